@@ -1,0 +1,55 @@
+# Every target does its own set-up; repeating one installs nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OLD_RUNTIME := $(VENV)/.tflite-runtime-ready
+OUT ?= artifacts
+# What `make export` makes. One recipe: make export RECIPES=models/digits_dsc.toml
+RECIPES ?= models/dsconv_3x64_224.toml models/mobilenet_dsc_224.toml models/digits_dsc.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup export zoo test test-all lint format lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) $(OLD_RUNTIME) ## virtual environment, pinned packages, the old runtime's own environment
+
+# The stamp depends on what is installed; an interrupted set-up leaves no stamp and is done again.
+$(READY): pyproject.toml requirements.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,zoo]'
+	@touch $@
+
+$(OLD_RUNTIME): $(READY) edgeconv/devices/_environments.py
+	$(BIN)/edgeconv devices --install tflite-runtime
+	@touch $@
+
+export: setup ## export every default recipe to $(OUT)/<recipe>/ and prove it
+	$(BIN)/python export_scripts/export_all.py --out $(OUT) $(RECIPES)
+
+zoo: setup ## export EfficientNet-Lite0 with its real ImageNet weights
+	$(BIN)/python export_scripts/export_all.py --out $(OUT) models/efficientnet_lite0.toml
+
+test: setup ## fast tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup ## all tests, the slow sweeps too
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(READY) ## write requirements.lock from what is installed now
+	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu$$//' > requirements.lock
+
+clean: ## remove the virtual environment, artifacts and caches
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

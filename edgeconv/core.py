@@ -1,0 +1,251 @@
+"""The values that pass between the stages: frozen, stdlib and numpy only.
+
+Names of tensors are torch's (``input``, ``features.3.conv.2``). Arrays that leave a device are always in torch's
+layout (NCHW for rank 4), whatever the layout inside the artifact, so that `parity` never has to know about layouts.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+NCHW = "nchw"
+NHWC = "nhwc"
+
+
+class Verdict(enum.StrEnum):
+    """The outcome of one comparison, or of a whole report."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an artifact, as the file declares it.
+
+    Attributes:
+        name: its name in the file.
+        shape: its dimensions in the file's own layout; a str is a symbolic dimension (``"batch"``).
+        dtype: numpy's name of its element type (``"float32"``).
+        layout: ``"nhwc"`` when the file holds the tensor channels-last and torch has it channels-first (rank 4);
+            ``"nchw"`` otherwise, which for every other rank means "as torch has it".
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    layout: str = NCHW
+
+    def to_file(self, array: Array) -> Array:
+        """Moves an array from torch's layout (N, C, H, W) to the file's; C-contiguous."""
+        return np.ascontiguousarray(array.transpose(0, 2, 3, 1) if self.layout == NHWC else array)
+
+    def from_file(self, array: Array) -> Array:
+        """Moves an array from the file's layout to torch's (N, C, H, W); C-contiguous."""
+        return np.ascontiguousarray(array.transpose(0, 3, 1, 2) if self.layout == NHWC else array)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A deployable file.
+
+    Attributes:
+        path: where it lies.
+        format: ``"onnx"`` or ``"tflite"``.
+        variant: ``"fp32"``, later ``"fp16"``, ``"int8"``, …
+        layout: ``"nchw"`` or ``"nhwc"``: the layout of its rank-4 inputs and outputs.
+        sha256: of its bytes, hexadecimal.
+        inputs: in the order of the module's arguments.
+        outputs: in the order of the module's results.
+    """
+
+    path: Path
+    format: str
+    variant: str
+    layout: str
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One set of parity inputs, with what the report must know of it.
+
+    Attributes:
+        name: unique in the recipe: ``"random-0-scale-1"``, ``"coffee.png"``, ``"holdout[17]"``.
+        inputs: one array per module input, by name, in torch's layout.
+        scale: the largest magnitude that float error grows with (1.0 for images and standard normal noise).
+        label: the class index that is right, where one is known.
+    """
+
+    name: str
+    inputs: Mapping[str, Array]
+    scale: float = 1.0
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a device made of one artifact.
+
+    Attributes:
+        device: the device's name.
+        artifact: the artifact's file name; ``""`` for torch, which runs the module itself.
+        outputs: one mapping (output name -> array in torch's layout) per sample, in their order; empty on failure.
+        verdict: PASS when it ran to the end (nothing is said of parity), FAIL or SKIPPED with a reason.
+        reason: why it failed or was skipped, one line.
+        environment: runtime name, version and whatever else the device tells about itself.
+        latency_ms: wall time of each sample's inference, milliseconds.
+    """
+
+    device: str
+    artifact: str
+    outputs: tuple[Mapping[str, Array], ...]
+    verdict: Verdict = Verdict.PASS
+    reason: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    latency_ms: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The bound of a comparison: ``|a - b| <= scale * atol + rtol * |b|`` element by element, b in float64.
+
+    ``scale`` is the sample's (never below 1): rounding errors are proportional to the magnitude of what is summed.
+
+    Attributes:
+        atol: absolute part, for inputs of scale 1.
+        rtol: relative part.
+        max_abs: a further bound on ``max|a - b| / scale``; none when None.
+    """
+
+    atol: float = 1e-5
+    rtol: float = 1e-5
+    max_abs: float | None = None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The distance of an output ``a`` from its float64 reference ``b``, over all elements.
+
+    Attributes:
+        max_abs: max |a - b|.
+        max_rel: max |a - b| / max(|b|, rel_floor).
+        rel_floor: the floor of ``max_rel``'s denominator.
+        max_ulp: max |a - b| in units of the last place of float32 at b (rounded to float32).
+        mean_abs: mean |a - b|.
+        cosine: cosine similarity, 1.0 when both are all zero.
+        sqnr_db: 10·log10(sum b² / sum (a - b)²), decibels; ``inf`` when equal.
+    """
+
+    max_abs: float
+    max_rel: float
+    rel_floor: float
+    max_ulp: float
+    mean_abs: float
+    cosine: float
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """How one sample fared in a comparison; ``excess`` is max(|a-b| / bound): above 1 fails."""
+
+    sample: str
+    metrics: Metrics | None
+    excess: float
+    verdict: Verdict
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ErrorPicture:
+    """What the report draws of the worst sample.
+
+    Attributes:
+        sample: its name.
+        log10_edges: ascending bin edges of log10|a - b|; the first bin also holds exact zeros.
+        counts: elements per bin, ``len(log10_edges) - 1`` of them.
+        map: max |a - b| over batch and channels, on a grid of at most 64x64 (rows of an image output); empty
+            when the output is not rank 4.
+    """
+
+    sample: str
+    log10_edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    map: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of the report: one output of one artifact on one device, over all samples.
+
+    ``metrics`` are the worst over the samples (largest error, smallest cosine and SQNR; ``mean_abs`` is the mean);
+    None when there was nothing to measure. ``top1`` holds ``labelled``/``correct`` counts where labels exist and
+    ``agree`` (argmax equal to the reference's) for rank-2 outputs.
+    """
+
+    artifact: str
+    device: str
+    output: str
+    metrics: Metrics | None
+    tolerance: Tolerance
+    verdict: Verdict
+    reason: str = ""
+    samples: tuple[SampleResult, ...] = ()
+    picture: ErrorPicture | None = None
+    top1: Mapping[str, int] = field(default_factory=dict)
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class NodeSummary:
+    """One operator of a graph, for people: ``name`` is its first output, which is named after its torch module."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphSummary:
+    """A graph at one point of the flow (``"captured"``, ``"folded"``, …)."""
+
+    stage: str
+    nodes: tuple[NodeSummary, ...]
+
+
+def sha256_of(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A file that an emitter made, not yet on disk.
+
+    Attributes:
+        data: its bytes.
+        inputs: as the file declares them, in the order of the module's arguments.
+        outputs: as the file declares them, in the order of the module's results.
+        notes: what the user should know of how it was made, one line each (shown in the report).
+    """
+
+    data: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    notes: tuple[str, ...] = ()
