@@ -68,6 +68,7 @@ class Artifact:
         sha256: of its bytes, hexadecimal.
         inputs: in the order of the module's arguments.
         outputs: in the order of the module's results.
+        size_bytes: of the file; None when it is not known.
     """
 
     path: Path
@@ -77,6 +78,7 @@ class Artifact:
     sha256: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True)

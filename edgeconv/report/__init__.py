@@ -1,0 +1,22 @@
+"""Comparisons -> ``parity.json``, ``parity.html``, ``parity.junit.xml``. Reads, never re-runs.
+
+The value::
+
+    Report        what one export proved, with its verdict
+
+The files::
+
+    to_json       for machines; its format is versioned and described in parity.schema.json beside this file
+    from_json     the way back
+    to_html       for people: one self-contained page
+    to_junit      for CI systems
+"""
+
+from __future__ import annotations
+
+from edgeconv.report._html import to_html
+from edgeconv.report._json import from_json, to_json
+from edgeconv.report._junit import to_junit
+from edgeconv.report._report import Report
+
+__all__ = ["Report", "from_json", "to_html", "to_json", "to_junit"]

@@ -1,0 +1,32 @@
+"""``parity.html``: one self-contained page."""
+
+from __future__ import annotations
+
+import functools
+
+import jinja2
+
+from edgeconv.report._report import Report
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("edgeconv.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def to_html(report: Report) -> str:
+    """Writes the page that a person reads: no script, no request to anywhere, light and dark, phone to desktop.
+
+    Args:
+        report: what to show.
+
+    Returns:
+        A complete HTML document.
+    """
+    return _environment().get_template("page.html").render(report=report)

@@ -1,0 +1,101 @@
+"""``parity.json``: a report as strict JSON, and back."""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn
+
+from pydantic import ValidationError
+
+from edgeconv.errors import ParityError
+from edgeconv.report._report import Report
+from edgeconv.report._schema import SCHEMA_VERSION, ArtifactNode, ComparisonNode, GraphNode, ReportNode
+
+_WHERE = "parity.json"
+_MEND = "run `edgeconv export` again to write a new report"
+
+
+def to_json(report: Report) -> str:
+    """Writes ``parity.json``.
+
+    Strict JSON (RFC 8259: no ``NaN`` or ``Infinity``; see `edgeconv.report._schema` for what stands in their place),
+    UTF-8 text, keys in the order of the schema, no timestamps, no folders. ``to_json(from_json(x)) == x``.
+
+    Args:
+        report: what to write.
+
+    Returns:
+        The text, with a line feed at its end.
+    """
+    node = ReportNode(
+        schema_version=SCHEMA_VERSION,
+        verdict="pass" if report.verdict == "pass" else "fail",
+        reason=report.reason,
+        model=report.model,
+        description=report.description,
+        source=dict(report.source),
+        artifacts=tuple(ArtifactNode.of(artifact) for artifact in report.artifacts),
+        comparisons=tuple(ComparisonNode.model_validate(row) for row in report.comparisons),
+        graphs=tuple(GraphNode.model_validate(graph) for graph in report.graphs),
+        environment={
+            key: value if isinstance(value, str) else dict(value) for key, value in report.environment.items()
+        },
+        notes=report.notes,
+        golden=report.golden,
+    )
+    plain = node.model_dump(mode="json", by_alias=True)
+    return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> Report:
+    """Reads a ``parity.json`` of schema version 1.
+
+    Args:
+        text: the file's content.
+
+    Returns:
+        The report. Its artifacts' paths are bare file names: the caller knows in which folder they lie.
+
+    Raises:
+        ParityError: it is no strict JSON, of an unknown schema version, lacks or garbles a field, or its verdict is
+            not what its comparisons say.
+    """
+    _check_version(text)
+    try:
+        node = ReportNode.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ParityError(f"{place}: {first['msg']}" if place else first["msg"], where=_WHERE, mend=_MEND) from error
+    report = Report(
+        model=node.model,
+        description=node.description,
+        source=node.source,
+        artifacts=tuple(artifact.to_core() for artifact in node.artifacts),
+        comparisons=tuple(row.to_core() for row in node.comparisons),
+        graphs=tuple(graph.to_core() for graph in node.graphs),
+        environment=node.environment,
+        notes=node.notes,
+        golden=node.golden,
+    )
+    if node.verdict != report.verdict:
+        what = f"its verdict is {node.verdict!r} but its comparisons say {report.verdict.value!r}: it was altered"
+        raise ParityError(what, where=_WHERE, mend=_MEND)
+    return report
+
+
+def _check_version(text: str) -> None:
+    try:
+        plain = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ParityError(f"it is not JSON: {error}", where=_WHERE, mend=_MEND) from error
+    version = plain.get("schema") if isinstance(plain, dict) else None
+    if version is None:
+        raise ParityError("it is not a parity report: it has no 'schema'", where=_WHERE, mend=_MEND)
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        what = f"its schema version is {version!r}; this edgeconv reads version {SCHEMA_VERSION}"
+        raise ParityError(what, where=_WHERE, mend="read it with the edgeconv that wrote it, or " + _MEND)
+
+
+def _refuse_constant(token: str) -> NoReturn:
+    raise ValueError(f"the token {token} is not JSON")

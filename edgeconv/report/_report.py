@@ -1,0 +1,90 @@
+"""What one export proved, as a value: the input of every writer in this room."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edgeconv.core import Artifact, Comparison, GraphSummary, Verdict
+
+NOTHING_COMPARED = "nothing was compared"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a parity run; it is read by the writers and never runs anything.
+
+    Attributes:
+        model: the recipe's name.
+        description: what the model is, for people; may be empty.
+        source: where it came from: ``factory`` (``"package.module:callable"``), ``weights``, ``seed``, ….
+        artifacts: the files that were judged.
+        comparisons: one per artifact, device and output; those of torch's own float32 row have the artifact ``""``.
+        graphs: the graph along the flow, ``"captured"`` first.
+        environment: versions, CPU, seeds. A nested mapping is a group (e.g. what one device tells about itself).
+        notes: what the reader should know, one line each.
+        golden: the name of the file with the inputs and reference values, or ``""``.
+    """
+
+    model: str
+    description: str = ""
+    source: Mapping[str, str] = field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    graphs: tuple[GraphSummary, ...] = ()
+    environment: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    golden: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAIL when a comparison failed, or when no artifact passed one; PASS otherwise. Never SKIPPED."""
+        if any(row.verdict is Verdict.FAIL for row in self.comparisons):
+            return Verdict.FAIL
+        proved = any(row.verdict is Verdict.PASS and is_of_artifact(row) for row in self.comparisons)
+        return Verdict.PASS if proved else Verdict.FAIL
+
+    @property
+    def reason(self) -> str:
+        """Why the verdict is what it is, one line."""
+        rows = self.comparisons
+        failed = [row for row in rows if row.verdict is Verdict.FAIL]
+        if failed:
+            return f"{len(failed)} of {counted(len(rows), 'comparison')} failed"
+        if self.verdict is Verdict.FAIL:
+            return NOTHING_COMPARED
+        passed = sum(row.verdict is Verdict.PASS for row in rows)
+        skipped = len(rows) - passed
+        tail = f", {skipped} skipped" if skipped else ""
+        return f"{counted(passed, 'comparison')} within tolerance{tail}"
+
+    @property
+    def worst(self) -> Comparison | None:
+        """The row that stands worst: failed before passed, then by the share of the tolerance that it used."""
+        judged = [row for row in self.comparisons if row.verdict is not Verdict.SKIPPED]
+        return max(judged, key=lambda row: (row.verdict is Verdict.FAIL, excess_of(row) or 0.0), default=None)
+
+    @property
+    def unproved(self) -> tuple[Artifact, ...]:
+        """The artifacts that no device has judged: nothing is known of them, whatever the verdict."""
+        judged = {
+            row.artifact for row in self.comparisons if is_of_artifact(row) and row.verdict is not Verdict.SKIPPED
+        }
+        return tuple(artifact for artifact in self.artifacts if artifact.path.name not in judged)
+
+
+def is_of_artifact(row: Comparison) -> bool:
+    """Whether a row judges a file on a device, and not torch against itself."""
+    return bool(row.artifact) and row.device != "torch" and not row.device.startswith("torch-")
+
+
+def excess_of(row: Comparison) -> float | None:
+    """The largest ``max(|a - b| / bound)`` over the row's samples; above 1 fails. NaN counts as infinite."""
+    values = [math.inf if math.isnan(sample.excess) else sample.excess for sample in row.samples]
+    return max(values, default=None)
+
+
+def counted(number: int, noun: str) -> str:
+    """``counted(2, "row") == "2 rows"``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

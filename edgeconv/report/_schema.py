@@ -1,0 +1,244 @@
+"""``parity.json`` as types: what is written, what is accepted, and the source of ``parity.schema.json``.
+
+Version 1. Keys may be added within a version, so a reader must pass over keys that it does not know; a key is never
+removed and never changes its meaning without a new version. Numbers that JSON cannot hold are the strings "inf", "-inf"
+and "nan"; null always means "not known" or "not measured".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+from edgeconv import core
+
+SCHEMA_VERSION = 1
+SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
+_NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+def _read_number(value: object) -> object:
+    """Strings of the three non-finite numbers become floats; the tokens NaN and Infinity are no JSON."""
+    if isinstance(value, str):
+        if value not in _NON_FINITE:
+            raise ValueError("a number, 'inf', '-inf' or 'nan' is expected")
+        return _NON_FINITE[value]
+    return value
+
+
+def write_number(value: float) -> float | str:
+    """A float as JSON holds it: non-finite ones as ``"inf"``, ``"-inf"``, ``"nan"``."""
+    return value if math.isfinite(value) else str(float(value))
+
+
+Number = Annotated[
+    float,
+    BeforeValidator(_read_number),
+    PlainSerializer(write_number),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NON_FINITE)}]}),
+]
+Count = Annotated[int, Field(ge=0)]
+Dimension = int | str
+
+
+class _Node(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
+
+
+class TensorNode(_Node):
+    """One input or output of an artifact, as the file declares it."""
+
+    name: str = Field(description="Its name in the file.")
+    shape: tuple[Dimension, ...] = Field(
+        description="Its dimensions in the file's own layout, in elements; a string is a symbolic dimension."
+    )
+    dtype: str = Field(description="numpy's name of the element type, e.g. 'float32'.")
+    layout: str = Field(
+        description="'nhwc' when the file holds the tensor channels-last and torch channels-first; otherwise 'nchw'."
+    )
+
+    def to_core(self) -> core.TensorSpec:
+        return core.TensorSpec(**dict(self))
+
+
+class ArtifactNode(_Node):
+    """A deployable file that was judged."""
+
+    file: str = Field(description="Its file name, without any folder. It lies beside the report.", pattern=r"^[^/\\]+$")
+    format: str = Field(description="'onnx' or 'tflite'.")
+    variant: str = Field(description="Its number format: 'fp32', 'fp16', 'int8', ….")
+    layout: str = Field(description="'nchw' or 'nhwc': the layout of its rank-4 inputs and outputs.")
+    sha256: str = Field(description="SHA-256 of its bytes, 64 lower-case hexadecimal digits.")
+    size_bytes: Count | None = Field(description="Its size in bytes; null when not known.")
+    inputs: tuple[TensorNode, ...] = Field(description="In the order of the module's arguments.")
+    outputs: tuple[TensorNode, ...] = Field(description="In the order of the module's results.")
+
+    @classmethod
+    def of(cls, artifact: core.Artifact) -> ArtifactNode:
+        """Leaves the folder out: a report says the same on every machine."""
+        return cls.model_validate({**vars(artifact), "file": artifact.path.name})
+
+    def to_core(self) -> core.Artifact:
+        return core.Artifact(
+            path=Path(self.file),
+            format=self.format,
+            variant=self.variant,
+            layout=self.layout,
+            sha256=self.sha256,
+            inputs=tuple(spec.to_core() for spec in self.inputs),
+            outputs=tuple(spec.to_core() for spec in self.outputs),
+            size_bytes=self.size_bytes,
+        )
+
+
+class MetricsNode(_Node):
+    """The distance of an output a from its float64 reference b; a number, or 'inf', '-inf', 'nan'."""
+
+    max_abs: Number = Field(description="max |a - b|, in the output's unit.")
+    max_rel: Number = Field(description="max |a - b| / max(|b|, rel_floor), a ratio.")
+    max_ulp: Number = Field(description="max |a - b| in units of the last place of float32 at b.")
+    mean_abs: Number = Field(description="mean |a - b|, in the output's unit.")
+    cosine: Number = Field(description="Cosine similarity of a and b, -1 to 1.")
+    sqnr_db: Number = Field(description="10*log10(sum b^2 / sum (a - b)^2), decibels; 'inf' when equal.")
+    rel_floor: Number = Field(description="The floor of max_rel's denominator, in the output's unit.")
+
+    def to_core(self) -> core.Metrics:
+        return core.Metrics(**dict(self))
+
+
+class ToleranceNode(_Node):
+    """The bound, element by element: |a - b| <= s*atol + rtol*|b|, where s >= 1 is the scale of the sample's input."""
+
+    atol: Number = Field(description="Absolute part at scale 1, in the output's unit.")
+    rtol: Number = Field(description="Relative part, a ratio.")
+    max_abs: Number | None = Field(description="A further bound on max |a - b| / s, in the output's unit; null: none.")
+
+    def to_core(self) -> core.Tolerance:
+        return core.Tolerance(**dict(self))
+
+
+class SampleNode(_Node):
+    """How one parity input fared."""
+
+    sample: str = Field(description="Its name, unique in the report's inputs.")
+    verdict: core.Verdict = Field(description="'pass', 'fail' or 'skipped'.")
+    reason: str = Field(description="Why it failed or was skipped, one line; empty when it passed.")
+    excess: Number = Field(description="max(|a - b| / bound), a ratio: above 1 fails.")
+    metrics: MetricsNode | None = Field(description="null when there was nothing to measure.")
+
+    def to_core(self) -> core.SampleResult:
+        metrics = self.metrics.to_core() if self.metrics else None
+        return core.SampleResult(**{**dict(self), "metrics": metrics})
+
+
+class PictureNode(_Node):
+    """The error of the worst sample, to be drawn."""
+
+    sample: str = Field(description="The sample's name.")
+    log10_edges: tuple[Number, ...] = Field(
+        description="Ascending bin edges of log10 |a - b|; the first bin also holds exact zeros."
+    )
+    counts: tuple[Count, ...] = Field(description="Elements per bin: one fewer than edges.")
+    map: tuple[tuple[Number, ...], ...] = Field(
+        description="Rows of max |a - b| over batch and channels on a grid over the image; empty when not rank 4."
+    )
+
+    def to_core(self) -> core.ErrorPicture:
+        return core.ErrorPicture(**dict(self))
+
+
+class ComparisonNode(_Node):
+    """One output of one artifact on one device, against float64 torch, over all samples."""
+
+    artifact: str = Field(description="The artifact's file name; empty for torch's own float32 run.")
+    device: str = Field(description="The device's name, e.g. 'litert'.")
+    output: str = Field(description="The output's name, as torch has it.")
+    metrics: MetricsNode | None = Field(
+        description="The worst over the samples (mean_abs: the mean); null when there was nothing to measure."
+    )
+    tolerance: ToleranceNode = Field(description="The bound that was applied.")
+    verdict: core.Verdict = Field(description="'pass', 'fail' or 'skipped'.")
+    reason: str = Field(description="Why it failed or was skipped, one line; empty when it passed.")
+    latency_ms: Number | None = Field(description="Wall time of one inference, milliseconds; null: not measured.")
+    top1: dict[str, int] = Field(
+        description="Counts of samples: 'labelled', 'correct' of those, 'agree' with the reference's class. May be {}."
+    )
+    samples: tuple[SampleNode, ...] = Field(description="One entry per parity input, in their order.")
+    picture: PictureNode | None = Field(description="null when there was nothing to draw.")
+
+    def to_core(self) -> core.Comparison:
+        values = dict(self) | {
+            "metrics": self.metrics.to_core() if self.metrics else None,
+            "tolerance": self.tolerance.to_core(),
+            "samples": tuple(sample.to_core() for sample in self.samples),
+            "picture": self.picture.to_core() if self.picture else None,
+        }
+        return core.Comparison(**values)
+
+
+class OperatorNode(_Node):
+    """One operator of a graph."""
+
+    op: str = Field(description="The ONNX operator's type, e.g. 'Conv'.")
+    name: str = Field(description="Its first output's name: the torch module whose output it equals.")
+    inputs: tuple[str, ...] = Field(description="The names of its inputs.")
+    shape: tuple[Dimension, ...] = Field(description="The shape of its first output, in elements, as torch has it.")
+
+    def to_core(self) -> core.NodeSummary:
+        return core.NodeSummary(**dict(self))
+
+
+class GraphNode(_Node):
+    """The graph at one point of the flow."""
+
+    stage: str = Field(description="'captured' before folding, 'folded' after.")
+    nodes: tuple[OperatorNode, ...] = Field(description="In topological order.")
+
+    def to_core(self) -> core.GraphSummary:
+        return core.GraphSummary(stage=self.stage, nodes=tuple(node.to_core() for node in self.nodes))
+
+
+class ReportNode(_Node):
+    """What one export proved: may these files be shipped?"""
+
+    model_config = ConfigDict(title="parity.json", validate_by_name=True, validate_by_alias=True)
+
+    schema_version: Literal[1] = Field(alias="schema", description="The version of this format.")
+    verdict: Literal["pass", "fail"] = Field(
+        description="'fail' when a comparison failed or no artifact passed one; 'pass' otherwise."
+    )
+    reason: str = Field(description="Why, one line.")
+    model: str = Field(description="The recipe's name.")
+    description: str = Field(description="What the model is; may be empty.")
+    source: dict[str, str] = Field(description="Where the model came from: factory, weights, …")
+    artifacts: tuple[ArtifactNode, ...] = Field(description="The files that were judged.")
+    comparisons: tuple[ComparisonNode, ...] = Field(description="One per artifact, device and output.")
+    graphs: tuple[GraphNode, ...] = Field(description="The graph along the flow, the captured one first.")
+    environment: dict[str, str | dict[str, str]] = Field(
+        description="Versions, CPU, seeds; a nested object is a group, e.g. what a device tells about itself."
+    )
+    notes: tuple[str, ...] = Field(description="What the reader should know, one line each.")
+    golden: str = Field(description="Name of the file with the inputs and reference values; empty: none.")
+
+
+class _Untitled(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False  # "Max Abs" beside "max_abs" tells nobody anything
+
+
+def json_schema() -> JsonSchemaValue:
+    """The JSON Schema (2020-12) of ``parity.json``, which is shipped as ``parity.schema.json``."""
+    schema = ReportNode.model_json_schema(mode="serialization", schema_generator=_Untitled)
+    rules = " ".join(str(__doc__).split("\n\n", 1)[1].split())
+    return {"$schema": SCHEMA_URI, "$comment": rules, **schema}
+
+
+def schema_text() -> str:
+    """The content of ``parity.schema.json``."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
