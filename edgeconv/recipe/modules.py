@@ -1,0 +1,89 @@
+"""Recipe -> nn.Module: the factory called under a seed, then weights or a warm-up, then eval mode."""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import reduce
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeconv.errors import RecipeError
+from edgeconv.recipe.files import locate, missing_package
+from edgeconv.recipe.schema import Recipe
+from edgeconv.recipe.warmup import warm_up
+from edgeconv.recipe.weights import load_weights
+
+
+def build_module(recipe: Recipe) -> nn.Module:
+    """Makes the recipe's module, with its weights, in eval mode, on the CPU.
+
+    The generators of torch, numpy and ``random`` are seeded for the factory and left as they were.
+
+    Raises:
+        RecipeError: the factory cannot be imported or called, or returns no module; weights cannot be read safely,
+            hold NaN or Inf, or do not match the module; the warm-up cannot run.
+    """
+    model = recipe.model
+    where = f"{recipe.path}: model.factory"
+    factory = _import_factory(model.factory, where)
+    with _seeded(model.seed):
+        # Foreign code: whatever it raises is the recipe's trouble, and the message keeps its type and text.
+        try:
+            module = factory(**model.args)
+        except Exception as error:
+            raise RecipeError(
+                f"{model.factory} raised {type(error).__name__}: {error}", where=where, mend="correct model.args"
+            ) from error
+    if not isinstance(module, nn.Module):
+        raise RecipeError(
+            f"{model.factory} returned {type(module).__name__}", where=where, mend="it must return a torch.nn.Module"
+        )
+    if model.weights is not None:
+        where = f"{recipe.path}: model.weights"
+        path = locate(model.weights, recipe.directory, where=where)
+        load_weights(module, path, key=model.key, prefix=model.prefix, where=where)
+    if model.warmup is not None:
+        warm_up(module, recipe.inputs, model.warmup, where=f"{recipe.path}: model.warmup")
+    return module.eval()
+
+
+def _import_factory(factory: str, where: str):  # type: ignore[no-untyped-def]
+    name, _, attribute = factory.partition(":")
+    try:
+        found = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and name.partition(".")[0] == error.name:
+            raise missing_package(error.name, where=where) from error
+        raise RecipeError(
+            f"cannot import {name!r}: {error}", where=where, mend="correct the module's name, or install what it needs"
+        ) from error
+    except Exception as error:  # a module may raise anything while it is imported
+        raise RecipeError(
+            f"cannot import {name!r}: {type(error).__name__}: {error}", where=where, mend="mend that module"
+        ) from error
+    try:
+        value = reduce(getattr, attribute.split("."), found)
+    except AttributeError as error:
+        raise RecipeError(str(error), where=where, mend="write package.module:callable") from error
+    if not callable(value):
+        raise RecipeError(f"{factory} is no callable", where=where, mend="name a class or a function")
+    return value
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

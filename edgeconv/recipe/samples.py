@@ -1,0 +1,175 @@
+"""The inputs that parity is judged on: seeded noise, image files, rows of arrays."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgeconv.core import Array, Sample
+from edgeconv.errors import RecipeError
+from edgeconv.recipe.files import locate
+from edgeconv.recipe.preprocessing import preprocess
+from edgeconv.recipe.schema import ArrayInputs, ImageInputs, Input, RandomInputs, Recipe
+
+
+def parity_samples(recipe: Recipe) -> tuple[Sample, ...]:
+    """Makes every parity input that the recipe declares; names are unique.
+
+    Symbolic dimensions become 1. A recipe that declares none gets one sample of standard normal noise, seed 0.
+
+    Raises:
+        RecipeError: a file is missing or damaged, or does not fit the inputs.
+    """
+    parity = recipe.parity
+    samples: list[Sample] = []
+    for index, images in enumerate(parity.images):
+        samples += _from_images(recipe, images, f"{recipe.path}: parity.images[{index}]")
+    for index, arrays in enumerate(parity.arrays):
+        samples += _from_arrays(recipe, arrays, f"{recipe.path}: parity.arrays[{index}]")
+    noise = parity.random or (() if samples else (RandomInputs(),))
+    for item in noise:
+        samples += _from_noise(recipe.inputs, item)
+    return tuple(_uniquely_named(samples))
+
+
+def _from_noise(inputs: tuple[Input, ...], noise: RandomInputs) -> Iterator[Sample]:
+    generator = np.random.default_rng(noise.seed)
+    name = f"random-{noise.seed}-scale-{noise.scale:g}"
+    for index in range(noise.count):
+        yield Sample(
+            name=f"{name}[{index}]" if noise.count > 1 else name,
+            inputs={item.name: _draw(item, noise.scale, generator) for item in inputs},
+            scale=noise.scale,
+        )
+
+
+def _draw(item: Input, scale: float, generator: np.random.Generator) -> Array:
+    shape, dtype = item.static_shape, np.dtype(item.dtype)
+    if dtype.kind == "f":
+        return np.asarray(generator.standard_normal(shape) * scale, dtype=dtype)
+    if dtype.kind == "b":
+        return generator.integers(0, 2, shape).astype(dtype)
+    limit = min(max(2, int(scale)), int(np.iinfo(dtype).max))
+    return generator.integers(0, limit, shape).astype(dtype)
+
+
+def _from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sample]:
+    if recipe.preprocessing is None:
+        raise RecipeError("there is no [preprocessing] table", where=where, mend="declare how images are read")
+    (item,) = recipe.inputs
+    for index, name in enumerate(images.files):
+        place = f"{where}.files[{index}]"
+        path = locate(name, recipe.directory, where=place)
+        array = preprocess(path, recipe.preprocessing, where=place)
+        if array.shape != item.static_shape or item.dtype != "float32":
+            raise RecipeError(
+                f"{path.name} becomes float32 {array.shape} and the input {item.name!r} is {item.dtype} "
+                f"{item.static_shape}",
+                where=place,
+                mend="correct [preprocessing] or the input's shape",
+            )
+        label = None if images.labels is None else images.labels[index]
+        yield Sample(name=path.name, inputs={item.name: array}, label=label)
+
+
+def _from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sample]:
+    path = locate(arrays.file, recipe.directory, where=where)
+    held = _read(path, where)
+    columns = {
+        item.name: _rows(_pick(held, item, arrays, recipe, path, where), item, path, where) for item in recipe.inputs
+    }
+    counts = {len(rows) for rows in columns.values()}
+    if len(counts) != 1:
+        raise RecipeError(
+            f"{path.name} holds {sorted(counts)} samples for its inputs", where=where, mend="save as many of each"
+        )
+    count = counts.pop()
+    labels = _labels(held, arrays, count, path, where)
+    for index in range(count):
+        yield Sample(
+            name=f"{path.stem}[{index}]" if count > 1 else path.stem,
+            inputs={name: rows[index] for name, rows in columns.items()},
+            scale=arrays.scale,
+            label=None if labels is None else int(labels[index]),
+        )
+
+
+def _read(path: Path, where: str) -> Mapping[str, Array]:
+    """The arrays of a file by key; a ``.npy`` has the one key ``""``."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded:
+            return {key: loaded[key] for key in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RecipeError(
+            f"{path.name} is no readable NumPy file: {error}", where=where, mend="save it with numpy.save or savez"
+        ) from error
+
+
+def _pick(held: Mapping[str, Array], item: Input, arrays: ArrayInputs, recipe: Recipe, path: Path, where: str) -> Array:
+    key = "" if path.suffix == ".npy" else arrays.key or item.name
+    if len(recipe.inputs) > 1 and (arrays.key or not key):
+        raise RecipeError(
+            f"{arrays.file} gives one array to {len(recipe.inputs)} inputs",
+            where=where,
+            mend="save an .npz with an array per input, under the input's name, and give no key",
+        )
+    if key not in held:
+        raise RecipeError(
+            f"{path.name} has no array {key!r}, but: {', '.join(held)}", where=where, mend="correct the key"
+        )
+    return held[key]
+
+
+def _rows(array: Array, item: Input, path: Path, where: str) -> list[Array]:
+    """Cuts an array of N rows into N / batch samples."""
+    shape = item.static_shape
+    batch = shape[0] if shape else 1
+    if array.ndim != len(shape) or array.shape[1:] != shape[1:] or not len(array) or len(array) % batch:
+        raise RecipeError(
+            f"{path.name} holds {array.shape}, which does not fit the input {item.name!r} of {shape}",
+            where=where,
+            mend=f"save an array of shape {('N', *shape[1:])}".replace("'", ""),
+        )
+    if not np.can_cast(array.dtype, item.dtype, "same_kind"):
+        raise RecipeError(
+            f"{path.name} holds {array.dtype} and the input {item.name!r} takes {item.dtype}",
+            where=where,
+            mend=f"save it as {item.dtype}",
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise RecipeError(f"{path.name} holds NaN or Inf", where=where, mend="save finite values")
+    array = np.ascontiguousarray(array, dtype=item.dtype)
+    return [array[start : start + batch] for start in range(0, len(array), batch)]
+
+
+def _labels(held: Mapping[str, Array], arrays: ArrayInputs, count: int, path: Path, where: str) -> Array | None:
+    if arrays.labels is None:
+        return None
+    labels = held.get(arrays.labels)
+    if labels is None:
+        raise RecipeError(
+            f"{path.name} has no array {arrays.labels!r}, but: {', '.join(held)}", where=where, mend="correct labels"
+        )
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise RecipeError(
+            f"{arrays.labels!r} in {path.name} is {labels.dtype} {labels.shape}",
+            where=where,
+            mend=f"save one integer class index per sample: ({count},)",
+        )
+    return labels
+
+
+def _uniquely_named(samples: list[Sample]) -> Iterator[Sample]:
+    seen: dict[str, int] = {}
+    for sample in samples:
+        times = seen[sample.name] = seen.get(sample.name, 0) + 1
+        if times == 1:
+            yield sample
+        else:
+            yield Sample(f"{sample.name}#{times}", sample.inputs, sample.scale, sample.label)

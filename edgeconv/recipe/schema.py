@@ -1,0 +1,345 @@
+"""What a recipe may say: frozen, strict models; unknown keys are refused with the nearest known one.
+
+Types are strict (``"3"`` is no integer, ``1`` is no boolean) because TOML has them all. Arrays arrive as tuples.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from edgeconv.core import NCHW, NHWC, Tolerance
+
+FORMATS = ("onnx", "tflite")
+VARIANTS = ("fp32",)
+LAYOUTS = (NHWC, NCHW)
+DTYPES = ("float32", "float64", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
+INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+COLOURS = {"rgb": 3, "bgr": 3, "gray": 1}
+MIN_OPSET = 13
+MAX_OPSET = 26
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """``"did you mean 'x'? "`` with the nearest known name, or nothing, and then all of them."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(known)}"
+
+
+def _one_of(known: Collection[str], what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in known:
+            raise PydanticCustomError("unknown_name", f"unknown {what} {value!r}", {"mend": nearest(value, known)})
+        return value
+
+    return AfterValidator(check)
+
+
+def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise PydanticCustomError("duplicate", f"{twice[0]!r} stands twice", {"mend": "name each once"})
+    return values
+
+
+Size = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+TensorName = Annotated[str, Field(pattern=r"^[^\s]+$")]
+FileName = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A table of the recipe."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            known = [field.alias or name for name, field in cls.model_fields.items() if name != "path"]
+            for key in data:
+                if key not in known and key != "path":
+                    raise PydanticCustomError("unknown_key", f"unknown key {key!r}", {"mend": nearest(str(key), known)})
+        return data
+
+
+class Warmup(Section):
+    """Makes the statistics of BatchNorm layers non-trivial: with identity statistics a fold cannot be seen to fail.
+
+    BatchNorm weights and biases are drawn anew (uniform in [0.5, 1.5) and normal of deviation 0.2), then standard
+    normal batches pass through the module in training mode and the running statistics become their averages.
+
+    Attributes:
+        batches: forward passes.
+        batch_size: replaces the first dimension of every input.
+        seed: of all that is drawn.
+    """
+
+    batches: Size = 4
+    batch_size: Annotated[int, Field(ge=2)] = 4
+    seed: Seed = 0
+
+
+class Model(Section):
+    """Where the module comes from.
+
+    Attributes:
+        factory: ``"package.module:callable"``; the callable may be an attribute path (``"pkg:Net.from_name"``).
+        args: keyword arguments of the factory; TOML arrays are passed as tuples.
+        seed: of torch, numpy and ``random`` while the factory runs.
+        weights: ``.safetensors``, or a ``.pt``/``.pth``/``.bin`` checkpoint, loaded with ``weights_only=True``.
+        key: where in the checkpoint the state dict is (``"state_dict"``, dotted for deeper ones).
+        prefix: what every key of the state dict begins with and the module's own do not (``"module."``).
+        warmup: see `Warmup`; excludes ``weights``, whose statistics it would spoil.
+    """
+
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+    args: dict[str, Any] = Field(default_factory=dict)
+    seed: Seed = 0
+    weights: FileName | None = None
+    key: str | None = None
+    prefix: str = ""
+    warmup: Warmup | None = None
+
+    @model_validator(mode="after")
+    def _weights_or_warmup(self) -> Self:
+        if self.weights and self.warmup:
+            raise PydanticCustomError(
+                "conflict", "weights and warmup exclude each other", {"mend": "trained weights need no warm-up"}
+            )
+        if not self.weights and (self.key or self.prefix):
+            raise PydanticCustomError("conflict", "key and prefix need weights", {"mend": "name the weights file"})
+        return self
+
+
+class Input(Section):
+    """One argument of the module.
+
+    Attributes:
+        name: its name in every artifact.
+        shape: in torch's layout (N, C, H, W); a str is a symbolic dimension.
+        dtype: numpy's name of its element type.
+    """
+
+    name: TensorName
+    shape: tuple[Size | Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], ...]
+    dtype: Annotated[str, _one_of(DTYPES, "dtype")] = "float32"
+
+    @property
+    def static_shape(self) -> tuple[int, ...]:
+        """The shape with 1 for every symbolic dimension."""
+        return tuple(1 if isinstance(dim, str) else dim for dim in self.shape)
+
+
+class Outputs(Section):
+    """The names of the module's results, in their order; empty: ``output``, ``output_1``, …"""
+
+    names: Annotated[tuple[TensorName, ...], AfterValidator(_unique)] = ()
+
+
+class Export(Section):
+    """Which files are made.
+
+    Attributes:
+        formats: of ``onnx``, ``tflite``.
+        variants: of ``fp32``.
+        tflite_layouts: of ``nhwc``, ``nchw``: one file each.
+        opset: of the ONNX file.
+    """
+
+    formats: Annotated[
+        tuple[Annotated[str, _one_of(FORMATS, "format")], ...], Field(min_length=1), AfterValidator(_unique)
+    ] = FORMATS
+    variants: Annotated[
+        tuple[Annotated[str, _one_of(VARIANTS, "variant")], ...], Field(min_length=1), AfterValidator(_unique)
+    ] = VARIANTS
+    tflite_layouts: Annotated[
+        tuple[Annotated[str, _one_of(LAYOUTS, "layout")], ...], Field(min_length=1), AfterValidator(_unique)
+    ] = (NHWC,)
+    opset: Annotated[int, Field(ge=MIN_OPSET, le=MAX_OPSET)] = 18
+
+
+class ToleranceSection(Section):
+    """The bound of a comparison, as in `edgeconv.core.Tolerance`."""
+
+    atol: NotNegative = 1e-5
+    rtol: NotNegative = 1e-5
+    max_abs: Positive | None = None
+
+
+class RandomInputs(Section):
+    """Seeded noise: standard normal times ``scale``; integers are uniform in [0, max(2, scale)), booleans fair."""
+
+    seed: Seed = 0
+    scale: Positive = 1.0
+    count: Size = 1
+
+
+class ImageInputs(Section):
+    """Image files that pass through the recipe's preprocessing; ``labels`` are class indices, one per file."""
+
+    files: Annotated[tuple[FileName, ...], Field(min_length=1)]
+    labels: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _as_many_labels(self) -> Self:
+        if self.labels is not None and len(self.labels) != len(self.files):
+            raise PydanticCustomError(
+                "labels", f"{len(self.labels)} labels for {len(self.files)} files", {"mend": "give one label per file"}
+            )
+        return self
+
+
+class ArrayInputs(Section):
+    """Rows of a ``.npy`` or ``.npz`` file, as the module takes them (no preprocessing).
+
+    Attributes:
+        file: its name.
+        key: the array of an ``.npz``; by default each input takes the array of its own name.
+        labels: the array of the same ``.npz`` that holds a class index per row.
+        scale: the magnitude that float error grows with, as in `edgeconv.core.Sample`.
+    """
+
+    file: Annotated[str, Field(pattern=r"\.np[yz]$")]
+    key: str | None = None
+    labels: str | None = None
+    scale: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _keys_need_npz(self) -> Self:
+        if self.file.endswith(".npy") and (self.key or self.labels):
+            raise PydanticCustomError("npy", "a .npy file has no keys", {"mend": "save an .npz with named arrays"})
+        return self
+
+
+class Parity(Section):
+    """How the artifacts are judged; without any inputs, on one sample of standard normal noise.
+
+    Attributes:
+        devices: their names; None is "every device that runs here".
+        timeout_s: for one artifact on one device, seconds.
+        random: see `RandomInputs`.
+        images: see `ImageInputs`.
+        arrays: see `ArrayInputs`.
+    """
+
+    devices: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_unique)] | None = None
+    timeout_s: Positive = 120.0
+    tolerance_section: ToleranceSection = Field(default_factory=ToleranceSection, alias="tolerance")
+    random: tuple[RandomInputs, ...] = ()
+    images: tuple[ImageInputs, ...] = ()
+    arrays: tuple[ArrayInputs, ...] = ()
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """The bound that the recipe sets."""
+        return Tolerance(**self.tolerance_section.model_dump())
+
+
+class Preprocessing(Section):
+    """From an image file to the input: ``(pixel * rescale - mean) / std``, pixels 0..255, per channel of ``colour``.
+
+    Attributes:
+        resize: an int is the length of the shorter side, a pair (height, width) is exact.
+        center_crop: an int is both sides, or a pair (height, width).
+        interpolation: Pillow's filter for ``resize``.
+        colour: ``rgb``, ``bgr`` or ``gray`` (ITU-R 601 luma).
+        rescale: factor before mean and std.
+        mean: one number, or one per channel.
+        std: one number, or one per channel.
+    """
+
+    resize: Size | tuple[Size, Size] | None = None
+    center_crop: Size | tuple[Size, Size] | None = None
+    interpolation: Annotated[str, _one_of(INTERPOLATIONS, "interpolation")] = "bilinear"
+    colour: Annotated[str, _one_of(COLOURS, "colour")] = "rgb"
+    rescale: Positive = 1 / 255
+    mean: Finite | tuple[Finite, ...] = 0.0
+    std: Positive | tuple[Positive, ...] = 1.0
+
+    @model_validator(mode="after")
+    def _as_many_as_channels(self) -> Self:
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if isinstance(value, tuple) and len(value) != COLOURS[self.colour]:
+                raise PydanticCustomError(
+                    "channels",
+                    f"{name} has {len(value)} values and colour {self.colour!r} {COLOURS[self.colour]} channels",
+                    {"mend": "give one value per channel, or a single number"},
+                )
+        return self
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys, for the artifacts' metadata."""
+        return json.dumps(self.model_dump(), sort_keys=True)
+
+
+class Recipe(Section):
+    """A whole recipe.
+
+    Attributes:
+        name: of the artifacts.
+        description: a sentence for the report.
+        path: the TOML file itself.
+        model: see `Model`.
+        inputs: see `Input`.
+        export: see `Export`.
+        parity: see `Parity`.
+        preprocessing: see `Preprocessing`; None where no images are given.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+    description: str = ""
+    path: Path
+    model: Model
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
+    outputs_section: Outputs = Field(default_factory=Outputs, alias="outputs")
+    export: Export = Field(default_factory=Export)
+    parity: Parity = Field(default_factory=Parity)
+    preprocessing: Preprocessing | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        _unique(tuple(item.name for item in self.inputs) + self.outputs)
+        if self.parity.images and self.preprocessing is None:
+            raise PydanticCustomError(
+                "preprocessing", "parity.images need a [preprocessing] table", {"mend": "declare how images are read"}
+            )
+        if self.parity.images and len(self.inputs) != 1:
+            raise PydanticCustomError(
+                "images", "parity.images need a module of one input", {"mend": "use parity.arrays for several inputs"}
+            )
+        return self
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The output names that the recipe gives; may be empty."""
+        return self.outputs_section.names
+
+    @property
+    def directory(self) -> Path:
+        """The folder of the TOML file, which relative file names start from."""
+        return self.path.parent
+
+    @property
+    def source(self) -> str:
+        """Where the module comes from, one line without absolute paths: for the artifacts' metadata."""
+        model = self.model
+        args = ", ".join(f"{key}={value!r}" for key, value in model.args.items())
+        parts = [f"{model.factory}({args})", f"seed {model.seed}"]
+        if model.weights:
+            weights = PurePath(model.weights).name if PurePath(model.weights).is_absolute() else model.weights
+            parts.append(f"weights {weights}")
+        if model.warmup:
+            parts.append(f"warm-up {model.warmup.batches}x{model.warmup.batch_size} seed {model.warmup.seed}")
+        return ", ".join(parts)
