@@ -1,0 +1,85 @@
+"""Exact rewrites of the graph: one per file, and the ordered table that is the optimiser.
+
+A rewrite is a pass (`onnx_ir.passes.InPlacePass`) whose docstring states its contract: (1) what it requires, (2) what
+it ensures, (3) why it is exact in real arithmetic. Its arithmetic is done in float64 and rounded once, to the dtype of
+the weight, however many rewrites touch that weight on the way.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgeconv.errors import RewriteError
+from edgeconv.rewrite._graph import forget_exact
+from edgeconv.rewrite.fold_batch_norm import FoldBatchNormPass
+from edgeconv.rewrite.fold_constants import FoldConstantsPass
+from edgeconv.rewrite.remove_unused import RemoveUnusedPass
+
+__all__ = ["REWRITES", "Rewrite", "optimize"]
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """One line of the table.
+
+    Attributes:
+        name: what `optimize` and the command line call it.
+        make: makes the pass; its docstring is the contract.
+    """
+
+    name: str
+    make: Callable[[], ir.passes.InPlacePass]
+
+
+REWRITES: tuple[Rewrite, ...] = (
+    Rewrite("fold-constants", FoldConstantsPass),
+    Rewrite("fold-batch-norm", FoldBatchNormPass),
+    Rewrite("remove-unused", RemoveUnusedPass),
+)
+
+
+def optimize(model: ir.Model, *, skip: Collection[str] = ()) -> ir.Model:
+    """Runs the table from top to bottom, again and again until nothing changes.
+
+    Args:
+        model: changed in place. NCHW; the float values that the rewrites touch have constant weights.
+        skip: names of rewrites to leave out.
+
+    Returns:
+        The same model. It computes the same function; graph inputs and outputs keep their names, and every value left
+        that is named after a torch module still equals that module's output.
+
+    Raises:
+        RewriteError: ``skip`` names an unknown rewrite, or a rewrite found its contract broken.
+    """
+    passes = _selected(skip)
+    rounds = len(model.graph) + 2  # each round but the last makes the graph smaller or its tail more canonical
+    try:
+        for _ in range(rounds):
+            results = [make()(model) for make in passes]
+            if not any(result.modified for result in results):
+                break
+        else:
+            raise RewriteError("the rewrites undo one another and never settle", mend="leave one out with skip")
+    except (ir.passes.InvariantError, ir.passes.PassError) as error:
+        raise RewriteError(str(error), where=_culprit(error), mend="leave that rewrite out with skip") from error
+    forget_exact(model)
+    return model
+
+
+def _selected(skip: Collection[str]) -> list[Callable[[], ir.passes.InPlacePass]]:
+    names = [rewrite.name for rewrite in REWRITES]
+    for name in skip:
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+            raise RewriteError(f"there is no rewrite {name!r}", where="skip", mend=f"did you mean {nearest[0]!r}?")
+    return [rewrite.make for rewrite in REWRITES if rewrite.name not in skip]
+
+
+def _culprit(error: BaseException) -> str:
+    """The innermost cause says most about where."""
+    return "rewrite" if error.__cause__ is None else str(error.__cause__)

@@ -1,0 +1,204 @@
+"""What every rewrite asks of the graph, and the few ways in which it may change it.
+
+A constant has two faces: the tensor that the file will hold, rounded to the graph's dtype, and the exact float64
+array that it was rounded from. The exact face travels in ``Value.meta`` (never serialised), so that a weight that
+three rewrites touch is still rounded only once, from real arithmetic done in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+Float64 = npt.NDArray[np.float64]
+
+_EXACT = "edgeconv.exact"  # Value.meta key: (tensor, float64 array that the tensor was rounded from)
+MODULE = "edgeconv.module"  # metadata_props key: the torch module that a value or node comes from
+
+
+def tensor_of(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of an initializer or of a ``Constant`` node's output; None for whatever is not constant.
+
+    An initializer that is a graph input too is only a default that a caller may replace: not constant.
+    """
+    if value is None or value.is_graph_input():
+        return None
+    return ir.convenience.get_const_tensor(value)
+
+
+def exact(value: ir.Value | None) -> Float64 | None:
+    """The constant as float64, without the rounding that its dtype imposed on it; None when it is not constant."""
+    tensor = tensor_of(value)
+    if tensor is None or value is None or not is_float(tensor.dtype):
+        return None
+    remembered = value.meta.get(_EXACT)
+    if remembered is not None and remembered[0] is tensor:  # rule out a tensor that was replaced in between
+        array: Float64 = remembered[1]
+        return array
+    return tensor.numpy().astype(np.float64)
+
+
+def integers(value: ir.Value | None) -> list[int] | None:
+    """A constant of integer dtype as a flat list; None when it is not one."""
+    tensor = tensor_of(value)
+    if tensor is None or not tensor.dtype.is_integer():
+        return None
+    return [int(item) for item in tensor.numpy().reshape(-1)]
+
+
+def is_float(dtype: ir.DataType | None) -> bool:
+    """Whether arithmetic on the dtype rounds: the floats of 16 bits and more."""
+    return dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+def dims(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape when every dimension is a known number, else None."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(value.shape.numpy())
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """The number of dimensions, where it is known."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def rounded(array: Float64, dtype: ir.DataType) -> npt.NDArray[np.generic] | None:
+    """The array in ``dtype``; None when it held finite numbers that ``dtype`` cannot hold."""
+    with np.errstate(over="ignore"):
+        result = array.astype(dtype.numpy())
+    overflowed = np.isfinite(array) & ~np.isfinite(result.astype(np.float64))
+    return None if overflowed.any() else result
+
+
+def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic], dtype: ir.DataType) -> ir.Value:
+    """Registers an initializer; a float64 ``array`` is rounded to a floating ``dtype`` and remembered exactly.
+
+    The name is made unique with a numeric suffix.
+    """
+    stored = array.astype(dtype.numpy())
+    unique = unique_name(graph, name)
+    tensor = ir.tensor(stored, dtype=dtype, name=unique)
+    value = ir.Value(name=unique, type=ir.TensorType(dtype), shape=ir.Shape(stored.shape), const_value=tensor)
+    if is_float(dtype) and array.dtype == np.float64:
+        value.meta[_EXACT] = (tensor, array)
+    graph.register_initializer(value)
+    return value
+
+
+def unique_name(graph: ir.Graph, wanted: str) -> str:
+    """``wanted``, or ``wanted_1``, ``wanted_2``, … where that name is taken in the graph."""
+    taken = {value.name for value in graph.inputs} | set(graph.initializers)
+    taken |= {value.name for node in graph for value in node.outputs}
+    name, number = wanted, 0
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    return name
+
+
+def replace_constant(node: ir.Node, index: int, array: Float64, dtype: ir.DataType, name: str) -> None:
+    """Gives input ``index`` of ``node`` a new constant named ``name``; other users of the old one keep the old one."""
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    old = node.inputs[index]
+    node.replace_input_with(index, None)
+    if old is not None:
+        drop_constant(old)
+    node.replace_input_with(index, add_constant(graph_of(node), name, array, dtype))
+
+
+def drop_constant(value: ir.Value) -> None:
+    """Unregisters an initializer that nothing uses any more, so that its name is free."""
+    graph = value.graph
+    if not value.is_initializer() or value.uses() or value.is_graph_input() or value.is_graph_output():
+        return
+    if isinstance(graph, ir.Graph) and value.name is not None:
+        del graph.initializers[value.name]
+
+
+def graph_of(node: ir.Node) -> ir.Graph:
+    """The graph that the node stands in."""
+    graph = node.graph
+    if not isinstance(graph, ir.Graph):
+        raise ir.passes.PreconditionError(f"node {node.op_type} of {where(node)} stands in no graph")
+    return graph
+
+
+def where(node: ir.Node) -> str:
+    """How a message names a node: its torch module, or its first output."""
+    return node.metadata_props.get(MODULE) or next((value.name for value in node.outputs if value.name), None) or "?"
+
+
+def only_consumer(value: ir.Value) -> ir.Node | None:
+    """The node that alone uses the value, once, where the value is no graph output; else None."""
+    uses = tuple(value.uses())
+    if value.is_graph_output() or len(uses) != 1:
+        return None
+    return uses[0].node
+
+
+def integer_attribute(node: ir.Node, name: str, default: int) -> int:
+    """An INT attribute."""
+    return node.attributes.get_int(name, default) if name in node.attributes else default
+
+
+def integers_attribute(node: ir.Node, name: str, default: Iterable[int]) -> tuple[int, ...]:
+    """An INTS attribute."""
+    return tuple(node.attributes[name].as_ints()) if name in node.attributes else tuple(default)
+
+
+def float_attribute(node: ir.Node, name: str, default: float) -> float:
+    """A FLOAT attribute."""
+    return float(node.attributes[name].as_float()) if name in node.attributes else default
+
+
+def string_attribute(node: ir.Node, name: str, default: str) -> str:
+    """A STRING attribute."""
+    return node.attributes[name].as_string() if name in node.attributes else default
+
+
+def take_over(old: ir.Value, new: ir.Value) -> None:
+    """Lets ``new`` stand for ``old`` everywhere: its users, its name, its place among the graph outputs.
+
+    For a ``new`` that now holds what ``old`` held and that no longer holds what its own name says (a convolution
+    that absorbed its BatchNormalization). The node that made ``old`` stays, unused.
+    """
+    name, producer = old.name, old.producer()
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    new.name, new.shape, new.type = name, old.shape, old.type
+    new.metadata_props.clear()
+    new.metadata_props.update(old.metadata_props)
+    if producer is not None:
+        graph_of(producer).remove(producer, safe=True)
+
+
+def stand_in(old: ir.Value, new: ir.Value) -> bool:
+    """Removes the node of ``old`` in favour of ``new``, which holds the same numbers; False where it must stay.
+
+    Both names are right for the value, so ``new`` keeps its own unless ``old`` is a graph output: graph outputs keep
+    their names, and ``new``'s own then goes to its metadata. Graph inputs and constants cannot be graph outputs.
+    """
+    producer = old.producer()
+    if producer is None:
+        return False
+    if old.is_graph_output():
+        if new.is_graph_input() or new.is_graph_output() or new.is_initializer() or tensor_of(new) is not None:
+            return False
+        if new.name:
+            new.metadata_props.setdefault(MODULE, new.name)
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        new.name = old.name
+    else:
+        ir.convenience.replace_all_uses_with(old, new)
+    graph_of(producer).remove(producer, safe=True)
+    return True
+
+
+def forget_exact(model: ir.Model) -> None:
+    """Drops the float64 faces of all constants, which weigh twice the model."""
+    for value in model.graph.initializers.values():
+        value.meta.pop(_EXACT, None)
