@@ -77,7 +77,7 @@ class Section(BaseModel):
 class Warmup(Section):
     """Makes the statistics of BatchNorm layers non-trivial: with identity statistics a fold cannot be seen to fail.
 
-    BatchNorm weights and biases are drawn anew (uniform in [0.5, 1.5) and normal of deviation 0.2), then standard
+    BatchNorm weights and biases are drawn anew (uniform in [0.5, 1) and normal of deviation 0.1), then standard
     normal batches pass through the module in training mode and the running statistics become their averages.
 
     Attributes:
@@ -86,8 +86,8 @@ class Warmup(Section):
         seed: of all that is drawn.
     """
 
-    batches: Size = 4
-    batch_size: Annotated[int, Field(ge=2)] = 4
+    batches: Size = 2
+    batch_size: Annotated[int, Field(ge=2)] = 2
     seed: Seed = 0
 
 

@@ -59,8 +59,8 @@ def _randomise(norms: Sequence[_BatchNorm], generator: torch.Generator) -> None:
     with torch.no_grad():
         for layer in norms:
             if layer.affine:
-                layer.weight.copy_(torch.rand(layer.num_features, generator=generator) + 0.5)
-                layer.bias.copy_(torch.randn(layer.num_features, generator=generator) * 0.2)
+                layer.weight.copy_(torch.rand(layer.num_features, generator=generator) * 0.5 + 0.5)
+                layer.bias.copy_(torch.randn(layer.num_features, generator=generator) * 0.1)
 
 
 def _batch(item: Input, batch_size: int, generator: torch.Generator) -> Tensor:
