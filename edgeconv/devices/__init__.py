@@ -1,0 +1,32 @@
+"""Where an artifact runs.
+
+A device is a command that speaks the protocol of `agent.py`, the single file that runs on the other side. torch
+itself, which gives the reference, runs in this process.
+
+What a device is: `Device`, `DEVICES`, `all_devices`, `find`, `AGENT`.
+To run: `run_artifact`, `run_module`, `start` and `Session` for devices that shall get ready early.
+Runtimes with an environment of their own: `ENVIRONMENTS`, `install`.
+"""
+
+from __future__ import annotations
+
+from edgeconv.devices._device import Device, start
+from edgeconv.devices._environments import ENVIRONMENTS, install
+from edgeconv.devices._module import run_module
+from edgeconv.devices._run import run_artifact
+from edgeconv.devices._session import Session
+from edgeconv.devices._table import AGENT, DEVICES, all_devices, find
+
+__all__ = [
+    "AGENT",
+    "DEVICES",
+    "ENVIRONMENTS",
+    "Device",
+    "Session",
+    "all_devices",
+    "find",
+    "install",
+    "run_artifact",
+    "run_module",
+    "start",
+]

@@ -1,0 +1,67 @@
+"""What a device is: a name, the formats that it runs, and the command that reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+from edgeconv.devices._session import Session
+from edgeconv.devices.agent import machine_environment
+from edgeconv.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where an artifact runs.
+
+    Attributes:
+        name: unique, as recipes and reports write it.
+        title: for people.
+        formats: the artifact formats that it takes (``"onnx"``, ``"tflite"``); empty for torch, which runs modules.
+        command: makes the command line of a process that speaks the protocol of `agent.py`; it raises DeviceError
+            where the device is not installed. None for torch, which runs in this process.
+    """
+
+    name: str
+    title: str
+    formats: tuple[str, ...]
+    command: Callable[[], Sequence[str]] | None = None
+
+    def probe(self, timeout_s: float = 30.0) -> Mapping[str, str]:
+        """Asks the device what it is: runtime, version, python, numpy, machine, cpu.
+
+        Raises:
+            DeviceError: it is not installed or cannot be reached; the message says how to mend it.
+        """
+        if self.command is None:
+            return torch_environment()
+        try:
+            with start(self) as session:
+                return session.hello(timeout_s)
+        except DeviceError as error:
+            raise DeviceError(error.what, where=f"device {self.name}", mend=error.mend) from error
+
+
+def start(device: Device) -> Session:
+    """Starts a device and returns at once, so that several can get ready side by side.
+
+    Raises:
+        DeviceError: it is not installed, or runs in this process.
+    """
+    if device.command is None:
+        raise DeviceError("runs modules in this process, there is nothing to start", where=f"device {device.name}")
+    return Session(device.name, device.command())
+
+
+def torch_environment() -> Mapping[str, str]:
+    """What `Device.probe` tells of torch, without importing it.
+
+    Raises:
+        DeviceError: torch is not installed.
+    """
+    try:
+        version = metadata.version("torch")
+    except metadata.PackageNotFoundError as error:
+        raise DeviceError("torch is not installed", where="device torch", mend="pip install torch") from error
+    return {"runtime": "torch", "version": version, **machine_environment()}

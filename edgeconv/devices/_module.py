@@ -1,0 +1,108 @@
+"""Runs the torch module itself: the float64 reference, and the float32 row."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from edgeconv.core import Array, Run, Sample, Verdict
+from edgeconv.devices._device import torch_environment
+from edgeconv.devices.agent import matched, one_line
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["float64", "float32"]
+
+_DEVICE_NAMES: Mapping[str, str] = {"float64": "torch-float64", "float32": "torch"}
+
+
+class _OutputError(Exception):
+    """The module returned what cannot be compared."""
+
+
+def run_module(
+    module: torch.nn.Module,
+    samples: Sequence[Sample],
+    *,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dtype: Precision = "float64",
+) -> Run:
+    """Runs a module on samples in evaluation mode, in float64 or float32.
+
+    A copy of the module runs, so that the caller's keeps its mode, parameters, buffers and gradients.
+
+    Args:
+        module: any module whose results flatten to tensors.
+        samples: floating inputs are cast to ``dtype``, others are taken as they are.
+        input_names: the names of the module's arguments, in order.
+        output_names: names for its results, flattened in pytree order.
+        dtype: ``"float64"`` is the reference.
+
+    Returns:
+        A Run named ``"torch-float64"`` or ``"torch"``; FAIL with a reason where the module raises, returns another
+        number of tensors than names, or (in float64) computes in a lower precision.
+    """
+    import torch
+
+    kind = {"float64": torch.float64, "float32": torch.float32}[dtype]
+    outputs: list[Mapping[str, Array]] = []
+    latencies: list[float] = []
+    verdict, reason, at = Verdict.PASS, "", "copy of the module"
+    try:
+        worker = copy.deepcopy(module).to(device="cpu", dtype=kind).eval()
+        with torch.no_grad(), _default_dtype(kind):
+            for sample in samples:
+                at = f"sample {sample.name!r}"
+                arguments = [_tensor(array, kind) for array in matched(input_names, list(sample.inputs.items()))]
+                start = time.perf_counter_ns()
+                results = worker(*arguments)
+                latencies.append((time.perf_counter_ns() - start) / 1e6)
+                outputs.append(_named(results, output_names, kind))
+    except Exception as error:  # noqa: BLE001 - a module may raise anything; that is a failed row
+        line = str(error) if isinstance(error, _OutputError) else one_line(error)
+        verdict, reason, outputs, latencies = Verdict.FAIL, f"{at}: {line}", [], []
+    return Run(_DEVICE_NAMES[dtype], "", tuple(outputs), verdict, reason, torch_environment(), tuple(latencies))
+
+
+@contextlib.contextmanager
+def _default_dtype(kind: torch.dtype) -> Iterator[None]:
+    """Constants that a module makes in forward (``torch.zeros``) get the precision of the run too."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _tensor(array: Array, kind: torch.dtype) -> torch.Tensor:
+    import torch
+
+    # A copy: a module that works in place must not change the sample.
+    tensor = torch.from_numpy(np.array(array, order="C"))
+    return tensor.to(kind) if tensor.is_floating_point() else tensor
+
+
+def _named(results: Any, names: Sequence[str], kind: torch.dtype) -> Mapping[str, Array]:
+    import torch
+    from torch.utils import _pytree
+
+    leaves = [leaf for leaf in _pytree.tree_leaves(results) if leaf is not None]
+    strangers = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, torch.Tensor)]
+    if strangers:
+        raise _OutputError(f"the module returned a {strangers[0]} where a tensor was expected")
+    if len(leaves) != len(names):
+        raise _OutputError(f"the module returned {len(leaves)} tensors, but {len(names)} outputs are named")
+    for name, leaf in zip(names, leaves, strict=True):
+        if leaf.is_floating_point() and leaf.dtype != kind:
+            raise _OutputError(f"output {name!r} is {leaf.dtype} in a run in {kind}: the module casts by itself")
+    return {name: leaf.numpy().copy() for name, leaf in zip(names, leaves, strict=True)}

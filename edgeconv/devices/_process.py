@@ -1,0 +1,204 @@
+"""A process that speaks the agent protocol, held to a time limit.
+
+Whatever it does (crash, hang, print nonsense, never start), the caller gets a `DeviceError` with one line and never
+waits longer than it said. Three daemon threads move bytes, so that no full pipe can block the caller: one reads
+frames, one keeps the end of stderr, one writes the present request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, BinaryIO, cast
+
+from edgeconv.core import Array
+from edgeconv.devices.agent import Frame, ProtocolError, frame_parts, read_frame
+from edgeconv.errors import DeviceError
+
+_POLL_S = 0.25
+_GRACE_S = 1.0
+
+
+class NotInstalledError(DeviceError):
+    """The device's runtime is not installed: its rows are skipped, not failed."""
+
+
+class AgentProcess:
+    """Starts ``command`` at once and returns; frames are exchanged with `receive` and `request`.
+
+    Raises:
+        NotInstalledError: there is no such command.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        try:
+            # A session of its own, so that a time-out can kill everything that the command started.
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:
+            what = f"cannot start {command[0]!r}: {error.strerror or error}"
+            raise NotInstalledError(what, mend="install it or correct the device's command") from error
+        self._stdin = cast(IO[bytes], self._process.stdin)
+        self._frames: queue.SimpleQueue[Frame | DeviceError | None] = queue.SimpleQueue()
+        self._stderr_tail: deque[str] = deque(maxlen=20)
+        self._stderr_thread = _daemon(self._keep_stderr)
+        self._writer: threading.Thread | None = None
+        self.alive = True
+        _daemon(self._read_frames)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the command."""
+        return self._process.pid
+
+    def request(
+        self, kind: str, fields: Mapping[str, Any], arrays: Sequence[tuple[str, Array]], limit: Deadline
+    ) -> Frame:
+        """Sends a frame and returns the answer.
+
+        Raises:
+            DeviceError: it died, hung past the limit, or did not answer with a frame; the process is then gone.
+        """
+        parts = frame_parts(kind, dict(fields), arrays)
+        if self._writer is not None:
+            self._writer.join(limit.remaining_s())
+            if self._writer.is_alive():
+                raise self._end(DeviceError(limit.message))
+        self._writer = _daemon(self._write, parts)
+        return self.receive(limit)
+
+    def receive(self, limit: Deadline) -> Frame:
+        """Returns the next frame; raises as `request` does."""
+        exited_at: float | None = None
+        while True:
+            try:
+                item = self._frames.get(timeout=max(0.0, min(_POLL_S, limit.remaining_s())))
+            except queue.Empty:
+                if self._process.poll() is not None:
+                    # Dead, yet its pipe is held open by something that it started: no end of file will come.
+                    exited_at = exited_at or time.monotonic()
+                    if time.monotonic() - exited_at > _GRACE_S:
+                        raise self._end(DeviceError(self._death())) from None
+                if limit.remaining_s() <= 0:
+                    raise self._end(DeviceError(limit.message)) from None
+                continue
+            if isinstance(item, Frame):
+                return item
+            if item is None:
+                raise self._end(DeviceError(self._death()))
+            raise self._end(item)
+
+    def close(self) -> None:
+        """Ends the process: kindly at first (end of its input), then by SIGKILL to its whole group."""
+        if self._writer is None or not self._writer.is_alive():
+            with contextlib.suppress(OSError):
+                self._stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE_S if self.alive else 0)
+        self._kill()
+
+    def _end(self, error: DeviceError) -> DeviceError:
+        self._kill()
+        return error
+
+    def _kill(self) -> None:
+        self.alive = False
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE_S)
+
+    def _death(self) -> str:
+        """Says how the process ended: by which signal, or with which status and last words."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE_S)
+        self._stderr_thread.join(_GRACE_S)
+        status = self._process.poll()
+        words = next((line for line in reversed(self._stderr_tail) if not line.startswith("INFO:")), "")
+        if status is None:
+            return "closed its output without an answer"
+        if status < 0:
+            how = f"killed by {_signal_name(-status)}"
+            return how + (" (out of memory?)" if -status == signal.SIGKILL else f": {words}" if words else "")
+        return f"exited with status {status} before it answered" + (f": {words}" if words else "")
+
+    def _read_frames(self) -> None:
+        stream = cast(BinaryIO, self._process.stdout)
+        try:
+            while (frame := read_frame(stream)) is not None:
+                self._frames.put(frame)
+            self._frames.put(None)
+        except ProtocolError as error:
+            # Half a frame at the end of a process that died is a death, and no nonsense.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if self._process.wait(_POLL_S) != 0:
+                    self._frames.put(None)
+                    return
+            self._frames.put(DeviceError(f"its output is not the agent protocol: {error}"))
+        except MemoryError:
+            self._frames.put(DeviceError("out of memory while its answer was read"))
+        except (OSError, ValueError):  # the pipe was closed under us
+            self._frames.put(None)
+
+    def _keep_stderr(self) -> None:
+        stream = cast(BinaryIO, self._process.stderr)
+        rest = b""
+        with contextlib.suppress(OSError, ValueError):
+            while chunk := stream.read(1 << 16):
+                *lines, rest = (rest + chunk).splitlines() if chunk else [rest]
+                rest = rest[-4096:]
+                self._stderr_tail.extend(_printable(line) for line in lines if line.strip())
+        if rest.strip():
+            self._stderr_tail.append(_printable(rest))
+
+    def _write(self, parts: Sequence[Any]) -> None:
+        # An error here is a death that the reader sees too, and explains better.
+        with contextlib.suppress(OSError, ValueError):
+            for part in parts:
+                view = memoryview(part)
+                while len(view):
+                    view = view[self._stdin.write(view) or 0 :]
+
+
+class Deadline:
+    """A moment in real time after which nothing may go on."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._end = time.monotonic() + timeout_s
+        self.message = f"no answer within its time limit of {timeout_s:g} s"
+
+    def remaining_s(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self._end - time.monotonic())
+
+
+def _daemon(target: Any, *arguments: Any) -> threading.Thread:
+    thread = threading.Thread(target=target, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _printable(line: bytes) -> str:
+    text = " ".join(line.decode("utf-8", "replace").split())
+    return "".join(character if character.isprintable() else "?" for character in text)[:300]

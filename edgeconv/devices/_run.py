@@ -1,0 +1,46 @@
+"""Runs an artifact on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeconv.core import Artifact, Run, Sample, Verdict
+from edgeconv.devices._device import Device, start
+from edgeconv.devices._session import Session
+from edgeconv.errors import DeviceError
+
+
+def run_artifact(
+    device: Device,
+    artifact: Artifact,
+    samples: Sequence[Sample],
+    *,
+    timeout_s: float,
+    session: Session | None = None,
+) -> Run:
+    """Runs an artifact on samples and never raises for what a runtime does.
+
+    Args:
+        device: where.
+        artifact: the file; its bytes are read here and sent.
+        samples: inputs in torch's layout; they are cast to the file's dtypes and moved to its layouts.
+        timeout_s: real seconds for all of it: start, load and every sample.
+        session: one that was started before with `start(device)`; it stays open. A dead one is replaced for this
+            run, so that one artifact's crash is not the next one's.
+
+    Returns:
+        PASS with outputs in torch's layout; FAIL where the runtime refuses the file, crashes, hangs or returns what
+        the file does not declare; SKIPPED where the device is not installed or does not take the format.
+    """
+    name = artifact.path.name
+    if artifact.format not in device.formats:
+        takes = " and ".join(device.formats) or "modules only"
+        return Run(device.name, name, (), Verdict.SKIPPED, f"{device.name} runs {takes}, not {artifact.format}")
+    if session is not None and session.alive:
+        return session.run(artifact, samples, timeout_s=timeout_s)
+    try:
+        fresh = start(device)
+    except DeviceError as error:
+        return Run(device.name, name, (), Verdict.SKIPPED, str(error))
+    with fresh:
+        return fresh.run(artifact, samples, timeout_s=timeout_s)

@@ -1,0 +1,197 @@
+"""A session with a device: hello, then artifacts and samples in, runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from edgeconv.core import Array, Artifact, Run, Sample, TensorSpec, Verdict
+from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError
+from edgeconv.devices.agent import PROTOCOL, Frame, ProtocolError, matched
+from edgeconv.errors import DeviceError
+
+
+class Session:
+    """A device that has been started. Starting costs next to nothing; the first answer waits for the runtime.
+
+    It takes any number of artifacts, one after another. After a crash or a time-out `alive` is False and every
+    further run fails.
+
+    Args:
+        device: the device's name.
+        command: what speaks the agent protocol on its stdin and stdout.
+
+    Raises:
+        DeviceError: there is no such command.
+    """
+
+    def __init__(self, device: str, command: Sequence[str]) -> None:
+        self.device = device
+        self._process = AgentProcess(command)
+        self._environment: Mapping[str, str] | None = None
+        self._gone: DeviceError | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another artifact."""
+        return self._process.alive
+
+    @property
+    def pid(self) -> int:
+        """The process id of the device's command."""
+        return self._process.pid
+
+    def hello(self, timeout_s: float) -> Mapping[str, str]:
+        """Waits until the device is ready and returns what it tells of itself (runtime, version, cpu, …).
+
+        Raises:
+            DeviceError: it is not installed, does not answer within ``timeout_s`` or speaks another protocol.
+        """
+        return self._hello(Deadline(timeout_s))
+
+    def run(self, artifact: Artifact, samples: Sequence[Sample], *, timeout_s: float) -> Run:
+        """Runs an artifact on samples; ``timeout_s`` bounds the whole of it, the wait for hello included.
+
+        Never raises for what a runtime or a file does: that is a Run with verdict FAIL (SKIPPED where the runtime is
+        not installed) and a reason.
+        """
+        limit = Deadline(timeout_s)
+        run = Run(self.device, artifact.path.name, ())
+        try:
+            run = replace(run, environment=self._hello(limit))
+            results = self._run(artifact, samples, limit)
+        except NotInstalledError as error:
+            return replace(run, verdict=Verdict.SKIPPED, reason=str(error))
+        except DeviceError as error:
+            return replace(run, verdict=Verdict.FAIL, reason=str(error))
+        except MemoryError:
+            return replace(run, verdict=Verdict.FAIL, reason="out of memory on the host")
+        outputs, latencies = zip(*results, strict=True) if results else ((), ())
+        return replace(run, outputs=outputs, latency_ms=latencies)
+
+    def close(self) -> None:
+        """Ends the device's process; harmless when it has ended."""
+        self._process.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _hello(self, limit: Deadline) -> Mapping[str, str]:
+        if self._environment is None:
+            self._require_alive()
+            try:
+                frame = self._process.receive(limit)
+                self._environment = self._check_hello(frame)
+            except DeviceError as error:
+                self._gone = error
+                self._process.close()
+                raise
+        return self._environment
+
+    def _check_hello(self, frame: Frame) -> Mapping[str, str]:
+        if frame.type == "error":
+            reason = f"its runtime cannot be loaded ({frame.fields.get('reason')})"
+            raise NotInstalledError(reason, mend="install it") if frame.fields.get("missing") else DeviceError(reason)
+        protocol, environment = frame.fields.get("protocol"), frame.fields.get("environment")
+        if frame.type != "hello" or protocol != PROTOCOL or not isinstance(environment, dict):
+            raise DeviceError(
+                f"speaks protocol {protocol}, and not {PROTOCOL}", mend="copy the agent.py of this edgeconv to it"
+            )
+        return {str(key): str(value) for key, value in environment.items()}
+
+    def _require_alive(self) -> None:
+        if not self._process.alive:
+            raise self._gone or DeviceError("its process has ended")
+
+    def _run(
+        self, artifact: Artifact, samples: Sequence[Sample], limit: Deadline
+    ) -> list[tuple[Mapping[str, Array], float]]:
+        try:
+            data = np.frombuffer(artifact.path.read_bytes(), np.uint8)
+        except OSError as error:
+            raise DeviceError(f"cannot read {artifact.path.name}: {error.strerror or error}") from error
+        inputs = [file_inputs(artifact, sample) for sample in samples]
+        self._ask("load", "loaded", [("model", data)], limit, "cannot load the file")
+        results = []
+        for sample, arrays in zip(samples, inputs, strict=True):
+            frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}")
+            results.append((checked_outputs(artifact, frame.arrays), _latency_ms(frame)))
+        return results
+
+    def _ask(self, kind: str, answer: str, arrays: Sequence[tuple[str, Array]], limit: Deadline, failure: str) -> Frame:
+        self._require_alive()
+        try:
+            frame = self._process.request(kind, {}, arrays, limit)
+        except ProtocolError as error:
+            raise DeviceError(str(error)) from error
+        except DeviceError as error:
+            self._gone = DeviceError(f"{error.what} (during an earlier run)")
+            raise
+        if frame.type == "error":
+            raise DeviceError(f"{failure}: {frame.fields.get('reason')}")
+        if frame.type != answer:
+            raise DeviceError(f"answered {kind!r} with {frame.type!r}")
+        return frame
+
+
+def file_inputs(artifact: Artifact, sample: Sample) -> list[tuple[str, Array]]:
+    """A sample's arrays as the file wants them: in its order, dtypes and layout, under its names.
+
+    Raises:
+        DeviceError: an array is missing, or cannot be cast without changing its kind (float to int).
+    """
+    names = [spec.name for spec in artifact.inputs]
+    try:
+        arrays = matched(names, list(sample.inputs.items()))
+    except ValueError as error:
+        raise DeviceError(f"sample {sample.name!r}: {error}") from error
+    return [(spec.name, _cast(spec, array, sample.name)) for spec, array in zip(artifact.inputs, arrays, strict=True)]
+
+
+def _cast(spec: TensorSpec, array: Array, sample: str) -> Array:
+    if not np.can_cast(array.dtype, spec.dtype, casting="same_kind"):
+        raise DeviceError(f"sample {sample!r}: input {spec.name!r} is {array.dtype}, the file wants {spec.dtype}")
+    return spec.to_file(array.astype(spec.dtype, copy=False))
+
+
+def checked_outputs(artifact: Artifact, arrays: list[tuple[str, Array]]) -> Mapping[str, Array]:
+    """A device's outputs under the file's names and in torch's layout, once they are what the file declares.
+
+    Raises:
+        DeviceError: their number, a dtype or a shape is another.
+    """
+    names = [spec.name for spec in artifact.outputs]
+    if len(arrays) != len(names):
+        raise DeviceError(f"returned {len(arrays)} outputs, the file declares {len(names)}")
+    outputs: dict[str, Array] = {}
+    for spec, array in zip(artifact.outputs, matched(names, arrays), strict=True):
+        if array.dtype.name != spec.dtype or not _fits(array.shape, spec.shape):
+            found, declared = f"{array.dtype} {array.shape}", f"{spec.dtype} {spec.shape}"
+            raise DeviceError(f"output {spec.name!r} came as {found}, the file declares {declared}")
+        outputs[spec.name] = spec.from_file(array)
+    return outputs
+
+
+def _fits(shape: tuple[int, ...], declared: tuple[int | str, ...]) -> bool:
+    """Whether a shape is the declared one, whose symbolic dimensions stand for one number each."""
+    bound: dict[Any, int] = {}
+    return len(shape) == len(declared) and all(
+        size == (bound.setdefault(want, size) if isinstance(want, str) else want)
+        for size, want in zip(shape, declared, strict=True)
+    )
+
+
+def _latency_ms(frame: Frame) -> float:
+    value = frame.fields.get("latency_ms")
+    if not isinstance(value, int | float):
+        raise DeviceError("answered without a latency")
+    return float(value)

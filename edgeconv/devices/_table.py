@@ -1,0 +1,85 @@
+"""The visible table of devices, and how outsiders' devices are found."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from edgeconv.devices import agent
+from edgeconv.devices._device import Device
+from edgeconv.devices._environments import ENVIRONMENTS, python_of
+from edgeconv.errors import DeviceError
+
+AGENT = Path(agent.__file__)
+"""The agent's file, which may be copied anywhere that has Python, numpy and a runtime."""
+
+ENTRY_POINTS = "edgeconv.devices"
+"""Outsiders' devices: each entry point of this group names a `Device`."""
+
+
+def _here(runtime: str) -> Callable[[], Sequence[str]]:
+    # -P: the folder of agent.py must not be searched for modules.
+    return lambda: [sys.executable, "-P", str(AGENT), runtime, "--threads", "1"]
+
+
+def _isolated(runtime: str) -> Callable[[], Sequence[str]]:
+    # -I: PYTHONPATH and user packages would bring in the very numpy that the environment is there to avoid.
+    return lambda: [str(python_of(ENVIRONMENTS[runtime])), "-I", str(AGENT), runtime, "--threads", "1"]
+
+
+DEVICES: Mapping[str, Device] = {
+    device.name: device
+    for device in (
+        Device("torch", "PyTorch, float32", ()),
+        Device("onnxruntime", "ONNX Runtime", ("onnx",), _here("onnxruntime")),
+        Device("litert", "LiteRT with XNNPACK", ("tflite",), _here("litert")),
+        Device("litert-reference", "LiteRT with reference kernels", ("tflite",), _here("litert-reference")),
+        Device("tflite-runtime", "tflite-runtime 2.14.0", ("tflite",), _isolated("tflite-runtime")),
+    )
+}
+
+
+def all_devices() -> Mapping[str, Device]:
+    """`DEVICES` and whatever installed packages add by entry points, by name.
+
+    Raises:
+        DeviceError: a package's device cannot be loaded, or takes a name that is taken.
+    """
+    devices = dict(DEVICES)
+    for point in metadata.entry_points(group=ENTRY_POINTS):
+        device = _load(point)
+        if device.name in devices:
+            raise DeviceError(
+                f"the name {device.name!r} is taken", where=f"entry point {point.value}", mend="rename it"
+            )
+        devices[device.name] = device
+    return devices
+
+
+def find(name: str) -> Device:
+    """The device of that name.
+
+    Raises:
+        DeviceError: there is none; the message names the nearest ones.
+    """
+    device = DEVICES.get(name) or all_devices().get(name)
+    if device is None:
+        known = list(all_devices())
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        mend = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+        raise DeviceError(f"unknown device {name!r}", mend=mend)
+    return device
+
+
+def _load(point: metadata.EntryPoint) -> Device:
+    try:
+        device = point.load()
+    except Exception as error:
+        what = f"cannot be loaded ({type(error).__name__}: {error})"
+        raise DeviceError(what, where=f"entry point {point.value}", mend="mend or uninstall its package") from error
+    if not isinstance(device, Device):
+        raise DeviceError(f"is a {type(device).__name__}, not a Device", where=f"entry point {point.value}")
+    return device

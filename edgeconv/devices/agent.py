@@ -1,0 +1,410 @@
+"""The one file that runs on the other side: it loads a model into a runtime and computes what it is sent.
+
+It needs Python 3.9 or newer, numpy and one runtime; nothing of edgeconv. It talks over stdin and stdout, so that a
+process here, one behind ssh, one under qemu and one in a container all look alike::
+
+    python agent.py RUNTIME [--threads N]
+
+``RUNTIME`` is one of ``onnxruntime``, ``litert`` (XNNPACK), ``litert-reference`` (reference kernels) and
+``tflite-runtime`` (XNNPACK).
+
+Frames, in both directions, all integers little-endian::
+
+    offset  bytes  what
+    0       4      b"ECA1": edgeconv agent protocol, version 1
+    4       4      n, unsigned: the length of the header
+    8       n      the header: a JSON object in UTF-8 with at least "type" and
+                   "arrays": [{"name": str, "dtype": numpy's name, "shape": [int, ...]}, ...]
+    8+n            the elements of these arrays one after another: C order, little-endian, no padding
+
+The talk::
+
+    agent -> host   hello    {"protocol": 1, "environment": {"runtime", "version", "python", "numpy", "machine", "cpu"}}
+    host -> agent   load     arrays: one, of uint8: the bytes of the file
+    agent -> host   loaded   {"inputs": [name, ...], "outputs": [name, ...]}
+    host -> agent   run      arrays: the inputs of one sample, in the layout of the file
+    agent -> host   outputs  {"latency_ms": float}; arrays: the outputs, in the order of the file
+    host -> agent   quit     the agent exits with 0; the end of its input does the same
+
+Instead of any answer may come ``error {"reason": one line}``; the agent then waits for the next request, except that
+``"missing": true`` (the runtime cannot be imported) comes in place of hello and is the last frame. A request is read
+to its end before it is answered. Whatever a runtime prints goes to stderr and cannot get between the frames.
+"""
+
+from __future__ import annotations
+
+# zip(strict=) came with Python 3.10, and devices have 3.9.
+# ruff: noqa: B905
+import argparse
+import json
+import os
+import platform
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+PROTOCOL = 1
+MAGIC = b"ECA1"
+PREFIX = struct.Struct("<4sI")
+HEADER_LIMIT = 1 << 20
+PAYLOAD_LIMIT = 1 << 33
+DTYPES = (
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+)  # fmt: skip
+
+Named = list[tuple[str, "np.ndarray[Any, Any]"]]
+
+
+class ProtocolError(Exception):
+    """The bytes on the pipe are not a frame."""
+
+
+class Frame(NamedTuple):
+    """One message: its type, the further fields of its header, and its arrays by name, in order."""
+
+    type: str
+    fields: dict[str, Any]
+    arrays: Named
+
+
+# --- frames --------------------------------------------------------------------------------------------------------
+
+
+def frame_parts(kind: str, fields: dict[str, Any] | None = None, arrays: Sequence[Any] = ()) -> list[Any]:
+    """The byte buffers that make one frame, in order; the arrays are not copied where they are sound already.
+
+    Raises:
+        ProtocolError: an array has a dtype that frames cannot carry.
+    """
+    described, payloads = [], []
+    for name, array in arrays:
+        if array.dtype.name not in DTYPES:
+            raise ProtocolError(f"{name!r} has dtype {array.dtype}, which a frame cannot carry")
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        described.append({"name": name, "dtype": array.dtype.name, "shape": list(array.shape)})
+        payloads.append(_bytes_of(little))
+    header = json.dumps(dict(fields or {}, type=kind, arrays=described)).encode("utf-8")
+    return [PREFIX.pack(MAGIC, len(header)) + header, *payloads]
+
+
+def read_frame(stream: BinaryIO) -> Frame | None:
+    """Reads one frame; None at the end of the stream.
+
+    Raises:
+        ProtocolError: what comes is not a frame, or it ends half-way.
+    """
+    prefix = _read_up_to(stream, PREFIX.size)
+    if not prefix:
+        return None
+    if len(prefix) < PREFIX.size or prefix[:4] != MAGIC:
+        raise ProtocolError(f"it begins {bytes(prefix)!r}")
+    (_, length) = PREFIX.unpack(prefix)
+    if length > HEADER_LIMIT:
+        raise ProtocolError(f"a header of {length} bytes")
+    header, described = _parse_header(_read_up_to(stream, length), length)
+    arrays = []
+    for name, dtype, shape in described:
+        array = np.empty(shape, dtype)
+        payload = _bytes_of(array)
+        if _read_into(stream, payload) < len(payload):
+            raise ProtocolError(f"array {name!r} ends half-way")
+        arrays.append((name, array.astype(dtype.newbyteorder("="), copy=False)))
+    return Frame(header.pop("type"), header, arrays)
+
+
+def _bytes_of(array: Any) -> memoryview:
+    """The elements of a C-contiguous array as bytes, without copying."""
+    return memoryview(array.reshape(-1).view(np.uint8))
+
+
+def _parse_header(data: bytearray, length: int) -> tuple[dict[str, Any], list[Any]]:
+    """Checks a header before anything is allocated by what it says."""
+    if len(data) < length:
+        raise ProtocolError("a header that ends half-way")
+    try:
+        header = json.loads(bytes(data).decode("utf-8"))
+        described, total = [], 0
+        for entry in header.pop("arrays"):
+            name, dtype, shape = str(entry["name"]), entry["dtype"], [int(size) for size in entry["shape"]]
+            if dtype not in DTYPES or min(shape, default=0) < 0:
+                raise ProtocolError(f"array {name!r} of dtype {dtype} and shape {shape}")
+            kind = np.dtype(dtype).newbyteorder("<")
+            size = kind.itemsize
+            for dimension in shape:  # by hand: numpy's product would overflow silently
+                size *= dimension
+            total += size
+            described.append((name, kind, tuple(shape)))
+        if not isinstance(header["type"], str):
+            raise ProtocolError("a type that is no string")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"a malformed header ({type(error).__name__})") from error
+    if total > PAYLOAD_LIMIT:
+        raise ProtocolError(f"arrays of {total} bytes")
+    return header, described
+
+
+def _read_up_to(stream: BinaryIO, size: int) -> bytearray:
+    data = bytearray(size)
+    return data[: _read_into(stream, memoryview(data))]
+
+
+def _read_into(stream: BinaryIO, view: memoryview) -> int:
+    """Fills ``view`` from a stream whose reads may be short; returns how much came before its end."""
+    done = 0
+    while done < len(view):
+        count = stream.readinto(view[done:])  # type: ignore[attr-defined]
+        if not count:
+            break
+        done += count
+    return done
+
+
+# --- runtimes ------------------------------------------------------------------------------------------------------
+
+
+class OnnxRuntime:
+    """onnxruntime on the CPU, with its default graph optimisations."""
+
+    def __init__(self, threads: int) -> None:
+        import onnxruntime
+
+        self._module = onnxruntime
+        self.version = str(onnxruntime.__version__)
+        self._options = onnxruntime.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.inter_op_num_threads = 1
+
+    def load(self, model: bytes) -> tuple[list[str], list[str]]:
+        self._session = self._module.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        return self._inputs, self._outputs
+
+    def run(self, arrays: Named) -> tuple[float, Named]:
+        feeds = dict(zip(self._inputs, matched(self._inputs, arrays)))
+        start = time.perf_counter_ns()
+        results = self._session.run(self._outputs, feeds)
+        latency_ms = (time.perf_counter_ns() - start) / 1e6
+        return latency_ms, list(zip(self._outputs, results))
+
+
+class LiteRt:
+    """LiteRT as ai-edge-litert ships it: with the XNNPACK delegate."""
+
+    def __init__(self, threads: int) -> None:
+        import ai_edge_litert
+        from ai_edge_litert import interpreter
+
+        self._module = interpreter
+        self.version = _version_of("ai-edge-litert", ai_edge_litert)
+        self._options: dict[str, Any] = {"num_threads": threads}
+
+    def load(self, model: bytes) -> tuple[list[str], list[str]]:
+        self._model = model  # the interpreter reads weights in place
+        self._interpreter = self._module.Interpreter(model_content=model, **self._options)
+        self._interpreter.allocate_tensors()
+        self._inputs = self._named(self._interpreter.get_input_details(), "get_input_details")
+        self._outputs = self._named(self._interpreter.get_output_details(), "get_output_details")
+        return [name for name, _ in self._inputs], [name for name, _ in self._outputs]
+
+    def _named(self, details: Sequence[dict[str, Any]], method: str) -> list[tuple[str, dict[str, Any]]]:
+        """Names tensors as the signature does, where there is one over these very tensors; else by their own names."""
+        names = {detail["index"]: detail["name"] for detail in details}
+        for key in self._interpreter.get_signature_list():
+            signature = getattr(self._interpreter.get_signature_runner(key), method)()
+            by_index = {detail["index"]: name for name, detail in signature.items()}
+            if set(by_index) == set(names):
+                names = by_index
+                break
+        return [(names[detail["index"]], detail) for detail in details]
+
+    def run(self, arrays: Named) -> tuple[float, Named]:
+        values = matched([name for name, _ in self._inputs], arrays)
+        self._resize(values)
+        for (_, detail), value in zip(self._inputs, values):
+            self._interpreter.set_tensor(detail["index"], value)
+        start = time.perf_counter_ns()
+        self._interpreter.invoke()
+        latency_ms = (time.perf_counter_ns() - start) / 1e6
+        return latency_ms, [(name, self._interpreter.get_tensor(detail["index"])) for name, detail in self._outputs]
+
+    def _resize(self, values: Sequence[Any]) -> None:
+        """Gives inputs with open dimensions the shape of the sample; closed ones are left for set_tensor to refuse."""
+        resized = False
+        for (_, detail), value in zip(self._inputs, values):
+            if -1 in detail["shape_signature"] and tuple(detail["shape"]) != value.shape:
+                self._interpreter.resize_tensor_input(detail["index"], value.shape, strict=True)
+                resized = True
+        if resized:
+            self._interpreter.allocate_tensors()
+            self._inputs = [(name, new) for (name, _), new in zip(self._inputs, self._interpreter.get_input_details())]
+
+
+class LiteRtReference(LiteRt):
+    """LiteRT with its reference kernels and no delegate: slow and plain."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._options["experimental_op_resolver_type"] = self._module.OpResolverType.BUILTIN_REF
+
+
+class TfliteRuntime(LiteRt):
+    """The tflite-runtime package, which devices had before LiteRT: with the XNNPACK delegate."""
+
+    def __init__(self, threads: int) -> None:
+        import tflite_runtime
+        from tflite_runtime import interpreter
+
+        self._module = interpreter
+        self.version = _version_of("tflite-runtime", tflite_runtime)
+        self._options = {"num_threads": threads}
+
+
+RUNTIMES: dict[str, Any] = {
+    "onnxruntime": OnnxRuntime,
+    "litert": LiteRt,
+    "litert-reference": LiteRtReference,
+    "tflite-runtime": TfliteRuntime,
+}
+
+
+def matched(names: Sequence[str], arrays: Named) -> list[Any]:
+    """Puts named arrays into the order of ``names``; where the names differ, their own order counts.
+
+    Raises:
+        ValueError: there are more or fewer arrays than names.
+    """
+    given = dict(arrays)
+    if set(given) == set(names):
+        return [given[name] for name in names]
+    if len(arrays) != len(names):
+        raise ValueError(f"the file has inputs {list(names)}, but was given {list(given)}")
+    return [array for _, array in arrays]
+
+
+# --- the machine ---------------------------------------------------------------------------------------------------
+
+
+def machine_environment() -> dict[str, str]:
+    """What this machine tells of itself: versions of Python and numpy, the architecture, the CPU."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "cpu": _cpu(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() in ("model name", "Model", "Hardware"):
+                    return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def _version_of(package: str, module: Any) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # unpacked on PYTHONPATH without its metadata
+        return str(getattr(module, "__version__", "unknown"))
+
+
+# --- the talk ------------------------------------------------------------------------------------------------------
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """An exception as one line of at most ``limit`` characters."""
+    text = " ".join(str(error).split())
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+class Agent:
+    """Serves one runtime over two byte streams."""
+
+    def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def serve(self, runtime_name: str, threads: int) -> int:
+        """Says hello, then answers requests until quit or the end of input; returns the exit status."""
+        try:
+            runtime = RUNTIMES[runtime_name](threads)
+        except Exception as error:  # noqa: BLE001 - whatever its import raises, the host must be told
+            self._send("error", {"reason": one_line(error), "missing": True})
+            return 3
+        environment = {"runtime": runtime_name, "version": runtime.version, "threads": str(threads)}
+        environment.update(machine_environment())
+        self._send("hello", {"protocol": PROTOCOL, "environment": environment})
+        while True:
+            frame = read_frame(self._reader)
+            if frame is None or frame.type == "quit":
+                return 0
+            self._answer(runtime, frame)
+
+    def _answer(self, runtime: Any, frame: Frame) -> None:
+        try:
+            if frame.type == "load":
+                inputs, outputs = runtime.load(frame.arrays[0][1].tobytes())
+                parts = frame_parts("loaded", {"inputs": inputs, "outputs": outputs})
+            elif frame.type == "run":
+                latency_ms, results = runtime.run(frame.arrays)
+                parts = frame_parts("outputs", {"latency_ms": latency_ms}, results)
+            else:
+                raise ProtocolError(f"an unknown request {frame.type!r}")
+        except Exception as error:  # noqa: BLE001 - whatever a runtime raises becomes an answer
+            parts = frame_parts("error", {"reason": one_line(error)})
+        self._write(parts)
+
+    def _send(self, kind: str, fields: dict[str, Any]) -> None:
+        self._write(frame_parts(kind, fields))
+
+    def _write(self, parts: Sequence[Any]) -> None:
+        for part in parts:
+            self._writer.write(part)
+        self._writer.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses the command line, takes the pipes away from the runtimes, and serves."""
+    parser = argparse.ArgumentParser(description="Runs models for edgeconv over stdin and stdout.")
+    parser.add_argument("runtime", choices=sorted(RUNTIMES))
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    reader = os.fdopen(os.dup(0), "rb")
+    writer = os.fdopen(os.dup(1), "wb")
+    # C++ code prints to descriptor 1 ("INFO: Created TensorFlow Lite XNNPACK delegate"); that must not meet a frame.
+    os.dup2(2, 1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    try:
+        return Agent(reader, writer).serve(options.runtime, options.threads)
+    except BrokenPipeError:  # the host has gone; nobody is left to tell
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

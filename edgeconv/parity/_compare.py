@@ -1,0 +1,164 @@
+"""Compares what a device computed with the reference: one row per output, over all samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+
+from edgeconv.core import Array, Comparison, Metrics, Run, Sample, SampleResult, Tolerance, Verdict
+from edgeconv.errors import ParityError
+from edgeconv.parity._check import check
+from edgeconv.parity._metrics import measure
+from edgeconv.parity._picture import picture
+
+_TORCH = ("torch", "torch-float64")
+
+
+def compare(
+    run: Run,
+    reference: Run,
+    samples: Sequence[Sample],
+    *,
+    artifact: str,
+    tolerance: Tolerance,
+    output_names: Sequence[str],
+) -> tuple[Comparison, ...]:
+    """Compares a run with the float64 reference.
+
+    Args:
+        run: what a device made of the samples. A failed or skipped one gives failed or skipped rows with its reason.
+        reference: the module in float64 on the same samples.
+        samples: those that both ran on, in their order.
+        artifact: the artifact's name in the report.
+        tolerance: ``|a - b| <= max(1, scale) * atol + rtol * |b|``, and ``max_abs`` where it is set.
+        output_names: the outputs to compare; each becomes a row.
+
+    Returns:
+        One Comparison per output name.
+
+    Raises:
+        ParityError: there is nothing sound to compare with: no samples, no outputs, a failed or incomplete
+            reference, an output without elements.
+    """
+    _require_sound(reference, samples, output_names)
+    rows = []
+    for name in output_names:
+        row = Comparison(
+            artifact,
+            run.device,
+            name,
+            None,
+            tolerance,
+            run.verdict,
+            run.reason,
+            latency_ms=median(run.latency_ms) if run.latency_ms else None,
+        )
+        if run.verdict is not Verdict.PASS:
+            rows.append(row)
+        elif (reason := _incomplete(run, samples, name)) != "":
+            rows.append(replace(row, verdict=Verdict.FAIL, reason=reason))
+        else:
+            rows.append(_compared(row, run, reference, samples))
+    return tuple(rows)
+
+
+def verdict(comparisons: Iterable[Comparison]) -> Verdict:
+    """The verdict over all rows of a report.
+
+    FAIL if any row fails. PASS if none fails and at least one that is not torch's own passes: torch agreeing with
+    torch says nothing of an artifact. Otherwise SKIPPED, which is no pass: nothing was proven, and a release must
+    treat it as a failure.
+    """
+    rows = list(comparisons)
+    if any(row.verdict is Verdict.FAIL for row in rows):
+        return Verdict.FAIL
+    proven = any(row.verdict is Verdict.PASS and row.device not in _TORCH for row in rows)
+    return Verdict.PASS if proven else Verdict.SKIPPED
+
+
+def _require_sound(reference: Run, samples: Sequence[Sample], output_names: Sequence[str]) -> None:
+    if not samples or not output_names:
+        raise ParityError(
+            "there are no samples to compare" if output_names else "there are no outputs to compare",
+            mend="give the recipe parity inputs" if output_names else "name the outputs",
+        )
+    if reference.verdict is not Verdict.PASS:
+        raise ParityError(f"the reference could not be computed: {reference.reason}", where=reference.device)
+    for name in output_names:
+        problem = _incomplete(reference, samples, name)
+        if problem:
+            raise ParityError(f"the reference {problem}", where=reference.device)
+        for sample, outputs in zip(samples, reference.outputs, strict=True):
+            if outputs[name].size == 0:
+                raise ParityError(f"output {name!r} of sample {sample.name!r} has no elements", where=reference.device)
+
+
+def _incomplete(run: Run, samples: Sequence[Sample], name: str) -> str:
+    if len(run.outputs) != len(samples):
+        return f"returned {len(run.outputs)} of {len(samples)} samples"
+    if any(name not in outputs for outputs in run.outputs):
+        return f"returned no output named {name!r}"
+    return ""
+
+
+def _compared(row: Comparison, run: Run, reference: Run, samples: Sequence[Sample]) -> Comparison:
+    pairs = [(a[row.output], b[row.output]) for a, b in zip(run.outputs, reference.outputs, strict=True)]
+    results = [_result(sample, a, b, row.tolerance) for sample, (a, b) in zip(samples, pairs, strict=True)]
+    worst = max(range(len(results)), key=lambda index: results[index].excess)
+    failed = [result for result in results if result.verdict is Verdict.FAIL]
+    a, b = pairs[worst]
+    return replace(
+        row,
+        metrics=_worst([result.metrics for result in results if result.metrics is not None]),
+        verdict=Verdict.FAIL if failed else Verdict.PASS,
+        reason=_summary(results[worst], len(failed), len(results)) if failed else "",
+        samples=tuple(results),
+        picture=picture(results[worst].sample, a, b) if a.shape == b.shape else None,
+        top1=_top1(samples, pairs),
+    )
+
+
+def _result(sample: Sample, a: Array, b: Array, tolerance: Tolerance) -> SampleResult:
+    difference = check(a, b)
+    if a.shape != b.shape:
+        return SampleResult(sample.name, None, float("inf"), Verdict.FAIL, difference)
+    measured = measure(a, b, tolerance, sample.scale)
+    if difference:
+        return SampleResult(sample.name, measured.metrics, float("inf"), Verdict.FAIL, difference)
+    if measured.excess <= 1.0:
+        return SampleResult(sample.name, measured.metrics, measured.excess, Verdict.PASS)
+    at = tuple(int(index) for index in np.unravel_index(measured.at, a.shape))
+    found = f"{a[at]:.9g} instead of {b[at]:.9g}" if a.dtype.kind == "f" else f"{a[at]} instead of {b[at]}"
+    reason = f"{found} at {at}: {measured.excess:.3g} times the bound (largest error {measured.metrics.max_abs:.3g})"
+    return SampleResult(sample.name, measured.metrics, measured.excess, Verdict.FAIL, reason)
+
+
+def _summary(worst: SampleResult, failed: int, total: int) -> str:
+    return f"{failed} of {total} samples differ, worst {worst.sample}: {worst.reason}"
+
+
+def _worst(found: Sequence[Metrics]) -> Metrics | None:
+    if not found:
+        return None
+    return Metrics(
+        max_abs=max(one.max_abs for one in found),
+        max_rel=max(one.max_rel for one in found),
+        rel_floor=min(one.rel_floor for one in found),
+        max_ulp=max(one.max_ulp for one in found),
+        mean_abs=sum(one.mean_abs for one in found) / len(found),
+        cosine=min(one.cosine for one in found),
+        sqnr_db=min(one.sqnr_db for one in found),
+    )
+
+
+def _top1(samples: Sequence[Sample], pairs: Sequence[tuple[Array, Array]]) -> Mapping[str, int]:
+    """Counts samples whose largest element is, in every row, where the reference has it (or the label is)."""
+    if any(a.ndim != 2 or a.shape != b.shape for a, b in pairs):
+        return {}
+    found = [(sample.label, a.argmax(axis=1), b.argmax(axis=1)) for sample, (a, b) in zip(samples, pairs, strict=True)]
+    counts = {"agree": sum(bool((ours == theirs).all()) for _, ours, theirs in found)}
+    labelled = [bool((ours == label).all()) for label, ours, _ in found if label is not None]
+    return {**counts, "labelled": len(labelled), "correct": sum(labelled)} if labelled else counts

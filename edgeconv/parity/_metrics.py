@@ -1,0 +1,166 @@
+"""The distance of an output from its float64 reference, in one pass through memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeconv.core import Array, Metrics, Tolerance
+from edgeconv.errors import ParityError
+
+REL_FLOOR_OF_RMS = 1e-3
+"""The floor of ``max_rel``'s denominator, as a part of the reference's root mean square.
+
+Without a floor ``max_rel`` is that of whichever element happens to lie nearest to zero, and says nothing of the rest.
+"""
+
+_CHUNK = 1 << 15  # elements: a chunk and its temporaries stay in the second-level cache
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_SMALLEST_FLOAT32 = 2.0**-149
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Metrics, and how much of a bound is used: above an ``excess`` of 1 it is broken, worst at flat index ``at``."""
+
+    metrics: Metrics
+    excess: float
+    at: int
+
+
+def metrics(a: Array, b: Array) -> Metrics:
+    """Measures how far ``a`` is from ``b``.
+
+    Elements where either is NaN or infinite are left out: `check` judges these.
+
+    Args:
+        a: what a device computed, any shape, any real dtype.
+        b: the reference, of the same shape; float64 for floating outputs.
+
+    Returns:
+        `core.Metrics`. ``rel_floor`` is `REL_FLOOR_OF_RMS` times the root mean square of ``b``, or 1.0 where ``b`` is
+        all zero. A unit of the last place (``max_ulp``) is the spacing of float32 at ``b``: 2**-149 at zero.
+
+    Raises:
+        ParityError: the shapes differ or there are no elements.
+    """
+    return measure(a, b, Tolerance(), 1.0).metrics
+
+
+def measure(a: Array, b: Array, tolerance: Tolerance, scale: float) -> Measured:
+    """As `metrics`, and against the bound that ``tolerance`` sets for a sample of ``scale``; raises alike."""
+    if a.shape != b.shape:
+        raise ParityError(f"an output of shape {a.shape} cannot be measured against one of shape {b.shape}")
+    if a.size == 0:
+        raise ParityError(f"an output of shape {a.shape} has no elements: there is nothing to compare")
+    flat_a, flat_b = np.ravel(a), np.ravel(b)
+    floor = _rel_floor(flat_b)
+    sums = _Sums()
+    maxima = _Maxima(floor, tolerance, max(1.0, scale))
+    for start, x, y in _chunks(flat_a, flat_b):
+        difference = np.abs(x - y)
+        sums.add(x, y, difference)
+        maxima.add(start, difference, np.abs(y))
+    found = Metrics(
+        max_abs=maxima.max_abs,
+        max_rel=maxima.max_rel,
+        rel_floor=floor,
+        max_ulp=maxima.max_ulp,
+        mean_abs=sums.absolute / a.size,
+        cosine=sums.cosine(),
+        sqnr_db=sums.sqnr_db(),
+    )
+    return Measured(found, maxima.total_excess(), maxima.at)
+
+
+class _Sums:
+    """What adds up over the chunks."""
+
+    def __init__(self) -> None:
+        self.absolute = self.squared_error = self.squared_a = self.squared_b = self.product = 0.0
+
+    def add(self, a: Floats, b: Floats, difference: Floats) -> None:
+        self.absolute += float(difference.sum())
+        self.squared_error += float(difference @ difference)
+        self.squared_a += float(a @ a)
+        self.squared_b += float(b @ b)
+        self.product += float(a @ b)
+
+    def cosine(self) -> float:
+        if self.squared_a == 0.0 and self.squared_b == 0.0:
+            return 1.0
+        norms = float(np.sqrt(self.squared_a) * np.sqrt(self.squared_b))
+        return min(1.0, max(-1.0, self.product / norms)) if norms > 0.0 else 0.0
+
+    def sqnr_db(self) -> float:
+        if self.squared_error == 0.0:
+            return float("inf")
+        with np.errstate(divide="ignore"):
+            return float(10.0 * np.log10(np.float64(self.squared_b) / self.squared_error))
+
+
+class _Maxima:
+    """What is largest over the chunks, and where the bound is used most."""
+
+    def __init__(self, rel_floor: float, tolerance: Tolerance, scale: float) -> None:
+        self._rel_floor = rel_floor
+        self._tolerance = tolerance
+        self._scale = scale
+        self.max_abs = self.max_rel = self.max_ulp = self.excess = 0.0
+        self.at = 0
+
+    def add(self, start: int, difference: Floats, magnitude: Floats) -> None:
+        largest = float(difference.max())
+        if largest == 0.0:
+            return
+        self.max_abs = max(self.max_abs, largest)
+        self.max_rel = max(self.max_rel, float((difference / np.maximum(magnitude, self._rel_floor)).max()))
+        self.max_ulp = max(self.max_ulp, float((difference / float32_spacing(magnitude)).max()))
+        bound = magnitude * self._tolerance.rtol + self._scale * self._tolerance.atol
+        # 0 / 0, no error where none is allowed, is NaN, and fmax passes over it.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            used = difference / bound
+        excess = float(np.fmax.reduce(used))
+        if excess > self.excess:
+            self.excess = excess
+            self.at = start + int(np.nanargmax(used))
+
+    def total_excess(self) -> float:
+        limit = self._tolerance.max_abs
+        if limit is None or self.max_abs == 0.0:
+            return self.excess
+        return max(self.excess, self.max_abs / (limit * self._scale) if limit > 0.0 else float("inf"))
+
+
+def float32_spacing(magnitude: Floats) -> Floats:
+    """The unit of the last place of float32 at each of these non-negative numbers, as `numpy.spacing` gives it.
+
+    The exponent field alone, read as a float32, is the power of two below the number (IEEE 754, binary32).
+    """
+    rounded = np.minimum(magnitude, _FLOAT32_MAX).astype(np.float32)
+    power = (rounded.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)
+    return np.maximum(power * np.float64(2.0**-23), _SMALLEST_FLOAT32)
+
+
+def _chunks(a: Array, b: Array) -> Iterator[tuple[int, Floats, Floats]]:
+    """Pairs of chunks in float64 with their start; zeros stand where either is not finite."""
+    for start in range(0, b.size, _CHUNK):
+        x = a[start : start + _CHUNK].astype(np.float64)
+        y = b[start : start + _CHUNK].astype(np.float64, copy=False)
+        finite = np.isfinite(x) & np.isfinite(y)
+        if not finite.all():
+            x, y = np.where(finite, x, 0.0), np.where(finite, y, 0.0)
+        yield start, x, y
+
+
+def _rel_floor(b: Array) -> float:
+    total = 0.0
+    for _, y, _ in _chunks(b, b):
+        total += float(y @ y)
+    rms = float(np.sqrt(total / b.size))
+    return REL_FLOOR_OF_RMS * rms if rms > 0.0 else 1.0
