@@ -1,0 +1,128 @@
+"""torch's exceptions become `CaptureError` here, with the torch module they came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from edgeconv.errors import CaptureError
+
+_WANTED = 240
+_NO_ONNX_FORM = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<op>[^']+)'")
+_TRANSLATED = re.compile(r"Error when translating node %?(?P<node>\w+)")
+_MORE = re.compile(r"\s*(From user code:|Caused by:|For more information|consider using|While executing|\n\n).*", re.S)
+
+_DATA_DEPENDENT = (
+    "Could not guard on data-dependent",
+    "data-dependent",
+    "Dynamic control flow is not supported",
+    "Could not extract specialized integer",
+)
+_NOT_TRACEABLE = (".numpy() is not supported", "Cannot access data pointer", "doesn't have storage")
+
+
+@contextmanager
+def export_errors(module: torch.nn.Module) -> Iterator[None]:
+    """Maps whatever ``torch.export`` and the module's own forward raise."""
+    try:
+        yield
+    except CaptureError:
+        raise
+    except Exception as error:  # the border: the forward is the user's code and may raise anything
+        what, mend = _explain(error)
+        raise CaptureError(what, where=_where(error, module), mend=mend) from error
+
+
+@contextmanager
+def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
+    """Maps what ``torch.onnx`` raises; it names a node of the torch graph, which knows its module."""
+    try:
+        yield
+    except Exception as error:  # the border: the exporter wraps every failure in its own classes
+        text = " ".join(str(each) for each in _chain(error))
+        operator = _NO_ONNX_FORM.search(text)
+        if operator is not None:
+            what = f"torch operator {operator['op']} has no ONNX form"
+            mend = "write the module with other operations, or keep this one outside of it"
+        else:
+            what = f"the ONNX exporter of torch failed: {_first_line(_root(error))}"
+            mend = "simplify the operation, or report it with the module"
+        raise CaptureError(what, where=_module_of(text, program), mend=mend) from error
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """What went wrong and how it is mended."""
+    text = str(error)
+    if isinstance(error, GuardOnDataDependentSymNode) or any(sign in text for sign in _DATA_DEPENDENT):
+        return (
+            "control flow depends on the values of a tensor, so there is no one graph for all inputs",
+            "use torch.where, or let the branch depend on shapes and options only",
+        )
+    if any(sign in text for sign in _NOT_TRACEABLE):
+        return (
+            "the forward leaves torch (numpy, data pointers), so it cannot be traced",
+            "compute with torch operations only",
+        )
+    return (
+        f"forward failed with {type(error).__name__}: {_first_line(error)}",
+        "check the declared input shapes and dtypes, and run the module once in torch with them",
+    )
+
+
+def _where(error: BaseException, module: torch.nn.Module) -> str:
+    """The path of the innermost submodule whose forward was running; the module's class for the root."""
+    paths = {id(each): path for path, each in module.named_modules()}
+    where = ""
+    trace = error.__traceback__
+    while trace is not None:
+        owner = _module_running(trace.tb_frame)
+        if owner is not None and id(owner) in paths:
+            where = paths[id(owner)]
+        trace = trace.tb_next
+    return _described(where, type(module).__name__)
+
+
+def _module_running(frame: FrameType) -> torch.nn.Module | None:
+    if frame.f_code.co_name not in ("forward", "_call_impl", "_wrapped_call_impl"):
+        return None
+    owner = frame.f_locals.get("self")
+    return owner if isinstance(owner, torch.nn.Module) else None
+
+
+def _module_of(text: str, program: torch.export.ExportedProgram) -> str:
+    """The module path of the torch node that the exporter's message names."""
+    named = _TRANSLATED.search(text)
+    wanted = named["node"] if named is not None else ""
+    for node in program.graph.nodes:
+        if node.name == wanted or node.name == wanted.lstrip("_"):
+            stack = node.meta.get("nn_module_stack") or {}
+            return _described(*(list(stack.values())[-1] if stack else ("", "")))
+    return ""
+
+
+def _described(path: str, class_name: str) -> str:
+    return path or class_name.rpartition(".")[2]
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _root(error: BaseException) -> BaseException:
+    return list(_chain(error))[-1]
+
+
+def _first_line(error: BaseException) -> str:
+    """The first sentence of a message that may go on for pages."""
+    text = " ".join(_MORE.sub("", str(error).strip()).split()) or type(error).__name__
+    return text if len(text) <= _WANTED else text[: _WANTED - 1] + "…"

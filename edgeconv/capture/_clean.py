@@ -1,0 +1,195 @@
+"""Takes from the exporter's graph whatever is not computation, exactly: nothing is fused here."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass, TopologicalSortPass
+
+from edgeconv.capture._constants import RANDOM, constant_value, fold_constants, lift_constants
+from edgeconv.capture._origin import origin_of, set_origin
+from edgeconv.errors import CaptureError
+
+
+def clean(model: ir.Model) -> None:
+    """Constants lifted and folded, sequences and identities and dead nodes gone, every value with shape and dtype.
+
+    Raises:
+        CaptureError: a shape depends on the values of a tensor, or the module draws random numbers.
+    """
+    graph = model.graph
+    if model.functions:
+        InlinePass()(model)
+    _own_initializers(graph)
+    lift_constants(graph)
+    opset = model.opset_imports[""]
+    before = -1
+    while before != len(graph):
+        before = len(graph)
+        fold_constants(graph, opset)
+        _sequences_to_splits(graph)
+        _remove_identities(graph)
+        RemoveUnusedNodesPass()(model)
+        _infer_shapes(model)
+    TopologicalSortPass()(model)
+    _separate_outputs(graph)
+    _plain_reshapes(graph)
+    _strip(model)
+    _check(graph)
+
+
+def _infer_shapes(model: ir.Model) -> None:
+    """ONNX's own inference; where torch knew a static shape, torch's stays."""
+    values = [value for node in model.graph for value in node.outputs]
+    known = {value: value.shape for value in values if value.shape is not None and value.shape.is_static()}
+    ShapeInferencePass()(model)
+    for value, shape in known.items():
+        value.shape = shape
+
+
+def _own_initializers(graph: ir.Graph) -> None:
+    """Weights are copied, so that training the module further does not change the graph."""
+    for name, value in graph.initializers.items():
+        if value.const_value is not None:
+            value.const_value = ir.tensor(np.array(value.const_value.numpy(), copy=True, order="C"), name=name)
+
+
+def _sequences_to_splits(graph: ir.Graph) -> None:
+    """``SplitToSequence`` whose items are all taken by constant index becomes one ``Split`` with explicit sizes."""
+    for node in list(graph):
+        if node.op_type != "SplitToSequence" or node.inputs[0] is None or node.inputs[0].shape is None:
+            continue
+        takers = [use.node for use in node.outputs[0].uses()]
+        wanted = [constant_value(taker.inputs[1]) if taker.op_type == "SequenceAt" else None for taker in takers]
+        sizes = _split_sizes(node)
+        indices = [int(index) % len(sizes) for index in wanted if index is not None and sizes]
+        if not sizes or len(indices) != len(takers):
+            continue
+        _replace_sequence(graph, node, sizes, list(zip(takers, indices, strict=True)))
+
+
+def _split_sizes(node: ir.Node) -> list[int]:
+    """The sizes of the pieces, from a chunk length (the last piece may be shorter) or a list of sizes."""
+    shape, split = node.inputs[0].shape if node.inputs[0] is not None else None, None
+    if len(node.inputs) > 1:
+        split = constant_value(node.inputs[1])
+    axis = node.attributes.get_int("axis", 0)
+    if shape is None or split is None or not isinstance(shape[axis], int):
+        return []
+    if split.ndim:
+        return [int(size) for size in split]
+    total, length = int(str(shape[axis])), int(split)
+    return [min(length, total - start) for start in range(0, total, length)]
+
+
+def _replace_sequence(graph: ir.Graph, node: ir.Node, sizes: list[int], takers: list[tuple[ir.Node, int]]) -> None:
+    source, axis = node.inputs[0], node.attributes.get_int("axis", 0)
+    if source is None or source.shape is None:
+        return
+    name = f"{node.outputs[0].name}.split"
+    lengths = ir.val(name, const_value=ir.tensor(np.array(sizes, dtype=np.int64), name=name))
+    graph.register_initializer(lengths)
+    split = ir.node("Split", [source, lengths], {"axis": axis}, num_outputs=len(sizes))
+    for index, output in enumerate(split.outputs):
+        dims = list(source.shape)
+        dims[axis] = sizes[index]
+        output.name, output.shape, output.type = f"{node.outputs[0].name}.{index}", ir.Shape(dims), source.type
+    set_origin(split, origin_of(node))
+    graph.insert_before(node, split)
+    for taker, index in takers:
+        ir.convenience.replace_all_uses_with(taker.outputs[0], split.outputs[index], replace_graph_outputs=True)
+        graph.remove(taker, safe=True)
+    graph.remove(node, safe=True)
+
+
+def _remove_identities(graph: ir.Graph) -> None:
+    """Removes nodes that only pass their first input on."""
+    for node in list(graph):
+        source = node.inputs[0] if node.inputs else None
+        if node.domain != "" or source is None or not _is_identity(node, source):
+            continue
+        output = node.outputs[0]
+        if source.shape is None:
+            source.shape = output.shape
+        if source.type is None:
+            source.type = output.type
+        ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+
+
+def _is_identity(node: ir.Node, source: ir.Value) -> bool:
+    match node.op_type:
+        case "Identity":
+            return True
+        case "Dropout":
+            return len(node.inputs) < 3 and not any(output.uses() for output in node.outputs[1:])
+        case "Cast":
+            return source.dtype is not None and source.dtype == node.attributes["to"].as_int()
+        case "Reshape" | "Expand":  # their result has a static shape, which is all that they change
+            shape = node.outputs[0].shape
+            return shape is not None and shape.is_static() and shape == source.shape
+        case "Transpose":
+            perm = node.attributes.get("perm")
+            return perm is not None and list(perm.as_ints()) == sorted(perm.as_ints())
+        case _:
+            return False
+
+
+def _plain_reshapes(graph: ir.Graph) -> None:
+    """Reshape without ``allowzero``, which means something only for empty tensors and is missing in older opsets."""
+    for node in graph:
+        if node.op_type == "Reshape" and (shape := constant_value(node.inputs[1])) is not None and (shape != 0).all():
+            node.attributes.pop("allowzero", None)
+
+
+def _separate_outputs(graph: ir.Graph) -> None:
+    """An output that is an input, a constant or an output already gets an Identity, so that it has its own name."""
+    seen: set[ir.Value] = set()
+    for index, value in enumerate(graph.outputs):
+        if value in seen or value.producer() is None:
+            node = ir.node("Identity", [value])
+            node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+            node.outputs[0].name = f"{value.name}.output.{index}"
+            graph.append(node)
+            graph.outputs[index] = node.outputs[0]
+        seen.add(value)
+
+
+def _strip(model: ir.Model) -> None:
+    """Removes every trace of the exporter: stack traces, paths, torch's own names."""
+    model.metadata_props.clear()
+    model.doc_string = None
+    model.producer_name = model.producer_version = model.domain = None
+    graph = model.graph
+    graph.metadata_props.clear()
+    graph.doc_string = None
+    values = [*graph.inputs, *graph.initializers.values()]
+    for node in graph:
+        origin = origin_of(node)
+        node.metadata_props.clear()
+        node.meta.clear()
+        node.doc_string = None
+        set_origin(node, origin)
+        values.extend(node.outputs)
+    for value in values:
+        value.metadata_props.clear()
+        value.meta.clear()
+        value.doc_string = None
+
+
+def _check(graph: ir.Graph) -> None:
+    for node in graph:
+        where = origin_of(node).module or origin_of(node).operation
+        if node.op_type in RANDOM:
+            raise CaptureError(
+                "the module draws random numbers in eval mode",
+                where=where,
+                mend="take the random tensor as an input, or remove it from the forward",
+            )
+        for value in node.outputs:
+            if value.shape is None or not value.shape.is_static() or value.dtype is None:
+                raise CaptureError(
+                    f"{origin_of(node).operation} ({node.op_type}) has a shape that is not known before it runs",
+                    where=where,
+                    mend="keep every shape a function of the input shapes",
+                )

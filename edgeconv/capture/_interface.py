@@ -1,0 +1,119 @@
+"""What goes into a capture and what comes out: arguments, outputs, state, and the names of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Sequence
+
+import onnx_ir as ir
+import torch
+from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
+
+from edgeconv.errors import CaptureError
+
+
+def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], input_names: Sequence[str]) -> None:
+    """The arguments are tensors, the forward takes that many, each has a name.
+
+    Raises:
+        CaptureError: otherwise.
+    """
+    where = type(module).__name__
+    for index, value in enumerate(args):
+        if not isinstance(value, torch.Tensor):
+            raise CaptureError(
+                f"argument {index} is {type(value).__name__}, not a tensor", where=where, mend="pass tensors only"
+            )
+    if len(input_names) != len(args):
+        raise CaptureError(
+            f"{_counted(len(input_names), 'input name')} for {_counted(len(args), 'argument')}",
+            where=where,
+            mend="give one name per argument",
+        )
+    try:
+        inspect.signature(module.forward).bind(*args)
+    except TypeError as error:
+        takes = [name for name in inspect.signature(module.forward).parameters if name != "self"]
+        raise CaptureError(
+            f"forward({', '.join(takes)}) cannot take {_counted(len(args), 'input')}: {error}",
+            where=where,
+            mend="declare one input per argument of forward",
+        ) from error
+
+
+def weight_names(module: torch.nn.Module) -> frozenset[str]:
+    """Names of all parameters and buffers, each of a tied weight's names among them."""
+    named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    return frozenset(name for name, _ in named)
+
+
+def check_names(input_names: Sequence[str], output_names: Sequence[str], parameters: Collection[str]) -> None:
+    """Names of inputs and outputs are there, differ from each other and from those of the weights.
+
+    Raises:
+        CaptureError: otherwise.
+    """
+    seen: set[str] = set()
+    for name in (*input_names, *output_names):
+        problem = "is empty" if not name.strip() else "is given twice" if name in seen else ""
+        problem = problem or ("is also a parameter of the module" if name in parameters else "")
+        if problem:
+            raise CaptureError(f"the input or output name {name!r} {problem}", mend="give every tensor its own name")
+        seen.add(name)
+
+
+def check_outputs(program: torch.export.ExportedProgram, where: str) -> int:
+    """The number of output tensors of a traced module; ``None`` among the outputs does not count.
+
+    Raises:
+        CaptureError: an output is no tensor, or there is none.
+    """
+    tensors = 0
+    for spec in program.graph_signature.output_specs:
+        if spec.kind is not OutputKind.USER_OUTPUT:
+            continue
+        if isinstance(spec.arg, TensorArgument):
+            tensors += 1
+        elif not (isinstance(spec.arg, ConstantArgument) and spec.arg.value is None):
+            value = getattr(spec.arg, "value", None)
+            kind = type(value).__name__ if value is not None else "number that depends on the input"
+            raise CaptureError(f"forward returns a {kind} beside tensors", where=where, mend="return tensors only")
+    if not tensors:
+        raise CaptureError("forward returns no tensor", where=where, mend="return at least one tensor")
+    return tensors
+
+
+def fit_output_names(output_names: Sequence[str], count: int, where: str) -> list[str]:
+    """The names of the outputs: those given, or ``output``, ``output_1``, … when none are.
+
+    Raises:
+        CaptureError: there are more or fewer names than outputs.
+    """
+    if not output_names:
+        return ["output", *(f"output_{index}" for index in range(1, count))]
+    if len(output_names) != count:
+        raise CaptureError(
+            f"{_counted(len(output_names), 'output name')} for {_counted(count, 'output tensor')}",
+            where=where,
+            mend="give one name per tensor that forward returns, nested ones in order",
+        )
+    return list(output_names)
+
+
+def check_stateless(graph: ir.Graph, mutated: Collection[str], where: str) -> None:
+    """No output depends on a buffer that the forward changes; such a buffer that only counts calls is left out.
+
+    Raises:
+        CaptureError: an output depends on one.
+    """
+    for name in mutated:
+        if name in graph.initializers:
+            raise CaptureError(
+                f"forward changes the buffer {name} and its outputs depend on it, but a file keeps no state",
+                where=where,
+                mend="take the state as an input and return it as an output",
+            )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

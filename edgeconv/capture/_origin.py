@@ -1,0 +1,49 @@
+"""Where a node of the graph comes from in the torch module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+_KEY = "edgeconv.origin"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The torch operation that an ONNX node belongs to.
+
+    Attributes:
+        calls: the module calls around it, outermost first, without the root: ``("head", "head.act@1")``. The first
+            call of a module is its path, later ones carry ``@1``, ``@2``, …
+        modules: the paths of the same modules, without call numbers.
+        operation: torch's name of the operation (``"hardswish"``, ``"chunk"``).
+        key: unique per torch operation of the traced forward; an operation that became several ONNX nodes gives
+            them all the same key.
+    """
+
+    calls: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    operation: str = ""
+    key: str = ""
+
+    @property
+    def module(self) -> str:
+        """Path of the innermost module; ``""`` for the root."""
+        return self.modules[-1] if self.modules else ""
+
+    @property
+    def scope(self) -> str:
+        """The innermost call; ``""`` for the root."""
+        return self.calls[-1] if self.calls else ""
+
+
+def set_origin(node: ir.Node, origin: Origin) -> None:
+    """Remembers the origin on the node, outside of what is serialised."""
+    node.meta[_KEY] = origin
+
+
+def origin_of(node: ir.Node) -> Origin:
+    """The node's origin; the root with the operator's own name when nobody set one."""
+    origin = node.meta.get(_KEY)
+    return origin if isinstance(origin, Origin) else Origin(operation=node.op_type.lower(), key=f"{id(node)}")
