@@ -1,0 +1,196 @@
+"""graph -> the bytes of an ``.onnx`` file.
+
+Public name: `to_onnx`. The graph is simplified by onnxsim until nothing changes any more; each round is checked by
+onnxsim itself against the graph before it, on random inputs in onnxruntime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from edgeconv import __version__
+from edgeconv.core import Emitted, TensorSpec
+from edgeconv.errors import EmitError
+
+__all__ = ["OPSETS", "to_onnx"]
+
+OPSETS = range(13, 23)
+"""Versions of the default ONNX domain that a file can be asked for."""
+
+_LARGEST_BYTES = 2**31 - 2**20  # protobuf ends at 2 GiB; a megabyte is left for everything but the weights
+_ROUNDS = 8
+# BatchNormalization is folded in float64 before; onnxsim would fold what is left in float32.
+_SKIPPED = ("fuse_bn_into_conv",)
+
+
+def to_onnx(model: ir.Model, *, metadata: Mapping[str, str], opset: int | None = None) -> Emitted:
+    """Writes a graph as a single ``.onnx`` file, weights inside.
+
+    The file has the lowest IR version that its opset allows (so that old runtimes load it), the names of the graph's
+    values, nodes named after their first output, initializers in the order of their use, and nothing of the machine
+    that made it. The same graph and package versions give the same bytes.
+
+    Args:
+        model: the graph; it is not changed.
+        metadata: ``metadata_props`` of the file, written in this order.
+        opset: version of the default ONNX domain (13 to 22); the graph's own by default.
+
+    Returns:
+        The bytes, with the inputs and outputs as the file declares them (NCHW).
+
+    Raises:
+        EmitError: an operator has no form in the opset, the file would be larger than 2 GiB, or onnxsim, onnx's
+            checker or its shape inference refuse the graph.
+    """
+    _check_size(model)
+    original = ir.to_proto(model)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(original)
+    _strip(proto)
+    own = model.opset_imports.get("", 0)
+    if opset is not None and opset != own:
+        proto = _to_opset(proto, opset)
+    proto = _simplified(proto)
+    _finish(proto)
+    proto = _checked(proto)
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, dict(metadata))
+    graph = proto.graph
+    return Emitted(
+        data=proto.SerializeToString(deterministic=True),
+        inputs=tuple(_spec(value) for value in graph.input),
+        outputs=tuple(_spec(value) for value in graph.output),
+    )
+
+
+def _check_size(model: ir.Model) -> None:
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if weights > _LARGEST_BYTES:
+        raise EmitError(
+            f"the weights take {weights / 2**30:.2f} GiB, and one .onnx file holds less than 2 GiB",
+            where=model.graph.name or "",
+            mend="export a smaller variant, or the network in parts",
+        )
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Removes what is about the making of the graph, not about the graph."""
+    proto.ClearField("doc_string")
+    graph = proto.graph
+    graph.ClearField("doc_string")
+    graph.ClearField("metadata_props")
+    for node in graph.node:
+        node.ClearField("doc_string")
+        node.ClearField("metadata_props")
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.ClearField("doc_string")
+        value.ClearField("metadata_props")
+    for tensor in graph.initializer:
+        tensor.ClearField("doc_string")
+        tensor.ClearField("metadata_props")
+
+
+def _to_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    where = f"ONNX opset {opset}"
+    if opset not in OPSETS:
+        raise EmitError("unsupported", where=where, mend=f"choose {OPSETS[0]} to {OPSETS[-1]}")
+    for node in proto.graph.node:
+        if not onnx.defs.has(node.op_type, node.domain) or not _exists(node, opset):
+            raise EmitError(
+                f"operator {node.op_type} ({node.output[0]}) does not exist in this version",
+                where=where,
+                mend="ask for a newer opset",
+            )
+    try:
+        converted = onnx.version_converter.convert_version(proto, opset)
+    except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as error:
+        raise EmitError(f"the graph cannot be converted: {error}", where=where, mend="ask for a newer opset") from error
+    return converted
+
+
+def _exists(node: onnx.NodeProto, opset: int) -> bool:
+    try:
+        onnx.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx.defs.SchemaError:
+        return False
+    return True
+
+
+def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """onnxsim's fixpoint."""
+    import onnxsim
+
+    for _ in range(_ROUNDS):
+        before = proto.graph.SerializeToString(deterministic=True)
+        with _mapped("onnxsim"), contextlib.redirect_stdout(io.StringIO()):
+            simpler, equal = onnxsim.simplify(proto, check_n=1, skipped_optimizers=list(_SKIPPED))
+        if not equal:
+            raise EmitError(
+                "the simplified graph does not compute what the graph computes",
+                where="onnxsim",
+                mend="report the module; another onnxsim version may help",
+            )
+        _check_names(proto, simpler)
+        proto = simpler
+        _finish(proto)
+        if proto.graph.SerializeToString(deterministic=True) == before:
+            return proto
+    raise EmitError(f"the graph still changes after {_ROUNDS} rounds", where="onnxsim", mend="report the module")
+
+
+def _check_names(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+    """Layers are aligned by the names of values, so the simplifier may drop names but not make up new ones."""
+    known = {name for node in before.graph.node for name in node.output}
+    invented = [name for node in after.graph.node for name in node.output if name and name not in known]
+    if invented:
+        raise EmitError(f"the simplifier made values of its own: {', '.join(invented)}", where="onnxsim")
+
+
+def _finish(proto: onnx.ModelProto) -> None:
+    """Names, order and versions that do not depend on the way the graph was made."""
+    opset = next(each.version for each in proto.opset_import if each.domain in ("", "ai.onnx"))
+    proto.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    proto.producer_name = "edgeconv"
+    proto.producer_version = __version__
+    graph = proto.graph
+    used: dict[str, int] = {}
+    for node in graph.node:
+        node.name = node.output[0]
+        for name in node.input:
+            used.setdefault(name, len(used))
+    weights = sorted(graph.initializer, key=lambda tensor: used.get(tensor.name, len(used)))
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
+
+
+def _checked(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with the shapes of all its values, after onnx has checked it in full."""
+    with _mapped("onnx"):
+        del proto.graph.value_info[:]
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(inferred, full_check=True)
+    return inferred
+
+
+@contextlib.contextmanager
+def _mapped(where: str) -> Iterator[None]:
+    try:
+        yield
+    except EmitError:
+        raise
+    # The border: onnx and onnxsim raise their own classes, protobuf's and plain RuntimeError from C++.
+    except Exception as error:
+        raise EmitError(f"{type(error).__name__}: {error}", where=where, mend="report the module") from error
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    return TensorSpec(name=value.name, shape=shape, dtype=dtype)
