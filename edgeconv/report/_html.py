@@ -7,6 +7,7 @@ import functools
 import jinja2
 
 from edgeconv.report._report import Report
+from edgeconv.report._view import page_view
 
 
 @functools.cache
@@ -29,4 +30,4 @@ def to_html(report: Report) -> str:
     Returns:
         A complete HTML document.
     """
-    return _environment().get_template("page.html").render(report=report)
+    return _environment().get_template("page.html").render(page=page_view(report))

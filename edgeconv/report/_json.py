@@ -44,7 +44,7 @@ def to_json(report: Report) -> str:
         golden=report.golden,
     )
     plain = node.model_dump(mode="json", by_alias=True)
-    return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _written(plain, "") + "\n"
 
 
 def from_json(text: str) -> Report:
@@ -82,6 +82,21 @@ def from_json(text: str) -> Report:
         what = f"its verdict is {node.verdict!r} but its comparisons say {report.verdict.value!r}: it was altered"
         raise ParityError(what, where=_WHERE, mend=_MEND)
     return report
+
+
+def _written(value: object, indent: str) -> str:
+    """Indented by two spaces; arrays of plain values on one line, or an error map would take 4096 of them."""
+    deeper = indent + "  "
+    if isinstance(value, dict) and value:
+        items = [f"{deeper}{_scalar(key)}: {_written(item, deeper)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return "[\n" + ",\n".join(deeper + _written(item, deeper) for item in value) + f"\n{indent}]"
+    return _scalar(value)
+
+
+def _scalar(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _check_version(text: str) -> None:

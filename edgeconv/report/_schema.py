@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
-
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from edgeconv import core
@@ -41,6 +40,12 @@ Number = Annotated[
     float,
     BeforeValidator(_read_number),
     PlainSerializer(write_number),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NON_FINITE)}]}),
+]
+Drawn = Annotated[
+    float,
+    BeforeValidator(_read_number),
+    PlainSerializer(lambda value: write_number(float(f"{value:.3e}"))),  # drawn, not judged: 4 digits are plenty
     WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NON_FINITE)}]}),
 ]
 Count = Annotated[int, Field(ge=0)]
@@ -141,12 +146,12 @@ class PictureNode(_Node):
     """The error of the worst sample, to be drawn."""
 
     sample: str = Field(description="The sample's name.")
-    log10_edges: tuple[Number, ...] = Field(
-        description="Ascending bin edges of log10 |a - b|; the first bin also holds exact zeros."
+    log10_edges: tuple[Drawn, ...] = Field(
+        description="Ascending bin edges of log10 |a - b|; the first bin also holds exact zeros. 4 digits."
     )
     counts: tuple[Count, ...] = Field(description="Elements per bin: one fewer than edges.")
-    map: tuple[tuple[Number, ...], ...] = Field(
-        description="Rows of max |a - b| over batch and channels on a grid over the image; empty when not rank 4."
+    map: tuple[tuple[Drawn, ...], ...] = Field(
+        description="Rows of max |a - b| over batch and channels on a grid over the image; empty: not rank 4. 4 digits."
     )
 
     def to_core(self) -> core.ErrorPicture:

@@ -1,0 +1,78 @@
+"""Numbers as people read them: three significant digits, true minus and multiplication signs."""
+
+from __future__ import annotations
+
+import math
+
+NOTHING = "–"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+def power_of_ten(exponent: int) -> str:
+    """``power_of_ten(-6) == "10⁻⁶"``."""
+    return "10" + str(exponent).translate(_RAISED)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """``4.4e-6`` as ``"4.4×10⁻⁶"``; plain from 0.001 up to 100,000; None as a dash."""
+    if value is None:
+        return NOTHING
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e5:
+        text = f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+        return text.replace("-", "−")
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".").replace("-", "−")
+    return f"{mantissa}×{power_of_ten(int(exponent))}"
+
+
+def decibel(value: float | None) -> str:
+    """One decimal: ``"127.4"``."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    return f"{value:.1f}".replace("-", "−")
+
+
+def cosine(value: float | None) -> str:
+    """By its distance from 1, which is what differs: ``"1 − 3.1×10⁻¹³"``."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    if value == 1:
+        return "1"
+    return f"1 − {number(1 - value, 2)}" if 0 < 1 - value < 1e-3 else f"{value:.4f}".replace("-", "−")
+
+
+def share(value: float | None) -> str:
+    """The used share of a tolerance: ``"44 %"`` inside, ``"17.5 times"`` outside of it."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    if value > 1:
+        return f"{number(value)} times"
+    return "below 1 %" if 0 < value < 0.01 else f"{math.floor(100 * value)} %"
+
+
+def percentage(part: int, whole: int) -> str:
+    """``"97.5 % (351 of 360)"``."""
+    return f"{100 * part / whole:.1f} % ({part:,} of {whole:,})" if whole else NOTHING
+
+
+def size(size_bytes: int | None) -> str:
+    """``"1.23 MB (1,234,567 bytes)"``; decimal units, as file managers and app stores count."""
+    if size_bytes is None:
+        return "not known"
+    exact = f"{size_bytes:,} bytes"
+    for factor, unit in _UNITS:
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.3g} {unit} ({exact})"
+    return exact
+
+
+def milliseconds(value: float | None) -> str:
+    """``"2.71 ms"``."""
+    return NOTHING if value is None else f"{number(value)} ms"

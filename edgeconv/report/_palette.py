@@ -1,0 +1,70 @@
+"""Error maps as tiny PNG images, in a palette that orders by lightness.
+
+Lightness rises linearly in OKLab (Ottosson 2020, a perceptually uniform colour space), from dark blue through teal to
+pale yellow: equal steps of the error look equally large, also to colour-blind eyes and on grey paper.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+NOT_FINITE = (213, 0, 132)  # magenta: nowhere near the palette
+_STEPS = 256
+_LIGHTNESS = (0.22, 0.95)
+_HUE_DEGREES = (270.0, 100.0)
+_CHROMA = 0.11
+# OKLab -> cube roots of LMS, and LMS -> linear sRGB: the two matrices of the definition.
+_TO_LMS = np.array(
+    [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+)
+_TO_RGB = np.array(
+    [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+)
+
+
+def _palette() -> npt.NDArray[np.uint8]:
+    at = np.linspace(0, 1, _STEPS)
+    lightness = np.interp(at, (0, 1), _LIGHTNESS)
+    hue = np.radians(np.interp(at, (0, 1), _HUE_DEGREES))
+    chroma = _CHROMA * np.interp(at, (0, 0.5, 1), (0.8, 1.0, 1.0))
+    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=1)
+    linear = np.clip((lab @ _TO_LMS.T) ** 3 @ _TO_RGB.T, 0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    palette: npt.NDArray[np.uint8] = np.round(255 * encoded).astype(np.uint8)
+    return palette
+
+
+PALETTE = _palette()
+
+
+def css_gradient(stops: int = 9) -> str:
+    """The palette as a CSS gradient, left (no error) to right (largest)."""
+    colours = [PALETTE[round(index * (_STEPS - 1) / (stops - 1))] for index in range(stops)]
+    return f"linear-gradient(to right,{','.join('#' + bytes(colour).hex() for colour in colours)})"
+
+
+def png_uri(grid: npt.NDArray[Any], top: float) -> str:
+    """A grid of errors, shape (rows, columns), as a ``data:`` URI of a PNG with one pixel per cell.
+
+    Args:
+        grid: errors, not negative; cells that are not finite become `NOT_FINITE`.
+        top: the error that gets the palette's last colour.
+    """
+    finite = np.isfinite(grid)
+    part = np.where(finite, grid, 0.0) / top if top > 0 and math.isfinite(top) else np.zeros_like(grid)
+    pixels = PALETTE[np.clip(part * (_STEPS - 1), 0, _STEPS - 1).astype(np.intp)]
+    pixels[~finite] = NOT_FINITE
+    file = io.BytesIO()
+    Image.fromarray(pixels, "RGB").save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,169 @@
+"""One comparison, in words and pictures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from edgeconv.core import Comparison, ErrorPicture, Metrics, SampleResult, Tolerance, Verdict
+from edgeconv.report import _format as fmt
+from edgeconv.report._palette import png_uri
+from edgeconv.report._report import excess_of
+from edgeconv.report._svg import Mark, histogram
+
+MAX_SAMPLES = 40
+
+
+@dataclass(frozen=True)
+class MetricsView:
+    """Metrics as text; dashes when nothing was measured."""
+
+    max_abs: str
+    max_rel: str
+    rel_floor: str
+    mean_abs: str
+    ulp: str
+    sqnr: str
+    cosine: str
+
+
+@dataclass(frozen=True)
+class ShareView:
+    """The used share of a tolerance: as text, and as the length of a bar in percent (100 at the tolerance)."""
+
+    text: str
+    fill: float
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """One line of a row's table of samples."""
+
+    name: str
+    verdict: Verdict
+    reason: str
+    share: ShareView
+    metrics: MetricsView
+
+
+@dataclass(frozen=True)
+class HeatView:
+    """An error map with its legend; ``mark`` is where the bound lies on the legend, in percent of its width."""
+
+    uri: str
+    columns: int
+    rows: int
+    alt: str
+    top: str
+    mark: float | None
+    not_finite: int
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One comparison. ``samples`` are the worst ones, worst first; ``more_samples`` counts the others."""
+
+    anchor: str
+    artifact: str
+    device: str
+    output: str
+    verdict: Verdict
+    reason: str
+    share: ShareView
+    metrics: MetricsView
+    top1: str
+    agree: str
+    latency: str
+    tolerance: str
+    samples: tuple[SampleView, ...]
+    more_samples: int
+    picture_sample: str
+    histogram: Markup | None
+    heat: HeatView | None
+    opened: bool
+
+
+def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
+    """Puts one comparison into words; ``opened`` rows show their details from the start."""
+    picture = row.picture
+    ranked = sorted(row.samples, key=_rank)
+    return RowView(
+        anchor=anchor,
+        artifact=row.artifact,
+        device=row.device,
+        output=row.output,
+        verdict=row.verdict,
+        reason=row.reason,
+        share=_share(excess_of(row)),
+        metrics=_metrics(row.metrics),
+        top1=fmt.percentage(row.top1.get("correct", 0), row.top1.get("labelled", 0)),
+        agree=fmt.percentage(row.top1["agree"], len(row.samples)) if "agree" in row.top1 else fmt.NOTHING,
+        latency=fmt.milliseconds(row.latency_ms),
+        tolerance=_tolerance(row.tolerance),
+        samples=tuple(_sample(sample) for sample in ranked[:MAX_SAMPLES]),
+        more_samples=max(0, len(ranked) - MAX_SAMPLES),
+        picture_sample=picture.sample if picture else "",
+        histogram=histogram(picture, _marks(row.tolerance)) if picture else None,
+        heat=_heat(picture, row.tolerance) if picture and picture.map else None,
+        opened=opened,
+    )
+
+
+def _rank(sample: SampleResult) -> tuple[bool, float]:
+    excess = math.inf if math.isnan(sample.excess) else sample.excess
+    return sample.verdict is not Verdict.FAIL, -excess
+
+
+def _sample(sample: SampleResult) -> SampleView:
+    return SampleView(sample.sample, sample.verdict, sample.reason, _share(sample.excess), _metrics(sample.metrics))
+
+
+def _share(used: float | None) -> ShareView:
+    if used is None:
+        return ShareView(fmt.NOTHING, 0.0)
+    return ShareView(fmt.share(used), 100.0 if math.isnan(used) else round(100 * min(used, 1.0), 1))
+
+
+def _metrics(metrics: Metrics | None) -> MetricsView:
+    if metrics is None:
+        return MetricsView(*[fmt.NOTHING] * 7)
+    return MetricsView(
+        max_abs=fmt.number(metrics.max_abs),
+        max_rel=fmt.number(metrics.max_rel),
+        rel_floor=fmt.number(metrics.rel_floor),
+        mean_abs=fmt.number(metrics.mean_abs),
+        ulp=fmt.number(metrics.max_ulp),
+        sqnr=fmt.decibel(metrics.sqnr_db),
+        cosine=fmt.cosine(metrics.cosine),
+    )
+
+
+def _tolerance(tolerance: Tolerance) -> str:
+    text = f"|a − b| ≤ {fmt.number(tolerance.atol)} + {fmt.number(tolerance.rtol)}·|b|"
+    return text if tolerance.max_abs is None else f"{text}, and at most {fmt.number(tolerance.max_abs)}"
+
+
+def _marks(tolerance: Tolerance) -> tuple[Mark, ...]:
+    bounds = (("absolute tolerance", tolerance.atol), ("bound on the maximum", tolerance.max_abs))
+    return tuple(Mark(f"{label} {fmt.number(at)}", math.log10(at)) for label, at in bounds if at)
+
+
+def _heat(picture: ErrorPicture, tolerance: Tolerance) -> HeatView:
+    grid = np.array(picture.map, dtype=np.float64)
+    finite = np.isfinite(grid)
+    top = float(grid[finite].max(initial=0.0))
+    row, column = np.unravel_index(int(np.where(finite, grid, -1.0).argmax()), grid.shape)
+    bound = min(bound for bound in (tolerance.atol, tolerance.max_abs) if bound is not None)
+    where = f"row {row + 1} of {grid.shape[0]}, column {column + 1} of {grid.shape[1]}"
+    return HeatView(
+        uri=png_uri(grid, top),
+        columns=grid.shape[1],
+        rows=grid.shape[0],
+        alt=f"Error over the output image of {picture.sample}; the largest, {fmt.number(top)}, is in cell {where}.",
+        top=fmt.number(top),
+        mark=round(100 * bound / top, 1) if 0 < bound <= top else None,
+        not_finite=int(np.count_nonzero(~finite)),
+    )

@@ -1,0 +1,176 @@
+"""Everything that the page says, computed and put into words; the templates only lay it out."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass
+
+from edgeconv.core import Artifact, Comparison, Verdict
+from edgeconv.report import _format as fmt
+from edgeconv.report._graph_view import GraphsView, graphs_view
+from edgeconv.report._palette import css_gradient
+from edgeconv.report._report import Report, counted, excess_of
+from edgeconv.report._row_view import RowView, row_view
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """The rows of one artifact."""
+
+    title: str
+    subtitle: str
+    rows: tuple[RowView, ...]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A table of names and values."""
+
+    title: str
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class PageView:
+    """The whole page."""
+
+    model: str
+    description: str
+    passed: bool
+    headline: str
+    statement: str
+    worst: str
+    worst_anchor: str
+    cautions: tuple[str, ...]
+    figures: tuple[tuple[str, str], ...]
+    groups: tuple[GroupView, ...]
+    many_outputs: bool
+    has_top1: bool
+    has_agree: bool
+    gradient: str
+    graphs: GraphsView | None
+    artifacts: tuple[tuple[Artifact, str], ...]
+    pairs: tuple[Pairs, ...]
+    notes: tuple[str, ...]
+    golden: str
+    check_files: str
+
+
+def page_view(report: Report) -> PageView:
+    """Computes the page of a report."""
+    rows = [
+        row_view(row, f"row-{index}", opened=_opened(report, row)) for index, row in enumerate(report.comparisons, 1)
+    ]
+    worst = report.worst
+    headline, statement = _headline(report)
+    return PageView(
+        model=report.model,
+        description=report.description,
+        passed=report.verdict is Verdict.PASS,
+        headline=headline,
+        statement=statement,
+        worst="" if worst is None else _worst_sentence(worst),
+        worst_anchor="" if worst is None else rows[report.comparisons.index(worst)].anchor,
+        cautions=_cautions(report),
+        figures=_figures(report),
+        groups=_groups(report, rows),
+        many_outputs=len({row.output for row in report.comparisons}) > 1,
+        has_top1=any(row.top1.get("labelled") for row in report.comparisons),
+        has_agree=any("agree" in row.top1 for row in report.comparisons),
+        gradient=css_gradient(),
+        graphs=graphs_view(report.graphs),
+        artifacts=tuple((artifact, fmt.size(artifact.size_bytes)) for artifact in report.artifacts),
+        pairs=_pairs(report),
+        notes=report.notes,
+        golden=report.golden,
+        check_files=shlex.join(artifact.path.name for artifact in report.artifacts),
+    )
+
+
+def _headline(report: Report) -> tuple[str, str]:
+    if report.verdict is Verdict.FAIL:
+        failed = [row for row in report.comparisons if row.verdict is Verdict.FAIL]
+        if not failed:
+            return "Do not ship", "Nothing was compared, so nothing is known of these files."
+        bad = list(dict.fromkeys(row.artifact or "PyTorch in float32" for row in failed))
+        return "Do not ship", f"{report.reason[0].upper()}{report.reason[1:]}, in {_listed(bad)}."
+    if report.unproved:
+        return (
+            "Ship only what was judged",
+            "The files that ran compute what the PyTorch model computes, within tolerance.",
+        )
+    devices = {row.device for row in report.comparisons if row.verdict is Verdict.PASS and row.artifact}
+    files = counted(len(report.artifacts), "file") if report.artifacts else "The files"
+    where = f"on {counted(len(devices), 'device')}"
+    verb = "computes" if len(report.artifacts) == 1 else "compute"
+    return "Ship it", f"{files} {verb} what the PyTorch model computes, within tolerance, {where}."
+
+
+def _worst_sentence(row: Comparison) -> str:
+    place = f"{row.artifact or 'PyTorch in float32'} on {row.device}" if row.artifact else "PyTorch in float32"
+    used = excess_of(row)
+    if row.verdict is Verdict.FAIL:
+        return f"{place}, output {row.output}: {row.reason or fmt.share(used) + ' the tolerance'}"
+    return f"{place}, output {row.output}: uses {fmt.share(used)} of its tolerance"
+
+
+def _cautions(report: Report) -> tuple[str, ...]:
+    unproved = [f"{artifact.path.name} was not judged on any device." for artifact in report.unproved]
+    skipped = [row for row in report.comparisons if row.verdict is Verdict.SKIPPED]
+    lines = {f"{row.artifact or 'PyTorch'} was not run on {row.device}: {row.reason or 'skipped'}." for row in skipped}
+    return (*unproved, *sorted(line.replace("..", ".") for line in lines))
+
+
+def _figures(report: Report) -> tuple[tuple[str, str], ...]:
+    rows = report.comparisons
+    counts = [sum(row.verdict is verdict for row in rows) for verdict in Verdict]
+    measured = [row.metrics for row in rows if row.metrics is not None and row.artifact]
+    used = [value for row in rows if row.artifact and (value := excess_of(row)) is not None]
+    figures = [(f"{count:,}", label) for count, label in zip(counts, ("passed", "failed", "skipped"), strict=True)]
+    figures = [figure for figure, count in zip(figures, counts, strict=True) if count]
+    if used:
+        figures.append((fmt.share(max(used)), "of the tolerance used at worst"))
+    if measured:
+        figures.append((fmt.number(_largest([item.max_abs for item in measured])), "largest error |a − b|"))
+        figures.append((fmt.decibel(-_largest([-item.sqnr_db for item in measured])) + " dB", "smallest SQNR"))
+    return tuple(figures)
+
+
+def _largest(values: list[float]) -> float:
+    """Their maximum; NaN when one is NaN, which ``max`` would hide."""
+    return math.nan if any(map(math.isnan, values)) else max(values)
+
+
+def _groups(report: Report, rows: list[RowView]) -> tuple[GroupView, ...]:
+    subtitles = {artifact.path.name: _subtitle(artifact) for artifact in report.artifacts}
+    names = dict.fromkeys([*subtitles, *(row.artifact for row in rows if row.artifact), ""])
+    groups = []
+    for name in names:
+        mine = tuple(row for row in rows if row.artifact == name)
+        if name:
+            groups.append(GroupView(name, subtitles.get(name, ""), mine))
+        elif mine:
+            groups.append(GroupView("PyTorch itself, in float32", "the yardstick: what rounding alone costs", mine))
+    return tuple(groups)
+
+
+def _subtitle(artifact: Artifact) -> str:
+    return f"{artifact.format}, {artifact.variant}, {artifact.layout.upper()}, {fmt.size(artifact.size_bytes)}"
+
+
+def _opened(report: Report, row: Comparison) -> bool:
+    return row.verdict is Verdict.FAIL or row is report.worst
+
+
+def _pairs(report: Report) -> tuple[Pairs, ...]:
+    flat = tuple((key, value) for key, value in report.environment.items() if isinstance(value, str))
+    groups = [Pairs("Model", tuple(report.source.items())), Pairs("Where it was exported", flat)]
+    groups += [
+        Pairs(key, tuple(value.items())) for key, value in report.environment.items() if not isinstance(value, str)
+    ]
+    return tuple(group for group in groups if group.items)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
