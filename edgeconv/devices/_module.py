@@ -56,7 +56,7 @@ def run_module(
     latencies: list[float] = []
     verdict, reason, at = Verdict.PASS, "", "copy of the module"
     try:
-        worker = copy.deepcopy(module).to(device="cpu", dtype=kind).eval()
+        worker = _copy_in(module, kind)
         with torch.no_grad(), _default_dtype(kind):
             for sample in samples:
                 at = f"sample {sample.name!r}"
@@ -69,6 +69,21 @@ def run_module(
         line = str(error) if isinstance(error, _OutputError) else one_line(error)
         verdict, reason, outputs, latencies = Verdict.FAIL, f"{at}: {line}", [], []
     return Run(_DEVICE_NAMES[dtype], "", tuple(outputs), verdict, reason, torch_environment(), tuple(latencies))
+
+
+def _copy_in(module: torch.nn.Module, kind: torch.dtype) -> torch.nn.Module:
+    """A copy in evaluation mode with every floating tensor in ``kind``, those that are plain attributes included."""
+    import torch
+
+    # Tensors with a history (what weight_norm computes) refuse deepcopy; they are handed over detached.
+    held = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    worker = copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in held})
+    worker.to(device="cpu", dtype=kind).eval()
+    for part in worker.modules():
+        for name, value in list(vars(part).items()):
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                vars(part)[name] = value.to(device="cpu", dtype=kind)
+    return worker
 
 
 @contextlib.contextmanager

@@ -103,11 +103,11 @@ class AgentProcess:
 
     def close(self) -> None:
         """Ends the process: kindly at first (end of its input), then by SIGKILL to its whole group."""
-        if self._writer is None or not self._writer.is_alive():
+        if self.alive and (self._writer is None or not self._writer.is_alive()):
             with contextlib.suppress(OSError):
                 self._stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_GRACE_S if self.alive else 0)
+                self._process.wait(_GRACE_S)
         self._kill()
 
     def _end(self, error: DeviceError) -> DeviceError:
@@ -115,12 +115,14 @@ class AgentProcess:
         return error
 
     def _kill(self) -> None:
+        if not self.alive:
+            return
         self.alive = False
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_GRACE_S)
+        # The group also when its leader is dead: what it started may live on and hold the pipes.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE_S)
 
     def _death(self) -> str:
         """Says how the process ended: by which signal, or with which status and last words."""

@@ -215,7 +215,8 @@ class LiteRt:
         self._options: dict[str, Any] = {"num_threads": threads}
 
     def load(self, model: bytes) -> tuple[list[str], list[str]]:
-        self._model = model  # the interpreter reads weights in place
+        self._interpreter: Any = None  # the one before goes first: it reads its weights out of the bytes it was given
+        self._model = model
         self._interpreter = self._module.Interpreter(model_content=model, **self._options)
         self._interpreter.allocate_tensors()
         self._inputs = self._named(self._interpreter.get_input_details(), "get_input_details")

@@ -75,7 +75,7 @@ def measure(a: Array, b: Array, tolerance: Tolerance, scale: float) -> Measured:
         cosine=sums.cosine(),
         sqnr_db=sums.sqnr_db(),
     )
-    return Measured(found, maxima.total_excess(), maxima.at)
+    return Measured(found, *maxima.worst())
 
 
 class _Sums:
@@ -112,13 +112,15 @@ class _Maxima:
         self._tolerance = tolerance
         self._scale = scale
         self.max_abs = self.max_rel = self.max_ulp = self.excess = 0.0
-        self.at = 0
+        self._at = self._at_max_abs = 0
 
     def add(self, start: int, difference: Floats, magnitude: Floats) -> None:
         largest = float(difference.max())
         if largest == 0.0:
             return
-        self.max_abs = max(self.max_abs, largest)
+        if largest > self.max_abs:
+            self.max_abs = largest
+            self._at_max_abs = start + int(difference.argmax())
         self.max_rel = max(self.max_rel, float((difference / np.maximum(magnitude, self._rel_floor)).max()))
         self.max_ulp = max(self.max_ulp, float((difference / float32_spacing(magnitude)).max()))
         bound = magnitude * self._tolerance.rtol + self._scale * self._tolerance.atol
@@ -128,13 +130,15 @@ class _Maxima:
         excess = float(np.fmax.reduce(used))
         if excess > self.excess:
             self.excess = excess
-            self.at = start + int(np.nanargmax(used))
+            self._at = start + int(np.nanargmax(used))
 
-    def total_excess(self) -> float:
+    def worst(self) -> tuple[float, int]:
+        """The excess over either bound, and the flat index of the element that has it."""
         limit = self._tolerance.max_abs
         if limit is None or self.max_abs == 0.0:
-            return self.excess
-        return max(self.excess, self.max_abs / (limit * self._scale) if limit > 0.0 else float("inf"))
+            return self.excess, self._at
+        beyond = self.max_abs / (limit * self._scale) if limit > 0.0 else float("inf")
+        return (beyond, self._at_max_abs) if beyond > self.excess else (self.excess, self._at)
 
 
 def float32_spacing(magnitude: Floats) -> Floats:
