@@ -1,0 +1,51 @@
+"""ONNX graph -> TFLite file, without any converter between.
+
+::
+
+    ir.Model --_convert--> Graph --_simplify--> Graph --_flatbuffer--> bytes
+              (_operators, _layout)
+
+Images flow channels-last inside the file (NHWC), whatever the layout of its inputs and outputs; a transpose appears
+only where an operator's meaning depends on torch's order.
+
+Public: `to_tflite`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edgeconv.core import NCHW, NHWC, Emitted
+from edgeconv.errors import EmitError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["to_tflite"]
+
+
+def to_tflite(model: ir.Model, *, layout: str = NHWC, metadata: Mapping[str, str]) -> Emitted:
+    """Writes a graph as a TFLite file.
+
+    Args:
+        model: a graph of standard ONNX operators (opset 18 or newer) in NCHW with static shapes, its weights
+            initializers. It is not modified.
+        layout: ``"nhwc"`` or ``"nchw"``: the order of the axes of the file's rank-4 inputs and outputs. Other ranks
+            are as torch has them.
+        metadata: what to store in the file's ``edgeconv`` metadata buffer, as sorted JSON.
+
+    Returns:
+        The bytes (file identifier ``TFL3``), deterministic, with one signature ``serving_default`` and the
+        ``min_runtime_version`` metadata; inputs and outputs in the graph's order, under the graph's names.
+
+    Raises:
+        EmitError: an operator, or a setting of one, has no form in TFLite; or the layout is unknown.
+    """
+    from edgeconv.emit.tflite._convert import convert
+    from edgeconv.emit.tflite._flatbuffer import write
+
+    if layout not in (NCHW, NHWC):
+        raise EmitError(f"unknown TFLite layout {layout!r}", where="tflite", mend='use "nhwc" or "nchw"')
+    low, inputs, outputs = convert(model, layout)
+    return Emitted(write(low.graph, metadata), inputs, outputs)

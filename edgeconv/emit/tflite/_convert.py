@@ -1,0 +1,119 @@
+"""The walk over the ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import NHWC, TensorSpec
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._layout import Form, first, last, permuted
+from edgeconv.emit.tflite._lowering import Lowering, module_of, refusal
+from edgeconv.emit.tflite._operators import LOWERINGS
+from edgeconv.emit.tflite._simplify import simplify
+from edgeconv.errors import EmitError
+
+_NAMED = 3  # unknown operators that an error lists before it says "and more"
+
+
+def convert(model: ir.Model, layout: str) -> tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Lowers the whole graph; returns it with the specs of its inputs and outputs."""
+    _refuse_unknown(model.graph)
+    low = Lowering()
+    for name, value in model.graph.initializers.items():
+        if value.const_value is None:
+            raise EmitError(f"the initializer {name!r} has no value", where="tflite", mend="capture the module again")
+        low.arrays[value] = value.const_value.numpy()
+    inputs = [value for value in model.graph.inputs if value not in low.arrays]
+    for value in inputs:
+        form = border_form(low, value, layout)
+        tensor = Tensor(value.name or "input", permuted(low.shape(value), form), low.dtype(value))
+        tensor.owner = tensor.name
+        low.graph.inputs.append(tensor)
+        low.forms[value] = {form: tensor}
+    for node in model.graph:
+        _lower(low, node)
+    low.node = None
+    for value in model.graph.outputs:
+        _finish_output(low, value, border_form(low, value, layout))
+    simplify(low.graph)
+    specs = [tuple(spec(low, value, layout) for value in values) for values in (inputs, model.graph.outputs)]
+    return low, specs[0], specs[1]
+
+
+def border_form(low: Lowering, value: ir.Value, layout: str) -> Form:
+    """The form of a graph input or output: the file's layout for rank 4, torch's order for every other rank."""
+    rank = len(low.shape(value))
+    return last(rank) if layout == NHWC and rank == 4 else first(rank)
+
+
+def spec(low: Lowering, value: ir.Value, layout: str) -> TensorSpec:
+    """How the file declares a graph input or output."""
+    shape, form = low.shape(value), border_form(low, value, layout)
+    kind = NHWC if form != first(len(shape)) else "nchw"
+    return TensorSpec(value.name or "", permuted(shape, form), low.dtype(value).name, kind)
+
+
+def _lower(low: Lowering, node: ir.Node) -> None:
+    low.node = node
+    if node.op_type == "Constant" or _is_constant(low, node):
+        _evaluate(low, node)
+    else:
+        LOWERINGS[node.op_type](low, node)
+
+
+def _is_constant(low: Lowering, node: ir.Node) -> bool:
+    if node.op_type == "Shape" and node.inputs[0] is not None:
+        return node.inputs[0].shape is not None and node.inputs[0].shape.is_static()
+    return bool(node.inputs) and all(value is None or value in low.arrays for value in node.inputs)
+
+
+def _evaluate(low: Lowering, node: ir.Node) -> None:
+    """Computes a node whose inputs are all constants, with ONNX's own reference."""
+    from onnx.reference import ReferenceEvaluator
+
+    if node.op_type == "Shape" and node.inputs[0] not in low.arrays:
+        shape = np.array(low.shape(node.inputs[0]), np.int64)  # type: ignore[arg-type]
+        low.arrays[node.outputs[0]] = shape[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)]
+        return
+    proto = ir.to_proto(node)
+    feeds = {value.name or "": low.arrays[value] for value in node.inputs if value is not None}
+    for value, array in zip(node.outputs, ReferenceEvaluator(proto).run(None, feeds), strict=True):
+        low.arrays[value] = np.asarray(array)
+
+
+def _finish_output(low: Lowering, value: ir.Value, form: Form) -> None:
+    """Makes the value an output of the file under its own name, by a copy if the tensor has another role already."""
+    tensor = low.tensor(value, form)
+    name = value.name or "output"
+    graph = low.graph
+    if tensor in graph.inputs or tensor in graph.outputs or tensor.data is not None:
+        shape = low.integers(tensor.shape)
+        tensor = graph.add("RESHAPE", [tensor, shape], [tensor.shape], name, newShape=list(tensor.shape))[0]
+    for other in low.forms.get(value, {}).values():
+        if other is not tensor and other.name == name:
+            other.name, other.owner = f"{name}/inner", ""
+    tensor.name = tensor.owner = name
+    graph.outputs.append(tensor)
+
+
+def _refuse_unknown(nodes: Iterable[ir.Node]) -> None:
+    unknown = {
+        (node.op_type, module_of(node)): node
+        for node in nodes
+        if (node.op_type not in LOWERINGS and node.op_type not in ("Constant", "Shape"))
+        or node.domain not in ("", "ai.onnx")
+    }
+    if not unknown:
+        return
+    listed = [f"{operator} (torch module {module!r})" for operator, module in list(unknown)[:_NAMED]]
+    more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+    if len(unknown) == 1:
+        raise refusal(next(iter(unknown.values())), "the emitter has no such operator")
+    raise EmitError(
+        f"the TFLite emitter has no {', '.join(listed)}{more}",
+        where="tflite",
+        mend='export formats = ["onnx"] only, or replace those parts of the module',
+    )

@@ -1,0 +1,97 @@
+"""A small mutable TFLite graph: tensors, operators and constants, before they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgeconv.core import Array
+
+
+@dataclass(eq=False)
+class Tensor:
+    """A tensor of the file; compared by identity.
+
+    Attributes:
+        name: its name in the file (made unique when the graph is written).
+        shape: its dimensions in the file's own order.
+        dtype: its element type.
+        data: its value, for a constant.
+        owner: the ONNX value that it is named after; ``""`` while it is only an intermediate.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    data: Array | None = None
+    owner: str = ""
+
+
+@dataclass(eq=False)
+class Operator:
+    """An operator of the file.
+
+    Attributes:
+        code: its name in the schema's ``BuiltinOperator`` (``"CONV_2D"``).
+        inputs: in the schema's order.
+        outputs: in the schema's order.
+        options: fields of its builtin options table, by the schema module's names (``strideW``).
+    """
+
+    code: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Graph:
+    """Tensors and operators in execution order; constants with equal bytes are one tensor."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        self.operators: list[Operator] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
+
+    def constant(self, array: Array, name: str) -> Tensor:
+        """A constant tensor of the array's shape and dtype; the first name of equal constants stays."""
+        array = np.ascontiguousarray(array) if array.ndim else array
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = Tensor(name, array.shape, array.dtype, data=array)
+        return self._constants[key]
+
+    def add(
+        self,
+        code: str,
+        inputs: Sequence[Tensor],
+        shapes: Sequence[Sequence[int]],
+        name: str,
+        dtype: np.dtype[Any] | None = None,
+        **options: Any,
+    ) -> list[Tensor]:
+        """Appends an operator and returns its outputs, one per shape; dtype is the first input's when not given."""
+        kind = inputs[0].dtype if dtype is None else dtype
+        outputs = [Tensor(name, tuple(int(size) for size in shape), kind) for shape in shapes]
+        self.operators.append(Operator(code, list(inputs), outputs, options))
+        return outputs
+
+    def producers(self) -> dict[Tensor, Operator]:
+        """Each computed tensor's operator."""
+        return {output: operator for operator in self.operators for output in operator.outputs}
+
+    def consumers(self) -> dict[Tensor, list[Operator]]:
+        """The operators that read a tensor, once per reading."""
+        readers: dict[Tensor, list[Operator]] = {}
+        for operator in self.operators:
+            for tensor in operator.inputs:
+                readers.setdefault(tensor, []).append(operator)
+        return readers
+
+    def replace(self, old: Tensor, new: Tensor) -> None:
+        """Makes every reader of ``old`` read ``new``."""
+        for operator in self.operators:
+            operator.inputs = [new if tensor is old else tensor for tensor in operator.inputs]

@@ -1,0 +1,194 @@
+"""The state of a conversion: which tensors hold which ONNX value, and in which form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._flatbuffer import knows_dtype
+from edgeconv.emit.tflite._graph import Graph, Tensor
+from edgeconv.emit.tflite._layout import Form, Shape, between, first, last, permuted, same_memory
+from edgeconv.errors import EmitError
+
+Lower = Callable[["Lowering", ir.Node], None]
+_MOST_TRANSPOSED = 5  # axes; TRANSPOSE of more needs a version that runtimes before 2.17 lack
+
+
+class Lowering:
+    """Holds, for each ONNX value, its constant or its tensors by form; makes missing forms on demand, once."""
+
+    def __init__(self) -> None:
+        self.graph = Graph()
+        self.forms: dict[ir.Value, dict[Form, Tensor]] = {}
+        self.arrays: dict[ir.Value, Array] = {}
+        self.feature_orders: dict[ir.Value, tuple[Tensor, Array]] = {}
+        self.node: ir.Node | None = None
+
+    # What is known of a value
+
+    def shape(self, value: ir.Value) -> Shape:
+        """The value's static shape, torch's order."""
+        if value in self.arrays:
+            return self.arrays[value].shape
+        if value.shape is None or not value.shape.is_static():
+            self.refuse(f"the value {value.name!r} has no static shape")
+        return tuple(int(size) for size in value.shape.numpy())
+
+    def dtype(self, value: ir.Value) -> np.dtype[Any]:
+        """The value's element type in the file."""
+        if value in self.arrays:
+            return self.arrays[value].dtype
+        if value.dtype is None or not knows_dtype(value.dtype.numpy()):
+            self.refuse(f"the value {value.name!r} has element type {value.dtype}")
+        return value.dtype.numpy()
+
+    def array(self, value: ir.Value | None) -> Array | None:
+        """The value's constant in torch's order, or None."""
+        return None if value is None else self.arrays.get(value)
+
+    def constant(self, value: ir.Value | None, what: str) -> Array:
+        """The value's constant; refused when it is computed at run time."""
+        array = self.array(value)
+        if array is None:
+            self.refuse(f"its {what} is not a constant")
+        return array
+
+    def input(self, node: ir.Node, index: int = 0) -> ir.Value:
+        """An input that the node cannot do without."""
+        return self.given(node.inputs[index] if index < len(node.inputs) else None)
+
+    def given(self, value: ir.Value | None) -> ir.Value:
+        """The value, which may not have been left out."""
+        if value is None:
+            self.refuse("an input is missing")
+        return value
+
+    # Tensors
+
+    def form(self, value: ir.Value) -> Form:
+        """The form that the value is best read in: channels-last where it exists, else as it was made."""
+        rank = len(self.shape(value))
+        forms = self.forms.get(value)
+        if not forms:
+            return first(rank)
+        return last(rank) if rank == 4 and last(rank) in forms else next(iter(forms))
+
+    def tensor(self, value: ir.Value, form: Form | None = None) -> Tensor:
+        """The value's tensor in a form (the best one when None), made by RESHAPE or TRANSPOSE if need be."""
+        form = self.form(value) if form is None else form
+        array = self.arrays.get(value)
+        if array is not None:
+            return self.graph.constant(array.transpose(form), value.name or "constant")
+        forms = self.forms[value]
+        if form not in forms:
+            source = self._nearest(value, form)
+            made = self.transpose(forms[source], between(source, form), f"{value.name}/{_suffix(form)}")
+            forms[form] = made
+        return forms[form]
+
+    def _nearest(self, value: ir.Value, form: Form) -> Form:
+        """The existing form that gives this one for a RESHAPE, else the one that was made first."""
+        forms, shape = self.forms[value], self.shape(value)
+        return next((known for known in forms if same_memory(shape, known, form)), next(iter(forms)))
+
+    def transpose(self, tensor: Tensor, perm: Form, name: str) -> Tensor:
+        """The tensor with its axes permuted: itself, a RESHAPE, or a TRANSPOSE."""
+        rank, shape = len(perm), permuted(tensor.shape, perm)
+        if perm == first(rank):
+            return tensor
+        if same_memory(tensor.shape, perm, first(rank)):
+            return self.reshape(tensor, shape, name)
+        if rank > _MOST_TRANSPOSED:
+            return self._transpose_merged(tensor, perm, name)
+        return self.graph.add("TRANSPOSE", [tensor, self.integers(perm)], [shape], name)[0]
+
+    def _transpose_merged(self, tensor: Tensor, perm: Form, name: str) -> Tensor:
+        """Merges axes that stay neighbours, so that fewer are left to permute."""
+        runs: list[list[int]] = []
+        for axis in (axis for axis in perm if tensor.shape[axis] != 1):
+            if (
+                runs
+                and all(tensor.shape[between] == 1 for between in range(runs[-1][-1] + 1, axis))
+                and (axis > runs[-1][-1])
+            ):
+                runs[-1].append(axis)
+            else:
+                runs.append([axis])
+        order = sorted(range(len(runs)), key=lambda index: runs[index][0])
+        if len(runs) > _MOST_TRANSPOSED:
+            self.refuse(f"it permutes {len(runs)} axes, and TFLite's runtimes permute {_MOST_TRANSPOSED}")
+        merged = [int(np.prod([tensor.shape[axis] for axis in runs[index]])) for index in order]
+        smaller = self.reshape(tensor, merged, f"{name}/merged")
+        moved = self.transpose(smaller, tuple(order.index(index) for index in range(len(runs))), f"{name}/moved")
+        return self.reshape(moved, permuted(tensor.shape, perm), name)
+
+    def reshape(self, tensor: Tensor, shape: Sequence[int], name: str | None = None) -> Tensor:
+        """The same bytes in another shape."""
+        if tensor.shape == tuple(shape):
+            return tensor
+        if tensor.data is not None:
+            return self.graph.constant(tensor.data.reshape(tuple(shape)), tensor.name)
+        made = [int(size) for size in shape]
+        return self.graph.add(
+            "RESHAPE", [tensor, self.integers(made)], [made], name or f"{self.base}/reshape", newShape=made
+        )[0]
+
+    def emit(self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], **options: Any) -> Tensor:
+        """Appends an operator with one output of the first input's dtype (option ``dtype``: another)."""
+        dtype = options.pop("dtype", None)
+        return self.graph.add(code, inputs, [shape], f"{self.base}/{code.lower()}", dtype, **options)[0]
+
+    def integers(self, values: Sequence[int] | Array) -> Tensor:
+        """An int32 constant of rank 1 (or of the array's rank)."""
+        return self.graph.constant(np.array(values, np.int32), "integers")
+
+    def floats(self, values: Any, name: str = "") -> Tensor:
+        """A float32 constant, rounded once from what is given; at least rank 1, as some delegates want it."""
+        array = np.atleast_1d(np.asarray(values)).astype(np.float32)
+        return self.graph.constant(array, name or f"{self.base}/constant")
+
+    # Results
+
+    def bind(self, value: ir.Value, form: Form, tensor: Tensor) -> None:
+        """Says that the tensor holds the value in this form; a new tensor takes the value's name."""
+        if not tensor.owner and tensor.data is None:
+            tensor.owner = tensor.name = value.name or "value"
+        self.forms.setdefault(value, {})[form] = tensor
+
+    def alias(self, value: ir.Value, source: ir.Value) -> None:
+        """Says that a value equals another one."""
+        if source in self.arrays:
+            self.arrays[value] = self.arrays[source]
+        else:
+            self.forms[value] = self.forms[source]
+
+    @property
+    def base(self) -> str:
+        """What intermediate tensors of the present node are named after."""
+        return (self.node.outputs[0].name if self.node else None) or "value"
+
+    def refuse(self, why: str) -> NoReturn:
+        """Raises the one error that names the present operator, its torch module and the way out."""
+        raise refusal(self.node, why)
+
+
+def refusal(node: ir.Node | None, why: str) -> EmitError:
+    """The error for a node that cannot be written."""
+    operator = node.op_type if node is not None else "the graph"
+    module = module_of(node) if node is not None else ""
+    what = f"{operator}{f' (made by torch module {module!r})' if module else ''} cannot be written as TFLite: {why}"
+    return EmitError(what, where="tflite", mend='export formats = ["onnx"] only, or replace that part of the module')
+
+
+def module_of(node: ir.Node) -> str:
+    """The torch module that made the node; its output's name when that is not recorded."""
+    return node.metadata_props.get("edgeconv.module") or (node.outputs[0].name if node.outputs else "") or ""
+
+
+def _suffix(form: Form) -> str:
+    names: dict[Form, str] = {(0, 1, 2, 3): "nchw", (0, 2, 3, 1): "nhwc"}
+    return names.get(form, "axes_" + "".join(str(axis) for axis in form))

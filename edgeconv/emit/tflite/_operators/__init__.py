@@ -1,0 +1,22 @@
+"""ONNX operators as TFLite: one file per family, one table for all.
+
+A lowering reads its inputs from the `Lowering` in whatever form serves it best, appends TFLite operators and binds
+its outputs. To add an operator, write such a function in the file of its family and enter it in that file's table.
+"""
+
+from __future__ import annotations
+
+from edgeconv.emit.tflite._lowering import Lower
+from edgeconv.emit.tflite._operators import activation, convolution, elementwise, linear, pooling, reduction, shape
+
+LOWERINGS: dict[str, Lower] = {
+    **convolution.LOWERINGS,
+    **activation.LOWERINGS,
+    **elementwise.LOWERINGS,
+    **pooling.LOWERINGS,
+    **reduction.LOWERINGS,
+    **shape.LOWERINGS,
+    **linear.LOWERINGS,
+}
+
+__all__ = ["LOWERINGS"]

@@ -1,0 +1,191 @@
+"""Activations of one input."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._layout import Form, permuted
+from edgeconv.emit.tflite._lowering import Lower, Lowering
+
+
+def unary(code: str) -> Lower:
+    """An operator that TFLite has as it is, whatever the form."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        x, form = read(low, node)
+        low.bind(node.outputs[0], form, low.emit(code, [x], x.shape))
+
+    return lower
+
+
+def read(low: Lowering, node: ir.Node) -> tuple[Tensor, Form]:
+    """The first input in its best form."""
+    value = low.input(node)
+    form = low.form(value)
+    return low.tensor(value, form), form
+
+
+def leaky_relu(low: Lowering, node: ir.Node) -> None:
+    """LeakyRelu(alpha)."""
+    x, form = read(low, node)
+    alpha = node.attributes.get_float("alpha", 0.01)
+    low.bind(node.outputs[0], form, low.emit("LEAKY_RELU", [x], x.shape, alpha=alpha))
+
+
+def clip(low: Lowering, node: ir.Node) -> None:
+    """Clip to the activation that TFLite has for these bounds, else MAXIMUM and MINIMUM."""
+    x, form = read(low, node)
+    bounds = [low.constant(value, "bound") if value is not None else None for value in (*node.inputs[1:], None, None)]
+    low_bound = -math.inf if bounds[0] is None else float(bounds[0])
+    high_bound = math.inf if bounds[1] is None else float(bounds[1])
+    if low_bound < -np.finfo(np.float32).max / 2:
+        low_bound = -math.inf
+    if high_bound > np.finfo(np.float32).max / 2:
+        high_bound = math.inf
+    low.bind(node.outputs[0], form, clipped(low, x, low_bound, high_bound))
+
+
+_CLIPS = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, math.inf): "RELU"}
+
+
+def clipped(low: Lowering, x: Tensor, lowest: float, highest: float) -> Tensor:
+    """min(max(x, lowest), highest); infinite bounds cost nothing."""
+    if (lowest, highest) in _CLIPS and x.dtype == np.float32:
+        return low.emit(_CLIPS[lowest, highest], [x], x.shape)
+    if lowest == 0.0 and x.dtype == np.float32:
+        x, lowest = low.emit("RELU", [x], x.shape), -math.inf
+    for code, bound in (("MAXIMUM", lowest), ("MINIMUM", highest)):
+        if math.isfinite(bound):
+            constant = low.graph.constant(np.array([bound], x.dtype), f"{low.base}/bound")
+            x = low.emit(code, [x, constant], x.shape)
+    return x
+
+
+def prelu(low: Lowering, node: ir.Node) -> None:
+    """PRelu; the slope is permuted with the input."""
+    x, form = read(low, node)
+    slope = low.constant(node.inputs[1], "slope")
+    full = slope.reshape((1,) * (len(form) - slope.ndim) + slope.shape).transpose(form)
+    constant = low.floats(full.reshape(full.shape[1:]), low.input(node, 1).name or "")
+    low.bind(node.outputs[0], form, low.emit("PRELU", [x, constant], x.shape))
+
+
+def hard_sigmoid(low: Lowering, node: ir.Node) -> None:
+    """HardSigmoid max(0, min(1, alpha·x + beta)) as relu6(6·alpha·x + 6·beta) / 6."""
+    x, form = read(low, node)
+    alpha = node.attributes.get_float("alpha", 0.2)
+    beta = node.attributes.get_float("beta", 0.5)
+    if abs(6 * alpha - 1) > 1e-6:
+        x = low.emit("MUL", [x, low.floats(6 * alpha)], x.shape)
+    shifted = low.emit("ADD", [x, low.floats(6 * beta)], x.shape)
+    six = low.emit("RELU6", [shifted], x.shape)
+    low.bind(node.outputs[0], form, low.emit("MUL", [six, low.floats(1 / 6)], x.shape))
+
+
+def hard_swish(low: Lowering, node: ir.Node) -> None:
+    """HardSwish."""
+    x, form = read(low, node)
+    low.bind(node.outputs[0], form, low.emit("HARD_SWISH", [x], x.shape))
+
+
+def mish(low: Lowering, node: ir.Node) -> None:
+    """Mish x·tanh(ln(1 + eˣ)).
+
+    With p = sigmoid(x) and u = p·(2 - p), tanh(ln(1 + eˣ)) = u / (2 - u): no exponential that could overflow, and no
+    cancellation for negative x.
+    """
+    x, form = read(low, node)
+    p = low.emit("LOGISTIC", [x], x.shape)
+    two = low.floats(2.0)
+    u = low.emit("MUL", [p, low.emit("SUB", [two, p], x.shape)], x.shape)
+    gate = low.emit("DIV", [u, low.emit("SUB", [two, u], x.shape)], x.shape)
+    low.bind(node.outputs[0], form, low.emit("MUL", [x, gate], x.shape))
+
+
+def softplus(low: Lowering, node: ir.Node) -> None:
+    """Softplus ln(1 + eˣ) as relu(x) - ln(sigmoid(|x|)), whose logarithm's argument is in [1/2, 1]."""
+    x, form = read(low, node)
+    gate = low.emit("LOGISTIC", [low.emit("ABS", [x], x.shape)], x.shape)
+    parts = [low.emit("RELU", [x], x.shape), low.emit("LOG", [gate], x.shape)]
+    low.bind(node.outputs[0], form, low.emit("SUB", parts, x.shape))
+
+
+def softsign(low: Lowering, node: ir.Node) -> None:
+    """Softsign x / (1 + |x|)."""
+    x, form = read(low, node)
+    below = low.emit("ADD", [low.emit("ABS", [x], x.shape), low.floats(1.0)], x.shape)
+    low.bind(node.outputs[0], form, low.emit("DIV", [x, below], x.shape))
+
+
+def elu(low: Lowering, node: ir.Node) -> None:
+    """Elu(alpha), Celu(alpha) and Selu(alpha, gamma) from TFLite's ELU, whose alpha is 1."""
+    x, form = read(low, node)
+    defaults = {"Elu": (1.0, 1.0), "Selu": (1.6732632423543772, 1.0507009873554805)}
+    default_alpha, default_gamma = defaults[node.op_type]
+    alpha = node.attributes.get_float("alpha", default_alpha)
+    gamma = node.attributes.get_float("gamma", default_gamma)
+    if alpha == gamma == 1.0:
+        low.bind(node.outputs[0], form, low.emit("ELU", [x], x.shape))
+        return
+    negative = low.emit("ELU", [low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)], x.shape)
+    scaled = low.emit("MUL", [negative, low.floats(alpha * gamma)], x.shape)
+    positive = low.emit("RELU", [x], x.shape)
+    if gamma != 1.0:
+        positive = low.emit("MUL", [positive, low.floats(gamma)], x.shape)
+    low.bind(node.outputs[0], form, low.emit("ADD", [positive, scaled], x.shape))
+
+
+def gelu(low: Lowering, node: ir.Node) -> None:
+    """Gelu, by the error function or by tanh."""
+    x, form = read(low, node)
+    tanh = node.attributes.get_string("approximate", "none") == "tanh"
+    low.bind(node.outputs[0], form, low.emit("GELU", [x], x.shape, approximate=tanh))
+
+
+def softmax(code: str) -> Lower:
+    """Softmax or LogSoftmax over one axis, which TFLite wants to lie last."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        value = low.input(node)
+        rank = len(low.shape(value))
+        axis = node.attributes.get_int("axis", -1) % rank
+        form = low.form(value)
+        if form[-1] != axis:
+            known = [one for one in low.forms.get(value, {}) if one[-1] == axis]
+            form = known[0] if known else (*(other for other in form if other != axis), axis)
+        x = low.tensor(value, form)
+        options = {"beta": 1.0} if code == "SOFTMAX" else {}
+        low.bind(node.outputs[0], form, low.emit(code, [x], permuted(low.shape(value), form), **options))
+
+    return lower
+
+
+def identity(low: Lowering, node: ir.Node) -> None:
+    """Identity, and Dropout out of training."""
+    low.alias(node.outputs[0], low.input(node))
+
+
+LOWERINGS: dict[str, Lower] = {
+    "Relu": unary("RELU"),
+    "Sigmoid": unary("LOGISTIC"),
+    "Tanh": unary("TANH"),
+    "LeakyRelu": leaky_relu,
+    "Clip": clip,
+    "PRelu": prelu,
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": hard_swish,
+    "Mish": mish,
+    "Softplus": softplus,
+    "Softsign": softsign,
+    "Elu": elu,
+    "Selu": elu,
+    "Gelu": gelu,
+    "Softmax": softmax("SOFTMAX"),
+    "LogSoftmax": softmax("LOG_SOFTMAX"),
+    "Identity": identity,
+    "Dropout": identity,
+}

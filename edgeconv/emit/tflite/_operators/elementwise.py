@@ -1,0 +1,168 @@
+"""Elementwise arithmetic with broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._layout import Form, first, last, permuted
+from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._operators.activation import read, unary
+
+
+def binary(code: str, dtype: type[np.generic] | None = None) -> Lower:
+    """A broadcasting operator of two inputs; ``dtype`` is the result's where it is not the inputs'."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+        operands = [operand(low, value, form) for value in node.inputs]
+        shape = permuted(low.shape(node.outputs[0]), form)
+        options = {} if dtype is None else {"dtype": np.dtype(dtype)}
+        low.bind(node.outputs[0], form, low.emit(code, operands, shape, **options))
+
+    return lower
+
+
+def variadic(code: str) -> Lower:
+    """Sum, Max or Min of any number of inputs, two by two."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+        operands = [operand(low, value, form) for value in node.inputs]
+        made = operands[0]
+        for other in operands[1:]:
+            made = low.emit(code, [made, other], np.broadcast_shapes(made.shape, other.shape))
+        if len(operands) == 1:
+            low.alias(node.outputs[0], low.input(node))
+        else:
+            low.bind(node.outputs[0], form, made)
+
+    return lower
+
+
+def common_form(low: Lowering, values: Sequence[ir.Value | None], rank: int) -> Form:
+    """The form of the result that costs the fewest transposes."""
+    computed = [value for value in values if value is not None and low.array(value) is None]
+    full = [value for value in computed if len(low.shape(value)) == rank]
+    candidates = list(dict.fromkeys([last(4)] * (rank == 4) + [form for value in full for form in low.forms[value]]))
+    known = [form for form in candidates if any(form in low.forms[value] for value in full)]
+    if not known:
+        return first(rank)
+
+    def missing(form: Form) -> int:
+        return sum(int(np.prod(low.shape(value))) for value in full if form not in low.forms[value])
+
+    return min(known, key=missing)
+
+
+def operand(low: Lowering, value: ir.Value | None, form: Form) -> Tensor:
+    """The value in the form of a result of higher or equal rank, ready to be broadcast."""
+    value = low.given(value)
+    rank, shape = len(form), low.shape(value)
+    array = low.array(value)
+    if array is not None:
+        return low.graph.constant(aligned(array, form), value.name or "constant")
+    if len(shape) == rank:
+        return low.tensor(value, form)
+    if form == first(rank):
+        return low.tensor(value, first(len(shape)))
+    padded = (1,) * (rank - len(shape)) + shape
+    tensor = low.reshape(low.tensor(value, first(len(shape))), padded, f"{value.name}/padded")
+    return low.transpose(tensor, form, f"{value.name}/aligned")
+
+
+def aligned(array: Array, form: Form) -> Array:
+    """A constant in the form of a result, its leading axes of size 1 dropped; never of rank 0."""
+    array = array.reshape((1,) * (len(form) - array.ndim) + array.shape).transpose(form)
+    while array.ndim > 1 and array.shape[0] == 1:
+        array = array[0]
+    return np.atleast_1d(array)
+
+
+def power(low: Lowering, node: ir.Node) -> None:
+    """Pow; small constant exponents as products and roots, which are exact and which delegates take."""
+    exponent = low.array(node.inputs[1])
+    value = None if exponent is None or exponent.size != 1 else float(exponent.reshape(()))
+    if value not in _POWERS:
+        binary("POW")(low, node)
+        return
+    x, form = read(low, node)
+    made = x
+    for code in _POWERS[value]:
+        made = low.emit(code, [made] if code != "MUL" else [made, x], x.shape)
+    if made is x:
+        low.alias(node.outputs[0], low.input(node))
+    else:
+        low.bind(node.outputs[0], form, made)
+
+
+_POWERS: dict[float | None, tuple[str, ...]] = {
+    0.5: ("SQRT",),
+    -0.5: ("RSQRT",),
+    1.0: (),
+    2.0: ("SQUARE",),
+    3.0: ("SQUARE", "MUL"),
+    4.0: ("SQUARE", "SQUARE"),
+}
+
+
+def reciprocal(low: Lowering, node: ir.Node) -> None:
+    """Reciprocal 1 / x."""
+    x, form = read(low, node)
+    low.bind(node.outputs[0], form, low.emit("DIV", [low.floats(1.0), x], x.shape))
+
+
+def where(low: Lowering, node: ir.Node) -> None:
+    """Where, with broadcasting."""
+    form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+    condition, a, b = (operand(low, value, form) for value in node.inputs)
+    shape = permuted(low.shape(node.outputs[0]), form)
+    low.bind(node.outputs[0], form, low.emit("SELECT_V2", [condition, a, b], shape, dtype=a.dtype))
+
+
+def cast(low: Lowering, node: ir.Node) -> None:
+    """Cast; nothing when the element type stays."""
+    x, form = read(low, node)
+    target = low.dtype(node.outputs[0])
+    if target == x.dtype:
+        low.alias(node.outputs[0], low.input(node))
+    else:
+        low.bind(node.outputs[0], form, low.emit("CAST", [x], x.shape, dtype=target))
+
+
+LOWERINGS: dict[str, Lower] = {
+    "Add": binary("ADD"),
+    "Sub": binary("SUB"),
+    "Mul": binary("MUL"),
+    "Div": binary("DIV"),
+    "Pow": power,
+    "Max": variadic("MAXIMUM"),
+    "Min": variadic("MINIMUM"),
+    "Sum": variadic("ADD"),
+    "Greater": binary("GREATER", np.bool_),
+    "GreaterOrEqual": binary("GREATER_EQUAL", np.bool_),
+    "Less": binary("LESS", np.bool_),
+    "LessOrEqual": binary("LESS_EQUAL", np.bool_),
+    "Equal": binary("EQUAL", np.bool_),
+    "And": binary("LOGICAL_AND"),
+    "Or": binary("LOGICAL_OR"),
+    "Not": unary("LOGICAL_NOT"),
+    "Where": where,
+    "Cast": cast,
+    "CastLike": cast,
+    "Abs": unary("ABS"),
+    "Neg": unary("NEG"),
+    "Sqrt": unary("SQRT"),
+    "Exp": unary("EXP"),
+    "Log": unary("LOG"),
+    "Floor": unary("FLOOR"),
+    "Ceil": unary("CEIL"),
+    "Round": unary("ROUND"),
+    "Sin": unary("SIN"),
+    "Cos": unary("COS"),
+    "Reciprocal": reciprocal,
+}

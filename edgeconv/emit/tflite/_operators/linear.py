@@ -1,0 +1,108 @@
+"""Gemm and MatMul."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._layout import first, permuted
+from edgeconv.emit.tflite._lowering import Lower, Lowering
+
+
+def gemm(low: Lowering, node: ir.Node) -> None:
+    """Gemm alpha·A·B + beta·C with constant B and C, as a fully connected layer."""
+    x, y = low.input(node), node.outputs[0]
+    weight = low.constant(node.inputs[1], "weight").astype(np.float64) * node.attributes.get_float("alpha", 1.0)
+    weight = weight if node.attributes.get_int("transB", 0) else weight.T
+    bias = np.zeros(weight.shape[0])
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        given = low.constant(node.inputs[2], "bias")
+        if given.ndim > 1 and given.shape[0] != 1:
+            low.refuse("its bias differs from row to row")
+        bias = np.broadcast_to(given.reshape(-1), bias.shape) * node.attributes.get_float("beta", 1.0)
+    if node.attributes.get_int("transA", 0):
+        tensor = low.transpose(low.tensor(x, first(2)), (1, 0), f"{x.name}/transposed")
+    elif x in low.feature_orders:
+        tensor, order = low.feature_orders[x]
+        weight = weight[:, order]
+    else:
+        tensor = low.tensor(x, first(2))
+    names = (node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None)
+    low.bind(y, first(2), connected(low, tensor, weight, bias, low.shape(y), names))
+
+
+def connected(
+    low: Lowering,
+    tensor: Tensor,
+    weight: Array,
+    bias: Array,
+    shape: tuple[int, ...],
+    names: tuple[ir.Value | None, ir.Value | None] = (None, None),
+) -> Tensor:
+    """A fully connected layer over the last axis; weight is (out, in)."""
+    constants = [
+        low.floats(weight, (names[0].name or "") if names[0] else f"{low.base}/weight"),
+        low.floats(bias, (names[1].name or "") if names[1] else f"{low.base}/bias"),
+    ]
+    return low.emit("FULLY_CONNECTED", [tensor, *constants], shape, keepNumDims=len(shape) > 2)
+
+
+def matmul(low: Lowering, node: ir.Node) -> None:
+    """MatMul: a fully connected layer when the right side is a constant matrix, else a batched product."""
+    a, b = low.input(node), low.input(node, 1)
+    shape = low.shape(node.outputs[0])
+    weight = low.array(b)
+    if weight is not None and weight.ndim == 2 and len(low.shape(a)) >= 2:
+        rank = len(shape)
+        if a in low.feature_orders:
+            tensor, order = low.feature_orders[a]
+            weight, form = weight[order], first(rank)
+        else:
+            form = low.form(a)
+            form = form if form[-1] == rank - 1 else first(rank)
+            tensor = low.tensor(a, form)
+        made = connected(low, tensor, weight.T, np.zeros(weight.shape[1]), permuted(shape, form), (b, None))
+        low.bind(node.outputs[0], form, made)
+        return
+    if min(len(low.shape(a)), len(low.shape(b))) < 2:
+        low.refuse("one side is a vector")
+    operands, flips = zip(*(_side(low, value) for value in (a, b)), strict=True)
+    made = low.emit("BATCH_MATMUL", operands, shape, adjX=flips[0], adjY=flips[1])
+    low.bind(node.outputs[0], first(len(shape)), made)
+
+
+def _side(low: Lowering, value: ir.Value) -> tuple[Tensor, bool]:
+    """A factor, and whether its last two axes lie swapped."""
+    rank = len(low.shape(value))
+    torch_order = first(rank)
+    swapped = (*torch_order[:-2], rank - 1, rank - 2)
+    if low.array(value) is None and torch_order not in low.forms[value] and swapped in low.forms[value]:
+        return low.tensor(value, swapped), True
+    return low.tensor(value, torch_order), False
+
+
+def batch_normalization(low: Lowering, node: ir.Node) -> None:
+    """BatchNormalization that could not be folded: x·scale + shift, both computed in float64 and rounded once."""
+    x = low.input(node)
+    gamma, beta, mean, variance = (low.constant(value, "statistic").astype(np.float64) for value in node.inputs[1:5])
+    scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+    shift = beta - mean * scale
+    form = low.form(x)
+    rank = len(form)
+    tensor = low.tensor(x, form)
+    for code, channel in (("MUL", scale), ("ADD", shift)):
+        placed = channel.reshape([-1 if axis == 1 else 1 for axis in range(rank)]).transpose(form)
+        placed = placed.reshape(placed.shape[1:]) if rank > 1 else placed
+        if placed.shape[-1] == placed.size:
+            placed = placed.reshape(-1)
+        tensor = low.emit(code, [tensor, low.floats(placed)], tensor.shape)
+    low.bind(node.outputs[0], form, tensor)
+
+
+LOWERINGS: dict[str, Lower] = {
+    "Gemm": gemm,
+    "MatMul": matmul,
+    "BatchNormalization": batch_normalization,
+}

@@ -1,0 +1,107 @@
+"""Average, maximum and global pooling, with torch's padding and ceil_mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._layout import last
+from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._operators.convolution import as_image, padded
+from edgeconv.emit.tflite._windows import SAME, Window, windows_of
+
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+def pool(low: Lowering, node: ir.Node) -> None:
+    """AveragePool and MaxPool of rank 3 (as rank 4 with height 1) or 4."""
+    x, y = low.input(node), node.outputs[0]
+    kernel = list(node.attributes.get_ints("kernel_shape"))
+    if len(kernel) not in (1, 2):
+        low.refuse(f"it pools over {len(kernel)} axes")
+    if len(node.outputs) > 1 and node.outputs[1].uses():
+        low.refuse("the indices of the maxima are used")
+    windows = windows_of(node, kernel, low.shape(x)[2:], low.shape(y)[2:])
+    if any(window.dilation != 1 for window in windows):
+        low.refuse("TFLite's pools have no dilation")
+    image = as_image(low, x)
+    if len(kernel) == 1:
+        windows = [Window(1, 1, 1, 0, 0, 1, 1), *windows]
+    if node.op_type == "MaxPool":
+        fill = 0.0 if never_negative(x) else _LOWEST
+        made = _pooled(low, "MAX_POOL_2D", image, windows, fill)
+    else:
+        made = _averaged(low, image, windows, bool(node.attributes.get_int("count_include_pad", 0)))
+    shape = low.shape(y)
+    low.bind(y, last(len(shape)), low.reshape(made, [shape[axis] for axis in last(len(shape))]))
+
+
+def _pooled(low: Lowering, code: str, image: Tensor, windows: Sequence[Window], fill: float) -> Tensor:
+    image, padding = padded(low, image, windows, fill)
+    rows, columns = windows
+    options = {
+        "padding": padding,
+        "strideH": rows.stride,
+        "strideW": columns.stride,
+        "filterHeight": rows.size,
+        "filterWidth": columns.size,
+    }
+    return low.emit(code, [image], (image.shape[0], rows.count, columns.count, image.shape[3]), **options)
+
+
+def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_padding: bool) -> Tensor:
+    """An average over the elements that torch counts; TFLite's own, under SAME, never counts the padding.
+
+    Elsewhere the padded plane is averaged as it is, and a constant map corrects the divisor where the counts differ.
+    """
+    if count_padding and all(window.begin == window.end == 0 for window in windows):
+        count_padding = False
+    counts = _counts(windows[0], count_padding)[:, None] * _counts(windows[1], count_padding)[None, :]
+    full = windows[0].size * windows[1].size
+    exact = [window for window in windows if window.is_same]
+    if not count_padding and len(exact) == len(windows):
+        return _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0)
+    made = _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0)
+    scheme_counts_all = low.graph.operators[-1].options["padding"] != SAME
+    if not scheme_counts_all:
+        counts = counts / (_counts(windows[0], False)[:, None] * _counts(windows[1], False)[None, :]) * full
+    if np.all(counts == full):
+        return made
+    correction = low.floats((full / counts)[None, :, :, None], f"{low.base}/divisors")
+    return low.emit("MUL", [made, correction], made.shape)
+
+
+def _counts(window: Window, count_padding: bool) -> Array:
+    """How many elements torch divides by, per output: those in the plane, or in the plane and its declared padding."""
+    starts = np.arange(window.count) * window.stride - window.begin
+    low, high = (-window.begin, window.length + window.end) if count_padding else (0, window.length)
+    return (np.minimum(starts + window.size, high) - np.maximum(starts, low)).astype(np.float64)
+
+
+_NEVER_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Sqrt", "Softplus"}
+_KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add", "Mul", "Identity", "Dropout", "Reshape"}
+_KEEPS_SIGN |= {"Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split", "Slice", "ReduceMean", "ReduceMax"}
+
+
+def never_negative(value: ir.Value | None, depth: int = 64) -> bool:
+    """Whether it can be seen from the graph that no element of the value is below zero."""
+    producer = value.producer() if value is not None else None
+    if producer is None or depth == 0:
+        return False
+    if producer.op_type in _NEVER_NEGATIVE:
+        return True
+    if producer.op_type == "Clip":
+        bound = producer.inputs[1].const_value if len(producer.inputs) > 1 and producer.inputs[1] else None
+        return bound is not None and float(bound.numpy()) >= 0
+    operands = producer.inputs if producer.op_type in ("Concat", "Add", "Mul") else producer.inputs[:1]
+    return producer.op_type in _KEEPS_SIGN and all(never_negative(operand, depth - 1) for operand in operands)
+
+
+LOWERINGS: dict[str, Lower] = {
+    "MaxPool": pool,
+    "AveragePool": pool,
+}

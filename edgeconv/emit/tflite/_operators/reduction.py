@@ -1,0 +1,108 @@
+"""Reductions over axes, and global pooling, which is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._layout import Form, complete, permuted
+from edgeconv.emit.tflite._lowering import Lower, Lowering
+
+
+def reduce(code: str, before: str = "", after: str = "") -> Lower:
+    """A reduction, with an elementwise operator before and after it where ONNX has them in one."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        value = low.input(node)
+        axes = axes_of(low, node, len(low.shape(value)))
+        if not axes:
+            low.alias(node.outputs[0], value)
+            return
+        form = low.form(value)
+        x = low.tensor(value, form)
+        x = low.emit(before, [x], x.shape) if before else x
+        made = reduced(low, code, x, [form.index(axis) for axis in axes])
+        made = low.emit(after, [made], made.shape) if after else made
+        bind_reduced(low, node, made, form, axes, bool(node.attributes.get_int("keepdims", 1)))
+
+    return lower
+
+
+def reduced(low: Lowering, code: str, x: Tensor, axes: Sequence[int]) -> Tensor:
+    """The tensor reduced over axes of its own, which stay with size 1: the form that delegates take."""
+    shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
+    return low.emit(code, [x, low.integers(sorted(axes))], shape, keepDims=True)
+
+
+def bind_reduced(low: Lowering, node: ir.Node, made: Tensor, form: Form, axes: Sequence[int], keep: bool) -> None:
+    """Binds a tensor whose reduced axes have size 1 to the node's result, which may lack them."""
+    y = node.outputs[0]
+    if keep:
+        low.bind(y, form, made)
+        return
+    kept = [axis for axis in range(len(form)) if axis not in axes]
+    shape = low.shape(y)
+    order = [kept.index(axis) for axis in form if axis in kept]
+    result = complete(shape, [axis for axis in order if shape[axis] != 1])
+    low.bind(y, result, low.reshape(made, permuted(shape, result)))
+
+
+def axes_of(low: Lowering, node: ir.Node, rank: int) -> list[int]:
+    """The reduced axes, from the input (opset 18) or the attribute (before)."""
+    given = low.constant(node.inputs[1], "axes") if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    axes = node.attributes.get_ints("axes", ()) if given is None else [int(axis) for axis in given.reshape(-1)]
+    if not axes:
+        return [] if node.attributes.get_int("noop_with_empty_axes", 0) else list(range(rank))
+    return sorted({axis % rank for axis in axes})
+
+
+def global_pool(code: str) -> Lower:
+    """GlobalAveragePool and GlobalMaxPool."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        value = low.input(node)
+        form = low.form(value)
+        x = low.tensor(value, form)
+        low.bind(node.outputs[0], form, reduced(low, code, x, [form.index(axis) for axis in range(2, len(form))]))
+
+    return lower
+
+
+def arg(code: str) -> Lower:
+    """ArgMax and ArgMin over one axis; the first of equal elements."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        value = low.input(node)
+        if node.attributes.get_int("select_last_index", 0):
+            low.refuse("it wants the last of equal elements")
+        rank = len(low.shape(value))
+        axis = node.attributes.get_int("axis", 0) % rank
+        form = low.form(value)
+        x = low.tensor(value, form)
+        position = form.index(axis)
+        shape = [size for index, size in enumerate(x.shape) if index != position]
+        made = low.emit(code, [x, low.integers([position])], shape, dtype=np.dtype(np.int64), outputType=_INT64)
+        kept = low.reshape(made, [1 if index == position else size for index, size in enumerate(x.shape)])
+        bind_reduced(low, node, kept, form, [axis], bool(node.attributes.get_int("keepdims", 1)))
+
+    return lower
+
+
+_INT64 = 4  # schema.TensorType.INT64
+
+LOWERINGS: dict[str, Lower] = {
+    "ReduceMean": reduce("MEAN"),
+    "ReduceSum": reduce("SUM"),
+    "ReduceMax": reduce("REDUCE_MAX"),
+    "ReduceMin": reduce("REDUCE_MIN"),
+    "ReduceL1": reduce("SUM", before="ABS"),
+    "ReduceL2": reduce("SUM", before="SQUARE", after="SQRT"),
+    "ReduceSumSquare": reduce("SUM", before="SQUARE"),
+    "GlobalAveragePool": global_pool("MEAN"),
+    "GlobalMaxPool": global_pool("REDUCE_MAX"),
+    "ArgMax": arg("ARG_MAX"),
+    "ArgMin": arg("ARG_MIN"),
+}

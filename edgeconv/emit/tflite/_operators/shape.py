@@ -1,0 +1,297 @@
+"""Operators that move elements: reshape, transpose, concat, split, slice, pad, gather, …"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._layout import (
+    Form,
+    before_reshape,
+    first,
+    last,
+    permuted,
+    through_reshape,
+    through_transpose,
+)
+from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._operators.activation import read
+from edgeconv.emit.tflite._operators.elementwise import common_form, operand
+
+
+def reshape(low: Lowering, node: ir.Node) -> None:
+    """Reshape, Flatten, Squeeze, Unsqueeze: one RESHAPE in a form in which the bytes stay, else a transpose first."""
+    x, y = low.input(node), node.outputs[0]
+    before, after = low.shape(x), low.shape(y)
+    forms = dict.fromkeys([low.form(x), *low.forms[x]])
+    for form in forms:
+        result = through_reshape(before, after, form)
+        if result is not None:
+            _bind_reshaped(low, x, y, form, result)
+            return
+    if len(after) == 2 and _only_feeds_weights(y):
+        _permute_features(low, x, y)
+        return
+    if len(after) == 4 and first(len(before)) not in low.forms[x]:
+        wanted = before_reshape(before, after, last(4))
+        if wanted is not None:
+            _bind_reshaped(low, x, y, wanted, last(4))
+            return
+    _bind_reshaped(low, x, y, first(len(before)), first(len(after)))
+
+
+def _bind_reshaped(low: Lowering, x: ir.Value, y: ir.Value, form: Form, result: Form) -> None:
+    tensor = low.tensor(x, form)
+    low.bind(y, result, low.reshape(tensor, permuted(low.shape(y), result)))
+
+
+def _only_feeds_weights(value: ir.Value) -> bool:
+    """Whether every reader multiplies the value by a constant matrix, whose rows can be permuted instead."""
+    readers = [(use.node, use.idx) for use in value.uses()]
+    return (
+        not value.is_graph_output()
+        and all(
+            index == 0
+            and not reader.attributes.get_int("transA", 0)
+            and reader.inputs[1] is not None
+            and reader.inputs[1].const_value is not None
+            and len(reader.inputs[1].shape or ()) == 2
+            for reader, index in readers
+            if reader.op_type in ("Gemm", "MatMul")
+        )
+        and all(reader.op_type in ("Gemm", "MatMul") for reader, _ in readers)
+    )
+
+
+def _permute_features(low: Lowering, x: ir.Value, y: ir.Value) -> None:
+    """Flattens the tensor as it lies, and notes where each feature comes from."""
+    shape, form = low.shape(x), low.form(x)
+    places = np.arange(int(np.prod(shape))).reshape(shape).transpose(form)
+    rows, columns = low.shape(y)
+    order = places.reshape(rows, columns)
+    if rows != 1 and (form[0] != 0 or shape[0] != rows):
+        _bind_reshaped(low, x, y, first(len(shape)), first(2))
+        return
+    tensor = low.reshape(low.tensor(x, form), (rows, columns), f"{y.name}/features")
+    low.feature_orders[y] = (tensor, order[0])
+
+
+def transpose(low: Lowering, node: ir.Node) -> None:
+    """Transpose: nothing moves until a reader wants a form that is not there."""
+    x, y = low.input(node), node.outputs[0]
+    rank = len(low.shape(x))
+    perm = node.attributes.get_ints("perm", ()) or tuple(reversed(range(rank)))
+    for form, tensor in low.forms[x].items():
+        low.bind(y, through_transpose(form, perm), tensor)
+
+
+def concat(low: Lowering, node: ir.Node) -> None:
+    """Concat."""
+    y = node.outputs[0]
+    form = common_form(low, node.inputs, len(low.shape(y)))
+    axis = node.attributes.get_int("axis") % len(form)
+    tensors = [low.tensor(low.given(value), form) for value in node.inputs]
+    made = low.emit("CONCATENATION", tensors, permuted(low.shape(y), form), axis=form.index(axis))
+    low.bind(y, form, made)
+
+
+def split(low: Lowering, node: ir.Node) -> None:
+    """Split, in equal parts by SPLIT and in others by one slice each."""
+    x, form = read(low, node)
+    axis = form.index(node.attributes.get_int("axis", 0) % len(form))
+    shapes = [permuted(low.shape(y), form) for y in node.outputs]
+    if len({shape[axis] for shape in shapes}) == 1 and len(shapes) > 1:
+        made = low.graph.add(
+            "SPLIT", [low.integers(np.array(axis)), x], shapes, f"{low.base}/split", x.dtype, numSplits=len(shapes)
+        )
+    else:
+        starts = np.cumsum([0, *(shape[axis] for shape in shapes)])
+        made = [
+            sliced(low, x, [int(start) if index == axis else 0 for index in range(len(form))], shape)
+            for start, shape in zip(starts, shapes, strict=False)
+        ]
+    for y, tensor in zip(node.outputs, made, strict=True):
+        low.bind(y, form, tensor)
+
+
+def sliced(low: Lowering, x: Tensor, begin: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """The block of this shape that begins there."""
+    if tuple(shape) == x.shape:
+        return x
+    return low.emit("SLICE", [x, low.integers(begin), low.integers(shape)], shape)
+
+
+def slice_(low: Lowering, node: ir.Node) -> None:
+    """Slice with any step; reversed axes are gathered."""
+    x, form = read(low, node)
+    value = low.input(node)
+    rank, shape = len(form), list(low.shape(value))
+    starts, ends = (low.constant(node.inputs[index], "bound").reshape(-1) for index in (1, 2))
+    given = [low.array(value) if value is not None else None for value in (*node.inputs[3:], None, None)]
+    axes = range(len(starts)) if given[0] is None else [int(axis) % rank for axis in given[0].reshape(-1)]
+    steps = np.ones(len(starts), np.int64) if given[1] is None else given[1].reshape(-1)
+    ranges = [range(size) for size in shape]
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        ranges[axis] = range(*slice(*_bounds(int(start), int(end), int(step))).indices(shape[axis]))
+    placed = [ranges[axis] for axis in form]
+    if any(part.step < 0 for part in placed):
+        made = _gathered(low, x, placed)
+    elif all(part.step == 1 or len(part) == 1 for part in placed):
+        made = sliced(low, x, [part.start for part in placed], [len(part) for part in placed])
+    else:
+        bounds = [[getattr(part, field) for part in placed] for field in ("start", "stop", "step")]
+        made = low.emit("STRIDED_SLICE", [x, *map(low.integers, bounds)], [len(part) for part in placed])
+    if made is x:
+        low.alias(node.outputs[0], value)
+    else:
+        low.bind(node.outputs[0], form, made)
+
+
+def _bounds(start: int, end: int, step: int) -> tuple[int, int | None, int]:
+    """ONNX's bounds as Python's: an end far below zero means "through the first element" of a negative step."""
+    return start, (None if step < 0 and end < -(2**31) else end), step
+
+
+def _gathered(low: Lowering, x: Tensor, ranges: Sequence[range]) -> Tensor:
+    for axis, part in enumerate(ranges):
+        if part != range(x.shape[axis]):
+            shape = [*x.shape[:axis], len(part), *x.shape[axis + 1 :]]
+            x = low.emit("GATHER", [x, low.integers(list(part))], shape, axis=axis, batchDims=0)
+    return x
+
+
+def gather(low: Lowering, node: ir.Node) -> None:
+    """Gather by a constant index: of rank 0 or 1 in any form, of a higher rank in torch's."""
+    value, y = low.input(node), node.outputs[0]
+    shape = low.shape(value)
+    rank, axis = len(shape), node.attributes.get_int("axis", 0) % len(shape)
+    index = low.constant(node.inputs[1], "index") % shape[axis]
+    form = low.form(value) if index.ndim <= 1 else first(rank)
+    x = low.tensor(value, form)
+    place = form.index(axis)
+    flat = index.reshape(-1)
+    if flat.size == 1:
+        begin = [int(flat[0]) if at == place else 0 for at in range(rank)]
+        made = sliced(low, x, begin, [1 if at == place else size for at, size in enumerate(x.shape)])
+    else:
+        options = {"axis": place, "batchDims": 0}
+        made = low.emit(
+            "GATHER", [x, low.integers(flat)], [*x.shape[:place], flat.size, *x.shape[place + 1 :]], **options
+        )
+    if index.ndim == 1:
+        low.bind(y, form, made)
+        return
+    kept = [at if at < axis else at - 1 for at in form if at != axis]
+    result = tuple(kept) if index.ndim == 0 else first(len(low.shape(y)))
+    low.bind(y, result, low.reshape(made, permuted(low.shape(y), result)))
+
+
+def pad(low: Lowering, node: ir.Node) -> None:
+    """Pad by a constant, by reflection, or by the edge; negative amounts crop."""
+    x, form = read(low, node)
+    rank = len(form)
+    given = low.constant(node.inputs[1], "amounts").reshape(-1)
+    axes = list(range(rank))
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        axes = [int(axis) % rank for axis in low.constant(node.inputs[3], "axes").reshape(-1)]
+    amounts = {axis: (int(given[i]), int(given[len(axes) + i])) for i, axis in enumerate(axes)}
+    placed = [amounts.get(axis, (0, 0)) for axis in form]
+    crops = [(max(0, -before), max(0, -after)) for before, after in placed]
+    shape = [size - before - after for size, (before, after) in zip(x.shape, crops, strict=True)]
+    x = sliced(low, x, [before for before, _ in crops], shape)
+    grown = [(max(0, before), max(0, after)) for before, after in placed]
+    mode = node.attributes.get_string("mode", "constant")
+    made = _PADS[mode](low, node, x, grown) if mode in _PADS else low.refuse(f"its mode is {mode!r}")
+    if made is x and not made.owner:
+        low.bind(node.outputs[0], form, made)
+    elif made is x:
+        low.alias(node.outputs[0], low.input(node))
+    else:
+        low.bind(node.outputs[0], form, made)
+
+
+def _pad_constant(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[int, int]]) -> Tensor:
+    if not any(map(any, amounts)):
+        return x
+    value = low.constant(node.inputs[2], "value") if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    shape = [size + before + after for size, (before, after) in zip(x.shape, amounts, strict=True)]
+    table = low.integers(np.array(amounts))
+    if value is None or not np.any(value):
+        return low.emit("PAD", [x, table], shape)
+    constant = low.graph.constant(value.reshape(1), f"{low.base}/value")
+    return low.emit("PADV2", [x, table, constant], shape)
+
+
+def _pad_reflect(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[int, int]]) -> Tensor:
+    if not any(map(any, amounts)):
+        return x
+    shape = [size + before + after for size, (before, after) in zip(x.shape, amounts, strict=True)]
+    return low.emit("MIRROR_PAD", [x, low.integers(np.array(amounts))], shape, mode=0)
+
+
+def _pad_edge(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[int, int]]) -> Tensor:
+    for axis, (before, after) in enumerate(amounts):
+        if before or after:
+            size = x.shape[axis]
+            edges = [
+                sliced(
+                    low,
+                    x,
+                    [at if i == axis else 0 for i in range(len(x.shape))],
+                    [1 if i == axis else n for i, n in enumerate(x.shape)],
+                )
+                for at in (0, size - 1)
+            ]
+            shape = [n + before + after if i == axis else n for i, n in enumerate(x.shape)]
+            parts = [edges[0]] * before + [x] + [edges[1]] * after
+            x = low.emit("CONCATENATION", parts, shape, axis=axis)
+    return x
+
+
+_PADS = {"constant": _pad_constant, "reflect": _pad_reflect, "edge": _pad_edge}
+
+
+def expand(low: Lowering, node: ir.Node) -> None:
+    """Expand: a product with ones of the broadcast axes, which delegates take where BROADCAST_TO is not."""
+    x, y = low.input(node), node.outputs[0]
+    before, after = low.shape(x), low.shape(y)
+    if before == after:
+        low.alias(y, x)
+        return
+    form = common_form(low, node.inputs[:1], len(after))
+    tensor = operand(low, x, form)
+    full = (1,) * (len(after) - len(before)) + before
+    ones = [size if old == 1 else 1 for old, size in zip(full, after, strict=True)]
+    constant = low.graph.constant(np.ones(permuted(ones, form), tensor.dtype), f"{low.base}/ones")
+    low.bind(y, form, low.emit("MUL", [tensor, constant], permuted(after, form)))
+
+
+def tile(low: Lowering, node: ir.Node) -> None:
+    """Tile."""
+    x, form = read(low, node)
+    repeats = low.constant(node.inputs[1], "repeats").reshape(-1)
+    if np.all(repeats == 1):
+        low.alias(node.outputs[0], low.input(node))
+        return
+    placed = [int(repeats[axis]) for axis in form]
+    shape = [size * count for size, count in zip(x.shape, placed, strict=True)]
+    low.bind(node.outputs[0], form, low.emit("TILE", [x, low.integers(placed)], shape))
+
+
+LOWERINGS: dict[str, Lower] = {
+    "Reshape": reshape,
+    "Flatten": reshape,
+    "Squeeze": reshape,
+    "Unsqueeze": reshape,
+    "Transpose": transpose,
+    "Concat": concat,
+    "Split": split,
+    "Slice": slice_,
+    "Gather": gather,
+    "Pad": pad,
+    "Expand": expand,
+    "Tile": tile,
+}

@@ -1,0 +1,82 @@
+"""Sliding windows: what torch and ONNX ask for, in terms of TFLite's two padding schemes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+SAME, VALID = 0, 1  # schema.Padding
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window along one axis.
+
+    Attributes:
+        size: kernel elements.
+        stride: between outputs.
+        dilation: between kernel elements.
+        begin: padding before the first element, as declared.
+        end: padding after the last element, as declared.
+        length: elements of the input.
+        count: elements of the output.
+    """
+
+    size: int
+    stride: int
+    dilation: int
+    begin: int
+    end: int
+    length: int
+    count: int
+
+    @property
+    def extent(self) -> int:
+        """Input elements that one window spans."""
+        return (self.size - 1) * self.dilation + 1
+
+    @property
+    def reach(self) -> int:
+        """Padding after the last element that is really read (with ceil_mode it may exceed ``end``)."""
+        return max(0, (self.count - 1) * self.stride + self.extent - self.length - self.begin)
+
+    @property
+    def is_same(self) -> bool:
+        """TFLite's SAME makes this very padding: the smallest that gives ceil(length / stride), the odd one after."""
+        total = max(0, (self.count - 1) * self.stride + self.extent - self.length)
+        return self.count == -(-self.length // self.stride) and self.begin == total // 2
+
+    @property
+    def is_valid(self) -> bool:
+        """No padding is read."""
+        return self.begin == 0 and self.reach == 0
+
+
+def windows_of(node: ir.Node, kernel: Sequence[int], before: Sequence[int], after: Sequence[int]) -> list[Window]:
+    """The windows of a Conv or pool, one per spatial axis, from its attributes and the spatial sizes."""
+    rank = len(kernel)
+    strides = list(node.attributes.get_ints("strides", ()) or [1] * rank)
+    dilations = list(node.attributes.get_ints("dilations", ()) or [1] * rank)
+    pads = list(node.attributes.get_ints("pads", ()) or [0] * (2 * rank))
+    automatic = node.attributes.get_string("auto_pad", "NOTSET")
+    made = []
+    for axis in range(rank):
+        begin, end = pads[axis], pads[rank + axis]
+        if automatic in ("SAME_UPPER", "SAME_LOWER"):
+            span = (after[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
+            total = max(0, span - before[axis])
+            begin = total // 2 if automatic == "SAME_UPPER" else -(-total // 2)
+            end = total - begin
+        made.append(Window(kernel[axis], strides[axis], dilations[axis], begin, end, before[axis], after[axis]))
+    return made
+
+
+def padding_of(windows: Sequence[Window]) -> int | None:
+    """VALID or SAME where one of them is exactly right on every axis; None when an explicit PAD is needed."""
+    if all(window.is_valid for window in windows):
+        return VALID
+    if all(window.is_same for window in windows):
+        return SAME
+    return None

@@ -1,0 +1,140 @@
+"""Runs TFLite bytes on LiteRT and compares with torch in float64."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from onnx_ir.passes.common import ShapeInferencePass
+
+from edgeconv.core import Emitted
+from edgeconv.emit.tflite import to_tflite
+
+RESOLVERS = {"xnnpack": OpResolverType.AUTO, "reference": OpResolverType.BUILTIN_REF}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What an interpreter made of a file: outputs in torch's layout, operator names in order, delegate partitions."""
+
+    outputs: list[np.ndarray]
+    operators: list[str]
+    partitions: int
+
+
+def graph_of(module: torch.nn.Module, *args: torch.Tensor) -> ir.Model:
+    """The module as an ONNX graph through torch's own exporter."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            args,
+            dynamo=True,
+            optimize=True,
+            opset_version=18,
+            verbose=False,
+            external_data=False,
+        )
+    return ShapeInferencePass()(program.model).model
+
+
+def run(emitted: Emitted, inputs: Sequence[np.ndarray], resolver: str = "xnnpack") -> Ran:
+    """Runs a file once, single-threaded."""
+    interpreter = Interpreter(
+        model_content=emitted.data, experimental_op_resolver_type=RESOLVERS[resolver], num_threads=1
+    )
+    before = [detail["op_name"] for detail in interpreter._get_ops_details()]
+    interpreter.allocate_tensors()
+    after = [detail["op_name"] for detail in interpreter._get_ops_details()]
+    for spec, detail, array in zip(emitted.inputs, interpreter.get_input_details(), inputs, strict=True):
+        interpreter.set_tensor(detail["index"], spec.to_file(array))
+    interpreter.invoke()
+    outputs = [
+        spec.from_file(interpreter.get_tensor(detail["index"]))
+        for spec, detail in zip(emitted.outputs, interpreter.get_output_details(), strict=True)
+    ]
+    return Ran(outputs, [name for name in before if name != "DELEGATE"], after.count("DELEGATE"))
+
+
+def reference(module: torch.nn.Module, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The module's results in float64."""
+    with torch.no_grad():
+        made = copy.deepcopy(module).double().eval()(*(_double(array) for array in inputs))
+    return [one.numpy() for one in (made if isinstance(made, tuple | list) else (made,))]
+
+
+def _double(array: np.ndarray) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def check(
+    module: torch.nn.Module,
+    *shapes: Sequence[int],
+    atol: float = 1e-5,
+    scale: float = 1.0,
+    model: ir.Model | None = None,
+    layouts: Sequence[str] = ("nhwc", "nchw"),
+    resolvers: Sequence[str] = ("xnnpack", "reference"),
+) -> dict[str, Ran]:
+    """Emits the module in the layouts, runs it on the resolvers, compares with float64; returns XNNPACK's runs."""
+    generator = np.random.default_rng(0)
+    inputs = [(generator.standard_normal(shape) * scale).astype(np.float32) for shape in shapes]
+    if model is None:
+        model = graph_of(module, *(torch.from_numpy(array) for array in inputs))
+    expected = reference(module, inputs)
+    runs: dict[str, Ran] = {}
+    for layout in layouts:
+        emitted = to_tflite(model, layout=layout, metadata={"source": "test"})
+        for resolver in resolvers:
+            ran = run(emitted, inputs, resolver)
+            for actual, wanted in zip(ran.outputs, expected, strict=True):
+                assert actual.shape == wanted.shape
+                np.testing.assert_allclose(
+                    actual,
+                    wanted,
+                    atol=atol * max(1.0, scale),
+                    rtol=1e-5,
+                    err_msg=f"{layout} {resolver} {ran.operators}",
+                )
+            if resolver == "xnnpack":
+                runs[layout] = ran
+    return runs
+
+
+class Function(torch.nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: torch.Tensor) -> object:
+        return self.function(*args)
+
+
+@pytest.fixture(scope="session")
+def tflite() -> type[_Tools]:
+    """The tools above, for the tests of this directory."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    return _Tools
+
+
+class _Tools:
+    check = staticmethod(check)
+    graph_of = staticmethod(graph_of)
+    run = staticmethod(run)
+    Function = Function
+    Ran = Ran
