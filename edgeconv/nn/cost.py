@@ -23,7 +23,7 @@ class Amounts:
         parameters: elements of all parameters (not of buffers).
         macs: multiply-adds of convolutions and linear layers; what BatchNorm and activations add is not counted, as
             is usual (and BatchNorm is folded away).
-        activation_bytes: bytes of the outputs, in float32.
+        activation_bytes: bytes of the outputs in float32; an output in its input's memory (views, in place) has none.
     """
 
     parameters: int = 0
@@ -65,20 +65,14 @@ class Cost:
     Attributes:
         layers: modules without children or with parameters of their own.
         pairs: how many depthwise-pointwise pairs were found.
+        own: the sum over the network as it is.
+        ordinary: the sum over the network with an ordinary convolution for every depthwise-pointwise pair.
     """
 
     layers: tuple[LayerCost, ...]
     pairs: int
-
-    @property
-    def own(self) -> Amounts:
-        """The network as it is."""
-        return sum((layer.own for layer in self.layers), Amounts())
-
-    @property
-    def ordinary(self) -> Amounts:
-        """The network with an ordinary convolution for every depthwise-pointwise pair."""
-        return sum((layer.ordinary for layer in self.layers), Amounts())
+    own: Amounts
+    ordinary: Amounts
 
 
 @dataclass(frozen=True)
@@ -88,6 +82,7 @@ class _Call:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     parameters: int
+    view: bool = False
 
 
 def cost(module: nn.Module, args: tuple[Tensor, ...]) -> Cost:
@@ -116,7 +111,12 @@ def cost(module: nn.Module, args: tuple[Tensor, ...]) -> Cost:
         elif index in ends:
             ordinary = _ordinary(ends[index], call)
         layers.append(LayerCost(call.name, _kind(call.module), call.outputs, own, ordinary))
-    return Cost(tuple(layers), len(replaced))
+    return Cost(
+        layers=tuple(layers),
+        pairs=len(replaced),
+        own=sum((layer.own for layer in layers), Amounts()),
+        ordinary=sum((layer.ordinary for layer in layers), Amounts()),
+    )
 
 
 def _calls(module: nn.Module, args: tuple[Tensor, ...]) -> list[_Call]:
@@ -130,7 +130,8 @@ def _calls(module: nn.Module, args: tuple[Tensor, ...]) -> list[_Call]:
 
     def record(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            calls.append(_Call(name, layer, _shape(inputs), _shape(output), new_parameters(layer)))
+            view = _storage(output) is not None and _storage(inputs) == _storage(output)
+            calls.append(_Call(name, layer, _shape(inputs), _shape(output), new_parameters(layer), view))
 
         return hook
 
@@ -155,10 +156,20 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Of a tensor, or of the first one in a tuple or list; ``()`` where there is none."""
+    tensor = _first(value)
+    return () if tensor is None else tuple(tensor.shape)
+
+
+def _storage(value: Any) -> int | None:
+    tensor = _first(value)
+    return None if tensor is None else tensor.untyped_storage().data_ptr()
+
+
+def _first(value: Any) -> Tensor | None:
+    """A tensor, or the first one of a tuple or list."""
     while isinstance(value, (tuple, list)) and value:
         value = value[0]
-    return tuple(value.shape) if isinstance(value, Tensor) else ()
+    return value if isinstance(value, Tensor) else None
 
 
 def _own(call: _Call) -> Amounts:
@@ -166,7 +177,7 @@ def _own(call: _Call) -> Amounts:
         return Amounts(call.parameters)
     macs = _macs(call)
     # The output of a container with parameters (a layer scale, say) is its last child's.
-    has_output = (macs or not list(call.module.children())) and not isinstance(call.module, _VIEWS)
+    has_output = (macs or not list(call.module.children())) and not call.view
     return Amounts(call.parameters, macs, math.prod(call.outputs) * FLOAT32_BYTES if has_output else 0)
 
 
@@ -191,7 +202,7 @@ def _pairs(calls: Sequence[_Call]) -> Mapping[int, int]:
             found[depthwise] = index
         if isinstance(layer, _ConvNd):
             depthwise = index if _is_depthwise(layer) else None
-        elif not isinstance(layer, _BETWEEN):
+        elif not isinstance(layer, _BETWEEN) and not call.view:
             depthwise = None
     return found
 
@@ -227,10 +238,8 @@ def _kind(layer: nn.Module) -> str:
     return f"{name} pointwise" if _is_pointwise(layer) else name
 
 
-_VIEWS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
-"""Layers whose output is their input's memory in eval mode."""
-
-_ACTIVATIONS = (
+_BETWEEN = (
+    _BatchNorm,
     nn.ReLU,
     nn.ReLU6,
     nn.LeakyReLU,
@@ -246,6 +255,4 @@ _ACTIVATIONS = (
     nn.Tanh,
     nn.Softplus,
 )
-
-_BETWEEN = (_BatchNorm, *_ACTIVATIONS, *_VIEWS)
-"""Layers that may stand between the convolutions of a pair."""
+"""Layers that may stand between the convolutions of a pair, beside views of their input."""

@@ -13,11 +13,7 @@ from pydantic_core import ErrorDetails
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.schema import Recipe
 
-_MENDS: Mapping[str, str] = {
-    "missing": "add it",
-    "string_pattern_mismatch": "see the pattern",
-    "frozen_instance": "",
-}
+_MENDS: Mapping[str, str] = {"missing": "add it", "too_short": "give at least one"}
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -57,11 +53,12 @@ def _tuples(value: Any) -> Any:
 
 def _first_error(error: ValidationError, path: Path) -> RecipeError:
     details = error.errors(include_url=False)
-    # A union reports one error per member: the innermost place is the one that the user wrote.
+    # A list whose items are refused is reported as too short as well.
+    details = [detail for detail in details if detail["type"] != "too_short"] or details
     detail = details[0]
     field = _dotted(detail["loc"])
-    others = len({_dotted(item["loc"]) for item in details} - {field})
-    what = _what(detail) + (f" (and {others} more)" if others else "")
+    others = sorted({_dotted(item["loc"]) for item in details} - {field})
+    what = _what(detail) + (f" (also wrong: {', '.join(others)})" if others else "")
     mend = str(detail.get("ctx", {}).get("mend", _MENDS.get(detail["type"], "correct it")))
     return RecipeError(what, where=f"{path}: {field}" if field else str(path), mend=mend)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Self
@@ -42,6 +43,15 @@ def _one_of(known: Collection[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _written_as(pattern: str, mend: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise PydanticCustomError("malformed", f"{value!r} cannot be used", {"mend": mend})
+        return value
+
+    return AfterValidator(check)
+
+
 def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
@@ -54,8 +64,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-TensorName = Annotated[str, Field(pattern=r"^[^\s]+$")]
-FileName = Annotated[str, Field(min_length=1)]
+Dimension = Size | Annotated[str, _written_as(r"[A-Za-z_]\w*", "give a number, or the name of a dimension")]
+TensorName = Annotated[str, _written_as(r"\S+", "give a name without spaces")]
+FileName = Annotated[str, _written_as(r".+", "give the name of a file")]
 
 
 class Section(BaseModel):
@@ -69,7 +80,7 @@ class Section(BaseModel):
         if isinstance(data, Mapping):
             known = [field.alias or name for name, field in cls.model_fields.items() if name != "path"]
             for key in data:
-                if key not in known and key != "path":
+                if key not in known and key not in cls.model_fields:
                     raise PydanticCustomError("unknown_key", f"unknown key {key!r}", {"mend": nearest(str(key), known)})
         return data
 
@@ -104,7 +115,7 @@ class Model(Section):
         warmup: see `Warmup`; excludes ``weights``, whose statistics it would spoil.
     """
 
-    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+    factory: Annotated[str, _written_as(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "write package.module:callable")]
     args: dict[str, Any] = Field(default_factory=dict)
     seed: Seed = 0
     weights: FileName | None = None
@@ -133,7 +144,7 @@ class Input(Section):
     """
 
     name: TensorName
-    shape: tuple[Size | Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], ...]
+    shape: tuple[Dimension, ...]
     dtype: Annotated[str, _one_of(DTYPES, "dtype")] = "float32"
 
     @property
@@ -211,7 +222,7 @@ class ArrayInputs(Section):
         scale: the magnitude that float error grows with, as in `edgeconv.core.Sample`.
     """
 
-    file: Annotated[str, Field(pattern=r"\.np[yz]$")]
+    file: Annotated[str, _written_as(r".+\.np[yz]", "name a .npy or .npz file")]
     key: str | None = None
     labels: str | None = None
     scale: Positive = 1.0
@@ -298,7 +309,9 @@ class Recipe(Section):
         preprocessing: see `Preprocessing`; None where no images are given.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+    name: Annotated[
+        str, _written_as(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "use letters, digits, _ . - only: files get this name")
+    ]
     description: str = ""
     path: Path
     model: Model
@@ -311,6 +324,13 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         _unique(tuple(item.name for item in self.inputs) + self.outputs)
+        symbolic = [dim for item in self.inputs for dim in item.shape if isinstance(dim, str)]
+        if symbolic:
+            raise PydanticCustomError(
+                "symbolic",
+                f"symbolic dimension {symbolic[0]!r}: artifacts have fixed shapes",
+                {"mend": "give a number"},
+            )
         if self.parity.images and self.preprocessing is None:
             raise PydanticCustomError(
                 "preprocessing", "parity.images need a [preprocessing] table", {"mend": "declare how images are read"}

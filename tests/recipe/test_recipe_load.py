@@ -1,0 +1,168 @@
+"""Reading a recipe: what it means, and the one line that each mistake gets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeconv.core import Tolerance
+from edgeconv.errors import RecipeError
+from edgeconv.recipe import load_recipe
+
+SMALL = """
+name = "small"
+[model]
+factory = "edgeconv.nn:DepthwiseSeparableConv"
+args = { in_channels = 3, out_channels = 4, kernel_size = [3, 5] }
+[[inputs]]
+name = "input"
+shape = [1, 3, 8, 8]
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "small.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_defaults_are_what_an_export_needs(write) -> None:
+    recipe = load_recipe(write(SMALL))
+    assert recipe.export.formats == ("onnx", "tflite")
+    assert recipe.export.variants == ("fp32",)
+    assert recipe.export.tflite_layouts == ("nhwc",)
+    assert recipe.export.opset == 18
+    assert recipe.parity.devices is None
+    assert recipe.parity.tolerance == Tolerance(atol=1e-5, rtol=1e-5, max_abs=None)
+    assert recipe.outputs == ()
+    assert recipe.inputs[0].dtype == "float32"
+    assert recipe.model.args["kernel_size"] == (3, 5)
+
+
+def test_everything_that_is_written_arrives(write) -> None:
+    recipe = load_recipe(
+        write(
+            SMALL
+            + """
+[outputs]
+names = ["a", "b"]
+[export]
+formats = ["onnx"]
+tflite_layouts = ["nchw", "nhwc"]
+opset = 13
+[parity]
+devices = ["torch"]
+timeout_s = 7
+tolerance = { atol = 1e-6, rtol = 0, max_abs = 2e-6 }
+[[parity.random]]
+seed = 3
+scale = 10
+[preprocessing]
+resize = [8, 9]
+mean = [1, 2.5, 3]
+"""
+        )
+    )
+    assert recipe.outputs == ("a", "b")
+    assert recipe.export.formats == ("onnx",)
+    assert recipe.export.opset == 13
+    assert recipe.parity.tolerance == Tolerance(atol=1e-6, rtol=0.0, max_abs=2e-6)
+    assert (recipe.parity.random[0].seed, recipe.parity.random[0].scale) == (3, 10.0)
+    assert recipe.preprocessing is not None
+    assert recipe.preprocessing.resize == (8, 9)
+    assert recipe.preprocessing.to_json().startswith('{"center_crop": null, "colour": "rgb"')
+
+
+def test_the_source_tells_the_module_and_hides_the_folder(tmp_path: Path, write) -> None:
+    absolute = SMALL.replace("[[inputs]]", f'weights = "{tmp_path}/w.safetensors"\n[[inputs]]')
+    source = load_recipe(write(absolute)).source
+    assert "edgeconv.nn:DepthwiseSeparableConv(in_channels=3, out_channels=4, kernel_size=(3, 5))" in source
+    assert "weights w.safetensors" in source
+    assert str(tmp_path) not in source
+
+
+def test_a_recipe_is_frozen(write) -> None:
+    recipe = load_recipe(write(SMALL))
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.name = "other"  # type: ignore[misc]
+
+
+BAD = {
+    "unknown key at the top": (SMALL.replace("name", "nane", 1), "unknown key 'nane'; did you mean 'name'?"),
+    "unknown key in a table": (SMALL + "dtipe = 'float32'", "inputs[0]: unknown key 'dtipe'; did you mean 'dtype'?"),
+    "unknown key in a nested table": (
+        SMALL + "[parity]\ntolerance = { max_ab = 1.0 }",
+        "parity.tolerance: unknown key 'max_ab'; did you mean 'max_abs'?",
+    ),
+    "the recipe's own place": (SMALL.replace("[model]", "path = 'x'\n[model]"), "unknown key 'path'"),
+    "missing table": ("name = 'x'\n[[inputs]]\nname = 'input'\nshape = [1]", "model: is required; add it"),
+    "missing key": (SMALL.replace('name = "small"', ""), "name: is required"),
+    "no inputs": (SMALL[: SMALL.index("[[inputs]]")], "inputs: is required"),
+    "a string for a number": (SMALL.replace("[1, 3, 8, 8]", '[1, 3, "8 x", 8]'), "inputs[0].shape[2]"),
+    "a negative dimension": (SMALL.replace("[1, 3, 8, 8]", "[1, 3, -8, 8]"), "inputs[0].shape[2]"),
+    "a boolean dimension": (SMALL.replace("[1, 3, 8, 8]", "[true, 3, 8, 8]"), "inputs[0].shape[0]"),
+    "a symbolic dimension": (SMALL.replace("[1, 3, 8, 8]", '["batch", 3, 8, 8]'), "symbolic dimension 'batch'"),
+    "unknown dtype": (SMALL + 'dtype = "flaot32"', "unknown dtype 'flaot32'; did you mean 'float32'?"),
+    "unknown format": (SMALL + '[export]\nformats = ["tflit"]', "unknown format 'tflit'; did you mean 'tflite'?"),
+    "unknown variant": (SMALL + '[export]\nvariants = ["int8"]', "unknown variant 'int8'; known: fp32"),
+    "unknown layout": (SMALL + '[export]\ntflite_layouts = ["nwhc"]', "unknown layout 'nwhc'; did you mean"),
+    "a format twice": (SMALL + '[export]\nformats = ["onnx", "onnx"]', "'onnx' stands twice"),
+    "opset too old": (SMALL + "[export]\nopset = 9", "export.opset"),
+    "no factory path": (SMALL.replace("edgeconv.nn:Depth", "Depth"), "model.factory"),
+    "an artifact name with a slash": (SMALL.replace('"small"', '"../small"'), "name"),
+    "an output named like the input": (SMALL + '[outputs]\nnames = ["input"]', "'input' stands twice"),
+    "infinite tolerance": (SMALL + "[parity]\ntolerance = { atol = inf }", "parity.tolerance.atol"),
+    "negative timeout": (SMALL + "[parity]\ntimeout_s = -1", "parity.timeout_s"),
+    "images without preprocessing": (SMALL + '[[parity.images]]\nfiles = ["a.png"]', "[preprocessing]"),
+    "too few labels": (
+        SMALL + '[[parity.images]]\nfiles = ["a.png", "b.png"]\nlabels = [1]\n[preprocessing]',
+        "parity.images[0]: 1 labels for 2 files",
+    ),
+    "keys of an npy": (SMALL + '[[parity.arrays]]\nfile = "a.npy"\nkey = "x"', "parity.arrays[0]: a .npy file has no"),
+    "mean of other channels": (SMALL + "[preprocessing]\nmean = [0.5, 0.5]", "preprocessing: mean has 2 values"),
+    "weights and a warm-up": (
+        SMALL.replace("[[inputs]]", "weights = 'w.pt'\n[model.warmup]\n[[inputs]]"),
+        "model: weights and warmup exclude each other",
+    ),
+    "two mistakes": (
+        SMALL + "[export]\nopset = 'x'\n[parity]\ntimeout_s = 0",
+        "export.opset: input should be a valid integer, not 'x' (also wrong: parity.timeout_s)",
+    ),
+    "broken TOML": (SMALL + "[export", "is not TOML"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_gets_one_line_with_its_place(write, case: str) -> None:
+    text, expected = BAD[case]
+    path = write(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    message = str(caught.value)
+    assert expected in message
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    assert caught.value.mend
+
+
+def test_a_missing_file_and_a_folder_and_binary_are_refused(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00name")
+    for path in (tmp_path / "nothing.toml", tmp_path, binary):
+        with pytest.raises(RecipeError, match=path.name):
+            load_recipe(path)
+
+
+def test_reading_a_recipe_does_not_import_torch(write) -> None:
+    code = (
+        "import sys; from pathlib import Path; from edgeconv.recipe import load_recipe;"
+        f"load_recipe(Path({str(write(SMALL))!r})); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
