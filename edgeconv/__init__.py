@@ -1,3 +1,72 @@
-"""edgeconv: PyTorch CNNs to verified `.onnx` and `.tflite` files for mobile and edge devices."""
+"""edgeconv: PyTorch CNNs to verified .onnx and .tflite files for mobile and edge devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeconv.core import Artifact, Sample, TensorSpec, Tolerance, Verdict
+from edgeconv.errors import (
+    BundleError,
+    CaptureError,
+    DeviceError,
+    EdgeconvError,
+    EmitError,
+    ParityError,
+    QuantizeError,
+    RecipeError,
+    RewriteError,
+)
+
+if TYPE_CHECKING:
+    from edgeconv.pipeline import ExportResult, export, export_recipe
+    from edgeconv.recipe import Recipe, load_recipe
 
 __version__ = "0.1.0"
+
+__all__ = [
+    # Export
+    "ExportResult",
+    "export",
+    "export_recipe",
+    # Recipes
+    "Recipe",
+    "load_recipe",
+    # What comes out
+    "Artifact",
+    "Sample",
+    "TensorSpec",
+    "Tolerance",
+    "Verdict",
+    # Errors
+    "BundleError",
+    "CaptureError",
+    "DeviceError",
+    "EdgeconvError",
+    "EmitError",
+    "ParityError",
+    "QuantizeError",
+    "RecipeError",
+    "RewriteError",
+    "__version__",
+]
+
+# Names that need torch or pydantic come on first use, so that `import edgeconv` stays quick.
+_LAZY = {
+    "ExportResult": "edgeconv.pipeline",
+    "export": "edgeconv.pipeline",
+    "export_recipe": "edgeconv.pipeline",
+    "Recipe": "edgeconv.recipe",
+    "load_recipe": "edgeconv.recipe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'edgeconv' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,61 @@
+"""`edgeconv parity`: repeat the proof of files that were exported before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeconv.cli._console import progress_for, show_report
+from edgeconv.core import Run, Sample
+from edgeconv.errors import ParityError
+from edgeconv.prove import JSON, TorchRun, repeat
+
+
+def command(
+    directory: Annotated[Path, typer.Argument(help="An export's folder, or a folder of such folders.", metavar="DIR")],
+    device: Annotated[
+        list[str] | None, typer.Option(help="Run on this device instead of the report's; may be repeated.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Build the module again, to run the torch row too and check the golden values.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
+) -> int:
+    """Run exported files on their devices again and compare with the golden values stored beside them.
+
+    Needs no torch module: the folder can be taken to another machine. Exits with 1 when a comparison fails.
+    """
+    from edgeconv.report import to_json
+
+    folders = (
+        [directory] if (directory / JSON).exists() else sorted(path.parent for path in directory.glob(f"*/{JSON}"))
+    )
+    if not folders:
+        raise ParityError(f"no {JSON} here", where=str(directory), mend="give the folder of an export with a report")
+    torch_run = _torch_run_of(recipe)
+    progress = progress_for(silent=quiet or as_json)
+    reports = []
+    for folder in folders:
+        report = repeat(folder, devices=device, torch_run=torch_run, progress=progress)
+        reports.append(report)
+        if not quiet and not as_json:
+            show_report(report, folder)
+    if as_json:
+        print(json.dumps([json.loads(to_json(report)) for report in reports], indent=2))
+    return 1 if any(report.verdict.value != "pass" for report in reports) else 0
+
+
+def _torch_run_of(recipe_path: Path | None) -> Callable[[Sequence[Sample], Run], TorchRun] | None:
+    """Builds the recipe's module, to be run on the golden samples."""
+    if recipe_path is None:
+        return None
+    from edgeconv.pipeline import job_of, torch_run
+    from edgeconv.recipe import load_recipe
+
+    job = job_of(load_recipe(recipe_path), prove=False)
+    return lambda samples, reference: torch_run(job, samples, tuple(reference.outputs[0]))

@@ -1,0 +1,114 @@
+"""An export that dies at any stage leaves the files of the one before as they were."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RECIPE = """
+name = "block"
+[model]
+factory = "edgeconv.nn:DepthwiseSeparableConv"
+args = {{ in_channels = 3, out_channels = 8 }}
+seed = {seed}
+[model.warmup]
+seed = 1
+[[inputs]]
+name = "input"
+shape = [1, 3, 32, 32]
+[parity]
+devices = ["onnxruntime", "litert"]
+"""
+COMMAND = [sys.executable, "-c", "from edgeconv.cli import main; main()", "export"]
+STAGES = ("module and inputs:", "capture:", "rewrite:", "emit block.fp32.onnx:", "torch float64", "on onnxruntime:")
+
+
+def _recipe(folder: Path, seed: int) -> str:
+    path = folder / f"block{seed}.toml"
+    path.write_text(RECIPE.format(seed=seed))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("killed")
+    subprocess.run([*COMMAND, _recipe(folder, 0), "--out", str(folder / "out"), "-q"], check=True, timeout=120)
+    return folder / "out"
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_sigkill_after_a_stage(stage: str, first: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(first, tmp_path / "out"))
+    before = _files(out / "block")
+    process = subprocess.Popen(
+        [*COMMAND, _recipe(tmp_path, 1), "--out", str(out)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    reached = any(stage in line for line in process.stdout)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert reached
+    assert _files(out / "block") == before
+
+    # The next export is not disturbed by what the dead one left, and sweeps it away.
+    subprocess.run([*COMMAND, _recipe(tmp_path, 1), "--out", str(out), "-q", "--no-parity"], check=True, timeout=120)
+    assert not [path for path in (out / "block").iterdir() if path.is_dir()]
+    assert _files(out / "block")["block.fp32.onnx"] != before["block.fp32.onnx"]
+
+
+def test_a_full_disk(first: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: the same OSError, in the middle of a write."""
+    out = Path(shutil.copytree(first, tmp_path / "out"))
+    before = _files(out / "block")
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+
+    done = subprocess.run(
+        [*COMMAND, _recipe(tmp_path, 1), "--out", str(out), "--no-parity", "-q"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=limit,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot write here" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert _files(out / "block") == before
+    assert not [path for path in (out / "block").iterdir() if path.is_dir()]
+
+
+def test_interrupted_by_the_user(first: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(first, tmp_path / "out"))
+    before = _files(out / "block")
+    process = subprocess.Popen(
+        [*COMMAND, _recipe(tmp_path, 1), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "module and inputs:" in line:
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert _files(out / "block") == before

@@ -1,0 +1,122 @@
+"""The rules of the house that a reader relies on: layout, import direction, sizes, what the wheel holds."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import edgeconv
+from edgeconv.devices import ENVIRONMENTS
+
+ROOT = Path(edgeconv.__file__).parents[1]
+PACKAGE = ROOT / "edgeconv"
+STAGES = ("recipe", "capture", "rewrite", "quantize", "emit", "devices", "parity", "report", "release")
+# What every stage may import; all others are stages, or know all stages.
+GROUND = {"errors", "core", ""}
+KNOW_ALL = {"pipeline", "prove", "cli", "__init__"}
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _modules() -> list[str]:
+    return [item.name for item in pkgutil.walk_packages([str(PACKAGE)], "edgeconv.")]
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_every_submodule_imports(name: str) -> None:
+    importlib.import_module(name)
+
+
+def test_importing_edgeconv_is_light() -> None:
+    heavy = ("torch", "onnx", "onnxruntime", "pydantic", "typer", "rich", "onnx_ir")
+    code = f"import edgeconv, sys; print([name for name in {heavy!r} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    code = "import edgeconv.cli, sys; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+def test_top_level_holds_nothing_else() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode != 0:
+        pytest.skip("not a git checkout")
+    top = {name.split("/")[0] for name in tracked.stdout.splitlines()}
+    allowed = {"pyproject.toml", "edgeconv", "export_scripts", "models", "tests", "Makefile", "README.md", "LICENSE"}
+    assert {name for name in top if not name.startswith(".")} - allowed == {"requirements.lock"}
+
+
+def _imports(path: Path) -> set[str]:
+    """The rooms of edgeconv that a file imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "edgeconv":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("edgeconv.")}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_data_moves_left_to_right_only(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room in KNOW_ALL:
+        return
+    if room in STAGES:
+        right = {*STAGES[STAGES.index(room) + 1 :], "pipeline", "prove", "cli"}
+        assert not _imports(path) & right
+    else:
+        assert not _imports(path) & KNOW_ALL - {"__init__"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_are_of_a_readable_length(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 450
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_command_line_ends_the_process(path: Path) -> None:
+    if path.relative_to(PACKAGE).parts[0] == "cli" or path.name == "agent.py":
+        return
+    assert "sys.exit" not in path.read_text()
+
+
+def test_the_lock_pins_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    named = {_normal(line) for group in groups for line in group}
+    pinned = {_normal(line) for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line}
+    assert named <= pinned
+
+
+def _normal(requirement: str) -> str:
+    for sign in "<>=! ;[":
+        requirement = requirement.split(sign)[0]
+    return requirement.lower().replace("_", "-")
+
+
+def test_the_old_runtime_is_pinned_exactly() -> None:
+    pins = ENVIRONMENTS["tflite-runtime"].requirements
+    assert "tflite-runtime==2.14.0" in pins
+    assert all("==" in pin for pin in pins)
+
+
+def test_the_wheel_holds_the_package_and_its_data(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    tracked = {
+        str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in str(path)
+    }
+    assert tracked <= names
+    assert not {name for name in names if name.startswith(("tests/", "models/", "export_scripts/"))}
