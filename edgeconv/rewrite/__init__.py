@@ -15,9 +15,15 @@ import onnx_ir as ir
 
 from edgeconv.errors import RewriteError
 from edgeconv.rewrite._graph import forget_exact
+from edgeconv.rewrite.fold_ahead import FoldAheadPass
 from edgeconv.rewrite.fold_batch_norm import FoldBatchNormPass
 from edgeconv.rewrite.fold_constants import FoldConstantsPass
+from edgeconv.rewrite.fold_padding import FoldPaddingPass
+from edgeconv.rewrite.fold_scale_shift import FoldScaleShiftPass
+from edgeconv.rewrite.merge_common import MergeCommonPass
+from edgeconv.rewrite.remove_no_ops import RemoveNoOpsPass
 from edgeconv.rewrite.remove_unused import RemoveUnusedPass
+from edgeconv.rewrite.split_sequences import SplitSequencesPass
 
 __all__ = ["REWRITES", "Rewrite", "optimize"]
 
@@ -37,7 +43,13 @@ class Rewrite:
 
 REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold-constants", FoldConstantsPass),
+    Rewrite("split-sequences", SplitSequencesPass),
+    Rewrite("remove-no-ops", RemoveNoOpsPass),
     Rewrite("fold-batch-norm", FoldBatchNormPass),
+    Rewrite("fold-scale-shift", FoldScaleShiftPass),
+    Rewrite("fold-ahead", FoldAheadPass),
+    Rewrite("fold-padding", FoldPaddingPass),
+    Rewrite("merge-common", MergeCommonPass),
     Rewrite("remove-unused", RemoveUnusedPass),
 )
 

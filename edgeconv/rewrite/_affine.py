@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.rewrite._graph import Float64, exact, float_attribute, integer_attribute, rank
+from edgeconv.rewrite._graph import Float64, exact, float_attribute, integer_attribute
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,9 @@ def _arithmetic(node: ir.Node) -> Affine | None:
     constant_first = constants[0] is not None
     constant = constants[0] if constants[0] is not None else constants[1]
     source = right if constant_first else left
-    dimensions = rank(source)
-    if constant is None or source is None or dimensions is None:
+    if constant is None or source is None or source.shape is None:
         return None
-    channels = _channels(constant, dimensions)
+    channels = _channels(constant, source.shape)
     coefficients = _COEFFICIENTS.get((node.op_type, constant_first))
     if channels is None or coefficients is None:
         return None
@@ -87,16 +86,17 @@ def _arithmetic(node: ir.Node) -> Affine | None:
     return _finite(Affine(node, source, channels[0], scale, shift))
 
 
-def _channels(constant: Float64, dimensions: int) -> tuple[int | None, Float64] | None:
-    """The one axis along which a constant varies when it is broadcast to ``dimensions`` axes, and its numbers."""
-    if constant.ndim > dimensions:
-        return None  # the node would add axes to x
+def _channels(constant: Float64, shape: ir.Shape) -> tuple[int | None, Float64] | None:
+    """The one axis of x along which a broadcast constant varies, and its numbers; None when it also enlarges x."""
+    if constant.ndim > len(shape):
+        return None
     wide = [axis for axis, size in enumerate(constant.shape) if size != 1]
     if not wide:
         return None, constant.reshape(1)
-    if len(wide) > 1:
+    axis = wide[0] + len(shape) - constant.ndim
+    if len(wide) > 1 or shape[axis] != constant.size:
         return None
-    return wide[0] + dimensions - constant.ndim, constant.reshape(-1)
+    return axis, constant.reshape(-1)
 
 
 def _finite(candidate: Affine) -> Affine | None:

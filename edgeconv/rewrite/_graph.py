@@ -176,6 +176,12 @@ def take_over(old: ir.Value, new: ir.Value) -> None:
         graph_of(producer).remove(producer, safe=True)
 
 
+def disown(value: ir.Value, graph: ir.Graph) -> None:
+    """Takes the module's name off a value that no longer holds the module's output."""
+    value.metadata_props.pop(MODULE, None)
+    value.name = unique_name(graph, f"{value.name}.unscaled")
+
+
 def stand_in(old: ir.Value, new: ir.Value) -> bool:
     """Removes the node of ``old`` in favour of ``new``, which holds the same numbers; False where it must stay.
 

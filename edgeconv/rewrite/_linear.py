@@ -17,8 +17,10 @@ import onnx_ir as ir
 from edgeconv.rewrite._affine import affine
 from edgeconv.rewrite._graph import (
     Float64,
+    disown,
     exact,
     float_attribute,
+    graph_of,
     integer_attribute,
     integers_attribute,
     only_consumer,
@@ -79,12 +81,14 @@ class Linear:
 
     def then(self, scale: Float64, shift: Float64) -> Linear:
         """``scale * (W x + b) + shift``; ``scale`` and ``shift`` are [Cout]."""
-        return replace(self, weight=self.weight * scale[:, None, None], bias=self.bias * scale + shift)
+        with np.errstate(over="ignore", invalid="ignore"):  # `fits` refuses what is not finite
+            return replace(self, weight=self.weight * scale[:, None, None], bias=self.bias * scale + shift)
 
     def of(self, scale: Float64, shift: Float64) -> Linear:
         """``W (scale * x + shift) + b``; ``scale`` and ``shift`` are [Cin]. A non-zero shift needs ``uniform``."""
-        bias = self.bias + (self.weight * self._per_input(shift)).sum(axis=(1, 2))
-        return replace(self, weight=self.weight * self._per_input(scale), bias=bias)
+        with np.errstate(over="ignore", invalid="ignore"):
+            bias = self.bias + (self.weight * self._per_input(shift)).sum(axis=(1, 2))
+            return replace(self, weight=self.weight * self._per_input(scale), bias=bias)
 
     def _per_input(self, numbers: Float64) -> Float64:
         """[Cin] -> [Cout, Cin/groups, 1]: the number of the input channel that each weight multiplies."""
@@ -207,6 +211,7 @@ def _write_matmul(operator: Linear) -> None:
         node.op_type = "Gemm"  # of rank 2, and it has the same weight layout
     _put(node, operator.weight[:, :, 0].T, bias)
     if holder is not None:
+        disown(node.outputs[0], graph_of(node))
         index = 0 if tensor_of(holder.inputs[0]) is not None else 1
         replace_constant(holder, index, np.array(operator.bias), _dtype(node), f"{holder.outputs[0].name}.bias")
 

@@ -136,9 +136,11 @@ def _dtype_of(node: ir.Node, array: npt.NDArray[np.generic]) -> ir.DataType:
     if node.op_type == "Constant":
         tensor = tensor_of(node.outputs[0])
         return ir.DataType.FLOAT if tensor is None else tensor.dtype
-    return next(
-        (value.dtype for value in node.inputs if value is not None and is_float(value.dtype)), ir.DataType.FLOAT
-    )
+    for value in node.inputs:
+        dtype = None if value is None else value.dtype
+        if dtype is not None and is_float(dtype):
+            return dtype
+    return ir.DataType.FLOAT
 
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)

@@ -1,0 +1,81 @@
+"""Explicit zero padding into the operator that it pads for."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeconv.rewrite._graph import (
+    exact,
+    integer_attribute,
+    integers,
+    integers_attribute,
+    rank,
+    stand_in,
+    string_attribute,
+)
+
+
+class FoldPaddingPass(ir.passes.InPlacePass):
+    """Folds Pad with zeros over spatial axes into the Conv or AveragePool nodes that read it.
+
+    1. Requires: constant, non-negative amounts, none of them on the batch or channel axis, a constant value of zero,
+       and readers that all pad explicitly. An AveragePool must count its own padding, or have none, must not round
+       its output size up, and must not have windows that lie in the padding as a whole.
+    2. Ensures: the readers read the Pad's input and pad for themselves.
+    3. Exact: a Conv's own padding is zeros; an average that counts its padding divides by the same number as one
+       over the padded input.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Folds them in the graph's order."""
+        modified = False
+        for node in tuple(model.graph):
+            pads = _spatial_pads(node) if node.op_type == "Pad" and node.domain == "" else None
+            readers = [use.node for use in node.outputs[0].uses()]
+            if pads is None or node.outputs[0].is_graph_output() or not readers or node.inputs[0] is None:
+                continue
+            if not all(_takes(reader, node.outputs[0], pads) for reader in readers):
+                continue
+            for reader in readers:
+                own = integers_attribute(reader, "pads", (0,) * len(pads))
+                total = [mine + more for mine, more in zip(own, pads, strict=True)]
+                reader.attributes["pads"] = ir.AttrInt64s("pads", total)
+                reader.attributes.pop("auto_pad", None)
+                if reader.op_type == "AveragePool":
+                    reader.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
+            modified = stand_in(node.outputs[0], node.inputs[0]) or modified
+        return ir.passes.PassResult(model, modified)
+
+
+def _spatial_pads(node: ir.Node) -> list[int] | None:
+    """The amounts as a Conv writes them (all begins, then all ends); None when rule (1) does not hold."""
+    dimensions = rank(node.inputs[0])
+    amounts = integers(node.inputs[1]) if len(node.inputs) > 1 else None
+    value = exact(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else 0.0
+    if dimensions is None or amounts is None or value is None or value != 0.0:
+        return None
+    if string_attribute(node, "mode", "constant") != "constant":
+        return None
+    axes = integers(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else list(range(dimensions))
+    if axes is None or len(amounts) != 2 * len(axes) or min(amounts) < 0:
+        return None
+    full = [0] * (2 * dimensions)
+    for index, axis in enumerate(axes):
+        full[axis % dimensions] += amounts[index]
+        full[dimensions + axis % dimensions] += amounts[len(axes) + index]
+    on_batch_or_channel = full[0] or full[1] or full[dimensions] or full[dimensions + 1]
+    return None if on_batch_or_channel else full[2:dimensions] + full[dimensions + 2 :]
+
+
+def _takes(reader: ir.Node, padded: ir.Value, pads: list[int]) -> bool:
+    explicit = string_attribute(reader, "auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    if reader.domain != "" or reader.inputs[0] is not padded or not explicit:
+        return False
+    if reader.op_type == "Conv":
+        return True
+    if reader.op_type != "AveragePool" or integer_attribute(reader, "ceil_mode", 0):
+        return False
+    own = integers_attribute(reader, "pads", (0,) * len(pads))
+    kernel = integers_attribute(reader, "kernel_shape", ())
+    counted = integer_attribute(reader, "count_include_pad", 0) == 1 or not any(own)
+    return counted and all(mine + more < size for mine, more, size in zip(own, pads, kernel * 2, strict=True))

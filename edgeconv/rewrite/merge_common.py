@@ -1,0 +1,52 @@
+"""Constants and nodes that are there twice."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from edgeconv.rewrite._graph import MODULE, drop_constant, exact, is_float
+
+# Larger constants are weights: they seldom are equal, and comparing them takes time.
+_SMALL = 1024
+
+
+class MergeCommonPass(ir.passes.InPlacePass):
+    """Merges equal small constants, and nodes that compute the same from the same inputs.
+
+    1. Requires: constants of equal dtype, shape and (before rounding) numbers; nodes of equal operator, attributes
+       and inputs that are deterministic and have no subgraph.
+    2. Ensures: the first one is left, under its name. Graph outputs keep their names; a value that takes one keeps its
+       former name in its metadata.
+    3. Exact: equal inputs give equal results.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Constants first, since they make nodes equal."""
+        merged = _merge_constants(model.graph)
+        names = {id(value): value.name for node in model.graph for value in node.outputs}
+        result = common.CommonSubexpressionEliminationPass()(model)
+        for value in model.graph.outputs:  # (2)
+            former = names.get(id(value))
+            if former and former != value.name:
+                value.metadata_props.setdefault(MODULE, former)
+        return ir.passes.PassResult(model, merged or result.modified)
+
+
+def _merge_constants(graph: ir.Graph) -> bool:
+    first: dict[tuple[object, ...], ir.Value] = {}
+    merged = False
+    for value in tuple(graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or tensor.size > _SMALL or value.is_graph_input() or value.is_graph_output():
+            continue
+        if tensor.dtype == ir.DataType.STRING:
+            continue
+        array = exact(value) if is_float(tensor.dtype) else tensor.numpy()
+        key = (tensor.dtype, tensor.shape.numpy(), b"" if array is None else array.tobytes())
+        kept = first.setdefault(key, value)
+        if kept is not value:
+            ir.convenience.replace_all_uses_with(value, kept)
+            drop_constant(value)
+            merged = True
+    return merged

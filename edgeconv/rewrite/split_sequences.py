@@ -1,0 +1,131 @@
+"""Sequences of tensors, which no mobile runtime takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.rewrite._graph import (
+    MODULE,
+    add_constant,
+    graph_of,
+    integer_attribute,
+    integers,
+    tensor_of,
+    unique_name,
+)
+
+
+class SplitSequencesPass(ir.passes.InPlacePass):
+    """Replaces SplitToSequence and the SequenceAt nodes that read it by one Split, or by Gather nodes.
+
+    1. Requires: constant sizes, a static size of the axis, and a sequence that only SequenceAt nodes with constant
+       positions read.
+    2. Ensures: neither operator is left for which (1) holds; the parts keep the names of the SequenceAt results.
+    3. Exact: elements are moved, not computed. Without ``keepdims`` (torch's ``unbind``) a part is one index of the
+       axis: a Gather.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Replaces them in the graph's order."""
+        modified = False
+        for node in tuple(model.graph):
+            if node.op_type != "SplitToSequence" or node.domain != "":
+                continue
+            positions = _positions(node)
+            sizes = _sizes(node)
+            if positions is None or sizes is None:
+                continue
+            if len(node.inputs) < 2 and integer_attribute(node, "keepdims", 1) == 0:
+                _gather(node, positions)
+            else:
+                _split(node, sizes, positions)
+            modified = True
+        return ir.passes.PassResult(model, modified)
+
+
+def _positions(node: ir.Node) -> list[tuple[ir.Node, int]] | None:
+    """The SequenceAt nodes and what they take; None when the sequence is used otherwise."""
+    if node.outputs[0].is_graph_output():
+        return None
+    found = []
+    for use in node.outputs[0].uses():
+        position = integers(use.node.inputs[1]) if use.node.op_type == "SequenceAt" else None
+        if position is None:
+            return None
+        found.append((use.node, position[0]))
+    return found
+
+
+def _sizes(node: ir.Node) -> list[int] | None:
+    """The sizes of the parts; the last one is smaller where the division leaves a rest."""
+    source = node.inputs[0]
+    if source is None or source.shape is None:
+        return None
+    extent = source.shape[integer_attribute(node, "axis", 0)]
+    if not isinstance(extent, int):
+        return None
+    if len(node.inputs) < 2 or node.inputs[1] is None:
+        return [1] * extent
+    tensor, sizes = tensor_of(node.inputs[1]), integers(node.inputs[1])
+    if tensor is None or sizes is None or len(tensor.shape) == 1:
+        return sizes
+    return [min(sizes[0], extent - start) for start in range(0, extent, sizes[0])]
+
+
+def _split(node: ir.Node, sizes: list[int], positions: list[tuple[ir.Node, int]]) -> None:
+    graph, axis = graph_of(node), integer_attribute(node, "axis", 0)
+    base = node.outputs[0].name or "split"
+    source = node.inputs[0]
+    lengths = add_constant(graph, unique_name(graph, f"{base}.sizes"), np.array(sizes, np.int64), ir.DataType.INT64)
+    parts = [_part(node, axis, size, unique_name(graph, f"{base}.{index}")) for index, size in enumerate(sizes)]
+    graph.insert_before(node, _node(node, "Split", [source, lengths], parts, axis))
+    taken: set[int] = set()
+    for reader, position in positions:
+        old, new = reader.outputs[0], parts[position]
+        if id(new) in taken:  # it already has the name of another SequenceAt
+            new = ir.Value(name=old.name, type=old.type, shape=old.shape)
+            graph.insert_before(reader, _node(node, "Identity", [parts[position]], [new], None))
+        taken.add(id(new))
+        _hand_over(old, new)
+    graph.remove(node, safe=True)
+
+
+def _gather(node: ir.Node, positions: list[tuple[ir.Node, int]]) -> None:
+    graph, axis = graph_of(node), integer_attribute(node, "axis", 0)
+    for reader, position in positions:
+        old = reader.outputs[0]
+        index = add_constant(graph, f"{old.name}.index", np.array(position, np.int64), ir.DataType.INT64)
+        new = ir.Value(name=old.name, type=old.type, shape=old.shape)
+        graph.insert_before(reader, _node(node, "Gather", [node.inputs[0], index], [new], axis))
+        _hand_over(old, new)
+    graph.remove(node, safe=True)
+
+
+def _part(node: ir.Node, axis: int, size: int, name: str) -> ir.Value:
+    source = node.inputs[0]
+    if source is None or source.shape is None:
+        raise ir.passes.PreconditionError(f"{node.op_type} {name} has an input of unknown shape")
+    shape = source.shape.copy()
+    shape[axis] = size
+    return ir.Value(name=name, type=source.type, shape=shape)
+
+
+def _node(
+    origin: ir.Node, op_type: str, inputs: list[ir.Value | None], outputs: list[ir.Value], axis: int | None
+) -> ir.Node:
+    attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
+    node = ir.Node("", op_type, inputs, attributes, outputs=outputs, name=outputs[0].name)
+    if MODULE in origin.metadata_props:
+        node.metadata_props[MODULE] = origin.metadata_props[MODULE]
+    return node
+
+
+def _hand_over(old: ir.Value, new: ir.Value) -> None:
+    """Lets ``new`` stand for ``old`` under its name, and removes the node of ``old``."""
+    reader = old.producer()
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    new.name = old.name
+    new.metadata_props.update(old.metadata_props)
+    if reader is not None:
+        graph_of(reader).remove(reader, safe=True)
