@@ -77,7 +77,7 @@ def _split(node: ir.Node, sizes: list[int], positions: list[tuple[ir.Node, int]]
     graph, axis = graph_of(node), integer_attribute(node, "axis", 0)
     base = node.outputs[0].name or "split"
     source = node.inputs[0]
-    lengths = add_constant(graph, unique_name(graph, f"{base}.sizes"), np.array(sizes, np.int64), ir.DataType.INT64)
+    lengths = add_constant(graph, f"{base}.sizes", np.array(sizes, np.int64), ir.DataType.INT64)
     parts = [_part(node, axis, size, unique_name(graph, f"{base}.{index}")) for index, size in enumerate(sizes)]
     graph.insert_before(node, _node(node, "Split", [source, lengths], parts, axis))
     taken: set[int] = set()
