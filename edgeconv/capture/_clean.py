@@ -21,11 +21,13 @@ def clean(model: ir.Model) -> None:
     if model.functions:
         InlinePass()(model)
     _own_initializers(graph)
+    weights = frozenset(graph.initializers.values())
     lift_constants(graph)
     opset = model.opset_imports[""]
     before = -1
     while before != len(graph):
         before = len(graph)
+        _plain_casts(graph)
         fold_constants(graph, opset)
         _sequences_to_splits(graph)
         _remove_identities(graph)
@@ -34,6 +36,7 @@ def clean(model: ir.Model) -> None:
     TopologicalSortPass()(model)
     _separate_outputs(graph)
     _plain_reshapes(graph)
+    _drop_zero_biases(graph, weights)
     _strip(model)
     _check(graph)
 
@@ -52,6 +55,16 @@ def _own_initializers(graph: ir.Graph) -> None:
     for name, value in graph.initializers.items():
         if value.const_value is not None:
             value.const_value = ir.tensor(np.array(value.const_value.numpy(), copy=True, order="C"), name=name)
+
+
+def _plain_casts(graph: ir.Graph) -> None:
+    """``CastLike`` becomes ``Cast``, which does not look at a tensor for its dtype alone."""
+    for node in graph:
+        if node.op_type != "CastLike" or (like := node.inputs[1]) is None or like.dtype is None:
+            continue
+        node.op_type = "Cast"
+        node.attributes["to"] = ir.AttrInt64("to", like.dtype)
+        node.resize_inputs(1)
 
 
 def _sequences_to_splits(graph: ir.Graph) -> None:
@@ -140,6 +153,18 @@ def _plain_reshapes(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type == "Reshape" and (shape := constant_value(node.inputs[1])) is not None and (shape != 0).all():
             node.attributes.pop("allowzero", None)
+
+
+def _drop_zero_biases(graph: ir.Graph, weights: frozenset[ir.Value]) -> None:
+    """The exporter gives a convolution without bias one of zeros; the module has none."""
+    for node in graph:
+        if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) == 3:
+            bias = constant_value(node.inputs[2])
+            if bias is not None and node.inputs[2] not in weights and not bias.any():
+                node.resize_inputs(2)
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
 
 
 def _separate_outputs(graph: ir.Graph) -> None:
