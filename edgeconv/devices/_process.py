@@ -161,7 +161,7 @@ class AgentProcess:
         rest = b""
         with contextlib.suppress(OSError, ValueError):
             while chunk := stream.read(1 << 16):
-                *lines, rest = (rest + chunk).splitlines() if chunk else [rest]
+                *lines, rest = (rest + chunk).split(b"\n")
                 rest = rest[-4096:]
                 self._stderr_tail.extend(_printable(line) for line in lines if line.strip())
         if rest.strip():

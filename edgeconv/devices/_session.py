@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeconv.core import Array, Artifact, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError
-from edgeconv.devices.agent import PROTOCOL, Frame, ProtocolError, matched
+from edgeconv.devices.agent import DTYPES, PROTOCOL, Frame, ProtocolError, matched
 from edgeconv.errors import DeviceError
 
 
@@ -158,9 +158,14 @@ def file_inputs(artifact: Artifact, sample: Sample) -> list[tuple[str, Array]]:
 
 
 def _cast(spec: TensorSpec, array: Array, sample: str) -> Array:
-    if not np.can_cast(array.dtype, spec.dtype, casting="same_kind"):
+    if spec.dtype not in DTYPES or not np.can_cast(array.dtype, spec.dtype, casting="same_kind"):
         raise DeviceError(f"sample {sample!r}: input {spec.name!r} is {array.dtype}, the file wants {spec.dtype}")
-    return spec.to_file(array.astype(spec.dtype, copy=False))
+    if array.ndim != len(spec.shape):
+        raise DeviceError(
+            f"sample {sample!r}: input {spec.name!r} has shape {array.shape}, the file wants {spec.shape}"
+        )
+    array = array.astype(spec.dtype, copy=False)
+    return spec.to_file(array) if array.ndim else array  # a scalar stays one
 
 
 def checked_outputs(artifact: Artifact, arrays: list[tuple[str, Array]]) -> Mapping[str, Array]:
@@ -177,7 +182,7 @@ def checked_outputs(artifact: Artifact, arrays: list[tuple[str, Array]]) -> Mapp
         if array.dtype.name != spec.dtype or not _fits(array.shape, spec.shape):
             found, declared = f"{array.dtype} {array.shape}", f"{spec.dtype} {spec.shape}"
             raise DeviceError(f"output {spec.name!r} came as {found}, the file declares {declared}")
-        outputs[spec.name] = spec.from_file(array)
+        outputs[spec.name] = spec.from_file(array) if array.ndim else array  # a scalar stays one
     return outputs
 
 

@@ -81,5 +81,6 @@ def _load(point: metadata.EntryPoint) -> Device:
         what = f"cannot be loaded ({type(error).__name__}: {error})"
         raise DeviceError(what, where=f"entry point {point.value}", mend="mend or uninstall its package") from error
     if not isinstance(device, Device):
-        raise DeviceError(f"is a {type(device).__name__}, not a Device", where=f"entry point {point.value}")
+        what = f"names a value of type {type(device).__name__}, not a Device"
+        raise DeviceError(what, where=f"entry point {point.value}", mend="mend or uninstall its package")
     return device

@@ -38,7 +38,7 @@ def golden_bytes(samples: Sequence[Sample], reference: Run) -> bytes:
             raise ParityError("inputs or outputs have other names than those of the first", where=sample.name)
         for side, arrays in (("in", sample.inputs), ("out", outputs)):
             for name, array in arrays.items():
-                tensors[f"{index}/{side}/{name}"] = np.ascontiguousarray(array)
+                tensors[f"{index}/{side}/{name}"] = np.asarray(array, order="C")  # keeps scalars scalar
     described = {
         "schema": SCHEMA,
         "samples": [{"name": one.name, "scale": one.scale, "label": one.label} for one in samples],

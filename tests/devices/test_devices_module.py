@@ -1,0 +1,138 @@
+"""The torch rows: the float64 reference and float32, and the caller's module left as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgeconv.core import Sample, Verdict
+from edgeconv.devices import run_module
+
+RANDOM = np.random.default_rng(5)
+SAMPLES = tuple(
+    Sample(f"s{index}", {"x": RANDOM.standard_normal((1, 3, 6, 6)).astype(np.float32)}) for index in range(2)
+)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.LeakyReLU(0.1))
+
+
+class Returning(nn.Module):
+    def __init__(self, function: object) -> None:
+        super().__init__()
+        self.function = function
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, *arguments: torch.Tensor) -> object:
+        return self.function(self, *arguments)  # type: ignore[operator]
+
+
+def test_float64_is_float64_and_float32_is_near() -> None:
+    module = network().eval()
+    wide = run_module(module, SAMPLES, input_names=["x"], output_names=["y"])
+    narrow = run_module(module, SAMPLES, input_names=["x"], output_names=["y"], dtype="float32")
+    assert (wide.device, narrow.device, wide.artifact) == ("torch-float64", "torch", "")
+    assert len(wide.outputs) == len(wide.latency_ms) == 2
+    for sample, a, b in zip(SAMPLES, narrow.outputs, wide.outputs, strict=True):
+        assert (a["y"].dtype, b["y"].dtype) == (np.float32, np.float64)
+        np.testing.assert_allclose(a["y"], b["y"], rtol=1e-4, atol=1e-5)
+        assert not np.array_equal(a["y"], b["y"])
+        with torch.no_grad():
+            np.testing.assert_array_equal(a["y"], module(torch.from_numpy(sample.inputs["x"])).numpy())
+
+
+def test_the_callers_module_is_left_as_it_was() -> None:
+    module = network().train()
+    module(torch.randn(2, 3, 6, 6)).sum().backward()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    gradients = [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
+    inputs = [sample.inputs["x"].copy() for sample in SAMPLES]
+    run_module(module, SAMPLES, input_names=["x"], output_names=["y"])
+    assert all(part.training for part in module.modules())
+    after = module.state_dict()
+    assert all(
+        torch.equal(tensor, after[name]) and tensor.dtype == after[name].dtype for name, tensor in before.items()
+    )
+    assert all(torch.equal(one, parameter.grad) for one, parameter in zip(gradients, module.parameters(), strict=True))
+    assert torch.get_default_dtype() == torch.float32
+    assert all(np.array_equal(one, sample.inputs["x"]) for one, sample in zip(inputs, SAMPLES, strict=True))
+
+
+def test_a_module_in_training_mode_runs_as_in_evaluation() -> None:
+    runs = [
+        run_module(module, SAMPLES, input_names=["x"], output_names=["y"])
+        for module in (network().train(), network().eval())
+    ]
+    np.testing.assert_array_equal(runs[0].outputs[0]["y"], runs[1].outputs[0]["y"])
+
+
+def test_nested_results_are_flattened_in_order() -> None:
+    module = Returning(lambda self, x: {"a": x * self.scale, "b": (x.amax(), [x.argmax(), None])})
+    run = run_module(module, SAMPLES, input_names=["x"], output_names=["a", "b", "c"])
+    assert run.reason == ""
+    first, x = run.outputs[0], SAMPLES[0].inputs["x"].astype(np.float64)
+    np.testing.assert_array_equal(first["a"], x * 3)
+    assert (float(first["b"]), int(first["c"]), first["c"].dtype) == (x.max(), x.argmax(), np.int64)
+
+
+def test_inputs_are_taken_by_name() -> None:
+    module = Returning(lambda self, a, b: a - b)
+    samples = (Sample("s", {"b": np.ones(2, np.float32), "a": np.full(2, 5, np.float32)}),)
+    run = run_module(module, samples, input_names=["a", "b"], output_names=["y"])
+    assert run.outputs[0]["y"].tolist() == [4.0, 4.0]
+
+
+def test_a_module_that_works_in_place_does_not_change_the_sample() -> None:
+    before = SAMPLES[0].inputs["x"].copy()
+    run_module(Returning(lambda self, x: x.mul_(2)), SAMPLES, input_names=["x"], output_names=["y"], dtype="float32")
+    np.testing.assert_array_equal(SAMPLES[0].inputs["x"], before)
+
+
+def test_constants_made_in_forward_and_plain_attributes_get_the_precision() -> None:
+    module = Returning(lambda self, x: nn.functional.conv2d(x, self.kernel) + torch.full((1,), 0.1))
+    module.kernel = torch.rand(2, 3, 1, 1)
+    run = run_module(module, SAMPLES, input_names=["x"], output_names=["y"])
+    assert run.reason == ""
+    kernel = module.kernel.numpy().astype(np.float64)[:, :, 0, 0]
+    expected = np.einsum("oc,nchw->nohw", kernel, SAMPLES[0].inputs["x"].astype(np.float64)) + 0.1
+    np.testing.assert_allclose(run.outputs[0]["y"], expected, rtol=1e-14)
+    assert module.kernel.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_module_with_weight_norm_runs() -> None:
+    module = nn.utils.weight_norm(nn.Conv2d(3, 4, 3))
+    module(torch.randn(1, 3, 6, 6))
+    run = run_module(module, SAMPLES, input_names=["x"], output_names=["y"])
+    assert run.reason == ""
+    with torch.no_grad():
+        expected = module(torch.from_numpy(SAMPLES[0].inputs["x"])).numpy()
+    np.testing.assert_allclose(run.outputs[0]["y"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda self, x: x @ torch.ones(5, 5), "sample 's0': RuntimeError: "),
+        (lambda self, x: (x, x), "returned 2 tensors, but 1 outputs are named"),
+        (lambda self, x: {"y": "text"}, "returned a str where a tensor was expected"),
+        (lambda self, x: x.float(), "output 'y' is torch.float32 in a run in torch.float64"),
+    ],
+)
+def test_a_module_that_fails_is_a_failed_run(function: object, words: str) -> None:
+    run = run_module(Returning(function), SAMPLES, input_names=["x"], output_names=["y"])
+    assert run.verdict is Verdict.FAIL
+    assert words in run.reason
+    assert "\n" not in run.reason
+    assert run.outputs == ()
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_another_number_of_inputs_is_a_failed_run() -> None:
+    run = run_module(network(), SAMPLES, input_names=["x", "z"], output_names=["y"])
+    assert run.verdict is Verdict.FAIL
+    assert "['x', 'z']" in run.reason
