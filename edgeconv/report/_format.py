@@ -19,7 +19,7 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None:
         return NOTHING
     if math.isnan(value):
-        return "not a number"
+        return "NaN"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if value == 0:
@@ -29,7 +29,8 @@ def number(value: float | None, digits: int = 3) -> str:
         return text.replace("-", "−")
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".").replace("-", "−")
-    return f"{mantissa}×{power_of_ten(int(exponent))}"
+    power = power_of_ten(int(exponent))
+    return power if mantissa == "1" else f"−{power}" if mantissa == "−1" else f"{mantissa}×{power}"
 
 
 def decibel(value: float | None) -> str:
@@ -49,17 +50,17 @@ def cosine(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """The used share of a tolerance: ``"44 %"`` inside, ``"17.5 times"`` outside of it."""
+    """The used share of a tolerance: ``"44 %"`` inside; outside of it ``"17.5 times"``, and never ``"1 times"``."""
     if value is None or not math.isfinite(value):
         return number(value)
     if value > 1:
-        return f"{number(value)} times"
+        return f"{number(value if value >= 10 else math.ceil(100 * value) / 100)} times"
     return "below 1 %" if 0 < value < 0.01 else f"{math.floor(100 * value)} %"
 
 
 def percentage(part: int, whole: int) -> str:
-    """``"97.5 % (351 of 360)"``."""
-    return f"{100 * part / whole:.1f} % ({part:,} of {whole:,})" if whole else NOTHING
+    """``"97.5 %"``; rounded down, so that only all of them are ``"100 %"``."""
+    return "100 %" if part == whole else f"{math.floor(1000 * part / whole) / 10:.1f} %"
 
 
 def size(size_bytes: int | None) -> str:

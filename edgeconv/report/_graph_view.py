@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeconv.core import GraphSummary, NodeSummary
@@ -59,9 +59,7 @@ def graphs_view(graphs: Sequence[GraphSummary]) -> GraphsView | None:
     ops = sorted({op for table in tables for op in table}, key=lambda op: (-max(t[op] for t in tables), op))
     totals = tuple(table.total() for table in tables)
     first, last = graphs[0], graphs[-1]
-    lists = [_stage(first, last, "gone")]
-    if len(graphs) > 1:
-        lists.append(_stage(last, first, "new"))
+    lists = (_before(first, last), _after(last, first)) if len(graphs) > 1 else (_before(first, first),)
     return GraphsView(
         stages=tuple(graph.stage for graph in graphs),
         totals=totals,
@@ -69,7 +67,7 @@ def graphs_view(graphs: Sequence[GraphSummary]) -> GraphsView | None:
         counts=tuple(
             CountView(op, tuple(table[op] for table in tables), _change(tables[0][op], tables[-1][op])) for op in ops
         ),
-        lists=tuple(lists),
+        lists=lists,
     )
 
 
@@ -79,18 +77,51 @@ def _change(before: int, after: int) -> str:
     return f"+{after - before:,}" if after > before else f"−{before - after:,}"
 
 
-def _stage(graph: GraphSummary, other: GraphSummary, fate: str) -> StageView:
-    """Operators correspond by name: a value keeps its name through every rewrite while it is still computed."""
-    ops = {node.name: node.op for node in other.nodes}
-    nodes = tuple(_node(node, ops.get(node.name), fate, alone=graph is other) for node in graph.nodes)
-    return StageView(graph.stage, counted(len(graph.nodes), "operator"), nodes)
+def _before(graph: GraphSummary, later: GraphSummary) -> StageView:
+    """What became of each operator: they correspond by name, which a value keeps while it is still computed."""
+    ops = {node.name: node.op for node in later.nodes}
+    absorbers = _absorbers(graph, ops)
+    return _listed(graph, lambda node: _fate(node, ops.get(node.name), absorbers))
 
 
-def _node(node: NodeSummary, other_op: str | None, fate: str, *, alone: bool) -> NodeView:
-    inputs, shape = ", ".join(node.inputs), "×".join(str(size) for size in node.shape)
-    if alone or other_op == node.op:
-        return NodeView(node.op, node.name, inputs, shape, "", "")
-    if other_op is None:
-        return NodeView(node.op, node.name, inputs, shape, fate, "absorbed" if fate == "gone" else "new")
-    remark = f"becomes {other_op}" if fate == "gone" else f"was {other_op}"
-    return NodeView(node.op, node.name, inputs, shape, "changed", remark)
+def _absorbers(graph: GraphSummary, ops: Mapping[str, str]) -> dict[str, str]:
+    """Operators that took in the one after them, whose name they now bear: a Conv its BatchNormalization."""
+    made_by = {node.name: node for node in graph.nodes}
+    return {
+        source: node.name
+        for node in graph.nodes
+        for source in node.inputs
+        if source in made_by and source not in ops and ops.get(node.name) == made_by[source].op != node.op
+    }
+
+
+def _fate(node: NodeSummary, later_op: str | None, absorbers: Mapping[str, str]) -> tuple[str, str]:
+    if node.name in absorbers:
+        return "changed", f"now yields {absorbers[node.name]}"
+    if later_op is None:
+        return "gone", "gone"
+    if later_op == node.op:
+        return "", ""
+    return ("gone", f"folded into {later_op}") if node.name in absorbers.values() else ("changed", f"now {later_op}")
+
+
+def _after(graph: GraphSummary, earlier: GraphSummary) -> StageView:
+    ops = {node.name: node.op for node in earlier.nodes}
+    absorbed = set(_absorbers(earlier, {node.name: node.op for node in graph.nodes}).values())
+    return _listed(graph, lambda node: _origin(node, ops.get(node.name), absorbed))
+
+
+def _origin(node: NodeSummary, earlier_op: str | None, absorbed: Collection[str]) -> tuple[str, str]:
+    if earlier_op is None:
+        return "new", "new"
+    if earlier_op == node.op:
+        return "", ""
+    return "changed", f"with {earlier_op} folded in" if node.name in absorbed else f"was {earlier_op}"
+
+
+def _listed(graph: GraphSummary, judge: Callable[[NodeSummary], tuple[str, str]]) -> StageView:
+    nodes = tuple(
+        NodeView(node.op, node.name, ", ".join(node.inputs), "×".join(map(str, node.shape)), *judge(node))
+        for node in graph.nodes
+    )
+    return StageView(graph.stage, counted(len(nodes), "operator"), nodes)

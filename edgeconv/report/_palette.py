@@ -37,9 +37,14 @@ def _palette() -> npt.NDArray[np.uint8]:
     at = np.linspace(0, 1, _STEPS)
     lightness = np.interp(at, (0, 1), _LIGHTNESS)
     hue = np.radians(np.interp(at, (0, 1), _HUE_DEGREES))
-    chroma = _CHROMA * np.interp(at, (0, 0.5, 1), (0.8, 1.0, 1.0))
-    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=1)
-    linear = np.clip((lab @ _TO_LMS.T) ** 3 @ _TO_RGB.T, 0, 1)
+    linear = np.empty((_STEPS, 3))
+    missing = np.ones(_STEPS, bool)
+    for chroma in np.linspace(_CHROMA, 0, 56):  # the most colourful that sRGB can show at this lightness
+        lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=1)
+        shown = (lab @ _TO_LMS.T) ** 3 @ _TO_RGB.T
+        fits = missing & np.all((shown >= 0) & (shown <= 1), axis=1)
+        linear[fits] = shown[fits]
+        missing &= ~fits
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     palette: npt.NDArray[np.uint8] = np.round(255 * encoded).astype(np.uint8)
     return palette

@@ -64,7 +64,11 @@ class HeatView:
 
 @dataclass(frozen=True)
 class RowView:
-    """One comparison. ``samples`` are the worst ones, worst first; ``more_samples`` counts the others."""
+    """One comparison.
+
+    ``top1`` and ``agree`` are a percentage and its counts; ``samples`` are the worst ones, worst first, and
+    ``more_samples`` counts the others.
+    """
 
     anchor: str
     artifact: str
@@ -74,8 +78,8 @@ class RowView:
     reason: str
     share: ShareView
     metrics: MetricsView
-    top1: str
-    agree: str
+    top1: tuple[str, str]
+    agree: tuple[str, str]
     latency: str
     tolerance: str
     samples: tuple[SampleView, ...]
@@ -99,17 +103,21 @@ def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
         reason=row.reason,
         share=_share(excess_of(row)),
         metrics=_metrics(row.metrics),
-        top1=fmt.percentage(row.top1.get("correct", 0), row.top1.get("labelled", 0)),
-        agree=fmt.percentage(row.top1["agree"], len(row.samples)) if "agree" in row.top1 else fmt.NOTHING,
+        top1=_counts(row.top1.get("correct"), row.top1.get("labelled", 0)),
+        agree=_counts(row.top1.get("agree"), len(row.samples)),
         latency=fmt.milliseconds(row.latency_ms),
         tolerance=_tolerance(row.tolerance),
         samples=tuple(_sample(sample) for sample in ranked[:MAX_SAMPLES]),
         more_samples=max(0, len(ranked) - MAX_SAMPLES),
         picture_sample=picture.sample if picture else "",
-        histogram=histogram(picture, _marks(row.tolerance)) if picture else None,
+        histogram=histogram(picture, _marks(row.tolerance), failed=row.verdict is Verdict.FAIL) if picture else None,
         heat=_heat(picture, row.tolerance) if picture and picture.map else None,
         opened=opened,
     )
+
+
+def _counts(part: int | None, whole: int) -> tuple[str, str]:
+    return (fmt.NOTHING, "") if part is None or not whole else (fmt.percentage(part, whole), f"{part:,} of {whole:,}")
 
 
 def _rank(sample: SampleResult) -> tuple[bool, float]:
@@ -147,7 +155,7 @@ def _tolerance(tolerance: Tolerance) -> str:
 
 
 def _marks(tolerance: Tolerance) -> tuple[Mark, ...]:
-    bounds = (("absolute tolerance", tolerance.atol), ("bound on the maximum", tolerance.max_abs))
+    bounds = (("absolute bound", tolerance.atol), ("bound on the maximum", tolerance.max_abs))
     return tuple(Mark(f"{label} {fmt.number(at)}", math.log10(at)) for label, at in bounds if at)
 
 

@@ -12,7 +12,7 @@ from edgeconv.core import ErrorPicture
 from edgeconv.report._format import number, power_of_ten
 
 _WIDTH, _HEIGHT = 400, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 34, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 34, 22, 40, 40
 _MAX_LABELS = 7
 
 
@@ -40,12 +40,14 @@ class _Frame:
         return _HEIGHT - _BOTTOM - part * (_HEIGHT - _BOTTOM - _TOP)
 
 
-def histogram(picture: ErrorPicture, marks: Sequence[Mark]) -> Markup | None:
-    """How many elements have which error; bars beyond the first mark are drawn in the colour of failure.
+def histogram(picture: ErrorPicture, marks: Sequence[Mark], *, failed: bool) -> Markup | None:
+    """How many elements have which error.
 
     Args:
         picture: edges and counts.
         marks: the bounds to draw.
+        failed: whether bars beyond the first mark are drawn in the colour of failure. An error beyond it is no fault
+            by itself: the bound is wider for inputs of a larger scale and for large values.
 
     Returns:
         An ``<svg>`` element; None when there is nothing to draw.
@@ -57,13 +59,13 @@ def histogram(picture: ErrorPicture, marks: Sequence[Mark]) -> Markup | None:
     low = math.floor(min([edges[filled[0]], *(mark.at for mark in marks)]))
     high = math.ceil(max([edges[filled[-1] + 1], *(mark.at for mark in marks)]) + 0.3)
     frame = _Frame(low, high, max(counts))
-    limit = min((mark.at for mark in marks), default=math.inf)
+    limit = min((mark.at for mark in marks), default=math.inf) if failed else math.inf
     title = f"Histogram of the error on {picture.sample}: {sum(counts):,} elements from {power_of_ten(low)} up"
     parts = [
         Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, _HEIGHT, title),
         *_axes(frame),
         *(_bar(frame, edges[index], edges[index + 1], counts[index], limit) for index in filled),
-        *(_mark(frame, mark, order) for order, mark in enumerate(marks)),
+        *_marks(frame, marks),
         Markup("</svg>"),
     ]
     return Markup("").join(parts)
@@ -76,7 +78,7 @@ def _axes(frame: _Frame) -> list[Markup]:
     for decade in range(0, math.ceil(math.log10(1 + frame.top)), max(1, math.ceil(math.log10(1 + frame.top) / 4))):
         y = frame.y(10**decade)
         parts.append(_line("grid", _LEFT, y, _WIDTH - _RIGHT, y))
-        parts.append(_text(_LEFT - 6, y + 4, number(10**decade, 5), "end"))
+        parts.append(_text(_LEFT - 6, y + 4, power_of_ten(decade) if decade else "1", "end"))
     for exponent in range(round(frame.low), round(frame.high) + 1):
         labelled = (exponent - round(frame.high)) % step == 0
         parts.append(_line("axis", frame.x(exponent), base, frame.x(exponent), base + (5 if labelled else 3)))
@@ -84,7 +86,7 @@ def _axes(frame: _Frame) -> list[Markup]:
             parts.append(_text(frame.x(exponent), base + 18, power_of_ten(exponent), "middle"))
     parts.append(_line("axis", _LEFT, base, _WIDTH - _RIGHT, base))
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 5, "error |a − b|", "middle"))
-    parts.append(_text(2, 12, "elements", "start"))
+    parts.append(_text(0, 12, "elements", "start"))
     return parts
 
 
@@ -96,10 +98,15 @@ def _bar(frame: _Frame, left: float, right: float, count: int, limit: float) -> 
     return shape.format(kind, x, y, max(frame.x(right) - x - 0.8, 0.8), _HEIGHT - _BOTTOM - y, title)
 
 
-def _mark(frame: _Frame, mark: Mark, order: int) -> Markup:
+def _marks(frame: _Frame, marks: Sequence[Mark]) -> list[Markup]:
+    """Bounds may lie close together: their labels stand one below the other, so that no line crosses a label."""
+    to_left = any(frame.x(mark.at) > _WIDTH / 2 for mark in marks)
+    ordered = sorted(marks, key=lambda mark: mark.at, reverse=to_left)
+    return [_mark(frame, mark, 14 + 14 * order, to_left=to_left) for order, mark in enumerate(ordered)]
+
+
+def _mark(frame: _Frame, mark: Mark, y: float, *, to_left: bool) -> Markup:
     x = frame.x(mark.at)
-    y = 12 + 14 * order  # two bounds may lie close to each other: their labels stand one below the other
-    to_left = x > _WIDTH / 2
     label = _text(x - 4 if to_left else x + 4, y, mark.label, "end" if to_left else "start", "marklabel")
     return _line("mark", x, y - 9, x, _HEIGHT - _BOTTOM) + label
 

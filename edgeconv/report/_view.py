@@ -15,6 +15,15 @@ from edgeconv.report._row_view import RowView, row_view
 
 
 @dataclass(frozen=True)
+class WorstView:
+    """The row that stands worst: where it is on the page, its name, and what is the matter with it."""
+
+    anchor: str
+    place: str
+    matter: str
+
+
+@dataclass(frozen=True)
 class GroupView:
     """The rows of one artifact."""
 
@@ -40,8 +49,7 @@ class PageView:
     passed: bool
     headline: str
     statement: str
-    worst: str
-    worst_anchor: str
+    worst: WorstView | None
     cautions: tuple[str, ...]
     figures: tuple[tuple[str, str], ...]
     groups: tuple[GroupView, ...]
@@ -63,6 +71,7 @@ def page_view(report: Report) -> PageView:
         row_view(row, f"row-{index}", opened=_opened(report, row)) for index, row in enumerate(report.comparisons, 1)
     ]
     worst = report.worst
+    many_outputs = len({row.output for row in report.comparisons}) > 1
     headline, statement = _headline(report)
     return PageView(
         model=report.model,
@@ -70,12 +79,11 @@ def page_view(report: Report) -> PageView:
         passed=report.verdict is Verdict.PASS,
         headline=headline,
         statement=statement,
-        worst="" if worst is None else _worst_sentence(worst),
-        worst_anchor="" if worst is None else rows[report.comparisons.index(worst)].anchor,
+        worst=None if worst is None else _worst(worst, rows[report.comparisons.index(worst)], many_outputs),
         cautions=_cautions(report),
         figures=_figures(report),
         groups=_groups(report, rows),
-        many_outputs=len({row.output for row in report.comparisons}) > 1,
+        many_outputs=many_outputs,
         has_top1=any(row.top1.get("labelled") for row in report.comparisons),
         has_agree=any("agree" in row.top1 for row in report.comparisons),
         gradient=css_gradient(),
@@ -107,12 +115,12 @@ def _headline(report: Report) -> tuple[str, str]:
     return "Ship it", f"{files} {verb} what the PyTorch model computes, within tolerance, {where}."
 
 
-def _worst_sentence(row: Comparison) -> str:
-    place = f"{row.artifact or 'PyTorch in float32'} on {row.device}" if row.artifact else "PyTorch in float32"
-    used = excess_of(row)
+def _worst(row: Comparison, view: RowView, many_outputs: bool) -> WorstView:
+    place = f"{row.artifact} on {row.device}" if row.artifact else "PyTorch in float32"
+    place = f"{place}, output {row.output}" if many_outputs else place
     if row.verdict is Verdict.FAIL:
-        return f"{place}, output {row.output}: {row.reason or fmt.share(used) + ' the tolerance'}"
-    return f"{place}, output {row.output}: uses {fmt.share(used)} of its tolerance"
+        return WorstView(view.anchor, place, row.reason or f"{view.share.text} the tolerance")
+    return WorstView(view.anchor, place, f"{view.share.text} of its tolerance used")
 
 
 def _cautions(report: Report) -> tuple[str, ...]:
@@ -130,7 +138,9 @@ def _figures(report: Report) -> tuple[tuple[str, str], ...]:
     figures = [(f"{count:,}", label) for count, label in zip(counts, ("passed", "failed", "skipped"), strict=True)]
     figures = [figure for figure, count in zip(figures, counts, strict=True) if count]
     if used:
-        figures.append((fmt.share(max(used)), "of the tolerance used at worst"))
+        figures.append(
+            (fmt.share(max(used)), "the tolerance, at worst" if max(used) > 1 else "of the tolerance, at worst")
+        )
     if measured:
         figures.append((fmt.number(_largest([item.max_abs for item in measured])), "largest error |a − b|"))
         figures.append((fmt.decibel(-_largest([-item.sqnr_db for item in measured])) + " dB", "smallest SQNR"))

@@ -1,0 +1,208 @@
+"""Reports as the pipeline makes them, built of core types only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edgeconv.core import (
+    Artifact,
+    Comparison,
+    ErrorPicture,
+    GraphSummary,
+    Metrics,
+    NodeSummary,
+    SampleResult,
+    TensorSpec,
+    Tolerance,
+    Verdict,
+)
+from edgeconv.report import Report
+
+ROWS = (
+    ("", "torch", 0.21),
+    ("mobile_dsc.fp32.onnx", "onnxruntime", 0.30),
+    ("mobile_dsc.fp32.tflite", "litert", 0.42),
+    ("mobile_dsc.fp32.tflite", "litert-reference", 0.35),
+    ("mobile_dsc.fp32.tflite", "tflite-runtime", 0.44),
+    ("mobile_dsc.fp32.nchw.tflite", "litert", 0.41),
+    ("mobile_dsc.fp32.nchw.tflite", "litert-reference", 0.35),
+)
+SAMPLES = (
+    *(f"random-{seed}-scale-{scale}" for seed in range(2) for scale in (1, 10, 1000)),
+    "coffee.png",
+    "a-photograph-with-quite-a-long-name-from-the-camera-of-somebody.jpeg",
+)
+
+
+def metrics(size: float) -> Metrics:
+    """Metrics of a row whose largest error is `size` times 1e-5."""
+    return Metrics(
+        max_abs=size * 1e-5,
+        max_rel=size * 3e-4,
+        rel_floor=1e-3,
+        max_ulp=round(size * 40, 1),
+        mean_abs=size * 4e-7,
+        cosine=1 - size * 1e-12,
+        sqnr_db=math.inf if size == 0 else 130 - 20 * math.log10(size),
+    )
+
+
+def picture(size: float, *, seed: int, side: int = 64) -> ErrorPicture:
+    """An error map with a bright corner and border, as padding faults have it, and its histogram."""
+    generator = np.random.default_rng(seed)
+    grid = np.abs(generator.normal(0, size * 2e-6, (side, side)))
+    grid[0, :] += size * 4e-6
+    grid[: side // 4, : side // 5] += size * 5e-6
+    counts, edges = np.histogram(np.log10(grid + 1e-12), bins=40, range=(-12, -3))
+    return ErrorPicture(
+        sample="coffee.png",
+        log10_edges=tuple(edges.tolist()),
+        counts=tuple((counts * 784).tolist()),
+        map=tuple(tuple(row) for row in grid.tolist()),
+    )
+
+
+def comparison(artifact: str, device: str, size: float, *, output: str = "output", image: bool = True) -> Comparison:
+    """A row that passes while `size`, its share of the tolerance, is at most 1."""
+    verdict = Verdict.PASS if size <= 1 else Verdict.FAIL
+    reason = "" if size <= 1 else f"max |a-b| is {size:.3g} times the bound on coffee.png"
+    samples = tuple(
+        SampleResult(name, metrics(size * part), size * part, Verdict.PASS if size * part <= 1 else Verdict.FAIL)
+        for name, part in zip(SAMPLES, np.linspace(0.2, 1, len(SAMPLES)).tolist(), strict=True)
+    )
+    return Comparison(
+        artifact=artifact,
+        device=device,
+        output=output,
+        metrics=metrics(size),
+        tolerance=Tolerance(max_abs=1e-4 if image else None),
+        verdict=verdict,
+        reason=reason,
+        samples=samples,
+        picture=picture(size, seed=len(device)) if image else replace(picture(size, seed=3), map=()),
+        top1={} if image else {"labelled": 8, "correct": 7, "agree": 8},
+        latency_ms=2.71 + size,
+    )
+
+
+def skipped(artifact: str, device: str, reason: str, *, output: str = "output") -> Comparison:
+    return Comparison(artifact, device, output, None, Tolerance(), Verdict.SKIPPED, reason)
+
+
+def artifact(name: str, *, size_bytes: int = 1_234_567) -> Artifact:
+    layout = "nchw" if name.endswith((".onnx", ".nchw.tflite")) else "nhwc"
+    shape = (1, 3, 224, 224) if layout == "nchw" else (1, 224, 224, 3)
+    return Artifact(
+        path=Path("/home/somebody/artifacts") / name,
+        format=name.rsplit(".", 1)[1],
+        variant="fp32",
+        layout=layout,
+        sha256=f"{abs(hash(name)) % 16**8:08x}" * 8,
+        inputs=(TensorSpec("input", ("batch", *shape[1:]) if name.endswith(".onnx") else shape, "float32", layout),),
+        outputs=(TensorSpec("output", (1, 1000), "float32"),),
+        size_bytes=size_bytes,
+    )
+
+
+def graph(stage: str, blocks: int) -> GraphSummary:
+    """A chain of depthwise separable blocks; the captured one still has its BatchNormalizations."""
+    ops = ("Conv", "BatchNormalization", "LeakyRelu") if stage == "captured" else ("", "Conv", "LeakyRelu")
+    nodes: list[NodeSummary] = []
+    before = "input"
+    for block in range(blocks):
+        for half in ("depthwise", "pointwise"):
+            for index, op in enumerate(ops):
+                if not op:
+                    continue
+                name = f"features.{block}.{half}.{index}"
+                nodes.append(NodeSummary(op, name, (before, f"{name}.weight"), (1, 32, 112, 112)))
+                before = name
+    return GraphSummary(stage, tuple(nodes))
+
+
+def passing_report() -> Report:
+    """Three artifacts on five devices, all within tolerance."""
+    return Report(
+        model="mobile_dsc",
+        description="MobileNetV1's shape made of depthwise separable blocks, 224x224 photographs.",
+        source={"factory": "edgeconv.nn:MobileNetDSC", "recipe": "mobile_dsc.toml", "weights": "seed 7"},
+        artifacts=tuple(artifact(name) for name in dict.fromkeys(row[0] for row in ROWS if row[0])),
+        comparisons=tuple(comparison(*row) for row in ROWS),
+        graphs=(graph("captured", 4), graph("folded", 4)),
+        environment={
+            "edgeconv": "0.1.0",
+            "python": "3.11.9",
+            "torch": "2.13.0+cpu",
+            "cpu": "Intel(R) Xeon(R) Processor @ 2.60GHz, 2 cores",
+            "seeds": "0, 1",
+            "litert": {"version": "2.3.0", "delegate": "XNNPACK"},
+            "tflite-runtime": {"version": "2.14.0", "numpy": "1.26.4"},
+        },
+        notes=("Inputs of scale 1000 are beyond what a camera yields.",),
+        golden="mobile_dsc.golden.safetensors",
+    )
+
+
+def failing_report() -> Report:
+    """A classifier with everything that can go wrong: failed, crashed and skipped rows, and no number at all."""
+    onnx, tflite, nchw = "digits.fp32.onnx", "digits.fp32.tflite", "digits.fp32.nchw.tflite"
+    not_a_number = replace(metrics(3), max_abs=math.nan, max_rel=math.inf, max_ulp=math.inf, sqnr_db=-math.inf)
+    rows = (
+        comparison("", "torch", 0.2, image=False, output="logits"),
+        comparison(onnx, "onnxruntime", 0.3, image=False, output="logits"),
+        comparison(onnx, "onnxruntime", 0.0, output="features"),
+        comparison(tflite, "litert", 17.5, image=False, output="logits"),
+        comparison(tflite, "litert", 0.9, output="features"),
+        replace(
+            comparison(tflite, "litert-reference", 3.0, output="features"),
+            metrics=not_a_number,
+            reason="NaN at 12 positions where the reference is finite",
+        ),
+        skipped(tflite, "tflite-runtime", "tflite-runtime 2.14.0 has no build for Python 3.13", output="logits"),
+        replace(
+            skipped(nchw, "litert", "the runtime was killed by signal 9 (SIGKILL) after 1.2 s", output="logits"),
+            verdict=Verdict.FAIL,
+        ),
+    )
+    return replace(
+        passing_report(),
+        model="digits_dsc",
+        description="Digits, 8x8 pixels.",
+        artifacts=tuple(artifact(name, size_bytes=41_372) for name in (onnx, tflite, nchw)),
+        comparisons=rows,
+    )
+
+
+def hostile_report() -> Report:
+    """Names that a careless page would run as code, and characters that XML refuses."""
+    bad = '<script>fetch("https://example.org/")</script>&"\'\x07\x00'
+    base = passing_report()
+    return replace(
+        base,
+        model=bad,
+        description=bad,
+        source={bad: bad},
+        notes=(bad,),
+        environment={bad: bad, "device" + bad: {bad: bad}},
+        comparisons=(replace(comparison("a.onnx", "onnxruntime", 2, output=bad), reason=bad, device=bad),),
+        graphs=(GraphSummary(bad, (NodeSummary(bad, bad, (bad,), (1, bad)),)),),
+    )
+
+
+def large_report() -> Report:
+    """A deep network: 600 operators before folding, 400 after."""
+    return replace(passing_report(), graphs=(graph("captured", 100), graph("folded", 100)))
+
+
+REPORTS: dict[str, Callable[[], Report]] = {
+    "passing": passing_report,
+    "failing": failing_report,
+    "hostile": hostile_report,
+    "large": large_report,
+    "empty": lambda: Report(model="empty"),
+}

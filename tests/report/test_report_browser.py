@@ -1,0 +1,107 @@
+"""parity.html in a real browser: nothing sticks out, nothing is asked for, nothing is complained about."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_samples import REPORTS
+
+from edgeconv.report import to_html
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WIDTHS = (390, 1440)
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=10000",
+    "--window-size=1600,1200",
+)
+# Runs in the surrounding page: opens every <details> of each frame, then measures.
+MEASURE = """
+addEventListener("load", () => {
+  const found = [...document.querySelectorAll("iframe")].map(frame => {
+    const page = frame.contentDocument, width = frame.clientWidth;
+    page.querySelectorAll("details").forEach(element => { element.open = true; });
+    const inScroll = element => element.closest(".scroll");
+    const outside = [...page.body.querySelectorAll("*")].filter(element => !inScroll(element) &&
+      element.getBoundingClientRect().width && element.getBoundingClientRect().right > width + 1);
+    return {
+      name: frame.name, width: width, scroll: page.documentElement.scrollWidth,
+      outside: outside.slice(0, 5).map(element => element.tagName + "." + element.getAttribute("class")),
+      requests: frame.contentWindow.performance.getEntriesByType("resource")
+        .map(entry => entry.name).filter(name => !name.startsWith("data:")),
+      small: [...page.querySelectorAll("svg.chart text")]
+        .filter(text => text.getBoundingClientRect().height < 8).length,
+      broken: [...page.images].filter(image => !image.naturalWidth).length,
+      charts: page.querySelectorAll("svg.chart").length,
+    };
+  });
+  document.title = JSON.stringify(found);
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], str]:
+    """What the browser measured of every sample report at every width, and what it logged."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on PATH: the page was not looked at in a browser")
+    folder: Path = tmp_path_factory.mktemp("browser")
+    frames = [
+        f'<iframe name="{name}" width="{width}" height="900" style="border:0" srcdoc="{html.escape(to_html(make()))}">'
+        for name, make in REPORTS.items()
+        for width in WIDTHS
+    ]
+    outer = f"<!doctype html><script>{MEASURE}</script>{'</iframe>'.join(frames)}</iframe>"
+    (folder / "outer.html").write_text(outer, "utf-8")
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        f"--user-data-dir={folder / 'profile'}",
+        "--dump-dom",
+        (folder / "outer.html").as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    title = re.search("<title>(.*?)</title>", done.stdout, re.DOTALL)
+    assert title, done.stderr[-2000:]
+    return json.loads(html.unescape(title[1])), done.stderr
+
+
+def test_every_report_was_measured(seen: tuple[list[dict[str, Any]], str]) -> None:
+    assert [(page["name"], page["width"]) for page in seen[0]] == [
+        (name, width) for name in REPORTS for width in WIDTHS
+    ]
+
+
+def test_the_page_never_scrolls_sideways(seen: tuple[list[dict[str, Any]], str]) -> None:
+    for page in seen[0]:
+        assert page["scroll"] <= page["width"], page
+        assert page["outside"] == [], page
+
+
+def test_pictures_are_drawn_and_their_labels_legible(seen: tuple[list[dict[str, Any]], str]) -> None:
+    for page in seen[0]:
+        assert page["broken"] == 0, page
+        assert page["small"] == 0, page
+    assert all(page["charts"] for page in seen[0] if page["name"] in ("passing", "failing", "large"))
+
+
+def test_the_page_asks_for_nothing_and_the_console_is_silent(seen: tuple[list[dict[str, Any]], str]) -> None:
+    pages, log = seen
+    assert [request for page in pages for request in page["requests"]] == []
+    assert [line for line in log.splitlines() if ":CONSOLE" in line] == []

@@ -1,0 +1,255 @@
+"""parity.html, as text: escaped, self-contained, accessible, and in words that match the numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from report_samples import (
+    REPORTS,
+    artifact,
+    comparison,
+    failing_report,
+    hostile_report,
+    large_report,
+    metrics,
+    passing_report,
+    skipped,
+)
+
+import edgeconv.report
+from edgeconv.core import GraphSummary, NodeSummary, SampleResult, Verdict
+from edgeconv.report import Report, from_json, to_html, to_json
+from edgeconv.report import _format as fmt
+from edgeconv.report._graph_view import graphs_view
+from edgeconv.report._palette import PALETTE
+from edgeconv.report._view import page_view
+
+STYLE = (Path(edgeconv.report.__file__).parent / "templates" / "style.css").read_text("utf-8")
+VOID = {"meta", "link", "br", "img", "path", "rect", "circle", "line"}
+
+
+class _Page(HTMLParser):
+    """Collects tags with attributes, headings and whether every element is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.misnested: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID and (not self.open or self.open.pop() != tag):
+            self.misnested.append(tag)
+
+
+def test_markup_is_sound_and_asks_for_nothing(report: Report) -> None:
+    page = _Page(to_html(report))
+    assert page.misnested == []
+    assert page.open == []
+    assert ("html", {"lang": "en"}) in page.tags
+    names = [name for name, _ in page.tags]
+    assert "script" not in names
+    assert names.count("h1") == 1
+    levels = [int(name[1]) for name in names if re.fullmatch("h[1-6]", name)]
+    assert all(after - before <= 1 for before, after in pairwise(levels)), "headings skip a level"
+    for name, attributes in page.tags:
+        for key in ("src", "href"):
+            assert attributes.get(key, "#").startswith(("#", "data:")), (name, attributes)
+        assert not any(key.startswith("on") for key in attributes), (name, attributes)
+        if name == "th":
+            assert attributes.get("scope"), attributes
+        if name == "img":
+            assert attributes.get("alt")
+    assert "url(" not in STYLE
+    assert "@import" not in STYLE
+
+
+def test_links_lead_somewhere_and_ids_are_unique(report: Report) -> None:
+    tags = _Page(to_html(report)).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {attributes["href"][1:] for name, attributes in tags if name == "a"}
+    assert targets <= set(ids)
+
+
+def test_names_are_escaped() -> None:
+    text = to_html(hostile_report())
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") > 10
+
+
+def test_the_page_of_a_read_report_is_the_same_but_for_the_drawing() -> None:
+    first = passing_report()
+    without = replace(first, comparisons=tuple(replace(row, picture=None) for row in first.comparisons))
+    assert to_html(from_json(to_json(without))) == to_html(without)
+
+
+@pytest.mark.parametrize(
+    ("report", "headline", "says"),
+    [
+        (
+            passing_report(),
+            "Ship it",
+            "3 files compute what the PyTorch model computes, within tolerance, on 4 devices.",
+        ),
+        (
+            failing_report(),
+            "Do not ship",
+            "3 of 8 comparisons failed, in digits.fp32.tflite and digits.fp32.nchw.tflite.",
+        ),
+        (Report(model="m"), "Do not ship", "Nothing was compared, so nothing is known of these files."),
+        (
+            replace(passing_report(), comparisons=passing_report().comparisons[:5]),
+            "Ship only what was judged",
+            "The files that ran compute what the PyTorch model computes, within tolerance.",
+        ),
+    ],
+)
+def test_headline(report: Report, headline: str, says: str) -> None:
+    view = page_view(report)
+    assert (view.headline, view.statement) == (headline, says)
+
+
+def test_cautions_name_what_was_not_judged() -> None:
+    rows = (comparison("a.onnx", "onnxruntime", 0.5), skipped("a.tflite", "litert", "it is not installed"))
+    view = page_view(Report(model="m", artifacts=(artifact("a.onnx"), artifact("a.tflite")), comparisons=rows))
+    assert view.cautions == (
+        "a.tflite was not judged on any device.",
+        "a.tflite was not run on litert: it is not installed.",
+    )
+
+
+def test_failed_rows_and_the_worst_one_are_open() -> None:
+    opened = [row.device for group in page_view(passing_report()).groups for row in group.rows if row.opened]
+    assert opened == ["tflite-runtime"]
+    failing = [row for group in page_view(failing_report()).groups for row in group.rows]
+    assert all(row.opened == (row.verdict is Verdict.FAIL) for row in failing)
+
+
+def test_many_samples_are_cut_to_the_worst_ones() -> None:
+    samples = tuple(SampleResult(f"s{index}", metrics(0.1), index / 400, Verdict.PASS) for index in range(360))
+    row = replace(comparison("a.onnx", "onnxruntime", 0.9), samples=samples)
+    (view,) = page_view(Report(model="m", comparisons=(row,))).groups[0].rows
+    assert (view.samples[0].name, len(view.samples), view.more_samples) == ("s359", 40, 320)
+
+
+def test_top1_counts() -> None:
+    assert '87.5 % <span class="detail">7 of 8</span>' in to_html(failing_report())
+    assert "Top-1</th>" not in to_html(passing_report())
+
+
+def test_a_passing_row_has_no_bar_in_the_colour_of_failure() -> None:
+    wide = replace(
+        passing_report().comparisons[1], tolerance=replace(passing_report().comparisons[1].tolerance, atol=1e-9)
+    )
+    assert 'class="over"' not in to_html(Report(model="m", comparisons=(wide,)))
+    assert 'class="over"' in to_html(failing_report())
+
+
+def test_large_graphs_keep_the_page_small() -> None:
+    text = to_html(large_report())
+    assert text.count('<span class="op">') == 1000
+    assert len(text) < 1_000_000
+
+
+def test_what_became_of_each_operator() -> None:
+    def node(op: str, name: str, *inputs: str) -> NodeSummary:
+        return NodeSummary(op, name, inputs, (1, 8, "height", 4))
+
+    captured = (
+        node("Conv", "a.0", "x"),
+        node("BatchNormalization", "a.1", "a.0"),
+        node("Identity", "a.2", "a.1"),
+        node("Relu", "a.3", "a.2"),
+    )
+    folded = (node("Conv", "a.1", "x"), node("Relu", "a.3", "a.1"), node("Mul", "fresh", "a.3"))
+    view = graphs_view((GraphSummary("captured", captured), GraphSummary("folded", folded)))
+    assert view is not None
+    before, after = view.lists
+    assert [node.remark for node in before.nodes] == ["now yields a.1", "folded into Conv", "gone", ""]
+    assert [node.remark for node in after.nodes] == ["with BatchNormalization folded in", "", "new"]
+    assert {line.op: line.change for line in view.counts} == {
+        "Conv": "",
+        "Relu": "",
+        "BatchNormalization": "−1",
+        "Identity": "−1",
+        "Mul": "+1",
+    }
+    assert before.nodes[0].shape == "1×8×height×4"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (fmt.number(4.4e-6), "4.4×10⁻⁶"),
+        (fmt.number(1e-5), "10⁻⁵"),
+        (fmt.number(-9.996e-7), "−10⁻⁶"),
+        (fmt.number(0.0), "0"),
+        (fmt.number(0.00525), "0.00525"),
+        (fmt.number(12345.6), "12,346"),
+        (fmt.number(math.nan), "NaN"),
+        (fmt.number(None), "–"),
+        (fmt.cosine(1 - 3e-12), "1 − 3×10⁻¹²"),
+        (fmt.cosine(-0.5), "−0.5000"),
+        (fmt.share(0.999), "99 %"),
+        (fmt.share(1.0), "100 %"),
+        (fmt.share(1.0001), "1.01 times"),
+        (fmt.share(17.5), "17.5 times"),
+        (fmt.share(0.0001), "below 1 %"),
+        (fmt.percentage(9999, 10000), "99.9 %"),
+        (fmt.percentage(360, 360), "100 %"),
+        (fmt.size(1_234_567), "1.23 MB (1,234,567 bytes)"),
+        (fmt.size(12), "12 bytes"),
+        (fmt.decibel(127.44), "127.4"),
+    ],
+)
+def test_numbers(text: str, expected: str) -> None:
+    assert text == expected
+
+
+def _luminance(colour: tuple[int, int, int]) -> float:
+    """Relative luminance as WCAG 2.2 defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(first: str, second: str) -> float:
+    low, high = sorted(_luminance((int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16))) for c in (first, second))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_the_contrast_that_wcag_aa_asks_for(scheme: str) -> None:
+    blocks = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[scheme == "dark"]))
+    grounds = [colours[name] for name in ("ground", "raised", "pass-ground", "fail-ground")]
+    for name in ("text", "muted", "link", "skipped"):
+        assert min(_contrast(colours[name], ground) for ground in grounds) >= 4.5, name
+    for name in ("pass", "fail"):
+        assert min(_contrast(colours[name], colours[ground]) for ground in ("ground", f"{name}-ground")) >= 4.5, name
+    assert _contrast(colours["bar"], colours["track"]) >= 3
+
+
+def test_the_palette_of_the_error_map_orders_by_lightness() -> None:
+    luminances = [_luminance(tuple(int(part) for part in colour)) for colour in PALETTE]  # type: ignore[arg-type]
+    assert all(after >= before for before, after in pairwise(luminances))
+    assert luminances[-1] > 10 * luminances[0]
+
+
+def test_every_sample_report_is_drawn() -> None:
+    assert all(to_html(make()) == to_html(make()) for make in REPORTS.values())
