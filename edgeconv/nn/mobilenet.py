@@ -97,15 +97,19 @@ def _check(
         "stem_stride": stem_stride,
     }
     for name, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not _is_positive(value):
             raise ValueError(f"{name} must be a positive integer, got {value!r}")
     if not width > 0:
         raise ValueError(f"width must be positive, got {width!r}")
     if not blocks:
         raise ValueError("blocks must have at least one (channels, stride)")
     for block in blocks:
-        if not isinstance(block, (tuple, list)) or len(block) != 2:
-            raise ValueError(f"each of blocks must be (channels, stride), got {block!r}")
+        if not isinstance(block, (tuple, list)) or len(block) != 2 or not all(map(_is_positive, block)):
+            raise ValueError(f"each of blocks must be (channels, stride), positive integers, got {block!r}")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _scaled(channels: int, width: float) -> int:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +25,8 @@ from edgeconv.recipe.weights import load_weights
 def build_module(recipe: Recipe) -> nn.Module:
     """Makes the recipe's module, with its weights, in eval mode, on the CPU.
 
-    The generators of torch, numpy and ``random`` are seeded for the factory and left as they were.
+    The factory's module may be installed, beside the recipe or in the working folder. The generators of torch, numpy
+    and ``random`` are seeded for it and left as they were.
 
     Raises:
         RecipeError: the factory cannot be imported or called, or returns no module; weights cannot be read safely,
@@ -30,8 +34,8 @@ def build_module(recipe: Recipe) -> nn.Module:
     """
     model = recipe.model
     where = f"{recipe.path}: model.factory"
-    factory = _import_factory(model.factory, where)
-    with _seeded(model.seed):
+    with _import_from(Path.cwd(), recipe.directory), _seeded(model.seed):
+        factory = _import_factory(model.factory, where)
         # Foreign code: whatever it raises is the recipe's trouble, and the message keeps its type and text.
         try:
             module = factory(**model.args)
@@ -52,7 +56,7 @@ def build_module(recipe: Recipe) -> nn.Module:
     return module.eval()
 
 
-def _import_factory(factory: str, where: str):  # type: ignore[no-untyped-def]
+def _import_factory(factory: str, where: str) -> Callable[..., Any]:
     name, _, attribute = factory.partition(":")
     try:
         found = importlib.import_module(name)
@@ -72,7 +76,18 @@ def _import_factory(factory: str, where: str):  # type: ignore[no-untyped-def]
         raise RecipeError(str(error), where=where, mend="write package.module:callable") from error
     if not callable(value):
         raise RecipeError(f"{factory} is no callable", where=where, mend="name a class or a function")
-    return value
+    return cast("Callable[..., Any]", value)
+
+
+@contextmanager
+def _import_from(*folders: Path) -> Iterator[None]:
+    """Lets a factory lie beside the recipe or in the working folder; installed packages go first."""
+    before = list(sys.path)
+    sys.path += [str(folder.resolve()) for folder in folders]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 @contextmanager

@@ -24,7 +24,7 @@ DTYPES = ("float32", "float64", "float16", "int8", "uint8", "int16", "int32", "i
 INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 COLOURS = {"rgb": 3, "bgr": 3, "gray": 1}
 MIN_OPSET = 13
-MAX_OPSET = 26
+MAX_OPSET = 22
 
 
 def nearest(name: str, known: Collection[str]) -> str:
