@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 
 import onnx_ir as ir
 import torch
@@ -35,7 +38,7 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> tuple[ir.Mode
     Raises:
         CaptureError: an operator has no ONNX form.
     """
-    with _quiet(), onnx_errors(program):
+    with _quiet(), contextlib.redirect_stdout(io.StringIO()), onnx_errors(program):
         onnx_program = torch.onnx.export(
             program, (), dynamo=True, optimize=False, opset_version=opset, verbose=False, verify=False
         )
@@ -47,15 +50,16 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> tuple[ir.Mode
     return model, frozenset(decomposed.graph_signature.buffers_to_mutate.values())
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing of the exporter's warnings and logs reaches the user's terminal."""
+    """Nothing of the exporter's warnings, logs and prints reaches the user's terminal."""
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        # torch.export prints the graph so far to stderr when a value decides a branch; the error says it better.
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

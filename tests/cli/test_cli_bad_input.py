@@ -1,0 +1,188 @@
+"""Bad input gets one clear line and exit code 2, and nothing is left half-written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from edgeconv.cli import run
+from edgeconv.nn import DepthwiseSeparableConv
+
+RECIPE = """
+name = "block"
+[model]
+factory = "{factory}"
+args = {{ {args} }}
+{model}
+[[inputs]]
+name = "input"
+shape = {shape}
+[parity]
+devices = {devices}
+"""
+DEFAULTS = {
+    "factory": "edgeconv.nn:DepthwiseSeparableConv",
+    "args": "in_channels = 3, out_channels = 4",
+    "model": "",
+    "shape": "[1, 3, 16, 16]",
+    "devices": '["onnxruntime"]',
+}
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Exports a recipe with the given changes, expects exit code 2 and one line, and returns the line."""
+
+    def export(*options: str, **changes: str) -> str:
+        path = tmp_path / "block.toml"
+        path.write_text(RECIPE.format(**{**DEFAULTS, **changes}))
+        capsys.readouterr()
+        assert run(["export", str(path), "--out", str(tmp_path / "out"), *options, "-q"]) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert len(told.err.splitlines()) == 1, told.err
+        assert told.err.startswith("edgeconv: error: ")
+        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*"))
+        return told.err
+
+    return export
+
+
+def test_a_sound_recipe_is_not_refused(tmp_path: Path) -> None:
+    path = tmp_path / "block.toml"
+    path.write_text(RECIPE.format(**DEFAULTS))
+    assert run(["export", str(path), "--out", str(tmp_path / "out"), "-q"]) == 0
+
+
+def test_missing_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", str(tmp_path / "none.toml")]) == 2
+    assert "none.toml" in capsys.readouterr().err
+
+
+def test_malformed_recipe(refused) -> None:
+    assert "block.toml" in refused(model="weights = ")
+
+
+def test_unknown_key_names_the_nearest(refused) -> None:
+    assert "'weights'" in refused(model='weight = "x.safetensors"')
+
+
+def test_wrong_shape(refused) -> None:
+    told = refused(shape="[1, 4, 16, 16]")
+    assert "channels" in told
+    assert "depthwise" in told or "[1, 4, 16, 16]" in told
+
+
+def test_weights_that_do_not_match(refused, tmp_path: Path) -> None:
+    save_file(DepthwiseSeparableConv(3, 5).state_dict(), tmp_path / "w.safetensors")
+    assert "pointwise" in refused(model='weights = "w.safetensors"')
+
+
+class _Payload:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_that_wants_to_run_code(refused, tmp_path: Path) -> None:
+    torch.save({"state": _Payload(tmp_path / "ran")}, tmp_path / "w.pt")
+    refused(model='weights = "w.pt"')
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_with_nan(refused, tmp_path: Path) -> None:
+    state = DepthwiseSeparableConv(3, 4).state_dict()
+    state["pointwise.0.weight"][1] = float("nan")
+    save_file(state, tmp_path / "w.safetensors")
+    told = refused(model='weights = "w.safetensors"')
+    assert "pointwise.0.weight" in told
+    assert "NaN" in told
+
+
+def test_data_dependent_control_flow(refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "branching.py").write_text(
+        "import torch\n"
+        "class Branching(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x + 1 if x.sum() > 0 else x - 1\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "control flow" in refused(factory="branching:Branching", args="")
+
+
+def test_an_operator_that_tflite_cannot_express(refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "exotic.py").write_text(
+        "import torch\nclass Exotic(torch.nn.Module):\n    def forward(self, x):\n        return torch.linalg.det(x)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "Det" in refused(factory="exotic:Exotic", args="")
+
+
+def test_output_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "block.toml").write_text(RECIPE.format(**DEFAULTS))
+    (tmp_path / "file").write_text("in the way")
+    assert run(["export", str(tmp_path / "block.toml"), "--out", str(tmp_path / "file"), "-q"]) == 2
+    told = capsys.readouterr().err
+    assert "cannot write here" in told
+    assert len(told.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_unknown_device_names_the_nearest(refused) -> None:
+    assert "onnxruntime" in refused(devices='["onnxruntim"]')
+    assert "onnxruntime" in refused("--device", "onnxrt")
+
+
+def test_a_runtime_that_is_not_installed(refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGECONV_RUNTIMES", str(tmp_path / "empty"))
+    assert "edgeconv devices --install tflite-runtime" in refused(devices='["tflite-runtime"]')
+
+
+def test_unknown_rewrite(refused) -> None:
+    assert "fold" in refused("--no-rewrite", "fold_batch_nrom")
+
+
+def test_parity_of_a_folder_without_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["parity", str(tmp_path)]) == 2
+    assert "no parity.json" in capsys.readouterr().err
+
+
+def test_parity_of_a_damaged_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "parity.json").write_text("{")
+    assert run(["parity", str(tmp_path)]) == 2
+    assert "parity.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.tflite", "x.bin"])
+def test_inspect_of_what_is_no_model(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / name).write_bytes(b"\x18\x00\x00\x00TFL3" + b"\xff" * 64)
+    assert run(["inspect", str(tmp_path / name)]) == 2
+    assert name in capsys.readouterr().err
+
+
+def test_a_misspelt_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "--outt", "x"]) == 2
+    assert "--outt" in capsys.readouterr().err
+
+
+def test_two_recipes_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.toml", "b.toml"):
+        (tmp_path / name).write_text(RECIPE.format(**DEFAULTS))
+    assert run(["export", str(tmp_path / "a.toml"), str(tmp_path / "b.toml"), "--out", str(tmp_path / "out")]) == 2
+    assert "two recipes are named 'block'" in capsys.readouterr().err
+
+
+def test_the_script_itself_exits_with_two(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("edgeconv")
+    done = subprocess.run(
+        [str(script), "export", str(tmp_path / "none.toml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
