@@ -149,6 +149,7 @@ def _uv(*arguments: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DeviceError(f"uv cannot be run: {error}", mend="pip install uv") from error
     if done.returncode != 0:
-        lines = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
-        last = lines[-1] if lines else f"exit status {done.returncode}"
-        raise DeviceError(f"uv {arguments[0]} failed: {last}", mend="check the network and the package index")
+        lines = [line.strip() for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
+        # The first line says what failed, the last one its innermost cause.
+        said = " … ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else f"exit status {done.returncode}"
+        raise DeviceError(f"uv {arguments[0]} failed: {said}", mend="check the network and the package index")
