@@ -10,7 +10,6 @@ from pathlib import Path
 
 import flatbuffers
 import numpy as np
-import onnx
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
