@@ -56,6 +56,7 @@ def capture(
     _interface.check_arguments(module, args, input_names)
     with eval_mode(module):
         program = _official.export_program(module, args)
+        _interface.check_regions(program)
         outputs = _interface.fit_output_names(output_names, _interface.check_outputs(program, where), where)
         _interface.check_names(input_names, outputs, parameters)
         model, mutated = _official.to_ir(program, opset=opset)

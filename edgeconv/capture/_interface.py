@@ -7,9 +7,12 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 import torch
+from torch._ops import HigherOrderOperator
 from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
 
 from edgeconv.errors import CaptureError
+
+_INLINED = frozenset({"wrap_with_autocast"})  # torch.onnx dissolves it by itself
 
 
 def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], input_names: Sequence[str]) -> None:
@@ -81,6 +84,23 @@ def check_outputs(program: torch.export.ExportedProgram, where: str) -> int:
     if not tensors:
         raise CaptureError("forward returns no tensor", where=where, mend="return at least one tensor")
     return tensors
+
+
+def check_regions(program: torch.export.ExportedProgram) -> None:
+    """The traced graph is flat: no branches, loops or gradient switches that stayed regions of their own.
+
+    Raises:
+        CaptureError: naming the first region and its module.
+    """
+    for node in program.graph.nodes:
+        region = getattr(node.target, "__name__", "")
+        if isinstance(node.target, HigherOrderOperator) and region not in _INLINED:
+            stack = list((node.meta.get("nn_module_stack") or {}).values())
+            raise CaptureError(
+                f"forward holds a region that no plain graph can express ({region})",
+                where=stack[-1][0] if stack else "",
+                mend="leave out torch.cond, loops, and contexts that switch gradients on",
+            )
 
 
 def fit_output_names(output_names: Sequence[str], count: int, where: str) -> list[str]:

@@ -7,8 +7,6 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from io import StringIO
 
 import onnx_ir as ir
 import torch
@@ -52,14 +50,14 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> tuple[ir.Mode
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing of the exporter's warnings, logs and prints reaches the user's terminal."""
+    """Nothing of torch's warnings, logs and prints reaches the terminal; what forward prints to stdout does."""
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         # torch.export prints the graph so far to stderr when a value decides a branch; the error says it better.
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
