@@ -75,5 +75,7 @@ def size(size_bytes: int | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """``"2.71 ms"``."""
-    return NOTHING if value is None else f"{number(value)} ms"
+    """``"2.71 ms"``; microseconds below 0.1 ms."""
+    if value is None:
+        return NOTHING
+    return f"{number(1000 * value)} µs" if value < 0.1 else f"{number(value)} ms"

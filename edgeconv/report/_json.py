@@ -12,6 +12,7 @@ from edgeconv.report._report import Report
 from edgeconv.report._schema import SCHEMA_VERSION, ArtifactNode, ComparisonNode, GraphNode, ReportNode
 
 _WHERE = "parity.json"
+_LINE = 320  # characters
 _MEND = "run `edgeconv export` again to write a new report"
 
 
@@ -85,12 +86,17 @@ def from_json(text: str) -> Report:
 
 
 def _written(value: object, indent: str) -> str:
-    """Indented by two spaces; arrays of plain values on one line, or an error map would take 4096 of them."""
+    """Indented by two spaces; what holds plain values only is on one line, or an error map would take 4096 of them."""
     deeper = indent + "  "
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not any(isinstance(item, dict | list) for item in items):
+        line = _scalar(value)
+        if isinstance(value, list) or len(line) <= _LINE:
+            return line
     if isinstance(value, dict) and value:
-        items = [f"{deeper}{_scalar(key)}: {_written(item, deeper)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
-    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        pairs = [f"{deeper}{_scalar(key)}: {_written(item, deeper)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(pairs) + f"\n{indent}}}"
+    if isinstance(value, list):
         return "[\n" + ",\n".join(deeper + _written(item, deeper) for item in value) + f"\n{indent}]"
     return _scalar(value)
 

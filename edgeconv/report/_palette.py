@@ -71,5 +71,5 @@ def png_uri(grid: npt.NDArray[Any], top: float) -> str:
     pixels = PALETTE[np.clip(part * (_STEPS - 1), 0, _STEPS - 1).astype(np.intp)]
     pixels[~finite] = NOT_FINITE
     file = io.BytesIO()
-    Image.fromarray(pixels, "RGB").save(file, "PNG", optimize=True)
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -61,9 +61,9 @@ class Report:
 
     @property
     def worst(self) -> Comparison | None:
-        """The row that stands worst: failed before passed, then by the share of the tolerance that it used."""
+        """The row that stands worst: failed before passed, files before torch, then by the used share of tolerance."""
         judged = [row for row in self.comparisons if row.verdict is not Verdict.SKIPPED]
-        return max(judged, key=lambda row: (row.verdict is Verdict.FAIL, excess_of(row) or 0.0), default=None)
+        return max(judged, key=_badness, default=None)
 
     @property
     def unproved(self) -> tuple[Artifact, ...]:
@@ -77,6 +77,10 @@ class Report:
 def is_of_artifact(row: Comparison) -> bool:
     """Whether a row judges a file on a device, and not torch against itself."""
     return bool(row.artifact) and row.device != "torch" and not row.device.startswith("torch-")
+
+
+def _badness(row: Comparison) -> tuple[bool, bool, float]:
+    return row.verdict is Verdict.FAIL, is_of_artifact(row), excess_of(row) or 0.0
 
 
 def excess_of(row: Comparison) -> float | None:

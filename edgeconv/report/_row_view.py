@@ -150,13 +150,16 @@ def _metrics(metrics: Metrics | None) -> MetricsView:
 
 
 def _tolerance(tolerance: Tolerance) -> str:
-    text = f"|a − b| ≤ {fmt.number(tolerance.atol)} + {fmt.number(tolerance.rtol)}·|b|"
-    return text if tolerance.max_abs is None else f"{text}, and at most {fmt.number(tolerance.max_abs)}"
+    relative = f" + {fmt.number(tolerance.rtol)}·|b|" if tolerance.rtol else ""
+    text = f"|a − b| ≤ {fmt.number(tolerance.atol)}{relative}"
+    if tolerance.max_abs is None or (tolerance.max_abs == tolerance.atol and not relative):
+        return text
+    return f"{text}, and at most {fmt.number(tolerance.max_abs)}"
 
 
 def _marks(tolerance: Tolerance) -> tuple[Mark, ...]:
-    bounds = (("absolute bound", tolerance.atol), ("bound on the maximum", tolerance.max_abs))
-    return tuple(Mark(f"{label} {fmt.number(at)}", math.log10(at)) for label, at in bounds if at)
+    bounds = {tolerance.max_abs: "bound on the maximum", tolerance.atol: "absolute bound"}
+    return tuple(Mark(f"{label} {fmt.number(at)}", math.log10(at)) for at, label in bounds.items() if at)
 
 
 def _heat(picture: ErrorPicture, tolerance: Tolerance) -> HeatView:

@@ -166,7 +166,8 @@ def _groups(report: Report, rows: list[RowView]) -> tuple[GroupView, ...]:
 
 
 def _subtitle(artifact: Artifact) -> str:
-    return f"{artifact.format}, {artifact.variant}, {artifact.layout.upper()}, {fmt.size(artifact.size_bytes)}"
+    size = [] if artifact.size_bytes is None else [fmt.size(artifact.size_bytes)]
+    return ", ".join([artifact.format, artifact.variant, artifact.layout.upper(), *size])
 
 
 def _opened(report: Report, row: Comparison) -> bool:

@@ -169,9 +169,11 @@ def test_top_verdict(rows: tuple[Comparison, ...], verdict: Verdict, reason: str
     assert _strict(to_json(report))["verdict"] in ("pass", "fail")
 
 
-def test_the_worst_row_is_a_failed_one_even_without_numbers() -> None:
+def test_the_worst_row_is_a_failed_one_even_without_numbers_and_then_that_of_a_file() -> None:
     crashed = _row(Verdict.FAIL)
     assert Report(model="m", comparisons=(comparison("a", "litert", 0.9), crashed)).worst is crashed
+    torch_row, file_row = comparison("", "torch", 0.9), comparison("a.onnx", "onnxruntime", 0.3)
+    assert Report(model="m", comparisons=(torch_row, file_row)).worst is file_row, "files are what is shipped"
     worst = failing_report().worst
     assert worst is not None
     assert (worst.artifact, worst.device, worst.output) == ("digits.fp32.tflite", "litert", "logits")

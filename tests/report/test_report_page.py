@@ -23,7 +23,7 @@ from report_samples import (
 )
 
 import edgeconv.report
-from edgeconv.core import GraphSummary, NodeSummary, SampleResult, Verdict
+from edgeconv.core import GraphSummary, NodeSummary, SampleResult, Tolerance, Verdict
 from edgeconv.report import Report, from_json, to_html, to_json
 from edgeconv.report import _format as fmt
 from edgeconv.report._graph_view import graphs_view
@@ -216,6 +216,8 @@ def test_what_became_of_each_operator() -> None:
         (fmt.size(1_234_567), "1.23 MB (1,234,567 bytes)"),
         (fmt.size(12), "12 bytes"),
         (fmt.decibel(127.44), "127.4"),
+        (fmt.milliseconds(0.0101), "10.1 µs"),
+        (fmt.milliseconds(26.84), "26.8 ms"),
     ],
 )
 def test_numbers(text: str, expected: str) -> None:
@@ -253,3 +255,13 @@ def test_the_palette_of_the_error_map_orders_by_lightness() -> None:
 
 def test_every_sample_report_is_drawn() -> None:
     assert all(to_html(make()) == to_html(make()) for make in REPORTS.values())
+
+
+def test_one_bound_is_drawn_and_named_once() -> None:
+    row = comparison("a.onnx", "onnxruntime", 0.2)
+    (view,) = (
+        page_view(Report(model="m", comparisons=(replace(row, tolerance=Tolerance(2e-6, 0.0, 2e-6)),))).groups[0].rows
+    )
+    assert view.tolerance == "|a − b| ≤ 2×10⁻⁶"
+    assert view.histogram is not None
+    assert view.histogram.count('class="mark"') == 1
