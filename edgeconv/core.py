@@ -49,11 +49,12 @@ class TensorSpec:
 
     def to_file(self, array: Array) -> Array:
         """Moves an array from torch's layout (N, C, H, W) to the file's; C-contiguous."""
-        return np.ascontiguousarray(array.transpose(0, 2, 3, 1) if self.layout == NHWC else array)
+        # not np.ascontiguousarray, which makes (1,) of a scalar
+        return np.asarray(array.transpose(0, 2, 3, 1) if self.layout == NHWC else array, order="C")
 
     def from_file(self, array: Array) -> Array:
         """Moves an array from the file's layout to torch's (N, C, H, W); C-contiguous."""
-        return np.ascontiguousarray(array.transpose(0, 3, 1, 2) if self.layout == NHWC else array)
+        return np.asarray(array.transpose(0, 3, 1, 2) if self.layout == NHWC else array, order="C")
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def prove(
     golden = golden_bytes(proof.samples, reference)
     golden_name = f"{name}.golden.safetensors"
     staging.write(golden_name, golden)
-    comparisons = tuple(judge(artifacts, reference, proof, torch_run, progress))
+    comparisons, devices = judge(artifacts, reference, proof, torch_run, progress)
     report = Report(
         model=name,
         description=description,
@@ -95,7 +95,7 @@ def prove(
         artifacts=tuple(artifacts),
         comparisons=comparisons,
         graphs=graphs,
-        environment={**environment(), **proof.facts, GOLDEN_SHA256: hashlib.sha256(golden).hexdigest()},
+        environment={**environment(), **proof.facts, GOLDEN_SHA256: hashlib.sha256(golden).hexdigest(), **devices},
         golden=golden_name,
     )
     write_report(staging, report)
@@ -129,9 +129,12 @@ def repeat(
     proof = Proof(samples, names, _tolerance(old))
     artifacts = tuple(dataclasses.replace(item, path=folder / item.path.name) for item in old.artifacts)
     module_run = torch_run(samples, reference) if torch_run else _no_module
-    comparisons = tuple(judge(artifacts, reference, proof, module_run, progress))
+    comparisons, devices_now = judge(artifacts, reference, proof, module_run, progress)
     report = dataclasses.replace(
-        old, artifacts=artifacts, comparisons=comparisons, environment={**old.environment, **environment()}
+        old,
+        artifacts=artifacts,
+        comparisons=comparisons,
+        environment={**old.environment, **environment(), **devices_now},
     )
     with staged(folder) as staging:
         write_report(staging, report)
@@ -140,7 +143,7 @@ def repeat(
 
 def judge(
     artifacts: Sequence[Artifact], reference: Run, proof: Proof, torch_run: TorchRun, progress: Progress
-) -> Iterator[Comparison]:
+) -> tuple[tuple[Comparison, ...], dict[str, Mapping[str, str]]]:
     """Runs every artifact on every device that takes its format, and compares with the float64 reference.
 
     Args:
@@ -150,26 +153,34 @@ def judge(
         torch_run: runs the module; its float32 is a row.
         progress: hears of each run.
 
-    Yields:
-        One comparison per output of every artifact and device; torch first.
+    Returns:
+        One comparison per output of every artifact and device, torch first; and what each device said of itself,
+        by ``"device <name>"``.
     """
     outputs = tuple(reference.outputs[0])
-
-    def rows(run: Run, artifact: str) -> tuple[Comparison, ...]:
-        return compare(
-            run, reference, proof.samples, artifact=artifact, tolerance=proof.tolerance, output_names=outputs
+    comparisons: list[Comparison] = []
+    environments: dict[str, Mapping[str, str]] = {}
+    for run in _runs(artifacts, proof, torch_run, progress):
+        comparisons += compare(
+            run, reference, proof.samples, artifact=run.artifact, tolerance=proof.tolerance, output_names=outputs
         )
+        if run.environment:
+            environments[f"device {run.device}"] = run.environment
+    return tuple(comparisons), environments
 
+
+def _runs(artifacts: Sequence[Artifact], proof: Proof, torch_run: TorchRun, progress: Progress) -> Iterator[Run]:
+    """One at a time: the outputs of a run may be large, and are let go before the next."""
     if TORCH in proof.device_names:
         with progress.stage("torch float32"):
             run = torch_run("float32")
-        yield from rows(run, "")
+        yield run
     for artifact in artifacts:
         for device in (find(name) for name in proof.device_names if name != TORCH):
             if artifact.format in device.formats:
                 with progress.stage(f"{artifact.path.name} on {device.name}"):
                     run = run_artifact(device, artifact, proof.samples, timeout_s=proof.timeout_s)
-                yield from rows(run, artifact.path.name)
+                yield run
 
 
 def write_report(staging: Staging, report: Report) -> None:

@@ -22,7 +22,7 @@ def command(
 ) -> int:
     """List the devices, their runtimes' versions, and what to do about missing ones."""
     if install_name is not None:
-        print(f"{install_name}: ready in {install(install_name)}")
+        print(f"{install_name}: {'installed' if install(install_name) else 'was installed already'}")
         return 0
     devices = all_devices()
     with ThreadPoolExecutor() as pool:  # each probe waits for a process of its own

@@ -165,7 +165,7 @@ def _cast(spec: TensorSpec, array: Array, sample: str) -> Array:
             f"sample {sample!r}: input {spec.name!r} has shape {array.shape}, the file wants {spec.shape}"
         )
     array = array.astype(spec.dtype, copy=False)
-    return spec.to_file(array) if array.ndim else array  # a scalar stays one
+    return spec.to_file(array)
 
 
 def checked_outputs(artifact: Artifact, arrays: list[tuple[str, Array]]) -> Mapping[str, Array]:
@@ -182,7 +182,7 @@ def checked_outputs(artifact: Artifact, arrays: list[tuple[str, Array]]) -> Mapp
         if array.dtype.name != spec.dtype or not _fits(array.shape, spec.shape):
             found, declared = f"{array.dtype} {array.shape}", f"{spec.dtype} {spec.shape}"
             raise DeviceError(f"output {spec.name!r} came as {found}, the file declares {declared}")
-        outputs[spec.name] = spec.from_file(array) if array.ndim else array  # a scalar stays one
+        outputs[spec.name] = spec.from_file(array)
     return outputs
 
 

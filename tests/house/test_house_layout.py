@@ -105,7 +105,7 @@ def _normal(requirement: str) -> str:
 
 
 def test_the_old_runtime_is_pinned_exactly() -> None:
-    pins = ENVIRONMENTS["tflite-runtime"].requirements
+    pins = ENVIRONMENTS["tflite-runtime"].packages
     assert "tflite-runtime==2.14.0" in pins
     assert all("==" in pin for pin in pins)
 
