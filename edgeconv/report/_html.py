@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import jinja2
 
 from edgeconv.report._report import Report
 from edgeconv.report._view import page_view
+
+_CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f]")  # no HTML document may hold them
 
 
 @functools.cache
@@ -30,4 +33,5 @@ def to_html(report: Report) -> str:
     Returns:
         A complete HTML document.
     """
-    return _environment().get_template("page.html").render(page=page_view(report))
+    text = _environment().get_template("page.html").render(page=page_view(report))
+    return _CONTROL.sub("", text)

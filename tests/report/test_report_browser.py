@@ -48,6 +48,8 @@ addEventListener("load", () => {
       small: [...page.querySelectorAll("svg.chart text")]
         .filter(text => text.getBoundingClientRect().height < 8).length,
       broken: [...page.images].filter(image => !image.naturalWidth).length,
+      hidden: [...page.querySelectorAll(".results, .counts")].map(table => table.parentElement)
+        .filter(area => area.scrollWidth > area.clientWidth).length,
       charts: page.querySelectorAll("svg.chart").length,
     };
   });
@@ -92,6 +94,7 @@ def test_the_page_never_scrolls_sideways(seen: tuple[list[dict[str, Any]], str])
     for page in seen[0]:
         assert page["scroll"] <= page["width"], page
         assert page["outside"] == [], page
+        assert page["hidden"] == 0 or page["name"] == "hostile", page
 
 
 def test_pictures_are_drawn_and_their_labels_legible(seen: tuple[list[dict[str, Any]], str]) -> None:

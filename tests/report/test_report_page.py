@@ -91,6 +91,7 @@ def test_names_are_escaped() -> None:
     text = to_html(hostile_report())
     assert "<script" not in text
     assert text.count("&lt;script&gt;") > 10
+    assert not set(text) & {"\x00", "\x07"}
 
 
 def test_the_page_of_a_read_report_is_the_same_but_for_the_drawing() -> None:
