@@ -11,7 +11,8 @@ from edgeconv.core import NHWC, TensorSpec
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import Form, first, last, permuted
 from edgeconv.emit.tflite._lowering import Lowering, module_of, refusal
-from edgeconv.emit.tflite._operators import LOWERINGS
+from edgeconv.emit.tflite._operators import LOWERINGS, activation
+from edgeconv.emit.tflite._patterns import gelus
 from edgeconv.emit.tflite._simplify import simplify
 from edgeconv.errors import EmitError
 
@@ -20,7 +21,8 @@ _NAMED = 3  # unknown operators that an error lists before it says "and more"
 
 def convert(model: ir.Model, layout: str) -> tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Lowers the whole graph; returns it with the specs of its inputs and outputs."""
-    _refuse_unknown(model.graph)
+    compound, inner = gelus(model.graph)
+    _refuse_unknown(model.graph, inner)
     low = Lowering()
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
@@ -34,7 +36,11 @@ def convert(model: ir.Model, layout: str) -> tuple[Lowering, tuple[TensorSpec, .
         low.graph.inputs.append(tensor)
         low.forms[value] = {form: tensor}
     for node in model.graph:
-        _lower(low, node)
+        if node in compound:
+            low.node = node
+            activation.gelu_of(low, compound[node], node.outputs[0])
+        elif node not in inner:
+            _lower(low, node)
     low.node = None
     for value in model.graph.outputs:
         _finish_output(low, value, border_form(low, value, layout))
@@ -99,11 +105,11 @@ def _finish_output(low: Lowering, value: ir.Value, form: Form) -> None:
     graph.outputs.append(tensor)
 
 
-def _refuse_unknown(nodes: Iterable[ir.Node]) -> None:
+def _refuse_unknown(nodes: Iterable[ir.Node], matched: set[ir.Node]) -> None:
     unknown = {
         (node.op_type, module_of(node)): node
         for node in nodes
-        if (node.op_type not in LOWERINGS and node.op_type not in ("Constant", "Shape"))
+        if (node not in matched and (node.op_type not in LOWERINGS and node.op_type not in ("Constant", "Shape")))
         or node.domain not in ("", "ai.onnx")
     }
     if not unknown:

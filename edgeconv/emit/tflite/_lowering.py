@@ -142,6 +142,12 @@ class Lowering:
         dtype = options.pop("dtype", None)
         return self.graph.add(code, inputs, [shape], f"{self.base}/{code.lower()}", dtype, **options)[0]
 
+    def slice(self, tensor: Tensor, begin: Sequence[int], shape: Sequence[int]) -> Tensor:
+        """The block of this shape that begins there."""
+        if tuple(shape) == tensor.shape:
+            return tensor
+        return self.emit("SLICE", [tensor, self.integers(begin), self.integers(shape)], shape)
+
     def integers(self, values: Sequence[int] | Array) -> Tensor:
         """An int32 constant of rank 1 (or of the array's rank)."""
         return self.graph.constant(np.array(values, np.int32), "integers")

@@ -7,7 +7,17 @@ its outputs. To add an operator, write such a function in the file of its family
 from __future__ import annotations
 
 from edgeconv.emit.tflite._lowering import Lower
-from edgeconv.emit.tflite._operators import activation, convolution, elementwise, linear, pooling, reduction, shape
+from edgeconv.emit.tflite._operators import (
+    activation,
+    convolution,
+    elementwise,
+    linear,
+    normalisation,
+    pooling,
+    reduction,
+    resize,
+    shape,
+)
 
 LOWERINGS: dict[str, Lower] = {
     **convolution.LOWERINGS,
@@ -15,6 +25,8 @@ LOWERINGS: dict[str, Lower] = {
     **elementwise.LOWERINGS,
     **pooling.LOWERINGS,
     **reduction.LOWERINGS,
+    **resize.LOWERINGS,
+    **normalisation.LOWERINGS,
     **shape.LOWERINGS,
     **linear.LOWERINGS,
 }

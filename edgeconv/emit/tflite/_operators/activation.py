@@ -66,10 +66,15 @@ def clipped(low: Lowering, x: Tensor, lowest: float, highest: float) -> Tensor:
 
 
 def prelu(low: Lowering, node: ir.Node) -> None:
-    """PRelu; the slope is permuted with the input."""
+    """PRelu; the slope is permuted with the input.
+
+    A shared slope is written once per channel: XNNPACK in TensorFlow Lite 2.14 computes a slope of one element wrongly.
+    """
     x, form = read(low, node)
     slope = low.constant(node.inputs[1], "slope")
     full = slope.reshape((1,) * (len(form) - slope.ndim) + slope.shape).transpose(form)
+    if full.shape[-1] == 1:
+        full = np.broadcast_to(full, (*full.shape[:-1], x.shape[-1]))
     constant = low.floats(full.reshape(full.shape[1:]), low.input(node, 1).name or "")
     low.bind(node.outputs[0], form, low.emit("PRELU", [x, constant], x.shape))
 
@@ -144,6 +149,13 @@ def gelu(low: Lowering, node: ir.Node) -> None:
     x, form = read(low, node)
     tanh = node.attributes.get_string("approximate", "none") == "tanh"
     low.bind(node.outputs[0], form, low.emit("GELU", [x], x.shape, approximate=tanh))
+
+
+def gelu_of(low: Lowering, value: ir.Value, result: ir.Value) -> None:
+    """Gelu by the error function, of a value, for a group of nodes that spell it out."""
+    form = low.form(value)
+    x = low.tensor(value, form)
+    low.bind(result, form, low.emit("GELU", [x], x.shape, approximate=False))
 
 
 def softmax(code: str) -> Lower:

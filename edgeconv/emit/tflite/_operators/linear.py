@@ -83,26 +83,7 @@ def _side(low: Lowering, value: ir.Value) -> tuple[Tensor, bool]:
     return low.tensor(value, torch_order), False
 
 
-def batch_normalization(low: Lowering, node: ir.Node) -> None:
-    """BatchNormalization that could not be folded: x·scale + shift, both computed in float64 and rounded once."""
-    x = low.input(node)
-    gamma, beta, mean, variance = (low.constant(value, "statistic").astype(np.float64) for value in node.inputs[1:5])
-    scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-    shift = beta - mean * scale
-    form = low.form(x)
-    rank = len(form)
-    tensor = low.tensor(x, form)
-    for code, channel in (("MUL", scale), ("ADD", shift)):
-        placed = channel.reshape([-1 if axis == 1 else 1 for axis in range(rank)]).transpose(form)
-        placed = placed.reshape(placed.shape[1:]) if rank > 1 else placed
-        if placed.shape[-1] == placed.size:
-            placed = placed.reshape(-1)
-        tensor = low.emit(code, [tensor, low.floats(placed)], tensor.shape)
-    low.bind(node.outputs[0], form, tensor)
-
-
 LOWERINGS: dict[str, Lower] = {
     "Gemm": gemm,
     "MatMul": matmul,
-    "BatchNormalization": batch_normalization,
 }

@@ -110,18 +110,11 @@ def split(low: Lowering, node: ir.Node) -> None:
     else:
         starts = np.cumsum([0, *(shape[axis] for shape in shapes)])
         made = [
-            sliced(low, x, [int(start) if index == axis else 0 for index in range(len(form))], shape)
+            low.slice(x, [int(start) if index == axis else 0 for index in range(len(form))], shape)
             for start, shape in zip(starts, shapes, strict=False)
         ]
     for y, tensor in zip(node.outputs, made, strict=True):
         low.bind(y, form, tensor)
-
-
-def sliced(low: Lowering, x: Tensor, begin: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """The block of this shape that begins there."""
-    if tuple(shape) == x.shape:
-        return x
-    return low.emit("SLICE", [x, low.integers(begin), low.integers(shape)], shape)
 
 
 def slice_(low: Lowering, node: ir.Node) -> None:
@@ -140,7 +133,7 @@ def slice_(low: Lowering, node: ir.Node) -> None:
     if any(part.step < 0 for part in placed):
         made = _gathered(low, x, placed)
     elif all(part.step == 1 or len(part) == 1 for part in placed):
-        made = sliced(low, x, [part.start for part in placed], [len(part) for part in placed])
+        made = low.slice(x, [part.start for part in placed], [len(part) for part in placed])
     else:
         bounds = [[getattr(part, field) for part in placed] for field in ("start", "stop", "step")]
         made = low.emit("STRIDED_SLICE", [x, *map(low.integers, bounds)], [len(part) for part in placed])
@@ -175,7 +168,7 @@ def gather(low: Lowering, node: ir.Node) -> None:
     flat = index.reshape(-1)
     if flat.size == 1:
         begin = [int(flat[0]) if at == place else 0 for at in range(rank)]
-        made = sliced(low, x, begin, [1 if at == place else size for at, size in enumerate(x.shape)])
+        made = low.slice(x, begin, [1 if at == place else size for at, size in enumerate(x.shape)])
     else:
         options = {"axis": place, "batchDims": 0}
         made = low.emit(
@@ -201,7 +194,7 @@ def pad(low: Lowering, node: ir.Node) -> None:
     placed = [amounts.get(axis, (0, 0)) for axis in form]
     crops = [(max(0, -before), max(0, -after)) for before, after in placed]
     shape = [size - before - after for size, (before, after) in zip(x.shape, crops, strict=True)]
-    x = sliced(low, x, [before for before, _ in crops], shape)
+    x = low.slice(x, [before for before, _ in crops], shape)
     grown = [(max(0, before), max(0, after)) for before, after in placed]
     mode = node.attributes.get_string("mode", "constant")
     made = _PADS[mode](low, node, x, grown) if mode in _PADS else low.refuse(f"its mode is {mode!r}")
@@ -235,20 +228,21 @@ def _pad_reflect(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tupl
 def _pad_edge(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[int, int]]) -> Tensor:
     for axis, (before, after) in enumerate(amounts):
         if before or after:
-            size = x.shape[axis]
-            edges = [
-                sliced(
-                    low,
-                    x,
-                    [at if i == axis else 0 for i in range(len(x.shape))],
-                    [1 if i == axis else n for i, n in enumerate(x.shape)],
-                )
-                for at in (0, size - 1)
-            ]
-            shape = [n + before + after if i == axis else n for i, n in enumerate(x.shape)]
-            parts = [edges[0]] * before + [x] + [edges[1]] * after
-            x = low.emit("CONCATENATION", parts, shape, axis=axis)
+            x = joined(low, [line(low, x, axis, 0)] * before + [x] + [line(low, x, axis, -1)] * after, axis)
     return x
+
+
+def line(low: Lowering, x: Tensor, axis: int, place: int) -> Tensor:
+    """The slice of thickness 1 at a place of an axis, counted from the end if negative."""
+    begin = [place % x.shape[axis] if at == axis else 0 for at in range(len(x.shape))]
+    return low.slice(x, begin, [1 if at == axis else size for at, size in enumerate(x.shape)])
+
+
+def joined(low: Lowering, parts: Sequence[Tensor], axis: int) -> Tensor:
+    """The tensors one after another along an axis."""
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    return low.emit("CONCATENATION", parts, shape, axis=axis)
 
 
 _PADS = {"constant": _pad_constant, "reflect": _pad_reflect, "edge": _pad_edge}

@@ -1,0 +1,84 @@
+"""Normalisations that are computed at run time, and BatchNormalization that could not be folded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._layout import Form
+from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._operators.elementwise import aligned
+from edgeconv.emit.tflite._operators.reduction import reduced
+
+
+def batch_normalization(low: Lowering, node: ir.Node) -> None:
+    """BatchNormalization as x·scale + shift, both computed in float64 and rounded once."""
+    x = low.input(node)
+    gamma, beta, mean, variance = (low.constant(value, "statistic").astype(np.float64) for value in node.inputs[1:5])
+    scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+    form = low.form(x)
+    made = _scaled(low, low.tensor(x, form), form, _per_channel(scale, form), _per_channel(beta - mean * scale, form))
+    low.bind(node.outputs[0], form, made)
+
+
+def instance_normalization(low: Lowering, node: ir.Node) -> None:
+    """InstanceNormalization: over all axes but batch and channels."""
+    x = low.input(node)
+    form = low.form(x)
+    gamma, beta = (low.constant(value, "parameter") for value in node.inputs[1:3])
+    axes = [form.index(axis) for axis in range(2, len(form))]
+    normal = normalised(low, low.tensor(x, form), axes, node.attributes.get_float("epsilon", 1e-5))
+    made = _scaled(low, normal, form, _per_channel(gamma, form), _per_channel(beta, form))
+    low.bind(node.outputs[0], form, made)
+
+
+def layer_normalization(low: Lowering, node: ir.Node) -> None:
+    """LayerNormalization: over the axes from ``axis`` on."""
+    x = low.input(node)
+    form = low.form(x)
+    rank = len(form)
+    axis = node.attributes.get_int("axis", -1) % rank
+    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+        low.refuse("its mean or deviation is used")
+    axes = [form.index(one) for one in range(axis, rank)]
+    normal = normalised(low, low.tensor(x, form), axes, node.attributes.get_float("epsilon", 1e-5))
+    gamma = low.constant(node.inputs[1], "scale")
+    beta = low.constant(node.inputs[2], "bias") if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(1)
+    low.bind(node.outputs[0], form, _scaled(low, normal, form, gamma, beta))
+
+
+def normalised(low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float) -> Tensor:
+    """(x - mean) / sqrt(variance + epsilon) over axes of the tensor.
+
+    The variance is the mean square of the centred values (two passes), which does not cancel; the division is done
+    once per mean and not once per element.
+    """
+    centred = low.emit("SUB", [x, reduced(low, "MEAN", x, axes)], x.shape)
+    variance = reduced(low, "MEAN", low.emit("SQUARE", [centred], x.shape), axes)
+    shifted = low.emit("ADD", [variance, low.floats(epsilon)], variance.shape)
+    deviation = low.emit("SQRT", [shifted], variance.shape)
+    return low.emit("MUL", [centred, low.emit("DIV", [low.floats(1.0), deviation], variance.shape)], x.shape)
+
+
+def _per_channel(array: Array, form: Form) -> Array:
+    return array.reshape(-1, *(1,) * (len(form) - 2))
+
+
+def _scaled(low: Lowering, x: Tensor, form: Form, scale: Array, shift: Array) -> Tensor:
+    """x·scale + shift for constants that broadcast to the value in torch's order; neutral ones cost nothing."""
+    if np.any(scale != 1):
+        x = low.emit("MUL", [x, low.floats(aligned(scale, form), f"{low.base}/scale")], x.shape)
+    if np.any(shift != 0):
+        x = low.emit("ADD", [x, low.floats(aligned(shift, form), f"{low.base}/shift")], x.shape)
+    return x
+
+
+LOWERINGS: dict[str, Lower] = {
+    "BatchNormalization": batch_normalization,
+    "InstanceNormalization": instance_normalization,
+    "LayerNormalization": layer_normalization,
+}

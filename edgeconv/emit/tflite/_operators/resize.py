@@ -1,0 +1,185 @@
+"""Resize, DepthToSpace, SpaceToDepth."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._layout import last, permuted
+from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._operators.convolution import as_image
+
+_SAME_POSITION = 1e-5  # input pixels by which two sampling positions may differ and still be called equal
+_MODES = ((False, True), (True, False), (False, False))  # (align corners, half-pixel centers)
+
+
+def resize(low: Lowering, node: ir.Node) -> None:
+    """Resize of the spatial axes of a value of rank 3 or 4, by any of ONNX's modes.
+
+    TFLite's own operators serve where they sample at the same places (the places are compared, not the names of the
+    modes); nearest by whole factors is a broadcast, which delegates take; whatever else is separable is two products
+    with constant matrices, or two gathers when it only picks.
+    """
+    x, y = low.input(node), node.outputs[0]
+    before, after = low.shape(x), low.shape(y)
+    if before[:2] != after[:2] or len(before) not in (3, 4):
+        low.refuse("it resizes the batch or the channels, or more than two axes")
+    image = as_image(low, x)
+    weights = [_weights(low, node, axis) for axis in range(2, len(before))]
+    if len(weights) == 1:
+        weights.insert(0, np.ones((1, 1)))
+    made = _resized(low, image, weights)
+    low.bind(y, last(len(after)), low.reshape(made, permuted(after, last(len(after)))))
+
+
+def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
+    """The (output, input) matrix of the resize along one axis, as ONNX's own reference computes it."""
+    from onnx.reference import ReferenceEvaluator
+
+    rank = len(low.shape(low.input(node)))
+    size, wanted = low.shape(low.input(node))[axis], low.shape(node.outputs[0])[axis]
+    if size == wanted and node.attributes.get_string("mode", "nearest") != "cubic":
+        return np.eye(size)
+    given = [low.array(value) if value is not None else None for value in (*node.inputs, None, None, None)]
+    scales = given[2] if given[2] is not None and given[2].size else None
+    axes = list(node.attributes.get_ints("axes", ()) or range(rank))
+    single = ir.node("Resize", [ir.val("x"), None, ir.val("scales"), ir.val("sizes")])
+    single.attributes.update({name: value for name, value in node.attributes.items() if name != "axes"})
+    if scales is not None:
+        feeds = {"scales": np.array([1.0, 1.0, scales[axes.index(axis)]], np.float32)}
+        single.replace_input_with(3, None)
+    else:
+        feeds = {"sizes": np.array([1, size, wanted], np.int64)}
+        single.replace_input_with(2, None)
+    single.outputs[0].name = "y"
+    proto = ir.to_proto(single)
+    made = ReferenceEvaluator(proto).run(None, {"x": np.eye(size, dtype=np.float64)[None], **feeds})
+    return np.array(next(iter(made))[0].T, np.float64)
+
+
+def _resized(low: Lowering, image: Tensor, weights: list[Array]) -> Tensor:
+    batch, height, width, channels = image.shape
+    rows, columns = weights
+    shape = (batch, rows.shape[0], columns.shape[0], channels)
+    if shape == image.shape and all(np.array_equal(one, np.eye(len(one))) for one in weights):
+        return image
+    if all(_picks(one) for one in weights):
+        return _picked(low, image, [np.argmax(one, axis=1) for one in weights])
+    for align, half in _MODES:
+        if all(_linear_agrees(one, align, half) for one in weights):
+            size = low.integers(shape[1:3])
+            return low.emit("RESIZE_BILINEAR", [image, size], shape, alignCorners=align, halfPixelCenters=half)
+    flat = low.reshape(image, (batch, height, width * channels))
+    tall = low.emit("BATCH_MATMUL", [_stacked(low, rows), flat], (batch, shape[1], width * channels))
+    lines = low.reshape(tall, (batch * shape[1], width, channels))
+    wide = low.emit("BATCH_MATMUL", [_stacked(low, columns), lines], (batch * shape[1], *shape[2:]))
+    return low.reshape(wide, shape)
+
+
+def _stacked(low: Lowering, matrix: Array) -> Tensor:
+    return low.floats(matrix[None], f"{low.base}/matrix")
+
+
+def _picks(weights: Array) -> bool:
+    return bool(np.all(np.isin(weights, (0.0, 1.0))) and np.all(weights.sum(axis=1) == 1))
+
+
+def _linear_agrees(weights: Array, align: bool, half: bool) -> bool:
+    """Whether RESIZE_BILINEAR in this mode takes the same weighted means."""
+    count, size = weights.shape
+    scale = (size - 1) / (count - 1) if align and count > 1 else size / count
+    places = (np.arange(count) + 0.5) * scale - 0.5 if half else np.arange(count) * scale
+    floor = np.floor(places)
+    made = np.zeros_like(weights)
+    for offset, share in ((0, 1 - (places - floor)), (1, places - floor)):
+        np.add.at(made, (np.arange(count), np.clip(floor + offset, 0, size - 1).astype(int)), share)
+    return bool(np.max(np.abs(made - weights)) < _SAME_POSITION)
+
+
+def _picked(low: Lowering, image: Tensor, indices: list[Array]) -> Tensor:
+    """Every output element is one input element."""
+    batch, height, width, channels = image.shape
+    rows, columns = indices
+    shape = (batch, len(rows), len(columns), channels)
+    factors = [len(index) // size for index, size in zip(indices, (height, width), strict=True)]
+    if all(
+        factor and np.array_equal(index, np.repeat(np.arange(size), factor))
+        for index, size, factor in zip(indices, (height, width), factors, strict=True)
+    ):
+        return repeated(low, image, factors[0], factors[1])
+    for align, half in _MODES[::-1]:
+        if all(_nearest_agrees(index, size, align, half) for index, size in zip(indices, (height, width), strict=True)):
+            size = low.integers(shape[1:3])
+            return low.emit("RESIZE_NEAREST_NEIGHBOR", [image, size], shape, alignCorners=align, halfPixelCenters=half)
+    for axis, index in enumerate(indices, start=1):
+        made = (*shape[: axis + 1], *image.shape[axis + 1 :])
+        image = low.emit("GATHER", [image, low.integers(index)], made, axis=axis, batchDims=0)
+    return image
+
+
+def _nearest_agrees(index: Array, size: int, align: bool, half: bool) -> bool:
+    """Whether RESIZE_NEAREST_NEIGHBOR in this mode picks these elements; its kernel computes in float32."""
+    count = len(index)
+    scale = (
+        np.float32(size - 1) / np.float32(count - 1) if align and count > 1 else np.float32(size) / np.float32(count)
+    )
+    places = (np.arange(count, dtype=np.float32) + np.float32(0.5 if half else 0)) * scale
+    made = np.floor(places + 0.5) if align else np.floor(places)
+    return bool(np.array_equal(np.clip(made, 0, size - 1), index))
+
+
+def repeated(low: Lowering, image: Tensor, tall: int, wide: int) -> Tensor:
+    """Each pixel as a block of tall x wide."""
+    batch, height, width, channels = image.shape
+    lines = low.reshape(image, (batch * height, 1, width, 1, channels))
+    ones = low.floats(np.ones((1, tall, 1, wide, 1)), f"{low.base}/ones")
+    blocks = low.emit("MUL", [lines, ones], (batch * height, tall, width, wide, channels))
+    return low.reshape(blocks, (batch, height * tall, width * wide, channels))
+
+
+def depth_to_space(low: Lowering, node: ir.Node) -> None:
+    """DepthToSpace; TFLite's takes the block from the slowest part of the channels, which is ONNX's DCR."""
+    x, y = low.input(node), node.outputs[0]
+    block = node.attributes.get_int("blocksize")
+    image = low.tensor(x, last(4))
+    if node.attributes.get_string("mode", "DCR") == "CRD":
+        batch, height, width, channels = image.shape
+        order = np.arange(channels).reshape(-1, block * block).T.reshape(-1)
+        if not _reorder_producer(low, x, image, order):
+            split = low.reshape(image, (batch * height * width, channels // block**2, block**2))
+            image = low.reshape(
+                low.transpose(split, (0, 2, 1), f"{low.base}/blocks"), image.shape, f"{low.base}/ordered"
+            )
+    low.bind(y, last(4), low.emit("DEPTH_TO_SPACE", [image], permuted(low.shape(y), last(4)), blockSize=block))
+
+
+def _reorder_producer(low: Lowering, value: ir.Value, image: Tensor, order: Array) -> bool:
+    """Gives the channels another order in the weights of the convolution that makes them, if nobody else reads it."""
+    made = low.graph.operators[-1] if low.graph.operators else None
+    if made is None or made.code != "CONV_2D" or made.outputs[0] is not image:
+        return False
+    if len(value.uses()) != 1 or value.is_graph_output():
+        return False
+    kernel, bias = made.inputs[1], made.inputs[2]
+    if kernel.data is None or bias.data is None or kernel.shape[-1] != made.inputs[0].shape[-1]:
+        return False
+    made.inputs[1:] = [low.graph.constant(one.data[order], one.name) for one in (kernel, bias) if one.data is not None]
+    image.name, image.owner = f"{image.name}/ordered", ""
+    return True
+
+
+def space_to_depth(low: Lowering, node: ir.Node) -> None:
+    """SpaceToDepth; the block becomes the slowest part of the channels in both formats."""
+    x, y = low.input(node), node.outputs[0]
+    block = node.attributes.get_int("blocksize")
+    shape = permuted(low.shape(y), last(4))
+    low.bind(y, last(4), low.emit("SPACE_TO_DEPTH", [low.tensor(x, last(4))], shape, blockSize=block))
+
+
+LOWERINGS: dict[str, Lower] = {
+    "Resize": resize,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+}
