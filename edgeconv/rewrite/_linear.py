@@ -74,11 +74,6 @@ class Linear:
         """x."""
         return self.node.inputs[0]
 
-    @property
-    def result(self) -> ir.Value:
-        """y."""
-        return (self.bias_node or self.node).outputs[0]
-
     def then(self, scale: Float64, shift: Float64) -> Linear:
         """``scale * (W x + b) + shift``; ``scale`` and ``shift`` are [Cout]."""
         with np.errstate(over="ignore", invalid="ignore"):  # `fits` refuses what is not finite

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.rewrite._graph import take_over
-from edgeconv.rewrite.fold_batch_norm import fold_behind
+from edgeconv.rewrite._behind import fold_behind
 
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
 
@@ -14,8 +13,8 @@ class FoldScaleShiftPass(ir.passes.InPlacePass):
     """Folds ``c * y``, ``y / c``, ``y + c``, ``y - c`` and ``c - y`` into the operator that makes y.
 
     1. Requires: c is constant, one number or one per output channel; y comes from a Conv, ConvTranspose, Gemm or
-       MatMul with constant weights, and nobody else reads it. A MatMul of rank 2 that gets a bias becomes a Gemm; one
-       of higher rank has nowhere to put a bias and keeps its Add.
+       MatMul with constant weights, or a Concat of such results, and nobody else reads it. A MatMul of rank 2 that
+       gets a bias becomes a Gemm; one of higher rank has nowhere to put a bias and keeps its Add.
     2. Ensures: the operator's result has the arithmetic node's name, shape and metadata.
     3. Exact: ``s * (W x + b) + t`` is ``(s W) x + (s b + t)`` per output channel.
     """
@@ -24,9 +23,8 @@ class FoldScaleShiftPass(ir.passes.InPlacePass):
         """Folds in the graph's order, so that chains of arithmetic collapse in one go."""
         modified = False
         for node in tuple(model.graph):
-            folded = fold_behind(node) if node.op_type in _ARITHMETIC else None
-            if folded is not None:
-                folded.store()
-                take_over(node.outputs[0], folded.result)  # (2)
+            fold = fold_behind(node) if node.op_type in _ARITHMETIC else None
+            if fold is not None:
+                fold.apply()
                 modified = True
         return ir.passes.PassResult(model, modified)

@@ -84,7 +84,7 @@ def _split(node: ir.Node, sizes: list[int], positions: list[tuple[ir.Node, int]]
     for reader, position in positions:
         old, new = reader.outputs[0], parts[position]
         if id(new) in taken:  # it already has the name of another SequenceAt
-            new = ir.Value(name=old.name, type=old.type, shape=old.shape)
+            new = _part(node, axis, sizes[position], old.name or unique_name(graph, base))
             graph.insert_before(reader, _node(node, "Identity", [parts[position]], [new], None))
         taken.add(id(new))
         _hand_over(old, new)
@@ -96,19 +96,20 @@ def _gather(node: ir.Node, positions: list[tuple[ir.Node, int]]) -> None:
     for reader, position in positions:
         old = reader.outputs[0]
         index = add_constant(graph, f"{old.name}.index", np.array(position, np.int64), ir.DataType.INT64)
-        new = ir.Value(name=old.name, type=old.type, shape=old.shape)
+        new = _part(node, axis, None, old.name or unique_name(graph, "part"))
         graph.insert_before(reader, _node(node, "Gather", [node.inputs[0], index], [new], axis))
         _hand_over(old, new)
     graph.remove(node, safe=True)
 
 
-def _part(node: ir.Node, axis: int, size: int, name: str) -> ir.Value:
+def _part(node: ir.Node, axis: int, size: int | None, name: str) -> ir.Value:
+    """A value for a part of that size along the axis; without the axis when ``size`` is None."""
     source = node.inputs[0]
     if source is None or source.shape is None:
         raise ir.passes.PreconditionError(f"{node.op_type} {name} has an input of unknown shape")
-    shape = source.shape.copy()
-    shape[axis] = size
-    return ir.Value(name=name, type=source.type, shape=shape)
+    dimensions = list(source.shape)
+    dimensions[axis : axis % len(dimensions) + 1] = [] if size is None else [size]
+    return ir.Value(name=name, type=source.type, shape=ir.Shape(dimensions))
 
 
 def _node(

@@ -42,6 +42,23 @@ def graph(
     return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True))
 
 
+def cast(model: ir.Model, dtype: int) -> ir.Model:
+    """A copy of the model whose float32 or float64 tensors, values and casts are of another float dtype."""
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+    proto = ir.serde.serialize_model(model)
+    tensors = [*proto.graph.initializer, *(item.t for each in proto.graph.node for item in each.attribute)]
+    for tensor in tensors:
+        if tensor.data_type in floats:
+            array = onnx.numpy_helper.to_array(tensor).astype(onnx.helper.tensor_dtype_to_np_dtype(dtype))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        if value.type.tensor_type.elem_type in floats:
+            value.type.tensor_type.elem_type = dtype
+    for attribute in (item for each in proto.graph.node if each.op_type == "Cast" for item in each.attribute):
+        attribute.i = dtype if attribute.i in floats else attribute.i
+    return ir.serde.deserialize_model(proto)
+
+
 def operators(model: ir.Model) -> list[str]:
     return [item.op_type for item in model.graph]
 

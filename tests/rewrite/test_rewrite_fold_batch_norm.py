@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rewrite_graphs import EPSILON, assert_rewritten_exactly, batch_norm, constant, evaluate, graph, node, operators
+from rewrite_graphs import (
+    EPSILON,
+    assert_rewritten_exactly,
+    batch_norm,
+    cast,
+    constant,
+    evaluate,
+    graph,
+    node,
+    operators,
+)
 from rewrite_graphs import statistics as bn_statistics
 from torch import nn
 
@@ -143,18 +152,8 @@ def test_agrees_with_float64_torch():
     np.testing.assert_allclose(evaluate(model, {"input": x.numpy()})["output"], expected, rtol=1e-12, atol=1e-11)
 
 
-def _float32(model: ir.Model) -> ir.Model:
-    proto = ir.serde.serialize_model(model)
-    for tensor in proto.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.DOUBLE:
-            array = onnx.numpy_helper.to_array(tensor).astype(np.float32)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    return ir.serde.deserialize_model(proto)
-
-
-def test_float32_weights_are_rounded_once():
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_weights_are_rounded_once(dtype):
     """Conv, then BatchNorm, then two scalings: the weight is the float64 result, rounded when all is done."""
     rng = np.random.default_rng(11)
     constants = {"conv.weight": rng.normal(size=(6, 4, 3, 3)), "conv.bias": rng.normal(size=6), **bn_statistics(rng, 6)}
@@ -165,16 +164,18 @@ def test_float32_weights_are_rounded_once():
         node("Mul", ["bn", "third"], "scaled"),
         node("Add", ["scaled", "offset"], "output"),
     ]
-    model = optimize(_float32(graph(nodes, {"input": (1, 4, 5, 5)}, ["output"], constants)))
-    single = {name: array.astype(np.float32).astype(np.float64) for name, array in constants.items()}
+    captured = graph(nodes, {"input": (1, 4, 5, 5)}, ["output"], constants)
+    model = cast(captured, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    optimize(model)
+    single = {name: array.astype(dtype).astype(np.float64) for name, array in constants.items()}
     scale = single["bn.weight"] / np.sqrt(single["bn.running_var"] + EPSILON)
     weight = single["conv.weight"] * scale[:, None, None, None] * single["third"]
     bias = (single["conv.bias"] - single["bn.running_mean"]) * scale + single["bn.bias"]
     bias = bias * single["third"] + single["offset"].reshape(-1)
     assert operators(model) == ["Conv"]
-    assert constant(model, "conv.weight").dtype == np.float32
-    np.testing.assert_array_equal(constant(model, "conv.weight"), weight.astype(np.float32))
-    np.testing.assert_allclose(constant(model, "conv.bias"), bias.astype(np.float32), rtol=1.2e-7)
+    assert constant(model, "conv.weight").dtype == dtype
+    np.testing.assert_array_equal(constant(model, "conv.weight"), weight.astype(dtype))
+    np.testing.assert_allclose(constant(model, "conv.bias"), bias.astype(dtype), rtol=np.finfo(dtype).eps)
 
 
 def test_weights_that_two_convolutions_share_are_copied():
@@ -190,6 +191,35 @@ def test_weights_that_two_convolutions_share_are_copied():
     assert_rewritten_exactly(model)
     assert operators(model) == ["Conv", "Relu", "Conv"]
     np.testing.assert_array_equal(constant(model, "shared"), constants["shared"])
+
+
+def mixed_depthwise(second):
+    """Split, a convolution of each part, Concat, BatchNormalization: a mixed depthwise convolution."""
+    rng = np.random.default_rng(13)
+    constants = {"w3": rng.normal(size=(2, 1, 3, 3)), "w1": rng.normal(size=(4, 1, 1, 1)), **bn_statistics(rng, 6)}
+    constants["sizes"] = np.array([2, 4], np.int64)
+    nodes = [
+        node("Split", ["input", "sizes"], ["left", "right"], axis=1),
+        node("Conv", ["left", "w3"], "first", group=2, pads=[1] * 4),
+        *second,
+        node("Concat", ["first", second[-1].output[0]], "cat", axis=1),
+        batch_norm("cat", "output"),
+    ]
+    return graph(nodes, {"input": (1, 6, 5, 5)}, ["output"], constants)
+
+
+def test_it_passes_through_a_concat_of_convolutions():
+    model = mixed_depthwise([node("Conv", ["right", "w1"], "second", group=4)])
+    assert_rewritten_exactly(model)
+    assert operators(model) == ["Split", "Conv", "Conv", "Concat"]
+    assert not {"first", "second"} & {value.name for item in model.graph for value in item.outputs}
+
+
+def test_left_alone_behind_a_concat_with_an_operand_that_is_not_linear():
+    nodes = [node("Conv", ["right", "w1"], "second", group=4), node("Relu", ["second"], "relu")]
+    model = mixed_depthwise(nodes)
+    assert_rewritten_exactly(model)
+    assert operators(model) == ["Split", "Conv", "Conv", "Relu", "Concat", "BatchNormalization"]
 
 
 def test_names_and_metadata_are_those_of_the_batch_norm():
