@@ -75,14 +75,13 @@ def rounded(array: Float64, dtype: ir.DataType) -> npt.NDArray[np.generic] | Non
 
 
 def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic], dtype: ir.DataType) -> ir.Value:
-    """Registers an initializer; a float64 ``array`` is rounded to a floating ``dtype`` and remembered exactly.
+    """Registers an initializer under that name, which must be free; see `unique_name`.
 
-    The name is made unique with a numeric suffix.
+    A float64 ``array`` is rounded to a floating ``dtype`` and remembered exactly.
     """
     stored = array.astype(dtype.numpy())
-    unique = unique_name(graph, name)
-    tensor = ir.tensor(stored, dtype=dtype, name=unique)
-    value = ir.Value(name=unique, type=ir.TensorType(dtype), shape=ir.Shape(stored.shape), const_value=tensor)
+    tensor = ir.tensor(stored, dtype=dtype, name=name)
+    value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(stored.shape), const_value=tensor)
     if is_float(dtype) and array.dtype == np.float64:
         value.meta[_EXACT] = (tensor, array)
     graph.register_initializer(value)
@@ -106,18 +105,21 @@ def replace_constant(node: ir.Node, index: int, array: Float64, dtype: ir.DataTy
         node.resize_inputs(index + 1)
     old = node.inputs[index]
     node.replace_input_with(index, None)
-    if old is not None:
-        drop_constant(old)
-    node.replace_input_with(index, add_constant(graph_of(node), name, array, dtype))
+    freed = old is not None and _drop(old) and old.name == name
+    graph = graph_of(node)
+    unique = name if freed else unique_name(graph, name)
+    node.replace_input_with(index, add_constant(graph, unique, array, dtype))
 
 
-def drop_constant(value: ir.Value) -> None:
-    """Unregisters an initializer that nothing uses any more, so that its name is free."""
+def _drop(value: ir.Value) -> bool:
+    """Unregisters an initializer that nothing uses any more, so that its name is free; says whether it did."""
     graph = value.graph
     if not value.is_initializer() or value.uses() or value.is_graph_input() or value.is_graph_output():
-        return
-    if isinstance(graph, ir.Graph) and value.name is not None:
-        del graph.initializers[value.name]
+        return False
+    if not isinstance(graph, ir.Graph) or value.name is None:
+        return False
+    del graph.initializers[value.name]
+    return True
 
 
 def graph_of(node: ir.Node) -> ir.Graph:

@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from edgeconv.rewrite._graph import add_constant, dims, exact, graph_of, is_float, tensor_of
+from edgeconv.rewrite._graph import add_constant, dims, exact, graph_of, is_float, tensor_of, unique_name
 
 # A constant this large is stored only when it replaces constants of at least a quarter of its size: folding
 # an Expand or a Tile would otherwise write its copies into the file.
@@ -118,7 +118,7 @@ def _run(node: ir.Node, arrays: list[npt.NDArray[np.generic] | None]) -> npt.NDA
 def _replace(node: ir.Node, array: npt.NDArray[np.generic]) -> None:
     """Puts an initializer in the place of the node's result, under its name (2)."""
     graph, old = graph_of(node), node.outputs[0]
-    name = old.name or "constant"
+    name = old.name or unique_name(graph, "constant")
     dtype = old.dtype
     if dtype is None or not is_float(dtype):
         dtype = _dtype_of(node, array)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from edgeconv.rewrite._graph import MODULE, drop_constant, exact, is_float
+from edgeconv.rewrite._graph import MODULE, exact, is_float
 
 # Larger constants are weights: they seldom are equal, and comparing them takes time.
 _SMALL = 1024
@@ -36,7 +36,7 @@ class MergeCommonPass(ir.passes.InPlacePass):
 def _merge_constants(graph: ir.Graph) -> bool:
     first: dict[tuple[object, ...], ir.Value] = {}
     merged = False
-    for value in tuple(graph.initializers.values()):
+    for name, value in tuple(graph.initializers.items()):
         tensor = value.const_value
         if tensor is None or tensor.size > _SMALL or value.is_graph_input() or value.is_graph_output():
             continue
@@ -47,6 +47,6 @@ def _merge_constants(graph: ir.Graph) -> bool:
         kept = first.setdefault(key, value)
         if kept is not value:
             ir.convenience.replace_all_uses_with(value, kept)
-            drop_constant(value)
+            del graph.initializers[name]
             merged = True
     return merged

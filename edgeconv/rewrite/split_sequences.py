@@ -77,8 +77,8 @@ def _split(node: ir.Node, sizes: list[int], positions: list[tuple[ir.Node, int]]
     graph, axis = graph_of(node), integer_attribute(node, "axis", 0)
     base = node.outputs[0].name or "split"
     source = node.inputs[0]
-    lengths = add_constant(graph, f"{base}.sizes", np.array(sizes, np.int64), ir.DataType.INT64)
-    parts = [_part(node, axis, size, unique_name(graph, f"{base}.{index}")) for index, size in enumerate(sizes)]
+    lengths = add_constant(graph, unique_name(graph, f"{base}.sizes"), np.array(sizes, np.int64), ir.DataType.INT64)
+    parts = [_part(node, axis, size, unique_name(graph, f"{base}.part{index}")) for index, size in enumerate(sizes)]
     graph.insert_before(node, _node(node, "Split", [source, lengths], parts, axis))
     taken: set[int] = set()
     for reader, position in positions:
@@ -95,7 +95,8 @@ def _gather(node: ir.Node, positions: list[tuple[ir.Node, int]]) -> None:
     graph, axis = graph_of(node), integer_attribute(node, "axis", 0)
     for reader, position in positions:
         old = reader.outputs[0]
-        index = add_constant(graph, f"{old.name}.index", np.array(position, np.int64), ir.DataType.INT64)
+        name = unique_name(graph, f"{old.name}.index")
+        index = add_constant(graph, name, np.array(position, np.int64), ir.DataType.INT64)
         new = _part(node, axis, None, old.name or unique_name(graph, "part"))
         graph.insert_before(reader, _node(node, "Gather", [node.inputs[0], index], [new], axis))
         _hand_over(old, new)

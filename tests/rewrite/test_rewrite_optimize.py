@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from rewrite_graphs import assert_rewritten_exactly, batch_norm, graph, node, operators, statistics
@@ -22,6 +23,31 @@ def test_a_rewrite_can_be_left_out():
     model = conv_bn_relu()
     assert_rewritten_exactly(model, skip=["fold-batch-norm"])
     assert operators(model) == ["Conv", "BatchNormalization", "Relu"]
+
+
+@pytest.mark.parametrize("name", [rewrite.name for rewrite in REWRITES])
+def test_the_others_work_without_it(name):
+    """Weights from Constant nodes, a zero bias made by Expand, a chunk, padding, and a BatchNormalization each way."""
+    rng = np.random.default_rng(2)
+    constants = {**statistics(rng, 4), **statistics(rng, 2, "pre"), "half": np.array(2, np.int64)}
+    constants |= {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "w2": rng.normal(size=(3, 2, 1, 1))}
+    constants |= {"zero": np.array([0.0]), "four": np.array([4], np.int64)}
+    weight = onnx.numpy_helper.from_array(rng.normal(size=(4, 4, 3, 3)), "weight")
+    nodes = [
+        node("Constant", [], "weight", value=weight),
+        node("Expand", ["zero", "four"], "bias"),
+        node("Pad", ["input", "pads"], "pad"),
+        node("Conv", ["pad", "weight", "bias"], "conv"),
+        batch_norm("conv", "bn"),
+        node("Dropout", ["bn"], "dropout"),
+        node("Split", ["dropout"], ["left", "right"], axis=1, num_outputs=2),
+        node("Add", ["left", "right"], "sum"),
+        node("Relu", ["sum"], "relu"),
+        batch_norm("relu", "normal", "pre"),
+        node("Conv", ["normal", "w2"], "output"),
+    ]
+    model = graph(nodes, {"input": (1, 4, 6, 6)}, ["output"], constants)
+    assert_rewritten_exactly(model, skip=[name])
 
 
 def test_an_unknown_rewrite_is_refused_with_the_nearest_name():
