@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import torch
 
 import edgeconv
 from edgeconv.capture import capture
-from edgeconv.core import NCHW, NHWC, Artifact, Emitted, GraphSummary, Sample, sha256_of
+from edgeconv.core import NCHW, NHWC, Artifact, Emitted, GraphSummary, Sample
 from edgeconv.devices import run_module
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
@@ -277,7 +278,10 @@ def _write(staging: Staging, model: ir.Model, job: Job, format_: str, layout: st
         path = staging.write(file_name, emitted.data)
     for note in emitted.notes:
         progress.note(note)
-    return Artifact(path, format_, variant, layout, sha256_of(path), emitted.inputs, emitted.outputs)
+    sha256 = hashlib.sha256(emitted.data).hexdigest()
+    return Artifact(
+        path, format_, variant, layout, sha256, emitted.inputs, emitted.outputs, size_bytes=len(emitted.data)
+    )
 
 
 def _emit(model: ir.Model, job: Job, format_: str, layout: str, metadata: Mapping[str, str]) -> Emitted:

@@ -34,7 +34,7 @@ def to_junit(report: Report) -> str:
         for row in rows:
             _add_case(suite, report, title, row)
         if not rows:
-            _add_verdict(suite, report, title, "skipped", "it was not compared on any device")
+            _add_verdict(suite, report, title, "failure", "it was not compared on any device")
         _count(suite, suite)
     if report.verdict is Verdict.FAIL and not any(row.verdict is Verdict.FAIL for row in report.comparisons):
         suite = ET.SubElement(root, "testsuite", name="verdict")

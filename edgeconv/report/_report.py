@@ -39,8 +39,11 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """FAIL when a comparison failed, or when no artifact passed one; PASS otherwise. Never SKIPPED."""
-        if any(row.verdict is Verdict.FAIL for row in self.comparisons):
+        """FAIL when a comparison failed, or when an artifact passed none; PASS otherwise. Never SKIPPED.
+
+        A file that nothing ran is not known to work: a gate that let it through could not be trusted.
+        """
+        if self.unproved or any(row.verdict is Verdict.FAIL for row in self.comparisons):
             return Verdict.FAIL
         proved = any(row.verdict is Verdict.PASS and is_of_artifact(row) for row in self.comparisons)
         return Verdict.PASS if proved else Verdict.FAIL
@@ -53,7 +56,10 @@ class Report:
         if failed:
             return f"{len(failed)} of {counted(len(rows), 'comparison')} failed"
         if self.verdict is Verdict.FAIL:
-            return NOTHING_COMPARED
+            names = [artifact.path.name for artifact in self.unproved]
+            if not names or len(names) == len(self.artifacts):
+                return NOTHING_COMPARED
+            return f"no device judged {', '.join(names)}"
         passed = sum(row.verdict is Verdict.PASS for row in rows)
         skipped = len(rows) - passed
         tail = f", {skipped} skipped" if skipped else ""
@@ -67,7 +73,7 @@ class Report:
 
     @property
     def unproved(self) -> tuple[Artifact, ...]:
-        """The artifacts that no device has judged: nothing is known of them, whatever the verdict."""
+        """The artifacts that no device has judged: nothing is known of them."""
         judged = {
             row.artifact for row in self.comparisons if is_of_artifact(row) and row.verdict is not Verdict.SKIPPED
         }

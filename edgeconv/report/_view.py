@@ -99,15 +99,13 @@ def page_view(report: Report) -> PageView:
 def _headline(report: Report) -> tuple[str, str]:
     if report.verdict is Verdict.FAIL:
         failed = [row for row in report.comparisons if row.verdict is Verdict.FAIL]
-        if not failed:
+        if not failed and len(report.unproved) == len(report.artifacts):
             return "Do not ship", "Nothing was compared, so nothing is known of these files."
+        if not failed:
+            names = _listed([artifact.path.name for artifact in report.unproved])
+            return "Do not ship", f"No device judged {names}, so nothing is known of it."
         bad = list(dict.fromkeys(row.artifact or "PyTorch in float32" for row in failed))
         return "Do not ship", f"{report.reason[0].upper()}{report.reason[1:]}, in {_listed(bad)}."
-    if report.unproved:
-        return (
-            "Ship only what was judged",
-            "The files that ran compute what the PyTorch model computes, within tolerance.",
-        )
     devices = {row.device for row in report.comparisons if row.verdict is Verdict.PASS and row.artifact}
     files = counted(len(report.artifacts), "file") if report.artifacts else "The files"
     where = f"on {counted(len(devices), 'device')}"

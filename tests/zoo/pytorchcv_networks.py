@@ -62,5 +62,5 @@ def network(module: str, factory: str, size: tuple[int, int], arguments: dict[st
         net: torch.nn.Module = getattr(importlib.import_module(f"pytorchcv.models.{module}"), factory)(**arguments)
     has_norms = any(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in net.modules())
     if has_norms:
-        warm_up(net, [Input(name="x", shape=(1, 3, *size))], Warmup(batches=1, batch_size=2), where=factory)
+        warm_up(net, [Input(name="x", shape=(1, 3, *size))], Warmup(batches=1, batch_size=8), where=factory)
     return net.eval()
