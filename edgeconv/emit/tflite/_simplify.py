@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.emit.tflite._windows import VALID
 
 _ACTIVATIONS = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}  # schema.ActivationFunctionType
 _FUSE_INTO = {
@@ -101,7 +102,142 @@ def add_bias(graph: Graph) -> None:
                 break
 
 
-SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (drop_dead, merge_reshapes, add_bias, fuse_activations)
+_UNARY = {
+    "RELU",
+    "RELU6",
+    "RELU_N1_TO_1",
+    "LEAKY_RELU",
+    "LOGISTIC",
+    "TANH",
+    "HARD_SWISH",
+    "GELU",
+    "ABS",
+    "NEG",
+    "SQUARE",
+}
+_UNARY |= {"SQRT", "RSQRT", "EXP", "LOG", "FLOOR", "CEIL", "ROUND"}
+
+
+def sink_reshapes(graph: Graph) -> None:
+    """A unary operator moves before the RESHAPE that alone feeds it, where it can be fused and reshapes can meet."""
+    producers, consumers = graph.producers(), graph.consumers()
+    for operator in graph.operators:
+        source = operator.inputs[0]
+        before = producers.get(source)
+        if operator.code not in _UNARY or before is None or before.code != "RESHAPE":
+            continue
+        if len(consumers[source]) != 1 or source in graph.outputs:
+            continue
+        value, result = before.inputs[0], operator.outputs[0]
+        inner = Tensor(f"{result.name}/flat", value.shape, result.dtype)
+        position = graph.operators.index(before)
+        moved = Operator(operator.code, [value], [inner], operator.options)
+        operator.code, operator.inputs, operator.options = before.code, [inner, *before.inputs[1:]], before.options
+        graph.operators[position] = moved
+        producers[inner], producers[result] = moved, operator
+        consumers[inner] = [operator]
+
+
+def keep_fewer_axes(graph: Graph) -> None:
+    """A RESHAPE that only drops the axes which a reduction left at size 1 is done by the reduction itself."""
+    producers, consumers = graph.producers(), graph.consumers()
+    for operator in list(graph.operators):
+        before = producers.get(operator.inputs[0])
+        if operator.code != "RESHAPE" or before is None or not before.options.get("keepDims"):
+            continue
+        reduced = before.inputs[1].data
+        source, result = before.inputs[0], operator.outputs[0]
+        if reduced is None or len(consumers[operator.inputs[0]]) != 1 or operator.inputs[0] in graph.outputs:
+            continue
+        if tuple(size for axis, size in enumerate(source.shape) if axis not in reduced.tolist()) == result.shape:
+            before.options["keepDims"] = False
+            before.outputs = operator.outputs
+            producers[result] = before
+            graph.operators.remove(operator)
+
+
+def flatten_in_fully_connected(graph: Graph) -> None:
+    """FULLY_CONNECTED without keepNumDims flattens its input itself."""
+    producers = graph.producers()
+    for operator in graph.operators:
+        before = producers.get(operator.inputs[0])
+        if operator.code != "FULLY_CONNECTED" or operator.options.get("keepNumDims"):
+            continue
+        if before is not None and before.code == "RESHAPE" and len(before.inputs[0].shape) > 1:
+            operator.inputs[0] = before.inputs[0]
+    drop_dead(graph)
+
+
+def merge_slices(graph: Graph) -> None:
+    """A SLICE or STRIDED_SLICE of a SLICE reads what that one reads."""
+    producers = graph.producers()
+    for operator in graph.operators:
+        while operator.code in _SLICES and (before := producers.get(operator.inputs[0])) and before.code in _SLICES:
+            inner, outer = _ranges(before), _ranges(operator)
+            composed = [whole[part.start : part.stop : part.step] for whole, part in zip(inner, outer, strict=True)]
+            _set_ranges(graph, operator, before.inputs[0], composed)
+    drop_dead(graph)
+
+
+_SLICES = {"SLICE", "STRIDED_SLICE"}
+
+
+def _ranges(operator: Operator) -> list[range]:
+    bounds = [tensor.data.tolist() for tensor in operator.inputs[1:] if tensor.data is not None]
+    if operator.code == "SLICE":
+        return [range(start, start + size) for start, size in zip(*bounds, strict=True)]
+    return [range(*bound) for bound in zip(*bounds, strict=True)]
+
+
+def _set_ranges(graph: Graph, operator: Operator, source: Tensor, parts: list[range]) -> None:
+    plain = all(part.step == 1 for part in parts)
+    fields: list[list[int]] = [[part.start for part in parts]]
+    fields += (
+        [[len(part) for part in parts]] if plain else [[part.stop for part in parts], [part.step for part in parts]]
+    )
+    operator.code = "SLICE" if plain else "STRIDED_SLICE"
+    operator.inputs = [source, *(graph.constant(np.array(field, np.int32), "integers") for field in fields)]
+
+
+def subsample_by_convolution(graph: Graph) -> None:
+    """A strided slice of rows and columns becomes a plain slice and a 1x1 depthwise convolution by ones.
+
+    XNNPACK takes no strided slices; on LiteRT 2.3 the convolution took 0.3 to 0.7 of the time.
+    """
+    for operator in list(graph.operators):
+        source = operator.inputs[0]
+        if operator.code != "STRIDED_SLICE" or len(source.shape) != 4 or source.dtype != np.float32:
+            continue
+        batch, rows, columns, channels = _ranges(operator)
+        if batch.step != 1 or channels.step != 1:
+            continue
+        block = [batch, range(rows.start, rows[-1] + 1), range(columns.start, columns[-1] + 1), channels]
+        shape = tuple(len(part) for part in block)
+        position = graph.operators.index(operator)
+        if shape != source.shape:
+            cut = Operator("SLICE", [], [Tensor(f"{operator.outputs[0].name}/block", shape, source.dtype)])
+            _set_ranges(graph, cut, source, block)
+            graph.operators.insert(position, cut)
+            source = cut.outputs[0]
+        count = len(channels)
+        constants = [np.ones((1, 1, 1, count), np.float32), np.zeros(count, np.float32)]
+        operator.inputs = [source, *(graph.constant(array, "subsample") for array in constants)]
+        operator.code = "DEPTHWISE_CONV_2D"
+        operator.options = {"padding": VALID, "strideH": rows.step, "strideW": columns.step, "depthMultiplier": 1}
+
+
+SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (
+    drop_dead,
+    merge_slices,
+    subsample_by_convolution,
+    merge_reshapes,
+    sink_reshapes,
+    merge_reshapes,
+    flatten_in_fully_connected,
+    keep_fewer_axes,
+    add_bias,
+    fuse_activations,
+)
 
 
 def simplify(graph: Graph) -> None:

@@ -85,7 +85,7 @@ def hard_sigmoid(low: Lowering, node: ir.Node) -> None:
     alpha = node.attributes.get_float("alpha", 0.2)
     beta = node.attributes.get_float("beta", 0.5)
     if abs(6 * alpha - 1) > 1e-6:
-        x = low.emit("MUL", [x, low.floats(6 * alpha)], x.shape)
+        x = times(low, x, 6 * alpha)
     shifted = low.emit("ADD", [x, low.floats(6 * beta)], x.shape)
     six = low.emit("RELU6", [shifted], x.shape)
     low.bind(node.outputs[0], form, low.emit("MUL", [six, low.floats(1 / 6)], x.shape))
@@ -127,21 +127,25 @@ def softsign(low: Lowering, node: ir.Node) -> None:
 
 
 def elu(low: Lowering, node: ir.Node) -> None:
-    """Elu(alpha), Celu(alpha) and Selu(alpha, gamma) from TFLite's ELU, whose alpha is 1."""
+    """Elu, Selu and Celu: scale·(max(x, 0) + alpha·(exp(min(x, 0) / width) - 1)).
+
+    Spelt out, because TFLite's ELU has no alpha and LiteRT's reference kernels do not have the operator.
+    """
     x, form = read(low, node)
-    defaults = {"Elu": (1.0, 1.0), "Selu": (1.6732632423543772, 1.0507009873554805)}
-    default_alpha, default_gamma = defaults[node.op_type]
+    default_alpha, scale = (1.6732632423543772, 1.0507009873554805) if node.op_type == "Selu" else (1.0, 1.0)
     alpha = node.attributes.get_float("alpha", default_alpha)
-    gamma = node.attributes.get_float("gamma", default_gamma)
-    if alpha == gamma == 1.0:
-        low.bind(node.outputs[0], form, low.emit("ELU", [x], x.shape))
-        return
-    negative = low.emit("ELU", [low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)], x.shape)
-    scaled = low.emit("MUL", [negative, low.floats(alpha * gamma)], x.shape)
-    positive = low.emit("RELU", [x], x.shape)
-    if gamma != 1.0:
-        positive = low.emit("MUL", [positive, low.floats(gamma)], x.shape)
-    low.bind(node.outputs[0], form, low.emit("ADD", [positive, scaled], x.shape))
+    scale = node.attributes.get_float("gamma", scale)
+    below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
+    if node.op_type == "Celu":
+        below = times(low, below, 1 / alpha)
+    below = low.emit("SUB", [low.emit("EXP", [below], x.shape), low.floats(1.0)], x.shape)
+    parts = [times(low, low.emit("RELU", [x], x.shape), scale), times(low, below, alpha * scale)]
+    low.bind(node.outputs[0], form, low.emit("ADD", parts, x.shape))
+
+
+def times(low: Lowering, x: Tensor, factor: float) -> Tensor:
+    """A multiple; the tensor itself when the factor is 1."""
+    return x if factor == 1 else low.emit("MUL", [x, low.floats(factor)], x.shape)
 
 
 def gelu(low: Lowering, node: ir.Node) -> None:
@@ -195,6 +199,7 @@ LOWERINGS: dict[str, Lower] = {
     "Softsign": softsign,
     "Elu": elu,
     "Selu": elu,
+    "Celu": elu,
     "Gelu": gelu,
     "Softmax": softmax("SOFTMAX"),
     "LogSoftmax": softmax("LOG_SOFTMAX"),

@@ -47,9 +47,19 @@ def bias_of(low: Lowering, node: ir.Node, channels: int) -> Array:
 
 
 def convolved(
-    low: Lowering, image: Tensor, weight: Array, bias: Array, groups: int, windows: Sequence[Window]
+    low: Lowering,
+    image: Tensor,
+    weight: Array,
+    bias: Array,
+    groups: int,
+    windows: Sequence[Window],
+    *,
+    named: bool = True,
 ) -> Tensor:
-    """The convolution of an NHWC tensor with weights in torch's order (O, I / groups, H, W)."""
+    """The convolution of an NHWC tensor with weights in torch's order (O, I / groups, H, W).
+
+    The constants are named after the node's own when ``named``.
+    """
     image, padding = padded(low, image, windows)
     rows, columns = windows
     options = {
@@ -65,11 +75,13 @@ def convolved(
         options["depthMultiplier"] = out_channels // groups
     else:
         code, kernel = "CONV_2D", weight.transpose(0, 2, 3, 1)
-    node = low.node
-    names = [value.name if value is not None else None for value in (node.inputs[1:3] if node else ())]
+    names = (
+        [value.name or "" if value is not None else "" for value in low.node.inputs[1:3]] if low.node and named else []
+    )
+    names += [""] * (2 - len(names))
     constants = [
-        low.floats(kernel, names[0] if names and names[0] else ""),
-        low.floats(bias, names[1] if len(names) > 1 and names[1] else f"{low.base}/bias"),
+        low.floats(kernel, names[0] or f"{low.base}/weight"),
+        low.floats(bias, names[1] or f"{low.base}/bias"),
     ]
     shape = (image.shape[0], rows.count, columns.count, out_channels)
     return low.emit(code, [image, *constants], shape, **options)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import Form, complete, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._windows import VALID
 
 
 def reduce(code: str, before: str = "", after: str = "") -> Lower:
@@ -32,7 +33,13 @@ def reduce(code: str, before: str = "", after: str = "") -> Lower:
 
 
 def reduced(low: Lowering, code: str, x: Tensor, axes: Sequence[int]) -> Tensor:
-    """The tensor reduced over axes of its own, which stay with size 1: the form that delegates take."""
+    """The tensor reduced over axes of its own, which stay with size 1: the form that delegates take.
+
+    A maximum over height and width is one max-pool, which XNNPACK took long before it took REDUCE_MAX.
+    """
+    if code == "REDUCE_MAX" and len(x.shape) == 4 and sorted(axes) == [1, 2] and x.dtype == np.float32:
+        window = {"filterHeight": x.shape[1], "filterWidth": x.shape[2], "strideH": 1, "strideW": 1}
+        return low.emit("MAX_POOL_2D", [x], (x.shape[0], 1, 1, x.shape[3]), padding=VALID, **window)
     shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
     return low.emit(code, [x, low.integers(sorted(axes))], shape, keepDims=True)
 
