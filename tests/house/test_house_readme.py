@@ -52,7 +52,9 @@ def test_the_on_device_snippets_run(name: str, dsconv_export: Path, tmp_path: Pa
     shutil.copytree(dsconv_export, tmp_path / "artifacts" / "dsconv_3x64_224")
     code = (ROOT / "export_scripts" / "on_device" / name).read_text()
     python = python_of(ENVIRONMENTS["tflite-runtime"]) if "tflite_runtime" in name else sys.executable
-    done = subprocess.run([str(python), "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [str(python), "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     shape = "(1, 64, 224, 224)" if "onnx" in name else "(1, 224, 224, 64)"
     assert done.stdout.strip() == shape
@@ -60,6 +62,8 @@ def test_the_on_device_snippets_run(name: str, dsconv_export: Path, tmp_path: Pa
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
     (code,) = [block for block in _blocks("python") if "edgeconv.export(" in block]
-    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").glob("*.fp32.*"))) == 2

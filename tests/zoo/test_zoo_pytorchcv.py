@@ -10,7 +10,6 @@ from pytorchcv_networks import NETWORKS, network
 
 import edgeconv
 
-
 # Networks whose torch float32 result is itself outside the bound around float64 with these random weights: no file
 # can be judged by it. Theirs may be twice as far off as torch's own.
 ILL_CONDITIONED = {"ghostnet", "sqnxt23_w1"}
