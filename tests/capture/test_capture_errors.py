@@ -1,0 +1,99 @@
+"""What cannot be captured gets one line: what, where, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgeconv.capture import capture
+from edgeconv.errors import CaptureError
+
+
+class Inner(nn.Module):
+    state: Tensor
+
+    def __init__(self, function: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("state", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
+
+
+class Outer(nn.Module):
+    def __init__(self, function: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.stage = nn.Sequential(nn.ReLU(), Inner(function))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.stage(x)
+
+
+def _stateful(self: Inner, x: Tensor) -> Tensor:
+    self.state += x.mean()
+    return x * self.state
+
+
+def _with_grad(self: Inner, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return self.conv(x)
+
+
+FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], str, str]] = {
+    "branch": (lambda self, x: x if x.sum() > 0 else -x, "stage.1", "control flow depends on the values"),
+    "loop": (lambda self, x: [x * i for i in range(int(x.sum()))], "stage.1", "control flow depends on the values"),
+    "cond": (lambda self, x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,)), "stage.1", "region"),
+    "gradient-switch": (_with_grad, "stage.1", "region"),
+    "mask": (lambda self, x: x[x > 0], "stage.1", "shape that is not known before it runs"),
+    "numpy": (lambda self, x: torch.from_numpy(x.numpy() * 2), "stage.1", "leaves torch"),
+    "channels": (lambda self, x: self.conv(x[:, :2]), "stage.1.conv", "to have 3 channels, but got 2"),
+    "dtype": (lambda self, x: self.conv(x.double()), "stage.1.conv", "double"),
+    "bug": (lambda self, x: {}["missing"], "stage.1", "KeyError: 'missing'"),
+    "random": (lambda self, x: x + torch.randn_like(x), "stage.1", "random numbers"),
+    "state": (_stateful, "Outer", "changes the buffer stage.1.state"),
+    "number": (lambda self, x: (x, 3), "Outer", "returns a int beside tensors"),
+    "nothing": (lambda self, x: None, "Outer", "returns no tensor"),
+    "operator": (lambda self, x: torch.linalg.svd(x)[1], "stage.1", "aten._linalg_svd has no ONNX form"),
+}
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_forward_that_cannot_be_captured(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    function, where, what = FORWARDS[name]
+    with pytest.raises(CaptureError) as caught:
+        capture(Outer(function), (torch.randn(1, 3, 8, 8),), input_names=["x"], output_names=())
+    error = caught.value
+    assert error.where == where
+    assert what in error.what
+    assert error.mend
+    assert "\n" not in str(error)
+    assert len(str(error)) < 420
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "inputs", "outputs", "what"),
+    [
+        (2, ["a", "b"], [], "cannot take 2 inputs"),
+        (0, [], [], "cannot take 0 inputs"),
+        (1, ["a", "b"], [], "2 input names for 1 argument"),
+        (1, ["a"], ["x", "y"], "2 output names for 1 output tensor"),
+        (1, ["a"], ["a"], "'a' is given twice"),
+        (1, [""], ["a"], "'' is empty"),
+        (1, ["weight"], ["a"], "'weight' is also a parameter"),
+    ],
+)
+def test_names_and_arguments_that_do_not_fit(args: int, inputs: list[str], outputs: list[str], what: str) -> None:
+    with pytest.raises(CaptureError, match=what):
+        capture(nn.Conv2d(3, 4, 1), (torch.randn(1, 3, 4, 4),) * args, input_names=inputs, output_names=outputs)
+
+
+def test_arguments_that_are_no_tensors() -> None:
+    with pytest.raises(CaptureError, match="argument 0 is list"):
+        capture(nn.ReLU(), ([1.0],), input_names=["x"], output_names=())  # type: ignore[arg-type]

@@ -1,0 +1,104 @@
+"""A module is captured as in eval mode and left exactly as it was found."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgeconv.capture import capture
+from edgeconv.errors import CaptureError
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.drop, self.act = nn.Dropout(0.5), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise RuntimeError("captured in training mode")
+        return self.act(self.drop(self.norm(self.conv(x))))
+
+
+def _prepared() -> Net:
+    torch.manual_seed(0)
+    module = Net().train()
+    module.norm.eval()
+    module.act.eval()
+    module.conv.bias.requires_grad_(False)
+    module.norm.running_mean.uniform_()
+    module.conv.weight.grad = torch.randn_like(module.conv.weight)
+    return module
+
+
+def _state(module: nn.Module) -> dict[str, object]:
+    return {
+        "modes": {path: each.training for path, each in module.named_modules()},
+        "grads": {name: each.grad for name, each in module.named_parameters()},
+        "requires": {name: each.requires_grad for name, each in module.named_parameters()},
+        "objects": {name: (id(each), each.data_ptr(), each._version) for name, each in
+                    [*module.named_parameters(), *module.named_buffers()]},
+        "hooks": {path: (list(each._forward_hooks), list(each._forward_pre_hooks))
+                  for path, each in module.named_modules()},
+        "attributes": {path: sorted(vars(each)) for path, each in module.named_modules()},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_module_is_left_as_it_was_found(fails: bool) -> None:
+    module = _prepared()
+    module.conv.register_forward_hook(lambda *_: None)
+    before, weights = _state(module), copy.deepcopy(module.state_dict())
+    grad = module.conv.weight.grad.clone()
+    generator = torch.get_rng_state()
+    x = torch.randn(1, 2 if fails else 3, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    if fails:
+        with pytest.raises(CaptureError):
+            capture(module, (x,), input_names=["x"], output_names=["y"])
+    else:
+        capture(module, (x,), input_names=["x"], output_names=["y"])
+    assert _state(module) == before
+    assert torch.equal(module.conv.weight.grad, grad)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert torch.is_grad_enabled()
+    assert x.grad is None
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_a_module_in_training_mode_is_captured_as_in_eval(evaluate) -> None:
+    module, x = _prepared(), torch.randn(1, 3, 8, 8)
+    model = capture(module, (x,), input_names=["x"], output_names=["y"])
+    with torch.no_grad():
+        expected = copy.deepcopy(module).eval()(x)
+    np.testing.assert_allclose(evaluate(model, (x,))["y"], expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_input_is_not_changed_by_a_module_that_works_in_place() -> None:
+    x = torch.randn(1, 3, 4, 4)
+    kept = x.clone()
+    capture(nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 3, 1)), (x,), input_names=["x"], output_names=["y"])
+    assert torch.equal(x, kept)
+
+
+def test_a_buffer_that_only_counts_is_left_out() -> None:
+    class Counts(nn.Module):
+        calls: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x * 2
+
+    module = Counts()
+    model = capture(module, (torch.randn(2),), input_names=["x"], output_names=["y"])
+    assert [node.op_type for node in model.graph] == ["Mul"]
+    assert module.calls.item() == 0
