@@ -68,30 +68,29 @@ def optimize(model: ir.Model, *, skip: Collection[str] = ()) -> ir.Model:
     Raises:
         RewriteError: ``skip`` names an unknown rewrite, or a rewrite found its contract broken.
     """
-    passes = _selected(skip)
-    rounds = len(model.graph) + 2  # each round but the last makes the graph smaller or its tail more canonical
+    selected = _selected(skip)
+    for _ in range(len(model.graph) + 2):  # a bound that only a bug can reach
+        modified = [_run(rewrite, model) for rewrite in selected]
+        if not any(modified):
+            forget_exact(model)
+            return model
+    raise RewriteError("the rewrites undo one another and never settle", where="rewrite", mend="leave one out")
+
+
+def _run(rewrite: Rewrite, model: ir.Model) -> bool:
+    """Runs one line of the table with its contracts; says whether it changed the graph."""
     try:
-        for _ in range(rounds):
-            results = [make()(model) for make in passes]
-            if not any(result.modified for result in results):
-                break
-        else:
-            raise RewriteError("the rewrites undo one another and never settle", mend="leave one out with skip")
+        return rewrite.make()(model).modified
     except (ir.passes.InvariantError, ir.passes.PassError) as error:
-        raise RewriteError(str(error), where=_culprit(error), mend="leave that rewrite out with skip") from error
-    forget_exact(model)
-    return model
+        cause = error.__cause__ or error  # the innermost says what is wrong, the outer that something is
+        where = f"rewrite {rewrite.name}"
+        raise RewriteError(str(cause), where=where, mend=f"leave out {rewrite.name!r}") from error
 
 
-def _selected(skip: Collection[str]) -> list[Callable[[], ir.passes.InPlacePass]]:
+def _selected(skip: Collection[str]) -> list[Rewrite]:
     names = [rewrite.name for rewrite in REWRITES]
     for name in skip:
         if name not in names:
             nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
             raise RewriteError(f"there is no rewrite {name!r}", where="skip", mend=f"did you mean {nearest[0]!r}?")
-    return [rewrite.make for rewrite in REWRITES if rewrite.name not in skip]
-
-
-def _culprit(error: BaseException) -> str:
-    """The innermost cause says most about where."""
-    return "rewrite" if error.__cause__ is None else str(error.__cause__)
+    return [rewrite for rewrite in REWRITES if rewrite.name not in skip]

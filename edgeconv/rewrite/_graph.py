@@ -66,12 +66,10 @@ def rank(value: ir.Value | None) -> int | None:
     return None if value is None or value.shape is None else len(value.shape)
 
 
-def rounded(array: Float64, dtype: ir.DataType) -> npt.NDArray[np.generic] | None:
-    """The array in ``dtype``; None when it held finite numbers that ``dtype`` cannot hold."""
-    with np.errstate(over="ignore"):
-        result = array.astype(dtype.numpy())
-    overflowed = np.isfinite(array) & ~np.isfinite(result.astype(np.float64))
-    return None if overflowed.any() else result
+def holds(dtype: ir.DataType, array: Float64) -> bool:
+    """Whether the array is finite and within the range of a floating dtype."""
+    limit = float(dtype.max)
+    return array.size == 0 or bool(-limit <= array.min() and array.max() <= limit)  # both false for NaN
 
 
 def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic], dtype: ir.DataType) -> ir.Value:

@@ -21,12 +21,12 @@ from edgeconv.rewrite._graph import (
     exact,
     float_attribute,
     graph_of,
+    holds,
     integer_attribute,
     integers_attribute,
     only_consumer,
     rank,
     replace_constant,
-    rounded,
     string_attribute,
     tensor_of,
 )
@@ -93,10 +93,9 @@ class Linear:
     def fits(self) -> bool:
         """Whether the node can hold these numbers: it takes a bias if there is one, and its dtype has the range."""
         dtype = _dtype(self.node)
-        if rounded(self.weight, dtype) is None or rounded(self.bias, dtype) is None:
+        if not (holds(dtype, self.weight) and holds(dtype, self.bias)):
             return False
-        finite = bool(np.isfinite(self.weight).all() and np.isfinite(self.bias).all())
-        return finite and (self.takes_bias or self.bias_node is not None or not self.bias.any())
+        return self.takes_bias or self.bias_node is not None or not self.bias.any()
 
     def store(self) -> None:
         """Writes weight and bias into the node, rounded once to its dtype."""
