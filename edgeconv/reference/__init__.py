@@ -1,0 +1,17 @@
+"""What a graph computes, in float64: the one source of truth for rewrites and tolerances.
+
+Public names
+    `evaluate`: every value of an `onnx_ir.Model`, by name.
+    `OPERATORS`: the table of what it evaluates, ONNX operator -> function.
+
+The engine is torch on the CPU, operator by operator, straight from the ONNX specification; nothing is fused or
+reordered, so that two graphs can be compared value by value. To add an operator, write a function of a `Call` in the
+file of its family in ``_operators/`` and enter it in that file's table.
+"""
+
+from __future__ import annotations
+
+from edgeconv.reference._evaluate import evaluate
+from edgeconv.reference._operators import OPERATORS
+
+__all__ = ["evaluate", "OPERATORS"]

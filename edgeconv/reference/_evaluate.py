@@ -1,0 +1,189 @@
+"""The walk over the graph."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import InlinePass
+
+from edgeconv.errors import RewriteError
+from edgeconv.reference._call import Call, Value, place_of
+from edgeconv.reference._dtypes import from_ir, from_numpy, held_as
+from edgeconv.reference._operators import OPERATORS
+
+Array = npt.NDArray[Any]
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+def evaluate(model: ir.Model, inputs: Mapping[str, Array], *, keep: Collection[str] | None = None) -> dict[str, Array]:
+    """Evaluates a graph in float64.
+
+    Floating-point values of every width are float64 from the first to the last operator: a cast between floating
+    types changes nothing, and a constant enters as the number that the graph stores. Integers and booleans are
+    themselves.
+
+    Args:
+        model: opset 7 or newer; not modified. Functions are inlined.
+        inputs: one array per graph input, by name, in torch's layout. An initializer may be named too: the array is
+            then used in its place (the float64 weights that stored ones were rounded from, for instance).
+        keep: names of the values to return; only what they depend on is computed, and memory is given back as soon as
+            it is no longer needed. None returns every graph input and every value that a node makes.
+
+    Returns:
+        The values by name; floats as float64, integers and booleans in the dtype that the graph has (below 8 bits:
+        in 8). Sequences, and values inside subgraphs, are left out. Arrays may share memory with one another.
+
+    Raises:
+        RewriteError: an operator is not in `OPERATORS`, does not accept its inputs, or draws random numbers; an input
+            is missing, unknown or of another shape or kind than the graph says; `keep` names no value.
+    """
+    if model.functions:
+        model = model.clone()
+        InlinePass()(model)
+    graph = model.graph
+    known = {value.name: value for value in _values(graph) if value.name}
+    wanted = [value for value in known.values() if not value.is_initializer() or value.is_graph_output()]
+    if keep is not None:
+        wanted = [_named(known, name) for name in keep]
+    walk = _Walk(graph.opset_imports.get("", 1), None if keep is None else frozenset(wanted))
+    for name, array in inputs.items():
+        walk.values[_fed(known, name)] = _checked(known[name], array)
+    nodes = _needed(graph, frozenset(wanted), walk.values.keys())
+    walk.count(nodes)
+    with torch.no_grad():
+        for node in nodes:
+            walk.step(node)
+        found = {value.name or "": walk.read(value) for value in wanted}
+    return {name: value.numpy() for name, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+class _Walk:
+    """The values so far, and how often each is still to be read."""
+
+    def __init__(self, opset: int, keep: frozenset[ir.Value] | None) -> None:
+        self.values: dict[ir.Value, Value] = {}
+        self._opset = opset
+        self._keep = keep
+        self._reads: Counter[ir.Value] = Counter()
+
+    def count(self, nodes: list[ir.Node]) -> None:
+        """Counts the reads of nodes that will be stepped through."""
+        self._reads.update(value for node in nodes for value in _read_by(node))
+
+    def step(self, node: ir.Node) -> None:
+        """Computes a node."""
+        operator = OPERATORS.get(node.op_type) if node.domain in _DEFAULT_DOMAINS else None
+        if operator is None:
+            prefix = "" if node.domain in _DEFAULT_DOMAINS else f"{node.domain}::"
+            raise RewriteError(
+                f"the reference has no operator {prefix}{node.op_type}",
+                where=place_of(node),
+                mend="enter it in edgeconv/reference/_operators, or write the model with standard ONNX operators",
+            )
+        arguments = tuple(None if value is None else self.read(value) for value in node.inputs)
+        try:
+            result = operator(Call(node, arguments, self._opset, self._body))
+        # The border to torch: these are what it raises for operands that do not fit.
+        except (RuntimeError, IndexError, ValueError, TypeError, KeyError, ZeroDivisionError) as cause:
+            shapes = ", ".join(str(tuple(item.shape)) for item in arguments if isinstance(item, torch.Tensor))
+            message = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+            raise RewriteError(
+                f"{node.op_type} cannot be evaluated on shapes {shapes}: {message}", where=place_of(node)
+            ) from cause
+        results = result if isinstance(result, tuple) else (result,)
+        for value, made in zip(node.outputs, results, strict=False):
+            self.values[value] = made
+        self._forget(node)
+
+    def read(self, value: ir.Value) -> Value:
+        """A value that was computed or given, or a constant."""
+        if value not in self.values:
+            if value.const_value is None:
+                raise RewriteError(f"nothing gives the value {value.name!r}", mend="name every graph input once")
+            self.values[value] = from_ir(value.const_value)
+        return self.values[value]
+
+    def _forget(self, node: ir.Node) -> None:
+        """Frees what nobody reads any more."""
+        if self._keep is None:
+            return
+        for value in _read_by(node):
+            self._reads[value] -= 1
+        for value in (*_read_by(node), *node.outputs):
+            if self._reads[value] <= 0 and value not in self._keep:
+                self.values.pop(value, None)
+
+    def _body(self, graph: ir.Graph) -> tuple[Value, ...]:
+        """The outputs of a subgraph, which may read every value of the graphs around it."""
+        self.count(nodes := list(graph))
+        # Its own outputs are read once more, here.
+        self._reads.update(graph.outputs)
+        for node in nodes:
+            self.step(node)
+        return tuple(self.read(value) for value in graph.outputs)
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def _read_by(node: ir.Node) -> set[ir.Value]:
+    """The values that a node reads, inside its subgraphs too."""
+    read = {value for value in node.inputs if value is not None}
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graph = attribute.as_graph()
+            read.update(*(_read_by(inner) for inner in graph), graph.outputs)
+    return read
+
+
+def _needed(graph: ir.Graph, wanted: frozenset[ir.Value], given: Collection[ir.Value]) -> list[ir.Node]:
+    """The nodes that the wanted values depend on, in an order in which they can be computed."""
+    needed, nodes = set(wanted) - set(given), []
+    for node in reversed(list(graph)):
+        if needed.intersection(node.outputs):
+            needed |= _read_by(node)
+            nodes.append(node)
+    return nodes[::-1]
+
+
+def _named(known: Mapping[str, ir.Value], name: str) -> ir.Value:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        raise RewriteError(f"no value is named {name!r}", mend=f"the nearest are {', '.join(near)}" if near else "")
+    return known[name]
+
+
+def _fed(known: Mapping[str, ir.Value], name: str) -> ir.Value:
+    value = _named(known, name)
+    if not (value.is_graph_input() or value.is_initializer()):
+        raise RewriteError(f"{name!r} is no input of the graph", mend="give graph inputs, or constants to replace")
+    return value
+
+
+def _checked(value: ir.Value, array: Array) -> torch.Tensor:
+    """An input as a tensor, where it is what the graph says."""
+    shape = () if value.shape is None else tuple(value.shape)
+    fits = value.shape is None or (
+        len(shape) == array.ndim
+        and all(not isinstance(said, int) or said == size for said, size in zip(shape, array.shape, strict=True))
+    )
+    if not fits:
+        said = "x".join(str(size) for size in shape)
+        raise RewriteError(f"the shape {array.shape} is not {said}", where=f"input {value.name}")
+    dtype = value.dtype or ir.DataType.from_numpy(array.dtype)
+    held = str(held_as(dtype)).removeprefix("torch.")
+    # ml_dtypes' floats (bfloat16) have no kind of their own in numpy: can_cast knows them.
+    if not np.can_cast(array.dtype, held, casting="same_kind"):
+        raise RewriteError(f"an array of {array.dtype} is no {dtype.name.lower()}", where=f"input {value.name}")
+    return from_numpy(array, dtype)

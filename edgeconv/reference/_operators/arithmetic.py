@@ -1,0 +1,114 @@
+"""Arithmetic, comparison, logic and casts: element by element, with numpy's broadcasting.
+
+Specification: section "Broadcasting in ONNX", and the pages of the operators. Integers divide towards zero.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from edgeconv.reference._call import Call, Operator, Tensor, each, pair
+from edgeconv.reference._dtypes import held_as
+
+
+def _fold(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
+    """Any number of inputs."""
+    return lambda call: functools.reduce(function, call.tensors())
+
+
+def _divide(a: Tensor, b: Tensor) -> Tensor:
+    return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
+
+
+def _power(a: Tensor, b: Tensor) -> Tensor:
+    """The result has the base's dtype; an integer base and exponent stay integers."""
+    if b.numel() == 1 and a.is_floating_point():
+        exponent = b.item()  # torch knows the squares and roots of a scalar exponent
+        return torch.pow(a, exponent).expand(np.broadcast_shapes(a.shape, b.shape))
+    return torch.pow(a, b).to(a.dtype)
+
+
+def _modulo(call: Call) -> Tensor:
+    """The divisor's sign, or the dividend's with ``fmod`` (which floats must use)."""
+    function = torch.fmod if call.attribute("fmod", 0) else torch.remainder
+    return function(call[0], call[1])
+
+
+def _is_infinite(call: Call) -> Tensor:
+    positive = torch.isposinf(call[0]) & bool(call.attribute("detect_positive", 1))
+    return positive | (torch.isneginf(call[0]) & bool(call.attribute("detect_negative", 1)))
+
+
+def _shift(call: Call) -> Tensor:
+    x, by = call[0].to(torch.int64), call[1].to(torch.int64)
+    shifted = x << by if call.text("direction", "") == "LEFT" else x >> by
+    return shifted.to(call[0].dtype)
+
+
+def _cast(call: Call) -> Tensor:
+    """Between floats the identity; floats to integers towards zero; anything to bool is "not zero"."""
+    return call[0].to(held_as(ir.DataType(call.attribute("to", 0))))
+
+
+def _mean(call: Call) -> Tensor:
+    return functools.reduce(torch.add, call.tensors()) / len(call.values)
+
+
+OPERATORS: dict[str, Operator] = {
+    "Abs": each(torch.abs),
+    "Acos": each(torch.acos),
+    "Acosh": each(torch.acosh),
+    "Add": pair(torch.add),
+    "And": pair(torch.logical_and),
+    "Asin": each(torch.asin),
+    "Asinh": each(torch.asinh),
+    "Atan": each(torch.atan),
+    "Atanh": each(torch.atanh),
+    "BitShift": _shift,
+    "BitwiseAnd": pair(torch.bitwise_and),
+    "BitwiseNot": each(torch.bitwise_not),
+    "BitwiseOr": pair(torch.bitwise_or),
+    "BitwiseXor": pair(torch.bitwise_xor),
+    "Cast": _cast,
+    "CastLike": lambda call: call[0].to(call[1].dtype),
+    "Ceil": each(torch.ceil),
+    "Cos": each(torch.cos),
+    "Cosh": each(torch.cosh),
+    "Div": pair(_divide),
+    "Equal": pair(torch.eq),
+    "Erf": each(torch.erf),
+    "Exp": each(torch.exp),
+    "Floor": each(torch.floor),
+    "Greater": pair(torch.gt),
+    "GreaterOrEqual": pair(torch.ge),
+    "IsInf": _is_infinite,
+    "IsNaN": each(torch.isnan),
+    "Less": pair(torch.lt),
+    "LessOrEqual": pair(torch.le),
+    "Log": each(torch.log),
+    "Max": _fold(torch.maximum),
+    "Mean": _mean,
+    "Min": _fold(torch.minimum),
+    "Mod": _modulo,
+    "Mul": pair(torch.mul),
+    "Neg": each(torch.neg),
+    "Not": each(torch.logical_not),
+    "Or": pair(torch.logical_or),
+    "Pow": pair(_power),
+    "Reciprocal": each(torch.reciprocal),
+    "Round": each(torch.round),  # halves to even, as the specification asks
+    "Sign": each(torch.sign),
+    "Sin": each(torch.sin),
+    "Sinh": each(torch.sinh),
+    "Sqrt": each(torch.sqrt),
+    "Sub": pair(torch.sub),
+    "Sum": _fold(torch.add),
+    "Tan": each(torch.tan),
+    "Where": lambda call: torch.where(call[0], call[1], call[2]),
+    "Xor": pair(torch.logical_xor),
+}
