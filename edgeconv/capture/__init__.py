@@ -1,6 +1,38 @@
 """nn.Module -> onnx_ir.Model: the graph that every later stage works on.
 
-Public name: `capture`.
+Public names: `capture`, and `OPSETS`, the opsets that it captures in.
+
+What torch's operations become, measured with opset 18 (an operation that is not listed keeps its name, or a sum of
+elementary operators that say what it computes):
+
+======================================  ==========================================================================
+torch                                   ONNX
+======================================  ==========================================================================
+conv, conv transpose, linear            Conv, ConvTranspose, Gemm (rank 2 with bias) or MatMul (+ Add)
+conv with another padding mode          Pad, Conv
+batch norm                              BatchNormalization (5 inputs; rank 2 for features)
+group norm                              Reshape, InstanceNormalization, Reshape, Mul, Add
+layer norm, instance norm               LayerNormalization, InstanceNormalization
+relu, leaky relu, prelu                 Relu, LeakyRelu, PRelu
+relu6, hardtanh, clamp                  Clip (bounds are constant inputs)
+hardswish, hardsigmoid, mish            HardSwish, HardSigmoid, Mish
+silu                                    Sigmoid, Mul
+gelu                                    Div, Erf, Add, Mul, Mul (one Gelu from opset 20)
+gelu (tanh)                             Pow, Mul, Add, Mul, Tanh, Add, Mul, Mul (one Gelu from opset 20)
+elu, softplus                           Mul, Elu, Mul; Mul, Softplus, Div, Greater, Where
+max pool, average pool                  MaxPool, AveragePool (ceil_mode, count_include_pad as attributes)
+adaptive average pool to 1, mean        ReduceMean (axes are a constant input), to other sizes AveragePool
+adaptive max pool to 1, amax            ReduceMax
+interpolate, Upsample                   Resize by scales or, where torch is given a size, by sizes
+pixel shuffle                           DepthToSpace (CRD)
+pixel unshuffle, channel shuffle        Reshape, Transpose, Reshape
+chunk, split                            one Split with explicit sizes
+slice, narrow, unbind                   one Slice per dimension (and Squeeze)
+view, flatten, reshape                  Reshape to a constant shape
+scaled dot product attention            Transpose and Reshape of the key, Mul, Mul, MatMul, Softmax, MatMul
+assignment to a slice                   Slice, Transpose, ScatterND, Transpose
+dropout, clone, contiguous, no-op cast  nothing
+======================================  ==========================================================================
 """
 
 from __future__ import annotations
@@ -8,11 +40,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgeconv.errors import CaptureError
+
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-__all__ = ["capture"]
+__all__ = ["OPSETS", "capture"]
+
+OPSETS = range(18, 23)
+"""Versions of the default ONNX domain that a module is captured in."""
 
 
 def capture(
@@ -34,7 +71,7 @@ def capture(
         input_names: one name per argument.
         output_names: one name per output tensor, nested outputs flattened in the order of ``torch.utils._pytree``
             (``None`` left out); empty for ``output``, ``output_1``, …
-        opset: version of the default ONNX domain, at least 18.
+        opset: version of the default ONNX domain, one of `OPSETS`.
 
     Returns:
         A graph of standard ONNX operators whose values all have a static shape and a dtype, named by the rules of
@@ -42,9 +79,9 @@ def capture(
         module in the metadata property ``edgeconv.module``.
 
     Raises:
-        CaptureError: the arguments do not fit the module, names do not fit the tensors, the module cannot be traced
-            (control flow on values, shapes that depend on values), keeps state between calls, draws random numbers,
-            or uses an operator that has no ONNX form.
+        CaptureError: the arguments do not fit the module, the names do not fit the tensors, the module cannot be
+            traced (control flow or shapes that depend on values), its outputs depend on state that it keeps between
+            calls, it draws random numbers, or it uses an operator that has no ONNX form.
     """
     from edgeconv.capture import _interface, _official
     from edgeconv.capture._clean import clean
@@ -52,6 +89,8 @@ def capture(
     from edgeconv.capture._names import name_values
 
     where = type(module).__name__
+    if opset not in OPSETS:  # the exporter would silently take another one
+        raise CaptureError(f"opset {opset} is not captured", where=where, mend=f"choose {OPSETS[0]} to {OPSETS[-1]}")
     parameters = _interface.weight_names(module)
     _interface.check_arguments(module, args, input_names)
     with eval_mode(module):

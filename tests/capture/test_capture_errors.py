@@ -97,3 +97,9 @@ def test_names_and_arguments_that_do_not_fit(args: int, inputs: list[str], outpu
 def test_arguments_that_are_no_tensors() -> None:
     with pytest.raises(CaptureError, match="argument 0 is list"):
         capture(nn.ReLU(), ([1.0],), input_names=["x"], output_names=())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("opset", [13, 17, 30])
+def test_an_opset_that_torch_would_replace_by_another(opset: int) -> None:
+    with pytest.raises(CaptureError, match=f"opset {opset} is not captured; choose 18 to 22"):
+        capture(nn.ReLU(), (torch.randn(2),), input_names=["x"], output_names=(), opset=opset)
