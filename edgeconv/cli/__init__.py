@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 import edgeconv
-from edgeconv.cli import cost, devices, export, inspect, parity
+from edgeconv.cli import bench, cost, devices, export, inspect, parity
 from edgeconv.errors import EdgeconvError
 
 OK, PARITY_FAILED, USER_ERROR, BUG = 0, 1, 2, 3
@@ -32,6 +32,7 @@ app.command("parity")(parity.command)
 app.command("devices")(devices.command)
 app.command("inspect")(inspect.command)
 app.command("cost")(cost.command)
+app.command("bench")(bench.command)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,151 @@
+"""Files as the bench sees them: what they take, how large they are, how many operators they hold.
+
+Everything is read from the file itself, so that files of any origin can be measured, with a report or without.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeconv.core import NCHW, Artifact, Sample, TensorSpec, sha256_of
+from edgeconv.devices.agent import DTYPES
+from edgeconv.errors import EmitError
+
+_OPEN_DIMENSION = 1
+"""The size that an open dimension gets: one image of a batch."""
+
+_Interface = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], int]
+
+
+@dataclass(frozen=True)
+class BenchFile:
+    """A file to be measured.
+
+    Attributes:
+        name: as tables write it: the file's path below the folder that was given.
+        artifact: the file; its tensors count as having torch's layout, so that nothing transposes them.
+        operators: in its main graph, as stored (a runtime may fuse or split them).
+    """
+
+    name: str
+    artifact: Artifact
+    operators: int
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the file."""
+        return self.artifact.size_bytes or 0
+
+    def sample(self, seed: int = 0) -> Sample:
+        """Noise for floating inputs, zeros for integers (which may be indices), in the file's layout."""
+        generator = np.random.default_rng(seed)
+        inputs = {}
+        for spec in self.artifact.inputs:
+            shape = tuple(_OPEN_DIMENSION if isinstance(size, str) else size for size in spec.shape)
+            kind = np.dtype(spec.dtype)
+            values = generator.standard_normal(shape) if kind.kind == "f" else np.zeros(shape)
+            inputs[spec.name] = np.asarray(values, kind)
+        return Sample("noise", inputs)
+
+
+def find_files(folder: Path) -> tuple[BenchFile, ...]:
+    """Reads the .onnx and .tflite files of an export's folder, or of the folders in a folder of exports.
+
+    Args:
+        folder: searched first itself, then one level down; a file is taken alone.
+
+    Raises:
+        EmitError: there is none, or one cannot be read.
+    """
+    if folder.is_file():
+        return (read_file(folder),)
+    for pattern in ("*", "*/*"):
+        paths = sorted(path for path in folder.glob(pattern) if path.suffix in _READERS and path.is_file())
+        if paths:
+            return tuple(read_file(path, name=path.relative_to(folder).as_posix()) for path in paths)
+    raise EmitError("no .onnx or .tflite file here", where=str(folder), mend="give the folder of an export")
+
+
+def read_file(path: Path, *, name: str | None = None) -> BenchFile:
+    """Reads what one file declares.
+
+    Args:
+        path: an .onnx or .tflite file.
+        name: what to call it; the file's own name by default.
+
+    Raises:
+        EmitError: it cannot be read, is damaged, or has tensors that no device takes.
+    """
+    reader = _READERS.get(path.suffix)
+    if reader is None:
+        kind = path.suffix or "no suffix"
+        raise EmitError(f"{kind} is not known", where=str(path), mend="give an .onnx or .tflite file")
+    try:
+        inputs, outputs, operators = reader(path)
+        size_bytes, sha256 = path.stat().st_size, sha256_of(path)
+    except OSError as error:
+        raise EmitError(f"cannot read: {error.strerror}", where=str(path), mend="check the path") from error
+    unknown = [f"{spec.name!r} ({spec.dtype})" for spec in (*inputs, *outputs) if spec.dtype not in DTYPES]
+    if unknown:
+        raise EmitError(f"no device takes tensors as {unknown[0]}", where=str(path), mend="use plain number types")
+    format_ = path.suffix.removeprefix(".")
+    artifact = Artifact(path, format_, "", NCHW, sha256, inputs, outputs, size_bytes=size_bytes)
+    return BenchFile(name or path.name, artifact, operators)
+
+
+def _onnx(path: Path) -> _Interface:
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except DecodeError as error:
+        raise EmitError("not an ONNX file, or damaged", where=str(path), mend="export it again") from error
+    constants = {item.name for item in graph.initializer}
+
+    def spec(value: onnx.ValueInfoProto) -> TensorSpec:
+        tensor = value.type.tensor_type
+        dims = tuple(
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{value.name}.{axis}"
+            for axis, dim in enumerate(tensor.shape.dim)
+        )
+        return TensorSpec(value.name, dims, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name)
+
+    return (
+        tuple(spec(value) for value in graph.input if value.name not in constants),
+        tuple(spec(value) for value in graph.output),
+        sum(node.op_type != "Constant" for node in graph.node),
+    )
+
+
+def _tflite(path: Path) -> _Interface:
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = path.read_bytes()
+    if not schema.Model.ModelBufferHasIdentifier(data, 0):
+        raise EmitError("not a TFLite file (no TFL3 identifier)", where=str(path), mend="export it again")
+    try:
+        model = schema.ModelT.InitFromPackedBuf(data, 0)
+    except (struct.error, IndexError, TypeError, ValueError, UnicodeDecodeError) as error:
+        raise EmitError("the TFLite file is damaged", where=str(path), mend="export it again") from error
+    types = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+    graph = model.subgraphs[0]
+
+    def spec(index: int) -> TensorSpec:
+        tensor: Any = graph.tensors[index]
+        name = tensor.name.decode()
+        signature = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
+        sizes = () if signature is None else tuple(int(size) for size in signature)
+        dims = tuple(f"{name}.{axis}" if size < 0 else size for axis, size in enumerate(sizes))
+        return TensorSpec(name, dims, types[tensor.type])
+
+    return tuple(map(spec, graph.inputs)), tuple(map(spec, graph.outputs)), len(graph.operators)
+
+
+_READERS: Mapping[str, Callable[[Path], _Interface]] = {".onnx": _onnx, ".tflite": _tflite}
