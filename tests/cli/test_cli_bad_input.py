@@ -30,7 +30,7 @@ DEFAULTS = {
     "args": "in_channels = 3, out_channels = 4",
     "model": "",
     "shape": "[1, 3, 16, 16]",
-    "devices": '["onnxruntime"]',
+    "devices": '["onnxruntime", "litert"]',
 }
 
 
@@ -186,3 +186,11 @@ def test_the_script_itself_exits_with_two(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_no_device_takes_does_not_pass(tmp_path: Path) -> None:
+    """Not an input error: the files are there and whole, but nothing is known of one of them."""
+    path = tmp_path / "block.toml"
+    path.write_text(RECIPE.format(**{**DEFAULTS, "devices": '["onnxruntime"]'}))
+    assert run(["export", str(path), "--out", str(tmp_path / "out"), "-q"]) == 1
+    assert "no device judged block.fp32.tflite" in (tmp_path / "out" / "block" / "parity.json").read_text()
