@@ -113,6 +113,25 @@ def check(
     return runs
 
 
+def node_of(
+    operator: str,
+    inputs: dict[str, np.ndarray],
+    constants: Sequence[np.ndarray],
+    shape: Sequence[int],
+    **attributes: object,
+) -> ir.Model:
+    """A graph of one node, without an exporter: property tests need many."""
+    values = [ir.val(name, ir.DataType.FLOAT, array.shape) for name, array in inputs.items()]
+    weights = [
+        ir.val(f"constant{index}", ir.DataType.from_numpy(array.dtype), array.shape, const_value=ir.tensor(array))
+        for index, array in enumerate(constants)
+    ]
+    result = ir.val("output", ir.DataType.FLOAT, shape)
+    node = ir.node(operator, [*values, *weights], attributes, outputs=[result])
+    graph = ir.Graph(values, [result], nodes=[node], initializers=weights, opset_imports={"": 18}, name="one")
+    return ir.Model(graph, ir_version=10)
+
+
 class Function(torch.nn.Module):
     """A function as a module."""
 
@@ -122,6 +141,28 @@ class Function(torch.nn.Module):
 
     def forward(self, *args: torch.Tensor) -> object:
         return self.function(*args)
+
+
+class Many:
+    """Many functions of one input as one graph, emitted and run once per layout and resolver; checked one by one."""
+
+    def __init__(self, table: dict[str, Callable[..., torch.Tensor]], shape: Sequence[int], scale: float = 1.0) -> None:
+        module = Function(lambda x: tuple(function(x) for function in table.values()))
+        inputs = [(np.random.default_rng(0).standard_normal(shape) * scale).astype(np.float32)]
+        model = graph_of(module, torch.from_numpy(inputs[0]))
+        self.scale, self.names, self.expected = scale, list(table), reference(module, inputs)
+        self.runs = {
+            (layout, resolver): run(to_tflite(model, layout=layout, metadata={}), inputs, resolver)
+            for layout in ("nhwc", "nchw")
+            for resolver in RESOLVERS
+        }
+
+    def __call__(self, name: str) -> None:
+        index = self.names.index(name)
+        for key, ran in self.runs.items():
+            actual, wanted = ran.outputs[index], self.expected[index]
+            assert actual.shape == wanted.shape, key
+            np.testing.assert_allclose(actual, wanted, atol=1e-5 * self.scale, rtol=1e-5, err_msg=str(key))
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +175,10 @@ def tflite() -> type[_Tools]:
 
 class _Tools:
     check = staticmethod(check)
+    check_all = Many
     graph_of = staticmethod(graph_of)
     run = staticmethod(run)
+    node_of = staticmethod(node_of)
+    reference = staticmethod(reference)
     Function = Function
     Ran = Ran

@@ -50,4 +50,4 @@ def test_mobilenet_has_no_transpose_and_fuses_every_relu6(tflite: Any) -> None:
 
 def test_flatten_before_linear_permutes_the_weights_instead(tflite: Any) -> None:
     runs = tflite.check(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 7)), (1, 3, 8, 8))
-    assert runs["nhwc"].operators == ["CONV_2D", "RESHAPE", "FULLY_CONNECTED"]
+    assert runs["nhwc"].operators == ["CONV_2D", "FULLY_CONNECTED"]

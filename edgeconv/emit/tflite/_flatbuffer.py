@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 import flatbuffers
@@ -149,7 +150,7 @@ class _Writer:
 
     def _buffer(self, array: Array) -> int:
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        key = raw.tobytes()
+        key = blake2b(raw.data).digest()
         if key not in self.shared:
             self.shared[key] = len(self.buffers)
             self.buffers.append(raw)
@@ -179,7 +180,7 @@ class _Buffer:
         if self.data is not None and self.data.size:
             builder.StartVector(1, self.data.size, _ALIGNMENT)
             builder.head -= self.data.size
-            builder.Bytes[builder.head : builder.head + self.data.size] = self.data.tobytes()
+            builder.Bytes[builder.head : builder.head + self.data.size] = self.data.data
             offset = builder.EndVector()
         schema.BufferStart(builder)
         if offset is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class Graph:
     def constant(self, array: Array, name: str) -> Tensor:
         """A constant tensor of the array's shape and dtype; the first name of equal constants stays."""
         array = np.ascontiguousarray(array) if array.ndim else array
-        key = (array.dtype.str, array.shape, array.tobytes())
+        key = (array.dtype.str, array.shape, blake2b(array.tobytes()).digest())
         if key not in self._constants:
             self._constants[key] = Tensor(name, array.shape, array.dtype, data=array)
         return self._constants[key]

@@ -153,12 +153,15 @@ def _by_ordinary_convolution(
         amounts = [(0, 0), (0, rows.stride - 1), (0, 0), (0, (columns.stride - 1) * channels)]
         shape = (batch, height * rows.stride, width * columns.stride, channels)
         image = low.reshape(pad(low, spread, amounts), shape, f"{low.base}/spread")
-    plain = [
-        Window(one.size, 1, one.dilation, one.extent - 1 - one.begin, 0, one.length * one.stride, one.count)
-        for one in windows
-    ]
-    if any(window.begin < 0 for window in plain):
+    if any(one.begin >= one.extent for one in windows):
         low.refuse("its padding exceeds its kernel")
+    # Zeros after the last element that no output reads (a stride above the kernel) are cut off.
+    lengths = [min(one.length * one.stride, one.count + one.begin) for one in windows]
+    image = low.slice(image, (0, 0, 0, 0), (batch, *lengths, channels))
+    plain = [
+        Window(one.size, 1, one.dilation, one.extent - 1 - one.begin, 0, length, one.count)
+        for one, length in zip(windows, lengths, strict=True)
+    ]
     inputs, per_group, *kernel = weight.shape
     grouped = weight.reshape(groups, inputs // groups, per_group, *kernel).swapaxes(1, 2)
     flipped = grouped.reshape(groups * per_group, inputs // groups, *kernel)[:, :, ::-1, ::-1]

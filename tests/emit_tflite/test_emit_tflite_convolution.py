@@ -1,0 +1,133 @@
+"""Convolutions of every shape, against torch in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+_FEW = settings(deadline=None, max_examples=25)
+
+
+def _check(tflite: Any, operator: str, layer: Any, shape: tuple[int, ...], **more: Any) -> Any:
+    """Checks a layer against the ONNX node that it is."""
+    constants = [parameter.detach().numpy() for parameter in (layer.weight, layer.bias) if parameter is not None]
+    image = torch.zeros(shape)
+    model = tflite.node_of(
+        operator,
+        {"input": image.numpy()},
+        constants,
+        layer(image).shape,
+        kernel_shape=list(layer.kernel_size),
+        strides=list(layer.stride),
+        pads=[*layer.padding, *layer.padding],
+        dilations=list(layer.dilation),
+        group=layer.groups,
+        **more,
+    )
+    return tflite.check(layer, shape, model=model, layouts=("nhwc",))
+
+
+@_FEW
+@given(
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    size=st.tuples(st.integers(9, 13), st.integers(9, 13)),
+    kind=st.sampled_from(["plain", "depthwise", "multiplier", "grouped"]),
+    bias=st.booleans(),
+)
+def test_convolution(
+    tflite: Any,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    size: tuple[int, int],
+    kind: str,
+    bias: bool,
+) -> None:
+    outputs, groups = {"plain": (5, 1), "depthwise": (4, 4), "multiplier": (12, 4), "grouped": (6, 2)}[kind]
+    layer = nn.Conv2d(4, outputs, kernel, stride, padding, dilation, groups, bias)
+    runs = _check(tflite, "Conv", layer, (2, 4, *size))
+    wanted = "DEPTHWISE_CONV_2D" if kind in ("depthwise", "multiplier") else "CONV_2D"
+    assert [name for name in runs["nhwc"].operators if name != "PAD"] == [wanted]
+
+
+@_FEW
+@given(
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.integers(0, 2),
+    extra=st.integers(0, 2),
+    dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2, 4]),
+)
+def test_transposed_convolution(
+    tflite: Any,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: int,
+    extra: int,
+    dilation: int,
+    groups: int,
+) -> None:
+    assume(extra < min(stride))
+    assume(padding <= dilation * (min(kernel) - 1))
+    layer = nn.ConvTranspose2d(4, 8, kernel, stride, padding, extra, groups, True, dilation)
+    _check(tflite, "ConvTranspose", layer, (1, 4, 5, 6), output_padding=[extra, extra])
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padded"),
+    [(9, 2, False), (8, 2, True), (8, 1, False)],
+    ids=["odd: SAME is torch's", "even: SAME would pad at the end", "stride 1"],
+)
+def test_torch_padding_is_kept_where_same_differs(tflite: Any, size: int, stride: int, padded: bool) -> None:
+    runs = _check(tflite, "Conv", nn.Conv2d(3, 4, 3, stride, 1), (1, 3, size, size))
+    assert ("PAD" in runs["nhwc"].operators) == padded
+
+
+def test_padding_same_of_an_even_kernel(tflite: Any) -> None:
+    tflite.check(nn.Conv2d(3, 4, 4, padding="same"), (1, 3, 9, 9))
+
+
+def test_asymmetric_padding(tflite: Any) -> None:
+    tflite.check(nn.Sequential(nn.ZeroPad2d((1, 0, 2, 3)), nn.Conv2d(3, 4, 3)), (1, 3, 8, 8))
+
+
+def test_transposed_convolution_that_doubles_is_one_operator(tflite: Any) -> None:
+    for layer in (nn.ConvTranspose2d(4, 3, 4, 2, 1), nn.ConvTranspose2d(4, 3, 2, 2)):
+        assert _check(tflite, "ConvTranspose", layer, (1, 4, 5, 5))["nhwc"].operators == ["TRANSPOSE_CONV"]
+
+
+def test_one_dimensional_chain_reshapes_only_at_its_ends(tflite: Any) -> None:
+    layers = [nn.Conv1d(6, 8, 3, 2, 1), nn.ReLU(), nn.Conv1d(8, 4, 5, 1, 4, dilation=2), nn.LeakyReLU(0.1)]
+    runs = tflite.check(nn.Sequential(*layers, nn.MaxPool1d(2), nn.ConvTranspose1d(4, 4, 4, 2, 1)), (1, 6, 21))
+    inner = runs["nhwc"].operators[2:-2]
+    assert "RESHAPE" not in inner
+    assert "TRANSPOSE" not in inner
+
+
+def test_pixel_shuffle_is_absorbed_by_the_convolution_before_it(tflite: Any) -> None:
+    runs = tflite.check(nn.Sequential(nn.Conv2d(6, 12, 3), nn.PixelShuffle(2)), (1, 6, 9, 10))
+    assert runs["nhwc"].operators == ["CONV_2D", "DEPTH_TO_SPACE"]
+
+
+def test_pixel_shuffle_alone(tflite: Any) -> None:
+    tflite.check(nn.PixelShuffle(2), (1, 8, 5, 6))
+    tflite.check(nn.PixelUnshuffle(2), (1, 3, 8, 10))
+
+
+def test_batch_normalization_that_was_not_folded(tflite: Any) -> None:
+    layer = nn.BatchNorm2d(4)
+    with torch.no_grad():
+        for tensor in (layer.running_mean, layer.weight, layer.bias):
+            tensor.normal_()  # type: ignore[union-attr]
+        layer.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    assert tflite.check(layer, (1, 4, 5, 6))["nhwc"].operators == ["MUL", "ADD"]

@@ -1,0 +1,176 @@
+"""One small module per operator, in both layouts, on XNNPACK and on the reference kernels."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+_IMAGE = (1, 6, 9, 10)
+
+_ACTIVATIONS = {
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "leaky_relu": lambda x: functional.leaky_relu(x, 0.2),
+    "hardswish": functional.hardswish,
+    "hardsigmoid": functional.hardsigmoid,
+    "hardtanh": functional.hardtanh,
+    "sigmoid": torch.sigmoid,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+    "gelu by tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "mish": functional.mish,
+    "softplus": functional.softplus,
+    "softsign": functional.softsign,
+    "elu": lambda x: functional.elu(x, 0.3),
+    "selu": functional.selu,
+    "celu": lambda x: functional.celu(x, 0.7),
+    "clamp": lambda x: x.clamp(-0.5, 0.3),
+    "clamp to 0, 1": lambda x: x.clamp(0.0, 1.0),
+    "clamp from below": lambda x: x.clamp(min=0.1),
+    "softmax over channels": lambda x: functional.softmax(x, 1),
+    "softmax over columns": lambda x: functional.softmax(x, 3),
+    "log_softmax": lambda x: functional.log_softmax(x, 1),
+}
+
+_ARITHMETIC = {
+    "square": lambda x: x**2,
+    "cube": lambda x: x**3,
+    "square root": lambda x: x.abs().sqrt(),
+    "reciprocal square root": lambda x: (x.abs() + 1).rsqrt(),
+    "exponential": torch.exp,
+    "quotient": lambda x: 1 / (2 + x.abs()),
+    "where": lambda x: torch.where(x > 0, x, x * 2),
+    "maximum": lambda x: torch.maximum(x, x * x),
+    "channel constant": lambda x: x * torch.arange(6, dtype=x.dtype).reshape(6, 1, 1) + 1,
+    "row constant": lambda x: x - torch.arange(9, dtype=x.dtype).reshape(9, 1),
+    "column constant": lambda x: x - torch.arange(10, dtype=x.dtype),
+    "gate per channel": lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),
+    "gate per pixel": lambda x: x * torch.sigmoid(x.mean(1, keepdim=True)),
+    "lower rank": lambda x: x + x.mean((0, 1)),
+}
+
+_SHAPES = {
+    "concat of channels": lambda x: torch.cat([x, x * 2, x], 1),
+    "concat of columns": lambda x: torch.cat([x, x * 2], 3),
+    "concat of six": lambda x: torch.cat([x * i for i in range(1, 7)], 1),
+    "chunk": lambda x: x.chunk(2, 1)[1] * 2,
+    "chunk in six": lambda x: sum(part * i for i, part in enumerate(x.chunk(6, 1))),
+    "split": lambda x: torch.split(x, [1, 5], 1)[1],
+    "slice": lambda x: x[:, 1:4, 2:, :-1],
+    "strided slice": lambda x: x[:, :, ::2, 1::2],
+    "flip": lambda x: x.flip(3),
+    "flatten": lambda x: x.flatten(1) * 2,
+    "view": lambda x: x.view(1, 6, 90) * 2,
+    "permute": lambda x: x.permute(0, 2, 3, 1) * 2,
+    "permute back": lambda x: torch.relu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) * 2,
+    "tokens": lambda x: x.flatten(2).transpose(1, 2) * 2,
+    "channel shuffle": lambda x: x.view(1, 2, 3, 9, 10).transpose(1, 2).reshape(1, 6, 9, 10) * 2,
+    "squeeze": lambda x: x.mean(2, keepdim=True).squeeze(2) * 2,
+    "unsqueeze": lambda x: x.mean((2, 3)).unsqueeze(-1).unsqueeze(-1) * x,
+    "index": lambda x: x[:, 2] * 2,
+    "index by a list": lambda x: x[:, [2, 0, 5]] * 2,
+    "pad by zeros": lambda x: functional.pad(x, (1, 2, 3, 0)),
+    "pad by a value": lambda x: functional.pad(x, (1, 2, 3, 0), value=1.5),
+    "pad by reflection": lambda x: functional.pad(x, (1, 2, 3, 1), mode="reflect"),
+    "pad by the edge": lambda x: functional.pad(x, (1, 2, 3, 0), mode="replicate"),
+    "crop": lambda x: functional.pad(x, (-1, 1, -2, 0)),
+    "expand": lambda x: x.mean(1, keepdim=True).expand(1, 4, 9, 10) * 2,
+    "repeat": lambda x: x.repeat(1, 2, 1, 3),
+    "product of matrices": lambda x: x @ x.transpose(2, 3),
+    "attention": lambda x: functional.scaled_dot_product_attention(x, x, x),
+}
+
+_RESIZES = {
+    "nearest, twice": {"scale_factor": 2},
+    "nearest, three times": {"scale_factor": 3},
+    "nearest, to a size": {"size": (13, 7)},
+    "nearest, 1.5 times": {"scale_factor": 1.5},
+    "nearest-exact": {"size": (13, 7), "mode": "nearest-exact"},
+    "bilinear, twice": {"scale_factor": 2, "mode": "bilinear"},
+    "bilinear, corners aligned": {"scale_factor": 2, "mode": "bilinear", "align_corners": True},
+    "bilinear, to a size": {"size": (13, 7), "mode": "bilinear"},
+    "bilinear, half": {"scale_factor": 0.5, "mode": "bilinear"},
+    "bilinear, 1.5 times": {"scale_factor": 1.5, "mode": "bilinear"},
+    "bilinear, antialiased": {"size": (4, 5), "mode": "bilinear", "antialias": True},
+    "bicubic": {"scale_factor": 2, "mode": "bicubic"},
+}
+
+_LAYERS = {
+    "PReLU": (nn.PReLU(6, init=0.2), _IMAGE),
+    "PReLU with one slope": (nn.PReLU(), _IMAGE),
+    "LayerNorm": (nn.LayerNorm(10), _IMAGE),
+    "InstanceNorm": (nn.InstanceNorm2d(6, affine=True), _IMAGE),
+    "GroupNorm": (nn.GroupNorm(2, 6), _IMAGE),
+    "Linear, rank 2": (nn.Linear(10, 7), (3, 10)),
+    "Linear, rank 3": (nn.Linear(10, 7), (2, 9, 10)),
+    "Linear, rank 4": (nn.Linear(10, 7), _IMAGE),
+    "transformer": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (1, 5, 8)),
+}
+
+
+@pytest.fixture(scope="module")
+def activations(tflite: Any) -> Any:
+    return tflite.check_all(_ACTIVATIONS, _IMAGE, scale=3.0)
+
+
+@pytest.mark.parametrize("name", _ACTIVATIONS)
+def test_activation(activations: Any, name: str) -> None:
+    activations(name)
+
+
+@pytest.fixture(scope="module")
+def arithmetic(tflite: Any) -> Any:
+    return tflite.check_all(_ARITHMETIC, _IMAGE)
+
+
+@pytest.mark.parametrize("name", _ARITHMETIC)
+def test_arithmetic(arithmetic: Any, name: str) -> None:
+    arithmetic(name)
+
+
+def test_arithmetic_needs_no_transpose(arithmetic: Any) -> None:
+    assert "TRANSPOSE" not in arithmetic.runs["nhwc", "xnnpack"].operators
+
+
+@pytest.fixture(scope="module")
+def movements(tflite: Any) -> Any:
+    return tflite.check_all(_SHAPES, _IMAGE)
+
+
+@pytest.mark.parametrize("name", _SHAPES)
+def test_movement(movements: Any, name: str) -> None:
+    movements(name)
+
+
+@pytest.fixture(scope="module")
+def resizes(tflite: Any) -> Any:
+    functions = {
+        name: functools.partial(functional.interpolate, **options)  # type: ignore[arg-type]
+        for name, options in _RESIZES.items()
+    }
+    return tflite.check_all(functions, _IMAGE)
+
+
+@pytest.mark.parametrize("name", _RESIZES)
+def test_resize(resizes: Any, name: str) -> None:
+    resizes(name)
+
+
+@pytest.mark.parametrize(("layer", "shape"), _LAYERS.values(), ids=_LAYERS)
+def test_layer(tflite: Any, layer: nn.Module, shape: tuple[int, ...]) -> None:
+    tflite.check(layer, shape)
+
+
+def test_permute_to_channels_last_and_back_moves_nothing(tflite: Any) -> None:
+    runs = tflite.check(tflite.Function(_SHAPES["permute back"]), _IMAGE)
+    assert runs["nhwc"].operators == ["RELU", "MUL"]
+
+
+def test_tokens_of_an_image_need_no_transpose(tflite: Any) -> None:
+    assert "TRANSPOSE" not in tflite.check(tflite.Function(_SHAPES["tokens"]), _IMAGE)["nhwc"].operators

@@ -1,0 +1,112 @@
+"""Pools and reductions, with torch's padding, ceil_mode and divisors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+_FEW = settings(deadline=None, max_examples=25)
+_SHAPE = {
+    "kernel": st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    "stride": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    "padding": st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    "size": st.tuples(st.integers(7, 12), st.integers(7, 12)),
+    "ceil": st.booleans(),
+}
+Pair = tuple[int, int]
+
+
+def _sound(kernel: Pair, padding: Pair) -> bool:
+    return all(2 * pad <= size for pad, size in zip(padding, kernel, strict=True))
+
+
+def _check(tflite: Any, operator: str, pool: Any, size: Pair, ceil: bool, **more: Any) -> None:
+    image = torch.zeros((1, 3, *size))
+    model = tflite.node_of(
+        operator,
+        {"input": image.numpy()},
+        [],
+        pool(image).shape,
+        kernel_shape=list(pool.kernel_size),
+        strides=list(pool.stride),
+        pads=[*pool.padding, *pool.padding],
+        ceil_mode=int(ceil),
+        **more,
+    )
+    runs = tflite.check(pool, tuple(image.shape), model=model, layouts=("nhwc",))
+    strides_within = all(stride <= side for stride, side in zip(pool.stride, pool.kernel_size, strict=True))
+    assert runs["nhwc"].partitions == 1 or not strides_within  # XNNPACK leaves out pools that skip elements
+
+
+@_FEW
+@given(**_SHAPE)
+def test_max_pool(tflite: Any, kernel: Pair, stride: Pair, padding: Pair, size: Pair, ceil: bool) -> None:
+    assume(_sound(kernel, padding))
+    pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil)
+    _check(tflite, "MaxPool", pool, size, ceil)
+
+
+@_FEW
+@given(**_SHAPE, counted=st.booleans())
+def test_average_pool(
+    tflite: Any, kernel: Pair, stride: Pair, padding: Pair, size: Pair, ceil: bool, counted: bool
+) -> None:
+    assume(_sound(kernel, padding))
+    pool = nn.AvgPool2d(kernel, stride, padding, ceil_mode=ceil, count_include_pad=counted)
+    _check(tflite, "AveragePool", pool, size, ceil, count_include_pad=int(counted))
+
+
+def test_max_pool_after_relu_pads_with_zeros(tflite: Any) -> None:
+    runs = tflite.check(nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, 2, 1)), (1, 3, 8, 8))
+    assert runs["nhwc"].operators == ["RELU", "PAD", "MAX_POOL_2D"]
+
+
+def test_negative_inputs_lose_against_no_padding(tflite: Any) -> None:
+    tflite.check(tflite.Function(lambda x: nn.functional.max_pool2d(-x.abs() - 1, 3, 2, 1)), (1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1), nn.AdaptiveAvgPool2d((2, 4))])
+def test_global_and_adaptive_pools_are_one_operator(tflite: Any, pool: nn.Module) -> None:
+    runs = tflite.check(pool, (2, 3, 6, 8))
+    assert len(runs["nhwc"].operators) == 1
+    assert runs["nhwc"].partitions == 1
+
+
+_REDUCTIONS = {
+    "mean over space": lambda x: x.mean((2, 3)),
+    "mean over space, kept": lambda x: x.mean((2, 3), keepdim=True),
+    "mean over channels": lambda x: x.mean(1),
+    "mean of everything": lambda x: x.mean(),
+    "max over space": lambda x: x.amax((2, 3)),
+    "max over channels, kept": lambda x: x.amax(1, keepdim=True),
+    "sum over rows": lambda x: x.sum(2),
+    "Euclidean norm": nn.functional.normalize,
+    "index of the maximum": lambda x: x.argmax(1),
+}
+
+
+@pytest.fixture(scope="module")
+def reductions(tflite: Any) -> Any:
+    return tflite.check_all(_REDUCTIONS, (2, 6, 5, 4))
+
+
+@pytest.mark.parametrize("name", _REDUCTIONS)
+def test_reduction(reductions: Any, name: str) -> None:
+    reductions(name)
+
+
+def test_mean_over_space_feeds_a_linear_layer_without_reshape(tflite: Any) -> None:
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x.mean((2, 3)))
+
+    assert tflite.check(Head(), (1, 6, 5, 4))["nhwc"].operators == ["MEAN", "FULLY_CONNECTED"]
