@@ -20,6 +20,7 @@ from edgeconv.rewrite.fold_batch_norm import FoldBatchNormPass
 from edgeconv.rewrite.fold_constants import FoldConstantsPass
 from edgeconv.rewrite.fold_padding import FoldPaddingPass
 from edgeconv.rewrite.fold_scale_shift import FoldScaleShiftPass
+from edgeconv.rewrite.merge_branches import MergeBranchesPass
 from edgeconv.rewrite.merge_common import MergeCommonPass
 from edgeconv.rewrite.remove_no_ops import RemoveNoOpsPass
 from edgeconv.rewrite.remove_unused import RemoveUnusedPass
@@ -47,6 +48,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("remove-no-ops", RemoveNoOpsPass),
     Rewrite("fold-batch-norm", FoldBatchNormPass),
     Rewrite("fold-scale-shift", FoldScaleShiftPass),
+    Rewrite("merge-branches", MergeBranchesPass),
     Rewrite("fold-ahead", FoldAheadPass),
     Rewrite("fold-padding", FoldPaddingPass),
     Rewrite("merge-common", MergeCommonPass),

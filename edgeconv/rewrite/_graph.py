@@ -176,6 +176,17 @@ def take_over(old: ir.Value, new: ir.Value) -> None:
         graph_of(producer).remove(producer, safe=True)
 
 
+def remove_unread(values: Iterable[ir.Value | None]) -> None:
+    """Removes the nodes that make these values, where nothing reads what they make, and the nodes before them."""
+    pending = [value for value in values if value is not None]
+    while pending:
+        node = pending.pop().producer()
+        if node is None or node.graph is None or any(one.uses() or one.is_graph_output() for one in node.outputs):
+            continue
+        pending += [value for value in node.inputs if value is not None]
+        graph_of(node).remove(node, safe=True)
+
+
 def disown(value: ir.Value, graph: ir.Graph) -> None:
     """Takes the module's name off a value that no longer holds the module's output."""
     value.metadata_props.pop(MODULE, None)

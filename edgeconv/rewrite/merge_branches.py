@@ -1,0 +1,178 @@
+"""Parallel linear branches of one input into one convolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgeconv.rewrite._branch import Branch, branch
+from edgeconv.rewrite._graph import (
+    MODULE,
+    Float64,
+    add_constant,
+    dims,
+    graph_of,
+    holds,
+    is_float,
+    only_consumer,
+    remove_unread,
+    take_over,
+    tensor_of,
+    unique_name,
+)
+
+_SUMS = frozenset({"Add", "Sub", "Sum"})
+
+
+class MergeBranchesPass(ir.passes.InPlacePass):
+    """Merges a sum of convolutions, average pools and (scaled) copies of the same value into one Conv.
+
+    1. Requires: operands of Add, Sub, Sum, and of sums nested in them, of the sum's own shape and with fixed spatial
+       sizes. Two of them are merged when they read the same value with the same strides, at least one has a window,
+       weights and biases are constant, nobody else reads their results, and the one convolution takes no more
+       multiply-adds than the two and their addition. A dense convolution so takes in 1x1 and depthwise ones, an
+       identity, BatchNormalization or a constant scale of the input; a 1x1 takes no 3x3 depthwise. An average pool must
+       divide by its window's size everywhere: its padding is counted, or there is none.
+    2. Ensures: no two operands of a sum are left for which (1) holds. A sum that is merged as a whole keeps its name;
+       the results of its operands are gone. Operands that do not merge are added to what did, without the sums
+       between them.
+    3. Exact: each operand is a correlation of the same zero-extended input, and the output at ``o`` sees the input at
+       ``o * stride + offset``; weights at equal offsets add, and so do biases. A 1x1 without padding stands at offset
+       0 of a k x k with padding (k-1)/2. A shift that comes before zero padding is not in this form, and is not
+       merged.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Merges in the graph's order, so that a sum finds sums within it already merged."""
+        modified = False
+        for node in tuple(model.graph):
+            if node.graph is not None and _is_sum(node) and not _is_part(node):
+                merge = _merge(node)
+                if merge is not None:
+                    merge.apply()
+                    modified = True
+        return ir.passes.PassResult(model, modified)
+
+    def ensures(self, model: ir.Model) -> None:
+        """Checks (2)."""
+        for node in model.graph:
+            if _is_sum(node) and not _is_part(node) and _merge(node) is not None:
+                raise ir.passes.PostconditionError(f"operands of {node.outputs[0].name} could be merged")
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """A sum that can be rebuilt with fewer operands.
+
+    Attributes:
+        node: the last node of the sum.
+        merged: the branches that take two operands or more, with their numbers.
+        rest: sign and value of the other operands.
+    """
+
+    node: ir.Node
+    merged: list[tuple[Branch, Float64, Float64]]
+    rest: list[tuple[float, ir.Value]]
+
+    def apply(self) -> None:
+        """Puts the convolutions and what is left to add in the place of the sum."""
+        result, operands = self.node.outputs[0], self.node.inputs
+        alone = len(self.merged) == 1 and not self.rest
+        total: ir.Value | None = None
+        for found, weight, bias in self.merged:
+            made = _convolution(self.node, found, weight, bias, "" if alone else ".merged")
+            total = made if total is None else _added(self.node, "Add", total, made)
+        for sign, value in self.rest:
+            if total is not None:
+                total = _added(self.node, "Add" if sign > 0 else "Sub", total, value)
+        if total is not None:
+            take_over(result, total)
+        remove_unread(operands)
+
+
+def _is_sum(node: ir.Node) -> bool:
+    """Whether (1) holds for the operands' shapes, none of them being constant."""
+    shape = dims(node.outputs[0]) if node.op_type in _SUMS and node.domain == "" else None
+    if shape is None or len(shape) < 3 or not is_float(node.outputs[0].dtype):
+        return False
+    return all(dims(value) == shape and tensor_of(value) is None for value in node.inputs)
+
+
+def _is_part(node: ir.Node) -> bool:
+    """Whether the sum is an operand of a larger one and of nothing else."""
+    consumer = only_consumer(node.outputs[0])
+    return consumer is not None and _is_sum(consumer)
+
+
+def _merge(node: ir.Node) -> _Merge | None:
+    """Merges operands one after another, the costliest first, each with the first that takes it."""
+    operands = _operands(node, 1.0)
+    branches = [(found, item) for item in operands if (found := branch(item[1], item[0])) is not None]
+    if len({(id(found.source), found.strides) for found, _ in branches}) == len(branches):
+        return None
+    groups: list[tuple[Branch, list[tuple[float, ir.Value]]]] = []
+    for found, item in sorted(branches, key=lambda pair: -pair[0].cost):
+        for index, (other, items) in enumerate(groups):
+            same = other.source is found.source and other.strides == found.strides
+            both = other + found if same else None
+            if both is not None:
+                groups[index] = (both, [*items, item])
+                break
+        else:
+            groups.append((found, [item]))
+    merged = [(whole, items, *whole.numbers()) for whole, items in groups if len(items) > 1]
+    dtype = node.outputs[0].dtype or ir.DataType.FLOAT
+    kept = [entry for entry in merged if holds(dtype, entry[2]) and holds(dtype, entry[3])]
+    taken = {id(item) for entry in kept for item in entry[1]}
+    rest = [item for item in operands if id(item) not in taken]
+    return _Merge(node, [(entry[0], entry[2], entry[3]) for entry in kept], rest) if kept else None
+
+
+def _operands(node: ir.Node, sign: float) -> list[tuple[float, ir.Value]]:
+    """Sign and value of all operands of a sum, those of sums nested in it in their place."""
+    operands: list[tuple[float, ir.Value]] = []
+    for index, value in enumerate(node.inputs):
+        if value is None:
+            continue
+        signed = -sign if node.op_type == "Sub" and index == 1 else sign
+        inner = value.producer()
+        if inner is not None and _is_sum(inner) and only_consumer(value) is node:
+            operands += _operands(inner, signed)
+        else:
+            operands.append((signed, value))
+    return operands
+
+
+def _convolution(node: ir.Node, found: Branch, weight: Float64, bias: Float64, suffix: str) -> ir.Value:
+    """The Conv of a branch before the sum; named after it."""
+    graph, base = graph_of(node), f"{node.outputs[0].name}{suffix}"
+    dtype = node.outputs[0].dtype or ir.DataType.FLOAT
+    inputs = [found.source, add_constant(graph, unique_name(graph, f"{base}.weight"), weight, dtype)]
+    if bias.any():
+        inputs.append(add_constant(graph, unique_name(graph, f"{base}.bias"), bias, dtype))
+    windows = found.taps.windows
+    before, behind = zip(*(window.padding for window in windows), strict=True)
+    attributes = [
+        ir.AttrInt64s("kernel_shape", [window.count for window in windows]),
+        ir.AttrInt64s("pads", [*before, *behind]),
+        ir.AttrInt64s("strides", list(found.strides)),
+        ir.AttrInt64s("dilations", [window.step for window in windows]),
+        ir.AttrInt64("group", found.taps.groups),
+    ]
+    return _insert(node, "Conv", inputs, attributes, unique_name(graph, base))
+
+
+def _added(node: ir.Node, op_type: str, left: ir.Value, right: ir.Value) -> ir.Value:
+    return _insert(node, op_type, [left, right], [], unique_name(graph_of(node), f"{node.outputs[0].name}.partial"))
+
+
+def _insert(node: ir.Node, op_type: str, inputs: list[ir.Value], attributes: list[ir.Attr], name: str) -> ir.Value:
+    """A node before ``node`` whose result is like that node's."""
+    result = node.outputs[0]
+    made = ir.Value(name=name, type=result.type, shape=result.shape)
+    new = ir.Node("", op_type, inputs, attributes, outputs=[made], name=name)
+    if MODULE in node.metadata_props:
+        new.metadata_props[MODULE] = node.metadata_props[MODULE]
+    graph_of(node).insert_before(node, new)
+    return made
