@@ -1,7 +1,7 @@
 """How the reference holds each ONNX element type.
 
-Floats of every width are float64. Integers keep their width, except those below 8 bits, which torch does not have:
-they are held in 8. Strings and complex numbers are refused.
+Floats of every width are float64. Integers keep their dtype where torch computes with it; those below 8 bits are held
+in 8, and the unsigned ones above 8 in the next wider signed dtype. Strings and complex numbers are refused.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _HELD: dict[ir.DataType, torch.dtype] = {
     ir.DataType.UINT2: torch.uint8,
     ir.DataType.UINT4: torch.uint8,
     ir.DataType.UINT8: torch.uint8,
-    ir.DataType.UINT16: torch.uint16,
-    ir.DataType.UINT32: torch.uint32,
-    ir.DataType.UINT64: torch.uint64,
+    ir.DataType.UINT16: torch.int32,
+    ir.DataType.UINT32: torch.int64,
+    ir.DataType.UINT64: torch.int64,
 }
 
 
@@ -53,6 +53,20 @@ def from_ir(tensor: ir.TensorProtocol) -> torch.Tensor:
 def from_numpy(array: npt.NDArray[Any], dtype: ir.DataType) -> torch.Tensor:
     """A copy of an array of element type ``dtype``, as the reference holds it."""
     return torch.from_numpy(np.array(array, dtype=str(held_as(dtype)).removeprefix("torch."), order="C"))
+
+
+def wrapped(tensor: torch.Tensor, dtype: ir.DataType | None) -> torch.Tensor:
+    """A result of element type ``dtype``, where that is an integer held in a wider one: modulo its own range."""
+    if dtype not in _WIDENED or tensor.is_floating_point():
+        return tensor
+    low, high = integer_range(dtype)
+    return ((tensor.to(torch.int64) - low) % (high - low + 1) + low).to(held_as(dtype))
+
+
+_WIDENED = (
+    *(ir.DataType.INT2, ir.DataType.INT4, ir.DataType.UINT2, ir.DataType.UINT4),
+    *(ir.DataType.UINT16, ir.DataType.UINT32),
+)
 
 
 def integer_range(dtype: ir.DataType) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from onnx_ir.passes.common import InlinePass
 
 from edgeconv.errors import RewriteError
 from edgeconv.reference._call import Call, Value, place_of
-from edgeconv.reference._dtypes import from_ir, from_numpy, held_as
+from edgeconv.reference._dtypes import from_ir, from_numpy, held_as, wrapped
 from edgeconv.reference._operators import OPERATORS
 
 Array = npt.NDArray[Any]
@@ -27,7 +27,7 @@ def evaluate(model: ir.Model, inputs: Mapping[str, Array], *, keep: Collection[s
 
     Floating-point values of every width are float64 from the first to the last operator: a cast between floating
     types changes nothing, and a constant enters as the number that the graph stores. Integers and booleans are
-    themselves.
+    themselves (`edgeconv.reference._dtypes` says how those that torch lacks are held).
 
     Args:
         model: opset 7 or newer; not modified. Functions are inlined.
@@ -37,8 +37,8 @@ def evaluate(model: ir.Model, inputs: Mapping[str, Array], *, keep: Collection[s
             it is no longer needed. None returns every graph input and every value that a node makes.
 
     Returns:
-        The values by name; floats as float64, integers and booleans in the dtype that the graph has (below 8 bits:
-        in 8). Sequences, and values inside subgraphs, are left out. Arrays may share memory with one another.
+        The values by name. Sequences, and values inside subgraphs, are left out. Arrays may share memory with one
+        another: copy before writing into them.
 
     Raises:
         RewriteError: an operator is not in `OPERATORS`, does not accept its inputs, or draws random numbers; an input
@@ -54,7 +54,8 @@ def evaluate(model: ir.Model, inputs: Mapping[str, Array], *, keep: Collection[s
         wanted = [_named(known, name) for name in keep]
     walk = _Walk(graph.opset_imports.get("", 1), None if keep is None else frozenset(wanted))
     for name, array in inputs.items():
-        walk.values[_fed(known, name)] = _checked(known[name], array)
+        value = _fed(known, name)
+        walk.values[value] = _checked(value, array)
     nodes = _needed(graph, frozenset(wanted), walk.values.keys())
     walk.count(nodes)
     with torch.no_grad():
@@ -99,7 +100,7 @@ class _Walk:
             ) from cause
         results = result if isinstance(result, tuple) else (result,)
         for value, made in zip(node.outputs, results, strict=False):
-            self.values[value] = made
+            self.values[value] = wrapped(made, value.dtype) if isinstance(made, torch.Tensor) else made
         self._forget(node)
 
     def read(self, value: ir.Value) -> Value:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from edgeconv.reference._call import Call, Operator, Tensor, each, pair
-from edgeconv.reference._dtypes import held_as
+from edgeconv.reference._dtypes import held_as, wrapped
 
 
 def _fold(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
@@ -52,7 +52,18 @@ def _shift(call: Call) -> Tensor:
 
 def _cast(call: Call) -> Tensor:
     """Between floats the identity; floats to integers towards zero; anything to bool is "not zero"."""
-    return call[0].to(held_as(ir.DataType(call.attribute("to", 0))))
+    return _as(call, ir.DataType(call.attribute("to", 0)))
+
+
+def _cast_like(call: Call) -> Tensor:
+    like = call.node.inputs[1]
+    return call[0].to(call[1].dtype) if like is None or like.dtype is None else _as(call, like.dtype)
+
+
+def _as(call: Call, dtype: ir.DataType) -> Tensor:
+    if dtype.is_floating_point() and dtype.bitwidth < 16:  # these quantise: to call that the identity would be wrong
+        raise call.refuse(f"to {dtype.name.lower()} is not known to the reference")
+    return wrapped(call[0].to(held_as(dtype)), dtype)
 
 
 def _mean(call: Call) -> Tensor:
@@ -75,7 +86,7 @@ OPERATORS: dict[str, Operator] = {
     "BitwiseOr": pair(torch.bitwise_or),
     "BitwiseXor": pair(torch.bitwise_xor),
     "Cast": _cast,
-    "CastLike": lambda call: call[0].to(call[1].dtype),
+    "CastLike": _cast_like,
     "Ceil": each(torch.ceil),
     "Cos": each(torch.cos),
     "Cosh": each(torch.cosh),

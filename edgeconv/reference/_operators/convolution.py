@@ -1,10 +1,11 @@
 """Convolutions of any number of spatial axes.
 
-Specification: Conv, ConvTranspose, ConvInteger (see `quantisation`), DeformConv is not there.
+Specification: Conv, ConvTranspose, Col2Im. The integer ones are in `quantisation`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch.nn import functional as F  # noqa: N812
@@ -78,20 +79,20 @@ def _spatial(call: Call, functions: Sequence[Callable[..., Tensor]], x: Tensor) 
 
 
 def _column_to_image(call: Call) -> Tensor:
-    """Two spatial axes only, as torch's fold."""
-    pads = call.attribute("pads", [0] * 4)
-    image, block = call.ints(1, ""), call.ints(2, "")
-    if image is None or block is None or len(image) != 2:
-        raise call.refuse("is known to the reference for two spatial axes only")
-    framed = [image[i] + pads[i] + pads[2 + i] for i in range(2)]
-    whole = F.fold(
-        call[0],
-        tuple(framed),
-        tuple(block),
-        dilation=tuple(call.attribute("dilations", [1, 1])),
-        stride=tuple(call.attribute("strides", [1, 1])),
-    )
-    return whole[..., pads[0] : pads[0] + image[0], pads[1] : pads[1] + image[1]]
+    """Adds up columns, one per window, where the windows overlap; what falls into the padding is lost."""
+    image, block = call.ints(1, "") or [], call.ints(2, "") or []
+    axes = axes_of(call, image, block)
+    counts = [axis.count for axis in axes]
+    columns = call[0].reshape(call[0].shape[0], -1, math.prod(block), *counts)
+    framed = columns.new_zeros([*columns.shape[:2], *(axis.begin + axis.size + axis.end for axis in axes)])
+    views = [framed]
+    for number, axis in enumerate(axes):
+        views = [tap for view in views for tap in axis.taps(view, 2 + number)]
+    for view, column in zip(views, columns.unbind(2), strict=True):
+        view += column
+    for number, axis in enumerate(axes):
+        framed = framed.narrow(2 + number, axis.begin, axis.size)
+    return framed
 
 
 OPERATORS: dict[str, Operator] = {

@@ -35,7 +35,7 @@ def _gather(call: Call) -> Tensor:
     x, axis = call[0], call.axis(call[0].ndim)
     indices = _counted(call[1], x.shape[axis])
     picked = x.index_select(axis, indices.reshape(-1))
-    return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return picked.reshape([*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
 
 
 def _gather_elements(call: Call) -> Tensor:
@@ -51,7 +51,7 @@ def _gather_nd(call: Call) -> Tensor:
     places = indices.reshape(rows.shape[0], -1, depth)
     at = [_counted(places[..., i], x.shape[batch + i]) for i in range(depth)]
     picked = rows[(torch.arange(rows.shape[0])[:, None], *at)]
-    return picked.reshape(*lead, *indices.shape[batch:-1], *x.shape[batch + depth :])
+    return picked.reshape([*lead, *indices.shape[batch:-1], *x.shape[batch + depth :]])
 
 
 _REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}

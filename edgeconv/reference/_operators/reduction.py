@@ -36,12 +36,19 @@ def _extreme(worst: float, function: Callable[..., Tensor]) -> Reduce:
 
     def reduce(x: Tensor, axes: list[int], keepdims: bool) -> Tensor:
         if any(x.shape[axis] == 0 for axis in axes):
-            shape = list(x.sum(axes, keepdims).shape)
-            info = None if x.is_floating_point() else torch.iinfo(x.dtype)
-            return torch.full(shape, worst if info is None else info.min if worst < 0 else info.max, dtype=x.dtype)
+            return torch.full(x.sum(axes, keepdims).shape, _end(x.dtype, worst), dtype=x.dtype)
         return function(x, axes, keepdims) if axes else x
 
     return reduce
+
+
+def _end(dtype: torch.dtype, infinity: float) -> float | int | bool:
+    """The dtype's value that is nearest to an infinity."""
+    if dtype.is_floating_point:
+        return infinity
+    if dtype == torch.bool:
+        return infinity > 0
+    return torch.iinfo(dtype).max if infinity > 0 else torch.iinfo(dtype).min
 
 
 def _mean(x: Tensor, axes: list[int], keepdims: bool) -> Tensor:

@@ -107,7 +107,8 @@ def _depth_to_space(call: Call) -> Tensor:
 def _space_to_depth(call: Call) -> Tensor:
     n, c, h, w = call[0].shape
     block = call.attribute("blocksize", 1)
-    y = call[0].reshape(n, c, h // block, block, w // block, block).permute(0, 3, 5, 1, 2, 4)
+    order = (0, 1, 3, 5, 2, 4) if call.text("mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
+    y = call[0].reshape(n, c, h // block, block, w // block, block).permute(order)
     return y.reshape(n, c * block**2, h // block, w // block)
 
 
