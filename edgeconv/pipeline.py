@@ -90,10 +90,11 @@ class Job:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export made: the files, the graph before and after folding, and the report where one was asked for."""
+    """What an export made: files, the graph before and after folding, notes, and the report where one was asked for."""
 
     artifacts: tuple[Artifact, ...]
     graphs: tuple[GraphSummary, ...]
+    notes: tuple[str, ...] = ()
     report: Report | None = None
 
 
@@ -249,9 +250,14 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     with progress.stage("rewrite"):
         model = optimize(model, skip=job.skip_rewrites)
     graphs = (captured, summarise("folded", model))
+    notes = _capture_notes(model)
     report = None
     with staged(out) as staging:
-        artifacts = tuple(_write(staging, model, job, format_, layout, progress) for format_, layout in job.files())
+        written = [_write(staging, model, job, format_, layout, progress) for format_, layout in job.files()]
+        artifacts = tuple(artifact for artifact, _ in written)
+        notes += tuple(f"{artifact.path.name}: {note}" for artifact, emitted in written for note in emitted.notes)
+        for note in notes:
+            progress.note(note)
         if job.proof is not None:
             report = prove(
                 staging,
@@ -263,12 +269,15 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
                 description=job.description,
                 source=job.metadata,
                 graphs=graphs,
+                notes=notes,
             )
     artifacts = tuple(dataclasses.replace(artifact, path=out / artifact.path.name) for artifact in artifacts)
-    return ExportResult(artifacts, graphs, report)
+    return ExportResult(artifacts, graphs, notes, report)
 
 
-def _write(staging: Staging, model: ir.Model, job: Job, format_: str, layout: str, progress: Progress) -> Artifact:
+def _write(
+    staging: Staging, model: ir.Model, job: Job, format_: str, layout: str, progress: Progress
+) -> tuple[Artifact, Emitted]:
     variant = job.variants[0]
     infix = ".nchw" if format_ == "tflite" and layout == NCHW else ""
     file_name = f"{job.name}.{variant}{infix}.{format_}"
@@ -276,12 +285,17 @@ def _write(staging: Staging, model: ir.Model, job: Job, format_: str, layout: st
     with progress.stage(f"emit {file_name}"):
         emitted = _emit(model, job, format_, layout, metadata)
         path = staging.write(file_name, emitted.data)
-    for note in emitted.notes:
-        progress.note(note)
     sha256 = hashlib.sha256(emitted.data).hexdigest()
-    return Artifact(
+    artifact = Artifact(
         path, format_, variant, layout, sha256, emitted.inputs, emitted.outputs, size_bytes=len(emitted.data)
     )
+    return artifact, emitted
+
+
+def _capture_notes(model: ir.Model) -> tuple[str, ...]:
+    """What the reader should know of the capture: only when the slower, official path had to be taken."""
+    path = model.metadata_props.get("edgeconv.capture", "fast")
+    return () if path == "fast" else (f"captured by the official exporter: {path.removeprefix('official: ')}",)
 
 
 def _emit(model: ir.Model, job: Job, format_: str, layout: str, metadata: Mapping[str, str]) -> Emitted:

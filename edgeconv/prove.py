@@ -72,6 +72,7 @@ def prove(
     description: str,
     source: Mapping[str, str],
     graphs: tuple[GraphSummary, ...],
+    notes: tuple[str, ...] = (),
 ) -> Report:
     """Judges freshly made artifacts; writes the golden values and the report beside them.
 
@@ -97,6 +98,7 @@ def prove(
         graphs=graphs,
         environment={**environment(), **proof.facts, GOLDEN_SHA256: hashlib.sha256(golden).hexdigest(), **devices},
         golden=golden_name,
+        notes=notes,
     )
     write_report(staging, report)
     return report
