@@ -9,7 +9,7 @@ OUT ?= artifacts
 RECIPES ?= models/dsconv_3x64_224.toml models/mobilenet_dsc_224.toml models/digits_dsc.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export zoo test test-all lint format lock clean
+.PHONY: help setup export zoo test test-all bench lint format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ test: setup ## fast tests (under 10 minutes on 2 cores)
 
 test-all: setup ## all tests, the slow sweeps too
 	$(BIN)/python -m pytest
+
+# NETWORKS=quick, NETWORKS=full, or names; BENCH holds further options: make bench BENCH="--rounds 10".
+NETWORKS ?= full
+bench: setup ## edgeconv beside its peers into $(OUT)/bench (NETWORKS=quick for five networks)
+	$(BIN)/python tests/bench/run.py --networks "$(NETWORKS)" --out $(OUT)/bench $(BENCH)
 
 lint: $(READY) ## ruff and mypy --strict
 	$(BIN)/ruff check .
