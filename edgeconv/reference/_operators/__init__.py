@@ -10,6 +10,7 @@ from edgeconv.reference._call import Operator
 from edgeconv.reference._operators import (
     activation,
     arithmetic,
+    attention,
     constant,
     control,
     convolution,
@@ -34,6 +35,7 @@ OPERATORS: dict[str, Operator] = {
     **shape.OPERATORS,
     **indexing.OPERATORS,
     **linear.OPERATORS,
+    **attention.OPERATORS,
     **constant.OPERATORS,
     **quantisation.OPERATORS,
     **control.OPERATORS,

@@ -1,6 +1,7 @@
 """Reductions.
 
-Specification: Reduce* (axes are an input since opset 18, for ReduceSum since 13), ArgMax, ArgMin, CumSum, TopK.
+Specification: Reduce* (axes are an input since opset 18, for ReduceSum since 13), ArgMax, ArgMin, CumProd,
+CumSum, TopK.
 """
 
 from __future__ import annotations
@@ -85,13 +86,19 @@ def _extreme_index(largest: bool) -> Operator:
     return operator
 
 
-def _running_sum(call: Call) -> Tensor:
-    axis = int(call[1])
-    x = call[0].flip(axis) if call.attribute("reverse", 0) else call[0]
-    total = x.cumsum(axis).to(x.dtype)
-    if call.attribute("exclusive", 0):
-        total = total - x
-    return total.flip(axis) if call.attribute("reverse", 0) else total
+def _running(function: Callable[[Tensor, int], Tensor], neutral: int) -> Operator:
+    """``exclusive`` leaves each element itself out, ``reverse`` runs from the end."""
+
+    def operator(call: Call) -> Tensor:
+        axis, reverse = int(call[1]), bool(call.attribute("reverse", 0))
+        x = call[0].flip(axis) if reverse else call[0]
+        if call.attribute("exclusive", 0):
+            first = torch.full_like(x.narrow(axis, 0, 1), neutral)
+            x = torch.cat([first, x.narrow(axis, 0, x.shape[axis] - 1)], axis)
+        total = function(x, axis).to(x.dtype)
+        return total.flip(axis) if reverse else total
+
+    return operator
 
 
 def _top_k(call: Call) -> Result:
@@ -108,7 +115,8 @@ def _top_k(call: Call) -> Result:
 OPERATORS: dict[str, Operator] = {
     "ArgMax": _extreme_index(True),
     "ArgMin": _extreme_index(False),
-    "CumSum": _running_sum,
+    "CumProd": _running(torch.cumprod, 1),
+    "CumSum": _running(torch.cumsum, 0),
     "ReduceL1": _over_axes(lambda x, axes, keepdims: _sum(x.abs(), axes, keepdims)),
     "ReduceL2": _over_axes(lambda x, axes, keepdims: _sum(x * x, axes, keepdims).sqrt()),
     "ReduceLogSum": _over_axes(lambda x, axes, keepdims: _sum(x, axes, keepdims).log()),

@@ -64,7 +64,7 @@ def _axes(call: Call, x: Tensor) -> list[_Axis]:
     axes = [axis % x.ndim for axis in call.attribute("axes", list(range(x.ndim)))]
     if not factors and not sizes:
         raise call.refuse("states neither scales nor sizes")
-    stated = bool(factors)
+    stated = bool(factors) or call.text("keep_aspect_ratio_policy", "stretch") != "stretch"
     if sizes:
         sizes, factors = _kept_ratio(call, [x.shape[axis] for axis in axes], sizes)
     crops = _transformation(call) == "tf_crop_and_resize"

@@ -92,6 +92,18 @@ def _mirrored(mode: str, places: Tensor, size: int) -> Tensor:
     raise ValueError(f"mode {mode!r}")
 
 
+def _center_crop_pad(call: Call) -> Tensor:
+    """Of an odd difference, the smaller half is in front."""
+    x, shape = call[0], call.ints(1, "") or []
+    pads = [0] * 2 * x.ndim
+    for axis, size in zip(call.attribute("axes", list(range(x.ndim))), shape, strict=True):
+        change = size - x.shape[axis]
+        front = change // 2 if change > 0 else -(-change // 2)
+        place = 2 * (x.ndim - 1 - axis % x.ndim)  # F.pad counts from the last axis
+        pads[place : place + 2] = front, change - front
+    return F.pad(x, pads)
+
+
 def _depth_to_space(call: Call) -> Tensor:
     """DCR reads the block from the slow part of the channels, CRD from the fast one (torch's pixel_shuffle)."""
     n, c, h, w = call[0].shape
@@ -119,6 +131,7 @@ def _triangle(call: Call) -> Tensor:
 
 
 OPERATORS: dict[str, Operator] = {
+    "CenterCropPad": _center_crop_pad,
     "Concat": lambda call: torch.cat(call.tensors(), call.axis(call[0].ndim)),
     "DepthToSpace": _depth_to_space,
     "Expand": _expand,

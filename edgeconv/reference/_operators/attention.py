@@ -1,0 +1,93 @@
+"""Attention of queries over keys and values, and the rotary embedding of positions.
+
+Specification: Attention (opsets 23 to 25: masks, causality, windows, caches, grouped heads, soft cap),
+RotaryEmbedding. Attention that is spelled out in MatMul and Softmax needs neither.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from edgeconv.reference._call import Call, Operator, Result, Tensor
+
+
+def _heads(x: Tensor, count: int) -> Tensor:
+    """(N, sequence, heads x size) as (N, heads, sequence, size); rank 4 is so already."""
+    return x if x.ndim == 4 else x.reshape(*x.shape[:2], count, -1).transpose(1, 2)
+
+
+def _attention(call: Call) -> Result:
+    groups = call.attribute("kv_num_heads", 1)
+    query, key, value = (
+        _heads(call[0], call.attribute("q_num_heads", 1)),
+        _heads(call[1], groups),
+        _heads(call[2], groups),
+    )
+    past_key, past_value = call.optional(4), call.optional(5)
+    if past_key is not None and past_value is not None:
+        key, value = torch.cat([past_key, key], 2), torch.cat([past_value, value], 2)
+    shared = query.shape[1] // key.shape[1]
+    scale = call.attribute("scale", 0.0) or query.shape[-1] ** -0.5
+    raw = query @ key.repeat_interleave(shared, 1).transpose(-2, -1) * scale
+    cap = call.attribute("softcap", 0.0)
+    capped = cap * torch.tanh(raw / cap) if cap else raw
+    masked = capped + _mask(call, raw)
+    # A query that may see nothing gives zeros, not 0 / 0.
+    weights = torch.softmax(masked, -1).masked_fill(torch.isneginf(masked).all(-1, keepdim=True), 0.0)
+    y = weights @ value.repeat_interleave(shared, 1)
+    if call[0].ndim == 3:
+        y = y.transpose(1, 2).reshape(*call[0].shape[:2], -1)
+    return y, key, value, (raw, capped, masked, weights)[call.attribute("qk_matmul_output_mode", 0)]
+
+
+def _mask(call: Call, scores: Tensor) -> Tensor:
+    """What is added to the scores: -inf where a query may not look, the floating mask elsewhere."""
+    batch, _, queries, keys = scores.shape
+    past, valid = call.optional(4), call.optional(6)
+    allowed = torch.ones((), dtype=torch.bool)
+    places = torch.arange(keys)
+    rows = torch.arange(queries).expand(batch, 1, queries)[..., None]
+    if past is not None:
+        rows = rows + past.shape[2]
+    elif valid is not None:
+        rows = rows + (valid - queries).reshape(-1, 1, 1, 1)
+    if valid is not None:
+        allowed = allowed & (places < valid.reshape(-1, 1, 1, 1))
+    if call.attribute("is_causal", 0):
+        allowed = allowed & (places <= rows)
+    left, right = call.attribute("left_window_size", -1), call.attribute("right_window_size", -1)
+    if left >= 0:
+        allowed = allowed & (places >= rows - left)
+    if right >= 0:
+        allowed = allowed & (places <= rows + right)
+    stated, bias = call.optional(3), torch.zeros((), dtype=torch.float64)
+    if stated is not None:
+        missing = (0, keys - stated.shape[-1])  # a shorter mask hides the keys that it does not reach
+        if stated.dtype == torch.bool:
+            allowed = allowed & torch.nn.functional.pad(stated, missing, value=False)
+        else:
+            bias = torch.nn.functional.pad(stated, missing, value=float("-inf"))
+    return torch.where(allowed, bias, torch.tensor(float("-inf"), dtype=torch.float64))
+
+
+def _rotary(call: Call) -> Tensor:
+    """Turns pairs of numbers by the angle of their position: halves of the head, or neighbours."""
+    x, cosine, sine, positions = call[0], call[1], call[2], call.optional(3)
+    if positions is not None:
+        cosine, sine = cosine[positions], sine[positions]
+    heads = _heads(x, call.attribute("num_heads", 1))
+    size = call.attribute("rotary_embedding_dim", 0) or heads.shape[-1]
+    cosine, sine = cosine[:, None, :, : size // 2], sine[:, None, :, : size // 2]
+    turned, rest = heads[..., :size], heads[..., size:]
+    interleaved = bool(call.attribute("interleaved", 0))
+    first, second = (turned[..., 0::2], turned[..., 1::2]) if interleaved else turned.tensor_split(2, -1)
+    parts = [first * cosine - second * sine, first * sine + second * cosine]
+    turned = torch.stack(parts, -1).flatten(-2) if interleaved else torch.cat(parts, -1)
+    y = torch.cat([turned, rest], -1)
+    return y if x.ndim == 4 else y.transpose(1, 2).reshape(x.shape)
+
+
+OPERATORS: dict[str, Operator] = {
+    "Attention": _attention,
+    "RotaryEmbedding": _rotary,
+}
