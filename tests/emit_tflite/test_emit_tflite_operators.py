@@ -106,6 +106,7 @@ _LAYERS = {
     "PReLU with one slope": (nn.PReLU(), _IMAGE),
     "LayerNorm": (nn.LayerNorm(10), _IMAGE),
     "InstanceNorm": (nn.InstanceNorm2d(6, affine=True), _IMAGE),
+    "LocalResponseNorm": (nn.LocalResponseNorm(3), _IMAGE),
     "GroupNorm": (nn.GroupNorm(2, 6), _IMAGE),
     "Linear, rank 2": (nn.Linear(10, 7), (3, 10)),
     "Linear, rank 3": (nn.Linear(10, 7), (2, 9, 10)),

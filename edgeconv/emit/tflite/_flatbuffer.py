@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Any
 
 import flatbuffers
@@ -103,7 +102,7 @@ class _Writer:
 
     def metadata(self, name: str, data: bytes) -> None:
         entry = schema.MetadataT()
-        entry.name, entry.buffer = name, self._buffer(np.frombuffer(data, np.uint8))
+        entry.name, entry.buffer = name, self._buffer(np.frombuffer(data, np.uint8), data)
         self.entries.append(entry)
 
     def finish(self) -> bytes:
@@ -144,13 +143,12 @@ class _Writer:
             entry = schema.TensorT()
             entry.name, entry.shape = final[tensor], np.array(tensor.shape, np.int32)
             entry.type, entry.hasRank = _TYPES[tensor.dtype.name], True
-            entry.buffer = self._buffer(tensor.data) if tensor.data is not None else 0
+            entry.buffer = self._buffer(tensor.data, tensor.digest) if tensor.data is not None else 0
             made.append(entry)
         return made
 
-    def _buffer(self, array: Array) -> int:
+    def _buffer(self, array: Array, key: bytes) -> int:
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        key = blake2b(raw.data).digest()
         if key not in self.shared:
             self.shared[key] = len(self.buffers)
             self.buffers.append(raw)

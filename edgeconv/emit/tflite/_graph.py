@@ -22,6 +22,7 @@ class Tensor:
         dtype: its element type.
         data: its value, for a constant.
         owner: the ONNX value that it is named after; ``""`` while it is only an intermediate.
+        digest: of a constant's bytes.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Tensor:
     dtype: np.dtype[Any]
     data: Array | None = None
     owner: str = ""
+    digest: bytes = b""
 
 
 @dataclass(eq=False)
@@ -60,9 +62,10 @@ class Graph:
     def constant(self, array: Array, name: str) -> Tensor:
         """A constant tensor of the array's shape and dtype; the first name of equal constants stays."""
         array = np.ascontiguousarray(array) if array.ndim else array
-        key = (array.dtype.str, array.shape, blake2b(array.tobytes()).digest())
+        digest = blake2b(array.reshape(-1).view(np.uint8).data).digest()
+        key = (array.dtype.str, array.shape, digest)
         if key not in self._constants:
-            self._constants[key] = Tensor(name, array.shape, array.dtype, data=array)
+            self._constants[key] = Tensor(name, array.shape, array.dtype, data=array, digest=digest)
         return self._constants[key]
 
     def add(

@@ -154,7 +154,7 @@ class Lowering:
 
     def floats(self, values: Any, name: str = "") -> Tensor:
         """A float32 constant, rounded once from what is given; at least rank 1, as some delegates want it."""
-        array = np.atleast_1d(np.asarray(values)).astype(np.float32)
+        array = np.atleast_1d(np.asarray(values)).astype(np.float32, copy=False)
         return self.graph.constant(array, name or f"{self.base}/constant")
 
     # Results

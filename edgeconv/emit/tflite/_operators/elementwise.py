@@ -87,10 +87,14 @@ def power(low: Lowering, node: ir.Node) -> None:
     """Pow; small constant exponents as products and roots, which are exact and which delegates take."""
     exponent = low.array(node.inputs[1])
     value = None if exponent is None or exponent.size != 1 else float(exponent.reshape(()))
-    if value not in _POWERS:
+    if value not in _POWERS and value != _THREE_QUARTERS:
         binary("POW")(low, node)
         return
     x, form = read(low, node)
+    if value == _THREE_QUARTERS:
+        root = low.emit("SQRT", [x], x.shape)
+        low.bind(node.outputs[0], form, low.emit("MUL", [root, low.emit("SQRT", [root], x.shape)], x.shape))
+        return
     made = x
     for code in _POWERS[value]:
         made = low.emit(code, [made] if code != "MUL" else [made, x], x.shape)
@@ -100,6 +104,7 @@ def power(low: Lowering, node: ir.Node) -> None:
         low.bind(node.outputs[0], form, made)
 
 
+_THREE_QUARTERS = 0.75  # LocalResponseNorm's exponent
 _POWERS: dict[float | None, tuple[str, ...]] = {
     0.5: ("SQRT",),
     -0.5: ("RSQRT",),
@@ -107,6 +112,7 @@ _POWERS: dict[float | None, tuple[str, ...]] = {
     2.0: ("SQUARE",),
     3.0: ("SQUARE", "MUL"),
     4.0: ("SQUARE", "SQUARE"),
+    0.25: ("SQRT", "SQRT"),
 }
 
 

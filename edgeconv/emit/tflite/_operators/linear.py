@@ -14,7 +14,9 @@ from edgeconv.emit.tflite._lowering import Lower, Lowering
 def gemm(low: Lowering, node: ir.Node) -> None:
     """Gemm alpha·A·B + beta·C with constant B and C, as a fully connected layer."""
     x, y = low.input(node), node.outputs[0]
-    weight = low.constant(node.inputs[1], "weight").astype(np.float64) * node.attributes.get_float("alpha", 1.0)
+    weight, alpha = low.constant(node.inputs[1], "weight"), node.attributes.get_float("alpha", 1.0)
+    if alpha != 1:
+        weight = weight.astype(np.float64) * alpha
     weight = weight if node.attributes.get_int("transB", 0) else weight.T
     bias = np.zeros(weight.shape[0])
     if len(node.inputs) > 2 and node.inputs[2] is not None:

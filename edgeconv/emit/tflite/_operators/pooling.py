@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
-from edgeconv.emit.tflite._layout import last
+from edgeconv.emit.tflite._layout import last, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
 from edgeconv.emit.tflite._operators.convolution import as_image, convolved, padded
 from edgeconv.emit.tflite._operators.shape import joined, line
@@ -23,6 +23,9 @@ def pool(low: Lowering, node: ir.Node) -> None:
     """AveragePool and MaxPool of rank 3 (as rank 4 with height 1) or 4."""
     x, y = low.input(node), node.outputs[0]
     kernel = list(node.attributes.get_ints("kernel_shape"))
+    if node.op_type == "AveragePool" and len(kernel) == 3 and kernel[1:] == [1, 1] and low.shape(x)[1] == 1:
+        _across_channels(low, node, kernel)
+        return
     if len(kernel) not in (1, 2):
         low.refuse(f"it pools over {len(kernel)} axes")
     if len(node.outputs) > 1 and node.outputs[1].uses():
@@ -114,6 +117,27 @@ def _counts(window: Window, count_padding: bool) -> Array:
     starts = np.arange(window.count) * window.stride - window.begin
     low, high = (-window.begin, window.length + window.end) if count_padding else (0, window.length)
     return (np.minimum(starts + window.size, high) - np.maximum(starts, low)).astype(np.float64)
+
+
+def _across_channels(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> None:
+    """An average along the first axis of (N, 1, C, H, W), as in torch's LocalResponseNorm: a 1x1 convolution.
+
+    Its weights hold each output's window, so the channels may stay last.
+    """
+    x, y = low.input(node), node.outputs[0]
+    depth, *space = windows_of(node, kernel, low.shape(x)[2:], low.shape(y)[2:])
+    if depth.dilation != 1 or any(window.stride != 1 or not window.is_valid for window in space):
+        low.refuse("it pools over 3 axes")
+    counts = _counts(depth, bool(node.attributes.get_int("count_include_pad", 0)))
+    starts = np.arange(depth.count) * depth.stride - depth.begin
+    offsets = np.arange(depth.length)[None, :] - starts[:, None]
+    weight = ((offsets >= 0) & (offsets < depth.size)) / counts[:, None]
+    form = (0, 1, 3, 4, 2)
+    batch, _, height, width, _ = permuted(low.shape(x), form)
+    image = low.reshape(low.tensor(x, form), (batch, height, width, depth.length))
+    point = [Window(1, 1, 1, 0, 0, size, size) for size in (height, width)]
+    made = convolved(low, image, weight[:, :, None, None], np.zeros(depth.count), 1, point, named=False)
+    low.bind(y, form, low.reshape(made, permuted(low.shape(y), form)))
 
 
 _NEVER_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Sqrt", "Softplus"}
