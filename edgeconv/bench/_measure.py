@@ -7,7 +7,7 @@ runs it a few times, and its first run, which touches the memory for the first t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -86,10 +86,11 @@ class _Pair:
         """Starts the process, loads the file for the first time and runs it once."""
         try:
             self._session = stack.enter_context(start(self.device))
-            self._session.hello(effort.timeout_s)
         except DeviceError as error:
             self._stop(Verdict.SKIPPED, str(error))
             return
+        with suppress(DeviceError):  # the run below meets it again, and says whether it is missing or broken
+            self._session.hello(effort.timeout_s)
         idle = peak_memory_bytes(self._session.pid)
         first = self._run(1 + _SETTLING_RUNS, effort)
         if first and self._session is not None:

@@ -165,7 +165,7 @@ _REPGHOST = (
 
 
 def repghost() -> nn.Module:
-    """RepGhostNet of width 1.0."""
+    """A network like RepGhostNet of width 1.0."""
     layers: list[nn.Module] = [conv_bn(3, 16, 3, 2), nn.ReLU()]
     channels = 16
     for kernel_size, hidden, width, attend, stride in _REPGHOST:

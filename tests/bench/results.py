@@ -124,7 +124,7 @@ def _latency_cell(item: Mapping[str, Any] | None) -> str:
     if not item or not item.get("latency"):
         return "-"
     wrong = " (wrong)" if item["parity"]["verdict"] == "wrong" else ""
-    return f"{item['latency']['median_ms']:.2f}{wrong}"
+    return f"{_digits(item['latency']['median_ms'])}{wrong}"
 
 
 def _exports(document: Mapping[str, Any]) -> str:
@@ -161,7 +161,7 @@ def _files(document: Mapping[str, Any], format_: str) -> str:
 def _file_cell(item: Mapping[str, Any] | None) -> str:
     if not item or "operators" not in item:
         return "-"
-    cell = f"{item['operators']}, {item['size_bytes'] / 1e6:.2f}"
+    cell = f"{item['operators']}, {_digits(item['size_bytes'] / 1e6)}"
     if item.get("delegation"):
         cell += f", {item['delegation']['partitions']} ({item['delegation']['operators_outside']})"
     return cell
@@ -188,6 +188,11 @@ def _parity(parity: Mapping[str, Any]) -> str:
         return f"wrong: {parity['reason']}"
     numbers = f"max |error| {parity['max_abs']:.1e} where outputs reach {parity['max_output']:.1e}"
     return f"wrong: {numbers}" if parity["verdict"] == "wrong" else f"beyond the default tolerance: {numbers}"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(max(value, 1e-6))))}f}"
 
 
 def _name(network: Mapping[str, Any]) -> str:

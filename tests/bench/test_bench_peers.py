@@ -1,0 +1,109 @@
+"""The bench beside the peers: what it makes of numbers, and that it runs (without the peers' gigabytes)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import NETWORKS, SETS, chosen
+from plot import svg
+from results import best_ratio, markdown, speed_up, summarise
+
+RUN = Path(__file__).with_name("run.py")
+
+
+def _file(turns_ms: list[float], verdict: str = "ok") -> dict[str, Any]:
+    return {
+        "size_bytes": 1000,
+        "operators": 3,
+        "delegation": {"partitions": 1, "operators_outside": 0},
+        "parity": {"verdict": verdict, "max_abs": 0.5, "max_output": 1.0, "reason": ""},
+        "latency": {"median_ms": turns_ms[0], "turns_ms": turns_ms},
+    }
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """One network: onnx2tf's file is fastest but wrong, litert-torch failed in its NHWC form."""
+    tflite = {
+        "edgeconv": _file([2.0, 20.0]),
+        "litert-torch": _file([4.0, 40.0]),
+        "litert-torch-nhwc": {"error": "RuntimeError: no"},
+        "onnx2tf": _file([1.0, 10.0], "wrong"),
+    }
+    exports = {
+        "edgeconv": {"seconds": [1.0, 3.0, 1.0], "versions": {"torch": "2"}, "peak_memory_bytes": 2**20},
+        "torch.onnx": {"seconds": [4.0]},
+        "litert-torch": {"seconds": [8.0]},
+        "onnx2tf": {"error": "KeyError: <x>"},
+    }
+    network = {"name": "net", "parallel_branches": True, "exports": exports, "files": {"tflite": tflite, "onnx": {}}}
+    environment = {"cpu": "x", "cores": "2", "python": "3", "onnxruntime": "1", "ai-edge-litert": "2"}
+    return {"networks": [network], "environment": environment, "seconds": 60.0}
+
+
+def test_a_wrong_file_is_no_rival_and_is_named(document: dict[str, Any]) -> None:
+    (network,) = document["networks"]
+    assert best_ratio(network, "tflite") == ("litert-torch", 0.5)
+    assert best_ratio(network, "onnx") is None
+    text = markdown(document)
+    assert "1.00 (wrong)" in text
+    assert "the .tflite of onnx2tf is wrong: max |error| 5.0e-01" in text
+    assert "the .tflite of litert-torch-nhwc does not run on LiteRT: RuntimeError: no" in text
+    assert "onnx2tf failed: KeyError: \\<x>" in text
+
+
+def test_the_medians_of_whoever_makes_both_files_are_compared(document: dict[str, Any]) -> None:
+    (network,) = document["networks"]
+    assert speed_up(network, "litert-torch + torch.onnx") == 12.0
+    assert speed_up(network, "onnx2tf + torch.onnx") is None
+    assert "least 12.0" in summarise(document)
+
+
+def test_the_picture_has_a_dot_for_every_right_file_and_pair(document: dict[str, Any]) -> None:
+    picture = svg(document)
+    assert picture.count("<title>") == 2
+    assert "net, litert-torch: 2.00 times" in picture
+    assert "net, litert-torch + torch.onnx: 12.00 times" in picture
+
+
+def test_networks_are_chosen_by_name_and_set() -> None:
+    assert [network.name for network in chosen("repghost, quick repghost")] == ["repghost", *SETS["quick"]]
+    assert set(SETS["quick"]) < set(SETS["full"]) == set(NETWORKS)
+    with pytest.raises(KeyError, match="nearest: mobilenetv2_w1"):
+        chosen("mobilenet_v2_w1")
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "norms"),
+    # counted by hand from the papers' tables: every branch has its BatchNorm (RepVGG-A0: 22 blocks of 2 branches, and
+    # 17 of them have the identity too)
+    [("repvgg_a0", 9.11, 61), ("mobileone_s0", 5.29, 226), ("fastvit_t8", 4.03, 70), ("repghost", 3.37, 112)],
+)
+def test_branched_networks_are_as_trained(name: str, millions: float, norms: int) -> None:
+    module = NETWORKS[name].build().eval()
+    assert sum(parameter.numel() for parameter in module.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+    assert sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in module.modules()) == norms
+    with torch.no_grad():
+        assert module(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+
+
+@pytest.mark.slow
+def test_the_bench_runs_without_peers(tmp_path: Path) -> None:
+    command = [sys.executable, str(RUN), "--tools", "edgeconv", "--networks", "digits_dsc", "--out", str(tmp_path)]
+    done = subprocess.run([*command, "--rounds", "2"], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (network,) = json.loads((tmp_path / "bench.json").read_text())["networks"]
+    assert network["exports"]["edgeconv"]["seconds"]
+    for format_ in ("onnx", "tflite"):
+        file = network["files"][format_]["edgeconv"]
+        assert file["parity"]["verdict"] == "ok"
+        assert len(file["latency"]["turns_ms"]) == 2
+    assert network["files"]["tflite"]["edgeconv"]["delegation"] == {"partitions": 1, "operators_outside": 0}
+    assert (tmp_path / "bench.svg").exists()
+    assert (tmp_path / "bench.md").exists()
