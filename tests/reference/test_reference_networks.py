@@ -143,7 +143,7 @@ def hooked(module: nn.Module, x: torch.Tensor) -> tuple[dict[str, np.ndarray], n
     outputs: dict[str, np.ndarray] = {}
 
     def remember(path: str) -> Any:
-        return lambda _module, _args, output: outputs.update({path: output.numpy()})
+        return lambda _module, _args, output: outputs.update({path: output.numpy().copy()})
 
     for path, item in module.named_modules():
         if not list(item.children()):
