@@ -93,6 +93,12 @@ def test_torch_padding_is_kept_where_same_differs(tflite: Any, size: int, stride
     assert ("PAD" in runs["nhwc"].operators) == padded
 
 
+def test_same_is_not_used_where_windows_end_before_the_input(tflite: Any) -> None:
+    """TensorFlow Lite 2.14 computes such a SAME wrongly, with an error of the order of the values."""
+    runs = _check(tflite, "Conv", nn.Conv2d(4, 5, (1, 3), (2, 1), (0, 1)), (2, 4, 12, 11))
+    assert runs["nhwc"].operators == ["PAD", "CONV_2D"]
+
+
 def test_padding_same_of_an_even_kernel(tflite: Any) -> None:
     tflite.check(nn.Conv2d(3, 4, 4, padding="same"), (1, 3, 9, 9))
 

@@ -44,9 +44,12 @@ class Window:
 
     @property
     def is_same(self) -> bool:
-        """TFLite's SAME makes this very padding: the smallest that gives ceil(length / stride), the odd one after."""
-        total = max(0, (self.count - 1) * self.stride + self.extent - self.length)
-        return self.count == -(-self.length // self.stride) and self.begin == total // 2
+        """TFLite's SAME makes this very padding: the smallest that gives ceil(length / stride), the odd one after.
+
+        Not where the windows end before the last element: XNNPACK of TensorFlow Lite 2.14 computes that wrongly.
+        """
+        total = (self.count - 1) * self.stride + self.extent - self.length
+        return total >= 0 and self.count == -(-self.length // self.stride) and self.begin == total // 2
 
     @property
     def is_valid(self) -> bool:
