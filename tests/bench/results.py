@@ -26,20 +26,18 @@ def tools_of(document: Mapping[str, Any], format_: str) -> list[str]:
 
 
 def ratios(network: Mapping[str, Any], format_: str) -> dict[str, float]:
-    """edgeconv's latency over each peer's, turn by turn; a peer whose file computes something else does not count."""
-    files = network["files"][format_]
-    ours = (files.get(OURS) or {}).get("latency")
-    if not ours:
-        return {}
-    return {
-        name: median_ratio(ours["turns_ms"], item["latency"]["turns_ms"])
-        for name, item in files.items()
-        if name != OURS and item.get("latency") and item["parity"]["verdict"] != "wrong"
+    """edgeconv's latency over each peer's, turn by turn; a file that computes something else does not count."""
+    turns = {
+        name: item["latency"]["turns_ms"]
+        for name, item in network["files"][format_].items()
+        if item.get("latency") and item["parity"]["verdict"] != "wrong"
     }
+    ours = turns.pop(OURS, None)
+    return {} if ours is None else {name: median_ratio(ours, theirs) for name, theirs in turns.items()}
 
 
 def best_ratio(network: Mapping[str, Any], format_: str) -> tuple[str, float] | None:
-    """The peer whose file runs fastest, and edgeconv's latency over its."""
+    """The peer whose file does best against edgeconv's, and edgeconv's latency over its."""
     found = ratios(network, format_)
     return max(found.items(), key=lambda item: item[1]) if found else None
 
@@ -65,21 +63,21 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 def summarise(document: Mapping[str, Any]) -> str:
     """One line per figure that matters."""
-    lines = []
+    lines, of_all = [], f"of {len(document['networks'])} networks"
     for format_, runtime in RUNTIMES.items():
         found = {item["name"]: best[1] for item in document["networks"] if (best := best_ratio(item, format_))}
         if found:
             worst = max(found, key=lambda name: found[name])
             lines.append(
                 f"{runtime}, latency over the best peer's: geometric mean {geometric_mean(list(found.values())):.2f} "
-                f"over {len(found)} networks, worst {found[worst]:.2f} ({worst})"
+                f"over {len(found)} {of_all}, worst {found[worst]:.2f} ({worst})"
             )
     for pair in PAIRS:
         times = [value for item in document["networks"] if (value := speed_up(item, pair))]
         if times:
             lines.append(
                 f"Export of both files, times faster than {pair}: geometric mean {geometric_mean(times):.1f} over "
-                f"{len(times)} networks, least {min(times):.1f}"
+                f"{len(times)} {of_all}, least {min(times):.1f}"
             )
     lines.append(f"The run took {document['seconds'] / 60:.0f} minutes.")
     return "\n".join(lines)

@@ -58,6 +58,13 @@ def test_a_wrong_file_is_no_rival_and_is_named(document: dict[str, Any]) -> None
     assert "onnx2tf failed: KeyError: \\<x>" in text
 
 
+def test_a_wrong_file_of_our_own_has_no_ratio(document: dict[str, Any]) -> None:
+    (network,) = document["networks"]
+    network["files"]["tflite"]["edgeconv"]["parity"]["verdict"] = "wrong"
+    assert best_ratio(network, "tflite") is None
+    assert "latency over the best peer" not in summarise(document)
+
+
 def test_the_medians_of_whoever_makes_both_files_are_compared(document: dict[str, Any]) -> None:
     (network,) = document["networks"]
     assert speed_up(network, "litert-torch + torch.onnx") == 12.0
