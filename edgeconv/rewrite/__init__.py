@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgeconv.errors import RewriteError
 from edgeconv.rewrite._graph import forget_exact
+from edgeconv.rewrite.absorb_channel_moves import AbsorbChannelMovesPass
 from edgeconv.rewrite.fold_ahead import FoldAheadPass
 from edgeconv.rewrite.fold_batch_norm import FoldBatchNormPass
 from edgeconv.rewrite.fold_constants import FoldConstantsPass
@@ -51,6 +52,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("merge-branches", MergeBranchesPass),
     Rewrite("fold-ahead", FoldAheadPass),
     Rewrite("fold-padding", FoldPaddingPass),
+    Rewrite("absorb-channel-moves", AbsorbChannelMovesPass),
     Rewrite("merge-common", MergeCommonPass),
     Rewrite("remove-unused", RemoveUnusedPass),
 )

@@ -180,15 +180,15 @@ def _read_matmul(node: ir.Node, weight: Float64) -> Linear | None:
 
 
 def _write_convolution(operator: Linear) -> None:
-    shape = _shape_of_weight(operator.node)
-    _put(operator.node, operator.weight.reshape(shape), operator.bias)
+    taps = _shape_of_weight(operator.node)[2:]
+    _put(operator.node, operator.weight.reshape(*operator.weight.shape[:2], *taps), operator.bias)
 
 
 def _write_transposed_convolution(operator: Linear) -> None:
-    shape = _shape_of_weight(operator.node)
-    groups, per_group = operator.groups, shape[1]
-    form = operator.weight.reshape(groups, per_group, shape[0] // groups, -1).swapaxes(1, 2)
-    _put(operator.node, form.reshape(shape), operator.bias)
+    taps = _shape_of_weight(operator.node)[2:]
+    groups, per_group = operator.groups, operator.channels_out // operator.groups
+    form = operator.weight.reshape(groups, per_group, operator.channels_in // groups, -1).swapaxes(1, 2)
+    _put(operator.node, form.reshape(operator.channels_in, per_group, *taps), operator.bias)
 
 
 def _write_gemm(operator: Linear) -> None:

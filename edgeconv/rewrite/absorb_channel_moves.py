@@ -1,0 +1,299 @@
+"""Channel shuffles and constant gathers into the weights of the operators that read them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.rewrite._affine import affine
+from edgeconv.rewrite._graph import (
+    MODULE,
+    add_constant,
+    disown,
+    exact,
+    graph_of,
+    integer_attribute,
+    integers,
+    integers_attribute,
+    rank,
+    remove_unread,
+    replace_constant,
+    tensor_of,
+    unique_name,
+)
+from edgeconv.rewrite._linear import linear
+from edgeconv.rewrite._planes import Numbers, Planes, fresh, moved, moves, sizes
+
+_MIXERS = frozenset({"Transpose", "Gather"})
+
+# XNNPACK of TensorFlow Lite 2.14 concatenates up to four tensors; more of them leave the delegate.
+_MOST_OPERANDS = 4
+
+
+class AbsorbChannelMovesPass(ir.passes.InPlacePass):
+    """Lets operators read the channels of a shuffle where they were before it, in any order, with weights to match.
+
+    1. Requires: operators that move whole channels (Concat, Split, Slice, Gather, Reshape and Transpose as channel
+       shuffles are written), a Transpose or Gather among them; and that everything that depends on their results
+       either has constant weights over all input channels (Conv and ConvTranspose of one group, Gemm, MatMul), or
+       treats each channel by itself (depthwise Conv, BatchNormalization, activations, pooling, spatial means) and
+       feeds only such operators, or again moves channels.
+    2. Ensures: those operators read the channels that they need in the order in which they lie, sliced and
+       concatenated where they lie in several values; no such Transpose or Gather is left. Values with another order
+       of channels than their torch module's output lose its name.
+    3. Exact: ``W x = (W P') (P x)`` for a permutation P, and what treats each channel by itself commutes with P. A
+       channel that is read twice gets the sum of the weights; one that is not read is left out.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Follows the channels in the graph's order."""
+        if not any(node.op_type in _MIXERS for node in model.graph):
+            return ir.passes.PassResult(model, False)
+        walk = _Walk(_absorbed(model.graph))
+        for node in tuple(model.graph):
+            walk.step(node)
+        return ir.passes.PassResult(model, walk.modified)
+
+
+@dataclass
+class _Walk:
+    """The planes of all values so far; planes are numbered through the whole graph, value by value.
+
+    Attributes:
+        absorbed: values for whose readers rule (1) holds.
+        planes: of each value that was asked for.
+        mixed: values behind a Transpose or Gather.
+        origins: values that no move made, each with the number of its first plane, in rising order.
+        made: channels that were already sliced and concatenated.
+    """
+
+    absorbed: set[ir.Value]
+    planes: dict[ir.Value, Planes | None] = field(default_factory=dict)
+    mixed: set[ir.Value] = field(default_factory=set)
+    origins: list[tuple[int, ir.Value]] = field(default_factory=list)
+    made: dict[tuple[tuple[int, int], ...], ir.Value] = field(default_factory=dict)
+    count: int = 0
+    modified: bool = False
+
+    def of(self, value: ir.Value) -> Planes | None:
+        """The planes of a value; new ones if nothing is known of where they come from."""
+        if value not in self.planes:
+            self.planes[value] = found = fresh(value, self.count)
+            if found is not None:
+                self.origins.append((self.count, value))
+                self.count += found.numbers.size
+        return self.planes[value]
+
+    def step(self, node: ir.Node) -> None:
+        """Follows a move, or lets an operator read what lies before the moves."""
+        if _absorbs_here(node, self.absorbed):
+            found = _moved(node, [None if value is None else self.of(value) for value in _operands(node)])
+            for value, planes in zip(node.outputs, found or (), strict=False):
+                self.planes[value] = planes
+                if node.op_type in _MIXERS or any(source in self.mixed for source in _operands(node)):
+                    self.mixed.add(value)
+        elif node.inputs and node.inputs[0] in self.mixed and (_mixes_all(node) or _carries(node, self.absorbed)):
+            self._read_before_the_moves(node, node.inputs[0])
+
+    def _read_before_the_moves(self, node: ir.Node, value: ir.Value) -> None:
+        planes = self.of(value)
+        channels = None if planes is None else planes.channels
+        if planes is None or channels is None:
+            return
+        runs = self._runs(np.unique(channels))
+        lie = np.concatenate([np.arange(*run) for run in runs])
+        by_number = np.argsort(lie)
+        position = by_number[np.searchsorted(lie, channels, sorter=by_number)]
+        source = self._gathered(node, value, runs)
+        if _mixes_all(node):
+            _sum_columns(node, position, len(lie))
+        else:
+            _order(node, np.unique(position, return_index=True)[1])
+            self._reorder(node, position)
+        node.replace_input_with(0, source)
+        remove_unread([value])
+        self.modified = True
+
+    def _reorder(self, node: ir.Node, position: Numbers) -> None:
+        """Notes that channel c of an operator's result now lies at ``position[c]``."""
+        result, start = node.outputs[0], self.count
+        planes = self.of(result)
+        if planes is not None:
+            self.planes[result] = planes.arranged(start + position.reshape(1, -1))
+        self.mixed.add(result)
+        disown(result, graph_of(node))
+
+    def _runs(self, wanted: Numbers) -> tuple[tuple[int, int], ...]:
+        """Neighbouring planes of one origin: first number, number behind the last; the longest run first."""
+        borders = {first for first, _ in self.origins}
+        runs, start = [], int(wanted[0])
+        for before, after in itertools.pairwise([*wanted.tolist(), None]):
+            if after is None or after != before + 1 or after in borders:
+                runs.append((start, before + 1))
+                start = after or 0
+        return tuple(sorted(runs, key=lambda run: run[0] - run[1]))
+
+    def _gathered(self, node: ir.Node, value: ir.Value, runs: tuple[tuple[int, int], ...]) -> ir.Value:
+        """The runs one after another; the short ones at the end are put together first where there are many."""
+        if runs not in self.made:
+            parts = [self._part(node, start, stop) for start, stop in runs]
+            while len(parts) > 1:
+                few = parts[-_MOST_OPERANDS:] if len(parts) > _MOST_OPERANDS else parts
+                name = unique_name(graph_of(node), f"{value.name}.ordered")
+                channels = sum(_channels(part) or 0 for part in few)
+                whole = _insert(node, "Concat", few, [ir.AttrInt64("axis", 1)], channels, name)
+                parts = [*parts[: len(parts) - len(few)], whole]
+            self.made[runs] = parts[0]
+        return self.made[runs]
+
+    def _part(self, node: ir.Node, start: int, stop: int) -> ir.Value:
+        first, origin = max((pair for pair in self.origins if pair[0] <= start), key=lambda pair: pair[0])
+        channels = origin.shape[1] if origin.shape is not None else None
+        if stop - start == channels:
+            return origin
+        graph = graph_of(node)
+        name = unique_name(graph, f"{origin.name}.channels_{start - first}_{stop - first}")
+        bounds = [
+            add_constant(graph, unique_name(graph, f"{name}.{what}"), np.array([number], np.int64), ir.DataType.INT64)
+            for what, number in (("start", start - first), ("end", stop - first), ("axis", 1))
+        ]
+        return _insert(node, "Slice", [origin, *bounds], [], stop - start, name)
+
+
+def _insert(
+    node: ir.Node, op_type: str, inputs: list[ir.Value], attributes: list[ir.Attr], channels: int, name: str
+) -> ir.Value:
+    """A node before ``node`` whose result is like its own first input, with so many channels."""
+    like = inputs[0]
+    shape = None if like.shape is None else [like.shape[0], channels, *like.shape[2:]]
+    made = ir.Value(name=name, type=like.type, shape=None if shape is None else ir.Shape(shape))
+    new = ir.Node("", op_type, inputs, attributes, outputs=[made], name=name)
+    if MODULE in node.metadata_props:
+        new.metadata_props[MODULE] = node.metadata_props[MODULE]
+    graph_of(node).insert_before(node, new)
+    return made
+
+
+def _operands(node: ir.Node) -> tuple[ir.Value | None, ...]:
+    """The inputs that are moved; the others say how."""
+    return tuple(node.inputs) if node.op_type == "Concat" else tuple(node.inputs[:1])
+
+
+def _moved(node: ir.Node, operands: list[Planes | None]) -> list[Planes] | None:
+    found = [operand for operand in operands if operand is not None]
+    return moved(node, found) if found and len(found) == len(operands) else None
+
+
+def _absorbed(graph: ir.Graph) -> set[ir.Value]:
+    """The values for whose readers rule (1) holds."""
+    trial, followed = _Walk(set()), set()
+    for node in graph:
+        if not moves(node) or any(value is None or tensor_of(value) is not None for value in _operands(node)):
+            continue
+        found = _moved(node, [None if value is None else trial.of(value) for value in _operands(node)])
+        if found is not None and not _flattens(node):
+            followed.add(node)
+            trial.planes.update(zip(node.outputs, found, strict=False))
+    absorbed: set[ir.Value] = set()
+    for node in reversed(list(graph)):
+        for value in node.outputs:
+            channels = _form(trial.planes.get(value))
+            if not value.is_graph_output() and all(
+                (use.node in followed and _absorbs_here(use.node, absorbed))
+                or (channels and use.idx == 0 and _mixes_all(use.node))
+                or (channels == "distinct" and use.idx == 0 and _carries(use.node, absorbed))
+                for use in value.uses()
+            ):
+                absorbed.add(value)
+    return absorbed
+
+
+def _form(planes: Planes | None) -> str:
+    """Whether a value that moves have made is of the form [N, C, spatial…], and each channel another plane."""
+    channels = planes.channels if planes is not None else None
+    if channels is None:
+        return "distinct" if planes is None else ""
+    return "distinct" if len(np.unique(channels)) == len(channels) else "repeated"
+
+
+def _absorbs_here(node: ir.Node, absorbed: set[ir.Value]) -> bool:
+    return moves(node) and not _flattens(node) and all(value in absorbed for value in node.outputs)
+
+
+def _flattens(node: ir.Node) -> bool:
+    """Whether the operator takes [N, C, 1, 1] to [N, C]: each channel by itself."""
+    before, after = (sizes(value) for value in (node.inputs[0], node.outputs[0]))
+    return (
+        before is not None and after is not None and len(after) == 2 and before == (*after, *(1,) * (len(before) - 2))
+    )
+
+
+def _mixes_all(node: ir.Node) -> bool:
+    """Whether the operator has constant weights over all channels of its first input."""
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or not _has_constants(node):
+        return False
+    if node.op_type == "Gemm":
+        return integer_attribute(node, "transA", 0) == 0
+    if node.op_type == "MatMul":
+        return rank(node.inputs[0]) == 2 and rank(node.inputs[1]) == 2
+    return integer_attribute(node, "group", 1) == 1
+
+
+def _carries(node: ir.Node, absorbed: set[ir.Value]) -> bool:
+    """Whether the operator treats each channel by itself, and its result's readers absorb any order of them."""
+    if node.domain != "" or node.outputs[0] not in absorbed or len(node.outputs) > 1:
+        return False
+    if node.op_type == "Conv":
+        channels = integer_attribute(node, "group", 1)
+        return _has_constants(node) and channels == _channels(node.inputs[0]) == _channels(node.outputs[0])
+    if node.op_type == "BatchNormalization":
+        return affine(node) is not None
+    if node.op_type in ("Flatten", "Reshape", "Squeeze"):
+        return _flattens(node)
+    if node.op_type in ("ReduceMean", "ReduceMax"):
+        axes = integers(node.inputs[1]) if len(node.inputs) > 1 else list(integers_attribute(node, "axes", ()))
+        dimensions = rank(node.inputs[0]) or 0
+        return bool(axes) and all(axis % dimensions > 1 for axis in axes or ())
+    return node.op_type in _PER_CHANNEL
+
+
+def _has_constants(node: ir.Node) -> bool:
+    return all(value is None or exact(value) is not None for value in node.inputs[1:])
+
+
+def _channels(value: ir.Value | None) -> int | None:
+    if value is None or value.shape is None or len(value.shape) < 2:
+        return None
+    size = value.shape[1]
+    return size if isinstance(size, int) else None
+
+
+def _sum_columns(node: ir.Node, position: Numbers, count: int) -> None:
+    """Gives each of ``count`` input channels the sum of the weights of the old ones at its position."""
+    operator = linear(node)
+    if operator is None:
+        raise ir.passes.PreconditionError(f"{node.op_type} {node.outputs[0].name} is not linear")
+    weight = np.zeros((count, operator.channels_out, operator.weight.shape[2]))
+    np.add.at(weight, position.reshape(-1), operator.weight.swapaxes(0, 1))
+    replace(operator, weight=weight.swapaxes(0, 1)).store()
+
+
+def _order(node: ir.Node, order: Numbers) -> None:
+    """Puts the constants of an operator that treats each channel by itself in another order."""
+    for index, value in enumerate(node.inputs[1:], start=1):
+        array = exact(value)
+        if node.op_type not in ("Conv", "BatchNormalization") or value is None or array is None:
+            continue
+        dtype, name = value.dtype or ir.DataType.FLOAT, value.name or f"{node.outputs[0].name}.weight"
+        replace_constant(node, index, array[order], dtype, name)
+
+
+# What computes each channel from that channel alone, by no constants of its own or by ones that are the same for all.
+_PER_CHANNEL = frozenset(
+    {"Abs", "AveragePool", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "GlobalAveragePool", "GlobalMaxPool"}
+    | {"HardSigmoid", "HardSwish", "LeakyRelu", "MaxPool", "Mish", "Neg", "Relu", "Selu", "Sigmoid", "Softplus"}
+    | {"Softsign", "Sqrt", "Tanh"}
+)
