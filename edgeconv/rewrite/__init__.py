@@ -23,6 +23,7 @@ from edgeconv.rewrite.fold_padding import FoldPaddingPass
 from edgeconv.rewrite.fold_scale_shift import FoldScaleShiftPass
 from edgeconv.rewrite.merge_branches import MergeBranchesPass
 from edgeconv.rewrite.merge_common import MergeCommonPass
+from edgeconv.rewrite.recognise_activations import RecogniseActivationsPass
 from edgeconv.rewrite.remove_no_ops import RemoveNoOpsPass
 from edgeconv.rewrite.remove_unused import RemoveUnusedPass
 from edgeconv.rewrite.split_sequences import SplitSequencesPass
@@ -47,6 +48,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold-constants", FoldConstantsPass),
     Rewrite("split-sequences", SplitSequencesPass),
     Rewrite("remove-no-ops", RemoveNoOpsPass),
+    Rewrite("recognise-activations", RecogniseActivationsPass),  # before its constants are folded away
     Rewrite("fold-batch-norm", FoldBatchNormPass),
     Rewrite("fold-scale-shift", FoldScaleShiftPass),
     Rewrite("merge-branches", MergeBranchesPass),

@@ -190,4 +190,5 @@ _TORCH = {
     "Conv": _convolve,
     "ConvTranspose": _convolve_transposed,
     "Gemm": _multiply,
+    "HardSwish": lambda inputs, _: F.hardswish(inputs[0]),  # onnx's own rounds 1/6 to float32
 }

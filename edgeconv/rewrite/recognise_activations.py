@@ -1,0 +1,139 @@
+"""Activations that are written out, as the one operator that they are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.rewrite._affine import affine
+from edgeconv.rewrite._graph import (
+    MODULE,
+    add_constant,
+    exact,
+    float_attribute,
+    graph_of,
+    only_consumer,
+    remove_unread,
+    take_over,
+    unique_name,
+)
+
+_HARD_SWISH_OPSET = 14
+_CLOSE = 1e-6  # a constant 1/6 is a rounded one
+_BOUNDED = frozenset({"Relu", "Clip"})
+
+
+class RecogniseActivationsPass(ir.passes.InPlacePass):
+    """Replaces ``x * relu6(x + 3) / 6`` by HardSwish, and a clamp of a clamp by one clamp.
+
+    1. Requires: for HardSwish, the constants 3, 0, 6 and 1/6 (up to its rounding), a product in any order, or
+       ``x * HardSigmoid(x)`` with these constants; for clamps (Relu, Clip), constant bounds. Nobody else reads what
+       lies between.
+    2. Ensures: the operator's result has the name of the last node's.
+    3. Exact: HardSwish is defined so. Clamping to [a, b] and then to [c, d] is clamping to [a, b], with both of its
+       bounds clamped to [c, d].
+
+    SiLU and GELU stay written out: ONNX has no operators for them before opset 24 and 20, and the runtimes and the
+    TFLite emitter know their forms. ``relu6(x + 3) / 6`` stays too: HardSigmoid's slope would be a rounded 1/6, and as
+    it stands, a convolution before it takes the shift, and in the runtimes the clamp as well.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Recognises them in the graph's order."""
+        modified = False
+        for node in tuple(model.graph):
+            if node.domain != "" or node.graph is None:
+                continue
+            if node.op_type in ("Clip", "HardSigmoid"):
+                modified = _hard_swish(node) or modified
+            if node.op_type in _BOUNDED and node.graph is not None:
+                modified = _one_clamp(node) or modified
+        return ir.passes.PassResult(model, modified)
+
+
+def _hard_swish(node: ir.Node) -> bool:
+    """Replaces the product that a gate node is a factor of; says whether it was one."""
+    found = _gate(node)
+    if found is None or graph_of(node).opset_imports.get("", 0) < _HARD_SWISH_OPSET:
+        return False
+    x, factor, times_x = found[0], found[1], False
+    while not (times_x and abs(6 * factor - 1) < _CLOSE):
+        after = only_consumer(node.outputs[0])
+        if after is None or after.op_type not in ("Mul", "Div") or after.domain != "":
+            return False
+        scale = affine(after)
+        if scale is not None and scale.axis is None:
+            factor *= float(scale.scale[0])
+        elif after.op_type == "Mul" and not times_x and x in after.inputs:
+            times_x = True
+        else:
+            return False
+        node = after
+    _replace(node, "HardSwish", [x])
+    return True
+
+
+def _gate(node: ir.Node) -> tuple[ir.Value, float] | None:
+    """x, and what ``relu6(x + 3)`` is multiplied by; None when the node is no such gate."""
+    source = node.inputs[0]
+    if node.op_type == "HardSigmoid":
+        slope, offset = float_attribute(node, "alpha", 0.2), float_attribute(node, "beta", 0.5)
+        fits = abs(6 * slope - 1) < _CLOSE and offset == 0.5
+        return (source, 1 / 6) if fits and source is not None else None
+    before = source.producer() if source is not None else None
+    shifted = affine(before) if before is not None else None
+    if _bounds(node) != (0.0, 6.0) or shifted is None or shifted.axis is not None:
+        return None
+    return (shifted.source, 1.0) if (shifted.scale[0], shifted.shift[0]) == (1.0, 3.0) else None
+
+
+def _one_clamp(node: ir.Node) -> bool:
+    """Merges a clamp with the one before it; says whether there was one."""
+    source = node.inputs[0]
+    before = source.producer() if source is not None else None
+    if source is None or before is None or before.op_type not in _BOUNDED or only_consumer(source) is not node:
+        return False
+    inner, outer = _bounds(before), _bounds(node)
+    if inner is None or outer is None or node.outputs[0].dtype is None:
+        return False
+    lowest, highest = (min(max(bound, outer[0]), outer[1]) for bound in inner)
+    if (lowest, highest) == (0.0, math.inf):
+        _replace(node, "Relu", [before.inputs[0]])
+    else:
+        _replace(node, "Clip", [before.inputs[0], _bound(node, "min", lowest), _bound(node, "max", highest)])
+    return True
+
+
+def _bounds(node: ir.Node) -> tuple[float, float] | None:
+    """What a Relu or Clip clamps to; None when a bound is not constant, or they are in the wrong order."""
+    if node.op_type == "Relu":
+        return 0.0, math.inf
+    given = (*node.inputs[1:], None, None)[:2]
+    bounds = [default if value is None else exact(value) for value, default in zip(given, _UNBOUNDED, strict=True)]
+    lowest, highest = (math.nan if bound is None else float(np.reshape(bound, ())) for bound in bounds)
+    return (lowest, highest) if lowest <= highest else None
+
+
+def _bound(node: ir.Node, what: str, number: float) -> ir.Value | None:
+    """A bound of a new Clip; none where it is infinite."""
+    if math.isinf(number):
+        return None
+    graph, dtype = graph_of(node), node.outputs[0].dtype or ir.DataType.FLOAT
+    return add_constant(graph, unique_name(graph, f"{node.outputs[0].name}.{what}"), np.array(number), dtype)
+
+
+def _replace(node: ir.Node, op_type: str, inputs: list[ir.Value | None]) -> None:
+    """Puts an operator in the place of a node and of what only it depends on."""
+    result, former = node.outputs[0], node.inputs
+    made = ir.Value(name=None, type=result.type, shape=result.shape)
+    new = ir.Node("", op_type, inputs, outputs=[made], name=result.name)
+    if MODULE in node.metadata_props:
+        new.metadata_props[MODULE] = node.metadata_props[MODULE]
+    graph_of(node).insert_before(node, new)
+    take_over(result, made)
+    remove_unread(former)
+
+
+_UNBOUNDED = (-math.inf, math.inf)
