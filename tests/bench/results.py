@@ -198,7 +198,8 @@ def _name(network: Mapping[str, Any]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "\\<")
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable.replace("|", "\\|").replace("<", "\\<")
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
