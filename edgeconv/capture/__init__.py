@@ -38,7 +38,7 @@ dropout, clone, contiguous, no-op cast  nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgeconv.errors import CaptureError
 
@@ -46,10 +46,13 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-__all__ = ["OPSETS", "capture"]
+__all__ = ["NOTE", "OPSETS", "capture"]
 
 OPSETS = range(18, 23)
 """Versions of the default ONNX domain that a module is captured in."""
+
+NOTE = "edgeconv.capture"
+"""The model's metadata property that says which path it was captured on: ``fast``, or ``official:`` and why."""
 
 
 def capture(
@@ -59,6 +62,7 @@ def capture(
     input_names: Sequence[str],
     output_names: Sequence[str],
     opset: int = 18,
+    path: Literal["auto", "fast", "official"] = "auto",
 ) -> ir.Model:
     """Turns a module into a graph, as it computes in eval state, for the shapes and dtypes of ``args``.
 
@@ -72,6 +76,8 @@ def capture(
         output_names: one name per output tensor, nested outputs flattened in the order of ``torch.utils._pytree``
             (``None`` left out); empty for ``output``, ``output_1``, …
         opset: version of the default ONNX domain, one of `OPSETS`.
+        path: ``"fast"`` goes through edgeconv's own table of operators, ``"official"`` through ``torch.onnx``;
+            ``"auto"`` takes the fast path, and the official one for a module that the table does not know whole.
 
     Returns:
         A graph of standard ONNX operators whose values all have a static shape and a dtype, named by the rules of
@@ -83,10 +89,10 @@ def capture(
             traced (control flow or shapes that depend on values), its outputs depend on state that it keeps between
             calls, it draws random numbers, or it uses an operator that has no ONNX form.
     """
-    from edgeconv.capture import _interface, _official
-    from edgeconv.capture._clean import clean
+    from edgeconv.capture import _interface
     from edgeconv.capture._eval_mode import eval_mode
     from edgeconv.capture._names import name_values
+    from edgeconv.capture._trace import export_program
 
     where = type(module).__name__
     if opset not in OPSETS:  # the exporter would silently take another one
@@ -94,12 +100,11 @@ def capture(
     parameters = _interface.weight_names(module)
     _interface.check_arguments(module, args, input_names)
     with eval_mode(module):
-        program = _official.export_program(module, args)
+        program = export_program(module, args)
         _interface.check_regions(program)
         outputs = _interface.fit_output_names(output_names, _interface.check_outputs(program, where), where)
         _interface.check_names(input_names, outputs, parameters)
-        model, mutated = _official.to_ir(program, opset=opset)
-    clean(model)
+        model, mutated, note = _to_ir(program, opset, path)
     _interface.check_stateless(model.graph, mutated, where)
     name_values(
         model,
@@ -109,4 +114,30 @@ def capture(
         parameters=parameters,
     )
     model.graph.name = where
+    model.metadata_props[NOTE] = note
     return model
+
+
+def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tuple[ir.Model, frozenset[str], str]:
+    """The clean graph, the names of the buffers that are written to, and the path that was taken and why."""
+    from edgeconv.capture._builder import Unsupported
+    from edgeconv.capture._clean import clean, clean_known
+
+    note = "official: asked for"
+    if path != "official":
+        from edgeconv.capture import _fast
+
+        try:
+            model, mutated = _fast.to_ir(program, opset=opset)
+        except Unsupported as reason:
+            if path == "fast":
+                raise CaptureError(f"{reason}", mend='leave out path="fast"') from reason
+            note = f"official: {reason}"
+        else:
+            clean_known(model)
+            return model, mutated, "fast"
+    from edgeconv.capture import _official
+
+    model, mutated = _official.to_ir(program, opset=opset)
+    clean(model)
+    return model, mutated, note

@@ -37,8 +37,19 @@ def clean(model: ir.Model) -> None:
     _separate_outputs(graph)
     _plain_reshapes(graph)
     _drop_zero_biases(graph, weights)
+    _drop_unused(graph)
     _strip(model)
     _check(graph)
+
+
+def clean_known(model: ir.Model) -> None:
+    """The same for a graph that was made with all shapes known, without anything of the exporter's."""
+    graph = model.graph
+    fold_constants(graph, model.opset_imports[""])
+    _remove_identities(graph)
+    RemoveUnusedNodesPass()(model)
+    _separate_outputs(graph)
+    _drop_unused(graph)
 
 
 def _infer_shapes(model: ir.Model) -> None:
@@ -162,6 +173,9 @@ def _drop_zero_biases(graph: ir.Graph, weights: frozenset[ir.Value]) -> None:
             bias = constant_value(node.inputs[2])
             if bias is not None and node.inputs[2] not in weights and not bias.any():
                 node.resize_inputs(2)
+
+
+def _drop_unused(graph: ir.Graph) -> None:
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[name]

@@ -101,6 +101,11 @@ def _shapes(node: FxNode) -> list[Any]:
     return [list(each.shape) for each in (value if isinstance(value, (list, tuple)) else [value]) if each is not None]
 
 
+def origin_in(node: FxNode) -> Origin:
+    """The origin of a node of the graph as it was traced."""
+    return _origin(node, node)
+
+
 def _origin(node: FxNode, source: FxNode) -> Origin:
     calls, modules = [], []
     stack = source.meta.get("nn_module_stack") or node.meta.get("nn_module_stack") or {}

@@ -1,0 +1,45 @@
+"""ATen operators as ONNX: one file per family, one table for all.
+
+An entry takes the builder and the operator's arguments by the names of its schema (``self`` and ``input`` are called
+``x``), appends nodes, and returns the value, or the values, that torch's results are. Arguments that say nothing of
+what is computed (devices, memory formats) are left out. A form of the arguments that an entry does not handle raises
+`Unsupported`; the official exporter then captures the module. In-place operators use the entry of their functional
+form. To add an operator, write such a function in the file of its family and enter it in that file's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgeconv.capture._aten import (
+    activation,
+    arithmetic,
+    attention,
+    comparison,
+    convolution,
+    indexing,
+    linear,
+    normalisation,
+    pooling,
+    reduction,
+    resizing,
+    shape,
+)
+from edgeconv.capture._builder import Entry
+
+TABLE: Mapping[str, Entry] = {
+    **convolution.TABLE,
+    **linear.TABLE,
+    **normalisation.TABLE,
+    **activation.TABLE,
+    **pooling.TABLE,
+    **resizing.TABLE,
+    **shape.TABLE,
+    **indexing.TABLE,
+    **arithmetic.TABLE,
+    **comparison.TABLE,
+    **reduction.TABLE,
+    **attention.TABLE,
+}
+
+__all__ = ["TABLE"]

@@ -1,0 +1,159 @@
+"""Arithmetic, element by element: operands are brought to the dtype of torch's result first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgeconv.capture._builder import Builder, Entry, Operand, Unsupported
+
+
+def unary(op_type: str) -> Entry:
+    def entry(b: Builder, x: ir.Value) -> ir.Value:
+        return b.add(op_type, b.cast(x, b.dtype))
+
+    return entry
+
+
+def binary(op_type: str) -> Entry:
+    def entry(b: Builder, x: Operand, other: Operand) -> ir.Value:
+        if b.dtype is ir.DataType.BOOL:
+            raise Unsupported("arithmetic of booleans")
+        return b.add(op_type, b.tensor(x), b.tensor(other))
+
+    return entry
+
+
+def add(b: Builder, x: Operand, other: Operand, alpha: float) -> ir.Value:
+    return _sum(b, "Add", x, other, alpha)
+
+
+def sub(b: Builder, x: Operand, other: Operand, alpha: float) -> ir.Value:
+    return _sum(b, "Sub", x, other, alpha)
+
+
+def rsub(b: Builder, x: Operand, other: Operand, alpha: float) -> ir.Value:
+    return _sum(b, "Sub", other, x, alpha)
+
+
+def _sum(b: Builder, op_type: str, x: Operand, other: Operand, alpha: float) -> ir.Value:
+    if b.dtype is ir.DataType.BOOL:
+        raise Unsupported("arithmetic of booleans")
+    term = b.tensor(other)
+    if alpha != 1:
+        term = b.add("Mul", term, b.scalar(alpha))
+    return b.add(op_type, b.tensor(x), term)
+
+
+def divide(b: Builder, x: Operand, other: Operand, rounding_mode: str | None = None) -> ir.Value:
+    if rounding_mode is None:
+        return b.add("Div", b.tensor(x), b.tensor(other))
+    if rounding_mode != "floor" or not b.dtype.is_floating_point():
+        raise Unsupported(f"rounding_mode={rounding_mode!r} of {b.dtype.name.lower()}")
+    return b.add("Floor", b.add("Div", b.tensor(x), b.tensor(other)))
+
+
+def floor_divide(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    return divide(b, x, other, "floor")
+
+
+def remainder(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    """The sign of the divisor, as in Python: x - floor(x / other) * other."""
+    if not b.dtype.is_floating_point():
+        return b.add("Mod", b.tensor(x), b.tensor(other), fmod=0)
+    divisor, dividend = b.tensor(other), b.tensor(x)
+    whole = b.add("Floor", b.add("Div", dividend, divisor))
+    return b.add("Sub", dividend, b.add("Mul", whole, divisor))
+
+
+def power(b: Builder, x: Operand, exponent: Operand) -> ir.Value:
+    return b.add("Pow", b.tensor(x), b.tensor(exponent))
+
+
+def square(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Mul", x, x)
+
+
+def rsqrt(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Reciprocal", b.add("Sqrt", b.cast(x, b.dtype)))
+
+
+def expm1(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Sub", b.add("Exp", b.cast(x, b.dtype)), b.scalar(1))
+
+
+def log1p(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Log", b.add("Add", b.cast(x, b.dtype), b.scalar(1)))
+
+
+def logarithm(base: float) -> Entry:
+    """log2 and log10, by the natural logarithm."""
+
+    def entry(b: Builder, x: ir.Value) -> ir.Value:
+        return b.add("Div", b.add("Log", b.cast(x, b.dtype)), b.scalar(base))
+
+    return entry
+
+
+def exp2(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Pow", b.scalar(2), b.cast(x, b.dtype))
+
+
+def addcmul(b: Builder, x: ir.Value, tensor1: ir.Value, tensor2: ir.Value, value: float) -> ir.Value:
+    return _sum(b, "Add", x, b.add("Mul", b.tensor(tensor1), b.tensor(tensor2)), value)
+
+
+def addcdiv(b: Builder, x: ir.Value, tensor1: ir.Value, tensor2: ir.Value, value: float) -> ir.Value:
+    return _sum(b, "Add", x, b.add("Div", b.tensor(tensor1), b.tensor(tensor2)), value)
+
+
+def lerp(b: Builder, x: ir.Value, end: ir.Value, weight: Operand) -> ir.Value:
+    return b.add("Add", x, b.add("Mul", b.tensor(weight), b.add("Sub", end, x)))
+
+
+UNARY = {
+    "neg": "Neg", "abs": "Abs", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "erf": "Erf", "floor": "Floor",
+    "ceil": "Ceil", "round": "Round", "sign": "Sign", "reciprocal": "Reciprocal", "sin": "Sin", "cos": "Cos",
+    "tan": "Tan", "asin": "Asin", "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh",
+}  # fmt: skip
+
+TABLE: Mapping[str, Entry] = {
+    **{f"aten.{name}.default": unary(op_type) for name, op_type in UNARY.items()},
+    "aten.add.Tensor": add,
+    "aten.add.Scalar": add,
+    "aten.sub.Tensor": sub,
+    "aten.sub.Scalar": sub,
+    "aten.subtract.Tensor": sub,
+    "aten.rsub.Tensor": rsub,
+    "aten.rsub.Scalar": rsub,
+    "aten.mul.Tensor": binary("Mul"),
+    "aten.mul.Scalar": binary("Mul"),
+    "aten.multiply.Tensor": binary("Mul"),
+    "aten.div.Tensor": divide,
+    "aten.div.Scalar": divide,
+    "aten.true_divide.Tensor": divide,
+    "aten.div.Tensor_mode": divide,
+    "aten.div.Scalar_mode": divide,
+    "aten.floor_divide.default": floor_divide,
+    "aten.remainder.Tensor": remainder,
+    "aten.remainder.Scalar": remainder,
+    "aten.pow.Tensor_Scalar": power,
+    "aten.pow.Tensor_Tensor": power,
+    "aten.pow.Scalar": power,
+    "aten.maximum.default": binary("Max"),
+    "aten.minimum.default": binary("Min"),
+    "aten.max.other": binary("Max"),
+    "aten.min.other": binary("Min"),
+    "aten.square.default": square,
+    "aten.rsqrt.default": rsqrt,
+    "aten.expm1.default": expm1,
+    "aten.log1p.default": log1p,
+    "aten.log2.default": logarithm(0.6931471805599453),
+    "aten.log10.default": logarithm(2.302585092994046),
+    "aten.exp2.default": exp2,
+    "aten.addcmul.default": addcmul,
+    "aten.addcdiv.default": addcdiv,
+    "aten.lerp.Scalar": lerp,
+    "aten.lerp.Tensor": lerp,
+}

@@ -1,0 +1,135 @@
+"""Parts of tensors: slices, items, elements at constant or computed positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from edgeconv.capture._builder import Builder, Entry, Operand, Result, Unsupported, sizes_of
+
+
+def slice_axis(b: Builder, x: ir.Value, dim: int, start: int | None, end: int | None, step: int) -> ir.Value:
+    axis = dim % len(sizes_of(x))
+    low, high, _ = slice(start, end, step).indices(sizes_of(x)[axis])
+    if b.shape == sizes_of(x):
+        return x
+    return b.slice(x, axis, low, max(low, high), step)
+
+
+def narrow(b: Builder, x: ir.Value, dim: int, start: int, length: int) -> ir.Value:
+    axis = dim % len(sizes_of(x))
+    begin = start % sizes_of(x)[axis]
+    return x if b.shape == sizes_of(x) else b.slice(x, axis, begin, begin + length)
+
+
+def select(b: Builder, x: ir.Value, dim: int, index: int) -> ir.Value:
+    axis = dim % len(sizes_of(x))
+    return b.add("Gather", x, b.scalar(index % sizes_of(x)[axis], ir.DataType.INT64), shape=b.shape, axis=axis)
+
+
+def index_select(b: Builder, x: ir.Value, dim: int, index: ir.Value) -> ir.Value:
+    flat = b.reshape(index, (sizes_of(index) or (1,)))
+    return b.add("Gather", x, flat, shape=b.shape, axis=dim)
+
+
+def embedding(
+    b: Builder, weight: ir.Value, indices: ir.Value, padding_idx: int, scale_grad_by_freq: bool, sparse: bool
+) -> ir.Value:
+    return b.add("Gather", weight, indices, shape=b.shape, axis=0)
+
+
+def gather(b: Builder, x: ir.Value, dim: int, index: ir.Value, sparse_grad: bool) -> ir.Value:
+    if not sizes_of(x):
+        raise Unsupported("a scalar")
+    return b.add("GatherElements", x, index, shape=b.shape, axis=dim)
+
+
+def index(b: Builder, x: ir.Value, indices: Sequence[ir.Value | None]) -> ir.Value:
+    """One index tensor is a Gather; several next to each other are a GatherND over their axes moved to the front."""
+    axes = [axis for axis, value in enumerate(indices) if value is not None]
+    given = [value for value in indices if value is not None]
+    if any(value.dtype is ir.DataType.BOOL or value.dtype is ir.DataType.UINT8 for value in given):
+        raise Unsupported("a mask as an index: the shape depends on its values")
+    if len(axes) == 1:
+        return b.add("Gather", x, b.cast(given[0], ir.DataType.INT64), shape=b.shape, axis=axes[0])
+    known = [b.known(value) for value in given]
+    if not axes or axes != list(range(axes[0], axes[-1] + 1)):
+        raise Unsupported("index tensors on axes apart")
+    if any(value is None for value in known):
+        raise Unsupported("several index tensors that are computed")
+    sizes = sizes_of(x)
+    positive = [value % sizes[axis] for axis, value in zip(axes, known, strict=True) if value is not None]
+    grid = torch.stack(torch.broadcast_tensors(*positive), dim=-1)  # type: ignore[no-untyped-call]
+    others = [axis for axis in range(len(sizes)) if axis not in axes]
+    front = b.transpose(x, [*axes, *others])
+    shape = (*grid.shape[:-1], *(sizes[axis] for axis in others))
+    taken = b.add("GatherND", front, b.exactly(grid, ir.DataType.INT64), shape=shape, batch_dims=0)
+    lead, before = grid.ndim - 1, axes[0]  # torch puts the indexed axes back where they were
+    return b.transpose(taken, [*range(lead, lead + before), *range(lead), *range(lead + before, len(shape))])
+
+
+def where(b: Builder, condition: ir.Value, x: Operand, other: Operand) -> ir.Value:
+    test = b.cast(condition, ir.DataType.BOOL)
+    return b.add("Where", test, b.tensor(x), b.tensor(other), shape=b.shape, dtype=b.dtype)
+
+
+def masked_fill(b: Builder, x: ir.Value, mask: ir.Value, value: Operand) -> ir.Value:
+    return where(b, mask, value, x)
+
+
+def copy(b: Builder, x: ir.Value, src: ir.Value) -> ir.Value:
+    """What an assignment leaves in its target."""
+    value = b.cast(src, b.dtype)
+    return value if sizes_of(value) == b.shape else b.add("Expand", value, b.ints(*b.shape), shape=b.shape)
+
+
+def fill(b: Builder, x: ir.Value, value: Operand) -> ir.Value:
+    return b.add("Expand", b.tensor(value), b.ints(*b.shape), shape=b.shape)
+
+
+def zero(b: Builder, x: ir.Value) -> ir.Value:
+    return b.filled(0, *b.shape)
+
+
+def topk(b: Builder, x: ir.Value, k: int, dim: int, largest: bool, sorted: bool) -> Result:  # noqa: A002 torch's name
+    return _two(b, "TopK", x, b.ints(k), axis=dim, largest=int(largest), sorted=int(sorted))
+
+
+def sort(b: Builder, x: ir.Value, dim: int, descending: bool) -> Result:
+    """TopK of all elements; ONNX does not say in which order equal ones come."""
+    if b.is_used(1):
+        raise Unsupported("indices of a sort")
+    return _two(b, "TopK", x, b.ints(sizes_of(x)[dim]), axis=dim, largest=int(descending), sorted=1)
+
+
+def _two(b: Builder, op_type: str, *inputs: ir.Value, **attributes: Any) -> Result:
+    """An operator with values and int64 indices."""
+    values, indices = b.add_many(op_type, inputs, b.shapes, **attributes)
+    indices.dtype = ir.DataType.INT64
+    return [values, indices]
+
+
+TABLE: Mapping[str, Entry] = {
+    "aten.slice.Tensor": slice_axis,
+    "aten.narrow.default": narrow,
+    "aten.select.int": select,
+    "aten.index_select.default": index_select,
+    "aten.embedding.default": embedding,
+    "aten.gather.default": gather,
+    "aten.index.Tensor": index,
+    "aten.where.self": where,
+    "aten.where.ScalarSelf": where,
+    "aten.where.ScalarOther": where,
+    "aten.where.Scalar": where,
+    "aten.masked_fill.Scalar": masked_fill,
+    "aten.masked_fill.Tensor": masked_fill,
+    "aten.copy.default": copy,
+    "aten.fill.Scalar": fill,
+    "aten.fill.Tensor": fill,
+    "aten.zero.default": zero,
+    "aten.topk.default": topk,
+    "aten.sort.default": sort,
+}

@@ -1,0 +1,134 @@
+"""Poolings: MaxPool and AveragePool, or a reduction where the window is the whole input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture._builder import Builder, Entry, Result, Unsupported, sizes_of
+
+Ints = Sequence[int]
+
+
+def max_pool(
+    b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
+) -> ir.Value:
+    kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, dilation)
+    ceil = ceil_mode and b.shape[2:] != _floor_sizes(x, kernel, strides, pads, dilations)
+    return b.add(
+        "MaxPool", x, shape=b.shape, kernel_shape=kernel, strides=strides, pads=[*pads, *pads], dilations=dilations,
+        ceil_mode=int(ceil), storage_order=0,
+    )  # fmt: skip
+
+
+def max_pool_with_indices(
+    b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
+) -> Result:
+    _check_no_indices(b)
+    return [max_pool(b, x, kernel_size, stride, padding, dilation, ceil_mode), None]
+
+
+def avg_pool(
+    b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, ceil_mode: bool,
+    count_include_pad: bool, divisor_override: int | None = None,
+) -> ir.Value:  # fmt: skip
+    if divisor_override is not None:
+        raise Unsupported("divisor_override")
+    kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, (1,))
+    ceil = ceil_mode and b.shape[2:] != _floor_sizes(x, kernel, strides, pads, dilations)
+    return b.add(
+        "AveragePool", x, shape=b.shape, kernel_shape=kernel, strides=strides, pads=[*pads, *pads],
+        ceil_mode=int(ceil), count_include_pad=int(count_include_pad),
+    )  # fmt: skip
+
+
+def adaptive_avg_pool(b: Builder, x: ir.Value, output_size: Ints) -> ir.Value:
+    rank = len(output_size)
+    axes = list(range(-1, -1 - rank, -1))
+    wanted = b.shape[-rank:]
+    if all(size == 1 for size in wanted):
+        return b.reduce("ReduceMean", x, axes, keepdims=True)
+    if len(sizes_of(x)) == rank + 2 and _divides(x, wanted):
+        kernel = [size // out for size, out in zip(sizes_of(x)[2:], wanted, strict=True)]
+        return avg_pool(b, x, kernel, kernel, [0] * rank, False, True)
+    return _uneven_average(b, x, wanted)
+
+
+def adaptive_max_pool(b: Builder, x: ir.Value, output_size: Ints) -> Result:
+    _check_no_indices(b)
+    rank = len(output_size)
+    wanted = b.shape[-rank:]
+    if all(size == 1 for size in wanted):
+        return [b.reduce("ReduceMax", x, list(range(-rank, 0)), keepdims=True), None]
+    if len(sizes_of(x)) != rank + 2 or not _divides(x, wanted):
+        raise Unsupported(f"windows of different sizes ({sizes_of(x)[2:]} to {wanted})")
+    kernel = [size // out for size, out in zip(sizes_of(x)[2:], wanted, strict=True)]
+    return [max_pool(b, x, kernel, kernel, [0] * rank, [1] * rank, False), None]
+
+
+def _uneven_average(b: Builder, x: ir.Value, wanted: Ints) -> ir.Value:
+    """Sums over windows of different sizes by matrices of zeros and ones, then one division by the counts: exact."""
+    if len(wanted) > 2:
+        raise Unsupported("windows of different sizes in three dimensions")
+    members = [_members(size, out) for size, out in zip(sizes_of(x)[-len(wanted) :], wanted, strict=True)]
+    dtype = b.dtype.numpy()
+    counts = members[-1].sum(1)
+    y = b.matmul(x, b.constant(members[-1].T.astype(dtype)))
+    if len(wanted) == 2:
+        y = b.matmul(b.constant(members[0].astype(dtype)), y)
+        counts = members[0].sum(1)[:, None] * counts
+    return b.add("Div", y, b.constant(counts.astype(dtype)))
+
+
+def _members(size: int, out: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Which of ``size`` elements (columns) each of ``out`` windows (rows) holds, by torch's rule."""
+    rows = np.arange(out)[:, None]
+    columns = np.arange(size)[None]
+    start, end = rows * size // out, -(-(rows + 1) * size // out)
+    return ((columns >= start) & (columns < end)).astype(np.float64)
+
+
+def _divides(x: ir.Value, wanted: Ints) -> bool:
+    return all(size % out == 0 for size, out in zip(sizes_of(x)[-len(wanted) :], wanted, strict=True))
+
+
+def _windows(
+    b: Builder, x: ir.Value, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
+) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Kernel, stride, padding and dilation with one number per spatial axis; no stride means that of the kernel."""
+    rank = len(sizes_of(x)) - 2
+    if len(kernel) not in (1, rank) or rank < 1:
+        raise Unsupported("an input without a batch axis")
+    spread = [list(each) * rank if len(each) == 1 else list(each) for each in (kernel, stride or kernel, padding)]
+    return spread[0], spread[1], spread[2], list(dilation) * rank if len(dilation) == 1 else list(dilation)
+
+
+def _floor_sizes(x: ir.Value, kernel: Ints, stride: Ints, pads: Ints, dilation: Ints) -> tuple[int, ...]:
+    """The output sizes without ``ceil_mode``; where they are the same, the mode changes nothing."""
+    sizes = zip(sizes_of(x)[2:], kernel, stride, pads, dilation, strict=True)
+    return tuple((size + 2 * pad - d * (k - 1) - 1) // s + 1 for size, k, s, pad, d in sizes)
+
+
+def _check_no_indices(b: Builder) -> None:
+    if b.is_used(1):
+        raise Unsupported("indices of the maxima")
+
+
+TABLE: Mapping[str, Entry] = {
+    "aten.max_pool1d.default": max_pool,
+    "aten.max_pool2d.default": max_pool,
+    "aten.max_pool3d.default": max_pool,
+    "aten.max_pool1d_with_indices.default": max_pool_with_indices,
+    "aten.max_pool2d_with_indices.default": max_pool_with_indices,
+    "aten.max_pool3d_with_indices.default": max_pool_with_indices,
+    "aten.avg_pool1d.default": avg_pool,
+    "aten.avg_pool2d.default": avg_pool,
+    "aten.avg_pool3d.default": avg_pool,
+    "aten.adaptive_avg_pool1d.default": adaptive_avg_pool,
+    "aten.adaptive_avg_pool2d.default": adaptive_avg_pool,
+    "aten.adaptive_avg_pool3d.default": adaptive_avg_pool,
+    "aten.adaptive_max_pool1d.default": adaptive_max_pool,
+    "aten.adaptive_max_pool2d.default": adaptive_max_pool,
+}

@@ -1,0 +1,65 @@
+"""What depends on constants only is computed by torch itself, in float64, and rounded once where a node takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch.fx import Node as FxNode
+from torch.utils import _pytree as pytree
+
+from edgeconv.capture._builder import Builder, Result, Unsupported, dtype_of
+
+_UNDEFINED = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"})
+
+
+def is_constant_operator(node: FxNode, arguments: Mapping[str, Any], b: Builder) -> bool:
+    """Whether nothing that is known only at run time goes into the operator: no tensor, and no random numbers."""
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        return False
+    return all(value in b.exact for value in _tensors(arguments))
+
+
+def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, made: list[torch.Tensor]) -> Result:
+    """The results of an operator on constants."""
+    target, name = node.target, str(getattr(node.target, "_opname", ""))
+    if name in _UNDEFINED:  # whatever is in them may be read by nobody; zeros are as good
+        return next(b.exactly(torch.zeros(each.shape, dtype=each.dtype), dtype_of(each)) for each in made)
+    wide = any(True for _ in _tensors(dict(enumerate(read(list(node.args))))))
+    args = [_argument(read(item), b) for item in node.args]
+    kwargs = {key: _keyword(key, read(item), b, wide) for key, item in node.kwargs.items()}
+    if not callable(target):
+        raise Unsupported("not an operator")
+    with torch.no_grad():
+        outcome = target(*args, **kwargs)
+    tensors = list(outcome) if isinstance(outcome, list | tuple) else [outcome]
+    values = [b.exactly(_own(each), dtype_of(fake)) for each, fake in zip(tensors, made, strict=True)]
+    return values if isinstance(outcome, list | tuple) else values[0]
+
+
+def _argument(item: Any, b: Builder) -> Any:
+    """Constants as tensors of float64 (integers and booleans as they are), on the CPU, never the module's own."""
+    if isinstance(item, ir.Value):
+        tensor = b.exact[item].detach().cpu()
+        return tensor.double() if tensor.is_floating_point() else tensor.clone()
+    if isinstance(item, list | tuple):
+        return [_argument(each, b) for each in item]
+    return item
+
+
+def _keyword(key: str, item: Any, b: Builder, wide: bool) -> Any:
+    if isinstance(item, torch.device):
+        return torch.device("cpu")
+    if key == "dtype" and wide and isinstance(item, torch.dtype) and item.is_floating_point:
+        return torch.float64
+    return _argument(item, b)
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _tensors(arguments: Mapping[Any, Any]) -> list[ir.Value]:
+    return [leaf for leaf in pytree.tree_leaves(list(arguments.values())) if isinstance(leaf, ir.Value)]
