@@ -22,6 +22,7 @@ from edgeconv.rewrite.fold_constants import FoldConstantsPass
 from edgeconv.rewrite.fold_padding import FoldPaddingPass
 from edgeconv.rewrite.fold_scale_shift import FoldScaleShiftPass
 from edgeconv.rewrite.merge_branches import MergeBranchesPass
+from edgeconv.rewrite.merge_chains import MergeChainsPass
 from edgeconv.rewrite.merge_common import MergeCommonPass
 from edgeconv.rewrite.recognise_activations import RecogniseActivationsPass
 from edgeconv.rewrite.remove_no_ops import RemoveNoOpsPass
@@ -52,6 +53,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold-batch-norm", FoldBatchNormPass),
     Rewrite("fold-scale-shift", FoldScaleShiftPass),
     Rewrite("merge-branches", MergeBranchesPass),
+    Rewrite("merge-chains", MergeChainsPass),
     Rewrite("fold-ahead", FoldAheadPass),
     Rewrite("fold-padding", FoldPaddingPass),
     Rewrite("absorb-channel-moves", AbsorbChannelMovesPass),

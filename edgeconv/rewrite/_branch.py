@@ -17,13 +17,17 @@ import onnx_ir as ir
 from edgeconv.rewrite._affine import Affine, affine
 from edgeconv.rewrite._graph import (
     Float64,
+    add_constant,
     dims,
     exact,
+    graph_of,
+    insert_like,
     integer_attribute,
     integers_attribute,
     only_consumer,
     string_attribute,
     tensor_of,
+    unique_name,
 )
 
 
@@ -147,15 +151,18 @@ def branch(operand: ir.Value, sign: float) -> Branch | None:
     Affine nodes that only the sum depends on belong to the branch, and so does the window before them.
     """
     maps, value = _affine_chain(operand)
-    node = value.producer()
-    reader = _READERS.get(node.op_type) if node is not None and node.domain == "" else None
-    alone = only_consumer(value) is not None
-    found = reader(node) if node is not None and reader is not None and alone else None
+    found = window(value.producer()) if only_consumer(value) is not None else None
     found = _identity(value) if found is None else found
     if found is None or any(item.along(1, found.taps.channels_out) is None for item in maps):
         return None
     cost = found.cost if found.convolves else found.taps.channels_out * len(maps)
     return replace(found, cost=cost, numbers=_mapped(found, maps, sign))
+
+
+def window(node: ir.Node | None) -> Branch | None:
+    """Reads a Conv, or an AveragePool that divides by its window's size everywhere, by itself; None for others."""
+    reader = _READERS.get(node.op_type) if node is not None and node.domain == "" else None
+    return reader(node) if reader is not None and node is not None else None
 
 
 def _affine_chain(value: ir.Value) -> tuple[list[Affine], ir.Value]:
@@ -240,6 +247,26 @@ def _windows(node: ir.Node, kernel: list[int] | tuple[int, ...]) -> tuple[Window
         Window(-begin, step, size, end - (step * (size - 1) - begin))
         for size, step, begin, end in zip(kernel, dilations, pads[:spatial], pads[spatial:], strict=True)
     )
+
+
+def convolution(node: ir.Node, found: Branch, numbers: tuple[Float64, Float64], suffix: str = "") -> ir.Value:
+    """Puts the Conv of a branch, with its weight and bias, before ``node``, whose result it is or is like."""
+    graph, base = graph_of(node), f"{node.outputs[0].name}{suffix}"
+    dtype = node.outputs[0].dtype or ir.DataType.FLOAT
+    weight, bias = numbers
+    inputs = [found.source, add_constant(graph, unique_name(graph, f"{base}.weight"), weight, dtype)]
+    if bias.any():
+        inputs.append(add_constant(graph, unique_name(graph, f"{base}.bias"), bias, dtype))
+    windows = found.taps.windows
+    before, behind = zip(*(window.padding for window in windows), strict=True)
+    attributes = [
+        ir.AttrInt64s("kernel_shape", [window.count for window in windows]),
+        ir.AttrInt64s("pads", [*before, *behind]),
+        ir.AttrInt64s("strides", list(found.strides)),
+        ir.AttrInt64s("dilations", [window.step for window in windows]),
+        ir.AttrInt64("group", found.taps.groups),
+    ]
+    return insert_like(node, "Conv", inputs, attributes, unique_name(graph, base))
 
 
 _READERS: dict[str, Callable[[ir.Node], Branch | None]] = {

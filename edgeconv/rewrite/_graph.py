@@ -120,6 +120,17 @@ def _drop(value: ir.Value) -> bool:
     return True
 
 
+def insert_like(node: ir.Node, op_type: str, inputs: list[ir.Value], attributes: list[ir.Attr], name: str) -> ir.Value:
+    """Puts a node before ``node`` whose result, under that free name, is of the same type and shape as that node's."""
+    result = node.outputs[0]
+    made = ir.Value(name=name, type=result.type, shape=result.shape)
+    new = ir.Node("", op_type, inputs, attributes, outputs=[made], name=name)
+    if MODULE in node.metadata_props:
+        new.metadata_props[MODULE] = node.metadata_props[MODULE]
+    graph_of(node).insert_before(node, new)
+    return made
+
+
 def graph_of(node: ir.Node) -> ir.Graph:
     """The graph that the node stands in."""
     graph = node.graph

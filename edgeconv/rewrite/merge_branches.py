@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgeconv.rewrite._branch import Branch, branch
+from edgeconv.rewrite._branch import Branch, branch, convolution
 from edgeconv.rewrite._graph import (
-    MODULE,
     Float64,
-    add_constant,
     dims,
     graph_of,
     holds,
+    insert_like,
     is_float,
     only_consumer,
     remove_unread,
@@ -81,7 +80,7 @@ class _Merge:
         alone = len(self.merged) == 1 and not self.rest
         total: ir.Value | None = None
         for found, weight, bias in self.merged:
-            made = _convolution(self.node, found, weight, bias, "" if alone else ".merged")
+            made = convolution(self.node, found, (weight, bias), "" if alone else ".merged")
             total = made if total is None else _added(self.node, "Add", total, made)
         for sign, value in self.rest:
             if total is not None:
@@ -144,35 +143,5 @@ def _operands(node: ir.Node, sign: float) -> list[tuple[float, ir.Value]]:
     return operands
 
 
-def _convolution(node: ir.Node, found: Branch, weight: Float64, bias: Float64, suffix: str) -> ir.Value:
-    """The Conv of a branch before the sum; named after it."""
-    graph, base = graph_of(node), f"{node.outputs[0].name}{suffix}"
-    dtype = node.outputs[0].dtype or ir.DataType.FLOAT
-    inputs = [found.source, add_constant(graph, unique_name(graph, f"{base}.weight"), weight, dtype)]
-    if bias.any():
-        inputs.append(add_constant(graph, unique_name(graph, f"{base}.bias"), bias, dtype))
-    windows = found.taps.windows
-    before, behind = zip(*(window.padding for window in windows), strict=True)
-    attributes = [
-        ir.AttrInt64s("kernel_shape", [window.count for window in windows]),
-        ir.AttrInt64s("pads", [*before, *behind]),
-        ir.AttrInt64s("strides", list(found.strides)),
-        ir.AttrInt64s("dilations", [window.step for window in windows]),
-        ir.AttrInt64("group", found.taps.groups),
-    ]
-    return _insert(node, "Conv", inputs, attributes, unique_name(graph, base))
-
-
 def _added(node: ir.Node, op_type: str, left: ir.Value, right: ir.Value) -> ir.Value:
-    return _insert(node, op_type, [left, right], [], unique_name(graph_of(node), f"{node.outputs[0].name}.partial"))
-
-
-def _insert(node: ir.Node, op_type: str, inputs: list[ir.Value], attributes: list[ir.Attr], name: str) -> ir.Value:
-    """A node before ``node`` whose result is like that node's."""
-    result = node.outputs[0]
-    made = ir.Value(name=name, type=result.type, shape=result.shape)
-    new = ir.Node("", op_type, inputs, attributes, outputs=[made], name=name)
-    if MODULE in node.metadata_props:
-        new.metadata_props[MODULE] = node.metadata_props[MODULE]
-    graph_of(node).insert_before(node, new)
-    return made
+    return insert_like(node, op_type, [left, right], [], unique_name(graph_of(node), f"{node.outputs[0].name}.partial"))
