@@ -12,31 +12,54 @@ from torch.utils import _pytree as pytree
 
 from edgeconv.capture._builder import Builder, Result, Unsupported, dtype_of
 
-_UNDEFINED = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"})
+# Operators that take nothing but a shape from their tensor, with what they fill it with; nobody may read what is in
+# an empty tensor before it is written, so that zeros are as good as anything.
+_FILLED: Mapping[str, float | None] = {
+    "zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1, "full_like": None, "new_full": None, "empty": 0,
+    "empty_like": 0, "new_empty": 0, "empty_strided": 0, "new_empty_strided": 0, "empty_permuted": 0,
+}  # fmt: skip
 
 
 def is_constant_operator(node: FxNode, arguments: Mapping[str, Any], b: Builder) -> bool:
     """Whether nothing that is known only at run time goes into the operator: no tensor, and no random numbers."""
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return False
+    if _name(node) in _FILLED:
+        return not isinstance(arguments.get("fill_value"), ir.Value)
     return all(value in b.exact for value in _tensors(arguments))
 
 
 def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, made: list[torch.Tensor]) -> Result:
     """The results of an operator on constants."""
-    target, name = node.target, str(getattr(node.target, "_opname", ""))
-    if name in _UNDEFINED:  # whatever is in them may be read by nobody; zeros are as good
-        return next(b.exactly(torch.zeros(each.shape, dtype=each.dtype), dtype_of(each)) for each in made)
+    target = node.target
+    if _name(node) in _FILLED:
+        return _filled(node, read, b, made[0])
     wide = any(True for _ in _tensors(dict(enumerate(read(list(node.args))))))
     args = [_argument(read(item), b) for item in node.args]
     kwargs = {key: _keyword(key, read(item), b, wide) for key, item in node.kwargs.items()}
     if not callable(target):
         raise Unsupported("not an operator")
-    with torch.no_grad():
-        outcome = target(*args, **kwargs)
+    try:
+        with torch.no_grad():
+            outcome = target(*args, **kwargs)
+    except (RuntimeError, TypeError, ValueError) as error:  # e.g. an operator that has no float64
+        raise Unsupported(f"constants that torch cannot evaluate: {error}") from error
     tensors = list(outcome) if isinstance(outcome, list | tuple) else [outcome]
     values = [b.exactly(_own(each), dtype_of(fake)) for each, fake in zip(tensors, made, strict=True)]
     return values if isinstance(outcome, list | tuple) else values[0]
+
+
+def _filled(node: FxNode, read: Callable[[Any], Any], b: Builder, made: torch.Tensor) -> ir.Value:
+    number = _FILLED[_name(node)]
+    if number is None:
+        position = {"full_like": 1, "new_full": 2}[_name(node)]
+        number = read(node.args[position] if len(node.args) > position else node.kwargs["fill_value"])
+    return b.exactly(torch.full(tuple(made.shape), number, dtype=made.dtype), dtype_of(made))
+
+
+def _name(node: FxNode) -> str:
+    """The name of an operator without namespace and overload."""
+    return str(getattr(node.target, "_opname", ""))
 
 
 def _argument(item: Any, b: Builder) -> Any:

@@ -25,6 +25,9 @@ _MEANINGLESS = frozenset(
     {"pin_memory", "device", "layout", "memory_format", "non_blocking", "cudnn_enabled", "cudnn_enable", "implicit"}
 )
 
+# What numpy and onnx_ir raise of arguments that an entry did not expect.
+_FORMS = (TypeError, ValueError, IndexError)
+
 
 def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> tuple[ir.Model, frozenset[str]]:
     """The graph of a traced program; every node knows its `Origin`.
@@ -135,16 +138,19 @@ class _Walk:
             raise Unsupported(f"{_where(node)}: {error}") from error
 
     def _apply(self, node: FxNode) -> Result:
-        name = str(node.target)
         made = _results(node)
         arguments = {key: self._value(item) for key, item in _bound(node).items()}
         self.builder.begin(origin_in(node), made, _used(node, len(made)))
         if is_constant_operator(node, arguments, self.builder):
             return evaluate(node, self._value, self.builder, made)
-        entry = TABLE.get(_functional(name))
+        entry = TABLE.get(_functional(node))
         if entry is None:
             raise Unsupported("not in the table")
-        result = entry(self.builder, **{key: item for key, item in arguments.items() if key not in _MEANINGLESS})
+        given = {key: item for key, item in arguments.items() if key not in _MEANINGLESS}
+        try:
+            result = entry(self.builder, **given)
+        except _FORMS as error:
+            raise Unsupported(f"a form of the arguments that its entry does not know: {error}") from error
         _check(result, made)
         return result
 
@@ -210,11 +216,10 @@ def _writes(node: FxNode) -> bool:
     return schema is not None and schema.is_mutable
 
 
-def _functional(name: str) -> str:
-    """``aten.relu_.default`` is ``aten.relu.default``."""
-    namespace, _, rest = name.partition(".")
-    operator, _, overload = rest.partition(".")
-    return f"{namespace}.{operator.rstrip('_')}.{overload}" if operator.endswith("_") else name
+def _functional(node: FxNode) -> str:
+    """The operator, and ``aten.relu.default`` for ``aten.relu_.default``."""
+    name = str(node.target)
+    return name.replace("_.", ".", 1) if _writes(node) else name
 
 
 def _where(node: FxNode) -> str:

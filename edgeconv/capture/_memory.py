@@ -41,13 +41,13 @@ class Memory:
     def bind(self, node: FxNode, value: Result, *, source: FxNode | None = None) -> None:
         """Sets the value of a node for the first time; ``source`` is the tensor that a write returned."""
         self._values[node] = value
-        if not self._is_written or not isinstance(node.meta.get("val"), torch.Tensor):
+        if not self._is_written or node.meta.get("val") is None:
             return
         self._sharing[_storage(node)].append(node)
         viewed = source or _viewed(node)
         if viewed is not None:
             self._source[node] = viewed
-            if source is not None or shows_the_same(node, viewed):
+            if source is not None or (isinstance(value, ir.Value) and shows_the_same(node, viewed)):
                 self._same.add(node)
 
     def read(self, node: Any) -> Result:
@@ -186,4 +186,6 @@ def shows_the_same(one: FxNode, other: FxNode) -> bool:
 
 def _storage(node: FxNode) -> int:
     """What tells one memory from another; torch's tensors without data have one too."""
-    return int(StorageWeakRef(node.meta["val"].untyped_storage()).cdata)  # type: ignore[no-untyped-call]
+    value = node.meta["val"]
+    first = value[0] if isinstance(value, list | tuple) else value  # the pieces of a list share one memory
+    return int(StorageWeakRef(first.untyped_storage()).cdata)  # type: ignore[no-untyped-call]

@@ -87,6 +87,9 @@ TABLE: Mapping[str, Entry] = {
     "aten.bitwise_and.Tensor": bitwise("And"),
     "aten.bitwise_or.Tensor": bitwise("Or"),
     "aten.bitwise_xor.Tensor": bitwise("Xor"),
+    "aten.__and__.Tensor": bitwise("And"),
+    "aten.__or__.Tensor": bitwise("Or"),
+    "aten.__xor__.Tensor": bitwise("Xor"),
     "aten.bitwise_not.default": bitwise_not,
     "aten.isnan.default": test("IsNaN"),
 }

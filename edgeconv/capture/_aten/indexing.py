@@ -80,6 +80,18 @@ def masked_fill(b: Builder, x: ir.Value, mask: ir.Value, value: Operand) -> ir.V
     return where(b, mask, value, x)
 
 
+def index_put(
+    b: Builder, x: ir.Value, indices: Sequence[ir.Value | None], values: ir.Value, accumulate: bool
+) -> ir.Value:
+    """``x[mask] = number`` only: a mask over the first axes, as many as it has."""
+    mask = indices[0]
+    if accumulate or len(indices) != 1 or mask is None or mask.dtype is not ir.DataType.BOOL or sizes_of(values):
+        raise Unsupported("an assignment to other elements than those of a mask, or of more than a number")
+    sizes = sizes_of(mask)
+    wide = b.reshape(mask, (*sizes, *(1 for _ in range(len(b.shape) - len(sizes)))))
+    return where(b, wide, values, x)
+
+
 def copy(b: Builder, x: ir.Value, src: ir.Value) -> ir.Value:
     """What an assignment leaves in its target."""
     value = b.cast(src, b.dtype)
@@ -126,6 +138,7 @@ TABLE: Mapping[str, Entry] = {
     "aten.where.Scalar": where,
     "aten.masked_fill.Scalar": masked_fill,
     "aten.masked_fill.Tensor": masked_fill,
+    "aten.index_put.default": index_put,
     "aten.copy.default": copy,
     "aten.fill.Scalar": fill,
     "aten.fill.Tensor": fill,

@@ -135,7 +135,7 @@ def roll(b: Builder, x: ir.Value, shifts: Ints, dims: Ints) -> ir.Value:
         flat = b.reshape(x, (math.prod(b.shape),))
         return b.reshape(roll(b, flat, shifts, (0,)), b.shape)
     for shift, dim in zip(shifts, dims, strict=True):
-        axis, size = dim % len(b.shape), b.shape[dim]
+        axis, size = dim % len(sizes_of(x)), sizes_of(x)[dim]
         cut = (size - shift) % size
         if cut:
             x = b.concat([b.slice(x, axis, cut, size), b.slice(x, axis, 0, cut)], axis)
