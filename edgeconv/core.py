@@ -164,13 +164,17 @@ class Metrics:
 
 @dataclass(frozen=True)
 class SampleResult:
-    """How one sample fared in a comparison; ``excess`` is max(|a-b| / bound): above 1 fails."""
+    """How one sample fared in a comparison; ``excess`` is max(|a-b| / bound): above 1 fails.
+
+    ``scale`` is the sample's: the absolute parts of the tolerance were multiplied by it where it is above 1.
+    """
 
     sample: str
     metrics: Metrics | None
     excess: float
     verdict: Verdict
     reason: str = ""
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

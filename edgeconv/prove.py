@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -162,27 +163,28 @@ def judge(
     outputs = tuple(reference.outputs[0])
     comparisons: list[Comparison] = []
     environments: dict[str, Mapping[str, str]] = {}
-    for run in _runs(artifacts, proof, torch_run, progress):
-        comparisons += compare(
-            run, reference, proof.samples, artifact=run.artifact, tolerance=proof.tolerance, output_names=outputs
-        )
+    for title, make_run in _runs(artifacts, proof, torch_run):
+        with progress.stage(title):
+            run = make_run()
+            comparisons += compare(
+                run, reference, proof.samples, artifact=run.artifact, tolerance=proof.tolerance, output_names=outputs
+            )
         if run.environment:
             environments[f"device {run.device}"] = run.environment
     return tuple(comparisons), environments
 
 
-def _runs(artifacts: Sequence[Artifact], proof: Proof, torch_run: TorchRun, progress: Progress) -> Iterator[Run]:
-    """One at a time: the outputs of a run may be large, and are let go before the next."""
+def _runs(artifacts: Sequence[Artifact], proof: Proof, torch_run: TorchRun) -> Iterator[tuple[str, Callable[[], Run]]]:
+    """The title and the doing of each run; one at a time, since outputs may be large."""
     if TORCH in proof.device_names:
-        with progress.stage("torch float32"):
-            run = torch_run("float32")
-        yield run
+        yield "torch float32", partial(torch_run, "float32")
     for artifact in artifacts:
         for device in (find(name) for name in proof.device_names if name != TORCH):
             if artifact.format in device.formats:
-                with progress.stage(f"{artifact.path.name} on {device.name}"):
-                    run = run_artifact(device, artifact, proof.samples, timeout_s=proof.timeout_s)
-                yield run
+                yield (
+                    f"{artifact.path.name} on {device.name}",
+                    partial(run_artifact, device, artifact, proof.samples, timeout_s=proof.timeout_s),
+                )
 
 
 def write_report(staging: Staging, report: Report) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -122,18 +123,19 @@ def _compared(row: Comparison, run: Run, reference: Run, samples: Sequence[Sampl
 
 
 def _result(sample: Sample, a: Array, b: Array, tolerance: Tolerance) -> SampleResult:
+    result = partial(SampleResult, sample.name, scale=sample.scale)
     difference = check(a, b)
     if a.shape != b.shape:
-        return SampleResult(sample.name, None, float("inf"), Verdict.FAIL, difference)
+        return result(None, float("inf"), Verdict.FAIL, difference)
     measured = measure(a, b, tolerance, sample.scale)
     if difference:
-        return SampleResult(sample.name, measured.metrics, float("inf"), Verdict.FAIL, difference)
+        return result(measured.metrics, float("inf"), Verdict.FAIL, difference)
     if measured.excess <= 1.0:
-        return SampleResult(sample.name, measured.metrics, measured.excess, Verdict.PASS)
+        return result(measured.metrics, measured.excess, Verdict.PASS)
     at = tuple(int(index) for index in np.unravel_index(measured.at, a.shape))
     found = f"{a[at]:.9g} instead of {b[at]:.9g}" if a.dtype.kind == "f" else f"{a[at]} instead of {b[at]}"
     reason = f"{found} at {at}: {measured.excess:.3g} times the bound (largest error {measured.metrics.max_abs:.3g})"
-    return SampleResult(sample.name, measured.metrics, measured.excess, Verdict.FAIL, reason)
+    return result(measured.metrics, measured.excess, Verdict.FAIL, reason)
 
 
 def _summary(worst: SampleResult, failed: int, total: int) -> str:

@@ -39,7 +39,7 @@ def build_module(recipe: Recipe) -> nn.Module:
         # Foreign code: whatever it raises is the recipe's trouble, and the message keeps its type and text.
         try:
             module = factory(**model.args)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RecipeError(
                 f"{model.factory} raised {type(error).__name__}: {error}", where=where, mend="correct model.args"
             ) from error
@@ -66,7 +66,7 @@ def _import_factory(factory: str, where: str) -> Callable[..., Any]:
         raise RecipeError(
             f"cannot import {name!r}: {error}", where=where, mend="correct the module's name, or install what it needs"
         ) from error
-    except Exception as error:  # a module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         raise RecipeError(
             f"cannot import {name!r}: {type(error).__name__}: {error}", where=where, mend="mend that module"
         ) from error

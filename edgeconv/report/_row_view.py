@@ -126,7 +126,8 @@ def _rank(sample: SampleResult) -> tuple[bool, float]:
 
 
 def _sample(sample: SampleResult) -> SampleView:
-    return SampleView(sample.sample, sample.verdict, sample.reason, _share(sample.excess), _metrics(sample.metrics))
+    name = sample.sample if sample.scale <= 1.0 else f"{sample.sample} (bound times {sample.scale:g})"
+    return SampleView(name, sample.verdict, sample.reason, _share(sample.excess), _metrics(sample.metrics))
 
 
 def _share(used: float | None) -> ShareView:

@@ -135,6 +135,10 @@ class SampleNode(_Node):
     verdict: core.Verdict = Field(description="'pass', 'fail' or 'skipped'.")
     reason: str = Field(description="Why it failed or was skipped, one line; empty when it passed.")
     excess: Number = Field(description="max(|a - b| / bound), a ratio: above 1 fails.")
+    scale: Number = Field(
+        default=1.0,
+        description="The magnitude of this input: atol and max_abs of the tolerance count max(1, scale) times for it.",
+    )
     metrics: MetricsNode | None = Field(description="null when there was nothing to measure.")
 
     def to_core(self) -> core.SampleResult:
