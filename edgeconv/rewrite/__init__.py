@@ -24,6 +24,7 @@ from edgeconv.rewrite.fold_scale_shift import FoldScaleShiftPass
 from edgeconv.rewrite.merge_branches import MergeBranchesPass
 from edgeconv.rewrite.merge_chains import MergeChainsPass
 from edgeconv.rewrite.merge_common import MergeCommonPass
+from edgeconv.rewrite.pool_first import PoolFirstPass
 from edgeconv.rewrite.recognise_activations import RecogniseActivationsPass
 from edgeconv.rewrite.remove_no_ops import RemoveNoOpsPass
 from edgeconv.rewrite.remove_unused import RemoveUnusedPass
@@ -53,6 +54,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold-batch-norm", FoldBatchNormPass),
     Rewrite("fold-scale-shift", FoldScaleShiftPass),
     Rewrite("merge-branches", MergeBranchesPass),
+    Rewrite("pool-first", PoolFirstPass),
     Rewrite("merge-chains", MergeChainsPass),
     Rewrite("fold-ahead", FoldAheadPass),
     Rewrite("fold-padding", FoldPaddingPass),

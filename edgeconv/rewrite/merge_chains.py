@@ -1,4 +1,4 @@
-"""Two convolutions in a row, one of them pointwise, into one."""
+"""Two convolutions (or average pools) in a row, one of them pointwise, into one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeconv.rewrite._graph import Float64, dims, holds, only_consumer, remove_
 
 
 class MergeChainsPass(ir.passes.InPlacePass):
-    """Merges a Conv (or average pool) with the Conv that alone feeds it, where that saves multiply-adds.
+    """Merges a Conv or AveragePool with the one that alone feeds it, where that saves multiply-adds.
 
     1. Requires: constant weights and static shapes; one of the two is pointwise: 1x1 without padding, the first one
        with stride 1. Where the second one pads, the first one has no bias. The one convolution takes no more
@@ -43,11 +43,10 @@ class MergeChainsPass(ir.passes.InPlacePass):
 
 def _merge(node: ir.Node) -> tuple[Branch, tuple[Float64, Float64]] | None:
     """The one convolution for a node and the one before it, with its numbers; None when (1) does not hold."""
-    outer = window(node) if node.graph is not None and node.op_type in ("Conv", "AveragePool") else None
+    outer = window(node) if node.graph is not None else None
     if outer is None or only_consumer(outer.source) is not node:
         return None
-    before = outer.source.producer()
-    inner = window(before) if before is not None and before.op_type == "Conv" else None
+    inner = window(outer.source.producer())
     if inner is None or len(inner.taps.windows) != len(outer.taps.windows):
         return None
     if not (_pointwise(outer.taps) or (_pointwise(inner.taps) and all(stride == 1 for stride in inner.strides))):

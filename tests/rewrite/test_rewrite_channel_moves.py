@@ -129,12 +129,12 @@ def test_channels_that_nobody_reads_are_left_out():
 
 def test_through_the_head_of_a_classifier():
     build = Builder(3)
-    pooled = build.emit("GlobalAveragePool", [build.shuffle(build.conv("input"), 2)], 6)
+    pooled = build.emit("GlobalAveragePool", [build.shuffle(build.relu(build.conv("input")), 2)], 6)
     flat = build.emit("Flatten", [pooled], 6)
     logits = build.emit("Gemm", [flat], 5, [build.rng.normal(size=(5, 6)), build.rng.normal(size=5)], transB=1)
     model = build.model(logits)
     assert_rewritten_exactly(model)
-    assert operators(model) == ["Conv", "GlobalAveragePool", "Flatten", "Gemm"]
+    assert operators(model) == ["Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm"]
 
 
 STAYS = {

@@ -1,0 +1,98 @@
+"""Averages before pointwise convolutions rather than behind them."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from edgeconv.rewrite._branch import Branch, window
+from edgeconv.rewrite._graph import (
+    dims,
+    disown,
+    graph_of,
+    integers,
+    integers_attribute,
+    only_consumer,
+    string_attribute,
+    take_over,
+)
+
+
+class PoolFirstPass(ir.passes.InPlacePass):
+    """Swaps a pointwise Conv and the average pool, global or not, that alone reads it, where that saves work.
+
+    1. Requires: a 1x1 Conv without padding, with stride 1 and constant weights; an AveragePool, GlobalAveragePool or
+       ReduceMean over all spatial axes that keeps them; static shapes. The numbers of multiply-adds fall. An
+       AveragePool that counts its padding needs a Conv without bias.
+    2. Ensures: the Conv's result has the name of the pool's; the pool's result is that of no torch module.
+    3. Exact: an average over space and a matrix product over channels commute, and the weights of an average sum to
+       one, so that a bias passes through; those of one that counts its padding do not at the border.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Swaps them in the graph's order."""
+        modified = False
+        for node in tuple(model.graph):
+            pool = _pool(node) if node.op_type == "Conv" and node.graph is not None else None
+            if pool is not None:
+                _swap(node, pool)
+                modified = True
+        return ir.passes.PassResult(model, modified)
+
+
+def _pool(node: ir.Node) -> ir.Node | None:
+    """The pool that should come before the Conv; None when (1) does not hold."""
+    pool = only_consumer(node.outputs[0])
+    if pool is None or pool.domain != "" or pool.op_type not in ("AveragePool", "GlobalAveragePool", "ReduceMean"):
+        return None
+    found = window(node)
+    before, after = dims(node.outputs[0]), dims(pool.outputs[0])
+    if found is None or before is None or after is None or pool.inputs[0] is not node.outputs[0]:
+        return None
+    pointwise = all(one.count == 1 and one.padding == (0, 0) for one in found.taps.windows)
+    if not pointwise or any(stride != 1 for stride in found.strides) or not _averages_space(pool, before, after):
+        return None
+    if _counts_padding(pool) and len(node.inputs) > 2:
+        return None
+    return pool if _saves(found, pool, before[2:], after[2:]) else None
+
+
+def _averages_space(pool: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    if pool.op_type != "ReduceMean":
+        return True
+    given = integers(pool.inputs[1]) if len(pool.inputs) > 1 else list(integers_attribute(pool, "axes", ()))
+    spatial = set(range(2, len(before)))
+    return {axis % len(before) for axis in given or ()} == spatial and len(after) == len(before)
+
+
+def _counts_padding(pool: ir.Node) -> bool:
+    if pool.op_type != "AveragePool" or pool.attributes.get_int("count_include_pad", 0) == 0:
+        return False
+    if pool.attributes.get_int("ceil_mode", 0):
+        return True
+    return any(integers_attribute(pool, "pads", ())) or string_attribute(pool, "auto_pad", "NOTSET") != "NOTSET"
+
+
+def _saves(found: Branch, pool: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether the multiply-adds of both fall; the pool then has as many channels as the Conv reads."""
+    kernel = integers_attribute(pool, "kernel_shape", before)
+    pooled = math.prod(kernel) * math.prod(after)
+    less = found.taps.weights * (math.prod(before) - math.prod(after))
+    return less > pooled * (found.taps.channels_in - found.taps.channels_out) and less > 0
+
+
+def _swap(node: ir.Node, pool: ir.Node) -> None:
+    graph, x = graph_of(node), node.inputs[0]
+    between, result = node.outputs[0], pool.outputs[0]
+    if x is None or x.shape is None or result.shape is None:
+        return
+    first = ir.Value(type=x.type, shape=ir.Shape([*x.shape[:2], *result.shape[2:]]))
+    inputs = [x, *pool.inputs[1:]]
+    moved = ir.Node("", pool.op_type, inputs, list(pool.attributes.values()), outputs=[first], name=pool.name)
+    moved.metadata_props.update(pool.metadata_props)
+    graph.insert_before(node, moved)
+    first.name = between.name
+    disown(first, graph)
+    node.replace_input_with(0, first)
+    take_over(result, between)
