@@ -180,5 +180,6 @@ class _Tools:
     run = staticmethod(run)
     node_of = staticmethod(node_of)
     reference = staticmethod(reference)
+    to_tflite = staticmethod(to_tflite)
     Function = Function
     Ran = Ran

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import onnx_ir as ir
 
@@ -45,6 +47,9 @@ def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
     given = [low.array(value) if value is not None else None for value in (*node.inputs, None, None, None)]
     scales = given[2] if given[2] is not None and given[2].size else None
     axes = list(node.attributes.get_ints("axes", ()) or range(rank))
+    picked = _picked_by_torch(node, size, wanted, None if scales is None else float(scales[axes.index(axis)]))
+    if picked is not None:
+        return np.eye(size)[picked]
     single = ir.node("Resize", [ir.val("x"), None, ir.val("scales"), ir.val("sizes")])
     single.attributes.update({name: value for name, value in node.attributes.items() if name != "axes"})
     if scales is not None:
@@ -57,6 +62,37 @@ def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
     proto = ir.to_proto(single)
     made = ReferenceEvaluator(proto).run(None, {"x": np.eye(size, dtype=np.float64)[None], **feeds})
     return np.array(next(iter(made))[0].T, np.float64)
+
+
+# Torch's two nearest modes as (coordinates, rounding) of Resize -> where in an output pixel it looks.
+_TORCH_NEAREST = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}
+_LARGEST_DENOMINATOR = 1000
+
+
+def _picked_by_torch(node: ir.Node, size: int, wanted: int, scale: float | None) -> Array | None:
+    """The input elements that torch's nearest modes pick along one axis; None for any other mode.
+
+    torch multiplies by the scale's inverse, both float32, and halves the place where the size doubles. Real arithmetic
+    gives other elements wherever place / scale is an integer, and so does the quotient of float32 numbers.
+    """
+    modes = (
+        node.attributes.get_string("coordinate_transformation_mode", "half_pixel"),
+        node.attributes.get_string("nearest_mode", "round_prefer_floor"),
+    )
+    if node.attributes.get_string("mode", "nearest") != "nearest" or modes not in _TORCH_NEAREST:
+        return None
+    offset = _TORCH_NEAREST[modes]
+    if wanted == 2 * size and not offset:
+        return np.arange(wanted) // 2
+    inverse = np.float32(size) / np.float32(wanted) if scale is None else np.float32(1 / _meant(scale))
+    places = (np.arange(wanted, dtype=np.float32) + np.float32(offset)) * inverse
+    return np.clip(np.floor(places), 0, size - 1).astype(int)
+
+
+def _meant(scale: float) -> float:
+    """The factor that was rounded to this float32 number: the fraction of small denominator, where there is one."""
+    near = float(Fraction(scale).limit_denominator(_LARGEST_DENOMINATOR))
+    return near if np.float32(near) == np.float32(scale) else scale
 
 
 def _resized(low: Lowering, image: Tensor, weights: list[Array]) -> Tensor:

@@ -1,0 +1,65 @@
+"""Resizing by any factor and to any size picks and weighs the elements that torch does."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+_MODES = {
+    "nearest": {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+    "nearest-exact": {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"},
+}
+
+
+def _check(tflite: Any, mode: str, shape: tuple[int, ...], **options: Any) -> None:
+    """Checks one Resize against torch's float32 result: a picked element is right or wrong, whatever the precision."""
+    image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    wanted = functional.interpolate(torch.from_numpy(image), mode=mode, **options).numpy()
+    scales, sizes = np.array([1, 1, *options.get("scale_factor", ())], np.float32), np.array(wanted.shape, np.int64)
+    constants = [np.zeros(0, np.float32), scales if "scale_factor" in options else np.zeros(0, np.float32)]
+    constants += [] if "scale_factor" in options else [sizes]
+    model = tflite.node_of("Resize", {"input": image}, constants, wanted.shape, mode="nearest", **_MODES[mode])
+    emitted = tflite.to_tflite(model, metadata={})
+    np.testing.assert_array_equal(tflite.run(emitted, [image]).outputs[0], wanted)
+
+
+_FACTORS = st.fractions(Fraction(1, 4), 4, max_denominator=20).map(float)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    mode=st.sampled_from(list(_MODES)),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    scale=st.tuples(_FACTORS, _FACTORS),
+)
+@example(mode="nearest", size=(12, 14), scale=(1.1, 1.1))
+@example(mode="nearest", size=(12, 14), scale=(1.7, 1.7))
+@example(mode="nearest", size=(12, 14), scale=(0.3, 0.3))
+@example(mode="nearest", size=(9, 21), scale=(4 / 7, 1 / 3))
+@example(mode="nearest", size=(4, 8), scale=(2.1, 2.05))
+def test_nearest_by_a_factor(tflite: Any, mode: str, size: tuple[int, int], scale: tuple[float, float]) -> None:
+    assume(all(int(side * factor) for side, factor in zip(size, scale, strict=True)))
+    _check(tflite, mode, (1, 2, *size), scale_factor=scale)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    mode=st.sampled_from(list(_MODES)),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    wanted=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+)
+def test_nearest_to_a_size(tflite: Any, mode: str, size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    _check(tflite, mode, (1, 2, *size), size=wanted)
+
+
+def test_bilinear_by_a_factor(tflite: Any) -> None:
+    def resize(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(functional.interpolate(x, scale_factor=scale, mode="bilinear") for scale in (1.1, 1.7, 0.3, 2 / 3))
+
+    tflite.check(tflite.Function(resize), (1, 3, 12, 14), layouts=("nhwc",))
