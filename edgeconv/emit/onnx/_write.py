@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from edgeconv import __version__
 from edgeconv.core import Emitted, TensorSpec
+from edgeconv.emit.onnx._names import name_invented
 from edgeconv.emit.onnx._opset import to_opset
 from edgeconv.errors import EmitError
 
@@ -111,6 +112,7 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     for check_n in (1, *[0] * _ROUNDS):  # a round that changes nothing has nothing to check
         before = proto.graph.SerializeToString(deterministic=True)
         simpler, equal = _simplify(proto, check_n)
+        name_invented(proto, simpler)
         _finish(simpler)
         unchanged = simpler.graph.SerializeToString(deterministic=True) == before
         if not unchanged and not check_n:
@@ -121,7 +123,6 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
                 where="onnxsim",
                 mend="report the module; another onnxsim version may help",
             )
-        _check_names(proto, simpler)
         if unchanged:
             return simpler
         proto = simpler
@@ -134,14 +135,6 @@ def _simplify(proto: onnx.ModelProto, check_n: int) -> tuple[onnx.ModelProto, bo
     with _mapped("onnxsim"), contextlib.redirect_stdout(io.StringIO()):
         simpler, equal = onnxsim.simplify(proto, check_n=check_n, skipped_optimizers=list(_SKIPPED))
     return simpler, equal
-
-
-def _check_names(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-    """Layers are aligned by the names of values, so the simplifier may drop names but not make up new ones."""
-    known = {name for node in before.graph.node for name in node.output}
-    invented = [name for node in after.graph.node for name in node.output if name and name not in known]
-    if invented:
-        raise EmitError(f"the simplifier made values of its own: {', '.join(invented)}", where="onnxsim")
 
 
 def _finish(proto: onnx.ModelProto) -> None:

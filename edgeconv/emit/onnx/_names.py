@@ -1,0 +1,140 @@
+"""Names for the values that the simplifier makes of its own.
+
+Layers are aligned by the names of values, and the simplifier's own (``_v_265``) say nothing and change with its
+version. In this order:
+
+1. A strided part of a tensor keeps the name that it had: two slices in a row that became one are the second of them.
+2. Any other value is ``<value that it is made for>.<operator>`` (``fc.gemm``), as inside of a torch operation that
+   became several nodes: the first named value behind it, along its first consumers.
+3. A value that still has its name but another shape (elementwise operators may move before a reshape) is no longer
+   the output of the module that it is named after: it is ``<its name>.flat``.
+4. A constant is ``<value that it is made for>.<input of the operator>`` (``fc.reshape.shape``).
+
+A name that is taken gets ``_1``, ``_2``, …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx.defs import SchemaError, get_schema
+
+_Part = tuple[str, tuple[range, ...]]
+
+
+def name_invented(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+    """Renames, in place, the values and constants of ``after`` that ``before`` does not have.
+
+    Args:
+        before: the graph, with the shapes of its values.
+        after: what the simplifier made of it; nothing else may have been renamed in it.
+    """
+    known = _names(before.graph)
+    invented = [name for name in _names(after.graph) if name not in known]
+    taken = set(known) | {value.name for value in (*after.graph.input, *after.graph.output)}
+    chosen = _same_parts(before.graph, after.graph, invented)
+    chosen |= {name: _new(f"{name}.flat", taken) for name in _reshaped(before.graph, after.graph)}
+    _name_values(after.graph, set(invented), chosen, taken)
+    _name_constants(after, set(invented), chosen, taken)
+    _rename(after.graph, chosen)
+
+
+def _names(graph: onnx.GraphProto) -> dict[str, None]:
+    """Values and constants in graph order."""
+    values = [name for node in graph.node for name in node.output if name]
+    return dict.fromkeys([*(each.name for each in graph.initializer), *values])
+
+
+def _same_parts(before: onnx.GraphProto, after: onnx.GraphProto, invented: list[str]) -> dict[str, str]:
+    """Rule 1."""
+    parts_after = _parts(after)
+    wanted = {parts_after[name] for name in invented if name in parts_after}
+    gone = set(_names(before)) - set(_names(after))
+    old = {part: name for name, part in _parts(before).items() if name in gone and part in wanted} if wanted else {}
+    return {name: old[parts_after[name]] for name in invented if parts_after.get(name) in old}
+
+
+def _reshaped(before: onnx.GraphProto, after: onnx.GraphProto) -> list[str]:
+    """Rule 3: values of both graphs whose shapes differ, in graph order."""
+    shapes = {each.name: _shape(each) for each in before.value_info}
+    return [each.name for each in after.value_info if shapes.get(each.name, _shape(each)) != _shape(each)]
+
+
+def _parts(graph: onnx.GraphProto) -> dict[str, _Part]:
+    """What each Slice with constant bounds takes of the tensor at the head of its chain: positions, axis by axis."""
+    constants = {each.name: each for each in graph.initializer}
+    shapes = {each.name: _shape(each) for each in (*graph.input, *graph.value_info, *graph.output)}
+    parts: dict[str, _Part] = {}
+    for node in graph.node:
+        if node.op_type != "Slice" or not all(name in constants for name in node.input[1:] if name):
+            continue
+        source = parts.get(node.input[0]) or _whole(node.input[0], shapes)
+        if source is None:
+            continue
+        given = [[int(i) for i in onnx.numpy_helper.to_array(constants[name])] for name in node.input[1:] if name]
+        starts, ends = given[0], given[1]
+        axes = given[2] if len(given) > 2 else list(range(len(starts)))
+        steps = given[3] if len(given) > 3 else [1] * len(starts)
+        positions = list(source[1])
+        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+            positions[axis] = positions[axis][start:end:step]  # Slice clamps its bounds as Python does
+        parts[node.output[0]] = (source[0], tuple(positions))
+    return parts
+
+
+def _whole(name: str, shapes: Mapping[str, tuple[int, ...]]) -> _Part | None:
+    return (name, tuple(range(size) for size in shapes[name])) if name in shapes else None
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    return tuple(each.dim_value for each in value.type.tensor_type.shape.dim)
+
+
+def _name_values(graph: onnx.GraphProto, invented: set[str], chosen: dict[str, str], taken: set[str]) -> None:
+    """Rule 2."""
+    made_for: dict[str, str] = {}
+    for node in reversed(graph.node):
+        first = next(name for name in node.output if name)
+        goal = chosen.get(first, made_for.get(first, first) if first in invented else first)
+        made_for |= dict.fromkeys(node.input, goal)  # an earlier consumer comes later and stays
+    for node in graph.node:
+        for name in node.output:
+            if name in invented and name not in chosen:
+                chosen[name] = _new(f"{made_for.get(name, 'unused')}.{node.op_type.lower()}", taken)
+
+
+def _name_constants(model: onnx.ModelProto, invented: set[str], chosen: dict[str, str], taken: set[str]) -> None:
+    """Rule 4."""
+    opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    for node in model.graph.node:
+        first = next(name for name in node.output if name)
+        for index, name in enumerate(node.input):
+            if name in invented and name not in chosen:
+                chosen[name] = _new(f"{chosen.get(first, first)}.{_input_name(node, index, opset)}", taken)
+
+
+def _input_name(node: onnx.NodeProto, index: int, opset: int) -> str:
+    """The operator's own name of its input, in lower case."""
+    try:
+        inputs = get_schema(node.op_type, opset, node.domain).inputs
+    except SchemaError:
+        return f"input_{index}"
+    return str(inputs[min(index, len(inputs) - 1)].name).lower()
+
+
+def _new(wanted: str, taken: set[str]) -> str:
+    name, number = wanted, 0
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    return name
+
+
+def _rename(graph: onnx.GraphProto, chosen: Mapping[str, str]) -> None:
+    for node in graph.node:
+        node.input[:] = [chosen.get(name, name) for name in node.input]
+        node.output[:] = [chosen.get(name, name) for name in node.output]
+    for each in (*graph.initializer, *graph.value_info):
+        each.name = chosen.get(each.name, each.name)
