@@ -42,6 +42,7 @@ _FACTORS = st.fractions(Fraction(1, 4), 4, max_denominator=20).map(float)
 @example(mode="nearest", size=(12, 14), scale=(1.7, 1.7))
 @example(mode="nearest", size=(12, 14), scale=(0.3, 0.3))
 @example(mode="nearest", size=(9, 21), scale=(4 / 7, 1 / 3))
+@example(mode="nearest-exact", size=(1, 12), scale=(1.0, 1.05))
 @example(mode="nearest", size=(4, 8), scale=(2.1, 2.05))
 def test_nearest_by_a_factor(tflite: Any, mode: str, size: tuple[int, int], scale: tuple[float, float]) -> None:
     assume(all(int(side * factor) for side, factor in zip(size, scale, strict=True)))

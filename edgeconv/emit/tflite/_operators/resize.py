@@ -42,14 +42,14 @@ def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
 
     rank = len(low.shape(low.input(node)))
     size, wanted = low.shape(low.input(node))[axis], low.shape(node.outputs[0])[axis]
-    if size == wanted and node.attributes.get_string("mode", "nearest") != "cubic":
-        return np.eye(size)
     given = [low.array(value) if value is not None else None for value in (*node.inputs, None, None, None)]
     scales = given[2] if given[2] is not None and given[2].size else None
     axes = list(node.attributes.get_ints("axes", ()) or range(rank))
     picked = _picked_by_torch(node, size, wanted, None if scales is None else float(scales[axes.index(axis)]))
     if picked is not None:
         return np.eye(size)[picked]
+    if size == wanted and node.attributes.get_string("mode", "nearest") != "cubic":
+        return np.eye(size)
     single = ir.node("Resize", [ir.val("x"), None, ir.val("scales"), ir.val("sizes")])
     single.attributes.update({name: value for name, value in node.attributes.items() if name != "axes"})
     if scales is not None:
@@ -72,8 +72,8 @@ _LARGEST_DENOMINATOR = 1000
 def _picked_by_torch(node: ir.Node, size: int, wanted: int, scale: float | None) -> Array | None:
     """The input elements that torch's nearest modes pick along one axis; None for any other mode.
 
-    torch multiplies by the scale's inverse, both float32, and halves the place where the size doubles. Real arithmetic
-    gives other elements wherever place / scale is an integer, and so does the quotient of float32 numbers.
+    torch multiplies by the scale's inverse, both float32, but where the size stays or doubles with floor. Real
+    arithmetic gives other elements wherever place / scale is an integer, and so does the quotient of float32 numbers.
     """
     modes = (
         node.attributes.get_string("coordinate_transformation_mode", "half_pixel"),
@@ -82,11 +82,11 @@ def _picked_by_torch(node: ir.Node, size: int, wanted: int, scale: float | None)
     if node.attributes.get_string("mode", "nearest") != "nearest" or modes not in _TORCH_NEAREST:
         return None
     offset = _TORCH_NEAREST[modes]
-    if wanted == 2 * size and not offset:
-        return np.arange(wanted) // 2
+    if wanted in (size, 2 * size) and not offset:
+        return np.array(np.arange(wanted) // (wanted // size))
     inverse = np.float32(size) / np.float32(wanted) if scale is None else np.float32(1 / _meant(scale))
     places = (np.arange(wanted, dtype=np.float32) + np.float32(offset)) * inverse
-    return np.clip(np.floor(places), 0, size - 1).astype(int)
+    return np.array(np.clip(np.floor(places), 0, size - 1), int)
 
 
 def _meant(scale: float) -> float:
