@@ -16,6 +16,7 @@ import onnx_ir as ir
 from edgeconv.errors import RewriteError
 from edgeconv.rewrite._graph import forget_exact
 from edgeconv.rewrite.absorb_channel_moves import AbsorbChannelMovesPass
+from edgeconv.rewrite.average_by_matrices import AverageByMatricesPass
 from edgeconv.rewrite.fold_ahead import FoldAheadPass
 from edgeconv.rewrite.fold_batch_norm import FoldBatchNormPass
 from edgeconv.rewrite.fold_constants import FoldConstantsPass
@@ -58,6 +59,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("merge-chains", MergeChainsPass),
     Rewrite("fold-ahead", FoldAheadPass),
     Rewrite("fold-padding", FoldPaddingPass),
+    Rewrite("average-by-matrices", AverageByMatricesPass),
     Rewrite("absorb-channel-moves", AbsorbChannelMovesPass),
     Rewrite("merge-common", MergeCommonPass),
     Rewrite("remove-unused", RemoveUnusedPass),
@@ -78,7 +80,7 @@ def optimize(model: ir.Model, *, skip: Collection[str] = ()) -> ir.Model:
     Raises:
         RewriteError: ``skip`` names an unknown rewrite, or a rewrite found its contract broken.
     """
-    selected = _selected(skip)
+    selected = selected(skip)
     for _ in range(len(model.graph) + 2):  # a bound that only a bug can reach
         modified = [_run(rewrite, model) for rewrite in selected]
         if not any(modified):
@@ -97,7 +99,8 @@ def _run(rewrite: Rewrite, model: ir.Model) -> bool:
         raise RewriteError(str(cause), where=where, mend=f"leave out {rewrite.name!r}") from error
 
 
-def _selected(skip: Collection[str]) -> list[Rewrite]:
+def selected(skip: Collection[str]) -> list[Rewrite]:
+    """The lines of the table that ``skip`` leaves; RewriteError where it names an unknown one."""
     names = [rewrite.name for rewrite in REWRITES]
     for name in skip:
         if name not in names:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
+from edgeconv.rewrite._evaluate import evaluate_node
 from edgeconv.rewrite._graph import add_constant, dims, exact, graph_of, is_float, tensor_of, unique_name
 
 # A constant this large is stored only when it replaces constants of at least a quarter of its size: folding
@@ -62,7 +61,7 @@ def _evaluate(node: ir.Node) -> npt.NDArray[np.generic] | None:
         return None
     if node.op_type in _CASTS:
         return _cast(node, arrays[0])
-    result = _run(node, arrays)
+    result = evaluate_node(node, arrays)
     if result is not None and result.size > max(_LARGE, 4 * sum(array.size for array in arrays if array is not None)):
         return None
     return result
@@ -96,23 +95,6 @@ def _cast(node: ir.Node, array: npt.NDArray[np.generic] | None) -> npt.NDArray[n
         return None
     node.outputs[0].type = ir.TensorType(target)
     return array.astype(np.float64 if is_float(target) else target.numpy())
-
-
-def _run(node: ir.Node, arrays: list[npt.NDArray[np.generic] | None]) -> npt.NDArray[np.generic] | None:
-    """One node through ONNX's reference implementation, which computes in the dtype of its inputs."""
-    proto = ir.serde.serialize_node(node)
-    names = ["" if array is None else f"input_{index}" for index, array in enumerate(arrays)]
-    del proto.input[:], proto.output[:]
-    proto.input.extend(names)
-    proto.output.append("output")
-    opset = graph_of(node).opset_imports.get("", onnx.defs.onnx_opset_version())
-    feeds = {name: array for name, array in zip(names, arrays, strict=True) if name}
-    try:
-        with np.errstate(all="ignore"):
-            (result,) = ReferenceEvaluator(proto, opsets={"": opset}).run(None, feeds)
-    except (NotImplementedError, ValueError, TypeError, RuntimeError, AttributeError, IndexError):
-        return None  # the reference knows no such operator for such dtypes: the node is simply left to the runtime
-    return np.asarray(result) if isinstance(result, np.ndarray | np.generic) else None
 
 
 def _replace(node: ir.Node, array: npt.NDArray[np.generic]) -> None:
