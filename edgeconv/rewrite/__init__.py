@@ -80,9 +80,9 @@ def optimize(model: ir.Model, *, skip: Collection[str] = ()) -> ir.Model:
     Raises:
         RewriteError: ``skip`` names an unknown rewrite, or a rewrite found its contract broken.
     """
-    selected = selected(skip)
+    chosen = selected(skip)
     for _ in range(len(model.graph) + 2):  # a bound that only a bug can reach
-        modified = [_run(rewrite, model) for rewrite in selected]
+        modified = [_run(rewrite, model) for rewrite in chosen]
         if not any(modified):
             forget_exact(model)
             return model
