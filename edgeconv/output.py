@@ -2,12 +2,14 @@
 
 Files are written into a staging folder inside the output folder (the same file system, so that a rename suffices)
 and renamed into place when the last one is complete. Whatever goes wrong before that, a full disk or a SIGKILL,
-leaves the files of the previous export as they were. The report is renamed last: should the process die between
-two renames, the old report's checksums no longer match and `edgeconv parity` says so.
+leaves the files of the previous export as they were. What a release check reads goes first and comes last: the old
+``parity.json`` is removed before the first rename and the new one is the last to appear, so that no moment shows a
+verdict beside files that it does not speak of.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -28,6 +30,7 @@ class Staging:
         self._folder = folder
         self._target = target
         self._names: list[str] = []
+        self._outdated: list[str] = []
 
     def write(self, name: str, data: bytes) -> Path:
         """Writes one file into the staging folder, through to the disk, and returns where it lies now.
@@ -43,8 +46,12 @@ class Staging:
         self._names.append(name)
         return path
 
+    def discard(self, name: str) -> None:
+        """Has a file of the output folder removed at the commit, before anything is renamed."""
+        self._outdated.append(name)
+
     def commit(self) -> None:
-        """Renames everything into the output folder, in the order of writing.
+        """Removes what was discarded, and renames everything into the output folder, in the order of writing.
 
         Raises:
             EmitError: the output folder cannot be written any more.
@@ -53,6 +60,11 @@ class Staging:
             descriptor = os.open(self._target, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)  # two exports into one folder must not interleave
+                for name in (*self._outdated, *self._names):
+                    if (self._target / name).is_dir():  # found before the first change, not after it
+                        raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
+                for name in self._outdated:
+                    (self._target / name).unlink(missing_ok=True)
                 for name in self._names:
                     (self._folder / name).replace(self._target / name)
                 os.fsync(descriptor)

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from edgeconv.core import Artifact, Comparison, GraphSummary, Run, Sample, Tolerance, Verdict, sha256_of
 from edgeconv.devices import all_devices, find, run_artifact
 from edgeconv.environment import environment
@@ -86,6 +88,7 @@ def prove(
         raise ParityError(
             f"torch cannot run the parity inputs: {reference.reason}", where=name, mend="mend the inputs or the module"
         )
+    _require_numbers(reference, name)
     golden = golden_bytes(proof.samples, reference)
     golden_name = f"{name}.golden.safetensors"
     staging.write(golden_name, golden)
@@ -105,24 +108,52 @@ def prove(
     return report
 
 
+def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact]) -> tuple[str, ...]:
+    """Has the earlier report of a folder removed, and the files that it alone speaks of: they would mislead.
+
+    Files that changed since their report was written are somebody else's by now, and stay.
+
+    Returns:
+        Notes that say what goes.
+    """
+    made = {artifact.path.name for artifact in artifacts}
+    try:
+        recorded = _recorded(from_json((out / JSON).read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, ParityError):
+        recorded = {}
+    for name in (JSON, HTML, JUNIT):
+        staging.discard(name)
+    stale = [
+        name
+        for name, sha256 in recorded.items()
+        if name not in made and (out / name).is_file() and sha256_of(out / name) == sha256
+    ]
+    for name in stale:
+        staging.discard(name)
+    artifacts_gone = [name for name in stale if not name.endswith(".safetensors")]
+    return tuple(f"{name} of the earlier export is removed: it is not made any more" for name in artifacts_gone)
+
+
 def repeat(
     folder: Path,
     *,
     devices: Sequence[str] | None,
     torch_run: Callable[[Sequence[Sample], Run], TorchRun] | None,
     progress: Progress,
+    out: Path | None = None,
 ) -> Report:
     """Runs the artifacts of an earlier export again and writes their report anew.
 
     Args:
         folder: where ``parity.json``, the artifacts and the golden values lie.
         devices: instead of those of the report.
-        torch_run: makes something that runs the module on the golden samples, where the caller has the module;
-            without, torch's row is skipped with the reason.
+        torch_run: makes something that runs the module on the golden samples, where the caller has the module: it
+            must give the golden values again. Without, torch's row stays as it was: nothing it speaks of changed.
         progress: hears of the runs.
+        out: where the new report goes; over the old one by default.
 
     Raises:
-        ParityError: the report cannot be read, or a file changed since it was written.
+        ParityError: the report cannot be read, a file changed since it was written, or the module is another one.
         DeviceError: a device of `devices` cannot be had.
     """
     old = _read_report(folder)
@@ -131,21 +162,28 @@ def repeat(
     names = tuple(devices) if devices is not None else tuple(dict.fromkeys(row.device for row in old.comparisons))
     proof = Proof(samples, names, _tolerance(old))
     artifacts = tuple(dataclasses.replace(item, path=folder / item.path.name) for item in old.artifacts)
-    module_run = torch_run(samples, reference) if torch_run else _no_module
+    if torch_run is not None:
+        module_run = torch_run(samples, reference)
+        with progress.stage("torch float64 beside the golden values"):
+            _require_same(module_run("float64"), reference, samples, folder / old.golden)
+        kept: tuple[Comparison, ...] = ()
+    else:
+        module_run = None
+        kept = tuple(row for row in old.comparisons if row.device == TORCH)
     comparisons, devices_now = judge(artifacts, reference, proof, module_run, progress)
     report = dataclasses.replace(
         old,
         artifacts=artifacts,
-        comparisons=comparisons,
+        comparisons=(*kept, *comparisons),
         environment={**old.environment, **environment(), **devices_now},
     )
-    with staged(folder) as staging:
+    with staged(out or folder) as staging:
         write_report(staging, report)
     return report
 
 
 def judge(
-    artifacts: Sequence[Artifact], reference: Run, proof: Proof, torch_run: TorchRun, progress: Progress
+    artifacts: Sequence[Artifact], reference: Run, proof: Proof, torch_run: TorchRun | None, progress: Progress
 ) -> tuple[tuple[Comparison, ...], dict[str, Mapping[str, str]]]:
     """Runs every artifact on every device that takes its format, and compares with the float64 reference.
 
@@ -153,7 +191,7 @@ def judge(
         artifacts: their files exist.
         reference: torch in float64.
         proof: samples, devices and bounds.
-        torch_run: runs the module; its float32 is a row.
+        torch_run: runs the module, whose float32 is a row; None where it is not at hand.
         progress: hears of each run.
 
     Returns:
@@ -174,9 +212,11 @@ def judge(
     return tuple(comparisons), environments
 
 
-def _runs(artifacts: Sequence[Artifact], proof: Proof, torch_run: TorchRun) -> Iterator[tuple[str, Callable[[], Run]]]:
+def _runs(
+    artifacts: Sequence[Artifact], proof: Proof, torch_run: TorchRun | None
+) -> Iterator[tuple[str, Callable[[], Run]]]:
     """The title and the doing of each run; one at a time, since outputs may be large."""
-    if TORCH in proof.device_names:
+    if TORCH in proof.device_names and torch_run is not None:
         yield "torch float32", partial(torch_run, "float32")
     for artifact in artifacts:
         for device in (find(name) for name in proof.device_names if name != TORCH):
@@ -194,9 +234,30 @@ def write_report(staging: Staging, report: Report) -> None:
     staging.write(JSON, to_json(report).encode())
 
 
-def _no_module(dtype: str) -> Run:
-    reason = f"the module is not stored beside its artifacts: give its recipe to run torch {dtype} again"
-    return Run(TORCH, "", (), Verdict.SKIPPED, reason)
+def _require_numbers(reference: Run, name: str) -> None:
+    """A reference without a finite number agrees with every file that has none either, and proves nothing."""
+    for index, outputs in enumerate(reference.outputs):
+        for output, array in outputs.items():
+            if array.dtype.kind == "f" and array.size and not np.isfinite(array).any():
+                raise ParityError(
+                    f"torch's own output {output!r} is all NaN or infinite for input {index}",
+                    where=name,
+                    mend="mend the module, its weights or that input",
+                )
+
+
+def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: Path) -> None:
+    """The module must be the one whose outputs were stored: float64 sums may differ in order, and no more."""
+    names = tuple(reference.outputs[0])
+    bound = Tolerance(1e-9, 1e-9)
+    rows = compare(run, reference, samples, artifact="", tolerance=bound, output_names=names)
+    wrong = next((row for row in rows if row.verdict is not Verdict.PASS), None)
+    if wrong is not None:
+        raise ParityError(
+            f"the recipe's module does not give these values: {wrong.reason}",
+            where=str(golden),
+            mend="give the recipe that the folder was exported from",
+        )
 
 
 def _tolerance(report: Report) -> Tolerance:
@@ -211,9 +272,7 @@ def _read_report(folder: Path) -> Report:
         report = from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ParityError(f"cannot read the report: {error}", where=str(path), mend="export again") from error
-    recorded = {item.path.name: item.sha256 for item in report.artifacts}
-    recorded[report.golden] = str(report.environment.get(GOLDEN_SHA256, ""))
-    for name, sha256 in recorded.items():
+    for name, sha256 in _recorded(report).items():
         file = folder / name
         if not file.is_file():
             raise ParityError("the report speaks of this file, and it is missing", where=str(file), mend="export again")
@@ -224,3 +283,11 @@ def _read_report(folder: Path) -> Report:
                 mend="export again, or put the judged file back",
             )
     return report
+
+
+def _recorded(report: Report) -> dict[str, str]:
+    """The checksum of every file that the report speaks of, by name."""
+    return {
+        **{item.path.name: item.sha256 for item in report.artifacts},
+        report.golden: str(report.environment.get(GOLDEN_SHA256, "")),
+    }

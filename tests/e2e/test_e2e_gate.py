@@ -124,6 +124,27 @@ def _tflite_channels(model: schema.ModelT) -> None:
         buffer.data = np.frombuffer(array[[1, 0, *range(2, len(array))]].tobytes(), np.uint8)
 
 
+def _tflite_padding(model: schema.ModelT) -> None:
+    """The explicit pad of a strided convolution (its constant) moved by one: before and after, (1, 0) becomes (0, 1)."""
+    graph = model.subgraphs[0]
+    pad = next(op for op in graph.operators if isinstance(op.builtinOptions, schema.PadOptionsT))
+    buffer = model.buffers[graph.tensors[pad.inputs[1]].buffer]
+    amounts = np.frombuffer(bytes(buffer.data), np.int32).reshape(4, 2).copy()
+    assert amounts[1:3].tolist() == [[1, 0], [1, 0]]
+    amounts[1:3] = [0, 1]
+    buffer.data = np.frombuffer(amounts.tobytes(), np.uint8)
+
+
+def test_a_tflite_file_with_shifted_padding_fails_the_report(tmp_path: Path) -> None:
+    """Of a stride of 2, whose symmetric padding TFLite's SAME is not: the slip that converters make."""
+    text = RECIPE.replace("out_channels = 8", "out_channels = 8, stride = 2")
+    (tmp_path / "block.toml").write_text(text)
+    assert run(["export", str(tmp_path / "block.toml"), "--out", str(tmp_path), "-q"]) == 0
+    folder = tmp_path / "block"
+    _forge(folder, "block.fp32.tflite", _tflite(folder, _tflite_padding))
+    assert run(["parity", str(folder), "-q"]) == 1
+
+
 @pytest.mark.parametrize("spoil", [_tflite_slope, _tflite_channels])
 def test_a_wrong_tflite_file_fails_the_report(folder: Path, spoil: Callable[[schema.ModelT], None]) -> None:
     _forge(folder, "block.fp32.tflite", _tflite(folder, spoil))

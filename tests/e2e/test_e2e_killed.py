@@ -28,7 +28,15 @@ shape = [1, 3, 32, 32]
 devices = ["onnxruntime", "litert"]
 """
 COMMAND = [sys.executable, "-c", "from edgeconv.cli import main; main()", "export"]
-STAGES = ("module and inputs:", "capture:", "rewrite:", "emit block.fp32.onnx:", "torch float64", "on onnxruntime:")
+STAGES = (
+    "module and inputs:",
+    "capture:",
+    "rewrite:",
+    "emit block.fp32.onnx:",
+    "emit block.fp32.tflite:",
+    "torch float64",
+    "on litert:",
+)
 
 
 def _recipe(folder: Path, seed: int) -> str:

@@ -21,11 +21,13 @@ def test_exports_within_tolerance(entry: tuple, tmp_path: Path) -> None:
     x = torch.randn(1, 3, *entry[2], generator=torch.Generator().manual_seed(7))
     result = edgeconv.export(network(*entry), (x,), tmp_path, name=entry[1], devices=("torch", "onnxruntime", "litert"))
     assert result.report is not None
-    rows = {row.device: row for row in result.report.comparisons}
+    rows = result.report.comparisons
     if entry[1] in ILL_CONDITIONED:
-        assert rows["torch"].verdict is edgeconv.Verdict.FAIL, "it is not ill-conditioned: take it off the list"
-        for device in ("onnxruntime", "litert"):
-            assert rows[device].metrics.max_abs <= 2 * rows["torch"].metrics.max_abs
+        own = {row.output: row for row in rows if row.device == "torch"}
+        assert any(row.verdict is edgeconv.Verdict.FAIL for row in own.values()), "it is not: take it off the list"
+        for row in rows:
+            bound = max(2 * own[row.output].metrics.max_abs, 1e-5)
+            assert row.metrics.max_abs <= bound, (row.device, row.output, row.metrics.max_abs, bound)
         return
-    wrong = {device: row.reason for device, row in rows.items() if row.verdict is not edgeconv.Verdict.PASS}
+    wrong = [(row.device, row.output, row.reason) for row in rows if row.verdict is not edgeconv.Verdict.PASS]
     assert not wrong
