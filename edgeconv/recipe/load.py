@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,42 +14,102 @@ from pydantic_core import ErrorDetails
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.schema import Recipe
 
-_MENDS: Mapping[str, str] = {"missing": "add it", "too_short": "give at least one"}
+MAX_RECIPE_BYTES = 2**20
+MAX_DEPTH = 16
+
+_MENDS: Mapping[str, str] = {
+    "missing": "add it",
+    "too_short": "give at least one",
+    "too_long": "give fewer",
+}
+
+# In the words of TOML; pydantic's speak of Python's types.
+_WORDS: Mapping[str, str] = {
+    "string_type": "should be a string",
+    "int_type": "should be an integer",
+    "int_from_float": "should be an integer",
+    "float_type": "should be a number",
+    "finite_number": "should be a finite number",
+    "bool_type": "should be true or false",
+    "tuple_type": "should be a list",
+    "dict_type": "should be a table",
+    "model_type": "should be a table",
+    "model_attributes_type": "should be a table",
+    "greater_than": "should be greater than {gt}",
+    "greater_than_equal": "should be at least {ge}",
+    "less_than": "should be less than {lt}",
+    "less_than_equal": "should be at most {le}",
+    "too_short": "has {actual_length} items and needs at least {min_length}",
+    "too_long": "has more than {max_length} items",
+}
 
 
 def load_recipe(path: Path) -> Recipe:
     """Reads and checks a recipe; nothing that it names is opened yet.
 
     Args:
-        path: the TOML file.
+        path: the TOML file, in UTF-8 with or without a byte order mark; at most 1 MiB.
 
     Raises:
         RecipeError: the file is missing, is not TOML, or breaks the schema.
     """
     path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError("there is no such recipe", where=str(path), mend="give the path of a .toml file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot be read: {error}", where=str(path), mend="give a readable text file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"is not TOML: {error}", where=str(path), mend="mend that line") from error
+    data = _parse(_read(path), path)
     if "path" in data:
         raise RecipeError("unknown key 'path'", where=str(path), mend="remove it")
     try:
-        return Recipe.model_validate({**_tuples(data), "path": path})
+        return Recipe.model_validate({**data, "path": path})
     except ValidationError as error:
         raise _first_error(error, path) from error
 
 
-def _tuples(value: Any) -> Any:
+def _read(path: Path) -> str:
+    where = str(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_RECIPE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise RecipeError("there is no such recipe", where=where, mend="give the path of a .toml file") from error
+    except IsADirectoryError as error:
+        raise RecipeError("is a folder", where=where, mend="give the path of a .toml file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RecipeError(f"cannot be read: {reason}", where=where, mend="give a readable .toml file") from error
+    if len(data) > MAX_RECIPE_BYTES:
+        raise RecipeError("is larger than 1 MiB", where=where, mend="give a .toml file; weights have their own files")
+    try:
+        return data.decode("utf-8-sig")  # Windows' Notepad writes the mark
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"is not UTF-8 at byte {error.start}", where=where, mend="give a text file that is saved as UTF-8"
+        ) from error
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"is not TOML: {error}", where=str(path), mend="mend that line") from error
+    except ValueError as error:  # Python refuses to parse integers of thousands of digits
+        raise RecipeError(f"holds a value out of range: {error}", where=str(path), mend="correct it") from error
+    except RecursionError as error:
+        raise _too_deep(path) from error
+    return {key: _frozen(value, path, 1) for key, value in data.items()}
+
+
+def _frozen(value: Any, path: Path, depth: int) -> Any:
     """TOML's lists as tuples: the models are frozen and strict."""
+    if not isinstance(value, dict | list):
+        return value
+    if depth > MAX_DEPTH:
+        raise _too_deep(path)
     if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    return value
+        return {key: _frozen(item, path, depth + 1) for key, item in value.items()}
+    return tuple(_frozen(item, path, depth + 1) for item in value)
+
+
+def _too_deep(path: Path) -> RecipeError:
+    return RecipeError(f"tables and lists are nested more than {MAX_DEPTH} deep", where=str(path), mend="flatten them")
 
 
 def _first_error(error: ValidationError, path: Path) -> RecipeError:
@@ -58,27 +119,38 @@ def _first_error(error: ValidationError, path: Path) -> RecipeError:
     detail = details[0]
     field = _dotted(detail["loc"])
     others = sorted({_dotted(item["loc"]) for item in details} - {field})
-    what = _what(detail) + (f" (also wrong: {', '.join(others)})" if others else "")
+    what = _what(detail) + (f" (also wrong: {_few(others)})" if others else "")
     mend = str(detail.get("ctx", {}).get("mend", _MENDS.get(detail["type"], "correct it")))
     return RecipeError(what, where=f"{path}: {field}" if field else str(path), mend=mend)
 
 
 def _what(detail: ErrorDetails) -> str:
-    message = detail["msg"]
+    message, context = detail["msg"], detail.get("ctx", {})
     if detail["type"] == "missing":
         return "is required"
-    if "mend" in detail.get("ctx", {}):
+    if "mend" in context:
         return message
-    shown = repr(detail["input"])
-    return f"{message[:1].lower()}{message[1:]}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    words = _WORDS.get(detail["type"])
+    says = words.format_map(context) if words else f"{message[:1].lower()}{message[1:]}"
+    return says if detail["type"].startswith("too_") else f"{says}, not {_as_toml(detail['input'])}"
+
+
+def _as_toml(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _few(fields: list[str]) -> str:
+    return ", ".join(fields[:4]) + (f" and {len(fields) - 4} more" if len(fields) > 4 else "")
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:
-    """``("inputs", 0, "shape", 1)`` as ``inputs[0].shape[1]``; pydantic's union-member tags are left out."""
+    """``("inputs", 0, "shape", 1)`` as ``inputs[0].shape[1]``; the tags of unions' members are left out."""
     text = ""
     for part in loc:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part.isidentifier() and part not in ("int", "float", "str"):
+        elif part.isidentifier():
             text += f".{part}" if text else part
     return text

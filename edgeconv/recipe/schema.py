@@ -5,10 +5,9 @@ Types are strict (``"3"`` is no integer, ``1`` is no boolean) because TOML has t
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Self
 
@@ -16,57 +15,51 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 from edgeconv.core import NCHW, NHWC, Tolerance
+from edgeconv.recipe.fields import (
+    MAX_NAME,
+    MAX_RANK,
+    ClassIndex,
+    Count,
+    Dimension,
+    FileName,
+    NotNegative,
+    PerChannel,
+    Positive,
+    PositivePerChannel,
+    Seconds,
+    Seed,
+    Sides,
+    TensorName,
+    nearest,
+    one_of,
+    shown,
+    unique,
+    written_as,
+)
 
 FORMATS = ("onnx", "tflite")
 VARIANTS = ("fp32",)
 LAYOUTS = (NHWC, NCHW)
-DTYPES = ("float32", "float64", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
+DTYPES = {
+    "float32": 4,
+    "float64": 8,
+    "float16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "int16": 2,
+    "int32": 4,
+    "int64": 8,
+    "bool": 1,
+}
+"""Element types by numpy's names, with their sizes in bytes."""
 INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 COLOURS = {"rgb": 3, "bgr": 3, "gray": 1}
 MIN_OPSET = 13
 MAX_OPSET = 22
 
 
-def nearest(name: str, known: Collection[str]) -> str:
-    """``"did you mean 'x'? "`` with the nearest known name, or nothing, and then all of them."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}known: {', '.join(known)}"
-
-
-def _one_of(known: Collection[str], what: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if value not in known:
-            raise PydanticCustomError("unknown_name", f"unknown {what} {value!r}", {"mend": nearest(value, known)})
-        return value
-
-    return AfterValidator(check)
-
-
-def _written_as(pattern: str, mend: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise PydanticCustomError("malformed", f"{value!r} cannot be used", {"mend": mend})
-        return value
-
-    return AfterValidator(check)
-
-
-def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    twice = sorted({value for value in values if values.count(value) > 1})
-    if twice:
-        raise PydanticCustomError("duplicate", f"{twice[0]!r} stands twice", {"mend": "name each once"})
-    return values
-
-
-Size = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Dimension = Size | Annotated[str, _written_as(r"[A-Za-z_]\w*", "give a number, or the name of a dimension")]
-TensorName = Annotated[str, _written_as(r"\S+", "give a name without spaces")]
-FileName = Annotated[str, _written_as(r".+", "give the name of a file")]
+MAX_INPUT_BYTES = 2**30  # of one set of inputs
+MAX_NOISE_BYTES = 2**31  # of all seeded inputs together, which are held at once
 
 
 class Section(BaseModel):
@@ -81,7 +74,9 @@ class Section(BaseModel):
             known = [field.alias or name for name, field in cls.model_fields.items() if name != "path"]
             for key in data:
                 if key not in known and key not in cls.model_fields:
-                    raise PydanticCustomError("unknown_key", f"unknown key {key!r}", {"mend": nearest(str(key), known)})
+                    raise PydanticCustomError(
+                        "unknown_key", "unknown key {key}", {"mend": nearest(str(key), known), "key": shown(key)}
+                    )
         return data
 
 
@@ -97,8 +92,8 @@ class Warmup(Section):
         seed: of all that is drawn.
     """
 
-    batches: Size = 2
-    batch_size: Annotated[int, Field(ge=2)] = 2
+    batches: Count = 2
+    batch_size: Annotated[int, Field(ge=2, le=10_000)] = 2
     seed: Seed = 0
 
 
@@ -115,7 +110,9 @@ class Model(Section):
         warmup: see `Warmup`; excludes ``weights``, whose statistics it would spoil.
     """
 
-    factory: Annotated[str, _written_as(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "write package.module:callable")]
+    factory: Annotated[
+        str, written_as(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "write package.module:callable", most=2 * MAX_NAME)
+    ]
     args: dict[str, Any] = Field(default_factory=dict)
     seed: Seed = 0
     weights: FileName | None = None
@@ -144,19 +141,24 @@ class Input(Section):
     """
 
     name: TensorName
-    shape: tuple[Dimension, ...]
-    dtype: Annotated[str, _one_of(DTYPES, "dtype")] = "float32"
+    shape: Annotated[tuple[Dimension, ...], Field(max_length=MAX_RANK)]
+    dtype: Annotated[str, one_of(DTYPES, "dtype")] = "float32"
 
     @property
     def static_shape(self) -> tuple[int, ...]:
         """The shape with 1 for every symbolic dimension."""
         return tuple(1 if isinstance(dim, str) else dim for dim in self.shape)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of one array of this shape and dtype."""
+        return math.prod(self.static_shape) * DTYPES[self.dtype]
+
 
 class Outputs(Section):
     """The names of the module's results, in their order; empty: ``output``, ``output_1``, …"""
 
-    names: Annotated[tuple[TensorName, ...], AfterValidator(_unique)] = ()
+    names: Annotated[tuple[TensorName, ...], AfterValidator(unique)] = ()
 
 
 class Export(Section):
@@ -170,13 +172,13 @@ class Export(Section):
     """
 
     formats: Annotated[
-        tuple[Annotated[str, _one_of(FORMATS, "format")], ...], Field(min_length=1), AfterValidator(_unique)
+        tuple[Annotated[str, one_of(FORMATS, "format")], ...], Field(min_length=1), AfterValidator(unique)
     ] = FORMATS
     variants: Annotated[
-        tuple[Annotated[str, _one_of(VARIANTS, "variant")], ...], Field(min_length=1), AfterValidator(_unique)
+        tuple[Annotated[str, one_of(VARIANTS, "variant")], ...], Field(min_length=1), AfterValidator(unique)
     ] = VARIANTS
     tflite_layouts: Annotated[
-        tuple[Annotated[str, _one_of(LAYOUTS, "layout")], ...], Field(min_length=1), AfterValidator(_unique)
+        tuple[Annotated[str, one_of(LAYOUTS, "layout")], ...], Field(min_length=1), AfterValidator(unique)
     ] = (NHWC,)
     opset: Annotated[int, Field(ge=MIN_OPSET, le=MAX_OPSET)] = 18
 
@@ -194,14 +196,14 @@ class RandomInputs(Section):
 
     seed: Seed = 0
     scale: Positive = 1.0
-    count: Size = 1
+    count: Count = 1
 
 
 class ImageInputs(Section):
     """Image files that pass through the recipe's preprocessing; ``labels`` are class indices, one per file."""
 
     files: Annotated[tuple[FileName, ...], Field(min_length=1)]
-    labels: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    labels: tuple[ClassIndex, ...] | None = None
 
     @model_validator(mode="after")
     def _as_many_labels(self) -> Self:
@@ -222,7 +224,7 @@ class ArrayInputs(Section):
         scale: the magnitude that float error grows with, as in `edgeconv.core.Sample`.
     """
 
-    file: Annotated[str, _written_as(r".+\.np[yz]", "name a .npy or .npz file")]
+    file: Annotated[str, written_as(r".+\.np[yz]", "name a .npy or .npz file", most=4096)]
     key: str | None = None
     labels: str | None = None
     scale: Positive = 1.0
@@ -245,8 +247,8 @@ class Parity(Section):
         arrays: see `ArrayInputs`.
     """
 
-    devices: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_unique)] | None = None
-    timeout_s: Positive = 120.0
+    devices: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(unique)] | None = None
+    timeout_s: Seconds = 120.0
     tolerance_section: ToleranceSection = Field(default_factory=ToleranceSection, alias="tolerance")
     random: tuple[RandomInputs, ...] = ()
     images: tuple[ImageInputs, ...] = ()
@@ -271,13 +273,13 @@ class Preprocessing(Section):
         std: one number, or one per channel.
     """
 
-    resize: Size | tuple[Size, Size] | None = None
-    center_crop: Size | tuple[Size, Size] | None = None
-    interpolation: Annotated[str, _one_of(INTERPOLATIONS, "interpolation")] = "bilinear"
-    colour: Annotated[str, _one_of(COLOURS, "colour")] = "rgb"
+    resize: Sides | None = None
+    center_crop: Sides | None = None
+    interpolation: Annotated[str, one_of(INTERPOLATIONS, "interpolation")] = "bilinear"
+    colour: Annotated[str, one_of(COLOURS, "colour")] = "rgb"
     rescale: Positive = 1 / 255
-    mean: Finite | tuple[Finite, ...] = 0.0
-    std: Positive | tuple[Positive, ...] = 1.0
+    mean: PerChannel = 0.0
+    std: PositivePerChannel = 1.0
 
     @model_validator(mode="after")
     def _as_many_as_channels(self) -> Self:
@@ -310,7 +312,10 @@ class Recipe(Section):
     """
 
     name: Annotated[
-        str, _written_as(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "use letters, digits, _ . - only: files get this name")
+        str,
+        written_as(
+            r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "use letters, digits, _ . - only: files get this name", most=MAX_NAME
+        ),
     ]
     description: str = ""
     path: Path
@@ -323,14 +328,15 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        _unique(tuple(item.name for item in self.inputs) + self.outputs)
+        unique(tuple(item.name for item in self.inputs) + self.outputs)
         symbolic = [dim for item in self.inputs for dim in item.shape if isinstance(dim, str)]
         if symbolic:
             raise PydanticCustomError(
                 "symbolic",
-                f"symbolic dimension {symbolic[0]!r}: artifacts have fixed shapes",
-                {"mend": "give a number"},
+                "symbolic dimension {name}: artifacts have fixed shapes",
+                {"name": shown(symbolic[0]), "mend": "give a number"},
             )
+        self._fits_in_memory()
         if self.parity.images and self.preprocessing is None:
             raise PydanticCustomError(
                 "preprocessing", "parity.images need a [preprocessing] table", {"mend": "declare how images are read"}
@@ -340,6 +346,24 @@ class Recipe(Section):
                 "images", "parity.images need a module of one input", {"mend": "use parity.arrays for several inputs"}
             )
         return self
+
+    def _fits_in_memory(self) -> None:
+        one = sum(item.size_bytes for item in self.inputs)
+        noise = one * sum(item.count for item in self.parity.random)
+        # The warm-up runs in float64.
+        rows = sum(math.prod(item.static_shape[1:]) for item in self.inputs)
+        warmup = rows * 8 * self.model.warmup.batch_size if self.model.warmup else 0
+        for what, size, most, mend in (
+            ("the inputs", one, MAX_INPUT_BYTES, "use smaller shapes"),
+            ("the samples of parity.random", noise, MAX_NOISE_BYTES, "lower their counts"),
+            ("a batch of model.warmup", warmup, MAX_NOISE_BYTES, "lower its batch_size"),
+        ):
+            if size > most:
+                raise PydanticCustomError(
+                    "too_much",
+                    "{what} would take {size} MiB",
+                    {"what": what, "size": f"{size / 2**20:.4g}", "mend": f"{mend}: at most {most // 2**20} MiB"},
+                )
 
     @property
     def outputs(self) -> tuple[str, ...]:

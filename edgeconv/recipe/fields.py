@@ -1,0 +1,114 @@
+"""The types of a recipe's fields: what each value may be, and the mend when it is not.
+
+The upper limits are far above anything that an edge model needs. They are there so that a slip of the keyboard is a
+message and not a machine that runs out of memory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+MAX_NAME = 128
+MAX_DIMENSION = 2**31 - 1  # both file formats hold dimensions as int32 somewhere
+MAX_RANK = 8  # of the TFLite runtime's kernels
+MAX_SIDE_PIXELS = 16384
+DAY_S = 86400.0
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """``"did you mean 'x'? "`` with the nearest known name, or nothing, and then all of them."""
+    close = difflib.get_close_matches(name[:MAX_NAME], list(known), n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(known)}"
+
+
+def shown(value: str, limit: int = 60) -> str:
+    """A value for a message: quoted, escaped, and cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def one_of(known: Collection[str], what: str) -> AfterValidator:
+    """Accepts the known names only."""
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise PydanticCustomError(
+                "unknown_name",
+                "unknown {what} {value}",
+                {"mend": nearest(value, known), "what": what, "value": shown(value)},
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+def written_as(pattern: str, mend: str, *, most: int) -> AfterValidator:
+    """Accepts printable text that fits a pattern, up to so many characters."""
+
+    def check(value: str) -> str:
+        if len(value) > most:
+            context = {"count": len(value), "mend": f"use at most {most}"}
+            raise PydanticCustomError("too_long_text", "has {count} characters", context)
+        if not value.isprintable() or not re.fullmatch(pattern, value):
+            raise PydanticCustomError("malformed", "{value} cannot be used", {"mend": mend, "value": shown(value)})
+        return value
+
+    return AfterValidator(check)
+
+
+def unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuses a value that stands twice."""
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise PydanticCustomError(
+                "duplicate", "{value} stands twice", {"mend": "name each once", "value": shown(value)}
+            )
+        seen.add(value)
+    return values
+
+
+# Discriminators: which member of a union is meant, so that a mistake is explained by that member alone. The tags are no
+# identifiers, which keeps them out of the place that a message names.
+def _number_or_text(value: Any) -> str:
+    return "<text>" if isinstance(value, str) else "<number>"
+
+
+def _number_or_list(value: Any) -> str:
+    return "<list>" if isinstance(value, tuple) else "<number>"
+
+
+Count = Annotated[int, Field(ge=1, le=10_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
+
+TensorName = Annotated[str, written_as(r"\S+", "give a name without spaces or control characters", most=MAX_NAME)]
+FileName = Annotated[str, written_as(r".+", "give the name of a file", most=4096)]
+
+Size = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
+DimensionName = Annotated[str, written_as(r"[A-Za-z_]\w*", "give a number, or the name of a dimension", most=MAX_NAME)]
+Dimension = Annotated[
+    Annotated[Size, Tag("<number>")] | Annotated[DimensionName, Tag("<text>")], Discriminator(_number_or_text)
+]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE_PIXELS)]
+Sides = Annotated[
+    Annotated[Side, Tag("<number>")] | Annotated[tuple[Side, Side], Tag("<list>")], Discriminator(_number_or_list)
+]
+PerChannel = Annotated[
+    Annotated[Finite, Tag("<number>")] | Annotated[tuple[Finite, ...], Tag("<list>")], Discriminator(_number_or_list)
+]
+PositivePerChannel = Annotated[
+    Annotated[Positive, Tag("<number>")] | Annotated[tuple[Positive, ...], Tag("<list>")],
+    Discriminator(_number_or_list),
+]
