@@ -1,25 +1,30 @@
 """The command line: one file per verb.
 
 Exit codes: 0 all good; 1 parity failed, which is a result; 2 the user's mistake, told in one line: what, where, the
-mend; 3 a bug of ours, with its traceback.
+mend; 3 a bug of ours, with its traceback. Ended from outside: 128 + the signal's number, as shells have it.
 """
 
 from __future__ import annotations
 
-import os
+import errno
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
 
 import typer
 from typer.exceptions import TyperException
 
 import edgeconv
 from edgeconv.cli import bench, cost, devices, export, inspect, parity
+from edgeconv.cli._streams import OutputError, prepare, say, tell, writing
 from edgeconv.errors import EdgeconvError
 
 OK, PARITY_FAILED, USER_ERROR, BUG = 0, 1, 2, 3
-INTERRUPTED, CLOSED_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells have it
+INTERRUPTED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+_ENDING = ("SIGTERM", "SIGHUP")
 
 app = typer.Typer(
     help=edgeconv.__doc__,
@@ -35,45 +40,100 @@ app.command("cost")(cost.command)
 app.command("bench")(bench.command)
 
 
+class _TerminatedError(BaseException):
+    """A signal asked the process to end; no handler of ordinary exceptions may keep it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(number)
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and exit.")
 ) -> None:
     if version:
-        print(f"edgeconv {edgeconv.__version__}")
+        say(f"edgeconv {edgeconv.__version__}")
     elif context.invoked_subcommand is None:
-        print(context.get_help())
+        say(context.get_help())
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; errors are printed to stderr."""
+    prepare()
     try:
-        code = app(list(arguments), prog_name="edgeconv", standalone_mode=False)
-        return code if isinstance(code, int) else OK
+        code = _invoke(arguments)
+        with writing():  # what others left in the buffer: a full disk is told now, and not by the interpreter's end
+            return code
     except EdgeconvError as error:
         return _refuse(str(error))
     except TyperException as error:
         return _refuse(f"{getattr(error, 'format_message', error.__str__)()}; see `edgeconv --help`")
-    except (KeyboardInterrupt, typer.Abort):
-        print("edgeconv: interrupted; what was finished stays, the rest left nothing behind", file=sys.stderr)
-        return INTERRUPTED
-    except (BrokenPipeError, SystemExit) as error:
-        # typer turns a pipe that its reader closed into sys.exit(1), which would say "parity failed".
-        if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush finds a reader
+    except KeyboardInterrupt:
+        return _ended("interrupted", INTERRUPTED)
+    except _TerminatedError as end:
+        return _ended("terminated", 128 + end.number)
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich's answer to a pipe that its reader closed
             return CLOSED_PIPE
         return _refuse(f"the module's code called sys.exit({error.code!r}); mend it, it must not end the process")
+    except OutputError as error:
+        if isinstance(error.cause, BrokenPipeError):
+            return CLOSED_PIPE
+        return _refuse(f"standard output: cannot write: {error.cause.strerror}; make room, or send it elsewhere")
+    except OSError as error:
+        return _left_by_the_system(error)
     except Exception:  # noqa: BLE001  (the border to the user: whatever is left is a bug of ours)
-        traceback.print_exc()
-        print("edgeconv: this is a bug of edgeconv's: please report it with the traceback above", file=sys.stderr)
-        return BUG
+        return _bug()
 
 
 def main() -> None:
     """Entry point of the ``edgeconv`` script."""
+    for number in (getattr(signal, name) for name in _ENDING if hasattr(signal, name)):
+        if signal.getsignal(number) is signal.SIG_DFL:  # not where nohup or a parent chose to ignore it
+            signal.signal(number, _terminate)
     sys.exit(run(sys.argv[1:]))
 
 
+def _invoke(arguments: Sequence[str]) -> int:
+    """Parses and runs, without typer's own main, which answers interrupts and closed pipes itself and says nothing."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("edgeconv", list(arguments)) as context:
+            code = command.invoke(context)
+    except typer.Exit as end:
+        code = end.exit_code
+    return code if isinstance(code, int) else OK
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Unwinds the stack, so that staging folders and device processes go; a second signal ends at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise _TerminatedError(number)
+
+
+def _ended(how: str, code: int) -> int:
+    tell(f"edgeconv: {how}; what was finished stays, the rest left nothing behind")
+    return code
+
+
 def _refuse(message: str) -> int:
-    print(f"edgeconv: error: {' '.join(message.split())}", file=sys.stderr)
+    tell(f"edgeconv: error: {' '.join(message.split())}")
     return USER_ERROR
+
+
+def _left_by_the_system(error: OSError) -> int:
+    """What no stage mapped: typer's help into a closed pipe or a full disk, a full folder for temporary files."""
+    with suppress(OutputError), writing():
+        pass  # drops what is left of the output, if it is the output that cannot be written
+    if isinstance(error, BrokenPipeError):
+        return CLOSED_PIPE
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _refuse(f"cannot write{f' {error.filename}' if error.filename else ''}: {error.strerror}; make room")
+    return _bug()
+
+
+def _bug() -> int:
+    tell(traceback.format_exc().rstrip())
+    tell("edgeconv: this is a bug of edgeconv's: please report it with the traceback above")
+    return BUG

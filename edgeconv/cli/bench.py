@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from edgeconv.cli._console import print_table, progress_for
+from edgeconv.cli._console import progress_for
+from edgeconv.cli._streams import say
+from edgeconv.cli._tables import print_table
 from edgeconv.devices import all_devices, find
 from edgeconv.errors import DeviceError
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from edgeconv.bench import BenchRow
 
 _COLUMNS = ("artifact", "device", "bytes", "operators", "median ms", "p90 ms", "peak MiB", "of it runtime", "")
-_LEFT = ("artifact", "device", "")
+_RIGHT = _COLUMNS[2:-1]
+_STYLES: Mapping[str, str] = {"fail": "bold red", "skipped": "yellow"}
 
 
 def command(
@@ -48,9 +50,9 @@ def command(
     effort = Effort(rounds=rounds, runs=runs, timeout_s=timeout)
     rows = bench(files, devices, effort=effort, progress=progress_for(silent=quiet or as_json))
     if as_json:
-        print(json.dumps(_document(rows, effort), indent=2))
+        say(json.dumps(_document(rows, effort), indent=2))
     else:
-        print_table(_table(rows))
+        _print_rows(rows)
     return 1 if any(row.verdict.value == "fail" for row in rows) else 0
 
 
@@ -79,17 +81,16 @@ def _document(rows: Sequence[BenchRow], effort: Any) -> dict[str, Any]:
     }
 
 
-def _table(rows: Sequence[BenchRow]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in _COLUMNS:
-        table.add_column(title, justify="left" if title in _LEFT else "right", overflow="fold")
-    styles = {"fail": "bold red", "skipped": "yellow"}
-    for row in rows:
-        times = ("-", "-") if row.latency is None else (f"{row.latency.median_ms:.2f}", f"{row.latency.p90_ms:.2f}")
-        memory = (_mebibytes(row.peak_memory_bytes), _mebibytes(row.idle_memory_bytes))
-        size = (f"{row.file.size_bytes:,}", str(row.file.operators))
-        table.add_row(row.file.name, row.device, *size, *times, *memory, row.reason, style=styles.get(row.verdict))
-    return table
+def _print_rows(rows: Sequence[BenchRow]) -> None:
+    styles = [_STYLES.get(row.verdict, "") for row in rows]
+    print_table(_COLUMNS, [_cells(row) for row in rows], right=_RIGHT, styles=styles)
+
+
+def _cells(row: BenchRow) -> tuple[str, ...]:
+    times = ("-", "-") if row.latency is None else (f"{row.latency.median_ms:.2f}", f"{row.latency.p90_ms:.2f}")
+    memory = (_mebibytes(row.peak_memory_bytes), _mebibytes(row.idle_memory_bytes))
+    size = (f"{row.file.size_bytes:,}", str(row.file.operators))
+    return (row.file.name, row.device, *size, *times, *memory, row.reason)
 
 
 def _mebibytes(size: int | None) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from edgeconv.cli._console import print_table
+from edgeconv.cli._streams import results_only, say
+from edgeconv.cli._tables import print_table
 
 if TYPE_CHECKING:
     from edgeconv.nn.cost import Amounts, Cost
@@ -29,29 +29,33 @@ def command(
     loaded = load_recipe(recipe)
 
     from edgeconv.nn.cost import cost
-    from edgeconv.pipeline import job_of
+    from edgeconv.job import job_of
 
-    job = job_of(loaded, prove=False)
-    result = cost(job.module, job.args)
+    with results_only(when=as_json):
+        job = job_of(loaded, prove=False)
+        result = cost(job.module, job.args)
     if as_json:
-        total = {"own": dataclasses.asdict(result.own), "ordinary": dataclasses.asdict(result.ordinary)}
-        print(json.dumps({**dataclasses.asdict(result), "total": total}, indent=2))
+        say(json.dumps(dataclasses.asdict(result), indent=2))
     else:
-        print_table(_table(result))
-        print(_summary(result))
+        _print_layers(result)
+        say(_summary(result))
     return 0
 
 
-def _table(result: Cost) -> Table:
-    table = Table(box=None, pad_edge=False, show_footer=True)
-    footer = ("total", "", "", *_amounts(result.own), *_amounts(result.ordinary))
+def _print_layers(result: Cost) -> None:
     titles = (*_COLUMNS, *(f"ordinary {title}" for title in _ORDINARY))
-    for index, (title, foot) in enumerate(zip(titles, footer, strict=True)):
-        table.add_column(title, foot, justify="left" if index < 3 else "right", no_wrap=True)
-    for layer in result.layers:
-        shape = "x".join(str(dim) for dim in layer.output_shape)
-        table.add_row(layer.name, layer.kind, shape, *_amounts(layer.own), *_amounts(layer.ordinary))
-    return table
+    rows = [
+        (
+            layer.name,
+            layer.kind,
+            "x".join(map(str, layer.output_shape)),
+            *_amounts(layer.own),
+            *_amounts(layer.ordinary),
+        )
+        for layer in result.layers
+    ]
+    footer = ("total", "", "", *_amounts(result.own), *_amounts(result.ordinary))
+    print_table(titles, rows, right=titles[3:], footer=footer)
 
 
 def _amounts(amounts: Amounts) -> tuple[str, str, str]:

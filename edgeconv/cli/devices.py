@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from edgeconv.cli._console import print_table
+from edgeconv.cli._streams import say
+from edgeconv.cli._tables import print_table
 from edgeconv.devices import Device, all_devices, install
 from edgeconv.errors import DeviceError
 
@@ -22,7 +22,11 @@ def command(
 ) -> int:
     """List the devices, their runtimes' versions, and what to do about missing ones."""
     if install_name is not None:
-        print(f"{install_name}: {'installed' if install(install_name) else 'was installed already'}")
+        fresh = install(install_name)
+        if as_json:
+            say(json.dumps({"runtime": install_name, "installed_now": fresh}, indent=2))
+        else:
+            say(f"{install_name}: {'installed' if fresh else 'was installed already'}")
         return 0
     devices = all_devices()
     with ThreadPoolExecutor() as pool:  # each probe waits for a process of its own
@@ -32,15 +36,13 @@ def command(
             {"name": name, "title": device.title, "formats": list(device.formats), **states[name]}
             for name, device in devices.items()
         ]
-        print(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return 0
-    table = Table(box=None, pad_edge=False)
-    for title in ("device", "takes", "what", "state"):
-        table.add_column(title, overflow="fold")
-    for name, device in devices.items():
-        state = states[name]
-        table.add_row(name, ", ".join(device.formats), device.title, state["problem"] or state["version"])
-    print_table(table)
+    cells = [
+        (name, ", ".join(device.formats), device.title, states[name]["problem"] or states[name]["version"])
+        for name, device in devices.items()
+    ]
+    print_table(("device", "takes", "what", "state"), cells)
     return 0
 
 

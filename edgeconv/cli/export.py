@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeconv.cli._console import progress_for, show_report
+from edgeconv.cli._console import progress_for
+from edgeconv.cli._streams import printable, results_only, say
+from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.errors import RecipeError
 
 
@@ -38,28 +40,32 @@ def command(
 
     from edgeconv.pipeline import export_recipe
 
-    progress = progress_for(silent=quiet or as_json)
+    silent = quiet or as_json
+    progress = progress_for(silent=silent)
     results: list[dict[str, Any]] = []
     failed = False
     for recipe in loaded:
         folder = out / recipe.name
-        if not quiet and not as_json:
-            print(f"{recipe.name} -> {folder}", flush=True)
-        result = export_recipe(
-            recipe,
-            folder,
-            devices=device,
-            prove=parity,
-            skip_rewrites=tuple(no_rewrite or ()),
-            progress=progress,
-        )
+        if not silent:
+            say(printable(f"{recipe.name} -> {folder}"))
+        with results_only(when=silent):
+            result = export_recipe(
+                recipe,
+                folder,
+                devices=device,
+                prove=parity,
+                skip_rewrites=tuple(no_rewrite or ()),
+                progress=progress,
+            )
         if result.report is not None:
             failed |= result.report.verdict.value != "pass"
-            if not quiet and not as_json:
+            if silent:
+                tell_failures(result.report)
+            else:
                 show_report(result.report, folder)
         results.append(_summary(recipe.name, folder, result))
     if as_json:
-        print(json.dumps(results, indent=2))
+        say(json.dumps(results, indent=2))
     return 1 if failed else 0
 
 

@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-from edgeconv.cli._console import progress_for, show_report
+from edgeconv.cli._console import progress_for
+from edgeconv.cli._streams import results_only, say
+from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.core import Run, Sample
 from edgeconv.errors import ParityError
 from edgeconv.prove import JSON, TorchRun, repeat
@@ -37,16 +39,21 @@ def command(
     )
     if not folders:
         raise ParityError(f"no {JSON} here", where=str(directory), mend="give the folder of an export with a report")
-    torch_run = _torch_run_of(recipe)
-    progress = progress_for(silent=quiet or as_json)
+    silent = quiet or as_json
+    with results_only(when=silent):
+        torch_run = _torch_run_of(recipe)
+    progress = progress_for(silent=silent)
     reports = []
     for folder in folders:
-        report = repeat(folder, devices=device, torch_run=torch_run, progress=progress)
+        with results_only(when=silent):
+            report = repeat(folder, devices=device, torch_run=torch_run, progress=progress)
         reports.append(report)
-        if not quiet and not as_json:
+        if silent:
+            tell_failures(report)
+        else:
             show_report(report, folder)
     if as_json:
-        print(json.dumps([json.loads(to_json(report)) for report in reports], indent=2))
+        say(json.dumps([json.loads(to_json(report)) for report in reports], indent=2))
     return 1 if any(report.verdict.value != "pass" for report in reports) else 0
 
 
@@ -54,7 +61,8 @@ def _torch_run_of(recipe_path: Path | None) -> Callable[[Sequence[Sample], Run],
     """Builds the recipe's module, to be run on the golden samples."""
     if recipe_path is None:
         return None
-    from edgeconv.pipeline import job_of, torch_run
+    from edgeconv.job import job_of
+    from edgeconv.pipeline import torch_run
     from edgeconv.recipe import load_recipe
 
     job = job_of(load_recipe(recipe_path), prove=False)

@@ -1,0 +1,50 @@
+"""What an .onnx file says of itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from edgeconv.errors import EmitError
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def read_onnx(data: bytes) -> dict[str, Any]:
+    """Inputs, outputs, operators and metadata; weights that lie in other files are not looked for.
+
+    Raises:
+        EmitError: damaged, or no ONNX file.
+    """
+    import onnx
+
+    try:
+        model = onnx.ModelProto.FromString(data)
+        if not model.ir_version or not model.HasField("graph"):
+            raise ValueError("neither version nor graph")
+        return _described(model)
+    except Exception as error:  # the border: protobuf's readers raise a kind of error for each kind of damage
+        raise EmitError("not an ONNX file, or damaged", mend="export it again") from error
+
+
+def _described(model: onnx.ModelProto) -> dict[str, Any]:
+    graph = model.graph
+    constants = {item.name for item in graph.initializer}
+    return {
+        "format": "onnx",
+        "opset": max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0),
+        "inputs": {value.name: _spec(value) for value in graph.input if value.name not in constants},
+        "outputs": {value.name: _spec(value) for value in graph.output},
+        "operators": dict(Counter(node.op_type for node in graph.node).most_common()),
+        "operator_count": len(graph.node),
+        "metadata": {item.key: item.value for item in model.metadata_props},
+    }
+
+
+def _spec(value: onnx.ValueInfoProto) -> str:
+    import onnx
+
+    tensor = value.type.tensor_type
+    dims = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
+    return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} {dims}"

@@ -1,0 +1,110 @@
+"""Standard output and error: what they can carry, and who may write there."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import sys
+from collections.abc import Iterator
+
+
+def prepare() -> None:
+    """Makes printing safe, whatever the shell gave: streams that are closed, and encodings that lack a character."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            _occupy(descriptor)
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115  (lives as long as we)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _occupy(descriptor: int) -> None:
+    """Keeps a closed descriptor from going to the next file that is opened, which prints would then end up in."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != descriptor:
+            os.dup2(null, descriptor)
+            os.close(null)
+
+
+def printable(text: str) -> str:
+    """One line that cannot steer a terminal: control characters, line ends among them, become their escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def tell(line: str) -> None:
+    """A line to stderr; where that cannot be written, the exit code alone has to tell."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr.fileno())
+
+
+class OutputError(Exception):
+    """Standard output cannot be written; `cause` says why."""
+
+    def __init__(self, cause: OSError) -> None:
+        self.cause = cause
+        super().__init__(str(cause))
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Around whatever prints: a failure of standard output must not look like a bug of ours.
+
+    Raises:
+        OutputError: a full disk, a pipe that its reader closed, a terminal that is gone. Further output is dropped.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        _discard(sys.stdout.fileno())  # the interpreter's last flush would fail again
+        raise OutputError(error) from error
+
+
+def say(text: str) -> None:
+    """A line, or several, to standard output."""
+    with writing():
+        print(text)
+
+
+def _discard(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+
+
+@contextlib.contextmanager
+def results_only(*, when: bool) -> Iterator[None]:
+    """Sends to stderr what anything inside prints: a user's module, a native library, a process that they start.
+
+    Args:
+        when: False changes nothing.
+    """
+    if not when:
+        yield
+        return
+    ours = sys.stdout
+    _flush(ours)
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _flush(ours)  # what was written past the redirection waits in buffers that outlive it
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _flush(stream: io.TextIOBase | object) -> None:
+    for item in (stream, sys.__stdout__):
+        if isinstance(item, io.IOBase) and not item.closed:
+            item.flush()
+    ctypes.CDLL(None).fflush(None)  # C's own buffers

@@ -1,0 +1,59 @@
+"""How reports look on the command line: a table for people, failures alone for those who asked for quiet."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from edgeconv.cli._streams import printable, say, tell
+from edgeconv.cli._tables import print_table
+from edgeconv.core import Comparison, Verdict
+from edgeconv.report import Report
+
+_STYLE = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.SKIPPED: "yellow"}
+# The share is beside the error since a sample of a large scale has a larger bound: its error alone looks like too much.
+_TITLES = ("verdict", "artifact", "device", "output", "max abs", "of the bound", "SQNR", "")
+_RIGHT = ("max abs", "of the bound", "SQNR")
+
+
+def show_report(report: Report, folder: Path) -> None:
+    """Prints a table row per comparison, the verdict with its reason, and where the page lies."""
+    rows = report.comparisons
+    print_table(_TITLES, [_cells(row) for row in rows], right=_RIGHT, styles=[_STYLE[row.verdict] for row in rows])
+    verdict = f"{report.model}: {report.verdict.value}: {report.reason}"
+    say(printable(f"{verdict} ({folder / 'parity.html'})"))
+
+
+def tell_failures(report: Report) -> None:
+    """One line on stderr for each failed comparison, and one for why the verdict is no pass; nothing for a pass."""
+    if report.verdict is Verdict.PASS:
+        return
+    for row in report.comparisons:
+        if row.verdict is Verdict.FAIL:
+            what = f"{row.artifact or '(module)'} on {row.device}, output {row.output}"
+            tell(printable(f"edgeconv: failed: {what}: {row.reason}"))
+    tell(printable(f"edgeconv: failed: {report.model}: {report.reason}"))
+
+
+def _cells(row: Comparison) -> tuple[str, ...]:
+    measured = ("-", "-", "-")
+    if row.metrics is not None:
+        measured = (f"{row.metrics.max_abs:.2e}", _share(row), f"{row.metrics.sqnr_db:.0f} dB")
+    return (row.verdict.value, row.artifact or "(module)", row.device, row.output, *measured, row.reason or _top1(row))
+
+
+def _share(row: Comparison) -> str:
+    """How much of its bound the worst element uses: ``"44.0 %"``, or ``"17.5 times"`` above it; never 100 % there."""
+    shares = [math.inf if math.isnan(sample.excess) else sample.excess for sample in row.samples]
+    worst = max(shares, default=0.0)
+    return f"{max(worst, 1.01):.3g} times" if worst > 1 else f"{math.floor(1000 * worst) / 10:.1f} %"
+
+
+def _top1(row: Comparison) -> str:
+    """``top-1 99.44 %`` where labels are known, and how often the class is torch's where there are classes."""
+    told = []
+    if row.top1.get("labelled"):
+        told.append(f"top-1 {row.top1['correct'] / row.top1['labelled']:.2%}")
+    if row.top1:
+        told.append(f"class as torch's {row.top1['agree']}/{len(row.samples)}")
+    return ", ".join(told)
