@@ -78,6 +78,25 @@ class Network:
     def _identity(self, source, output):
         self.nodes.append(node("Identity", [source], output))
 
+    def _shuffle(self, source, output):
+        order = self.constant(f"{output}.order", self.rng.permutation(CHANNELS))
+        self.nodes.append(node("Gather", [source, order], output, axis=1))
+
+    def _branches(self, source, output):
+        """3x3 + 1x1 - scale, all of one value."""
+        dense, point = (
+            self.weight(f"{output}.a", CHANNELS, CHANNELS, 3, 3),
+            self.weight(f"{output}.b", CHANNELS, 2, 1, 1),
+        )
+        scale = self.constant(f"{output}.scale", self.rng.normal(size=(CHANNELS, 1, 1)))
+        self.nodes += [
+            node("Conv", [source, dense], f"{output}.dense", pads=[1] * 4),
+            node("Conv", [source, point], f"{output}.point", group=2),
+            node("Mul", [source, scale], f"{output}.scaled"),
+            node("Add", [f"{output}.dense", f"{output}.point"], f"{output}.sum"),
+            node("Sub", [f"{output}.sum", f"{output}.scaled"], output),
+        ]
+
     def _residual(self, source, output):
         self.nodes.append(node("Add", [source, self.values[0 if source != "input" else -1]], output))
 
