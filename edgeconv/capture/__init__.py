@@ -92,6 +92,7 @@ def capture(
     from edgeconv.capture import _interface
     from edgeconv.capture._eval_mode import eval_mode
     from edgeconv.capture._names import name_values
+    from edgeconv.capture._pooling import settle_ceil_mode
     from edgeconv.capture._trace import export_program
 
     where = type(module).__name__
@@ -106,6 +107,7 @@ def capture(
         _interface.check_names(input_names, outputs, parameters)
         model, mutated, note = _to_ir(program, opset, path)
     _interface.check_stateless(model.graph, mutated, where)
+    settle_ceil_mode(model.graph)
     name_values(
         model,
         input_names=input_names,
