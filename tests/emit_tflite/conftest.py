@@ -7,8 +7,9 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -17,7 +18,8 @@ import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx_ir.passes.common import ShapeInferencePass
 
-from edgeconv.core import Emitted
+from edgeconv.core import NHWC, Artifact, Emitted, Sample, Verdict
+from edgeconv.devices import DEVICES, Session, start
 from edgeconv.emit.tflite import to_tflite
 
 RESOLVERS = {"xnnpack": OpResolverType.AUTO, "reference": OpResolverType.BUILTIN_REF}
@@ -163,6 +165,32 @@ class Many:
             actual, wanted = ran.outputs[index], self.expected[index]
             assert actual.shape == wanted.shape, key
             np.testing.assert_allclose(actual, wanted, atol=1e-5 * self.scale, rtol=1e-5, err_msg=str(key))
+
+
+class OldRuntime:
+    """tflite-runtime 2.14, the oldest that is promised, in its own environment."""
+
+    def __init__(self, session: Session, folder: Path) -> None:
+        self.session, self.folder = session, folder
+
+    def __call__(self, emitted: Emitted, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Runs a file once; outputs in torch's layout."""
+        path = self.folder / "model.tflite"
+        path.write_bytes(emitted.data)
+        artifact = Artifact(path, "tflite", "fp32", NHWC, "", emitted.inputs, emitted.outputs)
+        sample = Sample("one", {spec.name: array for spec, array in zip(emitted.inputs, inputs, strict=True)})
+        made = self.session.run(artifact, [sample], timeout_s=60)
+        if made.verdict is Verdict.SKIPPED:
+            pytest.skip(made.reason)
+        assert made.verdict is Verdict.PASS, made.reason
+        return [made.outputs[0][spec.name] for spec in emitted.outputs]
+
+
+@pytest.fixture(scope="session")
+def old_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OldRuntime]:
+    """Runs files on tflite-runtime 2.14; skips where it is not installed."""
+    with start(DEVICES["tflite-runtime"]) as session:
+        yield OldRuntime(session, tmp_path_factory.mktemp("old"))
 
 
 @pytest.fixture(scope="session")

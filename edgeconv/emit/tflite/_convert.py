@@ -41,8 +41,8 @@ def convert(model: ir.Model, layout: str) -> tuple[Lowering, tuple[TensorSpec, .
             activation.gelu_of(low, compound[node], node.outputs[0])
         elif node not in inner:
             _lower(low, node)
-    low.node = None
     for value in model.graph.outputs:
+        low.node = value.producer()
         _finish_output(low, value, border_form(low, value, layout))
     simplify(low.graph)
     specs = [tuple(spec(low, value, layout) for value in values) for values in (inputs, model.graph.outputs)]

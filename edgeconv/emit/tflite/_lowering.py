@@ -15,7 +15,10 @@ from edgeconv.emit.tflite._layout import Form, Shape, between, first, last, perm
 from edgeconv.errors import EmitError
 
 Lower = Callable[["Lowering", ir.Node], None]
-_MOST_TRANSPOSED = 5  # axes; TRANSPOSE of more needs a version that runtimes before 2.17 lack
+_TRANSPOSED_AS_IS = 5  # axes; of more, those that stay neighbours are merged first: TRANSPOSE of six needs a 2.12
+_MOST_TRANSPOSED = 6
+_BROADCASTING = {"ADD", "SUB", "MUL", "DIV", "POW", "MAXIMUM", "MINIMUM", "SELECT_V2", "LOGICAL_AND", "LOGICAL_OR"}
+_BROADCASTING |= {"GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL"}
 
 
 class Lowering:
@@ -35,7 +38,10 @@ class Lowering:
         if value in self.arrays:
             return self.arrays[value].shape
         if value.shape is None or not value.shape.is_static():
-            self.refuse(f"the value {value.name!r} has no static shape")
+            self.refuse(
+                f"the value {value.name!r} has no static shape",
+                node=value.producer() or next((use.node for use in value.uses()), None),
+            )
         return tuple(int(size) for size in value.shape.numpy())
 
     def dtype(self, value: ir.Value) -> np.dtype[Any]:
@@ -43,7 +49,11 @@ class Lowering:
         if value in self.arrays:
             return self.arrays[value].dtype
         if value.dtype is None or not knows_dtype(value.dtype.numpy()):
-            self.refuse(f"the value {value.name!r} has element type {value.dtype}")
+            self.refuse(
+                f"the value {value.name!r} has element type {value.dtype}",
+                node=value.producer() or next((use.node for use in value.uses()), None),
+                mend='make it float32, int32 or int64 in the module, or export formats = ["onnx"] only',
+            )
         return value.dtype.numpy()
 
     def array(self, value: ir.Value | None) -> Array | None:
@@ -86,8 +96,8 @@ class Lowering:
         forms = self.forms[value]
         if form not in forms:
             source = self._nearest(value, form)
-            made = self.transpose(forms[source], between(source, form), f"{value.name}/{_suffix(form)}")
-            forms[form] = made
+            name = f"{value.name}/{_suffix(form)}"
+            forms[form] = self.transpose(forms[source], between(source, form), name, _mover(value))
         return forms[form]
 
     def _nearest(self, value: ir.Value, form: Form) -> Form:
@@ -95,35 +105,27 @@ class Lowering:
         forms, shape = self.forms[value], self.shape(value)
         return next((known for known in forms if same_memory(shape, known, form)), next(iter(forms)))
 
-    def transpose(self, tensor: Tensor, perm: Form, name: str) -> Tensor:
-        """The tensor with its axes permuted: itself, a RESHAPE, or a TRANSPOSE."""
+    def transpose(self, tensor: Tensor, perm: Form, name: str, node: ir.Node | None = None) -> Tensor:
+        """The tensor with its axes permuted: itself, a RESHAPE, or a TRANSPOSE; a refusal names the node."""
         rank, shape = len(perm), permuted(tensor.shape, perm)
         if perm == first(rank):
             return tensor
         if same_memory(tensor.shape, perm, first(rank)):
             return self.reshape(tensor, shape, name)
+        if rank > _TRANSPOSED_AS_IS and len(_runs(tensor, perm)) < rank:
+            return self._transpose_merged(tensor, perm, name, node)
         if rank > _MOST_TRANSPOSED:
-            return self._transpose_merged(tensor, perm, name)
+            self.refuse(f"it permutes {rank} axes, and TFLite's TRANSPOSE takes {_MOST_TRANSPOSED}", node=node)
         return self.graph.add("TRANSPOSE", [tensor, self.integers(perm)], [shape], name)[0]
 
-    def _transpose_merged(self, tensor: Tensor, perm: Form, name: str) -> Tensor:
+    def _transpose_merged(self, tensor: Tensor, perm: Form, name: str, node: ir.Node | None) -> Tensor:
         """Merges axes that stay neighbours, so that fewer are left to permute."""
-        runs: list[list[int]] = []
-        for axis in (axis for axis in perm if tensor.shape[axis] != 1):
-            if (
-                runs
-                and all(tensor.shape[between] == 1 for between in range(runs[-1][-1] + 1, axis))
-                and (axis > runs[-1][-1])
-            ):
-                runs[-1].append(axis)
-            else:
-                runs.append([axis])
+        runs = _runs(tensor, perm)
         order = sorted(range(len(runs)), key=lambda index: runs[index][0])
-        if len(runs) > _MOST_TRANSPOSED:
-            self.refuse(f"it permutes {len(runs)} axes, and TFLite's runtimes permute {_MOST_TRANSPOSED}")
         merged = [int(np.prod([tensor.shape[axis] for axis in runs[index]])) for index in order]
         smaller = self.reshape(tensor, merged, f"{name}/merged")
-        moved = self.transpose(smaller, tuple(order.index(index) for index in range(len(runs))), f"{name}/moved")
+        places = tuple(order.index(index) for index in range(len(runs)))
+        moved = self.transpose(smaller, places, f"{name}/moved", node)
         return self.reshape(moved, permuted(tensor.shape, perm), name)
 
     def reshape(self, tensor: Tensor, shape: Sequence[int], name: str | None = None) -> Tensor:
@@ -140,7 +142,21 @@ class Lowering:
     def emit(self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], **options: Any) -> Tensor:
         """Appends an operator with one output of the first input's dtype (option ``dtype``: another)."""
         dtype = options.pop("dtype", None)
+        if code in _BROADCASTING:
+            inputs = self._of_rank(inputs, shape)
         return self.graph.add(code, inputs, [shape], f"{self.base}/{code.lower()}", dtype, **options)[0]
+
+    def _of_rank(self, inputs: Sequence[Tensor], shape: Sequence[int]) -> Sequence[Tensor]:
+        """Gives the constants the result's rank where the inputs would not broadcast to its shape as they are."""
+        if np.broadcast_shapes(*(tensor.shape for tensor in inputs)) == tuple(shape):
+            return inputs
+        kept = len(shape)
+        return [
+            self.reshape(tensor, ((1,) * kept + tensor.shape)[len(tensor.shape) :])
+            if tensor.data is not None
+            else tensor
+            for tensor in inputs
+        ]
 
     def slice(self, tensor: Tensor, begin: Sequence[int], shape: Sequence[int]) -> Tensor:
         """The block of this shape that begins there."""
@@ -177,17 +193,40 @@ class Lowering:
         """What intermediate tensors of the present node are named after."""
         return (self.node.outputs[0].name if self.node else None) or "value"
 
-    def refuse(self, why: str) -> NoReturn:
-        """Raises the one error that names the present operator, its torch module and the way out."""
-        raise refusal(self.node, why)
+    def refuse(self, why: str, *, node: ir.Node | None = None, mend: str = "") -> NoReturn:
+        """Raises the one error that names the operator (the present one, or the given), its module and the way out."""
+        raise refusal(node or self.node, why, mend)
 
 
-def refusal(node: ir.Node | None, why: str) -> EmitError:
+_WAY_OUT = 'export formats = ["onnx"] only, or replace that part of the module'
+
+
+def refusal(node: ir.Node | None, why: str, mend: str = "") -> EmitError:
     """The error for a node that cannot be written."""
     operator = node.op_type if node is not None else "the graph"
     module = module_of(node) if node is not None else ""
     what = f"{operator}{f' (made by torch module {module!r})' if module else ''} cannot be written as TFLite: {why}"
-    return EmitError(what, where="tflite", mend='export formats = ["onnx"] only, or replace that part of the module')
+    return EmitError(what, where="tflite", mend=mend or _WAY_OUT)
+
+
+def _mover(value: ir.Value) -> ir.Node | None:
+    """The nearest Transpose before the value, which is why it lies in another form than is wanted; else its maker."""
+    node = value.producer()
+    while node is not None and node.op_type != "Transpose":
+        node = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    return node or value.producer()
+
+
+def _runs(tensor: Tensor, perm: Form) -> list[list[int]]:
+    """The axes in their new order, those together that stay neighbours; axes of size 1 are left out."""
+    runs: list[list[int]] = []
+    for axis in (axis for axis in perm if tensor.shape[axis] != 1):
+        last_axis = runs[-1][-1] if runs else axis
+        if axis > last_axis and all(tensor.shape[between] == 1 for between in range(last_axis + 1, axis)):
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    return runs
 
 
 def module_of(node: ir.Node) -> str:

@@ -29,6 +29,12 @@ def read(low: Lowering, node: ir.Node) -> tuple[Tensor, Form]:
     return low.tensor(value, form), form
 
 
+def relu(low: Lowering, node: ir.Node) -> None:
+    """Relu; of integers a MAXIMUM, since the kernels of RELU take none."""
+    x, form = read(low, node)
+    low.bind(node.outputs[0], form, clipped(low, x, 0.0, math.inf))
+
+
 def leaky_relu(low: Lowering, node: ir.Node) -> None:
     """LeakyRelu(alpha)."""
     x, form = read(low, node)
@@ -186,7 +192,7 @@ def identity(low: Lowering, node: ir.Node) -> None:
 
 
 LOWERINGS: dict[str, Lower] = {
-    "Relu": unary("RELU"),
+    "Relu": relu,
     "Sigmoid": unary("LOGISTIC"),
     "Tanh": unary("TANH"),
     "LeakyRelu": leaky_relu,

@@ -97,7 +97,10 @@ def power(low: Lowering, node: ir.Node) -> None:
         return
     made = x
     for code in _POWERS[value]:
-        made = low.emit(code, [made] if code != "MUL" else [made, x], x.shape)
+        if code == "SQUARE" and not np.issubdtype(x.dtype, np.floating):
+            made = low.emit("MUL", [made, made], x.shape)  # the kernels of SQUARE take no integers
+        else:
+            made = low.emit(code, [made] if code != "MUL" else [made, x], x.shape)
     if made is x:
         low.alias(node.outputs[0], low.input(node))
     else:
@@ -120,6 +123,16 @@ def reciprocal(low: Lowering, node: ir.Node) -> None:
     """Reciprocal 1 / x."""
     x, form = read(low, node)
     low.bind(node.outputs[0], form, low.emit("DIV", [low.floats(1.0), x], x.shape))
+
+
+def absolute(low: Lowering, node: ir.Node) -> None:
+    """Abs; of integers max(x, -x): ABS takes no int64, and int32 only since version 5, which not every runtime has."""
+    x, form = read(low, node)
+    if np.issubdtype(x.dtype, np.floating):
+        made = low.emit("ABS", [x], x.shape)
+    else:
+        made = low.emit("MAXIMUM", [x, low.emit("NEG", [x], x.shape)], x.shape)
+    low.bind(node.outputs[0], form, made)
 
 
 def where(low: Lowering, node: ir.Node) -> None:
@@ -160,7 +173,7 @@ LOWERINGS: dict[str, Lower] = {
     "Where": where,
     "Cast": cast,
     "CastLike": cast,
-    "Abs": unary("ABS"),
+    "Abs": absolute,
     "Neg": unary("NEG"),
     "Sqrt": unary("SQRT"),
     "Exp": unary("EXP"),
