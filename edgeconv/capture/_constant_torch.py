@@ -34,9 +34,10 @@ def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, made: list[to
     target = node.target
     if _name(node) in _FILLED:
         return _filled(node, read, b, made[0])
-    wide = any(True for _ in _tensors(dict(enumerate(read(list(node.args))))))
-    args = [_argument(read(item), b) for item in node.args]
-    kwargs = {key: _keyword(key, read(item), b, wide) for key, item in node.kwargs.items()}
+    args, kwargs = read(list(node.args)), {key: read(item) for key, item in node.kwargs.items()}
+    wide = bool(_tensors({"args": args, **kwargs}))  # what makes a tensor out of numbers does so in its own dtype
+    args = [_argument(item, b, wide) for item in args]
+    kwargs = {key: _argument(item, b, wide) for key, item in kwargs.items()}
     if not callable(target):
         raise Unsupported("not an operator")
     try:
@@ -62,22 +63,15 @@ def _name(node: FxNode) -> str:
     return str(getattr(node.target, "_opname", ""))
 
 
-def _argument(item: Any, b: Builder) -> Any:
-    """Constants as tensors of float64 (integers and booleans as they are), on the CPU, never the module's own."""
+def _argument(item: Any, b: Builder, wide: bool) -> Any:
+    """Copies of constants in float64 (integers and booleans as they are) on the CPU: the operator may write to them."""
     if isinstance(item, ir.Value):
-        tensor = b.exact[item].detach().cpu()
-        return tensor.double() if tensor.is_floating_point() else tensor.clone()
+        return _own(b.exact[item].detach().cpu().clone())
     if isinstance(item, list | tuple):
-        return [_argument(each, b) for each in item]
-    return item
-
-
-def _keyword(key: str, item: Any, b: Builder, wide: bool) -> Any:
+        return [_argument(each, b, wide) for each in item]
     if isinstance(item, torch.device):
         return torch.device("cpu")
-    if key == "dtype" and wide and isinstance(item, torch.dtype) and item.is_floating_point:
-        return torch.float64
-    return _argument(item, b)
+    return torch.float64 if wide and isinstance(item, torch.dtype) and item.is_floating_point else item
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:

@@ -80,14 +80,14 @@ class _Walk:
     def _write(self, node: FxNode) -> None:
         """Translates a node that writes to its first argument and returns it."""
         target, source = node.args[0], node.args[1] if len(node.args) > 1 else None
-        if not isinstance(target, FxNode):
-            raise Unsupported(f"{_where(node)}: writes to something that is no tensor")
+        if not isinstance(target, FxNode) or not _writes_its_first(node):
+            raise Unsupported(f"{_where(node)}: writes to something other than the elements of its first argument")
         if str(node.target) == "aten.copy_.default" and isinstance(source, FxNode) and shows_the_same(target, source):
             result = self.memory.read(target)  # ``x[:2] *= 2`` assigns the slice to itself in the end
         else:
             result = self._translate(node)
-            if not isinstance(result, ir.Value):
-                raise Unsupported(f"{_where(node)}: writes to something that is no tensor")
+            if not isinstance(result, ir.Value) or sizes_of(result) != shape_of(target.meta["val"]):
+                raise Unsupported(f"{_where(node)}: changes the shape of what it writes to")
             try:
                 written = self.memory.write(target, result)
             except Unsupported as error:
@@ -214,6 +214,13 @@ def _is_item(node: FxNode) -> bool:
 def _writes(node: FxNode) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
+
+
+def _writes_its_first(node: FxNode) -> bool:
+    """Whether an operator changes the elements of its first argument, and nothing else (no shape, no strides)."""
+    written = [each.alias_info is not None and each.alias_info.is_write for each in node.target._schema.arguments]  # type: ignore[union-attr]
+    views = torch.Tag.inplace_view in getattr(node.target, "tags", ()) and str(node.target) != "aten.detach_.default"
+    return written[0] and not any(written[1:]) and not views
 
 
 def _functional(node: FxNode) -> str:

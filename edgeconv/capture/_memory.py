@@ -16,7 +16,7 @@ import torch
 from torch.fx import Node as FxNode
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from edgeconv.capture._builder import Builder, Result, Unsupported, sizes_of
+from edgeconv.capture._builder import DTYPES, Builder, Result, Unsupported, sizes_of, torch_dtype
 
 
 class Memory:
@@ -87,12 +87,16 @@ class Memory:
         before = self.read(owner)
         if not isinstance(before, ir.Value):
             raise Unsupported("a write through a view of several tensors")
-        name = str(view.target)
+        name, known = str(view.target), self._builder.exact
         if name in _RESHAPED:
             return self._builder.reshape(value, sizes_of(before))
         if name in _PERMUTED:
             order = _PERMUTED[name](view, len(sizes_of(before)))
             return self._builder.transpose(value, [order.index(axis) for axis in range(len(order))])
+        if before in known and value in known and name in _PARTS and callable(view.target):
+            after = known[before].clone()
+            view.target(after, *view.args[1:]).copy_(known[value])
+            return self._builder.exactly(after, DTYPES[torch_dtype(before.dtype)])
         axis, start, length = _span(view, sizes_of(before))
         shape = (*sizes_of(before)[:axis], length, *sizes_of(before)[axis + 1 :])
         parts = [self._builder.reshape(value, shape)]
@@ -109,6 +113,9 @@ _RESHAPED = frozenset(
         "aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.unflatten.int",
     }
 )  # fmt: skip
+
+
+_PARTS = frozenset({"aten.slice.Tensor", "aten.select.int", "aten.narrow.default"})
 
 
 def _permute_order(view: FxNode, rank: int) -> list[int]:

@@ -106,7 +106,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "floor division": lambda x: x // 0.7 + x % 0.7 + torch.remainder(x, -0.3),
     "alpha": lambda x: torch.add(x, x, alpha=2) + torch.sub(x, 3, alpha=0.5) + torch.rsub(x, x, alpha=3),
     "promotion": lambda x: (x > 0).to(x.dtype) * (x > 0) + torch.arange(9) * x + (x * 10).int() + 1,
-    "integers": lambda x: (x * 9).to(torch.int64) % 4 * 3 - 1,
+    "integers": lambda x: (x * 9).to(torch.int64) % 4 * 3 - (x * 20).int() // 3 - (x * 20).int() // -7,
+    "truncation": lambda x: torch.div(x, 0.3, rounding_mode="trunc") + x.fmod(0.4) + (x * 9).trunc() + x.tril(1),
     "powers": lambda x: x.abs() ** 0.5 + 2**x + x.abs().rsqrt() + x.square() + x.abs().log1p(),
     "lerp": lambda x: torch.lerp(x, x.exp(), 0.3) + torch.addcmul(x, x, x, value=0.5),
     "logarithms": lambda x: (x.abs() + 1).log2() + x.logsumexp((1, 2), keepdim=True) + functional.logsigmoid(x),
@@ -183,6 +184,13 @@ def _items(x: Tensor) -> Tensor:
     return y
 
 
+def _position_table(x: Tensor) -> Tensor:
+    table = torch.zeros(7, 9)
+    table[:, 0::2] = torch.arange(7.0)[:, None].sin()
+    table[:, 1::2] = torch.arange(7.0)[:, None].cos()
+    return x + table
+
+
 def _window_mask(x: Tensor) -> Tensor:
     mask = torch.zeros(7, 9)
     for number, rows in enumerate((slice(0, 3), slice(3, 7))):
@@ -192,7 +200,7 @@ def _window_mask(x: Tensor) -> Tensor:
     return x.flatten(2) @ apart.masked_fill(apart != 0, -100.0).masked_fill(apart == 0, 0.0)
 
 
-@pytest.mark.parametrize("function", [_halves, _views, _flat, _assigned, _items, _window_mask])
+@pytest.mark.parametrize("function", [_halves, _views, _flat, _assigned, _items, _position_table, _window_mask])
 def test_writes_are_seen_through_every_view(function: Callable[[Tensor], Any]) -> None:
     torch.manual_seed(0)
     module, x = Function(function), torch.randn(2, 8, 7, 9)
@@ -220,6 +228,41 @@ def test_a_write_that_cannot_be_followed_goes_to_the_official_path() -> None:
 class Unknown(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(torch.atan2(x, x + 3))
+
+
+def test_a_change_of_shape_in_place_goes_to_the_official_path() -> None:
+    def turned(x: Tensor) -> Tensor:
+        y = x + 1
+        y.permute(1, 0, 2).transpose_(1, 2).mul_(2)
+        return y
+
+    x = torch.randn(3, 3, 3)
+    model = _captured(Function(turned), x)
+    assert model.metadata_props[NOTE].startswith("official: aten.transpose_.default: writes")
+    np.testing.assert_allclose(evaluate(model, {"input": x.numpy()})["output"], turned(x).numpy(), rtol=1e-6, atol=1e-6)
+
+
+def test_constants_that_are_written_to_leave_the_module_alone() -> None:
+    class Written(nn.Module):
+        table: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.arange(8.0, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            copy = self.table.clone()
+            view = copy[2:4]
+            view.mul_(2)
+            view += 1
+            return x * copy + self.table
+
+    module, x = Written(), torch.randn(2, 8, dtype=torch.float64)
+    kept = module.table.clone()
+    model = _captured(module, x, "fast")
+    assert torch.equal(module.table, kept)
+    assert [node.op_type for node in model.graph] == ["Mul", "Add"]
+    np.testing.assert_allclose(evaluate(model, {"input": x.numpy()})["output"], module(x).numpy(), rtol=1e-12)
 
 
 def test_what_the_table_does_not_know_is_said_and_goes_to_the_official_path() -> None:

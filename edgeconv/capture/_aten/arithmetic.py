@@ -47,11 +47,15 @@ def _sum(b: Builder, op_type: str, x: Operand, other: Operand, alpha: float) -> 
 
 
 def divide(b: Builder, x: Operand, other: Operand, rounding_mode: str | None = None) -> ir.Value:
-    if rounding_mode is None:
-        return b.add("Div", b.tensor(x), b.tensor(other))
-    if rounding_mode != "floor" or not b.dtype.is_floating_point():
-        raise Unsupported(f"rounding_mode={rounding_mode!r} of {b.dtype.name.lower()}")
-    return b.add("Floor", b.add("Div", b.tensor(x), b.tensor(other)))
+    dividend, divisor = b.tensor(x), b.tensor(other)
+    if rounding_mode == "floor" and not b.dtype.is_floating_point():  # ONNX's own division of integers truncates
+        dividend = b.add("Sub", dividend, b.add("Mod", dividend, divisor, fmod=0))
+    quotient = b.add("Div", dividend, divisor)
+    if rounding_mode is None or not b.dtype.is_floating_point():
+        return quotient
+    if rounding_mode == "floor":
+        return b.add("Floor", quotient)
+    return trunc(b, quotient)
 
 
 def floor_divide(b: Builder, x: Operand, other: Operand) -> ir.Value:
@@ -65,6 +69,15 @@ def remainder(b: Builder, x: Operand, other: Operand) -> ir.Value:
     divisor, dividend = b.tensor(other), b.tensor(x)
     whole = b.add("Floor", b.add("Div", dividend, divisor))
     return b.add("Sub", dividend, b.add("Mul", whole, divisor))
+
+
+def fmod(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    """The sign of the dividend, as in C."""
+    return b.add("Mod", b.tensor(x), b.tensor(other), fmod=1)
+
+
+def trunc(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Mul", b.add("Sign", x), b.add("Floor", b.add("Abs", x)))
 
 
 def power(b: Builder, x: Operand, exponent: Operand) -> ir.Value:
@@ -138,6 +151,9 @@ TABLE: Mapping[str, Entry] = {
     "aten.floor_divide.default": floor_divide,
     "aten.remainder.Tensor": remainder,
     "aten.remainder.Scalar": remainder,
+    "aten.fmod.Tensor": fmod,
+    "aten.fmod.Scalar": fmod,
+    "aten.trunc.default": trunc,
     "aten.pow.Tensor_Scalar": power,
     "aten.pow.Tensor_Tensor": power,
     "aten.pow.Scalar": power,

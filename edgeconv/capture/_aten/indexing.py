@@ -106,6 +106,15 @@ def zero(b: Builder, x: ir.Value) -> ir.Value:
     return b.filled(0, *b.shape)
 
 
+def triangle(upper: int) -> Entry:
+    """The upper or the lower triangle of matrices."""
+
+    def entry(b: Builder, x: ir.Value, diagonal: int) -> ir.Value:
+        return b.add("Trilu", x, b.scalar(diagonal, ir.DataType.INT64), shape=b.shape, upper=upper)
+
+    return entry
+
+
 def topk(b: Builder, x: ir.Value, k: int, dim: int, largest: bool, sorted: bool) -> Result:  # noqa: A002 torch's name
     return _two(b, "TopK", x, b.ints(k), axis=dim, largest=int(largest), sorted=int(sorted))
 
@@ -143,6 +152,8 @@ TABLE: Mapping[str, Entry] = {
     "aten.fill.Scalar": fill,
     "aten.fill.Tensor": fill,
     "aten.zero.default": zero,
+    "aten.triu.default": triangle(1),
+    "aten.tril.default": triangle(0),
     "aten.topk.default": topk,
     "aten.sort.default": sort,
 }
