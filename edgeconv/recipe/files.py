@@ -29,12 +29,26 @@ def locate(name: str, directory: Path, *, where: str) -> Path:
         where: the field that names it, for the message.
 
     Raises:
-        RecipeError: the package or the file is not there.
+        RecipeError: the package or the file is not there, or it is a folder.
     """
-    path = _in_package(name, where) if name.startswith(PACKAGE) else directory / name
-    if not path.is_file():
-        raise RecipeError(f"there is no file {name!r}", where=where, mend="names are relative to the recipe")
-    return path
+    packaged = name.startswith(PACKAGE)
+    path = _in_package(name, where) if packaged else directory / name
+    try:
+        if path.is_dir():
+            raise RecipeError(f"{name!r} is a folder", where=where, mend="name a file in it")
+        if path.is_file():
+            return path
+    except (OSError, ValueError) as error:  # no right to look there, or no possible name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RecipeError(f"{name!r} cannot be reached: {reason}", where=where, mend="correct the name") from error
+    if packaged:
+        package, _, inside = name.removeprefix(PACKAGE).partition("/")
+        raise RecipeError(
+            f"the package {package!r} has no file {inside!r}",
+            where=where,
+            mend=f"correct what follows {PACKAGE}{package}/, or install a release that has it",
+        )
+    raise RecipeError(f"there is no file {name!r}", where=where, mend="names are relative to the recipe")
 
 
 def missing_package(package: str, *, where: str) -> RecipeError:
@@ -46,7 +60,10 @@ def missing_package(package: str, *, where: str) -> RecipeError:
 
 def _in_package(name: str, where: str) -> Path:
     package, _, inside = name.removeprefix(PACKAGE).partition("/")
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    try:
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    except ValueError:  # a module of the running program without a spec (__main__)
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise missing_package(package, where=where)
     return Path(spec.submodule_search_locations[0]) / inside

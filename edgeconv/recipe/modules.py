@@ -17,6 +17,7 @@ from torch import nn
 
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.files import locate, missing_package
+from edgeconv.recipe.foreign import printable, prints_to_stderr, told
 from edgeconv.recipe.schema import Recipe
 from edgeconv.recipe.warmup import warm_up
 from edgeconv.recipe.weights import load_weights
@@ -28,10 +29,25 @@ def build_module(recipe: Recipe) -> nn.Module:
     The factory's module may be installed, beside the recipe or in the working folder. The generators of torch, numpy
     and ``random`` are seeded for it and left as they were.
 
+    Whatever that code prints goes to stderr.
+
     Raises:
         RecipeError: the factory cannot be imported or called, or returns no module; weights cannot be read safely,
             hold NaN or Inf, or do not match the module; the warm-up cannot run.
     """
+    model = recipe.model
+    with prints_to_stderr():
+        module = _made(recipe)
+        if model.weights is not None:
+            where = f"{recipe.path}: model.weights"
+            path = locate(model.weights, recipe.directory, where=where)
+            load_weights(module, path, key=model.key, prefix=model.prefix, where=where)
+        if model.warmup is not None:
+            warm_up(module, recipe.inputs, model.warmup, where=f"{recipe.path}: model.warmup")
+        return module.eval()
+
+
+def _made(recipe: Recipe) -> nn.Module:
     model = recipe.model
     where = f"{recipe.path}: model.factory"
     with _import_from(Path.cwd(), recipe.directory), _seeded(model.seed):
@@ -41,19 +57,21 @@ def build_module(recipe: Recipe) -> nn.Module:
             module = factory(**model.args)
         except (Exception, SystemExit) as error:
             raise RecipeError(
-                f"{model.factory} raised {type(error).__name__}: {error}", where=where, mend="correct model.args"
+                f"{model.factory} {told(error)}", where=where, mend=_mend_call(error, bool(model.args))
             ) from error
     if not isinstance(module, nn.Module):
         raise RecipeError(
             f"{model.factory} returned {type(module).__name__}", where=where, mend="it must return a torch.nn.Module"
         )
-    if model.weights is not None:
-        where = f"{recipe.path}: model.weights"
-        path = locate(model.weights, recipe.directory, where=where)
-        load_weights(module, path, key=model.key, prefix=model.prefix, where=where)
-    if model.warmup is not None:
-        warm_up(module, recipe.inputs, model.warmup, where=f"{recipe.path}: model.warmup")
-    return module.eval()
+    return module
+
+
+def _mend_call(error: BaseException, given: bool) -> str:
+    if isinstance(error, SystemExit):
+        return "name a factory that returns a module and does not end the program"
+    if given:
+        return "correct model.args, or that code"
+    return "give what it needs in model.args" if isinstance(error, TypeError) else "mend that code"
 
 
 def _import_factory(factory: str, where: str) -> Callable[..., Any]:
@@ -64,16 +82,16 @@ def _import_factory(factory: str, where: str) -> Callable[..., Any]:
         if error.name is not None and name.partition(".")[0] == error.name:
             raise missing_package(error.name, where=where) from error
         raise RecipeError(
-            f"cannot import {name!r}: {error}", where=where, mend="correct the module's name, or install what it needs"
+            f"cannot import {name!r}: {printable(str(error))}",
+            where=where,
+            mend="correct the module's name, or install what it needs",
         ) from error
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
-        raise RecipeError(
-            f"cannot import {name!r}: {type(error).__name__}: {error}", where=where, mend="mend that module"
-        ) from error
+        raise RecipeError(f"cannot import {name!r}: it {told(error)}", where=where, mend="mend that module") from error
     try:
         value = reduce(getattr, attribute.split("."), found)
     except AttributeError as error:
-        raise RecipeError(str(error), where=where, mend="write package.module:callable") from error
+        raise RecipeError(printable(str(error)), where=where, mend="write package.module:callable") from error
     if not callable(value):
         raise RecipeError(f"{factory} is no callable", where=where, mend="name a class or a function")
     return cast("Callable[..., Any]", value)

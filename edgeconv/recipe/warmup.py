@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeconv.errors import RecipeError
+from edgeconv.recipe.foreign import told
 from edgeconv.recipe.schema import Input, Warmup
 
 
@@ -44,10 +45,9 @@ def warm_up(module: nn.Module, inputs: Sequence[Input], warmup: Warmup, *, where
             torch.manual_seed(warmup.seed)
             for _ in range(warmup.batches):
                 module(*(_batch(item, warmup.batch_size, generator) for item in inputs))
-    except Exception as error:  # foreign code: its own message says best what it did not like
-        raise RecipeError(
-            f"the forward pass raised {type(error).__name__}: {error}", where=where, mend="correct [[inputs]]"
-        ) from error
+    except (Exception, SystemExit) as error:  # foreign code: its own message says best what it did not like
+        mend = "correct that code" if isinstance(error, SystemExit) else "correct [[inputs]]"
+        raise RecipeError(f"the forward pass {told(error)}", where=where, mend=mend) from error
     finally:
         for layer, momentum in zip(norms, momenta, strict=True):
             layer.momentum = momentum

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,24 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from edgeconv.errors import RecipeError
+from edgeconv.recipe.checkpoint import read_checkpoint
+from edgeconv.recipe.foreign import printable, told
 
 _CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+
+# Casts that keep every value.
+_WIDER: Mapping[torch.dtype, tuple[torch.dtype, ...]] = {
+    torch.float16: (torch.float32, torch.float64),
+    torch.bfloat16: (torch.float32, torch.float64),
+    torch.float32: (torch.float64,),
+    torch.uint8: (torch.int16, torch.int32, torch.int64),
+    torch.int8: (torch.int16, torch.int32, torch.int64),
+    torch.int16: (torch.int32, torch.int64),
+    torch.int32: (torch.int64,),
+}
 
 
 def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefix: str = "", where: str = "") -> None:
@@ -29,14 +42,23 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
 
     Raises:
         RecipeError: the file cannot be read without running code, holds NaN or Inf, or its keys or shapes are not
-            the module's. (``num_batches_tracked`` may be missing: inference does not use it.)
+            the module's, or a dtype is not and would be rounded: half precision widens to float32, float64 is
+            refused. (``num_batches_tracked`` may be missing or of any dtype: inference does not use it.)
     """
     state = _state_dict(_read(path, where), path, key, where)
     if prefix:
         state = _without_prefix(state, prefix, path, where)
+    _check_plain(state, path, where)
     _check_finite(state, path, where)
-    _check_shapes(module, state, path, where)
-    missing, unexpected = module.load_state_dict(state, strict=False)
+    own = _own(module, where)
+    _check_shapes(own, state, path, where)
+    _check_dtypes(own, state, path, where)
+    try:
+        missing, unexpected = module.load_state_dict(state, strict=False)
+    except (Exception, SystemExit) as error:  # modules may have loading code of their own
+        raise RecipeError(
+            f"loading {path.name} into the module {told(error)}", where=where, mend="use the weights of this network"
+        ) from error
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         parts = [
@@ -50,33 +72,28 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
 
 
 def _read(path: Path, where: str) -> Any:
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise RecipeError(
-                f"{path.name} is no readable safetensors file: {error}", where=where, mend="save it again"
-            ) from error
-    if path.suffix not in _CHECKPOINTS:
-        raise RecipeError(
-            f"{path.name} is neither .safetensors nor a checkpoint ({', '.join(_CHECKPOINTS)})",
-            where=where,
-            mend="save the state dict with safetensors.torch.save_file",
-        )
-    # torch.load raises nearly anything on a damaged file (RuntimeError, KeyError, EOFError, AttributeError, …).
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        first = str(error).partition("Please file")[0].partition("\n")[0]
+        if path.stat().st_size == 0:
+            raise RecipeError(f"{path.name} is empty", where=where, mend="save it again")
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix in _CHECKPOINTS:
+            return read_checkpoint(path, where=where)
+    except SafetensorError as error:
         raise RecipeError(
-            f"{path.name} holds more than tensors, and its code was not run: {first}",
+            f"{path.name} is no readable safetensors file: {printable(str(error))}", where=where, mend="save it again"
+        ) from error
+    except OSError as error:
+        raise RecipeError(
+            f"{path.name} cannot be read: {error.strerror or printable(str(error))}",
             where=where,
-            mend="save only the state dict: torch.save(module.state_dict(), path), or use safetensors",
+            mend="give a readable file",
         ) from error
-    except Exception as error:
-        raise RecipeError(
-            f"{path.name} is no readable checkpoint: {type(error).__name__}: {error}", where=where, mend="save it again"
-        ) from error
+    raise RecipeError(
+        f"{path.name} is neither .safetensors nor a checkpoint ({', '.join(_CHECKPOINTS)})",
+        where=where,
+        mend="save the state dict with safetensors.torch.save_file",
+    )
 
 
 def _state_dict(value: Any, path: Path, key: str | None, where: str) -> dict[str, Tensor]:
@@ -110,19 +127,50 @@ def _without_prefix(state: dict[str, Tensor], prefix: str, path: Path, where: st
 
 
 def _check_finite(state: Mapping[str, Tensor], path: Path, where: str) -> None:
-    bad = [
-        name
-        for name, tensor in state.items()
-        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all())
-    ]
+    bad = [name for name, tensor in state.items() if not _is_finite(tensor)]
     if bad:
         raise RecipeError(
             f"{path.name} holds NaN or Inf in {_few(bad)}", where=where, mend="use a checkpoint from before it diverged"
         )
 
 
-def _check_shapes(module: nn.Module, state: Mapping[str, Tensor], path: Path, where: str) -> None:
-    own = module.state_dict()
+def _is_finite(tensor: Tensor) -> bool:
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    # torch has no isfinite for its 8-bit floats
+    return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())
+
+
+def _check_plain(state: Mapping[str, Tensor], path: Path, where: str) -> None:
+    odd = [
+        name
+        for name, tensor in state.items()
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested
+    ]
+    if odd:
+        raise RecipeError(
+            f"{path.name} holds sparse, quantised or empty tensors in {_few(odd)}",
+            where=where,
+            mend="save dense float32 weights",
+        )
+
+
+def _own(module: nn.Module, where: str) -> dict[str, Tensor]:
+    try:
+        own = dict(module.state_dict())
+    except (Exception, SystemExit) as error:  # modules may have saving code of their own
+        raise RecipeError(f"the module's state_dict() {told(error)}", where=where, mend="mend that module") from error
+    lazy = [name for name, tensor in own.items() if is_lazy(tensor)]
+    if lazy:
+        raise RecipeError(
+            f"the module does not know the shape of {_few(lazy)} yet",
+            where=where,
+            mend="use layers with given sizes in place of lazy ones",
+        )
+    return own
+
+
+def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, where: str) -> None:
     wrong = [
         f"{name} is {tuple(tensor.shape)} in the file and {tuple(own[name].shape)} in the module"
         for name, tensor in state.items()
@@ -132,6 +180,31 @@ def _check_shapes(module: nn.Module, state: Mapping[str, Tensor], path: Path, wh
         raise RecipeError(
             f"{path.name} does not match the module: {_few(wrong)}", where=where, mend="correct model.args or the file"
         )
+
+
+def _check_dtypes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, where: str) -> None:
+    """`load_state_dict` casts without a word; only a cast that keeps every value is let through."""
+    wrong = [
+        (name, tensor.dtype, own[name].dtype)
+        for name, tensor in state.items()
+        if name in own and not name.endswith("num_batches_tracked") and not _widens(tensor.dtype, own[name].dtype)
+    ]
+    if wrong:
+        texts = [f"{name} is {_name(held)} in the file and {_name(taken)} in the module" for name, held, taken in wrong]
+        taken = _name(wrong[0][2])
+        raise RecipeError(
+            f"{path.name} would be altered by the cast: {_few(texts)}",
+            where=where,
+            mend=f"save it as {taken} (tensor.to(torch.{taken})), so that what is exported is what you tested",
+        )
+
+
+def _widens(held: torch.dtype, taken: torch.dtype) -> bool:
+    return held == taken or taken in _WIDER.get(held, ())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _mend_keys(missing: Sequence[str], unexpected: Sequence[str]) -> str:
@@ -145,5 +218,5 @@ def _mend_keys(missing: Sequence[str], unexpected: Sequence[str]) -> str:
 
 
 def _few(names: Sequence[Any], limit: int = 4) -> str:
-    shown = ", ".join(str(name) for name in names[:limit])
+    shown = ", ".join(printable(str(name)) for name in names[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown

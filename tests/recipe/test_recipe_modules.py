@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import pickle
 import random
 from pathlib import Path
 
@@ -53,15 +57,17 @@ def state() -> dict[str, torch.Tensor]:
     return module.state_dict()
 
 
-def refused(recipe, *parts: str) -> None:
+def refused(recipe, *parts: str, without: tuple[str, ...] = ()) -> None:
     with pytest.raises(RecipeError) as caught:
         build_module(recipe)
     message = str(caught.value)
-    assert "\n" not in message
+    assert message.isprintable()
     assert caught.value.mend
     assert message.startswith(str(recipe.path))
     for part in parts:
         assert part in message
+    for part in without:
+        assert part not in message
 
 
 def test_the_seed_decides_the_weights_and_the_global_generators_are_left_alone(recipe_of) -> None:
@@ -156,10 +162,36 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not_run(recipe_of, 
     trace = tmp_path / "it-ran"
     path = tmp_path / "w.pt"
     torch.save({**state(), "extra": Malicious(trace)}, path, _use_new_zipfile_serialization=zipped)
-    refused(recipe_of('weights = "w.pt"'), "w.pt holds more than tensors", "code was not run", "safetensors")
+    parts = ("w.pt holds more than tensors (", "code was not run", "safetensors")
+    refused(recipe_of('weights = "w.pt"'), *parts, without=("weights_only", "trust", "\x1b"))
     assert not trace.exists()
     torch.load(path, weights_only=False)
     assert trace.exists(), "the pickle is not malicious at all, so this test would prove nothing"
+
+
+def test_no_message_of_torch_tells_the_user_to_drop_the_safeguard(recipe_of, tmp_path: Path, recwarn) -> None:
+    """They do, each in its way: a whole module, an unknown class, a blocked one, another pickle protocol."""
+    torch.save(nn.ReLU(), tmp_path / "module.pt")
+    torch.save({"step": np.float64(3)}, tmp_path / "scalar.pt")
+    for name, thing, protocol in (
+        ("path.pt", Path("x"), 2),
+        ("touch.pt", Malicious(tmp_path / "it-ran"), 2),
+        ("protocol.pt", Malicious(tmp_path / "it-ran"), 4),
+        ("system.pt", {"a": Command()}, 2),
+    ):
+        (tmp_path / name).write_bytes(pickle.dumps(thing, protocol))
+    for name in ("module", "scalar", "path", "touch", "protocol", "system"):
+        parts = (f"{name}.pt", "its code was not run", "safetensors")
+        refused(recipe_of(f'weights = "{name}.pt"'), *parts, without=("weights_only", "trust", "allowlist", "\x1b"))
+    assert not (tmp_path / "it-ran").exists()
+    assert not recwarn.list
+
+
+class Command:
+    """A pickle that runs a command when it is loaded."""
+
+    def __reduce__(self):
+        return (os.system, ("exit 1",))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -189,23 +221,36 @@ def test_weights_of_another_network_are_told_apart(recipe_of, tmp_path: Path) ->
     refused(recipe_of('weights = "keys.safetensors"\nprefix = "net."'), "do not begin with 'net.'")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_files_that_hold_no_state_dict(recipe_of, tmp_path: Path) -> None:
     torch.save({"epoch": 3, "state_dict": state()}, tmp_path / "nested.pt")
     torch.save(torch.ones(2), tmp_path / "tensor.pt")
     (tmp_path / "cut.safetensors").write_bytes(b"\x99" * 20)
     (tmp_path / "cut.pt").write_bytes((tmp_path / "nested.pt").read_bytes()[:1000])
     (tmp_path / "empty.pt").write_bytes(b"")
-    (tmp_path / "w.npz").write_bytes(b"")
+    (tmp_path / "w.npz").write_bytes(b"none")
+    (tmp_path / "text.pth").write_text("version https://git-lfs.github.com/spec/v1")
+    (tmp_path / "number.pth").write_bytes(b"1234")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps({"a": 1}, 4))
+    (tmp_path / "folder.pt").mkdir()
+    torch.jit.script(nn.ReLU()).save(tmp_path / "script.pt")
     for name, expected in {
         "nested.pt": "set model.key to one of: state_dict",
         "tensor.pt": "holds a Tensor and no state dict",
         "cut.safetensors": "no readable safetensors file",
         "cut.pt": "no readable checkpoint",
-        "empty.pt": "no readable checkpoint",
+        "empty.pt": "empty.pt is empty; save it again",
+        "text.pth": "text.pth is no readable checkpoint of torch.save; save",
+        "number.pth": "number.pth is no readable checkpoint of torch.save; save",
+        "plain.pth": "is a pickle that torch.save did not write",
+        "script.pt": "is a TorchScript archive and no state dict",
+        "folder.pt": "'folder.pt' is a folder; name a file in it",
         "w.npz": "neither .safetensors nor a checkpoint",
         "gone.pt": "there is no file 'gone.pt'",
         "package:no_such_package_/w.pt": "the package 'no_such_package_' is not installed",
-        "package:edgeconv/w.pt": "there is no file 'package:edgeconv/w.pt'",
+        "package:__main__/w.pt": "the package '__main__' is not installed",
+        "package:edgeconv/w.pt": "the package 'edgeconv' has no file 'w.pt'; correct what follows package:edgeconv/",
+        "x" * 300 + ".pt": "cannot be reached: File name too long",
     }.items():
         refused(recipe_of(f'weights = "{name}"'), expected, "model.weights")
     refused(recipe_of('weights = "nested.pt"\nkey = "model"'), "has no 'model', but: epoch, state_dict")
@@ -235,6 +280,85 @@ def test_factories_that_cannot_be_used(recipe_of, factories) -> None:
         recipe_of(args="in_channels = 3, outchannels = 4"), "unexpected keyword argument 'outchannels'", "model.args"
     )
     refused(recipe_of(args="in_channels = 3, out_channels = 0"), "out_channels must be a positive integer")
+
+
+def test_code_that_ends_the_program_is_refused_wherever_it_does(recipe_of, factories) -> None:
+    name = factories(
+        "import sys, torch\n"
+        "def ends(): sys.exit(0)\n"
+        "def ends_with_words(): sys.exit('no \x1b[31mGPU')\n"
+        "class Ends(torch.nn.BatchNorm2d):\n"
+        "    def forward(self, x): sys.exit(3)\n"
+        "class EndsLoading(torch.nn.ReLU):\n"
+        "    def state_dict(self, *args, **kwargs): sys.exit()\n"
+    )
+    importing = factories("raise SystemExit")
+    refused(recipe_of(factory=f"{name}:ends", args=""), "model.factory", "called sys.exit(0)", "returns a module")
+    refused(recipe_of(factory=f"{name}:ends_with_words", args=""), "called sys.exit('no", "GPU')")
+    refused(recipe_of(factory=f"{importing}:x", args=""), "model.factory", "cannot import", "called sys.exit()")
+    warmed = recipe_of("[model.warmup]", factory=f"{name}:Ends", args="num_features = 3")
+    refused(warmed, "model.warmup", "the forward pass called sys.exit(3)")
+    save_file(state(), recipe_of().directory / "w.safetensors")
+    loaded = recipe_of('weights = "w.safetensors"', factory=f"{name}:EndsLoading", args="")
+    refused(loaded, "model.weights", "state_dict() called sys.exit()")
+
+
+def test_what_a_factory_prints_goes_to_stderr(recipe_of, factories) -> None:
+    name = factories(
+        "import torch\n"
+        "print('imported')\n"
+        "class Talks(torch.nn.BatchNorm2d):\n"
+        "    def __init__(self, channels): super().__init__(channels); print('made')\n"
+        "    def forward(self, x): print('forward'); return super().forward(x)\n"
+        "    def load_state_dict(self, *args, **kwargs):\n"
+        "        print('loaded'); return super().load_state_dict(*args, **kwargs)\n"
+    )
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        build_module(recipe_of("[model.warmup]", factory=f"{name}:Talks", args="channels = 3"))
+        save_file(nn.BatchNorm2d(3).state_dict(), recipe_of().directory / "w.safetensors")
+        build_module(recipe_of('weights = "w.safetensors"', factory=f"{name}:Talks", args="channels = 3"))
+        print("the result")
+    assert out.getvalue() == "the result\n"
+    assert {"imported", "made", "forward", "loaded"} == set(err.getvalue().split())
+
+
+def test_the_mend_of_a_factory_that_raises_is_about_what_the_recipe_says(recipe_of, factories) -> None:
+    name = factories("def needs(x): pass\ndef breaks(x=0): raise RuntimeError(f'{x}' + '\x1b[1mbold\x1b[0m' * 999)\n")
+    refused(recipe_of(factory=f"{name}:needs", args=""), "give what it needs in model.args")
+    refused(recipe_of(factory=f"{name}:breaks", args=""), "mend that code", "boldbold", without=("[1m", "model.args"))
+    refused(recipe_of(factory=f"{name}:breaks", args="x = 1"), "correct model.args, or that code")
+
+
+def test_weights_are_never_rounded_or_reinterpreted(recipe_of, tmp_path: Path) -> None:
+    weights = state()
+    for dtype in (torch.int32, torch.float64, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn):
+        cast = {**weights, "pointwise.0.weight": weights["pointwise.0.weight"].to(dtype)}
+        torch.save(cast, tmp_path / "w.pt")
+        held = str(dtype).removeprefix("torch.")
+        parts = (f"pointwise.0.weight is {held} in the file and float32 in the module", "save it as float32")
+        refused(recipe_of('weights = "w.pt"'), "model.weights", *parts)
+    for dtype in (torch.float16, torch.bfloat16):
+        cast = {**weights, "pointwise.0.weight": weights["pointwise.0.weight"].to(dtype)}
+        save_file(cast, tmp_path / "w.safetensors")
+        weight = build_module(recipe_of('weights = "w.safetensors"')).pointwise[0].weight
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, cast["pointwise.0.weight"].float())
+    counter = {**weights, "pointwise.1.num_batches_tracked": torch.tensor(3.0)}
+    save_file(counter, tmp_path / "w.safetensors")
+    build_module(recipe_of('weights = "w.safetensors"'))
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor")
+def test_tensors_that_are_no_plain_ones_are_refused(recipe_of, tmp_path: Path, factories) -> None:
+    weights = state()
+    weight = weights["pointwise.0.weight"]
+    for odd in (weight.to_sparse(), weight.to("meta"), torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)):
+        torch.save({**weights, "pointwise.0.weight": odd}, tmp_path / "w.pt")
+        refused(recipe_of('weights = "w.pt"'), "sparse, quantised or empty tensors in pointwise.0.weight")
+    torch.save(weights, tmp_path / "w.pt")
+    lazy = recipe_of('weights = "w.pt"', factory="torch.nn:LazyConv2d", args="out_channels = 3, kernel_size = 3")
+    refused(lazy, "does not know the shape of weight, bias yet", "lazy")
 
 
 def test_a_factory_may_be_an_attribute_path(recipe_of, factories) -> None:
