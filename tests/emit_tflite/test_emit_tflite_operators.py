@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import pytest
@@ -24,6 +25,15 @@ _ACTIVATIONS = {
     "tanh": torch.tanh,
     "gelu": functional.gelu,
     "gelu by tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "gelu by tanh, written out": lambda x: (
+        0.5 * x * (1.0 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+    ),
+    "gelu by tanh, written shorter": lambda x: (
+        0.5 * x * (1.0 + torch.tanh(x * math.sqrt(2 / math.pi) * (1.0 + 0.044715 * x * x)))
+    ),
+    "nearly a gelu by tanh": lambda x: (
+        0.5 * x * (1.0 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.04 * torch.pow(x, 3.0))))
+    ),
     "mish": functional.mish,
     "softplus": functional.softplus,
     "softsign": functional.softsign,
@@ -123,6 +133,13 @@ def activations(tflite: Any) -> Any:
 @pytest.mark.parametrize("name", _ACTIVATIONS)
 def test_activation(activations: Any, name: str) -> None:
     activations(name)
+
+
+def test_every_spelling_of_gelu_is_one_operator(activations: Any) -> None:
+    spelt = [name for name in _ACTIVATIONS if name.startswith("gelu")]
+    operators = activations.runs["nhwc", "xnnpack"].operators
+    assert operators.count("GELU") == len(spelt) == 4
+    assert operators.count("TANH") == 2  # itself and the one that is nearly a GELU
 
 
 @pytest.fixture(scope="module")

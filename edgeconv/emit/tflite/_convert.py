@@ -38,7 +38,7 @@ def convert(model: ir.Model, layout: str) -> tuple[Lowering, tuple[TensorSpec, .
     for node in model.graph:
         if node in compound:
             low.node = node
-            activation.gelu_of(low, compound[node], node.outputs[0])
+            activation.gelu_of(low, compound[node].x, node.outputs[0], tanh=compound[node].tanh)
         elif node not in inner:
             _lower(low, node)
     for value in model.graph.outputs:

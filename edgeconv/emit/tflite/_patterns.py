@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 _CLOSE = 1e-6
 
 
-def gelus(nodes: Iterable[ir.Node]) -> tuple[dict[ir.Node, ir.Value], set[ir.Node]]:
-    """Finds 0.5·x·(1 + erf(x / sqrt(2))), however its product is written.
+_TANH_SLOPE = math.sqrt(2 / math.pi)
+_TANH_POLYNOMIAL = {1: _TANH_SLOPE, 3: 0.044715 * _TANH_SLOPE}
+_DEEP = 6  # nodes between x and the tanh, in any spelling
 
-    Returns the last node of each with its x, and the nodes before it that need not be computed.
+
+@dataclass(frozen=True)
+class Gelu:
+    """A group of nodes that is one GELU of x; ``tanh`` where it is the approximation by that function."""
+
+    x: ir.Value
+    tanh: bool
+
+
+def gelus(nodes: Iterable[ir.Node]) -> tuple[dict[ir.Node, Gelu], set[ir.Node]]:
+    """Finds 0.5·x·(1 + erf(x / sqrt(2))) and 0.5·x·(1 + tanh(sqrt(2/pi)·(x + 0.044715·x³))), however they are written.
+
+    Returns the last node of each, and the nodes before it that need not be computed.
     """
-    found: dict[ir.Node, ir.Value] = {}
+    found: dict[ir.Node, Gelu] = {}
     inner: set[ir.Node] = set()
     for node in nodes:
-        if node.op_type != "Erf":
-            continue
-        match = _match(node)
-        if match is not None:
-            last, x, between = match
-            found[last] = x
+        x = _ARGUMENT[node.op_type](node.inputs[0]) if node.op_type in _ARGUMENT else None
+        match = _match(node, x) if x is not None else None
+        if match is not None and x is not None:
+            last, between = match
+            found[last] = Gelu(x, node.op_type == "Tanh")
             inner |= between
     return found, inner
 
 
-def _match(erf: ir.Node) -> tuple[ir.Node, ir.Value, set[ir.Node]] | None:
-    x = _scaled_by(erf.inputs[0], math.sqrt(0.5))
-    add = _only_reader(erf.outputs[0])
-    if x is None or add is None or add.op_type != "Add" or not _has_constant(add, 1.0):
+def _match(gate: ir.Node, x: ir.Value) -> tuple[ir.Node, set[ir.Node]] | None:
+    """The last node of 0.5·x·(1 + gate), and those before it."""
+    add = _only_reader(gate.outputs[0])
+    if add is None or add.op_type != "Add" or not _has_constant(add, 1.0):
         return None
-    node, between = add, {erf, add}
+    node, between = add, {gate, add}
     missing = {"x", "half"}
     while missing:
         after = _only_reader(node.outputs[0])
@@ -45,7 +59,56 @@ def _match(erf: ir.Node) -> tuple[ir.Node, ir.Value, set[ir.Node]] | None:
         missing -= product
         between.add(node)
         node = after
-    return node, x, between
+    return node, between
+
+
+def _of_tanh(value: ir.Value | None) -> ir.Value | None:
+    """The x of which the value is the polynomial that GELU's approximation gives to tanh."""
+    seen, level = [value], [value]
+    for _ in range(_DEEP):
+        makers = [one.producer() for one in level if one is not None]
+        level = [given for node in makers if node is not None and node.op_type in _ALGEBRA for given in node.inputs]
+        seen += level
+    return next((x for x in seen if x is not None and _is_close(_polynomial(value, x), _TANH_POLYNOMIAL)), None)
+
+
+_ALGEBRA = {"Mul", "Add", "Pow"}
+_ARGUMENT: dict[str, Callable[[ir.Value | None], ir.Value | None]] = {
+    "Erf": lambda value: _scaled_by(value, math.sqrt(0.5)),
+    "Tanh": _of_tanh,
+}
+_Polynomial = dict[int, float]
+
+
+def _polynomial(value: ir.Value | None, x: ir.Value, depth: int = _DEEP) -> _Polynomial | None:
+    """The coefficients, by power of x, of a value that sums, products and whole powers make of x and scalars."""
+    if value is x:
+        return {1: 1.0}
+    scalar = _scalar(value)
+    if scalar is not None:
+        return {0: scalar}
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type not in _ALGEBRA or not depth:
+        return None
+    a, b = (_polynomial(given, x, depth - 1) for given in node.inputs)
+    if a is None or b is None:
+        return None
+    if node.op_type == "Add":
+        return {power: a.get(power, 0.0) + b.get(power, 0.0) for power in a | b}
+    if node.op_type == "Mul":
+        return _product(a, b)
+    return _product(a, _product(a, a)) if b == {0: 3.0} else _product(a, a) if b == {0: 2.0} else None
+
+
+def _product(a: _Polynomial, b: _Polynomial) -> _Polynomial:
+    made: _Polynomial = {}
+    for (p, u), (q, v) in itertools.product(a.items(), b.items()):
+        made[p + q] = made.get(p + q, 0.0) + u * v
+    return made
+
+
+def _is_close(made: _Polynomial | None, wanted: _Polynomial) -> bool:
+    return made is not None and all(abs(made.get(key, 0.0) - wanted.get(key, 0.0)) < _CLOSE for key in made | wanted)
 
 
 def _factors(node: ir.Node, known: ir.Value, x: ir.Value) -> set[str] | None:

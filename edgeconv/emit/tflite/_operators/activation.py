@@ -161,11 +161,11 @@ def gelu(low: Lowering, node: ir.Node) -> None:
     low.bind(node.outputs[0], form, low.emit("GELU", [x], x.shape, approximate=tanh))
 
 
-def gelu_of(low: Lowering, value: ir.Value, result: ir.Value) -> None:
-    """Gelu by the error function, of a value, for a group of nodes that spell it out."""
+def gelu_of(low: Lowering, value: ir.Value, result: ir.Value, *, tanh: bool) -> None:
+    """Gelu of a value, by tanh or by the error function, for a group of nodes that spell it out."""
     form = low.form(value)
     x = low.tensor(value, form)
-    low.bind(result, form, low.emit("GELU", [x], x.shape, approximate=False))
+    low.bind(result, form, low.emit("GELU", [x], x.shape, approximate=tanh))
 
 
 def softmax(code: str) -> Lower:
