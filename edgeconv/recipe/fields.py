@@ -18,6 +18,7 @@ MAX_NAME = 128
 MAX_DIMENSION = 2**31 - 1  # both file formats hold dimensions as int32 somewhere
 MAX_RANK = 8  # of the TFLite runtime's kernels
 MAX_SIDE_PIXELS = 16384
+MAX_CLASS_INDEX = 2**31 - 1
 DAY_S = 86400.0
 
 
@@ -87,7 +88,7 @@ def _number_or_list(value: Any) -> str:
 
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
+ClassIndex = Annotated[int, Field(ge=0, le=MAX_CLASS_INDEX)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgeconv.core import Array
 from edgeconv.errors import RecipeError
+from edgeconv.recipe.foreign import printable
 from edgeconv.recipe.schema import Preprocessing
 
 _FILTERS = {
@@ -19,6 +20,10 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# What cameras and data sets hold. Pillow knows more, and hands some of them (EPS) to other programs.
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 2**26
+"""Of a decoded or a resized image (8192 x 8192); files of a few bytes may declare more than memory holds."""
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -31,33 +36,61 @@ def preprocess(path: Path, preprocessing: Preprocessing, *, where: str = "") -> 
         float32, (1, C, H, W).
 
     Raises:
-        RecipeError: not an image, more than 8 bits per channel, or smaller than the crop.
+        RecipeError: not an image, more than 8 bits per channel, more than `MAX_PIXELS`, smaller than the crop, or
+            the values are beyond float32.
     """
     image = _open(path, where)
     image = image.convert("L" if preprocessing.colour == "gray" else "RGB")
-    image = _resized(image, preprocessing)
+    image = _resized(image, preprocessing, path, where)
     if preprocessing.center_crop is not None:
         image = _cropped(image, _pair(preprocessing.center_crop), path, where)
-    pixels = np.asarray(image, dtype=np.float64)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    values = _normalised(np.atleast_3d(np.asarray(image)), preprocessing)
+    if not np.isfinite(values).all():
+        raise RecipeError(
+            f"{path.name} becomes NaN or Inf in float32",
+            where=where,
+            mend="correct preprocessing.rescale, mean and std",
+        )
+    return values
+
+
+def _normalised(pixels: Array, preprocessing: Preprocessing) -> Array:
+    """(H, W, C) uint8 -> (1, C, H, W) float32, a channel at a time: float64 of all at once is 8 times the image."""
     if preprocessing.colour == "bgr":
         pixels = pixels[..., ::-1]
-    values = (pixels * preprocessing.rescale - np.asarray(preprocessing.mean)) / np.asarray(preprocessing.std)
-    return np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
+    height, width, channels = pixels.shape
+    means, stds = (np.broadcast_to(value, channels) for value in (preprocessing.mean, preprocessing.std))
+    values = np.empty((1, channels, height, width), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks for what they leave
+        for channel in range(channels):
+            values[0, channel] = (
+                pixels[..., channel].astype(np.float64) * preprocessing.rescale - means[channel]
+            ) / stds[channel]
+    return values
 
 
 def _open(path: Path, where: str) -> Image.Image:
+    # Pillow raises nearly anything on a damaged file (OSError, SyntaxError, ValueError, struct.error, …).
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            warnings.simplefilter("ignore")  # of the size, which is judged here, and of damaged metadata
+            with Image.open(path, formats=_FORMATS) as file:
+                _check_pixels(*file.size, f"{path.name} has", where, "use a smaller image")
                 mode = file.mode
                 image = ImageOps.exif_transpose(file)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RecipeError(f"{path.name}: {error}", where=where, mend="use a smaller image") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:  # Pillow: SyntaxError is a broken PNG
+    except RecipeError:
+        raise
+    except Image.DecompressionBombError as error:
         raise RecipeError(
-            f"{path.name} is no readable image: {error}", where=where, mend="use a file that Pillow can open"
+            f"{path.name} has more than {MAX_PIXELS} pixels", where=where, mend="use a smaller image"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise RecipeError(
+            f"{path.name} is no readable image", where=where, mend=f"use one of {', '.join(_FORMATS)}"
+        ) from error
+    except Exception as error:
+        raise RecipeError(
+            f"{path.name} is no readable image: {printable(str(error))}", where=where, mend="save it again"
         ) from error
     if mode in _DEEP_MODES:
         raise RecipeError(
@@ -66,7 +99,12 @@ def _open(path: Path, where: str) -> Image.Image:
     return image
 
 
-def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+def _check_pixels(width: int, height: int, says: str, where: str, mend: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise RecipeError(f"{says} {height}x{width} pixels, more than {MAX_PIXELS}", where=where, mend=mend)
+
+
+def _resized(image: Image.Image, preprocessing: Preprocessing, path: Path, where: str) -> Image.Image:
     if preprocessing.resize is None:
         return image
     if isinstance(preprocessing.resize, tuple):
@@ -75,6 +113,7 @@ def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         # The shorter side becomes exactly this; the longer one is rounded down, as torchvision does it.
         short, (w, h) = preprocessing.resize, image.size
         width, height = (short, short * h // w) if w <= h else (short * w // h, short)
+    _check_pixels(width, height, f"{path.name} would be resized to", where, "lower preprocessing.resize")
     return image.resize((width, height), _FILTERS[preprocessing.interpolation])
 
 

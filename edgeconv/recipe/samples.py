@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import numpy as np
 
 from edgeconv.core import Array, Sample
 from edgeconv.errors import RecipeError
+from edgeconv.recipe.arrays import names_of, read_arrays
+from edgeconv.recipe.fields import MAX_CLASS_INDEX
 from edgeconv.recipe.files import locate
 from edgeconv.recipe.preprocessing import preprocess
 from edgeconv.recipe.schema import ArrayInputs, ImageInputs, Input, RandomInputs, Recipe
@@ -21,7 +22,7 @@ def parity_samples(recipe: Recipe) -> tuple[Sample, ...]:
     Symbolic dimensions become 1. A recipe that declares none gets one sample of standard normal noise, seed 0.
 
     Raises:
-        RecipeError: a file is missing or damaged, or does not fit the inputs.
+        RecipeError: a file is missing or damaged, or does not fit the inputs; values would be NaN, Inf or altered.
     """
     parity = recipe.parity
     samples: list[Sample] = []
@@ -30,26 +31,30 @@ def parity_samples(recipe: Recipe) -> tuple[Sample, ...]:
     for index, arrays in enumerate(parity.arrays):
         samples += _from_arrays(recipe, arrays, f"{recipe.path}: parity.arrays[{index}]")
     noise = parity.random or (() if samples else (RandomInputs(),))
-    for item in noise:
-        samples += _from_noise(recipe.inputs, item)
+    for index, item in enumerate(noise):
+        samples += _from_noise(recipe.inputs, item, f"{recipe.path}: parity.random[{index}]")
     return tuple(_uniquely_named(samples))
 
 
-def _from_noise(inputs: tuple[Input, ...], noise: RandomInputs) -> Iterator[Sample]:
+def _from_noise(inputs: tuple[Input, ...], noise: RandomInputs, where: str) -> Iterator[Sample]:
     generator = np.random.default_rng(noise.seed)
     name = f"random-{noise.seed}-scale-{noise.scale:g}"
     for index in range(noise.count):
         yield Sample(
             name=f"{name}[{index}]" if noise.count > 1 else name,
-            inputs={item.name: _draw(item, noise.scale, generator) for item in inputs},
+            inputs={item.name: _draw(item, noise.scale, generator, where) for item in inputs},
             scale=noise.scale,
         )
 
 
-def _draw(item: Input, scale: float, generator: np.random.Generator) -> Array:
+def _draw(item: Input, scale: float, generator: np.random.Generator, where: str) -> Array:
     shape, dtype = item.static_shape, np.dtype(item.dtype)
     if dtype.kind == "f":
-        return np.asarray(generator.standard_normal(shape) * scale, dtype=dtype)
+        with np.errstate(over="ignore"):  # what it leaves is refused
+            values = np.asarray(generator.standard_normal(shape) * scale, dtype=dtype)
+        if not np.isfinite(values).all():
+            raise RecipeError(f"scale {scale:g} gives Inf in {item.dtype}", where=where, mend="lower scale")
+        return values
     if dtype.kind == "b":
         return generator.integers(0, 2, shape).astype(dtype)
     limit = min(max(2, int(scale)), int(np.iinfo(dtype).max))
@@ -77,7 +82,7 @@ def _from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sa
 
 def _from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sample]:
     path = locate(arrays.file, recipe.directory, where=where)
-    held = _read(path, where)
+    held = read_arrays(path, where=where)
     columns = {
         item.name: _rows(_pick(held, item, arrays, recipe, path, where), item, path, where) for item in recipe.inputs
     }
@@ -97,20 +102,6 @@ def _from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sa
         )
 
 
-def _read(path: Path, where: str) -> Mapping[str, Array]:
-    """The arrays of a file by key; a ``.npy`` has the one key ``""``."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return {key: loaded[key] for key in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RecipeError(
-            f"{path.name} is no readable NumPy file: {error}", where=where, mend="save it with numpy.save or savez"
-        ) from error
-
-
 def _pick(held: Mapping[str, Array], item: Input, arrays: ArrayInputs, recipe: Recipe, path: Path, where: str) -> Array:
     key = "" if path.suffix == ".npy" else arrays.key or item.name
     if len(recipe.inputs) > 1 and (arrays.key or not key):
@@ -121,7 +112,7 @@ def _pick(held: Mapping[str, Array], item: Input, arrays: ArrayInputs, recipe: R
         )
     if key not in held:
         raise RecipeError(
-            f"{path.name} has no array {key!r}, but: {', '.join(held)}", where=where, mend="correct the key"
+            f"{path.name} has no array {key!r}, but: {names_of(held)}", where=where, mend="correct the key"
         )
     return held[key]
 
@@ -142,10 +133,24 @@ def _rows(array: Array, item: Input, path: Path, where: str) -> list[Array]:
             where=where,
             mend=f"save it as {item.dtype}",
         )
+    array = _cast(array, item, path, where)
+    return [array[start : start + batch] for start in range(0, len(array), batch)]
+
+
+def _cast(array: Array, item: Input, path: Path, where: str) -> Array:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RecipeError(f"{path.name} holds NaN or Inf", where=where, mend="save finite values")
-    array = np.ascontiguousarray(array, dtype=item.dtype)
-    return [array[start : start + batch] for start in range(0, len(array), batch)]
+    with np.errstate(over="ignore"):  # what it leaves is refused
+        cast = np.ascontiguousarray(array, dtype=item.dtype)
+    # Rounding to a float is the sample's business, and every device gets the same; a wrapped integer is another one.
+    sound = np.isfinite(cast).all() if cast.dtype.kind == "f" else np.array_equal(cast, array)
+    if not sound:
+        raise RecipeError(
+            f"{path.name} holds values of {array.dtype} that {item.dtype} cannot hold",
+            where=where,
+            mend=f"save it as {item.dtype}",
+        )
+    return cast
 
 
 def _labels(held: Mapping[str, Array], arrays: ArrayInputs, count: int, path: Path, where: str) -> Array | None:
@@ -154,13 +159,20 @@ def _labels(held: Mapping[str, Array], arrays: ArrayInputs, count: int, path: Pa
     labels = held.get(arrays.labels)
     if labels is None:
         raise RecipeError(
-            f"{path.name} has no array {arrays.labels!r}, but: {', '.join(held)}", where=where, mend="correct labels"
+            f"{path.name} has no array {arrays.labels!r}, but: {names_of(held)}", where=where, mend="correct labels"
         )
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise RecipeError(
             f"{arrays.labels!r} in {path.name} is {labels.dtype} {labels.shape}",
             where=where,
             mend=f"save one integer class index per sample: ({count},)",
+        )
+    wrong = labels[(labels < 0) | (labels > MAX_CLASS_INDEX)]
+    if wrong.size:
+        raise RecipeError(
+            f"{arrays.labels!r} in {path.name} holds {wrong[0]}, which is no class index",
+            where=where,
+            mend="save indices from 0, and give samples without one a file of their own without labels",
         )
     return labels
 

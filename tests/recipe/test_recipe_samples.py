@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +41,24 @@ def refused(recipe, *parts: str) -> None:
     for part in parts:
         assert part in str(caught.value)
     assert caught.value.mend
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert "pickle" not in str(caught.value)
 
 
 def gradient(height: int, width: int) -> Image.Image:
     rows, columns = np.mgrid[0:height, 0:width]
     return Image.fromarray(np.stack([rows * 7, columns * 5, rows + columns], axis=-1).astype(np.uint8))
+
+
+def declared(height: int, width: int) -> bytes:
+    """A PNG of some hundred bytes that declares so many pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"")), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def test_noise_is_seeded_scaled_and_named(recipe_of) -> None:
@@ -120,6 +135,11 @@ def test_images_that_cannot_be_used(recipe_of, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "cut.png").write_bytes((tmp_path / "small.png").read_bytes()[:60])
     Image.fromarray(np.full((4, 6), 40000, np.uint16)).save(tmp_path / "deep.png")
+    gradient(4, 200).save(tmp_path / "wide.png")
+    (tmp_path / "bomb.png").write_bytes(declared(9000, 9000))
+    (tmp_path / "flood.png").write_bytes(declared(90000, 90000))
+    gradient(4, 6).save(tmp_path / "script.eps")
+    (tmp_path / "folder.png").mkdir()
     tail = '[[parity.images]]\nfiles = ["{}"]\n[preprocessing]\n'
     for name, options, expected in [
         ("text.png", "", "text.png is no readable image"),
@@ -128,6 +148,13 @@ def test_images_that_cannot_be_used(recipe_of, tmp_path: Path) -> None:
         ("deep.png", "", "more than 8 bits"),
         ("small.png", "center_crop = 5", "before a crop of 5x5"),
         ("small.png", 'colour = "gray"', "becomes float32 (1, 1, 4, 6)"),
+        ("small.png", "rescale = 1e300", "becomes NaN or Inf in float32"),
+        ("small.png", "std = 1e-300", "becomes NaN or Inf in float32"),
+        ("wide.png", "resize = 16384", "wide.png would be resized to 16384x819200 pixels, more than 67108864"),
+        ("bomb.png", "", "bomb.png has 9000x9000 pixels, more than 67108864; use a smaller image"),
+        ("flood.png", "", "flood.png has more than 67108864 pixels"),
+        ("script.eps", "", "script.eps is no readable image; use one of BMP, GIF"),
+        ("folder.png", "", "'folder.png' is a folder"),
         ("small.png", "resize = 8", "becomes float32 (1, 3, 8, 12)"),
         ("package:no_such_package_/a.png", "", "the package 'no_such_package_' is not installed"),
     ]:
@@ -173,21 +200,87 @@ def test_arrays_that_do_not_fit(recipe_of, tmp_path: Path) -> None:
     np.save(tmp_path / "nan.npy", np.where(np.arange(72).reshape(1, 3, 4, 6) == 3, np.nan, 0))
     np.save(tmp_path / "object.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 no zip")
-    np.savez(tmp_path / "held.npz", x=good, y=np.array([0.5, 1.5]), short=np.array([1]))
+    np.savez(tmp_path / "objects.npz", input=np.array([None]))
+    (tmp_path / "text.npz").write_text("1, 2, 3")
+    (tmp_path / "text.npy").write_text("1, 2, 3")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    (tmp_path / "short.npy").write_bytes((tmp_path / "other.npy").read_bytes()[:200])
+    (tmp_path / "folder.npy").mkdir()
+    with zipfile.ZipFile(tmp_path / "bytes.npz", "w") as archive:
+        archive.writestr("input", b"no array")
+        archive.write(tmp_path / "other.npy", "other.npy")
+    np.save(tmp_path / "big.npy", np.full((1, 3, 4, 6), 1e300))
+    np.savez(
+        tmp_path / "held.npz",
+        x=good,
+        y=np.array([0.5, 1.5]),
+        short=np.array([1]),
+        minus=np.array([3, -1]),
+        huge=np.array([1, 2**63], np.uint64),
+        flags=np.array([True, False]),
+    )
     for name, keys, expected in [
         ("other.npy", "", "holds (2, 3, 4, 5), which does not fit the input 'input' of (1, 3, 4, 6)"),
         ("none.npy", "", "holds (0, 3, 4, 6)"),
         ("words.npy", "", "takes float32"),
         ("nan.npy", "", "holds NaN or Inf"),
-        ("object.npy", "", "no readable NumPy file"),
+        ("object.npy", "", "object.npy holds Python objects, which are not read; save arrays of numbers"),
+        ("objects.npz", "", "objects.npz holds Python objects"),
+        ("text.npz", "", "text.npz is no readable NumPy file: it does not begin like a .npz"),
+        ("text.npy", "", "text.npy is no readable NumPy file: it does not begin like a .npy"),
+        ("empty.npy", "", "no readable NumPy file"),
+        ("short.npy", "", "no readable NumPy file"),
+        ("bytes.npz", "", "has no array 'input', but: other"),
+        ("big.npy", "", "big.npy holds values of float64 that float32 cannot hold"),
+        ("held.npz", 'key = "x"\nlabels = "minus"', "'minus' in held.npz holds -1, which is no class index"),
+        ("held.npz", 'key = "x"\nlabels = "huge"', "holds 9223372036854775808, which is no class index"),
+        ("held.npz", 'key = "x"\nlabels = "flags"', "'flags' in held.npz is bool"),
+        ("folder.npy", "", "'folder.npy' is a folder"),
         ("cut.npz", "", "no readable NumPy file"),
         ("gone.npy", "", "there is no file 'gone.npy'"),
-        ("held.npz", "", "has no array 'input', but: x, y, short"),
+        ("held.npz", "", "has no array 'input', but: x, y, short, minus"),
         ("held.npz", 'key = "x"\nlabels = "z"', "has no array 'z'"),
         ("held.npz", 'key = "x"\nlabels = "y"', "'y' in held.npz is float64"),
         ("held.npz", 'key = "x"\nlabels = "short"', "one integer class index per sample: (2,)"),
     ]:
         refused(recipe_of(f'[[parity.arrays]]\nfile = "{name}"\n{keys}'), expected, "parity.arrays[0]")
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_sample_is_infinite(recipe_of) -> None:
+    refused(recipe_of("[[parity.random]]\nscale = 1e300"), "parity.random[0]: scale 1e+300 gives Inf in float32")
+    refused(recipe_of("[[parity.random]]\nscale = 1e308", dtype="float64"), "gives Inf in float64; lower scale")
+    tail = "[[parity.random]]\n[[parity.random]]\nscale = 1e5"
+    refused(recipe_of(tail, dtype="float16"), "parity.random[1]: scale 100000 gives Inf in float16")
+    (sample,) = parity_samples(recipe_of("[[parity.random]]\nscale = 1e5"))
+    assert np.isfinite(sample.inputs["input"]).all()
+
+
+def test_integers_never_wrap(recipe_of, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[1, 300]]))
+    tail = '[[parity.arrays]]\nfile = "x.npy"'
+    refused(recipe_of(tail, shape="[1, 2]", dtype="int8"), "x.npy holds values of int64 that int8 cannot hold")
+    (sample,) = parity_samples(recipe_of(tail, shape="[1, 2]", dtype="int16"))
+    assert sample.inputs["input"].tolist() == [[1, 300]]
+
+
+def test_an_archive_of_terabytes_is_not_unpacked(recipe_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import edgeconv.recipe.arrays as arrays
+
+    np.savez_compressed(tmp_path / "x.npz", input=np.zeros((1000, 3, 4, 6), np.float32))
+    recipe = recipe_of('[[parity.arrays]]\nfile = "x.npz"')
+    assert len(parity_samples(recipe)) == 1000
+    monkeypatch.setattr(arrays, "MAX_FILE_BYTES", 2**18)
+    refused(recipe, "x.npz holds more than", "save fewer samples")
+    with zipfile.ZipFile(tmp_path / "x.npz") as archive:
+        (tmp_path / "x.npy").write_bytes(archive.read("input.npy"))
+    refused(recipe_of('[[parity.arrays]]\nfile = "x.npy"'), "x.npy holds more than")
+
+
+def test_photographs_of_cameras_that_hold_two_frames(recipe_of, tmp_path: Path) -> None:
+    gradient(4, 6).save(tmp_path / "two.jpg", format="MPO", save_all=True, append_images=[gradient(2, 2)])
+    (sample,) = parity_samples(recipe_of('[[parity.images]]\nfiles = ["two.jpg"]\n[preprocessing]'))
+    assert sample.inputs["input"].shape == (1, 3, 4, 6)
 
 
 def test_a_data_file_of_an_installed_package_is_found(recipe_of) -> None:

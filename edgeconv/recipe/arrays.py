@@ -1,0 +1,73 @@
+"""NumPy's files, with their failures in our words (NumPy's advise to allow pickles)."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.errors import RecipeError
+from edgeconv.recipe.foreign import printable
+
+MAX_FILE_BYTES = 2**32
+"""Of the arrays of an ``.npz``, unpacked: some megabytes of zip may hold terabytes of zeros."""
+_MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
+
+
+def read_arrays(path: Path, *, where: str = "") -> Mapping[str, Array]:
+    """The arrays of a file by key; a ``.npy`` has the one key ``""``.
+
+    Raises:
+        RecipeError: the file is damaged, of another kind, too large, or holds Python objects, which are not read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(6)
+        if not head.startswith(_MAGIC[path.suffix]):
+            raise _refused(path, f"is no readable NumPy file: it does not begin like a {path.suffix}", where)
+        return _one(path, where) if path.suffix == ".npy" else _several(path, where)
+    except OSError as error:
+        raise _refused(path, f"cannot be read: {error.strerror or printable(str(error))}", where) from error
+    except (ValueError, EOFError, KeyError, MemoryError, OverflowError, NotImplementedError) as error:
+        if "allow_pickle" in str(error) or "Python objects" in str(error):
+            raise _refused(path, "holds Python objects, which are not read", where) from error
+        raise _refused(path, f"is no readable NumPy file: {printable(str(error))}", where) from error
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError) as error:  # RuntimeError: it is encrypted
+        raise _refused(path, f"is no readable NumPy file: {printable(str(error))}", where) from error
+
+
+def names_of(arrays: Mapping[str, Array]) -> str:
+    """The first keys, for a message."""
+    names = [printable(key) for key in arrays]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _one(path: Path, where: str) -> Mapping[str, Array]:
+    # Mapped first: a header that declares more than the file holds is found before memory is asked for.
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    if mapped.nbytes > MAX_FILE_BYTES:
+        raise _too_large(path, where)
+    return {"": np.array(mapped)}
+
+
+def _several(path: Path, where: str) -> Mapping[str, Array]:
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > MAX_FILE_BYTES:
+            raise _too_large(path, where)
+    with np.load(path, allow_pickle=False) as loaded:
+        held = {key: loaded[key] for key in loaded.files}
+    # Entries that are no arrays come as bytes.
+    return {key: value for key, value in held.items() if isinstance(value, np.ndarray)}
+
+
+def _too_large(path: Path, where: str) -> RecipeError:
+    return _refused(path, f"holds more than {MAX_FILE_BYTES // 2**30} GiB", where, mend="save fewer samples")
+
+
+def _refused(
+    path: Path, what: str, where: str, mend: str = "save arrays of numbers with numpy.save or savez"
+) -> RecipeError:
+    return RecipeError(f"{path.name} {what}", where=where, mend=mend)
