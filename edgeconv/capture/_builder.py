@@ -168,7 +168,7 @@ class Builder:
         """Makes a constant an initializer of the graph; any other value is returned as it is."""
         make = self._waiting.pop(value, None)
         if make is not None:
-            value.const_value = ir.tensor(make(), dtype=value.dtype, name=value.name)
+            value.const_value = ir.Tensor(make(), dtype=value.dtype, name=value.name)
             self.graph.register_initializer(value)
         return value
 
