@@ -1,20 +1,18 @@
-"""Pools with ``ceil_mode`` as torch means it, for runtimes that count the last window otherwise.
+"""Pools with ``ceil_mode`` as torch means it.
 
 torch leaves out a window that would start in the padding behind an axis; ONNX's formula for the output size, and with
 it shape inference, counts it. By the sizes that torch recorded:
 
-1. An axis where the floor size and torch's agree needs no ``ceil_mode``; when all do, it is 0.
-2. When no window was left out, the pool stays as it is.
-3. Otherwise the padding behind says how far the last windows reach, and ``ceil_mode`` is 0. A maximum does not see
-   padding. An average that counts the padding counts only what the module declares, not what a window reaches
-   beyond: the declared padding becomes zeros of a Pad, the reach beyond is padding that is not counted.
-
-Each is exact.
+1. Where all of them are the floor sizes, ``ceil_mode`` is 0.
+2. Where no axis leaves a window out, the pool stays as it is.
+3. Otherwise an axis that leaves one out ends where its last window ends: padding behind it that no window reads is
+   taken away, and where even elements are left, a Slice takes them away. All of its windows were whole, so maxima,
+   sums and the number of elements that an average divides by stay the same.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -44,9 +42,9 @@ class _Axis:
         return -(-(self.size + self.before + self.after - self.reach) // self.stride) + 1
 
     @property
-    def needed(self) -> int:
-        """The padding behind that the last window reaches over; at least what is declared."""
-        return max(self.after, (self.made - 1) * self.stride + self.reach - self.size - self.before)
+    def read_behind(self) -> int:
+        """How far the last window reaches behind the last element; negative when it ends before it."""
+        return (self.made - 1) * self.stride + self.reach - self.size - self.before
 
 
 def settle_ceil_mode(graph: ir.Graph) -> None:
@@ -58,19 +56,13 @@ def settle_ceil_mode(graph: ir.Graph) -> None:
 
 def _settle(graph: ir.Graph, node: ir.Node) -> None:
     axes = _axes(node)
-    if all(axis.made == axis.ceil for axis in axes) and any(axis.made != axis.floor for axis in axes):
-        return
-    node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
     if all(axis.made == axis.floor for axis in axes):
+        node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
         return
-    if node.op_type == "MaxPool":
-        kernel = node.attributes["kernel_shape"].as_ints()
-        if any(axis.needed >= taps for axis, taps in zip(axes, kernel, strict=True)):  # onnxruntime refuses such pads
-            axes = _pad_before(graph, node, [replace(axis, after=axis.needed) for axis in axes], -np.inf)
-    elif node.attributes.get_int("count_include_pad", 0):
-        node.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 0)
-        axes = _pad_before(graph, node, axes, 0.0)
-    pads = [*(axis.before for axis in axes), *(axis.needed for axis in axes)]
+    ends = [axis.after if axis.made == axis.ceil else axis.read_behind for axis in axes]
+    if any(end < 0 for end in ends):
+        _crop(graph, node, [axis.size + min(0, end) for axis, end in zip(axes, ends, strict=True)])
+    pads = [*(axis.before for axis in axes), *(max(0, end) for end in ends)]
     node.attributes["pads"] = ir.AttrInt64s("pads", pads)
 
 
@@ -90,25 +82,22 @@ def _axes(node: ir.Node) -> list[_Axis]:
     ]
 
 
-def _pad_before(graph: ir.Graph, node: ir.Node, axes: list[_Axis], fill: float) -> list[_Axis]:
-    """Puts the declared padding into a Pad of its own; the axes of the pool that is left, without padding."""
-    padded = [replace(axis, size=axis.size + axis.before + axis.after, before=0, after=0) for axis in axes]
+def _crop(graph: ir.Graph, node: ir.Node, sizes: list[int]) -> None:
+    """Takes the first elements only of each spatial axis of the pool's input."""
     source = node.inputs[0]
-    if padded == axes or source is None or source.shape is None or source.dtype is None:
-        return axes
-    name = f"\3{node.outputs[0].name}"  # nobody else's; `_names` gives the real ones
-    amounts = np.array([0, 0, *(axis.before for axis in axes), 0, 0, *(axis.after for axis in axes)], np.int64)
+    if source is None or source.shape is None:
+        raise ValueError(f"{node.op_type} without a shape")
+    stem = f"\3{node.outputs[0].name}"  # nobody else's; `_names` gives the real ones
+    bounds = {"starts": [0] * len(sizes), "ends": sizes, "axes": list(range(2, 2 + len(sizes)))}
     constants = [
-        ir.val(f"{name}.{kind}", const_value=ir.tensor(array, name=f"{name}.{kind}"))
-        for kind, array in (("pads", amounts), ("fill", np.array(fill, source.dtype.numpy())))
+        ir.val(f"{stem}.{name}", const_value=ir.tensor(np.array(numbers, np.int64), name=f"{stem}.{name}"))
+        for name, numbers in bounds.items()
     ]
-    pad = ir.node("Pad", [source, *constants], {"mode": "constant"})
-    output = pad.outputs[0]
-    output.name, output.type = f"{name}.padded", source.type
-    output.shape = ir.Shape([*list(source.shape)[:2], *(axis.size for axis in padded)])
+    crop = ir.node("Slice", [source, *constants])
+    output = crop.outputs[0]
+    output.name, output.type, output.shape = f"{stem}.cropped", source.type, ir.Shape([*list(source.shape)[:2], *sizes])
     for constant in constants:
         graph.register_initializer(constant)
-    set_origin(pad, origin_of(node))
-    graph.insert_before(node, pad)
+    set_origin(crop, origin_of(node))
+    graph.insert_before(node, crop)
     node.replace_input_with(0, output)
-    return padded
