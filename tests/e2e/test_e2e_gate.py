@@ -125,7 +125,7 @@ def _tflite_channels(model: schema.ModelT) -> None:
 
 
 def _tflite_padding(model: schema.ModelT) -> None:
-    """The explicit pad of a strided convolution (its constant) moved by one: before and after, (1, 0) becomes (0, 1)."""
+    """The explicit pad of a strided convolution moved by one: (1 before, 0 after) becomes (0, 1)."""
     graph = model.subgraphs[0]
     pad = next(op for op in graph.operators if isinstance(op.builtinOptions, schema.PadOptionsT))
     buffer = model.buffers[graph.tensors[pad.inputs[1]].buffer]
