@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from onnx_ir.passes.common import ShapeInferencePass
 
+from edgeconv.capture import capture
 from edgeconv.core import NHWC, Artifact, Emitted, Sample, Verdict
 from edgeconv.devices import DEVICES, Session, start
 from edgeconv.emit.tflite import to_tflite
+from edgeconv.rewrite import optimize
 
 RESOLVERS = {"xnnpack": OpResolverType.AUTO, "reference": OpResolverType.BUILTIN_REF}
 
@@ -34,21 +32,10 @@ class Ran:
     partitions: int
 
 
-def graph_of(module: torch.nn.Module, *args: torch.Tensor) -> ir.Model:
-    """The module as an ONNX graph through torch's own exporter."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module.eval(),
-            args,
-            dynamo=True,
-            optimize=True,
-            opset_version=18,
-            verbose=False,
-            external_data=False,
-        )
-    return ShapeInferencePass()(program.model).model
+def graph_of(module: torch.nn.Module, *args: torch.Tensor, path: Literal["auto", "official"] = "auto") -> ir.Model:
+    """The module as an ONNX graph, as it comes to the emitter; "official" asks for torch's own exporter."""
+    names = [f"input{index}" for index in range(len(args))]
+    return optimize(capture(module.eval(), args, input_names=names, output_names=[], path=path))
 
 
 def run(emitted: Emitted, inputs: Sequence[np.ndarray], resolver: str = "xnnpack") -> Ran:
@@ -148,10 +135,16 @@ class Function(torch.nn.Module):
 class Many:
     """Many functions of one input as one graph, emitted and run once per layout and resolver; checked one by one."""
 
-    def __init__(self, table: dict[str, Callable[..., torch.Tensor]], shape: Sequence[int], scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        table: dict[str, Callable[..., torch.Tensor]],
+        shape: Sequence[int],
+        scale: float = 1.0,
+        path: Literal["auto", "official"] = "auto",
+    ) -> None:
         module = Function(lambda x: tuple(function(x) for function in table.values()))
         inputs = [(np.random.default_rng(0).standard_normal(shape) * scale).astype(np.float32)]
-        model = graph_of(module, torch.from_numpy(inputs[0]))
+        model = graph_of(module, torch.from_numpy(inputs[0]), path=path)
         self.scale, self.names, self.expected = scale, list(table), reference(module, inputs)
         self.runs = {
             (layout, resolver): run(to_tflite(model, layout=layout, metadata={}), inputs, resolver)

@@ -51,3 +51,30 @@ def test_mobilenet_has_no_transpose_and_fuses_every_relu6(tflite: Any) -> None:
 def test_flatten_before_linear_permutes_the_weights_instead(tflite: Any) -> None:
     runs = tflite.check(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 7)), (1, 3, 8, 8))
     assert runs["nhwc"].operators == ["CONV_2D", "FULLY_CONNECTED"]
+
+
+class _Separable(nn.Sequential):
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1) -> None:
+        depthwise = nn.Conv1d(inputs, inputs, size, stride, size // 2, groups=inputs, bias=False)
+        super().__init__(depthwise, nn.Conv1d(inputs, outputs, 1))
+
+
+class _SpeechLike(nn.Module):
+    """One residual block of one-dimensional separable convolutions, and characters' scores per frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.outer = _Separable(8, 12, 11, 2), _Separable(12, 12, 13), _Separable(12, 12, 13)
+        self.skip, self.tail = nn.Conv1d(12, 12, 1), nn.Conv1d(12, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.stem(x))
+        x = functional.relu(self.outer(functional.relu(self.inner(x))) + self.skip(x))
+        return functional.log_softmax(self.tail(x).transpose(1, 2), -1)
+
+
+def test_one_dimensional_network_stays_in_the_delegate(tflite: Any) -> None:
+    runs = tflite.check(_SpeechLike(), (1, 8, 40))
+    assert runs["nhwc"].partitions == 1
+    assert runs["nhwc"].operators.count("TRANSPOSE") == 1  # of the input, whose rank keeps torch's order
+    assert runs["nhwc"].operators.count("DEPTHWISE_CONV_2D") == 3

@@ -125,9 +125,9 @@ _LAYERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def activations(tflite: Any) -> Any:
-    return tflite.check_all(_ACTIVATIONS, _IMAGE, scale=3.0)
+@pytest.fixture(scope="module", params=["auto", "official"])
+def activations(tflite: Any, request: pytest.FixtureRequest) -> Any:
+    return tflite.check_all(_ACTIVATIONS, _IMAGE, scale=3.0, path=request.param)
 
 
 @pytest.mark.parametrize("name", _ACTIVATIONS)
@@ -156,9 +156,9 @@ def test_arithmetic_needs_no_transpose(arithmetic: Any) -> None:
     assert "TRANSPOSE" not in arithmetic.runs["nhwc", "xnnpack"].operators
 
 
-@pytest.fixture(scope="module")
-def movements(tflite: Any) -> Any:
-    return tflite.check_all(_SHAPES, _IMAGE)
+@pytest.fixture(scope="module", params=["auto", "official"])
+def movements(tflite: Any, request: pytest.FixtureRequest) -> Any:
+    return tflite.check_all(_SHAPES, _IMAGE, path=request.param)
 
 
 @pytest.mark.parametrize("name", _SHAPES)

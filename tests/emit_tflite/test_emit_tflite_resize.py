@@ -32,7 +32,7 @@ def _check(tflite: Any, mode: str, shape: tuple[int, ...], **options: Any) -> No
 _FACTORS = st.fractions(Fraction(1, 4), 4, max_denominator=20).map(float)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     mode=st.sampled_from(list(_MODES)),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
@@ -49,7 +49,7 @@ def test_nearest_by_a_factor(tflite: Any, mode: str, size: tuple[int, int], scal
     _check(tflite, mode, (1, 2, *size), scale_factor=scale)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     mode=st.sampled_from(list(_MODES)),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
