@@ -28,8 +28,8 @@ def command(
 
     loaded = load_recipe(recipe)
 
-    from edgeconv.nn.cost import cost
     from edgeconv.job import job_of
+    from edgeconv.nn.cost import cost
 
     with results_only(when=as_json):
         job = job_of(loaded, prove=False)

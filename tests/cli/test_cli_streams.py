@@ -1,0 +1,160 @@
+"""The real program on real streams: terminals, pipes, full disks, closed descriptors, old encodings."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+SCRIPT = str(Path(sys.executable).with_name("edgeconv"))
+ASCII = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+RECIPE = """
+name = "block"
+[model]
+factory = "edgeconv.nn:DepthwiseSeparableConv"
+args = {{ in_channels = 3, out_channels = 4 }}
+[[inputs]]
+name = "input"
+shape = [1, 3, 16, 16]
+[outputs]
+names = ["{output}"]
+[parity]
+devices = ["onnxruntime"]
+[export]
+formats = ["onnx"]
+"""
+
+
+def _environment(changes: Mapping[str, str]) -> dict[str, str]:
+    kept = {
+        key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED")
+    }
+    return {**kept, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color", "COLUMNS": "80", **changes}
+
+
+def _on_a_terminal(arguments: list[str], **changes: str) -> tuple[int, str]:
+    """Exit code and everything that a terminal got."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [SCRIPT, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=_environment(changes), close_fds=True
+    )
+    os.close(theirs)
+    got = b""
+    while True:
+        try:
+            chunk = os.read(ours, 65536)
+        except OSError:  # Linux's way to say that the other side is closed
+            break
+        if not chunk:
+            break
+        got += chunk
+    os.close(ours)
+    return process.wait(timeout=120), got.decode()
+
+
+def _shell(command: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**_environment(changes), "EDGECONV": SCRIPT},
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "block.toml"
+    path.write_text(RECIPE.format(output="output"))
+    return path
+
+
+def test_progress_on_a_terminal(recipe: Path, tmp_path: Path) -> None:
+    code, told = _on_a_terminal(["export", str(recipe), "--out", str(tmp_path / "out")])
+    assert code == 0, told
+    assert "✓" in told
+    assert "\x1b[" in told
+    assert "block: pass: 1 comparison within tolerance" in told
+
+
+def test_plain_lines_in_a_log(recipe: Path, tmp_path: Path) -> None:
+    done = _shell(f"$EDGECONV export {recipe} --out {tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"block -> {tmp_path / 'out' / 'block'}"
+    assert any(line.startswith("  capture: ") for line in lines)
+    title, row = lines[-3:-1]
+    assert title.split("  ")[0] == "verdict"
+    assert "of the bound" in title
+    assert row.startswith("pass")
+    assert row.index("block.fp32.onnx") == title.index("artifact")
+    assert lines[-1].startswith("block: pass: 1 comparison within tolerance (")
+
+
+def test_names_are_never_markup(recipe: Path, tmp_path: Path) -> None:
+    name = "[red]:smile:[/b]"
+    recipe.write_text(RECIPE.format(output=name))
+    code, told = _on_a_terminal(["export", str(recipe), "--out", str(tmp_path / "out")])
+    assert code == 0, told
+    assert name in told
+
+
+def test_an_ascii_terminal(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(RECIPE.format(output="größe").replace('name = "block"', 'name = "block"\ndescription = "größer"'))
+    code, told = _on_a_terminal(["export", str(recipe), "--out", str(tmp_path / "out")], **ASCII)
+    assert code == 0, told
+    assert "ok capture" in told.replace("\x1b[32m", "").replace("\x1b[0m", "")
+    assert r"gr\xf6\xdfe" in told
+
+
+def test_an_ascii_log(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("größe", "y"))
+    model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["größe"], ["y"])], "g", [x], [y]))
+    onnx.save(model, tmp_path / "m.onnx")
+    done = _shell(f"$EDGECONV inspect {tmp_path / 'm.onnx'}", **ASCII)
+    assert done.returncode == 0, done.stderr
+    assert r"gr\xf6\xdfe: float [1]" in done.stdout
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("verb", ["--help", "--version", "export {recipe} --out {out} --no-parity"])
+def test_a_full_disk_behind_standard_output(verb: str, unbuffered: str, recipe: Path, tmp_path: Path) -> None:
+    arguments = verb.format(recipe=recipe, out=tmp_path / "out")
+    done = _shell(f"$EDGECONV {arguments} > /dev/full", PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "No space left" in done.stderr
+
+
+def test_closed_streams(recipe: Path, tmp_path: Path) -> None:
+    """Nobody listens, and the files are made all the same."""
+    for closed in (">&-", "<&- >&- 2>&-"):
+        done = _shell(f"$EDGECONV export {recipe} --out '{tmp_path / closed}' {closed}")
+        assert done.returncode == 0, (closed, done.stderr)
+        assert done.stderr == ""
+        assert (tmp_path / closed / "block" / "block.fp32.onnx").exists()
+        assert (tmp_path / closed / "block" / "parity.json").exists()
+
+
+def test_an_error_that_cannot_be_told_keeps_its_code() -> None:
+    assert _shell("$EDGECONV inspect /nope 2>/dev/full").returncode == 2
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("verb", ["--help", "devices"])
+def test_a_reader_that_leaves(verb: str, unbuffered: str, recipe: Path) -> None:
+    done = _shell(
+        f"$EDGECONV {verb.format(recipe=recipe)} | true; exit ${{PIPESTATUS[0]}}", PYTHONUNBUFFERED=unbuffered
+    )
+    assert done.returncode == 141
+    assert done.stderr == ""
