@@ -146,9 +146,9 @@ def repeat(
 
     Args:
         folder: where ``parity.json``, the artifacts and the golden values lie.
-        devices: instead of those of the report.
+        devices: only these, instead of all of the report; rows of others stay: nothing that they speak of changed.
         torch_run: makes something that runs the module on the golden samples, where the caller has the module: it
-            must give the golden values again. Without, torch's row stays as it was: nothing it speaks of changed.
+            must give the golden values again. Without, torch's row stays as it was.
         progress: hears of the runs.
         out: where the new report goes; over the old one by default.
 
@@ -166,10 +166,10 @@ def repeat(
         module_run = torch_run(samples, reference)
         with progress.stage("torch float64 beside the golden values"):
             _require_same(module_run("float64"), reference, samples, folder / old.golden)
-        kept: tuple[Comparison, ...] = ()
     else:
         module_run = None
-        kept = tuple(row for row in old.comparisons if row.device == TORCH)
+    run_again = {name for name in proof.device_names if name != TORCH or module_run is not None}
+    kept = tuple(row for row in old.comparisons if row.device not in run_again)
     comparisons, devices_now = judge(artifacts, reference, proof, module_run, progress)
     report = dataclasses.replace(
         old,
@@ -247,17 +247,22 @@ def _require_numbers(reference: Run, name: str) -> None:
 
 
 def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: Path) -> None:
-    """The module must be the one whose outputs were stored: float64 sums may differ in order, and no more."""
-    names = tuple(reference.outputs[0])
-    bound = Tolerance(1e-9, 1e-9)
-    rows = compare(run, reference, samples, artifact="", tolerance=bound, output_names=names)
-    wrong = next((row for row in rows if row.verdict is not Verdict.PASS), None)
-    if wrong is not None:
-        raise ParityError(
-            f"the recipe's module does not give these values: {wrong.reason}",
-            where=str(golden),
-            mend="give the recipe that the folder was exported from",
-        )
+    """The module must be the one whose outputs were stored: float64 sums may differ in their order, and no more."""
+    mend = "give the recipe that the folder was exported from"
+    if run.verdict is not Verdict.PASS:
+        raise ParityError(f"the recipe's module does not run: {run.reason}", where=str(golden), mend=mend)
+    for sample, outputs, stored in zip(samples, run.outputs, reference.outputs, strict=True):
+        for name, b in stored.items():
+            a = outputs[name]
+            close = a.shape == b.shape and np.allclose(
+                a, b, rtol=1e-9, atol=1e-9 * float(np.sqrt(np.mean(np.square(b)))), equal_nan=True
+            )
+            if not close:
+                raise ParityError(
+                    f"the recipe's module does not give these values (output {name!r}, sample {sample.name})",
+                    where=str(golden),
+                    mend=mend,
+                )
 
 
 def _tolerance(report: Report) -> Tolerance:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from edgeconv.cli import run
+from edgeconv.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(["export", *sys.argv[1:]]))
+    sys.argv.insert(1, "export")
+    main()

@@ -25,6 +25,9 @@ def command(
     recipe: Annotated[
         Path | None, typer.Option(help="Build the module again, to run the torch row too and check the golden values.")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the new reports to OUT/<folder's name>/ and leave DIR as it is.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> int:
@@ -46,12 +49,13 @@ def command(
     reports = []
     for folder in folders:
         with results_only(when=silent):
-            report = repeat(folder, devices=device, torch_run=torch_run, progress=progress)
+            where = out / folder.resolve().name if out else folder
+            report = repeat(folder, devices=device, torch_run=torch_run, progress=progress, out=where)
         reports.append(report)
         if silent:
             tell_failures(report)
         else:
-            show_report(report, folder)
+            show_report(report, where)
     if as_json:
         say(json.dumps([json.loads(to_json(report)) for report in reports], indent=2))
     return 1 if any(report.verdict.value != "pass" for report in reports) else 0

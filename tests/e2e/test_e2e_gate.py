@@ -195,3 +195,27 @@ def test_a_corrupt_artifact_is_a_failed_row(folder: Path) -> None:
     (row,) = [row for row in report["comparisons"] if row["device"] == "litert"]
     assert row["verdict"] == "fail"
     assert row["reason"]
+
+
+def test_rows_of_devices_that_are_not_asked_for_stay(folder: Path) -> None:
+    before = json.loads((folder / "parity.json").read_text())["comparisons"]
+    assert run(["parity", str(folder), "--device", "litert", "--device", "litert-reference", "-q"]) == 0
+    after = json.loads((folder / "parity.json").read_text())["comparisons"]
+    assert {(row["device"], row["artifact"]) for row in after} == {
+        ("onnxruntime", "block.fp32.onnx"),
+        ("litert", "block.fp32.tflite"),
+        ("litert-reference", "block.fp32.tflite"),
+    }
+    (old,) = [row for row in before if row["device"] == "onnxruntime"]
+    assert old in after
+
+
+def test_another_folder_can_take_the_new_report(folder: Path, tmp_path: Path) -> None:
+    before = _report_files(folder)
+    assert run(["parity", str(folder), "--out", str(tmp_path / "new"), "-q"]) == 0
+    assert _report_files(folder) == before
+    assert set(_report_files(tmp_path / "new" / "block")) == {"parity.json", "parity.html", "parity.junit.xml"}
+
+
+def _report_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("parity.*")}
