@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _FILTERS = {
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**26
 """Of a decoded or a resized image (8192 x 8192); files of a few bytes may declare more than memory holds."""
+# Without a handler, what Pillow logs of a damaged file lands on stderr beside our one line.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 

@@ -205,6 +205,7 @@ def test_arrays_that_do_not_fit(recipe_of, tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_text("1, 2, 3")
     (tmp_path / "empty.npy").write_bytes(b"")
     (tmp_path / "short.npy").write_bytes((tmp_path / "other.npy").read_bytes()[:200])
+    (tmp_path / "header.npy").write_bytes((tmp_path / "other.npy").read_bytes().replace(b"}", b"("))
     (tmp_path / "folder.npy").mkdir()
     with zipfile.ZipFile(tmp_path / "bytes.npz", "w") as archive:
         archive.writestr("input", b"no array")
@@ -229,6 +230,7 @@ def test_arrays_that_do_not_fit(recipe_of, tmp_path: Path) -> None:
         ("text.npz", "", "text.npz is no readable NumPy file: it does not begin like a .npz"),
         ("text.npy", "", "text.npy is no readable NumPy file: it does not begin like a .npy"),
         ("empty.npy", "", "no readable NumPy file"),
+        ("header.npy", "", "no readable NumPy file"),
         ("short.npy", "", "no readable NumPy file"),
         ("bytes.npz", "", "has no array 'input', but: other"),
         ("big.npy", "", "big.npy holds values of float64 that float32 cannot hold"),
