@@ -98,9 +98,12 @@ def capture(
             calls, it draws random numbers, or it uses an operator that has no ONNX form.
     """
     from edgeconv.capture import _interface
+    from edgeconv.capture._clean import drop_unused
     from edgeconv.capture._eval_mode import eval_mode
     from edgeconv.capture._names import name_values
+    from edgeconv.capture._padding import settle_circular_pads
     from edgeconv.capture._pooling import settle_ceil_mode
+    from edgeconv.capture._resizing import settle_resizes
     from edgeconv.capture._trace import export_program
 
     where = type(module).__name__
@@ -117,7 +120,10 @@ def capture(
         _interface.check_names(input_names, outputs, parameters)
         model, mutated, note = _to_ir(program, opset, path)
     _interface.check_stateless(model.graph, mutated, where)
+    settle_circular_pads(model.graph)
     settle_ceil_mode(model.graph)
+    settle_resizes(model.graph)
+    drop_unused(model.graph)
     name_values(
         model,
         input_names=input_names,
@@ -149,7 +155,9 @@ def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tupl
             clean_known(model)
             return model, mutated, "fast"
     from edgeconv.capture import _official
+    from edgeconv.capture._refused import check_official
 
+    check_official(program)
     model, mutated = _official.to_ir(program, opset=opset)
     clean(model)
     return model, mutated, note

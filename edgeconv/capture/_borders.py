@@ -52,7 +52,7 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
         else:
             what = f"the ONNX exporter of torch failed: {_first_line(_root(error))}"
             mend = "simplify the operation, or report it with the module"
-        raise CaptureError(what, where=_module_of(text, program), mend=mend) from error
+        raise CaptureError(what, where=_module_of(error, text, program), mend=mend) from error
 
 
 def _explain(error: Exception) -> tuple[str, str]:
@@ -94,8 +94,16 @@ def _module_running(frame: FrameType) -> torch.nn.Module | None:
     return owner if isinstance(owner, torch.nn.Module) else None
 
 
-def _module_of(text: str, program: torch.export.ExportedProgram) -> str:
-    """The module path of the torch node that the exporter's message names."""
+def _module_of(error: BaseException, text: str, program: torch.export.ExportedProgram) -> str:
+    """The module path of the torch node that the exporter was at.
+
+    Its frames hold that node. The name of it in the message is a second choice: the exporter decomposes the graph
+    first, and names its nodes anew.
+    """
+    for node in _translated_nodes(error):
+        stack = node.meta.get("nn_module_stack") or {}
+        if stack:
+            return _described(*list(stack.values())[-1])
     named = _TRANSLATED.search(text)
     wanted = named["node"] if named is not None else ""
     for node in program.graph.nodes:
@@ -103,6 +111,17 @@ def _module_of(text: str, program: torch.export.ExportedProgram) -> str:
             stack = node.meta.get("nn_module_stack") or {}
             return _described(*(list(stack.values())[-1] if stack else ("", "")))
     return ""
+
+
+def _translated_nodes(error: BaseException) -> Iterator[torch.fx.Node]:
+    """The torch nodes in the frames that failed, outermost frame first."""
+    for each in _chain(error):
+        trace = each.__traceback__
+        while trace is not None:
+            node = trace.tb_frame.f_locals.get("node")
+            if isinstance(node, torch.fx.Node):
+                yield node
+            trace = trace.tb_next
 
 
 def _described(path: str, class_name: str) -> str:

@@ -37,7 +37,7 @@ def clean(model: ir.Model) -> None:
     _separate_outputs(graph)
     _plain_reshapes(graph)
     _drop_zero_biases(graph, weights)
-    _drop_unused(graph)
+    drop_unused(graph)
     _strip(model)
     _check(graph)
 
@@ -49,7 +49,7 @@ def clean_known(model: ir.Model) -> None:
     _remove_identities(graph)
     RemoveUnusedNodesPass()(model)
     _separate_outputs(graph)
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
 def _infer_shapes(model: ir.Model) -> None:
@@ -175,7 +175,8 @@ def _drop_zero_biases(graph: ir.Graph, weights: frozenset[ir.Value]) -> None:
                 node.resize_inputs(2)
 
 
-def _drop_unused(graph: ir.Graph) -> None:
+def drop_unused(graph: ir.Graph) -> None:
+    """Removes the constants that nobody takes."""
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[name]

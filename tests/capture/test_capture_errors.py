@@ -103,3 +103,18 @@ def test_arguments_that_are_no_tensors() -> None:
 def test_an_opset_that_torch_would_replace_by_another(opset: int) -> None:
     with pytest.raises(CaptureError, match=f"opset {opset} is not captured; choose 18 to 22"):
         capture(nn.ReLU(), (torch.randn(2),), input_names=["x"], output_names=(), opset=opset)
+
+
+@pytest.mark.parametrize("path", ["auto", "official"])
+def test_the_culprit_is_the_module_that_has_no_form_and_not_its_sister(path: Any) -> None:
+    class Pools(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.AdaptiveMaxPool2d(1), nn.AdaptiveMaxPool2d(3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.a(x), self.b(x)
+
+    with pytest.raises(CaptureError, match=r"adaptive_max_pool2d has no ONNX form") as caught:
+        capture(Pools(), (torch.randn(1, 3, 8, 8),), input_names=["x"], output_names=(), path=path)
+    assert caught.value.where == "b"

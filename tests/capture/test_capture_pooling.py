@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from edgeconv.capture import capture
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
+from edgeconv.errors import CaptureError
 
 Pair = tuple[int, int]
 _PAIR = {
@@ -103,3 +104,15 @@ def test_both_paths_leave_out_the_window_that_torch_leaves_out(path: str, counte
     (pool,) = both_axes.graph
     assert pool.attributes.get_int("ceil_mode", 0) == 0
     assert pool.attributes.get_ints("pads") == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("size", [(11, 13), (8, 11)])
+def test_a_divisor_of_its_own(size: Pair, ceil: bool) -> None:
+    _check(nn.AvgPool2d(3, 2, 1, ceil_mode=ceil, divisor_override=5), size)
+
+
+def test_the_official_exporter_would_drop_the_divisor() -> None:
+    module = nn.Sequential(nn.ReLU(), nn.AvgPool2d(3, 2, 1, divisor_override=5))
+    with pytest.raises(CaptureError, match=r"^1: avg_pool2d with divisor_override=5 has no ONNX form"):
+        _captured(module, torch.randn(1, 3, 8, 8), "official")

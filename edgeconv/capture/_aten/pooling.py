@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -34,14 +35,26 @@ def avg_pool(
     b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, ceil_mode: bool,
     count_include_pad: bool, divisor_override: int | None = None,
 ) -> ir.Value:  # fmt: skip
-    if divisor_override is not None:
-        raise Unsupported("divisor_override")
     kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, (1,))
+    if divisor_override is not None:
+        return _sum_pool(b, x, kernel, strides, pads, divisor_override)
     ceil = ceil_mode and b.shape[2:] != _floor_sizes(x, kernel, strides, pads, dilations)
     return b.add(
         "AveragePool", x, shape=b.shape, kernel_shape=kernel, strides=strides, pads=[*pads, *pads],
         ceil_mode=int(ceil), count_include_pad=int(count_include_pad),
     )  # fmt: skip
+
+
+def _sum_pool(b: Builder, x: ir.Value, kernel: Ints, strides: Ints, pads: Ints, divisor: int) -> ir.Value:
+    """The sums of the windows by one divisor: with padding of its own every window is whole, also behind the end."""
+    sizes = zip(sizes_of(x)[2:], b.shape[2:], kernel, strides, pads, strict=True)
+    after = [max(pad, (made - 1) * s + k - size - pad) for size, made, k, s, pad in sizes]
+    if any(pads) or any(after):
+        padded = [size + low + high for size, low, high in zip(sizes_of(x)[2:], pads, after, strict=True)]
+        amounts = b.ints(0, 0, *pads, 0, 0, *after)
+        x = b.add("Pad", x, amounts, b.scalar(0), shape=(*sizes_of(x)[:2], *padded), mode="constant")
+    mean = b.add("AveragePool", x, shape=b.shape, kernel_shape=kernel, strides=strides, ceil_mode=0)
+    return b.add("Mul", mean, b.scalar(math.prod(kernel) / divisor))
 
 
 def adaptive_avg_pool(b: Builder, x: ir.Value, output_size: Ints) -> ir.Value:

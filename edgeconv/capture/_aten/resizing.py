@@ -59,8 +59,8 @@ _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "ci
 
 def pad(b: Builder, x: ir.Value, pad: Ints, mode: str = "constant", value: float | None = None) -> ir.Value:
     """torch counts the axes from behind, pair by pair; negative pads crop."""
-    if mode not in _MODES or (mode == "circular" and b.opset < 19):
-        raise Unsupported(f"mode={mode!r} in opset {b.opset}")
+    if mode not in _MODES:
+        raise Unsupported(f"mode={mode!r}")
     if any(number < 0 for number in pad) and mode != "constant":
         raise Unsupported("cropping by negative pads")
     rank = len(sizes_of(x))

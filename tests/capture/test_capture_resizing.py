@@ -1,0 +1,72 @@
+"""Nearest resizes pick torch's elements, in the files too."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeconv.capture import capture
+from edgeconv.emit.onnx import to_onnx
+
+_FEW = settings(deadline=None, max_examples=15)
+
+
+class Resize(nn.Module):
+    def __init__(self, mode: str, **options: object) -> None:
+        super().__init__()
+        self.mode, self.options = mode, options
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.interpolate(x, mode=self.mode, **self.options)  # type: ignore[arg-type]
+
+
+def _check(module: nn.Module, size: tuple[int, int], path: str = "auto", atol: float = 0) -> list[str]:
+    x = torch.arange(float(size[0] * size[1])).reshape(1, 1, *size).contiguous()
+    model = capture(module, (x,), input_names=["input"], output_names=["output"], path=path)  # type: ignore[arg-type]
+    session = onnxruntime.InferenceSession(to_onnx(model, metadata={}).data, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"input": x.numpy()})[0], module(x).numpy(), rtol=0, atol=atol)
+    return [node.op_type for node in model.graph]
+
+
+@_FEW
+@example(mode="nearest", size=(14, 20), wanted=(2, 12))
+@example(mode="nearest-exact", size=(2, 14), wanted=(41, 23))
+@given(
+    mode=st.sampled_from(["nearest", "nearest-exact"]),
+    size=st.tuples(st.integers(1, 32), st.integers(1, 32)),
+    wanted=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+)
+def test_to_a_size(mode: str, size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    _check(Resize(mode, size=wanted), size)
+
+
+@_FEW
+@example(mode="nearest", size=(4, 7), factor=2.1)
+@example(mode="nearest", size=(4, 5), factor=2.6)
+@example(mode="nearest-exact", size=(4, 4), factor=1.2)
+@given(
+    mode=st.sampled_from(["nearest", "nearest-exact"]),
+    size=st.tuples(st.integers(4, 32), st.integers(4, 32)),
+    factor=st.integers(3, 45).map(lambda tenths: tenths / 10),
+)
+def test_by_a_factor(mode: str, size: tuple[int, int], factor: float) -> None:
+    _check(Resize(mode, scale_factor=factor), size)
+
+
+@pytest.mark.parametrize("path", ["fast", "official"])
+def test_what_runtimes_compute_alike_stays_one_operator(path: str) -> None:
+    assert _check(Resize("nearest", scale_factor=2.0), (5, 6), path) == ["Resize"]
+    assert _check(Resize("nearest", scale_factor=0.5), (8, 6), path) == ["Resize"]
+    assert _check(Resize("nearest", size=(2, 3)), (14, 6), path) == ["Gather", "Gather"]
+
+
+@pytest.mark.parametrize("path", ["fast", "official"])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_a_size_that_the_rounded_factor_does_not_say(path: str, mode: str) -> None:
+    assert _check(Resize(mode, scale_factor=2.6), (4, 5), path, atol=1e-4) == ["Resize"]
