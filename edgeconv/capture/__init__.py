@@ -15,7 +15,7 @@ operators that say what it computes; in brackets what the official path makes in
 torch                                   ONNX
 ======================================  ==========================================================================
 conv, conv transpose, linear            Conv, ConvTranspose, Gemm (rank 2) or MatMul (+ Add)
-conv with another padding mode          Pad, Conv
+conv with another padding mode          Pad, Conv; circular: Slice, Concat, Conv
 batch norm                              BatchNormalization (5 inputs; rank 2 for features)
 group norm                              Reshape, InstanceNormalization, Reshape, Mul, Add
 layer norm, instance norm               LayerNormalization, InstanceNormalization
@@ -26,11 +26,13 @@ silu                                    Sigmoid, Mul
 gelu                                    Div, Erf, Add, Mul, Mul (one Gelu from opset 20)
 gelu (tanh)                             Pow, Mul, Add, Mul, Tanh, Add, Mul, Mul (one Gelu from opset 20)
 elu, softplus                           Elu, Softplus (Mul, Elu, Mul; Mul, Softplus, Div, Greater, Where)
-max pool, average pool                  MaxPool, AveragePool (ceil_mode, count_include_pad as attributes)
+max pool, average pool                  MaxPool, AveragePool (ceil_mode, count_include_pad as attributes), after a
+                                        Slice where torch leaves out a window and with it elements at the end
 adaptive average pool to 1, mean        ReduceMean (axes are a constant input), to other sizes AveragePool
 adaptive average pool, uneven windows   MatMul, MatMul, Div (Transpose, GatherND, Transpose, ReduceMean)
 adaptive max pool to 1, amax            ReduceMax
-interpolate, Upsample                   Resize by scales or, where torch is given a size, by sizes
+interpolate, Upsample                   Resize by scales or, where torch is given a size, by sizes; Gather per axis
+                                        where runtimes pick other elements than torch's nearest modes
 pixel shuffle                           DepthToSpace (CRD)
 pixel unshuffle, channel shuffle        Reshape, Transpose, Reshape
 chunk, split                            one Split with explicit sizes
@@ -93,9 +95,9 @@ def capture(
         module in the metadata property ``edgeconv.module``.
 
     Raises:
-        CaptureError: the arguments do not fit the module, the names do not fit the tensors, the module cannot be
-            traced (control flow or shapes that depend on values), its outputs depend on state that it keeps between
-            calls, it draws random numbers, or it uses an operator that has no ONNX form.
+        CaptureError: the arguments do not fit the module, its parameters are not float32, the names do not fit the
+            tensors, the module cannot be traced (control flow or shapes that depend on values), its outputs depend on
+            state that it keeps between calls, it draws random numbers, or it uses an operator that has no ONNX form.
     """
     from edgeconv.capture import _interface
     from edgeconv.capture._clean import drop_unused
@@ -103,6 +105,7 @@ def capture(
     from edgeconv.capture._names import name_values
     from edgeconv.capture._padding import settle_circular_pads
     from edgeconv.capture._pooling import settle_ceil_mode
+    from edgeconv.capture._precision import check_precision
     from edgeconv.capture._resizing import settle_resizes
     from edgeconv.capture._trace import export_program
 
@@ -113,6 +116,7 @@ def capture(
         raise CaptureError(f"there is no path {path!r}", where=where, mend="choose auto, fast or official")
     parameters = _interface.weight_names(module)
     _interface.check_arguments(module, args, input_names)
+    check_precision(module, args)
     with eval_mode(module):
         program = export_program(module, args)
         _interface.check_regions(program)

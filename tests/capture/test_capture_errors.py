@@ -118,3 +118,15 @@ def test_the_culprit_is_the_module_that_has_no_form_and_not_its_sister(path: Any
     with pytest.raises(CaptureError, match=r"adaptive_max_pool2d has no ONNX form") as caught:
         capture(Pools(), (torch.randn(1, 3, 8, 8),), input_names=["x"], output_names=(), path=path)
     assert caught.value.where == "b"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_module_that_is_not_float32(dtype: torch.dtype) -> None:
+    module, x = nn.Conv2d(3, 4, 1).to(dtype), torch.randn(1, 3, 4, 4, dtype=dtype)
+    with pytest.raises(CaptureError, match=r"parameter weight is \w+, and only float32 .*; call module\.float\(\)"):
+        capture(module, (x,), input_names=["x"], output_names=())
+
+
+def test_a_half_input() -> None:
+    with pytest.raises(CaptureError, match=r"input 0 is float16, and only float32"):
+        capture(nn.ReLU(), (torch.randn(2).half(),), input_names=["x"], output_names=())
