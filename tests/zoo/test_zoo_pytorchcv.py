@@ -11,8 +11,15 @@ from pytorchcv_networks import NETWORKS, network
 import edgeconv
 
 # Networks whose torch float32 result is itself outside the bound around float64 with these random weights: no file
-# can be judged by it. Theirs may be twice as far off as torch's own.
-ILL_CONDITIONED = {"bisenet_resnet18_celebamaskhq", "ghostnet", "lednet_cityscapes", "sqnxt23_w1", "unet_cityscapes"}
+# can be judged by it. Their root mean square error may be twice torch's own (6 dB).
+ILL_CONDITIONED = {
+    "bisenet_resnet18_celebamaskhq",
+    "fastscnn_cityscapes",
+    "ghostnet",
+    "lednet_cityscapes",
+    "sqnxt23_w1",
+    "unet_cityscapes",
+}
 
 
 @pytest.mark.slow
@@ -26,8 +33,8 @@ def test_exports_within_tolerance(entry: tuple, tmp_path: Path) -> None:
         own = {row.output: row for row in rows if row.device == "torch"}
         assert any(row.verdict is edgeconv.Verdict.FAIL for row in own.values()), "it is not: take it off the list"
         for row in rows:
-            bound = max(2 * own[row.output].metrics.max_abs, 1e-5)
-            assert row.metrics.max_abs <= bound, (row.device, row.output, row.metrics.max_abs, bound)
+            loss_db = own[row.output].metrics.sqnr_db - row.metrics.sqnr_db
+            assert loss_db <= 6.0, (row.device, row.output, loss_db)
         return
     wrong = [(row.device, row.output, row.reason) for row in rows if row.verdict is not edgeconv.Verdict.PASS]
     assert not wrong
