@@ -140,3 +140,16 @@ def test_parity_with_another_recipe_is_refused(
     (tmp_path / "other.toml").write_text(text.replace("testcard_224.png", str(models / "testcard_224.png")))
     assert run(["parity", str(dsconv_export), "--recipe", str(tmp_path / "other.toml"), "--device", "onnxruntime"]) == 2
     assert "does not give these values" in capsys.readouterr().err
+
+
+def test_the_callers_random_numbers_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    np.random.seed(3)
+    torch.manual_seed(3)
+    expected = (np.random.rand(), torch.rand(1).item())
+    np.random.seed(3)
+    torch.manual_seed(3)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5)).eval()
+    np.random.seed(3)
+    torch.manual_seed(3)
+    edgeconv.export(module, (X,), tmp_path, name="net")
+    assert (np.random.rand(), torch.rand(1).item()) == expected
