@@ -43,15 +43,25 @@ class MergeBranchesPass(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Merges in the graph's order, so that a sum finds sums within it already merged."""
+        """Merges in the graph's order, so that a sum finds sums within it already merged.
+
+        Again until nothing merges: what two operands became can take a third one that neither of them could. Each
+        merge leaves fewer operands, so this ends.
+        """
         modified = False
+        while self._merge_once(model):
+            modified = True
+        return ir.passes.PassResult(model, modified)
+
+    def _merge_once(self, model: ir.Model) -> bool:
+        merged = False
         for node in tuple(model.graph):
             if node.graph is not None and _is_sum(node) and not _is_part(node):
                 merge = _merge(node)
                 if merge is not None:
                     merge.apply()
-                    modified = True
-        return ir.passes.PassResult(model, modified)
+                    merged = True
+        return merged
 
     def ensures(self, model: ir.Model) -> None:
         """Checks (2)."""
