@@ -244,3 +244,21 @@ def test_a_broadcast_sum_stays():
     model = graph(nodes, {"input": (2, 4, 5, 5)}, ["output"], {"p": rng.normal(size=(4, 4, 1, 1))})
     assert_rewritten_exactly(model)
     assert operators(model).count("Conv") == 2
+
+
+def test_what_two_operands_became_takes_a_third():
+    """Neither the dilated 5x5 nor the pool takes the 3x5 alone, but together they have all of its taps."""
+    branches = [
+        (
+            "Conv",
+            {"dilations": [1, 1], "group": 2, "pads": [1, 2, 1, 2], "strides": [1, 1]},
+            {"shapes": {"weight": (4, 2, 3, 5)}},
+        ),
+        ("AveragePool", {"kernel_shape": [5, 5], "count_include_pad": 1, "pads": [2] * 4, "strides": [1, 1]}, {}),
+        (
+            "Conv",
+            {"dilations": [1, 2], "group": 2, "pads": [2, 4, 2, 4], "strides": [1, 1]},
+            {"shapes": {"weight": (4, 2, 5, 5)}},
+        ),
+    ]
+    assert_rewritten_exactly(build(branches, ["Add", "Add"], size=(8, 7)), rtol=1e-12)
