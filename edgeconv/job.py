@@ -14,12 +14,9 @@ from edgeconv.core import NCHW, NHWC, Sample
 from edgeconv.errors import CaptureError, EmitError, ParityError
 from edgeconv.prove import Proof
 from edgeconv.recipe import Recipe, build_module, parity_samples
+from edgeconv.recipe.schema import FORMATS, LAYOUTS, VARIANTS
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-
-FORMATS = ("onnx", "tflite")
-VARIANTS = ("fp32",)
-LAYOUTS = (NHWC, NCHW)
 
 
 @dataclass(frozen=True)

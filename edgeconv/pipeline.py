@@ -21,11 +21,12 @@ from edgeconv.devices import run_module
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import CaptureError
-from edgeconv.job import FORMATS, VARIANTS, Job, checked_args, checked_samples, forward_names, job_of
+from edgeconv.job import Job, checked_args, checked_samples, forward_names, job_of
 from edgeconv.output import Staging, staged
 from edgeconv.progress import Progress, Silent
 from edgeconv.prove import Proof, TorchRun, check_devices, discard_outdated, prove
 from edgeconv.recipe import Recipe
+from edgeconv.recipe.schema import FORMATS, VARIANTS
 from edgeconv.report import Report
 from edgeconv.rewrite import optimize, selected
 from edgeconv.summary import summarise
