@@ -7,12 +7,15 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
+
+from edgeconv.errors import RewriteError
+from edgeconv.reference import evaluate_node
 
 Array = npt.NDArray[Any]
 
+# DequantizeLinear of a constant stays: it is what tells a runtime to compute in integers.
+_QUANTISATION = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
@@ -34,7 +37,7 @@ def fold_constants(graph: ir.Graph, opset: int) -> None:
     """
     exact: dict[str, Array] = {}
     for node in graph:
-        if node.domain != "" or node.op_type in RANDOM or _has_subgraph(node):
+        if node.domain != "" or node.op_type in RANDOM | _QUANTISATION or _has_subgraph(node):
             continue
         known = _known_shape(node)
         results = [known] if known is not None else _evaluate(graph, node, opset, exact)
@@ -86,8 +89,8 @@ def _evaluate(graph: ir.Graph, node: ir.Node, opset: int, exact: dict[str, Array
         for value, array in zip(node.inputs, arrays, strict=True)
     ]
     try:
-        results = _run(node, wide, opset)
-    except Exception:  # noqa: BLE001 the evaluator raises anything for what it lacks; the node then simply stays
+        results = evaluate_node(node, wide, opset=opset)
+    except RewriteError:  # what the reference lacks simply stays
         return None
     rounded = []
     for value, result in zip(node.outputs, results, strict=True):
@@ -97,21 +100,6 @@ def _evaluate(graph: ir.Graph, node: ir.Node, opset: int, exact: dict[str, Array
             result = result.astype(target)
         rounded.append(result)
     return rounded
-
-
-def _run(node: ir.Node, arrays: list[Array | None], opset: int) -> list[Array]:
-    proto = ir.to_proto(node)
-    if not isinstance(proto, onnx.NodeProto):
-        raise TypeError("a node's proto is a NodeProto")
-    if node.op_type == "Cast" and arrays[0] is not None and arrays[0].dtype == np.float64:
-        to = ir.DataType(node.attributes["to"].as_int())
-        if to.is_floating_point() and to.itemsize >= ir.DataType.FLOAT.itemsize:
-            return [arrays[0]]  # rounded once, at the end of the chain
-    evaluator = ReferenceEvaluator(proto, opsets={"": opset})
-    feeds: dict[str, Any] = {
-        value.name or "": array for value, array in zip(node.inputs, arrays, strict=True) if value is not None
-    }
-    return [np.asarray(result) for result in evaluator.run(None, feeds)]
 
 
 def _has_subgraph(node: ir.Node) -> bool:

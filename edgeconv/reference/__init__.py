@@ -2,6 +2,7 @@
 
 Public names
     `evaluate`: every value of an `onnx_ir.Model`, by name.
+    `evaluate_node`: one node on arrays; how constants are folded, at capture and in rewrites.
     `OPERATORS`: the table of what it evaluates, ONNX operator -> function.
 
 The engine is torch on the CPU, operator by operator, straight from the ONNX specification; nothing is fused or
@@ -11,7 +12,7 @@ file of its family in ``_operators/`` and enter it in that file's table.
 
 from __future__ import annotations
 
-from edgeconv.reference._evaluate import evaluate
+from edgeconv.reference._evaluate import evaluate, evaluate_node
 from edgeconv.reference._operators import OPERATORS
 
-__all__ = ["evaluate", "OPERATORS"]
+__all__ = ["OPERATORS", "evaluate", "evaluate_node"]

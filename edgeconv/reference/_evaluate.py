@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,43 @@ def evaluate(model: ir.Model, inputs: Mapping[str, Array], *, keep: Collection[s
     return {name: value.numpy() for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
+def evaluate_node(node: ir.Node, arrays: Sequence[Array | None], *, opset: int) -> tuple[Array, ...]:
+    """Evaluates one node of a graph by itself, in float64: what folding a constant means.
+
+    Args:
+        node: without subgraphs; its attributes are read, its operands are `arrays`, which may have other shapes.
+        arrays: one per input of the node; None where an optional one is left out.
+        opset: version of the default ONNX domain that the node is written in.
+
+    Returns:
+        Its results in their order: floats in float64, integers in the element type that the graph states (where it
+        states none, in the one that the reference holds them in).
+
+    Raises:
+        RewriteError: as `evaluate`; also where the results are sequences.
+    """
+    walk = _Walk(opset, None)
+    operands: list[Value | None] = []
+    for value, array in zip(node.inputs, arrays, strict=True):
+        stated = None if value is None else value.dtype
+        dtype = None if array is None else stated or ir.DataType.from_numpy(array.dtype)
+        operands.append(None if array is None or dtype is None else from_numpy(array, dtype))
+    with torch.no_grad():
+        results = walk.compute(node, tuple(operands))
+    if not all(isinstance(result, torch.Tensor) for result in results):
+        raise RewriteError(f"{node.op_type} gives a sequence", where=place_of(node))
+    return tuple(
+        _in_type(result.numpy(), value.dtype)
+        for value, result in zip(node.outputs, results, strict=False)
+        if isinstance(result, torch.Tensor)
+    )
+
+
+def _in_type(array: Array, dtype: ir.DataType | None) -> Array:
+    """An integer result in its own element type."""
+    return array if dtype is None or dtype.is_floating_point() else array.astype(dtype.numpy())
+
+
 class _Walk:
     """The values so far, and how often each is still to be read."""
 
@@ -79,7 +116,13 @@ class _Walk:
         self._reads.update(value for node in nodes for value in _read_by(node))
 
     def step(self, node: ir.Node) -> None:
-        """Computes a node."""
+        """Computes a node from the values so far."""
+        arguments = tuple(None if value is None else self.read(value) for value in node.inputs)
+        self.values.update(zip(node.outputs, self.compute(node, arguments), strict=False))
+        self._forget(node)
+
+    def compute(self, node: ir.Node, arguments: tuple[Value | None, ...]) -> tuple[Value, ...]:
+        """The results of a node."""
         operator = OPERATORS.get(node.op_type) if node.domain in _DEFAULT_DOMAINS else None
         if operator is None:
             prefix = "" if node.domain in _DEFAULT_DOMAINS else f"{node.domain}::"
@@ -88,7 +131,6 @@ class _Walk:
                 where=place_of(node),
                 mend="enter it in edgeconv/reference/_operators, or write the model with standard ONNX operators",
             )
-        arguments = tuple(None if value is None else self.read(value) for value in node.inputs)
         try:
             result = operator(Call(node, arguments, self._opset, self._body))
         # The border to torch: these are what it raises for operands that do not fit.
@@ -99,9 +141,10 @@ class _Walk:
                 f"{node.op_type} cannot be evaluated on shapes {shapes}: {message}", where=place_of(node)
             ) from cause
         results = result if isinstance(result, tuple) else (result,)
-        for value, made in zip(node.outputs, results, strict=False):
-            self.values[value] = wrapped(made, value.dtype) if isinstance(made, torch.Tensor) else made
-        self._forget(node)
+        return tuple(
+            wrapped(made, value.dtype) if isinstance(made, torch.Tensor) else made
+            for value, made in zip(node.outputs, results, strict=False)
+        )
 
     def read(self, value: ir.Value) -> Value:
         """A value that was computed or given, or a constant."""

@@ -49,6 +49,15 @@ def test_chains_of_constants_are_evaluated_in_float64_and_rounded_once():
     np.testing.assert_array_equal(constant(model, "weight"), expected.astype(np.float32))
 
 
+def test_a_constant_is_folded_by_the_specification():
+    """ONNX's own evaluator leaves out the absolute value of the 1-norm."""
+    c = np.random.default_rng(0).standard_normal((1, 7, 3, 3))
+    nodes = [node("LpNormalization", ["c"], "n", axis=1, p=1), node("Add", ["x", "n"], "y")]
+    model = optimize(graph(nodes, {"x": [1, 7, 3, 3]}, ["y"], {"c": c}))
+    assert operators(model) == ["Add"]
+    np.testing.assert_allclose(constant(model, "n"), c / np.abs(c).sum(1, keepdims=True), rtol=1e-12)
+
+
 def test_shapes_and_constant_nodes_become_initializers():
     nodes = [
         node("Shape", ["input"], "shape", start=0, end=1),
