@@ -9,7 +9,7 @@ OUT ?= artifacts
 RECIPES ?= models/dsconv_3x64_224.toml models/mobilenet_dsc_224.toml models/digits_dsc.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export zoo test test-all bench lint format lock clean
+.PHONY: help setup export zoo test test-all bench readme lint format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test-all: setup ## all tests, the slow sweeps too
 NETWORKS ?= full
 bench: setup ## edgeconv beside its peers into $(OUT)/bench (NETWORKS=quick for five networks)
 	$(BIN)/python tests/bench/run.py --networks "$(NETWORKS)" --out $(OUT)/bench $(BENCH)
+
+readme: $(READY) ## write the README's list of operators anew
+	$(BIN)/python -m edgeconv.operators README.md
 
 lint: $(READY) ## ruff and mypy --strict
 	$(BIN)/ruff check .

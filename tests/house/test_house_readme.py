@@ -13,6 +13,7 @@ import pytest
 import edgeconv
 from edgeconv.devices import ENVIRONMENTS
 from edgeconv.devices._environments import python_of
+from edgeconv.operators import refreshed
 
 ROOT = Path(edgeconv.__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,6 +40,10 @@ def test_every_make_target_of_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"^make ([a-z-]+)", README, re.M)):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_the_list_of_operators_is_that_of_the_tables() -> None:
+    assert refreshed(README) == README, "run make readme"
 
 
 def test_the_on_device_snippets_are_the_scripts() -> None:

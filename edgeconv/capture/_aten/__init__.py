@@ -27,19 +27,20 @@ from edgeconv.capture._aten import (
 )
 from edgeconv.capture._builder import Entry
 
-TABLE: Mapping[str, Entry] = {
-    **convolution.TABLE,
-    **linear.TABLE,
-    **normalisation.TABLE,
-    **activation.TABLE,
-    **pooling.TABLE,
-    **resizing.TABLE,
-    **shape.TABLE,
-    **indexing.TABLE,
-    **arithmetic.TABLE,
-    **comparison.TABLE,
-    **reduction.TABLE,
-    **attention.TABLE,
+FAMILIES: Mapping[str, Mapping[str, Entry]] = {
+    "convolution": convolution.TABLE,
+    "linear": linear.TABLE,
+    "normalisation": normalisation.TABLE,
+    "activation": activation.TABLE,
+    "pooling": pooling.TABLE,
+    "resizing": resizing.TABLE,
+    "shape": shape.TABLE,
+    "indexing": indexing.TABLE,
+    "arithmetic": arithmetic.TABLE,
+    "comparison": comparison.TABLE,
+    "reduction": reduction.TABLE,
+    "attention": attention.TABLE,
 }
+TABLE: Mapping[str, Entry] = {name: entry for family in FAMILIES.values() for name, entry in family.items()}
 
-__all__ = ["TABLE"]
+__all__ = ["FAMILIES", "TABLE"]

@@ -1,0 +1,77 @@
+"""What can be exported, read off the tables that do it; the README's list is made of this.
+
+An operator is one entry in each of three tables: `edgeconv.capture` (ATen to ONNX), `edgeconv.reference` (what the
+ONNX operator computes) and `edgeconv.emit.tflite` (ONNX to TFLite; the ONNX file takes it as it is).
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+BEGIN = "<!-- operators: written by `make readme` -->"
+END = "<!-- end of operators -->"
+
+
+@dataclass(frozen=True)
+class Operators:
+    """The names in the tables.
+
+    Attributes:
+        aten: ATen operators without overloads and without those that work in place, by family.
+        both: ONNX operators that go into both formats.
+        onnx_only: ONNX operators that the reference knows and TFLite has no form for.
+    """
+
+    aten: tuple[tuple[str, tuple[str, ...]], ...]
+    both: tuple[str, ...]
+    onnx_only: tuple[str, ...]
+
+
+def operators() -> Operators:
+    """Reads the tables; imports torch."""
+    from edgeconv.capture._aten import FAMILIES
+    from edgeconv.emit.tflite._operators import LOWERINGS
+    from edgeconv.reference import OPERATORS
+
+    families = {name: {key.split(".")[1].strip("_") for key in table} for name, table in FAMILIES.items()}
+    return Operators(
+        aten=tuple((name, tuple(sorted(found, key=str.lower))) for name, found in families.items()),
+        both=tuple(sorted(set(LOWERINGS))),
+        onnx_only=tuple(sorted(set(OPERATORS) - set(LOWERINGS))),
+    )
+
+
+def to_markdown(found: Operators) -> str:
+    """The README's section: torch's operators by family, and what becomes of the ONNX operators."""
+    names = sum(len(aten) for _, aten in found.aten)
+    rows = [f"| {family} | {', '.join(aten)} |" for family, aten in found.aten]
+    return "\n".join(
+        [
+            f"The {names} ATen operators that fast capture knows (with their overloads and in-place forms):",
+            "",
+            "| family | ATen operators |",
+            "|---|---|",
+            *rows,
+            "",
+            f"The {len(found.both)} ONNX operators that both formats take: {', '.join(found.both)}.",
+            "",
+            f"In `.onnx` files only, {len(found.onnx_only)} more: {', '.join(found.onnx_only)}. The TFLite writer "
+            "refuses them by name, with the torch module that they come from.",
+        ]
+    )
+
+
+def refreshed(text: str) -> str:
+    """A README with the section between `BEGIN` and `END` made anew; ValueError where it has none."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the text has no section between {BEGIN!r} and {END!r}")
+    return f"{head}{begin}\n{to_markdown(operators())}\n{end}{tail}"
+
+
+if __name__ == "__main__":
+    for readme in (Path(argument) for argument in sys.argv[1:]):
+        readme.write_text(refreshed(readme.read_text(encoding="utf-8")), encoding="utf-8")
