@@ -40,20 +40,34 @@ class TensorSpec:
         dtype: numpy's name of its element type (``"float32"``).
         layout: ``"nhwc"`` when the file holds the tensor channels-last and torch has it channels-first (rank 4);
             ``"nchw"`` otherwise, which for every other rank means "as torch has it".
+        scale: of a quantised tensor, the real number that one step is: ``real = scale * (stored - zero_point)``;
+            None where the stored numbers are the real ones.
+        zero_point: the stored number that is 0.
     """
 
     name: str
     shape: tuple[int | str, ...]
     dtype: str
     layout: str = NCHW
+    scale: float | None = None
+    zero_point: int = 0
 
     def to_file(self, array: Array) -> Array:
-        """Moves an array from torch's layout (N, C, H, W) to the file's; C-contiguous."""
+        """Moves an array from torch's layout (N, C, H, W) to the file's, quantised where the file has it so.
+
+        Rounds half to even and saturates, as ONNX's QuantizeLinear does. C-contiguous.
+        """
+        if self.scale is not None:
+            limits = np.iinfo(self.dtype)
+            steps = np.rint(array.astype(np.float32) / np.float32(self.scale)) + self.zero_point
+            array = np.clip(steps, limits.min, limits.max).astype(self.dtype)
         # not np.ascontiguousarray, which makes (1,) of a scalar
         return np.asarray(array.transpose(0, 2, 3, 1) if self.layout == NHWC else array, order="C")
 
     def from_file(self, array: Array) -> Array:
-        """Moves an array from the file's layout to torch's (N, C, H, W); C-contiguous."""
+        """Moves an array from the file's layout to torch's (N, C, H, W), as real numbers; C-contiguous."""
+        if self.scale is not None:
+            array = (array.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
         return np.asarray(array.transpose(0, 3, 1, 2) if self.layout == NHWC else array, order="C")
 
 
@@ -140,6 +154,27 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """The bound of a variant that is an approximation (fp16, int8, …): on all samples together, None for no bound.
+
+    Attributes:
+        sqnr_db: least signal-to-quantisation-noise ratio, decibels: 10·log10(sum b² / sum (a - b)²) over all samples.
+        cosine: least cosine similarity of any sample.
+        agreement: least share of the samples whose largest element is where the reference has it (rank-2 outputs),
+            0 to 1.
+        accuracy_drop: most percentage points of top-1 accuracy lost against the reference (labelled samples).
+        lsb: most steps of the output's own scale between a device and what the graph's integers say exactly
+            (quantised outputs).
+    """
+
+    sqnr_db: float | None = 20.0
+    cosine: float | None = None
+    agreement: float | None = None
+    accuracy_drop: float | None = None
+    lsb: int | None = None
+
+
+@dataclass(frozen=True)
 class Metrics:
     """The distance of an output ``a`` from its float64 reference ``b``, over all elements.
 
@@ -166,7 +201,9 @@ class Metrics:
 class SampleResult:
     """How one sample fared in a comparison; ``excess`` is max(|a-b| / bound): above 1 fails.
 
-    ``scale`` is the sample's: the absolute parts of the tolerance were multiplied by it where it is above 1.
+    ``scale`` is the sample's: the absolute parts of the tolerance were multiplied by it where it is above 1. Under a
+    `Fidelity` the samples are judged together: ``excess`` is this one's error over the allowed one (root mean square),
+    and one of them alone may be above 1.
     """
 
     sample: str
@@ -200,21 +237,26 @@ class Comparison:
     """One row of the report: one output of one artifact on one device, over all samples.
 
     ``metrics`` are the worst over the samples (largest error, smallest cosine and SQNR; ``mean_abs`` is the mean);
-    None when there was nothing to measure. ``top1`` holds ``labelled``/``correct`` counts where labels exist and
-    ``agree`` (argmax equal to the reference's) for rank-2 outputs.
+    None when there was nothing to measure. Under a `Fidelity`, ``sqnr_db`` is that of all samples together. ``top1``
+    holds ``labelled``/``correct`` counts where labels exist, ``agree`` (argmax equal to the reference's) for rank-2
+    outputs, and under a `Fidelity` ``reference`` (labelled samples that the reference has right). ``excess`` is the
+    used share of a bound on all samples together, None where each sample has its own. ``lsb`` counts the elements by
+    how many steps of the output's scale they are from what the graph's integers say (quantised variants).
     """
 
     artifact: str
     device: str
     output: str
     metrics: Metrics | None
-    tolerance: Tolerance
+    tolerance: Tolerance | Fidelity
     verdict: Verdict
     reason: str = ""
     samples: tuple[SampleResult, ...] = ()
     picture: ErrorPicture | None = None
     top1: Mapping[str, int] = field(default_factory=dict)
     latency_ms: float | None = None
+    excess: float | None = None
+    lsb: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgeconv.cli._streams import printable, say, tell
 from edgeconv.cli._tables import print_table
 from edgeconv.core import Comparison, Verdict
-from edgeconv.report import Report
+from edgeconv.report import Report, excess_of
 
 _STYLE = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.SKIPPED: "yellow"}
 # The share is beside the error since a sample of a large scale has a larger bound: its error alone looks like too much.
@@ -44,8 +44,7 @@ def _cells(row: Comparison) -> tuple[str, ...]:
 
 def _share(row: Comparison) -> str:
     """How much of its bound the worst element uses: ``"44.0 %"``, or ``"17.5 times"`` above it; never 100 % there."""
-    shares = [math.inf if math.isnan(sample.excess) else sample.excess for sample in row.samples]
-    worst = max(shares, default=0.0)
+    worst = excess_of(row) or 0.0
     return f"{max(worst, 1.01):.3g} times" if worst > 1 else f"{math.floor(1000 * worst) / 10:.1f} %"
 
 

@@ -9,10 +9,11 @@ from statistics import median
 
 import numpy as np
 
-from edgeconv.core import Array, Comparison, Metrics, Run, Sample, SampleResult, Tolerance, Verdict
+from edgeconv.core import Array, Comparison, Fidelity, Run, Sample, SampleResult, Tolerance, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.parity._check import check
-from edgeconv.parity._metrics import measure
+from edgeconv.parity._fidelity import judge_together, steps_apart
+from edgeconv.parity._metrics import measure, worst_of
 from edgeconv.parity._picture import picture
 
 _TORCH = ("torch", "torch-float64")
@@ -24,8 +25,10 @@ def compare(
     samples: Sequence[Sample],
     *,
     artifact: str,
-    tolerance: Tolerance,
+    tolerance: Tolerance | Fidelity,
     output_names: Sequence[str],
+    integers: Run | None = None,
+    scales: Mapping[str, float] | None = None,
 ) -> tuple[Comparison, ...]:
     """Compares a run with the float64 reference.
 
@@ -34,8 +37,11 @@ def compare(
         reference: the module in float64 on the same samples.
         samples: those that both ran on, in their order.
         artifact: the artifact's name in the report.
-        tolerance: ``|a - b| <= max(1, scale) * atol + rtol * |b|``, and ``max_abs`` where it is set.
+        tolerance: ``|a - b| <= max(1, scale) * atol + rtol * |b|``, and ``max_abs`` where it is set; or what is asked
+            of an approximation over all samples.
         output_names: the outputs to compare; each becomes a row.
+        integers: what the quantised graph computes exactly on the same samples; None where none is quantised.
+        scales: one step of each quantised output, by name.
 
     Returns:
         One Comparison per output name.
@@ -62,7 +68,7 @@ def compare(
         elif (reason := _incomplete(run, samples, name)) != "":
             rows.append(replace(row, verdict=Verdict.FAIL, reason=reason))
         else:
-            rows.append(_compared(row, run, reference, samples))
+            rows.append(_compared(_counted(row, run, integers, scales or {}), run, reference, samples))
     return tuple(rows)
 
 
@@ -105,15 +111,29 @@ def _incomplete(run: Run, samples: Sequence[Sample], name: str) -> str:
     return ""
 
 
+def _counted(row: Comparison, run: Run, integers: Run | None, scales: Mapping[str, float]) -> Comparison:
+    """The row with its distance from the quantised graph in steps, where its output has steps."""
+    scale = scales.get(row.output)
+    if integers is None or scale is None or len(integers.outputs) != len(run.outputs):
+        return row
+    pairs = [(a[row.output], b[row.output]) for a, b in zip(run.outputs, integers.outputs, strict=True)]
+    if any(a.shape != b.shape for a, b in pairs):
+        return row
+    return replace(row, lsb=steps_apart(pairs, scale))
+
+
 def _compared(row: Comparison, run: Run, reference: Run, samples: Sequence[Sample]) -> Comparison:
     pairs = [(a[row.output], b[row.output]) for a, b in zip(run.outputs, reference.outputs, strict=True)]
-    results = [_result(sample, a, b, row.tolerance) for sample, (a, b) in zip(samples, pairs, strict=True)]
+    if isinstance(row.tolerance, Fidelity):
+        return judge_together(row, row.tolerance, samples, pairs, _top1(samples, pairs, of_reference=True))
+    bound = row.tolerance
+    results = [_result(sample, a, b, bound) for sample, (a, b) in zip(samples, pairs, strict=True)]
     worst = max(range(len(results)), key=lambda index: results[index].excess)
     failed = [result for result in results if result.verdict is Verdict.FAIL]
     a, b = pairs[worst]
     return replace(
         row,
-        metrics=_worst([result.metrics for result in results if result.metrics is not None]),
+        metrics=worst_of([result.metrics for result in results if result.metrics is not None]),
         verdict=Verdict.FAIL if failed else Verdict.PASS,
         reason=_summary(results[worst], len(failed), len(results)) if failed else "",
         samples=tuple(results),
@@ -142,25 +162,18 @@ def _summary(worst: SampleResult, failed: int, total: int) -> str:
     return f"{failed} of {total} samples differ, worst {worst.sample}: {worst.reason}"
 
 
-def _worst(found: Sequence[Metrics]) -> Metrics | None:
-    if not found:
-        return None
-    return Metrics(
-        max_abs=max(one.max_abs for one in found),
-        max_rel=max(one.max_rel for one in found),
-        rel_floor=min(one.rel_floor for one in found),
-        max_ulp=max(one.max_ulp for one in found),
-        mean_abs=sum(one.mean_abs for one in found) / len(found),
-        cosine=min(one.cosine for one in found),
-        sqnr_db=min(one.sqnr_db for one in found),
-    )
-
-
-def _top1(samples: Sequence[Sample], pairs: Sequence[tuple[Array, Array]]) -> Mapping[str, int]:
+def _top1(
+    samples: Sequence[Sample], pairs: Sequence[tuple[Array, Array]], *, of_reference: bool = False
+) -> Mapping[str, int]:
     """Counts samples whose largest element is, in every row, where the reference has it (or the label is)."""
     if any(a.ndim != 2 or a.shape != b.shape for a, b in pairs):
         return {}
     found = [(sample.label, a.argmax(axis=1), b.argmax(axis=1)) for sample, (a, b) in zip(samples, pairs, strict=True)]
     counts = {"agree": sum(bool((ours == theirs).all()) for _, ours, theirs in found)}
     labelled = [bool((ours == label).all()) for label, ours, _ in found if label is not None]
-    return {**counts, "labelled": len(labelled), "correct": sum(labelled)} if labelled else counts
+    if not labelled:
+        return counts
+    counts |= {"labelled": len(labelled), "correct": sum(labelled)}
+    if of_reference:
+        counts["reference"] = sum(bool((theirs == label).all()) for label, _, theirs in found if label is not None)
+    return counts

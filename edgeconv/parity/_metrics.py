@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +27,16 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Measured:
-    """Metrics, and how much of a bound is used: above an ``excess`` of 1 it is broken, worst at flat index ``at``."""
+    """Metrics, and how much of a bound is used: above an ``excess`` of 1 it is broken, worst at flat index ``at``.
+
+    ``signal`` and ``noise`` are sum b² and sum (a - b)², which add up over samples.
+    """
 
     metrics: Metrics
     excess: float
     at: int
+    signal: float
+    noise: float
 
 
 def metrics(a: Array, b: Array) -> Metrics:
@@ -76,7 +81,22 @@ def measure(a: Array, b: Array, tolerance: Tolerance, scale: float) -> Measured:
         cosine=sums.cosine(),
         sqnr_db=sums.sqnr_db(),
     )
-    return Measured(found, *maxima.worst())
+    return Measured(found, *maxima.worst(), sums.squared_b, sums.squared_error)
+
+
+def worst_of(found: Sequence[Metrics]) -> Metrics | None:
+    """The worst of each metric over samples (``mean_abs``: the mean); None of none."""
+    if not found:
+        return None
+    return Metrics(
+        max_abs=max(one.max_abs for one in found),
+        max_rel=max(one.max_rel for one in found),
+        rel_floor=min(one.rel_floor for one in found),
+        max_ulp=max(one.max_ulp for one in found),
+        mean_abs=sum(one.mean_abs for one in found) / len(found),
+        cosine=min(one.cosine for one in found),
+        sqnr_db=min(one.sqnr_db for one in found),
+    )
 
 
 class _Sums:
@@ -99,10 +119,7 @@ class _Sums:
         return min(1.0, max(-1.0, self.product / norms)) if norms > 0.0 else 0.0
 
     def sqnr_db(self) -> float:
-        if self.squared_error == 0.0:
-            return float("inf")
-        with np.errstate(divide="ignore"):
-            return float(10.0 * np.log10(np.float64(self.squared_b) / self.squared_error))
+        return decibels(self.squared_b, self.squared_error)
 
 
 class _Maxima:
@@ -140,6 +157,14 @@ class _Maxima:
             return self.excess, self._at
         beyond = self.max_abs / (limit * self._scale) if limit > 0.0 else float("inf")
         return (beyond, self._at_max_abs) if beyond > self.excess else (self.excess, self._at)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """10·log10(signal / noise), of powers; infinite without noise."""
+    if noise == 0.0:
+        return float("inf")
+    with np.errstate(divide="ignore"):
+        return float(10.0 * np.log10(np.float64(signal) / noise))
 
 
 def float32_spacing(magnitude: Floats) -> Floats:

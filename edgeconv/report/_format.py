@@ -63,6 +63,16 @@ def percentage(part: int, whole: int) -> str:
     return "100 %" if part == whole else f"{math.floor(1000 * part / whole) / 10:.1f} %"
 
 
+def wilson(part: int, whole: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share, 0 to 1 (Wilson's score interval, 1927): sound near 0 and 1, too."""
+    z = 1.959964
+    share = part / whole
+    middle = share + z * z / (2 * whole)
+    spread = z * math.sqrt(share * (1 - share) / whole + z * z / (4 * whole * whole))
+    divisor = 1 + z * z / whole
+    return max(0.0, (middle - spread) / divisor), min(1.0, (middle + spread) / divisor)
+
+
 def size(size_bytes: int | None) -> str:
     """``"1.23 MB (1,234,567 bytes)"``; decimal units, as file managers and app stores count."""
     if size_bytes is None:

@@ -90,7 +90,12 @@ def _badness(row: Comparison) -> tuple[bool, bool, float]:
 
 
 def excess_of(row: Comparison) -> float | None:
-    """The largest ``max(|a - b| / bound)`` over the row's samples; above 1 fails. NaN counts as infinite."""
+    """The used share of the row's bound: of all samples together, or the largest of one; above 1 fails.
+
+    NaN counts as infinite.
+    """
+    if row.excess is not None:
+        return math.inf if math.isnan(row.excess) else row.excess
     values = [math.inf if math.isnan(sample.excess) else sample.excess for sample in row.samples]
     return max(values, default=None)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 
-from edgeconv.core import Comparison, ErrorPicture, Metrics, SampleResult, Tolerance, Verdict
+from edgeconv.core import Comparison, ErrorPicture, Fidelity, Metrics, SampleResult, Tolerance, Verdict
 from edgeconv.report import _format as fmt
 from edgeconv.report._palette import png_uri
 from edgeconv.report._report import excess_of
@@ -67,7 +68,7 @@ class RowView:
     """One comparison.
 
     ``top1`` and ``agree`` are a percentage and its counts; ``samples`` are the worst ones, worst first, and
-    ``more_samples`` counts the others.
+    ``more_samples`` counts the others. ``steps`` are distances from the graph's integers and their percentages.
     """
 
     anchor: str
@@ -82,6 +83,7 @@ class RowView:
     agree: tuple[str, str]
     latency: str
     tolerance: str
+    steps: tuple[tuple[str, str], ...]
     samples: tuple[SampleView, ...]
     more_samples: int
     picture_sample: str
@@ -104,9 +106,10 @@ def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
         share=_share(excess_of(row)),
         metrics=_metrics(row.metrics),
         top1=_counts(row.top1.get("correct"), row.top1.get("labelled", 0)),
-        agree=_counts(row.top1.get("agree"), len(row.samples)),
+        agree=_agreed(row),
         latency=fmt.milliseconds(row.latency_ms),
         tolerance=_tolerance(row.tolerance),
+        steps=_steps(row.lsb),
         samples=tuple(_sample(sample) for sample in ranked[:MAX_SAMPLES]),
         more_samples=max(0, len(ranked) - MAX_SAMPLES),
         picture_sample=picture.sample if picture else "",
@@ -114,6 +117,15 @@ def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
         heat=_heat(picture, row.tolerance) if picture and picture.map else None,
         opened=opened,
     )
+
+
+def _agreed(row: Comparison) -> tuple[str, str]:
+    """How often the class is the reference's; of an approximation with the interval that so few samples allow."""
+    text, counts = _counts(row.top1.get("agree"), len(row.samples))
+    if counts and isinstance(row.tolerance, Fidelity):
+        low, high = fmt.wilson(row.top1["agree"], len(row.samples))
+        counts = f"{counts}; {100 * low:.1f} to {100 * high:.1f} % with 95 % confidence"
+    return text, counts
 
 
 def _counts(part: int | None, whole: int) -> tuple[str, str]:
@@ -150,7 +162,9 @@ def _metrics(metrics: Metrics | None) -> MetricsView:
     )
 
 
-def _tolerance(tolerance: Tolerance) -> str:
+def _tolerance(tolerance: Tolerance | Fidelity) -> str:
+    if isinstance(tolerance, Fidelity):
+        return ", ".join(_asked(tolerance)) or "nothing: it is only measured"
     relative = f" + {fmt.number(tolerance.rtol)}·|b|" if tolerance.rtol else ""
     text = f"|a − b| ≤ {fmt.number(tolerance.atol)}{relative}"
     if tolerance.max_abs is None or (tolerance.max_abs == tolerance.atol and not relative):
@@ -158,17 +172,40 @@ def _tolerance(tolerance: Tolerance) -> str:
     return f"{text}, and at most {fmt.number(tolerance.max_abs)}"
 
 
-def _marks(tolerance: Tolerance) -> tuple[Mark, ...]:
+def _asked(bound: Fidelity) -> Iterator[str]:
+    """What is asked of all samples together, part by part."""
+    if bound.sqnr_db is not None:
+        yield f"SQNR ≥ {fmt.decibel(bound.sqnr_db)} dB over all samples"
+    if bound.cosine is not None:
+        yield f"cosine ≥ {fmt.cosine(bound.cosine)}"
+    if bound.agreement is not None:
+        yield f"class as PyTorch's in ≥ {100 * bound.agreement:.4g} % of the samples"
+    if bound.accuracy_drop is not None:
+        yield f"top-1 within {bound.accuracy_drop:g} points of PyTorch's"
+    if bound.lsb is not None:
+        yield f"≤ {bound.lsb} LSB from the graph's integers"
+
+
+def _steps(lsb: Mapping[int, int]) -> tuple[tuple[str, str], ...]:
+    """Distances from the graph's integers in steps, with the part of the elements that have them."""
+    total = sum(lsb.values())
+    return tuple((f"{steps:+d}".replace("-", "−"), fmt.percentage(count, total)) for steps, count in lsb.items())
+
+
+def _marks(tolerance: Tolerance | Fidelity) -> tuple[Mark, ...]:
+    if isinstance(tolerance, Fidelity):
+        return ()
     bounds = {tolerance.max_abs: "bound on the maximum", tolerance.atol: "absolute bound"}
     return tuple(Mark(f"{label} {fmt.number(at)}", math.log10(at)) for at, label in bounds.items() if at)
 
 
-def _heat(picture: ErrorPicture, tolerance: Tolerance) -> HeatView:
+def _heat(picture: ErrorPicture, tolerance: Tolerance | Fidelity) -> HeatView:
     grid = np.array(picture.map, dtype=np.float64)
     finite = np.isfinite(grid)
     top = float(grid[finite].max(initial=0.0))
     row, column = np.unravel_index(int(np.where(finite, grid, -1.0).argmax()), grid.shape)
-    bound = min(bound for bound in (tolerance.atol, tolerance.max_abs) if bound is not None)
+    limits = () if isinstance(tolerance, Fidelity) else (tolerance.atol, tolerance.max_abs)
+    bound = min((limit for limit in limits if limit is not None), default=0.0)
     where = f"row {row + 1} of {grid.shape[0]}, column {column + 1} of {grid.shape[1]}"
     return HeatView(
         uri=png_uri(grid, top),

@@ -68,6 +68,12 @@ class TensorNode(_Node):
         description="'nhwc' when the file holds the tensor channels-last and torch channels-first; otherwise 'nchw'."
     )
 
+    scale: Number | None = Field(
+        default=None,
+        description="Of a quantised tensor, one step: real = scale * (stored - zero_point); null: stored as it is.",
+    )
+    zero_point: int = Field(default=0, description="Of a quantised tensor, the stored number that is 0.")
+
     def to_core(self) -> core.TensorSpec:
         return core.TensorSpec(**dict(self))
 
@@ -128,13 +134,29 @@ class ToleranceNode(_Node):
         return core.Tolerance(**dict(self))
 
 
+class FidelityNode(_Node):
+    """The bound of a variant that approximates, on all samples together; null: no such bound."""
+
+    sqnr_db: Number | None = Field(description="Least SQNR over all samples, decibels.")
+    cosine: Number | None = Field(description="Least cosine similarity of any sample.")
+    agreement: Number | None = Field(description="Least share of samples whose class is the reference's, 0 to 1.")
+    accuracy_drop: Number | None = Field(description="Most percentage points of top-1 lost against the reference.")
+    lsb: Count | None = Field(description="Most steps of the output's scale from what the graph's integers say.")
+
+    def to_core(self) -> core.Fidelity:
+        return core.Fidelity(**dict(self))
+
+
 class SampleNode(_Node):
     """How one parity input fared."""
 
     sample: str = Field(description="Its name, unique in the report's inputs.")
     verdict: core.Verdict = Field(description="'pass', 'fail' or 'skipped'.")
     reason: str = Field(description="Why it failed or was skipped, one line; empty when it passed.")
-    excess: Number = Field(description="max(|a - b| / bound), a ratio: above 1 fails.")
+    excess: Number = Field(
+        description="max(|a - b| / bound), a ratio: above 1 fails. Where the bound is on all samples together, this "
+        "one's root mean square error over the allowed one."
+    )
     scale: Number = Field(
         default=1.0,
         description="The magnitude of this input: atol and max_abs of the tolerance count max(1, scale) times for it.",
@@ -169,14 +191,25 @@ class ComparisonNode(_Node):
     device: str = Field(description="The device's name, e.g. 'litert'.")
     output: str = Field(description="The output's name, as torch has it.")
     metrics: MetricsNode | None = Field(
-        description="The worst over the samples (mean_abs: the mean); null when there was nothing to measure."
+        description="The worst over the samples (mean_abs: the mean; sqnr_db: of all together where the bound is on "
+        "all together); null when there was nothing to measure."
     )
-    tolerance: ToleranceNode = Field(description="The bound that was applied.")
+    tolerance: ToleranceNode | FidelityNode = Field(
+        description="The bound that was applied: on every element, or on all samples of an approximation together."
+    )
     verdict: core.Verdict = Field(description="'pass', 'fail' or 'skipped'.")
     reason: str = Field(description="Why it failed or was skipped, one line; empty when it passed.")
     latency_ms: Number | None = Field(description="Wall time of one inference, milliseconds; null: not measured.")
     top1: dict[str, int] = Field(
-        description="Counts of samples: 'labelled', 'correct' of those, 'agree' with the reference's class. May be {}."
+        description="Counts of samples: 'labelled', 'correct' of those, 'reference' of those right in the reference, "
+        "'agree' with the reference's class. May be {}."
+    )
+    excess: Number | None = Field(
+        default=None, description="The used share of a bound on all samples together: above 1 fails; null: see samples."
+    )
+    lsb: dict[int, Count] = Field(
+        default_factory=dict,
+        description="Quantised outputs: how many elements are how many steps from what the graph's integers say.",
     )
     samples: tuple[SampleNode, ...] = Field(description="One entry per parity input, in their order.")
     picture: PictureNode | None = Field(description="null when there was nothing to draw.")

@@ -13,6 +13,7 @@ from edgeconv.core import (
     Artifact,
     Comparison,
     ErrorPicture,
+    Fidelity,
     GraphSummary,
     Metrics,
     NodeSummary,
@@ -199,10 +200,37 @@ def large_report() -> Report:
     return replace(passing_report(), graphs=(graph("captured", 100), graph("folded", 100)))
 
 
+def quantised_report() -> Report:
+    """An int8 classifier: judged on all samples together, with its distance from the graph's integers."""
+    file = "digits.int8.tflite"
+    spec = TensorSpec("input", (1, 8, 8, 1), "int8", "nhwc", scale=0.0039, zero_point=-128)
+    bound = Fidelity(sqnr_db=20.0, cosine=0.99, agreement=0.97, accuracy_drop=0.5, lsb=1)
+    rows = tuple(
+        replace(
+            comparison(file, device, 3.0, image=False, output="logits"),
+            tolerance=bound,
+            verdict=Verdict.PASS if excess <= 1 else Verdict.FAIL,
+            reason="" if excess <= 1 else "SQNR is 18.20 dB, at least 20 is asked for",
+            excess=excess,
+            samples=tuple(SampleResult(name, metrics(4e4), excess, Verdict.PASS) for name in SAMPLES),
+            top1={"agree": len(SAMPLES) - 1, "labelled": 6, "correct": 5, "reference": 6},
+            lsb={-2: 3, -1: 120, 0: 9_000, 1: 117},
+        )
+        for device, excess in (("litert", 0.6), ("tflite-micro", 1.23))
+    )
+    return replace(
+        passing_report(),
+        model="digits_int8",
+        artifacts=(replace(artifact(file), variant="int8", inputs=(spec,)),),
+        comparisons=rows,
+    )
+
+
 REPORTS: dict[str, Callable[[], Report]] = {
     "passing": passing_report,
     "failing": failing_report,
     "hostile": hostile_report,
     "large": large_report,
+    "quantised": quantised_report,
     "empty": lambda: Report(model="empty"),
 }

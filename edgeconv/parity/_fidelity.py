@@ -1,0 +1,122 @@
+"""Judges a variant that approximates: all samples together, against a `core.Fidelity`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgeconv.core import Array, Comparison, Fidelity, Metrics, Sample, SampleResult, Tolerance, Verdict
+from edgeconv.parity._check import check
+from edgeconv.parity._metrics import Measured, decibels, measure, worst_of
+from edgeconv.parity._picture import picture
+
+_MOST_STEPS = 255
+Pair = tuple[Array, Array]
+
+
+def judge_together(
+    row: Comparison, bound: Fidelity, samples: Sequence[Sample], pairs: Sequence[Pair], top1: Mapping[str, int]
+) -> Comparison:
+    """Fills in a row: metrics, the used share of the bound, and the verdict.
+
+    Args:
+        row: what it is of.
+        bound: what is asked of all samples together.
+        samples: those that both ran on.
+        pairs: for each, what the device and what the float64 reference computed.
+        top1: counts of right and of agreeing classes; empty for outputs that are no classes.
+    """
+    differences = [check(a, b) for a, b in pairs]
+    measured = [None if a.shape != b.shape else measure(a, b, Tolerance(), 1.0) for a, b in pairs]
+    results = tuple(
+        _sample(sample, found, difference, bound)
+        for sample, found, difference in zip(samples, measured, differences, strict=True)
+    )
+    whole = [found for found in measured if found is not None]
+    signal, noise = (sum(getattr(found, name) for found in whole) for name in ("signal", "noise"))
+    sqnr = decibels(signal, noise)
+    row = replace(row, samples=results, top1=top1, metrics=_together(whole, sqnr))
+    other_kind = next((result for result in results if result.verdict is Verdict.FAIL), None)
+    if other_kind is not None:
+        reason = f"{other_kind.sample}: {other_kind.reason}"
+        return replace(row, verdict=Verdict.FAIL, reason=reason, excess=float("inf"))
+    worst = max(range(len(results)), key=lambda index: results[index].excess)
+    shares = dict(_shares(row, bound, len(samples)))
+    excess = max(shares.values(), default=0.0)
+    reason = "; ".join(text for text, share in shares.items() if share > 1.0)
+    return replace(
+        row,
+        verdict=Verdict.FAIL if reason else Verdict.PASS,
+        reason=reason,
+        excess=excess,
+        picture=picture(results[worst].sample, *pairs[worst]),
+    )
+
+
+def steps_apart(pairs: Sequence[Pair], scale: float) -> Mapping[int, int]:
+    """Counts elements by their distance, in steps of ``scale``, from what the graph's integers say.
+
+    Args:
+        pairs: what the device, and what the quantised graph computes in float64, both as real numbers.
+        scale: one step of the output.
+
+    Returns:
+        Steps (negative: the device is below) to counts, ascending; distances beyond 255 count as 255.
+    """
+    counts = np.zeros(2 * _MOST_STEPS + 1, np.int64)
+    for a, b in pairs:
+        steps = np.rint((a.astype(np.float64) - b) / scale)
+        steps = np.nan_to_num(steps, nan=_MOST_STEPS).clip(-_MOST_STEPS, _MOST_STEPS).astype(np.int64)
+        counts += np.bincount(steps.ravel() + _MOST_STEPS, minlength=counts.size)
+    return {int(index) - _MOST_STEPS: int(counts[index]) for index in np.flatnonzero(counts)}
+
+
+def _sample(sample: Sample, found: Measured | None, difference: str, bound: Fidelity) -> SampleResult:
+    if found is None or difference:
+        metrics = None if found is None else found.metrics
+        return SampleResult(sample.name, metrics, float("inf"), Verdict.FAIL, difference, sample.scale)
+    excess = 0.0 if bound.sqnr_db is None else _louder(found.metrics.sqnr_db, bound.sqnr_db)
+    return SampleResult(sample.name, found.metrics, excess, Verdict.PASS, "", sample.scale)
+
+
+def _together(found: Sequence[Measured], sqnr_db: float) -> Metrics | None:
+    worst = worst_of([one.metrics for one in found])
+    return None if worst is None else replace(worst, sqnr_db=sqnr_db)
+
+
+def _shares(row: Comparison, bound: Fidelity, count: int) -> Iterator[tuple[str, float]]:
+    """What each part of the bound has to say, and how much of it is used; above 1 it is broken."""
+    metrics = row.metrics
+    if metrics is not None and bound.sqnr_db is not None:
+        used = _louder(metrics.sqnr_db, bound.sqnr_db)
+        yield f"SQNR is {metrics.sqnr_db:.2f} dB, at least {bound.sqnr_db:g} is asked for", used
+    if metrics is not None and bound.cosine is not None:
+        text = f"the cosine is {metrics.cosine:.6f}, at least {bound.cosine:g} is asked for"
+        yield text, _ratio(1.0 - metrics.cosine, 1.0 - bound.cosine)
+    if bound.agreement is not None and "agree" in row.top1:
+        agree = row.top1["agree"]
+        text = (
+            f"the class is the reference's in {agree} of {count} samples, at least {bound.agreement:.4g} is asked for"
+        )
+        yield text, _ratio(1.0 - agree / count, 1.0 - bound.agreement)
+    if bound.accuracy_drop is not None and row.top1.get("labelled"):
+        labelled = row.top1["labelled"]
+        drop = 100.0 * (row.top1["reference"] - row.top1["correct"]) / labelled
+        text = f"top-1 lost {drop:.2f} points, at most {bound.accuracy_drop:g} are allowed"
+        yield text, _ratio(max(0.0, drop), bound.accuracy_drop)
+    if bound.lsb is not None and row.lsb:
+        most = max(abs(steps) for steps in row.lsb)
+        yield f"it is {most} steps from the graph's integers, at most {bound.lsb} are allowed", _ratio(most, bound.lsb)
+
+
+def _louder(sqnr_db: float, least_db: float) -> float:
+    """The error over the largest allowed one, as amplitudes."""
+    return float(10.0 ** ((least_db - sqnr_db) / 20.0))
+
+
+def _ratio(found: float, most: float) -> float:
+    if most > 0.0:
+        return found / most
+    return 0.0 if found <= 0.0 else float("inf")

@@ -1,0 +1,124 @@
+"""Approximations are judged on all samples together: SQNR, agreement, accuracy, and steps from the integers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from edgeconv.core import Array, Comparison, Fidelity, Run, Sample, TensorSpec, Verdict
+from edgeconv.parity import compare
+
+COUNT, CLASSES = 40, 5
+RANDOM = np.random.default_rng(5)
+LOGITS = RANDOM.standard_normal((COUNT, 1, CLASSES))
+LABELS = tuple(int(label) for label in LOGITS.argmax(-1)[:, 0])
+SAMPLES = tuple(Sample(f"s{index}", {}, label=label) for index, label in enumerate(LABELS))
+
+
+def run(arrays: Array, device: str = "litert") -> Run:
+    kind = np.float64 if device == "torch-float64" else np.float32
+    return Run(device, "m.tflite", tuple({"y": array.astype(kind)} for array in arrays))
+
+
+def row(arrays: Array, bound: Fidelity, **more: object) -> Comparison:
+    reference = run(LOGITS, "torch-float64")
+    (found,) = compare(
+        run(arrays),
+        reference,
+        SAMPLES,
+        artifact="m.tflite",
+        tolerance=bound,
+        output_names=["y"],
+        **more,  # type: ignore[arg-type]
+    )
+    return found
+
+
+def noisy(sqnr_db: float) -> Array:
+    noise = np.random.default_rng(0).standard_normal(LOGITS.shape)
+    noise *= np.sqrt(np.square(LOGITS).sum() / np.square(noise).sum() / 10 ** (sqnr_db / 10))
+    return LOGITS + noise
+
+
+def test_the_ratio_is_that_of_all_samples_together() -> None:
+    passed = row(noisy(30.0), Fidelity(sqnr_db=29.9))
+    assert passed.verdict is Verdict.PASS
+    assert passed.metrics is not None
+    assert passed.metrics.sqnr_db == pytest.approx(30.0, abs=1e-3)
+    assert passed.excess == pytest.approx(10 ** (-0.1 / 20), rel=1e-3)
+    # One sample alone is below the bound, and that is no failure of the whole.
+    assert min(sample.metrics.sqnr_db for sample in passed.samples if sample.metrics) < 29.0
+    failed = row(noisy(30.0), Fidelity(sqnr_db=30.1))
+    assert failed.verdict is Verdict.FAIL
+    assert failed.reason == "SQNR is 30.00 dB, at least 30.1 is asked for"
+    assert failed.excess is not None
+    assert failed.excess > 1.0
+
+
+def test_agreement_and_accuracy_are_counted() -> None:
+    turned = LOGITS.copy()
+    turned[:4] = -turned[:4]
+    found = row(turned, Fidelity(sqnr_db=None, agreement=0.9))
+    assert dict(found.top1) == {"agree": 36, "labelled": COUNT, "correct": 36, "reference": COUNT}
+    assert found.verdict is Verdict.PASS
+    assert row(turned, Fidelity(sqnr_db=None, agreement=0.91)).verdict is Verdict.FAIL
+    assert row(turned, Fidelity(sqnr_db=None, accuracy_drop=10.0)).verdict is Verdict.PASS
+    lost = row(turned, Fidelity(sqnr_db=None, accuracy_drop=9.5))
+    assert lost.reason == "top-1 lost 10.00 points, at most 9.5 are allowed"
+
+
+def test_the_cosine_is_that_of_the_worst_sample() -> None:
+    turned = LOGITS.copy()
+    turned[7] = -turned[7]
+    found = row(turned, Fidelity(sqnr_db=None, cosine=0.99))
+    assert found.verdict is Verdict.FAIL
+    assert "the cosine is -1.000000" in found.reason
+
+
+def test_another_kind_of_output_fails_whatever_is_asked() -> None:
+    broken = LOGITS.copy()
+    broken[3, 0, 2] = np.nan
+    found = row(broken, Fidelity(sqnr_db=None))
+    assert found.verdict is Verdict.FAIL
+    assert found.reason.startswith("s3: NaN is not where the reference has it")
+
+
+def test_steps_from_the_integers_are_counted() -> None:
+    scale = 0.05
+    exact = np.rint(LOGITS / scale) * scale
+    device = exact.copy()
+    device[0, 0, 0] += scale
+    device[1, 0, :2] -= 3 * scale
+    integers = run(exact, "torch-float64")
+    found = row(device, Fidelity(sqnr_db=None, lsb=3), integers=integers, scales={"y": scale})
+    assert dict(found.lsb) == {-3: 2, 0: COUNT * CLASSES - 3, 1: 1}
+    assert found.verdict is Verdict.PASS
+    beyond = row(device, Fidelity(sqnr_db=None, lsb=2), integers=integers, scales={"y": scale})
+    assert beyond.reason == "it is 3 steps from the graph's integers, at most 2 are allowed"
+    assert not row(device, Fidelity(sqnr_db=None), integers=integers, scales={}).lsb
+
+
+def test_a_failed_run_stays_a_failed_row() -> None:
+    gone = dataclasses.replace(run(LOGITS), outputs=(), verdict=Verdict.FAIL, reason="it crashed")
+    (found,) = compare(
+        gone,
+        run(LOGITS, "torch-float64"),
+        SAMPLES,
+        artifact="m.tflite",
+        tolerance=Fidelity(sqnr_db=None),
+        output_names=["y"],
+    )
+    assert (found.verdict, found.reason) == (Verdict.FAIL, "it crashed")
+
+
+def test_a_quantised_tensor_is_moved_to_and_from_the_file() -> None:
+    spec = TensorSpec("x", (1, 2, 2, 3), "int8", "nhwc", scale=0.5, zero_point=-3)
+    real = np.array([-100.0, -0.25, 0.25, 0.75, 1.0, 100.0] * 2, np.float32).reshape(1, 3, 2, 2)
+    stored = spec.to_file(real)
+    assert (stored.dtype, stored.shape) == (np.int8, (1, 2, 2, 3))
+    assert stored[0].transpose(2, 0, 1).ravel()[:6].tolist() == [-128, -3, -3, -1, -1, 127]  # half to even
+    back = spec.from_file(stored)
+    assert (back.dtype, back.shape) == (np.float32, real.shape)
+    np.testing.assert_array_equal(back.ravel()[:6], [-62.5, 0.0, 0.0, 1.0, 1.0, 65.0])
