@@ -3,6 +3,8 @@
 A rewrite is a pass (`onnx_ir.passes.InPlacePass`) whose docstring states its contract: (1) what it requires, (2) what
 it ensures, (3) why it is exact in real arithmetic. Its arithmetic is done in float64 and rounded once, to the dtype of
 the weight, however many rewrites touch that weight on the way.
+
+`free_batch` is no line of the table: it leaves the batch of an optimised graph open, where that is asked for.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from edgeconv.rewrite.fold_batch_norm import FoldBatchNormPass
 from edgeconv.rewrite.fold_constants import FoldConstantsPass
 from edgeconv.rewrite.fold_padding import FoldPaddingPass
 from edgeconv.rewrite.fold_scale_shift import FoldScaleShiftPass
+from edgeconv.rewrite.free_batch import free_batch
 from edgeconv.rewrite.merge_branches import MergeBranchesPass
 from edgeconv.rewrite.merge_chains import MergeChainsPass
 from edgeconv.rewrite.merge_common import MergeCommonPass
@@ -31,7 +34,7 @@ from edgeconv.rewrite.remove_no_ops import RemoveNoOpsPass
 from edgeconv.rewrite.remove_unused import RemoveUnusedPass
 from edgeconv.rewrite.split_sequences import SplitSequencesPass
 
-__all__ = ["REWRITES", "Rewrite", "optimize"]
+__all__ = ["REWRITES", "Rewrite", "free_batch", "optimize"]
 
 
 @dataclass(frozen=True)
