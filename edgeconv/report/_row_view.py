@@ -68,7 +68,8 @@ class RowView:
     """One comparison.
 
     ``top1`` and ``agree`` are a percentage and its counts; ``samples`` are the worst ones, worst first, and
-    ``more_samples`` counts the others. ``steps`` are distances from the graph's integers and their percentages.
+    ``more_samples`` counts the others. ``by_element`` tells a
+    bound on each element from one on all samples together; ``steps`` are distances from the graph's integers and their percentages.
     """
 
     anchor: str
@@ -83,6 +84,7 @@ class RowView:
     agree: tuple[str, str]
     latency: str
     tolerance: str
+    by_element: bool
     steps: tuple[tuple[str, str], ...]
     samples: tuple[SampleView, ...]
     more_samples: int
@@ -109,6 +111,7 @@ def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
         agree=_agreed(row),
         latency=fmt.milliseconds(row.latency_ms),
         tolerance=_tolerance(row.tolerance),
+        by_element=isinstance(row.tolerance, Tolerance),
         steps=_steps(row.lsb),
         samples=tuple(_sample(sample) for sample in ranked[:MAX_SAMPLES]),
         more_samples=max(0, len(ranked) - MAX_SAMPLES),
