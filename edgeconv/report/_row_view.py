@@ -68,8 +68,8 @@ class RowView:
     """One comparison.
 
     ``top1`` and ``agree`` are a percentage and its counts; ``samples`` are the worst ones, worst first, and
-    ``more_samples`` counts the others. ``by_element`` tells a
-    bound on each element from one on all samples together; ``steps`` are distances from the graph's integers and their percentages.
+    ``more_samples`` counts the others. ``by_element`` tells a bound on each element from one on all
+    samples together; ``steps`` are distances from the graph's integers and their percentages.
     """
 
     anchor: str
