@@ -1,0 +1,304 @@
+"""plan -> the graph with QuantizeLinear and DequantizeLinear nodes.
+
+The convention:
+
+- An activation ``x`` is followed by ``x.quantized`` = QuantizeLinear and a DequantizeLinear whose result carries the
+  name ``x``; the float value before is ``x.float``. A graph input keeps its name, and what follows it is
+  ``x.dequantized``.
+- A weight is an int8 initializer ``w.quantized`` and a DequantizeLinear along its output channels, named ``w``.
+- A bias is an int32 initializer whose scale is that of the input times those of the weight.
+- What enters an operator of shared parameters with others than its result's has another pair before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.errors import QuantizeError
+from edgeconv.quantize._graph import (
+    MODULE,
+    add_initializer,
+    constant,
+    is_activation,
+    name_of,
+    named,
+    static_shape,
+    unique_name,
+)
+from edgeconv.quantize._make_plan import check_names
+from edgeconv.quantize._operators import CONSTANT_OPERANDS, SHARED
+from edgeconv.quantize._plan import RANGES, Plan, TensorParameters, WeightParameters
+from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
+
+_INT16_OPSET = 21  # the first in which QuantizeLinear knows int16
+
+
+def apply(model: ir.Model, plan: Plan) -> ir.Model:
+    """Puts a plan into a graph.
+
+    Args:
+        model: float32, NCHW; not changed.
+        plan: made for it, perhaps edited since.
+
+    Returns:
+        A new model. ``int16x8`` raises its opset to 21, where QuantizeLinear knows int16.
+
+    Raises:
+        QuantizeError: the plan names something that the graph does not have, lacks a tensor of it, or gives different
+            parameters to tensors that an operator wants to be alike.
+    """
+    model = model.clone()
+    structure = structure_of(model, plan.kept_float)
+    check_plan(model, structure, plan)
+    work = _Work(model.graph, plan)
+    layers = structure.layers
+    if plan.scheme == "int8-weights":
+        every = (layer_of(node) for node in model.graph)
+        layers = {layer.name: layer for layer in every if layer is not None and layer.name in plan.weights}
+    for name, layer in layers.items():
+        work.weight(layer, plan.weights[name])
+        if plan.tensors:
+            work.bias(layer, plan.tensors[named(layer.input)], plan.weights[name])
+    if plan.tensors:
+        _quantise_tensors(model, structure, work)
+    _drop_unused(model.graph)
+    if plan.scheme == "int16x8":
+        model.graph.opset_imports[""] = max(_INT16_OPSET, model.graph.opset_imports.get("", 1))
+    return model
+
+
+def _quantise_tensors(model: ir.Model, structure: Structure, work: _Work) -> None:
+    """The constants that operators read, requantised values, and last the activations, which then change names."""
+    tensors = work.plan.tensors
+    for node in list(model.graph):
+        if name_of(node) in structure.kept_float or layer_of(node) is not None:
+            continue
+        shared = tensors.get(node.outputs[0].name or "") if node.op_type in SHARED else None
+        for index, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            if shared is None and node.op_type in CONSTANT_OPERANDS and value.name in structure.operands:
+                work.operand(node, index, tensors[named(value)])
+            elif shared is not None and constant(value) is not None and value.dtype == ir.DataType.FLOAT:
+                if node.op_type in CONSTANT_OPERANDS:
+                    work.operand(node, index, shared)
+            elif shared is not None and is_activation(value) and tensors.get(value.name or "", shared) != shared:
+                work.requantise(node, index, shared)
+    for value in structure.activations:
+        work.activation(value, tensors[named(value)])
+
+
+def check_plan(model: ir.Model, structure: Structure, plan: Plan) -> None:
+    """Refuses a plan that does not fit the graph."""
+    values = {value.name for node in model.graph for value in node.outputs} | set(model.graph.initializers)
+    values |= {value.name for value in model.graph.inputs}
+    for name in plan.tensors:
+        if name not in values:
+            raise QuantizeError(f"the graph has no tensor {name!r}", where="plan, tensors", mend="remove it")
+    check_names(model, plan.kept_float, "plan, kept_float")
+    check_names(model, plan.weights, "plan, weights")
+    if plan.scheme == "int8-weights":
+        layers = {name_of(node): layer_of(node) for node in model.graph if name_of(node) in plan.weights}
+    else:
+        layers = dict(structure.layers)
+        _check_tensors(structure, plan)
+    for name, layer in layers.items():
+        if layer is None:
+            raise QuantizeError(f"{name!r} has no weight", where="plan, weights", mend="remove it")
+        if name not in plan.weights:
+            raise QuantizeError(f"it lacks the weight of {name!r}", where="plan, weights", mend="add it")
+        _check_weight(layer, plan.weights[name])
+
+
+def _check_tensors(structure: Structure, plan: Plan) -> None:
+    for name in [*structure.groups, *structure.operands]:
+        if name not in plan.tensors:
+            mend = "add it, or keep the operators around it in float"
+            raise QuantizeError(f"it lacks the tensor {name!r}", where="plan, tensors", mend=mend)
+    for group, names in structure.members().items():
+        for name in names:
+            if plan.tensors[name] != plan.tensors[group]:
+                mend = "an operator moves integers from one to the other: give both the same"
+                raise QuantizeError(f"{name!r} and {group!r} differ", where="plan, tensors", mend=mend)
+
+
+def _check_weight(layer: Layer, parameters: WeightParameters) -> None:
+    shape = static_shape(layer.weight)
+    where = f"plan, weights, {layer.name}"
+    if parameters.axis is not None and parameters.axis != layer.axis:
+        raise QuantizeError(f"axis is {parameters.axis}", where=where, mend=f"give {layer.axis}, or null and one scale")
+    if parameters.axis is not None and len(parameters.scales) != shape[layer.axis]:
+        raise QuantizeError(
+            f"there are {len(parameters.scales)} scales", where=where, mend=f"give {shape[layer.axis]}, one per channel"
+        )
+
+
+@dataclass
+class _Work:
+    """Adds constants and nodes to a graph; equal ones once."""
+
+    graph: ir.Graph
+    plan: Plan
+    made: dict[tuple[object, ...], ir.Value] = field(default_factory=dict)
+
+    def weight(self, layer: Layer, parameters: WeightParameters) -> None:
+        """Replaces a layer's weight by integers."""
+        key = (layer.weight.name, parameters)
+        if key not in self.made:
+            self.made[key] = self._weight(layer, parameters)
+        layer.node.replace_input_with(1, self.made[key])
+
+    def bias(self, layer: Layer, source: TensorParameters, weights: WeightParameters) -> None:
+        """Replaces a layer's bias by integers of the accumulator's scale."""
+        array = constant(layer.bias)
+        if array is None or layer.bias is None:
+            return
+        scales = bias_scales(source, weights, array.size)
+        steps = np.rint(array.reshape(-1).astype(np.float64) / scales)
+        integers = np.clip(steps, -(2**31), 2**31 - 1).astype(np.int32)
+        name = layer.bias.name or f"{layer.name}.bias"
+        zero = self._once(("zero", scales.size), f"{name}.zero_point", np.zeros(scales.size, np.int32))
+        made = self._dequantised(layer.node, name, integers, scales.astype(np.float32), zero, axis=0)
+        layer.node.replace_input_with(2, made)
+
+    def operand(self, node: ir.Node, index: int, parameters: TensorParameters) -> None:
+        """Replaces a constant operand by integers."""
+        value = node.inputs[index]
+        array = constant(value)
+        if value is None or array is None:
+            return
+        key = (value.name, parameters)
+        if key not in self.made:
+            integers = quantised(array.astype(np.float64), parameters)
+            scale, zero = self._parameters(named(value), parameters)
+            self.made[key] = self._dequantised(node, named(value), integers, scale, zero)
+        node.replace_input_with(index, self.made[key])
+
+    def requantise(self, node: ir.Node, index: int, parameters: TensorParameters) -> None:
+        """Another pair between a value and one operator that reads it."""
+        value = node.inputs[index]
+        assert value is not None
+        name = f"{value.name}.requantized"
+        quantized, result = self._pair(value, name, parameters)
+        self.graph.insert_before(node, [quantized, result])
+        node.replace_input_with(index, result.outputs[0])
+
+    def activation(self, value: ir.Value, parameters: TensorParameters) -> None:
+        """A pair after a value; the name goes to what comes out of it."""
+        name, uses, producer = named(value), tuple(value.uses()), value.producer()
+        is_input = value.is_graph_input()
+        quantized, result = self._pair(value, name, parameters)
+        made = result.outputs[0]
+        for use in uses:
+            use.node.replace_input_with(use.idx, made)
+        if is_input:
+            made.name = unique_name(self.graph, f"{name}.dequantized")
+        else:
+            made.name, value.name = name, unique_name(self.graph, f"{name}.float")
+            made.metadata_props.update(value.metadata_props)
+        for index, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[index] = made
+        if producer is not None:
+            self.graph.insert_after(producer, [quantized, result])
+        elif (first := next(iter(self.graph), None)) is not None:
+            self.graph.insert_before(first, [quantized, result])
+
+    def _weight(self, layer: Layer, parameters: WeightParameters) -> ir.Value:
+        array, name = constant(layer.weight), named(layer.weight)
+        assert array is not None  # it is a layer
+        integers = quantised_weight(array.astype(np.float64), parameters)
+        scales = np.array(parameters.scales, np.float32)
+        scales = scales if parameters.axis is not None else scales.reshape(())
+        zero = self._once(("zero8", scales.shape), f"{name}.zero_point", np.zeros(scales.shape, np.int8))
+        return self._dequantised(layer.node, name, integers, scales, zero, axis=parameters.axis)
+
+    def _dequantised(
+        self,
+        node: ir.Node,
+        name: str,
+        integers: npt.NDArray[np.generic],
+        scale: npt.NDArray[np.generic] | ir.Value,
+        zero: ir.Value,
+        *,
+        axis: int | None = None,
+    ) -> ir.Value:
+        """A constant of integers and its DequantizeLinear, which takes over the name."""
+        old = self.graph.initializers.pop(name, None)
+        if old is not None:  # other readers may keep it, under another name
+            old.name = unique_name(self.graph, f"{name}.float")
+            self.graph.initializers[old.name] = old
+        stored = add_initializer(self.graph, f"{name}.quantized", integers)
+        if not isinstance(scale, ir.Value):
+            scale = add_initializer(self.graph, f"{name}.scale", scale)
+        result = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(integers.shape))
+        attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
+        made = ir.Node(
+            "", "DequantizeLinear", [stored, scale, zero], attributes, outputs=[result], name=f"{name}.dequantize"
+        )
+        self.graph.insert_before(node, made)
+        return result
+
+    def _pair(self, value: ir.Value, name: str, parameters: TensorParameters) -> tuple[ir.Node, ir.Node]:
+        """QuantizeLinear and DequantizeLinear of a value, in no graph yet."""
+        scale, zero = self._parameters(name, parameters)
+        kind = ir.TensorType(ir.DataType.from_numpy(np.dtype(parameters.dtype)))
+        integer = ir.Value(name=unique_name(self.graph, f"{name}.quantized"), type=kind, shape=value.shape)
+        real = ir.Value(name=name, type=value.type, shape=value.shape)
+        nodes = (
+            ir.Node("", "QuantizeLinear", [value, scale, zero], outputs=[integer], name=integer.name),
+            ir.Node("", "DequantizeLinear", [integer, scale, zero], outputs=[real], name=f"{name}.dequantize"),
+        )
+        producer = value.producer()
+        if producer is not None and MODULE in producer.metadata_props:
+            for node in nodes:
+                node.metadata_props[MODULE] = producer.metadata_props[MODULE]
+        return nodes
+
+    def _parameters(self, name: str, parameters: TensorParameters) -> tuple[ir.Value, ir.Value]:
+        """Scale and zero point as scalar constants, once for equal ones."""
+        dtype = np.dtype(parameters.dtype)
+        scale = self._once(("scale", parameters), f"{name}.scale", np.array(parameters.scale, np.float32))
+        zero = self._once(("point", parameters), f"{name}.zero_point", np.array(parameters.zero_point, dtype))
+        return scale, zero
+
+    def _once(self, key: tuple[object, ...], name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+        if key not in self.made:
+            self.made[key] = add_initializer(self.graph, name, array)
+        return self.made[key]
+
+
+def quantised(array: npt.NDArray[np.float64], parameters: TensorParameters) -> npt.NDArray[np.generic]:
+    """The integers that stand for real numbers."""
+    low, high = RANGES[parameters.dtype]
+    steps = np.rint(array / parameters.scale) + parameters.zero_point
+    return np.asarray(np.clip(steps, low, high).astype(parameters.dtype))
+
+
+def quantised_weight(array: npt.NDArray[np.float64], parameters: WeightParameters) -> npt.NDArray[np.int8]:
+    """The integers that stand for a weight, halves to even, from -127 to 127."""
+    steps = np.rint(array / spread_scales(parameters, array.ndim))
+    return np.clip(steps, -127, 127).astype(np.int8)
+
+
+def spread_scales(parameters: WeightParameters, rank: int) -> npt.NDArray[np.float64]:
+    """A weight's scales in a shape that broadcasts over it."""
+    shape = [-1 if axis == parameters.axis else 1 for axis in range(rank)]
+    return np.array(parameters.scales).reshape(shape)
+
+
+def bias_scales(source: TensorParameters, weights: WeightParameters, channels: int) -> npt.NDArray[np.float64]:
+    """One scale per output channel: as float32, which is how the files hold it."""
+    scales = np.array(weights.scales, np.float32) * np.float32(source.scale)
+    return np.resize(scales, channels).astype(np.float64)
+
+
+def _drop_unused(graph: ir.Graph) -> None:
+    """Constants that nobody reads any more."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+            del graph.initializers[name]

@@ -1,0 +1,133 @@
+"""The float graph on the user's data: what range every activation has."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.errors import QuantizeError
+from edgeconv.quantize._graph import named
+from edgeconv.quantize._histogram import Histogram
+from edgeconv.quantize._observers import OBSERVERS, Range
+from edgeconv.quantize._structure import structure_of
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was seen of every activation.
+
+    Attributes:
+        observer: how a range is chosen from a histogram, one of `OBSERVERS`.
+        histograms: by the name of the value.
+        batches: how many were run.
+    """
+
+    observer: str
+    histograms: Mapping[str, Histogram]
+    batches: int
+
+    def range_of(self, name: str, levels: int = 256) -> Range:
+        """The range of a value that is worth representing; it holds zero.
+
+        Raises:
+            QuantizeError: the value was not seen.
+        """
+        if name not in self.histograms:
+            raise QuantizeError(
+                f"the calibration has no value {name!r}", where="calibration", mend="calibrate this very graph"
+            )
+        return OBSERVERS[self.observer](self.histograms[name], levels)
+
+
+def calibrate(
+    model: ir.Model,
+    batches: Iterable[Mapping[str, Array]],
+    *,
+    observer: str = "mse",
+    progress: Callable[[str], None] | None = None,
+) -> Calibration:
+    """Runs the float graph by onnxruntime and counts the values of every activation that can be quantised.
+
+    The batches are read one by one and never held. The result does not depend on their order or size.
+
+    Args:
+        model: float32, NCHW; not changed.
+        batches: one mapping per inference: graph input -> array of the input's shape and dtype.
+        observer: ``"min-max"``, ``"percentile"`` (99.99 %), ``"mse"`` or ``"entropy"``.
+        progress: is told how far it is, in one line, after every batch.
+
+    Raises:
+        QuantizeError: the observer is unknown, there are no batches, one does not fit the graph, or a value of the
+            graph is NaN or infinite on it.
+    """
+    if observer not in OBSERVERS:
+        nearest = difflib.get_close_matches(observer, OBSERVERS, n=1, cutoff=0.0)
+        raise QuantizeError(
+            f"there is no observer {observer!r}", where="observer", mend=f"did you mean {nearest[0]!r}?"
+        )
+    names = [named(value) for value in structure_of(model).activations]
+    histograms = {name: Histogram() for name in names}
+    count = 0
+    for count, values in enumerate(run_float(model, batches, names), start=1):
+        for name, array in values.items():
+            histograms[name].add(array, f"calibration batch {count}, value {name}")
+        if progress is not None:
+            progress(f"calibration batch {count}")
+    if not count:
+        raise QuantizeError("there is no calibration data", where="calibration", mend="give at least one batch")
+    return Calibration(observer, histograms, count)
+
+
+def run_float(
+    model: ir.Model, batches: Iterable[Mapping[str, Array]], names: Iterable[str]
+) -> Iterator[dict[str, Array]]:
+    """The named values of the graph in float32, batch by batch."""
+    names = list(names)
+    computed = [name for name in names if name not in {value.name for value in model.graph.inputs}]
+    session = session_of(model, computed)
+    inputs = {item.name for item in session.get_inputs()}
+    for number, batch in enumerate(batches, start=1):
+        where = f"calibration batch {number}"
+        if not isinstance(batch, Mapping) or set(batch) != inputs:
+            got = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+            raise QuantizeError(f"it gives {got}", where=where, mend=f"give arrays named {', '.join(sorted(inputs))}")
+        with mapped(where):
+            results = session.run(computed, dict(batch)) if computed else []
+        found = dict(zip(computed, results, strict=True))
+        yield {name: batch[name] if name in batch else found[name] for name in names}
+
+
+def session_of(model: ir.Model, outputs: Iterable[str]) -> onnxruntime.InferenceSession:
+    """An onnxruntime session of the graph with these values as its outputs."""
+    import onnxruntime
+
+    model = model.clone()
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    model.graph.outputs[:] = list(dict.fromkeys([*model.graph.outputs, *(values[name] for name in outputs)]))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    with mapped("onnxruntime"):
+        data = ir.to_proto(model).SerializeToString()
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def mapped(where: str) -> Iterator[None]:
+    """The border to onnxruntime."""
+    try:
+        yield
+    # onnxruntime's exceptions have no common base but Exception, and its Python layer raises ValueError.
+    except Exception as error:
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise QuantizeError(
+            f"onnxruntime refuses it: {message}", where=where, mend="give the graph's own shapes"
+        ) from error

@@ -1,0 +1,96 @@
+"""What this stage reads of a graph, and how it names things in errors and plans."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.errors import QuantizeError
+
+MODULE = "edgeconv.module"
+"""metadata_props key: the torch module that a node comes from."""
+
+
+def constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
+    """The array of an initializer or of a ``Constant`` node; None for whatever is not constant."""
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def is_activation(value: ir.Value | None) -> bool:
+    """Whether the value is a float32 tensor that is computed from the graph's inputs."""
+    return value is not None and value.dtype == ir.DataType.FLOAT and constant(value) is None
+
+
+def name_of(node: ir.Node) -> str:
+    """A node's name in plans and messages: its first output, which is named after the torch module."""
+    return next((value.name for value in node.outputs if value.name), node.op_type)
+
+
+def named(value: ir.Value) -> str:
+    """The value's name; the graph conventions promise one."""
+    if not value.name:
+        raise QuantizeError("a value of the graph has no name", where="quantize", mend="capture the module again")
+    return value.name
+
+
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The node that alone reads the value, once, where the value is no graph output."""
+    uses = tuple(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def scalar(value: ir.Value | None, default: float) -> float | None:
+    """A constant of one element; ``default`` where the input is left out, None where it is not constant."""
+    if value is None:
+        return default
+    array = constant(value)
+    return None if array is None or array.size != 1 else float(array.reshape(()))
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """Input ``index``; None where the node leaves it out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def static_shape(value: ir.Value) -> tuple[int, ...]:
+    """The dimensions, all known numbers."""
+    if value.shape is None or not value.shape.is_static():
+        raise QuantizeError(f"the shape of {value.name!r} is not static", where="quantize", mend="give it fixed sizes")
+    return tuple(value.shape.numpy())
+
+
+def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+    """Registers a constant under the name, or ``name_1``, … where that is taken."""
+    tensor = ir.tensor(array, name=(unique := unique_name(graph, name)))
+    value = ir.Value(name=unique, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def unique_name(graph: ir.Graph, wanted: str) -> str:
+    """``wanted``, or ``wanted_1``, … where that name is taken in the graph."""
+    taken: set[str] | None = graph.meta.get(_TAKEN)
+    if taken is None:  # every new name goes through here, so the set stays complete
+        values = [*graph.inputs, *graph.initializers.values(), *(out for node in graph for out in node.outputs)]
+        taken = graph.meta[_TAKEN] = {value.name or "" for value in values}
+    name, number = wanted, 0
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    return name
+
+
+_TAKEN = "edgeconv.quantize.taken"
+
+
+def replace_weight(value: ir.Value, array: npt.NDArray[np.generic]) -> None:
+    """Gives an initializer other numbers, of the dtype and shape that it has."""
+    old = value.const_value
+    if old is None or tuple(old.shape.numpy()) != array.shape:
+        raise QuantizeError(f"the constant {value.name!r} cannot take shape {array.shape}", where="quantize")
+    value.const_value = ir.tensor(array.astype(old.dtype.numpy()), name=value.name)

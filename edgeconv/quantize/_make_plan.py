@@ -1,0 +1,183 @@
+"""calibration -> plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.errors import QuantizeError
+from edgeconv.quantize._calibrate import Calibration
+from edgeconv.quantize._graph import constant, name_of, named
+from edgeconv.quantize._operators import FIXED
+from edgeconv.quantize._plan import RANGES, SCHEMES, Plan, TensorParameters, WeightParameters
+from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
+
+_Floats = npt.NDArray[np.float64]
+
+WEIGHT_OBSERVERS = ("max", "mse")
+_HIGHEST = 127
+_MOST_BIAS = 2.0**30  # steps: half of what int32 holds, so that a correction of the bias still fits
+_FINEST = 2.0**-31  # of input scale · weight scale / output scale: XNNPACK takes none below 2**-32
+_FEWEST = 1024  # elements of a weight below which storing it in 8 bits saves nothing
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a plan is made.
+
+    Attributes:
+        scheme: ``"int8"`` (all integer), ``"int8-weights"`` (weights only) or ``"int16x8"`` (activations of 16 bits).
+        per_channel: one scale per output channel of a weight, rather than one per weight.
+        weight_observer: ``"max"``: a channel's largest weight is representable; ``"mse"``: its mean square error is
+            least.
+        keep_float: operators to leave in float, by the name of their first output, and why.
+    """
+
+    scheme: str = "int8"
+    per_channel: bool = True
+    weight_observer: str = "max"
+    keep_float: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("scheme", self.scheme, SCHEMES),
+            ("weight_observer", self.weight_observer, WEIGHT_OBSERVERS),
+        ):
+            if value not in known:
+                raise QuantizeError(f"{value!r} is not known", where=what, mend=f"choose of {', '.join(known)}")
+
+
+def make_plan(model: ir.Model, calibration: Calibration | None, *, options: Options | None = None) -> Plan:
+    """Chooses the numbers of every tensor.
+
+    Args:
+        model: the graph that was calibrated, or one with the same values (whose weights were corrected).
+        calibration: what was seen of its activations; not needed for ``"int8-weights"``.
+        options: what to choose; int8 with per-channel weights by default.
+
+    Raises:
+        QuantizeError: the calibration is missing or is one of another graph, an operator to keep in float is unknown,
+            or a weight is NaN or infinite.
+    """
+    options = options or Options()
+    check_names(model, options.keep_float, "keep_float")
+    if options.scheme == "int8-weights":
+        return _weights_only(model, options)
+    if calibration is None:
+        raise QuantizeError(f"{options.scheme} needs calibration", where="plan", mend="calibrate the graph first")
+    structure = structure_of(model, options.keep_float)
+    tensors = _tensors(structure, calibration, "int16" if options.scheme == "int16x8" else "int8")
+    weights = {
+        name: weight_parameters(layer, options, tensors[named(layer.input)], tensors[named(layer.output)])
+        for name, layer in structure.layers.items()
+    }
+    return Plan(options.scheme, tensors, weights, structure.kept_float)
+
+
+def check_names(model: ir.Model, names: Mapping[str, object], where: str) -> None:
+    """Refuses names that no node of the graph has."""
+    known = {name_of(node) for node in model.graph}
+    for name in names:
+        if name not in known:
+            raise QuantizeError(f"no operator makes {name!r}", where=where, mend="name an operator's first output")
+
+
+def parameters_of(low: float, high: float, dtype: str) -> TensorParameters:
+    """Parameters whose range is [low, high], which holds zero; symmetric for int16."""
+    first, last = RANGES[dtype]
+    if dtype == "int16":
+        return TensorParameters(dtype, rounded(max(-low, high) / last or 1.0), 0)
+    scale = rounded((high - low) / (last - first) or 1.0)
+    return TensorParameters(dtype, scale, int(np.clip(round(first - low / scale), first, last)))
+
+
+def rounded(scale: float) -> float:
+    """The scale as float32 holds it, within the normal numbers."""
+    return float(np.float32(min(max(scale, 2.0**-126), 2.0**127)))
+
+
+def weight_parameters(
+    layer: Layer, options: Options, source: TensorParameters | None = None, result: TensorParameters | None = None
+) -> WeightParameters:
+    """Scales of a layer's weight, no finer than its bias and the runtimes' rescaling can follow."""
+    weight = _finite(layer.weight).astype(np.float64)
+    channels = np.moveaxis(weight, layer.axis, 0).reshape(weight.shape[layer.axis], -1)
+    if not options.per_channel:
+        channels = channels.reshape(1, -1)
+    scales = np.abs(channels).max(axis=1, initial=0.0) / _HIGHEST
+    if options.weight_observer == "mse":
+        scales = _least_squares(channels, scales)
+    floor = np.full(len(scales), np.max(scales, initial=0.0) * 2.0**-40 or 1.0)
+    if source is not None and result is not None:
+        floor = np.maximum(floor, _FINEST * result.scale / source.scale)
+        bias = _bias_by_scale(layer, len(scales))
+        floor = np.maximum(floor, bias / (source.scale * _MOST_BIAS))
+    # a channel without weights takes a scale like its neighbours', which every runtime can rescale
+    scales = np.where(scales > 0, scales, np.max(scales, initial=0.0))
+    axis = layer.axis if options.per_channel else None
+    return WeightParameters(axis, tuple(rounded(scale) for scale in np.maximum(scales, floor).tolist()))
+
+
+def _bias_by_scale(layer: Layer, count: int) -> _Floats:
+    """The largest |bias| of the channels that share a scale."""
+    if layer.bias is None:
+        return np.zeros(count)
+    bias = np.abs(_finite(layer.bias).astype(np.float64)).reshape(-1)
+    if count == 1:
+        return np.asarray(bias.max(keepdims=True, initial=0.0))
+    return np.asarray(bias.reshape(-1, count).max(axis=0))  # the groups of a ConvTranspose share scales
+
+
+def _least_squares(channels: _Floats, largest: _Floats) -> _Floats:
+    """For each channel the scale, of shares of the largest, whose rounding and clipping lose least."""
+    best, chosen = np.full(len(channels), np.inf), largest.copy()
+    for share in np.linspace(0.5, 1.0, 51):
+        scales = np.where(largest > 0, largest * share, 1.0)[:, None]
+        error = np.sum((np.clip(np.rint(channels / scales), -_HIGHEST, _HIGHEST) * scales - channels) ** 2, axis=1)
+        better = error < best
+        best[better], chosen[better] = error[better], (largest * share)[better]
+    return chosen
+
+
+def _tensors(structure: Structure, calibration: Calibration, dtype: str) -> dict[str, TensorParameters]:
+    levels = RANGES[dtype][1] - RANGES[dtype][0] + 1
+    ranges = {value.name or "": calibration.range_of(named(value), levels) for value in structure.activations}
+    by_group = {}
+    for group, names in structure.members().items():
+        if group in structure.fixed:
+            fixed = FIXED[structure.fixed[group]]
+            scale, zero_point = (fixed.scale, fixed.zero_point) if dtype == "int8" else (fixed.scale16, 0)
+            by_group[group] = TensorParameters(dtype, scale, zero_point)
+        else:
+            low, high = min(ranges[name][0] for name in names), max(ranges[name][1] for name in names)
+            by_group[group] = parameters_of(low, high, dtype)
+    tensors = {name: by_group[group] for name, group in structure.groups.items()}
+    for name, value in structure.operands.items():
+        array = _finite(value)
+        low, high = float(array.min(initial=0.0)), float(array.max(initial=0.0))
+        tensors[name] = parameters_of(low, high, dtype)
+    return tensors
+
+
+def _weights_only(model: ir.Model, options: Options) -> Plan:
+    weights, kept = {}, dict(options.keep_float)
+    for node in model.graph:
+        layer = layer_of(node)
+        if layer is None or layer.name in kept or layer.name in structure_of(model).kept_float:
+            continue
+        if layer.weight.const_value is not None and layer.weight.const_value.size < _FEWEST:
+            kept[layer.name] = f"its weight has fewer than {_FEWEST} elements"
+            continue
+        weights[layer.name] = weight_parameters(layer, options)
+    return Plan(options.scheme, {}, weights, kept)
+
+
+def _finite(value: ir.Value) -> npt.NDArray[np.generic]:
+    array = constant(value)
+    if array is None or not np.isfinite(array.astype(np.float64)).all():
+        raise QuantizeError("it has NaN or infinite elements", where=f"weight {value.name}", mend="train it again")
+    return array

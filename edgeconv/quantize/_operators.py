@@ -1,0 +1,94 @@
+"""What quantisation does to each operator: the table that everything else in this room reads.
+
+The rules are those of the TFLite int8 quantisation specification
+(https://ai.google.dev/edge/litert/models/quantization_spec), applied to ONNX operators. An operator that is in none of
+the tables stays float.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators with an int8 weight; a MatMul of two activations is of `OWN` instead."""
+
+OWN = frozenset(
+    {
+        "Abs",
+        "Add",
+        "Clip",
+        "Elu",
+        "Exp",
+        "Gelu",
+        "GlobalAveragePool",
+        "HardSwish",
+        "LeakyRelu",
+        "MatMul",
+        "Mul",
+        "Neg",
+        "PRelu",
+        "ReduceMean",
+        "ReduceSum",
+        "Relu",
+        "Sub",
+    }
+)
+"""Operators whose output has a scale of its own, found by calibration.
+
+ReduceMean and GlobalAveragePool are MEAN in TFLite, which rescales; a mean's range is a small part of its input's.
+"""
+
+SHARED = frozenset(
+    {
+        "AveragePool",
+        "Concat",
+        "DepthToSpace",
+        "Dropout",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GlobalMaxPool",
+        "Identity",
+        "Max",
+        "MaxPool",
+        "Min",
+        "Pad",
+        "ReduceMax",
+        "ReduceMin",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Operators whose float inputs and outputs all have the same scale and zero point: they move integers or pick them."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The parameters that the specification prescribes for an operator's output."""
+
+    scale: float
+    zero_point: int
+    scale16: float
+
+
+FIXED: dict[str, Fixed] = {
+    "HardSigmoid": Fixed(1 / 256, -128, 1 / 32768),
+    "LogSoftmax": Fixed(16 / 256, 127, 16 / 65536),
+    "LpNormalization": Fixed(1 / 128, 0, 1 / 32768),
+    "Sigmoid": Fixed(1 / 256, -128, 1 / 32768),
+    "Softmax": Fixed(1 / 256, -128, 1 / 32768),
+    "Tanh": Fixed(1 / 128, 0, 1 / 32768),
+}
+
+FUSING = frozenset({"Add", "Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Sub"})
+"""Operators that a Relu or Clip after them fuses into: the quantisation of the clamped value clamps by saturation."""
+
+CONSTANT_OPERANDS = frozenset({"Add", "Concat", "Max", "Min", "Mul", "PRelu", "Sub"})
+"""Operators whose constant operands are tensors of integers too."""

@@ -1,0 +1,188 @@
+"""The plan: which numbers quantise which tensor. A frozen value that can be saved, read, edited and fed back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from edgeconv.errors import QuantizeError
+
+SCHEMA = 1
+SCHEMES = ("int8", "int8-weights", "int16x8")
+RANGES = {"int8": (-128, 127), "int16": (-32768, 32767)}
+"""What a dtype of the plan holds; weights leave out the lowest value."""
+
+
+@dataclass(frozen=True)
+class TensorParameters:
+    """real = scale · (integer - zero_point).
+
+    Attributes:
+        dtype: ``"int8"`` or ``"int16"``.
+        scale: above 0; rounded to float32.
+        zero_point: an integer of the dtype; 0 for int16.
+    """
+
+    dtype: str
+    scale: float
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        if self.dtype not in RANGES:
+            raise _bad(f"dtype is {self.dtype!r}", f"choose of {', '.join(RANGES)}")
+        _check_scale(self.scale)
+        low, high = RANGES[self.dtype]
+        if type(self.zero_point) is not int or not low <= self.zero_point <= high:
+            raise _bad(f"zero_point is {self.zero_point!r}", f"give an integer from {low} to {high}")
+        if self.dtype == "int16" and self.zero_point:
+            raise _bad(f"zero_point is {self.zero_point} for int16, which is symmetric", "give 0")
+
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest real number that it represents."""
+        low, high = RANGES[self.dtype]
+        return self.scale * (low - self.zero_point), self.scale * (high - self.zero_point)
+
+
+@dataclass(frozen=True)
+class WeightParameters:
+    """real = scales[channel] · integer, integers from -127 to 127.
+
+    Attributes:
+        axis: of the weight, along which the scales lie; None for one scale.
+        scales: one per output channel (of one group, in a ConvTranspose), or one; above 0; rounded to float32.
+    """
+
+    axis: int | None
+    scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.axis is not None and (type(self.axis) is not int or self.axis < 0):
+            raise _bad(f"axis is {self.axis!r}", "give an axis of the weight, or null for one scale")
+        if not self.scales or (self.axis is None and len(self.scales) != 1):
+            raise _bad(f"there are {len(self.scales)} scales", "give one scale, or one per channel and the axis")
+        for scale in self.scales:
+            _check_scale(scale)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every tensor of a quantised graph is.
+
+    Attributes:
+        scheme: one of `SCHEMES`.
+        tensors: parameters of activations and constant operands, by name; empty for ``"int8-weights"``.
+        weights: parameters of the weights, by the name of the layer (its output) that reads them.
+        kept_float: operators that stay float, by the name of their first output, and why.
+    """
+
+    scheme: str
+    tensors: Mapping[str, TensorParameters] = field(default_factory=dict)
+    weights: Mapping[str, WeightParameters] = field(default_factory=dict)
+    kept_float: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise _bad(f"scheme is {self.scheme!r}", f"choose of {', '.join(SCHEMES)}")
+        wanted = {"int8": "int8", "int16x8": "int16"}.get(self.scheme)
+        for name, parameters in self.tensors.items():
+            if parameters.dtype != wanted:
+                raise _bad(f"tensor {name!r} is {parameters.dtype} in a plan of {self.scheme}", f"make it {wanted}")
+
+    def to_json(self) -> str:
+        """The plan as JSON text that `from_json` reads back to an equal plan; the same plan gives the same text."""
+        document = {
+            "schema": SCHEMA,
+            "scheme": self.scheme,
+            "kept_float": dict(self.kept_float),
+            "tensors": {
+                name: {"dtype": item.dtype, "scale": item.scale, "zero_point": item.zero_point}
+                for name, item in self.tensors.items()
+            },
+            "weights": {name: {"axis": item.axis, "scales": list(item.scales)} for name, item in self.weights.items()},
+        }
+        return json.dumps(document, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "plan") -> Plan:
+        """Reads a plan.
+
+        Args:
+            text: as `to_json` writes it, perhaps edited.
+            where: how an error names the file.
+
+        Raises:
+            QuantizeError: it is no JSON, something is missing, unknown or of another type, or a number is out of range.
+        """
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise QuantizeError(f"it is no JSON: {error}", where=where, mend="write the plan again") from error
+        fields = _fields(document, ("schema", "scheme", "kept_float", "tensors", "weights"), where)
+        if fields["schema"] != SCHEMA:
+            raise QuantizeError(f"schema is {fields['schema']!r}", where=where, mend=f"only schema {SCHEMA} is read")
+        kept = _mapping(fields["kept_float"], f"{where}, kept_float", _text)
+        tensors = _mapping(fields["tensors"], f"{where}, tensors", _tensor)
+        weights = _mapping(fields["weights"], f"{where}, weights", _weight)
+        return _located(lambda: cls(_text(fields["scheme"], where), tensors, weights, kept), where)
+
+
+_T = TypeVar("_T")
+
+
+def _tensor(value: Any, where: str) -> TensorParameters:
+    fields = _fields(value, ("dtype", "scale", "zero_point"), where)
+    dtype = _text(fields["dtype"], f"{where}, dtype")
+    return _located(lambda: TensorParameters(dtype, fields["scale"], fields["zero_point"]), where)
+
+
+def _weight(value: Any, where: str) -> WeightParameters:
+    fields = _fields(value, ("axis", "scales"), where)
+    if not isinstance(fields["scales"], list):
+        raise QuantizeError("scales is no list", where=where, mend="give a list of numbers")
+    return _located(lambda: WeightParameters(fields["axis"], tuple(fields["scales"])), where)
+
+
+def _fields(value: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:
+    """The members of a JSON object that has exactly these."""
+    if not isinstance(value, dict):
+        raise QuantizeError(f"it is {value!r}", where=where, mend=f"give an object of {', '.join(names)}")
+    for name in names:
+        if name not in value:
+            raise QuantizeError(f"it has no {name}", where=where, mend=f"give an object of {', '.join(names)}")
+    for name in value:
+        if name not in names:
+            raise QuantizeError(f"{name!r} is not known", where=where, mend=f"give an object of {', '.join(names)}")
+    return value
+
+
+def _mapping(value: Any, where: str, read: Callable[[Any, str], _T]) -> dict[str, _T]:
+    if not isinstance(value, dict):
+        raise QuantizeError(f"it is {value!r}", where=where, mend="give an object whose members are named")
+    return {name: read(item, f"{where}, {name}") for name, item in value.items()}
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise QuantizeError(f"it is {value!r}", where=where, mend="give a string")
+    return value
+
+
+def _check_scale(scale: Any) -> None:
+    number = type(scale) in (int, float)
+    if not number or not math.isfinite(scale) or not 2.0**-126 <= scale <= 2.0**127:
+        raise _bad(f"scale is {scale!r}", "give a positive number of float32")
+
+
+def _bad(what: str, mend: str) -> QuantizeError:
+    return QuantizeError(what, where="plan", mend=mend)
+
+
+def _located(make: Callable[[], _T], where: str) -> _T:
+    """Names the place in an error of a constructor, which does not know it."""
+    try:
+        return make()
+    except QuantizeError as error:
+        raise QuantizeError(error.what, where=where, mend=error.mend) from error

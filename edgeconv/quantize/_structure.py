@@ -1,0 +1,217 @@
+"""What there is to quantise in a graph: which values, which of them share parameters, which weights.
+
+This depends on the graph and on the operators that are to stay float; not on data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.quantize._graph import constant, input_of, is_activation, name_of, named, only_reader, scalar
+from edgeconv.quantize._operators import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, OWN, SHARED
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An operator with a weight.
+
+    Attributes:
+        node: Conv, ConvTranspose, Gemm or MatMul.
+        weight: its initializer.
+        axis: of the weight, along which the output channels lie (of one group, in a ConvTranspose).
+        bias: its initializer of one number per output channel; None where it has none.
+        output: the value after the fused activation, whose quantisation the layer writes.
+    """
+
+    node: ir.Node
+    weight: ir.Value
+    axis: int
+    bias: ir.Value | None
+    output: ir.Value
+
+    @property
+    def name(self) -> str:
+        """The name in plans: the node's output."""
+        return name_of(self.node)
+
+    @property
+    def input(self) -> ir.Value:
+        """The activation."""
+        value = self.node.inputs[0]
+        assert value is not None  # layer_of looked
+        return value
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What there is to quantise.
+
+    Attributes:
+        activations: the values with parameters of their own or of their group, in graph order.
+        groups: for each of them, the name of the first value of its group.
+        fixed: operator that prescribes the parameters of a group, by the group's name.
+        layers: quantised operators with weights, by name.
+        operands: constant operands of quantised operators, by name.
+        kept_float: name of each operator that stays float, and why.
+    """
+
+    activations: tuple[ir.Value, ...]
+    groups: Mapping[str, str]
+    fixed: Mapping[str, str]
+    layers: Mapping[str, Layer]
+    operands: Mapping[str, ir.Value]
+    kept_float: Mapping[str, str]
+
+    def members(self) -> dict[str, list[str]]:
+        """The names of the values of each group."""
+        found: dict[str, list[str]] = {}
+        for name, group in self.groups.items():
+            found.setdefault(group, []).append(name)
+        return found
+
+
+def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -> Structure:
+    """Reads the graph.
+
+    Args:
+        model: float32, NCHW.
+        kept_float: operators (by the name of their first output) that stay float, and why, beside those that no
+            integer kernel computes.
+    """
+    reasons = {}
+    for node in model.graph:
+        reason = (kept_float or {}).get(name_of(node)) or _unquantisable(node)
+        if reason is not None and any(is_activation(value) for value in (*node.inputs, *node.outputs)):
+            reasons[name_of(node)] = reason
+    fused = dict(_fusions(model.graph, reasons))
+    layers: dict[str, Layer] = {}
+    operands: dict[str, ir.Value] = {}
+    for node in _quantised(model.graph, reasons):
+        layer = layer_of(node, fused)
+        if layer is not None:
+            layers[layer.name] = layer
+        elif node.op_type in CONSTANT_OPERANDS:
+            operands |= {named(value): value for value in node.inputs if value is not None and _is_operand(node, value)}
+    activations = tuple(_activations(model.graph, reasons, fused))
+    groups, fixed = _groups(model.graph, reasons, activations)
+    return Structure(activations, groups, fixed, layers, operands, reasons)
+
+
+def layer_of(node: ir.Node, fused: Mapping[ir.Value, ir.Value] | None = None) -> Layer | None:
+    """The node as a layer; None where it has no constant weight of a float operator."""
+    weight = input_of(node, 1)
+    array = constant(weight) if node.op_type in LAYERS else None
+    if array is None or weight is None or not is_activation(input_of(node, 0)):
+        return None
+    axis = {"Conv": 0, "ConvTranspose": 1, "MatMul": array.ndim - 1}.get(node.op_type)
+    if axis is None:
+        axis = 0 if node.attributes.get_int("transB", 0) else 1
+    output = node.outputs[0]
+    return Layer(node, weight, axis, input_of(node, 2), (fused or {}).get(output, output))
+
+
+def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
+    """The bounds of a Relu or Clip; None for other operators and for bounds that are no constants."""
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type != "Clip":
+        return None
+    low, high = scalar(input_of(node, 1), -np.inf), scalar(input_of(node, 2), np.inf)
+    return None if low is None or high is None else (low, high)
+
+
+def _unquantisable(node: ir.Node) -> str | None:
+    """Why no integer kernel computes the node; None where one does."""
+    known = LAYERS | OWN | SHARED | FIXED.keys()
+    if node.domain not in ("", "ai.onnx") or node.op_type not in known:
+        return f"{node.op_type} has no integer form"
+    if node.op_type in LAYERS:
+        return _unfit_layer(node)
+    if node.op_type == "Clip" and clip_bounds(node) is None:
+        return "the bounds of Clip are no constants"
+    if node.op_type == "LpNormalization" and node.attributes.get_int("p", 2) != 2:
+        return "LpNormalization is quantised for p = 2 only"
+    return None
+
+
+def _unfit_layer(node: ir.Node) -> str | None:
+    weight = constant(input_of(node, 1))
+    if constant(input_of(node, 0)) is not None:
+        return f"the left side of {node.op_type} is a constant"
+    if weight is None:
+        return None if node.op_type == "MatMul" else f"the weight of {node.op_type} is no constant"
+    if node.op_type == "MatMul" and weight.ndim != 2:
+        return "MatMul by a constant that is no matrix"
+    if node.op_type == "Gemm":
+        scaled = any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta"))
+        bias = constant(input_of(node, 2))
+        rows = bias is not None and bias.size != weight.shape[0 if node.attributes.get_int("transB", 0) else 1]
+        if scaled or rows or node.attributes.get_int("transA", 0):
+            return "Gemm with alpha, beta, transA or a bias that is no vector"
+    if input_of(node, 2) is not None and constant(input_of(node, 2)) is None:
+        return f"the bias of {node.op_type} is no constant"
+    return None
+
+
+def _quantised(graph: ir.Graph, reasons: Mapping[str, str]) -> Iterator[ir.Node]:
+    return (node for node in graph if name_of(node) not in reasons)
+
+
+def _fusions(graph: ir.Graph, reasons: Mapping[str, str]) -> Iterator[tuple[ir.Value, ir.Value]]:
+    """Values that are clamped right after they are made, and what they become; they are not quantised."""
+    for node in _quantised(graph, reasons):
+        bounds = clip_bounds(node)
+        before = node.inputs[0] if node.inputs else None
+        producer = before.producer() if before is not None else None
+        if bounds is None or before is None or producer is None or only_reader(before) is not node:
+            continue
+        if producer.op_type in FUSING and name_of(producer) not in reasons and bounds[0] <= 0 <= bounds[1]:
+            yield before, node.outputs[0]
+
+
+def _activations(graph: ir.Graph, reasons: Mapping[str, str], fused: Collection[ir.Value]) -> Iterator[ir.Value]:
+    """Graph inputs and values of nodes that a quantised operator makes or reads."""
+    for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
+        producer = value.producer()
+        if not is_activation(value) or value in fused:
+            continue
+        around = [use.node for use in value.uses()]
+        around += [producer] if producer is not None else []
+        if any(name_of(node) not in reasons for node in around):
+            yield value
+
+
+def _is_operand(node: ir.Node, value: ir.Value) -> bool:
+    array = constant(value)
+    return array is not None and array.dtype == np.float32 and (node.op_type != "PRelu" or value is node.inputs[1])
+
+
+def _groups(
+    graph: ir.Graph, reasons: Mapping[str, str], activations: Collection[ir.Value]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The group of every activation, and the groups whose parameters an operator prescribes.
+
+    Where several groups meet in an operator of shared parameters and one of them is prescribed, that one stays apart:
+    what it holds is requantised on its way into the operator.
+    """
+    groups = {named(value): named(value) for value in activations}
+    fixed: dict[str, str] = {}
+    for node in _quantised(graph, reasons):
+        made = node.outputs[0].name
+        if node.op_type in FIXED and made in groups:
+            fixed[groups[made]] = node.op_type
+        if node.op_type not in SHARED:
+            continue
+        read = {groups[value.name] for value in node.inputs if value is not None and value.name in groups}
+        alike = len(read) == 1 or len({FIXED.get(fixed.get(group, "")) for group in read}) == 1
+        joined = {group for group in read if alike or group not in fixed}
+        joined |= {groups[value.name] for value in node.outputs if value.name in groups}
+        first = min(joined, key=list(groups).index, default="")
+        groups = {name: first if group in joined else group for name, group in groups.items()}
+        if (prescribed := next((fixed[group] for group in joined if group in fixed), None)) is not None:
+            fixed[first] = prescribed
+    return groups, {group: operator for group, operator in fixed.items() if group in groups.values()}
