@@ -2,7 +2,7 @@
 
 ::
 
-    ir.Model --_convert--> Graph --_simplify--> Graph --_flatbuffer--> bytes
+    ir.Model --_convert--> Graph --_simplify--> Graph --_open_batch--> Graph --_flatbuffer--> bytes
               (_operators, _layout)
 
 Images flow channels-last inside the file (NHWC), whatever the layout of its inputs and outputs; a transpose appears
@@ -29,23 +29,25 @@ def to_tflite(model: ir.Model, *, layout: str = NHWC, metadata: Mapping[str, str
     """Writes a graph as a TFLite file.
 
     Args:
-        model: a graph of standard ONNX operators (opset 18 or newer) in NCHW with static shapes, its weights
-            initializers. It is not modified.
+        model: a graph of standard ONNX operators (opset 18 or newer) in NCHW, its weights initializers. Shapes are
+            static, or the batch is left open as `edgeconv.rewrite.free_batch` leaves it. It is not modified.
         layout: ``"nhwc"`` or ``"nchw"``: the order of the axes of the file's rank-4 inputs and outputs. Other ranks
             are as torch has them.
         metadata: what to store in the file's ``edgeconv`` metadata buffer, as sorted JSON.
 
     Returns:
         The bytes (file identifier ``TFL3``), deterministic, with one signature ``serving_default`` and the
-        ``min_runtime_version`` metadata; inputs and outputs in the graph's order, under the graph's names.
+        ``min_runtime_version`` metadata; inputs and outputs in the graph's order, under the graph's names. An open
+        batch is written as 1 in ``shape`` and -1 in ``shape_signature``: ``resize_tensor_input`` sets it.
 
     Raises:
-        EmitError: an operator, or a setting of one, has no form in TFLite; or the layout is unknown.
+        EmitError: an operator, or a setting of one, has no form in TFLite, or none that holds at every batch size;
+            or the layout is unknown.
     """
-    from edgeconv.emit.tflite._convert import convert
     from edgeconv.emit.tflite._flatbuffer import write
+    from edgeconv.emit.tflite._open_batch import converted
 
     if layout not in (NCHW, NHWC):
         raise EmitError(f"unknown TFLite layout {layout!r}", where="tflite", mend='use "nhwc" or "nchw"')
-    low, inputs, outputs = convert(model, layout)
-    return Emitted(write(low.graph, metadata), inputs, outputs)
+    graph, inputs, outputs = converted(model, layout)
+    return Emitted(write(graph, metadata), inputs, outputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -19,11 +19,13 @@ from edgeconv.errors import EmitError
 _NAMED = 3  # unknown operators that an error lists before it says "and more"
 
 
-def convert(model: ir.Model, layout: str) -> tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Lowers the whole graph; returns it with the specs of its inputs and outputs."""
+def convert(
+    model: ir.Model, layout: str, sizes: Mapping[str, int] | None = None
+) -> tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Lowers the whole graph, at these sizes of its symbolic dimensions; with the specs of its inputs and outputs."""
     compound, inner = gelus(model.graph)
     _refuse_unknown(model.graph, inner)
-    low = Lowering()
+    low = Lowering(sizes)
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             raise EmitError(f"the initializer {name!r} has no value", where="tflite", mend="capture the module again")

@@ -140,6 +140,9 @@ class _Writer:
             entry.name, entry.shape = final[tensor], np.array(tensor.shape, np.int32)
             entry.type, entry.hasRank = _TYPES[tensor.dtype.name], True
             entry.buffer = self._buffer(tensor.data, tensor.digest) if tensor.data is not None else 0
+            if tensor in self.graph.open_axes:
+                entry.shapeSignature = entry.shape.copy()
+                entry.shapeSignature[self.graph.open_axes[tensor]] = -1
             made.append(entry)
         return made
 

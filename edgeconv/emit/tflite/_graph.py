@@ -57,6 +57,7 @@ class Graph:
         self.inputs: list[Tensor] = []
         self.outputs: list[Tensor] = []
         self.operators: list[Operator] = []
+        self.open_axes: dict[Tensor, int] = {}  # the dimension that follows an open batch; its size is for a batch of 1
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
 
     def constant(self, array: Array, name: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -22,9 +22,14 @@ _BROADCASTING |= {"GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL"}
 
 
 class Lowering:
-    """Holds, for each ONNX value, its constant or its tensors by form; makes missing forms on demand, once."""
+    """Holds, for each ONNX value, its constant or its tensors by form; makes missing forms on demand, once.
 
-    def __init__(self) -> None:
+    Args:
+        sizes: of symbolic dimensions, by their names. The shape of a value is then what it is at these sizes.
+    """
+
+    def __init__(self, sizes: Mapping[str, int] | None = None) -> None:
+        self.sizes = sizes or {}
         self.graph = Graph()
         self.forms: dict[ir.Value, dict[Form, Tensor]] = {}
         self.arrays: dict[ir.Value, Array] = {}
@@ -37,12 +42,13 @@ class Lowering:
         """The value's static shape, torch's order."""
         if value in self.arrays:
             return self.arrays[value].shape
-        if value.shape is None or not value.shape.is_static():
+        shape = value.shape.evaluate(self.sizes) if value.shape is not None and self.sizes else value.shape
+        if shape is None or not shape.is_static():
             self.refuse(
                 f"the value {value.name!r} has no static shape",
                 node=value.producer() or next((use.node for use in value.uses()), None),
             )
-        return tuple(int(size) for size in value.shape.numpy())
+        return tuple(int(size) for size in shape.numpy())
 
     def dtype(self, value: ir.Value) -> np.dtype[Any]:
         """The value's element type in the file."""

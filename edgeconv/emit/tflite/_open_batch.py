@@ -1,0 +1,111 @@
+"""A file for every batch size.
+
+The operators' lowerings reckon with plain numbers. So a graph with an open batch is lowered at two sizes, which are
+then laid beside each other: what differs is what follows the batch, and must do so in proportion. The two must have
+the same operators; what holds at both and is written without either size holds at every size.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import TensorSpec
+from edgeconv.emit.tflite._convert import convert
+from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.errors import EmitError
+
+# Primes that are rare as sizes of anything else, so that two dimensions are seldom equal by chance.
+_SIZES = (7, 11)
+_MEND = 'export with a fixed batch, or formats = ["onnx"] only'
+
+Lowered = tuple[Graph, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+
+
+def converted(model: ir.Model, layout: str) -> Lowered:
+    """Lowers the whole graph, its batch open where it is symbolic; with the specs of its inputs and outputs."""
+    symbols = sorted({name for value in model.graph.inputs if value.shape for name in value.shape.free_symbols()})
+    if not symbols:
+        low, inputs, outputs = convert(model, layout)
+        return low.graph, inputs, outputs
+    if len(symbols) > 1:
+        what = f"the dimensions {', '.join(symbols)} are open, and TFLite files are written with one open dimension"
+        raise EmitError(what, where="tflite", mend='fix all but the batch, or export formats = ["onnx"] only')
+    (low, *specs), (other, *others) = (convert(model, layout, {symbols[0]: size}) for size in _SIZES)
+    _Opening(low.graph).run(other.graph)
+    inputs, outputs = (
+        tuple(_opened(a, b, symbols[0]) for a, b in zip(*pair, strict=True)) for pair in zip(specs, others, strict=True)
+    )
+    return low.graph, inputs, outputs
+
+
+def _opened(spec: TensorSpec, other: TensorSpec, symbol: str) -> TensorSpec:
+    shape = tuple(symbol if a != b else a for a, b in zip(spec.shape, other.shape, strict=True))
+    return TensorSpec(spec.name, shape, spec.dtype, spec.layout)
+
+
+class _Opening:
+    """Makes one graph the graph of every batch size, by another one that was lowered at another size."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def run(self, other: Graph) -> None:
+        """Walks both graphs operator by operator."""
+        if [operator.code for operator in self.graph.operators] != [operator.code for operator in other.operators]:
+            self._refuse("the graph", "takes other operators at another batch size")
+        pairs = list(zip(self.graph.operators, other.operators, strict=True))
+        computed = list(zip(self.graph.inputs, other.inputs, strict=True))
+        for mine, its in pairs:
+            computed += zip(mine.outputs, its.outputs, strict=True)
+        for mine, its in pairs:
+            self._open(mine, its)
+        for tensor, twin in dict(computed).items():
+            self._open_shape(tensor, twin)
+
+    def _open_shape(self, tensor: Tensor, twin: Tensor) -> None:
+        """Marks the axis on which the two differ, and writes its size for a batch of 1."""
+        axis = self._axis(tensor.name, tensor.shape, twin.shape)
+        if axis is not None:
+            self.graph.open_axes[tensor] = axis
+            tensor.shape = tuple(size // _SIZES[0] if at == axis else size for at, size in enumerate(tensor.shape))
+
+    def _axis(self, name: str, shape: tuple[int, ...], other: tuple[int, ...]) -> int | None:
+        """The axis that follows the batch; None where the two are equal."""
+        open_ = [axis for axis, (a, b) in enumerate(zip(shape, other, strict=True)) if a != b]
+        if not open_:
+            return None
+        sizes = [divmod(lengths[open_[0]], size) for lengths, size in zip((shape, other), _SIZES, strict=True)]
+        if len(open_) > 1 or sizes[0] != sizes[1] or sizes[0][1]:
+            self._refuse(name, f"has shapes {shape} and {other} at batches of {_SIZES[0]} and {_SIZES[1]}")
+        return open_[0]
+
+    def _open(self, mine: Operator, its: Operator) -> None:
+        """Rewrites the constants of an operator that differ: sizes become -1, which is "what is left"."""
+        name = mine.outputs[0].name
+        for index, (tensor, twin) in enumerate(zip(mine.inputs, its.inputs, strict=True)):
+            if (tensor.data is None) != (twin.data is None):
+                self._refuse(name, "takes a constant at one batch size and none at another")
+            if tensor.data is None or twin.data is None or tensor.digest == twin.digest:
+                continue
+            if (mine.code, index) not in (("RESHAPE", 1), ("SLICE", 2)) or len(tensor.data) != len(twin.data):
+                self._refuse(name, f"has the batch size in a constant of its {mine.code}")
+            axis = self._axis(name, tuple(tensor.data.tolist()), tuple(twin.data.tolist()))
+            if mine.code == "SLICE" and (axis is None or mine.inputs[0].shape[axis] != tensor.data[axis]):
+                self._refuse(name, "takes a part of the batch")
+            mine.inputs[index] = self.graph.constant(_without(tensor, axis), tensor.name)
+            if mine.code == "RESHAPE":
+                mine.options["newShape"] = its.options["newShape"] = mine.inputs[index].data.tolist()  # type: ignore[union-attr]
+        if mine.options != its.options:
+            self._refuse(name, f"has the batch size in the options of its {mine.code}")
+
+    def _refuse(self, name: str, why: str) -> NoReturn:
+        raise EmitError(f"{name!r} {why}: it cannot be written with an open batch", where="tflite", mend=_MEND)
+
+
+def _without(tensor: Tensor, axis: int | None) -> np.ndarray:  # type: ignore[type-arg]
+    array = np.array(tensor.data)
+    array[axis] = -1
+    return array
