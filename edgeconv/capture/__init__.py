@@ -1,6 +1,10 @@
-"""nn.Module -> onnx_ir.Model: the graph that every later stage works on.
+"""nn.Module or ``.onnx`` file -> onnx_ir.Model: the graph that every later stage works on.
 
-Public names: `capture`; `OPSETS`, the opsets that it captures in; `NOTE`, where the model says how it was captured.
+Public names
+    `capture`: a module's graph; `OPSETS`, the opsets that it captures in.
+    `open_onnx`: an `OnnxFile`, whose ``graph`` is the graph for given shapes; `settled_shapes`
+        says which these may be.
+    `NOTE`: where the model says how it was captured.
 
 ``torch.export`` traces the module; the graph that it records is translated operator by operator through the table
 `edgeconv.capture._aten.TABLE` (the fast path). A module with an operator, or a form of one, that the table does not
@@ -48,7 +52,8 @@ dropout, clone, contiguous, no-op cast  nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeconv.errors import CaptureError
 
@@ -56,7 +61,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-__all__ = ["NOTE", "OPSETS", "capture"]
+    from edgeconv.capture._onnx_shapes import settled_shapes
+    from edgeconv.capture._read_onnx import OnnxFile
+
+__all__ = ["NOTE", "OPSETS", "OnnxFile", "capture", "open_onnx", "settled_shapes"]
 
 OPSETS = range(18, 23)
 """Versions of the default ONNX domain that a module is captured in."""
@@ -138,6 +146,40 @@ def capture(
     model.graph.name = where
     model.metadata_props[NOTE] = note
     return model
+
+
+def open_onnx(path: Path) -> OnnxFile:
+    """Reads an ``.onnx`` file, with its external data, and checks it.
+
+    Functions are inlined, and an opset older or newer than `OPSETS` is converted to the nearest of them by onnx's own
+    converter. What its inputs leave open is settled by `settled_shapes`; then ``file.graph(shapes)`` gives the graph,
+    which keeps the file's names of values, weights and outputs.
+
+    Args:
+        path: opset 7 or newer; float32 beside integers and booleans. ``QuantizeLinear`` and ``DequantizeLinear`` stay
+            as they are.
+
+    Raises:
+        CaptureError: the file cannot be read, is damaged or no ONNX file, lacks its external data, has operators of
+            other domains (``com.microsoft``), tensors of another floating type than float32 (a cast would alter what
+            the file computes), or cannot be converted.
+    """
+    from edgeconv.capture._read_onnx import OnnxFile
+
+    return OnnxFile.load(Path(path), OPSETS)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports onnx on first use: the command line must not wait for it."""
+    if name == "settled_shapes":
+        from edgeconv.capture._onnx_shapes import settled_shapes
+
+        return settled_shapes
+    if name == "OnnxFile":
+        from edgeconv.capture._read_onnx import OnnxFile
+
+        return OnnxFile
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tuple[ir.Model, frozenset[str], str]:

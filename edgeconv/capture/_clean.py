@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass, TopologicalSortPass
 
+from edgeconv.capture._branches import has_subgraph, take_branches
 from edgeconv.capture._constants import RANDOM, constant_value, fold_constants, lift_constants
 from edgeconv.capture._origin import origin_of, set_origin
 from edgeconv.errors import CaptureError
@@ -15,7 +16,8 @@ def clean(model: ir.Model) -> None:
     """Constants lifted and folded, sequences and identities and dead nodes gone, every value with shape and dtype.
 
     Raises:
-        CaptureError: a shape depends on the values of a tensor, or the module draws random numbers.
+        CaptureError: a shape depends on the values of a tensor, an operator runs a subgraph, or the module draws
+            random numbers.
     """
     graph = model.graph
     if model.functions:
@@ -29,6 +31,7 @@ def clean(model: ir.Model) -> None:
         before = len(graph)
         _plain_casts(graph)
         fold_constants(graph, opset)
+        take_branches(graph)
         _sequences_to_splits(graph)
         _remove_identities(graph)
         RemoveUnusedNodesPass()(model)
@@ -149,7 +152,7 @@ def _is_identity(node: ir.Node, source: ir.Value) -> bool:
             return len(node.inputs) < 3 and not any(output.uses() for output in node.outputs[1:])
         case "Cast":
             return source.dtype is not None and source.dtype == node.attributes["to"].as_int()
-        case "Reshape" | "Expand":  # their result has a static shape, which is all that they change
+        case "Reshape" | "Expand" | "Flatten":  # their result has a static shape, which is all that they change
             shape = node.outputs[0].shape
             return shape is not None and shape.is_static() and shape == source.shape
         case "Transpose":
@@ -225,6 +228,12 @@ def _check(graph: ir.Graph) -> None:
                 "the module draws random numbers in eval mode",
                 where=where,
                 mend="take the random tensor as an input, or remove it from the forward",
+            )
+        if has_subgraph(node):
+            raise CaptureError(
+                f"{node.op_type} runs a subgraph, and only plain graphs are converted",
+                where=where,
+                mend="export the model without loops, and without branches that depend on values",
             )
         for value in node.outputs:
             if value.shape is None or not value.shape.is_static() or value.dtype is None:

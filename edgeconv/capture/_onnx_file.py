@@ -1,0 +1,220 @@
+"""An ``.onnx`` file as somebody else wrote it: read, checked, and lifted to an opset of ours.
+
+Every failure of onnx's readers and converters becomes one `CaptureError` here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnx.checker import ValidationError
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+
+from edgeconv.errors import CaptureError
+
+OLDEST_OPSET = 7
+"""Older operators broadcast by other rules."""
+STANDARD = ("", "ai.onnx")
+_LARGEST_BYTES = 2**31 - 2**20  # protobuf ends at 2 GiB, and so do onnx's checker and converter
+_WANTED = 240
+_PLAIN_IR_VERSION = 8  # from 4 on initializers need not stand among the inputs, which onnx's converter relies on
+# Resize had no attributes for these before 11, and onnx's converter leaves them to the defaults of 11.
+_RESIZE_10 = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+
+
+def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
+    """The file's model with external data inside, and the bytes of a single file that holds all of it.
+
+    Raises:
+        CaptureError: it cannot be read, is no whole ONNX file, lacks its external data, or onnx's checker refuses it.
+    """
+    where = str(path)
+    data = _bytes_of(path)
+    try:
+        proto = onnx.ModelProto.FromString(data)
+    except Exception as error:  # the border: protobuf raises a kind of error for each kind of damage
+        raise CaptureError("is no ONNX file, or damaged", where=where, mend="export it again") from error
+    if not proto.ir_version or not proto.HasField("graph"):
+        raise CaptureError("is no ONNX file, or damaged", where=where, mend="export it again")
+    if any(uses_external_data(tensor) for tensor in _tensors(proto)):
+        _load_external(proto, path)
+        data = proto.SerializeToString()
+    if len(data) > _LARGEST_BYTES:
+        raise CaptureError(
+            f"takes {len(data) / 2**30:.2f} GiB with its weights, and less than 2 GiB can be converted",
+            where=where,
+            mend="export the network in parts",
+        )
+    _check_versions(proto, where)
+    with _mapped("onnx's checker refuses it", where):
+        onnx.checker.check_model(proto)
+    return proto, data
+
+
+def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto:
+    """The model without functions, in the nearest of these opsets; nothing but the standard domain is left.
+
+    Raises:
+        CaptureError: an operator of another domain, or one that has no form in that opset.
+    """
+    proto.ir_version = max(proto.ir_version, _PLAIN_IR_VERSION)
+    if proto.functions:
+        with _mapped("its functions cannot be inlined", where):
+            proto = onnx.inliner.inline_local_functions(proto, True)
+    _check_operators(proto.graph, where)
+    own, wanted = opset_of(proto), min(max(opset_of(proto), opsets[0]), opsets[-1])
+    if own != wanted:
+        with _mapped(f"cannot be converted from opset {own} to {wanted}", where):
+            before = _value_names(proto.graph)
+            proto = onnx.version_converter.convert_version(proto, wanted)
+            _name_invented(proto.graph, before)
+            if own < 11:
+                _spell_out_resizes(proto.graph)
+            onnx.checker.check_model(proto)
+    return proto
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The version of the default ONNX domain; 0 where none is stated."""
+    return max((each.version for each in proto.opset_import if each.domain in STANDARD), default=0)
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _bytes_of(path: Path) -> bytes:
+    where = str(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CaptureError("there is no such file", where=where, mend="give the path of an .onnx file") from error
+    except IsADirectoryError as error:
+        raise CaptureError("is a folder", where=where, mend="give the .onnx file in it") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CaptureError(f"cannot be read: {reason}", where=where, mend="give a readable .onnx file") from error
+    if not data:
+        raise CaptureError("is empty", where=where, mend="export it again")
+    return data
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from proto.graph.initializer
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+
+
+def _load_external(proto: onnx.ModelProto, path: Path) -> None:
+    named = sorted({entry.value for t in _tensors(proto) for entry in t.external_data if entry.key == "location"})
+    missing = [name for name in named if not (path.parent / name).is_file()]
+    if missing:
+        raise CaptureError(
+            f"its weights lie in {missing[0]!r}, which is not beside it",
+            where=str(path),
+            mend="put that file into the same folder, or save the model as a single file",
+        )
+    with _mapped("its external data cannot be read", str(path)):
+        load_external_data_for_model(proto, str(path.parent))
+
+
+def _check_versions(proto: onnx.ModelProto, where: str) -> None:
+    opset, newest = opset_of(proto), onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        what = f"opset {opset} is not read" if opset else "it states no opset of the default domain"
+        raise CaptureError(what, where=where, mend=f"export it with opset {OLDEST_OPSET} to {newest}")
+    if proto.graph.sparse_initializer:
+        raise CaptureError("it holds sparse weights", where=where, mend="save them dense")
+
+
+def _check_operators(graph: onnx.GraphProto, where: str) -> None:
+    strange = [node for node in _nodes(graph) if node.domain not in STANDARD]
+    if strange:
+        node = strange[0]
+        others = Counter(f"{each.domain}::{each.op_type}" for each in strange)
+        more = f" (operators of other domains: {', '.join(sorted(others))})" if len(others) > 1 else ""
+        raise CaptureError(
+            f"{node.domain}::{node.op_type} is no operator of standard ONNX{more}",
+            where=f"{where}: node {node.name or ', '.join(node.output)}",
+            mend="export the model without fusions for one runtime",
+        )
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
+
+
+def _value_names(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for name in (*node.input, *node.output)}
+
+
+def _name_invented(graph: onnx.GraphProto, before: set[str]) -> None:
+    """What the converter made is named after what it is made for (``probabilities.flatten``), and not ``_v_12``."""
+    chosen: dict[str, str] = {}
+    taken = before | _value_names(graph)
+    goal = ""
+    for node in reversed(graph.node):
+        for name in node.output:
+            if name in before:
+                goal = name
+            elif name not in chosen:
+                wanted = f"{goal}.{node.op_type.lower()}"
+                chosen[name] = next(each for each in _numbered(wanted) if each not in taken)
+                taken.add(chosen[name])
+    for node in graph.node:
+        node.input[:] = [chosen.get(name, name) for name in node.input]
+        node.output[:] = [chosen.get(name, name) for name in node.output]
+
+
+def _numbered(wanted: str) -> Iterator[str]:
+    yield wanted
+    number = 1
+    while True:
+        yield f"{wanted}_{number}"
+        number += 1
+
+
+def _spell_out_resizes(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        if node.op_type == "Resize":
+            stated = {attribute.name for attribute in node.attribute}
+            node.attribute.extend(
+                onnx.helper.make_attribute(name, value) for name, value in _RESIZE_10.items() if name not in stated
+            )
+
+
+def static_errors(where: str) -> contextlib.AbstractContextManager[None]:
+    """Maps what onnx's shape inference raises."""
+    return _mapped("its operators do not fit these input shapes", where, mend="correct the shapes, or the model")
+
+
+@contextlib.contextmanager
+def _mapped(what: str, where: str, mend: str = "export it again, with another opset") -> Iterator[None]:
+    # The border: onnx raises its own classes, protobuf's, and plain RuntimeError from C++.
+    try:
+        yield
+    except CaptureError:
+        raise
+    except Exception as error:
+        raise CaptureError(f"{what}: {_said(error)}", where=where, mend=mend) from error
+
+
+def _said(error: Exception) -> str:
+    """The first line of a message, without onnx's own file names and dumps of nodes."""
+    text = str(error).strip() or type(error).__name__
+    first = text.splitlines()[0] if isinstance(error, ValidationError) else " ".join(text.split())
+    first = re.sub(r"^\S*\.(?:h|cc):\d+: \w+: ", "", first)
+    return first if len(first) <= _WANTED else f"{first[: _WANTED - 1]}…"

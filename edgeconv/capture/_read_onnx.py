@@ -1,0 +1,222 @@
+"""``.onnx`` file -> graph: the other way into the flow.
+
+What later stages rely on is made here, exactly: shapes are static, constants are initializers, functions and branches
+that are known are dissolved, the opset is one of ours. Values keep the names of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from edgeconv.capture._clean import clean, drop_unused
+from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, static_errors
+from edgeconv.capture._origin import Origin, set_origin
+from edgeconv.capture._trace import quiet
+from edgeconv.errors import CaptureError
+
+_REFUSED = re.compile(r"[^!-~]+")  # what is not a printable ASCII character: not every runtime takes it in a name
+_INTEGERS = ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "INT4", "UINT4")
+_DTYPES = frozenset(("FLOAT", "BOOL", *_INTEGERS))
+"""Of values inside; the names of `onnx_ir.DataType`."""
+
+
+@dataclass(frozen=True)
+class OnnxTensor:
+    """An input or output that a file declares.
+
+    Attributes:
+        name: its name in the graph: the file's, without blanks and the like.
+        dtype: numpy's name of its element type.
+        shape: a str is a symbolic dimension, ``"?"`` one without a name; None where the file states no shape.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A file that was read and checked.
+
+    Attributes:
+        path: where it lay.
+        data: the bytes of a single file that computes the same: the file itself, or with its external data inside.
+        opset: that it is written in.
+        inputs: what a caller feeds; initializers that stand among the inputs are constants.
+        outputs: in the file's order.
+        proto: of one of `edgeconv.capture.OPSETS`, without functions and operators of other domains.
+    """
+
+    path: Path
+    data: bytes
+    opset: int
+    inputs: tuple[OnnxTensor, ...]
+    outputs: tuple[OnnxTensor, ...]
+    proto: onnx.ModelProto
+
+    @classmethod
+    def load(cls, path: Path, opsets: range) -> Self:
+        """Reads a file with its external data.
+
+        Raises:
+            CaptureError: see `edgeconv.capture.open_onnx`.
+        """
+        where = str(path)
+        proto, data = read_proto(path)
+        opset = opset_of(proto)
+        proto = lifted(proto, opsets, where)
+        constants = {tensor.name for tensor in proto.graph.initializer}
+        inputs = tuple(_declared(each, where) for each in proto.graph.input if each.name not in constants)
+        outputs = tuple(_declared(each, where) for each in proto.graph.output)
+        names = [each.name for each in (*inputs, *outputs)]
+        if not outputs or not inputs:
+            missing = "input" if outputs else "output"
+            raise CaptureError(f"it has no {missing}", where=where, mend="export a model that computes something")
+        for name in names:
+            if names.count(name) > 1:
+                raise CaptureError(f"two tensors are named {name!r}", where=where, mend="rename one")
+        return cls(path, data, opset, inputs, outputs, proto)
+
+    @property
+    def sha256(self) -> str:
+        """Of `data`, hexadecimal."""
+        return sha256(self.data)
+
+    def graph(self, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
+        """The graph for inputs of these shapes.
+
+        Args:
+            shapes: a static shape per input, by name.
+
+        Raises:
+            CaptureError: a shape inside depends on values, an operator runs a subgraph, or a value is of a type that
+                is not exported; names the node.
+        """
+        where = str(self.path)
+        model = _plain(self.proto)
+        graph = model.graph
+        _own_interface(graph, self.inputs, self.outputs, shapes)
+        names = [each.name for each in self.outputs]
+        _set_origins(graph)
+        try:
+            with quiet():
+                ShapeInferencePass(strict_mode=False)(model)  # the dtypes, which folded constants are rounded to
+                clean(model)
+        except CaptureError as error:
+            with static_errors(where):  # shapes that contradict each other say more than shapes that are not known
+                onnx.shape_inference.infer_shapes(ir.to_proto(model), check_type=True, strict_mode=True)
+            raise CaptureError(error.what, where=f"{where}: node {error.where}", mend=error.mend) from error
+        _check_known(graph, where)
+        drop_unused(graph)
+        _name(graph, names)
+        graph.name = self.path.stem
+        return model
+
+
+def _declared(value: onnx.ValueInfoProto, where: str) -> OnnxTensor:
+    tensor = value.type.tensor_type
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type" or tensor.elem_type not in ir.DataType._value2member_map_:
+        raise CaptureError(f"{value.name} is no tensor", where=where, mend="export a model of tensors")
+    dtype = ir.DataType(tensor.elem_type)
+    _check_dtype(value.name, dtype, where)
+    shape = None
+    if tensor.HasField("shape"):
+        shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim)
+        if any(isinstance(dim, int) and dim < 1 for dim in shape):
+            shape = tuple(dim if isinstance(dim, str) or dim > 0 else "?" for dim in shape)
+    return OnnxTensor(_safe(value.name), dtype.numpy().name, shape)
+
+
+def _check_dtype(name: str, dtype: ir.DataType, where: str) -> None:
+    if dtype.name not in _DTYPES:
+        kind = "float64" if dtype.name == "DOUBLE" else dtype.name.lower()
+        raise CaptureError(
+            f"{name} is {kind}, and only float32 (beside integers and booleans) is exported",
+            where=where,
+            mend="export the model in float32: a cast here would alter what it computes",
+        )
+
+
+def _safe(name: str) -> str:
+    return _REFUSED.sub("_", name) or "tensor"
+
+
+def _plain(proto: onnx.ModelProto) -> ir.Model:
+    """The model as `onnx_ir` has it, with nothing that speaks of other shapes."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    graph = bare.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [each for each in graph.input if each.name not in constants]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    for field in ("value_info", "quantization_annotation", "metadata_props"):
+        graph.ClearField(field)
+    bare.ClearField("training_info")
+    del bare.opset_import[:]
+    bare.opset_import.append(onnx.helper.make_opsetid("", opset_of(proto)))
+    for node in graph.node:
+        node.domain = ""
+    return ir.from_proto(bare)
+
+
+def _own_interface(
+    graph: ir.Graph, inputs: Sequence[OnnxTensor], outputs: Sequence[OnnxTensor], shapes: Mapping[str, Sequence[int]]
+) -> None:
+    """Inputs get their static shapes; outputs are inferred, whatever the file said of them."""
+    for value, declared in zip(graph.inputs, inputs, strict=True):
+        value.name, value.shape = declared.name, ir.Shape(shapes[declared.name])
+    for value in graph.outputs:
+        value.shape = None
+
+
+def _set_origins(graph: ir.Graph) -> None:
+    """Messages name the node, which the file may have left nameless: then its first output."""
+    for node in graph:
+        name = node.name or (node.outputs[0].name if node.outputs else "") or ""
+        set_origin(node, Origin(modules=(name,), operation=node.op_type, key=f"{id(node)}"))
+
+
+def _check_known(graph: ir.Graph, where: str) -> None:
+    for value in graph.initializers.values():
+        if value.dtype is not None:
+            _check_dtype(value.name or "", value.dtype, where)
+    for node in graph:
+        for value in node.outputs:
+            if value.dtype is not None:
+                _check_dtype(value.name or "", value.dtype, where)
+
+
+def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
+    """Outputs get back the names that the file gives them; every other name is the file's, made safe and unique."""
+    values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    chosen: dict[ir.Value, str] = dict(zip(graph.outputs, outputs, strict=True))
+    taken = {*outputs, *(value.name for value in graph.inputs)}
+    for value in values:
+        if value in chosen:
+            continue
+        wanted = _safe(value.name or "")
+        name, number = wanted, 0
+        while name in taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        taken.add(name)
+        chosen[value] = name
+    for number, value in enumerate(chosen):  # through names that clash with nothing
+        value.name = f"\0{number}"
+    for value, name in chosen.items():
+        value.name = name
+        if value.const_value is not None:
+            value.const_value.name = name
+    for node in graph:
+        node.name = node.outputs[0].name
