@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from edgeconv import __version__
 from edgeconv.core import Emitted, TensorSpec
+from edgeconv.emit.onnx._forms import in_fast_forms
 from edgeconv.emit.onnx._names import name_invented
 from edgeconv.emit.onnx._opset import to_opset
 from edgeconv.errors import EmitError
@@ -44,7 +45,7 @@ def to_onnx(model: ir.Model, *, metadata: Mapping[str, str], opset: int | None =
             checker or its shape inference refuse the graph.
     """
     _check_size(model)
-    proto = ir.to_proto(model)
+    proto = ir.to_proto(in_fast_forms(model))
     _strip(proto)
     own = model.opset_imports.get("", 0)
     if opset is not None and opset != own:

@@ -8,12 +8,15 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import NHWC, TensorSpec
+from edgeconv.emit._gelu import gelus
+from edgeconv.emit.tflite import _qdq
 from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._integer import make_integer
 from edgeconv.emit.tflite._layout import Form, first, last, permuted
 from edgeconv.emit.tflite._lowering import Lowering, module_of, refusal
 from edgeconv.emit.tflite._operators import LOWERINGS, activation
-from edgeconv.emit.tflite._patterns import gelus
 from edgeconv.emit.tflite._simplify import simplify
+from edgeconv.emit.tflite._stored_weights import store_halves, store_int8
 from edgeconv.errors import EmitError
 
 _NAMED = 3  # unknown operators that an error lists before it says "and more"

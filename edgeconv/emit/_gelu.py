@@ -1,4 +1,4 @@
-"""Groups of ONNX nodes that are one TFLite operator."""
+"""GELUs that several ONNX nodes spell out, for the emitters, which write each of them in their own form."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ _DEEP = 6  # nodes between x and the tanh, in any spelling
 
 @dataclass(frozen=True)
 class Gelu:
-    """A group of nodes that is one GELU of x; ``tanh`` where it is the approximation by that function."""
+    """A group of nodes that is one GELU of x; its gate is Erf, or Tanh where that function approximates it."""
 
     x: ir.Value
-    tanh: bool
+    gate: ir.Node
+
+    @property
+    def tanh(self) -> bool:
+        """Whether it is the approximation."""
+        return self.gate.op_type == "Tanh"
 
 
 def gelus(nodes: Iterable[ir.Node]) -> tuple[dict[ir.Node, Gelu], set[ir.Node]]:
@@ -37,7 +42,7 @@ def gelus(nodes: Iterable[ir.Node]) -> tuple[dict[ir.Node, Gelu], set[ir.Node]]:
         match = _match(node, x) if x is not None else None
         if match is not None and x is not None:
             last, between = match
-            found[last] = Gelu(x, node.op_type == "Tanh")
+            found[last] = Gelu(x, node)
             inner |= between
     return found, inner
 

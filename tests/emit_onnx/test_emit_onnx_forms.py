@@ -1,0 +1,72 @@
+"""Forms that onnxruntime runs fast: what it makes of them when it loads the file, and that they compute the same."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgeconv.capture import capture
+from edgeconv.emit.onnx import to_onnx
+from edgeconv.rewrite import optimize
+
+
+class Spelt(nn.Module):
+    """GELU as older repositories write it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * x * (1.0 + torch.erf(x * 0.7071067811865476))
+
+
+class Twice(nn.Module):
+    """GELU's argument is read by others too, and its result is an output."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = functional.gelu(x)
+        return y, x + y
+
+
+GELUS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
+    "erf": (nn.GELU, {"Gelu"}),
+    "tanh": (lambda: nn.Sequential(nn.GELU(approximate="tanh"), nn.Conv2d(8, 4, 1)), {"FastGelu"}),
+    "spelt": (Spelt, {"Gelu"}),
+    "twice": (Twice, {"Gelu"}),
+}
+
+
+def run(module: nn.Module, shape: tuple[int, ...], tmp_path: Path) -> tuple[list[str], float]:
+    """The operators after onnxruntime has loaded the file, and the largest difference from float64 torch."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        given = copy.deepcopy(module).double().eval()(x.double())
+    wanted = given if isinstance(given, tuple) else (given,)
+    names = [f"y{index}" for index in range(len(wanted))]
+    model = optimize(capture(module.eval(), (x,), input_names=["x"], output_names=names))
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
+    data = to_onnx(model, metadata={}).data
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    got = session.run(names, {"x": x.numpy()})
+    error = max(float(np.abs(a - b.numpy()).max()) for a, b in zip(got, wanted, strict=True))
+    return [node.op_type for node in onnx.load(tmp_path / "loaded.onnx").graph.node], error
+
+
+@pytest.mark.parametrize("name", GELUS)
+def test_gelu_is_one_operator_of_onnxruntime(name: str, tmp_path: Path) -> None:
+    make, expected = GELUS[name]
+    operators, error = run(nn.Sequential(nn.Conv2d(8, 8, 1), make()), (2, 8, 6, 6), tmp_path)
+    assert expected <= set(operators)
+    assert not {"Erf", "Tanh"} & set(operators)
+    assert error < 2e-6
