@@ -25,8 +25,19 @@ if TYPE_CHECKING:
 __all__ = ["to_tflite"]
 
 
-def to_tflite(model: ir.Model, *, layout: str = NHWC, metadata: Mapping[str, str]) -> Emitted:
+def to_tflite(
+    model: ir.Model,
+    *,
+    layout: str = NHWC,
+    metadata: Mapping[str, str],
+    weights: str = "float32",
+    io: str = "float32",
+) -> Emitted:
     """Writes a graph as a TFLite file.
+
+    A graph with QuantizeLinear and DequantizeLinear nodes (uint8, int8 or int16 activations, int8 weights) becomes a
+    file of integers, after the TFLite int8 specification; one where only weights are behind DequantizeLinear stores
+    these as int8 and computes in floats (hybrid kernels).
 
     Args:
         model: a graph of standard ONNX operators (opset 18 or newer) in NCHW, its weights initializers. Shapes are
@@ -34,20 +45,25 @@ def to_tflite(model: ir.Model, *, layout: str = NHWC, metadata: Mapping[str, str
         layout: ``"nhwc"`` or ``"nchw"``: the order of the axes of the file's rank-4 inputs and outputs. Other ranks
             are as torch has them.
         metadata: what to store in the file's ``edgeconv`` metadata buffer, as sorted JSON.
+        weights: ``"float16"`` stores float constants so; they are computed with in float32.
+        io: ``"int8"`` (for int16 activations: ``"int16"``) gives a quantised graph inputs and outputs of integers,
+            whose parameters the file states; ``"float32"`` quantises and dequantises inside.
 
     Returns:
         The bytes (file identifier ``TFL3``), deterministic, with one signature ``serving_default`` and the
-        ``min_runtime_version`` metadata; inputs and outputs in the graph's order, under the graph's names. An open
+        ``min_runtime_version`` metadata; inputs and outputs in the graph's order, under the graph's names. The notes
+        name the operators that stay float in a quantised graph. An open
         batch is written as 1 in ``shape`` and -1 in ``shape_signature``: ``resize_tensor_input`` sets it.
 
     Raises:
         EmitError: an operator, or a setting of one, has no form in TFLite, or none that holds at every batch size;
             or the layout is unknown.
     """
+    from edgeconv.emit.tflite._encoding import encoding_of
     from edgeconv.emit.tflite._flatbuffer import write
     from edgeconv.emit.tflite._open_batch import converted
 
     if layout not in (NCHW, NHWC):
         raise EmitError(f"unknown TFLite layout {layout!r}", where="tflite", mend='use "nhwc" or "nchw"')
-    graph, inputs, outputs = converted(model, layout)
-    return Emitted(write(graph, metadata), inputs, outputs)
+    graph, inputs, outputs, notes = converted(model, layout, encoding_of(weights, io))
+    return Emitted(write(graph, metadata), inputs, outputs, notes)

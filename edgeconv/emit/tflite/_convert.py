@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import NHWC, TensorSpec
 from edgeconv.emit._gelu import gelus
-from edgeconv.emit.tflite import _qdq
+from edgeconv.emit.tflite._encoding import Encoding, encode
 from edgeconv.emit.tflite._graph import Tensor
-from edgeconv.emit.tflite._integer import make_integer
 from edgeconv.emit.tflite._layout import Form, first, last, permuted
 from edgeconv.emit.tflite._lowering import Lowering, module_of, refusal
 from edgeconv.emit.tflite._operators import LOWERINGS, activation
+from edgeconv.emit.tflite._qdq import strip
 from edgeconv.emit.tflite._simplify import simplify
-from edgeconv.emit.tflite._stored_weights import store_halves, store_int8
 from edgeconv.errors import EmitError
 
 _NAMED = 3  # unknown operators that an error lists before it says "and more"
 
 
 def convert(
-    model: ir.Model, layout: str, sizes: Mapping[str, int] | None = None
+    model: ir.Model, layout: str, encoding: Encoding, sizes: Mapping[str, int] | None = None
 ) -> tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Lowers the whole graph, at these sizes of its symbolic dimensions; with the specs of its inputs and outputs."""
+    quantized = strip(model)
+    model = quantized.model
     compound, inner = gelus(model.graph)
     _refuse_unknown(model.graph, inner)
-    low = Lowering(sizes)
+    low = Lowering(sizes, integer=bool(quantized.activations))
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             raise EmitError(f"the initializer {name!r} has no value", where="tflite", mend="capture the module again")
         low.arrays[value] = value.const_value.numpy()
+        if name in quantized.constants:
+            low.scales[value] = quantized.constants[name]
     inputs = [value for value in model.graph.inputs if value not in low.arrays]
     for value in inputs:
         form = border_form(low, value, layout)
@@ -49,8 +53,13 @@ def convert(
     for value in model.graph.outputs:
         low.node = value.producer()
         _finish_output(low, value, border_form(low, value, layout))
+    for value, forms in low.forms.items():
+        for tensor in forms.values():
+            tensor.quantization = tensor.quantization or quantized.activations.get(value.name or "")
     simplify(low.graph)
-    specs = [tuple(spec(low, value, layout) for value in values) for values in (inputs, model.graph.outputs)]
+    low.notes = encode(low.graph, encoding, integer=low.integer)
+    borders = ((inputs, low.graph.inputs), (model.graph.outputs, low.graph.outputs))
+    specs = [tuple(spec(low, *pair, layout) for pair in zip(*border, strict=True)) for border in borders]
     return low, specs[0], specs[1]
 
 
@@ -60,11 +69,13 @@ def border_form(low: Lowering, value: ir.Value, layout: str) -> Form:
     return last(rank) if layout == NHWC and rank == 4 else first(rank)
 
 
-def spec(low: Lowering, value: ir.Value, layout: str) -> TensorSpec:
-    """How the file declares a graph input or output."""
+def spec(low: Lowering, value: ir.Value, tensor: Tensor, layout: str) -> TensorSpec:
+    """How the file declares a graph input or output, whose tensor this is."""
     shape, form = low.shape(value), border_form(low, value, layout)
     kind = NHWC if form != first(len(shape)) else "nchw"
-    return TensorSpec(value.name or "", permuted(shape, form), low.dtype(value).name, kind)
+    made = TensorSpec(value.name or "", permuted(shape, form), tensor.dtype.name, kind)
+    known = tensor.quantization
+    return made if known is None else replace(made, scale=known.scale[0], zero_point=known.zero_point[0])
 
 
 def _lower(low: Lowering, node: ir.Node) -> None:

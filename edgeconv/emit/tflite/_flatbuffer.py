@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.emit.tflite._quantization import Quantization
 from edgeconv.emit.tflite._versions import minimum_runtime, version_of
 
 SIGNATURE = "serving_default"
@@ -27,6 +28,7 @@ _TYPES = {
     "int64": schema.TensorType.INT64,
     "uint8": schema.TensorType.UINT8,
     "int8": schema.TensorType.INT8,
+    "int16": schema.TensorType.INT16,
     "bool": schema.TensorType.BOOL,
 }
 
@@ -143,6 +145,8 @@ class _Writer:
             if tensor in self.graph.open_axes:
                 entry.shapeSignature = entry.shape.copy()
                 entry.shapeSignature[self.graph.open_axes[tensor]] = -1
+            if tensor.quantization is not None:
+                entry.quantization = _parameters(tensor.quantization)
             made.append(entry)
         return made
 
@@ -190,6 +194,14 @@ def _operator_code(code: str, version: int) -> Any:
     made.builtinCode = getattr(schema.BuiltinOperator, code)
     made.deprecatedBuiltinCode = min(made.builtinCode, _BUILTIN_CODES_IN_A_BYTE)
     made.version = version
+    return made
+
+
+def _parameters(quantization: Quantization) -> Any:
+    made = schema.QuantizationParametersT()
+    made.scale = np.array(quantization.scale, np.float32)
+    made.zeroPoint = np.array(quantization.zero_point, np.int64)
+    made.quantizedDimension = quantization.axis if quantization.per_channel else 0
     return made
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.emit.tflite._quantization import Quantization
 
 
 @dataclass(eq=False)
@@ -23,6 +24,7 @@ class Tensor:
         data: its value, for a constant.
         owner: the ONNX value that it is named after; ``""`` while it is only an intermediate.
         digest: of a constant's bytes.
+        quantization: what its integers stand for, or shall stand for once the graph is made integer; None: floats.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Tensor:
     data: Array | None = None
     owner: str = ""
     digest: bytes = b""
+    quantization: Quantization | None = None
 
 
 @dataclass(eq=False)
@@ -42,12 +45,14 @@ class Operator:
         inputs: in the schema's order.
         outputs: in the schema's order.
         options: fields of its builtin options table, by the schema module's names (``strideW``).
+        keeps_float: it has weights that were not quantised, in a graph that otherwise is: it stays float.
     """
 
     code: str
     inputs: list[Tensor]
     outputs: list[Tensor]
     options: dict[str, Any] = field(default_factory=dict)
+    keeps_float: bool = False
 
 
 class Graph:
@@ -58,15 +63,15 @@ class Graph:
         self.outputs: list[Tensor] = []
         self.operators: list[Operator] = []
         self.open_axes: dict[Tensor, int] = {}  # the dimension that follows an open batch; its size is for a batch of 1
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes, Quantization | None], Tensor] = {}
 
-    def constant(self, array: Array, name: str) -> Tensor:
+    def constant(self, array: Array, name: str, quantization: Quantization | None = None) -> Tensor:
         """A constant tensor of the array's shape and dtype; the first name of equal constants stays."""
         array = np.ascontiguousarray(array) if array.ndim else array
         digest = blake2b(array.reshape(-1).view(np.uint8).data).digest()
-        key = (array.dtype.str, array.shape, digest)
+        key = (array.dtype.str, array.shape, digest, quantization)
         if key not in self._constants:
-            self._constants[key] = Tensor(name, array.shape, array.dtype, data=array, digest=digest)
+            self._constants[key] = Tensor(name, array.shape, array.dtype, array, "", digest, quantization)
         return self._constants[key]
 
     def add(

@@ -12,6 +12,7 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._flatbuffer import knows_dtype
 from edgeconv.emit.tflite._graph import Graph, Tensor
 from edgeconv.emit.tflite._layout import Form, Shape, between, first, last, permuted, same_memory
+from edgeconv.emit.tflite._quantization import Quantization, of_weights
 from edgeconv.errors import EmitError
 
 Lower = Callable[["Lowering", ir.Node], None]
@@ -26,15 +27,19 @@ class Lowering:
 
     Args:
         sizes: of symbolic dimensions, by their names. The shape of a value is then what it is at these sizes.
+        integer: whether activations are quantised: forms without integer kernels are avoided.
     """
 
-    def __init__(self, sizes: Mapping[str, int] | None = None) -> None:
+    def __init__(self, sizes: Mapping[str, int] | None = None, *, integer: bool = False) -> None:
+        self.integer = integer
+        self.notes: tuple[str, ...] = ()
         self.sizes = sizes or {}
         self.graph = Graph()
         self.forms: dict[ir.Value, dict[Form, Tensor]] = {}
         self.arrays: dict[ir.Value, Array] = {}
         self.feature_orders: dict[ir.Value, tuple[Tensor, Array]] = {}
         self.node: ir.Node | None = None
+        self.scales: dict[ir.Value, Quantization] = {}  # of constants that were stored as integers, torch's order
 
     # What is known of a value
 
@@ -72,6 +77,22 @@ class Lowering:
         if array is None:
             self.refuse(f"its {what} is not a constant")
         return array
+
+    def scales_of(self, value: ir.Value | None, axis: int) -> Quantization | None:
+        """The int8 scales that a weight was stored with; None where it was stored in floats.
+
+        TFLite's weights are symmetric with scales along the output channels, which are the value's ``axis``: others
+        get scales of their own.
+        """
+        found = self.scales.get(self.given(value)) if value in self.scales else None
+        if found is None or (found.dtype == "int8" and not any(found.zero_point) and found.along(axis)):
+            return found
+        return of_weights(self.constant(value, "weight"), axis)
+
+    def scale_of(self, value: ir.Value | None) -> Quantization | None:
+        """The one scale that a constant operand was stored with, if it was."""
+        found = self.scales.get(value) if value is not None else None
+        return found if found is not None and not found.per_channel else None
 
     def input(self, node: ir.Node, index: int = 0) -> ir.Value:
         """An input that the node cannot do without."""
@@ -178,6 +199,20 @@ class Lowering:
         """A float32 constant, rounded once from what is given; at least rank 1, as some delegates want it."""
         array = np.atleast_1d(np.asarray(values)).astype(np.float32, copy=False)
         return self.graph.constant(array, name or f"{self.base}/constant")
+
+    def weighted(
+        self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], scales: Quantization | None, **options: Any
+    ) -> Tensor:
+        """As `emit`, of an operator whose second input is weights that stand for integers of these scales.
+
+        Without scales, those of a quantised graph's weights were left float on purpose, and so the operator stays.
+        """
+        data, weight, *rest = inputs
+        if scales is not None and weight.data is not None:
+            weight = self.graph.constant(weight.data, weight.name, scales)
+        made = self.emit(code, [data, weight, *rest], shape, **options)
+        self.graph.operators[-1].keeps_float = self.integer and scales is None
+        return made
 
     # Results
 

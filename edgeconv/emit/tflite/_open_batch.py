@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from edgeconv.core import TensorSpec
 from edgeconv.emit.tflite._convert import convert
+from edgeconv.emit.tflite._encoding import Encoding
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.errors import EmitError
 
@@ -21,24 +22,24 @@ from edgeconv.errors import EmitError
 _SIZES = (7, 11)
 _MEND = 'export with a fixed batch, or formats = ["onnx"] only'
 
-Lowered = tuple[Graph, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+Lowered = tuple[Graph, tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[str, ...]]
 
 
-def converted(model: ir.Model, layout: str) -> Lowered:
-    """Lowers the whole graph, its batch open where it is symbolic; with the specs of its inputs and outputs."""
+def converted(model: ir.Model, layout: str, encoding: Encoding) -> Lowered:
+    """Lowers the whole graph, its batch open where it is symbolic; with the specs of its borders, and notes."""
     symbols = sorted({name for value in model.graph.inputs if value.shape for name in value.shape.free_symbols()})
     if not symbols:
-        low, inputs, outputs = convert(model, layout)
-        return low.graph, inputs, outputs
+        low, inputs, outputs = convert(model, layout, encoding)
+        return low.graph, inputs, outputs, low.notes
     if len(symbols) > 1:
         what = f"the dimensions {', '.join(symbols)} are open, and TFLite files are written with one open dimension"
         raise EmitError(what, where="tflite", mend='fix all but the batch, or export formats = ["onnx"] only')
-    (low, *specs), (other, *others) = (convert(model, layout, {symbols[0]: size}) for size in _SIZES)
+    (low, *specs), (other, *others) = (convert(model, layout, encoding, {symbols[0]: size}) for size in _SIZES)
     _Opening(low.graph).run(other.graph)
     inputs, outputs = (
         tuple(_opened(a, b, symbols[0]) for a, b in zip(*pair, strict=True)) for pair in zip(specs, others, strict=True)
     )
-    return low.graph, inputs, outputs
+    return low.graph, inputs, outputs, low.notes
 
 
 def _opened(spec: TensorSpec, other: TensorSpec, symbol: str) -> TensorSpec:

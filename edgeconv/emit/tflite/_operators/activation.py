@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import Form, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._qdq import REQUANTIZE
 
 
 def unary(code: str) -> Lower:
@@ -81,7 +82,8 @@ def prelu(low: Lowering, node: ir.Node) -> None:
     full = slope.reshape((1,) * (len(form) - slope.ndim) + slope.shape).transpose(form)
     if full.shape[-1] == 1:
         full = np.broadcast_to(full, (*full.shape[:-1], x.shape[-1]))
-    constant = low.floats(full.reshape(full.shape[1:]), low.input(node, 1).name or "")
+    name = low.input(node, 1).name or ""
+    constant = low.graph.constant(full.reshape(full.shape[1:]).astype(np.float32), name, low.scale_of(node.inputs[1]))
     low.bind(node.outputs[0], form, low.emit("PRELU", [x, constant], x.shape))
 
 
@@ -210,5 +212,6 @@ LOWERINGS: dict[str, Lower] = {
     "Softmax": softmax("SOFTMAX"),
     "LogSoftmax": softmax("LOG_SOFTMAX"),
     "Identity": identity,
+    REQUANTIZE: unary("QUANTIZE"),
     "Dropout": identity,
 }

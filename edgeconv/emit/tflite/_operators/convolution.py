@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +12,7 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import last
 from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._quantization import Quantization
 from edgeconv.emit.tflite._windows import SAME, VALID, Window, padding_of, windows_of
 
 
@@ -27,7 +29,7 @@ def conv(low: Lowering, node: ir.Node) -> None:
         weight, windows = weight[:, :, None, :], [Window(1, 1, 1, 0, 0, 1, 1), *windows]
     bias = bias_of(low, node, weight.shape[0])
     groups = node.attributes.get_int("group", 1)
-    made = convolved(low, image, weight, bias, groups, windows)
+    made = convolved(low, image, weight, bias, groups, windows, scales=low.scales_of(node.inputs[1], axis=0))
     low.bind(y, last(rank), low.reshape(made, [low.shape(y)[axis] for axis in last(rank)]))
 
 
@@ -55,10 +57,11 @@ def convolved(
     windows: Sequence[Window],
     *,
     named: bool = True,
+    scales: Quantization | None = None,
 ) -> Tensor:
     """The convolution of an NHWC tensor with weights in torch's order (O, I / groups, H, W).
 
-    The constants are named after the node's own when ``named``.
+    The constants are named after the node's own when ``named``, and then ``scales`` are the weights' (axis O).
     """
     image, padding = padded(low, image, windows)
     rows, columns = windows
@@ -84,7 +87,10 @@ def convolved(
         low.floats(bias, names[1] or f"{low.base}/bias"),
     ]
     shape = (image.shape[0], rows.count, columns.count, out_channels)
-    return low.emit(code, [image, *constants], shape, **options)
+    if not named:
+        return low.emit(code, [image, *constants], shape, **options)
+    placed = scales and scales.moved(3 if code == "DEPTHWISE_CONV_2D" else 0)
+    return low.weighted(code, [image, *constants], shape, placed, **options)
 
 
 def padded(low: Lowering, image: Tensor, windows: Sequence[Window], value: float = 0.0) -> tuple[Tensor, int]:
@@ -127,10 +133,14 @@ def conv_transpose(low: Lowering, node: ir.Node) -> None:
     image = as_image(low, x)
     if rank == 3:
         weight, windows = weight[:, :, None, :], [Window(1, 1, 1, 0, 0, 1, 1), *windows]
-    if groups > 1 or all(window.stride == 1 for window in windows):
-        made = _by_ordinary_convolution(low, image, weight, bias, groups, windows)
+    scales = low.scales_of(node.inputs[1], axis=1)
+    if groups > 1 or all(window.stride == 1 for window in windows) or (low.sizes and not _squares(windows)):
+        scales = scales and scales.repeated(groups)
+        made = _by_ordinary_convolution(low, image, weight, bias, groups, windows, scales)
+    elif low.sizes:
+        made = _by_subpixels(low, image, weight, bias, windows)
     else:
-        made = _by_transpose_conv(low, image, weight, bias, windows)
+        made = _by_transpose_conv(low, image, weight, bias, windows, scales)
     low.bind(y, last(rank), low.reshape(made, [low.shape(y)[axis] for axis in last(rank)]))
 
 
@@ -143,7 +153,13 @@ def _transposed_windows(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> 
 
 
 def _by_ordinary_convolution(
-    low: Lowering, image: Tensor, weight: Array, bias: Array, groups: int, windows: Sequence[Window]
+    low: Lowering,
+    image: Tensor,
+    weight: Array,
+    bias: Array,
+    groups: int,
+    windows: Sequence[Window],
+    scales: Quantization | None,
 ) -> Tensor:
     batch, height, width, channels = image.shape
     rows, columns = windows
@@ -165,10 +181,17 @@ def _by_ordinary_convolution(
     inputs, per_group, *kernel = weight.shape
     grouped = weight.reshape(groups, inputs // groups, per_group, *kernel).swapaxes(1, 2)
     flipped = grouped.reshape(groups * per_group, inputs // groups, *kernel)[:, :, ::-1, ::-1]
-    return convolved(low, image, flipped, bias, groups, plain)
+    return convolved(low, image, flipped, bias, groups, plain, scales=scales)
 
 
-def _by_transpose_conv(low: Lowering, image: Tensor, weight: Array, bias: Array, windows: Sequence[Window]) -> Tensor:
+def _by_transpose_conv(
+    low: Lowering,
+    image: Tensor,
+    weight: Array,
+    bias: Array,
+    windows: Sequence[Window],
+    scales: Quantization | None,
+) -> Tensor:
     batch = image.shape[0]
     kernel = np.zeros((*weight.shape[:2], *(window.extent for window in windows)), np.float32)
     kernel[:, :, :: windows[0].dilation, :: windows[1].dilation] = weight
@@ -189,10 +212,11 @@ def _by_transpose_conv(low: Lowering, image: Tensor, weight: Array, bias: Array,
         low.refuse("its output_padding is not below its stride")
     shape = (batch, *sizes, weight.shape[1])
     constants = [low.floats(kernel.transpose(1, 2, 3, 0), f"{low.base}/weight"), low.floats(bias, f"{low.base}/bias")]
-    made = low.emit(
+    made = low.weighted(
         "TRANSPOSE_CONV",
         [low.integers(shape), constants[0], image, constants[1]],
         shape,
+        scales and scales.moved(0),
         dtype=image.dtype,
         padding=SAME if same else VALID,
         strideH=windows[0].stride,
@@ -200,6 +224,65 @@ def _by_transpose_conv(low: Lowering, image: Tensor, weight: Array, bias: Array,
     )
     begin = [0, *(0 if same else window.begin for window in windows), 0]
     return low.slice(made, begin, (batch, *(window.count for window in windows), weight.shape[1]))
+
+
+def _squares(windows: Sequence[Window]) -> bool:
+    """Whether the strides are those of DEPTH_TO_SPACE, or of a RESHAPE."""
+    return windows[0].stride in (1, windows[1].stride)
+
+
+def _by_subpixels(low: Lowering, image: Tensor, weight: Array, bias: Array, windows: Sequence[Window]) -> Tensor:
+    """An ordinary convolution that makes each stride x stride block of the output as channels, then moves them out.
+
+    For an open batch: the output shape of TRANSPOSE_CONV is an input, which delegates and the kernels' first pass want
+    constant, batch and all.
+    """
+    if any(window.begin >= window.extent for window in windows):
+        low.refuse("its padding exceeds its kernel")
+    batch, channels = image.shape[0], image.shape[3]
+    kernel = np.zeros((*weight.shape[:2], *(window.extent + 1 for window in windows)), weight.dtype)
+    kernel[:, :, : -1 : windows[0].dilation, : -1 : windows[1].dilation] = weight
+    (rows, tall), (columns, wide) = (_phases(window) for window in windows)
+    picked = kernel[:, :, rows.taps[:, :, None, None], columns.taps]  # I, O, phase and tap of rows, of columns
+    outputs = picked.transpose(2, 4, 1, 0, 3, 5)
+    outputs = outputs.reshape(-1, channels, *outputs.shape[4:])
+    image = low.slice(image, (0, 0, 0, 0), (batch, tall.length, wide.length, channels))
+    made = convolved(low, image, outputs, np.tile(bias, len(rows.taps) * len(columns.taps)), 1, (tall, wide))
+    shape = (batch, tall.count * windows[0].stride, wide.count * windows[1].stride, weight.shape[1])
+    if windows[0].stride == 1:
+        made = low.reshape(made, shape)
+    else:
+        made = low.emit("DEPTH_TO_SPACE", [made], shape, blockSize=windows[0].stride)
+    counts = [window.count for window in windows]
+    return low.slice(made, (0, rows.offset, columns.offset, 0), (batch, *counts, weight.shape[1]))
+
+
+class _Phases(NamedTuple):
+    """How one axis of a transposed convolution is an ordinary one of ``stride`` phases.
+
+    Output ``stride * q + phase - offset`` reads input ``q - first + tap`` by kernel element ``taps[phase, tap]``
+    (the one behind the last is zero).
+    """
+
+    offset: int
+    taps: Array
+
+
+def _phases(window: Window) -> tuple[_Phases, Window]:
+    """The phases that need the fewest taps, and the window of the ordinary convolution."""
+    stride, size = window.stride, window.extent
+    found: list[tuple[_Phases, Window]] = []
+    for offset in range(stride):
+        phase = np.arange(stride)[:, None] - offset + window.begin
+        first = (size - 1 - int(phase.min())) // stride
+        last_ = -((int(phase.max())) // stride)
+        elements = phase + stride * np.arange(first, last_ - 1, -1)
+        count = -(-(window.count + offset) // stride)
+        taps = np.where((elements >= 0) & (elements < size), elements, size)
+        plain = Window(taps.shape[1], 1, 1, first, 0, min(window.length, count - last_), count)
+        if first >= 0:
+            found.append((_Phases(offset, taps), plain))
+    return min(found, key=lambda one: one[1].size)
 
 
 LOWERINGS: dict[str, Lower] = {

@@ -65,7 +65,7 @@ def operand(low: Lowering, value: ir.Value | None, form: Form) -> Tensor:
     rank, shape = len(form), low.shape(value)
     array = low.array(value)
     if array is not None:
-        return low.graph.constant(aligned(array, form), value.name or "constant")
+        return low.graph.constant(aligned(array, form), value.name or "constant", low.scale_of(value))
     if len(shape) == rank:
         return low.tensor(value, form)
     if form == first(rank):

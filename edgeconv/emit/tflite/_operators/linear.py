@@ -9,15 +9,20 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import first, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._quantization import Quantization, of_type
+from edgeconv.emit.tflite._windows import VALID
 
 
 def gemm(low: Lowering, node: ir.Node) -> None:
     """Gemm alpha·A·B + beta·C with constant B and C, as a fully connected layer."""
     x, y = low.input(node), node.outputs[0]
     weight, alpha = low.constant(node.inputs[1], "weight"), node.attributes.get_float("alpha", 1.0)
+    transposed = bool(node.attributes.get_int("transB", 0))
+    scales = low.scales_of(node.inputs[1], axis=0 if transposed else 1)
     if alpha != 1:
         weight = weight.astype(np.float64) * alpha
-    weight = weight if node.attributes.get_int("transB", 0) else weight.T
+        scales = scales and of_type(scales.dtype, np.array(scales.scale) * abs(alpha), 0, scales.axis)
+    weight = weight if transposed else weight.T
     bias = np.zeros(weight.shape[0])
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         given = low.constant(node.inputs[2], "bias")
@@ -32,7 +37,7 @@ def gemm(low: Lowering, node: ir.Node) -> None:
     else:
         tensor = low.tensor(x, first(2))
     names = (node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None)
-    low.bind(y, first(2), connected(low, tensor, weight, bias, low.shape(y), names))
+    low.bind(y, first(2), connected(low, tensor, weight, bias, low.shape(y), names, scales))
 
 
 def connected(
@@ -42,13 +47,26 @@ def connected(
     bias: Array,
     shape: tuple[int, ...],
     names: tuple[ir.Value | None, ir.Value | None] = (None, None),
+    scales: Quantization | None = None,
 ) -> Tensor:
-    """A fully connected layer over the last axis; weight is (out, in)."""
+    """A fully connected layer over the last axis; weight is (out, in), with int8 scales along its outputs.
+
+    Where the scales differ it is a 1x1 convolution: FULLY_CONNECTED takes one scale up to TensorFlow Lite 2.16.
+    """
     constants = [
         low.floats(weight, (names[0].name or "") if names[0] else f"{low.base}/weight"),
         low.floats(bias, (names[1].name or "") if names[1] else f"{low.base}/bias"),
     ]
-    return low.emit("FULLY_CONNECTED", [tensor, *constants], shape, keepNumDims=len(shape) > 2)
+    scales = scales and scales.moved(0)
+    if scales is None or len(set(scales.scale)) == 1:
+        scales = scales and of_type(scales.dtype, scales.scale[0], 0)
+        return low.weighted("FULLY_CONNECTED", [tensor, *constants], shape, scales, keepNumDims=len(shape) > 2)
+    rows = int(np.prod(shape[1:-1]))
+    pixels = low.reshape(tensor, (shape[0], 1, rows, weight.shape[1]), f"{low.base}/pixels")
+    kernel = low.reshape(constants[0], (weight.shape[0], 1, 1, weight.shape[1]))
+    options = {"padding": VALID, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+    wide = (shape[0], 1, rows, weight.shape[0])
+    return low.reshape(low.weighted("CONV_2D", [pixels, kernel, constants[1]], wide, scales, **options), shape)
 
 
 def matmul(low: Lowering, node: ir.Node) -> None:
@@ -65,7 +83,8 @@ def matmul(low: Lowering, node: ir.Node) -> None:
             form = low.form(a)
             form = form if form[-1] == rank - 1 else first(rank)
             tensor = low.tensor(a, form)
-        made = connected(low, tensor, weight.T, np.zeros(weight.shape[1]), permuted(shape, form), (b, None))
+        bias, scales = np.zeros(weight.shape[1]), low.scales_of(b, axis=1)
+        made = connected(low, tensor, weight.T, bias, permuted(shape, form), (b, None), scales)
         low.bind(node.outputs[0], form, made)
         return
     if min(len(low.shape(a)), len(low.shape(b))) < 2:

@@ -201,7 +201,11 @@ def _reorder_producer(low: Lowering, value: ir.Value, image: Tensor, order: Arra
     kernel, bias = made.inputs[1], made.inputs[2]
     if kernel.data is None or bias.data is None or kernel.shape[-1] != made.inputs[0].shape[-1]:
         return False
-    made.inputs[1:] = [low.graph.constant(one.data[order], one.name) for one in (kernel, bias) if one.data is not None]
+    made.inputs[1:] = [
+        low.graph.constant(one.data[order], one.name, one.quantization and one.quantization.picked(order))
+        for one in (kernel, bias)
+        if one.data is not None
+    ]
     image.name, image.owner = f"{image.name}/ordered", ""
     return True
 

@@ -1,0 +1,47 @@
+"""In which numbers a file computes and stores: the last change of a lowered graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeconv.emit.tflite._graph import Graph
+from edgeconv.emit.tflite._integer import make_integer
+from edgeconv.emit.tflite._stored_weights import store_halves, store_int8
+from edgeconv.errors import EmitError
+
+_WEIGHTS = ("float32", "float16")
+_IO = ("float32", "int8", "int16")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the caller may choose.
+
+    Attributes:
+        halves: float constants are stored as float16.
+        integer_io: inputs and outputs that have quantisation parameters are integers.
+    """
+
+    halves: bool = False
+    integer_io: bool = False
+
+
+def encoding_of(weights: str, io: str) -> Encoding:
+    """The choice by names.
+
+    Raises:
+        EmitError: a name is unknown.
+    """
+    for given, known, what in ((weights, _WEIGHTS, "weights"), (io, _IO, "io")):
+        if given not in known:
+            raise EmitError(f"unknown {what} {given!r}", where="tflite", mend=f"use {', '.join(known)}")
+    return Encoding(weights == "float16", io != "float32")
+
+
+def encode(graph: Graph, encoding: Encoding, *, integer: bool) -> tuple[str, ...]:
+    """Turns a float graph into what is to be written; returns notes for the user."""
+    notes = make_integer(graph, integer_io=encoding.integer_io) if integer else ()
+    store_int8(graph)
+    if encoding.halves:
+        store_halves(graph)
+    return notes

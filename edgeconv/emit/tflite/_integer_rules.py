@@ -1,0 +1,149 @@
+"""What the TFLite int8 specification asks of each operator's scales: one entry per operator.
+
+https://ai.google.dev/edge/litert/models/quantization_spec, and where it is silent the kernels of TensorFlow Lite
+2.14 and LiteRT 2.3. An operator that is not here has no integer kernel.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Operator
+
+Interval = tuple[float, float]
+
+
+class Kind(enum.Enum):
+    """How an operator's output gets its scale."""
+
+    SAME = "inputs and outputs have the same parameters"
+    FIXED = "the specification prescribes them"
+    WEIGHTS = "any; the second input is int8, the bias has the product of the scales"
+    FREE = "any"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An operator with an int8 kernel.
+
+    Attributes:
+        kind: of its output's parameters.
+        int16: whether there is a kernel for int16 activations too.
+        fixed: scale and zero point of the output for int8, and the scale for int16, where the kind is FIXED.
+        axis: of the weights, along which scales may differ; None where they may not.
+        data: which input is the activation, where the kind is WEIGHTS.
+        interval: the range of the result for the ranges of the operands, for results that no plan knows.
+    """
+
+    kind: Kind
+    int16: bool = True
+    fixed: tuple[float, int, float] = (1.0, 0, 1.0)
+    axis: int | None = None
+    data: int = 0
+    interval: Callable[[Operator, Sequence[Interval]], Interval] | None = None
+
+
+def _each(function: Callable[[float], float]) -> Callable[[Operator, Sequence[Interval]], Interval]:
+    """Of a function that grows everywhere."""
+    return lambda operator, given: (function(given[0][0]), function(given[0][1]))
+
+
+def _corners(function: Callable[[float, float], float]) -> Callable[[Operator, Sequence[Interval]], Interval]:
+    """Of a function of two operands whose extremes lie at the ends of both."""
+
+    def rule(operator: Operator, given: Sequence[Interval]) -> Interval:
+        made = [function(a, b) for a in given[0] for b in given[1]]
+        return min(made), max(made)
+
+    return rule
+
+
+def _absolute(operator: Operator, given: Sequence[Interval]) -> Interval:
+    return 0.0, max(map(abs, given[0]))
+
+
+def _square(operator: Operator, given: Sequence[Interval]) -> Interval:
+    return 0.0, max(one * one for one in given[0])
+
+
+def _leaky(operator: Operator, given: Sequence[Interval]) -> Interval:
+    slope = operator.options["alpha"]
+    made = [one if one > 0 else slope * one for one in (*given[0], 0.0)]
+    return min(made), max(made)
+
+
+def _weighted(operator: Operator, given: Sequence[Interval]) -> Interval:
+    """Exact for each output channel, as if all its inputs could have any value of their range at once."""
+    weight, bias = operator.inputs[1], operator.inputs[2]
+    if weight.data is None or bias.data is None or weight.quantization is not None:
+        return -math.inf, math.inf  # far too wide for a layer of a network: it is left to the plan
+    axis = RULES[operator.code].axis or 0
+    flat = _rows(weight.data, axis)
+    low, high = given[0]
+    above, below = flat.clip(min=0).sum(axis=1), flat.clip(max=0).sum(axis=1)
+    lowest, highest = above * low + below * high + bias.data, above * high + below * low + bias.data
+    return float(lowest.min()), float(highest.max())
+
+
+def _rows(array: Array, axis: int) -> Array:
+    moved = array.swapaxes(0, axis)
+    return moved.reshape(moved.shape[0], -1)
+
+
+_ADD, _SUB, _MUL = (_corners(one) for one in (lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b))
+_PICKED = _each(lambda x: x)
+
+RULES: Mapping[str, Rule] = {
+    # Layers with weights.
+    "CONV_2D": Rule(Kind.WEIGHTS, axis=0, interval=_weighted),
+    "DEPTHWISE_CONV_2D": Rule(Kind.WEIGHTS, axis=3, interval=_weighted),
+    "TRANSPOSE_CONV": Rule(Kind.WEIGHTS, axis=0, data=2),
+    "FULLY_CONNECTED": Rule(Kind.WEIGHTS),
+    # Arithmetic.
+    "ADD": Rule(Kind.FREE, interval=_ADD),
+    "SUB": Rule(Kind.FREE, interval=_SUB),
+    "MUL": Rule(Kind.FREE, interval=_MUL),
+    "ABS": Rule(Kind.FREE, interval=_absolute),
+    "MEAN": Rule(Kind.FREE, interval=_PICKED),
+    "SUM": Rule(Kind.FREE, int16=False),
+    "BATCH_MATMUL": Rule(Kind.FREE),
+    "EXP": Rule(Kind.FREE, interval=_each(math.exp)),
+    "LOG": Rule(Kind.FREE),
+    "RSQRT": Rule(Kind.FREE, int16=False),
+    "SQUARED_DIFFERENCE": Rule(Kind.FREE, int16=False),
+    # Activations.
+    "RELU": Rule(Kind.FREE, interval=_each(lambda x: max(x, 0.0))),
+    "RELU6": Rule(Kind.FREE, interval=_each(lambda x: min(max(x, 0.0), 6.0))),
+    "RELU_N1_TO_1": Rule(Kind.FREE, int16=False, interval=_each(lambda x: min(max(x, -1.0), 1.0))),
+    "LEAKY_RELU": Rule(Kind.FREE, interval=_leaky),
+    "PRELU": Rule(Kind.FREE, int16=False),
+    "HARD_SWISH": Rule(Kind.FREE, int16=False),
+    "GELU": Rule(Kind.FREE, int16=False),
+    "LOGISTIC": Rule(Kind.FIXED, fixed=(1 / 256, -128, 1 / 32768)),
+    "TANH": Rule(Kind.FIXED, fixed=(1 / 128, 0, 1 / 32768)),
+    "SOFTMAX": Rule(Kind.FIXED, fixed=(1 / 256, -128, 1 / 32768)),
+    "LOG_SOFTMAX": Rule(Kind.FIXED, int16=False, fixed=(16 / 256, 127, 1.0)),
+    # Operators that move or pick elements.
+    **dict.fromkeys(("RESHAPE", "TRANSPOSE", "SLICE", "SPLIT", "GATHER", "PAD", "PADV2"), Rule(Kind.SAME)),
+    **dict.fromkeys(("CONCATENATION", "MAXIMUM", "MINIMUM", "REDUCE_MAX", "REDUCE_MIN"), Rule(Kind.SAME)),
+    **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D", "RESIZE_BILINEAR", "SELECT_V2"), Rule(Kind.SAME)),
+    **dict.fromkeys(("RESIZE_NEAREST_NEIGHBOR", "STRIDED_SLICE"), Rule(Kind.SAME)),
+    **dict.fromkeys(("DEPTH_TO_SPACE", "SPACE_TO_DEPTH"), Rule(Kind.SAME, int16=False)),
+    # What only reads integers.
+    **dict.fromkeys(("ARG_MAX", "ARG_MIN"), Rule(Kind.FREE, int16=False)),
+    **dict.fromkeys(("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"), Rule(Kind.FREE, int16=False)),
+    # Another scale for the same numbers.
+    "QUANTIZE": Rule(Kind.FREE),
+}
+
+_CLAMPS: Mapping[int, Interval] = {0: (-math.inf, math.inf), 1: (0.0, math.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
+
+
+def clamped(operator: Operator, interval: Interval) -> Interval:
+    """The range after the operator's fused activation."""
+    low, high = _CLAMPS[operator.options.get("fusedActivationFunction", 0)]
+    return min(max(interval[0], low), high), max(min(interval[1], high), low)

@@ -1,0 +1,193 @@
+"""QuantizeLinear and DequantizeLinear nodes -> a float graph and the parameters that they stand for.
+
+1. A constant behind DequantizeLinear becomes a float constant, and its scales are noted.
+2. A pair DequantizeLinear(QuantizeLinear(x)) vanishes; its parameters are noted as those of x.
+3. A pair with other parameters than x has already becomes one ``Requantize`` node.
+
+uint8 parameters are those of int8, moved by 128. The names of the file's tensors are those that the pairs give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._quantization import Quantization, of_type
+from edgeconv.errors import EmitError
+
+REQUANTIZE = "Requantize"
+_SIGNED = {"uint8": ("int8", 128), "uint16": ("int16", 32768)}
+_ACTIVATIONS = ("int8", "int16")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A float graph and what its values are quantised by.
+
+    Attributes:
+        model: without QuantizeLinear and DequantizeLinear.
+        activations: by value name.
+        constants: of initializers that were stored as integers, by name; the axis is torch's.
+    """
+
+    model: ir.Model
+    activations: dict[str, Quantization] = field(default_factory=dict)
+    constants: dict[str, Quantization] = field(default_factory=dict)
+
+
+def strip(model: ir.Model) -> Quantized:
+    """Takes the pairs out of a copy of the graph; a graph without any is returned as it is.
+
+    Raises:
+        EmitError: integers are used otherwise than in such pairs, or parameters are no constants.
+    """
+    if not any(node.op_type == "DequantizeLinear" for node in model.graph):
+        return Quantized(model)
+    model = model.clone()
+    work = _Strip(model.graph)
+    for node in list(model.graph):
+        if node.op_type == "QuantizeLinear":
+            work.quantize(node)
+        elif node.op_type == "DequantizeLinear":
+            work.dequantize(node)
+    for node in reversed(list(model.graph)):
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and not any(one.uses() for one in node.outputs):
+            model.graph.remove(node, safe=True)
+    return Quantized(model, work.activations, work.constants)
+
+
+class _Strip:
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.activations: dict[str, Quantization] = {}
+        self.constants: dict[str, Quantization] = {}
+        self.integers: dict[ir.Value, Array] = {}
+
+    def quantize(self, node: ir.Node) -> None:
+        """Constants are computed; pairs are left to their second half."""
+        array = _constant(node.inputs[0])
+        if array is not None:
+            parameters = _parameters(node, array.ndim)
+            self.integers[node.outputs[0]] = parameters.quantise(array)
+
+    def dequantize(self, node: ir.Node) -> None:
+        source, result = node.inputs[0], node.outputs[0]
+        integers = _constant(source) if source not in self.integers else self.integers[source]
+        if integers is not None:
+            self._constant(node, integers)
+            return
+        pair = source.producer() if source is not None else None
+        if pair is None or pair.op_type != "QuantizeLinear" or pair.inputs[0] is None:
+            raise _refused(node, "its integers are not made by QuantizeLinear", "feed floats and quantise them inside")
+        value, parameters = pair.inputs[0], _signed(_parameters(node, 0))
+        if parameters.dtype not in _ACTIVATIONS or parameters.per_channel:
+            raise _refused(node, "an activation has one scale and is int8, uint8 or int16", "quantise it so")
+        known = self.activations.setdefault(_named(value), parameters)
+        if known == parameters:
+            self._merge(result, value)
+            return
+        made = ir.Node("", REQUANTIZE, [value], outputs=[_like(result)], metadata_props=dict(node.metadata_props))
+        self.graph.insert_after(node, made)
+        _take_over(self.graph, result, made.outputs[0])
+        self.activations[_named(made.outputs[0])] = parameters
+
+    def _merge(self, result: ir.Value, value: ir.Value) -> None:
+        """Puts the value in the place of what came out of its pair, whose name it takes where it is free to."""
+        name, own = result.name, _named(value)
+        is_output = result.is_graph_output()
+        if is_output and (value.is_graph_input() or value.is_graph_output()):
+            producer = result.producer()
+            copy = ir.Node("", "Identity", [value], outputs=[_like(result)])
+            self.graph.insert_after(producer, copy)  # type: ignore[arg-type]
+            _take_over(self.graph, result, copy.outputs[0])
+            self.activations[_named(copy.outputs[0])] = self.activations[own]
+            return
+        _take_over(self.graph, result, value)
+        suffixed = own.startswith(name or "\0")  # `x.float` before the pair, `x` after it
+        if value.is_graph_input() or (value.is_graph_output() and not is_output) or not (is_output or suffixed):
+            return
+        result.name, value.name = own, name
+        self.activations[_named(value)] = self.activations.pop(own)
+
+    def _constant(self, node: ir.Node, integers: Array) -> None:
+        result = node.outputs[0]
+        parameters = _parameters(node, integers.ndim)
+        moved = _signed(parameters)
+        shift = parameters.zero_point[0] - moved.zero_point[0]
+        integers = (integers.astype(np.int64) - shift).astype(moved.dtype)
+        array = _real(integers, moved)
+        made = ir.Value(name=result.name, const_value=ir.tensor(array, name=result.name), type=result.type)
+        made.shape = ir.Shape(array.shape)
+        result.name = f"{result.name}/dequantized"
+        _take_over(self.graph, result, made)
+        self.graph.initializers[_named(made)] = made
+        if moved.dtype != "int32":
+            self.constants[_named(made)] = moved
+
+
+def _real(integers: Array, parameters: Quantization) -> Array:
+    """What integers stand for: computed in float64, rounded once."""
+    shape = [-1 if axis == parameters.axis else 1 for axis in range(integers.ndim)] if parameters.per_channel else []
+    scale, zero = (np.array(values, np.float64) for values in (parameters.scale, parameters.zero_point))
+    scale, zero = scale.reshape(shape), zero.reshape(shape)
+    return np.asarray(((integers - zero) * scale).astype(np.float32))
+
+
+def _parameters(node: ir.Node, rank: int) -> Quantization:
+    """Scale and zero point of a node of either kind."""
+    scale = _constant(node.inputs[1])
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = None if given is None else _constant(given)
+    if scale is None or (zero is None and given is not None):
+        raise _refused(node, "its scale or zero point is no constant", "quantise with constants")
+    if node.attributes.get_int("block_size", 0) or scale.ndim > 1:
+        raise _refused(node, "it has a scale per block", "give one scale, or one per channel")
+    dtype = zero.dtype.name if zero is not None else _integer_type(node)
+    axis = node.attributes.get_int("axis", 1)
+    return of_type(dtype, scale, 0 if zero is None else zero, axis + rank if axis < 0 else axis)
+
+
+def _integer_type(node: ir.Node) -> str:
+    value = node.inputs[0] if node.op_type == "DequantizeLinear" else node.outputs[0]
+    dtype = value.dtype if value is not None else None
+    return dtype.numpy().name if dtype is not None else "uint8"
+
+
+def _signed(parameters: Quantization) -> Quantization:
+    """The same real numbers, as signed integers."""
+    if parameters.dtype not in _SIGNED:
+        return parameters
+    dtype, shift = _SIGNED[parameters.dtype]
+    zero = tuple(point - shift for point in parameters.zero_point)
+    return Quantization(dtype, parameters.scale, zero, parameters.axis)
+
+
+def _constant(value: ir.Value | None) -> Array | None:
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return tensor.numpy() if tensor is not None else None
+
+
+def _take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+    """Every reader of the one, and the graph's outputs, read the other."""
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    new.shape = old.shape if new.shape is None else new.shape
+    new.type = old.type if new.type is None else new.type
+
+
+def _like(value: ir.Value) -> ir.Value:
+    """A new value in the place of another, whose name it takes."""
+    made = ir.Value(name=value.name, type=value.type, shape=value.shape)
+    value.name = f"{value.name}/before"
+    return made
+
+
+def _named(value: ir.Value) -> str:
+    return value.name or ""
+
+
+def _refused(node: ir.Node, why: str, mend: str) -> EmitError:
+    name = node.outputs[0].name if node.outputs else node.name
+    return EmitError(f"{node.op_type} cannot be written as TFLite: {why}", where=f"tflite, {name}", mend=mend)
