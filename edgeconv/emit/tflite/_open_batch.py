@@ -12,7 +12,7 @@ from typing import NoReturn
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.core import TensorSpec
+from edgeconv.core import Array, TensorSpec
 from edgeconv.emit.tflite._convert import convert
 from edgeconv.emit.tflite._encoding import Encoding
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
@@ -20,6 +20,7 @@ from edgeconv.errors import EmitError
 
 # Primes that are rare as sizes of anything else, so that two dimensions are seldom equal by chance.
 _SIZES = (7, 11)
+_SIZED = (("RESHAPE", 1), ("SLICE", 2))  # the inputs that are shapes
 _MEND = 'export with a fixed batch, or formats = ["onnx"] only'
 
 Lowered = tuple[Graph, tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[str, ...]]
@@ -84,29 +85,49 @@ class _Opening:
         return open_[0]
 
     def _open(self, mine: Operator, its: Operator) -> None:
-        """Rewrites the constants of an operator that differ: sizes become -1, which is "what is left"."""
+        """Rewrites an operator whose constants differ."""
         name = mine.outputs[0].name
         for index, (tensor, twin) in enumerate(zip(mine.inputs, its.inputs, strict=True)):
             if (tensor.data is None) != (twin.data is None):
                 self._refuse(name, "takes a constant at one batch size and none at another")
             if tensor.data is None or twin.data is None or tensor.digest == twin.digest:
                 continue
-            if (mine.code, index) not in (("RESHAPE", 1), ("SLICE", 2)) or len(tensor.data) != len(twin.data):
+            if (mine.code, index) not in _SIZED or len(tensor.data) != len(twin.data):
                 self._refuse(name, f"has the batch size in a constant of its {mine.code}")
             axis = self._axis(name, tuple(tensor.data.tolist()), tuple(twin.data.tolist()))
-            if mine.code == "SLICE" and (axis is None or mine.inputs[0].shape[axis] != tensor.data[axis]):
-                self._refuse(name, "takes a part of the batch")
-            mine.inputs[index] = self.graph.constant(_without(tensor, axis), tensor.name)
-            if mine.code == "RESHAPE":
-                mine.options["newShape"] = its.options["newShape"] = mine.inputs[index].data.tolist()  # type: ignore[union-attr]
-        if mine.options != its.options:
+            if axis is not None:
+                (self._open_reshape if mine.code == "RESHAPE" else self._open_slice)(mine, axis)
+                return
+        options = [{**operator.options, "newShape": None} for operator in (mine, its)]
+        if options[0] != options[1]:
             self._refuse(name, f"has the batch size in the options of its {mine.code}")
+
+    def _open_reshape(self, operator: Operator, axis: int) -> None:
+        """The axis takes what is left."""
+        target = _constant(operator, 1)
+        target[axis] = -1
+        operator.inputs[1] = self.graph.constant(target, operator.inputs[1].name)
+        operator.options["newShape"] = target.tolist()
+
+    def _open_slice(self, operator: Operator, axis: int) -> None:
+        """All of the axis, by the masks of a STRIDED_SLICE.
+
+        XNNPACK takes one of unit steps, in LiteRT 2.3 and in TensorFlow Lite 2.14, at every batch size that it is
+        resized to; a SLICE of size -1 it leaves to the builtin kernel (ShuffleNetV2 x0.5: 14 partitions instead of 1).
+        """
+        begin, size = _constant(operator, 1), _constant(operator, 2)
+        if operator.inputs[0].shape[axis] != size[axis]:
+            self._refuse(operator.outputs[0].name, "takes a part of the batch")
+        end = begin + size
+        end[axis] = 1
+        operator.code = "STRIDED_SLICE"
+        operator.inputs[2:] = [self.graph.constant(array, "integers") for array in (end, np.ones_like(end))]
+        operator.options = {"beginMask": 1 << axis, "endMask": 1 << axis}
 
     def _refuse(self, name: str, why: str) -> NoReturn:
         raise EmitError(f"{name!r} {why}: it cannot be written with an open batch", where="tflite", mend=_MEND)
 
 
-def _without(tensor: Tensor, axis: int | None) -> np.ndarray:  # type: ignore[type-arg]
-    array = np.array(tensor.data)
-    array[axis] = -1
-    return array
+def _constant(operator: Operator, index: int) -> Array:
+    """A copy of a constant input."""
+    return np.array(operator.inputs[index].data)
