@@ -14,7 +14,7 @@ from edgeconv.emit.tflite._encoding import Encoding, encode
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import Form, first, last, permuted
 from edgeconv.emit.tflite._lowering import Lowering, module_of, refusal
-from edgeconv.emit.tflite._operators import LOWERINGS, activation
+from edgeconv.emit.tflite._operators import LOWERINGS, activation, tables
 from edgeconv.emit.tflite._qdq import strip
 from edgeconv.emit.tflite._simplify import simplify
 from edgeconv.errors import EmitError
@@ -30,7 +30,7 @@ def convert(
     model = quantized.model
     compound, inner = gelus(model.graph)
     _refuse_unknown(model.graph, inner)
-    low = Lowering(sizes, integer=bool(quantized.activations))
+    low = Lowering(sizes, activations=quantized.activations)
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             raise EmitError(f"the initializer {name!r} has no value", where="tflite", mend="capture the module again")
@@ -82,6 +82,8 @@ def _lower(low: Lowering, node: ir.Node) -> None:
     low.node = node
     if node.op_type == "Constant" or _is_constant(low, node):
         _evaluate(low, node)
+    elif low.integer and node.op_type in tables.FUNCTIONS and tables.is_known(low, node):
+        tables.look_up(low, node)
     else:
         LOWERINGS[node.op_type](low, node)
 

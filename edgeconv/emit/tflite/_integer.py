@@ -11,10 +11,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.emit.tflite._integer_forms import integer_form
 from edgeconv.emit.tflite._integer_rules import RULES, Interval, Kind, Rule, clamped
 from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_interval, of_type, of_weights
 
@@ -35,6 +37,7 @@ def make_integer(graph: Graph, *, integer_io: bool) -> tuple[str, ...]:
     _spread_backwards(graph)
     _spread(graph)
     _settle(graph)
+    _drop_clamps(graph)
     notes = _Rewrite(graph).run()
     if not integer_io:
         _float_borders(graph)
@@ -67,19 +70,23 @@ def _spread_backwards(graph: Graph) -> None:
 
 
 def _spread(graph: Graph) -> None:
+    ranges: dict[Tensor, Interval] = {}
     for operator in graph.operators:
         rule = RULES.get(operator.code)
         given = [tensor.quantization for tensor in data_of(operator) if tensor.data is None]
         known = next((one for one in given if one is not None), None)
         if rule is None or known is None or operator.keeps_float:
             continue
+        made = _made(operator, rule, ranges) if all(given) else None
         for tensor in _results(operator):
             if rule.kind is Kind.FIXED:
                 tensor.quantization = _fixed(rule, known.dtype)
             elif tensor.quantization is None and rule.kind is Kind.SAME:
                 tensor.quantization = known
-            elif tensor.quantization is None and all(given):
-                tensor.quantization = _derived(operator, rule, known.dtype)
+            elif tensor.quantization is None and made is not None:
+                tensor.quantization = of_interval(*made, known.dtype)
+            if made is not None:
+                ranges[tensor] = made
 
 
 def _fixed(rule: Rule, dtype: str) -> Quantization:
@@ -87,19 +94,22 @@ def _fixed(rule: Rule, dtype: str) -> Quantization:
     return of_type(dtype, scale16, 0) if dtype == "int16" else of_type(dtype, scale, zero_point)
 
 
-def _derived(operator: Operator, rule: Rule, dtype: str) -> Quantization | None:
-    """From the ranges of the operands, where the operator has a rule for them."""
+def _made(operator: Operator, rule: Rule, ranges: Mapping[Tensor, Interval]) -> Interval | None:
+    """The range of the result by the ranges of the operands, where the operator has a rule for that."""
     if rule.interval is None:
         return None
-    made = clamped(operator, rule.interval(operator, [_interval(tensor) for tensor in data_of(operator)]))
-    return of_interval(*made, dtype) if all(map(math.isfinite, made)) else None
+    made = clamped(operator, rule.interval(operator, [_interval(tensor, ranges) for tensor in data_of(operator)]))
+    return made if all(map(math.isfinite, made)) else None
 
 
-def _interval(tensor: Tensor) -> Interval:
+def _interval(tensor: Tensor, ranges: Mapping[Tensor, Interval]) -> Interval:
+    """What the numbers of a tensor lie in: what is known of their making, within what its integers can stand for."""
     if tensor.data is not None:
         return float(tensor.data.min()), float(tensor.data.max())
     assert tensor.quantization is not None  # the caller looked
-    return tensor.quantization.interval
+    low, high = tensor.quantization.interval
+    lowest, highest = ranges.get(tensor, (low, high))
+    return min(max(low, lowest), high), max(min(high, highest), low)
 
 
 # 2. Parameters that have to be alike
@@ -141,6 +151,48 @@ def _requantised(operator: Operator, tensor: Tensor, target: Quantization) -> Op
     return Operator("QUANTIZE", [tensor], [copy])
 
 
+_BOUNDS: Mapping[str, Interval] = {"RELU": (0.0, math.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
+
+
+def _drop_clamps(graph: Graph) -> None:
+    """A clamp goes where saturation does the same: its operand has its result's parameters, and no number beyond."""
+    producers, consumers = graph.producers(), graph.consumers()
+    for operator in list(graph.operators):
+        source, result = operator.inputs[0], operator.outputs[0]
+        bounds, producer = _bounds(operator), producers.get(source)
+        if bounds is None or producer is None or source.quantization is None or not is_integer(producer):
+            continue
+        low, high = source.quantization.interval
+        slack = source.quantization.scale[0] / 2
+        alone = len(consumers[source]) == 1 and source not in graph.outputs
+        if (
+            alone
+            and source.quantization == result.quantization
+            and bounds[0] <= low + slack
+            and high - slack <= bounds[1]
+        ):
+            producer.outputs = [result if one is source else one for one in producer.outputs]
+            producers[result] = producer
+            graph.operators.remove(operator)
+
+
+def _within(quantization: Quantization, bounds: Interval) -> bool:
+    """Whether all integers stand for numbers within the bounds, but for half a step."""
+    (low, high), slack = quantization.interval, quantization.scale[0] / 2
+    return bounds[0] <= low + slack and high - slack <= bounds[1]
+
+
+def _bounds(operator: Operator) -> Interval | None:
+    """What the operator clamps to; None where it is no clamp."""
+    if operator.code in ("MAXIMUM", "MINIMUM"):
+        bound = operator.inputs[1].data
+        if bound is None or bound.size != 1:
+            return None
+        limit = float(bound.reshape(()))
+        return (limit, math.inf) if operator.code == "MAXIMUM" else (-math.inf, limit)
+    return _BOUNDS.get(operator.code)
+
+
 # 3. and 4. Integers
 
 
@@ -156,16 +208,12 @@ class _Rewrite:
 
     def run(self) -> tuple[str, ...]:
         operators = list(self.graph.operators)
-        outputs = set(self.graph.outputs)
-        self.integer_outputs = {
-            tensor for operator in self.integer for tensor in operator.outputs if tensor in self.held
-        }
         for operator in operators:
             if operator in self.integer:
                 self._to_integers(operator)
-                self.made.append(operator)
+                self.made += integer_form(self.graph, operator)
             else:
-                self._stays_float(operator, outputs)
+                self._stays_float(operator)
         for tensor in self.held:
             assert tensor.quantization is not None
             tensor.dtype = np.dtype(tensor.quantization.dtype)
@@ -175,9 +223,8 @@ class _Rewrite:
         self.graph.operators = self.made
         return tuple(self.notes)
 
-    def _stays_float(self, operator: Operator, outputs: set[Tensor]) -> None:
+    def _stays_float(self, operator: Operator) -> None:
         """Reads floats, and what integer operators read of it is quantised."""
-        touches = [tensor for tensor in (*operator.inputs, *operator.outputs) if tensor in self.held]
         operator.inputs = [self._as_float(tensor) for tensor in operator.inputs]
         self.made.append(operator)
         for index, tensor in enumerate(operator.outputs):
@@ -189,7 +236,6 @@ class _Rewrite:
         if any(tensor.dtype == _FLOAT for tensor in (*operator.inputs, *operator.outputs)):
             why = "its weights are float" if operator.keeps_float else _why_float(operator)
             self.notes.append(f"{operator.code} {operator.outputs[0].name!r} stays float: {why}")
-        del touches
 
     def _as_float(self, tensor: Tensor) -> Tensor:
         if tensor not in self.held:

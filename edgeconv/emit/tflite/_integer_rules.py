@@ -15,6 +15,7 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Operator
 
 Interval = tuple[float, float]
+TABLE = "TABLE"  # no operator of TFLite
 
 
 class Kind(enum.Enum):
@@ -89,6 +90,24 @@ def _weighted(operator: Operator, given: Sequence[Interval]) -> Interval:
     return float(lowest.min()), float(highest.max())
 
 
+def _matrix(operator: Operator, given: Sequence[Interval]) -> Interval:
+    """A product with a constant matrix on the left; of two computed ones only the plan knows."""
+    left = operator.inputs[0].data
+    if left is None:
+        return -math.inf, math.inf
+    low, high = given[1]
+    above, below = left.clip(min=0).sum(axis=-1), left.clip(max=0).sum(axis=-1)
+    return float((above * low + below * high).min()), float((above * high + below * low).max())
+
+
+def _hull(operator: Operator, given: Sequence[Interval]) -> Interval:
+    return min(low for low, _ in given), max(high for _, high in given)
+
+
+def _padded(operator: Operator, given: Sequence[Interval]) -> Interval:
+    return _hull(operator, (*given, (0.0, 0.0)) if operator.code == "PAD" else given)
+
+
 def _rows(array: Array, axis: int) -> Array:
     moved = array.swapaxes(0, axis)
     return moved.reshape(moved.shape[0], -1)
@@ -110,7 +129,7 @@ RULES: Mapping[str, Rule] = {
     "ABS": Rule(Kind.FREE, interval=_absolute),
     "MEAN": Rule(Kind.FREE, interval=_PICKED),
     "SUM": Rule(Kind.FREE, int16=False),
-    "BATCH_MATMUL": Rule(Kind.FREE),
+    "BATCH_MATMUL": Rule(Kind.FREE, interval=_matrix),
     "EXP": Rule(Kind.FREE, interval=_each(math.exp)),
     "LOG": Rule(Kind.FREE),
     "RSQRT": Rule(Kind.FREE, int16=False),
@@ -128,16 +147,22 @@ RULES: Mapping[str, Rule] = {
     "SOFTMAX": Rule(Kind.FIXED, fixed=(1 / 256, -128, 1 / 32768)),
     "LOG_SOFTMAX": Rule(Kind.FIXED, int16=False, fixed=(16 / 256, 127, 1.0)),
     # Operators that move or pick elements.
-    **dict.fromkeys(("RESHAPE", "TRANSPOSE", "SLICE", "SPLIT", "GATHER", "PAD", "PADV2"), Rule(Kind.SAME)),
-    **dict.fromkeys(("CONCATENATION", "MAXIMUM", "MINIMUM", "REDUCE_MAX", "REDUCE_MIN"), Rule(Kind.SAME)),
-    **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D", "RESIZE_BILINEAR", "SELECT_V2"), Rule(Kind.SAME)),
-    **dict.fromkeys(("RESIZE_NEAREST_NEIGHBOR", "STRIDED_SLICE"), Rule(Kind.SAME)),
-    **dict.fromkeys(("DEPTH_TO_SPACE", "SPACE_TO_DEPTH"), Rule(Kind.SAME, int16=False)),
+    **dict.fromkeys(("RESHAPE", "TRANSPOSE", "SLICE", "SPLIT", "GATHER"), Rule(Kind.SAME, interval=_hull)),
+    **dict.fromkeys(("STRIDED_SLICE", "CONCATENATION"), Rule(Kind.SAME, interval=_hull)),
+    **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN", "MAX_POOL_2D"), Rule(Kind.SAME, interval=_hull)),
+    **dict.fromkeys(("AVERAGE_POOL_2D", "SELECT_V2"), Rule(Kind.SAME, interval=_hull)),
+    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), Rule(Kind.SAME, interval=_hull)),
+    **dict.fromkeys(("DEPTH_TO_SPACE", "SPACE_TO_DEPTH"), Rule(Kind.SAME, int16=False, interval=_hull)),
+    **dict.fromkeys(("PAD", "PADV2"), Rule(Kind.SAME, interval=_padded)),
+    "MAXIMUM": Rule(Kind.SAME, interval=_corners(max)),
+    "MINIMUM": Rule(Kind.SAME, interval=_corners(min)),
     # What only reads integers.
     **dict.fromkeys(("ARG_MAX", "ARG_MIN"), Rule(Kind.FREE, int16=False)),
     **dict.fromkeys(("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"), Rule(Kind.FREE, int16=False)),
     # Another scale for the same numbers.
-    "QUANTIZE": Rule(Kind.FREE),
+    "QUANTIZE": Rule(Kind.FREE, interval=_hull),
+    # Written as a look-up of each integer's image.
+    TABLE: Rule(Kind.FREE, int16=False),
 }
 
 _CLAMPS: Mapping[int, Interval] = {0: (-math.inf, math.inf), 1: (0.0, math.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}

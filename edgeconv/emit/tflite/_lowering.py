@@ -27,11 +27,14 @@ class Lowering:
 
     Args:
         sizes: of symbolic dimensions, by their names. The shape of a value is then what it is at these sizes.
-        integer: whether activations are quantised: forms without integer kernels are avoided.
+        activations: quantisation of values, by name. Where there is any, forms without integer kernels are avoided.
     """
 
-    def __init__(self, sizes: Mapping[str, int] | None = None, *, integer: bool = False) -> None:
-        self.integer = integer
+    def __init__(
+        self, sizes: Mapping[str, int] | None = None, *, activations: Mapping[str, Quantization] | None = None
+    ) -> None:
+        self.activations = activations or {}
+        self.integer = bool(activations)
         self.notes: tuple[str, ...] = ()
         self.sizes = sizes or {}
         self.graph = Graph()

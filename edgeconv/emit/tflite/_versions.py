@@ -94,12 +94,13 @@ _VERSION: dict[str, Callable[[Operator], int]] = {
 }
 
 # The versions that take int8 and int16 data, of operators whose first version takes only floats (or uint8).
+# Not DEPTH_TO_SPACE: its kernels take int8 at version 1, and LiteRT's reference kernels are registered for no other.
 _OF_INT8 = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), 3),
     "FULLY_CONNECTED": 4,
     **dict.fromkeys(("ADD", "SUB", "MUL", "MAX_POOL_2D", "AVERAGE_POOL_2D", "CONCATENATION", "LOGISTIC", "TANH"), 2),
     **dict.fromkeys(("TRANSPOSE_CONV", "SOFTMAX", "LOG_SOFTMAX", "MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), 2),
-    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "DEPTH_TO_SPACE", "SPACE_TO_DEPTH"), 2),
+    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_DEPTH"), 2),
     **dict.fromkeys(("TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "PAD", "PADV2", "GATHER"), 2),
     **dict.fromkeys(("MAXIMUM", "MINIMUM", "RELU", "RELU6", "ABS", "GELU", "EXP", "LOG", "RSQRT"), 2),
     **dict.fromkeys(("BATCH_MATMUL", "ARG_MAX", "ARG_MIN", "DEQUANTIZE"), 2),
@@ -162,13 +163,15 @@ SINCE: dict[str, dict[int, str]] = {
     "CONCATENATION": {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"},
     "CONV_2D": {1: "1.5.0", 2: "1.14.0", 3: "1.14.0", 4: "2.3.0", 5: "2.4.0", 6: "2.9.0"},
     "COS": {1: "1.14.0"},
+    "CUMSUM": {1: "2.4.0"},
     "DEPTHWISE_CONV_2D": {1: "1.5.0", 2: "1.12.0", 3: "1.14.0", 4: "2.2.0", 5: "2.3.0", 6: "2.3.0"},
-    "DEPTH_TO_SPACE": {1: "2.1.0", 2: "2.5.0"},
+    "DEPTH_TO_SPACE": {1: "2.1.0"},
     "DEQUANTIZE": {2: "1.14.0", 3: "1.15.0"},
     "DIV": {1: "1.6.0", 2: "2.3.0"},
     "EQUAL": {1: "1.14.0", 2: "1.14.0"},
     "EXP": {1: "1.7.0", 2: "2.12.0"},
     "FLOOR": {1: "1.9.0"},
+    "FLOOR_MOD": {1: "1.13.0"},
     "FULLY_CONNECTED": {
         1: "1.5.0",
         3: "1.14.0",
@@ -199,6 +202,7 @@ SINCE: dict[str, dict[int, str]] = {
     "MINIMUM": {1: "1.14.0", 2: "1.14.0", 3: "2.3.0", 4: "2.3.0"},
     "MUL": {1: "1.5.0", 2: "1.14.0", 3: "1.15.0", 4: "2.3.0", 5: "2.6.0"},
     "NEG": {1: "1.9.0"},
+    "NOT_EQUAL": {1: "1.14.0"},
     "PAD": {1: "1.5.0", 2: "1.14.0", 3: "2.4.0", 4: "2.6.0"},
     "PADV2": {1: "1.9.0", 2: "1.14.0", 3: "2.4.0", 4: "2.6.0"},
     "POW": {1: "1.10.0"},
@@ -206,6 +210,7 @@ SINCE: dict[str, dict[int, str]] = {
     "QUANTIZE": {1: "1.14.0", 2: "1.15.0"},
     "REDUCE_MAX": {1: "1.11.0", 2: "1.14.0", 3: "2.5.0"},
     "REDUCE_MIN": {1: "1.11.0", 2: "1.14.0", 3: "2.5.0"},
+    "REDUCE_PROD": {1: "1.11.0"},
     "RELU": {1: "1.5.0", 2: "2.1.0", 3: "2.5.0"},
     "RELU6": {1: "1.5.0", 2: "1.14.0", 3: "2.5.0"},
     "RELU_N1_TO_1": {1: "1.5.0"},
@@ -214,6 +219,7 @@ SINCE: dict[str, dict[int, str]] = {
     "RESIZE_NEAREST_NEIGHBOR": {1: "1.13.1", 2: "1.14.0", 3: "2.3.0", 4: "2.4.0"},
     "ROUND": {1: "1.14.0"},
     "RSQRT": {1: "1.10.0", 2: "2.5.0"},
+    "SCATTER_ND": {1: "2.1.0"},
     "SELECT_V2": {1: "2.2.0"},
     "SIN": {1: "1.9.0"},
     "SLICE": {1: "1.14.0", 2: "1.14.0", 4: "2.4.0", 5: "2.5.0"},
@@ -226,6 +232,7 @@ SINCE: dict[str, dict[int, str]] = {
     "SUB": {1: "1.6.0", 2: "1.14.0", 3: "2.3.0", 4: "2.4.0", 5: "2.4.0"},
     "SUM": {1: "1.10.0", 2: "1.15.0"},
     "TANH": {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"},
+    "TOPK_V2": {1: "1.7.0"},
     "TRANSPOSE": {1: "1.6.0", 2: "1.14.0", 3: "1.15.0", 4: "2.3.0", 5: "2.4.0", 6: "2.12.0"},
     "TRANSPOSE_CONV": {1: "1.9.0", 2: "2.2.0", 3: "2.3.0"},
 }

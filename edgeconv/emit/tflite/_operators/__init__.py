@@ -11,11 +11,14 @@ from edgeconv.emit.tflite._operators import (
     activation,
     convolution,
     elementwise,
+    indexing,
     linear,
     normalisation,
+    piecewise,
     pooling,
     reduction,
     resize,
+    sampling,
     shape,
 )
 
@@ -23,11 +26,14 @@ LOWERINGS: dict[str, Lower] = {
     **convolution.LOWERINGS,
     **activation.LOWERINGS,
     **elementwise.LOWERINGS,
+    **piecewise.LOWERINGS,
     **pooling.LOWERINGS,
     **reduction.LOWERINGS,
     **resize.LOWERINGS,
+    **sampling.LOWERINGS,
     **normalisation.LOWERINGS,
     **shape.LOWERINGS,
+    **indexing.LOWERINGS,
     **linear.LOWERINGS,
 }
 

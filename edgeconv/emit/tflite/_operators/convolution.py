@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import last
 from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._parts import parts_of
 from edgeconv.emit.tflite._quantization import Quantization
 from edgeconv.emit.tflite._windows import SAME, VALID, Window, padding_of, windows_of
 
@@ -29,8 +31,24 @@ def conv(low: Lowering, node: ir.Node) -> None:
         weight, windows = weight[:, :, None, :], [Window(1, 1, 1, 0, 0, 1, 1), *windows]
     bias = bias_of(low, node, weight.shape[0])
     groups = node.attributes.get_int("group", 1)
-    made = convolved(low, image, weight, bias, groups, windows, scales=low.scales_of(node.inputs[1], axis=0))
+    scales = low.scales_of(node.inputs[1], axis=0)
+    if groups > 1 and weight.shape[1] == 1 and scales is None and parts_of(windows):
+        made = _sum_of_parts(low, image, weight, bias, groups, windows)
+    else:
+        made = convolved(low, image, weight, bias, groups, windows, scales=scales)
     low.bind(y, last(rank), low.reshape(made, [low.shape(y)[axis] for axis in last(rank)]))
+
+
+def _sum_of_parts(
+    low: Lowering, image: Tensor, weight: Array, bias: Array, groups: int, windows: Sequence[Window]
+) -> Tensor:
+    """A depthwise convolution by a large kernel, part by part."""
+    made: list[Tensor] = []
+    for part in parts_of(windows):
+        taps = weight[:, :, part.rows, part.columns]
+        shift = np.zeros_like(bias) if made else bias
+        made.append(convolved(low, image, taps, shift, groups, part.windows, named=False))
+    return reduce(lambda total, one: low.emit("ADD", [total, one], one.shape), made)
 
 
 def as_image(low: Lowering, value: ir.Value) -> Tensor:

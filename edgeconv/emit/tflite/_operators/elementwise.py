@@ -135,6 +135,13 @@ def absolute(low: Lowering, node: ir.Node) -> None:
     low.bind(node.outputs[0], form, made)
 
 
+def negative(low: Lowering, node: ir.Node) -> None:
+    """Neg; in integers 0 - x, since NEG has no int8 kernel."""
+    x, form = read(low, node)
+    made = low.emit("SUB", [low.floats(0.0), x], x.shape) if low.integer else low.emit("NEG", [x], x.shape)
+    low.bind(node.outputs[0], form, made)
+
+
 def where(low: Lowering, node: ir.Node) -> None:
     """Where, with broadcasting."""
     form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
@@ -174,7 +181,7 @@ LOWERINGS: dict[str, Lower] = {
     "Cast": cast,
     "CastLike": cast,
     "Abs": absolute,
-    "Neg": unary("NEG"),
+    "Neg": negative,
     "Sqrt": unary("SQRT"),
     "Exp": unary("EXP"),
     "Log": unary("LOG"),

@@ -32,6 +32,17 @@ def reduce(code: str, before: str = "", after: str = "") -> Lower:
     return lower
 
 
+def log_sum_exp(low: Lowering, node: ir.Node) -> None:
+    """ReduceLogSumExp: the maximum is taken out before the exponential and added after the logarithm."""
+    value = low.input(node)
+    form, axes = low.form(value), axes_of(low, node, len(low.shape(value)))
+    x, places = low.tensor(value, form), [form.index(axis) for axis in axes]
+    largest = reduced(low, "REDUCE_MAX", x, places)
+    total = reduced(low, "SUM", low.emit("EXP", [low.emit("SUB", [x, largest], x.shape)], x.shape), places)
+    made = low.emit("ADD", [low.emit("LOG", [total], total.shape), largest], total.shape)
+    bind_reduced(low, node, made, form, axes, bool(node.attributes.get_int("keepdims", 1)))
+
+
 def reduced(low: Lowering, code: str, x: Tensor, axes: Sequence[int]) -> Tensor:
     """The tensor reduced over axes of its own, which stay with size 1: the form that delegates take.
 
@@ -105,6 +116,8 @@ LOWERINGS: dict[str, Lower] = {
     "ReduceSum": reduce("SUM"),
     "ReduceMax": reduce("REDUCE_MAX"),
     "ReduceMin": reduce("REDUCE_MIN"),
+    "ReduceProd": reduce("REDUCE_PROD"),
+    "ReduceLogSumExp": log_sum_exp,
     "ReduceL1": reduce("SUM", before="ABS"),
     "ReduceL2": reduce("SUM", before="SQUARE", after="SQRT"),
     "ReduceSumSquare": reduce("SUM", before="SQUARE"),

@@ -140,7 +140,7 @@ def _picked(low: Lowering, image: Tensor, indices: list[Array]) -> Tensor:
     rows, columns = indices
     shape = (batch, len(rows), len(columns), channels)
     factors = [len(index) // size for index, size in zip(indices, (height, width), strict=True)]
-    if all(
+    if not low.integer and all(
         factor and np.array_equal(index, np.repeat(np.arange(size), factor))
         for index, size, factor in zip(indices, (height, width), factors, strict=True)
     ):

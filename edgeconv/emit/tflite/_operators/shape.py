@@ -20,6 +20,7 @@ from edgeconv.emit.tflite._layout import (
 from edgeconv.emit.tflite._lowering import Lower, Lowering
 from edgeconv.emit.tflite._operators.activation import read
 from edgeconv.emit.tflite._operators.elementwise import common_form, operand
+from edgeconv.emit.tflite._operators.indexing import gather_computed
 
 
 def reshape(low: Lowering, node: ir.Node) -> None:
@@ -165,6 +166,9 @@ def _gathered(low: Lowering, x: Tensor, ranges: Sequence[range]) -> Tensor:
 
 def gather(low: Lowering, node: ir.Node) -> None:
     """Gather by a constant index: of rank 0 or 1 in any form, of a higher rank in torch's."""
+    if low.array(node.inputs[1]) is None:
+        gather_computed(low, node)
+        return
     value, y = low.input(node), node.outputs[0]
     shape = low.shape(value)
     rank, axis = len(shape), node.attributes.get_int("axis", 0) % len(shape)

@@ -1,0 +1,157 @@
+"""Elements at places that are computed: gathers, scatters, the largest ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._layout import first, permuted
+from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._operators.activation import read
+from edgeconv.emit.tflite._operators.elementwise import aligned
+
+_FROM_ZERO = ("ArgMax", "ArgMin", "TopK")  # operators whose indices are never counted from the end
+
+
+def gather_computed(low: Lowering, node: ir.Node) -> None:
+    """Gather by an index that is computed, in torch's order."""
+    value, y = low.input(node), node.outputs[0]
+    rank = len(low.shape(value))
+    axis = node.attributes.get_int("axis", 0) % rank
+    places = _places(low, low.input(node, 1), low.shape(value)[axis])
+    made = low.emit("GATHER", [low.tensor(value, first(rank)), places], low.shape(y), axis=axis, batchDims=0)
+    low.bind(y, first(len(low.shape(y))), made)
+
+
+def gather_elements(low: Lowering, node: ir.Node) -> None:
+    """GatherElements as a gather of the flat tensor."""
+    value, y = low.input(node), node.outputs[0]
+    shape = low.shape(value)
+    places = _flat_places(low, node, shape, low.shape(y))
+    flat = low.reshape(low.tensor(value, first(len(shape))), (int(np.prod(shape)),))
+    made = low.emit("GATHER", [flat, places], places.shape, axis=0, batchDims=0)
+    low.bind(y, first(len(shape)), low.reshape(made, low.shape(y)))
+
+
+def scatter_elements(low: Lowering, node: ir.Node) -> None:
+    """ScatterElements into zeros or other data, by SCATTER_ND, which makes zeros and adds what meets in one place.
+
+    Without a reduction the places have to differ (ONNX says so), but for updates that are all the same number.
+    """
+    value, updates, y = low.input(node), low.input(node, 2), node.outputs[0]
+    reduction = node.attributes.get_string("reduction", "none")
+    if reduction not in ("none", "add"):
+        low.refuse(f"its reduction is {reduction!r}")
+    shape, torch_order = low.shape(value), first(len(low.shape(value)))
+    places = _flat_places(low, node, shape, low.shape(updates))
+    given, base = low.array(updates), low.array(value)
+    total = int(np.prod(shape))
+    ones = low.graph.constant(np.ones(places.shape, np.float32), f"{low.base}/ones")
+
+    def scattered(flat: Tensor) -> Tensor:
+        column = low.reshape(places, (*places.shape, 1))
+        made = low.emit("SCATTER_ND", [column, flat, low.integers([total])], (total,), dtype=flat.dtype)
+        return low.reshape(made, shape)
+
+    if given is not None and given.size and np.all(given == given.flat[0]) and reduction == "none":
+        hit = low.emit("GREATER", [scattered(ones), low.floats(0.0)], shape, dtype=np.dtype(np.bool_))
+        number = low.graph.constant(given.reshape(-1)[:1], f"{low.base}/number")
+        made = low.emit("SELECT_V2", [hit, number, low.tensor(value, torch_order)], shape, dtype=given.dtype)
+    else:
+        flat = low.reshape(low.tensor(updates, first(len(low.shape(updates)))), places.shape)
+        made = scattered(flat)
+        if base is None or np.any(base):
+            old = low.tensor(value, torch_order)
+            if reduction == "add":
+                made = low.emit("ADD", [old, made], shape)
+            else:
+                hit = low.emit("GREATER", [scattered(ones), low.floats(0.0)], shape, dtype=np.dtype(np.bool_))
+                made = low.emit("SELECT_V2", [hit, made, old], shape, dtype=old.dtype)
+    low.bind(y, torch_order, made)
+
+
+def _flat_places(low: Lowering, node: ir.Node, shape: tuple[int, ...], taken: tuple[int, ...]) -> Tensor:
+    """The node's indices along its axis as int32 places in the flat tensor of a shape."""
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    index = low.input(node, 1)
+    strides = [int(np.prod(shape[at + 1 :])) for at in range(len(shape))]
+    grid = np.indices(taken)
+    others = np.sum([grid[at] * strides[at] for at in range(len(shape)) if at != axis], axis=0)
+    others = np.broadcast_to(others, taken).astype(np.int32)
+    known = low.array(index)
+    if known is not None:
+        return low.integers((others + (known % shape[axis]) * strides[axis]).reshape(-1))
+    places = low.reshape(_places(low, index, shape[axis]), (int(np.prod(taken)),))
+    if strides[axis] != 1:
+        places = low.emit("MUL", [places, low.integers([strides[axis]])], places.shape)
+    return low.emit("ADD", [places, low.integers(others.reshape(-1))], places.shape)
+
+
+def _places(low: Lowering, index: ir.Value, size: int) -> Tensor:
+    """An index in torch's order as int32, counted from the start."""
+    tensor = low.tensor(index, first(len(low.shape(index))))
+    if tensor.dtype != np.int32:
+        tensor = low.emit("CAST", [tensor], tensor.shape, dtype=np.dtype(np.int32))
+    producer = index.producer()
+    if producer is not None and producer.op_type in _FROM_ZERO:
+        return tensor
+    return low.emit("FLOOR_MOD", [tensor, low.integers([size])], tensor.shape)
+
+
+def top_k(low: Lowering, node: ir.Node) -> None:
+    """TopK over the last axis; the smallest are the largest of the negatives."""
+    value = low.input(node)
+    rank = len(low.shape(value))
+    axis = node.attributes.get_int("axis", -1) % rank
+    count = int(low.constant(node.inputs[1], "count").reshape(-1)[0])
+    form = low.form(value)
+    if form[-1] != axis:
+        form = (*(other for other in form if other != axis), axis)
+    x = low.tensor(value, form)
+    smallest = not node.attributes.get_int("largest", 1)
+    if smallest:
+        x = low.emit("NEG", [x], x.shape)
+    shape = (*x.shape[:-1], count)
+    number = low.graph.constant(np.array(count, np.int32), f"{low.base}/count")
+    values, indices = low.graph.add("TOPK_V2", [x, number], [shape, shape], f"{low.base}/topk_v2")
+    indices.dtype = np.dtype(np.int32)
+    if smallest:
+        values = low.emit("NEG", [values], shape)
+    low.bind(node.outputs[0], form, values)
+    if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
+        low.bind(node.outputs[1], form, low.emit("CAST", [indices], shape, dtype=np.dtype(np.int64)))
+
+
+def cumulative_sum(low: Lowering, node: ir.Node) -> None:
+    """CumSum along a constant axis."""
+    x, form = read(low, node)
+    axis = int(low.constant(node.inputs[1], "axis").reshape(-1)[0]) % len(form)
+    place = low.graph.constant(np.array(form.index(axis), np.int32), f"{low.base}/axis")
+    options = {name: bool(node.attributes.get_int(name, 0)) for name in ("exclusive", "reverse")}
+    low.bind(node.outputs[0], form, low.emit("CUMSUM", [x, place], x.shape, **options))
+
+
+def triangle(low: Lowering, node: ir.Node) -> None:
+    """Trilu: a choice between the input and zero by a constant mask."""
+    x, form = read(low, node)
+    offset = low.array(node.inputs[1]) if len(node.inputs) > 1 else None
+    if len(node.inputs) > 1 and node.inputs[1] is not None and offset is None:
+        low.refuse("its diagonal is not a constant")
+    cut: Array = np.ones(low.shape(low.input(node))[-2:], np.bool_)
+    diagonal = 0 if offset is None else int(offset.reshape(-1)[0])
+    kept = np.triu(cut, diagonal) if node.attributes.get_int("upper", 1) else np.tril(cut, diagonal)
+    mask = low.graph.constant(aligned(kept, form), f"{low.base}/mask")
+    zero = low.graph.constant(np.zeros(1, x.dtype), f"{low.base}/zero")
+    shape = permuted(low.shape(node.outputs[0]), form)
+    low.bind(node.outputs[0], form, low.emit("SELECT_V2", [mask, x, zero], shape, dtype=x.dtype))
+
+
+LOWERINGS: dict[str, Lower] = {
+    "GatherElements": gather_elements,
+    "ScatterElements": scatter_elements,
+    "TopK": top_k,
+    "CumSum": cumulative_sum,
+    "Trilu": triangle,
+}

@@ -1,0 +1,70 @@
+"""Functions with steps: signs, remainders, tests for what is no number, shrinkage."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._layout import permuted
+from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._operators.activation import read
+from edgeconv.emit.tflite._operators.elementwise import common_form, operand
+
+_BOOL = np.dtype(np.bool_)
+
+
+def sign(low: Lowering, node: ir.Node) -> None:
+    """Sign: (x > 0) - (x < 0), since SIGN is younger than the oldest runtime."""
+    x, form = read(low, node)
+    low.bind(node.outputs[0], form, _sign(low, x))
+
+
+def _sign(low: Lowering, x: Tensor) -> Tensor:
+    zero = low.graph.constant(np.zeros(1, x.dtype), f"{low.base}/zero")
+    above, below = (
+        low.emit("CAST", [low.emit(code, [x, zero], x.shape, dtype=_BOOL)], x.shape, dtype=x.dtype)
+        for code in ("GREATER", "LESS")
+    )
+    return low.emit("SUB", [above, below], x.shape)
+
+
+def modulo(low: Lowering, node: ir.Node) -> None:
+    """Mod: with the sign of the divisor FLOOR_MOD, with that of the dividend (``fmod``) one of magnitudes."""
+    form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+    x, divisor = (operand(low, value, form) for value in node.inputs)
+    shape = permuted(low.shape(node.outputs[0]), form)
+    if node.attributes.get_int("fmod", 0):
+        if not np.issubdtype(x.dtype, np.floating):
+            low.refuse("it takes integers with the sign of the dividend")
+        sizes = [low.emit("ABS", [each], each.shape) for each in (x, divisor)]
+        made = low.emit("MUL", [_sign(low, x), low.emit("FLOOR_MOD", sizes, shape)], shape)
+    else:
+        made = low.emit("FLOOR_MOD", [x, divisor], shape)
+    low.bind(node.outputs[0], form, made)
+
+
+def is_nan(low: Lowering, node: ir.Node) -> None:
+    """IsNaN: only what is no number differs from itself."""
+    x, form = read(low, node)
+    low.bind(node.outputs[0], form, low.emit("NOT_EQUAL", [x, x], x.shape, dtype=_BOOL))
+
+
+def shrink(low: Lowering, node: ir.Node) -> None:
+    """Shrink: x - bias above lambd, x + bias below -lambd, zero between."""
+    x, form = read(low, node)
+    reach, bias = node.attributes.get_float("lambd", 0.5), node.attributes.get_float("bias", 0.0)
+    zero = low.floats(0.0)
+    above = low.emit("GREATER", [x, low.floats(reach)], x.shape, dtype=_BOOL)
+    below = low.emit("LESS", [x, low.floats(-reach)], x.shape, dtype=_BOOL)
+    lower, upper = (low.emit(code, [x, low.floats(bias)], x.shape) for code in ("ADD", "SUB"))
+    rest = low.emit("SELECT_V2", [below, lower, zero], x.shape, dtype=x.dtype)
+    low.bind(node.outputs[0], form, low.emit("SELECT_V2", [above, upper, rest], x.shape, dtype=x.dtype))
+
+
+LOWERINGS: dict[str, Lower] = {
+    "Sign": sign,
+    "Mod": modulo,
+    "IsNaN": is_nan,
+    "Shrink": shrink,
+}

@@ -1,0 +1,54 @@
+"""Functions of one number that have no int8 kernel: in a quantised graph they are looked up."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._integer_rules import TABLE
+from edgeconv.emit.tflite._lowering import Lowering
+from edgeconv.emit.tflite._operators.activation import read
+
+FUNCTIONS = frozenset(
+    {
+        "Celu",
+        "Cos",
+        "Elu",
+        "Erf",
+        "Log",
+        "Mish",
+        "Reciprocal",
+        "Selu",
+        "Sin",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+    }
+)
+"""ONNX operators that are looked up where their input and output are int8."""
+
+
+def is_known(low: Lowering, node: ir.Node) -> bool:
+    """Whether both sides are int8 by the plan."""
+    sides = [
+        low.activations.get((value.name if value is not None else "") or "")
+        for value in (node.inputs[0], node.outputs[0])
+    ]
+    return all(side is not None and side.dtype == "int8" for side in sides)
+
+
+def look_up(low: Lowering, node: ir.Node) -> None:
+    """One operator that stands for the look-up until the integers are known."""
+    x, form = read(low, node)
+    low.bind(node.outputs[0], form, low.emit(TABLE, [x], x.shape, function=lambda array: _images(node, array)))
+
+
+def _images(node: ir.Node, array: Array) -> Array:
+    from onnx.reference import ReferenceEvaluator
+
+    single = ir.node(node.op_type, [ir.val("x")], version=node.version)
+    single.attributes.update(node.attributes)
+    single.outputs[0].name = "y"
+    with np.errstate(all="ignore"):
+        return np.asarray(ReferenceEvaluator(ir.to_proto(single)).run(None, {"x": array})[0])
