@@ -61,6 +61,41 @@ def test_convolution(
 
 @_FEW
 @given(
+    kernel=st.tuples(st.integers(4, 11), st.integers(4, 11)),
+    stride=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    less=st.integers(0, 2),
+    size=st.tuples(st.integers(11, 16), st.integers(11, 16)),
+    multiplier=st.integers(1, 2),
+    bias=st.booleans(),
+)
+def test_large_depthwise_kernels(
+    tflite: Any,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    less: int,
+    size: tuple[int, int],
+    multiplier: int,
+    bias: bool,
+) -> None:
+    padding = tuple(max(0, d * (k - 1) // 2 - less) for k, d in zip(kernel, dilation, strict=True))
+    assume(all(s + 2 * p > d * (k - 1) for s, p, d, k in zip(size, padding, dilation, kernel, strict=True)))
+    layer = nn.Conv2d(3, 3 * multiplier, kernel, stride, padding, dilation, 3, bias)
+    _check(tflite, "Conv", layer, (2, 3, *size))
+
+
+@pytest.mark.parametrize(("kernel", "parts"), [((5, 5), 1), ((7, 7), 3), ((9, 9), 4), ((11, 11), 6), ((1, 33), 2)])
+def test_depthwise_kernels_have_at_most_25_taps(tflite: Any, kernel: tuple[int, int], parts: int) -> None:
+    """More are convolved channel by channel in XNNPACK, several times slower."""
+    layer = nn.Conv2d(4, 4, kernel, padding=(kernel[0] // 2, kernel[1] // 2), groups=4)
+    runs = tflite.check(nn.Sequential(layer, nn.ReLU()), (1, 4, 16, 36))
+    assert sorted(set(runs["nhwc"].operators)) == ["ADD"] * (parts > 1) + ["DEPTHWISE_CONV_2D"]
+    assert runs["nhwc"].operators.count("DEPTHWISE_CONV_2D") == parts
+
+
+@_FEW
+@given(
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.integers(0, 2),
