@@ -1,4 +1,4 @@
-"""edgeconv: PyTorch CNNs to verified .onnx and .tflite files for mobile and edge devices."""
+"""edgeconv: PyTorch CNNs (and .onnx files) to verified .onnx and .tflite files for mobile and edge devices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgeconv.errors import (
 )
 
 if TYPE_CHECKING:
-    from edgeconv.pipeline import ExportResult, export, export_recipe
+    from edgeconv.pipeline import ExportResult, export, export_onnx, export_recipe
     from edgeconv.recipe import Recipe, load_recipe
 
 __version__ = "0.1.0"
@@ -27,6 +27,7 @@ __all__ = [
     # Export
     "ExportResult",
     "export",
+    "export_onnx",
     "export_recipe",
     # Recipes
     "Recipe",
@@ -54,6 +55,7 @@ __all__ = [
 _LAZY = {
     "ExportResult": "edgeconv.pipeline",
     "export": "edgeconv.pipeline",
+    "export_onnx": "edgeconv.pipeline",
     "export_recipe": "edgeconv.pipeline",
     "Recipe": "edgeconv.recipe",
     "load_recipe": "edgeconv.recipe",

@@ -5,51 +5,51 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from edgeconv.core import NCHW, NHWC, Sample
-from edgeconv.errors import CaptureError, EmitError, ParityError
+from edgeconv.capture import open_onnx, settled_shapes
+from edgeconv.core import NCHW, NHWC, Array, Sample
+from edgeconv.errors import CaptureError, DeviceError, EmitError, ParityError
 from edgeconv.prove import Proof
 from edgeconv.recipe import Recipe, build_module, parity_samples
+from edgeconv.recipe.files import locate
+from edgeconv.recipe.load import with_inputs
 from edgeconv.recipe.schema import FORMATS, LAYOUTS, VARIANTS
+from edgeconv.source import BATCH, OnnxSource, Source, TorchSource, with_other_batch
 
+Expected = tuple[tuple[int | str, ...], np.dtype[np.generic]]
+"""Shape (a str is an open batch) and dtype of an input."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One module, and what to make of it.
+    """One module or file, and what to make of it.
 
     Attributes:
         name: stem of every file.
-        module: what is exported; left as it was found.
-        args: example inputs.
-        input_names: one per argument.
-        output_names: one per result; empty for ``output``, ``output_1``, …
+        source: what is exported.
         formats: of `FORMATS`.
         variants: of `VARIANTS`.
         layouts: of `LAYOUTS`: of the rank-4 inputs and outputs of the TFLite file; one file each.
-        opset: of the ONNX file.
+        opset: of the ONNX file; None for that of the graph.
         skip_rewrites: names of rewrites to leave out.
-        metadata: what the files say of themselves beside edgeconv's version and their layout.
+        preprocessing: how images become inputs, one line of JSON; empty where it is not known.
         description: a sentence for the report.
         proof: how the files are proven; None leaves the report out.
     """
 
     name: str
-    module: torch.nn.Module
-    args: tuple[torch.Tensor, ...]
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...] = ()
+    source: Source
     formats: tuple[str, ...] = FORMATS
     variants: tuple[str, ...] = VARIANTS
     layouts: tuple[str, ...] = (NHWC,)
-    opset: int = 18
+    opset: int | None = None
     skip_rewrites: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    preprocessing: str = ""
     description: str = ""
     proof: Proof | None = None
 
@@ -70,6 +70,17 @@ class Job:
             if len(set(asked)) < len(asked):
                 raise EmitError("a name stands twice", where=what, mend="name each once")
 
+        named = self.proof.devices if self.proof is not None else None
+        if isinstance(self.source, OnnxSource) and TorchSource.device in (named or ()):
+            raise DeviceError(
+                "torch runs modules, and this is an .onnx file", where=self.source.title, mend="leave it out"
+            )
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the files say of themselves beside edgeconv's version and their layout."""
+        return {**self.source.metadata, **({"preprocessing": self.preprocessing} if self.preprocessing else {})}
+
     def files(self) -> tuple[tuple[str, str], ...]:
         """(format, layout) of every file, in the order in which they are made."""
         layouts = {"onnx": (NCHW,), "tflite": self.layouts}
@@ -79,37 +90,57 @@ class Job:
 def job_of(
     recipe: Recipe, *, prove: bool = True, devices: tuple[str, ...] | None = None, skip_rewrites: tuple[str, ...] = ()
 ) -> Job:
-    """States what a recipe asks for: builds the module, reads the parity inputs.
+    """States what a recipe asks for: builds the module or reads the file, and the parity inputs.
 
     Raises:
         RecipeError: the module, its weights or its inputs cannot be used.
+        CaptureError: the file cannot be used.
     """
+    recipe, source = _source_of(recipe)
     proof = None
     if prove:
+        seeds = {"input seeds": ", ".join(str(item.seed) for item in recipe.parity.random) or "none"}
+        model_seed = {"model seed": str(recipe.model.seed)} if recipe.model.onnx is None else {}
         proof = Proof(
-            samples=parity_samples(recipe),
+            samples=with_other_batch(parity_samples(recipe), source.batched),
             devices=devices,
             tolerance=recipe.parity.tolerance,
             timeout_s=recipe.parity.timeout_s,
-            facts={"model seed": str(recipe.model.seed), "input seeds": _seeds(recipe)},
+            facts={**model_seed, **seeds},
         )
-    metadata = {"source": recipe.source}
-    if recipe.preprocessing is not None:
-        metadata["preprocessing"] = recipe.preprocessing.to_json()
     return Job(
         name=recipe.name,
-        module=build_module(recipe),
-        args=tuple(torch.zeros(i.static_shape, dtype=getattr(torch, i.dtype)) for i in recipe.inputs),
-        input_names=tuple(i.name for i in recipe.inputs),
-        output_names=recipe.outputs,
+        source=source,
         formats=recipe.export.formats,
         variants=recipe.export.variants,
         layouts=recipe.export.tflite_layouts,
-        opset=recipe.export.opset,
+        opset=recipe.opset,
         skip_rewrites=skip_rewrites,
-        metadata=metadata,
+        preprocessing=recipe.preprocessing.to_json() if recipe.preprocessing else "",
         description=recipe.description,
         proof=proof,
+    )
+
+
+def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:
+    """What a recipe exports, and the recipe with every input stated."""
+    if recipe.model.onnx is not None:
+        path = recipe.directory / recipe.model.onnx
+        if path != recipe.path:
+            path = locate(recipe.model.onnx, recipe.directory, where=f"{recipe.path}: model.onnx")
+        file = open_onnx(path)
+        shapes = settled_shapes(file, {item.name: item.shape for item in recipe.inputs})
+        dtypes = {each.name: each.dtype for each in file.inputs}
+        return with_inputs(recipe, shapes, dtypes), OnnxSource(file, shapes)
+    batched = tuple(item.name for item in recipe.inputs if item.batch is not None)
+    return recipe, TorchSource(
+        build_module(recipe),
+        args=tuple(torch.zeros(i.static_shape, dtype=getattr(torch, i.dtype)) for i in recipe.inputs),
+        input_names=tuple(i.name for i in recipe.inputs),
+        output_names=recipe.outputs,
+        origin=recipe.source,
+        batched=batched,
+        symbol=next((item.batch for item in recipe.inputs if item.batch is not None), BATCH),
     )
 
 
@@ -145,38 +176,78 @@ def forward_names(module: torch.nn.Module, count: int) -> tuple[str, ...]:
     return tuple(names[:count]) if len(names) >= count else tuple(f"input_{index}" for index in range(count))
 
 
-def checked_samples(
-    samples: Sequence[Sample], names: Sequence[str], args: Sequence[torch.Tensor]
-) -> tuple[Sample, ...]:
-    """The samples, if each has the arrays that the files will take; `args` as the only one where there are none.
+def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """The inputs whose batch stays open, by what the caller said of them.
 
     Raises:
-        ParityError: an array is missing, or has another shape or dtype than the example input, or is not finite.
+        CaptureError: a name is no input, or an input has no dimension to be a batch.
     """
-    example = {name: _array(value) for name, value in zip(names, args, strict=True)}
-    given = tuple(samples) or (Sample("args", example),)
-    for sample in given:
-        if set(sample.inputs) != set(example):
-            raise ParityError(
-                f"it has inputs {sorted(sample.inputs)}", where=f"sample {sample.name}", mend=f"name {sorted(example)}"
+    if isinstance(dynamic, bool):
+        named = tuple(args) if dynamic else ()
+    else:
+        named = (dynamic,) if isinstance(dynamic, str) else tuple(dynamic)
+    for name in named:
+        if name not in args:
+            raise CaptureError(f"{name!r} is no input", where="dynamic_batch", mend=f"name of {', '.join(args)}")
+        if not args[name].ndim or not len(args[name]):
+            raise CaptureError(
+                f"the input {name!r} has no batch", where="dynamic_batch", mend="name the inputs that have one"
             )
-        for name, like in example.items():
+    return named
+
+
+def expected_of(args: Mapping[str, torch.Tensor], batched: Sequence[str]) -> dict[str, Expected]:
+    """What samples must hold, by example inputs."""
+    arrays = {name: _array(value) for name, value in args.items()}
+    return {
+        name: ((BATCH, *array.shape[1:]) if name in batched else array.shape, array.dtype)
+        for name, array in arrays.items()
+    }
+
+
+def example(args: Mapping[str, torch.Tensor]) -> Sample:
+    """The example inputs as a sample."""
+    return Sample("args", {name: _array(value) for name, value in args.items()})
+
+
+def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected]) -> tuple[Sample, ...]:
+    """The samples, if each has the arrays that the files will take.
+
+    Raises:
+        ParityError: an array is missing, or has another shape or dtype, or is not finite; the batches of a sample's
+            inputs differ.
+    """
+    for sample in samples:
+        if set(sample.inputs) != set(expected):
+            raise ParityError(
+                f"it has inputs {sorted(sample.inputs)}", where=f"sample {sample.name}", mend=f"name {sorted(expected)}"
+            )
+        sizes = set()
+        for name, (shape, dtype) in expected.items():
             array = sample.inputs[name]
             where = f"sample {sample.name}, input {name}"
-            if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (like.shape, like.dtype):
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or not _fits(array.shape, shape):
                 found = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}"
-                raise ParityError(f"it is {found}", where=where, mend=f"give numpy {like.dtype} {like.shape}")
+                wanted = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+                raise ParityError(f"it is {found}", where=where, mend=f"give numpy {dtype} {wanted}")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ParityError("it has NaN or infinite elements", where=where, mend="give finite numbers")
-    return given
+            sizes |= {len(array)} if shape and isinstance(shape[0], str) else set()
+        if len(sizes) > 1:
+            raise ParityError(
+                f"its batches differ: {sorted(sizes)}", where=f"sample {sample.name}", mend="give all the same"
+            )
+    return tuple(samples)
 
 
-def _array(value: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        size >= 1 if isinstance(wanted, str) else size == wanted for size, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def _array(value: torch.Tensor) -> Array:
     try:
         return np.ascontiguousarray(value.detach().cpu().numpy()).reshape(value.shape)
     except TypeError as error:  # numpy has no such dtype, e.g. bfloat16
         raise CaptureError(f"inputs of {value.dtype} are not exported", mend="convert them to float32") from error
-
-
-def _seeds(recipe: Recipe) -> str:
-    return ", ".join(str(item.seed) for item in recipe.parity.random) or "none"

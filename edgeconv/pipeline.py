@@ -1,6 +1,6 @@
 """The whole flow, on one screen: capture -> rewrite -> emit -> devices -> parity -> report.
 
-`export` and `export_recipe` state a `Job`; `run_job` does it.
+`export`, `export_onnx` and `export_recipe` state a `Job`; `run_job` does it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,29 @@ import onnx_ir as ir
 import torch
 
 import edgeconv
-from edgeconv.capture import NOTE, capture
+from edgeconv.capture import NOTE, open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Artifact, Emitted, GraphSummary, Sample
-from edgeconv.devices import run_module
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import CaptureError
-from edgeconv.job import Job, checked_args, checked_samples, forward_names, job_of
+from edgeconv.job import (
+    Job,
+    batched_inputs,
+    checked_args,
+    checked_samples,
+    example,
+    expected_of,
+    forward_names,
+    job_of,
+)
 from edgeconv.output import Staging, staged
 from edgeconv.progress import Progress, Silent
-from edgeconv.prove import Proof, TorchRun, check_devices, discard_outdated, prove
+from edgeconv.prove import Proof, check_devices, discard_outdated, prove
 from edgeconv.recipe import Recipe
 from edgeconv.recipe.schema import FORMATS, VARIANTS
 from edgeconv.report import Report
-from edgeconv.rewrite import optimize, selected
+from edgeconv.rewrite import free_batch, optimize, selected
+from edgeconv.source import OnnxSource, TorchSource, with_other_batch
 from edgeconv.summary import summarise
 
 
@@ -54,6 +63,7 @@ def export(
     opset: int = 18,
     input_names: str | Sequence[str] | None = None,
     output_names: str | Sequence[str] = (),
+    dynamic_batch: bool | str | Sequence[str] = False,
     skip_rewrites: Collection[str] = (),
     devices: str | Sequence[str] = (),
     samples: Sequence[Sample] = (),
@@ -73,10 +83,13 @@ def export(
         opset: of the ONNX file, 13 or newer.
         input_names: one per input; the names of ``forward``'s parameters by default.
         output_names: one per tensor that comes out; ``output``, ``output_1``, … by default.
+        dynamic_batch: whether dimension 0 stays open in the files (``batch``): True for every input, or the names of
+            the inputs that have a batch, as ``dynamic_shapes={name: {0: "batch"}}`` says to ``torch.onnx.export``.
         skip_rewrites: rewrites to leave out, by name.
         devices: devices to prove the files on (``edgeconv devices`` lists them); with any, the report
             ``parity.json``, ``parity.html`` and ``parity.junit.xml`` is written beside the files.
-        samples: inputs of the proof; `args` themselves by default.
+        samples: inputs of the proof; `args` themselves by default. Where the batch is open their batches may differ;
+            where all have the same, one of another batch is added.
         progress: hears of the stages.
 
     Returns:
@@ -91,22 +104,85 @@ def export(
     names = _several(input_names) if input_names is not None else forward_names(module, len(args))
     if len(names) != len(args):
         raise CaptureError(f"{len(names)} input names for {len(args)} inputs", where=name, mend="name every input once")
+    named_args = dict(zip(names, args, strict=True))
+    batched = batched_inputs(dynamic_batch, named_args)
     proof = None
     if devices:
         check_devices(_several(devices))
-        proof = Proof(checked_samples(samples, names, args), _several(devices))
+        given = checked_samples(samples or (example(named_args),), expected_of(named_args, batched))
+        proof = Proof(with_other_batch(given, batched), _several(devices))
+    origin = f"{type(module).__module__}:{type(module).__qualname__}"
     job = Job(
         name=name,
-        module=module,
-        args=args,
-        input_names=names,
-        output_names=_several(output_names),
+        source=TorchSource(module, args, names, _several(output_names), origin, batched),
         formats=_several(formats),
         variants=_several(variants),
         layouts=_several(tflite_layout),
         opset=opset,
         skip_rewrites=tuple(skip_rewrites),
-        metadata={"source": f"{type(module).__module__}:{type(module).__qualname__}"},
+        proof=proof,
+    )
+    return run_job(job, Path(out), progress or Silent())
+
+
+def export_onnx(
+    path: str | Path,
+    out: str | Path,
+    *,
+    name: str,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    formats: str | Sequence[str] = FORMATS,
+    variants: str | Sequence[str] = VARIANTS,
+    tflite_layout: str | Sequence[str] = NHWC,
+    opset: int | None = None,
+    skip_rewrites: Collection[str] = (),
+    devices: str | Sequence[str] = (),
+    samples: Sequence[Sample] = (),
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Exports an ``.onnx`` file to deployable files, and proves them on the devices that are named.
+
+    The reference is the file's own graph in float64; with onnxruntime among the devices the file itself is run on it
+    and judged, too.
+
+    Args:
+        path: the file, with its external data beside it; float32, standard operators, opset 7 or newer.
+        out: as in `export`.
+        name: as in `export`.
+        shapes: of the inputs that the file leaves open, by name. A file that leaves nothing open but its batch keeps
+            it open; a number here fixes it, a str in front keeps it open under that name.
+        formats: as in `export`.
+        variants: as in `export`.
+        tflite_layout: as in `export`.
+        opset: of the ONNX file; the input file's own by default, or 18 where that is older.
+        skip_rewrites: as in `export`.
+        devices: as in `export`.
+        samples: inputs of the proof; one of standard normal noise (zeros and ones for integers) by default.
+        progress: hears of the stages.
+
+    Returns:
+        As `export`.
+
+    Raises:
+        CaptureError: the file cannot be read or turned into a graph of static shapes.
+        EmitError: as `export`.
+        DeviceError: as `export`.
+    """
+    file = open_onnx(Path(path))
+    source = OnnxSource(file, settled_shapes(file, shapes or {}))
+    proof = None
+    if devices:
+        check_devices(_several(devices))
+        given = checked_samples(samples or (source.noise(),), source.expected)
+        proof = Proof(with_other_batch(given, source.batched), _several(devices))
+    job = Job(
+        name=name,
+        source=source,
+        formats=_several(formats),
+        variants=_several(variants),
+        layouts=_several(tflite_layout),
+        opset=opset,
+        skip_rewrites=tuple(skip_rewrites),
         proof=proof,
     )
     return run_job(job, Path(out), progress or Silent())
@@ -139,7 +215,7 @@ def export_recipe(
     if prove:
         with progress.stage("devices"):
             check_devices(named)
-    with progress.stage("module and inputs"):
+    with progress.stage("model and inputs"):
         job = job_of(recipe, prove=prove, devices=named, skip_rewrites=tuple(skip_rewrites))
     return run_job(job, out, progress)
 
@@ -153,10 +229,12 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     selected(job.skip_rewrites)  # a misspelt name is told before the work
     with staged(out) as staging:  # first of all, so that a folder that cannot be written is told before the work
         with progress.stage("capture"):
-            model = capture(job.module, job.args, input_names=job.input_names, output_names=job.output_names)
+            model = job.source.graph()
         captured = summarise("captured", model)
         with progress.stage("rewrite"):
             model = optimize(model, skip=job.skip_rewrites)
+            if job.source.batched:
+                model = free_batch(model, inputs=job.source.batched, symbol=job.source.symbol)
         graphs = (captured, summarise("folded", model))
         written = [_write(staging, model, job, format_, layout, progress) for format_, layout in job.files()]
         artifacts = tuple(artifact for artifact, _ in written)
@@ -169,11 +247,12 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
                 staging,
                 artifacts,
                 job.proof,
-                torch_run(job, job.proof.samples, tuple(value.name or "" for value in model.graph.outputs)),
+                job.source,
                 progress,
                 name=job.name,
                 description=job.description,
-                source=job.metadata,
+                metadata=job.metadata,
+                outputs=tuple(value.name or "" for value in model.graph.outputs),
                 graphs=graphs,
                 notes=notes,
             )
@@ -209,13 +288,6 @@ def _emit(model: ir.Model, job: Job, format_: str, layout: str, metadata: Mappin
     if format_ == "onnx":
         return to_onnx(model, metadata=metadata, opset=job.opset)
     return to_tflite(model, layout=layout, metadata=metadata)
-
-
-def torch_run(job: Job, samples: Sequence[Sample], output_names: tuple[str, ...]) -> TorchRun:
-    """The job's module as something that runs `samples` in a given precision."""
-    return lambda dtype: run_module(
-        job.module, samples, input_names=job.input_names, output_names=output_names, dtype=dtype
-    )
 
 
 def _several(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -20,13 +19,10 @@ from edgeconv.output import Staging, staged
 from edgeconv.parity import compare, golden_bytes, load_golden
 from edgeconv.progress import Progress
 from edgeconv.report import Report, from_json, to_html, to_json, to_junit
+from edgeconv.source import OnnxSource, Source
 
-TORCH = "torch"
 JSON, HTML, JUNIT = "parity.json", "parity.html", "parity.junit.xml"
 GOLDEN_SHA256 = "golden sha256"
-
-# Runs the module itself on the samples: "float64" is the reference, "float32" a row of the report.
-TorchRun = Callable[[Literal["float64", "float32"]], Run]
 
 
 @dataclass(frozen=True)
@@ -68,35 +64,38 @@ def prove(
     staging: Staging,
     artifacts: Sequence[Artifact],
     proof: Proof,
-    torch_run: TorchRun,
+    source: Source,
     progress: Progress,
     *,
     name: str,
     description: str,
-    source: Mapping[str, str],
+    metadata: Mapping[str, str],
+    outputs: tuple[str, ...],
     graphs: tuple[GraphSummary, ...],
     notes: tuple[str, ...] = (),
 ) -> Report:
     """Judges freshly made artifacts; writes the golden values and the report beside them.
 
     Raises:
-        ParityError: torch itself cannot run the samples.
+        ParityError: the source itself cannot run the samples.
     """
-    with progress.stage("torch float64, the reference"):
-        reference = torch_run("float64")
+    with progress.stage(f"{source.title} float64, the reference"):
+        reference = source.run(proof.samples, outputs, "float64")
     if reference.verdict is not Verdict.PASS:
         raise ParityError(
-            f"torch cannot run the parity inputs: {reference.reason}", where=name, mend="mend the inputs or the module"
+            f"{source.title} cannot run the parity inputs: {reference.reason}",
+            where=name,
+            mend="mend the inputs or the model",
         )
-    _require_numbers(reference, name)
+    _require_numbers(reference, name, source.title)
     golden = golden_bytes(proof.samples, reference)
     golden_name = f"{name}.golden.safetensors"
     staging.write(golden_name, golden)
-    comparisons, devices = judge(artifacts, reference, proof, torch_run, progress)
+    comparisons, devices = judge(artifacts, reference, proof, source, progress)
     report = Report(
         model=name,
         description=description,
-        source=source,
+        source=metadata,
         artifacts=tuple(artifacts),
         comparisons=comparisons,
         graphs=graphs,
@@ -138,7 +137,7 @@ def repeat(
     folder: Path,
     *,
     devices: Sequence[str] | None,
-    torch_run: Callable[[Sequence[Sample], Run], TorchRun] | None,
+    source: Source | None,
     progress: Progress,
     out: Path | None = None,
 ) -> Report:
@@ -147,30 +146,28 @@ def repeat(
     Args:
         folder: where ``parity.json``, the artifacts and the golden values lie.
         devices: only these, instead of all of the report; rows of others stay: nothing that they speak of changed.
-        torch_run: makes something that runs the module on the golden samples, where the caller has the module: it
-            must give the golden values again. Without, torch's row stays as it was.
+        source: what was exported, where the caller has it: it must give the golden values again. Without, its own row
+            stays as it was.
         progress: hears of the runs.
         out: where the new report goes; over the old one by default.
 
     Raises:
-        ParityError: the report cannot be read, a file changed since it was written, or the module is another one.
+        ParityError: the report cannot be read, a file changed since it was written, or the source is another one.
         DeviceError: a device of `devices` cannot be had.
     """
     old = _read_report(folder)
     check_devices(devices)
     samples, reference = load_golden(folder / old.golden)
-    names = tuple(devices) if devices is not None else tuple(dict.fromkeys(row.device for row in old.comparisons))
+    names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_asked_as, old.comparisons)))
     proof = Proof(samples, names, _tolerance(old))
     artifacts = tuple(dataclasses.replace(item, path=folder / item.path.name) for item in old.artifacts)
-    if torch_run is not None:
-        module_run = torch_run(samples, reference)
-        with progress.stage("torch float64 beside the golden values"):
-            _require_same(module_run("float64"), reference, samples, folder / old.golden)
-    else:
-        module_run = None
-    run_again = {name for name in proof.device_names if name != TORCH or module_run is not None}
-    kept = tuple(row for row in old.comparisons if row.device not in run_again)
-    comparisons, devices_now = judge(artifacts, reference, proof, module_run, progress)
+    if source is not None:
+        with progress.stage(f"{source.title} float64 beside the golden values"):
+            run = source.run(samples, tuple(reference.outputs[0]), "float64")
+            _require_same(run, reference, samples, folder / old.golden)
+    own_again = source is not None and source.device in names
+    kept = tuple(row for row in old.comparisons if (not own_again if row.artifact == "" else row.device not in names))
+    comparisons, devices_now = judge(artifacts, reference, proof, source, progress)
     report = dataclasses.replace(
         old,
         artifacts=artifacts,
@@ -183,25 +180,25 @@ def repeat(
 
 
 def judge(
-    artifacts: Sequence[Artifact], reference: Run, proof: Proof, torch_run: TorchRun | None, progress: Progress
+    artifacts: Sequence[Artifact], reference: Run, proof: Proof, source: Source | None, progress: Progress
 ) -> tuple[tuple[Comparison, ...], dict[str, Mapping[str, str]]]:
     """Runs every artifact on every device that takes its format, and compares with the float64 reference.
 
     Args:
         artifacts: their files exist.
-        reference: torch in float64.
+        reference: the source in float64.
         proof: samples, devices and bounds.
-        torch_run: runs the module, whose float32 is a row; None where it is not at hand.
+        source: its own float32 is a row; None where it is not at hand.
         progress: hears of each run.
 
     Returns:
-        One comparison per output of every artifact and device, torch first; and what each device said of itself,
+        One comparison per output of every artifact and device, the source first; and what each device said of itself,
         by ``"device <name>"``.
     """
     outputs = tuple(reference.outputs[0])
     comparisons: list[Comparison] = []
     environments: dict[str, Mapping[str, str]] = {}
-    for title, make_run in _runs(artifacts, proof, torch_run):
+    for title, make_run in _runs(artifacts, proof, source, outputs):
         with progress.stage(title):
             run = make_run()
             comparisons += compare(
@@ -213,18 +210,24 @@ def judge(
 
 
 def _runs(
-    artifacts: Sequence[Artifact], proof: Proof, torch_run: TorchRun | None
+    artifacts: Sequence[Artifact], proof: Proof, source: Source | None, outputs: tuple[str, ...]
 ) -> Iterator[tuple[str, Callable[[], Run]]]:
     """The title and the doing of each run; one at a time, since outputs may be large."""
-    if TORCH in proof.device_names and torch_run is not None:
-        yield "torch float32", partial(torch_run, "float32")
+    if source is not None and source.device in proof.device_names:
+        run = partial(source.run, proof.samples, outputs, "float32", timeout_s=proof.timeout_s)
+        yield f"{source.title} float32", run
     for artifact in artifacts:
-        for device in (find(name) for name in proof.device_names if name != TORCH):
+        for device in map(find, proof.device_names):
             if artifact.format in device.formats:
                 yield (
                     f"{artifact.path.name} on {device.name}",
                     partial(run_artifact, device, artifact, proof.samples, timeout_s=proof.timeout_s),
                 )
+
+
+def _asked_as(row: Comparison) -> str:
+    """The device that a row is asked for by: a file's own row comes with onnxruntime's."""
+    return OnnxSource.device if row.device == OnnxSource.row else row.device
 
 
 def write_report(staging: Staging, report: Report) -> None:
@@ -234,15 +237,15 @@ def write_report(staging: Staging, report: Report) -> None:
     staging.write(JSON, to_json(report).encode())
 
 
-def _require_numbers(reference: Run, name: str) -> None:
+def _require_numbers(reference: Run, name: str, title: str) -> None:
     """A reference without a finite number agrees with every file that has none either, and proves nothing."""
     for index, outputs in enumerate(reference.outputs):
         for output, array in outputs.items():
             if array.dtype.kind == "f" and array.size and not np.isfinite(array).any():
                 raise ParityError(
-                    f"torch's own output {output!r} is all NaN or infinite for input {index}",
+                    f"{title}'s own output {output!r} is all NaN or infinite for input {index}",
                     where=name,
-                    mend="mend the module, its weights or that input",
+                    mend="mend the model, its weights or that input",
                 )
 
 
@@ -250,7 +253,7 @@ def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: P
     """The module must be the one whose outputs were stored: float64 sums may differ in their order, and no more."""
     mend = "give the recipe that the folder was exported from"
     if run.verdict is not Verdict.PASS:
-        raise ParityError(f"the recipe's module does not run: {run.reason}", where=str(golden), mend=mend)
+        raise ParityError(f"the recipe's model does not run: {run.reason}", where=str(golden), mend=mend)
     for sample, outputs, stored in zip(samples, run.outputs, reference.outputs, strict=True):
         for name, b in stored.items():
             a = outputs[name]
@@ -259,7 +262,7 @@ def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: P
             )
             if not close:
                 raise ParityError(
-                    f"the recipe's module does not give these values (output {name!r}, sample {sample.name})",
+                    f"the recipe's model does not give these values (output {name!r}, sample {sample.name})",
                     where=str(golden),
                     mend=mend,
                 )

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+from onnx import inliner
 from onnx.checker import ValidationError
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
@@ -66,7 +67,7 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
     proto.ir_version = max(proto.ir_version, _PLAIN_IR_VERSION)
     if proto.functions:
         with _mapped("its functions cannot be inlined", where):
-            proto = onnx.inliner.inline_local_functions(proto, True)
+            proto = inliner.inline_local_functions(proto, True)
     _check_operators(proto.graph, where)
     own, wanted = opset_of(proto), min(max(opset_of(proto), opsets[0]), opsets[-1])
     if own != wanted:

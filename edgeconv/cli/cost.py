@@ -11,6 +11,7 @@ import typer
 
 from edgeconv.cli._streams import results_only, say
 from edgeconv.cli._tables import print_table
+from edgeconv.errors import RecipeError
 
 if TYPE_CHECKING:
     from edgeconv.nn.cost import Amounts, Cost
@@ -30,10 +31,17 @@ def command(
 
     from edgeconv.job import job_of
     from edgeconv.nn.cost import cost
+    from edgeconv.source import TorchSource
 
     with results_only(when=as_json):
-        job = job_of(loaded, prove=False)
-        result = cost(job.module, job.args)
+        source = job_of(loaded, prove=False).source
+        if not isinstance(source, TorchSource):
+            raise RecipeError(
+                "cost counts the layers of a module, and this recipe names an .onnx file",
+                where=str(recipe),
+                mend="give the recipe of a module",
+            )
+        result = cost(source.module, source.args)
     if as_json:
         say(json.dumps(dataclasses.asdict(result), indent=2))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,10 +13,21 @@ from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.errors import RecipeError
 
+if TYPE_CHECKING:
+    from edgeconv.recipe import Recipe
+
 
 def command(
-    recipes: Annotated[list[Path], typer.Argument(help="Recipe files (.toml).", metavar="RECIPE...")],
-    out: Annotated[Path, typer.Option(help="Each recipe's files go to OUT/<recipe name>/.")] = Path("artifacts"),
+    inputs: Annotated[list[Path], typer.Argument(help="Recipes (.toml) or models (.onnx).", metavar="FILE...")],
+    out: Annotated[Path, typer.Option(help="The files of each go to OUT/<its name>/.")] = Path("artifacts"),
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="Of an input that the .onnx file leaves open; may be repeated.", metavar="NAME=1,3,224,224"),
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="Parity inputs of the .onnx file: an .npz with an array per input.", metavar="FILE.npz"),
+    ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="Prove on this device instead of the recipe's; may be repeated.")
     ] = None,
@@ -25,13 +36,13 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> int:
-    """Export recipes to .onnx and .tflite files and prove them against torch.
+    """Export recipes and .onnx files to .onnx and .tflite files and prove them against their source.
+
+    A dimension in front may have a name (--shape x=batch,3,224,224): it stays open in the files.
 
     Exits with 1 when a comparison fails; the report says which.
     """
-    from edgeconv.recipe import load_recipe
-
-    loaded = [load_recipe(path) for path in recipes]  # a mistake in the last one is told before the first one's work
+    loaded = _recipes(inputs, shape or [], samples)  # a mistake in the last one is told before the first one's work
     twice = {recipe.name for recipe in loaded if [other.name for other in loaded].count(recipe.name) > 1}
     if twice:
         raise RecipeError(
@@ -67,6 +78,31 @@ def command(
     if as_json:
         say(json.dumps(results, indent=2))
     return 1 if failed else 0
+
+
+def _recipes(paths: list[Path], shapes: list[str], samples: Path | None) -> list[Recipe]:
+    from edgeconv.recipe import load_recipe, onnx_recipe
+
+    if (shapes or samples is not None) and not (len(paths) == 1 and _is_onnx(paths[0])):
+        raise RecipeError(
+            "these are about one .onnx file",
+            where="--shape" if shapes else "--samples",
+            mend="export it alone, or state them in its recipe: [model] onnx, [[inputs]], [[parity.arrays]]",
+        )
+    stated = dict(_shape(text) for text in shapes)
+    return [onnx_recipe(path, shapes=stated, arrays=samples) if _is_onnx(path) else load_recipe(path) for path in paths]
+
+
+def _is_onnx(path: Path) -> bool:
+    return path.suffix.lower() == ".onnx"
+
+
+def _shape(text: str) -> tuple[str, tuple[int | str, ...]]:
+    """``images=batch,3,224,224`` as a name and a shape; names may hold ``=``, shapes may not."""
+    name, sign, dims = text.rpartition("=")
+    if not sign or not name:
+        raise RecipeError(f"{text!r} names no input", where="--shape", mend="write NAME=1,3,224,224")
+    return name, tuple(int(dim) if dim.isdecimal() else dim.strip() for dim in dims.split(","))
 
 
 def _summary(name: str, folder: Path, result: Any) -> dict[str, Any]:

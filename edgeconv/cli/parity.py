@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._streams import results_only, say
 from edgeconv.cli._verdicts import show_report, tell_failures
-from edgeconv.core import Run, Sample
 from edgeconv.errors import ParityError
-from edgeconv.prove import JSON, TorchRun, repeat
+from edgeconv.prove import JSON, repeat
+
+if TYPE_CHECKING:
+    from edgeconv.source import Source
 
 
 def command(
@@ -23,7 +24,10 @@ def command(
         list[str] | None, typer.Option(help="Run on this device instead of the report's; may be repeated.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="Build the module again, to run the torch row too and check the golden values.")
+        Path | None,
+        typer.Option(
+            help="Build the module (or read the .onnx file) again, to run it too and check the golden values."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the new reports to OUT/<folder's name>/ and leave DIR as it is.")
@@ -44,13 +48,13 @@ def command(
         raise ParityError(f"no {JSON} here", where=str(directory), mend="give the folder of an export with a report")
     silent = quiet or as_json
     with results_only(when=silent):
-        torch_run = _torch_run_of(recipe)
+        source = _source_of(recipe)
     progress = progress_for(silent=silent)
     reports = []
     for folder in folders:
         with results_only(when=silent):
             where = out / folder.resolve().name if out else folder
-            report = repeat(folder, devices=device, torch_run=torch_run, progress=progress, out=where)
+            report = repeat(folder, devices=device, source=source, progress=progress, out=where)
         reports.append(report)
         if silent:
             tell_failures(report)
@@ -61,13 +65,12 @@ def command(
     return 1 if any(report.verdict.value != "pass" for report in reports) else 0
 
 
-def _torch_run_of(recipe_path: Path | None) -> Callable[[Sequence[Sample], Run], TorchRun] | None:
-    """Builds the recipe's module, to be run on the golden samples."""
+def _source_of(recipe_path: Path | None) -> Source | None:
+    """What the recipe exports, to be run on the golden samples."""
     if recipe_path is None:
         return None
     from edgeconv.job import job_of
-    from edgeconv.pipeline import torch_run
-    from edgeconv.recipe import load_recipe
+    from edgeconv.recipe import load_recipe, onnx_recipe
 
-    job = job_of(load_recipe(recipe_path), prove=False)
-    return lambda samples, reference: torch_run(job, samples, tuple(reference.outputs[0]))
+    read = onnx_recipe if recipe_path.suffix == ".onnx" else load_recipe
+    return job_of(read(recipe_path), prove=False).source

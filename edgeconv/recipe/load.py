@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from edgeconv.errors import RecipeError
+from edgeconv.recipe.fields import MAX_NAME
 from edgeconv.recipe.schema import Recipe
 
 MAX_RECIPE_BYTES = 2**20
@@ -57,10 +59,52 @@ def load_recipe(path: Path) -> Recipe:
     data = _parse(_read(path), path)
     if "path" in data:
         raise RecipeError("unknown key 'path'", where=str(path), mend="remove it")
+    return _checked({**data, "path": path})
+
+
+def onnx_recipe(
+    path: Path, *, shapes: Mapping[str, tuple[int | str, ...]] | None = None, arrays: Path | None = None
+) -> Recipe:
+    """The recipe of an ``.onnx`` file that has none, with defaults for all else.
+
+    Args:
+        path: the file; the recipe is named after it. It is not opened yet.
+        shapes: of the inputs that the file leaves open, by name; a str in front is a batch that stays open.
+        arrays: an ``.npz`` (or ``.npy``) file with parity inputs in place of noise.
+
+    Raises:
+        RecipeError: the shapes or the name of the arrays' file cannot be used.
+    """
+    path = Path(path)
+    inputs = tuple({"name": name, "shape": shape} for name, shape in (shapes or {}).items())
+    given = {"arrays": ({"file": str(arrays.resolve())},)} if arrays is not None else {}
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).lstrip(".-")[:MAX_NAME] or "model"
+    return _checked({"name": name, "path": path, "model": {"onnx": path.name}, "inputs": inputs, "parity": given})
+
+
+def with_inputs(recipe: Recipe, shapes: Mapping[str, tuple[int | str, ...]], dtypes: Mapping[str, str]) -> Recipe:
+    """The recipe of an ``.onnx`` file with every input stated.
+
+    Raises:
+        RecipeError: the recipe states another dtype than the file, or what it asks for does not fit these inputs.
+    """
+    for item in recipe.inputs:
+        if "dtype" in item.model_fields_set and item.dtype != dtypes[item.name]:
+            raise RecipeError(
+                f"the input {item.name!r} is {dtypes[item.name]} in the file, not {item.dtype}",
+                where=str(recipe.path),
+                mend="remove dtype, which the file states",
+            )
+    inputs = tuple({"name": name, "shape": shape, "dtype": dtypes[name]} for name, shape in shapes.items())
+    stated = {name: getattr(recipe, name) for name in recipe.model_fields_set - {"outputs_section"}}
+    return _checked({**stated, "inputs": inputs})
+
+
+def _checked(data: Mapping[str, Any]) -> Recipe:
     try:
-        return Recipe.model_validate({**data, "path": path})
+        return Recipe.model_validate(data)
     except ValidationError as error:
-        raise _first_error(error, path) from error
+        raise _first_error(error, data["path"]) from error
 
 
 def _read(path: Path) -> str:

@@ -50,6 +50,8 @@ def build_module(recipe: Recipe) -> nn.Module:
 def _made(recipe: Recipe) -> nn.Module:
     model = recipe.model
     where = f"{recipe.path}: model.factory"
+    if model.factory is None:
+        raise RecipeError("there is no module, but an .onnx file", where=where, mend="name a factory")
     with _import_from(Path.cwd(), recipe.directory), _seeded(model.seed):
         factory = _import_factory(model.factory, where)
         # Foreign code: whatever it raises is the recipe's trouble, and the message keeps its type and text.

@@ -98,9 +98,10 @@ class Warmup(Section):
 
 
 class Model(Section):
-    """Where the module comes from.
+    """Where the module comes from; or the ``.onnx`` file that is exported in place of one.
 
     Attributes:
+        onnx: an ``.onnx`` file; excludes all else here.
         factory: ``"package.module:callable"``; the callable may be an attribute path (``"pkg:Net.from_name"``).
         args: keyword arguments of the factory; TOML arrays are passed as tuples.
         seed: of torch, numpy and ``random`` while the factory runs.
@@ -110,15 +111,32 @@ class Model(Section):
         warmup: see `Warmup`; excludes ``weights``, whose statistics it would spoil.
     """
 
-    factory: Annotated[
-        str, written_as(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "write package.module:callable", most=2 * MAX_NAME)
-    ]
+    factory: (
+        Annotated[
+            str, written_as(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "write package.module:callable", most=2 * MAX_NAME)
+        ]
+        | None
+    ) = None
+    onnx: FileName | None = None
     args: dict[str, Any] = Field(default_factory=dict)
     seed: Seed = 0
     weights: FileName | None = None
     key: str | None = None
     prefix: str = ""
     warmup: Warmup | None = None
+
+    @model_validator(mode="after")
+    def _module_or_file(self) -> Self:
+        if self.factory is None and self.onnx is None:
+            raise PydanticCustomError(
+                "nothing", "neither factory nor onnx is given", {"mend": "add factory, or name an .onnx file"}
+            )
+        others = self.model_fields_set - {"onnx"}
+        if self.onnx is not None and others:
+            raise PydanticCustomError(
+                "conflict", "onnx and {other} exclude each other", {"other": min(others), "mend": "remove one"}
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights_or_warmup(self) -> Self:
@@ -136,7 +154,7 @@ class Input(Section):
 
     Attributes:
         name: its name in every artifact.
-        shape: in torch's layout (N, C, H, W); a str is a symbolic dimension.
+        shape: in torch's layout (N, C, H, W); a str in front is a batch that stays open in the files.
         dtype: numpy's name of its element type.
     """
 
@@ -145,8 +163,13 @@ class Input(Section):
     dtype: Annotated[str, one_of(DTYPES, "dtype")] = "float32"
 
     @property
+    def batch(self) -> str | None:
+        """The name of the open batch; None where it is fixed."""
+        return self.shape[0] if self.shape and isinstance(self.shape[0], str) else None
+
+    @property
     def static_shape(self) -> tuple[int, ...]:
-        """The shape with 1 for every symbolic dimension."""
+        """The shape with 1 for an open batch."""
         return tuple(1 if isinstance(dim, str) else dim for dim in self.shape)
 
     @property
@@ -305,7 +328,7 @@ class Recipe(Section):
         description: a sentence for the report.
         path: the TOML file itself.
         model: see `Model`.
-        inputs: see `Input`.
+        inputs: see `Input`; a recipe of an ``.onnx`` file needs to state only what the file leaves open.
         export: see `Export`.
         parity: see `Parity`.
         preprocessing: see `Preprocessing`; None where no images are given.
@@ -320,7 +343,7 @@ class Recipe(Section):
     description: str = ""
     path: Path
     model: Model
-    inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
+    inputs: tuple[Input, ...] = ()
     outputs_section: Outputs = Field(default_factory=Outputs, alias="outputs")
     export: Export = Field(default_factory=Export)
     parity: Parity = Field(default_factory=Parity)
@@ -329,23 +352,39 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         unique(tuple(item.name for item in self.inputs) + self.outputs)
-        symbolic = [dim for item in self.inputs for dim in item.shape if isinstance(dim, str)]
-        if symbolic:
+        if not self.inputs and self.model.onnx is None:
+            raise PydanticCustomError("inputs", "inputs is required", {"mend": "add an [[inputs]] table"})
+        if self.outputs and self.model.onnx is not None:
             raise PydanticCustomError(
-                "symbolic",
-                "symbolic dimension {name}: artifacts have fixed shapes",
-                {"name": shown(symbolic[0]), "mend": "give a number"},
+                "outputs", "the outputs of an .onnx file have names", {"mend": "remove [outputs]"}
             )
+        self._one_batch()
         self._fits_in_memory()
         if self.parity.images and self.preprocessing is None:
             raise PydanticCustomError(
                 "preprocessing", "parity.images need a [preprocessing] table", {"mend": "declare how images are read"}
             )
-        if self.parity.images and len(self.inputs) != 1:
+        if self.parity.images and len(self.inputs) > 1:
             raise PydanticCustomError(
                 "images", "parity.images need a module of one input", {"mend": "use parity.arrays for several inputs"}
             )
         return self
+
+    def _one_batch(self) -> None:
+        inner = [dim for item in self.inputs for dim in item.shape[1:] if isinstance(dim, str)]
+        if inner:
+            raise PydanticCustomError(
+                "symbolic",
+                "symbolic dimension {name}: only the first one, the batch, can stay open",
+                {"name": shown(inner[0]), "mend": "give a number"},
+            )
+        names = sorted({item.batch for item in self.inputs if item.batch is not None})
+        if len(names) > 1:
+            raise PydanticCustomError(
+                "symbolic",
+                "the batches have two names, {first} and {second}",
+                {"first": shown(names[0]), "second": shown(names[1]), "mend": "all inputs have one batch: use one"},
+            )
 
     def _fits_in_memory(self) -> None:
         one = sum(item.size_bytes for item in self.inputs)
@@ -369,6 +408,12 @@ class Recipe(Section):
     def outputs(self) -> tuple[str, ...]:
         """The output names that the recipe gives; may be empty."""
         return self.outputs_section.names
+
+    @property
+    def opset(self) -> int | None:
+        """Of the ONNX file; None is that of the ``.onnx`` file that is exported, where the recipe states none."""
+        own = self.model.onnx is not None and "opset" not in self.export.model_fields_set
+        return None if own else self.export.opset
 
     @property
     def directory(self) -> Path:
