@@ -171,4 +171,4 @@ def test_batch_normalization_that_was_not_folded(tflite: Any) -> None:
         for tensor in (layer.running_mean, layer.weight, layer.bias):
             tensor.normal_()  # type: ignore[union-attr]
         layer.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
-    assert tflite.check(layer, (1, 4, 5, 6))["nhwc"].operators == ["MUL", "ADD"]
+    assert tflite.check(layer, (1, 4, 5, 6))["nhwc"].operators == ["DEPTHWISE_CONV_2D"]

@@ -226,6 +226,33 @@ def subsample_by_convolution(graph: Graph) -> None:
         operator.options = {"padding": VALID, "strideH": rows.step, "strideW": columns.step, "depthMultiplier": 1}
 
 
+def scale_and_shift(graph: Graph) -> None:
+    """A product with and then a sum with one constant per channel become a 1x1 depthwise convolution.
+
+    XNNPACK has a kernel of its own for it that reads and writes once. LiteRT 2.3, with the activation behind it:
+    0.52 of the time at 56x56x256, 0.46 at 28x28x512, 0.72 at 7x7x1024; 62 times in DenseNet-121.
+    """
+    producers, consumers = graph.producers(), graph.consumers()
+    for operator in list(graph.operators):
+        source, shift = operator.inputs[0], operator.inputs[-1]
+        before = producers.get(source)
+        if operator.code != "ADD" or before is None or before.code != "MUL":
+            continue
+        x, scale = before.inputs
+        if not (_takes_activation(graph, before, source, consumers) and _per_channel(x, scale, shift)):
+            continue
+        if scale.data is None or shift.data is None or operator.outputs[0].shape != x.shape:
+            continue
+        weights = graph.constant(scale.data.reshape(1, 1, 1, -1), scale.name)
+        operator.code, operator.inputs = "DEPTHWISE_CONV_2D", [x, weights, graph.constant(shift.data, shift.name)]
+        operator.options |= {"padding": VALID, "strideH": 1, "strideW": 1, "depthMultiplier": 1}
+        graph.operators.remove(before)
+
+
+def _per_channel(x: Tensor, *constants: Tensor) -> bool:
+    return len(x.shape) == 4 and x.data is None and all(one.shape == x.shape[3:] for one in constants)
+
+
 SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (
     drop_dead,
     merge_slices,
@@ -236,6 +263,7 @@ SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (
     flatten_in_fully_connected,
     keep_fewer_axes,
     add_bias,
+    scale_and_shift,
     fuse_activations,
 )
 
