@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from edgeconv.cli._inspect_onnx import read_onnx
 from edgeconv.cli._inspect_tflite import read_tflite
+from edgeconv.cli._integer_onnx import float_parts_of_onnx
+from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.cli._streams import printable, say
-from edgeconv.core import sha256_of
 from edgeconv.errors import EmitError
 
+_T = TypeVar("_T")
 _READERS: Mapping[str, Callable[[bytes], dict[str, Any]]] = {".onnx": read_onnx, ".tflite": read_tflite}
 
 
 def command(
     file: Annotated[Path, typer.Argument(help="An .onnx or .tflite file.", metavar="FILE")],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    integer_only: Annotated[
+        bool, typer.Option("--integer-only", help="Check that it computes in integers; exit 1 if not.")
+    ] = False,
 ) -> int:
-    """Show a file's inputs, outputs, operators, metadata and size."""
+    """Show a file's inputs, outputs, operators, metadata and size.
+
+    With --integer-only, list instead what is float in it, but for QUANTIZE at the inputs of a .tflite file and
+    DEQUANTIZE at its outputs. Of an .onnx file, the form with QuantizeLinear and DequantizeLinear is checked: every
+    operator must stand between the two.
+    """
+    if integer_only:
+        return _integer_only(file, as_json)
     found = _found(file)
     if as_json:
         say(json.dumps(found, indent=2))
@@ -37,21 +50,45 @@ def command(
     return 0
 
 
+def _integer_only(file: Path, as_json: bool) -> int:
+    """Prints what is float in a file; returns 1 if anything is."""
+    data = _read(file)
+    reader = float_parts_of_onnx if file.suffix.lower() == ".onnx" else float_parts_of_tflite
+    _inside(file, _READERS[file.suffix.lower()], data)
+    parts = _inside(file, reader, data)
+    if as_json:
+        say(json.dumps({"file": file.name, "integer_only": not parts, "float": parts}, indent=2))
+        return 1 if parts else 0
+    for line in parts:
+        say(printable(line))
+    count = f"{len(parts)} float part{'s' if len(parts) > 1 else ''}"
+    say(printable(f"{file.name}: {count if parts else 'integer only'}"))
+    return 1 if parts else 0
+
+
 def _found(file: Path) -> dict[str, Any]:
+    data = _read(file)
+    inside = _inside(file, _READERS[file.suffix.lower()], data)
+    return {"file": file.name, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **inside}
+
+
+def _inside(file: Path, reader: Callable[[bytes], _T], data: bytes) -> _T:
+    """What a reader finds, its complaints with the file's name."""
+    try:
+        return reader(data)
+    except EmitError as error:
+        raise EmitError(error.what, where=str(file), mend=error.mend) from error
+
+
+def _read(file: Path) -> bytes:
     where = str(file)
     if not file.is_file():
         what = "this is no regular file" if file.exists() else "there is no such file"
         raise EmitError(what, where=where, mend="check the path")
-    reader = _READERS.get(file.suffix.lower())
-    if reader is None:
+    if file.suffix.lower() not in _READERS:
         kind = f"the suffix {file.suffix} is not known" if file.suffix else "the file has no suffix"
         raise EmitError(kind, where=where, mend="give an .onnx or .tflite file")
     try:
-        data, sha256 = file.read_bytes(), sha256_of(file)
+        return file.read_bytes()
     except OSError as error:
         raise EmitError(f"cannot read: {error.strerror}", where=where, mend="check its permissions") from error
-    try:
-        inside = reader(data)
-    except EmitError as error:
-        raise EmitError(error.what, where=where, mend=error.mend) from error
-    return {"file": file.name, "size_bytes": len(data), "sha256": sha256, **inside}

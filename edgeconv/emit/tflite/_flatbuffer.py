@@ -91,6 +91,7 @@ class _Writer:
         self.shared: dict[bytes, int] = {}
         self.tensors: dict[Tensor, int] = {}
         self.entries: list[Any] = []
+        self.vectors: dict[bytes, Any] = {}
         self.model = schema.ModelT()
         subgraph = schema.SubGraphT()
         subgraph.name = "main"
@@ -148,7 +149,7 @@ class _Writer:
                 entry.shapeSignature = entry.shape.copy()
                 entry.shapeSignature[self.graph.open_axes[tensor]] = -1
             if tensor.quantization is not None:
-                entry.quantization = _parameters(tensor.quantization)
+                entry.quantization = _Parameters(tensor.quantization, self.vectors)
             made.append(entry)
         return made
 
@@ -191,19 +192,38 @@ class _Buffer:
         return schema.BufferEnd(builder)
 
 
+class _Parameters:
+    """A ``QuantizationParametersT`` that shares equal vectors.
+
+    The zero points of weights and biases, eight bytes each and all 0, would else take 1.5 % of a MobileNet's file.
+    """
+
+    def __init__(self, quantization: Quantization, vectors: dict[bytes, Any]) -> None:
+        self._scale = np.array(quantization.scale, np.float32)
+        self._zero_point = np.array(quantization.zero_point, np.int64)
+        self._axis = quantization.axis if quantization.per_channel else 0
+        self._vectors = vectors
+
+    def Pack(self, builder: Any) -> Any:  # noqa: N802 (the schema module calls it by this name)
+        scale, zero_point = (self._vector(builder, array) for array in (self._scale, self._zero_point))
+        schema.QuantizationParametersStart(builder)
+        schema.QuantizationParametersAddScale(builder, scale)
+        schema.QuantizationParametersAddZeroPoint(builder, zero_point)
+        schema.QuantizationParametersAddQuantizedDimension(builder, self._axis)
+        return schema.QuantizationParametersEnd(builder)
+
+    def _vector(self, builder: Any, array: Array) -> Any:
+        key = array.dtype.char.encode() + array.tobytes()
+        if key not in self._vectors:
+            self._vectors[key] = builder.CreateNumpyVector(array)
+        return self._vectors[key]
+
+
 def _operator_code(code: str, version: int) -> Any:
     made = schema.OperatorCodeT()
     made.builtinCode = getattr(schema.BuiltinOperator, code)
     made.deprecatedBuiltinCode = min(made.builtinCode, _BUILTIN_CODES_IN_A_BYTE)
     made.version = version
-    return made
-
-
-def _parameters(quantization: Quantization) -> Any:
-    made = schema.QuantizationParametersT()
-    made.scale = np.array(quantization.scale, np.float32)
-    made.zeroPoint = np.array(quantization.zero_point, np.int64)
-    made.quantizedDimension = quantization.axis if quantization.per_channel else 0
     return made
 
 
