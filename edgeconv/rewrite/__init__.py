@@ -32,6 +32,7 @@ from edgeconv.rewrite.pool_first import PoolFirstPass
 from edgeconv.rewrite.recognise_activations import RecogniseActivationsPass
 from edgeconv.rewrite.remove_no_ops import RemoveNoOpsPass
 from edgeconv.rewrite.remove_unused import RemoveUnusedPass
+from edgeconv.rewrite.split_multipliers import SplitMultipliersPass
 from edgeconv.rewrite.split_sequences import SplitSequencesPass
 
 __all__ = ["REWRITES", "Rewrite", "free_batch", "optimize"]
@@ -64,6 +65,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold-padding", FoldPaddingPass),
     Rewrite("average-by-matrices", AverageByMatricesPass),
     Rewrite("absorb-channel-moves", AbsorbChannelMovesPass),
+    Rewrite("split-multipliers", SplitMultipliersPass),
     Rewrite("merge-common", MergeCommonPass),
     Rewrite("remove-unused", RemoveUnusedPass),
 )
