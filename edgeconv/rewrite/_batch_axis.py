@@ -129,15 +129,18 @@ class Batch:
         before, after = self.shape(node, value), self.shape(node, node.outputs[0])
         ahead = math.prod(before[: place.axis]) * place.outer
         behind = place.inner * math.prod(before[place.axis + 1 :])
+        found: Place | None = None
         for axis, size in enumerate(after):
             rest = math.prod(after[axis + 1 :])
-            if rest == 0 or behind % rest:
+            inner, left = divmod(behind, rest) if rest else (0, 1)
+            if left:
                 continue
-            inner = behind // rest
             outer, left = divmod(size, self.size * inner)
             if not left and outer and math.prod(after[:axis]) * outer == ahead:
-                return Place(axis, outer, inner)
-        self.refuse(node, f"splits the batch, {_times(before)} to {_times(after)}")
+                found = Place(axis, outer, inner)
+        if found is None:
+            self.refuse(node, f"splits the batch, {_times(before)} to {_times(after)}")
+        return found
 
     def refuse(self, node: ir.Node, why: str) -> NoReturn:
         """Raises the one error that says which operator cannot carry the batch, and where it stands."""

@@ -114,7 +114,7 @@ def matmul(batch: Batch, node: ir.Node) -> Place:
         if len(carried) > 1:
             batch.refuse(node, "multiplies images by one another")
         index, axis = next(iter(behind.items()))
-        dropped = index == 0 and ranks[1] == 1 or index == 1 and ranks[0] == 1
+        dropped = (index == 0 and ranks[1] == 1) or (index == 1 and ranks[0] == 1)
         return carried[index].on(out + axis + (1 if dropped and index == 0 else 0))
     if len({(axis, carried[index].outer, carried[index].inner) for index, axis in behind.items()}) > 1:
         batch.refuse(node, "meets the batch in two places")
@@ -265,20 +265,24 @@ def first_input(batch: Batch, node: ir.Node) -> Place:
     return batch.only(node)
 
 
-_ELEMENTWISE = (
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Celu Cos Cosh Div "
-    "Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less "
-    "LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin "
-    "Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor"
-).split()
-_IMAGE = (
-    "AveragePool BatchNormalization Conv ConvTranspose DepthToSpace GlobalAveragePool GlobalLpPool GlobalMaxPool "
-    "GroupNormalization InstanceNormalization LRN LpPool MaxPool SpaceToDepth"
-).split()
-_REDUCE = (
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
-).split()
-_FIRST = "Cast CastLike Clip DequantizeLinear Dropout QuantizeLinear".split()
+_ELEMENTWISE = frozenset(
+    {"Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitwiseAnd", "BitwiseNot"}
+    | {"BitwiseOr", "BitwiseXor", "Ceil", "Celu", "Cos", "Cosh", "Div", "Elu", "Equal", "Erf", "Exp", "Floor"}
+    | {"Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN"}
+    | {"LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not"}
+    | {"Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh"}
+    | {"Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor"}
+)
+_IMAGE = frozenset(
+    {"AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool"}
+    | {"GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "LpPool"}
+    | {"MaxPool", "SpaceToDepth"}
+)
+_REDUCE = frozenset(
+    {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"}
+    | {"ReduceProd", "ReduceSum", "ReduceSumSquare"}
+)
+_FIRST = frozenset({"Cast", "CastLike", "Clip", "DequantizeLinear", "Dropout", "QuantizeLinear"})
 
 
 def _each(names: Iterable[str], rule: Rule) -> dict[str, Rule]:

@@ -89,7 +89,9 @@ def _check_outputs(batch: Batch, graph: ir.Graph) -> None:
             continue
         producer = value.producer()
         why = (
-            "has its batch elsewhere than at dimension 0" if place else "does not depend on the input and has its batch"
+            "does not have the batch by itself at dimension 0"
+            if place
+            else "does not depend on the input and has its batch"
         )
         raise RewriteError(f"output {value.name!r} {why}", where=where(producer) if producer else "", mend=_MEND)
 
