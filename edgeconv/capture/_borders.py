@@ -68,6 +68,11 @@ def _explain(error: Exception) -> tuple[str, str]:
             "the forward leaves torch (numpy, data pointers), so it cannot be traced",
             "compute with torch operations only",
         )
+    if "fake tensor in the exported program constant" in text:
+        return (
+            "the forward passes through code that cannot be traced, most likely a torch.autograd.Function of its own",
+            "compute with plain torch operations in eval mode",
+        )
     return (
         f"forward failed with {type(error).__name__}: {_first_line(error)}",
         "check the declared input shapes and dtypes, and run the module once in torch with them",

@@ -110,13 +110,13 @@ def test_the_culprit_is_the_module_that_has_no_form_and_not_its_sister(path: Any
     class Pools(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b = nn.AdaptiveMaxPool2d(1), nn.AdaptiveMaxPool2d(3)
+            self.a, self.b = nn.AdaptiveMaxPool3d(1), nn.AdaptiveMaxPool3d(3)
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return self.a(x), self.b(x)
 
-    with pytest.raises(CaptureError, match=r"adaptive_max_pool2d has no ONNX form") as caught:
-        capture(Pools(), (torch.randn(1, 3, 8, 8),), input_names=["x"], output_names=(), path=path)
+    with pytest.raises(CaptureError, match=r"adaptive_max_pool3d has no ONNX form") as caught:
+        capture(Pools(), (torch.randn(1, 3, 8, 8, 8),), input_names=["x"], output_names=(), path=path)
     assert caught.value.where == "b"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture._builder import Builder, Entry, Operand, Unsupported, sizes_of
@@ -139,6 +140,25 @@ def log_sigmoid(b: Builder, x: ir.Value) -> ir.Value:
     return b.add("Neg", b.add("Softplus", b.add("Neg", x)))
 
 
+def nan_to_num(b: Builder, x: ir.Value, nan: float | None, posinf: float | None, neginf: float | None) -> ir.Value:
+    """What is no number becomes one; the infinities become the largest numbers."""
+    if posinf is not None or neginf is not None:
+        raise Unsupported("other numbers for the infinities than the largest ones")
+    if not b.dtype.is_floating_point():
+        return x
+    limit = float(np.finfo(b.dtype.numpy()).max)
+    finite = b.add("Clip", x, b.scalar(-limit), b.scalar(limit), shape=sizes_of(x))
+    missing = b.add("IsNaN", x, dtype=ir.DataType.BOOL)
+    return b.add("Where", missing, b.scalar(nan or 0.0), finite, dtype=b.dtype)
+
+
+def log_add_exp(b: Builder, x: ir.Value, other: ir.Value) -> ir.Value:
+    """The larger one, and what the smaller one adds: nothing overflows."""
+    distance = b.add("Abs", b.add("Sub", x, other))
+    smaller = b.add("Log", b.add("Add", b.add("Exp", b.add("Neg", distance)), b.scalar(1.0)))
+    return b.add("Add", b.add("Max", x, other), smaller)
+
+
 TABLE: Mapping[str, Entry] = {
     "aten.relu.default": _unary("Relu"),
     "aten.sigmoid.default": _unary("Sigmoid"),
@@ -170,4 +190,6 @@ TABLE: Mapping[str, Entry] = {
     "aten.hardshrink.default": hardshrink,
     "aten.softshrink.default": softshrink,
     "aten.log_sigmoid.default": log_sigmoid,
+    "aten.nan_to_num.default": nan_to_num,
+    "aten.logaddexp.default": log_add_exp,
 }

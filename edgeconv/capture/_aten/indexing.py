@@ -92,6 +92,26 @@ def index_put(
     return where(b, wide, values, x)
 
 
+def scatter(b: Builder, x: ir.Value, dim: int, index: ir.Value, src: Operand) -> ir.Value:
+    """Where indices of one line are equal torch does not say which source is left; ONNX neither."""
+    if not sizes_of(x):
+        raise Unsupported("a scalar")
+    updates = src if isinstance(src, ir.Value) else b.filled(src, *sizes_of(index))
+    if sizes_of(updates) != sizes_of(index):
+        raise Unsupported("a source that is larger than the indices")
+    return b.add("ScatterElements", x, index, updates, shape=b.shape, axis=dim)
+
+
+def scatter_value(b: Builder, x: ir.Value, dim: int, index: ir.Value, value: float) -> ir.Value:
+    return scatter(b, x, dim, index, value)
+
+
+def one_hot(b: Builder, x: ir.Value, num_classes: int) -> ir.Value:
+    """A comparison with the numbers of the classes."""
+    classes = b.ints(*range(b.shape[-1]))
+    return b.cast(b.add("Equal", b.reshape(x, (*sizes_of(x), 1)), classes, dtype=ir.DataType.BOOL), b.dtype)
+
+
 def copy(b: Builder, x: ir.Value, src: ir.Value) -> ir.Value:
     """What an assignment leaves in its target."""
     value = b.cast(src, b.dtype)
@@ -148,6 +168,9 @@ TABLE: Mapping[str, Entry] = {
     "aten.masked_fill.Scalar": masked_fill,
     "aten.masked_fill.Tensor": masked_fill,
     "aten.index_put.default": index_put,
+    "aten.scatter.src": scatter,
+    "aten.scatter.value": scatter_value,
+    "aten.one_hot.default": one_hot,
     "aten.copy.default": copy,
     "aten.fill.Scalar": fill,
     "aten.fill.Tensor": fill,

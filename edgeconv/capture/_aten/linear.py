@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
@@ -19,8 +19,17 @@ def linear(b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None) -> 
 
 
 def matmul(b: Builder, x: ir.Value, other: ir.Value) -> ir.Value:
-    """ONNX's MatMul has the rules of numpy, which torch's has too."""
-    return b.add("MatMul", x, other, shape=b.shape)
+    """ONNX's MatMul has the rules of numpy, which torch's has too.
+
+    A vector becomes a matrix first: onnxruntime 1.32 fuses a Transpose before the product of a matrix and a vector
+    and then computes it as if there were none.
+    """
+    left, right = sizes_of(x), sizes_of(other)
+    if len(left) > 1 and len(right) > 1:
+        return b.add("MatMul", x, other, shape=b.shape)
+    x = x if len(left) > 1 else b.reshape(x, (1, *left))
+    other = other if len(right) > 1 else b.reshape(other, (*right, 1))
+    return b.reshape(b.matmul(x, other), b.shape)
 
 
 def bmm(b: Builder, x: ir.Value, mat2: ir.Value) -> ir.Value:
@@ -50,11 +59,6 @@ def baddbmm(b: Builder, x: ir.Value, batch1: ir.Value, batch2: ir.Value, beta: f
     return b.add("Add", product, x if beta == 1 else b.add("Mul", x, b.scalar(beta)))
 
 
-def einsum(b: Builder, equation: str, tensors: Sequence[ir.Value], path: Sequence[int] | None) -> ir.Value:
-    """As the user wrote it; the order of contraction (`path`) changes no value."""
-    return b.add("Einsum", *tensors, shape=b.shape, equation=equation)
-
-
 TABLE: Mapping[str, Entry] = {
     "aten.linear.default": linear,
     "aten.matmul.default": matmul,
@@ -64,5 +68,4 @@ TABLE: Mapping[str, Entry] = {
     "aten.dot.default": dot,
     "aten.addmm.default": addmm,
     "aten.baddbmm.default": baddbmm,
-    "aten.einsum.default": einsum,
 }

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.capture._aten.patches import max_pool_places
 from edgeconv.capture._builder import Builder, Entry, Result, Unsupported, sizes_of
 
 Ints = Sequence[int]
@@ -27,8 +28,13 @@ def max_pool(
 def max_pool_with_indices(
     b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
 ) -> Result:
-    _check_no_indices(b)
-    return [max_pool(b, x, kernel_size, stride, padding, dilation, ceil_mode), None]
+    if not b.is_used(1):
+        return [max_pool(b, x, kernel_size, stride, padding, dilation, ceil_mode), None]
+    kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, dilation)
+    tiles = all(size == k * out for size, k, out in zip(sizes_of(x)[2:], kernel, b.shape[2:], strict=True))
+    if len(kernel) != 2 or kernel != strides or any(pads) or set(dilations) != {1} or not tiles:
+        raise Unsupported("indices of the maxima of windows that do not tile the input")
+    return max_pool_places(b, x, kernel)
 
 
 def avg_pool(
@@ -76,9 +82,23 @@ def adaptive_max_pool(b: Builder, x: ir.Value, output_size: Ints) -> Result:
     if all(size == 1 for size in wanted):
         return [b.reduce("ReduceMax", x, list(range(-rank, 0)), keepdims=True), None]
     if len(sizes_of(x)) != rank + 2 or not _divides(x, wanted):
-        raise Unsupported(f"windows of different sizes ({sizes_of(x)[2:]} to {wanted})")
+        return [_uneven_maximum(b, x, wanted), None]
     kernel = [size // out for size, out in zip(sizes_of(x)[2:], wanted, strict=True)]
     return [max_pool(b, x, kernel, kernel, [0] * rank, [1] * rank, False), None]
+
+
+def _uneven_maximum(b: Builder, x: ir.Value, wanted: Ints) -> ir.Value:
+    """Axis by axis: of every window the same number of elements is gathered, the last one again where it has fewer."""
+    for axis, out in enumerate(wanted, len(sizes_of(x)) - len(wanted)):
+        sizes = sizes_of(x)
+        starts = [place * sizes[axis] // out for place in range(out)]
+        ends = [-(-(place + 1) * sizes[axis] // out) for place in range(out)]
+        width = max(end - start for start, end in zip(starts, ends, strict=True))
+        taken = [min(start + k, end - 1) for start, end in zip(starts, ends, strict=True) for k in range(width)]
+        lead, rest = sizes[:axis], sizes[axis + 1 :]
+        x = b.add("Gather", x, b.ints(*taken), shape=(*lead, out * width, *rest), axis=axis)
+        x = b.reduce("ReduceMax", b.reshape(x, (*lead, out, width, *rest)), [axis + 1], keepdims=False)
+    return x
 
 
 def _uneven_average(b: Builder, x: ir.Value, wanted: Ints) -> ir.Value:

@@ -83,6 +83,16 @@ def std_unbiased(b: Builder, x: ir.Value, dim: Axes = None, unbiased: bool = Tru
     return b.add("Sqrt", variance(b, x, dim, int(unbiased), keepdim))
 
 
+def with_mean(spread: Entry) -> Entry:
+    """``var_mean`` and ``std_mean``."""
+
+    def entry(b: Builder, x: ir.Value, dim: Axes = None, keepdim: bool = False, **freedom: float | None) -> Result:
+        mean = b.reduce("ReduceMean", x, axes_of(x, dim), keepdims=keepdim)
+        return [spread(b, x=x, dim=dim, keepdim=keepdim, **freedom), mean]  # type: ignore[list-item]  # one value
+
+    return entry
+
+
 def vector_norm(b: Builder, x: ir.Value, ord: float, dim: Axes, keepdim: bool, dtype: object) -> ir.Value:  # noqa: A002
     """Orders 1, 2, and infinity, which ONNX has."""
     x, axes = b.cast(x, b.dtype), axes_of(x, dim)
@@ -146,6 +156,12 @@ TABLE: Mapping[str, Entry] = {
     "aten.std.correction": std,
     "aten.std.dim": std_unbiased,
     "aten.std.default": std_unbiased,
+    "aten.var_mean.correction": with_mean(variance),
+    "aten.var_mean.dim": with_mean(var_unbiased),
+    "aten.var_mean.default": with_mean(var_unbiased),
+    "aten.std_mean.correction": with_mean(std),
+    "aten.std_mean.dim": with_mean(std_unbiased),
+    "aten.std_mean.default": with_mean(std_unbiased),
     "aten.linalg_vector_norm.default": vector_norm,
     "aten.norm.ScalarOpt_dim": norm,
     "aten.norm.Scalar": norm,

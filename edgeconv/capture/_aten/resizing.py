@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
+import torch
 
 from edgeconv.capture._builder import Builder, Entry, Unsupported, sizes_of
 
 Ints = Sequence[int]
+Array = npt.NDArray[np.float64]
 
 
 def nearest(b: Builder, x: ir.Value, output_size: Ints | None, scale_factors: Sequence[float] | None) -> ir.Value:
@@ -40,6 +43,43 @@ def cubic(
         b, x, scale_factors, mode="cubic", coordinate_transformation_mode=_coordinates(align_corners),
         cubic_coeff_a=-0.75,
     )  # fmt: skip
+
+
+def antialiased(kernel: Callable[[Array], Array], support: float) -> Entry:
+    """Resizing with antialiasing as what it is: a product with one constant matrix per axis.
+
+    The rule is torch's (and Pillow's): the kernel is stretched by the factor of a reduction, and its weights over
+    the elements within reach are divided by their sum.
+    """
+
+    def entry(
+        b: Builder, x: ir.Value, output_size: Ints | None, align_corners: bool, scale_factors: Sequence[float] | None
+    ) -> ir.Value:
+        made = []
+        for size, out, factor in zip(sizes_of(x)[2:], b.shape[2:], scale_factors or (None, None), strict=True):
+            scale = (size - 1) / max(out - 1, 1) if align_corners else 1 / factor if factor else size / out
+            width = support * max(scale, 1.0)
+            centre = scale * (np.arange(out) + 0.5)[:, None]
+            places = np.arange(size)[None]
+            first = np.maximum(np.trunc(centre - width + 0.5), 0)
+            last = np.minimum(np.trunc(centre + width + 0.5), size)
+            weights = kernel((places - centre + 0.5) / max(scale, 1.0)) * ((places >= first) & (places < last))
+            made.append(torch.from_numpy(weights / weights.sum(1, keepdims=True)))
+        y = b.matmul(x, b.exactly(made[1].T.contiguous(), b.dtype))
+        return b.matmul(b.exactly(made[0], b.dtype), y)
+
+    return entry
+
+
+def _triangle(x: Array) -> Array:
+    return np.maximum(1 - np.abs(x), 0)
+
+
+def _cubic_half(x: Array) -> Array:
+    """Keys' kernel with a = -1/2, which torch takes here."""
+    x, a = np.abs(x), -0.5
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    return np.where(x < 1, near, np.where(x < 2, (((x - 5) * x + 8) * x - 4) * a, 0))
 
 
 def _coordinates(align_corners: bool) -> str:
@@ -117,6 +157,8 @@ TABLE: Mapping[str, Entry] = {
     "aten.upsample_bilinear2d.vec": linear,
     "aten.upsample_trilinear3d.vec": linear,
     "aten.upsample_bicubic2d.vec": cubic,
+    "aten._upsample_bilinear2d_aa.vec": antialiased(_triangle, 1),
+    "aten._upsample_bicubic2d_aa.vec": antialiased(_cubic_half, 2),
     "aten.pad.default": pad,
     "aten.constant_pad_nd.default": constant_pad,
     "aten.reflection_pad1d.default": reflection_pad,

@@ -110,7 +110,8 @@ def stack(b: Builder, tensors: Sequence[ir.Value], dim: int) -> ir.Value:
 
 def pieces(b: Builder, x: ir.Value, dim: int, **_ignored: object) -> list[ir.Value]:
     """Split, chunk and their kin: torch has worked out the lengths."""
-    return b.split(x, dim, [shape[dim] for shape in b.shapes]) if len(b.shapes) > 1 else [x]
+    axis = dim % len(sizes_of(x))
+    return b.split(x, axis, [shape[axis] for shape in b.shapes]) if len(b.shapes) > 1 else [x]
 
 
 def unbind(b: Builder, x: ir.Value, dim: int) -> list[ir.Value | None]:
@@ -139,6 +140,28 @@ def roll(b: Builder, x: ir.Value, shifts: Ints, dims: Ints) -> ir.Value:
         cut = (size - shift) % size
         if cut:
             x = b.concat([b.slice(x, axis, cut, size), b.slice(x, axis, 0, cut)], axis)
+    return x
+
+
+def repeat_interleave(b: Builder, x: ir.Value, repeats: int, dim: int | None, output_size: int | None) -> ir.Value:
+    """Every element several times, one behind the other: a Gather."""
+    if dim is None:
+        return b.reshape(repeat_interleave(b, b.reshape(x, (math.prod(sizes_of(x)),)), repeats, 0, None), b.shape)
+    axis, sizes = dim % len(sizes_of(x)), list(sizes_of(x))
+    places = [place for place in range(sizes[axis]) for _ in range(repeats)]
+    sizes[axis] = len(places)
+    return b.add("Gather", x, b.ints(*places), shape=sizes, axis=axis)
+
+
+def difference(
+    b: Builder, x: ir.Value, n: int, dim: int, prepend: ir.Value | None, append: ir.Value | None
+) -> ir.Value:
+    """Neighbours' differences, n times over."""
+    axis = dim % len(sizes_of(x))
+    x = b.concat([each for each in (prepend, x, append) if each is not None], axis)
+    for _ in range(n):
+        size = sizes_of(x)[axis]
+        x = b.add("Sub", b.slice(x, axis, 1, size), b.slice(x, axis, 0, size - 1))
     return x
 
 
@@ -183,6 +206,8 @@ TABLE: Mapping[str, Entry] = {
     "aten.expand_as.default": expand,
     "aten.broadcast_to.default": expand,
     "aten.repeat.default": repeat,
+    "aten.repeat_interleave.self_int": repeat_interleave,
+    "aten.diff.default": difference,
     "aten.tile.default": tile,
     "aten.cat.default": cat,
     "aten.concat.default": cat,
