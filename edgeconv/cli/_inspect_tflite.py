@@ -85,8 +85,12 @@ def _metadata(model: Any) -> Iterator[tuple[str, str]]:
             yield _text(item.Name()), value.rstrip(b"\0").decode(errors="replace")
 
 
-def _shape(tensor: Any) -> list[int]:
-    return [int(dim) for dim in tensor.ShapeAsNumpy()] if tensor.ShapeLength() else []
+def _shape(tensor: Any) -> list[int | str]:
+    """The dimensions; one that the file leaves open, for `resize_tensor_input`, is ``"?"``: TFLite does not name it."""
+    if not tensor.ShapeLength():
+        return []
+    sizes = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else tensor.ShapeAsNumpy()
+    return ["?" if dim < 0 else int(dim) for dim in sizes]
 
 
 def _names(enumeration: Any) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from batch_networks import NETWORKS
 
+from edgeconv.bench import find_files
 from edgeconv.capture import capture
-from edgeconv.core import Artifact, Emitted, Sample, Verdict
+from edgeconv.cli import run as run_command
+from edgeconv.core import NHWC, Artifact, Emitted, Sample, TensorSpec, Verdict
 from edgeconv.devices import DEVICES, ENVIRONMENTS, Session, install, start
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
@@ -123,3 +126,44 @@ def test_a_convolutional_network_has_the_operators_of_the_static_file(name: str)
         interpreter = Interpreter(model_content=to_tflite(model, metadata={}).data, num_threads=1)
         found.append([name.replace("STRIDED_SLICE", "SLICE") for name in operators(interpreter)])
     assert found[0] == found[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make, shape = NETWORKS["dsconv"]
+    model = free_batch(optimize(graph_of(make().eval(), 2, shape)), inputs=["x"])
+    for form, emit in {"onnx": to_onnx, "tflite": to_tflite}.items():
+        written(emit(model, metadata={}), tmp_path / f"net.{form}", form)
+    return tmp_path
+
+
+def test_inspect_shows_the_open_dimension(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {}
+    for form in RUNNERS:
+        assert run_command(["inspect", str(folder / f"net.{form}"), "--json"]) == 0
+        described = json.loads(capsys.readouterr().out)
+        shown[form] = described["inputs"]["x"], described["outputs"]["y"]
+    assert shown == {
+        "onnx": ("float ['batch', 3, 16, 16]", "float ['batch', 16, 16, 16]"),
+        "tflite": ("float32 ['?', 16, 16, 3]", "float32 ['?', 16, 16, 16]"),
+    }
+
+
+def test_bench_measures_one_image(folder: Path) -> None:
+    samples = {file.name: file.sample().inputs["x"].shape for file in find_files(folder)}
+    assert samples == {"net.onnx": (1, 3, 16, 16), "net.tflite": (1, 16, 16, 3)}
+
+
+@pytest.mark.parametrize("name", RUNNERS["tflite"])
+def test_a_sample_whose_other_dimensions_do_not_fit_fails(folder: Path, name: str) -> None:
+    specs = [
+        TensorSpec("x", ("batch", 16, 16, 3), "float32", NHWC),
+        TensorSpec("y", ("batch", 16, 16, 16), "float32", NHWC),
+    ]
+    artifact = Artifact(folder / "net.tflite", "tflite", "fp32", NHWC, "", (specs[0],), (specs[1],))
+    good, bad = (Sample("one", {"x": np.ones((2, 3, side, 16), np.float32)}) for side in (16, 12))
+    with start(DEVICES[name]) as session:
+        run = session.run(artifact, [bad], timeout_s=60)
+        assert run.verdict is Verdict.FAIL
+        assert "cannot run sample 'one'" in run.reason
+        assert session.run(artifact, [good], timeout_s=60).verdict is Verdict.PASS
