@@ -50,6 +50,11 @@ def _by_var_mean(x: Tensor) -> Tensor:
     return (x - mean) * (variance + 1e-5).rsqrt()
 
 
+def _places_of_best(x: Tensor) -> tuple[Tensor, Tensor]:
+    place = x.flatten(2).argmax(2)
+    return torch.fmod(place, x.shape[3]), torch.div(place, x.shape[3], rounding_mode="floor")
+
+
 IDIOMS: dict[str, Callable[..., object]] = {
     "softmax-by-hand": _softmax_by_hand,
     "layernorm-by-hand": lambda x: (
@@ -79,6 +84,7 @@ IDIOMS: dict[str, Callable[..., object]] = {
     "in-place": _in_place,
     "masks": _masks,
     "fmod": lambda x: torch.fmod(x, 0.7) + torch.remainder(x, 0.3),
+    "rows-and-columns-of-the-best": _places_of_best,
     "floor-divide": lambda x: torch.div(x, 0.4, rounding_mode="floor") + torch.div(x, 0.4, rounding_mode="trunc"),
     "repeat-interleave": lambda x: x.repeat_interleave(2, dim=1),
     "gather": lambda x: x.gather(1, x.argmax(1, keepdim=True)),

@@ -20,6 +20,9 @@ from edgeconv.emit.tflite._windows import SAME, VALID, Window, padding_of, windo
 
 def conv(low: Lowering, node: ir.Node) -> None:
     """Conv of rank 3 (as rank 4 with height 1) or 4, plain, grouped or depthwise."""
+    if low.array(node.inputs[1]) is None:
+        _by_computed_weight(low, node)
+        return
     x, y = low.input(node), node.outputs[0]
     weight = low.constant(node.inputs[1], "weight")
     rank = weight.ndim
@@ -49,6 +52,22 @@ def _sum_of_parts(
         shift = np.zeros_like(bias) if made else bias
         made.append(convolved(low, image, taps, shift, groups, part.windows, named=False))
     return reduce(lambda total, one: low.emit("ADD", [total, one], one.shape), made)
+
+
+def _by_computed_weight(low: Lowering, node: ir.Node) -> None:
+    """Conv of rank 4 whose weight is computed (dynamic convolution): CONV_2D reads it like any other tensor."""
+    x, kernel, y = low.input(node), low.input(node, 1), node.outputs[0]
+    if len(low.shape(x)) != 4 or node.attributes.get_int("group", 1) != 1:
+        low.refuse("its weight is not a constant, and it is grouped or not of rank 4")
+    windows = windows_of(node, low.shape(kernel)[2:], low.shape(x)[2:], low.shape(y)[2:])
+    image, padding = padded(low, as_image(low, x), windows)
+    rows, columns = windows
+    bias = low.floats(bias_of(low, node, low.shape(kernel)[0]), f"{low.base}/bias")
+    operands = [image, low.tensor(kernel, (0, 2, 3, 1)), bias]
+    steps = {"strideH": rows.stride, "strideW": columns.stride}
+    steps |= {"dilationHFactor": rows.dilation, "dilationWFactor": columns.dilation}
+    shape = (image.shape[0], rows.count, columns.count, low.shape(y)[1])
+    low.bind(y, last(4), low.emit("CONV_2D", operands, shape, padding=padding, **steps))
 
 
 def as_image(low: Lowering, value: ir.Value) -> Tensor:

@@ -27,6 +27,18 @@ def binary(code: str, dtype: type[np.generic] | None = None) -> Lower:
     return lower
 
 
+def divide(low: Lowering, node: ir.Node) -> None:
+    """Div; of int64, which DIV does not take, as int32: such numbers are indices and sizes."""
+    if low.dtype(node.outputs[0]) != np.int64:
+        binary("DIV")(low, node)
+        return
+    form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+    operands = [operand(low, value, form) for value in node.inputs]
+    narrow = [low.emit("CAST", [each], each.shape, dtype=np.dtype(np.int32)) for each in operands]
+    made = low.emit("DIV", narrow, permuted(low.shape(node.outputs[0]), form))
+    low.bind(node.outputs[0], form, low.emit("CAST", [made], made.shape, dtype=np.dtype(np.int64)))
+
+
 def variadic(code: str) -> Lower:
     """Sum, Max or Min of any number of inputs, two by two."""
 
@@ -126,13 +138,16 @@ def reciprocal(low: Lowering, node: ir.Node) -> None:
 
 
 def absolute(low: Lowering, node: ir.Node) -> None:
-    """Abs; of integers max(x, -x): ABS takes no int64, and int32 only since version 5, which not every runtime has."""
+    """Abs."""
     x, form = read(low, node)
+    low.bind(node.outputs[0], form, magnitude(low, x))
+
+
+def magnitude(low: Lowering, x: Tensor) -> Tensor:
+    """|x|; of integers max(x, -x): ABS takes no int64, and int32 only since version 5, which not every runtime has."""
     if np.issubdtype(x.dtype, np.floating):
-        made = low.emit("ABS", [x], x.shape)
-    else:
-        made = low.emit("MAXIMUM", [x, low.emit("NEG", [x], x.shape)], x.shape)
-    low.bind(node.outputs[0], form, made)
+        return low.emit("ABS", [x], x.shape)
+    return low.emit("MAXIMUM", [x, low.emit("NEG", [x], x.shape)], x.shape)
 
 
 def negative(low: Lowering, node: ir.Node) -> None:
@@ -164,7 +179,7 @@ LOWERINGS: dict[str, Lower] = {
     "Add": binary("ADD"),
     "Sub": binary("SUB"),
     "Mul": binary("MUL"),
-    "Div": binary("DIV"),
+    "Div": divide,
     "Pow": power,
     "Max": variadic("MAXIMUM"),
     "Min": variadic("MINIMUM"),

@@ -9,7 +9,7 @@ from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
 from edgeconv.emit.tflite._operators.activation import read
-from edgeconv.emit.tflite._operators.elementwise import common_form, operand
+from edgeconv.emit.tflite._operators.elementwise import common_form, magnitude, operand
 
 _BOOL = np.dtype(np.bool_)
 
@@ -35,9 +35,7 @@ def modulo(low: Lowering, node: ir.Node) -> None:
     x, divisor = (operand(low, value, form) for value in node.inputs)
     shape = permuted(low.shape(node.outputs[0]), form)
     if node.attributes.get_int("fmod", 0):
-        if not np.issubdtype(x.dtype, np.floating):
-            low.refuse("it takes integers with the sign of the dividend")
-        sizes = [low.emit("ABS", [each], each.shape) for each in (x, divisor)]
+        sizes = [magnitude(low, each) for each in (x, divisor)]
         made = low.emit("MUL", [_sign(low, x), low.emit("FLOOR_MOD", sizes, shape)], shape)
     else:
         made = low.emit("FLOOR_MOD", [x, divisor], shape)
