@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgeconv.emit._gelu import Gelu, gelus
+from edgeconv.emit.onnx._integers import drop_clamps, unsigned_activations
 
 
 def in_fast_forms(model: ir.Model) -> ir.Model:
@@ -48,7 +49,7 @@ def _respell(graph: ir.Graph, last: ir.Node, found: Gelu) -> None:
     product.name, result.name = result.name, f"{name}.unused"
 
 
-FORMS: tuple[Callable[[ir.Graph], None], ...] = (fusable_gelu,)
+FORMS: tuple[Callable[[ir.Graph], None], ...] = (fusable_gelu, unsigned_activations, drop_clamps)
 
 
 def _insert(before: ir.Node, op_type: str, inputs: Sequence[ir.Value], name: str) -> ir.Value:

@@ -15,6 +15,8 @@ import onnx_ir as ir
 from edgeconv import __version__
 from edgeconv.core import Emitted, TensorSpec
 from edgeconv.emit.onnx._forms import in_fast_forms
+from edgeconv.emit.onnx._halves import in_halves
+from edgeconv.emit.onnx._integers import border_parameters, integer_borders
 from edgeconv.emit.onnx._names import name_invented
 from edgeconv.emit.onnx._opset import to_opset
 from edgeconv.errors import EmitError
@@ -25,7 +27,14 @@ _ROUNDS = 8
 _SKIPPED = ("fuse_bn_into_conv",)
 
 
-def to_onnx(model: ir.Model, *, metadata: Mapping[str, str], opset: int | None = None) -> Emitted:
+def to_onnx(
+    model: ir.Model,
+    *,
+    metadata: Mapping[str, str],
+    opset: int | None = None,
+    weights: str = "float32",
+    io: str = "float32",
+) -> Emitted:
     """Writes a graph as a single ``.onnx`` file, weights inside.
 
     The file has the lowest IR version that its opset allows (so that old runtimes load it), the names of the graph's
@@ -36,6 +45,9 @@ def to_onnx(model: ir.Model, *, metadata: Mapping[str, str], opset: int | None =
         model: the graph; it is not changed.
         metadata: ``metadata_props`` of the file, written in this order.
         opset: version of the default ONNX domain (13 to 22); the graph's own by default.
+        weights: ``"float16"`` stores and computes in float16, between Casts of the inputs and outputs.
+        io: ``"int8"`` leaves the QuantizeLinear of inputs and the DequantizeLinear of outputs out of a quantised
+            graph: these are then integers, uint8 like all activations of the file, with the parameters of the specs.
 
     Returns:
         The bytes, with the inputs and outputs as the file declares them (NCHW).
@@ -44,8 +56,13 @@ def to_onnx(model: ir.Model, *, metadata: Mapping[str, str], opset: int | None =
         EmitError: an operator has no form in the opset, the file would be larger than 2 GiB, or onnxsim, onnx's
             checker or its shape inference refuse the graph.
     """
+    _check_names(weights, io)
     _check_size(model)
-    proto = ir.to_proto(in_fast_forms(model))
+    model = in_fast_forms(in_halves(model) if weights == "float16" else model)
+    borders = border_parameters(model.graph) if io != "float32" else {}
+    if io != "float32":
+        integer_borders(model.graph)
+    proto = ir.to_proto(model)
     _strip(proto)
     own = model.opset_imports.get("", 0)
     if opset is not None and opset != own:
@@ -58,9 +75,16 @@ def to_onnx(model: ir.Model, *, metadata: Mapping[str, str], opset: int | None =
     graph = proto.graph
     return Emitted(
         data=proto.SerializeToString(deterministic=True),
-        inputs=tuple(_spec(value) for value in graph.input),
-        outputs=tuple(_spec(value) for value in graph.output),
+        inputs=tuple(_spec(value, borders) for value in graph.input),
+        outputs=tuple(_spec(value, borders) for value in graph.output),
     )
+
+
+def _check_names(weights: str, io: str) -> None:
+    known = {"weights": ("float32", "float16"), "io": ("float32", "int8", "int16")}
+    for what, given in (("weights", weights), ("io", io)):
+        if given not in known[what]:
+            raise EmitError(f"unknown {what} {given!r}", where="ONNX", mend=f"use {', '.join(known[what])}")
 
 
 def _check_size(model: ir.Model) -> None:
@@ -186,8 +210,11 @@ def _mapped(where: str) -> Iterator[None]:
         raise EmitError(f"{type(error).__name__}: {error}", where=where, mend="report the module") from error
 
 
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+def _spec(value: onnx.ValueInfoProto, borders: Mapping[str, tuple[float, int]]) -> TensorSpec:
     tensor = value.type.tensor_type
     shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
-    return TensorSpec(name=value.name, shape=shape, dtype=dtype)
+    if dtype == "float32" or value.name not in borders:
+        return TensorSpec(name=value.name, shape=shape, dtype=dtype)
+    scale, zero_point = borders[value.name]
+    return TensorSpec(name=value.name, shape=shape, dtype=dtype, scale=scale, zero_point=zero_point)
