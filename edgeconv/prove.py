@@ -270,7 +270,8 @@ def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: P
 
 def _tolerance(report: Report) -> Tolerance:
     """The bound that the report was judged by: one for all its rows."""
-    return next((row.tolerance for row in report.comparisons), Tolerance())
+    found = (row.tolerance for row in report.comparisons)
+    return next((tolerance for tolerance in found if isinstance(tolerance, Tolerance)), Tolerance())
 
 
 def _read_report(folder: Path) -> Report:

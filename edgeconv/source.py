@@ -18,7 +18,6 @@ from edgeconv.capture import capture
 from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices import find, run_artifact, run_module
 from edgeconv.errors import EdgeconvError
-from edgeconv.reference import evaluate
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -196,6 +195,8 @@ class OnnxSource:
         return len(sample.inputs[self.batched[0]]) if self.batched else CAPTURED_BATCH
 
     def _evaluated(self, graph: ir.Model, sample: Sample) -> Mapping[str, Array]:
+        from edgeconv.reference import evaluate  # torch, which the command line starts without
+
         names = [tensor.name for tensor in self.file.outputs]
         values = evaluate(graph, sample.inputs, keep=names)
         return {

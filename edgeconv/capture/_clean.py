@@ -237,8 +237,10 @@ def _check(graph: ir.Graph) -> None:
             )
         for value in node.outputs:
             if value.shape is None or not value.shape.is_static() or value.dtype is None:
+                operation = origin_of(node).operation
+                said = operation if operation == node.op_type else f"{operation} ({node.op_type})"
                 raise CaptureError(
-                    f"{origin_of(node).operation} ({node.op_type}) has a shape that is not known before it runs",
+                    f"{said} has a shape that is not known before it runs",
                     where=where,
                     mend="keep every shape a function of the input shapes",
                 )

@@ -54,7 +54,7 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
         )
     _check_versions(proto, where)
     with _mapped("onnx's checker refuses it", where):
-        onnx.checker.check_model(proto)
+        _check(proto)
     return proto, data
 
 
@@ -77,7 +77,7 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
             _name_invented(proto.graph, before)
             if own < 11:
                 _spell_out_resizes(proto.graph)
-            onnx.checker.check_model(proto)
+            _check(proto)
     return proto
 
 
@@ -105,6 +105,18 @@ def _bytes_of(path: Path) -> bytes:
     if not data:
         raise CaptureError("is empty", where=where, mend="export it again")
     return data
+
+
+def _check(proto: onnx.ModelProto) -> None:
+    """onnx's checker, which insists on a shape of every input and output; runtimes do not."""
+    graph = proto.graph
+    bare = [value.type.tensor_type for value in (*graph.input, *graph.output) if value.type.HasField("tensor_type")]
+    bare = [tensor for tensor in bare if not tensor.HasField("shape")]
+    for tensor in bare:
+        tensor.shape.SetInParent()
+    onnx.checker.check_model(proto)
+    for tensor in bare:
+        tensor.ClearField("shape")
 
 
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

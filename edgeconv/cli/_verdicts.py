@@ -13,6 +13,7 @@ from edgeconv.report import Report, excess_of
 _STYLE = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.SKIPPED: "yellow"}
 # The share is beside the error since a sample of a large scale has a larger bound: its error alone looks like too much.
 _TITLES = ("verdict", "artifact", "device", "output", "max abs", "of the bound", "SQNR", "")
+_SOURCE = "(source)"  # the module, or the .onnx file that was given: its own row
 _RIGHT = ("max abs", "of the bound", "SQNR")
 
 
@@ -30,7 +31,7 @@ def tell_failures(report: Report) -> None:
         return
     for row in report.comparisons:
         if row.verdict is Verdict.FAIL:
-            what = f"{row.artifact or '(module)'} on {row.device}, output {row.output}"
+            what = f"{row.artifact or _SOURCE} on {row.device}, output {row.output}"
             tell(printable(f"edgeconv: failed: {what}: {row.reason}"))
     tell(printable(f"edgeconv: failed: {report.model}: {report.reason}"))
 
@@ -39,7 +40,7 @@ def _cells(row: Comparison) -> tuple[str, ...]:
     measured = ("-", "-", "-")
     if row.metrics is not None:
         measured = (f"{row.metrics.max_abs:.2e}", _share(row), f"{row.metrics.sqnr_db:.0f} dB")
-    return (row.verdict.value, row.artifact or "(module)", row.device, row.output, *measured, row.reason or _top1(row))
+    return (row.verdict.value, row.artifact or _SOURCE, row.device, row.output, *measured, row.reason or _top1(row))
 
 
 def _share(row: Comparison) -> str:
@@ -49,10 +50,10 @@ def _share(row: Comparison) -> str:
 
 
 def _top1(row: Comparison) -> str:
-    """``top-1 99.44 %`` where labels are known, and how often the class is torch's where there are classes."""
+    """``top-1 99.44 %`` where labels are known, and how often the class is the reference's where there are classes."""
     told = []
     if row.top1.get("labelled"):
         told.append(f"top-1 {row.top1['correct'] / row.top1['labelled']:.2%}")
     if row.top1:
-        told.append(f"class as torch's {row.top1['agree']}/{len(row.samples)}")
+        told.append(f"class as the reference's {row.top1['agree']}/{len(row.samples)}")
     return ", ".join(told)

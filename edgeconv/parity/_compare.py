@@ -75,14 +75,14 @@ def compare(
 def verdict(comparisons: Iterable[Comparison]) -> Verdict:
     """The verdict over all rows of a report.
 
-    FAIL if any row fails. PASS if none fails and at least one that is not torch's own passes: torch agreeing with
-    torch says nothing of an artifact. Otherwise SKIPPED, which is no pass: nothing was proven, and a release must
-    treat it as a failure.
+    FAIL if any row fails. PASS if none fails and at least one of an artifact passes: the source (torch, or the file
+    that was given) agreeing with itself says nothing of an artifact. Otherwise SKIPPED, which is no pass: nothing was
+    proven, and a release must treat it as a failure.
     """
     rows = list(comparisons)
     if any(row.verdict is Verdict.FAIL for row in rows):
         return Verdict.FAIL
-    proven = any(row.verdict is Verdict.PASS and row.device not in _TORCH for row in rows)
+    proven = any(row.verdict is Verdict.PASS and row.artifact and row.device not in _TORCH for row in rows)
     return Verdict.PASS if proven else Verdict.SKIPPED
 
 

@@ -134,7 +134,7 @@ class Model(Section):
         others = self.model_fields_set - {"onnx"}
         if self.onnx is not None and others:
             raise PydanticCustomError(
-                "conflict", "onnx and {other} exclude each other", {"other": min(others), "mend": "remove one"}
+                "conflict", "onnx and {other} exclude each other", {"other": "factory" if self.factory else min(others), "mend": "remove one"}
             )
         return self
 
@@ -353,7 +353,7 @@ class Recipe(Section):
     def _sound(self) -> Self:
         unique(tuple(item.name for item in self.inputs) + self.outputs)
         if not self.inputs and self.model.onnx is None:
-            raise PydanticCustomError("inputs", "inputs is required", {"mend": "add an [[inputs]] table"})
+            raise PydanticCustomError("inputs", "inputs: is required", {"mend": "add an [[inputs]] table"})
         if self.outputs and self.model.onnx is not None:
             raise PydanticCustomError(
                 "outputs", "the outputs of an .onnx file have names", {"mend": "remove [outputs]"}

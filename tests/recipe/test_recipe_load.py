@@ -108,7 +108,17 @@ BAD = {
     "a string for a number": (SMALL.replace("[1, 3, 8, 8]", '[1, 3, "8 x", 8]'), "inputs[0].shape[2]"),
     "a negative dimension": (SMALL.replace("[1, 3, 8, 8]", "[1, 3, -8, 8]"), "inputs[0].shape[2]"),
     "a boolean dimension": (SMALL.replace("[1, 3, 8, 8]", "[true, 3, 8, 8]"), "inputs[0].shape[0]"),
-    "a symbolic dimension": (SMALL.replace("[1, 3, 8, 8]", '["batch", 3, 8, 8]'), "symbolic dimension 'batch'"),
+    "a symbolic dimension": (SMALL.replace("[1, 3, 8, 8]", '["batch", 3, "h", 8]'), "symbolic dimension 'h'"),
+    "two batches": (
+        SMALL.replace("[1, 3, 8, 8]", '["n", 3, 8, 8]') + '[[inputs]]\nname = "z"\nshape = ["m", 2]\n',
+        "two names, 'm' and 'n'",
+    ),
+    "neither module nor file": (SMALL.replace("factory =", "weights ="), "neither factory nor onnx"),
+    "a module and a file": (SMALL.replace("[model]", '[model]\nonnx = "a.onnx"'), "onnx and factory exclude"),
+    "names for a file's outputs": (
+        'name = "a"\n[model]\nonnx = "a.onnx"\n[outputs]\nnames = ["y"]\n',
+        "the outputs of an .onnx file have names",
+    ),
     "unknown dtype": (SMALL + 'dtype = "flaot32"', "unknown dtype 'flaot32'; did you mean 'float32'?"),
     "unknown format": (SMALL + '[export]\nformats = ["tflit"]', "unknown format 'tflit'; did you mean 'tflite'?"),
     "unknown variant": (SMALL + '[export]\nvariants = ["int8"]', "unknown variant 'int8'; known: fp32"),

@@ -1,0 +1,268 @@
+"""Files that others wrote: the graph computes what onnxruntime makes of the file, or one line says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeconv.capture import OPSETS, OnnxFile, open_onnx, settled_shapes
+from edgeconv.errors import CaptureError
+from edgeconv.reference import evaluate
+
+SUITE = Path(onnx.__file__).parent / "backend/test/data"
+Nodes = Sequence[onnx.NodeProto]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a model of one input ``x`` and one output ``y``."""
+
+    def write(nodes: Nodes, shape: Sequence[Any] | None = (1, 4, 6, 6), opset: int = 18, **more: Any) -> Path:
+        constants = {name: numpy_helper.from_array(array, name) for name, array in more.get("constants", {}).items()}
+        inputs = [helper.make_tensor_value_info("x", more.get("dtype", TensorProto.FLOAT), shape)]
+        if more.get("old_style"):
+            inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in constants.values()]
+        outputs = [helper.make_tensor_value_info("y", more.get("dtype", TensorProto.FLOAT), None)]
+        graph = helper.make_graph(nodes, "g", inputs, outputs, list(constants.values()))
+        ids = [helper.make_opsetid(domain, version) for domain, version in {"": opset, **more.get("also", {})}.items()]
+        model = helper.make_model(graph, opset_imports=ids, functions=more.get("functions", ()))
+        model.ir_version = 3 if more.get("old_style") else 8
+        path = tmp_path / "model.onnx"
+        onnx.save(model, path)
+        return path
+
+    return write
+
+
+def node(op: str, inputs: str, outputs: str = "y", **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(op, inputs.split(), outputs.split(), name=attributes.pop("name", f"the_{op.lower()}"), **attributes)
+
+
+def opened(path: Path, **shapes: Sequence[int]) -> tuple[OnnxFile, Any, dict[str, Any]]:
+    file = open_onnx(path)
+    settled = {
+        name: tuple(2 if isinstance(dim, str) else dim for dim in shape)
+        for name, shape in settled_shapes(file, shapes).items()
+    }
+    generator = np.random.default_rng(0)
+    feeds: dict[str, Any] = {
+        each.name: (
+            generator.standard_normal(settled[each.name])
+            if each.dtype == "float32"
+            else generator.integers(0, 2, settled[each.name])
+        ).astype(each.dtype)
+        for each in file.inputs
+    }
+    return file, file.graph(settled), feeds
+
+
+def assert_same(path: Path, **shapes: Sequence[int]) -> Any:
+    """The graph, in float64, beside the file itself on onnxruntime; returns the graph."""
+    file, model, feeds = opened(path, **shapes)
+    assert model.opset_imports[""] in OPSETS
+    session = onnxruntime.InferenceSession(file.data, providers=["CPUExecutionProvider"])
+    theirs = session.run(None, feeds)
+    ours = evaluate(model, feeds, keep=[each.name for each in file.outputs])
+    for each, b in zip(file.outputs, theirs, strict=True):
+        np.testing.assert_allclose(ours[each.name], b, rtol=1e-4, atol=1e-5 * max(1, np.abs(b).max()), equal_nan=True)
+    for each in model.graph:
+        assert all(value.shape is not None and value.shape.is_static() and value.dtype for value in each.outputs)
+    return model
+
+
+W = np.random.default_rng(1).standard_normal((5, 4, 3, 3)).astype(np.float32)
+GROWN: dict[str, tuple[int, Nodes, dict[str, Any]]] = {
+    "softmax flattens": (11, [node("Softmax", "x", axis=1)], {}),
+    "clip by attributes": (7, [node("Clip", "x", min=-0.5, max=0.5)], {}),
+    "pad by attributes": (7, [node("Pad", "x", pads=[0, 0, 1, 1, 0, 0, 1, 1])], {}),
+    "nearest upsample": (7, [node("Upsample", "x", scales=[1.0, 1.0, 2.0, 2.0])], {}),
+    "linear upsample": (
+        9, [node("Upsample", "x s", mode="linear")], {"s": np.array([1, 1, 2, 2], np.float32)}
+    ),
+    "nearest resize, 2.5 times": (10, [node("Resize", "x s")], {"s": np.array([1, 1, 2.5, 2.5], np.float32)}),
+    "linear resize": (10, [node("Resize", "x s", mode="linear")], {"s": np.array([1, 1, 2, 2], np.float32)}),
+    "slice by attributes": (7, [node("Slice", "x", axes=[2], starts=[1], ends=[5])], {}),
+    "mean by attributes": (11, [node("ReduceMean", "x", axes=[2, 3], keepdims=0)], {}),
+    "split by attributes": (11, [node("Split", "x", "a b", axis=1, split=[1, 3]), node("Relu", "b")], {}),
+    "dropout": (7, [node("Dropout", "x", ratio=0.3)], {}),
+    "dequantized weights": (
+        13,
+        [node("DequantizeLinear", "w s", "wf"), node("Conv", "x wf")],
+        {"w": (W * 20).astype(np.int8), "s": np.array(0.05, np.float32)},
+    ),
+    "gelu": (20, [node("Gelu", "x")], {}),
+    "newer than ours": (24, [node("Relu", "x")], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GROWN)
+def test_operators_of_other_opsets(write, case: str) -> None:
+    opset, nodes, constants = GROWN[case]
+    model = assert_same(write(nodes, opset=opset, constants=constants))
+    assert not [value.name for each in model.graph for value in each.outputs if value.name.startswith("_v_")]
+
+
+def test_quantize_and_dequantize_stay(write) -> None:
+    scale = {"s": np.array(0.1, np.float32), "z": np.array(3, np.int8), "w": (W * 20).astype(np.int8)}
+    nodes = [
+        node("QuantizeLinear", "x s z", "q"),
+        node("DequantizeLinear", "q s z", "d"),
+        node("DequantizeLinear", "w s", "wf", name="of_the_weights"),
+        node("Conv", "d wf"),
+    ]
+    model = assert_same(write(nodes, opset=13, constants=scale))
+    assert [each.op_type for each in model.graph].count("DequantizeLinear") == 2
+
+
+def test_weights_among_the_inputs_are_weights(write) -> None:
+    path = write([node("Conv", "x w")], opset=8, constants={"w": W}, old_style=True)
+    assert [each.name for each in open_onnx(path).inputs] == ["x"]
+    assert list(assert_same(path).graph.initializers) == ["w"]
+
+
+def test_shapes_that_are_computed_become_constants(write) -> None:
+    nodes = [
+        node("Shape", "x", "shape"), node("Gather", "shape zero", "n"), node("Concat", "n rest", "target", axis=0),
+        node("Reshape", "x target"),
+    ]  # fmt: skip
+    rest = {"zero": np.array([0]), "rest": np.array([-1])}
+    model = assert_same(write(nodes, ("N", 4, 6, 6), constants=rest))
+    assert [each.op_type for each in model.graph] == ["Reshape"]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_branch_on_a_constant_is_taken(write, taken: bool) -> None:
+    y = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    one = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["t"]), helper.make_node("Neg", ["t"], ["y"])], "one", [], y
+    )
+    two = helper.make_graph(
+        [helper.make_node("Abs", ["x"], ["t"]), helper.make_node("Exp", ["t"], ["y"])], "two", [], y
+    )
+    inner = helper.make_node("If", ["c"], ["t"], then_branch=one, else_branch=two)
+    model = assert_same(write([inner, node("Tanh", "t")], constants={"c": np.array(taken)}))
+    assert [each.op_type for each in model.graph] == (["Relu", "Neg"] if taken else ["Abs", "Exp"]) + ["Tanh"]
+
+
+def test_functions_are_inlined(write) -> None:
+    body = [helper.make_node("Sigmoid", ["a"], ["s"]), helper.make_node("Mul", ["a", "s"], ["b"])]
+    swish = helper.make_function("mine", "Swish", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
+    call = helper.make_node("Swish", ["x"], ["y"], domain="mine")
+    model = assert_same(write([call], functions=[swish], also={"mine": 1}))
+    assert [each.op_type for each in model.graph] == ["Sigmoid", "Mul"]
+
+
+def test_names_are_the_files_own(write) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a b"]), helper.make_node("Neg", ["a b"], ["a_b"]), node("Abs", "a_b")]
+    model = assert_same(write(nodes))
+    assert [each.outputs[0].name for each in model.graph] == ["a_b", "a_b_1", "y"]
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "another domain": (
+        {"nodes": [node("Gelu", "x", domain="com.microsoft")], "also": {"com.microsoft": 1}},
+        "node the_gelu: com.microsoft::Gelu is no operator of standard ONNX",
+    ),
+    "half precision": ({"nodes": [node("Relu", "x")], "dtype": TensorProto.FLOAT16}, "x is float16"),
+    "double inside": (
+        {"nodes": [node("Cast", "x", "d", to=TensorProto.DOUBLE), node("Cast", "d", to=TensorProto.FLOAT)]},
+        "d is float64",
+    ),
+    "strings": ({"nodes": [node("Identity", "x")], "dtype": TensorProto.STRING}, "x is string"),
+    "old": ({"nodes": [node("Relu", "x")], "opset": 5}, "opset 5 is not read"),
+    "values decide a shape": (
+        {"nodes": [node("NonZero", "x", "i"), node("Cast", "i", to=1)]}, "node the_nonzero: NonZero has a shape"
+    ),
+    "channels": ({"nodes": [node("Conv", "x w")], "constants": {"w": W}, "shape": (1, 4)}, "do not fit"),
+    "random": ({"nodes": [node("RandomNormalLike", "x")]}, "random"),
+    "an open height": ({"nodes": [node("Relu", "x")], "shape": (1, 3, "h", 8)}, "--shape x=1,3,<h>,8"),
+    "no shape": ({"nodes": [node("Relu", "x")], "shape": None}, "--shape x="),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_read_is_one_line(write, case: str) -> None:
+    model, says = REFUSED[case]
+    with pytest.raises(CaptureError) as caught:
+        opened(write(**model))
+    assert says in str(caught.value)
+    assert "model.onnx" in str(caught.value)
+
+
+def test_a_loop_is_refused_by_name(write) -> None:
+    i, c = (helper.make_tensor_value_info(name, kind, []) for name, kind in (("i", 7), ("c", 9)))
+    a, b = (helper.make_tensor_value_info(name, 1, [1, 4, 6, 6]) for name in ("a", "b"))
+    keep = helper.make_tensor_value_info("k", 9, [])
+    body = [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Identity", ["c"], ["k"])]
+    loop = node("Loop", "n t x", body=helper.make_graph(body, "body", [i, c, a], [keep, b]))
+    with pytest.raises(CaptureError, match="node the_loop: Loop runs a subgraph"):
+        opened(write([loop], constants={"n": np.array(3), "t": np.array(True)}))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"x": (1, 4, 6)}, "3 dimensions"),
+        ({"x": (1, 4, 7, 6)}, "fixes dimension 2 to 6"),
+        ({"x": (1, 4, "h", 6)}, "only its first dimension"),
+        ({"x": (0, 4, 6, 6)}, "no elements"),
+        ({"z": (1, 4, 6, 6)}, "no input 'z'"),
+    ],
+)
+def test_shapes_that_do_not_fit_the_file(write, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(CaptureError, match=says):
+        settled_shapes(open_onnx(write([node("Relu", "x")], ("N", 4, 6, 6))), given)
+
+
+def test_an_open_batch_stays_open_and_can_be_fixed(write) -> None:
+    file = open_onnx(write([node("Relu", "x")], ("N", 4, 6, 6)))
+    assert settled_shapes(file, {}) == {"x": ("N", 4, 6, 6)}
+    assert settled_shapes(file, {"x": (7, 4, 6, 6)}) == {"x": (7, 4, 6, 6)}
+    assert settled_shapes(file, {"x": ("images", 4, 6, 6)}) == {"x": ("images", 4, 6, 6)}
+    nameless = open_onnx(write([node("Relu", "x")], (None, 4)))
+    assert settled_shapes(nameless, {}) == {"x": ("batch", 4)}
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "folder", "missing", "no weights"])
+def test_damaged_files(write, tmp_path: Path, damage: str) -> None:
+    path = write([node("Conv", "x w")], constants={"w": W})
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "no weights":
+        onnx.save(
+            onnx.ModelProto.FromString(whole), path, save_as_external_data=True, location="w.bin", size_threshold=0
+        )
+        assert opened(path)[0].inputs[0].name == "x"
+        (tmp_path / "w.bin").unlink()
+    elif damage != "missing":
+        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "text": b"name = 'x'\n" * 20}[damage])
+    with pytest.raises(CaptureError) as caught:
+        open_onnx(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["light_squeezenet", "light_shufflenet"])
+def test_networks_of_onnxs_own_suite(name: str) -> None:
+    """Opset 9, with weights among the inputs that ConstantOfShape makes."""
+    assert_same(SUITE / "light" / f"{name}.onnx")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(SUITE.glob("pytorch-converted/test_[CRZE]*2d*/model.onnx")), ids=lambda p: p.parent.name
+)
+def test_operators_of_onnxs_own_suite(path: Path, tmp_path: Path) -> None:
+    """Written in opset 6, which these read the same in 7."""
+    model = onnx.load(path)
+    model.opset_import[0].version = 7
+    onnx.save(model, tmp_path / "model.onnx")
+    assert_same(tmp_path / "model.onnx")
