@@ -142,14 +142,20 @@ def test_asymmetric_padding(tflite: Any) -> None:
     tflite.check(nn.Sequential(nn.ZeroPad2d((1, 0, 2, 3)), nn.Conv2d(3, 4, 3)), (1, 3, 8, 8))
 
 
-def test_transposed_convolution_that_doubles_is_one_operator(tflite: Any) -> None:
-    for layer in (nn.ConvTranspose2d(4, 3, 4, 2, 1), nn.ConvTranspose2d(4, 3, 2, 2)):
-        assert _check(tflite, "ConvTranspose", layer, (1, 4, 5, 5))["nhwc"].operators == ["TRANSPOSE_CONV"]
+def test_transposed_convolution_is_a_convolution_to_subpixels(tflite: Any) -> None:
+    expected = {
+        nn.ConvTranspose2d(4, 3, 2, 2): ["CONV_2D", "DEPTH_TO_SPACE"],
+        nn.ConvTranspose2d(4, 3, 3, 2, 1, 1): ["CONV_2D", "DEPTH_TO_SPACE"],
+        nn.ConvTranspose2d(4, 3, 4, 2, 1): ["PAD", "CONV_2D", "DEPTH_TO_SPACE", "SLICE"],
+        nn.ConvTranspose2d(4, 3, 3, (2, 3)): ["TRANSPOSE_CONV"],
+    }
+    for layer, operators in expected.items():
+        assert _check(tflite, "ConvTranspose", layer, (1, 4, 5, 5))["nhwc"].operators == operators
 
 
 def test_one_dimensional_chain_reshapes_only_at_its_ends(tflite: Any) -> None:
     layers = [nn.Conv1d(6, 8, 3, 2, 1), nn.ReLU(), nn.Conv1d(8, 4, 5, 1, 4, dilation=2), nn.LeakyReLU(0.1)]
-    runs = tflite.check(nn.Sequential(*layers, nn.MaxPool1d(2), nn.ConvTranspose1d(4, 4, 4, 2, 1)), (1, 6, 21))
+    runs = tflite.check(nn.Sequential(*layers, nn.MaxPool1d(2), nn.Conv1d(4, 4, 3)), (1, 6, 21))
     inner = runs["nhwc"].operators[2:-2]
     assert "RESHAPE" not in inner
     assert "TRANSPOSE" not in inner

