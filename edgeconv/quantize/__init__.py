@@ -2,24 +2,34 @@
 
 Calibration
     `calibrate`: what range every activation has on the user's data. `Calibration`, `OBSERVERS`.
+Before the plan
+    `equalize`: neighbouring layers with weight ranges alike.
 The plan
     `make_plan`: which numbers quantise which tensor, as `Options` say. `Plan`: a frozen value, JSON and back.
     `apply`: the plan as nodes in a new graph.
+After the plan, in the order of what they cost; each gives a float model that the same plan fits
+    `correct_biases`: no layer's mean is shifted any more.
+    `round_weights`: that, and weights rounded so that later ones make up for earlier ones.
 """
 
 from __future__ import annotations
 
 from edgeconv.quantize._apply import apply
+from edgeconv.quantize._bias import correct_biases
 from edgeconv.quantize._calibrate import Calibration, calibrate
+from edgeconv.quantize._equalize import equalize
 from edgeconv.quantize._make_plan import Options, make_plan
 from edgeconv.quantize._observers import OBSERVERS
 from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
+from edgeconv.quantize._rounding import round_weights
 
 __all__ = [
     # Calibration
     "calibrate",
     "Calibration",
     "OBSERVERS",
+    # Before the plan
+    "equalize",
     # The plan
     "make_plan",
     "apply",
@@ -28,4 +38,7 @@ __all__ = [
     "SCHEMES",
     "TensorParameters",
     "WeightParameters",
+    # After the plan
+    "correct_biases",
+    "round_weights",
 ]

@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._graph import (
+    LAYER,
     MODULE,
     add_initializer,
     constant,
@@ -60,6 +61,7 @@ def apply(model: ir.Model, plan: Plan) -> ir.Model:
         every = (layer_of(node) for node in model.graph)
         layers = {layer.name: layer for layer in every if layer is not None and layer.name in plan.weights}
     for name, layer in layers.items():
+        layer.node.meta[LAYER] = name
         work.weight(layer, plan.weights[name])
         if plan.tensors:
             work.bias(layer, plan.tensors[named(layer.input)], plan.weights[name])

@@ -11,6 +11,9 @@ from edgeconv.errors import QuantizeError
 MODULE = "edgeconv.module"
 """metadata_props key: the torch module that a node comes from."""
 
+LAYER = "edgeconv.quantize.layer"
+"""Node.meta key (never serialised): the name in the plan, which the node's output loses when it is quantised."""
+
 
 def constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
     """The array of an initializer or of a ``Constant`` node; None for whatever is not constant."""
@@ -28,6 +31,12 @@ def is_activation(value: ir.Value | None) -> bool:
 def name_of(node: ir.Node) -> str:
     """A node's name in plans and messages: its first output, which is named after the torch module."""
     return next((value.name for value in node.outputs if value.name), node.op_type)
+
+
+def layer_name(node: ir.Node) -> str | None:
+    """The plan's name of a node with a quantised weight, in a graph that `apply` made; None for other nodes."""
+    name: str | None = node.meta.get(LAYER)
+    return name
 
 
 def named(value: ir.Value) -> str:

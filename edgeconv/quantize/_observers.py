@@ -87,7 +87,7 @@ def _divergence(values: _Floats, counts: _Floats, low: float, high: float, level
 
 
 def _candidates(end: float) -> _Floats:
-    return np.asarray(end * _SHARES if end != 0 else np.zeros(1))
+    return np.asarray(end * _SHARES) if end != 0 else np.zeros(1)
 
 
 def _clipped(values: _Floats, counts: _Floats, ends: _Floats) -> _Floats:

@@ -1,0 +1,211 @@
+"""Cross-layer equalisation: channels of a value take ranges alike, and its makers and readers undo one another.
+
+Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (ICCV 2019, arXiv 1906.04721),
+section 4.1. Where y = W₂ f(W₁ x + b₁) and f(s·x) = s·f(x) for s > 0, the channels of W₁ and b₁ can be divided by any s and
+those of W₂ multiplied by it. Relu, LeakyRelu, PRelu, max and average pooling and the identity are such f; Clip is none
+and ends the search. With s = √(r₁·r₂) / r₂, where r is the range of a channel's weights, both sides end with √(r₁·r₂).
+
+It is exact in real arithmetic. The scales are powers of two, which floating-point multiplication does not round: the
+equalised network computes the same bits but for underflow. Their ranges meet within a factor of √2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.quantize._graph import constant, name_of, only_reader, replace_weight, static_shape
+from edgeconv.quantize._structure import Layer, layer_of
+
+_Floats = npt.NDArray[np.float64]
+
+HOMOGENEOUS = frozenset(
+    {
+        "AveragePool",
+        "Dropout",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Identity",
+        "LeakyRelu",
+        "MaxPool",
+        "PRelu",
+        "Relu",
+    }
+)
+"""Operators that act on each channel by itself and commute with positive factors."""
+
+_ROUNDS = 40  # of all pairs, until nothing moves; chains of n layers settle in about n
+_WIDEST = 2.0**40  # the largest factor: keeps biases and weights within float32
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A layer, and the only layer that reads its channels, through positively homogeneous operators alone."""
+
+    first: Layer
+    second: Layer
+
+
+def equalize(model: ir.Model) -> ir.Model:
+    """Equalises the weight ranges of neighbouring layers, depthwise ones among them.
+
+    Args:
+        model: float32 or float64; not changed. Constants that several layers share stay as they are.
+
+    Returns:
+        A new model with the same outputs. Values between the layers of a pair hold multiples of what they held
+        before, channel by channel.
+    """
+    model = model.clone()
+    pairs = pairs_of(model)
+    for _ in range(_ROUNDS):
+        if not any([_equalise(pair) for pair in pairs]):
+            break
+    for pair in pairs:
+        _disown(pair)
+    return model
+
+
+def pairs_of(model: ir.Model) -> list[Pair]:
+    """The pairs of layers that can be equalised, in graph order."""
+    found = []
+    for node in model.graph:
+        first = layer_of(node)
+        if first is None or not _is_own(first) or node.op_type == "MatMul":
+            continue
+        second = _reader(first)
+        if second is not None and _is_own(second) and _fit(first, second):
+            found.append(Pair(first, second))
+    return found
+
+
+def between(pair: Pair) -> list[ir.Node]:
+    """The operators from the first layer, itself included, to the second."""
+    nodes = [pair.first.node]
+    while (after := only_reader(nodes[-1].outputs[0])) is not None and after is not pair.second.node:
+        nodes.append(after)
+    return nodes
+
+
+def out_ranges(layer: Layer) -> _Floats:
+    """The largest weight of each output channel."""
+    weight = _array(layer)
+    ranges = np.abs(np.moveaxis(weight, layer.axis, 0)).reshape(weight.shape[layer.axis], -1).max(axis=1)
+    groups = _groups(layer)
+    if layer.node.op_type == "ConvTranspose" and groups > 1:
+        split = np.abs(weight).reshape(groups, -1, *weight.shape[1:]).max(axis=(1, *range(3, weight.ndim + 1)))
+        return np.asarray(split.reshape(-1))
+    return np.asarray(ranges)
+
+
+def in_ranges(layer: Layer) -> _Floats:
+    """The largest weight that each input channel meets."""
+    return np.asarray(_by_input(layer, np.abs(_array(layer))).max(axis=(1, 2)))
+
+
+def scale_outputs(layer: Layer, factors: _Floats) -> None:
+    """Multiplies the weights and the bias of each output channel."""
+    weight, groups = _array(layer), _groups(layer)
+    if layer.node.op_type == "ConvTranspose":
+        per_group = factors.reshape(groups, 1, -1, *([1] * (weight.ndim - 2)))
+        scaled = (weight.reshape(groups, -1, *weight.shape[1:]) * per_group).reshape(weight.shape)
+    else:
+        scaled = weight * factors.reshape([-1 if axis == layer.axis else 1 for axis in range(weight.ndim)])
+    replace_weight(layer.weight, scaled)
+    bias = constant(layer.bias)
+    if bias is not None and layer.bias is not None:
+        replace_weight(layer.bias, (bias.reshape(-1) * factors).reshape(bias.shape))
+
+
+def scale_inputs(layer: Layer, factors: _Floats) -> None:
+    """Multiplies the weights that each input channel meets."""
+    weight = _array(layer)
+    if layer.node.op_type == "Conv":
+        groups, per_group = _groups(layer), weight.shape[1]
+        spread = factors.reshape(groups, 1, per_group, *([1] * (weight.ndim - 2)))
+        scaled = (weight.reshape(groups, -1, *weight.shape[1:]) * spread).reshape(weight.shape)
+    else:
+        axis = 0 if layer.node.op_type == "ConvTranspose" else 1 - layer.axis
+        scaled = weight * factors.reshape([-1 if index == axis else 1 for index in range(weight.ndim)])
+    replace_weight(layer.weight, scaled)
+
+
+def _equalise(pair: Pair) -> bool:
+    """Evens the ranges of one pair; says whether anything moved."""
+    first, second = out_ranges(pair.first), in_ranges(pair.second)
+    used = (first > 0) & (second > 0)  # a channel that is dead on either side has nothing to give
+    ratio = np.where(used, second / np.where(used, first, 1.0), 1.0)
+    factors = 2.0 ** np.rint(np.log2(np.clip(ratio, 1 / _WIDEST, _WIDEST)) / 2)
+    if np.all(factors == 1.0):
+        return False
+    scale_outputs(pair.first, factors)
+    scale_inputs(pair.second, 1 / factors)
+    return True
+
+
+def _disown(pair: Pair) -> None:
+    """Values that hold multiples of their modules' outputs say so by their names."""
+    for node in between(pair):
+        value = node.outputs[0]
+        if value.name and not value.name.endswith(".equalized"):
+            value.name = f"{value.name}.equalized"
+
+
+def _reader(layer: Layer) -> Layer | None:
+    """The layer behind homogeneous operators that alone reads a layer."""
+    value: ir.Value = layer.node.outputs[0]
+    while (node := only_reader(value)) is not None:
+        if node.op_type not in HOMOGENEOUS:
+            return layer_of(node) if node.inputs[0] is value else None
+        if node.inputs[0] is not value or sum(1 for output in node.outputs if output.uses()) > 1:
+            return None
+        if node.op_type == "PRelu" and constant(node.inputs[1]) is None:
+            return None
+        value = node.outputs[0]
+    return None
+
+
+def _fit(first: Layer, second: Layer) -> bool:
+    """Whether the output channels of one are the input channels of the other, on the same axis."""
+    spatial = {"Conv", "ConvTranspose"}
+    if (first.node.op_type in spatial) != (second.node.op_type in spatial):
+        return False
+    return len(out_ranges(first)) == len(in_ranges(second))
+
+
+def _is_own(layer: Layer) -> bool:
+    """Whether the layer's constants are read by nobody else and can be replaced."""
+    for value in (layer.weight, layer.bias):
+        if value is not None and (not value.is_initializer() or len(tuple(value.uses())) > 1):
+            return False
+        array = constant(value)
+        if value is not None and (array is None or array.dtype not in (np.float32, np.float64)):
+            return False
+    bias = constant(layer.bias)
+    weight = static_shape(layer.weight)
+    channels = weight[layer.axis] * (_groups(layer) if layer.node.op_type == "ConvTranspose" else 1)
+    return bias is None or bias.size == channels
+
+
+def _by_input(layer: Layer, weight: _Floats) -> _Floats:
+    """A weight as (input channels, their output channels, taps)."""
+    if layer.node.op_type == "Conv":
+        groups, per_group = _groups(layer), weight.shape[1]
+        form = weight.reshape(groups, weight.shape[0] // groups, per_group, -1).swapaxes(1, 2)
+        return np.asarray(form.reshape(groups * per_group, weight.shape[0] // groups, -1))
+    if layer.node.op_type == "ConvTranspose":
+        return weight.reshape(weight.shape[0], weight.shape[1], -1)
+    return np.moveaxis(weight, 1 - layer.axis, 0)[:, :, None]
+
+
+def _groups(layer: Layer) -> int:
+    return layer.node.attributes.get_int("group", 1) if layer.node.op_type in ("Conv", "ConvTranspose") else 1
+
+
+def _array(layer: Layer) -> _Floats:
+    array = constant(layer.weight)
+    assert array is not None, name_of(layer.node)  # it is a layer
+    return array.astype(np.float64)

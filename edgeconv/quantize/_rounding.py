@@ -1,0 +1,100 @@
+"""Rounding of weights that lets later weights make up for the error of earlier ones.
+
+Frantar et al., "GPTQ" (ICLR 2023, arXiv 2210.17323), after Hassibi and Stork's optimal brain surgeon: of all taps of a
+channel one after another is rounded, and what that does to the layer's output is taken back, as far as it goes, by
+those still to be rounded. The inputs' second moments say how; no gradient is followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.quantize._plan import Plan
+from edgeconv.quantize._tune import tune
+
+_Floats = npt.NDArray[np.float64]
+
+_DAMPING = 0.01  # of the mean second moment: taps that were never seen apart from others stay near their own value
+_BLOCK = 64
+_POSITIONS = 8000  # per layer: EfficientNet-Lite0 gained 0.4 dB from 4000, 1.0 dB from 20000 at twice the time
+_HIGHEST = 127
+
+
+def round_weights(
+    model: ir.Model,
+    plan: Plan,
+    batches: Iterable[Mapping[str, Array]],
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> ir.Model:
+    """Rounds weights with feedback, and corrects the biases, layer by layer on calibration data.
+
+    Args:
+        model: the float graph that the plan was made for; not changed.
+        plan: says what is quantised, and the grid of each weight.
+        batches: calibration data; as many as fit into memory (256 MiB for the largest activation) are used.
+        progress: is told how far it is, in one line, before every layer.
+
+    Returns:
+        A new float model whose weights lie on the plan's grid, so that rounding to nearest finds them again.
+
+    Raises:
+        QuantizeError: the plan does not fit the model, or the batches do not.
+    """
+    title = "rounding with feedback"
+    return tune(model, plan, batches, title=title, rounding=_round, positions=_POSITIONS, progress=progress)
+
+
+def _round(weight: _Floats, scales: _Floats, inputs: Array) -> _Floats:
+    return rounded_with_feedback(weight, scales, moments(inputs), _HIGHEST)
+
+
+def moments(columns: Array) -> _Floats:
+    """Second moments (groups, taps, taps) of columns (groups, positions, taps)."""
+    import torch
+
+    x = torch.from_numpy(columns)
+    found = torch.bmm(x.transpose(1, 2), x) / x.shape[1]
+    return np.asarray(found.double().numpy())
+
+
+def rounded_with_feedback(weight: _Floats, scales: _Floats, moments: _Floats, highest: int) -> _Floats:
+    """Rounds a weight to multiples of its scales.
+
+    Args:
+        weight: (groups, channels, taps).
+        scales: that broadcast over it, one per channel.
+        moments: (groups, taps, taps), of the layer's inputs.
+        highest: the largest multiple.
+
+    Returns:
+        The multiples of the scales, (groups, channels, taps), as real weights.
+    """
+    import torch
+
+    w, h, s = (torch.from_numpy(np.array(array)) for array in (weight, moments, np.broadcast_to(scales, weight.shape)))
+    groups, channels, taps = w.shape
+    diagonal = torch.diagonal(h, dim1=1, dim2=2)
+    order = torch.argsort(diagonal, dim=1, descending=True)  # what moves the output most is rounded first
+    rows = order[:, None, :].expand(-1, channels, -1)
+    w, s = w.gather(2, rows), s.gather(2, rows)
+    h = h.gather(1, order[:, :, None].expand(-1, -1, taps)).gather(2, order[:, None, :].expand(-1, taps, -1))
+    h = h + torch.eye(taps, dtype=h.dtype) * (_DAMPING * diagonal.mean(dim=1).clamp(min=1e-30))[:, None, None]
+    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    made = torch.empty_like(w)
+    for start in range(0, taps, _BLOCK):
+        stop = min(start + _BLOCK, taps)
+        errors = torch.empty(groups, channels, stop - start, dtype=w.dtype)
+        for tap in range(start, stop):
+            real = w[:, :, tap]
+            made[:, :, tap] = (real / s[:, :, tap]).round().clamp(-highest, highest) * s[:, :, tap]
+            error = (real - made[:, :, tap]) / factor[:, tap, tap, None]
+            w[:, :, tap:stop] -= error[:, :, None] * factor[:, None, tap, tap:stop]
+            errors[:, :, tap - start] = error
+        w[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+    return np.asarray(torch.empty_like(made).scatter_(2, rows, made).numpy())

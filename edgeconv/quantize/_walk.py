@@ -1,0 +1,139 @@
+"""A graph computed node by node on many samples at once, in float32 by onnxruntime.
+
+Nothing is fused, so a QDQ graph computes what the plan says, and a caller may look at what enters a layer, change the
+layer, and go on with what it then makes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.errors import QuantizeError
+from edgeconv.quantize._calibrate import mapped
+from edgeconv.quantize._graph import constant, layer_name, name_of, static_shape
+
+_MOST_BYTES = 1 << 28  # of one value over all samples: three or four are alive at a time
+
+
+class Walk:
+    """The values of a graph so far, one array per sample.
+
+    Args:
+        model: float32 or QDQ; not changed, but constants that its owner changes meanwhile are seen.
+        samples: graph inputs by name, for each sample.
+    """
+
+    def __init__(self, model: ir.Model, samples: Sequence[Mapping[str, Array]]) -> None:
+        self._opset = model.graph.opset_imports.get("", 1)
+        self._values: dict[ir.Value, list[Array]] = {
+            value: [sample[value.name or ""] for sample in samples]
+            for value in model.graph.inputs
+            if not value.is_initializer()
+        }
+        self._count = len(samples)
+        self._computed: set[ir.Node] = set()
+        self._nodes = list(model.graph)
+        self._reads = Counter(value for node in self._nodes for value in node.inputs if value is not None)
+        self._reads.update(model.graph.outputs)
+
+    def layers(self, names: Collection[str]) -> Iterator[ir.Node]:
+        """Computes the nodes in order; stops before each of these layers. `compute` may compute it ahead of time."""
+        for node in self._nodes:
+            if layer_name(node) in names:
+                yield node
+            if node not in self._computed:
+                self.compute(node)
+
+    def read(self, value: ir.Value | None) -> list[Array]:
+        """A value that is still alive: of a graph input, or of a node that was computed and is yet to be read."""
+        if value is None or value not in self._values:
+            array = constant(value)
+            if value is None or array is None:
+                raise QuantizeError(f"the value {value.name if value else ''!r} was not computed", where="quantize")
+            return [array] * self._count
+        return self._values[value]
+
+    def write(self, value: ir.Value, arrays: list[Array]) -> None:
+        """Replaces a value for all nodes to come."""
+        self._values[value] = arrays
+
+    def compute(self, node: ir.Node) -> None:
+        """Computes one node, and forgets what nobody reads any more."""
+        self._computed.add(node)
+        given = [value for value in dict.fromkeys(node.inputs) if value is not None]
+        fed = [value for value in given if value in self._values]
+        session = _session(node, self._opset, fed)
+        feeds = [self._values[value] for value in fed]
+        once = all(arrays[0] is arrays[-1] for arrays in feeds)  # a constant: the same array for every sample
+        made: list[list[Array]] = []
+        with mapped(f"operator {name_of(node)}"):
+            for index in range(1 if once else self._count):
+                made.append(session.run(None, {f"x{i}": arrays[index] for i, arrays in enumerate(feeds)}))
+        made = made * self._count if once else made
+        for position, value in enumerate(output for output in node.outputs if output.name):
+            self._values[value] = [results[position] for results in made]
+        for value in node.inputs:
+            if value is not None:
+                self._reads[value] -= 1
+        for value in [*given, *node.outputs]:
+            if self._reads[value] <= 0:
+                self._values.pop(value, None)
+
+
+def chosen(model: ir.Model, batches: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
+    """As many of the batches as a walk holds in memory, evenly taken."""
+    if not batches:
+        raise QuantizeError("there is no calibration data", where="quantize", mend="give at least one batch")
+    largest = max((_bytes(value) for node in model.graph for value in node.outputs), default=1)
+    count = max(1, min(len(batches), _MOST_BYTES // max(1, largest)))
+    return [batches[index * len(batches) // count] for index in range(count)]
+
+
+def _bytes(value: ir.Value) -> int:
+    size = 4
+    for length in static_shape(value):
+        size *= length
+    return size
+
+
+def _session(node: ir.Node, opset: int, fed: Sequence[ir.Value]):  # type: ignore[no-untyped-def]
+    """The node by itself; what is not fed is a constant of it."""
+    import onnx
+    import onnxruntime
+
+    names = {value: f"x{index}" for index, value in enumerate(fed)}
+    constants = []
+    for value in node.inputs:
+        if value is not None and value not in names:
+            names[value] = f"c{len(names)}"
+            array = constant(value)
+            if array is None:
+                raise QuantizeError(f"nothing gives the value {value.name!r}", where=f"operator {name_of(node)}")
+            constants.append(onnx.numpy_helper.from_array(array, names[value]))
+    proto = ir.to_proto(node)
+    proto.input[:] = ["" if value is None else names[value] for value in node.inputs]
+    outputs = [value for value in node.outputs if value.name]
+    graph = onnx.helper.make_graph(
+        [proto],
+        "node",
+        [_info(names[value], value, free=True) for value in fed],
+        [_info(value.name or "", value, free=True) for value in outputs],
+        constants,
+    )
+    imports = [onnx.helper.make_opsetid("", opset)]
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    with mapped(f"operator {name_of(node)}"):
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _info(name: str, value: ir.Value, *, free: bool):  # type: ignore[no-untyped-def]
+    import onnx
+
+    dtype = value.dtype or ir.DataType.FLOAT
+    return onnx.helper.make_tensor_value_info(name, int(dtype), None)
