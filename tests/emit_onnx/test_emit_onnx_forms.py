@@ -70,3 +70,12 @@ def test_gelu_is_one_operator_of_onnxruntime(name: str, tmp_path: Path) -> None:
     assert expected <= set(operators)
     assert not {"Erf", "Tanh"} & set(operators)
     assert error < 2e-6
+
+
+def test_depthwise_convolutions_fill_the_blocks_of_onnxruntime(tmp_path: Path) -> None:
+    """As in ShuffleNetV2 with 58 channels: three convolutions without a change of layout between them."""
+    unit = nn.Sequential(nn.Conv2d(8, 58, 1), nn.ReLU(), nn.Conv2d(58, 58, 3, 1, 1, groups=58), nn.Conv2d(58, 16, 3))
+    operators, error = run(unit, (1, 8, 9, 9), tmp_path)
+    assert operators.count("Conv") + operators.count("FusedConv") == 3
+    assert {tuple(tensor.dims) for tensor in onnx.load(tmp_path / "loaded.onnx").graph.initializer} >= {(64, 1, 3, 3)}
+    assert error < 2e-6
