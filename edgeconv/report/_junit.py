@@ -48,7 +48,8 @@ def to_junit(report: Report) -> str:
 def _suites(report: Report) -> Iterator[tuple[str, list[Comparison]]]:
     names = [artifact.path.name for artifact in report.artifacts]
     for name in dict.fromkeys(names + [row.artifact for row in report.comparisons]):
-        yield name or "torch", [row for row in report.comparisons if row.artifact == name]
+        rows = [row for row in report.comparisons if row.artifact == name]
+        yield name or rows[0].device, rows  # the source's own rows: "torch", or the file that was given
 
 
 def _add_properties(suite: ET.Element, report: Report) -> None:
