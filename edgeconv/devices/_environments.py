@@ -39,11 +39,17 @@ class Environment:
     packages: tuple[str, ...]
 
 
+_MICRO = "tflite-micro==0.dev20261023182759"
+
 ENVIRONMENTS: Mapping[str, Environment] = {
     environment.device: environment
     for environment in (
         # Its wheels exist for Python 3.9 to 3.11 and were built against numpy 1.
         Environment("tflite-runtime", "tflite-runtime-2.14.0", "3.11", ("tflite-runtime==2.14.0", "numpy==1.26.4")),
+        # The microcontrollers' interpreter is built each night; this build is pinned so that its kernels stay.
+        Environment(
+            "tflite-micro", "tflite-micro-20261023", "3.11", ("tflite-micro==0.dev20261023182759", "numpy==2.4.6")
+        ),
     )
 }
 

@@ -63,7 +63,8 @@ class Session:
         run = Run(self.device, artifact.path.name, ())
         try:
             run = replace(run, environment=self._hello(limit))
-            results = self._run(artifact, samples, limit)
+            results, facts = self._run(artifact, samples, limit)
+            run = replace(run, environment={**run.environment, **facts})
         except NotInstalledError as error:
             return replace(run, verdict=Verdict.SKIPPED, reason=str(error))
         except DeviceError as error:
@@ -114,18 +115,20 @@ class Session:
 
     def _run(
         self, artifact: Artifact, samples: Sequence[Sample], limit: Deadline
-    ) -> list[tuple[Mapping[str, Array], float]]:
+    ) -> tuple[list[tuple[Mapping[str, Array], float]], Mapping[str, str]]:
+        """The outputs and latencies, and what the runtime tells of the file (``arena_bytes``)."""
         try:
             data = np.frombuffer(artifact.path.read_bytes(), np.uint8)
         except OSError as error:
             raise DeviceError(f"cannot read {artifact.path.name}: {error.strerror or error}") from error
         inputs = [file_inputs(artifact, sample) for sample in samples]
-        self._ask("load", "loaded", [("model", data)], limit, "cannot load the file")
+        loaded = self._ask("load", "loaded", [("model", data)], limit, "cannot load the file")
+        facts = loaded.fields.get("facts") or {}
         results = []
         for sample, arrays in zip(samples, inputs, strict=True):
             frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}")
             results.append((checked_outputs(artifact, frame.arrays), _latency_ms(frame)))
-        return results
+        return results, {str(key): str(value) for key, value in facts.items()}
 
     def _ask(self, kind: str, answer: str, arrays: Sequence[tuple[str, Array]], limit: Deadline, failure: str) -> Frame:
         self._require_alive()
@@ -158,14 +161,14 @@ def file_inputs(artifact: Artifact, sample: Sample) -> list[tuple[str, Array]]:
 
 
 def _cast(spec: TensorSpec, array: Array, sample: str) -> Array:
-    if spec.dtype not in DTYPES or not np.can_cast(array.dtype, spec.dtype, casting="same_kind"):
+    wanted = spec.dtype if spec.scale is None else "float32"  # real numbers, which the spec quantises
+    if spec.dtype not in DTYPES or not np.can_cast(array.dtype, wanted, casting="same_kind"):
         raise DeviceError(f"sample {sample!r}: input {spec.name!r} is {array.dtype}, the file wants {spec.dtype}")
     if array.ndim != len(spec.shape):
         raise DeviceError(
             f"sample {sample!r}: input {spec.name!r} has shape {array.shape}, the file wants {spec.shape}"
         )
-    array = array.astype(spec.dtype, copy=False)
-    return spec.to_file(array)
+    return spec.to_file(array.astype(wanted, copy=False))
 
 
 def checked_outputs(artifact: Artifact, arrays: list[tuple[str, Array]]) -> Mapping[str, Array]:

@@ -5,8 +5,8 @@ process here, one behind ssh, one under qemu and one in a container all look ali
 
     python agent.py RUNTIME [--threads N]
 
-``RUNTIME`` is one of ``onnxruntime``, ``litert`` (XNNPACK), ``litert-reference`` (reference kernels) and
-``tflite-runtime`` (XNNPACK).
+``RUNTIME`` is one of ``onnxruntime``, ``litert`` (XNNPACK), ``litert-reference`` (reference kernels),
+``tflite-runtime`` (XNNPACK) and ``tflite-micro`` (the microcontrollers' kernels, interpreted on the host).
 
 Frames, in both directions, all integers little-endian::
 
@@ -21,7 +21,7 @@ The talk::
 
     agent -> host   hello    {"protocol": 1, "environment": {"runtime", "version", "python", "numpy", "machine", "cpu"}}
     host -> agent   load     arrays: one, of uint8: the bytes of the file
-    agent -> host   loaded   {"inputs": [name, ...], "outputs": [name, ...]}
+    agent -> host   loaded   {"inputs": [name, ...], "outputs": [name, ...], "facts": {name: text}}
     host -> agent   run      arrays: the inputs of one sample, in the layout of the file
     agent -> host   outputs  {"latency_ms": float}; arrays: the outputs, in the order of the file
     host -> agent   quit     the agent exits with 0; the end of its input does the same
@@ -36,13 +36,15 @@ from __future__ import annotations
 # zip(strict=) came with Python 3.10, and devices have 3.9.
 # ruff: noqa: B905
 import argparse
+import contextlib
 import json
 import os
 import platform
 import struct
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -276,11 +278,76 @@ class TfliteRuntime(LiteRt):
         self._options = {"num_threads": threads}
 
 
+class TfliteMicro:
+    """TensorFlow Lite for Microcontrollers: its reference kernels, in one arena of memory whose size it tells."""
+
+    _ARENA_BYTES = 1 << 29  # only what is touched of it is really taken
+
+    def __init__(self, threads: int) -> None:
+        import tflite_micro
+        from tflite_micro.python.tflite_micro import runtime
+
+        self._module = runtime
+        self.version = _version_of("tflite-micro", tflite_micro)
+        self.facts: dict[str, str] = {}
+
+    def load(self, model: bytes) -> tuple[list[str], list[str]]:
+        self._interpreter: Any = None
+        with _stderr() as told:
+            try:
+                self._interpreter = self._module.Interpreter.from_bytes(model, arena_size=self._ARENA_BYTES)
+                self._interpreter.print_allocations()
+            except (RuntimeError, ValueError) as error:
+                said = told()
+                raise RuntimeError(said[-1] if said else one_line(error)) from error
+            lines = told()
+        totals = [line.split()[-2] for line in lines if "Arena allocation total" in line]
+        self.facts = {"arena_bytes": totals[0]} if totals else {}
+        self._inputs, self._outputs = _border_names(self._module.schema_fb, model)
+        return self._inputs, self._outputs
+
+    def run(self, arrays: Named) -> tuple[float, Named]:
+        for index, array in enumerate(matched(self._inputs, arrays)):
+            self._interpreter.set_input(array, index)
+        start = time.perf_counter_ns()
+        self._interpreter.invoke()
+        latency_ms = (time.perf_counter_ns() - start) / 1e6
+        return latency_ms, [(name, self._interpreter.get_output(at)) for at, name in enumerate(self._outputs)]
+
+
+@contextlib.contextmanager
+def _stderr() -> Iterator[Callable[[], list[str]]]:
+    """Takes what C++ code prints to descriptor 2; what is yielded gives its lines so far."""
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+
+        def told() -> list[str]:
+            file.seek(0)
+            return file.read().decode("utf-8", "replace").splitlines()
+
+        try:
+            yield told
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _border_names(schema: Any, model: bytes) -> tuple[list[str], list[str]]:
+    """The names of a .tflite file's input and output tensors."""
+    graph = schema.Model.GetRootAs(model, 0).Subgraphs(0)
+    inputs = [graph.Inputs(at) for at in range(graph.InputsLength())]
+    outputs = [graph.Outputs(at) for at in range(graph.OutputsLength())]
+    names, others = ([graph.Tensors(at).Name().decode() for at in part] for part in (inputs, outputs))
+    return names, others
+
+
 RUNTIMES: dict[str, Any] = {
     "onnxruntime": OnnxRuntime,
     "litert": LiteRt,
     "litert-reference": LiteRtReference,
     "tflite-runtime": TfliteRuntime,
+    "tflite-micro": TfliteMicro,
 }
 
 
@@ -369,7 +436,8 @@ class Agent:
         try:
             if frame.type == "load":
                 inputs, outputs = runtime.load(frame.arrays[0][1].tobytes())
-                parts = frame_parts("loaded", {"inputs": inputs, "outputs": outputs})
+                facts = getattr(runtime, "facts", {})
+                parts = frame_parts("loaded", {"inputs": inputs, "outputs": outputs, "facts": facts})
             elif frame.type == "run":
                 latency_ms, results = runtime.run(frame.arrays)
                 parts = frame_parts("outputs", {"latency_ms": latency_ms}, results)

@@ -12,11 +12,11 @@ import pytest
 from edgeconv.devices import AGENT, DEVICES, ENVIRONMENTS, all_devices, find, install, start
 from edgeconv.errors import DeviceError
 
-ALLOWED_IMPORTS = sys.stdlib_module_names | {"ai_edge_litert", "numpy", "onnxruntime", "tflite_runtime"}
+ALLOWED_IMPORTS = sys.stdlib_module_names | {"ai_edge_litert", "numpy", "onnxruntime", "tflite_micro", "tflite_runtime"}
 
 
 def test_the_table_names_every_promised_device() -> None:
-    assert list(DEVICES) == ["torch", "onnxruntime", "litert", "litert-reference", "tflite-runtime"]
+    assert list(DEVICES) == ["torch", "onnxruntime", "litert", "litert-reference", "tflite-runtime", "tflite-micro"]
     assert all(name == device.name for name, device in DEVICES.items())
 
 
