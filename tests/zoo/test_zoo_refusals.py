@@ -1,0 +1,78 @@
+"""What cannot be exported is refused in one line that says what, where and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 the name that everybody uses
+from torch import Tensor, nn
+from torch_idioms import Function
+
+import edgeconv
+
+IMAGE = (1, 8, 6, 7)
+
+
+def _grid(x: Tensor) -> Tensor:
+    return x[:, :2].permute(0, 2, 3, 1).tanh()
+
+
+def _dynamic_depthwise(x: Tensor) -> Tensor:
+    return F.conv2d(x, x.reshape(-1)[:72].view(8, 1, 3, 3), groups=8)
+
+
+# name: the module, the shape of its input, the error, and what its line holds
+REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv.EdgeconvError], str]] = {
+    "lstm": (lambda: nn.LSTM(8, 4, batch_first=True), (1, 5, 8), edgeconv.EmitError, r"LSTM \(made by torch module"),
+    "gru": (lambda: nn.GRU(8, 4, batch_first=True), (1, 5, 8), edgeconv.EmitError, r"GRU \(made by torch module"),
+    "conv3d": (lambda: nn.Conv3d(1, 2, 3), (1, 1, 5, 6, 7), edgeconv.EmitError, "it convolves over 3 axes"),
+    "max-pool-3d": (lambda: nn.MaxPool3d(2), (1, 1, 4, 4, 4), edgeconv.EmitError, "it pools over 3 axes"),
+    "indices-of-overlapping-windows": (
+        lambda: nn.MaxPool2d(3, 2, 1, return_indices=True), IMAGE, edgeconv.EmitError, "indices of the maxima are used",
+    ),
+    "grid-sample-bicubic": (
+        lambda: Function(lambda x: F.grid_sample(x, _grid(x), mode="bicubic", align_corners=False)),
+        IMAGE, edgeconv.EmitError, 'its mode is \'bicubic\'; use mode="bilinear"',
+    ),
+    "grid-sample-reflection": (
+        lambda: Function(lambda x: F.grid_sample(x, _grid(x), padding_mode="reflection", align_corners=False)),
+        IMAGE, edgeconv.EmitError, 'its padding mode is \'reflection\'; use padding_mode="border"',
+    ),
+    "dynamic-depthwise": (
+        lambda: Function(_dynamic_depthwise), IMAGE, edgeconv.EmitError, "its weight is not a constant, and it is gr",
+    ),
+    "inverse": (
+        lambda: Function(lambda x: torch.linalg.inv(x[..., :6])), IMAGE, edgeconv.CaptureError,
+        "aten.linalg_inv_ex has no ONNX form; write the module with other operations",
+    ),
+    "median": (
+        lambda: Function(lambda x: x.median(1)[0]), IMAGE, edgeconv.CaptureError, "aten.median has no ONNX form",
+    ),
+    "boolean-index": (
+        lambda: Function(lambda x: x[x > 0]), IMAGE, edgeconv.CaptureError,
+        "a shape that is not known before it runs; keep every shape a function of the input shapes",
+    ),
+    "branch": (
+        lambda: Function(lambda x: x * 2 if x.sum() > 0 else x), IMAGE, edgeconv.CaptureError,
+        "control flow depends on the values of a tensor.*; use torch.where",
+    ),
+    "random": (
+        lambda: Function(lambda x: x + torch.rand_like(x)), IMAGE, edgeconv.CaptureError, "draws random numbers",
+    ),
+    "numpy": (
+        lambda: Function(lambda x: torch.from_numpy(x.numpy() * 2)), IMAGE, edgeconv.CaptureError, "leaves torch",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    make, shape, kind, line = REFUSED[name]
+    with pytest.raises(kind, match=line) as caught:
+        edgeconv.export(make(), (torch.randn(shape),), tmp_path / "out", name="refused")
+    assert "\n" not in str(caught.value)
+    assert caught.value.mend
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
