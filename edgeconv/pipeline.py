@@ -280,7 +280,8 @@ def _write(
 def _notes(model: ir.Model, written: Sequence[tuple[Artifact, Emitted]]) -> tuple[str, ...]:
     """What the reader should know: the slower, official capture when it had to be taken, and what emitters say."""
     path = model.metadata_props.get(NOTE, "fast")
-    captured = () if path == "fast" else (f"captured by the official exporter: {path.removeprefix('official: ')}",)
+    said = path.replace("official: ", "captured by the official exporter: ", 1)
+    captured = () if path == "fast" else (said,)
     return captured + tuple(f"{artifact.path.name}: {note}" for artifact, emitted in written for note in emitted.notes)
 
 

@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from edgeconv.capture import NOTE
 from edgeconv.capture._clean import clean, drop_unused
 from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture._origin import Origin, set_origin
@@ -119,6 +120,8 @@ class OnnxFile:
         drop_unused(graph)
         _name(graph, names)
         graph.name = self.path.stem
+        if self.opset != opset_of(self.proto):
+            model.metadata_props[NOTE] = f"converted from opset {self.opset} to {opset_of(self.proto)}"
         return model
 
 
