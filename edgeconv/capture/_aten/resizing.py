@@ -72,7 +72,8 @@ def antialiased(kernel: Callable[[Array], Array], support: float) -> Entry:
 
 
 def _triangle(x: Array) -> Array:
-    return np.maximum(1 - np.abs(x), 0)
+    tent: Array = np.maximum(1 - np.abs(x), 0)
+    return tent
 
 
 def _cubic_half(x: Array) -> Array:
