@@ -10,10 +10,14 @@ The plan
 After the plan, in the order of what they cost; each gives a float model that the same plan fits
     `correct_biases`: no layer's mean is shifted any more.
     `round_weights`: that, and weights rounded so that later ones make up for earlier ones.
+    `adaround`: that, and the rounding learned by gradient descent.
+Mixed precision
+    `sensitivity`: each layer's share of the error. `keep_in_float`: the plan with some layers left in float.
 """
 
 from __future__ import annotations
 
+from edgeconv.quantize._adaround import adaround
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._bias import correct_biases
 from edgeconv.quantize._calibrate import Calibration, calibrate
@@ -22,6 +26,7 @@ from edgeconv.quantize._make_plan import Options, make_plan
 from edgeconv.quantize._observers import OBSERVERS
 from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._rounding import round_weights
+from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
 
 __all__ = [
     # Calibration
@@ -41,4 +46,9 @@ __all__ = [
     # After the plan
     "correct_biases",
     "round_weights",
+    "adaround",
+    # Mixed precision
+    "sensitivity",
+    "Sensitivity",
+    "keep_in_float",
 ]

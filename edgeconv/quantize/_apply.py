@@ -12,6 +12,7 @@ The convention:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,6 +53,15 @@ def apply(model: ir.Model, plan: Plan) -> ir.Model:
         QuantizeError: the plan names something that the graph does not have, lacks a tensor of it, or gives different
             parameters to tensors that an operator wants to be alike.
     """
+    return _applied(model, plan, None)
+
+
+def apply_only(model: ir.Model, plan: Plan, names: Collection[str]) -> ir.Model:
+    """As `apply`, but for these layers (their weights and biases) and these activations alone."""
+    return _applied(model, plan, frozenset(names))
+
+
+def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Model:
     model = model.clone()
     structure = structure_of(model, plan.kept_float)
     check_plan(model, structure, plan)
@@ -61,20 +71,26 @@ def apply(model: ir.Model, plan: Plan) -> ir.Model:
         every = (layer_of(node) for node in model.graph)
         layers = {layer.name: layer for layer in every if layer is not None and layer.name in plan.weights}
     for name, layer in layers.items():
+        if only is not None and name not in only:
+            continue
         layer.node.meta[LAYER] = name
         work.weight(layer, plan.weights[name])
         if plan.tensors:
             work.bias(layer, plan.tensors[named(layer.input)], plan.weights[name])
     if plan.tensors:
-        _quantise_tensors(model, structure, work)
+        if only is None:
+            _quantise_operands(model, structure, work)
+        for value in structure.activations:
+            if only is None or value.name in only:
+                work.activation(value, plan.tensors[named(value)])
     _drop_unused(model.graph)
     if plan.scheme == "int16x8":
         model.graph.opset_imports[""] = max(_INT16_OPSET, model.graph.opset_imports.get("", 1))
     return model
 
 
-def _quantise_tensors(model: ir.Model, structure: Structure, work: _Work) -> None:
-    """The constants that operators read, requantised values, and last the activations, which then change names."""
+def _quantise_operands(model: ir.Model, structure: Structure, work: _Work) -> None:
+    """The constants that operators read, and values that are requantised; before the activations change names."""
     tensors = work.plan.tensors
     for node in list(model.graph):
         if name_of(node) in structure.kept_float or layer_of(node) is not None:
@@ -90,8 +106,6 @@ def _quantise_tensors(model: ir.Model, structure: Structure, work: _Work) -> Non
                     work.operand(node, index, shared)
             elif shared is not None and is_activation(value) and tensors.get(value.name or "", shared) != shared:
                 work.requantise(node, index, shared)
-    for value in structure.activations:
-        work.activation(value, tensors[named(value)])
 
 
 def check_plan(model: ir.Model, structure: Structure, plan: Plan) -> None:
@@ -103,14 +117,16 @@ def check_plan(model: ir.Model, structure: Structure, plan: Plan) -> None:
             raise QuantizeError(f"the graph has no tensor {name!r}", where="plan, tensors", mend="remove it")
     check_names(model, plan.kept_float, "plan, kept_float")
     check_names(model, plan.weights, "plan, weights")
+    every = {name_of(node): layer_of(node) for node in model.graph}
+    for name in plan.weights:
+        if every[name] is None:
+            raise QuantizeError(f"{name!r} has no weight", where="plan, weights", mend="remove it")
+    layers = dict(structure.layers)
     if plan.scheme == "int8-weights":
-        layers = {name_of(node): layer_of(node) for node in model.graph if name_of(node) in plan.weights}
+        layers = {name: layer for name, layer in every.items() if layer is not None and name in plan.weights}
     else:
-        layers = dict(structure.layers)
         _check_tensors(structure, plan)
     for name, layer in layers.items():
-        if layer is None:
-            raise QuantizeError(f"{name!r} has no weight", where="plan, weights", mend="remove it")
         if name not in plan.weights:
             raise QuantizeError(f"it lacks the weight of {name!r}", where="plan, weights", mend="add it")
         _check_weight(layer, plan.weights[name])

@@ -1,9 +1,10 @@
 """Cross-layer equalisation: channels of a value take ranges alike, and its makers and readers undo one another.
 
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (ICCV 2019, arXiv 1906.04721),
-section 4.1. Where y = W₂ f(W₁ x + b₁) and f(s·x) = s·f(x) for s > 0, the channels of W₁ and b₁ can be divided by any s and
-those of W₂ multiplied by it. Relu, LeakyRelu, PRelu, max and average pooling and the identity are such f; Clip is none
-and ends the search. With s = √(r₁·r₂) / r₂, where r is the range of a channel's weights, both sides end with √(r₁·r₂).
+section 4.1. Where y = W₂ f(W₁ x + b₁) and f(s·x) = s·f(x) for s > 0, the channels of W₁ and b₁ can be multiplied by any
+s and those of W₂ divided by it. Relu, LeakyRelu, PRelu, max and average pooling and the identity are such f; Clip is
+none and ends the search. With s = √(r₁·r₂) / r₁, where r is the range of a channel's weights, both sides end with
+√(r₁·r₂).
 
 It is exact in real arithmetic. The scales are powers of two, which floating-point multiplication does not round: the
 equalised network computes the same bits but for underflow. Their ranges meet within a factor of √2.
@@ -62,7 +63,8 @@ def equalize(model: ir.Model) -> ir.Model:
     model = model.clone()
     pairs = pairs_of(model)
     for _ in range(_ROUNDS):
-        if not any([_equalise(pair) for pair in pairs]):
+        moved = [_equalise(pair) for pair in pairs]  # all of them: no pair waits for another round
+        if not any(moved):
             break
     for pair in pairs:
         _disown(pair)
@@ -117,7 +119,7 @@ def scale_outputs(layer: Layer, factors: _Floats) -> None:
     replace_weight(layer.weight, scaled)
     bias = constant(layer.bias)
     if bias is not None and layer.bias is not None:
-        replace_weight(layer.bias, (bias.reshape(-1) * factors).reshape(bias.shape))
+        replace_weight(layer.bias, (bias.astype(np.float64).reshape(-1) * factors).reshape(bias.shape))
 
 
 def scale_inputs(layer: Layer, factors: _Floats) -> None:

@@ -94,7 +94,8 @@ def _clipped(values: _Floats, counts: _Floats, ends: _Floats) -> _Floats:
     """The square error of cutting ascending values at each end."""
     order = np.searchsorted(values, ends, side="right")
     tails = [np.append(np.cumsum((counts * values**power)[::-1])[::-1], 0.0)[order] for power in (0, 1, 2)]
-    return np.maximum(tails[2] - 2 * ends * tails[1] + ends**2 * tails[0], 0.0)
+    error: _Floats = tails[2] - 2 * ends * tails[1] + ends**2 * tails[0]
+    return np.maximum(error, 0.0)
 
 
 def _with_zeros(seen: Histogram) -> _Floats:

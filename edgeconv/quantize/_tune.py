@@ -101,16 +101,15 @@ def add_to_bias(graph: ir.Graph, layer: Layer, shift: _Floats) -> None:
 
 def _rounded(layer: Layer, plan: Plan, rounding: Rounding, walk: Walk, node: ir.Node, positions: int) -> _Floats | None:
     """The layer's weight on the plan's grid; None where it is left to be rounded to nearest."""
-    weight = constant(layer.weight)
-    if layer.node.op_type == "ConvTranspose" or weight is None or len(tuple(layer.weight.uses())) > 1:
+    stored = constant(layer.weight)
+    if layer.node.op_type == "ConvTranspose" or stored is None or len(tuple(layer.weight.uses())) > 1:
         return None
-    weight = weight.astype(np.float64)
-    form = taps(layer, weight)
+    form = taps(layer, stored.astype(np.float64))
     if form.shape[2] > _MOST_TAPS:
         return None
-    scales = taps(layer, np.broadcast_to(spread_scales(plan.weights[layer.name], weight.ndim), weight.shape))
+    scales = np.broadcast_to(spread_scales(plan.weights[layer.name], stored.ndim), stored.shape)
     inputs = columns(layer, walk.read(node.inputs[0]), positions)
-    return untaps(layer, rounding(form, scales, inputs))
+    return untaps(layer, rounding(form, taps(layer, scales), inputs))
 
 
 def _correct(graph: ir.Graph, layer: Layer, walk: Walk, output: ir.Value, wanted: Mapping[str, _Floats]) -> None:

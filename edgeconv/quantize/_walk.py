@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -15,6 +16,10 @@ from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._calibrate import mapped
 from edgeconv.quantize._graph import constant, layer_name, name_of, static_shape
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
 
 _MOST_BYTES = 1 << 28  # of one value over all samples: three or four are alive at a time
 
@@ -57,8 +62,10 @@ class Walk:
             return [array] * self._count
         return self._values[value]
 
-    def write(self, value: ir.Value, arrays: list[Array]) -> None:
+    def write(self, value: ir.Value | None, arrays: list[Array]) -> None:
         """Replaces a value for all nodes to come."""
+        if value is None:
+            raise QuantizeError("an input that is left out cannot be replaced", where="quantize")
         self._values[value] = arrays
 
     def compute(self, node: ir.Node) -> None:
@@ -76,9 +83,7 @@ class Walk:
         made = made * self._count if once else made
         for position, value in enumerate(output for output in node.outputs if output.name):
             self._values[value] = [results[position] for results in made]
-        for value in node.inputs:
-            if value is not None:
-                self._reads[value] -= 1
+        self._reads.subtract(value for value in node.inputs if value is not None)
         for value in [*given, *node.outputs]:
             if self._reads[value] <= 0:
                 self._values.pop(value, None)
@@ -100,7 +105,7 @@ def _bytes(value: ir.Value) -> int:
     return size
 
 
-def _session(node: ir.Node, opset: int, fed: Sequence[ir.Value]):  # type: ignore[no-untyped-def]
+def _session(node: ir.Node, opset: int, fed: Sequence[ir.Value]) -> onnxruntime.InferenceSession:
     """The node by itself; what is not fed is a constant of it."""
     import onnx
     import onnxruntime
@@ -120,8 +125,8 @@ def _session(node: ir.Node, opset: int, fed: Sequence[ir.Value]):  # type: ignor
     graph = onnx.helper.make_graph(
         [proto],
         "node",
-        [_info(names[value], value, free=True) for value in fed],
-        [_info(value.name or "", value, free=True) for value in outputs],
+        [_info(names[value], value) for value in fed],
+        [_info(value.name or "", value) for value in outputs],
         constants,
     )
     imports = [onnx.helper.make_opsetid("", opset)]
@@ -132,8 +137,8 @@ def _session(node: ir.Node, opset: int, fed: Sequence[ir.Value]):  # type: ignor
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _info(name: str, value: ir.Value, *, free: bool):  # type: ignore[no-untyped-def]
+def _info(name: str, value: ir.Value) -> onnx.ValueInfoProto:
+    """Of any shape: onnxruntime sees the shapes of what it is given."""
     import onnx
 
-    dtype = value.dtype or ir.DataType.FLOAT
-    return onnx.helper.make_tensor_value_info(name, int(dtype), None)
+    return onnx.helper.make_tensor_value_info(name, int(value.dtype or ir.DataType.FLOAT), None)
