@@ -135,11 +135,10 @@ def _to_opset(proto: onnx.ModelProto, opset: int) -> None:
 def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     """onnxsim's fixpoint."""
     for check_n in (1, *[0] * _ROUNDS):  # a round that changes nothing has nothing to check
-        before = proto.graph.SerializeToString(deterministic=True)
         simpler, equal = _simplify(proto, check_n)
         name_invented(proto, simpler)
         _finish(simpler)
-        unchanged = simpler.graph.SerializeToString(deterministic=True) == before
+        unchanged = simpler.graph == proto.graph  # 2 ms for 33 MB of weights; comparing their bytes took 60 to 290
         if not unchanged and not check_n:
             _, equal = _simplify(proto, 1)
         if not equal:
