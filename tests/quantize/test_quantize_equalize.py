@@ -1,0 +1,129 @@
+"""Cross-layer equalisation: exact where it acts, and it does not act across a Clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
+
+from edgeconv.quantize import Options, apply, calibrate, equalize, make_plan
+from edgeconv.reference import evaluate
+
+_ACTS = ("Relu", "LeakyRelu", "PRelu")
+
+
+def _array(model: ir.Model, name: str) -> np.ndarray:
+    return model.graph.initializers[name].const_value.numpy()
+
+
+def spread(model: ir.Model, factor: float, seed: int = 0) -> ir.Model:
+    """Undoes equalisation: each channel of a depthwise layer's input and output by a factor up to `factor`."""
+    rng = np.random.default_rng(seed)
+    model = model.clone()
+    names = ["stem", "0.dw", "0.pw", "1.dw"]
+    for first, second in zip(names, ["0.dw", "0.pw", None, "1.pw"], strict=True):
+        if second is None:
+            continue
+        size = _array(model, f"{first}.bias").size
+        by = np.exp(rng.uniform(-0.5, 0.5, size) * np.log(factor)).astype(np.float32)
+        for name, array in (
+            (f"{first}.weight", _array(model, f"{first}.weight") * by[:, None, None, None]),
+            (f"{first}.bias", _array(model, f"{first}.bias") * by),
+            (f"{second}.weight", _over_inputs(_array(model, f"{second}.weight"), 1 / by)),
+        ):
+            model.graph.initializers[name].const_value = ir.tensor(array.astype(np.float32), name=name)
+    return model
+
+
+def _over_inputs(weight: np.ndarray, by: np.ndarray) -> np.ndarray:
+    return weight * (by[:, None, None, None] if weight.shape[1] == 1 else by[None, :, None, None])
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    seed=st.integers(0, 10**6),
+    act=st.sampled_from(_ACTS),
+    channels=st.sampled_from([2, 6, 8]),
+    kind=st.sampled_from(["dense", "depthwise", "grouped", "multiplier", "transposed"]),
+    bias=st.booleans(),
+)
+def test_equalised_graphs_compute_the_same(seed: int, act: str, channels: int, kind: str, bias: bool) -> None:
+    g = Graph(seed, input=(1, 2, 7, 6))
+    g.conv("input", "a", (channels, 2, 3, 3), pads=[1, 1, 1, 1])
+    g.constants["a.weight"] *= np.exp(g.rng.uniform(-6, 6, (channels, 1, 1, 1))).astype(np.float32)
+    operands = [g.constant("slope", g.rng.uniform(0, 2, (channels, 1, 1)).astype(np.float32))] if act == "PRelu" else []
+    g.add(act, ["a", *operands], "b")
+    g.add("MaxPool", ["b"], "c", kernel_shape=[2, 2], strides=[1, 1])
+    groups = {"depthwise": channels, "multiplier": channels, "grouped": 2}.get(kind, 1)
+    wide = 2 * channels if kind == "multiplier" else channels
+    if kind == "transposed":
+        weight = g.constant("d.weight", g.rng.normal(size=(channels, 3, 2, 2)).astype(np.float32))
+        g.add("ConvTranspose", ["c", weight], "d", strides=[2, 2])
+    else:
+        g.conv("c", "d", (wide, channels // groups, 3, 3), group=groups, pads=[1, 1, 1, 1])
+    if not bias:
+        del g.constants["a.bias"]
+        g.nodes[0].input.pop()
+    model = g.model("d")
+    equalised = equalize(model)
+    (feeds,) = data(model, 1, seed)
+    before, after = evaluate(model, feeds)["d"], evaluate(equalised, feeds)["d"]
+    np.testing.assert_allclose(after, before, rtol=1e-12, atol=1e-12 * np.abs(before).max())
+    moved = _array(equalised, "a.weight")
+    ranges = np.abs(moved).reshape(channels, -1).max(axis=1)
+    assert (
+        ranges.max() / ranges.min()
+        < np.abs(_array(model, "a.weight")).reshape(channels, -1).max(axis=1).max()
+        / (np.abs(_array(model, "a.weight")).reshape(channels, -1).max(axis=1).min())
+        + 1
+    )
+
+
+@pytest.mark.parametrize("act", _ACTS)
+def test_a_whole_network_is_equalised_bit_for_bit(act: str) -> None:
+    model = spread(mobile(act=act), 1000.0)
+    equalised = equalize(model)
+    for feeds in data(model, 3):
+        np.testing.assert_array_equal(evaluate(equalised, feeds)["fc"], evaluate(model, feeds)["fc"])
+
+
+def test_values_that_changed_lose_their_names() -> None:
+    model = mobile(act="Relu")
+    names = {value.name for node in equalize(model).graph for value in node.outputs}
+    assert "0.dw" not in names
+    assert "0.dw.equalized" in names
+    assert {"0.sum", "fc", "0.pw.act"} & names
+
+
+def test_a_clip_ends_the_search() -> None:
+    model = spread(mobile(act="Relu"), 10.0)
+    clipped = spread(mobile(act="Clip"), 10.0)
+    assert not np.array_equal(_array(equalize(model), "0.dw.weight"), _array(model, "0.dw.weight"))
+    for name, value in equalize(clipped).graph.initializers.items():
+        np.testing.assert_array_equal(value.const_value.numpy(), _array(clipped, name))
+
+
+def test_a_value_that_others_read_too_is_left_alone() -> None:
+    g = Graph(0, input=(1, 2, 5, 5))
+    g.conv("input", "a", (4, 2, 1, 1))
+    g.add("Relu", ["a"], "b")
+    g.conv("b", "c", (4, 4, 1, 1))
+    g.add("Add", ["b", "c"], "d")
+    model = g.model("d")
+    np.testing.assert_array_equal(_array(equalize(model), "a.weight"), _array(model, "a.weight"))
+
+
+@pytest.mark.parametrize("act", _ACTS)
+def test_ranges_spread_a_thousandfold_come_back(act: str) -> None:
+    model = spread(mobile(act=act, channels=32, blocks=2), 1000.0)
+    unseen = data(model, 8, seed=1)
+    wanted = outputs(evaluate, model, unseen)
+    found = []
+    for one in (model, equalize(model)):
+        plan = make_plan(one, calibrate(one, data(one, 8)), options=Options(per_channel=False))
+        found.append(sqnr_db(wanted, outputs(evaluate, apply(one, plan), unseen)))
+    assert found[0] < 10
+    assert found[1] > 25

@@ -1,0 +1,96 @@
+"""The plan as a file that people edit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from quantize_graphs import data, mobile
+
+from edgeconv.errors import QuantizeError
+from edgeconv.quantize import Options, Plan, apply, calibrate, make_plan
+
+
+@pytest.fixture(scope="module")
+def planned():
+    model = mobile()
+    return model, make_plan(model, calibrate(model, data(model, 2)))
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16x8", "int8-weights"])
+def test_json_and_back(scheme: str) -> None:
+    model = mobile()
+    plan = make_plan(model, calibrate(model, data(model, 2)), options=Options(scheme=scheme))
+    text = plan.to_json()
+    assert Plan.from_json(text) == plan
+    assert Plan.from_json(text).to_json() == text
+
+
+def test_an_edit_is_obeyed(planned) -> None:
+    model, plan = planned
+    document = json.loads(plan.to_json())
+    document["tensors"]["stem.act"] |= {"scale": 0.5, "zero_point": -128}
+    quantised = apply(model, Plan.from_json(json.dumps(document)))
+    node = next(value.producer() for n in quantised.graph for value in n.outputs if value.name == "stem.act")
+    assert float(node.inputs[1].const_value.numpy()) == 0.5
+
+
+def _set(*path: str, to: object):
+    def edit(document) -> None:
+        for key in path[:-1]:
+            document = document[key]
+        document[path[-1]] = to
+
+    return edit
+
+
+def _drop(*path: str):
+    def edit(document) -> None:
+        for key in path[:-1]:
+            document = document[key]
+        del document[path[-1]]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (_set("tensors", "stem.act", "scale", to=0), "tensors, stem.act: scale is 0"),
+        (_set("tensors", "stem.act", "scale", to=float("inf")), "scale is inf"),
+        (_set("tensors", "stem.act", "scale", to="1"), "scale is '1'"),
+        (_set("tensors", "stem.act", "zero_point", to=200), "zero_point is 200"),
+        (_set("tensors", "stem.act", "zero_point", to=True), "zero_point is True"),
+        (_set("tensors", "stem.act", "dtype", to="int4"), "dtype is 'int4'"),
+        (_set("tensors", "stem.act", "dtype", to=["int8"]), "give a string"),
+        (_set("tensors", "stem.act", "dtype", to="int16"), "symmetric|int16 in a plan of int8"),
+        (_set("tensors", "stem.akt", to={"dtype": "int8", "scale": 1.0, "zero_point": 0}), "no tensor 'stem.akt'"),
+        (_drop("tensors", "stem.act"), "lacks the tensor 'stem.act'"),
+        (_drop("tensors", "stem.act", "scale"), "has no scale"),
+        (_set("tensors", "stem.act", "zeropoint", to=1), "'zeropoint' is not known"),
+        (_set("tensors", to=[]), "an object whose members are named"),
+        (_set("weights", "stem", "scales", to=[1.0]), "there are 1 scales"),
+        (_set("weights", "stem", "scales", to=1.0), "scales is no list"),
+        (_set("weights", "stem", "axis", to=1), "axis is 1"),
+        (_drop("weights", "stem"), "lacks the weight of 'stem'"),
+        (_set("weights", "stem.act", to={"axis": 0, "scales": [1.0]}), "has no weight|no quantised"),
+        (_set("kept_float", "nothing", to="why"), "no operator makes 'nothing'"),
+        (_set("kept_float", "stem", to=None), "give a string"),
+        (_set("schema", to=2), "only schema 1 is read"),
+        (_set("scheme", to="int3"), "scheme is 'int3'"),
+        (_set("pool", to=1), "'pool' is not known"),
+        (_set("tensors", "pool", "scale", to=0.125), "'flat' and 'pool' differ"),
+    ],
+)
+def test_a_bad_edit_is_refused_with_its_place(planned, edit, says: str) -> None:
+    model, plan = planned
+    document = json.loads(plan.to_json())
+    edit(document)
+    with pytest.raises(QuantizeError, match=says) as caught:
+        apply(model, Plan.from_json(json.dumps(document), where="plan.json"))
+    assert caught.value.where
+
+
+def test_no_json_is_refused() -> None:
+    with pytest.raises(QuantizeError, match=r"a\.json: it is no JSON"):
+        Plan.from_json("{", where="a.json")
