@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -85,7 +84,7 @@ def test_both_formats_compute_the_module(name: str) -> None:
     inputs = [each.numpy() for each in args]
     names = [f"input{index}" for index in range(len(args))]
     with torch.no_grad():
-        wide = _tensors(copy.deepcopy(module).double()(*(each.double() for each in args)))
+        wide = _tensors(_module(make).double()(*(each.double() for each in args)))
     expected = [each.double().numpy() for each in wide]
     model = capture(module, args, input_names=names, output_names=[])
     assert model.metadata_props[NOTE] == "fast", model.metadata_props[NOTE]

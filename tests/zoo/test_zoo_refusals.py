@@ -51,6 +51,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv
     "median": (
         lambda: Function(lambda x: x.median(1)[0]), IMAGE, edgeconv.CaptureError, "aten.median has no ONNX form",
     ),
+    "cumulative-product": (
+        lambda: Function(lambda x: x.cumprod(1)), IMAGE, edgeconv.CaptureError, "prims.prod has no ONNX form",
+    ),
     "boolean-index": (
         lambda: Function(lambda x: x[x > 0]), IMAGE, edgeconv.CaptureError,
         "a shape that is not known before it runs; keep every shape a function of the input shapes",
