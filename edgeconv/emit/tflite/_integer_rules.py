@@ -128,12 +128,11 @@ RULES: Mapping[str, Rule] = {
     "MUL": Rule(Kind.FREE, interval=_MUL),
     "ABS": Rule(Kind.FREE, interval=_absolute),
     "MEAN": Rule(Kind.FREE, interval=_PICKED),
-    "SUM": Rule(Kind.FREE, int16=False),
+    "SUM": Rule(Kind.FREE),
     "BATCH_MATMUL": Rule(Kind.FREE, interval=_matrix),
     "EXP": Rule(Kind.FREE, interval=_each(math.exp)),
     "LOG": Rule(Kind.FREE),
     "RSQRT": Rule(Kind.FREE, int16=False),
-    "SQUARED_DIFFERENCE": Rule(Kind.FREE, int16=False),
     # Activations.
     "RELU": Rule(Kind.FREE, interval=_each(lambda x: max(x, 0.0))),
     "RELU6": Rule(Kind.FREE, interval=_each(lambda x: min(max(x, 0.0), 6.0))),

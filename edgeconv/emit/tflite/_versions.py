@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from edgeconv.emit.tflite._graph import Operator
+from edgeconv.emit.tflite._integer_versions import SINCE_OF_INTEGERS, version_of_integers
 
 
 def _dilated(operator: Operator) -> int:
@@ -93,148 +94,80 @@ _VERSION: dict[str, Callable[[Operator], int]] = {
     "CAST": _cast,
 }
 
-# The versions that take int8 and int16 data, of operators whose first version takes only floats (or uint8).
-# Not DEPTH_TO_SPACE: its kernels take int8 at version 1, and LiteRT's reference kernels are registered for no other.
-_OF_INT8 = {
-    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), 3),
-    "FULLY_CONNECTED": 4,
-    **dict.fromkeys(("ADD", "SUB", "MUL", "MAX_POOL_2D", "AVERAGE_POOL_2D", "CONCATENATION", "LOGISTIC", "TANH"), 2),
-    **dict.fromkeys(("TRANSPOSE_CONV", "SOFTMAX", "LOG_SOFTMAX", "MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), 2),
-    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_DEPTH"), 2),
-    **dict.fromkeys(("TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "PAD", "PADV2", "GATHER"), 2),
-    **dict.fromkeys(("MAXIMUM", "MINIMUM", "RELU", "RELU6", "ABS", "GELU", "EXP", "LOG", "RSQRT"), 2),
-    **dict.fromkeys(("BATCH_MATMUL", "ARG_MAX", "ARG_MIN", "DEQUANTIZE"), 2),
-    **dict.fromkeys(("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"), 2),
-    "CAST": 3,
-}
-_OF_INT16 = {
-    "CONV_2D": 4,
-    "DEPTHWISE_CONV_2D": 5,
-    "FULLY_CONNECTED": 7,
-    **dict.fromkeys(("ADD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "CONCATENATION", "LOGISTIC", "TANH", "SOFTMAX"), 3),
-    **dict.fromkeys(("TRANSPOSE_CONV", "PAD", "PADV2", "MEAN", "RELU", "RELU6", "ABS", "DEQUANTIZE"), 3),
-    **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN", "BATCH_MATMUL"), 3),
-    **dict.fromkeys(("MUL", "MAXIMUM", "MINIMUM", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SLICE"), 4),
-    **dict.fromkeys(("SPLIT", "GATHER"), 4),
-    "SUB": 5,
-    "TRANSPOSE": 5,
-    "LEAKY_RELU": 2,
-    "EXP": 2,
-    "LOG": 2,
-}
-_OF_FLOATS_BY_INT8 = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 4, "FULLY_CONNECTED": 3}  # hybrid kernels
-_PER_CHANNEL_BY_INT8 = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6}
-_DATA = {"SPLIT": 1, "TRANSPOSE_CONV": 2}  # which input is the data, where it is not the first
-
-
-def _of_integers(operator: Operator) -> int:
-    """The version for the data's integer type; 1 for others."""
-    if operator.code == "QUANTIZE":
-        return 2 if operator.outputs[0].dtype == np.int16 else 1
-    data = operator.inputs[_DATA.get(operator.code, 0)]
-    if data.dtype == np.int8:
-        return 3 if operator.code == "MUL" and _gains(operator) else _OF_INT8.get(operator.code, 1)
-    if data.dtype == np.int16:
-        return _OF_INT16.get(operator.code, 1)
-    if operator.code == "DEQUANTIZE":
-        return 3
-    weights = operator.inputs[1] if operator.code in _OF_FLOATS_BY_INT8 else None
-    if weights is None or weights.dtype != np.int8 or weights.quantization is None:
-        return 1
-    return (_PER_CHANNEL_BY_INT8 if weights.quantization.per_channel else _OF_FLOATS_BY_INT8)[operator.code]
-
-
-def _gains(operator: Operator) -> bool:
-    """Whether the product's integers have to be multiplied by one or more."""
-    scales = [one.quantization.scale[0] for one in (*operator.inputs, *operator.outputs) if one.quantization]
-    return len(scales) == 3 and scales[0] * scales[1] >= scales[2]
-
-
-# Every operator that this emitter writes: the versions it may get, and the first runtime that has each.
+# Every operator that this emitter writes for floats: the versions it may get, and the first runtime that has each.
 SINCE: dict[str, dict[int, str]] = {
-    "ABS": {1: "1.13.0", 2: "2.4.0", 3: "2.5.0"},
-    "ADD": {1: "1.5.0", 2: "1.14.0", 3: "2.4.0", 4: "2.6.0"},
-    "ARG_MAX": {1: "1.9.0", 2: "1.14.0"},
-    "ARG_MIN": {1: "1.9.0", 2: "1.14.0"},
-    "AVERAGE_POOL_2D": {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"},
-    "BATCH_MATMUL": {1: "2.3.0", 2: "2.3.0", 3: "2.4.0"},
-    "CAST": {1: "1.5.0", 3: "2.8.0", 5: "2.12.0"},
+    "ABS": {1: "1.13.0"},
+    "ADD": {1: "1.5.0", 4: "2.6.0"},
+    "ARG_MAX": {1: "1.9.0"},
+    "ARG_MIN": {1: "1.9.0"},
+    "AVERAGE_POOL_2D": {1: "1.5.0"},
+    "BATCH_MATMUL": {1: "2.3.0"},
+    "CAST": {1: "1.5.0", 5: "2.12.0"},
     "CEIL": {1: "1.14.0"},
-    "CONCATENATION": {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"},
-    "CONV_2D": {1: "1.5.0", 2: "1.14.0", 3: "1.14.0", 4: "2.3.0", 5: "2.4.0", 6: "2.9.0"},
+    "CONCATENATION": {1: "1.5.0"},
+    "CONV_2D": {1: "1.5.0", 6: "2.9.0"},
     "COS": {1: "1.14.0"},
     "CUMSUM": {1: "2.4.0"},
-    "DEPTHWISE_CONV_2D": {1: "1.5.0", 2: "1.12.0", 3: "1.14.0", 4: "2.2.0", 5: "2.3.0", 6: "2.3.0"},
+    "DEPTHWISE_CONV_2D": {1: "1.5.0", 2: "1.12.0"},
     "DEPTH_TO_SPACE": {1: "2.1.0"},
-    "DEQUANTIZE": {2: "1.14.0", 3: "1.15.0"},
     "DIV": {1: "1.6.0", 2: "2.3.0"},
-    "EQUAL": {1: "1.14.0", 2: "1.14.0"},
-    "EXP": {1: "1.7.0", 2: "2.12.0"},
+    "EQUAL": {1: "1.14.0"},
+    "EXP": {1: "1.7.0"},
     "FLOOR": {1: "1.9.0"},
     "FLOOR_MOD": {1: "1.13.0"},
-    "FULLY_CONNECTED": {
-        1: "1.5.0",
-        3: "1.14.0",
-        4: "1.14.0",
-        5: "2.0.0",
-        6: "2.1.0",
-        7: "2.3.0",
-        9: "2.3.0",
-        12: "2.17.0",
-    },
-    "GATHER": {1: "1.6.0", 2: "1.14.0", 3: "1.15.0", 4: "2.4.0"},
-    "GELU": {1: "2.9.0", 2: "2.9.0"},
-    "GREATER": {1: "1.14.0", 2: "1.14.0"},
-    "GREATER_EQUAL": {1: "1.14.0", 2: "1.14.0"},
+    "FULLY_CONNECTED": {1: "1.5.0", 5: "2.0.0", 6: "2.1.0"},
+    "GATHER": {1: "1.6.0", 3: "1.15.0"},
+    "GELU": {1: "2.9.0"},
+    "GREATER": {1: "1.14.0"},
+    "GREATER_EQUAL": {1: "1.14.0"},
     "HARD_SWISH": {1: "1.15.0"},
-    "LEAKY_RELU": {1: "1.13.1", 2: "2.3.0"},
-    "LESS": {1: "1.14.0", 2: "1.14.0"},
-    "LESS_EQUAL": {1: "1.14.0", 2: "1.14.0"},
-    "LOG": {1: "1.14.0", 2: "2.12.0"},
+    "LEAKY_RELU": {1: "1.13.1"},
+    "LESS": {1: "1.14.0"},
+    "LESS_EQUAL": {1: "1.14.0"},
+    "LOG": {1: "1.14.0"},
     "LOGICAL_AND": {1: "1.11.0"},
     "LOGICAL_NOT": {1: "1.11.0"},
     "LOGICAL_OR": {1: "1.11.0"},
-    "LOGISTIC": {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"},
-    "LOG_SOFTMAX": {1: "1.14.0", 2: "1.14.0"},
-    "MAXIMUM": {1: "1.14.0", 2: "1.14.0", 3: "2.3.0", 4: "2.3.0"},
-    "MAX_POOL_2D": {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"},
-    "MEAN": {1: "1.6.0", 2: "1.14.0", 3: "2.4.0"},
-    "MINIMUM": {1: "1.14.0", 2: "1.14.0", 3: "2.3.0", 4: "2.3.0"},
-    "MUL": {1: "1.5.0", 2: "1.14.0", 3: "1.15.0", 4: "2.3.0", 5: "2.6.0"},
+    "LOGISTIC": {1: "1.14.0"},
+    "LOG_SOFTMAX": {1: "1.14.0"},
+    "MAXIMUM": {1: "1.14.0", 3: "2.3.0"},
+    "MAX_POOL_2D": {1: "1.5.0"},
+    "MEAN": {1: "1.6.0"},
+    "MINIMUM": {1: "1.14.0", 3: "2.3.0"},
+    "MUL": {1: "1.5.0", 5: "2.6.0"},
     "NEG": {1: "1.9.0"},
     "NOT_EQUAL": {1: "1.14.0"},
-    "PAD": {1: "1.5.0", 2: "1.14.0", 3: "2.4.0", 4: "2.6.0"},
-    "PADV2": {1: "1.9.0", 2: "1.14.0", 3: "2.4.0", 4: "2.6.0"},
+    "PAD": {1: "1.5.0", 4: "2.6.0"},
+    "PADV2": {1: "1.9.0", 4: "2.6.0"},
     "POW": {1: "1.10.0"},
     "PRELU": {1: "1.8.0"},
-    "QUANTIZE": {1: "1.14.0", 2: "1.15.0"},
-    "REDUCE_MAX": {1: "1.11.0", 2: "1.14.0", 3: "2.5.0"},
-    "REDUCE_MIN": {1: "1.11.0", 2: "1.14.0", 3: "2.5.0"},
+    "REDUCE_MAX": {1: "1.11.0"},
+    "REDUCE_MIN": {1: "1.11.0"},
     "REDUCE_PROD": {1: "1.11.0"},
-    "RELU": {1: "1.5.0", 2: "2.1.0", 3: "2.5.0"},
-    "RELU6": {1: "1.5.0", 2: "1.14.0", 3: "2.5.0"},
+    "RELU": {1: "1.5.0"},
+    "RELU6": {1: "1.5.0"},
     "RELU_N1_TO_1": {1: "1.5.0"},
     "RESHAPE": {1: "1.5.0"},
-    "RESIZE_BILINEAR": {1: "1.7.0", 2: "1.14.0", 3: "2.2.0", 4: "2.5.0"},
-    "RESIZE_NEAREST_NEIGHBOR": {1: "1.13.1", 2: "1.14.0", 3: "2.3.0", 4: "2.4.0"},
+    "RESIZE_BILINEAR": {1: "1.7.0", 3: "2.2.0"},
+    "RESIZE_NEAREST_NEIGHBOR": {1: "1.13.1", 3: "2.3.0"},
     "ROUND": {1: "1.14.0"},
-    "RSQRT": {1: "1.10.0", 2: "2.5.0"},
+    "RSQRT": {1: "1.10.0"},
     "SCATTER_ND": {1: "2.1.0"},
     "SELECT_V2": {1: "2.2.0"},
     "SIN": {1: "1.9.0"},
-    "SLICE": {1: "1.14.0", 2: "1.14.0", 4: "2.4.0", 5: "2.5.0"},
-    "SOFTMAX": {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"},
-    "SPACE_TO_DEPTH": {1: "1.5.0", 2: "1.14.0"},
-    "SPLIT": {1: "1.5.0", 2: "1.14.0", 3: "1.14.0", 4: "2.3.0"},
+    "SLICE": {1: "1.14.0", 5: "2.5.0"},
+    "SOFTMAX": {1: "1.5.0"},
+    "SPACE_TO_DEPTH": {1: "1.5.0"},
+    "SPLIT": {1: "1.5.0", 3: "1.14.0"},
     "SQRT": {1: "1.10.0"},
     "SQUARE": {1: "1.12.0"},
-    "STRIDED_SLICE": {1: "1.6.0", 2: "1.14.0", 3: "2.1.0", 4: "2.2.0"},
-    "SUB": {1: "1.6.0", 2: "1.14.0", 3: "2.3.0", 4: "2.4.0", 5: "2.4.0"},
-    "SUM": {1: "1.10.0", 2: "1.15.0"},
-    "TANH": {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"},
+    "STRIDED_SLICE": {1: "1.6.0", 3: "2.1.0", 4: "2.2.0"},
+    "SUB": {1: "1.6.0", 3: "2.3.0", 4: "2.4.0"},
+    "SUM": {1: "1.10.0"},
+    "TANH": {1: "1.14.0"},
     "TOPK_V2": {1: "1.7.0"},
-    "TRANSPOSE": {1: "1.6.0", 2: "1.14.0", 3: "1.15.0", 4: "2.3.0", 5: "2.4.0", 6: "2.12.0"},
-    "TRANSPOSE_CONV": {1: "1.9.0", 2: "2.2.0", 3: "2.3.0"},
+    "TRANSPOSE": {1: "1.6.0", 3: "1.15.0", 4: "2.3.0", 6: "2.12.0"},
+    "TRANSPOSE_CONV": {1: "1.9.0", 3: "2.3.0"},
 }
 _OLDEST = "1.5.0"  # of a file without operators
 
@@ -242,12 +175,16 @@ _OLDEST = "1.5.0"  # of a file without operators
 def version_of(operator: Operator) -> int:
     """The lowest version that expresses this operator as it stands."""
     rule = _VERSION.get(operator.code)
-    return max(rule(operator) if rule else 1, _of_integers(operator))
+    return max(rule(operator) if rule else 1, version_of_integers(operator))
 
 
 def minimum_runtime(codes: Iterable[tuple[str, int]]) -> str:
     """The oldest runtime that knows all these (operator, version) pairs, as ``"2.9.0"``."""
-    return max((SINCE[code][version] for code, version in codes), key=_ordered, default=_OLDEST)
+    return max((_since(code, version) for code, version in codes), key=_ordered, default=_OLDEST)
+
+
+def _since(code: str, version: int) -> str:
+    return SINCE.get(code, {}).get(version) or SINCE_OF_INTEGERS[code][version]
 
 
 def _ordered(version: str) -> tuple[int, ...]:

@@ -1,0 +1,123 @@
+"""Quantised and float16 graphs as .onnx files: what onnxruntime makes of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from edgeconv.capture import capture
+from edgeconv.cli._integer_onnx import float_parts_of_onnx
+from edgeconv.core import Array, Emitted
+from edgeconv.emit.onnx import to_onnx
+from edgeconv.errors import EmitError
+from edgeconv.quantize import apply, calibrate, make_plan
+from edgeconv.reference import evaluate
+from edgeconv.rewrite import optimize
+
+_SHAPE = (1, 3, 8, 8)
+
+
+class _Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Sequential(nn.Conv2d(3, 8, 1), nn.LeakyReLU(0.1)), nn.Conv2d(8, 4, 1)
+        self.deep = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU6(), nn.Conv2d(8, 8, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.head(torch.sigmoid(x + self.deep(x)))
+
+
+def _graph(module: nn.Module) -> ir.Model:
+    return optimize(capture(module.eval(), (torch.zeros(_SHAPE),), input_names=["x"], output_names=["y"]))
+
+
+def _inputs(seed: int) -> Array:
+    return np.random.default_rng(seed).standard_normal(_SHAPE).astype(np.float32)
+
+
+def _quantised() -> ir.Model:
+    torch.manual_seed(0)
+    graph = _graph(_Residual())
+    return apply(graph, make_plan(graph, calibrate(graph, [{"x": _inputs(seed)} for seed in range(4)])))
+
+
+def _run(emitted: Emitted, inputs: Array) -> Array:
+    session = onnxruntime.InferenceSession(emitted.data)
+    (made,) = session.run(None, {"x": emitted.inputs[0].to_file(inputs)})
+    return emitted.outputs[0].from_file(made)
+
+
+def test_every_heavy_operator_is_fused_to_integers(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    data = to_onnx(_quantised(), metadata={}).data
+    onnxruntime.InferenceSession(data, options)
+    found = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    assert found == {
+        "QuantizeLinear": 1,
+        "QLinearConv": 4,
+        "QLinearLeakyRelu": 1,
+        "QLinearAdd": 1,
+        "QLinearSigmoid": 1,
+        "DequantizeLinear": 1,
+    }
+    assert float_parts_of_onnx(data) == []
+
+
+@pytest.mark.parametrize("opset", [13, 18, 22])
+@pytest.mark.parametrize("io", ["float32", "int8"])
+def test_the_numbers_are_those_of_the_graph(opset: int, io: str) -> None:
+    graph = _quantised()
+    emitted = to_onnx(graph, metadata={}, opset=opset, io=io)
+    wanted = evaluate(graph, {"x": _inputs(9)}, keep=["y"])["y"]
+    step = max(to_onnx(graph, metadata={}, io="int8").outputs[0].scale or 0.0, 1e-9)
+    assert emitted.outputs[0].dtype == ("float32" if io == "float32" else "uint8")
+    assert np.abs(_run(emitted, _inputs(9)) - wanted).max() <= 2.01 * step
+
+
+def test_the_callers_graph_stays_as_it_was() -> None:
+    graph = _quantised()
+    before = ir.to_proto(graph).SerializeToString(deterministic=True)
+    to_onnx(graph, metadata={}, io="int8")
+    to_onnx(_graph(nn.Conv2d(3, 4, 1)), metadata={}, weights="float16")
+    assert ir.to_proto(graph).SerializeToString(deterministic=True) == before
+
+
+def test_float16_is_half_the_file_and_computes_in_it() -> None:
+    torch.manual_seed(0)
+    graph = _graph(nn.Sequential(nn.Conv2d(3, 256, 3, padding=1), nn.ReLU6(), nn.Conv2d(256, 256, 3, padding=1)))
+    full, half = (to_onnx(graph, metadata={}, weights=kind) for kind in ("float32", "float16"))
+    model = onnx.load_from_string(half.data)
+    assert len(half.data) <= 0.51 * len(full.data)
+    assert [node.op_type for node in model.graph.node] == ["Cast", "Conv", "Clip", "Conv", "Cast"]
+    assert (half.inputs[0].dtype, half.outputs[0].dtype) == ("float32", "float32")
+    np.testing.assert_allclose(_run(half, _inputs(9)), _run(full, _inputs(9)), atol=5e-3)
+
+
+def test_float16_of_resize_keeps_its_scales() -> None:
+    graph = _graph(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Upsample(scale_factor=2.0, mode="bilinear")))
+    full, half = (to_onnx(graph, metadata={}, weights=kind) for kind in ("float32", "float16"))
+    np.testing.assert_allclose(_run(half, _inputs(9)), _run(full, _inputs(9)), atol=5e-3)
+
+
+def test_float16_has_an_end() -> None:
+    module = nn.Conv2d(3, 4, 1)
+    with torch.no_grad():
+        module.weight[0, 0] = 1e6
+    with pytest.raises(EmitError, match="float16 ends at 65504"):
+        to_onnx(_graph(module), metadata={}, weights="float16")
+
+
+def test_unknown_choices_are_refused() -> None:
+    with pytest.raises(EmitError, match="unknown io 'int4'"):
+        to_onnx(_quantised(), metadata={}, io="int4")
