@@ -35,6 +35,12 @@ max pool, average pool                  MaxPool, AveragePool (ceil_mode, count_i
 adaptive average pool to 1, mean        ReduceMean (axes are a constant input), to other sizes AveragePool
 adaptive average pool, uneven windows   MatMul, MatMul, Div (Transpose, GatherND, Transpose, ReduceMean)
 adaptive max pool to 1, amax            ReduceMax
+adaptive max pool, uneven windows       Gather, Reshape, ReduceMax per axis (no form)
+max pool with indices of whole tiles    MaxPool, ArgMax, Gather, Add; max_unpool ScatterElements
+einsum of two tensors                   Transpose, Reshape, MatMul (Einsum)
+F.unfold; F.fold                        depthwise Conv by single ones; DepthToSpace or ConvTranspose by single ones
+product with a vector                   Reshape, MatMul, Reshape (MatMul)
+interpolate with antialias              MatMul by one constant matrix per axis (no form)
 interpolate, Upsample                   Resize by scales or, where torch is given a size, by sizes; Gather per axis
                                         where runtimes pick other elements than torch's nearest modes
 pixel shuffle                           DepthToSpace (CRD)
