@@ -19,6 +19,7 @@ from edgeconv.errors import RewriteError
 from edgeconv.rewrite._graph import forget_exact
 from edgeconv.rewrite.absorb_channel_moves import AbsorbChannelMovesPass
 from edgeconv.rewrite.average_by_matrices import AverageByMatricesPass
+from edgeconv.rewrite.carry_through import CarryThroughPass
 from edgeconv.rewrite.fold_ahead import FoldAheadPass
 from edgeconv.rewrite.fold_batch_norm import FoldBatchNormPass
 from edgeconv.rewrite.fold_constants import FoldConstantsPass
@@ -66,6 +67,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("average-by-matrices", AverageByMatricesPass),
     Rewrite("absorb-channel-moves", AbsorbChannelMovesPass),
     Rewrite("split-multipliers", SplitMultipliersPass),
+    Rewrite("carry-through", CarryThroughPass),
     Rewrite("merge-common", MergeCommonPass),
     Rewrite("remove-unused", RemoveUnusedPass),
 )
