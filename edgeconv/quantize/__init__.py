@@ -3,7 +3,7 @@
 Calibration
     `calibrate`: what range every activation has on the user's data. `Calibration`, `OBSERVERS`.
 Before the plan
-    `equalize`: neighbouring layers with weight ranges alike.
+    `equalize`: neighbouring layers with weight ranges alike. `absorb_biases`: channels without a constant part.
 The plan
     `make_plan`: which numbers quantise which tensor, as `Options` say. `Plan`: a frozen value, JSON and back.
     `apply`: the plan as nodes in a new graph.
@@ -17,6 +17,7 @@ Mixed precision
 
 from __future__ import annotations
 
+from edgeconv.quantize._absorb import absorb_biases
 from edgeconv.quantize._adaround import adaround
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._bias import correct_biases
@@ -35,6 +36,7 @@ __all__ = [
     "OBSERVERS",
     # Before the plan
     "equalize",
+    "absorb_biases",
     # The plan
     "make_plan",
     "apply",

@@ -94,7 +94,7 @@ def between(pair: Pair) -> list[ir.Node]:
 
 def out_ranges(layer: Layer) -> _Floats:
     """The largest weight of each output channel."""
-    weight = _array(layer)
+    weight = weight_of(layer)
     ranges = np.abs(np.moveaxis(weight, layer.axis, 0)).reshape(weight.shape[layer.axis], -1).max(axis=1)
     groups = _groups(layer)
     if layer.node.op_type == "ConvTranspose" and groups > 1:
@@ -105,12 +105,12 @@ def out_ranges(layer: Layer) -> _Floats:
 
 def in_ranges(layer: Layer) -> _Floats:
     """The largest weight that each input channel meets."""
-    return np.asarray(_by_input(layer, np.abs(_array(layer))).max(axis=(1, 2)))
+    return np.asarray(by_input(layer, np.abs(weight_of(layer))).max(axis=(1, 2)))
 
 
 def scale_outputs(layer: Layer, factors: _Floats) -> None:
     """Multiplies the weights and the bias of each output channel."""
-    weight, groups = _array(layer), _groups(layer)
+    weight, groups = weight_of(layer), _groups(layer)
     if layer.node.op_type == "ConvTranspose":
         per_group = factors.reshape(groups, 1, -1, *([1] * (weight.ndim - 2)))
         scaled = (weight.reshape(groups, -1, *weight.shape[1:]) * per_group).reshape(weight.shape)
@@ -124,7 +124,7 @@ def scale_outputs(layer: Layer, factors: _Floats) -> None:
 
 def scale_inputs(layer: Layer, factors: _Floats) -> None:
     """Multiplies the weights that each input channel meets."""
-    weight = _array(layer)
+    weight = weight_of(layer)
     if layer.node.op_type == "Conv":
         groups, per_group = _groups(layer), weight.shape[1]
         spread = factors.reshape(groups, 1, per_group, *([1] * (weight.ndim - 2)))
@@ -192,7 +192,7 @@ def _is_own(layer: Layer) -> bool:
     return bias is None or bias.size == channels
 
 
-def _by_input(layer: Layer, weight: _Floats) -> _Floats:
+def by_input(layer: Layer, weight: _Floats) -> _Floats:
     """A weight as (input channels, their output channels, taps)."""
     if layer.node.op_type == "Conv":
         groups, per_group = _groups(layer), weight.shape[1]
@@ -207,7 +207,7 @@ def _groups(layer: Layer) -> int:
     return layer.node.attributes.get_int("group", 1) if layer.node.op_type in ("Conv", "ConvTranspose") else 1
 
 
-def _array(layer: Layer) -> _Floats:
+def weight_of(layer: Layer) -> _Floats:
     array = constant(layer.weight)
     assert array is not None, name_of(layer.node)  # it is a layer
     return array.astype(np.float64)

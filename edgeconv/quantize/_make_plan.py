@@ -19,6 +19,7 @@ from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_o
 _Floats = npt.NDArray[np.float64]
 
 WEIGHT_OBSERVERS = ("max", "mse")
+_PRODUCTS = ("Gemm", "MatMul")
 _HIGHEST = 127
 _MOST_BIAS = 2.0**30  # steps: half of what int32 holds, so that a correction of the bias still fits
 _FINEST = 2.0**-31  # of input scale · weight scale / output scale: XNNPACK takes none below 2**-32
@@ -32,6 +33,8 @@ class Options:
     Attributes:
         scheme: ``"int8"`` (all integer), ``"int8-weights"`` (weights only) or ``"int16x8"`` (activations of 16 bits).
         per_channel: one scale per output channel of a weight, rather than one per weight.
+        per_channel_products: the same for Gemm and MatMul: a plain FULLY_CONNECTED with a scale per channel is younger
+            than TensorFlow Lite's quantisation specification (tflite-micro computes it since September 2024).
         weight_observer: ``"max"``: a channel's largest weight is representable; ``"mse"``: its mean square error is
             least.
         keep_float: operators to leave in float, by the name of their first output, and why.
@@ -39,6 +42,7 @@ class Options:
 
     scheme: str = "int8"
     per_channel: bool = True
+    per_channel_products: bool = True
     weight_observer: str = "max"
     keep_float: Mapping[str, str] = field(default_factory=dict)
 
@@ -106,7 +110,8 @@ def weight_parameters(
     """Scales of a layer's weight, no finer than its bias and the runtimes' rescaling can follow."""
     weight = _finite(layer.weight).astype(np.float64)
     channels = np.moveaxis(weight, layer.axis, 0).reshape(weight.shape[layer.axis], -1)
-    if not options.per_channel:
+    per_channel = options.per_channel and (options.per_channel_products or layer.node.op_type not in _PRODUCTS)
+    if not per_channel:
         channels = channels.reshape(1, -1)
     scales = np.abs(channels).max(axis=1, initial=0.0) / _HIGHEST
     if options.weight_observer == "mse":
@@ -118,7 +123,7 @@ def weight_parameters(
         floor = np.maximum(floor, bias / (source.scale * _MOST_BIAS))
     # a channel without weights takes a scale like its neighbours', which every runtime can rescale
     scales = np.where(scales > 0, scales, np.max(scales, initial=0.0))
-    axis = layer.axis if options.per_channel else None
+    axis = layer.axis if per_channel else None
     return WeightParameters(axis, tuple(rounded(scale) for scale in np.maximum(scales, floor).tolist()))
 
 
@@ -173,9 +178,10 @@ def _range(value: ir.Value, calibration: Calibration, levels: int) -> tuple[floa
 
 def _weights_only(model: ir.Model, options: Options) -> Plan:
     weights, kept = {}, dict(options.keep_float)
+    unfit = structure_of(model, options.keep_float).kept_float
     for node in model.graph:
         layer = layer_of(node)
-        if layer is None or layer.name in kept or layer.name in structure_of(model).kept_float:
+        if layer is None or layer.name in unfit:
             continue
         if layer.weight.const_value is not None and layer.weight.const_value.size < _FEWEST:
             kept[layer.name] = f"its weight has fewer than {_FEWEST} elements"

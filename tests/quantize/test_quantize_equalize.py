@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
-from edgeconv.quantize import Options, apply, calibrate, equalize, make_plan
+from edgeconv.quantize import Options, absorb_biases, apply, calibrate, equalize, make_plan
 from edgeconv.reference import evaluate
 
 _ACTS = ("Relu", "LeakyRelu", "PRelu")
@@ -127,3 +127,29 @@ def test_ranges_spread_a_thousandfold_come_back(act: str) -> None:
         found.append(sqnr_db(wanted, outputs(evaluate, apply(one, plan), unseen)))
     assert found[0] < 10
     assert found[1] > 25
+
+
+@pytest.mark.parametrize("act", _ACTS)
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_absorbed_biases_leave_the_outputs_and_shrink_the_range(act: str, groups: int) -> None:
+    g = Graph(5, input=(1, 2, 6, 6))
+    g.conv("input", "a", (8, 2, 1, 1), gain=0.1)
+    g.constants["a.bias"] += np.float32(5)
+    operands = [g.constant("slope", np.full((8, 1, 1), 0.2, np.float32))] if act == "PRelu" else []
+    g.add(act, ["a", *operands], "b")
+    g.conv("b", "c", (8, 8 // groups, 3, 3), group=groups)
+    model = g.model("c")
+    batches = data(model, 4)
+    absorbed = absorb_biases(model, batches)
+    for feeds in batches:
+        before, after = evaluate(model, feeds)["c"], evaluate(absorbed, feeds)
+        np.testing.assert_allclose(after["c"], before, rtol=0, atol=1e-5 * np.abs(before).max())
+        assert after["b.absorbed"].max() < 2.5
+        assert evaluate(model, feeds)["b"].max() > 5
+
+
+def test_biases_are_not_absorbed_into_padding() -> None:
+    model = mobile(act="Relu")
+    model.graph.initializers["stem.bias"].const_value = ir.tensor(np.full(8, 50, np.float32), name="stem.bias")
+    absorbed = absorb_biases(model, data(model, 2))
+    np.testing.assert_array_equal(_array(absorbed, "stem.bias"), _array(model, "stem.bias"))
