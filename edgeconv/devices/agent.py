@@ -36,7 +36,6 @@ from __future__ import annotations
 # zip(strict=) came with Python 3.10, and devices have 3.9.
 # ruff: noqa: B905
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -44,7 +43,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -55,18 +54,7 @@ PREFIX = struct.Struct("<4sI")
 HEADER_LIMIT = 1 << 20
 PAYLOAD_LIMIT = 1 << 33
 DTYPES = (
-    "bool",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "float16",
-    "float32",
-    "float64",
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"
 )  # fmt: skip
 
 Named = list[tuple[str, "np.ndarray[Any, Any]"]]
@@ -289,21 +277,15 @@ class TfliteMicro:
 
         self._module = runtime
         self.version = _version_of("tflite-micro", tflite_micro)
-        self.facts: dict[str, str] = {}
 
     def load(self, model: bytes) -> tuple[list[str], list[str]]:
         self._interpreter: Any = None
-        with _stderr() as told:
-            try:
-                self._interpreter = self._module.Interpreter.from_bytes(model, arena_size=self._ARENA_BYTES)
-                self._interpreter.print_allocations()
-            except (RuntimeError, ValueError) as error:
-                said = told()
-                raise RuntimeError(said[-1] if said else one_line(error)) from error
-            lines = told()
-        totals = [line.split()[-2] for line in lines if "Arena allocation total" in line]
-        self.facts = {"arena_bytes": totals[0]} if totals else {}
-        self._inputs, self._outputs = _border_names(self._module.schema_fb, model)
+        self._interpreter = self._module.Interpreter.from_bytes(model, arena_size=self._ARENA_BYTES)
+        total = [line.split()[-2] for line in _printed(self._interpreter.print_allocations) if "total" in line]
+        self.facts = {"arena_bytes": total[0]}
+        graph = self._module.schema_fb.Model.GetRootAs(model, 0).Subgraphs(0)
+        self._inputs = [str(at) for at in range(graph.InputsLength())]
+        self._outputs = [str(at) for at in range(graph.OutputsLength())]
         return self._inputs, self._outputs
 
     def run(self, arrays: Named) -> tuple[float, Named]:
@@ -312,34 +294,19 @@ class TfliteMicro:
         start = time.perf_counter_ns()
         self._interpreter.invoke()
         latency_ms = (time.perf_counter_ns() - start) / 1e6
-        return latency_ms, [(name, self._interpreter.get_output(at)) for at, name in enumerate(self._outputs)]
+        return latency_ms, [(name, self._interpreter.get_output(int(name))) for name in self._outputs]
 
 
-@contextlib.contextmanager
-def _stderr() -> Iterator[Callable[[], list[str]]]:
-    """Takes what C++ code prints to descriptor 2; what is yielded gives its lines so far."""
+def _printed(call: Callable[[], Any]) -> list[str]:
+    """The lines that C++ code prints to descriptor 2 in a call."""
+    kept = os.dup(2)
     with tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
         os.dup2(file.fileno(), 2)
-
-        def told() -> list[str]:
-            file.seek(0)
-            return file.read().decode("utf-8", "replace").splitlines()
-
-        try:
-            yield told
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _border_names(schema: Any, model: bytes) -> tuple[list[str], list[str]]:
-    """The names of a .tflite file's input and output tensors."""
-    graph = schema.Model.GetRootAs(model, 0).Subgraphs(0)
-    inputs = [graph.Inputs(at) for at in range(graph.InputsLength())]
-    outputs = [graph.Outputs(at) for at in range(graph.OutputsLength())]
-    names, others = ([graph.Tensors(at).Name().decode() for at in part] for part in (inputs, outputs))
-    return names, others
+        call()
+        os.dup2(kept, 2)
+        os.close(kept)
+        file.seek(0)
+        return file.read().decode("utf-8", "replace").splitlines()
 
 
 RUNTIMES: dict[str, Any] = {

@@ -33,7 +33,8 @@ class _Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
-        return self.head(torch.sigmoid(x + self.deep(x)))
+        made: torch.Tensor = self.head(torch.sigmoid(x + self.deep(x)))
+        return made
 
 
 def _graph(module: nn.Module) -> ir.Model:

@@ -66,14 +66,14 @@ def integer_borders(graph: ir.Graph) -> None:
             ir.convenience.replace_all_uses_with(node.outputs[0], integer, replace_graph_outputs=True)
             graph.remove(node, safe=True)
     for index, value in enumerate(list(graph.outputs)):
-        node = value.producer()
-        if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None or value.uses():
+        maker = value.producer()
+        if maker is None or maker.op_type != "DequantizeLinear" or maker.inputs[0] is None or value.uses():
             continue
-        integer, name = node.inputs[0], value.name
+        integer, name = maker.inputs[0], value.name
         if integer.is_graph_input() or integer.is_graph_output() or integer.producer() is None:
             continue
         graph.outputs[index] = integer
-        graph.remove(node, safe=True)
+        graph.remove(maker, safe=True)
         integer.name = name
         integer.shape = value.shape
 

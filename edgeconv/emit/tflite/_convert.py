@@ -15,10 +15,11 @@ from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import Form, first, last, permuted
 from edgeconv.emit.tflite._lowering import Lowering, module_of, refusal
 from edgeconv.emit.tflite._operators import LOWERINGS, activation, tables
-from edgeconv.emit.tflite._qdq import strip
+from edgeconv.emit.tflite._qdq import REQUANTIZE, strip
 from edgeconv.emit.tflite._simplify import simplify
 from edgeconv.errors import EmitError
 
+_WITHOUT_LOWERING = ("Constant", "Shape", REQUANTIZE)
 _NAMED = 3  # unknown operators that an error lists before it says "and more"
 
 
@@ -82,6 +83,8 @@ def _lower(low: Lowering, node: ir.Node) -> None:
     low.node = node
     if node.op_type == "Constant" or _is_constant(low, node):
         _evaluate(low, node)
+    elif node.op_type == REQUANTIZE:
+        activation.unary("QUANTIZE")(low, node)
     elif low.integer and node.op_type in tables.FUNCTIONS and tables.is_known(low, node):
         tables.look_up(low, node)
     else:
@@ -127,7 +130,10 @@ def _refuse_unknown(nodes: Iterable[ir.Node], matched: set[ir.Node]) -> None:
     unknown = {
         (node.op_type, module_of(node)): node
         for node in nodes
-        if (node not in matched and (node.op_type not in LOWERINGS and node.op_type not in ("Constant", "Shape")))
+        if (
+            node not in matched
+            and (node.op_type not in LOWERINGS and node.op_type not in ("Constant", "Shape", REQUANTIZE))
+        )
         or node.domain not in ("", "ai.onnx")
     }
     if not unknown:

@@ -10,7 +10,6 @@ import onnx_ir as ir
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import Form, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
-from edgeconv.emit.tflite._qdq import REQUANTIZE
 
 
 def unary(code: str) -> Lower:
@@ -212,6 +211,5 @@ LOWERINGS: dict[str, Lower] = {
     "Softmax": softmax("SOFTMAX"),
     "LogSoftmax": softmax("LOG_SOFTMAX"),
     "Identity": identity,
-    REQUANTIZE: unary("QUANTIZE"),
     "Dropout": identity,
 }

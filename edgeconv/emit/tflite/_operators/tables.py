@@ -51,4 +51,5 @@ def _images(node: ir.Node, array: Array) -> Array:
     single.attributes.update(node.attributes)
     single.outputs[0].name = "y"
     with np.errstate(all="ignore"):
-        return np.asarray(ReferenceEvaluator(ir.to_proto(single)).run(None, {"x": array})[0])
+        made = ReferenceEvaluator(ir.to_proto(single)).run(None, {"x": array})
+        return np.asarray(next(iter(made)))
