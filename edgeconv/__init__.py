@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeconv.core import Artifact, Sample, TensorSpec, Tolerance, Verdict
+from edgeconv.core import Artifact, Fidelity, Sample, TensorSpec, Tolerance, Verdict
 from edgeconv.errors import (
     BundleError,
     CaptureError,
@@ -20,6 +20,7 @@ from edgeconv.errors import (
 if TYPE_CHECKING:
     from edgeconv.pipeline import ExportResult, export, export_onnx, export_recipe
     from edgeconv.recipe import Recipe, load_recipe
+    from edgeconv.variants import Quantization
 
 __version__ = "0.1.0"
 
@@ -29,11 +30,13 @@ __all__ = [
     "export",
     "export_onnx",
     "export_recipe",
+    "Quantization",
     # Recipes
     "Recipe",
     "load_recipe",
     # What comes out
     "Artifact",
+    "Fidelity",
     "Sample",
     "TensorSpec",
     "Tolerance",
@@ -57,6 +60,7 @@ _LAZY = {
     "export": "edgeconv.pipeline",
     "export_onnx": "edgeconv.pipeline",
     "export_recipe": "edgeconv.pipeline",
+    "Quantization": "edgeconv.variants",
     "Recipe": "edgeconv.recipe",
     "load_recipe": "edgeconv.recipe",
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from edgeconv.core import NCHW, NHWC, Array, Sample
 from edgeconv.errors import CaptureError, DeviceError, EmitError, ParityError
 from edgeconv.prove import Proof
 from edgeconv.recipe import Recipe, build_module, parity_samples
+from edgeconv.recipe.calibration import calibration_batches
 from edgeconv.recipe.files import locate
 from edgeconv.recipe.load import with_inputs
 from edgeconv.recipe.schema import FORMATS, LAYOUTS, VARIANTS
 from edgeconv.source import BATCH, OnnxSource, Source, TorchSource, with_other_batch
+from edgeconv.variants import Quantization, Variant
 
 Expected = tuple[tuple[int | str, ...], np.dtype[np.generic]]
 """Shape (a str is an open batch) and dtype of an input."""
@@ -39,18 +42,20 @@ class Job:
         skip_rewrites: names of rewrites to leave out.
         preprocessing: how images become inputs, one line of JSON; empty where it is not known.
         description: a sentence for the report.
+        quantization: how variants of integers are made.
         proof: how the files are proven; None leaves the report out.
     """
 
     name: str
     source: Source
     formats: tuple[str, ...] = FORMATS
-    variants: tuple[str, ...] = VARIANTS
+    variants: tuple[str, ...] = ("fp32",)
     layouts: tuple[str, ...] = (NHWC,)
     opset: int | None = None
     skip_rewrites: tuple[str, ...] = ()
     preprocessing: str = ""
     description: str = ""
+    quantization: Quantization = field(default_factory=Quantization)
     proof: Proof | None = None
 
     def __post_init__(self) -> None:
@@ -81,10 +86,11 @@ class Job:
         """What the files say of themselves beside edgeconv's version and their layout."""
         return {**self.source.metadata, **({"preprocessing": self.preprocessing} if self.preprocessing else {})}
 
-    def files(self) -> tuple[tuple[str, str], ...]:
-        """(format, layout) of every file, in the order in which they are made."""
+    def files(self, variant: Variant) -> tuple[tuple[str, str], ...]:
+        """(format, layout) of every file of a variant, in the order in which they are made."""
         layouts = {"onnx": (NCHW,), "tflite": self.layouts}
-        return tuple((format_, layout) for format_ in self.formats for layout in layouts[format_])
+        formats = [format_ for format_ in self.formats if format_ in variant.formats]
+        return tuple((format_, layout) for format_ in formats for layout in layouts[format_])
 
 
 def job_of(
@@ -105,6 +111,7 @@ def job_of(
             samples=with_other_batch(parity_samples(recipe), source.batched),
             devices=devices,
             tolerance=recipe.parity.tolerance,
+            bounds=recipe.parity.bounds,
             timeout_s=recipe.parity.timeout_s,
             facts={**model_seed, **seeds},
         )
@@ -118,7 +125,29 @@ def job_of(
         skip_rewrites=skip_rewrites,
         preprocessing=recipe.preprocessing.to_json() if recipe.preprocessing else "",
         description=recipe.description,
+        quantization=_quantization(recipe),
         proof=proof,
+    )
+
+
+def _quantization(recipe: Recipe) -> Quantization:
+    """How a recipe has variants of integers made."""
+    asked = recipe.quantize
+    plan = ""
+    if asked.plan is not None:
+        where = f"{recipe.path}: quantize.plan"
+        plan = locate(asked.plan, recipe.directory, where=where).read_text(encoding="utf-8")
+    return Quantization(
+        batches=partial(calibration_batches, recipe),
+        observer=asked.observer,
+        per_channel=asked.per_channel,
+        equalize=asked.equalize,
+        rounding=asked.rounding,
+        iterations=asked.iterations,
+        relu6_as_relu=asked.relu6_as_relu,
+        io=asked.io,
+        keep_float=asked.keep_float,
+        plan=plan,
     )
 
 

@@ -34,11 +34,14 @@ from edgeconv.output import Staging, staged
 from edgeconv.progress import Progress, Silent
 from edgeconv.prove import Proof, check_devices, discard_outdated, prove
 from edgeconv.recipe import Recipe
-from edgeconv.recipe.schema import FORMATS, VARIANTS
+from edgeconv.recipe.schema import FORMATS
 from edgeconv.report import Report
 from edgeconv.rewrite import free_batch, optimize, selected
 from edgeconv.source import OnnxSource, TorchSource, with_other_batch
 from edgeconv.summary import summarise
+from edgeconv.variants import Quantization, Variant, variants_of
+
+_DEFAULT = Quantization()
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,13 @@ def export(
     *,
     name: str,
     formats: str | Sequence[str] = FORMATS,
-    variants: str | Sequence[str] = VARIANTS,
+    variants: str | Sequence[str] = "fp32",
     tflite_layout: str | Sequence[str] = NHWC,
     opset: int = 18,
     input_names: str | Sequence[str] | None = None,
     output_names: str | Sequence[str] = (),
     dynamic_batch: bool | str | Sequence[str] = False,
+    quantization: Quantization = _DEFAULT,
     skip_rewrites: Collection[str] = (),
     devices: str | Sequence[str] = (),
     samples: Sequence[Sample] = (),
@@ -78,13 +82,14 @@ def export(
         name: stem of the files: ``<name>.<variant>.onnx``, ``<name>.<variant>.tflite`` (NHWC),
             ``<name>.<variant>.nchw.tflite``.
         formats: of ``"onnx"``, ``"tflite"``; here and below a single name may stand for a sequence of one.
-        variants: of ``"fp32"``.
+        variants: of ``"fp32"``, ``"fp16"``, ``"int8"``, ``"int8-weights"``, ``"int16x8"`` (TFLite only).
         tflite_layout: ``"nhwc"``, ``"nchw"`` or both: of rank-4 inputs and outputs of the TFLite file.
         opset: of the ONNX file, 13 or newer.
         input_names: one per input; the names of ``forward``'s parameters by default.
         output_names: one per tensor that comes out; ``output``, ``output_1``, … by default.
         dynamic_batch: whether dimension 0 stays open in the files (``batch``): True for every input, or the names of
             the inputs that have a batch, as ``dynamic_shapes={name: {0: "batch"}}`` says to ``torch.onnx.export``.
+        quantization: data and options of the variants of integers.
         skip_rewrites: rewrites to leave out, by name.
         devices: devices to prove the files on (``edgeconv devices`` lists them); with any, the report
             ``parity.json``, ``parity.html`` and ``parity.junit.xml`` is written beside the files.
@@ -120,6 +125,7 @@ def export(
         layouts=_several(tflite_layout),
         opset=opset,
         skip_rewrites=tuple(skip_rewrites),
+        quantization=quantization,
         proof=proof,
     )
     return run_job(job, Path(out), progress or Silent())
@@ -132,9 +138,10 @@ def export_onnx(
     name: str,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     formats: str | Sequence[str] = FORMATS,
-    variants: str | Sequence[str] = VARIANTS,
+    variants: str | Sequence[str] = "fp32",
     tflite_layout: str | Sequence[str] = NHWC,
     opset: int | None = None,
+    quantization: Quantization = _DEFAULT,
     skip_rewrites: Collection[str] = (),
     devices: str | Sequence[str] = (),
     samples: Sequence[Sample] = (),
@@ -155,6 +162,7 @@ def export_onnx(
         variants: as in `export`.
         tflite_layout: as in `export`.
         opset: of the ONNX file; the input file's own by default, or 18 where that is older.
+        quantization: as in `export`.
         skip_rewrites: as in `export`.
         devices: as in `export`.
         samples: inputs of the proof; one of standard normal noise (zeros and ones for integers) by default.
@@ -183,6 +191,7 @@ def export_onnx(
         layouts=_several(tflite_layout),
         opset=opset,
         skip_rewrites=tuple(skip_rewrites),
+        quantization=quantization,
         proof=proof,
     )
     return run_job(job, Path(out), progress or Silent())
@@ -194,6 +203,7 @@ def export_recipe(
     *,
     devices: Sequence[str] | None = None,
     prove: bool = True,
+    variants: Sequence[str] | None = None,
     skip_rewrites: Collection[str] = (),
     progress: Progress | None = None,
 ) -> ExportResult:
@@ -204,6 +214,7 @@ def export_recipe(
         out: output folder of this recipe.
         devices: instead of the recipe's.
         prove: False runs no device and writes no report.
+        variants: instead of the recipe's.
         skip_rewrites: rewrites to leave out, by name.
         progress: hears of the stages.
 
@@ -217,6 +228,8 @@ def export_recipe(
             check_devices(named)
     with progress.stage("model and inputs"):
         job = job_of(recipe, prove=prove, devices=named, skip_rewrites=tuple(skip_rewrites))
+        if variants is not None:
+            job = dataclasses.replace(job, variants=tuple(variants))
     return run_job(job, out, progress)
 
 
@@ -236,9 +249,15 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
             if job.source.batched:
                 model = free_batch(model, inputs=job.source.batched, symbol=job.source.symbol)
         graphs = (captured, summarise("folded", model))
-        written = [_write(staging, model, job, format_, layout, progress) for format_, layout in job.files()]
+        variants = tuple(variants_of(model, job.variants, job.quantization, progress))
+        written = [
+            _write(staging, variant, job, format_, layout, progress)
+            for variant in variants
+            for format_, layout in job.files(variant)
+        ]
         artifacts = tuple(artifact for artifact, _ in written)
-        notes = _notes(model, written) + discard_outdated(staging, out, artifacts)
+        notes = _notes(model, variants, written) + discard_outdated(staging, out, artifacts)
+        _write_plans(staging, job, variants)
         for note in notes:
             progress.note(note)
         report = None
@@ -255,40 +274,51 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
                 outputs=tuple(value.name or "" for value in model.graph.outputs),
                 graphs=graphs,
                 notes=notes,
+                variants=variants,
             )
     artifacts = tuple(dataclasses.replace(artifact, path=out / artifact.path.name) for artifact in artifacts)
     return ExportResult(artifacts, graphs, notes, report)
 
 
 def _write(
-    staging: Staging, model: ir.Model, job: Job, format_: str, layout: str, progress: Progress
+    staging: Staging, variant: Variant, job: Job, format_: str, layout: str, progress: Progress
 ) -> tuple[Artifact, Emitted]:
-    variant = job.variants[0]
     infix = ".nchw" if format_ == "tflite" and layout == NCHW else ""
-    file_name = f"{job.name}.{variant}{infix}.{format_}"
-    metadata = {"edgeconv_version": edgeconv.__version__, "layout": layout, "variant": variant, **job.metadata}
+    file_name = f"{job.name}.{variant.name}{infix}.{format_}"
+    metadata = {"edgeconv_version": edgeconv.__version__, "layout": layout, "variant": variant.name, **job.metadata}
     with progress.stage(f"emit {file_name}"):
-        emitted = _emit(model, job, format_, layout, metadata)
+        emitted = _emit(variant, job, format_, layout, metadata)
         path = staging.write(file_name, emitted.data)
     sha256 = hashlib.sha256(emitted.data).hexdigest()
     artifact = Artifact(
-        path, format_, variant, layout, sha256, emitted.inputs, emitted.outputs, size_bytes=len(emitted.data)
+        path, format_, variant.name, layout, sha256, emitted.inputs, emitted.outputs, size_bytes=len(emitted.data)
     )
     return artifact, emitted
 
 
-def _notes(model: ir.Model, written: Sequence[tuple[Artifact, Emitted]]) -> tuple[str, ...]:
+def _write_plans(staging: Staging, job: Job, variants: Sequence[Variant]) -> None:
+    """Writes each plan beside the files that it made, to be read, edited and fed back."""
+    for variant in variants:
+        if variant.plan is not None:
+            staging.write(f"{job.name}.{variant.name}.plan.json", variant.plan.to_json().encode())
+
+
+def _notes(
+    model: ir.Model, variants: Sequence[Variant], written: Sequence[tuple[Artifact, Emitted]]
+) -> tuple[str, ...]:
     """What the reader should know: the slower, official capture when it had to be taken, and what emitters say."""
     path = model.metadata_props.get(NOTE, "fast")
     said = path.replace("official: ", "captured by the official exporter: ", 1)
     captured = () if path == "fast" else (said,)
-    return captured + tuple(f"{artifact.path.name}: {note}" for artifact, emitted in written for note in emitted.notes)
+    emitted = tuple(f"{artifact.path.name}: {note}" for artifact, made in written for note in made.notes)
+    return captured + tuple(note for variant in variants for note in variant.notes) + emitted
 
 
-def _emit(model: ir.Model, job: Job, format_: str, layout: str, metadata: Mapping[str, str]) -> Emitted:
+def _emit(variant: Variant, job: Job, format_: str, layout: str, metadata: Mapping[str, str]) -> Emitted:
+    model, encoding = variant.model, {"weights": variant.weights, "io": variant.io}
     if format_ == "onnx":
-        return to_onnx(model, metadata=metadata, opset=job.opset)
-    return to_tflite(model, layout=layout, metadata=metadata)
+        return to_onnx(model, metadata=metadata, opset=job.opset, **encoding)
+    return to_tflite(model, layout=layout, metadata=metadata, **encoding)
 
 
 def _several(names: str | Sequence[str]) -> tuple[str, ...]:

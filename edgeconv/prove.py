@@ -11,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeconv.core import Artifact, Comparison, GraphSummary, Run, Sample, Tolerance, Verdict, sha256_of
+from edgeconv.core import Artifact, Comparison, Fidelity, GraphSummary, Run, Sample, Tolerance, Verdict, sha256_of
 from edgeconv.devices import all_devices, find, run_artifact
 from edgeconv.environment import environment
 from edgeconv.errors import ParityError
 from edgeconv.output import Staging, staged
-from edgeconv.parity import compare, golden_bytes, load_golden
+from edgeconv.parity import Golden, Integers, compare, golden_bytes, load_golden
 from edgeconv.progress import Progress
+from edgeconv.recipe.quantization import DEFAULT_FIDELITY
 from edgeconv.report import Report, from_json, to_html, to_json, to_junit
 from edgeconv.source import OnnxSource, Source
+from edgeconv.variants import Variant, is_quantised
 
 JSON, HTML, JUNIT = "parity.json", "parity.html", "parity.junit.xml"
 GOLDEN_SHA256 = "golden sha256"
@@ -33,7 +35,8 @@ class Proof:
         samples: the inputs.
         devices: names; None is "every device that runs here" (a missing runtime is then a skipped row; when it
             was named, it is an error before anything is exported).
-        tolerance: the bound of every comparison.
+        tolerance: the bound of every comparison of float32 with float32.
+        bounds: what is asked of each variant that approximates, by its name.
         timeout_s: for one artifact on one device, seconds.
         facts: what the report's environment says beside versions and CPU, e.g. seeds.
     """
@@ -41,6 +44,7 @@ class Proof:
     samples: tuple[Sample, ...]
     devices: tuple[str, ...] | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)
+    bounds: Mapping[str, Fidelity] = field(default_factory=lambda: dict(DEFAULT_FIDELITY))
     timeout_s: float = 120.0
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -73,6 +77,7 @@ def prove(
     outputs: tuple[str, ...],
     graphs: tuple[GraphSummary, ...],
     notes: tuple[str, ...] = (),
+    variants: Sequence[Variant] = (),
 ) -> Report:
     """Judges freshly made artifacts; writes the golden values and the report beside them.
 
@@ -88,10 +93,10 @@ def prove(
             mend="mend the inputs or the model",
         )
     _require_numbers(reference, name, source.title)
-    golden = golden_bytes(proof.samples, reference)
-    golden_name = f"{name}.golden.safetensors"
-    staging.write(golden_name, golden)
-    comparisons, devices = judge(artifacts, reference, proof, source, progress)
+    golden = Golden(proof.samples, reference, _integers(variants, proof.samples, progress))
+    golden_name, data = f"{name}.golden.safetensors", golden_bytes(golden)
+    staging.write(golden_name, data)
+    comparisons, devices = judge(artifacts, golden, proof, source, progress)
     report = Report(
         model=name,
         description=description,
@@ -99,7 +104,7 @@ def prove(
         artifacts=tuple(artifacts),
         comparisons=comparisons,
         graphs=graphs,
-        environment={**environment(), **proof.facts, GOLDEN_SHA256: hashlib.sha256(golden).hexdigest(), **devices},
+        environment={**environment(), **proof.facts, GOLDEN_SHA256: hashlib.sha256(data).hexdigest(), **devices},
         golden=golden_name,
         notes=notes,
     )
@@ -157,9 +162,10 @@ def repeat(
     """
     old = _read_report(folder)
     check_devices(devices)
-    samples, reference = load_golden(folder / old.golden)
+    golden = load_golden(folder / old.golden)
+    samples, reference = golden.samples, golden.reference
     names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_asked_as, old.comparisons)))
-    proof = Proof(samples, names, _tolerance(old))
+    proof = Proof(samples, names, _tolerance(old), _bounds(old))
     artifacts = tuple(dataclasses.replace(item, path=folder / item.path.name) for item in old.artifacts)
     if source is not None:
         with progress.stage(f"{source.title} float64 beside the golden values"):
@@ -167,7 +173,7 @@ def repeat(
             _require_same(run, reference, samples, folder / old.golden)
     own_again = source is not None and source.device in names
     kept = tuple(row for row in old.comparisons if (not own_again if row.artifact == "" else row.device not in names))
-    comparisons, devices_now = judge(artifacts, reference, proof, source, progress)
+    comparisons, devices_now = judge(artifacts, golden, proof, source, progress)
     report = dataclasses.replace(
         old,
         artifacts=artifacts,
@@ -180,13 +186,13 @@ def repeat(
 
 
 def judge(
-    artifacts: Sequence[Artifact], reference: Run, proof: Proof, source: Source | None, progress: Progress
+    artifacts: Sequence[Artifact], golden: Golden, proof: Proof, source: Source | None, progress: Progress
 ) -> tuple[tuple[Comparison, ...], dict[str, Mapping[str, str]]]:
     """Runs every artifact on every device that takes its format, and compares with the float64 reference.
 
     Args:
         artifacts: their files exist.
-        reference: the source in float64.
+        golden: the source in float64, and what quantised graphs say exactly.
         proof: samples, devices and bounds.
         source: its own float32 is a row; None where it is not at hand.
         progress: hears of each run.
@@ -195,18 +201,38 @@ def judge(
         One comparison per output of every artifact and device, the source first; and what each device said of itself,
         by ``"device <name>"``.
     """
-    outputs = tuple(reference.outputs[0])
+    outputs = tuple(golden.reference.outputs[0])
+    variants = {artifact.path.name: artifact.variant for artifact in artifacts}
     comparisons: list[Comparison] = []
     environments: dict[str, Mapping[str, str]] = {}
     for title, make_run in _runs(artifacts, proof, source, outputs):
         with progress.stage(title):
             run = make_run()
+            variant = variants.get(run.artifact, "")
             comparisons += compare(
-                run, reference, proof.samples, artifact=run.artifact, tolerance=proof.tolerance, output_names=outputs
+                run,
+                golden.reference,
+                proof.samples,
+                artifact=run.artifact,
+                tolerance=proof.bounds.get(variant, proof.tolerance),
+                output_names=outputs,
+                integers=golden.integers.get(variant),
             )
         if run.environment:
             environments[f"device {run.device}"] = run.environment
     return tuple(comparisons), environments
+
+
+def _integers(variants: Sequence[Variant], samples: Sequence[Sample], progress: Progress) -> dict[str, Integers]:
+    """What each quantised graph says exactly."""
+    found = {}
+    for variant in variants:
+        if variant.plan is not None or is_quantised(variant.model):
+            with progress.stage(f"{variant.name} graph, its integers"):
+                integers = variant.integers(samples)
+            if integers is not None:
+                found[variant.name] = integers
+    return found
 
 
 def _runs(
@@ -272,6 +298,16 @@ def _tolerance(report: Report) -> Tolerance:
     """The bound that the report was judged by: one for all its rows."""
     found = (row.tolerance for row in report.comparisons)
     return next((tolerance for tolerance in found if isinstance(tolerance, Tolerance)), Tolerance())
+
+
+def _bounds(report: Report) -> dict[str, Fidelity]:
+    """What was asked of each approximation."""
+    variants = {artifact.path.name: artifact.variant for artifact in report.artifacts}
+    return {
+        variants[row.artifact]: row.tolerance
+        for row in report.comparisons
+        if isinstance(row.tolerance, Fidelity) and row.artifact in variants
+    }
 
 
 def _read_report(folder: Path) -> Report:

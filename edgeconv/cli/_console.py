@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
@@ -13,15 +13,24 @@ from rich.text import Text
 from edgeconv.cli._streams import printable, say, writing
 from edgeconv.progress import Progress, Silent
 
+_BETWEEN_S = 10.0  # lines of a log about one long stage
+
 
 class Plain:
-    """One line per finished stage, for logs."""
+    """One line per finished stage, for logs; long ones say every ten seconds how far they are."""
 
     @contextmanager
-    def stage(self, title: str) -> Iterator[None]:
+    def stage(self, title: str) -> Iterator[Callable[[str], None]]:
         """Tells the stage when it is done."""
-        start_ns = time.perf_counter_ns()
-        yield
+        start_ns = told_ns = time.perf_counter_ns()
+
+        def tell(how_far: str) -> None:
+            nonlocal told_ns
+            if time.perf_counter_ns() - told_ns >= _BETWEEN_S * 1e9:
+                told_ns = time.perf_counter_ns()
+                say(f"  {printable(title)}: {printable(how_far)}")
+
+        yield tell
         say(f"  {printable(title)}: {(time.perf_counter_ns() - start_ns) / 1e9:.2f} s")
 
     def note(self, text: str) -> None:
@@ -38,11 +47,11 @@ class Live:
         self._tick, self._spinner = ("✓", "dots") if rich_glyphs else ("ok", "line")
 
     @contextmanager
-    def stage(self, title: str) -> Iterator[None]:
+    def stage(self, title: str) -> Iterator[Callable[[str], None]]:
         """Spins while the stage runs."""
         start_ns = time.perf_counter_ns()
-        with self._console.status(Text(printable(title)), spinner=self._spinner):
-            yield
+        with self._console.status(Text(printable(title)), spinner=self._spinner) as status:
+            yield lambda how_far: status.update(Text(printable(f"{title}: {how_far}")))
         seconds = f"{(time.perf_counter_ns() - start_ns) / 1e9:.2f} s"
         self._line((f"{self._tick} ", "green"), f"{printable(title)} ", (seconds, "dim"))
 

@@ -28,6 +28,10 @@ def command(
         Path | None,
         typer.Option(help="Parity inputs of the .onnx file: an .npz with an array per input.", metavar="FILE.npz"),
     ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="Make this variant instead of the recipe's: fp32, fp16, int8, …; may be repeated."),
+    ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="Prove on this device instead of the recipe's; may be repeated.")
     ] = None,
@@ -65,6 +69,7 @@ def command(
                 folder,
                 devices=device,
                 prove=parity,
+                variants=variant,
                 skip_rewrites=tuple(no_rewrite or ()),
                 progress=progress,
             )

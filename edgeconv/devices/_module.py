@@ -51,13 +51,15 @@ def run_module(
     """
     import torch
 
+    from edgeconv.reference import one_thread
+
     kind = {"float64": torch.float64, "float32": torch.float32}[dtype]
     outputs: list[Mapping[str, Array]] = []
     latencies: list[float] = []
     verdict, reason, at = Verdict.PASS, "", "copy of the module"
     try:
         worker = _copy_in(module, kind)
-        with torch.no_grad(), _default_dtype(kind), _one_thread():
+        with torch.no_grad(), _default_dtype(kind), one_thread():
             for sample in samples:
                 at = f"sample {sample.name!r}"
                 arguments = [_tensor(array, kind) for array in matched(input_names, list(sample.inputs.items()))]
@@ -69,23 +71,6 @@ def run_module(
         line = str(error) if isinstance(error, _OutputError) else one_line(error)
         verdict, reason, outputs, latencies = Verdict.FAIL, f"{at}: {line}", [], []
     return Run(_DEVICE_NAMES[dtype], "", tuple(outputs), verdict, reason, torch_environment(), tuple(latencies))
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """As the devices run, and as torch's sums always come out the same.
-
-    Two threads gain little on batches of one, and wait for each other on a busy machine: the 362 small samples of the
-    digits took 46 s there, and 0.4 s with one thread.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _copy_in(module: torch.nn.Module, kind: torch.dtype) -> torch.nn.Module:

@@ -2,18 +2,22 @@
 
 To judge: `compare` gives one row per output, `verdict` sums rows up.
 To measure: `metrics` (distance), `check` (dtype, shape, NaN and infinities), `REL_FLOOR_OF_RMS`.
-To keep: `golden_bytes` and `load_golden`, samples with their float64 reference as one file.
+To keep: `Golden` with `golden_bytes` and `load_golden`, samples with their float64 reference as one file.
+`Integers`: what a quantised graph says exactly, which is a second reference.
 """
 
 from __future__ import annotations
 
 from edgeconv.parity._check import check
 from edgeconv.parity._compare import compare, verdict
+from edgeconv.parity._fidelity import Integers
 from edgeconv.parity._metrics import REL_FLOOR_OF_RMS, metrics
-from edgeconv.parity.golden import golden_bytes, load_golden
+from edgeconv.parity.golden import Golden, golden_bytes, load_golden
 
 __all__ = [
     "REL_FLOOR_OF_RMS",
+    "Golden",
+    "Integers",
     "check",
     "compare",
     "golden_bytes",

@@ -12,7 +12,7 @@ import numpy as np
 from edgeconv.core import Array, Comparison, Fidelity, Run, Sample, SampleResult, Tolerance, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.parity._check import check
-from edgeconv.parity._fidelity import judge_together, steps_apart
+from edgeconv.parity._fidelity import Integers, judge_together, steps_apart
 from edgeconv.parity._metrics import measure, worst_of
 from edgeconv.parity._picture import picture
 
@@ -27,8 +27,7 @@ def compare(
     artifact: str,
     tolerance: Tolerance | Fidelity,
     output_names: Sequence[str],
-    integers: Run | None = None,
-    scales: Mapping[str, float] | None = None,
+    integers: Integers | None = None,
 ) -> tuple[Comparison, ...]:
     """Compares a run with the float64 reference.
 
@@ -41,7 +40,6 @@ def compare(
             of an approximation over all samples.
         output_names: the outputs to compare; each becomes a row.
         integers: what the quantised graph computes exactly on the same samples; None where none is quantised.
-        scales: one step of each quantised output, by name.
 
     Returns:
         One Comparison per output name.
@@ -68,7 +66,7 @@ def compare(
         elif (reason := _incomplete(run, samples, name)) != "":
             rows.append(replace(row, verdict=Verdict.FAIL, reason=reason))
         else:
-            rows.append(_compared(_counted(row, run, integers, scales or {}), run, reference, samples))
+            rows.append(_compared(_counted(row, run, integers), run, reference, samples))
     return tuple(rows)
 
 
@@ -111,15 +109,14 @@ def _incomplete(run: Run, samples: Sequence[Sample], name: str) -> str:
     return ""
 
 
-def _counted(row: Comparison, run: Run, integers: Run | None, scales: Mapping[str, float]) -> Comparison:
+def _counted(row: Comparison, run: Run, integers: Integers | None) -> Comparison:
     """The row with its distance from the quantised graph in steps, where its output has steps."""
-    scale = scales.get(row.output)
-    if integers is None or scale is None or len(integers.outputs) != len(run.outputs):
+    if integers is None or row.output not in integers.scales:
         return row
-    pairs = [(a[row.output], b[row.output]) for a, b in zip(run.outputs, integers.outputs, strict=True)]
+    pairs = [(a[row.output], b[row.output]) for a, b in zip(run.outputs, integers.run.outputs, strict=True)]
     if any(a.shape != b.shape for a, b in pairs):
         return row
-    return replace(row, lsb=steps_apart(pairs, scale))
+    return replace(row, lsb=steps_apart(pairs, integers.scales[row.output]))
 
 
 def _compared(row: Comparison, run: Run, reference: Run, samples: Sequence[Sample]) -> Comparison:

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeconv.core import Array, Comparison, Fidelity, Metrics, Sample, SampleResult, Tolerance, Verdict
+from edgeconv.core import Array, Comparison, Fidelity, Metrics, Run, Sample, SampleResult, Tolerance, Verdict
 from edgeconv.parity._check import check
 from edgeconv.parity._metrics import Measured, decibels, measure, worst_of
 from edgeconv.parity._picture import picture
 
 _MOST_STEPS = 255
+
+
+@dataclass(frozen=True)
+class Integers:
+    """What a quantised graph computes exactly.
+
+    Attributes:
+        run: its outputs on the samples, as real numbers.
+        scales: one step of each quantised output, by name.
+    """
+
+    run: Run
+    scales: Mapping[str, float]
+
+
 Pair = tuple[Array, Array]
 
 

@@ -1,14 +1,16 @@
 """Golden values: samples and their float64 reference in one file, so that another machine need not compute them.
 
-One safetensors file: no pickle, the same bytes for the same values. Tensors are named ``<sample index>/in/<name>``
-and ``<sample index>/out/<name>``; the metadata key ``edgeconv.golden`` holds a JSON object with ``schema``,
-``samples`` (name, scale and label, in order), ``inputs`` and ``outputs`` (names, in order).
+One safetensors file: no pickle, the same bytes for the same values. Tensors are named ``<sample index>/in/<name>``,
+``<sample index>/out/<name>``, and ``<sample index>/<variant>/<name>`` for what a quantised graph says; the metadata key
+``edgeconv.golden`` holds a JSON object with ``schema``, ``samples`` (name, scale and label, in order), ``inputs`` and
+``outputs`` (names, in order) and ``integers`` (variant to the scales of its outputs).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +18,45 @@ import numpy as np
 
 from edgeconv.core import Array, Run, Sample, Verdict
 from edgeconv.errors import ParityError
+from edgeconv.parity._fidelity import Integers
 
 SCHEMA = 1
 _KEY = "edgeconv.golden"
 _REFERENCE = "torch-float64"
 
 
-def golden_bytes(samples: Sequence[Sample], reference: Run) -> bytes:
-    """The golden file of these samples and what the float64 reference made of them.
+@dataclass(frozen=True)
+class Golden:
+    """What a device is compared with.
+
+    Attributes:
+        samples: the inputs.
+        reference: what the source makes of them in float64.
+        integers: what the quantised graphs make of them, by variant.
+    """
+
+    samples: tuple[Sample, ...]
+    reference: Run
+    integers: Mapping[str, Integers] = field(default_factory=dict)
+
+
+def golden_bytes(golden: Golden) -> bytes:
+    """The golden file.
 
     Raises:
         ParityError: the reference failed, or does not belong to the samples.
     """
     from safetensors.numpy import save
 
+    samples, reference = golden.samples, golden.reference
     if reference.verdict is not Verdict.PASS or not samples or len(reference.outputs) != len(samples):
         raise ParityError(f"the reference has {len(reference.outputs)} results for {len(samples)} samples")
     tensors: dict[str, Array] = {}
     for index, (sample, outputs) in enumerate(zip(samples, reference.outputs, strict=True)):
         if set(sample.inputs) != set(samples[0].inputs) or set(outputs) != set(reference.outputs[0]):
             raise ParityError("inputs or outputs have other names than those of the first", where=sample.name)
-        for side, arrays in (("in", sample.inputs), ("out", outputs)):
+        integers = [(variant, one.run.outputs[index]) for variant, one in golden.integers.items()]
+        for side, arrays in (("in", sample.inputs), ("out", outputs), *integers):
             for name, array in arrays.items():
                 tensors[f"{index}/{side}/{name}"] = np.asarray(array, order="C")  # keeps scalars scalar
     described = {
@@ -44,12 +64,13 @@ def golden_bytes(samples: Sequence[Sample], reference: Run) -> bytes:
         "samples": [{"name": one.name, "scale": one.scale, "label": one.label} for one in samples],
         "inputs": list(samples[0].inputs),
         "outputs": list(reference.outputs[0]),
+        "integers": {variant: dict(one.scales) for variant, one in golden.integers.items()},
     }
     # One key only: the library writes several in no fixed order.
     return bytes(save(tensors, metadata={_KEY: json.dumps(described, sort_keys=True)}))
 
 
-def load_golden(path: Path) -> tuple[tuple[Sample, ...], Run]:
+def load_golden(path: Path) -> Golden:
     """Reads what `golden_bytes` made; every array comes back bit for bit.
 
     Raises:
@@ -61,18 +82,33 @@ def load_golden(path: Path) -> tuple[tuple[Sample, ...], Run]:
         schema = described["schema"]
         if schema != SCHEMA:
             raise ParityError(f"has schema {schema}, this version reads {SCHEMA}", where=str(path))
-        samples, outputs = [], []
-        for index, one in enumerate(described["samples"]):
-            inputs = {name: tensors.pop(f"{index}/in/{name}") for name in described["inputs"]}
-            label = None if one["label"] is None else int(one["label"])
-            samples.append(Sample(str(one["name"]), inputs, float(one["scale"]), label))
-            outputs.append({name: tensors.pop(f"{index}/out/{name}") for name in described["outputs"]})
+        golden = _taken(described, tensors)
     except (KeyError, TypeError, ValueError) as error:
         what = f"is not a golden file ({type(error).__name__}: {error})"
         raise ParityError(what, where=str(path), mend="export again") from error
     if tensors:
         raise ParityError(f"holds {len(tensors)} tensors that belong to no sample", where=str(path))
-    return tuple(samples), Run(_REFERENCE, "", tuple(outputs))
+    return golden
+
+
+def _taken(described: Mapping[str, Any], tensors: dict[str, Array]) -> Golden:
+    """Takes the tensors that the description names, and leaves the others."""
+    samples = []
+    scales = {
+        str(variant): {str(name): float(scale) for name, scale in found.items()}
+        for variant, found in described.get("integers", {}).items()
+    }
+    made: dict[str, list[Mapping[str, Array]]] = {side: [] for side in ("out", *scales)}
+    for index, one in enumerate(described["samples"]):
+        inputs = {name: tensors.pop(f"{index}/in/{name}") for name in described["inputs"]}
+        label = None if one["label"] is None else int(one["label"])
+        samples.append(Sample(str(one["name"]), inputs, float(one["scale"]), label))
+        for side, outputs in made.items():
+            outputs.append({name: tensors.pop(f"{index}/{side}/{name}") for name in described["outputs"]})
+    integers = {
+        variant: Integers(Run(f"graph-{variant}", "", tuple(made[variant])), found) for variant, found in scales.items()
+    }
+    return Golden(tuple(samples), Run(_REFERENCE, "", tuple(made["out"])), integers)
 
 
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Any]]:

@@ -47,6 +47,16 @@ def build_module(recipe: Recipe) -> nn.Module:
         return module.eval()
 
 
+def resolved(name: str, directory: Path, *, where: str) -> Callable[..., Any]:
+    """The callable that ``package.module:callable`` names; it may lie in `directory` or the working folder.
+
+    Raises:
+        RecipeError: it cannot be imported, or is no callable.
+    """
+    with prints_to_stderr(), _import_from(Path.cwd(), directory):
+        return _import_factory(name, where)
+
+
 def _made(recipe: Recipe) -> nn.Module:
     model = recipe.model
     where = f"{recipe.path}: model.factory"

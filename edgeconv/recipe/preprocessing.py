@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from edgeconv.core import Array
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.foreign import printable
-from edgeconv.recipe.schema import Preprocessing
+from edgeconv.recipe.inputs import Preprocessing
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -42,11 +43,60 @@ def preprocess(path: Path, preprocessing: Preprocessing, *, where: str = "") -> 
         RecipeError: not an image, more than 8 bits per channel, more than `MAX_PIXELS`, smaller than the crop, or
             the values are beyond float32.
     """
-    image = _open(path, where)
-    image = image.convert("L" if preprocessing.colour == "gray" else "RGB")
+    image = _in_colour(_open(path, where), preprocessing)
     image = _resized(image, preprocessing, path, where)
     if preprocessing.center_crop is not None:
         image = _cropped(image, _pair(preprocessing.center_crop), path, where)
+    return _values(image, preprocessing, path, where)
+
+
+def random_crops(
+    path: Path,
+    preprocessing: Preprocessing,
+    size: tuple[int, int],
+    count: int,
+    generator: np.random.Generator,
+    *,
+    where: str = "",
+) -> Iterator[Array]:
+    """Random parts of an image, resized to the module's input: many pictures of the world out of few photographs.
+
+    Each covers 20 to 100 % of the image's area, with sides of 3:4 to 4:3, at a uniform place, mirrored or not, as
+    networks see images in training (Szegedy et al. 2015, Going Deeper with Convolutions, section 6).
+
+    Args:
+        path: an image file.
+        preprocessing: its ``resize`` and ``center_crop`` are not used.
+        size: height and width of what comes out.
+        count: how many.
+        generator: of all that is drawn.
+        where: how an error names the file.
+
+    Yields:
+        float32, (1, C, H, W).
+
+    Raises:
+        RecipeError: as `preprocess`.
+    """
+    image = _in_colour(_open(path, where), preprocessing)
+    for _ in range(count):
+        area = generator.uniform(0.2, 1.0) * image.width * image.height
+        aspect = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
+        width = max(1, min(image.width, round(float(np.sqrt(area * aspect)))))
+        height = max(1, min(image.height, round(float(np.sqrt(area / aspect)))))
+        left, top = (int(generator.integers(0, rest + 1)) for rest in (image.width - width, image.height - height))
+        box = (left, top, left + width, top + height)
+        part = image.resize(size[::-1], _FILTERS[preprocessing.interpolation], box=box)
+        if generator.integers(2):
+            part = ImageOps.mirror(part)
+        yield _values(part, preprocessing, path, where)
+
+
+def _in_colour(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    return image.convert("L" if preprocessing.colour == "gray" else "RGB")
+
+
+def _values(image: Image.Image, preprocessing: Preprocessing, path: Path, where: str) -> Array:
     values = _normalised(np.atleast_3d(np.asarray(image)), preprocessing)
     if not np.isfinite(values).all():
         raise RecipeError(

@@ -12,8 +12,9 @@ from edgeconv.errors import RecipeError
 from edgeconv.recipe.arrays import names_of, read_arrays
 from edgeconv.recipe.fields import MAX_CLASS_INDEX
 from edgeconv.recipe.files import locate
+from edgeconv.recipe.inputs import ArrayInputs, ImageInputs, RandomInputs
 from edgeconv.recipe.preprocessing import preprocess
-from edgeconv.recipe.schema import ArrayInputs, ImageInputs, Input, RandomInputs, Recipe
+from edgeconv.recipe.schema import Input, Recipe
 
 
 def parity_samples(recipe: Recipe) -> tuple[Sample, ...]:
@@ -27,16 +28,17 @@ def parity_samples(recipe: Recipe) -> tuple[Sample, ...]:
     parity = recipe.parity
     samples: list[Sample] = []
     for index, images in enumerate(parity.images):
-        samples += _from_images(recipe, images, f"{recipe.path}: parity.images[{index}]")
+        samples += from_images(recipe, images, f"{recipe.path}: parity.images[{index}]")
     for index, arrays in enumerate(parity.arrays):
-        samples += _from_arrays(recipe, arrays, f"{recipe.path}: parity.arrays[{index}]")
+        samples += from_arrays(recipe, arrays, f"{recipe.path}: parity.arrays[{index}]")
     noise = parity.random or (() if samples else (RandomInputs(),))
     for index, item in enumerate(noise):
-        samples += _from_noise(recipe.inputs, item, f"{recipe.path}: parity.random[{index}]")
+        samples += from_noise(recipe.inputs, item, f"{recipe.path}: parity.random[{index}]")
     return tuple(_uniquely_named(samples))
 
 
-def _from_noise(inputs: tuple[Input, ...], noise: RandomInputs, where: str) -> Iterator[Sample]:
+def from_noise(inputs: tuple[Input, ...], noise: RandomInputs, where: str) -> Iterator[Sample]:
+    """Seeded noise; errors name `where`, here and below."""
     generator = np.random.default_rng(noise.seed)
     name = f"random-{noise.seed}-scale-{noise.scale:g}"
     for index in range(noise.count):
@@ -61,7 +63,8 @@ def _draw(item: Input, scale: float, generator: np.random.Generator, where: str)
     return generator.integers(0, limit, shape).astype(dtype)
 
 
-def _from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sample]:
+def from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sample]:
+    """Image files through the recipe's preprocessing."""
     if recipe.preprocessing is None:
         raise RecipeError("there is no [preprocessing] table", where=where, mend="declare how images are read")
     (item,) = recipe.inputs
@@ -80,7 +83,8 @@ def _from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sa
         yield Sample(name=path.name, inputs={item.name: array}, label=label)
 
 
-def _from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sample]:
+def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sample]:
+    """Rows of a file, as many at a time as the inputs' batch."""
     path = locate(arrays.file, recipe.directory, where=where)
     held = read_arrays(path, where=where)
     columns = {

@@ -1,44 +1,37 @@
-"""What a recipe may say: frozen, strict models; unknown keys are refused with the nearest known one.
-
-Types are strict (``"3"`` is no integer, ``1`` is no boolean) because TOML has them all. Arrays arrive as tuples.
-"""
+"""What a recipe may say, whole: the model, its inputs and outputs, the files to make, and how they are proven."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgeconv.core import NCHW, NHWC, Tolerance
+from edgeconv.core import NCHW, NHWC, Fidelity, Tolerance
 from edgeconv.recipe.fields import (
     MAX_NAME,
     MAX_RANK,
-    ClassIndex,
     Count,
     Dimension,
     FileName,
     NotNegative,
-    PerChannel,
     Positive,
-    PositivePerChannel,
     Seconds,
     Seed,
-    Sides,
     TensorName,
-    nearest,
     one_of,
     shown,
     unique,
     written_as,
 )
+from edgeconv.recipe.inputs import ArrayInputs, ImageInputs, Preprocessing, RandomInputs
+from edgeconv.recipe.quantization import DEFAULT_FIDELITY, FidelitySection, Quantize
+from edgeconv.recipe.section import Section
 
 FORMATS = ("onnx", "tflite")
-VARIANTS = ("fp32",)
+VARIANTS = ("fp32", *DEFAULT_FIDELITY)
 LAYOUTS = (NHWC, NCHW)
 DTYPES = {
     "float32": 4,
@@ -52,32 +45,12 @@ DTYPES = {
     "bool": 1,
 }
 """Element types by numpy's names, with their sizes in bytes."""
-INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
-COLOURS = {"rgb": 3, "bgr": 3, "gray": 1}
 MIN_OPSET = 13
 MAX_OPSET = 22
 
 
 MAX_INPUT_BYTES = 2**30  # of one set of inputs
 MAX_NOISE_BYTES = 2**31  # of all seeded inputs together, which are held at once
-
-
-class Section(BaseModel):
-    """A table of the recipe."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        if isinstance(data, Mapping):
-            known = [field.alias or name for name, field in cls.model_fields.items() if name != "path"]
-            for key in data:
-                if key not in known and key not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_key", "unknown key {key}", {"mend": nearest(str(key), known), "key": shown(key)}
-                    )
-        return data
 
 
 class Warmup(Section):
@@ -134,7 +107,9 @@ class Model(Section):
         others = self.model_fields_set - {"onnx"}
         if self.onnx is not None and others:
             raise PydanticCustomError(
-                "conflict", "onnx and {other} exclude each other", {"other": "factory" if self.factory else min(others), "mend": "remove one"}
+                "conflict",
+                "onnx and {other} exclude each other",
+                {"other": "factory" if self.factory else min(others), "mend": "remove one"},
             )
         return self
 
@@ -189,7 +164,7 @@ class Export(Section):
 
     Attributes:
         formats: of ``onnx``, ``tflite``.
-        variants: of ``fp32``.
+        variants: of ``fp32``, ``fp16``, ``int8``, ``int8-weights``, ``int16x8`` (TFLite only).
         tflite_layouts: of ``nhwc``, ``nchw``: one file each.
         opset: of the ONNX file.
     """
@@ -199,7 +174,7 @@ class Export(Section):
     ] = FORMATS
     variants: Annotated[
         tuple[Annotated[str, one_of(VARIANTS, "variant")], ...], Field(min_length=1), AfterValidator(unique)
-    ] = VARIANTS
+    ] = ("fp32",)
     tflite_layouts: Annotated[
         tuple[Annotated[str, one_of(LAYOUTS, "layout")], ...], Field(min_length=1), AfterValidator(unique)
     ] = (NHWC,)
@@ -214,51 +189,6 @@ class ToleranceSection(Section):
     max_abs: Positive | None = None
 
 
-class RandomInputs(Section):
-    """Seeded noise: standard normal times ``scale``; integers are uniform in [0, max(2, scale)), booleans fair."""
-
-    seed: Seed = 0
-    scale: Positive = 1.0
-    count: Count = 1
-
-
-class ImageInputs(Section):
-    """Image files that pass through the recipe's preprocessing; ``labels`` are class indices, one per file."""
-
-    files: Annotated[tuple[FileName, ...], Field(min_length=1)]
-    labels: tuple[ClassIndex, ...] | None = None
-
-    @model_validator(mode="after")
-    def _as_many_labels(self) -> Self:
-        if self.labels is not None and len(self.labels) != len(self.files):
-            raise PydanticCustomError(
-                "labels", f"{len(self.labels)} labels for {len(self.files)} files", {"mend": "give one label per file"}
-            )
-        return self
-
-
-class ArrayInputs(Section):
-    """Rows of a ``.npy`` or ``.npz`` file, as the module takes them (no preprocessing).
-
-    Attributes:
-        file: its name.
-        key: the array of an ``.npz``; by default each input takes the array of its own name.
-        labels: the array of the same ``.npz`` that holds a class index per row.
-        scale: the magnitude that float error grows with, as in `edgeconv.core.Sample`.
-    """
-
-    file: Annotated[str, written_as(r".+\.np[yz]", "name a .npy or .npz file", most=4096)]
-    key: str | None = None
-    labels: str | None = None
-    scale: Positive = 1.0
-
-    @model_validator(mode="after")
-    def _keys_need_npz(self) -> Self:
-        if self.file.endswith(".npy") and (self.key or self.labels):
-            raise PydanticCustomError("npy", "a .npy file has no keys", {"mend": "save an .npz with named arrays"})
-        return self
-
-
 class Parity(Section):
     """How the artifacts are judged; without any inputs, on one sample of standard normal noise.
 
@@ -268,11 +198,13 @@ class Parity(Section):
         random: see `RandomInputs`.
         images: see `ImageInputs`.
         arrays: see `ArrayInputs`.
+        fidelity: what is asked of each variant but ``fp32``, by its name; see `FidelitySection`.
     """
 
     devices: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(unique)] | None = None
     timeout_s: Seconds = 120.0
     tolerance_section: ToleranceSection = Field(default_factory=ToleranceSection, alias="tolerance")
+    fidelity: dict[Annotated[str, one_of(DEFAULT_FIDELITY, "variant")], FidelitySection] = Field(default_factory=dict)
     random: tuple[RandomInputs, ...] = ()
     images: tuple[ImageInputs, ...] = ()
     arrays: tuple[ArrayInputs, ...] = ()
@@ -282,42 +214,13 @@ class Parity(Section):
         """The bound that the recipe sets."""
         return Tolerance(**self.tolerance_section.model_dump())
 
-
-class Preprocessing(Section):
-    """From an image file to the input: ``(pixel * rescale - mean) / std``, pixels 0..255, per channel of ``colour``.
-
-    Attributes:
-        resize: an int is the length of the shorter side, a pair (height, width) is exact.
-        center_crop: an int is both sides, or a pair (height, width).
-        interpolation: Pillow's filter for ``resize``.
-        colour: ``rgb``, ``bgr`` or ``gray`` (ITU-R 601 luma).
-        rescale: factor before mean and std.
-        mean: one number, or one per channel.
-        std: one number, or one per channel.
-    """
-
-    resize: Sides | None = None
-    center_crop: Sides | None = None
-    interpolation: Annotated[str, one_of(INTERPOLATIONS, "interpolation")] = "bilinear"
-    colour: Annotated[str, one_of(COLOURS, "colour")] = "rgb"
-    rescale: Positive = 1 / 255
-    mean: PerChannel = 0.0
-    std: PositivePerChannel = 1.0
-
-    @model_validator(mode="after")
-    def _as_many_as_channels(self) -> Self:
-        for name, value in (("mean", self.mean), ("std", self.std)):
-            if isinstance(value, tuple) and len(value) != COLOURS[self.colour]:
-                raise PydanticCustomError(
-                    "channels",
-                    f"{name} has {len(value)} values and colour {self.colour!r} {COLOURS[self.colour]} channels",
-                    {"mend": "give one value per channel, or a single number"},
-                )
-        return self
-
-    def to_json(self) -> str:
-        """One line of JSON with sorted keys, for the artifacts' metadata."""
-        return json.dumps(self.model_dump(), sort_keys=True)
+    @property
+    def bounds(self) -> dict[str, Fidelity]:
+        """What is asked of each approximation."""
+        return {
+            variant: self.fidelity[variant].over(default) if variant in self.fidelity else default
+            for variant, default in DEFAULT_FIDELITY.items()
+        }
 
 
 class Recipe(Section):
@@ -332,6 +235,7 @@ class Recipe(Section):
         export: see `Export`.
         parity: see `Parity`.
         preprocessing: see `Preprocessing`; None where no images are given.
+        quantize: see `edgeconv.recipe.quantization.Quantize`.
     """
 
     name: Annotated[
@@ -348,6 +252,7 @@ class Recipe(Section):
     export: Export = Field(default_factory=Export)
     parity: Parity = Field(default_factory=Parity)
     preprocessing: Preprocessing | None = None
+    quantize: Quantize = Field(default_factory=Quantize)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

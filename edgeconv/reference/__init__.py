@@ -2,7 +2,9 @@
 
 Public names
     `evaluate`: every value of an `onnx_ir.Model`, by name.
+    `evaluate_each`: the same for many samples, with what is constant computed once.
     `evaluate_node`: one node on arrays; how constants are folded, at capture and in rewrites.
+    `one_thread`: around evaluations of small graphs.
     `OPERATORS`: the table of what it evaluates, ONNX operator -> function.
 
 The engine is torch on the CPU, operator by operator, straight from the ONNX specification; nothing is fused or
@@ -12,7 +14,8 @@ file of its family in ``_operators/`` and enter it in that file's table.
 
 from __future__ import annotations
 
-from edgeconv.reference._evaluate import evaluate, evaluate_node
+from edgeconv.reference._evaluate import evaluate, evaluate_each, evaluate_node
 from edgeconv.reference._operators import OPERATORS
+from edgeconv.reference._threads import one_thread
 
-__all__ = ["OPERATORS", "evaluate", "evaluate_node"]
+__all__ = ["OPERATORS", "evaluate", "evaluate_each", "evaluate_node", "one_thread"]

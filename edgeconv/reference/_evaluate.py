@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,26 @@ def evaluate(model: ir.Model, inputs: Mapping[str, Array], *, keep: Collection[s
         RewriteError: an operator is not in `OPERATORS`, does not accept its inputs, or draws random numbers; an input
             is missing, unknown or of another shape or kind than the graph says; `keep` names no value.
     """
+    (values,) = evaluate_each(model, (inputs,), keep=keep)
+    return values
+
+
+def evaluate_each(
+    model: ir.Model, samples: Iterable[Mapping[str, Array]], *, keep: Collection[str] | None = None
+) -> Iterator[dict[str, Array]]:
+    """As `evaluate`, for one sample after another; what depends on constants alone is computed once.
+
+    Args:
+        model: see `evaluate`.
+        samples: the inputs of each; all name the same ones.
+        keep: see `evaluate`.
+
+    Yields:
+        The values of each sample.
+
+    Raises:
+        RewriteError: see `evaluate`.
+    """
     if model.functions:
         model = model.clone()
         InlinePass()(model)
@@ -52,17 +72,44 @@ def evaluate(model: ir.Model, inputs: Mapping[str, Array], *, keep: Collection[s
     wanted = [value for value in known.values() if not value.is_initializer() or value.is_graph_output()]
     if keep is not None:
         wanted = [_named(known, name) for name in keep]
-    walk = _Walk(graph.opset_imports.get("", 1), None if keep is None else frozenset(wanted))
-    for name, array in inputs.items():
-        value = _fed(known, name)
-        walk.values[value] = _checked(value, array)
-    nodes = _needed(graph, frozenset(wanted), walk.values.keys())
-    walk.count(nodes)
+    opset, kept = graph.opset_imports.get("", 1), None if keep is None else frozenset(wanted)
+    settled: dict[ir.Value, Value] | None = None
+    for inputs in samples:
+        fed = {value: _checked(value, array) for name, array in inputs.items() for value in (_fed(known, name),)}
+        if settled is None:
+            settled = _constants(graph, frozenset(wanted), fed.keys(), opset)
+        walk = _Walk(opset, kept)
+        walk.values = {**settled, **fed}
+        nodes = _needed(graph, frozenset(wanted), walk.values.keys())
+        walk.count(nodes)
+        with torch.no_grad():
+            for node in nodes:
+                walk.step(node)
+            found = {value.name or "": walk.read(value) for value in wanted}
+        yield {name: value.numpy() for name, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+def _constants(
+    graph: ir.Graph, wanted: frozenset[ir.Value], fed: Collection[ir.Value], opset: int
+) -> dict[ir.Value, Value]:
+    """What the other nodes read of those that depend on constants alone: dequantised weights, above all."""
+    nodes = _needed(graph, wanted, fed)
+    varying = set(graph.inputs) | set(fed)
+    constant: list[ir.Node] = []
+    read = set(wanted)
+    for node in nodes:
+        if varying.intersection(_read_by(node)):
+            varying.update(node.outputs)
+            read |= _read_by(node)
+        else:
+            constant.append(node)
+    made = {value for node in constant for value in node.outputs}
+    walk = _Walk(opset, frozenset(made & read))
+    walk.count(constant)
     with torch.no_grad():
-        for node in nodes:
+        for node in constant:
             walk.step(node)
-        found = {value.name or "": walk.read(value) for value in wanted}
-    return {name: value.numpy() for name, value in found.items() if isinstance(value, torch.Tensor)}
+    return {value: walk.values[value] for value in made & read}
 
 
 def evaluate_node(node: ir.Node, arrays: Sequence[Array | None], *, opset: int) -> tuple[Array, ...]:

@@ -37,7 +37,7 @@ def _module() -> nn.Module:
         ({"name": 3}, "cannot begin a file name"),
         ({"formats": ("tflit",)}, "formats: 'tflit' is not known"),
         ({"formats": ("onnx", "onnx")}, "stands twice"),
-        ({"variants": ("int8",)}, "variants: 'int8' is not known"),
+        ({"variants": ("int4",)}, "variants: 'int4' is not known"),
         ({"tflite_layout": "nwhc"}, "tflite_layout: 'nwhc' is not known"),
         ({"input_names": ("a", "b")}, "2 input names for 1 inputs"),
         ({"skip_rewrites": ("fold",)}, "no rewrite 'fold'"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeconv.core import Array, Comparison, Fidelity, Run, Sample, TensorSpec, Verdict
-from edgeconv.parity import compare
+from edgeconv.parity import Integers, compare
 
 COUNT, CLASSES = 40, 5
 RANDOM = np.random.default_rng(5)
@@ -91,13 +91,13 @@ def test_steps_from_the_integers_are_counted() -> None:
     device = exact.copy()
     device[0, 0, 0] += scale
     device[1, 0, :2] -= 3 * scale
-    integers = run(exact, "torch-float64")
-    found = row(device, Fidelity(sqnr_db=None, lsb=3), integers=integers, scales={"y": scale})
+    integers = Integers(run(exact, "torch-float64"), {"y": scale})
+    found = row(device, Fidelity(sqnr_db=None, lsb=3), integers=integers)
     assert dict(found.lsb) == {-3: 2, 0: COUNT * CLASSES - 3, 1: 1}
     assert found.verdict is Verdict.PASS
-    beyond = row(device, Fidelity(sqnr_db=None, lsb=2), integers=integers, scales={"y": scale})
+    beyond = row(device, Fidelity(sqnr_db=None, lsb=2), integers=integers)
     assert beyond.reason == "it is 3 steps from the graph's integers, at most 2 are allowed"
-    assert not row(device, Fidelity(sqnr_db=None), integers=integers, scales={}).lsb
+    assert not row(device, Fidelity(sqnr_db=None), integers=Integers(integers.run, {})).lsb
 
 
 def test_a_failed_run_stays_a_failed_row() -> None:

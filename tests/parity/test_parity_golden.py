@@ -9,7 +9,7 @@ import pytest
 
 from edgeconv.core import Run, Sample, Verdict
 from edgeconv.errors import ParityError
-from edgeconv.parity import golden_bytes, load_golden
+from edgeconv.parity import Golden, Integers, golden_bytes, load_golden
 
 RANDOM = np.random.default_rng(2)
 
@@ -34,8 +34,10 @@ def make() -> tuple[tuple[Sample, ...], Run]:
 def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
     samples, reference = make()
     path = tmp_path / "golden.safetensors"
-    path.write_bytes(golden_bytes(samples, reference))
-    read, run = load_golden(path)
+    path.write_bytes(golden_bytes(Golden(samples, reference)))
+    found = load_golden(path)
+    read, run = found.samples, found.reference
+    assert not found.integers
     assert (run.device, run.artifact, run.verdict) == ("torch-float64", "", Verdict.PASS)
     assert [(one.name, one.scale, one.label) for one in read] == [(one.name, one.scale, one.label) for one in samples]
     for ours, theirs in (
@@ -48,20 +50,33 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
             assert ours[name].tobytes() == theirs[name].tobytes()
 
 
+def test_what_a_quantised_graph_says_comes_back_too(tmp_path: Path) -> None:
+    samples, reference = make()
+    exact = Run("graph-int8", "", tuple({**outputs, "y": np.rint(outputs["y"])} for outputs in reference.outputs))
+    path = tmp_path / "golden.safetensors"
+    path.write_bytes(golden_bytes(Golden(samples, reference, {"int8": Integers(exact, {"y": 0.1})})))
+    found = load_golden(path)
+    assert list(found.integers) == ["int8"]
+    assert dict(found.integers["int8"].scales) == {"y": 0.1}
+    for ours, theirs in zip(found.integers["int8"].run.outputs, exact.outputs, strict=True):
+        np.testing.assert_array_equal(ours["y"], theirs["y"])
+    np.testing.assert_array_equal(found.reference.outputs[3]["y"], reference.outputs[3]["y"])
+
+
 def test_the_same_values_give_the_same_bytes_whatever_their_memory_layout() -> None:
     samples, reference = make()
     turned = tuple(
         Sample(one.name, {k: np.asfortranarray(v) for k, v in one.inputs.items()}, one.scale, one.label)
         for one in samples
     )
-    assert golden_bytes(samples, reference) == golden_bytes(turned, reference)
+    assert golden_bytes(Golden(samples, reference)) == golden_bytes(Golden(turned, reference))
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "random", "truncated", "foreign", "flipped header", "folder"])
 def test_what_is_no_golden_file_is_refused(tmp_path: Path, damage: str) -> None:
     from safetensors.numpy import save
 
-    whole = golden_bytes(*make())
+    whole = golden_bytes(Golden(*make()))
     path = tmp_path / "golden.safetensors"
     contents = {
         "empty": b"",
@@ -80,7 +95,7 @@ def test_what_is_no_golden_file_is_refused(tmp_path: Path, damage: str) -> None:
 
 
 def test_another_schema_and_missing_or_stray_tensors_are_refused(tmp_path: Path) -> None:
-    whole = golden_bytes(*make())
+    whole = golden_bytes(Golden(*make()))
     path = tmp_path / "golden.safetensors"
     for old, new, words in (
         (b'\\"schema\\": 1', b'\\"schema\\": 2', "has schema 2, this version reads 1"),
@@ -96,6 +111,6 @@ def test_another_schema_and_missing_or_stray_tensors_are_refused(tmp_path: Path)
 def test_a_reference_that_does_not_belong_is_refused() -> None:
     samples, reference = make()
     with pytest.raises(ParityError, match="12 results for 11 samples"):
-        golden_bytes(samples[:-1], reference)
+        golden_bytes(Golden(samples[:-1], reference))
     with pytest.raises(ParityError, match="0 results"):
-        golden_bytes((), Run("torch-float64", "", ()))
+        golden_bytes(Golden((), Run("torch-float64", "", ())))

@@ -1,0 +1,137 @@
+"""The data that int8 variants are calibrated on, as the recipe names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.errors import RecipeError
+from edgeconv.recipe.files import locate
+from edgeconv.recipe.inputs import ImageInputs, RandomInputs
+from edgeconv.recipe.modules import resolved
+from edgeconv.recipe.preprocessing import random_crops
+from edgeconv.recipe.quantization import CalibrationImages
+from edgeconv.recipe.samples import from_arrays, from_images, from_noise
+from edgeconv.recipe.schema import Input, Recipe
+
+_IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_NOISE = RandomInputs(seed=0, count=16)
+
+
+def calibration_batches(recipe: Recipe) -> Iterator[Mapping[str, Array]]:
+    """Reads the data one inference after the other; nothing is held.
+
+    Args:
+        recipe: whose ``[quantize]`` names the data; without any, 16 batches of standard normal noise. States every
+            input.
+
+    Yields:
+        An array per input, by name, of the input's shape (1 for an open batch) and dtype.
+
+    Raises:
+        RecipeError: a file or the generator is missing, damaged, or does not fit the inputs.
+    """
+    data, where = recipe.quantize, f"{recipe.path}: quantize"
+    for index, images in enumerate(data.images):
+        yield from _from_images(recipe, images, f"{where}.images[{index}]")
+    for index, arrays in enumerate(data.arrays):
+        for sample in from_arrays(recipe, arrays, f"{where}.arrays[{index}]"):
+            yield sample.inputs
+    if data.generator is not None:
+        yield from _generated(recipe, data.generator, f"{where}.generator")
+    some = data.images or data.arrays or data.generator
+    for index, noise in enumerate(data.random or (() if some else (_NOISE,))):
+        for sample in from_noise(recipe.inputs, noise, f"{where}.random[{index}]"):
+            yield sample.inputs
+
+
+def is_noise_only(recipe: Recipe) -> bool:
+    """Whether the recipe names no data of its own: ranges of noise are seldom those of the world."""
+    data = recipe.quantize
+    return not (data.images or data.arrays or data.generator or data.plan)
+
+
+def _from_images(recipe: Recipe, images: CalibrationImages, where: str) -> Iterator[Mapping[str, Array]]:
+    files = [*images.files, *_in_folder(recipe, images, where)]
+    if not images.crops:
+        for sample in from_images(recipe, ImageInputs(files=tuple(files)), where):
+            yield sample.inputs
+        return
+    (item,) = recipe.inputs
+    if recipe.preprocessing is None or len(item.static_shape) != 4 or item.dtype != "float32":
+        raise RecipeError(
+            f"crops of images do not fit the input {item.name!r}, {item.dtype} {item.static_shape}",
+            where=where,
+            mend="declare [preprocessing] and one float32 input of shape (1, C, H, W)",
+        )
+    generator = np.random.default_rng(images.seed)
+    for index, name in enumerate(files):
+        place = f"{where}.files[{index}]"
+        path = locate(name, recipe.directory, where=place)
+        size = (item.static_shape[2], item.static_shape[3])
+        for array in random_crops(path, recipe.preprocessing, size, images.crops, generator, where=place):
+            yield {item.name: _fitting(array, item, place)}
+
+
+def _in_folder(recipe: Recipe, images: CalibrationImages, where: str) -> list[str]:
+    """The images of the folder in the order of their names, as absolute paths."""
+    if images.folder is None:
+        return []
+    folder = recipe.directory / Path(images.folder).expanduser()
+    if not folder.is_dir():
+        raise RecipeError(f"there is no folder {images.folder!r}", where=where, mend="correct the name")
+    found = sorted(str(path.resolve()) for path in folder.iterdir() if path.suffix.lower() in _IMAGES)
+    if not found:
+        raise RecipeError(
+            f"the folder {images.folder!r} holds no images", where=where, mend=f"put {', '.join(_IMAGES)} files there"
+        )
+    return found
+
+
+def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, Array]]:
+    """What the user's generator yields, checked."""
+    make = resolved(name, recipe.directory, where=where)
+    iterator = _called(lambda: iter(make()), where)
+    index = 0
+    while True:
+        made = _called(lambda: next(iterator, None), where)
+        if made is None:
+            break
+        yield _named(made, recipe.inputs, f"{where}, batch {index}")
+        index += 1
+    if not index:
+        raise RecipeError("it yields nothing", where=where, mend="yield arrays, or mappings from input names")
+
+
+def _called(function: Any, where: str) -> Any:
+    try:
+        return function()
+    except Exception as error:  # the user's own code may raise anything
+        raise RecipeError(
+            f"it raised {type(error).__name__}: {error}", where=where, mend="correct the generator"
+        ) from error
+
+
+def _named(made: Any, inputs: tuple[Input, ...], where: str) -> Mapping[str, Array]:
+    if not isinstance(made, Mapping):
+        if len(inputs) != 1:
+            raise RecipeError("it is one array for several inputs", where=where, mend="yield a mapping")
+        made = {inputs[0].name: made}
+    wanted = [item.name for item in inputs]
+    if sorted(made) != sorted(wanted):
+        raise RecipeError(f"it names {sorted(made)}", where=where, mend=f"name {', '.join(wanted)}")
+    return {item.name: _fitting(np.asarray(made[item.name]), item, where) for item in inputs}
+
+
+def _fitting(array: Array, item: Input, where: str) -> Array:
+    if array.shape != item.static_shape or array.dtype != np.dtype(item.dtype):
+        raise RecipeError(
+            f"it is {array.dtype} {array.shape}", where=where, mend=f"give {item.dtype} {item.static_shape}"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise RecipeError("it holds NaN or Inf", where=where, mend="give finite numbers")
+    return array

