@@ -18,7 +18,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._equalize import Pair, between, by_input, pairs_of, weight_of
-from edgeconv.quantize._graph import constant
+from edgeconv.quantize._graph import constant, forget_names
 from edgeconv.quantize._tune import add_to_bias, channel_axis
 
 _Floats = npt.NDArray[np.float64]
@@ -42,6 +42,7 @@ def absorb_biases(model: ir.Model, batches: Iterable[Mapping[str, Array]]) -> ir
         QuantizeError: the batches do not fit the model, or there are none that give a value.
     """
     model = model.clone()
+    forget_names(model.graph)
     pairs = {pair.first.name: pair for pair in pairs_of(model) if _absorbs(pair)}
     lowest: dict[str, _Floats] = {}
     for values in run_float(model, batches, pairs):

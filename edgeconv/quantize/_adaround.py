@@ -5,7 +5,8 @@ rounding of section 3.3 is a rectified sigmoid h(V) in [0, 1] between floor and 
 its ends; V is found by Adam on the layer's output error, layer by layer.
 
 The error of a layer that is linear depends on its inputs by their second moments alone: with E = Ŵ - W and the moments
-M, it is the trace of E M Eᵀ. So a step costs what the weight costs, whatever the number of calibration images.
+M, it is the trace of E M Eᵀ, whatever the number of calibration images. M is taken as L Lᵀ + D with the strongest
+`_RANK` directions in L and the diagonal of the rest in D, so that a step of a wide layer costs a tenth.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _WARM_UP = 0.2  # of the iterations, without the regulariser
 _BETA_FIRST, _BETA_LAST = 20.0, 2.0  # its exponent, annealed
 _WEIGHT = 0.01  # of the regulariser against the output error relative to that of rounding to nearest
 _RATE = 0.01
+_RANK = 128
 
 
 def adaround(
@@ -100,18 +102,25 @@ def learned(weight: _Floats, scales: _Floats, second: _Floats, iterations: int) 
     """
     import torch
 
-    w, s, m = (torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (weight, scales, second))
+    parts = (weight, scales, *strongest(second))
+    w, s, strong, rest = (torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in parts)
+
+    def lost(error: torch.Tensor) -> torch.Tensor:
+        """Of each channel."""
+        made = torch.matmul(error, strong).square().sum(dim=2) + (error.square() * rest).sum(dim=2)
+        return made[:, :, None]
+
     floor = torch.floor(w / s)
     start = (w / s - floor).clamp(1e-4, 1 - 1e-4)
     stretched = (start - _STRETCH_LOW) / (_STRETCH_HIGH - _STRETCH_LOW)
     v = torch.logit(stretched).requires_grad_()
     nearest = torch.round(w / s) * s - w
-    unit = (torch.matmul(nearest, m) * nearest).sum(dim=2, keepdim=True).clamp(min=1e-30)
+    unit = lost(nearest).clamp(min=1e-30)
     optimizer = torch.optim.Adam([v], lr=_RATE)
     for step in range(iterations):
         up = _soft(v)
         error = (floor + up).clamp(-_HIGHEST, _HIGHEST) * s - w
-        loss = ((torch.matmul(error, m) * error).sum(dim=2, keepdim=True) / unit).sum()
+        loss = (lost(error) / unit).sum()
         at = step / iterations
         if at >= _WARM_UP:
             beta = _BETA_LAST + (_BETA_FIRST - _BETA_LAST) * (1 - (at - _WARM_UP) / (1 - _WARM_UP))
@@ -122,6 +131,14 @@ def learned(weight: _Floats, scales: _Floats, second: _Floats, iterations: int) 
     with torch.no_grad():
         steps = (floor + (_soft(v) >= 0.5)).clamp(-_HIGHEST, _HIGHEST)
     return np.asarray(steps.double().numpy() * scales)
+
+
+def strongest(second: _Floats) -> tuple[_Floats, _Floats]:
+    """L (groups, taps, rank) and D (groups, 1, taps) of second moments."""
+    values, vectors = np.linalg.eigh(second)
+    directions = vectors[:, :, -_RANK:] * np.sqrt(np.maximum(values[:, None, -_RANK:], 0.0))
+    rest = np.diagonal(second, axis1=1, axis2=2) - np.sum(directions**2, axis=2)
+    return directions, np.maximum(rest, 0.0)[:, None, :]
 
 
 def _soft(v: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ from edgeconv.quantize._graph import (
     MODULE,
     add_initializer,
     constant,
+    forget_names,
     is_activation,
     name_of,
     named,
@@ -63,6 +64,7 @@ def apply_only(model: ir.Model, plan: Plan, names: Collection[str]) -> ir.Model:
 
 def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Model:
     model = model.clone()
+    forget_names(model.graph)
     structure = structure_of(model, plan.kept_float)
     check_plan(model, structure, plan)
     work = _Work(model.graph, plan)
@@ -200,7 +202,7 @@ class _Work:
         """Another pair between a value and one operator that reads it."""
         value = node.inputs[index]
         assert value is not None
-        name = f"{value.name}.requantized"
+        name = unique_name(self.graph, f"{value.name}.requantized")
         quantized, result = self._pair(value, name, parameters)
         self.graph.insert_before(node, [quantized, result])
         node.replace_input_with(index, result.outputs[0])

@@ -94,6 +94,11 @@ def unique_name(graph: ir.Graph, wanted: str) -> str:
     return name
 
 
+def forget_names(graph: ir.Graph) -> None:
+    """Lets `unique_name` look again: for a graph that others may have changed in between."""
+    graph.meta.pop(_TAKEN, None)
+
+
 _TAKEN = "edgeconv.quantize.taken"
 
 

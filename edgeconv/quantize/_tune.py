@@ -15,7 +15,7 @@ from edgeconv.core import Array
 from edgeconv.quantize._apply import apply, spread_scales
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._columns import columns, taps, untaps
-from edgeconv.quantize._graph import add_initializer, constant, layer_name, named, replace_weight
+from edgeconv.quantize._graph import add_initializer, constant, forget_names, layer_name, named, replace_weight
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._structure import Layer, layer_of
 from edgeconv.quantize._walk import Walk, chosen
@@ -53,6 +53,7 @@ def tune(
         A new float model. Weights that were rounded lie on the plan's grid, so the plan stays the same.
     """
     original, model = model, model.clone()
+    forget_names(model.graph)
     layers = {layer.name: layer for layer in _tunable(model, plan)}
     samples = chosen(model, list(batches))
     wanted = channel_means(original, samples, layers)
