@@ -22,7 +22,11 @@ QUICK = {"mobilenetv3_small_w1", "shufflenetv2b_w1", "squeezenet_v1_1"}
 
 @pytest.mark.parametrize(
     "entry",
-    [pytest.param(e, id=e[1], marks=() if e[1] in QUICK else pytest.mark.slow) for e in zoo.NETWORKS],
+    [
+        pytest.param(e, id=e[1], marks=() if e[1] in QUICK else pytest.mark.slow)
+        for e in zoo.NETWORKS
+        if e[1] in zoo.ON_BOTH_PATHS
+    ],
 )
 def test_both_paths_give_the_same_output(entry: tuple) -> None:
     module = zoo.network(*entry)

@@ -1,4 +1,8 @@
-"""Which of pytorchcv's networks the sweep exports, at which input size (224x224 unless the network needs another)."""
+"""Which of pytorchcv's networks the sweep exports, at which input size: small where it is heavy.
+
+Every module of its mobile families is there: mobilenet*, mnasnet, fbnet, proxylessnas*, spnasnet, efficientnet*,
+ghostnet, mixnet, shufflenet*, igcv3, peleenet, squeezenet, squeezenext, sqnet, fdmobilenet, hardnet, vovnet, darknet*.
+"""
 
 from __future__ import annotations
 
@@ -10,57 +14,253 @@ import torch
 from edgeconv.recipe.schema import Input, Warmup
 from edgeconv.recipe.warmup import warm_up
 
-# (module of pytorchcv.models, factory, height and width, further arguments of the factory)
+IMAGE, CIFAR = (224, 224), (32, 32)
+
+# (module of pytorchcv.models, factory, height and width of an image of three channels, further arguments)
 NETWORKS: tuple[tuple[str, str, tuple[int, int], dict[str, Any]], ...] = (
-    ("mobilenet", "mobilenet_w1", (224, 224), {}),
-    ("mobilenetb", "mobilenetb_wd2", (224, 224), {}),
-    ("mobilenetv2", "mobilenetv2_w1", (224, 224), {}),
-    ("mobilenetv3", "mobilenetv3_small_w1", (224, 224), {}),
-    ("mobilenetv3", "mobilenetv3_large_w1", (224, 224), {}),
-    ("mnasnet", "mnasnet_a1", (224, 224), {}),
-    ("fbnet", "fbnet_cb", (224, 224), {}),
-    ("proxylessnas", "proxylessnas_mobile", (224, 224), {}),
-    ("spnasnet", "spnasnet", (224, 224), {}),
-    ("efficientnet", "efficientnet_b0", (224, 224), {}),
-    ("efficientnet", "efficientnet_b0b", (224, 224), {}),
-    ("ghostnet", "ghostnet", (224, 224), {}),
-    ("mixnet", "mixnet_s", (224, 224), {}),
-    ("shufflenet", "shufflenet_g3_w1", (224, 224), {}),
-    ("shufflenetv2", "shufflenetv2_w1", (224, 224), {}),
-    ("shufflenetv2b", "shufflenetv2b_w1", (224, 224), {}),
-    ("igcv3", "igcv3_w1", (224, 224), {}),
-    ("peleenet", "peleenet", (224, 224), {}),
-    ("squeezenet", "squeezenet_v1_1", (224, 224), {}),
-    ("squeezenet", "squeezeresnet_v1_1", (224, 224), {}),
-    ("squeezenext", "sqnxt23_w1", (224, 224), {}),
-    ("fdmobilenet", "fdmobilenet_w1", (224, 224), {}),
-    ("hardnet", "hardnet39ds", (224, 224), {}),
-    ("vovnet", "vovnet27s", (224, 224), {}),
-    ("darknet", "darknet_tiny", (224, 224), {}),
-    ("darknet53", "darknet53", (224, 224), {}),
-    ("resnet", "resnet18", (224, 224), {}),
-    ("resnet", "resnetbc26b", (224, 224), {}),
-    ("preresnet", "preresnet18", (224, 224), {}),
-    ("resnext", "resnext26_32x4d", (224, 224), {}),
-    ("senet", "senet28", (224, 224), {}),
-    ("seresnet", "seresnet18", (224, 224), {}),
-    ("densenet", "densenet121", (224, 224), {}),
+    ("mobilenet", "mobilenet_w1", IMAGE, {}),
+    ("mobilenet_cub", "mobilenet_w1_cub", IMAGE, {}),
+    ("mobilenetb", "mobilenetb_wd2", IMAGE, {}),
+    ("mobilenetv2", "mobilenetv2_w1", IMAGE, {}),
+    ("mobilenetv2", "mobilenetv2b_w1", IMAGE, {}),
+    ("mobilenetv3", "mobilenetv3_small_w1", IMAGE, {}),
+    ("mobilenetv3", "mobilenetv3_large_w1", IMAGE, {}),
+    ("mnasnet", "mnasnet_a1", IMAGE, {}),
+    ("mnasnet", "mnasnet_b1", IMAGE, {}),
+    ("mnasnet", "mnasnet_small", IMAGE, {}),
+    ("fbnet", "fbnet_cb", IMAGE, {}),
+    ("proxylessnas", "proxylessnas_mobile", IMAGE, {}),
+    ("proxylessnas", "proxylessnas_cpu", IMAGE, {}),
+    ("proxylessnas_cub", "proxylessnas_mobile_cub", IMAGE, {}),
+    ("spnasnet", "spnasnet", IMAGE, {}),
+    ("efficientnet", "efficientnet_b0", IMAGE, {}),
+    ("efficientnet", "efficientnet_b0b", IMAGE, {}),
+    ("efficientnet", "efficientnet_b1", IMAGE, {}),
+    ("efficientnetedge", "efficientnet_edge_small_b", IMAGE, {}),
+    ("ghostnet", "ghostnet", IMAGE, {}),
+    ("mixnet", "mixnet_s", IMAGE, {}),
+    ("mixnet", "mixnet_m", IMAGE, {}),
+    ("shufflenet", "shufflenet_g1_w1", IMAGE, {}),
+    ("shufflenet", "shufflenet_g3_w1", IMAGE, {}),
+    ("shufflenetv2", "shufflenetv2_w1", IMAGE, {}),
+    ("shufflenetv2b", "shufflenetv2b_w1", IMAGE, {}),
+    ("igcv3", "igcv3_w1", IMAGE, {}),
+    ("peleenet", "peleenet", IMAGE, {}),
+    ("squeezenet", "squeezenet_v1_0", IMAGE, {}),
+    ("squeezenet", "squeezenet_v1_1", IMAGE, {}),
+    ("squeezenet", "squeezeresnet_v1_1", IMAGE, {}),
+    ("squeezenext", "sqnxt23_w1", IMAGE, {}),
+    ("squeezenext", "sqnxt23v5_w1", IMAGE, {}),
+    ("fdmobilenet", "fdmobilenet_w1", IMAGE, {}),
+    ("hardnet", "hardnet39ds", IMAGE, {}),
+    ("hardnet", "hardnet68ds", IMAGE, {}),
+    ("vovnet", "vovnet27s", IMAGE, {}),
+    ("darknet", "darknet_tiny", IMAGE, {}),
+    ("darknet", "darknet_ref", IMAGE, {}),
+    ("darknet53", "darknet53", IMAGE, {}),
+    ("dicenet", "dicenet_w1", IMAGE, {}),
+    ("espnetv2", "espnetv2_wd2", IMAGE, {}),
+    ("menet", "menet108_8x1_g3", IMAGE, {}),
+    ("nasnet", "nasnet_4a1056", IMAGE, {}),
+    ("darts", "darts", IMAGE, {}),
+    ("alexnet", "alexnet", IMAGE, {}),
+    ("zfnet", "zfnet", IMAGE, {}),
+    ("vgg", "bn_vgg11", IMAGE, {}),
+    ("resnet", "resnet18", IMAGE, {}),
+    ("resnet", "resnetbc26b", IMAGE, {}),
+    ("preresnet", "preresnet18", IMAGE, {}),
+    ("resnext", "resnext26_32x4d", IMAGE, {}),
+    ("senet", "senet16", IMAGE, {}),
+    ("seresnet", "seresnet18", IMAGE, {}),
+    ("sepreresnet", "sepreresnet10", IMAGE, {}),
+    ("seresnext", "seresnext50_32x4d", IMAGE, {}),
+    ("densenet", "densenet121", IMAGE, {}),
+    ("regnet", "regnetx002", IMAGE, {}),
+    ("regnet", "regnety002", IMAGE, {}),
+    ("airnet", "airnet50_1x64d_r2", IMAGE, {}),
+    ("airnext", "airnext50_32x4d_r2", IMAGE, {}),
+    ("bamresnet", "bam_resnet18", IMAGE, {}),
+    ("cbamresnet", "cbam_resnet18", IMAGE, {}),
+    ("bninception", "bninception", IMAGE, {}),
+    ("condensenet", "condensenet74_c4_g4", IMAGE, {}),
+    ("diapreresnet", "diapreresnet10", IMAGE, {}),
+    ("diaresnet", "diaresnet10", IMAGE, {}),
+    ("diracnetv2", "diracnet18v2", IMAGE, {}),
+    ("dla", "dla34", IMAGE, {}),
+    ("dla", "dla46xc", IMAGE, {}),
+    ("dpn", "dpn68", IMAGE, {}),
+    ("fishnet", "fishnet99", IMAGE, {}),
+    ("hrnet", "hrnet_w18_small_v1", IMAGE, {}),
+    ("ibndensenet", "ibn_densenet121", IMAGE, {}),
+    ("isqrtcovresnet", "isqrtcovresnet18", IMAGE, {}),
+    ("msdnet", "msdnet22", IMAGE, {}),
+    ("octresnet", "octresnet10_ad2", IMAGE, {}),
+    ("resattnet", "resattnet56", IMAGE, {}),
+    ("resnesta", "resnestabc14", IMAGE, {}),
+    ("resneta", "resneta10", IMAGE, {}),
+    ("resnet_cub", "resnet10_cub", IMAGE, {}),
+    ("seresnet_cub", "seresnet10_cub", IMAGE, {}),
+    ("scnet", "scnet50", IMAGE, {}),
+    ("selecsls", "selecsls42", IMAGE, {}),
+    ("sharesnet", "sharesnet18", IMAGE, {}),
+    ("sparsenet", "sparsenet121", IMAGE, {}),
+    ("xdensenet", "xdensenet121_2", IMAGE, {}),
+    ("densenet_cifar", "densenet40_k12_cifar10", CIFAR, {}),
+    ("diaresnet_cifar", "diaresnet20_cifar10", CIFAR, {}),
+    ("msdnet_cifar10", "msdnet22_cifar10", CIFAR, {}),
+    ("nin_cifar", "nin_cifar10", CIFAR, {}),
+    ("preresnet_cifar", "preresnet20_cifar10", CIFAR, {}),
+    ("resnet_cifar", "resnet20_cifar10", CIFAR, {}),
+    ("resnext_cifar", "resnext20_16x4d_cifar10", CIFAR, {}),
+    ("ror_cifar", "ror3_56_cifar10", CIFAR, {}),
+    ("sepreresnet_cifar", "sepreresnet20_cifar10", CIFAR, {}),
+    ("seresnet_cifar", "seresnet20_cifar10", CIFAR, {}),
+    ("shakeshakeresnet_cifar", "shakeshakeresnet20_2x16d_cifar10", CIFAR, {}),
+    ("wrn1bit_cifar", "wrn20_10_1bit_cifar10", CIFAR, {}),
+    ("wrn_cifar", "wrn16_10_cifar10", CIFAR, {}),
+    ("xdensenet_cifar", "xdensenet40_2_k24_bc_cifar10", CIFAR, {}),
     ("bisenet", "bisenet_resnet18_celebamaskhq", (320, 256), {"in_size": (320, 256)}),
-    ("unet", "unet_cityscapes", (128, 256), {"in_size": (128, 256)}),
+    ("cgnet", "cgnet_cityscapes", (128, 256), {"in_size": (128, 256)}),
+    ("contextnet", "ctxnet_cityscapes", (128, 256), {"in_size": (128, 256)}),
+    ("edanet", "edanet_cityscapes", (128, 256), {"in_size": (128, 256)}),
+    ("erfnet", "erfnet_cityscapes", (128, 256), {"in_size": (128, 256)}),
+    ("esnet", "esnet_cityscapes", (128, 256), {"in_size": (128, 256)}),
+    ("espcnet", "espcnet_cityscapes", (128, 256), {"in_size": (128, 256)}),
     ("fastscnn", "fastscnn_cityscapes", (256, 256), {"in_size": (256, 256)}),
+    ("fpenet", "fpenet_cityscapes", (128, 256), {"in_size": (128, 256)}),
     ("lednet", "lednet_cityscapes", (128, 256), {"in_size": (128, 256)}),
-    ("sqnet", "sqnet_cityscapes", (128, 256), {"in_size": (128, 256)}),
-    ("vgg", "bn_vgg11", (224, 224), {}),
-    ("regnet", "regnetx002", (224, 224), {}),
+    ("linknet", "linknet_cityscapes", (128, 256), {"in_size": (128, 256)}),
+    ("sinet", "sinet_cityscapes", (128, 256), {"in_size": (128, 256)}),
+    ("sqnet", "sqnet_cityscapes", (64, 128), {"in_size": (64, 128)}),
+    ("icnet", "icnet_resnetd50b_cityscapes", (256, 256), {"in_size": (256, 256)}),
+    ("danet", "danet_resnetd50b_cityscapes", (96, 96), {"in_size": (96, 96)}),
+    ("deeplabv3", "deeplabv3_resnetd50b_voc", (128, 128), {"in_size": (128, 128)}),
+    ("centernet", "centernet_resnet18_voc", (256, 256), {"in_size": (256, 256)}),
+    ("lwopenpose_cmupan", "lwopenpose2d_mobilenet_cmupan_coco", (184, 184), {"in_size": (184, 184)}),
+    ("lwopenpose_cmupan", "lwopenpose3d_mobilenet_cmupan_coco", (184, 184), {"in_size": (184, 184)}),
+    ("prnet", "prnet", (256, 256), {"in_size": (256, 256)}),
+    (
+        "simpleposemobile_coco",
+        "simplepose_mobile_mobilenet_w1_coco",
+        (256, 192),
+        {"in_size": (256, 192), "return_heatmap": True},
+    ),
+)
+
+# The same for networks of other inputs; a number stands for an int64 tensor of one element (a length, an index).
+OTHERS: tuple[tuple[str, str, tuple[tuple[int, ...] | int, ...], dict[str, Any]], ...] = (
+    ("pfpcnet", "pfpcnet", ((1, 1, 320, 240),), {}),
+    (
+        "quartznet",
+        "quartznet5x5_en_ls",
+        (
+            (1, 64, 128),
+            128,
+        ),
+        {"from_audio": False},
+    ),
+    (
+        "jasper",
+        "jasper5x3",
+        (
+            (1, 64, 128),
+            128,
+        ),
+        {"from_audio": False},
+    ),
+    (
+        "voca",
+        "voca8flame",
+        (
+            (1, 1, 16, 29),
+            0,
+        ),
+        {},
+    ),
+)
+
+# Captured on the official path too, which takes seconds for each.
+ON_BOTH_PATHS = frozenset(
+    {
+        "mobilenet_w1",
+        "mobilenetb_wd2",
+        "mobilenetv2_w1",
+        "mobilenetv3_small_w1",
+        "mobilenetv3_large_w1",
+        "mnasnet_a1",
+        "fbnet_cb",
+        "proxylessnas_mobile",
+        "spnasnet",
+        "efficientnet_b0",
+        "efficientnet_b0b",
+        "ghostnet",
+        "mixnet_s",
+        "shufflenet_g3_w1",
+        "shufflenetv2_w1",
+        "shufflenetv2b_w1",
+        "igcv3_w1",
+        "peleenet",
+        "squeezenet_v1_1",
+        "squeezeresnet_v1_1",
+        "sqnxt23_w1",
+        "fdmobilenet_w1",
+        "hardnet39ds",
+        "vovnet27s",
+        "darknet_tiny",
+        "darknet53",
+        "resnet18",
+        "resnetbc26b",
+        "preresnet18",
+        "resnext26_32x4d",
+        "seresnet18",
+        "densenet121",
+        "bisenet_resnet18_celebamaskhq",
+        "fastscnn_cityscapes",
+        "lednet_cityscapes",
+        "sqnet_cityscapes",
+        "bn_vgg11",
+        "regnetx002",
+    }
 )
 
 
 def network(module: str, factory: str, size: tuple[int, int], arguments: dict[str, Any]) -> torch.nn.Module:
     """The network with seeded random weights and the BatchNorm statistics of seeded noise, in eval mode."""
+    net = _built(module, factory, arguments)
+    if _norms(net):
+        images = 4 if min(size) > 32 else 8
+        warm_up(net, [Input(name="x", shape=(1, 3, *size))], Warmup(batches=1, batch_size=images), where=factory)
+    return net.eval()
+
+
+def other_network(
+    module: str, factory: str, inputs: tuple[torch.Tensor, ...], arguments: dict[str, Any]
+) -> torch.nn.Module:
+    """The same for any inputs: the statistics are those of one pass over ``inputs``."""
+    net = _built(module, factory, arguments)
+    for layer in _norms(net):
+        layer.momentum = None
+        layer.reset_running_stats()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net.train()(*inputs)
+    return net.eval()
+
+
+def inputs_of(shapes: tuple[tuple[int, ...] | int, ...]) -> tuple[torch.Tensor, ...]:
+    """Seeded noise of the shapes."""
+    generator = torch.Generator().manual_seed(7)
+    return tuple(
+        torch.tensor([shape]) if isinstance(shape, int) else torch.randn(shape, generator=generator) for shape in shapes
+    )
+
+
+def _built(module: str, factory: str, arguments: dict[str, Any]) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net: torch.nn.Module = getattr(importlib.import_module(f"pytorchcv.models.{module}"), factory)(**arguments)
-    has_norms = any(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in net.modules())
-    if has_norms:
-        warm_up(net, [Input(name="x", shape=(1, 3, *size))], Warmup(batches=1, batch_size=8), where=factory)
-    return net.eval()
+    return net
+
+
+def _norms(net: torch.nn.Module) -> list[torch.nn.modules.batchnorm._BatchNorm]:
+    return [layer for layer in net.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
