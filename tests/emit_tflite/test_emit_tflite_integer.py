@@ -95,6 +95,7 @@ _FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "halves": lambda x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1],
     "magnitude": torch.abs,
     "negative": torch.neg,
+    "quotient by a constant": lambda x: functional.relu6(x + 3) / 6,
     "exponential": lambda x: torch.exp(x * 0.3),
     "maximum": lambda x: torch.maximum(x, -x),
     "clamp": lambda x: x.clamp(-0.5, 0.7),
@@ -158,10 +159,20 @@ def test_convolutions_of_any_shape(
     assert _steps(tflite, graph, emitted, shape, "reference") <= 1
 
 
-_SIXTEEN = ["convolution", "dilated depthwise convolution", "leaky relu", "sigmoid", "global average pool", "nearest"]
+_SIXTEEN = [
+    "bilinear",
+    "convolution",
+    "dilated depthwise convolution",
+    "leaky relu",
+    "sigmoid",
+    "global average pool",
+    "nearest",
+]
 
 
-@pytest.mark.parametrize("name", [*_SIXTEEN, "sum with itself", "concatenation", "halves", "negative", "transposed"])
+@pytest.mark.parametrize(
+    "name", [*_SIXTEEN, "bilinear", "sum with itself", "concatenation", "halves", "negative", "transposed"]
+)
 def test_sixteen_bit_activations(tflite: Any, name: str) -> None:
     graph = _quantised(tflite, _module(tflite, name), _IMAGE, "int16x8")
     emitted = tflite.to_tflite(graph, metadata={}, io="int16")

@@ -35,6 +35,7 @@ class Lowering:
     ) -> None:
         self.activations = activations or {}
         self.integer = bool(activations)
+        self.is_int16 = any(one.dtype == "int16" for one in self.activations.values())
         self.notes: tuple[str, ...] = ()
         self.sizes = sizes or {}
         self.graph = Graph()

@@ -150,6 +150,18 @@ def magnitude(low: Lowering, x: Tensor) -> Tensor:
     return low.emit("MAXIMUM", [x, low.emit("NEG", [x], x.shape)], x.shape)
 
 
+def quotient(low: Lowering, node: ir.Node) -> None:
+    """Div; by a constant it is a product with the reciprocal in integers, since DIV has no int8 kernel."""
+    divisor = low.array(node.inputs[1])
+    if not low.integer or divisor is None or not np.issubdtype(divisor.dtype, np.floating) or not np.all(divisor):
+        divide(low, node)
+        return
+    form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+    factor = low.floats(1.0 / aligned(divisor.astype(np.float64), form), f"{low.base}/reciprocal")
+    shape = permuted(low.shape(node.outputs[0]), form)
+    low.bind(node.outputs[0], form, low.emit("MUL", [operand(low, node.inputs[0], form), factor], shape))
+
+
 def negative(low: Lowering, node: ir.Node) -> None:
     """Neg; in integers 0 - x, since NEG has no int8 kernel."""
     x, form = read(low, node)
@@ -179,7 +191,7 @@ LOWERINGS: dict[str, Lower] = {
     "Add": binary("ADD"),
     "Sub": binary("SUB"),
     "Mul": binary("MUL"),
-    "Div": divide,
+    "Div": quotient,
     "Pow": power,
     "Max": variadic("MAXIMUM"),
     "Min": variadic("MINIMUM"),
