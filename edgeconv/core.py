@@ -105,12 +105,15 @@ class Sample:
         inputs: one array per module input, by name, in torch's layout.
         scale: the largest magnitude that float error grows with (1.0 for images and standard normal noise).
         label: the class index that is right, where one is known.
+        variants: those that are judged on it; empty for all. Inputs of a magnitude that a quantised variant was never
+            calibrated for say nothing of it.
     """
 
     name: str
     inputs: Mapping[str, Array]
     scale: float = 1.0
     label: int | None = None
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from edgeconv.prove import Proof
 from edgeconv.recipe import Recipe, build_module, parity_samples
 from edgeconv.recipe.calibration import calibration_batches
 from edgeconv.recipe.files import locate
+from edgeconv.recipe.inputs import VARIANTS
 from edgeconv.recipe.load import with_inputs
-from edgeconv.recipe.schema import FORMATS, LAYOUTS, VARIANTS
+from edgeconv.recipe.schema import FORMATS, LAYOUTS
 from edgeconv.source import BATCH, OnnxSource, Source, TorchSource, with_other_batch
 from edgeconv.variants import Quantization, Variant
 
@@ -94,21 +95,29 @@ class Job:
 
 
 def job_of(
-    recipe: Recipe, *, prove: bool = True, devices: tuple[str, ...] | None = None, skip_rewrites: tuple[str, ...] = ()
+    recipe: Recipe,
+    *,
+    prove: bool = True,
+    devices: tuple[str, ...] | None = None,
+    variants: tuple[str, ...] | None = None,
+    skip_rewrites: tuple[str, ...] = (),
 ) -> Job:
     """States what a recipe asks for: builds the module or reads the file, and the parity inputs.
+
+    `devices` and `variants` stand in place of the recipe's; inputs that are for none of the variants are not read.
 
     Raises:
         RecipeError: the module, its weights or its inputs cannot be used.
         CaptureError: the file cannot be used.
     """
     recipe, source = _source_of(recipe)
+    variants = variants or recipe.export.variants
     proof = None
     if prove:
         seeds = {"input seeds": ", ".join(str(item.seed) for item in recipe.parity.random) or "none"}
         model_seed = {"model seed": str(recipe.model.seed)} if recipe.model.onnx is None else {}
         proof = Proof(
-            samples=with_other_batch(parity_samples(recipe), source.batched),
+            samples=with_other_batch(parity_samples(recipe, variants), source.batched),
             devices=devices,
             tolerance=recipe.parity.tolerance,
             bounds=recipe.parity.bounds,
@@ -119,7 +128,7 @@ def job_of(
         name=recipe.name,
         source=source,
         formats=recipe.export.formats,
-        variants=recipe.export.variants,
+        variants=variants,
         layouts=recipe.export.tflite_layouts,
         opset=recipe.opset,
         skip_rewrites=skip_rewrites,

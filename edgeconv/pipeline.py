@@ -227,9 +227,8 @@ def export_recipe(
         with progress.stage("devices"):
             check_devices(named)
     with progress.stage("model and inputs"):
-        job = job_of(recipe, prove=prove, devices=named, skip_rewrites=tuple(skip_rewrites))
-        if variants is not None:
-            job = dataclasses.replace(job, variants=tuple(variants))
+        chosen = None if variants is None else tuple(variants)
+        job = job_of(recipe, prove=prove, devices=named, variants=chosen, skip_rewrites=tuple(skip_rewrites))
     return run_job(job, out, progress)
 
 

@@ -202,21 +202,24 @@ def judge(
         by ``"device <name>"``.
     """
     outputs = tuple(golden.reference.outputs[0])
-    variants = {artifact.path.name: artifact.variant for artifact in artifacts}
     comparisons: list[Comparison] = []
     environments: dict[str, Mapping[str, str]] = {}
-    for title, make_run in _runs(artifacts, proof, source, outputs):
+    for title, variant, make_run in _runs(artifacts, proof, source, outputs):
+        mine = golden.of(variant)
+        if not mine.samples:
+            raise ParityError(
+                f"no parity input is for the variant {variant}", mend="leave `variants` out of one in the recipe"
+            )
         with progress.stage(title):
-            run = make_run()
-            variant = variants.get(run.artifact, "")
+            run = make_run(mine.samples)
             comparisons += compare(
                 run,
-                golden.reference,
-                proof.samples,
+                mine.reference,
+                mine.samples,
                 artifact=run.artifact,
                 tolerance=proof.bounds.get(variant, proof.tolerance),
                 output_names=outputs,
-                integers=golden.integers.get(variant),
+                integers=mine.integers.get(variant),
             )
         if run.environment:
             environments[f"device {run.device}"] = run.environment
@@ -237,17 +240,18 @@ def _integers(variants: Sequence[Variant], samples: Sequence[Sample], progress: 
 
 def _runs(
     artifacts: Sequence[Artifact], proof: Proof, source: Source | None, outputs: tuple[str, ...]
-) -> Iterator[tuple[str, Callable[[], Run]]]:
-    """The title and the doing of each run; one at a time, since outputs may be large."""
+) -> Iterator[tuple[str, str, Callable[[tuple[Sample, ...]], Run]]]:
+    """The title, the variant and the doing of each run; one at a time, since outputs may be large."""
     if source is not None and source.device in proof.device_names:
-        run = partial(source.run, proof.samples, outputs, "float32", timeout_s=proof.timeout_s)
-        yield f"{source.title} float32", run
+        run = partial(source.run, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)
+        yield f"{source.title} float32", "", run
     for artifact in artifacts:
         for device in map(find, proof.device_names):
             if artifact.format in device.formats:
                 yield (
                     f"{artifact.path.name} on {device.name}",
-                    partial(run_artifact, device, artifact, proof.samples, timeout_s=proof.timeout_s),
+                    artifact.variant,
+                    partial(run_artifact, device, artifact, timeout_s=proof.timeout_s),
                 )
 
 

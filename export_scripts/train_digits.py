@@ -23,6 +23,7 @@ from edgeconv.nn import MobileNetDSC
 from edgeconv.recipe import load_recipe
 
 HELD_OUT = 360
+CALIBRATION = 128  # training images that int8 variants are calibrated on
 BATCH_SIZE = 64
 MINIMUM_TOP1 = 0.975
 
@@ -99,7 +100,8 @@ def main() -> None:
         raise SystemExit(f"below {MINIMUM_TOP1:.1%}: nothing was written")
     save_file(module.state_dict(), options.models / "digits_dsc.safetensors")
     np.savez_compressed(options.models / "digits_holdout.npz", x=test_x.numpy(), y=test_y.numpy())
-    print(f"wrote digits_dsc.safetensors and digits_holdout.npz to {options.models}")
+    np.savez_compressed(options.models / "digits_calibration.npz", x=train_x[:CALIBRATION].numpy())
+    print(f"wrote digits_dsc.safetensors, digits_holdout.npz and digits_calibration.npz to {options.models}")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 
 One safetensors file: no pickle, the same bytes for the same values. Tensors are named ``<sample index>/in/<name>``,
 ``<sample index>/out/<name>``, and ``<sample index>/<variant>/<name>`` for what a quantised graph says; the metadata key
-``edgeconv.golden`` holds a JSON object with ``schema``, ``samples`` (name, scale and label, in order), ``inputs`` and
-``outputs`` (names, in order) and ``integers`` (variant to the scales of its outputs).
+``edgeconv.golden`` holds a JSON object with ``schema``, ``samples`` (name, scale, label and variants, in order),
+``inputs`` and ``outputs`` (names, in order) and ``integers`` (variant to the scales of its outputs).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,24 @@ class Golden:
     reference: Run
     integers: Mapping[str, Integers] = field(default_factory=dict)
 
+    def of(self, variant: str) -> Golden:
+        """What is for a variant: its samples (all, where the variant has no name), and its integers."""
+        everyones = (variant == "" or not one.variants or variant in one.variants for one in self.samples)
+        chosen = [index for index, included in enumerate(everyones) if included]
+        return Golden(
+            tuple(self.samples[index] for index in chosen),
+            _chosen(self.reference, chosen),
+            {
+                name: Integers(_chosen(found.run, chosen), found.scales)
+                for name, found in self.integers.items()
+                if name == variant
+            },
+        )
+
+
+def _chosen(run: Run, indices: Sequence[int]) -> Run:
+    return replace(run, outputs=tuple(run.outputs[index] for index in indices))
+
 
 def golden_bytes(golden: Golden) -> bytes:
     """The golden file.
@@ -61,7 +79,10 @@ def golden_bytes(golden: Golden) -> bytes:
                 tensors[f"{index}/{side}/{name}"] = np.asarray(array, order="C")  # keeps scalars scalar
     described = {
         "schema": SCHEMA,
-        "samples": [{"name": one.name, "scale": one.scale, "label": one.label} for one in samples],
+        "samples": [
+            {"name": one.name, "scale": one.scale, "label": one.label, "variants": list(one.variants)}
+            for one in samples
+        ],
         "inputs": list(samples[0].inputs),
         "outputs": list(reference.outputs[0]),
         "integers": {variant: dict(one.scales) for variant, one in golden.integers.items()},
@@ -102,7 +123,8 @@ def _taken(described: Mapping[str, Any], tensors: dict[str, Array]) -> Golden:
     for index, one in enumerate(described["samples"]):
         inputs = {name: tensors.pop(f"{index}/in/{name}") for name in described["inputs"]}
         label = None if one["label"] is None else int(one["label"])
-        samples.append(Sample(str(one["name"]), inputs, float(one["scale"]), label))
+        variants = tuple(str(variant) for variant in one.get("variants", ()))
+        samples.append(Sample(str(one["name"]), inputs, float(one["scale"]), label, variants))
         for side, outputs in made.items():
             outputs.append({name: tensors.pop(f"{index}/{side}/{name}") for name in described["outputs"]})
     integers = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgeconv.recipe.fields import (
@@ -18,27 +18,39 @@ from edgeconv.recipe.fields import (
     Seed,
     Sides,
     one_of,
+    unique,
     written_as,
 )
 from edgeconv.recipe.section import Section
 
+VARIANTS = ("fp32", "fp16", "int8", "int8-weights", "int16x8")
 INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 COLOURS = {"rgb": 3, "bgr": 3, "gray": 1}
 
+Variants = Annotated[tuple[Annotated[str, one_of(VARIANTS, "variant")], ...], AfterValidator(unique)]
+
 
 class RandomInputs(Section):
-    """Seeded noise: standard normal times ``scale``; integers are uniform in [0, max(2, scale)), booleans fair."""
+    """Seeded noise: standard normal times ``scale``; integers are uniform in [0, max(2, scale)), booleans fair.
+
+    ``variants`` are those that are judged on it; all by default.
+    """
 
     seed: Seed = 0
     scale: Positive = 1.0
     count: Count = 1
+    variants: Variants = ()
 
 
 class ImageInputs(Section):
-    """Image files that pass through the recipe's preprocessing; ``labels`` are class indices, one per file."""
+    """Image files that pass through the recipe's preprocessing; ``labels`` are class indices, one per file.
+
+    ``variants`` are those that are judged on them; all by default.
+    """
 
     files: Annotated[tuple[FileName, ...], Field(min_length=1)]
     labels: tuple[ClassIndex, ...] | None = None
+    variants: Variants = ()
 
     @model_validator(mode="after")
     def _as_many_labels(self) -> Self:
@@ -57,12 +69,14 @@ class ArrayInputs(Section):
         key: the array of an ``.npz``; by default each input takes the array of its own name.
         labels: the array of the same ``.npz`` that holds a class index per row.
         scale: the magnitude that float error grows with, as in `edgeconv.core.Sample`.
+        variants: those that are judged on them; all by default.
     """
 
     file: Annotated[str, written_as(r".+\.np[yz]", "name a .npy or .npz file", most=4096)]
     key: str | None = None
     labels: str | None = None
     scale: Positive = 1.0
+    variants: Variants = ()
 
     @model_validator(mode="after")
     def _keys_need_npz(self) -> Self:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,9 +18,11 @@ from edgeconv.recipe.inputs import ArrayInputs, ImageInputs, RandomInputs
 from edgeconv.recipe.preprocessing import preprocess
 from edgeconv.recipe.schema import Input, Recipe
 
+_Inputs = TypeVar("_Inputs", ImageInputs, ArrayInputs, RandomInputs)
 
-def parity_samples(recipe: Recipe) -> tuple[Sample, ...]:
-    """Makes every parity input that the recipe declares; names are unique.
+
+def parity_samples(recipe: Recipe, variants: Collection[str] = ()) -> tuple[Sample, ...]:
+    """Makes every parity input that the recipe declares for one of `variants` (empty: all); names are unique.
 
     Symbolic dimensions become 1. A recipe that declares none gets one sample of standard normal noise, seed 0.
 
@@ -27,14 +31,21 @@ def parity_samples(recipe: Recipe) -> tuple[Sample, ...]:
     """
     parity = recipe.parity
     samples: list[Sample] = []
-    for index, images in enumerate(parity.images):
+    for index, images in _meant(parity.images, variants):
         samples += from_images(recipe, images, f"{recipe.path}: parity.images[{index}]")
-    for index, arrays in enumerate(parity.arrays):
+    for index, arrays in _meant(parity.arrays, variants):
         samples += from_arrays(recipe, arrays, f"{recipe.path}: parity.arrays[{index}]")
-    noise = parity.random or (() if samples else (RandomInputs(),))
-    for index, item in enumerate(noise):
+    stated = parity.images or parity.arrays or parity.random
+    for index, item in _meant(parity.random if stated else (RandomInputs(),), variants):
         samples += from_noise(recipe.inputs, item, f"{recipe.path}: parity.random[{index}]")
     return tuple(_uniquely_named(samples))
+
+
+def _meant(items: Iterable[_Inputs], variants: Collection[str]) -> Iterator[tuple[int, _Inputs]]:
+    """The inputs for these variants, with their place in the recipe."""
+    for index, item in enumerate(items):
+        if not variants or not item.variants or set(variants).intersection(item.variants):
+            yield index, item
 
 
 def from_noise(inputs: tuple[Input, ...], noise: RandomInputs, where: str) -> Iterator[Sample]:
@@ -46,6 +57,7 @@ def from_noise(inputs: tuple[Input, ...], noise: RandomInputs, where: str) -> It
             name=f"{name}[{index}]" if noise.count > 1 else name,
             inputs={item.name: _draw(item, noise.scale, generator, where) for item in inputs},
             scale=noise.scale,
+            variants=noise.variants,
         )
 
 
@@ -80,7 +92,7 @@ def from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sam
                 mend="correct [preprocessing] or the input's shape",
             )
         label = None if images.labels is None else images.labels[index]
-        yield Sample(name=path.name, inputs={item.name: array}, label=label)
+        yield Sample(name=path.name, inputs={item.name: array}, label=label, variants=images.variants)
 
 
 def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sample]:
@@ -103,6 +115,7 @@ def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sam
             inputs={name: rows[index] for name, rows in columns.items()},
             scale=arrays.scale,
             label=None if labels is None else int(labels[index]),
+            variants=arrays.variants,
         )
 
 
@@ -188,4 +201,4 @@ def _uniquely_named(samples: list[Sample]) -> Iterator[Sample]:
         if times == 1:
             yield sample
         else:
-            yield Sample(f"{sample.name}#{times}", sample.inputs, sample.scale, sample.label)
+            yield replace(sample, name=f"{sample.name}#{times}")

@@ -26,12 +26,11 @@ from edgeconv.recipe.fields import (
     unique,
     written_as,
 )
-from edgeconv.recipe.inputs import ArrayInputs, ImageInputs, Preprocessing, RandomInputs
+from edgeconv.recipe.inputs import VARIANTS, ArrayInputs, ImageInputs, Preprocessing, RandomInputs
 from edgeconv.recipe.quantization import DEFAULT_FIDELITY, FidelitySection, Quantize
 from edgeconv.recipe.section import Section
 
 FORMATS = ("onnx", "tflite")
-VARIANTS = ("fp32", *DEFAULT_FIDELITY)
 LAYOUTS = (NHWC, NCHW)
 DTYPES = {
     "float32": 4,

@@ -87,7 +87,7 @@ class Batch:
         """Gives the node other integers as input ``index``."""
         old = node.inputs[index] if index < len(node.inputs) else None
         name = (old.name if old is not None else None) or f"{node.outputs[0].name}.{index}"
-        replace_constant(node, index, np.array(values, np.int64), ir.DataType.INT64, name)  # type: ignore[arg-type]
+        replace_constant(node, index, np.array(values, np.int64), ir.DataType.INT64, name)
 
     def free(self, node: ir.Node, index: int, axis: int, place: Place) -> None:
         """Gives input ``index``, which does not carry the batch, one row on the axis that meets the batch.

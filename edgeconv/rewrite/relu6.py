@@ -36,5 +36,5 @@ def _from_zero(node: ir.Node) -> bool:
     bounds = [tensor_of(value) if value is not None else None for value in node.inputs[1:3]]
     if len(bounds) < 2 or bounds[0] is None or bounds[1] is None:
         return False
-    low, high = (float(bound.numpy()) for bound in bounds)
+    low, high = float(bounds[0].numpy()), float(bounds[1].numpy())
     return low == 0.0 < high

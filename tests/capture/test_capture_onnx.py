@@ -42,7 +42,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def node(op: str, inputs: str, outputs: str = "y", **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(op, inputs.split(), outputs.split(), name=attributes.pop("name", f"the_{op.lower()}"), **attributes)
+    name = attributes.pop("name", f"the_{op.lower()}")
+    return helper.make_node(op, inputs.split(), outputs.split(), name=name, **attributes)
 
 
 def opened(path: Path, **shapes: Sequence[int]) -> tuple[OnnxFile, Any, dict[str, Any]]:

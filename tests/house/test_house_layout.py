@@ -21,9 +21,10 @@ PACKAGE = ROOT / "edgeconv"
 STAGES = ("recipe", "capture", "rewrite", "quantize", "emit", "devices", "parity", "report", "release")
 # What every stage may import beside the stages to its left; the reference is the truth that tests and folds ask.
 GROUND = {"errors", "core", "reference", "__version__"}
-# job and prove are the two halves of the pipeline: what is stated before the flow, and what comes after emission; source
-# is what both are about: it is captured before, and run beside the devices after.
-KNOW_ALL = {"pipeline", "job", "prove", "source", "cli", "__init__"}
+# job and prove are the two halves of the pipeline: what is stated before the flow, and what comes after emission.
+# source is what both are about: it is captured before, and run beside the devices after. variants is the middle: what
+# files are written from.
+KNOW_ALL = {"pipeline", "job", "prove", "source", "variants", "cli", "__init__"}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -121,7 +121,7 @@ BAD = {
     ),
     "unknown dtype": (SMALL + 'dtype = "flaot32"', "unknown dtype 'flaot32'; did you mean 'float32'?"),
     "unknown format": (SMALL + '[export]\nformats = ["tflit"]', "unknown format 'tflit'; did you mean 'tflite'?"),
-    "unknown variant": (SMALL + '[export]\nvariants = ["int4"]', "unknown variant 'int4'; did you mean 'int8'? known: fp32, fp16, int8, int8-weights, int16x8"),
+    "unknown variant": (SMALL + '[export]\nvariants = ["int4"]', "unknown variant 'int4'; did you mean 'int8'?"),
     "unknown layout": (SMALL + '[export]\ntflite_layouts = ["nwhc"]', "unknown layout 'nwhc'; did you mean"),
     "a format twice": (SMALL + '[export]\nformats = ["onnx", "onnx"]', "'onnx' stands twice"),
     "opset too old": (SMALL + "[export]\nopset = 9", "export.opset"),

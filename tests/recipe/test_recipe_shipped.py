@@ -92,6 +92,8 @@ def test_the_held_out_images_are_those_of_the_split_and_none_was_trained_on() ->
     held = np.load(MODELS / "digits_holdout.npz")
     np.testing.assert_array_equal(held["x"], test_x.numpy())
     np.testing.assert_array_equal(held["y"], test_y.numpy())
+    calibration = np.load(MODELS / "digits_calibration.npz")["x"]
+    np.testing.assert_array_equal(calibration, train_x[: len(calibration)].numpy())
     trained = {image.tobytes() for image in train_x.numpy()}
     assert not any(image.tobytes() in trained for image in held["x"])
 
@@ -99,7 +101,8 @@ def test_the_held_out_images_are_those_of_the_split_and_none_was_trained_on() ->
 @pytest.mark.slow
 def test_training_gives_the_shipped_accuracy_in_time(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn (extra train)")
-    (tmp_path / "digits_dsc.toml").write_text((MODELS / "digits_dsc.toml").read_text())
+    for name in ("digits_dsc.toml", "digits_calibration.npz"):
+        (tmp_path / name).write_bytes((MODELS / name).read_bytes())
     started = time.perf_counter()
     script = ROOT / "export_scripts" / "train_digits.py"
     done = subprocess.run([sys.executable, script, "--models", tmp_path], check=True, capture_output=True, text=True)
