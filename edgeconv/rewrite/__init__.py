@@ -29,6 +29,7 @@ from edgeconv.rewrite.free_batch import free_batch
 from edgeconv.rewrite.merge_branches import MergeBranchesPass
 from edgeconv.rewrite.merge_chains import MergeChainsPass
 from edgeconv.rewrite.merge_common import MergeCommonPass
+from edgeconv.rewrite.multiply_matrices import MultiplyMatricesPass
 from edgeconv.rewrite.pool_first import PoolFirstPass
 from edgeconv.rewrite.recognise_activations import RecogniseActivationsPass
 from edgeconv.rewrite.remove_no_ops import RemoveNoOpsPass
@@ -56,6 +57,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold-constants", FoldConstantsPass),
     Rewrite("split-sequences", SplitSequencesPass),
     Rewrite("remove-no-ops", RemoveNoOpsPass),
+    Rewrite("multiply-matrices", MultiplyMatricesPass),
     Rewrite("recognise-activations", RecogniseActivationsPass),  # before its constants are folded away
     Rewrite("fold-batch-norm", FoldBatchNormPass),
     Rewrite("fold-scale-shift", FoldScaleShiftPass),
