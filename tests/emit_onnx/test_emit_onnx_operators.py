@@ -88,6 +88,8 @@ IMAGE: dict[str, Callable[[], nn.Module]] = {
     "global-max": lambda: nn.AdaptiveMaxPool2d(1),
     "adaptive-average": lambda: nn.AdaptiveAvgPool2d((5, 3)),
     "mean": _f(lambda x: x.mean((2, 3))),
+    "mean-of-mean": _f(lambda x: x.mean(1).mean(-1, keepdim=True)),
+    "max-of-max": _f(lambda x: x.amax(1, keepdim=True).amax(-1)),
     "amax": _f(lambda x: x.amax(1, keepdim=True)),
     "concat": _f(lambda x: torch.cat([x, x.relu()], 1)),
     "split": _f(lambda x: torch.cat(x.split([1, 5, 2], 1)[::-1], 1)),
