@@ -18,7 +18,7 @@ from edgeconv.cli._integer_onnx import float_parts_of_onnx
 from edgeconv.core import Array, Emitted
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.errors import EmitError
-from edgeconv.quantize import apply, calibrate, make_plan
+from edgeconv.quantize import apply, calibrate, keep_in_float, make_plan
 from edgeconv.reference import evaluate
 from edgeconv.rewrite import optimize
 
@@ -73,6 +73,31 @@ def test_every_heavy_operator_is_fused_to_integers(tmp_path: Path) -> None:
         "DequantizeLinear": 1,
     }
     assert float_parts_of_onnx(data) == []
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_a_layer_kept_in_float_stays_float_on_onnxruntime(tmp_path: Path, opset: int) -> None:
+    """onnxruntime quantises the weights of a float layer between integers by itself, and says nothing."""
+    torch.manual_seed(0)
+    graph = _graph(_Residual())
+    plan = make_plan(graph, calibrate(graph, [{"x": _inputs(seed)} for seed in range(4)]))
+    depthwise = next(node.outputs[0].name for node in graph.graph if node.attributes.get_int("group", 1) > 1)
+    mixed = apply(graph, keep_in_float(graph, plan, [depthwise or ""], "its weights are coarse in 8 bits"))
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    emitted = to_onnx(mixed, metadata={}, opset=opset)
+    onnxruntime.InferenceSession(emitted.data, options)
+    made = onnx.load(options.optimized_model_filepath).graph
+    found = Counter(node.op_type for node in made.node)
+    assert (found["QLinearConv"], found["Conv"] + found["FusedConv"]) == (3, 1)
+    (kept,) = (node for node in made.node if node.op_type in ("Conv", "FusedConv"))
+    (weight,) = (each for each in made.initializer if each.name == kept.input[1])
+    original = next(node.inputs[1].const_value for node in graph.graph if node.outputs[0].name == depthwise)
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(weight), original.numpy())
+    wanted = evaluate(mixed, {"x": _inputs(9)}, keep=["y"])["y"]
+    step = plan.tensors["y"].scale
+    assert np.abs(_run(emitted, _inputs(9)) - wanted).max() <= 2.01 * step
 
 
 @pytest.mark.parametrize("opset", [13, 18, 22])

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgeconv.emit._gelu import Gelu, gelus
-from edgeconv.emit.onnx._integers import drop_clamps, unsigned_activations
+from edgeconv.emit.onnx._integers import drop_clamps, float_layers, unsigned_activations
 from edgeconv.rewrite.pad_channels import pad_channels
 
 
@@ -50,7 +50,13 @@ def _respell(graph: ir.Graph, last: ir.Node, found: Gelu) -> None:
     product.name, result.name = result.name, f"{name}.unused"
 
 
-FORMS: tuple[Callable[[ir.Graph], object], ...] = (fusable_gelu, pad_channels, unsigned_activations, drop_clamps)
+FORMS: tuple[Callable[[ir.Graph], object], ...] = (
+    fusable_gelu,
+    pad_channels,
+    unsigned_activations,
+    drop_clamps,
+    float_layers,
+)
 
 
 def _insert(before: ir.Node, op_type: str, inputs: Sequence[ir.Value], name: str) -> ir.Value:
