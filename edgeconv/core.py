@@ -128,6 +128,7 @@ class Run:
         reason: why it failed or was skipped, one line.
         environment: runtime name, version and whatever else the device tells about itself.
         latency_ms: wall time of each sample's inference, milliseconds.
+        arena_bytes: of a runtime that computes in one arena of memory: what it needed for this artifact.
     """
 
     device: str
@@ -137,6 +138,7 @@ class Run:
     reason: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     latency_ms: tuple[float, ...] = ()
+    arena_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,7 @@ class Comparison:
     outputs, and under a `Fidelity` ``reference`` (labelled samples that the reference has right). ``excess`` is the
     used share of a bound on all samples together, None where each sample has its own. ``lsb`` counts the elements by
     how many steps of the output's scale they are from what the graph's integers say (quantised variants).
+    ``arena_bytes`` is the memory that a microcontroller's runtime needs for the artifact.
     """
 
     artifact: str
@@ -260,6 +263,7 @@ class Comparison:
     latency_ms: float | None = None
     excess: float | None = None
     lsb: Mapping[int, int] = field(default_factory=dict)
+    arena_bytes: int | None = None
 
 
 @dataclass(frozen=True)

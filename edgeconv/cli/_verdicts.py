@@ -40,7 +40,7 @@ def _cells(row: Comparison) -> tuple[str, ...]:
     measured = ("-", "-", "-")
     if row.metrics is not None:
         measured = (f"{row.metrics.max_abs:.2e}", _share(row), f"{row.metrics.sqnr_db:.0f} dB")
-    return (row.verdict.value, row.artifact or _SOURCE, row.device, row.output, *measured, row.reason or _top1(row))
+    return (row.verdict.value, row.artifact or _SOURCE, row.device, row.output, *measured, row.reason or _told(row))
 
 
 def _share(row: Comparison) -> str:
@@ -49,11 +49,13 @@ def _share(row: Comparison) -> str:
     return f"{max(worst, 1.01):.3g} times" if worst > 1 else f"{math.floor(1000 * worst) / 10:.1f} %"
 
 
-def _top1(row: Comparison) -> str:
-    """``top-1 99.44 %`` where labels are known, and how often the class is the reference's where there are classes."""
+def _told(row: Comparison) -> str:
+    """``top-1 99.44 %`` where labels are known, how often the class is the reference's, a microcontroller's memory."""
     told = []
     if row.top1.get("labelled"):
         told.append(f"top-1 {row.top1['correct'] / row.top1['labelled']:.2%}")
     if row.top1:
         told.append(f"class as the reference's {row.top1['agree']}/{len(row.samples)}")
+    if row.arena_bytes is not None:
+        told.append(f"arena {row.arena_bytes:,} bytes")
     return ", ".join(told)

@@ -21,12 +21,14 @@ class Device:
         formats: the artifact formats that it takes (``"onnx"``, ``"tflite"``); empty for torch, which runs modules.
         command: makes the command line of a process that speaks the protocol of `agent.py`; it raises DeviceError
             where the device is not installed. None for torch, which runs in this process.
+        variants: those that its runtime has kernels for; empty for all.
     """
 
     name: str
     title: str
     formats: tuple[str, ...]
     command: Callable[[], Sequence[str]] | None = None
+    variants: tuple[str, ...] = ()
 
     def probe(self, timeout_s: float = 30.0) -> Mapping[str, str]:
         """Asks the device what it is: runtime, version, python, numpy, machine, cpu.

@@ -39,8 +39,6 @@ class Environment:
     packages: tuple[str, ...]
 
 
-_MICRO = "tflite-micro==0.dev20261023182759"
-
 ENVIRONMENTS: Mapping[str, Environment] = {
     environment.device: environment
     for environment in (

@@ -30,12 +30,15 @@ def run_artifact(
 
     Returns:
         PASS with outputs in torch's layout; FAIL where the runtime refuses the file, crashes, hangs or returns what
-        the file does not declare; SKIPPED where the device is not installed or does not take the format.
+        the file does not declare; SKIPPED where the device is not installed or does not take the format or variant.
     """
     name = artifact.path.name
     if artifact.format not in device.formats:
         takes = " and ".join(device.formats) or "modules only"
         return Run(device.name, name, (), Verdict.SKIPPED, f"{device.name} runs {takes}, not {artifact.format}")
+    if device.variants and artifact.variant not in device.variants:
+        reason = f"{device.title} has kernels for {', '.join(device.variants)} only, not for {artifact.variant}"
+        return Run(device.name, name, (), Verdict.SKIPPED, reason)
     if session is not None and session.alive:
         return session.run(artifact, samples, timeout_s=timeout_s)
     try:

@@ -63,8 +63,8 @@ class Session:
         run = Run(self.device, artifact.path.name, ())
         try:
             run = replace(run, environment=self._hello(limit))
-            results, facts = self._run(artifact, samples, limit)
-            run = replace(run, environment={**run.environment, **facts})
+            results, facts, arena = self._run(artifact, samples, limit)
+            run = replace(run, environment={**run.environment, **facts}, arena_bytes=arena)
         except NotInstalledError as error:
             return replace(run, verdict=Verdict.SKIPPED, reason=str(error))
         except DeviceError as error:
@@ -115,20 +115,22 @@ class Session:
 
     def _run(
         self, artifact: Artifact, samples: Sequence[Sample], limit: Deadline
-    ) -> tuple[list[tuple[Mapping[str, Array], float]], Mapping[str, str]]:
-        """The outputs and latencies, and what the runtime tells of the file (``arena_bytes``)."""
+    ) -> tuple[list[tuple[Mapping[str, Array], float]], Mapping[str, str], int | None]:
+        """The outputs and latencies, what the runtime tells of itself and the file, and the arena that it needs."""
         try:
             data = np.frombuffer(artifact.path.read_bytes(), np.uint8)
         except OSError as error:
             raise DeviceError(f"cannot read {artifact.path.name}: {error.strerror or error}") from error
         inputs = [file_inputs(artifact, sample) for sample in samples]
         loaded = self._ask("load", "loaded", [("model", data)], limit, "cannot load the file")
-        facts = loaded.fields.get("facts") or {}
+        facts = dict(loaded.fields.get("facts") or {})
         results = []
         for sample, arrays in zip(samples, inputs, strict=True):
             frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}")
             results.append((checked_outputs(artifact, frame.arrays), _latency_ms(frame)))
-        return results, {str(key): str(value) for key, value in facts.items()}
+        arena = str(facts.pop("arena_bytes", ""))  # the file's own: what tells of a device is the same for all files
+        told = {str(key): str(value) for key, value in facts.items()}
+        return results, told, int(arena) if arena.isdecimal() else None
 
     def _ask(self, kind: str, answer: str, arrays: Sequence[tuple[str, Array]], limit: Deadline, failure: str) -> Frame:
         self._require_alive()

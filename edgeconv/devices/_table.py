@@ -38,7 +38,14 @@ DEVICES: Mapping[str, Device] = {
         Device("litert", "LiteRT with XNNPACK", ("tflite",), _here("litert")),
         Device("litert-reference", "LiteRT with reference kernels", ("tflite",), _here("litert-reference")),
         Device("tflite-runtime", "tflite-runtime 2.14.0", ("tflite",), _isolated("tflite-runtime")),
-        Device("tflite-micro", "TensorFlow Lite for Microcontrollers", ("tflite",), _isolated("tflite-micro")),
+        Device(
+            "tflite-micro",
+            "TensorFlow Lite for Microcontrollers",
+            ("tflite",),
+            _isolated("tflite-micro"),
+            # Its kernels refuse float16 weights, and int8 weights beside float activations ("hybrid models").
+            ("fp32", "int8", "int16x8"),
+        ),
     )
 }
 

@@ -269,7 +269,7 @@ class TfliteRuntime(LiteRt):
 class TfliteMicro:
     """TensorFlow Lite for Microcontrollers: its reference kernels, in one arena of memory whose size it tells."""
 
-    _ARENA_BYTES = 1 << 29  # only what is touched of it is really taken
+    _ARENA = 1 << 29  # bytes; only what is touched of it is really taken
 
     def __init__(self, threads: int) -> None:
         import tflite_micro
@@ -279,10 +279,9 @@ class TfliteMicro:
         self.version = _version_of("tflite-micro", tflite_micro)
 
     def load(self, model: bytes) -> tuple[list[str], list[str]]:
-        self._interpreter: Any = None
-        self._interpreter = self._module.Interpreter.from_bytes(model, arena_size=self._ARENA_BYTES)
-        total = [line.split()[-2] for line in _printed(self._interpreter.print_allocations) if "total" in line]
-        self.facts = {"arena_bytes": total[0]}
+        self._interpreter, _ = _printed(lambda: self._module.Interpreter.from_bytes(model, arena_size=self._ARENA))
+        _, lines = _printed(self._interpreter.print_allocations)
+        self.facts = {"arena_bytes": next(line.split()[-2] for line in lines if "total" in line)}
         graph = self._module.schema_fb.Model.GetRootAs(model, 0).Subgraphs(0)
         self._inputs = [str(at) for at in range(graph.InputsLength())]
         self._outputs = [str(at) for at in range(graph.OutputsLength())]
@@ -297,16 +296,21 @@ class TfliteMicro:
         return latency_ms, [(name, self._interpreter.get_output(int(name))) for name in self._outputs]
 
 
-def _printed(call: Callable[[], Any]) -> list[str]:
-    """The lines that C++ code prints to descriptor 2 in a call."""
+def _printed(call: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What a call returns, and the lines that C++ code prints to descriptor 2 in it; a RuntimeError tells them, too."""
     kept = os.dup(2)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
-        call()
+        try:
+            result, failure = call(), ""
+        except RuntimeError as error:
+            result, failure = None, str(error)
         os.dup2(kept, 2)
         os.close(kept)
-        file.seek(0)
-        return file.read().decode("utf-8", "replace").splitlines()
+        lines = os.pread(file.fileno(), 1 << 16, 0).decode("utf-8", "replace").splitlines()
+    if failure:
+        raise RuntimeError("; ".join([failure, *lines]))
+    return result, lines
 
 
 RUNTIMES: dict[str, Any] = {

@@ -60,6 +60,7 @@ def compare(
             run.verdict,
             run.reason,
             latency_ms=median(run.latency_ms) if run.latency_ms else None,
+            arena_bytes=run.arena_bytes,
         )
         if run.verdict is not Verdict.PASS:
             rows.append(row)

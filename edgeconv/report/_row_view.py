@@ -83,6 +83,7 @@ class RowView:
     top1: tuple[str, str]
     agree: tuple[str, str]
     latency: str
+    arena: str
     tolerance: str
     by_element: bool
     steps: tuple[tuple[str, str], ...]
@@ -110,6 +111,7 @@ def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
         top1=_counts(row.top1.get("correct"), row.top1.get("labelled", 0)),
         agree=_agreed(row),
         latency=fmt.milliseconds(row.latency_ms),
+        arena=fmt.NOTHING if row.arena_bytes is None else fmt.size(row.arena_bytes),
         tolerance=_tolerance(row.tolerance),
         by_element=isinstance(row.tolerance, Tolerance),
         steps=_steps(row.lsb),

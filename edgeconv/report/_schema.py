@@ -211,6 +211,9 @@ class ComparisonNode(_Node):
         default_factory=dict,
         description="Quantised outputs: how many elements are how many steps from what the graph's integers say.",
     )
+    arena_bytes: Count | None = Field(
+        default=None, description="Memory that a microcontroller's runtime needs for the artifact; null: not known."
+    )
     samples: tuple[SampleNode, ...] = Field(description="One entry per parity input, in their order.")
     picture: PictureNode | None = Field(description="null when there was nothing to draw.")
 

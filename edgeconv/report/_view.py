@@ -56,6 +56,7 @@ class PageView:
     many_outputs: bool
     has_top1: bool
     has_agree: bool
+    has_arena: bool
     gradient: str
     graphs: GraphsView | None
     artifacts: tuple[tuple[Artifact, str], ...]
@@ -86,6 +87,7 @@ def page_view(report: Report) -> PageView:
         many_outputs=many_outputs,
         has_top1=any(row.top1.get("labelled") for row in report.comparisons),
         has_agree=any("agree" in row.top1 for row in report.comparisons),
+        has_arena=any(row.arena_bytes is not None for row in report.comparisons),
         gradient=css_gradient(),
         graphs=graphs_view(report.graphs),
         artifacts=tuple((artifact, fmt.size(artifact.size_bytes)) for artifact in report.artifacts),
