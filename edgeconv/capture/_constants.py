@@ -96,10 +96,20 @@ def _evaluate(graph: ir.Graph, node: ir.Node, opset: int, exact: dict[str, Array
     for value, result in zip(node.outputs, results, strict=True):
         if result.dtype == np.float64:
             exact[value.name or ""] = result
-            target = value.dtype.numpy() if value.dtype is not None else narrow or result.dtype
+            target = value.dtype.numpy() if value.dtype is not None else _stated(node) or narrow or result.dtype
             result = result.astype(target)
         rounded.append(result)
     return rounded
+
+
+def _stated(node: ir.Node) -> np.dtype[Any] | None:
+    """The element type that a node itself states for its result; the reference gives every float as float64."""
+    for name in ("to", "dtype"):
+        if name in node.attributes:
+            return ir.DataType(node.attributes[name].as_int()).numpy()
+    if node.op_type == "ConstantOfShape":
+        return node.attributes["value"].as_tensor().dtype.numpy() if "value" in node.attributes else np.dtype("float32")
+    return None
 
 
 def _has_subgraph(node: ir.Node) -> bool:
