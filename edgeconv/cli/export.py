@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeconv.cli._console import progress_for
+from edgeconv.cli._shapes import stated_shapes
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.errors import RecipeError
@@ -94,20 +95,12 @@ def _recipes(paths: list[Path], shapes: list[str], samples: Path | None) -> list
             where="--shape" if shapes else "--samples",
             mend="export it alone, or state them in its recipe: [model] onnx, [[inputs]], [[parity.arrays]]",
         )
-    stated = dict(_shape(text) for text in shapes)
+    stated = stated_shapes(shapes)
     return [onnx_recipe(path, shapes=stated, arrays=samples) if _is_onnx(path) else load_recipe(path) for path in paths]
 
 
 def _is_onnx(path: Path) -> bool:
     return path.suffix.lower() == ".onnx"
-
-
-def _shape(text: str) -> tuple[str, tuple[int | str, ...]]:
-    """``images=batch,3,224,224`` as a name and a shape; names may hold ``=``, shapes may not."""
-    name, sign, dims = text.rpartition("=")
-    if not sign or not name:
-        raise RecipeError(f"{text!r} names no input", where="--shape", mend="write NAME=1,3,224,224")
-    return name, tuple(int(dim) if dim.isdecimal() else dim.strip() for dim in dims.split(","))
 
 
 def _summary(name: str, folder: Path, result: Any) -> dict[str, Any]:

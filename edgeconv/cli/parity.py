@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeconv.cli._console import progress_for
+from edgeconv.cli._shapes import stated_shapes
 from edgeconv.cli._streams import results_only, say
 from edgeconv.cli._verdicts import show_report, tell_failures
-from edgeconv.errors import ParityError
+from edgeconv.errors import ParityError, RecipeError
 from edgeconv.prove import JSON, repeat
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ def command(
         typer.Option(
             help="Build the module (or read the .onnx file) again, to run it too and check the golden values."
         ),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="Of an input that this .onnx file leaves open; may be repeated.", metavar="NAME=1,3,224,224"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the new reports to OUT/<folder's name>/ and leave DIR as it is.")
@@ -48,7 +53,7 @@ def command(
         raise ParityError(f"no {JSON} here", where=str(directory), mend="give the folder of an export with a report")
     silent = quiet or as_json
     with results_only(when=silent):
-        source = _source_of(recipe)
+        source = _source_of(recipe, shape or [])
     progress = progress_for(silent=silent)
     reports = []
     for folder in folders:
@@ -65,12 +70,15 @@ def command(
     return 1 if any(report.verdict.value != "pass" for report in reports) else 0
 
 
-def _source_of(recipe_path: Path | None) -> Source | None:
+def _source_of(recipe_path: Path | None, shapes: list[str]) -> Source | None:
     """What the recipe exports, to be run on the golden samples."""
+    is_onnx = recipe_path is not None and recipe_path.suffix.lower() == ".onnx"
+    if shapes and not is_onnx:
+        raise RecipeError("it is about an .onnx file", where="--shape", mend="name the file with --recipe")
     if recipe_path is None:
         return None
     from edgeconv.job import job_of
     from edgeconv.recipe import load_recipe, onnx_recipe
 
-    read = onnx_recipe if recipe_path.suffix == ".onnx" else load_recipe
-    return job_of(read(recipe_path), prove=False).source
+    read = onnx_recipe(recipe_path, shapes=stated_shapes(shapes)) if is_onnx else load_recipe(recipe_path)
+    return job_of(read, prove=False).source

@@ -131,6 +131,21 @@ def test_a_fixed_batch_and_own_samples(files: Path, tmp_path: Path) -> None:
     assert _shape(onnx.load(tmp_path / "open_17" / "open_17.fp32.onnx").graph.input[0]) == [2, 3, 16, 16]
 
 
+def test_parity_of_a_file_that_leaves_more_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = str(tmp_path / "wide.onnx"), tmp_path / "out"
+    axes = {"x": {0: "images", 2: "height", 3: "width"}}
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    torch.onnx.export(net, (X,), source, input_names=["x"], dynamic_axes=axes, dynamo=False, opset_version=17)
+    shape = ["--shape", "x=1,3,16,16"]
+    assert run(["export", source, "--out", str(out), *shape, *NAMED, "-q"]) == 0
+    capsys.readouterr()
+    assert run(["parity", str(out), "--recipe", source, "-q"]) == 2
+    assert "--shape" in capsys.readouterr().err
+    assert run(["parity", str(out), "--recipe", source, *shape, "-q"]) == 0
+    assert run(["parity", str(out), *shape, "-q"]) == 2
+    assert "name the file with --recipe" in capsys.readouterr().err
+
+
 def test_a_recipe_names_a_file(files: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
@@ -152,6 +167,7 @@ def test_a_recipe_names_a_file(files: Path, tmp_path: Path) -> None:
         (["{files}"], "is a folder"),
         (["{files}/open_17.onnx", "--shape", "z=1,3,16,16"], "it has no input 'z'; its inputs are x"),
         (["{files}/open_17.onnx", "--shape", "x"], "--shape: 'x' names no input"),
+        (["{files}/open_17.onnx", "--shape", "x=1,3,16,16", "--shape", "x=2,3,16,16"], "two shapes are given for 'x'"),
         (["{files}/open_17.onnx", "--shape", "x=1,3,16"], "3 dimensions"),
         (["{files}/open_17.onnx", "--shape", "x=1,3,-16,16"], "shape[2]"),
         (["{files}/open_17.onnx", "--shape", "x=1,3,h,16"], "symbolic dimension 'h'"),
