@@ -14,6 +14,9 @@ import onnx_ir as ir
 from edgeconv.errors import RewriteError
 from edgeconv.rewrite._graph import exact, integers, replace_constant, tensor_of, where
 
+FIX_THE_BATCH = (
+    "export with a fixed batch: a number in front of the recipe's shape, or --shape NAME=1,… for an .onnx file"
+)
 _Array = npt.NDArray[np.generic]
 
 
@@ -145,7 +148,7 @@ class Batch:
     def refuse(self, node: ir.Node, why: str) -> NoReturn:
         """Raises the one error that says which operator cannot carry the batch, and where it stands."""
         raise RewriteError(
-            f"{node.op_type} {why}: the batch cannot be left open", where=where(node), mend="export with a fixed batch"
+            f"{node.op_type} {why}: the batch cannot be left open", where=where(node), mend=FIX_THE_BATCH
         )
 
 

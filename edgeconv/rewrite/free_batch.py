@@ -7,11 +7,9 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from edgeconv.errors import RewriteError
-from edgeconv.rewrite._batch_axis import Batch, Place
+from edgeconv.rewrite._batch_axis import FIX_THE_BATCH, Batch, Place
 from edgeconv.rewrite._batch_rules import RULES
 from edgeconv.rewrite._graph import dims, remove_unread, where
-
-_MEND = "export with a fixed batch"
 
 
 def free_batch(model: ir.Model, *, inputs: Collection[str], symbol: str = "batch") -> ir.Model:
@@ -93,7 +91,9 @@ def _check_outputs(batch: Batch, graph: ir.Graph) -> None:
             if place
             else "does not depend on the input and has its batch"
         )
-        raise RewriteError(f"output {value.name!r} {why}", where=where(producer) if producer else "", mend=_MEND)
+        raise RewriteError(
+            f"output {value.name!r} {why}", where=where(producer) if producer else "", mend=FIX_THE_BATCH
+        )
 
 
 def _drop_unused_constants(graph: ir.Graph) -> None:
