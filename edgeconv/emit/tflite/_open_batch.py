@@ -7,6 +7,7 @@ the same operators; what holds at both and is written without either size holds 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -45,7 +46,7 @@ def converted(model: ir.Model, layout: str, encoding: Encoding) -> Lowered:
 
 def _opened(spec: TensorSpec, other: TensorSpec, symbol: str) -> TensorSpec:
     shape = tuple(symbol if a != b else a for a, b in zip(spec.shape, other.shape, strict=True))
-    return TensorSpec(spec.name, shape, spec.dtype, spec.layout)
+    return replace(spec, shape=shape)
 
 
 class _Opening:
