@@ -45,6 +45,8 @@ class Job:
         description: a sentence for the report.
         quantization: how variants of integers are made.
         proof: how the files are proven; None leaves the report out.
+        c_samples: writes each TFLite file as C source, too, with the first of these samples that is for its variant;
+            None writes none.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Job:
     description: str = ""
     quantization: Quantization = field(default_factory=Quantization)
     proof: Proof | None = None
+    c_samples: tuple[Sample, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -75,6 +78,12 @@ class Job:
                 raise EmitError(wrong, where=what, mend=f"choose of {', '.join(known)}")
             if len(set(asked)) < len(asked):
                 raise EmitError("a name stands twice", where=what, mend="name each once")
+
+        for needs, what in (("int16x8" in self.variants, "int16x8"), (self.c_samples is not None, "the C source")):
+            if needs and "tflite" not in self.formats:
+                raise EmitError(
+                    f"{what} is made of TFLite only, which is not among the formats", where="formats", mend="add tflite"
+                )
 
         named = self.proof.devices if self.proof is not None else None
         if isinstance(self.source, OnnxSource) and TorchSource.device in (named or ()):
@@ -99,12 +108,15 @@ def job_of(
     *,
     prove: bool = True,
     devices: tuple[str, ...] | None = None,
+    formats: tuple[str, ...] | None = None,
     variants: tuple[str, ...] | None = None,
+    c_array: bool | None = None,
     skip_rewrites: tuple[str, ...] = (),
 ) -> Job:
     """States what a recipe asks for: builds the module or reads the file, and the parity inputs.
 
-    `devices` and `variants` stand in place of the recipe's; inputs that are for none of the variants are not read.
+    `devices`, `formats`, `variants` and `c_array` stand in place of the recipe's; inputs that are for none of the
+    variants are not read.
 
     Raises:
         RecipeError: the module, its weights or its inputs cannot be used.
@@ -112,12 +124,14 @@ def job_of(
     """
     recipe, source = _source_of(recipe)
     variants = variants or recipe.export.variants
+    c_array = recipe.export.c_array if c_array is None else c_array
+    samples = parity_samples(recipe, variants) if prove or c_array else ()
     proof = None
     if prove:
         seeds = {"input seeds": ", ".join(str(item.seed) for item in recipe.parity.random) or "none"}
         model_seed = {"model seed": str(recipe.model.seed)} if recipe.model.onnx is None else {}
         proof = Proof(
-            samples=with_other_batch(parity_samples(recipe, variants), source.batched),
+            samples=with_other_batch(samples, source.batched),
             devices=devices,
             tolerance=recipe.parity.tolerance,
             bounds=recipe.parity.bounds,
@@ -127,7 +141,7 @@ def job_of(
     return Job(
         name=recipe.name,
         source=source,
-        formats=recipe.export.formats,
+        formats=formats or recipe.export.formats,
         variants=variants,
         layouts=recipe.export.tflite_layouts,
         opset=recipe.opset,
@@ -136,6 +150,7 @@ def job_of(
         description=recipe.description,
         quantization=_quantization(recipe),
         proof=proof,
+        c_samples=samples if c_array else None,
     )
 
 

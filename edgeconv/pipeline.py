@@ -17,6 +17,7 @@ import torch
 import edgeconv
 from edgeconv.capture import NOTE, open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Artifact, Emitted, GraphSummary, Sample
+from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import CaptureError
@@ -68,6 +69,7 @@ def export(
     output_names: str | Sequence[str] = (),
     dynamic_batch: bool | str | Sequence[str] = False,
     quantization: Quantization = _DEFAULT,
+    c_array: bool = False,
     skip_rewrites: Collection[str] = (),
     devices: str | Sequence[str] = (),
     samples: Sequence[Sample] = (),
@@ -90,6 +92,8 @@ def export(
         dynamic_batch: whether dimension 0 stays open in the files (``batch``): True for every input, or the names of
             the inputs that have a batch, as ``dynamic_shapes={name: {0: "batch"}}`` says to ``torch.onnx.export``.
         quantization: data and options of the variants of integers.
+        c_array: writes each TFLite file as C source, too (``<name>.<variant>.h`` and ``.cc``), with the values of the
+            first sample and what the file's graph makes of them.
         skip_rewrites: rewrites to leave out, by name.
         devices: devices to prove the files on (``edgeconv devices`` lists them); with any, the report
             ``parity.json``, ``parity.html`` and ``parity.junit.xml`` is written beside the files.
@@ -111,10 +115,12 @@ def export(
         raise CaptureError(f"{len(names)} input names for {len(args)} inputs", where=name, mend="name every input once")
     named_args = dict(zip(names, args, strict=True))
     batched = batched_inputs(dynamic_batch, named_args)
-    proof = None
-    if devices:
+    proof: Proof | None = None
+    given: tuple[Sample, ...] = ()
+    if devices or c_array:
         check_devices(_several(devices))
         given = checked_samples(samples or (example(named_args),), expected_of(named_args, batched))
+    if devices:
         proof = Proof(with_other_batch(given, batched), _several(devices))
     origin = f"{type(module).__module__}:{type(module).__qualname__}"
     job = Job(
@@ -127,6 +133,7 @@ def export(
         skip_rewrites=tuple(skip_rewrites),
         quantization=quantization,
         proof=proof,
+        c_samples=given if c_array else None,
     )
     return run_job(job, Path(out), progress or Silent())
 
@@ -142,6 +149,7 @@ def export_onnx(
     tflite_layout: str | Sequence[str] = NHWC,
     opset: int | None = None,
     quantization: Quantization = _DEFAULT,
+    c_array: bool = False,
     skip_rewrites: Collection[str] = (),
     devices: str | Sequence[str] = (),
     samples: Sequence[Sample] = (),
@@ -163,6 +171,7 @@ def export_onnx(
         tflite_layout: as in `export`.
         opset: of the ONNX file; the input file's own by default, or 18 where that is older.
         quantization: as in `export`.
+        c_array: as in `export`.
         skip_rewrites: as in `export`.
         devices: as in `export`.
         samples: inputs of the proof; one of standard normal noise (zeros and ones for integers) by default.
@@ -178,10 +187,12 @@ def export_onnx(
     """
     file = open_onnx(Path(path))
     source = OnnxSource(file, settled_shapes(file, shapes or {}))
-    proof = None
-    if devices:
+    proof: Proof | None = None
+    given: tuple[Sample, ...] = ()
+    if devices or c_array:
         check_devices(_several(devices))
         given = checked_samples(samples or (source.noise(),), source.expected)
+    if devices:
         proof = Proof(with_other_batch(given, source.batched), _several(devices))
     job = Job(
         name=name,
@@ -193,6 +204,7 @@ def export_onnx(
         skip_rewrites=tuple(skip_rewrites),
         quantization=quantization,
         proof=proof,
+        c_samples=given if c_array else None,
     )
     return run_job(job, Path(out), progress or Silent())
 
@@ -203,7 +215,9 @@ def export_recipe(
     *,
     devices: Sequence[str] | None = None,
     prove: bool = True,
+    formats: Sequence[str] | None = None,
     variants: Sequence[str] | None = None,
+    c_array: bool | None = None,
     skip_rewrites: Collection[str] = (),
     progress: Progress | None = None,
 ) -> ExportResult:
@@ -214,7 +228,9 @@ def export_recipe(
         out: output folder of this recipe.
         devices: instead of the recipe's.
         prove: False runs no device and writes no report.
+        formats: instead of the recipe's.
         variants: instead of the recipe's.
+        c_array: instead of the recipe's.
         skip_rewrites: rewrites to leave out, by name.
         progress: hears of the stages.
 
@@ -227,8 +243,15 @@ def export_recipe(
         with progress.stage("devices"):
             check_devices(named)
     with progress.stage("model and inputs"):
-        chosen = None if variants is None else tuple(variants)
-        job = job_of(recipe, prove=prove, devices=named, variants=chosen, skip_rewrites=tuple(skip_rewrites))
+        job = job_of(
+            recipe,
+            prove=prove,
+            devices=named,
+            formats=None if formats is None else tuple(formats),
+            variants=None if variants is None else tuple(variants),
+            c_array=c_array,
+            skip_rewrites=tuple(skip_rewrites),
+        )
     return run_job(job, out, progress)
 
 
@@ -257,6 +280,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
         artifacts = tuple(artifact for artifact, _ in written)
         notes = _notes(model, variants, written) + discard_outdated(staging, out, artifacts)
         _write_plans(staging, job, variants)
+        _write_c(staging, job, variants, written)
         for note in notes:
             progress.note(note)
         report = None
@@ -300,6 +324,19 @@ def _write_plans(staging: Staging, job: Job, variants: Sequence[Variant]) -> Non
     for variant in variants:
         if variant.plan is not None:
             staging.write(f"{job.name}.{variant.name}.plan.json", variant.plan.to_json().encode())
+
+
+def _write_c(
+    staging: Staging, job: Job, variants: Sequence[Variant], written: Sequence[tuple[Artifact, Emitted]]
+) -> None:
+    """Writes C source beside each TFLite file, where it is asked for."""
+    by_name = {variant.name: variant for variant in variants}
+    for artifact, emitted in written:
+        if job.c_samples is not None and artifact.format == "tflite":
+            stem = artifact.path.name.removesuffix(".tflite")
+            texts = by_name[artifact.variant].as_c(artifact.path.name, emitted, job.c_samples)
+            for suffix, text in zip(C_SUFFIXES, texts, strict=True):
+                staging.write(stem + suffix, text.encode())
 
 
 def _notes(

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeconv.core import Artifact, Comparison, Fidelity, GraphSummary, Run, Sample, Tolerance, Verdict, sha256_of
 from edgeconv.devices import all_devices, find, run_artifact
+from edgeconv.emit.c_array import c_files_of
 from edgeconv.environment import environment
 from edgeconv.errors import ParityError
 from edgeconv.output import Staging, staged
@@ -134,6 +135,9 @@ def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact])
     ]
     for name in stale:
         staging.discard(name)
+    for name in (*made, *stale):
+        for of_it in c_files_of(out / name):
+            staging.discard(of_it)
     artifacts_gone = [name for name in stale if not name.endswith(".safetensors")]
     return tuple(f"{name} of the earlier export is removed: it is not made any more" for name in artifacts_gone)
 

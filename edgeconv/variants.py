@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv import quantize
-from edgeconv.core import Array, Run, Sample
-from edgeconv.errors import QuantizeError
+from edgeconv.core import Array, Emitted, Run, Sample
+from edgeconv.emit.c_array import Golden, to_c
+from edgeconv.errors import ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
 from edgeconv.recipe.quantization import ROUNDINGS
@@ -76,15 +77,36 @@ class Variant:
 
     def integers(self, samples: Sequence[Sample]) -> Integers | None:
         """What the quantised graph computes exactly on samples; None for one without quantised outputs."""
-        from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
-
         scales = {value.name or "": scale for value in self.model.graph.outputs if (scale := _scale_of(value))}
         if not scales:
             return None
+        return Integers(Run(f"graph-{self.name}", "", self.computed(samples)), scales)
+
+    def computed(self, samples: Sequence[Sample]) -> tuple[Mapping[str, Array], ...]:
+        """The outputs of the variant's graph in float64, by name: of a quantised one, what its integers say."""
+        from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
+
         names = [value.name or "" for value in self.model.graph.outputs]
         with one_thread():
-            outputs = tuple(evaluate_each(self.model, (sample.inputs for sample in samples), keep=names))
-        return Integers(Run(f"graph-{self.name}", "", outputs), scales)
+            return tuple(evaluate_each(self.model, (sample.inputs for sample in samples), keep=names))
+
+    def as_c(self, file_name: str, emitted: Emitted, samples: Sequence[Sample]) -> tuple[str, str]:
+        """A TFLite file of this variant as C, with the first sample that is for it and what `computed` says to that.
+
+        Raises:
+            ParityError: none is for it.
+            EmitError: see `edgeconv.emit.c_array.to_c`.
+        """
+        mine = next((one for one in samples if not one.variants or self.name in one.variants), None)
+        if mine is None:
+            raise ParityError(
+                f"no parity input is for the variant {self.name}", mend="leave `variants` out of one in the recipe"
+            )
+        inputs, outputs = (
+            [Golden(spec, spec.to_file(side[spec.name]).astype(spec.dtype)) for spec in specs]
+            for side, specs in ((mine.inputs, emitted.inputs), (self.computed([mine])[0], emitted.outputs))
+        )
+        return to_c(file_name, emitted.data, inputs, outputs)
 
 
 def variants_of(

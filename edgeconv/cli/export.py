@@ -33,6 +33,13 @@ def command(
         list[str] | None,
         typer.Option(help="Make this variant instead of the recipe's: fp32, fp16, int8, …; may be repeated."),
     ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="Make this format only: onnx or tflite; may be repeated."),
+    ] = None,
+    c_array: Annotated[
+        bool, typer.Option("--c-array", help="Write each .tflite file as C source, too, with an input and its output.")
+    ] = False,
     device: Annotated[
         list[str] | None, typer.Option(help="Prove on this device instead of the recipe's; may be repeated.")
     ] = None,
@@ -70,7 +77,9 @@ def command(
                 folder,
                 devices=device,
                 prove=parity,
+                formats=formats,
                 variants=variant,
+                c_array=c_array or None,
                 skip_rewrites=tuple(no_rewrite or ()),
                 progress=progress,
             )

@@ -166,6 +166,7 @@ class Export(Section):
         variants: of ``fp32``, ``fp16``, ``int8``, ``int8-weights``, ``int16x8`` (TFLite only).
         tflite_layouts: of ``nhwc``, ``nchw``: one file each.
         opset: of the ONNX file.
+        c_array: whether each TFLite file is written as C source, too, with the values of a parity input.
     """
 
     formats: Annotated[
@@ -178,6 +179,7 @@ class Export(Section):
         tuple[Annotated[str, one_of(LAYOUTS, "layout")], ...], Field(min_length=1), AfterValidator(unique)
     ] = (NHWC,)
     opset: Annotated[int, Field(ge=MIN_OPSET, le=MAX_OPSET)] = 18
+    c_array: bool = False
 
 
 class ToleranceSection(Section):
