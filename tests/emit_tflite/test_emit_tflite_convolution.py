@@ -153,6 +153,26 @@ def test_transposed_convolution_is_a_convolution_to_subpixels(tflite: Any) -> No
         assert _check(tflite, "ConvTranspose", layer, (1, 4, 5, 5))["nhwc"].operators == operators
 
 
+def test_what_is_clamped_after_subpixels_is_clamped_by_the_convolution(tflite: Any) -> None:
+    expected = {
+        nn.ConvTranspose2d(4, 3, 2, 2): ["CONV_2D", "DEPTH_TO_SPACE"],
+        nn.ConvTranspose2d(4, 3, 4, 2, 1): ["PAD", "CONV_2D", "DEPTH_TO_SPACE", "SLICE"],
+    }
+    for layer, operators in expected.items():
+        runs = tflite.check(nn.Sequential(layer, nn.ReLU6()), (1, 4, 5, 5))
+        assert runs["nhwc"].operators == operators
+
+
+def test_what_others_read_before_the_clamp_stays_unclamped(tflite: Any) -> None:
+    class Both(nn.ConvTranspose2d):
+        def forward(self, x: torch.Tensor, output_size: Any = None) -> Any:
+            y = super().forward(x, output_size)
+            return torch.relu(y), y
+
+    runs = tflite.check(Both(4, 3, 2, 2), (1, 4, 5, 5))
+    assert "RELU" in runs["nhwc"].operators
+
+
 def test_one_dimensional_chain_reshapes_only_at_its_ends(tflite: Any) -> None:
     layers = [nn.Conv1d(6, 8, 3, 2, 1), nn.ReLU(), nn.Conv1d(8, 4, 5, 1, 4, dilation=2), nn.LeakyReLU(0.1)]
     runs = tflite.check(nn.Sequential(*layers, nn.MaxPool1d(2), nn.Conv1d(4, 4, 3)), (1, 6, 21))

@@ -55,6 +55,14 @@ _MODULES: dict[str, nn.Module] = {
     "dilated depthwise convolution": nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8),
     "convolution of one axis": nn.Sequential(nn.Flatten(2), nn.Conv1d(8, 6, 3)),
     "transposed convolution": nn.ConvTranspose2d(8, 6, 3, stride=2, padding=1, output_padding=1),
+    "transposed convolution of unequal strides": nn.Sequential(nn.ConvTranspose2d(8, 6, 3, (2, 3), 1), nn.ReLU()),
+    "relu of a transposed convolution": nn.Sequential(
+        nn.ConvTranspose2d(8, 6, 4, 2, 1), nn.ReLU6(), nn.Conv2d(6, 4, 1)
+    ),
+    "relu of a pixel shuffle": nn.Sequential(nn.Conv2d(8, 8, 3), nn.PixelShuffle(2), nn.ReLU(), nn.Conv2d(2, 4, 1)),
+    "chain of one axis": nn.Sequential(
+        nn.Flatten(2), nn.Conv1d(8, 6, 3), nn.ReLU(), nn.Conv1d(6, 4, 3), nn.MaxPool1d(2)
+    ),
     "grouped transposed convolution": nn.ConvTranspose2d(8, 8, 4, stride=2, padding=1, groups=4),
     "fully connected": nn.Sequential(nn.Flatten(), nn.Linear(288, 10)),
     "relu": nn.ReLU(),

@@ -60,6 +60,8 @@ def _results(operator: Operator) -> list[Tensor]:
 
 
 def _spread_backwards(graph: Graph) -> None:
+    """Through what shares parameters, and through clamps that saturation makes superfluous (see `_drop_clamps`)."""
+    consumers = graph.consumers()
     for operator in reversed(graph.operators):
         rule = RULES.get(operator.code)
         known = next((tensor.quantization for tensor in operator.outputs if tensor.quantization), None)
@@ -67,6 +69,10 @@ def _spread_backwards(graph: Graph) -> None:
             for tensor in data_of(operator):
                 if tensor.data is None and tensor.quantization is None:
                     tensor.quantization = known
+        source, bounds = operator.inputs[0], _bounds(operator)
+        alone = source.quantization is None and len(consumers[source]) == 1 and source not in graph.outputs
+        if alone and bounds is not None and known is not None and _within(known, bounds):
+            source.quantization = known
 
 
 def _spread(graph: Graph) -> None:
@@ -162,15 +168,8 @@ def _drop_clamps(graph: Graph) -> None:
         bounds, producer = _bounds(operator), producers.get(source)
         if bounds is None or producer is None or source.quantization is None or not is_integer(producer):
             continue
-        low, high = source.quantization.interval
-        slack = source.quantization.scale[0] / 2
         alone = len(consumers[source]) == 1 and source not in graph.outputs
-        if (
-            alone
-            and source.quantization == result.quantization
-            and bounds[0] <= low + slack
-            and high - slack <= bounds[1]
-        ):
+        if alone and source.quantization == result.quantization and _within(source.quantization, bounds):
             producer.outputs = [result if one is source else one for one in producer.outputs]
             producers[result] = producer
             graph.operators.remove(operator)

@@ -21,6 +21,7 @@ _FUSE_INTO = {
     "AVERAGE_POOL_2D",
     "MAX_POOL_2D",
 }
+_MOVES = {"DEPTH_TO_SPACE", "RESHAPE", "SLICE"}
 
 
 def drop_dead(graph: Graph) -> None:
@@ -32,6 +33,13 @@ def drop_dead(graph: Graph) -> None:
             alive.update(operator.inputs)
             kept.append(operator)
     graph.operators = kept[::-1]
+
+
+def share_scales(graph: Graph) -> None:
+    """What a RESHAPE reads has the scale of what it makes, which may be the only one of the two that stays."""
+    for operator in reversed(graph.operators):
+        if operator.code == "RESHAPE" and operator.inputs[0].quantization is None:
+            operator.inputs[0].quantization = operator.outputs[0].quantization
 
 
 def merge_reshapes(graph: Graph) -> None:
@@ -51,20 +59,39 @@ def merge_reshapes(graph: Graph) -> None:
 def fuse_activations(graph: Graph) -> None:
     """RELU, RELU6 and RELU_N1_TO_1 become the fused activation of the operator that alone feeds them.
 
-    The tensor that stays is the activation's; the one before it no longer exists in the file.
+    Operators between the two that only move elements (those of a transposed convolution) stay behind it. The tensor
+    that stays is the activation's; those before it no longer exist in the file, or not under their names.
     """
     producers, consumers = graph.producers(), graph.consumers()
     for operator in list(graph.operators):
         if operator.code not in _ACTIVATIONS:
             continue
-        source = operator.inputs[0]
+        source, moves = operator.inputs[0], list[Operator]()
         before = producers.get(source)
+        while before is not None and before.code in _MOVES and _is_alone(graph, source, consumers):
+            moves.insert(0, before)
+            source = before.inputs[0]
+            before = producers.get(source)
         if before is None or not _takes_activation(graph, before, source, consumers):
             continue
         before.options["fusedActivationFunction"] = _ACTIVATIONS[operator.code]
+        for move in moves:
+            inner = _like(operator.outputs[0], "moved", source)
+            before.outputs, move.inputs[0] = [inner], inner
+            producers[inner], consumers[inner] = before, [move]
+            before, source = move, move.outputs[0]
         before.outputs = operator.outputs
         producers[operator.outputs[0]] = before
         graph.operators.remove(operator)
+
+
+def _like(result: Tensor, name: str, shaped: Tensor) -> Tensor:
+    """A tensor of the numbers of a result (so with its scale), in the shape of another."""
+    return Tensor(f"{result.name}/{name}", shaped.shape, result.dtype, quantization=result.quantization)
+
+
+def _is_alone(graph: Graph, tensor: Tensor, consumers: dict[Tensor, list[Operator]]) -> bool:
+    return len(consumers[tensor]) == 1 and tensor not in graph.outputs
 
 
 def _takes_activation(
@@ -74,8 +101,7 @@ def _takes_activation(
         operator.code in _FUSE_INTO
         and not operator.options.get("fusedActivationFunction")
         and source.dtype == np.float32
-        and len(consumers[source]) == 1
-        and source not in graph.outputs
+        and _is_alone(graph, source, consumers)
     )
 
 
@@ -129,7 +155,7 @@ def sink_reshapes(graph: Graph) -> None:
         if len(consumers[source]) != 1 or source in graph.outputs:
             continue
         value, result = before.inputs[0], operator.outputs[0]
-        inner = Tensor(f"{result.name}/flat", value.shape, result.dtype)
+        inner = _like(result, "flat", value)
         position = graph.operators.index(before)
         moved = Operator(operator.code, [value], [inner], operator.options)
         operator.code, operator.inputs, operator.options = before.code, [inner, *before.inputs[1:]], before.options
@@ -255,6 +281,7 @@ def _per_channel(x: Tensor, *constants: Tensor) -> bool:
 
 SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (
     drop_dead,
+    share_scales,
     merge_slices,
     subsample_by_convolution,
     merge_reshapes,
