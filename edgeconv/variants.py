@@ -12,10 +12,10 @@ import onnx_ir as ir
 from edgeconv import quantize
 from edgeconv.core import Array, Emitted, Run, Sample
 from edgeconv.emit.c_array import Golden, to_c
-from edgeconv.errors import ParityError, QuantizeError
+from edgeconv.errors import EdgeconvError, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
-from edgeconv.recipe.quantization import ROUNDINGS
+from edgeconv.recipe.quantization import IO, OBSERVERS, ROUNDINGS
 from edgeconv.recipe.schema import FORMATS
 from edgeconv.rewrite.relu6 import relu6_as_relu
 
@@ -39,6 +39,9 @@ class Quantization:
         io: ``"float32"`` or ``"int8"``: element type of the files' inputs and outputs.
         keep_float: operators that stay float, by the name of their first output.
         plan: JSON of a plan to use instead of calibration; empty for none.
+
+    Raises:
+        QuantizeError: `batches` cannot be called, or a choice is not known.
     """
 
     batches: Callable[[], Batches] | None = None
@@ -51,6 +54,20 @@ class Quantization:
     io: str = "float32"
     keep_float: tuple[str, ...] = ()
     plan: str = ""
+
+    def __post_init__(self) -> None:
+        if self.batches is not None and not callable(self.batches):
+            raise QuantizeError(
+                f"it is a {type(self.batches).__name__}, which cannot be called anew for each pass over the data",
+                where="batches",
+                mend="give a function: batches=lambda: data",
+            )
+        for what, known in (("observer", OBSERVERS), ("rounding", ROUNDINGS), ("io", IO)):
+            chosen = getattr(self, what)
+            if chosen not in known:
+                raise QuantizeError(f"{chosen!r} is not known", where=what, mend=f"choose of {', '.join(known)}")
+        if isinstance(self.keep_float, str):
+            raise QuantizeError("it is one string", where="keep_float", mend=f"write ({self.keep_float!r},)")
 
 
 @dataclass(frozen=True)
@@ -161,10 +178,6 @@ class _Quantizer:
             if name != "int8":
                 raise QuantizeError("the graph is quantised already", where=name, mend="ask for the variant int8")
             return Variant(name, self._model, io=self._asked.io)
-        if self._asked.rounding not in ROUNDINGS:
-            raise QuantizeError(
-                f"{self._asked.rounding!r} is not known", where="rounding", mend=f"choose of {', '.join(ROUNDINGS)}"
-            )
         prepared, notes = self._prepared
         plan = self._plan(prepared, name)
         with self._progress.stage(f"{name}: {self._asked.rounding} rounding") as tell:
@@ -220,7 +233,7 @@ class _Quantizer:
                 where="quantize",
                 mend="name images, arrays or a generator in [quantize], or pass Quantization(batches=...)",
             )
-        return self._asked.batches()
+        return _checked(self._asked.batches)
 
     def _effect(self, model: ir.Model, changed: ir.Model, count: int) -> str:
         """The note that says what writing ReLU6 as ReLU does to the float graph."""
@@ -232,6 +245,30 @@ class _Quantizer:
             before, after = (evaluate(each, batch, keep=names) for each in (model, changed))
             worst = min(worst, *(metrics(np.asarray(after[name]), before[name]).sqnr_db for name in names))
         return f"ReLU6 is written as ReLU in {count} places: that alone leaves {worst:.1f} dB on the calibration data"
+
+
+def _checked(batches: Callable[[], Batches]) -> Batches:
+    """What the user's function gives, one after another.
+
+    Raises:
+        QuantizeError: it raises, or gives something other than arrays of numpy by name.
+    """
+    index = 0
+    try:
+        for index, batch in enumerate(batches(), 1):
+            strange = [value for value in batch.values() if not isinstance(value, np.ndarray)]
+            if strange:
+                what = f"batch {index} holds a {type(strange[0]).__name__}"
+                raise QuantizeError(what, where="calibration data", mend="give arrays of numpy")
+            yield batch
+    except EdgeconvError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise QuantizeError(
+            f"it raised {type(error).__name__} after {index} batches: {error}",
+            where="calibration data",
+            mend="give mappings from input names to arrays",
+        ) from error
 
 
 def _scale_of(value: ir.Value) -> float | None:
