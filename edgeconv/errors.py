@@ -7,6 +7,7 @@
     ├── CaptureError       nn.Module -> graph
     ├── RewriteError       a rewrite's contract does not hold
     ├── QuantizeError      calibration, plan, QDQ
+    │   └── TargetError    no number of layers in float reaches a target: exit code 1, as this is a result
     ├── EmitError          graph -> file, or the output folder
     ├── DeviceError        a device is unknown, missing or cannot be reached
     ├── ParityError        there is nothing sound to compare
@@ -52,6 +53,10 @@ class RewriteError(EdgeconvError):
 
 class QuantizeError(EdgeconvError):
     """Calibration, plan or QDQ nodes cannot be made."""
+
+
+class TargetError(QuantizeError):
+    """A target is not reached with any number of layers in float, nor with all of them."""
 
 
 class EmitError(EdgeconvError):

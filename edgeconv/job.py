@@ -21,6 +21,7 @@ from edgeconv.recipe.files import locate
 from edgeconv.recipe.inputs import VARIANTS
 from edgeconv.recipe.load import with_inputs
 from edgeconv.recipe.schema import FORMATS, LAYOUTS
+from edgeconv.report import Frontier
 from edgeconv.source import BATCH, OnnxSource, Source, TorchSource, with_other_batch
 from edgeconv.variants import Quantization, Variant
 
@@ -45,6 +46,7 @@ class Job:
         description: a sentence for the report.
         quantization: how variants of integers are made.
         proof: how the files are proven; None leaves the report out.
+        frontier: what the report says of the target of `quantization`, its points still to be measured.
         c_samples: writes each TFLite file as C source, too, with the first of these samples that is for its variant;
             None writes none.
     """
@@ -60,6 +62,7 @@ class Job:
     description: str = ""
     quantization: Quantization = field(default_factory=Quantization)
     proof: Proof | None = None
+    frontier: Frontier | None = None
     c_samples: tuple[Sample, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import CaptureError
+from edgeconv.frontier import aimed, measured
 from edgeconv.job import (
     Job,
     batched_inputs,
@@ -34,9 +35,10 @@ from edgeconv.job import (
 from edgeconv.output import Staging, staged
 from edgeconv.progress import Progress, Silent
 from edgeconv.prove import Proof, check_devices, discard_outdated, prove
+from edgeconv.quantize import Target
 from edgeconv.recipe import Recipe
 from edgeconv.recipe.schema import FORMATS
-from edgeconv.report import Report
+from edgeconv.report import Frontier, Report
 from edgeconv.rewrite import free_batch, optimize, selected
 from edgeconv.source import OnnxSource, TorchSource, with_other_batch
 from edgeconv.summary import summarise
@@ -219,6 +221,7 @@ def export_recipe(
     variants: Sequence[str] | None = None,
     c_array: bool | None = None,
     skip_rewrites: Collection[str] = (),
+    target: Target | None = None,
     progress: Progress | None = None,
 ) -> ExportResult:
     """Exports what a recipe describes into the folder `out`, and proves it unless `prove` is False.
@@ -232,10 +235,12 @@ def export_recipe(
         variants: instead of the recipe's.
         c_array: instead of the recipe's.
         skip_rewrites: rewrites to leave out, by name.
+        target: the first of the variants keeps the fewest layers in float with which this holds; see
+            `edgeconv.frontier.aimed`.
         progress: hears of the stages.
 
     Raises:
-        EdgeconvError: as `export`; RecipeError for weights and inputs that cannot be used.
+        EdgeconvError: as `export`; RecipeError for weights and inputs that cannot be used; TargetError.
     """
     progress = progress or Silent()
     named = tuple(devices) if devices is not None else recipe.parity.devices
@@ -252,6 +257,8 @@ def export_recipe(
             c_array=c_array,
             skip_rewrites=tuple(skip_rewrites),
         )
+        if target is not None:
+            job = aimed(job, recipe, target)
     return run_job(job, out, progress)
 
 
@@ -298,6 +305,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
                 graphs=graphs,
                 notes=notes,
                 variants=variants,
+                frontier=_frontier(job, variants, progress),
             )
     artifacts = tuple(dataclasses.replace(artifact, path=out / artifact.path.name) for artifact in artifacts)
     return ExportResult(artifacts, graphs, notes, report)
@@ -317,6 +325,18 @@ def _write(
         path, format_, variant.name, layout, sha256, emitted.inputs, emitted.outputs, size_bytes=len(emitted.data)
     )
     return artifact, emitted
+
+
+def _frontier(job: Job, variants: Sequence[Variant], progress: Progress) -> Frontier | None:
+    """What was tried for a target, measured."""
+
+    def emit(variant: Variant, format_: str, layout: str) -> Emitted:
+        return _emit(variant, job, format_, layout, {})
+
+    for variant in variants:
+        if job.frontier is not None and variant.search is not None:
+            return measured(job.frontier, variant, variant.search, job, emit, progress)
+    return None
 
 
 def _write_plans(staging: Staging, job: Job, variants: Sequence[Variant]) -> None:

@@ -20,7 +20,7 @@ from edgeconv.output import Staging, staged
 from edgeconv.parity import Golden, Integers, compare, golden_bytes, load_golden
 from edgeconv.progress import Progress
 from edgeconv.recipe.quantization import DEFAULT_FIDELITY
-from edgeconv.report import Report, from_json, to_html, to_json, to_junit
+from edgeconv.report import Frontier, Report, from_json, to_html, to_json, to_junit
 from edgeconv.source import OnnxSource, Source
 from edgeconv.variants import Variant, is_quantised
 
@@ -79,6 +79,7 @@ def prove(
     graphs: tuple[GraphSummary, ...],
     notes: tuple[str, ...] = (),
     variants: Sequence[Variant] = (),
+    frontier: Frontier | None = None,
 ) -> Report:
     """Judges freshly made artifacts; writes the golden values and the report beside them.
 
@@ -108,6 +109,7 @@ def prove(
         environment={**environment(), **proof.facts, GOLDEN_SHA256: hashlib.sha256(data).hexdigest(), **devices},
         golden=golden_name,
         notes=notes,
+        frontier=frontier,
     )
     write_report(staging, report)
     return report

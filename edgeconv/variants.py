@@ -39,6 +39,8 @@ class Quantization:
         io: ``"float32"`` or ``"int8"``: element type of the files' inputs and outputs.
         keep_float: operators that stay float, by the name of their first output.
         plan: JSON of a plan to use instead of calibration; empty for none.
+        target: keeps the fewest layers in float with which it holds; None keeps those of `keep_float` alone.
+        judged: the data that the target is about, read as `batches` are.
 
     Raises:
         QuantizeError: `batches` cannot be called, or a choice is not known.
@@ -54,6 +56,8 @@ class Quantization:
     io: str = "float32"
     keep_float: tuple[str, ...] = ()
     plan: str = ""
+    target: quantize.Target | None = None
+    judged: Callable[[], Batches] | None = None
 
     def __post_init__(self) -> None:
         if self.batches is not None and not callable(self.batches):
@@ -82,6 +86,7 @@ class Variant:
         formats: that can hold it.
         plan: of a quantised one.
         notes: what the reader should know.
+        search: what was tried for a target.
     """
 
     name: str
@@ -91,6 +96,7 @@ class Variant:
     formats: tuple[str, ...] = FORMATS
     plan: quantize.Plan | None = None
     notes: tuple[str, ...] = ()
+    search: quantize.Search | None = None
 
     def integers(self, samples: Sequence[Sample]) -> Integers | None:
         """What the quantised graph computes exactly on samples; None for one without quantised outputs."""
@@ -180,12 +186,35 @@ class _Quantizer:
             return Variant(name, self._model, io=self._asked.io)
         prepared, notes = self._prepared
         plan = self._plan(prepared, name)
-        with self._progress.stage(f"{name}: {self._asked.rounding} rounding") as tell:
-            tuned = self._tuned(prepared, plan, tell)
+        search = None
+        if self._asked.target is not None:
+            search = self._search(name, prepared, plan, self._asked.target)
+            plan, model = search.best.plan, search.best.model
+        else:
+            with self._progress.stage(f"{name}: {self._asked.rounding} rounding") as tell:
+                model = quantize.apply(self._tuned(prepared, plan, tell), plan)
         formats = ("tflite",) if name == "int16x8" else FORMATS
         io = "int16" if name == "int16x8" and self._asked.io != "float32" else self._asked.io
         kept = tuple(f"{name}: {operator} stays float: {why}" for operator, why in plan.kept_float.items())
-        return Variant(name, quantize.apply(tuned, plan), io=io, formats=formats, plan=plan, notes=(*notes, *kept))
+        return Variant(name, model, io=io, formats=formats, plan=plan, notes=(*notes, *kept), search=search)
+
+    def _search(self, name: str, prepared: ir.Model, plan: quantize.Plan, target: quantize.Target) -> quantize.Search:
+        """The layers that stay float for a target.
+
+        Raises:
+            TargetError: it is not reached.
+        """
+        with self._progress.stage(f"{name}: layers in float for the target") as tell:
+            return quantize.search(
+                prepared,
+                plan,
+                target,
+                tuned=lambda one: self._tuned(prepared, one, tell),
+                batches=list(self._batches()),
+                judged=list(self._asked.judged() if self._asked.judged is not None else ()),
+                reference=self._model,
+                progress=tell,
+            )
 
     @cached_property
     def _prepared(self) -> tuple[ir.Model, tuple[str, ...]]:

@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 import edgeconv
-from edgeconv.cli import bench, cost, devices, export, inspect, parity
+from edgeconv.cli import bench, cost, devices, export, inspect, parity, quantize
 from edgeconv.cli._streams import OutputError, prepare, say, tell, writing
 from edgeconv.errors import EdgeconvError
 
@@ -33,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("export")(export.command)
+app.command("quantize")(quantize.command)
 app.command("parity")(parity.command)
 app.command("devices")(devices.command)
 app.command("inspect")(inspect.command)

@@ -13,6 +13,7 @@ from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._apply import apply_only
 from edgeconv.quantize._calibrate import mapped, session_of
+from edgeconv.quantize._graph import is_activation, name_of
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._structure import structure_of
 
@@ -73,7 +74,10 @@ def sensitivity(
 
 
 def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: str) -> Plan:
-    """The plan with some layers, and the operators fused into them, left in float."""
+    """The plan with some layers left in float, and what only reads them: fused operators and others without weights.
+
+    These would else be integers for themselves alone, and round what the layer just computed in float.
+    """
     structure = structure_of(model, plan.kept_float)
     kept = dict(plan.kept_float)
     for name in layers:
@@ -81,8 +85,16 @@ def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: st
             raise QuantizeError(f"there is no quantised layer {name!r}", where="keep in float", mend="see the plan")
         kept[name] = reason
         kept[structure.layers[name].output.name or name] = reason
+    for node in model.graph:
+        makers = [value.producer() for value in node.inputs if is_activation(value) and value is not None]
+        if makers and name_of(node) not in structure.layers and all(_name(maker) in kept for maker in makers):
+            kept.setdefault(name_of(node), reason)
     weights = {name: item for name, item in plan.weights.items() if name not in kept}
     return dataclasses.replace(plan, weights=weights, kept_float=kept)
+
+
+def _name(node: ir.Node | None) -> str:
+    return "" if node is None else name_of(node)
 
 
 def noise_of(wanted: list[Array], got: list[Array]) -> float:

@@ -3,6 +3,7 @@
 The value::
 
     Report        what one export proved, with its verdict
+    Frontier      what was tried for a target, one FrontierPoint each
     excess_of     the used share of a row's bound
 
 The files::
@@ -15,9 +16,10 @@ The files::
 
 from __future__ import annotations
 
+from edgeconv.report._frontier import Frontier, FrontierPoint
 from edgeconv.report._html import to_html
 from edgeconv.report._json import from_json, to_json
 from edgeconv.report._junit import to_junit
 from edgeconv.report._report import Report, excess_of
 
-__all__ = ["Report", "excess_of", "from_json", "to_html", "to_json", "to_junit"]
+__all__ = ["Frontier", "FrontierPoint", "Report", "excess_of", "from_json", "to_html", "to_json", "to_junit"]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from edgeconv.errors import ParityError
 from edgeconv.report._report import Report
-from edgeconv.report._schema import SCHEMA_VERSION, ArtifactNode, ComparisonNode, GraphNode, ReportNode
+from edgeconv.report._schema import SCHEMA_VERSION, ArtifactNode, ComparisonNode, FrontierNode, GraphNode, ReportNode
 
 _WHERE = "parity.json"
 _LINE = 320  # characters
@@ -43,6 +43,7 @@ def to_json(report: Report) -> str:
         },
         notes=report.notes,
         golden=report.golden,
+        frontier=None if report.frontier is None else FrontierNode.model_validate(report.frontier),
     )
     plain = node.model_dump(mode="json", by_alias=True)
     return _written(plain, "") + "\n"
@@ -78,6 +79,7 @@ def from_json(text: str) -> Report:
         environment=node.environment,
         notes=node.notes,
         golden=node.golden,
+        frontier=None if node.frontier is None else node.frontier.to_core(),
     )
     if node.verdict != report.verdict:
         what = f"its verdict is {node.verdict!r} but its comparisons say {report.verdict.value!r}: it was altered"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgeconv.core import Artifact, Comparison, GraphSummary, Verdict
+from edgeconv.report._frontier import Frontier
 
 NOTHING_COMPARED = "nothing was compared"
 
@@ -25,6 +26,7 @@ class Report:
         environment: versions, CPU, seeds. A nested mapping is a group (e.g. what one device tells about itself).
         notes: what the reader should know, one line each.
         golden: the name of the file with the inputs and reference values, or ``""``.
+        frontier: what was tried for a target; None where there was none.
     """
 
     model: str
@@ -36,6 +38,7 @@ class Report:
     environment: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     golden: str = ""
+    frontier: Frontier | None = None
 
     @property
     def verdict(self) -> Verdict:

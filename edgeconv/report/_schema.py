@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from edgeconv import core
+from edgeconv.report._frontier import Frontier, FrontierPoint
 
 SCHEMA_VERSION = 1
 SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
@@ -249,6 +250,35 @@ class GraphNode(_Node):
         return core.GraphSummary(stage=self.stage, nodes=tuple(node.to_core() for node in self.nodes))
 
 
+class FrontierPointNode(_Node):
+    """A number of layers in float, and what it costs."""
+
+    kept: Count = Field(description="How many layers are in float.")
+    layers: tuple[str, ...] = Field(description="Which, the worst first.")
+    sqnr_db: Number = Field(description="Of the quantised graph against the float one, decibels.")
+    agreement: Number | None = Field(description="Share of the data whose class is the float graph's; null: none.")
+    chosen: bool = Field(description="Whether the report's files are made of it.")
+    size_bytes: dict[str, Count] = Field(description="Of its files, by format.")
+    latency_ms: dict[str, Number] = Field(description="Median of one inference, milliseconds, by device.")
+
+    def to_core(self) -> FrontierPoint:
+        return FrontierPoint(**dict(self))
+
+
+class FrontierNode(_Node):
+    """What was tried for a target."""
+
+    variant: str = Field(description="What was quantised: 'int8', ….")
+    sqnr_db: Number | None = Field(description="The target, decibels; null: it is an agreement.")
+    agreement: Number | None = Field(description="The target, 0 to 1; null: it is an SQNR.")
+    judged_on: str = Field(description="The data that the target is about.")
+    layers: Count = Field(description="How many layers there are.")
+    points: tuple[FrontierPointNode, ...] = Field(description="From the fewest layers in float to all.")
+
+    def to_core(self) -> Frontier:
+        return Frontier(**{**dict(self), "points": tuple(point.to_core() for point in self.points)})
+
+
 class ReportNode(_Node):
     """What one export proved: may these files be shipped?"""
 
@@ -270,6 +300,7 @@ class ReportNode(_Node):
     )
     notes: tuple[str, ...] = Field(description="What the reader should know, one line each.")
     golden: str = Field(description="Name of the file with the inputs and reference values; empty: none.")
+    frontier: FrontierNode | None = Field(default=None, description="What was tried for a target; null: nothing.")
 
 
 class _Untitled(GenerateJsonSchema):

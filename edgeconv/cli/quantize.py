@@ -1,0 +1,113 @@
+"""`edgeconv quantize`: the fewest layers in float with which a target holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeconv.cli._console import progress_for
+from edgeconv.cli._streams import printable, results_only, say, tell
+from edgeconv.cli._tables import print_table
+from edgeconv.cli._verdicts import show_report, tell_failures
+from edgeconv.errors import QuantizeError, TargetError
+
+if TYPE_CHECKING:
+    from edgeconv.pipeline import ExportResult
+    from edgeconv.report import Frontier
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (.toml) that names calibration data.", metavar="RECIPE")],
+    target_sqnr: Annotated[float | None, typer.Option(help="Least SQNR of every output, dB.", metavar="DB")] = None,
+    target_agreement: Annotated[
+        float | None, typer.Option(help="Least share of inputs of the float model's class, 0 to 1.", metavar="SHARE")
+    ] = None,
+    variant: Annotated[str, typer.Option(help="What to quantise to: int8 or int16x8.")] = "int8",
+    out: Annotated[Path, typer.Option(help="The files go to OUT/<the recipe's name>/.")] = Path("artifacts"),
+    device: Annotated[
+        list[str] | None, typer.Option(help="Prove on this device instead of the recipe's; may be repeated.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the table only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> int:
+    """Quantise a model, with as many of its worst layers in float as a target needs.
+
+    Each layer's share of the error is measured, then the number of layers in float is bisected. The files, the plan
+    and the report, which shows error against latency and size, go to OUT.
+
+    Exits with 1 when the target cannot be reached, or a device falls short of it.
+    """
+    if (target_sqnr is None) == (target_agreement is None):
+        many = "both targets are" if target_sqnr is not None else "no target is"
+        raise QuantizeError(f"{many} given", mend="give --target-sqnr or --target-agreement")
+    from edgeconv.frontier import SCHEMES
+    from edgeconv.quantize import Target
+    from edgeconv.recipe import load_recipe
+
+    target = Target(sqnr_db=target_sqnr, agreement=target_agreement)
+    if variant not in SCHEMES:
+        raise QuantizeError(f"no target is for {variant!r}", where="--variant", mend=f"choose of {', '.join(SCHEMES)}")
+    loaded = load_recipe(recipe)
+    folder, silent = out / loaded.name, quiet or as_json
+    if not silent:
+        say(printable(f"{loaded.name} -> {folder}"))
+
+    from edgeconv.pipeline import export_recipe
+
+    try:
+        with results_only(when=silent):
+            result = export_recipe(
+                loaded, folder, devices=device, variants=[variant], target=target, progress=progress_for(silent=silent)
+            )
+    except TargetError as missed:
+        tell(printable(f"edgeconv: failed: {missed}"))
+        return 1
+    return _told(result, folder, quiet=quiet, as_json=as_json)
+
+
+def _told(result: ExportResult, folder: Path, *, quiet: bool, as_json: bool) -> int:
+    from edgeconv.report import to_json
+
+    report = result.report
+    assert report is not None  # a recipe's job is proven
+    assert report.frontier is not None  # and has a target
+    if as_json:
+        files: list[dict[str, Any]] = [{"file": item.path.name, "sha256": item.sha256} for item in result.artifacts]
+        document = {"recipe": report.model, "directory": str(folder), "artifacts": files}
+        say(json.dumps({**document, "report": json.loads(to_json(report))}, indent=2))
+    else:
+        _print_frontier(report.frontier)
+        if not quiet:
+            show_report(report, folder)
+    if quiet or as_json:
+        tell_failures(report)
+    return 0 if report.verdict.value == "pass" else 1
+
+
+def _print_frontier(frontier: Frontier) -> None:
+    formats = list(dict.fromkeys(name for point in frontier.points for name in point.size_bytes))
+    devices = list(dict.fromkeys(name for point in frontier.points for name in point.latency_ms))
+    classes = any(point.agreement is not None for point in frontier.points)
+    sizes, times = [f".{name} bytes" for name in formats], [f"{name} ms" for name in devices]
+    titles = ["in float", "SQNR dB", *(["agreement"] if classes else []), *sizes, *times, ""]
+    rows = [
+        [
+            f"{point.kept} of {frontier.layers}",
+            f"{point.sqnr_db:.2f}",
+            *([f"{point.agreement:.2%}" if point.agreement is not None else "-"] if classes else []),
+            *(f"{point.size_bytes[name]:,}" if name in point.size_bytes else "-" for name in formats),
+            *(f"{point.latency_ms[name]:.3f}" if name in point.latency_ms else "-" for name in devices),
+            "chosen" if point.chosen else "",
+        ]
+        for point in frontier.points
+    ]
+    styles = ["bold green" if point.chosen else "" for point in frontier.points]
+    print_table(titles, rows, right=titles[:-1], styles=styles)
+    chosen = next((point for point in frontier.points if point.chosen), None)
+    asked = f"{frontier.sqnr_db:g} dB" if frontier.sqnr_db is not None else f"agreement {frontier.agreement:.4g}"
+    if chosen is not None:
+        kept = f"in float: {', '.join(chosen.layers)}" if chosen.layers else "every layer in integers"
+        say(printable(f"{asked} on {frontier.judged_on}: {kept}"))

@@ -1,0 +1,157 @@
+"""A target for a quantised variant: what it is judged on, and what every number of layers in float costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from edgeconv.bench import BenchRow, Effort, bench, read_file
+from edgeconv.core import Array, Emitted, Fidelity, Sample
+from edgeconv.devices import Device, find
+from edgeconv.errors import QuantizeError, RecipeError
+from edgeconv.job import Job
+from edgeconv.progress import Progress
+from edgeconv.prove import Proof
+from edgeconv.quantize import Search, Step, Target
+from edgeconv.recipe import Recipe
+from edgeconv.recipe.quantization import DEFAULT_FIDELITY
+from edgeconv.report import Frontier, FrontierPoint
+from edgeconv.variants import Batches, Variant
+
+SCHEMES = ("int8", "int16x8")
+"""Variants that a target can be asked of: the others compute in float anyway, and only store otherwise."""
+_HELD_OUT = 4  # one calibration batch in four, where nothing else can judge
+# Kernels round on their own: what devices computed of a graph's integers was up to this much further from float.
+MARGIN_DB = 0.25
+_PREFERRED = ("onnxruntime", "litert")
+_EFFORT = Effort(rounds=6, runs=5, turn_ms=400.0)
+
+Emit = Callable[[Variant, str, str], Emitted]
+
+
+def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
+    """The job with a target for the first of its variants, which is then the only one.
+
+    The target is about the recipe's parity inputs: neither ranges nor rounding nor the order of the layers were chosen
+    by them, and the report judges every device by them too. Where these are noise and calibration is not, every fourth
+    calibration batch is held out, and the target is about those.
+
+    Raises:
+        QuantizeError: the variant is not of `SCHEMES`.
+        RecipeError: the recipe names no data to calibrate on.
+    """
+    data, variant = recipe.quantize, job.variants[0]
+    if variant not in SCHEMES:
+        raise QuantizeError(
+            f"{variant} has no layers to keep in float", where="target", mend=f"choose of {', '.join(SCHEMES)}"
+        )
+    if not (data.images or data.arrays or data.generator or data.random):
+        raise RecipeError(
+            "it names no calibration data",
+            where=f"{recipe.path}: quantize",
+            mend="name images, arrays or a generator in [quantize]",
+        )
+    samples = [one for one in (job.proof.samples if job.proof else ()) if not one.variants or variant in one.variants]
+    real = [item.variants for item in recipe.parity.images] + [item.variants for item in recipe.parity.arrays]
+    only_noise = not any(not variants or variant in variants for variants in real)
+    batches = job.quantization.batches
+    assert batches is not None  # a recipe's job has them
+    if samples and not (only_noise and (data.images or data.arrays or data.generator)):
+        judged: Callable[[], Batches] = partial(_inputs, samples)
+        words, proof = f"the {len(samples)} parity inputs", _gated(job, variant, target)
+    else:
+        judged, batches = partial(_share, batches, held_out=True), partial(_share, batches, held_out=False)
+        words, proof = f"every {_HELD_OUT}th calibration batch, held out", job.proof
+    aim = target if target.sqnr_db is None else Target(sqnr_db=target.sqnr_db + MARGIN_DB)
+    quantization = dataclasses.replace(job.quantization, target=aim, judged=judged, batches=batches)
+    frontier = Frontier(variant, target.sqnr_db, target.agreement, words, 0)
+    return dataclasses.replace(job, variants=(variant,), quantization=quantization, proof=proof, frontier=frontier)
+
+
+def measured(
+    frontier: Frontier, variant: Variant, search: Search, job: Job, emit: Emit, progress: Progress
+) -> Frontier:
+    """The frontier with its points: the files of every step, their size, and their latency on a device per format.
+
+    Args:
+        frontier: of `aimed`.
+        variant: that was chosen.
+        search: what was tried for it.
+        job: says what is made, and on which devices it is proven.
+        emit: makes a file of a variant: (variant, format, layout).
+        progress: hears of the stages.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeconv-frontier-") as name:
+        folder, paths = Path(name), {}
+        for number, step in enumerate(search.steps):
+            one = dataclasses.replace(variant, model=step.model, plan=step.plan)
+            for format_, layout in dict(job.files(one)[::-1]).items():  # the first layout of each
+                with progress.stage(f"frontier: {len(step.kept)} layers in float, {format_}"):
+                    path = folder / f"{number}.{format_}"
+                    path.write_bytes(emit(one, format_, layout).data)
+                paths[path.name] = (number, format_, path)
+        formats = {format_ for _, format_, _ in paths.values()}
+        rows = bench(
+            [read_file(path) for _, _, path in paths.values()],
+            _devices(job, formats),
+            effort=_EFFORT,
+            progress=progress,
+        )
+        points = tuple(
+            _point(
+                step, search, {f: path.stat().st_size for at, f, path in paths.values() if at == number}, rows, number
+            )
+            for number, step in enumerate(search.steps)
+        )
+    return dataclasses.replace(frontier, layers=len(search.layers), points=points)
+
+
+def _point(
+    step: Step, search: Search, size_bytes: Mapping[str, int], rows: Sequence[BenchRow], number: int
+) -> FrontierPoint:
+    mine = [row for row in rows if row.file.artifact.path.stem == str(number) and row.latency is not None]
+    return FrontierPoint(
+        kept=len(step.kept),
+        layers=step.kept,
+        sqnr_db=step.measured.sqnr_db,
+        agreement=step.measured.agreement,
+        chosen=step is search.best,
+        size_bytes=size_bytes,
+        latency_ms={row.device: row.latency.median_ms for row in mine if row.latency is not None},
+    )
+
+
+def _devices(job: Job, formats: set[str]) -> list[Device]:
+    """For each format the usual device if the job names it, or else the first that takes it."""
+    named = [find(name) for name in (job.proof.device_names if job.proof is not None else ())]
+    found = {}
+    for format_ in sorted(formats):
+        fit = [device for device in named if format_ in device.formats]
+        fit.sort(key=lambda device: device.name not in _PREFERRED)
+        found.update({device.name: device for device in fit[:1]})
+    return list(found.values())
+
+
+def _gated(job: Job, variant: str, target: Target) -> Proof | None:
+    """The proof that asks every device for the target; what the recipe asks for beside it stays."""
+    if job.proof is None:
+        return None
+    bound = job.proof.bounds.get(variant, Fidelity())
+    if target.sqnr_db is not None:
+        bound = dataclasses.replace(bound, sqnr_db=target.sqnr_db)
+    else:
+        least = None if bound.sqnr_db == DEFAULT_FIDELITY[variant].sqnr_db else bound.sqnr_db
+        bound = dataclasses.replace(bound, agreement=target.agreement, sqnr_db=least)
+    return dataclasses.replace(job.proof, bounds={**job.proof.bounds, variant: bound})
+
+
+def _inputs(samples: Sequence[Sample]) -> Iterator[Mapping[str, Array]]:
+    return (sample.inputs for sample in samples)
+
+
+def _share(batches: Callable[[], Batches], *, held_out: bool) -> Iterator[Mapping[str, Array]]:
+    """One batch in four, or the other three."""
+    return (batch for index, batch in enumerate(batches()) if (index % _HELD_OUT == _HELD_OUT - 1) == held_out)

@@ -1,0 +1,268 @@
+"""The fewest layers in float with which a target holds.
+
+The layers are ordered by their share of the error, measured once; then the number of those that stay float is bisected,
+and every step is measured on the whole quantised graph. A layer's share alone does not say what keeping it brings: its
+input stays as coarse as the layer before it writes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.errors import QuantizeError, TargetError
+from edgeconv.quantize._apply import apply
+from edgeconv.quantize._calibrate import mapped, session_of
+from edgeconv.quantize._graph import add_initializer, constant, forget_names, name_of
+from edgeconv.quantize._plan import Plan
+from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
+from edgeconv.quantize._structure import layer_of
+
+Batches = Sequence[Mapping[str, Array]]
+Tell = Callable[[str], None]
+MOST_DB = 100.0  # float32 itself ends between 120 and 140
+_ORDERED_BY = 8  # batches that give the order of the layers
+_SCORES_RANK = 2
+_REASON = "the target asks for it"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked of a quantised graph against the float graph; one of both.
+
+    Attributes:
+        sqnr_db: least signal to quantisation noise ratio of every output over all data, above 0 up to 100.
+        agreement: least share of the data whose largest score is where the float graph has it, above 0 up to 1.
+
+    Raises:
+        QuantizeError: none or both are given, or one is out of range.
+    """
+
+    sqnr_db: float | None = None
+    agreement: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {"SQNR": (self.sqnr_db, MOST_DB), "agreement": (self.agreement, 1.0)}
+        asked = {name: pair for name, pair in given.items() if pair[0] is not None}
+        if len(asked) != 1:
+            raise QuantizeError(f"there are {len(asked)} targets", where="target", mend="give an SQNR or an agreement")
+        for name, (value, most) in asked.items():
+            if value is None or not 0.0 < value <= most:
+                raise QuantizeError(
+                    f"the {name} is {value:g}", where="target", mend=f"give one above 0 and at most {most:g}"
+                )
+
+    def holds(self, measured: Measured) -> bool:
+        """Whether what was measured is enough."""
+        if self.sqnr_db is not None:
+            return measured.sqnr_db >= self.sqnr_db
+        return measured.agreement is not None and self.agreement is not None and measured.agreement >= self.agreement
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a quantised graph loses.
+
+    Attributes:
+        sqnr_db: of the output that lost most, over all data.
+        agreement: share of the data whose largest score is where the float graph has it, of the output that agrees
+            least; None where no output is scores of classes.
+    """
+
+    sqnr_db: float
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A number of layers in float.
+
+    Attributes:
+        kept: the layers, the worst first.
+        plan: with them in float.
+        model: the quantised graph.
+        measured: on the data that the target is about.
+    """
+
+    kept: tuple[str, ...]
+    plan: Plan
+    model: ir.Model
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was found.
+
+    Attributes:
+        steps: that were measured, from the fewest layers in float to all operators.
+        best: the one with the fewest that reaches the target.
+        layers: all that can be kept, the worst first.
+    """
+
+    steps: tuple[Step, ...]
+    best: Step
+    layers: tuple[Sensitivity, ...]
+
+
+def search(
+    model: ir.Model,
+    plan: Plan,
+    target: Target,
+    *,
+    tuned: Callable[[Plan], ir.Model],
+    batches: Batches,
+    judged: Batches,
+    reference: ir.Model | None = None,
+    progress: Tell | None = None,
+) -> Search:
+    """Finds the fewest layers in float with which the target holds.
+
+    Args:
+        model: the float graph that the plan was made for.
+        plan: with all its layers in integers.
+        target: what is asked for.
+        tuned: gives the float model with the weights that a plan rounds to.
+        batches: calibration data; the first few give the order of the layers.
+        judged: data that neither ranges nor rounding nor the order were chosen by: the target is about these.
+        reference: the float graph that the target compares with; `model` by default.
+        progress: is told how far it is, in one line.
+
+    Raises:
+        TargetError: the target does not hold with all operators in float either.
+        QuantizeError: there is no data, or no output has classes to agree on.
+    """
+    tell = progress or (lambda _: None)
+    if not judged:
+        raise QuantizeError("there is no data to judge by", where="target", mend="name more data in the recipe")
+    meter = _Meter(reference or model, judged, target)
+    rounded = tuned(plan)
+    # not of the rounded model, whose weights lie on the grid already: quantising them again loses nothing
+    layers = sensitivity(model, plan, batches[:_ORDERED_BY], progress=tell)
+    ladder = _Ladder(model, plan, rounded, tuple(item.layer for item in layers), meter.measure)
+
+    def holds(step: Step) -> bool:
+        return target.holds(step.measured)
+
+    low, high = 0, ladder.top
+    whole, without = ladder.step(high), ladder.step(low)
+    if not holds(whole):
+        raise TargetError(_unreachable(whole.measured, target), where="target", mend="ask for less")
+    while high - low > 1 and not holds(without):  # the target holds at `high`, and not at `low`
+        middle = (low + high) // 2
+        tell(f"{middle} of {len(layers)} layers in float")
+        low, high = (low, middle) if holds(ladder.step(middle)) else (middle, high)
+    high, stride = 0 if holds(without) else high, 1
+    tell(f"rounding with {high} layers in float")
+    while not holds(chosen := ladder.rounded_for_itself(high, tuned)):
+        high, stride = min(high + stride, ladder.top), 2 * stride
+    return Search(ladder.steps(), chosen, layers)
+
+
+def _unreachable(measured: Measured, target: Target) -> str:
+    asked, reached = f"{target.sqnr_db} dB", f"{measured.sqnr_db:.1f} dB"
+    if target.agreement is not None:
+        asked, reached = f"{target.agreement:g} of the classes", f"{measured.agreement or 0.0:.4g}"
+    return f"{asked} cannot be reached: with every operator in float it is {reached}"
+
+
+class _Meter:
+    """Compares graphs with the float one on the judged data."""
+
+    def __init__(self, reference: ir.Model, judged: Batches, target: Target) -> None:
+        self._judged, self._target = judged, target
+        self._wanted = self._outputs(reference)
+        self._scores = [array.ndim == _SCORES_RANK and array.shape[1] > 1 for array in self._wanted[0]]
+        if target.agreement is not None and not any(self._scores):
+            raise QuantizeError(
+                "no output is scores of classes (N, classes)", where="target", mend="ask for an SQNR instead"
+            )
+
+    def measure(self, model: ir.Model) -> Measured:
+        """Runs the quantised graph on the judged data, as it says."""
+        found = self._outputs(model)
+        ratios, agreements = [], []
+        for index, scores in enumerate(self._scores):
+            pairs = [(a[index].astype(np.float64), b[index]) for a, b in zip(self._wanted, found, strict=True)]
+            signal, noise = (
+                sum(float(np.sum(a**2)) for a, _ in pairs),
+                sum(float(np.sum((a - b) ** 2)) for a, b in pairs),
+            )
+            ratios.append(math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-300) / noise))
+            if scores:
+                agreements.append(float(np.mean(np.concatenate([a.argmax(1) == b.argmax(1) for a, b in pairs]))))
+        return Measured(min(ratios), min(agreements, default=None))
+
+    def _outputs(self, model: ir.Model) -> list[list[Array]]:
+        session = session_of(model, (), optimised=False)
+        with mapped("target"):
+            return [list(session.run(None, dict(batch))) for batch in self._judged]
+
+
+class _Ladder:
+    """The steps, each made and measured once: none to all of the layers in float, and with the last one all else."""
+
+    def __init__(
+        self, model: ir.Model, plan: Plan, rounded: ir.Model, order: tuple[str, ...], measure: Callable[..., Measured]
+    ) -> None:
+        self._model, self._plan, self._rounded = model, plan, rounded
+        self._order, self._measure = order, measure
+        self._steps: dict[int, Step] = {}
+
+    @property
+    def top(self) -> int:
+        """Its last step."""
+        return max(1, len(self._order))
+
+    def step(self, count: int) -> Step:
+        """The step with so many layers in float, their weights as they were and the others rounded as without it."""
+        if count not in self._steps:
+            kept = self._order[:count]
+            whole = count == self.top
+            plan = _all_float(self._model) if whole else keep_in_float(self._model, self._plan, kept, _REASON)
+            plan = dataclasses.replace(plan, scheme=self._plan.scheme)
+            self._steps[count] = self._made(kept, plan, with_own_weights(self._rounded, self._model, plan.kept_float))
+        return self._steps[count]
+
+    def rounded_for_itself(self, count: int, tuned: Callable[[Plan], ir.Model]) -> Step:
+        """The step again with weights rounded for its own plan, which is what that plan gives when it is fed back."""
+        step = self.step(count)
+        if 0 < count < self.top:
+            self._steps[count] = self._made(step.kept, step.plan, tuned(step.plan))
+        return self._steps[count]
+
+    def steps(self) -> tuple[Step, ...]:
+        """All that were made, the fewest in float first."""
+        return tuple(self._steps[count] for count in sorted(self._steps))
+
+    def _made(self, kept: tuple[str, ...], plan: Plan, model: ir.Model) -> Step:
+        graph = apply(model, plan)
+        return Step(kept, plan, graph, self._measure(graph))
+
+
+def with_own_weights(rounded: ir.Model, model: ir.Model, kept: Mapping[str, str]) -> ir.Model:
+    """The rounded model, but for the weights and biases of what stays in float: these as they were."""
+    made = rounded.clone()
+    forget_names(made.graph)
+    original = {name_of(node): node for node in model.graph}
+    for node in made.graph:
+        own = layer_of(original[name_of(node)]) if name_of(node) in kept else None
+        if own is None:
+            continue
+        for index, value in ((1, own.weight), (2, own.bias)):
+            array = constant(value)
+            if array is not None and value is not None:
+                node.replace_input_with(index, add_initializer(made.graph, f"{value.name}.own", array))
+            elif index < len(node.inputs):
+                node.replace_input_with(index, None)
+    return made
+
+
+def _all_float(model: ir.Model) -> Plan:
+    return Plan("int8", kept_float={name_of(node): _REASON for node in model.graph})

@@ -1,0 +1,50 @@
+"""What keeping layers in float brings, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """A number of layers in float.
+
+    Attributes:
+        kept: how many.
+        layers: which, the worst first.
+        sqnr_db: of the quantised graph against the float one, decibels.
+        agreement: share of the data whose class is the float graph's, 0 to 1; None where there are no classes.
+        chosen: whether the files of the report are made of it.
+        size_bytes: of its files, by format.
+        latency_ms: median of one inference, by device; those that could not run it are left out.
+    """
+
+    kept: int
+    layers: tuple[str, ...]
+    sqnr_db: float
+    agreement: float | None = None
+    chosen: bool = False
+    size_bytes: Mapping[str, int] = field(default_factory=dict)
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What was tried for a target.
+
+    Attributes:
+        variant: what was quantised, ``"int8"``.
+        sqnr_db: the target, decibels; None where it is about classes.
+        agreement: the target, 0 to 1; None where it is about SQNR.
+        judged_on: the data that it is about, in words.
+        layers: how many there are.
+        points: from the fewest layers in float to all of them.
+    """
+
+    variant: str
+    sqnr_db: float | None
+    agreement: float | None
+    judged_on: str
+    layers: int
+    points: tuple[FrontierPoint, ...] = ()

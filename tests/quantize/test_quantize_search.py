@@ -1,0 +1,120 @@
+"""The fewest layers in float with which a target holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
+
+from edgeconv.errors import QuantizeError, TargetError
+from edgeconv.quantize import (
+    Options,
+    Plan,
+    Search,
+    Target,
+    apply,
+    calibrate,
+    keep_in_float,
+    make_plan,
+    round_weights,
+    search,
+)
+from edgeconv.reference import evaluate
+
+
+def _searched(model, target: Target, coarse: tuple[str, ...] = (), **options: object) -> Search:
+    """With weights of about three bits in some layers, and then activations of sixteen."""
+    batches = data(model, 12)
+    chosen = Options(scheme="int16x8" if coarse else "int8")
+    plan = make_plan(model, calibrate(model, data(model, 100), observer="min-max"), options=chosen)
+    scales = {name: tuple(24 * scale for scale in plan.weights[name].scales) for name in coarse}
+    weights = {name: dataclasses.replace(plan.weights[name], scales=scales[name]) for name in coarse}
+    plan = dataclasses.replace(plan, weights={**plan.weights, **weights})
+    return search(
+        model,
+        plan,
+        target,
+        tuned=lambda one: round_weights(model, one, batches),
+        batches=batches,
+        judged=data(model, 12),  # a range that calibration did not see is no layer's doing
+        **options,
+    )
+
+
+@pytest.mark.parametrize("act", ["Clip", "LeakyRelu"])
+def test_the_worst_layers_stay_float_and_no_more(act: str) -> None:
+    model, coarse = mobile(seed=2, act=act, blocks=3), ("fc", "0.dw", "2.pw")
+    plain = _searched(model, Target(sqnr_db=1.0), coarse)
+    assert plain.best is plain.steps[0]
+    assert plain.best.kept == ()
+    wanted_db = plain.best.measured.sqnr_db + 0.5
+    found = _searched(model, Target(sqnr_db=wanted_db), coarse)
+    assert {item.layer for item in found.layers[:3]} == set(coarse)
+    assert 0 < len(found.best.kept) < len(found.layers)
+    judged = data(model, 12)
+    again = apply(round_weights(model, found.best.plan, data(model, 12)), found.best.plan)  # the plan, fed back
+    assert sqnr_db(outputs(evaluate, model, judged), outputs(evaluate, again, judged)) >= wanted_db - 0.01
+    fewer = [step for step in found.steps if len(step.kept) < len(found.best.kept)]
+    assert fewer
+    assert all(step.measured.sqnr_db < wanted_db for step in fewer)
+
+
+def test_the_steps_end_with_the_float_graph() -> None:
+    model = mobile(seed=2)
+    found = _searched(model, Target(sqnr_db=90.0))
+    last = found.steps[-1]
+    assert found.best is last
+    assert last.measured.sqnr_db > 100
+    assert not any(node.op_type == "QuantizeLinear" for node in last.model.graph)
+    assert Plan.from_json(last.plan.to_json()) == last.plan
+
+
+def test_a_target_beyond_the_float_graph_is_not_reached() -> None:
+    """The graph that is quantised need not compute what the target compares with, as where ReLU6 became ReLU."""
+    model, other = mobile(seed=2), mobile(seed=3)
+    with pytest.raises(TargetError, match=r"20.0 dB cannot be reached: with every operator in float it is -?\d"):
+        _searched(model, Target(sqnr_db=20.0), reference=other)
+
+
+def test_classes_that_agree() -> None:
+    model = mobile(seed=2)
+    found = _searched(model, Target(agreement=1.0))
+    assert found.best.measured.agreement == 1.0
+
+
+def test_what_reads_a_float_layer_alone_is_float_with_it() -> None:
+    model = mobile(act="LeakyRelu")
+    plan = make_plan(model, calibrate(model, data(model, 4)))
+    mixed = keep_in_float(model, plan, ["0.dw"], "the worst")
+    assert {"0.dw", "0.dw.act"} <= set(mixed.kept_float)
+    assert "stem.act" not in mixed.kept_float
+    both = keep_in_float(model, plan, ["0.pw", "1.pw"], "the worst").kept_float
+    assert "1.sum" in both  # a sum of two that are float
+    assert "1.sum" not in keep_in_float(model, plan, ["1.pw"], "the worst").kept_float
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "0 targets"),
+        ({"sqnr_db": 20.0, "agreement": 0.9}, "2 targets"),
+        ({"sqnr_db": 0.0}, "SQNR is 0; give one above 0 and at most 100"),
+        ({"sqnr_db": math.nan}, "SQNR is nan"),
+        ({"agreement": 99.0}, "agreement is 99; give one above 0 and at most 1"),
+    ],
+)
+def test_targets_that_make_no_sense(given: dict[str, float], says: str) -> None:
+    with pytest.raises(QuantizeError, match=says):
+        Target(**given)
+
+
+def test_agreement_needs_classes() -> None:
+    g = Graph(0, input=(1, 3, 8, 8))
+    g.conv("input", "a", (4, 3, 1, 1))
+    model = g.model("a")
+    assert np.isfinite(_searched(model, Target(sqnr_db=5.0)).steps[0].measured.sqnr_db)
+    with pytest.raises(QuantizeError, match="no output is scores of classes"):
+        _searched(model, Target(agreement=0.9))
