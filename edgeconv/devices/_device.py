@@ -22,6 +22,7 @@ class Device:
         command: makes the command line of a process that speaks the protocol of `agent.py`; it raises DeviceError
             where the device is not installed. None for torch, which runs in this process.
         variants: those that its runtime has kernels for; empty for all.
+        open_batch: whether it runs files whose batch is left open at every batch size.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Device:
     formats: tuple[str, ...]
     command: Callable[[], Sequence[str]] | None = None
     variants: tuple[str, ...] = ()
+    open_batch: bool = True
 
     def probe(self, timeout_s: float = 30.0) -> Mapping[str, str]:
         """Asks the device what it is: runtime, version, python, numpy, machine, cpu.

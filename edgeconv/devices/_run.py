@@ -30,7 +30,8 @@ def run_artifact(
 
     Returns:
         PASS with outputs in torch's layout; FAIL where the runtime refuses the file, crashes, hangs or returns what
-        the file does not declare; SKIPPED where the device is not installed or does not take the format or variant.
+        the file does not declare; SKIPPED where the device is not installed or does not take the format, the variant or
+        an open batch.
     """
     name = artifact.path.name
     if artifact.format not in device.formats:
@@ -38,6 +39,9 @@ def run_artifact(
         return Run(device.name, name, (), Verdict.SKIPPED, f"{device.name} runs {takes}, not {artifact.format}")
     if device.variants and artifact.variant not in device.variants:
         reason = f"{device.title} has kernels for {', '.join(device.variants)} only, not for {artifact.variant}"
+        return Run(device.name, name, (), Verdict.SKIPPED, reason)
+    if not device.open_batch and any(isinstance(size, str) for each in artifact.inputs for size in each.shape):
+        reason = f"{device.title} runs files of a fixed batch only, and the batch of this one is open"
         return Run(device.name, name, (), Verdict.SKIPPED, reason)
     if session is not None and session.alive:
         return session.run(artifact, samples, timeout_s=timeout_s)

@@ -45,6 +45,7 @@ DEVICES: Mapping[str, Device] = {
             _isolated("tflite-micro"),
             # Its kernels refuse float16 weights, and int8 weights beside float activations ("hybrid models").
             ("fp32", "int8", "int16x8"),
+            open_batch=False,  # its arena is planned once, for a batch of 1
         ),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import textwrap
@@ -123,6 +124,19 @@ def test_a_command_that_is_not_there_is_skipped(artifact: Artifact) -> None:
     assert "'/no/such/command'" in run.reason
     with pytest.raises(DeviceError, match="device odd: cannot start '/no/such/command': No such file"):
         device.probe(5)
+
+
+def test_a_runtime_of_one_batch_skips_a_file_of_any(artifact: Artifact) -> None:
+    device = dataclasses.replace(runtime(""), open_batch=False)
+    run = run_artifact(device, artifact, SAMPLES, timeout_s=30)
+    assert (run.verdict, run.reason) == (
+        Verdict.SKIPPED,
+        "odd runs files of a fixed batch only, and the batch of this one is open",
+    )
+    fixed = dataclasses.replace(
+        artifact, inputs=(TensorSpec("x", (2, 3), "float32"),), outputs=(TensorSpec("y", (2, 3), "float32"),)
+    )
+    assert run_artifact(device, fixed, SAMPLES, timeout_s=30).verdict is Verdict.PASS
 
 
 def test_a_runtime_that_cannot_be_imported_is_skipped(artifact: Artifact) -> None:
