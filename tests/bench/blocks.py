@@ -1,7 +1,9 @@
-"""Networks of published papers whose blocks have parallel branches, as they are while they train: nothing is merged.
+"""Networks of published papers, as they are while they train: nothing is merged.
 
-Written from the papers: RepVGG (Ding et al., 2021), MobileOne (Vasu et al., 2023), RepGhost (Chen et al., 2022) and
-FastViT (Vasu et al., 2023). torch only, so that every peer's environment can import it.
+With parallel branches: RepVGG (Ding et al., 2021), MobileOne (Vasu et al., 2023), RepGhost (Chen et al., 2022) and
+FastViT (Vasu et al., 2023). Beside them ConvNeXt (Liu et al., 2022) at the size that is called atto, and the decoder of
+Simple Baselines (Xiao et al., 2018) on a small encoder. Written from the papers with torch only, so that every peer's
+environment can import it.
 """
 
 from __future__ import annotations
@@ -229,3 +231,52 @@ def fastvit_t8(depths: Sequence[int] = (2, 2, 4, 2), widths: Sequence[int] = (48
     attention = SqueezeExcite(wide, wide // 16, nn.Sigmoid())
     layers.append(Branches(last, wide, 3, 1, last, attention=attention, activation=nn.GELU()))
     return nn.Sequential(*layers, *_head(wide))
+
+
+class ConvNeXtBlock(nn.Module):
+    """A 7x7 depthwise convolution, then LayerNorm and two products per pixel, channels last; scaled and added."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.expand = nn.Linear(channels, 4 * channels)
+        self.act = nn.GELU()
+        self.project = nn.Linear(4 * channels, channels)
+        self.scale = nn.Parameter(torch.full((channels,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.scale * self.project(self.act(self.expand(y)))
+        return x + y.permute(0, 3, 1, 2)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of an image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def convnext_atto(depths: Sequence[int] = (2, 2, 6, 2), widths: Sequence[int] = (40, 80, 160, 320)) -> nn.Module:
+    """ConvNeXt: four stages, each after a strided convolution."""
+    layers: list[nn.Module] = []
+    before = 3
+    for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+        size = 4 if stage == 0 else 2
+        down = nn.Conv2d(before, width, size, stride=size)
+        layers += [down, ChannelNorm(width)] if stage == 0 else [ChannelNorm(before), down]
+        layers += [ConvNeXtBlock(width) for _ in range(depth)]
+        before = width
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(before), nn.Linear(before, 1000)]
+    return nn.Sequential(*layers, *head)
+
+
+def pose_decoder(widths: Sequence[int] = (32, 64, 128, 256), joints: int = 17) -> nn.Module:
+    """A small encoder of depthwise separable convolutions, and three transposed convolutions up to heat maps."""
+    layers: list[nn.Module] = [conv_bn(3, widths[0], 3, 2), nn.ReLU()]
+    for before, width in zip(widths, [*widths[1:], widths[-1]], strict=True):
+        layers += [conv_bn(before, before, 3, 2, before), nn.ReLU(), conv_bn(before, width), nn.ReLU()]
+    for before in (widths[-1], 128, 128):
+        layers += [nn.ConvTranspose2d(before, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(128, joints, 1))

@@ -80,6 +80,8 @@ NETWORKS: dict[str, Network] = {
         _branched("repvgg_a0"),
         _branched("repghost"),
         _branched("fastvit_t8"),
+        Network("convnext_atto", "blocks", "convnext_atto", {}),
+        Network("pose_decoder", "blocks", "pose_decoder", {}, (1, 3, 256, 192)),
         Network("digits_dsc", "edgeconv.nn", "MobileNetDSC", _DIGITS, (1, 1, 8, 8), "digits_dsc.safetensors"),
     )
 }
