@@ -65,10 +65,25 @@ def test_the_on_device_snippets_run(name: str, dsconv_export: Path, tmp_path: Pa
     assert done.stdout.strip() == shape
 
 
-def test_the_python_example_runs(tmp_path: Path) -> None:
-    (code,) = [block for block in _blocks("python") if "edgeconv.export(" in block]
+@pytest.mark.parametrize(("folder", "files"), [("out", 2), ("quantised", 4)])
+def test_the_python_examples_run(folder: str, files: int, tmp_path: Path) -> None:
+    (code,) = [block for block in _blocks("python") if "edgeconv.export(" in block and f'"{folder}"' in block]
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "out").glob("*.fp32.*"))) == 2
+    assert "pass" in done.stdout
+    assert "fail" not in done.stdout
+    made = [path for path in (tmp_path / folder).iterdir() if path.suffix in (".onnx", ".tflite")]
+    assert len(made) == files
+
+
+def test_the_quantize_table_is_a_recipes(tmp_path: Path) -> None:
+    (table,) = _blocks("toml")
+    rest = '[model]\nfactory = "edgeconv.nn:DepthwiseSeparableConv"\n[[inputs]]\nname = "x"\nshape = [1, 3, 8, 8]\n'
+    (tmp_path / "block.toml").write_text(f'name = "block"\n{rest}{table}')
+    recipe = edgeconv.load_recipe(tmp_path / "block.toml")
+    assert recipe.export.variants == ("fp32", "int8")
+    stated = set(re.findall(r"^(\w+) = ", table.split("[quantize]")[1].split("[[")[0], re.M))
+    defaults = type(recipe.quantize)()
+    assert {key: getattr(recipe.quantize, key) for key in stated} == {key: getattr(defaults, key) for key in stated}
