@@ -126,7 +126,7 @@ def job_of(
         CaptureError: the file cannot be used.
     """
     recipe, source = _source_of(recipe)
-    variants = variants or recipe.export.variants
+    variants = variants or _stated_variants(recipe, source)
     c_array = recipe.export.c_array if c_array is None else c_array
     samples = parity_samples(recipe, variants) if prove or c_array else ()
     proof = None
@@ -155,6 +155,12 @@ def job_of(
         proof=proof,
         c_samples=samples if c_array else None,
     )
+
+
+def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
+    """The recipe's; where it states none, those of a file that is quantised already are its own."""
+    stated = "variants" in recipe.export.model_fields_set
+    return (source.variant,) if source.variant and not stated else recipe.export.variants
 
 
 def _quantization(recipe: Recipe) -> Quantization:

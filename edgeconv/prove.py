@@ -250,7 +250,7 @@ def _runs(
     """The title, the variant and the doing of each run; one at a time, since outputs may be large."""
     if source is not None and source.device in proof.device_names:
         run = partial(source.run, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)
-        yield f"{source.title} float32", "", run
+        yield f"{source.title} float32", source.variant, run
     for artifact in artifacts:
         for device in map(find, proof.device_names):
             if artifact.format in device.formats:

@@ -44,6 +44,7 @@ class Source(Protocol):
         metadata: what the artifacts say of where they come from.
         batched: the inputs whose first dimension stays open in the files; ``graph`` has `CAPTURED_BATCH` there.
         symbol: the name of that dimension.
+        variant: that it is itself, and is judged as, where it is quantised already; empty for floats.
     """
 
     @property
@@ -58,6 +59,8 @@ class Source(Protocol):
     def batched(self) -> tuple[str, ...]: ...
     @property
     def symbol(self) -> str: ...
+    @property
+    def variant(self) -> str: ...
 
     def graph(self) -> ir.Model:
         """The captured graph: NCHW, every shape static.
@@ -103,6 +106,7 @@ class TorchSource:
     batched: tuple[str, ...] = ()
     symbol: str = BATCH
     row = device = title = "torch"
+    variant = ""
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -157,6 +161,11 @@ class OnnxSource:
     def symbol(self) -> str:
         """See `Source`."""
         return next((str(self.shapes[name][0]) for name in self.batched), BATCH)
+
+    @property
+    def variant(self) -> str:
+        """See `Source`."""
+        return "int8" if self.file.is_quantised else ""
 
     @property
     def expected(self) -> dict[str, tuple[tuple[int | str, ...], np.dtype[np.generic]]]:

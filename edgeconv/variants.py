@@ -147,6 +147,11 @@ def variants_of(
         QuantizeError: there is no calibration data, or it or the plan does not fit the graph.
     """
     maker = _Quantizer(model, quantization, progress)
+    wrong = [name for name in names if name != "int8"] if is_quantised(model) else []
+    if wrong:
+        raise QuantizeError(
+            "the model is quantised already", where=wrong[0], mend="ask for the variant int8, or export the float model"
+        )
     for name in names:
         if name == "fp32":
             yield Variant(name, model)
@@ -181,8 +186,6 @@ class _Quantizer:
 
     def variant(self, name: str) -> Variant:
         if is_quantised(self._model):
-            if name != "int8":
-                raise QuantizeError("the graph is quantised already", where=name, mend="ask for the variant int8")
             return Variant(name, self._model, io=self._asked.io)
         prepared, notes = self._prepared
         plan = self._plan(prepared, name)

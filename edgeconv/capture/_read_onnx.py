@@ -92,6 +92,11 @@ class OnnxFile:
         """Of `data`, hexadecimal."""
         return sha256(self.data)
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether it computes with integers where QuantizeLinear says so."""
+        return any(node.op_type == "QuantizeLinear" for node in self.proto.graph.node)
+
     def graph(self, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
         """The graph for inputs of these shapes.
 

@@ -12,10 +12,12 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from torch import nn
 
 import edgeconv
 from edgeconv.cli import run
+from edgeconv.cli._integer_tflite import float_parts_of_tflite
 
 BOTH = ("onnxruntime", "litert")
 NAMED = ("--device", "onnxruntime", "--device", "litert")
@@ -144,6 +146,40 @@ def test_parity_of_a_file_that_leaves_more_open(tmp_path: Path, capsys: pytest.C
     assert run(["parity", str(out), "--recipe", source, *shape, "-q"]) == 0
     assert run(["parity", str(out), *shape, "-q"]) == 2
     assert "name the file with --recipe" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def quantised(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network as onnxruntime's quantizer writes it."""
+    path, rng = tmp_path_factory.mktemp("quantised") / "ready.onnx", np.random.default_rng(0)
+    batches = iter([{"x": rng.standard_normal((1, 3, 16, 16)).astype(np.float32)} for _ in range(8)])
+
+    class Batches(CalibrationDataReader):
+        def get_next(self) -> dict[str, Any] | None:
+            return next(batches, None)
+
+    quantize_static(str(files / "fixed_17.onnx"), str(path), Batches(), quant_format=QuantFormat.QDQ, per_channel=True)
+    return path
+
+
+def test_a_quantised_file_is_its_own_variant(quantised: Path, tmp_path: Path) -> None:
+    assert run(["export", str(quantised), "--out", str(tmp_path), *NAMED, "-q"]) == 0
+    folder = tmp_path / "ready"
+    assert {path.name for path in folder.glob("*.int8.*")} == {"ready.int8.onnx", "ready.int8.tflite"}
+    assert not list(folder.glob("*.fp32.*"))
+    assert float_parts_of_tflite((folder / "ready.int8.tflite").read_bytes()) == []
+    rows = json.loads((folder / "parity.json").read_text())["comparisons"]
+    assert len({json.dumps(row["tolerance"]) for row in rows}) == 1  # its own row is no float's either
+    assert run(["parity", str(folder), "--recipe", str(quantised), "-q"]) == 0
+
+
+@pytest.mark.parametrize("variant", ["fp32", "fp16", "int8-weights"])
+def test_a_quantised_file_has_no_other_variant(
+    quantised: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], variant: str
+) -> None:
+    assert run(["export", str(quantised), "--out", str(tmp_path), "--variant", variant, *NAMED, "-q"]) == 2
+    assert f"{variant}: the model is quantised already; ask for the variant int8" in capsys.readouterr().err
+    assert not (tmp_path / "ready").exists()
 
 
 def test_a_recipe_names_a_file(files: Path, tmp_path: Path) -> None:
