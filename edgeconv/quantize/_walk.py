@@ -15,7 +15,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._calibrate import mapped
-from edgeconv.quantize._graph import constant, layer_name, name_of, static_shape
+from edgeconv.quantize._graph import constant, layer_name, name_of
 
 if TYPE_CHECKING:
     import onnx
@@ -93,15 +93,17 @@ def chosen(model: ir.Model, batches: Sequence[Mapping[str, Array]]) -> list[Mapp
     """As many of the batches as a walk holds in memory, evenly taken."""
     if not batches:
         raise QuantizeError("there is no calibration data", where="quantize", mend="give at least one batch")
-    largest = max((_bytes(value) for node in model.graph for value in node.outputs), default=1)
+    rows = max((array.shape[0] for batch in batches for array in batch.values() if array.ndim), default=1)
+    largest = max((_bytes(value, rows) for node in model.graph for value in node.outputs), default=1)
     count = max(1, min(len(batches), _MOST_BYTES // max(1, largest)))
     return [batches[index * len(batches) // count] for index in range(count)]
 
 
-def _bytes(value: ir.Value) -> int:
+def _bytes(value: ir.Value, rows: int) -> int:
+    """Of a value of so many rows, where its batch is open."""
     size = 4
-    for length in static_shape(value):
-        size *= length
+    for length in value.shape or ():
+        size *= length if isinstance(length, int) else rows
     return size
 
 

@@ -251,6 +251,40 @@ def test_from_python_with_integers_at_the_border(tmp_path: Path) -> None:
     assert list(map(int, written)) == spec.to_file(sample.inputs["x"]).reshape(-1).tolist()
 
 
+def test_int8_with_an_open_batch(tmp_path: Path) -> None:
+    result = edgeconv.export(
+        _Net(),
+        (EXAMPLE,),
+        tmp_path,
+        name="net",
+        variants="int8",
+        quantization=edgeconv.Quantization(batches=_batches),
+        dynamic_batch=True,
+        devices=("onnxruntime", "litert"),
+        samples=[
+            edgeconv.Sample("unseen", {"x": np.random.default_rng(1).standard_normal((1, 3, 12, 12), np.float32)})
+        ],
+    )
+    assert result.report is not None
+    assert result.report.verdict is Verdict.PASS
+    assert {len(row.samples) for row in result.report.comparisons} == {2}  # one of another batch was added
+    assert all(item.inputs[0].shape[0] == "batch" for item in result.artifacts)
+
+
+def test_c_source_as_a_recipe_asks_for_it(tmp_path: Path) -> None:
+    recipe = tmp_path / "block.toml"
+    recipe.write_text(
+        'name = "block"\n[model]\nfactory = "edgeconv.nn:DepthwiseSeparableConv"\n'
+        "args = { in_channels = 3, out_channels = 4 }\n"
+        '[[inputs]]\nname = "x"\nshape = [1, 3, 8, 8]\n[export]\nformats = ["tflite"]\nc_array = true\n'
+    )
+    assert run(["export", str(recipe), "--no-parity", "--out", str(tmp_path), "--quiet"]) == 0
+    folder = tmp_path / "block"
+    assert {path.name for path in folder.iterdir()} == {"block.fp32.tflite", "block.fp32.h", "block.fp32.cc"}
+    header = (folder / "block.fp32.h").read_text()
+    assert f"block_fp32_model[{(folder / 'block.fp32.tflite').stat().st_size}];" in header
+
+
 def test_an_export_without_c_source_takes_away_that_of_an_earlier_file(tmp_path: Path) -> None:
     def export(*, c_array: bool) -> set[str]:
         edgeconv.export(_Net(), (EXAMPLE,), tmp_path, name="net", c_array=c_array, formats="tflite")
