@@ -236,7 +236,7 @@ def _check(graph: ir.Graph) -> None:
                 mend="export the model without loops, and without branches that depend on values",
             )
         for value in node.outputs:
-            if value.shape is None or not value.shape.is_static() or value.dtype is None:
+            if value.name and (value.shape is None or not value.shape.is_static() or value.dtype is None):
                 operation = origin_of(node).operation
                 said = operation if operation == node.op_type else f"{operation} ({node.op_type})"
                 raise CaptureError(

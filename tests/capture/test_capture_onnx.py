@@ -122,6 +122,14 @@ def test_quantize_and_dequantize_stay(write) -> None:
     assert [each.op_type for each in model.graph].count("DequantizeLinear") == 2
 
 
+def test_results_that_nobody_wants_need_no_shape(write) -> None:
+    """An exporter leaves the names of the sequence and the cell state empty."""
+    weights = {"w": np.ones((1, 16, 3), np.float32), "r": np.ones((1, 16, 4), np.float32)}
+    lstm = helper.make_node("LSTM", ["x", "w", "r"], ["", "y", ""], hidden_size=4)
+    _, model, _ = opened(write([lstm], (5, 1, 3), constants=weights))
+    assert [each.op_type for each in model.graph] == ["LSTM"]
+
+
 def test_weights_among_the_inputs_are_weights(write) -> None:
     path = write([node("Conv", "x w")], opset=8, constants={"w": W}, old_style=True)
     assert [each.name for each in open_onnx(path).inputs] == ["x"]
