@@ -147,7 +147,7 @@ def export_onnx(
     name: str,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     formats: str | Sequence[str] = FORMATS,
-    variants: str | Sequence[str] = "fp32",
+    variants: str | Sequence[str] = (),
     tflite_layout: str | Sequence[str] = NHWC,
     opset: int | None = None,
     quantization: Quantization = _DEFAULT,
@@ -169,7 +169,7 @@ def export_onnx(
         shapes: of the inputs that the file leaves open, by name. A file that leaves nothing open but its batch keeps
             it open; a number here fixes it, a str in front keeps it open under that name.
         formats: as in `export`.
-        variants: as in `export`.
+        variants: as in `export`; by default fp32, and int8 of a file that is quantised already, which has no other.
         tflite_layout: as in `export`.
         opset: of the ONNX file; the input file's own by default, or 18 where that is older.
         quantization: as in `export`.
@@ -200,7 +200,7 @@ def export_onnx(
         name=name,
         source=source,
         formats=_several(formats),
-        variants=_several(variants),
+        variants=_several(variants or source.variant or "fp32"),
         layouts=_several(tflite_layout),
         opset=opset,
         skip_rewrites=tuple(skip_rewrites),

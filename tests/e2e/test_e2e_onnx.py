@@ -173,6 +173,13 @@ def test_a_quantised_file_is_its_own_variant(quantised: Path, tmp_path: Path) ->
     assert run(["parity", str(folder), "--recipe", str(quantised), "-q"]) == 0
 
 
+def test_a_quantised_file_from_python(quantised: Path, tmp_path: Path) -> None:
+    result = edgeconv.export_onnx(quantised, tmp_path, name="ready", devices=BOTH)
+    assert {artifact.variant for artifact in result.artifacts} == {"int8"}
+    assert result.report is not None
+    assert result.report.verdict is edgeconv.Verdict.PASS
+
+
 @pytest.mark.parametrize("variant", ["fp32", "fp16", "int8-weights"])
 def test_a_quantised_file_has_no_other_variant(
     quantised: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], variant: str
