@@ -243,3 +243,22 @@ def test_transposed_convolution_in_groups() -> None:
 def test_mistakes_are_named(make, says: str) -> None:
     with pytest.raises(QuantizeError, match=says):
         make(mobile())
+
+
+def test_rounding_with_feedback_takes_back_how_much_clipping_weakens_a_signal() -> None:
+    g = Graph(input=(1, 3, 16, 16))
+    g.conv(g.conv("input", "first", (8, 3, 3, 3)), "second", (8, 8, 3, 3))
+    model = g.model("second")
+    plan = _planned(model)
+    tight = dataclasses.replace(plan.tensors["first"], scale=plan.tensors["first"].scale * 0.5)
+    plan = dataclasses.replace(plan, tensors={**plan.tensors, "first": tight})
+    unseen = data(model, 6, seed=1)
+    wanted = np.stack(outputs(evaluate, model, unseen))
+
+    def strength(tuned: ir.Model) -> float:
+        found = np.stack(outputs(evaluate, apply(tuned, plan), unseen))
+        return float(np.sum(found * wanted) / np.sum(wanted * wanted))
+
+    weak, restored = (strength(tune(model, plan, data(model, 8))) for tune in (correct_biases, round_weights))
+    assert weak < 0.95
+    assert 1 - restored < (1 - weak) / 2
