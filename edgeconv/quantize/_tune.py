@@ -120,14 +120,15 @@ def _gain(weight: _Floats, inputs: Array, wanted: Array) -> float:
     Clipping weakens signals a little in every layer, and the logits of a deep network by 3 to 5 %. One number per
     layer is found from few data; one per channel, or a whole linear map, fits the calibration data rather than others.
     EfficientNet-Lite0, 300 other photographs, three sets of 100 calibration images: 22.0, 23.4 and 24.2 dB without it,
-    25.7, 25.0 and 25.2 dB with it; 24.4 dB with one per channel, 20.0 dB with a linear map.
+    25.7, 25.0 and 25.2 dB with it; 24.4 dB with one per channel, 20.0 dB with a linear map. A gain below 1 answers to
+    noise, not to clipping: MobileNetV2 with random weights went from 10.8 to 10.6 dB by such.
     """
     across = np.swapaxes(weight, 1, 2).astype(np.float32)
     made, right = np.matmul(inputs, across), np.matmul(wanted, across)
     made -= made.mean(axis=1, keepdims=True)
     right -= right.mean(axis=1, keepdims=True)
     power, along = (float(np.sum(made * other, dtype=np.float64)) for other in (made, right))
-    return float(np.clip(along / power, 1 / _MOST_GAIN, _MOST_GAIN)) if power > 0 else 1.0
+    return float(np.clip(along / power, 1.0, _MOST_GAIN)) if power > 0 else 1.0
 
 
 def _correct(graph: ir.Graph, layer: Layer, walk: Walk, output: ir.Value, wanted: Sequence[Array]) -> None:
