@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -21,7 +22,7 @@ from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import CaptureError
-from edgeconv.frontier import aimed, measured
+from edgeconv.frontier import aimed, measured, with_confirmation
 from edgeconv.job import (
     Job,
     batched_inputs,
@@ -278,6 +279,8 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
             if job.source.batched:
                 model = free_batch(model, inputs=job.source.batched, symbol=job.source.symbol)
         graphs = (captured, summarise("folded", model))
+        if job.frontier is not None:
+            job = with_confirmation(job, partial(_emit, job, {}), [value.name or "" for value in model.graph.outputs])
         variants = tuple(variants_of(model, job.variants, job.quantization, progress))
         written = [
             _write(staging, variant, job, format_, layout, progress)
@@ -318,7 +321,7 @@ def _write(
     file_name = f"{job.name}.{variant.name}{infix}.{format_}"
     metadata = {"edgeconv_version": edgeconv.__version__, "layout": layout, "variant": variant.name, **job.metadata}
     with progress.stage(f"emit {file_name}"):
-        emitted = _emit(variant, job, format_, layout, metadata)
+        emitted = _emit(job, metadata, variant, format_, layout)
         path = staging.write(file_name, emitted.data)
     sha256 = hashlib.sha256(emitted.data).hexdigest()
     artifact = Artifact(
@@ -329,13 +332,9 @@ def _write(
 
 def _frontier(job: Job, variants: Sequence[Variant], progress: Progress) -> Frontier | None:
     """What was tried for a target, measured."""
-
-    def emit(variant: Variant, format_: str, layout: str) -> Emitted:
-        return _emit(variant, job, format_, layout, {})
-
     for variant in variants:
         if job.frontier is not None and variant.search is not None:
-            return measured(job.frontier, variant, variant.search, job, emit, progress)
+            return measured(job.frontier, variant, variant.search, job, partial(_emit, job, {}), progress)
     return None
 
 
@@ -370,7 +369,7 @@ def _notes(
     return captured + tuple(note for variant in variants for note in variant.notes) + emitted
 
 
-def _emit(variant: Variant, job: Job, format_: str, layout: str, metadata: Mapping[str, str]) -> Emitted:
+def _emit(job: Job, metadata: Mapping[str, str], variant: Variant, format_: str, layout: str) -> Emitted:
     model, encoding = variant.model, {"weights": variant.weights, "io": variant.io}
     if format_ == "onnx":
         return to_onnx(model, metadata=metadata, opset=job.opset, **encoding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,7 @@ class Quantization:
         plan: JSON of a plan to use instead of calibration; empty for none.
         target: keeps the fewest layers in float with which it holds; None keeps those of `keep_float` alone.
         judged: the data that the target is about, read as `batches` are.
+        confirmed: whether the files of a variant that reaches the target reach it, too.
 
     Raises:
         QuantizeError: `batches` cannot be called, or a choice is not known.
@@ -58,6 +60,7 @@ class Quantization:
     plan: str = ""
     target: quantize.Target | None = None
     judged: Callable[[], Batches] | None = None
+    confirmed: Callable[[Variant], bool] | None = None
 
     def __post_init__(self) -> None:
         if self.batches is not None and not callable(self.batches):
@@ -196,10 +199,17 @@ class _Quantizer:
         else:
             with self._progress.stage(f"{name}: {self._asked.rounding} rounding") as tell:
                 model = quantize.apply(self._tuned(prepared, plan, tell), plan)
+        kept = tuple(
+            f"{name}: {operator} stays float: {why}"
+            for operator, why in plan.kept_float.items()
+            if search is None or why != quantize.TARGET  # the frontier names these
+        )
+        return dataclasses.replace(self._bare(name, model, plan), notes=(*notes, *kept), search=search)
+
+    def _bare(self, name: str, model: ir.Model, plan: quantize.Plan) -> Variant:
         formats = ("tflite",) if name == "int16x8" else FORMATS
         io = "int16" if name == "int16x8" and self._asked.io != "float32" else self._asked.io
-        kept = tuple(f"{name}: {operator} stays float: {why}" for operator, why in plan.kept_float.items())
-        return Variant(name, model, io=io, formats=formats, plan=plan, notes=(*notes, *kept), search=search)
+        return Variant(name, model, io=io, formats=formats, plan=plan)
 
     def _search(self, name: str, prepared: ir.Model, plan: quantize.Plan, target: quantize.Target) -> quantize.Search:
         """The layers that stay float for a target.
@@ -207,6 +217,11 @@ class _Quantizer:
         Raises:
             TargetError: it is not reached.
         """
+
+        def confirmed(step: quantize.Step) -> bool:
+            ask = self._asked.confirmed
+            return ask is None or ask(self._bare(name, step.model, step.plan))
+
         with self._progress.stage(f"{name}: layers in float for the target") as tell:
             return quantize.search(
                 prepared,
@@ -216,6 +231,7 @@ class _Quantizer:
                 batches=list(self._batches()),
                 judged=list(self._asked.judged() if self._asked.judged is not None else ()),
                 reference=self._model,
+                confirmed=confirmed,
                 progress=tell,
             )
 

@@ -13,7 +13,7 @@ After the plan, in the order of what they cost; each gives a float model that th
     `adaround`: that, and the rounding learned by gradient descent.
 Mixed precision
     `sensitivity`: each layer's share of the error. `keep_in_float`: the plan with some layers left in float.
-    `search`: the fewest layers in float with which a `Target` holds. `Search`, `Step`, `Measured`.
+    `search`: the fewest layers in float with which a `Target` holds. `Search`, `Step`, `Measured`, `TARGET`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgeconv.quantize._make_plan import Options, make_plan
 from edgeconv.quantize._observers import OBSERVERS
 from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._rounding import round_weights
-from edgeconv.quantize._search import Measured, Search, Step, Target, search
+from edgeconv.quantize._search import TARGET, Measured, Search, Step, Target, search
 from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
 
 __all__ = [
@@ -60,4 +60,5 @@ __all__ = [
     "Step",
     "Measured",
     "Target",
+    "TARGET",
 ]

@@ -29,7 +29,8 @@ Tell = Callable[[str], None]
 MOST_DB = 100.0  # float32 itself ends between 120 and 140
 _ORDERED_BY = 8  # batches that give the order of the layers
 _SCORES_RANK = 2
-_REASON = "the target asks for it"
+TARGET = "the target asks for it"
+"""Why a plan has a layer in float."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def search(
     batches: Batches,
     judged: Batches,
     reference: ir.Model | None = None,
+    confirmed: Callable[[Step], bool] | None = None,
     progress: Tell | None = None,
 ) -> Search:
     """Finds the fewest layers in float with which the target holds.
@@ -132,6 +134,8 @@ def search(
         batches: calibration data; the first few give the order of the layers.
         judged: data that neither ranges nor rounding nor the order were chosen by: the target is about these.
         reference: the float graph that the target compares with; `model` by default.
+        confirmed: has the last word on a step that reaches the target: what kernels make of it. Not asked about the
+            step with everything in float, beyond which there is none.
         progress: is told how far it is, in one line.
 
     Raises:
@@ -158,11 +162,14 @@ def search(
         middle = (low + high) // 2
         tell(f"{middle} of {len(layers)} layers in float")
         low, high = (low, middle) if holds(ladder.step(middle)) else (middle, high)
-    high, stride = 0 if holds(without) else high, 1
-    tell(f"rounding with {high} layers in float")
-    while not holds(chosen := ladder.rounded_for_itself(high, tuned)):
-        high, stride = min(high + stride, ladder.top), 2 * stride
-    return Search(ladder.steps(), chosen, layers)
+    count, stride = 0 if holds(without) else high, 1
+    while count < ladder.top:
+        tell(f"rounding with {count} of {len(layers)} layers in float")
+        step = ladder.rounded_for_itself(count, tuned)
+        if holds(step) and (confirmed is None or confirmed(step)):
+            break
+        count, stride = min(count + stride, ladder.top), 2 * stride
+    return Search(ladder.steps(), ladder.step(count), layers)
 
 
 def _unreachable(measured: Measured, target: Target) -> str:
@@ -225,7 +232,7 @@ class _Ladder:
         if count not in self._steps:
             kept = self._order[:count]
             whole = count == self.top
-            plan = _all_float(self._model) if whole else keep_in_float(self._model, self._plan, kept, _REASON)
+            plan = _all_float(self._model) if whole else keep_in_float(self._model, self._plan, kept, TARGET)
             plan = dataclasses.replace(plan, scheme=self._plan.scheme)
             self._steps[count] = self._made(kept, plan, with_own_weights(self._rounded, self._model, plan.kept_float))
         return self._steps[count]
@@ -265,4 +272,4 @@ def with_own_weights(rounded: ir.Model, model: ir.Model, kept: Mapping[str, str]
 
 
 def _all_float(model: ir.Model) -> Plan:
-    return Plan("int8", kept_float={name_of(node): _REASON for node in model.graph})
+    return Plan("int8", kept_float={name_of(node): TARGET for node in model.graph})

@@ -129,7 +129,7 @@ def _agreed(row: Comparison) -> tuple[str, str]:
     text, counts = _counts(row.top1.get("agree"), len(row.samples))
     if counts and isinstance(row.tolerance, Fidelity):
         low, high = fmt.wilson(row.top1["agree"], len(row.samples))
-        counts = f"{counts}; {100 * low:.1f} to {100 * high:.1f} % with 95 % confidence"
+        counts = f"{counts}; {100 * low:.1f}–{100 * high:.1f} %"
     return text, counts
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgeconv.core import Artifact, Comparison, Verdict
 from edgeconv.report import _format as fmt
+from edgeconv.report._frontier_view import FrontierView, frontier_view
 from edgeconv.report._graph_view import GraphsView, graphs_view
 from edgeconv.report._palette import css_gradient
 from edgeconv.report._report import Report, counted, excess_of
@@ -58,6 +59,7 @@ class PageView:
     has_agree: bool
     has_arena: bool
     gradient: str
+    frontier: FrontierView | None
     graphs: GraphsView | None
     artifacts: tuple[tuple[Artifact, str], ...]
     pairs: tuple[Pairs, ...]
@@ -89,6 +91,7 @@ def page_view(report: Report) -> PageView:
         has_agree=any("agree" in row.top1 for row in report.comparisons),
         has_arena=any(row.arena_bytes is not None for row in report.comparisons),
         gradient=css_gradient(),
+        frontier=frontier_view(report.frontier),
         graphs=graphs_view(report.graphs),
         artifacts=tuple((artifact, fmt.size(artifact.size_bytes)) for artifact in report.artifacts),
         pairs=_pairs(report),

@@ -24,7 +24,7 @@ from report_samples import (
 
 import edgeconv.report
 from edgeconv.core import GraphSummary, NodeSummary, SampleResult, Tolerance, Verdict
-from edgeconv.report import Report, from_json, to_html, to_json
+from edgeconv.report import Frontier, FrontierPoint, Report, from_json, to_html, to_json
 from edgeconv.report import _format as fmt
 from edgeconv.report._graph_view import graphs_view
 from edgeconv.report._palette import PALETTE
@@ -266,3 +266,29 @@ def test_one_bound_is_drawn_and_named_once() -> None:
     assert view.tolerance == "|a − b| ≤ 2×10⁻⁶"
     assert view.histogram is not None
     assert view.histogram.count('class="mark"') == 1
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_the_frontier_is_drawn_and_told(by_class: bool) -> None:
+    points = tuple(
+        FrontierPoint(
+            kept,
+            tuple(f"layer.{index}" for index in range(kept)),
+            (30.0, 34.5, math.inf)[kept],
+            (0.98, 0.995, 1.0)[kept],
+            chosen=kept == 1,
+            size_bytes={"onnx": 1000 + kept, "tflite": 900 + kept},
+            latency_ms={"litert": 0.5 - 0.1 * kept},
+        )
+        for kept in range(3)
+    )
+    targets = (None, 0.99) if by_class else (32.0, None)
+    report = Report("x", frontier=Frontier("int8", *targets, "the 9 parity inputs", 2, points))
+    page = to_html(from_json(to_json(report)))
+    section = page[page.index('id="frontier"') :]
+    assert section.count('<circle class="ring"') == 3  # in a line for the device, and in one for each format
+    assert "nan" not in section.split("</section>")[0].lower()
+    assert "1 of 2 layers stayed in float" in section
+    assert ("the same class in 0.99" if by_class else "32 dB") in section
+    assert "<code>layer.0</code>" in section
+    assert 'id="frontier"' not in to_html(Report("x"))
