@@ -29,7 +29,7 @@ devices = ["onnxruntime", "litert"]
 """
 COMMAND = [sys.executable, "-c", "from edgeconv.cli import main; main()", "export"]
 STAGES = (
-    "module and inputs:",
+    "model and inputs:",
     "capture:",
     "rewrite:",
     "emit block.fp32.onnx:",
@@ -112,7 +112,7 @@ def test_interrupted_by_the_user(first: Path, tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "module and inputs:" in line:
+        if "model and inputs:" in line:
             break
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
