@@ -14,6 +14,10 @@ BEGIN = "<!-- operators: written by `make readme` -->"
 END = "<!-- end of operators -->"
 
 
+# What the TFLite writer takes without an operator of its own: integers become the tensors' types.
+_DISSOLVED = ("QuantizeLinear", "DequantizeLinear")
+
+
 @dataclass(frozen=True)
 class Operators:
     """The names in the tables.
@@ -35,11 +39,12 @@ def operators() -> Operators:
     from edgeconv.emit.tflite._operators import LOWERINGS
     from edgeconv.reference import OPERATORS
 
+    both = {*LOWERINGS, *_DISSOLVED}
     families = {name: {key.split(".")[1].strip("_") for key in table} for name, table in FAMILIES.items()}
     return Operators(
         aten=tuple((name, tuple(sorted(found, key=str.lower))) for name, found in families.items()),
-        both=tuple(sorted(set(LOWERINGS))),
-        onnx_only=tuple(sorted(set(OPERATORS) - set(LOWERINGS))),
+        both=tuple(sorted(both)),
+        onnx_only=tuple(sorted(set(OPERATORS) - both)),
     )
 
 
