@@ -18,7 +18,7 @@ from edgeconv.progress import Progress, Silent
 from edgeconv.prove import Proof, judge
 from edgeconv.quantize import Search, Step, Target
 from edgeconv.recipe import Recipe
-from edgeconv.recipe.quantization import DEFAULT_FIDELITY
+from edgeconv.recipe.variants import DEFAULT_FIDELITY
 from edgeconv.report import Frontier, FrontierPoint
 from edgeconv.variants import Batches, Variant
 

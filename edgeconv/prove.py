@@ -19,7 +19,7 @@ from edgeconv.errors import ParityError
 from edgeconv.output import Staging, staged
 from edgeconv.parity import Golden, Integers, compare, golden_bytes, load_golden
 from edgeconv.progress import Progress
-from edgeconv.recipe.quantization import DEFAULT_FIDELITY
+from edgeconv.recipe.variants import DEFAULT_FIDELITY
 from edgeconv.report import Frontier, Report, from_json, to_html, to_json, to_junit
 from edgeconv.source import OnnxSource, Source
 from edgeconv.variants import Variant, is_quantised

@@ -142,7 +142,7 @@ def variants_of(
 
     Args:
         model: the folded graph, which stays as it is.
-        names: of `edgeconv.recipe.schema.VARIANTS`.
+        names: of `edgeconv.recipe.variants.VARIANTS`.
         quantization: how those of integers are made.
         progress: hears of the stages.
 

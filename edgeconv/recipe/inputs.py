@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgeconv.recipe.fields import (
@@ -18,16 +18,13 @@ from edgeconv.recipe.fields import (
     Seed,
     Sides,
     one_of,
-    unique,
     written_as,
 )
 from edgeconv.recipe.section import Section
+from edgeconv.recipe.variants import VariantNames
 
-VARIANTS = ("fp32", "fp16", "int8", "int8-weights", "int16x8")
 INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 COLOURS = {"rgb": 3, "bgr": 3, "gray": 1}
-
-Variants = Annotated[tuple[Annotated[str, one_of(VARIANTS, "variant")], ...], AfterValidator(unique)]
 
 
 class RandomInputs(Section):
@@ -39,7 +36,7 @@ class RandomInputs(Section):
     seed: Seed = 0
     scale: Positive = 1.0
     count: Count = 1
-    variants: Variants = ()
+    variants: VariantNames = ()
 
 
 class ImageInputs(Section):
@@ -50,7 +47,7 @@ class ImageInputs(Section):
 
     files: Annotated[tuple[FileName, ...], Field(min_length=1)]
     labels: tuple[ClassIndex, ...] | None = None
-    variants: Variants = ()
+    variants: VariantNames = ()
 
     @model_validator(mode="after")
     def _as_many_labels(self) -> Self:
@@ -76,7 +73,7 @@ class ArrayInputs(Section):
     key: str | None = None
     labels: str | None = None
     scale: Positive = 1.0
-    variants: Variants = ()
+    variants: VariantNames = ()
 
     @model_validator(mode="after")
     def _keys_need_npz(self) -> Self:

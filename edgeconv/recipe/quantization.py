@@ -15,13 +15,6 @@ from edgeconv.recipe.section import Section
 OBSERVERS = ("min-max", "percentile", "mse", "entropy")
 ROUNDINGS = ("nearest", "corrected", "feedback", "learned")
 IO = ("float32", "int8")
-DEFAULT_FIDELITY = {
-    "fp16": Fidelity(sqnr_db=40.0),
-    "int8": Fidelity(sqnr_db=20.0),
-    "int8-weights": Fidelity(sqnr_db=20.0),
-    "int16x8": Fidelity(sqnr_db=30.0),
-}
-"""What is asked of a variant where the recipe asks for nothing: less is a broken file rather than a coarse one."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 

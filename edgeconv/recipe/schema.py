@@ -26,9 +26,10 @@ from edgeconv.recipe.fields import (
     unique,
     written_as,
 )
-from edgeconv.recipe.inputs import VARIANTS, ArrayInputs, ImageInputs, Preprocessing, RandomInputs
-from edgeconv.recipe.quantization import DEFAULT_FIDELITY, FidelitySection, Quantize
+from edgeconv.recipe.inputs import ArrayInputs, ImageInputs, Preprocessing, RandomInputs
+from edgeconv.recipe.quantization import FidelitySection, Quantize
 from edgeconv.recipe.section import Section
+from edgeconv.recipe.variants import DEFAULT_FIDELITY, VariantNames
 
 FORMATS = ("onnx", "tflite")
 LAYOUTS = (NHWC, NCHW)
@@ -172,9 +173,7 @@ class Export(Section):
     formats: Annotated[
         tuple[Annotated[str, one_of(FORMATS, "format")], ...], Field(min_length=1), AfterValidator(unique)
     ] = FORMATS
-    variants: Annotated[
-        tuple[Annotated[str, one_of(VARIANTS, "variant")], ...], Field(min_length=1), AfterValidator(unique)
-    ] = ("fp32",)
+    variants: Annotated[VariantNames, Field(min_length=1)] = ("fp32",)
     tflite_layouts: Annotated[
         tuple[Annotated[str, one_of(LAYOUTS, "layout")], ...], Field(min_length=1), AfterValidator(unique)
     ] = (NHWC,)
