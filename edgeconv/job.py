@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 import torch
 
+from edgeconv.arguments import Expected, checked_samples, several
 from edgeconv.capture import open_onnx, settled_shapes
-from edgeconv.core import NCHW, NHWC, Array, Sample
-from edgeconv.errors import CaptureError, DeviceError, EmitError, ParityError
-from edgeconv.prove import Proof
+from edgeconv.core import NCHW, NHWC, Sample
+from edgeconv.errors import DeviceError, EmitError
+from edgeconv.prove import Proof, check_devices
 from edgeconv.recipe import Recipe, build_module, parity_samples
 from edgeconv.recipe.calibration import calibration_batches
 from edgeconv.recipe.files import locate
-from edgeconv.recipe.inputs import VARIANTS
 from edgeconv.recipe.load import with_inputs
 from edgeconv.recipe.schema import FORMATS, LAYOUTS
+from edgeconv.recipe.variants import VARIANTS
 from edgeconv.report import Frontier
 from edgeconv.source import BATCH, OnnxSource, Source, TorchSource, with_other_batch
 from edgeconv.variants import Quantization, Variant
 
-Expected = tuple[tuple[int | str, ...], np.dtype[np.generic]]
-"""Shape (a str is an open batch) and dtype of an input."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -104,6 +101,62 @@ class Job:
         layouts = {"onnx": (NCHW,), "tflite": self.layouts}
         formats = [format_ for format_ in self.formats if format_ in variant.formats]
         return tuple((format_, layout) for format_ in formats for layout in layouts[format_])
+
+
+def stated_job(
+    source: Source,
+    samples: Sequence[Sample] | Callable[[], Sample],
+    expected: Mapping[str, Expected],
+    *,
+    name: str,
+    formats: str | Sequence[str],
+    variants: str | Sequence[str],
+    layouts: str | Sequence[str],
+    opset: int | None,
+    quantization: Quantization,
+    c_array: bool,
+    skip_rewrites: Collection[str],
+    devices: str | Sequence[str],
+) -> Job:
+    """States what a caller asks for, who names choices by one str or by several.
+
+    Args:
+        source: what is exported.
+        samples: of the proof and the C source, or what makes the only one; not looked at where neither is wanted.
+        expected: shape and dtype of each input.
+        name: as in `Job`, like what follows but for `c_array` and `devices`.
+        formats: see `name`.
+        variants: see `name`.
+        layouts: see `name`.
+        opset: see `name`.
+        quantization: see `name`.
+        c_array: whether C source is written, too.
+        skip_rewrites: see `name`.
+        devices: to prove the files on; none for no proof.
+
+    Raises:
+        DeviceError: a device is unknown or not installed.
+        ParityError: a sample does not fit the inputs.
+    """
+    proof: Proof | None = None
+    given: tuple[Sample, ...] = ()
+    if devices or c_array:
+        check_devices(several(devices))
+        given = checked_samples((samples(),) if callable(samples) else samples, expected)
+    if devices:
+        proof = Proof(with_other_batch(given, source.batched), several(devices))
+    return Job(
+        name=name,
+        source=source,
+        formats=several(formats),
+        variants=several(variants),
+        layouts=several(layouts),
+        opset=opset,
+        skip_rewrites=tuple(skip_rewrites),
+        quantization=quantization,
+        proof=proof,
+        c_samples=given if c_array else None,
+    )
 
 
 def job_of(
@@ -204,112 +257,3 @@ def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:
         batched=batched,
         symbol=next((item.batch for item in recipe.inputs if item.batch is not None), BATCH),
     )
-
-
-def checked_args(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """The example inputs, if they are ones.
-
-    Raises:
-        CaptureError: no module, or no tuple of dense tensors; ``(x)`` for ``(x,)`` is the commonest slip.
-    """
-    where = type(module).__name__
-    if not isinstance(module, torch.nn.Module):
-        raise CaptureError(f"{where} is not a torch.nn.Module", mend="pass the module itself")
-    if isinstance(module, torch.jit.ScriptModule):
-        raise CaptureError(
-            "a ScriptModule has no Python left to trace", where=where, mend="pass the original nn.Module"
-        )
-    if not isinstance(args, tuple | list):
-        raise CaptureError(
-            f"args is a {type(args).__name__}, not a tuple", where=where, mend="write (x,) for a single input"
-        )
-    for index, item in enumerate(args):
-        if not isinstance(item, torch.Tensor) or item.layout is not torch.strided:
-            raise CaptureError(
-                f"args[{index}] is a {type(item).__name__}, not a dense tensor", where=where, mend="pass tensors"
-            )
-    return tuple(args)
-
-
-def forward_names(module: torch.nn.Module, count: int) -> tuple[str, ...]:
-    """The names of forward's parameters, as torch.onnx takes them; ``input_0``, … where it has ``*args``."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [item.name for item in inspect.signature(module.forward).parameters.values() if item.kind in kinds]
-    return tuple(names[:count]) if len(names) >= count else tuple(f"input_{index}" for index in range(count))
-
-
-def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
-    """The inputs whose batch stays open, by what the caller said of them.
-
-    Raises:
-        CaptureError: a name is no input, or an input has no dimension to be a batch.
-    """
-    if isinstance(dynamic, bool):
-        named = tuple(args) if dynamic else ()
-    else:
-        named = (dynamic,) if isinstance(dynamic, str) else tuple(dynamic)
-    for name in named:
-        if name not in args:
-            raise CaptureError(f"{name!r} is no input", where="dynamic_batch", mend=f"name of {', '.join(args)}")
-        if not args[name].ndim or not len(args[name]):
-            raise CaptureError(
-                f"the input {name!r} has no batch", where="dynamic_batch", mend="name the inputs that have one"
-            )
-    return named
-
-
-def expected_of(args: Mapping[str, torch.Tensor], batched: Sequence[str]) -> dict[str, Expected]:
-    """What samples must hold, by example inputs."""
-    arrays = {name: _array(value) for name, value in args.items()}
-    return {
-        name: ((BATCH, *array.shape[1:]) if name in batched else array.shape, array.dtype)
-        for name, array in arrays.items()
-    }
-
-
-def example(args: Mapping[str, torch.Tensor]) -> Sample:
-    """The example inputs as a sample."""
-    return Sample("args", {name: _array(value) for name, value in args.items()})
-
-
-def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected]) -> tuple[Sample, ...]:
-    """The samples, if each has the arrays that the files will take.
-
-    Raises:
-        ParityError: an array is missing, or has another shape or dtype, or is not finite; the batches of a sample's
-            inputs differ.
-    """
-    for sample in samples:
-        if set(sample.inputs) != set(expected):
-            raise ParityError(
-                f"it has inputs {sorted(sample.inputs)}", where=f"sample {sample.name}", mend=f"name {sorted(expected)}"
-            )
-        sizes = set()
-        for name, (shape, dtype) in expected.items():
-            array = sample.inputs[name]
-            where = f"sample {sample.name}, input {name}"
-            if not isinstance(array, np.ndarray) or array.dtype != dtype or not _fits(array.shape, shape):
-                found = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}"
-                wanted = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
-                raise ParityError(f"it is {found}", where=where, mend=f"give numpy {dtype} {wanted}")
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ParityError("it has NaN or infinite elements", where=where, mend="give finite numbers")
-            sizes |= {len(array)} if shape and isinstance(shape[0], str) else set()
-        if len(sizes) > 1:
-            raise ParityError(
-                f"its batches differ: {sorted(sizes)}", where=f"sample {sample.name}", mend="give all the same"
-            )
-    return tuple(samples)
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
-    return len(shape) == len(expected) and all(
-        size >= 1 if isinstance(wanted, str) else size == wanted for size, wanted in zip(shape, expected, strict=True)
-    )
-
-
-def _array(value: torch.Tensor) -> Array:
-    try:
-        return np.ascontiguousarray(value.detach().cpu().numpy()).reshape(value.shape)
-    except TypeError as error:  # numpy has no such dtype, e.g. bfloat16
-        raise CaptureError(f"inputs of {value.dtype} are not exported", mend="convert them to float32") from error

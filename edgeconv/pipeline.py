@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 
 import edgeconv
+from edgeconv.arguments import batched_inputs, checked_args, example, expected_of, forward_names, several
 from edgeconv.capture import NOTE, open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Artifact, Emitted, GraphSummary, Sample
 from edgeconv.emit.c_array import C_SUFFIXES
@@ -23,25 +24,16 @@ from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import CaptureError
 from edgeconv.frontier import aimed, measured, with_confirmation
-from edgeconv.job import (
-    Job,
-    batched_inputs,
-    checked_args,
-    checked_samples,
-    example,
-    expected_of,
-    forward_names,
-    job_of,
-)
+from edgeconv.job import Job, job_of, stated_job
 from edgeconv.output import Staging, staged
 from edgeconv.progress import Progress, Silent
-from edgeconv.prove import Proof, check_devices, discard_outdated, prove
+from edgeconv.prove import check_devices, discard_outdated, prove
 from edgeconv.quantize import Target
 from edgeconv.recipe import Recipe
 from edgeconv.recipe.schema import FORMATS
 from edgeconv.report import Frontier, Report
 from edgeconv.rewrite import free_batch, optimize, selected
-from edgeconv.source import OnnxSource, TorchSource, with_other_batch
+from edgeconv.source import OnnxSource, TorchSource
 from edgeconv.summary import summarise
 from edgeconv.variants import Quantization, Variant, variants_of
 
@@ -113,30 +105,25 @@ def export(
         DeviceError: a named device is unknown or not installed.
     """
     args = checked_args(module, args)
-    names = _several(input_names) if input_names is not None else forward_names(module, len(args))
+    names = several(input_names) if input_names is not None else forward_names(module, len(args))
     if len(names) != len(args):
         raise CaptureError(f"{len(names)} input names for {len(args)} inputs", where=name, mend="name every input once")
     named_args = dict(zip(names, args, strict=True))
     batched = batched_inputs(dynamic_batch, named_args)
-    proof: Proof | None = None
-    given: tuple[Sample, ...] = ()
-    if devices or c_array:
-        check_devices(_several(devices))
-        given = checked_samples(samples or (example(named_args),), expected_of(named_args, batched))
-    if devices:
-        proof = Proof(with_other_batch(given, batched), _several(devices))
     origin = f"{type(module).__module__}:{type(module).__qualname__}"
-    job = Job(
+    job = stated_job(
+        TorchSource(module, args, names, several(output_names), origin, batched),
+        samples or partial(example, named_args),
+        expected_of(named_args, batched),
         name=name,
-        source=TorchSource(module, args, names, _several(output_names), origin, batched),
-        formats=_several(formats),
-        variants=_several(variants),
-        layouts=_several(tflite_layout),
+        formats=formats,
+        variants=variants,
+        layouts=tflite_layout,
         opset=opset,
-        skip_rewrites=tuple(skip_rewrites),
         quantization=quantization,
-        proof=proof,
-        c_samples=given if c_array else None,
+        c_array=c_array,
+        skip_rewrites=skip_rewrites,
+        devices=devices,
     )
     return run_job(job, Path(out), progress or Silent())
 
@@ -190,24 +177,19 @@ def export_onnx(
     """
     file = open_onnx(Path(path))
     source = OnnxSource(file, settled_shapes(file, shapes or {}))
-    proof: Proof | None = None
-    given: tuple[Sample, ...] = ()
-    if devices or c_array:
-        check_devices(_several(devices))
-        given = checked_samples(samples or (source.noise(),), source.expected)
-    if devices:
-        proof = Proof(with_other_batch(given, source.batched), _several(devices))
-    job = Job(
+    job = stated_job(
+        source,
+        samples or source.noise,
+        source.expected,
         name=name,
-        source=source,
-        formats=_several(formats),
-        variants=_several(variants or source.variant or "fp32"),
-        layouts=_several(tflite_layout),
+        formats=formats,
+        variants=variants or source.variant or "fp32",
+        layouts=tflite_layout,
         opset=opset,
-        skip_rewrites=tuple(skip_rewrites),
         quantization=quantization,
-        proof=proof,
-        c_samples=given if c_array else None,
+        c_array=c_array,
+        skip_rewrites=skip_rewrites,
+        devices=devices,
     )
     return run_job(job, Path(out), progress or Silent())
 
@@ -374,8 +356,3 @@ def _emit(job: Job, metadata: Mapping[str, str], variant: Variant, format_: str,
     if format_ == "onnx":
         return to_onnx(model, metadata=metadata, opset=job.opset, **encoding)
     return to_tflite(model, layout=layout, metadata=metadata, **encoding)
-
-
-def _several(names: str | Sequence[str]) -> tuple[str, ...]:
-    """A single name, which Python would take for a sequence of letters, as a sequence of one."""
-    return (names,) if isinstance(names, str) else tuple(names)

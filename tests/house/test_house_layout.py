@@ -21,10 +21,11 @@ PACKAGE = ROOT / "edgeconv"
 STAGES = ("recipe", "capture", "rewrite", "quantize", "emit", "devices", "parity", "report", "release")
 # What every stage may import beside the stages to its left; the reference is the truth that tests and folds ask.
 GROUND = {"errors", "core", "reference", "__version__"}
-# job and prove are the two halves of the pipeline: what is stated before the flow, and what comes after emission.
+# job and prove are the two halves of the pipeline: what is stated before the flow, and what comes after emission;
+# arguments checks what is stated in Python.
 # source is what both are about: it is captured before, and run beside the devices after. variants is the middle: what
 # files are written from. frontier is what a target changes in the first half, and measures in the second.
-KNOW_ALL = {"pipeline", "job", "prove", "frontier", "source", "variants", "cli", "__init__"}
+KNOW_ALL = {"pipeline", "job", "arguments", "prove", "frontier", "source", "variants", "cli", "__init__"}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,0 +1,130 @@
+"""What callers pass to `edgeconv.export`, checked before any work: example inputs, samples, names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from edgeconv.core import Array, Sample
+from edgeconv.errors import CaptureError, ParityError
+from edgeconv.source import BATCH
+
+Expected = tuple[tuple[int | str, ...], np.dtype[np.generic]]
+"""Shape (a str is an open batch) and dtype of an input."""
+
+
+def several(names: str | Sequence[str]) -> tuple[str, ...]:
+    """A single name, which Python would take for a sequence of letters, as a sequence of one."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def checked_args(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The example inputs, if they are ones.
+
+    Raises:
+        CaptureError: no module, or no tuple of dense tensors; ``(x)`` for ``(x,)`` is the commonest slip.
+    """
+    where = type(module).__name__
+    if not isinstance(module, torch.nn.Module):
+        raise CaptureError(f"{where} is not a torch.nn.Module", mend="pass the module itself")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise CaptureError(
+            "a ScriptModule has no Python left to trace", where=where, mend="pass the original nn.Module"
+        )
+    if not isinstance(args, tuple | list):
+        raise CaptureError(
+            f"args is a {type(args).__name__}, not a tuple", where=where, mend="write (x,) for a single input"
+        )
+    for index, item in enumerate(args):
+        if not isinstance(item, torch.Tensor) or item.layout is not torch.strided:
+            raise CaptureError(
+                f"args[{index}] is a {type(item).__name__}, not a dense tensor", where=where, mend="pass tensors"
+            )
+    return tuple(args)
+
+
+def forward_names(module: torch.nn.Module, count: int) -> tuple[str, ...]:
+    """The names of forward's parameters, as torch.onnx takes them; ``input_0``, … where it has ``*args``."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [item.name for item in inspect.signature(module.forward).parameters.values() if item.kind in kinds]
+    return tuple(names[:count]) if len(names) >= count else tuple(f"input_{index}" for index in range(count))
+
+
+def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """The inputs whose batch stays open, by what the caller said of them.
+
+    Raises:
+        CaptureError: a name is no input, or an input has no dimension to be a batch.
+    """
+    if isinstance(dynamic, bool):
+        named = tuple(args) if dynamic else ()
+    else:
+        named = (dynamic,) if isinstance(dynamic, str) else tuple(dynamic)
+    for name in named:
+        if name not in args:
+            raise CaptureError(f"{name!r} is no input", where="dynamic_batch", mend=f"name of {', '.join(args)}")
+        if not args[name].ndim or not len(args[name]):
+            raise CaptureError(
+                f"the input {name!r} has no batch", where="dynamic_batch", mend="name the inputs that have one"
+            )
+    return named
+
+
+def expected_of(args: Mapping[str, torch.Tensor], batched: Sequence[str]) -> dict[str, Expected]:
+    """What samples must hold, by example inputs."""
+    arrays = {name: _array(value) for name, value in args.items()}
+    return {
+        name: ((BATCH, *array.shape[1:]) if name in batched else array.shape, array.dtype)
+        for name, array in arrays.items()
+    }
+
+
+def example(args: Mapping[str, torch.Tensor]) -> Sample:
+    """The example inputs as a sample."""
+    return Sample("args", {name: _array(value) for name, value in args.items()})
+
+
+def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected]) -> tuple[Sample, ...]:
+    """The samples, if each has the arrays that the files will take.
+
+    Raises:
+        ParityError: an array is missing, or has another shape or dtype, or is not finite; the batches of a sample's
+            inputs differ.
+    """
+    for sample in samples:
+        if set(sample.inputs) != set(expected):
+            raise ParityError(
+                f"it has inputs {sorted(sample.inputs)}", where=f"sample {sample.name}", mend=f"name {sorted(expected)}"
+            )
+        sizes = set()
+        for name, (shape, dtype) in expected.items():
+            array = sample.inputs[name]
+            where = f"sample {sample.name}, input {name}"
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or not _fits(array.shape, shape):
+                found = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}"
+                wanted = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+                raise ParityError(f"it is {found}", where=where, mend=f"give numpy {dtype} {wanted}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ParityError("it has NaN or infinite elements", where=where, mend="give finite numbers")
+            sizes |= {len(array)} if shape and isinstance(shape[0], str) else set()
+        if len(sizes) > 1:
+            raise ParityError(
+                f"its batches differ: {sorted(sizes)}", where=f"sample {sample.name}", mend="give all the same"
+            )
+    return tuple(samples)
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        size >= 1 if isinstance(wanted, str) else size == wanted for size, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def _array(value: torch.Tensor) -> Array:
+    try:
+        return np.ascontiguousarray(value.detach().cpu().numpy()).reshape(value.shape)
+    except TypeError as error:  # numpy has no such dtype, e.g. bfloat16
+        raise CaptureError(f"inputs of {value.dtype} are not exported", mend="convert them to float32") from error
