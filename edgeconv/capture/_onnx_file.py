@@ -18,6 +18,7 @@ from onnx.checker import ValidationError
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from edgeconv.errors import CaptureError
+from edgeconv.recipe.files import read_named
 
 OLDEST_OPSET = 7
 """Older operators broadcast by other rules."""
@@ -92,18 +93,9 @@ def sha256(data: bytes) -> str:
 
 
 def _bytes_of(path: Path) -> bytes:
-    where = str(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise CaptureError("there is no such file", where=where, mend="give the path of an .onnx file") from error
-    except IsADirectoryError as error:
-        raise CaptureError("is a folder", where=where, mend="give the .onnx file in it") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CaptureError(f"cannot be read: {reason}", where=where, mend="give a readable .onnx file") from error
+    data = read_named(path, kind=".onnx", error=CaptureError)
     if not data:
-        raise CaptureError("is empty", where=where, mend="export it again")
+        raise CaptureError("is empty", where=str(path), mend="export it again")
     return data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from edgeconv.errors import EmitError
+from edgeconv.cli._damaged import NO_ONNX, damaged
 
 if TYPE_CHECKING:
     import onnx
@@ -19,13 +19,11 @@ def read_onnx(data: bytes) -> dict[str, Any]:
     """
     import onnx
 
-    try:
+    with damaged(NO_ONNX):
         model = onnx.ModelProto.FromString(data)
         if not model.ir_version or not model.HasField("graph"):
             raise ValueError("neither version nor graph")
         return _described(model)
-    except Exception as error:  # the border: protobuf's readers raise a kind of error for each kind of damage
-        raise EmitError("not an ONNX file, or damaged", mend="export it again") from error
 
 
 def _described(model: onnx.ModelProto) -> dict[str, Any]:

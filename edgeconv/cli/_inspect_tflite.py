@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from edgeconv.cli._damaged import NO_TFLITE, damaged
 from edgeconv.errors import EmitError
 
 _MOST = 100_000  # inputs, operators, metadata entries: far above any network's
@@ -29,10 +30,8 @@ def read_tflite(data: bytes) -> dict[str, Any]:
     """
     if data[4:8] != b"TFL3":
         raise EmitError("not a TFLite file (no TFL3 identifier)", mend="export it again")
-    try:
+    with damaged(NO_TFLITE):
         return _described(data)
-    except Exception as error:  # the border: flatbuffers checks nothing, each kind of damage raises another error
-        raise EmitError("the TFLite file is damaged", mend="export it again") from error
 
 
 def _described(data: bytes) -> dict[str, Any]:

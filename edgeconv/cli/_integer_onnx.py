@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edgeconv.errors import EmitError
+from edgeconv.cli._damaged import NO_ONNX, damaged
 
 if TYPE_CHECKING:
     import onnx
@@ -30,11 +30,9 @@ def float_parts_of_onnx(data: bytes) -> list[str]:
     """
     import onnx
 
-    try:
+    with damaged(NO_ONNX):
         model = onnx.shape_inference.infer_shapes(onnx.ModelProto.FromString(data))
         return list(_parts(model.graph))
-    except Exception as error:  # the border: protobuf's readers raise a kind of error for each kind of damage
-        raise EmitError("not an ONNX file, or damaged", mend="export it again") from error
 
 
 def _parts(graph: onnx.GraphProto) -> Iterator[str]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from edgeconv.cli._damaged import NO_TFLITE, damaged
 from edgeconv.cli._inspect_tflite import _checked, _limited, _names, _operators, _text
-from edgeconv.errors import EmitError
 
 _FLOATS = {"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16", "COMPLEX64", "COMPLEX128"}
 
@@ -30,11 +30,9 @@ def float_parts_of_tflite(data: bytes) -> list[str]:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    try:
+    with damaged(NO_TFLITE):
         model = schema.Model.GetRootAs(data, 0)
         return [line for index in range(_limited(model.SubgraphsLength())) for line in _parts(model, index)]
-    except Exception as error:  # the border: flatbuffers checks nothing, each kind of damage raises another error
-        raise EmitError("the TFLite file is damaged", mend="export it again") from error
 
 
 def _parts(model: Any, index: int) -> Iterator[str]:

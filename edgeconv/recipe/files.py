@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeconv.errors import RecipeError
+from edgeconv.errors import EdgeconvError, RecipeError
 
 PACKAGE = "package:"
 
@@ -49,6 +49,31 @@ def locate(name: str, directory: Path, *, where: str) -> Path:
             mend=f"correct what follows {PACKAGE}{package}/, or install a release that has it",
         )
     raise RecipeError(f"there is no file {name!r}", where=where, mend="names are relative to the recipe")
+
+
+def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int | None = None) -> bytes:
+    """The bytes of a file that the user names.
+
+    Args:
+        path: of the file.
+        kind: what is expected there, for the message: ``".toml"``.
+        error: raised where it cannot be read.
+        most: bytes at the most; a larger file is cut off there.
+
+    Raises:
+        EdgeconvError: an `error`.
+    """
+    where = str(path)
+    try:
+        with path.open("rb") as file:
+            return file.read(-1 if most is None else most)
+    except FileNotFoundError as cause:
+        raise error("there is no such file", where=where, mend=f"give the path of a {kind} file") from cause
+    except IsADirectoryError as cause:
+        raise error("is a folder", where=where, mend=f"give the {kind} file in it") from cause
+    except (OSError, ValueError) as cause:  # ValueError: a NUL in the name
+        reason = getattr(cause, "strerror", None) or str(cause)
+        raise error(f"cannot be read: {reason}", where=where, mend=f"give a {kind} file that can be") from cause
 
 
 def missing_package(package: str, *, where: str) -> RecipeError:

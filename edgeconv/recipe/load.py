@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.fields import MAX_NAME
+from edgeconv.recipe.files import read_named
 from edgeconv.recipe.schema import Recipe
 
 MAX_RECIPE_BYTES = 2**20
@@ -109,16 +110,7 @@ def _checked(data: Mapping[str, Any]) -> Recipe:
 
 def _read(path: Path) -> str:
     where = str(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_RECIPE_BYTES + 1)
-    except FileNotFoundError as error:
-        raise RecipeError("there is no such recipe", where=where, mend="give the path of a .toml file") from error
-    except IsADirectoryError as error:
-        raise RecipeError("is a folder", where=where, mend="give the path of a .toml file") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RecipeError(f"cannot be read: {reason}", where=where, mend="give a readable .toml file") from error
+    data = read_named(path, kind=".toml", error=RecipeError, most=MAX_RECIPE_BYTES + 1)
     if len(data) > MAX_RECIPE_BYTES:
         raise RecipeError("is larger than 1 MiB", where=where, mend="give a .toml file; weights have their own files")
     try:
