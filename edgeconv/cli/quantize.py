@@ -63,7 +63,7 @@ def command(
                 loaded, folder, devices=device, variants=[variant], target=target, progress=progress_for(silent=silent)
             )
     except TargetError as missed:
-        tell(printable(f"edgeconv: failed: {missed}"))
+        tell(printable(f"edgeconv: failed: {loaded.name}: {missed}"))
         return 1
     return _told(result, folder, quiet=quiet, as_json=as_json)
 

@@ -157,7 +157,9 @@ def search(
     low, high = 0, ladder.top
     whole, without = ladder.step(high), ladder.step(low)
     if not holds(whole):
-        raise TargetError(_unreachable(whole.measured, target), where="target", mend="ask for less")
+        raise TargetError(
+            _unreachable(whole.measured, target), where="target", mend="ask for less, or leave out relu6_as_relu"
+        )
     while high - low > 1 and not holds(without):  # the target holds at `high`, and not at `low`
         middle = (low + high) // 2
         tell(f"{middle} of {len(layers)} layers in float")
@@ -173,10 +175,14 @@ def search(
 
 
 def _unreachable(measured: Measured, target: Target) -> str:
-    asked, reached = f"{target.sqnr_db} dB", f"{measured.sqnr_db:.1f} dB"
+    """With nothing quantised, only a graph that computes something else from the start can miss a target."""
+    asked, reached = f"an SQNR of {target.sqnr_db:g} dB", f"{measured.sqnr_db:.1f} dB"
     if target.agreement is not None:
-        asked, reached = f"{target.agreement:g} of the classes", f"{measured.agreement or 0.0:.4g}"
-    return f"{asked} cannot be reached: with every operator in float it is {reached}"
+        asked, reached = f"an agreement of {target.agreement:g}", f"{measured.agreement or 0.0:.4g}"
+    return (
+        f"{asked} cannot be reached: with every layer in float it is {reached}, "
+        "as the graph was changed before it was quantised (ReLU6 written as ReLU)"
+    )
 
 
 class _Meter:

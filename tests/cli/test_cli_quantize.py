@@ -11,12 +11,42 @@ import pytest
 
 import edgeconv
 
+# Writing ReLU6 as ReLU changes what it computes so much that no number of layers in float makes up for it.
+CLAMPED = """
+import torch
+
+def network():
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU6(), torch.nn.Conv2d(8, 8, 1), torch.nn.ReLU6()]
+    network = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(288, 5)).eval()
+    with torch.no_grad():
+        layers[0].weight.mul_(20)
+    return network
+"""
+RECIPE = """
+name = "clamped"
+[model]
+factory = "clamped_cli_quantize:network"
+[[inputs]]
+name = "input"
+shape = [1, 3, 8, 8]
+[parity]
+devices = ["onnxruntime"]
+[[parity.random]]
+seed = 1
+count = 6
+[quantize]
+relu6_as_relu = true
+[[quantize.random]]
+seed = 2
+count = 4
+"""
 DIGITS = Path(edgeconv.__file__).parents[1] / "models" / "digits_dsc.toml"
 PROGRAM = Path(sys.executable).with_name("edgeconv")
 
 
-def _run(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [str(PROGRAM), "quantize", str(DIGITS), "--out", str(tmp_path / "out"), *options]
+def _run(tmp_path: Path, *options: str, recipe: Path = DIGITS) -> subprocess.CompletedProcess[str]:
+    command = [str(PROGRAM), "quantize", str(recipe), "--out", str(tmp_path / "out"), *options]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
 
 
@@ -44,3 +74,35 @@ def test_a_target_holds_in_the_files(tmp_path: Path) -> None:
     assert {row["device"] for row in report["comparisons"]} == {"onnxruntime", "litert"}
     assert all(row["metrics"]["sqnr_db"] >= 31 for row in report["comparisons"])
     assert report["frontier"]
+
+
+@pytest.fixture
+def clamped(tmp_path: Path) -> Path:
+    (tmp_path / "clamped_cli_quantize.py").write_text(CLAMPED)
+    path = tmp_path / "clamped.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_target_out_of_reach_is_a_result_in_one_line(tmp_path: Path, clamped: Path, options: tuple[str, ...]) -> None:
+    before = tmp_path / "out" / "clamped" / "clamped.int8.onnx"
+    before.parent.mkdir(parents=True)
+    before.write_bytes(b"of an earlier export")
+    done = _run(tmp_path, "--target-sqnr", "30", *options, recipe=clamped)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("edgeconv: failed: clamped: target: an SQNR of 30 dB cannot be reached: with every layer in")
+    assert line.endswith("ask for less, or leave out relu6_as_relu")
+    assert "--json" not in options or not done.stdout
+    assert [path.name for path in before.parent.iterdir()] == [before.name]  # what was there stays whole
+    assert before.read_bytes() == b"of an earlier export"
+
+
+def test_a_target_that_no_device_judged_is_no_pass(tmp_path: Path) -> None:
+    done = _run(tmp_path, "--target-agreement", "0.9", "--device", "torch", "--quiet")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "edgeconv: failed: digits_dsc: nothing was compared"
+    report = json.loads((tmp_path / "out" / "digits_dsc" / "parity.json").read_text())
+    assert report["verdict"] == "fail"
+    assert any(point["chosen"] for point in report["frontier"]["points"])
