@@ -72,6 +72,29 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class IntegerTensor:
+    """A tensor of integers inside a file, and what it holds of the quantised graph that the file was written from.
+
+    Attributes:
+        name: its own in the file.
+        shape: its dimensions in the file's order; a str is one that follows an open batch.
+        dtype: numpy's name of its element type.
+        axes: the value's axis that lies at each of its own: ``tensor == value.transpose(axes)``.
+        scale: of one step: ``real = scale * (stored - zero_point)``.
+        zero_point: the stored number that is 0.
+        values: what it holds: results of QuantizeLinear, by name; several are equal.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    axes: tuple[int, ...]
+    scale: float
+    zero_point: int
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A deployable file.
 
@@ -84,6 +107,7 @@ class Artifact:
         inputs: in the order of the module's arguments.
         outputs: in the order of the module's results.
         size_bytes: of the file; None when it is not known.
+        inside: tensors whose integers a runtime can be asked for; empty where none is known.
     """
 
     path: Path
@@ -94,6 +118,7 @@ class Artifact:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     size_bytes: int | None = None
+    inside: tuple[IntegerTensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,6 +195,8 @@ class Fidelity:
         accuracy_drop: most percentage points of top-1 accuracy lost against the reference (labelled samples).
         lsb: most steps of the output's own scale between a device and what the graph's integers say exactly
             (quantised outputs).
+        layer_lsb: most steps between what a layer of a runtime's reference kernels makes and what the graph makes of
+            the same operands exactly; see `LayerSteps`.
     """
 
     sqnr_db: float | None = 20.0
@@ -177,6 +204,7 @@ class Fidelity:
     agreement: float | None = None
     accuracy_drop: float | None = None
     lsb: int | None = None
+    layer_lsb: int | None = 1
 
 
 @dataclass(frozen=True)
@@ -238,6 +266,31 @@ class ErrorPicture:
 
 
 @dataclass(frozen=True)
+class LayerSteps:
+    """How far a layer of a runtime is from the graph, both given the operands that the runtime has: nothing adds up.
+
+    Attributes:
+        name: the value that it makes, named after its torch module.
+        operators: the graph's, from the integers that go in to those that come out, QuantizeLinear and
+            DequantizeLinear left out; empty where it is these alone.
+        lsb: counts of elements by their distance in steps (negative: the runtime is below).
+        most: allowed for these operators whatever is asked for, as their kernels are specified so; 0: nothing.
+        reason: why; empty for nothing.
+    """
+
+    name: str
+    operators: tuple[str, ...]
+    lsb: Mapping[int, int]
+    most: int = 0
+    reason: str = ""
+
+    @property
+    def largest(self) -> int:
+        """The largest distance of an element, in steps."""
+        return max(map(abs, self.lsb), default=0)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One row of the report: one output of one artifact on one device, over all samples.
 
@@ -247,7 +300,8 @@ class Comparison:
     outputs, and under a `Fidelity` ``reference`` (labelled samples that the reference has right). ``excess`` is the
     used share of a bound on all samples together, None where each sample has its own. ``lsb`` counts the elements by
     how many steps of the output's scale they are from what the graph's integers say (quantised variants).
-    ``arena_bytes`` is the memory that a microcontroller's runtime needs for the artifact.
+    ``arena_bytes`` is the memory that a microcontroller's runtime needs for the artifact. ``layers`` are those of the
+    whole artifact, in the row of its first output, where the device tells what is inside.
     """
 
     artifact: str
@@ -264,6 +318,7 @@ class Comparison:
     excess: float | None = None
     lsb: Mapping[int, int] = field(default_factory=dict)
     arena_bytes: int | None = None
+    layers: tuple[LayerSteps, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -299,9 +354,11 @@ class Emitted:
         inputs: as the file declares them, in the order of the module's arguments.
         outputs: as the file declares them, in the order of the module's results.
         notes: what the user should know of how it was made, one line each (shown in the report).
+        inside: tensors whose integers a runtime can be asked for.
     """
 
     data: bytes
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     notes: tuple[str, ...] = ()
+    inside: tuple[IntegerTensor, ...] = ()

@@ -3,7 +3,8 @@
 To judge: `compare` gives one row per output, `verdict` sums rows up.
 To measure: `metrics` (distance), `check` (dtype, shape, NaN and infinities), `REL_FLOOR_OF_RMS`.
 To keep: `Golden` with `golden_bytes` and `load_golden`, samples with their float64 reference as one file.
-`Integers`: what a quantised graph says exactly, which is a second reference.
+`Integers`: what a quantised graph says exactly, which is a second reference. `layer_steps`: each layer against it,
+given the operands that a runtime has.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from edgeconv.parity._check import check
 from edgeconv.parity._compare import compare, verdict
 from edgeconv.parity._fidelity import Integers
+from edgeconv.parity._layers import layer_steps
 from edgeconv.parity._metrics import REL_FLOOR_OF_RMS, metrics
 from edgeconv.parity.golden import Golden, golden_bytes, load_golden
 
@@ -21,6 +23,7 @@ __all__ = [
     "check",
     "compare",
     "golden_bytes",
+    "layer_steps",
     "load_golden",
     "metrics",
     "verdict",

@@ -1,0 +1,138 @@
+"""Each layer of a quantised graph by itself: a runtime's integers against the graph's, given the same operands.
+
+The graph is cut at every tensor whose integers the runtime tells: what comes behind reads the runtime's integers, and
+what comes before is quantised and compared with them. So a layer answers for its own rounding alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array, IntegerTensor, LayerSteps
+from edgeconv.errors import ParityError
+from edgeconv.parity._fidelity import steps_apart
+
+_HELD = "/held"  # what stands for a runtime's integers, behind the name of the value
+
+
+def layer_steps(
+    model: ir.Model,
+    tensors: Sequence[IntegerTensor],
+    samples: Sequence[Mapping[str, Array]],
+    runs: Sequence[Mapping[str, Array]],
+) -> tuple[LayerSteps, ...]:
+    """Measures every layer that ends in one of the tensors.
+
+    Args:
+        model: the quantised graph; not changed.
+        tensors: what the runtime tells. Quantised values that are not among them are rounded where the graph says.
+        samples: the graph's inputs, NCHW, by name.
+        runs: for each sample the integers of every tensor, by the tensor's name, in the file's layout.
+
+    Returns:
+        One entry per tensor, in the graph's order. The reference is computed in float64, rounded half to even and
+        saturated, as QuantizeLinear does.
+
+    Raises:
+        ParityError: the graph does not quantise what a tensor is said to hold.
+        RewriteError: the graph cannot be evaluated.
+    """
+    from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
+
+    cut = _Cut(model, tensors)
+    found: list[Counter[int]] = [Counter() for _ in cut.ends]
+    feeds = ({**sample, **cut.feeds(run)} for sample, run in zip(samples, runs, strict=True))
+    with one_thread():
+        for values, run in zip(evaluate_each(cut.model, feeds, keep=cut.wanted), runs, strict=True):
+            for counts, (tensor, name) in zip(found, cut.ends, strict=True):
+                counts.update(_steps(tensor, run[tensor.name], values[name]))
+    return tuple(
+        LayerSteps(cut.titles[name], cut.operators[name], dict(sorted(counts.items())))
+        for counts, (_, name) in zip(found, cut.ends, strict=True)
+    )
+
+
+class _Cut:
+    """A graph that reads a runtime's integers wherever it quantises.
+
+    Attributes:
+        model: its inputs are the graph's, and one for every cut value.
+        ends: each tensor with the name of the float value that it is quantised from.
+        titles: what each of these values is called once it is dequantised.
+        operators: what makes each of them of the inputs.
+    """
+
+    def __init__(self, model: ir.Model, tensors: Sequence[IntegerTensor]) -> None:
+        self.model = model.clone()
+        self._inputs: list[tuple[IntegerTensor, str]] = []
+        graph = self.model.graph
+        self._given = frozenset(graph.inputs)
+        order = {node: at for at, node in enumerate(graph)}
+        quantize = {node.outputs[0].name: node for node in graph if node.op_type == "QuantizeLinear"}
+        unknown = sorted({name for tensor in tensors for name in tensor.values} - quantize.keys())
+        if unknown:
+            raise ParityError(f"the graph quantises no {unknown[0]!r}", where="layers", mend="export again")
+        nodes = {tensor.name: [quantize[name] for name in tensor.values] for tensor in tensors}
+        titles = {tensor.name: [self._replace(node, tensor) for node in nodes[tensor.name]] for tensor in tensors}
+        ends = sorted(tensors, key=lambda tensor: order[nodes[tensor.name][0]])
+        sources = {tensor.name: nodes[tensor.name][0].inputs[0] for tensor in ends}  # what they are after all cuts
+        self.ends = [(tensor, _named(sources[tensor.name])) for tensor in ends]
+        self.titles = {name: titles[tensor.name][0] for tensor, name in self.ends}
+        self.operators = {name: _operators(sources[tensor.name], order) for tensor, name in self.ends}
+
+    @property
+    def wanted(self) -> list[str]:
+        """The values to evaluate, each once."""
+        return list(dict.fromkeys(name for _, name in self.ends))
+
+    def feeds(self, run: Mapping[str, Array]) -> dict[str, Array]:
+        """The cut values as real numbers in torch's layout, of a runtime's integers."""
+        return {name: _real(tensor, run[tensor.name]) for tensor, name in self._inputs}
+
+    def _replace(self, node: ir.Node, tensor: IntegerTensor) -> str:
+        """Makes what dequantises a value read the runtime's; returns how the result was called."""
+        source, integers = node.inputs[0], node.outputs[0]
+        assert source is not None  # QuantizeLinear has an operand
+        made = ir.Value(name=f"{integers.name}{_HELD}", shape=source.shape, type=source.type)
+        self.model.graph.inputs.append(made)
+        self._inputs.append((tensor, _named(made)))
+        results = [use.node.outputs[0] for use in integers.uses()]
+        for result in results:
+            ir.convenience.replace_all_uses_with(result, made, replace_graph_outputs=True)
+        return _named(source if source in self._given or not results else results[0])
+
+
+def _named(value: ir.Value | None) -> str:
+    """The name of a value that has one."""
+    return (value.name if value is not None else None) or ""
+
+
+def _operators(value: ir.Value | None, order: Mapping[ir.Node, int]) -> tuple[str, ...]:
+    """The operators between a value and the graph's inputs, but for those that only quantise and dequantise."""
+    found: set[ir.Node] = set()
+    left = [value]
+    while left:
+        value = left.pop()
+        node = value.producer() if value is not None else None
+        if node is not None and node not in found:
+            found.add(node)
+            left += node.inputs
+    nodes = sorted(found, key=order.__getitem__)
+    return tuple(node.op_type for node in nodes if node.op_type not in ("QuantizeLinear", "DequantizeLinear"))
+
+
+def _real(tensor: IntegerTensor, integers: Array) -> Array:
+    """What integers of a file stand for, in torch's layout."""
+    moved = integers.transpose(np.argsort(tensor.axes))
+    return np.asarray((moved.astype(np.float64) - tensor.zero_point) * tensor.scale)
+
+
+def _steps(tensor: IntegerTensor, integers: Array, real: Array) -> Mapping[int, int]:
+    """How many elements are how many steps from the integers that stand for real numbers."""
+    limits = np.iinfo(tensor.dtype)
+    wanted = np.clip(np.rint(real / tensor.scale) + tensor.zero_point, limits.min, limits.max)
+    return steps_apart([(integers.transpose(np.argsort(tensor.axes)), wanted)], 1.0)
