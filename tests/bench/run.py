@@ -119,15 +119,14 @@ def _measure(network: Network, options: argparse.Namespace) -> dict[str, Any]:
     tools: dict[str, Any] = {}
     for tool in options.tools:
         tools[tool.name] = _export(tool, network, tools, options)
-        seconds = tools[tool.name].get("seconds")
-        _tell(f"  {tool.name}: {f'{min(seconds):.2f} s' if seconds else tools[tool.name]['error']}")
+        _tell(f"  {tool.name}: {_outcome(tools[tool.name])}")
     worker = [sys.executable, str(HERE / "runtimes.py")]
     files: dict[str, dict[str, Any]] = {"onnx": {}, "tflite": {}}
     races: dict[str, Any] = {}
     for format_, found in files.items():
         for name, result in tools.items():
             if path := result.get("files", {}).get(format_):
-                job = {"file": path, "values": values}
+                job = {"file": path, "values": values, "variant": TOOLS[name].variant}
                 found[name] = {"file": path} | _process(
                     [*worker, "check", f"{name}.{format_}"], job, folder, RUNTIME_TIMEOUT_S
                 )
@@ -145,6 +144,13 @@ def _measure(network: Network, options: argparse.Namespace) -> dict[str, Any]:
         for key in ("files", "small_files"):
             result.pop(key, None)
     return {"name": network.name, "parallel_branches": network.parallel, "exports": tools, "files": files}
+
+
+def _outcome(result: dict[str, Any]) -> str:
+    if "error" in result:
+        return str(result["error"])
+    refused = "".join(f"; no .{format_}: {reason}" for format_, reason in result["refusals"].items())
+    return f"{min(result['seconds']):.2f} s{refused}"
 
 
 def main() -> int:
