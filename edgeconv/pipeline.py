@@ -83,7 +83,8 @@ def export(
         tflite_layout: ``"nhwc"``, ``"nchw"`` or both: of rank-4 inputs and outputs of the TFLite file.
         opset: of the ONNX file, 13 or newer.
         input_names: one per input; the names of ``forward``'s parameters by default.
-        output_names: one per tensor that comes out; ``output``, ``output_1``, … by default.
+        output_names: one per tensor that comes out; by default the keys of a dict or fields of a named tuple, else
+            ``output``, ``output_1``, ….
         dynamic_batch: whether dimension 0 stays open in the files (``batch``): True for every input, or the names of
             the inputs that have a batch, as ``dynamic_shapes={name: {0: "batch"}}`` says to ``torch.onnx.export``.
         quantization: data and options of the variants of integers.

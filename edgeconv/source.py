@@ -92,7 +92,7 @@ class TorchSource:
         module: left as it was found.
         args: example inputs.
         input_names: one per argument.
-        output_names: one per result; empty for ``output``, ``output_1``, …
+        output_names: one per result; empty for those of `edgeconv.capture.capture`
         origin: where the module comes from, one line.
         batched: see `Source`.
         symbol: see `Source`.

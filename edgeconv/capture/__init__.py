@@ -100,7 +100,8 @@ def capture(
         args: positional arguments of its forward, tensors of static shape in torch's layout (NCHW).
         input_names: one name per argument.
         output_names: one name per output tensor, nested outputs flattened in the order of ``torch.utils._pytree``
-            (``None`` left out); empty for ``output``, ``output_1``, …
+            (``None`` left out); empty for the keys of a dict or fields of a named tuple (``aux_0`` of
+            ``{"aux": [x]}``), and for ``output``, ``output_1``, … of anything else
         opset: version of the default ONNX domain, one of `OPSETS`.
         path: ``"fast"`` goes through edgeconv's own table of operators, ``"official"`` through ``torch.onnx``;
             ``"auto"`` takes the fast path, and the official one for a module that the table does not know whole.
@@ -131,12 +132,13 @@ def capture(
     if path not in ("auto", "fast", "official"):
         raise CaptureError(f"there is no path {path!r}", where=where, mend="choose auto, fast or official")
     parameters = _interface.weight_names(module)
+    modules = [path for path, _ in module.named_modules()]
     _interface.check_arguments(module, args, input_names)
     check_precision(module, args)
     with eval_mode(module):
         program = export_program(module, args)
         _interface.check_regions(program)
-        outputs = _interface.fit_output_names(output_names, _interface.check_outputs(program, where), where)
+        outputs = _interface.fit_output_names(output_names, program, {*input_names, *parameters, *modules}, where)
         _interface.check_names(input_names, outputs, parameters)
         model, mutated, note = _to_ir(program, opset, path)
     _interface.check_stateless(model.graph, mutated, where)
@@ -148,7 +150,7 @@ def capture(
         model,
         input_names=input_names,
         output_names=outputs,
-        modules=[path for path, _ in module.named_modules()],
+        modules=modules,
         parameters=parameters,
     )
     model.graph.name = where

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 import torch
+import torch.utils._pytree as pytree
 from torch._ops import HigherOrderOperator
 from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
 
@@ -103,14 +104,23 @@ def check_regions(program: torch.export.ExportedProgram) -> None:
             )
 
 
-def fit_output_names(output_names: Sequence[str], count: int, where: str) -> list[str]:
-    """The names of the outputs: those given, or ``output``, ``output_1``, … when none are.
+def fit_output_names(
+    output_names: Sequence[str], program: torch.export.ExportedProgram, taken: Collection[str], where: str
+) -> list[str]:
+    """The names of the outputs: those given, else the keys of a dict or fields of a named tuple, else ``output``, ….
+
+    Args:
+        output_names: as the caller gave them; empty for none.
+        program: what was traced.
+        taken: names that a key must not be: those of inputs, weights and modules.
+        where: the module, for the message.
 
     Raises:
         CaptureError: there are more or fewer names than outputs.
     """
+    count = check_outputs(program, where)
     if not output_names:
-        return ["output", *(f"output_{index}" for index in range(1, count))]
+        return _keys(program, taken) or ["output", *(f"output_{index}" for index in range(1, count))]
     if len(output_names) != count:
         raise CaptureError(
             f"{_counted(len(output_names), 'output name')} for {_counted(count, 'output tensor')}",
@@ -118,6 +128,24 @@ def fit_output_names(output_names: Sequence[str], count: int, where: str) -> lis
             mend="give one name per tensor that forward returns, nested ones in order",
         )
     return list(output_names)
+
+
+def _keys(program: torch.export.ExportedProgram, taken: Collection[str]) -> list[str]:
+    """The keys that lead to each tensor that forward returns, joined; none where the outermost has no keys."""
+    spec = program.call_spec.out_spec
+    if spec is None:
+        return []
+    results = [item.arg for item in program.graph_signature.output_specs if item.kind is OutputKind.USER_OUTPUT]
+    leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(results, spec))
+    found = []
+    for path, result in leaves:
+        keys = [getattr(key, "key", getattr(key, "name", getattr(key, "idx", None))) for key in path]
+        if not keys or not isinstance(keys[0], str):
+            return []
+        if isinstance(result, TensorArgument):
+            name = "_".join(map(str, keys))
+            found.append(f"output_{name}" if name in taken else name)
+    return found if len(set(found)) == len(found) else []
 
 
 def check_stateless(graph: ir.Graph, mutated: Collection[str], where: str) -> None:

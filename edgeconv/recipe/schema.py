@@ -154,7 +154,7 @@ class Input(Section):
 
 
 class Outputs(Section):
-    """The names of the module's results, in their order; empty: ``output``, ``output_1``, …"""
+    """The names of the module's results, in their order; empty: keys of a dict, or ``output``, ``output_1``, …"""
 
     names: Annotated[tuple[TensorName, ...], AfterValidator(unique)] = ()
 

@@ -6,7 +6,9 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -120,6 +122,39 @@ def test_outputs_that_need_a_node_of_their_own(names: tuple[str, ...], evaluate)
     got = evaluate(model, (x,))
     for name, expected in zip([v.name for v in model.graph.outputs], (x, x.relu(), x.relu()), strict=True):
         np.testing.assert_array_equal(got[name], expected.numpy())
+
+
+class Pair(NamedTuple):
+    low: Tensor
+    high: Tensor
+
+
+@pytest.mark.parametrize("path", ["fast", "official"])
+@pytest.mark.parametrize(
+    ("returned", "names"),
+    [
+        (lambda x: {"out": x * 2, "aux": [x + 1, None, x + 3]}, ("out", "aux_0", "aux_2")),
+        (lambda x: Pair(x * 2, x + 1), ("low", "high")),
+        (lambda x: {"in0": x * 2, "scale": x + 1, "tail": x}, ("output_in0", "output_scale", "output_tail")),
+        (lambda x: {"a_0": x * 2, "a": [x + 1]}, ("output", "output_1")),
+        (lambda x: (x * 2, {"b": x + 1}), ("output", "output_1")),
+        (lambda x: {3: x * 2}, ("output",)),
+    ],
+)
+def test_keys_of_outputs_are_their_names(
+    returned: Callable[[Tensor], object], names: tuple[str, ...], path: Literal["fast", "official"]
+) -> None:
+    class Keyed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+            self.tail = nn.Identity()
+
+        def forward(self, x: Tensor) -> object:
+            return returned(x * self.scale)
+
+    model = capture(Keyed(), (torch.randn(2, 3),), input_names=["in0"], output_names=(), path=path)
+    assert tuple(value.name for value in model.graph.outputs) == names
 
 
 def test_an_unused_input_stays() -> None:
