@@ -61,7 +61,7 @@ def export_seconds(network: Mapping[str, Any], tools: Iterable[str]) -> float | 
     results = [network["exports"].get(name, {}) for name in tools]
     if not all(result.get("seconds") for result in results):
         return None
-    return sum(statistics.median(result["seconds"]) for result in results)
+    return sum((float(statistics.median(result["seconds"])) for result in results), 0.0)
 
 
 def speed_up(network: Mapping[str, Any], pair: str) -> float | None:
@@ -263,7 +263,7 @@ def _digits(value: float) -> str:
 
 
 def _name(network: Mapping[str, Any]) -> str:
-    return network["name"] + (" †" if network["parallel_branches"] else "")
+    return f"{network['name']}{' †' if network['parallel_branches'] else ''}"
 
 
 def _escaped(text: str) -> str:

@@ -74,7 +74,8 @@ class Tflite:
         shape = tuple(self._input["shape"])
         last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
         self.interpreter.set_tensor(self._input["index"], last if shape == last.shape else x)
-        return self.interpreter.invoke
+        invoke: Callable[[], object] = self.interpreter.invoke
+        return invoke
 
     def delegation(self) -> dict[str, int]:
         """How many parts of the graph XNNPACK took, and how many operators it left outside of them."""

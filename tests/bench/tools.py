@@ -107,6 +107,8 @@ def _torch_onnx() -> Export:
         program = torch.onnx.export(
             module, (x,), dynamo=True, optimize=True, input_names=["input"], output_names=["output"], verbose=False
         )
+        if program is None:
+            raise RuntimeError("torch.onnx returned nothing")
         simplified, sound = onnxsim.simplify(program.model_proto)
         if not sound:
             raise RuntimeError("onnxsim's own check failed")
@@ -117,7 +119,7 @@ def _torch_onnx() -> Export:
 
 
 def _litert_torch() -> Export:
-    import litert_torch
+    import litert_torch  # type: ignore[import-not-found]
 
     def export(module: Any, x: Any, folder: Path) -> Made:
         path = folder / "litert_torch.tflite"
@@ -141,7 +143,7 @@ def _litert_torch_nhwc() -> Export:
 
 
 def _onnx2tf() -> Export:
-    import onnx2tf
+    import onnx2tf  # type: ignore[import-not-found]
 
     def export(source: Any, x: Any, folder: Path) -> Made:
         onnx2tf.convert(
@@ -236,8 +238,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     tool, out = TOOLS[job["tool"]], Path(job["out"])
     export = tool.load()
     takes_onnx = bool(tool.source)
-    small = (job["small_source"], None) if takes_onnx else _small_module()
-    first_s, small = _timed(export, *small, out / "small")
+    small, small_x = (job["small_source"], None) if takes_onnx else _small_module()
+    first_s, made_of_small = _timed(export, small, small_x, out / "small")
     what, x = (job["source"], None) if takes_onnx else _module(job)
     before = _memory_bytes("VmRSS")
     _forget_peak()
@@ -253,7 +255,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         "memory_before_bytes": before,
         "peak_memory_bytes": peak,
         "files": {format_: str(path) for format_, path in made.files.items()},
-        "small_files": {format_: str(path) for format_, path in small.files.items()},
+        "small_files": {format_: str(path) for format_, path in made_of_small.files.items()},
         "refusals": dict(made.refusals),
         "kept_float": dict(made.kept_float),
         "versions": {package: metadata.version(package) for package in tool.packages},
