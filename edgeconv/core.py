@@ -79,7 +79,7 @@ class IntegerTensor:
         name: its own in the file.
         shape: its dimensions in the file's order; a str is one that follows an open batch.
         dtype: numpy's name of its element type.
-        axes: the value's axis that lies at each of its own: ``tensor == value.transpose(axes)``.
+        axes: its elements are those of ``value.transpose(axes)`` in their order, in whatever shape.
         scale: of one step: ``real = scale * (stored - zero_point)``.
         zero_point: the stored number that is 0.
         values: what it holds: results of QuantizeLinear, by name; several are equal.

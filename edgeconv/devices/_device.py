@@ -23,6 +23,7 @@ class Device:
             where the device is not installed. None for torch, which runs in this process.
         variants: those that its runtime has kernels for; empty for all.
         open_batch: whether it runs files whose batch is left open at every batch size.
+        inside: whether it tells the tensors inside a file; its kernels are then the ones that layers are judged on.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Device:
     command: Callable[[], Sequence[str]] | None = None
     variants: tuple[str, ...] = ()
     open_batch: bool = True
+    inside: bool = False
 
     def probe(self, timeout_s: float = 30.0) -> Mapping[str, str]:
         """Asks the device what it is: runtime, version, python, numpy, machine, cpu.

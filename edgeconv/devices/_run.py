@@ -1,10 +1,10 @@
-"""Runs an artifact on a device."""
+"""Runs an artifact on a device, and looks inside while it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from edgeconv.core import Artifact, Run, Sample, Verdict
+from edgeconv.core import Array, Artifact, Run, Sample, Verdict
 from edgeconv.devices._device import Device, start
 from edgeconv.devices._session import Session
 from edgeconv.errors import DeviceError
@@ -51,3 +51,21 @@ def run_artifact(
         return Run(device.name, name, (), Verdict.SKIPPED, str(error))
     with fresh:
         return fresh.run(artifact, samples, timeout_s=timeout_s)
+
+
+def run_inside(
+    device: Device, artifact: Artifact, samples: Sequence[Sample], *, timeout_s: float
+) -> tuple[Mapping[str, Array], ...]:
+    """What the tensors of ``artifact.inside`` hold on each sample: by name, integers in the file's layout.
+
+    Args:
+        device: one whose ``inside`` is True.
+        artifact: the file; its bytes are read here and sent.
+        samples: as for `run_artifact`.
+        timeout_s: as for `run_artifact`.
+
+    Raises:
+        DeviceError: the device is not installed, or cannot tell them.
+    """
+    with start(device) as session:
+        return session.run_inside(artifact, samples, timeout_s=timeout_s)

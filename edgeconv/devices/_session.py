@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from edgeconv.core import Array, Artifact, Run, Sample, TensorSpec, Verdict
+from edgeconv.core import Array, Artifact, IntegerTensor, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError
 from edgeconv.devices.agent import DTYPES, PROTOCOL, Frame, ProtocolError, matched
 from edgeconv.errors import DeviceError
+
+_Spec = TypeVar("_Spec", TensorSpec, IntegerTensor)
 
 
 class Session:
@@ -74,6 +76,24 @@ class Session:
         outputs, latencies = zip(*results, strict=True) if results else ((), ())
         return replace(run, outputs=outputs, latency_ms=latencies)
 
+    def run_inside(
+        self, artifact: Artifact, samples: Sequence[Sample], *, timeout_s: float
+    ) -> tuple[Mapping[str, Array], ...]:
+        """The integers of the tensors inside an artifact: by name, in the file's layout, one mapping per sample.
+
+        Raises:
+            DeviceError: the runtime refuses the file, cannot tell them, crashes or hangs, or tells other ones.
+        """
+        limit = Deadline(timeout_s)
+        self._hello(limit)
+        self._load(artifact, limit, tensors=[tensor.name for tensor in artifact.inside])
+        told = []
+        for sample in samples:
+            arrays = file_inputs(artifact, sample)
+            frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}")
+            told.append({spec.name: array for spec, array in _declared(artifact.inside, frame.arrays)})
+        return tuple(told)
+
     def close(self) -> None:
         """Ends the device's process; harmless when it has ended."""
         self._process.close()
@@ -117,13 +137,8 @@ class Session:
         self, artifact: Artifact, samples: Sequence[Sample], limit: Deadline
     ) -> tuple[list[tuple[Mapping[str, Array], float]], Mapping[str, str], int | None]:
         """The outputs and latencies, what the runtime tells of itself and the file, and the arena that it needs."""
-        try:
-            data = np.frombuffer(artifact.path.read_bytes(), np.uint8)
-        except OSError as error:
-            raise DeviceError(f"cannot read {artifact.path.name}: {error.strerror or error}") from error
         inputs = [file_inputs(artifact, sample) for sample in samples]
-        loaded = self._ask("load", "loaded", [("model", data)], limit, "cannot load the file")
-        facts = dict(loaded.fields.get("facts") or {})
+        facts = dict(self._load(artifact, limit).fields.get("facts") or {})
         results = []
         for sample, arrays in zip(samples, inputs, strict=True):
             frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}")
@@ -132,10 +147,25 @@ class Session:
         told = {str(key): str(value) for key, value in facts.items()}
         return results, told, int(arena) if arena.isdecimal() else None
 
-    def _ask(self, kind: str, answer: str, arrays: Sequence[tuple[str, Array]], limit: Deadline, failure: str) -> Frame:
+    def _load(self, artifact: Artifact, limit: Deadline, **fields: Any) -> Frame:
+        try:
+            data = np.frombuffer(artifact.path.read_bytes(), np.uint8)
+        except OSError as error:
+            raise DeviceError(f"cannot read {artifact.path.name}: {error.strerror or error}") from error
+        return self._ask("load", "loaded", [("model", data)], limit, "cannot load the file", **fields)
+
+    def _ask(
+        self,
+        kind: str,
+        answer: str,
+        arrays: Sequence[tuple[str, Array]],
+        limit: Deadline,
+        failure: str,
+        **fields: Any,
+    ) -> Frame:
         self._require_alive()
         try:
-            frame = self._process.request(kind, {}, arrays, limit)
+            frame = self._process.request(kind, fields, arrays, limit)
         except ProtocolError as error:
             raise DeviceError(str(error)) from error
         except DeviceError as error:
@@ -179,16 +209,22 @@ def checked_outputs(artifact: Artifact, arrays: list[tuple[str, Array]]) -> Mapp
     Raises:
         DeviceError: their number, a dtype or a shape is another.
     """
-    names = [spec.name for spec in artifact.outputs]
-    if len(arrays) != len(names):
-        raise DeviceError(f"returned {len(arrays)} outputs, the file declares {len(names)}")
-    outputs: dict[str, Array] = {}
-    for spec, array in zip(artifact.outputs, matched(names, arrays), strict=True):
+    return {spec.name: spec.from_file(array) for spec, array in _declared(artifact.outputs, arrays)}
+
+
+def _declared(specs: Sequence[_Spec], arrays: list[tuple[str, Array]]) -> Iterator[tuple[_Spec, Array]]:
+    """What came of each tensor, once it is what the file declares.
+
+    Raises:
+        DeviceError: their number, a dtype or a shape is another.
+    """
+    if len(arrays) != len(specs):
+        raise DeviceError(f"returned {len(arrays)} outputs, the file declares {len(specs)}")
+    for spec, array in zip(specs, matched([spec.name for spec in specs], arrays), strict=True):
         if array.dtype.name != spec.dtype or not _fits(array.shape, spec.shape):
             found, declared = f"{array.dtype} {array.shape}", f"{spec.dtype} {spec.shape}"
             raise DeviceError(f"output {spec.name!r} came as {found}, the file declares {declared}")
-        outputs[spec.name] = spec.from_file(array)
-    return outputs
+        yield spec, array
 
 
 def _fits(shape: tuple[int, ...], declared: tuple[int | str, ...]) -> bool:

@@ -36,7 +36,9 @@ DEVICES: Mapping[str, Device] = {
         Device("torch", "PyTorch, float32", ()),
         Device("onnxruntime", "ONNX Runtime", ("onnx",), _here("onnxruntime")),
         Device("litert", "LiteRT with XNNPACK", ("tflite",), _here("litert")),
-        Device("litert-reference", "LiteRT with reference kernels", ("tflite",), _here("litert-reference")),
+        Device(
+            "litert-reference", "LiteRT with reference kernels", ("tflite",), _here("litert-reference"), inside=True
+        ),
         Device("tflite-runtime", "tflite-runtime 2.14.0", ("tflite",), _isolated("tflite-runtime")),
         Device(
             "tflite-micro",

@@ -20,7 +20,7 @@ Frames, in both directions, all integers little-endian::
 The talk::
 
     agent -> host   hello    {"protocol": 1, "environment": {"runtime", "version", "python", "numpy", "machine", "cpu"}}
-    host -> agent   load     arrays: one, of uint8: the bytes of the file
+    host -> agent   load     {"tensors": [name, ...]}; arrays: one, of uint8: the bytes of the file
     agent -> host   loaded   {"inputs": [name, ...], "outputs": [name, ...], "facts": {name: text}}
     host -> agent   run      arrays: the inputs of one sample, in the layout of the file
     agent -> host   outputs  {"latency_ms": float}; arrays: the outputs, in the order of the file
@@ -29,6 +29,9 @@ The talk::
 Instead of any answer may come ``error {"reason": one line}``; the agent then waits for the next request, except that
 ``"missing": true`` (the runtime cannot be imported) comes in place of hello and is the last frame. A request is read
 to its end before it is answered. Whatever a runtime prints goes to stderr and cannot get between the frames.
+
+The "tensors" of a load may be left out. Where they are there, and the runtime can tell what is inside a file, runs
+answer with these tensors in place of the outputs.
 """
 
 from __future__ import annotations
@@ -205,9 +208,12 @@ class LiteRt:
         self._options: dict[str, Any] = {"num_threads": threads}
 
     def load(self, model: bytes) -> tuple[list[str], list[str]]:
+        return self._load(model, **self._options)
+
+    def _load(self, model: bytes, **options: Any) -> tuple[list[str], list[str]]:
         self._interpreter: Any = None  # the one before goes first: it reads its weights out of the bytes it was given
         self._model = model
-        self._interpreter = self._module.Interpreter(model_content=model, **self._options)
+        self._interpreter = self._module.Interpreter(model_content=model, **options)
         self._interpreter.allocate_tensors()
         self._inputs = self._named(self._interpreter.get_input_details(), "get_input_details")
         self._outputs = self._named(self._interpreter.get_output_details(), "get_output_details")
@@ -252,6 +258,13 @@ class LiteRtReference(LiteRt):
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         self._options["experimental_op_resolver_type"] = self._module.OpResolverType.BUILTIN_REF
+
+    def load_inside(self, model: bytes, tensors: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Loads a file so that runs give the tensors of these names in place of its outputs."""
+        inputs, _ = self._load(model, **self._options, experimental_preserve_all_tensors=True)
+        details = {detail["name"]: detail for detail in self._interpreter.get_tensor_details()}
+        self._outputs = [(name, details[name]) for name in tensors]
+        return inputs, list(tensors)
 
 
 class TfliteRuntime(LiteRt):
@@ -380,6 +393,15 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def _loaded(runtime: Any, model: bytes, tensors: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Loads a file, to give its outputs or tensors inside; says what goes in and what comes out."""
+    if not tensors:
+        return runtime.load(model)  # type: ignore[no-any-return]
+    if not hasattr(runtime, "load_inside"):
+        raise ProtocolError("the runtime does not tell what is inside a file")
+    return runtime.load_inside(model, tensors)  # type: ignore[no-any-return]
+
+
 class Agent:
     """Serves one runtime over two byte streams."""
 
@@ -406,7 +428,7 @@ class Agent:
     def _answer(self, runtime: Any, frame: Frame) -> None:
         try:
             if frame.type == "load":
-                inputs, outputs = runtime.load(frame.arrays[0][1].tobytes())
+                inputs, outputs = _loaded(runtime, frame.arrays[0][1].tobytes(), frame.fields.get("tensors"))
                 facts = getattr(runtime, "facts", {})
                 parts = frame_parts("loaded", {"inputs": inputs, "outputs": outputs, "facts": facts})
             elif frame.type == "run":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -29,7 +30,7 @@ def layer_steps(
 
     Args:
         model: the quantised graph; not changed.
-        tensors: what the runtime tells. Quantised values that are not among them are rounded where the graph says.
+        tensors: what the runtime tells. Quantised values that are not among them are inside of a layer: not rounded.
         samples: the graph's inputs, NCHW, by name.
         runs: for each sample the integers of every tensor, by the tensor's name, in the file's layout.
 
@@ -48,62 +49,85 @@ def layer_steps(
     feeds = ({**sample, **cut.feeds(run)} for sample, run in zip(samples, runs, strict=True))
     with one_thread():
         for values, run in zip(evaluate_each(cut.model, feeds, keep=cut.wanted), runs, strict=True):
-            for counts, (tensor, name) in zip(found, cut.ends, strict=True):
-                counts.update(_steps(tensor, run[tensor.name], values[name]))
+            for counts, end in zip(found, cut.ends, strict=True):
+                counts.update(_steps(end.tensor, run[end.tensor.name], values[end.value]))
     return tuple(
-        LayerSteps(cut.titles[name], cut.operators[name], dict(sorted(counts.items())))
-        for counts, (_, name) in zip(found, cut.ends, strict=True)
+        LayerSteps(end.title, end.operators, dict(sorted(counts.items())))
+        for counts, end in zip(found, cut.ends, strict=True)
     )
 
 
+@dataclass(frozen=True)
+class _End:
+    """A tensor, the float value that it is quantised from, what that is called later, and what makes it."""
+
+    tensor: IntegerTensor
+    value: str
+    title: str
+    operators: tuple[str, ...]
+
+
 class _Cut:
-    """A graph that reads a runtime's integers wherever it quantises.
+    """A graph that reads a runtime's integers wherever the runtime has any, and rounds nowhere else.
 
     Attributes:
         model: its inputs are the graph's, and one for every cut value.
-        ends: each tensor with the name of the float value that it is quantised from.
-        titles: what each of these values is called once it is dequantised.
-        operators: what makes each of them of the inputs.
+        ends: where it was cut, in its order.
     """
 
     def __init__(self, model: ir.Model, tensors: Sequence[IntegerTensor]) -> None:
         self.model = model.clone()
-        self._inputs: list[tuple[IntegerTensor, str]] = []
+        self._inputs: list[tuple[IntegerTensor, ir.Value]] = []
         graph = self.model.graph
         self._given = frozenset(graph.inputs)
         order = {node: at for at, node in enumerate(graph)}
-        quantize = {node.outputs[0].name: node for node in graph if node.op_type == "QuantizeLinear"}
-        unknown = sorted({name for tensor in tensors for name in tensor.values} - quantize.keys())
+        pairs = {_named(node.outputs[0]): node for node in graph if node.op_type == "QuantizeLinear"}
+        unknown = sorted({name for tensor in tensors for name in tensor.values} - pairs.keys())
         if unknown:
             raise ParityError(f"the graph quantises no {unknown[0]!r}", where="layers", mend="export again")
-        nodes = {tensor.name: [quantize[name] for name in tensor.values] for tensor in tensors}
-        titles = {tensor.name: [self._replace(node, tensor) for node in nodes[tensor.name]] for tensor in tensors}
-        ends = sorted(tensors, key=lambda tensor: order[nodes[tensor.name][0]])
-        sources = {tensor.name: nodes[tensor.name][0].inputs[0] for tensor in ends}  # what they are after all cuts
-        self.ends = [(tensor, _named(sources[tensor.name])) for tensor in ends]
-        self.titles = {name: titles[tensor.name][0] for tensor, name in self.ends}
-        self.operators = {name: _operators(sources[tensor.name], order) for tensor, name in self.ends}
+        titles = {name: self._cut(pairs[name], tensor) for tensor in tensors for name in tensor.values}
+        for name in pairs.keys() - titles.keys():
+            _bypass(pairs[name])
+        found = []
+        for tensor in sorted(tensors, key=lambda tensor: order[pairs[tensor.values[0]]]):
+            source = pairs[tensor.values[0]].inputs[0]
+            found.append(_End(tensor, _named(source), titles[tensor.values[0]], _operators(source, order)))
+        self.ends = tuple(found)
 
     @property
     def wanted(self) -> list[str]:
         """The values to evaluate, each once."""
-        return list(dict.fromkeys(name for _, name in self.ends))
+        return list(dict.fromkeys(end.value for end in self.ends))
 
     def feeds(self, run: Mapping[str, Array]) -> dict[str, Array]:
         """The cut values as real numbers in torch's layout, of a runtime's integers."""
-        return {name: _real(tensor, run[tensor.name]) for tensor, name in self._inputs}
+        return {_named(value): _real(tensor, run[tensor.name], _shape(value)) for tensor, value in self._inputs}
 
-    def _replace(self, node: ir.Node, tensor: IntegerTensor) -> str:
+    def _cut(self, node: ir.Node, tensor: IntegerTensor) -> str:
         """Makes what dequantises a value read the runtime's; returns how the result was called."""
         source, integers = node.inputs[0], node.outputs[0]
         assert source is not None  # QuantizeLinear has an operand
         made = ir.Value(name=f"{integers.name}{_HELD}", shape=source.shape, type=source.type)
         self.model.graph.inputs.append(made)
-        self._inputs.append((tensor, _named(made)))
+        self._inputs.append((tensor, made))
         results = [use.node.outputs[0] for use in integers.uses()]
         for result in results:
             ir.convenience.replace_all_uses_with(result, made, replace_graph_outputs=True)
         return _named(source if source in self._given or not results else results[0])
+
+
+def _bypass(node: ir.Node) -> None:
+    """Leaves a value as it is that a runtime does not round: it is inside of one of its operators."""
+    source, results = node.inputs[0], [use.node.outputs[0] for use in node.outputs[0].uses()]
+    assert source is not None  # QuantizeLinear has an operand
+    for result in results:
+        ir.convenience.replace_all_uses_with(result, source, replace_graph_outputs=True)
+
+
+def _shape(value: ir.Value) -> list[int]:
+    """-1 stands for an open batch."""
+    assert value.shape is not None  # every value of a graph has one
+    return [size if isinstance(size, int) else -1 for size in value.shape]
 
 
 def _named(value: ir.Value | None) -> str:
@@ -125,14 +149,18 @@ def _operators(value: ir.Value | None, order: Mapping[ir.Node, int]) -> tuple[st
     return tuple(node.op_type for node in nodes if node.op_type not in ("QuantizeLinear", "DequantizeLinear"))
 
 
-def _real(tensor: IntegerTensor, integers: Array) -> Array:
-    """What integers of a file stand for, in torch's layout."""
-    moved = integers.transpose(np.argsort(tensor.axes))
-    return np.asarray((moved.astype(np.float64) - tensor.zero_point) * tensor.scale)
+def _real(tensor: IntegerTensor, integers: Array, shape: Sequence[int]) -> Array:
+    """What integers of a file stand for, as a value of this shape."""
+    return np.asarray((_as_value(tensor, integers, shape).astype(np.float64) - tensor.zero_point) * tensor.scale)
+
+
+def _as_value(tensor: IntegerTensor, integers: Array, shape: Sequence[int]) -> Array:
+    """A file's tensor in torch's layout; -1 in the shape is an open batch."""
+    return integers.reshape([shape[axis] for axis in tensor.axes]).transpose(np.argsort(tensor.axes))
 
 
 def _steps(tensor: IntegerTensor, integers: Array, real: Array) -> Mapping[int, int]:
     """How many elements are how many steps from the integers that stand for real numbers."""
     limits = np.iinfo(tensor.dtype)
     wanted = np.clip(np.rint(real / tensor.scale) + tensor.zero_point, limits.min, limits.max)
-    return steps_apart([(integers.transpose(np.argsort(tensor.axes)), wanted)], 1.0)
+    return steps_apart([(_as_value(tensor, integers, real.shape), wanted)], 1.0)

@@ -39,16 +39,16 @@ TENSORS = (
     IntegerTensor("x/quantized", (1, 3, 4, 2), "int8", (0, 2, 3, 1), 0.25, 0, ("x_quantized",)),
     IntegerTensor("a", (1, 3, 4, 3), "int8", (0, 2, 3, 1), 0.5, -125, ("a_quantized",)),
 )
-MODEL = ir.serde.deserialize_model(onnx.parser.parse_model(GRAPH))
+MODEL = ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(GRAPH)))
 X = np.random.default_rng(0).uniform(-30, 30, (1, 2, 3, 4)).astype(np.float32)
 
 
-def _layer(integers: Array, weight: str) -> Array:
-    """A convolution of integers by the graph's weights, as real numbers: all are multiples of 2^-6, so it is exact."""
+def _layer(numbers: Array, weight: str) -> Array:
+    """A convolution by the graph's weights; exact, as all numbers are multiples of 2^-8."""
     stored = MODEL.graph.initializers[weight].const_value
     assert stored is not None
     weights = stored.numpy().astype(np.int64)[:, :, 0, 0]
-    made: Array = np.einsum("oc,nchw->nohw", weights, integers.astype(np.int64))
+    made: Array = np.einsum("oc,nchw->nohw", weights, numbers.astype(np.float64))
     return made * 0.125
 
 
@@ -80,10 +80,14 @@ def test_an_error_is_its_own_layers_alone(off: int) -> None:
     assert (a.largest, y.largest) == (0, abs(off))
 
 
-def test_layers_between_tensors_that_are_not_told_are_one() -> None:
-    _, y = layer_steps(MODEL, [each for each in TENSORS if each.name != "a"], [{"x": X}], [_runtime(a_is_off=40)])
+def test_what_a_runtime_does_not_round_is_inside_of_a_layer() -> None:
+    run = _runtime()
+    x = run["x/quantized"].transpose(0, 3, 1, 2)
+    exact = (_layer(x, "a_weight") * 0.25).clip(0)  # float all the way, as in a fused operator
+    run["y/quantized"] = np.clip(np.rint(_layer(exact, "y_weight")) - 28, -128, 127).astype(np.int8)
+    _, y = layer_steps(MODEL, [each for each in TENSORS if each.name != "a"], [{"x": X}], [run])
     assert y.operators == ("Conv", "Relu", "Conv")
-    assert y.largest > 1
+    assert dict(y.lsb) == {0: 36}
 
 
 def test_a_tensor_of_another_graph_is_refused() -> None:

@@ -52,8 +52,9 @@ def to_tflite(
     Returns:
         The bytes (file identifier ``TFL3``), deterministic, with one signature ``serving_default`` and the
         ``min_runtime_version`` metadata; inputs and outputs in the graph's order, under the graph's names. The notes
-        name the operators that stay float in a quantised graph. An open
-        batch is written as 1 in ``shape`` and -1 in ``shape_signature``: ``resize_tensor_input`` sets it.
+        name the operators that stay float in a quantised graph; ``inside`` are the tensors that hold what the graph
+        quantises. An open batch is written as 1 in ``shape`` and -1 in ``shape_signature``:
+        ``resize_tensor_input`` sets it.
 
     Raises:
         EmitError: an operator, or a setting of one, has no form in TFLite, or none that holds at every batch size;
@@ -61,9 +62,11 @@ def to_tflite(
     """
     from edgeconv.emit.tflite._encoding import encoding_of
     from edgeconv.emit.tflite._flatbuffer import write
+    from edgeconv.emit.tflite._inside import described
     from edgeconv.emit.tflite._open_batch import converted
 
     if layout not in (NCHW, NHWC):
         raise EmitError(f"unknown TFLite layout {layout!r}", where="tflite", mend='use "nhwc" or "nchw"')
-    graph, inputs, outputs, notes = converted(model, layout, encoding_of(weights, io))
-    return Emitted(write(graph, metadata), inputs, outputs, notes)
+    low, inputs, outputs = converted(model, layout, encoding_of(weights, io))
+    data, names = write(low.graph, metadata)
+    return Emitted(data, inputs, outputs, low.notes, described(low.graph, low.held, names))

@@ -12,6 +12,7 @@ from edgeconv.core import NHWC, TensorSpec
 from edgeconv.emit._gelu import gelus
 from edgeconv.emit.tflite._encoding import Encoding, encode
 from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._inside import held
 from edgeconv.emit.tflite._layout import Form, first, last, permuted
 from edgeconv.emit.tflite._lowering import Lowering, module_of, refusal
 from edgeconv.emit.tflite._operators import LOWERINGS, activation, tables
@@ -57,8 +58,9 @@ def convert(
     for value, forms in low.forms.items():
         for tensor in forms.values():
             tensor.quantization = tensor.quantization or quantized.activations.get(value.name or "")
-    simplify(low.graph)
+    reshaped = simplify(low.graph)
     low.notes = encode(low.graph, encoding, integer=low.integer)
+    low.held = held(low.graph, low.forms, quantized.integers, reshaped)
     borders = ((inputs, low.graph.inputs), (model.graph.outputs, low.graph.outputs))
     specs = [tuple(spec(low, *pair, layout) for pair in zip(*border, strict=True)) for border in borders]
     return low, specs[0], specs[1]

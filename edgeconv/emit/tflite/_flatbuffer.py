@@ -74,13 +74,16 @@ def knows_dtype(dtype: np.dtype[Any]) -> bool:
     return dtype.name in _TYPES
 
 
-def write(graph: Graph, metadata: Mapping[str, str]) -> bytes:
-    """The file's bytes; ``metadata`` becomes one buffer named ``edgeconv`` that holds sorted JSON."""
+def write(graph: Graph, metadata: Mapping[str, str]) -> tuple[bytes, Mapping[Tensor, str]]:
+    """The file's bytes, and what its tensors are called in it.
+
+    ``metadata`` becomes one buffer named ``edgeconv`` that holds sorted JSON.
+    """
     writer = _Writer(graph)
     writer.metadata("min_runtime_version", minimum_runtime(writer.codes).encode().ljust(16, b"\0"))
     text = json.dumps(dict(metadata), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     writer.metadata("edgeconv", text.encode())
-    return writer.finish()
+    return writer.finish(), writer.names
 
 
 class _Writer:
@@ -90,6 +93,7 @@ class _Writer:
         self.buffers: list[Array | None] = [None]  # buffer 0 is the empty one, by convention
         self.shared: dict[bytes, int] = {}
         self.tensors: dict[Tensor, int] = {}
+        self.names: dict[Tensor, str] = {}
         self.entries: list[Any] = []
         self.vectors: dict[bytes, Any] = {}
         self.model = schema.ModelT()
@@ -138,11 +142,11 @@ class _Writer:
     def _tensors(self) -> list[Any]:
         names: set[str] = set()
         named = sorted(self.tensors, key=lambda tensor: (not tensor.owner, self.tensors[tensor]))
-        final = {tensor: _unique(tensor.name, names) for tensor in named}
+        self.names = {tensor: _unique(tensor.name, names) for tensor in named}
         made = []
         for tensor in self.tensors:
             entry = schema.TensorT()
-            entry.name, entry.shape = final[tensor], np.array(tensor.shape, np.int32)
+            entry.name, entry.shape = self.names[tensor], np.array(tensor.shape, np.int32)
             entry.type, entry.hasRank = _TYPES[tensor.dtype.name], True
             entry.buffer = self._buffer(tensor.data, tensor.digest) if tensor.data is not None else 0
             if tensor in self.graph.open_axes:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.emit.tflite._flatbuffer import knows_dtype
 from edgeconv.emit.tflite._graph import Graph, Tensor
+from edgeconv.emit.tflite._inside import Held
 from edgeconv.emit.tflite._layout import Form, Shape, between, first, last, permuted, same_memory
 from edgeconv.emit.tflite._quantization import Quantization, of_weights
 from edgeconv.errors import EmitError
@@ -37,6 +38,7 @@ class Lowering:
         self.integer = bool(activations)
         self.is_int16 = any(one.dtype == "int16" for one in self.activations.values())
         self.notes: tuple[str, ...] = ()
+        self.held: tuple[Held, ...] = ()
         self.sizes = sizes or {}
         self.graph = Graph()
         self.forms: dict[ir.Value, dict[Form, Tensor]] = {}

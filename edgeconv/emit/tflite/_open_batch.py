@@ -17,6 +17,7 @@ from edgeconv.core import Array, TensorSpec
 from edgeconv.emit.tflite._convert import convert
 from edgeconv.emit.tflite._encoding import Encoding
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.emit.tflite._lowering import Lowering
 from edgeconv.errors import EmitError
 
 # Primes that are rare as sizes of anything else, so that two dimensions are seldom equal by chance.
@@ -24,15 +25,14 @@ _SIZES = (7, 11)
 _SIZED = (("RESHAPE", 1), ("SLICE", 2))  # the inputs that are shapes
 _MEND = 'export with a fixed batch, or formats = ["onnx"] only'
 
-Lowered = tuple[Graph, tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[str, ...]]
+Lowered = tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
 def converted(model: ir.Model, layout: str, encoding: Encoding) -> Lowered:
-    """Lowers the whole graph, its batch open where it is symbolic; with the specs of its borders, and notes."""
+    """Lowers the whole graph, its batch open where it is symbolic; with the specs of its borders."""
     symbols = sorted({name for value in model.graph.inputs if value.shape for name in value.shape.free_symbols()})
     if not symbols:
-        low, inputs, outputs = convert(model, layout, encoding)
-        return low.graph, inputs, outputs, low.notes
+        return convert(model, layout, encoding)
     if len(symbols) > 1:
         what = f"the dimensions {', '.join(symbols)} are open, and TFLite files are written with one open dimension"
         raise EmitError(what, where="tflite", mend='fix all but the batch, or export formats = ["onnx"] only')
@@ -41,7 +41,7 @@ def converted(model: ir.Model, layout: str, encoding: Encoding) -> Lowered:
     inputs, outputs = (
         tuple(_opened(a, b, symbols[0]) for a, b in zip(*pair, strict=True)) for pair in zip(specs, others, strict=True)
     )
-    return low.graph, inputs, outputs, low.notes
+    return low, inputs, outputs
 
 
 def _opened(spec: TensorSpec, other: TensorSpec, symbol: str) -> TensorSpec:

@@ -31,11 +31,13 @@ class Quantized:
         model: without QuantizeLinear and DequantizeLinear.
         activations: by value name.
         constants: of initializers that were stored as integers, by name; the axis is torch's.
+        integers: the results of QuantizeLinear, by name, whose place a value of the float graph has taken.
     """
 
     model: ir.Model
     activations: dict[str, Quantization] = field(default_factory=dict)
     constants: dict[str, Quantization] = field(default_factory=dict)
+    integers: dict[ir.Value, list[str]] = field(default_factory=dict)
 
 
 def strip(model: ir.Model) -> Quantized:
@@ -56,7 +58,7 @@ def strip(model: ir.Model) -> Quantized:
     for node in reversed(list(model.graph)):
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and not any(one.uses() for one in node.outputs):
             model.graph.remove(node, safe=True)
-    return Quantized(model, work.activations, work.constants)
+    return Quantized(model, work.activations, work.constants, work.held)
 
 
 class _Strip:
@@ -65,6 +67,7 @@ class _Strip:
         self.activations: dict[str, Quantization] = {}
         self.constants: dict[str, Quantization] = {}
         self.integers: dict[ir.Value, Array] = {}
+        self.held: dict[ir.Value, list[str]] = {}
 
     def quantize(self, node: ir.Node) -> None:
         """Constants are computed; pairs are left to their second half."""
@@ -86,13 +89,17 @@ class _Strip:
         if parameters.dtype not in _ACTIVATIONS or parameters.per_channel:
             raise _refused(node, "an activation has one scale and is int8, uint8 or int16", "quantise it so")
         known = self.activations.setdefault(_named(value), parameters)
+        name = _named(pair.outputs[0])
         if known == parameters:
+            if name not in self.held.setdefault(value, []):
+                self.held[value].append(name)
             self._merge(result, value)
             return
         made = ir.Node("", REQUANTIZE, [value], outputs=[_like(result)], metadata_props=dict(node.metadata_props))
         self.graph.insert_after(node, made)
         _take_over(self.graph, result, made.outputs[0])
         self.activations[_named(made.outputs[0])] = parameters
+        self.held[made.outputs[0]] = [name]
 
     def _merge(self, result: ir.Value, value: ir.Value) -> None:
         """Puts the value in the place of what came out of its pair, whose name it takes where it is free to."""

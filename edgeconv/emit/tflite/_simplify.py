@@ -295,7 +295,14 @@ SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (
 )
 
 
-def simplify(graph: Graph) -> None:
-    """Runs the simplifications in their order."""
+def simplify(graph: Graph) -> dict[Tensor, list[Tensor]]:
+    """Runs the simplifications in their order; returns what held the elements of a tensor in another shape."""
+    reshaped: dict[Tensor, list[Tensor]] = {}
     for step in SIMPLIFICATIONS:
+        for operator in graph.operators:
+            if operator.code == "RESHAPE":
+                source, result = operator.inputs[0], operator.outputs[0]
+                reshaped.setdefault(source, []).append(result)
+                reshaped.setdefault(result, []).append(source)
         step(graph)
+    return reshaped

@@ -1,0 +1,91 @@
+"""A file says which integers of the quantised graph its tensors hold, and a runtime tells them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgeconv.core import Artifact, Emitted, IntegerTensor, Sample
+from edgeconv.devices import DEVICES, run_inside
+from edgeconv.errors import DeviceError
+from edgeconv.parity import layer_steps
+from edgeconv.quantize import Options, apply, calibrate, make_plan
+from edgeconv.rewrite import free_batch
+
+_SHAPE = (1, 3, 8, 8)
+
+
+class _Net(nn.Module):
+    """Images, one axis, a product of matrices, and a sum of what was moved with what was not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8))
+        self.act = nn.LeakyReLU(0.1)
+        self.axis = nn.Sequential(nn.Flatten(2), nn.Conv1d(8, 6, 3), nn.ReLU(), nn.Conv1d(6, 4, 3))
+        self.fc = nn.Linear(4 * 32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.act(self.stem(x))
+        made: torch.Tensor = self.fc(torch.flatten(self.axis(y + y.flip(3).mean(1, keepdim=True)), 1))
+        return made
+
+
+def _samples(count: int, seed: int, batch: int = 1) -> list[Sample]:
+    rng = np.random.default_rng(seed)
+    shape = (batch, *_SHAPE[1:])
+    return [Sample(str(at), {"input0": rng.standard_normal(shape).astype(np.float32)}) for at in range(count)]
+
+
+def _written(tflite: Any, folder: Path, scheme: str, *, open_batch: bool = False) -> tuple[Any, Artifact]:
+    graph = tflite.graph_of(_Net(), torch.zeros((2 if open_batch else 1, *_SHAPE[1:])))
+    if open_batch:
+        graph = free_batch(graph, inputs=["input0"], symbol="batch")
+    data = [sample.inputs for sample in _samples(4, seed=1)]  # of batch 1
+    graph = apply(graph, make_plan(graph, calibrate(graph, data), options=Options(scheme=scheme)))
+    emitted: Emitted = tflite.to_tflite(graph, metadata={})
+    path = folder / "net.tflite"
+    path.write_bytes(emitted.data)
+    made = Artifact(path, "tflite", scheme, "nhwc", "", emitted.inputs, emitted.outputs, inside=emitted.inside)
+    return graph, made
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
+@pytest.mark.parametrize("open_batch", [False, True])
+def test_every_layer_is_within_one_step_on_its_own_operands(
+    tflite: Any, tmp_path: Path, scheme: str, open_batch: bool
+) -> None:
+    graph, artifact = _written(tflite, tmp_path, scheme, open_batch=open_batch)
+    samples = _samples(2, seed=2, batch=3 if open_batch else 1)
+    runs = run_inside(DEVICES["litert-reference"], artifact, samples, timeout_s=60)
+    found = layer_steps(graph, artifact.inside, [sample.inputs for sample in samples], runs)
+    names = [layer.name for layer in found]
+    assert names[0] == "input0"
+    assert {"stem.1", "stem.2", "act", "axis.2", "axis.3"} <= set(names)
+    assert max(layer.largest for layer in found) <= 1
+    assert len({tensor.name for tensor in artifact.inside}) == len(artifact.inside) == len(found)
+
+
+def test_a_file_of_floats_tells_nothing(tflite: Any) -> None:
+    graph = tflite.graph_of(_Net(), torch.zeros(_SHAPE))
+    assert tflite.to_tflite(graph, metadata={}).inside == ()
+
+
+def test_a_runtime_that_cannot_tell_says_so(tflite: Any, tmp_path: Path) -> None:
+    _, artifact = _written(tflite, tmp_path, "int8")
+    with pytest.raises(DeviceError, match="the runtime does not tell what is inside a file"):
+        run_inside(DEVICES["litert"], artifact, _samples(1, seed=0), timeout_s=60)
+
+
+def test_a_tensor_that_the_file_has_not_is_an_error(tflite: Any, tmp_path: Path) -> None:
+    _, artifact = _written(tflite, tmp_path, "int8")
+    other = IntegerTensor("nothing", (1,), "int8", (0,), 1.0, 0, ("nothing",))
+    unknown = Artifact(**{**vars(artifact), "inside": (other,)})
+    with pytest.raises(DeviceError, match="cannot load the file: KeyError"):
+        run_inside(DEVICES["litert-reference"], unknown, _samples(1, seed=0), timeout_s=60)
