@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+import pytorchcv_networks as zoo
 import torch
 from test_capture_fast import _captured, assert_same
-
-_FILE = Path(__file__).parent.parent / "zoo" / "pytorchcv_networks.py"
-_SPEC = importlib.util.spec_from_file_location("pytorchcv_networks", _FILE)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-zoo = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(zoo)
 
 # Small ones that between them hold inplace activations, channel shuffles, gates, concatenations and residuals.
 QUICK = {"mobilenetv3_small_w1", "shufflenetv2b_w1", "squeezenet_v1_1"}

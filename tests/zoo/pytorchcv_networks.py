@@ -10,9 +10,7 @@ import importlib
 from typing import Any
 
 import torch
-
-from edgeconv.recipe.schema import Input, Warmup
-from edgeconv.recipe.warmup import warm_up
+from stand_in import inputs_of, stand_in
 
 IMAGE, CIFAR = (224, 224), (32, 32)
 
@@ -95,16 +93,23 @@ NETWORKS: tuple[tuple[str, str, tuple[int, int], dict[str, Any]], ...] = (
     ("isqrtcovresnet", "isqrtcovresnet18", IMAGE, {}),
     ("msdnet", "msdnet22", IMAGE, {}),
     ("octresnet", "octresnet10_ad2", IMAGE, {}),
-    ("resattnet", "resattnet56", IMAGE, {}),
     ("resnesta", "resnestabc14", IMAGE, {}),
     ("resneta", "resneta10", IMAGE, {}),
     ("resnet_cub", "resnet10_cub", IMAGE, {}),
     ("seresnet_cub", "seresnet10_cub", IMAGE, {}),
-    ("scnet", "scnet50", IMAGE, {}),
     ("selecsls", "selecsls42", IMAGE, {}),
     ("sharesnet", "sharesnet18", IMAGE, {}),
     ("sparsenet", "sparsenet121", IMAGE, {}),
     ("xdensenet", "xdensenet121_2", IMAGE, {}),
+    ("channelnet", "channelnet", IMAGE, {}),
+    ("revnet", "revnet38", IMAGE, {}),
+    ("ibnresnet", "ibn_resnet50", IMAGE, {}),
+    ("ibnbresnet", "ibnb_resnet50", IMAGE, {}),
+    ("ibnresnext", "ibn_resnext50_32x4d", IMAGE, {}),
+    ("resnetd", "resnetd50b", (96, 96), {"in_size": (96, 96)}),
+    ("sknet", "sknet50", IMAGE, {}),
+    ("tresnet", "tresnet_m", (128, 128), {"in_size": (128, 128)}),
+    ("inceptionv3", "inceptionv3", (299, 299), {}),
     ("densenet_cifar", "densenet40_k12_cifar10", CIFAR, {}),
     ("diaresnet_cifar", "diaresnet20_cifar10", CIFAR, {}),
     ("msdnet_cifar10", "msdnet22_cifar10", CIFAR, {}),
@@ -119,6 +124,12 @@ NETWORKS: tuple[tuple[str, str, tuple[int, int], dict[str, Any]], ...] = (
     ("wrn1bit_cifar", "wrn20_10_1bit_cifar10", CIFAR, {}),
     ("wrn_cifar", "wrn16_10_cifar10", CIFAR, {}),
     ("xdensenet_cifar", "xdensenet40_2_k24_bc_cifar10", CIFAR, {}),
+    ("diapreresnet_cifar", "diapreresnet20_cifar10", CIFAR, {}),
+    ("pyramidnet_cifar", "pyramidnet110_a48_cifar10", CIFAR, {}),
+    ("resdropresnet_cifar", "resdropresnet20_cifar10", CIFAR, {}),
+    ("rir_cifar", "rir_cifar10", CIFAR, {}),
+    ("shakedropresnet_cifar", "shakedropresnet20_cifar10", CIFAR, {}),
+    ("fractalnet_cifar", "fractalnet_cifar10", CIFAR, {}),
     ("bisenet", "bisenet_resnet18_celebamaskhq", (320, 256), {"in_size": (320, 256)}),
     ("cgnet", "cgnet_cityscapes", (128, 256), {"in_size": (128, 256)}),
     ("contextnet", "ctxnet_cityscapes", (128, 256), {"in_size": (128, 256)}),
@@ -130,11 +141,17 @@ NETWORKS: tuple[tuple[str, str, tuple[int, int], dict[str, Any]], ...] = (
     ("fpenet", "fpenet_cityscapes", (128, 256), {"in_size": (128, 256)}),
     ("lednet", "lednet_cityscapes", (128, 256), {"in_size": (128, 256)}),
     ("linknet", "linknet_cityscapes", (128, 256), {"in_size": (128, 256)}),
+    ("enet", "enet_cityscapes", (128, 256), {"in_size": (128, 256)}),
+    ("dabnet", "dabnet_cityscapes", (128, 256), {"in_size": (128, 256)}),
+    ("segnet", "segnet_cityscapes", (64, 128), {"in_size": (64, 128)}),
+    ("unet", "unet_cityscapes", (64, 128), {"in_size": (64, 128)}),
     ("sinet", "sinet_cityscapes", (128, 256), {"in_size": (128, 256)}),
     ("sqnet", "sqnet_cityscapes", (64, 128), {"in_size": (64, 128)}),
     ("icnet", "icnet_resnetd50b_cityscapes", (256, 256), {"in_size": (256, 256)}),
     ("danet", "danet_resnetd50b_cityscapes", (96, 96), {"in_size": (96, 96)}),
-    ("deeplabv3", "deeplabv3_resnetd50b_voc", (128, 128), {"in_size": (128, 128)}),
+    ("deeplabv3", "deeplabv3_resnetd50b_voc", (64, 64), {"in_size": (64, 64)}),
+    ("fcn8sd", "fcn8sd_resnetd50b_voc", (64, 64), {"in_size": (64, 64)}),
+    ("lffd", "lffd20x5s320v2_widerface", (160, 160), {"in_size": (160, 160)}),
     ("centernet", "centernet_resnet18_voc", (256, 256), {"in_size": (256, 256)}),
     ("lwopenpose_cmupan", "lwopenpose2d_mobilenet_cmupan_coco", (184, 184), {"in_size": (184, 184)}),
     ("lwopenpose_cmupan", "lwopenpose3d_mobilenet_cmupan_coco", (184, 184), {"in_size": (184, 184)}),
@@ -142,6 +159,12 @@ NETWORKS: tuple[tuple[str, str, tuple[int, int], dict[str, Any]], ...] = (
     (
         "simpleposemobile_coco",
         "simplepose_mobile_mobilenet_w1_coco",
+        (256, 192),
+        {"in_size": (256, 192), "return_heatmap": True},
+    ),
+    (
+        "simplepose_coco",
+        "simplepose_resnet18_coco",
         (256, 192),
         {"in_size": (256, 192), "return_heatmap": True},
     ),
@@ -163,8 +186,8 @@ OTHERS: tuple[tuple[str, str, tuple[tuple[int, ...] | int, ...], dict[str, Any]]
         "jasper",
         "jasper5x3",
         (
-            (1, 64, 128),
-            128,
+            (1, 64, 32),
+            32,
         ),
         {"from_audio": False},
     ),
@@ -225,34 +248,20 @@ ON_BOTH_PATHS = frozenset(
 
 
 def network(module: str, factory: str, size: tuple[int, int], arguments: dict[str, Any]) -> torch.nn.Module:
-    """The network with seeded random weights and the BatchNorm statistics of seeded noise, in eval mode."""
-    net = _built(module, factory, arguments)
-    if _norms(net):
-        images = 4 if min(size) > 32 else 8
-        warm_up(net, [Input(name="x", shape=(1, 3, *size))], Warmup(batches=1, batch_size=images), where=factory)
-    return net.eval()
+    """The network with seeded random weights and the statistics of a stand-in for a trained one, in eval mode."""
+    return other_network(module, factory, ((1, 3, *size),), arguments)
 
 
 def other_network(
-    module: str, factory: str, inputs: tuple[torch.Tensor, ...], arguments: dict[str, Any]
+    module: str, factory: str, shapes: tuple[tuple[int, ...] | int, ...], arguments: dict[str, Any]
 ) -> torch.nn.Module:
-    """The same for any inputs: the statistics are those of one pass over ``inputs``."""
-    net = _built(module, factory, arguments)
-    for layer in _norms(net):
-        layer.momentum = None
-        layer.reset_running_stats()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net.train()(*inputs)
-    return net.eval()
+    """The same for inputs of any ``shapes``."""
+    return stand_in(_built(module, factory, arguments), shapes)
 
 
-def inputs_of(shapes: tuple[tuple[int, ...] | int, ...]) -> tuple[torch.Tensor, ...]:
-    """Seeded noise of the shapes."""
-    generator = torch.Generator().manual_seed(7)
-    return tuple(
-        torch.tensor([shape]) if isinstance(shape, int) else torch.randn(shape, generator=generator) for shape in shapes
-    )
+def sample_of(shapes: tuple[tuple[int, ...] | int, ...]) -> tuple[torch.Tensor, ...]:
+    """One seeded input of each shape, of the kind that the statistics were taken from."""
+    return inputs_of(shapes, 1, torch.Generator().manual_seed(7))
 
 
 def _built(module: str, factory: str, arguments: dict[str, Any]) -> torch.nn.Module:
@@ -260,7 +269,3 @@ def _built(module: str, factory: str, arguments: dict[str, Any]) -> torch.nn.Mod
         torch.manual_seed(0)
         net: torch.nn.Module = getattr(importlib.import_module(f"pytorchcv.models.{module}"), factory)(**arguments)
     return net
-
-
-def _norms(net: torch.nn.Module) -> list[torch.nn.modules.batchnorm._BatchNorm]:
-    return [layer for layer in net.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
