@@ -153,23 +153,35 @@ _INT8 = f"""\
 edgeconv's int8 files, with float32 inputs and outputs, beside its fp32 files in the same race: ratios are of latency,
 turn by turn. They were calibrated on {CALIBRATION_BATCHES} inputs of seeded noise, with weights rounded in the way
 `{ROUNDING}`, which changes no latency; the SQNR is against torch in float64 on another input of noise, and says what
-that way of rounding gives and not what int8 can reach. Pairs are of the .tflite and the .onnx file. An export makes
-both files; its time includes capture and calibration. In float: operators that have no integer form."""
+that way of rounding gives (most weights here are random ones) and not what int8 can reach. Pairs are of the .tflite and
+the .onnx file. An export makes both files; its time includes capture and calibration. In float: operators that the plan
+leaves there. Outside XNNPACK: operators of the .tflite that LiteRT's own kernels compute."""
 
 
 def _int8(document: Mapping[str, Any]) -> str:
     titles = ["network"]
     for runtime in RUNTIMES.values():
         titles += [f"{runtime} fp32", "int8", "int8 / fp32"]
-    titles += ["SQNR dB", "size int8 / fp32", "export s", "in float"]
+    titles += ["SQNR dB", "size int8 / fp32", "export s", "in float", "outside XNNPACK"]
     networks = [network for network in document["networks"] if INT8 in network["exports"]]
     parts = [_INT8, _table(titles, [_int8_row(network) for network in networks])]
-    kept = [
-        f"- {network['name']}: {reason} ({count})"
-        for network in networks
-        for reason, count in Counter(network["exports"][INT8].get("kept_float", {}).values()).most_common()
-    ]
-    return "\n\n".join([*parts, *(["What stays in float:", "\n".join(kept)] if kept else [])])
+    for title, counted in (("What stays in float", _kept_float), ("What stays outside XNNPACK", _outside)):
+        listed = [f"- {_name(network)}: {_listed(counts)}" for network in networks if (counts := counted(network))]
+        parts += [f"{title}:", "\n".join(listed)] if listed else []
+    return "\n\n".join(parts)
+
+
+def _kept_float(network: Mapping[str, Any]) -> Mapping[str, int]:
+    return Counter(network["exports"][INT8].get("kept_float", {}).values())
+
+
+def _outside(network: Mapping[str, Any]) -> Mapping[str, int]:
+    found: Mapping[str, int] = network["files"]["tflite"].get(INT8, {}).get("delegation", {}).get("outside", {})
+    return found
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {_escaped(what)}" for what, count in Counter(counts).most_common())
 
 
 def _int8_row(network: Mapping[str, Any]) -> list[str]:
@@ -182,10 +194,9 @@ def _int8_row(network: Mapping[str, Any]) -> list[str]:
         sqnr.append("-" if decibels is None else f"{decibels:.1f}")
         both = "size_bytes" in float_ and "size_bytes" in int8
         sizes.append(f"{int8['size_bytes'] / float_['size_bytes']:.2f}" if both else "-")
-    result, seconds = network["exports"][INT8], export_seconds(network, (INT8,))
-    kept = result.get("kept_float")
+    seconds = export_seconds(network, (INT8,))
     cells += [", ".join(sqnr), ", ".join(sizes), "-" if seconds is None else f"{seconds:.1f}"]
-    return [_name(network), *cells, "-" if kept is None else str(len(kept))]
+    return [_name(network), *cells, *(str(sum(counts(network).values())) for counts in (_kept_float, _outside))]
 
 
 def _microseconds(item: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,8 +78,8 @@ class Tflite:
         invoke: Callable[[], object] = self.interpreter.invoke
         return invoke
 
-    def delegation(self) -> dict[str, int]:
-        """How many parts of the graph XNNPACK took, and how many operators it left outside of them."""
+    def delegation(self) -> dict[str, Any]:
+        """How many parts of the graph XNNPACK took, how many operators it left outside of them, and which."""
         details = self.interpreter._get_ops_details()
         inside = [item for item in details if item["op_name"] == "DELEGATE"]
         makers = {index: item for item in details for index in item["outputs"]}
@@ -91,7 +92,8 @@ class Tflite:
             if maker is not None and maker["index"] not in needed:
                 needed[maker["index"]] = maker["op_name"]
                 open_tensors += [index for index in maker["inputs"] if index >= 0]
-        return {"partitions": len(inside), "operators_outside": sum(op != "DELEGATE" for op in needed.values())}
+        outside = Counter(op for op in needed.values() if op != "DELEGATE")
+        return {"partitions": len(inside), "operators_outside": outside.total(), "outside": dict(outside)}
 
 
 RUNTIMES: dict[str, type[Onnx] | type[Tflite]] = {"onnx": Onnx, "tflite": Tflite}

@@ -88,6 +88,7 @@ def _with_int8(document: dict[str, Any]) -> dict[str, Any]:
     (network,) = document["networks"]
     file = _file([1.0, 10.0]) | {"size_bytes": 250}
     file["parity"] |= {"verdict": "approximate", "sqnr_db": 21.25}
+    file["delegation"] = {"partitions": 3, "operators_outside": 2, "outside": {"GELU": 2}}
     network["files"]["tflite"][INT8] = file
     network["exports"][INT8] = {
         "seconds": [2.5],
@@ -101,8 +102,9 @@ def test_int8_files_stand_beside_fp32_and_not_among_the_peers(document: dict[str
     before, picture = markdown(document), svg(document)
     assert "int8" not in before
     text = markdown(_with_int8(document))
-    assert "| net † | 2000 | 1000 | **0.50** | - | - | - | 21.2, - | 0.25, - | 2.5 | 3 |" in text
-    assert "- net: Erf has no integer form (2)" in text
+    assert "| net † | 2000 | 1000 | **0.50** | - | - | - | 21.2, - | 0.25, - | 2.5 | 3 | 2 |" in text
+    assert "What stays in float:\n\n- net †: 2 Erf has no integer form, 1 it was asked for" in text
+    assert "What stays outside XNNPACK:\n\n- net †: 2 GELU" in text
     assert f"net: {INT8} makes no .onnx: net: \\<no> form" in text
     assert "LiteRT, int8 latency over fp32: geometric mean 0.50 over 1 of 1 networks" in text
     for heading in ("Latency on LiteRT: median ms, one thread", ".tflite files", "Export: both files"):
@@ -207,6 +209,10 @@ def test_the_bench_runs_without_peers(tmp_path: Path) -> None:
         assert int8["parity"]["verdict"] == "approximate"
         assert int8["parity"]["sqnr_db"] > 20
         assert len(int8["latency"]["turns_ms"]) == 2
-    assert network["files"]["tflite"]["edgeconv"]["delegation"] == {"partitions": 1, "operators_outside": 0}
+    assert network["files"]["tflite"]["edgeconv"]["delegation"] == {
+        "partitions": 1,
+        "operators_outside": 0,
+        "outside": {},
+    }
     assert (tmp_path / "bench.svg").exists()
     assert (tmp_path / "bench.md").exists()
