@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -319,6 +320,14 @@ class Comparison:
     lsb: Mapping[int, int] = field(default_factory=dict)
     arena_bytes: int | None = None
     layers: tuple[LayerSteps, ...] = ()
+
+    @property
+    def layer_lsb(self) -> Mapping[int, int]:
+        """The counts of all layers together."""
+        counts: Counter[int] = Counter()
+        for layer in self.layers:
+            counts.update(layer.lsb)
+        return dict(sorted(counts.items()))
 
 
 @dataclass(frozen=True)

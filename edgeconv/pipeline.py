@@ -307,8 +307,9 @@ def _write(
         emitted = _emit(job, metadata, variant, format_, layout)
         path = staging.write(file_name, emitted.data)
     sha256 = hashlib.sha256(emitted.data).hexdigest()
+    size, inside = len(emitted.data), emitted.inside
     artifact = Artifact(
-        path, format_, variant.name, layout, sha256, emitted.inputs, emitted.outputs, size_bytes=len(emitted.data)
+        path, format_, variant.name, layout, sha256, emitted.inputs, emitted.outputs, size_bytes=size, inside=inside
     )
     return artifact, emitted
 

@@ -16,6 +16,7 @@ from edgeconv.devices import all_devices, find, run_artifact
 from edgeconv.emit.c_array import c_files_of
 from edgeconv.environment import environment
 from edgeconv.errors import ParityError
+from edgeconv.layers import carried_over, judged_by_layer
 from edgeconv.output import Staging, staged
 from edgeconv.parity import Golden, Integers, compare, golden_bytes, load_golden
 from edgeconv.progress import Progress
@@ -99,6 +100,7 @@ def prove(
     golden_name, data = f"{name}.golden.safetensors", golden_bytes(golden)
     staging.write(golden_name, data)
     comparisons, devices = judge(artifacts, golden, proof, source, progress)
+    comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
     report = Report(
         model=name,
         description=description,
@@ -180,6 +182,7 @@ def repeat(
     own_again = source is not None and source.device in names
     kept = tuple(row for row in old.comparisons if (not own_again if row.artifact == "" else row.device not in names))
     comparisons, devices_now = judge(artifacts, golden, proof, source, progress)
+    comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)
     report = dataclasses.replace(
         old,
         artifacts=artifacts,

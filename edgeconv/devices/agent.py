@@ -29,9 +29,7 @@ The talk::
 Instead of any answer may come ``error {"reason": one line}``; the agent then waits for the next request, except that
 ``"missing": true`` (the runtime cannot be imported) comes in place of hello and is the last frame. A request is read
 to its end before it is answered. Whatever a runtime prints goes to stderr and cannot get between the frames.
-
-The "tensors" of a load may be left out. Where they are there, and the runtime can tell what is inside a file, runs
-answer with these tensors in place of the outputs.
+Where a load names tensors, which it need not, a runtime that can tell what is inside a file answers with these.
 """
 
 from __future__ import annotations
@@ -39,6 +37,8 @@ from __future__ import annotations
 # zip(strict=) came with Python 3.10, and devices have 3.9.
 # ruff: noqa: B905
 import argparse
+import importlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -199,21 +199,17 @@ class OnnxRuntime:
 class LiteRt:
     """LiteRT as ai-edge-litert ships it: with the XNNPACK delegate."""
 
-    def __init__(self, threads: int) -> None:
-        import ai_edge_litert
-        from ai_edge_litert import interpreter
+    package = "ai_edge_litert"
 
-        self._module = interpreter
-        self.version = _version_of("ai-edge-litert", ai_edge_litert)
+    def __init__(self, threads: int) -> None:
+        self._module: Any = importlib.import_module(f"{self.package}.interpreter")
+        self.version = _version_of(self.package.replace("_", "-"), sys.modules[self.package])
         self._options: dict[str, Any] = {"num_threads": threads}
 
     def load(self, model: bytes) -> tuple[list[str], list[str]]:
-        return self._load(model, **self._options)
-
-    def _load(self, model: bytes, **options: Any) -> tuple[list[str], list[str]]:
         self._interpreter: Any = None  # the one before goes first: it reads its weights out of the bytes it was given
         self._model = model
-        self._interpreter = self._module.Interpreter(model_content=model, **options)
+        self._interpreter = self._module.Interpreter(model_content=model, **self._options)
         self._interpreter.allocate_tensors()
         self._inputs = self._named(self._interpreter.get_input_details(), "get_input_details")
         self._outputs = self._named(self._interpreter.get_output_details(), "get_output_details")
@@ -259,24 +255,20 @@ class LiteRtReference(LiteRt):
         super().__init__(threads)
         self._options["experimental_op_resolver_type"] = self._module.OpResolverType.BUILTIN_REF
 
-    def load_inside(self, model: bytes, tensors: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Loads a file so that runs give the tensors of these names in place of its outputs."""
-        inputs, _ = self._load(model, **self._options, experimental_preserve_all_tensors=True)
-        details = {detail["name"]: detail for detail in self._interpreter.get_tensor_details()}
-        self._outputs = [(name, details[name]) for name in tensors]
-        return inputs, list(tensors)
+    def load(self, model: bytes, tensors: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+        """With the names of tensors inside the file, runs give these in place of its outputs."""
+        self._options["experimental_preserve_all_tensors"] = bool(tensors)
+        inputs, outputs = super().load(model)
+        if tensors:
+            details = {detail["name"]: detail for detail in self._interpreter.get_tensor_details()}
+            self._outputs = [(name, details[name]) for name in tensors]
+        return inputs, list(tensors) or outputs
 
 
 class TfliteRuntime(LiteRt):
     """The tflite-runtime package, which devices had before LiteRT: with the XNNPACK delegate."""
 
-    def __init__(self, threads: int) -> None:
-        import tflite_runtime
-        from tflite_runtime import interpreter
-
-        self._module = interpreter
-        self.version = _version_of("tflite-runtime", tflite_runtime)
-        self._options = {"num_threads": threads}
+    package = "tflite_runtime"
 
 
 class TfliteMicro:
@@ -285,11 +277,8 @@ class TfliteMicro:
     _ARENA = 1 << 29  # bytes; only what is touched of it is really taken
 
     def __init__(self, threads: int) -> None:
-        import tflite_micro
-        from tflite_micro.python.tflite_micro import runtime
-
-        self._module = runtime
-        self.version = _version_of("tflite-micro", tflite_micro)
+        self._module: Any = importlib.import_module("tflite_micro.python.tflite_micro.runtime")
+        self.version = _version_of("tflite-micro", sys.modules["tflite_micro"])
 
     def load(self, model: bytes) -> tuple[list[str], list[str]]:
         self._interpreter, _ = _printed(lambda: self._module.Interpreter.from_bytes(model, arena_size=self._ARENA))
@@ -375,11 +364,9 @@ def _cpu() -> str:
 
 
 def _version_of(package: str, module: Any) -> str:
-    from importlib import metadata
-
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # unpacked on PYTHONPATH without its metadata
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # unpacked on PYTHONPATH without its metadata
         return str(getattr(module, "__version__", "unknown"))
 
 
@@ -391,15 +378,6 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     text = " ".join(str(error).split())
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def _loaded(runtime: Any, model: bytes, tensors: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Loads a file, to give its outputs or tensors inside; says what goes in and what comes out."""
-    if not tensors:
-        return runtime.load(model)  # type: ignore[no-any-return]
-    if not hasattr(runtime, "load_inside"):
-        raise ProtocolError("the runtime does not tell what is inside a file")
-    return runtime.load_inside(model, tensors)  # type: ignore[no-any-return]
 
 
 class Agent:
@@ -428,7 +406,7 @@ class Agent:
     def _answer(self, runtime: Any, frame: Frame) -> None:
         try:
             if frame.type == "load":
-                inputs, outputs = _loaded(runtime, frame.arrays[0][1].tobytes(), frame.fields.get("tensors"))
+                inputs, outputs = runtime.load(frame.arrays[0][1].tobytes(), **frame.fields)
                 facts = getattr(runtime, "facts", {})
                 parts = frame_parts("loaded", {"inputs": inputs, "outputs": outputs, "facts": facts})
             elif frame.type == "run":

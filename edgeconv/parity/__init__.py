@@ -4,7 +4,7 @@ To judge: `compare` gives one row per output, `verdict` sums rows up.
 To measure: `metrics` (distance), `check` (dtype, shape, NaN and infinities), `REL_FLOOR_OF_RMS`.
 To keep: `Golden` with `golden_bytes` and `load_golden`, samples with their float64 reference as one file.
 `Integers`: what a quantised graph says exactly, which is a second reference. `layer_steps`: each layer against it,
-given the operands that a runtime has.
+given the operands that a runtime has; `judge_layers`, `unjudged_layers`: what that makes of a row.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from edgeconv.parity._check import check
 from edgeconv.parity._compare import compare, verdict
 from edgeconv.parity._fidelity import Integers
-from edgeconv.parity._layers import layer_steps
+from edgeconv.parity._layers import judge_layers, layer_steps, unjudged_layers
 from edgeconv.parity._metrics import REL_FLOOR_OF_RMS, metrics
 from edgeconv.parity.golden import Golden, golden_bytes, load_golden
 
@@ -23,8 +23,10 @@ __all__ = [
     "check",
     "compare",
     "golden_bytes",
+    "judge_layers",
     "layer_steps",
     "load_golden",
     "metrics",
+    "unjudged_layers",
     "verdict",
 ]

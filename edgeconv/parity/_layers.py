@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.core import Array, IntegerTensor, LayerSteps
+from edgeconv.core import Array, Comparison, Fidelity, IntegerTensor, LayerSteps, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.parity._fidelity import steps_apart
+from edgeconv.parity._kernels import Site, allowance
 
 _HELD = "/held"  # what stands for a runtime's integers, behind the name of the value
 
@@ -52,19 +53,53 @@ def layer_steps(
             for counts, end in zip(found, cut.ends, strict=True):
                 counts.update(_steps(end.tensor, run[end.tensor.name], values[end.value]))
     return tuple(
-        LayerSteps(end.title, end.operators, dict(sorted(counts.items())))
+        LayerSteps(end.title, end.operators, dict(sorted(counts.items())), *end.allowance)
         for counts, end in zip(found, cut.ends, strict=True)
     )
 
 
+def judge_layers(row: Comparison, layers: Sequence[LayerSteps]) -> Comparison:
+    """A row with the layers of its artifact, and the verdict that they leave it.
+
+    A layer may be off by what the row's bound says, or by what its kernel is specified to be where that is more.
+    """
+    row = replace(row, layers=tuple(layers))
+    asked = row.tolerance.layer_lsb if isinstance(row.tolerance, Fidelity) else None
+    if asked is None:
+        return row
+    off = [layer for layer in layers if layer.largest > max(asked, layer.most)]
+    if not off:
+        return row
+    worst = max(off, key=lambda layer: layer.largest)
+    made = f" ({', '.join(worst.operators)})" if worst.operators else ""
+    others = f", and {len(off) - 1} more of {len(layers)}" if len(off) > 1 else ""
+    steps = "1 step" if worst.largest == 1 else f"{worst.largest} steps"
+    reason = (
+        f"layer {worst.name}{made} is {steps} from what the graph makes of its operands, at most "
+        f"{max(asked, worst.most)} are allowed{others}"
+    )
+    return _failed(row, reason)
+
+
+def unjudged_layers(row: Comparison, why: str) -> Comparison:
+    """A row of a device that should tell what is inside a file, and does not: nothing is known of the layers."""
+    return _failed(row, f"its layers cannot be judged: {why}")
+
+
+def _failed(row: Comparison, reason: str) -> Comparison:
+    reason = f"{row.reason}; {reason}" if row.reason else reason
+    return replace(row, verdict=Verdict.FAIL, reason=reason)
+
+
 @dataclass(frozen=True)
 class _End:
-    """A tensor, the float value that it is quantised from, what that is called later, and what makes it."""
+    """A tensor, the float value that it is quantised from, its later name, what makes it, and how far it may be off."""
 
     tensor: IntegerTensor
     value: str
     title: str
     operators: tuple[str, ...]
+    allowance: tuple[int, str]
 
 
 class _Cut:
@@ -91,7 +126,10 @@ class _Cut:
         found = []
         for tensor in sorted(tensors, key=lambda tensor: order[pairs[tensor.values[0]]]):
             source = pairs[tensor.values[0]].inputs[0]
-            found.append(_End(tensor, _named(source), titles[tensor.values[0]], _operators(source, order)))
+            nodes = _between(source, order)
+            types = tuple(node.op_type for node in nodes)
+            title, allowed = titles[tensor.values[0]], self._allowed(tensor, nodes)
+            found.append(_End(tensor, _named(source), title, types, allowed))
         self.ends = tuple(found)
 
     @property
@@ -102,6 +140,20 @@ class _Cut:
     def feeds(self, run: Mapping[str, Array]) -> dict[str, Array]:
         """The cut values as real numbers in torch's layout, of a runtime's integers."""
         return {_named(value): _real(tensor, run[tensor.name], _shape(value)) for tensor, value in self._inputs}
+
+    def _allowed(self, tensor: IntegerTensor, nodes: Sequence[ir.Node]) -> tuple[int, str]:
+        """The largest allowance of a layer's operators."""
+        scales = {value: operand.scale for operand, value in self._inputs}
+        sites = [
+            Site(
+                node,
+                next((scales[value] for value in node.inputs if value in scales), tensor.scale),
+                tensor.scale,
+                tensor.dtype,
+            )
+            for node in nodes
+        ]
+        return max(map(allowance, sites), default=(0, ""))
 
     def _cut(self, node: ir.Node, tensor: IntegerTensor) -> str:
         """Makes what dequantises a value read the runtime's; returns how the result was called."""
@@ -135,7 +187,7 @@ def _named(value: ir.Value | None) -> str:
     return (value.name if value is not None else None) or ""
 
 
-def _operators(value: ir.Value | None, order: Mapping[ir.Node, int]) -> tuple[str, ...]:
+def _between(value: ir.Value | None, order: Mapping[ir.Node, int]) -> list[ir.Node]:
     """The operators between a value and the graph's inputs, but for those that only quantise and dequantise."""
     found: set[ir.Node] = set()
     left = [value]
@@ -146,7 +198,7 @@ def _operators(value: ir.Value | None, order: Mapping[ir.Node, int]) -> tuple[st
             found.add(node)
             left += node.inputs
     nodes = sorted(found, key=order.__getitem__)
-    return tuple(node.op_type for node in nodes if node.op_type not in ("QuantizeLinear", "DequantizeLinear"))
+    return [node for node in nodes if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
 
 
 def _real(tensor: IntegerTensor, integers: Array, shape: Sequence[int]) -> Array:

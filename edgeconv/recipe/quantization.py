@@ -88,6 +88,7 @@ class FidelitySection(Section):
     agreement: Share | None = None
     accuracy_drop: NotNegative | None = None
     lsb: Annotated[int, Field(ge=0, le=255)] | None = None
+    layer_lsb: Annotated[int, Field(ge=0, le=255)] = 1
 
     def over(self, default: Fidelity) -> Fidelity:
         """The bound: what is written here, and `default` for the rest."""

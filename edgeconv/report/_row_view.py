@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from edgeconv.core import Comparison, ErrorPicture, Fidelity, Metrics, SampleResult, Tolerance, Verdict
+from edgeconv.core import Comparison, ErrorPicture, Fidelity, LayerSteps, Metrics, SampleResult, Tolerance, Verdict
 from edgeconv.report import _format as fmt
 from edgeconv.report._palette import png_uri
 from edgeconv.report._report import excess_of
 from edgeconv.report._svg import Mark, histogram
 
 MAX_SAMPLES = 40
+MAX_LAYERS = 12
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,25 @@ class HeatView:
 
 
 @dataclass(frozen=True)
+class LayerView:
+    """One line of a row's table of layers; ``allowed`` says why more than the bound is, where it is."""
+
+    name: str
+    operators: str
+    largest: str
+    exact: str
+    allowed: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class RowView:
     """One comparison.
 
     ``top1`` and ``agree`` are a percentage and its counts; ``samples`` are the worst ones, worst first, and
     ``more_samples`` counts the others. ``by_element`` tells a bound on each element from one on all
-    samples together; ``steps`` are distances from the graph's integers and their percentages.
+    samples together; ``steps`` are distances from the graph's integers and their percentages. ``layers`` are the worst
+    ones, worst first, ``layer_count`` is how many there are, and ``layer_steps`` as ``steps``, of all their elements.
     """
 
     anchor: str
@@ -87,6 +101,9 @@ class RowView:
     tolerance: str
     by_element: bool
     steps: tuple[tuple[str, str], ...]
+    layers: tuple[LayerView, ...]
+    layer_count: int
+    layer_steps: tuple[tuple[str, str], ...]
     samples: tuple[SampleView, ...]
     more_samples: int
     picture_sample: str
@@ -115,6 +132,9 @@ def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
         tolerance=_tolerance(row.tolerance),
         by_element=isinstance(row.tolerance, Tolerance),
         steps=_steps(row.lsb),
+        layers=_layers(row),
+        layer_count=len(row.layers),
+        layer_steps=_steps(row.layer_lsb),
         samples=tuple(_sample(sample) for sample in ranked[:MAX_SAMPLES]),
         more_samples=max(0, len(ranked) - MAX_SAMPLES),
         picture_sample=picture.sample if picture else "",
@@ -195,6 +215,28 @@ def _steps(lsb: Mapping[int, int]) -> tuple[tuple[str, str], ...]:
     """Distances from the graph's integers in steps, with the part of the elements that have them."""
     total = sum(lsb.values())
     return tuple((f"{steps:+d}".replace("-", "−"), fmt.percentage(count, total)) for steps, count in lsb.items())
+
+
+def _layers(row: Comparison) -> tuple[LayerView, ...]:
+    """The layers that are furthest off, then those with the most elements that are off."""
+    asked = row.tolerance.layer_lsb if isinstance(row.tolerance, Fidelity) else None
+    return tuple(_layer(layer, asked) for layer in sorted(row.layers, key=_offness)[:MAX_LAYERS])
+
+
+def _offness(layer: LayerSteps) -> tuple[int, float]:
+    return -layer.largest, layer.lsb.get(0, 0) / max(1, sum(layer.lsb.values()))
+
+
+def _layer(layer: LayerSteps, asked: int | None) -> LayerView:
+    passed = asked is None or layer.largest <= max(asked, layer.most)
+    return LayerView(
+        name=layer.name,
+        operators=", ".join(layer.operators) or "quantised only",
+        largest=str(layer.largest),
+        exact=fmt.percentage(layer.lsb.get(0, 0), sum(layer.lsb.values())),
+        allowed=f"{layer.most} allowed: {layer.reason}" if layer.reason else "",
+        verdict=Verdict.PASS if passed else Verdict.FAIL,
+    )
 
 
 def _marks(tolerance: Tolerance | Fidelity) -> tuple[Mark, ...]:

@@ -143,6 +143,9 @@ class FidelityNode(_Node):
     agreement: Number | None = Field(description="Least share of samples whose class is the reference's, 0 to 1.")
     accuracy_drop: Number | None = Field(description="Most percentage points of top-1 lost against the reference.")
     lsb: Count | None = Field(description="Most steps of the output's scale from what the graph's integers say.")
+    layer_lsb: Count | None = Field(
+        default=None, description="Most steps of a layer from what the graph makes of the layer's own operands."
+    )
 
     def to_core(self) -> core.Fidelity:
         return core.Fidelity(**dict(self))
@@ -185,6 +188,19 @@ class PictureNode(_Node):
         return core.ErrorPicture(**dict(self))
 
 
+class LayerNode(_Node):
+    """How far a layer of a device is from the graph, both given the operands that the device has."""
+
+    name: str = Field(description="The value that it makes, named after its torch module.")
+    operators: tuple[str, ...] = Field(description="The graph's, between quantised values; []: it quantises only.")
+    lsb: dict[int, Count] = Field(description="How many elements are how many steps from the graph's integers.")
+    most: Count = Field(description="Steps that its kernel may be off whatever the tolerance says; 0: none.")
+    reason: str = Field(description="Why; empty where none is.")
+
+    def to_core(self) -> core.LayerSteps:
+        return core.LayerSteps(**dict(self))
+
+
 class ComparisonNode(_Node):
     """One output of one artifact on one device, against float64 torch, over all samples."""
 
@@ -215,6 +231,12 @@ class ComparisonNode(_Node):
     arena_bytes: Count | None = Field(
         default=None, description="Memory that a microcontroller's runtime needs for the artifact; null: not known."
     )
+    layers: tuple[LayerNode, ...] = Field(
+        default=(),
+        description="The quantised layers of the whole artifact, in the row of its first output, in the graph's order; "
+        "[] where the device does not tell what is inside.",
+    )
+    layer_lsb: dict[int, Count] = Field(default_factory=dict, description="The counts of all `layers` together.")
     samples: tuple[SampleNode, ...] = Field(description="One entry per parity input, in their order.")
     picture: PictureNode | None = Field(description="null when there was nothing to draw.")
 
@@ -224,7 +246,9 @@ class ComparisonNode(_Node):
             "tolerance": self.tolerance.to_core(),
             "samples": tuple(sample.to_core() for sample in self.samples),
             "picture": self.picture.to_core() if self.picture else None,
+            "layers": tuple(layer.to_core() for layer in self.layers),
         }
+        del values["layer_lsb"]  # it follows from the layers
         return core.Comparison(**values)
 
 

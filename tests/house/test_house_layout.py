@@ -24,8 +24,9 @@ GROUND = {"errors", "core", "reference", "__version__"}
 # job and prove are the two halves of the pipeline: what is stated before the flow, and what comes after emission;
 # arguments checks what is stated in Python.
 # source is what both are about: it is captured before, and run beside the devices after. variants is the middle: what
-# files are written from. frontier is what a target changes in the first half, and measures in the second.
-KNOW_ALL = {"pipeline", "job", "arguments", "prove", "frontier", "source", "variants", "cli", "__init__"}
+# files are written from. frontier is what a target changes in the first half, and measures in the second; layers is the
+# part of the second that asks the middle for its graphs.
+KNOW_ALL = {"pipeline", "job", "arguments", "prove", "layers", "frontier", "source", "variants", "cli", "__init__"}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 

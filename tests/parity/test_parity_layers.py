@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
-from edgeconv.core import Array, IntegerTensor
+from edgeconv.core import Array, Comparison, Fidelity, IntegerTensor, LayerSteps, Verdict
 from edgeconv.errors import ParityError
-from edgeconv.parity import layer_steps
+from edgeconv.parity import judge_layers, layer_steps, unjudged_layers
 
 GRAPH = """
 <ir_version: 10, opset_import: ["" : 18]>
@@ -94,3 +96,39 @@ def test_a_tensor_of_another_graph_is_refused() -> None:
     other = IntegerTensor("b", (1,), "int8", (0,), 1.0, 0, ("b_quantized",))
     with pytest.raises(ParityError, match=r"the graph quantises no 'b_quantized'"):
         layer_steps(MODEL, [other], [{"x": X}], [{"b": np.zeros(1, np.int8)}])
+
+
+ROW = Comparison("m.tflite", "litert-reference", "y", None, Fidelity(), Verdict.PASS)
+EXACT = LayerSteps("a", ("Conv", "Relu"), {-1: 2, 0: 30, 1: 4})
+OFF = LayerSteps("b", ("Conv",), {-2: 1, 0: 35})
+WORSE = LayerSteps("c", (), {0: 35, 3: 1})
+
+
+def test_a_row_fails_by_its_worst_layer_and_names_it() -> None:
+    passed = judge_layers(ROW, [EXACT])
+    assert (passed.verdict, passed.reason, passed.layers) == (Verdict.PASS, "", (EXACT,))
+    failed = judge_layers(ROW, [EXACT, OFF])
+    assert failed.verdict is Verdict.FAIL
+    assert failed.reason == (
+        "layer b (Conv) is 2 steps from what the graph makes of its operands, at most 1 are allowed"
+    )
+    assert judge_layers(ROW, [OFF, WORSE]).reason.startswith("layer c is 3 steps ")
+    assert judge_layers(ROW, [OFF, WORSE]).reason.endswith(" allowed, and 1 more of 2")
+
+
+def test_a_rows_own_failure_stays_beside_that_of_its_layers() -> None:
+    broken = replace(ROW, verdict=Verdict.FAIL, reason="SQNR is 3 dB")
+    assert judge_layers(broken, [EXACT]).verdict is Verdict.FAIL
+    assert judge_layers(broken, [OFF]).reason.startswith("SQNR is 3 dB; layer b ")
+    assert unjudged_layers(ROW, "it crashed").reason == "its layers cannot be judged: it crashed"
+    assert unjudged_layers(ROW, "it crashed").verdict is Verdict.FAIL
+
+
+def test_the_recipe_or_the_kernel_may_allow_more() -> None:
+    assert judge_layers(ROW, [replace(OFF, most=2, reason="a table")]).verdict is Verdict.PASS
+    assert judge_layers(ROW, [replace(WORSE, most=2, reason="a table")]).verdict is Verdict.FAIL
+    assert judge_layers(replace(ROW, tolerance=Fidelity(layer_lsb=3)), [OFF, WORSE]).verdict is Verdict.PASS
+    assert judge_layers(replace(ROW, tolerance=Fidelity(layer_lsb=None)), [OFF]).verdict is Verdict.PASS
+    strict = judge_layers(replace(ROW, tolerance=Fidelity(layer_lsb=0)), [EXACT])
+    assert "is 1 steps" not in strict.reason
+    assert strict.verdict is Verdict.FAIL

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_samples import comparison, failing_report, passing_report, skipped
+from report_samples import REPORTS, comparison, failing_report, passing_report, skipped
 
 import edgeconv.report
 from edgeconv.core import Comparison, Verdict
@@ -215,3 +215,21 @@ def test_a_report_that_cannot_be_read_is_one_line(text: str, says: str) -> None:
 
 def test_keys_of_a_later_edgeconv_are_passed_over() -> None:
     assert from_json(_edited(lambda plain: plain.update(weather="fine"))) == from_json(to_json(passing_report()))
+
+
+def test_layers_come_back_and_their_counts_are_added_up() -> None:
+    report = REPORTS["quantised"]()
+    rows = json.loads(to_json(report))["comparisons"]
+    assert rows[0]["layers"] == []
+    tanh = rows[2]["layers"][2]
+    assert tanh == {
+        "name": "tanh",
+        "operators": ["Tanh"],
+        "lsb": {"-3": 1, "0": 9, "2": 6},
+        "most": 3,
+        "reason": "the kernel draws straight lines",
+    }
+    assert rows[2]["layer_lsb"] == {"-3": 1, "-1": 30, "0": 10885, "1": 190, "2": 8}
+    assert from_json(to_json(report)).comparisons[2].layers == report.comparisons[2].layers
+    old = to_json(report).replace('"layer_lsb"', '"unknown"').replace('"layers"', '"unknown too"')
+    assert from_json(old).comparisons[2].layers == ()  # reports of before

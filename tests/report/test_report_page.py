@@ -292,3 +292,21 @@ def test_the_frontier_is_drawn_and_told(by_class: bool) -> None:
     assert ("the same class in 0.99" if by_class else "32 dB") in section
     assert "<code>layer.0</code>" in section
     assert 'id="frontier"' not in to_html(Report("x"))
+
+
+def test_layers_stand_worst_first_with_what_is_allowed_to_them() -> None:
+    (row,) = [row for row in page_view(REPORTS["quantised"]()).groups[0].rows if row.layers]
+    assert [(layer.name, layer.largest, layer.verdict) for layer in row.layers[:4]] == [
+        ("tanh", "3", Verdict.PASS),
+        ("logits", "2", Verdict.FAIL),
+        ("block.19", "1", Verdict.PASS),
+        ("block.18", "1", Verdict.PASS),
+    ]
+    assert row.layers[0].allowed == "3 allowed: the kernel draws straight lines"
+    (stem,) = [layer for layer in row.layers if layer.name == "stem.2"]
+    assert (stem.operators, stem.exact, stem.allowed) == ("Conv, LeakyRelu", "97.0 %", "")
+    assert (len(row.layers), row.layer_count) == (12, 24)
+    assert dict(row.layer_steps) == {"−3": "0.0 %", "−1": "0.2 %", "+0": "97.9 %", "+1": "1.7 %", "+2": "0.0 %"}
+    text = to_html(REPORTS["quantised"]())
+    assert "of all elements of 24 layers" in text
+    assert "12 more layers are nearer" in text
