@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from edgeconv.bench import BenchRow, Effort, bench, read_file
-from edgeconv.core import Array, Artifact, Emitted, Fidelity, Sample
+from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
 from edgeconv.devices import Device, find
 from edgeconv.errors import QuantizeError, RecipeError
 from edgeconv.job import Job
@@ -104,13 +104,20 @@ def _confirmed(job: Job, proof: Proof, target: Target, emit: Emit, reference: _R
             path.write_bytes(made.data)
             artifacts.append(Artifact(path, format_, variant.name, layout, "", made.inputs, made.outputs))
         rows, _ = judge(artifacts, reference.golden, proof, None, Silent())
-    reached = []
+    return reached(rows, target)
+
+
+def reached(rows: Sequence[Comparison], target: Target) -> bool:
+    """Whether every row holds the target; one without numbers has failed, or was skipped and says nothing."""
+    holds = []
     for row in rows:
-        if row.metrics is not None and target.sqnr_db is not None:
-            reached.append(row.metrics.sqnr_db >= target.sqnr_db)
+        if row.metrics is None:
+            holds.append(row.verdict is not Verdict.FAIL)
+        elif target.sqnr_db is not None:
+            holds.append(row.metrics.sqnr_db >= target.sqnr_db)
         elif target.agreement is not None and "agree" in row.top1:
-            reached.append(row.top1["agree"] >= target.agreement * len(row.samples))
-    return all(reached)
+            holds.append(row.top1["agree"] >= target.agreement * len(row.samples))
+    return all(holds)
 
 
 def _is_gate(bound: Fidelity | None, target: Target) -> bool:
