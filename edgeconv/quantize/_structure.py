@@ -102,10 +102,10 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
 
 
 def layer_of(node: ir.Node, fused: Mapping[ir.Value, ir.Value] | None = None) -> Layer | None:
-    """The node as a layer; None where it has no constant weight of a float operator."""
+    """The node as a layer; None where it has no constant weight, or computes more than its weight and bias say."""
     weight = input_of(node, 1)
     array = constant(weight) if node.op_type in LAYERS else None
-    if array is None or weight is None or not is_activation(input_of(node, 0)):
+    if array is None or weight is None or not is_activation(input_of(node, 0)) or _unfit_layer(node) is not None:
         return None
     axis = {"Conv": 0, "ConvTranspose": 1, "MatMul": array.ndim - 1}.get(node.op_type)
     if axis is None:
@@ -149,8 +149,9 @@ def _unfit_layer(node: ir.Node) -> str | None:
     if node.op_type == "Gemm":
         scaled = any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta"))
         bias = constant(input_of(node, 2))
-        rows = bias is not None and bias.size != weight.shape[0 if node.attributes.get_int("transB", 0) else 1]
-        if scaled or rows or node.attributes.get_int("transA", 0):
+        columns = weight.shape[0 if node.attributes.get_int("transB", 0) else 1]
+        per_row = bias is not None and (bias.size != columns or bias.shape[-1:] not in ((), (columns,)))
+        if scaled or per_row or node.attributes.get_int("transA", 0):
             return "Gemm with alpha, beta, transA or a bias that is no vector"
     if input_of(node, 2) is not None and constant(input_of(node, 2)) is None:
         return f"the bias of {node.op_type} is no constant"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
-from edgeconv.quantize import Options, absorb_biases, apply, calibrate, equalize, make_plan
+from edgeconv.quantize import Options, absorb_biases, apply, calibrate, equalize, make_plan, round_weights
 from edgeconv.reference import evaluate
 
 _ACTS = ("Relu", "LeakyRelu", "PRelu")
@@ -72,14 +72,66 @@ def test_equalised_graphs_compute_the_same(seed: int, act: str, channels: int, k
     (feeds,) = data(model, 1, seed)
     before, after = evaluate(model, feeds)["d"], evaluate(equalised, feeds)["d"]
     np.testing.assert_allclose(after, before, rtol=1e-12, atol=1e-12 * np.abs(before).max())
-    moved = _array(equalised, "a.weight")
-    ranges = np.abs(moved).reshape(channels, -1).max(axis=1)
-    assert (
-        ranges.max() / ranges.min()
-        < np.abs(_array(model, "a.weight")).reshape(channels, -1).max(axis=1).max()
-        / (np.abs(_array(model, "a.weight")).reshape(channels, -1).max(axis=1).min())
-        + 1
-    )
+    made = np.abs(_array(equalised, "a.weight")).reshape(channels, -1).max(axis=1)
+    assert np.abs(np.log2(made / _met(_array(equalised, "d.weight"), channels, kind))).max() <= 1 + 1e-6
+
+
+def _met(weight: np.ndarray, channels: int, kind: str) -> np.ndarray:
+    """The largest weight of the layer behind that each of the channels meets."""
+    if kind == "transposed":
+        return np.abs(weight).max(axis=(1, 2, 3))
+    groups = {"depthwise": channels, "multiplier": channels, "grouped": 2}.get(kind, 1)
+    return np.abs(weight).reshape(groups, -1, *weight.shape[1:]).max(axis=(1, 3, 4)).reshape(-1)
+
+
+_BEHIND = {
+    "matrix": ("MatMul", (6, 6), {}, None),
+    "stack": ("MatMul", (2, 6, 6), {}, None),
+    "row": ("Gemm", (6, 6), {}, (6,)),
+    "column": ("Gemm", (6, 6), {}, (6, 1)),
+    "transA": ("Gemm", (6, 6), {"transA": 1}, None),
+    "transB": ("Gemm", (6, 6), {"transB": 1}, (1, 6)),
+    "alpha": ("Gemm", (6, 6), {"alpha": 0.5, "beta": 2.0}, (6,)),
+}
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    act=st.sampled_from(["Relu", "LeakyRelu"]),
+    first=st.sampled_from([name for name, (op, *_) in _BEHIND.items() if op == "Gemm"]),
+    second=st.sampled_from(sorted(_BEHIND)),
+)
+def test_equalised_products_compute_the_same(seed: int, act: str, first: str, second: str) -> None:
+    g = Graph(seed, input=(6, 6))
+    for x, name, kind in (("input", "a", first), ("b", "c", second)):
+        op, shape, attributes, bias = _BEHIND[kind]
+        spread = np.exp(g.rng.uniform(-4, 4, (1, 6) if "transB" not in attributes else (6, 1)))
+        weight = (g.rng.normal(size=shape) * (spread if name == "a" else 1)).astype(np.float32)
+        operands = [g.constant(f"{name}.weight", weight)]
+        operands += [g.constant(f"{name}.bias", g.rng.normal(size=bias).astype(np.float32))] if bias else []
+        g.add(op, [x, *operands], name, **attributes)
+        if name == "a":
+            g.add(act, ["a"], "b")
+    model = g.model("c")
+    (feeds,) = data(model, 1, seed)
+    before, after = evaluate(model, feeds)["c"], evaluate(equalize(model), feeds)["c"]
+    np.testing.assert_allclose(after, before, rtol=1e-12, atol=1e-12 * np.abs(before).max())
+
+
+@pytest.mark.parametrize("kind", sorted(_BEHIND))
+def test_products_are_quantised_as_they_are(kind: str) -> None:
+    op, shape, attributes, bias = _BEHIND[kind]
+    g = Graph(3, input=(6, 6))
+    operands = [g.constant("w", g.rng.normal(size=shape).astype(np.float32))]
+    operands += [g.constant("b", g.rng.normal(size=bias).astype(np.float32))] if bias else []
+    g.add(op, ["input", *operands], "a", **attributes)
+    model = g.model("a")
+    for scheme in ("int8", "int8-weights"):
+        plan = make_plan(model, calibrate(model, data(model, 16)), options=Options(scheme=scheme))
+        unseen = data(model, 4, seed=1)
+        quantised = apply(round_weights(model, plan, data(model, 4)), plan)
+        assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, quantised, unseen)) > 25
 
 
 @pytest.mark.parametrize("act", _ACTS)
