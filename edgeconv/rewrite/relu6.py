@@ -8,7 +8,9 @@ from edgeconv.rewrite._graph import tensor_of
 
 
 def relu6_as_relu(model: ir.Model) -> tuple[ir.Model, int]:
-    """Writes every Clip to [0, c] as Relu.
+    """Writes every Clip to [0, 6] between layers as Relu.
+
+    Clips to other bounds, and those that make a graph output, are no activation's: a network's own range stays.
 
     Args:
         model: not changed.
@@ -19,7 +21,7 @@ def relu6_as_relu(model: ir.Model) -> tuple[ir.Model, int]:
     model = model.clone()
     count = 0
     for node in tuple(model.graph):
-        if node.op_type != "Clip" or not _from_zero(node):
+        if node.op_type != "Clip" or not _is_relu6(node) or node.outputs[0].is_graph_output():
             continue
         relu = ir.node("Relu", [node.inputs[0]], metadata_props=dict(node.metadata_props))
         old, new = node.outputs[0], relu.outputs[0]
@@ -32,9 +34,6 @@ def relu6_as_relu(model: ir.Model) -> tuple[ir.Model, int]:
     return model, count
 
 
-def _from_zero(node: ir.Node) -> bool:
+def _is_relu6(node: ir.Node) -> bool:
     bounds = [tensor_of(value) if value is not None else None for value in node.inputs[1:3]]
-    if len(bounds) < 2 or bounds[0] is None or bounds[1] is None:
-        return False
-    low, high = float(bounds[0].numpy()), float(bounds[1].numpy())
-    return low == 0.0 < high
+    return [None if bound is None else float(bound.numpy()) for bound in bounds] == [0.0, 6.0]
