@@ -11,14 +11,25 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeconv.core import Artifact, Comparison, Fidelity, GraphSummary, Run, Sample, Tolerance, Verdict, sha256_of
+from edgeconv.core import (
+    Array,
+    Artifact,
+    Comparison,
+    Fidelity,
+    GraphSummary,
+    Run,
+    Sample,
+    Tolerance,
+    Verdict,
+    sha256_of,
+)
 from edgeconv.devices import all_devices, find, run_artifact
 from edgeconv.emit.c_array import c_files_of
 from edgeconv.environment import environment
 from edgeconv.errors import ParityError
 from edgeconv.layers import carried_over, judged_by_layer
 from edgeconv.output import Staging, staged
-from edgeconv.parity import Golden, Integers, compare, golden_bytes, load_golden
+from edgeconv.parity import Golden, Integers, compare, golden_bytes, held_to_all, load_golden
 from edgeconv.progress import Progress
 from edgeconv.recipe.variants import DEFAULT_FIDELITY
 from edgeconv.report import Frontier, Report, from_json, to_html, to_json, to_junit
@@ -27,6 +38,7 @@ from edgeconv.variants import Variant, is_quantised
 
 JSON, HTML, JUNIT = "parity.json", "parity.html", "parity.junit.xml"
 GOLDEN_SHA256 = "golden sha256"
+TIMEOUT = "timeout, s"
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,13 @@ def prove(
         artifacts=tuple(artifacts),
         comparisons=comparisons,
         graphs=graphs,
-        environment={**environment(), **proof.facts, GOLDEN_SHA256: hashlib.sha256(data).hexdigest(), **devices},
+        environment={
+            **environment(),
+            **proof.facts,
+            TIMEOUT: f"{proof.timeout_s:g}",
+            GOLDEN_SHA256: hashlib.sha256(data).hexdigest(),
+            **devices,
+        },
         golden=golden_name,
         notes=notes,
         frontier=frontier,
@@ -173,7 +191,7 @@ def repeat(
     golden = load_golden(folder / old.golden)
     samples, reference = golden.samples, golden.reference
     names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_asked_as, old.comparisons)))
-    proof = Proof(samples, names, _tolerance(old), _bounds(old))
+    proof = Proof(samples, names, _tolerance(old), _bounds(old), _timeout_s(old))
     artifacts = tuple(dataclasses.replace(item, path=folder / item.path.name) for item in old.artifacts)
     if source is not None:
         with progress.stage(f"{source.title} float64 beside the golden values"):
@@ -232,6 +250,9 @@ def judge(
             )
         if run.environment:
             environments[f"device {run.device}"] = run.environment
+    for variant, bound in proof.bounds.items():
+        of = {artifact.path.name for artifact in artifacts if artifact.variant == variant}
+        comparisons = held_to_all(comparisons, bound, of=of)
     return tuple(comparisons), environments
 
 
@@ -296,10 +317,7 @@ def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: P
     for sample, outputs, stored in zip(samples, run.outputs, reference.outputs, strict=True):
         for name, b in stored.items():
             a = outputs[name]
-            close = a.shape == b.shape and np.allclose(
-                a, b, rtol=1e-9, atol=1e-9 * float(np.sqrt(np.mean(np.square(b)))), equal_nan=True
-            )
-            if not close:
+            if a.shape != b.shape or not _close(a, b):
                 raise ParityError(
                     f"the recipe's model does not give these values (output {name!r}, sample {sample.name})",
                     where=str(golden),
@@ -307,10 +325,25 @@ def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: P
                 )
 
 
+def _close(a: Array, b: Array) -> bool:
+    """NaN and infinities stand in the same places; all else differs by no more than the order of sums makes."""
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return False
+    level = float(np.sqrt(np.mean(np.square(b[finite], dtype=np.float64)))) if finite.any() else 0.0
+    return np.allclose(a[finite], b[finite], rtol=1e-9, atol=1e-9 * level)
+
+
 def _tolerance(report: Report) -> Tolerance:
     """The bound that the report was judged by: one for all its rows."""
     found = (row.tolerance for row in report.comparisons)
     return next((tolerance for tolerance in found if isinstance(tolerance, Tolerance)), Tolerance())
+
+
+def _timeout_s(report: Report) -> float:
+    """That of the export; reports of version 0.1 and older do not say."""
+    stated = report.environment.get(TIMEOUT)
+    return float(stated) if isinstance(stated, str) else Proof.timeout_s
 
 
 def _bounds(report: Report) -> dict[str, Fidelity]:

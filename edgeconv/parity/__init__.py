@@ -1,6 +1,7 @@
 """Whether a device computed what torch computes: pure functions over `core.Run`.
 
-To judge: `compare` gives one row per output, `verdict` sums rows up.
+To judge: `compare` gives one row per output, `held_to_all` sees to it that nothing asked for goes unjudged, `verdict`
+sums rows up.
 To measure: `metrics` (distance), `check` (dtype, shape, NaN and infinities), `REL_FLOOR_OF_RMS`.
 To keep: `Golden` with `golden_bytes` and `load_golden`, samples with their float64 reference as one file.
 `Integers`: what a quantised graph says exactly, which is a second reference. `layer_steps`: each layer against it,
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from edgeconv.parity._check import check
 from edgeconv.parity._compare import compare, verdict
-from edgeconv.parity._fidelity import Integers
+from edgeconv.parity._fidelity import Integers, held_to_all
 from edgeconv.parity._layers import judge_layers, layer_steps, unjudged_layers
 from edgeconv.parity._metrics import REL_FLOOR_OF_RMS, metrics
 from edgeconv.parity.golden import Golden, golden_bytes, load_golden
@@ -23,6 +24,7 @@ __all__ = [
     "check",
     "compare",
     "golden_bytes",
+    "held_to_all",
     "judge_layers",
     "layer_steps",
     "load_golden",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,6 +69,36 @@ def judge_together(
         excess=excess,
         picture=picture(results[worst].sample, *pairs[worst]),
     )
+
+
+def held_to_all(rows: Sequence[Comparison], bound: Fidelity, *, of: Collection[str]) -> list[Comparison]:
+    """Fails the rows of a variant if none of them could be held to a part of what is asked of it.
+
+    Args:
+        rows: judged.
+        bound: what is asked.
+        of: the names of the variant's artifacts; rows of others stay.
+    """
+    ran = [row for row in rows if row.artifact in of and row.metrics is not None]
+    asked = (
+        ("agreement", bound.agreement, "agree", "no output is of classes, shape (N, C)"),
+        ("accuracy_drop", bound.accuracy_drop, "labelled", "no input has a label, or no output is of classes"),
+    )
+    missing = [
+        f"{part} is asked for, and {why}"
+        for part, wanted, counted, why in asked
+        if wanted is not None and not any(row.top1.get(counted) is not None for row in ran)
+    ]
+    if bound.lsb is not None and not any(row.lsb for row in ran):
+        missing.append("lsb is asked for, and no output comes out of integers")
+    if not missing or not ran:
+        return list(rows)
+    return [
+        replace(row, verdict=Verdict.FAIL, reason="; ".join((*filter(None, [row.reason]), *missing)), excess=math.inf)
+        if row.artifact in of and row.metrics is not None
+        else row
+        for row in rows
+    ]
 
 
 def steps_apart(pairs: Sequence[Pair], scale: float) -> Mapping[int, int]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,10 @@ from onnx import numpy_helper
 
 import edgeconv
 from edgeconv.cli import run
+from edgeconv.progress import Silent
+from edgeconv.prove import repeat
 from edgeconv.recipe import build_module
+from edgeconv.source import TorchSource
 
 RECIPE = """
 name = "block"
@@ -219,3 +223,28 @@ def test_another_folder_can_take_the_new_report(folder: Path, tmp_path: Path) ->
 
 def _report_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("parity.*")}
+
+
+class _Halves(torch.nn.Module):
+    """Numbers in one half of its output, infinities in the other."""
+
+    divisor: torch.Tensor
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor([factor, 1.0]))
+        self.register_buffer("divisor", torch.tensor([1.0, 0.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor / self.divisor
+
+
+def test_infinite_values_hide_no_other_module(tmp_path: Path) -> None:
+    x = torch.tensor([[1.5, -2.0]])
+    result = edgeconv.export(_Halves(2.0), (x,), tmp_path, name="halves", formats="onnx", devices="onnxruntime")
+    assert result.report is not None
+    assert result.report.verdict is edgeconv.Verdict.PASS
+    for factor, same in ((2.0, True), (2.0 + 1e-6, False)):
+        source = TorchSource(_Halves(factor), (x,), ("x",), (), "here", ())
+        with nullcontext() if same else pytest.raises(edgeconv.ParityError, match="does not give these values"):
+            repeat(tmp_path, devices=None, source=source, progress=Silent())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeconv.core import Array, Comparison, Fidelity, Run, Sample, TensorSpec, Verdict
-from edgeconv.parity import Integers, compare
+from edgeconv.parity import Integers, compare, held_to_all
 
 COUNT, CLASSES = 40, 5
 RANDOM = np.random.default_rng(5)
@@ -122,3 +122,27 @@ def test_a_quantised_tensor_is_moved_to_and_from_the_file() -> None:
     back = spec.from_file(stored)
     assert (back.dtype, back.shape) == (np.float32, real.shape)
     np.testing.assert_array_equal(back.ravel()[:6], [-62.5, 0.0, 0.0, 1.0, 1.0, 65.0])
+
+
+@pytest.mark.parametrize(
+    ("bound", "says"),
+    [
+        (Fidelity(agreement=0.5), "agreement is asked for, and no output is of classes"),
+        (Fidelity(accuracy_drop=1.0), "accuracy_drop is asked for, and no input has a label"),
+        (Fidelity(lsb=1), "lsb is asked for, and no output comes out of integers"),
+    ],
+)
+def test_what_is_asked_for_and_cannot_be_judged_fails(bound: Fidelity, says: str) -> None:
+    images = np.ones((2, 1, 3, 4, 4))
+    samples = SAMPLES[:2]
+    reference = run(images, "torch-float64")
+    options = {"artifact": "m.tflite", "tolerance": bound, "output_names": ["y"]}
+    rows = compare(run(images), reference, samples, **options)  # type: ignore[arg-type]
+    assert rows[0].verdict is Verdict.PASS
+    (failed,) = held_to_all(rows, bound, of={"m.tflite"})
+    assert failed.verdict is Verdict.FAIL
+    assert says in failed.reason
+    assert held_to_all(rows, bound, of={"other.tflite"}) == list(rows)
+    judged = [row(LOGITS, dataclasses.replace(bound, lsb=None))]
+    if bound.lsb is None:
+        assert held_to_all([*judged, *rows], bound, of={"m.tflite"})[1].verdict is Verdict.PASS
