@@ -161,8 +161,7 @@ def variants_of(
         elif name == "fp16":
             yield Variant(name, model, weights="float16")
         elif name == "int8-weights":
-            plan = quantize.make_plan(model, None, options=maker.options(name))
-            yield Variant(name, quantize.apply(model, plan), plan=plan)
+            yield maker.of_weights(name)
         else:
             yield maker.variant(name)
 
@@ -180,7 +179,12 @@ class _Quantizer:
         self._asked = quantization
         self._progress = progress
 
-    def options(self, scheme: str) -> quantize.Options:
+    def of_weights(self, name: str) -> Variant:
+        """The variant whose activations stay float, which needs no data."""
+        plan = self._plan(name)
+        return Variant(name, quantize.apply(self._model, plan), plan=plan)
+
+    def _options(self, scheme: str) -> quantize.Options:
         return quantize.Options(
             scheme=scheme,
             per_channel=self._asked.per_channel,
@@ -191,7 +195,7 @@ class _Quantizer:
         if is_quantised(self._model):
             return Variant(name, self._model, io=self._asked.io)
         prepared, notes = self._prepared
-        plan = self._plan(prepared, name)
+        plan = self._plan(name)
         search = None
         if self._asked.target is not None:
             search = self._search(name, prepared, plan, self._asked.target)
@@ -254,9 +258,12 @@ class _Quantizer:
         with self._progress.stage("calibrate") as tell:
             return quantize.calibrate(self._prepared[0], self._batches(), observer=self._asked.observer, progress=tell)
 
-    def _plan(self, model: ir.Model, name: str) -> quantize.Plan:
+    def _plan(self, name: str) -> quantize.Plan:
+        """The plan that was given, or one of the prepared graph; of the graph as it is where nothing is calibrated."""
         if not self._asked.plan:
-            return quantize.make_plan(model, self._calibration, options=self.options(name))
+            by_data = name != "int8-weights"
+            model, calibration = (self._prepared[0], self._calibration) if by_data else (self._model, None)
+            return quantize.make_plan(model, calibration, options=self._options(name))
         plan = quantize.Plan.from_json(self._asked.plan)
         if plan.scheme != name:
             raise QuantizeError(

@@ -70,8 +70,7 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
     work = _Work(model.graph, plan)
     layers = structure.layers
     if plan.scheme == "int8-weights":
-        every = (layer_of(node) for node in model.graph)
-        layers = {layer.name: layer for layer in every if layer is not None and layer.name in plan.weights}
+        layers = _with_weights(model, plan)
     for name, layer in layers.items():
         if only is not None and name not in only:
             continue
@@ -119,19 +118,26 @@ def check_plan(model: ir.Model, structure: Structure, plan: Plan) -> None:
             raise QuantizeError(f"the graph has no tensor {name!r}", where="plan, tensors", mend="remove it")
     check_names(model, plan.kept_float, "plan, kept_float")
     check_names(model, plan.weights, "plan, weights")
-    every = {name_of(node): layer_of(node) for node in model.graph}
+    every = {name_of(node) for node in model.graph if layer_of(node) is not None}
     for name in plan.weights:
-        if every[name] is None:
+        if name not in every:
             raise QuantizeError(f"{name!r} has no weight", where="plan, weights", mend="remove it")
     layers = dict(structure.layers)
     if plan.scheme == "int8-weights":
-        layers = {name: layer for name, layer in every.items() if layer is not None and name in plan.weights}
+        layers = _with_weights(model, plan)
     else:
         _check_tensors(structure, plan)
     for name, layer in layers.items():
         if name not in plan.weights:
             raise QuantizeError(f"it lacks the weight of {name!r}", where="plan, weights", mend="add it")
         _check_weight(layer, plan.weights[name])
+
+
+def _with_weights(model: ir.Model, plan: Plan) -> dict[str, Layer]:
+    """The layers of a plan of weights alone: what it does not name, or keeps in float, stays as it is."""
+    every = (layer_of(node) for node in model.graph)
+    wanted = plan.weights.keys() - plan.kept_float.keys()
+    return {layer.name: layer for layer in every if layer is not None and layer.name in wanted}
 
 
 def _check_tensors(structure: Structure, plan: Plan) -> None:

@@ -1,0 +1,42 @@
+"""Variants as they are asked for: a plan that is fed back, and what is refused or told."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx_ir as ir
+from quantize_graphs import Graph
+
+from edgeconv.progress import Silent
+from edgeconv.variants import Quantization, Variant, variants_of
+
+
+def _made(model: ir.Model, name: str, **asked: object) -> Variant:
+    (variant,) = variants_of(model, (name,), Quantization(**asked), Silent())  # type: ignore[arg-type]
+    return variant
+
+
+def _wide() -> ir.Model:
+    """Two convolutions whose weights are worth storing in 8 bits."""
+    g = Graph(0, input=(1, 16, 4, 4))
+    g.conv(g.add("Relu", [g.conv("input", "a", (16, 16, 3, 3))], "b"), "c", (80, 16, 1, 1))
+    return g.model("c")
+
+
+def _dequantised(variant: Variant) -> dict[str, np.ndarray]:
+    """The scales of the weights that are stored as integers, by the weight's name."""
+    nodes = [node for node in variant.model.graph if node.op_type == "DequantizeLinear"]
+    return {node.outputs[0].name: node.inputs[1].const_value.numpy() for node in nodes}
+
+
+def test_an_edited_plan_of_weights_is_obeyed() -> None:
+    model = _wide()
+    plan = _made(model, "int8-weights").plan
+    twice = dataclasses.replace(plan.weights["c"], scales=tuple(2 * one for one in plan.weights["c"].scales))
+    edited = dataclasses.replace(plan, weights={**plan.weights, "c": twice}, kept_float={"a": "as it was edited"})
+    made = _made(model, "int8-weights", plan=edited.to_json())
+    assert made.plan == edited
+    scales = _dequantised(made)
+    assert list(scales) == ["c.weight"]  # `a` has a scale in the plan, and stays float
+    np.testing.assert_array_equal(scales["c.weight"], np.float32(twice.scales))
