@@ -228,6 +228,7 @@ def _quantization(recipe: Recipe) -> Quantization:
         observer=asked.observer,
         per_channel=asked.per_channel,
         equalize=asked.equalize,
+        absorb_biases=asked.absorb_biases,
         rounding=asked.rounding,
         iterations=asked.iterations,
         relu6_as_relu=asked.relu6_as_relu,

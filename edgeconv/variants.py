@@ -33,6 +33,8 @@ class Quantization:
         observer: how ranges are chosen: ``"min-max"``, ``"percentile"``, ``"mse"``, ``"entropy"``.
         per_channel: a scale per output channel of a weight.
         equalize: cross-layer equalisation first (exact).
+        absorb_biases: then what a rectified channel never falls below moves into the next layer's bias (exact on
+            `batches`).
         rounding: of the weights: ``"nearest"``; ``"corrected"``, with biases that take back the mean error;
             ``"feedback"``, where also later weights make up for earlier ones; ``"learned"`` by gradients (AdaRound).
         iterations: of learned rounding, per layer.
@@ -52,6 +54,7 @@ class Quantization:
     observer: str = "mse"
     per_channel: bool = True
     equalize: bool = True
+    absorb_biases: bool = False
     rounding: str = "feedback"
     iterations: int = 1000
     relu6_as_relu: bool = False
@@ -251,6 +254,9 @@ class _Quantizer:
         if self._asked.equalize:
             with self._progress.stage("equalise"):
                 model = quantize.equalize(model)
+        if self._asked.absorb_biases:
+            with self._progress.stage("absorb biases"):
+                model = quantize.absorb_biases(model, self._batches())
         return model, notes
 
     @cached_property

@@ -48,6 +48,8 @@ class Quantize(Section):
         observer: how a range is chosen from what calibration saw of a tensor.
         per_channel: a scale per output channel of a weight rather than one per weight.
         equalize: evens out the ranges of neighbouring layers before (exact; Nagel et al. 2019, arXiv 1906.04721).
+        absorb_biases: then what a rectified channel never falls below moves into the next layer's bias (exact on the
+            calibration data; the same, section 4.1.3).
         rounding: of weights: ``nearest``; ``corrected``, with biases that take back the mean error (the same, section
             4.2); ``feedback``, where also later weights make up for earlier ones (Frantar et al. 2023, arXiv
             2210.17323); ``learned`` (AdaRound: Nagel et al. 2020, arXiv 2004.10568).
@@ -65,6 +67,7 @@ class Quantize(Section):
     observer: Annotated[str, one_of(OBSERVERS, "observer")] = "mse"
     per_channel: bool = True
     equalize: bool = True
+    absorb_biases: bool = False
     rounding: Annotated[str, one_of(ROUNDINGS, "rounding")] = "feedback"
     iterations: Annotated[int, Field(ge=1, le=100_000)] = 1000
     relu6_as_relu: bool = False
