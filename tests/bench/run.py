@@ -2,6 +2,7 @@
 
 ``make bench``, or ``python tests/bench/run.py --networks quick``. Every exporter runs in a process and an environment
 of its own; every file is compared with torch in float64; latencies are taken in turns in one process per runtime.
+edgeconv's int8 files run in the same race, beside its fp32 files and not among the peers' (`--tools` leaves them out).
 """
 
 from __future__ import annotations
