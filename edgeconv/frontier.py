@@ -39,7 +39,7 @@ def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
     calibration batch is held out, and the target is about those.
 
     Raises:
-        QuantizeError: the variant is not of `SCHEMES`.
+        QuantizeError: the variant is not of `SCHEMES`, or the source is quantised already.
         RecipeError: the recipe names no data to calibrate on.
     """
     data, variant = recipe.quantize, job.variants[0]
@@ -47,6 +47,8 @@ def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
         raise QuantizeError(
             f"{variant} has no layers to keep in float", where="target", mend=f"choose of {', '.join(SCHEMES)}"
         )
+    if job.source.variant:
+        raise QuantizeError("the model is quantised already", where="target", mend="give the float model")
     if not (data.images or data.arrays or data.generator or data.random):
         raise RecipeError(
             "it names no calibration data",

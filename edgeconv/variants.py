@@ -150,14 +150,12 @@ def variants_of(
         progress: hears of the stages.
 
     Raises:
-        QuantizeError: there is no calibration data, or it or the plan does not fit the graph.
+        QuantizeError: there is no calibration data, or it or the plan does not fit the graph; the graph is quantised
+            already and more is asked of it than its own integers.
     """
     maker = _Quantizer(model, quantization, progress)
-    wrong = [name for name in names if name != "int8"] if is_quantised(model) else []
-    if wrong:
-        raise QuantizeError(
-            "the model is quantised already", where=wrong[0], mend="ask for the variant int8, or export the float model"
-        )
+    if is_quantised(model):
+        _refuse_choices(names, quantization)
     for name in names:
         if name == "fp32":
             yield Variant(name, model)
@@ -172,6 +170,22 @@ def variants_of(
 def is_quantised(model: ir.Model) -> bool:
     """Whether a graph holds integers already: another quantizer's work, or torch's."""
     return any(node.op_type == "QuantizeLinear" for node in model.graph)
+
+
+def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
+    """Of a graph that is quantised already, only the border can be chosen: no choice is dropped without a word."""
+    wrong = [name for name in names if name != "int8"]
+    if wrong:
+        raise QuantizeError(
+            "the model is quantised already", where=wrong[0], mend="ask for the variant int8, or export the float model"
+        )
+    for field in dataclasses.fields(quantization):
+        if field.name not in ("batches", "io") and getattr(quantization, field.name) != field.default:
+            raise QuantizeError(
+                "the model is quantised already, and keeps its own numbers",
+                where=field.name,
+                mend="leave it out, or quantise the float model",
+            )
 
 
 class _Quantizer:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 import edgeconv
@@ -64,6 +66,27 @@ def test_a_mistake_is_one_line(tmp_path: Path, options: tuple[str, ...], says: s
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_quantised_file_has_no_layers_to_choose_of(tmp_path: Path) -> None:
+    x = np.ones((1, 3, 4, 4), np.float32)
+    scale, zero = (onnx.numpy_helper.from_array(array, name) for array, name in ((x.max(), "s"), (np.int8(0), "z")))
+    nodes = [
+        onnx.helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    x_info, y_info = (onnx.helper.make_tensor_value_info(name, 1, x.shape) for name in "xy")
+    graph = onnx.helper.make_graph(nodes, "quantised", [x_info], [y_info], [scale, zero])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "quantised.onnx")
+    recipe = tmp_path / "quantised.toml"
+    recipe.write_text(
+        'name = "quantised"\n[model]\nonnx = "quantised.onnx"\n[[quantize.random]]\nseed = 1\ncount = 4\n'
+    )
+    done = _run(tmp_path, "--target-sqnr", "30", recipe=recipe)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["edgeconv: error: target: the model is quantised already; give the float model"]
     assert not (tmp_path / "out").exists()
 
 

@@ -6,9 +6,12 @@ import dataclasses
 
 import numpy as np
 import onnx_ir as ir
-from quantize_graphs import Graph
+import pytest
+from quantize_graphs import Graph, data
 
+from edgeconv.errors import QuantizeError
 from edgeconv.progress import Silent
+from edgeconv.quantize import Target
 from edgeconv.variants import Quantization, Variant, variants_of
 
 
@@ -40,3 +43,22 @@ def test_an_edited_plan_of_weights_is_obeyed() -> None:
     scales = _dequantised(made)
     assert list(scales) == ["c.weight"]  # `a` has a scale in the plan, and stays float
     np.testing.assert_array_equal(scales["c.weight"], np.float32(twice.scales))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"keep_float": ("a",)},
+        {"plan": "{}"},
+        {"observer": "min-max"},
+        {"target": Target(sqnr_db=30.0)},
+        {"rounding": "learned"},
+        {"equalize": False},
+    ],
+)
+def test_a_graph_that_is_quantised_already_refuses_choices(asked: dict[str, object]) -> None:
+    model = _wide()
+    quantised = _made(model, "int8", batches=lambda: data(model, 2)).model
+    assert _made(quantised, "int8", batches=lambda: data(model, 2), io="int8").io == "int8"
+    with pytest.raises(QuantizeError, match=f"{next(iter(asked))}: the model is quantised already"):
+        _made(quantised, "int8", **asked)
