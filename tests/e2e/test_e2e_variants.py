@@ -97,6 +97,19 @@ def test_quantised_rows_count_steps_from_the_graphs_integers(exported: tuple[Pat
     assert not any(row.lsb for row in _rows(exported[1], "fp16"))
 
 
+def test_layers_on_reference_kernels_are_within_one_step_each(exported: tuple[Path, ExportResult]) -> None:
+    for variant in ("int8", "int16x8"):
+        for row in _rows(exported[1], variant):
+            if row.device != "litert-reference":
+                assert row.layers == ()
+                continue
+            assert {"input", "logits"} <= {layer.name for layer in row.layers}
+            assert len(row.layers) == 21
+            assert max(layer.largest for layer in row.layers) == 1
+            assert all(layer.most == 0 for layer in row.layers)
+    assert not any(row.layers for variant in ("fp16", "int8-weights") for row in _rows(exported[1], variant))
+
+
 def test_sizes(exported: tuple[Path, ExportResult], tmp_path: Path) -> None:
     floats = edgeconv.export_recipe(edgeconv.load_recipe(RECIPE), tmp_path, prove=False)
     files = (*floats.artifacts, *exported[1].artifacts)
@@ -203,6 +216,7 @@ def test_parity_judges_quantised_files_again_and_a_wrong_number_fails(
     assert row["verdict"] == ("fail" if code else "pass")
     assert ("SQNR is" in told) == bool(code)
     assert max(map(abs, map(int, row["lsb"]))) >= (20 if code else 1)
+    assert len(row["layers"]) == 21  # of the export: the file is said to be the same
 
 
 class _Net(torch.nn.Module):
