@@ -37,6 +37,7 @@ class Quantization:
             `batches`).
         rounding: of the weights: ``"nearest"``; ``"corrected"``, with biases that take back the mean error;
             ``"feedback"``, where also later weights make up for earlier ones; ``"learned"`` by gradients (AdaRound).
+            All but the first need `batches`; without, the default becomes the first, and the notes say so.
         iterations: of learned rounding, per layer.
         relu6_as_relu: writes ReLU6 as ReLU, which equalisation can cross; changes what the float graph computes.
         io: ``"float32"`` or ``"int8"``: element type of the files' inputs and outputs.
@@ -218,8 +219,11 @@ class _Quantizer:
             search = self._search(name, prepared, plan, self._asked.target)
             plan, model = search.best.plan, search.best.model
         else:
-            with self._progress.stage(f"{name}: {self._asked.rounding} rounding") as tell:
+            with self._progress.stage(f"{name}: {self._rounding} rounding") as tell:
                 model = quantize.apply(self._tuned(prepared, plan, tell), plan)
+        if self._rounding != self._asked.rounding:
+            missed = f"{name}: weights are rounded to nearest: rounding with {self._asked.rounding} needs data"
+            notes = (*notes, missed)
         kept = tuple(
             f"{name}: {operator} stays float: {why}"
             for operator, why in plan.kept_float.items()
@@ -291,13 +295,18 @@ class _Quantizer:
             )
         return plan
 
+    @property
+    def _rounding(self) -> str:
+        """What was asked for; without data nearest, in the place of what nobody need have asked for."""
+        default = self._asked.rounding == Quantization.rounding
+        return "nearest" if default and self._asked.batches is None else self._asked.rounding
+
     def _tuned(self, model: ir.Model, plan: quantize.Plan, tell: Callable[[str], None]) -> ir.Model:
-        rounding = self._asked.rounding
-        if rounding == "nearest" or self._asked.batches is None:
+        if self._rounding == "nearest":
             return model
-        if rounding == "corrected":
+        if self._rounding == "corrected":
             return quantize.correct_biases(model, plan, self._batches(), progress=tell)
-        if rounding == "feedback":
+        if self._rounding == "feedback":
             return quantize.round_weights(model, plan, self._batches(), progress=tell)
         return quantize.adaround(model, plan, self._batches(), iterations=self._asked.iterations, progress=tell)
 

@@ -62,3 +62,28 @@ def test_a_graph_that_is_quantised_already_refuses_choices(asked: dict[str, obje
     assert _made(quantised, "int8", batches=lambda: data(model, 2), io="int8").io == "int8"
     with pytest.raises(QuantizeError, match=f"{next(iter(asked))}: the model is quantised already"):
         _made(quantised, "int8", **asked)
+
+
+def test_a_plan_without_data_rounds_to_nearest_and_says_so() -> None:
+    model = _wide()
+    plan = _made(model, "int8", batches=lambda: data(model, 4)).plan
+    text = plan.to_json()
+    told, nearest = _made(model, "int8", plan=text), _made(model, "int8", plan=text, rounding="nearest")
+    assert told.notes == ("int8: weights are rounded to nearest: rounding with feedback needs data",)
+    assert nearest.notes == ()
+    assert _serialised(told) == _serialised(nearest)
+    with_data = _made(model, "int8", plan=text, batches=lambda: data(model, 4))
+    assert with_data.notes == ()
+    assert _serialised(with_data) != _serialised(nearest)
+
+
+@pytest.mark.parametrize("rounding", ["corrected", "learned"])
+def test_rounding_that_was_asked_for_is_not_left_out(rounding: str) -> None:
+    model = _wide()
+    plan = _made(model, "int8", batches=lambda: data(model, 4)).plan
+    with pytest.raises(QuantizeError, match="there is no calibration data"):
+        _made(model, "int8", plan=plan.to_json(), rounding=rounding)
+
+
+def _serialised(variant: Variant) -> bytes:
+    return bytes(ir.to_proto(variant.model).SerializeToString(deterministic=True))
