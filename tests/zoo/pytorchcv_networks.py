@@ -101,8 +101,6 @@ NETWORKS: tuple[tuple[str, str, tuple[int, int], dict[str, Any]], ...] = (
     ("sharesnet", "sharesnet18", IMAGE, {}),
     ("sparsenet", "sparsenet121", IMAGE, {}),
     ("xdensenet", "xdensenet121_2", IMAGE, {}),
-    ("channelnet", "channelnet", IMAGE, {}),
-    ("revnet", "revnet38", IMAGE, {}),
     ("ibnresnet", "ibn_resnet50", IMAGE, {}),
     ("ibnbresnet", "ibnb_resnet50", IMAGE, {}),
     ("ibnresnext", "ibn_resnext50_32x4d", IMAGE, {}),

@@ -14,6 +14,13 @@ import edgeconv
 # can be judged by it. Their root mean square error may be twice torch's own (6 dB).
 ILL_CONDITIONED: set[str] = set()
 
+# Networks that cannot be exported to both formats: the shape of their input, and what the one line says.
+REFUSED: dict[tuple[str, str], tuple[tuple[int, ...], type[edgeconv.EdgeconvError], str]] = {
+    ("channelnet", "channelnet"): ((1, 3, 224, 224), edgeconv.EmitError, "it convolves over 3 axes"),
+    ("revnet", "revnet38"): ((1, 3, 224, 224), edgeconv.CaptureError, "code that cannot be traced"),
+    ("superpointnet", "superpointnet"): ((1, 1, 128, 128), edgeconv.CaptureError, "control flow depends on the values"),
+}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", NETWORKS, ids=[entry[1] for entry in NETWORKS])
@@ -26,6 +33,17 @@ def test_exports_within_tolerance(entry: tuple, tmp_path: Path) -> None:
 def test_other_inputs(entry: tuple, tmp_path: Path) -> None:
     module, factory, shapes, arguments = entry
     check(factory, other_network(module, factory, shapes, arguments), sample_of(shapes), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", REFUSED, ids=[factory for _, factory in REFUSED])
+def test_is_refused(names: tuple[str, str], tmp_path: Path) -> None:
+    shape, kind, line = REFUSED[names]
+    with pytest.raises(kind, match=line) as caught:
+        edgeconv.export(other_network(*names, (shape,), {}), sample_of((shape,)), tmp_path / "out", name=names[1])
+    assert "\n" not in str(caught.value)
+    assert caught.value.mend
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
 def check(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path) -> None:
