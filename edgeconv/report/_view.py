@@ -13,6 +13,7 @@ from edgeconv.report._graph_view import GraphsView, graphs_view
 from edgeconv.report._palette import css_gradient
 from edgeconv.report._report import Report, counted, excess_of
 from edgeconv.report._row_view import RowView, row_view
+from edgeconv.report._steps_view import StepsView, steps_view
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class PageView:
     has_agree: bool
     has_arena: bool
     gradient: str
+    steps: StepsView | None
     frontier: FrontierView | None
     graphs: GraphsView | None
     artifacts: tuple[tuple[Artifact, str], ...]
@@ -91,6 +93,7 @@ def page_view(report: Report) -> PageView:
         has_agree=any("agree" in row.top1 for row in report.comparisons),
         has_arena=any(row.arena_bytes is not None for row in report.comparisons),
         gradient=css_gradient(),
+        steps=steps_view(report.comparisons),
         frontier=frontier_view(report.frontier),
         graphs=graphs_view(report.graphs),
         artifacts=tuple((artifact, fmt.size(artifact.size_bytes)) for artifact in report.artifacts),

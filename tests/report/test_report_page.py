@@ -310,3 +310,13 @@ def test_layers_stand_worst_first_with_what_is_allowed_to_them() -> None:
     text = to_html(REPORTS["quantised"]())
     assert "of all elements of 24 layers" in text
     assert "12 more layers are nearer" in text
+
+
+def test_runtimes_stand_beside_one_another_with_their_steps() -> None:
+    view = page_view(REPORTS["quantised"]()).steps
+    assert view is not None
+    assert view.titles == ("exact", "±1", "±2", "±3", "more", "at most")
+    assert view.rows[0] == ("digits.int8.tflite on litert", ("97.4 %", "2.5 %", "0.0 %", "–", "–", "2"))
+    assert [title.split()[-1] for title, _ in view.rows] == ["litert", "tflite-micro", "litert-reference"]
+    assert "Integers, runtime by runtime" in to_html(REPORTS["quantised"]())
+    assert page_view(passing_report()).steps is None
