@@ -179,7 +179,11 @@ _SIXTEEN = [
 
 
 @pytest.mark.parametrize(
-    "name", [*_SIXTEEN, "bilinear", "sum with itself", "concatenation", "halves", "negative", "transposed"]
+    "name",
+    [
+        *(*_SIXTEEN, "bilinear", "sum with itself", "concatenation", "halves", "negative", "transposed"),
+        *("hard swish", "prelu", "pixel shuffle"),
+    ],
 )
 def test_sixteen_bit_activations(tflite: Any, name: str) -> None:
     graph = _quantised(tflite, _module(tflite, name), _IMAGE, "int16x8")

@@ -8,12 +8,13 @@ import numpy as np
 
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._integer_rules import TABLE
-from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_type
+from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_interval, of_type
 
 
 def integer_form(graph: Graph, operator: Operator) -> list[Operator]:
     """The operators that compute an integer operator: itself, where nothing is against it."""
-    form = _FORMS.get(operator.code)
+    sixteen = operator.inputs[0].quantization is not None and operator.inputs[0].quantization.dtype == "int16"
+    form = (_FORMS_OF_INT16 if sixteen else _FORMS).get(operator.code)
     return [operator] if form is None else form(graph, operator)
 
 
@@ -54,9 +55,72 @@ def _table(graph: Graph, operator: Operator) -> list[Operator]:
     ]
 
 
+def _depth_to_space(graph: Graph, operator: Operator) -> list[Operator]:
+    """The block's rows change places with the columns; TFLite has no kernel of int16 that does both at once."""
+    source, result = operator.inputs[0], operator.outputs[0]
+    batch, height, width, channels = source.shape
+    block = operator.options["blockSize"]
+    split = _like(source, f"{result.name}/split", (batch * height, width, block, channels // block))
+    moved = _like(source, f"{result.name}/moved", (batch * height, block, width, channels // block))
+    order = graph.constant(np.array([0, 2, 1, 3], np.int32), f"{result.name}/order")
+    return [
+        _reshape(graph, source, split),
+        Operator("TRANSPOSE", [split, order], [moved]),
+        _reshape(graph, moved, result),
+    ]
+
+
+def _reshape(graph: Graph, source: Tensor, result: Tensor) -> Operator:
+    shape = graph.constant(np.array(result.shape, np.int32), f"{result.name}/shape")
+    return Operator("RESHAPE", [source, shape], [result], {"newShape": list(result.shape)})
+
+
+def _hard_swish(graph: Graph, operator: Operator) -> list[Operator]:
+    """x / 6 times ReLU6(x + 3); the integers of x / 6 are those of x."""
+    source, result = operator.inputs[0], operator.outputs[0]
+    three, sixth = (_number(graph, one, f"{result.name}/{name}") for one, name in ((3.0, "three"), (1 / 6, "sixth")))
+    gate = _like(source, f"{result.name}/gate", source.shape, of_interval(0.0, 6.0, "int16"))
+    part = _like(source, f"{result.name}/part", source.shape, of_type("int16", _of(source).scale[0] / 6, 0))
+    return [
+        Operator("ADD", [source, three], [gate], {"fusedActivationFunction": _RELU6, "potScaleInt16": False}),
+        Operator("MUL", [source, sixth], [part]),
+        Operator("MUL", [part, gate], [result]),
+    ]
+
+
+def _prelu(graph: Graph, operator: Operator) -> list[Operator]:
+    """ReLU(x) and the slope times min(x, 0); the scales of int16 are symmetric, so zero is the integer 0."""
+    source, result = operator.inputs[0], operator.outputs[0]
+    zero = graph.constant(np.zeros(1, np.int16), f"{result.name}/zero", _of(source))
+    above, below = (_like(source, f"{result.name}/{name}", source.shape) for name in ("above", "below"))
+    sloped = _like(result, f"{result.name}/sloped", source.shape)
+    return [
+        Operator("MAXIMUM", [source, zero], [above]),
+        Operator("MINIMUM", [source, zero], [below]),
+        Operator("MUL", [below, operator.inputs[1]], [sloped]),
+        Operator("ADD", [above, sloped], [result], {"potScaleInt16": False}),
+    ]
+
+
+def _number(graph: Graph, number: float, name: str) -> Tensor:
+    array = np.array([number], np.float32)
+    known = of_constant(array, "int16")
+    return graph.constant(known.quantise(array), name, known)
+
+
+def _like(tensor: Tensor, name: str, shape: tuple[int, ...], known: Quantization | None = None) -> Tensor:
+    """A tensor of integers with other parameters, or with the same."""
+    known = known or _of(tensor)
+    return Tensor(name, shape, np.dtype(known.dtype), quantization=known)
+
+
 def _of(tensor: Tensor) -> Quantization:
     assert tensor.quantization is not None  # the operator is integer
     return tensor.quantization
 
 
+_RELU6 = 3  # ActivationFunctionType of the schema
+
 _FORMS: Mapping[str, Callable[[Graph, Operator], list[Operator]]] = {"SUM": _sum, TABLE: _table}
+_FORMS_OF_INT16 = {"DEPTH_TO_SPACE": _depth_to_space, "HARD_SWISH": _hard_swish, "PRELU": _prelu, "SUM": _sum}
+"""Without kernels of int16; on int8 they have their own."""

@@ -138,8 +138,8 @@ RULES: Mapping[str, Rule] = {
     "RELU6": Rule(Kind.FREE, interval=_each(lambda x: min(max(x, 0.0), 6.0))),
     "RELU_N1_TO_1": Rule(Kind.FREE, int16=False, interval=_each(lambda x: min(max(x, -1.0), 1.0))),
     "LEAKY_RELU": Rule(Kind.FREE, interval=_leaky),
-    "PRELU": Rule(Kind.FREE, int16=False),
-    "HARD_SWISH": Rule(Kind.FREE, int16=False),
+    "PRELU": Rule(Kind.FREE),  # int16 in other operators, as of _integer_forms
+    "HARD_SWISH": Rule(Kind.FREE),  # alike
     "GELU": Rule(Kind.FREE, int16=False),
     "LOGISTIC": Rule(Kind.FIXED, fixed=(1 / 256, -128, 1 / 32768)),
     "TANH": Rule(Kind.FIXED, fixed=(1 / 128, 0, 1 / 32768)),
@@ -151,7 +151,8 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN", "MAX_POOL_2D"), Rule(Kind.SAME, interval=_hull)),
     **dict.fromkeys(("AVERAGE_POOL_2D", "SELECT_V2"), Rule(Kind.SAME, interval=_hull)),
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), Rule(Kind.SAME, interval=_hull)),
-    **dict.fromkeys(("DEPTH_TO_SPACE", "SPACE_TO_DEPTH"), Rule(Kind.SAME, int16=False, interval=_hull)),
+    "DEPTH_TO_SPACE": Rule(Kind.SAME, interval=_hull),  # alike
+    "SPACE_TO_DEPTH": Rule(Kind.SAME, int16=False, interval=_hull),
     **dict.fromkeys(("PAD", "PADV2"), Rule(Kind.SAME, interval=_padded)),
     "MAXIMUM": Rule(Kind.SAME, interval=_corners(max)),
     "MINIMUM": Rule(Kind.SAME, interval=_corners(min)),
