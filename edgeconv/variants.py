@@ -202,12 +202,15 @@ class _Quantizer:
         plan = self._plan(name)
         return Variant(name, quantize.apply(self._model, plan), plan=plan)
 
-    def _options(self, scheme: str) -> quantize.Options:
-        return quantize.Options(
-            scheme=scheme,
-            per_channel=self._asked.per_channel,
-            keep_float=dict.fromkeys(self._asked.keep_float, "it was asked for"),
-        )
+    def _options(self, scheme: str, model: ir.Model) -> quantize.Options:
+        kept = dict.fromkeys(self._kept_in(model), "it was asked for")
+        return quantize.Options(scheme=scheme, per_channel=self._asked.per_channel, keep_float=kept)
+
+    def _kept_in(self, model: ir.Model) -> list[str]:
+        """What was asked to stay float, as it is called in a graph whose values may hold others than the modules'."""
+        pairs = zip(self._model.graph, model.graph, strict=True)  # preparing replaces nodes, one by one
+        now = {before.outputs[0].name: after.outputs[0].name or "" for before, after in pairs}
+        return [now.get(name, name) for name in self._asked.keep_float]
 
     def variant(self, name: str) -> Variant:
         if is_quantised(self._model):
@@ -280,14 +283,17 @@ class _Quantizer:
     @cached_property
     def _calibration(self) -> quantize.Calibration:
         with self._progress.stage("calibrate") as tell:
-            return quantize.calibrate(self._prepared[0], self._batches(), observer=self._asked.observer, progress=tell)
+            model, kept = self._prepared[0], self._kept_in(self._prepared[0])
+            return quantize.calibrate(
+                model, self._batches(), observer=self._asked.observer, keep_float=kept, progress=tell
+            )
 
     def _plan(self, name: str) -> quantize.Plan:
         """The plan that was given, or one of the prepared graph; of the graph as it is where nothing is calibrated."""
         if not self._asked.plan:
             by_data = name != "int8-weights"
             model, calibration = (self._prepared[0], self._calibration) if by_data else (self._model, None)
-            return quantize.make_plan(model, calibration, options=self._options(name))
+            return quantize.make_plan(model, calibration, options=self._options(name, model))
         plan = quantize.Plan.from_json(self._asked.plan)
         if plan.scheme != name:
             raise QuantizeError(

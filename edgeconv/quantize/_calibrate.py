@@ -53,6 +53,7 @@ def calibrate(
     batches: Iterable[Mapping[str, Array]],
     *,
     observer: str = "mse",
+    keep_float: Iterable[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Calibration:
     """Runs the float graph by onnxruntime and counts the values of every activation that can be quantised.
@@ -63,6 +64,8 @@ def calibrate(
         model: float32, NCHW; not changed.
         batches: one mapping per inference: graph input -> array of the input's shape and dtype.
         observer: ``"min-max"``, ``"percentile"`` (99.99 %), ``"mse"`` or ``"entropy"``.
+        keep_float: operators that will stay float, by the name of their first output: what enters and leaves them is
+            looked at then, and what only they make is not.
         progress: is told how far it is, in one line, after every batch.
 
     Raises:
@@ -74,7 +77,8 @@ def calibrate(
         raise QuantizeError(
             f"there is no observer {observer!r}", where="observer", mend=f"did you mean {nearest[0]!r}?"
         )
-    names = [named(value) for value in structure_of(model).activations]
+    kept = dict.fromkeys(keep_float, "it was asked for")
+    names = [named(value) for value in structure_of(model, kept).activations]
     histograms = {name: Histogram() for name in names}
     count = 0
     for count, values in enumerate(run_float(model, batches, names), start=1):

@@ -45,6 +45,22 @@ def test_an_edited_plan_of_weights_is_obeyed() -> None:
     np.testing.assert_array_equal(scales["c.weight"], np.float32(twice.scales))
 
 
+@pytest.mark.parametrize("equalize", [True, False])
+def test_an_activation_can_stay_float_while_the_layer_before_it_does_not(equalize: bool) -> None:
+    model = _wide()
+    made = _made(model, "int8", batches=lambda: data(model, 2), keep_float=("b",), equalize=equalize)
+    assert list(made.plan.kept_float.values()) == ["it was asked for"]
+    (relu,) = (node for node in made.model.graph if node.op_type == "Relu")
+    assert relu.inputs[0].producer().op_type == "DequantizeLinear"  # what the convolution makes is quantised by itself
+    assert list(made.plan.weights) == (["a.equalized", "c"] if equalize else ["a", "c"])
+
+
+def test_an_equalised_layer_stays_float_by_the_name_of_its_module() -> None:
+    model = _wide()
+    made = _made(model, "int8", batches=lambda: data(model, 2), keep_float=("a",))
+    assert list(made.plan.weights) == ["c"]
+
+
 @pytest.mark.parametrize(
     "asked",
     [
