@@ -15,7 +15,8 @@ from edgeconv.errors import RewriteError
 from edgeconv.rewrite._graph import exact, integers, replace_constant, tensor_of, where
 
 FIX_THE_BATCH = (
-    "export with a fixed batch: a number in front of the recipe's shape, or --shape NAME=1,… for an .onnx file"
+    "export with a fixed batch: a number in front of the recipe's shape, --shape NAME=1,… for an .onnx file, "
+    "no dynamic_batch in Python"
 )
 _Array = npt.NDArray[np.generic]
 

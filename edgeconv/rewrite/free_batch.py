@@ -8,11 +8,16 @@ import onnx_ir as ir
 
 from edgeconv.errors import RewriteError
 from edgeconv.rewrite._batch_axis import FIX_THE_BATCH, Batch, Place
+from edgeconv.rewrite._batch_compare import Freed, require_same
 from edgeconv.rewrite._batch_rules import RULES
 from edgeconv.rewrite._graph import dims, remove_unread, where
 
+__all__ = ["FIX_THE_BATCH", "free_batch"]
 
-def free_batch(model: ir.Model, *, inputs: Collection[str], symbol: str = "batch") -> ir.Model:
+
+def free_batch(
+    model: ir.Model, *, inputs: Collection[str], symbol: str = "batch", beside: ir.Model | None = None
+) -> ir.Model:
     """Makes dimension 0 of graph inputs a symbol, and with it every dimension that follows from it.
 
     The batch is followed from the inputs through the graph by a rule per operator. It may travel: attention moves it
@@ -25,6 +30,9 @@ def free_batch(model: ir.Model, *, inputs: Collection[str], symbol: str = "batch
             `optimize` and before a file is written.
         inputs: names of the graph inputs whose dimension 0 is the batch. The others keep their shapes.
         symbol: the name of the dimension.
+        beside: the same network captured with another batch size and treated alike since. It is freed too, and both
+            must then be the same graph. Without it a number that was made from the batch size (``x / x.shape[0]``)
+            is taken for a constant.
 
     Returns:
         The same model. Dimension 0 of the named inputs and of the outputs that depend on them is
@@ -32,8 +40,17 @@ def free_batch(model: ir.Model, *, inputs: Collection[str], symbol: str = "batch
 
     Raises:
         RewriteError: an operator cannot carry the batch (it works along it, or takes constants that differ from image
-            to image), an output does not keep it at dimension 0, or ``inputs`` does not fit the graph.
+            to image), an output does not keep it at dimension 0, ``inputs`` does not fit the graph, or ``beside`` is
+            not the same.
     """
+    first = Freed(model, _free(model, inputs, symbol))
+    if beside is not None:
+        require_same(first, Freed(beside, _free(beside, inputs, symbol)))
+    return model
+
+
+def _free(model: ir.Model, inputs: Collection[str], symbol: str) -> int:
+    """Frees one graph; the batch size that it was captured with."""
     batch = _begin(model.graph, inputs)
     for node in tuple(model.graph):
         if any(value in batch.places for value in node.inputs if value is not None):
@@ -47,7 +64,7 @@ def free_batch(model: ir.Model, *, inputs: Collection[str], symbol: str = "batch
             value.shape = ir.Shape(sizes)
     remove_unread(node.outputs[0] for node in tuple(model.graph) if node.outputs and not node.outputs[0].uses())
     _drop_unused_constants(model.graph)
-    return model
+    return batch.size
 
 
 def _begin(graph: ir.Graph, inputs: Collection[str]) -> Batch:
