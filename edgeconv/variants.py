@@ -19,6 +19,7 @@ from edgeconv.progress import Progress
 from edgeconv.recipe.quantization import IO, OBSERVERS, ROUNDINGS
 from edgeconv.recipe.schema import FORMATS
 from edgeconv.rewrite.relu6 import relu6_as_relu
+from edgeconv.rewrite.scale_as_conv import scale_as_conv
 
 Batches = Iterable[Mapping[str, Array]]
 _SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
@@ -266,7 +267,7 @@ class _Quantizer:
     @cached_property
     def _prepared(self) -> tuple[ir.Model, tuple[str, ...]]:
         """The float graph that is calibrated, and what to say of it."""
-        model = self._model
+        model, _ = scale_as_conv(self._model)
         notes: tuple[str, ...] = ()
         if self._asked.relu6_as_relu:
             changed, count = relu6_as_relu(model)

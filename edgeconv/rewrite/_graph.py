@@ -103,13 +103,13 @@ def replace_constant(node: ir.Node, index: int, array: Float64, dtype: ir.DataTy
         node.resize_inputs(index + 1)
     old = node.inputs[index]
     node.replace_input_with(index, None)
-    freed = old is not None and _drop(old) and old.name == name
+    freed = old is not None and drop(old) and old.name == name
     graph = graph_of(node)
     unique = name if freed else unique_name(graph, name)
     node.replace_input_with(index, add_constant(graph, unique, array, dtype))
 
 
-def _drop(value: ir.Value) -> bool:
+def drop(value: ir.Value) -> bool:
     """Unregisters an initializer that nothing uses any more, so that its name is free; says whether it did."""
     graph = value.graph
     if not value.is_initializer() or value.uses() or value.is_graph_input() or value.is_graph_output():
