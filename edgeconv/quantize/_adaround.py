@@ -2,11 +2,16 @@
 
 Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (ICML 2020, arXiv 2004.10568). The soft
 rounding of section 3.3 is a rectified sigmoid h(V) in [0, 1] between floor and ceiling, which a regulariser drives to
-its ends; V is found by Adam on the layer's output error, layer by layer.
+its ends; V is found by Adam on the layer's output error, layer by layer, each on what the quantised layers before it
+give. As in section 3.4 the error is taken after a clamp that follows: what ReLU6 cuts off needs no care.
 
-The error of a layer that is linear depends on its inputs by their second moments alone: with E = Ŵ - W and the moments
-M, it is the trace of E M Eᵀ, whatever the number of calibration images. M is taken as L Lᵀ + D with the strongest
-`_RANK` directions in L and the diagonal of the rest in D, so that a step of a wide layer costs a tenth.
+What is asked of the output is what the float weights make of the same quantised inputs. What they make of the float
+inputs, as the paper asks, fits the noise of the calibration data: against rounding with feedback EfficientNet-Lite0
+gained 1.0 dB on these by it and lost 0.5 dB on others; by a fifth of it, it gained 1.6 dB and nothing.
+
+EfficientNet-Lite0, int8, 55 calibration crops, SQNR on 300 other photographs: 19.3 dB to nearest, 23.0 dB corrected,
+24.5 dB with feedback, 24.7 dB learned; the float class on 97.3, 99.3, 99.3 and 98.7 % (95 % confidence of the last:
+96.6 to 99.5 %). 142 s of one core at 1000 iterations, where feedback takes 21 s.
 """
 
 from __future__ import annotations
@@ -21,22 +26,23 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._rounding import moments, rounded_with_feedback
-from edgeconv.quantize._tune import tune
+from edgeconv.quantize._tune import Given, tune
 
 if TYPE_CHECKING:
     import torch
 
 _Floats = npt.NDArray[np.float64]
 
-_POSITIONS = 20000
+_POSITIONS = 10000
 _HIGHEST = 127
 _STRETCH_LOW, _STRETCH_HIGH = -0.1, 1.1  # the paper's zeta and gamma
 _WARM_UP = 0.2  # of the iterations, without the regulariser
 _BETA_FIRST, _BETA_LAST = 20.0, 2.0  # its exponent, annealed
-_WEIGHT = 0.01  # of the regulariser against the output error relative to that of rounding to nearest
-_RATE = 0.01
-_RANK = 128
+_WEIGHT = 20.0  # of the regulariser of a channel, against its output error relative to that of rounding to nearest
+_RATE = 0.1
+_SEEN = 128  # positions per step
+_DAMPING = 0.1  # of the inputs' mean square: where a tap has few positions, weights stay near their own value
+_MOMENTUM, _SQUARES = 0.9, 0.999  # Adam's
 
 
 def adaround(
@@ -57,8 +63,8 @@ def adaround(
         progress: is told how far it is, in one line, before every layer.
 
     Returns:
-        A new float model whose weights lie on the plan's grid. A layer for which rounding with feedback or to nearest
-        gives less error keeps that.
+        A new float model whose weights lie on the plan's grid. A channel for which rounding to nearest gives less error
+        keeps that.
 
     Raises:
         QuantizeError: the plan does not fit the model, the batches do not, or ``iterations`` is negative.
@@ -66,81 +72,107 @@ def adaround(
     if iterations < 0:
         raise QuantizeError(f"{iterations} is negative", where="iterations", mend="give the steps per layer")
 
-    def rounding(weight: _Floats, scales: _Floats, inputs: Array) -> _Floats:
-        second = moments(inputs)
-        candidates = [
-            np.clip(np.rint(weight / scales), -_HIGHEST, _HIGHEST) * scales,
-            rounded_with_feedback(weight, scales, second, _HIGHEST),
-            learned(weight, scales, second, iterations),
-        ]
-        errors = np.array([output_error(one, weight, second) for one in candidates])  # (candidates, groups, channels)
-        best = np.argmin(errors, axis=0)
-        return np.asarray(np.take_along_axis(np.stack(candidates), best[None, :, :, None], axis=0)[0])
+    def rounding(given: Given) -> _Floats:
+        return learned(given, iterations)
 
     return tune(
         model, plan, batches, title="adaptive rounding", rounding=rounding, positions=_POSITIONS, progress=progress
     )
 
 
-def output_error(rounded: _Floats, weight: _Floats, second: _Floats) -> _Floats:
-    """The mean square error of each output channel, (groups, channels)."""
-    error = rounded - weight
-    return np.asarray(np.sum(np.matmul(error, second) * error, axis=2))
-
-
-def learned(weight: _Floats, scales: _Floats, second: _Floats, iterations: int) -> _Floats:
+def learned(given: Given, iterations: int) -> _Floats:
     """Rounds by AdaRound.
 
     Args:
-        weight: (groups, channels, taps).
-        scales: alike.
-        second: (groups, taps, taps), the second moments of the layer's inputs.
+        given: the weight, and what its layer reads and should make.
         iterations: of Adam.
 
     Returns:
-        Multiples of the scales, at most one step from the weight within the range of int8.
+        Multiples of the scales, (groups, channels, taps), at most one step from the weight within the range of int8.
     """
     import torch
 
-    parts = (weight, scales, *strongest(second))
-    w, s, strong, rest = (torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in parts)
+    task = _Task(given)
+    near = task.rounded(torch.round(task.weight / task.scales))
+    unit = task.error(near).clamp(min=1e-30)
+    found = task.rounded(task.floor + (_learned(task, unit, iterations) >= 0.5))
+    better = (task.error(found) < unit)[:, :, None]
+    steps = torch.round(torch.where(better, found, near) / task.scales)
+    return np.asarray(steps.double().numpy() * given.scales)
 
-    def lost(error: torch.Tensor) -> torch.Tensor:
-        """Of each channel."""
-        made = torch.matmul(error, strong).square().sum(dim=2) + (error.square() * rest).sum(dim=2)
-        return made[:, :, None]
 
-    floor = torch.floor(w / s)
-    start = (w / s - floor).clamp(1e-4, 1 - 1e-4)
-    stretched = (start - _STRETCH_LOW) / (_STRETCH_HIGH - _STRETCH_LOW)
-    v = torch.logit(stretched).requires_grad_()
-    nearest = torch.round(w / s) * s - w
-    unit = lost(nearest).clamp(min=1e-30)
-    optimizer = torch.optim.Adam([v], lr=_RATE)
+class _Task:
+    """A layer in torch: positions in an order of chance, and inputs without their mean where a bias makes up for it."""
+
+    def __init__(self, given: Given) -> None:
+        import torch
+
+        order = np.random.default_rng(0).permutation(given.inputs.shape[1])
+        self.inputs = torch.from_numpy(given.inputs[:, order])
+        self.weight, self.scales = (
+            torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (given.weight, given.scales)
+        )
+        self.floor = torch.floor(self.weight / self.scales)
+        self.low, self.high = given.bounds
+        self.mean = torch.from_numpy(given.mean if given.shifted else np.zeros_like(given.mean))
+        if given.shifted:
+            self.inputs -= self.inputs.mean(dim=1, keepdim=True)
+        count, taps = self.inputs.shape[1:]
+        self.wanted = self._made(self.weight, self.inputs).clamp_(self.low, self.high)
+        self.damping = float(self.inputs.square().mean()) * _DAMPING * taps / count
+
+    def rounded(self, steps: torch.Tensor) -> torch.Tensor:
+        """So many steps of the grid, as a weight."""
+        return steps.clamp(-_HIGHEST, _HIGHEST) * self.scales
+
+    def error(self, weight: torch.Tensor) -> torch.Tensor:
+        """The mean square error of each channel after the clamp, (groups, channels)."""
+        made = self._made(weight, self.inputs).clamp_(self.low, self.high)
+        return made.sub_(self.wanted).square_().mean(dim=1)
+
+    def slope(self, weight: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """Half the gradient of `error` by the weight, at some positions."""
+        import torch
+
+        inputs = self.inputs[:, start:stop]
+        made = self._made(weight, inputs)
+        inside = (made > self.low) & (made < self.high)
+        lost = made.clamp_(self.low, self.high).sub_(self.wanted[:, start:stop]).mul_(inside)
+        return torch.bmm(lost.transpose(1, 2), inputs).div_(stop - start).add_(weight - self.weight, alpha=self.damping)
+
+    def _made(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.baddbmm(self.mean, inputs, weight.transpose(1, 2))
+
+
+def _learned(task: _Task, unit: torch.Tensor, iterations: int) -> torch.Tensor:
+    """h(V) after so many steps of Adam. The gradients are written out, in half the time that autograd takes."""
+    import torch
+
+    width, count = _STRETCH_HIGH - _STRETCH_LOW, task.inputs.shape[1]
+    v = torch.logit(((task.weight / task.scales - task.floor).clamp_(1e-4, 1 - 1e-4) - _STRETCH_LOW) / width)
+    first, second = torch.zeros_like(v), torch.zeros_like(v)
+    steepness, weight = 2 * task.scales / unit[:, :, None], _WEIGHT / v.shape[2]
+    many = min(_SEEN, count)
     for step in range(iterations):
-        up = _soft(v)
-        error = (floor + up).clamp(-_HIGHEST, _HIGHEST) * s - w
-        loss = (lost(error) / unit).sum()
+        start = step * many % (count - many + 1)
+        sigmoid = v.sigmoid()
+        up = _soft(sigmoid)
+        slope = task.slope(task.rounded(task.floor + up), start, start + many).mul_(steepness)
         at = step / iterations
         if at >= _WARM_UP:
             beta = _BETA_LAST + (_BETA_FIRST - _BETA_LAST) * (1 - (at - _WARM_UP) / (1 - _WARM_UP))
-            loss = loss + _WEIGHT * (1 - (2 * up - 1).abs().pow(beta)).sum()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    with torch.no_grad():
-        steps = (floor + (_soft(v) >= 0.5)).clamp(-_HIGHEST, _HIGHEST)
-    return np.asarray(steps.double().numpy() * scales)
+            far = 2 * up - 1
+            slope -= far.abs().pow_(beta - 1).mul_(far.sign_()).mul_(2 * beta * weight)
+        slope.mul_((up > 0) & (up < 1)).mul_(sigmoid.mul_(1 - sigmoid))
+        first.lerp_(slope, 1 - _MOMENTUM)
+        second.mul_(_SQUARES).addcmul_(slope, slope, value=1 - _SQUARES)
+        spread = second.sqrt().div_((1 - _SQUARES ** (step + 1)) ** 0.5).add_(1e-8)
+        v.addcdiv_(first, spread, value=-_RATE / (1 - _MOMENTUM ** (step + 1)))
+    return _soft(v.sigmoid())
 
 
-def strongest(second: _Floats) -> tuple[_Floats, _Floats]:
-    """L (groups, taps, rank) and D (groups, 1, taps) of second moments."""
-    values, vectors = np.linalg.eigh(second)
-    directions = vectors[:, :, -_RANK:] * np.sqrt(np.maximum(values[:, None, -_RANK:], 0.0))
-    rest = np.diagonal(second, axis1=1, axis2=2) - np.sum(directions**2, axis=2)
-    return directions, np.maximum(rest, 0.0)[:, None, :]
-
-
-def _soft(v: torch.Tensor) -> torch.Tensor:
-    """h(V), the rectified sigmoid."""
-    return (v.sigmoid() * (_STRETCH_HIGH - _STRETCH_LOW) + _STRETCH_LOW).clamp(0, 1)
+def _soft(sigmoid: torch.Tensor) -> torch.Tensor:
+    """The rectified sigmoid."""
+    return (sigmoid * (_STRETCH_HIGH - _STRETCH_LOW)).add_(_STRETCH_LOW).clamp_(0, 1)

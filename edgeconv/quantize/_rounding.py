@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._tune import tune
+from edgeconv.quantize._tune import Given, tune
 
 _Floats = npt.NDArray[np.float64]
 
@@ -52,8 +52,8 @@ def round_weights(
     return tune(model, plan, batches, title=title, rounding=_round, positions=_POSITIONS, progress=progress)
 
 
-def _round(weight: _Floats, scales: _Floats, inputs: Array) -> _Floats:
-    return rounded_with_feedback(weight, scales, moments(inputs), _HIGHEST)
+def _round(given: Given) -> _Floats:
+    return rounded_with_feedback(given.weight, given.scales, moments(given.inputs), _HIGHEST)
 
 
 def moments(columns: Array) -> _Floats:

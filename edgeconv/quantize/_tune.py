@@ -6,6 +6,7 @@ Each layer is tuned on what the quantised layers before it give, tuned already, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +15,51 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.quantize._apply import apply, spread_scales
 from edgeconv.quantize._columns import columns, taps, untaps
-from edgeconv.quantize._graph import LAYER, add_initializer, constant, forget_names, layer_name, named, replace_weight
+from edgeconv.quantize._graph import (
+    LAYER,
+    add_initializer,
+    constant,
+    forget_names,
+    layer_name,
+    named,
+    only_reader,
+    replace_weight,
+)
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._structure import Layer, layer_of
+from edgeconv.quantize._structure import Layer, clip_bounds, layer_of
 from edgeconv.quantize._walk import Walk, chosen
 
 _Floats = npt.NDArray[np.float64]
-Rounding = Callable[[_Floats, _Floats, Array], _Floats]
-"""(weight, scales, inputs) -> multiples of the scales: (groups, channels, taps), alike, (groups, positions, taps)."""
 
 _MOST_TAPS = 3072
 """Weights with more taps per channel are rounded to nearest: moments of so many need more positions than there are."""
 _MOST_GAIN = 1.25
 """What moves a layer further than this is no weakened signal; the largest weights could not follow."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A weight that is to be rounded.
+
+    Attributes:
+        weight: (groups, channels, taps).
+        scales: alike, the steps of its grid.
+        inputs: float32 (groups, positions, taps), as the quantised layers before give them.
+        mean: float32 (groups, 1, channels), of what the float layer makes at the same positions.
+        bounds: of the clamp that alone reads the layer; infinite where none does.
+        shifted: whether the layer's bias will take back what rounding does to its mean.
+    """
+
+    weight: _Floats
+    scales: _Floats
+    inputs: Array
+    mean: Array
+    bounds: tuple[float, float]
+    shifted: bool
+
+
+Rounding = Callable[[Given], _Floats]
+"""Gives multiples of the scales, (groups, channels, taps)."""
 
 
 def tune(
@@ -69,7 +102,7 @@ def tune(
         if rounding is not None and _is_rounded(layer):
             inputs = columns(layer, walk.read(node.inputs[0]), positions)
             wanted = columns(layer, floats.read(twin.inputs[0]), positions)  # at the same positions
-            weight = _rounded(layer, plan, rounding, inputs, wanted)
+            weight = untaps(layer, rounding(_given(layer, plan, inputs, wanted)))
             replace_weight(layer.weight, weight)
             walk.write(node.inputs[1], [weight.astype(np.float32)] * len(samples))
         walk.compute(node)
@@ -105,16 +138,30 @@ def _is_rounded(layer: Layer) -> bool:
     return bool(form.shape[2] <= _MOST_TAPS)
 
 
-def _rounded(layer: Layer, plan: Plan, rounding: Rounding, inputs: Array, wanted: Array) -> _Floats:
-    """The layer's weight on the plan's grid."""
-    stored = constant(layer.weight)
+def _given(layer: Layer, plan: Plan, inputs: Array, wanted: Array) -> Given:
+    """The layer's weight with its gain, and what is known of it; ``wanted`` is what the float layer reads."""
+    stored, bias = constant(layer.weight), constant(layer.bias)
     assert stored is not None  # it is a layer
     scales = np.broadcast_to(spread_scales(plan.weights[layer.name], stored.ndim), stored.shape)
     form = taps(layer, stored.astype(np.float64))
-    return untaps(layer, rounding(form * _gain(form, inputs, wanted), taps(layer, scales), inputs))
+    across = np.swapaxes(form, 1, 2).astype(np.float32)
+    made, right = np.matmul(inputs, across), np.matmul(wanted, across)
+    mean = right.mean(axis=1, keepdims=True)
+    if bias is not None:
+        mean += bias.reshape(mean.shape)
+    after = only_reader(layer.node.outputs[0])
+    bounds = None if after is None else clip_bounds(after)
+    return Given(
+        form * _gain(made, right),
+        np.ascontiguousarray(taps(layer, scales)),
+        inputs,
+        mean,
+        bounds or (-np.inf, np.inf),
+        _is_corrected(layer),
+    )
 
 
-def _gain(weight: _Floats, inputs: Array, wanted: Array) -> float:
+def _gain(made: Array, right: Array) -> float:
     """The factor with which what the layer makes of quantised inputs is, but for its mean, nearest to what it should.
 
     Clipping weakens signals a little in every layer, and the logits of a deep network by 3 to 5 %. One number per
@@ -123,17 +170,20 @@ def _gain(weight: _Floats, inputs: Array, wanted: Array) -> float:
     25.7, 25.0 and 25.2 dB with it; 24.4 dB with one per channel, 20.0 dB with a linear map. A gain below 1 answers to
     noise, not to clipping: MobileNetV2 with random weights went from 10.8 to 10.6 dB by such.
     """
-    across = np.swapaxes(weight, 1, 2).astype(np.float32)
-    made, right = np.matmul(inputs, across), np.matmul(wanted, across)
-    made -= made.mean(axis=1, keepdims=True)
-    right -= right.mean(axis=1, keepdims=True)
+    made = made - made.mean(axis=1, keepdims=True)
+    right = right - right.mean(axis=1, keepdims=True)
     power, along = (float(np.sum(made * other, dtype=np.float64)) for other in (made, right))
     return float(np.clip(along / power, 1.0, _MOST_GAIN)) if power > 0 else 1.0
 
 
+def _is_corrected(layer: Layer) -> bool:
+    """Whether its bias moves; a MatMul has none."""
+    return layer.node.op_type != "MatMul"
+
+
 def _correct(graph: ir.Graph, layer: Layer, walk: Walk, output: ir.Value, wanted: Sequence[Array]) -> None:
     """Bias correction of one layer that was just computed."""
-    if layer.node.op_type == "MatMul":
+    if not _is_corrected(layer):
         return
     found = walk.read(output)
     axis = channel_axis(layer) % found[0].ndim
