@@ -7,7 +7,8 @@ what is checked is the statement: every operator reads dequantised numbers and w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeconv.cli._damaged import NO_ONNX, damaged
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
 _PAIR = {"QuantizeLinear", "DequantizeLinear"}
+_STANDARD = {"", "ai.onnx"}
 # Clamps that runtimes fuse into the operator before them: no quantisation stands between.
 _FUSED = {"Relu", "Clip"}
 # Operands that are settings and not data: bounds, regions, scales, fill values.
@@ -28,16 +30,26 @@ def float_parts_of_onnx(data: bytes) -> list[str]:
     Raises:
         EmitError: damaged.
     """
-    import onnx
+    import onnx.inliner
 
     with damaged(NO_ONNX):
-        model = onnx.shape_inference.infer_shapes(onnx.ModelProto.FromString(data))
-        return list(_parts(model.graph))
+        model = onnx.inliner.inline_local_functions(onnx.ModelProto.FromString(data))
+        model = onnx.shape_inference.infer_shapes(model)
+        return list(_parts(model.graph, _Around()))
 
 
-def _parts(graph: onnx.GraphProto) -> Iterator[str]:
-    floats = _float_values(graph)
-    producers = {name: node for node in graph.node for name in node.output}
+@dataclass(frozen=True)
+class _Around:
+    """What a graph sees of those around it."""
+
+    integers: frozenset[str] = frozenset()
+    producers: Mapping[str, onnx.NodeProto] = field(default_factory=dict)
+
+
+def _parts(graph: onnx.GraphProto, around: _Around) -> Iterator[str]:
+    integers = around.integers | _integer_values(graph)
+    floats = {name for node in graph.node for name in (*node.input, *node.output) if name} - integers
+    producers = {**around.producers, **{name: node for node in graph.node for name in node.output}}
     readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
@@ -46,6 +58,11 @@ def _parts(graph: onnx.GraphProto) -> Iterator[str]:
     for node in graph.node:
         if node.op_type in _PAIR:
             continue
+        if node.domain not in _STANDARD:
+            yield f"{node.op_type} of {node.output[0]!r}: nobody can tell what {node.domain} computes in"
+            continue
+        for branch in _branches(node):
+            yield from _parts(branch, _Around(integers, producers))
         for index, name in enumerate(node.input):
             if name in floats and index not in _SETTINGS.get(node.op_type, set()):
                 producer = producers.get(name)
@@ -58,6 +75,14 @@ def _parts(graph: onnx.GraphProto) -> Iterator[str]:
                 yield f"{node.op_type} of {node.output[0]!r}: writes {name!r} as floats"
 
 
+def _branches(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside of an If, Loop or Scan."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
 def _takes(reader: onnx.NodeProto, readers: list[onnx.NodeProto]) -> bool:
     return reader.op_type == "QuantizeLinear" or _is_fused(reader, readers)
 
@@ -66,10 +91,11 @@ def _is_fused(node: onnx.NodeProto, readers: list[onnx.NodeProto]) -> bool:
     return node.op_type in _FUSED and len(readers) == 1
 
 
-def _float_values(graph: onnx.GraphProto) -> set[str]:
+def _integer_values(graph: onnx.GraphProto) -> frozenset[str]:
+    """Values that are known to be no floats; what nothing is known of counts as one."""
     import onnx
 
-    kinds = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
+    unknown = {getattr(onnx.TensorProto, name) for name in ("UNDEFINED", "FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
     declared = (*graph.input, *graph.output, *graph.value_info)
-    found = {value.name for value in declared if value.type.tensor_type.elem_type in kinds}
-    return found | {tensor.name for tensor in graph.initializer if tensor.data_type in kinds}
+    found = {value.name for value in declared if value.type.tensor_type.elem_type not in unknown}
+    return frozenset(found | {tensor.name for tensor in graph.initializer if tensor.data_type not in unknown})

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx.parser
 import pytest
 import torch
 from torch import nn
@@ -68,3 +69,49 @@ def test_a_damaged_file_is_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixt
     path.write_bytes(b"\x1c\x00\x00\x00TFL3" + b"\xff" * 64)
     assert run(["inspect", str(path), "--integer-only"]) == 2
     assert "damaged" in capsys.readouterr().err
+
+
+_QUANTISED = """
+<ir_version: 8, opset_import: ["" : 18, "own" : 1]>
+net (float[1, 4] x) => (float[1, 4] y)
+<float scale = {{0.1}}, int8 zero = {{0}}, bool yes = {{1}}>
+{{
+    q = QuantizeLinear(x, scale, zero)
+    d = DequantizeLinear(q, scale, zero)
+    {inside}
+    p = QuantizeLinear(e, scale, zero)
+    y = DequantizeLinear(p, scale, zero)
+}}
+{functions}
+"""
+
+
+@pytest.mark.parametrize(
+    ("inside", "functions", "code", "says"),
+    [
+        ("e = Relu(d)", "", 0, ""),
+        ("f = Exp(d) e = Exp(f)", "", 1, "Exp of 'f': writes 'f' as floats"),
+        (
+            "e = If(yes) <then_branch = a () => (float[1, 4] g) { h = Exp(d) g = Exp(h) },"
+            " else_branch = b () => (float[1, 4] g) { g = Relu(d) }>",
+            "",
+            1,
+            "Exp of 'h': writes 'h' as floats",
+        ),
+        (
+            "e = own.F(d)",
+            '<domain: "own", opset_import: ["" : 18]> F (a) => (c) { b = Exp(a) c = Exp(b) }',
+            1,
+            "Exp of",
+        ),
+        ("e = own.G(d)", "", 1, "G of 'e': nobody can tell what own computes in"),
+    ],
+    ids=["integers", "plain", "branch", "function", "unknown"],
+)
+def test_floats_hide_nowhere(
+    inside: str, functions: str, code: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = _QUANTISED.format(inside=inside, functions=functions)
+    (tmp_path / "net.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    assert run(["inspect", str(tmp_path / "net.onnx"), "--integer-only"]) == code
+    assert says in capsys.readouterr().out
