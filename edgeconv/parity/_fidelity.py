@@ -14,6 +14,8 @@ from edgeconv.parity._metrics import Measured, decibels, measure, worst_of
 from edgeconv.parity._picture import picture
 
 _MOST_STEPS = 255
+_LEAST_ELEMENTS = 16
+_LEAST_VARIATION = 1e-7  # of a channel's own size: what float32 cannot show is no variation
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,12 @@ def judge_together(
     shares = dict(_shares(row, bound, len(samples)))
     excess = max(shares.values(), default=0.0)
     reason = "; ".join(text for text, share in shares.items() if share > 1.0)
+    lost, channels = lost_channels(pairs)
+    caution = f"{lost} of {channels} channels say nothing: their error is as large as all that they vary"
     return replace(
         row,
         verdict=Verdict.FAIL if reason else Verdict.PASS,
-        reason=reason,
+        reason="; ".join(filter(None, [reason, caution if lost else ""])),
         excess=excess,
         picture=picture(results[worst].sample, *pairs[worst]),
     )
@@ -99,6 +103,34 @@ def held_to_all(rows: Sequence[Comparison], bound: Fidelity, *, of: Collection[s
         else row
         for row in rows
     ]
+
+
+def lost_channels(pairs: Sequence[Pair]) -> tuple[int, int]:
+    """Counts the channels (axis 1) whose error is as large as their own variation, and all channels.
+
+    A signal-to-noise ratio over a whole output hides them behind an offset, or behind larger channels: the boxes of a
+    detector, in pixels, hide scores of 0 to 1 that became all zero. Channels that do not vary are not lost, and with
+    fewer than 16 elements of each there is nothing to say.
+
+    Args:
+        pairs: what the device, and what the reference computed, for each sample; of equal shapes.
+
+    Returns:
+        The lost ones, and all.
+    """
+    shapes = {b.shape[1:2] for _, b in pairs if b.ndim >= 2 and b.dtype.kind == "f"}
+    if len(shapes) != 1 or not all(b.ndim >= 2 for _, b in pairs):
+        return 0, 0
+    got, wanted = (
+        np.concatenate([np.moveaxis(one[at], 1, 0).reshape(one[at].shape[1], -1) for one in pairs], axis=1)
+        for at in (0, 1)
+    )
+    if wanted.shape[1] < _LEAST_ELEMENTS or not (np.isfinite(wanted).all() and np.isfinite(got).all()):
+        return 0, len(wanted)
+    variation = np.var(wanted, axis=1, dtype=np.float64)
+    error = np.mean(np.square(got.astype(np.float64) - wanted), axis=1)
+    varies = variation > np.square(_LEAST_VARIATION) * np.mean(np.square(wanted, dtype=np.float64), axis=1)
+    return int(np.count_nonzero(varies & (error >= variation))), len(wanted)
 
 
 def steps_apart(pairs: Sequence[Pair], scale: float) -> Mapping[int, int]:

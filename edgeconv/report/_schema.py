@@ -215,7 +215,7 @@ class ComparisonNode(_Node):
         description="The bound that was applied: on every element, or on all samples of an approximation together."
     )
     verdict: core.Verdict = Field(description="'pass', 'fail' or 'skipped'.")
-    reason: str = Field(description="Why it failed or was skipped, one line; empty when it passed.")
+    reason: str = Field(description="Why it failed or was skipped, or what to know though it passed; one line.")
     latency_ms: Number | None = Field(description="Wall time of one inference, milliseconds; null: not measured.")
     top1: dict[str, int] = Field(
         description="Counts of samples: 'labelled', 'correct' of those, 'reference' of those right in the reference, "

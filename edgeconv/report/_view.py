@@ -133,6 +133,11 @@ def _cautions(report: Report) -> tuple[str, ...]:
     unproved = [f"{artifact.path.name} was not judged on any device." for artifact in report.unproved]
     skipped = [row for row in report.comparisons if row.verdict is Verdict.SKIPPED]
     lines = {f"{row.artifact or 'PyTorch'} was not run on {row.device}: {row.reason or 'skipped'}." for row in skipped}
+    lines |= {
+        f"{row.artifact} on {row.device}, {row.output}: {row.reason}."
+        for row in report.comparisons
+        if row.verdict is Verdict.PASS and row.reason
+    }
     return (*unproved, *sorted(line.replace("..", ".") for line in lines))
 
 

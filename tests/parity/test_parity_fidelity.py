@@ -9,6 +9,7 @@ import pytest
 
 from edgeconv.core import Array, Comparison, Fidelity, Run, Sample, TensorSpec, Verdict
 from edgeconv.parity import Integers, compare, held_to_all
+from edgeconv.parity._fidelity import lost_channels
 
 COUNT, CLASSES = 40, 5
 RANDOM = np.random.default_rng(5)
@@ -146,3 +147,25 @@ def test_what_is_asked_for_and_cannot_be_judged_fails(bound: Fidelity, says: str
     judged = [row(LOGITS, dataclasses.replace(bound, lsb=None))]
     if bound.lsb is None:
         assert held_to_all([*judged, *rows], bound, of={"m.tflite"})[1].verdict is Verdict.PASS
+
+
+def test_channels_that_say_nothing_are_told_though_the_ratio_is_good() -> None:
+    boxes = RANDOM.uniform(0.0, 640.0, (1, 4, 100))
+    scores = RANDOM.uniform(0.0, 1.0, (1, 2, 100))
+    constant = np.ones((1, 1, 100))
+    head = np.concatenate([boxes, scores, constant], 1)
+    without_scores = np.concatenate([boxes + 0.5, 0 * scores, constant + 0.1], 1)
+    (found,) = compare(
+        run(without_scores[None]),
+        run(head[None], "torch-float64"),
+        SAMPLES[:1],
+        artifact="m.tflite",
+        tolerance=Fidelity(sqnr_db=40.0),
+        output_names=["y"],
+    )
+    assert found.verdict is Verdict.PASS
+    assert found.reason == "2 of 7 channels say nothing: their error is as large as all that they vary"
+    offset = [(boxes + 1e6 + RANDOM.standard_normal(boxes.shape) * 500, boxes + 1e6)]
+    assert lost_channels(offset) == (4, 4)
+    assert lost_channels([(boxes + 1.0, boxes)]) == (0, 4)
+    assert lost_channels([(np.zeros((1, 9)), np.ones((1, 9)))]) == (0, 9)
