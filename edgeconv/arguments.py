@@ -61,8 +61,12 @@ def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch
     """
     if isinstance(dynamic, bool):
         named = tuple(args) if dynamic else ()
+    elif isinstance(dynamic, str | list | tuple):
+        named = several(dynamic)
     else:
-        named = (dynamic,) if isinstance(dynamic, str) else tuple(dynamic)
+        raise CaptureError(
+            f"it is a {type(dynamic).__name__}", where="dynamic_batch", mend="give True, or the names of the inputs"
+        )
     for name in named:
         if name not in args:
             raise CaptureError(f"{name!r} is no input", where="dynamic_batch", mend=f"name of {', '.join(args)}")

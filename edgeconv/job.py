@@ -12,7 +12,7 @@ import torch
 from edgeconv.arguments import Expected, checked_samples, several
 from edgeconv.capture import open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Sample
-from edgeconv.errors import DeviceError, EmitError
+from edgeconv.errors import DeviceError, EmitError, RecipeError
 from edgeconv.prove import Proof, check_devices
 from edgeconv.recipe import Recipe, build_module, parity_samples
 from edgeconv.recipe.calibration import calibration_batches
@@ -182,6 +182,12 @@ def job_of(
     variants = variants or _stated_variants(recipe, source)
     c_array = recipe.export.c_array if c_array is None else c_array
     samples = parity_samples(recipe, variants) if prove or c_array else ()
+    if prove and not samples:
+        raise RecipeError(
+            f"no parity input is for {', '.join(variants)}",
+            where=f"{recipe.path}: parity",
+            mend="leave `variants` out of one input",
+        )
     proof = None
     if prove:
         seeds = {"input seeds": ", ".join(str(item.seed) for item in recipe.parity.random) or "none"}

@@ -41,6 +41,8 @@ def _module() -> nn.Module:
         ({"tflite_layout": "nwhc"}, "tflite_layout: 'nwhc' is not known"),
         ({"input_names": ("a", "b")}, "2 input names for 1 inputs"),
         ({"skip_rewrites": ("fold",)}, "no rewrite 'fold'"),
+        ({"dynamic_batch": None}, "dynamic_batch: it is a NoneType; give True, or the names"),
+        ({"dynamic_batch": {"input": {0: "batch"}}}, "dynamic_batch: it is a dict; give True, or the names"),
         ({"devices": ("onnxruntim",)}, "onnxruntime"),
         ({"samples": (edgeconv.Sample("s", {"zz": X.numpy()}),)}, "sample s: it has inputs"),
         ({"samples": (edgeconv.Sample("s", {"input": X.double().numpy()}),)}, "give numpy float32"),
