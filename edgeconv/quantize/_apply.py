@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._graph import (
+    KEEP_FLOAT,
     LAYER,
     MODULE,
     add_initializer,
@@ -35,7 +36,7 @@ from edgeconv.quantize._graph import (
 from edgeconv.quantize._make_plan import check_names
 from edgeconv.quantize._operators import CONSTANT_OPERANDS, SHARED
 from edgeconv.quantize._plan import RANGES, Plan, TensorParameters, WeightParameters
-from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
+from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of, unquantisable
 
 _INT16_OPSET = 21  # the first in which QuantizeLinear knows int16
 
@@ -67,6 +68,10 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
     forget_names(model.graph)
     structure = structure_of(model, plan.kept_float)
     check_plan(model, structure, plan)
+    for node in model.graph:
+        reason = structure.kept_float.get(name_of(structure.spelt.get(node, node)))
+        if reason is not None and (node in structure.spelt or unquantisable(node) is None):
+            node.metadata_props[KEEP_FLOAT] = reason
     work = _Work(model.graph, plan)
     layers = structure.layers
     if plan.scheme == "int8-weights":
@@ -94,7 +99,7 @@ def _quantise_operands(model: ir.Model, structure: Structure, work: _Work) -> No
     """The constants that operators read, and values that are requantised; before the activations change names."""
     tensors = work.plan.tensors
     for node in list(model.graph):
-        if name_of(node) in structure.kept_float or layer_of(node) is not None:
+        if name_of(node) in structure.kept_float or node in structure.spelt or layer_of(node) is not None:
             continue
         shared = tensors.get(node.outputs[0].name or "") if node.op_type in SHARED else None
         for index, value in enumerate(node.inputs):

@@ -11,6 +11,11 @@ from edgeconv.errors import QuantizeError
 MODULE = "edgeconv.module"
 """metadata_props key: the torch module that a node comes from."""
 
+KEEP_FLOAT = "edgeconv.keep_float"
+"""metadata_props key: why a node with an integer form is to be computed in float.
+
+Between what is quantised on either side it would look like one that is not."""
+
 LAYER = "edgeconv.quantize.layer"
 """Node.meta key (never serialised): the name in the plan, which the node's output loses when it is quantised."""
 

@@ -16,27 +16,44 @@ OWN = frozenset(
     {
         "Abs",
         "Add",
+        "Celu",
         "Clip",
+        "Cos",
+        "Div",
         "Elu",
         "Exp",
         "Gelu",
         "GlobalAveragePool",
+        "HardSigmoid",
         "HardSwish",
         "LeakyRelu",
+        "Log",
         "MatMul",
+        "Mish",
         "Mul",
         "Neg",
         "PRelu",
+        "Reciprocal",
         "ReduceMean",
         "ReduceSum",
         "Relu",
+        "Selu",
+        "Sin",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
         "Sub",
     }
 )
 """Operators whose output has a scale of its own, found by calibration.
 
 ReduceMean and GlobalAveragePool are MEAN in TFLite, which rescales; a mean's range is a small part of its input's.
+Functions of one number without a kernel of their own are tables of 256 integers there. A GELU that several nodes spell
+out is one Gelu.
 """
+
+KNOWN_RANGES: dict[str, tuple[float, float]] = {"HardSigmoid": (0.0, 1.0)}
+"""Operators of `OWN` whose range is no matter of data: where they saturate, both ends are exact."""
 
 SHARED = frozenset(
     {
@@ -79,13 +96,19 @@ class Fixed:
 
 
 FIXED: dict[str, Fixed] = {
-    "HardSigmoid": Fixed(1 / 256, -128, 1 / 32768),
-    "LogSoftmax": Fixed(16 / 256, 127, 16 / 65536),
-    "LpNormalization": Fixed(1 / 128, 0, 1 / 32768),
+    "LogSoftmax": Fixed(16 / 256, 127, 16 / 32768),
     "Sigmoid": Fixed(1 / 256, -128, 1 / 32768),
     "Softmax": Fixed(1 / 256, -128, 1 / 32768),
     "Tanh": Fixed(1 / 128, 0, 1 / 32768),
 }
+
+LOWEST_LOG = -16.0
+"""What a LogSoftmax of integers can give; one that gives less stays float."""
+
+WITHOUT_INT16 = frozenset(
+    {"Cos", "Gelu", "LogSoftmax", "Mish", "Reciprocal", "Sin", "Softplus", "Softsign", "SpaceToDepth", "Sqrt"}
+)
+"""Operators that TFLite computes with int8 activations, but not with int16."""
 
 FUSING = frozenset({"Add", "Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Sub"})
 """Operators that a Relu or Clip after them fuses into: the quantisation of the clamped value clamps by saturation."""

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from edgeconv.quantize._graph import constant, input_of, is_activation, name_of, named, only_reader, scalar
 from edgeconv.quantize._operators import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, OWN, SHARED
+from edgeconv.rewrite.gelus import gelus
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Structure:
         layers: quantised operators with weights, by name.
         operands: constant operands of quantised operators, by name.
         kept_float: name of each operator that stays float, and why.
+        spelt: the nodes that spell out an operator, and the last of them, which stands for it.
     """
 
     activations: tuple[ir.Value, ...]
@@ -65,6 +67,11 @@ class Structure:
     layers: Mapping[str, Layer]
     operands: Mapping[str, ir.Value]
     kept_float: Mapping[str, str]
+    spelt: Mapping[ir.Node, ir.Node]
+
+    def operator(self, node: ir.Node) -> str:
+        """What a node is, or what the nodes that end in it are together."""
+        return "Gelu" if self.spelt.get(node) is node else node.op_type
 
     def members(self) -> dict[str, list[str]]:
         """The names of the values of each group."""
@@ -82,23 +89,25 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
         kept_float: operators (by the name of their first output) that stay float, and why, beside those that no
             integer kernel computes.
     """
+    spelt = _spelt_out(model.graph)
     reasons = {}
     for node in model.graph:
-        reason = (kept_float or {}).get(name_of(node)) or _unquantisable(node)
+        reason = (kept_float or {}).get(name_of(node)) or (None if node in spelt else unquantisable(node))
         if reason is not None and any(is_activation(value) for value in (*node.inputs, *node.outputs)):
-            reasons[name_of(node)] = reason
-    fused = dict(_fusions(model.graph, reasons))
+            reasons[name_of(spelt.get(node, node))] = reason
+    quantised = [n for n in model.graph if spelt.get(n, n) is n and name_of(n) not in reasons]
+    fused = dict(_fusions(quantised))
     layers: dict[str, Layer] = {}
     operands: dict[str, ir.Value] = {}
-    for node in _quantised(model.graph, reasons):
+    for node in quantised:
         layer = layer_of(node, fused)
         if layer is not None:
             layers[layer.name] = layer
-        elif node.op_type in CONSTANT_OPERANDS:
+        elif node.op_type in CONSTANT_OPERANDS and node not in spelt:
             operands |= {named(value): value for value in node.inputs if value is not None and _is_operand(node, value)}
-    activations = tuple(_activations(model.graph, reasons, fused))
-    groups, fixed = _groups(model.graph, reasons, activations)
-    return Structure(activations, groups, fixed, layers, operands, reasons)
+    activations = tuple(_activations(model.graph, set(quantised), spelt, fused))
+    groups, fixed = _groups(quantised, activations)
+    return Structure(activations, groups, fixed, layers, operands, reasons, spelt)
 
 
 def layer_of(node: ir.Node, fused: Mapping[ir.Value, ir.Value] | None = None) -> Layer | None:
@@ -124,7 +133,7 @@ def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _unquantisable(node: ir.Node) -> str | None:
+def unquantisable(node: ir.Node) -> str | None:
     """Why no integer kernel computes the node; None where one does."""
     known = LAYERS | OWN | SHARED | FIXED.keys()
     if node.domain not in ("", "ai.onnx") or node.op_type not in known:
@@ -133,8 +142,8 @@ def _unquantisable(node: ir.Node) -> str | None:
         return _unfit_layer(node)
     if node.op_type == "Clip" and clip_bounds(node) is None:
         return "the bounds of Clip are no constants"
-    if node.op_type == "LpNormalization" and node.attributes.get_int("p", 2) != 2:
-        return "LpNormalization is quantised for p = 2 only"
+    if node.op_type == "Div" and ((divisor := constant(input_of(node, 1))) is None or divisor.size != 1 or not divisor):
+        return "Div by what is no constant number has no integer form"
     return None
 
 
@@ -158,31 +167,49 @@ def _unfit_layer(node: ir.Node) -> str | None:
     return None
 
 
-def _quantised(graph: ir.Graph, reasons: Mapping[str, str]) -> Iterator[ir.Node]:
-    return (node for node in graph if name_of(node) not in reasons)
+def _spelt_out(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
+    """The nodes of each GELU that is several of them, none of whose inner values is read elsewhere; and its last."""
+    found: dict[ir.Node, ir.Node] = {}
+    for last, gelu in gelus(graph)[0].items():
+        nodes, todo = {last}, [last]
+        while todo:
+            given = [
+                one for one in todo.pop().inputs if one is not None and one is not gelu.x and constant(one) is None
+            ]
+            new = [node for one in given if (node := one.producer()) is not None and node not in nodes]
+            nodes.update(new)
+            todo += new
+        inner = [value for node in nodes - {last} for value in node.outputs]
+        if not any(value.is_graph_output() or any(use.node not in nodes for use in value.uses()) for value in inner):
+            found |= dict.fromkeys(nodes, last)
+    return found
 
 
-def _fusions(graph: ir.Graph, reasons: Mapping[str, str]) -> Iterator[tuple[ir.Value, ir.Value]]:
+def _fusions(quantised: Collection[ir.Node]) -> Iterator[tuple[ir.Value, ir.Value]]:
     """Values that are clamped right after they are made, and what they become; they are not quantised."""
-    for node in _quantised(graph, reasons):
+    known = set(quantised)
+    for node in quantised:
         bounds = clip_bounds(node)
         before = node.inputs[0] if node.inputs else None
         producer = before.producer() if before is not None else None
         if bounds is None or before is None or producer is None or only_reader(before) is not node:
             continue
-        if producer.op_type in FUSING and name_of(producer) not in reasons and bounds[0] <= 0 <= bounds[1]:
+        if producer.op_type in FUSING and producer in known and bounds[0] <= 0 <= bounds[1]:
             yield before, node.outputs[0]
 
 
-def _activations(graph: ir.Graph, reasons: Mapping[str, str], fused: Collection[ir.Value]) -> Iterator[ir.Value]:
+def _activations(
+    graph: ir.Graph, quantised: Collection[ir.Node], spelt: Mapping[ir.Node, ir.Node], fused: Collection[ir.Value]
+) -> Iterator[ir.Value]:
     """Graph inputs and values of nodes that a quantised operator makes or reads."""
     for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
         producer = value.producer()
-        if not is_activation(value) or value in fused:
+        is_inside = producer is not None and spelt.get(producer, producer) is not producer
+        if not is_activation(value) or value in fused or is_inside:
             continue
         around = [use.node for use in value.uses()]
         around += [producer] if producer is not None else []
-        if any(name_of(node) not in reasons for node in around):
+        if any(spelt.get(node, node) in quantised for node in around):
             yield value
 
 
@@ -191,9 +218,7 @@ def _is_operand(node: ir.Node, value: ir.Value) -> bool:
     return array is not None and array.dtype == np.float32 and (node.op_type != "PRelu" or value is node.inputs[1])
 
 
-def _groups(
-    graph: ir.Graph, reasons: Mapping[str, str], activations: Collection[ir.Value]
-) -> tuple[dict[str, str], dict[str, str]]:
+def _groups(quantised: Collection[ir.Node], activations: Collection[ir.Value]) -> tuple[dict[str, str], dict[str, str]]:
     """The group of every activation, and the groups whose parameters an operator prescribes.
 
     Where several groups meet in an operator of shared parameters and one of them is prescribed, that one stays apart:
@@ -201,7 +226,7 @@ def _groups(
     """
     groups = {named(value): named(value) for value in activations}
     fixed: dict[str, str] = {}
-    for node in _quantised(graph, reasons):
+    for node in quantised:
         made = node.outputs[0].name
         if node.op_type in FIXED and made in groups:
             fixed[groups[made]] = node.op_type

@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from edgeconv.emit._gelu import Gelu, gelus
 from edgeconv.emit.onnx._integers import drop_clamps, float_layers, unsigned_activations
+from edgeconv.rewrite.gelus import Gelu, gelus
 from edgeconv.rewrite.pad_channels import pad_channels
 
 

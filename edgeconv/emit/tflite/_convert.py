@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import NHWC, TensorSpec
-from edgeconv.emit._gelu import gelus
 from edgeconv.emit.tflite._encoding import Encoding, encode
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._inside import held
@@ -19,6 +18,7 @@ from edgeconv.emit.tflite._operators import LOWERINGS, activation, tables
 from edgeconv.emit.tflite._qdq import REQUANTIZE, strip
 from edgeconv.emit.tflite._simplify import simplify
 from edgeconv.errors import EmitError
+from edgeconv.rewrite.gelus import gelus
 
 _WITHOUT_LOWERING = ("Constant", "Shape", REQUANTIZE)
 _NAMED = 3  # unknown operators that an error lists before it says "and more"

@@ -1,4 +1,4 @@
-"""GELUs that several ONNX nodes spell out, for the emitters, which write each of them in their own form."""
+"""GELUs that several ONNX nodes spell out, for stages to which each is one operator: no rewrite, nothing changes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,136 @@
+"""Which operators a plan makes integer, and by which numbers: as the TFLite file then does."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from quantize_graphs import Graph, data, outputs, sqnr_db
+
+from edgeconv.emit.tflite import to_tflite
+from edgeconv.quantize import Options, Plan, apply, calibrate, keep_in_float, make_plan
+from edgeconv.reference import evaluate
+
+
+def _planned(model: ir.Model, **options: object) -> Plan:
+    return make_plan(model, calibrate(model, data(model, 8)), options=Options(**options))  # type: ignore[arg-type]
+
+
+def _of_one(op: str, **attributes: object) -> ir.Model:
+    """A convolution, the operator, and a convolution."""
+    g = Graph(0, input=(1, 3, 8, 8))
+    x = g.conv("input", "a", (4, 3, 1, 1))
+    if op in ("Log", "Sqrt", "Reciprocal"):
+        x = g.add("Add", [g.add("Abs", [x], "abs"), g.constant("one", np.float32(1.0))], "above")
+    operands = {"PRelu": [np.full((4, 1, 1), 0.2)], "Div": [np.array(7.0)], "Mul": [np.array(0.3)]}.get(op, [])
+    names = [g.constant(f"{op}.{at}", one.astype(np.float32)) for at, one in enumerate(operands)]
+    g.add(op, [x, *names], "b", **attributes)
+    g.conv("b", "c", (4, 4, 1, 1))
+    return g.model("c")
+
+
+_SIMPLE = ("Abs", "Celu", "Cos", "Div", "Elu", "Exp", "Floor", "HardSigmoid", "HardSwish", "LeakyRelu", "Log")
+_SIMPLE += ("LogSoftmax", "Mish", "Mul", "Neg", "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign")
+_SIMPLE += ("Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh")
+
+
+@pytest.mark.parametrize("op", _SIMPLE)
+@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
+def test_the_plan_says_what_the_file_does(op: str, scheme: str) -> None:
+    model = _of_one(op, **({"axis": 1} if op.endswith("Softmax") else {}))
+    plan = _planned(model, scheme=scheme)
+    notes = to_tflite(apply(model, plan), metadata={}).notes
+    assert bool(notes) == bool(plan.kept_float), (notes, plan.kept_float)
+    assert (op in ("Floor", "Round", "Sign")) <= bool(plan.kept_float)
+
+
+def test_the_lowest_logarithms_of_classes_are_kept() -> None:
+    g = Graph(0, input=(1, 3, 8, 8))
+    g.conv("input", "a", (4, 3, 1, 1), gain=10.0)
+    g.add("LogSoftmax", ["a"], "scores", axis=1)
+    model = g.model("scores")
+    plan = _planned(model)
+    assert list(plan.kept_float) == ["scores"]
+    assert plan.kept_float["scores"].endswith("and the integers of LogSoftmax end at -16")
+    unseen = data(model, 4, seed=1)
+    assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, apply(model, plan), unseen)) > 30
+    mild = _of_one("LogSoftmax", axis=1)
+    assert _planned(mild).kept_float == {}
+    assert _planned(mild).tensors["b"].range() == (-15.9375, 0.0)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16x8"])
+def test_a_saturated_gate_is_exactly_open_or_shut(dtype: str) -> None:
+    model = _of_one("HardSigmoid")
+    plan = _planned(model, scheme=dtype)
+    low, high = plan.tensors["b"].range()
+    assert high == pytest.approx(1.0, rel=1e-7)
+    assert low == 0.0 or dtype == "int16x8"
+
+
+def _gelu(tanh: bool, *, second_reader: bool = False) -> ir.Model:
+    g = Graph(0, input=(1, 3, 8, 8))
+    x = g.conv("input", "a", (4, 3, 1, 1), gain=2.0)
+    number = {name: g.constant(name, np.float32(value)) for name, value in _NUMBERS.items()}
+    if tanh:
+        g.add("Mul", [g.add("Pow", [x, number["three"]], "cube"), number["part"]], "small")
+        gate = g.add("Tanh", [g.add("Mul", [g.add("Add", [x, "small"], "sum"), number["slope"]], "inner")], "gate")
+    else:
+        gate = g.add("Erf", [g.add("Div", [x, number["root"]], "inner")], "gate")
+    g.add("Mul", [x, g.add("Add", [gate, number["one"]], "above")], "product")
+    g.add("Mul", ["product", number["half"]], "gelu")
+    g.add("Add", [g.conv("gelu", "b", (4, 4, 1, 1)), "inner" if second_reader else "gelu"], "last")
+    return g.model("last")
+
+
+_NUMBERS = {
+    "three": 3.0,
+    "part": 0.044715,
+    "slope": math.sqrt(2 / math.pi),
+    "root": math.sqrt(2),
+    "one": 1.0,
+    "half": 0.5,
+}
+
+
+@pytest.mark.parametrize("tanh", [False, True])
+def test_a_gelu_of_several_nodes_is_one_operator(tanh: bool) -> None:
+    model = _gelu(tanh)
+    plan = _planned(model)
+    assert plan.kept_float == {}
+    assert set(plan.tensors) == {"input", "a", "gelu", "b", "last"}
+    quantised = apply(model, plan)
+    assert sum(node.op_type == "QuantizeLinear" for node in quantised.graph) == 5
+    assert to_tflite(quantised, metadata={}).notes == ()
+    unseen = data(model, 4, seed=1)
+    assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, quantised, unseen)) > 28
+
+
+@pytest.mark.parametrize("name", ["gelu", "gate"])
+def test_a_gelu_stays_float_as_a_whole(name: str) -> None:
+    model = _gelu(tanh=False)
+    plan = _planned(model, keep_float={name: "it was asked for"})
+    assert plan.kept_float == {"gelu": "it was asked for"}
+    assert set(plan.tensors) == {"input", "a", "gelu", "b", "last"}
+    assert "gelu" in keep_in_float(model, _planned(model), ["a"], "the worst").kept_float
+
+
+def test_a_gelu_whose_inside_is_read_is_its_nodes() -> None:
+    model = _gelu(tanh=False, second_reader=True)
+    plan = _planned(model)
+    assert {"inner", "product"} <= set(plan.tensors)
+    assert plan.kept_float == {"gate": "Erf has no integer form"}
+
+
+def test_what_stays_float_is_told_to_whoever_reads_the_graph() -> None:
+    model = _of_one("Exp")
+    plan = _planned(model, keep_float={"b": "it was asked for"})
+    told = {
+        node.op_type: node.metadata_props["edgeconv.keep_float"]
+        for node in apply(model, plan).graph
+        if "edgeconv.keep_float" in node.metadata_props
+    }
+    assert told == {"Exp": "it was asked for"}
+    assert not any("edgeconv.keep_float" in node.metadata_props for node in model.graph)
