@@ -1,11 +1,15 @@
-"""What counts as a target that holds in the files."""
+"""What a target needs, and what counts as one that holds in the files."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import edgeconv
 from edgeconv.core import Comparison, Fidelity, Metrics, Verdict
 from edgeconv.frontier import reached
+from edgeconv.job import job_of
 from edgeconv.quantize import Target
 
 GOOD = Metrics(max_abs=0.0, max_rel=0.0, rel_floor=1.0, max_ulp=0.0, mean_abs=0.0, cosine=1.0, sqnr_db=30.0)
@@ -33,3 +37,11 @@ def test_a_device_that_fails_holds_no_target(target: Target) -> None:
     assert reached([good, _row(Verdict.SKIPPED, None)], target)
     assert not reached([good, _row(Verdict.FAIL, None)], target)
     assert reached([_row(Verdict.FAIL, GOOD)], target)  # of the recipe's own bound, which is another one
+
+
+def test_a_recipe_without_an_input_for_the_variant_is_refused() -> None:
+    recipe = edgeconv.load_recipe(Path(edgeconv.__file__).parents[1] / "models" / "digits_dsc.toml")
+    arrays = tuple(one.model_copy(update={"variants": ("fp32",)}) for one in recipe.parity.arrays)
+    parity = recipe.parity.model_copy(update={"arrays": arrays, "random": (), "images": ()})
+    with pytest.raises(edgeconv.RecipeError, match=r"no parity input is for int8; leave `variants` out of one input"):
+        job_of(recipe.model_copy(update={"parity": parity}), variants=("int8",))
