@@ -42,10 +42,24 @@ def test_int8_is_close_and_int16_closer(act: str) -> None:
     unseen = data(model, 6, seed=1)
     wanted = outputs(evaluate, model, unseen)
     found = {}
-    for scheme in ("int8", "int16x8", "int8-weights"):
+    for scheme in ("int8", "int16x8"):
         found[scheme] = sqnr_db(wanted, outputs(evaluate, apply(model, _planned(model, scheme=scheme)), unseen))
     assert found["int8"] > 22
     assert found["int16x8"] > found["int8"]
+
+
+@pytest.mark.parametrize("act", ["Clip", "LeakyRelu"])
+def test_weights_alone_lose_less_and_small_ones_nothing(act: str) -> None:
+    model = mobile(act=act, channels=32)
+    unseen = data(model, 6, seed=1)
+    wanted = outputs(evaluate, model, unseen)
+    plan = make_plan(model, None, options=Options(scheme="int8-weights"))
+    assert list(plan.weights) == ["0.pw", "1.pw"]
+    assert plan.kept_float["stem"] == "its weight has fewer than 1024 elements"
+    quantised = apply(model, plan)
+    assert not any(node.op_type == "QuantizeLinear" for node in quantised.graph)
+    found = sqnr_db(wanted, outputs(evaluate, quantised, unseen))
+    assert sqnr_db(wanted, outputs(evaluate, apply(model, _planned(model)), unseen)) + 6 < found < 60
 
 
 @pytest.mark.parametrize("observer", sorted(OBSERVERS))
