@@ -15,15 +15,14 @@ from pathlib import Path
 import onnx
 from onnx import inliner
 from onnx.checker import ValidationError
-from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
+from edgeconv.capture._stored import check_sizes, check_total, load_external
 from edgeconv.errors import CaptureError
 from edgeconv.recipe.files import read_named
 
 OLDEST_OPSET = 7
 """Older operators broadcast by other rules."""
 STANDARD = ("", "ai.onnx")
-_LARGEST_BYTES = 2**31 - 2**20  # protobuf ends at 2 GiB, and so do onnx's checker and converter
 _WANTED = 240
 _PLAIN_IR_VERSION = 8  # from 4 on initializers need not stand among the inputs, which onnx's converter relies on
 # Resize had no attributes for these before 11, and onnx's converter leaves them to the defaults of 11.
@@ -44,15 +43,10 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
         raise CaptureError("is no ONNX file, or damaged", where=where, mend="export it again") from error
     if not proto.ir_version or not proto.HasField("graph"):
         raise CaptureError("is no ONNX file, or damaged", where=where, mend="export it again")
-    if any(uses_external_data(tensor) for tensor in _tensors(proto)):
-        _load_external(proto, path)
+    if load_external(proto, path, len(data)):
         data = proto.SerializeToString()
-    if len(data) > _LARGEST_BYTES:
-        raise CaptureError(
-            f"takes {len(data) / 2**30:.2f} GiB with its weights, and less than 2 GiB can be converted",
-            where=where,
-            mend="export the network in parts",
-        )
+    check_total(len(data), where)
+    check_sizes(proto, where)
     _check_versions(proto, where)
     with _mapped("onnx's checker refuses it", where):
         _check(proto)
@@ -109,27 +103,6 @@ def _check(proto: onnx.ModelProto) -> None:
     onnx.checker.check_model(proto)
     for tensor in bare:
         tensor.ClearField("shape")
-
-
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    yield from proto.graph.initializer
-    for node in proto.graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-
-
-def _load_external(proto: onnx.ModelProto, path: Path) -> None:
-    named = sorted({entry.value for t in _tensors(proto) for entry in t.external_data if entry.key == "location"})
-    missing = [name for name in named if not (path.parent / name).is_file()]
-    if missing:
-        raise CaptureError(
-            f"its weights lie in {missing[0]!r}, which is not beside it",
-            where=str(path),
-            mend="put that file into the same folder, or save the model as a single file",
-        )
-    with _mapped("its external data cannot be read", str(path)):
-        load_external_data_for_model(proto, str(path.parent))
 
 
 def _check_versions(proto: onnx.ModelProto, where: str) -> None:

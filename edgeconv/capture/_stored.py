@@ -1,0 +1,196 @@
+"""The tensors that an ``.onnx`` file stores: found wherever they stand, fetched from beside it, of the right size.
+
+onnx's own reader takes a relative location for one in the current folder where it stands in a subgraph, takes all that
+follows where no length is stated, and leaves it to numpy to find that there is too much.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+from edgeconv.errors import CaptureError
+
+LARGEST_BYTES = 2**31 - 2**20
+"""protobuf ends at 2 GiB, and so do onnx's checker and converter."""
+_SHOWN = 60
+_WHOLE = "the file is damaged; export it again"
+
+
+def stored_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Initializers and attributes, in subgraphs and functions too."""
+    yield from _of_graph(proto.graph)
+    for function in proto.functions:
+        yield from _of_nodes(function.node)
+        yield from _of_attributes(function.attribute_proto)
+
+
+def load_external(proto: onnx.ModelProto, path: Path, size_bytes: int) -> bool:
+    """Takes into the model what lies in other files, in place.
+
+    Args:
+        proto: the model.
+        path: of its file.
+        size_bytes: of that file.
+
+    Returns:
+        Whether there was anything.
+
+    Raises:
+        CaptureError: it is not there, not in the model's folder, too short or too long, or all of it is too large.
+    """
+    tensors = [tensor for tensor in stored_tensors(proto) if uses_external_data(tensor)]
+    for tensor in tensors:
+        _check_there(tensor, path)
+        _state_length(tensor)
+    check_total(size_bytes + sum(filter(None, map(_stored_bytes, tensors))), str(path))
+    for tensor in tensors:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # onnx's own, about keys that it does not know
+                load_external_data_for_tensor(tensor, str(path.parent))
+        except Exception as error:  # the border: onnx raises ValueError, OSError and classes from C++
+            raise CaptureError(
+                f"the data of {tensor.name!r} cannot be read from {_shown(_location(tensor))}: "
+                f"{' '.join(str(error).split())[:200]}",
+                where=str(path),
+                mend="put the whole data file itself into the model's folder, or save the model as a single file",
+            ) from error
+    return bool(tensors)
+
+
+def check_total(size_bytes: int, where: str) -> None:
+    """Refuses a model that is too large to convert.
+
+    Raises:
+        CaptureError: it is.
+    """
+    if size_bytes > LARGEST_BYTES:
+        raise CaptureError(
+            f"takes {size_bytes / 2**30:.2f} GiB with its weights, and less than 2 GiB can be converted",
+            where=where,
+            mend="export the network in parts",
+        )
+
+
+def check_sizes(proto: onnx.ModelProto, where: str) -> None:
+    """Every tensor holds as much as its shape says.
+
+    Raises:
+        CaptureError: one holds more or less.
+    """
+    for tensor in stored_tensors(proto):
+        if any(dim < 0 for dim in tensor.dims):
+            what = f"the tensor {tensor.name!r} has the shape {list(tensor.dims)}"
+            raise CaptureError(what, where=where, mend=_WHOLE)
+        held, wanted, unit = _held(tensor)
+        if held != wanted:
+            raise CaptureError(
+                f"the tensor {tensor.name!r} of the shape {list(tensor.dims)} holds {held} {unit}, and needs {wanted}",
+                where=where,
+                mend=_WHOLE,
+            )
+
+
+def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _of_nodes(graph.node)
+
+
+def _of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        yield from _of_attributes(node.attribute)
+
+
+def _of_attributes(attributes: Iterable[onnx.AttributeProto]) -> Iterator[onnx.TensorProto]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        if attribute.HasField("sparse_tensor"):
+            yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+        for sparse in attribute.sparse_tensors:
+            yield from (sparse.values, sparse.indices)
+        if attribute.HasField("g"):
+            yield from _of_graph(attribute.g)
+        for graph in attribute.graphs:
+            yield from _of_graph(graph)
+
+
+def _location(tensor: onnx.TensorProto) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…")
+
+
+def _check_there(tensor: onnx.TensorProto, path: Path) -> None:
+    name = _location(tensor)
+    inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
+    if not inside:
+        raise CaptureError(
+            f"it says that the data of {tensor.name!r} lies in {_shown(name)}, outside of its folder",
+            where=str(path),
+            mend="save the model as a single file, or with its data beside it",
+        )
+    try:
+        there = (path.parent / name).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if not there:
+        raise CaptureError(
+            f"its weights lie in {_shown(name)}, which is not beside it",
+            where=str(path),
+            mend="put that file into the same folder, or save the model as a single file",
+        )
+    if (path.parent / name).is_symlink():
+        raise CaptureError(
+            f"its weights lie in {_shown(name)}, which is a symbolic link",
+            where=str(path),
+            mend="put a copy of the file itself in its place",
+        )
+
+
+def _state_length(tensor: onnx.TensorProto) -> None:
+    """Without a length, a tensor takes what its shape says: others may follow in the same file."""
+    size = _stored_bytes(tensor)
+    if size is not None and not any(entry.key == "length" for entry in tensor.external_data):
+        tensor.external_data.add(key="length", value=str(size))
+
+
+def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
+    """What a tensor takes by its shape; None where that cannot be said."""
+    bits = _bits(tensor)
+    return None if bits is None or any(dim < 0 for dim in tensor.dims) else -(-math.prod(tensor.dims) * bits // 8)
+
+
+def _bits(tensor: onnx.TensorProto) -> int | None:
+    """Of one element; None for strings, and for a type that is none."""
+    if tensor.data_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        return None
+    if tensor.data_type not in ir.DataType._value2member_map_:
+        return None
+    bits = ir.DataType(tensor.data_type).bitwidth
+    return bits if bits % 8 == 0 or 8 % bits == 0 else None  # nothing is exported that packs otherwise
+
+
+def _held(tensor: onnx.TensorProto) -> tuple[int, int, str]:
+    """How much a tensor holds, how much it needs, and in what unit."""
+    count, bits = math.prod(tensor.dims), _bits(tensor)
+    if bits is None:  # the checker's affair
+        return count, count, "elements"
+    if tensor.HasField("raw_data"):
+        return len(tensor.raw_data), -(-count * bits // 8), "bytes"
+    field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
+    # Elements of less than a byte are packed; a complex one takes two entries.
+    pairs = 2 if tensor.data_type in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128) else 1
+    return len(getattr(tensor, field)), -(-count * bits // 8) if bits < 8 else count * pairs, "numbers"
