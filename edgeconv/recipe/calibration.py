@@ -20,6 +20,7 @@ from edgeconv.recipe.schema import Input, Recipe
 
 _IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _NOISE = RandomInputs(seed=0, count=16)
+_END = object()
 
 
 def calibration_batches(recipe: Recipe) -> Iterator[Mapping[str, Array]]:
@@ -98,8 +99,8 @@ def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, A
     iterator = _called(lambda: iter(make()), where)
     index = 0
     while True:
-        made = _called(lambda: next(iterator, None), where)
-        if made is None:
+        made = _called(lambda: next(iterator, _END), where)
+        if made is _END:
             break
         yield _named(made, recipe.inputs, f"{where}, batch {index}")
         index += 1

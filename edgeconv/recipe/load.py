@@ -57,6 +57,12 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: the file is missing, is not TOML, or breaks the schema.
     """
     path = Path(path)
+    if path.suffix.lower() == ".onnx":
+        raise RecipeError(
+            "it is an .onnx file, and a recipe is wanted",
+            where=str(path),
+            mend=f'write a .toml file with name = "…" and model.onnx = "{path.name}"',
+        )
     data = _parse(_read(path), path)
     if "path" in data:
         raise RecipeError("unknown key 'path'", where=str(path), mend="remove it")

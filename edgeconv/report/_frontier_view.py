@@ -158,7 +158,7 @@ def _axes(x: _Scale, y: _Scale, x_title: str, y_title: str) -> list[Markup]:
     parts = [_text(_WIDTH - _RIGHT, _HEIGHT - 6, x_title, "end"), _text(0, _HEIGHT - 6, y_title, "start")]
     for value in y.ticks():
         parts.append(_line("grid", _LEFT, y.at(value), _WIDTH - _RIGHT, y.at(value)))
-        parts.append(_text(_LEFT - 6, y.at(value) + 4, f"{value:g}", "end"))
+        parts.append(_text(_LEFT - 6, y.at(value) + 4, f"{value:,.10g}", "end"))
     for value in x.ticks():
         parts.append(_line("axis", x.at(value), base, x.at(value), base + 5))
         parts.append(_text(x.at(value), base + 18, f"{value:.3g}", "middle"))

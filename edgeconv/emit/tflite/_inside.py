@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -26,6 +26,8 @@ def held(
     forms: Mapping[ir.Value, Mapping[Form, Tensor]],
     integers: Mapping[ir.Value, Sequence[str]],
     reshaped: Mapping[Tensor, Sequence[Tensor]],
+    *,
+    hidden: Collection[Tensor] = (),
 ) -> tuple[Held, ...]:
     """The tensors of a finished graph that hold quantised values, each with the first of its values.
 
@@ -36,9 +38,11 @@ def held(
         forms: of the float graph's values.
         integers: of these values, by the names of QuantizeLinear's results.
         reshaped: what holds the elements of a tensor in another shape.
+        hidden: not to be told: their elements lie otherwise than their value's.
     """
     kept = {*graph.inputs, *(tensor for operator in graph.operators for tensor in operator.outputs)}
     kept = {tensor for tensor in kept if tensor.dtype.kind == "i" and tensor.quantization is not None}
+    kept -= set(hidden)
     found: dict[Tensor, Held] = {}
     for value, names in integers.items():
         for form, tensor in forms.get(value, {}).items():

@@ -43,6 +43,7 @@ class Lowering:
         self.graph = Graph()
         self.forms: dict[ir.Value, dict[Form, Tensor]] = {}
         self.arrays: dict[ir.Value, Array] = {}
+        self.reordered: set[Tensor] = set()  # channels in another order than the graph's, which only the file knows
         self.feature_orders: dict[ir.Value, tuple[Tensor, Array]] = {}
         self.node: ir.Node | None = None
         self.scales: dict[ir.Value, Quantization] = {}  # of constants that were stored as integers, torch's order

@@ -215,6 +215,7 @@ def _reorder_producer(low: Lowering, value: ir.Value, image: Tensor, order: Arra
         if one.data is not None
     ]
     image.name, image.owner = f"{image.name}/ordered", ""
+    low.reordered.add(image)
     return True
 
 
