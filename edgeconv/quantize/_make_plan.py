@@ -18,8 +18,6 @@ from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_o
 
 _Floats = npt.NDArray[np.float64]
 
-WEIGHT_OBSERVERS = ("max", "mse")
-_PRODUCTS = ("Gemm", "MatMul")
 _HIGHEST = 127
 _MOST_BIAS = 2.0**30  # steps: half of what int32 holds, so that a correction of the bias still fits
 _FINEST = 2.0**-31  # of input scale · weight scale / output scale: XNNPACK takes none below 2**-32
@@ -34,26 +32,17 @@ class Options:
     Attributes:
         scheme: ``"int8"`` (all integer), ``"int8-weights"`` (weights only) or ``"int16x8"`` (activations of 16 bits).
         per_channel: one scale per output channel of a weight, rather than one per weight.
-        per_channel_products: the same for Gemm and MatMul: a plain FULLY_CONNECTED with a scale per channel is younger
-            than TensorFlow Lite's quantisation specification (tflite-micro computes it since September 2024).
-        weight_observer: ``"max"``: a channel's largest weight is representable; ``"mse"``: its mean square error is
-            least.
         keep_float: operators to leave in float, by the name of their first output, and why.
     """
 
     scheme: str = "int8"
     per_channel: bool = True
-    per_channel_products: bool = True
-    weight_observer: str = "max"
     keep_float: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what, value, known in (
-            ("scheme", self.scheme, SCHEMES),
-            ("weight_observer", self.weight_observer, WEIGHT_OBSERVERS),
-        ):
-            if value not in known:
-                raise QuantizeError(f"{value!r} is not known", where=what, mend=f"choose of {', '.join(known)}")
+        if self.scheme not in SCHEMES:
+            mend = f"choose of {', '.join(SCHEMES)}"
+            raise QuantizeError(f"{self.scheme!r} is not known", where="scheme", mend=mend)
 
 
 def make_plan(model: ir.Model, calibration: Calibration | None, *, options: Options | None = None) -> Plan:
@@ -125,15 +114,17 @@ def rounded(scale: float) -> float:
 def weight_parameters(
     layer: Layer, options: Options, source: TensorParameters | None = None, result: TensorParameters | None = None
 ) -> WeightParameters:
-    """Scales of a layer's weight, no finer than its bias and the runtimes' rescaling can follow."""
+    """Scales of a layer's weight, no finer than its bias and the runtimes' rescaling can follow.
+
+    A channel's largest weight is representable. Clipping it where the square error of the channel is least changed
+    digits_dsc by -0.13 dB rounded to nearest, +0.04 dB corrected and -0.03 dB with feedback, and EfficientNet-Lite0 by
+    -0.18 dB to nearest and -0.17 dB corrected.
+    """
     weight = _finite(layer.weight).astype(np.float64)
     channels = np.moveaxis(weight, layer.axis, 0).reshape(weight.shape[layer.axis], -1)
-    per_channel = options.per_channel and (options.per_channel_products or layer.node.op_type not in _PRODUCTS)
-    if not per_channel:
+    if not options.per_channel:
         channels = channels.reshape(1, -1)
     scales = np.abs(channels).max(axis=1, initial=0.0) / _HIGHEST
-    if options.weight_observer == "mse":
-        scales = _least_squares(channels, scales)
     floor = np.full(len(scales), np.max(scales, initial=0.0) * 2.0**-40 or 1.0)
     if source is not None and result is not None:
         floor = np.maximum(floor, _FINEST * result.scale / source.scale)
@@ -141,7 +132,7 @@ def weight_parameters(
         floor = np.maximum(floor, bias / (source.scale * _MOST_BIAS))
     # a channel without weights takes a scale like its neighbours', which every runtime can rescale
     scales = np.where(scales > 0, scales, np.max(scales, initial=0.0))
-    axis = layer.axis if per_channel else None
+    axis = layer.axis if options.per_channel else None
     return WeightParameters(axis, tuple(rounded(scale) for scale in np.maximum(scales, floor).tolist()))
 
 
@@ -153,17 +144,6 @@ def _bias_by_scale(layer: Layer, count: int) -> _Floats:
     if count == 1:
         return np.asarray(bias.max(keepdims=True, initial=0.0))
     return np.asarray(bias.reshape(-1, count).max(axis=0))  # the groups of a ConvTranspose share scales
-
-
-def _least_squares(channels: _Floats, largest: _Floats) -> _Floats:
-    """For each channel the scale, of shares of the largest, whose rounding and clipping lose least."""
-    best, chosen = np.full(len(channels), np.inf), largest.copy()
-    for share in np.linspace(0.5, 1.0, 51):
-        scales = np.where(largest > 0, largest * share, 1.0)[:, None]
-        error = np.sum((np.clip(np.rint(channels / scales), -_HIGHEST, _HIGHEST) * scales - channels) ** 2, axis=1)
-        better = error < best
-        best[better], chosen[better] = error[better], (largest * share)[better]
-    return chosen
 
 
 def _tensors(structure: Structure, calibration: Calibration, dtype: str) -> dict[str, TensorParameters]:

@@ -221,11 +221,12 @@ def test_a_channel_without_weights_and_a_huge_bias() -> None:
     assert sqnr_db(wanted, got) > 30
 
 
-def test_products_can_have_one_scale_while_convolutions_have_many() -> None:
+def test_weights_can_have_one_scale_each() -> None:
     model = mobile()
-    weights = _planned(model, per_channel_products=False).weights
-    assert (weights["fc"].axis, len(weights["fc"].scales)) == (None, 1)
-    assert (weights["stem"].axis, len(weights["stem"].scales)) == (0, 8)
+    one, many = (_planned(model, per_channel=several).weights for several in (False, True))
+    assert (one["fc"].axis, len(one["fc"].scales), one["stem"].axis) == (None, 1, None)
+    assert (many["fc"].axis, len(many["fc"].scales), len(many["stem"].scales)) == (0, 5, 8)
+    assert one["stem"].scales[0] == max(many["stem"].scales)
 
 
 def test_transposed_convolution_in_groups() -> None:
