@@ -1,7 +1,8 @@
 """How each operator carries the batch: one rule per operator, one table.
 
 A rule sees a node of which some input carries the batch, rewrites the constants in which the batch size is baked, and
-says where its results carry the batch. What it cannot vouch for at every batch size it refuses.
+says where its results carry the batch. What it cannot vouch for at every batch size it refuses. A number that was made
+from the batch size looks like any other to it: that none is there, `edgeconv.rewrite._batch_compare` sees to.
 """
 
 from __future__ import annotations

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from batch_networks import NETWORKS
+from onnx import helper, numpy_helper
+from torch import Tensor
 
+import edgeconv
 from edgeconv.bench import find_files
 from edgeconv.capture import capture
 from edgeconv.cli import run as run_command
@@ -24,8 +28,10 @@ from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.reference import evaluate
 from edgeconv.rewrite import free_batch, optimize
+from edgeconv.source import TorchSource
 
 BATCHES = (1, 3, 5, 1)
+BOTH = ("onnxruntime", "litert")
 RUNNERS = {"onnx": ("onnxruntime",), "tflite": ("litert", "litert-reference", "tflite-runtime")}
 
 
@@ -167,3 +173,124 @@ def test_a_sample_whose_other_dimensions_do_not_fit_fails(folder: Path, name: st
         assert run.verdict is Verdict.FAIL
         assert "cannot run sample 'one'" in run.reason
         assert session.run(artifact, [good], timeout_s=60).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_are_one_graph_at_every_batch(name: str) -> None:
+    torch.manual_seed(0)
+    make, shape = NETWORKS[name]
+    source = TorchSource(make().eval(), (torch.randn(1, *shape),), ("x",), batched=("x",))
+    assert source.graph().graph.inputs[0].shape == ir.Shape([11, *shape])
+
+
+class Head(torch.nn.Module):
+    """What a function makes of the batch size, behind a convolution."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.tail = torch.nn.Conv2d(3, 11, 1), Tail(function)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(self.stem(x))
+
+
+class Tail(torch.nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def _one_image(x: Tensor) -> Tensor:
+    assert x.shape[0] == 1, "one at a time"
+    return x
+
+
+def _not_two(x: Tensor) -> Tensor:
+    if x.shape[0] == 2:
+        raise ValueError("two of them")
+    return x
+
+
+MODULES: dict[str, tuple[Callable[[Tensor], Tensor], type[edgeconv.EdgeconvError], str]] = {
+    "divided": (
+        lambda x: x.mean((2, 3)) / x.shape[0],
+        edgeconv.RewriteError,
+        "tail: Div takes a constant that is made from the batch size (11 with a batch of 11, 2 with one of 2)",
+    ),
+    "weighted": (
+        lambda x: x.mean((2, 3)) @ torch.ones(11, x.shape[0]).sum(1, keepdim=True),
+        edgeconv.RewriteError,
+        "tail: MatMul takes a constant that is made from the batch size",
+    ),
+    "mixed": (lambda x: x - x.mean(0), edgeconv.RewriteError, "tail: ReduceMean works along the batch"),
+    "asserted": (_one_image, edgeconv.CaptureError, "a batch of 1 works, and with one of 11 forward failed"),
+    "raised": (_not_two, edgeconv.CaptureError, "tail: a batch of 11 works, and with one of 2 forward failed"),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_that_depends_on_the_batch_size_is_refused_before_anything_is_written(
+    name: str, tmp_path: Path
+) -> None:
+    function, error, says = MODULES[name]
+    with pytest.raises(error) as caught:
+        edgeconv.export(Head(function), (torch.randn(1, 3, 4, 4),), tmp_path / "out", name="n", dynamic_batch=True)
+    assert says in str(caught.value)
+    assert "no dynamic_batch in Python" in caught.value.mend
+    assert not (tmp_path / "out").exists()
+    fixed = edgeconv.export(Head(function), (torch.randn(1, 3, 4, 4),), tmp_path / "out", name="n")
+    assert len(fixed.artifacts) == 2
+
+
+def test_a_mistake_that_has_nothing_to_do_with_the_batch_is_told_as_without_one(tmp_path: Path) -> None:
+    errors = []
+    head = Head(lambda x: x.reshape(-1, 7, 13))
+    for open_batch in (False, True):
+        with pytest.raises(edgeconv.CaptureError) as caught:
+            edgeconv.export(head, (torch.randn(1, 3, 4, 4),), tmp_path, name="n", dynamic_batch=open_batch)
+        errors.append((caught.value.where, caught.value.what.split(":")[0], caught.value.mend))
+    assert errors[0] == errors[1]
+
+
+def _file(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> Path:
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 4])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    return path
+
+
+def test_a_file_that_divides_by_its_batch_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "first"], ["count"]),
+        helper.make_node("Cast", ["count"], ["number"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Div", ["x", "number"], ["y"], name="mean"),
+    ]
+    path = _file(tmp_path / "net.onnx", nodes, {"first": np.array(0, np.int64)})
+    with pytest.raises(edgeconv.RewriteError, match=r"^y: Div takes a constant .*11 with a batch of 11, 2 with one"):
+        edgeconv.export_onnx(path, tmp_path / "out", name="net")
+    assert not (tmp_path / "out").exists()
+    result = edgeconv.export_onnx(path, tmp_path / "out", name="net", shapes={"x": (2, 4)}, devices=BOTH)
+    assert result.report is not None
+    assert result.report.verdict is Verdict.PASS
+
+
+def test_a_file_with_operators_that_only_the_rewrites_replace_stays_open(tmp_path: Path) -> None:
+    """Sequences have no rule for an open batch; the rewrites make a Split of them."""
+    nodes = [
+        helper.make_node("SplitToSequence", ["x", "two"], ["parts"], axis=1),
+        helper.make_node("SequenceAt", ["parts", "zero"], ["a"]),
+        helper.make_node("SequenceAt", ["parts", "one"], ["b"]),
+        helper.make_node("Sub", ["a", "b"], ["y"]),
+    ]
+    constants = {name: np.array(at, np.int64) for at, name in enumerate(("zero", "one", "two"))}
+    path = _file(tmp_path / "net.onnx", nodes, constants)
+    result = edgeconv.export_onnx(path, tmp_path / "out", name="net", devices=BOTH)
+    assert result.report is not None
+    assert [(row.verdict, row.reason) for row in result.report.comparisons] == [(Verdict.PASS, "")] * 3
+    assert result.artifacts[0].inputs[0].shape == ("N", 4)
