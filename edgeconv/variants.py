@@ -44,7 +44,7 @@ class Quantization:
         io: ``"float32"`` or ``"int8"``: element type of the files' inputs and outputs.
         keep_float: operators that stay float, by the name of their first output.
         plan: JSON of a plan to use instead of calibration; empty for none.
-        target: keeps the fewest layers in float with which it holds; None keeps those of `keep_float` alone.
+        target: keeps as many of the worst layers in float as it needs; None keeps those of `keep_float` alone.
         judged: the data that the target is about, read as `batches` are.
         confirmed: whether the files of a variant that reaches the target reach it, too.
 

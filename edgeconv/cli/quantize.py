@@ -1,4 +1,4 @@
-"""`edgeconv quantize`: the fewest layers in float with which a target holds."""
+"""`edgeconv quantize`: as many of the worst layers in float as a target needs."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def command(
 ) -> int:
     """Quantise a model, with as many of its worst layers in float as a target needs.
 
-    Each layer's share of the error is measured, then the number of layers in float is bisected. The files, the plan
-    and the report, which shows error against latency and size, go to OUT.
+    Each layer's share of the error is measured, then the number of the worst that stay in float is bisected: with one
+    fewer the target does not hold. The files, the plan and the report, which shows error against latency and size, go
+    to OUT.
 
     Exits with 1 when the target cannot be reached, or a device falls short of it.
     """

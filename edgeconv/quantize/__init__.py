@@ -13,7 +13,7 @@ After the plan, in the order of what they cost; each gives a float model that th
     `adaround`: that, and the rounding learned by gradient descent.
 Mixed precision
     `sensitivity`: each layer's share of the error. `keep_in_float`: the plan with some layers left in float.
-    `search`: the fewest layers in float with which a `Target` holds. `Search`, `Step`, `Measured`, `TARGET`.
+    `search`: as many of the worst layers in float as a `Target` needs. `Search`, `Step`, `Measured`, `TARGET`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The fewest layers in float with which a target holds.
+"""As many of the worst layers in float as a target needs: with one fewer it does not hold.
 
 The layers are ordered by their share of the error, measured once; then the number of those that stay float is bisected,
 and every step is measured on the whole quantised graph. A layer's share alone does not say what keeping it brings: its
-input stays as coarse as the layer before it writes it.
+input stays as coarse as the layer before it writes it. Another order, or choice, may do with fewer.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Search:
 
     Attributes:
         steps: that were measured, from the fewest layers in float to all operators.
-        best: the one with the fewest that reaches the target.
+        best: the one that reaches the target, and with one layer fewer in float does not.
         layers: all that can be kept, the worst first.
     """
 
@@ -124,7 +124,7 @@ def search(
     confirmed: Callable[[Step], bool] | None = None,
     progress: Tell | None = None,
 ) -> Search:
-    """Finds the fewest layers in float with which the target holds.
+    """Finds how many of the worst layers have to stay float for the target to hold.
 
     Args:
         model: the float graph that the plan was made for.
@@ -151,27 +151,47 @@ def search(
     layers = sensitivity(model, plan, batches[:_ORDERED_BY], progress=tell)
     ladder = _Ladder(model, plan, rounded, tuple(item.layer for item in layers), meter.measure)
 
-    def holds(step: Step) -> bool:
-        return target.holds(step.measured)
-
-    low, high = 0, ladder.top
-    whole, without = ladder.step(high), ladder.step(low)
-    if not holds(whole):
+    whole = ladder.step(ladder.top)
+    if not target.holds(whole.measured):
         raise TargetError(
             _unreachable(whole.measured, target), where="target", mend="ask for less, or leave out relu6_as_relu"
         )
-    while high - low > 1 and not holds(without):  # the target holds at `high`, and not at `low`
-        middle = (low + high) // 2
-        tell(f"{middle} of {len(layers)} layers in float")
-        low, high = (low, middle) if holds(ladder.step(middle)) else (middle, high)
-    count, stride = 0 if holds(without) else high, 1
-    while count < ladder.top:
+
+    def holds_as_rounded(count: int) -> bool:
+        tell(f"{count} of {len(layers)} layers in float")
+        return target.holds(ladder.step(count).measured)
+
+    def reaches(count: int) -> bool:
         tell(f"rounding with {count} of {len(layers)} layers in float")
         step = ladder.rounded_for_itself(count, tuned)
-        if holds(step) and (confirmed is None or confirmed(step)):
-            break
-        count, stride = min(count + stride, ladder.top), 2 * stride
-    return Search(ladder.steps(), ladder.step(count), layers)
+        return count == ladder.top or (target.holds(step.measured) and (confirmed is None or confirmed(step)))
+
+    start = 0 if holds_as_rounded(0) else _between(0, ladder.top, holds_as_rounded)
+    return Search(ladder.steps(), ladder.step(_least(start, ladder.top, reaches)), layers)
+
+
+def _least(start: int, top: int, reaches: Callable[[int], bool]) -> int:
+    """The count that reaches while the one below does not; sought from near by, as each is dear. `top` reaches."""
+    missed, reached, stride = -1, top, 1
+    if reaches(start):
+        reached = start
+        while reached > 0 and missed < 0:
+            lower = max(reached - stride, 0)
+            missed, reached, stride = (missed, lower, 2 * stride) if reaches(lower) else (lower, reached, stride)
+    else:
+        missed = start
+        while missed + stride < top and reached == top:
+            upper = missed + stride
+            missed, reached, stride = (missed, upper, stride) if reaches(upper) else (upper, reached, 2 * stride)
+    return _between(missed, reached, reaches)
+
+
+def _between(missed: int, reached: int, reaches: Callable[[int], bool]) -> int:
+    """Bisects until one more than is missed is reached."""
+    while reached - missed > 1:
+        middle = (missed + reached) // 2
+        missed, reached = (missed, middle) if reaches(middle) else (middle, reached)
+    return reached
 
 
 def _unreachable(measured: Measured, target: Target) -> str:

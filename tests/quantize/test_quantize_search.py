@@ -1,4 +1,4 @@
-"""The fewest layers in float with which a target holds."""
+"""As many of the worst layers in float as a target needs, and no more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
@@ -14,6 +15,7 @@ from edgeconv.quantize import (
     Options,
     Plan,
     Search,
+    Step,
     Target,
     apply,
     calibrate,
@@ -60,6 +62,45 @@ def test_the_worst_layers_stay_float_and_no_more(act: str) -> None:
     fewer = [step for step in found.steps if len(step.kept) < len(found.best.kept)]
     assert fewer
     assert all(step.measured.sqnr_db < wanted_db for step in fewer)
+
+
+@pytest.mark.parametrize("least", range(9))
+def test_no_step_below_the_best_reaches_the_target(least: int) -> None:
+    """What the graph says and what kernels make of it are two things: here these ask for more."""
+    model, asked = mobile(seed=2, blocks=3), []
+
+    def confirmed(step: Step) -> bool:
+        asked.append(len(step.kept))
+        return len(step.kept) >= least
+
+    found = _searched(model, Target(sqnr_db=1.0), confirmed=confirmed)
+    assert len(found.layers) == 8
+    assert len(found.best.kept) == least
+    assert len(asked) == len(set(asked))  # rounding is dear
+
+
+def test_a_step_that_is_reached_when_rounded_for_itself_is_found_from_above() -> None:
+    """The bisection's weights are rounded for all layers in integers, so it may stop at one too many."""
+    model, batches = mobile(seed=2, blocks=3), data(mobile(), 12)
+    plan = make_plan(model, calibrate(model, data(model, 100), observer="min-max"))
+    made = []
+
+    def tuned(one: Plan) -> ir.Model:
+        made.append(one)
+        return round_weights(model, one, batches) if len(made) > 1 else _shifted(model)
+
+    target = Target(sqnr_db=20.0)
+    found = search(model, plan, target, tuned=tuned, batches=batches, judged=data(model, 12))
+    assert [item.layer for item in found.layers].index("stem") > 0
+    assert found.best.kept == (found.layers[0].layer,)  # and not all down to the stem
+
+
+def _shifted(model: ir.Model) -> ir.Model:
+    """The model with another bias in its first layer, which is made up for where that layer stays float."""
+    model = model.clone()
+    bias = model.graph.initializers["stem.bias"]
+    bias.const_value = ir.tensor(bias.const_value.numpy() + np.float32(5), name=bias.name)
+    return model
 
 
 def test_the_steps_end_with_the_float_graph() -> None:
