@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._calibrate import Calibration
-from edgeconv.quantize._graph import constant, name_of, named
-from edgeconv.quantize._operators import FIXED, KNOWN_RANGES, LOWEST_LOG, WITHOUT_INT16
+from edgeconv.quantize._graph import constant, input_of, name_of, named
+from edgeconv.quantize._operators import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
 from edgeconv.quantize._plan import RANGES, SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
 
@@ -182,7 +182,10 @@ def _weights_only(model: ir.Model, options: Options) -> Plan:
     unfit = structure_of(model, options.keep_float).kept_float
     for node in model.graph:
         layer = layer_of(node)
-        if layer is None or layer.name in unfit:
+        if node.op_type in LAYERS and constant(input_of(node, 1)) is not None and name_of(node) in unfit:
+            kept[name_of(node)] = unfit[name_of(node)]
+            continue
+        if layer is None:
             continue
         if layer.weight.const_value is not None and layer.weight.const_value.size < _FEWEST:
             kept[layer.name] = f"its weight has fewer than {_FEWEST} elements"

@@ -70,6 +70,14 @@ def test_every_observer_gives_a_usable_plan(observer: str) -> None:
     assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, apply(model, plan), unseen)) > 18
 
 
+def test_a_weight_that_is_not_stored_in_eight_bits_says_why() -> None:
+    g = Graph(0, input=(32, 32))
+    g.add("Gemm", ["input", g.constant("weight", g.rng.normal(size=(32, 32)).astype(np.float32))], "a", transA=1)
+    plan = make_plan(g.model("a"), None, options=Options(scheme="int8-weights"))
+    assert plan.weights == {}
+    assert plan.kept_float == {"a": "Gemm with alpha, beta, transA or a bias that is no vector"}
+
+
 def test_onnxruntime_computes_the_plan() -> None:
     model = mobile()
     plan = _planned(model)
