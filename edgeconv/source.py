@@ -120,7 +120,8 @@ class TorchSource:
 
     def graph(self) -> ir.Model:
         """See `Source`."""
-        return _captured(self._graph, self.batched)
+        sizes = [len(value) for name, value in zip(self.input_names, self.args, strict=True) if name in self.batched]
+        return _captured(self._graph, self.batched, example=min(sizes, default=1))
 
     def _graph(self, batch: int) -> ir.Model:
         args = tuple(
@@ -274,12 +275,13 @@ def _shifted(row: Array, count: int) -> Array:
     return np.roll(row, count, axis=-1) if row.ndim else row
 
 
-def _captured(graph_of: Callable[[int], ir.Model], batched: Collection[str]) -> ir.Model:
+def _captured(graph_of: Callable[[int], ir.Model], batched: Collection[str], example: int = 1) -> ir.Model:
     """The graph with `CAPTURED_BATCH`, once a capture with `OTHER_BATCH` has shown that it is one graph for all sizes.
 
     The second capture is what it costs, whatever the size of an image: MobileNetV2 on one core takes 0.45 s of CPU
     time for it and 0.03 s to compare, beside 2.1 s for the first, in which torch.export is imported (ResNet-50 0.6 s,
-    DenseNet-121 1.3 s). What else was weighed:
+    DenseNet-121 1.3 s); a file of the same network takes 0.1 s, torch's own exporter, where it is needed, 3 s. What
+    else was weighed:
 
     - The freed graph and the source on noise in float64, 0.3 s for MobileNetV2 and 1.0 s for ResNet-50. A bound that
       noise does not reach (``x.clamp(max=x.shape[0])``) or a result that argmax hides is not seen, and weights that
@@ -295,7 +297,7 @@ def _captured(graph_of: Callable[[int], ir.Model], batched: Collection[str]) -> 
     try:
         model = graph_of(CAPTURED_BATCH)
     except CaptureError as error:
-        _blame_the_batch(error, graph_of, CAPTURED_BATCH, 1)
+        _blame_the_batch(error, graph_of, CAPTURED_BATCH, example)
         raise
     try:
         other = graph_of(OTHER_BATCH)

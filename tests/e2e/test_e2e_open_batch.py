@@ -245,6 +245,12 @@ def test_a_module_that_depends_on_the_batch_size_is_refused_before_anything_is_w
     assert len(fixed.artifacts) == 2
 
 
+def test_a_module_of_clips_of_four_is_told_that_its_own_batch_works(tmp_path: Path) -> None:
+    head = Head(lambda x: x.reshape(-1, 4, *x.shape[1:]).mean(1).repeat_interleave(4, 0))
+    with pytest.raises(edgeconv.CaptureError, match="a batch of 8 works, and with one of 11 forward failed"):
+        edgeconv.export(head, (torch.randn(8, 3, 4, 4),), tmp_path, name="n", dynamic_batch=True)
+
+
 def test_a_mistake_that_has_nothing_to_do_with_the_batch_is_told_as_without_one(tmp_path: Path) -> None:
     errors = []
     head = Head(lambda x: x.reshape(-1, 7, 13))
