@@ -9,6 +9,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInfere
 from edgeconv.capture._branches import has_subgraph, take_branches
 from edgeconv.capture._constants import RANDOM, constant_value, fold_constants, lift_constants
 from edgeconv.capture._origin import origin_of, set_origin
+from edgeconv.capture._pooling import may_be_short, settle_first_short
 from edgeconv.errors import CaptureError
 
 
@@ -35,7 +36,7 @@ def clean(model: ir.Model) -> None:
         _sequences_to_splits(graph)
         _remove_identities(graph)
         RemoveUnusedNodesPass()(model)
-        _infer_shapes(model)
+        infer_shapes(model)
     TopologicalSortPass()(model)
     _separate_outputs(graph)
     _plain_reshapes(graph)
@@ -55,11 +56,27 @@ def clean_known(model: ir.Model) -> None:
     drop_unused(graph)
 
 
-def _infer_shapes(model: ir.Model) -> None:
-    """ONNX's own inference; where torch knew a static shape, torch's stays."""
+def infer_shapes(model: ir.Model, *, strict: bool = True) -> None:
+    """ONNX's own inference; where torch knew a static shape, torch's stays.
+
+    Args:
+        model: changed in place; so are pools whose inferred size counts a window too many.
+        strict: nothing is inferred where anything contradicts; else what can be.
+    """
+    while any(map(may_be_short, model.graph)):
+        before = {value: value.shape for node in model.graph for value in node.outputs}
+        _infer(model, strict=False)  # a size that is still wrong may contradict what follows
+        if not settle_first_short(model.graph):
+            break
+        for value, shape in before.items():
+            value.shape = shape
+    _infer(model, strict=strict)
+
+
+def _infer(model: ir.Model, *, strict: bool) -> None:
     values = [value for node in model.graph for value in node.outputs]
     known = {value: value.shape for value in values if value.shape is not None and value.shape.is_static()}
-    ShapeInferencePass()(model)
+    ShapeInferencePass(strict_mode=strict)(model)
     for value, shape in known.items():
         value.shape = shape
 

@@ -1,7 +1,7 @@
-"""Pools with ``ceil_mode`` as torch means it.
+"""Pools with ``ceil_mode`` as torch means it, and runtimes, and the text of ONNX.
 
-torch leaves out a window that would start in the padding behind an axis; ONNX's formula for the output size, and with
-it shape inference, counts it. By the sizes that torch recorded:
+They leave out a window that would start in the padding behind an axis; ONNX's formula for the output size, and with it
+shape inference, counts it. By the sizes that torch recorded, or those of a file that the text gives:
 
 1. Where all of them are the floor sizes, ``ceil_mode`` is 0.
 2. Where no axis leaves a window out, the pool stays as it is.
@@ -12,19 +12,21 @@ it shape inference, counts it. By the sizes that torch recorded:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture._origin import origin_of, set_origin
+from edgeconv.errors import CaptureError
 
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
+_OWN_PADS = ("NOTSET", "VALID")  # `SAME_UPPER` and its sister have sizes of their own
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """A pool along one axis: ``reach`` is the span of a window, ``made`` the output size that torch recorded."""
+    """A pool along one axis: ``reach`` is the span of a window, ``made`` the output size: torch's, or inferred."""
 
     size: int
     reach: int
@@ -42,6 +44,11 @@ class _Axis:
         return -(-(self.size + self.before + self.after - self.reach) // self.stride) + 1
 
     @property
+    def whole(self) -> int:
+        """The output size without a window that starts behind the elements and the padding before them."""
+        return self.ceil - int((self.ceil - 1) * self.stride >= self.size + self.before)
+
+    @property
     def read_behind(self) -> int:
         """How far the last window reaches behind the last element; negative when it ends before it."""
         return (self.made - 1) * self.stride + self.reach - self.size - self.before
@@ -51,11 +58,49 @@ def settle_ceil_mode(graph: ir.Graph) -> None:
     """Changes the pools of a graph in place by the rules above; all shapes must be static and torch's."""
     for node in list(graph):
         if node.op_type in _POOLS and node.attributes.get_int("ceil_mode", 0) == 1:
-            _settle(graph, node)
+            _settle(graph, node, _axes(node))
 
 
-def _settle(graph: ir.Graph, node: ir.Node) -> None:
-    axes = _axes(node)
+def may_be_short(node: ir.Node) -> bool:
+    """Whether a pool can have a window that is left out."""
+    return (
+        node.op_type in _POOLS
+        and node.domain == ""
+        and node.attributes.get_int("ceil_mode", 0) == 1
+        and any(stride > 1 for stride in node.attributes.get_ints("strides", []))
+        and node.attributes.get_string("auto_pad", "NOTSET") in _OWN_PADS
+    )
+
+
+def settle_first_short(graph: ir.Graph) -> bool:
+    """Changes in place, by rule 3, the first pool whose inferred size counts a window that is left out.
+
+    The sizes of what follows it were inferred from a wrong one: they are to be inferred again.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        CaptureError: the places of its maxima are asked for, which count elements that a Slice would take away.
+    """
+    for node in graph:
+        if not may_be_short(node) or not _has_sizes(node):
+            continue
+        axes = _axes(node)
+        wanted = [replace(axis, made=axis.whole) for axis in axes]
+        if axes != wanted:
+            node.attributes.pop("auto_pad", None)
+            _settle(graph, node, wanted)
+            return True
+    return False
+
+
+def _has_sizes(node: ir.Node) -> bool:
+    shapes = [None if value is None else value.shape for value in (node.inputs[0], node.outputs[0])]
+    return all(shape is not None and all(isinstance(dim, int) for dim in shape[2:]) for shape in shapes)
+
+
+def _settle(graph: ir.Graph, node: ir.Node, axes: list[_Axis]) -> None:
     if all(axis.made == axis.floor for axis in axes):
         node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
         return
@@ -84,6 +129,12 @@ def _axes(node: ir.Node) -> list[_Axis]:
 
 def _crop(graph: ir.Graph, node: ir.Node, sizes: list[int]) -> None:
     """Takes the first elements only of each spatial axis of the pool's input."""
+    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+        raise CaptureError(
+            f"{node.op_type} leaves out a window, and gives the places of its maxima",
+            where=origin_of(node).module or node.op_type,
+            mend="export it without ceil_mode, or without the indices",
+        )
     source = node.inputs[0]
     if source is None or source.shape is None:
         raise ValueError(f"{node.op_type} without a shape")

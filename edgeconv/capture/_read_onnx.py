@@ -14,10 +14,9 @@ from typing import Self
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from edgeconv.capture import NOTE
-from edgeconv.capture._clean import clean, drop_unused
+from edgeconv.capture._clean import clean, drop_unused, infer_shapes
 from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture._origin import Origin, set_origin
 from edgeconv.capture._trace import quiet
@@ -115,7 +114,7 @@ class OnnxFile:
         _set_origins(graph)
         try:
             with quiet():
-                ShapeInferencePass(strict_mode=False)(model)  # the dtypes, which folded constants are rounded to
+                infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
                 clean(model)
         except CaptureError as error:
             with static_errors(where):  # shapes that contradict each other say more than shapes that are not known
@@ -213,7 +212,7 @@ def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
     for value in values:
         if value in chosen:
             continue
-        wanted = _safe(value.name or "")
+        wanted = _safe((value.name or "").removeprefix("\3"))  # which marks what was made here
         name, number = wanted, 0
         while name in taken:
             number += 1
