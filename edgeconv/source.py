@@ -286,9 +286,9 @@ def _captured(graph_of: Callable[[int], ir.Model], batched: Collection[str], exa
     - The freed graph and the source on noise in float64, 0.3 s for MobileNetV2 and 1.0 s for ResNet-50. A bound that
       noise does not reach (``x.clamp(max=x.shape[0])``) or a result that argmax hides is not seen, and weights that
       the rewrites round blur the rest.
-    - One capture with torch.export's symbolic sizes: 1.2 s in place of 0.6 s for MobileNetV2, and of 1.6 s 2.8 s for
-      DenseNet-121. It refuses forwards that are good for every batch, and its graphs would need a translation of
-      their own.
+    - One trace with torch.export's symbolic sizes: 1.2 s, where two of fixed sizes take 0.6 s each, for MobileNetV2;
+      2.8 s beside 1.6 s for DenseNet-121. Nothing is saved, and expressions in the place of sizes would need a
+      translation of their own.
 
     What stays unseen: a forward that branches between a batch of 1 and `OTHER_BATCH`, or beyond both sizes.
     """
