@@ -1,7 +1,9 @@
 """What the TFLite int8 specification asks of each operator's scales: one entry per operator.
 
 https://ai.google.dev/edge/litert/models/quantization_spec, and where it is silent the kernels of TensorFlow Lite
-2.14 and LiteRT 2.3. An operator that is not here has no integer kernel.
+2.14 and LiteRT 2.3. An operator that is not here has no integer kernel, or none of use: those of the comparisons
+(GREATER, EQUAL and the like) abort the process on a scale of 1 or more, and round both sides to 1/256 before they
+compare (``ComparisonQuantized`` in tensorflow/lite/kernels/comparisons.cc).
 """
 
 from __future__ import annotations
@@ -158,7 +160,6 @@ RULES: Mapping[str, Rule] = {
     "MINIMUM": Rule(Kind.SAME, interval=_corners(min)),
     # What only reads integers.
     **dict.fromkeys(("ARG_MAX", "ARG_MIN"), Rule(Kind.FREE, int16=False)),
-    **dict.fromkeys(("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"), Rule(Kind.FREE, int16=False)),
     # Another scale for the same numbers.
     "QUANTIZE": Rule(Kind.FREE, interval=_hull),
     # Written as a look-up of each integer's image.

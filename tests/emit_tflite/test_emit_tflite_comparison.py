@@ -1,0 +1,115 @@
+"""Comparisons and selections of quantised numbers: right at any scale, and named where they stay float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgeconv.cli._integer_tflite import float_parts_of_tflite
+from edgeconv.core import Emitted
+from edgeconv.quantize import Options, apply, calibrate, make_plan
+from edgeconv.reference import evaluate
+
+_IMAGE = (1, 4, 6, 6)
+_SCALES = (1e-3, 1.0, 150.0)  # of the numbers: the steps of int8 are then 3e-5, 0.03 and 5
+_SCHEMES = ("int8", "int16x8")
+_Function = Callable[[torch.Tensor, float], torch.Tensor]
+
+# Of x, whose integers are the same on every runtime, and of its magnitude s. What is filled in is far from x.
+_EXACT: dict[str, _Function] = {
+    "greater": lambda x, s: x.masked_fill(x > 0.3 * s, 9 * s),
+    "greater than zero": lambda x, s: x.masked_fill(x > 0.0, 9 * s),
+    "greater or equal": lambda x, s: x.masked_fill(x >= 0.3 * s, 9 * s),
+    "less": lambda x, s: x.masked_fill(x < -0.3 * s, 9 * s),
+    "less or equal": lambda x, s: x.masked_fill(x <= 0.3 * s, 9 * s),
+    "equal": lambda x, s: x.masked_fill(x == 0.0, 9 * s),
+    "of each channel": lambda x, s: x.masked_fill(x > s * torch.linspace(-1, 1, 4)[:, None, None], 9 * s),
+    "of two": lambda x, s: x.masked_fill(x[:, :2].repeat(1, 2, 1, 1) < x, 9 * s),
+    "not and": lambda x, s: x.masked_fill(~((x > -0.3 * s) & (x < 0.3 * s)), 9 * s),
+    "or": lambda x, s: x.masked_fill((x > 0.3 * s) | (x < -0.3 * s), 9 * s),
+    "sign": lambda x, s: torch.sign(x),
+    "mask": lambda x, s: x > 0.3 * s,
+    "mask as numbers": lambda x, s: (x > 0.3 * s).float(),
+    "threshold": lambda x, s: functional.threshold(x, 0.3 * s, 5.0 * s),
+    "maximum": lambda x, s: torch.maximum(x, x[:, [3, 2, 1, 0]]),
+    "minimum": lambda x, s: torch.minimum(x, x[:, [3, 2, 1, 0]]),
+}
+
+
+def _quantised(tflite: Any, module: nn.Module, scheme: str, scale: float) -> ir.Model:
+    rng = np.random.default_rng(0)
+    graph = tflite.graph_of(module, torch.zeros(_IMAGE))
+    samples = [{"input0": (rng.standard_normal(_IMAGE) * scale).astype(np.float32)} for _ in range(2)]
+    return apply(graph, make_plan(graph, calibrate(graph, samples), options=Options(scheme=scheme)))
+
+
+def _inputs(scale: float) -> np.ndarray:
+    return (np.random.default_rng(1).standard_normal(_IMAGE) * scale).astype(np.float32)
+
+
+def _exact(tflite: Any, scheme: str, scale: float) -> tuple[Emitted, list[np.ndarray]]:
+    """All of them as one file, and what the float64 reference makes of the quantised graph."""
+    module = tflite.Function(lambda x: tuple(function(x, scale) for function in _EXACT.values()))
+    graph = _quantised(tflite, module, scheme, scale)
+    names = [value.name or "" for value in graph.graph.outputs]
+    made = evaluate(graph, {"input0": _inputs(scale)}, keep=names)
+    return tflite.to_tflite(graph, metadata={}), [made[name] for name in names]
+
+
+def _compare(made: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+    for name, one, other in zip(_EXACT, made, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("scheme", _SCHEMES)
+@pytest.mark.parametrize("scale", _SCALES)
+def test_comparisons_are_exact_at_every_scale(tflite: Any, scheme: str, scale: float) -> None:
+    emitted, wanted = _exact(tflite, scheme, scale)
+    for resolver in ("reference", "xnnpack"):
+        _compare(tflite.run(emitted, [_inputs(scale)], resolver).outputs, wanted)
+
+
+@pytest.mark.parametrize("scheme", _SCHEMES)
+def test_old_runtimes_compare_alike(tflite: Any, old_runtime: Any, scheme: str) -> None:
+    for scale in _SCALES:
+        emitted, wanted = _exact(tflite, scheme, scale)
+        _compare(old_runtime(emitted, [_inputs(scale)]), wanted)
+
+
+def test_a_comparison_is_a_float_island_that_notes_and_inspection_name(tflite: Any) -> None:
+    emitted = tflite.to_tflite(_quantised(tflite, _Chosen(0.1), "int8", 1.0), metadata={}, io="int8")
+    assert [note for note in emitted.notes if note.startswith("GREATER 'gt' stays float")]
+    assert any(line.startswith("GREATER of 'gt': float") for line in float_parts_of_tflite(emitted.data))
+
+
+class _Chosen(nn.Module):
+    """A choice between what two convolutions give, read by a third."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.other, self.last = (nn.Conv2d(4, 4, 1) for _ in range(3))
+        self.bound = bound
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.where(x > self.bound, self.first(x), self.other(x)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
+@pytest.mark.parametrize("scheme", _SCHEMES)
+@pytest.mark.parametrize("scale", _SCALES)
+def test_a_selection_between_layers_is_within_a_step(tflite: Any, scheme: str, scale: float, resolver: str) -> None:
+    graph = _quantised(tflite, _Chosen(0.1 * scale), scheme, scale)
+    io = "int8" if scheme == "int8" else "int16"
+    emitted = tflite.to_tflite(graph, metadata={}, io=io)
+    name = graph.graph.outputs[0].name or ""
+    wanted = evaluate(graph, {"input0": _inputs(scale)}, keep=[name])[name]
+    (made,) = tflite.run(emitted, [_inputs(scale)], resolver).outputs
+    assert np.abs(made - wanted).max() <= 2.01 * (emitted.outputs[0].scale or 0)
