@@ -16,6 +16,7 @@ OWN = frozenset(
     {
         "Abs",
         "Add",
+        "BatchNormalization",
         "Celu",
         "Clip",
         "Cos",
@@ -34,6 +35,7 @@ OWN = frozenset(
         "Neg",
         "PRelu",
         "Reciprocal",
+        "ReduceL1",
         "ReduceMean",
         "ReduceSum",
         "Relu",
@@ -43,6 +45,9 @@ OWN = frozenset(
         "Softsign",
         "Sqrt",
         "Sub",
+        "Sum",
+        "Trilu",
+        "Where",
     }
 )
 """Operators whose output has a scale of its own, found by calibration.

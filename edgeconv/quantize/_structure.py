@@ -142,8 +142,8 @@ def unquantisable(node: ir.Node) -> str | None:
         return _unfit_layer(node)
     if node.op_type == "Clip" and clip_bounds(node) is None:
         return "the bounds of Clip are no constants"
-    if node.op_type == "Div" and ((divisor := constant(input_of(node, 1))) is None or divisor.size != 1 or not divisor):
-        return "Div by what is no constant number has no integer form"
+    if node.op_type == "Div" and ((divisor := constant(input_of(node, 1))) is None or not divisor.all()):
+        return "Div by zero or by what is computed has no integer form"
     return None
 
 

@@ -24,16 +24,34 @@ def _of_one(op: str, **attributes: object) -> ir.Model:
     x = g.conv("input", "a", (4, 3, 1, 1))
     if op in ("Log", "Sqrt", "Reciprocal"):
         x = g.add("Add", [g.add("Abs", [x], "abs"), g.constant("one", np.float32(1.0))], "above")
-    operands = {"PRelu": [np.full((4, 1, 1), 0.2)], "Div": [np.array(7.0)], "Mul": [np.array(0.3)]}.get(op, [])
-    names = [g.constant(f"{op}.{at}", one.astype(np.float32)) for at, one in enumerate(operands)]
-    g.add(op, [x, *names], "b", **attributes)
+    before, after = _OPERANDS.get(op, ((), ()))
+    names = [
+        [g.constant(f"{op}.{at}.{i}", np.array(one)) for i, one in enumerate(side)]
+        for at, side in (("before", before), ("after", after))
+    ]
+    g.add(op, [*names[0], x, *names[1]], "b", **attributes)
     g.conv("b", "c", (4, 4, 1, 1))
     return g.model("c")
 
 
-_SIMPLE = ("Abs", "Celu", "Cos", "Div", "Elu", "Exp", "Floor", "HardSigmoid", "HardSwish", "LeakyRelu", "Log")
-_SIMPLE += ("LogSoftmax", "Mish", "Mul", "Neg", "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign")
-_SIMPLE += ("Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh")
+_ONES = np.ones(4, np.float32)
+_OPERANDS = {
+    "BatchNormalization": ((), (_ONES, _ONES, _ONES, _ONES)),
+    "Div": ((), (7.0 * _ONES[:, None, None],)),
+    "InstanceNormalization": ((), (_ONES, _ONES)),
+    "Mul": ((), (np.float32(0.3),)),
+    "PRelu": ((), (0.2 * _ONES[:, None, None],)),
+    "Pow": ((), (np.float32(3.0),)),
+    "ReduceL1": ((), (np.array([2, 3]),)),
+    "ReduceSum": ((), (np.array([2, 3]),)),
+    "Sum": ((), (0.1 * _ONES[:, None, None],)),
+    "Where": ((np.arange(8) % 2 == 0,), (np.float32(0.5),)),
+}
+"""Constants before and after the activation."""
+
+_SIMPLE = ("Abs", "Celu", "Cos", "Elu", "Exp", "Floor", "HardSigmoid", "HardSwish", "LeakyRelu", "Log")
+_SIMPLE += ("LogSoftmax", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign")
+_SIMPLE += ("Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh", "Trilu", *sorted(_OPERANDS))
 
 
 @pytest.mark.parametrize("op", _SIMPLE)
@@ -43,7 +61,16 @@ def test_the_plan_says_what_the_file_does(op: str, scheme: str) -> None:
     plan = _planned(model, scheme=scheme)
     notes = to_tflite(apply(model, plan), metadata={}).notes
     assert bool(notes) == bool(plan.kept_float), (notes, plan.kept_float)
-    assert (op in ("Floor", "Round", "Sign")) <= bool(plan.kept_float)
+    assert (op in ("Floor", "InstanceNormalization", "Pow", "Round", "Sign")) <= bool(plan.kept_float)
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_a_quotient_that_no_product_replaces_stays_float(computed: bool) -> None:
+    g = Graph(0, input=(1, 3, 8, 8))
+    g.conv("input", "a", (4, 3, 1, 1))
+    g.add("Div", ["a", g.add("Exp", ["a"], "e")] if computed else [g.constant("one", np.float32(1.0)), "a"], "b")
+    model = g.model("b")
+    assert _planned(model).kept_float == {"b": "Div by zero or by what is computed has no integer form"}
 
 
 def test_the_lowest_logarithms_of_classes_are_kept() -> None:
