@@ -1,0 +1,102 @@
+"""Files that store numbers which no runtime computes soundly with: one line that names the node."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeconv.capture import open_onnx
+from edgeconv.cli import run
+from edgeconv.errors import CaptureError
+
+NAN, INF = float("nan"), float("inf")
+
+
+def written(path: Path, nodes: Sequence[onnx.NodeProto], **constants: Any) -> Path:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    weights = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def quantised(path: Path, scale: float, zero: Any = 0) -> Path:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="quant"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], name="dequant"),
+    ]
+    return written(path, nodes, s=np.float32(scale), z=np.asarray(zero, np.int8))
+
+
+def of_weights(path: Path, scales: list[float], axis: int = 0) -> Path:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["wf"], name="dequant", axis=axis),
+        helper.make_node("MatMul", ["x", "wf"], ["y"]),
+    ]
+    return written(path, nodes, w=np.ones((4, 4), np.int8), s=np.array(scales, np.float32))
+
+
+def captured(path: Path) -> None:
+    open_onnx(path).graph({"x": (2, 4)})
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.1, NAN, INF, 1e-40])
+def test_scales_that_are_none(tmp_path: Path, scale: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # numpy's would follow
+        with pytest.raises(CaptureError, match="node quant: its scale cannot be one") as caught:
+            captured(quantised(tmp_path / "m.onnx", scale))
+    assert "m.onnx" in str(caught.value)
+    assert "quantise the model again" in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [2e-38, 0.1, 1e38])
+def test_scales_that_are_odd_and_sound(tmp_path: Path, scale: float) -> None:
+    captured(quantised(tmp_path / "m.onnx", scale))
+
+
+@pytest.mark.parametrize(
+    ("scales", "axis", "says"),
+    [
+        ([0.1, 0.0, 0.1, NAN], 0, "2 of its 4 scales cannot be one: the first of them is 0"),
+        ([0.1, 0.1, 0.1], 0, r"3 scales for the axis 0 of a tensor of shape \[4, 4\]"),
+        ([0.1] * 4, 2, "4 scales for the axis 2"),
+    ],
+)
+def test_scales_of_channels(tmp_path: Path, scales: list[float], axis: int, says: str) -> None:
+    with pytest.raises(CaptureError, match=f"node dequant: .*{says}"):
+        captured(of_weights(tmp_path / "m.onnx", scales, axis))
+
+
+def test_zero_points_are_as_many_as_scales(tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match="node quant: it has 1 scales and 4 zero points"):
+        captured(quantised(tmp_path / "m.onnx", 0.1, np.zeros(4, np.int8)))
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+def test_weights_of_a_diverged_training(tmp_path: Path, capsys: pytest.CaptureFixture[str], variant: str) -> None:
+    weights = np.ones((4, 4), np.float32)
+    weights[1, 1] = NAN
+    path = written(tmp_path / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"], name="head")], w=weights)
+    assert run(["export", str(path), "--out", str(tmp_path / "out"), "--variant", variant, "-q"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "node head: its weight 'w' holds NaN in 1 of 16 places" in line
+    assert "calibration" not in line
+
+
+def test_infinite_weights_and_infinite_masks(tmp_path: Path) -> None:
+    """A mask of minus infinity is added on purpose, and so is nothing that is multiplied and summed."""
+    mask = np.array([[0, -INF, 0, 0]], np.float32)
+    masked = [helper.make_node("Add", ["x", "w"], ["a"]), helper.make_node("Softmax", ["a"], ["y"])]
+    captured(written(tmp_path / "m.onnx", masked, w=mask))
+    with pytest.raises(CaptureError, match="node head: its weight 'w' holds Inf in 1 of 4 places"):
+        captured(written(tmp_path / "m.onnx", [helper.make_node("Gemm", ["x", "w"], ["y"], name="head")], w=mask.T))
