@@ -215,7 +215,7 @@ def test_a_layer_that_the_plan_keeps_float_is_an_island_and_is_named(tflite: Any
     ran = tflite.run(emitted, [samples[0]["input0"]], "reference")
     island = ["DEQUANTIZE", "CONV_2D", "QUANTIZE"]
     assert ran.operators == ["CONV_2D", "LEAKY_RELU", *island, "LEAKY_RELU", "CONV_2D"]
-    assert [note for note in emitted.notes if "CONV_2D '2" in note and "its weights are float" in note]
+    assert [note for note in emitted.notes if "CONV_2D '2" in note and "the user asked for it" in note]
     assert any("CONV_2D" in line for line in float_parts_of_tflite(emitted.data))
 
 

@@ -47,11 +47,13 @@ def convert(
         low.graph.inputs.append(tensor)
         low.forms[value] = {form: tensor}
     for node in model.graph:
+        before = len(low.graph.operators)
         if node in compound:
             low.node = node
             activation.gelu_of(low, compound[node].x, node.outputs[0], tanh=compound[node].tanh)
         elif node not in inner:
             _lower(low, node)
+        low.keep_float(node, before)
     for value in model.graph.outputs:
         low.node = value.producer()
         _finish_output(low, value, border_form(low, value, layout))

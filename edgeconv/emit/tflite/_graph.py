@@ -45,14 +45,14 @@ class Operator:
         inputs: in the schema's order.
         outputs: in the schema's order.
         options: fields of its builtin options table, by the schema module's names (``strideW``).
-        keeps_float: it has weights that were not quantised, in a graph that otherwise is: it stays float.
+        keeps_float: why it stays float in a graph that otherwise is quantised, where the graph or the plan says so.
     """
 
     code: str
     inputs: list[Tensor]
     outputs: list[Tensor]
     options: dict[str, Any] = field(default_factory=dict)
-    keeps_float: bool = False
+    keeps_float: str = ""
 
 
 class Graph:

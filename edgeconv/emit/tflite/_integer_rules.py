@@ -13,8 +13,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgeconv.core import Array
-from edgeconv.emit.tflite._graph import Operator
+from edgeconv.emit.tflite._graph import Operator, Tensor
+from edgeconv.emit.tflite._quantization import Quantization, of_type
+from edgeconv.quantize._operators import FIXED, Fixed
 
 Interval = tuple[float, float]
 TABLE = "TABLE"  # no operator of TFLite
@@ -36,7 +40,7 @@ class Rule:
     Attributes:
         kind: of its output's parameters.
         int16: whether there is a kernel for int16 activations too.
-        fixed: scale and zero point of the output for int8, and the scale for int16, where the kind is FIXED.
+        fixed: the output's parameters, where the kind is FIXED.
         axis: of the weights, along which scales may differ; None where they may not.
         data: which input is the activation, where the kind is WEIGHTS.
         interval: the range of the result for the ranges of the operands, for results that no plan knows.
@@ -44,7 +48,7 @@ class Rule:
 
     kind: Kind
     int16: bool = True
-    fixed: tuple[float, int, float] = (1.0, 0, 1.0)
+    fixed: Fixed | None = None
     axis: int | None = None
     data: int = 0
     interval: Callable[[Operator, Sequence[Interval]], Interval] | None = None
@@ -143,10 +147,10 @@ RULES: Mapping[str, Rule] = {
     "PRELU": Rule(Kind.FREE),  # int16 in other operators, as of _integer_forms
     "HARD_SWISH": Rule(Kind.FREE),  # alike
     "GELU": Rule(Kind.FREE, int16=False),
-    "LOGISTIC": Rule(Kind.FIXED, fixed=(1 / 256, -128, 1 / 32768)),
-    "TANH": Rule(Kind.FIXED, fixed=(1 / 128, 0, 1 / 32768)),
-    "SOFTMAX": Rule(Kind.FIXED, fixed=(1 / 256, -128, 1 / 32768)),
-    "LOG_SOFTMAX": Rule(Kind.FIXED, int16=False, fixed=(16 / 256, 127, 1.0)),
+    "LOGISTIC": Rule(Kind.FIXED, fixed=FIXED["Sigmoid"]),
+    "TANH": Rule(Kind.FIXED, fixed=FIXED["Tanh"]),
+    "SOFTMAX": Rule(Kind.FIXED, fixed=FIXED["Softmax"]),
+    "LOG_SOFTMAX": Rule(Kind.FIXED, int16=False, fixed=FIXED["LogSoftmax"]),
     # Operators that move or pick elements.
     **dict.fromkeys(("RESHAPE", "TRANSPOSE", "SLICE", "SPLIT", "GATHER"), Rule(Kind.SAME, interval=_hull)),
     **dict.fromkeys(("STRIDED_SLICE", "CONCATENATION"), Rule(Kind.SAME, interval=_hull)),
@@ -165,6 +169,83 @@ RULES: Mapping[str, Rule] = {
     # Written as a look-up of each integer's image.
     TABLE: Rule(Kind.FREE, int16=False),
 }
+
+_FLOAT = np.dtype(np.float32)
+
+
+def data_of(operator: Operator) -> list[Tensor]:
+    """The operands that are numbers (and not shapes, axes or conditions), weights left out."""
+    rule = RULES.get(operator.code)
+    if rule is not None and rule.kind is Kind.WEIGHTS:
+        return [operator.inputs[rule.data]]
+    return [tensor for tensor in operator.inputs if tensor.dtype == _FLOAT]
+
+
+def computed(operator: Operator) -> list[Tensor]:
+    """Those of them that are no constants."""
+    return [tensor for tensor in data_of(operator) if tensor.data is None]
+
+
+def results_of(operator: Operator) -> list[Tensor]:
+    """The results that are numbers."""
+    return [tensor for tensor in operator.outputs if tensor.dtype == _FLOAT]
+
+
+def is_integer(operator: Operator) -> bool:
+    """Whether a kernel computes the operator in integers, and all that it needs is known."""
+    return why_float(operator) == "" and bool(data_of(operator))
+
+
+def why_float(operator: Operator) -> str:
+    """Why the operator is computed in floats; empty where it is not."""
+    rule = RULES.get(operator.code)
+    if operator.keeps_float:
+        return operator.keeps_float
+    if rule is None:
+        return "there is no integer kernel for it"
+    tensors = [*computed(operator), *results_of(operator)]
+    if any(tensor.quantization is None for tensor in tensors):
+        return "the scales of its operands or of its result are not known"
+    dtypes = {tensor.quantization.dtype for tensor in tensors if tensor.quantization}
+    if operator.code != "QUANTIZE" and (len(dtypes) > 1 or ("int16" in dtypes and not rule.int16)):
+        return f"there is no kernel of {' and '.join(sorted(dtypes))} for it"
+    if rule.kind is Kind.WEIGHTS and operator.inputs[1].data is None:
+        return "its weights are computed"
+    return ""
+
+
+def prescribed(operator: Operator, dtype: str) -> Quantization | None:
+    """The result's parameters, where the specification prescribes them and there is a kernel of this type."""
+    rule = RULES[operator.code]
+    if rule.fixed is None or (dtype == "int16" and not rule.int16):
+        return None
+    if dtype == "int16":
+        return of_type(dtype, rule.fixed.scale16, 0)
+    return of_type(dtype, rule.fixed.scale, rule.fixed.zero_point)
+
+
+_BOUNDS: Mapping[str, Interval] = {"RELU": (0.0, math.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
+
+
+def bounds_of(operator: Operator) -> Interval | None:
+    """What the operator clamps to; None where it is no clamp."""
+    if operator.code in ("MAXIMUM", "MINIMUM"):
+        bound = operator.inputs[1].data
+        if bound is None or bound.size != 1:
+            return None
+        limit = float(bound.reshape(()))
+        return (limit, math.inf) if operator.code == "MAXIMUM" else (-math.inf, limit)
+    return _BOUNDS.get(operator.code)
+
+
+_MEANS = ("AVERAGE_POOL_2D", "RESIZE_BILINEAR")
+
+
+def picks(operator: Operator) -> bool:
+    """Whether every element of the results is one of the operands: then rounding before is rounding after."""
+    rule = RULES.get(operator.code)
+    return rule is not None and rule.kind is Kind.SAME and operator.code not in _MEANS
+
 
 _CLAMPS: Mapping[int, Interval] = {0: (-math.inf, math.inf), 1: (0.0, math.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 

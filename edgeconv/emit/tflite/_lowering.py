@@ -15,12 +15,16 @@ from edgeconv.emit.tflite._inside import Held
 from edgeconv.emit.tflite._layout import Form, Shape, between, first, last, permuted, same_memory
 from edgeconv.emit.tflite._quantization import Quantization, of_weights
 from edgeconv.errors import EmitError
+from edgeconv.quantize._graph import KEEP_FLOAT
 
 Lower = Callable[["Lowering", ir.Node], None]
 _TRANSPOSED_AS_IS = 5  # axes; of more, those that stay neighbours are merged first: TRANSPOSE of six needs a 2.12
 _MOST_TRANSPOSED = 6
 _BROADCASTING = {"ADD", "SUB", "MUL", "DIV", "POW", "MAXIMUM", "MINIMUM", "SELECT_V2", "LOGICAL_AND", "LOGICAL_OR"}
 _BROADCASTING |= {"GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL"}
+_FLOAT_WEIGHTS = "its weights are float"
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_MOVES = ("RESHAPE", "TRANSPOSE")
 
 
 class Lowering:
@@ -218,8 +222,21 @@ class Lowering:
         if scales is not None and weight.data is not None:
             weight = self.graph.constant(weight.data, weight.name, scales)
         made = self.emit(code, [data, weight, *rest], shape, **options)
-        self.graph.operators[-1].keeps_float = self.integer and scales is None
+        self.graph.operators[-1].keeps_float = _FLOAT_WEIGHTS if self.integer and scales is None else ""
         return made
+
+    def keep_float(self, node: ir.Node, first: int) -> None:
+        """Marks what the node was lowered to, the operators from ``first`` on, where it is to stay float.
+
+        Not those that only move elements, which may serve others too, and lose nothing.
+        """
+        why = node.metadata_props.get(KEEP_FLOAT, "")
+        weight = node.inputs[1] if node.op_type in _LAYERS else None
+        if not why and weight in self.arrays and weight not in self.scales:
+            why = _FLOAT_WEIGHTS
+        for operator in self.graph.operators[first:] if why and self.integer else ():
+            if operator.code not in _MOVES:
+                operator.keeps_float = why
 
     # Results
 

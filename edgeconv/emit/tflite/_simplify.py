@@ -74,6 +74,8 @@ def fuse_activations(graph: Graph) -> None:
             before = producers.get(source)
         if before is None or not _takes_activation(graph, before, source, consumers):
             continue
+        if (operator.keeps_float and not before.keeps_float) or not _is_unrounded(source, operator.outputs[0]):
+            continue
         before.options["fusedActivationFunction"] = _ACTIVATIONS[operator.code]
         for move in moves:
             inner = _like(operator.outputs[0], "moved", source)
@@ -92,6 +94,11 @@ def _like(result: Tensor, name: str, shaped: Tensor) -> Tensor:
 
 def _is_alone(graph: Graph, tensor: Tensor, consumers: dict[Tensor, list[Operator]]) -> bool:
     return len(consumers[tensor]) == 1 and tensor not in graph.outputs
+
+
+def _is_unrounded(tensor: Tensor, result: Tensor) -> bool:
+    """Whether a tensor may go that is on the way to a result: it has no integers of its own, which would saturate."""
+    return tensor.quantization is None or tensor.quantization == result.quantization
 
 
 def _takes_activation(
@@ -116,6 +123,7 @@ def add_bias(graph: Graph) -> None:
             if before is None or before.code != "FULLY_CONNECTED" or bias.data is None:
                 continue
             free = _takes_activation(graph, before, source, consumers) and not np.any(before.inputs[2].data)
+            free = free and operator.keeps_float == before.keeps_float
             if (
                 free
                 and bias.data.size == source.shape[-1] == bias.shape[-1]
@@ -157,8 +165,9 @@ def sink_reshapes(graph: Graph) -> None:
         value, result = before.inputs[0], operator.outputs[0]
         inner = _like(result, "flat", value)
         position = graph.operators.index(before)
-        moved = Operator(operator.code, [value], [inner], operator.options)
+        moved = Operator(operator.code, [value], [inner], operator.options, operator.keeps_float)
         operator.code, operator.inputs, operator.options = before.code, [inner, *before.inputs[1:]], before.options
+        operator.keeps_float = ""
         graph.operators[position] = moved
         producers[inner], producers[result] = moved, operator
         consumers[inner] = [operator]
@@ -266,6 +275,8 @@ def scale_and_shift(graph: Graph) -> None:
             continue
         x, scale = before.inputs
         if not (_takes_activation(graph, before, source, consumers) and _per_channel(x, scale, shift)):
+            continue
+        if operator.keeps_float != before.keeps_float:
             continue
         if scale.data is None or shift.data is None or operator.outputs[0].shape != x.shape:
             continue

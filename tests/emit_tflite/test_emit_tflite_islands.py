@@ -1,0 +1,128 @@
+"""What a plan leaves in floats is computed in floats, from the numbers that the quantised graph has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from torch import nn
+
+from edgeconv.quantize import Options, apply, calibrate, make_plan
+from edgeconv.reference import evaluate
+
+_IMAGE = (1, 8, 12, 12)
+
+
+class _Shifted(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 20
+
+
+class _ScaledOne(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.tensor([1.0, 8.0, *[1.0] * 14])[:, None, None]
+
+
+class _LastNorm(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.norm(x.permute(0, 2, 3, 1))
+        return made.permute(0, 3, 1, 2)
+
+
+_NORMS = {
+    "layer norm of shifted": (_Shifted(), _LastNorm(16)),
+    "layer norm of uneven channels": (_ScaledOne(), _LastNorm(16)),
+    "instance norm": (_Shifted(), nn.InstanceNorm2d(16)),
+    "group norm": (nn.Identity(), nn.GroupNorm(4, 16)),
+}
+
+
+def _graph(tflite: Any, module: nn.Module, **keep_float: str) -> ir.Model:
+    rng = np.random.default_rng(0)
+    graph = tflite.graph_of(module, torch.zeros(_IMAGE))
+    samples = [{"input0": rng.standard_normal(_IMAGE).astype(np.float32)} for _ in range(4)]
+    return apply(
+        graph,
+        make_plan(graph, calibrate(graph, samples, keep_float=keep_float), options=Options(keep_float=keep_float)),
+    )
+
+
+def _sqnr_db(wanted: Any, made: Any) -> float:
+    return float(10 * np.log10(np.square(wanted).sum() / np.square(wanted - made).sum()))
+
+
+def _against_graph(tflite: Any, graph: ir.Model, resolver: str) -> tuple[float, list[str], tuple[str, ...]]:
+    """SQNR of the file against the graph in dB, its operators, and its notes."""
+    x = np.random.default_rng(1).standard_normal(_IMAGE).astype(np.float32)
+    name = graph.graph.outputs[0].name or ""
+    emitted = tflite.to_tflite(graph, metadata={}, io="int8")
+    ran = tflite.run(emitted, [x], resolver)
+    return _sqnr_db(evaluate(graph, {"input0": x}, keep=[name])[name], ran.outputs[0]), ran.operators, emitted.notes
+
+
+@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
+@pytest.mark.parametrize("name", list(_NORMS))
+def test_a_normalisation_is_not_rounded_inside(tflite: Any, name: str, resolver: str) -> None:
+    torch.manual_seed(0)
+    before, norm = _NORMS[name]
+    module = nn.Sequential(nn.Conv2d(8, 16, 3), before, norm, nn.Conv2d(16, 8, 1))
+    sqnr_db, operators, notes = _against_graph(tflite, _graph(tflite, module), resolver)
+    assert operators.count("DEQUANTIZE") == 1
+    assert operators.count("QUANTIZE") == 1
+    island = operators[operators.index("DEQUANTIZE") + 1 : operators.index("QUANTIZE")]
+    assert [note.split()[0] for note in notes] == island
+    assert sqnr_db > 40  # of integers that differ by one step here and there; rounded inside it was below 30
+
+
+def test_a_chain_in_float_is_rounded_at_its_ends_only(tflite: Any) -> None:
+    class Chain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = self.last(torch.exp(torch.sigmoid(self.first(x)) * 4))
+            return made
+
+    torch.manual_seed(0)
+    names = [node.outputs[0].name for node in tflite.graph_of(Chain(), torch.zeros(_IMAGE)).graph]
+    kept = dict.fromkeys(names[1:-1], "it was asked for")
+    sqnr_db, operators, _ = _against_graph(tflite, _graph(tflite, Chain(), **kept), "reference")
+    assert operators == ["CONV_2D", "DEQUANTIZE", "LOGISTIC", "MUL", "EXP", "QUANTIZE", "CONV_2D"]
+    assert sqnr_db > 40
+
+
+def test_a_large_depthwise_kernel_in_float_stays_so_in_parts(tflite: Any) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 7, padding=3, groups=8), nn.Conv2d(8, 8, 1))
+    graph = _graph(tflite, module, **{"1": "it was asked for"})
+    _, operators, notes = _against_graph(tflite, graph, "reference")
+    assert operators[:2] == ["CONV_2D", "DEQUANTIZE"]
+    assert operators[-2:] == ["QUANTIZE", "CONV_2D"]
+    assert [note.split()[0] for note in notes] == operators[2:-2]
+
+
+_KEPT = {
+    "leaky relu": nn.Sequential(nn.Conv2d(8, 8, 1), nn.LeakyReLU(), nn.Conv2d(8, 8, 1)),
+    "relu": nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1)),
+    "maximum pool": nn.Sequential(nn.Conv2d(8, 8, 1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 1)),
+    "sigmoid": nn.Sequential(nn.Conv2d(8, 8, 1), nn.Sigmoid(), nn.Conv2d(8, 8, 1)),
+}
+
+
+@pytest.mark.parametrize("name", list(_KEPT))
+def test_one_operator_between_pairs_stays_float_where_that_was_asked_for(tflite: Any, name: str) -> None:
+    torch.manual_seed(0)
+    graph = _graph(tflite, _KEPT[name], **{"1": "it was asked for"})
+    sqnr_db, operators, notes = _against_graph(tflite, graph, "reference")
+    (note,) = notes
+    assert operators == ["CONV_2D", "DEQUANTIZE", note.split()[0], "QUANTIZE", "CONV_2D"]
+    assert note.endswith("stays float: it was asked for")
+    assert sqnr_db > 40

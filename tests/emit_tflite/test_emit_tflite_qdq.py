@@ -1,0 +1,110 @@
+"""Graphs that another quantizer made: every pair saturates and rounds in the file as it does in the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import parser, shape_inference
+
+from edgeconv.cli._integer_tflite import float_parts_of_tflite
+from edgeconv.reference import evaluate
+
+_IMAGE = (1, 8, 8, 8)
+_PAIR = "{y}_q = QuantizeLinear({x}, {y}_s, {y}_z) {y} = DequantizeLinear({y}_q, {y}_s, {y}_z)"
+Parameters = tuple[float, int]
+
+
+def _model(body: str, pairs: dict[str, Parameters], dtype: str = "int8") -> ir.Model:
+    """A graph of ONNX's text format; ``x -> y`` in the body is a pair with these parameters."""
+    lines = [
+        _PAIR.format(x=line.split("->")[0].strip(), y=line.split("->")[1].strip()) if "->" in line else line
+        for line in body.strip().splitlines()
+    ]
+    constants = [
+        f"float {name}_s = {{{scale!r}}}, {dtype} {name}_z = {{{zero}}}" for name, (scale, zero) in pairs.items()
+    ]
+    text = f"""<ir_version: 10, opset_import: ["": 21]>
+        one (float{list(_IMAGE)} x) => (float[] y) <{", ".join(constants)}> {{ {" ".join(lines)} }}"""
+    return ir.from_proto(shape_inference.infer_shapes(_shaped(parser.parse_model(text))))
+
+
+def _shaped(proto: Any) -> Any:
+    """Leaves the output's shape to inference."""
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    return proto
+
+
+def _steps(tflite: Any, model: ir.Model, resolver: str, io: str = "int8", scale: float = 6.0) -> float:
+    """The largest distance of the file from the graph, in steps of the output."""
+    emitted = tflite.to_tflite(model, metadata={}, io=io)
+    assert emitted.notes == ()
+    assert float_parts_of_tflite(emitted.data) == []
+    x = (np.random.default_rng(0).standard_normal(_IMAGE) * scale).astype(np.float32)
+    (made,) = tflite.run(emitted, [x], resolver).outputs
+    wanted = evaluate(model, {"x": x}, keep=["y"])["y"]
+    assert np.ptp(wanted) > 20 * emitted.outputs[0].scale
+    return float(np.abs(np.rint((made - wanted) / emitted.outputs[0].scale)).max())
+
+
+_ONE = {
+    "maximum pool that clamps": ("MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(a)", (0.1, 0), (6 / 255, -128)),
+    "maximum pool to finer steps": ("MaxPool<kernel_shape=[2, 2]>(a)", (0.1, 0), (0.03, 7)),
+    "average pool to finer steps": ("AveragePool<kernel_shape=[2, 2], strides=[2, 2]>(a)", (0.1, 0), (0.03, 0)),
+    "average pool to coarser steps": ("AveragePool<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(a)", (0.1, 0), (0.12, 0)),
+    "reshape": ("Flatten(a)", (0.1, 0), (0.05, 3)),
+    "transpose": ("Transpose<perm=[0, 2, 3, 1]>(a)", (0.1, 0), (0.05, 3)),
+    "sigmoid": ("Sigmoid(a)", (0.05, 0), (0.5 / 255, -128)),
+    "tanh": ("Tanh(a)", (0.05, 0), (1 / 255, 0)),
+    "softmax": ("Softmax<axis=1>(a)", (0.05, 0), (0.7 / 255, -128)),
+    "log softmax": ("LogSoftmax<axis=1>(a)", (0.05, 0), (0.02, 127)),
+    "concatenation with itself": ("Concat<axis=1>(a, a)", (0.1, 0), (0.05, 3)),
+}
+
+
+@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
+@pytest.mark.parametrize("name", list(_ONE))
+def test_results_keep_their_own_parameters(tflite: Any, name: str, resolver: str) -> None:
+    operator, before, behind = _ONE[name]
+    model = _model(f"x -> a\n b = {operator}\n b -> y", {"a": before, "y": behind})
+    # LOG_SOFTMAX writes steps of 1/16, here more than three of the output's
+    assert _steps(tflite, model, resolver) <= (2 if name == "log softmax" else 1)
+
+
+_JOINED = {
+    "concatenation": "Concat<axis=1>(a, c)",
+    "maximum": "Max(a, c)",
+}
+
+
+@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
+@pytest.mark.parametrize("name", list(_JOINED))
+@pytest.mark.parametrize("second", [(6 / 255, -128), (0.02, 0)])
+def test_saturation_before_operators_of_equal_scales_stays(
+    tflite: Any, name: str, second: Parameters, resolver: str
+) -> None:
+    body = f"x -> a\n b = LeakyRelu(a)\n b -> c\n d = {_JOINED[name]}\n d -> y"
+    model = _model(body, {"a": (0.1, 0), "c": second, "y": (0.12, 5)})
+    assert _steps(tflite, model, resolver) <= 1
+
+
+def test_pairs_between_floats_saturate(tflite: Any) -> None:
+    body = "x -> a\n b = Floor(a)\n b -> c\n d = Floor(c)\n d -> y"
+    model = _model(body, {"a": (0.1, 0), "c": (1 / 32, -128), "y": (1 / 16, 0)})
+    x = (np.random.default_rng(0).standard_normal(_IMAGE) * 6).astype(np.float32)
+    emitted = tflite.to_tflite(model, metadata={})
+    (made,) = tflite.run(emitted, [x]).outputs
+    np.testing.assert_allclose(made, evaluate(model, {"x": x}, keep=["y"])["y"], atol=1e-5)
+    assert [note.split()[0] for note in emitted.notes] == ["FLOOR", "FLOOR"]
+
+
+def test_what_no_pair_rounds_is_not_rounded_before_floats(tflite: Any) -> None:
+    body = "x -> a\n b = Sigmoid(a)\n c = Floor(b)\n d = Sub(b, c)\n d -> y"
+    model = _model(body, {"a": (0.05, 0), "y": (1 / 512, 0)})
+    x = np.random.default_rng(0).standard_normal(_IMAGE).astype(np.float32)
+    emitted = tflite.to_tflite(model, metadata={}, io="int8")
+    assert [note.split()[0] for note in emitted.notes] == ["LOGISTIC", "FLOOR", "SUB"]
+    (made,) = tflite.run(emitted, [x], "reference").outputs
+    np.testing.assert_allclose(made, evaluate(model, {"x": x}, keep=["y"])["y"], atol=1e-5)
