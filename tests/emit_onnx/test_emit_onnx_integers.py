@@ -147,3 +147,16 @@ def test_float16_has_an_end() -> None:
 def test_unknown_choices_are_refused() -> None:
     with pytest.raises(EmitError, match="unknown io 'int4'"):
         to_onnx(_quantised(), metadata={}, io="int4")
+
+
+def test_integers_that_the_graph_reads_or_gives_stay_what_they_are() -> None:
+    """Between them int8 may be written as uint8."""
+    text = """<ir_version: 10, opset_import: ["": 21]> one (int8[1, 4] x) => (int8[1, 4] y)
+        <float s = {0.1}, int8 z = {3}> { a = DequantizeLinear(x, s, z) b = Relu(a) b_q = QuantizeLinear(b, s, z) c = DequantizeLinear(b_q, s, z)
+        d = Neg(c) y = QuantizeLinear(d, s, z) }"""
+    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
+    emitted = to_onnx(ir.from_proto(model), metadata={})
+    assert (emitted.inputs[0].dtype, emitted.outputs[0].dtype) == ("int8", "int8")
+    given = np.array([[-100, 3, 7, 90]], np.int8)
+    (made,) = onnxruntime.InferenceSession(emitted.data).run(None, {"x": given})
+    np.testing.assert_array_equal(made, [[3, 3, -1, -84]])

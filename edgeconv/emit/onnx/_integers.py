@@ -1,10 +1,10 @@
 """The quantised numbers in the form that onnxruntime computes with, and at the file's inputs and outputs.
 
-1. int8 activations are written as uint8, every integer and zero point 128 higher: the same real numbers. onnxruntime
-   1.32 computes an operator in floats when an int8 value that it reads or writes has several readers. Of
-   EfficientNet-Lite0's 49 convolutions and 9 sums it fused 35 and none so, and as uint8 all: 25.3 ms became 15.3 (one
-   thread, AVX-512 with VNNI). Without VNNI its kernels of uint8 by int8 add pairs of products in 16 bits, which can
-   saturate where weights use all of their 8 bits.
+1. int8 activations are written as uint8, every integer and zero point 128 higher: the same real numbers. Integers that
+   are inputs or outputs of the graph itself stay what they are. onnxruntime 1.32 computes an operator in floats when an
+   int8 value that it reads or writes has several readers. Of EfficientNet-Lite0's 49 convolutions and 9 sums it fused
+   35 and none so, and as uint8 all: 25.3 ms became 15.3 (one thread, AVX-512 with VNNI). Without VNNI its kernels of
+   uint8 by int8 add pairs of products in 16 bits, which can saturate where weights use all of their 8 bits.
 2. A clamp between an operator and its QuantizeLinear goes where saturation does the same.
 3. A layer that stays float between integers reads a DequantizeLinear of its own, with the one scale once per channel.
    onnxruntime 1.32 (its pass WeightBiasQuantization) otherwise takes the layer for one whose weights somebody forgot,
@@ -36,6 +36,8 @@ def unsigned_activations(graph: ir.Graph) -> None:
         point = node.inputs[2]
         zero = None if point is None else _array(point)
         if point is None or zero is None or zero.dtype != np.int8 or zero.size != 1 or _array(value) is not None:
+            continue
+        if value.is_graph_input() or value.is_graph_output():
             continue
         if point not in moved:
             moved[point] = _initializer(

@@ -21,6 +21,7 @@ from edgeconv.errors import EmitError
 REQUANTIZE = "Requantize"
 _SIGNED = {"uint8": ("int8", 128), "uint16": ("int16", 32768)}
 _ACTIVATIONS = ("int8", "int16")
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def strip(model: ir.Model) -> Quantized:
     Raises:
         EmitError: integers are used otherwise than in such pairs, or parameters are no constants.
     """
-    if not any(node.op_type == "DequantizeLinear" for node in model.graph):
+    if not any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph):
         return Quantized(model)
     model = model.clone()
     work = _Strip(model.graph)
@@ -71,6 +72,9 @@ class _Strip:
 
     def quantize(self, node: ir.Node) -> None:
         """Constants are computed; pairs are left to their second half."""
+        if node.outputs[0].is_graph_output():
+            mend = 'end the graph with DequantizeLinear (io = "int8" leaves it out of the files), or export only ONNX'
+            raise _refused(node, "its integers are an output of the graph", mend)
         array = _constant(node.inputs[0])
         if array is not None:
             parameters = _parameters(node, array.ndim)
@@ -88,6 +92,9 @@ class _Strip:
         value, parameters = pair.inputs[0], _signed(_parameters(node, 0))
         if parameters.dtype not in _ACTIVATIONS or parameters.per_channel:
             raise _refused(node, "an activation has one scale and is int8, uint8 or int16", "quantise it so")
+        if parameters.dtype == "int16" and any(parameters.zero_point):
+            why = "TFLite's 16-bit activations have zero point 0 (of uint16: 32768)"
+            raise _refused(node, why, "quantise symmetrically (onnxruntime: ActivationSymmetric), or to 8 bits")
         known = self.activations.setdefault(_named(value), parameters)
         name = _named(pair.outputs[0])
         if known == parameters:
@@ -131,8 +138,14 @@ class _Strip:
         result.name = f"{result.name}/dequantized"
         _take_over(self.graph, result, made)
         self.graph.initializers[_named(made)] = made
-        if moved.dtype != "int32":
+        if moved.dtype not in ("int16", "int32") or (moved.dtype == "int16" and _is_operand(made, moved)):
             self.constants[_named(made)] = moved
+
+
+def _is_operand(value: ir.Value, parameters: Quantization) -> bool:
+    """Whether kernels read the constant as 16 bits. Weights have 8: a layer of others stays float."""
+    is_weight = any(use.idx == 1 and use.node.op_type in _LAYERS for use in value.uses())
+    return not is_weight and not any(parameters.zero_point)
 
 
 def _real(integers: Array, parameters: Quantization) -> Array:
