@@ -219,7 +219,7 @@ def export_recipe(
         variants: instead of the recipe's.
         c_array: instead of the recipe's.
         skip_rewrites: rewrites to leave out, by name.
-        target: the first of the variants keeps the fewest layers in float with which this holds; see
+        target: the first of the variants keeps as many of its worst layers in float as this needs; see
             `edgeconv.frontier.aimed`.
         progress: hears of the stages.
 
