@@ -61,7 +61,7 @@ def convert(
         for tensor in forms.values():
             tensor.quantization = tensor.quantization or quantized.activations.get(value.name or "")
     reshaped = simplify(low.graph)
-    low.notes = encode(low.graph, encoding, integer=low.integer)
+    low.notes = (*low.rounded, *encode(low.graph, encoding, integer=low.integer))
     low.held = held(low.graph, low.forms, quantized.integers, reshaped, hidden=low.reordered)
     borders = ((inputs, low.graph.inputs), (model.graph.outputs, low.graph.outputs))
     specs = [tuple(spec(low, *pair, layout) for pair in zip(*border, strict=True)) for border in borders]

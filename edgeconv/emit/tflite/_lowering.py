@@ -12,8 +12,9 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._flatbuffer import knows_dtype
 from edgeconv.emit.tflite._graph import Graph, Tensor
 from edgeconv.emit.tflite._inside import Held
+from edgeconv.emit.tflite._integer_weights import weights_of
 from edgeconv.emit.tflite._layout import Form, Shape, between, first, last, permuted, same_memory
-from edgeconv.emit.tflite._quantization import Quantization, of_weights
+from edgeconv.emit.tflite._quantization import Quantization
 from edgeconv.errors import EmitError
 from edgeconv.quantize._graph import KEEP_FLOAT
 
@@ -22,6 +23,7 @@ _TRANSPOSED_AS_IS = 5  # axes; of more, those that stay neighbours are merged fi
 _MOST_TRANSPOSED = 6
 _BROADCASTING = {"ADD", "SUB", "MUL", "DIV", "POW", "MAXIMUM", "MINIMUM", "SELECT_V2", "LOGICAL_AND", "LOGICAL_OR"}
 _BROADCASTING |= {"GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL"}
+_WHY = "channels: TFLite's are symmetric, with scales along the output channels"
 _FLOAT_WEIGHTS = "its weights are float"
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _MOVES = ("RESHAPE", "TRANSPOSE")
@@ -42,6 +44,7 @@ class Lowering:
         self.integer = bool(activations)
         self.is_int16 = any(one.dtype == "int16" for one in self.activations.values())
         self.notes: tuple[str, ...] = ()
+        self.rounded: list[str] = []  # notes on weights
         self.held: tuple[Held, ...] = ()
         self.sizes = sizes or {}
         self.graph = Graph()
@@ -90,15 +93,20 @@ class Lowering:
         return array
 
     def scales_of(self, value: ir.Value | None, axis: int) -> Quantization | None:
-        """The int8 scales that a weight was stored with; None where it was stored in floats.
+        """The int8 scales of a weight, whose output channels are its ``axis``; None where it was stored in floats.
 
-        TFLite's weights are symmetric with scales along the output channels, which are the value's ``axis``: others
-        get scales of their own.
+        A weight that TFLite cannot have as it was stored is rounded again, and noted.
         """
-        found = self.scales.get(self.given(value)) if value in self.scales else None
-        if found is None or (found.dtype == "int8" and not any(found.zero_point) and found.along(axis)):
-            return found
-        return of_weights(self.constant(value, "weight"), axis)
+        if value not in self.scales:
+            return None
+        weight = self.given(value)
+        made, rounded = weights_of(self.constant(weight, "weight"), self.scales[weight], axis)
+        if rounded:
+            count = self.shape(weight)[axis]
+            self.rounded.append(
+                f"the weights of {self.base!r} are rounded to int8 again in {rounded} of {count} {_WHY}"
+            )
+        return made
 
     def scale_of(self, value: ir.Value | None) -> Quantization | None:
         """The one scale that a constant operand was stored with, if it was."""

@@ -1,0 +1,37 @@
+"""The weights of a quantised graph as TFLite has them: int8, zero for zero, scales along the output channels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._quantization import Quantization, of_type, of_weights
+
+_LEAST, _GREATEST = -128, 127
+
+
+def weights_of(array: Array, stored: Quantization, axis: int) -> tuple[Quantization, int]:
+    """The parameters of a weight that was stored with others.
+
+    A zero point is taken off the integers, which changes no number as long as they stay within int8; channels beyond
+    that, and all of a weight with scales along another axis, are rounded again.
+
+    Args:
+        array: the numbers, torch's order.
+        stored: what their integers were.
+        axis: of the output channels.
+
+    Returns:
+        Parameters for `Quantization.quantise`, and how many output channels are rounded again.
+    """
+    anew = of_weights(array, axis)
+    if not stored.along(axis):
+        return anew, len(anew.scale)
+    shape = [-1 if at == axis else 1 for at in range(array.ndim)] if stored.per_channel else []
+    steps = np.rint(array.astype(np.float64) / np.array(stored.scale, np.float64).reshape(shape or -1))
+    others = tuple(at for at in range(array.ndim) if at != axis)
+    fits = (steps.min(axis=others) >= _LEAST) & (steps.max(axis=others) <= _GREATEST)
+    if fits.all():
+        return of_type("int8", stored.scale, 0, stored.axis), 0
+    scales = np.where(fits, np.broadcast_to(stored.scale, fits.shape), anew.scale)
+    return of_type("int8", scales, 0, axis), int(np.sum(~fits))
