@@ -166,7 +166,7 @@ def _parameters(node: ir.Node, rank: int) -> Quantization:
     if node.attributes.get_int("block_size", 0) or scale.ndim > 1:
         raise _refused(node, "it has a scale per block", "give one scale, or one per channel")
     dtype = zero.dtype.name if zero is not None else _integer_type(node)
-    axis = node.attributes.get_int("axis", 1)
+    axis = node.attributes.get_int("axis", 1) if scale.size > 1 else 0
     return of_type(dtype, scale, 0 if zero is None else zero, axis + rank if axis < 0 else axis)
 
 
