@@ -167,30 +167,48 @@ def test_convolutions_of_any_shape(
     assert _steps(tflite, graph, emitted, shape, "reference") <= 1
 
 
-_SIXTEEN = [
-    "bilinear",
-    "convolution",
-    "dilated depthwise convolution",
-    "leaky relu",
-    "sigmoid",
-    "global average pool",
-    "nearest",
-]
+# What TFLite has no int16 kernel for, by the operator that stays float.
+_FLOAT_OF_SIXTEEN = {"gelu": "GELU", "log softmax": "LOG_SOFTMAX"}
+# Two steps: kernels that look up and interpolate, and several operators one after another.
+_TWO_OF_SIXTEEN = {
+    "tanh",
+    "softmax",
+    "average pool without its padding",
+    "bicubic",
+    "relu of a transposed convolution",
+}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(*_SIXTEEN, "bilinear", "sum with itself", "concatenation", "halves", "negative", "transposed"),
-        *("hard swish", "prelu", "pixel shuffle"),
-    ],
-)
-def test_sixteen_bit_activations(tflite: Any, name: str) -> None:
+@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
+@pytest.mark.parametrize("name", [one for one in (*_MODULES, *_FUNCTIONS) if one not in _FLOAT_OF_SIXTEEN])
+def test_sixteen_bit_activations_are_within_one_step_and_all_integer(tflite: Any, name: str, resolver: str) -> None:
     graph = _quantised(tflite, _module(tflite, name), _IMAGE, "int16x8")
     emitted = tflite.to_tflite(graph, metadata={}, io="int16")
     assert emitted.inputs[0].dtype == emitted.outputs[0].dtype == "int16"
     assert float_parts_of_tflite(emitted.data) == []
-    assert _steps(tflite, graph, emitted, _IMAGE, "reference") <= 1
+    assert emitted.notes == ()
+    assert _steps(tflite, graph, emitted, _IMAGE, resolver) <= (2 if name in _TWO_OF_SIXTEEN else 1)
+
+
+@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
+@pytest.mark.parametrize("name", list(_FLOAT_OF_SIXTEEN))
+def test_what_has_no_sixteen_bit_kernel_is_a_float_island(tflite: Any, name: str, resolver: str) -> None:
+    module = nn.Sequential(nn.LeakyReLU(0.1), _module(tflite, name), nn.PixelShuffle(2))
+    graph = _quantised(tflite, module, _IMAGE, "int16x8")
+    emitted = tflite.to_tflite(graph, metadata={}, io="int16")
+    (note,) = emitted.notes
+    assert note.startswith(f"{_FLOAT_OF_SIXTEEN[name]} '1")
+    assert "has no" in note
+    assert _steps(tflite, graph, emitted, _IMAGE, resolver) <= 1
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
+@pytest.mark.parametrize(("name", "code"), [("sigmoid", "LOGISTIC"), ("tanh", "TANH"), ("softmax", "SOFTMAX")])
+def test_prescribed_scales_are_the_plans(tflite: Any, name: str, code: str, scheme: str) -> None:
+    graph = _quantised(tflite, _module(tflite, name), _IMAGE, scheme)
+    emitted = tflite.to_tflite(graph, metadata={}, io="int8" if scheme == "int8" else "int16")
+    operators = tflite.run(emitted, [np.zeros(_IMAGE, np.float32)]).operators
+    assert [one for one in operators if one != "TRANSPOSE"] == [code]
 
 
 def test_float_borders_quantise_inside(tflite: Any) -> None:
