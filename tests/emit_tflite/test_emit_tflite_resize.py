@@ -6,10 +6,13 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+
+from edgeconv.reference import evaluate
 
 _MODES = {
     "nearest": {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
@@ -64,3 +67,31 @@ def test_bilinear_by_a_factor(tflite: Any) -> None:
         return tuple(functional.interpolate(x, scale_factor=scale, mode="bilinear") for scale in (1.1, 1.7, 0.3, 2 / 3))
 
     tflite.check(tflite.Function(resize), (1, 3, 12, 14), layouts=("nhwc",))
+
+
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+@settings(deadline=None, max_examples=10)
+@given(
+    mode=st.sampled_from(["nearest", "linear", "cubic"]),
+    coordinates=st.sampled_from(["half_pixel", "asymmetric", "align_corners", "half_pixel_symmetric"]),
+    size=st.tuples(st.integers(2, 20), st.integers(2, 20)),
+    wanted=st.tuples(st.integers(2, 30), st.integers(2, 30)),
+)
+@example(mode="linear", coordinates="half_pixel", size=(10, 12), wanted=(8, 15))
+@example(mode="linear", coordinates="half_pixel", size=(3, 20), wanted=(4, 22))  # the size stays, and the scale is 1.1
+def test_the_aspect_ratio_is_kept(
+    tflite: Any, policy: str, mode: str, coordinates: str, size: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    """One scale for both axes; the sizes are what it makes of them."""
+    ratios = [Fraction(after, before) for after, before in zip(wanted, size, strict=True)]
+    ratio = min(ratios) if policy == "not_larger" else max(ratios)
+    made = [int(before * ratio + Fraction(1, 2)) for before in size]
+    assume(all(made))
+    image = np.random.default_rng(0).standard_normal((1, 2, *size)).astype(np.float32)
+    none = np.zeros(0, np.float32)
+    options = {"keep_aspect_ratio_policy": policy, "coordinate_transformation_mode": coordinates, "mode": mode}
+    constants = [none, none, np.array(wanted, np.int64)]
+    model = tflite.node_of("Resize", {"input": image}, constants, (1, 2, *made), axes=[2, 3], **options)
+    expected = evaluate(model, {"input": image})["output"]
+    (result,) = tflite.run(tflite.to_tflite(model, metadata={}), [image]).outputs
+    np.testing.assert_allclose(result, expected, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -45,6 +46,9 @@ def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
     given = [low.array(value) if value is not None else None for value in (*node.inputs, None, None, None)]
     scales = given[2] if given[2] is not None and given[2].size else None
     axes = list(node.attributes.get_ints("axes", ()) or range(rank))
+    ratio = _kept_ratio(node, given, [low.shape(low.input(node))[at] for at in axes])
+    if ratio is not None:
+        return _in_ratio(node, size, ratio)
     picked = _picked_by_torch(node, size, wanted, None if scales is None else float(scales[axes.index(axis)]))
     if picked is not None:
         return np.eye(size)[picked]
@@ -62,6 +66,36 @@ def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
     proto = ir.to_proto(single)
     made = ReferenceEvaluator(proto).run(None, {"x": np.eye(size, dtype=np.float64)[None], **feeds})
     return np.array(next(iter(made))[0].T, np.float64)
+
+
+def _kept_ratio(node: ir.Node, given: Sequence[Array | None], before: Sequence[int]) -> Fraction | None:
+    """The one scale of all axes, where ``keep_aspect_ratio_policy`` makes one of the sizes; None where it does not."""
+    sizes, policy = given[3], _policy(node)
+    if policy == "stretch" or sizes is None or not sizes.size:
+        return None
+    ratios = [Fraction(int(after), size) for after, size in zip(sizes, before, strict=True)]
+    return min(ratios) if policy == "not_larger" else max(ratios)
+
+
+def _policy(node: ir.Node) -> str:
+    return node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
+
+
+def _in_ratio(node: ir.Node, size: int, ratio: Fraction) -> Array:
+    """The matrix of one axis in that scale, which another axis beside it prescribes; by the float64 reference."""
+    from edgeconv.reference import evaluate_node  # torch is its engine, and is loaded when it is needed
+
+    single = ir.node("Resize", [ir.val(name) for name in ("x", "roi", "scales", "sizes")], version=node.version)
+    single.attributes.update(node.attributes)
+    single.attributes["axes"] = ir.AttrInt64s("axes", [1, 2])
+    image = np.broadcast_to(np.eye(size)[:, :, None], (size, size, ratio.denominator))
+    free = size * (ratio.numerator + 1) if _policy(node) == "not_larger" else 1
+    sizes = np.array([free, ratio.numerator], np.int64)
+    (made,) = evaluate_node(single, [image, None, None, sizes], opset=_RATIO_OPSET)
+    return np.array(made[:, :, 0].T)
+
+
+_RATIO_OPSET = 18  # the first with axes and keep_aspect_ratio_policy
 
 
 # Torch's two nearest modes as (coordinates, rounding) of Resize -> where in an output pixel it looks.
