@@ -152,7 +152,8 @@ def test_unknown_choices_are_refused() -> None:
 def test_integers_that_the_graph_reads_or_gives_stay_what_they_are() -> None:
     """Between them int8 may be written as uint8."""
     text = """<ir_version: 10, opset_import: ["": 21]> one (int8[1, 4] x) => (int8[1, 4] y)
-        <float s = {0.1}, int8 z = {3}> { a = DequantizeLinear(x, s, z) b = Relu(a) b_q = QuantizeLinear(b, s, z) c = DequantizeLinear(b_q, s, z)
+        <float s = {0.1}, int8 z = {3}> {
+        a = DequantizeLinear(x, s, z) b = Relu(a) b_q = QuantizeLinear(b, s, z) c = DequantizeLinear(b_q, s, z)
         d = Neg(c) y = QuantizeLinear(d, s, z) }"""
     model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
     emitted = to_onnx(ir.from_proto(model), metadata={})

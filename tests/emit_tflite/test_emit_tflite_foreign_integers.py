@@ -37,7 +37,7 @@ def test_integers_as_an_output_of_the_graph_are_refused(tflite: Any, body: str) 
 
 def test_integers_as_an_output_beside_their_real_numbers_are_refused(tflite: Any) -> None:
     model = _model(_pair("x", "y", "b"), "int8[1, 3, 4, 4] y_q, float[1, 3, 4, 4] y")
-    with pytest.raises(EmitError, match="tflite, y_q.*its integers are an output of the graph"):
+    with pytest.raises(EmitError, match=r"tflite, y_q.*its integers are an output of the graph"):
         tflite.to_tflite(model, metadata={})
 
 
