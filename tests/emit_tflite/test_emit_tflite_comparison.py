@@ -20,6 +20,7 @@ from edgeconv.reference import evaluate
 _IMAGE = (1, 4, 6, 6)
 _SCALES = (1e-3, 1.0, 150.0)  # of the numbers: the steps of int8 are then 3e-5, 0.03 and 5
 _SCHEMES = ("int8", "int16x8")
+_IO = {"int8": "int8", "int16x8": "int16"}
 _Function = Callable[[torch.Tensor, float], torch.Tensor]
 
 # Of x, whose integers are the same on every runtime, and of its magnitude s. What is filled in is far from x.
@@ -60,27 +61,28 @@ def _exact(tflite: Any, scheme: str, scale: float) -> tuple[Emitted, list[np.nda
     graph = _quantised(tflite, module, scheme, scale)
     names = [value.name or "" for value in graph.graph.outputs]
     made = evaluate(graph, {"input0": _inputs(scale)}, keep=names)
-    return tflite.to_tflite(graph, metadata={}), [made[name] for name in names]
+    return tflite.to_tflite(graph, metadata={}, io=_IO[scheme]), [made[name] for name in names]
 
 
-def _compare(made: list[np.ndarray], wanted: list[np.ndarray]) -> None:
-    for name, one, other in zip(_EXACT, made, wanted, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-9, err_msg=name)
+def _compare(emitted: Emitted, made: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+    """What is chosen may be one step off, where it is requantised; what is not quantised is exact."""
+    for name, spec, one, other in zip(_EXACT, emitted.outputs, made, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1.01 * (spec.scale or 0), err_msg=name)
 
 
 @pytest.mark.parametrize("scheme", _SCHEMES)
 @pytest.mark.parametrize("scale", _SCALES)
-def test_comparisons_are_exact_at_every_scale(tflite: Any, scheme: str, scale: float) -> None:
+def test_comparisons_choose_right_at_every_scale(tflite: Any, scheme: str, scale: float) -> None:
     emitted, wanted = _exact(tflite, scheme, scale)
     for resolver in ("reference", "xnnpack"):
-        _compare(tflite.run(emitted, [_inputs(scale)], resolver).outputs, wanted)
+        _compare(emitted, tflite.run(emitted, [_inputs(scale)], resolver).outputs, wanted)
 
 
 @pytest.mark.parametrize("scheme", _SCHEMES)
 def test_old_runtimes_compare_alike(tflite: Any, old_runtime: Any, scheme: str) -> None:
     for scale in _SCALES:
         emitted, wanted = _exact(tflite, scheme, scale)
-        _compare(old_runtime(emitted, [_inputs(scale)]), wanted)
+        _compare(emitted, old_runtime(emitted, [_inputs(scale)]), wanted)
 
 
 def test_a_comparison_is_a_float_island_that_notes_and_inspection_name(tflite: Any) -> None:
@@ -107,8 +109,7 @@ class _Chosen(nn.Module):
 @pytest.mark.parametrize("scale", _SCALES)
 def test_a_selection_between_layers_is_within_a_step(tflite: Any, scheme: str, scale: float, resolver: str) -> None:
     graph = _quantised(tflite, _Chosen(0.1 * scale), scheme, scale)
-    io = "int8" if scheme == "int8" else "int16"
-    emitted = tflite.to_tflite(graph, metadata={}, io=io)
+    emitted = tflite.to_tflite(graph, metadata={}, io=_IO[scheme])
     name = graph.graph.outputs[0].name or ""
     wanted = evaluate(graph, {"input0": _inputs(scale)}, keep=[name])[name]
     (made,) = tflite.run(emitted, [_inputs(scale)], resolver).outputs
