@@ -20,6 +20,7 @@ from edgeconv.capture._clean import clean, drop_unused, infer_shapes
 from edgeconv.capture._numbers import check_numbers
 from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture._origin import Origin, set_origin
+from edgeconv.capture._stated_resizes import settle_stated_resizes
 from edgeconv.capture._trace import quiet
 from edgeconv.errors import CaptureError
 
@@ -117,6 +118,7 @@ class OnnxFile:
             with quiet():
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
                 clean(model)
+            settle_stated_resizes(graph)
             check_numbers(graph)
         except CaptureError as error:
             with static_errors(where):  # shapes that contradict each other say more than shapes that are not known
