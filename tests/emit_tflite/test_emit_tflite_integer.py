@@ -120,8 +120,13 @@ _TWICE = {"silu", "hard sigmoid", "average pool without its padding"}
 
 
 def _module(tflite: Any, name: str) -> nn.Module:
+    """With weights that are the same in every run."""
     torch.manual_seed(0)
-    return _MODULES[name] if name in _MODULES else _function(tflite, _FUNCTIONS[name])
+    module = _MODULES[name] if name in _MODULES else _function(tflite, _FUNCTIONS[name])
+    for part in module.modules():
+        if isinstance(part, nn.modules.conv._ConvNd | nn.Linear | nn.PReLU):
+            part.reset_parameters()
+    return module
 
 
 @pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
