@@ -71,7 +71,7 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
     for node in model.graph:
         reason = structure.kept_float.get(name_of(structure.spelt.get(node, node)))
         if reason is not None and (node in structure.spelt or unquantisable(node) is None):
-            node.metadata_props[KEEP_FLOAT] = reason
+            node.metadata_props[KEEP_FLOAT] = reason or "the plan says so"  # which need not say why
     work = _Work(model.graph, plan)
     layers = structure.layers
     if plan.scheme == "int8-weights":

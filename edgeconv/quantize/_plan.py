@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from reprlib import repr as brief
 from typing import Any, TypeVar
 
 from edgeconv.errors import QuantizeError
@@ -32,11 +33,11 @@ class TensorParameters:
 
     def __post_init__(self) -> None:
         if self.dtype not in RANGES:
-            raise _bad(f"dtype is {self.dtype!r}", f"choose of {', '.join(RANGES)}")
+            raise _bad(f"dtype is {brief(self.dtype)}", f"choose of {', '.join(RANGES)}")
         _check_scale(self.scale)
         low, high = RANGES[self.dtype]
         if type(self.zero_point) is not int or not low <= self.zero_point <= high:
-            raise _bad(f"zero_point is {self.zero_point!r}", f"give an integer from {low} to {high}")
+            raise _bad(f"zero_point is {brief(self.zero_point)}", f"give an integer from {low} to {high}")
         if self.dtype == "int16" and self.zero_point:
             raise _bad(f"zero_point is {self.zero_point} for int16, which is symmetric", "give 0")
 
@@ -60,7 +61,7 @@ class WeightParameters:
 
     def __post_init__(self) -> None:
         if self.axis is not None and (type(self.axis) is not int or self.axis < 0):
-            raise _bad(f"axis is {self.axis!r}", "give an axis of the weight, or null for one scale")
+            raise _bad(f"axis is {brief(self.axis)}", "give an axis of the weight, or null for one scale")
         if not self.scales or (self.axis is None and len(self.scales) != 1):
             raise _bad(f"there are {len(self.scales)} scales", "give one scale, or one per channel and the axis")
         for scale in self.scales:
@@ -116,13 +117,10 @@ class Plan:
         Raises:
             QuantizeError: it is no JSON, something is missing, unknown or of another type, or a number is out of range.
         """
-        try:
-            document = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise QuantizeError(f"it is no JSON: {error}", where=where, mend="write the plan again") from error
-        fields = _fields(document, ("schema", "scheme", "kept_float", "tensors", "weights"), where)
-        if fields["schema"] != SCHEMA:
-            raise QuantizeError(f"schema is {fields['schema']!r}", where=where, mend=f"only schema {SCHEMA} is read")
+        fields = _fields(_parsed(text, where), ("schema", "scheme", "kept_float", "tensors", "weights"), where)
+        if type(fields["schema"]) is not int or fields["schema"] != SCHEMA:
+            what = f"schema is {brief(fields['schema'])}"
+            raise QuantizeError(what, where=where, mend=f"only schema {SCHEMA} is read")
         kept = _mapping(fields["kept_float"], f"{where}, kept_float", _text)
         tensors = _mapping(fields["tensors"], f"{where}, tensors", _tensor)
         weights = _mapping(fields["weights"], f"{where}, weights", _weight)
@@ -130,6 +128,20 @@ class Plan:
 
 
 _T = TypeVar("_T")
+
+
+def _parsed(text: str, where: str) -> Any:
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):  # JSON readers take the last, and the one that was edited may be the first
+            ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+            raise QuantizeError(f"{brief(twice)} stands twice in an object", where=where, mend="remove one of them")
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=members)
+    except (ValueError, RecursionError) as error:  # ValueError also of integers with thousands of digits
+        raise QuantizeError(f"it is no JSON: {error}", where=where, mend="write the plan again") from error
 
 
 def _tensor(value: Any, where: str) -> TensorParameters:
@@ -148,7 +160,7 @@ def _weight(value: Any, where: str) -> WeightParameters:
 def _fields(value: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:
     """The members of a JSON object that has exactly these."""
     if not isinstance(value, dict):
-        raise QuantizeError(f"it is {value!r}", where=where, mend=f"give an object of {', '.join(names)}")
+        raise QuantizeError(f"it is {brief(value)}", where=where, mend=f"give an object of {', '.join(names)}")
     for name in names:
         if name not in value:
             raise QuantizeError(f"it has no {name}", where=where, mend=f"give an object of {', '.join(names)}")
@@ -160,20 +172,19 @@ def _fields(value: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:
 
 def _mapping(value: Any, where: str, read: Callable[[Any, str], _T]) -> dict[str, _T]:
     if not isinstance(value, dict):
-        raise QuantizeError(f"it is {value!r}", where=where, mend="give an object whose members are named")
+        raise QuantizeError(f"it is {brief(value)}", where=where, mend="give an object whose members are named")
     return {name: read(item, f"{where}, {name}") for name, item in value.items()}
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise QuantizeError(f"it is {value!r}", where=where, mend="give a string")
+        raise QuantizeError(f"it is {brief(value)}", where=where, mend="give a string")
     return value
 
 
 def _check_scale(scale: Any) -> None:
-    number = type(scale) in (int, float)
-    if not number or not math.isfinite(scale) or not 2.0**-126 <= scale <= 2.0**127:
-        raise _bad(f"scale is {scale!r}", "give a positive number of float32")
+    if type(scale) not in (int, float) or not 2.0**-126 <= scale <= 2.0**127:
+        raise _bad(f"scale is {brief(scale)}", "give a positive number of float32")
 
 
 def _bad(what: str, mend: str) -> QuantizeError:

@@ -89,10 +89,11 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
         kept_float: operators (by the name of their first output) that stay float, and why, beside those that no
             integer kernel computes.
     """
-    spelt = _spelt_out(model.graph)
+    spelt, wanted = _spelt_out(model.graph), kept_float or {}
     reasons = {}
     for node in model.graph:
-        reason = (kept_float or {}).get(name_of(node)) or (None if node in spelt else unquantisable(node))
+        name = name_of(node)
+        reason = wanted[name] if name in wanted else None if node in spelt else unquantisable(node)
         if reason is not None and any(is_activation(value) for value in (*node.inputs, *node.outputs)):
             reasons[name_of(spelt.get(node, node))] = reason
     quantised = [n for n in model.graph if spelt.get(n, n) is n and name_of(n) not in reasons]

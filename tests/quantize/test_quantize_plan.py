@@ -9,6 +9,7 @@ from quantize_graphs import data, mobile
 
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize import Options, Plan, apply, calibrate, make_plan
+from edgeconv.quantize._graph import KEEP_FLOAT
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,10 @@ def _drop(*path: str):
         (_set("kept_float", "nothing", to="why"), "no operator makes 'nothing'"),
         (_set("kept_float", "stem", to=None), "give a string"),
         (_set("schema", to=2), "only schema 1 is read"),
+        (_set("schema", to=True), "schema is True; only schema 1 is read"),
+        (_set("schema", to=1.0), "schema is 1.0; only schema 1 is read"),
+        (_set("tensors", "stem.act", "scale", to=10**400), "tensors, stem.act: scale is 1000.*; give a positive"),
+        (_set("weights", "stem", "scales", to=[10**400] * 8), "weights, stem: scale is 1000.*; give a positive"),
         (_set("scheme", to="int3"), "scheme is 'int3'"),
         (_set("pool", to=1), "'pool' is not known"),
         (_set("tensors", "pool", "scale", to=0.125), "'flat' and 'pool' differ"),
@@ -91,6 +96,23 @@ def test_a_bad_edit_is_refused_with_its_place(planned, edit, says: str) -> None:
     assert caught.value.where
 
 
-def test_no_json_is_refused() -> None:
-    with pytest.raises(QuantizeError, match=r"a\.json: it is no JSON"):
-        Plan.from_json("{", where="a.json")
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"schema": ' + "1" * 5000 + "}"])
+def test_no_json_is_refused(text: str) -> None:
+    with pytest.raises(QuantizeError, match=r"a\.json: it is no JSON") as caught:
+        Plan.from_json(text, where="a.json")
+    assert len(str(caught.value)) < 400
+
+
+def test_a_member_that_stands_twice_is_refused(planned) -> None:
+    text = planned[1].to_json().replace('"stem.act": {', '"stem.act": {}, "stem.act": {', 1)
+    with pytest.raises(QuantizeError, match=r"a\.json: 'stem\.act' stands twice in an object"):
+        Plan.from_json(text, where="a.json")
+
+
+def test_what_is_kept_in_float_without_a_reason_stays_float(planned) -> None:
+    model, plan = planned
+    kept = {**plan.kept_float, "fc": ""}
+    edited = Plan.from_json(json.dumps(json.loads(plan.to_json()) | {"kept_float": kept}))
+    (node,) = (node for node in apply(model, edited).graph if node.op_type == "Gemm")
+    assert node.inputs[1].producer() is None  # no DequantizeLinear: the weight is float
+    assert node.metadata_props[KEEP_FLOAT]
