@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -15,8 +16,8 @@ from edgeconv.core import NCHW, NHWC, Sample
 from edgeconv.errors import DeviceError, EmitError, RecipeError
 from edgeconv.prove import Proof, check_devices
 from edgeconv.recipe import Recipe, build_module, parity_samples
-from edgeconv.recipe.calibration import calibration_batches
-from edgeconv.recipe.files import locate
+from edgeconv.recipe.calibration import calibration_batches, names_data
+from edgeconv.recipe.files import locate, read_named
 from edgeconv.recipe.load import with_inputs
 from edgeconv.recipe.schema import FORMATS, LAYOUTS
 from edgeconv.recipe.variants import VARIANTS
@@ -225,12 +226,13 @@ def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
 def _quantization(recipe: Recipe) -> Quantization:
     """How a recipe has variants of integers made."""
     asked = recipe.quantize
-    plan = ""
+    plan, places = "", {"keep_float": f"{recipe.path}: quantize.keep_float"}
     if asked.plan is not None:
-        where = f"{recipe.path}: quantize.plan"
-        plan = locate(asked.plan, recipe.directory, where=where).read_text(encoding="utf-8")
+        path = locate(asked.plan, recipe.directory, where=f"{recipe.path}: quantize.plan")
+        plan, places["plan"] = _plan_text(path), str(path)
     return Quantization(
-        batches=partial(calibration_batches, recipe),
+        # Rounding on noise would fit the weights to what the plan's network never sees.
+        batches=partial(calibration_batches, recipe) if names_data(recipe) or not plan else None,
         observer=asked.observer,
         per_channel=asked.per_channel,
         equalize=asked.equalize,
@@ -241,7 +243,16 @@ def _quantization(recipe: Recipe) -> Quantization:
         io=asked.io,
         keep_float=asked.keep_float,
         plan=plan,
+        places=places,
     )
+
+
+def _plan_text(path: Path) -> str:
+    try:
+        return read_named(path, kind="plan's .json", error=RecipeError).decode()
+    except UnicodeDecodeError as error:
+        what = f"is no JSON: it is not UTF-8 at byte {error.start}"
+        raise RecipeError(what, where=str(path), mend="name a plan as an export wrote it") from error
 
 
 def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:

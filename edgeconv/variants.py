@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,12 +17,14 @@ from edgeconv.emit.c_array import Golden, to_c
 from edgeconv.errors import EdgeconvError, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
+from edgeconv.recipe.foreign import told
 from edgeconv.recipe.quantization import IO, OBSERVERS, ROUNDINGS
 from edgeconv.recipe.schema import FORMATS
 from edgeconv.rewrite.relu6 import relu6_as_relu
 from edgeconv.rewrite.scale_as_conv import scale_as_conv
 
 Batches = Iterable[Mapping[str, Array]]
+_ASKED = "it was asked for"
 _SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
 
 
@@ -42,14 +45,15 @@ class Quantization:
         iterations: of learned rounding, per layer.
         relu6_as_relu: writes ReLU6 as ReLU, which equalisation can cross; changes what the float graph computes.
         io: ``"float32"`` or ``"int8"``: element type of the files' inputs and outputs.
-        keep_float: operators that stay float, by the name of their first output.
+        keep_float: operators that stay float, by the name of their first output; beside those of `plan`.
         plan: JSON of a plan to use instead of calibration; empty for none.
         target: keeps as many of the worst layers in float as it needs; None keeps those of `keep_float` alone.
         judged: the data that the target is about, read as `batches` are.
         confirmed: whether the files of a variant that reaches the target reach it, too.
+        places: the files and fields that ``keep_float`` and ``plan`` are from, as errors name them.
 
     Raises:
-        QuantizeError: `batches` cannot be called, or a choice is not known.
+        QuantizeError: `batches` cannot be called, `plan` is no text, or a choice is not known.
     """
 
     batches: Callable[[], Batches] | None = None
@@ -66,6 +70,7 @@ class Quantization:
     target: quantize.Target | None = None
     judged: Callable[[], Batches] | None = None
     confirmed: Callable[[Variant], bool] | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.batches is not None and not callable(self.batches):
@@ -78,6 +83,9 @@ class Quantization:
             chosen = getattr(self, what)
             if chosen not in known:
                 raise QuantizeError(f"{chosen!r} is not known", where=what, mend=f"choose of {', '.join(known)}")
+        if not isinstance(self.plan, str):
+            what = f"it is a {type(self.plan).__name__}"
+            raise QuantizeError(what, where="plan", mend="give its text: Path(...).read_text(), or plan.to_json()")
         if isinstance(self.keep_float, str):
             raise QuantizeError("it is one string", where="keep_float", mend=f"write ({self.keep_float!r},)")
 
@@ -156,17 +164,30 @@ def variants_of(
             already and more is asked of it than its own integers.
     """
     maker = _Quantizer(model, quantization, progress)
-    if is_quantised(model):
-        _refuse_choices(names, quantization)
-    for name in names:
-        if name == "fp32":
-            yield Variant(name, model)
-        elif name == "fp16":
-            yield Variant(name, model, weights="float16")
-        elif name == "int8-weights":
-            yield maker.of_weights(name)
-        else:
-            yield maker.variant(name)
+    with _placed(quantization.places):
+        if is_quantised(model):
+            _refuse_choices(names, quantization)
+        for name in names:
+            if name == "fp32":
+                yield Variant(name, model)
+            elif name == "fp16":
+                yield Variant(name, model, weights="float16")
+            elif name == "int8-weights":
+                yield maker.of_weights(name)
+            else:
+                yield maker.variant(name)
+
+
+@contextmanager
+def _placed(places: Mapping[str, str]) -> Iterator[None]:
+    """Names the file that a choice is from in errors about it."""
+    try:
+        yield
+    except QuantizeError as error:
+        choice, comma, inside = error.where.partition(",")
+        if choice not in places:
+            raise
+        raise type(error)(error.what, where=f"{places[choice]}{comma}{inside}", mend=error.mend) from error
 
 
 def is_quantised(model: ir.Model) -> bool:
@@ -181,11 +202,11 @@ def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
         raise QuantizeError(
             "the model is quantised already", where=wrong[0], mend="ask for the variant int8, or export the float model"
         )
-    for field in dataclasses.fields(quantization):
-        if field.name not in ("batches", "io") and getattr(quantization, field.name) != field.default:
+    for one in dataclasses.fields(quantization):
+        if one.name not in ("batches", "io", "places") and getattr(quantization, one.name) != one.default:
             raise QuantizeError(
                 "the model is quantised already, and keeps its own numbers",
-                where=field.name,
+                where=one.name,
                 mend="leave it out, or quantise the float model",
             )
 
@@ -204,7 +225,7 @@ class _Quantizer:
         return Variant(name, quantize.apply(self._model, plan), plan=plan)
 
     def _options(self, scheme: str, model: ir.Model) -> quantize.Options:
-        kept = dict.fromkeys(self._kept_in(model), "it was asked for")
+        kept = dict.fromkeys(self._kept_in(model), _ASKED)
         return quantize.Options(scheme=scheme, per_channel=self._asked.per_channel, keep_float=kept)
 
     def _kept_in(self, model: ir.Model) -> list[str]:
@@ -229,7 +250,7 @@ class _Quantizer:
             missed = f"{name}: weights are rounded to nearest: rounding with {self._asked.rounding} needs data"
             notes = (*notes, missed)
         kept = tuple(
-            f"{name}: {operator} stays float: {why}"
+            f"{name}: {operator} stays float: {why or 'the plan says so'}"
             for operator, why in plan.kept_float.items()
             if search is None or why != quantize.TARGET  # the frontier names these
         )
@@ -291,16 +312,17 @@ class _Quantizer:
 
     def _plan(self, name: str) -> quantize.Plan:
         """The plan that was given, or one of the prepared graph; of the graph as it is where nothing is calibrated."""
+        by_data = name != "int8-weights"
+        model = self._prepared[0] if by_data else self._model
         if not self._asked.plan:
-            by_data = name != "int8-weights"
-            model, calibration = (self._prepared[0], self._calibration) if by_data else (self._model, None)
+            calibration = self._calibration if by_data else None
             return quantize.make_plan(model, calibration, options=self._options(name, model))
         plan = quantize.Plan.from_json(self._asked.plan)
         if plan.scheme != name:
             raise QuantizeError(
                 f"it is a plan of {plan.scheme}", where="plan", mend=f"export the variant {plan.scheme} alone"
             )
-        return plan
+        return quantize.keep_operators(model, plan, self._kept_in(model), _ASKED)
 
     @property
     def _rounding(self) -> str:
@@ -330,12 +352,15 @@ class _Quantizer:
         """The note that says what writing ReLU6 as ReLU does to the float graph."""
         from edgeconv.reference import evaluate
 
+        written = f"ReLU6 is written as ReLU in {count} places"
+        if self._asked.batches is None:
+            return f"{written}: what that changes is not measured without data"
         names = [value.name or "" for value in model.graph.outputs]
         worst = float("inf")
         for batch, _ in zip(self._batches(), range(_SEEN), strict=False):
             before, after = (evaluate(each, batch, keep=names) for each in (model, changed))
             worst = min(worst, *(metrics(np.asarray(after[name]), before[name]).sqnr_db for name in names))
-        return f"ReLU6 is written as ReLU in {count} places: that alone leaves {worst:.1f} dB on the calibration data"
+        return f"{written}: that alone leaves {worst:.1f} dB on the calibration data"
 
 
 def _checked(batches: Callable[[], Batches]) -> Batches:
@@ -347,16 +372,18 @@ def _checked(batches: Callable[[], Batches]) -> Batches:
     index = 0
     try:
         for index, batch in enumerate(batches(), 1):
-            strange = [value for value in batch.values() if not isinstance(value, np.ndarray)]
-            if strange:
-                what = f"batch {index} holds a {type(strange[0]).__name__}"
-                raise QuantizeError(what, where="calibration data", mend="give arrays of numpy")
+            for value in batch.values():
+                if not isinstance(value, np.ndarray) or not value.dtype.isnative:  # onnxruntime never swaps bytes
+                    held = f"{value.dtype.str} array" if isinstance(value, np.ndarray) else type(value).__name__
+                    what = f"batch {index} holds a {held}"
+                    raise QuantizeError(what, where="calibration data", mend="give arrays of numpy of native bytes")
             yield batch
     except EdgeconvError:
         raise
-    except Exception as error:  # the user's own code may raise anything
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        did, colon, text = told(error).partition(":")
         raise QuantizeError(
-            f"it raised {type(error).__name__} after {index} batches: {error}",
+            f"it {did} after {index} batches{colon}{text}",
             where="calibration data",
             mend="give mappings from input names to arrays",
         ) from error

@@ -6,7 +6,7 @@ Before the plan
     `equalize`: neighbouring layers with weight ranges alike. `absorb_biases`: channels without a constant part.
 The plan
     `make_plan`: which numbers quantise which tensor, as `Options` say. `Plan`: a frozen value, JSON and back.
-    `apply`: the plan as nodes in a new graph.
+    `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float.
 After the plan, in the order of what they cost; each gives a float model that the same plan fits
     `correct_biases`: no layer's mean is shifted any more.
     `round_weights`: that, and weights rounded so that later ones make up for earlier ones.
@@ -24,7 +24,7 @@ from edgeconv.quantize._apply import apply
 from edgeconv.quantize._bias import correct_biases
 from edgeconv.quantize._calibrate import Calibration, calibrate
 from edgeconv.quantize._equalize import equalize
-from edgeconv.quantize._make_plan import Options, make_plan
+from edgeconv.quantize._make_plan import Options, keep_operators, make_plan
 from edgeconv.quantize._observers import OBSERVERS
 from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._rounding import round_weights
@@ -42,6 +42,7 @@ __all__ = [
     # The plan
     "make_plan",
     "apply",
+    "keep_operators",
     "Options",
     "Plan",
     "SCHEMES",

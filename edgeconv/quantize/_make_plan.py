@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -72,6 +72,18 @@ def make_plan(model: ir.Model, calibration: Calibration | None, *, options: Opti
         for name, layer in structure.layers.items()
     }
     return Plan(options.scheme, tensors, weights, structure.kept_float)
+
+
+def keep_operators(model: ir.Model, plan: Plan, names: Collection[str], reason: str) -> Plan:
+    """A plan with more operators left in float, and the clamps that are fused into them.
+
+    Raises:
+        QuantizeError: an operator is unknown.
+    """
+    check_names(model, dict.fromkeys(names), "keep_float")
+    layers = structure_of(model, plan.kept_float).layers if plan.tensors else {}  # activations of which nothing is said
+    clamped = [layers[name].output.name or name for name in names if name in layers]
+    return replace(plan, kept_float={**dict.fromkeys([*names, *clamped], reason), **plan.kept_float})
 
 
 def check_names(model: ir.Model, names: Mapping[str, object], where: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.files import locate
+from edgeconv.recipe.foreign import prints_to_stderr, told
 from edgeconv.recipe.inputs import ImageInputs, RandomInputs
 from edgeconv.recipe.modules import resolved
 from edgeconv.recipe.preprocessing import random_crops
@@ -50,10 +51,10 @@ def calibration_batches(recipe: Recipe) -> Iterator[Mapping[str, Array]]:
             yield sample.inputs
 
 
-def is_noise_only(recipe: Recipe) -> bool:
-    """Whether the recipe names no data of its own: ranges of noise are seldom those of the world."""
+def names_data(recipe: Recipe) -> bool:
+    """Whether the recipe names calibration data, if only noise."""
     data = recipe.quantize
-    return not (data.images or data.arrays or data.generator or data.plan)
+    return bool(data.images or data.arrays or data.generator or data.random)
 
 
 def _from_images(recipe: Recipe, images: CalibrationImages, where: str) -> Iterator[Mapping[str, Array]]:
@@ -110,11 +111,10 @@ def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, A
 
 def _called(function: Any, where: str) -> Any:
     try:
-        return function()
-    except Exception as error:  # the user's own code may raise anything
-        raise RecipeError(
-            f"it raised {type(error).__name__}: {error}", where=where, mend="correct the generator"
-        ) from error
+        with prints_to_stderr():
+            return function()
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise RecipeError(f"it {told(error)}", where=where, mend="correct the generator") from error
 
 
 def _named(made: Any, inputs: tuple[Input, ...], where: str) -> Mapping[str, Array]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
 
 import numpy as np
 import onnx_ir as ir
@@ -103,3 +105,62 @@ def test_rounding_that_was_asked_for_is_not_left_out(rounding: str) -> None:
 
 def _serialised(variant: Variant) -> bytes:
     return bytes(ir.to_proto(variant.model).SerializeToString(deterministic=True))
+
+
+@pytest.mark.parametrize("name", ["int8", "int8-weights"])
+def test_what_is_asked_to_stay_float_does_beside_what_a_plan_says(name: str) -> None:
+    model = _wide()
+    plan = _made(model, name, batches=lambda: data(model, 4)).plan.to_json()
+    made = _made(model, name, plan=plan, keep_float=("a",))
+    assert "c.weight" in _dequantised(made)
+    assert not [value for value in _dequantised(made) if value.startswith("a")]
+    assert any("stays float: it was asked for" in note for note in made.notes) or name == "int8-weights"
+    with pytest.raises(QuantizeError, match=r"^r\.toml: quantize\.keep_float: no operator makes 'd'"):
+        _made(model, name, plan=plan, keep_float=("d",), places={"keep_float": "r.toml: quantize.keep_float"})
+
+
+@pytest.mark.parametrize("plan", [{}, b"{}", None])
+def test_a_plan_that_is_no_text_is_refused(plan: object) -> None:
+    with pytest.raises(QuantizeError, match=f"plan: it is a {type(plan).__name__}; give its text"):
+        Quantization(plan=plan)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (("tensors", {}), "e.json, tensors: it lacks"),
+        (("scheme", "int16x8"), "e.json: it is a plan of"),
+        (("pool", 1), "e.json: 'pool'"),
+    ],
+)
+def test_errors_of_a_plan_name_its_file(edit: tuple[str, object], says: str) -> None:
+    model = _wide()
+    plan = json.loads(_made(model, "int8", batches=lambda: data(model, 4)).plan.to_json())
+    text = json.dumps(plan | {"tensors": {}} | dict([edit]))
+    with pytest.raises(QuantizeError, match=f"^{says}"):
+        _made(model, "int8", plan=text, places={"plan": "e.json"})
+
+
+def test_data_of_foreign_bytes_is_refused() -> None:
+    model = _wide()
+    swapped = [{name: array.astype(">f4") for name, array in batch.items()} for batch in data(model, 2)]
+    with pytest.raises(QuantizeError, match="calibration data: batch 1 holds a >f4 array; give arrays of numpy"):
+        _made(model, "int8", batches=lambda: swapped)
+
+
+def _ends_the_process():
+    yield data(_wide(), 1)[0]
+    sys.exit("enough")
+
+
+def test_data_that_end_the_process_are_refused() -> None:
+    with pytest.raises(QuantizeError, match=r"it called sys\.exit\('enough'\) after 1 batches"):
+        _made(_wide(), "int8", batches=_ends_the_process)
+
+
+def test_relu6_as_relu_needs_no_data_where_there_is_a_plan() -> None:
+    g = Graph(0, input=(1, 4, 4, 4))
+    g.conv(g.clip(g.conv("input", "a", (4, 4, 3, 3)), "b"), "c", (4, 4, 1, 1))
+    model = g.model("c")
+    plan = _made(model, "int8", batches=lambda: data(model, 4), relu6_as_relu=True).plan
+    assert any("not measured" in note for note in _made(model, "int8", plan=plan.to_json(), relu6_as_relu=True).notes)
