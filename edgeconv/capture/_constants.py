@@ -19,13 +19,14 @@ _QUANTISATION = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantiz
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
+_TEXT = frozenset({"value_string", "value_strings"})
 _NARROW = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
 def lift_constants(graph: ir.Graph) -> None:
-    """Every Constant node becomes an initializer."""
+    """Every Constant node becomes an initializer, but for text, which is refused where anything takes it."""
     for node in graph:
-        if node.op_type == "Constant" and node.domain == "":
+        if node.op_type == "Constant" and node.domain == "" and not node.attributes.keys() & _TEXT:
             _become_initializer(graph, node, [_constant_value(node)])
 
 

@@ -110,7 +110,8 @@ def _check_versions(proto: onnx.ModelProto, where: str) -> None:
     if not OLDEST_OPSET <= opset <= newest:
         what = f"opset {opset} is not read" if opset else "it states no opset of the default domain"
         raise CaptureError(what, where=where, mend=f"export it with opset {OLDEST_OPSET} to {newest}")
-    if proto.graph.sparse_initializer:
+    nodes = (node for each in (proto.graph, *proto.functions) for node in _nodes(each))
+    if proto.graph.sparse_initializer or any(a.HasField("sparse_tensor") for node in nodes for a in node.attribute):
         raise CaptureError("it holds sparse weights", where=where, mend="save them dense")
 
 
@@ -127,7 +128,7 @@ def _check_operators(graph: onnx.GraphProto, where: str) -> None:
         )
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def _nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node
         for attribute in node.attribute:

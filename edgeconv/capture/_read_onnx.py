@@ -113,6 +113,10 @@ class OnnxFile:
         graph = model.graph
         _own_interface(graph, self.inputs, self.outputs, shapes)
         names = [each.name for each in self.outputs]
+        drop_unused(graph)
+        for value in graph.initializers.values():
+            if value.dtype == ir.DataType.STRING:  # inference fails on it as a whole
+                _check_dtype(value.name or "", value.dtype, where)
         _set_origins(graph)
         try:
             with quiet():

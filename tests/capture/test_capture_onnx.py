@@ -130,6 +130,12 @@ def test_results_that_nobody_wants_need_no_shape(write) -> None:
     assert [each.op_type for each in model.graph] == ["LSTM"]
 
 
+def test_text_that_nobody_wants(write) -> None:
+    nodes = [node("Constant", "", "a", value_string="why"), node("Constant", "", "b", value_strings=["why", "not"])]
+    model = assert_same(write([*nodes, node("Identity", "a", "c"), node("Relu", "x")]))
+    assert [each.op_type for each in model.graph] == ["Relu"]
+
+
 def test_weights_among_the_inputs_are_weights(write) -> None:
     path = write([node("Conv", "x w")], opset=8, constants={"w": W}, old_style=True)
     assert [each.name for each in open_onnx(path).inputs] == ["x"]
@@ -185,6 +191,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "d is float64",
     ),
     "strings": ({"nodes": [node("Identity", "x")], "dtype": TensorProto.STRING}, "x is string"),
+    "text inside": (
+        {"nodes": [node("Constant", "", "s", value_string="a"), node("Equal", "s s", "e"), node("Where", "e x x")],
+         "opset": 19},
+        "s is string",
+    ),
+    "text as a weight": (
+        {"nodes": [node("Equal", "s s", "e"), node("Where", "e x x")], "opset": 19,
+         "constants": {"s": np.array(["a"], object)}},
+        "s is string",
+    ),
+    "sparse": (
+        {"nodes": [node("Constant", "", "w", sparse_value=helper.make_sparse_tensor(
+            numpy_helper.from_array(np.ones(1, np.float32), "v"), numpy_helper.from_array(np.array([2]), "i"), [6])),
+            node("Add", "x w")]},
+        "sparse weights; save them dense",
+    ),
     "old": ({"nodes": [node("Relu", "x")], "opset": 5}, "opset 5 is not read"),
     "values decide a shape": (
         {"nodes": [node("NonZero", "x", "i"), node("Cast", "i", to=1)]}, "node the_nonzero: NonZero has a shape"
