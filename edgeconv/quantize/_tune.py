@@ -5,6 +5,7 @@ Each layer is tuned on what the quantised layers before it give, tuned already, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.errors import QuantizeError
 from edgeconv.quantize._apply import apply, spread_scales
 from edgeconv.quantize._columns import columns, taps, untaps
 from edgeconv.quantize._graph import (
@@ -44,9 +46,10 @@ class Given:
     Attributes:
         weight: (groups, channels, taps).
         scales: alike, the steps of its grid.
-        inputs: float32 (groups, positions, taps), as the quantised layers before give them.
-        mean: float32 (groups, 1, channels), of what the float layer makes at the same positions.
-        bounds: of the clamp that alone reads the layer; infinite where none does.
+        inputs: float32 (groups, positions, taps), as the quantised layers before give them, times a power of two with
+            which they are within -1 and 1: squares of 1e20 are none of float32.
+        mean: float32 (groups, 1, channels), of what the float layer makes at the same positions, times the same.
+        bounds: of the clamp that alone reads the layer, times the same; infinite where none does.
         shifted: whether the layer's bias will take back what rounding does to its mean.
     """
 
@@ -94,6 +97,8 @@ def tune(
     for layer in _tunable(original, plan):
         layer.node.meta[LAYER] = layer.name
     samples = chosen(model, list(batches))
+    if not all(np.isfinite(array).all() for sample in samples for array in sample.values()):
+        raise QuantizeError("it holds NaN or Inf", where="calibration data", mend="give finite numbers")
     walk, floats = Walk(apply(model, plan), samples), Walk(original, samples)
     for number, (node, twin) in enumerate(zip(walk.layers(layers), floats.layers(layers), strict=True), start=1):
         layer = layers[layer_name(node) or ""]
@@ -145,20 +150,29 @@ def _given(layer: Layer, plan: Plan, inputs: Array, wanted: Array) -> Given:
     scales = np.broadcast_to(spread_scales(plan.weights[layer.name], stored.ndim), stored.shape)
     form = taps(layer, stored.astype(np.float64))
     across = np.swapaxes(form, 1, 2).astype(np.float32)
-    made, right = np.matmul(inputs, across), np.matmul(wanted, across)
-    mean = right.mean(axis=1, keepdims=True)
-    if bias is not None:
-        mean += bias.reshape(mean.shape)
+    unit = _unit(inputs, wanted)
+    inputs = inputs * unit
+    with np.errstate(over="ignore", invalid="ignore"):  # by weights near the end of float32, which keep their size
+        made, right = np.matmul(inputs, across), np.matmul(wanted * unit, across)
+        mean = right.mean(axis=1, keepdims=True)
+        if bias is not None:
+            mean += bias.reshape(mean.shape) * unit
     after = only_reader(layer.node.outputs[0])
-    bounds = None if after is None else clip_bounds(after)
+    low, high = (None if after is None else clip_bounds(after)) or (-np.inf, np.inf)
     return Given(
         form * _gain(made, right),
         np.ascontiguousarray(taps(layer, scales)),
         inputs,
         mean,
-        bounds or (-np.inf, np.inf),
+        (low * float(unit), high * float(unit)),
         _is_corrected(layer),
     )
+
+
+def _unit(*arrays: Array) -> np.float32:
+    """The power of two with which the largest number of the arrays is between 1/2 and 1, as far as float32 has it."""
+    largest = max(float(np.abs(array).max(initial=0.0)) for array in arrays)
+    return np.float32(2.0 ** -min(max(math.frexp(largest)[1], -126), 126))
 
 
 def _gain(made: Array, right: Array) -> float:
@@ -170,6 +184,10 @@ def _gain(made: Array, right: Array) -> float:
     25.7, 25.0 and 25.2 dB with it; 24.4 dB with one per channel, 20.0 dB with a linear map. A gain below 1 answers to
     noise, not to clipping: MobileNetV2 with random weights went from 10.8 to 10.6 dB by such.
     """
+    if not (np.isfinite(made).all() and np.isfinite(right).all()):
+        return 1.0
+    unit = _unit(made, right) / np.float32(2**16)  # so that neither squares nor sums of them leave float32
+    made, right = made * unit, right * unit
     made = made - made.mean(axis=1, keepdims=True)
     right = right - right.mean(axis=1, keepdims=True)
     power, along = (float(np.sum(made * other, dtype=np.float64)) for other in (made, right))
@@ -187,7 +205,9 @@ def _correct(graph: ir.Graph, layer: Layer, walk: Walk, output: ir.Value, wanted
         return
     found = walk.read(output)
     axis = channel_axis(layer) % found[0].ndim
-    shift = _mean(wanted, axis) - _mean(found, axis)
+    with np.errstate(invalid="ignore"):
+        shift = _mean(wanted, axis) - _mean(found, axis)
+    shift = np.where(np.isfinite(shift), shift, 0.0)  # a clamp may follow sums that float32 does not hold
     add_to_bias(graph, layer, shift)
     along = [-1 if index == axis else 1 for index in range(found[0].ndim)]
     walk.write(output, [array + shift.astype(np.float32).reshape(along) for array in found])
