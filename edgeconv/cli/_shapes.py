@@ -20,5 +20,5 @@ def stated_shapes(texts: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
             raise RecipeError(f"{text!r} names no input", where="--shape", mend="write NAME=1,3,224,224")
         if name in stated:
             raise RecipeError(f"two shapes are given for {name!r}", where="--shape", mend="give one")
-        stated[name] = tuple(int(dim) if dim.isdecimal() else dim.strip() for dim in dims.split(","))
+        stated[name] = tuple(int(dim) if dim.isdecimal() else dim for dim in map(str.strip, dims.split(",")))
     return stated

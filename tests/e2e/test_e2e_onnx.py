@@ -126,7 +126,7 @@ def test_the_command_line(files: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_a_fixed_batch_and_own_samples(files: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", x=np.random.default_rng(0).random((4, 3, 16, 16), np.float32))
-    options = ["--shape", "x=2,3,16,16", "--samples", str(tmp_path / "mine.npz"), "-q"]
+    options = ["--shape", "x=2, 3 ,16, 16", "--samples", str(tmp_path / "mine.npz"), "-q"]
     assert run(["export", str(files / "open_17.onnx"), "--out", str(tmp_path), *options, *NAMED]) == 0
     report = json.loads((tmp_path / "open_17" / "parity.json").read_text())
     assert [sample["sample"] for sample in report["comparisons"][0]["samples"]] == ["mine[0]", "mine[1]"]
