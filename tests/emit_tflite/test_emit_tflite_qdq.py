@@ -14,6 +14,13 @@ from edgeconv.reference import evaluate
 
 _IMAGE = (1, 8, 8, 8)
 _PAIR = "{y}_q = QuantizeLinear({x}, {y}_s, {y}_z) {y} = DequantizeLinear({y}_q, {y}_s, {y}_z)"
+_SQUARE, _TALL = (", ".join(str(at * 37 % 255 - 127) for at in range(count)) for count in (64, 2048))
+_CONSTANTS = f""", int64[3] shape = {{8, 8, 8}}, float[8, 1, 1] factor = {{1, 2, 3, 4, -1, -2, -3, -4}},
+    int8[512, 4] weight_q = {{{_TALL}}}, int8[8, 8] square_q = {{{_SQUARE}}}, float weight_s = {{0.005}},
+    int8 weight_z = {{0}}, float[8] bias = {{1, 2, 3, 4, -1, -2, -3, -4}}"""
+_WEIGHTS = """weight = DequantizeLinear(weight_q, weight_s, weight_z)
+    square = DequantizeLinear(square_q, weight_s, weight_z)"""
+_SATURATING = {"a": (0.1, 0), "c": (1 / 64, -20), "y": (1 / 32, -20)}
 Parameters = tuple[float, int]
 
 
@@ -27,7 +34,8 @@ def _model(body: str, pairs: dict[str, Parameters], dtype: str = "int8") -> ir.M
         f"float {name}_s = {{{scale!r}}}, {dtype} {name}_z = {{{zero}}}" for name, (scale, zero) in pairs.items()
     ]
     text = f"""<ir_version: 10, opset_import: ["": 21]>
-        one (float{list(_IMAGE)} x) => (float[] y) <{", ".join(constants)}> {{ {" ".join(lines)} }}"""
+        one (float{list(_IMAGE)} x) => (float[] y) <{", ".join(constants)}{_CONSTANTS}>
+        {{ {_WEIGHTS} {" ".join(lines)} }}"""
     return ir.from_proto(shape_inference.infer_shapes(_shaped(parser.parse_model(text))))
 
 
@@ -88,6 +96,23 @@ def test_saturation_before_operators_of_equal_scales_stays(
     body = f"x -> a\n b = LeakyRelu(a)\n b -> c\n d = {_JOINED[name]}\n d -> y"
     model = _model(body, {"a": (0.1, 0), "c": second, "y": (0.12, 5)})
     assert _steps(tflite, model, resolver) <= 1
+
+
+_MERGED = {
+    "relu": ("Add(a, a)", "Relu(c)"),
+    "reshape": ("Flatten(a)", "Reshape(c, shape)"),
+    "mean": ("GlobalAveragePool(a)", "Flatten(c)"),
+    "scale and shift": ("Mul(a, factor)", "Add(c, factor)"),
+    "fully connected": ("Flatten(a)", "MatMul(c, weight)"),
+    "bias": ("MatMul(a, square)", "Add(c, bias)"),
+}
+
+
+@pytest.mark.parametrize("name", list(_MERGED))
+def test_a_pair_between_two_operators_saturates_where_floats_would_be_merged(tflite: Any, name: str) -> None:
+    first, second = _MERGED[name]
+    model = _model(f"x -> a\n b = {first}\n b -> c\n d = {second}\n d -> y", _SATURATING)
+    assert _steps(tflite, model, "reference") <= 1
 
 
 def test_pairs_between_floats_saturate(tflite: Any) -> None:

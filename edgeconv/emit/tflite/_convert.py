@@ -60,6 +60,8 @@ def convert(
     for value, forms in low.forms.items():
         for tensor in forms.values():
             tensor.quantization = tensor.quantization or quantized.activations.get(value.name or "")
+    for value, (tensor, _) in low.feature_orders.items():
+        tensor.quantization = tensor.quantization or quantized.activations.get(value.name or "")
     reshaped = simplify(low.graph)
     low.notes = (*low.rounded, *encode(low.graph, encoding, integer=low.integer))
     low.held = held(low.graph, low.forms, quantized.integers, reshaped, hidden=low.reordered)

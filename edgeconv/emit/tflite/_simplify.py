@@ -48,10 +48,12 @@ def merge_reshapes(graph: Graph) -> None:
     for operator in list(graph.operators):
         if operator.code != "RESHAPE":
             continue
-        while (before := producers.get(operator.inputs[0])) is not None and before.code == "RESHAPE":
-            operator.inputs[0] = before.inputs[0]
         source, result = operator.inputs[0], operator.outputs[0]
-        if source.shape == result.shape and result not in graph.outputs:
+        while (before := producers.get(source)) is not None and before.code == "RESHAPE":
+            if not (_is_unrounded(source, before.inputs[0]) or _is_unrounded(source, result)):
+                break
+            source = operator.inputs[0] = before.inputs[0]
+        if source.shape == result.shape and result not in graph.outputs and _is_unrounded(result, source):
             graph.replace(result, source)
     drop_dead(graph)
 
@@ -123,7 +125,7 @@ def add_bias(graph: Graph) -> None:
             if before is None or before.code != "FULLY_CONNECTED" or bias.data is None:
                 continue
             free = _takes_activation(graph, before, source, consumers) and not np.any(before.inputs[2].data)
-            free = free and operator.keeps_float == before.keeps_float
+            free = free and operator.keeps_float == before.keeps_float and _is_unrounded(source, operator.outputs[0])
             if (
                 free
                 and bias.data.size == source.shape[-1] == bias.shape[-1]
@@ -184,6 +186,8 @@ def keep_fewer_axes(graph: Graph) -> None:
         source, result = before.inputs[0], operator.outputs[0]
         if reduced is None or len(consumers[operator.inputs[0]]) != 1 or operator.inputs[0] in graph.outputs:
             continue
+        if not _is_unrounded(operator.inputs[0], result):
+            continue
         if tuple(size for axis, size in enumerate(source.shape) if axis not in reduced.tolist()) == result.shape:
             before.options["keepDims"] = False
             before.outputs = operator.outputs
@@ -198,7 +202,9 @@ def flatten_in_fully_connected(graph: Graph) -> None:
         before = producers.get(operator.inputs[0])
         if operator.code != "FULLY_CONNECTED" or operator.options.get("keepNumDims"):
             continue
-        if before is not None and before.code == "RESHAPE" and len(before.inputs[0].shape) > 1:
+        if before is None or before.code != "RESHAPE" or not _is_unrounded(operator.inputs[0], before.inputs[0]):
+            continue
+        if len(before.inputs[0].shape) > 1:
             operator.inputs[0] = before.inputs[0]
     drop_dead(graph)
 
@@ -276,7 +282,7 @@ def scale_and_shift(graph: Graph) -> None:
         x, scale = before.inputs
         if not (_takes_activation(graph, before, source, consumers) and _per_channel(x, scale, shift)):
             continue
-        if operator.keeps_float != before.keeps_float:
+        if operator.keeps_float != before.keeps_float or not _is_unrounded(source, operator.outputs[0]):
             continue
         if scale.data is None or shift.data is None or operator.outputs[0].shape != x.shape:
             continue
