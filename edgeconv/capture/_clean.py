@@ -8,6 +8,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInfere
 
 from edgeconv.capture._branches import has_subgraph, take_branches
 from edgeconv.capture._constants import RANDOM, constant_value, fold_constants, lift_constants
+from edgeconv.capture._group_norm import inferable
 from edgeconv.capture._origin import origin_of, set_origin
 from edgeconv.capture._pooling import may_be_short, settle_first_short
 from edgeconv.errors import CaptureError
@@ -76,7 +77,8 @@ def infer_shapes(model: ir.Model, *, strict: bool = True) -> None:
 def _infer(model: ir.Model, *, strict: bool) -> None:
     values = [value for node in model.graph for value in node.outputs]
     known = {value: value.shape for value in values if value.shape is not None and value.shape.is_static()}
-    ShapeInferencePass(strict_mode=strict)(model)
+    with inferable(model.graph):
+        ShapeInferencePass(strict_mode=strict)(model)
     for value, shape in known.items():
         value.shape = shape
 

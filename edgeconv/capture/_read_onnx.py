@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from edgeconv.capture import NOTE
 from edgeconv.capture._clean import clean, drop_unused, infer_shapes
+from edgeconv.capture._group_norm import settle_group_norms
 from edgeconv.capture._numbers import check_numbers
 from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture._origin import Origin, set_origin
@@ -123,6 +124,7 @@ class OnnxFile:
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
                 clean(model)
             settle_stated_resizes(graph)
+            settle_group_norms(graph)
             check_numbers(graph)
         except CaptureError as error:
             with static_errors(where):  # shapes that contradict each other say more than shapes that are not known

@@ -99,6 +99,10 @@ GROWN: dict[str, tuple[int, Nodes, dict[str, Any]]] = {
         {"w": (W * 20).astype(np.int8), "s": np.array(0.05, np.float32)},
     ),
     "gelu": (20, [node("Gelu", "x")], {}),
+    "group normalization": (
+        21, [node("GroupNormalization", "x s b", num_groups=2, epsilon=0.1)],
+        {"s": np.arange(4, dtype=np.float32), "b": np.ones(4, np.float32)},
+    ),
     "newer than ours": (24, [node("Relu", "x")], {}),
 }  # fmt: skip
 
@@ -212,6 +216,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"nodes": [node("NonZero", "x", "i"), node("Cast", "i", to=1)]}, "node the_nonzero: NonZero has a shape"
     ),
     "channels": ({"nodes": [node("Conv", "x w")], "constants": {"w": W}, "shape": (1, 4)}, "do not fit"),
+    "groups": (
+        {"nodes": [node("GroupNormalization", "x s s", num_groups=3)], "opset": 21,
+         "constants": {"s": np.ones(4, np.float32)}},
+        "3 groups do not divide 4 channels",
+    ),
     "random": ({"nodes": [node("RandomNormalLike", "x")]}, "random"),
     "an open height": ({"nodes": [node("Relu", "x")], "shape": (1, 3, "h", 8)}, "--shape x=1,3,<h>,8"),
     "no shape": ({"nodes": [node("Relu", "x")], "shape": None}, "--shape x="),
