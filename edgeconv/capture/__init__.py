@@ -163,7 +163,7 @@ def open_onnx(path: Path) -> OnnxFile:
 
     Functions are inlined, and an opset older or newer than `OPSETS` is converted to the nearest of them by onnx's own
     converter. What its inputs leave open is settled by `settled_shapes`; then ``file.graph(shapes)`` gives the graph,
-    which keeps the file's names of values, weights and outputs.
+    which keeps the file's names of values, weights and outputs (an output that is the input ``x`` is ``x.output``).
 
     Args:
         path: opset 7 or newer; float32 beside integers and booleans. ``QuantizeLinear`` and ``DequantizeLinear`` stay

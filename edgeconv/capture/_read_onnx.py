@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -36,7 +36,8 @@ class OnnxTensor:
     """An input or output that a file declares.
 
     Attributes:
-        name: its name in the graph: the file's, without blanks and the like.
+        name: its name in the graph: the file's, without blanks and the like; ``x.output`` of an input ``x`` that is an
+            output, too.
         dtype: numpy's name of its element type.
         shape: a str is a symbolic dimension, ``"?"`` one without a name; None where the file states no shape.
     """
@@ -79,14 +80,19 @@ class OnnxFile:
         proto = lifted(proto, opsets, where)
         constants = {tensor.name for tensor in proto.graph.initializer}
         inputs = tuple(_declared(each, where) for each in proto.graph.input if each.name not in constants)
-        outputs = tuple(_declared(each, where) for each in proto.graph.output)
+        outputs = _apart(tuple(_declared(each, where) for each in proto.graph.output), inputs)
         names = [each.name for each in (*inputs, *outputs)]
         if not outputs or not inputs:
             missing = "input" if outputs else "output"
             raise CaptureError(f"it has no {missing}", where=where, mend="export a model that computes something")
+        for each in inputs:
+            if 0 in (each.shape or ()):
+                what = f"its input {each.name!r} has the shape {list(each.shape or ())}, which holds no elements"
+                raise CaptureError(what, where=where, mend="export it with a batch of 1, or with an open one")
         for name in names:
             if names.count(name) > 1:
-                raise CaptureError(f"two tensors are named {name!r}", where=where, mend="rename one")
+                place = "inputs and outputs" if name in [each.name for each in inputs] else "outputs"
+                raise CaptureError(f"its {place} name {name!r} twice", where=where, mend="name it once, or rename one")
         return cls(path, data, opset, inputs, outputs, proto)
 
     @property
@@ -139,6 +145,12 @@ class OnnxFile:
         return model
 
 
+def _apart(outputs: tuple[OnnxTensor, ...], inputs: tuple[OnnxTensor, ...]) -> tuple[OnnxTensor, ...]:
+    """An input that is an output as it comes gets a name of its own there: in TFLite, a tensor is one or the other."""
+    taken = {each.name for each in inputs}
+    return tuple(replace(each, name=f"{each.name}.output") if each.name in taken else each for each in outputs)
+
+
 def _declared(value: onnx.ValueInfoProto, where: str) -> OnnxTensor:
     tensor = value.type.tensor_type
     kind = value.type.WhichOneof("value")
@@ -149,8 +161,7 @@ def _declared(value: onnx.ValueInfoProto, where: str) -> OnnxTensor:
     shape = None
     if tensor.HasField("shape"):
         shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim)
-        if any(isinstance(dim, int) and dim < 1 for dim in shape):
-            shape = tuple(dim if isinstance(dim, str) or dim > 0 else "?" for dim in shape)
+        shape = tuple(dim if isinstance(dim, str) or dim >= 0 else "?" for dim in shape)
     return OnnxTensor(_safe(value.name), dtype.numpy().name, shape)
 
 
@@ -191,10 +202,10 @@ def _own_interface(
     graph: ir.Graph, inputs: Sequence[OnnxTensor], outputs: Sequence[OnnxTensor], shapes: Mapping[str, Sequence[int]]
 ) -> None:
     """Inputs get their static shapes; outputs are inferred, whatever the file said of them."""
+    for value in graph.outputs:  # first: one can be an input, too
+        value.shape = None
     for value, declared in zip(graph.inputs, inputs, strict=True):
         value.name, value.shape = declared.name, ir.Shape(shapes[declared.name])
-    for value in graph.outputs:
-        value.shape = None
 
 
 def _set_origins(graph: ir.Graph) -> None:

@@ -184,6 +184,15 @@ def test_names_are_the_files_own(write) -> None:
     assert [each.outputs[0].name for each in model.graph] == ["a_b", "a_b_1", "y"]
 
 
+def test_an_output_that_stands_twice(write) -> None:
+    path = write([node("Relu", "x")])
+    model = onnx.load(path)
+    model.graph.output.append(model.graph.output[0])
+    onnx.save(model, path)
+    with pytest.raises(CaptureError, match="its outputs name 'y' twice"):
+        open_onnx(path)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another domain": (
         {"nodes": [node("Gelu", "x", domain="com.microsoft")], "also": {"com.microsoft": 1}},
@@ -223,6 +232,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "random": ({"nodes": [node("RandomNormalLike", "x")]}, "random"),
     "an open height": ({"nodes": [node("Relu", "x")], "shape": (1, 3, "h", 8)}, "--shape x=1,3,<h>,8"),
+    "a batch of none": ({"nodes": [node("Relu", "x")], "shape": (0, 4)}, "'x' has the shape [0, 4], which holds no"),
+    "a height of none": ({"nodes": [node("Relu", "x")], "shape": (1, 4, 0, 4)}, "which holds no elements"),
     "no shape": ({"nodes": [node("Relu", "x")], "shape": None}, "--shape x="),
 }  # fmt: skip
 
@@ -268,6 +279,8 @@ def test_an_open_batch_stays_open_and_can_be_fixed(write) -> None:
     assert settled_shapes(file, {"x": ("images", 4, 6, 6)}) == {"x": ("images", 4, 6, 6)}
     nameless = open_onnx(write([node("Relu", "x")], (None, 4)))
     assert settled_shapes(nameless, {}) == {"x": ("batch", 4)}
+    negative = open_onnx(write([node("Relu", "x")], (-1, 4)))
+    assert settled_shapes(negative, {}) == {"x": ("batch", 4)}
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "folder", "missing", "no weights"])

@@ -112,6 +112,18 @@ def test_a_group_normalization(tmp_path: Path) -> None:
     assert [row.verdict.value for row in result.report.comparisons] == ["pass"] * 3
 
 
+def test_an_input_that_is_an_output(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y, x])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "g.onnx")
+    result = edgeconv.export_onnx(tmp_path / "g.onnx", tmp_path / "out", name="g", devices=BOTH)
+    assert result.report is not None
+    assert [(row.output, row.verdict.value) for row in result.report.comparisons] == [
+        ("y", "pass"),
+        ("x.output", "pass"),
+    ] * 3
+
+
 def test_our_own_file_again_gives_the_same_numbers(tmp_path: Path) -> None:
     first = edgeconv.export(_net(), (X,), tmp_path / "a", name="net", formats="onnx").artifacts[0].path
     second = edgeconv.export_onnx(first, tmp_path / "b", name="net", formats="onnx").artifacts[0].path
