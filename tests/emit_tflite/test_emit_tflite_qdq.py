@@ -10,6 +10,7 @@ import pytest
 from onnx import parser, shape_inference
 
 from edgeconv.cli._integer_tflite import float_parts_of_tflite
+from edgeconv.errors import EmitError
 from edgeconv.reference import evaluate
 
 _IMAGE = (1, 8, 8, 8)
@@ -133,3 +134,28 @@ def test_what_no_pair_rounds_is_not_rounded_before_floats(tflite: Any) -> None:
     assert [note.split()[0] for note in emitted.notes] == ["LOGISTIC", "FLOOR", "SUB"]
     (made,) = tflite.run(emitted, [x], "reference").outputs
     np.testing.assert_allclose(made, evaluate(model, {"x": x}, keep=["y"])["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize("first", ["Relu(x)", "MaxPool<kernel_shape=[2, 2]>(x)", "Sigmoid(x)"])
+def test_pairs_side_by_side_do_not_saturate_one_another(tflite: Any, first: str) -> None:
+    body = f"v = {first}\n v -> a\n v -> c\n d = Concat<axis=1>(a, c)\n d -> y"
+    model = _model(body, {"a": (1 / 256, 0), "c": (0.05, -128), "y": (0.05, -128)})
+    x = (np.random.default_rng(0).standard_normal(_IMAGE) * 6).astype(np.float32)
+    (made,) = tflite.run(tflite.to_tflite(model, metadata={}, io="int8"), [x]).outputs
+    assert np.abs(made - evaluate(model, {"x": x}, keep=["y"])["y"]).max() <= 0.051
+
+
+def test_a_value_that_is_read_beside_its_pair_is_not_rounded(tflite: Any) -> None:
+    body = "v = Tanh(x)\n v -> a\n b = Neg(a)\n b -> c\n y = Add(v, c)"
+    model = _model(body, {"a": (0.1, 0), "c": (0.1, 0)})
+    x = np.random.default_rng(0).standard_normal(_IMAGE).astype(np.float32)
+    (made,) = tflite.run(tflite.to_tflite(model, metadata={}), [x]).outputs
+    np.testing.assert_allclose(made, evaluate(model, {"x": x}, keep=["y"])["y"], atol=1e-5)
+
+
+def test_the_halves_of_a_pair_have_one_scale(tflite: Any) -> None:
+    model = _model("x -> a\n b = Relu(a)\n b -> y", {"a": (0.1, 0), "y": (0.1, 0), "other": (0.05, 0)})
+    halves = [node for node in model.graph if node.op_type == "DequantizeLinear"]
+    halves[-1].replace_input_with(1, model.graph.initializers["other_s"])
+    with pytest.raises(EmitError, match="its QuantizeLinear has another scale or zero point"):
+        tflite.to_tflite(model, metadata={})

@@ -58,6 +58,8 @@ class _Rewrite:
             if operator in self.integer:
                 self._to_integers(operator)
                 self.made += integer_form(self.graph, operator)
+            elif operator.code == "QUANTIZE" and operator.outputs[0] in self.held:
+                self.made.append(operator)  # of floats: the integers are its own work
             else:
                 self._stays_float(operator)
         for tensor in self.held:

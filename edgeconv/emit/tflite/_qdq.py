@@ -2,7 +2,8 @@
 
 1. A constant behind DequantizeLinear becomes a float constant, and its scales are noted.
 2. A pair DequantizeLinear(QuantizeLinear(x)) vanishes; its parameters are noted as those of x.
-3. A pair with other parameters than x has already becomes one ``Requantize`` node.
+3. A pair with other parameters than x has already becomes one ``Requantize`` node; so does each of several pairs of
+   one float value that differ, and one beside which the float value is read as it is.
 
 uint8 parameters are those of int8, moved by 128. The names of the file's tensors are those that the pairs give.
 """
@@ -69,6 +70,7 @@ class _Strip:
         self.constants: dict[str, Quantization] = {}
         self.integers: dict[ir.Value, Array] = {}
         self.held: dict[ir.Value, list[str]] = {}
+        self.whole = {value for node in graph for value in node.inputs if value is not None and _is_whole(value)}
 
     def quantize(self, node: ir.Node) -> None:
         """Constants are computed; pairs are left to their second half."""
@@ -79,6 +81,8 @@ class _Strip:
         if array is not None:
             parameters = _parameters(node, array.ndim)
             self.integers[node.outputs[0]] = parameters.quantise(array)
+        elif node.inputs[0] in self.whole:
+            self.whole.update(node.outputs)
 
     def dequantize(self, node: ir.Node) -> None:
         source, result = node.inputs[0], node.outputs[0]
@@ -95,7 +99,11 @@ class _Strip:
         if parameters.dtype == "int16" and any(parameters.zero_point):
             why = "TFLite's 16-bit activations have zero point 0 (of uint16: 32768)"
             raise _refused(node, why, "quantise symmetrically (onnxruntime: ActivationSymmetric), or to 8 bits")
-        known = self.activations.setdefault(_named(value), parameters)
+        if _parameters(pair, 0) != _parameters(node, 0):
+            raise _refused(node, "its QuantizeLinear has another scale or zero point", "give both the same")
+        if source in self.whole:
+            self.activations.setdefault(_named(value), parameters)
+        known = self.activations.get(_named(value))
         name = _named(pair.outputs[0])
         if known == parameters:
             if name not in self.held.setdefault(value, []):
@@ -146,6 +154,14 @@ def _is_operand(value: ir.Value, parameters: Quantization) -> bool:
     """Whether kernels read the constant as 16 bits. Weights have 8: a layer of others stays float."""
     is_weight = any(use.idx == 1 and use.node.op_type in _LAYERS for use in value.uses())
     return not is_weight and not any(parameters.zero_point)
+
+
+def _is_whole(value: ir.Value) -> bool:
+    """Whether all that is read of a value are its integers, by one and the same QuantizeLinear or equal ones."""
+    readers = [use.node for use in value.uses()]
+    if value.is_graph_output() or any(node.op_type != "QuantizeLinear" for node in readers):
+        return False
+    return len({_parameters(node, 0) for node in readers}) == 1
 
 
 def _real(integers: Array, parameters: Quantization) -> Array:
