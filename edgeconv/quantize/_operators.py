@@ -111,9 +111,28 @@ LOWEST_LOG = -16.0
 """What a LogSoftmax of integers can give; one that gives less stays float."""
 
 WITHOUT_INT16 = frozenset(
-    {"Cos", "Gelu", "LogSoftmax", "Mish", "Reciprocal", "Sin", "Softplus", "Softsign", "SpaceToDepth", "Sqrt"}
+    {
+        "Celu",
+        "Cos",
+        "Elu",
+        "Gelu",
+        "LogSoftmax",
+        "Mish",
+        "Reciprocal",
+        "Selu",
+        "Sin",
+        "Softplus",
+        "Softsign",
+        "SpaceToDepth",
+        "Sqrt",
+    }
 )
-"""Operators that TFLite computes with int8 activations, but not with int16."""
+"""Operators that TFLite computes with int8 activations, but not with int16.
+
+Elu, Selu and Celu could be spelt out in its int16 operators. By the reference kernels of LiteRT 2.3, Conv - Celu(0.2) -
+Conv on noise of scale 1, 4, 16 and 60 then makes 49.2, 45.2, 46.3 and 42.3 dB, and 49.2, 45.2, 46.8 and 44.9 dB with
+the Celu in float: the table of EXP is as wide as the numbers, and the layer 1, 3, 9 and 47 steps off. Selu: up to 25.
+"""
 
 FUSING = frozenset({"Add", "Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Sub"})
 """Operators that a Relu or Clip after them fuses into: the quantisation of the clamped value clamps by saturation."""

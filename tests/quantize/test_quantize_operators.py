@@ -64,6 +64,21 @@ def test_the_plan_says_what_the_file_does(op: str, scheme: str) -> None:
     assert (op in ("Floor", "InstanceNormalization", "Pow", "Round", "Sign")) <= bool(plan.kept_float)
 
 
+@pytest.mark.parametrize("op", ["Elu", "Selu", "Celu"])
+def test_what_the_tables_of_int16_would_blur_is_kept_in_float_there(op: str) -> None:
+    g = Graph(0, input=(1, 4, 12, 12))
+    g.add(op, ["input"], "a", **({} if op == "Selu" else {"alpha": 0.2}))
+    g.conv("a", "b", (4, 4, 1, 1))
+    model = g.model("b")
+    batches = [{name: 16 * array for name, array in batch.items()} for batch in data(model, 2)]
+    calibration = calibrate(model, batches)
+    assert make_plan(model, calibration).kept_float == {}
+    plan = make_plan(model, calibration, options=Options(scheme="int16x8"))
+    assert plan.kept_float == {"a": f"TFLite has no {op} of int16"}
+    emitted = to_tflite(apply(model, plan), metadata={})
+    assert any(note.startswith("EXP ") and "stays float" in note for note in emitted.notes)
+
+
 @pytest.mark.parametrize("computed", [True, False])
 def test_a_quotient_that_no_product_replaces_stays_float(computed: bool) -> None:
     g = Graph(0, input=(1, 3, 8, 8))
