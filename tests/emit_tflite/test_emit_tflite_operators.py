@@ -6,10 +6,13 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+
+from edgeconv.errors import EmitError
 
 _IMAGE = (1, 6, 9, 10)
 
@@ -192,3 +195,20 @@ def test_permute_to_channels_last_and_back_moves_nothing(tflite: Any) -> None:
 
 def test_tokens_of_an_image_need_no_transpose(tflite: Any) -> None:
     assert "TRANSPOSE" not in tflite.check(tflite.Function(_SHAPES["tokens"]), _IMAGE)["nhwc"].operators
+
+
+def test_an_expansion_of_both_axes_stores_few_ones(tflite: Any) -> None:
+    image = np.random.default_rng(0).standard_normal((1, 2, 1, 1)).astype(np.float32)
+    model = tflite.node_of("Expand", {"input": image}, [np.array([1, 2, 300, 400], np.int64)], (1, 2, 300, 400))
+    emitted = tflite.to_tflite(model, metadata={})
+    assert len(emitted.data) < 10_000
+    for resolver in ("reference", "xnnpack"):
+        (made,) = tflite.run(emitted, [image], resolver).outputs
+        np.testing.assert_array_equal(made, np.broadcast_to(image, (1, 2, 300, 400)))
+
+
+def test_what_no_device_holds_is_refused(tflite: Any) -> None:
+    shape = (1, 1, 10**6, 10**6)
+    model = tflite.node_of("Expand", {"input": np.zeros((1, 1, 1, 1), np.float32)}, [np.array(shape)], shape)
+    with pytest.raises(EmitError, match="'output' has 1,000,000,000,000 elements"):
+        tflite.to_tflite(model, metadata={})

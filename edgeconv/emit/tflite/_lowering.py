@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from edgeconv.quantize._graph import KEEP_FLOAT
 Lower = Callable[["Lowering", ir.Node], None]
 _TRANSPOSED_AS_IS = 5  # axes; of more, those that stay neighbours are merged first: TRANSPOSE of six needs a 2.12
 _MOST_TRANSPOSED = 6
+_MOST_ELEMENTS = 2**31 - 1  # TFLite counts them in 32 bits
 _BROADCASTING = {"ADD", "SUB", "MUL", "DIV", "POW", "MAXIMUM", "MINIMUM", "SELECT_V2", "LOGICAL_AND", "LOGICAL_OR"}
 _BROADCASTING |= {"GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL"}
 _WHY = "channels: TFLite's are symmetric, with scales along the output channels"
@@ -67,7 +69,11 @@ class Lowering:
                 f"the value {value.name!r} has no static shape",
                 node=value.producer() or next((use.node for use in value.uses()), None),
             )
-        return tuple(int(size) for size in shape.numpy())
+        made = tuple(int(size) for size in shape.numpy())
+        if math.prod(made) > _MOST_ELEMENTS:
+            mend = "make it smaller: no device holds it"
+            self.refuse(f"the value {value.name!r} has {math.prod(made):,} elements", node=value.producer(), mend=mend)
+        return made
 
     def dtype(self, value: ir.Value) -> np.dtype[Any]:
         """The value's element type in the file."""

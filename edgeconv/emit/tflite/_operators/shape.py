@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -263,7 +264,10 @@ _PADS = {"constant": _pad_constant, "reflect": _pad_reflect, "edge": _pad_edge}
 
 
 def expand(low: Lowering, node: ir.Node) -> None:
-    """Expand: a product with ones of the broadcast axes, which delegates take where BROADCAST_TO is not."""
+    """Expand: a product with ones of the broadcast axes, which delegates take where BROADCAST_TO is not.
+
+    Many ones are a product for each axis instead: the constants then add up, and do not multiply.
+    """
     x, y = low.input(node), node.outputs[0]
     before, after = low.shape(x), low.shape(y)
     if before == after:
@@ -273,8 +277,20 @@ def expand(low: Lowering, node: ir.Node) -> None:
     tensor = operand(low, x, form)
     full = (1,) * (len(after) - len(before)) + before
     ones = [size if old == 1 else 1 for old, size in zip(full, after, strict=True)]
-    constant = low.graph.constant(np.ones(permuted(ones, form), tensor.dtype), f"{low.base}/ones")
-    low.bind(y, form, low.emit("MUL", [tensor, constant], permuted(after, form)))
+    along = permuted(ones, form)
+    steps = [along] if math.prod(along) <= _MOST_ONES else [_only(along, at) for at in range(len(along))]
+    for step in steps:
+        if any(size != 1 for size in step):
+            constant = low.graph.constant(np.ones(step, tensor.dtype), f"{low.base}/ones")
+            tensor = low.emit("MUL", [tensor, constant], np.broadcast_shapes(tensor.shape, step))
+    low.bind(y, form, tensor)
+
+
+_MOST_ONES = 2**16
+
+
+def _only(shape: Form, axis: int) -> Form:
+    return tuple(size if at == axis else 1 for at, size in enumerate(shape))
 
 
 def tile(low: Lowering, node: ir.Node) -> None:
