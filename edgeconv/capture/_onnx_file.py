@@ -48,7 +48,7 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
     check_total(len(data), where)
     check_sizes(proto, where)
     _check_versions(proto, where)
-    with _mapped("onnx's checker refuses it", where):
+    with _mapped("onnx's checker refuses it", where, mend="correct the model, or export it again"):
         _check(proto)
     return proto, data
 
@@ -61,12 +61,13 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
     """
     proto.ir_version = max(proto.ir_version, _PLAIN_IR_VERSION)
     if proto.functions:
-        with _mapped("its functions cannot be inlined", where):
+        with _mapped("its functions cannot be inlined", where, mend="export it without functions"):
             proto = inliner.inline_local_functions(proto, True)
     _check_operators(proto.graph, where)
     own, wanted = opset_of(proto), min(max(opset_of(proto), opsets[0]), opsets[-1])
     if own != wanted:
-        with _mapped(f"cannot be converted from opset {own} to {wanted}", where):
+        mend = f"export it again, with opset {opsets[0]} to {opsets[-1]}"
+        with _mapped(f"cannot be converted from opset {own} to {wanted}", where, mend=mend):
             before = _value_names(proto.graph)
             proto = onnx.version_converter.convert_version(proto, wanted)
             _name_invented(proto.graph, before)
@@ -175,20 +176,33 @@ def _spell_out_resizes(graph: onnx.GraphProto) -> None:
             )
 
 
+_MENDS = {
+    "ir_version": "save it with an older release of onnx, or install a newer one",
+    "not unique": "give each tensor a name of its own",
+    "single static assignment": "give each tensor a name of its own",
+    "topologically sorted": "make each input, ahead of the nodes that read it",
+    "No Op registered": "export it with an opset that has the operator",
+    "is deprecated": "export it with another opset",
+}
+"""What helps, by what onnx's messages hold."""
+
+
 def static_errors(where: str) -> contextlib.AbstractContextManager[None]:
     """Maps what onnx's shape inference raises."""
     return _mapped("its operators do not fit these input shapes", where, mend="correct the shapes, or the model")
 
 
 @contextlib.contextmanager
-def _mapped(what: str, where: str, mend: str = "export it again, with another opset") -> Iterator[None]:
+def _mapped(what: str, where: str, mend: str) -> Iterator[None]:
     # The border: onnx raises its own classes, protobuf's, and plain RuntimeError from C++.
     try:
         yield
     except CaptureError:
         raise
     except Exception as error:
-        raise CaptureError(f"{what}: {_said(error)}", where=where, mend=mend) from error
+        said = _said(error)
+        known = next((mend for words, mend in _MENDS.items() if words in said), mend)
+        raise CaptureError(f"{what}: {said}", where=where, mend=known) from error
 
 
 def _said(error: Exception) -> str:
@@ -196,4 +210,5 @@ def _said(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     first = text.splitlines()[0] if isinstance(error, ValidationError) else " ".join(text.split())
     first = re.sub(r"^\S*\.(?:h|cc):\d+: \w+: ", "", first)
+    first = first.rstrip(".:; ")  # the mend follows
     return first if len(first) <= _WANTED else f"{first[: _WANTED - 1]}…"

@@ -168,10 +168,13 @@ def _declared(value: onnx.ValueInfoProto, where: str) -> OnnxTensor:
 def _check_dtype(name: str, dtype: ir.DataType, where: str) -> None:
     if dtype.name not in _DTYPES:
         kind = "float64" if dtype.name == "DOUBLE" else dtype.name.lower()
+        text = dtype == ir.DataType.STRING
         raise CaptureError(
             f"{name} is {kind}, and only float32 (beside integers and booleans) is exported",
             where=where,
-            mend="export the model in float32: a cast here would alter what it computes",
+            mend="leave text to the program around it"
+            if text
+            else "export the model in float32: a cast here would alter what it computes",
         )
 
 

@@ -48,7 +48,8 @@ def locate(name: str, directory: Path, *, where: str) -> Path:
             where=where,
             mend=f"correct what follows {PACKAGE}{package}/, or install a release that has it",
         )
-    raise RecipeError(f"there is no file {name!r}", where=where, mend="names are relative to the recipe")
+    mend = "correct the path" if Path(name).is_absolute() else "names are relative to the recipe"
+    raise RecipeError(f"there is no file {name!r}", where=where, mend=mend)
 
 
 def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int | None = None) -> bytes:

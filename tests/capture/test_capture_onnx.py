@@ -247,6 +247,27 @@ def test_what_cannot_be_read_is_one_line(write, case: str) -> None:
     assert "model.onnx" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "version", "says"),
+    [
+        ([node("Relu", "x")], 99, "save it with an older release of onnx, or install a newer one"),
+        ([node("Relu", "x", "a"), node("Abs", "x", "a"), node("Neg", "a")], 8, "give each tensor a name of its own"),
+        ([node("Relu", "q")], 8, "make each input, ahead of the nodes that read it"),
+        ([node("Gelu", "x")], 8, "export it with an opset that has the operator"),
+        ([node("Relu", "x", slope=1)], 8, "Unrecognized attribute: slope for operator Relu; correct the model"),
+    ],
+)
+def test_what_the_checker_refuses_has_its_own_mend(write, nodes: Nodes, version: int, says: str) -> None:
+    path = write(nodes)
+    model = onnx.load(path)
+    model.ir_version = version
+    onnx.save(model, path)
+    with pytest.raises(CaptureError) as caught:
+        open_onnx(path)
+    assert says in str(caught.value)
+    assert "another opset" not in str(caught.value)
+
+
 def test_a_loop_is_refused_by_name(write) -> None:
     i, c = (helper.make_tensor_value_info(name, kind, []) for name, kind in (("i", 7), ("c", 9)))
     a, b = (helper.make_tensor_value_info(name, 1, [1, 4, 6, 6]) for name in ("a", "b"))

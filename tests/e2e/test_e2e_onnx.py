@@ -241,7 +241,7 @@ def test_a_recipe_names_a_file(files: Path, tmp_path: Path) -> None:
         (["{files}/open_17.onnx", "--shape", "x=1,3,h,16"], "symbolic dimension 'h'"),
         (["{files}/open_17.onnx", "--shape", "x=9999999,3,16,16"], "MiB"),
         (["{files}/open_17.onnx", "{files}/fixed_13.onnx", "--shape", "x=1,3,16,16"], "about one .onnx file"),
-        (["{files}/open_17.onnx", "--samples", "none.npz"], "there is no file"),
+        (["{files}/open_17.onnx", "--samples", "none.npz"], "none.npz'; correct the path"),
         (["{files}/open_17.onnx", "--device", "torch"], "torch runs modules"),
     ],
 )
