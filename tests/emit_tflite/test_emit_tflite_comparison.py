@@ -114,3 +114,19 @@ def test_a_selection_between_layers_is_within_a_step(tflite: Any, scheme: str, s
     wanted = evaluate(graph, {"input0": _inputs(scale)}, keep=[name])[name]
     (made,) = tflite.run(emitted, [_inputs(scale)], resolver).outputs
     assert np.abs(made - wanted).max() <= 2.01 * (emitted.outputs[0].scale or 0)
+
+
+@pytest.mark.parametrize("scheme", _SCHEMES)
+@pytest.mark.parametrize("scale", [1e-5, *_SCALES])
+def test_zeros_do_not_spoil_sums_of_small_numbers(tflite: Any, scheme: str, scale: float) -> None:
+    """The kernels of sums take operands of at most so much coarser steps than their result's."""
+    module = tflite.Function(lambda x: (-x, x + 0.0 * torch.relu(x), x + torch.zeros(1), 0.0 - x))
+    graph = _quantised(tflite, module, scheme, scale)
+    names = [value.name or "" for value in graph.graph.outputs]
+    made = evaluate(graph, {"input0": _inputs(scale)}, keep=names)
+    emitted = tflite.to_tflite(graph, metadata={}, io=_IO[scheme])
+    for resolver in ("reference", "xnnpack"):
+        for name, spec, one in zip(
+            names, emitted.outputs, tflite.run(emitted, [_inputs(scale)], resolver).outputs, strict=True
+        ):
+            np.testing.assert_allclose(one, made[name], rtol=0, atol=1.01 * (spec.scale or 0), err_msg=name)

@@ -13,10 +13,19 @@ import numpy as np
 
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._integer_forms import integer_form
-from edgeconv.emit.tflite._integer_rules import RULES, Kind, Rule, data_of, is_integer, results_of, why_float
+from edgeconv.emit.tflite._integer_rules import (
+    RULES,
+    Kind,
+    Rule,
+    data_of,
+    is_integer,
+    operand_parameters,
+    results_of,
+    why_float,
+)
 from edgeconv.emit.tflite._integer_scales import spread
 from edgeconv.emit.tflite._integer_settle import drop_clamps, settle
-from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_type, of_weights
+from edgeconv.emit.tflite._quantization import Quantization, of_type, of_weights
 
 _FLOAT = np.dtype(np.float32)
 _BIAS = {"int8": "int32", "int16": "int64"}
@@ -102,8 +111,8 @@ class _Rewrite:
         dtype = next(one.quantization.dtype for one in data_of(operator) if one.data is None and one.quantization)
         for index, tensor in enumerate(operator.inputs):
             if tensor.data is not None and tensor.dtype == _FLOAT:
-                own = tensor.quantization if tensor.quantization and tensor.quantization.dtype == dtype else None
-                operator.inputs[index] = self._constant(tensor, same or own or of_constant(tensor.data, dtype))
+                known = same or operand_parameters(operator, tensor, dtype)
+                operator.inputs[index] = self._constant(tensor, known)
         if dtype == "int16" and operator.code in ("ADD", "SUB"):
             operator.options["potScaleInt16"] = False
 

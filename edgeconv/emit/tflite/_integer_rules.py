@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Operator, Tensor
-from edgeconv.emit.tflite._quantization import Quantization, of_type
+from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_type
 from edgeconv.quantize._operators import FIXED, Fixed
 
 Interval = tuple[float, float]
@@ -211,7 +211,39 @@ def why_float(operator: Operator) -> str:
         return f"there is no kernel of {' and '.join(sorted(dtypes))} for it"
     if rule.kind is Kind.WEIGHTS and operator.inputs[1].data is None:
         return "its weights are computed"
+    if operator.code in _SUMS and results_of(operator) and not _fits(operator):
+        return "the steps of its result are too fine for those of its operands"
     return ""
+
+
+def operand_parameters(operator: Operator, tensor: Tensor, dtype: str) -> Quantization:
+    """What the integers of a constant operand stand for: zeros in the steps of the result, whose zero is as good."""
+    assert tensor.data is not None
+    results = results_of(operator)
+    if results and results[0].quantization is not None and not tensor.data.any():
+        return results[0].quantization
+    own = tensor.quantization
+    return own if own is not None and own.dtype == dtype else of_constant(tensor.data, dtype)
+
+
+_SUMS = ("ADD", "SUB")
+_FINEST = {"int8": 2.0**-20, "int16": 2.0**-15}
+
+
+def _fits(operator: Operator) -> bool:
+    """Whether the kernels of sums can rescale: from twice the coarsest operand, shifted up, by a factor below one.
+
+    Beyond it ADD aborts the process, and SUB of int16 gives other numbers (LiteRT 2.3).
+    """
+    (result,) = results_of(operator)
+    assert result.quantization is not None  # the caller looked
+    known = result.quantization
+    given = [
+        one.quantization if one.data is None else operand_parameters(operator, one, known.dtype)
+        for one in data_of(operator)
+    ]
+    coarsest = max(one.scale[0] for one in given if one is not None)
+    return 2 * coarsest * _FINEST[known.dtype] < known.scale[0]
 
 
 def prescribed(operator: Operator, dtype: str) -> Quantization | None:
