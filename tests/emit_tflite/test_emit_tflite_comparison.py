@@ -87,7 +87,7 @@ def test_old_runtimes_compare_alike(tflite: Any, old_runtime: Any, scheme: str) 
 
 def test_a_comparison_is_a_float_island_that_notes_and_inspection_name(tflite: Any) -> None:
     emitted = tflite.to_tflite(_quantised(tflite, _Chosen(0.1), "int8", 1.0), metadata={}, io="int8")
-    assert [note for note in emitted.notes if note.startswith("GREATER 'gt' stays float")]
+    assert [note for note in emitted.notes if note.startswith("GREATER 'gt' stays float: its integer kernels round")]
     assert any(line.startswith("GREATER of 'gt': float") for line in float_parts_of_tflite(emitted.data))
 
 

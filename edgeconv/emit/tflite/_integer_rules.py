@@ -191,6 +191,10 @@ def results_of(operator: Operator) -> list[Tensor]:
     return [tensor for tensor in operator.outputs if tensor.dtype == _FLOAT]
 
 
+_COMPARISONS = ("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL")
+_COMPARING = "its integer kernels round to 1/256 before they compare"
+
+
 def is_integer(operator: Operator) -> bool:
     """Whether a kernel computes the operator in integers, and all that it needs is known."""
     return why_float(operator) == "" and bool(data_of(operator))
@@ -202,7 +206,7 @@ def why_float(operator: Operator) -> str:
     if operator.keeps_float:
         return operator.keeps_float
     if rule is None:
-        return "there is no integer kernel for it"
+        return _COMPARING if operator.code in _COMPARISONS else "there is no integer kernel for it"
     tensors = [*computed(operator), *results_of(operator)]
     if any(tensor.quantization is None for tensor in tensors):
         return "the scales of its operands or of its result are not known"
