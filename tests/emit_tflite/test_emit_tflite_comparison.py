@@ -130,3 +130,15 @@ def test_zeros_do_not_spoil_sums_of_small_numbers(tflite: Any, scheme: str, scal
             names, emitted.outputs, tflite.run(emitted, [_inputs(scale)], resolver).outputs, strict=True
         ):
             np.testing.assert_allclose(one, made[name], rtol=0, atol=1.01 * (spec.scale or 0), err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_integers_that_stand_for_themselves_are_compared(tflite: Any, dtype: torch.dtype) -> None:
+    """They have no scale, without which the kernels of 8 bits abort the process."""
+    module = tflite.Function(lambda x: (x.to(dtype) > 3, x.to(dtype) == (x * 1.5).to(dtype)))
+    inputs = np.array([[0, 1, 3, 4, 80]], np.float32)
+    emitted = tflite.to_tflite(tflite.graph_of(module, torch.from_numpy(inputs)), metadata={})
+    for resolver in ("reference", "xnnpack"):
+        greater, equal = tflite.run(emitted, [inputs], resolver).outputs
+        np.testing.assert_array_equal(greater, [[False, False, False, True, True]])
+        np.testing.assert_array_equal(equal, [[True, True, False, False, False]])

@@ -14,17 +14,36 @@ from edgeconv.emit.tflite._lowering import Lower, Lowering
 from edgeconv.emit.tflite._operators.activation import read, unary
 
 
-def binary(code: str, dtype: type[np.generic] | None = None) -> Lower:
-    """A broadcasting operator of two inputs; ``dtype`` is the result's where it is not the inputs'."""
+def binary(code: str) -> Lower:
+    """A broadcasting operator of two inputs."""
 
     def lower(low: Lowering, node: ir.Node) -> None:
         form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
         operands = [operand(low, value, form) for value in node.inputs]
         shape = permuted(low.shape(node.outputs[0]), form)
-        options = {} if dtype is None else {"dtype": np.dtype(dtype)}
-        low.bind(node.outputs[0], form, low.emit(code, operands, shape, **options))
+        low.bind(node.outputs[0], form, low.emit(code, operands, shape))
 
     return lower
+
+
+def comparison(code: str) -> Lower:
+    """A comparison; of integers of 8 bits as int32, since its kernels want a scale of them, and abort without."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+        operands = [_wide(low, operand(low, value, form)) for value in node.inputs]
+        shape = permuted(low.shape(node.outputs[0]), form)
+        low.bind(node.outputs[0], form, low.emit(code, operands, shape, dtype=np.dtype(np.bool_)))
+
+    return lower
+
+
+def _wide(low: Lowering, tensor: Tensor) -> Tensor:
+    if tensor.dtype not in (np.int8, np.uint8):
+        return tensor
+    if tensor.data is not None:
+        return low.graph.constant(tensor.data.astype(np.int32), tensor.name)
+    return low.emit("CAST", [tensor], tensor.shape, dtype=np.dtype(np.int32))
 
 
 def divide(low: Lowering, node: ir.Node) -> None:
@@ -196,11 +215,11 @@ LOWERINGS: dict[str, Lower] = {
     "Max": variadic("MAXIMUM"),
     "Min": variadic("MINIMUM"),
     "Sum": variadic("ADD"),
-    "Greater": binary("GREATER", np.bool_),
-    "GreaterOrEqual": binary("GREATER_EQUAL", np.bool_),
-    "Less": binary("LESS", np.bool_),
-    "LessOrEqual": binary("LESS_EQUAL", np.bool_),
-    "Equal": binary("EQUAL", np.bool_),
+    "Greater": comparison("GREATER"),
+    "GreaterOrEqual": comparison("GREATER_EQUAL"),
+    "Less": comparison("LESS"),
+    "LessOrEqual": comparison("LESS_EQUAL"),
+    "Equal": comparison("EQUAL"),
     "And": binary("LOGICAL_AND"),
     "Or": binary("LOGICAL_OR"),
     "Not": unary("LOGICAL_NOT"),
