@@ -23,7 +23,7 @@ _SHAPE = (1, 3, 8, 8)
 
 
 class _Net(nn.Module):
-    """Images, one axis, a product of matrices, channels that the file orders otherwise, and a sum of what was moved with what was not."""
+    """Images, one axis, a product of matrices, channels that the file orders otherwise, a sum of moved and unmoved."""
 
     def __init__(self) -> None:
         super().__init__()

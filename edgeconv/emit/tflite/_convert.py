@@ -13,7 +13,7 @@ from edgeconv.emit.tflite._encoding import Encoding, encode
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._inside import held
 from edgeconv.emit.tflite._layout import Form, first, last, permuted
-from edgeconv.emit.tflite._lowering import Lowering, module_of, refusal
+from edgeconv.emit.tflite._lowering import Lowering, maker_of, refusal
 from edgeconv.emit.tflite._operators import LOWERINGS, activation, tables
 from edgeconv.emit.tflite._qdq import REQUANTIZE, strip
 from edgeconv.emit.tflite._simplify import simplify
@@ -134,7 +134,7 @@ def _finish_output(low: Lowering, value: ir.Value, form: Form) -> None:
 
 def _refuse_unknown(nodes: Iterable[ir.Node], matched: set[ir.Node]) -> None:
     unknown = {
-        (node.op_type, module_of(node)): node
+        (node.op_type, maker_of(node)): node
         for node in nodes
         if (
             node not in matched
@@ -144,7 +144,7 @@ def _refuse_unknown(nodes: Iterable[ir.Node], matched: set[ir.Node]) -> None:
     }
     if not unknown:
         return
-    listed = [f"{operator} (torch module {module!r})" for operator, module in list(unknown)[:_NAMED]]
+    listed = [f"{operator} ({maker})" for operator, maker in list(unknown)[:_NAMED]]
     more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
     if len(unknown) == 1:
         raise refusal(next(iter(unknown.values())), "the emitter has no such operator")

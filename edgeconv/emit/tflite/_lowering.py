@@ -283,8 +283,8 @@ _WAY_OUT = 'export formats = ["onnx"] only, or replace that part of the module'
 def refusal(node: ir.Node | None, why: str, mend: str = "") -> EmitError:
     """The error for a node that cannot be written."""
     operator = node.op_type if node is not None else "the graph"
-    module = module_of(node) if node is not None else ""
-    what = f"{operator}{f' (made by torch module {module!r})' if module else ''} cannot be written as TFLite: {why}"
+    maker = maker_of(node) if node is not None else ""
+    what = f"{operator}{f' (made by {maker})' if maker else ''} cannot be written as TFLite: {why}"
     return EmitError(what, where="tflite", mend=mend or _WAY_OUT)
 
 
@@ -308,9 +308,11 @@ def _runs(tensor: Tensor, perm: Form) -> list[list[int]]:
     return runs
 
 
-def module_of(node: ir.Node) -> str:
-    """The torch module that made the node; its output's name when that is not recorded."""
-    return node.metadata_props.get("edgeconv.module") or (node.outputs[0].name if node.outputs else "") or ""
+def maker_of(node: ir.Node) -> str:
+    """The torch module that made the node, or the node of a file; by the output's name where there is no other."""
+    module = node.metadata_props.get("edgeconv.module")
+    name = module or (node.outputs[0].name if node.outputs else "") or ""
+    return f"{'node' if module is None else 'torch module'} {name!r}" if name else ""
 
 
 def _suffix(form: Form) -> str:
