@@ -196,50 +196,6 @@ OTHERS: tuple[tuple[str, str, tuple[tuple[int, ...] | int, ...], dict[str, Any]]
     ),
 )
 
-# Captured on the official path too, which takes seconds for each.
-ON_BOTH_PATHS = frozenset(
-    {
-        "mobilenet_w1",
-        "mobilenetb_wd2",
-        "mobilenetv2_w1",
-        "mobilenetv3_small_w1",
-        "mobilenetv3_large_w1",
-        "mnasnet_a1",
-        "fbnet_cb",
-        "proxylessnas_mobile",
-        "spnasnet",
-        "efficientnet_b0",
-        "efficientnet_b0b",
-        "ghostnet",
-        "mixnet_s",
-        "shufflenet_g3_w1",
-        "shufflenetv2_w1",
-        "shufflenetv2b_w1",
-        "igcv3_w1",
-        "peleenet",
-        "squeezenet_v1_1",
-        "squeezeresnet_v1_1",
-        "sqnxt23_w1",
-        "fdmobilenet_w1",
-        "hardnet39ds",
-        "vovnet27s",
-        "darknet_tiny",
-        "darknet53",
-        "resnet18",
-        "resnetbc26b",
-        "preresnet18",
-        "resnext26_32x4d",
-        "seresnet18",
-        "densenet121",
-        "bisenet_resnet18_celebamaskhq",
-        "fastscnn_cityscapes",
-        "lednet_cityscapes",
-        "sqnet_cityscapes",
-        "bn_vgg11",
-        "regnetx002",
-    }
-)
-
 
 def network(module: str, factory: str, size: tuple[int, int], arguments: dict[str, Any]) -> torch.nn.Module:
     """The network with seeded random weights and the statistics of a stand-in for a trained one, in eval mode."""
