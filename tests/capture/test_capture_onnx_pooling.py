@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import onnxruntime
 import pytest
-from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from same_everywhere import assert_same_everywhere
 
 from edgeconv.capture import open_onnx
-from edgeconv.emit.onnx import to_onnx
-from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import CaptureError
-from edgeconv.reference import evaluate
 
 Arrays = dict[str, npt.NDArray[Any]]
 SHORT: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1}
@@ -37,28 +31,7 @@ def pooled(path: Path, nodes: list[Any], size: tuple[int, int], weights: Arrays 
     graph = helper.make_graph(nodes, "g", [x], [y], constants)
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9).SerializeToString()
     path.write_bytes(data)
-    given = {"x": np.random.default_rng(0).standard_normal((1, 2, *size)).astype(np.float32)}
-    (expected,) = onnxruntime.InferenceSession(data).run(None, given)
-    model = open_onnx(path).graph({"x": (1, 2, *size)})
-    emitted = to_onnx(model, metadata={})
-    assert emitted.outputs[0].shape == expected.shape
-    for made in (
-        evaluate(model, given)["y"],
-        onnxruntime.InferenceSession(emitted.data).run(None, given)[0],
-        on_litert(model, given["x"]),
-    ):
-        assert made.shape == expected.shape
-        np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
-    return model
-
-
-def on_litert(model: ir.Model, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    with contextlib.redirect_stderr(io.StringIO()):
-        interpreter = Interpreter(model_content=to_tflite(model, layout="nchw", metadata={}).data)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
-    interpreter.invoke()
-    return np.asarray(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    return assert_same_everywhere(path, (1, 2, *size))
 
 
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
-from ai_edge_litert.interpreter import Interpreter
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from same_everywhere import assert_same_everywhere
 
 import edgeconv
 from edgeconv.capture import open_onnx
-from edgeconv.emit.onnx import to_onnx
-from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import CaptureError
-from edgeconv.reference import evaluate
 
 SHAPE = (2, 3, 6, 5)
 CROP = {"coordinate_transformation_mode": "tf_crop_and_resize"}
@@ -48,26 +41,7 @@ def written(path: Path, *, roi: Any = None, scales: Any = None, sizes: Any = Non
 
 
 def assert_same(path: Path) -> ir.Model:
-    x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
-    (expected,) = onnxruntime.InferenceSession(path.read_bytes()).run(None, {"x": x})
-    model = open_onnx(path).graph({"x": SHAPE})
-    for made in (
-        evaluate(model, {"x": x})["y"],
-        onnxruntime.InferenceSession(to_onnx(model, metadata={}).data).run(None, {"x": x})[0],
-        on_litert(model, x),
-    ):
-        assert made.shape == expected.shape
-        np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
-    return model
-
-
-def on_litert(model: ir.Model, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    with contextlib.redirect_stderr(io.StringIO()):
-        interpreter = Interpreter(model_content=to_tflite(model, layout="nchw", metadata={}).data)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
-    interpreter.invoke()
-    return np.asarray(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    return assert_same_everywhere(path, SHAPE)
 
 
 @pytest.mark.parametrize("rounding", ["floor", "round_prefer_floor"])
