@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLD_RUNTIME := $(VENV)/.tflite-runtime-ready
+MICRO_RUNTIME := $(VENV)/.tflite-micro-ready
 OUT ?= artifacts
 # What `make export` makes. One recipe: make export RECIPES=models/digits_dsc.toml
 RECIPES ?= models/dsconv_3x64_224.toml models/mobilenet_dsc_224.toml models/digits_dsc.toml
@@ -26,16 +27,21 @@ $(OLD_RUNTIME): $(READY) edgeconv/devices/_environments.py
 	$(BIN)/edgeconv devices --install tflite-runtime
 	@touch $@
 
+# Only the tests run everything on it.
+$(MICRO_RUNTIME): $(READY) edgeconv/devices/_environments.py
+	$(BIN)/edgeconv devices --install tflite-micro
+	@touch $@
+
 export: setup ## export every default recipe to $(OUT)/<recipe>/ and prove it
 	$(BIN)/python export_scripts/export_all.py --out $(OUT) $(RECIPES)
 
 zoo: setup ## export EfficientNet-Lite0 with its real ImageNet weights
 	$(BIN)/python export_scripts/export_all.py --out $(OUT) models/efficientnet_lite0.toml
 
-test: setup ## fast tests (under 10 minutes on 2 cores)
+test: setup $(MICRO_RUNTIME) ## fast tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: setup ## all tests, the slow sweeps too
+test-all: setup $(MICRO_RUNTIME) ## all tests, the slow sweeps too
 	$(BIN)/python -m pytest
 
 # NETWORKS=quick, NETWORKS=full, or names; BENCH holds further options: make bench BENCH="--rounds 10".
