@@ -141,6 +141,10 @@ class Sample:
     label: int | None = None
     variants: tuple[str, ...] = ()
 
+    def is_for(self, variant: str) -> bool:
+        """Whether a variant is judged on it."""
+        return not self.variants or variant in self.variants
+
 
 @dataclass(frozen=True)
 class Run:

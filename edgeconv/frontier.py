@@ -18,6 +18,7 @@ from edgeconv.progress import Progress, Silent
 from edgeconv.prove import Proof, judge
 from edgeconv.quantize import Search, Step, Target
 from edgeconv.recipe import Recipe
+from edgeconv.recipe.calibration import names_data
 from edgeconv.recipe.variants import DEFAULT_FIDELITY
 from edgeconv.report import Frontier, FrontierPoint
 from edgeconv.variants import Batches, Variant
@@ -49,13 +50,13 @@ def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
         )
     if job.source.variant:
         raise QuantizeError("the model is quantised already", where="target", mend="give the float model")
-    if not (data.images or data.arrays or data.generator or data.random):
+    if not names_data(recipe):
         raise RecipeError(
             "it names no calibration data",
             where=f"{recipe.path}: quantize",
             mend="name images, arrays or a generator in [quantize]",
         )
-    samples = [one for one in (job.proof.samples if job.proof else ()) if not one.variants or variant in one.variants]
+    samples = [one for one in (job.proof.samples if job.proof else ()) if one.is_for(variant)]
     real = [item.variants for item in recipe.parity.images] + [item.variants for item in recipe.parity.arrays]
     only_noise = not any(not variants or variant in variants for variants in real)
     batches = job.quantization.batches

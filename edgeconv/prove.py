@@ -341,7 +341,7 @@ def _tolerance(report: Report) -> Tolerance:
 
 
 def _timeout_s(report: Report) -> float:
-    """That of the export; reports of version 0.1 and older do not say."""
+    """That of the export; the first reports did not say."""
     stated = report.environment.get(TIMEOUT)
     return float(stated) if isinstance(stated, str) else Proof.timeout_s
 

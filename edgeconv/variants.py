@@ -136,7 +136,7 @@ class Variant:
             ParityError: none is for it.
             EmitError: see `edgeconv.emit.c_array.to_c`.
         """
-        mine = next((one for one in samples if not one.variants or self.name in one.variants), None)
+        mine = next((one for one in samples if one.is_for(self.name)), None)
         if mine is None:
             raise ParityError(
                 f"no parity input is for the variant {self.name}", mend="leave `variants` out of one in the recipe"

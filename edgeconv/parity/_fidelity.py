@@ -83,7 +83,11 @@ def held_to_all(rows: Sequence[Comparison], bound: Fidelity, *, of: Collection[s
         bound: what is asked.
         of: the names of the variant's artifacts; rows of others stay.
     """
-    ran = [row for row in rows if row.artifact in of and row.metrics is not None]
+
+    def counts(row: Comparison) -> bool:
+        return row.artifact in of and row.metrics is not None
+
+    ran = [row for row in rows if counts(row)]
     asked = (
         ("agreement", bound.agreement, "agree", "no output is of classes, shape (N, C)"),
         ("accuracy_drop", bound.accuracy_drop, "labelled", "no input has a label, or no output is of classes"),
@@ -95,14 +99,14 @@ def held_to_all(rows: Sequence[Comparison], bound: Fidelity, *, of: Collection[s
     ]
     if bound.lsb is not None and not any(row.lsb for row in ran):
         missing.append("lsb is asked for, and no output comes out of integers")
-    if not missing or not ran:
+    if not missing:
         return list(rows)
-    return [
-        replace(row, verdict=Verdict.FAIL, reason="; ".join((*filter(None, [row.reason]), *missing)), excess=math.inf)
-        if row.artifact in of and row.metrics is not None
-        else row
-        for row in rows
-    ]
+    return [replace(failed(row, "; ".join(missing)), excess=math.inf) if counts(row) else row for row in rows]
+
+
+def failed(row: Comparison, reason: str) -> Comparison:
+    """The row, failed for a further reason."""
+    return replace(row, verdict=Verdict.FAIL, reason=f"{row.reason}; {reason}" if row.reason else reason)
 
 
 def lost_channels(pairs: Sequence[Pair]) -> tuple[int, int]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.core import Array, Comparison, Fidelity, IntegerTensor, LayerSteps, Verdict
+from edgeconv.core import Array, Comparison, Fidelity, IntegerTensor, LayerSteps
 from edgeconv.errors import ParityError
-from edgeconv.parity._fidelity import steps_apart
+from edgeconv.parity._fidelity import failed, steps_apart
 from edgeconv.parity._kernels import Site, allowance
 
 _HELD = "/held"  # what stands for a runtime's integers, behind the name of the value
@@ -78,17 +78,12 @@ def judge_layers(row: Comparison, layers: Sequence[LayerSteps]) -> Comparison:
         f"layer {worst.name}{made} is {steps} from what the graph makes of its operands, at most "
         f"{max(asked, worst.most)} are allowed{others}"
     )
-    return _failed(row, reason)
+    return failed(row, reason)
 
 
 def unjudged_layers(row: Comparison, why: str) -> Comparison:
     """A row of a device that should tell what is inside a file, and does not: nothing is known of the layers."""
-    return _failed(row, f"its layers cannot be judged: {why}")
-
-
-def _failed(row: Comparison, reason: str) -> Comparison:
-    reason = f"{row.reason}; {reason}" if row.reason else reason
-    return replace(row, verdict=Verdict.FAIL, reason=reason)
+    return failed(row, f"its layers cannot be judged: {why}")
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Golden:
 
     def of(self, variant: str) -> Golden:
         """What is for a variant: its samples (all, where the variant has no name), and its integers."""
-        everyones = (variant == "" or not one.variants or variant in one.variants for one in self.samples)
+        everyones = (variant == "" or one.is_for(variant) for one in self.samples)
         chosen = [index for index, included in enumerate(everyones) if included]
         return Golden(
             tuple(self.samples[index] for index in chosen),

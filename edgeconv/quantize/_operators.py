@@ -110,23 +110,25 @@ FIXED: dict[str, Fixed] = {
 LOWEST_LOG = -16.0
 """What a LogSoftmax of integers can give; one that gives less stays float."""
 
-WITHOUT_INT16 = frozenset(
+LOOKED_UP = frozenset(
     {
         "Celu",
         "Cos",
         "Elu",
-        "Gelu",
-        "LogSoftmax",
+        "Erf",
+        "Log",
         "Mish",
         "Reciprocal",
         "Selu",
         "Sin",
         "Softplus",
         "Softsign",
-        "SpaceToDepth",
         "Sqrt",
     }
 )
+"""Functions of one number that are tables of 256 integers in TFLite, where their input and output are int8."""
+
+WITHOUT_INT16 = (LOOKED_UP - {"Erf", "Log"}) | {"Gelu", "LogSoftmax", "SpaceToDepth"}
 """Operators that TFLite computes with int8 activations, but not with int16.
 
 Elu, Selu and Celu could be spelt out in its int16 operators. By the reference kernels of LiteRT 2.3, Conv - Celu(0.2) -

@@ -18,6 +18,7 @@ from edgeconv.emit.tflite._operators import LOWERINGS, activation, tables
 from edgeconv.emit.tflite._qdq import REQUANTIZE, strip
 from edgeconv.emit.tflite._simplify import simplify
 from edgeconv.errors import EmitError
+from edgeconv.quantize._operators import LOOKED_UP
 from edgeconv.rewrite.gelus import gelus
 
 _WITHOUT_LOWERING = ("Constant", "Shape", REQUANTIZE)
@@ -91,7 +92,7 @@ def _lower(low: Lowering, node: ir.Node) -> None:
         _evaluate(low, node)
     elif node.op_type == REQUANTIZE:
         activation.unary("QUANTIZE")(low, node)
-    elif low.integer and node.op_type in tables.FUNCTIONS and tables.is_known(low, node):
+    elif low.integer and node.op_type in LOOKED_UP and tables.is_known(low, node):
         tables.look_up(low, node)
     else:
         LOWERINGS[node.op_type](low, node)

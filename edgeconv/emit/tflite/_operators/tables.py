@@ -1,4 +1,7 @@
-"""Functions of one number that have no int8 kernel: in a quantised graph they are looked up."""
+"""Functions of one number that have no int8 kernel: in a quantised graph they are looked up.
+
+Which ones says `edgeconv.quantize._operators.LOOKED_UP`, by which the plan is made, too.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,6 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._integer_rules import TABLE
 from edgeconv.emit.tflite._lowering import Lowering
 from edgeconv.emit.tflite._operators.activation import read
-
-FUNCTIONS = frozenset(
-    {
-        "Celu",
-        "Cos",
-        "Elu",
-        "Erf",
-        "Log",
-        "Mish",
-        "Reciprocal",
-        "Selu",
-        "Sin",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-    }
-)
-"""ONNX operators that are looked up where their input and output are int8."""
 
 
 def is_known(low: Lowering, node: ir.Node) -> bool:
