@@ -239,6 +239,7 @@ def _quantization(recipe: Recipe) -> Quantization:
         absorb_biases=asked.absorb_biases,
         rounding=asked.rounding,
         iterations=asked.iterations,
+        pair_safe=asked.pair_safe,
         relu6_as_relu=asked.relu6_as_relu,
         io=asked.io,
         keep_float=asked.keep_float,

@@ -264,7 +264,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
         graphs = (captured, summarise("folded", model))
         if job.frontier is not None:
             job = with_confirmation(job, partial(_emit, job, {}), [value.name or "" for value in model.graph.outputs])
-        variants = tuple(variants_of(model, job.variants, job.quantization, progress))
+        variants = tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
         written = [
             _write(staging, variant, job, format_, layout, progress)
             for variant in variants

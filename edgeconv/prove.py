@@ -23,13 +23,22 @@ from edgeconv.core import (
     Verdict,
     sha256_of,
 )
-from edgeconv.devices import all_devices, find, run_artifact
+from edgeconv.devices import INTEGER_KERNELS, SATURATING, all_devices, find, run_artifact
 from edgeconv.emit.c_array import c_files_of
 from edgeconv.environment import environment
 from edgeconv.errors import ParityError
 from edgeconv.layers import carried_over, judged_by_layer
 from edgeconv.output import Staging, staged
-from edgeconv.parity import Golden, Integers, compare, golden_bytes, held_to_all, load_golden
+from edgeconv.parity import (
+    Golden,
+    Integers,
+    asks_of_all,
+    compare,
+    explained_by_fusion,
+    golden_bytes,
+    held_to_all,
+    load_golden,
+)
 from edgeconv.progress import Progress
 from edgeconv.recipe.variants import DEFAULT_FIDELITY
 from edgeconv.report import Frontier, Report, from_json, to_html, to_json, to_junit
@@ -37,6 +46,7 @@ from edgeconv.source import OnnxSource, Source
 from edgeconv.variants import Variant, is_quantised
 
 JSON, HTML, JUNIT = "parity.json", "parity.html", "parity.junit.xml"
+_MakeRun = Callable[[tuple[Sample, ...]], Run]
 GOLDEN_SHA256 = "golden sha256"
 TIMEOUT = "timeout, s"
 
@@ -231,29 +241,40 @@ def judge(
     outputs = tuple(golden.reference.outputs[0])
     comparisons: list[Comparison] = []
     environments: dict[str, Mapping[str, str]] = {}
-    for title, variant, make_run in _runs(artifacts, proof, source, outputs):
+    for title, variant, make_run, unfused in _runs(artifacts, proof, source, outputs):
         mine = golden.of(variant)
         if not mine.samples:
             raise ParityError(
                 f"no parity input is for the variant {variant}", mend="leave `variants` out of one in the recipe"
             )
+        rows_of = partial(_rows, golden=mine, variant=variant, proof=proof, outputs=outputs)
         with progress.stage(title):
             run = make_run(mine.samples)
-            comparisons += compare(
-                run,
-                mine.reference,
-                mine.samples,
-                artifact=run.artifact,
-                tolerance=proof.bounds.get(variant, proof.tolerance),
-                output_names=outputs,
-                integers=mine.integers.get(variant),
-            )
+            rows = rows_of(run)
+        if unfused is not None and any(map(asks_of_all, rows)):
+            with progress.stage(f"{title}, nothing fused"):
+                saturating = run.environment.get(INTEGER_KERNELS) == SATURATING
+                rows = explained_by_fusion(rows, rows_of(unfused(mine.samples)), saturating=saturating)
+        comparisons += rows
         if run.environment:
-            environments[f"device {run.device}"] = run.environment
+            key = f"device {run.device}"
+            environments[key] = {**environments.get(key, {}), **run.environment}
     for variant, bound in proof.bounds.items():
         of = {artifact.path.name for artifact in artifacts if artifact.variant == variant}
         comparisons = held_to_all(comparisons, bound, of=of)
     return tuple(comparisons), environments
+
+
+def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tuple[str, ...]) -> tuple[Comparison, ...]:
+    return compare(
+        run,
+        golden.reference,
+        golden.samples,
+        artifact=run.artifact,
+        tolerance=proof.bounds.get(variant, proof.tolerance),
+        output_names=outputs,
+        integers=golden.integers.get(variant),
+    )
 
 
 def _integers(variants: Sequence[Variant], samples: Sequence[Sample], progress: Progress) -> dict[str, Integers]:
@@ -270,19 +291,21 @@ def _integers(variants: Sequence[Variant], samples: Sequence[Sample], progress: 
 
 def _runs(
     artifacts: Sequence[Artifact], proof: Proof, source: Source | None, outputs: tuple[str, ...]
-) -> Iterator[tuple[str, str, Callable[[tuple[Sample, ...]], Run]]]:
-    """The title, the variant and the doing of each run; one at a time, since outputs may be large."""
+) -> Iterator[tuple[str, str, _MakeRun, _MakeRun | None]]:
+    """The title, the variant and the doing of each run; one at a time, since outputs may be large.
+
+    The last is the same run with nothing fused, where that may tell why an artifact fails.
+    """
     if source is not None and source.device in proof.device_names:
         run = partial(source.run, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)
-        yield f"{source.title} float32", source.variant, run
+        yield f"{source.title} float32", source.variant, run, None
     for artifact in artifacts:
         for device in map(find, proof.device_names):
             if artifact.format in device.formats:
-                yield (
-                    f"{artifact.path.name} on {device.name}",
-                    artifact.variant,
-                    partial(run_artifact, device, artifact, timeout_s=proof.timeout_s),
-                )
+                title = f"{artifact.path.name} on {device.name}"
+                make_run = partial(run_artifact, device, artifact, timeout_s=proof.timeout_s)
+                unfused = partial(make_run, optimized=False) if artifact.format == "onnx" else None
+                yield title, artifact.variant, make_run, unfused
 
 
 def _asked_as(row: Comparison) -> str:

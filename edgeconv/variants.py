@@ -25,6 +25,7 @@ from edgeconv.rewrite.scale_as_conv import scale_as_conv
 
 Batches = Iterable[Mapping[str, Array]]
 _ASKED = "it was asked for"
+_NAMED = 3  # layers, in a note about many
 _SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
 
 
@@ -43,6 +44,8 @@ class Quantization:
             ``"feedback"``, where also later weights make up for earlier ones; ``"learned"`` by gradients (AdaRound).
             All but the first need `batches`; without, the default becomes the first, and the notes say so.
         iterations: of learned rounding, per layer.
+        pair_safe: of int8 that an ``.onnx`` file is made of: no two products of neighbouring weights overflow 16 bits,
+            in which onnxruntime adds them on x86 processors without VNNI. Both formats carry the same weights.
         relu6_as_relu: writes ReLU6 as ReLU, which equalisation can cross; changes what the float graph computes.
         io: ``"float32"`` or ``"int8"``: element type of the files' inputs and outputs.
         keep_float: operators that stay float, by the name of their first output; beside those of `plan`.
@@ -63,6 +66,7 @@ class Quantization:
     absorb_biases: bool = False
     rounding: str = "feedback"
     iterations: int = 1000
+    pair_safe: bool = True
     relu6_as_relu: bool = False
     io: str = "float32"
     keep_float: tuple[str, ...] = ()
@@ -149,7 +153,12 @@ class Variant:
 
 
 def variants_of(
-    model: ir.Model, names: Sequence[str], quantization: Quantization, progress: Progress
+    model: ir.Model,
+    names: Sequence[str],
+    quantization: Quantization,
+    progress: Progress,
+    *,
+    formats: Sequence[str] = FORMATS,
 ) -> Iterator[Variant]:
     """Makes the graph of each variant.
 
@@ -158,12 +167,13 @@ def variants_of(
         names: of `edgeconv.recipe.variants.VARIANTS`.
         quantization: how those of integers are made.
         progress: hears of the stages.
+        formats: that are written of them.
 
     Raises:
         QuantizeError: there is no calibration data, or it or the plan does not fit the graph; the graph is quantised
             already and more is asked of it than its own integers.
     """
-    maker = _Quantizer(model, quantization, progress)
+    maker = _Quantizer(model, quantization, progress, formats)
     with _placed(quantization.places):
         if is_quantised(model):
             _refuse_choices(names, quantization)
@@ -214,8 +224,9 @@ def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
 class _Quantizer:
     """What variants of integers share: the prepared graph and its calibration."""
 
-    def __init__(self, model: ir.Model, quantization: Quantization, progress: Progress) -> None:
+    def __init__(self, model: ir.Model, quantization: Quantization, progress: Progress, formats: Sequence[str]) -> None:
         self._model = model
+        self._formats = formats
         self._asked = quantization
         self._progress = progress
 
@@ -226,7 +237,8 @@ class _Quantizer:
 
     def _options(self, scheme: str, model: ir.Model) -> quantize.Options:
         kept = dict.fromkeys(self._kept_in(model), _ASKED)
-        return quantize.Options(scheme=scheme, per_channel=self._asked.per_channel, keep_float=kept)
+        pair_safe = self._asked.pair_safe and "onnx" in self._formats
+        return quantize.Options(scheme, self._asked.per_channel, pair_safe, kept)
 
     def _kept_in(self, model: ir.Model) -> list[str]:
         """What was asked to stay float, as it is called in a graph whose values may hold others than the modules'."""
@@ -236,7 +248,8 @@ class _Quantizer:
 
     def variant(self, name: str) -> Variant:
         if is_quantised(self._model):
-            return Variant(name, self._model, io=self._asked.io)
+            saturating = self._saturating(name, self._model, "quantize the float model, or turn")
+            return Variant(name, self._model, io=self._asked.io, notes=saturating)
         prepared, notes = self._prepared
         plan = self._plan(name)
         search = None
@@ -254,7 +267,19 @@ class _Quantizer:
             for operator, why in plan.kept_float.items()
             if search is None or why != quantize.TARGET  # the frontier names these
         )
-        return dataclasses.replace(self._bare(name, model, plan), notes=(*notes, *kept), search=search)
+        saturating = self._saturating(name, model, "export with pair_safe = true, or turn")
+        return dataclasses.replace(self._bare(name, model, plan), notes=(*notes, *kept, *saturating), search=search)
+
+    def _saturating(self, name: str, model: ir.Model, mend: str) -> tuple[str, ...]:
+        """The note on an ``.onnx`` file whose numbers do not survive the kernels of every processor."""
+        layers = quantize.overflowing(model) if name == "int8" and "onnx" in self._formats else ()
+        if not layers:
+            return ()
+        named = ", ".join(layers[:_NAMED]) + (f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else "")
+        return (
+            f"{name}: on x86 processors without VNNI onnxruntime's sums of two products saturate in {named}: {mend} "
+            "session.x64quantprecision on there, at several times the latency",
+        )
 
     def _bare(self, name: str, model: ir.Model, plan: quantize.Plan) -> Variant:
         formats = ("tflite",) if name == "int16x8" else FORMATS

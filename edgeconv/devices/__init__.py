@@ -5,6 +5,7 @@ itself, which gives the reference, runs in this process.
 
 What a device is: `Device`, `DEVICES`, `all_devices`, `find`, `AGENT`.
 To run: `run_artifact`, `run_inside`, `run_module`, `start` and `Session` for devices that shall get ready early.
+What their integer kernels do, in what they tell of themselves: `INTEGER_KERNELS`, `SATURATING`.
 Runtimes with an environment of their own: `ENVIRONMENTS`, `install`.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from edgeconv.devices._device import Device, start
 from edgeconv.devices._environments import ENVIRONMENTS, install
+from edgeconv.devices._integer_probe import INTEGER_KERNELS, SATURATING
 from edgeconv.devices._module import run_module
 from edgeconv.devices._run import run_artifact, run_inside
 from edgeconv.devices._session import Session
@@ -21,6 +23,8 @@ __all__ = [
     "AGENT",
     "DEVICES",
     "ENVIRONMENTS",
+    "INTEGER_KERNELS",
+    "SATURATING",
     "Device",
     "Session",
     "all_devices",

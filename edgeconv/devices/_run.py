@@ -17,6 +17,7 @@ def run_artifact(
     *,
     timeout_s: float,
     session: Session | None = None,
+    optimized: bool = True,
 ) -> Run:
     """Runs an artifact on samples and never raises for what a runtime does.
 
@@ -27,6 +28,7 @@ def run_artifact(
         timeout_s: real seconds for all of it: start, load and every sample.
         session: one that was started before with `start(device)`; it stays open. A dead one is replaced for this
             run, so that one artifact's crash is not the next one's.
+        optimized: False has a runtime that knows how compute every operator of the file by itself, unfused.
 
     Returns:
         PASS with outputs in torch's layout; FAIL where the runtime refuses the file, crashes, hangs or returns what
@@ -44,13 +46,13 @@ def run_artifact(
         reason = f"{device.title} runs files of a fixed batch only, and the batch of this one is open"
         return Run(device.name, name, (), Verdict.SKIPPED, reason)
     if session is not None and session.alive:
-        return session.run(artifact, samples, timeout_s=timeout_s)
+        return session.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
     try:
         fresh = start(device)
     except DeviceError as error:
         return Run(device.name, name, (), Verdict.SKIPPED, str(error))
     with fresh:
-        return fresh.run(artifact, samples, timeout_s=timeout_s)
+        return fresh.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
 
 
 def run_inside(

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from edgeconv.core import Array, Artifact, IntegerTensor, Run, Sample, TensorSpec, Verdict
+from edgeconv.devices._integer_probe import INTEGER_KERNELS, integer_probe, read_probe
 from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError
 from edgeconv.devices.agent import DTYPES, PROTOCOL, Frame, ProtocolError, matched
 from edgeconv.errors import DeviceError
@@ -55,8 +56,10 @@ class Session:
         """
         return self._hello(Deadline(timeout_s))
 
-    def run(self, artifact: Artifact, samples: Sequence[Sample], *, timeout_s: float) -> Run:
+    def run(self, artifact: Artifact, samples: Sequence[Sample], *, timeout_s: float, optimized: bool = True) -> Run:
         """Runs an artifact on samples; ``timeout_s`` bounds the whole of it, the wait for hello included.
+
+        With ``optimized`` False the runtime, if it can, computes every operator of the file by itself.
 
         Never raises for what a runtime or a file does: that is a Run with verdict FAIL (SKIPPED where the runtime is
         not installed) and a reason.
@@ -65,7 +68,8 @@ class Session:
         run = Run(self.device, artifact.path.name, ())
         try:
             run = replace(run, environment=self._hello(limit))
-            results, facts, arena = self._run(artifact, samples, limit)
+            results, facts, arena = self._run(artifact, samples, limit, optimized)
+            facts = {**self._kernels(artifact, limit), **facts}
             run = replace(run, environment={**run.environment, **facts}, arena_bytes=arena)
         except NotInstalledError as error:
             return replace(run, verdict=Verdict.SKIPPED, reason=str(error))
@@ -134,11 +138,12 @@ class Session:
             raise self._gone or DeviceError("its process has ended")
 
     def _run(
-        self, artifact: Artifact, samples: Sequence[Sample], limit: Deadline
+        self, artifact: Artifact, samples: Sequence[Sample], limit: Deadline, optimized: bool
     ) -> tuple[list[tuple[Mapping[str, Array], float]], Mapping[str, str], int | None]:
         """The outputs and latencies, what the runtime tells of itself and the file, and the arena that it needs."""
         inputs = [file_inputs(artifact, sample) for sample in samples]
-        facts = dict(self._load(artifact, limit).fields.get("facts") or {})
+        fields = {} if optimized else {"optimized": False}
+        facts = dict(self._load(artifact, limit, **fields).fields.get("facts") or {})
         results = []
         for sample, arrays in zip(samples, inputs, strict=True):
             frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}")
@@ -146,6 +151,20 @@ class Session:
         arena = str(facts.pop("arena_bytes", ""))  # the file's own: what tells of a device is the same for all files
         told = {str(key): str(value) for key, value in facts.items()}
         return results, told, int(arena) if arena.isdecimal() else None
+
+    def _kernels(self, artifact: Artifact, limit: Deadline) -> Mapping[str, str]:
+        """How the device adds products of integers, where that matters to the artifact and it computes the probe."""
+        if artifact.format != "onnx" or artifact.variant != "int8":
+            return {}
+        file, inputs = integer_probe()
+        try:
+            self._ask("load", "loaded", [("model", np.frombuffer(file, np.uint8))], limit, "cannot load the probe")
+            frame = self._ask("run", "outputs", list(inputs.items()), limit, "cannot run the probe")
+        except DeviceError:
+            if not self.alive:
+                raise
+            return {}
+        return {INTEGER_KERNELS: read_probe([array for _, array in frame.arrays])}
 
     def _load(self, artifact: Artifact, limit: Deadline, **fields: Any) -> Frame:
         try:

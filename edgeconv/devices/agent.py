@@ -19,7 +19,8 @@ Frames, in both directions, all integers little-endian::
 
 The talk::
 
-    agent -> host   hello    {"protocol": 1, "environment": {"runtime", "version", "python", "numpy", "machine", "cpu"}}
+    agent -> host   hello    {"protocol": 1, "environment": {"runtime", "version", "python", "numpy", "machine", "cpu",
+                              "instructions"}}
     host -> agent   load     {"tensors": [name, ...]}; arrays: one, of uint8: the bytes of the file
     agent -> host   loaded   {"inputs": [name, ...], "outputs": [name, ...], "facts": {name: text}}
     host -> agent   run      arrays: the inputs of one sample, in the layout of the file
@@ -29,7 +30,8 @@ The talk::
 Instead of any answer may come ``error {"reason": one line}``; the agent then waits for the next request, except that
 ``"missing": true`` (the runtime cannot be imported) comes in place of hello and is the last frame. A request is read
 to its end before it is answered. Whatever a runtime prints goes to stderr and cannot get between the frames.
-Where a load names tensors, which it need not, a runtime that can tell what is inside a file answers with these.
+Where a load names tensors, which it need not, a runtime that can tell what is inside a file answers with these; where
+it says ``"optimized": false``, onnxruntime computes every operator of the file by itself.
 """
 
 from __future__ import annotations
@@ -178,12 +180,14 @@ class OnnxRuntime:
 
         self._module = onnxruntime
         self.version = str(onnxruntime.__version__)
-        self._options = onnxruntime.SessionOptions()
-        self._options.intra_op_num_threads = threads
-        self._options.inter_op_num_threads = 1
+        self._threads = threads
 
-    def load(self, model: bytes) -> tuple[list[str], list[str]]:
-        self._session = self._module.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
+    def load(self, model: bytes, optimized: bool = True) -> tuple[list[str], list[str]]:
+        options = self._module.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
+        if not optimized:
+            options.graph_optimization_level = self._module.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = self._module.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]
         return self._inputs, self._outputs
@@ -338,29 +342,25 @@ def matched(names: Sequence[str], arrays: Named) -> list[Any]:
     return [array for _, array in arrays]
 
 
-# --- the machine ---------------------------------------------------------------------------------------------------
-
-
 def machine_environment() -> dict[str, str]:
-    """What this machine tells of itself: versions of Python and numpy, the architecture, the CPU."""
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "cpu": _cpu(),
-    }
+    """What this machine tells of itself: versions, the architecture, the CPU and its instructions."""
+    cpu = _of_cpu("model name", "Model", "Hardware") or platform.processor() or "unknown"
+    known = set(_of_cpu("flags", "Features").split())
+    machine = {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine(), "cpu": cpu}
+    return {**machine, "instructions": " ".join(name for name in _INSTRUCTIONS if name in known) or "unknown"}
 
 
-def _cpu() -> str:
+_INSTRUCTIONS = ("sse4_1", "avx2", "avx512bw", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
+
+
+def _of_cpu(*keys: str) -> str:
+    """The first of these lines of Linux's /proc/cpuinfo, which an emulator may pass on from its host."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            for line in file:
-                key, _, value = line.partition(":")
-                if key.strip() in ("model name", "Model", "Hardware"):
-                    return value.strip()
+            lines = (line.partition(":") for line in file)
+            return next((value.strip() for key, _, value in lines if key.strip() in keys), "")
     except OSError:
-        pass
-    return platform.processor() or "unknown"
+        return ""
 
 
 def _version_of(package: str, module: Any) -> str:

@@ -2,6 +2,8 @@
 
 Calibration
     `calibrate`: what range every activation has on the user's data. `Calibration`, `OBSERVERS`.
+Weights for every processor
+    `overflowing`: the layers whose sums of two products saturate on some.
 Before the plan
     `equalize`: neighbouring layers with weight ranges alike. `absorb_biases`: channels without a constant part.
 The plan
@@ -26,6 +28,7 @@ from edgeconv.quantize._calibrate import Calibration, calibrate
 from edgeconv.quantize._equalize import equalize
 from edgeconv.quantize._make_plan import Options, keep_operators, make_plan
 from edgeconv.quantize._observers import OBSERVERS
+from edgeconv.quantize._pairs import overflowing
 from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._rounding import round_weights
 from edgeconv.quantize._search import TARGET, Measured, Search, Step, Target, search
@@ -36,6 +39,8 @@ __all__ = [
     "calibrate",
     "Calibration",
     "OBSERVERS",
+    # Weights for every processor
+    "overflowing",
     # Before the plan
     "equalize",
     "absorb_biases",

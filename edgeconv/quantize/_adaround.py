@@ -25,6 +25,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
+from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, within_pairs
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._tune import Given, tune
 
@@ -93,9 +94,9 @@ def learned(given: Given, iterations: int) -> _Floats:
     import torch
 
     task = _Task(given)
-    near = task.rounded(torch.round(task.weight / task.scales))
+    near = task.rounded(torch.from_numpy(nearest_safe((task.weight / task.scales).numpy(), given.partner)))
     unit = task.error(near).clamp(min=1e-30)
-    found = task.rounded(task.floor + (_learned(task, unit, iterations) >= 0.5))
+    found = task.rounded(task.settled(_learned(task, unit, iterations)))
     better = (task.error(found) < unit)[:, :, None]
     steps = torch.round(torch.where(better, found, near) / task.scales)
     return np.asarray(steps.double().numpy() * given.scales)
@@ -112,7 +113,9 @@ class _Task:
         self.weight, self.scales = (
             torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (given.weight, given.scales)
         )
-        self.floor = torch.floor(self.weight / self.scales)
+        self.partner = given.partner
+        self.steps = torch.from_numpy(within_pairs((self.weight / self.scales).numpy(), given.partner))
+        self.floor = torch.floor(self.steps)
         self.low, self.high = given.bounds
         self.mean = torch.from_numpy(given.mean if given.shifted else np.zeros_like(given.mean))
         if given.shifted:
@@ -124,6 +127,28 @@ class _Task:
     def rounded(self, steps: torch.Tensor) -> torch.Tensor:
         """So many steps of the grid, as a weight."""
         return steps.clamp(-_HIGHEST, _HIGHEST) * self.scales
+
+    def settled(self, up: torch.Tensor) -> torch.Tensor:
+        """The integers that a soft rounding is nearest to; of a pair that overflows the less decided one gives way.
+
+        One step towards zero of each is always enough: `steps` are within the bound.
+        """
+        import torch
+
+        chosen = self.floor + (up >= 0.5)
+        if self.partner is None:
+            return chosen
+        first = torch.from_numpy(np.flatnonzero(self.partner > np.arange(len(self.partner))))
+        ends = first, torch.from_numpy(self.partner)[first]
+        for _ in ends:
+            one, other = (chosen[:, :, end] for end in ends)
+            over = (one * other > 0) & ((one + other).abs() > LARGEST_SUM)
+            outward = (chosen.abs() > self.steps.abs()) & (chosen.abs() > 0)
+            doubt = torch.where(outward, (up - 0.5).abs(), torch.inf)
+            first_yields = doubt[:, :, ends[0]] <= doubt[:, :, ends[1]]
+            for end, yields in zip(ends, (over & first_yields, over & ~first_yields), strict=True):
+                chosen[:, :, end] -= chosen[:, :, end].sign() * yields
+        return chosen
 
     def error(self, weight: torch.Tensor) -> torch.Tensor:
         """The mean square error of each channel after the clamp, (groups, channels)."""
@@ -151,7 +176,7 @@ def _learned(task: _Task, unit: torch.Tensor, iterations: int) -> torch.Tensor:
     import torch
 
     width, count = _STRETCH_HIGH - _STRETCH_LOW, task.inputs.shape[1]
-    v = torch.logit(((task.weight / task.scales - task.floor).clamp_(1e-4, 1 - 1e-4) - _STRETCH_LOW) / width)
+    v = torch.logit(((task.steps - task.floor).clamp_(1e-4, 1 - 1e-4) - _STRETCH_LOW) / width)
     first, second = torch.zeros_like(v), torch.zeros_like(v)
     steepness, weight = 2 * task.scales / unit[:, :, None], _WEIGHT / v.shape[2]
     many = min(_SEEN, count)

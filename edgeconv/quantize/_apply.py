@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
+from edgeconv.quantize._columns import taps, untaps
 from edgeconv.quantize._graph import (
     KEEP_FLOAT,
     LAYER,
@@ -35,6 +36,7 @@ from edgeconv.quantize._graph import (
 )
 from edgeconv.quantize._make_plan import check_names
 from edgeconv.quantize._operators import CONSTANT_OPERANDS, SHARED
+from edgeconv.quantize._pairs import nearest_safe, partners
 from edgeconv.quantize._plan import RANGES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of, unquantisable
 
@@ -242,7 +244,8 @@ class _Work:
     def _weight(self, layer: Layer, parameters: WeightParameters) -> ir.Value:
         array, name = constant(layer.weight), named(layer.weight)
         assert array is not None  # it is a layer
-        integers = quantised_weight(array.astype(np.float64), parameters)
+        partner = partners(layer) if self.plan.pair_safe else None
+        integers = quantised_weight(layer, array.astype(np.float64), parameters, partner)
         scales = np.array(parameters.scales, np.float32)
         scales = scales if parameters.axis is not None else scales.reshape(())
         zero = self._once(("zero8", scales.shape), f"{name}.zero_point", np.zeros(scales.shape, np.int8))
@@ -310,10 +313,17 @@ def quantised(array: npt.NDArray[np.float64], parameters: TensorParameters) -> n
     return np.asarray(np.clip(steps, low, high).astype(parameters.dtype))
 
 
-def quantised_weight(array: npt.NDArray[np.float64], parameters: WeightParameters) -> npt.NDArray[np.int8]:
-    """The integers that stand for a weight, halves to even, from -127 to 127."""
-    steps = np.rint(array / spread_scales(parameters, array.ndim))
-    return np.clip(steps, -127, 127).astype(np.int8)
+def quantised_weight(
+    layer: Layer,
+    array: npt.NDArray[np.float64],
+    parameters: WeightParameters,
+    partner: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.int8]:
+    """The integers that stand for a layer's weight, halves to even, from -127 to 127, of which no pair overflows."""
+    steps = array / spread_scales(parameters, array.ndim)
+    if partner is None:
+        return nearest_safe(steps, None).astype(np.int8)
+    return untaps(layer, nearest_safe(taps(layer, steps), partner)).astype(np.int8)
 
 
 def spread_scales(parameters: WeightParameters, rank: int) -> npt.NDArray[np.float64]:

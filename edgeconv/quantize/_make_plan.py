@@ -13,6 +13,7 @@ from edgeconv.errors import QuantizeError
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._graph import constant, input_of, name_of, named
 from edgeconv.quantize._operators import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
+from edgeconv.quantize._pairs import partners, safe_growth
 from edgeconv.quantize._plan import RANGES, SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
 
@@ -32,17 +33,25 @@ class Options:
     Attributes:
         scheme: ``"int8"`` (all integer), ``"int8-weights"`` (weights only) or ``"int16x8"`` (activations of 16 bits).
         per_channel: one scale per output channel of a weight, rather than one per weight.
+        pair_safe: weights with which no processor's sum of two products overflows; of ``"int8"`` alone, since kernels
+            that do take 8-bit activations.
         keep_float: operators to leave in float, by the name of their first output, and why.
     """
 
     scheme: str = "int8"
     per_channel: bool = True
+    pair_safe: bool = True
     keep_float: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
             mend = f"choose of {', '.join(SCHEMES)}"
             raise QuantizeError(f"{self.scheme!r} is not known", where="scheme", mend=mend)
+
+    @property
+    def sums_are_bounded(self) -> bool:
+        """Whether the weights are to be pair safe."""
+        return self.pair_safe and self.scheme == "int8"
 
 
 def make_plan(model: ir.Model, calibration: Calibration | None, *, options: Options | None = None) -> Plan:
@@ -71,7 +80,7 @@ def make_plan(model: ir.Model, calibration: Calibration | None, *, options: Opti
         name: weight_parameters(layer, options, tensors[named(layer.input)], tensors[named(layer.output)])
         for name, layer in structure.layers.items()
     }
-    return Plan(options.scheme, tensors, weights, structure.kept_float)
+    return Plan(options.scheme, tensors, weights, structure.kept_float, options.sums_are_bounded)
 
 
 def keep_operators(model: ir.Model, plan: Plan, names: Collection[str], reason: str) -> Plan:
@@ -137,6 +146,8 @@ def weight_parameters(
     if not options.per_channel:
         channels = channels.reshape(1, -1)
     scales = np.abs(channels).max(axis=1, initial=0.0) / _HIGHEST
+    if options.sums_are_bounded and (partner := partners(layer)) is not None:
+        scales = scales * safe_growth(channels, scales, partner)
     floor = np.full(len(scales), np.max(scales, initial=0.0) * 2.0**-40 or 1.0)
     if source is not None and result is not None:
         floor = np.maximum(floor, _FINEST * result.scale / source.scale)

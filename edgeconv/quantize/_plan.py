@@ -77,12 +77,15 @@ class Plan:
         tensors: parameters of activations and constant operands, by name; empty for ``"int8-weights"``.
         weights: parameters of the weights, by the name of the layer (its output) that reads them.
         kept_float: operators that stay float, by the name of their first output, and why.
+        pair_safe: weights are rounded so that no pair of products overflows 16 bits (`edgeconv.quantize._pairs`), which
+            some processors add them in.
     """
 
     scheme: str
     tensors: Mapping[str, TensorParameters] = field(default_factory=dict)
     weights: Mapping[str, WeightParameters] = field(default_factory=dict)
     kept_float: Mapping[str, str] = field(default_factory=dict)
+    pair_safe: bool = False
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -91,12 +94,15 @@ class Plan:
         for name, parameters in self.tensors.items():
             if parameters.dtype != wanted:
                 raise _bad(f"tensor {name!r} is {parameters.dtype} in a plan of {self.scheme}", f"make it {wanted}")
+        if type(self.pair_safe) is not bool:
+            raise _bad(f"pair_safe is {brief(self.pair_safe)}", "give true or false")
 
     def to_json(self) -> str:
         """The plan as JSON text that `from_json` reads back to an equal plan; the same plan gives the same text."""
         document = {
             "schema": SCHEMA,
             "scheme": self.scheme,
+            "pair_safe": self.pair_safe,
             "kept_float": dict(self.kept_float),
             "tensors": {
                 name: {"dtype": item.dtype, "scale": item.scale, "zero_point": item.zero_point}
@@ -117,14 +123,18 @@ class Plan:
         Raises:
             QuantizeError: it is no JSON, something is missing, unknown or of another type, or a number is out of range.
         """
-        fields = _fields(_parsed(text, where), ("schema", "scheme", "kept_float", "tensors", "weights"), where)
+        document = _parsed(text, where)
+        if isinstance(document, dict):
+            document.setdefault("pair_safe", False)  # plans of before 0.2 do not say so, and are not
+        fields = _fields(document, ("schema", "scheme", "pair_safe", "kept_float", "tensors", "weights"), where)
         if type(fields["schema"]) is not int or fields["schema"] != SCHEMA:
             what = f"schema is {brief(fields['schema'])}"
             raise QuantizeError(what, where=where, mend=f"only schema {SCHEMA} is read")
         kept = _mapping(fields["kept_float"], f"{where}, kept_float", _text)
         tensors = _mapping(fields["tensors"], f"{where}, tensors", _tensor)
         weights = _mapping(fields["weights"], f"{where}, weights", _weight)
-        return _located(lambda: cls(_text(fields["scheme"], where), tensors, weights, kept), where)
+        scheme = _text(fields["scheme"], where)
+        return _located(lambda: cls(scheme, tensors, weights, kept, fields["pair_safe"]), where)
 
 
 _T = TypeVar("_T")

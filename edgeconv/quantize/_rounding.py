@@ -8,14 +8,19 @@ those still to be rounded. The inputs' second moments say how; no gradient is fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.quantize._pairs import LARGEST_SUM
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._tune import Given, tune
+
+if TYPE_CHECKING:
+    import torch
 
 _Floats = npt.NDArray[np.float64]
 
@@ -53,7 +58,7 @@ def round_weights(
 
 
 def _round(given: Given) -> _Floats:
-    return rounded_with_feedback(given.weight, given.scales, moments(given.inputs), _HIGHEST)
+    return rounded_with_feedback(given.weight, given.scales, moments(given.inputs), _HIGHEST, given.partner)
 
 
 def moments(columns: Array) -> _Floats:
@@ -65,7 +70,9 @@ def moments(columns: Array) -> _Floats:
     return np.asarray(found.double().numpy())
 
 
-def rounded_with_feedback(weight: _Floats, scales: _Floats, moments: _Floats, highest: int) -> _Floats:
+def rounded_with_feedback(
+    weight: _Floats, scales: _Floats, moments: _Floats, highest: int, partner: npt.NDArray[np.int64] | None = None
+) -> _Floats:
     """Rounds a weight to multiples of its scales.
 
     Args:
@@ -73,6 +80,7 @@ def rounded_with_feedback(weight: _Floats, scales: _Floats, moments: _Floats, hi
         scales: that broadcast over it, one per channel.
         moments: (groups, taps, taps), of the layer's inputs.
         highest: the largest multiple.
+        partner: of `edgeconv.quantize._pairs.partners`: no such pair overflows; None where all may.
 
     Returns:
         The multiples of the scales, (groups, channels, taps), as real weights.
@@ -88,15 +96,56 @@ def rounded_with_feedback(weight: _Floats, scales: _Floats, moments: _Floats, hi
     h = h.gather(1, order[:, :, None].expand(-1, -1, taps)).gather(2, order[:, None, :].expand(-1, taps, -1))
     h = h + torch.eye(taps, dtype=h.dtype) * (_DAMPING * diagonal.mean(dim=1).clamp(min=1e-30))[:, None, None]
     factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    pairs = None if partner is None else _Pairs(partner, order, factor)
     made = torch.empty_like(w)
     for start in range(0, taps, _BLOCK):
         stop = min(start + _BLOCK, taps)
         errors = torch.empty(groups, channels, stop - start, dtype=w.dtype)
         for tap in range(start, stop):
             real = w[:, :, tap]
-            made[:, :, tap] = (real / s[:, :, tap]).round().clamp(-highest, highest) * s[:, :, tap]
+            steps = real / s[:, :, tap]
+            if pairs is not None:
+                steps = pairs.limited(tap, steps, w, s, made)
+            made[:, :, tap] = steps.round().clamp(-highest, highest) * s[:, :, tap]
             error = (real - made[:, :, tap]) / factor[:, tap, tap, None]
             w[:, :, tap:stop] -= error[:, :, None] * factor[:, None, tap, tap:stop]
             errors[:, :, tap - start] = error
         w[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
     return np.asarray(torch.empty_like(made).scatter_(2, rows, made).numpy())
+
+
+class _Pairs:
+    """Bounds of a tap by its partner, where taps are rounded in an order of their own.
+
+    The second of a pair is bounded by what the first became. The first leaves it room: where both together are too
+    large each gives up a share of the excess, the larger the less it moves the output (the squares of the factor's
+    diagonal are the inverse of what a unit of error costs once all later taps have made up for it).
+    """
+
+    def __init__(self, partner: npt.NDArray[np.int64], order: torch.Tensor, factor: torch.Tensor) -> None:
+        import torch
+
+        groups, taps = order.shape
+        place = torch.empty_like(order).scatter_(1, order, torch.arange(taps).expand(groups, -1))
+        mates = torch.from_numpy(partner)[order]
+        self._alone = mates < 0
+        self._mates = place.gather(1, mates.clamp(min=0))
+        ease = torch.diagonal(factor, dim1=1, dim2=2).square()
+        self._share = ease / (ease + ease.gather(1, self._mates))
+
+    def limited(
+        self, tap: int, steps: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, made: torch.Tensor
+    ) -> torch.Tensor:
+        """The steps (groups, channels) of a tap within what its partner leaves it."""
+        import torch
+
+        mate = self._mates[:, tap, None, None].expand(-1, steps.shape[1], 1)
+        scale = scales[:, :, tap]
+        is_second = (self._mates[:, tap] < tap)[:, None]
+        other = torch.where(is_second, made.gather(2, mate)[:, :, 0], weight.gather(2, mate)[:, :, 0]) / scale
+        size = steps.abs().clamp(max=_HIGHEST)
+        excess = (size + other.abs().clamp(max=_HIGHEST) - LARGEST_SUM).clamp(min=0)
+        share = torch.where(is_second, 1.0, self._share[:, tap, None])
+        smaller = steps.sign() * (size - excess * share)
+        same = (steps * other > 0) & ~self._alone[:, tap, None]
+        return torch.where(same, smaller, steps)

@@ -117,11 +117,17 @@ def layer_of(node: ir.Node, fused: Mapping[ir.Value, ir.Value] | None = None) ->
     array = constant(weight) if node.op_type in LAYERS else None
     if array is None or weight is None or not is_activation(input_of(node, 0)) or _unfit_layer(node) is not None:
         return None
-    axis = {"Conv": 0, "ConvTranspose": 1, "MatMul": array.ndim - 1}.get(node.op_type)
-    if axis is None:
-        axis = 0 if node.attributes.get_int("transB", 0) else 1
+    axis = weight_axis(node, array.ndim)
+    assert axis is not None  # of LAYERS
     output = node.outputs[0]
     return Layer(node, weight, axis, input_of(node, 2), (fused or {}).get(output, output))
+
+
+def weight_axis(node: ir.Node, rank: int) -> int | None:
+    """The axis of a layer's weight along which its output channels lie; None for operators that are no layers."""
+    if node.op_type == "Gemm":
+        return 0 if node.attributes.get_int("transB", 0) else 1
+    return {"Conv": 0, "ConvTranspose": 1, "MatMul": rank - 1}.get(node.op_type)
 
 
 def clip_bounds(node: ir.Node) -> tuple[float, float] | None:

@@ -27,6 +27,7 @@ from edgeconv.quantize._graph import (
     only_reader,
     replace_weight,
 )
+from edgeconv.quantize._pairs import partners
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._structure import Layer, clip_bounds, layer_of
 from edgeconv.quantize._walk import Walk, chosen
@@ -51,6 +52,7 @@ class Given:
         mean: float32 (groups, 1, channels), of what the float layer makes at the same positions, times the same.
         bounds: of the clamp that alone reads the layer, times the same; infinite where none does.
         shifted: whether the layer's bias will take back what rounding does to its mean.
+        partner: which taps may not overflow together, of `edgeconv.quantize._pairs.partners`; None where all may.
     """
 
     weight: _Floats
@@ -59,6 +61,7 @@ class Given:
     mean: Array
     bounds: tuple[float, float]
     shifted: bool
+    partner: npt.NDArray[np.int64] | None = None
 
 
 Rounding = Callable[[Given], _Floats]
@@ -166,6 +169,7 @@ def _given(layer: Layer, plan: Plan, inputs: Array, wanted: Array) -> Given:
         mean,
         (low * float(unit), high * float(unit)),
         _is_corrected(layer),
+        partners(layer) if plan.pair_safe else None,
     )
 
 

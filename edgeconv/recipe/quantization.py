@@ -54,6 +54,8 @@ class Quantize(Section):
             4.2); ``feedback``, where also later weights make up for earlier ones (Frantar et al. 2023, arXiv
             2210.17323); ``learned`` (AdaRound: Nagel et al. 2020, arXiv 2004.10568).
         iterations: of learned rounding, per layer.
+        pair_safe: int8 weights of an ``.onnx`` (and of the ``.tflite`` beside it) with which no sum of two products
+            overflows on x86 processors without VNNI.
         relu6_as_relu: writes ReLU6 as ReLU, which changes what the float network computes; the report says how much.
         io: element type of the files' inputs and outputs.
         keep_float: operators to leave in float, by the torch module or value that they make.
@@ -70,6 +72,7 @@ class Quantize(Section):
     absorb_biases: bool = False
     rounding: Annotated[str, one_of(ROUNDINGS, "rounding")] = "feedback"
     iterations: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    pair_safe: bool = True
     relu6_as_relu: bool = False
     io: Annotated[str, one_of(IO, "io")] = "float32"
     keep_float: Annotated[tuple[str, ...], AfterValidator(unique)] = ()

@@ -161,3 +161,21 @@ def test_integers_that_the_graph_reads_or_gives_stay_what_they_are() -> None:
     given = np.array([[-100, 3, 7, 90]], np.int8)
     (made,) = onnxruntime.InferenceSession(emitted.data).run(None, {"x": given})
     np.testing.assert_array_equal(made, [[3, 3, -1, -84]])
+
+
+def test_integers_that_onnxruntime_may_rewrite_have_one_reader_each() -> None:
+    """Equal layers, whose zero points and weights onnxsim would make one constant of."""
+    torch.manual_seed(0)
+    twin = nn.Conv2d(8, 8, 3, padding=1)
+    graph = _graph(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), twin, nn.ReLU(), twin, nn.ReLU(), nn.Conv2d(8, 8, 1)))
+    emitted = to_onnx(apply(graph, make_plan(graph, calibrate(graph, [{"x": _inputs(1)}]))), metadata={})
+    proto = onnx.load_from_string(emitted.data)
+    int8 = {tensor.name for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    readers = Counter(name for node in proto.graph.node for name in node.input if name in int8)
+    assert len(int8) == 8  # four weights, of which two are equal, and their zero points
+    assert set(readers.values()) == {1}
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    (wide,) = onnxruntime.InferenceSession(emitted.data, options).run(None, {"x": _inputs(2)})
+    scale = next(tensor for tensor in proto.graph.initializer if tensor.name == "y.scale")
+    assert np.abs(wide - _run(emitted, _inputs(2))).max() <= 1.01 * onnx.numpy_helper.to_array(scale)

@@ -10,13 +10,18 @@
    onnxruntime 1.32 (its pass WeightBiasQuantization) otherwise takes the layer for one whose weights somebody forgot,
    and gives them 8 bits, one scale for all: a depthwise layer kept for the sake of its weights became a QLinearConv
    again, and the network's 17.4 dB were 16.6. It leaves layers alone whose input has several scales.
+4. Every int8 constant that a DequantizeLinear reads, its zero point too, has that one reader. With its option
+   ``session.x64quantprecision`` onnxruntime rewrites them as uint8, reader by reader, and refuses a file in which it
+   meets one of them twice ("Attempt to replace the existing tensor").
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from edgeconv.core import Array
@@ -94,6 +99,61 @@ def _by_channel(graph: ir.Graph, source: ir.Node) -> ir.Node | None:
     ]
     result = ir.Value(name=f"{made.name}.by_channel", type=made.type, shape=made.shape)
     return ir.Node("", "DequantizeLinear", [integer, *repeated], [ir.AttrInt64("axis", 1)], outputs=[result])
+
+
+def own_integers(graph: onnx.GraphProto) -> None:
+    """Gives each reader of dequantized constants a DequantizeLinear, and each of these int8 constants of its own.
+
+    After onnxsim, which makes one of equal ones. onnxruntime takes shared ones apart, and their constants stay shared.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    taken = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
+    taken |= {value.name for value in graph.input}
+    _one_each(graph, constants, taken)
+    read: set[str] = {value.name for value in graph.output}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name not in constants:
+                continue
+            if name in read and node.op_type == "DequantizeLinear":
+                copied = onnx.TensorProto()
+                copied.CopyFrom(constants[name])
+                copied.name = _unused(f"{node.output[0]}.{'zero_point' if index else 'quantized'}", taken)
+                graph.initializer.append(copied)
+                node.input[index] = copied.name
+            read.add(name)
+
+
+def _one_each(graph: onnx.GraphProto, constants: Collection[str], taken: set[str]) -> None:
+    """Repeats the DequantizeLinear of an int8 constant for all of its readers but the first."""
+    uses: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            uses.setdefault(name, []).append((node, index))
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
+            continue
+        for reader, index in uses.get(node.output[0], [])[1:]:
+            repeated = onnx.NodeProto()
+            repeated.CopyFrom(node)
+            repeated.output[0] = reader.input[index] = _unused(node.output[0], taken)
+            nodes.append(repeated)
+    if len(nodes) > len(graph.node):
+        ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(ordered)
+
+
+def _unused(wanted: str, taken: set[str]) -> str:
+    """The name, or one with a number behind it where it is taken; taken from then on."""
+    name, number = wanted, 0
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    return name
 
 
 def integer_borders(graph: ir.Graph) -> None:

@@ -16,7 +16,7 @@ from edgeconv import __version__
 from edgeconv.core import Emitted, TensorSpec
 from edgeconv.emit.onnx._forms import in_fast_forms
 from edgeconv.emit.onnx._halves import in_halves
-from edgeconv.emit.onnx._integers import border_parameters, integer_borders
+from edgeconv.emit.onnx._integers import border_parameters, integer_borders, own_integers
 from edgeconv.emit.onnx._names import name_invented
 from edgeconv.emit.onnx._opset import to_opset
 from edgeconv.errors import EmitError
@@ -70,6 +70,7 @@ def to_onnx(
     if opset is not None and opset != own:
         _to_opset(proto, opset)
     proto = _simplified(proto)
+    own_integers(proto.graph)
     _finish(proto)
     proto = _checked(proto)
     del proto.metadata_props[:]

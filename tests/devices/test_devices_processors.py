@@ -1,0 +1,163 @@
+"""int8 on processors whose kernels add two products in 16 bits: what a device tells of it, and what files make of it.
+
+Which kernels run depends on the machine. Everything here holds on both kinds; what needs one of them says so.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import edgeconv
+from edgeconv.core import Artifact, Run, Sample
+from edgeconv.devices import AGENT, DEVICES, INTEGER_KERNELS, SATURATING, Device, run_artifact
+from edgeconv.devices._integer_probe import EXACT, integer_probe, read_probe
+
+QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
+HASWELL = Device(
+    "haswell",
+    "ONNX Runtime on an emulated processor with AVX2 and without VNNI",
+    ("onnx",),
+    lambda: [QEMU or "qemu-x86_64-static", "-cpu", "Haswell", sys.executable, "-P", str(AGENT), "onnxruntime"],
+)
+
+
+def _samples(seed: int, count: int = 2) -> list[Sample]:
+    rng = np.random.default_rng(seed)
+    return [Sample(f"{index}", {"x": rng.standard_normal((1, 3, 16, 16), np.float32)}) for index in range(count)]
+
+
+def _exported(out: Path, *, pair_safe: bool) -> Artifact:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 8, 1),
+    ]
+    quantization = edgeconv.Quantization(
+        batches=lambda: [dict(sample.inputs) for sample in _samples(1, 6)], pair_safe=pair_safe, rounding="nearest"
+    )
+    made = edgeconv.export(
+        nn.Sequential(*layers).eval(),
+        (torch.zeros(1, 3, 16, 16),),
+        out,
+        name="net",
+        formats="onnx",
+        variants="int8",
+        input_names=["x"],
+        quantization=quantization,
+    )
+    (artifact,) = made.artifacts
+    return artifact
+
+
+def _outputs(run: Run) -> np.ndarray:
+    assert run.reason == ""
+    return np.stack([outputs["output"] for outputs in run.outputs])
+
+
+def _run(device: Device, artifact: Artifact, samples: Sequence[Sample], **how: bool) -> Run:
+    return run_artifact(device, artifact, samples, timeout_s=300.0, **how)
+
+
+def test_a_probe_is_read_as_what_its_kernels_do() -> None:
+    _, inputs = integer_probe()
+    assert {name: (array.dtype.name, int(array.min())) for name, array in inputs.items()} == {"a": ("uint8", 255)}
+    assert read_probe([np.full((8, 32), 127, np.uint8)]) == EXACT
+    assert read_probe([np.full((8, 32), 64, np.uint8)]) == SATURATING
+    assert read_probe([np.array([3, 127], np.uint8)]) == "unknown: the probe gave [3, 127]"
+    assert read_probe([]) == "unknown: the probe gave []"
+
+
+def test_onnxruntime_tells_of_its_integer_kernels_where_a_file_is_of_integers(tmp_path: Path) -> None:
+    artifact = _exported(tmp_path, pair_safe=True)
+    run = _run(DEVICES["onnxruntime"], artifact, _samples(7))
+    has_vnni = {"avx512_vnni", "avx_vnni", "amx_int8"} & set(run.environment["instructions"].split())
+    is_x86 = run.environment["machine"] in ("x86_64", "AMD64")
+    assert run.environment[INTEGER_KERNELS] == (EXACT if has_vnni or not is_x86 else SATURATING)
+
+
+def test_unfused_and_fused_files_agree_within_a_step(tmp_path: Path) -> None:
+    artifact = _exported(tmp_path, pair_safe=True)
+    fused, unfused = (
+        _run(DEVICES["onnxruntime"], artifact, _samples(7), optimized=optimized) for optimized in (True, False)
+    )
+    steps = np.unique(np.abs(np.diff(np.unique(_outputs(unfused)))))
+    assert np.abs(_outputs(fused) - _outputs(unfused)).max() <= 1.01 * steps.min()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(QEMU is None, reason="qemu-x86_64 is not installed (Debian: qemu-user-static)")
+def test_pair_safe_files_compute_the_same_bits_on_avx2_and_others_do_not(tmp_path: Path) -> None:
+    native, here = DEVICES["onnxruntime"], _samples(7)
+    safe, plain = (_exported(tmp_path / str(pair_safe), pair_safe=pair_safe) for pair_safe in (True, False))
+    emulated = _run(HASWELL, safe, here)
+    assert emulated.environment[INTEGER_KERNELS] == SATURATING
+    np.testing.assert_array_equal(_outputs(emulated), _outputs(_run(native, safe, here)))
+    exact = _outputs(_run(native, plain, here, optimized=False))
+    error = np.abs(_outputs(_run(HASWELL, plain, here)) - exact).max()
+    assert error > 20 * np.abs(_outputs(emulated) - _outputs(_run(native, safe, here, optimized=False))).max()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(QEMU is None, reason="qemu-x86_64 is not installed (Debian: qemu-user-static)")
+def test_a_row_that_misses_by_saturation_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEVICES, "haswell", HASWELL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "saturating_net.py").write_text(_MODULE)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(_RECIPE)
+    result = edgeconv.export_recipe(edgeconv.load_recipe(recipe), tmp_path / "out")
+    assert result.report is not None
+    (row,) = result.report.comparisons
+    assert "SQNR is" in row.reason
+    assert "with graph optimisation off the same file holds" in row.reason
+    assert "the integer kernels of this processor saturate; export with pair_safe = true" in row.reason
+    assert any("saturate in 0" in note for note in result.notes)
+
+
+_MODULE = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Conv2d(32, 8, 1))
+"""
+_RECIPE = """
+name = "net"
+
+[model]
+factory = "saturating_net:make"
+
+[[inputs]]
+name = "x"
+shape = [1, 3, 16, 16]
+
+[export]
+formats = ["onnx"]
+variants = ["int8"]
+
+[parity]
+devices = ["haswell"]
+
+[parity.fidelity.int8]
+sqnr_db = 27.0
+
+[[parity.random]]
+seed = 1
+
+[quantize]
+pair_safe = false
+
+[[quantize.random]]
+seed = 2
+count = 8
+"""
