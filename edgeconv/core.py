@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+_SEAL = "sha256 of the lines above: "
+_MOST_SEALED_BYTES = 2**32  # C source of a file of 2 GiB would have more, and no compiler takes it
 
 NCHW = "nchw"
 NHWC = "nhwc"
@@ -356,6 +358,26 @@ def sha256_of(path: Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(text: str, comment: str) -> str:
+    """A generated text with its own checksum in a last line, by which it is known again until somebody edits it.
+
+    Args:
+        text: whole lines.
+        comment: how its language writes a remark, with ``{}`` for the words: ``"/* {} */"``.
+    """
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return text + comment.format(f"{_SEAL}{digest}") + "\n"
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is still, byte for byte, a text that `sealed` made; a link or a device is not."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > _MOST_SEALED_BYTES:
+        return False
+    body, line_end, last = path.read_bytes().removesuffix(b"\n").rpartition(b"\n")
+    digest = last.partition(_SEAL.encode())[2][:64].decode("ascii", "replace")
+    return hashlib.sha256(body + line_end).hexdigest() == digest
 
 
 @dataclass(frozen=True)

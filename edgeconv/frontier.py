@@ -13,9 +13,9 @@ from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample
 from edgeconv.devices import Device, find
 from edgeconv.errors import QuantizeError, RecipeError
 from edgeconv.job import Job
+from edgeconv.judge import Proof, judge
 from edgeconv.parity import Golden
 from edgeconv.progress import Progress, Silent
-from edgeconv.prove import Proof, judge
 from edgeconv.quantize import Search, Step, Target
 from edgeconv.recipe import Recipe
 from edgeconv.recipe.calibration import names_data

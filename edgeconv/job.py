@@ -14,7 +14,8 @@ from edgeconv.arguments import Expected, checked_samples, several
 from edgeconv.capture import open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Sample
 from edgeconv.errors import DeviceError, EmitError, RecipeError
-from edgeconv.prove import Proof, check_devices
+from edgeconv.judge import Proof
+from edgeconv.prove import check_devices
 from edgeconv.recipe import Recipe, build_module, parity_samples
 from edgeconv.recipe.calibration import calibration_batches, names_data
 from edgeconv.recipe.files import locate, read_named
@@ -183,24 +184,7 @@ def job_of(
     variants = variants or _stated_variants(recipe, source)
     c_array = recipe.export.c_array if c_array is None else c_array
     samples = parity_samples(recipe, variants) if prove or c_array else ()
-    if prove and not samples:
-        raise RecipeError(
-            f"no parity input is for {', '.join(variants)}",
-            where=f"{recipe.path}: parity",
-            mend="leave `variants` out of one input",
-        )
-    proof = None
-    if prove:
-        seeds = {"input seeds": ", ".join(str(item.seed) for item in recipe.parity.random) or "none"}
-        model_seed = {"model seed": str(recipe.model.seed)} if recipe.model.onnx is None else {}
-        proof = Proof(
-            samples=with_other_batch(samples, source.batched),
-            devices=devices,
-            tolerance=recipe.parity.tolerance,
-            bounds=recipe.parity.bounds,
-            timeout_s=recipe.parity.timeout_s,
-            facts={**model_seed, **seeds},
-        )
+    proof = _proof_on(samples, recipe, source, variants, devices) if prove else None
     return Job(
         name=recipe.name,
         source=source,
@@ -215,6 +199,46 @@ def job_of(
         proof=proof,
         c_samples=samples if c_array else None,
     )
+
+
+def proof_of(recipe: Recipe, source: Source, variants: tuple[str, ...]) -> Proof:
+    """How a recipe has variants proven, without building its module again.
+
+    Raises:
+        RecipeError: its inputs cannot be used.
+    """
+    recipe = _with_inputs(recipe, source) if isinstance(source, OnnxSource) else recipe
+    return _proof_on(parity_samples(recipe, variants), recipe, source, variants, None)
+
+
+def _proof_on(
+    samples: tuple[Sample, ...],
+    recipe: Recipe,
+    source: Source,
+    variants: tuple[str, ...],
+    devices: tuple[str, ...] | None,
+) -> Proof:
+    if not samples:
+        raise RecipeError(
+            f"no parity input is for {', '.join(variants)}",
+            where=f"{recipe.path}: parity",
+            mend="leave `variants` out of one input",
+        )
+    seeds = {"input seeds": ", ".join(str(item.seed) for item in recipe.parity.random) or "none"}
+    model_seed = {"model seed": str(recipe.model.seed)} if recipe.model.onnx is None else {}
+    return Proof(
+        samples=with_other_batch(samples, source.batched),
+        devices=devices,
+        tolerance=recipe.parity.tolerance,
+        bounds=recipe.parity.bounds,
+        timeout_s=recipe.parity.timeout_s,
+        facts={**model_seed, **seeds},
+    )
+
+
+def _with_inputs(recipe: Recipe, source: OnnxSource) -> Recipe:
+    """The recipe of a file with every input stated."""
+    return with_inputs(recipe, source.shapes, {each.name: each.dtype for each in source.file.inputs})
 
 
 def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
@@ -264,8 +288,8 @@ def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:
             path = locate(recipe.model.onnx, recipe.directory, where=f"{recipe.path}: model.onnx")
         file = open_onnx(path)
         shapes = settled_shapes(file, {item.name: item.shape for item in recipe.inputs})
-        dtypes = {each.name: each.dtype for each in file.inputs}
-        return with_inputs(recipe, shapes, dtypes), OnnxSource(file, shapes)
+        source = OnnxSource(file, shapes)
+        return _with_inputs(recipe, source), source
     batched = tuple(item.name for item in recipe.inputs if item.batch is not None)
     return recipe, TorchSource(
         build_module(recipe),

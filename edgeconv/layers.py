@@ -29,7 +29,7 @@ def judged_by_layer(
     """The rows, with the layers of each artifact in that of its first output on each device that tells them.
 
     Args:
-        rows: as `edgeconv.prove.judge` gives them.
+        rows: as `edgeconv.judge.judge` gives them.
         artifacts: freshly made, so that they know what they hold.
         variants: the graphs that they were written from.
         golden: its samples are run.

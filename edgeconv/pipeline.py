@@ -27,10 +27,11 @@ from edgeconv.frontier import aimed, measured, with_confirmation
 from edgeconv.job import Job, job_of, stated_job
 from edgeconv.output import Staging, staged
 from edgeconv.progress import Progress, Silent
-from edgeconv.prove import check_devices, discard_outdated, prove
+from edgeconv.prove import check_devices, prove
 from edgeconv.quantize import Target
 from edgeconv.recipe import Recipe
 from edgeconv.recipe.schema import FORMATS
+from edgeconv.record import discard_outdated
 from edgeconv.report import Frontier, Report
 from edgeconv.rewrite import free_batch, optimize, selected
 from edgeconv.source import OnnxSource, TorchSource

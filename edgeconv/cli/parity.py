@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,15 @@ import typer
 
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._shapes import stated_shapes
-from edgeconv.cli._streams import results_only, say
+from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.errors import ParityError, RecipeError
-from edgeconv.prove import JSON, repeat
+from edgeconv.prove import JUDGED_BY, repeat
+from edgeconv.record import JSON
 
 if TYPE_CHECKING:
+    from edgeconv.judge import Proof
+    from edgeconv.prove import Stated
     from edgeconv.source import Source
 
 
@@ -52,33 +56,45 @@ def command(
     if not folders:
         raise ParityError(f"no {JSON} here", where=str(directory), mend="give the folder of an export with a report")
     silent = quiet or as_json
+    if shape and not (recipe is not None and _is_onnx(recipe)):
+        raise RecipeError("it is about an .onnx file", where="--shape", mend="name the file with --recipe")
     with results_only(when=silent):
-        source = _source_of(recipe, shape or [])
+        source, stated = (None, None) if recipe is None else _named(recipe, shape or [])
     progress = progress_for(silent=silent)
     reports = []
     for folder in folders:
         with results_only(when=silent):
             where = out / folder.resolve().name if out else folder
-            report = repeat(folder, devices=device, source=source, progress=progress, out=where)
+            report = repeat(folder, devices=device, source=source, progress=progress, out=where, stated=stated)
         reports.append(report)
         if silent:
             tell_failures(report)
         else:
             show_report(report, where)
+            say(printable(f"judged by {report.environment[JUDGED_BY]}"))
     if as_json:
         say(json.dumps([json.loads(to_json(report)) for report in reports], indent=2))
     return 1 if any(report.verdict.value != "pass" for report in reports) else 0
 
 
-def _source_of(recipe_path: Path | None, shapes: list[str]) -> Source | None:
-    """What the recipe exports, to be run on the golden samples."""
-    is_onnx = recipe_path is not None and recipe_path.suffix.lower() == ".onnx"
-    if shapes and not is_onnx:
-        raise RecipeError("it is about an .onnx file", where="--shape", mend="name the file with --recipe")
-    if recipe_path is None:
-        return None
-    from edgeconv.job import job_of
+def _named(recipe_path: Path, shapes: list[str]) -> tuple[Source, Stated]:
+    """What the recipe exports, and what it asks of variants.
+
+    An .onnx file that is named itself says nothing of the inputs that it was proven on: those are the stored ones.
+    """
+    from edgeconv.job import job_of, proof_of
     from edgeconv.recipe import load_recipe, onnx_recipe
 
+    is_onnx = _is_onnx(recipe_path)
     read = onnx_recipe(recipe_path, shapes=stated_shapes(shapes)) if is_onnx else load_recipe(recipe_path)
-    return job_of(read, prove=False).source
+    source = job_of(read, prove=False).source
+
+    def stated(variants: tuple[str, ...]) -> Proof:
+        found = proof_of(read, source, variants)
+        return dataclasses.replace(found, samples=()) if is_onnx else found
+
+    return source, stated
+
+
+def _is_onnx(path: Path) -> bool:
+    return path.suffix.lower() == ".onnx"

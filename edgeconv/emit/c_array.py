@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeconv.core import Array, TensorSpec
+from edgeconv.core import Array, TensorSpec, is_sealed, sealed
 from edgeconv.errors import EmitError
 
 C_SUFFIXES = (".h", ".cc")
@@ -106,13 +106,12 @@ def to_c(file_name: str, data: bytes, inputs: Sequence[Golden], outputs: Sequenc
         f"const unsigned int {prefix}_model_len = {len(data)};",
         *(line for name, golden in named for line in _defined(name, golden)),
     ]
-    return "\n".join(header) + "\n", "\n".join(source) + "\n"
+    return sealed("\n".join(header) + "\n", "/* {} */"), sealed("\n".join(source) + "\n", "/* {} */")
 
 
 def c_files_of(path: Path) -> list[str]:
-    """The names of the pair that was made of a ``.tflite`` file at an earlier time, as far as it lies beside it."""
-    pair = [path.with_suffix(suffix) for suffix in C_SUFFIXES]
-    return [one.name for one in pair if one.is_file() and one.read_bytes().startswith(_SIGNATURE.encode())]
+    """The names of the pair that was made of a ``.tflite`` file, as far as it lies beside it and nobody edited it."""
+    return [pair.name for pair in map(path.with_suffix, C_SUFFIXES) if is_sealed(pair)]
 
 
 def identifier(name: str) -> str:

@@ -62,8 +62,8 @@ def judge_together(
         return replace(row, verdict=Verdict.FAIL, reason=reason, excess=float("inf"))
     worst = max(range(len(results)), key=lambda index: results[index].excess)
     shares = dict(_shares(row, bound, len(samples)))
-    excess = max(shares.values(), default=0.0)
-    reason = "; ".join(text for text, share in shares.items() if share > 1.0)
+    excess = used_share(row, bound)
+    reason = "; ".join(text for text, share in shares.items() if not share <= 1.0)
     lost, channels = lost_channels(pairs)
     caution = f"{lost} of {channels} channels say nothing: their error is as large as all that they vary"
     return replace(
@@ -73,6 +73,15 @@ def judge_together(
         excess=excess,
         picture=picture(results[worst].sample, *pairs[worst]),
     )
+
+
+def used_share(row: Comparison, bound: Fidelity) -> float:
+    """How much of a bound a row's own metrics and counts use: above 1 it is broken, as it is by NaN."""
+    try:
+        shares = [share for _, share in _shares(row, bound, len(row.samples))]
+    except (KeyError, ZeroDivisionError):  # counts of a report that do not belong together
+        return math.inf
+    return math.inf if any(math.isnan(share) for share in shares) else max(shares, default=0.0)
 
 
 def held_to_all(rows: Sequence[Comparison], bound: Fidelity, *, of: Collection[str]) -> list[Comparison]:

@@ -12,9 +12,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field, ValidationError
 
 from edgeconv.core import Array, Run, Sample, Verdict
 from edgeconv.errors import ParityError
@@ -99,38 +100,66 @@ def load_golden(path: Path) -> Golden:
     """
     metadata, tensors = _read(path)
     try:
-        described = json.loads(metadata[_KEY])
-        schema = described["schema"]
-        if schema != SCHEMA:
-            raise ParityError(f"has schema {schema}, this version reads {SCHEMA}", where=str(path))
+        described = _Described.model_validate_json(metadata[_KEY], strict=True)
+        if described.schema_version != SCHEMA:
+            what = f"has schema {described.schema_version}, this version reads {SCHEMA}"
+            raise ParityError(what, where=str(path), mend="export again")
         golden = _taken(described, tensors)
-    except (KeyError, TypeError, ValueError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = f"is not a golden file ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        raise ParityError(_printable(what), where=str(path), mend="export again") from error
+    except (KeyError, ValueError) as error:
         what = f"is not a golden file ({type(error).__name__}: {error})"
-        raise ParityError(what, where=str(path), mend="export again") from error
+        raise ParityError(_printable(what), where=str(path), mend="export again") from error
     if tensors:
         raise ParityError(f"holds {len(tensors)} tensors that belong to no sample", where=str(path))
     return golden
 
 
-def _taken(described: Mapping[str, Any], tensors: dict[str, Array]) -> Golden:
-    """Takes the tensors that the description names, and leaves the others."""
+class _SampleNode(BaseModel):
+    name: str
+    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    label: Annotated[int, Field(ge=0, lt=2**63)] | None
+    variants: tuple[str, ...] = ()
+
+
+class _Described(BaseModel):
+    """The metadata of a golden file."""
+
+    schema_version: int = Field(alias="schema")
+    samples: tuple[_SampleNode, ...] = Field(min_length=1)
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...] = Field(min_length=1)
+    integers: dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = {}
+
+
+def _taken(described: _Described, tensors: dict[str, Array]) -> Golden:
+    """Takes the tensors that the description names, and leaves the others.
+
+    Raises:
+        KeyError: one is missing.
+        ValueError: the description contradicts itself.
+    """
+    names = [sample.name for sample in described.samples]
+    if any(len(set(several)) < len(several) for several in (names, described.inputs, described.outputs)):
+        raise ValueError("it names a sample, an input or an output twice")
     samples = []
-    scales = {
-        str(variant): {str(name): float(scale) for name, scale in found.items()}
-        for variant, found in described.get("integers", {}).items()
-    }
-    made: dict[str, list[Mapping[str, Array]]] = {side: [] for side in ("out", *scales)}
-    for index, one in enumerate(described["samples"]):
-        inputs = {name: tensors.pop(f"{index}/in/{name}") for name in described["inputs"]}
-        label = None if one["label"] is None else int(one["label"])
-        variants = tuple(str(variant) for variant in one.get("variants", ()))
-        samples.append(Sample(str(one["name"]), inputs, float(one["scale"]), label, variants))
-        for side, outputs in made.items():
-            outputs.append({name: tensors.pop(f"{index}/{side}/{name}") for name in described["outputs"]})
+    sides: dict[str, list[Mapping[str, Array]]] = {side: [] for side in ("out", *described.integers)}
+    for index, sample in enumerate(described.samples):
+        inputs = {name: tensors.pop(f"{index}/in/{name}") for name in described.inputs}
+        samples.append(Sample(sample.name, inputs, sample.scale, sample.label, sample.variants))
+        for side, outputs in sides.items():
+            outputs.append({name: tensors.pop(f"{index}/{side}/{name}") for name in described.outputs})
     integers = {
-        variant: Integers(Run(f"graph-{variant}", "", tuple(made[variant])), found) for variant, found in scales.items()
+        variant: Integers(Run(f"graph-{variant}", "", tuple(sides[variant])), scales)
+        for variant, scales in described.integers.items()
     }
-    return Golden(tuple(samples), Run(_REFERENCE, "", tuple(made["out"])), integers)
+    return Golden(tuple(samples), Run(_REFERENCE, "", tuple(sides["out"])), integers)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:300])
 
 
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Any]]:
@@ -139,5 +168,6 @@ def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Any]]:
     try:
         with safe_open(str(path), framework="numpy") as file:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ParityError(f"cannot be read ({error})", where=str(path), mend="export again") from error
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
+        # numpy lacks some of the format's element types, and says so in many ways
+        raise ParityError(_printable(f"cannot be read ({error})"), where=str(path), mend="export again") from error

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from edgeconv.errors import EdgeconvError, RecipeError
 
 PACKAGE = "package:"
+MOST_BYTES = 2**31
+"""Of a file that is read whole: neither format holds more in one."""
 
 EXTRAS: Mapping[str, str] = {
     "efficientnet_lite_pytorch": "zoo",
@@ -52,22 +58,25 @@ def locate(name: str, directory: Path, *, where: str) -> Path:
     raise RecipeError(f"there is no file {name!r}", where=where, mend=mend)
 
 
-def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int | None = None) -> bytes:
-    """The bytes of a file that the user names.
+def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int = MOST_BYTES) -> bytes:
+    """The bytes of a file that the user names; a pipe is refused, as nobody may ever write to it.
 
     Args:
         path: of the file.
         kind: what is expected there, for the message: ``".toml"``.
         error: raised where it cannot be read.
-        most: bytes at the most; a larger file is cut off there.
+        most: bytes at the most; a larger file is refused before any of it is read.
 
     Raises:
         EdgeconvError: an `error`.
     """
-    where = str(path)
+    where, mend, too_large = str(path), f"give a {kind} file", f"is larger than {most / 2**20:g} MiB"
     try:
-        with path.open("rb") as file:
-            return file.read(-1 if most is None else most)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise error(too_large, where=where, mend=mend)
+            data = file.read(most + 1)
     except FileNotFoundError as cause:
         raise error("there is no such file", where=where, mend=f"give the path of a {kind} file") from cause
     except IsADirectoryError as cause:
@@ -75,6 +84,28 @@ def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int |
     except (OSError, ValueError) as cause:  # ValueError: a NUL in the name
         reason = getattr(cause, "strerror", None) or str(cause)
         raise error(f"cannot be read: {reason}", where=where, mend=f"give a {kind} file that can be") from cause
+    if len(data) > most:  # it grew meanwhile, or is of a system that tells no sizes (/proc)
+        raise error(too_large, where=where, mend=mend)
+    return data
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file to read it, without ever waiting for the other side of a pipe.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, a pipe or a socket.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):  # /dev/null does not wait, and /dev/zero is cut off
+            raise OSError(errno.EINVAL, "it is a pipe or a socket", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def missing_package(package: str, *, where: str) -> RecipeError:

@@ -116,9 +116,7 @@ def _checked(data: Mapping[str, Any]) -> Recipe:
 
 def _read(path: Path) -> str:
     where = str(path)
-    data = read_named(path, kind=".toml", error=RecipeError, most=MAX_RECIPE_BYTES + 1)
-    if len(data) > MAX_RECIPE_BYTES:
-        raise RecipeError("is larger than 1 MiB", where=where, mend="give a .toml file; weights have their own files")
+    data = read_named(path, kind=".toml", error=RecipeError, most=MAX_RECIPE_BYTES)
     try:
         return data.decode("utf-8-sig")  # Windows' Notepad writes the mark
     except UnicodeDecodeError as error:

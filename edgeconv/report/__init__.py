@@ -5,6 +5,7 @@ The value::
     Report        what one export proved, with its verdict
     Frontier      what was tried for a target, one FrontierPoint each
     excess_of     the used share of a row's bound
+    TIMEOUT, GOLDEN_SHA256    keys of its environment that are read again; seconds_of reads the first
 
 The files::
 
@@ -16,10 +17,23 @@ The files::
 
 from __future__ import annotations
 
+from edgeconv.report._fields import GOLDEN_SHA256, TIMEOUT, seconds_of
 from edgeconv.report._frontier import Frontier, FrontierPoint
 from edgeconv.report._html import to_html
 from edgeconv.report._json import from_json, to_json
 from edgeconv.report._junit import to_junit
 from edgeconv.report._report import Report, excess_of
 
-__all__ = ["Frontier", "FrontierPoint", "Report", "excess_of", "from_json", "to_html", "to_json", "to_junit"]
+__all__ = [
+    "GOLDEN_SHA256",
+    "TIMEOUT",
+    "Frontier",
+    "FrontierPoint",
+    "Report",
+    "excess_of",
+    "from_json",
+    "seconds_of",
+    "to_html",
+    "to_json",
+    "to_junit",
+]

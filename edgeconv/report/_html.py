@@ -7,6 +7,7 @@ import re
 
 import jinja2
 
+from edgeconv.core import sealed
 from edgeconv.report._report import Report
 from edgeconv.report._view import page_view
 
@@ -34,4 +35,4 @@ def to_html(report: Report) -> str:
         A complete HTML document.
     """
     text = _environment().get_template("page.html").render(page=page_view(report))
-    return _CONTROL.sub("", text)
+    return sealed(_CONTROL.sub("", text).rstrip("\n") + "\n", "<!-- {} -->")

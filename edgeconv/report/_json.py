@@ -8,11 +8,13 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from edgeconv.errors import ParityError
+from edgeconv.report._consistent import contradictions
 from edgeconv.report._report import Report
 from edgeconv.report._schema import SCHEMA_VERSION, ArtifactNode, ComparisonNode, FrontierNode, GraphNode, ReportNode
 
 _WHERE = "parity.json"
 _LINE = 320  # characters
+_SHOWN = 300  # characters of a message
 _MEND = "run `edgeconv export` again to write a new report"
 
 
@@ -60,7 +62,7 @@ def from_json(text: str) -> Report:
 
     Raises:
         ParityError: it is no strict JSON, of an unknown schema version, lacks or garbles a field, or its verdict is
-            not what its comparisons say.
+            not what its comparisons say, or theirs not what their numbers say.
     """
     _check_version(text)
     try:
@@ -68,7 +70,8 @@ def from_json(text: str) -> Report:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ParityError(f"{place}: {first['msg']}" if place else first["msg"], where=_WHERE, mend=_MEND) from error
+        what = f"{place}: {first['msg']}" if place else first["msg"]
+        raise ParityError(_shown(what), where=_WHERE, mend=_MEND) from error
     report = Report(
         model=node.model,
         description=node.description,
@@ -84,7 +87,15 @@ def from_json(text: str) -> Report:
     if node.verdict != report.verdict:
         what = f"its verdict is {node.verdict!r} but its comparisons say {report.verdict.value!r}: it was altered"
         raise ParityError(what, where=_WHERE, mend=_MEND)
+    for what in contradictions(report):
+        raise ParityError(f"{_shown(what)}: it was altered", where=_WHERE, mend=_MEND)
     return report
+
+
+def _shown(text: str) -> str:
+    """Of a message with words of the file: one line, cut where it is long."""
+    line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
 
 
 def _written(value: object, indent: str) -> str:
@@ -109,15 +120,23 @@ def _scalar(value: object) -> str:
 
 def _check_version(text: str) -> None:
     try:
-        plain = json.loads(text, parse_constant=_refuse_constant)
+        plain = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise ParityError(f"it is not JSON: {error}", where=_WHERE, mend=_MEND) from error
+        raise ParityError(_shown(f"it is not JSON: {error}"), where=_WHERE, mend=_MEND) from error
     version = plain.get("schema") if isinstance(plain, dict) else None
     if version is None:
         raise ParityError("it is not a parity report: it has no 'schema'", where=_WHERE, mend=_MEND)
     if version != SCHEMA_VERSION or isinstance(version, bool):
-        what = f"its schema version is {version!r}; this edgeconv reads version {SCHEMA_VERSION}"
+        what = f"its schema version is {_shown(repr(version))}; this edgeconv reads version {SCHEMA_VERSION}"
         raise ParityError(what, where=_WHERE, mend="read it with the edgeconv that wrote it, or " + _MEND)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object; readers differ in which of two equal keys they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
 
 
 def _refuse_constant(token: str) -> NoReturn:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
-from edgeconv.core import Comparison, Verdict
+from edgeconv.core import Comparison, Verdict, sealed
 from edgeconv.report._report import Report
 
 # Characters that XML 1.0 (section 2.2) cannot hold, not even escaped.
@@ -42,7 +42,8 @@ def to_junit(report: Report) -> str:
         _count(suite, suite)
     _count(root, root)
     ET.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+    text = '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+    return sealed(text, "<!-- {} -->")
 
 
 def _suites(report: Report) -> Iterator[tuple[str, list[Comparison]]]:

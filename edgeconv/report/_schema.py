@@ -8,49 +8,39 @@ and "nan"; null always means "not known" or "not measured".
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from edgeconv import core
+from edgeconv.report._fields import (
+    Count,
+    Decibels,
+    Dimension,
+    Drawn,
+    Dtype,
+    Environment,
+    FileName,
+    Format,
+    Golden,
+    Layout,
+    NotNegative,
+    Number,
+    Positive,
+    Sha256,
+    Share,
+    Similarity,
+    Steps,
+    Zero,
+    checked_picture,
+    checked_tensor,
+)
 from edgeconv.report._frontier import Frontier, FrontierPoint
 
 SCHEMA_VERSION = 1
 SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
-_NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
-
-
-def _read_number(value: object) -> object:
-    """Strings of the three non-finite numbers become floats; the tokens NaN and Infinity are no JSON."""
-    if isinstance(value, str):
-        if value not in _NON_FINITE:
-            raise ValueError("a number, 'inf', '-inf' or 'nan' is expected")
-        return _NON_FINITE[value]
-    return value
-
-
-def write_number(value: float) -> float | str:
-    """A float as JSON holds it: non-finite ones as ``"inf"``, ``"-inf"``, ``"nan"``."""
-    return value if math.isfinite(value) else str(float(value))
-
-
-Number = Annotated[
-    float,
-    BeforeValidator(_read_number),
-    PlainSerializer(write_number),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NON_FINITE)}]}),
-]
-Drawn = Annotated[
-    float,
-    BeforeValidator(_read_number),
-    PlainSerializer(lambda value: write_number(float(f"{value:.3e}"))),  # drawn, not judged: 4 digits are plenty
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NON_FINITE)}]}),
-]
-Count = Annotated[int, Field(ge=0)]
-Dimension = int | str
 
 
 class _Node(BaseModel):
@@ -62,18 +52,24 @@ class TensorNode(_Node):
 
     name: str = Field(description="Its name in the file.")
     shape: tuple[Dimension, ...] = Field(
-        description="Its dimensions in the file's own layout, in elements; a string is a symbolic dimension."
+        description="Its dimensions in the file's own layout, in elements; a string is a symbolic dimension.",
+        max_length=32,
     )
-    dtype: str = Field(description="numpy's name of the element type, e.g. 'float32'.")
-    layout: str = Field(
+    dtype: Dtype = Field(description="numpy's name of the element type, e.g. 'float32'.")
+    layout: Layout = Field(
         description="'nhwc' when the file holds the tensor channels-last and torch channels-first; otherwise 'nchw'."
     )
 
-    scale: Number | None = Field(
+    scale: Positive | None = Field(
         default=None,
         description="Of a quantised tensor, one step: real = scale * (stored - zero_point); null: stored as it is.",
     )
-    zero_point: int = Field(default=0, description="Of a quantised tensor, the stored number that is 0.")
+    zero_point: Zero = Field(default=0, description="Of a quantised tensor, the stored number that is 0.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        checked_tensor(self.shape, self.dtype, self.layout, self.scale, self.zero_point)
+        return self
 
     def to_core(self) -> core.TensorSpec:
         return core.TensorSpec(**dict(self))
@@ -82,11 +78,11 @@ class TensorNode(_Node):
 class ArtifactNode(_Node):
     """A deployable file that was judged."""
 
-    file: str = Field(description="Its file name, without any folder. It lies beside the report.", pattern=r"^[^/\\]+$")
-    format: str = Field(description="'onnx' or 'tflite'.")
+    file: FileName = Field(description="Its file name, without any folder. It lies beside the report.")
+    format: Format = Field(description="'onnx' or 'tflite'.")
     variant: str = Field(description="Its number format: 'fp32', 'fp16', 'int8', ….")
-    layout: str = Field(description="'nchw' or 'nhwc': the layout of its rank-4 inputs and outputs.")
-    sha256: str = Field(description="SHA-256 of its bytes, 64 lower-case hexadecimal digits.")
+    layout: Layout = Field(description="'nchw' or 'nhwc': the layout of its rank-4 inputs and outputs.")
+    sha256: Sha256 = Field(description="SHA-256 of its bytes, 64 lower-case hexadecimal digits.")
     size_bytes: Count | None = Field(description="Its size in bytes; null when not known.")
     inputs: tuple[TensorNode, ...] = Field(description="In the order of the module's arguments.")
     outputs: tuple[TensorNode, ...] = Field(description="In the order of the module's results.")
@@ -127,9 +123,9 @@ class MetricsNode(_Node):
 class ToleranceNode(_Node):
     """The bound, element by element: |a - b| <= s*atol + rtol*|b|, where s >= 1 is the scale of the sample's input."""
 
-    atol: Number = Field(description="Absolute part at scale 1, in the output's unit.")
-    rtol: Number = Field(description="Relative part, a ratio.")
-    max_abs: Number | None = Field(description="A further bound on max |a - b| / s, in the output's unit; null: none.")
+    atol: NotNegative = Field(description="Absolute part at scale 1, in the output's unit.")
+    rtol: NotNegative = Field(description="Relative part, a ratio.")
+    max_abs: NotNegative | None = Field(description="A further bound on max |a - b| / s, in its unit; null: none.")
 
     def to_core(self) -> core.Tolerance:
         return core.Tolerance(**dict(self))
@@ -138,10 +134,10 @@ class ToleranceNode(_Node):
 class FidelityNode(_Node):
     """The bound of a variant that approximates, on all samples together; null: no such bound."""
 
-    sqnr_db: Number | None = Field(description="Least SQNR over all samples, decibels.")
-    cosine: Number | None = Field(description="Least cosine similarity of any sample.")
-    agreement: Number | None = Field(description="Least share of samples whose class is the reference's, 0 to 1.")
-    accuracy_drop: Number | None = Field(description="Most percentage points of top-1 lost against the reference.")
+    sqnr_db: Decibels | None = Field(description="Least SQNR over all samples, decibels.")
+    cosine: Similarity | None = Field(description="Least cosine similarity of any sample.")
+    agreement: Share | None = Field(description="Least share of samples whose class is the reference's, 0 to 1.")
+    accuracy_drop: NotNegative | None = Field(description="Most percentage points of top-1 lost against the reference.")
     lsb: Count | None = Field(description="Most steps of the output's scale from what the graph's integers say.")
     layer_lsb: Count | None = Field(
         default=None, description="Most steps of a layer from what the graph makes of the layer's own operands."
@@ -161,7 +157,7 @@ class SampleNode(_Node):
         description="max(|a - b| / bound), a ratio: above 1 fails. Where the bound is on all samples together, this "
         "one's root mean square error over the allowed one."
     )
-    scale: Number = Field(
+    scale: NotNegative = Field(
         default=1.0,
         description="The magnitude of this input: atol and max_abs of the tolerance count max(1, scale) times for it.",
     )
@@ -184,6 +180,11 @@ class PictureNode(_Node):
         description="Rows of max |a - b| over batch and channels on a grid over the image; empty: not rank 4. 4 digits."
     )
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        checked_picture(self.log10_edges, self.counts, self.map)
+        return self
+
     def to_core(self) -> core.ErrorPicture:
         return core.ErrorPicture(**dict(self))
 
@@ -193,7 +194,7 @@ class LayerNode(_Node):
 
     name: str = Field(description="The value that it makes, named after its torch module.")
     operators: tuple[str, ...] = Field(description="The graph's, between quantised values; []: it quantises only.")
-    lsb: dict[int, Count] = Field(description="How many elements are how many steps from the graph's integers.")
+    lsb: dict[Steps, Count] = Field(description="How many elements are how many steps from the graph's integers.")
     most: Count = Field(description="Steps that its kernel may be off whatever the tolerance says; 0: none.")
     reason: str = Field(description="Why; empty where none is.")
 
@@ -216,15 +217,15 @@ class ComparisonNode(_Node):
     )
     verdict: core.Verdict = Field(description="'pass', 'fail' or 'skipped'.")
     reason: str = Field(description="Why it failed or was skipped, or what to know though it passed; one line.")
-    latency_ms: Number | None = Field(description="Wall time of one inference, milliseconds; null: not measured.")
-    top1: dict[str, int] = Field(
+    latency_ms: NotNegative | None = Field(description="Wall time of one inference, milliseconds; null: not measured.")
+    top1: dict[str, Count] = Field(
         description="Counts of samples: 'labelled', 'correct' of those, 'reference' of those right in the reference, "
         "'agree' with the reference's class. May be {}."
     )
     excess: Number | None = Field(
         default=None, description="The used share of a bound on all samples together: above 1 fails; null: see samples."
     )
-    lsb: dict[int, Count] = Field(
+    lsb: dict[Steps, Count] = Field(
         default_factory=dict,
         description="Quantised outputs: how many elements are how many steps from what the graph's integers say.",
     )
@@ -236,7 +237,7 @@ class ComparisonNode(_Node):
         description="The quantised layers of the whole artifact, in the row of its first output, in the graph's order; "
         "[] where the device does not tell what is inside.",
     )
-    layer_lsb: dict[int, Count] = Field(default_factory=dict, description="The counts of all `layers` together.")
+    layer_lsb: dict[Steps, Count] = Field(default_factory=dict, description="The counts of all `layers` together.")
     samples: tuple[SampleNode, ...] = Field(description="One entry per parity input, in their order.")
     picture: PictureNode | None = Field(description="null when there was nothing to draw.")
 
@@ -283,7 +284,7 @@ class FrontierPointNode(_Node):
     agreement: Number | None = Field(description="Share of the data whose class is the float graph's; null: none.")
     chosen: bool = Field(description="Whether the report's files are made of it.")
     size_bytes: dict[str, Count] = Field(description="Of its files, by format.")
-    latency_ms: dict[str, Number] = Field(description="Median of one inference, milliseconds, by device.")
+    latency_ms: dict[str, NotNegative] = Field(description="Median of one inference, milliseconds, by device.")
 
     def to_core(self) -> FrontierPoint:
         return FrontierPoint(**dict(self))
@@ -319,11 +320,11 @@ class ReportNode(_Node):
     artifacts: tuple[ArtifactNode, ...] = Field(description="The files that were judged.")
     comparisons: tuple[ComparisonNode, ...] = Field(description="One per artifact, device and output.")
     graphs: tuple[GraphNode, ...] = Field(description="The graph along the flow, the captured one first.")
-    environment: dict[str, str | dict[str, str]] = Field(
+    environment: Environment = Field(
         description="Versions, CPU, seeds; a nested object is a group, e.g. what a device tells about itself."
     )
     notes: tuple[str, ...] = Field(description="What the reader should know, one line each.")
-    golden: str = Field(description="Name of the file with the inputs and reference values; empty: none.")
+    golden: Golden = Field(description="Name of the file with the inputs and reference values; empty: none.")
     frontier: FrontierNode | None = Field(default=None, description="What was tried for a target; null: nothing.")
 
 

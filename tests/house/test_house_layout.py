@@ -25,8 +25,12 @@ GROUND = {"errors", "core", "reference", "__version__"}
 # arguments checks what is stated in Python.
 # source is what both are about: it is captured before, and run beside the devices after. variants is the middle: what
 # files are written from. frontier is what a target changes in the first half, and measures in the second; layers is the
-# part of the second that asks the middle for its graphs.
-KNOW_ALL = {"pipeline", "job", "arguments", "prove", "layers", "frontier", "source", "variants", "cli", "__init__"}
+# part of the second that asks the middle for its graphs. judge runs and judges, whoever asks.
+# record is what the folder of an earlier export says of itself.
+KNOW_ALL = {
+    *("pipeline", "job", "arguments", "judge", "prove", "record", "layers", "frontier", "source", "variants", "cli"),
+    "__init__",
+}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 

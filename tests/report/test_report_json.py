@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_samples import REPORTS, comparison, failing_report, passing_report, skipped
+from report_samples import REPORTS, artifact, comparison, failing_report, passing_report, skipped
 
 import edgeconv.report
 from edgeconv.core import Comparison, Verdict
@@ -123,13 +123,15 @@ def test_reading_gives_the_values_back() -> None:
 def test_every_float_survives(number: float, excess: float) -> None:
     row = comparison("a.onnx", "onnxruntime", 0.5)
     assert row.metrics is not None
+    verdict = Verdict.PASS if excess <= 1 else Verdict.FAIL
     row = replace(
         row,
         metrics=replace(row.metrics, max_abs=number),
-        samples=(replace(row.samples[0], excess=excess),),
+        verdict=verdict,
+        samples=(replace(row.samples[0], excess=excess, verdict=verdict),),
         picture=None,
     )
-    again = from_json(to_json(Report(model="m", comparisons=(row,)))).comparisons[0]
+    again = from_json(to_json(Report(model="m", artifacts=(artifact("a.onnx"),), comparisons=(row,)))).comparisons[0]
     assert again.metrics is not None
     assert repr(again.metrics.max_abs) == repr(number)
     assert repr(again.samples[0].excess) == repr(excess)

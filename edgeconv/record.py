@@ -1,0 +1,113 @@
+"""The report of a folder as its record: what it speaks of, what of that is still there, and what an export takes away.
+
+Whoever can write the folder can write the report, so it is believed only in what it can prove: it names files by plain
+names, each with its checksum, and nothing else of the folder is read or removed. What is removed is a file of such a
+name and checksum, or a text that proves itself by its own (`edgeconv.core.is_sealed`); links are never followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeconv.core import Artifact, is_sealed
+from edgeconv.emit.c_array import c_files_of
+from edgeconv.errors import ParityError
+from edgeconv.output import Staging
+from edgeconv.recipe.files import read_named
+from edgeconv.report import GOLDEN_SHA256, Report, from_json, to_html, to_json, to_junit
+
+JSON, HTML, JUNIT = "parity.json", "parity.html", "parity.junit.xml"
+_MOST_BYTES = 2**28  # the report of a network of 600 operators on every device has 2 MB
+
+
+def read_report(folder: Path) -> Report:
+    """Reads ``parity.json`` and makes sure that every file it speaks of is still the one it judged.
+
+    Raises:
+        ParityError: it cannot be read, is no report, or a file is missing, changed or a link.
+    """
+    report = _read(folder)
+    for name, sha256 in _recorded(report).items():
+        file = folder / name
+        if file.is_symlink():
+            mend = "put a copy of the file itself in its place"
+            raise ParityError("is a symbolic link, and could lead out of the folder", where=str(file), mend=mend)
+        if not file.is_file():
+            raise ParityError("the report speaks of this file, and it is missing", where=str(file), mend="export again")
+        if _sha256_of(file) != sha256:
+            raise ParityError(
+                f"changed since its report was written (sha256 was {sha256[:12]}…)",
+                where=str(file),
+                mend="export again, or put the judged file back",
+            )
+    return report
+
+
+def write_report(staging: Staging, report: Report) -> None:
+    """Writes the three forms of the report; the JSON last, as it is what a release check reads."""
+    staging.write(HTML, to_html(report).encode())
+    staging.write(JUNIT, to_junit(report).encode())
+    staging.write(JSON, to_json(report).encode())
+
+
+def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact]) -> tuple[str, ...]:
+    """Has the earlier report of a folder removed, and the files that it alone speaks of: they would mislead.
+
+    Files that changed since their report was written are somebody else's by now, and stay.
+
+    Returns:
+        Notes that say what goes.
+    """
+    written = {artifact.path.name for artifact in artifacts}
+    try:
+        recorded = _recorded(_read(out))
+        staging.discard(JSON)
+    except ParityError:
+        recorded = {}
+    for name in (HTML, JUNIT):
+        if is_sealed(out / name):
+            staging.discard(name)
+    stale = [name for name, sha256 in recorded.items() if name not in written and _is(out / name, sha256)]
+    for name in stale:
+        staging.discard(name)
+    for name in (*written, *stale):
+        for of_it in c_files_of(out / name):
+            staging.discard(of_it)
+    artifacts_gone = [name for name in stale if not name.endswith(".safetensors")]
+    return tuple(f"{name} of the earlier export is removed: it is not made any more" for name in artifacts_gone)
+
+
+def _read(folder: Path) -> Report:
+    path = folder / JSON
+    data = read_named(path, kind=JSON, error=ParityError, most=_MOST_BYTES)
+    try:
+        return from_json(data.decode())
+    except UnicodeDecodeError as error:
+        what = f"is no report: it is not UTF-8 at byte {error.start}"
+        raise ParityError(what, where=str(path), mend="export again") from error
+    except ParityError as error:
+        raise ParityError(error.what, where=str(path), mend=error.mend) from error
+
+
+def _recorded(report: Report) -> dict[str, str]:
+    """The checksum of every file that the report speaks of, by name."""
+    found = {item.path.name: item.sha256 for item in report.artifacts}
+    if report.golden:
+        found[report.golden] = str(report.environment.get(GOLDEN_SHA256, ""))
+    return found
+
+
+def _is(path: Path, sha256: str) -> bool:
+    """Whether a file itself, and no link to one, has that checksum."""
+    return not path.is_symlink() and path.is_file() and _sha256_of(path) == sha256
+
+
+def _sha256_of(path: Path) -> str:
+    """Of the bytes of a file.
+
+    Raises:
+        ParityError: it cannot be read.
+    """
+    return hashlib.sha256(read_named(path, kind="judged", error=ParityError)).hexdigest()

@@ -1,0 +1,130 @@
+"""What a field of ``parity.json`` may hold. The same types write and read; whoever wrote the file may be a stranger.
+
+Numbers that a verdict hangs on (bounds, scales, time limits) are finite and not negative; numbers that were measured
+may be anything. Names of files are plain names: nothing outside of the folder can be spoken of.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+from edgeconv.devices.agent import DTYPES
+
+TIMEOUT = "timeout, s"
+GOLDEN_SHA256 = "golden sha256"
+"""Keys of the environment that are read again."""
+
+MOST_SECONDS = 86400.0
+_NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
+_SHA256 = r"^[0-9a-f]{64}$"
+_MOST_CELLS = 64  # of a side of an error map
+
+
+def _one_of(known: Sequence[str], name: str) -> str:
+    if name not in known:
+        raise ValueError(f"one of {', '.join(known)} is expected")
+    return name
+
+
+def _read_number(value: object) -> object:
+    """Strings of the three non-finite numbers become floats; the tokens NaN and Infinity are no JSON."""
+    if isinstance(value, str):
+        if value not in _NON_FINITE:
+            raise ValueError("a number, 'inf', '-inf' or 'nan' is expected")
+        return _NON_FINITE[value]
+    return value
+
+
+def write_number(value: float) -> float | str:
+    """A float as JSON holds it: non-finite ones as ``"inf"``, ``"-inf"``, ``"nan"``."""
+    return value if math.isfinite(value) else str(float(value))
+
+
+_AS_NUMBER = WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NON_FINITE)}]})
+Number = Annotated[float, BeforeValidator(_read_number), PlainSerializer(write_number), _AS_NUMBER]
+Drawn = Annotated[
+    float,
+    BeforeValidator(_read_number),
+    PlainSerializer(lambda value: write_number(float(f"{value:.3e}"))),  # drawn, not judged: 4 digits are plenty
+    _AS_NUMBER,
+]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Decibels = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Similarity = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Steps = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Zero = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Dimension = Annotated[int, Field(ge=0, lt=2**63)] | str
+Dtype = Annotated[str, AfterValidator(lambda name: _one_of(DTYPES, name)), WithJsonSchema({"enum": list(DTYPES)})]
+Format = Literal["onnx", "tflite"]
+Layout = Literal["nchw", "nhwc"]
+FileName = Annotated[str, Field(pattern=_FILE_NAME)]
+Golden = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,180}\.safetensors)?$")]
+Sha256 = Annotated[str, Field(pattern=_SHA256)]
+
+
+def _checked_environment(value: dict[str, str | dict[str, str]]) -> dict[str, str | dict[str, str]]:
+    if TIMEOUT in value:
+        seconds_of(value[TIMEOUT])
+    if GOLDEN_SHA256 in value:
+        checksum = value[GOLDEN_SHA256]
+        if not isinstance(checksum, str) or not re.fullmatch(_SHA256, checksum):
+            raise ValueError(f"{GOLDEN_SHA256!r} is no SHA-256")
+    return value
+
+
+Environment = Annotated[dict[str, str | dict[str, str]], AfterValidator(_checked_environment)]
+
+
+def seconds_of(text: object) -> float:
+    """A time limit as the environment has it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        seconds = float(text) if isinstance(text, str) else math.nan
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MOST_SECONDS:
+        raise ValueError(f"{TIMEOUT!r} is no number of seconds up to {MOST_SECONDS:g}")
+    return seconds
+
+
+def checked_tensor(shape: Sequence[int | str], dtype: str, layout: str, scale: float | None, zero_point: int) -> None:
+    """What the fields of a tensor must be together.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    if layout == "nhwc" and len(shape) != 4:
+        raise ValueError(f"the layout nhwc is for 4 dimensions, and here are {len(shape)}")
+    if scale is None:
+        return
+    kind = np.dtype(dtype)
+    if kind.kind not in "iu":
+        raise ValueError(f"a scale is for integers, and the dtype is {dtype}")
+    limits = np.iinfo(kind)
+    if not limits.min <= zero_point <= limits.max:
+        raise ValueError(f"the zero point {zero_point} is no {dtype}")
+
+
+def checked_picture(edges: Sequence[float], counts: Sequence[int], rows: Sequence[Sequence[float]]) -> None:
+    """What the fields of a picture must be together.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    if len(edges) != len(counts) + 1:
+        raise ValueError(f"there are {len(edges)} edges of {len(counts)} bins")
+    if len(rows) > _MOST_CELLS or any(len(row) > _MOST_CELLS or len(row) != len(rows[0]) for row in rows):
+        raise ValueError(f"the map is no rectangle of at most {_MOST_CELLS} by {_MOST_CELLS}")
