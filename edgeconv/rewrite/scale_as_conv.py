@@ -8,11 +8,13 @@ import onnx_ir as ir
 from edgeconv.rewrite._affine import Affine, batch_normalization
 from edgeconv.rewrite._graph import add_constant, drop, rank, unique_name
 
+_RANKS = (3, 4)  # of signals and images: TFLite has no convolution of volumes
+
 
 def scale_as_conv(model: ir.Model) -> tuple[ir.Model, int]:
     """Writes every BatchNormalization of an image or a signal as a Conv of kernel 1 with a group per channel.
 
-    1. Requires: it is in inference mode, with constant statistics, and its input has spatial dimensions.
+    1. Requires: it is in inference mode, with constant statistics, and its input has one or two spatial dimensions.
     2. Ensures: the Conv's result has its name; the weights are named after it.
     3. Exact: scale and shift are computed in float64 and rounded once.
 
@@ -27,11 +29,14 @@ def scale_as_conv(model: ir.Model) -> tuple[ir.Model, int]:
         A new model, and in how many places it differs.
     """
     model = model.clone()
-    found = [node for node in model.graph if node.op_type == "BatchNormalization" and node.domain == ""]
-    maps = [one for node in found if (one := batch_normalization(node)) is not None and (rank(one.source) or 0) > 2]
-    for one in maps:
-        _replace(model.graph, one)
-    return model, len(maps)
+    count = 0
+    for node in list(model.graph):
+        is_norm = node.op_type == "BatchNormalization" and node.domain == ""
+        one = batch_normalization(node) if is_norm else None  # read now: what it reads may just have been replaced
+        if one is not None and rank(one.source) in _RANKS:
+            _replace(model.graph, one)
+            count += 1
+    return model, count
 
 
 def _replace(graph: ir.Graph, one: Affine) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgeconv.emit.tflite._graph import Graph
 from edgeconv.emit.tflite._integer import make_integer
+from edgeconv.emit.tflite._shared_memory import copy_shared
 from edgeconv.emit.tflite._stored_weights import store_halves, store_int8
 from edgeconv.errors import EmitError
 
@@ -44,4 +45,5 @@ def encode(graph: Graph, encoding: Encoding, *, integer: bool) -> tuple[str, ...
     store_int8(graph)
     if encoding.halves:
         store_halves(graph)
+    copy_shared(graph)
     return notes

@@ -108,7 +108,8 @@ class _Rewrite:
             return
         results = results_of(operator)
         same = results[0].quantization if rule.kind is Kind.SAME else None
-        dtype = next(one.quantization.dtype for one in data_of(operator) if one.data is None and one.quantization)
+        computed = [*(one for one in data_of(operator) if one.data is None), *results]  # of a table, the result alone
+        dtype = next(one.quantization.dtype for one in computed if one.quantization)
         for index, tensor in enumerate(operator.inputs):
             if tensor.data is not None and tensor.dtype == _FLOAT:
                 known = same or operand_parameters(operator, tensor, dtype)
