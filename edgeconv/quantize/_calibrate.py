@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
-from edgeconv.quantize._graph import named
+from edgeconv.quantize._graph import constant, named
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._observers import OBSERVERS, Range
 from edgeconv.quantize._structure import structure_of
@@ -78,8 +79,12 @@ def calibrate(
             f"there is no observer {observer!r}", where="observer", mend=f"did you mean {nearest[0]!r}?"
         )
     kept = dict.fromkeys(keep_float, "it was asked for")
-    names = [named(value) for value in structure_of(model, kept).activations]
+    activations = structure_of(model, kept).activations
+    names = [named(value) for value in activations]
     histograms = {name: Histogram() for name in names}
+    for value in activations:
+        for table in tables_of(value):
+            histograms[named(value)].add(table, f"the table of {named(value)}")
     count = 0
     for count, values in enumerate(run_float(model, batches, names), start=1):
         for name, array in values.items():
@@ -89,6 +94,17 @@ def calibrate(
     if not count:
         raise QuantizeError("there is no calibration data", where="calibration", mend="give at least one batch")
     return Calibration(observer, histograms, count)
+
+
+_PICKING = {"Gather": (0,), "GatherElements": (0,), "GatherND": (0,), "Where": (1, 2)}
+
+
+def tables_of(value: ir.Value) -> list[Array]:
+    """The constants that a value is picked from: other data than those of the calibration may pick any element."""
+    node = value.producer()
+    places = _PICKING.get(node.op_type, ()) if node is not None else ()
+    arrays = [constant(node.inputs[index]) for index in places] if node is not None else []
+    return [array[np.isfinite(array)] for array in arrays if array is not None and array.dtype == np.float32]
 
 
 def run_float(

@@ -139,5 +139,5 @@ the Celu in float: the table of EXP is as wide as the numbers, and the layer 1, 
 FUSING = frozenset({"Add", "Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Sub"})
 """Operators that a Relu or Clip after them fuses into: the quantisation of the clamped value clamps by saturation."""
 
-CONSTANT_OPERANDS = frozenset({"Add", "Concat", "Max", "Min", "Mul", "PRelu", "Sub"})
+CONSTANT_OPERANDS = frozenset({"Add", "Concat", "Gather", "Max", "Min", "Mul", "PRelu", "Sub"})
 """Operators whose constant operands are tensors of integers too."""
