@@ -19,6 +19,72 @@ A failed comparison is a result (exit code 1) and never an exception. Whatever e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Caller(Enum):
+    """Who asked for the work, and is told what to change."""
+
+    COMMAND_LINE = "command line"
+    RECIPE = "recipe"
+    PYTHON = "Python"
+
+
+_caller: ContextVar[Caller] = ContextVar("edgeconv.caller", default=Caller.PYTHON)
+
+
+@contextmanager
+def telling(caller: Caller) -> Iterator[None]:
+    """Has `Wording` speak to this caller; within the work of another, who called first is told."""
+    if _caller.get() is not Caller.PYTHON:
+        yield
+        return
+    token = _caller.set(caller)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A choice or an instruction in the terms of each caller; its text is that of whoever is being told.
+
+    Attributes:
+        flag: of the command line; empty where it has none, and the recipe's key is told.
+        key: of the recipe.
+        argument: of the Python functions.
+    """
+
+    flag: str
+    key: str
+    argument: str
+
+    def __str__(self) -> str:
+        if _caller.get() is Caller.PYTHON:
+            return self.argument
+        return self.flag if self.flag and _caller.get() is Caller.COMMAND_LINE else self.key
+
+
+ONNX_ONLY = Wording("export with --format onnx", 'export formats = ["onnx"] only', 'export with formats="onnx"')
+TFLITE_ONLY = Wording("export with --format tflite", 'export formats = ["tflite"] only', 'export with formats="tflite"')
+TFLITE_TOO = Wording("add --format tflite", 'add "tflite" to formats', 'add "tflite" to formats')
+FORMATS = Wording("--format", "export.formats", "formats")
+VARIANTS = Wording("--variant", "export.variants", "variants")
+LAYOUTS = Wording("", "export.tflite_layouts", "tflite_layout")
+PAIR_SAFE = Wording("", "pair_safe = true in [quantize]", "Quantization(pair_safe=True)")
+CALIBRATE = Wording("", "name images, arrays or a generator in [quantize]", "pass Quantization(batches=...)")
+FIXED_BATCH = Wording(
+    "export with a fixed batch: a number in front of the recipe's shape, or --shape NAME=1,… for an .onnx file",
+    "export with a fixed batch: a number in front of the shape",
+    "export with a fixed batch: no dynamic_batch, or a number in front of shapes",
+)
+OUT = Wording("choose another folder with --out", "choose another folder", "choose another folder")
+
 
 class EdgeconvError(Exception):
     """Base of the tree.
@@ -26,15 +92,15 @@ class EdgeconvError(Exception):
     Args:
         what: what is wrong, naming the culprit.
         where: the file, module, node or option where it was found.
-        mend: what the user does about it.
+        mend: what the user does about it; a `Wording` where that depends on who is told.
 
     ``str(error)`` is one line: ``where: what; mend``.
     """
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+    def __init__(self, what: str, *, where: str | Wording = "", mend: str | Wording = "") -> None:
         self.what = _one_line(what)
-        self.where = _one_line(where)
-        self.mend = _one_line(mend)
+        self.where = _one_line(str(where))
+        self.mend = _one_line(str(mend))
         head = f"{self.where}: {self.what}" if self.where else self.what
         super().__init__(f"{head}; {self.mend}" if self.mend else head)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgeconv.bench import BenchRow, Effort, bench, read_file
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
 from edgeconv.devices import Device, find
-from edgeconv.errors import QuantizeError, RecipeError
+from edgeconv.errors import CALIBRATE, QuantizeError, RecipeError
 from edgeconv.job import Job
 from edgeconv.judge import Proof, judge
 from edgeconv.parity import Golden
@@ -54,7 +54,7 @@ def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
         raise RecipeError(
             "it names no calibration data",
             where=f"{recipe.path}: quantize",
-            mend="name images, arrays or a generator in [quantize]",
+            mend=CALIBRATE,
         )
     samples = [one for one in (job.proof.samples if job.proof else ()) if one.is_for(variant)]
     real = [item.variants for item in recipe.parity.images] + [item.variants for item in recipe.parity.arrays]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from edgeconv import errors
 from edgeconv.arguments import Expected, checked_samples, several
 from edgeconv.capture import open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Sample
@@ -69,22 +70,24 @@ class Job:
             raise EmitError(
                 f"the name {self.name!r} cannot begin a file name", mend="use up to 128 letters, digits, '_', '-', '.'"
             )
-        for what, asked, known in (
-            ("formats", self.formats, FORMATS),
-            ("variants", self.variants, VARIANTS),
-            ("tflite_layout", self.layouts, LAYOUTS),
+        for setting, asked, known in (
+            (errors.FORMATS, self.formats, FORMATS),
+            (errors.VARIANTS, self.variants, VARIANTS),
+            (errors.LAYOUTS, self.layouts, LAYOUTS),
         ):
             unknown = [item for item in asked if item not in known]
             if unknown or not asked:
                 wrong = f"{unknown[0]!r} is not known" if unknown else "nothing is asked for"
-                raise EmitError(wrong, where=what, mend=f"choose of {', '.join(known)}")
+                raise EmitError(wrong, where=setting, mend=f"choose of {', '.join(known)}")
             if len(set(asked)) < len(asked):
-                raise EmitError("a name stands twice", where=what, mend="name each once")
+                raise EmitError("a name stands twice", where=setting, mend="name each once")
 
         for needs, what in (("int16x8" in self.variants, "int16x8"), (self.c_samples is not None, "the C source")):
             if needs and "tflite" not in self.formats:
                 raise EmitError(
-                    f"{what} is made of TFLite only, which is not among the formats", where="formats", mend="add tflite"
+                    f"{what} is made of TFLite only, which is not among the formats",
+                    where=errors.FORMATS,
+                    mend=errors.TFLITE_TOO,
                 )
 
         named = self.proof.devices if self.proof is not None else None

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgeconv.errors import EmitError
+from edgeconv.errors import OUT, EmitError
 
 _PREFIX = ".edgeconv-"
 
@@ -103,7 +103,7 @@ def _mapped(target: Path) -> Iterator[None]:
         raise EmitError(
             f"cannot write here: {error.strerror or error}",
             where=str(target),
-            mend="choose another folder with --out, or make room and check its permissions",
+            mend=f"{OUT}, or make room and check its permissions",
         ) from error
 
 

@@ -22,7 +22,7 @@ from edgeconv.core import NCHW, NHWC, Artifact, Emitted, GraphSummary, Sample
 from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.errors import CaptureError
+from edgeconv.errors import Caller, CaptureError, telling
 from edgeconv.frontier import aimed, measured, with_confirmation
 from edgeconv.job import Job, job_of, stated_job
 from edgeconv.output import Staging, staged
@@ -196,6 +196,7 @@ def export_onnx(
     return run_job(job, Path(out), progress or Silent())
 
 
+@telling(Caller.RECIPE)
 def export_recipe(
     recipe: Recipe,
     out: Path,

@@ -17,9 +17,8 @@ import numpy as np
 from edgeconv.capture import capture
 from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices import find, run_artifact, run_module
-from edgeconv.errors import CaptureError, EdgeconvError, RewriteError
+from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
 from edgeconv.rewrite import free_batch, optimize
-from edgeconv.rewrite.free_batch import FIX_THE_BATCH
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -318,7 +317,7 @@ def _blame_the_batch(error: CaptureError, graph_of: Callable[[int], ir.Model], b
     except CaptureError:
         return
     what = f"a batch of {works} works, and with one of {batch} {error.what}"
-    raise CaptureError(what, where=error.where, mend=FIX_THE_BATCH) from error
+    raise CaptureError(what, where=error.where, mend=FIXED_BATCH) from error
 
 
 def _with_batch(value: torch.Tensor, batch: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgeconv import quantize
 from edgeconv.core import Array, Emitted, Run, Sample
 from edgeconv.emit.c_array import Golden, to_c
-from edgeconv.errors import EdgeconvError, ParityError, QuantizeError
+from edgeconv.errors import CALIBRATE, PAIR_SAFE, EdgeconvError, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
 from edgeconv.recipe.foreign import told
@@ -267,7 +267,7 @@ class _Quantizer:
             for operator, why in plan.kept_float.items()
             if search is None or why != quantize.TARGET  # the frontier names these
         )
-        saturating = self._saturating(name, model, "export with pair_safe = true, or turn")
+        saturating = self._saturating(name, model, f"export with {PAIR_SAFE}, or turn")
         return dataclasses.replace(self._bare(name, model, plan), notes=(*notes, *kept, *saturating), search=search)
 
     def _saturating(self, name: str, model: ir.Model, mend: str) -> tuple[str, ...]:
@@ -369,7 +369,7 @@ class _Quantizer:
             raise QuantizeError(
                 "there is no calibration data",
                 where="quantize",
-                mend="name images, arrays or a generator in [quantize], or pass Quantization(batches=...)",
+                mend=CALIBRATE,
             )
         return _checked(self._asked.batches)
 

@@ -47,12 +47,33 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
         text = " ".join(str(each) for each in _chain(error))
         operator = _NO_ONNX_FORM.search(text)
         if operator is not None:
-            what = f"torch operator {operator['op']} has no ONNX form"
+            names = list(dict.fromkeys([operator["op"], *_without_form(program)]))
+            many = "operators" if len(names) > 1 else "operator"
+            what = f"torch {many} {', '.join(names)} {'have' if len(names) > 1 else 'has'} no ONNX form"
             mend = "write the module with other operations, or keep this one outside of it"
         else:
             what = f"the ONNX exporter of torch failed: {_first_line(_root(error))}"
-            mend = "simplify the operation, or report it with the module"
+            mend = "write that part of the module with other operations"
         raise CaptureError(what, where=_module_of(error, text, program), mend=mend) from error
+
+
+def _without_form(program: torch.export.ExportedProgram) -> list[str]:
+    """All operators of the program that the exporter knows neither an ONNX function nor a decomposition for.
+
+    It stops at the first by itself, and keeps its tables in modules that other versions of torch may not have: then
+    that first one is all that is told.
+    """
+    try:
+        from torch.onnx._internal.exporter import _decomp, _registration
+
+        registry = _registration.ONNXRegistry.from_torchlib()
+        table = _decomp.create_onnx_friendly_decomposition_table(set(registry.functions))  # type: ignore[arg-type]
+        nodes = program.run_decompositions(table).graph.nodes
+        called = [node.target for node in nodes if node.op == "call_function"]
+        lacking = [str(target).removesuffix(".default") for target in called if not registry.get_decomps(target)]
+    except Exception:  # noqa: BLE001 - private modules, and decompositions may raise what they like
+        return []
+    return [name for name in lacking if name.startswith("aten.")]  # of torch's inner ones it translates more
 
 
 def _explain(error: Exception) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgeconv.capture._read_onnx import OnnxFile, OnnxTensor
-from edgeconv.errors import CaptureError
+from edgeconv.errors import CaptureError, Wording
 
 BATCH = "batch"
 """The name of a batch that the file leaves nameless."""
@@ -43,7 +43,7 @@ def settled_shapes(file: OnnxFile, given: Mapping[str, Sequence[int | str]]) -> 
             f"the inputs {first!r} and {second!r} have batches of their own "
             f"({symbols[first]!r} and {symbols[second]!r}), and a file can have one",
             where=where,
-            mend=f"fix one of them: --shape {_example(known[second], batch=1)}",
+            mend=f"fix one of them: {_stated(known[second])}",
         )
     return settled
 
@@ -55,7 +55,7 @@ def _own(tensor: OnnxTensor, where: str) -> Shape:
         raise CaptureError(
             f"the file gives its input {tensor.name!r} {said}, and files for devices have fixed ones",
             where=where,
-            mend=f"state it: --shape {_example(tensor)}",
+            mend=f"state it: {_stated(tensor)}",
         )
     if tensor.shape and isinstance(tensor.shape[0], str):
         symbol = tensor.shape[0]
@@ -76,7 +76,7 @@ def _agreed(tensor: OnnxTensor, given: Shape, where: str) -> Shape:
         raise CaptureError(
             f"the shape {list(given)} has {len(given)} dimensions, and the file gives it {len(tensor.shape)}",
             where=place,
-            mend=f"write --shape {_example(tensor)}",
+            mend=f"write {_stated(tensor)}",
         )
     for index, (wanted, own) in enumerate(zip(given, tensor.shape, strict=True)):
         if isinstance(own, int) and wanted != own:
@@ -88,12 +88,20 @@ def _agreed(tensor: OnnxTensor, given: Shape, where: str) -> Shape:
     return given
 
 
-def _example(tensor: OnnxTensor, batch: int = 1) -> str:
-    """``images=1,3,<height>,<width>``: what is known as it is, what is open by its name."""
+def _stated(tensor: OnnxTensor) -> Wording:
+    """How a caller states the shape: what is known as it is, what is open by its name."""
     if tensor.shape is None:
-        return f"{tensor.name}=1,3,224,224 (or whatever it takes)"
-    dims = [f"<{'dim' if dim == '?' else dim}>" if isinstance(dim, str) else str(dim) for dim in tensor.shape]
-    return f"{tensor.name}={','.join([str(batch) if dims[:1] and dims[0].startswith('<') else dims[0], *dims[1:]])}"
+        dims, more = ["1", "3", "224", "224"], " (or whatever it takes)"
+    else:
+        dims = [f"<{'dim' if dim == '?' else dim}>" if isinstance(dim, str) else str(dim) for dim in tensor.shape]
+        dims[:1] = ["1" if dim.startswith("<") else dim for dim in dims[:1]]
+        more = ""
+    listed = ", ".join(dims)
+    return Wording(
+        f"--shape {tensor.name}={','.join(dims)}{more}",
+        f'[[inputs]] with name = "{tensor.name}", shape = [{listed}]{more}',
+        f"shapes={{{tensor.name!r}: ({listed})}}{more}",
+    )
 
 
 def _few(names: Mapping[str, object]) -> str:

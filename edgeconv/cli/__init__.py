@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 import edgeconv
 from edgeconv.cli import bench, cost, devices, export, inspect, parity, quantize
 from edgeconv.cli._streams import OutputError, prepare, say, tell, writing
-from edgeconv.errors import EdgeconvError
+from edgeconv.errors import Caller, EdgeconvError, telling
 
 OK, PARITY_FAILED, USER_ERROR, BUG = 0, 1, 2, 3
 INTERRUPTED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
@@ -63,7 +63,8 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; errors are printed to stderr."""
     prepare()
     try:
-        code = _invoke(arguments)
+        with telling(Caller.COMMAND_LINE):
+            code = _invoke(arguments)
         with writing():  # what others left in the buffer: a full disk is told now, and not by the interpreter's end
             return code
     except EdgeconvError as error:

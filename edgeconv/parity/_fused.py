@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgeconv.core import Comparison, Fidelity, Metrics, Verdict
+from edgeconv.errors import PAIR_SAFE
 
 
 def explained_by_fusion(
@@ -32,7 +33,7 @@ def _cause(unfused: Comparison, saturating: bool) -> str:
     held = f"with graph optimisation off the same file holds{reached}"
     if saturating:
         return (
-            f"{held}: the integer kernels of this processor saturate; export with pair_safe = true in [quantize], "
+            f"{held}: the integer kernels of this processor saturate; export with {PAIR_SAFE}, "
             "which keeps sums of two products within 16 bits"
         )
     return f"{held}: the runtime's fused kernels compute something else; set its graph_optimization_level on the device"

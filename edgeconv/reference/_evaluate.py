@@ -176,7 +176,7 @@ class _Walk:
             raise RewriteError(
                 f"the reference has no operator {prefix}{node.op_type}",
                 where=place_of(node),
-                mend="enter it in edgeconv/reference/_operators, or write the model with standard ONNX operators",
+                mend="it is not supported: write that part of the model with other operators of ONNX",
             )
         try:
             result = operator(Call(node, arguments, self._opset, self._body))

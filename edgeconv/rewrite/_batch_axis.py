@@ -11,13 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.errors import RewriteError
+from edgeconv.errors import FIXED_BATCH, RewriteError
 from edgeconv.rewrite._graph import exact, integers, replace_constant, tensor_of, where
 
-FIX_THE_BATCH = (
-    "export with a fixed batch: a number in front of the recipe's shape, --shape NAME=1,… for an .onnx file, "
-    "no dynamic_batch in Python"
-)
 _Array = npt.NDArray[np.generic]
 
 
@@ -148,9 +144,7 @@ class Batch:
 
     def refuse(self, node: ir.Node, why: str) -> NoReturn:
         """Raises the one error that says which operator cannot carry the batch, and where it stands."""
-        raise RewriteError(
-            f"{node.op_type} {why}: the batch cannot be left open", where=where(node), mend=FIX_THE_BATCH
-        )
+        raise RewriteError(f"{node.op_type} {why}: the batch cannot be left open", where=where(node), mend=FIXED_BATCH)
 
 
 def _times(shape: Sequence[int]) -> str:

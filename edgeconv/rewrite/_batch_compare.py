@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.errors import RewriteError
-from edgeconv.rewrite._batch_axis import FIX_THE_BATCH
+from edgeconv.errors import FIXED_BATCH, RewriteError
 from edgeconv.rewrite._graph import tensor_of, where
 
 _CLOSE = 2.0**-22
@@ -122,7 +121,7 @@ def _refuse_constant(node: ir.Node, shown: tuple[str, str], size: int, other: in
         f"{node.op_type} takes a constant that is made from the batch size ({shown[0]} with a batch of {size}, "
         f"{shown[1]} with one of {other}): the batch cannot be left open",
         where=where(node),
-        mend=FIX_THE_BATCH,
+        mend=FIXED_BATCH,
     )
 
 
@@ -133,5 +132,5 @@ def _refuse_node(node: ir.Node | None, other: ir.Node | None, size: int, other_s
     if names[0] == names[1]:
         what = f"{names[0]} has other sizes, attributes or inputs with a batch of {size} than with one of {other_size}"
     raise RewriteError(
-        f"{what}: the batch cannot be left open", where=where(here) if here is not None else "", mend=FIX_THE_BATCH
+        f"{what}: the batch cannot be left open", where=where(here) if here is not None else "", mend=FIXED_BATCH
     )

@@ -6,13 +6,13 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from edgeconv.errors import RewriteError
-from edgeconv.rewrite._batch_axis import FIX_THE_BATCH, Batch, Place
+from edgeconv.errors import FIXED_BATCH, RewriteError
+from edgeconv.rewrite._batch_axis import Batch, Place
 from edgeconv.rewrite._batch_compare import Freed, require_same
 from edgeconv.rewrite._batch_rules import RULES
 from edgeconv.rewrite._graph import dims, remove_unread, where
 
-__all__ = ["FIX_THE_BATCH", "free_batch"]
+__all__ = ["free_batch"]
 
 
 def free_batch(
@@ -108,9 +108,7 @@ def _check_outputs(batch: Batch, graph: ir.Graph) -> None:
             if place
             else "does not depend on the input and has its batch"
         )
-        raise RewriteError(
-            f"output {value.name!r} {why}", where=where(producer) if producer else "", mend=FIX_THE_BATCH
-        )
+        raise RewriteError(f"output {value.name!r} {why}", where=where(producer) if producer else "", mend=FIXED_BATCH)
 
 
 def _drop_unused_constants(graph: ir.Graph) -> None:

@@ -19,7 +19,7 @@ from edgeconv.emit.onnx._halves import in_halves
 from edgeconv.emit.onnx._integers import border_parameters, integer_borders, own_integers
 from edgeconv.emit.onnx._names import name_invented
 from edgeconv.emit.onnx._opset import to_opset
-from edgeconv.errors import EmitError
+from edgeconv.errors import TFLITE_ONLY, EmitError
 
 _LARGEST_BYTES = 2**31 - 2**20  # protobuf ends at 2 GiB; a megabyte is left for everything but the weights
 _ROUNDS = 8
@@ -149,10 +149,14 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
             raise EmitError(
                 "the simplified graph does not compute what the graph computes",
                 where="onnxsim",
-                mend="report the module; another onnxsim version may help",
+                mend=f"install another version of onnxsim, or {TFLITE_ONLY}",
             )
         proto = simpler
-    raise EmitError(f"the graph still changes after {_ROUNDS} rounds", where="onnxsim", mend="report the module")
+    raise EmitError(
+        f"the graph still changes after {_ROUNDS} rounds",
+        where="onnxsim",
+        mend=f"install another version of it, or {TFLITE_ONLY}",
+    )
 
 
 def _simplify(proto: onnx.ModelProto, check_n: int) -> tuple[onnx.ModelProto, bool]:
@@ -212,7 +216,9 @@ def _mapped(where: str) -> Iterator[None]:
         raise
     # The border: onnx and onnxsim raise their own classes, protobuf's and plain RuntimeError from C++.
     except Exception as error:
-        raise EmitError(f"{type(error).__name__}: {error}", where=where, mend="report the module") from error
+        raise EmitError(
+            f"{type(error).__name__}: {error}", where=where, mend=f"replace that part of the model, or {TFLITE_ONLY}"
+        ) from error
 
 
 def _spec(value: onnx.ValueInfoProto, borders: Mapping[str, tuple[float, int]]) -> TensorSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgeconv.core import NHWC, TensorSpec
 from edgeconv.emit.tflite._encoding import Encoding, encode
+from edgeconv.emit.tflite._flatbuffer import knows_dtype
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._inside import held
 from edgeconv.emit.tflite._layout import Form, first, last, permuted
@@ -17,12 +18,12 @@ from edgeconv.emit.tflite._lowering import Lowering, maker_of, refusal
 from edgeconv.emit.tflite._operators import LOWERINGS, activation, tables
 from edgeconv.emit.tflite._qdq import REQUANTIZE, strip
 from edgeconv.emit.tflite._simplify import simplify
-from edgeconv.errors import EmitError
+from edgeconv.errors import ONNX_ONLY, EmitError
 from edgeconv.quantize._operators import LOOKED_UP
-from edgeconv.rewrite.gelus import gelus
+from edgeconv.rewrite.gelus import Gelu, gelus
 
 _WITHOUT_LOWERING = ("Constant", "Shape", REQUANTIZE)
-_NAMED = 3  # unknown operators that an error lists before it says "and more"
+_NAMED = 8  # operators that an error lists before it says "and more"
 
 
 def convert(
@@ -47,14 +48,7 @@ def convert(
         tensor.owner = tensor.name
         low.graph.inputs.append(tensor)
         low.forms[value] = {form: tensor}
-    for node in model.graph:
-        before = len(low.graph.operators)
-        if node in compound:
-            low.node = node
-            activation.gelu_of(low, compound[node].x, node.outputs[0], tanh=compound[node].tanh)
-        elif node not in inner:
-            _lower(low, node)
-        low.keep_float(node, before)
+    _lower_all(low, model.graph, compound, inner)
     for value in model.graph.outputs:
         low.node = value.producer()
         _finish_output(low, value, border_form(low, value, layout))
@@ -69,6 +63,25 @@ def convert(
     borders = ((inputs, low.graph.inputs), (model.graph.outputs, low.graph.outputs))
     specs = [tuple(spec(low, *pair, layout) for pair in zip(*border, strict=True)) for border in borders]
     return low, specs[0], specs[1]
+
+
+def _lower_all(low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu], inner: Collection[ir.Node]) -> None:
+    """Lowers node after node; whatever is refused is told together at the end."""
+    refused: list[EmitError] = []
+    for node in graph:
+        before = len(low.graph.operators)
+        try:
+            if node in compound:
+                low.node = node
+                activation.gelu_of(low, compound[node].x, node.outputs[0], tanh=compound[node].tanh)
+            elif node not in inner:
+                _lower(low, node)
+        except EmitError as error:
+            refused.append(error)
+            if not _stand_in(low, node):
+                break
+        low.keep_float(node, before)
+    _refuse_all(refused)
 
 
 def border_form(low: Lowering, value: ir.Value, layout: str) -> Form:
@@ -96,6 +109,28 @@ def _lower(low: Lowering, node: ir.Node) -> None:
         tables.look_up(low, node)
     else:
         LOWERINGS[node.op_type](low, node)
+
+
+def _stand_in(low: Lowering, node: ir.Node) -> bool:
+    """Gives what a refused node makes tensors that nothing computes, so that the walk finds what else is refused."""
+    for value in node.outputs:
+        static = value.shape is not None and value.shape.evaluate(low.sizes).is_static()
+        if not static or value.dtype is None or not knows_dtype(value.dtype.numpy()):
+            return False
+        shape = low.shape(value)
+        low.forms[value] = {first(len(shape)): Tensor(value.name or "value", shape, low.dtype(value))}
+    return True
+
+
+def _refuse_all(refused: Sequence[EmitError]) -> None:
+    """One error for all that was refused, the first of each operator and reason in full."""
+    if not refused:
+        return
+    reasons = list(dict.fromkeys(error.what for error in refused))
+    if len(reasons) == 1:
+        raise refused[0]
+    more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+    raise EmitError("; ".join(reasons[:_NAMED]) + more, where=refused[0].where, mend=refused[0].mend) from refused[0]
 
 
 def _is_constant(low: Lowering, node: ir.Node) -> bool:
@@ -152,5 +187,5 @@ def _refuse_unknown(nodes: Iterable[ir.Node], matched: set[ir.Node]) -> None:
     raise EmitError(
         f"the TFLite emitter has no {', '.join(listed)}{more}",
         where="tflite",
-        mend='export formats = ["onnx"] only, or replace those parts of the module',
+        mend=f"{ONNX_ONLY}, or replace those parts of the module",
     )

@@ -16,7 +16,7 @@ from edgeconv.emit.tflite._inside import Held
 from edgeconv.emit.tflite._integer_weights import weights_of
 from edgeconv.emit.tflite._layout import Form, Shape, between, first, last, permuted, same_memory
 from edgeconv.emit.tflite._quantization import Quantization
-from edgeconv.errors import EmitError
+from edgeconv.errors import ONNX_ONLY, EmitError
 from edgeconv.quantize._graph import KEEP_FLOAT
 
 Lower = Callable[["Lowering", ir.Node], None]
@@ -83,7 +83,7 @@ class Lowering:
             self.refuse(
                 f"the value {value.name!r} has element type {value.dtype}",
                 node=value.producer() or next((use.node for use in value.uses()), None),
-                mend='make it float32, int32 or int64 in the module, or export formats = ["onnx"] only',
+                mend=f"make it float32, int32 or int64 in the module, or {ONNX_ONLY}",
             )
         return value.dtype.numpy()
 
@@ -277,15 +277,12 @@ class Lowering:
         raise refusal(node or self.node, why, mend)
 
 
-_WAY_OUT = 'export formats = ["onnx"] only, or replace that part of the module'
-
-
 def refusal(node: ir.Node | None, why: str, mend: str = "") -> EmitError:
     """The error for a node that cannot be written."""
     operator = node.op_type if node is not None else "the graph"
     maker = maker_of(node) if node is not None else ""
     what = f"{operator}{f' (made by {maker})' if maker else ''} cannot be written as TFLite: {why}"
-    return EmitError(what, where="tflite", mend=mend or _WAY_OUT)
+    return EmitError(what, where="tflite", mend=mend or f"{ONNX_ONLY}, or replace that part of the module")
 
 
 def _mover(value: ir.Value) -> ir.Node | None:
@@ -311,8 +308,12 @@ def _runs(tensor: Tensor, perm: Form) -> list[list[int]]:
 def maker_of(node: ir.Node) -> str:
     """The torch module that made the node, or the node of a file; by the output's name where there is no other."""
     module = node.metadata_props.get("edgeconv.module")
-    name = module or (node.outputs[0].name if node.outputs else "") or ""
-    return f"{'node' if module is None else 'torch module'} {name!r}" if name else ""
+    if module:
+        return f"torch module {module!r}"
+    name = (node.outputs[0].name if node.outputs else "") or ""
+    if module is None:
+        return f"node {name!r}" if name else ""
+    return f"the model's own forward, value {name!r}" if name else "the model's own forward"
 
 
 def _suffix(form: Form) -> str:

@@ -18,12 +18,11 @@ from edgeconv.emit.tflite._convert import convert
 from edgeconv.emit.tflite._encoding import Encoding
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._lowering import Lowering
-from edgeconv.errors import EmitError
+from edgeconv.errors import FIXED_BATCH, ONNX_ONLY, EmitError
 
 # Primes that are rare as sizes of anything else, so that two dimensions are seldom equal by chance.
 _SIZES = (7, 11)
 _SIZED = (("RESHAPE", 1), ("SLICE", 2))  # the inputs that are shapes
-_MEND = 'export with a fixed batch, or formats = ["onnx"] only'
 
 Lowered = tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
@@ -35,7 +34,7 @@ def converted(model: ir.Model, layout: str, encoding: Encoding) -> Lowered:
         return convert(model, layout, encoding)
     if len(symbols) > 1:
         what = f"the dimensions {', '.join(symbols)} are open, and TFLite files are written with one open dimension"
-        raise EmitError(what, where="tflite", mend='fix all but the batch, or export formats = ["onnx"] only')
+        raise EmitError(what, where="tflite", mend=f"fix all but the batch, or {ONNX_ONLY}")
     (low, *specs), (other, *others) = (convert(model, layout, encoding, {symbols[0]: size}) for size in _SIZES)
     _Opening(low.graph).run(other.graph)
     inputs, outputs = (
@@ -126,7 +125,11 @@ class _Opening:
         operator.options = {"beginMask": 1 << axis, "endMask": 1 << axis}
 
     def _refuse(self, name: str, why: str) -> NoReturn:
-        raise EmitError(f"{name!r} {why}: it cannot be written with an open batch", where="tflite", mend=_MEND)
+        raise EmitError(
+            f"{name!r} {why}: it cannot be written with an open batch",
+            where="tflite",
+            mend=f"{FIXED_BATCH}; or {ONNX_ONLY}",
+        )
 
 
 def _constant(operator: Operator, index: int) -> Array:
