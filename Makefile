@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 OLD_RUNTIME := $(VENV)/.tflite-runtime-ready
 MICRO_RUNTIME := $(VENV)/.tflite-micro-ready
 OUT ?= artifacts
+# Processes that tests are spread over, as tests/conftest.py says; each takes about 1 GB. All in one: make test WORKERS=0
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 # What `make export` makes. One recipe: make export RECIPES=models/digits_dsc.toml
 RECIPES ?= models/dsconv_3x64_224.toml models/mobilenet_dsc_224.toml models/digits_dsc.toml
 
@@ -39,10 +42,10 @@ zoo: setup ## export EfficientNet-Lite0 with its real ImageNet weights
 	$(BIN)/python export_scripts/export_all.py --out $(OUT) models/efficientnet_lite0.toml
 
 test: setup $(MICRO_RUNTIME) ## fast tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: setup $(MICRO_RUNTIME) ## all tests, the slow sweeps too
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # NETWORKS=quick, NETWORKS=full, or names; BENCH holds further options: make bench BENCH="--rounds 10".
 NETWORKS ?= full

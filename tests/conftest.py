@@ -1,15 +1,40 @@
-"""Fixtures that several rooms share: real exports, made once."""
+"""What the whole suite shares: how it is spread over processes, and real exports, made once.
+
+`make test` runs two worker processes (pytest-xdist, `-n 2 --dist loadgroup`); plain `pytest` runs the same in one.
+
+- A worker takes a whole file at a time, so that what a file's fixtures make is made once. `_DEAREST` are started first,
+  so that no long file is left to one worker at the end.
+- Tests that hold real processes to seconds of the clock, or send them signals, are one group across files and never
+  run side by side: `pytestmark = pytest.mark.xdist_group("clock")`. Their names then end in "@clock".
+- What files of several groups read is made by `made_once`: the first worker that asks makes it in a folder that all
+  share, while the others wait. Tests only read it, or copy it.
+- A worker computes on one thread, and so do the programs that it starts: four threads on two cores wait for each other.
+- Everything else must not matter: no fixed paths or ports, no order, parameters with the same names in every process.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import edgeconv
 
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
 ROOT = Path(edgeconv.__file__).parents[1]
+WORKER = "PYTEST_XDIST_WORKER"  # pytest-xdist sets it, in workers only
+# Folders that take longest, in the order in which they begin.
+_DEAREST = ("e2e", "cli", "zoo", "contract", "house", "devices", "bench")
+
+if WORKER in os.environ:  # torch's and numpy's libraries read it when they are loaded, which is later
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # In the background of a shell, or under nohup, programs start with signals ignored, and so would those under test.
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -17,11 +42,48 @@ for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(_number, _usual)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling | None:
+    """With `--dist loadgroup`: a group is what the mark says, otherwise the file, and groups begin in order."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class GroupOrFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return str(super()._split_scope(nodeid)).partition("::")[0]
+
+    config.option.loadscopereorder = False  # by number of tests, which says little here
+    return GroupOrFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In a worker, puts the dearest folders first."""
+    if WORKER in os.environ:
+        places = {ROOT / "tests" / folder: place for place, folder in enumerate(_DEAREST)}
+        items.sort(key=lambda item: places.get(item.path.parent, len(places)))
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that ``make`` has filled, one for all workers of this run; only read it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if WORKER in os.environ else base) / f"made-once-{name}"
+    finished = folder.with_suffix(".finished")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            make(folder)
+            finished.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def dsconv_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole `edgeconv export` of the leading case, proven on every device; only read it."""
     from edgeconv.cli import run
 
-    out = tmp_path_factory.mktemp("artifacts")
-    assert run(["export", str(ROOT / "models" / "dsconv_3x64_224.toml"), "--out", str(out), "--quiet"]) == 0
-    return out / "dsconv_3x64_224"
+    def export(folder: Path) -> None:
+        recipe = ROOT / "models" / "dsconv_3x64_224.toml"
+        assert run(["export", str(recipe), "--out", str(folder), "--quiet"]) == 0
+
+    return made_once(tmp_path_factory, "dsconv", export) / "dsconv_3x64_224"

@@ -13,6 +13,7 @@ import pytest
 
 from edgeconv.cli import run
 
+pytestmark = pytest.mark.xdist_group("clock")
 SCRIPT = str(Path(sys.executable).with_name("edgeconv"))
 RECIPE = """
 name = "slow"

@@ -147,6 +147,7 @@ def test_many_sessions_get_ready_side_by_side(pair: tuple[Device, Artifact]) -> 
             session.close()
 
 
+@pytest.mark.xdist_group("clock")
 def test_a_runtime_that_stands_still_fails_at_its_time_limit(pair: tuple[Device, Artifact]) -> None:
     device, artifact = pair
     with start(device) as session:
@@ -160,6 +161,7 @@ def test_a_runtime_that_stands_still_fails_at_its_time_limit(pair: tuple[Device,
         assert not session.alive
 
 
+@pytest.mark.xdist_group("clock")
 def test_a_runtime_killed_in_mid_run_fails_and_the_next_run_gets_a_fresh_one(pair: tuple[Device, Artifact]) -> None:
     device, artifact = pair
     samples = make_samples()

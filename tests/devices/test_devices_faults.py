@@ -16,6 +16,7 @@ from edgeconv.core import Artifact, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices import AGENT, Device, run_artifact, start
 from edgeconv.errors import DeviceError
 
+pytestmark = pytest.mark.xdist_group("clock")
 SAMPLES = tuple(Sample(f"s{index}", {"x": np.full((2, 3), index, np.float32)}) for index in range(2))
 
 # A device of our own: the real agent's talk around a runtime that each test writes.

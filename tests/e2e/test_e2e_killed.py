@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeconv.cli import run
+
+pytestmark = pytest.mark.xdist_group("clock")
 RECIPE = """
 name = "block"
 [model]
@@ -48,7 +51,7 @@ def _recipe(folder: Path, seed: int) -> str:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
-    subprocess.run([*COMMAND, _recipe(folder, 0), "--out", str(folder / "out"), "-q"], check=True, timeout=120)
+    assert run(["export", _recipe(folder, 0), "--out", str(folder / "out"), "-q"]) == 0
     return folder / "out"
 
 
@@ -72,7 +75,7 @@ def test_sigkill_after_a_stage(stage: str, first: Path, tmp_path: Path) -> None:
     assert _files(out / "block") == before
 
     # The next export is not disturbed by what the dead one left, and sweeps it away.
-    subprocess.run([*COMMAND, _recipe(tmp_path, 1), "--out", str(out), "-q", "--no-parity"], check=True, timeout=120)
+    assert run(["export", _recipe(tmp_path, 1), "--out", str(out), "-q", "--no-parity"]) == 0
     assert not [path for path in (out / "block").iterdir() if path.is_dir()]
     assert _files(out / "block")["block.fp32.onnx"] != before["block.fp32.onnx"]
 
