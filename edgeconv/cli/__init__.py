@@ -12,9 +12,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from types import FrameType
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import edgeconv
@@ -99,13 +101,18 @@ def main() -> None:
 
 def _invoke(arguments: Sequence[str]) -> int:
     """Parses and runs, without typer's own main, which answers interrupts and closed pipes itself and says nothing."""
-    command = typer.main.get_command(app)
     try:
-        with command.make_context("edgeconv", list(arguments)) as context:
-            code = command.invoke(context)
+        with _commands().make_context("edgeconv", list(arguments)) as context:
+            code = _commands().invoke(context)
     except typer.Exit as end:
         code = end.exit_code
     return code if isinstance(code, int) else OK
+
+
+@cache
+def _commands() -> TyperGroup:
+    """The verbs with their options; typer reads them from annotations, which takes longer than to inspect a file."""
+    return typer.main.get_group(app)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

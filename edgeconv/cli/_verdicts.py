@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeconv.cli._streams import printable, say, tell
 from edgeconv.cli._tables import print_table
 from edgeconv.core import Comparison, Verdict
-from edgeconv.report import Report, excess_of
+
+if TYPE_CHECKING:
+    from edgeconv.report import Report
 
 _STYLE = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.SKIPPED: "yellow"}
 # The share is beside the error since a sample of a large scale has a larger bound: its error alone looks like too much.
@@ -45,6 +48,8 @@ def _cells(row: Comparison) -> tuple[str, ...]:
 
 def _share(row: Comparison) -> str:
     """How much of its bound the worst element uses: ``"44.0 %"``, or ``"17.5 times"`` above it; never 100 % there."""
+    from edgeconv.report import excess_of
+
     worst = excess_of(row) or 0.0
     return f"{max(worst, 1.01):.3g} times" if worst > 1 else f"{math.floor(1000 * worst) / 10:.1f} %"
 

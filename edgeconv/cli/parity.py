@@ -14,8 +14,6 @@ from edgeconv.cli._shapes import stated_shapes
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.errors import ParityError, RecipeError
-from edgeconv.prove import JUDGED_BY, repeat
-from edgeconv.record import JSON
 
 if TYPE_CHECKING:
     from edgeconv.judge import Proof
@@ -48,6 +46,8 @@ def command(
 
     Needs no torch module: the folder can be taken to another machine. Exits with 1 when a comparison fails.
     """
+    from edgeconv.prove import JUDGED_BY, repeat
+    from edgeconv.record import JSON
     from edgeconv.report import to_json
 
     folders = (
