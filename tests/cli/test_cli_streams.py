@@ -13,6 +13,7 @@ import pytest
 
 SCRIPT = str(Path(sys.executable).with_name("edgeconv"))
 ASCII = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+MARKUP = "[red]:smile:[/b]"
 RECIPE = """
 name = "block"
 [model]
@@ -75,12 +76,24 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def test_progress_on_a_terminal(recipe: Path, tmp_path: Path) -> None:
-    code, told = _on_a_terminal(["export", str(recipe), "--out", str(tmp_path / "out")])
+@pytest.fixture(scope="module")
+def on_a_terminal(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a terminal gets of a whole export whose output has a name of markup."""
+    folder = tmp_path_factory.mktemp("terminal")
+    (folder / "block.toml").write_text(RECIPE.format(output=MARKUP))
+    code, told = _on_a_terminal(["export", str(folder / "block.toml"), "--out", str(folder / "out")])
     assert code == 0, told
-    assert "✓" in told
-    assert "\x1b[" in told
-    assert "block: pass: 1 comparison within tolerance" in told
+    return told
+
+
+def test_progress_on_a_terminal(on_a_terminal: str) -> None:
+    assert "✓" in on_a_terminal
+    assert "\x1b[" in on_a_terminal
+    assert "block: pass: 1 comparison within tolerance" in on_a_terminal
+
+
+def test_names_are_never_markup(on_a_terminal: str) -> None:
+    assert MARKUP in on_a_terminal
 
 
 def test_plain_lines_in_a_log(recipe: Path, tmp_path: Path) -> None:
@@ -96,14 +109,6 @@ def test_plain_lines_in_a_log(recipe: Path, tmp_path: Path) -> None:
     assert row.startswith("pass")
     assert row.index("block.fp32.onnx") == title.index("artifact")
     assert lines[-1].startswith("block: pass: 1 comparison within tolerance (")
-
-
-def test_names_are_never_markup(recipe: Path, tmp_path: Path) -> None:
-    name = "[red]:smile:[/b]"
-    recipe.write_text(RECIPE.format(output=name))
-    code, told = _on_a_terminal(["export", str(recipe), "--out", str(tmp_path / "out")])
-    assert code == 0, told
-    assert name in told
 
 
 def test_an_ascii_terminal(recipe: Path, tmp_path: Path) -> None:
