@@ -21,9 +21,9 @@ from edgeconv.core import (
     Tolerance,
     Verdict,
 )
-from edgeconv.devices import find
+from edgeconv.devices import Device, find
 from edgeconv.environment import environment
-from edgeconv.errors import ParityError
+from edgeconv.errors import DeviceError, ParityError
 from edgeconv.judge import Proof, judge
 from edgeconv.layers import carried_over, judged_by_layer
 from edgeconv.output import Staging, staged
@@ -52,11 +52,29 @@ Stated = Callable[[tuple[str, ...]], Proof]
 def check_devices(names: Sequence[str] | None) -> None:
     """Refuses devices that were named and cannot be had, before any work is done.
 
+    One that has answered is not started again: several recipes, or exports of one process, name the same ones.
+
     Raises:
         DeviceError: unknown (with the nearest known name), or its runtime is not installed or does not start.
     """
     for device in [find(name) for name in names or ()]:
+        command = _command_of(device)
+        if command in _ANSWERED:
+            continue
         device.probe(timeout_s=60.0)
+        if command is not None:
+            _ANSWERED.add(command)
+
+
+_ANSWERED: set[tuple[str, ...]] = set()
+
+
+def _command_of(device: Device) -> tuple[str, ...] | None:
+    """The command that reaches it now, none for torch; None where it is not installed, which its probe explains."""
+    try:
+        return tuple(device.command()) if device.command else ()
+    except DeviceError:
+        return None
 
 
 def prove(

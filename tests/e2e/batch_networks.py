@@ -168,7 +168,7 @@ def efficientnet():
 # name -> (how to make the module, shape of one image)
 NETWORKS = {
     "dsconv": (lambda: DepthwiseSeparableConv(3, 16), (3, 16, 16)),
-    "mobilenet": (lambda: MobileNetDSC(num_classes=5), (3, 32, 32)),
+    "mobilenet": (lambda: MobileNetDSC(num_classes=5, width=0.25), (3, 32, 32)),
     "shufflenet": (shufflenet, (3, 64, 64)),
     "efficientnet": (efficientnet, (3, 32, 32)),
     "segmentation": (Segmentation, (3, 32, 32)),

@@ -15,6 +15,8 @@ from torch import nn
 
 import edgeconv
 from edgeconv.cli import run
+from edgeconv.devices import AGENT, Device
+from edgeconv.prove import check_devices
 
 X = torch.zeros(1, 3, 8, 8)
 
@@ -131,6 +133,25 @@ def test_an_unwritable_folder_is_told_before_the_work(capsys: pytest.CaptureFixt
     told = capsys.readouterr()
     assert "cannot write here" in told.err
     assert "capture" not in told.out
+
+
+def test_a_device_that_has_answered_is_not_asked_again_until_its_command_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    count, serve = f"open({str(started)!r}, 'a').write('.')", f"runpy.run_path({str(AGENT)!r}, run_name='__main__')"
+    code = f"import runpy; {count}; {serve}"
+    command = [sys.executable, "-c", code, "onnxruntime"]
+    monkeypatch.setattr("edgeconv.prove.find", lambda name: Device(name, name, ("onnx",), lambda: command))
+    for _ in range(2):
+        check_devices(["counted"])
+        assert started.read_text() == "."
+    command[3:] = ["onnxruntime", "--threads", "2"]
+    check_devices(["counted"])
+    assert started.read_text() == ".."
+    command[3:] = ["no runtime"]
+    with pytest.raises(edgeconv.DeviceError, match="device counted: exited with status 2"):
+        check_devices(["counted"])
 
 
 def test_parity_with_another_recipe_is_refused(
