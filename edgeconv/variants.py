@@ -331,9 +331,15 @@ class _Quantizer:
     def _calibration(self) -> quantize.Calibration:
         with self._progress.stage("calibrate") as tell:
             model, kept = self._prepared[0], self._kept_in(self._prepared[0])
+            observer, bounds = self._asked.observer, self._bounds
             return quantize.calibrate(
-                model, self._batches(), observer=self._asked.observer, keep_float=kept, progress=tell
+                model, self._batches(), observer=observer, keep_float=kept, bounds=bounds, progress=tell
             )
+
+    @cached_property
+    def _bounds(self) -> Mapping[str, tuple[float, float]]:
+        """How far the numbers of masks matter, in the graph that is calibrated."""
+        return quantize.bounds_of(self._prepared[0], self._batches)
 
     def _plan(self, name: str) -> quantize.Plan:
         """The plan that was given, or one of the prepared graph; of the graph as it is where nothing is calibrated."""
@@ -359,10 +365,16 @@ class _Quantizer:
         if self._rounding == "nearest":
             return model
         if self._rounding == "corrected":
-            return quantize.correct_biases(model, plan, self._batches(), progress=tell)
+            return quantize.correct_biases(model, plan, self._bounded(), progress=tell)
         if self._rounding == "feedback":
-            return quantize.round_weights(model, plan, self._batches(), progress=tell)
-        return quantize.adaround(model, plan, self._batches(), iterations=self._asked.iterations, progress=tell)
+            return quantize.round_weights(model, plan, self._bounded(), progress=tell)
+        return quantize.adaround(model, plan, self._bounded(), iterations=self._asked.iterations, progress=tell)
+
+    def _bounded(self) -> Batches:
+        """The batches, their masks cut where the quantised graph cuts them."""
+        for batch in self._batches():
+            cut = {name: np.clip(array, *self._bounds[name]) for name, array in batch.items() if name in self._bounds}
+            yield {**batch, **cut}
 
     def _batches(self) -> Batches:
         if self._asked.batches is None:

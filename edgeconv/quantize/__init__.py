@@ -1,6 +1,7 @@
 """float graph -> the graph with QuantizeLinear and DequantizeLinear nodes: int8, int16x8, or int8 weights.
 
 Calibration
+    `bounds_of`: beyond which numbers of a value its readers cannot tell them apart.
     `calibrate`: what range every activation has on the user's data. `Calibration`, `OBSERVERS`.
 Weights for every processor
     `overflowing`: the layers whose sums of two products saturate on some.
@@ -24,6 +25,7 @@ from edgeconv.quantize._absorb import absorb_biases
 from edgeconv.quantize._adaround import adaround
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._bias import correct_biases
+from edgeconv.quantize._bounds import bounds_of
 from edgeconv.quantize._calibrate import Calibration, calibrate
 from edgeconv.quantize._equalize import equalize
 from edgeconv.quantize._make_plan import Options, keep_operators, make_plan
@@ -36,6 +38,7 @@ from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivi
 
 __all__ = [
     # Calibration
+    "bounds_of",
     "calibrate",
     "Calibration",
     "OBSERVERS",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,11 +31,15 @@ class Calibration:
         observer: how a range is chosen from a histogram, one of `OBSERVERS`.
         histograms: by the name of the value.
         batches: how many were run.
+        bounds: of values and constants beyond which their readers cannot tell numbers apart, by name.
+        infinite: the values that were infinite, as constants of the graph made them, and matter so.
     """
 
     observer: str
     histograms: Mapping[str, Histogram]
     batches: int
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    infinite: frozenset[str] = frozenset()
 
     def range_of(self, name: str, levels: int = 256) -> Range:
         """The range of a value that is worth representing; it holds zero.
@@ -55,6 +60,7 @@ def calibrate(
     *,
     observer: str = "mse",
     keep_float: Iterable[str] = (),
+    bounds: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     progress: Callable[[str], None] | None = None,
 ) -> Calibration:
     """Runs the float graph by onnxruntime and counts the values of every activation that can be quantised.
@@ -67,11 +73,13 @@ def calibrate(
         observer: ``"min-max"``, ``"percentile"`` (99.99 %), ``"mse"`` or ``"entropy"``.
         keep_float: operators that will stay float, by the name of their first output: what enters and leaves them is
             looked at then, and what only they make is not.
+        bounds: see `edgeconv.quantize.bounds_of`; beyond them, values are counted as at them.
         progress: is told how far it is, in one line, after every batch.
 
     Raises:
         QuantizeError: the observer is unknown, there are no batches, one does not fit the graph, or a value of the
-            graph is NaN or infinite on it.
+            graph is NaN or infinite on it, but for infinities that the graph's own constants bring in: integers
+            saturate at them.
     """
     if observer not in OBSERVERS:
         nearest = difflib.get_close_matches(observer, OBSERVERS, n=1, cutoff=0.0)
@@ -82,18 +90,28 @@ def calibrate(
     activations = structure_of(model, kept).activations
     names = [named(value) for value in activations]
     histograms = {name: Histogram() for name in names}
+    may_be_infinite, infinite = _with_infinities(model.graph), set[str]()
+
+    def add(name: str, array: Array, where: str) -> None:
+        if name in bounds:
+            array = np.clip(array, *bounds[name])
+        if name in may_be_infinite and (beyond := np.isinf(array)).any():
+            infinite.add(name)
+            array = array[~beyond]
+        histograms[name].add(array, where)
+
     for value in activations:
         for table in tables_of(value):
-            histograms[named(value)].add(table, f"the table of {named(value)}")
+            add(named(value), table, f"the table of {named(value)}")
     count = 0
     for count, values in enumerate(run_float(model, batches, names), start=1):
         for name, array in values.items():
-            histograms[name].add(array, f"calibration batch {count}, value {name}")
+            add(name, array, f"calibration batch {count}, value {name}")
         if progress is not None:
             progress(f"calibration batch {count}")
     if not count:
         raise QuantizeError("there is no calibration data", where="calibration", mend="give at least one batch")
-    return Calibration(observer, histograms, count)
+    return Calibration(observer, histograms, count, bounds, frozenset(infinite))
 
 
 _PICKING = {"Gather": (0,), "GatherElements": (0,), "GatherND": (0,), "Where": (1, 2)}
@@ -104,7 +122,21 @@ def tables_of(value: ir.Value) -> list[Array]:
     node = value.producer()
     places = _PICKING.get(node.op_type, ()) if node is not None else ()
     arrays = [constant(node.inputs[index]) for index in places] if node is not None else []
-    return [array[np.isfinite(array)] for array in arrays if array is not None and array.dtype == np.float32]
+    return [array for array in arrays if array is not None and array.dtype == np.float32]
+
+
+def _with_infinities(graph: ir.Graph) -> set[str]:
+    """The values that infinite constants of the graph may make infinite."""
+    found = {name for name, value in graph.initializers.items() if _is_infinite(value)}
+    for node in graph:
+        if any(value is not None and (value.name in found or _is_infinite(value)) for value in node.inputs):
+            found |= {named(value) for value in node.outputs if value.name}
+    return found
+
+
+def _is_infinite(value: ir.Value) -> bool:
+    array = constant(value)
+    return array is not None and array.dtype == np.float32 and bool(np.isinf(array).any())
 
 
 def run_float(

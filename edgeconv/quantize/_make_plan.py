@@ -106,13 +106,19 @@ def check_names(model: ir.Model, names: Mapping[str, object], where: str) -> Non
 def _without_kernels(
     model: ir.Model, structure: Structure, calibration: Calibration, scheme: str
 ) -> Iterator[tuple[str, str]]:
-    """Operators with an integer form, but none that computes these numbers: their names, and why."""
+    """Operators with an integer form, but none that computes these numbers: their names, and why.
+
+    Infinities that end in the graph (a mask before a maximum) saturate; those that an output shows do not.
+    """
+    infinite = calibration.infinite if any(one.name in calibration.infinite for one in model.graph.outputs) else ()
     for node in model.graph:
         operator, name = structure.operator(node), name_of(node)
         seen = calibration.histograms.get(name)
         if name in structure.kept_float:
             continue
-        if scheme == "int16x8" and operator in WITHOUT_INT16:
+        if name in infinite:
+            yield name, "it makes infinities, and no integer stands for one"
+        elif scheme == "int16x8" and operator in WITHOUT_INT16:
             yield name, f"TFLite has no {operator} of int16"
         elif operator == "LogSoftmax" and seen is not None and seen.low < LOWEST_LOG:
             yield name, f"it reaches {seen.low:.3g}, and the integers of LogSoftmax end at {LOWEST_LOG:g}"
@@ -183,9 +189,9 @@ def _tensors(structure: Structure, calibration: Calibration, dtype: str) -> dict
             by_group[group] = parameters_of(low, high, dtype)
     tensors = {name: by_group[group] for name, group in structure.groups.items()}
     for name, value in structure.operands.items():
-        array = _finite(value)
-        low, high = float(array.min(initial=0.0)), float(array.max(initial=0.0))
-        tensors[name] = parameters_of(low, high, dtype)
+        array = np.clip(_numbers(value), *calibration.bounds.get(name, (-np.inf, np.inf)))
+        array = array[~np.isinf(array)]  # integers saturate at these
+        tensors[name] = parameters_of(float(array.min(initial=0.0)), float(array.max(initial=0.0)), dtype)
     return tensors
 
 
@@ -215,6 +221,14 @@ def _weights_only(model: ir.Model, options: Options) -> Plan:
             continue
         weights[layer.name] = weight_parameters(layer, options)
     return Plan(options.scheme, {}, weights, kept)
+
+
+def _numbers(value: ir.Value) -> npt.NDArray[np.generic]:
+    """A constant operand, which may hold infinities, as masks and bounds do."""
+    array = constant(value)
+    if array is None or np.isnan(array.astype(np.float64)).any():
+        raise QuantizeError("it has NaN elements", where=f"constant {value.name}", mend="look at the module")
+    return array
 
 
 def _finite(value: ir.Value) -> npt.NDArray[np.generic]:

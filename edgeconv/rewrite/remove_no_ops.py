@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 from edgeconv.rewrite._affine import affine
@@ -49,6 +50,8 @@ def _kept_input(node: ir.Node) -> ir.Value | None:
     if node.op_type in _ARITHMETIC:
         found = affine(node)
         return None if found is None else found.source
+    if node.op_type in _UNBOUNDED:
+        return next((value for value in node.inputs if exact(value) is None), None)
     return node.inputs[0]
 
 
@@ -84,9 +87,9 @@ def _same_dtype(node: ir.Node) -> bool:
     return before is not None and before.dtype is not None and before.dtype == after.dtype
 
 
-def _same_shape(node: ir.Node) -> bool:
+def _same_shape(node: ir.Node, kept: ir.Value | None = None) -> bool:
     """Equal shapes, dimension by dimension; equal symbols are equal sizes, unnamed ones are unknown."""
-    before, after = (None if value is None else value.shape for value in (node.inputs[0], node.outputs[0]))
+    before, after = (None if value is None else value.shape for value in (kept or node.inputs[0], node.outputs[0]))
     if before is None or after is None or len(before) != len(after):
         return False
     return all(_same_size(one, other) for one, other in zip(before, after, strict=True))
@@ -133,7 +136,29 @@ def _neutral(node: ir.Node) -> bool:
 
 
 def _unbounded(node: ir.Node) -> bool:
-    return all(bound is None for bound in node.inputs[1:])
+    """A Clip without bounds, or with infinite ones."""
+    bounds = zip(node.inputs[1:], (-np.inf, np.inf), strict=False)
+    return all(bound is None or _is_full_of(bound, end) for bound, end in bounds)
+
+
+_UNBOUNDED = {"Max": -np.inf, "Min": np.inf}
+
+
+def _beyond_all(node: ir.Node) -> bool:
+    """A Max or Min of one value with none, or only with constants that no number passes.
+
+    XNNPACK (LiteRT 2.3) leaves out both of two such nodes in a row, and with them to write the result.
+    """
+    others = [value for value in node.inputs if exact(value) is not None]
+    if len(others) != len(node.inputs) - 1 or not all(_is_full_of(one, _UNBOUNDED[node.op_type]) for one in others):
+        return False
+    kept = _kept_input(node)
+    return len(node.inputs) == 1 or (kept is not None and _same_shape(node, kept))
+
+
+def _is_full_of(value: ir.Value | None, number: float) -> bool:
+    array = exact(value)
+    return array is not None and bool((array == number).all())
 
 
 def _resizes_nothing(node: ir.Node) -> bool:
@@ -161,10 +186,10 @@ _NO_OPS: dict[str, Callable[[ir.Node], bool]] = {
     "Flatten": _same_shape,
     "GlobalAveragePool": _same_shape,
     "Identity": _always,
-    "Max": _always,
+    "Max": _beyond_all,
     "MaxPool": _pools_single_elements,
     "Mean": _always,
-    "Min": _always,
+    "Min": _beyond_all,
     "Mul": _neutral,
     "Pad": _pads_nothing,
     "ReduceMax": _reduces_nothing,
