@@ -152,10 +152,33 @@ def run_float(
         if not isinstance(batch, Mapping) or set(batch) != inputs:
             got = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
             raise QuantizeError(f"it gives {got}", where=where, mend=f"give arrays named {', '.join(sorted(inputs))}")
+        for value in model.graph.inputs:
+            if (name := named(value)) in batch:
+                _check_fits(batch[name], value, f"{where}, input {name!r}")
         with mapped(where):
             results = session.run(computed, dict(batch)) if computed else []
         found = dict(zip(computed, results, strict=True))
         yield {name: batch[name] if name in batch else found[name] for name in names}
+
+
+def _check_fits(array: object, value: ir.Value, where: str) -> None:
+    """Names an array of another dtype or shape for what it is, before onnxruntime does in its own words."""
+    if not isinstance(array, np.ndarray):
+        raise QuantizeError(f"it is a {type(array).__name__}", where=where, mend="give an array of numpy")
+    if value.dtype is not None and array.dtype != value.dtype.numpy():
+        dtype = value.dtype.numpy().name
+        what = f"it is {array.dtype.name}, and the model takes {dtype}"
+        raise QuantizeError(what, where=where, mend=f"give array.astype({dtype!r})")
+    sizes = tuple(value.shape) if value.shape is not None else None
+    if sizes is None:
+        return
+    fits = len(sizes) == array.ndim and all(
+        not isinstance(size, int) or size == length for size, length in zip(sizes, array.shape, strict=True)
+    )
+    if not fits:
+        declared = ", ".join(str(size) if isinstance(size, int) else "any" for size in sizes)
+        what = f"it has the shape {array.shape}, and the model takes ({declared})"
+        raise QuantizeError(what, where=where, mend="give one batch as the module takes it, NCHW")
 
 
 def session_of(model: ir.Model, outputs: Iterable[str], *, optimised: bool = True) -> onnxruntime.InferenceSession:

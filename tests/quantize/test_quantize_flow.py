@@ -29,6 +29,8 @@ from edgeconv.reference import evaluate
 
 
 def _planned(model: ir.Model, **options: object):
+    """With the finest scales: what pairs of weights cost is told apart in `test_quantize_pairs`."""
+    options = {"pair_safe": False, **options}
     return make_plan(model, calibrate(model, data(model, 8)), options=Options(**options))
 
 
@@ -254,7 +256,7 @@ def test_transposed_convolution_in_groups() -> None:
     [
         (lambda m: calibrate(m, []), "no calibration data"),
         (lambda m: calibrate(m, [{"other": np.zeros((1, 3, 16, 16), np.float32)}]), "arrays named input"),
-        (lambda m: calibrate(m, [{"input": np.zeros((1, 3, 8, 8), np.float32)}]), "onnxruntime refuses"),
+        (lambda m: calibrate(m, [{"input": np.zeros((1, 3, 8, 8), np.float32)}]), r"shape \(1, 3, 8, 8\)"),
         (lambda m: calibrate(m, [{"input": np.full((1, 3, 16, 16), np.nan, np.float32)}]), "NaN or infinite"),
         (lambda m: calibrate(m, data(m, 1), observer="minmax"), "did you mean 'min-max'"),
         (lambda m: make_plan(m, None), "needs calibration"),

@@ -154,7 +154,7 @@ def test_weights_as_they_come_have_such_pairs_and_the_notes_name_the_layer(form:
     assert not made.plan.pair_safe
     (layer,) = made.plan.weights
     (note,) = (note for note in made.notes if "saturate" in note)
-    assert f"saturate in {layer}: export with pair_safe = true" in note
+    assert f"saturate in {layer}: export with Quantization(pair_safe=True)" in note
 
 
 def test_one_scale_for_a_whole_weight_grows_for_its_worst_pair() -> None:

@@ -164,3 +164,20 @@ def test_relu6_as_relu_needs_no_data_where_there_is_a_plan() -> None:
     model = g.model("c")
     plan = _made(model, "int8", batches=lambda: data(model, 4), relu6_as_relu=True).plan
     assert any("not measured" in note for note in _made(model, "int8", plan=plan.to_json(), relu6_as_relu=True).notes)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (
+            np.zeros((1, 16, 4, 4)),
+            r"batch 1, input 'input': it is float64, and the model takes float32; give array.ast",
+        ),
+        (np.zeros((1, 16, 4, 4), np.uint8), r"it is uint8, and the model takes float32"),
+        (np.zeros((16, 4, 4), np.float32), r"it has the shape \(16, 4, 4\), and the model takes \(1, 16, 4, 4\)"),
+        (np.zeros((2, 16, 4, 4), np.float32), r"it has the shape \(2, 16, 4, 4\)"),
+    ],
+)
+def test_calibration_data_that_do_not_fit_are_named_for_what_they_are(array: np.ndarray, says: str) -> None:
+    with pytest.raises(QuantizeError, match=says):
+        _made(_wide(), "int8", batches=lambda: [{"input": array}])
