@@ -9,6 +9,7 @@
 - What files of several groups read is made by `made_once`: the first worker that asks makes it in a folder that all
   share, while the others wait. Tests only read it, or copy it.
 - A worker computes on one thread, and so do the programs that it starts: four threads on two cores wait for each other.
+- Every worker imports every file: what is dear is made in fixtures and tests, not at import or in parameters.
 - Everything else must not matter: no fixed paths or ports, no order, parameters with the same names in every process.
 """
 
