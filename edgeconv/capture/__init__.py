@@ -20,7 +20,7 @@ torch                                   ONNX
 ======================================  ==========================================================================
 conv, conv transpose, linear            Conv, ConvTranspose, Gemm (rank 2) or MatMul (+ Add)
 conv with another padding mode          Pad, Conv; circular: Slice, Concat, Conv
-batch norm                              BatchNormalization (5 inputs; rank 2 for features)
+batch norm                              BatchNormalization (5 inputs; rank 2 for features); by the batch: ReduceMean, …
 group norm                              Reshape, InstanceNormalization, Reshape, Mul, Add
 layer norm, instance norm               LayerNormalization, InstanceNormalization
 relu, leaky relu, prelu                 Relu, LeakyRelu, PRelu
@@ -114,7 +114,8 @@ def capture(
     Raises:
         CaptureError: the arguments do not fit the module, its parameters are not float32, the names do not fit the
             tensors, the module cannot be traced (control flow or shapes that depend on values), its outputs depend on
-            state that it keeps between calls, it draws random numbers, or it uses an operator that has no ONNX form.
+            state that it keeps between calls (buffers, attributes), it draws random numbers, or it uses an operator
+            that has no ONNX form.
     """
     from edgeconv.capture import _interface
     from edgeconv.capture._clean import drop_unused
@@ -123,6 +124,7 @@ def capture(
     from edgeconv.capture._padding import settle_circular_pads
     from edgeconv.capture._pooling import settle_ceil_mode
     from edgeconv.capture._precision import check_precision
+    from edgeconv.capture._refused import check_deterministic
     from edgeconv.capture._resizing import settle_resizes
     from edgeconv.capture._trace import export_program
 
@@ -136,12 +138,12 @@ def capture(
     _interface.check_arguments(module, args, input_names)
     check_precision(module, args)
     with eval_mode(module):
-        program = export_program(module, args)
+        program = export_program(module, args, {})
         _interface.check_regions(program)
+        check_deterministic(program)
         outputs = _interface.fit_output_names(output_names, program, {*input_names, *parameters, *modules}, where)
         _interface.check_names(input_names, outputs, parameters)
-        model, mutated, note = _to_ir(program, opset, path)
-    _interface.check_stateless(model.graph, mutated, where)
+        model, note = _to_ir(program, opset, path)
     settle_circular_pads(model.graph)
     settle_ceil_mode(model.graph)
     settle_resizes(model.graph)
@@ -192,8 +194,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tuple[ir.Model, frozenset[str], str]:
-    """The clean graph, the names of the buffers that are written to, and the path that was taken and why."""
+def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tuple[ir.Model, str]:
+    """The clean graph, and the path that was taken and why."""
     from edgeconv.capture._builder import Unsupported
     from edgeconv.capture._clean import clean, clean_known
 
@@ -202,18 +204,18 @@ def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tupl
         from edgeconv.capture import _fast
 
         try:
-            model, mutated = _fast.to_ir(program, opset=opset)
+            model = _fast.to_ir(program, opset=opset)
         except Unsupported as reason:
             if path == "fast":
                 raise CaptureError(f"{reason}", mend='leave out path="fast"') from reason
             note = f"official: {reason}"
         else:
             clean_known(model)
-            return model, mutated, "fast"
+            return model, "fast"
     from edgeconv.capture import _official
     from edgeconv.capture._refused import check_official
 
     check_official(program)
-    model, mutated = _official.to_ir(program, opset=opset)
+    model = _official.to_ir(program, opset=opset)
     clean(model)
-    return model, mutated, note
+    return model, note

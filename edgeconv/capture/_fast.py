@@ -29,11 +29,8 @@ _MEANINGLESS = frozenset(
 _FORMS = (TypeError, ValueError, IndexError)
 
 
-def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> tuple[ir.Model, frozenset[str]]:
+def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:
     """The graph of a traced program; every node knows its `Origin`.
-
-    Returns:
-        The graph, and the names of the buffers that the forward changes.
 
     Raises:
         Unsupported: for an operator, or a form of it, that the table does not know; says which and in which module.
@@ -45,8 +42,7 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> tuple[ir.Mode
         elif node.op not in ("placeholder", "output"):
             raise Unsupported(f"a node of kind {node.op}")
     walk.finish()
-    model = ir.Model(walk.builder.graph, ir_version=_ir_version(opset))
-    return model, frozenset(walk.mutated)
+    return ir.Model(walk.builder.graph, ir_version=_ir_version(opset))
 
 
 class _Walk:
@@ -55,14 +51,11 @@ class _Walk:
     Attributes:
         builder: makes the nodes.
         memory: what each torch node stands for by now.
-        mutated: names of the buffers and parameters that are written to.
     """
 
     def __init__(self, program: torch.export.ExportedProgram, opset: int) -> None:
         self.program = program
         self.builder = Builder(opset)
-        self.mutated: set[str] = set()
-        self._state: dict[FxNode, str] = {}
         self.memory = Memory(self.builder, self._translate, is_written=any(map(_writes, program.graph.nodes)))
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
         for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
@@ -89,10 +82,9 @@ class _Walk:
             if not isinstance(result, ir.Value) or sizes_of(result) != shape_of(target.meta["val"]):
                 raise Unsupported(f"{_where(node)}: changes the shape of what it writes to")
             try:
-                written = self.memory.write(target, result)
+                self.memory.write(target, result)
             except Unsupported as error:
                 raise Unsupported(f"{_where(node)}: {error}") from error
-            self.mutated |= {self._state[each] for each in written if each in self._state}
         self.memory.bind(node, result, source=target)
 
     def finish(self) -> None:
@@ -121,8 +113,6 @@ class _Walk:
             raise Unsupported(f"the weight {name}")
         value = self.builder.waiting(name, shape_of(fake), dtype_of(fake), lambda: numpy_of(tensor))
         self.builder.exact[value] = tensor
-        if spec.kind is not InputKind.CONSTANT_TENSOR:
-            self._state[node] = name
         return value
 
     def _translate(self, node: FxNode) -> Result:

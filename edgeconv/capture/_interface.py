@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Sequence
 
-import onnx_ir as ir
 import torch
 import torch.utils._pytree as pytree
 from torch._ops import HigherOrderOperator
@@ -146,21 +145,6 @@ def _keys(program: torch.export.ExportedProgram, taken: Collection[str]) -> list
             name = "_".join(map(str, keys))
             found.append(f"output_{name}" if name in taken else name)
     return found if len(set(found)) == len(found) else []
-
-
-def check_stateless(graph: ir.Graph, mutated: Collection[str], where: str) -> None:
-    """No output depends on a buffer that the forward changes; such a buffer that only counts calls is left out.
-
-    Raises:
-        CaptureError: an output depends on one.
-    """
-    for name in mutated:
-        if name in graph.initializers:
-            raise CaptureError(
-                f"forward changes the buffer {name} and its outputs depend on it, but a file keeps no state",
-                where=where,
-                mend="take the state as an input and return it as an output",
-            )
 
 
 def _counted(count: int, noun: str) -> str:

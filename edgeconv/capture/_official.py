@@ -13,11 +13,8 @@ from edgeconv.capture._provenance import set_origins
 from edgeconv.capture._trace import quiet
 
 
-def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> tuple[ir.Model, frozenset[str]]:
+def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:
     """The official exporter's graph of a program, unoptimised; every node knows its `Origin`.
-
-    Returns:
-        The graph, and the names of the buffers that the forward changes.
 
     Raises:
         CaptureError: an operator has no ONNX form.
@@ -31,4 +28,4 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> tuple[ir.Mode
     model = onnx_program.model
     decomposed = onnx_program.exported_program or program
     set_origins(model, decomposed, program)
-    return model, frozenset(decomposed.graph_signature.buffers_to_mutate.values())
+    return model

@@ -1,14 +1,49 @@
-"""What the official exporter would translate into a graph that computes something else: refused by name."""
+"""What has no form in a file, or what the official exporter would translate into something else: refused by name."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch.fx import Node as FxNode
 
 from edgeconv.capture._provenance import origin_in
 from edgeconv.errors import CaptureError
 
 _DROPPED = {"avg_pool2d": "divisor_override", "avg_pool3d": "divisor_override"}
 """Operations, and the argument of theirs that the exporter drops without a word."""
+
+
+def check_deterministic(program: torch.export.ExportedProgram) -> None:
+    """No operator draws random numbers, by whatever name; dropout of a module in eval state draws none.
+
+    Raises:
+        CaptureError: naming the first that does, and its module.
+    """
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None and (node.users or schema.is_mutable) and _draws(node):
+            operation = str(schema.name).rpartition("::")[2].strip("_")
+            raise CaptureError(
+                f"{operation} draws random numbers in eval mode, and a file cannot",
+                where=origin_in(node).module or "the module",
+                mend="take the random tensor as an input, or leave it out in eval mode (training=self.training)",
+            )
+
+
+def _draws(node: FxNode) -> bool:
+    """Whether an operator, with these arguments, draws random numbers."""
+    given: dict[str, Any] = {}
+    for index, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        given[argument.name] = value
+    if "dropout_p" in given:
+        return bool(given["dropout_p"])
+    if "train" in given:  # dropout in its forms; recurrent layers have some between them
+        return bool(given["train"] and given.get("p", given.get("dropout")))
+    if "training" in given and {"noise", "generator"} & given.keys():
+        return bool(given["training"])
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def check_official(program: torch.export.ExportedProgram) -> None:

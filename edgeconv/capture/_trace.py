@@ -13,23 +13,76 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
 import torch
+from torch._export.verifier import SpecViolationError
+from torch.utils import _pytree as pytree
 
 from edgeconv.capture._borders import export_errors
+from edgeconv.capture._holdings import Change, Holdings, held
+from edgeconv.capture._state import check_stateless, drop_void_writes
 
 _NOISY = ("torch", "torch.export", "torch.onnx", "onnxscript", "onnx_ir")
 
 
-def export_program(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+def export_program(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> torch.export.ExportedProgram:
     """``torch.export`` of a module that is in eval state, for exactly these shapes.
 
     Raises:
-        CaptureError: torch cannot trace the module with these inputs.
+        CaptureError: torch cannot trace the module with these inputs, or what it returns depends on earlier calls.
     """
-    with quiet(), export_errors(module):
-        return torch.export.export(module, args)
+    with held(module) as holdings, quiet(), export_errors(module):
+        try:
+            program, changes = _traced(module, args, kwargs, holdings)
+        except SpecViolationError:
+            program, changes = _traced(module, args, kwargs, holdings, see=_view)
+        calls = ((args, dict(kwargs)), pytree.tree_map(_copy, (args, dict(kwargs))))
+        check_stateless(module, program, changes, calls, torch.export.export)
+        drop_void_writes(program, running=True)
+        return program
+
+
+def _traced(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    holdings: Holdings,
+    see: Callable[[Any], Any] | None = None,
+) -> tuple[torch.export.ExportedProgram, list[Change]]:
+    """The program, and what the forward changed in plain Python; all of that is put back.
+
+    Args:
+        module: as in `export_program`, like `args` and `kwargs`.
+        args: see `module`.
+        kwargs: see `module`.
+        holdings: of the module before.
+        see: through which the forward is shown each of its inputs; None shows them as they are.
+    """
+    changes: list[Change] = []
+    hooks = [module.register_forward_hook(lambda *_: changes.extend(holdings.changes()))]
+    if see is not None:
+        shown = partial(pytree.tree_map, see)
+        hooks.append(module.register_forward_pre_hook(lambda _, a, k: shown((a, k)), prepend=True, with_kwargs=True))
+    try:
+        return torch.export.export(module, args, dict(kwargs)), changes
+    finally:
+        for hook in hooks:
+            hook.remove()
+        holdings.restore()
+
+
+def _view(leaf: Any) -> Any:
+    """torch cannot export a forward that assigns an input, as it is, to a buffer; it can a view of it."""
+    return leaf.view_as(leaf) if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _copy(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
 @contextlib.contextmanager

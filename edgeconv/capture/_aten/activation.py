@@ -76,6 +76,11 @@ def leaky_relu(b: Builder, x: ir.Value, negative_slope: float) -> ir.Value:
     return b.add("LeakyRelu", x, alpha=float(negative_slope))
 
 
+def rrelu(b: Builder, x: ir.Value, lower: float, upper: float, **_ignored: object) -> ir.Value:
+    """In eval mode; `edgeconv.capture._refused` has seen that it draws no slopes."""
+    return leaky_relu(b, x, (lower + upper) / 2)
+
+
 def prelu(b: Builder, x: ir.Value, weight: ir.Value) -> ir.Value:
     """torch's slopes belong to axis 1, ONNX's broadcast from behind."""
     rank, count = len(sizes_of(x)), math.prod(sizes_of(weight))
@@ -179,6 +184,7 @@ TABLE: Mapping[str, Entry] = {
     "aten.silu.default": silu,
     "aten.gelu.default": gelu,
     "aten.leaky_relu.default": leaky_relu,
+    "aten.rrelu.default": rrelu,
     "aten.prelu.default": prelu,
     "aten.elu.default": elu,
     "aten.celu.default": celu,

@@ -16,13 +16,26 @@ def batch_norm(
 ) -> ir.Value:  # fmt: skip
     channels = sizes_of(x)[1]
     if training or running_mean is None or running_var is None:
-        raise Unsupported("statistics of the batch")
+        return _by_batch(b, x, weight, bias, eps)
     scale = b.filled(1, channels) if weight is None else weight
     shift = b.filled(0, channels) if bias is None else bias
     return b.add(
         "BatchNormalization", x, scale, shift, running_mean, running_var, shape=b.shape, epsilon=eps,
         momentum=1 - momentum,
     )  # fmt: skip
+
+
+def _by_batch(b: Builder, x: ir.Value, weight: ir.Value | None, bias: ir.Value | None, eps: float) -> ir.Value:
+    """With the mean and the biased variance of this very batch, per channel."""
+    sizes = sizes_of(x)
+    axes = [axis for axis in range(len(sizes)) if axis != 1]
+    centred = b.add("Sub", x, b.reduce("ReduceMean", x, axes, keepdims=True))
+    variance = b.reduce("ReduceMean", b.add("Mul", centred, centred), axes, keepdims=True)
+    y = b.add("Div", centred, b.add("Sqrt", b.add("Add", variance, b.scalar(eps))))
+    by_channel = (sizes[1], *(1 for _ in sizes[2:]))
+    if weight is not None:
+        y = b.add("Mul", y, b.reshape(weight, by_channel))
+    return y if bias is None else b.add("Add", y, b.reshape(bias, by_channel))
 
 
 def instance_norm(
