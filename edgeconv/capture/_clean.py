@@ -11,6 +11,8 @@ from edgeconv.capture._constants import RANDOM, constant_value, fold_constants, 
 from edgeconv.capture._group_norm import inferable
 from edgeconv.capture._origin import origin_of, set_origin
 from edgeconv.capture._pooling import may_be_short, settle_first_short
+from edgeconv.capture._runtime_places import STATED
+from edgeconv.capture._stated_resizes import may_round, settle_first_size
 from edgeconv.errors import CaptureError
 
 
@@ -61,13 +63,15 @@ def infer_shapes(model: ir.Model, *, strict: bool = True) -> None:
     """ONNX's own inference; where torch knew a static shape, torch's stays.
 
     Args:
-        model: changed in place; so are pools whose inferred size counts a window too many.
+        model: changed in place; so are pools whose inferred size counts a window too many, and
+            resizes whose scale, rounded to float32, says another size than onnxruntime's.
         strict: nothing is inferred where anything contradicts; else what can be.
     """
-    while any(map(may_be_short, model.graph)):
+    while any(map(may_be_short, model.graph)) or any(map(may_round, model.graph)):
         before = {value: value.shape for node in model.graph for value in node.outputs}
+        resizes = list(filter(may_round, model.graph))
         _infer(model, strict=False)  # a size that is still wrong may contradict what follows
-        if not settle_first_short(model.graph):
+        if not (settle_first_short(model.graph) or settle_first_size(resizes)):
             break
         for value, shape in before.items():
             value.shape = shape
@@ -227,11 +231,13 @@ def _strip(model: ir.Model) -> None:
     graph.doc_string = None
     values = [*graph.inputs, *graph.initializers.values()]
     for node in graph:
-        origin = origin_of(node)
+        origin, scales = origin_of(node), node.meta.get(STATED)
         node.metadata_props.clear()
         node.meta.clear()
         node.doc_string = None
         set_origin(node, origin)
+        if scales is not None:
+            node.meta[STATED] = scales
         values.extend(node.outputs)
     for value in values:
         value.metadata_props.clear()

@@ -16,6 +16,7 @@ import onnx
 from onnx import inliner
 from onnx.checker import ValidationError
 
+from edgeconv.capture._runtime_places import BEFORE_11
 from edgeconv.capture._stored import check_sizes, check_total, load_external
 from edgeconv.errors import CaptureError
 from edgeconv.recipe.files import read_named
@@ -26,7 +27,7 @@ STANDARD = ("", "ai.onnx")
 _WANTED = 240
 _PLAIN_IR_VERSION = 8  # from 4 on initializers need not stand among the inputs, which onnx's converter relies on
 # Resize had no attributes for these before 11, and onnx's converter leaves them to the defaults of 11.
-_RESIZE_10 = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+_RESIZE_10 = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": BEFORE_11}
 
 
 def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:

@@ -10,6 +10,7 @@ one float32 number larger says it right.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -23,6 +24,7 @@ from edgeconv.capture._origin import origin_of, set_origin
 _OFFSETS = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}
 _MARGIN = 1e-3  # input elements; rounding errors of float32 stay far below it for any image
 _LARGEST_DENOMINATOR = 1000
+_SMALL = 128
 
 
 def settle_resizes(graph: ir.Graph) -> None:
@@ -58,7 +60,7 @@ def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
         return
     offset, axes = _OFFSETS[modes], _resized(node)
     if not all(_is_certain(node, axis, offset) for axis in axes):
-        _gather(graph, node, {axis: _torchs(node, axis, offset) for axis in axes})
+        gather_elements(graph, node, {axis: _torchs(node, axis, offset) for axis in axes})
 
 
 def _resized(node: ir.Node) -> list[int]:
@@ -93,8 +95,27 @@ def _torchs(node: ir.Node, axis: int, offset: float) -> npt.NDArray[np.int64]:
     if not offset and wanted in (size, 2 * size):
         return np.repeat(np.arange(size, dtype=np.int64), wanted // size)
     inverse = np.float32(size) / np.float32(wanted) if scale is None else np.float32(1 / float(scale))
+    if offset and not _is_small(node):
+        return _by_centres(size, wanted, inverse)
     places = (np.arange(wanted, dtype=np.float32) + np.float32(offset)) * inverse
     return np.array(np.clip(np.floor(places), 0, size - 1), np.int64)
+
+
+def _is_small(node: ir.Node) -> bool:
+    """Whether torch runs its kernel for small images (``UpSampleKernel.cpp``: height and width of 128 together)."""
+    spatial = _sizes(node.outputs[0])[2:]
+    return len(spatial) > 1 and sum(spatial) <= _SMALL
+
+
+def _by_centres(size: int, wanted: int, inverse: np.float32) -> npt.NDArray[np.int64]:
+    """The choice of torch's general kernel for nearest-exact, which takes half an element away and adds it again.
+
+    The product and the difference are rounded once, as its builds for AVX2 and newer processors do: 70.5 * 2/141 is
+    1 then, and the element before it in the kernel for small images.
+    """
+    centres = np.arange(wanted, dtype=np.float64) + 0.5
+    places = (centres * np.float64(inverse) - 0.5).astype(np.float32)
+    return np.array(np.clip(np.floor(np.maximum(places, 0) + np.float32(0.5)), 0, size - 1), np.int64)
 
 
 def _scale(node: ir.Node, axis: int) -> Fraction | None:
@@ -116,24 +137,29 @@ def _scales(node: ir.Node) -> npt.NDArray[np.float32] | None:
     return None if scales is None or not scales.size else np.asarray(scales, np.float32)
 
 
-def _gather(graph: ir.Graph, node: ir.Node, picks: dict[int, npt.NDArray[np.int64]]) -> None:
-    value, result = node.inputs[0], node.outputs[0]
+def gather_elements(graph: ir.Graph, node: ir.Node, picks: Mapping[int, npt.NDArray[np.int64]]) -> None:
+    """Puts in the node's place one Gather per axis, by the elements that are picked along it."""
     for axis, indices in picks.items():
-        if value is None:
-            return
-        name = f"\3{result.name}.{axis}"  # nobody else's; `_names` gives the real ones
-        constant = ir.val(f"{name}.indices", const_value=ir.tensor(indices, name=f"{name}.indices"))
-        graph.register_initializer(constant)
-        gather = ir.node("Gather", [value, constant], {"axis": axis})
-        sizes = list(_sizes(value))
-        sizes[axis] = len(indices)
-        gather.outputs[0].name, gather.outputs[0].shape, gather.outputs[0].type = name, ir.Shape(sizes), value.type
-        set_origin(gather, origin_of(node))
-        graph.insert_before(node, gather)
-        value = gather.outputs[0]
+        take_elements(graph, node, axis, indices)
+    value, result = node.inputs[0], node.outputs[0]
     if value is not None:
         ir.convenience.replace_all_uses_with(result, value, replace_graph_outputs=True)
         graph.remove(node, safe=True)
+
+
+def take_elements(graph: ir.Graph, node: ir.Node, axis: int, indices: npt.NDArray[np.int64]) -> None:
+    """Puts a Gather along one axis before the node, which reads it from then on."""
+    value, name = node.inputs[0], f"\3{node.outputs[0].name}.{axis}"  # nobody else's; `_names` gives the real ones
+    constant = ir.val(f"{name}.indices", const_value=ir.tensor(indices, name=f"{name}.indices"))
+    graph.register_initializer(constant)
+    gather = ir.node("Gather", [value, constant], {"axis": axis})
+    sizes = list(_sizes(value))
+    sizes[axis] = len(indices)
+    gather.outputs[0].name, gather.outputs[0].shape = name, ir.Shape(sizes)
+    gather.outputs[0].type = None if value is None else value.type
+    set_origin(gather, origin_of(node))
+    graph.insert_before(node, gather)
+    node.replace_input_with(0, gather.outputs[0])
 
 
 def _sizes(value: ir.Value | None) -> list[int]:

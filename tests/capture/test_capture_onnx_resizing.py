@@ -1,4 +1,8 @@
-"""Resizes that only files state: what onnxruntime makes of the file, in every form, or one line that names the node."""
+"""Resizes that only files state: what onnxruntime makes of the file, in every form, or one line that names the node.
+
+Members: every coordinate transformation and rounding by scales, by sizes and by a kept aspect ratio; scales that say
+another size in float32 than in float64, also of Constant nodes; opset 10; scales of 1; axes; regions.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from same_everywhere import assert_same_everywhere
@@ -49,7 +54,8 @@ def assert_same(path: Path) -> ir.Model:
 def test_half_a_pixel_for_nearest_neighbours(tmp_path: Path, rounding: str, factors: tuple[float, float]) -> None:
     path = written(tmp_path / "m.onnx", roi=[], scales=[1, 1, *factors], opset=11, nearest_mode=rounding, **FOR_NN)
     model = assert_same(path)
-    assert [node.op_type for node in model.graph] == ["Resize", "Neg"]
+    near = 0.6 in factors and rounding == "round_prefer_floor"  # 5/6 of ten elements: between two of them
+    assert [node.op_type for node in model.graph] == [*(["Gather", "Gather"] if near else ["Resize"]), "Neg"]
 
 
 _PART = st.tuples(st.integers(-3, 11), st.integers(-3, 11))
@@ -127,3 +133,74 @@ def test_what_no_specification_knows(tmp_path: Path, more: dict[str, Any], says:
         open_onnx(path).graph({"x": SHAPE})
     assert says in str(caught.value)
     assert "node grow: " in str(caught.value)
+
+
+_PLACES = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"]
+_ROUNDINGS = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+_PAIR = st.tuples(st.integers(1, 20), st.integers(1, 30))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=_PAIR, columns=_PAIR, by=st.sampled_from(["scales", "sizes", "not_larger", "not_smaller"]),
+    beyond=st.sampled_from([0.0, 0.07, 0.21]), mode=st.sampled_from(["nearest", "nearest", "linear", "cubic"]),
+    places=st.sampled_from(_PLACES), rounding=st.sampled_from(_ROUNDINGS),
+)  # fmt: skip
+@example((13, 17), (12, 14), "scales", 0.0, "nearest", "asymmetric", "floor")
+@example((13, 17), (12, 14), "scales", 0.0, "linear", "half_pixel", "floor")
+@example((20, 6), (40, 52), "sizes", 0.0, "nearest", "half_pixel", "round_prefer_ceil")
+@example((20, 1), (3, 4), "scales", 0.0, "linear", "pytorch_half_pixel", "floor")
+@example((9, 19), (19, 11), "not_smaller", 0.0, "cubic", "align_corners", "floor")
+def test_every_form_computes_what_onnxruntime_computes(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: tuple[int, int], columns: tuple[int, int], by: str, beyond: float, mode: str, places: str, rounding: str,
+) -> None:  # fmt: skip
+    """Scales that are no float32 number, sizes that do not follow from them, places on the border of two elements."""
+    pairs = (rows, columns)
+    shape, wanted = (1, 2, rows[0], columns[0]), [rows[1], columns[1]]
+    more: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": places, "nearest_mode": rounding}
+    if by == "scales":
+        more["scales"] = [1, 1, *(after / before + beyond for before, after in pairs)]
+    else:
+        more |= {"sizes": wanted, "axes": [2, 3]}
+        more |= {} if by == "sizes" else {"keep_aspect_ratio_policy": by}
+    path = written(tmp_path_factory.mktemp("forms") / "m.onnx", shape=shape, opset=19, **more)
+    try:
+        (made,) = onnxruntime.InferenceSession(path.read_bytes()).run(None, {"x": np.zeros(shape, np.float32)})
+    except Exception:  # noqa: BLE001  # what it refuses has no right output
+        assume(False)
+    assume(made.size)
+    assert_same_everywhere(path, shape)
+
+
+@pytest.mark.parametrize("factors", [(0.6, 0.6), (1.4, 0.3), (2.0, 1.7), (17 / 13, 0.5)])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_before_opset_11(tmp_path: Path, factors: tuple[float, float], mode: str) -> None:
+    """The element before a place where the image grows, and the one after it where it shrinks."""
+    shape = (1, 2, 13, 12)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    scales = numpy_helper.from_array(np.array([1, 1, *factors], np.float32), "scales")
+    nodes = [helper.make_node("Resize", ["x", "scales"], ["y"], mode=mode)]
+    graph = helper.make_graph(nodes, "g", [x], [y], [scales])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 10)], ir_version=5)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert_same_everywhere(tmp_path / "m.onnx", shape)
+
+
+def test_scales_of_a_constant_node(tmp_path: Path) -> None:
+    """What reads the size must not be folded by the size that float64 has: 13 by 17/13."""
+    shape = (1, 2, 13, 12)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    scales = numpy_helper.from_array(np.array([1, 1, 17 / 13, 14 / 12], np.float32), "s")
+    sizes = numpy_helper.from_array(np.array([1, 2, 17 * 14], np.int64), "sizes")
+    nodes = [
+        helper.make_node("Constant", [], ["scales"], value=scales),
+        helper.make_node("Resize", ["x", "", "scales"], ["r"], mode="linear"),
+        helper.make_node("Reshape", ["r", "sizes"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], [sizes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert_same_everywhere(tmp_path / "m.onnx", shape)

@@ -13,17 +13,17 @@ from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import last, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
 from edgeconv.emit.tflite._operators.convolution import as_image
+from edgeconv.emit.tflite._resize_kernels import MODES, agrees_with_linear, nearest_elements
 
-_SAME_POSITION = 1e-5  # input pixels by which two sampling positions may differ and still be called equal
-_MODES = ((False, True), (True, False), (False, False))  # (align corners, half-pixel centers)
+_OPSET = 18  # the first with axes and keep_aspect_ratio_policy
 
 
 def resize(low: Lowering, node: ir.Node) -> None:
     """Resize of the spatial axes of a value of rank 3 or 4, by any of ONNX's modes.
 
-    TFLite's own operators serve where they sample at the same places (the places are compared, not the names of the
-    modes); nearest by whole factors is a broadcast, which delegates take; whatever else is separable is two products
-    with constant matrices, or two gathers when it only picks.
+    TFLite's own operators serve where their kernels sample at the same places (the places are compared, not the names
+    of the modes); nearest by whole factors is a broadcast, which delegates take; whatever else is separable is two
+    products with constant matrices, or two gathers when it only picks.
     """
     x, y = low.input(node), node.outputs[0]
     before, after = low.shape(x), low.shape(y)
@@ -38,34 +38,29 @@ def resize(low: Lowering, node: ir.Node) -> None:
 
 
 def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
-    """The (output, input) matrix of the resize along one axis, as ONNX's own reference computes it."""
-    from onnx.reference import ReferenceEvaluator
+    """The (output, input) matrix of the resize along one axis, by the float64 reference.
+
+    Not by ONNX's own: from 20 to 28 it weighs the wrong neighbours (onnx 1.23), as for every 150th pair of sizes.
+    """
+    from edgeconv.reference import evaluate_node  # torch is its engine, and is loaded when it is needed
 
     rank = len(low.shape(low.input(node)))
-    size, wanted = low.shape(low.input(node))[axis], low.shape(node.outputs[0])[axis]
+    size, count = low.shape(low.input(node))[axis], low.shape(node.outputs[0])[axis]
     given = [low.array(value) if value is not None else None for value in (*node.inputs, None, None, None)]
     scales = given[2] if given[2] is not None and given[2].size else None
-    axes = list(node.attributes.get_ints("axes", ()) or range(rank))
+    axes = [each % rank for each in node.attributes.get_ints("axes", ()) or range(rank)]
+    if axis not in axes:
+        return np.eye(size)
     ratio = _kept_ratio(node, given, [low.shape(low.input(node))[at] for at in axes])
     if ratio is not None:
         return _in_ratio(node, size, ratio)
-    picked = _picked_by_torch(node, size, wanted, None if scales is None else float(scales[axes.index(axis)]))
-    if picked is not None:
-        return np.eye(size)[picked]
-    if size == wanted and node.attributes.get_string("mode", "nearest") != "cubic":
-        return np.eye(size)
-    single = ir.node("Resize", [ir.val("x"), None, ir.val("scales"), ir.val("sizes")])
-    single.attributes.update({name: value for name, value in node.attributes.items() if name != "axes"})
-    if scales is not None:
-        feeds = {"scales": np.array([1.0, 1.0, scales[axes.index(axis)]], np.float32)}
-        single.replace_input_with(3, None)
-    else:
-        feeds = {"sizes": np.array([1, size, wanted], np.int64)}
-        single.replace_input_with(2, None)
-    single.outputs[0].name = "y"
-    proto = ir.to_proto(single)
-    made = ReferenceEvaluator(proto).run(None, {"x": np.eye(size, dtype=np.float64)[None], **feeds})
-    return np.array(next(iter(made))[0].T, np.float64)
+    single = ir.node("Resize", [ir.val(name) for name in ("x", "roi", "scales", "sizes")], version=node.version)
+    single.attributes.update(node.attributes)
+    single.attributes["axes"] = ir.AttrInt64s("axes", [1])
+    factor = None if scales is None else scales[axes.index(axis)].reshape(1)
+    sizes = np.array([count], np.int64) if scales is None else None
+    (made,) = evaluate_node(single, [np.eye(size), None, factor, sizes], opset=_OPSET)
+    return np.array(made.T)
 
 
 def _kept_ratio(node: ir.Node, given: Sequence[Array | None], before: Sequence[int]) -> Fraction | None:
@@ -91,42 +86,8 @@ def _in_ratio(node: ir.Node, size: int, ratio: Fraction) -> Array:
     image = np.broadcast_to(np.eye(size)[:, :, None], (size, size, ratio.denominator))
     free = size * (ratio.numerator + 1) if _policy(node) == "not_larger" else 1
     sizes = np.array([free, ratio.numerator], np.int64)
-    (made,) = evaluate_node(single, [image, None, None, sizes], opset=_RATIO_OPSET)
+    (made,) = evaluate_node(single, [image, None, None, sizes], opset=_OPSET)
     return np.array(made[:, :, 0].T)
-
-
-_RATIO_OPSET = 18  # the first with axes and keep_aspect_ratio_policy
-
-
-# Torch's two nearest modes as (coordinates, rounding) of Resize -> where in an output pixel it looks.
-_TORCH_NEAREST = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}
-_LARGEST_DENOMINATOR = 1000
-
-
-def _picked_by_torch(node: ir.Node, size: int, wanted: int, scale: float | None) -> Array | None:
-    """The input elements that torch's nearest modes pick along one axis; None for any other mode.
-
-    torch multiplies by the scale's inverse, both float32, but where the size stays or doubles with floor. Real
-    arithmetic gives other elements wherever place / scale is an integer, and so does the quotient of float32 numbers.
-    """
-    modes = (
-        node.attributes.get_string("coordinate_transformation_mode", "half_pixel"),
-        node.attributes.get_string("nearest_mode", "round_prefer_floor"),
-    )
-    if node.attributes.get_string("mode", "nearest") != "nearest" or modes not in _TORCH_NEAREST:
-        return None
-    offset = _TORCH_NEAREST[modes]
-    if wanted in (size, 2 * size) and not offset:
-        return np.array(np.arange(wanted) // (wanted // size))
-    inverse = np.float32(size) / np.float32(wanted) if scale is None else np.float32(1 / _meant(scale))
-    places = (np.arange(wanted, dtype=np.float32) + np.float32(offset)) * inverse
-    return np.array(np.clip(np.floor(places), 0, size - 1), int)
-
-
-def _meant(scale: float) -> float:
-    """The factor that was rounded to this float32 number: the fraction of small denominator, where there is one."""
-    near = float(Fraction(scale).limit_denominator(_LARGEST_DENOMINATOR))
-    return near if np.float32(near) == np.float32(scale) else scale
 
 
 def _resized(low: Lowering, image: Tensor, weights: list[Array]) -> Tensor:
@@ -137,8 +98,8 @@ def _resized(low: Lowering, image: Tensor, weights: list[Array]) -> Tensor:
         return image
     if all(_picks(one) for one in weights):
         return _picked(low, image, [np.argmax(one, axis=1) for one in weights])
-    for align, half in _MODES if not low.is_int16 or all(map(_in_tenth_bits, weights)) else ():
-        if all(_linear_agrees(one, align, half) for one in weights):
+    for align, half in MODES if not low.is_int16 or all(map(_in_tenth_bits, weights)) else ():
+        if all(agrees_with_linear(one, align, half) for one in weights):
             size = low.integers(shape[1:3])
             return low.emit("RESIZE_BILINEAR", [image, size], shape, alignCorners=align, halfPixelCenters=half)
     flat = low.reshape(image, (batch, height, width * channels))
@@ -164,18 +125,6 @@ def _in_tenth_bits(weights: Array) -> bool:
     return bool(np.allclose(weights * 1024, np.rint(weights * 1024), atol=1e-6))
 
 
-def _linear_agrees(weights: Array, align: bool, half: bool) -> bool:
-    """Whether RESIZE_BILINEAR in this mode takes the same weighted means."""
-    count, size = weights.shape
-    scale = (size - 1) / (count - 1) if align and count > 1 else size / count
-    places = (np.arange(count) + 0.5) * scale - 0.5 if half else np.arange(count) * scale
-    floor = np.floor(places)
-    made = np.zeros_like(weights)
-    for offset, share in ((0, 1 - (places - floor)), (1, places - floor)):
-        np.add.at(made, (np.arange(count), np.clip(floor + offset, 0, size - 1).astype(int)), share)
-    return bool(np.max(np.abs(made - weights)) < _SAME_POSITION)
-
-
 def _picked(low: Lowering, image: Tensor, indices: list[Array]) -> Tensor:
     """Every output element is one input element."""
     batch, height, width, channels = image.shape
@@ -187,25 +136,17 @@ def _picked(low: Lowering, image: Tensor, indices: list[Array]) -> Tensor:
         for index, size, factor in zip(indices, (height, width), factors, strict=True)
     ):
         return repeated(low, image, factors[0], factors[1])
-    for align, half in _MODES[::-1]:
-        if all(_nearest_agrees(index, size, align, half) for index, size in zip(indices, (height, width), strict=True)):
+    for align, half in MODES[::-1]:
+        if all(
+            np.array_equal(nearest_elements(size, len(index), align, half), index)
+            for index, size in zip(indices, (height, width), strict=True)
+        ):
             size = low.integers(shape[1:3])
             return low.emit("RESIZE_NEAREST_NEIGHBOR", [image, size], shape, alignCorners=align, halfPixelCenters=half)
     for axis, index in enumerate(indices, start=1):
         made = (*shape[: axis + 1], *image.shape[axis + 1 :])
         image = low.emit("GATHER", [image, low.integers(index)], made, axis=axis, batchDims=0)
     return image
-
-
-def _nearest_agrees(index: Array, size: int, align: bool, half: bool) -> bool:
-    """Whether RESIZE_NEAREST_NEIGHBOR in this mode picks these elements; its kernel computes in float32."""
-    count = len(index)
-    scale = (
-        np.float32(size - 1) / np.float32(count - 1) if align and count > 1 else np.float32(size) / np.float32(count)
-    )
-    places = (np.arange(count, dtype=np.float32) + np.float32(0.5 if half else 0)) * scale
-    made = np.floor(places + 0.5) if align else np.floor(places)
-    return bool(np.array_equal(np.clip(made, 0, size - 1), index))
 
 
 def repeated(low: Lowering, image: Tensor, tall: int, wide: int) -> Tensor:

@@ -1,0 +1,66 @@
+"""What TFLite's two resizing operators compute along one axis, by the arithmetic of their kernels.
+
+All of them reckon in float32, and not in the same order. TensorFlow Lite's own kernels take the place
+(x + 1/2) * scale - 1/2 (``reference/resize_bilinear.h``, which the optimized ones share), XNNPACK
+x * scale + (scale / 2 - 1/2), cut to the image (``src/indirection.c``); the nearest element is that of
+``reference/resize_nearest_neighbor.h``. So a bilinear place is off by some roundings, which its weights follow; where
+a nearest one lies on a border between two elements, or next to it, the kernel's own arithmetic says which it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeconv.core import Array
+
+MODES = ((False, True), (True, False), (False, False))  # (align corners, half-pixel centers)
+_HALF, _ONE = np.float32(0.5), np.float32(1.0)
+_ROUNDINGS = 4  # of a place: the scale's, the product's, and those of two sums
+
+
+def nearest_elements(size: int, count: int, align: bool, half: bool) -> Array:
+    """The input element of each of ``count`` output elements, by RESIZE_NEAREST_NEIGHBOR."""
+    places = (_numbers(count) + np.float32(0.5 if half else 0)) * _scale(size, count, align)
+    # TfLiteRound rounds halves away from zero, and not what is just below a half.
+    rounded = np.floor(places.astype(np.float64) + 0.5) if align else np.floor(places)
+    return np.clip(rounded, 0, size - 1).astype(np.int64)
+
+
+def agrees_with_linear(weights: Array, align: bool, half: bool) -> bool:
+    """Whether RESIZE_BILINEAR takes these weighted means, but for float32's roundings of a place, on every kernel."""
+    count, size = weights.shape
+    allowed = _ROUNDINGS * max(size, count) * 2.0**-24
+    return all(
+        bool(np.max(np.abs(_shares(places, size) - weights)) <= allowed)
+        for places in linear_places(size, count, align, half)
+    )
+
+
+def linear_places(size: int, count: int, align: bool, half: bool) -> tuple[Array, Array]:
+    """Where RESIZE_BILINEAR looks, in input elements: TensorFlow Lite's kernels and XNNPACK."""
+    numbers, scale = _numbers(count), _scale(size, count, align)
+    if not half:
+        return numbers * scale, np.minimum(numbers * scale, np.float32(size - 1))
+    delegated = numbers * scale + (_HALF * scale - _HALF)
+    return (numbers + _HALF) * scale - _HALF, np.clip(delegated, 0, np.float32(size - 1))
+
+
+def _numbers(count: int) -> Array:
+    return np.arange(count, dtype=np.float32)
+
+
+def _scale(size: int, count: int, align: bool) -> np.float32:
+    if align and count > 1:
+        return np.float32(size - 1) / np.float32(count - 1)
+    return np.float32(size) / np.float32(count)
+
+
+def _shares(places: Array, size: int) -> Array:
+    """The (output, input) weights of the elements on both sides of each place."""
+    made = np.zeros((len(places), size))
+    floor = np.floor(places)
+    share = (places - floor).astype(np.float64)
+    rows = np.arange(len(places))
+    for offset, part in ((0, 1 - share), (1, share)):
+        np.add.at(made, (rows, np.clip(floor + offset, 0, size - 1).astype(int)), part)
+    return made
