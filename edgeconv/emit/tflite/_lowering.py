@@ -21,7 +21,7 @@ from edgeconv.quantize._graph import KEEP_FLOAT
 
 Lower = Callable[["Lowering", ir.Node], None]
 _TRANSPOSED_AS_IS = 5  # axes; of more, those that stay neighbours are merged first: TRANSPOSE of six needs a 2.12
-_MOST_TRANSPOSED = 6
+_MOST_AXES = 8  # kMaxDims of the kernel of RESHAPE
 _MOST_ELEMENTS = 2**31 - 1  # TFLite counts them in 32 bits
 _BROADCASTING = {"ADD", "SUB", "MUL", "DIV", "POW", "MAXIMUM", "MINIMUM", "SELECT_V2", "LOGICAL_AND", "LOGICAL_OR"}
 _BROADCASTING |= {"GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL"}
@@ -70,6 +70,9 @@ class Lowering:
                 node=value.producer() or next((use.node for use in value.uses()), None),
             )
         made = tuple(int(size) for size in shape.numpy())
+        if len(made) > _MOST_AXES:
+            why = f"the value {value.name!r} has {len(made)} axes, and TFLite's RESHAPE takes {_MOST_AXES}"
+            self.refuse(why, node=value.producer())
         if math.prod(made) > _MOST_ELEMENTS:
             mend = "make it smaller: no device holds it"
             self.refuse(f"the value {value.name!r} has {math.prod(made):,} elements", node=value.producer(), mend=mend)
@@ -149,7 +152,7 @@ class Lowering:
         if form not in forms:
             source = self._nearest(value, form)
             name = f"{value.name}/{_suffix(form)}"
-            forms[form] = self.transpose(forms[source], between(source, form), name, _mover(value))
+            forms[form] = self.transpose(forms[source], between(source, form), name)
         return forms[form]
 
     def _nearest(self, value: ir.Value, form: Form) -> Form:
@@ -157,27 +160,25 @@ class Lowering:
         forms, shape = self.forms[value], self.shape(value)
         return next((known for known in forms if same_memory(shape, known, form)), next(iter(forms)))
 
-    def transpose(self, tensor: Tensor, perm: Form, name: str, node: ir.Node | None = None) -> Tensor:
-        """The tensor with its axes permuted: itself, a RESHAPE, or a TRANSPOSE; a refusal names the node."""
+    def transpose(self, tensor: Tensor, perm: Form, name: str) -> Tensor:
+        """The tensor with its axes permuted: itself, a RESHAPE, or a TRANSPOSE."""
         rank, shape = len(perm), permuted(tensor.shape, perm)
         if perm == first(rank):
             return tensor
         if same_memory(tensor.shape, perm, first(rank)):
             return self.reshape(tensor, shape, name)
         if rank > _TRANSPOSED_AS_IS and len(_runs(tensor, perm)) < rank:
-            return self._transpose_merged(tensor, perm, name, node)
-        if rank > _MOST_TRANSPOSED:
-            self.refuse(f"it permutes {rank} axes, and TFLite's TRANSPOSE takes {_MOST_TRANSPOSED}", node=node)
+            return self._transpose_merged(tensor, perm, name)
         return self.graph.add("TRANSPOSE", [tensor, self.integers(perm)], [shape], name)[0]
 
-    def _transpose_merged(self, tensor: Tensor, perm: Form, name: str, node: ir.Node | None) -> Tensor:
+    def _transpose_merged(self, tensor: Tensor, perm: Form, name: str) -> Tensor:
         """Merges axes that stay neighbours, so that fewer are left to permute."""
         runs = _runs(tensor, perm)
         order = sorted(range(len(runs)), key=lambda index: runs[index][0])
         merged = [int(np.prod([tensor.shape[axis] for axis in runs[index]])) for index in order]
         smaller = self.reshape(tensor, merged, f"{name}/merged")
         places = tuple(order.index(index) for index in range(len(runs)))
-        moved = self.transpose(smaller, places, f"{name}/moved", node)
+        moved = self.transpose(smaller, places, f"{name}/moved")
         return self.reshape(moved, permuted(tensor.shape, perm), name)
 
     def reshape(self, tensor: Tensor, shape: Sequence[int], name: str | None = None) -> Tensor:
@@ -283,14 +284,6 @@ def refusal(node: ir.Node | None, why: str, mend: str = "") -> EmitError:
     maker = maker_of(node) if node is not None else ""
     what = f"{operator}{f' (made by {maker})' if maker else ''} cannot be written as TFLite: {why}"
     return EmitError(what, where="tflite", mend=mend or f"{ONNX_ONLY}, or replace that part of the module")
-
-
-def _mover(value: ir.Value) -> ir.Node | None:
-    """The nearest Transpose before the value, which is why it lies in another form than is wanted; else its maker."""
-    node = value.producer()
-    while node is not None and node.op_type != "Transpose":
-        node = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-    return node or value.producer()
 
 
 def _runs(tensor: Tensor, perm: Form) -> list[list[int]]:

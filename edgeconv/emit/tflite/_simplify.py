@@ -1,4 +1,7 @@
-"""Peephole rewrites of the finished TFLite graph; each keeps the graph's outputs as they are."""
+"""Rewrites of the finished TFLite graph, to what every runtime computes and then to fewer operators.
+
+Each keeps the graph's outputs as they are.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.emit.tflite._number_types import widen_integers
+from edgeconv.emit.tflite._ranks import IN_COMPANY, lower_ranks
 from edgeconv.emit.tflite._windows import VALID
 
 _ACTIVATIONS = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}  # schema.ActivationFunctionType
@@ -165,6 +170,8 @@ def sink_reshapes(graph: Graph) -> None:
         if len(consumers[source]) != 1 or source in graph.outputs:
             continue
         value, result = before.inputs[0], operator.outputs[0]
+        if len(value.shape) > IN_COMPANY:
+            continue
         inner = _like(result, "flat", value)
         position = graph.operators.index(before)
         moved = Operator(operator.code, [value], [inner], operator.options, operator.keeps_float)
@@ -298,6 +305,8 @@ def _per_channel(x: Tensor, *constants: Tensor) -> bool:
 
 SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (
     drop_dead,
+    widen_integers,
+    lower_ranks,
     share_scales,
     merge_slices,
     subsample_by_convolution,

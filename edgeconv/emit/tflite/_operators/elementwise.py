@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -27,35 +28,15 @@ def binary(code: str) -> Lower:
 
 
 def comparison(code: str) -> Lower:
-    """A comparison; of integers of 8 bits as int32, since its kernels want a scale of them, and abort without."""
+    """A comparison."""
 
     def lower(low: Lowering, node: ir.Node) -> None:
         form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
-        operands = [_wide(low, operand(low, value, form)) for value in node.inputs]
+        operands = [operand(low, value, form) for value in node.inputs]
         shape = permuted(low.shape(node.outputs[0]), form)
         low.bind(node.outputs[0], form, low.emit(code, operands, shape, dtype=np.dtype(np.bool_)))
 
     return lower
-
-
-def _wide(low: Lowering, tensor: Tensor) -> Tensor:
-    if tensor.dtype not in (np.int8, np.uint8):
-        return tensor
-    if tensor.data is not None:
-        return low.graph.constant(tensor.data.astype(np.int32), tensor.name)
-    return low.emit("CAST", [tensor], tensor.shape, dtype=np.dtype(np.int32))
-
-
-def divide(low: Lowering, node: ir.Node) -> None:
-    """Div; of int64, which DIV does not take, as int32: such numbers are indices and sizes."""
-    if low.dtype(node.outputs[0]) != np.int64:
-        binary("DIV")(low, node)
-        return
-    form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
-    operands = [operand(low, value, form) for value in node.inputs]
-    narrow = [low.emit("CAST", [each], each.shape, dtype=np.dtype(np.int32)) for each in operands]
-    made = low.emit("DIV", narrow, permuted(low.shape(node.outputs[0]), form))
-    low.bind(node.outputs[0], form, low.emit("CAST", [made], made.shape, dtype=np.dtype(np.int64)))
 
 
 def variadic(code: str) -> Lower:
@@ -119,7 +100,7 @@ def power(low: Lowering, node: ir.Node) -> None:
     exponent = low.array(node.inputs[1])
     value = None if exponent is None or exponent.size != 1 else float(exponent.reshape(()))
     if value not in _POWERS and value != _THREE_QUARTERS:
-        binary("POW")(low, node)
+        _any_power(low, node)
         return
     x, form = read(low, node)
     if value == _THREE_QUARTERS:
@@ -136,6 +117,25 @@ def power(low: Lowering, node: ir.Node) -> None:
         low.alias(node.outputs[0], low.input(node))
     else:
         low.bind(node.outputs[0], form, made)
+
+
+def _any_power(low: Lowering, node: ir.Node) -> None:
+    """POW, whose operands have one element type, where ONNX lets the exponent have another."""
+    form, kind = common_form(low, node.inputs, len(low.shape(node.outputs[0]))), low.dtype(node.outputs[0])
+    base, exponent = (operand(low, value, form) for value in node.inputs)
+    together = kind if exponent.dtype.kind != "f" else np.dtype(np.float32)
+    operands = [converted(low, tensor, together) for tensor in (base, exponent)]
+    made = low.emit("POW", operands, permuted(low.shape(node.outputs[0]), form))
+    low.bind(node.outputs[0], form, converted(low, made, kind))
+
+
+def converted(low: Lowering, tensor: Tensor, kind: np.dtype[Any]) -> Tensor:
+    """The tensor in another element type."""
+    if tensor.dtype == kind:
+        return tensor
+    if tensor.data is not None:
+        return low.graph.constant(tensor.data.astype(kind), tensor.name)
+    return low.emit("CAST", [tensor], tensor.shape, dtype=kind)
 
 
 _THREE_QUARTERS = 0.75  # LocalResponseNorm's exponent
@@ -173,7 +173,7 @@ def quotient(low: Lowering, node: ir.Node) -> None:
     """Div; by a constant it is a product with the reciprocal in integers, since DIV has no int8 kernel."""
     divisor = low.array(node.inputs[1])
     if not low.integer or divisor is None or not np.issubdtype(divisor.dtype, np.floating) or not np.all(divisor):
-        divide(low, node)
+        binary("DIV")(low, node)
         return
     form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
     factor = low.floats(1.0 / aligned(divisor.astype(np.float64), form), f"{low.base}/reciprocal")
@@ -184,7 +184,8 @@ def quotient(low: Lowering, node: ir.Node) -> None:
 def negative(low: Lowering, node: ir.Node) -> None:
     """Neg; in integers 0 - x, since NEG has no int8 kernel."""
     x, form = read(low, node)
-    made = low.emit("SUB", [low.floats(0.0), x], x.shape) if low.integer else low.emit("NEG", [x], x.shape)
+    is_quantized = low.integer and x.dtype == np.float32
+    made = low.emit("SUB", [low.floats(0.0), x], x.shape) if is_quantized else low.emit("NEG", [x], x.shape)
     low.bind(node.outputs[0], form, made)
 
 

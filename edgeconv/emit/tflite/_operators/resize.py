@@ -98,6 +98,8 @@ def _resized(low: Lowering, image: Tensor, weights: list[Array]) -> Tensor:
         return image
     if all(_picks(one) for one in weights):
         return _picked(low, image, [np.argmax(one, axis=1) for one in weights])
+    if image.dtype != np.float32:
+        low.refuse("it weighs integers", mend="cast them to float32 before, and back")
     for align, half in MODES if not low.is_int16 or all(map(_in_tenth_bits, weights)) else ():
         if all(agrees_with_linear(one, align, half) for one in weights):
             size = low.integers(shape[1:3])
@@ -131,12 +133,17 @@ def _picked(low: Lowering, image: Tensor, indices: list[Array]) -> Tensor:
     rows, columns = indices
     shape = (batch, len(rows), len(columns), channels)
     factors = [len(index) // size for index, size in zip(indices, (height, width), strict=True)]
-    if not low.integer and all(
-        factor and np.array_equal(index, np.repeat(np.arange(size), factor))
-        for index, size, factor in zip(indices, (height, width), factors, strict=True)
+    floats = image.dtype == np.float32
+    if (
+        floats
+        and not low.integer
+        and all(
+            factor and np.array_equal(index, np.repeat(np.arange(size), factor))
+            for index, size, factor in zip(indices, (height, width), factors, strict=True)
+        )
     ):
         return repeated(low, image, factors[0], factors[1])
-    for align, half in MODES[::-1]:
+    for align, half in MODES[::-1] if floats else ():  # integers of 32 bits the kernels do not all take
         if all(
             np.array_equal(nearest_elements(size, len(index), align, half), index)
             for index, size in zip(indices, (height, width), strict=True)

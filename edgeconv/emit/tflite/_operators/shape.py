@@ -108,11 +108,15 @@ _MOST_PARTS = 4
 
 
 def split(low: Lowering, node: ir.Node) -> None:
-    """Split: SPLIT for up to four equal parts, which is what XNNPACK takes; else one slice each."""
+    """Split: SPLIT for up to four equal parts, which is what XNNPACK takes; else one slice each.
+
+    Of int64 and booleans, too, which the kernels of SPLIT do not take (int64 since TensorFlow Lite 2.15).
+    """
     x, form = read(low, node)
     axis = form.index(node.attributes.get_int("axis", 0) % len(form))
     shapes = [permuted(low.shape(y), form) for y in node.outputs]
-    if len({shape[axis] for shape in shapes}) == 1 and 1 < len(shapes) <= _MOST_PARTS:
+    is_equal = len({shape[axis] for shape in shapes}) == 1 and 1 < len(shapes) <= _MOST_PARTS
+    if is_equal and x.dtype not in (np.int64, np.bool_):
         made = low.graph.add(
             "SPLIT", [low.integers(np.array(axis)), x], shapes, f"{low.base}/split", x.dtype, numSplits=len(shapes)
         )
@@ -282,7 +286,11 @@ def expand(low: Lowering, node: ir.Node) -> None:
     for step in steps:
         if any(size != 1 for size in step):
             constant = low.graph.constant(np.ones(step, tensor.dtype), f"{low.base}/ones")
-            tensor = low.emit("MUL", [tensor, constant], np.broadcast_shapes(tensor.shape, step))
+            tensor = low.emit(
+                "LOGICAL_AND" if tensor.dtype == np.bool_ else "MUL",
+                [tensor, constant],
+                np.broadcast_shapes(tensor.shape, step),
+            )
     low.bind(y, form, tensor)
 
 

@@ -1,0 +1,64 @@
+"""Integers that an operator's kernels do not take, or take for quantised ones, are computed as int32.
+
+Measured on LiteRT 2.3 (all its kernels) and tflite-runtime 2.14.0: without a scale, ADD, SUB and the comparisons of
+8-bit integers end the process, and SUB of int16; MUL, DIV and SUM of them are wrong. The lower bits of a sum, a
+difference or a product are those of its operands, so that what is cut off afterwards is what the narrow arithmetic of
+torch and onnxruntime leaves. Of int64, which is cut before, the numbers are indices and sizes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+
+_NARROW = frozenset(("int8", "uint8", "int16"))
+_WIDE = np.dtype(np.int32)
+
+AS_INT32: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("ADD", "SUB", "MUL", "POW", "FLOOR_MOD", "CUMSUM", "NEG", "SUM"), _NARROW),
+    **dict.fromkeys(("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"), _NARROW),
+    "DIV": _NARROW | {"int64"},
+    "ARG_MAX": frozenset(("int16", "int64")),
+    "ARG_MIN": frozenset(("int16", "int64")),
+    "SCATTER_ND": frozenset(("int16",)),
+    "DEPTH_TO_SPACE": frozenset(("int16", "bool")),
+    "PAD": frozenset(("bool",)),
+    "PADV2": frozenset(("bool",)),
+}
+"""The element types, by operator, that it is computed in int32 for."""
+
+_POSITIONS = {"PAD": (0,), "PADV2": (0, 2), "SCATTER_ND": (1,)}
+_UNARY = frozenset(("ARG_MAX", "ARG_MIN", "CUMSUM", "NEG", "SUM", "DEPTH_TO_SPACE"))
+
+
+def widen_integers(graph: Graph) -> None:
+    """Puts casts around the operators of `AS_INT32`."""
+    made: list[Operator] = []
+    for operator in graph.operators:
+        made += _widened(graph, operator)
+    graph.operators = made
+
+
+def _widened(graph: Graph, operator: Operator) -> list[Operator]:
+    positions = _POSITIONS.get(operator.code, (0,) if operator.code in _UNARY else (0, 1))
+    kinds = AS_INT32.get(operator.code, frozenset())
+    data = [operator.inputs[position] for position in positions if position < len(operator.inputs)]
+    if not any(tensor.dtype.name in kinds and tensor.quantization is None for tensor in data):
+        return [operator]
+    before: dict[Tensor, Operator] = {}
+    narrow = data[0].dtype
+    for position in positions:
+        tensor = operator.inputs[position]
+        if tensor.data is not None:
+            operator.inputs[position] = graph.constant(tensor.data.astype(_WIDE), tensor.name)
+            continue
+        if tensor not in before:
+            before[tensor] = Operator("CAST", [tensor], [Tensor(f"{tensor.name}/int32", tensor.shape, _WIDE)])
+        operator.inputs[position] = before[tensor].outputs[0]
+    (result,) = operator.outputs
+    if result.dtype != narrow:
+        return [*before.values(), operator]
+    wide = Tensor(f"{result.name}/int32", result.shape, _WIDE)
+    operator.outputs = [wide]
+    return [*before.values(), operator, Operator("CAST", [wide], [result])]
