@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
+from edgeconv.devices._process import NotInstalledError, printable
 from edgeconv.devices._session import Session
 from edgeconv.devices.agent import machine_environment
 from edgeconv.errors import DeviceError
@@ -34,6 +35,13 @@ class Device:
     open_batch: bool = True
     inside: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isprintable() or not self.name:
+            raise DeviceError(f"the device's name is {self.name!r:.80}", mend="give it a printable name")
+        for what, words in (("formats", self.formats), ("variants", self.variants)):
+            if not isinstance(words, tuple | list) or not all(isinstance(word, str) for word in words):
+                raise DeviceError(f"its {what} are {words!r:.80}", where=f"device {self.name}", mend="give a tuple")
+
     def probe(self, timeout_s: float = 30.0) -> Mapping[str, str]:
         """Asks the device what it is: runtime, version, python, numpy, machine, cpu.
 
@@ -57,7 +65,28 @@ def start(device: Device) -> Session:
     """
     if device.command is None:
         raise DeviceError("runs modules in this process, there is nothing to start", where=f"device {device.name}")
-    return Session(device.name, device.command())
+    return Session(device.name, _command(device))
+
+
+def _command(device: Device) -> Sequence[str]:
+    """The device's command line; its package may be anybody's.
+
+    Raises:
+        NotInstalledError: it says that it is not installed.
+        DeviceError: it has none, or what it gives is no command line.
+    """
+    where = f"device {device.name}"
+    try:
+        command = device.command() if device.command is not None else None
+    except DeviceError as error:
+        raise NotInstalledError(error.what, where=error.where, mend=error.mend) from error
+    except Exception as error:
+        what = f"its command cannot be made ({type(error).__name__}: {printable(error)})"
+        raise DeviceError(what, where=where, mend="mend or uninstall its package") from error
+    if not isinstance(command, list | tuple) or not command or not all(isinstance(word, str) for word in command):
+        what = f"its command is {printable(repr(command)):.80}, and no list of words"
+        raise DeviceError(what, where=where, mend="mend or uninstall its package")
+    return command
 
 
 def torch_environment() -> Mapping[str, str]:

@@ -24,6 +24,7 @@ from edgeconv.errors import DeviceError
 
 _POLL_S = 0.25
 _GRACE_S = 1.0
+_SHOWN = 300
 
 
 class NotInstalledError(DeviceError):
@@ -38,6 +39,7 @@ class AgentProcess:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
+        self.most_bytes = 0
         try:
             # A session of its own, so that a time-out can kill everything that the command started.
             self._process = subprocess.Popen(
@@ -48,8 +50,8 @@ class AgentProcess:
                 bufsize=0,
                 start_new_session=True,
             )
-        except OSError as error:
-            what = f"cannot start {command[0]!r}: {error.strerror or error}"
+        except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
+            what = f"cannot start {command[0]!r}: {getattr(error, 'strerror', None) or error}"
             raise NotInstalledError(what, mend="install it or correct the device's command") from error
         self._stdin = cast(IO[bytes], self._process.stdin)
         self._frames: queue.SimpleQueue[Frame | DeviceError | None] = queue.SimpleQueue()
@@ -65,14 +67,22 @@ class AgentProcess:
         return self._process.pid
 
     def request(
-        self, kind: str, fields: Mapping[str, Any], arrays: Sequence[tuple[str, Array]], limit: Deadline
+        self,
+        kind: str,
+        fields: Mapping[str, Any],
+        arrays: Sequence[tuple[str, Array]],
+        limit: Deadline,
+        most_bytes: int = 0,
     ) -> Frame:
-        """Sends a frame and returns the answer.
+        """Sends a frame and returns the answer, whose arrays have at most so many bytes.
 
         Raises:
             DeviceError: it died, hung past the limit, or did not answer with a frame; the process is then gone.
         """
         parts = frame_parts(kind, dict(fields), arrays)
+        if not self._frames.empty():
+            raise self._end(self._unasked())
+        self.most_bytes = most_bytes
         if self._writer is not None:
             self._writer.join(limit.remaining_s())
             if self._writer.is_alive():
@@ -141,7 +151,7 @@ class AgentProcess:
     def _read_frames(self) -> None:
         stream = cast(BinaryIO, self._process.stdout)
         try:
-            while (frame := read_frame(stream)) is not None:
+            while (frame := read_frame(stream, lambda: self.most_bytes)) is not None:
                 self._frames.put(frame)
             self._frames.put(None)
         except ProtocolError as error:
@@ -155,6 +165,15 @@ class AgentProcess:
             self._frames.put(DeviceError("out of memory while its answer was read"))
         except (OSError, ValueError):  # the pipe was closed under us
             self._frames.put(None)
+        except Exception as error:  # noqa: BLE001 - else the caller would wait for a thread that is gone
+            self._frames.put(DeviceError(f"its output cannot be read ({type(error).__name__})"))
+
+    def _unasked(self) -> DeviceError:
+        """What came though nothing was asked: an answer to an earlier request, or the end."""
+        item = self._frames.get()
+        if isinstance(item, Frame):
+            return DeviceError(f"it sent {printable(item.type)!r} more often than it was asked")
+        return item or DeviceError(self._death())
 
     def _keep_stderr(self) -> None:
         stream = cast(BinaryIO, self._process.stderr)
@@ -163,9 +182,9 @@ class AgentProcess:
             while chunk := stream.read(1 << 16):
                 *lines, rest = (rest + chunk).split(b"\n")
                 rest = rest[-4096:]
-                self._stderr_tail.extend(_printable(line) for line in lines if line.strip())
+                self._stderr_tail.extend(printable(line) for line in lines if line.strip())
         if rest.strip():
-            self._stderr_tail.append(_printable(rest))
+            self._stderr_tail.append(printable(rest))
 
     def _write(self, parts: Sequence[Any]) -> None:
         # An error here is a death that the reader sees too, and explains better.
@@ -201,6 +220,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _printable(line: bytes) -> str:
-    text = " ".join(line.decode("utf-8", "replace").split())
-    return "".join(character if character.isprintable() else "?" for character in text)[:300]
+def printable(text: object) -> str:
+    """What a device said as one line that is not endless and steers no terminal."""
+    words = (text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)[: 4 * _SHOWN]).split()
+    return "".join(character if character.isprintable() else "?" for character in " ".join(words))[:_SHOWN]

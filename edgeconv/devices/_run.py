@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from edgeconv.core import Array, Artifact, Run, Sample, Verdict
 from edgeconv.devices._device import Device, start
+from edgeconv.devices._process import NotInstalledError
 from edgeconv.devices._session import Session
 from edgeconv.errors import DeviceError
 
@@ -49,8 +50,10 @@ def run_artifact(
         return session.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
     try:
         fresh = start(device)
-    except DeviceError as error:
+    except NotInstalledError as error:
         return Run(device.name, name, (), Verdict.SKIPPED, str(error))
+    except DeviceError as error:
+        return Run(device.name, name, (), Verdict.FAIL, str(error))
     with fresh:
         return fresh.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -11,9 +12,14 @@ import numpy as np
 
 from edgeconv.core import Array, Artifact, IntegerTensor, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices._integer_probe import INTEGER_KERNELS, integer_probe, read_probe
-from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError
-from edgeconv.devices.agent import DTYPES, PROTOCOL, Frame, ProtocolError, matched
+from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError, printable
+from edgeconv.devices.agent import DTYPES, PAYLOAD_LIMIT, PROTOCOL, Frame, ProtocolError, matched
 from edgeconv.errors import DeviceError
+
+_SLACK_BYTES = 1 << 20  # of what comes in place of what is declared, so that it is told for what it is
+_UNKNOWN_BYTES = 1 << 31  # of outputs whose shape no input tells
+_LONGEST_MS = 1e9
+_MOST_FACTS = 64
 
 _Spec = TypeVar("_Spec", TensorSpec, IntegerTensor)
 
@@ -94,7 +100,8 @@ class Session:
         told = []
         for sample in samples:
             arrays = file_inputs(artifact, sample)
-            frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}")
+            most = most_bytes(artifact, artifact.inside, arrays)
+            frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}", most)
             told.append({spec.name: array for spec, array in _declared(artifact.inside, frame.arrays)})
         return tuple(told)
 
@@ -124,14 +131,15 @@ class Session:
 
     def _check_hello(self, frame: Frame) -> Mapping[str, str]:
         if frame.type == "error":
-            reason = f"its runtime cannot be loaded ({frame.fields.get('reason')})"
+            reason = f"its runtime cannot be loaded ({printable(frame.fields.get('reason'))})"
             raise NotInstalledError(reason, mend="install it") if frame.fields.get("missing") else DeviceError(reason)
         protocol, environment = frame.fields.get("protocol"), frame.fields.get("environment")
-        if frame.type != "hello" or protocol != PROTOCOL or not isinstance(environment, dict):
+        if frame.type != "hello" or type(protocol) is not int or protocol != PROTOCOL:
             raise DeviceError(
-                f"speaks protocol {protocol}, and not {PROTOCOL}", mend="copy the agent.py of this edgeconv to it"
+                f"speaks protocol {printable(protocol)}, and not {PROTOCOL}",
+                mend="copy the agent.py of this edgeconv to it",
             )
-        return {str(key): str(value) for key, value in environment.items()}
+        return _told(environment, "environment")
 
     def _require_alive(self) -> None:
         if not self._process.alive:
@@ -143,14 +151,14 @@ class Session:
         """The outputs and latencies, what the runtime tells of itself and the file, and the arena that it needs."""
         inputs = [file_inputs(artifact, sample) for sample in samples]
         fields = {} if optimized else {"optimized": False}
-        facts = dict(self._load(artifact, limit, **fields).fields.get("facts") or {})
+        facts = _told(self._load(artifact, limit, **fields).fields.get("facts") or {}, "facts")
         results = []
         for sample, arrays in zip(samples, inputs, strict=True):
-            frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}")
+            most = most_bytes(artifact, artifact.outputs, arrays)
+            frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}", most)
             results.append((checked_outputs(artifact, frame.arrays), _latency_ms(frame)))
-        arena = str(facts.pop("arena_bytes", ""))  # the file's own: what tells of a device is the same for all files
-        told = {str(key): str(value) for key, value in facts.items()}
-        return results, told, int(arena) if arena.isdecimal() else None
+        arena = facts.pop("arena_bytes", "")  # the file's own: what tells of a device is the same for all files
+        return results, facts, int(arena) if arena.isdecimal() and len(arena) < 19 else None
 
     def _kernels(self, artifact: Artifact, limit: Deadline) -> Mapping[str, str]:
         """How the device adds products of integers, where that matters to the artifact and it computes the probe."""
@@ -159,7 +167,7 @@ class Session:
         file, inputs = integer_probe()
         try:
             self._ask("load", "loaded", [("model", np.frombuffer(file, np.uint8))], limit, "cannot load the probe")
-            frame = self._ask("run", "outputs", list(inputs.items()), limit, "cannot run the probe")
+            frame = self._ask("run", "outputs", list(inputs.items()), limit, "cannot run the probe", _SLACK_BYTES)
         except DeviceError:
             if not self.alive:
                 raise
@@ -180,20 +188,21 @@ class Session:
         arrays: Sequence[tuple[str, Array]],
         limit: Deadline,
         failure: str,
+        most: int = 0,
         **fields: Any,
     ) -> Frame:
         self._require_alive()
         try:
-            frame = self._process.request(kind, fields, arrays, limit)
+            frame = self._process.request(kind, fields, arrays, limit, most)
         except ProtocolError as error:
             raise DeviceError(str(error)) from error
         except DeviceError as error:
             self._gone = DeviceError(f"{error.what} (during an earlier run)")
             raise
         if frame.type == "error":
-            raise DeviceError(f"{failure}: {frame.fields.get('reason')}")
+            raise DeviceError(f"{failure}: {printable(frame.fields.get('reason'))}")
         if frame.type != answer:
-            raise DeviceError(f"answered {kind!r} with {frame.type!r}")
+            raise DeviceError(f"answered {kind!r} with {printable(frame.type)!r}")
         return frame
 
 
@@ -239,6 +248,8 @@ def _declared(specs: Sequence[_Spec], arrays: list[tuple[str, Array]]) -> Iterat
     """
     if len(arrays) != len(specs):
         raise DeviceError(f"returned {len(arrays)} outputs, the file declares {len(specs)}")
+    if len(dict(arrays)) < len(arrays):
+        raise DeviceError(f"returned {len(arrays)} outputs under {len(dict(arrays))} names")
     for spec, array in zip(specs, matched([spec.name for spec in specs], arrays), strict=True):
         if array.dtype.name != spec.dtype or not _fits(array.shape, spec.shape):
             found, declared = f"{array.dtype} {array.shape}", f"{spec.dtype} {spec.shape}"
@@ -257,6 +268,36 @@ def _fits(shape: tuple[int, ...], declared: tuple[int | str, ...]) -> bool:
 
 def _latency_ms(frame: Frame) -> float:
     value = frame.fields.get("latency_ms")
-    if not isinstance(value, int | float):
-        raise DeviceError("answered without a latency")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_MS:
+        raise DeviceError(f"answered with the latency {printable(value):.40}")
     return float(value)
+
+
+def _told(said: object, what: str) -> dict[str, str]:
+    """What a device tells of itself, as short lines.
+
+    Raises:
+        DeviceError: it is no mapping, or an endless one.
+    """
+    if not isinstance(said, dict) or len(said) > _MOST_FACTS:
+        raise DeviceError(f"told its {what} as {printable(said):.80}, and not as a few words by name")
+    return {printable(key): printable(value) for key, value in said.items()}
+
+
+def most_bytes(
+    artifact: Artifact, specs: Sequence[TensorSpec] | Sequence[IntegerTensor], arrays: Sequence[tuple[str, Array]]
+) -> int:
+    """How much an answer can have: what the file declares, its open dimensions as these inputs have them."""
+    sizes = {
+        dim: size
+        for spec, (_, array) in zip(artifact.inputs, arrays, strict=True)
+        for dim, size in zip(spec.shape, array.shape, strict=True)
+        if isinstance(dim, str)
+    }
+    total = _SLACK_BYTES
+    for spec in specs:
+        dims = [sizes.get(dim) if isinstance(dim, str) else dim for dim in spec.shape]
+        if any(dim is None for dim in dims) or spec.dtype not in DTYPES:
+            return _UNKNOWN_BYTES
+        total += np.dtype(spec.dtype).itemsize * math.prod(dim or 0 for dim in dims)
+    return min(total, PAYLOAD_LIMIT)

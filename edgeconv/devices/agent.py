@@ -53,11 +53,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-PROTOCOL = 1
-MAGIC = b"ECA1"
+PROTOCOL, MAGIC = 1, b"ECA1"
 PREFIX = struct.Struct("<4sI")
 HEADER_LIMIT = 1 << 20
-PAYLOAD_LIMIT = 1 << 33
+PAYLOAD_LIMIT, RANK_LIMIT = 1 << 33, 32
 DTYPES = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"
 )  # fmt: skip
@@ -97,11 +96,11 @@ def frame_parts(kind: str, fields: dict[str, Any] | None = None, arrays: Sequenc
     return [PREFIX.pack(MAGIC, len(header)) + header, *payloads]
 
 
-def read_frame(stream: BinaryIO) -> Frame | None:
+def read_frame(stream: BinaryIO, most: Callable[[], int] = lambda: PAYLOAD_LIMIT) -> Frame | None:
     """Reads one frame; None at the end of the stream.
 
     Raises:
-        ProtocolError: what comes is not a frame, or it ends half-way.
+        ProtocolError: what comes is not a frame, ends half-way, or has more than ``most()`` bytes of arrays.
     """
     prefix = _read_up_to(stream, PREFIX.size)
     if not prefix:
@@ -111,7 +110,7 @@ def read_frame(stream: BinaryIO) -> Frame | None:
     (_, length) = PREFIX.unpack(prefix)
     if length > HEADER_LIMIT:
         raise ProtocolError(f"a header of {length} bytes")
-    header, described = _parse_header(_read_up_to(stream, length), length)
+    header, described = _parse_header(_read_up_to(stream, length), length, most())
     arrays = []
     for name, dtype, shape in described:
         array = np.empty(shape, dtype)
@@ -127,29 +126,30 @@ def _bytes_of(array: Any) -> memoryview:
     return memoryview(array.reshape(-1).view(np.uint8))
 
 
-def _parse_header(data: bytearray, length: int) -> tuple[dict[str, Any], list[Any]]:
+def _parse_header(data: bytearray, length: int, most: int) -> tuple[dict[str, Any], list[Any]]:
     """Checks a header before anything is allocated by what it says."""
     if len(data) < length:
         raise ProtocolError("a header that ends half-way")
     try:
-        header = json.loads(bytes(data).decode("utf-8"))
+        header = json.loads(bytes(data).decode("utf-8"), parse_constant=int)  # which takes no NaN
         described, total = [], 0
         for entry in header.pop("arrays"):
-            name, dtype, shape = str(entry["name"]), entry["dtype"], [int(size) for size in entry["shape"]]
-            if dtype not in DTYPES or min(shape, default=0) < 0:
-                raise ProtocolError(f"array {name!r} of dtype {dtype} and shape {shape}")
+            name, dtype, shape = str(entry["name"]), entry["dtype"], entry["shape"]
+            if dtype not in DTYPES or not isinstance(shape, list) or len(shape) > RANK_LIMIT:
+                raise ProtocolError(f"array {name!r:.80} of dtype {dtype!r:.80} and shape {shape!r:.80}")
             kind = np.dtype(dtype).newbyteorder("<")
-            size = kind.itemsize
+            size = room = kind.itemsize
             for dimension in shape:  # by hand: numpy's product would overflow silently
-                size *= dimension
-            total += size
+                if type(dimension) is not int or dimension < 0:
+                    raise ProtocolError(f"array {name!r:.80} of shape {shape!r:.80}")
+                size, room = size * dimension, room * max(dimension, 1)  # numpy refuses also empty ones that are vast
+            total += size if room <= PAYLOAD_LIMIT else room
             described.append((name, kind, tuple(shape)))
-        if not isinstance(header["type"], str):
-            raise ProtocolError("a type that is no string")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        header["type"].encode()  # it must be text
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ProtocolError(f"a malformed header ({type(error).__name__})") from error
-    if total > PAYLOAD_LIMIT:
-        raise ProtocolError(f"arrays of {total} bytes")
+    if total > most:
+        raise ProtocolError(f"arrays of {min(total, 1 << 64)} bytes, where at most {most} can come")
     return header, described
 
 
