@@ -142,4 +142,6 @@ class BundleError(EdgeconvError):
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Blanks for line ends, escapes for what else could steer a terminal: names come from anybody's files."""
+    line = " ".join(text.split())
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)

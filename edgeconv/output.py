@@ -2,15 +2,16 @@
 
 Files are written into a staging folder inside the output folder (the same file system, so that a rename suffices)
 and renamed into place when the last one is complete. Whatever goes wrong before that, a full disk or a SIGKILL,
-leaves the files of the previous export as they were. What a release check reads goes first and comes last: the old
-``parity.json`` is removed before the first rename and the new one is the last to appear, so that no moment shows a
-verdict beside files that it does not speak of.
+leaves the files of the previous export as they were. A kill between two renames leaves a journal, which the next
+command that touches the folder completes (`edgeconv.journal`). What a release check reads goes first and comes last,
+for those who look without a command: the old ``parity.json`` is removed before the first rename and the new one is the
+last to appear, so that no moment shows a verdict beside files that it does not speak of.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -18,9 +19,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from edgeconv import journal
 from edgeconv.errors import OUT, EmitError
-
-_PREFIX = ".edgeconv-"
+from edgeconv.journal import STAGING_PREFIX
 
 
 class Staging:
@@ -29,7 +30,7 @@ class Staging:
     def __init__(self, folder: Path, target: Path) -> None:
         self._folder = folder
         self._target = target
-        self._names: list[str] = []
+        self._files: dict[str, str] = {}
         self._outdated: list[str] = []
 
     def write(self, name: str, data: bytes) -> Path:
@@ -43,7 +44,7 @@ class Staging:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        self._names.append(name)
+        self._files[name] = hashlib.sha256(data).hexdigest()
         return path
 
     def discard(self, name: str) -> None:
@@ -56,20 +57,37 @@ class Staging:
         Raises:
             EmitError: the output folder cannot be written any more.
         """
-        with _mapped(self._target):
-            descriptor = os.open(self._target, os.O_RDONLY)
+        with _mapped(self._target), journal.locked(self._target):
+            for name in (*self._outdated, *self._files):
+                if (self._target / name).is_dir():  # found before the first change, not after it
+                    raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # two exports into one folder must not interleave
-                for name in (*self._outdated, *self._names):
-                    if (self._target / name).is_dir():  # found before the first change, not after it
-                        raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
-                for name in self._outdated:
-                    (self._target / name).unlink(missing_ok=True)
-                for name in self._names:
-                    (self._folder / name).replace(self._target / name)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+                journal.complete(self._target, journal.begin(self._target, self._folder, self._files, self._outdated))
+            except BaseException:  # a signal's, or an error that has passed by now: what began is brought to its end
+                journal.finish(self._target)
+                raise
+
+
+def settle(folder: Path) -> None:
+    """Completes what an export was killed in, before anybody reads the folder, or the folders in it.
+
+    Raises:
+        EmitError: it cannot be completed.
+    """
+    for path in (folder, *(found.parent for found in folder.glob(f"*/{journal.JOURNAL}"))):
+        _settle(path)
+
+
+def _settle(folder: Path) -> None:
+    try:
+        journal.settled(folder)
+    except (OSError, journal.JournalError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise EmitError(
+            f"an export was interrupted here and cannot be completed: {reason}",
+            where=str(folder),
+            mend="export again into this folder",
+        ) from error
 
 
 @contextmanager
@@ -82,14 +100,19 @@ def staged(target: Path) -> Iterator[Staging]:
     made = [path for path in (target, *target.parents) if not path.exists()]
     with _mapped(target):
         target.mkdir(parents=True, exist_ok=True)
+        try:
+            journal.settled(target)
+        except journal.JournalError:
+            journal.dropped(target)  # what it spoke of is made anew
         _sweep(target)
-        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=target))
+        folder = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{os.getpid()}-", dir=target))
     try:
         staging = Staging(folder, target)
         yield staging
         staging.commit()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(target / journal.JOURNAL):  # else the files in there are still needed
+            shutil.rmtree(folder, ignore_errors=True)
         for path in made:  # those that a failed export made and left empty
             with suppress(OSError):
                 path.rmdir()
@@ -109,8 +132,8 @@ def _mapped(target: Path) -> Iterator[None]:
 
 def _sweep(target: Path) -> None:
     """Removes the staging folders of exports that died (their process is gone)."""
-    for left in target.glob(f"{_PREFIX}*-*"):
-        owner = left.name.removeprefix(_PREFIX).split("-", 1)[0]
+    for left in target.glob(f"{STAGING_PREFIX}*-*"):
+        owner = left.name.removeprefix(STAGING_PREFIX).split("-", 1)[0]
         if owner.isdigit() and not _alive(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgeconv.core import Artifact, is_sealed
 from edgeconv.emit.c_array import c_files_of
 from edgeconv.errors import ParityError
-from edgeconv.output import Staging
+from edgeconv.output import Staging, settle
 from edgeconv.recipe.files import read_named
 from edgeconv.report import GOLDEN_SHA256, Report, from_json, to_html, to_json, to_junit
 
@@ -28,6 +28,7 @@ def read_report(folder: Path) -> Report:
     Raises:
         ParityError: it cannot be read, is no report, or a file is missing, changed or a link.
     """
+    settle(folder)
     report = _read(folder)
     for name, sha256 in _recorded(report).items():
         file = folder / name

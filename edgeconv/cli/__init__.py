@@ -21,7 +21,7 @@ from typer.exceptions import TyperException
 
 import edgeconv
 from edgeconv.cli import bench, cost, devices, export, inspect, parity, quantize
-from edgeconv.cli._streams import OutputError, prepare, say, tell, writing
+from edgeconv.cli._streams import OutputError, prepare, printable, say, tell, writing
 from edgeconv.errors import Caller, EdgeconvError, telling
 
 OK, PARITY_FAILED, USER_ERROR, BUG = 0, 1, 2, 3
@@ -127,7 +127,7 @@ def _ended(how: str, code: int) -> int:
 
 
 def _refuse(message: str) -> int:
-    tell(f"edgeconv: error: {' '.join(message.split())}")
+    tell(printable(f"edgeconv: error: {' '.join(message.split())}"))
     return USER_ERROR
 
 

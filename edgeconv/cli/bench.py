@@ -15,6 +15,7 @@ from edgeconv.cli._streams import say
 from edgeconv.cli._tables import print_table
 from edgeconv.devices import all_devices, find
 from edgeconv.errors import DeviceError
+from edgeconv.output import settle
 
 if TYPE_CHECKING:
     from edgeconv.bench import BenchRow
@@ -41,6 +42,7 @@ def command(
     from edgeconv.bench import Effort, bench, find_files
 
     devices = [find(name) for name in device] if device else list(all_devices().values())
+    settle(directory if directory.is_dir() else directory.parent)
     files = find_files(directory)
     formats = {file.artifact.format for file in files}
     unfit = [item.name for item in devices if device and not formats & set(item.formats)]

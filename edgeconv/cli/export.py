@@ -13,6 +13,7 @@ from edgeconv.cli._shapes import stated_shapes
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.errors import RecipeError
+from edgeconv.output import settle
 
 if TYPE_CHECKING:
     from edgeconv.recipe import Recipe
@@ -105,6 +106,8 @@ def _recipes(paths: list[Path], shapes: list[str], samples: Path | None) -> list
             mend="export it alone, or state them in its recipe: [model] onnx, [[inputs]], [[parity.arrays]]",
         )
     stated = stated_shapes(shapes)
+    for path in filter(_is_onnx, paths):  # an earlier export's, perhaps
+        settle(path.parent)
     return [onnx_recipe(path, shapes=stated, arrays=samples) if _is_onnx(path) else load_recipe(path) for path in paths]
 
 

@@ -16,6 +16,7 @@ from edgeconv.cli._integer_onnx import float_parts_of_onnx
 from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.cli._streams import printable, say
 from edgeconv.errors import EmitError
+from edgeconv.output import settle
 
 _T = TypeVar("_T")
 _READERS: Mapping[str, Callable[[bytes], dict[str, Any]]] = {".onnx": read_onnx, ".tflite": read_tflite}
@@ -82,6 +83,7 @@ def _inside(file: Path, reader: Callable[[bytes], _T], data: bytes) -> _T:
 
 def _read(file: Path) -> bytes:
     where = str(file)
+    settle(file.parent)
     if not file.is_file():
         what = "this is no regular file" if file.exists() else "there is no such file"
         raise EmitError(what, where=where, mend="check the path")

@@ -14,6 +14,7 @@ from edgeconv.cli._shapes import stated_shapes
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.errors import ParityError, RecipeError
+from edgeconv.output import settle
 
 if TYPE_CHECKING:
     from edgeconv.judge import Proof
@@ -50,6 +51,7 @@ def command(
     from edgeconv.record import JSON
     from edgeconv.report import to_json
 
+    settle(directory)
     folders = (
         [directory] if (directory / JSON).exists() else sorted(path.parent for path in directory.glob(f"*/{JSON}"))
     )
