@@ -229,6 +229,7 @@ class _Quantizer:
         self._formats = formats
         self._asked = quantization
         self._progress = progress
+        self._exponents: Mapping[str, tuple[int, ...]] | None = None  # of a plan: {} where nothing is equalised
 
     def of_weights(self, name: str) -> Variant:
         """The variant whose activations stay float, which needs no data."""
@@ -321,11 +322,18 @@ class _Quantizer:
             model = changed
         if self._asked.equalize:
             with self._progress.stage("equalise"):
-                model = quantize.equalize(model)
+                self._exponents = self._chosen_exponents(model)
+                model = quantize.equalize(model, self._exponents)
         if self._asked.absorb_biases:
             with self._progress.stage("absorb biases"):
                 model = quantize.absorb_biases(model, self._batches())
         return model, notes
+
+    def _chosen_exponents(self, model: ir.Model) -> Mapping[str, tuple[int, ...]] | None:
+        """How the layers are equalised: as the plan says that was given, else by data."""
+        if self._asked.plan:
+            return quantize.Plan.from_json(self._asked.plan).equalization
+        return quantize.exponents_of(model, self._batches(), per_channel=self._asked.per_channel)
 
     @cached_property
     def _calibration(self) -> quantize.Calibration:
@@ -347,7 +355,8 @@ class _Quantizer:
         model = self._prepared[0] if by_data else self._model
         if not self._asked.plan:
             calibration = self._calibration if by_data else None
-            return quantize.make_plan(model, calibration, options=self._options(name, model))
+            plan = quantize.make_plan(model, calibration, options=self._options(name, model))
+            return dataclasses.replace(plan, equalization=self._exponents) if by_data else plan
         plan = quantize.Plan.from_json(self._asked.plan)
         if plan.scheme != name:
             raise QuantizeError(

@@ -6,7 +6,8 @@ Calibration
 Weights for every processor
     `overflowing`: the layers whose sums of two products saturate on some.
 Before the plan
-    `equalize`: neighbouring layers with weight ranges alike. `absorb_biases`: channels without a constant part.
+    `equalize`: neighbouring layers with ranges alike; `exponents_of`: how, by what their channels hold on data.
+    `absorb_biases`: channels without a constant part.
 The plan
     `make_plan`: which numbers quantise which tensor, as `Options` say. `Plan`: a frozen value, JSON and back.
     `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float.
@@ -28,6 +29,7 @@ from edgeconv.quantize._bias import correct_biases
 from edgeconv.quantize._bounds import bounds_of
 from edgeconv.quantize._calibrate import Calibration, calibrate
 from edgeconv.quantize._equalize import equalize
+from edgeconv.quantize._exponents import exponents_of
 from edgeconv.quantize._make_plan import Options, keep_operators, make_plan
 from edgeconv.quantize._observers import OBSERVERS
 from edgeconv.quantize._pairs import overflowing
@@ -46,6 +48,7 @@ __all__ = [
     "overflowing",
     # Before the plan
     "equalize",
+    "exponents_of",
     "absorb_biases",
     # The plan
     "make_plan",

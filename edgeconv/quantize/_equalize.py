@@ -12,12 +12,14 @@ equalised network computes the same bits but for underflow. Their ranges meet wi
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.errors import QuantizeError
 from edgeconv.quantize._graph import constant, name_of, only_reader, replace_weight, static_shape
 from edgeconv.quantize._structure import Layer, layer_of
 
@@ -50,18 +52,26 @@ class Pair:
     second: Layer
 
 
-def equalize(model: ir.Model) -> ir.Model:
-    """Equalises the weight ranges of neighbouring layers, depthwise ones among them.
+def equalize(model: ir.Model, exponents: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
+    """Equalises the ranges of neighbouring layers, depthwise ones among them.
 
     Args:
         model: float32 or float64; not changed. Constants that several layers share stay as they are.
+        exponents: the power of two that each output channel of a layer is multiplied by, by the layer's name, as
+            `edgeconv.quantize.exponents_of` chooses them by data. None evens the ranges of the weights alone.
 
     Returns:
         A new model with the same outputs. Values between the layers of a pair hold multiples of what they held
         before, channel by channel.
+
+    Raises:
+        QuantizeError: the exponents are of no pair of this graph.
     """
     model = model.clone()
     pairs = pairs_of(model)
+    if exponents is not None:
+        _scale({pair.first.name: pair for pair in pairs}, exponents)
+        return model
     for _ in range(_ROUNDS):
         moved = [_equalise(pair) for pair in pairs]  # all of them: no pair waits for another round
         if not any(moved):
@@ -69,6 +79,22 @@ def equalize(model: ir.Model) -> ir.Model:
     for pair in pairs:
         _disown(pair)
     return model
+
+
+def _scale(pairs: Mapping[str, Pair], exponents: Mapping[str, Sequence[int]]) -> None:
+    for name, powers in exponents.items():
+        where = f"plan, equalization, {name}"
+        if name not in pairs:
+            mend = "remove it, or export the model that the plan was made for"
+            raise QuantizeError("no layer of that name can be equalised", where=where, mend=mend)
+        channels = len(out_ranges(pairs[name].first))
+        if len(powers) != channels:
+            raise QuantizeError(f"there are {len(powers)} exponents", where=where, mend=f"give {channels}")
+        factors = 2.0 ** np.array(powers, np.float64)
+        scale_outputs(pairs[name].first, factors)
+        scale_inputs(pairs[name].second, 1 / factors)
+    for name in exponents:
+        _disown(pairs[name])
 
 
 def pairs_of(model: ir.Model) -> list[Pair]:
@@ -96,7 +122,7 @@ def out_ranges(layer: Layer) -> _Floats:
     """The largest weight of each output channel."""
     weight = weight_of(layer)
     ranges = np.abs(np.moveaxis(weight, layer.axis, 0)).reshape(weight.shape[layer.axis], -1).max(axis=1)
-    groups = _groups(layer)
+    groups = groups_of(layer)
     if layer.node.op_type == "ConvTranspose" and groups > 1:
         split = np.abs(weight).reshape(groups, -1, *weight.shape[1:]).max(axis=(1, *range(3, weight.ndim + 1)))
         return np.asarray(split.reshape(-1))
@@ -110,7 +136,7 @@ def in_ranges(layer: Layer) -> _Floats:
 
 def scale_outputs(layer: Layer, factors: _Floats) -> None:
     """Multiplies the weights and the bias of each output channel."""
-    weight, groups = weight_of(layer), _groups(layer)
+    weight, groups = weight_of(layer), groups_of(layer)
     if layer.node.op_type == "ConvTranspose":
         per_group = factors.reshape(groups, 1, -1, *([1] * (weight.ndim - 2)))
         scaled = (weight.reshape(groups, -1, *weight.shape[1:]) * per_group).reshape(weight.shape)
@@ -126,7 +152,7 @@ def scale_inputs(layer: Layer, factors: _Floats) -> None:
     """Multiplies the weights that each input channel meets."""
     weight = weight_of(layer)
     if layer.node.op_type == "Conv":
-        groups, per_group = _groups(layer), weight.shape[1]
+        groups, per_group = groups_of(layer), weight.shape[1]
         spread = factors.reshape(groups, 1, per_group, *([1] * (weight.ndim - 2)))
         scaled = (weight.reshape(groups, -1, *weight.shape[1:]) * spread).reshape(weight.shape)
     else:
@@ -188,14 +214,14 @@ def _is_own(layer: Layer) -> bool:
             return False
     bias = constant(layer.bias)
     weight = static_shape(layer.weight)
-    channels = weight[layer.axis] * (_groups(layer) if layer.node.op_type == "ConvTranspose" else 1)
+    channels = weight[layer.axis] * (groups_of(layer) if layer.node.op_type == "ConvTranspose" else 1)
     return bias is None or bias.size == channels
 
 
 def by_input(layer: Layer, weight: _Floats) -> _Floats:
     """A weight as (input channels, their output channels, taps)."""
     if layer.node.op_type == "Conv":
-        groups, per_group = _groups(layer), weight.shape[1]
+        groups, per_group = groups_of(layer), weight.shape[1]
         form = weight.reshape(groups, weight.shape[0] // groups, per_group, -1).swapaxes(1, 2)
         return np.asarray(form.reshape(groups * per_group, weight.shape[0] // groups, -1))
     if layer.node.op_type == "ConvTranspose":
@@ -203,7 +229,8 @@ def by_input(layer: Layer, weight: _Floats) -> _Floats:
     return np.moveaxis(weight, 1 - layer.axis, 0)[:, :, None]
 
 
-def _groups(layer: Layer) -> int:
+def groups_of(layer: Layer) -> int:
+    """The groups of a convolution; 1 for products."""
     return layer.node.attributes.get_int("group", 1) if layer.node.op_type in ("Conv", "ConvTranspose") else 1
 
 

@@ -13,6 +13,7 @@ from edgeconv.errors import QuantizeError
 
 SCHEMA = 1
 SCHEMES = ("int8", "int8-weights", "int16x8")
+_WIDEST = 40  # exponent of a factor of equalisation
 RANGES = {"int8": (-128, 127), "int16": (-32768, 32767)}
 """What a dtype of the plan holds; weights leave out the lowest value."""
 
@@ -79,6 +80,8 @@ class Plan:
         kept_float: operators that stay float, by the name of their first output, and why.
         pair_safe: weights are rounded so that no pair of products overflows 16 bits (`edgeconv.quantize._pairs`), which
             some processors add them in.
+        equalization: the exponents of two that layers' output channels were multiplied by before, by name; None: the
+            ranges of the weights alone said how, as they did before 0.2, or nothing was equalised.
     """
 
     scheme: str
@@ -86,6 +89,7 @@ class Plan:
     weights: Mapping[str, WeightParameters] = field(default_factory=dict)
     kept_float: Mapping[str, str] = field(default_factory=dict)
     pair_safe: bool = False
+    equalization: Mapping[str, tuple[int, ...]] | None = None
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -110,6 +114,8 @@ class Plan:
             },
             "weights": {name: {"axis": item.axis, "scales": list(item.scales)} for name, item in self.weights.items()},
         }
+        if self.equalization is not None:
+            document["equalization"] = {name: list(one) for name, one in self.equalization.items()}
         return json.dumps(document, indent=1) + "\n"
 
     @classmethod
@@ -126,7 +132,9 @@ class Plan:
         document = _parsed(text, where)
         if isinstance(document, dict):
             document.setdefault("pair_safe", False)  # plans of before 0.2 do not say so, and are not
-        fields = _fields(document, ("schema", "scheme", "pair_safe", "kept_float", "tensors", "weights"), where)
+            document.setdefault("equalization", None)  # alike
+        names = ("schema", "scheme", "pair_safe", "equalization", "kept_float", "tensors", "weights")
+        fields = _fields(document, names, where)
         if type(fields["schema"]) is not int or fields["schema"] != SCHEMA:
             what = f"schema is {brief(fields['schema'])}"
             raise QuantizeError(what, where=where, mend=f"only schema {SCHEMA} is read")
@@ -134,7 +142,9 @@ class Plan:
         tensors = _mapping(fields["tensors"], f"{where}, tensors", _tensor)
         weights = _mapping(fields["weights"], f"{where}, weights", _weight)
         scheme = _text(fields["scheme"], where)
-        return _located(lambda: cls(scheme, tensors, weights, kept, fields["pair_safe"]), where)
+        equalised, inside = fields["equalization"], f"{where}, equalization"
+        exponents = None if equalised is None else _mapping(equalised, inside, _exponents)
+        return _located(lambda: cls(scheme, tensors, weights, kept, fields["pair_safe"], exponents), where)
 
 
 _T = TypeVar("_T")
@@ -165,6 +175,13 @@ def _weight(value: Any, where: str) -> WeightParameters:
     if not isinstance(fields["scales"], list):
         raise QuantizeError("scales is no list", where=where, mend="give a list of numbers")
     return _located(lambda: WeightParameters(fields["axis"], tuple(fields["scales"])), where)
+
+
+def _exponents(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(one) is int and abs(one) <= _WIDEST for one in value):
+        mend = f"give a list of integers from {-_WIDEST} to {_WIDEST}"
+        raise QuantizeError("it is no list of exponents", where=where, mend=mend)
+    return tuple(value)
 
 
 def _fields(value: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:

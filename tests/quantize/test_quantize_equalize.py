@@ -1,4 +1,8 @@
-"""Cross-layer equalisation: exact where it acts, and it does not act across a Clip."""
+"""Cross-layer equalisation: exact where it acts, it does not act across a Clip, and by data it never costs.
+
+Members of channels that data judge otherwise than weights do: tiny weights and a real bias, a bias alone, dead ones,
+loud ones; Relu, LeakyRelu, PRelu; dense and depthwise; a scale per channel and per weight.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
-from edgeconv.quantize import Options, absorb_biases, apply, calibrate, equalize, make_plan, round_weights
+from edgeconv.errors import QuantizeError
+from edgeconv.quantize import (
+    Options,
+    absorb_biases,
+    apply,
+    calibrate,
+    equalize,
+    exponents_of,
+    make_plan,
+    round_weights,
+)
 from edgeconv.reference import evaluate
 
 _ACTS = ("Relu", "LeakyRelu", "PRelu")
@@ -205,3 +219,70 @@ def test_biases_are_not_absorbed_into_padding() -> None:
     model.graph.initializers["stem.bias"].const_value = ir.tensor(np.full(8, 50, np.float32), name="stem.bias")
     absorbed = absorb_biases(model, data(model, 2))
     np.testing.assert_array_equal(_array(absorbed, "stem.bias"), _array(model, "stem.bias"))
+
+
+def _between(g: Graph, kind: str, act: str) -> None:
+    operands = [g.constant("slope", np.full((8, 1, 1), 0.2, np.float32))] if act == "PRelu" else []
+    g.conv("input", "a", (8, 3, 3, 3))
+    g.add(act, ["a", *operands], "b")
+    g.conv("b", "c", (8, 1 if kind == "depthwise" else 8, 3, 3), group=8 if kind == "depthwise" else 1)
+    g.add(act, ["c", *operands], "d")
+    g.conv("d", "e", (4, 8, 1, 1))
+
+
+_TINY = {
+    "tiny weights and a real bias": {"a": (2, 1e-3, 1.0), "c": (5, 1e-4, -0.5)},
+    "a bias alone": {"a": (2, 0.0, 2.0), "c": (1, 0.0, 1.0)},
+    "dead channels": {"a": (2, 0.0, -1.0), "c": (3, 1e-6, -3.0)},
+    "loud channels": {"a": (2, 30.0, 0.0), "c": (3, 0.05, 0.0)},
+}
+
+
+@pytest.mark.parametrize("case", _TINY)
+@pytest.mark.parametrize("act", _ACTS)
+@pytest.mark.parametrize("kind", ["dense", "depthwise"])
+def test_equalising_by_data_costs_nothing(case: str, act: str, kind: str) -> None:
+    g = Graph(1, input=(1, 3, 12, 12))
+    _between(g, kind, act)
+    for name, (channel, factor, bias) in _TINY[case].items():
+        g.constants[f"{name}.weight"][channel] *= np.float32(factor)
+        g.constants[f"{name}.bias"][channel] = bias
+    model = g.model("e")
+    batches, unseen = data(model, 8), data(model, 8, seed=1)
+    wanted = outputs(evaluate, model, unseen)
+    found = []
+    for one in (model, equalize(model, exponents_of(model, batches))):
+        plan = make_plan(one, calibrate(one, batches))
+        found.append(sqnr_db(wanted, outputs(evaluate, apply(one, plan), unseen)))
+    assert found[1] > found[0] - 1.5
+
+
+@pytest.mark.parametrize("act", _ACTS)
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_ranges_spread_a_thousandfold_come_back_by_data(act: str, per_channel: bool) -> None:
+    model = spread(mobile(act=act, channels=32, blocks=2), 1000.0)
+    batches, unseen = data(model, 8), data(model, 8, seed=1)
+    wanted = outputs(evaluate, model, unseen)
+    found = []
+    for one in (model, equalize(model, exponents_of(model, batches, per_channel=per_channel))):
+        plan = make_plan(one, calibrate(one, batches), options=Options(per_channel=per_channel))
+        found.append(sqnr_db(wanted, outputs(evaluate, apply(one, plan), unseen)))
+    assert found[1] > found[0] + 10
+    assert found[1] > 20
+
+
+def test_equalising_by_data_is_exact_too() -> None:
+    model = spread(mobile(act="LeakyRelu"), 1000.0)
+    equalised = equalize(model, exponents_of(model, data(model, 3)))
+    for feeds in data(model, 3, seed=1):
+        np.testing.assert_array_equal(evaluate(equalised, feeds)["fc"], evaluate(model, feeds)["fc"])
+
+
+@pytest.mark.parametrize(
+    ("exponents", "text"), [({"a": (1, 2)}, "there are 2 exponents"), ({"nowhere": (1,)}, "no layer of that name")]
+)
+def test_exponents_of_another_graph_are_refused(exponents: dict[str, tuple[int, ...]], text: str) -> None:
+    g = Graph(1, input=(1, 3, 12, 12))
+    _between(g, "dense", "Relu")
+    with pytest.raises(QuantizeError, match=text):
+        equalize(g.model("e"), exponents)
