@@ -128,7 +128,10 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
 
 
 def _array(value: torch.Tensor) -> Array:
+    """As the files take it: a floating input of any type is float32 there."""
+    plain = value.detach().cpu()
+    plain = plain.float() if plain.is_floating_point() else plain
     try:
-        return np.ascontiguousarray(value.detach().cpu().numpy()).reshape(value.shape)
-    except TypeError as error:  # numpy has no such dtype, e.g. bfloat16
+        return np.ascontiguousarray(plain.numpy()).reshape(value.shape)
+    except TypeError as error:  # numpy has no such dtype
         raise CaptureError(f"inputs of {value.dtype} are not exported", mend="convert them to float32") from error

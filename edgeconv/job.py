@@ -294,7 +294,10 @@ def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:
         source = OnnxSource(file, shapes)
         return _with_inputs(recipe, source), source
     batched = tuple(item.name for item in recipe.inputs if item.batch is not None)
-    return recipe, TorchSource(
+    floats = [item.model_copy(update={"dtype": "float32"}) for item in recipe.inputs if item.dtype.startswith("float")]
+    singles = {item.name: item for item in floats}  # files take float32, whatever the module takes
+    as_taken = recipe.model_copy(update={"inputs": tuple(singles.get(item.name, item) for item in recipe.inputs)})
+    return as_taken, TorchSource(
         build_module(recipe),
         args=tuple(torch.zeros(i.static_shape, dtype=getattr(torch, i.dtype)) for i in recipe.inputs),
         input_names=tuple(i.name for i in recipe.inputs),

@@ -17,7 +17,7 @@ import torch
 
 import edgeconv
 from edgeconv.arguments import batched_inputs, checked_args, example, expected_of, forward_names, several
-from edgeconv.capture import NOTE, open_onnx, settled_shapes
+from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Artifact, Emitted, GraphSummary, Sample
 from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
@@ -350,7 +350,9 @@ def _notes(
     """What the reader should know: the slower, official capture when it had to be taken, and what emitters say."""
     path = model.metadata_props.get(NOTE, "fast")
     said = path.replace("official: ", "captured by the official exporter: ", 1)
-    captured = () if path == "fast" else (said,)
+    captured: tuple[str, ...] = () if path == "fast" else (said,)
+    if PRECISION in model.metadata_props:
+        captured += (f"the module computes in {model.metadata_props[PRECISION]}, too; the files do so in float32",)
     emitted = tuple(f"{artifact.path.name}: {note}" for artifact, made in written for note in made.notes)
     return captured + tuple(note for variant in variants for note in variant.notes) + emitted
 

@@ -4,7 +4,7 @@ Public names
     `capture`: a module's graph; `OPSETS`, the opsets that it captures in.
     `open_onnx`: an `OnnxFile`, whose ``graph`` is the graph for given shapes; `settled_shapes`
         says which these may be.
-    `NOTE`: where the model says how it was captured.
+    `NOTE`: where the model says how it was captured; `PRECISION`: of what other types it was made float32.
 
 ``torch.export`` traces the module; the graph that it records is translated operator by operator through the table
 `edgeconv.capture._aten.TABLE` (the fast path). A module with an operator, or a form of one, that the table does not
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from edgeconv.capture._onnx_shapes import settled_shapes
     from edgeconv.capture._read_onnx import OnnxFile
 
-__all__ = ["NOTE", "OPSETS", "OnnxFile", "capture", "open_onnx", "settled_shapes"]
+__all__ = ["NOTE", "OPSETS", "PRECISION", "OnnxFile", "capture", "open_onnx", "settled_shapes"]
 
 OPSETS = range(18, 23)
 """Versions of the default ONNX domain that a module is captured in."""
@@ -79,6 +79,9 @@ NOTE = "edgeconv.capture"
 """The model's metadata property that says which path it was captured on: ``fast``, or ``official:`` and why.
 
 A graph that was read from a file has it where its opset was converted: ``converted from opset 11 to 18``."""
+
+PRECISION = "edgeconv.precision"
+"""The model's metadata property that names the floating types beside float32 that its module computes in, if any."""
 
 
 def capture(
@@ -92,8 +95,8 @@ def capture(
 ) -> ir.Model:
     """Turns a module into a graph, as it computes in eval state, for the shapes and dtypes of ``args``.
 
-    The module is left as it was found: mode of every submodule, parameters, buffers, gradients, hooks. The graph owns
-    copies of the weights.
+    What it computes in another floating type is captured in float32. The module is left as it was found: mode of every
+    submodule, parameters, buffers, gradients, hooks, attributes. The graph owns copies of the weights.
 
     Args:
         module: any module that ``torch.export`` can trace.
@@ -112,10 +115,9 @@ def capture(
         module in the metadata property ``edgeconv.module``.
 
     Raises:
-        CaptureError: the arguments do not fit the module, its parameters are not float32, the names do not fit the
-            tensors, the module cannot be traced (control flow or shapes that depend on values), its outputs depend on
-            state that it keeps between calls (buffers, attributes), it draws random numbers, or it uses an operator
-            that has no ONNX form.
+        CaptureError: the arguments do not fit the module, the names do not fit the tensors, the module cannot be
+            traced (control flow or shapes that depend on values), its outputs depend on state that it keeps between
+            calls (buffers, attributes), it draws random numbers, or it uses an operator that has no ONNX form.
     """
     from edgeconv.capture import _interface
     from edgeconv.capture._clean import drop_unused
@@ -123,7 +125,7 @@ def capture(
     from edgeconv.capture._names import name_values
     from edgeconv.capture._padding import settle_circular_pads
     from edgeconv.capture._pooling import settle_ceil_mode
-    from edgeconv.capture._precision import check_precision
+    from edgeconv.capture._precision import in_its_precision, settle_precision
     from edgeconv.capture._refused import check_deterministic
     from edgeconv.capture._resizing import settle_resizes
     from edgeconv.capture._trace import export_program
@@ -136,9 +138,9 @@ def capture(
     parameters = _interface.weight_names(module)
     modules = [path for path, _ in module.named_modules()]
     _interface.check_arguments(module, args, input_names)
-    check_precision(module, args)
     with eval_mode(module):
-        program = export_program(module, args, {})
+        program = export_program(module, in_its_precision(module, args), {})
+        others = settle_precision(program)
         _interface.check_regions(program)
         check_deterministic(program)
         outputs = _interface.fit_output_names(output_names, program, {*input_names, *parameters, *modules}, where)
@@ -157,6 +159,8 @@ def capture(
     )
     model.graph.name = where
     model.metadata_props[NOTE] = note
+    if others:
+        model.metadata_props[PRECISION] = ", ".join(others)
     return model
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
-from edgeconv.capture._builder import Builder, Result, Unsupported, dtype_of
+from edgeconv.capture._builder import Builder, Result, Unsupported, dtype_of, torch_dtype
 
 # Operators that take nothing but a shape from their tensor, with what they fill it with; nobody may read what is in
 # an empty tensor before it is written, so that zeros are as good as anything.
@@ -35,16 +35,19 @@ def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, made: list[to
     if _name(node) in _FILLED:
         return _filled(node, read, b, made[0])
     args, kwargs = read(list(node.args)), {key: read(item) for key, item in node.kwargs.items()}
-    wide = bool(_tensors({"args": args, **kwargs}))  # what makes a tensor out of numbers does so in its own dtype
-    args = [_argument(item, b, wide) for item in args]
-    kwargs = {key: _argument(item, b, wide) for key, item in kwargs.items()}
     if not callable(target):
         raise Unsupported("not an operator")
-    try:
-        with torch.no_grad():
-            outcome = target(*args, **kwargs)
-    except (RuntimeError, TypeError, ValueError) as error:  # e.g. an operator that has no float64
-        raise Unsupported(f"constants that torch cannot evaluate: {error}") from error
+    # What makes a tensor out of numbers does so in its own dtype; so does an operator that has no float64.
+    for wide in (True, False) if _tensors({"args": args, **kwargs}) else (False,):
+        arguments = [_argument(item, b, wide) for item in args]
+        options = {key: _argument(item, b, wide) for key, item in kwargs.items()}
+        try:
+            with torch.no_grad():
+                outcome = target(*arguments, **options)
+            break
+        except (RuntimeError, TypeError, ValueError) as error:
+            if not wide:
+                raise Unsupported(f"constants that torch cannot evaluate: {error}") from error
     tensors = list(outcome) if isinstance(outcome, list | tuple) else [outcome]
     values = [b.exactly(_own(each), dtype_of(fake)) for each, fake in zip(tensors, made, strict=True)]
     return values if isinstance(outcome, list | tuple) else values[0]
@@ -64,9 +67,10 @@ def _name(node: FxNode) -> str:
 
 
 def _argument(item: Any, b: Builder, wide: bool) -> Any:
-    """Copies of constants in float64 (integers and booleans as they are) on the CPU: the operator may write to them."""
+    """Copies of constants on the CPU, as the operator may write to them: floats in float64 or, not wide, in float32."""
     if isinstance(item, ir.Value):
-        return _own(b.exact[item].detach().cpu().clone())
+        constant = b.exact[item].detach().cpu().clone()
+        return _own(constant) if wide else constant.to(torch_dtype(item.dtype))
     if isinstance(item, list | tuple):
         return [_argument(each, b, wide) for each in item]
     if isinstance(item, torch.device):

@@ -12,8 +12,6 @@ from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArg
 
 from edgeconv.errors import CaptureError
 
-_INLINED = frozenset({"wrap_with_autocast"})  # torch.onnx dissolves it by itself
-
 
 def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], input_names: Sequence[str]) -> None:
     """The arguments are tensors, the forward takes that many, each has a name.
@@ -94,12 +92,12 @@ def check_regions(program: torch.export.ExportedProgram) -> None:
     """
     for node in program.graph.nodes:
         region = getattr(node.target, "__name__", "")
-        if isinstance(node.target, HigherOrderOperator) and region not in _INLINED:
+        if isinstance(node.target, HigherOrderOperator):
             stack = list((node.meta.get("nn_module_stack") or {}).values())
             raise CaptureError(
                 f"forward holds a region that no plain graph can express ({region})",
                 where=stack[-1][0] if stack else "",
-                mend="leave out torch.cond, loops, and contexts that switch gradients on",
+                mend="leave out torch.cond and loops",
             )
 
 

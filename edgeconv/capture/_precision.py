@@ -1,36 +1,81 @@
-"""Only float32 is captured: every later stage computes, compares and bounds its errors in it."""
+"""Only float32 is captured: every later stage computes, compares and bounds its errors in it.
+
+What a module computes in float16, bfloat16 or float64 (its parameters, its casts, regions of autocast) is traced as it
+stands and then made float32 in the traced graph, for both paths. In real arithmetic, which is what a file is measured
+against, that is the same function.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch.fx import Node as FxNode
+from torch.fx.node import map_aggregate
+from torch.utils import _pytree as pytree
 
-from edgeconv.errors import CaptureError
-
-_NARROW = (torch.float16, torch.bfloat16)
+_CHECKS = frozenset({"aten._assert_tensor_metadata.default"})
 
 
-def check_precision(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-    """The module's parameters are float32, and no input is narrower.
+def settle_precision(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """Makes every floating tensor of a traced graph float32.
 
-    Raises:
-        CaptureError: otherwise; names the first parameter or the input.
+    Returns:
+        numpy's names of the other floating types that there were.
     """
-    where = type(module).__name__
-    for name, parameter in module.named_parameters():
-        if parameter.is_floating_point() and parameter.dtype is not torch.float32:
-            raise CaptureError(
-                f"the parameter {name} is {_name(parameter)}, and only float32 modules are exported",
-                where=where,
-                mend="call module.float() before the export",
-            )
-    for index, value in enumerate(args):
-        if value.dtype in _NARROW:
-            raise CaptureError(
-                f"input {index} is {_name(value)}, and only float32 modules are exported",
-                where=where,
-                mend="pass float32, and call module.float() before the export",
-            )
+    graph = program.graph
+    stored = [*program.state_dict.values(), *program.constants.values()]
+    values = [leaf for node in graph.nodes for leaf in pytree.tree_leaves(node.meta.get("val"))]
+    others = {leaf.dtype for leaf in (*stored, *values) if isinstance(leaf, torch.Tensor) and _is_other(leaf.dtype)}
+    if others:
+        program._state_dict = {name: _single(value) for name, value in program.state_dict.items()}
+        program._constants = {name: _single(value) for name, value in program.constants.items()}
+        for node in list(graph.nodes):
+            if str(node.target) in _CHECKS:
+                graph.erase_node(node)
+            else:
+                _retype(node)
+    program.graph_module.recompile()
+    return tuple(sorted(str(dtype).removeprefix("torch.") for dtype in others))
 
 
-def _name(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def in_its_precision(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments as a module takes them whose parameters are all of one other floating type; else as they are."""
+    dtypes = {each.dtype for each in module.parameters() if each.is_floating_point()}
+    if len(dtypes) != 1 or torch.float32 in dtypes:
+        return args
+    (dtype,) = dtypes
+
+    def taken(leaf: Any) -> Any:
+        return leaf.to(dtype) if isinstance(leaf, torch.Tensor) and leaf.dtype is torch.float32 else leaf
+
+    converted: tuple[Any, ...] = pytree.tree_map(taken, args)
+    return converted
+
+
+def _is_other(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point and dtype is not torch.float32
+
+
+def _single(leaf: Any) -> Any:
+    """A tensor, a dtype or anything else with float32 for other floating types."""
+    if isinstance(leaf, torch.Tensor) and _is_other(leaf.dtype):
+        return torch.nn.Parameter(leaf.float(), False) if isinstance(leaf, torch.nn.Parameter) else leaf.float()
+    return torch.float32 if isinstance(leaf, torch.dtype) and _is_other(leaf) else leaf
+
+
+def _retype(node: FxNode) -> None:
+    """Works out anew, without data, what a node makes."""
+    if node.op == "placeholder":
+        fake = node.meta.get("val")
+        if isinstance(fake, torch.Tensor):
+            with fake.fake_mode:  # type: ignore[attr-defined]
+                node.meta["val"] = _single(fake)
+    elif node.op == "call_function":
+        node.args = map_aggregate(node.args, _single)
+        node.kwargs = map_aggregate(node.kwargs, _single)
+        args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda each: each.meta["val"])
+        fakes = [leaf for leaf in pytree.tree_leaves(node.meta.get("val")) if hasattr(leaf, "fake_mode")]
+        if fakes and callable(node.target):
+            with fakes[0].fake_mode, torch.no_grad():
+                node.meta["val"] = node.target(*args, **kwargs)

@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 
 from edgeconv.capture._borders import export_errors
 from edgeconv.capture._holdings import Change, Holdings, held
+from edgeconv.capture._regions import dissolve_regions
 from edgeconv.capture._state import check_stateless, drop_void_writes
 
 _NOISY = ("torch", "torch.export", "torch.onnx", "onnxscript", "onnx_ir")
@@ -42,7 +43,7 @@ def export_program(
         except SpecViolationError:
             program, changes = _traced(module, args, kwargs, holdings, see=_view)
         calls = ((args, dict(kwargs)), pytree.tree_map(_copy, (args, dict(kwargs))))
-        check_stateless(module, program, changes, calls, torch.export.export)
+        check_stateless(module, program, changes, calls, _flat)
         drop_void_writes(program, running=True)
         return program
 
@@ -69,11 +70,17 @@ def _traced(
         shown = partial(pytree.tree_map, see)
         hooks.append(module.register_forward_pre_hook(lambda _, a, k: shown((a, k)), prepend=True, with_kwargs=True))
     try:
-        return torch.export.export(module, args, dict(kwargs)), changes
+        return _flat(module, args, dict(kwargs)), changes
     finally:
         for hook in hooks:
             hook.remove()
         holdings.restore()
+
+
+def _flat(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any = None) -> torch.export.ExportedProgram:
+    program = torch.export.export(module, args, kwargs)
+    dissolve_regions(program)
+    return program
 
 
 def _view(leaf: Any) -> Any:

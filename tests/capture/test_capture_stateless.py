@@ -271,7 +271,14 @@ def _instance_statistics(net: Any, x: Tensor) -> Tensor:
     return F.instance_norm(x.view(1, 3, 1) * torch.arange(4.0), net.norm.running_mean, net.norm.running_var)
 
 
+def _under_autocast(net: Any, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        net.n += 1
+        return x * 2
+
+
 WRITES: dict[str, tuple[Part, Forward]] = {
+    "counted under autocast": (_counter, _under_autocast),
     "only counted": (_counter, lambda net, x: (net.n.add_(1), x * 2)[1]),
     "written before it is read": (_buffer(1, 3), _written_first),
     "assigned before it is read": (_buffer(1, 3), _assigned_first),

@@ -1,0 +1,121 @@
+"""Runs whatever a module does in one precision, casts of its own included.
+
+A module may say ``.float()``, ``.half()`` or ``dtype=torch.float32``, or ask for a tensor's dtype. In a run in float64
+each of these means float64; the module is told that its tensors are float32, so that it branches as it does for its
+owner. In a run in float32 only what is narrower is widened: what the module computes in float64, it does so there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_NARROW = (torch.float16, torch.bfloat16)
+_WIDENED: Mapping[torch.dtype, frozenset[torch.dtype]] = {
+    torch.float64: frozenset({*_NARROW, torch.float32}),
+    torch.float32: frozenset(_NARROW),
+}
+_DTYPE = torch.Tensor.dtype.__get__  # type: ignore[attr-defined]
+
+
+@contextmanager
+def computing_in(kind: torch.dtype) -> Iterator[None]:
+    """Every floating tensor that is computed inside of the block is float64, or at least float32.
+
+    Constants that a module makes in its forward (``torch.zeros``, ``torch.arange``) have that precision, too.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        with _Told(kind), _Widening(kind):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class _Told(TorchFunctionMode):
+    """Tells a module that float64 tensors are float32 ones."""
+
+    def __init__(self, kind: torch.dtype) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return torch.float32 if func == _DTYPE and result is self._kind else result
+
+
+class _Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Replaces narrower dtypes among the arguments of each operator, and in what it makes."""
+
+    def __init__(self, kind: torch.dtype) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._kind = kind
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        arguments: tuple[Any, Any] = (tuple(args), dict(kwargs or {}))
+        written = {
+            id(tensor) for tensor in pytree.tree_leaves(_written(func, *arguments)) if isinstance(tensor, torch.Tensor)
+        }
+        wide = pytree.tree_map(lambda leaf: leaf if id(leaf) in written else self._widened(leaf), arguments)
+        own = _OWN.get(str(func))
+        try:
+            result = own(*wide[0], **wide[1]) if own is not None else func(*wide[0], **wide[1])
+        except (RuntimeError, NotImplementedError):
+            # An operator that has no kernel in this precision computes in the one that it has.
+            result = func(*pytree.tree_map(_narrowed, arguments[0]), **pytree.tree_map(_narrowed, arguments[1]))
+        return pytree.tree_map(lambda leaf: leaf if id(leaf) in written else self._widened(leaf), result)
+
+    def _widened(self, leaf: Any) -> Any:
+        if isinstance(leaf, torch.dtype):
+            return self._kind if leaf in _WIDENED[self._kind] else leaf
+        if isinstance(leaf, torch.Tensor) and leaf.dtype in _WIDENED[self._kind]:
+            return leaf.to(self._kind)
+        return leaf
+
+
+def _narrowed(leaf: Any) -> Any:
+    return leaf.to(torch.float32) if isinstance(leaf, torch.Tensor) and leaf.dtype is torch.float64 else leaf
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The arguments that an operator writes to."""
+    if not func._schema.is_mutable:
+        return []
+    return [
+        args[index] if index < len(args) else kwargs.get(argument.name)
+        for index, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
+def _fake_quantized(
+    x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, low: int, high: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of one scale, or of as many as broadcast; with the mask of what was not clipped."""
+    steps = torch.round(x / scale) + zero
+    return (steps.clamp(low, high) - zero) * scale, (steps >= low) & (steps <= high)
+
+
+def _by_channel(
+    x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, axis: int, low: int, high: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = [-1 if index == axis % x.ndim else 1 for index in range(x.ndim)]
+    return _fake_quantized(x, scale.view(shape), zero.view(shape), low, high)
+
+
+# Operators whose float64 kernels are missing or ask for float32 scales; inputs are already wide.
+_OWN: Mapping[str, Callable[..., Any]] = {
+    "aten.fake_quantize_per_channel_affine_cachemask.default": _by_channel,
+    "aten.fake_quantize_per_channel_affine.default": lambda *args: _by_channel(*args)[0],
+}
