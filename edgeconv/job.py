@@ -20,6 +20,7 @@ from edgeconv.prove import check_devices
 from edgeconv.recipe import Recipe, build_module, parity_samples
 from edgeconv.recipe.calibration import calibration_batches, names_data
 from edgeconv.recipe.files import locate, read_named
+from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.load import with_inputs
 from edgeconv.recipe.schema import FORMATS, LAYOUTS
 from edgeconv.recipe.variants import VARIANTS
@@ -304,5 +305,6 @@ def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:
         output_names=recipe.outputs,
         origin=recipe.source,
         batched=batched,
+        within=partial(importing_from, recipe.directory),
         symbol=next((item.batch for item in recipe.inputs if item.batch is not None), BATCH),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -100,6 +101,7 @@ class TorchSource:
         origin: where the module comes from, one line.
         batched: see `Source`.
         symbol: see `Source`.
+        within: what the module's own code runs in, which may import what lies beside it.
     """
 
     module: torch.nn.Module
@@ -109,6 +111,7 @@ class TorchSource:
     origin: str = ""
     batched: tuple[str, ...] = ()
     symbol: str = BATCH
+    within: Callable[[], AbstractContextManager[object]] = nullcontext
     row = device = title = "torch"
     variant = ""
 
@@ -127,13 +130,15 @@ class TorchSource:
             _with_batch(value, batch) if name in self.batched else value
             for name, value in zip(self.input_names, self.args, strict=True)
         )
-        return capture(self.module, args, input_names=self.input_names, output_names=self.output_names)
+        with self.within():
+            return capture(self.module, args, input_names=self.input_names, output_names=self.output_names)
 
     def run(
         self, samples: Sequence[Sample], outputs: Sequence[str], precision: Precision, *, timeout_s: float = 120.0
     ) -> Run:
         """See `Source`; runs in this process, without a limit."""
-        return run_module(self.module, samples, input_names=self.input_names, output_names=outputs, dtype=precision)
+        with self.within():
+            return run_module(self.module, samples, input_names=self.input_names, output_names=outputs, dtype=precision)
 
 
 @dataclass(frozen=True)

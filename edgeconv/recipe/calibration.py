@@ -12,6 +12,7 @@ from edgeconv.core import Array
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.files import locate
 from edgeconv.recipe.foreign import prints_to_stderr, told
+from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.inputs import ImageInputs, RandomInputs
 from edgeconv.recipe.modules import resolved
 from edgeconv.recipe.preprocessing import random_crops
@@ -97,10 +98,10 @@ def _in_folder(recipe: Recipe, images: CalibrationImages, where: str) -> list[st
 def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, Array]]:
     """What the user's generator yields, checked."""
     make = resolved(name, recipe.directory, where=where)
-    iterator = _called(lambda: iter(make()), where)
+    iterator = _called(lambda: iter(make()), recipe, where)
     index = 0
     while True:
-        made = _called(lambda: next(iterator, _END), where)
+        made = _called(lambda: next(iterator, _END), recipe, where)
         if made is _END:
             break
         yield _named(made, recipe.inputs, f"{where}, batch {index}")
@@ -109,9 +110,9 @@ def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, A
         raise RecipeError("it yields nothing", where=where, mend="yield arrays, or mappings from input names")
 
 
-def _called(function: Any, where: str) -> Any:
+def _called(function: Any, recipe: Recipe, where: str) -> Any:
     try:
-        with prints_to_stderr():
+        with prints_to_stderr(), importing_from(recipe.directory):
             return function()
     except (Exception, SystemExit) as error:  # the user's own code may raise anything
         raise RecipeError(f"it {told(error)}", where=where, mend="correct the generator") from error

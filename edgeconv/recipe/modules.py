@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
@@ -18,6 +17,7 @@ from torch import nn
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.files import locate, missing_package
 from edgeconv.recipe.foreign import printable, prints_to_stderr, told
+from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.schema import Recipe
 from edgeconv.recipe.warmup import warm_up
 from edgeconv.recipe.weights import load_weights
@@ -26,7 +26,8 @@ from edgeconv.recipe.weights import load_weights
 def build_module(recipe: Recipe) -> nn.Module:
     """Makes the recipe's module, with its weights, in eval mode, on the CPU.
 
-    The factory's module may be installed, beside the recipe or in the working folder. The generators of torch, numpy
+    The factory's module may be beside the recipe, installed, or in the working folder, and is looked for in this
+    order. The generators of torch, numpy
     and ``random`` are seeded for it and left as they were.
 
     Whatever that code prints goes to stderr.
@@ -36,7 +37,7 @@ def build_module(recipe: Recipe) -> nn.Module:
             hold NaN or Inf, or do not match the module; the warm-up cannot run.
     """
     model = recipe.model
-    with prints_to_stderr():
+    with prints_to_stderr(), importing_from(recipe.directory):
         module = _made(recipe)
         if model.weights is not None:
             where = f"{recipe.path}: model.weights"
@@ -53,7 +54,7 @@ def resolved(name: str, directory: Path, *, where: str) -> Callable[..., Any]:
     Raises:
         RecipeError: it cannot be imported, or is no callable.
     """
-    with prints_to_stderr(), _import_from(Path.cwd(), directory):
+    with prints_to_stderr(), importing_from(directory):
         return _import_factory(name, where)
 
 
@@ -62,7 +63,7 @@ def _made(recipe: Recipe) -> nn.Module:
     where = f"{recipe.path}: model.factory"
     if model.factory is None:
         raise RecipeError("there is no module, but an .onnx file", where=where, mend="name a factory")
-    with _import_from(Path.cwd(), recipe.directory), _seeded(model.seed):
+    with _seeded(model.seed):
         factory = _import_factory(model.factory, where)
         # Foreign code: whatever it raises is the recipe's trouble, and the message keeps its type and text.
         try:
@@ -107,17 +108,6 @@ def _import_factory(factory: str, where: str) -> Callable[..., Any]:
     if not callable(value):
         raise RecipeError(f"{factory} is no callable", where=where, mend="name a class or a function")
     return cast("Callable[..., Any]", value)
-
-
-@contextmanager
-def _import_from(*folders: Path) -> Iterator[None]:
-    """Lets a factory lie beside the recipe or in the working folder; installed packages go first."""
-    before = list(sys.path)
-    sys.path += [str(folder.resolve()) for folder in folders]
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
 
 @contextmanager
