@@ -8,7 +8,8 @@
   run side by side: `pytestmark = pytest.mark.xdist_group("clock")`. Their names then end in "@clock".
 - What files of several groups read is made by `made_once`: the first worker that asks makes it in a folder that all
   share, while the others wait. Tests only read it, or copy it.
-- A worker computes on one thread, and so do the programs that it starts: four threads on two cores wait for each other.
+- A worker computes on one thread, and torch does in the programs that it starts: four threads on two cores wait for
+  each other, those of onnxruntime for as long again as they compute.
 - Every worker imports every file: what is dear is made in fixtures and tests, not at import or in parameters.
 - Everything else must not matter: no fixed paths or ports, no order, parameters with the same names in every process.
 """
@@ -20,7 +21,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -34,8 +35,23 @@ WORKER = "PYTEST_XDIST_WORKER"  # pytest-xdist sets it, in workers only
 # Folders that take longest, in the order in which they begin.
 _DEAREST = ("e2e", "cli", "zoo", "contract", "house", "devices", "bench")
 
-if WORKER in os.environ:  # torch's and numpy's libraries read it when they are loaded, which is later
+
+def _compute_on_one_thread() -> None:
+    """Torch and numpy read a variable when they are loaded; onnxruntime has to be told by each session."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import onnxruntime
+
+    class OnOneThread(onnxruntime.InferenceSession):
+        def __init__(self, model: Any, sess_options: Any = None, *rest: Any, **options: Any) -> None:
+            sess_options = sess_options or onnxruntime.SessionOptions()
+            sess_options.intra_op_num_threads = sess_options.intra_op_num_threads or 1
+            super().__init__(model, sess_options, *rest, **options)
+
+    onnxruntime.InferenceSession = OnOneThread
+
+
+if WORKER in os.environ:
+    _compute_on_one_thread()
 
 # In the background of a shell, or under nohup, programs start with signals ignored, and so would those under test.
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
