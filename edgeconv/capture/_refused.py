@@ -55,6 +55,12 @@ def check_official(program: torch.export.ExportedProgram) -> None:
     for node in program.graph.nodes:
         schema = getattr(node.target, "_schema", None)
         operation = str(schema.name).rpartition("::")[2] if schema is not None else ""
+        if operation == "lstm" and _is_projected(node):
+            raise CaptureError(
+                "lstm with projections has no form in ONNX",
+                where=origin_in(node).module or "the module",
+                mend="leave proj_size out and put a Linear behind it",
+            )
         argument = _DROPPED.get(operation)
         if argument is None or schema is None:
             continue
@@ -66,3 +72,11 @@ def check_official(program: torch.export.ExportedProgram) -> None:
                 where=origin_in(node).module or "the module",
                 mend=f"leave {argument} out and multiply the result instead",
             )
+
+
+def _is_projected(node: torch.fx.Node) -> bool:
+    """Whether the layers of an LSTM have a weight more than biases and the two products need."""
+    if str(node.target) != "aten.lstm.input":
+        return False
+    _, _, params, has_biases, layers, _, _, both, _ = node.args
+    return len(params) != layers * (2 if both else 1) * (4 if has_biases else 2)  # type: ignore[arg-type,operator]

@@ -26,12 +26,17 @@ def _dynamic_depthwise(x: Tensor) -> Tensor:
 
 # name: the module, the shape of its input, the error, and what its line holds
 REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv.EdgeconvError], str]] = {
-    "lstm": (lambda: nn.LSTM(8, 4, batch_first=True), (1, 5, 8), edgeconv.EmitError, r"LSTM \(made by torch module"),
-    "gru": (lambda: nn.GRU(8, 4, batch_first=True), (1, 5, 8), edgeconv.EmitError, r"GRU \(made by torch module"),
+    "lstm-of-too-many-steps": (
+        lambda: nn.LSTM(8, 4, batch_first=True), (1, 300, 8), edgeconv.EmitError, "300 steps, and at most 256 are wri",
+    ),
+    "lstm-with-projections": (
+        lambda: nn.LSTM(8, 4, proj_size=2), (5, 1, 8), edgeconv.CaptureError, "lstm with projections has no form",
+    ),
     "conv3d": (lambda: nn.Conv3d(1, 2, 3), (1, 1, 5, 6, 7), edgeconv.EmitError, "it convolves over 3 axes"),
     "max-pool-3d": (lambda: nn.MaxPool3d(2), (1, 1, 4, 4, 4), edgeconv.EmitError, "it pools over 3 axes"),
     "indices-of-overlapping-windows": (
-        lambda: nn.MaxPool2d(3, 2, 1, return_indices=True), IMAGE, edgeconv.EmitError, "indices of the maxima are used",
+        lambda: nn.MaxPool2d(3, 2, 1, return_indices=True), IMAGE, edgeconv.EmitError,
+        "its output 'Indices' has no form there",
     ),
     "grid-sample-bicubic": (
         lambda: Function(lambda x: F.grid_sample(x, _grid(x), mode="bicubic", align_corners=False)),

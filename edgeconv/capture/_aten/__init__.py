@@ -23,6 +23,7 @@ from edgeconv.capture._aten import (
     normalisation,
     patches,
     pooling,
+    recurrent,
     reduction,
     resizing,
     shape,
@@ -43,6 +44,7 @@ FAMILIES: Mapping[str, Mapping[str, Entry]] = {
     "arithmetic": arithmetic.TABLE,
     "comparison": comparison.TABLE,
     "reduction": reduction.TABLE,
+    "recurrent": recurrent.TABLE,
     "attention": attention.TABLE,
 }
 TABLE: Mapping[str, Entry] = {name: entry for family in FAMILIES.values() for name, entry in family.items()}

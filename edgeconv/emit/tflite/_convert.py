@@ -17,6 +17,7 @@ from edgeconv.emit.tflite._layout import Form, first, last, permuted
 from edgeconv.emit.tflite._lowering import Lowering, maker_of, refusal
 from edgeconv.emit.tflite._operators import LOWERINGS, activation, tables
 from edgeconv.emit.tflite._qdq import REQUANTIZE, strip
+from edgeconv.emit.tflite._recurrent import unrolled
 from edgeconv.emit.tflite._simplify import simplify
 from edgeconv.errors import ONNX_ONLY, EmitError
 from edgeconv.quantize._operators import LOOKED_UP
@@ -30,7 +31,7 @@ def convert(
     model: ir.Model, layout: str, encoding: Encoding, sizes: Mapping[str, int] | None = None
 ) -> tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Lowers the whole graph, at these sizes of its symbolic dimensions; with the specs of its inputs and outputs."""
-    quantized = strip(model)
+    quantized = strip(unrolled(model))
     model = quantized.model
     compound, inner = gelus(model.graph)
     _refuse_unknown(model.graph, inner)
@@ -109,6 +110,23 @@ def _lower(low: Lowering, node: ir.Node) -> None:
         tables.look_up(low, node)
     else:
         LOWERINGS[node.op_type](low, node)
+        _refuse_unwritten(low, node)
+
+
+def _refuse_unwritten(low: Lowering, node: ir.Node) -> None:
+    """A second output (indices of maxima, statistics) that somebody takes and that its operator did not write."""
+    for index, value in enumerate(node.outputs):
+        taken = value.uses() or value.is_graph_output()
+        if taken and not (value in low.forms or value in low.arrays or value in low.feature_orders):
+            mend = f'leave {value.name!r} out of the outputs, or export formats = ["onnx"] only'
+            low.refuse(f"its output {_output_name(node, index)!r} has no form there", mend=mend)
+
+
+def _output_name(node: ir.Node, index: int) -> str:
+    """What the specification calls an output."""
+    from onnx.defs import get_schema
+
+    return str(get_schema(node.op_type).outputs[index].name)
 
 
 def _stand_in(low: Lowering, node: ir.Node) -> bool:

@@ -26,6 +26,7 @@ from edgeconv.emit.tflite._integer_rules import (
 from edgeconv.emit.tflite._integer_scales import spread
 from edgeconv.emit.tflite._integer_settle import drop_clamps, settle
 from edgeconv.emit.tflite._quantization import Quantization, of_type, of_weights
+from edgeconv.emit.tflite._recurrent import WHOLE_LAYER
 
 _FLOAT = np.dtype(np.float32)
 _BIAS = {"int8": "int32", "int16": "int64"}
@@ -91,7 +92,10 @@ class _Rewrite:
                 operator.outputs[index] = inner
                 self.made.append(Operator("QUANTIZE", [inner], [tensor]))
         if any(tensor.dtype == _FLOAT for tensor in (*operator.inputs, *operator.outputs)):
-            self.notes.append(f"{operator.code} {operator.outputs[0].name!r} stays float: {why}")
+            note = f"{operator.code} {operator.outputs[0].name!r} stays float: {why}"
+            note = why if why.startswith(WHOLE_LAYER) else note
+            if note not in self.notes:
+                self.notes.append(note)
 
     def _as_float(self, tensor: Tensor) -> Tensor:
         if tensor not in self.held:

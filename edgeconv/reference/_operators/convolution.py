@@ -51,8 +51,11 @@ def _transpose(call: Call) -> Tensor:
     dilations = call.attribute("dilations", [1] * rank)
     full = _spatial(call, _TRANSPOSED, x)(x, weight, None, strides, 0, 0, call.attribute("group", 1), dilations)
     frames = []
+    shape: list[int] | None = call.attribute("output_shape", None)
     for i, (begin, end) in enumerate(_cropped(call, x.shape[2:], full.shape[2:], strides)):
-        frames.append((-begin, call.attribute("output_padding", [0] * rank)[i] - end))
+        size = full.shape[2 + i] + call.attribute("output_padding", [0] * rank)[i] - begin - end
+        size = size if shape is None else max(size, shape[-rank:][i])
+        frames.append((-begin, size + begin - full.shape[2 + i]))
     y = F.pad(full, [pad for pads in reversed(frames) for pad in pads])
     return y if bias is None else y + bias.reshape(-1, *[1] * rank)
 
@@ -67,7 +70,7 @@ def _cropped(call: Call, sizes: Sequence[int], full: Sequence[int], strides: Seq
     if shape is None:
         return [(pads[i], pads[rank + i]) if auto_pad == "NOTSET" else (0, 0) for i in range(rank)]
     extra = call.attribute("output_padding", [0] * rank)
-    totals = [full[i] + extra[i] - shape[-rank:][i] for i in range(rank)]
+    totals = [max(full[i] + extra[i] - shape[-rank:][i], 0) for i in range(rank)]
     halves = [(total // 2, total - total // 2) for total in totals]
     return halves if auto_pad == "SAME_UPPER" else [(end, begin) for begin, end in halves]
 

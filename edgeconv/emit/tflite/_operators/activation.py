@@ -46,8 +46,8 @@ def clip(low: Lowering, node: ir.Node) -> None:
     """Clip to the activation that TFLite has for these bounds, else MAXIMUM and MINIMUM."""
     x, form = read(low, node)
     bounds = [low.constant(value, "bound") if value is not None else None for value in (*node.inputs[1:], None, None)]
-    low_bound = -math.inf if bounds[0] is None else float(bounds[0])
-    high_bound = math.inf if bounds[1] is None else float(bounds[1])
+    low_bound = -math.inf if bounds[0] is None else float(bounds[0].reshape(-1)[0])
+    high_bound = math.inf if bounds[1] is None else float(bounds[1].reshape(-1)[0])
     if low_bound < -np.finfo(np.float32).max / 2:
         low_bound = -math.inf
     if high_bound > np.finfo(np.float32).max / 2:
@@ -82,6 +82,11 @@ def prelu(low: Lowering, node: ir.Node) -> None:
     if full.shape[-1] == 1:
         full = np.broadcast_to(full, (*full.shape[:-1], x.shape[-1]))
     name = low.input(node, 1).name or ""
+    if full.shape[0] != 1:  # a slope of its own for each image, which PRELU has not
+        below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
+        parts = [low.emit("RELU", [x], x.shape), low.emit("MUL", [below, low.floats(full, name)], x.shape)]
+        low.bind(node.outputs[0], form, low.emit("ADD", parts, x.shape))
+        return
     constant = low.graph.constant(full.reshape(full.shape[1:]).astype(np.float32), name, low.scale_of(node.inputs[1]))
     low.bind(node.outputs[0], form, low.emit("PRELU", [x, constant], x.shape))
 

@@ -42,26 +42,34 @@ def layer_normalization(low: Lowering, node: ir.Node) -> None:
     form = low.form(x)
     rank = len(form)
     axis = node.attributes.get_int("axis", -1) % rank
-    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
-        low.refuse("its mean or deviation is used")
     axes = [form.index(one) for one in range(axis, rank)]
-    normal = normalised(low, low.tensor(x, form), axes, node.attributes.get_float("epsilon", 1e-5))
+    normal, *statistics = standardised(low, low.tensor(x, form), axes, node.attributes.get_float("epsilon", 1e-5))
+    for value, tensor in zip(node.outputs[1:], statistics, strict=False):
+        if value.uses() or value.is_graph_output():
+            low.bind(value, form, tensor)
     gamma = low.constant(node.inputs[1], "scale")
     beta = low.constant(node.inputs[2], "bias") if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(1)
     low.bind(node.outputs[0], form, _scaled(low, normal, form, gamma, beta))
 
 
 def normalised(low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float) -> Tensor:
-    """(x - mean) / sqrt(variance + epsilon) over axes of the tensor.
+    """(x - mean) / sqrt(variance + epsilon) over axes of the tensor."""
+    return standardised(low, x, axes, epsilon)[0]
+
+
+def standardised(low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(x - mean) / sqrt(variance + epsilon) over axes of the tensor, the mean, and what the difference is times.
 
     The variance is the mean square of the centred values (two passes), which does not cancel; the division is done
     once per mean and not once per element.
     """
-    centred = low.emit("SUB", [x, reduced(low, "MEAN", x, axes)], x.shape)
+    mean = reduced(low, "MEAN", x, axes)
+    centred = low.emit("SUB", [x, mean], x.shape)
     variance = reduced(low, "MEAN", low.emit("SQUARE", [centred], x.shape), axes)
     shifted = low.emit("ADD", [variance, low.floats(epsilon)], variance.shape)
     deviation = low.emit("SQRT", [shifted], variance.shape)
-    return low.emit("MUL", [centred, low.emit("DIV", [low.floats(1.0), deviation], variance.shape)], x.shape)
+    factor = low.emit("DIV", [low.floats(1.0), deviation], variance.shape)
+    return low.emit("MUL", [centred, factor], x.shape), mean, factor
 
 
 def _per_channel(array: Array, form: Form) -> Array:

@@ -28,8 +28,6 @@ def pool(low: Lowering, node: ir.Node) -> None:
         return
     if len(kernel) not in (1, 2):
         low.refuse(f"it pools over {len(kernel)} axes")
-    if len(node.outputs) > 1 and node.outputs[1].uses():
-        low.refuse("the indices of the maxima are used")
     windows = windows_of(node, kernel, low.shape(x)[2:], low.shape(y)[2:])
     if any(window.dilation != 1 for window in windows):
         low.refuse("TFLite's pools have no dilation")

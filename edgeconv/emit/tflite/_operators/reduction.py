@@ -19,13 +19,13 @@ def reduce(code: str, before: str = "", after: str = "") -> Lower:
     def lower(low: Lowering, node: ir.Node) -> None:
         value = low.input(node)
         axes = axes_of(low, node, len(low.shape(value)))
-        if not axes:
+        if not (axes or before or after):
             low.alias(node.outputs[0], value)
             return
         form = low.form(value)
         x = low.tensor(value, form)
         x = low.emit(before, [x], x.shape) if before else x
-        made = reduced(low, code, x, [form.index(axis) for axis in axes])
+        made = reduced(low, code, x, [form.index(axis) for axis in axes]) if axes else x
         made = low.emit(after, [made], made.shape) if after else made
         bind_reduced(low, node, made, form, axes, bool(node.attributes.get_int("keepdims", 1)))
 

@@ -1,0 +1,183 @@
+"""Recurrent layers, step by step.
+
+Specification: RNN, GRU, LSTM, with every attribute: directions, activations and their parameters, ``clip``,
+``input_forget``, ``linear_before_reset``, ``layout``; lengths of sequences, initial states, peepholes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from edgeconv.reference._call import Call, Operator, Result, Tensor
+
+Function = Callable[[Tensor], Tensor]
+# Name -> function of the input and the parameters alpha and beta, and what these are where nothing is stated.
+_ACTIVATIONS: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
+    "affine": (lambda x, alpha, beta: alpha * x + beta, (1.0, 0.0)),
+    "elu": (lambda x, alpha: torch.where(x < 0, alpha * torch.expm1(x), x), (1.0,)),
+    "hardsigmoid": (lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1), (0.2, 0.5)),
+    "leakyrelu": (lambda x, alpha: torch.where(x < 0, alpha * x, x), (0.01,)),
+    "relu": (torch.relu, ()),
+    "scaledtanh": (lambda x, alpha, beta: alpha * torch.tanh(beta * x), (1.0, 1.0)),
+    "sigmoid": (torch.sigmoid, ()),
+    "softplus": (lambda x: torch.logaddexp(x, torch.zeros_like(x)), ()),
+    "softsign": (F.softsign, ()),
+    "tanh": (torch.tanh, ()),
+    "thresholdedrelu": (lambda x, alpha: torch.where(x > alpha, x, torch.zeros_like(x)), (1.0,)),
+}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One direction of a node.
+
+    Attributes:
+        weight: of the input, [gates * hidden, inputs].
+        recurrence: of the state, [gates * hidden, hidden].
+        bias: of both, [gates * hidden] each.
+        functions: the activations, in the order of the specification.
+        clip: bounds what goes into the activations.
+        peephole: of an LSTM, [3 * hidden], or None.
+        coupled: the LSTM's forget gate is one minus its input gate.
+        before_reset: the GRU multiplies the state first, and resets then.
+    """
+
+    weight: Tensor
+    recurrence: Tensor
+    bias: tuple[Tensor, Tensor]
+    functions: list[Function]
+    clip: float
+    peephole: Tensor | None
+    coupled: bool
+    before_reset: bool
+
+
+Step = Callable[[_Layer, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+
+def _bounded(layer: _Layer, number: int, x: Tensor) -> Tensor:
+    x = x.clamp(-layer.clip, layer.clip) if layer.clip else x
+    return layer.functions[number](x)
+
+
+def _rnn(layer: _Layer, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (hidden,) = state
+    return (_bounded(layer, 0, x @ layer.weight.T + hidden @ layer.recurrence.T + sum(layer.bias)),)
+
+
+def _gru(layer: _Layer, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Gates in the order update, reset, new."""
+    (hidden,) = state
+    inputs = (x @ layer.weight.T + layer.bias[0]).chunk(3, -1)
+    update_row, reset_row, new_row = layer.recurrence.chunk(3)
+    biases = layer.bias[1].chunk(3)
+    update = _bounded(layer, 0, inputs[0] + hidden @ update_row.T + biases[0])
+    reset = _bounded(layer, 0, inputs[1] + hidden @ reset_row.T + biases[1])
+    past = reset * (hidden @ new_row.T + biases[2]) if layer.before_reset else reset * hidden @ new_row.T + biases[2]
+    new = _bounded(layer, 1, inputs[2] + past)
+    return ((1 - update) * new + update * hidden,)
+
+
+def _lstm(layer: _Layer, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Gates in the order input, output, forget, cell; peepholes input, output, forget."""
+    hidden, cell = state
+    gates = x @ layer.weight.T + hidden @ layer.recurrence.T + sum(layer.bias)
+    enter, leave, keep, new = gates.chunk(4, -1)
+    holes = (0.0, 0.0, 0.0) if layer.peephole is None else layer.peephole.chunk(3)
+    enter = _bounded(layer, 0, enter + holes[0] * cell)
+    keep = 1 - enter if layer.coupled else _bounded(layer, 0, keep + holes[2] * cell)
+    cell = keep * cell + enter * _bounded(layer, 1, new)
+    leave = _bounded(layer, 0, leave + holes[1] * cell)
+    return leave * layer.functions[2](cell), cell
+
+
+def _recurrent(step: Step, gates: int, default: list[str], states: int) -> Operator:
+    """The operator of a step that has so many gates, activations and states."""
+
+    def operator(call: Call) -> Result:
+        batch_first = bool(call.attribute("layout", 0))
+        x = call[0].transpose(0, 1) if batch_first else call[0]
+        count = call[1].shape[0]  # of directions
+        direction = call.text("direction", "forward")
+        hidden = call[2].shape[2]
+        initial = [call.optional(index) for index in (5, 6)[:states]]
+        zeros = x.new_zeros(count, x.shape[1], hidden)
+        begin = [zeros if each is None else each.transpose(0, 1) if batch_first else each for each in initial]
+        runs = [
+            _run(call, step, _layer(call, number, gates, default), x, [each[number] for each in begin], backwards)
+            for number, backwards in enumerate([direction == "reverse", True][:count])
+        ]
+        y = torch.stack([run[0] for run in runs], 1)
+        ends = [torch.stack([run[1][number] for run in runs]) for number in range(states)]
+        if batch_first:
+            return y.permute(2, 0, 1, 3), *(end.transpose(0, 1) for end in ends)
+        return y, *ends
+
+    return operator
+
+
+def _layer(call: Call, number: int, gates: int, default: list[str]) -> _Layer:
+    weight, recurrence, bias = call[1][number], call[2][number], call.optional(3)
+    half = weight.shape[0]
+    bias = weight.new_zeros(2 * half) if bias is None else bias[number]
+    peephole = call.optional(7) if gates == 4 else None
+    return _Layer(
+        weight,
+        recurrence,
+        (bias[:half], bias[half:]),
+        _functions(call, number, default),
+        call.attribute("clip", 0.0),
+        None if peephole is None else peephole[number],
+        bool(call.attribute("input_forget", 0)),
+        bool(call.attribute("linear_before_reset", 0)),
+    )
+
+
+def _functions(call: Call, number: int, default: list[str]) -> list[Function]:
+    """The activations of a direction; ``activation_alpha`` and its sister list numbers of those that take one."""
+    names = [name.lower() for name in call.attribute("activations", default * call[1].shape[0])]
+    none: list[float] = []
+    stated = {i: list(call.attribute(name, none)) for i, name in enumerate(("activation_alpha", "activation_beta"))}
+    made: list[Function] = []
+    for name in names:
+        function, numbers = _ACTIVATIONS[name]
+        made.append(partial(function, **_numbers(numbers, stated)))
+    return made[number * len(default) : (number + 1) * len(default)]
+
+
+def _numbers(defaults: tuple[float, ...], stated: dict[int, list[float]]) -> dict[str, float]:
+    return {
+        name: stated[index].pop(0) if stated[index] else default
+        for index, (name, default) in enumerate(zip(("alpha", "beta"), defaults, strict=False))
+    }
+
+
+def _run(
+    call: Call, step: Step, layer: _Layer, x: Tensor, begin: list[Tensor], backwards: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """All steps of one direction: what they give, [length, batch, hidden], and the last states.
+
+    A sequence that is shorter than the others gives zeros behind its end, and keeps its state there.
+    """
+    length, batch = x.shape[:2]
+    lengths = call.optional(4)
+    lengths = torch.full((batch,), length) if lengths is None else lengths.to(torch.int64)
+    state, outputs = tuple(begin), [x.new_zeros(begin[0].shape)] * length
+    for place in reversed(range(length)) if backwards else range(length):
+        alive = (place < lengths)[:, None]
+        new = step(layer, x[place], state)
+        state = tuple(torch.where(alive, now, before) for now, before in zip(new, state, strict=True))
+        outputs[place] = torch.where(alive, new[0], torch.zeros_like(new[0]))
+    return torch.stack(outputs), list(state)
+
+
+OPERATORS: dict[str, Operator] = {
+    "GRU": _recurrent(_gru, 3, ["Sigmoid", "Tanh"], 1),
+    "LSTM": _recurrent(_lstm, 4, ["Sigmoid", "Tanh", "Tanh"], 2),
+    "RNN": _recurrent(_rnn, 1, ["Tanh"], 1),
+}
