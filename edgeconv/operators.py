@@ -36,10 +36,12 @@ class Operators:
 def operators() -> Operators:
     """Reads the tables; imports torch."""
     from edgeconv.capture._aten import FAMILIES
+    from edgeconv.capture._sums import WRITTEN_OUT
     from edgeconv.emit.tflite._operators import LOWERINGS
+    from edgeconv.emit.tflite._recurrent import GATES
     from edgeconv.reference import OPERATORS
 
-    both = {*LOWERINGS, *_DISSOLVED}
+    both = {*LOWERINGS, *_DISSOLVED, *WRITTEN_OUT, *GATES}
     families = {name: {key.split(".")[1].strip("_") for key in table} for name, table in FAMILIES.items()}
     return Operators(
         aten=tuple((name, tuple(sorted(found, key=str.lower))) for name, found in families.items()),

@@ -1,7 +1,7 @@
 """nn.Module or ``.onnx`` file -> onnx_ir.Model: the graph that every later stage works on.
 
 Public names
-    `capture`: a module's graph; `OPSETS`, the opsets that it captures in.
+    `capture`: a module's graph; `OPSETS`, the opsets that it captures in, and `FILE_OPSETS`, those of files.
     `open_onnx`: an `OnnxFile`, whose ``graph`` is the graph for given shapes; `settled_shapes`
         says which these may be.
     `NOTE`: where the model says how it was captured; `PRECISION`: of what other types it was made float32.
@@ -70,10 +70,13 @@ if TYPE_CHECKING:
     from edgeconv.capture._onnx_shapes import settled_shapes
     from edgeconv.capture._read_onnx import OnnxFile
 
-__all__ = ["NOTE", "OPSETS", "PRECISION", "OnnxFile", "capture", "open_onnx", "settled_shapes"]
+__all__ = ["FILE_OPSETS", "NOTE", "OPSETS", "PRECISION", "OnnxFile", "capture", "open_onnx", "settled_shapes"]
 
 OPSETS = range(18, 23)
 """Versions of the default ONNX domain that a module is captured in."""
+
+FILE_OPSETS = range(18, 25)
+"""Versions of the default ONNX domain that a file's graph has; one of another version is converted to the nearest."""
 
 NOTE = "edgeconv.capture"
 """The model's metadata property that says which path it was captured on: ``fast``, or ``official:`` and why.
@@ -167,9 +170,10 @@ def capture(
 def open_onnx(path: Path) -> OnnxFile:
     """Reads an ``.onnx`` file, with its external data, and checks it.
 
-    Functions are inlined, and an opset older or newer than `OPSETS` is converted to the nearest of them by onnx's own
-    converter. What its inputs leave open is settled by `settled_shapes`; then ``file.graph(shapes)`` gives the graph,
-    which keeps the file's names of values, weights and outputs (an output that is the input ``x`` is ``x.output``).
+    Functions are inlined, and an opset older or newer than `FILE_OPSETS` is converted to the nearest of them by onnx's
+    own converter. What its inputs leave open is settled by `settled_shapes`; then ``file.graph(shapes)`` gives the
+    graph, which keeps the file's names of values, weights and outputs (an output that is the input ``x`` is
+    ``x.output``).
 
     Args:
         path: opset 7 or newer; float32 beside integers and booleans. ``QuantizeLinear`` and ``DequantizeLinear`` stay
@@ -182,7 +186,7 @@ def open_onnx(path: Path) -> OnnxFile:
     """
     from edgeconv.capture._read_onnx import OnnxFile
 
-    return OnnxFile.load(Path(path), OPSETS)
+    return OnnxFile.load(Path(path), FILE_OPSETS)
 
 
 def __getattr__(name: str) -> Any:

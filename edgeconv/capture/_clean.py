@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass, TopologicalSortPass
 
+from edgeconv.capture._attention import state_shapes
 from edgeconv.capture._branches import has_subgraph, take_branches
 from edgeconv.capture._constants import RANDOM, constant_value, fold_constants, lift_constants
 from edgeconv.capture._group_norm import inferable
@@ -13,6 +14,8 @@ from edgeconv.capture._origin import origin_of, set_origin
 from edgeconv.capture._pooling import may_be_short, settle_first_short
 from edgeconv.capture._runtime_places import STATED
 from edgeconv.capture._stated_resizes import may_round, settle_first_size
+from edgeconv.capture._steps import is_taken
+from edgeconv.capture._training import check_dropouts
 from edgeconv.errors import CaptureError
 
 
@@ -83,6 +86,7 @@ def _infer(model: ir.Model, *, strict: bool) -> None:
     known = {value: value.shape for value in values if value.shape is not None and value.shape.is_static()}
     with inferable(model.graph):
         ShapeInferencePass(strict_mode=strict)(model)
+    state_shapes(model.graph)
     for value, shape in known.items():
         value.shape = shape
 
@@ -172,7 +176,7 @@ def _is_identity(node: ir.Node, source: ir.Value) -> bool:
         case "Identity":
             return True
         case "Dropout":
-            return len(node.inputs) < 3 and not any(output.uses() for output in node.outputs[1:])
+            return len(node.inputs) < 3 and not any(map(is_taken, node.outputs[1:]))
         case "Cast":
             return source.dtype is not None and source.dtype == node.attributes["to"].as_int()
         case "Reshape" | "Expand" | "Flatten":  # their result has a static shape, which is all that they change
@@ -246,6 +250,7 @@ def _strip(model: ir.Model) -> None:
 
 
 def _check(graph: ir.Graph) -> None:
+    check_dropouts(graph)
     for node in graph:
         where = origin_of(node).module or origin_of(node).operation
         if node.op_type in RANDOM:

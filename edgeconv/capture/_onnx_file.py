@@ -25,6 +25,8 @@ OLDEST_OPSET = 7
 """Older operators broadcast by other rules."""
 STANDARD = ("", "ai.onnx")
 _WANTED = 240
+_MASKS_SINCE = 12
+_ALONG_ONE_AXIS = 13  # since which Hardmax works so; of Softmax and LogSoftmax, onnx's converter knows it
 _PLAIN_IR_VERSION = 8  # from 4 on initializers need not stand among the inputs, which onnx's converter relies on
 # Resize had no attributes for these before 11, and onnx's converter leaves them to the defaults of 11.
 _RESIZE_10 = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": BEFORE_11}
@@ -65,11 +67,14 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
         with _mapped("its functions cannot be inlined", where, mend="export it without functions"):
             proto = inliner.inline_local_functions(proto, True)
     _check_operators(proto.graph, where)
+    _check_masks(proto.graph, opset_of(proto), where)
     own, wanted = opset_of(proto), min(max(opset_of(proto), opsets[0]), opsets[-1])
     if own != wanted:
         mend = f"export it again, with opset {opsets[0]} to {opsets[-1]}"
         with _mapped(f"cannot be converted from opset {own} to {wanted}", where, mend=mend):
             before = _value_names(proto.graph)
+            if own < _ALONG_ONE_AXIS:
+                _flatten_hardmaxes(proto.graph)
             proto = onnx.version_converter.convert_version(proto, wanted)
             _name_invented(proto.graph, before)
             if own < 11:
@@ -130,6 +135,18 @@ def _check_operators(graph: onnx.GraphProto, where: str) -> None:
         )
 
 
+def _check_masks(graph: onnx.GraphProto, opset: int, where: str) -> None:
+    """Out of training, Dropout fills its mask from opset 12 on; before, runtimes leave there what they like."""
+    taken = {name for node in _nodes(graph) for name in node.input} | {value.name for value in graph.output}
+    for node in _nodes(graph) if opset < _MASKS_SINCE else ():
+        if node.op_type == "Dropout" and taken.intersection(node.output[1:]):
+            raise CaptureError(
+                f"Dropout gives its mask {node.output[1]!r}, which opset {opset} leaves undefined out of training",
+                where=f"{where}: node {node.name or node.output[0]}",
+                mend=f"leave the mask out, or export it with opset {_MASKS_SINCE} or newer",
+            )
+
+
 def _nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node
@@ -166,6 +183,27 @@ def _numbered(wanted: str) -> Iterator[str]:
     while True:
         yield f"{wanted}_{number}"
         number += 1
+
+
+def _flatten_hardmaxes(graph: onnx.GraphProto) -> None:
+    """Hardmax over all axes from ``axis`` on together, as opsets before 13 mean it: over the rows of a matrix."""
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type != "Hardmax":
+            nodes.append(node)
+            continue
+        axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
+        x, y = node.input[0], node.output[0]
+        shape, rows, hot = (f"{y}.hardmax.{part}" for part in ("shape", "rows", "hot"))
+        nodes += [
+            onnx.helper.make_node("Shape", [x], [shape], name=f"{node.name}.shape"),
+            onnx.helper.make_node("Flatten", [x], [rows], name=f"{node.name}.rows", axis=axis),
+            onnx.helper.make_node("Hardmax", [rows], [hot], name=node.name, axis=1),
+            onnx.helper.make_node("Reshape", [hot, shape], [y], name=f"{node.name}.back"),
+        ]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _spell_out_resizes(graph: onnx.GraphProto) -> None:

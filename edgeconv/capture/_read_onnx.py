@@ -21,8 +21,12 @@ from edgeconv.capture._group_norm import settle_group_norms
 from edgeconv.capture._numbers import check_numbers
 from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture._origin import Origin, set_origin
+from edgeconv.capture._recurrent import settle_layouts
 from edgeconv.capture._stated_resizes import settle_stated_resizes
+from edgeconv.capture._sums import settle_sums
 from edgeconv.capture._trace import quiet
+from edgeconv.capture._training import settle_training
+from edgeconv.capture._transposed import settle_transposed
 from edgeconv.errors import CaptureError
 
 _REFUSED = re.compile(r"[^!-~]+")  # what is not a printable ASCII character: not every runtime takes it in a name
@@ -57,7 +61,7 @@ class OnnxFile:
         opset: that it is written in.
         inputs: what a caller feeds; initializers that stand among the inputs are constants.
         outputs: in the file's order.
-        proto: of one of `edgeconv.capture.OPSETS`, without functions and operators of other domains.
+        proto: of one of `edgeconv.capture.FILE_OPSETS`, without functions and operators of other domains.
     """
 
     path: Path
@@ -131,6 +135,10 @@ class OnnxFile:
                 clean(model)
             settle_stated_resizes(graph)
             settle_group_norms(graph)
+            settle_sums(graph)
+            settle_layouts(graph)
+            settle_training(graph)
+            settle_transposed(graph)
             check_numbers(graph)
         except CaptureError as error:
             with static_errors(where):  # shapes that contradict each other say more than shapes that are not known
@@ -230,7 +238,7 @@ def _check_known(graph: ir.Graph, where: str) -> None:
 
 def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
     """Outputs get back the names that the file gives them; every other name is the file's, made safe and unique."""
-    values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs if value.name)]
     chosen: dict[ir.Value, str] = dict(zip(graph.outputs, outputs, strict=True))
     taken = {*outputs, *(value.name for value in graph.inputs)}
     for value in values:
@@ -250,4 +258,4 @@ def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
         if value.const_value is not None:
             value.const_value.name = name
     for node in graph:
-        node.name = node.outputs[0].name
+        node.name = next(value.name for value in node.outputs if value.name)

@@ -46,7 +46,7 @@ DTYPES = {
 }
 """Element types by numpy's names, with their sizes in bytes."""
 MIN_OPSET = 13
-MAX_OPSET = 22
+MAX_OPSET = 24
 
 
 MAX_INPUT_BYTES = 2**30  # of one set of inputs

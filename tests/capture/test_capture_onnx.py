@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeconv.capture import OPSETS, OnnxFile, open_onnx, settled_shapes
+from edgeconv.capture import FILE_OPSETS, OnnxFile, open_onnx, settled_shapes
 from edgeconv.errors import CaptureError
 from edgeconv.reference import evaluate
 
@@ -67,7 +67,7 @@ def opened(path: Path, **shapes: Sequence[int]) -> tuple[OnnxFile, Any, dict[str
 def assert_same(path: Path, **shapes: Sequence[int]) -> Any:
     """The graph, in float64, beside the file itself on onnxruntime; returns the graph."""
     file, model, feeds = opened(path, **shapes)
-    assert model.opset_imports[""] in OPSETS
+    assert model.opset_imports[""] in FILE_OPSETS
     session = onnxruntime.InferenceSession(file.data, providers=["CPUExecutionProvider"])
     theirs = session.run(None, feeds)
     ours = evaluate(model, feeds, keep=[each.name for each in file.outputs])

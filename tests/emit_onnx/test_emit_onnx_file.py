@@ -150,7 +150,7 @@ def test_the_graph_is_not_changed(mobile: tuple[nn.Module, Tensor, ir.Model]) ->
     assert ir.to_proto(mobile[2]).SerializeToString(deterministic=True) == before
 
 
-@pytest.mark.parametrize(("opset", "ir_version"), [(13, 7), (15, 8), (17, 8), (19, 9), (22, 10)])
+@pytest.mark.parametrize(("opset", "ir_version"), [(13, 7), (15, 8), (17, 8), (19, 9), (22, 10), (23, 11), (24, 12)])
 def test_other_opsets(mobile: tuple[nn.Module, Tensor, ir.Model], opset: int, ir_version: int) -> None:
     emitted = to_onnx(mobile[2], metadata={}, opset=opset)
     proto = onnx.load_from_string(emitted.data)
@@ -168,7 +168,7 @@ def test_an_operator_that_an_opset_lacks() -> None:
 
 @pytest.mark.parametrize("opset", [7, 12, 99])
 def test_an_opset_that_is_not_written(mobile: tuple[nn.Module, Tensor, ir.Model], opset: int) -> None:
-    with pytest.raises(EmitError, match=f"opset {opset} is not supported; choose 13 to 22"):
+    with pytest.raises(EmitError, match=f"opset {opset} is not supported; choose 13 to 24"):
         to_onnx(mobile[2], metadata={}, opset=opset)
 
 

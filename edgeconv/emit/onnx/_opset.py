@@ -15,7 +15,7 @@ from onnx.defs import OpSchema, SchemaError, get_schema
 
 from edgeconv.errors import EmitError
 
-OPSETS = range(13, 23)
+OPSETS = range(13, 25)
 """Versions of the default ONNX domain that a file can be asked for."""
 
 _Constants = Mapping[str, onnx.TensorProto]

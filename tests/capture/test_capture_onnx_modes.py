@@ -1,0 +1,149 @@
+"""Files in training mode, with second outputs, paddings that the result states, and of opsets 23 and 24.
+
+`tests/contract/test_contract_onnx_schema.py` sets every member of every schema by itself. Here stand those that depend
+on one another. Kinds thought of: statistics of the batch as outputs or inside; Dropout whose mode or ratio is an input,
+false, or zero; ConvTranspose by output_shape beside auto_pad, output_padding, groups, dilations, one and two axes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeconv.capture import open_onnx, settled_shapes
+from edgeconv.emit.onnx import to_onnx
+from edgeconv.emit.tflite import to_tflite
+from edgeconv.errors import CaptureError
+from edgeconv.reference import evaluate
+from edgeconv.rewrite import optimize
+
+_draw = np.random.default_rng(3)
+
+
+def f(*shape: int) -> np.ndarray:
+    return _draw.standard_normal(shape).astype(np.float32)
+
+
+IMAGE, LINE = f(2, 4, 5, 6), f(2, 4, 7)
+
+
+def _file(
+    folder: Path, nodes: list[onnx.NodeProto], x: np.ndarray, outputs: dict[str, int], opset: int, **constants: Any
+) -> Path:
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    model.ir_version = max(8, helper.find_min_ir_version_for(model.opset_import))
+    onnx.save(model, folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def _assert_both(path: Path, x: np.ndarray) -> None:
+    """The graph and both files give what onnxruntime makes of the file."""
+    file = open_onnx(path)
+    graph = file.graph(settled_shapes(file, {}))
+    names = [each.name for each in file.outputs]
+    expected = onnxruntime.InferenceSession(file.data, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    values = evaluate(graph, {"x": x}, keep=names)
+    graph = optimize(graph)
+    theirs = onnxruntime.InferenceSession(to_onnx(graph, metadata={}).data, providers=["CPUExecutionProvider"])
+    runner = Interpreter(model_content=to_tflite(graph, metadata={}, layout="nchw").data, num_threads=1)
+    tflite = runner.get_signature_runner()(x=x)
+    for name, other, ours in zip(names, expected, theirs.run(None, {"x": x}), strict=True):
+        for result in (values[name], ours, tflite[name]):
+            np.testing.assert_allclose(result, other, rtol=1e-4, atol=2e-5, err_msg=name)
+
+
+SHAPES = list(itertools.product(("NOTSET", "SAME_UPPER", "SAME_LOWER"), (0, 1, 2), (0, 1), (1, 2)))
+
+
+@pytest.mark.parametrize(("auto_pad", "less", "extra", "groups"), SHAPES)
+def test_transposed_convolution_of_a_stated_shape(
+    tmp_path: Path, auto_pad: str, less: int, extra: int, groups: int
+) -> None:
+    stated = [(5 - 1) * 2 + 3 + extra - less, (6 - 1) * 2 + 5 - less]  # the second axis is dilated
+    node = helper.make_node(
+        "ConvTranspose", ["x", "w", "b"], ["y"], strides=[2, 2], dilations=[1, 2], group=groups, auto_pad=auto_pad,
+        output_shape=stated, output_padding=[extra, 0],
+    )  # fmt: skip
+    path = _file(tmp_path, [node], IMAGE, {"y": 1}, 18, w=f(4, 3, 3, 3), b=f(3 * groups))
+    _assert_both(path, IMAGE)
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_transposed_convolution_of_a_line(tmp_path: Path, auto_pad: str) -> None:
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[3], auto_pad=auto_pad)
+    _assert_both(_file(tmp_path, [node], LINE, {"y": 1}, 11, w=f(4, 3, 4)), LINE)
+
+
+def test_a_shape_that_a_transposed_convolution_cannot_make(tmp_path: Path) -> None:
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], output_shape=[11, 15])
+    path = _file(tmp_path, [node], IMAGE, {"y": 1}, 18, w=f(4, 3, 3, 3))
+    file = open_onnx(path)
+    with pytest.raises(CaptureError, match=r"y: ConvTranspose cannot make its output_shape \[11, 15\]"):
+        file.graph(settled_shapes(file, {}))
+
+
+@pytest.mark.parametrize(("x", "opset"), [(IMAGE, 14), (LINE, 15), (f(5, 4), 24)])
+def test_statistics_of_the_batch(tmp_path: Path, x: np.ndarray, opset: int) -> None:
+    names = ["scale", "bias", "mean", "variance"]
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", *names], ["n", "m", "v"], training_mode=1, momentum=0.7),
+        helper.make_node("Relu", ["n"], ["y"]),
+    ]
+    constants = dict(zip(names, (f(4), f(4), f(4), np.abs(f(4))), strict=True))
+    _assert_both(_file(tmp_path, nodes, x, {"y": 1, "m": 1, "v": 1}, opset, **constants), x)
+
+
+def test_statistics_out_of_training(tmp_path: Path) -> None:
+    names = ["scale", "bias", "mean", "variance"]
+    node = helper.make_node("BatchNormalization", ["x", *names], ["y", "m", "v"])
+    path = _file(tmp_path, [node], IMAGE, {"y": 1, "m": 1, "v": 1}, 13, **{name: np.abs(f(4)) for name in names})
+    with pytest.raises(CaptureError, match="BatchNormalization"):
+        open_onnx(path).graph({"x": IMAGE.shape})
+
+
+@pytest.mark.parametrize(("ratio", "training"), [(0.5, False), (0.0, True)])
+def test_a_dropout_that_drops_nothing(tmp_path: Path, ratio: float, training: bool) -> None:
+    nodes = [helper.make_node("Dropout", ["x", "r", "t"], ["d", "mask"]), helper.make_node("Relu", ["d"], ["y"])]
+    constants = {"r": np.float32(ratio), "t": np.array(training)}
+    _assert_both(_file(tmp_path, nodes, IMAGE, {"y": 1, "mask": TensorProto.BOOL}, 18, **constants), IMAGE)
+
+
+@pytest.mark.parametrize("case", ["training", "mode is computed"])
+def test_a_dropout_that_draws(tmp_path: Path, case: str) -> None:
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
+        helper.make_node("Greater", ["top", "r"], ["greater"]),
+        helper.make_node("Dropout", ["x", "r", "t" if case == "training" else "greater"], ["y"]),
+    ]
+    file = open_onnx(_file(tmp_path, nodes, IMAGE, {"y": 1}, 18, r=np.float32(0.5), t=np.array(True)))
+    with pytest.raises(CaptureError, match="y: Dropout is in training mode and draws random numbers"):
+        file.graph(settled_shapes(file, {}))
+
+
+@pytest.mark.parametrize("opset", [23, 24])
+def test_files_of_new_opsets_keep_theirs(tmp_path: Path, opset: int) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Reshape", ["c", "s"], ["rows"]),
+        helper.make_node("RMSNormalization", ["rows", "g"], ["n"], epsilon=1e-3),
+        helper.make_node("Attention", ["n", "n", "n"], ["a"], q_num_heads=2, kv_num_heads=2, is_causal=1, softcap=2.0),
+        helper.make_node("Transpose", ["a"], ["y"], perm=[0, 2, 1]),
+    ]
+    path = _file(tmp_path, nodes, IMAGE, {"y": 1}, opset, w=f(8, 4, 3, 3), s=np.array([2, 30, 8]), g=f(8))
+    _assert_both(path, IMAGE)
+    file = open_onnx(path)
+    graph = optimize(file.graph(settled_shapes(file, {})))
+    assert onnx.load_from_string(to_onnx(graph, metadata={}).data).opset_import[0].version == opset
