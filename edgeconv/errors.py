@@ -105,6 +105,10 @@ class EdgeconvError(Exception):
         super().__init__(f"{head}; {self.mend}" if self.mend else head)
 
 
+class Ending(BaseException):
+    """Somebody outside asked the process to end: a signal, a time limit. No border to foreign code may keep it."""
+
+
 class RecipeError(EdgeconvError):
     """A recipe, its weights or its parity inputs cannot be used."""
 

@@ -78,6 +78,16 @@ def settle(folder: Path) -> None:
         _settle(path)
 
 
+def clear(folder: Path) -> None:
+    """Takes away what a process that is gone left in a folder, and the folder where nothing else is in it."""
+    with suppress(OSError, journal.JournalError):
+        journal.settled(folder)
+        _sweep(folder)
+    for path in (folder, folder.parent):
+        with suppress(OSError):
+            path.rmdir()
+
+
 def _settle(folder: Path) -> None:
     try:
         journal.settled(folder)

@@ -19,6 +19,7 @@ from edgeconv.capture import capture
 from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices import find, run_artifact, run_module
 from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
+from edgeconv.recipe.foreign import unchanged
 from edgeconv.rewrite import free_batch, optimize
 
 if TYPE_CHECKING:
@@ -130,14 +131,14 @@ class TorchSource:
             _with_batch(value, batch) if name in self.batched else value
             for name, value in zip(self.input_names, self.args, strict=True)
         )
-        with self.within():
+        with unchanged(), self.within():
             return capture(self.module, args, input_names=self.input_names, output_names=self.output_names)
 
     def run(
         self, samples: Sequence[Sample], outputs: Sequence[str], precision: Precision, *, timeout_s: float = 120.0
     ) -> Run:
         """See `Source`; runs in this process, without a limit."""
-        with self.within():
+        with unchanged(), self.within():
             return run_module(self.module, samples, input_names=self.input_names, output_names=outputs, dtype=precision)
 
 

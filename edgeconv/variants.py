@@ -17,7 +17,7 @@ from edgeconv.emit.c_array import Golden, to_c
 from edgeconv.errors import CALIBRATE, PAIR_SAFE, EdgeconvError, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
-from edgeconv.recipe.foreign import told
+from edgeconv.recipe.foreign import passed, told
 from edgeconv.recipe.quantization import IO, OBSERVERS, ROUNDINGS
 from edgeconv.recipe.schema import FORMATS
 from edgeconv.rewrite.relu6 import relu6_as_relu
@@ -426,7 +426,8 @@ def _checked(batches: Callable[[], Batches]) -> Batches:
             yield batch
     except EdgeconvError:
         raise
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+    except BaseException as error:  # the user's own code may raise anything
+        passed(error)
         did, colon, text = told(error).partition(":")
         raise QuantizeError(
             f"it {did} after {index} batches{colon}{text}",

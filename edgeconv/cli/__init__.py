@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
-from types import FrameType
 
 import typer
 from typer.core import TyperGroup
@@ -22,11 +21,11 @@ from typer.exceptions import TyperException
 import edgeconv
 from edgeconv.cli import bench, cost, devices, export, inspect, parity, quantize
 from edgeconv.cli._streams import OutputError, prepare, printable, say, tell, writing
+from edgeconv.cli._supervisor import LATE, Answer, Interrupted, Terminated, TimeLimitReached, supervised, unlimited
 from edgeconv.errors import Caller, EdgeconvError, telling
 
 OK, PARITY_FAILED, USER_ERROR, BUG = 0, 1, 2, 3
 INTERRUPTED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
-_ENDING = ("SIGTERM", "SIGHUP")
 
 app = typer.Typer(
     help=edgeconv.__doc__,
@@ -41,14 +40,6 @@ app.command("devices")(devices.command)
 app.command("inspect")(inspect.command)
 app.command("cost")(cost.command)
 app.command("bench")(bench.command)
-
-
-class _TerminatedError(BaseException):
-    """A signal asked the process to end; no handler of ordinary exceptions may keep it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(number)
 
 
 @app.callback(invoke_without_command=True)
@@ -73,14 +64,6 @@ def run(arguments: Sequence[str]) -> int:
         return _refuse(str(error))
     except TyperException as error:
         return _refuse(f"{getattr(error, 'format_message', error.__str__)()}; see `edgeconv --help`")
-    except KeyboardInterrupt:
-        return _ended("interrupted", INTERRUPTED)
-    except _TerminatedError as end:
-        return _ended("terminated", 128 + end.number)
-    except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # rich's answer to a pipe that its reader closed
-            return CLOSED_PIPE
-        return _refuse(f"the module's code called sys.exit({error.code!r}); mend it, it must not end the process")
     except OutputError as error:
         if isinstance(error.cause, BrokenPipeError):
             return CLOSED_PIPE
@@ -89,14 +72,15 @@ def run(arguments: Sequence[str]) -> int:
         return _left_by_the_system(error)
     except Exception:  # noqa: BLE001  (the border to the user: whatever is left is a bug of ours)
         return _bug()
+    except BaseException as end:  # noqa: BLE001  (a signal, a limit, or what the module's code has made of its own)
+        return _answer_to(end)
+    finally:
+        unlimited()
 
 
 def main() -> None:
     """Entry point of the ``edgeconv`` script."""
-    for number in (getattr(signal, name) for name in _ENDING if hasattr(signal, name)):
-        if signal.getsignal(number) is signal.SIG_DFL:  # not where nohup or a parent chose to ignore it
-            signal.signal(number, _terminate)
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(supervised(lambda: run(sys.argv[1:])))
 
 
 def _invoke(arguments: Sequence[str]) -> int:
@@ -115,10 +99,22 @@ def _commands() -> TyperGroup:
     return typer.main.get_group(app)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """Unwinds the stack, so that staging folders and device processes go; a second signal ends at once."""
-    signal.signal(number, signal.SIG_DFL)
-    raise _TerminatedError(number)
+def _answer_to(end: BaseException) -> int:
+    """The exit code of what is no ordinary exception, and its line."""
+    if isinstance(end, Terminated):
+        return _ended("terminated", 128 + end.number)
+    if isinstance(end, TimeLimitReached):
+        return _refuse(LATE.format(end.seconds))
+    if isinstance(end, KeyboardInterrupt):
+        ours = isinstance(end, Interrupted) or not isinstance(signal.getsignal(signal.SIGINT), Answer)
+        if ours:
+            return _ended("interrupted", INTERRUPTED)
+    if isinstance(end, SystemExit):
+        if isinstance(end.__context__, BrokenPipeError):  # rich's answer to a pipe that its reader closed
+            return CLOSED_PIPE
+        return _refuse(f"the module's code called sys.exit({end.code!r}); mend it, it must not end the process")
+    said = f": {end}" if str(end) else ""
+    return _refuse(f"the module's code raised {type(end).__name__}{said}; mend it, it must not end the process")
 
 
 def _ended(how: str, code: int) -> int:

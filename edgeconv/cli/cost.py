@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._streams import results_only, say
+from edgeconv.cli._supervisor import limit
 from edgeconv.cli._tables import print_table
 from edgeconv.errors import RecipeError
 
@@ -22,9 +24,11 @@ _ORDINARY = ("parameters", "MACs", "out KiB")
 
 def command(
     recipe: Annotated[Path, typer.Argument(help="A recipe file (.toml).", metavar="RECIPE")],
+    timeout: TimeLimit = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> int:
     """Parameters, multiply-adds and activation memory per layer and in total, beside ordinary convolutions."""
+    limit(timeout)
     from edgeconv.recipe import load_recipe
 
     loaded = load_recipe(recipe)

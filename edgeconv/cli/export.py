@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeconv.cli._console import progress_for
+from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._shapes import stated_shapes
 from edgeconv.cli._streams import printable, results_only, say
+from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.errors import RecipeError
 from edgeconv.output import settle
@@ -47,6 +49,7 @@ def command(
     parity: Annotated[bool, typer.Option(help="Run the files on devices and write the report.")] = True,
     no_rewrite: Annotated[list[str] | None, typer.Option(help="Leave out this rewrite; may be repeated.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    timeout: TimeLimit = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> int:
     """Export recipes and .onnx files to .onnx and .tflite files and prove them against their source.
@@ -55,6 +58,7 @@ def command(
 
     Exits with 1 when a comparison fails; the report says which.
     """
+    limit(timeout)
     loaded = _recipes(inputs, shape or [], samples)  # a mistake in the last one is told before the first one's work
     twice = {recipe.name for recipe in loaded if [other.name for other in loaded].count(recipe.name) > 1}
     if twice:
@@ -70,6 +74,7 @@ def command(
     failed = False
     for recipe in loaded:
         folder = out / recipe.name
+        writes_to(folder)
         if not silent:
             say(printable(f"{recipe.name} -> {folder}"))
         with results_only(when=silent):

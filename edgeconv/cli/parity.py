@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeconv.cli._console import progress_for
+from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._shapes import stated_shapes
 from edgeconv.cli._streams import printable, results_only, say
+from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.errors import ParityError, RecipeError
 from edgeconv.output import settle
@@ -41,12 +43,14 @@ def command(
         Path | None, typer.Option(help="Write the new reports to OUT/<folder's name>/ and leave DIR as it is.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    timeout: TimeLimit = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> int:
     """Run exported files on their devices again and compare with the golden values stored beside them.
 
     Needs no torch module: the folder can be taken to another machine. Exits with 1 when a comparison fails.
     """
+    limit(timeout)
     from edgeconv.prove import JUDGED_BY, repeat
     from edgeconv.record import JSON
     from edgeconv.report import to_json
@@ -67,6 +71,7 @@ def command(
     for folder in folders:
         with results_only(when=silent):
             where = out / folder.resolve().name if out else folder
+            writes_to(where)
             report = repeat(folder, devices=device, source=source, progress=progress, out=where, stated=stated)
         reports.append(report)
         if silent:

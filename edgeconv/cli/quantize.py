@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeconv.cli._console import progress_for
+from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._streams import printable, results_only, say, tell
+from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._tables import print_table
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.errors import QuantizeError, TargetError
@@ -31,6 +33,7 @@ def command(
         list[str] | None, typer.Option(help="Prove on this device instead of the recipe's; may be repeated.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the table only.")] = False,
+    timeout: TimeLimit = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> int:
     """Quantise a model, with as many of its worst layers in float as a target needs.
@@ -41,6 +44,7 @@ def command(
 
     Exits with 1 when the target cannot be reached, or a device falls short of it.
     """
+    limit(timeout)
     if (target_sqnr is None) == (target_agreement is None):
         many = "both targets are" if target_sqnr is not None else "no target is"
         raise QuantizeError(f"{many} given", mend="give --target-sqnr or --target-agreement")
@@ -53,6 +57,7 @@ def command(
         raise QuantizeError(f"no target is for {variant!r}", where="--variant", mend=f"choose of {', '.join(SCHEMES)}")
     loaded = load_recipe(recipe)
     folder, silent = out / loaded.name, quiet or as_json
+    writes_to(folder)
     if not silent:
         say(printable(f"{loaded.name} -> {folder}"))
 

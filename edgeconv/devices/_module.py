@@ -12,6 +12,7 @@ import numpy as np
 from edgeconv.core import Array, Run, Sample, Verdict
 from edgeconv.devices._device import torch_environment
 from edgeconv.devices.agent import matched, one_line
+from edgeconv.recipe.foreign import passed
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,8 @@ def run_module(
                 results = worker(*arguments)
                 latencies.append((time.perf_counter_ns() - start) / 1e6)
                 outputs.append(_named(results, output_names, kind))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything; that is a failed row
+    except BaseException as error:  # noqa: BLE001 - a module may raise anything; that is a failed row
+        passed(error)
         line = str(error) if isinstance(error, _OutputError) else one_line(error)
         verdict, reason, outputs, latencies = Verdict.FAIL, f"{at}: {line}", [], []
     return Run(_DEVICE_NAMES[dtype], "", tuple(outputs), verdict, reason, torch_environment(), tuple(latencies))

@@ -11,7 +11,7 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.files import locate
-from edgeconv.recipe.foreign import prints_to_stderr, told
+from edgeconv.recipe.foreign import passed, prints_to_stderr, told
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.inputs import ImageInputs, RandomInputs
 from edgeconv.recipe.modules import resolved
@@ -114,7 +114,8 @@ def _called(function: Any, recipe: Recipe, where: str) -> Any:
     try:
         with prints_to_stderr(), importing_from(recipe.directory):
             return function()
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+    except BaseException as error:  # the user's own code may raise anything
+        passed(error)
         raise RecipeError(f"it {told(error)}", where=where, mend="correct the generator") from error
 
 

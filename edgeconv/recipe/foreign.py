@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
+from edgeconv.errors import Ending
+
 _LIMIT = 400
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -14,8 +16,32 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 @contextmanager
 def prints_to_stderr() -> Iterator[None]:
     """Sends what foreign code prints to stderr: stdout belongs to the command's own result (``--json``)."""
-    with redirect_stdout(sys.stderr):
+    with unchanged(), redirect_stdout(sys.stderr):
         yield
+
+
+def passed(error: BaseException) -> None:
+    """Raises what is not foreign code's own: whoever asked the process to end is obeyed.
+
+    The foreign border catches every ``BaseException``, as a module may make classes of its own.
+    """
+    if isinstance(error, Ending | KeyboardInterrupt):
+        raise error
+
+
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """Takes back what foreign code does to the process: its folder, streams, signals, and torch's settings.
+
+    What is written afterwards must land where the caller said, and be computed as if that code had not run.
+    """
+    from edgeconv.recipe.settings import taken
+
+    put_back = taken()
+    try:
+        yield
+    finally:
+        put_back()
 
 
 def told(error: BaseException) -> str:

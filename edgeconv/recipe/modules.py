@@ -16,7 +16,7 @@ from torch import nn
 
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.files import locate, missing_package
-from edgeconv.recipe.foreign import printable, prints_to_stderr, told
+from edgeconv.recipe.foreign import passed, printable, prints_to_stderr, told
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.schema import Recipe
 from edgeconv.recipe.warmup import warm_up
@@ -68,7 +68,8 @@ def _made(recipe: Recipe) -> nn.Module:
         # Foreign code: whatever it raises is the recipe's trouble, and the message keeps its type and text.
         try:
             module = factory(**model.args)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            passed(error)
             raise RecipeError(
                 f"{model.factory} {told(error)}", where=where, mend=_mend_call(error, bool(model.args))
             ) from error
@@ -99,7 +100,8 @@ def _import_factory(factory: str, where: str) -> Callable[..., Any]:
             where=where,
             mend="correct the module's name, or install what it needs",
         ) from error
-    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+    except BaseException as error:  # a module may raise anything while it is imported
+        passed(error)
         raise RecipeError(f"cannot import {name!r}: it {told(error)}", where=where, mend="mend that module") from error
     try:
         value = reduce(getattr, attribute.split("."), found)

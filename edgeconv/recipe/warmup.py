@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeconv.errors import RecipeError
-from edgeconv.recipe.foreign import told
+from edgeconv.recipe.foreign import passed, told
 from edgeconv.recipe.schema import Input, Warmup
 
 
@@ -45,7 +45,8 @@ def warm_up(module: nn.Module, inputs: Sequence[Input], warmup: Warmup, *, where
             torch.manual_seed(warmup.seed)
             for _ in range(warmup.batches):
                 module(*(_batch(item, warmup.batch_size, generator) for item in inputs))
-    except (Exception, SystemExit) as error:  # foreign code: its own message says best what it did not like
+    except BaseException as error:  # foreign code: its own message says best what it did not like
+        passed(error)
         mend = "correct that code" if isinstance(error, SystemExit) else "correct [[inputs]]"
         raise RecipeError(f"the forward pass {told(error)}", where=where, mend=mend) from error
     finally:

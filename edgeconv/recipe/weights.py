@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.checkpoint import read_checkpoint
-from edgeconv.recipe.foreign import printable, told
+from edgeconv.recipe.foreign import passed, printable, told
 
 _CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
@@ -55,7 +55,8 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
     _check_dtypes(own, state, path, where)
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
-    except (Exception, SystemExit) as error:  # modules may have loading code of their own
+    except BaseException as error:  # modules may have loading code of their own
+        passed(error)
         raise RecipeError(
             f"loading {path.name} into the module {told(error)}", where=where, mend="use the weights of this network"
         ) from error
@@ -158,7 +159,8 @@ def _check_plain(state: Mapping[str, Tensor], path: Path, where: str) -> None:
 def _own(module: nn.Module, where: str) -> dict[str, Tensor]:
     try:
         own = dict(module.state_dict())
-    except (Exception, SystemExit) as error:  # modules may have saving code of their own
+    except BaseException as error:  # modules may have saving code of their own
+        passed(error)
         raise RecipeError(f"the module's state_dict() {told(error)}", where=where, mend="mend that module") from error
     lazy = [name for name, tensor in own.items() if is_lazy(tensor)]
     if lazy:

@@ -1,0 +1,98 @@
+"""The settings of a process that foreign code may change, taken down and put back."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+import torch
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name))
+
+
+def taken() -> Callable[[], None]:
+    """Takes the settings down; returns what puts them back."""
+    undo = [_folder(), _streams(), _signals(), _torch(), _rest()]
+
+    def put_back() -> None:
+        for each in undo:
+            each()
+
+    return put_back
+
+
+def _folder() -> Callable[[], None]:
+    """By its descriptor: it may be renamed meanwhile."""
+    try:
+        here = os.open(".", os.O_RDONLY)
+    except OSError:
+        return lambda: None
+
+    def put_back() -> None:
+        with suppress(OSError):
+            os.fchdir(here)
+            os.close(here)
+
+    return put_back
+
+
+def _streams() -> Callable[[], None]:
+    streams = sys.stdin, sys.stdout, sys.stderr
+
+    def put_back() -> None:
+        sys.stdin, sys.stdout, sys.stderr = streams
+
+    return put_back
+
+
+def _signals() -> Callable[[], None]:
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def put_back() -> None:
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+    return put_back
+
+
+def _torch() -> Callable[[], None]:
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    grad, threads = torch.is_grad_enabled(), torch.get_num_threads()
+    deterministic, precision = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+
+    def put_back() -> None:
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device.type == "cpu" else device)
+        torch.set_grad_enabled(grad)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_float32_matmul_precision(precision)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+    return put_back
+
+
+def _rest() -> Callable[[], None]:
+    errors, collects, mask = np.geterr(), gc.isenabled(), os.umask(0o077)
+    os.umask(mask)
+    environment = dict(os.environ)
+
+    def put_back() -> None:
+        np.seterr(**errors)
+        (gc.enable if collects else gc.disable)()
+        os.umask(mask)
+        if os.environ != environment:
+            os.environ.clear()
+            os.environ.update(environment)
+
+    return put_back

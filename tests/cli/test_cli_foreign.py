@@ -1,0 +1,177 @@
+"""Whatever the module's code does to the process, the command ends with 2 and one line, or writes where it was told to.
+
+Members thought of: a factory, a forward, an import, a calibration generator that call os._exit (also with 0), kill
+themselves, abort, overflow the stack, divide by zero in C, raise exceptions that are no Exception (also
+KeyboardInterrupt and GeneratorExit), never return in Python, in C, and while catching everything or ignoring signals;
+that change the folder, default dtype and device, gradients, the file mask, the environment, signal handlers, streams;
+that print, also through C, and at the end of the program; that leave a thread which never ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = str(Path(sys.executable).with_name("edgeconv"))
+RECIPE = """
+name = "foreign"
+[model]
+factory = "foreign_code:make"
+[[inputs]]
+name = "x"
+shape = [1, 3, 8, 8]
+[export]
+formats = ["onnx"]
+{more}
+"""
+MODULE = """
+import atexit, ctypes, gc, os, pathlib, signal, sys, threading, time
+import numpy, torch
+from torch import nn
+
+class Odd(BaseException):
+    pass
+
+def odd():
+    {code}
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+    def forward(self, x):
+        {forward}
+        return self.conv(x)
+
+def make():
+    {factory}
+    return Net()
+
+def batches():
+    yield numpy.zeros((1, 3, 8, 8), numpy.float32)
+    {generator}
+"""
+PLACES = ("factory", "forward", "generator")
+
+
+def _export(
+    folder: Path, code: str, place: str, *options: str, timeout_s: float = 120.0
+) -> subprocess.CompletedProcess[str]:
+    calls = {name: "odd()" if name == place else "pass" for name in PLACES}
+    (folder / "foreign_code.py").write_text(MODULE.format(code=code, **calls))
+    more = '[quantize]\ngenerator = "foreign_code:batches"\n' if place == "generator" else ""
+    (folder / "foreign.toml").write_text(RECIPE.format(more=more))
+    if place == "generator":
+        options = (*options, "--variant", "int8")
+    command = [SCRIPT, "export", "foreign.toml", "--out", "out", "--no-parity", *options]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+ENDS = {
+    "os._exit(0)": "ended the process",
+    "os._exit(3)": "ended the process",
+    "os.kill(os.getpid(), signal.SIGKILL)": "SIGKILL",
+    "os.abort()": "SIGABRT",
+    "ctypes.string_at(0)": "SIGSEGV",
+    "raise Odd('no\\x1b[2J end')": "Odd",
+    "raise KeyboardInterrupt": "KeyboardInterrupt",
+    "raise GeneratorExit": "GeneratorExit",
+    "sys.exit(0)": "sys.exit",
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "place"),
+    [(code, "factory") for code in ENDS]
+    + [(code, "forward") for code in ("os._exit(0)", "os.abort()", "raise Odd")]
+    + [(code, "generator") for code in ("os._exit(0)", "raise Odd")],
+)
+def test_the_end_of_the_process_is_told(code: str, place: str, tmp_path: Path) -> None:
+    done = _export(tmp_path, code, place, "--json")
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("edgeconv: error: ")
+    assert ENDS.get(code, "Odd") in last
+    assert last.isprintable()
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "place"),
+    [
+        ("time.sleep(600)", "factory"),
+        ("time.sleep(600)", "forward"),
+        ("time.sleep(600)", "generator"),
+        ("signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); time.sleep(600)", "factory"),
+        ("ctypes.CDLL(None).pause(); ctypes.CDLL(None).sleep(600)", "factory"),
+    ],
+)
+def test_a_limit_ends_what_never_returns(code: str, place: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = _export(tmp_path, code, place, "--timeout", "8", "-q")
+    assert done.returncode == 2, done
+    assert done.stderr.splitlines()[-1].startswith("edgeconv: error: not done within the 8 s of --timeout")
+    assert time.monotonic() - started < 40
+    assert not (tmp_path / "out").exists()
+
+
+CHANGES = (
+    "os.mkdir('elsewhere'); os.chdir('elsewhere'); os.rename('../elsewhere', '../moved')",
+    "torch.set_grad_enabled(True); torch.use_deterministic_algorithms(True); numpy.seterr(all='raise'); gc.disable()",
+    "os.umask(0o777); os.environ.clear()",
+    "sys.stdout = open(os.devnull, 'w')",
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    "print('noise'); ctypes.CDLL(None).puts(b'noise'); os.system('echo noise'); sys.__stdout__.write('noise')",
+    "atexit.register(print, 'noise'); atexit.register(os.write, 1, b'noise')",
+    "threading.Thread(target=time.sleep, args=(600,)).start()",
+)
+
+
+@pytest.mark.parametrize("code", CHANGES)
+def test_what_it_changes_is_put_back(code: str, tmp_path: Path) -> None:
+    done = _export(tmp_path, code, "factory", "--json", timeout_s=90)
+    assert done.returncode == 0, done
+    (result,) = json.loads(done.stdout)
+    assert [item["file"] for item in result["artifacts"]] == ["foreign.fp32.onnx"]
+    assert (tmp_path / "out/foreign/foreign.fp32.onnx").stat().st_size > 500
+    assert (tmp_path / "out/foreign/foreign.fp32.onnx").stat().st_mode & 0o600 == 0o600
+
+
+def test_settings_are_put_back(tmp_path: Path) -> None:
+    import gc
+
+    import numpy as np
+    import torch
+
+    from edgeconv.recipe.foreign import unchanged
+
+    before = (Path.cwd(), torch.get_default_dtype(), torch.get_default_device(), np.geterr(), os.umask(0o022))
+    os.umask(before[-1])
+    with unchanged():
+        os.chdir(tmp_path)
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        np.seterr(all="raise")
+        os.umask(0o777)
+        gc.disable()
+    after = (Path.cwd(), torch.get_default_dtype(), torch.get_default_device(), np.geterr(), os.umask(0o022))
+    os.umask(before[-1])
+    assert after == before
+    assert gc.isenabled()
+    assert torch.zeros(1).device.type == "cpu"
