@@ -231,10 +231,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "3 groups do not divide 4 channels",
     ),
     "random": ({"nodes": [node("RandomNormalLike", "x")]}, "random"),
-    "an open height": ({"nodes": [node("Relu", "x")], "shape": (1, 3, "h", 8)}, "--shape x=1,3,<h>,8"),
+    "an open height": ({"nodes": [node("Relu", "x")], "shape": (1, 3, "h", 8)}, "shapes={'x': (1, 3, <h>, 8)}"),
     "a batch of none": ({"nodes": [node("Relu", "x")], "shape": (0, 4)}, "'x' has the shape [0, 4], which holds no"),
     "a height of none": ({"nodes": [node("Relu", "x")], "shape": (1, 4, 0, 4)}, "which holds no elements"),
-    "no shape": ({"nodes": [node("Relu", "x")], "shape": None}, "--shape x="),
+    "no shape": ({"nodes": [node("Relu", "x")], "shape": None}, "shapes={'x': ("),
 }  # fmt: skip
 
 

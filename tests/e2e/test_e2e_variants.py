@@ -326,7 +326,7 @@ def _edited(field: str) -> str:
 @pytest.mark.parametrize(
     ("quantization", "options", "says"),
     [
-        ({"batches": None}, {}, "there is no calibration data; name images"),
+        ({"batches": None}, {}, r"there is no calibration data; pass Quantization\(batches=\.\.\.\)"),
         ({"observer": "minmax"}, {}, "observer: 'minmax' is not known; choose of min-max, "),
         ({"rounding": "adaround"}, {}, "rounding: 'adaround' is not known; choose of nearest, "),
         ({"io": "uint8"}, {}, "io: 'uint8' is not known; choose of float32, int8"),
@@ -340,8 +340,8 @@ def _edited(field: str) -> str:
         ({"batches": _raises}, {}, "it raised ZeroDivisionError after 0 batches: of the user's own"),
         ({"batches": lambda: [{"x": EXAMPLE}]}, {}, "batch 1 holds a Tensor; give arrays of numpy"),
         ({"batches": lambda: [EXAMPLE.numpy()]}, {}, "give mappings from input names to arrays"),
-        ({}, {"variants": "int16x8", "formats": "onnx"}, "int16x8 is made of TFLite only, .* add tflite"),
-        ({}, {"c_array": True, "formats": "onnx"}, "the C source is made of TFLite only, .* add tflite"),
+        ({}, {"variants": "int16x8", "formats": "onnx"}, 'int16x8 is made of TFLite only, .* add "tflite" to formats'),
+        ({}, {"c_array": True, "formats": "onnx"}, 'the C source is made of TFLite only, .* add "tflite" to formats'),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(

@@ -54,7 +54,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv
         "aten.linalg_inv_ex has no ONNX form; write the module with other operations",
     ),
     "median": (
-        lambda: Function(lambda x: x.median(1)[0]), IMAGE, edgeconv.CaptureError, "aten.median has no ONNX form",
+        lambda: Function(lambda x: x.median(1)[0]), IMAGE, edgeconv.CaptureError, "aten.median.dim have no ONNX form",
     ),
     "cumulative-product": (
         lambda: Function(lambda x: x.cumprod(1)), IMAGE, edgeconv.CaptureError, "prims.prod has no ONNX form",
