@@ -78,8 +78,12 @@ def moved(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
 
 
 def _concat(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
+    """Of operands that have the same axes: where a 1 stands for the batch of one, it does so in all of them."""
     axis = _axis(node, operands[0], integer_attribute(node, "axis", 0))
-    if axis is None or (axis == 0 and _has_batch(node, operands[0])):
+    pairs = list(zip(node.inputs, operands, strict=True))
+    if axis is None or (axis == 0 and any(_stands_for_batch(value, planes) for value, planes in pairs)):
+        return None
+    if len({planes.numbers.shape[:axis] + planes.numbers.shape[axis + 1 :] for planes in operands}) > 1:
         return None
     return [operands[0].arranged(np.concatenate([operand.numbers for operand in operands], axis))]
 
@@ -160,9 +164,13 @@ def _axis(node: ir.Node, operand: Planes, axis: int) -> int | None:
 
 
 def _has_batch(node: ir.Node, operand: Planes) -> bool:
-    """Whether a 1 stands for a batch of more on axis 0, which then has to stay where it is."""
-    value = node.inputs[0]
-    return value is None or value.shape is None or value.shape[0] != operand.numbers.shape[0]
+    """Whether the first axis of what the node moves has to stay where it is."""
+    return _stands_for_batch(node.inputs[0], operand)
+
+
+def _stands_for_batch(value: ir.Value | None, planes: Planes) -> bool:
+    """Whether a 1 stands for a batch of more on axis 0."""
+    return value is None or value.shape is None or value.shape[0] != planes.numbers.shape[0]
 
 
 _MOVES: dict[str, Callable[[ir.Node, list[Planes]], list[Planes] | None]] = {

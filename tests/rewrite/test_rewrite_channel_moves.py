@@ -1,4 +1,8 @@
-"""Channel shuffles and gathers vanish into the weights of the operators that read them."""
+"""Channel shuffles and gathers vanish into the weights of the operators that read them.
+
+Members of what joins moved channels with others: cat and stack along every axis, the batch's among them, of values
+whose first axis is a batch and of others where the channels came to lie there; batches of one and of more.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from test_rewrite_captured import randomise
 from torch import nn
 
 from edgeconv.capture import capture
+from edgeconv.reference import evaluate
+from edgeconv.rewrite import optimize
 
 MIXERS = {"Transpose", "Gather", "Reshape"}
 CHANNELS, SIZE = 12, 4
@@ -208,3 +214,34 @@ def test_a_stage_of_shuffle_units(spelling):
     assert_rewritten_exactly(model)
     assert not MIXERS & set(operators(model))
     assert all(len(item.inputs) <= 4 for item in model.graph if item.op_type == "Concat")
+
+
+class Joined(nn.Module):
+    """A layer whose channels are moved, and then joined with what no move has made."""
+
+    def __init__(self, join, axis, moves):
+        super().__init__()
+        self.linear, self.join, self.axis, self.moves = nn.Linear(4, 4), join, axis, moves
+
+    def forward(self, x):
+        y = self.moves(self.linear(x))
+        return self.join([y, -y], self.axis)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("join", [torch.cat, torch.stack])
+@pytest.mark.parametrize(
+    "moves",
+    [
+        lambda y: y.roll(1, 2).transpose(0, 1),
+        lambda y: y.transpose(0, 1).flip(0),
+        lambda y: y[:, [2, 0, 1, 3]].transpose(0, 1),
+        lambda y: y.roll(1, 1),
+    ],
+)
+def test_moved_channels_that_are_joined_with_others(moves, join, axis, batch):
+    module, x = Joined(join, axis, moves).eval(), torch.randn(batch, 4, 4)
+    model = optimize(capture(module, (x,), input_names=["x"], output_names=["y"]))
+    made = evaluate(model, {"x": x.numpy()})["y"]
+    np.testing.assert_allclose(made, module.double()(x.double()).detach().numpy(), atol=1e-6)
