@@ -27,6 +27,7 @@ from edgeconv.capture._sums import settle_sums
 from edgeconv.capture._trace import quiet
 from edgeconv.capture._training import settle_training
 from edgeconv.capture._transposed import settle_transposed
+from edgeconv.capture._wide_pads import settle_wide_pads
 from edgeconv.errors import CaptureError
 
 _REFUSED = re.compile(r"[^!-~]+")  # what is not a printable ASCII character: not every runtime takes it in a name
@@ -134,6 +135,7 @@ class OnnxFile:
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
                 clean(model)
             settle_stated_resizes(graph)
+            settle_wide_pads(graph)
             settle_group_norms(graph)
             settle_sums(graph)
             settle_layouts(graph)

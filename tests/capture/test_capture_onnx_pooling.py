@@ -1,4 +1,8 @@
-"""Pools of files, rounded up: the sizes and values of onnxruntime, which leaves out a window that starts in padding."""
+"""Pools of files, rounded up: the sizes and values of onnxruntime, which leaves out a window that starts in padding.
+
+Members of paddings as wide as the window: averages that count it or do not, sums of powers, maxima; on one side or on
+both; strides that leave it unread; dilations that read past it; sizes rounded up; places of maxima.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from same_everywhere import assert_same_everywhere
 
+import edgeconv
 from edgeconv.capture import open_onnx
+from edgeconv.emit.onnx import to_onnx
 from edgeconv.errors import CaptureError
+from edgeconv.reference import evaluate
 
 Arrays = dict[str, npt.NDArray[Any]]
 SHORT: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1}
@@ -102,3 +110,83 @@ def test_places_in_a_map_that_is_cut_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(CaptureError, match=r"node p: MaxPool leaves out a window.*without ceil_mode"):
         open_onnx(tmp_path / "m.onnx").graph({"x": (1, 1, 9, 10)})
+
+
+ROUNDED_UP = {"strides": [3, 3], "ceil_mode": 1}
+WIDE: list[tuple[str, dict[str, Any]]] = [
+    ("AveragePool", {"kernel_shape": [2, 2], "pads": [2, 2, 2, 2], "count_include_pad": 1}),
+    ("AveragePool", {"kernel_shape": [2, 3], "pads": [4, 0, 1, 3], "count_include_pad": 1, "strides": [2, 3]}),
+    ("AveragePool", {"kernel_shape": [2, 2], "pads": [3, 2, 4, 2], "count_include_pad": 1, **ROUNDED_UP}),
+    ("AveragePool", {"kernel_shape": [3, 3], "pads": [0, 1, 3, 3], "strides": [9, 10]}),
+    ("LpPool", {"kernel_shape": [2, 2], "pads": [2, 0, 3, 2]}),
+    ("LpPool", {"kernel_shape": [1, 2], "pads": [1, 2, 1, 2], "p": 1}),
+    ("LpPool", {"kernel_shape": [2, 2], "pads": [2, 2, 0, 0], "strides": [2, 1], "p": 3}),
+    ("MaxPool", {"kernel_shape": [2, 2], "pads": [0, 1, 2, 2], "strides": [9, 10]}),
+]  # fmt: skip
+
+
+def _wide(path: Path, op: str, attributes: dict[str, Any], outputs: tuple[str, ...] = ("y",)) -> Path:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 7, 8])
+    kinds = (TensorProto.FLOAT, TensorProto.INT64)
+    values = [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(outputs, kinds, strict=False)]
+    nodes = [helper.make_node(op, ["x"], [*outputs], name="wide", **attributes)]
+    graph = helper.make_graph(nodes, "g", [x], values)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(("op", "attributes"), WIDE)
+def test_padding_as_wide_as_the_window(tmp_path: Path, op: str, attributes: dict[str, Any]) -> None:
+    """onnxruntime takes no such file; the specification gives its values, as the reference has them."""
+    path = _wide(tmp_path / "m.onnx", op, attributes)
+    x = np.random.default_rng(0).standard_normal((1, 2, 7, 8)).astype(np.float32)
+    expected = evaluate(ir.load(path), {"x": x})["y"]
+    assert np.isfinite(expected).all()
+    model = open_onnx(path).graph({"x": x.shape})
+    assert (evaluate(model, {"x": x})["y"] == expected).all()
+    made = edgeconv.export_onnx(path, tmp_path / "out", name="m", devices=("onnxruntime", "litert"))
+    assert made.report is not None
+    rows = {row.artifact: str(row.verdict) for row in made.report.comparisons if row.artifact}  # but the source's own
+    assert rows == {"m.fp32.onnx": "pass", "m.fp32.tflite": "pass"}
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "outputs", "says"),
+    [
+        ("MaxPool", {"kernel_shape": [2, 2], "pads": [2, 2, 2, 2]}, ("y",), "has windows of nothing but padding"),
+        ("AveragePool", {"kernel_shape": [2, 2], "pads": [0, 2, 0, 0]}, ("y",), "has windows of nothing but padding"),
+        ("MaxPool", {"kernel_shape": [2, 2], "pads": [2, 0, 0, 0], "dilations": [3, 1]}, ("y", "i"), "of its maxima"),
+    ],
+)
+def test_windows_of_nothing_but_padding(
+    tmp_path: Path, op: str, attributes: dict[str, Any], outputs: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(CaptureError, match=says) as caught:
+        open_onnx(_wide(tmp_path / "m.onnx", op, attributes, outputs)).graph({"x": (1, 2, 7, 8)})
+    assert "node wide: " in str(caught.value)
+
+
+def test_a_dilated_maximum_reads_past_the_padding(tmp_path: Path) -> None:
+    path = _wide(tmp_path / "m.onnx", "MaxPool", {"kernel_shape": [2, 2], "pads": [2, 0, 0, 0], "dilations": [3, 1]})
+    x = np.random.default_rng(0).standard_normal((1, 2, 7, 8)).astype(np.float32)
+    model = open_onnx(path).graph({"x": x.shape})
+    assert [node.op_type for node in model.graph] == ["Pad", "MaxPool"]
+    expected = evaluate(ir.load(path), {"x": x})["y"]
+    np.testing.assert_array_equal(
+        onnxruntime.InferenceSession(to_onnx(model, metadata={}).data).run(None, {"x": x})[0], expected
+    )
+
+
+@_FEW
+@given(
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)), p=st.integers(1, 3),
+    ends=st.tuples(*[st.integers(0, 2)] * 4), strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)  # fmt: skip
+def test_roots_of_sums_of_powers(
+    tmp_path_factory: pytest.TempPathFactory,
+    kernel: tuple[int, int], p: int, ends: tuple[int, int, int, int], strides: tuple[int, int],
+) -> None:  # fmt: skip
+    pads = [min(end, size - 1) for end, size in zip(ends, kernel * 2, strict=True)]
+    node = helper.make_node("LpPool", ["x"], ["y"], kernel_shape=kernel, p=p, pads=pads, strides=strides)
+    pooled(tmp_path_factory.mktemp("lp") / "m.onnx", [node], (7, 6))

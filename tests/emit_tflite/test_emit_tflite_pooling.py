@@ -1,14 +1,23 @@
-"""Pools and reductions, with torch's padding, ceil_mode and divisors."""
+"""Pools and reductions, with torch's padding, ceil_mode and divisors.
+
+Members of pads before pools: averages that count padding or do not, maxima, roots of sums; pads of zeros and of other
+numbers, on one side or on both, as wide as the window and wider; sizes rounded up.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
+
+from edgeconv.emit.onnx import to_onnx
 
 _FEW = settings(deadline=None, max_examples=25)
 _SHAPE = {
@@ -110,3 +119,36 @@ def test_mean_over_space_feeds_a_linear_layer_without_reshape(tflite: Any) -> No
             return self.linear(x.mean((2, 3)))
 
     assert tflite.check(Head(), (1, 6, 5, 4))["nhwc"].operators == ["MEAN", "FULLY_CONNECTED"]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    size=st.integers(1, 3), pads=st.tuples(*[st.integers(0, 4)] * 4), stride=st.integers(1, 3), ceil=st.booleans(),
+    own=st.integers(0, 1), counted=st.booleans(), fill=st.sampled_from([0.0, 0.0, 1.5, -2.0]),
+    mode=st.sampled_from(["average", "maximum", "root"]),
+)  # fmt: skip
+@example(2, (2, 2, 2, 2), 2, False, 0, True, 0.0, "average")
+@example(2, (2, 3, 4, 2), 2, True, 1, False, 0.0, "average")
+@example(2, (3, 2, 0, 4), 2, True, 0, False, 0.0, "maximum")
+def test_a_pad_as_wide_as_the_window(
+    tflite: Any,
+    size: int, pads: tuple[int, ...], stride: int, ceil: bool, own: int, counted: bool, fill: float, mode: str,
+) -> None:  # fmt: skip
+    """onnxsim folded any Pad into the pool behind it, and onnxruntime takes no pads as wide as a window."""
+    own = min(own, size // 2)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        y = functional.pad(x, pads, value=fill)
+        if mode == "average":
+            return functional.avg_pool2d(y, size, stride, own, ceil, counted)
+        if mode == "maximum":
+            return functional.max_pool2d(y, size, stride, own, 1, ceil)
+        return functional.lp_pool2d(y, 2, size, stride, ceil)
+
+    x = torch.randn(1, 3, 6, 7, generator=torch.Generator().manual_seed(0))
+    module = tflite.Function(forward)
+    model = tflite.graph_of(module, x)
+    session = onnxruntime.InferenceSession(to_onnx(model, metadata={}).data)
+    (made,) = session.run(None, {"input0": x.numpy()})
+    np.testing.assert_allclose(made, forward(x).numpy(), atol=1e-5)
+    tflite.check(module, (1, 3, 6, 7), layouts=("nhwc",), model=model)

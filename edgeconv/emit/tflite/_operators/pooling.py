@@ -117,6 +117,34 @@ def _counts(window: Window, count_padding: bool) -> Array:
     return (np.minimum(starts + window.size, high) - np.maximum(starts, low)).astype(np.float64)
 
 
+def lp_pool(low: Lowering, node: ir.Node) -> None:
+    """LpPool of rank 3 or 4: the root of the sum of powers, which is a depthwise convolution by ones."""
+    x, y = low.input(node), node.outputs[0]
+    kernel, p = list(node.attributes.get_ints("kernel_shape")), node.attributes.get_int("p", 2)
+    if len(kernel) not in (1, 2):
+        low.refuse(f"it pools over {len(kernel)} axes")
+    windows = windows_of(node, kernel, low.shape(x)[2:], low.shape(y)[2:])
+    image = as_image(low, x)
+    if len(kernel) == 1:
+        windows, kernel = [Window(1, 1, 1, 0, 0, 1, 1), *windows], [1, *kernel]
+    if p == _SQUARES:
+        powers = low.emit("SQUARE", [image], image.shape)
+    else:
+        powers = low.emit("ABS", [image], image.shape)
+        powers = powers if p == 1 else low.emit("POW", [powers, low.floats(float(p))], image.shape)
+    channels = image.shape[3]
+    ones = np.ones((channels, 1, *kernel))
+    total = convolved(low, powers, ones, np.zeros(channels), channels, windows, named=False)
+    if p == _SQUARES:
+        total = low.emit("SQRT", [total], total.shape)
+    elif p != 1:
+        total = low.emit("POW", [total, low.floats(1 / p)], total.shape)
+    low.bind(y, last(len(low.shape(y))), low.reshape(total, permuted(low.shape(y), last(len(low.shape(y))))))
+
+
+_SQUARES = 2
+
+
 def _across_channels(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> None:
     """An average along the first axis of (N, 1, C, H, W), as in torch's LocalResponseNorm: a 1x1 convolution.
 
@@ -160,4 +188,5 @@ def never_negative(value: ir.Value | None, depth: int = 64) -> bool:
 LOWERINGS: dict[str, Lower] = {
     "MaxPool": pool,
     "AveragePool": pool,
+    "LpPool": lp_pool,
 }
