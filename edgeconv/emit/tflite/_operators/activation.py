@@ -7,8 +7,9 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
-from edgeconv.emit.tflite._layout import Form, permuted
+from edgeconv.emit.tflite._layout import Form, first, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
 
 
@@ -43,16 +44,41 @@ def leaky_relu(low: Lowering, node: ir.Node) -> None:
 
 
 def clip(low: Lowering, node: ir.Node) -> None:
-    """Clip to the activation that TFLite has for these bounds, else MAXIMUM and MINIMUM."""
+    """Clip to the activation that TFLite has for these bounds, else MAXIMUM and then MINIMUM.
+
+    The upper bound holds where the two cross. A bound may be computed.
+    """
     x, form = read(low, node)
-    bounds = [low.constant(value, "bound") if value is not None else None for value in (*node.inputs[1:], None, None)]
-    low_bound = -math.inf if bounds[0] is None else float(bounds[0].reshape(-1)[0])
-    high_bound = math.inf if bounds[1] is None else float(bounds[1].reshape(-1)[0])
-    if low_bound < -np.finfo(np.float32).max / 2:
-        low_bound = -math.inf
-    if high_bound > np.finfo(np.float32).max / 2:
-        high_bound = math.inf
-    low.bind(node.outputs[0], form, clipped(low, x, low_bound, high_bound))
+    lower, upper = (*node.inputs[1:], None, None)[:2]
+    arrays = [None if value is None else low.array(value) for value in (lower, upper)]
+    if x.dtype == np.float32 and all(
+        (value is None) == (array is None) for value, array in zip((lower, upper), arrays, strict=True)
+    ):
+        x = clipped(low, x, *(_finite(array, sign) for array, sign in zip(arrays, (-1, 1), strict=True)))
+    else:
+        x = _bounded(low, _bounded(low, x, "MAXIMUM", lower), "MINIMUM", upper)
+    low.bind(node.outputs[0], form, x)
+
+
+def _finite(array: Array | None, sign: int) -> float:
+    """A bound; one beyond half of what float32 reaches is none."""
+    bound = math.inf * sign if array is None else float(array.reshape(-1)[0])
+    return math.inf * sign if bound * sign > np.finfo(np.float32).max / 2 else bound
+
+
+def _bounded(low: Lowering, x: Tensor, code: str, value: ir.Value | None) -> Tensor:
+    """The larger (or smaller) of each element and a bound, of any element type; one at the type's end costs nothing."""
+    if value is None:
+        return x
+    array = low.array(value)
+    if array is None:
+        bound = low.reshape(low.tensor(value, first(len(low.shape(value)))), (1,), f"{low.base}/bound")
+        return low.emit(code, [x, bound], x.shape)
+    info = np.iinfo(x.dtype) if x.dtype.kind in "iu" else np.finfo(np.float32)
+    end = info.min if code == "MAXIMUM" else info.max
+    if array.reshape(-1)[0] == end:
+        return x
+    return low.emit(code, [x, low.graph.constant(array.reshape(-1)[:1].astype(x.dtype), f"{low.base}/bound")], x.shape)
 
 
 _CLIPS = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, math.inf): "RELU"}
