@@ -2,84 +2,111 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
-from edgeconv.core import Array
-from edgeconv.errors import EmitError
+from edgeconv.emit.half_precision import float32_region, halved
 
-_LARGEST = float(np.finfo(np.float16).max)
 # Operands that ONNX wants in float32 whatever the data is.
 _FLOAT32_OPERANDS = {"Resize": (1, 2)}
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
-def in_halves(model: ir.Model) -> ir.Model:
-    """A copy of the graph that computes in float16 between Casts of its inputs and outputs.
+def in_halves(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
+    """A copy of the graph that computes in float16, but for what float16 cannot compute; with notes on that.
 
-    Raises:
-        EmitError: a constant is beyond float16's range.
+    Inputs, outputs and what stays float32 are cast where they meet the rest.
     """
     model = model.clone()
-    graph = model.graph
-    kept = {
-        value
-        for node in graph
-        for index in _FLOAT32_OPERANDS.get(node.op_type, ())
-        if index < len(node.inputs) and (value := node.inputs[index]) is not None
-    }
-    for value in graph.initializers.values():
-        if value.const_value is not None and value.dtype == _FLOAT and value not in kept:
-            value.const_value = ir.tensor(_halved(value.const_value.numpy(), value.name or ""), name=value.name)
+    region = float32_region(model.graph)
+    work = _Halves(model.graph, frozenset(region))
+    work.run()
+    why = [f"{node.op_type} {node.outputs[0].name!r} ({reason})" for node, reason in region.items() if reason]
+    if not why:
+        return model, ()
+    more = f" and {len(why) - 1} more" if len(why) > 1 else ""
+    return model, (f"{len(region)} operators are computed in float32, around {why[0]}{more}",)
+
+
+class _Halves:
+    """Gives every value its type, and casts where a reader wants another."""
+
+    def __init__(self, graph: ir.Graph, region: frozenset[ir.Node]) -> None:
+        self.graph, self.region = graph, region
+        self.casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+        self.floats = {value for value in (*graph.inputs, *graph.initializers.values()) if value.dtype == _FLOAT}
+        self.floats |= {value for node in graph for value in node.outputs if value.dtype == _FLOAT}
+
+    def run(self) -> None:
+        nodes = list(self.graph)
+        self._halve_constants()
+        for node in nodes:
+            if node not in self.region:
+                self._halve_attributes(node)
+                for result in self.floats.intersection(node.outputs):
+                    result.type = ir.TensorType(_HALF)  # a new one: clones share theirs
+        for node in nodes:
+            kept = _FLOAT32_OPERANDS.get(node.op_type, ())
+            for index, value in enumerate(node.inputs):
+                if value is not None and value in self.floats:
+                    wanted = _FLOAT if node in self.region or index in kept else _HALF
+                    node.replace_input_with(index, self._as(value, wanted))
+        self._cast_outputs()
+        for name, value in list(self.graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del self.graph.initializers[name]
+
+    def _halve_constants(self) -> None:
+        """Those that nothing reads in float32."""
+        for value in self.graph.initializers.values():
+            stored = value.const_value
+            if stored is None or value not in self.floats or value.is_graph_input() or self._is_read_in_float(value):
+                continue
+            value.const_value = ir.tensor(halved(stored.numpy()), name=value.name)
             value.type = ir.TensorType(_HALF)
-    for node in list(graph):
-        _halve_attributes(node)
-        for value in node.outputs:
-            if value.dtype == _FLOAT and value not in kept:
-                value.type = ir.TensorType(_HALF)  # a new one: clones share theirs
-    _cast_borders(graph)
-    return model
 
-
-def _halve_attributes(node: ir.Node) -> None:
-    if node.op_type == "Cast" and node.attributes.get_int("to", 0) == _FLOAT:
-        node.attributes["to"] = ir.AttrInt64("to", _HALF)
-    constant = node.attributes.get("value")
-    if (
-        node.op_type in ("Constant", "ConstantOfShape")
-        and constant is not None
-        and constant.as_tensor().dtype == _FLOAT
-    ):
-        name = node.outputs[0].name or ""
-        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(_halved(constant.as_tensor().numpy(), name)))
-
-
-def _cast_borders(graph: ir.Graph) -> None:
-    for value in graph.inputs:
-        if value.dtype == _FLOAT and (uses := tuple(value.uses())):
-            made = ir.Value(name=f"{value.name}.half", type=ir.TensorType(_HALF), shape=value.shape)
-            cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", _HALF)], outputs=[made])
-            for use in uses:
-                use.node.replace_input_with(use.idx, made)
-            graph.insert_before(graph[0], cast)
-    for index, value in enumerate(list(graph.outputs)):
-        producer = value.producer()
-        if value.dtype == _HALF and producer is not None:
-            made = ir.Value(name=value.name, type=ir.TensorType(_FLOAT), shape=value.shape)
+    def _cast_outputs(self) -> None:
+        for index, value in enumerate(list(self.graph.outputs)):
+            producer = value.producer()
+            if value.dtype != _HALF or producer is None:
+                continue
+            result = ir.Value(name=value.name, type=ir.TensorType(_FLOAT), shape=value.shape)
             value.name = f"{value.name}.half"
-            made.metadata_props.update(value.metadata_props)
-            graph.insert_after(producer, ir.Node("", "Cast", [value], [ir.AttrInt64("to", _FLOAT)], outputs=[made]))
-            graph.outputs[index] = made
+            result.metadata_props.update(value.metadata_props)
+            self.graph.insert_after(producer, _cast(value, result, _FLOAT))
+            self.graph.outputs[index] = result
+
+    def _is_read_in_float(self, value: ir.Value) -> bool:
+        readers = [(use.node, use.idx) for use in value.uses()]
+        kept = any(node in self.region or at in _FLOAT32_OPERANDS.get(node.op_type, ()) for node, at in readers)
+        return kept or value.is_graph_output()
+
+    def _as(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
+        """The value in this type: itself, another constant, or a cast of it."""
+        if value.dtype == wanted:
+            return value
+        key = (value, wanted)
+        if key not in self.casts:
+            suffix = "half" if wanted == _HALF else "float"
+            made = ir.Value(name=f"{value.name}.{suffix}", type=ir.TensorType(wanted), shape=value.shape)
+            if value.is_initializer() and not value.is_graph_input() and value.const_value is not None:
+                made.const_value = ir.tensor(halved(value.const_value.numpy()), name=made.name)
+                self.graph.register_initializer(made)
+            elif (producer := value.producer()) is not None:
+                self.graph.insert_after(producer, _cast(value, made, wanted))
+            else:
+                self.graph.insert_before(self.graph[0], _cast(value, made, wanted))
+            self.casts[key] = made
+        return self.casts[key]
+
+    def _halve_attributes(self, node: ir.Node) -> None:
+        if node.op_type == "Cast" and node.attributes.get_int("to", 0) == _FLOAT:
+            node.attributes["to"] = ir.AttrInt64("to", _HALF)
+        stored = node.attributes.get("value")
+        if node.op_type in ("Constant", "ConstantOfShape") and stored is not None:
+            tensor = stored.as_tensor()
+            if tensor.dtype == _FLOAT:
+                node.attributes["value"] = ir.AttrTensor("value", ir.tensor(halved(tensor.numpy())))
 
 
-def _halved(array: Array, name: str) -> Array:
-    largest = float(np.max(np.abs(array), initial=0.0))
-    if np.isfinite(largest) and largest > _LARGEST:
-        if array.size == 1:  # a bound or a fill value that stands for "no limit"
-            return np.clip(array, -_LARGEST, _LARGEST).astype(np.float16)
-        raise EmitError(
-            f"the constant {name!r} holds {largest:.4g}, and float16 ends at {_LARGEST:.0f}",
-            where="ONNX, fp16",
-            mend="export fp32, or scale the weights",
-        )
-    return array.astype(np.float16)
+def _cast(value: ir.Value, made: ir.Value, wanted: ir.DataType) -> ir.Node:
+    return ir.Node("", "Cast", [value], [ir.AttrInt64("to", wanted)], outputs=[made])

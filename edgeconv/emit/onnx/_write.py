@@ -48,12 +48,13 @@ def to_onnx(
         model: the graph; it is not changed.
         metadata: ``metadata_props`` of the file, written in this order.
         opset: version of the default ONNX domain (13 to 24); the graph's own by default.
-        weights: ``"float16"`` stores and computes in float16, between Casts of the inputs and outputs.
+        weights: ``"float16"`` stores and computes in float16, between Casts of the inputs and outputs, but for what
+            float16 cannot compute (`edgeconv.emit.half_precision`), which the notes name.
         io: ``"int8"`` leaves the QuantizeLinear of inputs and the DequantizeLinear of outputs out of a quantised
             graph: these are then integers, uint8 like all activations of the file, with the parameters of the specs.
 
     Returns:
-        The bytes, with the inputs and outputs as the file declares them (NCHW).
+        The bytes, with the inputs and outputs as the file declares them (NCHW), and notes on what stays float32.
 
     Raises:
         EmitError: an operator has no form in the opset, the file would be larger than 2 GiB, or onnxsim, onnx's
@@ -74,8 +75,7 @@ def to_onnx(
     own_integers(proto.graph)
     _finish(proto)
     proto = _checked(proto)
-    if weights == "float16":
-        proto = _halved(proto)
+    proto, notes = _halved(proto) if weights == "float16" else (proto, ())
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, dict(metadata))
     graph = proto.graph
@@ -83,6 +83,7 @@ def to_onnx(
         data=proto.SerializeToString(deterministic=True),
         inputs=tuple(_spec(value, borders) for value in graph.input),
         outputs=tuple(_spec(value, borders) for value in graph.output),
+        notes=notes,
     )
 
 
@@ -162,15 +163,16 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     )
 
 
-def _halved(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The simplified graph in float16.
+def _halved(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The simplified graph in float16, with notes on what of it stays float32.
 
     Halved before, each round was compared by float32's tolerance with a graph that onnxruntime rounds elsewhere:
     between other operators, and where a constant is folded. Of 1,000 random graphs 36 were refused for that alone.
     """
-    halves = ir.to_proto(in_halves(ir.from_proto(proto)))
+    model, notes = in_halves(ir.from_proto(proto))
+    halves = ir.to_proto(model)
     _finish(halves)
-    return _checked(halves)
+    return _checked(halves), notes
 
 
 def _simplify(proto: onnx.ModelProto, check_n: int) -> tuple[onnx.ModelProto, bool]:

@@ -45,7 +45,9 @@ def to_tflite(
         layout: ``"nhwc"`` or ``"nchw"``: the order of the axes of the file's rank-4 inputs and outputs. Other ranks
             are as torch has them.
         metadata: what to store in the file's ``edgeconv`` metadata buffer, as sorted JSON.
-        weights: ``"float16"`` stores float constants so; they are computed with in float32.
+        weights: ``"float16"`` stores float constants so, but for those that it does not hold. They are computed with in
+            float32; in float16 by processors that can, where the whole graph can (`edgeconv.emit.half_precision`):
+            the file's metadata says so to XNNPACK, else the notes say why not.
         io: ``"int8"`` (for int16 activations: ``"int16"``) gives a quantised graph inputs and outputs of integers,
             whose parameters the file states; ``"float32"`` quantises and dequantises inside.
 

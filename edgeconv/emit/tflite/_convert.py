@@ -9,9 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import NHWC, TensorSpec
+from edgeconv.emit.half_precision import float32_region
 from edgeconv.emit.tflite._encoding import Encoding, encode
 from edgeconv.emit.tflite._flatbuffer import knows_dtype
-from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite._graph import Graph, Tensor
 from edgeconv.emit.tflite._inside import held
 from edgeconv.emit.tflite._layout import Form, first, last, permuted
 from edgeconv.emit.tflite._lowering import Lowering, maker_of, refusal
@@ -60,10 +61,21 @@ def convert(
         tensor.quantization = tensor.quantization or quantized.activations.get(value.name or "")
     reshaped = simplify(low.graph)
     low.notes = (*low.rounded, *encode(low.graph, encoding, integer=low.integer))
+    low.notes += _computed_in_float32(low.graph, model.graph) if encoding.halves else ()
     low.held = held(low.graph, low.forms, quantized.integers, reshaped, hidden=low.reordered)
     borders = ((inputs, low.graph.inputs), (model.graph.outputs, low.graph.outputs))
     specs = [tuple(spec(low, *pair, layout) for pair in zip(*border, strict=True)) for border in borders]
     return low, specs[0], specs[1]
+
+
+def _computed_in_float32(graph: Graph, source: ir.Graph) -> tuple[str, ...]:
+    """Says whether the whole file may be computed in float16, by processors that can; else why not."""
+    region = float32_region(source, tflite=True)
+    why = [f"{node.op_type} {node.outputs[0].name!r}: {reason}" for node, reason in region.items() if reason]
+    graph.all_halves = graph.all_halves and not why
+    if graph.all_halves:
+        return ()
+    return (f"float16 is stored, and float32 computed: {why[0] if why else 'it does not hold a constant'}",)
 
 
 def _lower_all(low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu], inner: Collection[ir.Node]) -> None:

@@ -44,6 +44,6 @@ def encode(graph: Graph, encoding: Encoding, *, integer: bool) -> tuple[str, ...
     notes = make_integer(graph, integer_io=encoding.integer_io) if integer else ()
     store_int8(graph)
     if encoding.halves:
-        store_halves(graph)
+        graph.all_halves = store_halves(graph)
     copy_shared(graph)
     return notes

@@ -18,6 +18,9 @@ from edgeconv.emit.tflite._versions import minimum_runtime, version_of
 SIGNATURE = "serving_default"
 _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
+# tflite/tools/optimize/reduced_precision_support.h; the delegate (tflite/delegates/xnnpack/xnnpack_delegate.cc) asks
+# for both the inference and the accumulation in float16.
+_PRECISION, _HALF_PRECISION = "reduced_precision_support", b"fp16accfp16"
 _ALIGNMENT = 16  # the schema's force_align of Buffer.data, which its Python module does not apply
 _BUILTIN_CODES_IN_A_BYTE = 127
 
@@ -77,10 +80,13 @@ def knows_dtype(dtype: np.dtype[Any]) -> bool:
 def write(graph: Graph, metadata: Mapping[str, str]) -> tuple[bytes, Mapping[Tensor, str]]:
     """The file's bytes, and what its tensors are called in it.
 
-    ``metadata`` becomes one buffer named ``edgeconv`` that holds sorted JSON.
+    ``metadata`` becomes one buffer named ``edgeconv`` that holds sorted JSON. A graph that may be computed in float16
+    says so, as XNNPACK asks: without it, ARM processors with float16 arithmetic compute in float32.
     """
     writer = _Writer(graph)
     writer.metadata("min_runtime_version", minimum_runtime(writer.codes).encode().ljust(16, b"\0"))
+    if graph.all_halves:
+        writer.metadata(_PRECISION, _HALF_PRECISION)
     text = json.dumps(dict(metadata), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     writer.metadata("edgeconv", text.encode())
     return writer.finish(), writer.names

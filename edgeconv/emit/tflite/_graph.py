@@ -63,6 +63,7 @@ class Graph:
         self.outputs: list[Tensor] = []
         self.operators: list[Operator] = []
         self.open_axes: dict[Tensor, int] = {}  # the dimension that follows an open batch; its size is for a batch of 1
+        self.all_halves = False  # float constants are float16, and so may the computation be
         self._constants: dict[tuple[str, tuple[int, ...], bytes, Quantization | None], Tensor] = {}
 
     def constant(self, array: Array, name: str, quantization: Quantization | None = None) -> Tensor:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeconv.emit.half_precision import halved, is_held
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
-from edgeconv.errors import EmitError
 
 _FLOAT = np.dtype(np.float32)
 _HYBRID = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}  # they have kernels of floats by int8
-_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def store_int8(graph: Graph) -> None:
@@ -37,32 +36,25 @@ def store_int8(graph: Graph) -> None:
     graph.operators = made
 
 
-def store_halves(graph: Graph) -> None:
-    """Every float constant becomes float16 behind DEQUANTIZE, which XNNPACK computes once, when the file is loaded.
+def store_halves(graph: Graph) -> bool:
+    """Float constants become float16 behind DEQUANTIZE, which XNNPACK computes once, when the file is loaded.
 
-    Raises:
-        EmitError: a constant is beyond float16's range.
+    Those that float16 does not hold stay float32: guards, masks and bounds. Says whether there are none of these.
     """
     behind: dict[Tensor, Tensor] = {}
     first: list[Operator] = []
+    whole = True
     for operator in graph.operators:
         for index, tensor in enumerate(operator.inputs):
             if tensor.data is None or tensor.dtype != _FLOAT:
                 continue
+            if not is_held(tensor.data):
+                whole = False
+                continue
             if tensor not in behind:
                 behind[tensor] = Tensor(f"{tensor.name}/float", tensor.shape, _FLOAT)
-                first.append(Operator("DEQUANTIZE", [_half(graph, tensor)], [behind[tensor]]))
+                half = graph.constant(halved(tensor.data), tensor.name)
+                first.append(Operator("DEQUANTIZE", [half], [behind[tensor]]))
             operator.inputs[index] = behind[tensor]
     graph.operators = [*first, *graph.operators]
-
-
-def _half(graph: Graph, tensor: Tensor) -> Tensor:
-    assert tensor.data is not None
-    largest = float(np.max(np.abs(tensor.data), initial=0.0))
-    if largest > _LARGEST_HALF:
-        raise EmitError(
-            f"the constant {tensor.name!r} holds {largest:.4g}, and float16 ends at {_LARGEST_HALF:.0f}",
-            where="tflite, fp16",
-            mend="export fp32, or scale the weights",
-        )
-    return graph.constant(tensor.data.astype(np.float16), tensor.name)
+    return whole

@@ -1,0 +1,263 @@
+"""What float16 cannot compute: the operators of a graph that stay float32 in a file of half precision.
+
+float16 ends at 65504 and its steps at 6e-8. So a guard of 1e-12 is 0 in it, a square of 1e-4 too, and the sum of a few
+thousand numbers is infinite. Which operators that concerns is much what automatic mixed precision keeps in float32:
+squares, sums, exponentials, logarithms, norms, and every operator with a constant that float16 does not hold. From
+there the region reaches forwards to the operator that brings its numbers back to an ordinary size, a division by the
+norm, a logarithm, a softmax; and backwards over what nothing else reads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+
+LARGEST = float(np.finfo(np.float16).max)
+
+_LOST = 2.0**-9  # of the largest element: four times what rounding to float16 costs a number that it holds
+_LONG = 1024  # elements whose sum float16 may not hold where their mean is an ordinary number
+_SMALLEST_EPSILON = 1e-7
+
+_SEEDS = frozenset(
+    {
+        "Cosh",
+        "CumSum",
+        "Exp",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "Log",
+        "LpNormalization",
+        "LpPool",
+        "MeanVarianceNormalization",
+        "Mish",
+        "Pow",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "Sinh",
+        "Softplus",
+        "Tan",
+    }
+)
+"""Whose results, or what they compute on the way to them, leave float16 for ordinary operands."""
+
+_STASHED = frozenset({"LayerNormalization", "RMSNormalization"})
+"""Norms that compute in float32 by themselves, after the specification (``stash_type``)."""
+
+_EPSILON = _STASHED | {"BatchNormalization"}
+"""Norms without squares in float16; their epsilon may be too small for it."""
+
+_MEANS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
+
+_POSITIONS = {"GridSample": 1}
+"""Operands that are positions: float16 is half a pixel off beyond 1024 of them."""
+
+_ORDINARY = frozenset(
+    {
+        "Acos",
+        "Asin",
+        "Atan",
+        "AveragePool",
+        "BatchNormalization",
+        "Cos",
+        "Erf",
+        "GlobalAveragePool",
+        "GridSample",
+        "GroupNormalization",
+        "HardSigmoid",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "Log",
+        "LogSoftmax",
+        "LpNormalization",
+        "MeanVarianceNormalization",
+        "Mish",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "RMSNormalization",
+        "Sigmoid",
+        "Sin",
+        "Softmax",
+        "Softplus",
+        "Softsign",
+        "Tanh",
+    }
+)
+"""Whose results are of an ordinary size, whatever they read."""
+
+_CHEAP = frozenset(
+    {
+        "Abs",
+        "Add",
+        "Cast",
+        "Ceil",
+        "Clip",
+        "Concat",
+        "Div",
+        "Dropout",
+        "Elu",
+        "Expand",
+        "Flatten",
+        "Floor",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Identity",
+        "LeakyRelu",
+        "Max",
+        "Mean",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "PRelu",
+        "Pad",
+        "Reciprocal",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "Relu",
+        "Reshape",
+        "Round",
+        "Slice",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Sum",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    }
+)
+"""What costs little in float32, and hands on the size of what it reads."""
+
+_BOUNDS = {"Clip": (1, 2), "Max": None, "Min": None}
+"""Operands beyond float16's range that bound nothing in it."""
+
+
+def halved(array: Array) -> Array:
+    """The constant as float16; numbers beyond its range become its ends, infinities stay."""
+    finite = np.isfinite(array)
+    return np.where(finite, np.clip(array, -LARGEST, LARGEST), array).astype(np.float16)
+
+
+def is_held(array: Array, *, bound: bool = False) -> bool:
+    """Whether float16 holds a constant as well as float16 holds anything.
+
+    Single small elements beside large ones do not count: they are as lost in a sum.
+    """
+    finite = array[np.isfinite(array)].astype(np.float64)
+    largest = float(np.max(np.abs(finite), initial=0.0))
+    if bound and largest > LARGEST:
+        return True
+    return largest <= LARGEST and float(np.max(np.abs(finite - halved(finite)), initial=0.0)) <= _LOST * largest
+
+
+def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, str]:
+    """The operators that stay float32, and why the first of each region does ("" for those around it).
+
+    Args:
+        graph: float32.
+        tflite: as XNNPACK computes it: norms are spelt out, and means are added up in float32.
+    """
+    reasons = {node: why for node in graph if (why := _why(node, tflite))}
+    found = dict(reasons)
+    reciprocals: set[ir.Value] = set()
+    for node in graph:  # forwards: the graph's order is the data's
+        opens = any(value is not None and _is_open(value, found) for value in node.inputs)
+        if opens and node.op_type not in ("Shape", "Size"):
+            found.setdefault(node, "")
+        if node in found:
+            _note_size(node, reciprocals, found)
+    for node in reversed(list(graph)):  # backwards
+        if node in found or node.op_type not in _CHEAP | _ORDINARY:
+            continue
+        floats = [value for value in node.outputs if value.dtype == ir.DataType.FLOAT and value.uses()]
+        shown = any(value.is_graph_output() for value in node.outputs)
+        if (
+            floats
+            and not shown
+            and all(_reads_exactly(use.node, use.idx, found) for value in floats for use in value.uses())
+        ):
+            found[node] = ""
+    for node in graph:
+        node.meta.pop(_ORDINARY_SIZE, None)
+    return found
+
+
+def _reads_exactly(node: ir.Node, index: int, found: dict[ir.Node, str]) -> bool:
+    position = _POSITIONS.get(node.op_type)
+    return node in found and (position is None or index == position)
+
+
+_ORDINARY_SIZE = "edgeconv.ordinary_size"
+
+
+def _is_open(value: ir.Value, found: dict[ir.Node, str]) -> bool:
+    """Whether a value of the region may be of any size."""
+    node = value.producer()
+    return node is not None and node in found and not node.meta.get(_ORDINARY_SIZE, False)
+
+
+def _note_size(node: ir.Node, reciprocals: set[ir.Value], found: dict[ir.Node, str]) -> None:
+    """Says of an operator of the region whether its results are of an ordinary size."""
+    inverse = node.op_type == "Reciprocal" or (node.op_type == "Div" and _constant(node.inputs[0]) is not None)
+    inverse |= node.op_type == "Pow" and ((power := _constant(node.inputs[1])) is not None and bool((power < 0).all()))
+    handed_on = node.op_type in _CHEAP - {"Add", "Div", "Mul", "Sub"} and node.inputs[0] in reciprocals
+    if inverse or handed_on:
+        reciprocals.update(node.outputs)
+    divides = node.op_type == "Div" and not inverse and _constant(node.inputs[1]) is None
+    divides |= node.op_type == "Mul" and any(value in reciprocals for value in node.inputs)
+    heavy = node.op_type not in _CHEAP | _SEEDS
+    averages = node.op_type in _MEANS and not any(one is not None and _is_open(one, found) for one in node.inputs)
+    node.meta[_ORDINARY_SIZE] = divides or heavy or averages or node.op_type in _ORDINARY
+
+
+def _why(node: ir.Node, tflite: bool) -> str:
+    """Why an operator cannot be computed in float16; empty where it can."""
+    if not any(value.dtype == ir.DataType.FLOAT for value in node.outputs):
+        return ""
+    if node.op_type in _SEEDS or node.op_type in _POSITIONS:
+        return f"{node.op_type} leaves float16"
+    if node.op_type == "Mul" and node.inputs[0] is node.inputs[1]:
+        return "a square leaves float16"
+    if tflite and node.op_type in _STASHED:
+        return "squares leave float16"
+    if node.op_type in _EPSILON and node.attributes.get_float("epsilon", 1e-5) < _SMALLEST_EPSILON:
+        return "its epsilon is 0 in float16"
+    if not tflite and node.op_type in _MEANS and _elements(node) > _LONG:
+        return "the sum of so many numbers leaves float16"
+    places = _BOUNDS.get(node.op_type, ())
+    for index, value in enumerate(node.inputs):
+        array = _constant(value)
+        if array is None or array.dtype != np.float32:
+            continue
+        if not is_held(array, bound=places is None or index in places):
+            largest = float(np.max(np.abs(array[np.isfinite(array)]), initial=0.0))
+            return f"float16 does not hold its constant {value.name if value else ''!r} of {largest:.3g}"
+    return ""
+
+
+def _elements(node: ir.Node) -> int:
+    """How many elements a mean is of."""
+    source, result = (value.shape for value in (node.inputs[0], node.outputs[0]) if value is not None)
+    if source is None or result is None or not (source.is_static() and result.is_static()):
+        return 0
+    if node.op_type == "AveragePool":
+        return int(np.prod(node.attributes.get_ints("kernel_shape", (1,))))
+    return int(np.prod(source.numpy())) // max(1, int(np.prod(result.numpy())))
+
+
+def _constant(value: ir.Value | None) -> Array | None:
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
