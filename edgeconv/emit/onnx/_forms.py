@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from edgeconv.emit.onnx._integers import drop_clamps, float_layers, unsigned_activations
+from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windows, unsigned_activations
 from edgeconv.rewrite.gelus import Gelu, gelus
 from edgeconv.rewrite.pad_channels import pad_channels
 
@@ -53,6 +53,7 @@ def _respell(graph: ir.Graph, last: ir.Node, found: Gelu) -> None:
 FORMS: tuple[Callable[[ir.Graph], object], ...] = (
     fusable_gelu,
     pad_channels,
+    stated_windows,
     unsigned_activations,
     drop_clamps,
     float_layers,
