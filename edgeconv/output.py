@@ -149,10 +149,18 @@ def _sweep(target: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
+    """Whether a process still works; one that is dead, and that nobody has waited for yet, does not.
+
+    Such a one stays for good where process 1 waits for nobody, as in many containers.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no Linux, or gone in this moment: then the next export sweeps
+        return True
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -70,6 +70,7 @@ def test_sigkill_after_a_stage(stage: str, first: Path, tmp_path: Path) -> None:
     reached = any(stage in line for line in process.stdout)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    process.stdout.read()  # to its end: the command's own child, which the killed one no longer waits for, is gone too
     process.stdout.close()
     assert reached
     assert _files(out / "block") == before
