@@ -21,6 +21,8 @@ Array = npt.NDArray[Any]
 _SEAL = "sha256 of the lines above: "
 _MOST_SEALED_BYTES = 2**32  # C source of a file of 2 GiB would have more, and no compiler takes it
 
+DATA_SUFFIX = ".data"
+"""What the name of an ``.onnx`` file gets behind it where its weights lie in a file of their own."""
 NCHW = "nchw"
 NHWC = "nhwc"
 
@@ -390,6 +392,7 @@ class Emitted:
         outputs: as the file declares them, in the order of the module's results.
         notes: what the user should know of how it was made, one line each (shown in the report).
         inside: tensors whose integers a runtime can be asked for.
+        external: bytes of the file that has to lie beside it, part by part; ``<its name>.data``, as it says itself.
     """
 
     data: bytes
@@ -397,3 +400,4 @@ class Emitted:
     outputs: tuple[TensorSpec, ...]
     notes: tuple[str, ...] = ()
     inside: tuple[IntegerTensor, ...] = ()
+    external: tuple[Array, ...] = ()

@@ -15,11 +15,12 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeconv import journal
+from edgeconv.core import Array
 from edgeconv.errors import OUT, EmitError
 from edgeconv.journal import STAGING_PREFIX
 
@@ -46,6 +47,21 @@ class Staging:
             os.fsync(file.fileno())
         self._files[name] = hashlib.sha256(data).hexdigest()
         return path
+
+    def write_parts(self, name: str, parts: Iterable[Array]) -> None:
+        """As `write`, of a file that is not held in one piece.
+
+        Raises:
+            EmitError: the disk is full, or the like.
+        """
+        digest = hashlib.sha256()
+        with _mapped(self._target), (self._folder / name).open("wb") as file:
+            for part in parts:
+                file.write(part.data)
+                digest.update(part.data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._files[name] = digest.hexdigest()
 
     def discard(self, name: str) -> None:
         """Has a file of the output folder removed at the commit, before anything is renamed."""

@@ -18,7 +18,7 @@ import torch
 import edgeconv
 from edgeconv.arguments import batched_inputs, checked_args, example, expected_of, forward_names, several
 from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
-from edgeconv.core import NCHW, NHWC, Artifact, Emitted, GraphSummary, Sample
+from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Artifact, Emitted, GraphSummary, Sample
 from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
@@ -308,8 +308,11 @@ def _write(
     with progress.stage(f"emit {file_name}"):
         emitted = _emit(job, metadata, variant, format_, layout)
         path = staging.write(file_name, emitted.data)
+        if emitted.external:
+            staging.write_parts(file_name + DATA_SUFFIX, emitted.external)
     sha256 = hashlib.sha256(emitted.data).hexdigest()
-    size, inside = len(emitted.data), emitted.inside
+    size, inside = len(emitted.data) + sum(map(len, emitted.external)), emitted.inside
+    emitted = dataclasses.replace(emitted, external=())  # gigabytes, which are on disk now
     artifact = Artifact(
         path, format_, variant.name, layout, sha256, emitted.inputs, emitted.outputs, size_bytes=size, inside=inside
     )
@@ -360,5 +363,6 @@ def _notes(
 def _emit(job: Job, metadata: Mapping[str, str], variant: Variant, format_: str, layout: str) -> Emitted:
     model, encoding = variant.model, {"weights": variant.weights, "io": variant.io}
     if format_ == "onnx":
-        return to_onnx(model, metadata=metadata, opset=job.opset, **encoding)
+        data_name = f"{job.name}.{variant.name}.onnx{DATA_SUFFIX}"
+        return to_onnx(model, metadata=metadata, opset=job.opset, data_name=data_name, **encoding)
     return to_tflite(model, layout=layout, metadata=metadata, **encoding)

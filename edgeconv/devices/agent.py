@@ -182,22 +182,22 @@ class OnnxRuntime:
         self.version = str(onnxruntime.__version__)
         self._threads = threads
 
-    def load(self, model: bytes, optimized: bool = True) -> tuple[list[str], list[str]]:
+    def load(self, model: bytes, optimized: bool = True, folder: str = "") -> tuple[list[str], list[str]]:
         options = self._module.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
         if not optimized:
             options.graph_optimization_level = self._module.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = self._module.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._inputs = [value.name for value in self._session.get_inputs()]
-        self._outputs = [value.name for value in self._session.get_outputs()]
+        if folder:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        session = self._session = self._module.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._inputs, self._outputs = ([each.name for each in x] for x in (session.get_inputs(), session.get_outputs()))
         return self._inputs, self._outputs
 
     def run(self, arrays: Named) -> tuple[float, Named]:
         feeds = dict(zip(self._inputs, matched(self._inputs, arrays)))
         start = time.perf_counter_ns()
         results = self._session.run(self._outputs, feeds)
-        latency_ms = (time.perf_counter_ns() - start) / 1e6
-        return latency_ms, list(zip(self._outputs, results))
+        return (time.perf_counter_ns() - start) / 1e6, list(zip(self._outputs, results))
 
 
 class LiteRt:

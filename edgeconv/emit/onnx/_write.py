@@ -13,7 +13,8 @@ import onnx
 import onnx_ir as ir
 
 from edgeconv import __version__
-from edgeconv.core import Emitted, TensorSpec
+from edgeconv.core import Array, Emitted, TensorSpec
+from edgeconv.emit.onnx._external import apart, is_too_large, weight_bytes
 from edgeconv.emit.onnx._forms import in_fast_forms
 from edgeconv.emit.onnx._halves import in_halves
 from edgeconv.emit.onnx._integers import border_parameters, integer_borders, own_integers
@@ -21,7 +22,6 @@ from edgeconv.emit.onnx._names import name_invented
 from edgeconv.emit.onnx._opset import to_opset
 from edgeconv.errors import TFLITE_ONLY, EmitError
 
-_LARGEST_BYTES = 2**31 - 2**20  # protobuf ends at 2 GiB; a megabyte is left for everything but the weights
 _ROUNDS = 8
 _SKIPPED = (
     "fuse_bn_into_conv",  # folded in float64 before; onnxsim would fold what is left in float32
@@ -37,8 +37,9 @@ def to_onnx(
     opset: int | None = None,
     weights: str = "float32",
     io: str = "float32",
+    data_name: str = "",
 ) -> Emitted:
-    """Writes a graph as a single ``.onnx`` file, weights inside.
+    """Writes a graph as a single ``.onnx`` file, weights inside; those above 2 GiB lie in a file beside it.
 
     The file has the lowest IR version that its opset allows (so that old runtimes load it), the names of the graph's
     values, nodes named after their first output, initializers in the order of their use, and nothing of the machine
@@ -52,30 +53,30 @@ def to_onnx(
             float16 cannot compute (`edgeconv.emit.half_precision`), which the notes name.
         io: ``"int8"`` leaves the QuantizeLinear of inputs and the DequantizeLinear of outputs out of a quantised
             graph: these are then integers, uint8 like all activations of the file, with the parameters of the specs.
+        data_name: of the file that takes weights above 2 GiB; without it, such a graph is refused. onnxsim, which
+            compares whole files, simplifies no such graph.
 
     Returns:
-        The bytes, with the inputs and outputs as the file declares them (NCHW), and notes on what stays float32.
+        The bytes (and those of the file of weights), with the inputs and outputs as the file declares them (NCHW), and
+        notes on what stays float32.
 
     Raises:
-        EmitError: an operator has no form in the opset, the file would be larger than 2 GiB, or onnxsim, onnx's
-            checker or its shape inference refuse the graph.
+        EmitError: an operator has no form in the opset, the weights take more than 2 GiB and there is no name for
+            their file, or onnxsim, onnx's checker or its shape inference refuse the graph.
     """
     _check_names(weights, io)
-    _check_size(model)
     model = in_fast_forms(model)
     borders = border_parameters(model.graph) if io != "float32" else {}
     if io != "float32":
         integer_borders(model.graph)
-    proto = ir.to_proto(model)
-    _strip(proto)
-    own = model.opset_imports.get("", 0)
-    if opset is not None and opset != own:
-        _to_opset(proto, opset)
-    proto = _simplified(proto)
-    own_integers(proto.graph)
-    _finish(proto)
-    proto = _checked(proto)
-    proto, notes = _halved(proto) if weights == "float16" else (proto, ())
+    external: tuple[Array, ...] = ()
+    notes: tuple[str, ...] = ()
+    if is_too_large(model):
+        model, notes = in_halves(model) if weights == "float16" else (model, ())
+        proto, external = _written_apart(model, opset, data_name)
+    else:
+        proto = _written(model, opset)
+        proto, notes = _halved(proto) if weights == "float16" else (proto, ())
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, dict(metadata))
     graph = proto.graph
@@ -84,7 +85,42 @@ def to_onnx(
         inputs=tuple(_spec(value, borders) for value in graph.input),
         outputs=tuple(_spec(value, borders) for value in graph.output),
         notes=notes,
+        external=external,
     )
+
+
+def _written(model: ir.Model, opset: int | None) -> onnx.ModelProto:
+    """The graph in its opset, simplified and checked."""
+    proto = ir.to_proto(model)
+    _strip(proto)
+    if opset is not None and opset != model.opset_imports.get("", 0):
+        _to_opset(proto, opset)
+    proto = _simplified(proto)
+    own_integers(proto.graph)
+    _finish(proto)
+    return _checked(proto)
+
+
+def _written_apart(model: ir.Model, opset: int | None, data_name: str) -> tuple[onnx.ModelProto, tuple[Array, ...]]:
+    """The graph, checked without its large constants, and what a file beside it has to hold."""
+    beside = is_too_large(model)  # rounded to float16, they may fit
+    if beside and not data_name:
+        raise EmitError(
+            f"the weights take {weight_bytes(model) / 2**30:.2f} GiB, and one .onnx file holds less than 2 GiB",
+            where=model.graph.name or "",
+            mend="export a smaller variant, or the network in parts",
+        )
+    parts = apart(model)
+    proto = ir.to_proto(parts.model)
+    _strip(proto)
+    if opset is not None:
+        with _mapped(f"ONNX opset {opset}"):
+            to_opset(proto, opset)
+    _finish(proto)
+    proto = _checked(proto)
+    external = parts.restored(proto, data_name if beside else "")
+    _finish(proto)
+    return proto, external
 
 
 def _check_names(weights: str, io: str) -> None:
@@ -92,16 +128,6 @@ def _check_names(weights: str, io: str) -> None:
     for what, given in (("weights", weights), ("io", io)):
         if given not in known[what]:
             raise EmitError(f"unknown {what} {given!r}", where="ONNX", mend=f"use {', '.join(known[what])}")
-
-
-def _check_size(model: ir.Model) -> None:
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    if weights > _LARGEST_BYTES:
-        raise EmitError(
-            f"the weights take {weights / 2**30:.2f} GiB, and one .onnx file holds less than 2 GiB",
-            where=model.graph.name or "",
-            mend="export a smaller variant, or the network in parts",
-        )
 
 
 def _strip(proto: onnx.ModelProto) -> None:

@@ -60,15 +60,16 @@ def to_tflite(
 
     Raises:
         EmitError: an operator, or a setting of one, has no form in TFLite, or none that holds at every batch size;
-            or the layout is unknown.
+            the layout is unknown; or the weights take more than 2 GiB.
     """
-    from edgeconv.emit.tflite._encoding import encoding_of
+    from edgeconv.emit.tflite._encoding import check_size, encoding_of
     from edgeconv.emit.tflite._flatbuffer import write
     from edgeconv.emit.tflite._inside import described
     from edgeconv.emit.tflite._open_batch import converted
 
     if layout not in (NCHW, NHWC):
         raise EmitError(f"unknown TFLite layout {layout!r}", where="tflite", mend='use "nhwc" or "nchw"')
+    check_size(model, weights)
     low, inputs, outputs = converted(model, layout, encoding_of(weights, io))
     data, names = write(low.graph, metadata)
     return Emitted(data, inputs, outputs, low.notes, described(low.graph, low.held, names))

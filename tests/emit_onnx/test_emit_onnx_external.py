@@ -1,0 +1,85 @@
+"""Weights that one file cannot hold: beside the ``.onnx`` file, and refused for TFLite.
+
+The limit is lowered, so that kilobytes stand for gigabytes. Kinds thought of: fp32 beside the file, float16 that fits
+into it again, another opset, shared weights, a folder that was moved, a second export over the first.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+import edgeconv
+from edgeconv.core import DATA_SUFFIX
+from edgeconv.emit.onnx import _external
+from edgeconv.emit.tflite import _encoding
+
+
+class Net(nn.Module):
+    """A convolution that is small, and one matrix that is read twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(3, 8, 3, 2), nn.Linear(72, 72)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu().flatten(1)
+        return self.wide(self.wide(x).relu())
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (_external, _encoding):
+        monkeypatch.setattr(module, "LARGEST_BYTES", 16 * 2**10)  # the matrix takes 20 KiB, and 10 in float16
+
+
+@pytest.mark.parametrize("opset", [18, 13, 21])
+def test_weights_lie_beside_the_file(net: nn.Module, tmp_path: Path, opset: int) -> None:
+    result = edgeconv.export(
+        net, (X,), tmp_path / "out", name="net", formats="onnx", variants=("fp32", "fp16"), devices="onnxruntime",
+        opset=opset,
+    )  # fmt: skip
+    assert result.report is not None
+    assert [row.verdict.value for row in result.report.comparisons if row.artifact] == ["pass", "pass"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir() if ".onnx" in path.name)
+    assert names == ["net.fp16.onnx", "net.fp32.onnx", f"net.fp32.onnx{DATA_SUFFIX}"]
+    size = result.artifacts[0].size_bytes
+    assert size == sum(path.stat().st_size for path in (tmp_path / "out").glob("net.fp32.onnx*"))
+    moved = shutil.copytree(tmp_path / "out", tmp_path / "elsewhere") / "net.fp32.onnx"
+    onnx.checker.check_model(str(moved), full_check=True)
+    session = onnxruntime.InferenceSession(str(moved), providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {session.get_inputs()[0].name: X.numpy()})
+    np.testing.assert_allclose(y, net(X).detach().numpy(), atol=1e-5)
+    assert onnx.load(moved, load_external_data=False).opset_import[0].version == opset
+
+
+def test_the_file_is_an_input_again(net: nn.Module, tmp_path: Path) -> None:
+    edgeconv.export(net, (X,), tmp_path, name="net", formats="onnx")
+    result = edgeconv.export_onnx(tmp_path / "net.fp32.onnx", tmp_path / "again", name="net", formats="onnx")
+    first, second = (folder / f"net.fp32.onnx{DATA_SUFFIX}" for folder in (tmp_path, tmp_path / "again"))
+    assert result.artifacts[0].format == "onnx"
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_tflite_is_refused_in_one_line(net: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(edgeconv.EmitError, match=r"tflite: the weights take 0\.00 GiB, and a \.tflite file holds less"):
+        edgeconv.export(net, (X,), tmp_path, name="net", formats="tflite")
+    assert not list(tmp_path.iterdir())
+    result = edgeconv.export(net, (X,), tmp_path, name="net", formats="tflite", variants="fp16")
+    assert result.artifacts[0].path.exists()
