@@ -16,6 +16,7 @@ from edgeconv.capture._runtime_places import STATED
 from edgeconv.capture._stated_resizes import may_round, settle_first_size
 from edgeconv.capture._steps import is_taken
 from edgeconv.capture._training import check_dropouts
+from edgeconv.capture.unique import unique_name
 from edgeconv.errors import CaptureError
 
 
@@ -140,14 +141,15 @@ def _replace_sequence(graph: ir.Graph, node: ir.Node, sizes: list[int], takers: 
     source, axis = node.inputs[0], node.attributes.get_int("axis", 0)
     if source is None or source.shape is None:
         return
-    name = f"{node.outputs[0].name}.split"
+    name = unique_name(graph, f"{node.outputs[0].name}.split")
     lengths = ir.val(name, const_value=ir.tensor(np.array(sizes, dtype=np.int64), name=name))
     graph.register_initializer(lengths)
     split = ir.node("Split", [source, lengths], {"axis": axis}, num_outputs=len(sizes))
     for index, output in enumerate(split.outputs):
         dims = list(source.shape)
         dims[axis] = sizes[index]
-        output.name, output.shape, output.type = f"{node.outputs[0].name}.{index}", ir.Shape(dims), source.type
+        output.name = unique_name(graph, f"{node.outputs[0].name}.{index}")
+        output.shape, output.type = ir.Shape(dims), source.type
     set_origin(split, origin_of(node))
     graph.insert_before(node, split)
     for taker, index in takers:
@@ -219,7 +221,7 @@ def _separate_outputs(graph: ir.Graph) -> None:
         if value in seen or value.producer() is None:
             node = ir.node("Identity", [value])
             node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
-            node.outputs[0].name = f"{value.name}.output.{index}"
+            node.outputs[0].name = unique_name(graph, f"{value.name}.output.{index}")
             graph.append(node)
             graph.outputs[index] = node.outputs[0]
         seen.add(value)

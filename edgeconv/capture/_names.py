@@ -25,6 +25,7 @@ import onnx
 import onnx_ir as ir
 
 from edgeconv.capture._origin import Origin, origin_of
+from edgeconv.capture.unique import free_name, rename_values, reserve_names
 
 MODULE = "edgeconv.module"
 
@@ -62,10 +63,11 @@ def name_values(
     chosen |= dict(zip(graph.outputs, output_names, strict=True))
     chosen |= dict(zip(graph.inputs, input_names, strict=True))
     _name_constants(graph, chosen, parameters, names, model.opset_imports[""])
-    _rename(graph, chosen)
+    rename_values(graph, chosen)
     for node in graph:
         node.name = node.outputs[0].name
         node.metadata_props[MODULE] = origin_of(node).module
+    reserve_names(graph)
 
 
 class _Names:
@@ -75,10 +77,7 @@ class _Names:
         self.taken = taken
 
     def new(self, wanted: str) -> str:
-        name, number = wanted, 0
-        while name in self.taken:
-            number += 1
-            name = f"{wanted}_{number}"
+        name = free_name(wanted, self.taken)
         self.taken.add(name)
         return name
 
@@ -149,13 +148,3 @@ def _parameter(node: ir.Node, index: int, opset: int) -> str:
     except onnx.defs.SchemaError:
         return f"input_{index}"
     return str(inputs[min(index, len(inputs) - 1)].name).lower()
-
-
-def _rename(graph: ir.Graph, chosen: dict[ir.Value, str]) -> None:
-    """Gives all names at once: through names that clash with nothing."""
-    for number, value in enumerate(chosen):
-        value.name = f"\0{number}"
-    for value, name in chosen.items():
-        value.name = name
-        if value.const_value is not None:
-            value.const_value.name = name

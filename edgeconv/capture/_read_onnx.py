@@ -28,6 +28,7 @@ from edgeconv.capture._trace import quiet
 from edgeconv.capture._training import settle_training
 from edgeconv.capture._transposed import settle_transposed
 from edgeconv.capture._wide_pads import settle_wide_pads
+from edgeconv.capture.unique import free_name, names_of, rename_values, reserve_names
 from edgeconv.errors import CaptureError
 
 _REFUSED = re.compile(r"[^!-~]+")  # what is not a printable ASCII character: not every runtime takes it in a name
@@ -124,6 +125,7 @@ class OnnxFile:
         model = _plain(self.proto)
         graph = model.graph
         _own_interface(graph, self.inputs, self.outputs, shapes)
+        _unmark(graph)
         names = [each.name for each in self.outputs]
         drop_unused(graph)
         for value in graph.initializers.values():
@@ -149,6 +151,7 @@ class OnnxFile:
         _check_known(graph, where)
         drop_unused(graph)
         _name(graph, names)
+        reserve_names(graph)
         graph.name = self.path.stem
         if self.opset != opset_of(self.proto):
             model.metadata_props[NOTE] = f"converted from opset {self.opset} to {opset_of(self.proto)}"
@@ -158,7 +161,10 @@ class OnnxFile:
 def _apart(outputs: tuple[OnnxTensor, ...], inputs: tuple[OnnxTensor, ...]) -> tuple[OnnxTensor, ...]:
     """An input that is an output as it comes gets a name of its own there: in TFLite, a tensor is one or the other."""
     taken = {each.name for each in inputs}
-    return tuple(replace(each, name=f"{each.name}.output") if each.name in taken else each for each in outputs)
+    names = taken | {each.name for each in outputs}
+    return tuple(
+        replace(each, name=free_name(f"{each.name}.output", names)) if each.name in taken else each for each in outputs
+    )
 
 
 def _declared(value: onnx.ValueInfoProto, where: str) -> OnnxTensor:
@@ -238,26 +244,35 @@ def _check_known(graph: ir.Graph, where: str) -> None:
                 _check_dtype(value.name or "", value.dtype, where)
 
 
+_MARKS = ("\0", "\1", "\2", "\3")  # what names that are invented here begin with until all are known
+
+
+def _unmark(graph: ir.Graph) -> None:
+    """Takes from the file's own names the marks of those that are invented here."""
+    values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    marked = [value for value in values if (value.name or "").startswith(_MARKS) and value not in set(graph.outputs)]
+    taken = set(names_of(graph))
+    chosen: dict[ir.Value, str] = {}
+    for value in marked:
+        chosen[value] = free_name(f"_{(value.name or '')[1:]}", taken)
+        taken.add(chosen[value])
+    rename_values(graph, chosen)
+
+
+def _is_invented(value: ir.Value) -> bool:
+    return (value.name or "").startswith("\3")
+
+
 def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
     """Outputs get back the names that the file gives them; every other name is the file's, made safe and unique."""
     values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs if value.name)]
     chosen: dict[ir.Value, str] = dict(zip(graph.outputs, outputs, strict=True))
-    taken = {*outputs, *(value.name for value in graph.inputs)}
-    for value in values:
+    taken: set[str] = {*outputs, *(value.name or "" for value in graph.inputs)}
+    for value in sorted(values, key=_is_invented):  # the file's own names come first
         if value in chosen:
             continue
-        wanted = _safe((value.name or "").removeprefix("\3"))  # which marks what was made here
-        name, number = wanted, 0
-        while name in taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        taken.add(name)
-        chosen[value] = name
-    for number, value in enumerate(chosen):  # through names that clash with nothing
-        value.name = f"\0{number}"
-    for value, name in chosen.items():
-        value.name = name
-        if value.const_value is not None:
-            value.const_value.name = name
+        chosen[value] = free_name(_safe((value.name or "").removeprefix("\3")), taken)
+        taken.add(chosen[value])
+    rename_values(graph, chosen)
     for node in graph:
         node.name = next(value.name for value in node.outputs if value.name)

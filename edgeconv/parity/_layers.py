@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.capture.unique import unique_name
 from edgeconv.core import Array, Comparison, Fidelity, IntegerTensor, LayerSteps
 from edgeconv.errors import ParityError
 from edgeconv.parity._fidelity import failed, steps_apart
@@ -154,7 +155,9 @@ class _Cut:
         """Makes what dequantises a value read the runtime's; returns how the result was called."""
         source, integers = node.inputs[0], node.outputs[0]
         assert source is not None  # QuantizeLinear has an operand
-        made = ir.Value(name=f"{integers.name}{_HELD}", shape=source.shape, type=source.type)
+        made = ir.Value(
+            name=unique_name(self.model.graph, f"{integers.name}{_HELD}"), shape=source.shape, type=source.type
+        )
         self.model.graph.inputs.append(made)
         self._inputs.append((tensor, made))
         results = [use.node.outputs[0] for use in integers.uses()]

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._equalize import Pair, between, by_input, pairs_of, weight_of
-from edgeconv.quantize._graph import constant, forget_names
+from edgeconv.quantize._graph import constant, forget_names, unique_name
 from edgeconv.quantize._tune import add_to_bias, channel_axis
 
 _Floats = npt.NDArray[np.float64]
@@ -66,7 +66,7 @@ def _absorb(graph: ir.Graph, pair: Pair, shift: _Floats) -> None:
     add_to_bias(graph, pair.first, -shift)
     add_to_bias(graph, second, moved)
     for node, name in zip(between(pair), names, strict=True):
-        node.outputs[0].name = f"{name}.absorbed"
+        node.outputs[0].name = unique_name(graph, f"{name}.absorbed")
 
 
 def _absorbs(pair: Pair) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.capture.unique import unique_name
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._graph import constant, name_of, only_reader, replace_weight, static_shape
 from edgeconv.quantize._structure import Layer, layer_of
@@ -41,6 +42,7 @@ HOMOGENEOUS = frozenset(
 """Operators that act on each channel by itself and commute with positive factors."""
 
 _ROUNDS = 40  # of all pairs, until nothing moves; chains of n layers settle in about n
+_DISOWNED = "edgeconv.equalized"
 _WIDEST = 2.0**40  # the largest factor: keeps biases and weights within float32
 
 
@@ -178,8 +180,9 @@ def _disown(pair: Pair) -> None:
     """Values that hold multiples of their modules' outputs say so by their names."""
     for node in between(pair):
         value = node.outputs[0]
-        if value.name and not value.name.endswith(".equalized"):
-            value.name = f"{value.name}.equalized"
+        if value.name and isinstance(node.graph, ir.Graph) and not value.meta.get(_DISOWNED):
+            value.name = unique_name(node.graph, f"{value.name}.equalized")
+            value.meta[_DISOWNED] = True
 
 
 def _reader(layer: Layer) -> Layer | None:

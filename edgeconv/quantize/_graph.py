@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.capture.unique import free_name, names_of, reserved_names
 from edgeconv.errors import QuantizeError
 
 MODULE = "edgeconv.module"
@@ -89,12 +90,8 @@ def unique_name(graph: ir.Graph, wanted: str) -> str:
     """``wanted``, or ``wanted_1``, … where that name is taken in the graph."""
     taken: set[str] | None = graph.meta.get(_TAKEN)
     if taken is None:  # every new name goes through here, so the set stays complete
-        values = [*graph.inputs, *graph.initializers.values(), *(out for node in graph for out in node.outputs)]
-        taken = graph.meta[_TAKEN] = {value.name or "" for value in values}
-    name, number = wanted, 0
-    while name in taken:
-        number += 1
-        name = f"{wanted}_{number}"
+        taken = graph.meta[_TAKEN] = {*names_of(graph), *reserved_names(graph)}
+    name = free_name(wanted, taken)
     taken.add(name)
     return name
 

@@ -108,7 +108,7 @@ def _bytes(value: ir.Value, rows: int) -> int:
 
 
 def _session(node: ir.Node, opset: int, fed: Sequence[ir.Value]) -> onnxruntime.InferenceSession:
-    """The node by itself; what is not fed is a constant of it."""
+    """The node by itself, under names of its own; what is not fed is a constant of it."""
     import onnx
     import onnxruntime
 
@@ -123,12 +123,13 @@ def _session(node: ir.Node, opset: int, fed: Sequence[ir.Value]) -> onnxruntime.
             constants.append(onnx.numpy_helper.from_array(array, names[value]))
     proto = ir.to_proto(node)
     proto.input[:] = ["" if value is None else names[value] for value in node.inputs]
-    outputs = [value for value in node.outputs if value.name]
+    results = {f"y{index}": value for index, value in enumerate(node.outputs) if value.name}
+    proto.output[:] = [f"y{index}" if value.name else "" for index, value in enumerate(node.outputs)]
     graph = onnx.helper.make_graph(
         [proto],
         "node",
         [_info(names[value], value) for value in fed],
-        [_info(value.name or "", value) for value in outputs],
+        [_info(name, value) for name, value in results.items()],
         constants,
     )
     imports = [onnx.helper.make_opsetid("", opset)]

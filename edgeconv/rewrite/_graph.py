@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.capture.unique import unique_name as unique_name  # one of what is used here
+
 Float64 = npt.NDArray[np.float64]
 
 _EXACT = "edgeconv.exact"  # Value.meta key: (tensor, float64 array that the tensor was rounded from)
@@ -84,17 +86,6 @@ def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic], dty
         value.meta[_EXACT] = (tensor, array)
     graph.register_initializer(value)
     return value
-
-
-def unique_name(graph: ir.Graph, wanted: str) -> str:
-    """``wanted``, or ``wanted_1``, ``wanted_2``, … where that name is taken in the graph."""
-    taken = {value.name for value in graph.inputs} | set(graph.initializers)
-    taken |= {value.name for node in graph for value in node.outputs}
-    name, number = wanted, 0
-    while name in taken:
-        number += 1
-        name = f"{wanted}_{number}"
-    return name
 
 
 def replace_constant(node: ir.Node, index: int, array: Float64, dtype: ir.DataType, name: str) -> None:

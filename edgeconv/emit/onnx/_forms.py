@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from edgeconv.capture.unique import unique_name
 from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windows, unsigned_activations
 from edgeconv.rewrite.gelus import Gelu, gelus
 from edgeconv.rewrite.pad_channels import pad_channels
@@ -39,7 +40,7 @@ def fusable_gelu(graph: ir.Graph) -> None:
 def _respell(graph: ir.Graph, last: ir.Node, found: Gelu) -> None:
     result, gate = last.outputs[0], found.gate
     ((add, _),) = gate.outputs[0].uses()
-    name, x = f"{result.name}.gelu", found.x
+    name, x = unique_name(graph, f"{result.name}.gelu"), found.x
     if gate.op_type == "Erf":
         argument = _insert(gate, "Div", [x, _scalar(graph, f"{name}.root", math.sqrt(2), x)], f"{name}.argument")
         gate.replace_input_with(0, argument)
@@ -47,7 +48,8 @@ def _respell(graph: ir.Graph, last: ir.Node, found: Gelu) -> None:
     product = _insert(last, "Mul", [half, add.outputs[0]], name)
     product.metadata_props.update(result.metadata_props)
     ir.convenience.replace_all_uses_with(result, product, replace_graph_outputs=True)
-    product.name, result.name = result.name, f"{name}.unused"
+    unused = unique_name(graph, f"{name}.unused")
+    product.name, result.name = result.name, unused
 
 
 FORMS: tuple[Callable[[ir.Graph], object], ...] = (
@@ -63,14 +65,15 @@ FORMS: tuple[Callable[[ir.Graph], object], ...] = (
 def _insert(before: ir.Node, op_type: str, inputs: Sequence[ir.Value], name: str) -> ir.Value:
     """The result of a new node before the given one, of its first input's type and shape."""
     made = ir.Value(name=name, type=inputs[0].type, shape=inputs[0].shape)
-    if before.graph is not None:
+    if isinstance(before.graph, ir.Graph):
+        made.name = unique_name(before.graph, name)
         before.graph.insert_before(before, ir.Node("", op_type, inputs, outputs=[made]))
     return made
 
 
 def _scalar(graph: ir.Graph, name: str, number: float, like: ir.Value) -> ir.Value:
     """A constant of another value's element type."""
-    dtype = like.dtype or ir.DataType.FLOAT
+    dtype, name = like.dtype or ir.DataType.FLOAT, unique_name(graph, name)
     tensor = ir.tensor(np.array(number, dtype.numpy()), name=name)
     value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(()), const_value=tensor)
     graph.register_initializer(value)

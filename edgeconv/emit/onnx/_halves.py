@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeconv.capture.unique import unique_name
 from edgeconv.emit.half_precision import float32_region, halved
 
 # Operands that ONNX wants in float32 whatever the data is.
@@ -70,7 +71,7 @@ class _Halves:
             if value.dtype != _HALF or producer is None:
                 continue
             result = ir.Value(name=value.name, type=ir.TensorType(_FLOAT), shape=value.shape)
-            value.name = f"{value.name}.half"
+            value.name = unique_name(self.graph, f"{value.name}.half")
             result.metadata_props.update(value.metadata_props)
             self.graph.insert_after(producer, _cast(value, result, _FLOAT))
             self.graph.outputs[index] = result
@@ -87,7 +88,9 @@ class _Halves:
         key = (value, wanted)
         if key not in self.casts:
             suffix = "half" if wanted == _HALF else "float"
-            made = ir.Value(name=f"{value.name}.{suffix}", type=ir.TensorType(wanted), shape=value.shape)
+            made = ir.Value(
+                name=unique_name(self.graph, f"{value.name}.{suffix}"), type=ir.TensorType(wanted), shape=value.shape
+            )
             if value.is_initializer() and not value.is_graph_input() and value.const_value is not None:
                 made.const_value = ir.tensor(halved(value.const_value.numpy()), name=made.name)
                 self.graph.register_initializer(made)

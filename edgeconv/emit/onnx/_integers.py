@@ -28,10 +28,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from edgeconv.capture.unique import unique_name
 from edgeconv.core import Array
 
 _SHIFT = 128
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_MADE = "edgeconv.emit.made"
 _PER_AXIS_RANK = 2  # there has to be an axis of channels, and its size known
 
 
@@ -101,7 +103,7 @@ def _by_channel(graph: ir.Graph, source: ir.Node) -> ir.Node | None:
         for value, array in zip(numbers, arrays, strict=True)
         if value is not None and array is not None
     ]
-    result = ir.Value(name=f"{made.name}.by_channel", type=made.type, shape=made.shape)
+    result = ir.Value(name=unique_name(graph, f"{made.name}.by_channel"), type=made.type, shape=made.shape)
     return ir.Node("", "DequantizeLinear", [integer, *repeated], [ir.AttrInt64("axis", 1)], outputs=[result])
 
 
@@ -225,7 +227,7 @@ def integer_borders(graph: ir.Graph) -> None:
         if len(made) != 1 or len(readers) != len([node for node in readers if node.op_type == "QuantizeLinear"]):
             continue
         integer = ir.Value(name=value.name, type=readers[0].outputs[0].type, shape=value.shape)
-        value.name = f"{value.name}.float"
+        value.name = unique_name(graph, f"{value.name}.float")
         graph.inputs[index] = integer
         for node in readers:
             ir.convenience.replace_all_uses_with(node.outputs[0], integer, replace_graph_outputs=True)
@@ -297,10 +299,13 @@ def _array(value: ir.Value | None) -> Array | None:
 
 
 def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """A constant; the one of that name, which is always made of the same numbers, where it is there already."""
-    if name in graph.initializers:
-        return graph.initializers[name]
+    """A constant; the one that was made under that name before, which is always of the same numbers."""
+    made: dict[str, ir.Value] = graph.meta.setdefault(_MADE, {})
+    if name in made and made[name].graph is graph:
+        return made[name]
+    wanted, name = name, unique_name(graph, name)
     tensor = ir.tensor(array, name=name)
     value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
     graph.register_initializer(value)
+    made[wanted] = value
     return value

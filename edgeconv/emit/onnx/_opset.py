@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx
 from onnx.defs import OpSchema, SchemaError, get_schema
 
+from edgeconv.capture.unique import free_name
 from edgeconv.errors import EmitError
 
 OPSETS = range(13, 25)
@@ -31,11 +32,13 @@ def to_opset(proto: onnx.ModelProto, opset: int) -> None:
         raise EmitError(f"opset {opset} is not supported", where="ONNX", mend=f"choose {OPSETS[0]} to {OPSETS[-1]}")
     own = next(each for each in proto.opset_import if each.domain == "")
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    taken = {*constants, *(each.name for each in proto.graph.input)}
+    taken |= {name for node in proto.graph.node for name in node.output}
     nodes: list[onnx.NodeProto] = []
     for node in proto.graph.node:
         moved = _MOVED.get(node.op_type)
         if node.domain == "" and moved is not None and opset < moved.since <= own.version:
-            nodes.extend(moved.adapt(node, constants))
+            nodes.extend(moved.adapt(node, constants, taken))
         else:
             nodes.append(node)
     for node in nodes:
@@ -94,7 +97,7 @@ def _refused(node: onnx.NodeProto, opset: int, why: str) -> EmitError:
     )
 
 
-def _axes_to_attribute(node: onnx.NodeProto, constants: _Constants) -> list[onnx.NodeProto]:
+def _axes_to_attribute(node: onnx.NodeProto, constants: _Constants, taken: set[str]) -> list[onnx.NodeProto]:
     """Reductions took their axes as an attribute before 18."""
     if len(node.input) > 1 and node.input[1]:
         if node.input[1] not in constants:
@@ -105,9 +108,10 @@ def _axes_to_attribute(node: onnx.NodeProto, constants: _Constants) -> list[onnx
     return [node]
 
 
-def _hard_swish(node: onnx.NodeProto, constants: _Constants) -> list[onnx.NodeProto]:
+def _hard_swish(node: onnx.NodeProto, constants: _Constants, taken: set[str]) -> list[onnx.NodeProto]:
     """HardSwish(x) = x · HardSigmoid(x; 1/6, 1/2), which is also how its specification defines it."""
-    gate = f"{node.output[0]}.hardsigmoid"
+    gate = free_name(f"{node.output[0]}.hardsigmoid", taken)
+    taken.add(gate)
     return [
         onnx.helper.make_node("HardSigmoid", [node.input[0]], [gate], alpha=1 / 6, beta=0.5),
         onnx.helper.make_node("Mul", [node.input[0], gate], [node.output[0]]),
@@ -119,7 +123,7 @@ class _Moved:
     """What becomes of an operator in the versions before ``since``."""
 
     since: int
-    adapt: Callable[[onnx.NodeProto, _Constants], list[onnx.NodeProto]]
+    adapt: Callable[[onnx.NodeProto, _Constants, set[str]], list[onnx.NodeProto]]
 
 
 _REDUCTIONS = (
