@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.quantize._divisors import WHY, divisors
 from edgeconv.quantize._graph import constant, input_of, is_activation, name_of, named, only_reader, scalar
 from edgeconv.quantize._operators import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, OWN, SHARED
 from edgeconv.rewrite.gelus import gelus
@@ -89,11 +90,12 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
         kept_float: operators (by the name of their first output) that stay float, and why, beside those that no
             integer kernel computes.
     """
-    spelt, wanted = _spelt_out(model.graph), kept_float or {}
+    spelt, wanted, dividing = _spelt_out(model.graph), kept_float or {}, divisors(model.graph)
     reasons = {}
     for node in model.graph:
         name = name_of(node)
         reason = wanted[name] if name in wanted else None if node in spelt else unquantisable(node)
+        reason = WHY if reason is None and node in dividing else reason
         if reason is not None and any(is_activation(value) for value in (*node.inputs, *node.outputs)):
             reasons[name_of(spelt.get(node, node))] = reason
     quantised = [n for n in model.graph if spelt.get(n, n) is n and name_of(n) not in reasons]

@@ -1,0 +1,38 @@
+"""What a float operator divides by stays float as well: 8 bits make zero of a guard, and of small norms.
+
+``x / (norm + 1e-9)`` and ``x / max(norm, 1e-12)`` are finite for a row of zeros because of the constant. A scale that
+holds the largest norm rounds it to zero, and the file computes 0 / 0.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeconv.quantize._graph import constant, input_of
+
+WHY = "it makes a divisor, which 8 bits would round to zero"
+
+_GUARDS = frozenset({"Add", "Clip", "Max", "Where", "Sum"})
+_NORMS = frozenset(
+    {"Mul", "Abs", "Pow", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Sqrt"}
+)
+_MOVES = frozenset({"Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+_OPERATORS = _GUARDS | _NORMS | _MOVES
+
+
+def divisors(graph: ir.Graph) -> set[ir.Node]:
+    """The operators between the last layer or activation function and what a Div by computed numbers divides by."""
+    found: set[ir.Node] = set()
+    waiting = [
+        input_of(node, 1)
+        for node in graph
+        if node.op_type == "Div" and node.domain in ("", "ai.onnx") and constant(input_of(node, 1)) is None
+    ]
+    while waiting:
+        value = waiting.pop()
+        node = value.producer() if value is not None else None
+        if node is None or node in found or node.op_type not in _OPERATORS:
+            continue
+        found.add(node)
+        waiting += [operand for operand in node.inputs if operand is not None and constant(operand) is None]
+    return found
