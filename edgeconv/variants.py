@@ -424,7 +424,7 @@ def _checked(batches: Callable[[], Batches]) -> Batches:
                     what = f"batch {index} holds a {held}"
                     raise QuantizeError(what, where="calibration data", mend="give arrays of numpy of native bytes")
             yield batch
-    except EdgeconvError:
+    except (EdgeconvError, GeneratorExit):  # the latter where the reader stops before the data end
         raise
     except BaseException as error:  # the user's own code may raise anything
         passed(error)
