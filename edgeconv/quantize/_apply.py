@@ -93,8 +93,22 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
                 work.activation(value, plan.tensors[named(value)])
     _drop_unused(model.graph)
     if plan.scheme == "int16x8":
-        model.graph.opset_imports[""] = max(_INT16_OPSET, model.graph.opset_imports.get("", 1))
+        _raise_opset(model.graph)
     return model
+
+
+_RENAMED_SINCE = 20
+_RENAMED = {"bilinear": "linear", "bicubic": "cubic"}  # modes of GridSample, all that changed its meaning up to 21
+
+
+def _raise_opset(graph: ir.Graph) -> None:
+    """Makes the graph one of the opset in which QuantizeLinear knows int16."""
+    before = graph.opset_imports.get("", 1)
+    graph.opset_imports[""] = max(_INT16_OPSET, before)
+    for node in graph if before < _RENAMED_SINCE else ():
+        mode = node.attributes.get_string("mode", "bilinear") if node.op_type == "GridSample" else ""
+        if mode in _RENAMED:
+            node.attributes["mode"] = ir.AttrString("mode", _RENAMED[mode])
 
 
 def _quantise_operands(model: ir.Model, structure: Structure, work: _Work) -> None:

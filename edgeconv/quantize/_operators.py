@@ -57,6 +57,9 @@ Functions of one number without a kernel of their own are tables of 256 integers
 out is one Gelu.
 """
 
+READING = frozenset({"ArgMax", "ArgMin"})
+"""Operators that read integers as well as numbers, and make neither: of equal scales, the order is the same."""
+
 KNOWN_RANGES: dict[str, tuple[float, float]] = {"HardSigmoid": (0.0, 1.0)}
 """Operators of `OWN` whose range is no matter of data: where they saturate, both ends are exact."""
 
@@ -128,7 +131,7 @@ LOOKED_UP = frozenset(
 )
 """Functions of one number that are tables of 256 integers in TFLite, where their input and output are int8."""
 
-WITHOUT_INT16 = (LOOKED_UP - {"Erf", "Log"}) | {"Gelu", "LogSoftmax", "SpaceToDepth"}
+WITHOUT_INT16 = (LOOKED_UP - {"Erf", "Log"}) | {"ArgMax", "ArgMin", "Gelu", "LogSoftmax", "SpaceToDepth"}
 """Operators that TFLite computes with int8 activations, but not with int16.
 
 Elu, Selu and Celu could be spelt out in its int16 operators. By the reference kernels of LiteRT 2.3, Conv - Celu(0.2) -

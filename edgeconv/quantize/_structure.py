@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edgeconv.quantize._divisors import WHY, divisors
 from edgeconv.quantize._graph import constant, input_of, is_activation, name_of, named, only_reader, scalar
-from edgeconv.quantize._operators import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, OWN, SHARED
+from edgeconv.quantize._operators import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, OWN, READING, SHARED
 from edgeconv.rewrite.gelus import gelus
 
 
@@ -144,7 +144,7 @@ def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
 
 def unquantisable(node: ir.Node) -> str | None:
     """Why no integer kernel computes the node; None where one does."""
-    known = LAYERS | OWN | SHARED | FIXED.keys()
+    known = LAYERS | OWN | READING | SHARED | FIXED.keys()
     if node.domain not in ("", "ai.onnx") or node.op_type not in known:
         return f"{node.op_type} has no integer form"
     if node.op_type in LAYERS:

@@ -160,6 +160,21 @@ def test_other_opsets(mobile: tuple[nn.Module, Tensor, ir.Model], opset: int, ir
     _assert_runs_like(emitted.data, mobile[0], mobile[1])
 
 
+@pytest.mark.parametrize("opset", [16, 20, 24])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+def test_the_modes_of_grid_sample_are_called_as_the_opset_calls_them(mode: str, opset: int) -> None:
+    class Sampled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            grid = torch.linspace(-1, 1, 50).reshape(1, 5, 5, 2)
+            return nn.functional.grid_sample(x, grid, mode=mode, align_corners=False)
+
+    x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    graph = optimize(capture(Sampled(), (x,), input_names=["x"], output_names=["y"]))
+    data = to_onnx(graph, metadata={}, opset=opset).data
+    (made,) = onnxruntime.InferenceSession(data).run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(made, Sampled()(x).numpy(), atol=1e-5)
+
+
 def test_an_operator_that_an_opset_lacks() -> None:
     model = capture(nn.LayerNorm(4), (torch.randn(2, 4),), input_names=["x"], output_names=["y"])
     with pytest.raises(EmitError, match=r"y: LayerNormalization does not exist in ONNX opset 13; ask for a newer"):

@@ -2,7 +2,8 @@
 
 Members, tables: an Embedding that is summed, averaged, read by a linear layer or a convolution, alone, twice, padded,
 with rows that the data never pick; a parameter indexed by an input, along axis 0 and 1, by what an argmax makes; where
-of two constants. Norms: one, two and three BatchNorm2d, BatchNorm1d of signals and of rows, BatchNorm3d.
+of two constants. Norms: one, two and three BatchNorm2d, BatchNorm1d of signals and of rows, BatchNorm3d. Between
+layers: grid_sample in int16x8, argmax, a Cast.
 """
 
 from __future__ import annotations
@@ -163,3 +164,33 @@ def test_norms_that_nothing_absorbs_are_layers(case: str, tmp_path: Path) -> Non
     module, shape = _NORMS[case]
     found = worst_db(tmp_path, module, [(_random(*shape, seed=i),) for i in range(8)])
     assert min(found.values()) > 32, found
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_a_grid_is_sampled_between_layers_of_int16(mode: str, tmp_path: Path) -> None:
+    def forward(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        grid = torch.linspace(-1, 1, 50).reshape(1, 5, 5, 2)
+        return m.d(nn.functional.grid_sample(m.c(x), grid, mode=mode, align_corners=False))
+
+    module = Of(forward, c=nn.Conv2d(3, 4, 3, padding=1), d=nn.Conv2d(4, 4, 1))
+    found = worst_db(tmp_path, module, [(_random(1, 3, 8, 8, seed=i),) for i in range(8)], "int16x8")
+    assert min(found.values()) > 45, found
+
+
+def test_an_argmax_reads_integers_and_a_cast_that_stays_float_is_told(tmp_path: Path) -> None:
+    module = Of(lambda m, x: m.c(x).argmax(1).float(), c=nn.Conv2d(3, 4, 3))
+    batches = [{"x": _random(1, 3, 8, 8, seed=seed).numpy()} for seed in range(4)]
+    result = edgeconv.export(
+        module.eval(),
+        (torch.from_numpy(batches[0]["x"]),),
+        tmp_path,
+        name="m",
+        formats="tflite",
+        variants="int8",
+        input_names=["x"],
+        quantization=edgeconv.Quantization(batches=lambda: batches, io="int8"),
+    )
+    operators = [one["op_name"] for one in Interpreter(str(result.artifacts[0].path))._get_ops_details()]
+    assert operators[: operators.index("ARG_MAX") + 1].count("DEQUANTIZE") == 0
+    assert not any("ArgMax" in note for note in result.notes)
+    assert any("Cast has no integer form" in note for note in result.notes)

@@ -69,13 +69,18 @@ def _fit(node: onnx.NodeProto, own: int, opset: int) -> None:
         if onnx.helper.get_attribute_value(attribute) != _default(default):
             raise _refused(node, opset, f"has no attribute {attribute.name}")
         node.attribute.remove(attribute)
-    if _changed_meaning(node, schema, source):
-        raise _refused(node, opset, "means something else")
+    if node.op_type == "GridSample" and (schema.since_version < 20) != (source.since_version < 20):
+        _rename_mode(node, schema)
 
 
-def _changed_meaning(node: onnx.NodeProto, schema: OpSchema, source: OpSchema) -> bool:
-    """Operators whose attribute values were renamed between the versions."""
-    return node.op_type == "GridSample" and (schema.since_version < 20) != (source.since_version < 20)
+def _rename_mode(node: onnx.NodeProto, schema: OpSchema) -> None:
+    """GridSample's modes were renamed in opset 20, and so was its default."""
+    names = {"bilinear": "linear", "bicubic": "cubic"}
+    if schema.since_version < 20:
+        names = {new: old for old, new in names.items()}
+    (mode,) = [one for one in node.attribute if one.name == "mode"] or [node.attribute.add(name="mode")]
+    stated = mode.s.decode() or ("linear" if schema.since_version < 20 else "bilinear")
+    mode.CopyFrom(onnx.helper.make_attribute("mode", names.get(stated, stated)))
 
 
 def _default(attribute: onnx.AttributeProto) -> object:
