@@ -65,9 +65,19 @@ def _average(site: Site) -> tuple[int, str]:
 
 
 def _resize(site: Site) -> tuple[int, str]:
-    if site.node.attributes.get_string("mode", "nearest") != "cubic":
+    mode = site.node.attributes.get_string("mode", "nearest")
+    if mode == "nearest" or (mode == "linear" and _doubles(site.node)):
         return _EXACT
     return 2, "it is a product of matrices for the rows and one for the columns, and each rounds"  # measured 2
+
+
+def _doubles(node: ir.Node) -> bool:
+    """Whether a linear resize surely is one operator: its scales are in 1024ths, as those of that operator's kernel."""
+    sizes = [value.shape[2:] if value is not None and value.shape is not None else () for value in _ends(node)]
+    corners = node.attributes.get_string("coordinate_transformation_mode", "half_pixel") == "align_corners"
+    pairs = [(a, b) for a, b in zip(*sizes, strict=True) if isinstance(a, int) and isinstance(b, int)]
+    less = int(corners)
+    return all(b == less or 1024 * (a - less) % (b - less) == 0 for a, b in pairs)
 
 
 def _largest_factor(node: ir.Node) -> float:

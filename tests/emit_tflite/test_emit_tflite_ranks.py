@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import edgeconv
 from edgeconv.core import Artifact, Emitted, Sample, TensorSpec, Verdict
 from edgeconv.devices import DEVICES, start
 from edgeconv.emit.tflite import _ranks
@@ -117,6 +118,43 @@ def test_low_ranks_stay_as_they_are(tflite: Any) -> None:
 
     ran = tflite.check(tflite.Function(forward), (1, 2, 2, 3), layouts=("nchw",))["nchw"]
     assert "RESHAPE" not in [name for name in ran.operators if name not in ("TRANSPOSE",)][1:-1]
+
+
+class _Behind(nn.Module):
+    """A function of a layer's result."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.function = nn.Conv2d(3, 4, 3, padding=1), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.layer(x))
+
+
+_BEHIND: dict[str, Callable[[Tensor], Tensor]] = {
+    "product": lambda y: y.reshape(-1, 2, 2, 1, 4, 4) @ y.reshape(-1, 2, 2, 1, 4, 4).transpose(-1, -2),
+    "mean": lambda y: y.reshape(-1, 2, 2, 2, 2, 2, 2).mean((2, 4, 6)),
+    "permutation": lambda y: y.reshape(-1, 2, 2, 2, 2, 2, 2).permute(0, 6, 4, 2, 5, 3, 1).relu(),
+    "pad and part": lambda y: functional.pad(y.reshape(-1, 2, 2, 2, 2, 4), (1, 1, 0, 0, 1, 0))[:, 1:, :, 1:, 1:, ::2],
+    "sum": lambda y: y.reshape(-1, 2, 2, 2, 2, 2, 2) + y.reshape(-1, 2, 2, 2, 2, 2, 2)[:, :1, :, :1, :, :1],
+}
+_EVERYWHERE = ("litert", "litert-reference", "tflite-runtime")
+
+
+@pytest.mark.parametrize("name", _BEHIND)
+@pytest.mark.parametrize("variant", ["int8", "open batch"])
+def test_quantised_graphs_and_open_batches(tmp_path: Path, name: str, variant: str) -> None:
+    module, x = _Behind(_BEHIND[name]).eval(), torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    more: dict[str, Any] = {"dynamic_batch": True}
+    if variant == "int8":
+        samples = [{"x": torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(i)).numpy()} for i in range(8)]
+        more = {"variants": "int8", "quantization": edgeconv.Quantization(batches=lambda: samples)}
+    made = edgeconv.export(
+        module, (x,), tmp_path, name="m", formats="tflite", input_names=["x"], devices=_EVERYWHERE, **more
+    )
+    assert made.report is not None
+    rows = [(row.device, str(row.verdict), row.reason) for row in made.report.comparisons]
+    assert all(verdict == "pass" for _, verdict, _ in rows), rows
 
 
 # The table itself: what it says is taken on every runtime, and one axis more is not.

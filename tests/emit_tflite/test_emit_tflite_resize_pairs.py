@@ -1,7 +1,7 @@
 """Every pair of sizes: what the kernels compute for the form that is written is what torch computes.
 
 Members: nearest, nearest-exact, linear and cubic, with corners aligned and without; TensorFlow Lite's kernels, XNNPACK
-and the kernels of TensorFlow Lite 2.14; several channels and one, lines and images.
+and the kernels of TensorFlow Lite 2.14; several channels and one, lines and images; int8 and int16.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import torch
 from torch.nn import functional
 
 from edgeconv.capture._resizing import settle_resizes
+from edgeconv.core import Emitted, TensorSpec
 from edgeconv.emit.tflite._convert import convert
 from edgeconv.emit.tflite._encoding import encoding_of
-from edgeconv.emit.tflite._graph import Operator, Tensor
-from edgeconv.emit.tflite._resize_kernels import linear_places, nearest_elements
+from edgeconv.emit.tflite._flatbuffer import write
+from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.emit.tflite._quantization import of_type
+from edgeconv.emit.tflite._resize_kernels import integer_error, linear_places, nearest_elements
 
 Array = npt.NDArray[Any]
 _MOST = 160
@@ -159,3 +162,36 @@ def test_a_sample_on_the_runtimes(tflite: Any, old_runtime: Any, mode: str, size
         for actual, wanted in zip(made, module(x), strict=True):
             atol = 0.0 if mode.startswith("nearest") else 1e-4
             np.testing.assert_allclose(actual, wanted.numpy(), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(("align", "half"), [(False, True), (True, False), (False, False)])
+@pytest.mark.parametrize(("size", "count"), [(20, 28), (22, 49), (7, 14), (5, 3), (63, 129), (4, 160), (30, 7)])
+def test_the_arithmetic_of_integers(tflite: Any, align: bool, half: bool, size: int, count: int) -> None:
+    """What is reckoned to be wrong of RESIZE_BILINEAR in int8 is what its reference kernel makes of black and white."""
+    places = linear_places(size, count, align, half)[0].astype(np.float64)
+    floor = np.floor(places)
+    exact = np.zeros((count, size))
+    for offset, share in ((0, 1 - places + floor), (1, places - floor)):
+        np.add.at(exact, (np.arange(count), np.clip(floor + offset, 0, size - 1).astype(int)), share)
+    wanted = integer_error(exact, align, half)
+    if not np.isfinite(wanted):  # it would read whatever lies behind the image
+        assert (size, count, align, half) == (4, 160, False, False)
+        return
+    scale = of_type("int8", 1.0, 0)
+    graph = Graph()
+    x = Tensor("x", (1, size, 1, size), np.dtype(np.int8), owner="x", quantization=scale)
+    graph.inputs = [x]
+    numbers = graph.constant(np.array([count, 1], np.int32), "size")
+    modes = {"alignCorners": align, "halfPixelCenters": half}
+    graph.outputs = graph.add("RESIZE_BILINEAR", [x, numbers], [(1, count, 1, size)], "y", **modes)
+    graph.outputs[0].quantization = scale
+    spec = (TensorSpec("x", x.shape, "int8", "nchw"),), (TensorSpec("y", (1, count, 1, size), "int8", "nchw"),)
+    image = np.where(np.eye(size)[None, :, None, :], 127, 0).astype(np.int8)
+    (made,) = tflite.run(Emitted(write(graph, {})[0], *spec), [image], "reference").outputs
+    seen = np.abs(made[0, :, 0].astype(np.float64) / 127 - exact).sum(axis=1).max() / 2
+    assert seen == pytest.approx(wanted, abs=1.5 / 127)
+
+
+def test_integers_take_the_operator_where_it_is_exact() -> None:
+    assert integer_error(_torchs("linear", 7, 14), False, True) == 0
+    assert 2**8 * integer_error(_torchs("linear", 20, 28), False, True) > 2

@@ -3,7 +3,7 @@
 `MOST` was measured, one operator a file, on LiteRT 2.3 (XNNPACK, the optimized and the reference kernels) and on
 tflite-runtime 2.14.0: beyond it one of them refuses the file, or ends the process (the older kernels reckon with arrays
 of so many sizes). Where merging leaves too many axes the operator is done in steps, or an operand is repeated first, by
-GATHER, which takes any number of them. All of it is exact, but that a mean of means rounds twice.
+GATHER, which takes any number of them. All of it is exact.
 
 `IN_COMPANY` holds for operators that are right with up to eight axes by themselves: in 2.14 some end the process as
 soon as XNNPACK, whose tensors have six axes at most (``XNN_MAX_TENSOR_DIMS``), takes others before them.
@@ -124,8 +124,18 @@ class _Steps:
         shape = [count if at == axis else size for at, size in enumerate(tensor.shape)]
         if tensor.data is not None:
             return self.graph.constant(np.broadcast_to(tensor.data, shape), tensor.name, tensor.quantization)
-        zeros = self.integers([0] * count)
-        return self._step("GATHER", [tensor, zeros], shape, tensor, {"axis": axis, "batchDims": 0})
+        return self.gathered(tensor, axis, [0] * count)
+
+    def gathered(self, tensor: Tensor, axis: int, places: Sequence[int]) -> Tensor:
+        """These elements along an axis."""
+        shape = [len(places) if at == axis else size for at, size in enumerate(tensor.shape)]
+        options: dict[str, object] = {"axis": axis, "batchDims": 0}
+        return self._step("GATHER", [tensor, self.integers(places)], shape, tensor, options)
+
+    def transposed(self, tensor: Tensor, perm: Sequence[int]) -> Tensor:
+        """The axes in another order."""
+        shape = [tensor.shape[axis] for axis in perm]
+        return self._step("TRANSPOSE", [tensor, self.integers(perm)], shape, tensor, {})
 
     def _step(
         self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], like: Tensor, options: dict[str, object]
@@ -280,23 +290,20 @@ def _around(shape: Sequence[int], axis: int) -> tuple[int, int, int]:
 
 
 def _reduction(steps: _Steps) -> None:
-    """Neighbouring axes that are reduced are one, and those that are kept; too many are reduced one by one."""
+    """Neighbouring axes that are reduced are one, and those that are kept; of too many the reduced are moved behind."""
     source = steps.operator.inputs[0]
     reduced = {int(axis) % len(source.shape) for axis in steps.constant(1).reshape(-1)}
     groups = [(key, list(axes)) for key, axes in groupby(range(len(source.shape)), lambda axis: axis in reduced)]
     sizes = [math.prod(source.shape[axis] for axis in axes) for _, axes in groups]
     places = [place for place, (key, _) in enumerate(groups) if key]
-    if len(groups) <= steps.most:
-        flat = steps.shaped(source, sizes)
-        sizes = [1 if place in places else size for place, size in enumerate(sizes)]
-        steps.finish(steps.add([flat, steps.integers(places)], sizes, keepDims=True))
-        return
-    for place in places:
-        before, size, behind = _around(sizes, place)
-        flat = steps.shaped(source, (before, size, behind))
-        source = steps.add([flat, steps.integers([1])], (before, 1, behind), keepDims=True)
-        sizes[place] = 1
-    steps.finish(source)
+    flat = steps.shaped(source, sizes)
+    if len(groups) > steps.most:
+        kept = [place for place in range(len(groups)) if place not in places]
+        rows = math.prod(sizes[place] for place in kept)
+        flat = steps.shaped(_moved(steps, flat, [*kept, *places]), (rows, math.prod(sizes) // rows))
+        sizes, places = list(flat.shape), [1]
+    sizes = [1 if place in places else size for place, size in enumerate(sizes)]
+    steps.finish(steps.add([flat, steps.integers(places)], sizes, keepDims=True))
 
 
 def _pad(steps: _Steps) -> None:
@@ -334,37 +341,38 @@ def _blocks(shape: Sequence[int], amounts: Sequence[tuple[int, int]]) -> list[tu
 
 
 def _strided(steps: _Steps) -> None:
-    """Each axis that is cut, by itself, between what lies before and behind it."""
+    """Each axis that is cut, by itself: gathered, between what lies before and behind it."""
     source = steps.operator.inputs[0]
     sizes = list(source.shape)
     for axis, bounds in enumerate(zip(*(steps.constant(index).tolist() for index in (1, 2, 3)), strict=True)):
         part = range(*bounds)
-        if part == range(sizes[axis]):
-            continue
-        lead, size, behind = _around(sizes, axis)
-        flat = steps.shaped(source, (lead, size, behind))
-        limits = [(0, part.start, 0), (lead, part.stop, behind), (1, part.step, 1)]
-        source = steps.add([flat, *map(steps.integers, limits)], (lead, len(part), behind))
-        sizes[axis] = len(part)
+        if part != range(sizes[axis]):
+            source = steps.gathered(steps.shaped(source, _around(sizes, axis)), 1, list(part))
+            sizes[axis] = len(part)
     steps.finish(source)
 
 
 def _transpose(steps: _Steps) -> None:
-    """Axis by axis to its place: two neighbouring blocks change places, between what lies before and behind them."""
-    source = steps.operator.inputs[0]
-    order, sizes = list(range(len(source.shape))), source.shape
-    for place, axis in enumerate(steps.constant(1).tolist()):
+    steps.finish(_moved(steps, steps.operator.inputs[0], steps.constant(1).tolist()))
+
+
+def _moved(steps: _Steps, source: Tensor, perm: Sequence[int]) -> Tensor:
+    """The axes in that order: at once, or one by one, as two neighbouring blocks that change places."""
+    if len(perm) <= MOST["TRANSPOSE"][0]:
+        return steps.transposed(source, perm)
+    order, sizes = list(range(len(perm))), source.shape
+    for place, axis in enumerate(perm):
         at = order.index(axis)
         if at == place:
             continue
         blocks = [order[:place], order[place:at], [axis], order[at + 1 :]]
-        shape = [math.prod(sizes[each] for each in block) for block in blocks]
-        moved = (0, 2, 1, 3)
-        flat = steps.shaped(source, shape)
-        source = steps.add([flat, steps.integers(moved)], [shape[each] for each in moved])
-        order = [each for block in moved for each in blocks[block]]
-    steps.finish(source)
+        flat = steps.shaped(source, [math.prod(sizes[each] for each in block) for block in blocks])
+        source = steps.transposed(flat, _SWAPPED)
+        order = [each for block in _SWAPPED for each in blocks[block]]
+    return steps.shaped(source, [sizes[axis] for axis in perm])
 
+
+_SWAPPED = (0, 2, 1, 3)
 
 _UNARY = (
     *("ABS", "CAST", "CEIL", "COS", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGICAL_NOT"),

@@ -5,9 +5,14 @@ All of them reckon in float32, and not in the same order. TensorFlow Lite's own 
 x * scale + (scale / 2 - 1/2), cut to the image (``src/indirection.c``); the nearest element is that of
 ``reference/resize_nearest_neighbor.h``. So a bilinear place is off by some roundings, which its weights follow; where
 a nearest one lies on a border between two elements, or next to it, the kernel's own arithmetic says which it is.
+
+Of integers the kernels of TensorFlow Lite (but not XNNPACK) reckon with a scale in 1024ths of an element: from 20 to 28
+they end 0.01 elements off, from 67 to 159 0.08, and where the scale was rounded up they may read behind the image.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -15,6 +20,7 @@ from edgeconv.core import Array
 
 MODES = ((False, True), (True, False), (False, False))  # (align corners, half-pixel centers)
 _HALF, _ONE = np.float32(0.5), np.float32(1.0)
+_PARTS = 1024  # of an element
 _ROUNDINGS = 4  # of a place: the scale's, the product's, and those of two sums
 
 
@@ -43,6 +49,26 @@ def linear_places(size: int, count: int, align: bool, half: bool) -> tuple[Array
         return numbers * scale, np.minimum(numbers * scale, np.float32(size - 1))
     delegated = numbers * scale + (_HALF * scale - _HALF)
     return (numbers + _HALF) * scale - _HALF, np.clip(delegated, 0, np.float32(size - 1))
+
+
+def integer_error(weights: Array, align: bool, half: bool) -> float:
+    """How far off these weighted means are by RESIZE_BILINEAR's arithmetic of integers, in parts of the whole range.
+
+    Infinite where it reads what is no element of the image: 4 to 160, neither corners nor pixel centers aligned.
+    """
+    count, size = weights.shape
+    whole, parts = (size - 1, count - 1) if align and count > 1 else (size, count)
+    scale = (_PARTS * whole + parts // 2) // parts
+    places = np.arange(count) * scale + (scale // 2 - _PARTS // 2 if half else 0)
+    lower = np.maximum(np.trunc(places / _PARTS), 0).astype(int)
+    upper = np.minimum(np.trunc((places + _PARTS - 1) / _PARTS), size - 1).astype(int)
+    if lower.max() >= size:
+        return math.inf
+    share = (places - _PARTS * lower) / _PARTS
+    made, rows = np.zeros((count, size)), np.arange(count)
+    np.add.at(made, (rows, lower), 1 - share)
+    np.add.at(made, (rows, np.maximum(upper, 0)), share)
+    return float(np.abs(made - weights).sum(axis=1).max()) / 2
 
 
 def _numbers(count: int) -> Array:

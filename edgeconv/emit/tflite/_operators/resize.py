@@ -13,8 +13,9 @@ from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import last, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
 from edgeconv.emit.tflite._operators.convolution import as_image
-from edgeconv.emit.tflite._resize_kernels import MODES, agrees_with_linear, nearest_elements
+from edgeconv.emit.tflite._resize_kernels import MODES, agrees_with_linear, integer_error, nearest_elements
 
+_HALF_A_STEP = 0.5  # what an integer kernel may be off beside its rounding; products with matrices round once more
 _OPSET = 18  # the first with axes and keep_aspect_ratio_policy
 
 
@@ -100,8 +101,10 @@ def _resized(low: Lowering, image: Tensor, weights: list[Array]) -> Tensor:
         return _picked(low, image, [np.argmax(one, axis=1) for one in weights])
     if image.dtype != np.float32:
         low.refuse("it weighs integers", mend="cast them to float32 before, and back")
-    for align, half in MODES if not low.is_int16 or all(map(_in_tenth_bits, weights)) else ():
-        if all(agrees_with_linear(one, align, half) for one in weights):
+    steps = 0 if not low.integer else 2**16 if low.is_int16 else 2**8
+    for align, half in MODES:
+        agrees = all(agrees_with_linear(one, align, half) for one in weights)
+        if agrees and sum(integer_error(one, align, half) for one in weights) * steps <= _HALF_A_STEP:
             size = low.integers(shape[1:3])
             return low.emit("RESIZE_BILINEAR", [image, size], shape, alignCorners=align, halfPixelCenters=half)
     flat = low.reshape(image, (batch, height, width * channels))
@@ -117,14 +120,6 @@ def _stacked(low: Lowering, matrix: Array) -> Tensor:
 
 def _picks(weights: Array) -> bool:
     return bool(np.all(np.isin(weights, (0.0, 1.0))) and np.all(weights.sum(axis=1) == 1))
-
-
-def _in_tenth_bits(weights: Array) -> bool:
-    """Whether the weights are multiples of 1/1024: the int16 kernel of RESIZE_BILINEAR rounds them to these.
-
-    At other sizes it was wrong by up to 128 steps, and the products with matrices by one.
-    """
-    return bool(np.allclose(weights * 1024, np.rint(weights * 1024), atol=1e-6))
 
 
 def _picked(low: Lowering, image: Tensor, indices: list[Array]) -> Tensor:
