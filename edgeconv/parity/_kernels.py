@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.emit.tflite._resize_kernels import MOST_STEPS, integer_steps, linear_weights
+
 _EXACT = 0, ""
 
 
@@ -66,18 +68,21 @@ def _average(site: Site) -> tuple[int, str]:
 
 def _resize(site: Site) -> tuple[int, str]:
     mode = site.node.attributes.get_string("mode", "nearest")
-    if mode == "nearest" or (mode == "linear" and _doubles(site.node)):
-        return _EXACT
-    return 2, "it is a product of matrices for the rows and one for the columns, and each rounds"  # measured 2
+    if mode == "cubic":
+        return 2, "it is a product of matrices for the rows and one for the columns, and each rounds"  # measured 2
+    steps = _linear_steps(site) if mode == "linear" else 0.0
+    if steps > MOST_STEPS.get(site.dtype, 0.0):
+        return _EXACT if site.dtype == "int16" else (2, "it is a product of matrices, whose weights are rounded")
+    return (math.floor(steps + 1), "the kernel's places are in 1024ths of an element") if steps >= 1 else _EXACT
 
 
-def _doubles(node: ir.Node) -> bool:
-    """Whether a linear resize surely is one operator: its scales are in 1024ths, as those of that operator's kernel."""
-    sizes = [value.shape[2:] if value is not None and value.shape is not None else () for value in _ends(node)]
-    corners = node.attributes.get_string("coordinate_transformation_mode", "half_pixel") == "align_corners"
+def _linear_steps(site: Site) -> float:
+    """What RESIZE_BILINEAR of integers may be off."""
+    sizes = [value.shape[2:] if value is not None and value.shape is not None else () for value in _ends(site.node)]
+    places = site.node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    modes = places == "align_corners", places not in ("align_corners", "asymmetric")
     pairs = [(a, b) for a, b in zip(*sizes, strict=True) if isinstance(a, int) and isinstance(b, int)]
-    less = int(corners)
-    return all(b == less or 1024 * (a - less) % (b - less) == 0 for a, b in pairs)
+    return integer_steps([linear_weights(*pair, *modes) for pair in pairs], *modes, site.dtype)
 
 
 def _largest_factor(node: ir.Node) -> float:

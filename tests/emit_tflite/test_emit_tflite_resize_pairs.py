@@ -22,7 +22,13 @@ from edgeconv.emit.tflite._encoding import encoding_of
 from edgeconv.emit.tflite._flatbuffer import write
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import of_type
-from edgeconv.emit.tflite._resize_kernels import integer_error, linear_places, nearest_elements
+from edgeconv.emit.tflite._resize_kernels import (
+    MOST_STEPS,
+    integer_error,
+    linear_places,
+    linear_weights,
+    nearest_elements,
+)
 
 Array = npt.NDArray[Any]
 _MOST = 160
@@ -194,4 +200,6 @@ def test_the_arithmetic_of_integers(tflite: Any, align: bool, half: bool, size: 
 
 def test_integers_take_the_operator_where_it_is_exact() -> None:
     assert integer_error(_torchs("linear", 7, 14), False, True) == 0
-    assert 2**8 * integer_error(_torchs("linear", 20, 28), False, True) > 2
+    assert 1 < 2**8 * integer_error(linear_weights(20, 28, False, True), False, True) < MOST_STEPS["int8"]
+    assert 2**8 * integer_error(linear_weights(67, 159, False, True), False, True) > MOST_STEPS["int8"]
+    np.testing.assert_allclose(linear_weights(20, 28, False, True), _torchs("linear", 20, 28), atol=1e-5)

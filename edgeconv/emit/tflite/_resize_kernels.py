@@ -13,6 +13,7 @@ they end 0.01 elements off, from 67 to 159 0.08, and where the scale was rounded
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,6 +22,10 @@ from edgeconv.core import Array
 MODES = ((False, True), (True, False), (False, False))  # (align corners, half-pixel centers)
 _HALF, _ONE = np.float32(0.5), np.float32(1.0)
 _PARTS = 1024  # of an element
+# Of int16 the products with matrices are exact but for their rounding. Of int8 they round their weights, too, which
+# costs some two steps on every runtime; XNNPACK's operator has none of this error, and is faster.
+MOST_STEPS = {"int8": 4.0, "int16": 0.5}
+"""So many steps the operator may be off where it is written."""
 _ROUNDINGS = 4  # of a place: the scale's, the product's, and those of two sums
 
 
@@ -49,6 +54,18 @@ def linear_places(size: int, count: int, align: bool, half: bool) -> tuple[Array
         return numbers * scale, np.minimum(numbers * scale, np.float32(size - 1))
     delegated = numbers * scale + (_HALF * scale - _HALF)
     return (numbers + _HALF) * scale - _HALF, np.clip(delegated, 0, np.float32(size - 1))
+
+
+def integer_steps(weights: Sequence[Array], align: bool, half: bool, kind: str) -> float:
+    """How many steps RESIZE_BILINEAR of integers of this type may be off by its places, for both axes together."""
+    return sum(integer_error(each, align, half) for each in weights) * (2**16 if kind == "int16" else 2**8)
+
+
+def linear_weights(size: int, count: int, align: bool, half: bool) -> Array:
+    """The (output, input) weights at the exact places."""
+    numbers = np.arange(count, dtype=np.float64)
+    whole, parts = (size - 1, count - 1) if align and count > 1 else (size, count)
+    return _shares((numbers + 0.5) * size / count - 0.5 if half else numbers * whole / parts, size)
 
 
 def integer_error(weights: Array, align: bool, half: bool) -> float:

@@ -13,9 +13,8 @@ from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import last, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
 from edgeconv.emit.tflite._operators.convolution import as_image
-from edgeconv.emit.tflite._resize_kernels import MODES, agrees_with_linear, integer_error, nearest_elements
+from edgeconv.emit.tflite._resize_kernels import MODES, MOST_STEPS, agrees_with_linear, integer_steps, nearest_elements
 
-_HALF_A_STEP = 0.5  # what an integer kernel may be off beside its rounding; products with matrices round once more
 _OPSET = 18  # the first with axes and keep_aspect_ratio_policy
 
 
@@ -101,10 +100,10 @@ def _resized(low: Lowering, image: Tensor, weights: list[Array]) -> Tensor:
         return _picked(low, image, [np.argmax(one, axis=1) for one in weights])
     if image.dtype != np.float32:
         low.refuse("it weighs integers", mend="cast them to float32 before, and back")
-    steps = 0 if not low.integer else 2**16 if low.is_int16 else 2**8
+    kind = "" if not low.integer else "int16" if low.is_int16 else "int8"
     for align, half in MODES:
         agrees = all(agrees_with_linear(one, align, half) for one in weights)
-        if agrees and sum(integer_error(one, align, half) for one in weights) * steps <= _HALF_A_STEP:
+        if agrees and (not kind or integer_steps(weights, align, half, kind) <= MOST_STEPS[kind]):
             size = low.integers(shape[1:3])
             return low.emit("RESIZE_BILINEAR", [image, size], shape, alignCorners=align, halfPixelCenters=half)
     flat = low.reshape(image, (batch, height, width * channels))
