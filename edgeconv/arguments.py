@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from edgeconv.capture.call import called
 from edgeconv.core import Array, Sample
 from edgeconv.errors import CaptureError, ParityError
 from edgeconv.source import BATCH
@@ -21,36 +22,24 @@ def several(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def checked_args(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """The example inputs, if they are ones.
+def checked_call(
+    module: object, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
+) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...], tuple[str, ...]]:
+    """The module, the tensors of its example call, and their names; see `edgeconv.capture.call.called`.
 
     Raises:
-        CaptureError: no module, or no tuple of dense tensors; ``(x)`` for ``(x,)`` is the commonest slip.
+        CaptureError: no module, or no tuple of arguments; ``(x)`` for ``(x,)`` is the commonest slip.
     """
     where = type(module).__name__
-    if not isinstance(module, torch.nn.Module):
+    if not isinstance(module, torch.nn.Module | torch.export.ExportedProgram):
         raise CaptureError(f"{where} is not a torch.nn.Module", mend="pass the module itself")
-    if isinstance(module, torch.jit.ScriptModule):
-        raise CaptureError(
-            "a ScriptModule has no Python left to trace", where=where, mend="pass the original nn.Module"
-        )
     if not isinstance(args, tuple | list):
         raise CaptureError(
             f"args is a {type(args).__name__}, not a tuple", where=where, mend="write (x,) for a single input"
         )
-    for index, item in enumerate(args):
-        if not isinstance(item, torch.Tensor) or item.layout is not torch.strided:
-            raise CaptureError(
-                f"args[{index}] is a {type(item).__name__}, not a dense tensor", where=where, mend="pass tensors"
-            )
-    return tuple(args)
-
-
-def forward_names(module: torch.nn.Module, count: int) -> tuple[str, ...]:
-    """The names of forward's parameters, as torch.onnx takes them; ``input_0``, … where it has ``*args``."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [item.name for item in inspect.signature(module.forward).parameters.values() if item.kind in kinds]
-    return tuple(names[:count]) if len(names) >= count else tuple(f"input_{index}" for index in range(count))
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise CaptureError(f"kwargs is a {type(kwargs).__name__}, not a dict", where=where, mend='write {"mask": mask}')
+    return called(module, tuple(args), kwargs or {})
 
 
 def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch.Tensor]) -> tuple[str, ...]:

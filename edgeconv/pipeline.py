@@ -11,12 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
 
 import edgeconv
-from edgeconv.arguments import batched_inputs, checked_args, example, expected_of, forward_names, several
+from edgeconv.arguments import batched_inputs, checked_call, example, expected_of, several
 from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
 from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Artifact, Emitted, GraphSummary, Sample
 from edgeconv.emit.c_array import C_SUFFIXES
@@ -52,11 +53,12 @@ class ExportResult:
 
 
 def export(
-    module: torch.nn.Module,
-    args: tuple[torch.Tensor, ...],
+    module: torch.nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
     out: str | Path,
     *,
     name: str,
+    kwargs: Mapping[str, Any] | None = None,
     formats: str | Sequence[str] = FORMATS,
     variants: str | Sequence[str] = "fp32",
     tflite_layout: str | Sequence[str] = NHWC,
@@ -74,11 +76,15 @@ def export(
     """Exports a module to deployable files, and proves them on the devices that are named.
 
     Args:
-        module: any nn.Module; captured as in eval mode, and left as it was found.
-        args: example inputs in the order of ``forward``; their shapes and dtypes become the files'.
+        module: any nn.Module; captured as in eval mode, and left as it was found. Or an ``ExportedProgram`` (``args``
+            may be ``()`` for its own example inputs), or a ``ScriptModule``, which torch converts.
+        args: example arguments in the order of ``forward``. Each tensor is an input of the files, those in lists,
+            tuples and dicts too (``features_0``); its shape and dtype become the file's. Everything else (None,
+            numbers, text) is fixed to what it is here.
         out: output folder, made if missing; the files appear in it all together or not at all.
         name: stem of the files: ``<name>.<variant>.onnx``, ``<name>.<variant>.tflite`` (NHWC),
             ``<name>.<variant>.nchw.tflite``.
+        kwargs: example arguments by keyword, as in `args`.
         formats: of ``"onnx"``, ``"tflite"``; here and below a single name may stand for a sequence of one.
         variants: of ``"fp32"``, ``"fp16"``, ``"int8"``, ``"int8-weights"``, ``"int16x8"`` (TFLite only).
         tflite_layout: ``"nhwc"``, ``"nchw"`` or both: of rank-4 inputs and outputs of the TFLite file.
@@ -106,15 +112,16 @@ def export(
         EmitError: an operator has no form in the format, or the folder cannot be written.
         DeviceError: a named device is unknown or not installed.
     """
-    args = checked_args(module, args)
-    names = several(input_names) if input_names is not None else forward_names(module, len(args))
-    if len(names) != len(args):
-        raise CaptureError(f"{len(names)} input names for {len(args)} inputs", where=name, mend="name every input once")
-    named_args = dict(zip(names, args, strict=True))
-    batched = batched_inputs(dynamic_batch, named_args)
     origin = f"{type(module).__module__}:{type(module).__qualname__}"
+    module, tensors, own_names = checked_call(module, args, kwargs)
+    names = several(input_names) if input_names is not None else own_names
+    if len(names) != len(tensors):
+        what = f"{len(names)} input names for {len(tensors)} inputs"
+        raise CaptureError(what, where=name, mend="name every input once")
+    named_args = dict(zip(names, tensors, strict=True))
+    batched = batched_inputs(dynamic_batch, named_args)
     job = stated_job(
-        TorchSource(module, args, names, several(output_names), origin, batched),
+        TorchSource(module, tensors, names, several(output_names), origin, batched),
         samples or partial(example, named_args),
         expected_of(named_args, batched),
         name=name,

@@ -132,7 +132,11 @@ def capture(
     from edgeconv.capture._refused import check_deterministic
     from edgeconv.capture._resizing import settle_resizes
     from edgeconv.capture._trace import export_program
+    from edgeconv.capture.call import Called
 
+    if isinstance(module, Called):
+        with module.unwrapped() as inner:
+            return capture(inner, args, input_names=input_names, output_names=output_names, opset=opset, path=path)
     where = type(module).__name__
     if opset not in OPSETS:  # the exporter would silently take another one
         raise CaptureError(f"opset {opset} is not captured", where=where, mend=f"choose {OPSETS[0]} to {OPSETS[-1]}")

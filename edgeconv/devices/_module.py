@@ -82,7 +82,9 @@ def _copy_in(module: torch.nn.Module, kind: torch.dtype) -> torch.nn.Module:
     # Tensors with a history (what weight_norm computes) refuse deepcopy; they are handed over detached.
     held = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
     worker = copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in held})
-    worker.to(device="cpu", dtype=kind).eval()
+    worker.to(device="cpu", dtype=kind)
+    for part in worker.modules():
+        part.training = False  # an exported program refuses eval()
     for part in worker.modules():
         for name, value in list(vars(part).items()):
             if isinstance(value, torch.Tensor) and value.is_floating_point():

@@ -24,18 +24,13 @@ def _module() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()).eval()
 
 
-def _traced() -> nn.Module:
-    return torch.jit.trace(_module(), X)
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ({"args": X}, r"write \(x,\)"),
-        ({"args": (1,)}, r"args\[0\] is a int"),
+        ({"args": (1,)}, "there is no tensor among the arguments"),
         ({"args": (X.numpy(),)}, r"args\[0\] is a ndarray"),
         ({"module": None}, "NoneType is not a torch.nn.Module"),
-        ({"module": _traced}, "ScriptModule"),
         ({"name": "a b"}, "cannot begin a file name"),
         ({"name": "../x"}, "cannot begin a file name"),
         ({"name": 3}, "cannot begin a file name"),
@@ -55,7 +50,6 @@ def _traced() -> nn.Module:
 )
 def test_refuses_by_name(arguments: dict[str, Any], says: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"module": _module(), "args": (X,), "name": "net", "devices": ("onnxruntime",), **arguments}
-    given["module"] = _traced() if given["module"] is _traced else given["module"]
     with pytest.raises(edgeconv.EdgeconvError, match=says) as caught:
         edgeconv.export(given.pop("module"), given.pop("args"), tmp_path / "out", **given)
     assert len(str(caught.value).splitlines()) == 1

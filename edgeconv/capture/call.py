@@ -1,0 +1,204 @@
+"""Calls of any form as calls of tensors: keywords, None, numbers, lists and dicts; exported programs, scripts.
+
+Files take tensors by name. `called` gives a module whose forward takes the tensors of an example call one after the
+other; whatever else the call holds stays what it is in the example.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from edgeconv.errors import CaptureError
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of a forward: tensors, and what is fixed around them.
+
+    Attributes:
+        tensors: in the order of ``torch.utils._pytree``, positional arguments before keywords.
+        names: of the tensors: the parameters of forward, with the keys that lead to each (``features_0``).
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    names: tuple[str, ...]
+    _leaves: tuple[Any, ...]
+    _spec: pytree.TreeSpec
+
+    @classmethod
+    def of(cls, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """An example call of a module."""
+        pairs, spec = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
+        leaves = tuple(leaf for _, leaf in pairs)
+        parameters = [
+            each.name for each in inspect.signature(module.forward).parameters.values() if each.kind in _POSITIONAL
+        ]
+        names = [_name(path, parameters) for path, leaf in pairs if isinstance(leaf, torch.Tensor)]
+        if len(parameters) < len(args) or len(set(names)) < len(names):
+            names = [f"input_{index}" for index in range(len(names))]
+        tensors = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        return cls(tensors, tuple(names), leaves, spec)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is tensors by position and nothing else."""
+        positional, keywords = pytree.tree_unflatten(list(self._leaves), self._spec)
+        return not keywords and all(isinstance(each, torch.Tensor) for each in positional)
+
+    def bound(self, tensors: tuple[torch.Tensor, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with other tensors in the places of the example's."""
+        waiting = iter(tensors)
+        leaves = [next(waiting) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves]
+        args, kwargs = pytree.tree_unflatten(leaves, self._spec)
+        return args, kwargs
+
+
+class Called(torch.nn.Module):
+    """A module that is called in one way, with tensors by position."""
+
+    def __init__(self, module: torch.nn.Module, call: Call) -> None:
+        super().__init__()
+        self.module = module
+        self.call = call
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """Calls the module."""
+        args, kwargs = self.call.bound(tensors)
+        return self.module(*args, **kwargs)
+
+    @contextmanager
+    def unwrapped(self) -> Iterator[torch.nn.Module]:
+        """The module itself, which inside of the block takes the tensors by position, too."""
+        own, had = self.module.forward, "forward" in vars(self.module)
+
+        def forward(*tensors: torch.Tensor) -> Any:
+            args, kwargs = self.call.bound(tensors)
+            return own(*args, **kwargs)
+
+        vars(self.module)["forward"] = forward
+        try:
+            yield self.module
+        finally:
+            del vars(self.module)["forward"]
+            if had:
+                vars(self.module)["forward"] = own
+
+
+def called(
+    module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...], tuple[str, ...]]:
+    """A module that takes tensors by position, example tensors, and their names.
+
+    Args:
+        module: an ``nn.Module``; an ``ExportedProgram``, whose own example inputs serve where `args` and `kwargs` are
+            empty; a ``ScriptModule``, which is converted by torch and compared with itself.
+        args: of an example call.
+        kwargs: of an example call.
+
+    Raises:
+        CaptureError: a script that torch cannot convert, an argument that does not fit, or no tensor among them.
+    """
+    if isinstance(module, torch.export.ExportedProgram):
+        if not args and not kwargs and module.example_inputs:
+            args, kwargs = module.example_inputs
+        module, names = _opened(module), _names_in(module)
+    elif isinstance(module, torch.jit.ScriptModule):
+        names = tuple(each.name for each in _arguments(module))
+        program, args = _converted(module, args, kwargs)
+        module, kwargs = _opened(program), {}
+    else:
+        names = ()
+    call = Call.of(module, args, kwargs)
+    where = type(module).__name__
+    for index, leaf in enumerate(pytree.tree_leaves((args, kwargs))):
+        if isinstance(leaf, np.ndarray | np.generic):
+            what = f"args[{index}] is a {type(leaf).__name__}, not a tensor"
+            raise CaptureError(what, where=where, mend="pass torch.from_numpy(…) of it, or a plain number")
+    if not call.tensors:
+        raise CaptureError("there is no tensor among the arguments", where=where, mend="pass an example input")
+    if any(tensor.layout is not torch.strided for tensor in call.tensors):
+        raise CaptureError("an argument is no dense tensor", where=where, mend="pass dense tensors")
+    named = names if len(names) == len(call.tensors) else call.names
+    return (module if call.is_plain else Called(module, call)), call.tensors, named
+
+
+def _name(path: tuple[Any, ...], parameters: list[str]) -> str:
+    """Of a tensor: the parameter that it belongs to and the keys that lead to it."""
+    keys: list[Any] = [getattr(key, "key", getattr(key, "name", getattr(key, "idx", None))) for key in path]
+    first = parameters[keys[1]] if keys[0] == 0 and keys[1] < len(parameters) else str(keys[1])
+    return "_".join("".join(c if c.isalnum() or c in "_.-" else "_" for c in str(key)) for key in [first, *keys[2:]])
+
+
+def _opened(program: torch.export.ExportedProgram) -> torch.nn.Module:
+    module = program.module(check_guards=False)
+    module._forward_pre_hooks.clear()  # which check the form of the call, and we have one of our own
+    module._forward_pre_hooks_with_kwargs.clear()
+    return module
+
+
+def _names_in(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """The names of a program's own inputs that are tensors."""
+    specs = program.graph_signature.input_specs
+    return tuple(
+        str(spec.arg.name)
+        for spec in specs
+        if spec.kind is torch.export.graph_signature.InputKind.USER_INPUT
+        and isinstance(spec.arg, torch.export.graph_signature.TensorArgument)
+    )
+
+
+def _converted(
+    script: torch.jit.ScriptModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[torch.export.ExportedProgram, tuple[Any, ...]]:
+    """A script as a program that computes the same for these arguments, and all of them by position."""
+    from edgeconv.capture._trace import quiet
+
+    where = script.original_name
+    try:
+        from torch._export.converter import TS2EPConverter
+
+        # Every argument by position, defaults too: the converter knows no others.
+        stated = [*args, *(kwargs.get(each.name, each.default_value) for each in _arguments(script)[len(args) :])]
+        with quiet(), torch.no_grad(), _in_eval_mode(script):
+            program = TS2EPConverter(script, tuple(stated), {}).convert()
+            ours, expected = _opened(program)(*stated), script(*stated)
+    except Exception as error:  # the border: the converter keeps its errors to itself
+        line = " ".join(str(error).split())[:200]
+        what = f"torch cannot convert this ScriptModule: {line or type(error).__name__}"
+        raise CaptureError(what, where=where, mend="pass the nn.Module that it was made of") from error
+    for one, other in zip(pytree.tree_leaves(ours), pytree.tree_leaves(expected), strict=True):
+        if isinstance(other, torch.Tensor) and not torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise CaptureError(
+                "torch converts this ScriptModule to something else than it computes",
+                where=where,
+                mend="pass the nn.Module that it was made of",
+            )
+    return program, tuple(stated)
+
+
+@contextmanager
+def _in_eval_mode(script: torch.jit.ScriptModule) -> Iterator[None]:
+    """As every module is exported; a frozen script has no mode."""
+    modes = [(part, part.training) for part in script.modules() if hasattr(part, "training")]
+    try:
+        for part, _ in modes:
+            part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _arguments(script: torch.jit.ScriptModule) -> list[Any]:
+    forward: Any = script.forward
+    return list(forward.schema.arguments)[1:]

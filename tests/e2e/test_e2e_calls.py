@@ -1,0 +1,132 @@
+"""Modules are called as their owners call them, and may be programs or scripts.
+
+Members: keywords, keyword-only parameters, None and defaults, numbers and text, lists, tuples and dicts of tensors,
+nested; names that would be given twice; an open batch; an ``ExportedProgram`` with and without its own examples, with
+open sizes; ``torch.jit.script``, ``trace`` and ``freeze``, in training mode; what is no call at all.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import edgeconv
+from edgeconv.errors import CaptureError
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, scale: float = 1.0, mode: str = "relu",
+        features: Any = None, extra: Any = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        y = self.norm(self.conv(x)) * scale
+        y = y.relu() if mode == "relu" else y.tanh()
+        y = y if mask is None else y * mask
+        for each in features or ():
+            y = y + each
+        y = y if extra is None else y - extra["a"] * extra["b"]["c"][0]
+        return {"out": y}
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        z = self.norm(self.conv(x)).relu()
+        return z.mean((2, 3)) + y if z.shape[1] == 4 else z
+
+
+X, MASK = torch.randn(1, 3, 8, 8), torch.rand(1, 1, 6, 6)
+PARTS = [torch.randn(1, 4, 6, 6), torch.randn(1, 4, 1, 1)]
+NESTED = {"features": PARTS, "extra": {"a": PARTS[0], "b": {"c": [PARTS[1], None]}}, "scale": 2.5, "mode": "tanh"}
+
+CALLS: dict[str, tuple[tuple[Any, ...], Mapping[str, Any], list[str]]] = {
+    "keyword": ((X,), {"mask": MASK}, ["x", "mask"]),
+    "all by keyword": ((), {"x": X, "scale": 0.5}, ["x"]),
+    "none": ((X, None), {}, ["x"]),
+    "nested": ((X,), NESTED, ["x", "features_0", "features_1", "extra_a", "extra_b_c_0"]),
+    "tuple": ((X,), {"features": (PARTS[0],)}, ["x", "features_0"]),
+    "keywords in another order": (
+        (X,),
+        {"extra": NESTED["extra"], "mask": MASK},
+        ["x", "extra_a", "extra_b_c_0", "mask"],
+    ),
+}
+
+
+def _proven(module: Any, args: tuple[Any, ...], out: Path, **options: Any) -> list[str]:
+    """Exports on both runtimes and beside torch; the names of the inputs."""
+    result = edgeconv.export(module, args, out, name="m", devices=("onnxruntime", "litert", "torch"), **options)
+    assert result.report is not None
+    assert result.report.verdict.value == "pass", [each.reason for each in result.report.comparisons]
+    return [each.name for each in result.artifacts[0].inputs]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_of_any_form(tmp_path: Path, name: str) -> None:
+    args, kwargs, names = CALLS[name]
+    net = Net()
+    before = {path: sorted(vars(part)) for path, part in net.named_modules()}
+    assert sorted(_proven(net, args, tmp_path, kwargs=kwargs)) == sorted(names)
+    assert {path: sorted(vars(part)) for path, part in net.named_modules()} == before
+
+
+def test_layers_keep_their_names_and_the_batch_stays_open(tmp_path: Path) -> None:
+    x, mask = torch.randn(2, 3, 8, 8), torch.rand(2, 1, 6, 6)
+    assert _proven(Net(), (x,), tmp_path, kwargs={"mask": mask}, dynamic_batch=True) == ["x", "mask"]
+    result = edgeconv.export(Net(), (X,), tmp_path, name="m", kwargs={"mask": MASK}, input_names=["a", "b"])
+    assert [each.name for each in result.artifacts[0].inputs] == ["a", "b"]
+
+
+def test_an_exported_program(tmp_path: Path) -> None:
+    program = torch.export.export(Net().eval(), (X,), {"mask": MASK})
+    assert _proven(program, (), tmp_path) == ["x", "mask"]
+    assert _proven(program, (X,), tmp_path, kwargs={"mask": MASK + 1}) == ["x", "mask"]
+    batch = torch.export.Dim("batch")
+    wide = torch.export.export(
+        Plain().eval(), (torch.randn(2, 3, 8, 8), torch.randn(2, 4)), dynamic_shapes=({0: batch}, {0: batch})
+    )
+    assert _proven(wide, (X, torch.randn(1, 4)), tmp_path) == ["x", "y"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("kind", ["script", "trace", "freeze", "training"])
+def test_a_script(tmp_path: Path, kind: str) -> None:
+    net, args = Plain().eval(), (X, torch.randn(1, 4))
+    script = torch.jit.trace(net, args) if kind == "trace" else torch.jit.script(net)
+    script = torch.jit.freeze(script) if kind == "freeze" else script
+    if kind == "training":
+        script.train()
+    state = copy.deepcopy(script.state_dict())
+    assert _proven(script, args, tmp_path) == ["x", "y"]
+    assert kind != "training" or script.training
+    assert all(torch.equal(value, state[key]) for key, value in script.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "what"),
+    [
+        ((X,), {"nothing": X}, "unexpected keyword argument 'nothing'"),
+        ((3,), {}, "there is no tensor among the arguments; pass an example input"),
+        (X, {}, r"args is a Tensor, not a tuple; write \(x,\)"),
+        ((X,), [X], "kwargs is a list, not a dict"),
+        ((X.to_sparse(),), {}, "no dense tensor"),
+    ],
+)
+def test_what_is_no_call(tmp_path: Path, args: Any, kwargs: Any, what: str) -> None:
+    with pytest.raises(CaptureError, match=what):
+        edgeconv.export(Net(), args, tmp_path, name="m", kwargs=kwargs)
