@@ -21,7 +21,7 @@ from edgeconv.capture._group_norm import settle_group_norms
 from edgeconv.capture._numbers import check_numbers
 from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture._origin import Origin, set_origin
-from edgeconv.capture._recurrent import settle_layouts
+from edgeconv.capture._recurrent import check_modes, settle_recurrent
 from edgeconv.capture._stated_resizes import settle_stated_resizes
 from edgeconv.capture._sums import settle_sums
 from edgeconv.capture._trace import quiet
@@ -133,6 +133,7 @@ class OnnxFile:
                 _check_dtype(value.name or "", value.dtype, where)
         _set_origins(graph)
         try:
+            check_modes(graph)
             with quiet():
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
                 clean(model)
@@ -140,7 +141,7 @@ class OnnxFile:
             settle_wide_pads(graph)
             settle_group_norms(graph)
             settle_sums(graph)
-            settle_layouts(graph)
+            settle_recurrent(graph)
             settle_training(graph)
             settle_transposed(graph)
             check_numbers(graph)

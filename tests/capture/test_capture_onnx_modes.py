@@ -147,3 +147,30 @@ def test_files_of_new_opsets_keep_theirs(tmp_path: Path, opset: int) -> None:
     file = open_onnx(path)
     graph = optimize(file.graph(settled_shapes(file, {})))
     assert onnx.load_from_string(to_onnx(graph, metadata={}).data).opset_import[0].version == opset
+
+
+X, W, R = f(5, 2, 3), f(1, 16, 3), f(1, 16, 4)
+MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "weights": ({}, {"w": W[:, :15]}, r"takes 'w' of the shape \[1, 15, 3\] where \[1, 16, 3\] is due"),
+    "hidden size": ({"hidden_size": 5}, {}, r"takes 'w' of the shape \[1, 16, 3\] where \[1, 20, 3\] is due"),
+    "bias": ({}, {"b": f(1, 31)}, r"takes 'b' of the shape \[1, 31\] where \[1, 32\] is due"),
+    "state": ({}, {"h": f(1, 1, 4)}, r"takes 'h' of the shape \[1, 1, 4\] where \[1, 2, 4\] is due"),
+    "direction": ({"direction": "sideways"}, {}, "LSTM has no direction 'sideways'"),
+    "a number": (
+        {"activations": ["ScaledTanh"] * 3, "activation_alpha": [1.0] * 3},
+        {},
+        "states no activation_beta for",
+    ),
+    "activation": ({"activations": ["Foo", "Tanh", "Tanh"]}, {}, "LSTM has no activation 'foo'"),
+    "activations": ({"activations": ["Tanh"]}, {}, "LSTM takes 1 activations; name 3"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_recurrent_layers_whose_parts_do_not_fit(tmp_path: Path, case: str) -> None:
+    attributes, constants, said = MISFITS[case]
+    constants = {"w": W, "r": R, "b": f(1, 32), "h": f(1, 2, 4), **constants}
+    node = helper.make_node("LSTM", ["x", "w", "r", "b", "", "h"], ["y"], **{"hidden_size": 4, **attributes})
+    path = _file(tmp_path, [node], X, {"y": 1}, 18, **constants)
+    with pytest.raises(CaptureError, match=said):
+        open_onnx(path).graph({"x": X.shape})
