@@ -93,9 +93,9 @@ class _Rewrite:
                 self.made.append(Operator("QUANTIZE", [inner], [tensor]))
         if any(tensor.dtype == _FLOAT for tensor in (*operator.inputs, *operator.outputs)):
             note = f"{operator.code} {operator.outputs[0].name!r} stays float: {why}"
-            note = why if why.startswith(WHOLE_LAYER) else note
-            if note not in self.notes:
-                self.notes.append(note)
+            whole = why if why.startswith(WHOLE_LAYER) else ""  # one line for all operators of it
+            if whole not in self.notes:
+                self.notes.append(whole or note)
 
     def _as_float(self, tensor: Tensor) -> Tensor:
         if tensor not in self.held:
