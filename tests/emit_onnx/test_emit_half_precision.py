@@ -59,6 +59,15 @@ def _rms(x: torch.Tensor) -> torch.Tensor:
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-12)
 
 
+def _similarity(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Structural similarity, whose variances are differences of squares."""
+    means, pool = [functional.avg_pool2d(one, 3, 1) for one in (a, b)], functional.avg_pool2d
+    variances = [pool(one * one, 3, 1) - mean**2 for one, mean in zip((a, b), means, strict=True)]
+    shared = pool(a * b, 3, 1) - means[0] * means[1]
+    above = (2 * means[0] * means[1] + 1e-4) * (2 * shared + 9e-4)
+    return above / ((means[0] ** 2 + means[1] ** 2 + 1e-4) * (sum(variances) + 9e-4))
+
+
 def _masked(m: nn.Module, x: torch.Tensor, number: float) -> torch.Tensor:
     mask = torch.triu(torch.ones(4, 4, dtype=torch.bool), 1)
     return (m.l(x) @ x.T).masked_fill(mask, number).softmax(-1) @ x
@@ -95,6 +104,8 @@ _CASES: dict[str, tuple[Callable[..., torch.Tensor], dict[str, Any]]] = {
     "a long mean": (lambda m, x: (x.abs() * 1000).view(-1, 16, 1).expand(-1, 16, 256).mean((1, 2)), {}),
     "squares": (lambda m, x: ((x * 1000) ** 2).mean(-1).sqrt(), {}),
     "squares by a product": (lambda m, x: (x * 1000 * (x * 1000)).mean(-1).sqrt(), {}),
+    "a pool of squares": (lambda m, x: functional.lp_pool2d(x.view(1, 1, 8, 8), 2, 2), {}),
+    "covariances": (lambda m, x: _similarity(x.view(1, 1, 8, 8), x.view(1, 1, 8, 8) / 2 + 0.1), {}),
     "a product": (lambda m, x: (x.abs() * 4 + 1).prod(-1).log(), {}),
     "large constants": (lambda m, x: (x * 1e6 + 2e5) / 1e6, {}),
     "large bounds": (lambda m, x: x.clamp(-1e9, 1e9), {}),
