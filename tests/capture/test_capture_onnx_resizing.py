@@ -204,3 +204,19 @@ def test_scales_of_a_constant_node(tmp_path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     assert_same_everywhere(tmp_path / "m.onnx", shape)
+
+
+@pytest.mark.parametrize("places", ["asymmetric", "half_pixel", "align_corners"])
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [
+        ((1, 5, 6, 3), [1, 10, 9, 3]),
+        ((1, 2, 3, 4, 5), [1, 2, 6, 7, 10]),
+        ((5, 6), [7, 12]),
+        ((2, 3, 6, 5), [2, 6, 6, 5]),
+    ],
+)
+def test_nearest_elements_of_any_axes(tmp_path: Path, shape: tuple[int, ...], sizes: list[int], places: str) -> None:
+    """Channels last, volumes, matrices, channels."""
+    more = {"mode": "nearest", "coordinate_transformation_mode": places, "nearest_mode": "floor"}
+    assert_same_everywhere(written(tmp_path / "m.onnx", shape=shape, sizes=sizes, **more), shape)

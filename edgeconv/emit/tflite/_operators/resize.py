@@ -19,7 +19,7 @@ _OPSET = 18  # the first with axes and keep_aspect_ratio_policy
 
 
 def resize(low: Lowering, node: ir.Node) -> None:
-    """Resize of the spatial axes of a value of rank 3 or 4, by any of ONNX's modes.
+    """Resize of the spatial axes of a value of rank 3 or 4, by any of ONNX's modes; of any axes where it only picks.
 
     TFLite's own operators serve where their kernels sample at the same places (the places are compared, not the names
     of the modes); nearest by whole factors is a broadcast, which delegates take; whatever else is separable is two
@@ -28,13 +28,33 @@ def resize(low: Lowering, node: ir.Node) -> None:
     x, y = low.input(node), node.outputs[0]
     before, after = low.shape(x), low.shape(y)
     if before[:2] != after[:2] or len(before) not in (3, 4):
-        low.refuse("it resizes the batch or the channels, or more than two axes")
+        _picked_anywhere(low, node)
+        return
     image = as_image(low, x)
     weights = [_weights(low, node, axis) for axis in range(2, len(before))]
     if len(weights) == 1:
         weights.insert(0, np.ones((1, 1)))
     made = _resized(low, image, weights)
     low.bind(y, last(len(after)), low.reshape(made, permuted(after, last(len(after)))))
+
+
+def _picked_anywhere(low: Lowering, node: ir.Node) -> None:
+    """A gather for each axis that changes."""
+    value = low.input(node)
+    form = low.form(value)
+    made = low.tensor(value, form)
+    for axis in range(len(form)):
+        weights = _weights(low, node, axis)
+        if not _picks(weights):
+            low.refuse("it resizes the batch or the channels, or more than two axes, and not by their nearest elements")
+        elements, place = np.argmax(weights, axis=1), form.index(axis)
+        if not np.array_equal(elements, np.arange(made.shape[place])):
+            shape = [*made.shape[:place], len(elements), *made.shape[place + 1 :]]
+            made = low.emit("GATHER", [made, low.integers(elements)], shape, axis=place, batchDims=0)
+    if made is low.tensor(value, form):
+        low.alias(node.outputs[0], value)
+    else:
+        low.bind(node.outputs[0], form, made)
 
 
 def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
