@@ -35,7 +35,7 @@ from edgeconv.recipe.schema import FORMATS
 from edgeconv.record import discard_outdated
 from edgeconv.report import Frontier, Report
 from edgeconv.rewrite import free_batch, optimize, selected
-from edgeconv.source import OnnxSource, TorchSource
+from edgeconv.source import OnnxSource, TorchSource, failing_as_a_file
 from edgeconv.summary import summarise
 from edgeconv.variants import Quantization, Variant, variants_of
 
@@ -262,7 +262,8 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
         EdgeconvError: as `export`.
     """
     selected(job.skip_rewrites)  # a misspelt name is told before the work
-    with staged(out) as staging:  # first of all, so that a folder that cannot be written is told before the work
+    # The folder first of all: one that cannot be written is told before the work.
+    with failing_as_a_file(job.source), staged(out) as staging:
         with progress.stage("capture"):
             model = job.source.graph()
         captured = summarise("captured", model)

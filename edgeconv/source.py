@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from edgeconv.capture import capture
+from edgeconv.capture import capture, whatever_it_brings
 from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices import find, run_artifact, run_module
 from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
@@ -256,6 +256,11 @@ class OnnxSource:
             )
             run = run_artifact(find(self.device), artifact, samples, timeout_s=timeout_s)
         return dataclasses.replace(run, device=self.row, artifact="")
+
+
+def failing_as_a_file(source: Source) -> AbstractContextManager[None]:
+    """Around every stage: what a file brings about that none foresaw is the file's; of a module it is a bug of ours."""
+    return whatever_it_brings(source.file.path) if isinstance(source, OnnxSource) else nullcontext()
 
 
 def with_other_batch(samples: Sequence[Sample], batched: Sequence[str]) -> tuple[Sample, ...]:

@@ -5,6 +5,7 @@ Everything is read from the file itself, so that files of any origin can be meas
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from edgeconv.core import NCHW, Artifact, Sample, TensorSpec, sha256_of
+from edgeconv.core import NCHW, Artifact, Sample, TensorSpec
 from edgeconv.devices.agent import DTYPES
 from edgeconv.errors import EmitError
+from edgeconv.recipe.files import read_named
 
 _OPEN_DIMENSION = 1
 """The size that an open dimension gets: one image of a batch."""
@@ -86,11 +88,14 @@ def read_file(path: Path, *, name: str | None = None) -> BenchFile:
     if reader is None:
         kind = path.suffix or "no suffix"
         raise EmitError(f"{kind} is not known", where=str(path), mend="give an .onnx or .tflite file")
+    data = read_named(path, kind=path.suffix, error=EmitError)
     try:
-        inputs, outputs, operators = reader(path)
-        size_bytes, sha256 = path.stat().st_size, sha256_of(path)
-    except OSError as error:
-        raise EmitError(f"cannot read: {error.strerror}", where=str(path), mend="check the path") from error
+        inputs, outputs, operators = reader(data, path)
+    except EmitError:
+        raise
+    except Exception as error:  # the border: each kind of damage raises another kind of error
+        raise EmitError("the file is damaged", where=str(path), mend="export it again") from error
+    size_bytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
     unknown = [f"{spec.name!r} ({spec.dtype})" for spec in (*inputs, *outputs) if spec.dtype not in DTYPES]
     if unknown:
         raise EmitError(f"no device takes tensors as {unknown[0]}", where=str(path), mend="use plain number types")
@@ -99,12 +104,12 @@ def read_file(path: Path, *, name: str | None = None) -> BenchFile:
     return BenchFile(name or path.name, artifact, operators)
 
 
-def _onnx(path: Path) -> _Interface:
+def _onnx(data: bytes, path: Path) -> _Interface:
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        graph = onnx.load(path, load_external_data=False).graph
+        graph = onnx.ModelProto.FromString(data).graph
     except DecodeError as error:
         raise EmitError("not an ONNX file, or damaged", where=str(path), mend="export it again") from error
     constants = {item.name for item in graph.initializer}
@@ -124,11 +129,10 @@ def _onnx(path: Path) -> _Interface:
     )
 
 
-def _tflite(path: Path) -> _Interface:
+def _tflite(data: bytes, path: Path) -> _Interface:
     from ai_edge_litert import schema_py_generated as schema
 
-    data = path.read_bytes()
-    if not schema.Model.ModelBufferHasIdentifier(data, 0):
+    if len(data) < 8 or not schema.Model.ModelBufferHasIdentifier(data, 0):
         raise EmitError("not a TFLite file (no TFL3 identifier)", where=str(path), mend="export it again")
     try:
         model = schema.ModelT.InitFromPackedBuf(data, 0)
@@ -148,4 +152,4 @@ def _tflite(path: Path) -> _Interface:
     return tuple(map(spec, graph.inputs)), tuple(map(spec, graph.outputs)), len(graph.operators)
 
 
-_READERS: Mapping[str, Callable[[Path], _Interface]] = {".onnx": _onnx, ".tflite": _tflite}
+_READERS: Mapping[str, Callable[[bytes, Path], _Interface]] = {".onnx": _onnx, ".tflite": _tflite}

@@ -58,6 +58,7 @@ dropout, clone, contiguous, no-op cast  nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,7 +71,17 @@ if TYPE_CHECKING:
     from edgeconv.capture._onnx_shapes import settled_shapes
     from edgeconv.capture._read_onnx import OnnxFile
 
-__all__ = ["FILE_OPSETS", "NOTE", "OPSETS", "PRECISION", "OnnxFile", "capture", "open_onnx", "settled_shapes"]
+__all__ = [
+    "FILE_OPSETS",
+    "NOTE",
+    "OPSETS",
+    "PRECISION",
+    "OnnxFile",
+    "capture",
+    "open_onnx",
+    "settled_shapes",
+    "whatever_it_brings",
+]
 
 OPSETS = range(18, 23)
 """Versions of the default ONNX domain that a module is captured in."""
@@ -190,7 +201,15 @@ def open_onnx(path: Path) -> OnnxFile:
     """
     from edgeconv.capture._read_onnx import OnnxFile
 
-    return OnnxFile.load(Path(path), FILE_OPSETS)
+    with whatever_it_brings(Path(path)):
+        return OnnxFile.load(Path(path), FILE_OPSETS)
+
+
+def whatever_it_brings(path: Path) -> AbstractContextManager[None]:
+    """Around what is done with a file: any exception that is not ours becomes a `CaptureError` about the file."""
+    from edgeconv.capture import _soundness  # onnx, which a module needs not
+
+    return _soundness.whatever_it_brings(path)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.errors import RewriteError
-from edgeconv.reference import evaluate_node
+from edgeconv.errors import CaptureError, RewriteError
+from edgeconv.reference import ImpossibleError, evaluate_node
 
 Array = npt.NDArray[Any]
 
@@ -91,6 +91,8 @@ def _evaluate(graph: ir.Graph, node: ir.Node, opset: int, exact: dict[str, Array
     ]
     try:
         results = evaluate_node(node, wide, opset=opset)
+    except ImpossibleError as error:
+        raise CaptureError(error.what, where=error.where, mend=error.mend or "correct the model") from error
     except RewriteError:  # what the reference lacks simply stays
         return None
     rounded = []

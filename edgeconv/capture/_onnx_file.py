@@ -17,6 +17,7 @@ from onnx import inliner
 from onnx.checker import ValidationError
 
 from edgeconv.capture._runtime_places import BEFORE_11
+from edgeconv.capture._soundness import check_sound
 from edgeconv.capture._stored import check_sizes, check_total, load_external
 from edgeconv.errors import CaptureError
 from edgeconv.recipe.files import read_named
@@ -49,6 +50,7 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
     if load_external(proto, path, len(data)):
         data = proto.SerializeToString()
     check_total(len(data), where)
+    check_sound(proto, where)
     check_sizes(proto, where)
     _check_versions(proto, where)
     with _mapped("onnx's checker refuses it", where, mend="correct the model, or export it again"):

@@ -6,6 +6,7 @@ that are known are dissolved, the opset is one of ours. Values keep the names of
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +19,12 @@ import onnx_ir as ir
 from edgeconv.capture import NOTE
 from edgeconv.capture._clean import clean, drop_unused, infer_shapes
 from edgeconv.capture._group_norm import settle_group_norms
+from edgeconv.capture._groups import check_groups
 from edgeconv.capture._numbers import check_numbers
 from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture._origin import Origin, set_origin
 from edgeconv.capture._recurrent import check_modes, settle_recurrent
+from edgeconv.capture._soundness import check_extents
 from edgeconv.capture._stated_resizes import settle_stated_resizes
 from edgeconv.capture._sums import settle_sums
 from edgeconv.capture._trace import quiet
@@ -30,6 +33,7 @@ from edgeconv.capture._transposed import settle_transposed
 from edgeconv.capture._wide_pads import settle_wide_pads
 from edgeconv.capture.unique import free_name, names_of, rename_values, reserve_names
 from edgeconv.errors import CaptureError
+from edgeconv.reference import MOST_ELEMENTS
 
 _REFUSED = re.compile(r"[^!-~]+")  # what is not a printable ASCII character: not every runtime takes it in a name
 _INTEGERS = ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "INT4", "UINT4")
@@ -84,6 +88,7 @@ class OnnxFile:
         proto, data = read_proto(path)
         opset = opset_of(proto)
         proto = lifted(proto, opsets, where)
+        check_extents(proto, where)
         constants = {tensor.name for tensor in proto.graph.initializer}
         inputs = tuple(_declared(each, where) for each in proto.graph.input if each.name not in constants)
         outputs = _apart(tuple(_declared(each, where) for each in proto.graph.output), inputs)
@@ -136,7 +141,10 @@ class OnnxFile:
             check_modes(graph)
             with quiet():
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
+                _check_extents(graph)
                 clean(model)
+                _check_extents(graph)
+                check_groups(graph)
             settle_stated_resizes(graph)
             settle_wide_pads(graph)
             settle_group_norms(graph)
@@ -233,6 +241,24 @@ def _set_origins(graph: ir.Graph) -> None:
     for node in graph:
         name = node.name or (node.outputs[0].name if node.outputs else "") or ""
         set_origin(node, Origin(modules=(name,), operation=node.op_type, key=f"{id(node)}"))
+
+
+def _check_extents(graph: ir.Graph) -> None:
+    """No value is of a size below zero, nor larger than anything that runs these files could hold."""
+    for node in graph:
+        for value in node.outputs:
+            sizes = [size for size in value.shape or () if isinstance(size, int)]
+            if any(size < 0 for size in sizes):
+                raise CaptureError(f"it gives the shape {sizes}", where=value.name or "", mend="correct the model")
+            if math.prod(sizes) > MOST_ELEMENTS:
+                what = f"it gives {math.prod(sizes):,} elements, and at most {MOST_ELEMENTS:,} are computed"
+                raise CaptureError(what, where=value.name or "", mend="make the tensor smaller")
+        perm, operand = node.attributes.get("perm"), node.inputs[0] if node.inputs else None
+        if perm is None or operand is None or operand.shape is None:
+            continue
+        if len(perm.as_ints()) != len(operand.shape):
+            what = f"{node.op_type} has perm {list(perm.as_ints())} for {len(operand.shape)} axes"
+            raise CaptureError(what, where=node.name or "", mend="correct the model")
 
 
 def _check_known(graph: ir.Graph, where: str) -> None:

@@ -17,6 +17,7 @@ from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.cli._streams import printable, say
 from edgeconv.errors import EmitError
 from edgeconv.output import settle
+from edgeconv.recipe.files import read_named
 
 _T = TypeVar("_T")
 _READERS: Mapping[str, Callable[[bytes], dict[str, Any]]] = {".onnx": read_onnx, ".tflite": read_tflite}
@@ -84,13 +85,7 @@ def _inside(file: Path, reader: Callable[[bytes], _T], data: bytes) -> _T:
 def _read(file: Path) -> bytes:
     where = str(file)
     settle(file.parent)
-    if not file.is_file():
-        what = "this is no regular file" if file.exists() else "there is no such file"
-        raise EmitError(what, where=where, mend="check the path")
-    if file.suffix.lower() not in _READERS:
+    if file.suffix.lower() not in _READERS and file.is_file():
         kind = f"the suffix {file.suffix} is not known" if file.suffix else "the file has no suffix"
         raise EmitError(kind, where=where, mend="give an .onnx or .tflite file")
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise EmitError(f"cannot read: {error.strerror}", where=where, mend="check its permissions") from error
+    return read_named(file, kind=".onnx or .tflite", error=EmitError)

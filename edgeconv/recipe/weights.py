@@ -49,10 +49,10 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
     if prefix:
         state = _without_prefix(state, prefix, path, where)
     _check_plain(state, path, where)
-    _check_finite(state, path, where)
     own = _own(module, where)
     _check_shapes(own, state, path, where)
     _check_dtypes(own, state, path, where)
+    _check_finite(state, path, where)
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
     except BaseException as error:  # modules may have loading code of their own
@@ -138,8 +138,10 @@ def _check_finite(state: Mapping[str, Tensor], path: Path, where: str) -> None:
 def _is_finite(tensor: Tensor) -> bool:
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
-    # torch has no isfinite for its 8-bit floats
-    return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())
+    try:  # torch has no isfinite for its floats of 8 bits, and cannot read those of 4
+        return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())
+    except (RuntimeError, NotImplementedError):
+        return False
 
 
 def _check_plain(state: Mapping[str, Tensor], path: Path, where: str) -> None:
@@ -154,6 +156,15 @@ def _check_plain(state: Mapping[str, Tensor], path: Path, where: str) -> None:
             where=where,
             mend="save dense float32 weights",
         )
+    expanded = [name for name, tensor in state.items() if _expands(tensor)]
+    if expanded:
+        what = f"{path.name} claims more elements than it holds in {_few(expanded)}"
+        raise RecipeError(what, where=where, mend="save tensor.contiguous()")
+
+
+def _expands(tensor: Tensor) -> bool:
+    """Whether it claims more elements than are stored: a stride of 0 makes 10^12 of one."""
+    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
 def _own(module: nn.Module, where: str) -> dict[str, Tensor]:

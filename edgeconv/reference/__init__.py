@@ -14,8 +14,9 @@ file of its family in ``_operators/`` and enter it in that file's table.
 
 from __future__ import annotations
 
-from edgeconv.reference._evaluate import evaluate, evaluate_each, evaluate_node
+from edgeconv.reference._evaluate import ImpossibleError, evaluate, evaluate_each, evaluate_node
+from edgeconv.reference._extent import MOST_ELEMENTS
 from edgeconv.reference._operators import OPERATORS
 from edgeconv.reference._threads import one_thread
 
-__all__ = ["OPERATORS", "evaluate", "evaluate_each", "evaluate_node", "one_thread"]
+__all__ = ["MOST_ELEMENTS", "OPERATORS", "ImpossibleError", "evaluate", "evaluate_each", "evaluate_node", "one_thread"]

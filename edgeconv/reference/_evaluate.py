@@ -16,6 +16,7 @@ from onnx_ir.passes.common import InlinePass
 from edgeconv.errors import RewriteError
 from edgeconv.reference._call import Call, Value, place_of
 from edgeconv.reference._dtypes import from_ir, from_numpy, held_as, wrapped
+from edgeconv.reference._extent import MOST_ELEMENTS, MOST_FOLDED, largest, result_elements, shown
 from edgeconv.reference._operators import OPERATORS
 
 Array = npt.NDArray[Any]
@@ -127,7 +128,7 @@ def evaluate_node(node: ir.Node, arrays: Sequence[Array | None], *, opset: int) 
     Raises:
         RewriteError: as `evaluate`; also where the results are sequences.
     """
-    walk = _Walk(opset, None)
+    walk = _Walk(opset, None, folds=True)
     operands: list[Value | None] = []
     for value, array in zip(node.inputs, arrays, strict=True):
         stated = None if value is None else value.dtype
@@ -149,10 +150,15 @@ def _in_type(array: Array, dtype: ir.DataType | None) -> Array:
     return array if dtype is None or dtype.is_floating_point() else array.astype(dtype.numpy())
 
 
+class ImpossibleError(RewriteError):
+    """The operands admit no result on any runtime: an index out of range, a division by zero, one too large to hold."""
+
+
 class _Walk:
     """The values so far, and how often each is still to be read."""
 
-    def __init__(self, opset: int, keep: frozenset[ir.Value] | None) -> None:
+    def __init__(self, opset: int, keep: frozenset[ir.Value] | None, *, folds: bool = False) -> None:
+        self._folds = folds
         self.values: dict[ir.Value, Value] = {}
         self._opset = opset
         self._keep = keep
@@ -178,10 +184,14 @@ class _Walk:
                 where=place_of(node),
                 mend="it is not supported: write that part of the model with other operators of ONNX",
             )
+        self._check_extent(node, arguments)
         try:
             result = operator(Call(node, arguments, self._opset, self._body))
         # The border to torch: these are what it raises for operands that do not fit.
-        except (RuntimeError, IndexError, ValueError, TypeError, KeyError, ZeroDivisionError) as cause:
+        except (ZeroDivisionError, IndexError, OverflowError, MemoryError) as cause:
+            message = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+            raise ImpossibleError(f"{node.op_type} has no result: {message}", where=place_of(node)) from cause
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as cause:
             shapes = ", ".join(str(tuple(item.shape)) for item in arguments if isinstance(item, torch.Tensor))
             message = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
             raise RewriteError(
@@ -192,6 +202,14 @@ class _Walk:
             wrapped(made, value.dtype) if isinstance(made, torch.Tensor) else made
             for value, made in zip(node.outputs, results, strict=False)
         )
+
+    def _check_extent(self, node: ir.Node, arguments: tuple[Value | None, ...]) -> None:
+        """Refuses what would take all memory, before it does."""
+        elements = result_elements(node, arguments)
+        most = MOST_FOLDED if self._folds and elements > largest(arguments) else MOST_ELEMENTS
+        if not elements <= most:
+            what = f"{node.op_type} would give {shown(elements)} elements, and at most {most:,} are computed"
+            raise ImpossibleError(what, where=place_of(node), mend="make the tensor smaller")
 
     def read(self, value: ir.Value) -> Value:
         """A value that was computed or given, or a constant."""

@@ -159,7 +159,7 @@ def test_names_that_would_steer_the_terminal_are_shown_as_escapes(
 
 @pytest.mark.parametrize(
     ("path", "told"),
-    [("/nope", "no such file"), ("/nope.onnx", "no such file"), ("", "no regular file"), (".", "no regular file")],
+    [("/nope", "no such file"), ("/nope.onnx", "no such file"), ("", "is a folder"), (".", "is a folder")],
 )
 def test_what_is_no_file(path: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", path]) == 2

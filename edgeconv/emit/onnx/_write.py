@@ -5,7 +5,6 @@ onnxsim itself against the graph before it, on random inputs in onnxruntime.
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -18,6 +17,7 @@ from edgeconv.emit.onnx._external import apart, is_too_large, weight_bytes
 from edgeconv.emit.onnx._forms import in_fast_forms
 from edgeconv.emit.onnx._halves import in_halves
 from edgeconv.emit.onnx._integers import border_parameters, integer_borders, own_integers
+from edgeconv.emit.onnx._mute import mute
 from edgeconv.emit.onnx._names import name_invented
 from edgeconv.emit.onnx._opset import to_opset
 from edgeconv.errors import TFLITE_ONLY, EmitError
@@ -155,7 +155,7 @@ def _to_opset(proto: onnx.ModelProto, opset: int) -> None:
     original.CopyFrom(proto)
     to_opset(proto, opset)
     _finish(proto)
-    with _mapped(f"ONNX opset {opset}"), contextlib.redirect_stdout(io.StringIO()), _own_noise():
+    with _mapped(f"ONNX opset {opset}"), mute(), _own_noise():
         equal = compare(proto, original, 1)
     if not equal:
         raise EmitError(
@@ -204,7 +204,7 @@ def _halved(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
 def _simplify(proto: onnx.ModelProto, check_n: int) -> tuple[onnx.ModelProto, bool]:
     import onnxsim
 
-    with _mapped("onnxsim"), contextlib.redirect_stdout(io.StringIO()), _own_noise():
+    with _mapped("onnxsim"), mute(), _own_noise():
         simpler, equal = onnxsim.simplify(proto, check_n=check_n, skipped_optimizers=list(_SKIPPED))
     return simpler, equal
 

@@ -22,7 +22,20 @@ def _fold(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
-    return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
+    if a.is_floating_point():
+        return a / b
+    return torch.where(b == -1, -a, torch.div(a, _divisor(b), rounding_mode="trunc"))
+
+
+def _divisor(b: Tensor) -> Tensor:
+    """Integers that a processor can divide by: the smallest one by -1 ends the process, as 0 does.
+
+    Raises:
+        ZeroDivisionError: there is a 0 among them.
+    """
+    if bool((b == 0).any()):
+        raise ZeroDivisionError("an integer is divided by zero")
+    return torch.where(b == -1, torch.ones_like(b), b)
 
 
 def _power(a: Tensor, b: Tensor) -> Tensor:
@@ -36,7 +49,9 @@ def _power(a: Tensor, b: Tensor) -> Tensor:
 def _modulo(call: Call) -> Tensor:
     """The divisor's sign, or the dividend's with ``fmod`` (which floats must use)."""
     function = torch.fmod if call.attribute("fmod", 0) else torch.remainder
-    return function(call[0], call[1])
+    if call[0].is_floating_point():
+        return function(call[0], call[1])
+    return function(call[0], _divisor(call[1]))  # by 1 and by -1 nothing remains
 
 
 def _is_infinite(call: Call) -> Tensor:

@@ -1,0 +1,186 @@
+"""What a file may not hold whatever its operators are: onnx's checker passes over it, and what follows relies on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+
+from edgeconv.errors import CaptureError, EdgeconvError
+from edgeconv.reference import MOST_ELEMENTS
+
+MOST_NODES = 100_000
+"""After functions are dissolved: a file of ten functions that call each other ten times holds 10^10."""
+MOST_PARTS = 2**20
+"""Of a join of joins."""
+MOST_NESTED = 8
+"""Subgraphs inside of subgraphs."""
+_LARGEST = 2**31 - 1  # of sizes, strides and the like: both formats and every runtime hold them as int32
+_ANY_INTEGER = frozenset({"Constant", "Slice", "Cast", "RandomUniform", "RandomNormal", "Dropout", "Bernoulli"})
+_POSITIVE = frozenset(
+    {"strides", "dilations", "kernel_shape", "group", "blocksize", "num_groups", "hidden_size", "size"}
+)
+_SMALL = 64  # elements of constants that may be shapes
+_MEND = "correct the model, or export it again"
+
+
+@contextmanager
+def whatever_it_brings(path: Path) -> Iterator[None]:
+    """Tells what a file brings about that no stage foresaw as the file's: whoever wrote it may be a stranger.
+
+    Raises:
+        CaptureError: in place of any exception that is not ours.
+    """
+    try:
+        yield
+    except EdgeconvError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:160] or "no words"
+        what = f"it cannot be converted ({type(error).__name__}: {said})"
+        mend = "run it on onnxruntime, and mend what that refuses or warns of"
+        raise CaptureError(what, where=str(path), mend=mend) from error
+
+
+def check_sound(proto: onnx.ModelProto, where: str) -> None:
+    """Names are text, element types are known, attributes are numbers that can be meant, functions end.
+
+    Raises:
+        CaptureError: one is not.
+    """
+    _check_functions(proto, where)
+    for graph, depth in _graphs(proto):
+        if depth > MOST_NESTED:
+            raise CaptureError(f"it nests subgraphs more than {MOST_NESTED} deep", where=where, mend="flatten them")
+        for tensor in graph.initializer if isinstance(graph, onnx.GraphProto) else ():
+            _check_tensor(tensor, where)
+        _check_joins(graph, where)
+        for node in graph.node:
+            _check_node(node, where)
+        for name in _names(graph):
+            if not isinstance(name, str):
+                raise CaptureError(f"the name {name!r:.60} is not UTF-8", where=where, mend="rename that tensor")
+
+
+def _graphs(proto: onnx.ModelProto) -> Iterator[tuple[onnx.GraphProto | onnx.FunctionProto, int]]:
+    """Every graph with how deep it lies, without recursion of our own."""
+    waiting: list[tuple[onnx.GraphProto | onnx.FunctionProto, int]] = [(proto.graph, 0)]
+    waiting += [(function, 0) for function in proto.functions]
+    while waiting:
+        graph, depth = waiting.pop()
+        yield graph, depth
+        for node in graph.node:
+            for attribute in node.attribute:
+                inner = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+                waiting += [(each, depth + 1) for each in inner]
+
+
+def _names(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[object]:
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+    if isinstance(graph, onnx.GraphProto):
+        yield from (item.name for several in (graph.input, graph.output, graph.initializer) for item in several)
+
+
+def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
+    if tensor.data_type not in onnx.TensorProto.DataType.values() or not tensor.data_type:
+        what = f"the tensor {tensor.name!r} is of the element type {tensor.data_type}, which there is not"
+        raise CaptureError(what, where=where, mend=_MEND)
+
+
+def _check_node(node: onnx.NodeProto, where: str) -> None:
+    place = f"{where}: node {node.name or ', '.join(map(str, node.output))}"
+    for attribute in node.attribute:
+        numbers = [*attribute.ints, *([attribute.i] if attribute.type == onnx.AttributeProto.INT else [])]
+        if attribute.HasField("t"):
+            _check_tensor(attribute.t, place)
+        if node.op_type in _ANY_INTEGER or node.domain not in ("", "ai.onnx"):
+            continue
+        name = attribute.name
+        wrong = [number for number in numbers if abs(number) > _LARGEST or (name in _POSITIVE and number < 1)]
+        if wrong:
+            raise CaptureError(f"{node.op_type} has {name} {wrong[0]}", where=place, mend=_MEND)
+        if name == "perm" and sorted(numbers) != list(range(len(numbers))):
+            what = f"{node.op_type} has perm {numbers[:16]}, which names no axes in another order"
+            raise CaptureError(what, where=place, mend=_MEND)
+
+
+def check_extents(proto: onnx.ModelProto, where: str) -> None:
+    """No value that the file makes of constants is larger than anything could hold.
+
+    Ahead of onnx's full inference, which follows the values of integers: a range of 10^9 takes it minutes. Here shapes
+    alone are inferred, and weights are their shapes.
+
+    Raises:
+        CaptureError: one is.
+    """
+    light = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
+    graph = light.graph
+    graph.node.extend(proto.graph.node)
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    stated = {value.name for value in graph.input}
+    for tensor in proto.graph.initializer:
+        if math.prod(tensor.dims) <= _SMALL:
+            graph.initializer.append(tensor)
+        elif tensor.name not in stated:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light, check_type=False, strict_mode=False, data_prop=False)
+    except Exception:  # noqa: BLE001  (what contradicts is told later, by the node)
+        return
+    for value in inferred.graph.value_info:
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.HasField("dim_value")]
+        if math.prod(size for size in sizes if size > 0) > MOST_ELEMENTS:
+            what = f"it has {math.prod(sizes):,} elements, and at most {MOST_ELEMENTS:,} are computed"
+            raise CaptureError(what, where=f"{where}: value {value.name}", mend="make the tensor smaller")
+
+
+def _check_joins(graph: onnx.GraphProto | onnx.FunctionProto, where: str) -> None:
+    """A chain of Concat doubles what it has with each; onnx's inference follows the values, whatever that takes."""
+    parts: dict[str, int] = {}
+    for node in graph.node:
+        if node.op_type == "Concat":
+            parts[node.output[0] if node.output else ""] = total = sum(parts.get(name, 1) for name in node.input)
+            if total > MOST_PARTS:
+                what = f"Concat joins {total:,} parts, and at most {MOST_PARTS:,} are taken"
+                raise CaptureError(what, where=f"{where}: node {node.name or node.output[0]}", mend=_MEND)
+
+
+def _check_functions(proto: onnx.ModelProto, where: str) -> None:
+    """Counts what there will be once they are dissolved, and sees that none calls itself."""
+    bodies = {(each.domain, each.name): each for each in proto.functions}
+    counts: dict[tuple[str, str], int] = {}
+    for start in bodies:
+        _count(start, bodies, counts, where)
+    total = sum(counts.get((node.domain, node.op_type), 1) for node in proto.graph.node)
+    if total > MOST_NODES:
+        what = f"it has {total:,} nodes once its functions are dissolved, and at most {MOST_NODES:,} are converted"
+        raise CaptureError(what, where=where, mend="export it without functions")
+
+
+def _count(
+    start: tuple[str, str],
+    bodies: Mapping[tuple[str, str], onnx.FunctionProto],
+    counts: dict[tuple[str, str], int],
+    where: str,
+) -> None:
+    """The nodes of one function with all that it calls, depth first."""
+    waiting, open_ = [start], set()
+    while waiting:
+        key = waiting[-1]
+        if key in counts:
+            open_.discard(waiting.pop())
+            continue
+        called = {(node.domain, node.op_type) for node in bodies[key].node} & bodies.keys()
+        missing = [each for each in called if each not in counts]
+        if key in open_ and any(each in open_ for each in missing):
+            raise CaptureError(f"the function {key[1]!r} calls itself", where=where, mend="export it without functions")
+        open_.add(key)
+        if missing:
+            waiting += missing
+            continue
+        counts[key] = sum(counts.get((node.domain, node.op_type), 1) for node in bodies[key].node)

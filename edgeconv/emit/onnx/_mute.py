@@ -1,0 +1,37 @@
+"""What onnxsim and the runtime inside it print is nobody's: an error says it, in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def mute() -> Iterator[None]:
+    """Drops warnings, tracebacks and logs, of Python and of C++, for the duration of a library's call."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        kept = None
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        if kept is not None:
+            os.dup2(nothing, 2)
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.close(nothing)
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
