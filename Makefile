@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 RECIPES ?= models/dsconv_3x64_224.toml models/mobilenet_dsc_224.toml models/digits_dsc.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export zoo test test-all bench readme lint format lock clean
+.PHONY: help setup export zoo test test-all fuzz bench readme lint format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,11 @@ test: setup $(MICRO_RUNTIME) ## fast tests (under 10 minutes on 2 cores)
 
 test-all: setup $(MICRO_RUNTIME) ## all tests, the slow sweeps too
 	$(PYTEST)
+
+# Mutants of every file that is read: make fuzz FUZZ_SECONDS=3600.
+FUZZ_SECONDS ?= 600
+fuzz: setup ## mutated files and answers: no traceback, no hang, no growth (10 minutes)
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS) --out $(OUT)/fuzz
 
 # NETWORKS=quick, NETWORKS=full, or names; BENCH holds further options: make bench BENCH="--rounds 10".
 NETWORKS ?= full

@@ -21,8 +21,9 @@ def check_groups(graph: ir.Graph) -> None:
         x, weight = (value.shape if value is not None else None for value in node.inputs[:2])
         if x is None or weight is None or not (x.is_static() and weight.is_static()) or min(len(x), len(weight)) < 3:
             continue
-        channels, group, (first, second) = int(x[1]), node.attributes.get_int("group", 1), weight.numpy()[:2]
+        channels, group, (first, second) = x.numpy()[1], node.attributes.get_int("group", 1), weight.numpy()[:2]
         fits = first == channels if node.op_type == "ConvTranspose" else second * group == channels
         if not fits or first % group or channels % group:
-            what = f"{node.op_type} of {channels} channels in {group} groups has a weight of the shape {list(weight.numpy())}"
+            shape = list(weight.numpy())
+            what = f"{node.op_type} of {channels} channels in {group} groups has a weight of the shape {shape}"
             raise CaptureError(what, where=node.name or "", mend="correct the model")
