@@ -174,3 +174,22 @@ def test_recurrent_layers_whose_parts_do_not_fit(tmp_path: Path, case: str) -> N
     path = _file(tmp_path, [node], X, {"y": 1}, 18, **constants)
     with pytest.raises(CaptureError, match=said):
         open_onnx(path).graph({"x": X.shape})
+
+
+@pytest.mark.parametrize("operator", ["ReduceMax", "ReduceMin"])
+def test_an_order_of_booleans(tmp_path: Path, operator: str) -> None:
+    nodes = [
+        helper.make_node("Greater", ["x", "zero"], ["positive"]),
+        helper.make_node(operator, ["positive", "axes"], ["y"], keepdims=0),
+    ]
+    constants = {"zero": np.float32(0), "axes": np.array([2])}
+    _assert_both(_file(tmp_path, nodes, IMAGE, {"y": TensorProto.BOOL}, 20, **constants), IMAGE)
+
+
+def test_a_power_of_integers(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Pow", ["whole", "exponents"], ["y"]),
+    ]
+    path = _file(tmp_path, nodes, 3 * IMAGE, {"y": TensorProto.INT64}, 18, exponents=np.arange(6))
+    _assert_both(path, 3 * IMAGE)

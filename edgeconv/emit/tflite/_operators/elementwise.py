@@ -124,6 +124,8 @@ def _any_power(low: Lowering, node: ir.Node) -> None:
     form, kind = common_form(low, node.inputs, len(low.shape(node.outputs[0]))), low.dtype(node.outputs[0])
     base, exponent = (operand(low, value, form) for value in node.inputs)
     together = kind if exponent.dtype.kind != "f" else np.dtype(np.float32)
+    if together == np.int64:  # which POW does not take: such numbers are indices and sizes
+        together = np.dtype(np.int32)
     operands = [converted(low, tensor, together) for tensor in (base, exponent)]
     made = low.emit("POW", operands, permuted(low.shape(node.outputs[0]), form))
     low.bind(node.outputs[0], form, converted(low, made, kind))

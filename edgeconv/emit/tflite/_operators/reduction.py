@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import Form, complete, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._operators.elementwise import converted
 from edgeconv.emit.tflite._windows import VALID
 
 
@@ -24,9 +25,12 @@ def reduce(code: str, before: str = "", after: str = "") -> Lower:
             return
         form = low.form(value)
         x = low.tensor(value, form)
+        kind = x.dtype
+        x = converted(low, x, np.dtype(np.int32)) if kind == np.bool_ else x  # the kernels order no booleans
         x = low.emit(before, [x], x.shape) if before else x
         made = reduced(low, code, x, [form.index(axis) for axis in axes]) if axes else x
         made = low.emit(after, [made], made.shape) if after else made
+        made = converted(low, made, kind) if kind == np.bool_ else made
         bind_reduced(low, node, made, form, axes, bool(node.attributes.get_int("keepdims", 1)))
 
     return lower
