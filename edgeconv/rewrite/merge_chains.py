@@ -23,7 +23,13 @@ class MergeChainsPass(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Merges in the graph's order, so that longer chains collapse in one go."""
+        """Merges in the graph's order, and again: two that became one may be worth merging with what is before."""
+        modified = False
+        while self._merge_once(model):
+            modified = True
+        return ir.passes.PassResult(model, modified)
+
+    def _merge_once(self, model: ir.Model) -> bool:
         modified = False
         for node in tuple(model.graph):
             found = _merge(node)
@@ -32,7 +38,7 @@ class MergeChainsPass(ir.passes.InPlacePass):
                 take_over(result, convolution(node, *found))
                 remove_unread(former)
                 modified = True
-        return ir.passes.PassResult(model, modified)
+        return modified
 
     def ensures(self, model: ir.Model) -> None:
         """Checks (2)."""

@@ -69,6 +69,7 @@ MERGE = {
     "projected and expanded, no bias": [(32, (1, 1), {}, False), (4, (3, 3), SAME, True)],
     "bias before a convolution without padding": [(32, (1, 1), {}, True), (4, (3, 3), {}, True)],
     "three in a row": [(32, (1, 1), {}, True), (32, (1, 1), {}, False), (4, (1, 1), {}, True)],
+    "the first only once the others are one": [(1, (1, 1), {}, True), (12, (1, 1), {}, True), (1, (1, 1), {}, True)],
     "depthwise in a row": [(4, (3, 3), {**SAME, "group": 4}, True), (4, (1, 1), {"group": 4}, True)],
     "a stride afterwards": [(4, (3, 3), SAME, True), (4, (1, 1), {"strides": [2, 2]}, True)],
 }
