@@ -13,6 +13,7 @@ import torch
 from edgeconv import errors
 from edgeconv.arguments import Expected, checked_samples, several
 from edgeconv.capture import open_onnx, settled_shapes
+from edgeconv.capture.call import with_fixed_arguments
 from edgeconv.core import NCHW, NHWC, Sample
 from edgeconv.errors import DeviceError, EmitError, RecipeError
 from edgeconv.judge import Proof
@@ -290,7 +291,7 @@ def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:
         path = recipe.directory / recipe.model.onnx
         if path != recipe.path:
             path = locate(recipe.model.onnx, recipe.directory, where=f"{recipe.path}: model.onnx")
-        file = open_onnx(path)
+        file = open_onnx(path).fixed(recipe.model.fixed)
         shapes = settled_shapes(file, {item.name: item.shape for item in recipe.inputs})
         source = OnnxSource(file, shapes)
         return _with_inputs(recipe, source), source
@@ -298,9 +299,10 @@ def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:
     floats = [item.model_copy(update={"dtype": "float32"}) for item in recipe.inputs if item.dtype.startswith("float")]
     singles = {item.name: item for item in floats}  # files take float32, whatever the module takes
     as_taken = recipe.model_copy(update={"inputs": tuple(singles.get(item.name, item) for item in recipe.inputs)})
+    tensors = tuple(torch.zeros(i.static_shape, dtype=getattr(torch, i.dtype)) for i in recipe.inputs)
     return as_taken, TorchSource(
-        build_module(recipe),
-        args=tuple(torch.zeros(i.static_shape, dtype=getattr(torch, i.dtype)) for i in recipe.inputs),
+        with_fixed_arguments(build_module(recipe), tensors, recipe.model.fixed, f"{recipe.path}: model.fixed"),
+        args=tensors,
         input_names=tuple(i.name for i in recipe.inputs),
         output_names=recipe.outputs,
         origin=recipe.source,

@@ -143,6 +143,7 @@ def export_onnx(
     *,
     name: str,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
+    fixed: Mapping[str, float] | None = None,
     formats: str | Sequence[str] = FORMATS,
     variants: str | Sequence[str] = (),
     tflite_layout: str | Sequence[str] = NHWC,
@@ -165,6 +166,8 @@ def export_onnx(
         name: as in `export`.
         shapes: of the inputs that the file leaves open, by name. A file that leaves nothing open but its batch keeps
             it open; a number here fixes it, a str in front keeps it open under that name.
+        fixed: inputs that are these numbers for good and no inputs of what is exported (``{"sr": 16000}``): branches
+            on them dissolve.
         formats: as in `export`.
         variants: as in `export`; by default fp32, and int8 of a file that is quantised already, which has no other.
         tflite_layout: as in `export`.
@@ -184,7 +187,7 @@ def export_onnx(
         EmitError: as `export`.
         DeviceError: as `export`.
     """
-    file = open_onnx(Path(path))
+    file = open_onnx(Path(path)).fixed(fixed or {})
     source = OnnxSource(file, settled_shapes(file, shapes or {}))
     job = stated_job(
         source,

@@ -11,8 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
@@ -105,6 +107,32 @@ class OnnxFile:
                 place = "inputs and outputs" if name in [each.name for each in inputs] else "outputs"
                 raise CaptureError(f"its {place} name {name!r} twice", where=where, mend="name it once, or rename one")
         return cls(path, data, opset, inputs, outputs, proto)
+
+    def fixed(self, values: Mapping[str, float]) -> Self:
+        """The file with some of its inputs fixed to numbers: constants, and no inputs any more.
+
+        Args:
+            values: by the names of the inputs; every element has that value, of an open dimension there is one.
+
+        Raises:
+            CaptureError: there is no such input, or its type cannot hold the number.
+        """
+        if not values:
+            return self
+        declared = {each.name: each for each in self.inputs}
+        arrays = {name: _filled(declared, name, value, str(self.path)) for name, value in values.items()}
+        proto, whole = onnx.ModelProto(), onnx.ModelProto.FromString(self.data)
+        proto.CopyFrom(self.proto)
+        for model in (proto, whole):
+            others = [each for each in model.graph.input if each.name not in values]
+            del model.graph.input[:]
+            model.graph.input.extend(others)
+            model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+            model.ir_version = max(model.ir_version, 4)  # since when constants need not stand among the inputs
+        left = tuple(each for each in self.inputs if each.name not in values)
+        if not left:
+            raise CaptureError("all of its inputs are fixed", where=str(self.path), mend="leave one of them open")
+        return replace(self, data=whole.SerializeToString(), inputs=left, proto=proto)
 
     @property
     def sha256(self) -> str:
@@ -272,6 +300,18 @@ def _check_known(graph: ir.Graph, where: str) -> None:
 
 
 _MARKS = ("\0", "\1", "\2", "\3")  # what names that are invented here begin with until all are known
+
+
+def _filled(declared: Mapping[str, OnnxTensor], name: str, value: float, where: str) -> npt.NDArray[Any]:
+    if name not in declared:
+        known = ", ".join(declared)
+        raise CaptureError(f"it has no input {name!r} to be fixed", where=where, mend=f"name one of {known}")
+    shape = tuple(dim if isinstance(dim, int) else 1 for dim in declared[name].shape or ())
+    array = np.full(shape, value).astype(declared[name].dtype)
+    if array.size and float(array.flat[0]) != float(np.float32(value) if array.dtype.kind == "f" else value):
+        what = f"its input {name!r} is {array.dtype}, which has no {value}"
+        raise CaptureError(what, where=where, mend="fix it to a number of that type")
+    return array
 
 
 def _unmark(graph: ir.Graph) -> None:

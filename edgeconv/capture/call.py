@@ -132,6 +132,30 @@ def called(
     return (module if call.is_plain else Called(module, call)), call.tensors, named
 
 
+def with_fixed_arguments(
+    module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], fixed: Mapping[str, float], where: str
+) -> torch.nn.Module:
+    """The module with some arguments of its forward fixed; the tensors go to the others, in order.
+
+    Raises:
+        CaptureError: forward has no argument of a name.
+    """
+    if not fixed:
+        return module
+    parameters = inspect.signature(module.forward).parameters
+    unknown = [name for name in fixed if name not in parameters]
+    if unknown:
+        known = ", ".join(parameters)
+        raise CaptureError(f"forward has no argument {unknown[0]!r}", where=where, mend=f"name one of {known}")
+    open_names = [name for name, each in parameters.items() if name not in fixed and each.kind in _POSITIONAL]
+    if len(open_names) < len(tensors):
+        what = f"forward takes {len(open_names)} arguments beside these, and {len(tensors)} inputs are stated"
+        raise CaptureError(what, where=where, mend="state one input per argument")
+    given = dict(zip(open_names, tensors, strict=False))
+    ordered = {name: {**given, **fixed}[name] for name in parameters if name in given or name in fixed}
+    return Called(module, Call.of(module, (), ordered))
+
+
 def _name(path: tuple[Any, ...], parameters: list[str]) -> str:
     """Of a tensor: the parameter that it belongs to and the keys that lead to it."""
     keys: list[Any] = [getattr(key, "key", getattr(key, "name", getattr(key, "idx", None))) for key in path]

@@ -1,7 +1,9 @@
-"""``--shape``: what an ``.onnx`` file leaves open."""
+"""``--shape`` and ``--set``: what is said of inputs."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 
 from edgeconv.errors import RecipeError
@@ -22,3 +24,31 @@ def stated_shapes(texts: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
             raise RecipeError(f"two shapes are given for {name!r}", where="--shape", mend="give one")
         stated[name] = tuple(int(dim) if dim.isdecimal() else dim for dim in map(str.strip, dims.split(",")))
     return stated
+
+
+def stated_values(texts: Sequence[str]) -> dict[str, float]:
+    """``sr=16000`` as a name and a number; ``true`` and ``false`` are numbers, too.
+
+    Raises:
+        RecipeError: a text names no input or no number, or two name the same.
+    """
+    stated: dict[str, float] = {}
+    for text in texts:
+        name, sign, number = (part.strip() for part in text.rpartition("="))
+        if not sign or not name:
+            raise RecipeError(f"{text!r} names no input", where="--set", mend="write NAME=NUMBER")
+        if name in stated:
+            raise RecipeError(f"two numbers are given for {name!r}", where="--set", mend="give one")
+        stated[name] = _number(number)
+    return stated
+
+
+def _number(text: str) -> float:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError, OverflowError):
+            value = kind(text)
+            if math.isfinite(value):
+                return value
+    raise RecipeError(f"{text!r} is no number", where="--set", mend="write NAME=NUMBER, or true or false")

@@ -10,7 +10,7 @@ import typer
 
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._limits import TimeLimit
-from edgeconv.cli._shapes import stated_shapes
+from edgeconv.cli._shapes import stated_shapes, stated_values
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures
@@ -27,6 +27,12 @@ def command(
     shape: Annotated[
         list[str] | None,
         typer.Option(help="Of an input that the .onnx file leaves open; may be repeated.", metavar="NAME=1,3,224,224"),
+    ] = None,
+    fixed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Fix an input to a number; branches on it dissolve. May be repeated.", metavar="NAME=NUMBER"
+        ),
     ] = None,
     samples: Annotated[
         Path | None,
@@ -59,7 +65,9 @@ def command(
     Exits with 1 when a comparison fails; the report says which.
     """
     limit(timeout)
-    loaded = _recipes(inputs, shape or [], samples)  # a mistake in the last one is told before the first one's work
+    loaded = _recipes(
+        inputs, shape or [], samples, fixed or []
+    )  # a mistake in the last one is told before the first one's work
     twice = {recipe.name for recipe in loaded if [other.name for other in loaded].count(recipe.name) > 1}
     if twice:
         raise RecipeError(
@@ -101,8 +109,9 @@ def command(
     return 1 if failed else 0
 
 
-def _recipes(paths: list[Path], shapes: list[str], samples: Path | None) -> list[Recipe]:
+def _recipes(paths: list[Path], shapes: list[str], samples: Path | None, fixed: list[str]) -> list[Recipe]:
     from edgeconv.recipe import load_recipe, onnx_recipe
+    from edgeconv.recipe.load import with_fixed
 
     if (shapes or samples is not None) and not (len(paths) == 1 and _is_onnx(paths[0])):
         raise RecipeError(
@@ -113,7 +122,11 @@ def _recipes(paths: list[Path], shapes: list[str], samples: Path | None) -> list
     stated = stated_shapes(shapes)
     for path in filter(_is_onnx, paths):  # an earlier export's, perhaps
         settle(path.parent)
-    return [onnx_recipe(path, shapes=stated, arrays=samples) if _is_onnx(path) else load_recipe(path) for path in paths]
+    values = stated_values(fixed)
+    if values and len(paths) != 1:
+        raise RecipeError("it is about one file", where="--set", mend="export it alone, or state [model] fixed there")
+    read = [onnx_recipe(path, shapes=stated, arrays=samples) if _is_onnx(path) else load_recipe(path) for path in paths]
+    return [with_fixed(recipe, values) for recipe in read] if values else read
 
 
 def _is_onnx(path: Path) -> bool:

@@ -89,6 +89,19 @@ def onnx_recipe(
     return _checked({"name": name, "path": path, "model": {"onnx": path.name}, "inputs": inputs, "parity": given})
 
 
+def with_fixed(recipe: Recipe, values: Mapping[str, float]) -> Recipe:
+    """The recipe with some of its inputs fixed to numbers, which are no inputs any more.
+
+    Raises:
+        RecipeError: a number cannot be used.
+    """
+    stated = {name: getattr(recipe, name) for name in recipe.model_fields_set - {"outputs_section"}}
+    model = {name: getattr(recipe.model, name) for name in recipe.model.model_fields_set}
+    inputs = tuple(item for item in recipe.inputs if item.name not in values)
+    model["fixed"] = {**recipe.model.fixed, **values}
+    return _checked({**stated, "model": model, "inputs": inputs, "outputs": recipe.outputs_section})
+
+
 def with_inputs(recipe: Recipe, shapes: Mapping[str, tuple[int | str, ...]], dtypes: Mapping[str, str]) -> Recipe:
     """The recipe of an ``.onnx`` file with every input stated.
 

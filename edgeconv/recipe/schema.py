@@ -81,6 +81,8 @@ class Model(Section):
         weights: ``.safetensors``, or a ``.pt``/``.pth``/``.bin`` checkpoint, loaded with ``weights_only=True``.
         key: where in the checkpoint the state dict is (``"state_dict"``, dotted for deeper ones).
         prefix: what every key of the state dict begins with and the module's own do not (``"module."``).
+        fixed: arguments of forward, or inputs of the file, that are these numbers for good and no inputs of what is
+            exported: branches on them dissolve.
         warmup: see `Warmup`; excludes ``weights``, whose statistics it would spoil.
     """
 
@@ -96,6 +98,7 @@ class Model(Section):
     weights: FileName | None = None
     key: str | None = None
     prefix: str = ""
+    fixed: dict[TensorName, bool | int | float] = Field(default_factory=dict)
     warmup: Warmup | None = None
 
     @model_validator(mode="after")
@@ -104,7 +107,7 @@ class Model(Section):
             raise PydanticCustomError(
                 "nothing", "neither factory nor onnx is given", {"mend": "add factory, or name an .onnx file"}
             )
-        others = self.model_fields_set - {"onnx"}
+        others = self.model_fields_set - {"onnx", "fixed"}
         if self.onnx is not None and others:
             raise PydanticCustomError(
                 "conflict",
@@ -256,7 +259,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        unique(tuple(item.name for item in self.inputs) + self.outputs)
+        unique(tuple(item.name for item in self.inputs) + self.outputs + tuple(self.model.fixed))
         if not self.inputs and self.model.onnx is None:
             raise PydanticCustomError("inputs", "inputs: is required", {"mend": "add an [[inputs]] table"})
         if self.outputs and self.model.onnx is not None:
@@ -331,6 +334,7 @@ class Recipe(Section):
         model = self.model
         args = ", ".join(f"{key}={value!r}" for key, value in model.args.items())
         parts = [f"{model.factory}({args})", f"seed {model.seed}"]
+        parts += [f"{name} fixed to {value}" for name, value in sorted(model.fixed.items())]
         if model.weights:
             weights = PurePath(model.weights).name if PurePath(model.weights).is_absolute() else model.weights
             parts.append(f"weights {weights}")
