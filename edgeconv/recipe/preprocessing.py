@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -129,7 +130,7 @@ def _open(path: Path, where: str) -> Image.Image:
             warnings.simplefilter("ignore")  # of the size, which is judged here, and of damaged metadata
             with Image.open(path, formats=_FORMATS) as file:
                 _check_pixels(*file.size, f"{path.name} has", where, "use a smaller image")
-                mode = file.mode
+                mode, deep = file.mode, file.mode in _DEEP_MODES or any(map(_is_deep, getattr(file, "tile", ())))
                 image = ImageOps.exif_transpose(file)
     except RecipeError:
         raise
@@ -145,11 +146,18 @@ def _open(path: Path, where: str) -> Image.Image:
         raise RecipeError(
             f"{path.name} is no readable image: {printable(str(error))}", where=where, mend="save it again"
         ) from error
-    if mode in _DEEP_MODES:
+    if deep:
         raise RecipeError(
             f"{path.name} has more than 8 bits per channel (mode {mode})", where=where, mend="save it with 8 bits"
         )
     return image
+
+
+def _is_deep(tile: Any) -> bool:
+    """Whether Pillow will drop half of each channel's bits, which it does without a word in colour."""
+    decoder, arguments = tile[0], tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+    raw_mode = any(isinstance(word, str) and ";16" in word for word in arguments)
+    return raw_mode or (decoder.startswith("ppm") and any(isinstance(most, int) and most > 255 for most in arguments))
 
 
 def _check_pixels(width: int, height: int, says: str, where: str, mend: str) -> None:

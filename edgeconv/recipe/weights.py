@@ -18,6 +18,8 @@ from edgeconv.recipe.foreign import passed, printable, told
 
 _CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
+_EXPANDED_BYTES = 2**26  # a mask that is stored as one row is nobody's attack
+
 # Casts that keep every value.
 _WIDER: Mapping[torch.dtype, tuple[torch.dtype, ...]] = {
     torch.float16: (torch.float32, torch.float64),
@@ -138,10 +140,10 @@ def _check_finite(state: Mapping[str, Tensor], path: Path, where: str) -> None:
 def _is_finite(tensor: Tensor) -> bool:
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
-    try:  # torch has no isfinite for its floats of 8 bits, and cannot read those of 4
+    try:  # torch has no isfinite for its floats of 8 bits, and cannot read those of 4, which no module's tensor is of
         return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())
     except (RuntimeError, NotImplementedError):
-        return False
+        return True
 
 
 def _check_plain(state: Mapping[str, Tensor], path: Path, where: str) -> None:
@@ -163,8 +165,9 @@ def _check_plain(state: Mapping[str, Tensor], path: Path, where: str) -> None:
 
 
 def _expands(tensor: Tensor) -> bool:
-    """Whether it claims more elements than are stored: a stride of 0 makes 10^12 of one."""
-    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+    """Whether it claims many more elements than are stored: a stride of 0 makes 10^12 of one."""
+    size = tensor.numel() * tensor.element_size()
+    return size > max(_EXPANDED_BYTES, tensor.untyped_storage().nbytes())
 
 
 def _own(module: nn.Module, where: str) -> dict[str, Tensor]:
