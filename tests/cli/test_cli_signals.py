@@ -28,8 +28,10 @@ devices = ["onnxruntime", "torch"]
 formats = ["onnx"]
 """
 MODULE = """
-import os, pathlib, time
+import itertools, os, pathlib, time
 import torch
+
+_runs = itertools.count(1)
 
 def _at(moment):
     if os.environ.get("MOMENT") == moment:
@@ -44,7 +46,7 @@ class Slow(torch.nn.Module):
 
     def forward(self, x):
         if not torch.compiler.is_compiling() and type(x) is torch.Tensor:
-            _at(str(x.dtype))
+            _at(f"run {next(_runs)}")
         return self.conv(x)
 """
 LINE = "what was finished stays, the rest left nothing behind"
@@ -62,8 +64,8 @@ def recipe(tmp_path: Path) -> Path:
     ("number", "code", "word", "moment"),
     [
         (signal.SIGINT, 130, "interrupted", "factory"),
-        (signal.SIGINT, 130, "interrupted", "torch.float64"),  # the files are staged, and the proof has begun
-        (signal.SIGTERM, 143, "terminated", "torch.float32"),
+        (signal.SIGINT, 130, "interrupted", "run 1"),  # the reference: the files are staged, and the proof has begun
+        (signal.SIGTERM, 143, "terminated", "run 2"),  # in float32
         (signal.SIGHUP, 129, "terminated", "factory"),
     ],
 )
