@@ -27,7 +27,7 @@ from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, st
 from edgeconv.capture._origin import Origin, set_origin
 from edgeconv.capture._recurrent import check_modes, settle_recurrent
 from edgeconv.capture._soundness import check_extents
-from edgeconv.capture._stated_resizes import settle_stated_resizes
+from edgeconv.capture._stated_resizes import check_resize, settle_stated_resizes
 from edgeconv.capture._sums import settle_sums
 from edgeconv.capture._trace import quiet
 from edgeconv.capture._training import settle_training
@@ -274,6 +274,8 @@ def _set_origins(graph: ir.Graph) -> None:
 def _check_extents(graph: ir.Graph) -> None:
     """No value is of a size below zero, nor larger than anything that runs these files could hold."""
     for node in graph:
+        if node.op_type == "Resize":
+            check_resize(node)  # whose own words are better than those on the shape that it would give
         for value in node.outputs:
             sizes = [size for size in value.shape or () if isinstance(size, int)]
             if any(size < 0 for size in sizes):

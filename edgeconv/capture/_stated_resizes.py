@@ -63,7 +63,7 @@ def settle_stated_resizes(graph: ir.Graph) -> None:
         CaptureError: a mode is not known, the scales are none, or a region has no form; names the node.
     """
     for node in [node for node in graph if node.op_type == "Resize"]:
-        _check(node)
+        check_resize(node)
         _settle_lengths(graph, node)
         transformation = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
         if transformation == _CROP:
@@ -179,7 +179,8 @@ def settle_first_size(nodes: list[ir.Node]) -> bool:
     return False
 
 
-def _check(node: ir.Node) -> None:
+def check_resize(node: ir.Node) -> None:
+    """Refuses attributes that the specification does not know, and scales that are no positive numbers."""
     for name, known in _KNOWN.items():
         chosen = node.attributes.get_string(name, known[0])
         if chosen not in known:

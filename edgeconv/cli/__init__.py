@@ -80,6 +80,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the ``edgeconv`` script."""
+    prepare()  # before the pipe to the child, which would take the place of a closed stream
     sys.exit(supervised(lambda: run(sys.argv[1:])))
 
 
