@@ -33,7 +33,9 @@ FLAGS = (
 )
 # Runs in the surrounding page: opens every <details> of each frame, then measures.
 MEASURE = """
-addEventListener("load", () => {
+addEventListener("load", async () => {
+  // On a busy machine fonts may come after the event; widths before that are another font's.
+  await Promise.all([...document.querySelectorAll("iframe")].map(frame => frame.contentDocument.fonts.ready));
   const found = [...document.querySelectorAll("iframe")].map(frame => {
     const page = frame.contentDocument, width = frame.clientWidth;
     page.querySelectorAll("details").forEach(element => { element.open = true; });
