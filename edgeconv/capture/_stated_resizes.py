@@ -97,6 +97,8 @@ def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
         node.attributes.pop("keep_aspect_ratio_policy", None)
         _restate(graph, node, 2, None)
         _restate(graph, node, 3, np.array(sizes, np.int64))
+    if transformation == "pytorch_half_pixel" and any(axis.out == 1 < axis.size for axis in axes_of(node)):
+        _state_ratio(graph, node)
     if transformation == "pytorch_half_pixel" and operand(node, 2) is not None:
         for axis in [axis for axis in axes_of(node) if axis.out == 1 and axis.size > 1]:
             take_elements(graph, node, axis.axis, np.zeros(1, np.int64))
@@ -104,6 +106,21 @@ def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
             scales[numbered(node, len(static(node.outputs[0]))).index(axis.axis)] = 1
             node.meta.pop(STATED, None)
             _restate(graph, node, 2, scales)
+
+
+def _state_ratio(graph: ir.Graph, node: ir.Node) -> None:
+    """The one scale of ``keep_aspect_ratio_policy`` as scales, where they give the same sizes."""
+    policy = node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch" or operand(node, 3) is None:
+        return
+    axes = axes_of(node)
+    scales = np.array([axis.scale(np.float32) for axis in axes], np.float32)
+    if any(int(np.float32(axis.size) * scale) != axis.out for axis, scale in zip(axes, scales, strict=True)):
+        what = f"Resize by the policy {policy!r} to a single element has no other form here"
+        raise _refused(node, what, "state scales, or leave the policy out")
+    node.attributes.pop("keep_aspect_ratio_policy", None)
+    _restate(graph, node, 2, scales)
+    _restate(graph, node, 3, None)
 
 
 def _restate(graph: ir.Graph, node: ir.Node, index: int, array: npt.NDArray[Any] | None) -> None:

@@ -150,6 +150,7 @@ _PAIR = st.tuples(st.integers(1, 20), st.integers(1, 30))
 @example((13, 17), (12, 14), "scales", 0.0, "linear", "half_pixel", "floor")
 @example((20, 6), (40, 52), "sizes", 0.0, "nearest", "half_pixel", "round_prefer_ceil")
 @example((20, 1), (3, 4), "scales", 0.0, "linear", "pytorch_half_pixel", "floor")
+@example((3, 1), (4, 1), "not_smaller", 0.0, "nearest", "pytorch_half_pixel", "round_prefer_floor")
 @example((9, 19), (19, 11), "not_smaller", 0.0, "cubic", "align_corners", "floor")
 def test_every_form_computes_what_onnxruntime_computes(
     tmp_path_factory: pytest.TempPathFactory,
@@ -170,7 +171,11 @@ def test_every_form_computes_what_onnxruntime_computes(
     except Exception:  # noqa: BLE001  # what it refuses has no right output
         assume(False)
     assume(made.size)
-    assert_same_everywhere(path, shape)
+    try:
+        assert_same_everywhere(path, shape)
+    except CaptureError as refusal:
+        if "to a single element has no other form here" not in str(refusal):
+            raise
 
 
 @pytest.mark.parametrize("factors", [(0.6, 0.6), (1.4, 0.3), (2.0, 1.7), (17 / 13, 0.5)])
