@@ -40,8 +40,11 @@ class RandomNetwork(nn.Module):
             step = self._drawn(values)
             if step is None:
                 continue
-            with torch.no_grad():
-                made = step.run(*(values[index] for index in step.operands))
+            try:
+                with torch.no_grad():
+                    made = step.run(*(values[index] for index in step.operands))
+            except RuntimeError:  # a window or a padding that torch does not take at this size
+                continue
             if 0 < made.numel() <= _MOST_ELEMENTS and bool(made.isfinite().all()) and made.std(correction=0) > 1e-4:
                 self._steps.append(step)
                 values.append(made)
