@@ -47,6 +47,13 @@ def free_name(wanted: str, taken: Iterable[str]) -> str:
     return name
 
 
+def take_name(wanted: str, taken: set[str]) -> str:
+    """As `free_name`; the name counts as taken from then on."""
+    name = free_name(wanted, taken)
+    taken.add(name)
+    return name
+
+
 def rename_values(graph: ir.Graph, chosen: Mapping[ir.Value, str]) -> None:
     """Gives all these names at once: through names that clash with nothing, as values may exchange theirs."""
     taken = names_of(graph) | set(chosen.values())

@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
-from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, within_pairs
+from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, pairs_of, within_pairs
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._tune import Given, tune
 
@@ -138,8 +138,7 @@ class _Task:
         chosen = self.floor + (up >= 0.5)
         if self.partner is None:
             return chosen
-        first = torch.from_numpy(np.flatnonzero(self.partner > np.arange(len(self.partner))))
-        ends = first, torch.from_numpy(self.partner)[first]
+        ends = tuple(torch.from_numpy(taps) for taps in pairs_of(self.partner))
         for _ in ends:
             one, other = (chosen[:, :, end] for end in ends)
             over = (one * other > 0) & ((one + other).abs() > LARGEST_SUM)

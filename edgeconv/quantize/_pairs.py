@@ -75,6 +75,12 @@ def _partners(node: ir.Node, shape: tuple[int, ...], axis: int) -> _Indices | No
     return partner
 
 
+def pairs_of(partner: _Indices) -> tuple[_Indices, _Indices]:
+    """The first taps of all pairs, and the second ones."""
+    first = np.flatnonzero(partner > np.arange(len(partner)))
+    return first, partner[first]
+
+
 def nearest_safe(steps: npt.NDArray[_Real], partner: _Indices | None) -> npt.NDArray[_Real]:
     """Rounds to the nearest integers from -127 to 127 of which no pair overflows.
 
@@ -89,8 +95,7 @@ def nearest_safe(steps: npt.NDArray[_Real], partner: _Indices | None) -> npt.NDA
     rounded = np.clip(np.rint(steps), -_HIGHEST, _HIGHEST)
     if partner is None:
         return rounded
-    first = np.flatnonzero(partner > np.arange(len(partner)))
-    second = partner[first]
+    first, second = pairs_of(partner)
     one, other = rounded[..., first], rounded[..., second]
     over = (one * other > 0) & (np.abs(one) + np.abs(other) > LARGEST_SUM)
     size, other_size = (np.minimum(np.abs(steps[..., taps][over]), _HIGHEST) for taps in (first, second))
@@ -104,19 +109,18 @@ def within_pairs(steps: npt.NDArray[_Real], partner: _Indices | None) -> npt.NDA
     """The nearest real numbers of which no pair (..., taps) overflows: both give up half of what is too much."""
     if partner is None:
         return steps
-    first = np.flatnonzero(partner > np.arange(len(partner)))
+    first, second = pairs_of(partner)
     bounded = np.clip(steps, -_HIGHEST, _HIGHEST)
-    one, other = bounded[..., first], bounded[..., partner[first]]
+    one, other = bounded[..., first], bounded[..., second]
     excess = np.where(one * other > 0, np.maximum(np.abs(one + other) - LARGEST_SUM, 0), 0) / 2
     bounded[..., first] = one - np.sign(one) * excess
-    bounded[..., partner[first]] = other - np.sign(other) * excess
+    bounded[..., second] = other - np.sign(other) * excess
     return bounded
 
 
 def unsafe_pairs(integers: npt.NDArray[np.generic], partner: _Indices) -> int:
     """How many pairs of integers (..., taps) may overflow."""
-    first = np.flatnonzero(partner > np.arange(len(partner)))
-    one, other = (integers[..., taps].astype(np.int64) for taps in (first, partner[first]))
+    one, other = (integers[..., taps].astype(np.int64) for taps in pairs_of(partner))
     return int(np.count_nonzero((one * other > 0) & (np.abs(one + other) > LARGEST_SUM)))
 
 
@@ -168,8 +172,7 @@ def safe_growth(channels: _Floats, scales: _Floats, partner: _Indices) -> _Float
     Returns:
         (channels,), 1 or more.
     """
-    first = np.flatnonzero(partner > np.arange(len(partner)))
-    one, other = channels[:, first], channels[:, partner[first]]
+    one, other = (channels[:, taps] for taps in pairs_of(partner))
     sums = np.where(one * other > 0, np.abs(one + other), 0.0).max(axis=1, initial=0.0)
     largest = np.maximum(1.0, sums / (scales * LARGEST_SUM))
     best, least = np.ones(len(scales)), np.full(len(scales), np.inf)

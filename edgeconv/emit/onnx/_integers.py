@@ -28,7 +28,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgeconv.capture.unique import unique_name
+from edgeconv.capture.unique import take_name, unique_name
 from edgeconv.core import Array
 
 _SHIFT = 128
@@ -181,7 +181,7 @@ def own_integers(graph: onnx.GraphProto) -> None:
             if name in read and node.op_type == "DequantizeLinear":
                 copied = onnx.TensorProto()
                 copied.CopyFrom(constants[name])
-                copied.name = _unused(f"{node.output[0]}.{'zero_point' if index else 'quantized'}", taken)
+                copied.name = take_name(f"{node.output[0]}.{'zero_point' if index else 'quantized'}", taken)
                 graph.initializer.append(copied)
                 node.input[index] = copied.name
             read.add(name)
@@ -201,22 +201,12 @@ def _one_each(graph: onnx.GraphProto, constants: Collection[str], taken: set[str
         for reader, index in uses.get(node.output[0], [])[1:]:
             repeated = onnx.NodeProto()
             repeated.CopyFrom(node)
-            repeated.output[0] = reader.input[index] = _unused(node.output[0], taken)
+            repeated.output[0] = reader.input[index] = take_name(node.output[0], taken)
             nodes.append(repeated)
     if len(nodes) > len(graph.node):
         ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
         graph.node.extend(ordered)
-
-
-def _unused(wanted: str, taken: set[str]) -> str:
-    """The name, or one with a number behind it where it is taken; taken from then on."""
-    name, number = wanted, 0
-    while name in taken:
-        number += 1
-        name = f"{wanted}_{number}"
-    taken.add(name)
-    return name
 
 
 def integer_borders(graph: ir.Graph) -> None:

@@ -20,6 +20,8 @@ from collections.abc import Mapping
 import onnx
 from onnx.defs import SchemaError, get_schema
 
+from edgeconv.capture.unique import take_name
+
 _Part = tuple[str, tuple[range, ...]]
 
 
@@ -34,7 +36,7 @@ def name_invented(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
     invented = [name for name in _names(after.graph) if name not in known]
     taken = set(known) | {value.name for value in (*after.graph.input, *after.graph.output)}
     chosen = _same_parts(before.graph, after.graph, invented)
-    chosen |= {name: _new(f"{name}.flat", taken) for name in _reshaped(before.graph, after.graph)}
+    chosen |= {name: take_name(f"{name}.flat", taken) for name in _reshaped(before.graph, after.graph)}
     _name_values(after.graph, set(invented), chosen, taken)
     _name_constants(after, set(invented), chosen, taken)
     _rename(after.graph, chosen)
@@ -101,7 +103,7 @@ def _name_values(graph: onnx.GraphProto, invented: set[str], chosen: dict[str, s
     for node in graph.node:
         for name in node.output:
             if name in invented and name not in chosen:
-                chosen[name] = _new(f"{made_for.get(name, 'unused')}.{node.op_type.lower()}", taken)
+                chosen[name] = take_name(f"{made_for.get(name, 'unused')}.{node.op_type.lower()}", taken)
 
 
 def _name_constants(model: onnx.ModelProto, invented: set[str], chosen: dict[str, str], taken: set[str]) -> None:
@@ -111,7 +113,7 @@ def _name_constants(model: onnx.ModelProto, invented: set[str], chosen: dict[str
         first = next(name for name in node.output if name)
         for index, name in enumerate(node.input):
             if name in invented and name not in chosen:
-                chosen[name] = _new(f"{chosen.get(first, first)}.{_input_name(node, index, opset)}", taken)
+                chosen[name] = take_name(f"{chosen.get(first, first)}.{_input_name(node, index, opset)}", taken)
 
 
 def _input_name(node: onnx.NodeProto, index: int, opset: int) -> str:
@@ -121,15 +123,6 @@ def _input_name(node: onnx.NodeProto, index: int, opset: int) -> str:
     except SchemaError:
         return f"input_{index}"
     return str(inputs[min(index, len(inputs) - 1)].name).lower()
-
-
-def _new(wanted: str, taken: set[str]) -> str:
-    name, number = wanted, 0
-    while name in taken:
-        number += 1
-        name = f"{wanted}_{number}"
-    taken.add(name)
-    return name
 
 
 def _rename(graph: onnx.GraphProto, chosen: Mapping[str, str]) -> None:
