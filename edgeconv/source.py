@@ -123,8 +123,15 @@ class TorchSource:
 
     def graph(self) -> ir.Model:
         """See `Source`."""
+        from edgeconv.capture.repeat import changing
+
+        with unchanged(), self.within():
+            difference = changing(self.module, self.args)
         sizes = [len(value) for name, value in zip(self.input_names, self.args, strict=True) if name in self.batched]
-        return _captured(self._graph, self.batched, example=min(sizes, default=1))
+        model = _captured(self._graph, self.batched, example=min(sizes, default=1))
+        if difference is not None:  # tracing may name the culprit, and comes first
+            raise difference
+        return model
 
     def _graph(self, batch: int) -> ir.Model:
         args = tuple(

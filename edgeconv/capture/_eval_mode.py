@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -14,10 +16,10 @@ def eval_mode(module: torch.nn.Module) -> Iterator[None]:
 
     ``training`` is set on each submodule by itself: ``module.eval()`` may be overridden (frozen normalisation layers,
     networks that merge their branches in ``eval``), and ``module.train(mode)`` would flatten mixed modes.
-    The state of torch's CPU random generator is kept as well.
+    The states of torch's CPU random generator, of Python's and of numpy's are kept as well.
     """
     modes = [(each, each.training) for each in module.modules()]
-    generator = torch.get_rng_state()
+    generator, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:
         for each, _ in modes:
             each.training = False
@@ -27,3 +29,5 @@ def eval_mode(module: torch.nn.Module) -> Iterator[None]:
         for each, training in modes:
             each.training = training
         torch.set_rng_state(generator)
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -10,7 +10,7 @@ Nothing is computed and nothing is folded but such values, so that a counter ins
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,7 +44,7 @@ Tracer = Callable[[torch.nn.Module, tuple[Any, ...]], torch.export.ExportedProgr
 def check_stateless(
     module: torch.nn.Module,
     program: torch.export.ExportedProgram,
-    changes: Collection[Change],
+    changes: Sequence[Change],
     calls: tuple[tuple[tuple[Any, ...], Mapping[str, Any]], tuple[tuple[Any, ...], Mapping[str, Any]]],
     trace: Tracer,
 ) -> None:
@@ -77,8 +77,9 @@ def check_stateless(
         culprit = _Calls(twice.run_decompositions({}), written).culprit()
         if culprit is None:
             continue
-        name = culprit or ", ".join(sorted({each.path for each in changes})[:3])
-        kind = "buffer" if culprit in dict(module.named_buffers()) else "parameter" if culprit else "attribute"
+        kind, name = "buffer" if culprit in dict(module.named_buffers()) else "parameter", culprit
+        if not culprit:
+            kind, name = changes[0].kind, ", ".join(sorted({each.path for each in changes})[:3])
         raise CaptureError(
             f"forward changes the {kind} {name} and its outputs depend on it, but a file keeps no state",
             where=type(module).__name__,
@@ -125,7 +126,10 @@ class _Twice(torch.nn.Module):
             if isinstance(change.before, int | float) and isinstance(change.after, int | float):
                 change.container[change.key] = change.after + self._jump * (change.after - change.before)
         state = [_named_state(self.module, name).clone() for name in self._written]
-        return before, state, self.module(*second[0], **second[1])
+        try:
+            return before, state, self.module(*second[0], **second[1])
+        finally:
+            holdings.restore(outside_only=True)
 
 
 def _named_state(module: torch.nn.Module, name: str) -> torch.Tensor:

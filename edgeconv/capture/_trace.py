@@ -65,7 +65,12 @@ def _traced(
         see: through which the forward is shown each of its inputs; None shows them as they are.
     """
     changes: list[Change] = []
-    hooks = [module.register_forward_hook(lambda *_: changes.extend(holdings.changes()))]
+
+    def look(*_: Any) -> None:
+        changes.extend(holdings.changes())
+        holdings.restore(outside_only=True)  # torch calls the forward more than once, and puts back attributes alone
+
+    hooks = [module.register_forward_hook(look)]
     if see is not None:
         shown = partial(pytree.tree_map, see)
         hooks.append(module.register_forward_pre_hook(lambda _, a, k: shown((a, k)), prepend=True, with_kwargs=True))

@@ -68,11 +68,40 @@ def run_module(
                 results = worker(*arguments)
                 latencies.append((time.perf_counter_ns() - start) / 1e6)
                 outputs.append(_named(results, output_names, kind))
+            _check_repeated(worker, samples, outputs, input_names, output_names, kind)
     except BaseException as error:  # noqa: BLE001 - a module may raise anything; that is a failed row
         passed(error)
         line = str(error) if isinstance(error, _OutputError) else one_line(error)
         verdict, reason, outputs, latencies = Verdict.FAIL, f"{at}: {line}", [], []
     return Run(_DEVICE_NAMES[dtype], "", tuple(outputs), verdict, reason, torch_environment(), tuple(latencies))
+
+
+def _check_repeated(
+    worker: torch.nn.Module,
+    samples: Sequence[Sample],
+    outputs: Sequence[Mapping[str, Array]],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    kind: torch.dtype,
+) -> None:
+    """The first sample gives what it gave before the others; a module that remembers is no reference for a file.
+
+    Raises:
+        _OutputError: it does not.
+    """
+    if not samples:
+        return
+    arguments = [_tensor(array, kind) for array in matched(input_names, list(samples[0].inputs.items()))]
+    again = _named(worker(*arguments), output_names, kind)
+    changed = [name for name, array in again.items() if not _same_bits(array, outputs[0][name])]
+    if changed:
+        what = f"output {changed[0]!r} of sample {samples[0].name!r} is another one when the module is called again"
+        raise _OutputError(f"{what}, and a file keeps no state")
+
+
+def _same_bits(one: Array, other: Array) -> bool:
+    same_nan = one.dtype.kind in "fc"
+    return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=same_nan)
 
 
 def _copy_in(module: torch.nn.Module, kind: torch.dtype) -> torch.nn.Module:
