@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 JOURNAL = ".edgeconv-commit"
 STAGING_PREFIX = ".edgeconv-"
@@ -136,14 +137,20 @@ def _read(target: Path) -> Commit | None:
         if not _is_regular(path) or path.stat().st_size > _MOST_BYTES:
             raise JournalError(f"{JOURNAL} is no journal")
         plain = json.loads(path.read_bytes())
-        staging, files, discarded = plain["staging"], plain["files"], plain["discarded"]
-        names = [*files, *discarded]
-        sound = plain["schema"] == 1 and isinstance(files, dict) and isinstance(discarded, dict)
-        if not sound or not _STAGING.fullmatch(staging) or not all(map(_is_plain, names)):
-            raise JournalError(f"{JOURNAL} is no journal")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise JournalError(f"{JOURNAL} is no journal") from error
+    fields = plain if isinstance(plain, dict) else {}
+    staging, files, discarded = (fields.get(name) for name in ("staging", "files", "discarded"))
+    if fields.get("schema") != 1 or not isinstance(staging, str) or not _STAGING.fullmatch(staging):
+        raise JournalError(f"{JOURNAL} is no journal")
+    if not _are_files(files) or not _are_files(discarded):
+        raise JournalError(f"{JOURNAL} is no journal")
     return Commit(staging, files, discarded)
+
+
+def _are_files(value: object) -> TypeGuard[dict[str, str]]:
+    """Whether it tells checksums of files in a folder."""
+    return isinstance(value, dict) and all(map(_is_plain, value)) and all(isinstance(x, str) for x in value.values())
 
 
 def _is_plain(name: object) -> bool:

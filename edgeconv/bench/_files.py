@@ -6,7 +6,6 @@ Everything is read from the file itself, so that files of any origin can be meas
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgeconv.core import NCHW, Artifact, Sample, TensorSpec
 from edgeconv.devices.agent import DTYPES
 from edgeconv.errors import EmitError
 from edgeconv.recipe.files import read_named
+from edgeconv.tflite_file import open_tflite, text_of
 
 _OPEN_DIMENSION = 1
 """The size that an open dimension gets: one image of a batch."""
@@ -91,8 +91,8 @@ def read_file(path: Path, *, name: str | None = None) -> BenchFile:
     data = read_named(path, kind=path.suffix, error=EmitError)
     try:
         inputs, outputs, operators = reader(data, path)
-    except EmitError:
-        raise
+    except EmitError as error:
+        raise EmitError(error.what, where=str(path), mend=error.mend) from error
     except Exception as error:  # the border: each kind of damage raises another kind of error
         raise EmitError("the file is damaged", where=str(path), mend="export it again") from error
     size_bytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
@@ -132,24 +132,19 @@ def _onnx(data: bytes, path: Path) -> _Interface:
 def _tflite(data: bytes, path: Path) -> _Interface:
     from ai_edge_litert import schema_py_generated as schema
 
-    if len(data) < 8 or not schema.Model.ModelBufferHasIdentifier(data, 0):
-        raise EmitError("not a TFLite file (no TFL3 identifier)", where=str(path), mend="export it again")
-    try:
-        model = schema.ModelT.InitFromPackedBuf(data, 0)
-    except (struct.error, IndexError, TypeError, ValueError, UnicodeDecodeError) as error:
-        raise EmitError("the TFLite file is damaged", where=str(path), mend="export it again") from error
+    graph = open_tflite(data).Subgraphs(0)
     types = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
-    graph = model.subgraphs[0]
 
     def spec(index: int) -> TensorSpec:
-        tensor: Any = graph.tensors[index]
-        name = tensor.name.decode()
-        signature = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
-        sizes = () if signature is None else tuple(int(size) for size in signature)
-        dims = tuple(f"{name}.{axis}" if size < 0 else size for axis, size in enumerate(sizes))
-        return TensorSpec(name, dims, types[tensor.type])
+        tensor: Any = graph.Tensors(index)
+        name = text_of(tensor.Name())
+        signature, shape = tensor.ShapeSignatureLength(), tensor.ShapeLength()
+        sizes = tensor.ShapeSignatureAsNumpy() if signature else tensor.ShapeAsNumpy() if shape else ()
+        dims = tuple(f"{name}.{axis}" if size < 0 else int(size) for axis, size in enumerate(sizes))
+        return TensorSpec(name, dims, types[tensor.Type()])
 
-    return tuple(map(spec, graph.inputs)), tuple(map(spec, graph.outputs)), len(graph.operators)
+    inputs = tuple(spec(int(graph.Inputs(at))) for at in range(graph.InputsLength()))
+    return inputs, tuple(spec(int(graph.Outputs(at))) for at in range(graph.OutputsLength())), graph.OperatorsLength()
 
 
 _READERS: Mapping[str, Callable[[bytes, Path], _Interface]] = {".onnx": _onnx, ".tflite": _tflite}

@@ -1,9 +1,12 @@
-"""Numbers that a file stores and that nothing sound can be computed with: scales that are none, weights of NaN.
+"""Numbers that a file stores and that nothing sound can be computed with: scales that are none, weights of NaN,
+indices of what is not there, shapes of another count of elements.
 
 What a runtime makes of them is its own affair: with a scale of 0 one loads no file, one crashes, one gives zeros.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import onnx_ir as ir
@@ -20,20 +23,52 @@ _WEIGHED = frozenset(
 )
 # An infinite operand of these may be meant: a mask is added, a bound is divided by.
 _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
+_INDEXED = frozenset({"Gather", "GatherElements"})
+_SAME_COUNT = frozenset({"DepthToSpace", "Flatten", "Reshape", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 def check_numbers(graph: ir.Graph) -> None:
     """Refuses a graph that stores such numbers.
 
     Raises:
-        CaptureError: a scale is not positive and normal, or they are too many or too few; a weight is NaN or infinite.
-            Names the node and the constant.
+        CaptureError: a scale is not positive and normal, or they are too many or too few; a weight is NaN or infinite;
+            an index is out of range; a reshape would have to make or lose elements. Names the node and the constant.
     """
     for node in graph:
+        if node.op_type in _INDEXED:
+            _check_indices(node)
+        elif node.op_type in _SAME_COUNT:
+            _check_count(node)
         if node.op_type in _QUANTISATION:
             _check_scale(node)
         elif node.op_type in _WEIGHED | _ARITHMETIC:
             _check_weights(node)
+
+
+def _check_indices(node: ir.Node) -> None:
+    source, indices = node.inputs[0], constant_value(node.inputs[1])
+    axis = node.attributes.get_int("axis", 0)
+    if source is None or source.shape is None or indices is None or not indices.size:
+        return
+    size = source.shape[axis] if -len(source.shape) <= axis < len(source.shape) else None
+    if isinstance(size, int) and not (-size <= indices.min() and indices.max() < size):
+        raise CaptureError(
+            f"{node.op_type} takes the indices {indices.min()} to {indices.max()} of an axis of {size} elements",
+            where=origin_of(node).module or node.op_type,
+            mend="correct the indices",
+        )
+
+
+def _check_count(node: ir.Node) -> None:
+    shapes = [value.shape for value in (node.inputs[0], node.outputs[0]) if value is not None]
+    sizes = [[size for size in shape if isinstance(size, int)] for shape in shapes if shape is not None]
+    known = len(sizes) == 2 and all(len(a) == len(b) for a, b in zip(sizes, shapes, strict=True) if b is not None)
+    if known and math.prod(sizes[0]) != math.prod(sizes[1]):
+        raise CaptureError(
+            f"{node.op_type} cannot make the shape {sizes[1]} of {sizes[0]}",
+            where=origin_of(node).module or node.op_type,
+            mend="correct the shapes",
+        )
 
 
 def _check_scale(node: ir.Node) -> None:

@@ -26,7 +26,7 @@ from edgeconv.capture._numbers import check_numbers
 from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture._origin import Origin, set_origin
 from edgeconv.capture._recurrent import check_modes, settle_recurrent
-from edgeconv.capture._soundness import check_extents
+from edgeconv.capture._soundness import check_extents, every_node
 from edgeconv.capture._stated_resizes import check_resize, settle_stated_resizes
 from edgeconv.capture._sums import settle_sums
 from edgeconv.capture._trace import quiet
@@ -251,6 +251,9 @@ def _plain(proto: onnx.ModelProto) -> ir.Model:
     bare.opset_import.append(onnx.helper.make_opsetid("", opset_of(proto)))
     for node in graph.node:
         node.domain = ""
+    for node in every_node(graph):
+        if "device_configurations" in node.DESCRIPTOR.fields_by_name:  # which machines of whose cluster it ran on
+            node.ClearField("device_configurations")
     return ir.from_proto(bare)
 
 

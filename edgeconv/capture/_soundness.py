@@ -57,6 +57,8 @@ def check_sound(proto: onnx.ModelProto, where: str) -> None:
             raise CaptureError(f"it nests subgraphs more than {MOST_NESTED} deep", where=where, mend="flatten them")
         for tensor in graph.initializer if isinstance(graph, onnx.GraphProto) else ():
             _check_tensor(tensor, where)
+        if depth and isinstance(graph, onnx.GraphProto):
+            _check_values(graph, where)
         _check_joins(graph, where)
         for node in graph.node:
             _check_node(node, where)
@@ -67,8 +69,15 @@ def check_sound(proto: onnx.ModelProto, where: str) -> None:
 
 def _graphs(proto: onnx.ModelProto) -> Iterator[tuple[onnx.GraphProto | onnx.FunctionProto, int]]:
     """Every graph with how deep it lies, without recursion of our own."""
-    waiting: list[tuple[onnx.GraphProto | onnx.FunctionProto, int]] = [(proto.graph, 0)]
-    waiting += [(function, 0) for function in proto.functions]
+    yield from _inside(proto.graph)
+    for function in proto.functions:
+        yield from _inside(function)
+
+
+def _inside(
+    outermost: onnx.GraphProto | onnx.FunctionProto,
+) -> Iterator[tuple[onnx.GraphProto | onnx.FunctionProto, int]]:
+    waiting = [(outermost, 0)]
     while waiting:
         graph, depth = waiting.pop()
         yield graph, depth
@@ -78,11 +87,26 @@ def _graphs(proto: onnx.ModelProto) -> Iterator[tuple[onnx.GraphProto | onnx.Fun
                 waiting += [(each, depth + 1) for each in inner]
 
 
+def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of all that lies in it."""
+    for inner, _ in _inside(graph):
+        yield from inner.node
+
+
 def _names(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[object]:
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
     if isinstance(graph, onnx.GraphProto):
         yield from (item.name for several in (graph.input, graph.output, graph.initializer) for item in several)
+
+
+def _check_values(graph: onnx.GraphProto, where: str) -> None:
+    """Of a subgraph; what goes into the whole and out of it is looked at by whoever makes an interface of it."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        kind = value.type.WhichOneof("value")
+        known = kind is None or value.type.tensor_type.elem_type in onnx.TensorProto.DataType.values()
+        if kind not in (None, "tensor_type") or not known:
+            raise CaptureError(f"{value.name!r} of a subgraph is no tensor", where=where, mend=_MEND)
 
 
 def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:

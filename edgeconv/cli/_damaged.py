@@ -12,16 +12,17 @@ from edgeconv.errors import EmitError
 def damaged(what: str) -> Iterator[None]:
     """Reading inside of this finds a damaged file, whatever it raises.
 
-    Readers of protobuf and flatbuffers check little and raise another kind of error for each kind of damage.
+    Readers of protobuf check little and raise another kind of error for each kind of damage.
 
     Raises:
         EmitError: says `what`.
     """
     try:
         yield
+    except EmitError:
+        raise
     except Exception as error:
         raise EmitError(what, mend="export it again") from error
 
 
 NO_ONNX = "not an ONNX file, or damaged"
-NO_TFLITE = "the TFLite file is damaged"

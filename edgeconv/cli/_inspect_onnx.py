@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from edgeconv.cli._damaged import NO_ONNX, damaged
+from edgeconv.errors import EmitError
 
 if TYPE_CHECKING:
     import onnx
@@ -44,5 +45,8 @@ def _spec(value: onnx.ValueInfoProto) -> str:
     import onnx
 
     tensor = value.type.tensor_type
+    if tensor.elem_type not in onnx.TensorProto.DataType.values():
+        what = f"{value.name!r} is of the element type {tensor.elem_type}, which there is not"
+        raise EmitError(what, mend="export it again")
     dims = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
     return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} {dims}"

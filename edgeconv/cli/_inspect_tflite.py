@@ -1,8 +1,4 @@
-"""What a .tflite file says of itself.
-
-The file is read in place, field by field: the schema's object form would first build all of it, and in a damaged
-file a wrong length can make that many gigabytes. Every count is held against what the file can hold.
-"""
+"""What a .tflite file says of itself."""
 
 from __future__ import annotations
 
@@ -10,16 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from edgeconv.cli._damaged import NO_TFLITE, damaged
-from edgeconv.errors import EmitError
+from edgeconv.tflite_file import open_tflite, operator_number, text_of
 
-_MOST = 100_000  # inputs, operators, metadata entries: far above any network's
-_LONGEST = 1 << 16  # bytes of a name
+_LONGEST = 1 << 16  # bytes of a metadata value that are shown
 _CUSTOM = 32
-
-
-class _DamagedError(Exception):
-    """A field cannot be what it says."""
 
 
 def read_tflite(data: bytes) -> dict[str, Any]:
@@ -28,25 +18,17 @@ def read_tflite(data: bytes) -> dict[str, Any]:
     Raises:
         EmitError: damaged, or no TFLite file.
     """
-    if data[4:8] != b"TFL3":
-        raise EmitError("not a TFLite file (no TFL3 identifier)", mend="export it again")
-    with damaged(NO_TFLITE):
-        return _described(data)
-
-
-def _described(data: bytes) -> dict[str, Any]:
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.Model.GetRootAs(data, 0)
-    graph = model.Subgraphs(_checked(0, model.SubgraphsLength()))
-    types = _names(schema.TensorType)
+    model = open_tflite(data)
+    graph = model.Subgraphs(0)
+    types = names_of(schema.TensorType)
 
     def interface(indices: Any, count: int) -> dict[str, str]:
-        _limited(count)
-        tensors = [graph.Tensors(_checked(int(indices(i)), graph.TensorsLength())) for i in range(count)]
-        return {_text(tensor.Name()): f"{types[tensor.Type()].lower()} {_shape(tensor)}" for tensor in tensors}
+        tensors = [graph.Tensors(int(indices(at))) for at in range(count)]
+        return {text_of(tensor.Name()): f"{types[tensor.Type()].lower()} {_shape(tensor)}" for tensor in tensors}
 
-    operators = Counter(_operators(model, graph))
+    operators = Counter(titles_of(model, graph))
     return {
         "format": "tflite",
         "inputs": interface(graph.Inputs, graph.InputsLength()),
@@ -54,34 +36,35 @@ def _described(data: bytes) -> dict[str, Any]:
         "operators": dict(operators.most_common()),
         "operator_count": operators.total(),
         "signatures": [
-            _text(model.SignatureDefs(index).SignatureKey()) for index in range(_limited(model.SignatureDefsLength()))
+            text_of(model.SignatureDefs(index).SignatureKey()) for index in range(model.SignatureDefsLength())
         ],
         "metadata": dict(_metadata(model)),
     }
 
 
-def _operators(model: Any, graph: Any) -> Iterator[str]:
+def titles_of(model: Any, graph: Any) -> Iterator[str]:
+    """Name and version of each operator of a subgraph, in order."""
     from ai_edge_litert import schema_py_generated as schema
 
-    names = _names(schema.BuiltinOperator)
+    names = names_of(schema.BuiltinOperator)
     titles: dict[int, str] = {}
-    for index in range(_limited(graph.OperatorsLength())):
-        code_index = _checked(graph.Operators(index).OpcodeIndex(), model.OperatorCodesLength())
+    for index in range(graph.OperatorsLength()):
+        code_index = graph.Operators(index).OpcodeIndex()
         if code_index not in titles:
             code = model.OperatorCodes(code_index)
-            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # old files know only the byte-wide field
-            name = _text(code.CustomCode()) if number == _CUSTOM else names[number]
+            number = operator_number(code)
+            name = text_of(code.CustomCode()) if number == _CUSTOM else names[number]
             titles[code_index] = f"{name} v{code.Version()}"
         yield titles[code_index]
 
 
 def _metadata(model: Any) -> Iterator[tuple[str, str]]:
-    for index in range(_limited(model.MetadataLength())):
+    for index in range(model.MetadataLength()):
         item = model.Metadata(index)
-        buffer = model.Buffers(_checked(item.Buffer(), model.BuffersLength()))
-        if not buffer.DataIsNone():
+        buffer = model.Buffers(item.Buffer())
+        if buffer.DataLength():
             value = bytes(buffer.DataAsNumpy()[:_LONGEST])
-            yield _text(item.Name()), value.rstrip(b"\0").decode(errors="replace")
+            yield text_of(item.Name()), value.rstrip(b"\0").decode(errors="replace")
 
 
 def _shape(tensor: Any) -> list[int | str]:
@@ -92,23 +75,6 @@ def _shape(tensor: Any) -> list[int | str]:
     return ["?" if dim < 0 else int(dim) for dim in sizes]
 
 
-def _names(enumeration: Any) -> dict[int, str]:
+def names_of(enumeration: Any) -> dict[int, str]:
+    """The names of an enumeration of the schema, by number."""
     return {code: name for name, code in vars(enumeration).items() if isinstance(code, int)}
-
-
-def _text(data: bytes | None) -> str:
-    if data is not None and len(data) > _LONGEST:
-        raise _DamagedError(f"a name of {len(data)} bytes")
-    return (data or b"").decode()
-
-
-def _checked(index: int, length: int) -> int:
-    if not 0 <= index < length:
-        raise _DamagedError(f"index {index} of {length}")
-    return index
-
-
-def _limited(count: int) -> int:
-    if count > _MOST:
-        raise _DamagedError(f"{count} entries")
-    return count

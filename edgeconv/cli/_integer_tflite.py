@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from edgeconv.cli._damaged import NO_TFLITE, damaged
-from edgeconv.cli._inspect_tflite import _checked, _limited, _names, _operators, _text
+from edgeconv.cli._inspect_tflite import names_of, titles_of
+from edgeconv.tflite_file import open_tflite, text_of
 
 _FLOATS = {"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16", "COMPLEX64", "COMPLEX128"}
 
@@ -28,22 +28,19 @@ def float_parts_of_tflite(data: bytes) -> list[str]:
     Raises:
         EmitError: damaged.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    with damaged(NO_TFLITE):
-        model = schema.Model.GetRootAs(data, 0)
-        return [line for index in range(_limited(model.SubgraphsLength())) for line in _parts(model, index)]
+    model = open_tflite(data)
+    return [line for index in range(model.SubgraphsLength()) for line in _parts(model, index)]
 
 
 def _parts(model: Any, index: int) -> Iterator[str]:
     from ai_edge_litert import schema_py_generated as schema
 
-    graph = model.Subgraphs(_checked(index, model.SubgraphsLength()))
-    types = _names(schema.TensorType)
-    tensors = [graph.Tensors(at) for at in range(_limited(graph.TensorsLength()))]
+    graph = model.Subgraphs(index)
+    types = names_of(schema.TensorType)
+    tensors = [graph.Tensors(at) for at in range(graph.TensorsLength())]
     floats = {at for at, tensor in enumerate(tensors) if types[tensor.Type()] in _FLOATS}
-    inputs = {int(graph.Inputs(at)) for at in range(_limited(graph.InputsLength()))}
-    outputs = {int(graph.Outputs(at)) for at in range(_limited(graph.OutputsLength()))}
+    inputs = {int(graph.Inputs(at)) for at in range(graph.InputsLength())}
+    outputs = {int(graph.Outputs(at)) for at in range(graph.OutputsLength())}
     named = set()
     for operator in _read(model, graph):
         touched = [at for at in (*operator.inputs, *operator.outputs) if at in floats]
@@ -53,18 +50,17 @@ def _parts(model: Any, index: int) -> Iterator[str]:
             code == "DEQUANTIZE" and set(touched) <= outputs
         )
         if touched and not at_border:
-            listed = ", ".join(repr(_text(tensors[at].Name())) for at in touched)
-            yield f"{code} of {_text(tensors[operator.outputs[0]].Name())!r}: float {listed}"
+            listed = ", ".join(repr(text_of(tensors[at].Name())) for at in touched)
+            made = ", ".join(repr(text_of(tensors[at].Name())) for at in operator.outputs[:1]) or "nothing"
+            yield f"{code} of {made}: float {listed}"
     for at in sorted(floats - named):
-        yield f"tensor {_text(tensors[at].Name())!r}: {types[tensors[at].Type()].lower()}"
+        yield f"tensor {text_of(tensors[at].Name())!r}: {types[tensors[at].Type()].lower()}"
 
 
 def _read(model: Any, graph: Any) -> Iterator[_Operator]:
-    count = graph.TensorsLength()
-    for at, code in enumerate(_operators(model, graph)):
+    for at, code in enumerate(titles_of(model, graph)):
         operator = graph.Operators(at)
-        given = [int(operator.Inputs(i)) for i in range(_limited(operator.InputsLength()))]
-        made = [int(operator.Outputs(i)) for i in range(_limited(operator.OutputsLength()))]
+        inputs = [int(operator.Inputs(i)) for i in range(operator.InputsLength())]
+        outputs = [int(operator.Outputs(i)) for i in range(operator.OutputsLength())]
         # -1 stands for an input that is left out
-        inputs = tuple(_checked(tensor, count) for tensor in given if tensor != -1)
-        yield _Operator(code, inputs, tuple(_checked(tensor, count) for tensor in made))
+        yield _Operator(code, tuple(tensor for tensor in inputs if tensor != -1), tuple(outputs))

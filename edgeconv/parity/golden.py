@@ -138,19 +138,24 @@ def _taken(described: _Described, tensors: dict[str, Array]) -> Golden:
     """Takes the tensors that the description names, and leaves the others.
 
     Raises:
-        KeyError: one is missing.
-        ValueError: the description contradicts itself.
+        ValueError: one is missing, or the description contradicts itself.
     """
     names = [sample.name for sample in described.samples]
     if any(len(set(several)) < len(several) for several in (names, described.inputs, described.outputs)):
         raise ValueError("it names a sample, an input or an output twice")
+
+    def take(key: str) -> Array:
+        if key not in tensors:
+            raise ValueError(f"it lacks the tensor {key!r}")
+        return tensors.pop(key)
+
     samples = []
     sides: dict[str, list[Mapping[str, Array]]] = {side: [] for side in ("out", *described.integers)}
     for index, sample in enumerate(described.samples):
-        inputs = {name: tensors.pop(f"{index}/in/{name}") for name in described.inputs}
+        inputs = {name: take(f"{index}/in/{name}") for name in described.inputs}
         samples.append(Sample(sample.name, inputs, sample.scale, sample.label, sample.variants))
         for side, outputs in sides.items():
-            outputs.append({name: tensors.pop(f"{index}/{side}/{name}") for name in described.outputs})
+            outputs.append({name: take(f"{index}/{side}/{name}") for name in described.outputs})
     integers = {
         variant: Integers(Run(f"graph-{variant}", "", tuple(sides[variant])), scales)
         for variant, scales in described.integers.items()

@@ -86,9 +86,15 @@ class Call:
         stated: Sequence[int] | None = self.attribute(name, None)
         return None if stated is None else [int(item) for item in stated]
 
-    def axis(self, rank: int, default: int = 0) -> int:
-        """The attribute ``axis``, counted from the front."""
-        axis = self.attribute("axis", default)
+    def axis(self, rank: int, default: int = 0, *, behind: int = 0) -> int:
+        """The attribute ``axis``, counted from the front; at the most `behind` places behind the last axis.
+
+        Raises:
+            IndexError: there is no such axis.
+        """
+        axis: int = self.attribute("axis", default)
+        if not -max(rank, 1) <= axis < max(rank, 1) + behind and "axis" in self.node.attributes:
+            raise IndexError(f"axis {axis} of a tensor of {rank} axes")
         return axis + rank if axis < 0 else axis
 
     def text(self, name: str, default: str) -> str:

@@ -20,6 +20,8 @@ SECONDS = 10.0
 MOST_BYTES = 4 * 2**30
 _HUNG_S = 30.0
 _CODES = (0, 1, 2)
+HIDDEN = "hidden"
+"""The file beside an input's folder that holds the stack of an exception that nobody meant."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Outcome:
         seconds: of processor time.
         peak_bytes: more than the parent has.
         told: what was printed to stderr, its end.
+        hidden: the stack of an exception behind a refusal that nobody meant; empty where there is none.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Outcome:
     seconds: float
     peak_bytes: int
     told: str
+    hidden: str = ""
 
 
 @dataclass
@@ -119,11 +123,13 @@ def _ended(running: dict[int, _Running], base: int) -> Iterator[Outcome]:
         with (folder / "stderr").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4000))
             told = file.read().decode("utf-8", "replace")
+        hidden = _text_of(folder / HIDDEN)
         item.folder.cleanup()
         code = os.waitstatus_to_exitcode(status)
         seconds, peak = usage.ru_utime + usage.ru_stime, max(0, usage.ru_maxrss * 1024 - base)
         fault = _fault(code, told, seconds, peak, late=late, swollen=swollen)
-        yield Outcome(item.name, fault, code, seconds, peak, told)
+        fault = fault or (f"unforeseen: {hidden.splitlines()[0]}" if hidden else "")
+        yield Outcome(item.name, fault, code, seconds, peak, told, hidden)
 
 
 def _fault(code: int, told: str, seconds: float, peak: int, *, late: bool, swollen: bool) -> str:
@@ -144,6 +150,10 @@ def _fault(code: int, told: str, seconds: float, peak: int, *, late: bool, swoll
     if not told.replace("\n", "").isprintable():
         return "control characters"
     return ""
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
 def _resident_bytes(pid: int) -> int:

@@ -21,7 +21,7 @@ def _reshape(call: Call) -> Tensor:
 
 
 def _flatten(call: Call) -> Tensor:
-    axis, shape = call.axis(call[0].ndim, 1), call[0].shape
+    axis, shape = call.axis(call[0].ndim, 1, behind=1), call[0].shape
     rows = int(torch.tensor(shape[:axis]).prod())
     return call[0].reshape(rows, int(torch.tensor(shape[axis:]).prod()))
 

@@ -1,40 +1,19 @@
-"""Structured mutations: what comes out is mostly still of its format, so that readers get to what it says."""
+"""Mutants of `.onnx` files that are mostly still of their format, so that readers get to what they say."""
 
 from __future__ import annotations
 
-import json
 import math
 import random
-import struct
 from typing import Any
 
 import numpy as np
 import onnx
+from chances import FLOATS, NUMBERS, WORDS, bytes_of
 from onnx import helper, numpy_helper
+from onnx_bases import BASES
+from protobuf_mutants import message_changed
 
-NUMBERS = (0, 1, -1, 2, 7, 255, 2**15, 2**31 - 1, -(2**31), 2**31, 2**40, 2**62, -(2**63), 10**9, 10**5)
-FLOATS = (0.0, -1.0, 1e-45, 1e38, float("nan"), float("inf"), float("-inf"), 0.5)
-WORDS = ("", "x", "y", "\x1b[2J", "\0", "..", "../../a", "/etc/passwd", "é", "a" * 300, "nan", "inf", "-1", "soon")
 OPERATORS = sorted({schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""})
-
-
-def bytes_of(data: bytes, rng: random.Random) -> bytes:
-    """Flips, cuts, doubles and overwrites."""
-    changed = bytearray(data)
-    for _ in range(rng.randint(1, 6)):
-        at = rng.randrange(max(1, len(changed)))
-        kind = rng.randrange(5)
-        if kind == 0 and changed:
-            changed[at] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            changed[at : at + 4] = struct.pack("<i", rng.choice([0, 1, -1, 2**31 - 1, -(2**31), 255, 65536]))
-        elif kind == 2:
-            del changed[at : at + rng.randint(1, 64)]
-        elif kind == 3:
-            changed[at:at] = changed[at : at + rng.randint(1, 64)]
-        else:
-            changed = changed[: max(1, at)]
-    return bytes(changed)
 
 
 def onnx_base(rng: random.Random) -> onnx.ModelProto:
@@ -79,9 +58,12 @@ def onnx_base(rng: random.Random) -> onnx.ModelProto:
 
 def onnx_of(rng: random.Random) -> bytes:
     """A network with one to four things wrong."""
-    model = onnx_base(rng)
+    model = onnx_base(rng) if rng.random() < 0.4 else rng.choice(BASES)(rng)
     for _ in range(rng.randint(1, 4)):
-        _CHANGES[rng.randrange(len(_CHANGES))](model, rng)
+        if rng.random() < 0.5:
+            message_changed(model, rng)
+        elif model.graph.node:
+            rng.choice(_CHANGES)(model, rng)
     data: bytes = model.SerializeToString()
     return bytes_of(data, rng) if rng.random() < 0.1 else data
 
@@ -118,6 +100,8 @@ def _wiring(model: onnx.ModelProto, rng: random.Random) -> None:
 
 
 def _tensor(model: onnx.ModelProto, rng: random.Random) -> None:
+    if not model.graph.initializer:
+        return
     tensor = rng.choice(model.graph.initializer)
     kind = rng.randrange(4)
     if kind == 0:
@@ -133,7 +117,10 @@ def _tensor(model: onnx.ModelProto, rng: random.Random) -> None:
 
 
 def _interface(model: onnx.ModelProto, rng: random.Random) -> None:
-    value = rng.choice([*model.graph.input, *model.graph.output])
+    values = [*model.graph.input, *model.graph.output]
+    if not values:
+        return
+    value = rng.choice(values)
     dims = value.type.tensor_type.shape.dim
     if dims and rng.random() < 0.7:
         dim = rng.choice(dims)
@@ -160,51 +147,9 @@ def _names(model: onnx.ModelProto, rng: random.Random) -> None:
 
 
 def _versions(model: onnx.ModelProto, rng: random.Random) -> None:
+    if not model.opset_import:
+        return
     model.opset_import[0].version = rng.choice([0, 1, 6, 7, 9, 11, 13, 22, 24, 99, -1])
 
 
 _CHANGES = (_attribute, _attribute, _operator, _wiring, _tensor, _tensor, _interface, _nodes, _names, _versions)
-
-
-def json_of(plain: Any, rng: random.Random) -> str:
-    """A document with one to three values changed for others, somewhere."""
-    for _ in range(rng.randint(1, 3)):
-        place, key = _somewhere(plain, rng)
-        if place is None:
-            continue
-        kind = rng.randrange(4)
-        if kind == 0:
-            del place[key]
-        elif kind == 1 and isinstance(place, list):
-            place.append(place[key])
-        else:
-            place[key] = rng.choice((*NUMBERS, *FLOATS, *WORDS, None, True, [], {}, [[]], "\ud800", 10**400, ["x"]))
-    return json.dumps(plain)
-
-
-def _somewhere(plain: Any, rng: random.Random) -> tuple[Any, Any]:
-    place, key = None, None
-    here = plain
-    while isinstance(here, dict | list) and here and (place is None or rng.random() < 0.8):
-        place, key = here, rng.choice(list(here)) if isinstance(here, dict) else rng.randrange(len(here))
-        here = here[key]
-    return place, key
-
-
-def toml_of(text: str, rng: random.Random) -> str:
-    """A recipe with lines changed, doubled or gone."""
-    lines = text.splitlines()
-    for _ in range(rng.randint(1, 3)):
-        at = rng.randrange(len(lines))
-        kind = rng.randrange(4)
-        if kind == 0:
-            del lines[at]
-        elif kind == 1:
-            lines.insert(at, lines[at])
-        elif "=" in lines[at]:
-            value = rng.choice(
-                (*map(repr, NUMBERS), "nan", "-inf", '""', "[]", "{}", "true", '"../x"', "[[1]]", "1979-05-27")
-            )
-            lines[at] = lines[at].split("=")[0] + "= " + value
-        lines = lines or [""]
-    return "\n".join(lines)

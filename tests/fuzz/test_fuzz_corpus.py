@@ -1,0 +1,87 @@
+"""What `make fuzz` found stays refused in one line, by a check that was meant for it.
+
+Members: offsets, lengths and vtables of `.tflite` files that lead out of them, operators without outputs; `.onnx` files
+whose reshapes do not fit, whose indices or axes are out of range, with element types that there are not, with values in
+subgraphs that are no tensors, with configurations of devices; golden files that lack tensors; journals of other types.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import edgeconv.cli
+from edgeconv.bench import read_file
+from edgeconv.errors import EdgeconvError
+from edgeconv.journal import JOURNAL
+from edgeconv.parity import load_golden
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from foresight import unforeseen  # noqa: E402  (`make fuzz` runs beside it, as a program)
+
+
+def _of_kind(suffix: str) -> list[Path]:
+    return sorted((HERE / "corpus").glob(f"*{suffix}"))
+
+
+@pytest.fixture
+def refusals(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is behind each refusal of the command line, in order."""
+    behind: list[str] = []
+    refuse = edgeconv.cli._refuse
+
+    def looked_at(message: str) -> int:
+        error = sys.exception()
+        behind.append(unforeseen(error) if error is not None else "")
+        return refuse(message)
+
+    monkeypatch.setattr(edgeconv.cli, "_refuse", looked_at)
+    return behind
+
+
+@pytest.mark.parametrize("path", _of_kind(".onnx"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("command", ["export", "inspect", "integer-only"])
+def test_onnx(
+    path: Path, command: str, tmp_path: Path, refusals: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = {
+        "export": ["export", str(path), "--out", str(tmp_path), "--no-parity", "-q"],
+        "inspect": ["inspect", str(path)],
+        "integer-only": ["inspect", "--integer-only", str(path)],
+    }[command]
+    code = edgeconv.cli.run(arguments)
+    told = capsys.readouterr().err
+    assert code in ((0, 2) if command == "export" else (0, 1, 2)), told
+    assert refusals == ([""] if code == 2 else [])
+    assert len(told.splitlines()) == len(refusals), told
+    assert "cannot be converted (" not in told, "whatever_it_brings is for what nobody foresaw"
+
+
+@pytest.mark.parametrize("path", _of_kind(".tflite"), ids=lambda path: path.stem)
+def test_tflite(path: Path, refusals: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    codes = [edgeconv.cli.run(["inspect", *options, str(path)]) for options in ((), ("--integer-only",))]
+    assert set(codes) <= {0, 1, 2}
+    assert not any(refusals)
+    if 2 in codes:
+        assert "damaged: " in capsys.readouterr().err, "it says where"
+        with pytest.raises(EdgeconvError, match="damaged: "):
+            read_file(path)
+
+
+@pytest.mark.parametrize("path", _of_kind(".safetensors"), ids=lambda path: path.stem)
+def test_golden(path: Path) -> None:
+    with pytest.raises(EdgeconvError, match="it lacks the tensor") as error:
+        load_golden(path)
+    assert not unforeseen(error.value)
+
+
+@pytest.mark.parametrize("path", _of_kind(".json"), ids=lambda path: path.stem)
+def test_journal(path: Path, tmp_path: Path, refusals: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(path, tmp_path / JOURNAL)
+    assert edgeconv.cli.run(["parity", str(tmp_path)]) == 2
+    assert refusals == [""]
+    assert f"{JOURNAL} is no journal" in capsys.readouterr().err
