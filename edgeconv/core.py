@@ -111,7 +111,8 @@ class Artifact:
         sha256: of its bytes, hexadecimal.
         inputs: in the order of the module's arguments.
         outputs: in the order of the module's results.
-        size_bytes: of the file; None when it is not known.
+        size_bytes: of the file, with that of its weights; None when it is not known.
+        data_sha256: of the bytes of ``<its name>.data`` beside it, which holds its weights; None where it has them all.
         inside: tensors whose integers a runtime can be asked for; empty where none is known.
     """
 
@@ -123,7 +124,14 @@ class Artifact:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     size_bytes: int | None = None
+    data_sha256: str | None = None
     inside: tuple[IntegerTensor, ...] = ()
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """Of its files, by name."""
+        of_data = {} if self.data_sha256 is None else {self.path.name + DATA_SUFFIX: self.data_sha256}
+        return {self.path.name: self.sha256, **of_data}
 
 
 @dataclass(frozen=True)

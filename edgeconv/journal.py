@@ -25,7 +25,7 @@ JOURNAL = ".edgeconv-commit"
 STAGING_PREFIX = ".edgeconv-"
 _STAGING = re.compile(r"\.edgeconv-[0-9]+-[A-Za-z0-9_]+")
 _MOST_BYTES = 2**20
-_MOST_HASHED = 2**32
+_MOST_HASHED = 2**33
 
 
 class JournalError(Exception):

@@ -48,8 +48,8 @@ class Staging:
         self._files[name] = hashlib.sha256(data).hexdigest()
         return path
 
-    def write_parts(self, name: str, parts: Iterable[Array]) -> None:
-        """As `write`, of a file that is not held in one piece.
+    def write_parts(self, name: str, parts: Iterable[Array]) -> str:
+        """As `write`, of a file that is not held in one piece; returns its checksum.
 
         Raises:
             EmitError: the disk is full, or the like.
@@ -62,6 +62,7 @@ class Staging:
             file.flush()
             os.fsync(file.fileno())
         self._files[name] = digest.hexdigest()
+        return self._files[name]
 
     def discard(self, name: str) -> None:
         """Has a file of the output folder removed at the commit, before anything is renamed."""

@@ -319,14 +319,12 @@ def _write(
     with progress.stage(f"emit {file_name}"):
         emitted = _emit(job, metadata, variant, format_, layout)
         path = staging.write(file_name, emitted.data)
-        if emitted.external:
-            staging.write_parts(file_name + DATA_SUFFIX, emitted.external)
+        beside = staging.write_parts(file_name + DATA_SUFFIX, emitted.external) if emitted.external else None
     sha256 = hashlib.sha256(emitted.data).hexdigest()
     size, inside = len(emitted.data) + sum(map(len, emitted.external)), emitted.inside
     emitted = dataclasses.replace(emitted, external=())  # gigabytes, which are on disk now
-    artifact = Artifact(
-        path, format_, variant.name, layout, sha256, emitted.inputs, emitted.outputs, size_bytes=size, inside=inside
-    )
+    specs = (emitted.inputs, emitted.outputs)
+    artifact = Artifact(path, format_, variant.name, layout, sha256, *specs, size, beside, inside)
     return artifact, emitted
 
 

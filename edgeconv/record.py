@@ -7,7 +7,6 @@ name and checksum, or a text that proves itself by its own (`edgeconv.core.is_se
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from edgeconv.core import Artifact, is_sealed
 from edgeconv.emit.c_array import c_files_of
 from edgeconv.errors import ParityError
 from edgeconv.output import Staging, settle
-from edgeconv.recipe.files import read_named
+from edgeconv.recipe.files import read_named, sha256_of
 from edgeconv.report import GOLDEN_SHA256, Report, from_json, to_html, to_json, to_junit
 
 JSON, HTML, JUNIT = "parity.json", "parity.html", "parity.junit.xml"
@@ -61,7 +60,7 @@ def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact])
     Returns:
         Notes that say what goes.
     """
-    written = {artifact.path.name for artifact in artifacts}
+    written = {name for artifact in artifacts for name in artifact.checksums}
     try:
         recorded = _recorded(_read(out))
         staging.discard(JSON)
@@ -94,7 +93,7 @@ def _read(folder: Path) -> Report:
 
 def _recorded(report: Report) -> dict[str, str]:
     """The checksum of every file that the report speaks of, by name."""
-    found = {item.path.name: item.sha256 for item in report.artifacts}
+    found = {name: sha256 for item in report.artifacts for name, sha256 in item.checksums.items()}
     if report.golden:
         found[report.golden] = str(report.environment.get(GOLDEN_SHA256, ""))
     return found
@@ -111,4 +110,8 @@ def _sha256_of(path: Path) -> str:
     Raises:
         ParityError: it cannot be read.
     """
-    return hashlib.sha256(read_named(path, kind="judged", error=ParityError)).hexdigest()
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise ParityError(what, where=str(path), mend="give a judged file that can be") from error

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from edgeconv.core import NCHW, Artifact, Sample, TensorSpec
+from edgeconv.core import DATA_SUFFIX, NCHW, Artifact, Sample, TensorSpec
 from edgeconv.devices.agent import DTYPES
 from edgeconv.errors import EmitError
-from edgeconv.recipe.files import read_named
+from edgeconv.recipe.files import read_named, sha256_of
 from edgeconv.tflite_file import open_tflite, text_of
 
 _OPEN_DIMENSION = 1
@@ -100,8 +100,19 @@ def read_file(path: Path, *, name: str | None = None) -> BenchFile:
     if unknown:
         raise EmitError(f"no device takes tensors as {unknown[0]}", where=str(path), mend="use plain number types")
     format_ = path.suffix.removeprefix(".")
-    artifact = Artifact(path, format_, "", NCHW, sha256, inputs, outputs, size_bytes=size_bytes)
+    beside = path.with_name(path.name + DATA_SUFFIX)
+    data_sha256 = _checked(beside) if format_ == "onnx" and beside.is_file() else None
+    size_bytes += beside.stat().st_size if data_sha256 else 0
+    artifact = Artifact(path, format_, "", NCHW, sha256, inputs, outputs, size_bytes, data_sha256)
     return BenchFile(name or path.name, artifact, operators)
+
+
+def _checked(beside: Path) -> str:
+    try:
+        return sha256_of(beside)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise EmitError(what, where=str(beside), mend="give a file that can be") from error
 
 
 def _onnx(data: bytes, path: Path) -> _Interface:

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from edgeconv.core import DATA_SUFFIX, Array, Artifact, IntegerTensor, Run, Sample, TensorSpec, Verdict
+from edgeconv.core import Array, Artifact, IntegerTensor, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices._integer_probe import INTEGER_KERNELS, integer_probe, read_probe
 from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError, printable
 from edgeconv.devices.agent import DTYPES, PAYLOAD_LIMIT, PROTOCOL, Frame, ProtocolError, matched
@@ -179,7 +179,7 @@ class Session:
             data = np.frombuffer(artifact.path.read_bytes(), np.uint8)
         except OSError as error:
             raise DeviceError(f"cannot read {artifact.path.name}: {error.strerror or error}") from error
-        if artifact.path.with_name(artifact.path.name + DATA_SUFFIX).is_file():  # gigabytes, which are not sent
+        if artifact.data_sha256 is not None:  # gigabytes, which are not sent
             fields["folder"] = str(artifact.path.parent.resolve())
         return self._ask("load", "loaded", [("model", data)], limit, "cannot load the file", **fields)
 

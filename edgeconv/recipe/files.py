@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib.util
 import os
 import stat
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from edgeconv.errors import EdgeconvError, RecipeError
 
 PACKAGE = "package:"
 MOST_BYTES = 2**31
 """Of a file that is read whole: neither format holds more in one."""
+MOST_HASHED = 2**33
+"""Of a file of weights: hashing takes a second for each GiB or two, and a sparse file of any size costs nobody a thing."""
 
 EXTRAS: Mapping[str, str] = {
     "efficientnet_lite_pytorch": "zoo",
@@ -89,7 +92,7 @@ def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int =
     return data
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Opens a file to read it, without ever waiting for the other side of a pipe.
 
     Raises:
@@ -106,6 +109,21 @@ def open_regular(path: Path) -> BinaryIO:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, hexadecimal; it may be larger than memory.
+
+    Raises:
+        OSError: it cannot be opened or read, is no plain file, or larger than `MOST_HASHED`.
+    """
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):  # /dev/zero has no end
+            raise OSError(errno.EINVAL, "it is a device", str(path))
+        if status.st_size > MOST_HASHED:
+            raise OSError(errno.EFBIG, f"it is larger than {MOST_HASHED // 2**30} GiB", str(path))
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def missing_package(package: str, *, where: str) -> RecipeError:

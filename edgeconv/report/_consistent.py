@@ -22,6 +22,8 @@ def contradictions(report: Report) -> Iterator[str]:
     for artifact in report.artifacts:
         if not artifact.path.name.endswith(f".{artifact.format}"):
             yield f"{artifact.path.name!r} is said to be {artifact.format}"
+        if artifact.data_sha256 is not None and artifact.format != "onnx":
+            yield f"{artifact.path.name!r} is said to have weights beside it, which only .onnx files have"
         for side in (artifact.inputs, artifact.outputs):
             names_twice = _twice([spec.name for spec in side])
             yield from (f"{artifact.path.name!r} has the tensor {name!r} twice" for name in names_twice)

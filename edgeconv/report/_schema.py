@@ -83,7 +83,14 @@ class ArtifactNode(_Node):
     variant: str = Field(description="Its number format: 'fp32', 'fp16', 'int8', ….")
     layout: Layout = Field(description="'nchw' or 'nhwc': the layout of its rank-4 inputs and outputs.")
     sha256: Sha256 = Field(description="SHA-256 of its bytes, 64 lower-case hexadecimal digits.")
-    size_bytes: Count | None = Field(description="Its size in bytes; null when not known.")
+    size_bytes: Count | None = Field(
+        description="Its size in bytes, with that of '<file>.data' where it has one; null when not known."
+    )
+    data_sha256: Sha256 | None = Field(
+        default=None,
+        description="SHA-256 of '<file>.data' beside it, which holds the weights of a file that cannot hold them "
+        "itself; null: there is none.",
+    )
     inputs: tuple[TensorNode, ...] = Field(description="In the order of the module's arguments.")
     outputs: tuple[TensorNode, ...] = Field(description="In the order of the module's results.")
 
@@ -102,6 +109,7 @@ class ArtifactNode(_Node):
             inputs=tuple(spec.to_core() for spec in self.inputs),
             outputs=tuple(spec.to_core() for spec in self.outputs),
             size_bytes=self.size_bytes,
+            data_sha256=self.data_sha256,
         )
 
 

@@ -1,11 +1,14 @@
 """Weights that one file cannot hold: beside the ``.onnx`` file, and refused for TFLite.
 
 The limit is lowered, so that kilobytes stand for gigabytes. Kinds thought of: fp32 beside the file, float16 that fits
-into it again, another opset, shared weights, a folder that was moved, a second export over the first.
+into it again, another opset, shared weights, a folder that was moved, a second export over the first (with
+none beside the file, over a stranger's file of that name), weights that were changed, lost or a link, the bench.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -17,9 +20,12 @@ import torch
 from torch import Tensor, nn
 
 import edgeconv
+from edgeconv.bench import read_file
+from edgeconv.cli import run
 from edgeconv.core import DATA_SUFFIX
 from edgeconv.emit.onnx import _external
 from edgeconv.emit.tflite import _encoding
+from edgeconv.report import from_json
 
 
 class Net(nn.Module):
@@ -83,3 +89,62 @@ def test_tflite_is_refused_in_one_line(net: nn.Module, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     result = edgeconv.export(net, (X,), tmp_path, name="net", formats="tflite", variants="fp16")
     assert result.artifacts[0].path.exists()
+
+
+DATA = f"net.fp32.onnx{DATA_SUFFIX}"
+
+
+def _parity(folder: Path) -> int:
+    return run(["parity", str(folder), "-q"])
+
+
+def test_the_report_knows_the_weights(net: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edgeconv.export(net, (X,), tmp_path, name="net", formats="onnx", devices="onnxruntime")
+    plain = json.loads((tmp_path / "parity.json").read_text())
+    data = (tmp_path / DATA).read_bytes()
+    assert plain["artifacts"][0]["data_sha256"] == hashlib.sha256(data).hexdigest()
+    assert _parity(tmp_path) == 0
+    assert json.loads((tmp_path / "parity.json").read_text())["artifacts"] == plain["artifacts"]
+    (tmp_path / DATA).write_bytes(data[:-1] + b"x")  # padding: no value differs
+    assert _parity(tmp_path) == 2
+    assert f"{DATA}: changed since its report was written" in capsys.readouterr().err
+    (tmp_path / DATA).unlink()
+    assert _parity(tmp_path) == 2
+    (tmp_path / "elsewhere").write_bytes(data)
+    (tmp_path / DATA).symlink_to(tmp_path / "elsewhere")
+    assert _parity(tmp_path) == 2
+    assert "is a symbolic link" in capsys.readouterr().err
+
+
+def test_weights_of_an_earlier_export_go(net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edgeconv.export(net, (X,), tmp_path, name="net", formats="onnx", devices="onnxruntime")
+    monkeypatch.setattr(_external, "LARGEST_BYTES", 2**31)
+    result = edgeconv.export(net, (X,), tmp_path, name="net", formats="onnx", devices="onnxruntime")
+    assert not (tmp_path / DATA).exists()
+    assert any(note.startswith(f"{DATA} of the earlier export is removed") for note in result.notes)
+    (tmp_path / DATA).write_bytes(b"a stranger's")
+    edgeconv.export(net, (X,), tmp_path, name="net", formats="onnx", devices="onnxruntime")
+    assert (tmp_path / DATA).read_bytes() == b"a stranger's"
+
+
+def test_weights_that_were_changed_are_somebody_elses(net: nn.Module, tmp_path: Path) -> None:
+    edgeconv.export(net, (X,), tmp_path, name="net", formats="onnx", devices="onnxruntime")
+    (tmp_path / DATA).write_bytes(b"another's")
+    edgeconv.export(net, (X,), tmp_path, name="net", formats="onnx", variants="fp16", devices="onnxruntime")
+    assert not (tmp_path / "net.fp32.onnx").exists()
+    assert (tmp_path / DATA).read_bytes() == b"another's"
+
+
+def test_no_data_beside_a_tflite_file(tmp_path: Path, net: nn.Module) -> None:
+    edgeconv.export(net, (X,), tmp_path, name="net", variants="fp16", devices="onnxruntime")
+    plain = json.loads((tmp_path / "parity.json").read_text())
+    next(item for item in plain["artifacts"] if item["format"] == "tflite")["data_sha256"] = "0" * 64
+    with pytest.raises(edgeconv.ParityError, match=r"which only \.onnx files have"):
+        from_json(json.dumps(plain))
+
+
+def test_the_bench_hands_the_weights_on(net: nn.Module, tmp_path: Path) -> None:
+    edgeconv.export(net, (X,), tmp_path, name="net", formats="onnx")
+    file = read_file(tmp_path / "net.fp32.onnx")
+    assert file.size_bytes == sum(path.stat().st_size for path in tmp_path.glob("net.fp32.onnx*"))
+    assert run(["bench", str(tmp_path), "--device", "onnxruntime", "--rounds", "1", "--runs", "1", "-q"]) == 0

@@ -68,7 +68,7 @@ def npz_of(rng: random.Random) -> bytes:
             if kind == 0:
                 data = npy_of(rng)
             elif kind == 1:
-                data = _plain_npy(noise.astype(rng.choice(("float32", "float64", "int64", "complex64", "U3", "bool"))))
+                data = _plain_npy(np.zeros(noise.shape, rng.choice(("float64", "int64", "complex64", "U3", "bool"))))
             else:
                 data = _plain_npy(noise)
             _store(archive, name, data if rng.random() < 0.95 else bytes(2**26))

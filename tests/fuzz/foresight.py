@@ -39,6 +39,7 @@ CALLS_OF_LIBRARIES = {
     ("capture/_stored.py", "load_external"): "onnx itself reads external data",
     ("recipe/arrays.py", "_one"): "numpy raises nearly anything of a damaged array",
     ("recipe/arrays.py", "_several"): "numpy and zipfile do, of a damaged archive",
+    ("recipe/modules.py", "_made"): "a factory may raise anything, of arguments that are not its own too",
     ("recipe/weights.py", "_read"): "safetensors reads its own format",
     ("recipe/checkpoint.py", "read_checkpoint"): "torch.load raises nearly anything of a damaged pickle",
     ("parity/golden.py", "_read"): "safetensors reads its own format, and numpy lacks types of it",
