@@ -17,7 +17,7 @@ PACKAGE = "package:"
 MOST_BYTES = 2**31
 """Of a file that is read whole: neither format holds more in one."""
 MOST_HASHED = 2**33
-"""Of a file of weights: hashing takes a second for each GiB or two, and a sparse file of any size costs nobody a thing."""
+"""Of a file of weights: hashing takes a second for each GiB or two, and a sparse file of any size costs nothing."""
 
 EXTRAS: Mapping[str, str] = {
     "efficientnet_lite_pytorch": "zoo",
