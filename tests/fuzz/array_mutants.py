@@ -71,7 +71,7 @@ def npz_of(rng: random.Random) -> bytes:
                 data = _plain_npy(np.zeros(noise.shape, rng.choice(("float64", "int64", "complex64", "U3", "bool"))))
             else:
                 data = _plain_npy(noise)
-            _store(archive, name, data if rng.random() < 0.95 else bytes(2**26))
+            _store(archive, name, data if rng.random() < 0.95 else bytes(2**20))
     data = file.getvalue()
     kind = rng.randrange(5)
     if kind == 0:
@@ -127,13 +127,19 @@ def safetensors_of(data: bytes, rng: random.Random) -> bytes:
     return stated.to_bytes(8, "little") + text + rest
 
 
+def _reworded(text: Any, rng: random.Random) -> Any:
+    try:
+        return json_of(json.loads(text), rng)
+    except (TypeError, ValueError, RecursionError):  # no JSON, or not any more
+        return rng.choice(("x", 7, None))
+
+
 def _retell(header: dict[str, Any], size: int, rng: random.Random) -> None:
     tensors = [key for key in header if key != "__metadata__"]
     metadata: Any = header.get("__metadata__")
     if not tensors or (isinstance(metadata, Mapping) and rng.random() < 0.3):
         for key, text in list(metadata.items() if isinstance(metadata, Mapping) else ()):
-            plain = isinstance(text, str) and text.startswith("{")
-            header["__metadata__"][key] = json_of(json.loads(text), rng) if plain else rng.choice(("x", 7, None))
+            header["__metadata__"][key] = _reworded(text, rng)
         return
     name = rng.choice(tensors)
     entry = header[name]

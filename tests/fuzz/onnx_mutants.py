@@ -110,7 +110,7 @@ def _tensor(model: onnx.ModelProto, rng: random.Random) -> None:
         tensor.dims[rng.randrange(len(tensor.dims))] = rng.choice(NUMBERS)
     else:
         size = {1: 4, 7: 8}.get(tensor.data_type, 0) * math.prod(tensor.dims)
-        if size == len(tensor.raw_data) > 0:
+        if size == len(tensor.raw_data) > 0 and not tensor.data_location:
             value = numpy_helper.to_array(tensor).copy()
             value.reshape(-1)[rng.randrange(value.size)] = rng.choice(NUMBERS if value.dtype == np.int64 else FLOATS)
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import tomllib
@@ -37,19 +38,22 @@ def _change(plain: Any, rng: random.Random) -> None:
     if kind == 0:
         del place[key]
     elif kind == 1 and isinstance(place, list):
-        place.insert(rng.randrange(len(place) + 1), json.loads(json.dumps(place[key])))
+        place.insert(rng.randrange(len(place) + 1), copy.deepcopy(place[key]))
     elif kind == 1:
         place[rng.choice(WORDS)] = place.pop(key)
     elif kind == 2:
         source, name = _somewhere(plain, rng)
         if source is not None:
-            place[key] = json.loads(json.dumps(source[name]))
+            place[key] = copy.deepcopy(source[name])
     elif kind == 3 and isinstance(place[key], int | float) and not isinstance(place[key], bool):
-        place[key] = rng.choice((-place[key], place[key] * 2, place[key] + 1, str(place[key]), float(place[key])))
+        number = place[key]
+        place[key] = rng.choice(
+            (-number, number * 2, number + 1, str(number), number * 1.0 if abs(number) < 1e9 else 0)
+        )
     elif kind == 4 and isinstance(place[key], str):
         place[key] = rng.choice((place[key] + "x", place[key].upper(), place[key][:-1], [place[key]]))
     else:
-        place[key] = rng.choice(_VALUES)
+        place[key] = copy.deepcopy(rng.choice(_VALUES))  # what is put in may be changed in its turn
 
 
 def _somewhere(plain: Any, rng: random.Random) -> tuple[Any, Any]:
@@ -64,8 +68,10 @@ def _somewhere(plain: Any, rng: random.Random) -> tuple[Any, Any]:
 def toml_of(text: str, rng: random.Random) -> str:
     """A recipe with lines changed, doubled or gone, or one whose values were changed as those of JSON are."""
     if rng.random() < 0.4:
-        plain = json.loads(json_of(tomllib.loads(text), rng) if rng.random() < 0.1 else _changed(text, rng))
-        return "\n".join(_written(plain)) if isinstance(plain, dict) else str(plain)
+        plain = tomllib.loads(text)
+        for _ in range(rng.randint(1, 3)):
+            _change(plain, rng)
+        return "\n".join(_written(plain))
     lines = text.splitlines()
     for _ in range(rng.randint(1, 3)):
         at = rng.randrange(len(lines))
@@ -82,13 +88,6 @@ def toml_of(text: str, rng: random.Random) -> str:
             lines[at] = lines[at].split("=")[0] + "= " + rng.choice(_LITERALS)
         lines = lines or [""]
     return "\n".join(lines)
-
-
-def _changed(text: str, rng: random.Random) -> str:
-    plain = tomllib.loads(text)
-    for _ in range(rng.randint(1, 3)):
-        _change(plain, rng)
-    return json.dumps(plain)
 
 
 def _written(plain: dict[str, Any]) -> list[str]:
