@@ -19,7 +19,7 @@ import torch
 import edgeconv
 from edgeconv.arguments import batched_inputs, checked_call, example, expected_of, several
 from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
-from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Artifact, Emitted, GraphSummary, Sample
+from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Artifact, Emitted, GraphSummary, IntegerTensor, Sample
 from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
@@ -267,17 +267,8 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     selected(job.skip_rewrites)  # a misspelt name is told before the work
     # The folder first of all: one that cannot be written is told before the work.
     with failing_as_a_file(job.source), staged(out) as staging:
-        with progress.stage("capture"):
-            model = job.source.graph()
-        captured = summarise("captured", model)
-        with progress.stage("rewrite"):
-            model = optimize(model, skip=job.skip_rewrites)
-            if job.source.batched:
-                model = free_batch(model, inputs=job.source.batched, symbol=job.source.symbol)
-        graphs = (captured, summarise("folded", model))
-        if job.frontier is not None:
-            job = with_confirmation(job, partial(_emit, job, {}), [value.name or "" for value in model.graph.outputs])
-        variants = tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
+        model, graphs = _folded(job, progress)
+        job, variants = _variants(job, model, progress)
         written = [
             _write(staging, variant, job, format_, layout, progress)
             for variant in variants
@@ -310,11 +301,67 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     return ExportResult(artifacts, graphs, notes, report)
 
 
+def rebuilt(
+    recipe: Recipe, artifacts: Sequence[Artifact], frontier: Frontier | None, progress: Progress
+) -> tuple[Variant, ...]:
+    """The variants of integers that a recipe says files of an earlier export were written from; nothing is written.
+
+    Args:
+        recipe: that the files were exported from, by what it states itself.
+        artifacts: the files; what they would hold inside, were they written now, comes with the variants.
+        frontier: of the earlier report; its target is aimed at again.
+        progress: hears of the stages.
+
+    Raises:
+        EdgeconvError: as `export_recipe`.
+    """
+    names = tuple(dict.fromkeys(item.variant for item in artifacts if item.variant not in ("fp32", "fp16")))
+    if not names:
+        return ()
+    formats = tuple(format_ for format_ in FORMATS if any(item.format == format_ for item in artifacts))
+    job = job_of(recipe, formats=formats, variants=names)
+    if frontier is not None:
+        job = aimed(job, recipe, Target(sqnr_db=frontier.sqnr_db, agreement=frontier.agreement))
+    with failing_as_a_file(job.source):
+        model, _ = _folded(job, progress)
+        job, variants = _variants(job, model, progress)
+        return tuple(dataclasses.replace(variant, inside=_inside(job, variant)) for variant in variants)
+
+
+def _inside(job: Job, variant: Variant) -> dict[str, tuple[IntegerTensor, ...]]:
+    """What the files of a variant hold, by name."""
+    names = {_file_name(job, variant, *kind): _emit(job, {}, variant, *kind) for kind in job.files(variant)}
+    return {name: emitted.inside for name, emitted in names.items()}
+
+
+def _folded(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSummary, GraphSummary]]:
+    """The graph that variants are made of, and what was captured and folded."""
+    with progress.stage("capture"):
+        model = job.source.graph()
+    captured = summarise("captured", model)
+    with progress.stage("rewrite"):
+        model = optimize(model, skip=job.skip_rewrites)
+        if job.source.batched:
+            model = free_batch(model, inputs=job.source.batched, symbol=job.source.symbol)
+    return model, (captured, summarise("folded", model))
+
+
+def _variants(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:
+    """The variants of a job, which asks its devices first where it has a target."""
+    if job.frontier is not None:
+        job = with_confirmation(job, partial(_emit, job, {}), [value.name or "" for value in model.graph.outputs])
+    return job, tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
+
+
+def _file_name(job: Job, variant: Variant, format_: str, layout: str) -> str:
+    infix = ".nchw" if format_ == "tflite" and layout == NCHW else ""
+    return f"{job.name}.{variant.name}{infix}.{format_}"
+
+
 def _write(
     staging: Staging, variant: Variant, job: Job, format_: str, layout: str, progress: Progress
 ) -> tuple[Artifact, Emitted]:
-    infix = ".nchw" if format_ == "tflite" and layout == NCHW else ""
-    file_name = f"{job.name}.{variant.name}{infix}.{format_}"
+    file_name = _file_name(job, variant, format_, layout)
     metadata = {"edgeconv_version": edgeconv.__version__, "layout": layout, "variant": variant.name, **job.metadata}
     with progress.stage(f"emit {file_name}"):
         emitted = _emit(job, metadata, variant, format_, layout)

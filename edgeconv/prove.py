@@ -42,11 +42,13 @@ from edgeconv.variants import Variant, is_quantised
 JUDGED_BY = "judged by"
 _ALTERED = "were judged by several bounds: it was altered"
 _NAME_IT = "name the recipe, whose own bounds decide, or export again"
-_OTHER_RECIPE = "give the recipe that the folder was exported from"
+_OTHER_RECIPE = "give the recipe that the folder was exported from, and what --set said of it"
 
 
 Stated = Callable[[tuple[str, ...]], Proof]
 """What is asked of variants, by their names."""
+Rebuilt = Callable[[Sequence[Artifact], Frontier | None], tuple[Variant, ...]]
+"""The variants of integers that files of an earlier report were written from, with what the files hold inside."""
 
 
 def check_devices(names: Sequence[str] | None) -> None:
@@ -139,10 +141,11 @@ def repeat(
     folder: Path,
     *,
     devices: Sequence[str] | None,
-    source: Source | None,
     progress: Progress,
+    source: Source | None = None,
     out: Path | None = None,
     stated: Stated | None = None,
+    rebuilt: Rebuilt | None = None,
 ) -> Report:
     """Runs the artifacts of an earlier export again and writes their report anew.
 
@@ -155,6 +158,8 @@ def repeat(
         out: where the new report goes; over the old one by default.
         stated: bounds, time limit and samples that the caller has from elsewhere for these variants. They count in
             place of the report's; the samples must be the stored ones (empty: whichever are stored).
+        rebuilt: makes the quantised graphs anew. What they compute then counts in place of the stored integers, and
+            layers are judged anew; without, both are believed as they are stored.
 
     Raises:
         ParityError: the report cannot be read, a file changed since it was written, or the source is another one.
@@ -173,11 +178,19 @@ def repeat(
     if source is not None:
         with progress.stage(f"{source.title} float64 beside the golden values"):
             golden = _own_values(source, proof.samples, golden, folder / old.golden)
+    variants = rebuilt(artifacts, old.frontier) if rebuilt is not None else ()
+    if variants:
+        golden = dataclasses.replace(golden, integers=_integers(variants, proof.samples, progress))
+        inside = {name: tensors for variant in variants for name, tensors in variant.inside.items()}
+        artifacts = tuple(dataclasses.replace(one, inside=inside.get(one.path.name, ())) for one in artifacts)
     own_again = source is not None and source.device in names
     kept = tuple(row for row in old.comparisons if (not own_again if row.artifact == "" else row.device not in names))
     _require_bound(kept, artifacts, proof, folder)
     comparisons, devices_now = judge(artifacts, golden, proof, source, progress)
-    comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)
+    if rebuilt is None:
+        comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)
+    else:
+        comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
     report = dataclasses.replace(
         old,
         artifacts=artifacts,

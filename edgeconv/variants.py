@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv import quantize
-from edgeconv.core import Array, Emitted, Run, Sample
+from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample
 from edgeconv.emit.c_array import Golden, to_c
 from edgeconv.errors import CALIBRATE, PAIR_SAFE, EdgeconvError, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
@@ -107,6 +107,7 @@ class Variant:
         plan: of a quantised one.
         notes: what the reader should know.
         search: what was tried for a target.
+        inside: of files that were written of it, tensors whose integers a runtime can be asked for, by the file's name.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Variant:
     plan: quantize.Plan | None = None
     notes: tuple[str, ...] = ()
     search: quantize.Search | None = None
+    inside: Mapping[str, tuple[IntegerTensor, ...]] = field(default_factory=dict)
 
     def integers(self, samples: Sequence[Sample]) -> Integers | None:
         """What the quantised graph computes exactly on samples; None for one without quantised outputs."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._limits import TimeLimit
-from edgeconv.cli._shapes import stated_shapes
+from edgeconv.cli._shapes import stated_shapes, stated_values
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures
@@ -20,7 +20,8 @@ from edgeconv.output import settle
 
 if TYPE_CHECKING:
     from edgeconv.judge import Proof
-    from edgeconv.prove import Stated
+    from edgeconv.progress import Progress
+    from edgeconv.prove import Rebuilt, Stated
     from edgeconv.source import Source
 
 
@@ -34,6 +35,10 @@ def command(
         typer.Option(
             help="Build the module (or read the .onnx file) again, to run it too and check the golden values."
         ),
+    ] = None,
+    fixed: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="As the export with this recipe was told; may be repeated.", metavar="NAME=NUMBER"),
     ] = None,
     shape: Annotated[
         list[str] | None,
@@ -64,15 +69,17 @@ def command(
     silent = quiet or as_json
     if shape and not (recipe is not None and _is_onnx(recipe)):
         raise RecipeError("it is about an .onnx file", where="--shape", mend="name the file with --recipe")
-    with results_only(when=silent):
-        source, stated = (None, None) if recipe is None else _named(recipe, shape or [])
+    if fixed and recipe is None:
+        raise RecipeError("it is about what was exported", where="--set", mend="name that with --recipe")
     progress = progress_for(silent=silent)
+    with results_only(when=silent):
+        named: _Named = {} if recipe is None else _named(recipe, shape or [], fixed or [], progress)
     reports = []
     for folder in folders:
         with results_only(when=silent):
             where = out / folder.resolve().name if out else folder
             writes_to(where)
-            report = repeat(folder, devices=device, source=source, progress=progress, out=where, stated=stated)
+            report = repeat(folder, devices=device, progress=progress, out=where, **named)
         reports.append(report)
         if silent:
             tell_failures(report)
@@ -84,23 +91,39 @@ def command(
     return 1 if any(report.verdict.value != "pass" for report in reports) else 0
 
 
-def _named(recipe_path: Path, shapes: list[str]) -> tuple[Source, Stated]:
-    """What the recipe exports, and what it asks of variants.
+class _Named(TypedDict, total=False):
+    """What `repeat` is told of a recipe."""
 
-    An .onnx file that is named itself says nothing of the inputs that it was proven on: those are the stored ones.
+    source: Source
+    stated: Stated
+    rebuilt: Rebuilt
+
+
+def _named(recipe_path: Path, shapes: list[str], fixed: list[str], progress: Progress) -> _Named:
+    """What the recipe exports, what it asks of variants, and the graphs that it quantises.
+
+    An .onnx file that is named itself says nothing of the inputs that it was proven on: those are the stored ones. Nor
+    does it say how it was quantised, unless it is itself.
     """
     from edgeconv.job import job_of, proof_of
+    from edgeconv.pipeline import rebuilt
     from edgeconv.recipe import load_recipe, onnx_recipe
+    from edgeconv.recipe.load import with_fixed
 
     is_onnx = _is_onnx(recipe_path)
     read = onnx_recipe(recipe_path, shapes=stated_shapes(shapes)) if is_onnx else load_recipe(recipe_path)
+    values = stated_values(fixed)
+    read = with_fixed(read, values) if values else read
     source = job_of(read, prove=False).source
 
     def stated(variants: tuple[str, ...]) -> Proof:
         found = proof_of(read, source, variants)
         return dataclasses.replace(found, samples=()) if is_onnx else found
 
-    return source, stated
+    named: _Named = {"source": source, "stated": stated}
+    if not is_onnx or source.variant:
+        named["rebuilt"] = lambda artifacts, frontier: rebuilt(read, artifacts, frontier, progress)
+    return named
 
 
 def _is_onnx(path: Path) -> bool:
