@@ -20,6 +20,8 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable
+from copy import copy
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +52,23 @@ def _compute_on_one_thread() -> None:
     onnxruntime.InferenceSession = OnOneThread
 
 
+def _read_torchs_operators_once() -> None:
+    """`torch.onnx.export` parses the source of its 500 functions in every call, which takes most of a small export."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read = cache(ONNXRegistry.from_torchlib)
+
+    def from_torchlib(opset_version: int = read().opset_version) -> ONNXRegistry:
+        registry = copy(read(opset_version))
+        registry.functions = {name: list(functions) for name, functions in registry.functions.items()}
+        return registry
+
+    ONNXRegistry.from_torchlib = staticmethod(from_torchlib)
+
+
 if WORKER in os.environ:
     _compute_on_one_thread()
+    _read_torchs_operators_once()
 
 # In the background of a shell, or under nohup, programs start with signals ignored, and so would those under test.
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

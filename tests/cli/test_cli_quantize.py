@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+import programs
 import pytest
 
 import edgeconv
@@ -48,7 +47,6 @@ seed = 2
 count = 4
 """
 DIGITS = Path(edgeconv.__file__).parents[1] / "models" / "digits_dsc.toml"
-PROGRAM = Path(sys.executable).with_name("edgeconv")
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,8 @@ def quantize(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[...,
 
 def program(tmp_path: Path, *options: str, recipe: Path) -> Ended:
     """Runs the real program."""
-    command = [str(PROGRAM), "quantize", str(recipe), "--out", str(tmp_path / "out"), *options]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    command = ["quantize", str(recipe), "--out", str(tmp_path / "out"), *options]
+    done = programs.run(command, timeout=300)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import programs
 import pytest
 
 from edgeconv.cli import run
@@ -71,9 +72,9 @@ def recipe(tmp_path: Path) -> Path:
 )
 def test_a_signal(number: int, code: int, word: str, moment: str, recipe: Path, tmp_path: Path) -> None:
     reached, out = tmp_path / "reached", tmp_path / "out"
-    process = subprocess.Popen(
-        [SCRIPT, "export", str(recipe), "--out", str(out)],
-        env={**os.environ, "MOMENT": moment, "REACHED": str(reached), "OMP_NUM_THREADS": "1"},
+    process = programs.Program(
+        ["export", str(recipe), "--out", str(out)],
+        env={**os.environ, "MOMENT": moment, "REACHED": str(reached)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import programs
 import pytest
 
 from edgeconv.cli import run
@@ -30,7 +29,6 @@ shape = [1, 3, 32, 32]
 [parity]
 devices = ["onnxruntime", "litert"]
 """
-COMMAND = [sys.executable, "-c", "from edgeconv.cli import main; main()", "export"]
 STAGES = (
     "model and inputs:",
     "capture:",
@@ -63,9 +61,8 @@ def _files(folder: Path) -> dict[str, bytes]:
 def test_sigkill_after_a_stage(stage: str, first: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(first, tmp_path / "out"))
     before = _files(out / "block")
-    process = subprocess.Popen(
-        [*COMMAND, _recipe(tmp_path, 1), "--out", str(out)], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    command = ["export", _recipe(tmp_path, 1), "--out", str(out)]
+    process = programs.Program(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     reached = any(stage in line for line in process.stdout)
     os.killpg(process.pid, signal.SIGKILL)
@@ -85,18 +82,8 @@ def test_a_full_disk(first: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: the same OSError, in the middle of a write."""
     out = Path(shutil.copytree(first, tmp_path / "out"))
     before = _files(out / "block")
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
-
-    done = subprocess.run(
-        [*COMMAND, _recipe(tmp_path, 1), "--out", str(out), "--no-parity", "-q"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        preexec_fn=limit,
-        check=False,
-    )
+    command = ["export", _recipe(tmp_path, 1), "--out", str(out), "--no-parity", "-q"]
+    done = programs.run(command, largest_file=1024)
     assert done.returncode == 2, done.stderr
     assert "cannot write here" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -107,8 +94,8 @@ def test_a_full_disk(first: Path, tmp_path: Path) -> None:
 def test_interrupted_by_the_user(first: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(first, tmp_path / "out"))
     before = _files(out / "block")
-    process = subprocess.Popen(
-        [*COMMAND, _recipe(tmp_path, 1), "--out", str(out)],
+    process = programs.Program(
+        ["export", _recipe(tmp_path, 1), "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
