@@ -133,7 +133,7 @@ class _Walk:
         self.builder.begin(origin_in(node), made, _used(node, len(made)))
         if is_constant_operator(node, arguments, self.builder):
             return evaluate(node, self._value, self.builder, made)
-        entry = TABLE.get(_functional(node))
+        entry = TABLE.get(_functional(node)) or TABLE.get(str(node.target))  # some operators only work in place
         if entry is None:
             raise Unsupported("not in the table")
         given = {key: item for key, item in arguments.items() if key not in _MEANINGLESS}
@@ -214,9 +214,11 @@ def _writes_its_first(node: FxNode) -> bool:
 
 
 def _functional(node: FxNode) -> str:
-    """The operator, and ``aten.relu.default`` for ``aten.relu_.default``."""
+    """The operator, and ``aten.relu.default`` for ``aten.relu_.default``, ``aten.__or__`` for ``aten.__ior__``."""
     name = str(node.target)
-    return name.replace("_.", ".", 1) if _writes(node) else name
+    if not _writes(node):
+        return name
+    return name.replace("__i", "__", 1) if name.startswith("aten.__i") else name.replace("_.", ".", 1)
 
 
 def _where(node: FxNode) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch.fx import Node as FxNode
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from edgeconv.capture._assignments import replaced, with_diagonal
 from edgeconv.capture._builder import DTYPES, Builder, Result, Unsupported, sizes_of, torch_dtype
 
 
@@ -97,9 +98,15 @@ class Memory:
             after = known[before].clone()
             view.target(after, *view.args[1:]).copy_(known[value])
             return self._builder.exactly(after, DTYPES[torch_dtype(before.dtype)])
-        axis, start, length = _span(view, sizes_of(before))
+        if name == "aten.diagonal.default":
+            return with_diagonal(self._builder, before, value, *_bound_diagonal(view))
+        axis, places = _span(view, sizes_of(before))
+        start, length = places.start, len(places)
         shape = (*sizes_of(before)[:axis], length, *sizes_of(before)[axis + 1 :])
-        parts = [self._builder.reshape(value, shape)]
+        part = self._builder.reshape(value, shape)
+        if places.step != 1:
+            return replaced(self._builder, before, part, list(places), axis)
+        parts = [part]
         if start:
             parts.insert(0, self._builder.slice(before, axis, 0, start))
         if start + length < sizes_of(before)[axis]:
@@ -136,26 +143,25 @@ _PERMUTED: dict[str, Callable[[FxNode, int], list[int]]] = {
 }
 
 
-def _span(view: FxNode, sizes: tuple[int, ...]) -> tuple[int, int, int]:
-    """Axis, start and length of the consecutive elements of one axis that a view shows."""
+def _span(view: FxNode, sizes: tuple[int, ...]) -> tuple[int, range]:
+    """The axis along which a view shows a part of a tensor, and the places on it."""
     name = str(view.target)
     if name == "aten.slice.Tensor":
         given: list[Any] = [*view.args[1:], *[0, None, None, 1][len(view.args) - 1 :]]
-        if given[3] == 1:
-            first, last, _ = slice(given[1], given[2]).indices(sizes[given[0]])
-            return given[0] % len(sizes), first, last - first
-    elif name == "aten.select.int":
+        axis, step = _ints([given[0], given[3]])
+        return axis % len(sizes), range(*slice(given[1], given[2], step).indices(sizes[axis]))
+    if name == "aten.select.int":
         dim, index = _ints(view.args[1:3])
-        return dim % len(sizes), index % sizes[dim], 1
-    elif name == "aten.narrow.default":
+        return dim % len(sizes), range(index % sizes[dim], index % sizes[dim] + 1)
+    if name == "aten.narrow.default":
         dim, start, length = _ints(view.args[1:4])
-        return dim % len(sizes), start % sizes[dim], length
-    elif isinstance(pieces := view.args[0], FxNode) and str(pieces.target) in _PIECES:
+        return dim % len(sizes), range(start % sizes[dim], start % sizes[dim] + length)
+    if isinstance(pieces := view.args[0], FxNode) and str(pieces.target) in _PIECES:
         position = _PIECES[str(pieces.target)]
         along = pieces.args[position] if len(pieces.args) > position else 0
         axis, item = _ints([along, view.args[1]])
         lengths = [1 if str(pieces.target) == "aten.unbind.int" else each.shape[axis] for each in pieces.meta["val"]]
-        return axis % len(sizes), sum(lengths[:item]), lengths[item]
+        return axis % len(sizes), range(sum(lengths[:item]), sum(lengths[: item + 1]))
     raise Unsupported(f"a write through {name}")
 
 
@@ -164,6 +170,11 @@ _PIECES = {
     "aten.chunk.default": 2, "aten.split.Tensor": 2, "aten.split_with_sizes.default": 2, "aten.split.sizes": 2,
     "aten.unbind.int": 1,
 }  # fmt: skip
+
+
+def _bound_diagonal(view: FxNode) -> list[int]:
+    """Offset and axes of a diagonal."""
+    return _ints([*view.args[1:], *(0, 0, 1)[len(view.args) - 1 :]])
 
 
 def _ints(arguments: Any) -> list[int]:

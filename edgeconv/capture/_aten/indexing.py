@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
 import torch
 
+from edgeconv.capture._assignments import chosen, diagonal, replaced
 from edgeconv.capture._builder import Builder, Entry, Operand, Result, Unsupported, sizes_of
 
 
@@ -72,8 +74,7 @@ def index(b: Builder, x: ir.Value, indices: Sequence[ir.Value | None]) -> ir.Val
 
 
 def where(b: Builder, condition: ir.Value, x: Operand, other: Operand) -> ir.Value:
-    test = b.cast(condition, ir.DataType.BOOL)
-    return b.add("Where", test, b.tensor(x), b.tensor(other), shape=b.shape, dtype=b.dtype)
+    return chosen(b, b.cast(condition, ir.DataType.BOOL), b.tensor(x), b.tensor(other), b.shape)
 
 
 def masked_fill(b: Builder, x: ir.Value, mask: ir.Value, value: Operand) -> ir.Value:
@@ -83,13 +84,76 @@ def masked_fill(b: Builder, x: ir.Value, mask: ir.Value, value: Operand) -> ir.V
 def index_put(
     b: Builder, x: ir.Value, indices: Sequence[ir.Value | None], values: ir.Value, accumulate: bool
 ) -> ir.Value:
-    """``x[mask] = number`` only: a mask over the first axes, as many as it has."""
+    """``x[mask] = number``, a mask over the first axes, as many as it has; or constant places on neighbouring axes."""
     mask = indices[0]
-    if accumulate or len(indices) != 1 or mask is None or mask.dtype is not ir.DataType.BOOL or sizes_of(values):
-        raise Unsupported("an assignment to other elements than those of a mask, or of more than a number")
-    sizes = sizes_of(mask)
-    wide = b.reshape(mask, (*sizes, *(1 for _ in range(len(b.shape) - len(sizes)))))
-    return where(b, wide, values, x)
+    if accumulate:
+        raise Unsupported("an assignment that adds")
+    if len(indices) == 1 and mask is not None and mask.dtype is ir.DataType.BOOL and b.known(mask) is None:
+        if sizes_of(values) not in ((), (1,)):
+            raise Unsupported("an assignment of more than a number to the elements of a mask")
+        sizes = sizes_of(mask)
+        wide = b.reshape(mask, (*sizes, *(1 for _ in range(len(b.shape) - len(sizes)))))
+        return where(b, wide, values, x)
+    return _put(b, x, _known_places(b, indices), values)
+
+
+def _known_places(b: Builder, indices: Sequence[ir.Value | None]) -> dict[int, torch.Tensor]:
+    """The constant indices by axis; a constant mask stands for the places where it is true."""
+    places: dict[int, torch.Tensor] = {}
+    axis = 0
+    for value in indices:
+        known = b.known(value)
+        if value is None:
+            axis += 1
+            continue
+        if known is None:
+            raise Unsupported("an assignment to computed places")
+        for one in known.nonzero(as_tuple=True) if known.dtype in (torch.bool, torch.uint8) else (known,):
+            places[axis] = one
+            axis += 1
+    return places
+
+
+def _put(b: Builder, x: ir.Value, places: Mapping[int, torch.Tensor], values: ir.Value) -> ir.Value:
+    """The indexed axes become one, and so do the axes of the indices, on whose place they lie in the values."""
+    sizes, first, last = sizes_of(x), min(places), max(places)
+    if list(places) != list(range(first, last + 1)):
+        raise Unsupported("an assignment to places on axes apart")
+    grid = torch.broadcast_tensors(*places.values())  # type: ignore[no-untyped-call]
+    flat = torch.zeros_like(grid[0])
+    for axis, one in zip(places, grid, strict=True):
+        flat = flat * sizes[axis] + one % sizes[axis]
+    shape = (*sizes[:first], *flat.shape, *sizes[last + 1 :])
+    wide = b.cast(values, b.dtype)
+    if sizes_of(wide) != shape:
+        wide = b.add("Expand", wide, b.ints(*shape), shape=shape)
+    wide = b.reshape(wide, (*sizes[:first], flat.numel(), *sizes[last + 1 :]))
+    joined = b.reshape(x, (*sizes[:first], math.prod(sizes[first : last + 1]), *sizes[last + 1 :]))
+    return b.reshape(replaced(b, joined, wide, flat.flatten().tolist(), first), sizes)
+
+
+def index_fill(b: Builder, x: ir.Value, dim: int, index: ir.Value, value: Operand) -> ir.Value:
+    places = _known_line(b, index)
+    sizes, axis = sizes_of(x), dim % len(sizes_of(x))
+    shape = (*sizes[:axis], len(places), *sizes[axis + 1 :])
+    return replaced(b, x, b.add("Expand", b.tensor(value), b.ints(*shape), shape=shape), places, axis)
+
+
+def index_copy(b: Builder, x: ir.Value, dim: int, index: ir.Value, source: ir.Value) -> ir.Value:
+    return replaced(b, x, source, _known_line(b, index), dim % len(sizes_of(x)))
+
+
+def _known_line(b: Builder, index: ir.Value) -> list[int]:
+    known = b.known(index)
+    if known is None or not b.shape:
+        raise Unsupported("an assignment to computed places")
+    return [int(place) for place in known.flatten()]
+
+
+def fill_diagonal(b: Builder, x: ir.Value, fill_value: float, wrap: bool) -> ir.Value:
+    if len(b.shape) != 2 or wrap:
+        raise Unsupported("a diagonal of other than two axes")
+    return where(b, b.exactly(torch.eye(*b.shape, dtype=torch.bool), ir.DataType.BOOL), fill_value, x)
 
 
 def scatter(b: Builder, x: ir.Value, dim: int, index: ir.Value, src: Operand) -> ir.Value:
@@ -168,6 +232,11 @@ TABLE: Mapping[str, Entry] = {
     "aten.masked_fill.Scalar": masked_fill,
     "aten.masked_fill.Tensor": masked_fill,
     "aten.index_put.default": index_put,
+    "aten.index_fill.int_Scalar": index_fill,
+    "aten.index_fill.int_Tensor": index_fill,
+    "aten.index_copy.default": index_copy,
+    "aten.fill_diagonal_.default": fill_diagonal,
+    "aten.diagonal.default": diagonal,
     "aten.scatter.src": scatter,
     "aten.scatter.value": scatter_value,
     "aten.one_hot.default": one_hot,

@@ -200,9 +200,15 @@ def where(low: Lowering, node: ir.Node) -> None:
 
 
 def cast(low: Lowering, node: ir.Node) -> None:
-    """Cast; nothing when the element type stays."""
+    """Cast; nothing when the element type stays.
+
+    Floats become narrow integers by way of int32, as torch and onnxruntime have it: of what is out of range the lower
+    bits are left, where the kernel's own cast leaves it to the processor.
+    """
     x, form = read(low, node)
     target = low.dtype(node.outputs[0])
+    if x.dtype.kind == "f" and target.kind in "iu" and target.itemsize < 4 and x.data is None:
+        x = low.emit("CAST", [x], x.shape, dtype=np.dtype(np.int32))
     if target == x.dtype:
         low.alias(node.outputs[0], low.input(node))
     else:
@@ -225,6 +231,7 @@ LOWERINGS: dict[str, Lower] = {
     "Equal": comparison("EQUAL"),
     "And": binary("LOGICAL_AND"),
     "Or": binary("LOGICAL_OR"),
+    "Xor": comparison("NOT_EQUAL"),
     "Not": unary("LOGICAL_NOT"),
     "Where": where,
     "Cast": cast,

@@ -72,6 +72,63 @@ def scatter_elements(low: Lowering, node: ir.Node) -> None:
     low.bind(y, torch_order, made)
 
 
+def scatter_nd(low: Lowering, node: ir.Node) -> None:
+    """ScatterND of rows: the axes that the indices address become one, the others the rows' elements.
+
+    At constant places old and new rows are joined and gathered in their order. What is computed goes through
+    SCATTER_ND, which makes zeros and adds what meets in one row; without a reduction the places have to differ (ONNX
+    says so).
+    """
+    value, index, updates, y = low.input(node), low.input(node, 1), low.input(node, 2), node.outputs[0]
+    reduction = node.attributes.get_string("reduction", "none")
+    if reduction not in ("none", "add"):
+        low.refuse(f"its reduction is {reduction!r}")
+    shape, count = low.shape(value), low.shape(index)[-1]
+    total, width = int(np.prod(shape[:count])), int(np.prod(shape[count:]))
+    old = low.reshape(low.tensor(value, first(len(shape))), (total, width))
+    number = int(np.prod(low.shape(index)[:-1]))
+    new = low.reshape(low.tensor(updates, first(len(low.shape(updates)))), (number, width))
+    known = low.array(index)
+    if known is not None and reduction == "none":
+        order = np.arange(total)
+        for item, place in enumerate(_flat_rows(known, shape).tolist()):
+            order[place] = total + item
+        joined = low.emit("CONCATENATION", [old, new], (total + number, width), axis=0)
+        made = low.emit("GATHER", [joined, low.integers(order)], (total, width), axis=0, batchDims=0)
+    else:
+        rows = low.integers(_flat_rows(known, shape)) if known is not None else _computed_rows(low, index, shape)
+        column, sizes = low.reshape(rows, (number, 1)), low.integers([total, width])
+        made = low.emit("SCATTER_ND", [column, new, sizes], (total, width), dtype=new.dtype)
+        if reduction == "add":
+            made = low.emit("ADD", [old, made], (total, width))
+        else:
+            ones = low.graph.constant(np.ones((number, 1), np.float32), f"{low.base}/ones")
+            hits = low.emit("SCATTER_ND", [column, ones, low.integers([total, 1])], (total, 1), dtype=ones.dtype)
+            hit = low.emit("GREATER", [hits, low.floats(0.0)], (total, 1), dtype=np.dtype(np.bool_))
+            made = low.emit("SELECT_V2", [hit, made, old], (total, width), dtype=old.dtype)
+    low.bind(y, first(len(shape)), low.reshape(made, shape))
+
+
+def _flat_rows(index: Array, shape: tuple[int, ...]) -> Array:
+    """The rows that indices address, counted from the start."""
+    rows = np.zeros(index.shape[:-1], np.int64)
+    for axis in range(index.shape[-1]):
+        rows = rows * shape[axis] + index[..., axis] % shape[axis]
+    return rows.reshape(-1)
+
+
+def _computed_rows(low: Lowering, index: ir.Value, shape: tuple[int, ...]) -> Tensor:
+    """As `_flat_rows`, where the indices are known at run time only."""
+    number, count = int(np.prod(low.shape(index)[:-1])), low.shape(index)[-1]
+    places = low.reshape(low.tensor(index, first(len(low.shape(index)))), (number, count))
+    if places.dtype != np.int32:
+        places = low.emit("CAST", [places], places.shape, dtype=np.dtype(np.int32))
+    places = low.emit("FLOOR_MOD", [places, low.integers(shape[:count])], places.shape)
+    strides = [int(np.prod(shape[axis + 1 : count])) for axis in range(count)]
+    places = low.emit("MUL", [places, low.integers(strides)], places.shape)
+    return low.emit("SUM", [places, low.integers([1])], (number,), keepDims=False)
+
+
 def _flat_places(low: Lowering, node: ir.Node, shape: tuple[int, ...], taken: tuple[int, ...]) -> Tensor:
     """The node's indices along its axis as int32 places in the flat tensor of a shape."""
     axis = node.attributes.get_int("axis", 0) % len(shape)
@@ -151,6 +208,7 @@ def triangle(low: Lowering, node: ir.Node) -> None:
 LOWERINGS: dict[str, Lower] = {
     "GatherElements": gather_elements,
     "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
     "TopK": top_k,
     "CumSum": cumulative_sum,
     "Trilu": triangle,

@@ -89,6 +89,10 @@ def matmul(low: Lowering, node: ir.Node) -> None:
         return
     if min(len(low.shape(a)), len(low.shape(b))) < 2:
         low.refuse("one side is a vector")
+    if low.dtype(a).kind != "f":
+        low.refuse(
+            f"its operands are {low.dtype(a)}, and TFLite multiplies matrices of floats", mend="cast them to float32"
+        )
     operands, flips = zip(*(_side(low, value) for value in (a, b)), strict=True)
     made = low.emit("BATCH_MATMUL", operands, shape, adjX=flips[0], adjY=flips[1])
     low.bind(node.outputs[0], first(len(shape)), made)
