@@ -143,6 +143,7 @@ def capture(
     from edgeconv.capture._refused import check_deterministic
     from edgeconv.capture._resizing import settle_resizes
     from edgeconv.capture._trace import export_program
+    from edgeconv.capture._unfit import check_fit, frozen_quantization
     from edgeconv.capture.call import Called
 
     if isinstance(module, Called):
@@ -153,13 +154,15 @@ def capture(
         raise CaptureError(f"opset {opset} is not captured", where=where, mend=f"choose {OPSETS[0]} to {OPSETS[-1]}")
     if path not in ("auto", "fast", "official"):
         raise CaptureError(f"there is no path {path!r}", where=where, mend="choose auto, fast or official")
+    check_fit(module)
     parameters = _interface.weight_names(module)
     modules = [path for path, _ in module.named_modules()]
     _interface.check_arguments(module, args, input_names)
-    with eval_mode(module):
+    with eval_mode(module), frozen_quantization(module):
         program = export_program(module, in_its_precision(module, args), {})
-        others = settle_precision(program)
-        _interface.check_regions(program)
+        others = settle_precision(program, where)
+        _interface.check_regions(program, where)
+        _interface.check_sizes(program)
         check_deterministic(program)
         outputs = _interface.fit_output_names(output_names, program, {*input_names, *parameters, *modules}, where)
         _interface.check_names(input_names, outputs, parameters)

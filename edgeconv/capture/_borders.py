@@ -9,6 +9,7 @@ from types import FrameType
 
 import torch
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.nn.utils.rnn import PackedSequence
 
 from edgeconv.errors import CaptureError
 
@@ -24,6 +25,27 @@ _DATA_DEPENDENT = (
     "Could not extract specialized integer",
 )
 _NOT_TRACEABLE = (".numpy() is not supported", "Cannot access data pointer", "doesn't have storage")
+
+
+# What torch says of tensors of another kind than the dense ones of one device.
+_KINDS = (
+    (
+        "SparseTensorImpl",
+        "the forward computes with sparse tensors, and files have none",
+        "make them dense: .to_dense()",
+    ),
+    ("nested_tensor", "the forward computes with nested tensors, and files have none", "pad them to one size"),
+    (
+        "FakeTensorDeviceMismatchError",
+        "the forward computes with tensors on two devices",
+        "make new tensors on the device of the input (device=x.device), and export on the CPU",
+    ),
+    (
+        "Expected all tensors to be on the same device",
+        "the forward computes with tensors on two devices",
+        "make new tensors on the device of the input (device=x.device), and export on the CPU",
+    ),
+)
 
 
 @contextmanager
@@ -47,7 +69,7 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
         text = " ".join(str(each) for each in _chain(error))
         operator = _NO_ONNX_FORM.search(text)
         if operator is not None:
-            names = list(dict.fromkeys([operator["op"], *_without_form(program)]))
+            names = list(dict.fromkeys([_as_traced(operator["op"], program), *_without_form(program)]))
             many = "operators" if len(names) > 1 else "operator"
             what = f"torch {many} {', '.join(names)} {'have' if len(names) > 1 else 'has'} no ONNX form"
             mend = "write the module with other operations, or keep this one outside of it"
@@ -55,6 +77,13 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
             what = f"the ONNX exporter of torch failed: {_first_line(_root(error))}"
             mend = "write that part of the module with other operations"
         raise CaptureError(what, where=_module_of(error, text, program), mend=mend) from error
+
+
+def _as_traced(name: str, program: torch.export.ExportedProgram) -> str:
+    """The operator of the module that was decomposed to one of torch's inner ones: that is what a user knows."""
+    inner = name.removeprefix("prims.")
+    traced = [str(node.target).rpartition(".")[0] for node in program.graph.nodes if node.op == "call_function"]
+    return next((each for each in traced if inner != name and each.endswith(inner)), name)
 
 
 def _without_form(program: torch.export.ExportedProgram) -> list[str]:
@@ -71,6 +100,7 @@ def _without_form(program: torch.export.ExportedProgram) -> list[str]:
         nodes = program.run_decompositions(table).graph.nodes
         called = [node.target for node in nodes if node.op == "call_function"]
         lacking = [str(target).removesuffix(".default") for target in called if not registry.get_decomps(target)]
+        lacking = [_as_traced(name, program) for name in lacking]
     except Exception:  # noqa: BLE001 - private modules, and decompositions may raise what they like
         return []
     return [name for name in lacking if name.startswith("aten.")]  # of torch's inner ones it translates more
@@ -91,13 +121,34 @@ def _explain(error: Exception) -> tuple[str, str]:
         )
     if "fake tensor in the exported program constant" in text:
         return (
-            "the forward passes through code that cannot be traced, most likely a torch.autograd.Function of its own",
+            "the forward passes through code that cannot be traced: a torch.autograd.Function of its own, a write to"
+            " tensor.data, or a library that keeps tensors from call to call",
             "compute with plain torch operations in eval mode",
+        )
+    for sign, what, mend in _KINDS:
+        if sign in text:
+            return what, mend
+    if _holds_packed(error):
+        return (
+            "the forward packs sequences of several lengths, whose sizes depend on those",
+            "run the recurrent layer on the padded tensor and mask what lies behind the ends",
         )
     return (
         f"forward failed with {type(error).__name__}: {_first_line(error)}",
         "check the declared input shapes and dtypes, and run the module once in torch with them",
     )
+
+
+def _holds_packed(error: BaseException) -> bool:
+    """Whether a function that failed was handling a packed sequence, or packing one."""
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        held = any(isinstance(value, PackedSequence) for value in frame.f_locals.values())
+        if held or frame.f_code.co_name == "pack_padded_sequence":
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _where(error: BaseException, module: torch.nn.Module) -> str:

@@ -10,6 +10,7 @@ import torch.utils._pytree as pytree
 from torch._ops import HigherOrderOperator
 from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
 
+from edgeconv.capture._provenance import origin_in
 from edgeconv.errors import CaptureError
 
 
@@ -31,14 +32,17 @@ def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], inp
             where=where,
             mend="give one name per argument",
         )
+    parameters = inspect.signature(module.forward).parameters
     try:
         inspect.signature(module.forward).bind(*args)
     except TypeError as error:
-        takes = [name for name in inspect.signature(module.forward).parameters if name != "self"]
+        takes = [name for name in parameters if name != "self"]
+        named = [name for name, each in parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY]
+        mend = "declare one input per argument of forward"
+        if named:
+            mend = f"pass what forward takes by keyword only in kwargs={{{named[0]!r}: …}}"
         raise CaptureError(
-            f"forward({', '.join(takes)}) cannot take {_counted(len(args), 'input')}: {error}",
-            where=where,
-            mend="declare one input per argument of forward",
+            f"forward({', '.join(takes)}) cannot take {_counted(len(args), 'input')}: {error}", where=where, mend=mend
         ) from error
 
 
@@ -70,11 +74,15 @@ def check_outputs(program: torch.export.ExportedProgram, where: str) -> int:
         CaptureError: an output is no tensor, or there is none.
     """
     tensors = 0
+    complex_values = {node.name for node in program.graph.nodes if _is_complex(node.meta.get("val"))}
     for spec in program.graph_signature.output_specs:
         if spec.kind is not OutputKind.USER_OUTPUT:
             continue
         if isinstance(spec.arg, TensorArgument):
             tensors += 1
+            if spec.arg.name in complex_values:
+                what, mend = "forward returns a complex tensor, and files have none", "return torch.view_as_real of it"
+                raise CaptureError(what, where=where, mend=mend)
         elif not (isinstance(spec.arg, ConstantArgument) and spec.arg.value is None):
             value = getattr(spec.arg, "value", None)
             kind = type(value).__name__ if value is not None else "number that depends on the input"
@@ -84,7 +92,7 @@ def check_outputs(program: torch.export.ExportedProgram, where: str) -> int:
     return tensors
 
 
-def check_regions(program: torch.export.ExportedProgram) -> None:
+def check_regions(program: torch.export.ExportedProgram, where: str) -> None:
     """The traced graph is flat: no branches, loops or gradient switches that stayed regions of their own.
 
     Raises:
@@ -94,11 +102,36 @@ def check_regions(program: torch.export.ExportedProgram) -> None:
         region = getattr(node.target, "__name__", "")
         if isinstance(node.target, HigherOrderOperator):
             stack = list((node.meta.get("nn_module_stack") or {}).values())
+            if region in _RUN_TIME:
+                what = f"forward uses torch's {region}, which decides at run time what is computed, and files do not"
+                mend = "compute both sides and choose with torch.where; write out loops over sizes that are fixed"
+            else:
+                what, mend = f"forward uses the higher-order operator {region}", "call plain torch operations instead"
+            raise CaptureError(what, where=(stack[-1][0] if stack else "") or where, mend=mend)
+
+
+def check_sizes(program: torch.export.ExportedProgram) -> None:
+    """The size of every tensor that somebody takes is known.
+
+    Raises:
+        CaptureError: one depends on values; names the operator and its module.
+    """
+    for node in program.graph.nodes:
+        sizes = [size for leaf in pytree.tree_leaves(node.meta.get("val")) for size in getattr(leaf, "shape", ())]
+        if node.op == "call_function" and node.users and not all(isinstance(size, int) for size in sizes):
+            origin = origin_in(node)
             raise CaptureError(
-                f"forward holds a region that no plain graph can express ({region})",
-                where=stack[-1][0] if stack else "",
-                mend="leave out torch.cond and loops",
+                f"the size of what {origin.operation} gives depends on values, and files have fixed sizes",
+                where=origin.module or "the module's own forward",
+                mend="choose with torch.where, multiply with the mask, or take a fixed number with topk",
             )
+
+
+_RUN_TIME = ("cond", "while_loop", "map", "scan", "associative_scan", "map_impl")
+
+
+def _is_complex(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_complex()
 
 
 def fit_output_names(

@@ -14,19 +14,28 @@ from torch.fx import Node as FxNode
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
+from edgeconv.errors import CaptureError
+
 _CHECKS = frozenset({"aten._assert_tensor_metadata.default"})
 
 
-def settle_precision(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+def settle_precision(program: torch.export.ExportedProgram, where: str) -> tuple[str, ...]:
     """Makes every floating tensor of a traced graph float32.
 
     Returns:
         numpy's names of the other floating types that there were.
+
+    Raises:
+        CaptureError: one of them has 8 bits, and is used to round.
     """
     graph = program.graph
     stored = [*program.state_dict.values(), *program.constants.values()]
     values = [leaf for node in graph.nodes for leaf in pytree.tree_leaves(node.meta.get("val"))]
     others = {leaf.dtype for leaf in (*stored, *values) if isinstance(leaf, torch.Tensor) and _is_other(leaf.dtype)}
+    narrow = sorted(str(dtype).removeprefix("torch.") for dtype in others if dtype.itemsize == 1)
+    if narrow:
+        what = f"forward computes in {narrow[0]}, whose rounding a file of float32 would leave out"
+        raise CaptureError(what, where=where, mend="leave the cast out, or export int8 among the variants")
     if others:
         program._state_dict = {name: _single(value) for name, value in program.state_dict.items()}
         program._constants = {name: _single(value) for name, value in program.constants.items()}

@@ -26,6 +26,7 @@ from edgeconv.capture._holdings import Change, Holdings, held
 from edgeconv.capture._regions import dissolve_regions
 from edgeconv.capture._state import check_stateless, drop_void_writes
 
+_TRANSFORMS = "torch._functorch.predispatch"
 _NOISY = ("torch", "torch.export", "torch.onnx", "onnxscript", "onnx_ir")
 
 
@@ -85,6 +86,8 @@ def _traced(
 def _flat(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any = None) -> torch.export.ExportedProgram:
     program = torch.export.export(module, args, kwargs)
     dissolve_regions(program)
+    if any(getattr(node.target, "__module__", "") == _TRANSFORMS for node in program.graph.nodes):
+        program = program.run_decompositions({})  # which makes plain operators of what torch.vmap has recorded
     return program
 
 

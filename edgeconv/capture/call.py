@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from edgeconv.errors import CaptureError
@@ -124,6 +125,12 @@ def called(
         if isinstance(leaf, np.ndarray | np.generic):
             what = f"args[{index}] is a {type(leaf).__name__}, not a tensor"
             raise CaptureError(what, where=where, mend="pass torch.from_numpy(…) of it, or a plain number")
+        if isinstance(leaf, torch.Tensor) and leaf.is_complex():
+            what, mend = "an argument is complex, and files have no complex type", "pass torch.view_as_real of it"
+            raise CaptureError(what, where=where, mend=mend)
+    if any(isinstance(arg, PackedSequence) for arg in (*args, *kwargs.values())):
+        mend = "pass the padded tensor, and mask what lies behind the ends"
+        raise CaptureError("an argument is a packed sequence, whose sizes depend on lengths", where=where, mend=mend)
     if not call.tensors:
         raise CaptureError("there is no tensor among the arguments", where=where, mend="pass an example input")
     if any(tensor.layout is not torch.strided for tensor in call.tensors):

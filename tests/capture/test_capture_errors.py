@@ -43,8 +43,8 @@ def _stateful(self: Inner, x: Tensor) -> Tensor:
 FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], str, str]] = {
     "branch": (lambda self, x: x if x.sum() > 0 else -x, "stage.1", "control flow depends on the values"),
     "loop": (lambda self, x: [x * i for i in range(int(x.sum()))], "stage.1", "control flow depends on the values"),
-    "cond": (lambda self, x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,)), "stage.1", "region"),
-    "mask": (lambda self, x: x[x > 0], "stage.1", "shape that is not known before it runs"),
+    "cond": (lambda self, x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,)), "stage.1", "uses torch's cond"),
+    "mask": (lambda self, x: x[x > 0], "stage.1", "the size of what index gives depends on values"),
     "numpy": (lambda self, x: torch.from_numpy(x.numpy() * 2), "stage.1", "leaves torch"),
     "channels": (lambda self, x: self.conv(x[:, :2]), "stage.1.conv", "to have 3 channels, but got 2"),
     "dtype": (lambda self, x: self.conv(x.double()), "stage.1.conv", "double"),

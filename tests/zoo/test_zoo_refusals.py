@@ -57,11 +57,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv
         lambda: Function(lambda x: x.median(1)[0]), IMAGE, edgeconv.CaptureError, "aten.median.dim have no ONNX form",
     ),
     "cumulative-product": (
-        lambda: Function(lambda x: x.cumprod(1)), IMAGE, edgeconv.CaptureError, "prims.prod has no ONNX form",
+        lambda: Function(lambda x: x.cumprod(1)), IMAGE, edgeconv.CaptureError, "aten.cumprod has no ONNX form",
     ),
     "boolean-index": (
         lambda: Function(lambda x: x[x > 0]), IMAGE, edgeconv.CaptureError,
-        "a shape that is not known before it runs; keep every shape a function of the input shapes",
+        "the size of what index gives depends on values, and files have fixed sizes",
     ),
     "branch": (
         lambda: Function(lambda x: x * 2 if x.sum() > 0 else x), IMAGE, edgeconv.CaptureError,

@@ -55,6 +55,14 @@ def convolution(
     return conv(b, x, weight, bias, stride, padding, dilation, groups)
 
 
+def traced_convolution(
+    b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None, stride: Ints, padding: Ints, dilation: Ints,
+    transposed: bool, output_padding: Ints, groups: int, benchmark: bool, deterministic: bool, allow_tf32: bool,
+) -> ir.Value:  # fmt: skip
+    """As ``torch.jit.trace`` records it, with switches for CUDA."""
+    return convolution(b, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
+
+
 def spatial(numbers: Ints, weight: ir.Value) -> list[int]:
     """One number per spatial axis; a single one stands for all."""
     rank = len(sizes_of(weight)) - 2
@@ -88,4 +96,5 @@ TABLE: Mapping[str, Entry] = {
     "aten.conv_transpose2d.input": conv_transpose,
     "aten.conv_transpose3d.input": conv_transpose,
     "aten.convolution.default": convolution,
+    "aten._convolution.default": traced_convolution,
 }

@@ -1,0 +1,129 @@
+"""Parts of a module that cannot be exported as they are, told by what they are before anything is traced.
+
+Quantised by torch, observing, scripted, without values, sparse: traced, each of them fails somewhere inside of torch,
+with words that do not lead back to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.jit._trace import TopLevelTracedModule
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from edgeconv.errors import CaptureError
+
+_CONVERTED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.quantizable.dynamic")
+_FLOAT = "export the float module that it was made of, and have edgeconv quantize it: int8 is one of its variants"
+
+
+@contextmanager
+def frozen_quantization(module: torch.nn.Module) -> Iterator[None]:
+    """Inside of the block, fake quantisations whose observers are off only compute: no branch looks at their switches.
+
+    Torch's own forward asks buffers whether it is to observe, which no traced graph can.
+    """
+    from torch.ao.quantization import FakeQuantizeBase
+
+    parts = [part for part in module.modules() if isinstance(part, FakeQuantizeBase)]
+    for part in parts:
+        vars(part)["forward"] = _rounding(part)
+    try:
+        yield
+    finally:
+        for part in parts:
+            del vars(part)["forward"]
+
+
+def _rounding(part: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a fake quantisation computes; its switches, and the scale of a whole tensor, are read here and now."""
+    limits = part.activation_post_process.quant_min, part.activation_post_process.quant_max
+    if not bool(part.fake_quant_enabled[0]):
+        return lambda x: x
+    if part.is_per_channel:
+        zero_point = part.zero_point.to(torch.int32)
+        return lambda x: torch.fake_quantize_per_channel_affine(x, part.scale, zero_point, part.ch_axis, *limits)
+    scale, zero = float(part.scale), int(part.zero_point)
+    return lambda x: torch.fake_quantize_per_tensor_affine(x, scale, zero, *limits)
+
+
+def check_fit(module: torch.nn.Module) -> None:
+    """Every part of a module is one that computes with dense tensors that have values.
+
+    Raises:
+        CaptureError: the first part that does not; says what it is.
+    """
+    root = type(module).__name__
+    for path, part in _outermost(module):
+        for check in _CHECKS:
+            check(part, path or root)
+    _check_tensors(module, root)
+
+
+def _outermost(module: torch.nn.Module, path: str = "") -> Iterator[tuple[str, torch.nn.Module]]:
+    """All parts by their paths, but not those inside of a script or of a fake quantisation, which owns an observer."""
+    from torch.ao.quantization import FakeQuantizeBase
+
+    yield path, module
+    if not isinstance(module, torch.jit.ScriptModule | FakeQuantizeBase):
+        for name, part in module.named_children():
+            yield from _outermost(part, f"{path}.{name}" if path else name)
+
+
+def _check_converted(part: torch.nn.Module, where: str) -> None:
+    if type(part).__module__.startswith(_CONVERTED):
+        kind = f"{type(part).__module__.removeprefix('torch.ao.').rpartition('.modules')[0]}.{type(part).__name__}"
+        what = f"it is a module that torch.ao has converted to integers ({kind}), of packed weights"
+        raise CaptureError(what, where=where, mend=_FLOAT)
+
+
+def _check_observer(part: torch.nn.Module, where: str) -> None:
+    from torch.ao.quantization import FakeQuantizeBase, ObserverBase
+
+    if isinstance(part, FakeQuantizeBase):
+        if bool(part.observer_enabled[0]):
+            what = f"it is a {type(part).__name__} that still observes: every call moves its scale"
+            mend = "freeze it: module.apply(torch.ao.quantization.disable_observer); or " + _FLOAT
+            raise CaptureError(what, where=where, mend=mend)
+    elif isinstance(part, ObserverBase):
+        what = f"it is a {type(part).__name__}, which torch.ao put there to calibrate"
+        raise CaptureError(what, where=where, mend=_FLOAT)
+
+
+def _check_script(part: torch.nn.Module, where: str) -> None:
+    if isinstance(part, torch.jit.ScriptModule) and not isinstance(part, TopLevelTracedModule):
+        what = "it is a scripted module (torch.jit.script) inside of a module that is none"
+        raise CaptureError(what, where=where, mend="put the nn.Module there that it was made of, or script the whole")
+
+
+def _check_lazy(part: torch.nn.Module, where: str) -> None:
+    if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
+        what = f"it is a {type(part).__name__} that has no weights yet"
+        raise CaptureError(what, where=where, mend="run the module once on an example input, then load its weights")
+
+
+_CHECKS: tuple[Callable[[torch.nn.Module, str], None], ...] = (
+    _check_converted,
+    _check_observer,
+    _check_script,
+    _check_lazy,
+)
+
+
+def _check_tensors(module: torch.nn.Module, root: str) -> None:
+    held = [*module.named_parameters(), *module.named_buffers()]
+    for path, part in module.named_modules():
+        plain = [(name, value) for name, value in vars(part).items() if isinstance(value, torch.Tensor)]
+        held += [(f"{path}.{name}" if path else name, value) for name, value in plain]
+    absent = [name for name, tensor in held if tensor.is_meta]
+    if absent:
+        what = f"weights on the meta device have no values: {', '.join(absent[:3])}{', …' if len(absent) > 3 else ''}"
+        mend = 'call module.to_empty(device="cpu") and load its weights'
+        raise CaptureError(what, where=root, mend=mend)
+    for name, tensor in held:
+        if tensor.layout is not torch.strided:
+            kind = str(tensor.layout).removeprefix("torch.")
+            raise CaptureError(f"{name} is a sparse tensor ({kind})", where=root, mend="make it dense: .to_dense()")
