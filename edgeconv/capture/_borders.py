@@ -34,6 +34,11 @@ _KINDS = (
         "the forward computes with sparse tensors, and files have none",
         "make them dense: .to_dense()",
     ),
+    (
+        "which is not a known type",
+        "forward returns an object of a class that torch cannot take apart",
+        "return a dict or a tuple of tensors, or register its class with torch.export.register_dataclass",
+    ),
     ("nested_tensor", "the forward computes with nested tensors, and files have none", "pad them to one size"),
     (
         "FakeTensorDeviceMismatchError",

@@ -3,7 +3,7 @@
 Refused by name: fake quantisation that still observes, observers, modules of packed integers (static, dynamic, of FX),
 scripted submodules, lazy modules without weights, the meta device, sparse weights, sparse and nested tensors inside,
 two devices, complex inputs and outputs, packed sequences inside and as inputs, torch.cond, sizes that depend on values
-(masks as indices, nonzero, unique), arguments by keyword only, float8, operators without a form (all of them at once,
+(masks as indices, nonzero, unique), arguments by keyword only, float8, objects, operators without a form (all at once,
 as the module called them). Exported: frozen fake quantisation (as int8), weight and spectral norm of either kind,
 pruned weights, DataParallel, traced submodules, FX graphs, replaced forwards, hooks, checkpoints, autograd functions,
 vmap, functional_call, autocast that is off.
@@ -15,6 +15,7 @@ import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "packed inside": (
         lambda: Net(_packed, layer=nn.LSTM(8, 4, batch_first=True)), "^layer: the forward packs sequences of several"
     ),
+    "object": (lambda: Net(lambda self, x: SimpleNamespace(y=x * 2)), "that torch cannot take apart; return a dict"),
     "cond": (
         lambda: Net(lambda self, x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))), "forward uses torch's cond"
     ),
