@@ -52,6 +52,8 @@ def check_sound(proto: onnx.ModelProto, where: str) -> None:
         CaptureError: one is not.
     """
     _check_functions(proto, where)
+    for node in every_node(proto.graph):
+        _check_references(node, where)
     for graph, depth in _graphs(proto):
         if depth > MOST_NESTED:
             raise CaptureError(f"it nests subgraphs more than {MOST_NESTED} deep", where=where, mend="flatten them")
@@ -130,6 +132,15 @@ def _check_node(node: onnx.NodeProto, where: str) -> None:
         if name == "perm" and sorted(numbers) != list(range(len(numbers))):
             what = f"{node.op_type} has perm {numbers[:16]}, which names no axes in another order"
             raise CaptureError(what, where=place, mend=_MEND)
+
+
+def _check_references(node: onnx.NodeProto, where: str) -> None:
+    """Only in a function can an attribute be that of whoever calls it."""
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            what = f"{node.op_type} takes its {attribute.name!r} from a function's {attribute.ref_attr_name!r}"
+            place = f"{where}: node {node.name or ', '.join(map(str, node.output))}"
+            raise CaptureError(f"{what}, and stands in none", where=place, mend=_MEND)
 
 
 def check_extents(proto: onnx.ModelProto, where: str) -> None:

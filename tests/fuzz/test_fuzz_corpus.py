@@ -2,7 +2,8 @@
 
 Members: offsets, lengths and vtables of `.tflite` files that lead out of them, operators without outputs; `.onnx` files
 whose reshapes do not fit, whose indices or axes are out of range, with element types that there are not, with values in
-subgraphs that are no tensors, with configurations of devices; golden files that lack tensors; journals of other types.
+subgraphs that are no tensors, with configurations of devices,
+with attributes of functions outside of any; golden files that lack tensors; journals of other types.
 """
 
 from __future__ import annotations
