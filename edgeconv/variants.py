@@ -14,10 +14,10 @@ import onnx_ir as ir
 from edgeconv import quantize
 from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample
 from edgeconv.emit.c_array import Golden, to_c
-from edgeconv.errors import CALIBRATE, PAIR_SAFE, EdgeconvError, ParityError, QuantizeError
+from edgeconv.errors import CALIBRATE, PAIR_SAFE, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
-from edgeconv.recipe.foreign import passed, told
+from edgeconv.recipe.calibration import checked_batches
 from edgeconv.recipe.quantization import IO, OBSERVERS, ROUNDINGS
 from edgeconv.recipe.schema import FORMATS
 from edgeconv.rewrite.relu6 import relu6_as_relu
@@ -175,7 +175,8 @@ def variants_of(
         QuantizeError: there is no calibration data, or it or the plan does not fit the graph; the graph is quantised
             already and more is asked of it than its own integers.
     """
-    maker = _Quantizer(model, quantization, progress, formats)
+    reorders = quantization.pair_safe and "int8" in names and "onnx" in formats
+    maker = _Quantizer(model, quantization, progress, formats, reorders)
     with _placed(quantization.places):
         if is_quantised(model):
             _refuse_choices(names, quantization)
@@ -226,12 +227,16 @@ def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
 class _Quantizer:
     """What variants of integers share: the prepared graph and its calibration."""
 
-    def __init__(self, model: ir.Model, quantization: Quantization, progress: Progress, formats: Sequence[str]) -> None:
+    def __init__(
+        self, model: ir.Model, quantization: Quantization, progress: Progress, formats: Sequence[str], reorders: bool
+    ) -> None:
         self._model = model
         self._formats = formats
         self._asked = quantization
         self._progress = progress
         self._exponents: Mapping[str, tuple[int, ...]] | None = None  # of a plan: {} where nothing is equalised
+        self._reorders = reorders
+        self._orders: Mapping[str, tuple[int, ...]] = {}
 
     def of_weights(self, name: str) -> Variant:
         """The variant whose activations stay float, which needs no data."""
@@ -329,7 +334,16 @@ class _Quantizer:
         if self._asked.absorb_biases:
             with self._progress.stage("absorb biases"):
                 model = quantize.absorb_biases(model, self._batches())
+        self._orders = self._chosen_orders(model)
+        if self._orders:
+            model = quantize.reorder(model, self._orders)
         return model, notes
+
+    def _chosen_orders(self, model: ir.Model) -> Mapping[str, tuple[int, ...]]:
+        """The order of channels: as the plan says that was given, else such that few pairs of weights overflow."""
+        if self._asked.plan:
+            return quantize.Plan.from_json(self._asked.plan).channel_orders
+        return quantize.orders_of(model, per_channel=self._asked.per_channel) if self._reorders else {}
 
     def _chosen_exponents(self, model: ir.Model) -> Mapping[str, tuple[int, ...]] | None:
         """How the layers are equalised: as the plan says that was given, else by data."""
@@ -358,7 +372,9 @@ class _Quantizer:
         if not self._asked.plan:
             calibration = self._calibration if by_data else None
             plan = quantize.make_plan(model, calibration, options=self._options(name, model))
-            return dataclasses.replace(plan, equalization=self._exponents) if by_data else plan
+            if not by_data:
+                return plan
+            return dataclasses.replace(plan, equalization=self._exponents, channel_orders=self._orders)
         plan = quantize.Plan.from_json(self._asked.plan)
         if plan.scheme != name:
             raise QuantizeError(
@@ -394,7 +410,7 @@ class _Quantizer:
                 where="quantize",
                 mend=CALIBRATE,
             )
-        return _checked(self._asked.batches)
+        return checked_batches(self._asked.batches)
 
     def _effect(self, model: ir.Model, changed: ir.Model, count: int) -> str:
         """The note that says what writing ReLU6 as ReLU does to the float graph."""
@@ -409,33 +425,6 @@ class _Quantizer:
             before, after = (evaluate(each, batch, keep=names) for each in (model, changed))
             worst = min(worst, *(metrics(np.asarray(after[name]), before[name]).sqnr_db for name in names))
         return f"{written}: that alone leaves {worst:.1f} dB on the calibration data"
-
-
-def _checked(batches: Callable[[], Batches]) -> Batches:
-    """What the user's function gives, one after another.
-
-    Raises:
-        QuantizeError: it raises, or gives something other than arrays of numpy by name.
-    """
-    index = 0
-    try:
-        for index, batch in enumerate(batches(), 1):
-            for value in batch.values():
-                if not isinstance(value, np.ndarray) or not value.dtype.isnative:  # onnxruntime never swaps bytes
-                    held = f"{value.dtype.str} array" if isinstance(value, np.ndarray) else type(value).__name__
-                    what = f"batch {index} holds a {held}"
-                    raise QuantizeError(what, where="calibration data", mend="give arrays of numpy of native bytes")
-            yield batch
-    except (EdgeconvError, GeneratorExit):  # the latter where the reader stops before the data end
-        raise
-    except BaseException as error:  # the user's own code may raise anything
-        passed(error)
-        did, colon, text = told(error).partition(":")
-        raise QuantizeError(
-            f"it {did} after {index} batches{colon}{text}",
-            where="calibration data",
-            mend="give mappings from input names to arrays",
-        ) from error
 
 
 def _scale_of(value: ir.Value) -> float | None:

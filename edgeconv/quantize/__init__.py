@@ -8,6 +8,7 @@ Weights for every processor
 Before the plan
     `equalize`: neighbouring layers with ranges alike; `exponents_of`: how, by what their channels hold on data.
     `absorb_biases`: channels without a constant part.
+    `reorder`: channels in an order in which few pairs of weights can overflow; `orders_of`: which.
 The plan
     `make_plan`: which numbers quantise which tensor, as `Options` say. `Plan`: a frozen value, JSON and back.
     `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float.
@@ -34,6 +35,7 @@ from edgeconv.quantize._make_plan import Options, keep_operators, make_plan
 from edgeconv.quantize._observers import OBSERVERS
 from edgeconv.quantize._pairs import overflowing
 from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
+from edgeconv.quantize._reorder import orders_of, reorder
 from edgeconv.quantize._rounding import round_weights
 from edgeconv.quantize._search import TARGET, Measured, Search, Step, Target, search
 from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
@@ -50,6 +52,8 @@ __all__ = [
     "equalize",
     "exponents_of",
     "absorb_biases",
+    "orders_of",
+    "reorder",
     # The plan
     "make_plan",
     "apply",

@@ -42,7 +42,9 @@ HOMOGENEOUS = frozenset(
 """Operators that act on each channel by itself and commute with positive factors."""
 
 _ROUNDS = 40  # of all pairs, until nothing moves; chains of n layers settle in about n
-_DISOWNED = "edgeconv.equalized"
+DISOWNED = "edgeconv.equalized"
+"""Value.meta key: the name says already that the value is another than its module's output."""
+
 _WIDEST = 2.0**40  # the largest factor: keeps biases and weights within float32
 
 
@@ -104,10 +106,10 @@ def pairs_of(model: ir.Model) -> list[Pair]:
     found = []
     for node in model.graph:
         first = layer_of(node)
-        if first is None or not _is_own(first) or node.op_type == "MatMul":
+        if first is None or not is_own(first) or node.op_type == "MatMul":
             continue
         second = _reader(first)
-        if second is not None and _is_own(second) and _fit(first, second):
+        if second is not None and is_own(second) and _fit(first, second):
             found.append(Pair(first, second))
     return found
 
@@ -180,9 +182,9 @@ def _disown(pair: Pair) -> None:
     """Values that hold multiples of their modules' outputs say so by their names."""
     for node in between(pair):
         value = node.outputs[0]
-        if value.name and isinstance(node.graph, ir.Graph) and not value.meta.get(_DISOWNED):
+        if value.name and isinstance(node.graph, ir.Graph) and not value.meta.get(DISOWNED):
             value.name = unique_name(node.graph, f"{value.name}.equalized")
-            value.meta[_DISOWNED] = True
+            value.meta[DISOWNED] = True
 
 
 def _reader(layer: Layer) -> Layer | None:
@@ -207,7 +209,7 @@ def _fit(first: Layer, second: Layer) -> bool:
     return len(out_ranges(first)) == len(in_ranges(second))
 
 
-def _is_own(layer: Layer) -> bool:
+def is_own(layer: Layer) -> bool:
     """Whether the layer's constants are read by nobody else and can be replaced."""
     for value in (layer.weight, layer.bias):
         if value is not None and (not value.is_initializer() or len(tuple(value.uses())) > 1):

@@ -82,6 +82,8 @@ class Plan:
             some processors add them in.
         equalization: the exponents of two that layers' output channels were multiplied by before, by name; None: the
             ranges of the weights alone said how, as they did before 0.2, or nothing was equalised.
+        channel_orders: the order that layers' output channels were brought into after that, by name
+            (`edgeconv.quantize._reorder`).
     """
 
     scheme: str
@@ -90,6 +92,7 @@ class Plan:
     kept_float: Mapping[str, str] = field(default_factory=dict)
     pair_safe: bool = False
     equalization: Mapping[str, tuple[int, ...]] | None = None
+    channel_orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -116,6 +119,8 @@ class Plan:
         }
         if self.equalization is not None:
             document["equalization"] = {name: list(one) for name, one in self.equalization.items()}
+        if self.channel_orders:
+            document["channel_orders"] = {name: list(order) for name, order in self.channel_orders.items()}
         return json.dumps(document, indent=1) + "\n"
 
     @classmethod
@@ -133,7 +138,9 @@ class Plan:
         if isinstance(document, dict):
             document.setdefault("pair_safe", False)  # plans of before 0.2 do not say so, and are not
             document.setdefault("equalization", None)  # alike
-        names = ("schema", "scheme", "pair_safe", "equalization", "kept_float", "tensors", "weights")
+            document.setdefault("channel_orders", {})
+        choices = ("scheme", "pair_safe", "equalization", "channel_orders", "kept_float")
+        names = ("schema", *choices, "tensors", "weights")
         fields = _fields(document, names, where)
         if type(fields["schema"]) is not int or fields["schema"] != SCHEMA:
             what = f"schema is {brief(fields['schema'])}"
@@ -144,7 +151,8 @@ class Plan:
         scheme = _text(fields["scheme"], where)
         equalised, inside = fields["equalization"], f"{where}, equalization"
         exponents = None if equalised is None else _mapping(equalised, inside, _exponents)
-        return _located(lambda: cls(scheme, tensors, weights, kept, fields["pair_safe"], exponents), where)
+        orders = _mapping(fields["channel_orders"], f"{where}, channel_orders", _order)
+        return _located(lambda: cls(scheme, tensors, weights, kept, fields["pair_safe"], exponents, orders), where)
 
 
 _T = TypeVar("_T")
@@ -181,6 +189,12 @@ def _exponents(value: Any, where: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(one) is int and abs(one) <= _WIDEST for one in value):
         mend = f"give a list of integers from {-_WIDEST} to {_WIDEST}"
         raise QuantizeError("it is no list of exponents", where=where, mend=mend)
+    return tuple(value)
+
+
+def _order(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(channel) is int and channel >= 0 for channel in value):
+        raise QuantizeError("it is no list of channels", where=where, mend="give a list of integers from 0 up")
     return tuple(value)
 
 

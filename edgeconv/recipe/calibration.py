@@ -1,15 +1,15 @@
-"""The data that int8 variants are calibrated on, as the recipe names it."""
+"""The data that int8 variants are calibrated on, as the recipe names it or a caller's function gives it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.errors import RecipeError
+from edgeconv.errors import EdgeconvError, QuantizeError, RecipeError
 from edgeconv.recipe.files import locate
 from edgeconv.recipe.foreign import passed, prints_to_stderr, told
 from edgeconv.recipe.imports import importing_from
@@ -56,6 +56,33 @@ def names_data(recipe: Recipe) -> bool:
     """Whether the recipe names calibration data, if only noise."""
     data = recipe.quantize
     return bool(data.images or data.arrays or data.generator or data.random)
+
+
+def checked_batches(batches: Callable[[], Iterable[Mapping[str, Array]]]) -> Iterator[Mapping[str, Array]]:
+    """What the user's function gives, one after another.
+
+    Raises:
+        QuantizeError: it raises, or gives something other than arrays of numpy by name.
+    """
+    index = 0
+    try:
+        for index, batch in enumerate(batches(), 1):
+            for value in batch.values():
+                if not isinstance(value, np.ndarray) or not value.dtype.isnative:  # onnxruntime never swaps bytes
+                    held = f"{value.dtype.str} array" if isinstance(value, np.ndarray) else type(value).__name__
+                    what = f"batch {index} holds a {held}"
+                    raise QuantizeError(what, where="calibration data", mend="give arrays of numpy of native bytes")
+            yield batch
+    except (EdgeconvError, GeneratorExit):  # the latter where the reader stops before the data end
+        raise
+    except BaseException as error:  # the user's own code may raise anything
+        passed(error)
+        did, colon, text = told(error).partition(":")
+        raise QuantizeError(
+            f"it {did} after {index} batches{colon}{text}",
+            where="calibration data",
+            mend="give mappings from input names to arrays",
+        ) from error
 
 
 def _from_images(recipe: Recipe, images: CalibrationImages, where: str) -> Iterator[Mapping[str, Array]]:
