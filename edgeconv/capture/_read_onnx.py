@@ -25,6 +25,7 @@ from edgeconv.capture._groups import check_groups
 from edgeconv.capture._numbers import check_numbers
 from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture._origin import Origin, set_origin
+from edgeconv.capture._padded_axes import settle_padded_axes
 from edgeconv.capture._recurrent import check_modes, settle_recurrent
 from edgeconv.capture._soundness import check_extents, every_node
 from edgeconv.capture._stated_resizes import check_resize, settle_stated_resizes
@@ -175,6 +176,7 @@ class OnnxFile:
                 check_groups(graph)
             settle_stated_resizes(graph)
             settle_wide_pads(graph)
+            settle_padded_axes(graph)
             settle_group_norms(graph)
             settle_sums(graph)
             settle_recurrent(graph)

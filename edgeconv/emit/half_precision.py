@@ -47,6 +47,9 @@ _SEEDS = frozenset(
 )
 """Whose results, or what they compute on the way to them, leave float16 for ordinary operands."""
 
+_NO_HALVES = frozenset({"Celu", "ScatterElements"})
+"""Which ONNX (Celu) or onnxruntime's CPU kernels (ScatterElements that combine) have for float32 alone."""
+
 _STASHED = frozenset({"LayerNormalization", "RMSNormalization"})
 """Norms that compute in float32 by themselves, after the specification (``stash_type``)."""
 
@@ -232,6 +235,8 @@ def _why(node: ir.Node, tflite: bool) -> str:
         return f"{node.op_type} leaves float16"
     if node.op_type == "Mul" and node.inputs[0] is node.inputs[1]:
         return "a square leaves float16"
+    if not tflite and node.op_type in _NO_HALVES:
+        return "onnxruntime has it in float32 alone"
     if tflite and node.op_type in _STASHED:
         return "squares leave float16"
     if node.op_type in _EPSILON and node.attributes.get_float("epsilon", 1e-5) < _SMALLEST_EPSILON:

@@ -1,4 +1,4 @@
-"""Networks by chance: branches, constants, shared values and several outputs, always the same for a seed.
+"""Networks by chance: branches, constants, shared values, several outputs and odd names; the same for a seed.
 
 A network is a list of steps over the values so far, so that any value may be read again, by several steps or none.
 """
@@ -16,6 +16,23 @@ from torch.nn import functional
 
 Tensor = torch.Tensor
 _MOST_ELEMENTS = 1 << 15
+_NAMES = (
+    "x0",
+    "c1",
+    "output",
+    "input",
+    "x",
+    "c0",
+    "x_scale",
+    "x_zero_point",
+    "x0_quantized",
+    "conv",
+    "1",
+    "y_half",
+    "N",
+    "层",
+)
+"""Of submodules and buffers: what edgeconv, runtimes and other exporters call values themselves."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +45,10 @@ class Step:
 
 
 class RandomNetwork(nn.Module):
-    """Its outputs are the values that no step reads, up to three of them."""
+    """Its outputs are the values that no step reads, up to three of them, and at times one that is read.
+
+    They come as a tensor, a tuple, a list, a dict, or a dict of tuples.
+    """
 
     def __init__(self, seed: int, shape: Sequence[int], *, steps: int) -> None:
         super().__init__()
@@ -50,14 +70,24 @@ class RandomNetwork(nn.Module):
                 values.append(made)
         read = {index for step in self._steps for index in step.operands}
         self._outputs = [index for index in range(1, len(values)) if index not in read][-3:]
+        if self._one(True, False, False, False):
+            self._outputs = list(dict.fromkeys([int(self._rng.integers(1, len(values))), *self._outputs]))
+        self._kind = str(self._one("tuple", "tuple", "list", "dict", "nested"))
         self.described = ", ".join(step.name for step in self._steps)
         self.eval()
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        values = [x]
+    def forward(self, x: Tensor, rounded: Callable[[Tensor], Tensor] = lambda value: value) -> Any:
+        """The outputs; with every value ``rounded`` as soon as it is there."""
+        values = [rounded(x)]
         for step in self._steps:
-            values.append(step.run(*(values[index] for index in step.operands)))
+            values.append(rounded(step.run(*(values[index] for index in step.operands))))
         outputs = tuple(values[index] for index in self._outputs)
+        if self._kind == "dict":
+            return {f"{_NAMES[index]}": value for index, value in enumerate(outputs)}
+        if self._kind == "nested" and len(outputs) > 1:
+            return {"x0": outputs[0], "output": outputs[1:]}
+        if self._kind == "list":
+            return list(outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _drawn(self, values: Sequence[Tensor]) -> Step | None:
@@ -67,7 +97,7 @@ class RandomNetwork(nn.Module):
         return _KINDS[kind](self, values, at)
 
     def _kept(self, part: nn.Module) -> nn.Module:
-        name = f"part{len(self._modules)}"
+        name = self._name("part")
         self.add_module(name, part)
         for norm in (module for module in part.modules() if isinstance(module, nn.BatchNorm2d)):
             norm.running_mean.normal_(0, 0.3)
@@ -75,9 +105,19 @@ class RandomNetwork(nn.Module):
         return part
 
     def _constant(self, tensor: Tensor) -> Callable[[], Tensor]:
-        name = f"constant{len(self._buffers)}"
-        self.register_buffer(name, tensor)
+        alike = [name for name, buffer in self.named_buffers(recurse=False) if buffer.shape == tensor.shape]
+        if alike and self._one(True, False):
+            name = str(self._one(*alike))
+        else:
+            name = self._name("constant")
+            self.register_buffer(name, tensor)
         return lambda: getattr(self, name)
+
+    def _name(self, usual: str) -> str:
+        """One that is free, of `_NAMES` or plain."""
+        free = [name for name in _NAMES if not hasattr(self, name)]
+        plain = f"{usual}{len(self._modules) + len(self._buffers)}"
+        return str(self._one(plain, *free[:1], *self._rng.permutation(free)[:1]))
 
     def _one(self, *choices: Any) -> Any:
         return choices[int(self._rng.integers(len(choices)))]
@@ -247,6 +287,15 @@ _KINDS: dict[str, Callable[[RandomNetwork, Sequence[Tensor], int], Step | None]]
 }
 _SHARES = np.array([6, 1, 5, 2, 3, 2, 2, 1, 4, 1, 2], float)
 _WEIGHTS = _SHARES / _SHARES.sum()
+
+
+def tensors_of(outputs: Any) -> list[Tensor]:
+    """The tensors among what a network returns, in order."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    return [
+        tensor for part in (outputs.values() if isinstance(outputs, dict) else outputs) for tensor in tensors_of(part)
+    ]
 
 
 def drawn(seed: int) -> tuple[RandomNetwork, Tensor]:

@@ -1,84 +1,67 @@
-"""Random networks through every variant and both formats, on the runtimes, against torch.
+"""Random networks through every variant and both formats, on the runtimes, against torch in float64.
 
-EDGECONV_RANDOM_NETWORKS says how many (a hundred by default), EDGECONV_RANDOM_FIRST where the seeds begin.
+A few seeds always run; the sweep is slow: EDGECONV_RANDOM_NETWORKS says how many (a hundred by default),
+EDGECONV_RANDOM_FIRST where the seeds begin, EDGECONV_RANDOM_LOG a file that each outcome is added to.
+
+Thought of: branches that join, values of several readers, dead steps, shared constants, outputs that are read, outputs
+in tuples, lists and dicts, and submodules, buffers and outputs that are named as values of our own are.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from random_networks import drawn
+from random_judge import Expected, Outcome, decibels, judged, summary, sweep
+from random_networks import RandomNetwork, drawn, tensors_of
 
 import edgeconv
-from edgeconv.core import Artifact
 
 _COUNT = int(os.environ.get("EDGECONV_RANDOM_NETWORKS", "100"))
 _FIRST = int(os.environ.get("EDGECONV_RANDOM_FIRST", "0"))
-_LEAST_DB = {"fp32": 90.0, "fp16": 30.0}
-"""Of each output's own power. For int8 no bound holds for every network: its two files must agree with one another."""
+_LOG = os.environ.get("EDGECONV_RANDOM_LOG", "")
 
 
-def _outputs(artifact: Artifact, x: np.ndarray) -> list[np.ndarray]:
-    (spec,) = artifact.inputs
-    feed = {spec.name: spec.to_file(x)}
-    if artifact.format == "onnx":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level, options.intra_op_num_threads = 3, 1
-        made = onnxruntime.InferenceSession(artifact.path, options).run([one.name for one in artifact.outputs], feed)
-    else:
-        from ai_edge_litert.interpreter import Interpreter
-
-        by_name = Interpreter(str(artifact.path), num_threads=1).get_signature_runner()(**feed)
-        made = [by_name[one.name] for one in artifact.outputs]
-    return [one.from_file(array) for one, array in zip(artifact.outputs, made, strict=True)]
+def _expected(network: RandomNetwork, x: torch.Tensor, seed: int) -> Expected:
+    with torch.no_grad():
+        outputs = [one.numpy() for one in tensors_of(network.double()(x.double()))]
+        network.float()
+        rng = torch.Generator().manual_seed(seed)
+        halves: list[list[float]] = []
+        for _ in range(3):
+            near = x * (1 + 2.0**-12 * torch.randn(*x.shape, generator=rng))
+            results = tensors_of(network(near, lambda value: value.half().float()))
+            halves.append([decibels(a, b.numpy()) for a, b in zip(outputs, results, strict=True)])
+    return Expected(outputs, {"fp16": [min(each) for each in zip(*halves, strict=True)]})
 
 
-def _db(wanted: np.ndarray, found: np.ndarray) -> float:
-    error = float(np.square(wanted - found.astype(np.float64)).sum())
-    return 10 * np.log10(max(float(np.square(wanted).sum()), 1e-20) / max(error, 1e-30))
+def tried(seed: int) -> Outcome:
+    """A seed's network, exported and judged."""
+    network, x = drawn(seed)
+    data = [torch.randn(*x.shape, generator=torch.Generator().manual_seed(seed + 1 + at)).numpy() for at in range(4)]
+    batches = [{"x": np.asarray(one)} for one in [x.numpy(), *data]]
+
+    def export(folder: Path, formats: Any, variants: Any) -> edgeconv.ExportResult:
+        return edgeconv.export(
+            network, (x,), folder, name="net", formats=formats, variants=variants, input_names=["x"],
+            quantization=edgeconv.Quantization(batches=lambda: batches),
+        )  # fmt: skip
+
+    return judged(seed, network.described, export, [x.numpy()], _expected(network, x, seed))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 4, 5, 6])
+def test_a_random_network_is_computed_or_refused(seed: int) -> None:
+    outcome = tried(seed)
+    assert not outcome.wrong, summary([outcome])
+    assert outcome.right, summary([outcome])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(_FIRST, _FIRST + _COUNT))
-def test_a_random_network_is_computed_by_every_file(seed: int, tmp_path: Path) -> None:
-    network, x = drawn(seed)
-    with torch.no_grad():
-        made = network.double()(x.double())
-    network.float()
-    wanted = [one.numpy() for one in (made if isinstance(made, tuple) else (made,))]
-    data = [torch.randn(*x.shape, generator=torch.Generator().manual_seed(seed + 1 + at)).numpy() for at in range(4)]
-    result = edgeconv.export(
-        network,
-        (x,),
-        tmp_path,
-        name="net",
-        variants=("fp32", "fp16", "int8"),
-        input_names=["x"],
-        quantization=edgeconv.Quantization(batches=lambda: [{"x": one} for one in [x.numpy(), *data]]),
-    )
-    by_variant: dict[str, list[list[np.ndarray]]] = {}
-    for artifact in result.artifacts:
-        found = _outputs(artifact, x.numpy())
-        by_variant.setdefault(artifact.variant, []).append(found)
-        for number, (a, b) in enumerate(zip(wanted, found, strict=True)):
-            assert a.shape == b.shape, (artifact.path.name, number, network.described)
-            least = _LEAST_DB.get(artifact.variant)
-            db = _db(a, b)
-            assert least is None or db >= least, (artifact.path.name, number, round(db, 1), network.described)
-    onnx_made, tflite_made = by_variant["int8"]
-    for number, (a, b, real) in enumerate(zip(onnx_made, tflite_made, wanted, strict=True)):
-        formats_db, loss_db = _db(a.astype(np.float64), b), min(_db(real, a), _db(real, b))
-        assert np.isfinite(a).all(), (number, network.described)
-        assert np.isfinite(b).all(), (number, network.described)
-        assert formats_db >= min(25.0, loss_db) - 4.0, (
-            number,
-            round(formats_db, 1),
-            round(loss_db, 1),
-            network.described,
-        )
+def test_random_networks() -> None:
+    outcomes = sweep(range(_FIRST, _FIRST + _COUNT), tried, Path(_LOG) if _LOG else None)
+    assert not any(outcome.wrong for outcome in outcomes), summary(outcomes)

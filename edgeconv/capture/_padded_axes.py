@@ -1,0 +1,44 @@
+"""Pad with a list of axes: its amounts are spelt out for every axis.
+
+onnxruntime's layout optimiser moves a Transpose across a Pad and permutes the amounts as if there were one for each
+axis (1.32), so that a file with a list of axes does not run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+_AXES = 3
+
+
+def settle_padded_axes(graph: ir.Graph) -> None:
+    """Changes every Pad with constant amounts and axes in place; ranks must be known."""
+    for node in list(graph):
+        if node.op_type == "Pad" and node.domain == "" and len(node.inputs) > _AXES:
+            _spell_out(graph, node)
+
+
+def _spell_out(graph: ir.Graph, node: ir.Node) -> None:
+    source, amounts, _, axes = node.inputs
+    if axes is None:
+        node.resize_inputs(_AXES)
+        return
+    stated, listed = _constant(amounts), _constant(axes)
+    if source is None or source.shape is None or stated is None or listed is None:
+        return
+    rank, count = len(source.shape), len(listed)
+    spelt_out = np.zeros(2 * rank, np.int64)
+    for at, axis in enumerate(listed):
+        spelt_out[axis % rank], spelt_out[rank + axis % rank] = stated[at], stated[count + at]
+    name = f"\3{node.outputs[0].name}.pads"  # nobody else's; `_name` gives the real ones
+    constant = ir.val(name, const_value=ir.tensor(spelt_out, name=name))
+    graph.register_initializer(constant)
+    node.replace_input_with(1, constant)
+    node.replace_input_with(_AXES, None)
+    node.resize_inputs(_AXES)
+
+
+def _constant(value: ir.Value | None) -> list[int] | None:
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else [int(each) for each in tensor.numpy().ravel()]
