@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from edgeconv.core import Artifact, Comparison, Fidelity, Run, Sample, Tolerance
-from edgeconv.devices import INTEGER_KERNELS, SATURATING, all_devices, find, run_artifact
+from edgeconv.devices import INTEGER_KERNELS, SATURATING, Sessions, all_devices, find
 from edgeconv.errors import ParityError
 from edgeconv.parity import Golden, asks_of_all, compare, explained_by_fusion, held_to_all
 from edgeconv.progress import Progress
@@ -63,24 +63,25 @@ def judge(
     outputs = tuple(golden.reference.outputs[0])
     comparisons: list[Comparison] = []
     environments: dict[str, Mapping[str, str]] = {}
-    for title, variant, make_run, unfused in _runs(artifacts, proof, source, outputs):
-        mine = golden.of(variant)
-        if not mine.samples:
-            raise ParityError(
-                f"no parity input is for the variant {variant}", mend="leave `variants` out of one in the recipe"
-            )
-        rows_of = partial(_rows, golden=mine, variant=variant, proof=proof, outputs=outputs)
-        with progress.stage(title):
-            run = make_run(mine.samples)
-            rows = rows_of(run)
-        if unfused is not None and any(map(asks_of_all, rows)):
-            with progress.stage(f"{title}, nothing fused"):
-                saturating = run.environment.get(INTEGER_KERNELS) == SATURATING
-                rows = explained_by_fusion(rows, rows_of(unfused(mine.samples)), saturating=saturating)
-        comparisons += rows
-        if run.environment:
-            key = f"device {run.device}"
-            environments[key] = {**environments.get(key, {}), **run.environment}
+    with Sessions() as sessions:
+        for title, variant, make_run, unfused in _runs(artifacts, proof, source, outputs, sessions):
+            mine = golden.of(variant)
+            if not mine.samples:
+                raise ParityError(
+                    f"no parity input is for the variant {variant}", mend="leave `variants` out of one in the recipe"
+                )
+            rows_of = partial(_rows, golden=mine, variant=variant, proof=proof, outputs=outputs)
+            with progress.stage(title):
+                run = make_run(mine.samples)
+                rows = rows_of(run)
+            if unfused is not None and any(map(asks_of_all, rows)):
+                with progress.stage(f"{title}, nothing fused"):
+                    saturating = run.environment.get(INTEGER_KERNELS) == SATURATING
+                    rows = explained_by_fusion(rows, rows_of(unfused(mine.samples)), saturating=saturating)
+            comparisons += rows
+            if run.environment:
+                key = f"device {run.device}"
+                environments[key] = {**environments.get(key, {}), **run.environment}
     for variant, bound in proof.bounds.items():
         of = {artifact.path.name for artifact in artifacts if artifact.variant == variant}
         comparisons = held_to_all(comparisons, bound, of=of)
@@ -100,7 +101,7 @@ def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tupl
 
 
 def _runs(
-    artifacts: Sequence[Artifact], proof: Proof, source: Source | None, outputs: tuple[str, ...]
+    artifacts: Sequence[Artifact], proof: Proof, source: Source | None, outputs: tuple[str, ...], sessions: Sessions
 ) -> Iterator[tuple[str, str, _MakeRun, _MakeRun | None]]:
     """The title, the variant and the doing of each run; one at a time, since outputs may be large.
 
@@ -113,6 +114,6 @@ def _runs(
         for device in map(find, proof.device_names):
             if artifact.format in device.formats:
                 title = f"{artifact.path.name} on {device.name}"
-                make_run = partial(run_artifact, device, artifact, timeout_s=proof.timeout_s)
+                make_run = partial(sessions.run, device, artifact, timeout_s=proof.timeout_s)
                 unfused = partial(make_run, optimized=False) if artifact.format == "onnx" else None
                 yield title, artifact.variant, make_run, unfused

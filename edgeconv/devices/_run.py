@@ -1,8 +1,10 @@
-"""Runs an artifact on a device, and looks inside while it runs."""
+"""Runs artifacts on devices, and looks inside while they run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
 
 from edgeconv.core import Array, Artifact, Run, Sample, Verdict
 from edgeconv.devices._device import Device, start
@@ -36,6 +38,63 @@ def run_artifact(
         the file does not declare; SKIPPED where the device is not installed or does not take the format, the variant or
         an open batch.
     """
+    refused = _refused(device, artifact)
+    if refused is not None:
+        return refused
+    if session is not None and session.alive:
+        return session.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
+    fresh = _started(device, artifact)
+    if isinstance(fresh, Run):
+        return fresh
+    with fresh:
+        return fresh.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
+
+
+class Sessions:
+    """One session per device, started for the first artifact that it takes and kept for those that follow.
+
+    To start a runtime takes longer than most artifacts do. A session whose run did not pass is ended: whatever ails it
+    is no business of the next artifact's.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, Session] = {}
+
+    def run(
+        self,
+        device: Device,
+        artifact: Artifact,
+        samples: Sequence[Sample],
+        *,
+        timeout_s: float,
+        optimized: bool = True,
+    ) -> Run:
+        """As `run_artifact`; ``timeout_s`` bounds the start of the device where this run needs it."""
+        refused = _refused(device, artifact)
+        if refused is not None:
+            return refused
+        session = self._open.get(device.name) or _started(device, artifact)
+        if isinstance(session, Run):
+            return session
+        self._open[device.name] = session
+        run = session.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
+        if run.verdict is not Verdict.PASS:
+            self._open.pop(device.name).close()
+        return run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for session in self._open.values():
+            session.close()
+        self._open.clear()
+
+
+def _refused(device: Device, artifact: Artifact) -> Run | None:
+    """A skipped run, where the device does not take such an artifact."""
     name = artifact.path.name
     if artifact.format not in device.formats:
         takes = " and ".join(device.formats) or "modules only"
@@ -46,16 +105,17 @@ def run_artifact(
     if not device.open_batch and any(isinstance(size, str) for each in artifact.inputs for size in each.shape):
         reason = f"{device.title} runs files of a fixed batch only, and the batch of this one is open"
         return Run(device.name, name, (), Verdict.SKIPPED, reason)
-    if session is not None and session.alive:
-        return session.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
+    return None
+
+
+def _started(device: Device, artifact: Artifact) -> Session | Run:
+    """A session with the device; a run that says why, where there is none."""
     try:
-        fresh = start(device)
+        return start(device)
     except NotInstalledError as error:
-        return Run(device.name, name, (), Verdict.SKIPPED, str(error))
+        return Run(device.name, artifact.path.name, (), Verdict.SKIPPED, str(error))
     except DeviceError as error:
-        return Run(device.name, name, (), Verdict.FAIL, str(error))
-    with fresh:
-        return fresh.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
+        return Run(device.name, artifact.path.name, (), Verdict.FAIL, str(error))
 
 
 def run_inside(
