@@ -174,7 +174,8 @@ def safe_growth(channels: _Floats, scales: _Floats, partner: _Indices) -> _Float
     """
     one, other = (channels[:, taps] for taps in pairs_of(partner))
     sums = np.where(one * other > 0, np.abs(one + other), 0.0).max(axis=1, initial=0.0)
-    largest = np.maximum(1.0, sums / (scales * LARGEST_SUM))
+    limits = scales * LARGEST_SUM  # 0 for a channel of zeros
+    largest = np.maximum(1.0, np.divide(sums, limits, out=np.zeros_like(sums), where=limits > 0))
     best, least = np.ones(len(scales)), np.full(len(scales), np.inf)
     for share in np.linspace(0.0, 1.0, _GROWTHS):
         growth = 1.0 + share * (largest - 1.0)
