@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -48,17 +49,21 @@ _IMPORTED = (
 
 
 class Program(subprocess.Popen):
-    """`edgeconv ARGUMENTS…`, started; used like `subprocess.Popen`.
+    """`edgeconv ARGUMENTS…`, or `python -c CODE`, started; used like `subprocess.Popen`.
 
     Args:
-        arguments: what follows `edgeconv` on the command line.
+        arguments: what follows `edgeconv` on the command line; or a program, with `code`.
+        code: whether `arguments` is a program in Python.
         largest_file: bytes that no file which it writes may exceed (RLIMIT_FSIZE).
         options: of those of `Popen`: `cwd`, `env`, `stdin`, `stdout`, `stderr`, `text`, `start_new_session`.
     """
 
-    def __init__(self, arguments: Sequence[str], *, largest_file: int | None = None, **options: Any) -> None:
+    def __init__(
+        self, arguments: Sequence[str], *, code: bool = False, largest_file: int | None = None, **options: Any
+    ) -> None:
         self._largest_file = largest_file
-        super().__init__(list(arguments), **options)
+        self._code = code
+        super().__init__([arguments] if isinstance(arguments, str) else list(arguments), **options)
 
     def _execute_child(self, *arguments: Any) -> None:
         """Popen's own step that forks and executes; it has made the pipes, and waits and reads afterwards."""
@@ -73,6 +78,7 @@ class Program(subprocess.Popen):
             "environment": dict(os.environ if asked["env"] is None else asked["env"]),
             "new session": asked["start_new_session"],
             "largest file": self._largest_file,
+            "code": self._code,
         }
         self.pid = _nursery().start(request, streams)
         self._child_created = True
@@ -82,15 +88,13 @@ class Program(subprocess.Popen):
                 os.close(end)
 
 
-def run(
-    arguments: Sequence[str], *, timeout: float = 120.0, largest_file: int | None = None, **options: Any
-) -> subprocess.CompletedProcess[str]:
-    """Runs `edgeconv ARGUMENTS…` to its end, as `subprocess.run` with text and captured output does."""
+def run(arguments: Sequence[str], *, timeout: float = 120.0, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a `Program` to its end, as `subprocess.run` with text and captured output does."""
     pipe = subprocess.PIPE
-    with Program(arguments, largest_file=largest_file, stdout=pipe, stderr=pipe, text=True, **options) as program:
+    with Program(arguments, stdout=pipe, stderr=pipe, text=True, **options) as program:
         try:
             printed, told = program.communicate(timeout=timeout)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  (its end is the end of the process)
             program.kill()
             raise
     return subprocess.CompletedProcess(list(arguments), program.returncode, printed, told)
@@ -172,8 +176,8 @@ def _leave(channel: socket.socket, request: Mapping[str, Any], streams: list[int
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    sys.argv = ["edgeconv", *request["arguments"]]
-    sys.path[0] = str(Path(sys.executable).parent)
+    sys.argv = ["-c" if request["code"] else "edgeconv", *request["arguments"]]
+    sys.path[0] = "" if request["code"] else str(Path(sys.executable).parent)
     if request["largest file"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest file"],) * 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -189,15 +193,21 @@ def _text(descriptor: int, mode: str) -> io.TextIOWrapper:
 
 def _be_the_program() -> NoReturn:
     """Ends without taking torch apart, which the installed program's process has never seen: it is its child's."""
-    from edgeconv.cli import main
-
     try:
+        if sys.argv[0] == "-c":
+            exec(compile(sys.argv.pop(), "<string>", "exec"), {"__name__": "__main__"})
+            sys.exit(0)
+        from edgeconv.cli import main
+
         main()
     except SystemExit as end:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(end.code if isinstance(end.code, int) else 1)
+    except BaseException:  # noqa: BLE001  (its end is the end of the process)
+        traceback.print_exc()
+        os._exit(1)
     raise AssertionError("main exits")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 import edgeconv
@@ -68,9 +69,7 @@ def test_the_on_device_snippets_run(name: str, dsconv_export: Path, tmp_path: Pa
 @pytest.mark.parametrize(("folder", "files"), [("out", 2), ("quantised", 4)])
 def test_the_python_examples_run(folder: str, files: int, tmp_path: Path) -> None:
     (code,) = [block for block in _blocks("python") if "edgeconv.export(" in block and f'"{folder}"' in block]
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+    done = programs.run(code, code=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "pass" in done.stdout
     assert "fail" not in done.stdout
