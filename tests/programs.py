@@ -94,7 +94,7 @@ def run(arguments: Sequence[str], *, timeout: float = 120.0, **options: Any) -> 
     with Program(arguments, stdout=pipe, stderr=pipe, text=True, **options) as program:
         try:
             printed, told = program.communicate(timeout=timeout)
-        except BaseException:  # noqa: BLE001  (its end is the end of the process)
+        except BaseException:
             program.kill()
             raise
     return subprocess.CompletedProcess(list(arguments), program.returncode, printed, told)
