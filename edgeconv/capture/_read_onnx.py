@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from edgeconv.capture import NOTE
 from edgeconv.capture._clean import clean, drop_unused, infer_shapes
+from edgeconv.capture._dilated_pads import settle_dilated_pads
 from edgeconv.capture._group_norm import settle_group_norms
 from edgeconv.capture._groups import check_groups
 from edgeconv.capture._numbers import check_numbers
@@ -175,6 +176,7 @@ class OnnxFile:
                 _check_extents(graph)
                 check_groups(graph)
             settle_stated_resizes(graph)
+            settle_dilated_pads(graph)
             settle_wide_pads(graph)
             settle_padded_axes(graph)
             settle_group_norms(graph)

@@ -2,7 +2,8 @@
 
 `tests/contract/test_contract_onnx_schema.py` sets every member of every schema by itself. Here stand those that depend
 on one another. Kinds thought of: statistics of the batch as outputs or inside; Dropout whose mode or ratio is an input,
-false, or zero; ConvTranspose by output_shape beside auto_pad, output_padding, groups, dilations, one and two axes.
+false, or zero; ConvTranspose by output_shape beside auto_pad, output_padding, groups, dilations, one and two axes;
+auto_pad beside dilations (Conv, MaxPool), even and odd paddings, with strides.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto, helper, numpy_helper
 
@@ -193,3 +195,35 @@ def test_a_power_of_integers(tmp_path: Path) -> None:
     ]
     path = _file(tmp_path, nodes, 3 * IMAGE, {"y": TensorProto.INT64}, 18, exponents=np.arange(6))
     _assert_both(path, 3 * IMAGE)
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(("dilations", "strides"), [([2, 2], [1, 1]), ([3, 1], [2, 2]), ([2, 3], [1, 1])])
+@pytest.mark.parametrize("operator", ["Conv", "MaxPool"])
+def test_dilated_windows_that_pad_by_themselves(
+    tmp_path: Path, operator: str, dilations: list[int], strides: list[int], auto_pad: str
+) -> None:
+    kernel, weights = [3, 2], {"w": f(3, 4, 3, 2)} if operator == "Conv" else {}
+    attributes: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "strides": strides}
+    attributes |= {} if weights else {"kernel_shape": kernel}
+    node = helper.make_node(operator, ["x", *weights], ["y"], **attributes)
+    file = open_onnx(_file(tmp_path, [node], IMAGE, {"y": TensorProto.FLOAT}, 19, **weights))
+    pads: list[int] = []
+    for axis in (1, 0):  # torch pads the last axis first
+        size, reach = IMAGE.shape[2 + axis], (kernel[axis] - 1) * dilations[axis] + 1
+        total = max((-(-size // strides[axis]) - 1) * strides[axis] + reach - size, 0)
+        halves = (total // 2, total - total // 2)
+        pads += halves if auto_pad == "SAME_UPPER" else halves[::-1]
+    padded = torch.nn.functional.pad(torch.from_numpy(IMAGE), pads, value=0.0 if weights else float("-inf"))
+    if weights:
+        expected = torch.conv2d(padded, torch.from_numpy(weights["w"]), stride=strides, dilation=dilations)
+    else:
+        expected = torch.max_pool2d(padded, kernel, strides, 0, dilations)
+    graph = optimize(file.graph(settled_shapes(file, {})))
+    session = onnxruntime.InferenceSession(to_onnx(graph, metadata={}).data, providers=["CPUExecutionProvider"])
+    results = [evaluate(graph, {"x": IMAGE}, keep=["y"])["y"], session.run(None, {"x": IMAGE})[0]]
+    if weights:  # TFLite has no dilated pool
+        runner = Interpreter(model_content=to_tflite(graph, metadata={}, layout="nchw").data, num_threads=1)
+        results.append(runner.get_signature_runner()(x=IMAGE)["y"])
+    for result in results:
+        np.testing.assert_allclose(result, expected.numpy(), rtol=1e-4, atol=2e-5)
