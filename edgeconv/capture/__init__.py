@@ -146,7 +146,7 @@ def capture(
     from edgeconv.capture._unfit import check_fit, frozen_quantization
     from edgeconv.capture.call import Called
 
-    if isinstance(module, Called):
+    if isinstance(module, Called) and not module.wraps_graph:
         with module.unwrapped() as inner:
             return capture(inner, args, input_names=input_names, output_names=output_names, opset=opset, path=path)
     where = type(module).__name__

@@ -77,6 +77,11 @@ class Called(torch.nn.Module):
         args, kwargs = self.call.bound(tensors)
         return self.module(*args, **kwargs)
 
+    @property
+    def wraps_graph(self) -> bool:
+        """Whether the module is a traced graph, which torch interprets whatever its forward is."""
+        return isinstance(self.module, torch.fx.GraphModule)
+
     @contextmanager
     def unwrapped(self) -> Iterator[torch.nn.Module]:
         """The module itself, which inside of the block takes the tensors by position, too."""

@@ -2,7 +2,8 @@
 
 Members: keywords, keyword-only parameters, None and defaults, numbers and text, lists, tuples and dicts of tensors,
 nested; names that would be given twice; an open batch; an ``ExportedProgram`` with and without its own examples, with
-open sizes; ``torch.jit.script``, ``trace`` and ``freeze``, in training mode; what is no call at all.
+open sizes; ``torch.jit.script``, ``trace`` and ``freeze``, in training mode; numbers and defaults beside the tensors
+of scripts and programs; what is no call at all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -115,6 +118,26 @@ def test_a_script(tmp_path: Path, kind: str) -> None:
     assert _proven(script, args, tmp_path) == ["x", "y"]
     assert kind != "training" or script.training
     assert all(torch.equal(value, state[key]) for key, value in script.state_dict().items())
+
+
+class Scaled(nn.Module):
+    """With numbers among the arguments, one of which chooses a branch."""
+
+    def forward(self, x: torch.Tensor, scale: float = 2.0, rectify: bool = True) -> torch.Tensor:
+        return x.relu() * scale if rectify else x * scale
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("numbers", [(), (3.0,), (3.0, False)])
+@pytest.mark.parametrize("kind", ["script", "program"])
+def test_numbers_beside_the_tensors_of_a_graph(tmp_path: Path, kind: str, numbers: tuple[Any, ...]) -> None:
+    net = Scaled().eval()
+    graph = torch.jit.script(net) if kind == "script" else torch.export.export(net, (X, *numbers))
+    assert len(_proven(graph, (X, *numbers), tmp_path)) == 1
+    (file,) = tmp_path.rglob("*.onnx")
+    session = onnxruntime.InferenceSession(file)
+    result = session.run(None, {session.get_inputs()[0].name: X.numpy()})[0]
+    np.testing.assert_allclose(result, net(X, *numbers).numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
