@@ -64,7 +64,8 @@ class TensorSpec:
         """
         if self.scale is not None:
             limits = np.iinfo(self.dtype)
-            steps = np.rint(array.astype(np.float32) / np.float32(self.scale)) + self.zero_point
+            with np.errstate(over="ignore"):  # of tiny scales, whose quotients saturate
+                steps = np.rint(array.astype(np.float32) / np.float32(self.scale)) + self.zero_point
             array = np.clip(steps, limits.min, limits.max).astype(self.dtype)
         # not np.ascontiguousarray, which makes (1,) of a scalar
         return np.asarray(array.transpose(0, 2, 3, 1) if self.layout == NHWC else array, order="C")

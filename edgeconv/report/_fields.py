@@ -24,6 +24,8 @@ MOST_SECONDS = 86400.0
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
 _SHA256 = r"^[0-9a-f]{64}$"
+_SCALES = (float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max))
+"""Files hold scales in float32, where smaller ones are 0 and larger ones infinite."""
 _MOST_CELLS = 64  # of a side of an error map
 
 
@@ -113,6 +115,8 @@ def checked_tensor(shape: Sequence[int | str], dtype: str, layout: str, scale: f
     kind = np.dtype(dtype)
     if kind.kind not in "iu":
         raise ValueError(f"a scale is for integers, and the dtype is {dtype}")
+    if not _SCALES[0] <= scale <= _SCALES[1]:
+        raise ValueError(f"the scale {scale:g} is no float32")
     limits = np.iinfo(kind)
     if not limits.min <= zero_point <= limits.max:
         raise ValueError(f"the zero point {zero_point} is no {dtype}")

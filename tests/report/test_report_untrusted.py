@@ -1,10 +1,10 @@
 """A report that a stranger wrote is one line, and never a pass that its own numbers do not give.
 
 Members thought of: bounds, scales and time limits that are NaN, infinite (number and text), negative, booleans, text,
-lists; numbers of 400 digits and integers beyond 64 bits; names with folders of either kind, "..", a drive, NUL, blanks,
-300 characters, of the report itself; lone surrogates; keys twice; files, tensors, rows, samples twice, also but for
-case; rows of other files; nested and ragged values; a pass over failed, missing or NaN samples, metrics, layers and
-shares; a bound of the other kind; depth; bytes that are no UTF-8.
+lists; scales beyond float32; numbers of 400 digits and integers beyond 64 bits; names with folders of either kind,
+"..", a drive, NUL, blanks, 300 characters, of the report itself; lone surrogates; keys twice; files, tensors, rows,
+samples twice, also but for case; rows of other files; nested and ragged values; a pass over failed, missing or NaN
+samples, metrics, layers and shares; a bound of the other kind; depth; bytes that are no UTF-8.
 """
 
 from __future__ import annotations
@@ -141,6 +141,8 @@ QUANTISED: dict[str, Edit] = {
     "a cosine beyond 1": _set("comparisons", 0, "tolerance", "cosine", value=1.5),
     "endless decibels": _set("comparisons", 0, "tolerance", "sqnr_db", value="-inf"),
     "a zero point": _set("artifacts", 0, "inputs", 0, "zero_point", value=200),
+    "a scale above float32": _set("artifacts", 0, "inputs", 0, "scale", value=1e308),
+    "a scale that is 0 in float32": _set("artifacts", 0, "inputs", 0, "scale", value=5e-324),
 }
 
 
