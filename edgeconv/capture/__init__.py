@@ -165,7 +165,7 @@ def capture(
         _interface.check_sizes(program)
         check_deterministic(program)
         outputs = _interface.fit_output_names(output_names, program, {*input_names, *parameters, *modules}, where)
-        _interface.check_names(input_names, outputs, parameters)
+        _interface.check_names(input_names, outputs)
         model, note = _to_ir(program, opset, path)
     settle_circular_pads(model.graph)
     settle_ceil_mode(model.graph)

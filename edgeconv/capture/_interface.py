@@ -52,8 +52,8 @@ def weight_names(module: torch.nn.Module) -> frozenset[str]:
     return frozenset(name for name, _ in named)
 
 
-def check_names(input_names: Sequence[str], output_names: Sequence[str], parameters: Collection[str]) -> None:
-    """Names of inputs and outputs are there, differ from each other and from those of the weights.
+def check_names(input_names: Sequence[str], output_names: Sequence[str]) -> None:
+    """Names of inputs and outputs are there, and differ from each other.
 
     Raises:
         CaptureError: otherwise.
@@ -61,7 +61,6 @@ def check_names(input_names: Sequence[str], output_names: Sequence[str], paramet
     seen: set[str] = set()
     for name in (*input_names, *output_names):
         problem = "is empty" if not name.strip() else "is given twice" if name in seen else ""
-        problem = problem or ("is also a parameter of the module" if name in parameters else "")
         if problem:
             raise CaptureError(f"the input or output name {name!r} {problem}", mend="give every tensor its own name")
         seen.add(name)

@@ -11,6 +11,7 @@ The rules, for the value that a node makes:
 4. A value inside of an operation that became several nodes is ``<name of its last value>.<operator>``
    (``act.sigmoid``).
 5. Names of inputs, outputs, parameters and modules are never used for anything else; a clash gets ``_1``, ``_2``, …
+   Those of inputs and outputs are the caller's: a parameter that is called like one is what gets another name.
 
 A graph output is named by the caller; it keeps the name that it would have had by rule 2 in its metadata property
 ``edgeconv.module``.
@@ -62,6 +63,7 @@ def name_values(
             value.metadata_props[MODULE] = call
     chosen |= dict(zip(graph.outputs, output_names, strict=True))
     chosen |= dict(zip(graph.inputs, input_names, strict=True))
+    _rename_parameters(graph, chosen, outer & set(parameters), names)
     _name_constants(graph, chosen, parameters, names, model.opset_imports[""])
     rename_values(graph, chosen)
     for node in graph:
@@ -128,6 +130,13 @@ def _name_group(group: list[ir.Node], modules: dict[ir.Value, str], chosen: dict
     for node, value in inner:
         if value not in modules:
             chosen[value] = names.new(f"{stem}.{node.op_type.lower()}")
+
+
+def _rename_parameters(graph: ir.Graph, chosen: dict[ir.Value, str], clashing: Collection[str], names: _Names) -> None:
+    """Rule 5."""
+    for name, value in graph.initializers.items():
+        if name in clashing and value not in chosen:
+            chosen[value] = names.new(name)
 
 
 def _name_constants(

@@ -32,6 +32,8 @@ _PLAIN_IR_VERSION = 8  # from 4 on initializers need not stand among the inputs,
 # Resize had no attributes for these before 11, and onnx's converter leaves them to the defaults of 11.
 _RESIZE_10 = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": BEFORE_11}
 
+_CONSTANT = onnx.helper.make_attribute("mode", "constant")
+
 
 def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
     """The file's model with external data inside, and the bytes of a single file that holds all of it.
@@ -77,6 +79,7 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
             before = _value_names(proto.graph)
             if own < _ALONG_ONE_AXIS:
                 _flatten_hardmaxes(proto.graph)
+            _drop_unread_values(proto.graph)
             proto = onnx.version_converter.convert_version(proto, wanted)
             _name_invented(proto.graph, before)
             if own < 11:
@@ -206,6 +209,14 @@ def _flatten_hardmaxes(graph: onnx.GraphProto) -> None:
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _drop_unread_values(graph: onnx.GraphProto) -> None:
+    """A Pad that repeats or mirrors has no use for a value, which onnx's converter then leaves where none may be."""
+    for node in _nodes(graph):
+        stated = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "Pad" and "value" in stated and stated.get("mode", _CONSTANT).s != b"constant":
+            node.attribute.remove(stated["value"])
 
 
 def _spell_out_resizes(graph: onnx.GraphProto) -> None:

@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from edgeconv.capture import NOTE
 from edgeconv.capture._clean import clean, drop_unused, infer_shapes
+from edgeconv.capture._dilated_averages import settle_dilated_averages
 from edgeconv.capture._dilated_pads import settle_dilated_pads
 from edgeconv.capture._group_norm import settle_group_norms
 from edgeconv.capture._groups import check_groups
@@ -33,7 +34,7 @@ from edgeconv.capture._stated_resizes import check_resize, settle_stated_resizes
 from edgeconv.capture._sums import settle_sums
 from edgeconv.capture._trace import quiet
 from edgeconv.capture._training import settle_training
-from edgeconv.capture._transposed import settle_transposed
+from edgeconv.capture._transposed import settle_transposed, state_same_pads
 from edgeconv.capture._wide_pads import settle_wide_pads
 from edgeconv.capture.unique import free_name, names_of, rename_values, reserve_names
 from edgeconv.errors import CaptureError
@@ -169,6 +170,7 @@ class OnnxFile:
         _set_origins(graph)
         try:
             check_modes(graph)
+            state_same_pads(graph)
             with quiet():
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
                 _check_extents(graph)
@@ -178,6 +180,7 @@ class OnnxFile:
             settle_stated_resizes(graph)
             settle_dilated_pads(graph)
             settle_wide_pads(graph)
+            settle_dilated_averages(graph)
             settle_padded_axes(graph)
             settle_group_norms(graph)
             settle_sums(graph)

@@ -46,7 +46,14 @@ def _root_mean_square(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value
 def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     """Over the axes; the specification's function adds 1e-9 to the deviation."""
     x, sizes = node.inputs[0], sizes_of(node.inputs[0])
-    axes = [axis % len(sizes) for axis in node.attributes.get_ints("axes", (0, 2, 3))]
+    stated = node.attributes.get_ints("axes", (0, 2, 3))
+    if any(not -len(sizes) <= axis < len(sizes) for axis in stated):
+        raise CaptureError(
+            f"MeanVarianceNormalization has the axes {list(stated)} of a value of {len(sizes)}",
+            where=origin_of(node).module or node.op_type,
+            mend="state axes that it has",
+        )
+    axes = [axis % len(sizes) for axis in stated]
     if x is None:
         raise ValueError("a node without its input")  # onnx's checker has seen to it
     centred = steps.add("centred", "Sub", [x, steps.mean(x, axes, "mean")], sizes)

@@ -3,16 +3,62 @@
 Specification: ConvTranspose. With ``size = stride * (input - 1) + output_padding + (kernel - 1) * dilation + 1`` the
 padding of an axis is ``size - output_shape`` in all; of an odd number the larger half lies behind under ``SAME_UPPER``
 and in front otherwise. Where the output shape is larger than that, it is ``output_padding`` that makes it so, of which
-the specification, and with it onnxruntime, takes less than a stride or dilation.
+the specification, and with it onnxruntime, takes less than a stride or dilation. ``auto_pad`` makes ``stride * input``
+elements of an axis, or fewer where there are no more; onnx's shape inference adds ``output_padding`` to these.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from edgeconv.capture._origin import origin_of
 from edgeconv.capture._steps import sizes_of
 from edgeconv.errors import CaptureError
+
+
+def state_same_pads(graph: ir.Graph) -> None:
+    """``auto_pad`` of a known kernel becomes ``pads``, in place; before shapes are inferred, which follow from them.
+
+    Raises:
+        CaptureError: a node has ``output_padding`` beside it, and its kernel is not known; names the node.
+    """
+    for node in graph:
+        if node.op_type != "ConvTranspose" or node.domain != "" or "output_shape" in node.attributes:
+            continue
+        automatic = node.attributes.get_string("auto_pad", "NOTSET")
+        if not automatic.startswith("SAME"):
+            continue
+        weight = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] is not None else None
+        stated = node.attributes.get_ints("kernel_shape", ())
+        kernel = list(stated) if weight is None else [int(size) for size in weight.shape.numpy()[2:]]
+        extra = node.attributes.get_ints("output_padding", ())
+        if kernel:
+            _state(node, automatic, kernel, extra or [0] * len(kernel))
+        elif any(extra):
+            raise CaptureError(
+                f"ConvTranspose has auto_pad and output_padding {list(extra)}, and weights that are computed",
+                where=origin_of(node).module or node.op_type,
+                mend="state its kernel_shape, or its pads",
+            )
+
+
+def _state(node: ir.Node, automatic: str, kernel: Sequence[int], extra: Sequence[int]) -> None:
+    strides = node.attributes.get_ints("strides", [1] * len(kernel))
+    dilations = node.attributes.get_ints("dilations", [1] * len(kernel))
+    totals = [
+        max(extra[i] + (size - 1) * dilations[i] + 1 - strides[i], 0) for i, size in enumerate(kernel)
+    ]  # the input's size cancels out
+    _set_pads(node, automatic, totals)
+
+
+def _set_pads(node: ir.Node, automatic: str, totals: Sequence[int]) -> None:
+    halves = [(total // 2, total - total // 2) for total in totals]
+    ordered = halves if automatic == "SAME_UPPER" else [half[::-1] for half in halves]
+    for name in ("auto_pad", "output_shape"):
+        node.attributes.pop(name, None)
+    node.attributes["pads"] = ir.AttrInt64s("pads", [half[at] for at in (0, 1) for half in ordered])
 
 
 def settle_transposed(graph: ir.Graph) -> None:
@@ -35,12 +81,10 @@ def _settle(node: ir.Node, automatic: str) -> None:
     strides = node.attributes.get_ints("strides", [1] * rank)
     dilations = node.attributes.get_ints("dilations", [1] * rank)
     extra = list(node.attributes.get_ints("output_padding", [0] * rank))
-    pads = [0] * 2 * rank
+    totals = []
     for i in range(rank):
         size = strides[i] * (before[i] - 1) + extra[i] + (kernel[i] - 1) * dilations[i] + 1
-        total = max(size - made[i], 0)
-        halves = total // 2, total - total // 2
-        pads[i], pads[rank + i] = halves if automatic == "SAME_UPPER" else halves[::-1]
+        totals.append(max(size - made[i], 0))
         extra[i] += max(made[i] - size, 0)
         if extra[i] >= max(strides[i], dilations[i]):
             raise CaptureError(
@@ -48,7 +92,5 @@ def _settle(node: ir.Node, automatic: str) -> None:
                 where=origin_of(node).module or node.op_type,
                 mend="state a smaller output_shape, or pad the result",
             )
-    for name in ("auto_pad", "output_shape"):
-        node.attributes.pop(name, None)
-    node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+    _set_pads(node, automatic, totals)
     node.attributes["output_padding"] = ir.AttrInt64s("output_padding", extra)

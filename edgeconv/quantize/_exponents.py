@@ -165,7 +165,9 @@ class _Choice:
         for share in (0.25, 0.5, 0.75, 1.0):
             for weights in (np.ones_like(relative), relative, self.second):
                 yield self._even(weights, self.range, share, alive)
-        yield self._even(self.second, self.first, 0.5, alive & (self.first > 0))
+        weighted = alive & (self.first > 0)  # what comes from a bias alone is no matter of weights
+        if weighted.any():
+            yield self._even(self.second, self.first, 0.5, weighted)
 
     def _even(
         self, weights: _Floats, ranges: _Floats, share: float, alive: npt.NDArray[np.bool_]

@@ -80,7 +80,6 @@ def test_forward_that_cannot_be_captured(name: str, capfd: pytest.CaptureFixture
         (1, ["a"], ["x", "y"], "2 output names for 1 output tensor"),
         (1, ["a"], ["a"], "'a' is given twice"),
         (1, [""], ["a"], "'' is empty"),
-        (1, ["weight"], ["a"], "'weight' is also a parameter"),
     ],
 )
 def test_names_and_arguments_that_do_not_fit(args: int, inputs: list[str], outputs: list[str], what: str) -> None:

@@ -60,7 +60,10 @@ def _same_parts(before: onnx.GraphProto, after: onnx.GraphProto, invented: list[
 def _reshaped(before: onnx.GraphProto, after: onnx.GraphProto) -> list[str]:
     """Rule 3: values of both graphs whose shapes differ, in graph order."""
     shapes = {each.name: _shape(each) for each in before.value_info}
-    return [each.name for each in after.value_info if shapes.get(each.name, _shape(each)) != _shape(each)]
+    return [
+        each.name for each in after.value_info
+        if each.name and shapes.get(each.name, _shape(each)) != _shape(each)  # without a name: an output left out
+    ]  # fmt: skip
 
 
 def _parts(graph: onnx.GraphProto) -> dict[str, _Part]:

@@ -28,7 +28,7 @@ def _sum(graph: Graph, operator: Operator) -> list[Operator]:
     count = max(1, int(np.prod(source.shape)) // max(1, int(np.prod(result.shape))))
     steps = of_type(known.dtype, known.scale[0] / count, known.zero_point)
     mean = Tensor(f"{result.name}/mean", result.shape, np.dtype(known.dtype), quantization=steps)
-    times = np.array([count], np.float32)
+    times = np.full(_single(result), count, np.float32)
     by = of_constant(times, known.dtype)
     factor = graph.constant(by.quantise(times), f"{result.name}/count", by)
     return [
@@ -47,7 +47,7 @@ def _table(graph: Graph, operator: Operator) -> list[Operator]:
     images = np.nan_to_num(images, nan=0.0, posinf=made.interval[1], neginf=made.interval[0])
     table = graph.constant(made.quantise(images), f"{result.name}/table", made)
     wide, index = (Tensor(f"{result.name}/{name}", source.shape, np.dtype(np.int32)) for name in ("wide", "index"))
-    shift = graph.constant(np.array([-lowest], np.int32), "integers")
+    shift = graph.constant(np.full(_single(source), -lowest, np.int32), "integers")
     return [
         Operator("CAST", [source], [wide]),
         Operator("ADD", [wide, shift], [index]),
@@ -78,7 +78,7 @@ def _reshape(graph: Graph, source: Tensor, result: Tensor) -> Operator:
 def _hard_swish(graph: Graph, operator: Operator) -> list[Operator]:
     """x / 6 times ReLU6(x + 3); the integers of x / 6 are those of x."""
     source, result = operator.inputs[0], operator.outputs[0]
-    three, sixth = (_number(graph, one, f"{result.name}/{name}") for one, name in ((3.0, "three"), (1 / 6, "sixth")))
+    three, sixth = (_number(graph, one, result, name) for one, name in ((3.0, "three"), (1 / 6, "sixth")))
     gate = _like(source, f"{result.name}/gate", source.shape, of_interval(0.0, 6.0, "int16"))
     part = _like(source, f"{result.name}/part", source.shape, of_type("int16", _of(source).scale[0] / 6, 0))
     return [
@@ -91,7 +91,7 @@ def _hard_swish(graph: Graph, operator: Operator) -> list[Operator]:
 def _prelu(graph: Graph, operator: Operator) -> list[Operator]:
     """ReLU(x) and the slope times min(x, 0); the scales of int16 are symmetric, so zero is the integer 0."""
     source, result = operator.inputs[0], operator.outputs[0]
-    zero = graph.constant(np.zeros(1, np.int16), f"{result.name}/zero", _of(source))
+    zero = graph.constant(np.zeros(_single(result), np.int16), f"{result.name}/zero", _of(source))
     above, below = (_like(source, f"{result.name}/{name}", source.shape) for name in ("above", "below"))
     sloped = _like(result, f"{result.name}/sloped", source.shape)
     return [
@@ -102,10 +102,15 @@ def _prelu(graph: Graph, operator: Operator) -> list[Operator]:
     ]
 
 
-def _number(graph: Graph, number: float, name: str) -> Tensor:
-    array = np.array([number], np.float32)
+def _number(graph: Graph, number: float, result: Tensor, name: str) -> Tensor:
+    array = np.full(_single(result), number, np.float32)
     known = of_constant(array, "int16")
-    return graph.constant(known.quantise(array), name, known)
+    return graph.constant(known.quantise(array), f"{result.name}/{name}", known)
+
+
+def _single(tensor: Tensor) -> tuple[int, ...]:
+    """The shape of one number for a tensor: delegates want rank 1, but a scalar it must not give an axis."""
+    return (1,) if tensor.shape else ()
 
 
 def _like(tensor: Tensor, name: str, shape: tuple[int, ...], known: Quantization | None = None) -> Tensor:

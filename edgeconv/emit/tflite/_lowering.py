@@ -256,7 +256,11 @@ class Lowering:
     # Results
 
     def bind(self, value: ir.Value, form: Form, tensor: Tensor) -> None:
-        """Says that the tensor holds the value in this form; a new tensor takes the value's name."""
+        """Says that the tensor holds the value in this form; a new tensor takes the value's name.
+
+        What broadcasts may have dropped leading axes of size 1: it is reshaped.
+        """
+        tensor = self.reshape(tensor, permuted(self.shape(value), form))
         if not tensor.owner and tensor.data is None:
             tensor.owner = tensor.name = value.name or "value"
         self.forms.setdefault(value, {})[form] = tensor
