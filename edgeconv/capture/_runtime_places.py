@@ -87,9 +87,11 @@ def _one_ratio(node: ir.Node, sizes: Sequence[int], scales: Array | None) -> Arr
     return np.full(len(sizes), ratios.min() if policy == "not_larger" else ratios.max(), np.float32)
 
 
-def size_of(size: int, scale: np.float32) -> int:
-    """What an axis of this size becomes."""
-    return int(np.float32(size) * scale)
+def size_of(size: int, scale: np.float32) -> int | None:
+    """What an axis of this size becomes; None where float32 has no such number."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.float32(size) * scale
+    return int(scaled) if np.isfinite(scaled) else None
 
 
 def places(node: ir.Node, axis: Axis, kind: type[np.floating[Any]] = np.float32) -> Array:

@@ -187,7 +187,7 @@ def settle_first_size(nodes: list[ir.Node]) -> bool:
         axes, scales = numbered(node, len(before)), np.asarray(stated.numpy(), np.float32)
         fitting = scales.copy()
         for i, axis in enumerate(axes[: fitting.size]):
-            if np.isfinite(fitting[i]) and size_of(before[axis], fitting[i]) == after[axis] + 1:
+            if size_of(before[axis], fitting[i]) == after[axis] + 1:
                 fitting[i] = np.nextafter(fitting[i], np.float32(np.inf))
         if (fitting > scales).any():
             node.meta.setdefault(STATED, scales)

@@ -25,6 +25,7 @@ from edgeconv.cli._supervisor import LATE, Answer, Interrupted, Terminated, Time
 from edgeconv.errors import Caller, EdgeconvError, telling
 
 OK, PARITY_FAILED, USER_ERROR, BUG = 0, 1, 2, 3
+_LONGEST = 3_000  # characters of an error: a shape or a name of a damaged file may be endless
 INTERRUPTED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 app = typer.Typer(
@@ -124,8 +125,16 @@ def _ended(how: str, code: int) -> int:
 
 
 def _refuse(message: str) -> int:
-    tell(printable(f"edgeconv: error: {' '.join(message.split())}"))
+    tell(printable(f"edgeconv: error: {_shortened(' '.join(message.split()))}"))
     return USER_ERROR
+
+
+def _shortened(line: str) -> str:
+    """The line without its middle, if it is very long: what is wrong stands at its start, the mend at its end."""
+    if len(line) <= _LONGEST:
+        return line
+    start, end = line[: 2 * _LONGEST // 3], line[-_LONGEST // 4 :]
+    return f"{start} … ({len(line) - len(start) - len(end):,} characters) … {end}"
 
 
 def _left_by_the_system(error: OSError) -> int:

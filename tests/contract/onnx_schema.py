@@ -327,7 +327,6 @@ REFUSED: Mapping[str, int] = {
 REFUSED_BY_TFLITE = {
     "ArgMax.select_last_index",
     "ArgMin.select_last_index",
-    "AveragePool.dilations",
     "DequantizeLinear.block_size",
     "GRU.sequence_lens",
     "GatherND.batch_dims",
