@@ -115,15 +115,43 @@ def check_sizes(program: torch.export.ExportedProgram) -> None:
     Raises:
         CaptureError: one depends on values; names the operator and its module.
     """
+    inputs = set(program.graph_signature.user_inputs)
+    depends = {node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs}
+    settled: set[object] = set()  # sizes that values of constants alone decide: they are computed once
     for node in program.graph.nodes:
-        sizes = [size for leaf in pytree.tree_leaves(node.meta.get("val")) for size in getattr(leaf, "shape", ())]
-        if node.op == "call_function" and node.users and not all(isinstance(size, int) for size in sizes):
+        if node.op != "call_function":
+            continue
+        sizes = _open_sizes(node)
+        if depends.isdisjoint(_deciding(node)):
+            settled |= sizes
+        if not depends.isdisjoint(node.all_input_nodes):
+            depends.add(node)
+        if node.users and not sizes <= settled:
             origin = origin_in(node)
             raise CaptureError(
                 f"the size of what {origin.operation} gives depends on values, and files have fixed sizes",
                 where=origin.module or "the module's own forward",
                 mend="choose with torch.where, multiply with the mask, or take a fixed number with topk",
             )
+
+
+def _deciding(node: torch.fx.Node) -> list[torch.fx.Node]:
+    """The inputs whose values may decide the size: of an indexing, the masks alone."""
+    if str(node.target) == "aten.index.Tensor":
+        return [index for index in node.args[1] if index is not None]
+    return list(node.args[1:2]) if str(node.target) == "aten.masked_select.default" else node.all_input_nodes
+
+
+def _open_sizes(node: torch.fx.Node) -> set[object]:
+    """The symbols that stand in the shapes of what a node gives."""
+    shapes = [getattr(leaf, "shape", ()) for leaf in pytree.tree_leaves(node.meta.get("val"))]
+    return {
+        symbol
+        for shape in shapes
+        for size in shape
+        if isinstance(size, torch.SymInt)
+        for symbol in size.node.expr.free_symbols
+    }
 
 
 _RUN_TIME = ("cond", "while_loop", "map", "scan", "associative_scan", "map_impl")
