@@ -10,8 +10,8 @@ import errno
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import typer
@@ -21,7 +21,16 @@ from typer.exceptions import TyperException
 import edgeconv
 from edgeconv.cli import bench, cost, devices, export, inspect, parity, quantize
 from edgeconv.cli._streams import OutputError, prepare, printable, say, tell, writing
-from edgeconv.cli._supervisor import LATE, Answer, Interrupted, Terminated, TimeLimitReached, supervised, unlimited
+from edgeconv.cli._supervisor import (
+    LATE,
+    Answer,
+    Interrupted,
+    Terminated,
+    TimeLimitReached,
+    asked_to_end,
+    supervised,
+    unlimited,
+)
 from edgeconv.errors import Caller, EdgeconvError, telling
 
 OK, PARITY_FAILED, USER_ERROR, BUG = 0, 1, 2, 3
@@ -57,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; errors are printed to stderr."""
     prepare()
     try:
-        with telling(Caller.COMMAND_LINE):
+        with telling(Caller.COMMAND_LINE), _signals_first():
             code = _invoke(arguments)
         with writing():  # what others left in the buffer: a full disk is told now, and not by the interpreter's end
             return code
@@ -77,6 +86,18 @@ def run(arguments: Sequence[str]) -> int:
         return _answer_to(end)
     finally:
         unlimited()
+
+
+@contextmanager
+def _signals_first() -> Iterator[None]:
+    """An error that comes up while a signal ends the program is the signal's: libraries fail as they are cut short."""
+    try:
+        yield
+    except Exception:
+        end = asked_to_end()
+        if end is None:
+            raise
+        raise end from None
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from rich.console import Console as RichConsole
 from rich.text import Text
 
 from edgeconv.cli._streams import printable, say, writing
+from edgeconv.cli._supervisor import asked_to_end
 from edgeconv.progress import Progress, Silent
 
 _BETWEEN_S = 10.0  # lines of a log about one long stage
@@ -64,11 +65,36 @@ class Live:
             self._console.print(Text.assemble("  ", *parts), soft_wrap=True)
 
 
+class Ending:
+    """Begins and ends no stage any more once a signal has asked for the end, wherever that signal was swallowed."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Wraps a stage; raises what the signal raised."""
+        _end_if_asked()
+        with self._progress.stage(title) as tell:
+            yield tell
+            _end_if_asked()
+
+    def note(self, text: str) -> None:
+        """Passes it on."""
+        self._progress.note(text)
+
+
+def _end_if_asked() -> None:
+    end = asked_to_end()
+    if end is not None:
+        raise end
+
+
 def progress_for(*, silent: bool) -> Progress:
     """The progress that suits where standard output goes."""
     if silent:
-        return Silent()
-    return Live(RichConsole()) if sys.stdout.isatty() else Plain()
+        return Ending(Silent())
+    return Ending(Live(RichConsole()) if sys.stdout.isatty() else Plain())
 
 
 def _carries(encoding: str, text: str) -> bool:

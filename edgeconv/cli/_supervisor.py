@@ -33,6 +33,7 @@ _PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG
 USER_ERROR = 2
 LATE = "not done within the {:g} s of --timeout; give it longer, or mend the module"
 _to_parent: int | None = None
+_asked: BaseException | None = None
 
 
 class Terminated(Ending):
@@ -146,7 +147,18 @@ class Answer:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self._at = time.monotonic()
-        raise Interrupted if number == signal.SIGINT else Terminated(number)
+        global _asked  # noqa: PLW0603  (a signal is for the whole process)
+        _asked = Interrupted() if number == signal.SIGINT else Terminated(number)
+        raise _asked
+
+
+def asked_to_end() -> BaseException | None:
+    """What a signal raised in this process, if one came.
+
+    It may be gone all the same: destructors and callbacks of native code swallow what is raised in them, and the
+    clean-up of a library that it cuts short may fail with an error of its own.
+    """
+    return _asked
 
 
 class _Forwarding:

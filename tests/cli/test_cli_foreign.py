@@ -122,6 +122,35 @@ def test_a_limit_ends_what_never_returns(code: str, place: str, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+SWALLOWED = """
+    try:
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(1)
+    except BaseException:
+        {then}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "then", "code"),
+    [
+        ("SIGINT", "pass", 130),
+        ("SIGINT", "raise AssertionError('cut short')", 130),
+        ("SIGTERM", "pass", 143),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("-q",)])
+def test_a_signal_that_is_swallowed_ends_it_all_the_same(
+    name: str, then: str, code: int, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """By callbacks of native code, destructors, and clean-ups that fail as they are cut short."""
+    done = _export(tmp_path, SWALLOWED.format(name=name, then=then), "factory", *options)
+    assert done.returncode == code, done
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("edgeconv: interrupted;" if name == "SIGINT" else "edgeconv: terminated;")
+    assert not (tmp_path / "out").exists()
+
+
 CHANGES = (
     "os.mkdir('elsewhere'); os.chdir('elsewhere'); os.rename('../elsewhere', '../moved')",
     "torch.set_grad_enabled(True); torch.use_deterministic_algorithms(True); numpy.seterr(all='raise'); gc.disable()",
