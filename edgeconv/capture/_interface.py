@@ -137,9 +137,9 @@ def check_sizes(program: torch.export.ExportedProgram) -> None:
 
 def _deciding(node: torch.fx.Node) -> list[torch.fx.Node]:
     """The inputs whose values may decide the size: of an indexing, the masks alone."""
-    if str(node.target) == "aten.index.Tensor":
-        return [index for index in node.args[1] if index is not None]
-    return list(node.args[1:2]) if str(node.target) == "aten.masked_select.default" else node.all_input_nodes
+    if str(node.target) in ("aten.index.Tensor", "aten.masked_select.default"):
+        return [leaf for leaf in pytree.tree_leaves(node.args[1]) if isinstance(leaf, torch.fx.Node)]
+    return node.all_input_nodes
 
 
 def _open_sizes(node: torch.fx.Node) -> set[object]:

@@ -179,7 +179,7 @@ def safe_growth(channels: _Floats, scales: _Floats, partner: _Indices) -> _Float
     best, least = np.ones(len(scales)), np.full(len(scales), np.inf)
     for share in np.linspace(0.0, 1.0, _GROWTHS):
         growth = 1.0 + share * (largest - 1.0)
-        grown = (scales * growth)[:, None]
+        grown = np.where(limits > 0, scales * growth, 1.0)[:, None]
         error = np.square(channels - nearest_safe(channels / grown, partner) * grown).sum(axis=1)
         best, least = np.where(error < least, growth, best), np.minimum(error, least)
     return best
