@@ -34,8 +34,8 @@ from edgeconv.cli._supervisor import (
 from edgeconv.errors import Caller, EdgeconvError, telling
 
 OK, PARITY_FAILED, USER_ERROR, BUG = 0, 1, 2, 3
-_LONGEST = 3_000  # characters of an error: a shape or a name of a damaged file may be endless
 INTERRUPTED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+_LONGEST = 3_000  # characters of an error: a shape or a name of a damaged file may be endless
 
 app = typer.Typer(
     help=edgeconv.__doc__,

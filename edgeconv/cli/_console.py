@@ -65,7 +65,7 @@ class Live:
             self._console.print(Text.assemble("  ", *parts), soft_wrap=True)
 
 
-class Ending:
+class Interruptible:
     """Begins and ends no stage any more once a signal has asked for the end, wherever that signal was swallowed."""
 
     def __init__(self, progress: Progress) -> None:
@@ -93,8 +93,8 @@ def _end_if_asked() -> None:
 def progress_for(*, silent: bool) -> Progress:
     """The progress that suits where standard output goes."""
     if silent:
-        return Ending(Silent())
-    return Ending(Live(RichConsole()) if sys.stdout.isatty() else Plain())
+        return Interruptible(Silent())
+    return Interruptible(Live(RichConsole()) if sys.stdout.isatty() else Plain())
 
 
 def _carries(encoding: str, text: str) -> bool:
