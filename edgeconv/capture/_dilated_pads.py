@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from edgeconv.capture._steps import sizes_of
+from edgeconv.capture.same_pads import same_pads
 
 _WINDOWED = ("Conv", "MaxPool", "AveragePool", "LpPool")
 
@@ -31,11 +32,9 @@ def _settle(node: ir.Node, automatic: str, dilations: Sequence[int]) -> None:
     before, rank = sizes_of(node.inputs[0])[2:], len(dilations)
     kernel = node.attributes.get_ints("kernel_shape", []) or sizes_of(node.inputs[1])[2:]
     strides = node.attributes.get_ints("strides", [1] * rank)
-    pads = [0] * 2 * rank
-    for i in range(rank):
-        windows = -(-before[i] // strides[i])
-        total = max((windows - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - before[i], 0)
-        halves = total // 2, total - total // 2
-        pads[i], pads[rank + i] = halves if automatic == "SAME_UPPER" else halves[::-1]
+    windows = [-(-before[i] // strides[i]) for i in range(rank)]
+    totals = [
+        max((windows[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - before[i], 0) for i in range(rank)
+    ]
     node.attributes.pop("auto_pad", None)
-    node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+    node.attributes["pads"] = ir.AttrInt64s("pads", same_pads(totals, automatic))

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgeconv.capture._origin import origin_of
 from edgeconv.capture._steps import sizes_of
+from edgeconv.capture.same_pads import same_pads
 from edgeconv.errors import CaptureError
 
 
@@ -54,11 +55,9 @@ def _state(node: ir.Node, automatic: str, kernel: Sequence[int], extra: Sequence
 
 
 def _set_pads(node: ir.Node, automatic: str, totals: Sequence[int]) -> None:
-    halves = [(total // 2, total - total // 2) for total in totals]
-    ordered = halves if automatic == "SAME_UPPER" else [half[::-1] for half in halves]
     for name in ("auto_pad", "output_shape"):
         node.attributes.pop(name, None)
-    node.attributes["pads"] = ir.AttrInt64s("pads", [half[at] for at in (0, 1) for half in ordered])
+    node.attributes["pads"] = ir.AttrInt64s("pads", same_pads(totals, automatic))
 
 
 def settle_transposed(graph: ir.Graph) -> None:

@@ -29,6 +29,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from edgeconv.capture.same_pads import same_pads
 from edgeconv.capture.unique import take_name, unique_name
 from edgeconv.core import Array
 
@@ -150,9 +151,7 @@ def _stated_pads(node: ir.Node, sizes: Sequence[int], made: Sequence[int]) -> li
         max(0, (count - 1) * stride + window - size)
         for count, stride, window, size in zip(made, strides, kernel, sizes, strict=True)
     ]
-    halves = [(total // 2, total - total // 2) for total in totals]
-    ordered = halves if automatic == "SAME_UPPER" else [half[::-1] for half in halves]
-    return [half[at] for at in (0, 1) for half in ordered]
+    return same_pads(totals, automatic)
 
 
 def _sizes(value: ir.Value) -> list[int] | None:
