@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.fx.config
 from torch._export.verifier import SpecViolationError
 from torch.utils import _pytree as pytree
 
@@ -102,10 +103,16 @@ def _copy(leaf: Any) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing of torch's warnings, logs and prints reaches the terminal; what forward prints to stdout does."""
+    """Nothing of torch's warnings, logs and prints reaches the terminal; what forward prints to stdout does.
+
+    Nor does torch write down for each node the lines of Python that made it, which nobody here reads and which is an
+    eighth of a capture.
+    """
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]
+    untraced_lines = torch.fx.config.do_not_emit_stack_traces
     try:
+        torch.fx.config.do_not_emit_stack_traces = True
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         # torch.export prints the graph so far to stderr when a value decides a branch; the error says it better.
@@ -113,5 +120,6 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch.fx.config.do_not_emit_stack_traces = untraced_lines
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
