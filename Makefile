@@ -8,7 +8,8 @@ MICRO_RUNTIME := $(VENV)/.tflite-micro-ready
 OUT ?= artifacts
 # Processes that tests are spread over, as tests/conftest.py says; each takes about 1 GB. All in one: make test WORKERS=0
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+# The tests start edgeconv some 200 times; where Python may not write compiled files, each start compiles it anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 # What `make export` makes. One recipe: make export RECIPES=models/digits_dsc.toml
 RECIPES ?= models/dsconv_3x64_224.toml models/mobilenet_dsc_224.toml models/digits_dsc.toml
 
