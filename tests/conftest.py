@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -66,9 +67,23 @@ def _read_torchs_operators_once() -> None:
     ONNXRegistry.from_torchlib = staticmethod(from_torchlib)
 
 
+def _decompose_without_repetition() -> None:
+    """`run_decompositions` lists torch's operators 26 times, and evaluates the same annotation 11,000 times."""
+    import typing
+
+    import torch._ops
+    from torch._export import utils
+
+    torch._ops.Callable = typing.Callable  # its subscripts are cached; those of collections.abc are not
+    utils._materialize_cpp_cia_ops = cache(utils._materialize_cpp_cia_ops)
+    utils._collect_all_valid_cia_ops_for_aten_namespace = cache(utils._collect_all_valid_cia_ops_for_aten_namespace)
+
+
 if WORKER in os.environ:
+    gc.disable()  # until everything is imported
     _compute_on_one_thread()
     _read_torchs_operators_once()
+    _decompose_without_repetition()
 
 # In the background of a shell, or under nohup, programs start with signals ignored, and so would those under test.
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -96,6 +111,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if WORKER in os.environ:
         places = {ROOT / "tests" / folder: place for place, folder in enumerate(_DEAREST)}
         items.sort(key=lambda item: places.get(item.path.parent, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """In a worker, what is there now is no garbage, and is not looked through again with every new 700 objects."""
+    if WORKER in os.environ:
+        gc.freeze()
+        gc.enable()
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

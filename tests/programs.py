@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import gc
 import inspect
 import io
 import json
@@ -140,8 +141,11 @@ def _nursery() -> _Nursery:
 
 def _tend(channel: socket.socket) -> None:
     """Forks one program after another; returns in each of them, and ends with the channel."""
+    gc.disable()
     for module in _IMPORTED:
         __import__(module)
+    gc.freeze()  # no program has to look for garbage in it
+    gc.enable()
     while True:
         message, streams, _, _ = socket.recv_fds(channel, _REQUEST_BYTES, 3)
         if not message:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
-from batch_networks import NETWORKS
+from batch_networks import NETWORKS, one_image
 from onnx import helper, numpy_helper
 from torch import Tensor
 
@@ -39,6 +39,7 @@ RUNNERS = {"onnx": ("onnxruntime",), "tflite": ("litert", "litert-reference", "t
 class Case:
     module: torch.nn.Module
     shape: tuple[int, ...]
+    captured: dict[int, ir.Model]
     model: ir.Model
     samples: tuple[Sample, ...]
     wanted: tuple[np.ndarray, ...]
@@ -58,8 +59,9 @@ def case(request: pytest.FixtureRequest) -> Case:
     with torch.no_grad():
         wanted = tuple(double(x.double()).numpy() for x in inputs)
     samples = tuple(Sample(f"s{index}", {"x": x.numpy()}) for index, x in enumerate(inputs))
-    model = free_batch(optimize(graph_of(module, 2, shape)), inputs=["x"])
-    return Case(module, shape, model, samples, wanted)
+    captured = {batch: graph_of(module, batch, shape) for batch in {2, *BATCHES}}
+    model = free_batch(optimize(captured[2].clone()), inputs=["x"])
+    return Case(module, shape, captured, model, samples, wanted)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +76,8 @@ def sessions() -> Iterator[dict[str, Session]]:
 
 def test_the_reference_equals_torch_at_every_batch(case: Case) -> None:
     """Without the rewrites that round folded weights to float32, torch's float64 is met; with them, at any batch."""
-    plain = free_batch(graph_of(case.module, 2, case.shape), inputs=["x"])
-    static = {batch: optimize(graph_of(case.module, batch, case.shape)) for batch in set(BATCHES)}
+    plain = free_batch(case.captured[2].clone(), inputs=["x"])
+    static = {batch: optimize(case.captured[batch].clone()) for batch in set(BATCHES)}
     for sample, wanted in zip(case.samples, case.wanted, strict=True):
         found = evaluate(plain, sample.inputs)["y"]
         assert found.shape == wanted.shape
@@ -109,7 +111,7 @@ def operators(interpreter: Interpreter) -> list[str]:
 
 
 def test_xnnpack_takes_the_file_in_no_more_parts_than_the_static_one_and_again_after_a_resize(case: Case) -> None:
-    static = to_tflite(optimize(graph_of(case.module, 1, case.shape)), metadata={})
+    static = to_tflite(optimize(case.captured[1].clone()), metadata={})
     parts = []
     for emitted in (static, to_tflite(case.model, metadata={})):
         interpreter = Interpreter(model_content=emitted.data, num_threads=1)
@@ -203,11 +205,6 @@ class Tail(torch.nn.Module):
         return self.function(x)
 
 
-def _one_image(x: Tensor) -> Tensor:
-    assert x.shape[0] == 1, "one at a time"
-    return x
-
-
 def _not_two(x: Tensor) -> Tensor:
     if x.shape[0] == 2:
         raise ValueError("two of them")
@@ -226,7 +223,7 @@ MODULES: dict[str, tuple[Callable[[Tensor], Tensor], type[edgeconv.EdgeconvError
         "tail: MatMul takes a constant that is made from the batch size",
     ),
     "mixed": (lambda x: x - x.mean(0), edgeconv.RewriteError, "tail: ReduceMean works along the batch"),
-    "asserted": (_one_image, edgeconv.CaptureError, "a batch of 1 works, and with one of 11 forward failed"),
+    "asserted": (one_image, edgeconv.CaptureError, "a batch of 1 works, and with one of 11 forward failed"),
     "raised": (_not_two, edgeconv.CaptureError, "tail: a batch of 11 works, and with one of 2 forward failed"),
 }
 
