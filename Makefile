@@ -58,8 +58,8 @@ NETWORKS ?= full
 bench: setup ## edgeconv beside its peers into $(OUT)/bench (NETWORKS=quick for five networks)
 	$(BIN)/python tests/bench/run.py --networks "$(NETWORKS)" --out $(OUT)/bench $(BENCH)
 
-readme: $(READY) ## write the README's list of operators anew
-	$(BIN)/python -m edgeconv.operators README.md
+readme: $(READY) ## write the list of operators of edgeconv/capture/README.md anew
+	$(BIN)/python -m edgeconv.operators edgeconv/capture/README.md
 
 lint: $(READY) ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What can be exported, read off the tables that do it; the README's list is made of this.
+"""What can be exported, read off the tables that do it; the list in `capture/README.md` is made of this.
 
 An operator is one entry in each of three tables: `edgeconv.capture` (ATen to ONNX), `edgeconv.reference` (what the
 ONNX operator computes) and `edgeconv.emit.tflite` (ONNX to TFLite; the ONNX file takes it as it is).
@@ -51,7 +51,7 @@ def operators() -> Operators:
 
 
 def to_markdown(found: Operators) -> str:
-    """The README's section: torch's operators by family, and what becomes of the ONNX operators."""
+    """The section of `capture/README.md`: torch's operators by family, and what becomes of the ONNX operators."""
     names = sum(len(aten) for _, aten in found.aten)
     rows = [f"| {family} | {', '.join(aten)} |" for family, aten in found.aten]
     return "\n".join(

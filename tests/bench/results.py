@@ -106,7 +106,7 @@ def summarise(document: Mapping[str, Any]) -> str:
 
 
 def markdown(document: Mapping[str, Any]) -> str:
-    """The tables for the README and for reading in full."""
+    """The tables for README.md here and for reading in full."""
     environment = document["environment"]
     machine = f"{environment['cpu']}, {environment['cores']} cores, Python {environment['python']}"
     parts = ["# Bench", summarise(document).replace("\n", "\n\n"), f"Machine: {machine}. {_versions(document)}"]

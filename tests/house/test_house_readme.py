@@ -1,4 +1,4 @@
-"""What the README says is so: its links lead somewhere, its snippets run as they stand."""
+"""What the READMEs say is so: their links lead somewhere, their snippets run as they stand."""
 
 from __future__ import annotations
 
@@ -17,34 +17,60 @@ from edgeconv.devices._environments import python_of
 from edgeconv.operators import refreshed
 
 ROOT = Path(edgeconv.__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]
+PAGES += [
+    path for room in ("edgeconv", "export_scripts", "models", "tests") for path in (ROOT / room).rglob("README.md")
+]
+TEXT = "\n".join(path.read_text() for path in PAGES)
+LONGEST = 200
 ON_DEVICE = {"run_tflite_runtime.py", "run_litert.py", "run_onnxruntime.py"}
 
 
 def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.M | re.S)
 
 
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    anchors = {
-        "#" + re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-        for title in re.findall(r"^#+ (.+)$", README, re.M)
-    }
-    local = [link for link in links if not link.startswith("http")]
-    assert local
-    for link in local:
-        assert link in anchors if link.startswith("#") else (ROOT / link).exists(), link
+def _anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_every_make_target_of_the_readme_exists() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    for link in (link for link in links if not link.startswith("http")):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert ROOT in target.parents, link
+        assert not anchor or anchor in _anchors(target), link
+
+
+def test_every_page_is_reached_from_the_first() -> None:
+    reached, waiting = set[Path](), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        links = re.findall(r"\]\(([^)#]+)", page.read_text())
+        waiting += [(page.parent / link).resolve() for link in links if not link.startswith("http")]
+    assert set(PAGES) <= reached
+
+
+def test_the_front_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= LONGEST
+
+
+def test_every_make_target_of_the_pages_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"^make ([a-z-]+)", README, re.M)):
+    for target in set(re.findall(r"^make ([a-z-]+)", TEXT, re.M)):
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
 def test_the_list_of_operators_is_that_of_the_tables() -> None:
-    assert refreshed(README) == README, "run make readme"
+    page = (ROOT / "edgeconv" / "capture" / "README.md").read_text()
+    assert refreshed(page) == page, "run make readme"
 
 
 def test_the_on_device_snippets_are_the_scripts() -> None:
