@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
+from edgeconv.quantize._apart import joins_of_uneven_parts
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._graph import constant, input_of, name_of, named
 from edgeconv.quantize._operators import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
@@ -74,6 +75,8 @@ def make_plan(model: ir.Model, calibration: Calibration | None, *, options: Opti
         raise QuantizeError(f"{options.scheme} needs calibration", where="plan", mend="calibrate the graph first")
     structure = structure_of(model, options.keep_float)
     kept = dict(_without_kernels(model, structure, calibration, options.scheme))
+    if options.scheme == "int8":  # 16 bits hold parts of different ranges side by side
+        kept |= joins_of_uneven_parts(model, structure, calibration)
     structure = structure_of(model, {**kept, **options.keep_float}) if kept else structure
     tensors = _tensors(structure, calibration, "int16" if options.scheme == "int16x8" else "int8")
     weights = {

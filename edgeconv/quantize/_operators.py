@@ -93,6 +93,9 @@ SHARED = frozenset(
 )
 """Operators whose float inputs and outputs all have the same scale and zero point: they move integers or pick them."""
 
+MOVING = SHARED - {"AveragePool", "GlobalMaxPool", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin", "Resize"}
+"""Those of `SHARED` that choose elements by their place alone, and compute nothing."""
+
 
 @dataclass(frozen=True)
 class Fixed:

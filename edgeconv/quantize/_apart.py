@@ -1,0 +1,91 @@
+"""Outputs that are joined of parts with ranges of their own, such as boxes in pixels beside scores of 0 to 1.
+
+At one scale for both a step of the boxes is wider than all that the scores vary. Nothing computes with what is joined,
+so the join stays float, and so does what only moves its result on to the outputs: each part keeps a scale of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from edgeconv.quantize._calibrate import Calibration
+from edgeconv.quantize._graph import constant, name_of, named
+from edgeconv.quantize._operators import FIXED, MOVING
+from edgeconv.quantize._structure import Structure
+
+_MOST_LOST = 20.0  # decibels that a part may lose by the scale of another; a tenth of its steps is left
+_LEVELS = 256
+
+
+def joins_of_uneven_parts(model: ir.Model, structure: Structure, calibration: Calibration) -> Iterator[tuple[str, str]]:
+    """Operators that stay float so that parts of an output keep their own scales: their names, and why.
+
+    Args:
+        model: float32, NCHW.
+        structure: of the model.
+        calibration: of the model.
+    """
+    reasons: dict[ir.Node, str] = {}
+    for node in model.graph:
+        if node.op_type not in MOVING or not _ends_in_an_output(node):
+            continue
+        before = (value.producer() for value in node.inputs if value is not None)
+        reason = next((reasons[one] for one in before if one in reasons), None)
+        if reason is None and node.op_type == "Concat":
+            reason = _uneven(node, calibration)
+        if reason is not None:
+            reasons[node] = reason
+    for node, reason in reasons.items():
+        if name_of(node) not in structure.kept_float:
+            yield name_of(node), reason
+
+
+def _ends_in_an_output(node: ir.Node) -> bool:
+    """Whether an output of the graph is the result, moved or as it is."""
+    waiting = list(node.outputs)
+    while waiting:
+        value = waiting.pop()
+        if value.is_graph_output():
+            return True
+        waiting += [result for use in value.uses() if use.node.op_type in MOVING for result in use.node.outputs]
+    return False
+
+
+def _uneven(concat: ir.Node, calibration: Calibration) -> str | None:
+    """What the narrowest part of a Concat would lose by the scale of the widest; None where that is little."""
+    widths = [width for value in _parts(concat) if (width := _width(value, calibration)) > 0]
+    if not widths:
+        return None
+    narrowest, widest = min(widths), max(widths)
+    lost = 20 * math.log10(widest / narrowest)
+    if lost <= _MOST_LOST:
+        return None
+    ranges = f"it joins ranges of {narrowest:.3g} and {widest:.3g}"
+    return f"{ranges}: at one scale the smaller would lose {lost:.0f} dB; outputs of their own would be integers"
+
+
+def _parts(concat: ir.Node) -> Iterator[ir.Value]:
+    """The computed values that are joined, before what only moves them."""
+    waiting = [value for value in concat.inputs if value is not None]
+    while waiting:
+        value = waiting.pop()
+        node = value.producer()
+        if node is not None and node.op_type in MOVING:
+            sources = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+            waiting += [source for source in sources if source is not None]
+        elif constant(value) is None:
+            yield value
+
+
+def _width(value: ir.Value, calibration: Calibration) -> float:
+    """Of the range that the value's own scale spans; 0 where nothing was seen but zeros, or nothing at all."""
+    producer = value.producer()
+    if producer is not None and producer.op_type in FIXED:
+        return FIXED[producer.op_type].scale * _LEVELS
+    if named(value) not in calibration.histograms:
+        return 0.0
+    low, high = calibration.range_of(named(value), _LEVELS)
+    return high - low

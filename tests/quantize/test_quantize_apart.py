@@ -1,0 +1,128 @@
+"""Outputs of parts whose ranges differ: each keeps a scale of its own.
+
+Members: boxes in pixels beside scores; joined along channels, along the last axis, of several levels that are joined
+again; moved, reshaped, sliced or split behind the join; three parts, a constant among them; both formats, integers at
+the border. And what stays in integers: parts alike, a join that a layer reads, 16 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from quantize_graphs import Graph, data
+from torch import Tensor, nn
+
+import edgeconv
+from edgeconv.quantize import Options, calibrate, make_plan
+
+_Joined = Callable[[Tensor, Tensor], Tensor]
+
+
+class Detector(nn.Module):
+    """Boxes of 0 to 640 and scores of 0 to 1, of 4 and 5 channels."""
+
+    def __init__(self, joined: _Joined) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.box, self.score = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 4, 1), nn.Conv2d(16, 5, 1)
+        self.joined = joined
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.joined(self.box(x).sigmoid() * 640, (self.score(x) * 4 - 3).sigmoid())
+
+
+JOINS: dict[str, tuple[_Joined, int]] = {  # and the axis of the channels
+    "channels": (lambda b, s: torch.cat([b, s], 1), 1),
+    "channels of rows": (lambda b, s: torch.cat([b.flatten(2), s.flatten(2)], 1), 1),
+    "the last axis": (lambda b, s: torch.cat([b.permute(0, 2, 3, 1), s.permute(0, 2, 3, 1)], -1), 3),
+    "moved behind": (lambda b, s: torch.cat([b, s], 1).flatten(2).transpose(1, 2), 2),
+    "levels": (lambda b, s: torch.cat([torch.cat([b, s], 1).flatten(2), torch.cat([b + 1, s], 1).flatten(2)], 2), 1),
+    "three": (lambda b, s: torch.cat([b, s[:, :1] * 20, s[:, 1:]], 1), 1),
+    "sliced behind": (lambda b, s: torch.cat([b, s], 1)[:, :, 1:], 1),
+}
+
+
+def _images() -> list[np.ndarray]:
+    return [np.random.default_rng(seed).random((1, 3, 16, 16), np.float32) for seed in range(8)]
+
+
+def _least_db(folder: Path, module: nn.Module, axis: int, io: str = "float32") -> dict[str, float]:
+    """SQNR of the scores alone, by format."""
+    images = _images()
+    result = edgeconv.export(
+        module,
+        (torch.from_numpy(images[0]),),
+        folder,
+        name="m",
+        variants="int8",
+        input_names=["x"],
+        quantization=edgeconv.Quantization(batches=lambda: [{"x": image} for image in images], io=io),
+    )
+    found = {}
+    for artifact in result.artifacts:
+        feed = {"x": artifact.inputs[0].to_file(images[0])}
+        if artifact.format == "onnx":
+            raw = onnxruntime.InferenceSession(artifact.path).run(None, feed)[0]
+        else:
+            raw = next(iter(Interpreter(str(artifact.path)).get_signature_runner()(**feed).values()))
+        expected = module(torch.from_numpy(images[0])).detach().numpy()
+        scores, error = (
+            np.split(array, [4], axis)[1] for array in (expected, artifact.outputs[0].from_file(raw) - expected)
+        )
+        found[artifact.format] = float(10 * np.log10((scores**2).sum() / (error**2).sum()))
+    return found
+
+
+@pytest.mark.parametrize("name", JOINS)
+def test_scores_beside_pixels_live(name: str, tmp_path: Path) -> None:
+    join, axis = JOINS[name]
+    found = _least_db(tmp_path, Detector(join).eval(), axis)
+    assert min(found.values()) > 28, found
+
+
+def _graph(*, factor: float, behind: str = "") -> tuple[Graph, str]:
+    """Two convolutions, one of them times a factor, that are joined; and what stands behind."""
+    g = Graph(0, input=(1, 4, 8, 8))
+    wide = g.add("Mul", [g.conv("input", "a", (4, 4, 1, 1)), g.constant("factor", np.float32(factor))], "wide")
+    output = g.add("Concat", [wide, g.conv("input", "b", (3, 4, 1, 1))], "joined", axis=1)
+    if behind == "Conv":
+        output = g.conv(output, "last", (2, 7, 1, 1))
+    elif behind == "MaxPool":
+        output = g.add("MaxPool", [output], "last", kernel_shape=[2, 2])
+    elif behind == "Transpose":
+        output = g.add("Transpose", [output], "last", perm=[0, 2, 3, 1])
+    return g, output
+
+
+@pytest.mark.parametrize(
+    ("factor", "behind", "scheme", "kept"),
+    [
+        (500.0, "", "int8", {"joined"}),
+        (500.0, "Transpose", "int8", {"joined", "last"}),
+        (2.0, "", "int8", set()),
+        (500.0, "Conv", "int8", set()),
+        (500.0, "MaxPool", "int8", set()),
+        (500.0, "", "int16x8", set()),
+    ],
+)
+def test_only_what_moves_on_to_an_output_stays_float(factor: float, behind: str, scheme: str, kept: set[str]) -> None:
+    g, output = _graph(factor=factor, behind=behind)
+    model = g.model(output)
+    plan = make_plan(model, calibrate(model, data(model, 4)), options=Options(scheme=scheme))
+    assert plan.kept_float.keys() == kept
+    assert all("at one scale the smaller would lose" in reason for reason in plan.kept_float.values())
+
+
+def test_what_was_asked_for_keeps_its_reason() -> None:
+    g, output = _graph(factor=500.0)
+    model = g.model(output)
+    options = Options(keep_float={"joined": "it was asked for"})
+    plan = make_plan(model, calibrate(model, data(model, 4), keep_float=["joined"]), options=options)
+    assert plan.kept_float == {"joined": "it was asked for"}
