@@ -14,9 +14,31 @@ file of its family in ``_operators/`` and enter it in that file's table.
 
 from __future__ import annotations
 
-from edgeconv.reference._evaluate import ImpossibleError, evaluate, evaluate_each, evaluate_node
+from typing import TYPE_CHECKING, Any
+
 from edgeconv.reference._extent import MOST_ELEMENTS
-from edgeconv.reference._operators import OPERATORS
-from edgeconv.reference._threads import one_thread
+from edgeconv.reference._node import evaluate_node
+from edgeconv.reference._operands import ImpossibleError
+
+if TYPE_CHECKING:
+    from edgeconv.reference._evaluate import evaluate, evaluate_each
+    from edgeconv.reference._operators import OPERATORS
+    from edgeconv.reference._threads import one_thread
 
 __all__ = ["MOST_ELEMENTS", "OPERATORS", "ImpossibleError", "evaluate", "evaluate_each", "evaluate_node", "one_thread"]
+
+# The engine, which is torch, comes on first use: a file's shapes are folded without it.
+_LAZY = {
+    "OPERATORS": "edgeconv.reference._operators",
+    "evaluate": "edgeconv.reference._evaluate",
+    "evaluate_each": "edgeconv.reference._evaluate",
+    "one_thread": "edgeconv.reference._threads",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

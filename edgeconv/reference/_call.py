@@ -1,15 +1,13 @@
-"""What an operator sees of the node that it computes."""
+"""What an operator of the engine sees of the node that it computes, in torch's tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-import onnx_ir as ir
 import torch
 
-from edgeconv.errors import RewriteError
+from edgeconv.reference._operands import Operands
 
 Tensor = torch.Tensor
 # A value of a graph: a tensor, or (SplitToSequence and its like) a list of them.
@@ -17,102 +15,13 @@ Value = Tensor | list[Tensor]
 # What an operator returns: its only output, or all that the node may ask for, in their order.
 Result = Value | tuple[Value, ...]
 
-_T = TypeVar("_T")
-
 
 @dataclass(frozen=True)
-class Call:
-    """One node, with the values of its inputs.
-
-    Attributes:
-        node: the node.
-        values: of its inputs; None where the node leaves an optional input out.
-        opset: version of the default ONNX domain that the graph was written in.
-        body: evaluates a subgraph of the node, for control flow; gives its outputs.
-    """
-
-    node: ir.Node
-    values: tuple[Value | None, ...]
-    opset: int
-    body: Callable[[ir.Graph], tuple[Value, ...]]
-
-    def __getitem__(self, index: int) -> Tensor:
-        """Input ``index``, which the operator cannot do without."""
-        value = self.optional(index)
-        if value is None:
-            raise self.refuse(f"has no input {index}")
-        return value
-
-    def optional(self, index: int) -> Tensor | None:
-        """Input ``index``; None where it is left out."""
-        value = self.values[index] if index < len(self.values) else None
-        if isinstance(value, list):
-            raise self.refuse(f"has a sequence as input {index} where it takes a tensor")
-        return value
-
-    def sequence(self, index: int) -> list[Tensor]:
-        """Input ``index``, a sequence."""
-        value = self.values[index]
-        if not isinstance(value, list):
-            raise self.refuse(f"has no sequence as input {index}")
-        return value
-
-    def tensors(self) -> list[Tensor]:
-        """All inputs of an operator that takes any number of them."""
-        return [self[index] for index in range(len(self.values))]
-
-    def has(self, name: str) -> bool:
-        """Whether the node states the attribute."""
-        return name in self.node.attributes
-
-    def attribute(self, name: str, default: _T) -> _T:
-        """An attribute as a Python value (lists for INTS and FLOATS), of the type of its default."""
-        if name not in self.node.attributes:
-            return default
-        attribute = self.node.attributes[name]
-        if attribute.is_ref():
-            raise self.refuse(f"refers to an attribute of a function for {name!r}")
-        value: Any = attribute.value
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            value = list(value)
-        stated: _T = value
-        return stated
-
-    def ints(self, index: int, name: str) -> list[int] | None:
-        """Integers that newer opsets pass as input ``index`` and older ones as attribute ``name``; None for neither."""
-        value = self.optional(index)
-        if value is not None:
-            return [int(item) for item in value.reshape(-1).tolist()]
-        stated: Sequence[int] | None = self.attribute(name, None)
-        return None if stated is None else [int(item) for item in stated]
-
-    def axis(self, rank: int, default: int = 0, *, behind: int = 0) -> int:
-        """The attribute ``axis``, counted from the front; at the most `behind` places behind the last axis.
-
-        Raises:
-            IndexError: there is no such axis.
-        """
-        axis: int = self.attribute("axis", default)
-        if not -max(rank, 1) <= axis < max(rank, 1) + behind and "axis" in self.node.attributes:
-            raise IndexError(f"axis {axis} of a tensor of {rank} axes")
-        return axis + rank if axis < 0 else axis
-
-    def text(self, name: str, default: str) -> str:
-        """A STRING attribute."""
-        return self.attribute(name, default)
-
-    def refuse(self, what: str) -> RewriteError:
-        """The error that says ``<operator> <what>`` and names the node."""
-        return RewriteError(f"{self.node.op_type} {what}", where=place_of(self.node))
+class Call(Operands[Tensor]):
+    """One node, with the values of its inputs; see `Operands`."""
 
 
 Operator = Callable[[Call], Result]
-
-
-def place_of(node: ir.Node) -> str:
-    """How a message names a node: its torch module, its name, or its first output."""
-    named = next((value.name for value in node.outputs if value.name), None)
-    return node.metadata_props.get("edgeconv.module") or node.name or named or node.op_type
 
 
 def each(function: Callable[[Tensor], Tensor]) -> Operator:

@@ -14,9 +14,11 @@ import torch
 from onnx_ir.passes.common import InlinePass
 
 from edgeconv.errors import RewriteError
-from edgeconv.reference._call import Call, Value, place_of
+from edgeconv.reference._call import Call, Value
 from edgeconv.reference._dtypes import from_ir, from_numpy, held_as, wrapped
 from edgeconv.reference._extent import MOST_ELEMENTS, MOST_FOLDED, largest, result_elements, shown
+from edgeconv.reference._node import in_type
+from edgeconv.reference._operands import ImpossibleError, place_of
 from edgeconv.reference._operators import OPERATORS
 
 Array = npt.NDArray[Any]
@@ -113,20 +115,11 @@ def _constants(
     return {value: walk.values[value] for value in made & read}
 
 
-def evaluate_node(node: ir.Node, arrays: Sequence[Array | None], *, opset: int) -> tuple[Array, ...]:
-    """Evaluates one node of a graph by itself, in float64: what folding a constant means.
-
-    Args:
-        node: without subgraphs; its attributes are read, its operands are `arrays`, which may have other shapes.
-        arrays: one per input of the node; None where an optional one is left out.
-        opset: version of the default ONNX domain that the node is written in.
-
-    Returns:
-        Its results in their order: floats in float64, integers in the element type that the graph states (where it
-        states none, in the one that the reference holds them in).
+def evaluate_alone(node: ir.Node, arrays: Sequence[Array | None], *, opset: int) -> tuple[Array, ...]:
+    """Evaluates one node by itself; see `edgeconv.reference.evaluate_node`.
 
     Raises:
-        RewriteError: as `evaluate`; also where the results are sequences.
+        RewriteError: see there.
     """
     walk = _Walk(opset, None, folds=True)
     operands: list[Value | None] = []
@@ -139,19 +132,10 @@ def evaluate_node(node: ir.Node, arrays: Sequence[Array | None], *, opset: int) 
     if not all(isinstance(result, torch.Tensor) for result in results):
         raise RewriteError(f"{node.op_type} gives a sequence", where=place_of(node))
     return tuple(
-        _in_type(result.numpy(), value.dtype)
+        in_type(result.numpy(), value.dtype)
         for value, result in zip(node.outputs, results, strict=False)
         if isinstance(result, torch.Tensor)
     )
-
-
-def _in_type(array: Array, dtype: ir.DataType | None) -> Array:
-    """An integer result in its own element type."""
-    return array if dtype is None or dtype.is_floating_point() else array.astype(dtype.numpy())
-
-
-class ImpossibleError(RewriteError):
-    """The operands admit no result on any runtime: an index out of range, a division by zero, one too large to hold."""
 
 
 class _Walk:

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import onnx_ir as ir
-import torch
+
+from edgeconv.reference._operands import TensorLike
 
 MOST_ELEMENTS = 2**29
 """Of any value: 2 GiB as float32, and what the reference holds of it in float64 is twice that."""
 MOST_FOLDED = 2**25
 """Of a constant that is larger than what it is made of."""
 
-Arguments = Sequence[torch.Tensor | None]
+Arguments = Sequence[TensorLike | None]
 _Rule = Callable[[ir.Node, Arguments], float]
 
 
 def result_elements(node: ir.Node, arguments: Sequence[object]) -> float:
     """About how many elements the first result of a node has; never less by more than a small factor."""
-    tensors = [item if isinstance(item, torch.Tensor) else None for item in arguments]
+    tensors = _tensors(arguments)
     try:
         return _RULES.get(node.op_type, _broadcast)(node, tensors)
     except (IndexError, TypeError, ValueError, RuntimeError, ZeroDivisionError, OverflowError, AttributeError):
@@ -33,16 +35,26 @@ def result_elements(node: ir.Node, arguments: Sequence[object]) -> float:
 
 def largest(arguments: Sequence[object]) -> float:
     """The number of elements of the largest operand."""
-    return _largest([item if isinstance(item, torch.Tensor) else None for item in arguments])
+    return _largest(_tensors(arguments))
+
+
+def _tensors(arguments: Sequence[object]) -> Arguments:
+    """Sequences are counted as nothing."""
+    return [None if item is None or isinstance(item, list) else cast("TensorLike", item) for item in arguments]
 
 
 def _largest(tensors: Arguments) -> float:
-    return float(max((item.numel() for item in tensors if item is not None), default=0))
+    return float(max((_count(item) for item in tensors if item is not None), default=0))
 
 
 def _broadcast(node: ir.Node, tensors: Arguments) -> float:
     shapes = [tuple(item.shape) for item in tensors if item is not None]
     return max(_product(np.broadcast_shapes(*shapes)), _largest(tensors))
+
+
+def _count(tensor: TensorLike) -> float:
+    """Its elements."""
+    return float(math.prod(tensor.shape))
 
 
 def _product(sizes: Sequence[float]) -> float:
@@ -52,11 +64,11 @@ def _product(sizes: Sequence[float]) -> float:
     return total
 
 
-def _numbers(tensor: torch.Tensor | None) -> list[float]:
+def _numbers(tensor: TensorLike | None) -> list[float]:
     return [] if tensor is None else [float(item) for item in tensor.reshape(-1).tolist()]
 
 
-def _tensor(tensors: Arguments, at: int) -> torch.Tensor:
+def _tensor(tensors: Arguments, at: int) -> TensorLike:
     found = tensors[at]
     if found is None:
         raise ValueError(at)
@@ -76,7 +88,7 @@ def _expand(node: ir.Node, tensors: Arguments) -> float:
 
 
 def _tile(node: ir.Node, tensors: Arguments) -> float:
-    return _tensor(tensors, 0).numel() * _product(_numbers(tensors[1]))
+    return _count(_tensor(tensors, 0)) * _product(_numbers(tensors[1]))
 
 
 def _pad(node: ir.Node, tensors: Arguments) -> float:
@@ -94,25 +106,25 @@ def _filled(node: ir.Node, tensors: Arguments) -> float:
 
 
 def _one_hot(node: ir.Node, tensors: Arguments) -> float:
-    return _tensor(tensors, 0).numel() * _numbers(tensors[1])[0]
+    return _count(_tensor(tensors, 0)) * _numbers(tensors[1])[0]
 
 
 def _resize(node: ir.Node, tensors: Arguments) -> float:
     own = _tensor(tensors, 0)
     *_, last = [item for item in tensors if item is not None]
     values = _numbers(last)
-    if last.is_floating_point():  # scales
-        return own.numel() * _product(values)
-    return _product(values) * own.numel() / _product(own.shape[-len(values) :])
+    if not values or isinstance(last.reshape(-1).tolist()[0], float):  # scales
+        return _count(own) * _product(values)
+    return _product(values) * _count(own) / _product(own.shape[-len(values) :])
 
 
 def _matrices(node: ir.Node, tensors: Arguments) -> float:
     a, b = _tensor(tensors, 0), _tensor(tensors, 1)
-    return float(a.numel()) / a.shape[-1 if a.ndim else 0] * b.shape[-1]
+    return _count(a) / a.shape[-1 if a.ndim else 0] * b.shape[-1]
 
 
 def _joined(node: ir.Node, tensors: Arguments) -> float:
-    return float(sum(item.numel() for item in tensors if item is not None))
+    return float(sum(_count(item) for item in tensors if item is not None))
 
 
 def _window(node: ir.Node, tensors: Arguments) -> float:
@@ -124,7 +136,7 @@ def _window(node: ir.Node, tensors: Arguments) -> float:
 
 def _gather(node: ir.Node, tensors: Arguments) -> float:
     x, axis = _tensor(tensors, 0), node.attributes.get_int("axis", 0)
-    return float(_tensor(tensors, 1).numel()) * x.numel() / max(1, x.shape[axis])
+    return _count(_tensor(tensors, 1)) * _count(x) / max(1, x.shape[axis])
 
 
 def _grid(node: ir.Node, tensors: Arguments) -> float:

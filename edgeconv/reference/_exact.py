@@ -1,0 +1,264 @@
+"""Operators that numpy computes as the engine does, to the last bit: nothing is summed up or approximated.
+
+They move elements, compare them, or compute what IEEE 754 and integers leave no choice in: a single sum, product or
+quotient in float64 (square roots are not among them: torch's are sometimes an ulp off). What a table entry does not
+take, or finds no result for, is the engine's to compute or refuse: this file refuses
+nothing. tests/reference holds both against each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.errors import RewriteError
+from edgeconv.reference._extent import MOST_ELEMENTS, MOST_FOLDED, largest, result_elements
+from edgeconv.reference._operands import Operands
+
+Array = npt.NDArray[Any]
+# Those that the reference holds as they are, beside the floats, which it holds in float64.
+_HELD: Mapping[ir.DataType, str] = {
+    **{dtype: dtype.name.lower() for dtype in (ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT64)},
+    **dict.fromkeys((ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16), "float64"),
+}
+
+
+@dataclass(frozen=True)
+class Call(Operands[Array]):
+    """One node, with the arrays of its inputs; see `Operands`."""
+
+
+Operator = Callable[[Call], "Array | list[Array]"]
+
+
+class _Unfit(Exception):  # noqa: N818  (nobody is told of it)
+    """The engine has to say what comes of these operands."""
+
+
+def computed(node: ir.Node, arrays: Sequence[Array | None], opset: int) -> tuple[Array, ...] | None:
+    """The results of a node in the types that the reference holds them in; None where the engine is to be asked.
+
+    Args:
+        node: see `edgeconv.reference.evaluate_node`.
+        arrays: one per input; None where an optional one is left out.
+        opset: of the default domain.
+    """
+    operator = EXACT.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if operator is None or any(value.dtype is not None and value.dtype not in _HELD for value in node.outputs):
+        return None
+    try:
+        operands = tuple(_held(value, array) for value, array in zip(node.inputs, arrays, strict=True))
+        elements = result_elements(node, operands)
+        if not elements <= (MOST_FOLDED if elements > largest(operands) else MOST_ELEMENTS):
+            return None
+        with np.errstate(all="ignore"):
+            results = operator(Call(node, operands, opset, _no_body))
+    except (_Unfit, RewriteError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError, MemoryError):
+        return None
+    copies = [np.array(result, order="C") for result in (results if isinstance(results, list) else [results])]
+    if len(copies) != len(node.outputs) or any(_not_a_number(copy) for copy in copies):
+        return None  # which bits a NaN has is not IEEE 754's to say
+    return tuple(copies)
+
+
+def _held(value: ir.Value | None, array: Array | None) -> Array | None:
+    if value is None or array is None:
+        return None
+    dtype = value.dtype or ir.DataType.from_numpy(array.dtype)
+    if dtype not in _HELD:
+        raise _Unfit
+    return np.array(array, dtype=_HELD[dtype], order="C")
+
+
+def _no_body(graph: ir.Graph) -> tuple[Array, ...]:
+    raise _Unfit
+
+
+def _not_a_number(array: Array) -> bool:
+    return array.dtype.kind == "f" and bool(np.isnan(array).any())
+
+
+def _pair(function: Callable[[Array, Array], Array], kinds: str = "if") -> Operator:
+    """Of two operands of one type, whose kind numpy names by one of these letters."""
+
+    def operator(call: Call) -> Array:
+        a, b = call[0], call[1]
+        if len(call.values) != 2 or a.dtype != b.dtype or a.dtype.kind not in kinds:
+            raise _Unfit
+        return function(a, b)
+
+    return operator
+
+
+def _each(function: Callable[[Array], Array], kinds: str = "if") -> Operator:
+    def operator(call: Call) -> Array:
+        if call[0].dtype.kind not in kinds:
+            raise _Unfit
+        return function(call[0])
+
+    return operator
+
+
+def _divided(a: Array, b: Array) -> Array:
+    """Integers towards zero."""
+    if a.dtype.kind == "f":
+        return np.divide(a, b)
+    if (b <= 0).any():
+        raise _Unfit  # by zero, or the smallest integer by -1
+    quotient = np.abs(a) // b
+    if (a == np.iinfo(a.dtype).min).any():
+        raise _Unfit
+    return np.where(a < 0, -quotient, quotient).astype(a.dtype)
+
+
+def _cast(call: Call) -> Array:
+    """Between integers where they fit, floats where they are whole numbers of 32 bits."""
+    target, x = ir.DataType(call.attribute("to", 0)), call[0]
+    if target not in _HELD:
+        raise _Unfit
+    dtype = np.dtype(_HELD[target])
+    if dtype.kind == "i" and x.dtype.kind != "b" and not (np.abs(x) < 2**31).all():
+        raise _Unfit
+    return x.astype(dtype)
+
+
+def _reshape(call: Call) -> Array:
+    shape = call.ints(1, "shape") or []
+    if not call.attribute("allowzero", 0):
+        shape = [call[0].shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
+    return call[0].reshape(shape)
+
+
+def _flatten(call: Call) -> Array:
+    axis, shape = call.axis(call[0].ndim, 1, behind=1), call[0].shape
+    return call[0].reshape(math.prod(shape[:axis]), math.prod(shape[axis:]))
+
+
+def _squeeze(call: Call) -> Array:
+    axes = call.ints(1, "axes")
+    return call[0].squeeze(None if axes is None else tuple(axes))
+
+
+def _unsqueeze(call: Call) -> Array:
+    return np.expand_dims(call[0], tuple(call.ints(1, "axes") or ()))
+
+
+def _concat(call: Call) -> Array:
+    tensors = call.tensors()
+    if len({tensor.dtype for tensor in tensors}) != 1:
+        raise _Unfit
+    return np.concatenate(tensors, call.axis(call[0].ndim))
+
+
+def _expand(call: Call) -> Array:
+    return np.broadcast_to(call[0], np.broadcast_shapes(call[0].shape, tuple(call.ints(1, "shape") or ())))
+
+
+def _split(call: Call) -> list[Array]:
+    axis, sizes = call.axis(call[0].ndim), call.ints(1, "split")
+    if sizes is None or sum(sizes) != call[0].shape[axis] or min(sizes) < 0:
+        raise _Unfit
+    return np.split(call[0], np.cumsum(sizes)[:-1].tolist(), axis)
+
+
+def _slice(call: Call) -> Array:
+    starts, ends, axes, steps = (call.ints(at + 1, name) for at, name in enumerate(("starts", "ends", "axes", "steps")))
+    if starts is None or ends is None or len(starts) != len(ends):
+        raise _Unfit
+    x, places = call[0], [slice(None)] * call[0].ndim
+    for at, axis in enumerate(range(len(starts)) if axes is None else axes):
+        places[axis] = slice(starts[at], ends[at], 1 if steps is None else steps[at])
+    if axes is not None and len({axis % x.ndim for axis in axes}) != len(axes):
+        raise _Unfit
+    return x[tuple(places)]
+
+
+def _gather(call: Call) -> Array:
+    x, indices = call[0], call[1]
+    if indices.dtype.kind != "i" or not x.size or not x.ndim:
+        raise _Unfit
+    return np.take(x, indices, call.axis(x.ndim))  # IndexError where there is no such place
+
+
+def _filled(call: Call) -> Array:
+    shape = tuple(call[0].tolist())
+    if "value" not in call.node.attributes:
+        return np.zeros(shape)
+    stored = call.node.attributes["value"].as_tensor()
+    if stored.dtype not in _HELD:
+        raise _Unfit
+    return np.full(shape, stored.numpy().reshape(()), _HELD[stored.dtype])
+
+
+def _range(call: Call) -> Array:
+    start, limit, delta = (call[index] for index in range(3))
+    if start.dtype.kind != "i" or start.dtype != limit.dtype or start.dtype != delta.dtype or start.ndim:
+        raise _Unfit
+    count = max(math.ceil((limit.item() - start.item()) / delta.item()), 0)
+    return np.asarray(start + np.arange(count, dtype=start.dtype) * delta)
+
+
+def _tile(call: Call) -> Array:
+    repeats = call.ints(1, "repeats") or []
+    if len(repeats) != call[0].ndim:
+        raise _Unfit
+    return np.tile(call[0], repeats)
+
+
+def _chosen(call: Call) -> Array:
+    if call[0].dtype.kind != "b" or call[1].dtype != call[2].dtype:
+        raise _Unfit
+    return np.where(call[0], call[1], call[2])
+
+
+def _product(call: Call) -> Array:
+    """Of the elements of integers that are all reduced."""
+    if call[0].dtype.kind != "i" or call.ints(1, "axes") or call.attribute("noop_with_empty_axes", 0):
+        raise _Unfit
+    return np.asarray(np.prod(call[0], keepdims=bool(call.attribute("keepdims", 1)), dtype=call[0].dtype))
+
+
+EXACT: Mapping[str, Operator] = {
+    "Add": _pair(np.add),
+    "And": _pair(np.logical_and, "b"),
+    "Cast": _cast,
+    "Ceil": _each(np.ceil, "f"),
+    "Concat": _concat,
+    "ConstantOfShape": _filled,
+    "Div": _pair(_divided),
+    "Equal": _pair(np.equal, "bif"),
+    "Expand": _expand,
+    "Flatten": _flatten,
+    "Floor": _each(np.floor, "f"),
+    "Gather": _gather,
+    "Greater": _pair(np.greater),
+    "GreaterOrEqual": _pair(np.greater_equal),
+    "Identity": lambda call: call[0],
+    "Less": _pair(np.less),
+    "LessOrEqual": _pair(np.less_equal),
+    "Max": _pair(np.maximum, "i"),
+    "Min": _pair(np.minimum, "i"),
+    "Mul": _pair(np.multiply),
+    "Neg": _each(np.negative),
+    "Not": _each(np.logical_not, "b"),
+    "Or": _pair(np.logical_or, "b"),
+    "Range": _range,
+    "ReduceProd": _product,
+    "Reshape": _reshape,
+    "Shape": lambda call: np.array(call[0].shape, np.int64)[call.attribute("start", 0) : call.attribute("end", None)],
+    "Size": lambda call: np.array(call[0].size, np.int64),
+    "Slice": _slice,
+    "Split": _split,
+    "Squeeze": _squeeze,
+    "Sub": _pair(np.subtract),
+    "Tile": _tile,
+    "Transpose": lambda call: call[0].transpose(call.attribute("perm", list(range(call[0].ndim))[::-1])),
+    "Unsqueeze": _unsqueeze,
+    "Where": _chosen,
+}

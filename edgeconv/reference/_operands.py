@@ -1,0 +1,122 @@
+"""What an operator sees of the node that it computes, whoever holds the tensors: torch for the engine, or numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import onnx_ir as ir
+
+from edgeconv.errors import RewriteError
+
+
+class ImpossibleError(RewriteError):
+    """The operands admit no result on any runtime: an index out of range, a division by zero, one too large to hold."""
+
+
+class TensorLike(Protocol):
+    """What the rules of operands ask of a tensor."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+    @property
+    def ndim(self) -> int: ...
+    def reshape(self, size: int, /) -> Self: ...
+    def tolist(self) -> Any: ...
+
+
+_Tensor = TypeVar("_Tensor", bound=TensorLike)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Operands(Generic[_Tensor]):
+    """One node, with the values of its inputs.
+
+    Attributes:
+        node: the node.
+        values: of its inputs; None where the node leaves an optional input out.
+        opset: version of the default ONNX domain that the graph was written in.
+        body: evaluates a subgraph of the node, for control flow; gives its outputs.
+    """
+
+    node: ir.Node
+    values: tuple[_Tensor | list[_Tensor] | None, ...]
+    opset: int
+    body: Callable[[ir.Graph], tuple[_Tensor | list[_Tensor], ...]]
+
+    def __getitem__(self, index: int) -> _Tensor:
+        """Input ``index``, which the operator cannot do without."""
+        value = self.optional(index)
+        if value is None:
+            raise self.refuse(f"has no input {index}")
+        return value
+
+    def optional(self, index: int) -> _Tensor | None:
+        """Input ``index``; None where it is left out."""
+        value = self.values[index] if index < len(self.values) else None
+        if isinstance(value, list):
+            raise self.refuse(f"has a sequence as input {index} where it takes a tensor")
+        return value
+
+    def sequence(self, index: int) -> list[_Tensor]:
+        """Input ``index``, a sequence."""
+        value = self.values[index]
+        if not isinstance(value, list):
+            raise self.refuse(f"has no sequence as input {index}")
+        return value
+
+    def tensors(self) -> list[_Tensor]:
+        """All inputs of an operator that takes any number of them."""
+        return [self[index] for index in range(len(self.values))]
+
+    def has(self, name: str) -> bool:
+        """Whether the node states the attribute."""
+        return name in self.node.attributes
+
+    def attribute(self, name: str, default: _T) -> _T:
+        """An attribute as a Python value (lists for INTS and FLOATS), of the type of its default."""
+        if name not in self.node.attributes:
+            return default
+        attribute = self.node.attributes[name]
+        if attribute.is_ref():
+            raise self.refuse(f"refers to an attribute of a function for {name!r}")
+        value: Any = attribute.value
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            value = list(value)
+        stated: _T = value
+        return stated
+
+    def ints(self, index: int, name: str) -> list[int] | None:
+        """Integers that newer opsets pass as input ``index`` and older ones as attribute ``name``; None for neither."""
+        value = self.optional(index)
+        if value is not None:
+            return [int(item) for item in value.reshape(-1).tolist()]
+        stated: Sequence[int] | None = self.attribute(name, None)
+        return None if stated is None else [int(item) for item in stated]
+
+    def axis(self, rank: int, default: int = 0, *, behind: int = 0) -> int:
+        """The attribute ``axis``, counted from the front; at the most `behind` places behind the last axis.
+
+        Raises:
+            IndexError: there is no such axis.
+        """
+        axis: int = self.attribute("axis", default)
+        if not -max(rank, 1) <= axis < max(rank, 1) + behind and "axis" in self.node.attributes:
+            raise IndexError(f"axis {axis} of a tensor of {rank} axes")
+        return axis + rank if axis < 0 else axis
+
+    def text(self, name: str, default: str) -> str:
+        """A STRING attribute."""
+        return self.attribute(name, default)
+
+    def refuse(self, what: str) -> RewriteError:
+        """The error that says ``<operator> <what>`` and names the node."""
+        return RewriteError(f"{self.node.op_type} {what}", where=place_of(self.node))
+
+
+def place_of(node: ir.Node) -> str:
+    """How a message names a node: its torch module, its name, or its first output."""
+    named = next((value.name for value in node.outputs if value.name), None)
+    return node.metadata_props.get("edgeconv.module") or node.name or named or node.op_type
