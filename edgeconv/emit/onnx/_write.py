@@ -19,6 +19,7 @@ from edgeconv.emit.onnx._halves import in_halves
 from edgeconv.emit.onnx._integers import border_parameters, integer_borders, own_integers
 from edgeconv.emit.onnx._mute import mute
 from edgeconv.emit.onnx._names import name_invented
+from edgeconv.emit.onnx._onnxsim import onnxsim
 from edgeconv.emit.onnx._opset import to_opset
 from edgeconv.errors import TFLITE_ONLY, EmitError
 
@@ -149,6 +150,7 @@ def _strip(proto: onnx.ModelProto) -> None:
 
 def _to_opset(proto: onnx.ModelProto, opset: int) -> None:
     """Converts in place and checks that the result still computes the same."""
+    onnxsim()  # its parts import the whole of it
     from onnxsim.model_checking import compare
 
     original = onnx.ModelProto()
@@ -202,10 +204,9 @@ def _halved(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
 
 
 def _simplify(proto: onnx.ModelProto, check_n: int) -> tuple[onnx.ModelProto, bool]:
-    import onnxsim
-
+    package = onnxsim()
     with _mapped("onnxsim"), mute(), _own_noise():
-        simpler, equal = onnxsim.simplify(
+        simpler, equal = package.simplify(
             proto,
             check_n=check_n,
             skipped_optimizers=list(_SKIPPED),
