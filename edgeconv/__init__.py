@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeconv.core import Artifact, Fidelity, Sample, TensorSpec, Tolerance, Verdict
 from edgeconv.errors import (
     BundleError,
     CaptureError,
@@ -18,6 +17,7 @@ from edgeconv.errors import (
 )
 
 if TYPE_CHECKING:
+    from edgeconv.core import Artifact, Fidelity, Sample, TensorSpec, Tolerance, Verdict
     from edgeconv.pipeline import ExportResult, export, export_onnx, export_recipe
     from edgeconv.recipe import Recipe, load_recipe
     from edgeconv.variants import Quantization
@@ -54,8 +54,9 @@ __all__ = [
     "__version__",
 ]
 
-# Names that need torch or pydantic come on first use, so that `import edgeconv` stays quick.
+# Names that need numpy, pydantic or onnx_ir come on first use: `edgeconv --help`, which imports this, waits for none.
 _LAZY = {
+    **dict.fromkeys(("Artifact", "Fidelity", "Sample", "TensorSpec", "Tolerance", "Verdict"), "edgeconv.core"),
     "ExportResult": "edgeconv.pipeline",
     "export": "edgeconv.pipeline",
     "export_onnx": "edgeconv.pipeline",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from edgeconv.capture.call import called
 from edgeconv.core import Array, Sample
 from edgeconv.errors import CaptureError, ParityError
 from edgeconv.source import BATCH
+
+if TYPE_CHECKING:
+    import torch
 
 Expected = tuple[tuple[int | str, ...], np.dtype[np.generic]]
 """Shape (a str is an open batch) and dtype of an input."""
@@ -30,6 +31,10 @@ def checked_call(
     Raises:
         CaptureError: no module, or no tuple of arguments; ``(x)`` for ``(x,)`` is the commonest slip.
     """
+    import torch  # a module was passed, and has imported it
+
+    from edgeconv.capture.call import called
+
     where = type(module).__name__
     if not isinstance(module, torch.nn.Module | torch.export.ExportedProgram):
         raise CaptureError(f"{where} is not a torch.nn.Module", mend="pass the module itself")

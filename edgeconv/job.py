@@ -8,17 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from edgeconv import errors
 from edgeconv.arguments import Expected, checked_samples, several
 from edgeconv.capture import open_onnx, settled_shapes
-from edgeconv.capture.call import with_fixed_arguments
 from edgeconv.core import NCHW, NHWC, Sample
 from edgeconv.errors import DeviceError, EmitError, RecipeError
 from edgeconv.judge import Proof
 from edgeconv.prove import check_devices
-from edgeconv.recipe import Recipe, build_module, parity_samples
+from edgeconv.recipe import Recipe, parity_samples
 from edgeconv.recipe.calibration import calibration_batches, names_data
 from edgeconv.recipe.files import locate, read_named
 from edgeconv.recipe.imports import importing_from
@@ -295,6 +292,16 @@ def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:
         shapes = settled_shapes(file, {item.name: item.shape for item in recipe.inputs})
         source = OnnxSource(file, shapes)
         return _with_inputs(recipe, source), source
+    return _module_of(recipe)
+
+
+def _module_of(recipe: Recipe) -> tuple[Recipe, TorchSource]:
+    """The module that a recipe builds; torch is imported here, and not where a file is the source."""
+    import torch
+
+    from edgeconv.capture.call import with_fixed_arguments
+    from edgeconv.recipe.modules import build_module
+
     batched = tuple(item.name for item in recipe.inputs if item.batch is not None)
     floats = [item.model_copy(update={"dtype": "float32"}) for item in recipe.inputs if item.dtype.startswith("float")]
     singles = {item.name: item for item in floats}  # files take float32, whatever the module takes

@@ -18,11 +18,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeconv import journal
-from edgeconv.core import Array
 from edgeconv.errors import OUT, EmitError
 from edgeconv.journal import STAGING_PREFIX
+
+if TYPE_CHECKING:
+    from edgeconv.core import Array
 
 
 class Staging:

@@ -11,10 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
-import torch
 
 import edgeconv
 from edgeconv.arguments import batched_inputs, checked_call, example, expected_of, several
@@ -38,6 +37,9 @@ from edgeconv.rewrite import free_batch, optimize, selected
 from edgeconv.source import OnnxSource, TorchSource, failing_as_a_file
 from edgeconv.summary import summarise
 from edgeconv.variants import Quantization, Variant, variants_of
+
+if TYPE_CHECKING:
+    import torch
 
 _DEFAULT = Quantization()
 

@@ -15,7 +15,7 @@ from edgeconv.emit.c_array import c_files_of
 from edgeconv.errors import ParityError
 from edgeconv.output import Staging, settle
 from edgeconv.recipe.files import read_named, sha256_of
-from edgeconv.report import GOLDEN_SHA256, Report, from_json, to_html, to_json, to_junit
+from edgeconv.report import GOLDEN_SHA256, Report
 
 JSON, HTML, JUNIT = "parity.json", "parity.html", "parity.junit.xml"
 _MOST_BYTES = 2**28  # the report of a network of 600 operators on every device has 2 MB
@@ -47,6 +47,8 @@ def read_report(folder: Path) -> Report:
 
 def write_report(staging: Staging, report: Report) -> None:
     """Writes the three forms of the report; the JSON last, as it is what a release check reads."""
+    from edgeconv.report import to_html, to_json, to_junit
+
     staging.write(HTML, to_html(report).encode())
     staging.write(JUNIT, to_junit(report).encode())
     staging.write(JSON, to_json(report).encode())
@@ -82,6 +84,8 @@ def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact])
 def _read(folder: Path) -> Report:
     path = folder / JSON
     data = read_named(path, kind=JSON, error=ParityError, most=_MOST_BYTES)
+    from edgeconv.report import from_json
+
     try:
         return from_json(data.decode())
     except UnicodeDecodeError as error:

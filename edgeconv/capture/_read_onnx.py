@@ -29,10 +29,10 @@ from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, st
 from edgeconv.capture._origin import Origin, set_origin
 from edgeconv.capture._padded_axes import settle_padded_axes
 from edgeconv.capture._recurrent import check_modes, settle_recurrent
+from edgeconv.capture._silent import silent
 from edgeconv.capture._soundness import check_extents, every_node
 from edgeconv.capture._stated_resizes import check_resize, settle_stated_resizes
 from edgeconv.capture._sums import settle_sums
-from edgeconv.capture._trace import quiet
 from edgeconv.capture._training import settle_training
 from edgeconv.capture._transposed import settle_transposed, state_same_pads
 from edgeconv.capture._wide_pads import settle_wide_pads
@@ -171,7 +171,7 @@ class OnnxFile:
         try:
             check_modes(graph)
             state_same_pads(graph)
-            with quiet():
+            with silent():
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
                 _check_extents(graph)
                 clean(model)

@@ -10,9 +10,6 @@ which are the imports of ``torch.export`` itself.
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -25,10 +22,10 @@ from torch.utils import _pytree as pytree
 from edgeconv.capture._borders import export_errors
 from edgeconv.capture._holdings import Change, Holdings, held
 from edgeconv.capture._regions import dissolve_regions
+from edgeconv.capture._silent import silent
 from edgeconv.capture._state import check_stateless, drop_void_writes
 
 _TRANSFORMS = "torch._functorch.predispatch"
-_NOISY = ("torch", "torch.export", "torch.onnx", "onnxscript", "onnx_ir")
 
 
 def export_program(
@@ -103,23 +100,14 @@ def _copy(leaf: Any) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing of torch's warnings, logs and prints reaches the terminal; what forward prints to stdout does.
+    """Around what torch does: silent, and without writing down for each node the lines of Python that made it.
 
-    Nor does torch write down for each node the lines of Python that made it, which nobody here reads and which is an
-    eighth of a capture.
+    Nobody here reads these, and they are an eighth of a capture.
     """
-    loggers = [logging.getLogger(name) for name in _NOISY]
-    levels = [logger.level for logger in loggers]
     untraced_lines = torch.fx.config.do_not_emit_stack_traces
     try:
         torch.fx.config.do_not_emit_stack_traces = True
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        # torch.export prints the graph so far to stderr when a value decides a branch; the error says it better.
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with silent():
             yield
     finally:
         torch.fx.config.do_not_emit_stack_traces = untraced_lines
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

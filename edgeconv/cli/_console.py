@@ -7,10 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console as RichConsole
-from rich.text import Text
-
-from edgeconv.cli._streams import printable, say, writing
+from edgeconv.cli._streams import printable, say
 from edgeconv.cli._supervisor import asked_to_end
 from edgeconv.progress import Progress, Silent
 
@@ -37,32 +34,6 @@ class Plain:
     def note(self, text: str) -> None:
         """A line of its own."""
         say(f"  note: {printable(text)}")
-
-
-class Live:
-    """A spinner for the stage that runs, a tick for each that is done."""
-
-    def __init__(self, console: RichConsole) -> None:
-        self._console = console
-        rich_glyphs = _carries(console.encoding, "✓⠋")
-        self._tick, self._spinner = ("✓", "dots") if rich_glyphs else ("ok", "line")
-
-    @contextmanager
-    def stage(self, title: str) -> Iterator[Callable[[str], None]]:
-        """Spins while the stage runs."""
-        start_ns = time.perf_counter_ns()
-        with self._console.status(Text(printable(title)), spinner=self._spinner) as status:
-            yield lambda how_far: status.update(Text(printable(f"{title}: {how_far}")))
-        seconds = f"{(time.perf_counter_ns() - start_ns) / 1e9:.2f} s"
-        self._line((f"{self._tick} ", "green"), f"{printable(title)} ", (seconds, "dim"))
-
-    def note(self, text: str) -> None:
-        """A line of its own."""
-        self._line(("note: ", "yellow"), printable(text))
-
-    def _line(self, *parts: str | tuple[str, str]) -> None:
-        with writing():
-            self._console.print(Text.assemble("  ", *parts), soft_wrap=True)
 
 
 class Interruptible:
@@ -94,12 +65,8 @@ def progress_for(*, silent: bool) -> Progress:
     """The progress that suits where standard output goes."""
     if silent:
         return Interruptible(Silent())
-    return Interruptible(Live(RichConsole()) if sys.stdout.isatty() else Plain())
+    if not sys.stdout.isatty():
+        return Interruptible(Plain())
+    from edgeconv.cli._live import Live  # rich, which takes as long to import as a small file to write
 
-
-def _carries(encoding: str, text: str) -> bool:
-    try:
-        text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
+    return Interruptible(Live())

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from rich.cells import cell_len
-from rich.console import Console as RichConsole
-from rich.text import Text
-
 from edgeconv.cli._streams import printable, writing
 
 
@@ -28,6 +24,10 @@ def print_table(
         styles: rich's style of each row, on a terminal.
         footer: a last row.
     """
+    from rich.cells import cell_len  # here, and not for `--help` and what prints no table
+    from rich.console import Console as RichConsole
+    from rich.text import Text
+
     lines = [titles, *rows, *([footer] if footer else [])]
     cells = [[printable(cell) for cell in line] for line in lines]
     widths = [max(cell_len(line[index]) for line in cells) for index in range(len(titles))]
@@ -36,10 +36,10 @@ def print_table(
     with writing():
         for line, style in zip(cells, ("bold", *row_styles, *(["bold"] if footer else [])), strict=True):
             columns = zip(line, widths, titles, strict=True)
-            padded = (_padded(cell, width, right=title in right) for cell, width, title in columns)
+            padded = (_padded(cell, width - cell_len(cell), right=title in right) for cell, width, title in columns)
             console.print(Text("  ".join(padded).rstrip(), style=style), soft_wrap=True)
 
 
-def _padded(cell: str, width: int, *, right: bool) -> str:
-    space = " " * (width - cell_len(cell))
+def _padded(cell: str, missing: int, *, right: bool) -> str:
+    space = " " * missing
     return space + cell if right else cell + space

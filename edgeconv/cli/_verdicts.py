@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeconv.cli._streams import printable, say, tell
 from edgeconv.cli._tables import print_table
-from edgeconv.core import Comparison, Verdict
 
 if TYPE_CHECKING:
+    from edgeconv.core import Comparison
     from edgeconv.report import Report
 
-_STYLE = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.SKIPPED: "yellow"}
+_STYLE: Mapping[str, str] = {"pass": "green", "fail": "bold red", "skipped": "yellow"}  # by the value of a verdict
 # The share is beside the error since a sample of a large scale has a larger bound: its error alone looks like too much.
 _TITLES = ("verdict", "artifact", "device", "output", "max abs", "of the bound", "SQNR", "")
 _SOURCE = "(source)"  # the module, or the .onnx file that was given: its own row
@@ -30,10 +31,10 @@ def show_report(report: Report, folder: Path) -> None:
 
 def tell_failures(report: Report) -> None:
     """One line on stderr for each failed comparison, and one for why the verdict is no pass; nothing for a pass."""
-    if report.verdict is Verdict.PASS:
+    if report.verdict.value == "pass":
         return
     for row in report.comparisons:
-        if row.verdict is Verdict.FAIL:
+        if row.verdict.value == "fail":
             what = f"{row.artifact or _SOURCE} on {row.device}, output {row.output}"
             tell(printable(f"edgeconv: failed: {what}: {row.reason}"))
     tell(printable(f"edgeconv: failed: {report.model}: {report.reason}"))

@@ -13,7 +13,6 @@ import typer
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._streams import say
 from edgeconv.cli._tables import print_table
-from edgeconv.devices import all_devices, find
 from edgeconv.errors import DeviceError
 from edgeconv.output import settle
 
@@ -40,6 +39,7 @@ def command(
     file, crashes or hangs.
     """
     from edgeconv.bench import Effort, bench, find_files
+    from edgeconv.devices import all_devices, find
 
     devices = [find(name) for name in device] if device else list(all_devices().values())
     settle(directory if directory.is_dir() else directory.parent)

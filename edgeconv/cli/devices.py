@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeconv.cli._streams import say
 from edgeconv.cli._tables import print_table
-from edgeconv.devices import Device, all_devices, install
 from edgeconv.errors import DeviceError
+
+if TYPE_CHECKING:
+    from edgeconv.devices import Device
 
 
 def command(
@@ -21,6 +23,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> int:
     """List the devices, their runtimes' versions, and what to do about missing ones."""
+    from edgeconv.devices import all_devices, install
+
     if install_name is not None:
         fresh = install(install_name)
         if as_json:

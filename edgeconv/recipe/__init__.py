@@ -9,20 +9,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeconv.recipe.load import load_recipe, onnx_recipe
-from edgeconv.recipe.samples import parity_samples
-from edgeconv.recipe.schema import Recipe
-
 if TYPE_CHECKING:
+    from edgeconv.recipe.load import load_recipe, onnx_recipe
     from edgeconv.recipe.modules import build_module
+    from edgeconv.recipe.samples import parity_samples
+    from edgeconv.recipe.schema import Recipe
 
 __all__ = ["Recipe", "build_module", "load_recipe", "onnx_recipe", "parity_samples"]
 
+# Each comes on first use: reading a recipe needs pydantic but not torch (2 s), and files are read without either.
+_LAZY = {
+    "Recipe": "edgeconv.recipe.schema",
+    "build_module": "edgeconv.recipe.modules",
+    "load_recipe": "edgeconv.recipe.load",
+    "onnx_recipe": "edgeconv.recipe.load",
+    "parity_samples": "edgeconv.recipe.samples",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Imports ``build_module`` on first use: it needs torch (2 s), which reading a recipe does not."""
-    if name == "build_module":
-        from edgeconv.recipe.modules import build_module
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return build_module
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

@@ -10,12 +10,11 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.errors import EdgeconvError, QuantizeError, RecipeError
+from edgeconv.recipe.factory import resolved
 from edgeconv.recipe.files import locate
 from edgeconv.recipe.foreign import passed, prints_to_stderr, told
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.inputs import ImageInputs, RandomInputs
-from edgeconv.recipe.modules import resolved
-from edgeconv.recipe.preprocessing import random_crops
 from edgeconv.recipe.quantization import CalibrationImages
 from edgeconv.recipe.samples import from_arrays, from_images, from_noise
 from edgeconv.recipe.schema import Input, Recipe
@@ -91,6 +90,8 @@ def _from_images(recipe: Recipe, images: CalibrationImages, where: str) -> Itera
         for sample in from_images(recipe, ImageInputs(files=tuple(files)), where):
             yield sample.inputs
         return
+    from edgeconv.recipe.preprocessing import random_crops  # Pillow
+
     (item,) = recipe.inputs
     if recipe.preprocessing is None or len(item.static_shape) != 4 or item.dtype != "float32":
         raise RecipeError(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import reduce
-from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from edgeconv.errors import RecipeError
-from edgeconv.recipe.files import locate, missing_package
-from edgeconv.recipe.foreign import passed, printable, prints_to_stderr, told
+from edgeconv.recipe.factory import imported
+from edgeconv.recipe.files import locate
+from edgeconv.recipe.foreign import passed, prints_to_stderr, told
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.schema import Recipe
 from edgeconv.recipe.warmup import warm_up
@@ -48,23 +45,13 @@ def build_module(recipe: Recipe) -> nn.Module:
         return module.eval()
 
 
-def resolved(name: str, directory: Path, *, where: str) -> Callable[..., Any]:
-    """The callable that ``package.module:callable`` names; it may lie in `directory` or the working folder.
-
-    Raises:
-        RecipeError: it cannot be imported, or is no callable.
-    """
-    with prints_to_stderr(), importing_from(directory):
-        return _import_factory(name, where)
-
-
 def _made(recipe: Recipe) -> nn.Module:
     model = recipe.model
     where = f"{recipe.path}: model.factory"
     if model.factory is None:
         raise RecipeError("there is no module, but an .onnx file", where=where, mend="name a factory")
     with _seeded(model.seed):
-        factory = _import_factory(model.factory, where)
+        factory = imported(model.factory, where)
         # Foreign code: whatever it raises is the recipe's trouble, and the message keeps its type and text.
         try:
             module = factory(**model.args)
@@ -86,30 +73,6 @@ def _mend_call(error: BaseException, given: bool) -> str:
     if given:
         return "correct model.args, or that code"
     return "give what it needs in model.args" if isinstance(error, TypeError) else "mend that code"
-
-
-def _import_factory(factory: str, where: str) -> Callable[..., Any]:
-    name, _, attribute = factory.partition(":")
-    try:
-        found = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and name.partition(".")[0] == error.name:
-            raise missing_package(error.name, where=where) from error
-        raise RecipeError(
-            f"cannot import {name!r}: {printable(str(error))}",
-            where=where,
-            mend="correct the module's name, or install what it needs",
-        ) from error
-    except BaseException as error:  # a module may raise anything while it is imported
-        passed(error)
-        raise RecipeError(f"cannot import {name!r}: it {told(error)}", where=where, mend="mend that module") from error
-    try:
-        value = reduce(getattr, attribute.split("."), found)
-    except AttributeError as error:
-        raise RecipeError(printable(str(error)), where=where, mend="write package.module:callable") from error
-    if not callable(value):
-        raise RecipeError(f"{factory} is no callable", where=where, mend="name a class or a function")
-    return cast("Callable[..., Any]", value)
 
 
 @contextmanager

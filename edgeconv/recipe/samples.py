@@ -15,7 +15,6 @@ from edgeconv.recipe.arrays import names_of, read_arrays
 from edgeconv.recipe.fields import MAX_CLASS_INDEX
 from edgeconv.recipe.files import locate
 from edgeconv.recipe.inputs import ArrayInputs, ImageInputs, RandomInputs
-from edgeconv.recipe.preprocessing import preprocess
 from edgeconv.recipe.schema import Input, Recipe
 
 _Inputs = TypeVar("_Inputs", ImageInputs, ArrayInputs, RandomInputs)
@@ -77,6 +76,8 @@ def _draw(item: Input, scale: float, generator: np.random.Generator, where: str)
 
 def from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sample]:
     """Image files through the recipe's preprocessing."""
+    from edgeconv.recipe.preprocessing import preprocess  # Pillow
+
     if recipe.preprocessing is None:
         raise RecipeError("there is no [preprocessing] table", where=where, mend="declare how images are read")
     (item,) = recipe.inputs

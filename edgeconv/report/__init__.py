@@ -17,12 +17,16 @@ The files::
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from edgeconv.report._fields import GOLDEN_SHA256, TIMEOUT, seconds_of
 from edgeconv.report._frontier import Frontier, FrontierPoint
-from edgeconv.report._html import to_html
-from edgeconv.report._json import from_json, to_json
-from edgeconv.report._junit import to_junit
 from edgeconv.report._report import Report, excess_of
+
+if TYPE_CHECKING:
+    from edgeconv.report._html import to_html
+    from edgeconv.report._json import from_json, to_json
+    from edgeconv.report._junit import to_junit
 
 __all__ = [
     "GOLDEN_SHA256",
@@ -37,3 +41,19 @@ __all__ = [
     "to_json",
     "to_junit",
 ]
+
+# The files come on first use: they need pydantic, jinja2 and Pillow, and an export without proof writes none.
+_LAZY = {
+    "from_json": "edgeconv.report._json",
+    "to_html": "edgeconv.report._html",
+    "to_json": "edgeconv.report._json",
+    "to_junit": "edgeconv.report._junit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

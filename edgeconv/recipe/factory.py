@@ -1,0 +1,49 @@
+"""What ``package.module:callable`` in a recipe names: foreign code, which is imported and may do anything meanwhile."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import Any, cast
+
+from edgeconv.errors import RecipeError
+from edgeconv.recipe.files import missing_package
+from edgeconv.recipe.foreign import passed, printable, prints_to_stderr, told
+from edgeconv.recipe.imports import importing_from
+
+
+def resolved(name: str, directory: Path, *, where: str) -> Callable[..., Any]:
+    """The callable that ``package.module:callable`` names; it may lie in `directory` or the working folder.
+
+    Raises:
+        RecipeError: it cannot be imported, or is no callable.
+    """
+    with prints_to_stderr(), importing_from(directory):
+        return imported(name, where)
+
+
+def imported(factory: str, where: str) -> Callable[..., Any]:
+    """The callable, from where Python looks now; see `resolved`."""
+    name, _, attribute = factory.partition(":")
+    try:
+        found = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and name.partition(".")[0] == error.name:
+            raise missing_package(error.name, where=where) from error
+        raise RecipeError(
+            f"cannot import {name!r}: {printable(str(error))}",
+            where=where,
+            mend="correct the module's name, or install what it needs",
+        ) from error
+    except BaseException as error:  # a module may raise anything while it is imported
+        passed(error)
+        raise RecipeError(f"cannot import {name!r}: it {told(error)}", where=where, mend="mend that module") from error
+    try:
+        value = reduce(getattr, attribute.split("."), found)
+    except AttributeError as error:
+        raise RecipeError(printable(str(error)), where=where, mend="write package.module:callable") from error
+    if not callable(value):
+        raise RecipeError(f"{factory} is no callable", where=where, mend="name a class or a function")
+    return cast("Callable[..., Any]", value)

@@ -1,0 +1,100 @@
+"""What each verb leaves alone when it starts: torch takes a second and 200 MB, numpy a tenth of one.
+
+Verbs thought of: importing edgeconv, `--help` of the program and of a verb, `--version`, `inspect` of both formats,
+`devices`, and exports of an .onnx file to both formats, with a file that calculates shapes and moves weights.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+# Packages that are dear to import, beside what only tests need.
+HEAVY = (
+    *("torch", "onnxruntime", "onnxscript", "onnxsim", "onnx", "onnx_ir", "ai_edge_litert", "numpy", "scipy"),
+    *("pydantic", "jinja2", "PIL", "rich", "safetensors", "uv"),
+)
+_CODE = """
+import json, sys
+from edgeconv.cli import run
+code = run(sys.argv[2:])
+print(json.dumps([code, [name for name in json.loads(sys.argv[1]) if name in sys.modules]]), file=sys.stderr)
+"""
+
+
+def _imported(*arguments: str) -> set[str]:
+    """The heavy packages that a command line has imported, in a process of its own."""
+    command = [sys.executable, "-c", _CODE, json.dumps(HEAVY), *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    code, names = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0, done.stderr
+    return set(names)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as exporters write them: its Reshape is calculated from the input's shape, a weight is moved."""
+    weight = np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(np.float32)
+    constants = {"kernel": weight, "zero": np.array(0), "tail": np.array([-1]), "axes": np.array([0])}
+    nodes = [
+        helper.make_node("Transpose", ["kernel"], ["weight"], perm=[3, 0, 1, 2]),
+        helper.make_node("Conv", ["x", "weight"], ["convolved"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["convolved"], ["rectified"]),
+        helper.make_node("Shape", ["rectified"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "zero"], ["batch"]),
+        helper.make_node("Unsqueeze", ["batch", "axes"], ["batches"]),
+        helper.make_node("Concat", ["batches", "tail"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["rectified", "shape"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 256])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    path = tmp_path_factory.mktemp("start-up") / "network.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def test_importing_edgeconv_imports_nothing_heavy() -> None:
+    code = f"import edgeconv, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("export", "--help"), ("bench", "--help")])
+def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert _imported(*arguments) <= {"pydantic"}  # typer's, where it reads an option's value
+
+
+def test_listing_the_devices_imports_no_runtime() -> None:
+    assert _imported("devices") <= {"pydantic", "numpy", "rich"}
+
+
+def test_inspecting_a_file_imports_its_format_alone(network: Path, tmp_path: Path) -> None:
+    assert _imported("inspect", str(network)) <= {"pydantic", "numpy", "onnx"}
+    out = ("--out", str(tmp_path), "--no-parity", "--quiet")
+    _imported("export", str(network), "--format", "tflite", *out)
+    assert _imported("inspect", str(tmp_path / "network" / "network.fp32.tflite")) <= {
+        *("pydantic", "numpy", "ai_edge_litert")
+    }
+
+
+def test_an_onnx_file_becomes_tflite_without_torch_and_runtimes(network: Path, tmp_path: Path) -> None:
+    imported = _imported("export", str(network), "--format", "tflite", "--no-parity", "--out", str(tmp_path))
+    assert imported <= {"numpy", "pydantic", "onnx", "onnx_ir", "ai_edge_litert"}  # the last holds the schema
+
+
+def test_an_onnx_file_becomes_both_formats_without_torch(network: Path, tmp_path: Path) -> None:
+    variants = ("--variant", "fp32", "--variant", "fp16", "--variant", "int8-weights")
+    imported = _imported("export", str(network), "--no-parity", "--out", str(tmp_path), *variants)
+    assert "torch" not in imported
+    assert not imported & {"jinja2", "PIL", "safetensors", "uv", "onnxscript"}
