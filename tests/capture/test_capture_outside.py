@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import edgeconv
+from edgeconv.capture._outside import variables
 from edgeconv.core import Sample, Verdict
 from edgeconv.devices import run_module
 from edgeconv.errors import CaptureError
@@ -288,3 +289,13 @@ def test_a_module_that_remembers_is_no_reference() -> None:
     run = run_module(Net(_iterator()), samples, input_names=["x"], output_names=["y"])
     assert run.verdict is Verdict.FAIL
     assert "output 'y' of sample 'sample 0' is another one when the module is called again" in run.reason
+
+
+def test_an_assert_that_pytest_rewrote_does_not_lead_to_all_that_pytest_holds() -> None:
+    def checked(x: Tensor) -> Tensor:
+        assert x.ndim == 2
+        return x
+
+    assert any(not name.isidentifier() for name in checked.__code__.co_names)
+    held = [item for group in variables(Net(checked)) for item in group.items().values()]
+    assert not [item for item in held if getattr(item, "__name__", "").startswith("_pytest")]

@@ -166,12 +166,6 @@ def efficientnet():
 
 
 # name -> (how to make the module, shape of one image)
-def one_image(x):
-    """Asserts so in plain Python: pytest makes of an assert of a test's file a call, which reaches all of its state."""
-    assert x.shape[0] == 1, "one at a time"
-    return x
-
-
 NETWORKS = {
     "dsconv": (lambda: DepthwiseSeparableConv(3, 16), (3, 16, 16)),
     "mobilenet": (lambda: MobileNetDSC(num_classes=5, width=0.25), (3, 32, 32)),

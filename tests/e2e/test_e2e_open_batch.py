@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
-from batch_networks import NETWORKS, one_image
+from batch_networks import NETWORKS
 from onnx import helper, numpy_helper
 from torch import Tensor
 
@@ -205,6 +205,11 @@ class Tail(torch.nn.Module):
         return self.function(x)
 
 
+def _one_image(x: Tensor) -> Tensor:
+    assert x.shape[0] == 1, "one at a time"
+    return x
+
+
 def _not_two(x: Tensor) -> Tensor:
     if x.shape[0] == 2:
         raise ValueError("two of them")
@@ -223,7 +228,7 @@ MODULES: dict[str, tuple[Callable[[Tensor], Tensor], type[edgeconv.EdgeconvError
         "tail: MatMul takes a constant that is made from the batch size",
     ),
     "mixed": (lambda x: x - x.mean(0), edgeconv.RewriteError, "tail: ReduceMean works along the batch"),
-    "asserted": (one_image, edgeconv.CaptureError, "a batch of 1 works, and with one of 11 forward failed"),
+    "asserted": (_one_image, edgeconv.CaptureError, "a batch of 1 works, and with one of 11 forward failed"),
     "raised": (_not_two, edgeconv.CaptureError, "tail: a batch of 11 works, and with one of 2 forward failed"),
 }
 
