@@ -40,7 +40,6 @@ from __future__ import annotations
 # ruff: noqa: B905
 import argparse
 import importlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -364,9 +363,11 @@ def _of_cpu(*keys: str) -> str:
 
 
 def _version_of(package: str, module: Any) -> str:
+    from importlib import metadata  # a sixth of a start, and onnxruntime needs none of it
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # unpacked on PYTHONPATH without its metadata
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # unpacked on PYTHONPATH without its metadata
         return str(getattr(module, "__version__", "unknown"))
 
 
