@@ -226,10 +226,17 @@ class Builder:
         return self.add("Concat", *values, shape=sizes, axis=axis)
 
     def matmul(self, left: ir.Value, right: ir.Value) -> ir.Value:
-        """The matrix product over the last two axes, the others broadcast; both of rank 2 or more."""
+        """The matrix product over the last two axes, the others broadcast; both of rank 2 or more.
+
+        Of narrow integers by int32, whose lower bits are theirs: ONNX multiplies no narrower ones.
+        """
         a, b = sizes_of(left), sizes_of(right)
         shape = (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
-        return self.add("MatMul", left, right, shape=shape)
+        kind = _dtype(left)
+        if kind.is_floating_point() or kind in (ir.DataType.INT32, ir.DataType.INT64):
+            return self.add("MatMul", left, right, shape=shape)
+        wide = [self.cast(factor, ir.DataType.INT32) for factor in (left, right)]
+        return self.cast(self.add("MatMul", *wide, shape=shape), kind)
 
     def reduce(self, op_type: str, value: ir.Value, axes: Sequence[int], *, keepdims: bool) -> ir.Value:
         """A ``Reduce…`` over the axes, as axes are given since opset 18."""

@@ -229,6 +229,8 @@ def _note_size(node: ir.Node, reciprocals: set[ir.Value], found: dict[ir.Node, s
 
 def _why(node: ir.Node, tflite: bool) -> str:
     """Why an operator cannot be computed in float16; empty where it can."""
+    if tflite and node.op_type == "Div" and node.outputs[0].dtype == ir.DataType.INT64:
+        return "quotients of integers leave float16"
     if not any(value.dtype == ir.DataType.FLOAT for value in node.outputs):
         return ""
     if node.op_type in _SEEDS or node.op_type in _POSITIONS:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture._builder import Builder, Entry, Operand, Unsupported
+from edgeconv.capture._builder import Builder, Entry, Operand, Unsupported, sizes_of
 
 
 def unary(op_type: str) -> Entry:
@@ -48,14 +50,63 @@ def _sum(b: Builder, op_type: str, x: Operand, other: Operand, alpha: float) -> 
 
 def divide(b: Builder, x: Operand, other: Operand, rounding_mode: str | None = None) -> ir.Value:
     dividend, divisor = b.tensor(x), b.tensor(other)
-    if rounding_mode == "floor" and not b.dtype.is_floating_point():  # ONNX's own division of integers truncates
-        dividend = b.add("Sub", dividend, b.add("Mod", dividend, divisor, fmod=0))
     quotient = b.add("Div", dividend, divisor)
+    if rounding_mode == "floor" and not b.dtype.is_floating_point():
+        return _floored(b, quotient, dividend, divisor)
     if rounding_mode is None or not b.dtype.is_floating_point():
         return quotient
     if rounding_mode == "floor":
         return b.add("Floor", quotient)
     return trunc(b, quotient)
+
+
+def _floored(b: Builder, quotient: ir.Value, dividend: ir.Value, divisor: ir.Value) -> ir.Value:
+    """A quotient of integers, which ONNX rounds towards zero, rounded down: one less where the rest has another sign.
+
+    No step leaves the element type, as the dividend less its remainder does near the type's lower end.
+    """
+    if divisor.dtype is ir.DataType.UINT8:
+        return quotient
+    rest = b.add("Sub", dividend, b.add("Mul", quotient, divisor))
+    signs = b.add("Mul", b.add("Sign", rest), b.add("Sign", divisor))
+    is_above = b.add("Less", signs, b.scalar(0, quotient.dtype), dtype=ir.DataType.BOOL)
+    return b.add("Sub", quotient, b.add("Cast", is_above, dtype=quotient.dtype, to=int(quotient.dtype or b.dtype)))
+
+
+def shift_left(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    """``x << n``: a product with a power of 2, in int64; by a negative n, or by all bits, nothing is left, as in torch.
+
+    ONNX shifts unsigned integers alone.
+    """
+    bits = int(8 * b.dtype.itemsize)
+    powers = np.array([1 << place for place in range(bits)] + [0], np.uint64).astype(np.int64)
+    return b.cast(b.add("Mul", b.tensor(x, _INT64), _power_of_2(b, other, powers, bits)), b.dtype)
+
+
+def shift_right(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    """``x >> n``: a quotient by a power of 2, rounded down; by a negative n, or by all bits, the sign is left."""
+    bits, value = int(8 * b.dtype.itemsize), b.tensor(x, _INT64)
+    powers = np.array([1 << min(place, _LARGEST_POWER) for place in range(bits + 1)], np.int64)
+    power = _power_of_2(b, other, powers, bits)
+    shifted = _floored(b, b.add("Div", value, power), value, power)
+    if bits > _LARGEST_POWER:  # 2⁶³ is no int64: by half of it, and then by 2
+        beyond = _power_of_2(b, other, np.array([1] * (_LARGEST_POWER + 1) + [2, 2], np.int64), bits)
+        shifted = _floored(b, b.add("Div", shifted, beyond), shifted, beyond)
+    return b.cast(shifted, b.dtype)
+
+
+def _power_of_2(b: Builder, exponent: Operand, powers: npt.NDArray[np.int64], beyond: int) -> ir.Value:
+    """The element of a table of powers; the one at ``beyond`` for exponents below 0 and from there on."""
+    if not isinstance(exponent, ir.Value):
+        within = 0 <= exponent < beyond
+        return b.constant(np.array(powers[int(exponent) if within else beyond]))
+    places = b.cast(exponent, _INT64)
+    limit = b.scalar(beyond, _INT64)
+    places = b.add(
+        "Where", b.add("Less", places, b.scalar(0, _INT64), dtype=ir.DataType.BOOL), limit, places, dtype=_INT64
+    )
+    places = b.add("Min", places, limit)
+    return b.add("Gather", b.constant(powers), places, shape=sizes_of(places), axis=0)
 
 
 def floor_divide(b: Builder, x: Operand, other: Operand) -> ir.Value:
@@ -125,6 +176,10 @@ def lerp(b: Builder, x: ir.Value, end: ir.Value, weight: Operand) -> ir.Value:
     return b.add("Add", x, b.add("Mul", b.tensor(weight), b.add("Sub", end, x)))
 
 
+_INT64 = ir.DataType.INT64
+_LARGEST_POWER = 62  # of 2, in int64
+_SHIFTED = ("Scalar", "Tensor", "Tensor_Scalar", "Scalar_Tensor")
+
 UNARY = {
     "neg": "Neg", "abs": "Abs", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "erf": "Erf", "floor": "Floor",
     "ceil": "Ceil", "round": "Round", "sign": "Sign", "reciprocal": "Reciprocal", "sin": "Sin", "cos": "Cos",
@@ -149,6 +204,8 @@ TABLE: Mapping[str, Entry] = {
     "aten.div.Tensor_mode": divide,
     "aten.div.Scalar_mode": divide,
     "aten.floor_divide.default": floor_divide,
+    **{f"aten.{name}.{kind}": shift_left for name in ("__lshift__", "bitwise_left_shift") for kind in _SHIFTED},
+    **{f"aten.{name}.{kind}": shift_right for name in ("__rshift__", "bitwise_right_shift") for kind in _SHIFTED},
     "aten.remainder.Tensor": remainder,
     "aten.remainder.Scalar": remainder,
     "aten.fmod.Tensor": fmod,

@@ -35,12 +35,10 @@ def logical(op_type: str) -> Entry:
 
 
 def bitwise(op_type: str) -> Entry:
-    """Of booleans only: that is the logic of masks."""
+    """Of booleans the logic of masks, of integers that of their bits."""
 
     def entry(b: Builder, x: Operand, other: Operand) -> ir.Value:
-        if b.dtype is not _BOOL:
-            raise Unsupported("bits of integers")
-        return b.add(op_type, b.tensor(x), b.tensor(other))
+        return b.add(op_type if b.dtype is _BOOL else f"Bitwise{op_type}", b.tensor(x), b.tensor(other))
 
     return entry
 
@@ -50,9 +48,7 @@ def logical_not(b: Builder, x: ir.Value) -> ir.Value:
 
 
 def bitwise_not(b: Builder, x: ir.Value) -> ir.Value:
-    if b.dtype is not _BOOL:
-        raise Unsupported("bits of integers")
-    return b.add("Not", x)
+    return b.add("Not" if b.dtype is _BOOL else "BitwiseNot", x)
 
 
 def test(op_type: str) -> Entry:

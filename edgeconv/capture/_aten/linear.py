@@ -12,9 +12,10 @@ from edgeconv.capture._builder import Builder, Entry, Unsupported, sizes_of
 def linear(b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None) -> ir.Value:
     if len(sizes_of(weight)) != 2:
         raise Unsupported("a weight that is no matrix")
-    if len(sizes_of(x)) == 2:
+    if len(sizes_of(x)) == 2 and b.dtype.is_floating_point():
         return b.add("Gemm", x, weight, bias, shape=b.shape, alpha=1.0, beta=1.0, transA=0, transB=1)
-    y = b.add("MatMul", x, b.transpose(weight, (1, 0)), shape=b.shape)
+    turned = b.transpose(weight, (1, 0))
+    y = matmul(b, x, turned)
     return y if bias is None else b.add("Add", y, bias)
 
 
@@ -26,7 +27,7 @@ def matmul(b: Builder, x: ir.Value, other: ir.Value) -> ir.Value:
     """
     left, right = sizes_of(x), sizes_of(other)
     if len(left) > 1 and len(right) > 1:
-        return b.add("MatMul", x, other, shape=b.shape)
+        return b.matmul(x, other)
     x = x if len(left) > 1 else b.reshape(x, (1, *left))
     other = other if len(right) > 1 else b.reshape(other, (*right, 1))
     return b.reshape(b.matmul(x, other), b.shape)
@@ -46,7 +47,7 @@ def dot(b: Builder, x: ir.Value, tensor: ir.Value) -> ir.Value:
 
 def addmm(b: Builder, x: ir.Value, mat1: ir.Value, mat2: ir.Value, beta: float, alpha: float) -> ir.Value:
     if not b.dtype.is_floating_point():
-        raise Unsupported("integers")
+        return baddbmm(b, x, mat1, mat2, beta, alpha)
     return b.add("Gemm", mat1, mat2, x, shape=b.shape, alpha=float(alpha), beta=float(beta), transA=0, transB=0)
 
 

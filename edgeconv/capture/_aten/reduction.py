@@ -32,6 +32,13 @@ def largest(op_type: str) -> Entry:
     return entry
 
 
+def aminmax(b: Builder, x: ir.Value, dim: int | None, keepdim: bool) -> Result:
+    axes = None if dim is None else [dim]
+    if dim is None and keepdim and b.shape:
+        axes = list(range(len(sizes_of(x))))
+    return [largest(op_type)(b, x, axes, keepdim) for op_type in ("ReduceMin", "ReduceMax")]  # type: ignore[misc]
+
+
 def largest_with_index(op_type: str, index_type: str) -> Entry:
     """``max(dim)``: the values, and the indices where anybody takes them."""
 
@@ -144,6 +151,7 @@ TABLE: Mapping[str, Entry] = {
     "aten.prod.dim_int": reduction("ReduceProd"),
     "aten.amax.default": largest("ReduceMax"),
     "aten.amin.default": largest("ReduceMin"),
+    "aten.aminmax.default": aminmax,
     "aten.max.default": largest("ReduceMax"),
     "aten.min.default": largest("ReduceMin"),
     "aten.max.dim": largest_with_index("ReduceMax", "ArgMax"),

@@ -3,7 +3,7 @@
 Measured on LiteRT 2.3 (all its kernels) and tflite-runtime 2.14.0: without a scale, ADD, SUB and the comparisons of
 8-bit integers end the process, and SUB of int16; MUL, DIV and SUM of them are wrong. The lower bits of a sum, a
 difference or a product are those of its operands, so that what is cut off afterwards is what the narrow arithmetic of
-torch and onnxruntime leaves. Of int64, which is cut before, the numbers are indices and sizes.
+torch and onnxruntime leaves.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ _NARROW = frozenset(("int8", "uint8", "int16"))
 _WIDE = np.dtype(np.int32)
 
 AS_INT32: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("ADD", "SUB", "MUL", "POW", "FLOOR_MOD", "CUMSUM", "NEG", "SUM"), _NARROW),
+    **dict.fromkeys(("ADD", "SUB", "MUL", "POW", "FLOOR_MOD", "CUMSUM", "NEG", "SUM", "DIV"), _NARROW),
     **dict.fromkeys(("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"), _NARROW),
-    "DIV": _NARROW | {"int64"},
-    "ARG_MAX": frozenset(("int16", "int64")),
-    "ARG_MIN": frozenset(("int16", "int64")),
+    "ARG_MAX": frozenset(("int16",)),
+    "ARG_MIN": frozenset(("int16",)),
     "SCATTER_ND": frozenset(("int16",)),
     "DEPTH_TO_SPACE": frozenset(("int16", "bool")),
     "PAD": frozenset(("bool",)),

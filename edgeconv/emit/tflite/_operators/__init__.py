@@ -12,6 +12,7 @@ from edgeconv.emit.tflite._operators import (
     convolution,
     elementwise,
     indexing,
+    integers,
     linear,
     normalisation,
     piecewise,
@@ -35,6 +36,7 @@ LOWERINGS: dict[str, Lower] = {
     **shape.LOWERINGS,
     **indexing.LOWERINGS,
     **linear.LOWERINGS,
+    **integers.LOWERINGS,
 }
 
 __all__ = ["LOWERINGS"]

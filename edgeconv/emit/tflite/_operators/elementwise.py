@@ -124,8 +124,6 @@ def _any_power(low: Lowering, node: ir.Node) -> None:
     form, kind = common_form(low, node.inputs, len(low.shape(node.outputs[0]))), low.dtype(node.outputs[0])
     base, exponent = (operand(low, value, form) for value in node.inputs)
     together = kind if exponent.dtype.kind != "f" else np.dtype(np.float32)
-    if together == np.int64:  # which POW does not take: such numbers are indices and sizes
-        together = np.dtype(np.int32)
     operands = [converted(low, tensor, together) for tensor in (base, exponent)]
     made = low.emit("POW", operands, permuted(low.shape(node.outputs[0]), form))
     low.bind(node.outputs[0], form, converted(low, made, kind))
@@ -168,6 +166,8 @@ def magnitude(low: Lowering, x: Tensor) -> Tensor:
     """|x|; of integers max(x, -x): ABS takes no int64, and int32 only since version 5, which not every runtime has."""
     if np.issubdtype(x.dtype, np.floating):
         return low.emit("ABS", [x], x.shape)
+    if x.dtype.kind == "u":
+        return x
     return low.emit("MAXIMUM", [x, low.emit("NEG", [x], x.shape)], x.shape)
 
 
@@ -219,8 +219,6 @@ LOWERINGS: dict[str, Lower] = {
     "Add": binary("ADD"),
     "Sub": binary("SUB"),
     "Mul": binary("MUL"),
-    "Div": quotient,
-    "Pow": power,
     "Max": variadic("MAXIMUM"),
     "Min": variadic("MINIMUM"),
     "Sum": variadic("ADD"),

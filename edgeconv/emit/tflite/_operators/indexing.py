@@ -157,8 +157,16 @@ def _places(low: Lowering, index: ir.Value, size: int) -> Tensor:
     return low.emit("FLOOR_MOD", [tensor, low.integers([size])], tensor.shape)
 
 
+def _mirrored(low: Lowering, x: Tensor) -> Tensor:
+    """Elements in the opposite order: negative, but integers from end to end, as the lowest one has no negative."""
+    if x.dtype.kind == "f":
+        return low.emit("NEG", [x], x.shape)
+    ends = low.graph.constant(np.array([~np.zeros((), x.dtype)]), f"{low.base}/ends")
+    return low.emit("SUB", [ends, x], x.shape)
+
+
 def top_k(low: Lowering, node: ir.Node) -> None:
-    """TopK over the last axis; the smallest are the largest of the negatives."""
+    """TopK over the last axis; the smallest are the largest of the mirrored ones."""
     value = low.input(node)
     rank = len(low.shape(value))
     axis = node.attributes.get_int("axis", -1) % rank
@@ -169,13 +177,13 @@ def top_k(low: Lowering, node: ir.Node) -> None:
     x = low.tensor(value, form)
     smallest = not node.attributes.get_int("largest", 1)
     if smallest:
-        x = low.emit("NEG", [x], x.shape)
+        x = _mirrored(low, x)
     shape = (*x.shape[:-1], count)
     number = low.graph.constant(np.array(count, np.int32), f"{low.base}/count")
     values, indices = low.graph.add("TOPK_V2", [x, number], [shape, shape], f"{low.base}/topk_v2")
     indices.dtype = np.dtype(np.int32)
     if smallest:
-        values = low.emit("NEG", [values], shape)
+        values = _mirrored(low, values)
     low.bind(node.outputs[0], form, values)
     if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
         low.bind(node.outputs[1], form, low.emit("CAST", [indices], shape, dtype=np.dtype(np.int64)))

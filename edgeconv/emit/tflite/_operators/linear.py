@@ -16,6 +16,8 @@ from edgeconv.emit.tflite._windows import VALID
 def gemm(low: Lowering, node: ir.Node) -> None:
     """Gemm alpha·A·B + beta·C with constant B and C, as a fully connected layer."""
     x, y = low.input(node), node.outputs[0]
+    if low.dtype(x).kind != "f":
+        low.refuse(f"its operands are {low.dtype(x)}", mend="cast them to float32, or write it as MatMul and Add")
     weight, alpha = low.constant(node.inputs[1], "weight"), node.attributes.get_float("alpha", 1.0)
     transposed = bool(node.attributes.get_int("transB", 0))
     scales = low.scales_of(node.inputs[1], axis=0 if transposed else 1)
@@ -89,10 +91,6 @@ def matmul(low: Lowering, node: ir.Node) -> None:
         return
     if min(len(low.shape(a)), len(low.shape(b))) < 2:
         low.refuse("one side is a vector")
-    if low.dtype(a).kind != "f":
-        low.refuse(
-            f"its operands are {low.dtype(a)}, and TFLite multiplies matrices of floats", mend="cast them to float32"
-        )
     operands, flips = zip(*(_side(low, value) for value in (a, b)), strict=True)
     made = low.emit("BATCH_MATMUL", operands, shape, adjX=flips[0], adjY=flips[1])
     low.bind(node.outputs[0], first(len(shape)), made)
@@ -110,5 +108,4 @@ def _side(low: Lowering, value: ir.Value) -> tuple[Tensor, bool]:
 
 LOWERINGS: dict[str, Lower] = {
     "Gemm": gemm,
-    "MatMul": matmul,
 }

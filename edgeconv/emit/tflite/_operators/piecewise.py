@@ -30,16 +30,30 @@ def _sign(low: Lowering, x: Tensor) -> Tensor:
 
 
 def modulo(low: Lowering, node: ir.Node) -> None:
-    """Mod: with the sign of the divisor FLOOR_MOD, with that of the dividend (``fmod``) one of magnitudes."""
+    """Mod: with the sign of the divisor FLOOR_MOD, with that of the dividend (``fmod``) made of it."""
     form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
     x, divisor = (operand(low, value, form) for value in node.inputs)
     shape = permuted(low.shape(node.outputs[0]), form)
-    if node.attributes.get_int("fmod", 0):
+    made = low.emit("FLOOR_MOD", [x, divisor], shape)
+    if node.attributes.get_int("fmod", 0) and x.dtype.kind == "i":
+        made = integer_remainder(low, x, divisor, made)
+    elif node.attributes.get_int("fmod", 0) and x.dtype.kind == "f":
         sizes = [magnitude(low, each) for each in (x, divisor)]
         made = low.emit("MUL", [_sign(low, x), low.emit("FLOOR_MOD", sizes, shape)], shape)
-    else:
-        made = low.emit("FLOOR_MOD", [x, divisor], shape)
     low.bind(node.outputs[0], form, made)
+
+
+def integer_remainder(low: Lowering, x: Tensor, divisor: Tensor, floored: Tensor) -> Tensor:
+    """FLOOR_MOD's result, whose sign is the divisor's, with the sign of the dividend: one divisor off if they differ.
+
+    Magnitudes would not do: the lowest integer has none.
+    """
+    zero, shape = low.graph.constant(np.zeros(1, x.dtype), f"{low.base}/zero"), floored.shape
+    signs = [low.emit("LESS", [each, zero], each.shape, dtype=_BOOL) for each in (x, floored)]
+    differ = low.emit("NOT_EQUAL", signs, shape, dtype=_BOOL)
+    some = low.emit("NOT_EQUAL", [floored, zero], shape, dtype=_BOOL)
+    back = low.emit("LOGICAL_AND", [differ, some], shape)
+    return low.emit("SELECT_V2", [back, low.emit("SUB", [floored, divisor], shape), floored], shape, dtype=x.dtype)
 
 
 def is_nan(low: Lowering, node: ir.Node) -> None:

@@ -94,7 +94,10 @@ def global_pool(code: str) -> Lower:
 
 
 def arg(code: str) -> Lower:
-    """ArgMax and ArgMin over one axis; the first of equal elements."""
+    """ArgMax and ArgMin over one axis; the first of equal elements.
+
+    The kernels take no int64: of that, the first place is found where the largest (or smallest) element stands.
+    """
 
     def lower(low: Lowering, node: ir.Node) -> None:
         value = low.input(node)
@@ -104,9 +107,13 @@ def arg(code: str) -> Lower:
         axis = node.attributes.get_int("axis", 0) % rank
         form = low.form(value)
         x = low.tensor(value, form)
-        position = form.index(axis)
+        position, kernel = form.index(axis), code
+        if x.dtype == np.int64:
+            end = reduced(low, "REDUCE_MAX" if code == "ARG_MAX" else "REDUCE_MIN", x, [position])
+            equal = low.emit("EQUAL", [x, end], x.shape, dtype=np.dtype(np.bool_))
+            x, kernel = low.emit("CAST", [equal], x.shape, dtype=np.dtype(np.int32)), "ARG_MAX"
         shape = [size for index, size in enumerate(x.shape) if index != position]
-        made = low.emit(code, [x, low.integers([position])], shape, dtype=np.dtype(np.int64), outputType=_INT64)
+        made = low.emit(kernel, [x, low.integers([position])], shape, dtype=np.dtype(np.int64), outputType=_INT64)
         kept = low.reshape(made, [1 if index == position else size for index, size in enumerate(x.shape)])
         bind_reduced(low, node, kept, form, [axis], bool(node.attributes.get_int("keepdims", 1)))
 

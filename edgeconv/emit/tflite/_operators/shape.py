@@ -55,6 +55,8 @@ def _only_feeds_weights(value: ir.Value) -> bool:
     readers = [(use.node, use.idx) for use in value.uses()]
     return (
         not value.is_graph_output()
+        and value.dtype is not None
+        and value.dtype.is_floating_point()
         and all(
             index == 0
             and not reader.attributes.get_int("transA", 0)
