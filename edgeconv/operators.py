@@ -7,6 +7,7 @@ ONNX operator computes) and `edgeconv.emit.tflite` (ONNX to TFLite; the ONNX fil
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,54 @@ def operators() -> Operators:
         aten=tuple((name, tuple(sorted(found, key=str.lower))) for name, found in families.items()),
         both=tuple(sorted(both)),
         onnx_only=tuple(sorted(set(OPERATORS) - both)),
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """What becomes of one ONNX operator; every one of the table goes into an ``.onnx`` file.
+
+    Attributes:
+        operator: its name.
+        tflite: whether the TFLite writer takes it; else it refuses it by name.
+        int8: ``"yes"`` where integers compute it in an int8 file, if its parameters allow it; ``"float"`` where it
+            stays float there; ``"parts"`` where it is written out in operators that have rows of their own; ``"no"``.
+        int16: likewise in an int16x8 file, which is TFLite only.
+        batch: whether the batch can stay open across it.
+    """
+
+    operator: str
+    tflite: bool
+    int8: str
+    int16: str
+    batch: bool
+
+
+def rows() -> tuple[Row, ...]:
+    """A row for every ONNX operator that the reference knows, by name; imports torch."""
+    from edgeconv.capture._sums import WRITTEN_OUT
+    from edgeconv.emit.tflite._recurrent import GATES
+    from edgeconv.quantize._operators import FIXED, LAYERS, OWN, READING, SHARED, WITHOUT_INT16
+    from edgeconv.reference import OPERATORS
+    from edgeconv.rewrite._batch_rules import RULES
+
+    both = set(operators().both)
+    integers = LAYERS | OWN | READING | SHARED | FIXED.keys() | set(_DISSOLVED)
+
+    def with_integers(name: str, able: Collection[str]) -> str:
+        if name in both and (name in WRITTEN_OUT or name in GATES):
+            return "parts"
+        return ("yes" if name in able else "float") if name in both else "no"
+
+    return tuple(
+        Row(
+            operator=name,
+            tflite=name in both,
+            int8=with_integers(name, integers),
+            int16=with_integers(name, integers - WITHOUT_INT16),
+            batch=name in RULES or name in WRITTEN_OUT,
+        )
+        for name in sorted({*OPERATORS, *both}, key=str.lower)
     )
 
 

@@ -7,6 +7,7 @@ mend; 3 a bug of ours, with its traceback. Ended from outside: 128 + the signal'
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import traceback
@@ -19,7 +20,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import edgeconv
-from edgeconv.cli import bench, cost, devices, export, inspect, parity, quantize
+from edgeconv.cli import bench, completion, cost, devices, export, init, inspect, operators, parity, quantize
 from edgeconv.cli._streams import OutputError, prepare, printable, say, tell, writing
 from edgeconv.cli._supervisor import (
     LATE,
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("init")(init.command)
 app.command("export")(export.command)
 app.command("quantize")(quantize.command)
 app.command("parity")(parity.command)
@@ -50,6 +52,8 @@ app.command("devices")(devices.command)
 app.command("inspect")(inspect.command)
 app.command("cost")(cost.command)
 app.command("bench")(bench.command)
+app.command("operators")(operators.command)
+app.command("completion")(completion.command)
 
 
 @app.callback(invoke_without_command=True)
@@ -103,6 +107,8 @@ def _signals_first() -> Iterator[None]:
 def main() -> None:
     """Entry point of the ``edgeconv`` script."""
     prepare()  # before the pipe to the child, which would take the place of a closed stream
+    if completion.VARIABLE in os.environ:
+        sys.exit(completion.answer(_commands()))  # at once: somebody waits for it at a key
     sys.exit(supervised(lambda: run(sys.argv[1:])))
 
 

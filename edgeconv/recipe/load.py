@@ -63,7 +63,16 @@ def load_recipe(path: Path) -> Recipe:
             where=str(path),
             mend=f'write a .toml file with name = "…" and model.onnx = "{path.name}"',
         )
-    data = _parse(_read(path), path)
+    return read_recipe(_read(path), path)
+
+
+def read_recipe(text: str, path: Path) -> Recipe:
+    """The recipe that a text states, as if it lay at `path`.
+
+    Raises:
+        RecipeError: it is not TOML, or breaks the schema.
+    """
+    data = _parse(text, path)
     if "path" in data:
         raise RecipeError("unknown key 'path'", where=str(path), mend="remove it")
     return _checked({**data, "path": path})

@@ -1,7 +1,8 @@
 """What each verb leaves alone when it starts: torch takes a second and 200 MB, numpy a tenth of one.
 
-Verbs thought of: importing edgeconv, `--help` of the program and of a verb, `--version`, `inspect` of both formats,
-`devices`, and exports of an .onnx file to both formats, with a file that calculates shapes and moves weights.
+Verbs thought of: importing edgeconv, `--help` of the program and of a verb, `--version`, `completion`, `init`,
+`inspect` of both formats, `devices`, and exports of an .onnx file to both formats, with a file that calculates shapes
+and moves weights.
 """
 
 from __future__ import annotations
@@ -70,9 +71,16 @@ def test_importing_edgeconv_imports_nothing_heavy() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("export", "--help"), ("bench", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("export", "--help"), ("bench", "--help"), ("completion", "bash")]
+)
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert _imported(*arguments) <= {"pydantic"}  # typer's, where it reads an option's value
+
+
+def test_a_recipe_is_written_without_torch(tmp_path: Path) -> None:
+    out = ("--out", str(tmp_path / "net.toml"))
+    assert _imported("init", "nets:Net", "--shape", "x=1,3,8,8", *out) <= {"pydantic", "numpy"}
 
 
 def test_listing_the_devices_imports_no_runtime() -> None:

@@ -1,0 +1,78 @@
+"""`edgeconv operators`: what can be exported, operator by operator."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeconv.cli._streams import printable, say
+from edgeconv.cli._tables import print_table
+from edgeconv.errors import CaptureError
+
+if TYPE_CHECKING:
+    from edgeconv.operators import Row
+
+_COLUMNS = ("operator", ".onnx", ".tflite", "int8", "int16x8", "open batch")
+_LEGEND = (
+    ".tflite no: refused by name. int8 and int16x8, float: computed in float between integers; parts: written out in "
+    "operators of this table. Open batch no: export with a fixed one. What depends on constants alone is computed at "
+    "export, whatever its operators."
+)
+
+
+def command(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="ONNX operators; all without any.", metavar="[OPERATOR...]")
+    ] = None,
+    torch: Annotated[
+        bool, typer.Option("--torch", help="List torch's (ATen) operators that fast capture knows, by family.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> int:
+    """List the ONNX operators, and which formats and variants take each.
+
+    A module with a torch operator that --torch does not list is captured by torch's own ONNX exporter.
+    """
+    from edgeconv.operators import operators, rows  # the tables themselves, and with them torch
+
+    if torch:
+        if names:
+            raise CaptureError("it takes no names", where="--torch", mend="leave out one of them")
+        families = dict(operators().aten)
+        if as_json:
+            say(json.dumps(families, indent=2))
+        else:
+            print_table(("family", "ATen operators"), [(name, ", ".join(aten)) for name, aten in families.items()])
+        return 0
+    chosen = _chosen(rows(), names or [])
+    if as_json:
+        say(json.dumps([dataclasses.asdict(row) for row in chosen], indent=2))
+        return 0
+    print_table(_COLUMNS, [_cells(row) for row in chosen])
+    say(_LEGEND)
+    return 0
+
+
+def _chosen(table: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """The rows of these operators, whatever the case of their letters; all where none is named.
+
+    Raises:
+        CaptureError: there is no such operator.
+    """
+    by_name = {row.operator.lower(): row for row in table}
+    for name in names:
+        if name.lower() not in by_name:
+            near = [by_name[key].operator for key in difflib.get_close_matches(name.lower(), by_name, n=3)]
+            mend = f"the nearest are {', '.join(near)}" if near else "`edgeconv operators` lists all"
+            raise CaptureError(f"{printable(name)!r} is no ONNX operator that is exported", mend=mend)
+    return [by_name[name.lower()] for name in names] if names else list(table)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    tflite, batch = ("yes" if able else "no" for able in (row.tflite, row.batch))
+    return (row.operator, "yes", tflite, row.int8, row.int16, batch)

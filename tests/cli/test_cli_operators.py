@@ -1,0 +1,68 @@
+"""`edgeconv operators`: the table is that of the README's list, and what it says happens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgeconv.cli import run
+from edgeconv.operators import operators, rows
+from edgeconv.reference import OPERATORS
+
+
+def test_every_operator_of_the_reference_has_a_row_as_the_readme_lists_it() -> None:
+    table = {row.operator: row for row in rows()}
+    assert set(OPERATORS) <= table.keys()
+    assert {name for name, row in table.items() if row.tflite} == set(operators().both)
+    assert {name for name, row in table.items() if not row.tflite} == set(operators().onnx_only)
+    assert all((row.int8 == "no") == (not row.tflite) for row in table.values())
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [
+        ("Conv", {"tflite": True, "int8": "yes", "int16": "yes", "batch": True}),
+        ("Gelu", {"tflite": True, "int8": "yes", "int16": "float", "batch": True}),
+        ("GridSample", {"tflite": True, "int8": "float", "int16": "float", "batch": False}),
+        ("Swish", {"tflite": True, "int8": "parts", "int16": "parts", "batch": True}),
+        ("Acos", {"tflite": False, "int8": "no", "int16": "no", "batch": True}),
+    ],
+)
+def test_rows_for_programs(operator: str, expected: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["operators", operator.lower(), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"operator": operator, **expected}]
+
+
+def test_the_table_for_people_has_a_line_per_operator(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["operators"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["operator", ".onnx", ".tflite", "int8", "int16x8", "open", "batch"]
+    assert {line.split()[0] for line in lines[1:-1]} == {row.operator for row in rows()}
+
+
+def test_torchs_operators_by_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["operators", "--torch", "--json"]) == 0
+    families = json.loads(capsys.readouterr().out)
+    assert "conv2d" in families["convolution"]
+    assert run(["operators", "--torch", "Conv"]) == 2
+
+
+def test_an_operator_that_is_none_is_told_its_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["operators", "Relux"]) == 2
+    assert "'Relux' is no ONNX operator that is exported; the nearest are Relu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("operator", ["Cos", "Acos", "Erf", "Softsign"])
+def test_what_the_table_says_of_tflite_and_the_batch_happens(operator: str, tmp_path: Path) -> None:
+    (row,) = [row for row in rows() if row.operator == operator]
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "one", value[:1], value[1:])
+    path = tmp_path / "one.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    export = ["export", str(path), "--no-parity", "-q", "--out", str(tmp_path), "--format"]
+    assert run([*export, "onnx"]) == (0 if row.batch else 2)
+    assert run([*export, "tflite"]) == (0 if row.tflite and row.batch else 2)
