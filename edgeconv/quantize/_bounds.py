@@ -2,8 +2,9 @@
 
 A mask of -inf or -1e9 that is added to the scores of an attention is no activation: exp(-30) is nothing beside exp(0),
 as exp(-1e9) is. So a softmax needs its scores only as far down as the least of its rows' largest, less the logarithm of
-what counts. That bound goes backwards through what merely adds, picks, moves and scales, to the mask itself, whether it
-is a constant, is computed, or is an input. Saturation at the bounds is then what quantisation does anyway.
+what counts. So does a maximum (of a window, of axes, of operands) need nothing below its least result, and a clamp
+nothing beyond its ends. That bound goes backwards through what merely adds, picks, moves, pads and scales, to the mask
+itself, whether it is a constant, is computed, or is an input. Saturation there is then what quantisation does anyway.
 
 The ranges of the other operands, and how large the rows' largest are, come from the calibration data.
 """
@@ -19,7 +20,8 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.quantize._calibrate import run_float
-from edgeconv.quantize._graph import constant, input_of, is_activation, named
+from edgeconv.quantize._graph import constant, is_activation, named
+from edgeconv.quantize._structure import clip_bounds
 
 Bounds = tuple[float, float]
 ALL: Bounds = (-math.inf, math.inf)
@@ -45,18 +47,34 @@ _MOVES = frozenset(
         "Unsqueeze",
     }
 )
-_ENDS = frozenset({"ReduceMax", "Sigmoid", "Softmax"})
-_BETWEEN = _MOVES | {"Add", "Cast", "Div", "Mul", "Sub", "Sum", "Where"}
+_LARGEST = frozenset({"GlobalMaxPool", "Max", "MaxPool", "ReduceMax"})
+_SMALLEST = frozenset({"Min", "ReduceMin"})
+_LIMITS: Mapping[str, Bounds] = {
+    "HardSwish": (-3.0, math.inf),
+    "Relu": (0.0, math.inf),
+    "Sigmoid": (math.log(_COUNTS), -math.log(_COUNTS)),
+    "Tanh": (math.log(_COUNTS) / 2, -math.log(_COUNTS) / 2),
+}
+"""Beyond which an operator's results do not change, or not by what counts."""
+
+_ENDS = _LARGEST | _SMALLEST | set(_LIMITS) | {"Clip", "Softmax"}
+_MONOTONE = _LARGEST | _SMALLEST | {"Clip", "Relu"}
+"""Whose results are numbers that they read, and so have bounds to hand on."""
+
+_BETWEEN = _MOVES | {"Add", "Cast", "Div", "Mul", "Pad", "Sub", "Sum", "Where"}
+_FILLING = frozenset({"Concat", "Pad", "Where"})
+_MASKING = _FILLING | {"Add", "Sub", "Sum"}
+_CLAMPS = frozenset({"Clip", "HardSwish", "Relu", "Tanh"})
+"""Before which a sum is no mask but what layers end with."""
 
 
 @dataclass
 class _Seen:
-    """Of one value: finite extremes, the least of its rows' largest, and the distinct numbers while they are few."""
+    """Of one value: finite extremes, and the distinct numbers while they are few."""
 
     low: float = 0.0
     high: float = 0.0
     infinite: bool = False
-    rows: dict[ir.Node, float] = field(default_factory=dict)
     distinct: set[float] = field(default_factory=set)
 
     @property
@@ -87,37 +105,41 @@ def bounds_of(model: ir.Model, batches: Callable[[], Iterable[Mapping[str, Array
     inner, ends = _region(model.graph)
     if not ends:
         return {}
-    seen = {value: _Seen() for value in inner}
-    computed = {named(value): value for value in inner if is_activation(value)}
+    seen, rows = {value: _Seen() for value in inner}, dict[ir.Node, float]()
+    shown = {end: end.inputs[0] if end.op_type == "Softmax" else end.outputs[0] for end in ends}
+    computed = {
+        named(value): value for value in (*inner, *shown.values()) if value is not None and is_activation(value)
+    }
     for values in run_float(model, batches(), computed):
         for name, array in values.items():
-            seen[computed[name]].add(array)
-            for end in ends:
-                if end.inputs[0] is computed[name]:
-                    _add_rows(seen[computed[name]], end, array)
+            if (value := computed[name]) in seen:
+                seen[value].add(array)
+            for end in (each for each, source in shown.items() if source is value):
+                _add_rows(rows, end, array)
     for value in inner:
         if (stored := constant(value)) is not None:
             seen[value].add(stored)
-    return _Backwards(model.graph, seen).run()
+    return _Backwards(model.graph, seen, rows).run()
 
 
 def _region(graph: ir.Graph) -> tuple[list[ir.Value], list[ir.Node]]:
-    """What reaches a softmax and the like through operators that a bound passes, where one of them may mask."""
+    """What reaches a softmax, a maximum and the like through operators that a bound passes, where one may mask."""
     found: dict[ir.Value, None] = {}
     ends = []
     for node in graph:
-        if node.op_type not in _ENDS or not is_activation(node.inputs[0]):
+        if node.op_type not in _ENDS or not is_activation(node.outputs[0]):
             continue
-        todo, inner, masks = [node.inputs[0]], dict[ir.Value, None](), False
+        todo = list(node.inputs if node.op_type in ("Max", "Min") else node.inputs[:1])
+        inner, masks = dict[ir.Value, None](), False
         while todo:
             value = todo.pop()
             if value is None or value in inner or value.dtype != ir.DataType.FLOAT:
                 continue
             inner[value] = None
             producer = value.producer()
-            if value.is_graph_input() or producer is None or producer.op_type not in _BETWEEN:
+            if value.is_graph_input() or producer is None or producer.op_type not in _BETWEEN | _MONOTONE:
                 continue
-            masks |= producer.op_type in ("Add", "Sub", "Sum", "Where")
+            masks |= producer.op_type in (_FILLING if node.op_type in _CLAMPS else _MASKING)
             todo += producer.inputs
         if masks:
             ends.append(node)
@@ -125,32 +147,27 @@ def _region(graph: ir.Graph) -> tuple[list[ir.Value], list[ir.Node]]:
     return list(found), ends
 
 
-def _add_rows(seen: _Seen, end: ir.Node, array: Array) -> None:
-    """Notes the least of the largest numbers of the rows that the operator looks at."""
-    axes = _rows(end, array.ndim)
-    if not axes or not array.size:
-        return
-    largest = array.max(axis=axes)
-    largest = largest[np.isfinite(largest) & (largest > _MASKED)]
-    if largest.size:
-        seen.rows[end] = min(seen.rows.get(end, math.inf), float(largest.min()))
+def _add_rows(rows: dict[ir.Node, float], end: ir.Node, array: Array) -> None:
+    """Notes the least of the largest numbers that an operator finds (of the smallest, the largest).
 
-
-def _rows(end: ir.Node, rank: int) -> tuple[int, ...]:
+    A row, or a window, that is masked whole counts for nothing.
+    """
     if end.op_type == "Softmax":
-        return (end.attributes.get_int("axis", -1) % rank,)
-    if end.op_type == "Sigmoid":
-        return ()
-    axes = constant(input_of(end, 1))
-    listed = axes.reshape(-1).tolist() if axes is not None else end.attributes.get_ints("axes", range(rank))
-    return tuple(int(axis) % rank for axis in listed)
+        array = array.max(axis=end.attributes.get_int("axis", -1))
+    elif end.op_type not in _LARGEST | _SMALLEST:
+        return
+    sign = -1 if end.op_type in _SMALLEST else 1
+    found = sign * array[np.isfinite(array)]
+    found = found[found > _MASKED]
+    if found.size:
+        rows[end] = sign * min(sign * rows.get(end, sign * math.inf), float(found.min()))
 
 
 class _Backwards:
     """Bounds from the readers to what they read."""
 
-    def __init__(self, graph: ir.Graph, seen: Mapping[ir.Value, _Seen]) -> None:
-        self.graph, self.seen = graph, seen
+    def __init__(self, graph: ir.Graph, seen: Mapping[ir.Value, _Seen], rows: Mapping[ir.Node, float]) -> None:
+        self.graph, self.seen, self.rows = graph, seen, rows
         self.found: dict[ir.Value, Bounds] = {}
 
     def run(self) -> dict[str, Bounds]:
@@ -175,14 +192,17 @@ class _Backwards:
 
     def _need(self, node: ir.Node, index: int, value: ir.Value) -> Bounds:
         """What of a value an operator can tell apart."""
-        if node.op_type in _ENDS:
-            return self._of_end(node, value)
         results = [self.found.get(output, ALL) for output in node.outputs if output.uses() or output.is_graph_output()]
-        if node.op_type not in _BETWEEN or not results:
+        if not results:
             return ALL
         low, high = min(one for one, _ in results), max(one for _, one in results)
-        if node.op_type in _MOVES:
-            return (low, high) if index == 0 or node.op_type == "Concat" else ALL
+        if node.op_type in _ENDS:
+            least, most = self._of_end(node, index, value)
+            return (max(least, low), min(most, high)) if node.op_type in _MONOTONE else (least, most)
+        if node.op_type not in _BETWEEN:
+            return ALL
+        if node.op_type in _MOVES or node.op_type == "Pad":
+            return (low, high) if index == 0 or node.op_type in ("Concat", "Pad") else ALL
         if node.op_type == "Where":
             return (low, high) if index > 0 else ALL
         if node.op_type == "Cast":
@@ -191,16 +211,20 @@ class _Backwards:
             return self._of_factor(node, index, low, high)
         return self._of_sum(node, index, low, high)
 
-    def _of_end(self, node: ir.Node, value: ir.Value) -> Bounds:
-        if node.op_type == "Sigmoid":
-            return math.log(_COUNTS), -math.log(_COUNTS)
-        least = self.seen[value].rows.get(node) if value in self.seen else None
-        if least is None:
+    def _of_end(self, node: ir.Node, index: int, value: ir.Value) -> Bounds:
+        if node.op_type == "Clip":
+            return (clip_bounds(node) or ALL) if index == 0 else ALL
+        if node.op_type in _LIMITS:
+            return _LIMITS[node.op_type]
+        found = self.rows.get(node)
+        if found is None:
             return ALL
-        if node.op_type == "ReduceMax":
-            return least, math.inf
+        if node.op_type in _SMALLEST:
+            return -math.inf, found
+        if node.op_type in _LARGEST:
+            return found, math.inf
         size = value.shape[node.attributes.get_int("axis", -1)] if value.shape else None
-        return (least + math.log(_COUNTS / size), math.inf) if isinstance(size, int) and size else ALL
+        return (found + math.log(_COUNTS / size), math.inf) if isinstance(size, int) and size else ALL
 
     def _of_sum(self, node: ir.Node, index: int, low: float, high: float) -> Bounds:
         """Of an addend, or of either side of a difference; by what the others can bring."""

@@ -2,8 +2,9 @@
 
 Members, masks: -inf, -1e9, -1e4, -100, finfo.min; masked_fill, where, a sum, a difference, a product with zeros and
 ones; constant, computed of an input of floats, integers or booleans, the input itself; before and after a scale; with
-a bias; of two layers; rows that are masked whole; before a maximum. Infinities: operands of Max, Min, Clip, Where, Pad;
-scalars and vectors; infinities that an output shows; two of them in a row.
+a bias; of two layers; rows that are masked whole; before a maximum of windows, axes or operands, before a clamp and
+what saturates, as pads, parts that are joined, and numbers filled in. Infinities: operands of Max, Min, Clip, Where,
+Pad; scalars and vectors; infinities that an output shows; two of them in a row.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from onnx import helper
 from quantize_graphs import Graph, data
 from test_quantize_idioms import Of, worst_db
 from torch import nn
+from torch.nn import functional
 
 from edgeconv.errors import QuantizeError
 from edgeconv.progress import Silent
@@ -85,6 +87,35 @@ def test_a_mask_may_be_the_input(number: float, tmp_path: Path) -> None:
     module = _attention(lambda y, m: y + m[:, None])
     found = worst_db(tmp_path, module, list(zip(_inputs(), masks, strict=True)))
     assert min(found.values()) > 27, found
+
+
+_UNSEEN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "padded": lambda y: functional.max_pool2d(functional.pad(y, (1, 1, 1, 1), value=-1e9), 3, 2),
+    "padded with -inf": lambda y: functional.max_pool2d(functional.pad(y, (1, 1, 1, 1), value=_INF), 3, 2),
+    "padded with the lowest": lambda y: functional.max_pool2d(functional.pad(y, (1, 1, 1, 1), value=_LOWEST), 3, 2),
+    "padded for two pools": lambda y: functional.max_pool2d(
+        functional.max_pool2d(functional.pad(y, (2, 2, 2, 2), value=-1e9), 3, 1), 3, 1
+    ),
+    "before an activation": lambda y: functional.max_pool2d(functional.pad(y, (1, 1, 1, 1), value=-1e9).relu(), 3, 2),
+    "clamped": lambda y: functional.pad(y, (1, 1, 1, 1), value=-1e9).clamp(-1, 1),
+    "joined": lambda y: functional.max_pool2d(torch.cat([y, torch.full((1, 8, 12, 2), -1e9)], 3), 3, 2),
+    "filled": lambda y: functional.max_pool2d(y.masked_fill(torch.arange(12) % 2 == 0, -1e9), 3, 2),
+    "added": lambda y: functional.max_pool2d(y - 1e9 * (torch.arange(12) % 2 == 0).float(), 3, 2),
+    "of axes": lambda y: functional.pad(y, (2, 2, 2, 2), value=-1e9).amax((2, 3), keepdim=True).expand(-1, -1, 4, 4),
+    "of operands": lambda y: torch.maximum(functional.pad(y, (1, 1, 1, 1), value=-1e9)[:, :, :12, :12], y),
+    "smallest": lambda y: torch.minimum(functional.pad(y, (1, 1, 1, 1), value=1e9)[:, :, :12, :12], y),
+    "saturating": lambda y: functional.pad(y, (1, 1, 1, 1), value=-1e9).tanh(),
+}
+
+
+@pytest.mark.parametrize("case", _UNSEEN)
+def test_what_a_maximum_cannot_tell_costs_nothing(case: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    function = _UNSEEN[case]
+    module = Of(lambda m, x: m.b(function(m.a(x))), a=nn.Conv2d(3, 8, 3, padding=1), b=nn.Conv2d(8, 4, 3))
+    images = [(torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(seed)),) for seed in range(6)]
+    found = worst_db(tmp_path, module, images)
+    assert min(found.values()) > 29, found
 
 
 def test_a_mask_that_two_layers_read_serves_both(tmp_path: Path) -> None:
