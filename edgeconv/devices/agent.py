@@ -36,8 +36,7 @@ it says ``"optimized": false``, onnxruntime computes every operator of the file 
 
 from __future__ import annotations
 
-# zip(strict=) came with Python 3.10, and devices have 3.9.
-# ruff: noqa: B905
+# ruff: noqa: B905  (zip(strict=) came with Python 3.10, and devices have 3.9)
 import argparse
 import importlib
 import json
