@@ -7,7 +7,6 @@ that are known are dissolved, the opset is one of ours. Values keep the names of
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +39,6 @@ from edgeconv.capture.unique import free_name, names_of, rename_values, reserve_
 from edgeconv.errors import CaptureError
 from edgeconv.reference import MOST_ELEMENTS
 
-_REFUSED = re.compile(r"[^!-~]+")  # what is not a printable ASCII character: not every runtime takes it in a name
 _INTEGERS = ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "INT4", "UINT4")
 _DTYPES = frozenset(("FLOAT", "BOOL", *_INTEGERS))
 """Of values inside; the names of `onnx_ir.DataType`."""
@@ -51,7 +49,7 @@ class OnnxTensor:
     """An input or output that a file declares.
 
     Attributes:
-        name: its name in the graph: the file's, without blanks and the like; ``x.output`` of an input ``x`` that is an
+        name: its name in the graph: the file's, without control characters; ``x.output`` of an input ``x`` that is an
             output, too.
         dtype: numpy's name of its element type.
         shape: a str is a symbolic dimension, ``"?"`` one without a name; None where the file states no shape.
@@ -239,7 +237,8 @@ def _check_dtype(name: str, dtype: ir.DataType, where: str) -> None:
 
 
 def _safe(name: str) -> str:
-    return _REFUSED.sub("_", name) or "tensor"
+    """The name without control characters and the like; letters of any script, and blanks, every runtime takes."""
+    return "".join(character if character.isprintable() else "_" for character in name) or "tensor"
 
 
 def _plain(proto: onnx.ModelProto) -> ir.Model:

@@ -2,7 +2,8 @@
 
 Members: what each stage makes of names (``x.half``, ``x.quantized``, ``x.zero_point.unsigned``, ``x.equalized``,
 ``x.absorbed``, ``x.gelu``, ``x/held``, …) as names of the user's values, outputs and constants; the short names of
-sessions of one operator (``x0``, ``c1``, ``y0``); names that begin with our marks (NUL to ETX); ``output``.
+sessions of one operator (``x0``, ``c1``, ``y0``); names that begin with our marks (NUL to ETX); ``output``. Names of
+other scripts, with blanks and with punctuation stay as they are.
 """
 
 from __future__ import annotations
@@ -125,6 +126,22 @@ def test_short_names_and_marks_may_be_the_users(tmp_path: Path, variant: str) ->
     expected, _ = _exported(_saved(tmp_path / "m.onnx", {}), tmp_path / "out", variant, 18)
     ours, _ = _exported(_saved(tmp_path / "m.onnx", SHORT), tmp_path / "out", variant, 18)
     _assert_equal(ours, expected)
+
+
+def test_names_of_any_script_stay(tmp_path: Path) -> None:
+    written = {"in": "größe x", "v0": "слой 1", "v11": "出力", "v15": "a/b:0 [%]", "w0": "poids é"}
+    path = _saved(tmp_path / "m.onnx", written)
+    kept = {written["in"], written["v11"], written["v15"]}
+    result = edgeconv.export_onnx(
+        path, tmp_path / "out", name="m", devices=("onnxruntime", "litert", "litert-reference", "tflite-runtime")
+    )
+    assert result.report is not None
+    assert [(row.verdict, row.reason) for row in result.report.comparisons] == [(edgeconv.Verdict.PASS, "")] * 10
+    for artifact in result.artifacts:
+        assert {spec.name for spec in (*artifact.inputs, *artifact.outputs)} == kept
+    graph = onnx.load(result.artifacts[0].path).graph
+    assert {graph.input[0].name, *(value.name for value in graph.output)} == kept
+    assert written["w0"] in {tensor.name for tensor in graph.initializer}
 
 
 def test_an_output_that_is_an_input_gets_a_name_that_is_free(tmp_path: Path) -> None:
