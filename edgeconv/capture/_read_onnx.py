@@ -337,6 +337,12 @@ def _unmark(graph: ir.Graph) -> None:
     rename_values(graph, chosen)
 
 
+def _rank_of_name(value: ir.Value) -> int:
+    """The file's own names come first, before those of which characters are replaced, and those that are invented."""
+    name = value.name or ""
+    return 2 if _is_invented(value) else int(_safe(name) != name)
+
+
 def _is_invented(value: ir.Value) -> bool:
     return (value.name or "").startswith("\3")
 
@@ -346,7 +352,7 @@ def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
     values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs if value.name)]
     chosen: dict[ir.Value, str] = dict(zip(graph.outputs, outputs, strict=True))
     taken: set[str] = {*outputs, *(value.name or "" for value in graph.inputs)}
-    for value in sorted(values, key=_is_invented):  # the file's own names come first
+    for value in sorted(values, key=_rank_of_name):
         if value in chosen:
             continue
         chosen[value] = free_name(_safe((value.name or "").removeprefix("\3")), taken)

@@ -182,7 +182,7 @@ def test_names_are_the_files_own(write) -> None:
     written = [("Relu", "x", "a b"), ("Neg", "a b", "a\tb"), ("Tanh", "a\tb", "a_b")]
     nodes = [helper.make_node(operator, [value], [result]) for operator, value, result in written]
     model = assert_same(write([*nodes, node("Abs", "a_b")]))
-    assert [each.outputs[0].name for each in model.graph] == ["a b", "a_b", "a_b_1", "y"]
+    assert [each.outputs[0].name for each in model.graph] == ["a b", "a_b_1", "a_b", "y"]
 
 
 def test_an_output_that_stands_twice(write) -> None:
