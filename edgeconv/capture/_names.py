@@ -29,6 +29,7 @@ from edgeconv.capture._origin import Origin, origin_of
 from edgeconv.capture.unique import free_name, rename_values, reserve_names
 
 MODULE = "edgeconv.module"
+NODE = "edgeconv.node"  # metadata_props key: what a file calls the node
 
 
 def name_values(

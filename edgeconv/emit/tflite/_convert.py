@@ -15,13 +15,14 @@ from edgeconv.emit.tflite._flatbuffer import knows_dtype
 from edgeconv.emit.tflite._graph import Graph, Tensor
 from edgeconv.emit.tflite._inside import held
 from edgeconv.emit.tflite._layout import Form, first, last, permuted
-from edgeconv.emit.tflite._lowering import Lowering, maker_of, refusal
+from edgeconv.emit.tflite._lowering import Lowering, another_way, maker_of, refusal
 from edgeconv.emit.tflite._operators import LOWERINGS, activation, tables
 from edgeconv.emit.tflite._qdq import REQUANTIZE, strip
 from edgeconv.emit.tflite._recurrent import unrolled
 from edgeconv.emit.tflite._simplify import simplify
 from edgeconv.errors import ONNX_ONLY, EmitError
 from edgeconv.quantize._operators import LOOKED_UP
+from edgeconv.reference import evaluate_node
 from edgeconv.rewrite.gelus import Gelu, gelus
 
 _WITHOUT_LOWERING = ("Constant", "Shape", REQUANTIZE)
@@ -170,17 +171,15 @@ def _is_constant(low: Lowering, node: ir.Node) -> bool:
 
 
 def _evaluate(low: Lowering, node: ir.Node) -> None:
-    """Computes a node whose inputs are all constants, with ONNX's own reference."""
-    from onnx.reference import ReferenceEvaluator
-
+    """Computes a node whose inputs are all constants: in float64, rounded once."""
     if node.op_type == "Shape" and node.inputs[0] not in low.arrays:
         shape = np.array(low.shape(node.inputs[0]), np.int64)  # type: ignore[arg-type]
         low.arrays[node.outputs[0]] = shape[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)]
         return
-    proto = ir.to_proto(node)
-    feeds = {value.name or "": low.arrays[value] for value in node.inputs if value is not None}
-    for value, array in zip(node.outputs, ReferenceEvaluator(proto).run(None, feeds), strict=True):
-        low.arrays[value] = np.asarray(array)
+    opset = node.graph.opset_imports.get("", 1) if isinstance(node.graph, ir.Graph) else 1
+    arrays = [None if value is None else low.arrays[value] for value in node.inputs]
+    for value, array in zip(node.outputs, evaluate_node(node, arrays, opset=opset), strict=True):
+        low.arrays[value] = array if value.dtype is None else array.astype(value.dtype.numpy())
 
 
 def _finish_output(low: Lowering, value: ir.Value, form: Form) -> None:
@@ -217,5 +216,5 @@ def _refuse_unknown(nodes: Iterable[ir.Node], matched: set[ir.Node]) -> None:
     raise EmitError(
         f"the TFLite emitter has no {', '.join(listed)}{more}",
         where="tflite",
-        mend=f"{ONNX_ONLY}, or replace those parts of the module",
+        mend=f"{ONNX_ONLY}, or {another_way(list(unknown.values()))}",
     )

@@ -284,10 +284,30 @@ class Lowering:
 
 def refusal(node: ir.Node | None, why: str, mend: str = "") -> EmitError:
     """The error for a node that cannot be written."""
-    operator = node.op_type if node is not None else "the graph"
-    maker = maker_of(node) if node is not None else ""
-    what = f"{operator}{f' (made by {maker})' if maker else ''} cannot be written as TFLite: {why}"
-    return EmitError(what, where="tflite", mend=mend or f"{ONNX_ONLY}, or replace that part of the module")
+    what = f"{subject_of(node)} cannot be written as TFLite: {why}"
+    return EmitError(what, where="tflite", mend=mend or f"{ONNX_ONLY}, or {another_way([node])}")
+
+
+def subject_of(node: ir.Node | None) -> str:
+    """A node by the name that the caller knows: its torch module's, or its own in the file."""
+    if node is None:
+        return "the graph"
+    maker = maker_of(node)
+    if _is_of_file(node) and maker:
+        return f"{maker} ({node.op_type})"
+    return f"{node.op_type} (made by {maker})" if maker else node.op_type
+
+
+def another_way(nodes: Sequence[ir.Node | None]) -> str:
+    """What to do about nodes that have no form, in the terms of the module or of the file."""
+    many = len(nodes) > 1
+    if any(node is not None and _is_of_file(node) for node in nodes):
+        return f"replace {'those nodes' if many else 'that node'} of the file"
+    return f"replace {'those parts' if many else 'that part'} of the module"
+
+
+def _is_of_file(node: ir.Node) -> bool:
+    return "edgeconv.module" not in node.metadata_props
 
 
 def _runs(tensor: Tensor, perm: Form) -> list[list[int]]:
@@ -309,6 +329,7 @@ def maker_of(node: ir.Node) -> str:
         return f"torch module {module!r}"
     name = (node.outputs[0].name if node.outputs else "") or ""
     if module is None:
+        name = node.metadata_props.get("edgeconv.node") or name
         return f"node {name!r}" if name else ""
     return f"the model's own forward, value {name!r}" if name else "the model's own forward"
 
