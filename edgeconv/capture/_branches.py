@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from edgeconv.capture._constants import constant_value
 from edgeconv.capture._origin import origin_of, set_origin
+from edgeconv.capture._steps import is_taken
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
@@ -19,6 +20,9 @@ def take_branches(graph: ir.Graph) -> None:
             continue
         name = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
         _take(graph, node, node.attributes[name].as_graph())
+    for node in graph:
+        if has_subgraph(node) and not any(map(is_taken, node.outputs)):
+            _let_go(node)
 
 
 def has_subgraph(node: ir.Node) -> bool:
@@ -45,7 +49,21 @@ def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
     graph.insert_before(node, inner)
     for output, result in zip(node.outputs, results, strict=True):
         ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
+    _let_go(node)
     graph.remove(node, safe=True)
+
+
+def _let_go(node: ir.Node) -> None:
+    """What the graphs of a node that goes read from around it is read no more: else it would be computed for nobody."""
+    for attribute in node.attributes.values():
+        if attribute.type not in _GRAPHS:
+            continue
+        for graph in [attribute.as_graph()] if attribute.type is ir.AttributeType.GRAPH else attribute.as_graphs():
+            for inner in graph:
+                _let_go(inner)
+                for index in range(len(inner.inputs)):
+                    inner.replace_input_with(index, None)
+            graph.outputs.clear()
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -172,6 +172,9 @@ def slice_(batch: Batch, node: ir.Node) -> Place:
     starts[at], ends[at] = 0, _TO_THE_END
     batch.rewrite(node, 1, starts)
     batch.rewrite(node, 2, ends)
+    for index in range(3, len(node.inputs)):  # all of one type, which may have been int32
+        if node.inputs[index] is not None:
+            batch.rewrite(node, index, batch.constant(node, index))
     return place
 
 
