@@ -66,7 +66,7 @@ def _settle(steps: Steps, node: ir.Node) -> None:
 
 def _pads(node: ir.Node, rank: int) -> list[int]:
     """All before, then all behind."""
-    automatic, nothing = node.attributes.get_string("auto_pad", "NOTSET"), [0] * 2 * rank  # `_dilated_pads` is before
+    automatic, nothing = node.attributes.get_string("auto_pad", "NOTSET"), [0] * 2 * rank  # `_automatic_pads` is before
     return list(node.attributes.get_ints("pads", nothing)) if automatic == "NOTSET" else nothing
 
 

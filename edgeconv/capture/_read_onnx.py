@@ -18,14 +18,15 @@ import onnx
 import onnx_ir as ir
 
 from edgeconv.capture import NOTE
+from edgeconv.capture._automatic_pads import settle_automatic_pads
 from edgeconv.capture._clean import clean, drop_unused, infer_shapes
 from edgeconv.capture._dilated_averages import settle_dilated_averages
-from edgeconv.capture._dilated_pads import settle_dilated_pads
 from edgeconv.capture._group_norm import settle_group_norms
 from edgeconv.capture._groups import check_groups
+from edgeconv.capture._names import NODE
 from edgeconv.capture._numbers import check_numbers
 from edgeconv.capture._onnx_file import lifted, opset_of, read_proto, sha256, static_errors
-from edgeconv.capture._origin import Origin, set_origin
+from edgeconv.capture._origin import Origin, origin_of, set_origin
 from edgeconv.capture._padded_axes import settle_padded_axes
 from edgeconv.capture._recurrent import check_modes, settle_recurrent
 from edgeconv.capture._silent import silent
@@ -176,7 +177,7 @@ class OnnxFile:
                 _check_extents(graph)
                 check_groups(graph)
             settle_stated_resizes(graph)
-            settle_dilated_pads(graph)
+            notes = settle_automatic_pads(graph)
             settle_wide_pads(graph)
             settle_dilated_averages(graph)
             settle_padded_axes(graph)
@@ -196,7 +197,9 @@ class OnnxFile:
         reserve_names(graph)
         graph.name = self.path.stem
         if self.opset != opset_of(self.proto):
-            model.metadata_props[NOTE] = f"converted from opset {self.opset} to {opset_of(self.proto)}"
+            notes.insert(0, f"converted from opset {self.opset} to {opset_of(self.proto)}")
+        if notes:
+            model.metadata_props[NOTE] = "; ".join(notes)
         return model
 
 
@@ -359,4 +362,5 @@ def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
         taken.add(chosen[value])
     rename_values(graph, chosen)
     for node in graph:
+        node.metadata_props[NODE] = origin_of(node).module  # which messages name
         node.name = next(value.name for value in node.outputs if value.name)
