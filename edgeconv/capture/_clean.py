@@ -8,6 +8,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInfere
 
 from edgeconv.capture._attention import state_shapes
 from edgeconv.capture._branches import has_subgraph, take_branches
+from edgeconv.capture._compress import settle_compress
 from edgeconv.capture._constants import RANDOM, constant_value, fold_constants, lift_constants
 from edgeconv.capture._group_norm import inferable
 from edgeconv.capture._origin import origin_of, set_origin
@@ -39,6 +40,7 @@ def clean(model: ir.Model) -> None:
         before = len(graph)
         _plain_casts(graph)
         fold_constants(graph, opset)
+        settle_compress(graph)
         take_branches(graph)
         _sequences_to_splits(graph)
         _remove_identities(graph)

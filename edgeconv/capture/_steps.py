@@ -29,6 +29,7 @@ class Steps:
         named = next((value.name for value in before.outputs if value.name), before.op_type)
         self._stem = stem or f"\3{named}."
         self._used: dict[str, int] = {}
+        self._nodes: set[ir.Node | None] = set()
 
     def name(self, name: str) -> str:
         """A name that is not used yet."""
@@ -54,8 +55,13 @@ class Steps:
         self.insert(node)
         return output
 
+    def is_own(self, value: ir.Value) -> bool:
+        """Whether one of these steps makes the value."""
+        return value.producer() in self._nodes
+
     def insert(self, node: ir.Node) -> None:
         """Puts a node of the caller's there."""
+        self._nodes.add(node)
         set_origin(node, origin_of(self._before))
         node.metadata_props.update(self._before.metadata_props)
         self._graph.insert_before(self._before, node)

@@ -1,7 +1,7 @@
 """Operators that are sums of others: written out, as a module that computes the same is.
 
-Specification: MeanVarianceNormalization; of opsets 23 and 24, RMSNormalization, RotaryEmbedding and Swish;
-`edgeconv.capture._attention` has Attention.
+Specification: Mean, MeanVarianceNormalization; of opsets 23 and 24, RMSNormalization, RotaryEmbedding and Swish;
+`edgeconv.capture._attention` has Attention, and the rooms beside it Einsum, OneHot and Hardmax.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import onnx_ir as ir
 
 from edgeconv.capture._attention import attention
 from edgeconv.capture._constants import constant_value
+from edgeconv.capture._einsum import einsum
+from edgeconv.capture._one_hot import hardmax, one_hot
 from edgeconv.capture._origin import origin_of
 from edgeconv.capture._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
@@ -44,7 +46,11 @@ def _root_mean_square(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value
 
 
 def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """Over the axes; the specification's function adds 1e-9 to the deviation."""
+    """Over the axes; the specification's function adds 1e-9 to the deviation.
+
+    That is far below the error of a mean in float32, which would be the whole of a row of equal numbers. So the
+    difference from the mean is centred once more: nothing in real numbers.
+    """
     x, sizes = node.inputs[0], sizes_of(node.inputs[0])
     stated = node.attributes.get_ints("axes", (0, 2, 3))
     if any(not -len(sizes) <= axis < len(sizes) for axis in stated):
@@ -56,7 +62,8 @@ def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     axes = [axis % len(sizes) for axis in stated]
     if x is None:
         raise ValueError("a node without its input")  # onnx's checker has seen to it
-    centred = steps.add("centred", "Sub", [x, steps.mean(x, axes, "mean")], sizes)
+    centred = steps.add("near", "Sub", [x, steps.mean(x, axes, "mean")], sizes)
+    centred = steps.add("centred", "Sub", [centred, steps.mean(centred, axes, "rest")], sizes)
     variance = steps.mean(steps.add("squares", "Mul", [centred, centred], sizes), axes, "variance")
     deviation = steps.add("deviation", "Sqrt", [variance], sizes_of(variance))
     guard = steps.constant(np.array(1e-9, np.float32), "guard")
@@ -129,9 +136,20 @@ def _partners(size: int, interleaved: bool) -> Sequence[int]:
     return [int(place) for place in (places ^ 1 if interleaved else (places + size // 2) % size)]
 
 
+def _mean(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """Of several values, element by element."""
+    values, sizes = list(node.inputs), sizes_of(node.outputs[0])
+    total = steps.add("total", "Sum", values, sizes)
+    return {node.outputs[0]: steps.scaled(total, 1 / len(values), "mean")}
+
+
 WRITTEN_OUT: Mapping[str, Callable[[Steps, ir.Node], Mapping[ir.Value, ir.Value]]] = {
     "Attention": attention,
+    "Einsum": einsum,
+    "Hardmax": hardmax,
+    "Mean": _mean,
     "MeanVarianceNormalization": _mean_variance,
+    "OneHot": one_hot,
     "RMSNormalization": _root_mean_square,
     "RotaryEmbedding": _rotary,
     "Swish": _swish,

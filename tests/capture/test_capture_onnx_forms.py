@@ -2,7 +2,7 @@
 
 Members thought of: averages with dilations (of 1, too), beside pads that count or not, sizes rounded up;
 auto_pad beside output_padding; axes that Expand adds alone; scalars of integers; outputs that are left out twice; a Pad
-that mirrors and states a value; axes that a value has not; inputs called like parameters.
+that mirrors and states a value; axes that a value has not; inputs called like parameters; bounds of int32.
 """
 
 from __future__ import annotations
@@ -11,64 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
-from ai_edge_litert.interpreter import Interpreter
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
+from right_from_file import assert_right_from_file, file_of, noise, outputs_of
 from right_in_both import assert_right_in_both
 
 import edgeconv
-from edgeconv.core import Artifact
 from edgeconv.errors import EdgeconvError
-
-_draw = np.random.default_rng(5)
-_NARROW = {"fp32": 1e-4, "int8": 0.1}
-
-
-def f(*shape: int) -> np.ndarray:
-    return _draw.standard_normal(shape).astype(np.float32)
-
-
-def _run(artifact: Artifact, x: np.ndarray) -> list[np.ndarray]:
-    if artifact.format == "onnx":
-        session = onnxruntime.InferenceSession(artifact.path, providers=["CPUExecutionProvider"])
-        results = session.run([spec.name for spec in artifact.outputs], {"x": x})
-    else:
-        named = Interpreter(str(artifact.path), num_threads=1).get_signature_runner()(x=artifact.inputs[0].to_file(x))
-        results = [named[spec.name] for spec in artifact.outputs]
-    return [spec.from_file(np.asarray(result)) for spec, result in zip(artifact.outputs, results, strict=True)]
-
-
-def _file(folder: Path, nodes: list[Any], shape: tuple[int, ...], opset: int, **constants: Any) -> Path:
-    read = {name for node in nodes for name in node.input}
-    last = [name for node in nodes for name in node.output if name and name not in read]
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in last],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    onnx.save(model, folder / "m.onnx")
-    return folder / "m.onnx"
-
-
-def _assert_right(path: Path, shape: tuple[int, ...], folder: Path) -> None:
-    batches = [{"x": f(*shape)} for _ in range(4)]
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    expected = session.run(None, batches[0])
-    result = edgeconv.export_onnx(
-        path, folder / "out", name="net", variants=("fp32", "int8"),
-        quantization=edgeconv.Quantization(batches=lambda: batches),
-    )  # fmt: skip
-    assert len(result.artifacts) == 4
-    for artifact in result.artifacts:
-        for ours, theirs in zip(_run(artifact, batches[0]["x"]), expected, strict=True):
-            assert ours.shape == theirs.shape
-            largest = max(1.0, float(np.abs(theirs).max()))
-            np.testing.assert_allclose(ours, theirs, atol=_NARROW[artifact.variant] * largest, err_msg=artifact.format)
-
 
 AVERAGES: list[dict[str, Any]] = [
     {"dilations": [1, 1]},
@@ -83,13 +34,20 @@ AVERAGES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("attributes", AVERAGES)
 def test_averages(tmp_path: Path, attributes: dict[str, Any]) -> None:
     node = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[3, 2], **attributes)
-    _assert_right(_file(tmp_path, [node], (1, 3, 11, 12), 19), (1, 3, 11, 12), tmp_path)
+    assert_right_from_file(file_of(tmp_path, [node], (1, 3, 11, 12), 19), (1, 3, 11, 12), tmp_path)
+
+
+def test_bounds_of_int32_beside_an_open_batch(tmp_path: Path) -> None:
+    bounds = {"s": [0, 10**6], "e": [10**6, -(10**6)], "a": [0, 2], "t": [1, -2]}
+    constants = {name: np.array(numbers, np.int32) for name, numbers in bounds.items()}
+    path = file_of(tmp_path, [helper.make_node("Slice", ["x", *constants], ["y"])], ("N", 3, 8), 12, **constants)
+    assert_right_from_file(path, (1, 3, 8), tmp_path)
 
 
 @pytest.mark.parametrize("automatic", ["SAME_UPPER", "SAME_LOWER"])
 @pytest.mark.parametrize("constant", [True, False])
 def test_output_padding_beside_automatic_pads(tmp_path: Path, automatic: str, constant: bool) -> None:
-    w, weights = f(2, 3, 2, 4), {}
+    w, weights = noise(2, 3, 2, 4), {}
     nodes = [helper.make_node(
         "ConvTranspose", ["x", "w"], ["a"], strides=[3, 3], output_padding=[1, 2], auto_pad=automatic
     ), helper.make_node("Relu", ["a"], ["y"])]  # fmt: skip
@@ -97,13 +55,13 @@ def test_output_padding_beside_automatic_pads(tmp_path: Path, automatic: str, co
         nodes.insert(0, helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(w)))
     else:
         weights["w"] = w
-    _assert_right(_file(tmp_path, nodes, (1, 2, 2, 3), 14, **weights), (1, 2, 2, 3), tmp_path)
+    assert_right_from_file(file_of(tmp_path, nodes, (1, 2, 2, 3), 14, **weights), (1, 2, 2, 3), tmp_path)
 
 
 @pytest.mark.parametrize("sizes", [[1, 1, 3], [1, 1, 1, 1]])
 def test_axes_that_are_expanded_alone(tmp_path: Path, sizes: list[int]) -> None:
     nodes = [helper.make_node("Neg", ["x"], ["a"]), helper.make_node("Expand", ["a", "s"], ["y"])]
-    _assert_right(_file(tmp_path, nodes, (2, 3), 13, s=np.array(sizes)), (2, 3), tmp_path)
+    assert_right_from_file(file_of(tmp_path, nodes, (2, 3), 13, s=np.array(sizes)), (2, 3), tmp_path)
 
 
 @pytest.mark.parametrize("operator", ["ReduceSum", "ReduceMax", "Softplus"])
@@ -111,31 +69,31 @@ def test_scalars(tmp_path: Path, operator: str) -> None:
     nodes = [helper.make_node(operator, ["x"], ["y"], keepdims=0)]
     if operator == "Softplus":
         nodes = [helper.make_node("ReduceMean", ["x"], ["a"], keepdims=0), helper.make_node(operator, ["a"], ["y"])]
-    _assert_right(_file(tmp_path, nodes, (3, 4), 13), (3, 4), tmp_path)
+    assert_right_from_file(file_of(tmp_path, nodes, (3, 4), 13), (3, 4), tmp_path)
 
 
 def test_outputs_that_are_left_out_twice(tmp_path: Path) -> None:
-    weights = {"w": f(1, 8, 3), "r": f(1, 8, 2), "v": f(1, 12, 3), "s": f(1, 12, 3)}
+    weights = {"w": noise(1, 8, 3), "r": noise(1, 8, 2), "v": noise(1, 12, 3), "s": noise(1, 12, 3)}
     nodes = [
         helper.make_node("LSTM", ["x", "w", "r"], ["", "a"], hidden_size=2),
         helper.make_node("LSTM", ["x", "v", "s"], ["", "b"], hidden_size=3),
     ]
-    path = _file(tmp_path, nodes, (4, 1, 3), 14, **weights)
-    x = f(4, 1, 3)
+    path = file_of(tmp_path, nodes, (4, 1, 3), 14, **weights)
+    x = noise(4, 1, 3)
     expected = onnxruntime.InferenceSession(path).run(None, {"x": x})
     for artifact in edgeconv.export_onnx(path, tmp_path / "out", name="net").artifacts:
-        for ours, theirs in zip(_run(artifact, x), expected, strict=True):
+        for ours, theirs in zip(outputs_of(artifact, x), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "edge", "constant"])
 def test_a_pad_of_opset_10_that_states_a_value(tmp_path: Path, mode: str) -> None:
     node = helper.make_node("Pad", ["x"], ["y"], mode=mode, value=0.5, pads=[0, 0, 1, 2, 0, 0, 2, 1])
-    _assert_right(_file(tmp_path, [node], (1, 2, 4, 5), 10), (1, 2, 4, 5), tmp_path)
+    assert_right_from_file(file_of(tmp_path, [node], (1, 2, 4, 5), 10), (1, 2, 4, 5), tmp_path)
 
 
 def test_axes_that_a_value_has_not(tmp_path: Path) -> None:
-    path = _file(tmp_path, [helper.make_node("MeanVarianceNormalization", ["x"], ["y"])], (5, 4), 17)
+    path = file_of(tmp_path, [helper.make_node("MeanVarianceNormalization", ["x"], ["y"])], (5, 4), 17)
     with pytest.raises(EdgeconvError, match="MeanVarianceNormalization"):
         edgeconv.export_onnx(path, tmp_path / "out", name="net")
 
