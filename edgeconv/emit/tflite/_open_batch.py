@@ -22,7 +22,7 @@ from edgeconv.errors import FIXED_BATCH, ONNX_ONLY, EmitError
 
 # Primes that are rare as sizes of anything else, so that two dimensions are seldom equal by chance.
 _SIZES = (7, 11)
-_SIZED = (("RESHAPE", 1), ("SLICE", 2))  # the inputs that are shapes
+_SIZED = (("RESHAPE", 1), ("SLICE", 2), ("STRIDED_SLICE", 2))  # the inputs that are shapes or ends
 
 Lowered = tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
@@ -96,7 +96,7 @@ class _Opening:
                 self._refuse(name, f"has the batch size in a constant of its {mine.code}")
             axis = self._axis(name, tuple(tensor.data.tolist()), tuple(twin.data.tolist()))
             if axis is not None:
-                (self._open_reshape if mine.code == "RESHAPE" else self._open_slice)(mine, axis)
+                {"RESHAPE": self._open_reshape, "SLICE": self._open_slice}.get(mine.code, self._open_end)(mine, axis)
                 return
         options = [{**operator.options, "newShape": None} for operator in (mine, its)]
         if options[0] != options[1]:
@@ -123,6 +123,15 @@ class _Opening:
         operator.code = "STRIDED_SLICE"
         operator.inputs[2:] = [self.graph.constant(array, "integers") for array in (end, np.ones_like(end))]
         operator.options = {"beginMask": 1 << axis, "endMask": 1 << axis}
+
+    def _open_end(self, operator: Operator, axis: int) -> None:
+        """All of the axis, as in `_open_slice`; the other axes keep their steps."""
+        begin, end, steps = (_constant(operator, index) for index in (1, 2, 3))
+        if (begin[axis], end[axis], steps[axis]) != (0, operator.inputs[0].shape[axis], 1):
+            self._refuse(operator.outputs[0].name, "takes a part of the batch")
+        end[axis] = 1
+        operator.inputs[2] = self.graph.constant(end, "integers")
+        operator.options = {name: operator.options.get(name, 0) | 1 << axis for name in ("beginMask", "endMask")}
 
     def _refuse(self, name: str, why: str) -> NoReturn:
         raise EmitError(

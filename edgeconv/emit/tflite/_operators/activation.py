@@ -104,11 +104,12 @@ def prelu(low: Lowering, node: ir.Node) -> None:
     """
     x, form = read(low, node)
     slope = low.constant(node.inputs[1], "slope")
+    slope = slope.reshape(slope.shape[slope.ndim - len(form) :] if slope.ndim > len(form) else slope.shape)
     full = slope.reshape((1,) * (len(form) - slope.ndim) + slope.shape).transpose(form)
-    if full.shape[-1] == 1:
+    if full.ndim and full.shape[-1] == 1:
         full = np.broadcast_to(full, (*full.shape[:-1], x.shape[-1]))
     name = low.input(node, 1).name or ""
-    if full.shape[0] != 1:  # a slope of its own for each image, which PRELU has not
+    if not full.ndim or full.shape[0] != 1:  # PRELU has no number alone, nor a slope of its own for each image
         below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
         parts = [low.emit("RELU", [x], x.shape), low.emit("MUL", [below, low.floats(full, name)], x.shape)]
         low.bind(node.outputs[0], form, low.emit("ADD", parts, x.shape))

@@ -13,22 +13,26 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import last
 from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._operators.volumes import bind_images, depth_as_channels, images_of
 from edgeconv.emit.tflite._parts import parts_of
 from edgeconv.emit.tflite._quantization import Quantization
 from edgeconv.emit.tflite._windows import SAME, VALID, Window, padding_of, windows_of
 
 
 def conv(low: Lowering, node: ir.Node) -> None:
-    """Conv of rank 3 (as rank 4 with height 1) or 4, plain, grouped or depthwise."""
+    """Conv of rank 3 (as rank 4 with height 1), 4 or 5, plain, grouped or depthwise."""
     if low.array(node.inputs[1]) is None:
         _by_computed_weight(low, node)
         return
     x, y = low.input(node), node.outputs[0]
     weight = low.constant(node.inputs[1], "weight")
     rank = weight.ndim
-    if rank not in (3, 4):
+    if rank not in (3, 4, 5):
         low.refuse(f"it convolves over {rank - 2} axes")
     windows = windows_of(node, weight.shape[2:], low.shape(x)[2:], low.shape(y)[2:])
+    if rank == 5:
+        _volume(low, node, weight, windows)
+        return
     image = as_image(low, x)
     if rank == 3:
         weight, windows = weight[:, :, None, :], [Window(1, 1, 1, 0, 0, 1, 1), *windows]
@@ -40,6 +44,17 @@ def conv(low: Lowering, node: ir.Node) -> None:
     else:
         made = convolved(low, image, weight, bias, groups, windows, scales=scales)
     low.bind(y, last(rank), low.reshape(made, [low.shape(y)[axis] for axis in last(rank)]))
+
+
+def _volume(low: Lowering, node: ir.Node, weight: Array, windows: Sequence[Window]) -> None:
+    """Conv of rank 5: what its kernel reads along the depth becomes channels."""
+    depth, *plane = windows
+    groups = node.attributes.get_int("group", 1)
+    image = depth_as_channels(low, images_of(low, low.input(node)), depth, groups)
+    outputs, per_group, taps, *sizes = weight.shape
+    flat = weight.swapaxes(1, 2).reshape(outputs, taps * per_group, *sizes)
+    bias, scales = bias_of(low, node, outputs), low.scales_of(node.inputs[1], axis=0)
+    bind_images(low, node.outputs[0], convolved(low, image, flat, bias, groups, plane, scales=scales))
 
 
 def _sum_of_parts(

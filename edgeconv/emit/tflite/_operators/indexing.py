@@ -42,8 +42,6 @@ def scatter_elements(low: Lowering, node: ir.Node) -> None:
     """
     value, updates, y = low.input(node), low.input(node, 2), node.outputs[0]
     reduction = node.attributes.get_string("reduction", "none")
-    if reduction not in ("none", "add"):
-        low.refuse(f"its reduction is {reduction!r}")
     shape, torch_order = low.shape(value), first(len(low.shape(value)))
     places = _flat_places(low, node, shape, low.shape(updates))
     given, base = low.array(updates), low.array(value)
@@ -61,6 +59,9 @@ def scatter_elements(low: Lowering, node: ir.Node) -> None:
         made = low.emit("SELECT_V2", [hit, number, low.tensor(value, torch_order)], shape, dtype=given.dtype)
     else:
         flat = low.reshape(low.tensor(updates, first(len(low.shape(updates)))), places.shape)
+        if reduction in _COMBINED:
+            old = low.reshape(low.tensor(value, torch_order), (total,))
+            flat = _combined(low, reduction, old, places, flat)
         made = scattered(flat)
         if base is None or np.any(base):
             old = low.tensor(value, torch_order)
@@ -81,14 +82,15 @@ def scatter_nd(low: Lowering, node: ir.Node) -> None:
     """
     value, index, updates, y = low.input(node), low.input(node, 1), low.input(node, 2), node.outputs[0]
     reduction = node.attributes.get_string("reduction", "none")
-    if reduction not in ("none", "add"):
-        low.refuse(f"its reduction is {reduction!r}")
     shape, count = low.shape(value), low.shape(index)[-1]
     total, width = int(np.prod(shape[:count])), int(np.prod(shape[count:]))
     old = low.reshape(low.tensor(value, first(len(shape))), (total, width))
     number = int(np.prod(low.shape(index)[:-1]))
     new = low.reshape(low.tensor(updates, first(len(low.shape(updates)))), (number, width))
     known = low.array(index)
+    if reduction in _COMBINED:
+        rows = low.integers([] if known is None else _flat_rows(known, shape))
+        new, reduction = _combined(low, reduction, old, rows, new), "none"
     if known is not None and reduction == "none":
         order = np.arange(total)
         for item, place in enumerate(_flat_rows(known, shape).tolist()):
@@ -107,6 +109,17 @@ def scatter_nd(low: Lowering, node: ir.Node) -> None:
             hit = low.emit("GREATER", [hits, low.floats(0.0)], (total, 1), dtype=np.dtype(np.bool_))
             made = low.emit("SELECT_V2", [hit, made, old], (total, width), dtype=old.dtype)
     low.bind(y, first(len(shape)), low.reshape(made, shape))
+
+
+_COMBINED = {"max": "MAXIMUM", "min": "MINIMUM", "mul": "MUL"}
+
+
+def _combined(low: Lowering, reduction: str, old: Tensor, rows: Tensor, new: Tensor) -> Tensor:
+    """The new rows combined with the old ones in whose places they come, which have to be constants and to differ."""
+    if rows.data is None or not rows.data.size or len(np.unique(rows.data)) < rows.data.size:
+        low.refuse(f"its reduction is {reduction!r}, at places that are computed or meet")
+    taken = low.emit("GATHER", [old, rows], new.shape, axis=0, batchDims=0)
+    return low.emit(_COMBINED[reduction], [taken, new], new.shape)
 
 
 def _flat_rows(index: Array, shape: tuple[int, ...]) -> Array:

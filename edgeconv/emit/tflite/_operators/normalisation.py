@@ -9,10 +9,12 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
-from edgeconv.emit.tflite._layout import Form
+from edgeconv.emit.tflite._layout import Form, last
 from edgeconv.emit.tflite._lowering import Lower, Lowering
+from edgeconv.emit.tflite._operators.convolution import convolved
 from edgeconv.emit.tflite._operators.elementwise import aligned
-from edgeconv.emit.tflite._operators.reduction import reduced
+from edgeconv.emit.tflite._operators.reduction import norm_of, reduced
+from edgeconv.emit.tflite._windows import Window
 
 
 def batch_normalization(low: Lowering, node: ir.Node) -> None:
@@ -52,6 +54,37 @@ def layer_normalization(low: Lowering, node: ir.Node) -> None:
     low.bind(node.outputs[0], form, _scaled(low, normal, form, gamma, beta))
 
 
+def lp_normalization(low: Lowering, node: ir.Node) -> None:
+    """LpNormalization: divided by the norm along an axis; where that is 0, the elements are."""
+    x = low.input(node)
+    form = low.form(x)
+    axis = node.attributes.get_int("axis", -1) % len(form)
+    tensor = low.tensor(x, form)
+    norm = norm_of(low, tensor, [form.index(axis)], node.attributes.get_int("p", 2))
+    zero = low.emit("EQUAL", [norm, low.floats(0.0)], norm.shape, dtype=np.dtype(np.bool_))
+    norm = low.emit("SELECT_V2", [zero, low.floats(1.0), norm], norm.shape, dtype=norm.dtype)
+    low.bind(node.outputs[0], form, low.emit("DIV", [tensor, norm], tensor.shape))
+
+
+def local_response(low: Lowering, node: ir.Node) -> None:
+    """LRN: divided by a power of what the squares of neighbouring channels add up to, which is a 1x1 convolution."""
+    x, shape = low.input(node), low.shape(low.input(node))
+    size, alpha = node.attributes.get_int("size"), node.attributes.get_float("alpha", 1e-4)
+    form = last(len(shape))
+    tensor = low.tensor(x, form)
+    squares = low.emit("SQUARE", [tensor], tensor.shape)
+    places = np.arange(shape[1])
+    offsets = places[None, :] - places[:, None]  # of the channels that are read from the one that is made
+    weight = ((offsets >= -((size - 1) // 2)) & (offsets <= size // 2)) * (alpha / size)
+    count = int(np.prod(squares.shape[1:-1]))
+    image = low.reshape(squares, (squares.shape[0], 1, count, shape[1]))
+    point = [Window(1, 1, 1, 0, 0, 1, 1), Window(1, 1, 1, 0, 0, count, count)]
+    bias = np.full(shape[1], node.attributes.get_float("bias", 1.0))
+    total = low.reshape(convolved(low, image, weight[:, :, None, None], bias, 1, point, named=False), tensor.shape)
+    power = low.emit("POW", [total, low.floats(node.attributes.get_float("beta", 0.75))], tensor.shape)
+    low.bind(node.outputs[0], form, low.emit("DIV", [tensor, power], tensor.shape))
+
+
 def normalised(low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float) -> Tensor:
     """(x - mean) / sqrt(variance + epsilon) over axes of the tensor."""
     return standardised(low, x, axes, epsilon)[0]
@@ -88,5 +121,7 @@ def _scaled(low: Lowering, x: Tensor, form: Form, scale: Array, shift: Array) ->
 LOWERINGS: dict[str, Lower] = {
     "BatchNormalization": batch_normalization,
     "InstanceNormalization": instance_normalization,
+    "LRN": local_response,
     "LayerNormalization": layer_normalization,
+    "LpNormalization": lp_normalization,
 }

@@ -74,9 +74,17 @@ def shrink(low: Lowering, node: ir.Node) -> None:
     low.bind(node.outputs[0], form, low.emit("SELECT_V2", [above, upper, rest], x.shape, dtype=x.dtype))
 
 
+def thresholded_relu(low: Lowering, node: ir.Node) -> None:
+    """ThresholdedRelu: x above alpha, else zero."""
+    x, form = read(low, node)
+    above = low.emit("GREATER", [x, low.floats(node.attributes.get_float("alpha", 1.0))], x.shape, dtype=_BOOL)
+    low.bind(node.outputs[0], form, low.emit("SELECT_V2", [above, x, low.floats(0.0)], x.shape, dtype=x.dtype))
+
+
 LOWERINGS: dict[str, Lower] = {
     "Sign": sign,
     "Mod": modulo,
     "IsNaN": is_nan,
     "Shrink": shrink,
+    "ThresholdedRelu": thresholded_relu,
 }

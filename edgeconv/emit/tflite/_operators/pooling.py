@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial, reduce
 
 import numpy as np
 import onnx_ir as ir
@@ -12,36 +13,57 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import last, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
-from edgeconv.emit.tflite._operators.convolution import as_image, convolved, padded
+from edgeconv.emit.tflite._operators.convolution import as_image, convolved, pad, padded
 from edgeconv.emit.tflite._operators.shape import joined, line
+from edgeconv.emit.tflite._operators.volumes import THREE, along_depth, images_of
 from edgeconv.emit.tflite._windows import SAME, Window, padding_of, windows_of
 
 _LOWEST = float(np.finfo(np.float32).min)
 
 
 def pool(low: Lowering, node: ir.Node) -> None:
-    """AveragePool and MaxPool of rank 3 (as rank 4 with height 1) or 4."""
-    x, y = low.input(node), node.outputs[0]
-    kernel = list(node.attributes.get_ints("kernel_shape"))
-    if node.op_type == "AveragePool" and len(kernel) == 3 and kernel[1:] == [1, 1] and low.shape(x)[1] == 1:
+    """AveragePool and MaxPool of rank 3 (as rank 4 with height 1), 4 or 5."""
+    x, kernel = low.input(node), list(node.attributes.get_ints("kernel_shape"))
+    if node.op_type == "AveragePool" and len(kernel) == THREE and kernel[1:] == [1, 1] and low.shape(x)[1] == 1:
         _across_channels(low, node, kernel)
         return
-    if len(kernel) not in (1, 2):
+    _windowed(low, node, None, partial(_slid, low, node))
+
+
+def _windowed(
+    low: Lowering,
+    node: ir.Node,
+    before: Callable[[Tensor], Tensor] | None,
+    slide: Callable[[Tensor, Sequence[Window]], Tensor],
+    after: Callable[[Tensor], Tensor] | None = None,
+) -> None:
+    """Slides windows over images; those of a volume over its images first, and then along its depth."""
+    x, y = low.input(node), node.outputs[0]
+    kernel = list(node.attributes.get_ints("kernel_shape"))
+    if len(kernel) not in (1, 2, THREE):
         low.refuse(f"it pools over {len(kernel)} axes")
     windows = windows_of(node, kernel, low.shape(x)[2:], low.shape(y)[2:])
-    if any(window.dilation != 1 for window in windows):
-        low.refuse("TFLite's pools have no dilation")
-    image = as_image(low, x)
-    if len(kernel) == 1:
-        windows = [Window(1, 1, 1, 0, 0, 1, 1), *windows]
+    image = images_of(low, x) if len(kernel) == THREE else as_image(low, x)
+    image = before(image) if before else image
+    *depth, rows, columns = [Window(1, 1, 1, 0, 0, 1, 1), *windows][-max(2, len(kernel)) :]
+    made = slide(image, (rows, columns))
+    if depth:
+        area = rows.count * columns.count
+        made = slide(along_depth(low, made, depth[0].length), (depth[0], Window(1, 1, 1, 0, 0, area, area)))
+    made = after(made) if after else made
+    form = last(len(low.shape(y)))
+    low.bind(y, form, low.reshape(made, permuted(low.shape(y), form)))
+
+
+def _slid(low: Lowering, node: ir.Node, image: Tensor, windows: Sequence[Window]) -> Tensor:
+    """The pool of an image."""
     if all(window.size == 1 for window in windows):
-        made = subsampled(low, image, windows)
-    elif node.op_type == "MaxPool":
-        made = _maximum(low, image, windows, never_negative(x))
-    else:
-        made = _averaged(low, image, windows, bool(node.attributes.get_int("count_include_pad", 0)))
-    shape = low.shape(y)
-    low.bind(y, last(len(shape)), low.reshape(made, [shape[axis] for axis in last(len(shape))]))
+        return subsampled(low, image, windows)
+    if node.op_type == "AveragePool":
+        return _averaged(low, image, windows, bool(node.attributes.get_int("count_include_pad", 0)))
+    if any(window.dilation != 1 and window.size > 1 for window in windows):
+        return _dilated_maximum(low, image, windows)
+    return _maximum(low, image, windows, never_negative(low.input(node)))
 
 
 def _pooled(low: Lowering, code: str, image: Tensor, windows: Sequence[Window], fill: float) -> Tensor:
@@ -64,6 +86,8 @@ def subsampled(low: Lowering, image: Tensor, windows: Sequence[Window]) -> Tenso
     """
     if any(window.begin or window.reach for window in windows):
         low.refuse("it pads a window of one element")
+    if all(window.stride == 1 for window in windows):
+        return image
     channels = image.shape[3]
     return convolved(low, image, np.ones((channels, 1, 1, 1)), np.zeros(channels), channels, windows, named=False)
 
@@ -86,6 +110,29 @@ def _maximum(low: Lowering, image: Tensor, windows: Sequence[Window], never_belo
 
 
 _MOST_COPIES = 4  # XNNPACK of TensorFlow Lite 2.14 concatenates up to four tensors
+
+
+def _dilated_maximum(low: Lowering, image: Tensor, windows: Sequence[Window]) -> Tensor:
+    """The larger of what each place of the window reads, one axis after the other: TFLite's pools have no dilation."""
+    if any(window.begin or window.reach for window in windows):
+        image = pad(low, image, [(0, 0), *((each.begin, each.reach) for each in windows), (0, 0)], _LOWEST)
+    for axis, window in enumerate(windows, start=1):
+        if window.size > 1 or window.stride > 1 or image.shape[axis] != window.count:
+            places = [tap * window.dilation for tap in range(window.size)]
+            parts = [_every(low, image, axis, place, window) for place in places]
+            image = reduce(lambda most, part: low.emit("MAXIMUM", [most, part], part.shape), parts)
+    return image
+
+
+def _every(low: Lowering, image: Tensor, axis: int, start: int, window: Window) -> Tensor:
+    """The elements of an axis from ``start`` on, as far apart as the windows are, one for each of them."""
+    begin, end, steps = [0] * len(image.shape), list(image.shape), [1] * len(image.shape)
+    begin[axis], end[axis] = start, start + (window.count - 1) * window.stride + 1
+    steps[axis] = window.stride
+    shape = [window.count if at == axis else size for at, size in enumerate(image.shape)]
+    if window.stride == 1 or window.count == 1:
+        return low.slice(image, begin, shape)
+    return low.emit("STRIDED_SLICE", [image, *map(low.integers, (begin, end, steps))], shape)
 
 
 def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_padding: bool) -> Tensor:
@@ -118,28 +165,26 @@ def _counts(window: Window, count_padding: bool) -> Array:
 
 
 def lp_pool(low: Lowering, node: ir.Node) -> None:
-    """LpPool of rank 3 or 4: the root of the sum of powers, which is a depthwise convolution by ones."""
-    x, y = low.input(node), node.outputs[0]
-    kernel, p = list(node.attributes.get_ints("kernel_shape")), node.attributes.get_int("p", 2)
-    if len(kernel) not in (1, 2):
-        low.refuse(f"it pools over {len(kernel)} axes")
-    windows = windows_of(node, kernel, low.shape(x)[2:], low.shape(y)[2:])
-    image = as_image(low, x)
-    if len(kernel) == 1:
-        windows, kernel = [Window(1, 1, 1, 0, 0, 1, 1), *windows], [1, *kernel]
-    if p == _SQUARES:
-        powers = low.emit("SQUARE", [image], image.shape)
-    else:
-        powers = low.emit("ABS", [image], image.shape)
-        powers = powers if p == 1 else low.emit("POW", [powers, low.floats(float(p))], image.shape)
-    channels = image.shape[3]
-    ones = np.ones((channels, 1, *kernel))
-    total = convolved(low, powers, ones, np.zeros(channels), channels, windows, named=False)
-    if p == _SQUARES:
-        total = low.emit("SQRT", [total], total.shape)
-    elif p != 1:
-        total = low.emit("POW", [total, low.floats(1 / p)], total.shape)
-    low.bind(y, last(len(low.shape(y))), low.reshape(total, permuted(low.shape(y), last(len(low.shape(y))))))
+    """LpPool of rank 3 to 5: the root of the sum of powers, which is a depthwise convolution by ones."""
+    p = node.attributes.get_int("p", 2)
+
+    def powers(image: Tensor) -> Tensor:
+        if p == _SQUARES:
+            return low.emit("SQUARE", [image], image.shape)
+        absolute = low.emit("ABS", [image], image.shape)
+        return absolute if p == 1 else low.emit("POW", [absolute, low.floats(float(p))], image.shape)
+
+    def summed(image: Tensor, windows: Sequence[Window]) -> Tensor:
+        channels, rows, columns = image.shape[3], *windows
+        ones = np.ones((channels, 1, rows.size, columns.size))
+        return convolved(low, image, ones, np.zeros(channels), channels, windows, named=False)
+
+    def root(total: Tensor) -> Tensor:
+        if p == _SQUARES:
+            return low.emit("SQRT", [total], total.shape)
+        return total if p == 1 else low.emit("POW", [total, low.floats(1 / p)], total.shape)
+
+    _windowed(low, node, powers, summed, root)
 
 
 _SQUARES = 2

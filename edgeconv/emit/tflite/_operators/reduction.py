@@ -81,6 +81,28 @@ def axes_of(low: Lowering, node: ir.Node, rank: int) -> list[int]:
     return sorted({axis % rank for axis in axes})
 
 
+def global_lp_pool(low: Lowering, node: ir.Node) -> None:
+    """GlobalLpPool: the root of the sum of powers."""
+    value, p = low.input(node), node.attributes.get_int("p", 2)
+    form = low.form(value)
+    total = norm_of(low, low.tensor(value, form), [form.index(axis) for axis in range(2, len(form))], p)
+    low.bind(node.outputs[0], form, total)
+
+
+def norm_of(low: Lowering, x: Tensor, axes: Sequence[int], p: int) -> Tensor:
+    """The root of the sum of the powers over axes of the tensor, which stay with size 1."""
+    if p == _SQUARES:
+        total = reduced(low, "SUM", low.emit("SQUARE", [x], x.shape), axes)
+        return low.emit("SQRT", [total], total.shape)
+    powers = low.emit("ABS", [x], x.shape)
+    powers = powers if p == 1 else low.emit("POW", [powers, low.floats(float(p))], x.shape)
+    total = reduced(low, "SUM", powers, axes)
+    return total if p == 1 else low.emit("POW", [total, low.floats(1 / p)], total.shape)
+
+
+_SQUARES = 2
+
+
 def global_pool(code: str) -> Lower:
     """GlobalAveragePool and GlobalMaxPool."""
 
@@ -94,15 +116,13 @@ def global_pool(code: str) -> Lower:
 
 
 def arg(code: str) -> Lower:
-    """ArgMax and ArgMin over one axis; the first of equal elements.
+    """ArgMax and ArgMin over one axis: the first of equal elements, or the last, by the axis turned round.
 
     The kernels take no int64: of that, the first place is found where the largest (or smallest) element stands.
     """
 
     def lower(low: Lowering, node: ir.Node) -> None:
         value = low.input(node)
-        if node.attributes.get_int("select_last_index", 0):
-            low.refuse("it wants the last of equal elements")
         rank = len(low.shape(value))
         axis = node.attributes.get_int("axis", 0) % rank
         form = low.form(value)
@@ -113,7 +133,14 @@ def arg(code: str) -> Lower:
             equal = low.emit("EQUAL", [x, end], x.shape, dtype=np.dtype(np.bool_))
             x, kernel = low.emit("CAST", [equal], x.shape, dtype=np.dtype(np.int32)), "ARG_MAX"
         shape = [size for index, size in enumerate(x.shape) if index != position]
+        last = x.shape[position] - 1
+        from_end = bool(node.attributes.get_int("select_last_index", 0)) and last > 0
+        if from_end:
+            x = low.emit("GATHER", [x, low.integers(range(last, -1, -1))], x.shape, axis=position, batchDims=0)
         made = low.emit(kernel, [x, low.integers([position])], shape, dtype=np.dtype(np.int64), outputType=_INT64)
+        if from_end:
+            end = low.graph.constant(np.array([last] if shape else last, np.int64), f"{low.base}/last")
+            made = low.emit("SUB", [end, made], shape, dtype=np.dtype(np.int64))
         kept = low.reshape(made, [1 if index == position else size for index, size in enumerate(x.shape)])
         bind_reduced(low, node, kept, form, [axis], bool(node.attributes.get_int("keepdims", 1)))
 
@@ -128,11 +155,13 @@ LOWERINGS: dict[str, Lower] = {
     "ReduceMax": reduce("REDUCE_MAX"),
     "ReduceMin": reduce("REDUCE_MIN"),
     "ReduceProd": reduce("REDUCE_PROD"),
+    "ReduceLogSum": reduce("SUM", after="LOG"),
     "ReduceLogSumExp": log_sum_exp,
     "ReduceL1": reduce("SUM", before="ABS"),
     "ReduceL2": reduce("SUM", before="SQUARE", after="SQRT"),
     "ReduceSumSquare": reduce("SUM", before="SQUARE"),
     "GlobalAveragePool": global_pool("MEAN"),
+    "GlobalLpPool": global_lp_pool,
     "GlobalMaxPool": global_pool("REDUCE_MAX"),
     "ArgMax": arg("ARG_MAX"),
     "ArgMin": arg("ARG_MIN"),

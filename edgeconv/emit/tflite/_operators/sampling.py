@@ -24,7 +24,7 @@ class _Line:
 
 
 def grid_sample(low: Lowering, node: ir.Node) -> None:
-    """GridSample of an image, linear or nearest, with zeros or the border outside.
+    """GridSample of an image, linear or nearest, with zeros, the border or a reflection outside.
 
     The image's rows of channels are gathered by their numbers, four (or one) for each place, and added up by weight.
     """
@@ -36,8 +36,6 @@ def grid_sample(low: Lowering, node: ir.Node) -> None:
         low.refuse("its input is no image")
     if mode not in ("linear", "bilinear", "nearest"):
         low.refuse(f"its mode is {mode!r}", mend='use mode="bilinear"')
-    if border not in ("zeros", "border"):
-        low.refuse(f"its padding mode is {border!r}", mend='use padding_mode="border"')
     image = low.tensor(x, last(4))
     batch, height, width, channels = image.shape
     grid = low.tensor(low.input(node, 1), first(4))
@@ -68,8 +66,9 @@ def _lines(low: Lowering, places: Tensor, size: int, mode: str, border: str, cor
     shape = places.shape
     scaled = low.emit("MUL", [places, low.floats((size - 1) / 2 if corners else size / 2)], shape)
     at = low.emit("ADD", [scaled, low.floats((size - 1) / 2)], shape)
+    at = _reflected(low, at, size, corners) if border == "reflection" else at
     # One element beyond the border has no weight; what is further away need not be told from it.
-    at = clipped(low, at, 0.0, size - 1.0) if border == "border" else clipped(low, at, -1.0, float(size))
+    at = clipped(low, at, -1.0, float(size)) if border == "zeros" else clipped(low, at, 0.0, size - 1.0)
     if mode == "nearest":
         near = low.emit("SUB", [low.emit("ADD", [at, low.floats(_ROUNDER)], shape), low.floats(_ROUNDER)], shape)
         return [_inside(low, near, None, size, border)]
@@ -78,6 +77,19 @@ def _lines(low: Lowering, places: Tensor, size: int, mode: str, border: str, cor
     after = low.emit("ADD", [before, low.floats(1.0)], shape)
     rest = low.emit("SUB", [low.floats(1.0), share], shape)
     return [_inside(low, before, rest, size, border), _inside(low, after, share, size, border)]
+
+
+def _reflected(low: Lowering, at: Tensor, size: int, corners: bool) -> Tensor:
+    """Places mirrored at the outer elements' middles (``align_corners``), or at their outer edges, until within."""
+    first, span = (0.0, size - 1.0) if corners else (-0.5, float(size))
+    if span == 0:
+        return low.emit("MUL", [at, low.floats(0.0)], at.shape)
+    way = low.emit("ABS", [low.emit("SUB", [at, low.floats(first)], at.shape)], at.shape)
+    turns = low.emit("FLOOR", [low.emit("MUL", [way, low.floats(1 / (2 * span))], at.shape)], at.shape)
+    there = low.emit("SUB", [way, low.emit("MUL", [turns, low.floats(2 * span)], at.shape)], at.shape)
+    back = low.emit("SUB", [low.floats(2 * span), there], at.shape)
+    near = low.emit("MINIMUM", [there, back], at.shape)
+    return low.emit("ADD", [near, low.floats(first)], at.shape)
 
 
 def _inside(low: Lowering, places: Tensor, weight: Tensor | None, size: int, border: str) -> _Line:

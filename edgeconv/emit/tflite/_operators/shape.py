@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import (
     Form,
@@ -201,7 +202,7 @@ def gather(low: Lowering, node: ir.Node) -> None:
 
 
 def pad(low: Lowering, node: ir.Node) -> None:
-    """Pad by a constant, by reflection, or by the edge; negative amounts crop."""
+    """Pad by a constant, by reflection, by the edge, or round about; negative amounts crop."""
     x, form = read(low, node)
     rank = len(form)
     given = low.constant(node.inputs[1], "amounts").reshape(-1)
@@ -253,6 +254,25 @@ def _pad_edge(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[i
     return x
 
 
+def _pad_wrap(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[int, int]]) -> Tensor:
+    """The axis again and again: its end before it, its start behind it."""
+    for axis, (before, after) in enumerate(amounts):
+        size = x.shape[axis]
+        if before or after:
+            head, tail = _part(low, x, axis, size - before % size, size), _part(low, x, axis, 0, after % size)
+            whole = [x] * (before // size + 1 + after // size)
+            x = joined(low, [*head, *whole, *tail], axis)
+    return x
+
+
+def _part(low: Lowering, x: Tensor, axis: int, start: int, end: int) -> list[Tensor]:
+    """The places of an axis from ``start`` up to ``end``; nothing where there are none."""
+    if start == end:
+        return []
+    begin = [start if at == axis else 0 for at in range(len(x.shape))]
+    return [low.slice(x, begin, [end - start if at == axis else size for at, size in enumerate(x.shape)])]
+
+
 def line(low: Lowering, x: Tensor, axis: int, place: int) -> Tensor:
     """The slice of thickness 1 at a place of an axis, counted from the end if negative."""
     begin = [place % x.shape[axis] if at == axis else 0 for at in range(len(x.shape))]
@@ -266,7 +286,7 @@ def joined(low: Lowering, parts: Sequence[Tensor], axis: int) -> Tensor:
     return low.emit("CONCATENATION", parts, shape, axis=axis)
 
 
-_PADS = {"constant": _pad_constant, "reflect": _pad_reflect, "edge": _pad_edge}
+_PADS = {"constant": _pad_constant, "reflect": _pad_reflect, "edge": _pad_edge, "wrap": _pad_wrap}
 
 
 def expand(low: Lowering, node: ir.Node) -> None:
@@ -323,9 +343,7 @@ def gather_nd(low: Lowering, node: ir.Node) -> None:
     One axis, which is how torch writes ``x[:, [2, 0]]``, is gathered where it lies.
     """
     value, y = low.input(node), node.outputs[0]
-    index, before = low.constant(node.inputs[1], "index"), low.shape(value)
-    if node.attributes.get_int("batch_dims", 0):
-        low.refuse("it has batch_dims")
+    index, before = _with_batch(low.constant(node.inputs[1], "index"), node), low.shape(value)
     depth = index.shape[-1]
     rows = np.ravel_multi_index(tuple(np.moveaxis(index % before[:depth], -1, 0)), before[:depth])
     if depth == 1 and index.ndim == 2:
@@ -340,6 +358,15 @@ def gather_nd(low: Lowering, node: ir.Node) -> None:
     shape = [*x.shape[:place], rows.size, *x.shape[place + 1 :]]
     made = low.emit("GATHER", [x, low.integers(rows.reshape(-1))], shape, axis=place, batchDims=0)
     low.bind(y, form, low.reshape(made, permuted(low.shape(y), form)))
+
+
+def _with_batch(index: Array, node: ir.Node) -> Array:
+    """The index with what ``batch_dims`` leaves out: the places of those axes, each its own."""
+    count = node.attributes.get_int("batch_dims", 0)
+    if not count:
+        return index
+    own = np.indices(index.shape[:-1])[:count]
+    return np.concatenate([np.moveaxis(own, 0, -1), index], axis=-1)
 
 
 LOWERINGS: dict[str, Lower] = {
