@@ -316,7 +316,6 @@ REFUSED: Mapping[str, int] = {
     "BatchNormalization.saved_var": ALWAYS,
     "BatchNormalization.spatial": ALWAYS,
     "BatchNormalization.var": ALWAYS,
-    "Compress": ALWAYS,  # a shape that depends on values
     "Dropout.mask": 12,
     "Dropout.training_mode": ALWAYS,
     "MaxUnpool.output_shape": ALWAYS,
@@ -325,14 +324,10 @@ REFUSED: Mapping[str, int] = {
 """Operators, and members of them, that no format takes, in opsets below that number."""
 
 REFUSED_BY_TFLITE = {
-    "ArgMax.select_last_index",
-    "ArgMin.select_last_index",
     "DequantizeLinear.block_size",
     "GRU.sequence_lens",
-    "GatherND.batch_dims",
     "LSTM.sequence_lens",
     "MaxPool.Indices",
-    "MaxPool.dilations",
     "MaxPool.storage_order",
     "QuantizeLinear",  # its integers would be an output
     "RNN.sequence_lens",

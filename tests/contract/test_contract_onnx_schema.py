@@ -43,6 +43,7 @@ CONSTANT = {"Constant", "DynamicQuantizeLinear"}
 DISSOLVED = {"QuantizeLinear", "DequantizeLinear"}
 WRITTEN_OUT = {"Attention", "GRU", "GroupNormalization", "LSTM", "MeanVarianceNormalization", "RMSNormalization", "RNN"}
 WRITTEN_OUT |= {"ConstantOfShape", "Range", "RotaryEmbedding", "Scatter", "Shape", "Size", "Swish"}
+WRITTEN_OUT |= {"Compress", "Einsum", "Hardmax", "Mean", "OneHot"}
 IN_TFLITE = {*LOWERINGS, *DISSOLVED, *WRITTEN_OUT}
 LATER = {"CumProd"}  # of opset 26
 WALKED = sorted({*OPERATORS, *LOWERINGS} - ELSEWHERE - SUBGRAPHS - CONSTANT - LATER)

@@ -195,13 +195,13 @@ class DrawnGraph:
         model: valid for onnx's checker and for onnxruntime.
         batches: the inputs of the test, and some more as calibration data.
         described: its opset and operators.
-        floats: the names of its values of float32.
+        floats: its values of float32 by name, as shapes of the first inputs.
     """
 
     model: onnx.ModelProto
     batches: list[dict[str, Array]]
     described: str
-    floats: set[str]
+    floats: dict[str, tuple[int, ...]]
 
 
 def declared(name: str, dtype: Any, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
@@ -296,7 +296,7 @@ def _closed(graph: RandomGraph, inputs: Sequence[str], batch_open: bool) -> Draw
     if batch_open:
         model = _with_open_batch(model, inputs, outputs, first)
     described = f"opset {graph.opset}: {', '.join(graph.steps)} -> {len(outputs)} outputs"
-    floats = {name for name, array in graph.arrays.items() if array.dtype == np.float32}
+    floats = {name: array.shape for name, array in graph.arrays.items() if array.dtype == np.float32}
     return DrawnGraph(model, [first, *others], described, floats)
 
 

@@ -304,9 +304,13 @@ def pool(graph: RandomGraph) -> None:
         attributes["ceil_mode"] = 1
     if graph.opset >= {"MaxPool": 10, "AveragePool": 19, "LpPool": 18}[op_type] and graph.chance(0.15):
         attributes["dilations"] = [int(graph.pick(1, 2)) for _ in kernel]
+        if attributes.get("auto_pad", "").startswith("SAME"):  # onnxruntime pads as if there were no dilation
+            del attributes["auto_pad"]
     if op_type == "AveragePool" and graph.chance(0.5):
         attributes["count_include_pad"] = 1
     if op_type == "LpPool":
+        if max(attributes.get("strides", [1])) > min(kernel):  # under SAME, onnxruntime leaves elements out
+            attributes.pop("auto_pad", None)
         attributes["p"] = graph.pick(None, 1, 2, 3)
     outputs = 2 if op_type == "MaxPool" and graph.chance(0.1) else 1
     graph.node(op_type, [x], outputs, **attributes)

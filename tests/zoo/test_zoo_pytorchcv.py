@@ -24,7 +24,6 @@ LITERT_ROUNDS_MORE = {
 
 # Networks that cannot be exported to both formats: the shape of their input, and what the one line says.
 REFUSED: dict[tuple[str, str], tuple[tuple[int, ...], type[edgeconv.EdgeconvError], str]] = {
-    ("channelnet", "channelnet"): ((1, 3, 224, 224), edgeconv.EmitError, "it convolves over 3 axes"),
     ("revnet", "revnet38"): ((1, 3, 224, 224), edgeconv.CaptureError, "code that cannot be traced"),
     ("superpointnet", "superpointnet"): ((1, 1, 128, 128), edgeconv.CaptureError, "control flow depends on the values"),
 }

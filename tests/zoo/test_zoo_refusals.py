@@ -32,8 +32,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv
     "lstm-with-projections": (
         lambda: nn.LSTM(8, 4, proj_size=2), (5, 1, 8), edgeconv.CaptureError, "lstm with projections has no form",
     ),
-    "conv3d": (lambda: nn.Conv3d(1, 2, 3), (1, 1, 5, 6, 7), edgeconv.EmitError, "it convolves over 3 axes"),
-    "max-pool-3d": (lambda: nn.MaxPool3d(2), (1, 1, 4, 4, 4), edgeconv.EmitError, "it pools over 3 axes"),
+    "conv-transpose-3d": (
+        lambda: nn.ConvTranspose3d(1, 2, 3), (1, 1, 5, 6, 7), edgeconv.EmitError, "it convolves over 3 axes",
+    ),
     "indices-of-overlapping-windows": (
         lambda: nn.MaxPool2d(3, 2, 1, return_indices=True), IMAGE, edgeconv.EmitError,
         "its output 'Indices' has no form there",
@@ -41,10 +42,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv
     "grid-sample-bicubic": (
         lambda: Function(lambda x: F.grid_sample(x, _grid(x), mode="bicubic", align_corners=False)),
         IMAGE, edgeconv.EmitError, 'its mode is \'bicubic\'; use mode="bilinear"',
-    ),
-    "grid-sample-reflection": (
-        lambda: Function(lambda x: F.grid_sample(x, _grid(x), padding_mode="reflection", align_corners=False)),
-        IMAGE, edgeconv.EmitError, 'its padding mode is \'reflection\'; use padding_mode="border"',
     ),
     "dynamic-depthwise": (
         lambda: Function(_dynamic_depthwise), IMAGE, edgeconv.EmitError, "its weight is not a constant, and it is gr",
