@@ -247,7 +247,7 @@ class OnnxSource:
         ranks = {value.name: len(value.shape or ()) for value in self._graph(CAPTURED_BATCH).graph.outputs}
         with tempfile.TemporaryDirectory(prefix="edgeconv-") as folder:
             path = Path(folder) / self.file.path.name
-            path.write_bytes(self.file.data)  # with its external data inside, as a device takes one file
+            path.write_bytes(self.file.comparable)  # with its external data inside, as a device takes one file
             artifact = Artifact(
                 path,
                 "onnx",

@@ -30,6 +30,7 @@ from edgeconv.capture._origin import Origin, origin_of, set_origin
 from edgeconv.capture._padded_axes import settle_padded_axes
 from edgeconv.capture._recurrent import check_modes, settle_recurrent
 from edgeconv.capture._silent import silent
+from edgeconv.capture._sorted import sort_largest, sorted_file
 from edgeconv.capture._soundness import check_extents, every_node
 from edgeconv.capture._stated_resizes import check_resize, settle_stated_resizes
 from edgeconv.capture._sums import settle_sums
@@ -92,6 +93,7 @@ class OnnxFile:
         proto, data = read_proto(path)
         opset = opset_of(proto)
         proto = lifted(proto, opsets, where)
+        sort_largest(proto)
         check_extents(proto, where)
         constants = {tensor.name for tensor in proto.graph.initializer}
         inputs = tuple(_declared(each, where) for each in proto.graph.input if each.name not in constants)
@@ -135,6 +137,11 @@ class OnnxFile:
         if not left:
             raise CaptureError("all of its inputs are fixed", where=str(self.path), mend="leave one of them open")
         return replace(self, data=whole.SerializeToString(), inputs=left, proto=proto)
+
+    @property
+    def comparable(self) -> bytes:
+        """`data` for a run whose results are compared: what ONNX leaves open is settled as in the graph."""
+        return sorted_file(self.data)
 
     @property
     def sha256(self) -> str:

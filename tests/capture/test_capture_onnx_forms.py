@@ -2,7 +2,8 @@
 
 Members thought of: averages with dilations (of 1, too), beside pads that count or not, sizes rounded up;
 auto_pad beside output_padding; axes that Expand adds alone; scalars of integers; outputs that are left out twice; a Pad
-that mirrors and states a value; axes that a value has not; inputs called like parameters; bounds of int32.
+that mirrors and states a value; axes that a value has not; inputs called like parameters; bounds of int32; the largest
+in any order.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from right_from_file import assert_right_from_file, file_of, noise, outputs_of
 from right_in_both import assert_right_in_both
 
@@ -35,6 +36,21 @@ AVERAGES: list[dict[str, Any]] = [
 def test_averages(tmp_path: Path, attributes: dict[str, Any]) -> None:
     node = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[3, 2], **attributes)
     assert_right_from_file(file_of(tmp_path, [node], (1, 3, 11, 12), 19), (1, 3, 11, 12), tmp_path)
+
+
+@pytest.mark.parametrize("opset", [11, 18])
+def test_the_largest_in_any_order_are_proven(tmp_path: Path, opset: int) -> None:
+    node = helper.make_node("TopK", ["x", "k"], ["y", "places"], axis=-1, sorted=0)
+    path = file_of(
+        tmp_path,
+        [node, helper.make_node("Cast", ["places"], ["i"], to=TensorProto.FLOAT)],
+        (2, 100),
+        opset,
+        k=np.array([40]),
+    )
+    result = edgeconv.export_onnx(path, tmp_path / "out", name="net", devices=("onnxruntime", "litert"))
+    assert result.report is not None
+    assert result.report.verdict == "pass", [row.reason for row in result.report.comparisons]
 
 
 def test_bounds_of_int32_beside_an_open_batch(tmp_path: Path) -> None:

@@ -166,9 +166,9 @@ def test_unknown_operators_are_one_error_that_names_module_and_mend() -> None:
 
 def test_a_setting_that_tflite_lacks_is_refused_with_its_reason() -> None:
     image, result = _value("in", 1, 3, 8, 8), _value("out", 1, 3, 4, 4)
-    node = ir.node("MaxPool", [image], {"kernel_shape": [3, 3], "dilations": [2, 2]}, outputs=[result])
-    with pytest.raises(EmitError, match="dilation"):
-        to_tflite(_model([image], [node]), metadata={})
+    node = ir.node("GridSample", [image, _value("grid", 1, 4, 4, 2)], {"mode": "cubic"}, outputs=[result])
+    with pytest.raises(EmitError, match="its mode is 'cubic'"):
+        to_tflite(_model(list(node.inputs), [node]), metadata={})
 
 
 def test_two_open_dimensions_are_refused() -> None:
