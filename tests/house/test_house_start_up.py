@@ -1,8 +1,8 @@
 """What each verb leaves alone when it starts: torch takes a second and 200 MB, numpy a tenth of one.
 
 Verbs thought of: importing edgeconv, `--help` of the program and of a verb, `--version`, `completion`, `init`,
-`inspect` of both formats, `devices`, and exports of an .onnx file to both formats, with a file that calculates shapes
-and moves weights.
+`inspect` of both formats, `devices`, exports of an .onnx file to both formats, with a file that calculates shapes and
+moves weights, `parity` and `bench` of what was exported.
 """
 
 from __future__ import annotations
@@ -106,3 +106,11 @@ def test_an_onnx_file_becomes_both_formats_without_torch(network: Path, tmp_path
     imported = _imported("export", str(network), "--no-parity", "--out", str(tmp_path), *variants)
     assert "torch" not in imported
     assert not imported & {"jinja2", "PIL", "safetensors", "uv", "onnxscript"}
+
+
+def test_what_was_proven_is_proven_again_and_measured_without_torch(network: Path, tmp_path: Path) -> None:
+    device = ("--device", "onnxruntime", "--quiet")
+    _imported("export", str(network), "--format", "onnx", "--out", str(tmp_path), *device)
+    assert "torch" not in _imported("parity", str(tmp_path / "network"), *device)
+    once = ("--rounds", "1", "--runs", "1")
+    assert "torch" not in _imported("bench", str(tmp_path / "network"), *device, *once)

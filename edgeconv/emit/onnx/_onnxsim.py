@@ -17,7 +17,10 @@ from types import ModuleType
 def onnxsim() -> ModuleType:
     """The package; it finds torch only where this process has imported it already."""
     if "onnxsim" not in sys.modules:
-        with _without("torch"):
+        try:
+            with _without("torch"):
+                import onnxsim
+        except ImportError:  # a version that cannot do without
             import onnxsim  # noqa: F401
     return sys.modules["onnxsim"]
 
