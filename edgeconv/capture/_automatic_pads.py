@@ -5,10 +5,11 @@ odd number the larger half lies behind under ``SAME_UPPER`` and in front under `
 
 1. Dilated windows. Of a Conv, onnxruntime (1.32) refuses such padding, and takes the same numbers as ``pads``. Of a
    pool it takes it, but pads, and sizes the result, as if there were no dilation.
-2. Windows that end before the last element need no padding. For pools onnxruntime goes below none: LpPool leaves
-   elements out in front under ``SAME_UPPER``, the others fail when they run. Conv, and TensorFlow, do not pad there.
+2. Windows that end before the last element need no padding, and the formula goes below none. So does onnxruntime for
+   pools: LpPool, and AveragePool since opset 19, leave elements out in front, the others fail when they run. Conv
+   there, and TensorFlow, whose padding this is, do not pad.
 
-The specification is followed, and that onnxruntime makes something else of the file is said.
+What onnxruntime makes otherwise of the file is said. Sizes are those of ``auto_pad``, whatever ``ceil_mode`` says.
 """
 
 from __future__ import annotations
@@ -22,6 +23,15 @@ from edgeconv.capture._steps import sizes_of
 from edgeconv.capture.same_pads import same_pads
 
 _WINDOWED = ("Conv", "MaxPool", "AveragePool", "LpPool")
+_CROPPING = ("AveragePool", "LpPool")
+_CROPPED_FROM = {"SAME_UPPER": -2, "SAME_LOWER": -3}  # as halves are rounded towards none
+
+
+def drop_rounding(graph: ir.Graph) -> None:
+    """Takes ``ceil_mode`` from pools that pad by themselves: onnx's inference would round by it, runtimes do not."""
+    for node in graph:
+        if node.domain == "" and node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME"):
+            node.attributes.pop("ceil_mode", None)
 
 
 def settle_automatic_pads(graph: ir.Graph) -> list[str]:
@@ -51,12 +61,12 @@ def _settle(node: ir.Node, automatic: str) -> list[str]:
     padding = [max(0, total) for total in totals]
     node.attributes.pop("auto_pad", None)
     node.attributes["pads"] = ir.AttrInt64s("pads", same_pads(padding, automatic))
-    crops = automatic == "SAME_UPPER" and node.op_type == "LpPool" and any(total < 0 for total in totals)
-    if node.op_type == "Conv" or not (crops or padding != [max(0, total) for total in undilated]):
-        return []
-    why = "leaves elements out in front" if crops else "pads as if its windows had no dilation"
-    named = f"node {origin_of(node).module!r} ({node.op_type})"
-    return [f"{named}: of the source onnxruntime {why}; the files pad as ONNX says, and differ there"]
+    named = f"node {origin_of(node).module!r} ({node.op_type}): of the source onnxruntime"
+    if node.op_type in _CROPPING and any(total <= _CROPPED_FROM[automatic] for total in totals):
+        return [f"{named} leaves elements out in front; the files take them, as TensorFlow does, and differ there"]
+    if node.op_type != "Conv" and padding != [max(0, total) for total in undilated]:
+        return [f"{named} pads as if its windows had no dilation; the files pad as ONNX says, and differ there"]
+    return []
 
 
 def _totals(

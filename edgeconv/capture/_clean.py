@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass, TopologicalSortPass
 
 from edgeconv.capture._attention import state_shapes
+from edgeconv.capture._automatic_pads import drop_rounding
 from edgeconv.capture._branches import has_subgraph, take_branches
 from edgeconv.capture._compress import settle_compress
 from edgeconv.capture._constants import RANDOM, constant_value, fold_constants, lift_constants
@@ -73,6 +74,7 @@ def infer_shapes(model: ir.Model, *, strict: bool = True) -> None:
             resizes whose scale, rounded to float32, says another size than onnxruntime's.
         strict: nothing is inferred where anything contradicts; else what can be.
     """
+    drop_rounding(model.graph)
     while any(map(may_be_short, model.graph)) or any(map(may_round, model.graph)):
         before = {value: value.shape for node in model.graph for value in node.outputs}
         resizes = list(filter(may_round, model.graph))

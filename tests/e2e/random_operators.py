@@ -308,9 +308,9 @@ def pool(graph: RandomGraph) -> None:
             del attributes["auto_pad"]
     if op_type == "AveragePool" and graph.chance(0.5):
         attributes["count_include_pad"] = 1
+    if attributes.get("auto_pad", "").startswith("SAME") and max(attributes.get("strides", [1])) > min(kernel):
+        del attributes["auto_pad"]  # onnxruntime leaves elements out there
     if op_type == "LpPool":
-        if max(attributes.get("strides", [1])) > min(kernel):  # under SAME, onnxruntime leaves elements out
-            attributes.pop("auto_pad", None)
         attributes["p"] = graph.pick(None, 1, 2, 3)
     outputs = 2 if op_type == "MaxPool" and graph.chance(0.1) else 1
     graph.node(op_type, [x], outputs, **attributes)
