@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass, TopologicalSortPass
@@ -89,8 +91,14 @@ def infer_shapes(model: ir.Model, *, strict: bool = True) -> None:
 def _infer(model: ir.Model, *, strict: bool) -> None:
     values = [value for node in model.graph for value in node.outputs]
     known = {value: value.shape for value in values if value.shape is not None and value.shape.is_static()}
-    with inferable(model.graph):
-        ShapeInferencePass(strict_mode=strict)(model)
+    log = logging.getLogger("onnx_ir")  # which writes down, with a traceback, what the check below says better
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with inferable(model.graph):
+            ShapeInferencePass(strict_mode=strict)(model)
+    finally:
+        log.setLevel(level)
     state_shapes(model.graph)
     for value, shape in known.items():
         value.shape = shape

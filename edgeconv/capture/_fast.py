@@ -174,7 +174,8 @@ def _results(node: FxNode) -> list[torch.Tensor]:
     made = [each for each in recorded if isinstance(each, torch.Tensor)]
     if len(made) != len(recorded):
         raise Unsupported("a result that is no tensor")
-    if any(0 in shape_of(each) for each in made):
+    used = _used(node, len(made))
+    if any(0 in shape_of(each) for index, each in enumerate(made) if index in used):
         raise Unsupported("an empty tensor")
     return made
 

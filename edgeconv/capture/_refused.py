@@ -61,6 +61,12 @@ def check_official(program: torch.export.ExportedProgram) -> None:
                 where=origin_in(node).module or "the module",
                 mend="leave proj_size out and put a Linear behind it",
             )
+        if operation == "embedding_bag":
+            raise CaptureError(
+                "embedding_bag with offsets that are computed makes bags of any length, and files have fixed sizes",
+                where=origin_in(node).module or "the module",
+                mend="pass indices of shape (bags, length), or keep the offsets in the module as a constant",
+            )
         argument = _DROPPED.get(operation)
         if argument is None or schema is None:
             continue

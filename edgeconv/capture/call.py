@@ -100,6 +100,12 @@ class Called(torch.nn.Module):
                 vars(self.module)["forward"] = own
 
 
+def _has_tensors(leaf: Any) -> bool:
+    """Whether an object keeps tensors in its attributes, as a dataclass does."""
+    names = {*getattr(leaf, "__dict__", ()), *getattr(leaf, "__slots__", ())}
+    return any(isinstance(getattr(leaf, name, None), torch.Tensor) for name in names)
+
+
 def called(
     module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...], tuple[str, ...]]:
@@ -130,6 +136,12 @@ def called(
         if isinstance(leaf, np.ndarray | np.generic):
             what = f"args[{index}] is a {type(leaf).__name__}, not a tensor"
             raise CaptureError(what, where=where, mend="pass torch.from_numpy(…) of it, or a plain number")
+        if not isinstance(leaf, torch.Tensor | torch.nn.Module) and _has_tensors(leaf):
+            what = f"an argument is a {type(leaf).__name__}, an object that torch cannot take apart"
+            mend = (
+                "pass tensors, or a tuple or dict of them, or register its class with torch.export.register_dataclass"
+            )
+            raise CaptureError(what, where=where, mend=mend)
         if isinstance(leaf, torch.Tensor) and leaf.is_complex():
             what, mend = "an argument is complex, and files have no complex type", "pass torch.view_as_real of it"
             raise CaptureError(what, where=where, mend=mend)
