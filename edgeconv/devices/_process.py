@@ -8,13 +8,13 @@ frames, one keeps the end of stderr, one writes the present request.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import queue
 import signal
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, BinaryIO, cast
 
@@ -25,6 +25,8 @@ from edgeconv.errors import DeviceError
 _POLL_S = 0.25
 _GRACE_S = 1.0
 _SHOWN = 300
+_MOST_UNASKED = 8
+_KEPT_BYTES = 1 << 14  # of stderr
 
 
 class NotInstalledError(DeviceError):
@@ -36,6 +38,7 @@ class AgentProcess:
 
     Raises:
         NotInstalledError: there is no such command.
+        DeviceError: it cannot be started.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -50,12 +53,14 @@ class AgentProcess:
                 bufsize=0,
                 start_new_session=True,
             )
-        except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
-            what = f"cannot start {command[0]!r}: {getattr(error, 'strerror', None) or error}"
-            raise NotInstalledError(what, mend="install it or correct the device's command") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in an argument
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            what = f"cannot start {command[0]!r:.80}: {getattr(error, 'strerror', None) or error}"
+            mend = "install it or correct the device's command" if missing else "correct the device's command"
+            raise (NotInstalledError if missing else DeviceError)(what, mend=mend) from error
         self._stdin = cast(IO[bytes], self._process.stdin)
         self._frames: queue.SimpleQueue[Frame | DeviceError | None] = queue.SimpleQueue()
-        self._stderr_tail: deque[str] = deque(maxlen=20)
+        self._stderr_tail = b""
         self._stderr_thread = _daemon(self._keep_stderr)
         self._writer: threading.Thread | None = None
         self.alive = True
@@ -140,7 +145,7 @@ class AgentProcess:
             self._process.wait(_GRACE_S)
         self._stderr_thread.join(_GRACE_S)
         status = self._process.poll()
-        words = next((line for line in reversed(self._stderr_tail) if not line.startswith("INFO:")), "")
+        words = self._last_words()
         if status is None:
             return "closed its output without an answer"
         if status < 0:
@@ -151,8 +156,10 @@ class AgentProcess:
     def _read_frames(self) -> None:
         stream = cast(BinaryIO, self._process.stdout)
         try:
-            while (frame := read_frame(stream, lambda: self.most_bytes)) is not None:
+            while (frame := read_frame(stream, lambda: self.most_bytes, _strict)) is not None:
                 self._frames.put(frame)
+                if self._frames.qsize() > _MOST_UNASKED:  # it is refused as soon as anybody asks; nothing is piled up
+                    return
             self._frames.put(None)
         except ProtocolError as error:
             # Half a frame at the end of a process that died is a death, and no nonsense.
@@ -177,14 +184,14 @@ class AgentProcess:
 
     def _keep_stderr(self) -> None:
         stream = cast(BinaryIO, self._process.stderr)
-        rest = b""
         with contextlib.suppress(OSError, ValueError):
             while chunk := stream.read(1 << 16):
-                *lines, rest = (rest + chunk).split(b"\n")
-                rest = rest[-4096:]
-                self._stderr_tail.extend(printable(line) for line in lines if line.strip())
-        if rest.strip():
-            self._stderr_tail.append(printable(rest))
+                self._stderr_tail = (self._stderr_tail + chunk)[-_KEPT_BYTES:]
+
+    def _last_words(self) -> str:
+        """The last line of stderr that is no remark of a runtime's."""
+        lines = (printable(line) for line in reversed(self._stderr_tail.splitlines()))
+        return next((line for line in lines if line and not line.startswith("INFO:")), "")
 
     def _write(self, parts: Sequence[Any]) -> None:
         # An error here is a death that the reader sees too, and explains better.
@@ -193,6 +200,24 @@ class AgentProcess:
                 view = memoryview(part)
                 while len(view):
                     view = view[self._stdin.write(view) or 0 :]
+
+
+def _strict(text: str) -> Any:
+    """JSON of which no two readers make different things.
+
+    Raises:
+        ValueError: it is none, has a key twice, an infinity, NaN or half a character.
+    """
+    header = json.loads(text, object_pairs_hook=_once)
+    json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
+    return header
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a key twice")
+    return fields
 
 
 class Deadline:

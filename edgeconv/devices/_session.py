@@ -15,6 +15,7 @@ from edgeconv.devices._integer_probe import INTEGER_KERNELS, integer_probe, read
 from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError, printable
 from edgeconv.devices.agent import DTYPES, PAYLOAD_LIMIT, PROTOCOL, Frame, ProtocolError, matched
 from edgeconv.errors import DeviceError
+from edgeconv.recipe.files import open_regular
 
 _SLACK_BYTES = 1 << 20  # of what comes in place of what is declared, so that it is told for what it is
 _UNKNOWN_BYTES = 1 << 31  # of outputs whose shape no input tells
@@ -131,12 +132,13 @@ class Session:
 
     def _check_hello(self, frame: Frame) -> Mapping[str, str]:
         if frame.type == "error":
-            reason = f"its runtime cannot be loaded ({printable(frame.fields.get('reason'))})"
-            raise NotInstalledError(reason, mend="install it") if frame.fields.get("missing") else DeviceError(reason)
+            reason = f"its runtime cannot be loaded ({_reason(frame)})"
+            is_missing = frame.fields.get("missing") is True
+            raise NotInstalledError(reason, mend="install it") if is_missing else DeviceError(reason)
         protocol, environment = frame.fields.get("protocol"), frame.fields.get("environment")
         if frame.type != "hello" or type(protocol) is not int or protocol != PROTOCOL:
             raise DeviceError(
-                f"speaks protocol {printable(protocol)}, and not {PROTOCOL}",
+                f"speaks protocol {printable(protocol):.40}, and not {PROTOCOL}",
                 mend="copy the agent.py of this edgeconv to it",
             )
         return _told(environment, "environment")
@@ -151,7 +153,7 @@ class Session:
         """The outputs and latencies, what the runtime tells of itself and the file, and the arena that it needs."""
         inputs = [file_inputs(artifact, sample) for sample in samples]
         fields = {} if optimized else {"optimized": False}
-        facts = _told(self._load(artifact, limit, **fields).fields.get("facts") or {}, "facts")
+        facts = _told(self._load(artifact, limit, **fields).fields.get("facts", {}), "facts")
         results = []
         for sample, arrays in zip(samples, inputs, strict=True):
             most = most_bytes(artifact, artifact.outputs, arrays)
@@ -176,12 +178,17 @@ class Session:
 
     def _load(self, artifact: Artifact, limit: Deadline, **fields: Any) -> Frame:
         try:
-            data = np.frombuffer(artifact.path.read_bytes(), np.uint8)
+            with open_regular(artifact.path) as file:  # a pipe would be waited for
+                data = np.frombuffer(file.read(), np.uint8)
         except OSError as error:
             raise DeviceError(f"cannot read {artifact.path.name}: {error.strerror or error}") from error
         if artifact.data_sha256 is not None:  # gigabytes, which are not sent
             fields["folder"] = str(artifact.path.parent.resolve())
-        return self._ask("load", "loaded", [("model", data)], limit, "cannot load the file", **fields)
+        frame = self._ask("load", "loaded", [("model", data)], limit, "cannot load the file", **fields)
+        outputs = artifact.inside if "tensors" in fields else artifact.outputs
+        for side, specs in (("inputs", artifact.inputs), ("outputs", outputs)):
+            _check_names(frame.fields.get(side), side, len(specs))
+        return frame
 
     def _ask(
         self,
@@ -202,7 +209,7 @@ class Session:
             self._gone = DeviceError(f"{error.what} (during an earlier run)")
             raise
         if frame.type == "error":
-            raise DeviceError(f"{failure}: {printable(frame.fields.get('reason'))}")
+            raise DeviceError(f"{failure}: {_reason(frame)}")
         if frame.type != answer:
             raise DeviceError(f"answered {kind!r} with {printable(frame.type)!r}")
         return frame
@@ -268,6 +275,24 @@ def _fits(shape: tuple[int, ...], declared: tuple[int | str, ...]) -> bool:
     )
 
 
+def _check_names(said: object, side: str, count: int) -> None:
+    """Makes sure that a device has found in the file what the file has.
+
+    Raises:
+        DeviceError: it tells no names, or more or fewer than there are.
+    """
+    if not isinstance(said, list) or not all(isinstance(name, str) for name in said):
+        raise DeviceError(f"told the {side} of the file as {printable(said):.80}, and not as names")
+    if len(said) != count:
+        raise DeviceError(f"found {len(said)} {side} in the file, which declares {count}")
+
+
+def _reason(frame: Frame) -> str:
+    """Why a device could not do what it was asked for, in its own words."""
+    said = frame.fields.get("reason")
+    return (printable(said) if said is not None else "") or "it gave no reason"
+
+
 def _latency_ms(frame: Frame) -> float:
     value = frame.fields.get("latency_ms")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_MS:
@@ -279,11 +304,16 @@ def _told(said: object, what: str) -> dict[str, str]:
     """What a device tells of itself, as short lines.
 
     Raises:
-        DeviceError: it is no mapping, or an endless one.
+        DeviceError: it is no mapping of words and numbers, or an endless one.
     """
-    if not isinstance(said, dict) or len(said) > _MOST_FACTS:
+    if not isinstance(said, dict) or len(said) > _MOST_FACTS or not all(map(_is_word, said.values())):
         raise DeviceError(f"told its {what} as {printable(said):.80}, and not as a few words by name")
     return {printable(key): printable(value) for key, value in said.items()}
+
+
+def _is_word(value: object) -> bool:
+    """Whether a fact is text or a number of a size that anything has."""
+    return isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 2**64)
 
 
 def most_bytes(

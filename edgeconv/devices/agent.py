@@ -94,8 +94,10 @@ def frame_parts(kind: str, fields: dict[str, Any] | None = None, arrays: Sequenc
     return [PREFIX.pack(MAGIC, len(header)) + header, *payloads]
 
 
-def read_frame(stream: BinaryIO, most: Callable[[], int] = lambda: PAYLOAD_LIMIT) -> Frame | None:
-    """Reads one frame; None at the end of the stream.
+def read_frame(
+    stream: BinaryIO, most: Callable[[], int] = lambda: PAYLOAD_LIMIT, parse: Callable[[str], Any] = json.loads
+) -> Frame | None:
+    """Reads one frame, whose header is parsed by ``parse``; None at the end of the stream.
 
     Raises:
         ProtocolError: what comes is not a frame, ends half-way, or has more than ``most()`` bytes of arrays.
@@ -108,7 +110,7 @@ def read_frame(stream: BinaryIO, most: Callable[[], int] = lambda: PAYLOAD_LIMIT
     (_, length) = PREFIX.unpack(prefix)
     if length > HEADER_LIMIT:
         raise ProtocolError(f"a header of {length} bytes")
-    header, described = _parse_header(_read_up_to(stream, length), length, most())
+    header, described = _parse_header(_read_up_to(stream, length), length, most(), parse)
     arrays = []
     for name, dtype, shape in described:
         array = np.empty(shape, dtype)
@@ -124,15 +126,15 @@ def _bytes_of(array: Any) -> memoryview:
     return memoryview(array.reshape(-1).view(np.uint8))
 
 
-def _parse_header(data: bytearray, length: int, most: int) -> tuple[dict[str, Any], list[Any]]:
+def _parse_header(data: bytearray, length: int, most: int, parse: Any) -> tuple[dict[str, Any], list[Any]]:
     """Checks a header before anything is allocated by what it says."""
     if len(data) < length:
         raise ProtocolError("a header that ends half-way")
     try:
-        header = json.loads(bytes(data).decode("utf-8"), parse_constant=int)  # which takes no NaN
+        header = parse(bytes(data).decode("utf-8"))
         described, total = [], 0
         for entry in header.pop("arrays"):
-            name, dtype, shape = str(entry["name"]), entry["dtype"], entry["shape"]
+            name, dtype, shape = entry["name"] + "", entry["dtype"], entry["shape"]  # a name is text
             if dtype not in DTYPES or not isinstance(shape, list) or len(shape) > RANK_LIMIT:
                 raise ProtocolError(f"array {name!r:.80} of dtype {dtype!r:.80} and shape {shape!r:.80}")
             kind = np.dtype(dtype).newbyteorder("<")
@@ -392,11 +394,11 @@ class Agent:
         try:
             runtime = RUNTIMES[runtime_name](threads)
         except Exception as error:  # noqa: BLE001 - whatever its import raises, the host must be told
-            self._send("error", {"reason": one_line(error), "missing": True})
+            self._write(frame_parts("error", {"reason": one_line(error), "missing": True}))
             return 3
         environment = {"runtime": runtime_name, "version": runtime.version, "threads": str(threads)}
         environment.update(machine_environment())
-        self._send("hello", {"protocol": PROTOCOL, "environment": environment})
+        self._write(frame_parts("hello", {"protocol": PROTOCOL, "environment": environment}))
         while True:
             frame = read_frame(self._reader)
             if frame is None or frame.type == "quit":
@@ -417,9 +419,6 @@ class Agent:
         except Exception as error:  # noqa: BLE001 - whatever a runtime raises becomes an answer
             parts = frame_parts("error", {"reason": one_line(error)})
         self._write(parts)
-
-    def _send(self, kind: str, fields: dict[str, Any]) -> None:
-        self._write(frame_parts(kind, fields))
 
     def _write(self, parts: Sequence[Any]) -> None:
         for part in parts:

@@ -109,7 +109,7 @@ def test_outputs_other_than_declared_fail(pair: tuple[Device, Artifact]) -> None
     first, second = artifact.outputs
     with start(device) as session:
         for outputs, words in (
-            ((first,), "returned 2 outputs, the file declares 1"),
+            ((first,), "found 2 outputs in the file, which declares 1"),
             ((dataclasses.replace(first, shape=(1, 9, 9, 9)), second), "the file declares float32 (1, 9, 9, 9)"),
             ((dataclasses.replace(first, dtype="int8"), second), "the file declares int8"),
         ):

@@ -3,13 +3,16 @@
 Members thought of: facts, environments, names, dtypes, shapes that are of another type, infinite, negative, huge, empty
 but vast, of too many axes; a latency that is missing, NaN, infinite, negative, a boolean, of 400 digits; JSON that is
 deep, no UTF-8, no object; arrays that are missing, too many, cut off, twice under one name, of another dtype or shape;
-8 GiB of zeros; reasons that steer the terminal; commands that are no list, raise, or
-hold a NUL; devices whose fields are of other types.
+8 GiB of zeros; reasons that steer the terminal; keys twice, lone surrogates and infinities anywhere; names that are no
+text or of more tensors than the file has; "missing" that is not true; answers without end, in pieces, before they are
+asked for; gigabytes of stderr; commands that are no list, raise, hold a NUL, or are no programs; pipes in a
+file's place; devices whose fields are of other types.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -111,6 +114,26 @@ TALKS: dict[str, list[Turn]] = {
     "a type of numbers": _talk(loaded={"type": 7, "arrays": []}),
     "another answer": _talk(loaded=HELLO),
     "an answer to another request": _talk(outputs=LOADED, data=b""),
+    "a key twice": _talk(loaded=_text(LOADED, '"facts": {}', '"facts": {}, "facts": {}')),
+    "a key twice inside": _talk(outputs=_text(OUTPUTS, '"shape"', '"shape": [9], "shape"')),
+    "facts that are null": _talk(loaded={**LOADED, "facts": None}),
+    "facts that are false": _talk(loaded={**LOADED, "facts": False}),
+    "facts that are an empty list": _talk(loaded={**LOADED, "facts": []}),
+    "a fact of facts": _talk(loaded={**LOADED, "facts": {"a": {"b": ["c"]}}}),
+    "a fact that is null": _talk(loaded={**LOADED, "facts": {"a": None}}),
+    "a fact that is infinite": _talk(loaded=_text({**LOADED, "facts": {"a": 7}}, "7", "1e999")),
+    "a fact of many digits": _talk(loaded={**LOADED, "facts": {"a": 10**400}}),
+    "a fact of surrogates": _talk(loaded=_text({**LOADED, "facts": {"a": "b"}}, '"a"', '"\\ud800"')),
+    "an environment of surrogates": _talk(hello=_text(HELLO, '"odd"', '"\\udfff"')),
+    "a name of surrogates": _talk(outputs=_text(OUTPUTS, '"y"', '"\\ud800"')),
+    "a name of numbers": _talk(outputs=_array(name=7)),
+    "a name of lists": _talk(outputs=_array(name=["y"])),
+    "names that are none": _talk(loaded={**LOADED, "inputs": 7}),
+    "no names": _talk(loaded={"type": "loaded", "arrays": [], "facts": {}}),
+    "names of more outputs": _talk(loaded={**LOADED, "outputs": ["y", "z"]}),
+    "a protocol of many digits": _talk(hello={**HELLO, "protocol": 10**400}),
+    "an error without a reason": _talk(loaded={"type": "error", "arrays": []}),
+    "a runtime that is nearly missing": _talk(hello={"type": "error", "reason": "", "missing": "no", "arrays": []}),
     "a header that is a list": _talk(loaded=b"[1, 2]"),
     "a header that is null": _talk(loaded=b"null"),
     "arrays that are none": _talk(outputs={**OUTPUTS, "arrays": 7}, data=b""),
@@ -179,6 +202,64 @@ def test_what_a_device_tells_is_short_and_printable(artifact: Artifact) -> None:
     assert run.verdict is Verdict.PASS
     assert all(text.isprintable() and len(text) <= 300 for pair in run.environment.items() for text in pair)
     assert run.arena_bytes is None
+
+
+# Programs that follow SCRIPT's functions, and what comes of them.
+PROGRAMS = {
+    "answers without end": ("while True:\n    send(HELLO, b'')", Verdict.FAIL),
+    "answers without end, once asked": ("send(HELLO, b''); take()\nwhile True:\n    send(LOADED, b'')", Verdict.FAIL),
+    "answers before they are asked for": (
+        "send(HELLO, b''); send(LOADED, b''); send(OUTPUTS, DATA); send(OUTPUTS, DATA); take()",
+        Verdict.FAIL,
+    ),
+    "a header without end": (
+        "out.write(struct.pack('<4sI', b'ECA1', 2**32 - 1))\nwhile True:\n    out.write(b'{' * 65536)",
+        Verdict.FAIL,
+    ),
+    "the end of its own group": ("import os; send(HELLO, b''); take(); os.killpg(0, 9)", Verdict.FAIL),
+    "pieces": (
+        "import io; whole = io.BytesIO(); real, out = out, whole; send(HELLO, b''); out = real\n"
+        "for byte in whole.getvalue():\n    out.write(bytes([byte])); out.flush()\n"
+        "take(); send(LOADED, b''); take(); send(OUTPUTS, DATA); take(); send(OUTPUTS, DATA); take()",
+        Verdict.PASS,
+    ),
+    "half a gigabyte of lines to stderr": (
+        "send(HELLO, b''); take(); block = b'a\\n' * 2**19\n"
+        "for _ in range(512):\n    sys.stderr.buffer.write(block)\n"
+        "send(LOADED, b''); take(); send(OUTPUTS, DATA); take(); send(OUTPUTS, DATA); take()",
+        Verdict.PASS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(PROGRAMS))
+def test_endless_and_early_answers(name: str, artifact: Artifact) -> None:
+    program, verdict = PROGRAMS[name]
+    constants = f"HELLO, LOADED, OUTPUTS, DATA = {HELLO!r}, {LOADED!r}, {OUTPUTS!r}, {DATA!r}\n"
+    functions = SCRIPT.replace("answers = ast.literal_eval(open(sys.argv[1]).read())\n", "").partition("for at, turn")[
+        0
+    ]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    device = Device("odd", "odd", ("onnx",), lambda: [sys.executable, "-c", functions + constants + program])
+    run = run_artifact(device, artifact, SAMPLES, timeout_s=60)
+    assert run.verdict is verdict, run
+    assert run.reason.isprintable()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18, "kilobytes"
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(artifact: Artifact) -> None:
+    artifact.path.unlink()
+    os.mkfifo(artifact.path)
+    run = run_artifact(_device(_talk(), artifact.path.parent), artifact, SAMPLES, timeout_s=60)
+    assert (run.verdict, run.reason) == (Verdict.FAIL, "cannot read double.onnx: it is a pipe or a socket")
+
+
+@pytest.mark.parametrize("command", [["/"], [""], ["\ud800"], ["sh", *["x" * 100_000] * 40]])
+def test_a_command_that_is_no_program_fails(command: list[str], artifact: Artifact) -> None:
+    run = run_artifact(Device("odd", "odd", ("onnx",), lambda: command), artifact, SAMPLES, timeout_s=5)
+    assert run.verdict is Verdict.FAIL
+    assert "cannot start" in run.reason
+    assert len(run.reason) < 500
 
 
 def _raises() -> list[str]:
