@@ -6,7 +6,8 @@ Everything is read from the file itself, so that files of any origin can be meas
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from edgeconv.tflite_file import open_tflite, text_of
 
 _OPEN_DIMENSION = 1
 """The size that an open dimension gets: one image of a batch."""
+_MOST_INPUT_BYTES = 2**31
 
 _Interface = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], int]
 
@@ -49,7 +51,7 @@ class BenchFile:
         generator = np.random.default_rng(seed)
         inputs = {}
         for spec in self.artifact.inputs:
-            shape = tuple(_OPEN_DIMENSION if isinstance(size, str) else size for size in spec.shape)
+            shape = _measured_shape(spec)
             kind = np.dtype(spec.dtype)
             values = generator.standard_normal(shape) if kind.kind == "f" else np.zeros(shape)
             inputs[spec.name] = np.asarray(values, kind)
@@ -99,12 +101,32 @@ def read_file(path: Path, *, name: str | None = None) -> BenchFile:
     unknown = [f"{spec.name!r} ({spec.dtype})" for spec in (*inputs, *outputs) if spec.dtype not in DTYPES]
     if unknown:
         raise EmitError(f"no device takes tensors as {unknown[0]}", where=str(path), mend="use plain number types")
+    _check_sizes(inputs, outputs, path)
     format_ = path.suffix.removeprefix(".")
     beside = path.with_name(path.name + DATA_SUFFIX)
     data_sha256 = _checked(beside) if format_ == "onnx" and beside.is_file() else None
     size_bytes += beside.stat().st_size if data_sha256 else 0
     artifact = Artifact(path, format_, "", NCHW, sha256, inputs, outputs, size_bytes, data_sha256)
     return BenchFile(name or path.name, artifact, operators)
+
+
+def _measured_shape(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(_OPEN_DIMENSION if isinstance(size, str) else size for size in spec.shape)
+
+
+def _check_sizes(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], path: Path) -> None:
+    """Refuses tensors that nobody could make, before anybody tries.
+
+    Raises:
+        EmitError: a size is negative, or the inputs take more than 2 GiB.
+    """
+    for spec in (*inputs, *outputs):
+        if min(_measured_shape(spec), default=0) < 0:
+            raise EmitError(f"{spec.name!r} has the shape {spec.shape}", where=str(path), mend="export it again")
+    total = sum(math.prod(_measured_shape(spec)) * np.dtype(spec.dtype).itemsize for spec in inputs)
+    if total > _MOST_INPUT_BYTES:
+        what = f"its inputs would take {total / 2**30:,.4g} GiB"
+        raise EmitError(what, where=str(path), mend=f"give smaller ones: at most {_MOST_INPUT_BYTES // 2**30} GiB")
 
 
 def _checked(beside: Path) -> str:

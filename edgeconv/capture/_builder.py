@@ -12,6 +12,8 @@ import onnx_ir as ir
 import torch
 
 from edgeconv.capture._origin import Origin, set_origin
+from edgeconv.errors import CaptureError
+from edgeconv.reference import MOST_ELEMENTS
 
 Operand = ir.Value | float
 """A tensor, or a number that the forward holds."""
@@ -151,7 +153,14 @@ class Builder:
         return self.waiting(self._name(), array.shape, ir.DataType.from_numpy(array.dtype), lambda: array)
 
     def exactly(self, tensor: torch.Tensor, dtype: ir.DataType) -> ir.Value:
-        """A constant that is rounded to ``dtype`` when a node takes it."""
+        """A constant that is rounded to ``dtype`` when a node takes it.
+
+        Raises:
+            CaptureError: it claims many more elements than the module holds.
+        """
+        if tensor.numel() > max(MOST_ELEMENTS, tensor.untyped_storage().nbytes()):  # expanded by strides of 0
+            what = f"a constant of {tensor.numel():.2g} elements, expanded from a few"
+            raise CaptureError(what, where=self.graph.name or "model", mend="let the operator that takes it broadcast")
         value = self.waiting(self._name(), tuple(tensor.shape), dtype, lambda: _rounded(tensor, dtype))
         self.exact[value] = tensor
         return value

@@ -57,6 +57,10 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
     _check_versions(proto, where)
     with _mapped("onnx's checker refuses it", where, mend="correct the model, or export it again"):
         _check(proto)
+    if (
+        "configuration" in proto.DESCRIPTOR.fields_by_name
+    ):  # the clusters that it ran on; libraries print what they drop
+        proto.ClearField("configuration")
     return proto, data
 
 

@@ -6,6 +6,8 @@ mend; 3 a bug of ours, with its traceback. Ended from outside: 128 + the signal'
 
 from __future__ import annotations
 
+from edgeconv.cli import _interrupts  # isort: split
+
 import errno
 import os
 import signal
@@ -21,6 +23,7 @@ from typer.exceptions import TyperException
 
 import edgeconv
 from edgeconv.cli import bench, completion, cost, devices, export, init, inspect, operators, parity, quantize
+from edgeconv.cli._blame import blame
 from edgeconv.cli._streams import OutputError, prepare, printable, say, tell, writing
 from edgeconv.cli._supervisor import (
     LATE,
@@ -84,8 +87,9 @@ def run(arguments: Sequence[str]) -> int:
         return _refuse(f"standard output: cannot write: {error.cause.strerror}; make room, or send it elsewhere")
     except OSError as error:
         return _left_by_the_system(error)
-    except Exception:  # noqa: BLE001  (the border to the user: whatever is left is a bug of ours)
-        return _bug()
+    except Exception as error:  # noqa: BLE001  (the border to the user: whatever is left is a bug of ours)
+        line = blame(error)
+        return _refuse(line) if line else _bug()
     except BaseException as end:  # noqa: BLE001  (a signal, a limit, or what the module's code has made of its own)
         return _answer_to(end)
     finally:
@@ -172,10 +176,14 @@ def _left_by_the_system(error: OSError) -> int:
         return CLOSED_PIPE
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _refuse(f"cannot write{f' {error.filename}' if error.filename else ''}: {error.strerror}; make room")
-    return _bug()
+    line = blame(error)
+    return _refuse(line) if line else _bug()
 
 
 def _bug() -> int:
     tell(traceback.format_exc().rstrip())
     tell("edgeconv: this is a bug of edgeconv's: please report it with the traceback above")
     return BUG
+
+
+_interrupts.put_back()

@@ -15,7 +15,6 @@ from edgeconv.devices._integer_probe import INTEGER_KERNELS, integer_probe, read
 from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError, printable
 from edgeconv.devices.agent import DTYPES, PAYLOAD_LIMIT, PROTOCOL, Frame, ProtocolError, matched
 from edgeconv.errors import DeviceError
-from edgeconv.recipe.files import open_regular
 
 _SLACK_BYTES = 1 << 20  # of what comes in place of what is declared, so that it is told for what it is
 _UNKNOWN_BYTES = 1 << 31  # of outputs whose shape no input tells
@@ -177,6 +176,8 @@ class Session:
         return {INTEGER_KERNELS: read_probe([array for _, array in frame.arrays])}
 
     def _load(self, artifact: Artifact, limit: Deadline, **fields: Any) -> Frame:
+        from edgeconv.recipe.files import open_regular  # which takes longer than to list devices
+
         try:
             with open_regular(artifact.path) as file:  # a pipe would be waited for
                 data = np.frombuffer(file.read(), np.uint8)

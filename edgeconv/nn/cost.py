@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from edgeconv.errors import CaptureError
+
 FLOAT32_BYTES = 4
 
 
@@ -141,6 +143,13 @@ def _calls(module: nn.Module, args: tuple[Tensor, ...]) -> list[_Call]:
     try:
         with torch.no_grad():
             module.eval()(*args)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # torch's words on shapes; others are the code's
+        said = " ".join(str(error).split())[:200]
+        raise CaptureError(
+            f"forward failed with {type(error).__name__}: {said}",
+            where=type(module).__name__,
+            mend="check the declared input shapes and dtypes, and run the module once in torch with them",
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

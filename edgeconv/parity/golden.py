@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 from edgeconv.core import Array, Run, Sample, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.parity._fidelity import Integers
+from edgeconv.recipe.wording import complaint
 
 SCHEMA = 1
 _KEY = "edgeconv.golden"
@@ -99,6 +100,9 @@ def load_golden(path: Path) -> Golden:
         ParityError: the file cannot be read, or is not a whole golden file.
     """
     metadata, tensors = _read(path)
+    if _KEY not in metadata:
+        what = f"is not a golden file (it lacks the description {_KEY!r})"
+        raise ParityError(what, where=str(path), mend="export again")
     try:
         described = _Described.model_validate_json(metadata[_KEY], strict=True)
         if described.schema_version != SCHEMA:
@@ -107,10 +111,11 @@ def load_golden(path: Path) -> Golden:
         golden = _taken(described, tensors)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        what = f"is not a golden file ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        place = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        what = f"is not a golden file ({place or 'its description'}: {complaint(first, table='an object')})"
         raise ParityError(_printable(what), where=str(path), mend="export again") from error
-    except (KeyError, ValueError) as error:
-        what = f"is not a golden file ({type(error).__name__}: {error})"
+    except ValueError as error:
+        what = f"is not a golden file ({error})"
         raise ParityError(_printable(what), where=str(path), mend="export again") from error
     if tensors:
         raise ParityError(f"holds {len(tensors)} tensors that belong to no sample", where=str(path))

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.files import missing_package
-from edgeconv.recipe.foreign import passed, printable, prints_to_stderr, told
+from edgeconv.recipe.foreign import passed, printable, prints_to_stderr, text_of, told
 from edgeconv.recipe.imports import importing_from
 
 
@@ -33,7 +33,7 @@ def imported(factory: str, where: str) -> Callable[..., Any]:
         if error.name is not None and name.partition(".")[0] == error.name:
             raise missing_package(error.name, where=where) from error
         raise RecipeError(
-            f"cannot import {name!r}: {printable(str(error))}",
+            f"cannot import {name!r}: {printable(text_of(error))}",
             where=where,
             mend="correct the module's name, or install what it needs",
         ) from error
@@ -43,7 +43,10 @@ def imported(factory: str, where: str) -> Callable[..., Any]:
     try:
         value = reduce(getattr, attribute.split("."), found)
     except AttributeError as error:
-        raise RecipeError(printable(str(error)), where=where, mend="write package.module:callable") from error
+        raise RecipeError(printable(text_of(error)), where=where, mend="write package.module:callable") from error
+    except BaseException as error:  # a module may have a __getattr__, and a class properties
+        passed(error)
+        raise RecipeError(f"{factory} {told(error)}", where=where, mend="mend that module") from error
     if not callable(value):
         raise RecipeError(f"{factory} is no callable", where=where, mend="name a class or a function")
     return cast("Callable[..., Any]", value)

@@ -48,8 +48,16 @@ def told(error: BaseException) -> str:
     """A foreign exception as a clause: ``raised ValueError: its text``, without control characters and not endless."""
     if isinstance(error, SystemExit):
         return f"called sys.exit({'' if error.code is None else printable(repr(error.code))})"
-    text = printable(str(error))
+    text = printable(text_of(error))
     return f"raised {type(error).__name__}" + (f": {text}" if text else "")
+
+
+def text_of(error: BaseException) -> str:
+    """An exception's text; nothing where its own code cannot tell it."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  (a class of anybody's)
+        return ""
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-_OURS = ("edgeconv", "torch", "numpy")  # however they are installed
+OURS = ("edgeconv", "torch", "numpy")  # however they are installed
 _modules: dict[Path, dict[str, ModuleType]] = {}
 _stamps: dict[Path, dict[str, tuple[int, int]]] = {}
 
@@ -77,7 +77,7 @@ class _Finder:
             return False
         elsewhere = PathFinder.find_spec(top)
         # Which package a module belongs to is read from the records of all that is installed: 0.3 s.
-        if top in _OURS or (elsewhere is not None and elsewhere.origin != spec.origin and _is_needed(top)):
+        if top in OURS or (elsewhere is not None and elsewhere.origin != spec.origin and is_needed(top)):
             return False
         if spec.loader is None:  # a folder without __init__.py yields to anything that is a module
             return (elsewhere is None or elsewhere.loader is None) and any(Path(self._folder, top).rglob("*.py"))
@@ -102,7 +102,7 @@ def _stamp(module: ModuleType) -> tuple[int, int]:
 
 
 @cache
-def _is_needed(top: str) -> bool:
+def is_needed(top: str) -> bool:
     """Whether a module belongs to a package that edgeconv runs on."""
     return bool(_runtime() & {_canonical(name) for name in importlib.metadata.packages_distributions().get(top, ())})
 

@@ -16,6 +16,7 @@ from edgeconv.errors import RecipeError
 from edgeconv.recipe.fields import MAX_NAME
 from edgeconv.recipe.files import read_named
 from edgeconv.recipe.schema import Recipe
+from edgeconv.recipe.wording import complaint
 
 MAX_RECIPE_BYTES = 2**20
 MAX_DEPTH = 16
@@ -25,26 +26,9 @@ _MENDS: Mapping[str, str] = {
     "too_short": "give at least one",
     "too_long": "give fewer",
 }
-
-# In the words of TOML; pydantic's speak of Python's types.
-_WORDS: Mapping[str, str] = {
-    "string_type": "should be a string",
-    "int_type": "should be an integer",
-    "int_from_float": "should be an integer",
-    "float_type": "should be a number",
-    "finite_number": "should be a finite number",
-    "bool_type": "should be true or false",
-    "tuple_type": "should be a list",
-    "dict_type": "should be a table",
-    "model_type": "should be a table",
-    "model_attributes_type": "should be a table",
-    "greater_than": "should be greater than {gt}",
-    "greater_than_equal": "should be at least {ge}",
-    "less_than": "should be less than {lt}",
-    "less_than_equal": "should be at most {le}",
-    "too_short": "has {actual_length} items and needs at least {min_length}",
-    "too_long": "has more than {max_length} items",
-}
+_LONGEST_KEY = 1000  # parts of a dotted key, which the parser reads in the square of their number
+_PARTS = re.compile(r""""(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?|[A-Za-z0-9_-]++|[ \t]++|.""", re.DOTALL)
+_INTEGERS = range(-(2**63), 2**63)
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -148,6 +132,8 @@ def _read(path: Path) -> str:
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
+    if _has_endless_key(text):
+        raise _too_deep(path)
     try:
         data: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -156,18 +142,36 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
         raise RecipeError(f"holds a value out of range: {error}", where=str(path), mend="correct it") from error
     except RecursionError as error:
         raise _too_deep(path) from error
-    return {key: _frozen(value, path, 1) for key, value in data.items()}
+    return {key: _frozen(value, path, (key,)) for key, value in data.items()}
 
 
-def _frozen(value: Any, path: Path, depth: int) -> Any:
+def _has_endless_key(text: str) -> bool:
+    """Whether parts joined by dots go on for longer than any key; what stands in texts of several lines counts, too."""
+    parts, dotted = 0, False
+    for match in _PARTS.finditer(text):
+        first = match[0][0]
+        if first == ".":
+            dotted = True
+        elif first not in " \t":
+            is_part = first.isalnum() or first in "\"'_-"
+            parts = parts + 1 if is_part and dotted else 0
+            dotted = False
+            if parts > _LONGEST_KEY:
+                return True
+    return False
+
+
+def _frozen(value: Any, path: Path, loc: tuple[int | str, ...]) -> Any:
     """TOML's lists as tuples: the models are frozen and strict."""
+    if isinstance(value, int) and value not in _INTEGERS:  # TOML's have 64 bits; hexadecimal ones may be endless
+        raise RecipeError("is an integer of more than 64 bits", where=f"{path}: {_dotted(loc)}", mend="correct it")
     if not isinstance(value, dict | list):
         return value
-    if depth > MAX_DEPTH:
+    if len(loc) > MAX_DEPTH:
         raise _too_deep(path)
     if isinstance(value, dict):
-        return {key: _frozen(item, path, depth + 1) for key, item in value.items()}
-    return tuple(_frozen(item, path, depth + 1) for item in value)
+        return {key: _frozen(item, path, (*loc, key)) for key, item in value.items()}
+    return tuple(_frozen(item, path, (*loc, at)) for at, item in enumerate(value))
 
 
 def _too_deep(path: Path) -> RecipeError:
@@ -187,14 +191,10 @@ def _first_error(error: ValidationError, path: Path) -> RecipeError:
 
 
 def _what(detail: ErrorDetails) -> str:
-    message, context = detail["msg"], detail.get("ctx", {})
-    if detail["type"] == "missing":
-        return "is required"
-    if "mend" in context:
-        return message
-    words = _WORDS.get(detail["type"])
-    says = words.format_map(context) if words else f"{message[:1].lower()}{message[1:]}"
-    return says if detail["type"].startswith("too_") else f"{says}, not {_as_toml(detail['input'])}"
+    if "mend" in detail.get("ctx", {}):
+        return detail["msg"]
+    says = complaint(detail, table="a table")
+    return says if detail["type"].startswith(("too_", "missing")) else f"{says}, not {_as_toml(detail['input'])}"
 
 
 def _as_toml(value: Any) -> str:

@@ -42,7 +42,17 @@ def build_module(recipe: Recipe) -> nn.Module:
             load_weights(module, path, key=model.key, prefix=model.prefix, where=where)
         if model.warmup is not None:
             warm_up(module, recipe.inputs, model.warmup, where=f"{recipe.path}: model.warmup")
-        return module.eval()
+        return _in_eval(module, f"{recipe.path}: model.factory")
+
+
+def _in_eval(module: nn.Module, where: str) -> nn.Module:
+    """The module in eval mode; `eval` and `train` may be the module's own."""
+    try:
+        switched = module.eval()
+    except BaseException as error:
+        passed(error)
+        raise RecipeError(f"the module's eval() {told(error)}", where=where, mend="mend that module") from error
+    return switched if isinstance(switched, nn.Module) else module
 
 
 def _made(recipe: Recipe) -> nn.Module:

@@ -44,9 +44,13 @@ def _folder() -> Callable[[], None]:
 
 def _streams() -> Callable[[], None]:
     streams = sys.stdin, sys.stdout, sys.stderr
+    hooks = sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook
+    limit = sys.getrecursionlimit()
 
     def put_back() -> None:
         sys.stdin, sys.stdout, sys.stderr = streams
+        sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook = hooks
+        sys.setrecursionlimit(limit)
 
     return put_back
 

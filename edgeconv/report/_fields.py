@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field, PlainSerializer, WithJsonSchema
 
 from edgeconv.devices.agent import DTYPES
 
@@ -31,7 +31,7 @@ _MOST_CELLS = 64  # of a side of an error map
 
 def _one_of(known: Sequence[str], name: str) -> str:
     if name not in known:
-        raise ValueError(f"one of {', '.join(known)} is expected")
+        raise ValueError(f"should be one of {', '.join(known)}")
     return name
 
 
@@ -39,7 +39,7 @@ def _read_number(value: object) -> object:
     """Strings of the three non-finite numbers become floats; the tokens NaN and Infinity are no JSON."""
     if isinstance(value, str):
         if value not in _NON_FINITE:
-            raise ValueError("a number, 'inf', '-inf' or 'nan' is expected")
+            raise ValueError("should be a number, 'inf', '-inf' or 'nan'")
         return _NON_FINITE[value]
     return value
 
@@ -47,6 +47,17 @@ def _read_number(value: object) -> object:
 def write_number(value: float) -> float | str:
     """A float as JSON holds it: non-finite ones as ``"inf"``, ``"-inf"``, ``"nan"``."""
     return value if math.isfinite(value) else str(float(value))
+
+
+def _written_as(pattern: str, complaint: str) -> Any:
+    """Text of a pattern, which the schema tells; `Field` would complain in its own words."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(complaint)
+        return value
+
+    return Annotated[str, AfterValidator(check), WithJsonSchema({"type": "string", "pattern": pattern})]
 
 
 _AS_NUMBER = WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NON_FINITE)}]})
@@ -67,11 +78,17 @@ Steps = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Zero = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Dimension = Annotated[int, Field(ge=0, lt=2**63)] | str
 Dtype = Annotated[str, AfterValidator(lambda name: _one_of(DTYPES, name)), WithJsonSchema({"enum": list(DTYPES)})]
+_Item = TypeVar("_Item")
+Several = Annotated[tuple[_Item, ...], FailFast()]
+"""The first wrong item is enough: a stranger's list may have millions of them."""
 Format = Literal["onnx", "tflite"]
 Layout = Literal["nchw", "nhwc"]
-FileName = Annotated[str, Field(pattern=_FILE_NAME)]
-Golden = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,180}\.safetensors)?$")]
-Sha256 = Annotated[str, Field(pattern=_SHA256)]
+FileName = _written_as(_FILE_NAME, "should be a plain file name of letters, digits, _ . - and at most 200 characters")
+Golden = _written_as(
+    r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,180}\.safetensors)?$", "should be a plain file name that ends in .safetensors"
+)
+Sha256 = _written_as(_SHA256, "should be 64 hexadecimal digits")
+Title = _written_as(r"^[\s\S]{1,200}$", "should be a name of 1 to 200 characters")
 
 
 def _checked_environment(value: dict[str, str | dict[str, str]]) -> dict[str, str | dict[str, str]]:

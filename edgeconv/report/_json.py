@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from edgeconv.errors import ParityError
+from edgeconv.recipe.wording import complaint
 from edgeconv.report._consistent import contradictions
 from edgeconv.report._report import Report
 from edgeconv.report._schema import SCHEMA_VERSION, ArtifactNode, ComparisonNode, FrontierNode, GraphNode, ReportNode
@@ -15,6 +17,8 @@ from edgeconv.report._schema import SCHEMA_VERSION, ArtifactNode, ComparisonNode
 _WHERE = "parity.json"
 _LINE = 320  # characters
 _SHOWN = 300  # characters of a message
+_MOST_VALUES = 1_500_000  # 100,000 rows of samples, which take seconds to read
+_MOST_KEYS = 2**17  # of an object: there are no more steps between integers of 16 bits
 _MEND = "run `edgeconv export` again to write a new report"
 
 
@@ -64,14 +68,14 @@ def from_json(text: str) -> Report:
         ParityError: it is no strict JSON, of an unknown schema version, lacks or garbles a field, or its verdict is
             not what its comparisons say, or theirs not what their numbers say.
     """
-    _check_version(text)
+    plain = _checked(text)
     try:
         node = ReportNode.model_validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        what = f"{place}: {first['msg']}" if place else first["msg"]
-        raise ParityError(_shown(what), where=_WHERE, mend=_MEND) from error
+        details = error.errors(include_url=False)
+        first = next((one for one in details if not _is_of_another_form(one, plain)), details[0])
+        place, what = _place(first, plain), complaint(first, table="an object")
+        raise ParityError(_shown(f"{place}: {what}" if place else what), where=_WHERE, mend=_MEND) from error
     report = Report(
         model=node.model,
         description=node.description,
@@ -90,6 +94,26 @@ def from_json(text: str) -> Report:
     for what in contradictions(report):
         raise ParityError(f"{_shown(what)}: it was altered", where=_WHERE, mend=_MEND)
     return report
+
+
+def _place(detail: ErrorDetails, plain: object) -> str:
+    """What of the file a complaint is about, without the words for the forms that a value may have."""
+    parts: list[str] = []
+    value = plain
+    for part in detail["loc"]:
+        if isinstance(value, dict) and (part in value or (detail["type"] == "missing" and part is detail["loc"][-1])):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part] if part < len(value) else None
+        else:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _is_of_another_form(detail: ErrorDetails, plain: object) -> bool:
+    """Whether a value lacks what it would have in a form that it is not of: a bound has two."""
+    return detail["type"] == "missing" and len(_place(detail, plain).split(".")) < len(detail["loc"])
 
 
 def _shown(text: str) -> str:
@@ -118,17 +142,21 @@ def _scalar(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _check_version(text: str) -> None:
+def _checked(text: str) -> dict[str, Any]:
+    """The report as plain values, once it is JSON of this version."""
+    if sum(map(text.count, ",[{")) > _MOST_VALUES:
+        raise ParityError(f"it has more than {_MOST_VALUES:,} values", where=_WHERE, mend=_MEND)
     try:
         plain = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise ParityError(_shown(f"it is not JSON: {error}"), where=_WHERE, mend=_MEND) from error
     version = plain.get("schema") if isinstance(plain, dict) else None
-    if version is None:
+    if version is None or not isinstance(plain, dict):
         raise ParityError("it is not a parity report: it has no 'schema'", where=_WHERE, mend=_MEND)
     if version != SCHEMA_VERSION or isinstance(version, bool):
         what = f"its schema version is {_shown(repr(version))}; this edgeconv reads version {SCHEMA_VERSION}"
         raise ParityError(what, where=_WHERE, mend="read it with the edgeconv that wrote it, or " + _MEND)
+    return plain
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -136,6 +164,8 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("an object has a key twice")
+    if len(found) > _MOST_KEYS:
+        raise ValueError(f"an object has more than {_MOST_KEYS} keys")
     return found
 
 

@@ -29,10 +29,12 @@ from edgeconv.report._fields import (
     NotNegative,
     Number,
     Positive,
+    Several,
     Sha256,
     Share,
     Similarity,
     Steps,
+    Title,
     Zero,
     checked_picture,
     checked_tensor,
@@ -51,7 +53,7 @@ class TensorNode(_Node):
     """One input or output of an artifact, as the file declares it."""
 
     name: str = Field(description="Its name in the file.")
-    shape: tuple[Dimension, ...] = Field(
+    shape: Several[Dimension] = Field(
         description="Its dimensions in the file's own layout, in elements; a string is a symbolic dimension.",
         max_length=32,
     )
@@ -91,8 +93,8 @@ class ArtifactNode(_Node):
         description="SHA-256 of '<file>.data' beside it, which holds the weights of a file that cannot hold them "
         "itself; null: there is none.",
     )
-    inputs: tuple[TensorNode, ...] = Field(description="In the order of the module's arguments.")
-    outputs: tuple[TensorNode, ...] = Field(description="In the order of the module's results.")
+    inputs: Several[TensorNode] = Field(description="In the order of the module's arguments.")
+    outputs: Several[TensorNode] = Field(description="In the order of the module's results.")
 
     @classmethod
     def of(cls, artifact: core.Artifact) -> ArtifactNode:
@@ -180,11 +182,11 @@ class PictureNode(_Node):
     """The error of the worst sample, to be drawn."""
 
     sample: str = Field(description="The sample's name.")
-    log10_edges: tuple[Drawn, ...] = Field(
+    log10_edges: Several[Drawn] = Field(
         description="Ascending bin edges of log10 |a - b|; the first bin also holds exact zeros. 4 digits."
     )
-    counts: tuple[Count, ...] = Field(description="Elements per bin: one fewer than edges.")
-    map: tuple[tuple[Drawn, ...], ...] = Field(
+    counts: Several[Count] = Field(description="Elements per bin: one fewer than edges.")
+    map: Several[Several[Drawn]] = Field(
         description="Rows of max |a - b| over batch and channels on a grid over the image; empty: not rank 4. 4 digits."
     )
 
@@ -201,7 +203,7 @@ class LayerNode(_Node):
     """How far a layer of a device is from the graph, both given the operands that the device has."""
 
     name: str = Field(description="The value that it makes, named after its torch module.")
-    operators: tuple[str, ...] = Field(description="The graph's, between quantised values; []: it quantises only.")
+    operators: Several[str] = Field(description="The graph's, between quantised values; []: it quantises only.")
     lsb: dict[Steps, Count] = Field(description="How many elements are how many steps from the graph's integers.")
     most: Count = Field(description="Steps that its kernel may be off whatever the tolerance says; 0: none.")
     reason: str = Field(description="Why; empty where none is.")
@@ -214,7 +216,7 @@ class ComparisonNode(_Node):
     """One output of one artifact on one device, against float64 torch, over all samples."""
 
     artifact: str = Field(description="The artifact's file name; empty for torch's own float32 run.")
-    device: str = Field(description="The device's name, e.g. 'litert'.")
+    device: Title = Field(description="The device's name, e.g. 'litert'.")
     output: str = Field(description="The output's name, as torch has it.")
     metrics: MetricsNode | None = Field(
         description="The worst over the samples (mean_abs: the mean; sqnr_db: of all together where the bound is on "
@@ -240,13 +242,13 @@ class ComparisonNode(_Node):
     arena_bytes: Count | None = Field(
         default=None, description="Memory that a microcontroller's runtime needs for the artifact; null: not known."
     )
-    layers: tuple[LayerNode, ...] = Field(
+    layers: Several[LayerNode] = Field(
         default=(),
         description="The quantised layers of the whole artifact, in the row of its first output, in the graph's order; "
         "[] where the device does not tell what is inside.",
     )
     layer_lsb: dict[Steps, Count] = Field(default_factory=dict, description="The counts of all `layers` together.")
-    samples: tuple[SampleNode, ...] = Field(description="One entry per parity input, in their order.")
+    samples: Several[SampleNode] = Field(description="One entry per parity input, in their order.")
     picture: PictureNode | None = Field(description="null when there was nothing to draw.")
 
     def to_core(self) -> core.Comparison:
@@ -266,8 +268,8 @@ class OperatorNode(_Node):
 
     op: str = Field(description="The ONNX operator's type, e.g. 'Conv'.")
     name: str = Field(description="Its first output's name: the torch module whose output it equals.")
-    inputs: tuple[str, ...] = Field(description="The names of its inputs.")
-    shape: tuple[Dimension, ...] = Field(description="The shape of its first output, in elements, as torch has it.")
+    inputs: Several[str] = Field(description="The names of its inputs.")
+    shape: Several[Dimension] = Field(description="The shape of its first output, in elements, as torch has it.")
 
     def to_core(self) -> core.NodeSummary:
         return core.NodeSummary(**dict(self))
@@ -277,7 +279,7 @@ class GraphNode(_Node):
     """The graph at one point of the flow."""
 
     stage: str = Field(description="'captured' before folding, 'folded' after.")
-    nodes: tuple[OperatorNode, ...] = Field(description="In topological order.")
+    nodes: Several[OperatorNode] = Field(description="In topological order.")
 
     def to_core(self) -> core.GraphSummary:
         return core.GraphSummary(stage=self.stage, nodes=tuple(node.to_core() for node in self.nodes))
@@ -287,7 +289,7 @@ class FrontierPointNode(_Node):
     """A number of layers in float, and what it costs."""
 
     kept: Count = Field(description="How many layers are in float.")
-    layers: tuple[str, ...] = Field(description="Which, the worst first.")
+    layers: Several[str] = Field(description="Which, the worst first.")
     sqnr_db: Number = Field(description="Of the quantised graph against the float one, decibels.")
     agreement: Number | None = Field(description="Share of the data whose class is the float graph's; null: none.")
     chosen: bool = Field(description="Whether the report's files are made of it.")
@@ -306,7 +308,7 @@ class FrontierNode(_Node):
     agreement: Number | None = Field(description="The target, 0 to 1; null: it is an SQNR.")
     judged_on: str = Field(description="The data that the target is about.")
     layers: Count = Field(description="How many layers there are.")
-    points: tuple[FrontierPointNode, ...] = Field(description="From the fewest layers in float to all.")
+    points: Several[FrontierPointNode] = Field(description="From the fewest layers in float to all.")
 
     def to_core(self) -> Frontier:
         return Frontier(**{**dict(self), "points": tuple(point.to_core() for point in self.points)})
@@ -322,16 +324,16 @@ class ReportNode(_Node):
         description="'fail' when a comparison failed or no artifact passed one; 'pass' otherwise."
     )
     reason: str = Field(description="Why, one line.")
-    model: str = Field(description="The recipe's name.")
+    model: Title = Field(description="The recipe's name.")
     description: str = Field(description="What the model is; may be empty.")
     source: dict[str, str] = Field(description="Where the model came from: factory, weights, …")
-    artifacts: tuple[ArtifactNode, ...] = Field(description="The files that were judged.")
-    comparisons: tuple[ComparisonNode, ...] = Field(description="One per artifact, device and output.")
-    graphs: tuple[GraphNode, ...] = Field(description="The graph along the flow, the captured one first.")
+    artifacts: Several[ArtifactNode] = Field(description="The files that were judged.")
+    comparisons: Several[ComparisonNode] = Field(description="One per artifact, device and output.")
+    graphs: Several[GraphNode] = Field(description="The graph along the flow, the captured one first.")
     environment: Environment = Field(
         description="Versions, CPU, seeds; a nested object is a group, e.g. what a device tells about itself."
     )
-    notes: tuple[str, ...] = Field(description="What the reader should know, one line each.")
+    notes: Several[str] = Field(description="What the reader should know, one line each.")
     golden: Golden = Field(description="Name of the file with the inputs and reference values; empty: none.")
     frontier: FrontierNode | None = Field(default=None, description="What was tried for a target; null: nothing.")
 

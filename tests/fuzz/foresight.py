@@ -44,7 +44,7 @@ CALLS_OF_LIBRARIES = {
     ("recipe/checkpoint.py", "read_checkpoint"): "torch.load raises nearly anything of a damaged pickle",
     ("parity/golden.py", "_read"): "safetensors reads its own format, and numpy lacks types of it",
     ("quantize/_plan.py", "_parsed"): "numbers of thousands of digits, and depth, are json's to refuse",
-    ("report/_json.py", "_check_version"): "alike",
+    ("report/_json.py", "_checked"): "alike",
 }
 """By the function of ours that calls the library."""
 

@@ -1,12 +1,17 @@
-"""Weights and images that a stranger made.
+"""Recipes, code, weights and images that a stranger made.
 
-Members thought of: floats of 4 and 8 bits, complex numbers, tensors of 10^12 elements by a stride of 0 (in the module's
-place and beside it), keys that the module has not; PNG of 16 bits in grey and in colour, PPM of 16 bits.
+Members thought of: keys of 200,000 dotted parts, plain, quoted, of a table; integers of more than 64 bits in every kind
+of place; exceptions that cannot be told; an `eval` that raises or returns nothing; hooks of the interpreter taken away;
+floats of 4 and 8 bits, complex numbers, tensors of 10^12 elements by a stride of 0 (in the module's place and beside
+it), keys that the module has not; PNG of 16 bits in grey and in colour, PPM of 16 bits.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
+import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -15,8 +20,79 @@ import torch
 from torch import nn
 
 from edgeconv.errors import RecipeError
+from edgeconv.recipe import build_module, load_recipe
 from edgeconv.recipe.preprocessing import _open
 from edgeconv.recipe.weights import load_weights
+
+RECIPE = """
+name = "net"
+[model]
+factory = "untrusted_net:make"
+seed = 1
+[[inputs]]
+name = "x"
+shape = [1, 3, 8, 8]
+"""
+VAST_INTEGER = "0x" + "f" * 5000
+
+
+def _recipe(folder: Path, text: str, code: str = "") -> Path:
+    (folder / "net.toml").write_text(text)
+    (folder / "untrusted_net.py").write_text(f"from torch import nn\n{code}")
+    return folder / "net.toml"
+
+
+@pytest.mark.parametrize(
+    "text", ["a." * 200_000 + "b = 1", '"a,".' * 200_000 + "b = 1", "[" + "a . " * 100_000 + "b]", "'a' . " * 100_000]
+)
+def test_endless_keys_are_refused_at_once(text: str, tmp_path: Path) -> None:
+    started = time.process_time()
+    with pytest.raises(RecipeError, match="nested more than 16 deep"):
+        load_recipe(_recipe(tmp_path, text))
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("old", ["seed = 1", 'name = "x"', "shape = [1, 3, 8, 8]", 'name = "net"'])
+def test_integers_are_those_of_toml(old: str, tmp_path: Path) -> None:
+    text = RECIPE.replace(old, f"{old.partition(' = ')[0]} = {VAST_INTEGER}")
+    with pytest.raises(RecipeError, match="integer of more than 64 bits"):
+        load_recipe(_recipe(tmp_path, text))
+
+
+def test_many_dots_that_are_no_key_are_read(tmp_path: Path) -> None:
+    numbers = ", ".join(["0.5"] * 5000)
+    text = RECIPE.replace("seed = 1", f"args = {{ a = [{numbers}], b = '{'a.b, ' * 5000}' }} # {'a. ' * 900}")
+    assert len(load_recipe(_recipe(tmp_path, text)).model.args["a"]) == 5000
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            "class E(Exception):\n    def __str__(self): raise ValueError\ndef make(): raise E",
+            "raised E; mend that code",
+        ),
+        ("class E(Exception):\n    def __str__(self): raise ValueError\nraise E", "it raised E; mend that module"),
+        (
+            "class Net(nn.ReLU):\n    def eval(self): raise KeyError('no')\nmake = Net",
+            r"the module's eval\(\) raised KeyError: 'no'",
+        ),
+        ("def __getattr__(name): raise OSError(name)", "raised OSError: "),
+    ],
+)
+def test_code_that_raises_in_odd_places(code: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=words):
+        build_module(load_recipe(_recipe(tmp_path, RECIPE, code)))
+
+
+def test_an_eval_that_returns_nothing_and_hooks_that_are_gone(tmp_path: Path) -> None:
+    code = (
+        "import sys, threading\nclass Net(nn.ReLU):\n    def eval(self): sys.excepthook = threading.excepthook = None\n"
+    )
+    hooks = sys.excepthook, threading.excepthook
+    assert isinstance(build_module(load_recipe(_recipe(tmp_path, RECIPE, f"{code}make = Net"))), nn.ReLU)
+    assert (sys.excepthook, threading.excepthook) == hooks
+
 
 PLAIN = {name: value.clone() for name, value in nn.Linear(4, 3).state_dict().items()}
 VAST = torch.zeros(1).expand(10**6, 10**6)

@@ -198,7 +198,7 @@ def _edited(edit: Callable[[Any], object]) -> str:
         ('{"schema": 2}', "schema version is 2"),
         ('{"schema": "1"}', "schema version is '1'"),
         ('{"schema": true}', "schema version is True"),
-        ('{"schema": 1}', "verdict: Field required"),
+        ('{"schema": 1}', "verdict: is required"),
         ('{"schema": 1, "reason": NaN}', "NaN is not JSON"),
         (_edited(lambda plain: plain.update(verdict="fail")), "it was altered"),
         (_edited(lambda plain: plain["comparisons"][2].update(verdict="fail")), "it was altered"),

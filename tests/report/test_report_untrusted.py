@@ -4,12 +4,14 @@ Members thought of: bounds, scales and time limits that are NaN, infinite (numbe
 lists; scales beyond float32; numbers of 400 digits and integers beyond 64 bits; names with folders of either kind,
 "..", a drive, NUL, blanks, 300 characters, of the report itself; lone surrogates; keys twice; files, tensors, rows,
 samples twice, also but for case; rows of other files; nested and ragged values; a pass over failed, missing or NaN
-samples, metrics, layers and shares; a bound of the other kind; depth; bytes that are no UTF-8.
+samples, metrics, layers and shares; a bound of the other kind; depth; bytes that are no UTF-8;
+models and devices without a name, or of 300 characters; millions of values in any place.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -93,6 +95,8 @@ EDITS: dict[str, Edit] = {
         for value in ["soon", "inf", "nan", "-1", "0", "", "1e9", {"a": "b"}]
     },
     "checksum of the golden file": _set("environment", "golden sha256", value="0" * 63),
+    **{f"model {value!r:.9}": _set("model", value=value) for value in ["", "x" * 300, 7]},
+    **{f"device {value!r:.9}": _set("comparisons", 1, "device", value=value) for value in ["", "x" * 300]},
     "checksum": _set("artifacts", 0, "sha256", value="A" * 64),
     "the report as an artifact": _set("artifacts", 0, "file", value="parity.json"),
     "nhwc of rank 2": _set("artifacts", 0, "outputs", 0, "layout", value="nhwc"),
@@ -171,6 +175,34 @@ def test_one_line_and_no_pass(name: str) -> None:
     assert told.startswith("parity.json: ")
     assert told.isprintable()
     assert len(told) < 600
+    assert not any(words in told for words in PYDANTIC), told
+
+
+PYDANTIC = ("Input should", "should match", "Field required", "Value error", "valid ", "constrained", "Node")
+
+
+@pytest.mark.parametrize(
+    ("path", "item"),
+    [
+        (("notes",), "[]"),
+        (("zzz",), "[[]]"),
+        (("comparisons",), "{}"),
+        (("comparisons", 1, "picture", "map"), "[1]"),
+        (("environment",), '{"a": 1}'),
+        (("graphs", 0, "nodes"), '{"op": "a", "name": "b", "inputs": [], "shape": []}'),
+    ],
+)
+def test_millions_of_values_are_refused_at_once(path: tuple[str | int, ...], item: str) -> None:
+    text = _text(_set(*path, value="@")).replace('"@"', f"[{','.join([item] * 1_500_001)}]")
+    before = time.process_time()
+    with pytest.raises(ParityError, match="more than 1,500,000 values"):
+        from_json(text)
+    assert time.process_time() - before < 2
+
+
+def test_a_wrong_list_is_told_by_its_first_item() -> None:
+    with pytest.raises(ParityError, match=r"parity\.json: notes\.0: should be a string; "):
+        from_json(_text(_set("notes", value=[7] * 400_000)))
 
 
 @pytest.mark.parametrize("name", list(REPORTS))

@@ -1,0 +1,51 @@
+"""Whose fault is an exception that no stage mapped: the model's code may override anything that is called of it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import PurePath
+
+from edgeconv.cli._streams import printable
+
+_MEMORY = ("can't allocate memory", "not enough memory", "Unable to allocate")
+
+
+def blame(error: BaseException) -> str:
+    """A line for the user where the model's code raised it, or memory ran out; empty where it is a bug of ours."""
+    if isinstance(error, MemoryError) or any(sign in _text_of(error) for sign in _MEMORY):
+        said = " ".join(_text_of(error).split())[:200]
+        return f"there is not enough memory{f' ({said})' if said else ''}; simplify the model, or use a larger machine"
+    place = _foreign_place(error)
+    if not place:
+        return ""
+    said = " ".join(_text_of(error).split())[:300]
+    return f"the module's code raised {type(error).__name__}{f': {said}' if said else ''} ({place}); mend that code"
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  (a class of anybody's)
+        return ""
+
+
+def _foreign_place(error: BaseException) -> str:
+    """Where in foreign code it was raised; empty where ours, or a library's that we called, was the last to act."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        top = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if top == "edgeconv":
+            place = ""
+        elif not _is_library(top, frame.f_code.co_filename):
+            place = printable(f"{PurePath(frame.f_code.co_filename).name}, line {line}, in {frame.f_code.co_name}")
+    return place
+
+
+def _is_library(top: str, file: str) -> bool:
+    """Whether a module is Python's own, or of what edgeconv itself runs on."""
+    if not top or top == "__main__" or top in sys.stdlib_module_names or file.startswith("<"):
+        return True
+    from edgeconv.recipe.imports import OURS, is_needed
+
+    return top in OURS or is_needed(top)

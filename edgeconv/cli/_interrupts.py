@@ -1,0 +1,17 @@
+"""Ctrl-C while the program is still being imported ends it without a traceback: nothing has begun yet."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+_usual = signal.getsignal(signal.SIGINT)
+_is_ours = _usual is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+if _is_ours:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def put_back() -> None:
+    """Python's own answer again, for whoever imported the command line to call it."""
+    if _is_ours:
+        signal.signal(signal.SIGINT, _usual)
