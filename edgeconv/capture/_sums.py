@@ -1,6 +1,6 @@
 """Operators that are sums of others: written out, as a module that computes the same is.
 
-Specification: Mean, MeanVarianceNormalization; of opsets 23 and 24, RMSNormalization, RotaryEmbedding and Swish;
+Specification: Gemm, Mean, MeanVarianceNormalization; of opsets 23 and 24, RMSNormalization, RotaryEmbedding and Swish;
 `edgeconv.capture._attention` has Attention, and the rooms beside it Einsum, OneHot and Hardmax.
 """
 
@@ -21,7 +21,7 @@ from edgeconv.errors import CaptureError
 
 
 def settle_sums(graph: ir.Graph) -> None:
-    """Replaces in place; all shapes must be static.
+    """Replaces in place; all shapes must be static. What gives no results stays as it is.
 
     Raises:
         CaptureError: an input of a form that is not written out; names the node.
@@ -30,7 +30,8 @@ def settle_sums(graph: ir.Graph) -> None:
         write = WRITTEN_OUT.get(node.op_type) if node.domain == "" else None
         if write is not None:
             steps = Steps(graph, node)
-            steps.replace(write(steps, node))
+            if results := write(steps, node):
+                steps.replace(results)
 
 
 def _root_mean_square(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
@@ -143,9 +144,37 @@ def _mean(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     return {node.outputs[0]: steps.scaled(total, 1 / len(values), "mean")}
 
 
+def _gemm(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """A Gemm that is no layer, as its matrix or what it adds is computed, or differs from row to row."""
+    a, b, c = (*node.inputs, None)[:3]
+    sizes, rows = sizes_of(node.outputs[0]), 1 if c is None else ([1, 1, *sizes_of(c)])[-2]
+    is_layer = _is_stored(b) and (c is None or (_is_stored(c) and rows == 1))
+    if is_layer or a is None or b is None:
+        return {}
+    left, right = (
+        steps.transpose(value, (1, 0), f"{name}.turned") if node.attributes.get_int(name, 0) else value
+        for value, name in ((a, "transA"), (b, "transB"))
+    )
+    product = steps.add("product", "MatMul", [left, right], sizes)
+    product = steps.scaled(product, node.attributes.get_float("alpha", 1.0), "alpha")
+    if c is not None:
+        shift = steps.scaled(c, node.attributes.get_float("beta", 1.0), "beta")
+        product = steps.add("shifted", "Add", [product, shift], sizes)
+    return {node.outputs[0]: product}
+
+
+def _is_stored(value: ir.Value | None) -> bool:
+    """Whether a value is a constant, or one that a file stores as integers."""
+    producer = value.producer() if value is not None else None
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        value = producer.inputs[0]
+    return constant_value(value) is not None
+
+
 WRITTEN_OUT: Mapping[str, Callable[[Steps, ir.Node], Mapping[ir.Value, ir.Value]]] = {
     "Attention": attention,
     "Einsum": einsum,
+    "Gemm": _gemm,
     "Hardmax": hardmax,
     "Mean": _mean,
     "MeanVarianceNormalization": _mean_variance,

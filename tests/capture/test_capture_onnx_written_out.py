@@ -1,11 +1,12 @@
 """Operators of files that are written out: what onnxruntime computes comes out of both formats, in floats and int8.
 
 Members thought of: Einsum of matrices, batches, dots, outer products, diagonals, sums, orders, several operands and
-sizes that broadcast; Mean of one and of several; OneHot by indices from the end and out of range, on any axis, of
-values that are computed; Hardmax over one axis, and over several before opset 13; Compress along an axis and of all
-elements; a norm of equal numbers; branches that are not taken and read what nothing else does; pools that pad by
-themselves, with dilations and with strides beyond their windows; slopes and inputs of PRelu that are one number;
-scatters that combine; places outside that are reflected; functions of constants alone.
+sizes that broadcast; Gemm by what is computed, of rows that differ; Mean of one and of several; OneHot by indices
+from the end and out of range, on any axis, of values that are computed; Hardmax over one axis, and over several
+before opset 13; Compress along an axis and of all elements; a norm of equal numbers; branches that are not taken and
+read what nothing else does; pools that pad by themselves, with dilations and with strides beyond their windows;
+slopes and inputs of PRelu that are one number; scatters that combine; places outside that are reflected; functions of
+constants alone.
 """
 
 from __future__ import annotations
@@ -57,6 +58,21 @@ def test_an_equation_that_does_not_fit_is_refused_by_name(tmp_path: Path) -> Non
     path = file_of(tmp_path, [_node("Einsum", ["x"], ["y"], "sums", equation="ijk->i")], (2, 3), 18)
     with pytest.raises(CaptureError, match=r"Einsum.*sums"):
         open_onnx(path).graph({"x": (2, 3)})
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+@pytest.mark.parametrize("added", [(3, 1), (3, 5), (1, 5), (5,), ()])
+def test_matrices_that_are_no_layer(tmp_path: Path, turned: int, added: tuple[int, ...]) -> None:
+    shapes = {"w": (5, 4) if turned else (4, 5), "c": added}
+    constants = {name: np.asarray(noise(*shape)) for name, shape in shapes.items()}
+    more = {"alpha": 0.5, "beta": 2.0, "transB": turned}
+    nodes = [
+        _node("Gemm", ["x", "w", "c"], ["y"], **more),
+        _node("Sigmoid", ["x"], ["gate"]),
+        _node("Gemm", ["gate", "x", "k"], ["z"], transA=1, alpha=0.5),
+    ]
+    path = file_of(tmp_path, nodes, (3, 4), 13, k=noise(4), **constants)
+    assert_right_from_file(path, (3, 4), tmp_path)
 
 
 def test_mean_of_values(tmp_path: Path) -> None:

@@ -161,18 +161,21 @@ def _expected(graph: DrawnGraph, seed: int) -> Expected:
     rng = np.random.default_rng(seed)
     halves: list[list[float]] = []
     singles: list[list[float]] = [list(map(decibels, outputs, plain))]
-    for share in (1.0, 1.0, 0.5, 0.5):
-        model = _rounded_to_halves(graph.model, graph.floats, share, seed + len(halves))
+
+    def note(losses: list[list[float]], model: onnx.ModelProto, feeds: dict[str, Array]) -> None:
+        with contextlib.suppress(Exception):  # onnxruntime infers other sizes than it computes of some nodes
+            losses.append(list(map(decibels, outputs, run_plain(model, feeds))))
+
+    for number, share in enumerate((1.0, 1.0, 0.5, 0.5)):
+        model = _rounded_to_halves(graph.model, graph.floats, share, seed + number)
         noise = {name: rng.standard_normal(array.shape) for name, array in feeds.items()}
         near = {name: (array * (1 + 2.0**-12 * noise[name])).astype(np.float32) for name, array in feeds.items()}
-        halves.append(list(map(decibels, outputs, run_plain(model, near))))
+        note(halves, model, near)
         near = {name: (array * (1 + 2.0**-24 * noise[name])).astype(np.float32) for name, array in feeds.items()}
-        singles.append(list(map(decibels, outputs, run_plain(graph.model, near))))
-        disturbed = _with_errors(graph.model, graph.floats, seed + 1000 * len(singles))
-        with contextlib.suppress(Exception):  # onnxruntime infers other sizes than it computes of some pools
-            singles.append(list(map(decibels, outputs, run_plain(disturbed, feeds))))
-    plain_db = {"fp16": [min(each) for each in zip(*halves, strict=True)]}
-    plain_db["fp32"] = [min(each) for each in zip(*singles, strict=True)]
+        note(singles, graph.model, near)
+        note(singles, _with_errors(graph.model, graph.floats, seed + 1000 * number), feeds)
+    losses = {"fp16": halves, "fp32": singles}
+    plain_db = {name: [min(each) for each in zip(*rows, strict=True)] for name, rows in losses.items() if rows}
     return Expected(outputs, plain_db, {at: array for at, array in same.items() if at not in agreed})
 
 
