@@ -1,6 +1,6 @@
 """Forms of files that random graphs showed to be read or written wrongly, in every format and variant.
 
-Members thought of: averages with dilations (of 1, too), beside pads that count or not, sizes rounded up;
+Members thought of: averages with dilations (of 1, too), of volumes, beside pads that count or not, sizes rounded up;
 auto_pad beside output_padding; axes that Expand adds alone; scalars of integers; outputs that are left out twice; a Pad
 that mirrors and states a value; axes that a value has not; inputs called like parameters; bounds of int32; the largest
 in any order.
@@ -36,6 +36,16 @@ AVERAGES: list[dict[str, Any]] = [
 def test_averages(tmp_path: Path, attributes: dict[str, Any]) -> None:
     node = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[3, 2], **attributes)
     assert_right_from_file(file_of(tmp_path, [node], (1, 3, 11, 12), 19), (1, 3, 11, 12), tmp_path)
+
+
+@pytest.mark.parametrize("counted", [0, 1])
+@pytest.mark.parametrize("kernel", [[2, 2, 2], [3, 1, 1], [1, 3, 2]])
+def test_averages_of_volumes(tmp_path: Path, kernel: list[int], counted: int) -> None:
+    pads = [size // 2 for size in kernel]
+    node = helper.make_node(
+        "AveragePool", ["x"], ["y"], kernel_shape=kernel, pads=[*pads, 0, 0, 0], count_include_pad=counted
+    )
+    assert_right_from_file(file_of(tmp_path, [node], (2, 4, 6, 5, 6), 19), (2, 4, 6, 5, 6), tmp_path)
 
 
 @pytest.mark.parametrize("opset", [11, 18])

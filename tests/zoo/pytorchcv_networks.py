@@ -166,6 +166,7 @@ NETWORKS: tuple[tuple[str, str, tuple[int, int], dict[str, Any]], ...] = (
 
 # The same for networks of other inputs; a number stands for an int64 tensor of one element (a length, an index).
 OTHERS: tuple[tuple[str, str, tuple[tuple[int, ...] | int, ...], dict[str, Any]], ...] = (
+    ("channelnet", "channelnet", ((1, 3, 224, 224),), {}),
     ("pfpcnet", "pfpcnet", ((1, 1, 320, 240),), {}),
     (
         "quartznet",

@@ -27,7 +27,8 @@ def pool(low: Lowering, node: ir.Node) -> None:
     if node.op_type == "AveragePool" and len(kernel) == THREE and kernel[1:] == [1, 1] and low.shape(x)[1] == 1:
         _across_channels(low, node, kernel)
         return
-    _windowed(low, node, None, partial(_slid, low, node))
+    factors: list[Array] = []
+    _windowed(low, node, None, partial(_slid, low, node, factors), partial(_corrected, low, factors))
 
 
 def _windowed(
@@ -55,12 +56,14 @@ def _windowed(
     low.bind(y, form, low.reshape(made, permuted(low.shape(y), form)))
 
 
-def _slid(low: Lowering, node: ir.Node, image: Tensor, windows: Sequence[Window]) -> Tensor:
-    """The pool of an image."""
+def _slid(low: Lowering, node: ir.Node, factors: list[Array], image: Tensor, windows: Sequence[Window]) -> Tensor:
+    """The pool of an image; by which factors its averages are too small is noted."""
     if all(window.size == 1 for window in windows):
         return subsampled(low, image, windows)
     if node.op_type == "AveragePool":
-        return _averaged(low, image, windows, bool(node.attributes.get_int("count_include_pad", 0)))
+        made, factor = _averaged(low, image, windows, bool(node.attributes.get_int("count_include_pad", 0)))
+        factors.append(factor)
+        return made
     if any(window.dilation != 1 and window.size > 1 for window in windows):
         return _dilated_maximum(low, image, windows)
     return _maximum(low, image, windows, never_negative(low.input(node)))
@@ -135,10 +138,10 @@ def _every(low: Lowering, image: Tensor, axis: int, start: int, window: Window) 
     return low.emit("STRIDED_SLICE", [image, *map(low.integers, (begin, end, steps))], shape)
 
 
-def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_padding: bool) -> Tensor:
-    """An average over the elements that torch counts; TFLite's own, under SAME, never counts the padding.
+def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_padding: bool) -> tuple[Tensor, Array]:
+    """An average, and what it is to be multiplied by for the elements that torch counts.
 
-    Elsewhere the padded plane is averaged as it is, and a constant map corrects the divisor where the counts differ.
+    TFLite's own, under SAME, never counts the padding; elsewhere the padded plane is averaged as it is.
     """
     if count_padding and all(window.begin == window.end == 0 for window in windows):
         count_padding = False
@@ -146,15 +149,25 @@ def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_pad
     full = windows[0].size * windows[1].size
     exact = [window for window in windows if window.is_same]
     if not count_padding and len(exact) == len(windows):
-        return _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0)
+        return _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0), np.ones(counts.shape)
     made = _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0)
     scheme_counts_all = low.graph.operators[-1].options["padding"] != SAME
     if not scheme_counts_all:
         counts = counts / (_counts(windows[0], False)[:, None] * _counts(windows[1], False)[None, :]) * full
-    if np.all(counts == full):
+    return made, full / counts
+
+
+def _corrected(low: Lowering, factors: Sequence[Array], made: Tensor) -> Tensor:
+    """The averages by their factors, once: in integers a product between two averages would coarsen the second.
+
+    Those of a volume's images are the same at every depth, where its rows are the depth and its columns an image.
+    """
+    total = np.ones(made.shape[1:3])
+    for factor in factors:
+        total = total * (factor if factor.shape == total.shape else factor.reshape(1, -1))
+    if np.all(total == 1):
         return made
-    correction = low.floats((full / counts)[None, :, :, None], f"{low.base}/divisors")
-    return low.emit("MUL", [made, correction], made.shape)
+    return low.emit("MUL", [made, low.floats(total[None, :, :, None], f"{low.base}/divisors")], made.shape)
 
 
 def _counts(window: Window, count_padding: bool) -> Array:
