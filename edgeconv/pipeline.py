@@ -32,7 +32,7 @@ from edgeconv.quantize import Target
 from edgeconv.recipe import Recipe
 from edgeconv.recipe.schema import FORMATS
 from edgeconv.record import discard_outdated
-from edgeconv.report import Frontier, Report
+from edgeconv.report import LEFT_OUT, Frontier, Report
 from edgeconv.rewrite import free_batch, optimize, selected
 from edgeconv.source import OnnxSource, TorchSource, failing_as_a_file
 from edgeconv.summary import summarise
@@ -284,10 +284,11 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
             progress.note(note)
         report = None
         if job.proof is not None:
+            left_out = {LEFT_OUT: ", ".join(sorted(job.skip_rewrites))} if job.skip_rewrites else {}
             report = prove(
                 staging,
                 artifacts,
-                job.proof,
+                dataclasses.replace(job.proof, facts={**job.proof.facts, **left_out}),
                 job.source,
                 progress,
                 name=job.name,
@@ -303,15 +304,13 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     return ExportResult(artifacts, graphs, notes, report)
 
 
-def rebuilt(
-    recipe: Recipe, artifacts: Sequence[Artifact], frontier: Frontier | None, progress: Progress
-) -> tuple[Variant, ...]:
+def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progress: Progress) -> tuple[Variant, ...]:
     """The variants of integers that a recipe says files of an earlier export were written from; nothing is written.
 
     Args:
         recipe: that the files were exported from, by what it states itself.
         artifacts: the files; what they would hold inside, were they written now, comes with the variants.
-        frontier: of the earlier report; its target is aimed at again.
+        report: the earlier one; the target of its frontier is aimed at again, without the rewrites that it left out.
         progress: hears of the stages.
 
     Raises:
@@ -321,7 +320,9 @@ def rebuilt(
     if not names:
         return ()
     formats = tuple(format_ for format_ in FORMATS if any(item.format == format_ for item in artifacts))
-    job = job_of(recipe, formats=formats, variants=names)
+    left_out = [name for name in str(report.environment.get(LEFT_OUT, "")).split(", ") if name]
+    job = job_of(recipe, formats=formats, variants=names, skip_rewrites=tuple(left_out))
+    frontier = report.frontier
     if frontier is not None:
         job = aimed(job, recipe, Target(sqnr_db=frontier.sqnr_db, agreement=frontier.agreement))
     with failing_as_a_file(job.source):

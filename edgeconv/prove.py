@@ -47,7 +47,7 @@ _OTHER_RECIPE = "give the recipe that the folder was exported from, and what --s
 
 Stated = Callable[[tuple[str, ...]], Proof]
 """What is asked of variants, by their names."""
-Rebuilt = Callable[[Sequence[Artifact], Frontier | None], tuple[Variant, ...]]
+Rebuilt = Callable[[Sequence[Artifact], Report], tuple[Variant, ...]]
 """The variants of integers that files of an earlier report were written from, with what the files hold inside."""
 
 
@@ -178,7 +178,7 @@ def repeat(
     if source is not None:
         with progress.stage(f"{source.title} float64 beside the golden values"):
             golden = _own_values(source, proof.samples, golden, folder / old.golden)
-    variants = rebuilt(artifacts, old.frontier) if rebuilt is not None else ()
+    variants = rebuilt(artifacts, old) if rebuilt is not None else ()
     if variants:
         golden = dataclasses.replace(golden, integers=_integers(variants, proof.samples, progress))
         inside = {name: tensors for variant in variants for name, tensors in variant.inside.items()}

@@ -10,6 +10,7 @@ from edgeconv.cli import _interrupts  # isort: split
 
 import errno
 import os
+import re
 import signal
 import sys
 import traceback
@@ -39,6 +40,14 @@ from edgeconv.errors import Caller, EdgeconvError, telling
 
 OK, PARITY_FAILED, USER_ERROR, BUG = 0, 1, 2, 3
 INTERRUPTED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+_TYPERS_WORDS = (
+    (r"Input should be (a valid )?(number|integer|boolean)", r"should be a \2"),
+    (r"Input should be", "should be"),
+    (r"should be a integer", "should be an integer"),
+    (r", unable to (parse|interpret) [^;]*", ""),
+    (r"(greater|less) than or equal to", lambda match: "at least" if match[1] == "greater" else "at most"),
+    (r"Value error, ", ""),
+)
 _LONGEST = 3_000  # characters of an error: a shape or a name of a damaged file may be endless
 
 app = typer.Typer(
@@ -80,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     except EdgeconvError as error:
         return _refuse(str(error))
     except TyperException as error:
-        return _refuse(f"{getattr(error, 'format_message', error.__str__)()}; see `edgeconv --help`")
+        return _refuse(f"{_in_our_words(getattr(error, 'format_message', error.__str__)())}; see `edgeconv --help`")
     except OutputError as error:
         if isinstance(error.cause, BrokenPipeError):
             return CLOSED_PIPE
@@ -158,6 +167,13 @@ def _ended(how: str, code: int) -> int:
 def _refuse(message: str) -> int:
     tell(printable(f"edgeconv: error: {_shortened(' '.join(message.split()))}"))
     return USER_ERROR
+
+
+def _in_our_words(message: str) -> str:
+    """What typer says of an option's value, whose words are those of a schema."""
+    for pattern, words in _TYPERS_WORDS:
+        message = re.sub(pattern, words, message)
+    return message
 
 
 def _shortened(line: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeconv.cli._console import progress_for
+from edgeconv.cli._limits import seconds
 from edgeconv.cli._streams import say
 from edgeconv.cli._tables import print_table
 from edgeconv.errors import DeviceError
@@ -29,7 +30,9 @@ def command(
     device: Annotated[list[str] | None, typer.Option(help="Only on this device; may be repeated.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of every file on every device.")] = 10,
     runs: Annotated[int, typer.Option(min=1, help="Measured inferences of a turn (fewer for slow ones).")] = 5,
-    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds that a turn may take.")] = 120.0,
+    timeout: Annotated[
+        float, typer.Option(parser=seconds, metavar="SECONDS", help="Seconds that a turn may take.")
+    ] = 120.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the table only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> int:

@@ -122,7 +122,7 @@ def _named(recipe_path: Path, shapes: list[str], fixed: list[str], progress: Pro
 
     named: _Named = {"source": source, "stated": stated}
     if not is_onnx or source.variant:
-        named["rebuilt"] = lambda artifacts, frontier: rebuilt(read, artifacts, frontier, progress)
+        named["rebuilt"] = lambda artifacts, report: rebuilt(read, artifacts, report, progress)
     return named
 
 

@@ -5,7 +5,7 @@ The value::
     Report        what one export proved, with its verdict
     Frontier      what was tried for a target, one FrontierPoint each
     excess_of     the used share of a row's bound
-    TIMEOUT, GOLDEN_SHA256    keys of its environment that are read again; seconds_of reads the first
+    TIMEOUT, GOLDEN_SHA256, LEFT_OUT    keys of its environment that are read again; seconds_of reads the first
 
 The files::
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeconv.report._fields import GOLDEN_SHA256, TIMEOUT, seconds_of
+from edgeconv.report._fields import GOLDEN_SHA256, LEFT_OUT, TIMEOUT, seconds_of
 from edgeconv.report._frontier import Frontier, FrontierPoint
 from edgeconv.report._report import Report, excess_of
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GOLDEN_SHA256",
+    "LEFT_OUT",
     "TIMEOUT",
     "Frontier",
     "FrontierPoint",

@@ -18,6 +18,7 @@ from edgeconv.devices.agent import DTYPES
 
 TIMEOUT = "timeout, s"
 GOLDEN_SHA256 = "golden sha256"
+LEFT_OUT = "rewrites left out"
 """Keys of the environment that are read again."""
 
 MOST_SECONDS = 86400.0
@@ -94,6 +95,8 @@ Title = _written_as(r"^[\s\S]{1,200}$", "should be a name of 1 to 200 characters
 def _checked_environment(value: dict[str, str | dict[str, str]]) -> dict[str, str | dict[str, str]]:
     if TIMEOUT in value:
         seconds_of(value[TIMEOUT])
+    if isinstance(value.get(LEFT_OUT), dict):
+        raise ValueError(f"{LEFT_OUT!r} should be a string")  # noqa: TRY004  (which pydantic does not take)
     if GOLDEN_SHA256 in value:
         checksum = value[GOLDEN_SHA256]
         if not isinstance(checksum, str) or not re.fullmatch(_SHA256, checksum):

@@ -2,7 +2,7 @@
 
 Members: a changed file beside golden integers that were changed to what it computes; layers that are said to have
 passed; integers that were taken out; ``--set`` for a recipe and for an ``.onnx`` file, the same and another number,
-none, and without a recipe.
+none, and without a recipe; rewrites that the export left out, by its report, and such as there are none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 
 from edgeconv.cli import run
 from edgeconv.parity import Golden, golden_bytes, load_golden
-from edgeconv.report import GOLDEN_SHA256
+from edgeconv.report import GOLDEN_SHA256, LEFT_OUT
 
 RECIPE = """
 name = "block"
@@ -180,3 +180,16 @@ def test_a_file_with_an_input_set(tmp_path: Path) -> None:
     named = ("--recipe", str(path))
     assert _parity(tmp_path / "block", *named, "--set", "gain=0.5") == 0
     assert _parity(tmp_path / "block", *named, "--set", "gain=0.25") == 2
+
+
+def test_rewrites_that_the_export_left_out_are_left_out_again(tmp_path: Path) -> None:
+    recipe = tmp_path / "block.toml"
+    recipe.write_text(RECIPE)
+    skipped = [part for name in ("split-multipliers", "merge-chains") for part in ("--no-rewrite", name)]
+    assert run(["export", str(recipe), "--out", str(tmp_path), "-q", *skipped]) == 0
+    report = tmp_path / "block" / "parity.json"
+    assert json.loads(report.read_text())["environment"][LEFT_OUT] == "merge-chains, split-multipliers"
+    assert _with_recipe(tmp_path / "block") == 0
+    assert json.loads(report.read_text())["environment"][LEFT_OUT] == "merge-chains, split-multipliers"
+    report.write_text(report.read_text().replace("merge-chains, split", "fold-nothing, split"))
+    assert _with_recipe(tmp_path / "block") == 2
