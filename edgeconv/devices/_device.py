@@ -11,6 +11,8 @@ from edgeconv.devices._session import Session
 from edgeconv.devices.agent import machine_environment
 from edgeconv.errors import DeviceError
 
+_LONGEST_NAME = 200  # that reports hold
+
 
 @dataclass(frozen=True)
 class Device:
@@ -36,8 +38,9 @@ class Device:
     inside: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isprintable() or not self.name:
-            raise DeviceError(f"the device's name is {self.name!r:.80}", mend="give it a printable name")
+        if not isinstance(self.name, str) or not self.name.isprintable() or not 0 < len(self.name) <= _LONGEST_NAME:
+            mend = f"give it a printable name of 1 to {_LONGEST_NAME} characters"
+            raise DeviceError(f"the device's name is {self.name!r:.80}", mend=mend)
         for what, words in (("formats", self.formats), ("variants", self.variants)):
             if not isinstance(words, tuple | list) or not all(isinstance(word, str) for word in words):
                 raise DeviceError(f"its {what} are {words!r:.80}", where=f"device {self.name}", mend="give a tuple")

@@ -295,7 +295,8 @@ def test_a_command_with_a_nul_cannot_be_started() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "formats"), [("", ("onnx",)), (7, ("onnx",)), ("a\n", ("onnx",)), ("a", "onnx"), ("a", (7,))]
+    ("name", "formats"),
+    [("", ("onnx",)), (7, ("onnx",)), ("x" * 300, ("onnx",)), ("a\n", ("onnx",)), ("a", "onnx"), ("a", (7,))],
 )
 def test_a_device_of_other_types_is_refused(name: Any, formats: Any) -> None:
     with pytest.raises(DeviceError):
