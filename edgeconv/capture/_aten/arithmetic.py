@@ -19,10 +19,11 @@ def unary(op_type: str) -> Entry:
 
 
 def binary(op_type: str) -> Entry:
+    """An operator of ONNX; of booleans the logic that it is."""
+
     def entry(b: Builder, x: Operand, other: Operand) -> ir.Value:
-        if b.dtype is ir.DataType.BOOL:
-            raise Unsupported("arithmetic of booleans")
-        return b.add(op_type, b.tensor(x), b.tensor(other))
+        named = _LOGIC[op_type] if b.dtype is ir.DataType.BOOL else op_type
+        return b.add(named, b.tensor(x), b.tensor(other))
 
     return entry
 
@@ -41,7 +42,9 @@ def rsub(b: Builder, x: Operand, other: Operand, alpha: float) -> ir.Value:
 
 def _sum(b: Builder, op_type: str, x: Operand, other: Operand, alpha: float) -> ir.Value:
     if b.dtype is ir.DataType.BOOL:
-        raise Unsupported("arithmetic of booleans")
+        if op_type not in _LOGIC or alpha != 1:
+            raise Unsupported("arithmetic of booleans")
+        return b.add(_LOGIC[op_type], b.tensor(x), b.tensor(other))
     term = b.tensor(other)
     if alpha != 1:
         term = b.add("Mul", term, b.scalar(alpha))
@@ -176,6 +179,7 @@ def lerp(b: Builder, x: ir.Value, end: ir.Value, weight: Operand) -> ir.Value:
     return b.add("Add", x, b.add("Mul", b.tensor(weight), b.add("Sub", end, x)))
 
 
+_LOGIC = {"Add": "Or", "Max": "Or", "Min": "And", "Mul": "And"}
 _INT64 = ir.DataType.INT64
 _LARGEST_POWER = 62  # of 2, in int64
 _SHIFTED = ("Scalar", "Tensor", "Tensor_Scalar", "Scalar_Tensor")

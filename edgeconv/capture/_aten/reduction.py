@@ -25,8 +25,9 @@ def largest(op_type: str) -> Entry:
     """``amax`` and ``max()``."""
 
     def entry(b: Builder, x: ir.Value, dim: Axes = None, keepdim: bool = False) -> ir.Value:
-        if b.dtype is ir.DataType.BOOL:
-            raise Unsupported("an order of booleans")
+        if b.dtype is ir.DataType.BOOL:  # whether any is true, or all are
+            number = b.reduce(op_type, b.cast(x, ir.DataType.INT32), axes_of(x, dim), keepdims=keepdim)
+            return b.cast(number, ir.DataType.BOOL)
         return b.reduce(op_type, x, axes_of(x, dim), keepdims=keepdim)
 
     return entry

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import first, permuted
 from edgeconv.emit.tflite._lowering import Lower, Lowering
 from edgeconv.emit.tflite._operators import elementwise, linear
-from edgeconv.emit.tflite._operators.elementwise import common_form, converted, operand
+from edgeconv.emit.tflite._operators.elementwise import aligned, common_form, converted, operand
 from edgeconv.emit.tflite._operators.piecewise import integer_remainder
 
 _FLOAT, _INT32, _INT64, _BOOL = (np.dtype(kind) for kind in (np.float32, np.int32, np.int64, np.bool_))
@@ -124,48 +125,38 @@ def matmul(low: Lowering, node: ir.Node) -> None:
 
 
 def bits(low: Lowering, node: ir.Node) -> None:
-    """BitwiseAnd, BitwiseOr and BitwiseXor with one constant number, whose runs of ones are remainders of powers of 2.
+    """BitwiseAnd, BitwiseOr and BitwiseXor with a constant, whose runs of ones are remainders of powers of 2.
 
     ``x & y`` are those bits of x; ``x | y`` is ``x + y - (x & y)``, and ``x ^ y`` is less by ``x & y`` once more.
     """
-    position = next((index for index, value in enumerate(node.inputs) if _number(low, value) is not None), None)
+    position = next((index for index, value in enumerate(node.inputs) if low.array(value) is not None), None)
     if position is None:
-        low.refuse("TFLite has the bits of integers with a constant number only")
-    value, mask = low.input(node, 1 - position), _number(low, node.inputs[position]) or 0
+        low.refuse("TFLite has the bits of integers with a constant only")
     form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
-    x = operand(low, value, form)
-    x = low.reshape(x, permuted(low.shape(node.outputs[0]), form))
+    x, shape = operand(low, node.inputs[1 - position], form), permuted(low.shape(node.outputs[0]), form)
+    mask = aligned(low.constant(node.inputs[position], "mask"), form).astype(np.int64)
     wide = converted(low, x, _INT64)
-    both = _masked(low, wide, mask)
+    if wide.shape != shape:
+        wide = low.emit("ADD", [wide, low.graph.constant(np.zeros(shape, np.int64), f"{low.base}/zero")], shape)
+    result = _masked(low, wide, mask)
     if node.op_type != "BitwiseAnd":
-        either = low.emit("ADD", [wide, _whole(low, mask)], x.shape)
+        both = result
+        result = low.emit("ADD", [wide, low.graph.constant(mask, f"{low.base}/mask")], shape)
         for _ in range(2 if node.op_type == "BitwiseXor" else 1):
-            either = low.emit("SUB", [either, both], x.shape)
-        both = either
-    low.bind(node.outputs[0], form, converted(low, both, x.dtype))
+            result = low.emit("SUB", [result, both], shape)
+    low.bind(node.outputs[0], form, converted(low, result, x.dtype))
 
 
-def _number(low: Lowering, value: ir.Value | None) -> int | None:
-    """The integer that a constant is everywhere."""
-    array = low.array(value)
-    if array is None or array.dtype.kind not in "iu" or not array.size or array.min() != array.max():
-        return None
-    return int(array.reshape(-1)[0])
-
-
-def _masked(low: Lowering, x: Tensor, mask: int) -> Tensor:
+def _masked(low: Lowering, x: Tensor, mask: Array) -> Tensor:
     """``x & mask`` of int64: for each run of ones the bits up to its end less those below it."""
     total = low.emit("SUB", [x, x], x.shape)
-    for code, count in _edges(mask):
-        total = low.emit(code, [total, _lowest(low, x, count)], x.shape)
+    for count in range(_BITS, 0, -1):
+        above = (mask >> count) & 1 if count < _BITS else np.zeros_like(mask)
+        ends = ((mask >> (count - 1)) & 1) - above  # 1 where a run ends below this place, -1 where one begins at it
+        if ends.any():
+            part = low.emit("MUL", [_lowest(low, x, count), low.graph.constant(ends, f"{low.base}/ends")], x.shape)
+            total = low.emit("ADD", [total, part], x.shape)
     return total
-
-
-def _edges(mask: int) -> list[tuple[str, int]]:
-    """Where the runs of ones of a number end (ADD) and begin (SUB), from above; the sign is the 64th digit."""
-    digits = [(mask >> place) & 1 for place in range(_BITS)] + [0]
-    places = [place for place in range(_BITS, 0, -1) if digits[place] != digits[place - 1]]
-    return [("SUB" if digits[place] else "ADD", place) for place in places]
 
 
 def _lowest(low: Lowering, x: Tensor, count: int) -> Tensor:

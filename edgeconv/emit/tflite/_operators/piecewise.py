@@ -1,4 +1,4 @@
-"""Functions with steps: signs, remainders, tests for what is no number, shrinkage."""
+"""Functions with steps: signs, remainders, tests for infinities and what is no number, shrinkage."""
 
 from __future__ import annotations
 
@@ -62,6 +62,17 @@ def is_nan(low: Lowering, node: ir.Node) -> None:
     low.bind(node.outputs[0], form, low.emit("NOT_EQUAL", [x, x], x.shape, dtype=_BOOL))
 
 
+def is_inf(low: Lowering, node: ir.Node) -> None:
+    """IsInf: what equals infinity, of either sign or of the one that is asked for."""
+    x, form = read(low, node)
+    signs = [node.attributes.get_int(name, 1) for name in ("detect_negative", "detect_positive")]
+    if not any(signs):
+        low.refuse("it looks for no sign of infinity")
+    end = low.floats(np.inf if signs[1] else -np.inf)
+    of = magnitude(low, x) if all(signs) else x
+    low.bind(node.outputs[0], form, low.emit("EQUAL", [of, end], x.shape, dtype=_BOOL))
+
+
 def shrink(low: Lowering, node: ir.Node) -> None:
     """Shrink: x - bias above lambd, x + bias below -lambd, zero between."""
     x, form = read(low, node)
@@ -84,6 +95,7 @@ def thresholded_relu(low: Lowering, node: ir.Node) -> None:
 LOWERINGS: dict[str, Lower] = {
     "Sign": sign,
     "Mod": modulo,
+    "IsInf": is_inf,
     "IsNaN": is_nan,
     "Shrink": shrink,
     "ThresholdedRelu": thresholded_relu,
