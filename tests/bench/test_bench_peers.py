@@ -151,22 +151,22 @@ def test_only_float_files_are_held_to_the_tolerance(absolute: Path, x: list[floa
         assert found["parity"]["sqnr_db"] == pytest.approx(20, abs=1e-4)
 
 
-class _ArcCosine(torch.nn.Module):
+class _Determinant(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = torch.nn.Conv2d(3, 4, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.acos(torch.tanh(self.conv(x)))
+        return torch.linalg.det(self.conv(x))
 
 
 def test_where_one_format_is_refused_the_other_is_made(tmp_path: Path) -> None:
-    # TFLite has no Acos; the .onnx file computes it in float
-    made = TOOLS[INT8].load()(_ArcCosine().eval(), torch.zeros(1, 3, 8, 8), tmp_path)
+    # TFLite has no Det; the .onnx file computes it in float
+    made = TOOLS[INT8].load()(_Determinant().eval(), torch.zeros(1, 3, 8, 8), tmp_path)
     assert list(made.files) == ["onnx"]
     assert list(made.refusals) == ["tflite"]
-    assert "Acos" in made.refusals["tflite"]
-    assert any("Acos" in reason for reason in made.kept_float.values())
+    assert "Det" in made.refusals["tflite"]
+    assert any("Det" in reason for reason in made.kept_float.values())
     operators = {node.op_type for node in onnx.load(made.files["onnx"]).graph.node}
     assert "QuantizeLinear" in operators
 

@@ -99,7 +99,7 @@ _FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "product with a constant per channel": lambda x: x * torch.linspace(-1, 2, 8)[:, None, None],
     "square by product": lambda x: x * x,
     "concatenation": lambda x: torch.cat([x, functional.relu(x)], 1),
-    "concatenation with a prescribed scale": lambda x: torch.cat([x, torch.sigmoid(x)], 1),
+    "concatenation with a prescribed scale": lambda x: torch.cat([functional.relu6(x), torch.sigmoid(x)], 1),
     "halves": lambda x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1],
     "magnitude": torch.abs,
     "negative": torch.neg,

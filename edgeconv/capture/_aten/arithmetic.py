@@ -182,7 +182,10 @@ def lerp(b: Builder, x: ir.Value, end: ir.Value, weight: Operand) -> ir.Value:
 _LOGIC = {"Add": "Or", "Max": "Or", "Min": "And", "Mul": "And"}
 _INT64 = ir.DataType.INT64
 _LARGEST_POWER = 62  # of 2, in int64
-_SHIFTED = ("Scalar", "Tensor", "Tensor_Scalar", "Scalar_Tensor")
+_SHIFTS = (
+    *(f"aten.__{{0:.1}}shift__.{overload}" for overload in ("Scalar", "Tensor")),
+    *(f"aten.bitwise_{{0}}_shift.{overload}" for overload in ("Tensor", "Tensor_Scalar", "Scalar_Tensor")),
+)
 
 UNARY = {
     "neg": "Neg", "abs": "Abs", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "erf": "Erf", "floor": "Floor",
@@ -208,8 +211,8 @@ TABLE: Mapping[str, Entry] = {
     "aten.div.Tensor_mode": divide,
     "aten.div.Scalar_mode": divide,
     "aten.floor_divide.default": floor_divide,
-    **{f"aten.{name}.{kind}": shift_left for name in ("__lshift__", "bitwise_left_shift") for kind in _SHIFTED},
-    **{f"aten.{name}.{kind}": shift_right for name in ("__rshift__", "bitwise_right_shift") for kind in _SHIFTED},
+    **{name.format("left"): shift_left for name in _SHIFTS},
+    **{name.format("right"): shift_right for name in _SHIFTS},
     "aten.remainder.Tensor": remainder,
     "aten.remainder.Scalar": remainder,
     "aten.fmod.Tensor": fmod,
