@@ -181,6 +181,8 @@ def _alive(pid: int) -> bool:
         return True
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # no Linux, or gone in this moment: then the next export sweeps
+    except FileNotFoundError:  # gone in this moment, or no Linux
+        return not Path("/proc/self/stat").exists()
+    except OSError:
         return True
     return status.rpartition(")")[2].split()[0] not in ("Z", "X")

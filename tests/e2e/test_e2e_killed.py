@@ -13,6 +13,7 @@ import programs
 import pytest
 
 from edgeconv.cli import run
+from edgeconv.output import _alive
 
 pytestmark = pytest.mark.xdist_group("clock")
 RECIPE = """
@@ -69,6 +70,7 @@ def test_sigkill_after_a_stage(stage: str, first: Path, tmp_path: Path) -> None:
     process.wait()
     process.stdout.read()  # to its end: the command's own child, which the killed one no longer waits for, is gone too
     process.stdout.close()
+    _wait_for_the_owners_of(out / "block")
     assert reached
     assert _files(out / "block") == before
 
@@ -76,6 +78,14 @@ def test_sigkill_after_a_stage(stage: str, first: Path, tmp_path: Path) -> None:
     assert run(["export", _recipe(tmp_path, 1), "--out", str(out), "-q", "--no-parity"]) == 0
     assert not [path for path in (out / "block").iterdir() if path.is_dir()]
     assert _files(out / "block")["block.fp32.onnx"] != before["block.fp32.onnx"]
+
+
+def _wait_for_the_owners_of(folder: Path) -> None:
+    """Until those that left folders behind are dead, which takes a moment longer than their streams."""
+    deadline = time.monotonic() + 30
+    while any(_alive(int(path.name.split("-")[1])) for path in folder.iterdir() if path.is_dir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_full_disk(first: Path, tmp_path: Path) -> None:
