@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edgeconv.errors import CaptureError
 from edgeconv.nn import DepthwiseSeparableConv, MobileNetDSC
 from edgeconv.nn.cost import Amounts, cost
 
@@ -130,7 +131,7 @@ def test_the_module_is_left_as_it_was() -> None:
     assert not net.features[0].training
     assert not any(layer._forward_hooks for layer in net.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
-    with pytest.raises(RuntimeError, match="channels"):
+    with pytest.raises(CaptureError, match="channels"):
         cost(net, (torch.randn(2, 5, 8, 8),))
     assert net.training
     assert not any(layer._forward_hooks for layer in net.modules())

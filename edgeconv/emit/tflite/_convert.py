@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +36,6 @@ def convert(
     quantized = strip(unrolled(model))
     model = quantized.model
     compound, inner = gelus(model.graph)
-    _refuse_unknown(model.graph, inner)
     low = Lowering(sizes, activations=quantized.activations)
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
@@ -80,12 +79,16 @@ def _computed_in_float32(graph: Graph, source: ir.Graph) -> tuple[str, ...]:
 
 
 def _lower_all(low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu], inner: Collection[ir.Node]) -> None:
-    """Lowers node after node; whatever is refused is told together at the end."""
+    """Lowers node after node; whatever is lacking and whatever is refused is told together at the end."""
     refused: list[EmitError] = []
+    lacking = [node for node in graph if _is_lacking(node, inner)]
     for node in graph:
         before = len(low.graph.operators)
         try:
-            if node in compound:
+            if node in lacking:
+                if not _stand_in(low, node):
+                    break
+            elif node in compound:
                 low.node = node
                 activation.gelu_of(low, compound[node].x, node.outputs[0], tanh=compound[node].tanh)
             elif node not in inner:
@@ -95,7 +98,7 @@ def _lower_all(low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu],
             if not _stand_in(low, node):
                 break
         low.keep_float(node, before)
-    _refuse_all(refused)
+    _refuse_all([_lack_of(lacking), *refused] if lacking else refused)
 
 
 def border_form(low: Lowering, value: ir.Value, layout: str) -> Form:
@@ -197,24 +200,21 @@ def _finish_output(low: Lowering, value: ir.Value, form: Form) -> None:
     graph.outputs.append(tensor)
 
 
-def _refuse_unknown(nodes: Iterable[ir.Node], matched: set[ir.Node]) -> None:
-    unknown = {
-        (node.op_type, maker_of(node)): node
-        for node in nodes
-        if (
-            node not in matched
-            and (node.op_type not in LOWERINGS and node.op_type not in ("Constant", "Shape", REQUANTIZE))
-        )
-        or node.domain not in ("", "ai.onnx")
-    }
-    if not unknown:
-        return
+def _is_lacking(node: ir.Node, matched: Collection[ir.Node]) -> bool:
+    """Whether the emitter has nothing for an operator, and no pattern takes it."""
+    if node.domain not in ("", "ai.onnx"):
+        return True
+    return (
+        node not in matched and node.op_type not in LOWERINGS and node.op_type not in ("Constant", "Shape", REQUANTIZE)
+    )
+
+
+def _lack_of(nodes: Sequence[ir.Node]) -> EmitError:
+    """One error for all operators that the emitter does not have, each with what made it."""
+    unknown = {(node.op_type, maker_of(node)): node for node in nodes}
+    if len(unknown) == 1:
+        return refusal(nodes[0], "the emitter has no such operator")
     listed = [f"{operator} ({maker})" for operator, maker in list(unknown)[:_NAMED]]
     more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-    if len(unknown) == 1:
-        raise refusal(next(iter(unknown.values())), "the emitter has no such operator")
-    raise EmitError(
-        f"the TFLite emitter has no {', '.join(listed)}{more}",
-        where="tflite",
-        mend=f"{ONNX_ONLY}, or {another_way(list(unknown.values()))}",
-    )
+    mend = f"{ONNX_ONLY}, or {another_way(list(unknown.values()))}"
+    return EmitError(f"the TFLite emitter has no {', '.join(listed)}{more}", where="tflite", mend=mend)
