@@ -211,7 +211,7 @@ def export_onnx(
 @telling(Caller.RECIPE)
 def export_recipe(
     recipe: Recipe,
-    out: Path,
+    out: str | Path,
     *,
     devices: Sequence[str] | None = None,
     prove: bool = True,
@@ -257,7 +257,7 @@ def export_recipe(
         )
         if target is not None:
             job = aimed(job, recipe, target)
-    return run_job(job, out, progress)
+    return run_job(job, Path(out), progress)
 
 
 def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:

@@ -141,7 +141,7 @@ def test_the_same_bytes_in_another_folder_from_the_plan_and_in_another_company(
     first = _int8_files(exported[0])
     assert sorted(first) == [f"digits_dsc.int8.{end}" for end in ("cc", "h", "onnx", "plan.json", "tflite")]
     again = tmp_path / "again"
-    edgeconv.export_recipe(edgeconv.load_recipe(RECIPE), again, variants=["int8"], prove=False, c_array=True)
+    edgeconv.export_recipe(edgeconv.load_recipe(RECIPE), str(again), variants=["int8"], prove=False, c_array=True)
     assert _int8_files(again) == first
 
     recipes = tmp_path / "recipes"
