@@ -64,16 +64,24 @@ def settle_stated_resizes(graph: ir.Graph) -> None:
     """
     for node in [node for node in graph if node.op_type == "Resize"]:
         check_resize(node)
+        is_copy = _keeps_its_size(node)
         _settle_lengths(graph, node)
         transformation = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
         if transformation == _CROP:
             _settle_crop(graph, node)
-        elif static(node.inputs[0]) == static(node.outputs[0]):
+        elif is_copy:
             _settle_copy(graph, node)
         elif node.attributes.get_string("mode", "nearest") == "nearest":
             _settle_nearest(graph, node)
         elif transformation == _FOR_NN:
             raise _refused(node, f"Resize by {_FOR_NN} has no other form here", 'give it mode="nearest"')
+        elif _keeps_its_size(node) and not all(axis.is_copied for axis in axes_of(node)):  # since an axis was taken out
+            what = "Resize by scales that keep a size, with another axis to a single element, has no other form here"
+            raise _refused(node, what, "state sizes instead of scales")
+
+
+def _keeps_its_size(node: ir.Node) -> bool:
+    return static(node.inputs[0]) == static(node.outputs[0])
 
 
 def _settle_copy(graph: ir.Graph, node: ir.Node) -> None:
@@ -133,7 +141,7 @@ def _restate(graph: ir.Graph, node: ir.Node, index: int, array: npt.NDArray[Any]
 
 def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
     axes = [axis for axis in axes_of(node) if not axis.is_copied]
-    if all(_is_certain(node, axis) for axis in axes) and _settle_rounding(node, axes):
+    if not _keeps_its_size(node) and all(_is_certain(node, axis) for axis in axes) and _settle_rounding(node, axes):
         return
     gather_elements(graph, node, {axis.axis: picks(node, axis) for axis in axes})
 
