@@ -145,6 +145,46 @@ _CHEAP = frozenset(
 )
 """What costs little in float32, and hands on the size of what it reads."""
 
+_COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+
+_CHOOSING = frozenset(
+    {
+        "Abs",
+        "Clip",
+        "Concat",
+        "DepthToSpace",
+        "Dropout",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "GlobalMaxPool",
+        "Identity",
+        "Max",
+        "MaxPool",
+        "Min",
+        "Neg",
+        "Pad",
+        "ReduceMax",
+        "ReduceMin",
+        "Relu",
+        "Reshape",
+        "ScatterND",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "TopK",
+        "Transpose",
+        "Trilu",
+        "Unsqueeze",
+        "Where",
+    }
+)
+"""Whose results are elements of what they read."""
+
 _BOUNDS = {"Clip": (1, 2), "Max": None, "Min": None}
 """Operands beyond float16's range that bound nothing in it."""
 
@@ -183,6 +223,9 @@ def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, st
             found.setdefault(node, "")
         if node in found:
             _note_size(node, reciprocals, found)
+    if not tflite:
+        for node in _self_comparisons(graph):
+            found.setdefault(node, "numbers are compared with themselves" if node.op_type in _COMPARISONS else "")
     for node in reversed(list(graph)):  # backwards
         if node in found or node.op_type not in _CHEAP | _ORDINARY:
             continue
@@ -197,6 +240,39 @@ def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, st
     for node in graph:
         node.meta.pop(_ORDINARY_SIZE, None)
     return found
+
+
+def _self_comparisons(graph: ir.Graph) -> list[ir.Node]:
+    """Comparisons of numbers with others chosen among the same ones (``x == max_pool(x)``), and what chooses them.
+
+    onnxruntime computes in float32 what it has no float16 kernel for, and leaves out the casts between two such
+    operators. So one operand may reach the comparison rounded and the other not, and no number is equal to itself.
+    """
+    nodes: list[ir.Node] = []
+    for node in graph:
+        if node.op_type in _COMPARISONS:
+            (left, left_sources), (right, right_sources) = (_chosen_from(value) for value in node.inputs[:2])
+            if left_sources & right_sources and (left or right):
+                nodes += [node, *left, *right]
+    return nodes
+
+
+def _chosen_from(operand: ir.Value | None) -> tuple[dict[ir.Node, None], set[ir.Value]]:
+    """The operators that chose a value's elements, and the values that they were computed as."""
+    choosing: dict[ir.Node, None] = {}
+    sources: set[ir.Value] = set()
+    waiting = [operand]
+    while waiting:
+        value = waiting.pop()
+        if value is None or value.dtype != ir.DataType.FLOAT:
+            continue
+        node = value.producer()
+        if node is None or node.op_type not in _CHOOSING:
+            sources.add(value)
+        elif node not in choosing:
+            choosing[node] = None
+            waiting += node.inputs
+    return choosing, sources
 
 
 def _reads_exactly(node: ir.Node, index: int, found: dict[ir.Node, str]) -> bool:

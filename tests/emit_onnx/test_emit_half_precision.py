@@ -194,3 +194,24 @@ def test_no_other_graph_says_so(case: str) -> None:
     emitted = to_tflite(_graph(_Of(*_CASES[case]), _rows()["ordinary"]), metadata={}, weights="float16")
     assert "reduced_precision_support" not in _metadata(emitted)
     assert "float32 computed" in emitted.notes[0]
+
+
+_SELF_COMPARISONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "a row": lambda x: x >= x[:, 2:3],
+    "the largest": lambda x: x == x.amax(-1, keepdim=True),
+    "the largest of a window": lambda x: functional.max_pool1d(x.reshape(-1, 4, 4), 3, 1, 1) == x.reshape(-1, 4, 4),
+    "the largest of two copies": lambda x: x < torch.maximum(x.roll(1, -1), x),
+    "the best": lambda x: torch.topk(x, 3).values[:, 2:] <= x,
+    "behind an exponential": lambda x: (y := torch.exp(x)) <= y[:, :1],
+}
+
+
+@pytest.mark.parametrize("first", ["as it comes", "behind a layer", "behind a sigmoid"])
+@pytest.mark.parametrize("case", _SELF_COMPARISONS)
+def test_numbers_are_compared_with_themselves_at_one_precision(case: str, first: str) -> None:
+    before = {"as it comes": nn.Identity(), "behind a layer": _linear(), "behind a sigmoid": nn.Sigmoid()}[first]
+    module = _Of(lambda m, x: _SELF_COMPARISONS[case](m.before(x)).float() + 0.5, {"before": before})
+    x = torch.randn(8, 16, generator=torch.Generator().manual_seed(5))
+    x[:, 3] = x[:, 2]
+    emitted = to_onnx(_graph(module, x), metadata={}, weights="float16")
+    np.testing.assert_array_equal(_run(emitted, x), module(x).detach().numpy())
