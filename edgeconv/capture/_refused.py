@@ -57,9 +57,9 @@ def check_official(program: torch.export.ExportedProgram) -> None:
         operation = str(schema.name).rpartition("::")[2] if schema is not None else ""
         if operation == "lstm" and _is_projected(node):
             raise CaptureError(
-                "lstm with projections has no form in ONNX",
+                "lstm with projections is not written beside an operation that torch's own exporter translates",
                 where=origin_in(node).module or "the module",
-                mend="leave proj_size out and put a Linear behind it",
+                mend="replace that operation, or leave proj_size out and put a Linear behind the lstm",
             )
         if operation == "embedding_bag":
             raise CaptureError(

@@ -2,7 +2,7 @@
 
 Kinds thought of: LSTM, GRU, RNN with tanh and with relu; one layer and several, one direction and both, batch first and
 second, with and without biases and initial states, unbatched inputs, dropout between layers out of training, a single
-step, cells; as part of a network that is quantised, and in float16.
+step, cells, projected states (`proj_size`); as part of a network that is quantised, and in float16.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Sequence[tuple[int, ...]]]] = {
         lambda: nn.LSTM(5, 4, 2, bidirectional=True, batch_first=True, dropout=0.5), [FIRST, (4, 2, 4), (4, 2, 4)],
     ),
     "lstm-unbatched": (lambda: nn.LSTM(5, 4, bias=False), [(7, 5)]),
+    "lstm-projected": (lambda: nn.LSTM(5, 6, proj_size=3), [X]),
+    "lstm-projected-deep-both-ways": (
+        lambda: nn.LSTM(5, 6, 2, proj_size=3, bidirectional=True, batch_first=True), [FIRST, (4, 2, 3), (4, 2, 6)],
+    ),
+    "lstm-projected-without-biases": (lambda: nn.LSTM(5, 6, proj_size=1, bias=False), [X, (1, 2, 1), (1, 2, 6)]),
+    "lstm-projected-unbatched": (lambda: nn.LSTM(5, 6, proj_size=5, bidirectional=True), [(7, 5)]),
+    "lstm-projected-of-one-step": (lambda: nn.LSTM(5, 6, proj_size=2), [(1, 2, 5), (1, 2, 2), (1, 2, 6)]),
     "gru": (lambda: nn.GRU(5, 4, bidirectional=True), [X, (2, 2, 4)]),
     "gru-deep": (lambda: nn.GRU(5, 4, 3, batch_first=True), [FIRST]),
     "gru-without-biases": (lambda: nn.GRU(5, 4, bias=False), [X]),

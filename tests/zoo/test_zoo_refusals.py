@@ -29,12 +29,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv
     "lstm-of-too-many-steps": (
         lambda: nn.LSTM(8, 4, batch_first=True), (1, 300, 8), edgeconv.EmitError, "300 steps, and at most 256 are wri",
     ),
-    "lstm-with-projections": (
-        lambda: nn.LSTM(8, 4, proj_size=2), (5, 1, 8), edgeconv.CaptureError, "lstm with projections has no form",
-    ),
-    "conv-transpose-3d": (
-        lambda: nn.ConvTranspose3d(1, 2, 3), (1, 1, 5, 6, 7), edgeconv.EmitError, "it convolves over 3 axes",
-    ),
     "indices-of-overlapping-windows": (
         lambda: nn.MaxPool2d(3, 2, 1, return_indices=True), IMAGE, edgeconv.EmitError,
         "its output 'Indices' has no form there",

@@ -22,7 +22,8 @@ def lstm(
     b: Builder, x: ir.Value, hx: Sequence[ir.Value], params: Sequence[ir.Value], has_biases: bool, num_layers: int,
     dropout: float, train: bool, bidirectional: bool, batch_first: bool,
 ) -> Sequence[ir.Value | None]:  # fmt: skip
-    settings = _Settings("LSTM", _LSTM, has_biases, num_layers, bidirectional, batch_first)
+    is_projected = sizes_of(hx[0])[2] != sizes_of(hx[1])[2]
+    settings = _Settings("LSTM", _LSTM, has_biases, num_layers, bidirectional, batch_first, is_projected=is_projected)
     return _layers(b, x, list(hx), params, settings, is_random=train and dropout > 0)
 
 
@@ -55,7 +56,7 @@ class _Settings:
 
     def __init__(
         self, op_type: str, order: tuple[int, ...], has_biases: bool, layers: int, both: bool, batch_first: bool,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None, *, is_projected: bool = False,
     ) -> None:  # fmt: skip
         self.op_type = op_type
         self.order = order
@@ -63,12 +64,13 @@ class _Settings:
         self.layers = layers
         self.directions = 2 if both else 1
         self.batch_first = batch_first
+        self.is_projected = is_projected
         self.attributes = {"direction": "bidirectional" if both else "forward", **(attributes or {})}
 
     @property
     def stride(self) -> int:
         """Parameters of one direction of one layer."""
-        return 4 if self.has_biases else 2
+        return (4 if self.has_biases else 2) + self.is_projected
 
 
 def _layers(
@@ -78,14 +80,15 @@ def _layers(
     if is_random:
         raise Unsupported("dropout between the layers, in training")
     if len(params) != settings.layers * count * settings.stride:
-        raise Unsupported("projections")
+        raise Unsupported("parameters of another number than the layers have")
     y = b.transpose(x, (1, 0, 2)) if settings.batch_first else x
     ends: list[list[ir.Value]] = [[] for _ in begin]
     for layer in range(settings.layers):
         first = layer * count * settings.stride
         own = [params[first + k * settings.stride : first + (k + 1) * settings.stride] for k in range(count)]
         states = [_state(b, value, layer * count, count) for value in begin]
-        results = _layer(b, y, own, states, settings)
+        weights = [[_known(b, value) for value in parameters] for parameters in own]
+        results = (_projected if settings.is_projected else _layer)(b, y, weights, states, settings)
         length, _, batch, hidden = sizes_of(results[0])
         y = b.reshape(b.transpose(results[0], (0, 2, 1, 3)), (length, batch, count * hidden))
         for end, state in zip(ends, results[1:], strict=True):
@@ -104,10 +107,10 @@ def _state(b: Builder, value: ir.Value, start: int, count: int) -> ir.Value | No
 
 
 def _layer(
-    b: Builder, x: ir.Value, own: Sequence[Sequence[ir.Value]], states: Sequence[ir.Value | None], settings: _Settings
-) -> list[ir.Value]:
+    b: Builder, x: ir.Value, tensors: Sequence[Sequence[torch.Tensor]], states: Sequence[ir.Value | None],
+    settings: _Settings,
+) -> list[ir.Value]:  # fmt: skip
     """The results of one layer: of all steps, [length, directions, batch, hidden], and the last states."""
-    tensors = [[_known(b, value) for value in each] for each in own]
     hidden = tensors[0][1].shape[1]
 
     def stacked(index: int) -> torch.Tensor:
@@ -118,11 +121,60 @@ def _layer(
     if settings.has_biases:
         bias = b.exactly(torch.cat([stacked(2), stacked(3)], 1), b.dtype)
     length, batch, _ = sizes_of(x)
-    whole, last = (length, len(own), batch, hidden), (len(own), batch, hidden)
+    whole, last = (length, len(tensors), batch, hidden), (len(tensors), batch, hidden)
     inputs = [x, b.exactly(stacked(0), b.dtype), b.exactly(stacked(1), b.dtype), bias, None, *states]
     return b.add_many(
         settings.op_type, inputs, [whole, *([last] * len(states))], hidden_size=hidden, **settings.attributes
     )
+
+
+def _projected(
+    b: Builder, x: ir.Value, tensors: Sequence[Sequence[torch.Tensor]], states: Sequence[ir.Value | None],
+    settings: _Settings,
+) -> list[ir.Value]:  # fmt: skip
+    """The results of an LSTM whose output is a projection of its state, which ONNX's LSTM cannot say.
+
+    With the projection P the gates are W x + U P s of the unprojected state s: a plain LSTM whose recurrence is U P,
+    multiplied in float64 and rounded once, and then one product with P. An initial output h has no s that it is the
+    projection of; U h enters the first step as if h were a part of its input, which is zero in all other steps.
+    """
+    entering, cell = states
+    projections = [parameters[-1].double() for parameters in tensors]
+    inputs = [parameters[0].double() for parameters in tensors]
+    if entering is not None:
+        x = b.concat([x, *_at_first_steps(b, entering, sizes_of(x)[0])], 2)
+        none = torch.zeros_like(tensors[0][1], dtype=torch.float64)
+        columns = [[u if i == k else none for i in range(len(tensors))] for k, (_, u, *_) in enumerate(tensors)]
+        inputs = [torch.cat([w, *more], 1) for w, more in zip(inputs, columns, strict=True)]
+    plain = [
+        [w, parameters[1].double() @ p, *parameters[2:-1]]
+        for w, p, parameters in zip(inputs, projections, tensors, strict=True)
+    ]
+    whole, hidden, last = _layer(b, x, plain, [None, cell], settings)
+    return [_product_each(b, whole, projections, 1), _product_each(b, hidden, projections, 0), last]
+
+
+def _at_first_steps(b: Builder, value: ir.Value, length: int) -> list[ir.Value]:
+    """States [directions, batch, size] as one sequence per direction: zeros but for the step that it begins with."""
+    sequences = []
+    for direction in range(sizes_of(value)[0]):
+        state = b.slice(value, 0, direction, direction + 1)
+        before, after = (0, length - 1) if direction == 0 else (length - 1, 0)
+        if length > 1:
+            amounts = b.ints(before, 0, 0, after, 0, 0)
+            shape = (length, *sizes_of(state)[1:])
+            state = b.add("Pad", state, amounts, b.scalar(0), shape=shape, mode="constant")
+        sequences.append(state)
+    return sequences
+
+
+def _product_each(b: Builder, value: ir.Value, projections: Sequence[torch.Tensor], axis: int) -> ir.Value:
+    """The product with the projection of each direction, which lie along that axis."""
+    parts = b.split(value, axis, [1] * len(projections)) if len(projections) > 1 else [value]
+    products = [
+        b.matmul(part, b.exactly(projection.T, b.dtype)) for part, projection in zip(parts, projections, strict=True)
+    ]
+    return b.concat(products, axis)
 
 
 def _known(b: Builder, value: ir.Value) -> torch.Tensor:
