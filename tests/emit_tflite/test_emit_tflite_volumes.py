@@ -1,8 +1,8 @@
-"""Convolutions and pools over three axes, and pools with dilations, which TFLite has not.
+"""Convolutions, transposed ones and pools over three axes, and pools with dilations, which TFLite has not.
 
 Members thought of: groups, depthwise, strides, dilations and pads along each axis, kernels of one, an open batch;
-maxima, averages that count padding or do not, roots of sums, sizes rounded up; dilations beside strides and pads, along
-one axis or both, in one dimension.
+output paddings; maxima, averages that count padding or do not, roots of sums, sizes rounded up; dilations beside
+strides and pads, along one axis or both, in one dimension.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ CONVOLUTIONS: dict[str, tuple[nn.Module, int]] = {
     "depthwise": (nn.Conv3d(4, 4, (2, 3, 3), groups=4, dilation=(2, 1, 2), bias=False), 4),
     "one element": (nn.Conv3d(4, 3, 1), 4),
     "through time": (nn.Conv3d(3, 4, (3, 1, 1), padding=(1, 0, 0)), 3),
-}
+    "transposed": (nn.ConvTranspose3d(2, 4, 3), 2),
+    "transposed, doubled": (nn.ConvTranspose3d(4, 3, 2, stride=2, bias=False), 4),
+    "transposed, strides and pads": (
+        nn.ConvTranspose3d(2, 4, (3, 2, 3), (2, 1, 3), padding=(1, 0, 1), output_padding=(1, 0, 2)), 2,
+    ),
+    "transposed, stride above the kernel": (nn.ConvTranspose3d(2, 3, (1, 2, 2), stride=3), 2),
+    "transposed, dilated": (nn.ConvTranspose3d(2, 4, 3, stride=(2, 2, 1), dilation=(2, 1, 2), padding=1), 2),
+    "transposed, groups": (nn.ConvTranspose3d(4, 6, 3, stride=2, padding=1, groups=2), 4),
+    "transposed, depthwise": (nn.ConvTranspose3d(4, 4, (3, 2, 3), stride=(1, 2, 2), groups=4), 4),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
@@ -71,7 +80,7 @@ class _Video(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv3d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(8, 8, 3, groups=8, padding=1),
-            nn.AvgPool3d((1, 2, 2)),
+            nn.AvgPool3d((1, 2, 2)), nn.ConvTranspose3d(8, 4, (3, 2, 2), stride=(1, 2, 2)),
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

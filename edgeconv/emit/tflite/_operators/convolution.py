@@ -167,7 +167,7 @@ def pad(low: Lowering, tensor: Tensor, amounts: Sequence[tuple[int, int]], value
 
 
 def conv_transpose(low: Lowering, node: ir.Node) -> None:
-    """ConvTranspose of rank 3 (as rank 4 with height 1) or 4.
+    """ConvTranspose of rank 3 (as rank 4 with height 1), 4 or 5.
 
     - stride 1: an ordinary convolution by the flipped kernel;
     - groups: the same, over the input with stride-1 zeros put between its elements;
@@ -178,23 +178,68 @@ def conv_transpose(low: Lowering, node: ir.Node) -> None:
     x, y = low.input(node), node.outputs[0]
     weight = low.constant(node.inputs[1], "weight")
     rank = weight.ndim
-    if rank not in (3, 4):
+    if rank not in (3, 4, 5):
         low.refuse(f"it convolves over {rank - 2} axes")
     groups = node.attributes.get_int("group", 1)
     bias = bias_of(low, node, weight.shape[1] * groups)
     windows = _transposed_windows(low, node, weight.shape[2:])
+    scales = low.scales_of(node.inputs[1], axis=1)
+    if rank == 5:
+        bind_images(low, y, _transposed_volume(low, images_of(low, x), weight, bias, groups, windows, scales))
+        return
     image = as_image(low, x)
     if rank == 3:
         weight, windows = weight[:, :, None, :], [Window(1, 1, 1, 0, 0, 1, 1), *windows]
-    scales = low.scales_of(node.inputs[1], axis=1)
+    made = _transposed(low, image, weight, bias, groups, windows, scales)
+    low.bind(y, last(rank), low.reshape(made, [low.shape(y)[axis] for axis in last(rank)]))
+
+
+def _transposed(
+    low: Lowering,
+    image: Tensor,
+    weight: Array,
+    bias: Array,
+    groups: int,
+    windows: Sequence[Window],
+    scales: Quantization | None,
+) -> Tensor:
+    """The transposed convolution of an NHWC tensor with weights in torch's order (I, O / groups, H, W)."""
     if groups > 1 or all(window.stride == 1 for window in windows) or (low.sizes and not _squares(windows)):
         scales = scales and scales.repeated(groups)
-        made = _by_ordinary_convolution(low, image, weight, bias, groups, windows, scales)
-    elif _squares(windows):
-        made = _by_subpixels(low, image, weight, bias, windows, scales)
-    else:
-        made = _by_transpose_conv(low, image, weight, bias, windows, scales)
-    low.bind(y, last(rank), low.reshape(made, [low.shape(y)[axis] for axis in last(rank)]))
+        return _by_ordinary_convolution(low, image, weight, bias, groups, windows, scales)
+    if _squares(windows):
+        return _by_subpixels(low, image, weight, bias, windows, scales)
+    return _by_transpose_conv(low, image, weight, bias, windows, scales)
+
+
+def _transposed_volume(
+    low: Lowering,
+    images: Tensor,
+    weight: Array,
+    bias: Array,
+    groups: int,
+    windows: Sequence[Window],
+    scales: Quantization | None,
+) -> Tensor:
+    """ConvTranspose of rank 5: what the flipped kernel reads along the depth, between zeros, becomes channels."""
+    depth, *plane = windows
+    if depth.begin >= depth.extent:
+        low.refuse("its padding exceeds its kernel")
+    stacked, height, width, channels = images.shape
+    batch, area = stacked // depth.length, height * width * channels
+    if depth.stride > 1:
+        rows = low.reshape(images, (stacked, 1, area))
+        images = pad(low, rows, [(0, 0), (0, depth.stride - 1), (0, 0)])
+    length = min(depth.length * depth.stride, depth.count + depth.begin)
+    volume = low.reshape(images, (batch, depth.length * depth.stride, area))
+    volume = low.slice(volume, (0, 0, 0), (batch, length, area))
+    images = low.reshape(volume, (batch * length, height, width, channels), f"{low.base}/spread")
+    plain = Window(depth.size, 1, depth.dilation, depth.extent - 1 - depth.begin, 0, length, depth.count)
+    deep = depth_as_channels(low, images, plain, groups)
+    inputs, per_group, taps, *sizes = weight.shape
+    flipped = weight[:, :, ::-1].reshape(groups, inputs // groups, per_group, taps, *sizes)
+    flat = flipped.transpose(0, 3, 1, 2, 4, 5).reshape(inputs * taps, per_group, *sizes)
+    return _transposed(low, deep, flat, bias, groups, plane, scales)
 
 
 def _transposed_windows(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> list[Window]:
