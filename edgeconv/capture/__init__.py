@@ -136,6 +136,7 @@ def capture(
     from edgeconv.capture import _interface
     from edgeconv.capture._clean import drop_unused
     from edgeconv.capture._eval_mode import eval_mode
+    from edgeconv.capture._masked import settle_masks
     from edgeconv.capture._names import name_values
     from edgeconv.capture._padding import settle_circular_pads
     from edgeconv.capture._pooling import settle_ceil_mode
@@ -162,6 +163,7 @@ def capture(
         program = export_program(module, in_its_precision(module, args), {})
         others = settle_precision(program, where)
         _interface.check_regions(program, where)
+        settle_masks(program)
         _interface.check_sizes(program)
         check_deterministic(program)
         outputs = _interface.fit_output_names(output_names, program, {*input_names, *parameters, *modules}, where)

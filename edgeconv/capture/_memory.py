@@ -44,7 +44,7 @@ class Memory:
         self._values[node] = value
         if not self._is_written or node.meta.get("val") is None:
             return
-        self._sharing[_storage(node)].append(node)
+        self._sharing[storage_of(node)].append(node)
         viewed = source or _viewed(node)
         if viewed is not None:
             self._source[node] = viewed
@@ -78,7 +78,7 @@ class Memory:
             written.append(owner)
             node = owner
         self._stale -= set(written)
-        self._stale |= set(self._sharing[_storage(written[0])]) - set(written)
+        self._stale |= set(self._sharing[storage_of(written[0])]) - set(written)
         if any(each not in self._source for each in self._stale):
             raise Unsupported("a write to memory that is shared in an unknown way")
         return written
@@ -190,19 +190,19 @@ def _viewed(node: FxNode) -> FxNode | None:
         first = first.args[0] if first.args else None
     if not isinstance(first, FxNode) or node.op != "call_function":
         return None
-    return first if _storage(first) == _storage(node) else None
+    return first if storage_of(first) == storage_of(node) else None
 
 
 def shows_the_same(one: FxNode, other: FxNode) -> bool:
     """Whether two tensors are the same elements of the same memory in the same order."""
-    if _storage(one) != _storage(other):
+    if storage_of(one) != storage_of(other):
         return False
     a, b = one.meta["val"], other.meta["val"]
     same_place = a.storage_offset() == b.storage_offset() and a.stride() == b.stride()
     return bool(same_place and a.shape == b.shape and a.dtype == b.dtype)
 
 
-def _storage(node: FxNode) -> int:
+def storage_of(node: FxNode) -> int:
     """What tells one memory from another; torch's tensors without data have one too."""
     value = node.meta["val"]
     first = value[0] if isinstance(value, list | tuple) else value  # the pieces of a list share one memory
