@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
@@ -193,7 +194,7 @@ class _Walk:
         whole = rows.whole
         if target in self.masks or whole.meta["val"].dtype != target.meta["val"].dtype:
             return False
-        if torch.broadcast_shapes(_shape(whole), sizes) != torch.Size(sizes):
+        if np.broadcast_shapes(_shape(whole), sizes) != sizes:
             return False
         wide = self._add(node, torch.ops.aten.view.default, (mask, [*mine, *(1 for _ in range(rows.behind))]))
         choice = self._add(node, torch.ops.aten.where.self, (wide, whole, target))
