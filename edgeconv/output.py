@@ -15,7 +15,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ class Staging:
         self._target = target
         self._files: dict[str, str] = {}
         self._outdated: list[str] = []
+        self._hooks: list[Callable[[], None]] = []
 
     def write(self, name: str, data: bytes) -> Path:
         """Writes one file into the staging folder, through to the disk, and returns where it lies now.
@@ -71,13 +72,25 @@ class Staging:
         """Has a file of the output folder removed at the commit, before anything is renamed."""
         self._outdated.append(name)
 
+    def before_commit(self, hook: Callable[[], None]) -> None:
+        """Has something done at the commit, when no other export can write the folder and before anything changes.
+
+        What lies there is known only then: another export may have put its files there while this one worked. The hook
+        may discard files, and may raise an `EdgeconvError`, after which the folder is as it was.
+        """
+        self._hooks.append(hook)
+
     def commit(self) -> None:
         """Removes what was discarded, and renames everything into the output folder, in the order of writing.
 
         Raises:
             EmitError: the output folder cannot be written any more.
+            EdgeconvError: what a hook raises.
         """
         with _mapped(self._target), journal.locked(self._target):
+            _finish(self._target)  # of an export that was killed while this one worked
+            for hook in self._hooks:
+                hook()
             for name in (*self._outdated, *self._files):
                 if (self._target / name).is_dir():  # found before the first change, not after it
                     raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
@@ -127,13 +140,12 @@ def staged(target: Path) -> Iterator[Staging]:
     Raises:
         EmitError: the output folder cannot be made or written, or the disk is full.
     """
-    made = [path for path in (target, *target.parents) if not path.exists()]
     with _mapped(target):
+        made = [path for path in (target, *target.parents) if not path.exists()]
         target.mkdir(parents=True, exist_ok=True)
-        try:
-            journal.settled(target)
-        except journal.JournalError:
-            journal.dropped(target)  # what it spoke of is made anew
+        if os.path.lexists(target / journal.JOURNAL):
+            with journal.locked(target):
+                _finish(target)
         _sweep(target)
         folder = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{os.getpid()}-", dir=target))
     try:
@@ -146,6 +158,14 @@ def staged(target: Path) -> Iterator[Staging]:
         for path in made:  # those that a failed export made and left empty
             with suppress(OSError):
                 path.rmdir()
+
+
+def _finish(target: Path) -> None:
+    """Completes what an export was killed in, or drops what it said where that is of no use; the lock is held."""
+    try:
+        journal.finish(target)
+    except journal.JournalError:
+        journal.dropped(target)  # what it spoke of is made anew
 
 
 @contextmanager

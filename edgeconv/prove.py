@@ -34,7 +34,7 @@ from edgeconv.parity import (
     load_golden,
 )
 from edgeconv.progress import Progress
-from edgeconv.record import read_report, write_report
+from edgeconv.record import read_report, require_unchanged, write_report
 from edgeconv.report import GOLDEN_SHA256, TIMEOUT, Frontier, Report, seconds_of
 from edgeconv.source import OnnxSource, Source
 from edgeconv.variants import Variant, is_quantised
@@ -162,7 +162,8 @@ def repeat(
             layers are judged anew; without, both are believed as they are stored.
 
     Raises:
-        ParityError: the report cannot be read, a file changed since it was written, or the source is another one.
+        ParityError: the report cannot be read, a file changed since it was written or while the devices ran, or the
+            source is another one.
         DeviceError: a device of `devices` cannot be had.
     """
     old = read_report(folder)
@@ -204,6 +205,7 @@ def repeat(
         },
     )
     with staged(out or folder) as staging:
+        staging.before_commit(lambda: require_unchanged(folder, old))
         write_report(staging, report)
     return report
 

@@ -7,7 +7,7 @@ name and checksum, or a text that proves itself by its own (`edgeconv.core.is_se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edgeconv.core import Artifact, is_sealed
@@ -28,6 +28,28 @@ def read_report(folder: Path) -> Report:
         ParityError: it cannot be read, is no report, or a file is missing, changed or a link.
     """
     settle(folder)
+    return _proven(folder)
+
+
+def require_unchanged(folder: Path, report: Report) -> None:
+    """Makes sure that the report of a folder is still the one that was read, and its files those that it judged.
+
+    Raises:
+        ParityError: another command wrote there meanwhile.
+    """
+    from edgeconv.report import to_json
+
+    try:
+        is_same = to_json(_proven(folder)) == to_json(report)
+    except ParityError:
+        is_same = False
+    if not is_same:
+        what = "another command wrote into this folder while its files ran on the devices"
+        raise ParityError(what, where=str(folder), mend="run parity again, once the other has ended")
+
+
+def _proven(folder: Path) -> Report:
+    """The report of a folder, whose files are those that it speaks of."""
     report = _read(folder)
     for name, sha256 in _recorded(report).items():
         file = folder / name
@@ -57,28 +79,42 @@ def write_report(staging: Staging, report: Report) -> None:
 def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact]) -> tuple[str, ...]:
     """Has the earlier report of a folder removed, and the files that it alone speaks of: they would mislead.
 
-    Files that changed since their report was written are somebody else's by now, and stay.
+    Which those are is decided at the commit: another export may write the folder before. Files that changed since their
+    report was written are somebody else's by now, and stay.
 
     Returns:
-        Notes that say what goes.
+        Notes that say what goes, as far as it lies there now.
     """
     written = {name for artifact in artifacts for name in artifact.checksums}
+
+    def discard() -> None:
+        for name in _outdated(out, written):
+            staging.discard(name)
+
+    staging.before_commit(discard)
+    artifacts_gone = [name for name in _stale(out, written) if not name.endswith(".safetensors")]
+    return tuple(f"{name} of the earlier export is removed: it is not made any more" for name in artifacts_gone)
+
+
+def _outdated(out: Path, written: Collection[str]) -> list[str]:
+    """What goes, by name: the report itself first, then what it speaks of."""
+    try:
+        _read(out)
+        names = [JSON]
+    except ParityError:
+        names = []
+    stale = _stale(out, written)
+    names += [name for name in (HTML, JUNIT) if is_sealed(out / name)] + stale
+    return names + [of_it for name in (*written, *stale) for of_it in c_files_of(out / name)]
+
+
+def _stale(out: Path, written: Collection[str]) -> list[str]:
+    """The files that the earlier report speaks of, that are as it says, and that are not made again."""
     try:
         recorded = _recorded(_read(out))
-        staging.discard(JSON)
     except ParityError:
-        recorded = {}
-    for name in (HTML, JUNIT):
-        if is_sealed(out / name):
-            staging.discard(name)
-    stale = [name for name, sha256 in recorded.items() if name not in written and _is(out / name, sha256)]
-    for name in stale:
-        staging.discard(name)
-    for name in (*written, *stale):
-        for of_it in c_files_of(out / name):
-            staging.discard(of_it)
-    artifacts_gone = [name for name in stale if not name.endswith(".safetensors")]
-    return tuple(f"{name} of the earlier export is removed: it is not made any more" for name in artifacts_gone)
+        return []
+    return [name for name, sha256 in recorded.items() if name not in written and _is(out / name, sha256)]
 
 
 def _read(folder: Path) -> Report:
