@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from torch.fx import Node as FxNode
 
+from edgeconv.capture._aten.matrices import LARGEST
 from edgeconv.capture._provenance import origin_in
 from edgeconv.errors import CaptureError
 
 _DROPPED = {"avg_pool2d": "divisor_override", "avg_pool3d": "divisor_override"}
 """Operations, and the argument of theirs that the exporter drops without a word."""
+
+
+_BY_MINORS = ("linalg_inv", "linalg_inv_ex", "inverse", "linalg_solve")
 
 
 def check_deterministic(program: torch.export.ExportedProgram) -> None:
@@ -61,11 +65,24 @@ def check_official(program: torch.export.ExportedProgram) -> None:
                 where=origin_in(node).module or "the module",
                 mend="replace that operation, or leave proj_size out and put a Linear behind the lstm",
             )
+        rows = node.args[0].meta["val"].shape[-1] if operation in _BY_MINORS else 0  # type: ignore[union-attr]
+        if rows > LARGEST:
+            raise CaptureError(
+                f"{operation} of {rows} rows has no ONNX form, up to {LARGEST} rows have",
+                where=origin_in(node).module or "the module",
+                mend="keep the operation outside of the module",
+            )
         if operation == "embedding_bag":
             raise CaptureError(
                 "embedding_bag with offsets that are computed makes bags of any length, and files have fixed sizes",
                 where=origin_in(node).module or "the module",
                 mend="pass indices of shape (bags, length), or keep the offsets in the module as a constant",
+            )
+        if operation == "scatter_reduce" and ("mean" in node.args or False in node.args or node.kwargs):
+            raise CaptureError(
+                "scatter_reduce of means, or without the tensor itself, has no ONNX form for these tensors",
+                where=origin_in(node).module or "the module",
+                mend="reduce floats, or divide a sum by its count",
             )
         argument = _DROPPED.get(operation)
         if argument is None or schema is None:

@@ -42,14 +42,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv
     ),
     "inverse": (
         lambda: Function(lambda x: torch.linalg.inv(x[..., :6])), IMAGE, edgeconv.CaptureError,
-        "aten.linalg_inv_ex has no ONNX form; write the module with other operations",
+        "linalg_inv of 6 rows has no ONNX form",
     ),
-    "median": (
-        lambda: Function(lambda x: x.median(1)[0]), IMAGE, edgeconv.CaptureError, "aten.median.dim have no ONNX form",
-    ),
-    "cumulative-product": (
-        lambda: Function(lambda x: x.cumprod(1)), IMAGE, edgeconv.CaptureError, "aten.cumprod has no ONNX form",
-    ),
+    "mode": (lambda: Function(lambda x: x.mode(1)[0]), IMAGE, edgeconv.CaptureError, "aten.mode has no ONNX form"),
     "boolean-index": (
         lambda: Function(lambda x: x[x > 0]), IMAGE, edgeconv.CaptureError,
         "the size of what index gives depends on values, and files have fixed sizes",

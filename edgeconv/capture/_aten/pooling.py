@@ -103,15 +103,16 @@ def _uneven_maximum(b: Builder, x: ir.Value, wanted: Ints) -> ir.Value:
 
 def _uneven_average(b: Builder, x: ir.Value, wanted: Ints) -> ir.Value:
     """Sums over windows of different sizes by matrices of zeros and ones, then one division by the counts: exact."""
-    if len(wanted) > 2:
-        raise Unsupported("windows of different sizes in three dimensions")
     members = [_members(size, out) for size, out in zip(sizes_of(x)[-len(wanted) :], wanted, strict=True)]
     dtype = b.dtype.numpy()
     counts = members[-1].sum(1)
     y = b.matmul(x, b.constant(members[-1].T.astype(dtype)))
-    if len(wanted) == 2:
-        y = b.matmul(b.constant(members[0].astype(dtype)), y)
-        counts = members[0].sum(1)[:, None] * counts
+    for axis in range(len(wanted) - 2, -1, -1):  # an axis and all that lie behind it, those as columns
+        front, behind = sizes_of(x)[: len(sizes_of(x)) - len(wanted) + axis], sizes_of(y)[axis - len(wanted) + 1 :]
+        rows = b.reshape(y, (*front, members[axis].shape[1], math.prod(behind)))
+        sums = b.matmul(b.constant(members[axis].astype(dtype)), rows)
+        y = b.reshape(sums, (*front, members[axis].shape[0], *behind))
+        counts = np.multiply.outer(members[axis].sum(1), counts)
     return b.add("Div", y, b.constant(counts.astype(dtype)))
 
 
@@ -164,4 +165,5 @@ TABLE: Mapping[str, Entry] = {
     "aten.adaptive_avg_pool3d.default": adaptive_avg_pool,
     "aten.adaptive_max_pool1d.default": adaptive_max_pool,
     "aten.adaptive_max_pool2d.default": adaptive_max_pool,
+    "aten.adaptive_max_pool3d.default": adaptive_max_pool,
 }
