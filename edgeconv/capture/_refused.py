@@ -65,7 +65,7 @@ def check_official(program: torch.export.ExportedProgram) -> None:
                 where=origin_in(node).module or "the module",
                 mend="replace that operation, or leave proj_size out and put a Linear behind the lstm",
             )
-        rows = node.args[0].meta["val"].shape[-1] if operation in _BY_MINORS else 0  # type: ignore[union-attr]
+        rows = node.args[0].meta["val"].shape[-1] if operation in _BY_MINORS else 0
         if rows > LARGEST:
             raise CaptureError(
                 f"{operation} of {rows} rows has no ONNX form, up to {LARGEST} rows have",

@@ -55,7 +55,7 @@ def _extreme(b: Builder, op_type: str, x: ir.Value, axis: int) -> ir.Value:
     return x
 
 
-def kthvalue(b: Builder, x: ir.Value, k: int, dim: int, keepdim: bool) -> Result:
+def kthvalue(b: Builder, x: ir.Value, k: int, dim: int, keepdim: bool) -> list[ir.Value]:
     if not sizes_of(x):
         raise Unsupported("a scalar")
     axis = dim % len(sizes_of(x))
@@ -79,10 +79,7 @@ def median(b: Builder, x: ir.Value, dim: int, keepdim: bool) -> Result:
 
 def median_of_all(b: Builder, x: ir.Value) -> ir.Value:
     count = math.prod(sizes_of(x))
-    values = kthvalue(b, b.reshape(x, (count,)), (count + 1) // 2, 0, False)
-    if not isinstance(values, list) or values[0] is None:
-        raise Unsupported("no element")
-    return values[0]
+    return kthvalue(b, b.reshape(x, (count,)), (count + 1) // 2, 0, False)[0]
 
 
 TABLE: Mapping[str, Entry] = {
