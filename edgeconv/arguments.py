@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from edgeconv import errors, values
 from edgeconv.core import Array, Sample
-from edgeconv.errors import CaptureError, ParityError
+from edgeconv.errors import CaptureError, DeviceError, EmitError, ParityError, RecipeError, RewriteError
+from edgeconv.progress import Progress, Silent
+from edgeconv.recipe import Recipe
+from edgeconv.recipe.schema import FORMATS
+from edgeconv.recipe.variants import VARIANTS
 from edgeconv.source import BATCH
 
 if TYPE_CHECKING:
@@ -16,11 +23,6 @@ if TYPE_CHECKING:
 
 Expected = tuple[tuple[int | str, ...], np.dtype[np.generic]]
 """Shape (a str is an open batch) and dtype of an input."""
-
-
-def several(names: str | Sequence[str]) -> tuple[str, ...]:
-    """A single name, which Python would take for a sequence of letters, as a sequence of one."""
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def checked_call(
@@ -31,20 +33,161 @@ def checked_call(
     Raises:
         CaptureError: no module, or no tuple of arguments; ``(x)`` for ``(x,)`` is the commonest slip.
     """
-    import torch  # a module was passed, and has imported it
+    import torch  # most callers pass a module, and have imported it
 
     from edgeconv.capture.call import called
 
-    where = type(module).__name__
     if not isinstance(module, torch.nn.Module | torch.export.ExportedProgram):
-        raise CaptureError(f"{where} is not a torch.nn.Module", mend="pass the module itself")
+        raise CaptureError(
+            f"it is {values.kind_of(module)}, not a torch.nn.Module", where="module", mend=_instead_of(module)
+        )
     if not isinstance(args, tuple | list):
         raise CaptureError(
-            f"args is a {type(args).__name__}, not a tuple", where=where, mend="write (x,) for a single input"
+            f"it is {values.kind_of(args)}, not a tuple", where="args", mend="write (x,) for a single input"
         )
-    if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise CaptureError(f"kwargs is a {type(kwargs).__name__}, not a dict", where=where, mend='write {"mask": mask}')
-    return called(module, tuple(args), kwargs or {})
+    keywords = {} if kwargs is None else values.mapping(kwargs, "kwargs", CaptureError, mend='write {"mask": mask}')
+    return called(module, tuple(args), keywords)
+
+
+def _instead_of(module: object) -> str:
+    """What to do with something that is no module, by what it is."""
+    import torch
+
+    if isinstance(module, type) and issubclass(module, torch.nn.Module):
+        return f"pass an instance: {module.__name__}(…)"
+    if isinstance(module, str | os.PathLike):
+        suffix = os.path.splitext(os.fspath(module))[1].lower()  # noqa: PTH122 - of bytes, too
+        return _INSTEAD_OF_FILES.get(suffix if isinstance(suffix, str) else suffix.decode("latin-1"), _THE_MODULE)
+    kind = f"{type(module).__module__.partition('.')[0]}.{type(module).__name__}"
+    if kind in _INSTEAD_OF_OBJECTS:
+        return _INSTEAD_OF_OBJECTS[kind]
+    if isinstance(module, Mapping) and any(isinstance(value, torch.Tensor) for value in module.values()):
+        return "weights alone compute nothing: build the module, call load_state_dict, and pass it"
+    if callable(module):
+        return "wrap it in a torch.nn.Module whose forward calls it"
+    return _THE_MODULE
+
+
+_THE_MODULE = "pass the module itself"
+_SAVED = "save it with onnx.save, and give edgeconv.export_onnx the path"
+_INSTEAD_OF_FILES = {
+    ".onnx": "give the path to edgeconv.export_onnx",
+    ".toml": "write edgeconv.export_recipe(edgeconv.load_recipe(path), out)",
+    ".pt2": "pass what torch.export.load makes of it",
+    **dict.fromkeys(
+        (".pt", ".pth", ".ckpt", ".safetensors"), "build the module, load these weights into it, and pass the module"
+    ),
+}
+_INSTEAD_OF_OBJECTS = {
+    "onnx.ModelProto": _SAVED,
+    "onnx_ir.Model": _SAVED.replace("onnx.save", "onnx_ir.save"),
+    "torch.ONNXProgram": "save it with its method save, and give edgeconv.export_onnx the path",
+    "edgeconv.Recipe": "write edgeconv.export_recipe(recipe, out)",
+}
+
+
+def output_folder(out: object) -> Path:
+    """The folder that files go to.
+
+    Raises:
+        EmitError: it is no path.
+    """
+    return values.path(out, "out", EmitError, mend="give a folder, as text or a pathlib.Path")
+
+
+def listener(progress: object) -> Progress:
+    """What hears of the stages: nothing where None is passed.
+
+    Raises:
+        EmitError: it has not the methods of `edgeconv.progress.Progress`.
+    """
+    if progress is None:
+        return Silent()
+    deaf = [name for name in ("stage", "note") if isinstance(progress, type) or not hasattr(progress, name)]
+    if deaf:
+        mend = "give an object with the methods of edgeconv.progress.Progress, or leave it out"
+        raise EmitError(f"it is {values.kind_of(progress)}", where="progress", mend=mend)
+    return cast(Progress, progress)
+
+
+def named_inputs(input_names: object, own_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the inputs: those that are stated, else those of the parameters.
+
+    Raises:
+        CaptureError: they are no names, or not one per input.
+    """
+    if input_names is None:
+        return own_names
+    mend = "name every input once, in order"
+    stated = values.tensor_names(input_names, "input_names", CaptureError)
+    if len(stated) != len(own_names):
+        names, inputs = counted(len(stated), "name"), counted(len(own_names), "input")
+        raise CaptureError(f"{names} for {inputs} ({', '.join(own_names)})", where="input_names", mend=mend)
+    return stated
+
+
+def numbers_by_name(fixed: object) -> dict[str, Any]:
+    """The inputs that are fixed, with what each is fixed to; none for None.
+
+    Raises:
+        CaptureError: it is no mapping from names.
+    """
+    return {} if fixed is None else values.mapping(fixed, "fixed", CaptureError, mend="write {name: number}")
+
+
+def instead_of_recipe(
+    recipe: Recipe,
+    devices: object,
+    prove: object,
+    formats: object,
+    variants: object,
+    c_array: object,
+    skip_rewrites: object,
+) -> dict[str, Any]:
+    """What a caller states in the place of a recipe's own choices, by the arguments of `edgeconv.job.job_of`.
+
+    Raises:
+        EdgeconvError: one of them is no choice.
+    """
+    named = recipe.parity.devices
+    if devices is not None:
+        named = values.once(values.names(devices, errors.DEVICES, DeviceError), errors.DEVICES, DeviceError)
+        if not named:
+            raise DeviceError("none is named", where=errors.DEVICES, mend="name one, or export with prove=False")
+    return {
+        "prove": values.flag(prove, "prove", RecipeError),
+        "devices": named,
+        "formats": None if formats is None else values.chosen(formats, errors.FORMATS, FORMATS, EmitError),
+        "variants": None if variants is None else values.chosen(variants, errors.VARIANTS, VARIANTS, EmitError),
+        "c_array": None if c_array is None else values.flag(c_array, "c_array", RecipeError),
+        "skip_rewrites": values.names(skip_rewrites, errors.SKIPPED, RewriteError),
+    }
+
+
+def counted(count: int, noun: str) -> str:
+    """``"1 name"``, ``"2 names"``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def stated_samples(samples: object) -> tuple[Sample, ...]:
+    """The samples as they are passed, of whatever inputs; none for None.
+
+    Raises:
+        ParityError: they are no samples.
+    """
+    mend = 'give a list of edgeconv.Sample("name", {input name: array})'
+    if samples is None:
+        return ()
+    if isinstance(samples, str | bytes | Mapping | np.ndarray) or not isinstance(samples, Iterable):
+        raise ParityError(f"it is {values.kind_of(samples)}", where="samples", mend=mend)
+    checked = tuple(
+        values.instance(item, Sample, f"samples[{index}]", ParityError, mend=mend) for index, item in enumerate(samples)
+    )
+    values.once(tuple(sample.name for sample in checked), "samples", ParityError)
+    for sample in checked:
+        for variant in sample.variants:
+            values.one_of(variant, f"sample {sample.name!r:.80}, variants", VARIANTS, ParityError)
+    return checked
 
 
 def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
@@ -53,17 +196,18 @@ def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch
     Raises:
         CaptureError: a name is no input, or an input has no dimension to be a batch.
     """
-    if isinstance(dynamic, bool):
+    mend = "give True, or the names of the inputs"
+    if isinstance(dynamic, bool | np.bool_):
         named = tuple(args) if dynamic else ()
-    elif isinstance(dynamic, str | list | tuple):
-        named = several(dynamic)
+    elif dynamic is None:
+        raise CaptureError("it is None", where="dynamic_batch", mend=mend)
     else:
-        raise CaptureError(
-            f"it is a {type(dynamic).__name__}", where="dynamic_batch", mend="give True, or the names of the inputs"
+        named = values.once(
+            values.names(dynamic, "dynamic_batch", CaptureError, mend=mend), "dynamic_batch", CaptureError
         )
     for name in named:
         if name not in args:
-            raise CaptureError(f"{name!r} is no input", where="dynamic_batch", mend=f"name of {', '.join(args)}")
+            raise CaptureError(f"{name!r} is no input", where="dynamic_batch", mend=f"the inputs are {', '.join(args)}")
         if not args[name].ndim or not len(args[name]):
             raise CaptureError(
                 f"the input {name!r} has no batch", where="dynamic_batch", mend="name the inputs that have one"
@@ -125,7 +269,4 @@ def _array(value: torch.Tensor) -> Array:
     """As the files take it: a floating input of any type is float32 there."""
     plain = value.detach().cpu()
     plain = plain.float() if plain.is_floating_point() else plain
-    try:
-        return np.ascontiguousarray(plain.numpy()).reshape(value.shape)
-    except TypeError as error:  # numpy has no such dtype
-        raise CaptureError(f"inputs of {value.dtype} are not exported", mend="convert them to float32") from error
+    return np.ascontiguousarray(plain.numpy()).reshape(value.shape)

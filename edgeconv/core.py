@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeconv import values
+from edgeconv.errors import ParityError
+
 Array = npt.NDArray[Any]
+_MOST_INT = 2**31 - 1
 _SEAL = "sha256 of the lines above: "
 _MOST_SEALED_BYTES = 2**32  # C source of a file of 2 GiB would have more, and no compiler takes it
 
@@ -154,6 +159,18 @@ class Sample:
     label: int | None = None
     variants: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        where = f"sample {self.name!r:.80}"
+        if not isinstance(self.name, str) or not self.name:
+            raise ParityError(f"its name is {self.name!r:.80}", where="Sample", mend="give a text that is not empty")
+        mend = "give a dict of arrays by the names of the inputs"
+        values.mapping(self.inputs, f"{where}, inputs", ParityError, mend=mend)
+        values.settle(self, scale=values.number(self.scale, f"{where}, scale", ParityError))
+        values.settle(
+            self, label=values.maybe_integer(self.label, f"{where}, label", ParityError, least=0, most=_MOST_INT)
+        )
+        values.settle(self, variants=values.names(self.variants, f"{where}, variants", ParityError))
+
     def is_for(self, variant: str) -> bool:
         """Whether a variant is judged on it."""
         return not self.variants or variant in self.variants
@@ -200,6 +217,14 @@ class Tolerance:
     rtol: float = 1e-5
     max_abs: float | None = None
 
+    def __post_init__(self) -> None:
+        values.settle(
+            self,
+            atol=values.number(self.atol, "Tolerance, atol", ParityError),
+            rtol=values.number(self.rtol, "Tolerance, rtol", ParityError),
+            max_abs=values.maybe_number(self.max_abs, "Tolerance, max_abs", ParityError),
+        )
+
 
 @dataclass(frozen=True)
 class Fidelity:
@@ -223,6 +248,17 @@ class Fidelity:
     accuracy_drop: float | None = None
     lsb: int | None = None
     layer_lsb: int | None = 1
+
+    def __post_init__(self) -> None:
+        values.settle(
+            self,
+            sqnr_db=values.maybe_number(self.sqnr_db, "Fidelity, sqnr_db", ParityError, least=-math.inf),
+            cosine=values.maybe_number(self.cosine, "Fidelity, cosine", ParityError, least=-1.0, most=1.0),
+            agreement=values.maybe_number(self.agreement, "Fidelity, agreement", ParityError, most=1.0),
+            accuracy_drop=values.maybe_number(self.accuracy_drop, "Fidelity, accuracy_drop", ParityError),
+            lsb=values.maybe_integer(self.lsb, "Fidelity, lsb", ParityError, least=0, most=_MOST_INT),
+            layer_lsb=values.maybe_integer(self.layer_lsb, "Fidelity, layer_lsb", ParityError, least=0, most=_MOST_INT),
+        )
 
 
 @dataclass(frozen=True)

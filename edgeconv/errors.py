@@ -76,8 +76,20 @@ TFLITE_TOO = Wording("add --format tflite", 'add "tflite" to formats', 'add "tfl
 FORMATS = Wording("--format", "export.formats", "formats")
 VARIANTS = Wording("--variant", "export.variants", "variants")
 LAYOUTS = Wording("", "export.tflite_layouts", "tflite_layout")
+DEVICES = Wording("--device", "parity.devices", "devices")
+SKIPPED = Wording("--no-rewrite", "skip_rewrites", "skip_rewrites")  # which no recipe states
 PAIR_SAFE = Wording("", "pair_safe = true in [quantize]", "Quantization(pair_safe=True)")
 CALIBRATE = Wording("", "name images, arrays or a generator in [quantize]", "pass Quantization(batches=...)")
+NO_SAMPLE = Wording(
+    "",
+    "leave `variants` out of one of its parity inputs",
+    "leave `variants` out of one of the samples, or pass one for it",
+)
+DECLARED = Wording(
+    "",
+    "check the declared input shapes and dtypes, and run the module once in torch with them",
+    "check the shapes and dtypes of args, and run the module once in torch with them",
+)
 FIXED_BATCH = Wording(
     "export with a fixed batch: a number in front of the recipe's shape, or --shape NAME=1,… for an .onnx file",
     "export with a fixed batch: a number in front of the shape",

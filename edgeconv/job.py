@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from edgeconv import errors
-from edgeconv.arguments import Expected, checked_samples, several
+from edgeconv import errors, values
+from edgeconv.arguments import Expected, checked_samples
 from edgeconv.capture import open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Sample
-from edgeconv.errors import DeviceError, EmitError, RecipeError
+from edgeconv.errors import DeviceError, EmitError, QuantizeError, RecipeError, RewriteError
 from edgeconv.judge import Proof
 from edgeconv.prove import check_devices
 from edgeconv.recipe import Recipe, parity_samples
@@ -20,12 +20,13 @@ from edgeconv.recipe.calibration import calibration_batches, names_data
 from edgeconv.recipe.files import locate, read_named
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.load import with_inputs
-from edgeconv.recipe.schema import FORMATS, LAYOUTS
+from edgeconv.recipe.schema import FORMATS, LAYOUTS, MAX_OPSET, MIN_OPSET
 from edgeconv.recipe.variants import VARIANTS
 from edgeconv.report import Frontier
 from edgeconv.source import BATCH, OnnxSource, Source, TorchSource, with_other_batch
 from edgeconv.variants import Quantization, Variant
 
+_QUANTIZATION = "pass an edgeconv.Quantization: Quantization(batches=…)"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -66,20 +67,14 @@ class Job:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise EmitError(
-                f"the name {self.name!r} cannot begin a file name", mend="use up to 128 letters, digits, '_', '-', '.'"
-            )
+            what, mend = f"{self.name!r:.80} cannot begin a file name", "use up to 128 letters, digits, '_', '-', '.'"
+            raise EmitError(what, where="name", mend=mend)
         for setting, asked, known in (
             (errors.FORMATS, self.formats, FORMATS),
             (errors.VARIANTS, self.variants, VARIANTS),
             (errors.LAYOUTS, self.layouts, LAYOUTS),
         ):
-            unknown = [item for item in asked if item not in known]
-            if unknown or not asked:
-                wrong = f"{unknown[0]!r} is not known" if unknown else "nothing is asked for"
-                raise EmitError(wrong, where=setting, mend=f"choose of {', '.join(known)}")
-            if len(set(asked)) < len(asked):
-                raise EmitError("a name stands twice", where=setting, mend="name each once")
+            values.chosen(asked, setting, known, EmitError)
 
         for needs, what in (("int16x8" in self.variants, "int16x8"), (self.c_samples is not None, "the C source")):
             if needs and "tflite" not in self.formats:
@@ -144,19 +139,24 @@ def stated_job(
     """
     proof: Proof | None = None
     given: tuple[Sample, ...] = ()
-    if devices or c_array:
-        check_devices(several(devices))
+    named = values.once(values.names(devices, errors.DEVICES, DeviceError), errors.DEVICES, DeviceError)
+    c_array = values.flag(c_array, "c_array", EmitError)
+    if opset is not None:
+        opset = values.integer(opset, "opset", EmitError, least=MIN_OPSET, most=MAX_OPSET)
+    values.instance(quantization, Quantization, "quantization", QuantizeError, mend=_QUANTIZATION)
+    if named or c_array:
+        check_devices(named, errors.DEVICES)
         given = checked_samples((samples(),) if callable(samples) else samples, expected)
-    if devices:
-        proof = Proof(with_other_batch(given, source.batched), several(devices))
+    if named:
+        proof = Proof(with_other_batch(given, source.batched), named)
     return Job(
         name=name,
         source=source,
-        formats=several(formats),
-        variants=several(variants),
-        layouts=several(layouts),
+        formats=values.chosen(formats, errors.FORMATS, FORMATS, EmitError),
+        variants=values.chosen(variants, errors.VARIANTS, VARIANTS, EmitError),
+        layouts=values.chosen(layouts, errors.LAYOUTS, LAYOUTS, EmitError),
         opset=opset,
-        skip_rewrites=tuple(skip_rewrites),
+        skip_rewrites=values.names(skip_rewrites, errors.SKIPPED, RewriteError),
         quantization=quantization,
         proof=proof,
         c_samples=given if c_array else None,

@@ -8,7 +8,7 @@ from functools import partial
 
 from edgeconv.core import Artifact, Comparison, Fidelity, Run, Sample, Tolerance
 from edgeconv.devices import INTEGER_KERNELS, SATURATING, Sessions, all_devices, find
-from edgeconv.errors import ParityError
+from edgeconv.errors import NO_SAMPLE, ParityError
 from edgeconv.parity import Golden, asks_of_all, compare, explained_by_fusion, held_to_all
 from edgeconv.progress import Progress
 from edgeconv.recipe.variants import DEFAULT_FIDELITY
@@ -67,9 +67,7 @@ def judge(
         for title, variant, make_run, unfused in _runs(artifacts, proof, source, outputs, sessions):
             mine = golden.of(variant)
             if not mine.samples:
-                raise ParityError(
-                    f"no parity input is for the variant {variant}", mend="leave `variants` out of one in the recipe"
-                )
+                raise ParityError(f"no parity input is for the variant {variant}", mend=NO_SAMPLE)
             rows_of = partial(_rows, golden=mine, variant=variant, proof=proof, outputs=outputs)
             with progress.stage(title):
                 run = make_run(mine.samples)

@@ -16,17 +16,35 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 import edgeconv
-from edgeconv.arguments import batched_inputs, checked_call, example, expected_of, several
+from edgeconv import errors, values
+from edgeconv.arguments import (
+    batched_inputs,
+    checked_call,
+    example,
+    expected_of,
+    instead_of_recipe,
+    listener,
+    named_inputs,
+    numbers_by_name,
+    output_folder,
+    stated_samples,
+)
 from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
 from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Artifact, Emitted, GraphSummary, IntegerTensor, Sample
 from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.errors import Caller, CaptureError, telling
+from edgeconv.errors import (
+    Caller,
+    CaptureError,
+    QuantizeError,
+    RecipeError,
+    telling,
+)
 from edgeconv.frontier import aimed, measured, with_confirmation
 from edgeconv.job import Job, job_of, stated_job
 from edgeconv.output import Staging, staged
-from edgeconv.progress import Progress, Silent
+from edgeconv.progress import Progress
 from edgeconv.prove import check_devices, prove
 from edgeconv.quantize import Target
 from edgeconv.recipe import Recipe
@@ -114,17 +132,16 @@ def export(
         EmitError: an operator has no form in the format, or the folder cannot be written.
         DeviceError: a named device is unknown or not installed.
     """
+    folder, heard = output_folder(out), listener(progress)
     origin = f"{type(module).__module__}:{type(module).__qualname__}"
     module, tensors, own_names = checked_call(module, args, kwargs)
-    names = several(input_names) if input_names is not None else own_names
-    if len(names) != len(tensors):
-        what = f"{len(names)} input names for {len(tensors)} inputs"
-        raise CaptureError(what, where=name, mend="name every input once")
+    names = named_inputs(input_names, own_names)
+    outputs = values.tensor_names(output_names, "output_names", CaptureError)
     named_args = dict(zip(names, tensors, strict=True))
     batched = batched_inputs(dynamic_batch, named_args)
     job = stated_job(
-        TorchSource(module, tensors, names, several(output_names), origin, batched),
-        samples or partial(example, named_args),
+        TorchSource(module, tensors, names, outputs, origin, batched),
+        stated_samples(samples) or partial(example, named_args),
         expected_of(named_args, batched),
         name=name,
         formats=formats,
@@ -136,7 +153,7 @@ def export(
         skip_rewrites=skip_rewrites,
         devices=devices,
     )
-    return run_job(job, Path(out), progress or Silent())
+    return run_job(job, folder, heard)
 
 
 def export_onnx(
@@ -189,15 +206,16 @@ def export_onnx(
         EmitError: as `export`.
         DeviceError: as `export`.
     """
-    file = open_onnx(Path(path)).fixed(fixed or {})
-    source = OnnxSource(file, settled_shapes(file, shapes or {}))
+    folder, heard = output_folder(out), listener(progress)
+    file = open_onnx(path).fixed(numbers_by_name(fixed))
+    source = OnnxSource(file, settled_shapes(file, {} if shapes is None else shapes))
     job = stated_job(
         source,
-        samples or source.noise,
+        stated_samples(samples) or source.noise,
         source.expected,
         name=name,
         formats=formats,
-        variants=variants or source.variant or "fp32",
+        variants=source.variant or "fp32" if variants is None or variants == () else variants,
         layouts=tflite_layout,
         opset=opset,
         quantization=quantization,
@@ -205,10 +223,9 @@ def export_onnx(
         skip_rewrites=skip_rewrites,
         devices=devices,
     )
-    return run_job(job, Path(out), progress or Silent())
+    return run_job(job, folder, heard)
 
 
-@telling(Caller.RECIPE)
 def export_recipe(
     recipe: Recipe,
     out: str | Path,
@@ -240,24 +257,21 @@ def export_recipe(
     Raises:
         EdgeconvError: as `export`; RecipeError for weights and inputs that cannot be used; TargetError.
     """
-    progress = progress or Silent()
-    named = tuple(devices) if devices is not None else recipe.parity.devices
+    values.instance(recipe, Recipe, "recipe", RecipeError, mend="pass what edgeconv.load_recipe(path) gives")
+    folder, heard = output_folder(out), listener(progress)
+    if target is not None:
+        values.instance(target, Target, "target", QuantizeError, mend="give edgeconv.quantize.Target(sqnr_db=…)")
+    asked = instead_of_recipe(recipe, devices, prove, formats, variants, c_array, skip_rewrites)
+    selected(asked["skip_rewrites"], errors.SKIPPED)
     if prove:
-        with progress.stage("devices"):
-            check_devices(named)
-    with progress.stage("model and inputs"):
-        job = job_of(
-            recipe,
-            prove=prove,
-            devices=named,
-            formats=None if formats is None else tuple(formats),
-            variants=None if variants is None else tuple(variants),
-            c_array=c_array,
-            skip_rewrites=tuple(skip_rewrites),
-        )
-        if target is not None:
-            job = aimed(job, recipe, target)
-    return run_job(job, Path(out), progress)
+        own = f"{recipe.path}: parity.devices" if devices is None else errors.DEVICES
+        with heard.stage("devices"):
+            check_devices(asked["devices"], own)
+    with telling(Caller.RECIPE):
+        with heard.stage("model and inputs"):
+            job = job_of(recipe, **asked)
+            job = job if target is None else aimed(job, recipe, target)
+        return run_job(job, folder, heard)
 
 
 def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
@@ -266,7 +280,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     Raises:
         EdgeconvError: as `export`.
     """
-    selected(job.skip_rewrites)  # a misspelt name is told before the work
+    selected(job.skip_rewrites, errors.SKIPPED)  # a misspelt name is told before the work
     # The folder first of all: one that cannot be written is told before the work.
     with failing_as_a_file(job.source), staged(out) as staging:
         model, graphs = _folded(job, progress)

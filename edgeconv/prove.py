@@ -23,7 +23,7 @@ from edgeconv.core import (
 )
 from edgeconv.devices import Device, find
 from edgeconv.environment import environment
-from edgeconv.errors import DeviceError, ParityError
+from edgeconv.errors import DeviceError, ParityError, Wording
 from edgeconv.judge import Proof, judge
 from edgeconv.layers import carried_over, judged_by_layer
 from edgeconv.output import Staging, staged
@@ -51,21 +51,28 @@ Rebuilt = Callable[[Sequence[Artifact], Report], tuple[Variant, ...]]
 """The variants of integers that files of an earlier report were written from, with what the files hold inside."""
 
 
-def check_devices(names: Sequence[str] | None) -> None:
-    """Refuses devices that were named and cannot be had, before any work is done.
+def check_devices(names: Sequence[str] | None, where: str | Wording = "") -> None:
+    """Refuses devices that were named and cannot be had, before any work is done; `where` they were named.
 
     One that has answered is not started again: several recipes, or exports of one process, name the same ones.
 
     Raises:
         DeviceError: unknown (with the nearest known name), or its runtime is not installed or does not start.
     """
-    for device in [find(name) for name in names or ()]:
+    for device in [_named(name, where) for name in names or ()]:
         command = _command_of(device)
         if command in _ANSWERED:
             continue
         device.probe(timeout_s=60.0)
         if command is not None:
             _ANSWERED.add(command)
+
+
+def _named(name: str, where: str | Wording) -> Device:
+    try:
+        return find(name)
+    except DeviceError as error:
+        raise DeviceError(error.what, where=error.where or where, mend=error.mend) from error
 
 
 _ANSWERED: set[tuple[str, ...]] = set()

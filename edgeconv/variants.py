@@ -11,14 +11,14 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv import quantize
+from edgeconv import quantize, values
 from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample
 from edgeconv.emit.c_array import Golden, to_c
-from edgeconv.errors import CALIBRATE, PAIR_SAFE, ParityError, QuantizeError
+from edgeconv.errors import CALIBRATE, NO_SAMPLE, PAIR_SAFE, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
 from edgeconv.recipe.calibration import checked_batches
-from edgeconv.recipe.quantization import IO, OBSERVERS, ROUNDINGS
+from edgeconv.recipe.quantization import IO, MOST_ITERATIONS, OBSERVERS, ROUNDINGS
 from edgeconv.recipe.schema import FORMATS
 from edgeconv.rewrite.relu6 import relu6_as_relu
 from edgeconv.rewrite.scale_as_conv import scale_as_conv
@@ -79,19 +79,30 @@ class Quantization:
     def __post_init__(self) -> None:
         if self.batches is not None and not callable(self.batches):
             raise QuantizeError(
-                f"it is a {type(self.batches).__name__}, which cannot be called anew for each pass over the data",
+                f"it is {values.kind_of(self.batches)}, which cannot be called anew for each pass over the data",
                 where="batches",
                 mend="give a function: batches=lambda: data",
             )
         for what, known in (("observer", OBSERVERS), ("rounding", ROUNDINGS), ("io", IO)):
-            chosen = getattr(self, what)
-            if chosen not in known:
-                raise QuantizeError(f"{chosen!r} is not known", where=what, mend=f"choose of {', '.join(known)}")
+            values.one_of(getattr(self, what), what, known, QuantizeError)
+        for what in ("per_channel", "equalize", "absorb_biases", "pair_safe", "relu6_as_relu"):
+            values.settle(self, **{what: values.flag(getattr(self, what), what, QuantizeError)})
+        steps = values.integer(self.iterations, "iterations", QuantizeError, least=1, most=MOST_ITERATIONS)
+        values.settle(self, iterations=steps)
+        for what, function in (("judged", self.judged), ("confirmed", self.confirmed)):
+            if function is not None and not callable(function):
+                raise QuantizeError(f"it is {values.kind_of(function)}", where=what, mend="give a function")
+        if self.target is not None:
+            mend = "give quantize.Target(sqnr_db=…)"
+            values.instance(self.target, quantize.Target, "target", QuantizeError, mend=mend)
+        values.mapping(self.places, "places", QuantizeError, mend="leave it out")
         if not isinstance(self.plan, str):
-            what = f"it is a {type(self.plan).__name__}"
-            raise QuantizeError(what, where="plan", mend="give its text: Path(...).read_text(), or plan.to_json()")
+            mend = "give its text: Path(...).read_text(), or plan.to_json()"
+            raise QuantizeError(f"it is {values.kind_of(self.plan)}", where="plan", mend=mend)
         if isinstance(self.keep_float, str):
             raise QuantizeError("it is one string", where="keep_float", mend=f"write ({self.keep_float!r},)")
+        kept = values.names(self.keep_float, "keep_float", QuantizeError, mend="give names of operators' first outputs")
+        values.settle(self, keep_float=kept)
 
 
 @dataclass(frozen=True)
@@ -144,9 +155,7 @@ class Variant:
         """
         mine = next((one for one in samples if one.is_for(self.name)), None)
         if mine is None:
-            raise ParityError(
-                f"no parity input is for the variant {self.name}", mend="leave `variants` out of one in the recipe"
-            )
+            raise ParityError(f"no parity input is for the variant {self.name}", mend=NO_SAMPLE)
         inputs, outputs = (
             [Golden(spec, spec.to_file(side[spec.name]).astype(spec.dtype)) for spec in specs]
             for side, specs in ((mine.inputs, emitted.inputs), (self.computed([mine])[0], emitted.outputs))

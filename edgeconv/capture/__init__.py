@@ -62,6 +62,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgeconv import values
 from edgeconv.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def capture(
     return model
 
 
-def open_onnx(path: Path) -> OnnxFile:
+def open_onnx(path: str | Path) -> OnnxFile:
     """Reads an ``.onnx`` file, with its external data, and checks it.
 
     Functions are inlined, and an opset older or newer than `FILE_OPSETS` is converted to the nearest of them by onnx's
@@ -206,8 +207,17 @@ def open_onnx(path: Path) -> OnnxFile:
     """
     from edgeconv.capture._read_onnx import OnnxFile
 
-    with whatever_it_brings(Path(path)):
-        return OnnxFile.load(Path(path), FILE_OPSETS)
+    kind = f"{type(path).__module__.partition('.')[0]}.{type(path).__name__}"
+    file = values.path(path, "path", CaptureError, mend=_SAVED.get(kind, "give the path of an .onnx file"))
+    with whatever_it_brings(file):
+        return OnnxFile.load(file, FILE_OPSETS)
+
+
+_SAVED = {
+    "onnx.ModelProto": "save it with onnx.save, and give the path",
+    "onnx_ir.Model": "save it with onnx_ir.save, and give the path",
+    "torch.ONNXProgram": "save it with its method save, and give the path",
+}
 
 
 def whatever_it_brings(path: Path) -> AbstractContextManager[None]:

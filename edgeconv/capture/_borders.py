@@ -11,7 +11,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.utils.rnn import PackedSequence
 
-from edgeconv.errors import CaptureError
+from edgeconv.errors import DECLARED, CaptureError, Wording
 
 _WANTED = 240
 _NO_ONNX_FORM = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<op>[^']+)'")
@@ -111,7 +111,7 @@ def _without_form(program: torch.export.ExportedProgram) -> list[str]:
     return [name for name in lacking if name.startswith("aten.")]  # of torch's inner ones it translates more
 
 
-def _explain(error: Exception) -> tuple[str, str]:
+def _explain(error: Exception) -> tuple[str, str | Wording]:
     """What went wrong and how it is mended."""
     text = str(error)
     if isinstance(error, GuardOnDataDependentSymNode) or any(sign in text for sign in _DATA_DEPENDENT):
@@ -140,7 +140,7 @@ def _explain(error: Exception) -> tuple[str, str]:
         )
     return (
         f"forward failed with {type(error).__name__}: {_first_line(error)}",
-        "check the declared input shapes and dtypes, and run the module once in torch with them",
+        DECLARED,
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
+from edgeconv import values
 from edgeconv.capture._read_onnx import OnnxFile, OnnxTensor
 from edgeconv.errors import CaptureError, Wording
+from edgeconv.recipe.fields import MAX_DIMENSION
 
 BATCH = "batch"
 """The name of a batch that the file leaves nameless."""
@@ -28,12 +30,16 @@ def settled_shapes(file: OnnxFile, given: Mapping[str, Sequence[int | str]]) -> 
         CaptureError: a dimension is open, the caller contradicts the file, or names no input of it.
     """
     known = {tensor.name: tensor for tensor in file.inputs}
+    mend = f"write shapes={{name: (1, 3, 224, 224)}}; its inputs are {_few(known)}"
+    given = values.mapping(given, "shapes", CaptureError, mend=mend)
     for name in given:
         if name not in known:
             raise CaptureError(f"it has no input {name!r}", where=str(file.path), mend=f"its inputs are {_few(known)}")
     where = str(file.path)
     settled = {
-        tensor.name: _agreed(tensor, tuple(given[tensor.name]), where) if tensor.name in given else _own(tensor, where)
+        tensor.name: _agreed(tensor, _dims(tensor, given[tensor.name], where), where)
+        if tensor.name in given
+        else _own(tensor, where)
         for tensor in file.inputs
     }
     symbols = {name: str(shape[0]) for name, shape in settled.items() if shape and isinstance(shape[0], str)}
@@ -63,8 +69,26 @@ def _own(tensor: OnnxTensor, where: str) -> Shape:
     return tensor.shape
 
 
-def _agreed(tensor: OnnxTensor, given: Shape, where: str) -> Shape:
+def _dims(tensor: OnnxTensor, shape: object, where: str) -> Shape:
+    """A shape as a caller states it: integers, and a name for a dimension that stays open."""
+    place = f"{where}: input {tensor.name!r}"
+    if isinstance(shape, str | bytes | Mapping | Set) or not isinstance(shape, Iterable):
+        raise CaptureError(f"its shape is {values.kind_of(shape)}", where=place, mend=f"write {_stated(tensor)}")
+    return tuple(_dim(dim, place, tensor) for dim in shape)
+
+
+def _dim(dim: object, place: str, tensor: OnnxTensor) -> int | str:
+    if isinstance(dim, str) and dim.isidentifier():
+        return dim
+    if isinstance(dim, bool) or not hasattr(dim, "__index__"):
+        what = f"a dimension of its shape is {dim!r:.40}"
+        raise CaptureError(what, where=place, mend=f"write {_stated(tensor)}, or a name for a batch that stays open")
+    return values.integer(dim, f"{place}, a dimension", CaptureError, least=-MAX_DIMENSION, most=MAX_DIMENSION)
+
+
+def _agreed(tensor: OnnxTensor, shape: object, where: str) -> Shape:
     """What the caller states, if the file leaves room for it."""
+    given = _dims(tensor, shape, where)
     place = f"{where}: input {tensor.name!r}"
     if any(isinstance(dim, str) for dim in given[1:]):
         raise CaptureError("only its first dimension can stay open", where=place, mend="give numbers for the others")

@@ -7,6 +7,7 @@ that are known are dissolved, the opset is one of ours. Values keep the names of
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from edgeconv.capture._wide_pads import settle_wide_pads
 from edgeconv.capture.unique import free_name, names_of, rename_values, reserve_names
 from edgeconv.errors import CaptureError
 from edgeconv.reference import MOST_ELEMENTS
+from edgeconv.values import number
 
 _INTEGERS = ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "INT4", "UINT4")
 _DTYPES = frozenset(("FLOAT", "BOOL", *_INTEGERS))
@@ -327,12 +329,22 @@ def _filled(declared: Mapping[str, OnnxTensor], name: str, value: float, where: 
     if name not in declared:
         known = ", ".join(declared)
         raise CaptureError(f"it has no input {name!r} to be fixed", where=where, mend=f"name one of {known}")
+    place = f"{where}: input {name!r}"
+    if not isinstance(value, bool):
+        value = _fixed_to(value, place)
     shape = tuple(dim if isinstance(dim, int) else 1 for dim in declared[name].shape or ())
     array = np.full(shape, value).astype(declared[name].dtype)
     if array.size and float(array.flat[0]) != float(np.float32(value) if array.dtype.kind == "f" else value):
         what = f"its input {name!r} is {array.dtype}, which has no {value}"
         raise CaptureError(what, where=where, mend="fix it to a number of that type")
     return array
+
+
+def _fixed_to(value: Any, place: str) -> float:
+    """The number that an input is fixed to; an integer stays one."""
+    if hasattr(value, "__index__") and getattr(value, "shape", ()) == ():
+        return operator.index(value)
+    return number(value, place, CaptureError, least=-math.inf)
 
 
 def _unmark(graph: ir.Graph) -> None:

@@ -7,18 +7,25 @@ other; whatever else the call holds stays what it is in the example.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch._subclasses import FakeTensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from edgeconv.errors import CaptureError
+from edgeconv.values import close_to, kind_of
 
+_DTYPES = frozenset(
+    {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+    | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+)
+"""Types of inputs; a floating one is float32 in the files."""
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -130,30 +137,97 @@ def called(
         module, kwargs = _opened(program), {}
     else:
         names = ()
+    for path, leaf in pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))[0]:
+        _check_leaf(leaf, _argument(path))
+    if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
+        sizes = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, int)]
+        example = f"torch.zeros({', '.join(map(str, sizes))})" if len(sizes) > 1 else "torch.zeros(1, 3, 224, 224)"
+        mend = f"pass an example input: ({example},)"
+        raise CaptureError("there is no tensor among the arguments", where="args", mend=mend)
+    _check_binding(module, args, kwargs)
     call = Call.of(module, args, kwargs)
-    where = type(module).__name__
-    for index, leaf in enumerate(pytree.tree_leaves((args, kwargs))):
-        if isinstance(leaf, np.ndarray | np.generic):
-            what = f"args[{index}] is a {type(leaf).__name__}, not a tensor"
-            raise CaptureError(what, where=where, mend="pass torch.from_numpy(…) of it, or a plain number")
-        if not isinstance(leaf, torch.Tensor | torch.nn.Module) and _has_tensors(leaf):
-            what = f"an argument is a {type(leaf).__name__}, an object that torch cannot take apart"
-            mend = (
-                "pass tensors, or a tuple or dict of them, or register its class with torch.export.register_dataclass"
-            )
-            raise CaptureError(what, where=where, mend=mend)
-        if isinstance(leaf, torch.Tensor) and leaf.is_complex():
-            what, mend = "an argument is complex, and files have no complex type", "pass torch.view_as_real of it"
-            raise CaptureError(what, where=where, mend=mend)
-    if any(isinstance(arg, PackedSequence) for arg in (*args, *kwargs.values())):
-        mend = "pass the padded tensor, and mask what lies behind the ends"
-        raise CaptureError("an argument is a packed sequence, whose sizes depend on lengths", where=where, mend=mend)
-    if not call.tensors:
-        raise CaptureError("there is no tensor among the arguments", where=where, mend="pass an example input")
-    if any(tensor.layout is not torch.strided for tensor in call.tensors):
-        raise CaptureError("an argument is no dense tensor", where=where, mend="pass dense tensors")
     named = names if len(names) == len(call.tensors) else call.names
     return (module if call.is_plain else Called(module, call)), call.tensors, named
+
+
+def _argument(path: tuple[Any, ...]) -> str:
+    """An argument as its caller wrote it: ``args[0]``, ``kwargs['mask']``, ``args[0]['x']``."""
+    return ("kwargs" if path[0].idx else "args") + pytree.keystr(path[1:])
+
+
+_STRANGE: tuple[tuple[Callable[[torch.Tensor], bool], str, str], ...] = (
+    (
+        lambda x: isinstance(x, FakeTensor) or x.is_meta,
+        "a tensor without data (meta, fake)",
+        "pass torch.zeros(shape)",
+    ),
+    (lambda x: x.is_nested, "a nested tensor, and files take one size", "pad its parts to one size"),
+    (lambda x: x.layout is not torch.strided, "a sparse tensor, and files take dense ones", "pass x.to_dense()"),
+    (lambda x: x.is_quantized, "a quantized tensor", "pass x.dequantize(): int8 is a variant of the files"),
+    (lambda x: x.is_complex(), "complex, and files have no complex type", "pass torch.view_as_real of it"),
+    (lambda x: type(x).__module__.startswith("torch.masked"), "a masked tensor", "pass its data and its mask as two"),
+    (lambda x: x.dtype not in _DTYPES, "a tensor of {dtype}, which files have not", "pass x.float() or x.int()"),
+    (lambda x: x.numel() == 0, "a tensor without elements, of shape {shape}", "give sizes of 1 or more"),
+)
+"""Tensors that no file takes: what tells them, what they are, and what to pass instead."""
+
+
+def _check_leaf(leaf: Any, where: str) -> None:
+    """One of the things in the arguments of an example call.
+
+    Raises:
+        CaptureError: it is neither a tensor that a file can take nor something to be fixed.
+    """
+    if isinstance(leaf, np.ndarray | np.generic):
+        what, mend = f"it is {kind_of(leaf)}, not a tensor", "pass torch.from_numpy(…) of it, or a plain number"
+        raise CaptureError(what, where=where, mend=mend)
+    if isinstance(leaf, PackedSequence):
+        what, mend = (
+            "it is a packed sequence, whose sizes depend on lengths",
+            "pass the padded tensor, and mask its ends",
+        )
+        raise CaptureError(what, where=where, mend=mend)
+    if not isinstance(leaf, torch.Tensor | torch.nn.Module) and _has_tensors(leaf):
+        what = f"it is {kind_of(leaf)}, an object that torch cannot take apart"
+        mend = "pass tensors, or a tuple or dict of them, or register its class with torch.export.register_dataclass"
+        raise CaptureError(what, where=where, mend=mend)
+    if isinstance(leaf, torch.Tensor):
+        for is_so, what, mend in _STRANGE:
+            if is_so(leaf):
+                said = what.format(dtype=leaf.dtype, shape="" if leaf.is_nested else tuple(leaf.shape))
+                raise CaptureError(f"it is {said}", where=where, mend=mend)
+
+
+def _check_binding(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """The forward takes so many arguments, of these keywords."""
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):  # a forward of another language than Python, which torch calls all the same
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        takes = [name for name in signature.parameters if name != "self"]
+        close = _misspelt(kwargs, signature)
+        raise CaptureError(
+            f"forward({', '.join(takes)}) cannot be called so: {error}",
+            where="args and kwargs" if kwargs else "args",
+            mend=close or _mend_of(signature),
+        ) from error
+
+
+def _misspelt(kwargs: Mapping[str, Any], signature: inspect.Signature) -> str:
+    unknown = [name for name in kwargs if name not in signature.parameters]
+    close = close_to(unknown[0], signature.parameters) if unknown else []
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+def _mend_of(signature: inspect.Signature) -> str:
+    """How the arguments of a forward are passed."""
+    keywords = [name for name, each in signature.parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    if keywords:
+        return f"pass what forward takes by keyword only in kwargs={{{keywords[0]!r}: …}}"
+    return "pass one value in args, or in kwargs by its name, for each argument of forward that has no default"
 
 
 def with_fixed_arguments(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from edgeconv import values
 from edgeconv.devices import agent
 from edgeconv.devices._device import Device
 from edgeconv.devices._environments import ENVIRONMENTS, python_of
@@ -76,12 +76,12 @@ def find(name: str) -> Device:
     Raises:
         DeviceError: there is none; the message names the nearest ones.
     """
-    device = DEVICES.get(name) or all_devices().get(name)
+    device = (DEVICES.get(name) or all_devices().get(name)) if isinstance(name, str) else None
     if device is None:
         known = list(all_devices())
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        near = values.close_to(name, known, most=3, likeness=0.5) if isinstance(name, str) else []
         mend = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
-        raise DeviceError(f"unknown device {name!r}", mend=mend)
+        raise DeviceError(f"unknown device {name!r:.80}", mend=mend)
     return device
 
 

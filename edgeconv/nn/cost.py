@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from edgeconv.errors import CaptureError
+from edgeconv.errors import DECLARED, CaptureError
 
 FLOAT32_BYTES = 4
 
@@ -148,7 +148,7 @@ def _calls(module: nn.Module, args: tuple[Tensor, ...]) -> list[_Call]:
         raise CaptureError(
             f"forward failed with {type(error).__name__}: {said}",
             where=type(module).__name__,
-            mend="check the declared input shapes and dtypes, and run the module once in torch with them",
+            mend=DECLARED,
         ) from error
     finally:
         for handle in handles:

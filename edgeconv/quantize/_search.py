@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv import values
 from edgeconv.core import Array
-from edgeconv.errors import QuantizeError, TargetError
+from edgeconv.errors import QuantizeError, TargetError, Wording
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._calibrate import mapped, session_of
 from edgeconv.quantize._graph import add_initializer, constant, forget_names, name_of
@@ -29,6 +30,7 @@ Tell = Callable[[str], None]
 MOST_DB = 100.0  # float32 itself ends between 120 and 140
 _ORDERED_BY = 8  # batches that give the order of the layers
 _SCORES_RANK = 2
+_FLAGS = {"sqnr_db": "--target-sqnr", "agreement": "--target-agreement"}
 TARGET = "the target asks for it"
 """Why a plan has a layer in float."""
 
@@ -49,15 +51,16 @@ class Target:
     agreement: float | None = None
 
     def __post_init__(self) -> None:
-        given = {"SQNR": (self.sqnr_db, MOST_DB), "agreement": (self.agreement, 1.0)}
+        given = {"sqnr_db": (self.sqnr_db, MOST_DB), "agreement": (self.agreement, 1.0)}
         asked = {name: pair for name, pair in given.items() if pair[0] is not None}
         if len(asked) != 1:
             raise QuantizeError(f"there are {len(asked)} targets", where="target", mend="give an SQNR or an agreement")
         for name, (value, most) in asked.items():
-            if value is None or not 0.0 < value <= most:
-                raise QuantizeError(
-                    f"the {name} is {value:g}", where="target", mend=f"give one above 0 and at most {most:g}"
-                )
+            where = Wording(_FLAGS[name], name, f"target, {name}")
+            number = values.number(value, where, QuantizeError, least=-math.inf)
+            if not 0.0 < number <= most:
+                raise QuantizeError(f"it is {number:g}", where=where, mend=f"give one above 0 and at most {most:g}")
+            values.settle(self, **{name: number})
 
     def holds(self, measured: Measured) -> bool:
         """Whether what was measured is enough."""

@@ -6,13 +6,14 @@ message and not a machine that runs out of memory.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
+
+from edgeconv.values import close_to
 
 MAX_NAME = 128
 MAX_DIMENSION = 2**31 - 1  # both file formats hold dimensions as int32 somewhere
@@ -24,7 +25,7 @@ DAY_S = 86400.0
 
 def nearest(name: str, known: Collection[str]) -> str:
     """``"did you mean 'x'? "`` with the nearest known name, or nothing, and then all of them."""
-    close = difflib.get_close_matches(name[:MAX_NAME], list(known), n=1, cutoff=0.6)
+    close = close_to(name, known)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}known: {', '.join(known)}"
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from edgeconv import values
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.fields import MAX_NAME
 from edgeconv.recipe.files import read_named
@@ -31,7 +32,7 @@ _PARTS = re.compile(r""""(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?|[A-Za-z0-9_-]++|[ \t]+
 _INTEGERS = range(-(2**63), 2**63)
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: str | Path) -> Recipe:
     """Reads and checks a recipe; nothing that it names is opened yet.
 
     Args:
@@ -40,7 +41,7 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, is not TOML, or breaks the schema.
     """
-    path = Path(path)
+    path = values.path(path, "path", RecipeError, mend="give the path of a .toml file")
     if path.suffix.lower() == ".onnx":
         raise RecipeError(
             "it is an .onnx file, and a recipe is wanted",

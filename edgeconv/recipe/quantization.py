@@ -15,6 +15,7 @@ from edgeconv.recipe.section import Section
 OBSERVERS = ("min-max", "percentile", "mse", "entropy")
 ROUNDINGS = ("nearest", "corrected", "feedback", "learned")
 IO = ("float32", "int8")
+MOST_ITERATIONS = 100_000
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -71,7 +72,7 @@ class Quantize(Section):
     equalize: bool = True
     absorb_biases: bool = False
     rounding: Annotated[str, one_of(ROUNDINGS, "rounding")] = "feedback"
-    iterations: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    iterations: Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] = 1000
     pair_safe: bool = True
     relu6_as_relu: bool = False
     io: Annotated[str, one_of(IO, "io")] = "float32"

@@ -9,13 +9,13 @@ the weight, however many rewrites touch that weight on the way.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgeconv.errors import RewriteError
+from edgeconv import values
+from edgeconv.errors import RewriteError, Wording
 from edgeconv.rewrite._graph import forget_exact
 from edgeconv.rewrite.absorb_channel_moves import AbsorbChannelMovesPass
 from edgeconv.rewrite.average_by_matrices import AverageByMatricesPass
@@ -108,11 +108,13 @@ def _run(rewrite: Rewrite, model: ir.Model) -> bool:
         raise RewriteError(str(cause), where=where, mend=f"leave out {rewrite.name!r}") from error
 
 
-def selected(skip: Collection[str]) -> list[Rewrite]:
-    """The lines of the table that ``skip`` leaves; RewriteError where it names an unknown one."""
+def selected(skip: Collection[str], argument: str | Wording = "skip") -> list[Rewrite]:
+    """The lines of the table that ``skip`` leaves; RewriteError where it names an unknown one, in that argument."""
     names = [rewrite.name for rewrite in REWRITES]
-    for name in skip:
+    left_out = values.names(skip, argument, RewriteError)
+    for name in left_out:
         if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-            raise RewriteError(f"there is no rewrite {name!r}", where="skip", mend=f"did you mean {nearest[0]!r}?")
-    return [rewrite for rewrite in REWRITES if rewrite.name not in skip]
+            close = values.close_to(name, names, likeness=0.3)
+            mend = f"did you mean {close[0]!r}?" if close else f"choose of {', '.join(names)}"
+            raise RewriteError(f"there is no rewrite {name!r}", where=argument, mend=mend)
+    return [rewrite for rewrite in REWRITES if rewrite.name not in left_out]

@@ -94,7 +94,7 @@ def digits(tmp_path: Path) -> Path:
     [
         ((), "no target is given; give --target-sqnr or --target-agreement"),
         (("--target-sqnr", "30", "--target-agreement", "0.9"), "both targets are given"),
-        (("--target-sqnr", "500"), "the SQNR is 500; give one above 0 and at most 100"),
+        (("--target-sqnr", "500"), "--target-sqnr: it is 500; give one above 0 and at most 100"),
         (("--target-sqnr", "30", "--variant", "int8-weights"), "choose of int8, int16x8"),
     ],
 )

@@ -145,9 +145,9 @@ def test_numbers_beside_the_tensors_of_a_graph(tmp_path: Path, kind: str, number
     [
         ((X,), {"nothing": X}, "unexpected keyword argument 'nothing'"),
         ((3,), {}, "there is no tensor among the arguments; pass an example input"),
-        (X, {}, r"args is a Tensor, not a tuple; write \(x,\)"),
-        ((X,), [X], "kwargs is a list, not a dict"),
-        ((X.to_sparse(),), {}, "no dense tensor"),
+        (X, {}, r"args: it is a Tensor, not a tuple; write \(x,\)"),
+        ((X,), [X], "kwargs: it is a list; write"),
+        ((X.to_sparse(),), {}, r"args\[0\]: it is a sparse tensor"),
     ],
 )
 def test_what_is_no_call(tmp_path: Path, args: Any, kwargs: Any, what: str) -> None:

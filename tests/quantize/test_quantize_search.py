@@ -142,9 +142,9 @@ def test_what_reads_a_float_layer_alone_is_float_with_it() -> None:
     [
         ({}, "0 targets"),
         ({"sqnr_db": 20.0, "agreement": 0.9}, "2 targets"),
-        ({"sqnr_db": 0.0}, "SQNR is 0; give one above 0 and at most 100"),
-        ({"sqnr_db": math.nan}, "SQNR is nan"),
-        ({"agreement": 99.0}, "agreement is 99; give one above 0 and at most 1"),
+        ({"sqnr_db": 0.0}, "sqnr_db: it is 0; give one above 0 and at most 100"),
+        ({"sqnr_db": math.nan}, "sqnr_db: it is nan"),
+        ({"agreement": 99.0}, "agreement: it is 99; give one above 0 and at most 1"),
     ],
 )
 def test_targets_that_make_no_sense(given: dict[str, float], says: str) -> None:

@@ -1,0 +1,207 @@
+"""What callers pass to functions of Python: a value has the form that its argument takes, or one line says what it is.
+
+Each function takes the value, the argument as its caller knows it, and the class of the error, and returns the value in
+the plain form that the rest of the package works with: numbers of numpy or torch as Python's, one name as a tuple.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from edgeconv.errors import EdgeconvError, Wording
+
+T = TypeVar("T")
+Where = str | Wording
+Refusal = type[EdgeconvError]
+
+_SPOKEN = {"bytes": "bytes", "ndarray": "an ndarray"}
+_LONGEST = 40
+_NAMES = "give a name, or a list of names"
+
+
+def kind_of(value: object) -> str:
+    """What a value is, with its article: ``"an int"``, ``"the class Net"``, ``"None"``."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    if name in _SPOKEN:
+        return _SPOKEN[name]
+    return f"{'an' if name[:1] in tuple('aeioAEIO') else 'a'} {name}"
+
+
+def close_to(name: str, known: Iterable[str], *, most: int = 1, likeness: float = 0.5) -> list[str]:
+    """The known names that one is probably a slip of: capitals, and ``_`` for ``-``, are no difference."""
+    plain = {_plain(item): item for item in known}
+    return [plain[item] for item in difflib.get_close_matches(_plain(name[:128]), plain, n=most, cutoff=likeness)]
+
+
+def _shown(value: object) -> str:
+    """A value in a message: itself where it is short, else what it is."""
+    text = repr(value) if isinstance(value, str | bool | int | float | np.generic) else ""
+    return text if 0 < len(text) <= _LONGEST else kind_of(value)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def names(value: object, where: Where, error: Refusal, *, mend: str = _NAMES, ordered: bool = False) -> tuple[str, ...]:
+    """One name or several, in their order; those of a set, which has none, as they are sorted.
+
+    Args:
+        value: a str, or anything that gives strs; None for no names.
+        where: the argument.
+        error: what is raised.
+        mend: what to give in its place.
+        ordered: whether the order of the names says something, so that a set is refused.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (str(value),)
+    if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray | Mapping):
+        raise error(f"it is {kind_of(value)}", where=where, mend=mend)
+    if ordered and isinstance(value, set | frozenset):
+        raise error("it is a set, which has no order", where=where, mend=mend)
+    try:
+        items = list(value)
+    except TypeError as failed:  # a tensor or array without dimensions
+        raise error(f"it is {kind_of(value)}", where=where, mend=mend) from failed
+    wrong = [item for item in items if not isinstance(item, str)]
+    if wrong:
+        raise error(f"it holds {kind_of(wrong[0])}", where=where, mend=mend)
+    items = [str(item) for item in items]
+    return tuple(sorted(items) if isinstance(value, set | frozenset) else items)
+
+
+def chosen(value: object, where: Where, known: Collection[str], error: Refusal) -> tuple[str, ...]:
+    """One or several of the known names, each once; at least one."""
+    choices = ", ".join(known)
+    items = names(value, where, error, mend=f"choose of {choices}")
+    for item in items:
+        one_of(item, where, known, error)
+    if not items:
+        nothing = "it is None" if value is None else "nothing is asked for"
+        raise error(nothing, where=where, mend=f"choose of {choices}")
+    return once(items, where, error)
+
+
+def once(items: tuple[str, ...], where: Where, error: Refusal) -> tuple[str, ...]:
+    """Names none of which stands twice."""
+    twice = [item for index, item in enumerate(items) if item in items[:index]]
+    if twice:
+        raise error(f"{twice[0]!r} stands twice", where=where, mend="name each once")
+    return items
+
+
+def one_of(value: object, where: Where, known: Collection[str], error: Refusal) -> str:
+    """One of the known names."""
+    if isinstance(value, str) and value in known:
+        return str(value)
+    close = close_to(value, known) if isinstance(value, str) else []
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise error(f"{value!r:.80} is not known", where=where, mend=f"choose of {', '.join(known)}{hint}")
+
+
+def tensor_names(value: object, where: Where, error: Refusal) -> tuple[str, ...]:
+    """Names of inputs or outputs in their order, of characters that files and terminals can show."""
+    items = names(value, where, error, ordered=True)
+    for item in items:
+        if not item.strip() or not item.isprintable():
+            what = "a name is empty" if not item.strip() else f"{item!r:.80} has characters that cannot be printed"
+            raise error(what, where=where, mend="name each with letters, digits and marks")
+    return once(items, where, error)
+
+
+def flag(value: object, where: Where, error: Refusal) -> bool:
+    """True or False: text and numbers, which Python would take for one of them, are none."""
+    if not isinstance(value, bool | np.bool_):
+        raise error(f"it is {_shown(value)}", where=where, mend="give True or False")
+    return bool(value)
+
+
+def integer(value: object, where: Where, error: Refusal, *, least: int, most: int) -> int:
+    """An integer in a range, of Python, numpy or torch."""
+    mend = f"give an integer from {least} to {most}"
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError as failed:
+        raise error(f"it is {_shown(value)}", where=where, mend=mend) from failed
+    if isinstance(value, bool | np.bool_) or not least <= number <= most:
+        raise error(f"it is {_shown(value)}", where=where, mend=mend)
+    return number
+
+
+def number(value: Any, where: Where, error: Refusal, *, least: float = 0.0, most: float = math.inf) -> float:
+    """A finite number in a range, both ends included, of Python, numpy or torch."""
+    mend = f"give a number from {least:g} to {most:g}"
+    if not math.isfinite(most):
+        mend = "give a finite number" + (f" from {least:g} up" if math.isfinite(least) else "")
+    plain = math.nan
+    if not isinstance(value, str | bytes | bytearray | bool | np.bool_):
+        try:
+            plain = float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as failed:
+            raise error(f"it is {_shown(value)}", where=where, mend=mend) from failed
+    if not math.isfinite(plain) or not least <= plain <= most:
+        raise error(f"it is {_shown(value)}", where=where, mend=mend)
+    return plain
+
+
+def maybe_number(
+    value: object, where: Where, error: Refusal, *, least: float = 0.0, most: float = math.inf
+) -> float | None:
+    """As `number`, or None."""
+    return None if value is None else number(value, where, error, least=least, most=most)
+
+
+def maybe_integer(value: object, where: Where, error: Refusal, *, least: int, most: int) -> int | None:
+    """As `integer`, or None."""
+    return None if value is None else integer(value, where, error, least=least, most=most)
+
+
+def path(value: object, where: Where, error: Refusal, *, mend: str) -> Path:
+    """A path, from text or a path; which file or folder it may be is for others to say."""
+    if not isinstance(value, str | os.PathLike):
+        raise error(f"it is {kind_of(value)}", where=where, mend=mend)
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise error("it is a path of bytes", where=where, mend=mend)
+    if not text:
+        raise error("it is empty", where=where, mend=mend)
+    if "\0" in text:
+        raise error("it holds a zero byte", where=text, mend=mend)
+    return Path(text)
+
+
+def settle(frozen: object, **fields: object) -> None:
+    """Gives fields of a frozen dataclass, in its ``__post_init__``, their plain form."""
+    for name, value in fields.items():
+        object.__setattr__(frozen, name, value)
+
+
+def instance(value: object, kind: type[T], where: Where, error: Refusal, *, mend: str) -> T:
+    """An object of a class."""
+    if not isinstance(value, kind):
+        raise error(f"it is {kind_of(value)}", where=where, mend=mend)
+    return value
+
+
+def mapping(value: object, where: Where, error: Refusal, *, mend: str) -> dict[str, Any]:
+    """A mapping from names."""
+    if not isinstance(value, Mapping):
+        raise error(f"it is {kind_of(value)}", where=where, mend=mend)
+    wrong = [key for key in value if not isinstance(key, str)]
+    if wrong:
+        raise error(f"its key {wrong[0]!r:.40} is {kind_of(wrong[0])}", where=where, mend=mend)
+    return dict(value)
