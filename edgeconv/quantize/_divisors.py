@@ -12,12 +12,12 @@ from edgeconv.quantize._graph import constant, input_of
 
 WHY = "it makes a divisor, which 8 bits would round to zero"
 
-_GUARDS = frozenset({"Add", "Clip", "Max", "Where", "Sum"})
-_NORMS = frozenset(
+GUARDS = frozenset({"Add", "Clip", "Max", "Where", "Sum"})
+NORMS = frozenset(
     {"Mul", "Abs", "Pow", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Sqrt"}
 )
-_MOVES = frozenset({"Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-_OPERATORS = _GUARDS | _NORMS | _MOVES
+MOVES = frozenset({"Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+_OPERATORS = GUARDS | NORMS | MOVES
 
 
 def divisors(graph: ir.Graph) -> set[ir.Node]:

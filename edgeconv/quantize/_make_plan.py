@@ -16,6 +16,7 @@ from edgeconv.quantize._graph import constant, input_of, name_of, named
 from edgeconv.quantize._operators import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
 from edgeconv.quantize._pairs import partners, safe_growth
 from edgeconv.quantize._plan import RANGES, SCHEMES, Plan, TensorParameters, WeightParameters
+from edgeconv.quantize._steep import steep_operands
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
 
 _Floats = npt.NDArray[np.float64]
@@ -74,11 +75,13 @@ def make_plan(model: ir.Model, calibration: Calibration | None, *, options: Opti
     if calibration is None:
         raise QuantizeError(f"{options.scheme} needs calibration", where="plan", mend="calibrate the graph first")
     structure = structure_of(model, options.keep_float)
+    dtype = "int16" if options.scheme == "int16x8" else "int8"
     kept = dict(_without_kernels(model, structure, calibration, options.scheme))
+    kept |= steep_operands(model.graph, structure, calibration, _tensors(structure, calibration, dtype))
     if options.scheme == "int8":  # 16 bits hold parts of different ranges side by side
         kept |= joins_of_uneven_parts(model, structure, calibration)
     structure = structure_of(model, {**kept, **options.keep_float}) if kept else structure
-    tensors = _tensors(structure, calibration, "int16" if options.scheme == "int16x8" else "int8")
+    tensors = _tensors(structure, calibration, dtype)
     weights = {
         name: weight_parameters(layer, options, tensors[named(layer.input)], tensors[named(layer.output)])
         for name, layer in structure.layers.items()

@@ -1,0 +1,165 @@
+"""What steep functions read stays float: a logarithm, a reciprocal or a power of what 8 bits round to zero.
+
+``log(softmax(x))``, ``log(exp(x).sum())`` and ``1 / sqrt(x² + 1e-4)`` tell numbers apart that one scale for the largest
+of them rounds to the same integer, or to zero. How much that costs is measured, on the histogram of the operand. Where
+it is too much, the function stays float, and so does what makes its operand: back to a function that spreads small
+numbers out itself (softmax, sigmoid, exp: integers are fit for its operand), to a sum of many, or through a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.quantize._calibrate import Calibration
+from edgeconv.quantize._divisors import GUARDS, MOVES, NORMS
+from edgeconv.quantize._graph import constant, input_of, is_activation, name_of, named, scalar
+from edgeconv.quantize._histogram import Histogram
+from edgeconv.quantize._plan import RANGES, TensorParameters
+from edgeconv.quantize._structure import Structure
+
+_Floats = npt.NDArray[np.float64]
+_Function = Callable[[_Floats], _Floats]
+
+_LEAST_DB = 25.0  # of the function's results, less their mean; two numbers of one range have about 40 in 8 bits
+_ENDS = frozenset({"Exp", "LogSoftmax", "Sigmoid", "Softmax", "Softplus"})
+"""Whose logarithm is as good as their own operand."""
+_SUMMING = frozenset({"ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare", "GlobalAveragePool"})
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_CLAMPS = frozenset({"Clip", "Relu"})  # a layer before one is one operator with it
+_PASSED = GUARDS | NORMS | MOVES | _CLAMPS | {"LeakyRelu", "Log", "Neg", "Reciprocal", "Sub"}
+_STEEP: dict[str, _Function] = {
+    "Exp": np.exp,
+    "Log": np.log,
+    "Reciprocal": np.reciprocal,
+    "ReduceLogSum": np.log,
+    "Sqrt": np.sqrt,
+}
+_UNARY: dict[str, _Function] = {
+    "Abs": np.abs,
+    "Identity": np.positive,
+    "Neg": np.negative,
+    "Relu": lambda numbers: np.maximum(numbers, 0.0),
+    "Reshape": np.positive,
+    "Transpose": np.positive,
+}
+_BINARY: dict[str, Callable[[_Floats, float], _Floats]] = {
+    "Add": np.add,
+    "Clip": np.maximum,
+    "Div": np.divide,
+    "Max": np.maximum,
+    "Mul": np.multiply,
+    "Pow": np.power,
+    "Sub": np.subtract,
+}
+
+
+def steep_operands(
+    graph: ir.Graph, structure: Structure, calibration: Calibration, tensors: Mapping[str, TensorParameters]
+) -> Iterator[tuple[str, str]]:
+    """Operators that stay float because a steep function reads what they make: their names, and why.
+
+    Args:
+        graph: float32, NCHW.
+        structure: of the graph.
+        calibration: of the graph.
+        tensors: the parameters that the values would have.
+    """
+    found: dict[ir.Node, str] = {}
+    for node in graph:
+        value = input_of(node, 0)
+        if value is None or node in structure.spelt or not _is_steep(node):
+            continue
+        losses = [
+            _decibels(function, calibration.histograms[name], tensors[name])
+            for operand, function in _operands(node)
+            if (name := named(operand)) in calibration.histograms and name in tensors
+        ]
+        if min(losses, default=np.inf) < _LEAST_DB:
+            bits = 8 if tensors[next(iter(tensors))].dtype == "int8" else 16
+            reason = f"{node.op_type} tells apart what {bits} bits would not"
+            found |= dict.fromkeys((node, *_makers(value)), reason)
+    for node, reason in found.items():
+        if name_of(node) not in structure.kept_float:
+            yield name_of(node), reason
+
+
+def _is_steep(node: ir.Node) -> bool:
+    """Whether an operator's results for small numbers differ much."""
+    if node.op_type != "Pow":
+        return node.op_type in _STEEP
+    exponent = scalar(input_of(node, 1), 1.0)
+    return exponent is not None and exponent < 1
+
+
+def _operands(node: ir.Node) -> Iterator[tuple[ir.Value, _Function]]:
+    """The values that an operator's result is a function of, number by number, and that function: nearest first."""
+    outer: list[_Function] = []
+    while True:
+        value, function = input_of(node, 0), _function(node)
+        if value is None or function is None or not is_activation(value):
+            return
+        outer.append(function)
+        functions = tuple(reversed(outer))
+
+        def composed(numbers: _Floats, functions: tuple[_Function, ...] = functions) -> _Floats:
+            return reduce(lambda computed, following: following(computed), functions, numbers)
+
+        yield value, composed
+        maker = value.producer()
+        if maker is None:
+            return
+        node = maker
+
+
+def _function(node: ir.Node) -> _Function | None:
+    """What an operator computes of each number of its first operand."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    if node.op_type in _STEEP | _UNARY:
+        return (_STEEP | _UNARY)[node.op_type]
+    number = scalar(input_of(node, 1), np.nan) if node.op_type in _BINARY else None
+    if number is None or not np.isfinite(number):
+        return None
+    function = _BINARY[node.op_type]
+    return lambda numbers: function(numbers, number)
+
+
+def _decibels(function: _Function, seen: Histogram, parameters: TensorParameters) -> float:
+    """Signal over error of a function of quantised numbers, both about their means; by how often each was seen."""
+    numbers, counts = np.append(seen.centres(), 0.0), np.append(seen.counts, seen.zeros)
+    first, last = RANGES[parameters.dtype]
+    steps = np.clip(np.rint(numbers / parameters.scale) + parameters.zero_point, first, last)
+    quantised = (steps - parameters.zero_point) * parameters.scale
+    with np.errstate(all="ignore"):
+        exact, rounded = function(numbers), function(quantised)
+    defined = (counts > 0) & np.isfinite(exact)
+    if not defined.any():
+        return np.inf
+    exact, rounded, weights = exact[defined], rounded[defined], counts[defined] / counts[defined].sum()
+    if not np.isfinite(rounded).all():
+        return -np.inf
+    error = float((weights * np.square(rounded - exact)).sum())
+    signal = float((weights * np.square(exact - (weights * exact).sum())).sum())
+    return np.inf if error == 0 else 10 * float(np.log10(max(signal, 1e-300) / error))
+
+
+def _makers(operand: ir.Value) -> set[ir.Node]:
+    """The operators between a steep function and what is fit for integers."""
+    found: set[ir.Node] = set()
+    waiting = [(operand, False)]
+    while waiting:
+        value, summed = waiting.pop()
+        node = value.producer()
+        passed = _PASSED - _CLAMPS if summed else _PASSED | _LAYERS
+        if node is None or node in found or not is_activation(value) or node.op_type not in passed | _ENDS | _SUMMING:
+            continue
+        found.add(node)
+        if node.op_type not in _ENDS | _LAYERS:
+            inner = summed or node.op_type in _SUMMING
+            waiting += [(one, inner) for one in node.inputs if one is not None and constant(one) is None]
+    return found

@@ -1,0 +1,108 @@
+"""Logarithms, reciprocals and powers of what 8 bits round to zero: float where that tells, integers where it does not.
+
+Members: log of a softmax, a sigmoid, sums of exponentials (spelt out and as ReduceLogSum), with a guard by sum and by
+clamp; log2; softplus spelt out; 1 / root, 1 / (1 + exp), negative powers; a layer between them. And what stays
+integers: log1p, roots, a logarithm of numbers far from zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from quantize_graphs import Graph, data
+from test_quantize_idioms import Of, worst_db
+from torch import Tensor, nn
+
+import edgeconv
+from edgeconv.quantize import calibrate, make_plan
+
+_Function = Callable[[Tensor], Tensor]
+STEEP: dict[str, _Function] = {
+    "log of softmax": lambda y: (y * 4).softmax(-1).add(1e-8).log(),
+    "log of sigmoid": lambda y: (y * 6).sigmoid().log(),
+    "log of a clamp": lambda y: y.abs().clamp(min=1e-5).log(),
+    "log2": lambda y: y.abs().add(1e-5).log2(),
+    "softplus": lambda y: (y * 4).exp().add(1).log(),
+    "root": lambda y: y.square().add(1e-2).rsqrt(),
+    "logistic": lambda y: 1 / (1 + (-y * 3).exp()),
+    "power": lambda y: y.square().add(1e-5).pow(-0.5),
+}
+FLAT: dict[str, _Function] = {
+    "log1p": lambda y: y.abs().log1p(),
+    "far from zero": lambda y: (y.sigmoid() + 1).log(),
+}
+
+
+def _module(function: _Function) -> Of:
+    torch.manual_seed(0)
+    return Of(lambda m, x: function(m.layer(x)), layer=nn.Linear(8, 8))
+
+
+def _samples() -> list[tuple[Tensor]]:
+    return [(torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(seed)),) for seed in range(6)]
+
+
+@pytest.mark.parametrize("case", STEEP)
+def test_small_numbers_are_told_apart(case: str, tmp_path: Path) -> None:
+    found = worst_db(tmp_path, _module(STEEP[case]), _samples())
+    assert min(found.values()) > 24, found
+
+
+@pytest.mark.parametrize("case", FLAT)
+def test_what_integers_tell_apart_stays_in_integers(case: str, tmp_path: Path) -> None:
+    batches = [{"x": x.numpy()} for (x,) in _samples()]
+    result = edgeconv.export(
+        _module(FLAT[case]).eval(),
+        _samples()[0],
+        tmp_path,
+        name="m",
+        variants="int8",
+        input_names=["x"],
+        quantization=edgeconv.Quantization(batches=lambda: batches),
+    )
+    assert not [note for note in result.notes if "tells apart" in note]
+
+
+def test_a_logarithm_of_sums_is_finite(tmp_path: Path) -> None:
+    import onnx
+    import onnx_ir as ir
+
+    g = Graph(0, input=(1, 4, 16))
+    g.constant("w", np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32) * 2)
+    g.constant("axes", np.array([2]))
+    g.add("ReduceLogSum", [g.add("Exp", [g.add("MatMul", ["input", "w"], "y")], "e"), "axes"], "sum")
+    model = g.model("sum")
+    onnx.save(ir.to_proto(model), tmp_path / "in.onnx")
+    batches = data(model, 6)
+    batches[0]["input"][:, 0] = -8 * np.sign(batches[0]["input"][:, 0])
+    result = edgeconv.export_onnx(
+        tmp_path / "in.onnx",
+        tmp_path / "out",
+        name="m",
+        variants="int8",
+        quantization=edgeconv.Quantization(batches=lambda: batches),
+    )
+    (wanted,) = onnxruntime.InferenceSession(tmp_path / "in.onnx").run(None, batches[0])
+    for artifact in result.artifacts:
+        feed = artifact.inputs[0].to_file(batches[0]["input"])
+        if artifact.format == "onnx":
+            (raw,) = onnxruntime.InferenceSession(artifact.path).run(None, {artifact.inputs[0].name: feed})
+        else:
+            raw = next(iter(Interpreter(str(artifact.path)).get_signature_runner()(input=feed).values()))
+        np.testing.assert_allclose(artifact.outputs[0].from_file(raw), wanted, atol=0.05 * np.abs(wanted).max())
+
+
+def test_the_reason_names_the_function() -> None:
+    g = Graph(0, input=(1, 4, 16))
+    g.constant("w", np.eye(16, dtype=np.float32) * 6)
+    g.add("Log", [g.add("Softmax", [g.add("MatMul", ["input", "w"], "y")], "p")], "output")
+    model = g.model("output")
+    kept = make_plan(model, calibrate(model, data(model, 4))).kept_float
+    assert set(kept) == {"p", "output"}
+    assert kept["p"] == "Log tells apart what 8 bits would not"
