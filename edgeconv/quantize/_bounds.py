@@ -14,14 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.quantize._calibrate import run_float
-from edgeconv.quantize._graph import constant, is_activation, named
+from edgeconv.quantize._graph import constant, input_of, is_activation, named
 from edgeconv.quantize._structure import clip_bounds
+from edgeconv.rewrite.gelus import gelus
 
 Bounds = tuple[float, float]
 ALL: Bounds = (-math.inf, math.inf)
@@ -47,33 +49,47 @@ _MOVES = frozenset(
         "Unsqueeze",
     }
 )
-_LARGEST = frozenset({"GlobalMaxPool", "Max", "MaxPool", "ReduceMax"})
-_SMALLEST = frozenset({"Min", "ReduceMin"})
+_LARGEST = frozenset({"ArgMax", "GlobalMaxPool", "Max", "MaxPool", "ReduceMax", "TopK"})
+_SMALLEST = frozenset({"ArgMin", "Min", "ReduceMin"})
+_SUMS_OF_POWERS = frozenset({"LogSoftmax", "ReduceLogSumExp", "Softmax"})
+_BY_ROWS = _SUMS_OF_POWERS | {"ArgMax", "ArgMin"}
+"""Whose rows are looked at in what they read; those of the others are their results."""
+_COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+_GATED = math.log(_COUNTS)  # x·sigmoid(x) and x·tanh(softplus(x)) are -0.002 there, a GELU is less from -3.3 on
 _LIMITS: Mapping[str, Bounds] = {
+    "Celu": (math.log(_COUNTS), math.inf),
+    "Elu": (math.log(_COUNTS), math.inf),
+    "Erf": (-4.0, 4.0),
+    "Gelu": (-4.0, math.inf),
     "HardSwish": (-3.0, math.inf),
+    "Mish": (_GATED, math.inf),
     "Relu": (0.0, math.inf),
+    "Selu": (math.log(_COUNTS), math.inf),
     "Sigmoid": (math.log(_COUNTS), -math.log(_COUNTS)),
+    "Softplus": (math.log(_COUNTS), math.inf),
+    "Swish": (_GATED, math.inf),
     "Tanh": (math.log(_COUNTS) / 2, -math.log(_COUNTS) / 2),
 }
 """Beyond which an operator's results do not change, or not by what counts."""
 
-_ENDS = _LARGEST | _SMALLEST | set(_LIMITS) | {"Clip", "Softmax"}
-_MONOTONE = _LARGEST | _SMALLEST | {"Clip", "Relu"}
+_ENDS = _LARGEST | _SMALLEST | _SUMS_OF_POWERS | _COMPARING | set(_LIMITS) | {"Clip", "Exp", "HardSigmoid"}
+_MONOTONE = (_LARGEST | _SMALLEST | {"Clip", "Relu"}) - {"ArgMax", "ArgMin"}
 """Whose results are numbers that they read, and so have bounds to hand on."""
 
-_BETWEEN = _MOVES | {"Add", "Cast", "Div", "Mul", "Pad", "Sub", "Sum", "Where"}
+_BETWEEN = _MOVES | {"Add", "Cast", "Div", "LeakyRelu", "Mul", "Neg", "Pad", "Sub", "Sum", "Where"}
 _FILLING = frozenset({"Concat", "Pad", "Where"})
 _MASKING = _FILLING | {"Add", "Sub", "Sum"}
-_CLAMPS = frozenset({"Clip", "HardSwish", "Relu", "Tanh"})
+_CLAMPS = (_ENDS - _LARGEST - _SMALLEST - _SUMS_OF_POWERS - {"Sigmoid"}) | {"Mul"}
 """Before which a sum is no mask but what layers end with."""
 
 
 @dataclass
 class _Seen:
-    """Of one value: finite extremes, and the distinct numbers while they are few."""
+    """Of one value: finite extremes, those but for masks, and the distinct numbers while they are few."""
 
     low: float = 0.0
     high: float = 0.0
+    plain: Bounds = (0.0, 0.0)
     infinite: bool = False
     distinct: set[float] = field(default_factory=set)
 
@@ -88,6 +104,8 @@ class _Seen:
         self.infinite |= finite.size < array.size
         if finite.size:
             self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
+        if (plain := finite[np.abs(finite) < -_MASKED]).size:
+            self.plain = min(self.plain[0], float(plain.min())), max(self.plain[1], float(plain.max()))
         if len(self.distinct) <= _FEW:
             self.distinct.update(np.unique(array)[: _FEW + 1].tolist())
 
@@ -102,11 +120,12 @@ def bounds_of(model: ir.Model, batches: Callable[[], Iterable[Mapping[str, Array
         model: float32, NCHW.
         batches: calibration data, read once where the graph masks anything.
     """
-    inner, ends = _region(model.graph)
+    gated = _gated(model.graph)
+    inner, ends = _region(model.graph, gated)
     if not ends:
         return {}
     seen, rows = {value: _Seen() for value in inner}, dict[ir.Node, float]()
-    shown = {end: end.inputs[0] if end.op_type == "Softmax" else end.outputs[0] for end in ends}
+    shown = {end: end.inputs[0] if end.op_type in _BY_ROWS else end.outputs[0] for end in ends}
     computed = {
         named(value): value for value in (*inner, *shown.values()) if value is not None and is_activation(value)
     }
@@ -119,17 +138,73 @@ def bounds_of(model: ir.Model, batches: Callable[[], Iterable[Mapping[str, Array
     for value in inner:
         if (stored := constant(value)) is not None:
             seen[value].add(stored)
-    return _Backwards(model.graph, seen, rows).run()
+    return _Backwards(model.graph, seen, rows, gated).run()
 
 
-def _region(graph: ir.Graph) -> tuple[list[ir.Value], list[ir.Node]]:
+def _gated(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Value, float]]:
+    """Nodes that multiply a value by what shuts where it is low, the value, and from where on they give nothing."""
+    found: dict[ir.Node, tuple[ir.Value, float]] = {}
+    for node in graph:
+        for x, gate in permutations(node.inputs) if node.op_type == "Mul" else ():
+            maker = gate.producer() if gate is not None else None
+            if maker is not None and maker.op_type == "Tanh" and (soft := _maker(maker)) is not None:
+                maker = soft if soft.op_type == "Softplus" else None
+            if x is None or maker is None or maker.inputs[0] is not x:
+                continue
+            if maker.op_type in ("Sigmoid", "Softplus"):
+                found[node] = x, _GATED
+            elif maker.op_type == "HardSigmoid":
+                found[node] = x, _limits(maker)[0]
+    for last, gelu in gelus(graph)[0].items():
+        waiting = [last]
+        while waiting:
+            node = waiting.pop()
+            if gelu.x in node.inputs:
+                found[node] = gelu.x, _LIMITS["Gelu"][0]
+            makers = (value.producer() for value in node.inputs if value is not None and value is not gelu.x)
+            waiting += [maker for maker in makers if maker is not None]
+    return found
+
+
+def _maker(node: ir.Node) -> ir.Node | None:
+    """What makes a node's first operand."""
+    value = node.inputs[0]
+    return value.producer() if value is not None else None
+
+
+def _limits(node: ir.Node) -> Bounds:
+    """Beyond which an operator's results do not change, or not by what counts."""
+    if node.op_type == "Celu":
+        return node.attributes.get_float("alpha", 1.0) * math.log(_COUNTS), math.inf
+    if node.op_type != "HardSigmoid":
+        return _LIMITS[node.op_type]
+    alpha, beta = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
+    return (-beta / alpha, (1 - beta) / alpha) if alpha > 0 else ALL
+
+
+def _axes(node: ir.Node) -> tuple[int, ...] | None:
+    """The axes of a row; None for all."""
+    if node.op_type == "ReduceLogSumExp":
+        stored = constant(input_of(node, 1))
+        axes = node.attributes.get_ints("axes", None) if stored is None else stored.astype(int).tolist()
+        return tuple(axes) if axes else None
+    return (node.attributes.get_int("axis", 0 if node.op_type in ("ArgMax", "ArgMin") else -1),)
+
+
+def _finds_smallest(node: ir.Node) -> bool:
+    return node.op_type in _SMALLEST or (node.op_type == "TopK" and not node.attributes.get_int("largest", 1))
+
+
+def _region(graph: ir.Graph, gated: Mapping[ir.Node, tuple[ir.Value, float]]) -> tuple[list[ir.Value], list[ir.Node]]:
     """What reaches a softmax, a maximum and the like through operators that a bound passes, where one may mask."""
     found: dict[ir.Value, None] = {}
     ends = []
     for node in graph:
-        if node.op_type not in _ENDS or not is_activation(node.outputs[0]):
+        if node not in gated and (node.op_type not in _ENDS or not any(map(is_activation, node.inputs))):
             continue
-        todo = list(node.inputs if node.op_type in ("Max", "Min") else node.inputs[:1])
+        several = node.op_type in _COMPARING or node.op_type in ("Max", "Min")
+        todo: list[ir.Value | None] = list(node.inputs if several else node.inputs[:1])
+        todo = [gated[node][0]] if node in gated else todo
         inner, masks = dict[ir.Value, None](), False
         while todo:
             value = todo.pop()
@@ -152,13 +227,15 @@ def _add_rows(rows: dict[ir.Node, float], end: ir.Node, array: Array) -> None:
 
     A row, or a window, that is masked whole counts for nothing.
     """
-    if end.op_type == "Softmax":
-        array = array.max(axis=end.attributes.get_int("axis", -1))
+    sign = -1 if _finds_smallest(end) else 1
+    if end.op_type in _BY_ROWS:
+        array = sign * (sign * array).max(axis=_axes(end), keepdims=True)
     elif end.op_type not in _LARGEST | _SMALLEST:
         return
-    sign = -1 if end.op_type in _SMALLEST else 1
     found = sign * array[np.isfinite(array)]
-    found = found[found > _MASKED]
+    found = (
+        found if end.op_type == "TopK" else found[found > _MASKED]
+    )  # of few numbers it may have to give a masked one
     if found.size:
         rows[end] = sign * min(sign * rows.get(end, sign * math.inf), float(found.min()))
 
@@ -166,8 +243,14 @@ def _add_rows(rows: dict[ir.Node, float], end: ir.Node, array: Array) -> None:
 class _Backwards:
     """Bounds from the readers to what they read."""
 
-    def __init__(self, graph: ir.Graph, seen: Mapping[ir.Value, _Seen], rows: Mapping[ir.Node, float]) -> None:
-        self.graph, self.seen, self.rows = graph, seen, rows
+    def __init__(
+        self,
+        graph: ir.Graph,
+        seen: Mapping[ir.Value, _Seen],
+        rows: Mapping[ir.Node, float],
+        gated: Mapping[ir.Node, tuple[ir.Value, float]],
+    ) -> None:
+        self.graph, self.seen, self.rows, self.gated = graph, seen, rows, gated
         self.found: dict[ir.Value, Bounds] = {}
 
     def run(self) -> dict[str, Bounds]:
@@ -196,8 +279,12 @@ class _Backwards:
         if not results:
             return ALL
         low, high = min(one for one, _ in results), max(one for _, one in results)
+        if node in self.gated and value is self.gated[node][0]:
+            return self.gated[node][1], math.inf
         if node.op_type in _ENDS:
             least, most = self._of_end(node, index, value)
+            if node.op_type == "LogSoftmax":  # the mask shows, but as far as its own readers can tell
+                return min(least, self.rows.get(node, math.inf) + low), math.inf
             return (max(least, low), min(most, high)) if node.op_type in _MONOTONE else (least, most)
         if node.op_type not in _BETWEEN:
             return ALL
@@ -207,6 +294,11 @@ class _Backwards:
             return (low, high) if index > 0 else ALL
         if node.op_type == "Cast":
             return (low, high) if node.outputs[0].dtype == ir.DataType.FLOAT else ALL
+        if node.op_type == "Neg":
+            return -high, -low
+        if node.op_type == "LeakyRelu":
+            slope = node.attributes.get_float("alpha", 0.01)
+            return (min(low, low / slope), max(high, 0.0)) if slope > 0 else ALL
         if node.op_type in ("Mul", "Div"):
             return self._of_factor(node, index, low, high)
         return self._of_sum(node, index, low, high)
@@ -214,17 +306,31 @@ class _Backwards:
     def _of_end(self, node: ir.Node, index: int, value: ir.Value) -> Bounds:
         if node.op_type == "Clip":
             return (clip_bounds(node) or ALL) if index == 0 else ALL
-        if node.op_type in _LIMITS:
-            return _LIMITS[node.op_type]
+        if node.op_type in _LIMITS or node.op_type == "HardSigmoid":
+            return _limits(node)
+        if node.op_type in _COMPARING:
+            return self._of_comparison(node, index, value)
+        if node.op_type == "Exp":  # its results have one scale
+            return self.seen[value].high + 2 * math.log(_COUNTS), math.inf
         found = self.rows.get(node)
         if found is None:
             return ALL
-        if node.op_type in _SMALLEST:
-            return -math.inf, found
-        if node.op_type in _LARGEST:
-            return found, math.inf
-        size = value.shape[node.attributes.get_int("axis", -1)] if value.shape else None
-        return (found + math.log(_COUNTS / size), math.inf) if isinstance(size, int) and size else ALL
+        if node.op_type in _LARGEST | _SMALLEST:
+            return (-math.inf, found) if _finds_smallest(node) else (found, math.inf)
+        shape = tuple(value.shape) if value.shape is not None else ()
+        sizes = shape if (axes := _axes(node)) is None else [shape[axis] for axis in axes]
+        whole = [size for size in sizes if isinstance(size, int) and size]
+        known = bool(shape) and len(whole) == len(sizes)
+        return (found + math.log(_COUNTS / math.prod(whole)), math.inf) if known else ALL
+
+    def _of_comparison(self, node: ir.Node, index: int, value: ir.Value) -> Bounds:
+        """Of one side: as far as either side reaches but for masks, unless a mask is compared with."""
+        other = node.inputs[1 - index]
+        beside = self.seen.get(other) if other is not None else None
+        if beside is None or beside.infinite or beside.plain != (beside.low, beside.high):
+            return ALL
+        own = self.seen[value].plain
+        return min(own[0], beside.low), max(own[1], beside.high)
 
     def _of_sum(self, node: ir.Node, index: int, low: float, high: float) -> Bounds:
         """Of an addend, or of either side of a difference; by what the others can bring."""

@@ -2,9 +2,10 @@
 
 Members, masks: -inf, -1e9, -1e4, -100, finfo.min; masked_fill, where, a sum, a difference, a product with zeros and
 ones; constant, computed of an input of floats, integers or booleans, the input itself; before and after a scale; with
-a bias; of two layers; rows that are masked whole; before a maximum of windows, axes or operands, before a clamp and
-what saturates, as pads, parts that are joined, and numbers filled in. Infinities: operands of Max, Min, Clip, Where,
-Pad; scalars and vectors; infinities that an output shows; two of them in a row.
+a bias; of two layers; rows that are masked whole; before a maximum of windows, axes or operands, before a clamp, what
+saturates, gates itself (SiLU, Mish, GELU in both forms), compares or takes the largest few, as pads, parts that are
+joined, and numbers filled in. Infinities: operands of Max, Min, Clip, Where, Pad; scalars and vectors; infinities that
+an output shows; two of them in a row.
 """
 
 from __future__ import annotations
@@ -105,6 +106,24 @@ _UNSEEN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "of operands": lambda y: torch.maximum(functional.pad(y, (1, 1, 1, 1), value=-1e9)[:, :, :12, :12], y),
     "smallest": lambda y: torch.minimum(functional.pad(y, (1, 1, 1, 1), value=1e9)[:, :, :12, :12], y),
     "saturating": lambda y: functional.pad(y, (1, 1, 1, 1), value=-1e9).tanh(),
+    "gating itself": lambda y: functional.silu(functional.pad(y, (1, 1, 1, 1), value=-1e9)),
+    "in a GELU": lambda y: functional.gelu(functional.pad(y, (1, 1, 1, 1), value=-1e9)),
+    "in a GELU by tanh": lambda y: functional.gelu(functional.pad(y, (1, 1, 1, 1), value=-1e9), approximate="tanh"),
+    "in a Mish": lambda y: functional.mish(functional.pad(y, (1, 1, 1, 1), value=-1e9)),
+    "in an ELU": lambda y: functional.elu(functional.pad(y, (1, 1, 1, 1), value=-1e9)),
+    "in a softplus": lambda y: functional.softplus(functional.pad(y, (1, 1, 1, 1), value=-1e9)),
+    "in a hard sigmoid": lambda y: functional.hardsigmoid(functional.pad(y, (1, 1, 1, 1), value=-1e9)),
+    "sloped, then clamped": lambda y: functional.leaky_relu(functional.pad(y, (1, 1, 1, 1), value=-1e9), 0.3).clamp(
+        -1, 1
+    ),
+    "the largest few": lambda y: functional.pad(y, (1, 1, 1, 1), value=-1e9).topk(4, dim=3)[0],
+    "compared": lambda y: (
+        (functional.pad(y, (1, 1, 1, 1), value=-1e9) > 0.1).float().mean(1, True).expand(-1, 8, -1, -1)
+    ),
+    "moved before it gates": lambda y: functional.silu(
+        functional.pad(y, (1, 1, 1, 1), value=-1e9).transpose(2, 3).mul(2.0)
+    ),
+    "in powers": lambda y: functional.pad(y, (1, 1), value=-1e9).logsumexp(3, keepdim=True).expand(-1, -1, -1, 4),
 }
 
 
@@ -115,7 +134,8 @@ def test_what_a_maximum_cannot_tell_costs_nothing(case: str, tmp_path: Path) -> 
     module = Of(lambda m, x: m.b(function(m.a(x))), a=nn.Conv2d(3, 8, 3, padding=1), b=nn.Conv2d(8, 4, 3))
     images = [(torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(seed)),) for seed in range(6)]
     found = worst_db(tmp_path, module, images)
-    assert min(found.values()) > 29, found
+    least = 20 if case == "compared" else 29  # half a step turns a comparison of numbers that are nearly equal
+    assert min(found.values()) > least, found
 
 
 def test_a_mask_that_two_layers_read_serves_both(tmp_path: Path) -> None:
