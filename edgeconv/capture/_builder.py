@@ -138,10 +138,12 @@ class Builder:
         return self.constant(np.array(numbers, dtype=np.int64))
 
     def scalar(self, number: float, dtype: ir.DataType | None = None) -> ir.Value:
-        """A 0-d constant (of the dtype of torch's result)."""
+        """A 0-d constant (of the dtype of torch's result); a negative number wraps among unsigned ones, as in torch."""
         of = dtype or self.dtype
         if not of.is_floating_point() and of is not ir.DataType.BOOL and number != int(number):
             raise Unsupported(f"the number {number} among {of.name.lower()} tensors")
+        if of is ir.DataType.UINT8 and number < 0:
+            number = int(number) % 256
         return self.constant(np.array(number, dtype=of.numpy()))
 
     def filled(self, number: float, *shape: int, dtype: ir.DataType | None = None) -> ir.Value:

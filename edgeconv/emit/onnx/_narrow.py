@@ -1,0 +1,63 @@
+"""Operators of 8 and 16 bit integers that ONNX or onnxruntime does not know: computed in int32 instead.
+
+Specification: the type constraints of the ONNX operators, and the kernels that the CPU provider of onnxruntime 1.32
+registers; each pair of the table was tried. A result that leaves the narrow type wraps, as it does in torch: a Cast to
+fewer bits keeps the lowest.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeconv.capture.unique import unique_name
+
+_8_BITS = {"CumSum", "Einsum", "MatMul", "NonZero", "Pow", "ReduceL1", "ReduceProd", "ReduceSum", "ReduceSumSquare"}
+_16_BITS = _8_BITS | {"ArgMax", "ArgMin", "Clip", "Max", "Min", "Pad", "ReduceMax", "ReduceMin", "Resize", "Where"}
+_UNSIGNED = {"Neg", "Relu"}
+_WIDENED: dict[ir.DataType, frozenset[str]] = {
+    ir.DataType.INT8: frozenset(_8_BITS | {"Trilu"}),
+    ir.DataType.UINT8: frozenset(_8_BITS | _UNSIGNED | {"Trilu"}),
+    ir.DataType.INT16: frozenset(_16_BITS | {"Relu", "Trilu"}),
+    ir.DataType.UINT16: frozenset(_16_BITS | _UNSIGNED | {"TopK", "Trilu"}),
+}
+_WIDE = ir.DataType.INT32
+
+
+def wide_integers(graph: ir.Graph) -> None:
+    """Widens the operands of operators without a kernel for their type, and narrows what they make of them."""
+    for node in list(graph):
+        dtype = _data_type(node)
+        if dtype is None or node.domain not in ("", "ai.onnx") or node.op_type not in _WIDENED.get(dtype, ()):
+            continue
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.dtype == dtype:
+                node.replace_input_with(index, _cast(graph, value, node, _WIDE))
+        for result in node.outputs:
+            if result.dtype == dtype:
+                _narrow(graph, node, result)
+
+
+def _data_type(node: ir.Node) -> ir.DataType | None:
+    """The type of the first operand that is no condition."""
+    index = 1 if node.op_type == "Where" else 0
+    value = node.inputs[index] if index < len(node.inputs) else None
+    return value.dtype if value is not None else None
+
+
+def _cast(graph: ir.Graph, value: ir.Value, before: ir.Node, dtype: ir.DataType) -> ir.Value:
+    cast = ir.Value(name=unique_name(graph, f"{value.name}.wide"), type=ir.TensorType(dtype), shape=value.shape)
+    graph.insert_before(before, ir.Node("", "Cast", [value], {"to": ir.AttrInt64("to", dtype.value)}, outputs=[cast]))
+    return cast
+
+
+def _narrow(graph: ir.Graph, node: ir.Node, result: ir.Value) -> None:
+    """Puts a Cast behind a result, which takes its name and its readers."""
+    dtype = result.dtype
+    assert dtype is not None
+    cast = ir.Value(type=ir.TensorType(dtype), shape=result.shape)
+    ir.convenience.replace_all_uses_with(result, cast, replace_graph_outputs=True)
+    cast.name, result.name = result.name, unique_name(graph, f"{result.name}.wide")
+    cast.metadata_props.update(result.metadata_props)
+    result.metadata_props.clear()
+    result.type = ir.TensorType(_WIDE)
+    graph.insert_after(node, ir.Node("", "Cast", [result], {"to": ir.AttrInt64("to", dtype.value)}, outputs=[cast]))
