@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from edgeconv.recipe.foreign import printable
 
 MAX_FILE_BYTES = 2**32
 """Of the arrays of an ``.npz``, unpacked: some megabytes of zip may hold terabytes of zeros."""
+_MOST_ARRAYS = 4096
+"""In an ``.npz``: each costs the time of a file, whatever it holds."""
 _MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
 
 
@@ -50,6 +53,8 @@ def names_of(arrays: Mapping[str, Array]) -> str:
 
 
 def _one(path: Path, where: str) -> Mapping[str, Array]:
+    with path.open("rb") as file:
+        _check_dtype(file, path, where)
     # Mapped first: a header that declares more than the file holds is found before memory is asked for.
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     if mapped.nbytes > MAX_FILE_BYTES:
@@ -59,12 +64,34 @@ def _one(path: Path, where: str) -> Mapping[str, Array]:
 
 def _several(path: Path, where: str) -> Mapping[str, Array]:
     with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > MAX_FILE_BYTES:
+        entries = archive.infolist()
+        if len(entries) > _MOST_ARRAYS:
+            what = f"holds {len(entries)} arrays, more than {_MOST_ARRAYS}"
+            raise _refused(path, what, where, mend="join those of one input along their first axis")
+        if sum(entry.file_size for entry in entries) > MAX_FILE_BYTES:
             raise _too_large(path, where)
+        for entry in entries:
+            with archive.open(entry) as file:
+                if file.read(6) == _MAGIC[".npy"]:
+                    file.seek(0)
+                    _check_dtype(file, path, where)
     with np.load(path, allow_pickle=False) as loaded:
         held = {key: loaded[key] for key in loaded.files}
     # Entries that are no arrays come as bytes.
     return {key: value for key, value in held.items() if isinstance(value, np.ndarray)}
+
+
+def _check_dtype(file: IO[bytes], path: Path, where: str) -> None:
+    """Refuses elements without a size: a header of some bytes may declare 10^12 of them, which numpy then goes through.
+
+    Raises:
+        RecipeError: the header declares such elements.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    _, _, dtype = read(file)
+    if dtype.itemsize == 0:
+        raise _refused(path, f"holds elements of no size ({dtype.str})", where)
 
 
 def _too_large(path: Path, where: str) -> RecipeError:

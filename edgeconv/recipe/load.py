@@ -27,6 +27,7 @@ _MENDS: Mapping[str, str] = {
     "too_short": "give at least one",
     "too_long": "give fewer",
 }
+_MOST_TABLES = 1000  # in one list; the schema tells what each of them lacks
 _LONGEST_KEY = 1000  # parts of a dotted key, which the parser reads in the square of their number
 _PARTS = re.compile(r""""(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?|[A-Za-z0-9_-]++|[ \t]++|.""", re.DOTALL)
 _INTEGERS = range(-(2**63), 2**63)
@@ -172,6 +173,9 @@ def _frozen(value: Any, path: Path, loc: tuple[int | str, ...]) -> Any:
         raise _too_deep(path)
     if isinstance(value, dict):
         return {key: _frozen(item, path, (*loc, key)) for key, item in value.items()}
+    if sum(isinstance(item, dict) for item in value) > _MOST_TABLES:
+        what = f"is a list of {len(value)} tables, more than {_MOST_TABLES}"
+        raise RecipeError(what, where=f"{path}: {_dotted(loc)}", mend="give fewer")
     return tuple(_frozen(item, path, (*loc, at)) for at, item in enumerate(value))
 
 

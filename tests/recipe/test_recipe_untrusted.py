@@ -3,7 +3,9 @@
 Members thought of: keys of 200,000 dotted parts, plain, quoted, of a table; integers of more than 64 bits in every kind
 of place; exceptions that cannot be told; an `eval` that raises or returns nothing; hooks of the interpreter taken away;
 floats of 4 and 8 bits, complex numbers, tensors of 10^12 elements by a stride of 0 (in the module's place and beside
-it), keys that the module has not; PNG of 16 bits in grey and in colour, PPM of 16 bits.
+it), keys that the module has not; PNG of 16 bits in grey and in colour, PPM of 16 bits; lists of 90,000 tables; NumPy
+files of 10^12 elements without a size (void, text and bytes of no length, records without fields), archives of 60,000
+arrays.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import struct
 import sys
 import threading
 import time
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from torch import nn
 
 from edgeconv.errors import RecipeError
 from edgeconv.recipe import build_module, load_recipe
+from edgeconv.recipe.arrays import read_arrays
 from edgeconv.recipe.preprocessing import _open
 from edgeconv.recipe.weights import load_weights
 
@@ -50,6 +54,38 @@ def test_endless_keys_are_refused_at_once(text: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="nested more than 16 deep"):
         load_recipe(_recipe(tmp_path, text))
     assert time.process_time() - started < 5
+
+
+def test_endless_lists_of_tables_are_refused_at_once(tmp_path: Path) -> None:
+    started = time.process_time()
+    with pytest.raises(RecipeError, match="inputs: is a list of 90000 tables, more than 1000; give fewer"):
+        load_recipe(_recipe(tmp_path, "[[inputs]]\n" * 90_000))
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("descr", ["|V0", "<U0", "|S0", []])
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_elements_of_no_size_are_refused_at_once(suffix: str, descr: object, tmp_path: Path) -> None:
+    header = repr({"descr": descr, "fortran_order": False, "shape": (10**12,)}).encode()
+    data = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", data)
+    else:
+        path.write_bytes(data)
+    started = time.process_time()
+    with pytest.raises(RecipeError, match="holds elements of no size"):
+        read_arrays(path)
+    assert time.process_time() - started < 5
+
+
+def test_archives_of_endless_arrays_are_refused_at_once(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for at in range(5000):
+            archive.writestr(f"{at}.npy", b"")
+    with pytest.raises(RecipeError, match="holds 5000 arrays, more than 4096; join"):
+        read_arrays(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize("old", ["seed = 1", 'name = "x"', "shape = [1, 3, 8, 8]", 'name = "net"'])
