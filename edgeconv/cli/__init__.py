@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from edgeconv.cli import _interrupts  # isort: split
 
-import errno
 import os
 import re
 import signal
@@ -17,6 +16,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 
 import typer
 from typer.core import TyperGroup
@@ -25,6 +25,7 @@ from typer.exceptions import TyperException
 import edgeconv
 from edgeconv.cli import bench, completion, cost, devices, export, init, inspect, operators, parity, quantize
 from edgeconv.cli._blame import blame
+from edgeconv.cli._machine import lacking
 from edgeconv.cli._streams import OutputError, prepare, printable, say, tell, writing
 from edgeconv.cli._supervisor import (
     LATE,
@@ -82,12 +83,16 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; errors are printed to stderr."""
     prepare()
     try:
+        Path.cwd()
+    except OSError as error:
+        return _refuse(f"the working folder is gone ({error.strerror}); change into one that is there")
+    try:
         with telling(Caller.COMMAND_LINE), _signals_first():
             code = _invoke(arguments)
         with writing():  # what others left in the buffer: a full disk is told now, and not by the interpreter's end
             return code
     except EdgeconvError as error:
-        return _refuse(str(error))
+        return _refuse(lacking(error) or str(error))
     except TyperException as error:
         return _refuse(f"{_in_our_words(getattr(error, 'format_message', error.__str__)())}; see `edgeconv --help`")
     except OutputError as error:
@@ -190,8 +195,6 @@ def _left_by_the_system(error: OSError) -> int:
         pass  # drops what is left of the output, if it is the output that cannot be written
     if isinstance(error, BrokenPipeError):
         return CLOSED_PIPE
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _refuse(f"cannot write{f' {error.filename}' if error.filename else ''}: {error.strerror}; make room")
     line = blame(error)
     return _refuse(line) if line else _bug()
 

@@ -6,22 +6,20 @@ import sys
 import traceback
 from pathlib import PurePath
 
+from edgeconv.cli._machine import lacking
 from edgeconv.cli._streams import printable
 from edgeconv.recipe.foreign import text_of
 
-_MEMORY = ("can't allocate memory", "not enough memory", "Unable to allocate")
-
 
 def blame(error: BaseException) -> str:
-    """A line for the user where the model's code raised it, or memory ran out; empty where it is a bug of ours."""
-    text = text_of(error)
-    if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY):
-        said = " ".join(text.split())[:200]
-        return f"there is not enough memory{f' ({said})' if said else ''}; simplify the model, or use a larger machine"
+    """A line for the user where the model's code raised it, or the machine lacks something; empty: a bug of ours."""
+    lack = lacking(error)
+    if lack:
+        return lack
     place = _foreign_place(error)
     if not place:
         return ""
-    said = " ".join(text.split())[:300]
+    said = " ".join(text_of(error).split())[:300]
     return f"the module's code raised {type(error).__name__}{f': {said}' if said else ''} ({place}); mend that code"
 
 

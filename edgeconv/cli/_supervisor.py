@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from edgeconv.cli._machine import lacking
 from edgeconv.cli._streams import printable, tell
 from edgeconv.errors import Ending
 from edgeconv.output import clear
@@ -60,17 +61,28 @@ def supervised(work: Callable[[], int]) -> int:
     """Runs `work` in a child and returns its exit code, or what its end without one means."""
     if not hasattr(os, "fork"):
         return work()
-    reader, writer = os.pipe()
+    try:
+        reader, writer = os.pipe()
+    except OSError as error:
+        return _cannot_start(error)
     ignored = {name for name in _FORWARDED if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN}
     parent = os.getpid()
     forwarding = _Forwarding([getattr(signal, name) for name in _FORWARDED if name not in ignored])
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:
+        return _cannot_start(error)
     if child == 0:
         os.close(reader)
         _run_in_child(work, writer, parent, ignored)
     os.close(writer)
     forwarding.to(child)
     return _Watch(child, reader).wait()
+
+
+def _cannot_start(error: OSError) -> int:
+    tell(printable(f"edgeconv: error: {lacking(error) or f'no process can be started: {error.strerror}'}"))
+    return USER_ERROR
 
 
 def limit(seconds: float | None) -> None:

@@ -8,6 +8,7 @@ frames, one keeps the end of stderr, one writes the present request.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -22,6 +23,7 @@ from edgeconv.core import Array
 from edgeconv.devices.agent import Frame, ProtocolError, frame_parts, read_frame
 from edgeconv.errors import DeviceError
 
+_OF_THE_HOST = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 _POLL_S = 0.25
 _GRACE_S = 1.0
 _SHOWN = 300
@@ -57,6 +59,8 @@ class AgentProcess:
             missing = isinstance(error, FileNotFoundError | NotADirectoryError)
             what = f"cannot start {command[0]!r:.80}: {getattr(error, 'strerror', None) or error}"
             mend = "install it or correct the device's command" if missing else "correct the device's command"
+            if getattr(error, "errno", None) in _OF_THE_HOST:
+                mend = "this machine lacks files, processes or memory: raise its limits (ulimit), or end other programs"
             raise (NotInstalledError if missing else DeviceError)(what, mend=mend) from error
         self._stdin = cast(IO[bytes], self._process.stdin)
         self._frames: queue.SimpleQueue[Frame | DeviceError | None] = queue.SimpleQueue()

@@ -1,0 +1,63 @@
+"""What the machine lacks: no model and no file is at fault, whichever stage ran into it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+from edgeconv.errors import EdgeconvError, EmitError
+
+_MEMORY = ("can't allocate memory", "not enough memory", "Unable to allocate")
+_FILES = ("too many files are open", "raise the limit (ulimit -n)")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LACKS = {
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.EAGAIN: ("no further process can be started", "end others, or raise the limit (ulimit -u)"),
+}
+_SAID = (
+    ("No usable temporary directory", "no folder for temporary files can be written", "name one in TMPDIR"),
+    ("can't start new thread", "no further thread can be started", "raise the limits (ulimit -u, ulimit -v)"),
+)
+
+
+def lacking(error: BaseException) -> str:
+    """A line about what an exception, or one that it came of, says that the machine lacks; empty where it says none.
+
+    What is said of an output folder that is full stands; so does what ours say of memory, as a file may ask for more
+    than any machine has.
+    """
+    where = f"{error.where}: " if isinstance(error, EdgeconvError) and error.where else ""
+    for cause in _chain(error):
+        text = _text_of(cause)
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            if isinstance(error, EmitError) and str(cause.strerror) in error.what:
+                return ""
+            return f"{where}cannot write{f' {cause.filename}' if cause.filename else ''}: {cause.strerror}; make room"
+        if isinstance(cause, OSError) and cause.errno in _LACKS:
+            what, mend = _LACKS[cause.errno]
+            return f"{where}{what}; {mend}"
+        for sign, what, mend in _SAID:
+            if sign in text:
+                return f"{where}{what}; {mend}"
+        if not isinstance(error, EdgeconvError) and (isinstance(cause, MemoryError) or any(x in text for x in _MEMORY)):
+            said = " ".join(text.split())[:200]
+            what = f"there is not enough memory{f' ({said})' if said else ''}"
+            return f"{what}; simplify the model, or use a larger machine"
+    return ""
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those that it came of."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def _text_of(error: BaseException) -> str:
+    from edgeconv.recipe.foreign import text_of
+
+    return text_of(error)
