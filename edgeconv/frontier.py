@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 
 from edgeconv.bench import BenchRow, Effort, bench, read_file
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
@@ -14,6 +12,7 @@ from edgeconv.devices import Device, find
 from edgeconv.errors import CALIBRATE, QuantizeError, RecipeError
 from edgeconv.job import Job
 from edgeconv.judge import Proof, judge
+from edgeconv.output import temporary
 from edgeconv.parity import Golden
 from edgeconv.progress import Progress, Silent
 from edgeconv.quantize import Search, Step, Target
@@ -99,11 +98,11 @@ class _Reference:
 
 def _confirmed(job: Job, proof: Proof, target: Target, emit: Emit, reference: _Reference, variant: Variant) -> bool:
     """Whether the target holds on every device that can run a file of the variant."""
-    with tempfile.TemporaryDirectory(prefix="edgeconv-target-") as name:
+    with temporary() as folder:
         artifacts = []
         for format_, layout in job.files(variant):
             made = emit(variant, format_, layout)
-            path = Path(name) / f"{layout}.{format_}"
+            path = folder / f"{layout}.{format_}"
             path.write_bytes(made.data)
             artifacts.append(Artifact(path, format_, variant.name, layout, "", made.inputs, made.outputs))
         rows, _ = judge(artifacts, reference.golden, proof, None, Silent())
@@ -142,8 +141,8 @@ def measured(
         emit: makes a file of a variant: (variant, format, layout).
         progress: hears of the stages.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeconv-frontier-") as name:
-        folder, paths = Path(name), {}
+    with temporary() as folder:
+        paths = {}
         for number, step in enumerate(search.steps):
             one = dataclasses.replace(variant, model=step.model, plan=step.plan)
             for format_, layout in dict(job.files(one)[::-1]).items():  # the first layout of each

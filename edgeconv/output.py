@@ -121,6 +121,21 @@ def clear(folder: Path) -> None:
             path.rmdir()
 
 
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """A folder for files that only this process needs; its name tells whose it is, for `clear_temporary`."""
+    with tempfile.TemporaryDirectory(prefix=f"edgeconv-{os.getpid()}-") as name:
+        yield Path(name)
+
+
+def clear_temporary(pid: int) -> None:
+    """Takes away the temporary folders of a process that is gone and had no time to do so."""
+    with suppress(OSError):  # no such folder at all
+        for left in Path(tempfile.gettempdir()).glob(f"edgeconv-{pid}-*"):
+            if left.lstat().st_uid == os.geteuid():  # the folder is everybody's
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def _settle(folder: Path) -> None:
     try:
         journal.settled(folder)

@@ -6,11 +6,9 @@ Run in float64 it is the reference of the whole report; run in float32, as its o
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -19,6 +17,7 @@ from edgeconv.capture import capture, whatever_it_brings
 from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices import find, run_artifact, run_module
 from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
+from edgeconv.output import temporary
 from edgeconv.recipe.foreign import unchanged
 from edgeconv.rewrite import free_batch, optimize
 
@@ -245,8 +244,8 @@ class OnnxSource:
 
     def _run_file(self, samples: Sequence[Sample], outputs: Sequence[str], timeout_s: float) -> Run:
         ranks = {value.name: len(value.shape or ()) for value in self._graph(CAPTURED_BATCH).graph.outputs}
-        with tempfile.TemporaryDirectory(prefix="edgeconv-") as folder:
-            path = Path(folder) / self.file.path.name
+        with temporary() as folder:
+            path = folder / self.file.path.name
             path.write_bytes(self.file.comparable)  # with its external data inside, as a device takes one file
             artifact = Artifact(
                 path,

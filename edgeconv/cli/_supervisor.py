@@ -25,7 +25,7 @@ from typing import NoReturn
 from edgeconv.cli._machine import lacking
 from edgeconv.cli._streams import printable, tell
 from edgeconv.errors import Ending
-from edgeconv.output import clear
+from edgeconv.output import clear, clear_temporary
 
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 _SAME_S = 0.5  # a terminal signals parent and child alike: within this, it is one signal
@@ -217,6 +217,7 @@ class _Watch:
             return self._code
         for folder in self._folders:
             clear(folder)
+        clear_temporary(self._child)
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             return self._refuse(LATE.format(self._limit_s))
         if os.WIFSIGNALED(status):
