@@ -133,6 +133,11 @@ class Builder:
         self.graph.append(node)
         return list(node.outputs)
 
+    def completed(self, output: ir.Value, shape: Sequence[int], dtype: ir.DataType) -> ir.Value:
+        """Gives an output that was added to a node what all values have."""
+        output.shape, output.dtype, output.name = ir.Shape(shape), dtype, self._name()
+        return output
+
     def ints(self, *numbers: int) -> ir.Value:
         """A 1-d int64 constant: axes, shapes, pads."""
         return self.constant(np.array(numbers, dtype=np.int64))

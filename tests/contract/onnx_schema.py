@@ -327,8 +327,6 @@ REFUSED_BY_TFLITE = {
     "DequantizeLinear.block_size",
     "GRU.sequence_lens",
     "LSTM.sequence_lens",
-    "MaxPool.Indices",
-    "MaxPool.storage_order",
     "QuantizeLinear",  # its integers would be an output
     "RNN.sequence_lens",
 }

@@ -29,10 +29,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv
     "lstm-of-too-many-steps": (
         lambda: nn.LSTM(8, 4, batch_first=True), (1, 300, 8), edgeconv.EmitError, "300 steps, and at most 256 are wri",
     ),
-    "indices-of-overlapping-windows": (
-        lambda: nn.MaxPool2d(3, 2, 1, return_indices=True), IMAGE, edgeconv.EmitError,
-        "its output 'Indices' has no form there",
-    ),
     "grid-sample-bicubic": (
         lambda: Function(lambda x: F.grid_sample(x, _grid(x), mode="bicubic", align_corners=False)),
         IMAGE, edgeconv.EmitError, 'its mode is \'bicubic\'; use mode="bilinear"',

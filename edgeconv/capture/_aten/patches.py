@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture._builder import Builder, Entry, Result, Unsupported, sizes_of
+from edgeconv.capture._origin import MEETING
 
 Ints = Sequence[int]
 
@@ -114,14 +115,37 @@ def max_pool_places(b: Builder, x: ir.Value, kernel: Ints) -> Result:
     return [values, b.add("Add", within, b.constant(corner.astype(np.int64)))]
 
 
+def max_unpool_volume(
+    b: Builder, x: ir.Value, indices: ir.Value, output_size: Ints, stride: Ints, padding: Ints
+) -> ir.Value:
+    return max_unpool(b, x, indices, output_size)
+
+
 def max_unpool(b: Builder, x: ir.Value, indices: ir.Value, output_size: Ints) -> ir.Value:
     """Every value at its place in an image of zeros."""
-    batch, channels, height, width = sizes_of(x)
-    total = math.prod(b.shape[2:])
+    batch, channels, *sizes = sizes_of(x)
+    if len(sizes) != len(b.shape) - 2 or len(sizes) < 2:
+        raise Unsupported("an input without a batch axis")
+    total, count = math.prod(b.shape[2:]), math.prod(sizes)
     zeros = b.filled(0, batch, channels, total)
-    places = b.reshape(indices, (batch, channels, height * width))
-    values = b.reshape(x, (batch, channels, height * width))
-    return b.reshape(b.add("ScatterElements", zeros, places, values, shape=(batch, channels, total), axis=2), b.shape)
+    places = b.reshape(indices, (batch, channels, count))
+    values = b.reshape(x, (batch, channels, count))
+    scattered = b.add("ScatterElements", zeros, places, values, shape=(batch, channels, total), axis=2)
+    node = scattered.producer()
+    if node is not None and _may_meet(indices):
+        node.metadata_props[MEETING] = "windows overlap, so that two of its values may come to one place"
+    return b.reshape(scattered, b.shape)
+
+
+def _may_meet(places: ir.Value) -> bool:
+    """Whether places are those of maxima of windows that share elements."""
+    node = places.producer()
+    while node is not None and node.op_type in ("Sub", "Reshape", "Cast"):
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if node is None or node.op_type != "MaxPool":
+        return False
+    sizes = [list(node.attributes.get_ints(name, ())) for name in ("kernel_shape", "strides", "dilations")]
+    return any((size - 1) * dilation >= stride for size, stride, dilation in zip(*sizes, strict=True))
 
 
 TABLE: Mapping[str, Entry] = {
@@ -131,4 +155,5 @@ TABLE: Mapping[str, Entry] = {
     "aten.grid_sampler.default": grid_sample,
     "aten.grid_sampler_2d.default": grid_sample,
     "aten.max_unpool2d.default": max_unpool,
+    "aten.max_unpool3d.default": max_unpool_volume,
 }

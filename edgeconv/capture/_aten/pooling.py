@@ -33,8 +33,20 @@ def max_pool_with_indices(
     kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, dilation)
     tiles = all(size == k * out for size, k, out in zip(sizes_of(x)[2:], kernel, b.shape[2:], strict=True))
     if len(kernel) != 2 or kernel != strides or any(pads) or set(dilations) != {1} or not tiles:
-        raise Unsupported("indices of the maxima of windows that do not tile the input")
+        return _with_places(b, max_pool(b, x, kernel_size, stride, padding, dilation, ceil_mode))
     return max_pool_places(b, x, kernel)
+
+
+def _with_places(b: Builder, pooled: ir.Value) -> Result:
+    """MaxPool's own second output, which counts over all planes; torch counts in each."""
+    node = pooled.producer()
+    if node is None or node.inputs[0] is None:
+        raise Unsupported("a pool without a node")
+    node.resize_outputs(2)
+    placed = b.completed(node.outputs[1], b.shape, ir.DataType.INT64)
+    batch, channels, *spatial = sizes_of(node.inputs[0])
+    planes = np.arange(batch * channels, dtype=np.int64) * math.prod(spatial)
+    return [pooled, b.add("Sub", placed, b.constant(planes.reshape(batch, channels, *(1 for _ in spatial))))]
 
 
 def avg_pool(

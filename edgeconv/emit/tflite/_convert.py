@@ -17,6 +17,7 @@ from edgeconv.emit.tflite._inside import held
 from edgeconv.emit.tflite._layout import Form, first, last, permuted
 from edgeconv.emit.tflite._lowering import Lowering, another_way, maker_of, refusal
 from edgeconv.emit.tflite._operators import LOWERINGS, activation, tables
+from edgeconv.emit.tflite._pool_places import with_places
 from edgeconv.emit.tflite._qdq import REQUANTIZE, strip
 from edgeconv.emit.tflite._recurrent import unrolled
 from edgeconv.emit.tflite._simplify import simplify
@@ -33,7 +34,7 @@ def convert(
     model: ir.Model, layout: str, encoding: Encoding, sizes: Mapping[str, int] | None = None
 ) -> tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Lowers the whole graph, at these sizes of its symbolic dimensions; with the specs of its inputs and outputs."""
-    quantized = strip(unrolled(model))
+    quantized = strip(with_places(unrolled(model)))
     model = quantized.model
     compound, inner = gelus(model.graph)
     low = Lowering(sizes, activations=quantized.activations)

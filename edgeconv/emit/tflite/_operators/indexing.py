@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.capture._origin import MEETING
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._layout import first, permuted
@@ -42,6 +43,8 @@ def scatter_elements(low: Lowering, node: ir.Node) -> None:
     """
     value, updates, y = low.input(node), low.input(node, 2), node.outputs[0]
     reduction = node.attributes.get_string("reduction", "none")
+    if MEETING in node.metadata_props:
+        low.refuse(node.metadata_props[MEETING])
     shape, torch_order = low.shape(value), first(len(low.shape(value)))
     places = _flat_places(low, node, shape, low.shape(updates))
     given, base = low.array(updates), low.array(value)
