@@ -95,6 +95,15 @@ FIXED_BATCH = Wording(
     "export with a fixed batch: a number in front of the shape",
     "export with a fixed batch: no dynamic_batch, or a number in front of shapes",
 )
+NO_TORCH = Wording("leave out --device torch", "leave it out of parity.devices", "leave it out of devices")
+INT8_ONLY = Wording(
+    "ask for --variant int8, or export the float model",
+    'state variants = ["int8"], or export the float model',
+    'ask for variants="int8", or export the float model',
+)
+JUDGED = Wording("", "name more data in the recipe", "give Quantization(judged=...), data to judge by")
+CALIBRATED = Wording("", "quantize", "quantization")
+NO_C = Wording("leave --c-array out", "leave c_array out", "leave c_array out")
 OUT = Wording("choose another folder with --out", "choose another folder", "choose another folder")
 
 

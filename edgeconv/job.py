@@ -12,7 +12,7 @@ from edgeconv import errors, values
 from edgeconv.arguments import Expected, checked_samples
 from edgeconv.capture import open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Sample
-from edgeconv.errors import DeviceError, EmitError, QuantizeError, RecipeError, RewriteError
+from edgeconv.errors import NO_TORCH, DeviceError, EmitError, QuantizeError, RecipeError, RewriteError
 from edgeconv.judge import Proof
 from edgeconv.prove import check_devices
 from edgeconv.recipe import Recipe, parity_samples
@@ -22,6 +22,7 @@ from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.load import with_inputs
 from edgeconv.recipe.schema import FORMATS, LAYOUTS, MAX_OPSET, MIN_OPSET
 from edgeconv.recipe.variants import VARIANTS
+from edgeconv.recipe.wording import place_of
 from edgeconv.report import Frontier
 from edgeconv.source import BATCH, OnnxSource, Source, TorchSource, with_other_batch
 from edgeconv.variants import Quantization, Variant
@@ -87,7 +88,7 @@ class Job:
         named = self.proof.devices if self.proof is not None else None
         if isinstance(self.source, OnnxSource) and TorchSource.device in (named or ()):
             raise DeviceError(
-                "torch runs modules, and this is an .onnx file", where=self.source.title, mend="leave it out"
+                "the device torch runs modules, and this is an .onnx file", where=self.source.title, mend=NO_TORCH
             )
 
     @property
@@ -308,7 +309,7 @@ def _module_of(recipe: Recipe) -> tuple[Recipe, TorchSource]:
     as_taken = recipe.model_copy(update={"inputs": tuple(singles.get(item.name, item) for item in recipe.inputs)})
     tensors = tuple(torch.zeros(i.static_shape, dtype=getattr(torch, i.dtype)) for i in recipe.inputs)
     return as_taken, TorchSource(
-        with_fixed_arguments(build_module(recipe), tensors, recipe.model.fixed, f"{recipe.path}: model.fixed"),
+        with_fixed_arguments(build_module(recipe), tensors, recipe.model.fixed, place_of(recipe.path, "model.fixed")),
         args=tensors,
         input_names=tuple(i.name for i in recipe.inputs),
         output_names=recipe.outputs,

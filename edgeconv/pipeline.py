@@ -49,6 +49,7 @@ from edgeconv.prove import check_devices, prove
 from edgeconv.quantize import Target
 from edgeconv.recipe import Recipe
 from edgeconv.recipe.schema import FORMATS
+from edgeconv.recipe.wording import place_of
 from edgeconv.record import discard_outdated
 from edgeconv.report import LEFT_OUT, Frontier, Report
 from edgeconv.rewrite import free_batch, optimize, selected
@@ -264,7 +265,7 @@ def export_recipe(
     asked = instead_of_recipe(recipe, devices, prove, formats, variants, c_array, skip_rewrites)
     selected(asked["skip_rewrites"], errors.SKIPPED)
     if prove:
-        own = f"{recipe.path}: parity.devices" if devices is None else errors.DEVICES
+        own = place_of(recipe.path, "parity.devices") if devices is None else errors.DEVICES
         with heard.stage("devices"):
             check_devices(asked["devices"], own)
     with telling(Caller.RECIPE):

@@ -23,7 +23,7 @@ from edgeconv.core import (
 )
 from edgeconv.devices import Device, find
 from edgeconv.environment import environment
-from edgeconv.errors import DeviceError, ParityError, Wording
+from edgeconv.errors import DEVICES, DeviceError, ParityError, Wording
 from edgeconv.judge import Proof, judge
 from edgeconv.layers import carried_over, judged_by_layer
 from edgeconv.output import Staging, staged
@@ -174,7 +174,7 @@ def repeat(
         DeviceError: a device of `devices` cannot be had.
     """
     old = read_report(folder)
-    check_devices(devices)
+    check_devices(devices, DEVICES)
     golden = load_golden(folder / old.golden)
     names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_asked_as, old.comparisons)))
     if stated is None:

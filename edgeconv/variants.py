@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgeconv import quantize, values
 from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample
 from edgeconv.emit.c_array import Golden, to_c
-from edgeconv.errors import CALIBRATE, NO_SAMPLE, PAIR_SAFE, ParityError, QuantizeError
+from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, NO_SAMPLE, PAIR_SAFE, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
 from edgeconv.recipe.calibration import checked_batches
@@ -221,9 +221,7 @@ def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
     """Of a graph that is quantised already, only the border can be chosen: no choice is dropped without a word."""
     wrong = [name for name in names if name != "int8"]
     if wrong:
-        raise QuantizeError(
-            "the model is quantised already", where=wrong[0], mend="ask for the variant int8, or export the float model"
-        )
+        raise QuantizeError("the model is quantised already", where=wrong[0], mend=INT8_ONLY)
     for one in dataclasses.fields(quantization):
         if one.name not in ("batches", "io", "places") and getattr(quantization, one.name) != one.default:
             raise QuantizeError(
@@ -416,7 +414,7 @@ class _Quantizer:
         if self._asked.batches is None:
             raise QuantizeError(
                 "there is no calibration data",
-                where="quantize",
+                where=CALIBRATED,
                 mend=CALIBRATE,
             )
         return checked_batches(self._asked.batches)

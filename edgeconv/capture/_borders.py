@@ -27,6 +27,7 @@ _DATA_DEPENDENT = (
 _NOT_TRACEABLE = (".numpy() is not supported", "Cannot access data pointer", "doesn't have storage")
 
 
+_ON_CPU = "make new tensors on the device of the input (device=x.device), and export on the CPU"
 # What torch says of tensors of another kind than the dense ones of one device.
 _KINDS = (
     (
@@ -39,16 +40,30 @@ _KINDS = (
         "forward returns an object of a class that torch cannot take apart",
         "return a dict or a tuple of tensors, or register its class with torch.export.register_dataclass",
     ),
+    (
+        'missing the required "forward" function',
+        "it has no forward, and computes nothing by itself",
+        "pass a module whose forward calls its parts",
+    ),
+    (
+        "ParameterList should not be called",
+        "it holds parameters and has no forward",
+        "pass a module whose forward computes with them",
+    ),
+    *(
+        (sign, "the forward makes tensors on a GPU, and modules are exported on the CPU", _ON_CPU)
+        for sign in ("not linked with support for", "not compiled with CUDA", "No CUDA GPUs", "no NVIDIA driver")
+    ),
     ("nested_tensor", "the forward computes with nested tensors, and files have none", "pad them to one size"),
     (
         "FakeTensorDeviceMismatchError",
         "the forward computes with tensors on two devices",
-        "make new tensors on the device of the input (device=x.device), and export on the CPU",
+        _ON_CPU,
     ),
     (
         "Expected all tensors to be on the same device",
         "the forward computes with tensors on two devices",
-        "make new tensors on the device of the input (device=x.device), and export on the CPU",
+        _ON_CPU,
     ),
 )
 
@@ -77,7 +92,11 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
             names = list(dict.fromkeys([_as_traced(operator["op"], program), *_without_form(program)]))
             many = "operators" if len(names) > 1 else "operator"
             what = f"torch {many} {', '.join(names)} {'have' if len(names) > 1 else 'has'} no ONNX form"
-            mend = "write the module with other operations, or keep this one outside of it"
+            kept = "these" if len(names) > 1 else "this one"
+            mend = f"write the module with other operations, or keep {kept} outside of it"
+        elif any(kind in text for kind in ("torch.qint", "torch.quint")):
+            what = "the forward makes quantized tensors of torch (qint8, quint8), and files have none"
+            mend = "leave their rounding out, or write it with torch.fake_quantize_per_tensor_affine"
         else:
             what = f"the ONNX exporter of torch failed: {_first_line(_root(error))}"
             mend = "write that part of the module with other operations"

@@ -264,27 +264,41 @@ def _strip(model: ir.Model) -> None:
 
 
 def _check(graph: ir.Graph) -> None:
+    """Every operator is one that can be converted; all that are not are told together."""
     check_dropouts(graph)
-    for node in graph:
-        where = origin_of(node).module or origin_of(node).operation
-        if node.op_type in RANDOM:
-            raise CaptureError(
-                "the module draws random numbers in eval mode",
-                where=where,
-                mend="take the random tensor as an input, or remove it from the forward",
-            )
-        if has_subgraph(node):
-            raise CaptureError(
-                f"{node.op_type} runs a subgraph, and only plain graphs are converted",
-                where=where,
-                mend="export the model without loops, and without branches that depend on values",
-            )
-        for value in node.outputs:
-            if value.name and (value.shape is None or not value.shape.is_static() or value.dtype is None):
-                operation = origin_of(node).operation
-                said = operation if operation == node.op_type else f"{operation} ({node.op_type})"
-                raise CaptureError(
-                    f"{said} has a shape that is not known before it runs",
-                    where=where,
-                    mend="keep every shape a function of the input shapes",
-                )
+    wrong = [(node, *reason) for node in graph for reason in [_why_unfit(node)] if reason is not None]
+    if not wrong:
+        return
+    first, what, _ = wrong[0]
+    others = [f"{_place_of(node)}: {also}" for node, also, _ in wrong[1:_TOLD]]
+    more = [f"and {len(wrong) - _TOLD} more"] if len(wrong) > _TOLD else []
+    mends = list(dict.fromkeys(each for _, _, each in wrong[:_TOLD]))
+    raise CaptureError("; ".join([what, *others, *more]), where=_place_of(first), mend="; ".join(mends))
+
+
+_TOLD = 8  # operators in one message
+
+
+def _place_of(node: ir.Node) -> str:
+    return origin_of(node).module or origin_of(node).operation
+
+
+def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
+    """Why an operator cannot be converted and what to do about it, if it cannot."""
+    if node.op_type in RANDOM:
+        mend = "take the random tensor as an input, or leave it out of the model"
+        return f"{node.op_type} draws random numbers, and a file computes the same each time", mend
+    if has_subgraph(node):
+        mend = "export the model without loops, and without branches that depend on values"
+        return f"{node.op_type} runs a subgraph, and only plain graphs are converted", mend
+    if any(value is not None and not _is_known(value) for value in node.inputs):
+        return None  # what it reads is to blame
+    if all(not value.name or _is_known(value) for value in node.outputs):
+        return None
+    operation = origin_of(node).operation
+    said = operation if operation == node.op_type else f"{operation} ({node.op_type})"
+    return f"{said} has a shape that is not known before it runs", "keep every shape a function of the input shapes"
+
+
+def _is_known(value: ir.Value) -> bool:
+    return value.shape is not None and value.shape.is_static() and value.dtype is not None

@@ -11,7 +11,11 @@ from torch._ops import HigherOrderOperator
 from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
 
 from edgeconv.capture._provenance import origin_in
-from edgeconv.errors import CaptureError
+from edgeconv.errors import CaptureError, Wording
+
+_ONE_EACH = Wording(
+    "", "declare one input per argument of forward", "pass one value in args for each argument of forward"
+)
 
 
 def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], input_names: Sequence[str]) -> None:
@@ -38,7 +42,7 @@ def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], inp
     except TypeError as error:
         takes = [name for name in parameters if name != "self"]
         named = [name for name, each in parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY]
-        mend = "declare one input per argument of forward"
+        mend: str | Wording = _ONE_EACH
         if named:
             mend = f"pass what forward takes by keyword only in kwargs={{{named[0]!r}: …}}"
         raise CaptureError(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch._subclasses import FakeTensor
+from torch.export.graph_signature import InputKind
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
@@ -130,6 +131,7 @@ def called(
     if isinstance(module, torch.export.ExportedProgram):
         if not args and not kwargs and module.example_inputs:
             args, kwargs = module.example_inputs
+        _check_program(module, args, kwargs)
         module, names = _opened(module), _names_in(module)
     elif isinstance(module, torch.jit.ScriptModule):
         names = tuple(each.name for each in _arguments(module))
@@ -137,7 +139,7 @@ def called(
         module, kwargs = _opened(program), {}
     else:
         names = ()
-    for path, leaf in pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))[0]:
+    for path, leaf in pytree.tree_flatten_with_path((tuple(args), dict(kwargs)), is_leaf=_is_packed)[0]:
         _check_leaf(leaf, _argument(path))
     if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
         sizes = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, int)]
@@ -148,6 +150,10 @@ def called(
     call = Call.of(module, args, kwargs)
     named = names if len(names) == len(call.tensors) else call.names
     return (module if call.is_plain else Called(module, call)), call.tensors, named
+
+
+def _is_packed(leaf: Any) -> bool:
+    return isinstance(leaf, PackedSequence)  # which is a tuple, too
 
 
 def _argument(path: tuple[Any, ...]) -> str:
@@ -181,7 +187,7 @@ def _check_leaf(leaf: Any, where: str) -> None:
     if isinstance(leaf, np.ndarray | np.generic):
         what, mend = f"it is {kind_of(leaf)}, not a tensor", "pass torch.from_numpy(…) of it, or a plain number"
         raise CaptureError(what, where=where, mend=mend)
-    if isinstance(leaf, PackedSequence):
+    if _is_packed(leaf):
         what, mend = (
             "it is a packed sequence, whose sizes depend on lengths",
             "pass the padded tensor, and mask its ends",
@@ -268,14 +274,42 @@ def _opened(program: torch.export.ExportedProgram) -> torch.nn.Module:
     return module
 
 
+def _check_program(program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """The tensors are of the sizes and types that a program was exported for: it has no other in it.
+
+    Raises:
+        CaptureError: naming the first that is not.
+    """
+    specs = program.graph_signature.input_specs
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    own = [node.meta.get("val") for node, spec in zip(nodes, specs, strict=True) if spec.kind is InputKind.USER_INPUT]
+    pairs = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))[0]
+    if len(own) != len(pairs):
+        return  # the binding of the call says so
+    for expected, (path, leaf) in zip(own, pairs, strict=True):
+        if not (isinstance(expected, torch.Tensor) and isinstance(leaf, torch.Tensor)):
+            continue
+        sizes = [size if isinstance(size, int) else None for size in expected.shape]
+        fits = len(sizes) == leaf.ndim and all(
+            size in (None, given) for size, given in zip(sizes, leaf.shape, strict=True)
+        )
+        if not fits or leaf.dtype != expected.dtype:
+            shape = ", ".join("any" if size is None else str(size) for size in sizes)
+            raise CaptureError(
+                f"it is {leaf.dtype} of shape {tuple(leaf.shape)}, and the program was exported for {expected.dtype} "
+                f"of ({shape})",
+                where=_argument(path),
+                mend="pass such a tensor, or args=() for the program's own example, or export the program anew",
+            )
+
+
 def _names_in(program: torch.export.ExportedProgram) -> tuple[str, ...]:
     """The names of a program's own inputs that are tensors."""
     specs = program.graph_signature.input_specs
     return tuple(
         str(spec.arg.name)
         for spec in specs
-        if spec.kind is torch.export.graph_signature.InputKind.USER_INPUT
-        and isinstance(spec.arg, torch.export.graph_signature.TensorArgument)
+        if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, torch.export.graph_signature.TensorArgument)
     )
 
 
@@ -286,6 +320,12 @@ def _converted(
     from edgeconv.capture._trace import quiet
 
     where = script.original_name
+    taken = [each.name for each in _arguments(script)]
+    unknown = [name for name in kwargs if name not in taken[len(args) :]]
+    if unknown or len(args) > len(taken):
+        what = f"forward({', '.join(taken)}) cannot be called so: "
+        what += f"no argument {unknown[0]!r} is left" if unknown else f"{len(args)} are too many"
+        raise CaptureError(what, where="args and kwargs" if kwargs else "args", mend="pass one value per argument")
     try:
         from torch._export.converter import TS2EPConverter
 

@@ -31,6 +31,9 @@ def command(
     limit(timeout)
     from edgeconv.recipe import load_recipe
 
+    if recipe.suffix.lower() == ".onnx":
+        what = "cost counts the layers of a module, and this is an .onnx file"
+        raise RecipeError(what, where=str(recipe), mend="give the recipe of a module")
     loaded = load_recipe(recipe)
 
     from edgeconv.job import job_of

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeconv.core import Array, TensorSpec, is_sealed, sealed
-from edgeconv.errors import EmitError
+from edgeconv.errors import NO_C, EmitError
 
 C_SUFFIXES = (".h", ".cc")
 _SIGNATURE = "/* Made by edgeconv from "
@@ -173,7 +173,7 @@ def _literal(value: Any) -> str:
 
 def _type(spec: TensorSpec) -> str:
     if spec.dtype not in _TYPES:
-        raise EmitError(f"{spec.dtype} has no type in C", where=f"{spec.name}, C arrays", mend="leave the C arrays out")
+        raise EmitError(f"{spec.dtype} has no type in C", where=f"{spec.name}, C arrays", mend=NO_C)
     return _TYPES[spec.dtype]
 
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from edgeconv import values
 from edgeconv.core import Array
-from edgeconv.errors import QuantizeError, TargetError, Wording
+from edgeconv.errors import JUDGED, QuantizeError, TargetError, Wording
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._calibrate import mapped, session_of
 from edgeconv.quantize._graph import add_initializer, constant, forget_names, name_of
@@ -147,7 +147,7 @@ def search(
     """
     tell = progress or (lambda _: None)
     if not judged:
-        raise QuantizeError("there is no data to judge by", where="target", mend="name more data in the recipe")
+        raise QuantizeError("there is no data to judge by", where="target", mend=JUDGED)
     meter = _Meter(reference or model, judged, target)
     rounded = tuned(plan)
     # not of the rounded model, whose weights lie on the grid already: quantising them again loses nothing

@@ -17,7 +17,7 @@ from edgeconv.errors import RecipeError
 from edgeconv.recipe.fields import MAX_NAME
 from edgeconv.recipe.files import read_named
 from edgeconv.recipe.schema import Recipe
-from edgeconv.recipe.wording import complaint
+from edgeconv.recipe.wording import complaint, place_of
 
 MAX_RECIPE_BYTES = 2**20
 MAX_DEPTH = 16
@@ -192,7 +192,7 @@ def _first_error(error: ValidationError, path: Path) -> RecipeError:
     others = sorted({_dotted(item["loc"]) for item in details} - {field})
     what = _what(detail) + (f" (also wrong: {_few(others)})" if others else "")
     mend = str(detail.get("ctx", {}).get("mend", _MENDS.get(detail["type"], "correct it")))
-    return RecipeError(what, where=f"{path}: {field}" if field else str(path), mend=mend)
+    return RecipeError(what, where=place_of(path, field) if field else str(path), mend=mend)
 
 
 def _what(detail: ErrorDetails) -> str:

@@ -16,6 +16,7 @@ from edgeconv.recipe.fields import MAX_CLASS_INDEX
 from edgeconv.recipe.files import locate
 from edgeconv.recipe.inputs import ArrayInputs, ImageInputs, RandomInputs
 from edgeconv.recipe.schema import Input, Recipe
+from edgeconv.recipe.wording import place_of
 
 _Inputs = TypeVar("_Inputs", ImageInputs, ArrayInputs, RandomInputs)
 
@@ -33,7 +34,7 @@ def parity_samples(recipe: Recipe, variants: Collection[str] = ()) -> tuple[Samp
     for index, images in _meant(parity.images, variants):
         samples += from_images(recipe, images, f"{recipe.path}: parity.images[{index}]")
     for index, arrays in _meant(parity.arrays, variants):
-        samples += from_arrays(recipe, arrays, f"{recipe.path}: parity.arrays[{index}]")
+        samples += from_arrays(recipe, arrays, place_of(recipe.path, f"parity.arrays[{index}]"))
     stated = parity.images or parity.arrays or parity.random
     for index, item in _meant(parity.random if stated else (RandomInputs(),), variants):
         samples += from_noise(recipe.inputs, item, f"{recipe.path}: parity.random[{index}]")
@@ -130,7 +131,9 @@ def _pick(held: Mapping[str, Array], item: Input, arrays: ArrayInputs, recipe: R
         )
     if key not in held:
         raise RecipeError(
-            f"{path.name} has no array {key!r}, but: {names_of(held)}", where=where, mend="correct the key"
+            f"{path.name} has no array {key!r}, but: {names_of(held)}",
+            where=where,
+            mend="correct the key" if arrays.key else "save each input under its name",
         )
     return held[key]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic_core import ErrorDetails
 
@@ -35,6 +36,23 @@ _WORDS: Mapping[str, str] = {
     "json_invalid": "is no JSON",
     "json_type": "is no JSON",
 }
+
+
+_FLAGS: Mapping[str, str] = {
+    "inputs": "--shape",
+    "parity.arrays": "--samples",
+    "parity.devices": "--device",
+    "model.fixed": "--set",
+}
+
+
+def place_of(path: Path, field: str) -> str:
+    """Where a field is stated: in the recipe, or by a flag where an ``.onnx`` file stands in a recipe's place."""
+    flag = next((flag for key, flag in _FLAGS.items() if field.startswith(key)), "")
+    if not flag or path.suffix.lower() != ".onnx":
+        return f"{path}: {field}"
+    inside = field.partition("].")[2]
+    return f"{flag}: {inside}" if inside else flag
 
 
 def complaint(detail: ErrorDetails, *, table: str) -> str:

@@ -105,7 +105,12 @@ def _run(rewrite: Rewrite, model: ir.Model) -> bool:
     except (ir.passes.InvariantError, ir.passes.PassError) as error:
         cause = error.__cause__ or error  # the innermost says what is wrong, the outer that something is
         where = f"rewrite {rewrite.name}"
-        raise RewriteError(str(cause), where=where, mend=f"leave out {rewrite.name!r}") from error
+        raise RewriteError(str(cause), where=where, mend=_without(rewrite.name)) from error
+
+
+def _without(name: str) -> Wording:
+    argument = f"leave it out with skip_rewrites=({name!r},)"
+    return Wording(f"leave it out with --no-rewrite {name}", argument, argument)
 
 
 def selected(skip: Collection[str], argument: str | Wording = "skip") -> list[Rewrite]:

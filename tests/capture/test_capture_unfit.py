@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Net(lambda self, x: torch.special.bessel_j0(x) + torch.erfc(x)),
         "torch operators aten.special_bessel_j0, aten.erfc have no ONNX form",
     ),
-    "module": (lambda: functools.partial(_conv()), "partial is not a torch.nn.Module"),  # type: ignore[dict-item]
+    "module": (lambda: functools.partial(_conv()), "module: it is a partial, not a torch.nn.Module"),  # type: ignore[dict-item]
 }  # fmt: skip
 
 
@@ -166,9 +166,9 @@ def test_what_cannot_be_exported_is_named_for_what_it_is(name: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("argument", "told"),
     [
-        (torch.randn(2, 3, dtype=torch.complex64), "an argument is complex"),
-        (torch.eye(3).to_sparse(), "an argument is no dense tensor"),
-        (rnn.pack_padded_sequence(torch.randn(5, 2, 8), torch.tensor([5, 3])), "an argument is a packed sequence"),
+        (torch.randn(2, 3, dtype=torch.complex64), r"args\[0\]: it is complex"),
+        (torch.eye(3).to_sparse(), r"args\[0\]: it is a sparse tensor"),
+        (rnn.pack_padded_sequence(torch.randn(5, 2, 8), torch.tensor([5, 3])), r"args\[0\]: it is a packed sequence"),
     ],
     ids=["complex", "sparse", "packed"],
 )

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -194,3 +196,42 @@ def test_a_file_that_no_device_takes_does_not_pass(tmp_path: Path) -> None:
     path.write_text(RECIPE.format(**{**DEFAULTS, "devices": '["onnxruntime"]'}))
     assert run(["export", str(path), "--out", str(tmp_path / "out"), "-q"]) == 1
     assert "no device judged block.fp32.tflite" in (tmp_path / "out" / "block" / "parity.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--shape", "x=0,3,8,8"), "--shape: shape[0]: should be at least 1, not 0"),
+        (("--shape", "x=1.5,3,8,8"), "--shape: shape[0]: '1.5' cannot be used; give a number"),
+        (("--samples", "nope.npz"), "--samples: there is no file"),
+        (("--samples", "other.npz"), "--samples: other.npz has no array 'x', but: y; save each input under its name"),
+        (("--samples", "nan.npz"), "--samples: nan.npz holds NaN or Inf"),
+        (("--device", "torch"), "the device torch runs modules, and this is an .onnx file; leave out --device torch"),
+        (("--device", "onxruntime"), "--device: unknown device 'onxruntime'; did you mean onnxruntime"),
+        (("--no-rewrite", "fold"), "--no-rewrite: there is no rewrite 'fold'"),
+        (
+            ("--variant", "float16"),
+            "--variant: 'float16' is not known; choose of fp32, fp16, int8, int8-weights, int16x8; did",
+        ),
+        (("--c-array", "--format", "onnx"), "--format: the C source is made of TFLite only"),
+    ],
+)
+def test_a_file_without_a_recipe_is_told_its_flags(
+    options: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tensors = [onnx.helper.make_tensor_value_info(name, 1, [1, 3, 8, 8]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", tensors[:1], tensors[1:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9), "m.onnx")
+    np.savez("other.npz", y=np.zeros((1, 3, 8, 8), np.float32))
+    np.savez("nan.npz", x=np.full((1, 3, 8, 8), np.nan, np.float32))
+    proven = () if "--device" in options or "--samples" in options else ("--no-parity",)
+    assert run(["export", "m.onnx", "--out", "out", *options, *proven]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert told in line
+    assert "parity.arrays" not in line
+    assert "inputs[" not in line

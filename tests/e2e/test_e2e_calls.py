@@ -153,3 +153,67 @@ def test_numbers_beside_the_tensors_of_a_graph(tmp_path: Path, kind: str, number
 def test_what_is_no_call(tmp_path: Path, args: Any, kwargs: Any, what: str) -> None:
     with pytest.raises(CaptureError, match=what):
         edgeconv.export(Net(), args, tmp_path, name="m", kwargs=kwargs)
+
+
+class Parts(nn.Module):
+    """A module that holds parts and computes nothing."""
+
+
+class OnGpu(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.cuda()
+
+
+class Rounded(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.quantize_per_tensor(x, 0.1, 0, torch.qint8).dequantize()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+@pytest.mark.parametrize(
+    ("module", "what"),
+    [
+        (
+            Parts(),
+            "Parts: it has no forward, and computes nothing by itself; pass a module whose forward calls its parts",
+        ),
+        (nn.ModuleList([nn.ReLU()]), "ModuleList: it has no forward"),
+        (nn.ParameterList(), "ParameterList: it holds parameters and has no forward"),
+        (OnGpu(), "OnGpu: the forward makes tensors on a GPU, and modules are exported on the CPU"),
+        (Rounded(), "Rounded: the forward makes quantized tensors of torch"),
+    ],
+)
+def test_modules_that_cannot_run_are_named(tmp_path: Path, module: nn.Module, what: str) -> None:
+    with pytest.raises(edgeconv.CaptureError, match=what):
+        edgeconv.export(module, (X,), tmp_path, name="m")
+
+
+def test_a_program_takes_the_sizes_and_types_that_it_was_exported_for(tmp_path: Path) -> None:
+    """It has the sizes in its graph as numbers: of others it would compute something else than its module."""
+
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / x.shape[-1]
+
+    program = torch.export.export(Scaled(), (X,))
+    with pytest.raises(edgeconv.CaptureError, match=r"args\[0\]: it is torch\.float32 of shape .*was exported for"):
+        edgeconv.export(program, (torch.zeros(1, 3, 5, 5),), tmp_path, name="m")
+    with pytest.raises(
+        edgeconv.CaptureError, match=r"args\[0\]: it is torch\.float64 .*was exported for torch\.float32"
+    ):
+        edgeconv.export(program, (X.double(),), tmp_path, name="m")
+    wide = torch.export.export(Scaled(), (X,), dynamic_shapes=({3: torch.export.Dim("width", min=2)},))
+    assert edgeconv.export(wide, (torch.zeros(*X.shape[:3], 5),), tmp_path, name="m").artifacts
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("args", "kwargs", "what"),
+    [
+        ((X,), {"y": X}, r"args and kwargs: forward\(.*\) cannot be called so: no argument 'y' is left"),
+        ((X, X), {}, r"args: forward\(.*\) cannot be called so: 2 are too many"),
+    ],
+)
+def test_arguments_that_a_script_does_not_take(tmp_path: Path, args: Any, kwargs: Any, what: str) -> None:
+    with pytest.raises(edgeconv.CaptureError, match=what):
+        edgeconv.export(torch.jit.script(nn.ReLU()), args, tmp_path, name="m", kwargs=kwargs)

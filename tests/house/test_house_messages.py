@@ -123,3 +123,26 @@ def test_no_message_sends_users_to_our_sources_or_tells_them_to_report() -> None
     said = re.compile(r'"[^"\n]*(report the module|report it with the module|enter it in|edgeconv/reference)[^"\n]*"')
     found = [f"{path.name}: {match[0]}" for path in ROOT.rglob("*.py") for match in said.finditer(path.read_text())]
     assert found == []
+
+
+def test_operators_of_a_file_that_cannot_be_converted_are_told_together(tmp_path: Path) -> None:
+    nodes = [
+        onnx.helper.make_node("RandomNormalLike", ["x"], ["a"], name="noise"),
+        onnx.helper.make_node("NonZero", ["x"], ["b"], name="places"),
+        onnx.helper.make_node("Unique", ["x"], ["c"], name="values"),
+        onnx.helper.make_node("Cast", ["b"], ["d"], name="behind", to=1),
+    ]
+    inputs = [onnx.helper.make_tensor_value_info("x", 1, [1, 3])]
+    outputs = [
+        onnx.helper.make_tensor_value_info(name, 1, shape)
+        for name, shape in (("a", [1, 3]), ("c", ["n"]), ("d", [2, "m"]))
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", inputs, outputs)
+    path = tmp_path / "m.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9), path)
+    with pytest.raises(EdgeconvError) as caught:
+        edgeconv.export_onnx(path, tmp_path / "out", name="m")
+    told = str(caught.value)
+    for words in ("RandomNormalLike draws random numbers", "NonZero has a shape", "Unique has a shape"):
+        assert words in told
+    assert "Cast" not in told  # which is right but for what it reads

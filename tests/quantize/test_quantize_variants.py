@@ -122,7 +122,7 @@ def test_what_is_asked_to_stay_float_does_beside_what_a_plan_says(name: str) -> 
 
 @pytest.mark.parametrize("plan", [{}, b"{}", None])
 def test_a_plan_that_is_no_text_is_refused(plan: object) -> None:
-    with pytest.raises(QuantizeError, match=f"plan: it is a {type(plan).__name__}; give its text"):
+    with pytest.raises(QuantizeError, match=r"plan: it is (bytes|None|an? [A-Za-z]+); give its text"):
         Quantization(plan=plan)  # type: ignore[arg-type]
 
 
