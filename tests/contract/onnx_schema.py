@@ -325,9 +325,6 @@ REFUSED: Mapping[str, int] = {
 
 REFUSED_BY_TFLITE = {
     "DequantizeLinear.block_size",
-    "GRU.sequence_lens",
-    "LSTM.sequence_lens",
     "QuantizeLinear",  # its integers would be an output
-    "RNN.sequence_lens",
 }
 """The same of TFLite alone."""

@@ -43,7 +43,7 @@ def unrolled(model: ir.Model) -> ir.Model:
     """The graph with its recurrent layers written out; itself where it has none.
 
     Raises:
-        EmitError: a layer of more than `LONGEST` steps, of computed weights or lengths, of an open batch, or with an
+        EmitError: a layer of more than `LONGEST` steps, of computed weights, of an open batch, or with an
             activation that has no form.
     """
     if not any(node.op_type in GATES and node.domain == "" for node in model.graph):
@@ -195,9 +195,6 @@ def _write_out(graph: ir.Graph, node: ir.Node) -> None:
     length, count = sizes_of(x)[0], len(weight)
     if length * count > LONGEST:
         _refuse(node, f"it has {length * count} steps, and at most {LONGEST} are written out")
-    lengths = _array(node, 4, "lengths of sequences")
-    if lengths is not None and (lengths != length).any():
-        _refuse(node, "its sequences have lengths of their own")
     named = next((value.name for value in node.outputs if value.name), node.op_type)
     node.metadata_props[KEEP_FLOAT] = f"{WHOLE_LAYER} {named!r} is computed in floats"
     steps = Steps(graph, node, f"{named}/")
@@ -244,10 +241,37 @@ def _run(layer: _Direction, x: ir.Value, state: State, backwards: bool) -> tuple
         entering = wide
         if length > 1:
             entering = layer.steps.slice(wide, 0, place * batch, (place + 1) * batch, "step")
-        state = _STEPS[layer.op_type](layer, entering, state)
-        if state[0] is not None:
-            outputs[place] = state[0]
+        after = _STEPS[layer.op_type](layer, entering, state)
+        is_inside = _is_inside(layer, place, batch)
+        if is_inside is not None:
+            outputs[place] = _chosen(layer, is_inside, after[0], None)
+            state = tuple(_chosen(layer, is_inside, new, old) for new, old in zip(after, state, strict=True))
+        else:
+            state = after
+            if state[0] is not None:
+                outputs[place] = state[0]
     return [outputs[place] for place in range(length)], state
+
+
+def _is_inside(layer: _Direction, place: int, batch: int) -> ir.Value | None:
+    """Whether a step lies before the end of each sequence, [batch, 1]; None where it does in all of them."""
+    lengths = layer.node.inputs[4] if len(layer.node.inputs) > 4 else None
+    if lengths is None:
+        return None
+    if lengths.const_value is None or lengths.is_graph_input():
+        bound = layer.steps.constant(np.array(place, np.int32), "place")
+        longer = layer.steps.add("longer", "Greater", [lengths, bound], [batch], dtype=ir.DataType.BOOL)
+        return layer.steps.reshape(longer, [batch, 1], "inside")
+    inside = lengths.const_value.numpy() > place
+    return None if inside.all() else layer.steps.constant(inside[:, None], "inside")
+
+
+def _chosen(layer: _Direction, is_inside: ir.Value, new: ir.Value | None, old: ir.Value | None) -> ir.Value:
+    """The new state of the sequences that are not at their end, the old one (None: zeros) of the others."""
+    other = layer.row(np.zeros(1), "zero") if old is None else old
+    if new is None:
+        return other
+    return layer.steps.add("state", "Where", [is_inside, new, other], sizes_of(new), dtype=new.dtype)
 
 
 def _begin(steps: Steps, node: ir.Node, number: int) -> State:
