@@ -125,6 +125,7 @@ def _signals_first() -> Iterator[None]:
 def main() -> None:
     """Entry point of the ``edgeconv`` script."""
     prepare()  # before the pipe to the child, which would take the place of a closed stream
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as its devices have it (edgeconv/devices/_process.py)
     if completion.VARIABLE in os.environ:
         sys.exit(completion.answer(_commands()))  # at once: somebody waits for it at a key
     sys.exit(supervised(lambda: run(sys.argv[1:])))

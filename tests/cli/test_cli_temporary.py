@@ -1,7 +1,8 @@
 """No temporary file stays, however a command ends.
 
 Members thought of: an ordinary end, an error, an end of the process that runs no clean-up (os._exit, SIGKILL, a crash);
-folders of other processes and links of such a name, which are nobody's business.
+folders of other processes and links of such a name, which are nobody's business; what onnxruntime keeps to report its
+use, of the command's own process and of its devices.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import onnx
 import programs
 import pytest
+from onnx import TensorProto, helper
 
 CODE = """
 import os, signal, sys
@@ -45,3 +48,19 @@ def test_nothing_stays(end: str, code: int, tmp_path: Path) -> None:
     left = [path for path in temporary.iterdir() if not path.is_symlink()]
     assert left == [temporary / f"edgeconv-{os.getpid()}-another"]
     assert (victim / "file").read_text() == "precious"
+
+
+def test_the_home_folder_stays_as_it_is(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "net.onnx")
+    (tmp_path / "home").mkdir()
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "home")}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    environment.pop("XDG_CACHE_HOME", None)
+    command = ["export", str(tmp_path / "net.onnx"), "--out", str(tmp_path / "out"), "--format", "onnx", "-q"]
+    command += ["--device", "onnxruntime"]
+    done = programs.run(command, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list((tmp_path / "home").rglob("*")) == []
