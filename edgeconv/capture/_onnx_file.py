@@ -76,6 +76,7 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
             proto = inliner.inline_local_functions(proto, True)
     _check_operators(proto.graph, where)
     _check_masks(proto.graph, opset_of(proto), where)
+    _check_statistics(proto.graph, where)
     own, wanted = opset_of(proto), min(max(opset_of(proto), opsets[0]), opsets[-1])
     if own != wanted:
         mend = f"export it again, with opset {opsets[0]} to {opsets[-1]}"
@@ -153,6 +154,17 @@ def _check_masks(graph: onnx.GraphProto, opset: int, where: str) -> None:
                 f"Dropout gives its mask {node.output[1]!r}, which opset {opset} leaves undefined out of training",
                 where=f"{where}: node {node.name or node.output[0]}",
                 mend=f"leave the mask out, or export it with opset {_MASKS_SINCE} or newer",
+            )
+
+
+def _check_statistics(graph: onnx.GraphProto, where: str) -> None:
+    """BatchNormalization has one statistic per channel; up to opset 8 ``spatial`` 0 asks for one per element."""
+    for node in _nodes(graph):
+        if node.op_type == "BatchNormalization" and any(a.name == "spatial" and a.i == 0 for a in node.attribute):
+            raise CaptureError(
+                "BatchNormalization with spatial = 0, of statistics for each element, is not read",
+                where=f"{where}: node {node.name or node.output[0]}",
+                mend="write it as Sub, Mul and Add, or export it with opset 9 or newer",
             )
 
 

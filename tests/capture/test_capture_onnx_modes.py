@@ -227,3 +227,17 @@ def test_dilated_windows_that_pad_by_themselves(
         results.append(runner.get_signature_runner()(x=IMAGE)["y"])
     for result in results:
         np.testing.assert_allclose(result, expected.numpy(), rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("opset", [7, 8])
+def test_statistics_of_each_element_are_refused_by_name(tmp_path: Path, opset: int) -> None:
+    node = helper.make_node("BatchNormalization", ["x", "s", "s", "s", "s"], ["y"], spatial=0)
+    graph = helper.make_graph(
+        [node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 2, 3))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.ones((2, 3), np.float32), "s")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=4)
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(CaptureError, match="node y: BatchNormalization with spatial = 0"):
+        open_onnx(tmp_path / "m.onnx")
