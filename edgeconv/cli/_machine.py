@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 from edgeconv.errors import EdgeconvError, EmitError
 
-_MEMORY = ("can't allocate memory", "not enough memory", "Unable to allocate")
+_MEMORY = (
+    *("can't allocate memory", "not enough memory", "Unable to allocate"),
+    *("Cannot allocate memory", "cannot allocate memory", "failed to map segment"),  # the system's, and of a library
+)
 _FILES = ("too many files are open", "raise the limit (ulimit -n)")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LACKS = {

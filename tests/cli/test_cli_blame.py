@@ -1,11 +1,12 @@
 """What the model's code raises where nobody expects it is told in one line; what is ours stays a bug of ours.
 
 Members thought of: `modules`, `named_parameters`, `forward` as a property, hooks; constants of 4 TB by strides of 0;
-memory that is not there, torch's, numpy's and Python's; sizes of inputs that nobody could make, measured and counted.
+memory that is not there, torch's, numpy's, Python's and the loader's; sizes of inputs that nobody could make, measured and counted.
 """
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import onnx
@@ -51,7 +52,15 @@ def test_a_bug_of_ours_is_nobody_elses() -> None:
     assert blame(caught.value) == ""
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB"),
+        ImportError("libXau.so.6: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
 def test_memory_is_the_machines(error: Exception) -> None:
     assert blame(error).startswith("there is not enough memory")
 
