@@ -1,7 +1,8 @@
 """What the model's code raises where nobody expects it is told in one line; what is ours stays a bug of ours.
 
 Members thought of: `modules`, `named_parameters`, `forward` as a property, hooks; constants of 4 TB by strides of 0;
-memory that is not there, torch's, numpy's, Python's and the loader's; sizes of inputs that nobody could make, measured and counted.
+memory that is not there, torch's, numpy's, Python's and the loader's; sizes of inputs that nobody could make, measured
+and counted.
 """
 
 from __future__ import annotations
