@@ -16,13 +16,15 @@ import pytest
 from onnx import TensorProto, helper
 
 CODE = """
-import os, signal, sys
+import os, signal, sys, tempfile
+tempfile.tempdir = None  # the process that this one is a fork of has looked it up
 from edgeconv.cli._supervisor import supervised
 from edgeconv.output import temporary
 
 def work():
     with temporary() as folder:
         (folder / "large").write_text("x")
+        assert str(folder.parent) == os.environ["TMPDIR"]
         assert list(folder.parent.glob(f"edgeconv-{os.getpid()}-*")) == [folder]
         os.symlink(os.environ["VICTIM"], folder.parent / f"edgeconv-{os.getpid()}-link")
         END
