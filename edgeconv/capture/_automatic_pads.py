@@ -21,8 +21,9 @@ import onnx_ir as ir
 from edgeconv.capture._origin import origin_of
 from edgeconv.capture._steps import sizes_of
 from edgeconv.capture.same_pads import same_pads
+from edgeconv.graph.traits import Trait, having
 
-_WINDOWED = ("Conv", "MaxPool", "AveragePool", "LpPool")
+_WINDOWED = having(Trait.WINDOWS | Trait.BY_CHANNEL) | {"Conv"}
 _CROPPING = ("AveragePool", "LpPool")
 _CROPPED_FROM = {"SAME_UPPER": -2, "SAME_LOWER": -3}  # as halves are rounded towards none
 

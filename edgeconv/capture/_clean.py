@@ -12,7 +12,7 @@ from edgeconv.capture._attention import state_shapes
 from edgeconv.capture._automatic_pads import drop_rounding
 from edgeconv.capture._branches import has_subgraph, take_branches
 from edgeconv.capture._compress import settle_compress
-from edgeconv.capture._constants import RANDOM, constant_value, fold_constants, lift_constants
+from edgeconv.capture._constants import constant_value, fold_constants, lift_constants
 from edgeconv.capture._group_norm import inferable
 from edgeconv.capture._origin import origin_of, set_origin
 from edgeconv.capture._pooling import may_be_short, settle_first_short
@@ -22,6 +22,7 @@ from edgeconv.capture._steps import is_taken
 from edgeconv.capture._training import check_dropouts
 from edgeconv.capture.unique import unique_name
 from edgeconv.errors import CaptureError
+from edgeconv.graph.traits import Trait, having
 
 
 def clean(model: ir.Model) -> None:
@@ -285,7 +286,7 @@ def _place_of(node: ir.Node) -> str:
 
 def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
     """Why an operator cannot be converted and what to do about it, if it cannot."""
-    if node.op_type in RANDOM:
+    if node.op_type in having(Trait.RANDOM):
         mend = "take the random tensor as an input, or leave it out of the model"
         return f"{node.op_type} draws random numbers, and a file computes the same each time", mend
     if has_subgraph(node):

@@ -10,15 +10,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import CaptureError, RewriteError
+from edgeconv.graph.traits import Trait, having
 from edgeconv.reference import ImpossibleError, evaluate_node
 
 Array = npt.NDArray[Any]
 
 # DequantizeLinear of a constant stays: it is what tells a runtime to compute in integers.
-_QUANTISATION = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
-RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)
+_NEVER = having(Trait.RANDOM) | having(Trait.QUANTIZES)
 _TEXT = frozenset({"value_string", "value_strings"})
 _NARROW = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
@@ -38,7 +36,7 @@ def fold_constants(graph: ir.Graph, opset: int) -> None:
     """
     exact: dict[str, Array] = {}
     for node in graph:
-        if node.domain != "" or node.op_type in RANDOM | _QUANTISATION or _has_subgraph(node):
+        if node.domain != "" or node.op_type in _NEVER or _has_subgraph(node):
             continue
         known = _known_shape(node)
         results = [known] if known is not None else _evaluate(graph, node, opset, exact)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from edgeconv.capture._constants import constant_value
 from edgeconv.capture._origin import origin_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.traits import Trait, having
 
 _QUANTISATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # what a plan allows, too: float32 numbers whose inverse is one
@@ -24,7 +25,6 @@ _WEIGHED = frozenset(
 # An infinite operand of these may be meant: a mask is added, a bound is divided by.
 _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
 _INDEXED = frozenset({"Gather", "GatherElements"})
-_SAME_COUNT = frozenset({"DepthToSpace", "Flatten", "Reshape", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 def check_numbers(graph: ir.Graph) -> None:
@@ -37,7 +37,7 @@ def check_numbers(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type in _INDEXED:
             _check_indices(node)
-        elif node.op_type in _SAME_COUNT:
+        elif node.op_type in having(Trait.REARRANGES):
             _check_count(node)
         if node.op_type in _QUANTISATION:
             _check_scale(node)

@@ -19,8 +19,9 @@ import onnx_ir as ir
 
 from edgeconv.capture._origin import origin_of, set_origin
 from edgeconv.errors import CaptureError
+from edgeconv.graph.traits import Trait, having
 
-_POOLS = ("MaxPool", "AveragePool", "LpPool")
+_POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
 _OWN_PADS = ("NOTSET", "VALID")  # `SAME_UPPER` and its sister have sizes of their own
 
 

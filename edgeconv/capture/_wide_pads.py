@@ -16,8 +16,9 @@ import onnx_ir as ir
 
 from edgeconv.capture._origin import origin_of, set_origin
 from edgeconv.errors import CaptureError
+from edgeconv.graph.traits import Trait, having
 
-_POOLS = ("AveragePool", "LpPool", "MaxPool")
+_POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
 
 
 def settle_wide_pads(graph: ir.Graph) -> None:

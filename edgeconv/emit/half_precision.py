@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.graph.traits import Trait, having, having_any
 
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -145,45 +146,15 @@ _CHEAP = frozenset(
 )
 """What costs little in float32, and hands on the size of what it reads."""
 
-_COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
-
-_CHOOSING = frozenset(
-    {
-        "Abs",
-        "Clip",
-        "Concat",
-        "DepthToSpace",
-        "Dropout",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "GlobalMaxPool",
-        "Identity",
-        "Max",
-        "MaxPool",
-        "Min",
-        "Neg",
-        "Pad",
-        "ReduceMax",
-        "ReduceMin",
-        "Relu",
-        "Reshape",
-        "ScatterND",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "TopK",
-        "Transpose",
-        "Trilu",
-        "Unsqueeze",
-        "Where",
-    }
-)
-"""Whose results are elements of what they read."""
+_CHOOSING = having_any([Trait.MOVES, Trait.PICKS, Trait.IDENTITY_ABOVE_ZERO]) | {
+    "Clip",
+    "Neg",
+    "Pad",
+    "ScatterND",
+    "Trilu",
+    "Where",
+}
+"""Whose results are elements of what they read, or constants; or near enough to be compared with them."""
 
 _BOUNDS = {"Clip": (1, 2), "Max": None, "Min": None}
 """Operands beyond float16's range that bound nothing in it."""
@@ -225,7 +196,9 @@ def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, st
             _note_size(node, reciprocals, found)
     if not tflite:
         for node in _self_comparisons(graph):
-            found.setdefault(node, "numbers are compared with themselves" if node.op_type in _COMPARISONS else "")
+            found.setdefault(
+                node, "numbers are compared with themselves" if node.op_type in having(Trait.COMPARES) else ""
+            )
     for node in reversed(list(graph)):  # backwards
         if node in found or node.op_type not in _CHEAP | _ORDINARY:
             continue
@@ -250,7 +223,7 @@ def _self_comparisons(graph: ir.Graph) -> list[ir.Node]:
     """
     nodes: list[ir.Node] = []
     for node in graph:
-        if node.op_type in _COMPARISONS:
+        if node.op_type in having(Trait.COMPARES):
             (left, left_sources), (right, right_sources) = (_chosen_from(value) for value in node.inputs[:2])
             if left_sources & right_sources and (left or right):
                 nodes += [node, *left, *right]

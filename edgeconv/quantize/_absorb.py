@@ -16,14 +16,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._equalize import Pair, between, by_input, pairs_of, weight_of
 from edgeconv.quantize._graph import constant, forget_names, unique_name
 from edgeconv.quantize._tune import add_to_bias, channel_axis
 
 _Floats = npt.NDArray[np.float64]
-
-_IDENTITY_ABOVE_ZERO = frozenset({"Dropout", "Identity", "LeakyRelu", "MaxPool", "PRelu", "Relu"})
 
 
 def absorb_biases(model: ir.Model, batches: Iterable[Mapping[str, Array]]) -> ir.Model:
@@ -72,7 +71,7 @@ def _absorb(graph: ir.Graph, pair: Pair, shift: _Floats) -> None:
 def _absorbs(pair: Pair) -> bool:
     """Whether a constant passes through, and the second layer takes it whole at every position."""
     inner = between(pair)[1:]
-    slopes = all(node.op_type in _IDENTITY_ABOVE_ZERO for node in inner)
+    slopes = all(node.op_type in having(Trait.IDENTITY_ABOVE_ZERO) for node in inner)
     unpadded = not any(any(node.attributes.get_ints("pads", ())) for node in [*inner, pair.second.node])
     automatic = pair.second.node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     kind = pair.second.node.op_type in ("Conv", "Gemm")

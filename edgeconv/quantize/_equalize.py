@@ -21,25 +21,11 @@ import onnx_ir as ir
 
 from edgeconv.capture.unique import unique_name
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import constant, name_of, only_reader, replace_weight, static_shape
 from edgeconv.quantize._structure import Layer, layer_of
 
 _Floats = npt.NDArray[np.float64]
-
-HOMOGENEOUS = frozenset(
-    {
-        "AveragePool",
-        "Dropout",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Identity",
-        "LeakyRelu",
-        "MaxPool",
-        "PRelu",
-        "Relu",
-    }
-)
-"""Operators that act on each channel by itself and commute with positive factors."""
 
 _ROUNDS = 40  # of all pairs, until nothing moves; chains of n layers settle in about n
 DISOWNED = "edgeconv.equalized"
@@ -191,7 +177,7 @@ def _reader(layer: Layer) -> Layer | None:
     """The layer behind homogeneous operators that alone reads a layer."""
     value: ir.Value = layer.node.outputs[0]
     while (node := only_reader(value)) is not None:
-        if node.op_type not in HOMOGENEOUS:
+        if node.op_type not in having(Trait.HOMOGENEOUS):
             return layer_of(node) if node.inputs[0] is value else None
         if node.inputs[0] is not value or sum(1 for output in node.outputs if output.uses()) > 1:
             return None

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+from edgeconv.graph.traits import Trait, having
+
+LAYERS = having(Trait.LAYER)
 """Operators with an int8 weight; a MatMul of two activations is of `OWN` instead."""
 
 OWN = frozenset(

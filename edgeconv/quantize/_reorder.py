@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from edgeconv.capture.unique import unique_name
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._equalize import DISOWNED, by_input, groups_of, is_own, weight_of
 from edgeconv.quantize._graph import constant, is_activation, only_reader, replace_weight
 from edgeconv.quantize._pairs import LARGEST_SUM, partners
@@ -29,30 +30,6 @@ from edgeconv.quantize._structure import Layer, layer_of
 _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.int64]
 
-_BY_CHANNEL = frozenset(
-    {
-        "Celu",
-        "Clip",
-        "Dropout",
-        "Elu",
-        "Erf",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "LeakyRelu",
-        "Mish",
-        "Relu",
-        "Selu",
-        "Sigmoid",
-        "Softplus",
-        "Softsign",
-        "Tanh",
-    }
-)
-"""Operators of one value that do the same to every channel, and mix none."""
-_POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
-"""Alike, where channels lie on axis 1."""
 
 _MOST = 4096  # channels: costs are a matrix of them
 _SWEEPS = 20  # over all channels, while an exchange helps
@@ -159,7 +136,7 @@ def _chain(second: Layer) -> _Chain | None:
             return _Chain(layer, second, depthwise, values) if fits and whole else None
         if layer is not None and is_own(layer) and _is_depthwise(layer):
             depthwise.append(layer)
-        elif not _is_by_channel(node, _BY_CHANNEL | (_POOLS if second.node.op_type == "Conv" else frozenset())):
+        elif not _is_by_channel(node, pools=second.node.op_type == "Conv"):
             return None
         source = node.inputs[0]
         if source is None:
@@ -168,7 +145,9 @@ def _chain(second: Layer) -> _Chain | None:
     return None
 
 
-def _is_by_channel(node: ir.Node, operators: frozenset[str]) -> bool:
+def _is_by_channel(node: ir.Node, *, pools: bool) -> bool:
+    """Whether an operator of one value does the same to every channel; pools do, where channels lie on axis 1."""
+    operators = having(Trait.FUNCTION) | (having(Trait.BY_CHANNEL) if pools else frozenset())
     alone = sum(1 for output in node.outputs if output.uses()) == 1
     data = [value for value in node.inputs if is_activation(value)]
     return node.op_type in operators and node.domain in ("", "ai.onnx") and alone and len(data) == 1

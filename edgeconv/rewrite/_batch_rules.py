@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite._batch_axis import Batch, Place
 from edgeconv.rewrite._batch_concat import concat
 from edgeconv.rewrite._graph import integer_attribute, integers, integers_attribute
@@ -269,22 +270,10 @@ def first_input(batch: Batch, node: ir.Node) -> Place:
     return batch.only(node)
 
 
-_ELEMENTWISE = frozenset(
-    {"Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitwiseAnd", "BitwiseNot"}
-    | {"BitwiseOr", "BitwiseXor", "Ceil", "Celu", "Cos", "Cosh", "Div", "Elu", "Equal", "Erf", "Exp", "Floor"}
-    | {"Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN"}
-    | {"LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not"}
-    | {"Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh"}
-    | {"Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor"}
-)
 _IMAGE = frozenset(
     {"AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool"}
     | {"GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "LpPool"}
     | {"MaxPool", "SpaceToDepth"}
-)
-_REDUCE = frozenset(
-    {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"}
-    | {"ReduceProd", "ReduceSum", "ReduceSumSquare"}
 )
 _FIRST = frozenset({"Cast", "CastLike", "Clip", "DequantizeLinear", "Dropout", "QuantizeLinear"})
 
@@ -294,9 +283,9 @@ def _each(names: Iterable[str], rule: Rule) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = {
-    **_each(_ELEMENTWISE, elementwise),
+    **_each(having(Trait.BROADCASTS) | having(Trait.FUNCTION), elementwise),
     **_each(_IMAGE, image),
-    **_each(_REDUCE, reduce),
+    **_each(having(Trait.REDUCES), reduce),
     **_each(_FIRST, first_input),
     **_each(("ArgMax", "ArgMin"), arg_reduce),
     **_each(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"), along(-1)),

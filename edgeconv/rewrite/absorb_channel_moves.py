@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite._affine import affine
 from edgeconv.rewrite._graph import (
     MODULE,
@@ -233,7 +234,7 @@ def _flattens(node: ir.Node) -> bool:
 
 def _mixes_all(node: ir.Node) -> bool:
     """Whether the operator has constant weights over all channels of its first input."""
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or not _has_constants(node):
+    if node.op_type not in having(Trait.LAYER) or not _has_constants(node):
         return False
     if node.op_type == "Gemm":
         return integer_attribute(node, "transA", 0) == 0
@@ -292,8 +293,4 @@ def _order(node: ir.Node, order: Numbers) -> None:
 
 
 # What computes each channel from that channel alone, by no constants of its own or by ones that are the same for all.
-_PER_CHANNEL = frozenset(
-    {"Abs", "AveragePool", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "GlobalAveragePool", "GlobalMaxPool"}
-    | {"HardSigmoid", "HardSwish", "LeakyRelu", "MaxPool", "Mish", "Neg", "Relu", "Selu", "Sigmoid", "Softplus"}
-    | {"Softsign", "Sqrt", "Tanh"}
-)
+_PER_CHANNEL = having(Trait.FUNCTION) | having(Trait.BY_CHANNEL)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite._evaluate import evaluate_node
 from edgeconv.rewrite._graph import add_constant, dims, exact, graph_of, is_float, tensor_of, unique_name
 
@@ -15,10 +16,7 @@ _LARGE = 65_536
 
 # Quantised weights stay DequantizeLinear(constant): that node is what tells a runtime to compute in integers.
 # The random operators are not functions of their inputs; Constant is turned into an initializer as it is.
-_NEVER = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant", "RandomNormal", "RandomNormalLike"}
-    | {"RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
-)
+_NEVER = having(Trait.QUANTIZES) | having(Trait.RANDOM) | {"Constant", "Dropout"}
 
 _CASTS = frozenset({"Cast", "CastLike"})
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite._graph import (
     dims,
     disown,
@@ -128,6 +129,4 @@ def _has_constants(node: ir.Node) -> bool:
     return all(value is None or exact(value) is not None for value in node.inputs[1:])
 
 
-_ACTIVATIONS = frozenset(
-    {"Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Relu", "Sigmoid", "Softplus", "Tanh"}
-)
+_ACTIVATIONS = having(Trait.FUNCTION | Trait.FINITE)  # an infinite number times a weight of zero is none

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite._graph import (
     Float64,
     dims,
@@ -133,7 +134,4 @@ def _is_scalar(value: ir.Value | None) -> bool:
     return value is None or (value.const_value is not None and value.const_value.size == 1)
 
 
-_ELEMENTWISE = frozenset(
-    {"Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu"}
-    | {"Mish", "Mul", "Neg", "Pow", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh"}
-)
+_ELEMENTWISE = having(Trait.FUNCTION) | having(Trait.BROADCASTS)

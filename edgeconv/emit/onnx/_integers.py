@@ -32,9 +32,9 @@ import onnx_ir as ir
 from edgeconv.capture.same_pads import same_pads
 from edgeconv.capture.unique import take_name, unique_name
 from edgeconv.core import Array
+from edgeconv.graph.traits import Trait, having
 
 _SHIFT = 128
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _MADE = "edgeconv.emit.made"
 _PER_AXIS_RANK = 2  # there has to be an axis of channels, and its size known
 
@@ -76,8 +76,10 @@ def drop_clamps(graph: ir.Graph) -> None:
 def float_layers(graph: ir.Graph) -> None:
     """Gives each layer of float weights between integers an input that onnxruntime does not take for a mistake."""
     for node in list(graph):
-        source = node.inputs[0].producer() if node.op_type in _LAYERS and node.inputs[0] is not None else None
-        weight = _array(node.inputs[1]) if node.op_type in _LAYERS else None
+        source = (
+            node.inputs[0].producer() if node.op_type in having(Trait.LAYER) and node.inputs[0] is not None else None
+        )
+        weight = _array(node.inputs[1]) if node.op_type in having(Trait.LAYER) else None
         if source is None or source.op_type != "DequantizeLinear" or weight is None or weight.dtype != np.float32:
             continue
         readers = [use.node for use in node.outputs[0].uses()]

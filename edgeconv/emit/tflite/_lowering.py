@@ -17,6 +17,7 @@ from edgeconv.emit.tflite._integer_weights import weights_of
 from edgeconv.emit.tflite._layout import Form, Shape, between, first, last, permuted, same_memory
 from edgeconv.emit.tflite._quantization import Quantization
 from edgeconv.errors import ONNX_ONLY, EmitError
+from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import KEEP_FLOAT
 
 Lower = Callable[["Lowering", ir.Node], None]
@@ -27,7 +28,6 @@ _BROADCASTING = {"ADD", "SUB", "MUL", "DIV", "POW", "MAXIMUM", "MINIMUM", "SELEC
 _BROADCASTING |= {"GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL", "NOT_EQUAL"}
 _WHY = "channels: TFLite's are symmetric, with scales along the output channels"
 _FLOAT_WEIGHTS = "its weights are float"
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _MOVES = ("RESHAPE", "TRANSPOSE")
 
 
@@ -246,7 +246,7 @@ class Lowering:
         Not those that only move elements, which may serve others too, and lose nothing.
         """
         why = node.metadata_props.get(KEEP_FLOAT, "")
-        weight = node.inputs[1] if node.op_type in _LAYERS else None
+        weight = node.inputs[1] if node.op_type in having(Trait.LAYER) else None
         if not why and weight in self.arrays and weight not in self.scales:
             why = _FLOAT_WEIGHTS
         for operator in self.graph.operators[first:] if why and self.integer else ():

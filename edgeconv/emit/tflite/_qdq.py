@@ -18,11 +18,11 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.emit.tflite._quantization import Quantization, of_type
 from edgeconv.errors import EmitError
+from edgeconv.graph.traits import Trait, having
 
 REQUANTIZE = "Requantize"
 _SIGNED = {"uint8": ("int8", 128), "uint16": ("int16", 32768)}
 _ACTIVATIONS = ("int8", "int16")
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class _Strip:
 
 def _is_operand(value: ir.Value, parameters: Quantization) -> bool:
     """Whether kernels read the constant as 16 bits. Weights have 8: a layer of others stays float."""
-    is_weight = any(use.idx == 1 and use.node.op_type in _LAYERS for use in value.uses())
+    is_weight = any(use.idx == 1 and use.node.op_type in having(Trait.LAYER) for use in value.uses())
     return not is_weight and not any(parameters.zero_point)
 
 

@@ -16,14 +16,13 @@ from edgeconv.emit.tflite._lowering import Lower, Lowering
 from edgeconv.emit.tflite._operators import elementwise, linear
 from edgeconv.emit.tflite._operators.elementwise import aligned, common_form, converted, operand
 from edgeconv.emit.tflite._operators.piecewise import integer_remainder
+from edgeconv.graph.traits import Trait, having
 
 _FLOAT, _INT32, _INT64, _BOOL = (np.dtype(kind) for kind in (np.float32, np.int32, np.int64, np.bool_))
 _STEPS = 3  # of 22 bits and more, in which a quotient of 63 bits is found
 _BITS = 64
 _EXPONENT_BITS = 6  # of the largest power of 2 in 63 bits
 _INDICES = frozenset(("ArgMax", "ArgMin", "Shape", "Size"))
-_MOVES = frozenset(("Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice"))
-_MOVES |= {"Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 
 
 def quotient(low: Lowering, node: ir.Node) -> None:
@@ -74,7 +73,11 @@ def _fits_int32(low: Lowering, value: ir.Value) -> bool:
         return kind == _BOOL or (kind.kind in "iu" and kind != _INT64)
     if node.op_type == "Mod":  # no further from 0 than the divisor
         return _fits_int32(low, low.input(node, 1))
-    places = range(len(node.inputs)) if node.op_type in ("Concat", "Max", "Min") else range(node.op_type in _MOVES)
+    places = (
+        range(len(node.inputs))
+        if node.op_type in ("Concat", "Max", "Min")
+        else range(node.op_type in having(Trait.MOVES))
+    )
     return bool(places) and all(_fits_int32(low, low.input(node, index)) for index in places)
 
 

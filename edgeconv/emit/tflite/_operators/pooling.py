@@ -17,6 +17,7 @@ from edgeconv.emit.tflite._operators.convolution import as_image, convolved, pad
 from edgeconv.emit.tflite._operators.shape import joined, line
 from edgeconv.emit.tflite._operators.volumes import THREE, along_depth, images_of
 from edgeconv.emit.tflite._windows import SAME, Window, padding_of, windows_of
+from edgeconv.graph.traits import Trait, having
 
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -224,23 +225,21 @@ def _across_channels(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> Non
     low.bind(y, form, low.reshape(made, permuted(low.shape(y), form)))
 
 
-_NEVER_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Sqrt", "Softplus"}
-_KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add", "Mul", "Identity", "Dropout", "Reshape"}
-_KEEPS_SIGN |= {"Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split", "Slice", "ReduceMean", "ReduceMax"}
-
-
 def never_negative(value: ir.Value | None, depth: int = 64) -> bool:
     """Whether it can be seen from the graph that no element of the value is below zero."""
     producer = value.producer() if value is not None else None
     if producer is None or depth == 0:
         return False
-    if producer.op_type in _NEVER_NEGATIVE:
+    if producer.op_type in having(Trait.NEVER_NEGATIVE):
         return True
     if producer.op_type == "Clip":
         bound = producer.inputs[1].const_value if len(producer.inputs) > 1 and producer.inputs[1] else None
         return bound is not None and float(bound.numpy()) >= 0
-    operands = producer.inputs if producer.op_type in ("Concat", "Add", "Mul") else producer.inputs[:1]
-    return producer.op_type in _KEEPS_SIGN and all(never_negative(operand, depth - 1) for operand in operands)
+    several = producer.op_type in having(Trait.BROADCASTS) | {"Concat"}
+    operands = producer.inputs if several else producer.inputs[:1]
+    return producer.op_type in having(Trait.KEEPS_SIGN) and all(
+        never_negative(operand, depth - 1) for operand in operands
+    )
 
 
 LOWERINGS: dict[str, Lower] = {
