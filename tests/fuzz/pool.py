@@ -6,6 +6,7 @@ told by how its process ended, what it printed, how long it took and how much me
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import signal
@@ -95,6 +96,7 @@ def _forked(work: Work, folder: Path) -> int:
         err = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT)
         os.dup2(out, 1)
         os.dup2(err, 2)
+        faulthandler.register(signal.SIGUSR1, file=2)  # where it hangs
         os.chdir(folder / "work")
         # a limit on address space alone would refuse what is never touched
         resource.setrlimit(resource.RLIMIT_AS, (64 * 2**30, 64 * 2**30))
@@ -114,6 +116,8 @@ def _ended(running: dict[int, _Running], base: int) -> Iterator[Outcome]:
         swollen = _resident_bytes(pid) > base + MOST_BYTES
         if late or swollen:
             with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGUSR1)
+                time.sleep(0.5)
                 os.killpg(pid, signal.SIGKILL)
         ended, status, usage = os.wait4(pid, 0 if late or swollen else os.WNOHANG)
         if not ended:
