@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._graph import constant, input_of, is_activation, named
 from edgeconv.quantize._structure import clip_bounds
@@ -32,23 +33,7 @@ _COUNTS = 2.0**-12  # of a softmax's or sigmoid's result: a sixteenth of a step 
 _MASKED = -5e3  # a row whose largest is below it is masked whole; softmax makes it uniform, as it is of equal numbers
 _EVIDENT = 3.0  # what was seen must reach that many times as far as what counts: no other range is touched
 
-_MOVES = frozenset(
-    {
-        "Concat",
-        "Dropout",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
+_MOVES = having(Trait.MOVES) | {"Dropout"}
 _LARGEST = frozenset({"ArgMax", "GlobalMaxPool", "Max", "MaxPool", "ReduceMax", "TopK"})
 _SMALLEST = frozenset({"ArgMin", "Min", "ReduceMin"})
 _SUMS_OF_POWERS = frozenset({"LogSoftmax", "ReduceLogSumExp", "Softmax"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import constant, input_of
 
 WHY = "it makes a divisor, which 8 bits would round to zero"
@@ -16,8 +17,7 @@ GUARDS = frozenset({"Add", "Clip", "Max", "Where", "Sum"})
 NORMS = frozenset(
     {"Mul", "Abs", "Pow", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Sqrt"}
 )
-MOVES = frozenset({"Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-_OPERATORS = GUARDS | NORMS | MOVES
+_OPERATORS = GUARDS | NORMS | having(Trait.MOVES)
 
 
 def divisors(graph: ir.Graph) -> set[ir.Node]:

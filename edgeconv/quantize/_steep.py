@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import Calibration
-from edgeconv.quantize._divisors import GUARDS, MOVES, NORMS
+from edgeconv.quantize._divisors import GUARDS, NORMS
 from edgeconv.quantize._graph import constant, input_of, is_activation, name_of, named, scalar
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._plan import RANGES, TensorParameters
@@ -29,9 +30,8 @@ _LEAST_DB = 25.0  # of the function's results, less their mean; two numbers of o
 _ENDS = frozenset({"Exp", "LogSoftmax", "Sigmoid", "Softmax", "Softplus"})
 """Whose logarithm is as good as their own operand."""
 _SUMMING = frozenset({"ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare", "GlobalAveragePool"})
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _CLAMPS = frozenset({"Clip", "Relu"})  # a layer before one is one operator with it
-_PASSED = GUARDS | NORMS | MOVES | _CLAMPS | {"LeakyRelu", "Log", "Neg", "Reciprocal", "Sub"}
+_PASSED = GUARDS | NORMS | having(Trait.MOVES) | _CLAMPS | {"LeakyRelu", "Log", "Neg", "Reciprocal", "Sub"}
 _STEEP: dict[str, _Function] = {
     "Exp": np.exp,
     "Log": np.log,
@@ -155,11 +155,11 @@ def _makers(operand: ir.Value) -> set[ir.Node]:
     while waiting:
         value, summed = waiting.pop()
         node = value.producer()
-        passed = _PASSED - _CLAMPS if summed else _PASSED | _LAYERS
+        passed = _PASSED - _CLAMPS if summed else _PASSED | having(Trait.LAYER)
         if node is None or node in found or not is_activation(value) or node.op_type not in passed | _ENDS | _SUMMING:
             continue
         found.add(node)
-        if node.op_type not in _ENDS | _LAYERS:
+        if node.op_type not in _ENDS | having(Trait.LAYER):
             inner = summed or node.op_type in _SUMMING
             waiting += [(one, inner) for one in node.inputs if one is not None and constant(one) is None]
     return found
