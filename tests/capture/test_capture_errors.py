@@ -100,14 +100,22 @@ def test_an_opset_that_torch_would_replace_by_another(opset: int) -> None:
 
 @pytest.mark.parametrize("path", ["auto", "official"])
 def test_the_culprit_is_the_module_that_has_no_form_and_not_its_sister(path: Any) -> None:
-    class Pools(nn.Module):
+    class Function(nn.Module):
+        def __init__(self, *, inverse: bool) -> None:
+            super().__init__()
+            self.inverse = inverse
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.erfinv() if self.inverse else x.erf()
+
+    class Functions(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b = nn.AdaptiveMaxPool3d(1), nn.AdaptiveMaxPool3d(3)
+            self.a, self.b = Function(inverse=False), Function(inverse=True)
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return self.a(x), self.b(x)
 
-    with pytest.raises(CaptureError, match=r"adaptive_max_pool3d has no ONNX form") as caught:
-        capture(Pools(), (torch.randn(1, 3, 8, 8, 8),), input_names=["x"], output_names=(), path=path)
+    with pytest.raises(CaptureError, match=r"erfinv has no ONNX form") as caught:
+        capture(Functions(), (torch.rand(1, 3),), input_names=["x"], output_names=(), path=path)
     assert caught.value.where == "b"
