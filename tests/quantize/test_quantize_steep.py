@@ -1,8 +1,8 @@
 """Logarithms, reciprocals and powers of what 8 bits round to zero: float where that tells, integers where it does not.
 
 Members: log of a softmax, a sigmoid, sums of exponentials (spelt out and as ReduceLogSum), with a guard by sum and by
-clamp; log2; softplus spelt out; 1 / root, 1 / (1 + exp), negative powers; a layer between them. And what stays
-integers: log1p, roots, a logarithm of numbers far from zero.
+clamp; log2; an entropy; softplus spelt out; 1 / root, 1 / (1 + exp), negative powers; a layer between them. And what
+stays integers: log1p, roots, a logarithm of numbers far from zero.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ STEEP: dict[str, _Function] = {
     "softplus": lambda y: (y * 4).exp().add(1).log(),
     "root": lambda y: y.square().add(1e-2).rsqrt(),
     "logistic": lambda y: 1 / (1 + (-y * 3).exp()),
+    "entropy": lambda y: -((p := (y * 3).softmax(-1)) * p.log()).sum(-1),
     "power": lambda y: y.square().add(1e-5).pow(-0.5),
 }
 FLAT: dict[str, _Function] = {

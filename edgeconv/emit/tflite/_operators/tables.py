@@ -12,10 +12,13 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._integer_rules import TABLE
 from edgeconv.emit.tflite._lowering import Lowering
 from edgeconv.emit.tflite._operators.activation import read
+from edgeconv.quantize._graph import KEEP_FLOAT
 
 
 def is_known(low: Lowering, node: ir.Node) -> bool:
-    """Whether both sides are int8 by the plan."""
+    """Whether both sides are int8 by the plan, and the function is not to stay float between them."""
+    if node.metadata_props.get(KEEP_FLOAT):
+        return False
     sides = [
         low.activations.get((value.name if value is not None else "") or "")
         for value in (node.inputs[0], node.outputs[0])
