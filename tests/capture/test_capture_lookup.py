@@ -89,7 +89,7 @@ class _Pair:
 
 def test_an_argument_that_is_an_object_is_named(tmp_path: Path) -> None:
     module = _Of(lambda m, pair: pair.a + pair.b)
-    with pytest.raises(CaptureError, match=r"an argument is a _Pair, .* torch.export.register_dataclass"):
+    with pytest.raises(CaptureError, match=r"args\[0\]: it is a _Pair, .* torch.export.register_dataclass"):
         edgeconv.export(module, (_Pair(_NUMBERS, _NUMBERS),), tmp_path, name="n")
 
 
