@@ -37,6 +37,7 @@ CALLS_OF_LIBRARIES = {
     ("capture/_onnx_file.py", "lifted"): "onnx's inliner and converter tell of functions and opsets in C++'s words",
     ("cli/_integer_onnx.py", "float_parts_of_onnx"): "onnx itself inlines functions and infers types",
     ("capture/_stored.py", "load_external"): "onnx itself reads external data",
+    ("recipe/arrays.py", "_check_dtype"): "numpy raises nearly anything of a damaged header",
     ("recipe/arrays.py", "_one"): "numpy raises nearly anything of a damaged array",
     ("recipe/arrays.py", "_several"): "numpy and zipfile do, of a damaged archive",
     ("recipe/modules.py", "_made"): "a factory may raise anything, of arguments that are not its own too",
