@@ -130,24 +130,28 @@ def _sequences_to_splits(graph: ir.Graph) -> None:
         takers = [use.node for use in node.outputs[0].uses()]
         wanted = [constant_value(taker.inputs[1]) if taker.op_type == "SequenceAt" else None for taker in takers]
         sizes = _split_sizes(node)
-        indices = [int(index) % len(sizes) for index in wanted if index is not None and sizes]
-        if not sizes or len(indices) != len(takers):
+        indices = [int(index.item()) for index in wanted if index is not None and index.size == 1]
+        if len(indices) != len(takers) or not all(-len(sizes) <= index < len(sizes) for index in indices):
             continue
         _replace_sequence(graph, node, sizes, list(zip(takers, indices, strict=True)))
 
 
 def _split_sizes(node: ir.Node) -> list[int]:
-    """The sizes of the pieces, from a chunk length (the last piece may be shorter) or a list of sizes."""
-    shape, split = node.inputs[0].shape if node.inputs[0] is not None else None, None
-    if len(node.inputs) > 1:
-        split = constant_value(node.inputs[1])
+    """The sizes of the pieces, from a chunk length (the last piece may be shorter) or a list of sizes.
+
+    None at all where the file does not give them, or gives some that do not fill the axis.
+    """
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    split = constant_value(node.inputs[1]) if len(node.inputs) > 1 else None
     axis = node.attributes.get_int("axis", 0)
-    if shape is None or split is None or not isinstance(shape[axis], int):
+    if shape is None or split is None or split.ndim > 1 or not -len(shape) <= axis < len(shape):
+        return []
+    total = shape[axis]
+    if not isinstance(total, int) or (split < 0).any():
         return []
     if split.ndim:
-        return [int(size) for size in split]
-    total, length = int(str(shape[axis])), int(split)
-    return [min(length, total - start) for start in range(0, total, length)]
+        return [int(size) for size in split] if int(split.sum()) == total else []
+    return [min(int(split), total - start) for start in range(0, total, int(split))] if split else []
 
 
 def _replace_sequence(graph: ir.Graph, node: ir.Node, sizes: list[int], takers: list[tuple[ir.Node, int]]) -> None:

@@ -34,7 +34,7 @@ class SplitSequencesPass(ir.passes.InPlacePass):
                 continue
             positions = _positions(node)
             sizes = _sizes(node)
-            if positions is None or sizes is None:
+            if positions is None or not sizes or not all(-len(sizes) <= at < len(sizes) for _, at in positions):
                 continue
             if len(node.inputs) < 2 and integer_attribute(node, "keepdims", 1) == 0:
                 _gather(node, positions)
@@ -51,7 +51,7 @@ def _positions(node: ir.Node) -> list[tuple[ir.Node, int]] | None:
     found = []
     for use in node.outputs[0].uses():
         position = integers(use.node.inputs[1]) if use.node.op_type == "SequenceAt" else None
-        if position is None:
+        if position is None or len(position) != 1:
             return None
         found.append((use.node, position[0]))
     return found

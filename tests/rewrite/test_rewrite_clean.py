@@ -254,6 +254,14 @@ def test_a_part_that_is_taken_twice_has_both_names():
     np.testing.assert_array_equal(values["second"], x[:, :2])
 
 
+@pytest.mark.parametrize("position", [4, -5, 2**40])
+def test_a_part_that_a_sequence_does_not_have_is_left_to_the_runtime(position):
+    nodes = [node("SplitToSequence", ["input"], "sequence", axis=1), node("SequenceAt", ["sequence", "at"], "output")]
+    model = graph(nodes, INPUT, ["output"], {"at": np.array(position, np.int64)})
+    optimize(model)
+    assert operators(model) == ["SplitToSequence", "SequenceAt"]
+
+
 # --- twins
 
 
