@@ -16,7 +16,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from edgeconv.capture.unique import unique_name
 from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windows, unsigned_activations
 from edgeconv.emit.onnx._narrow import wide_integers
-from edgeconv.emit.onnx._planes import cubic_planes
+from edgeconv.emit.onnx._resizes import plain_resizes
 from edgeconv.rewrite.gelus import Gelu, gelus
 from edgeconv.rewrite.pad_channels import pad_channels
 
@@ -58,7 +58,7 @@ FORMS: tuple[Callable[[ir.Graph], object], ...] = (
     fusable_gelu,
     pad_channels,
     stated_windows,
-    cubic_planes,
+    plain_resizes,
     wide_integers,
     unsigned_activations,
     drop_clamps,
