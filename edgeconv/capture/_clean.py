@@ -79,7 +79,7 @@ def infer_shapes(model: ir.Model, *, strict: bool = True) -> None:
     """
     drop_rounding(model.graph)
     while any(map(may_be_short, model.graph)) or any(map(may_round, model.graph)):
-        before = {value: value.shape for node in model.graph for value in node.outputs}
+        before = {value: value.shape for node in model.graph.all_nodes() for value in node.outputs}  # in branches, too
         resizes = list(filter(may_round, model.graph))
         _infer(model, strict=False)  # a size that is still wrong may contradict what follows
         if not (settle_first_short(model.graph) or settle_first_size(resizes)):

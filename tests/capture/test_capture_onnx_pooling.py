@@ -58,6 +58,24 @@ def test_what_follows_has_the_right_size(tmp_path: Path, op: str) -> None:
     assert not [name for name in names if name is None or name.startswith("_")]
 
 
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+def test_what_follows_in_a_branch_has_the_right_size(tmp_path: Path, op: str) -> None:
+    """Its sizes were inferred from the pool's wrong ones, too, and stayed when the pool was settled."""
+    branch = helper.make_graph(
+        [helper.make_node("Relu", ["p"], ["r"])], "then", [], [helper.make_tensor_value_info("r", 1, None)]
+    )
+    other = helper.make_graph(
+        [helper.make_node("Neg", ["p"], ["n"])], "else", [], [helper.make_tensor_value_info("n", 1, None)]
+    )
+    nodes = [
+        helper.make_node(op, ["x"], ["p"], **SHORT),
+        helper.make_node("If", ["yes"], ["i"], then_branch=branch, else_branch=other),
+        helper.make_node("Sigmoid", ["i"], ["y"]),
+    ]
+    model = pooled(tmp_path / "m.onnx", nodes, (8, 8), {"yes": np.array(True)})
+    assert model.graph.outputs[0].shape == (1, 2, 3, 3)
+
+
 def test_pools_behind_pools(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("MaxPool", ["x"], ["a"], **SHORT),

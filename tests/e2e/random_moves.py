@@ -223,6 +223,8 @@ def resize(graph: RandomGraph) -> None:
         attributes["exclude_outside"] = graph.pick(None, 1)
     if graph.opset >= 18 and mode != "nearest" and graph.chance(0.2):
         attributes["antialias"] = 1
+        if attributes["coordinate_transformation_mode"] == "align_corners":  # onnxruntime 1.32 is not as ONNX has it
+            attributes["coordinate_transformation_mode"] = "half_pixel"
     empty = graph.constant(np.zeros(0, np.float32))
     roi = graph.pick("", empty) if graph.opset >= 13 else empty
     if graph.chance(0.5):
