@@ -20,8 +20,8 @@ from edgeconv.capture._runtime_places import STATED
 from edgeconv.capture._stated_resizes import may_round, settle_first_size
 from edgeconv.capture._steps import is_taken
 from edgeconv.capture._training import check_dropouts
-from edgeconv.capture.unique import unique_name
 from edgeconv.errors import CaptureError
+from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 
 

@@ -26,7 +26,7 @@ import onnx
 import onnx_ir as ir
 
 from edgeconv.capture._origin import Origin, origin_of
-from edgeconv.capture.unique import free_name, rename_values, reserve_names
+from edgeconv.graph.names import free_name, rename_values, reserve_names
 
 MODULE = "edgeconv.module"
 NODE = "edgeconv.node"  # metadata_props key: what a file calls the node

@@ -38,8 +38,8 @@ from edgeconv.capture._sums import settle_sums
 from edgeconv.capture._training import settle_training
 from edgeconv.capture._transposed import settle_transposed, state_same_pads
 from edgeconv.capture._wide_pads import settle_wide_pads
-from edgeconv.capture.unique import free_name, names_of, rename_values, reserve_names
 from edgeconv.errors import CaptureError
+from edgeconv.graph.names import free_name, names_of, rename_values, reserve_names
 from edgeconv.reference import MOST_ELEMENTS
 from edgeconv.values import number
 

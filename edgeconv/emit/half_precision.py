@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having, having_any
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -264,12 +265,12 @@ def _is_open(value: ir.Value, found: dict[ir.Node, str]) -> bool:
 
 def _note_size(node: ir.Node, reciprocals: set[ir.Value], found: dict[ir.Node, str]) -> None:
     """Says of an operator of the region whether its results are of an ordinary size."""
-    inverse = node.op_type == "Reciprocal" or (node.op_type == "Div" and _constant(node.inputs[0]) is not None)
-    inverse |= node.op_type == "Pow" and ((power := _constant(node.inputs[1])) is not None and bool((power < 0).all()))
+    inverse = node.op_type == "Reciprocal" or (node.op_type == "Div" and constant(node.inputs[0]) is not None)
+    inverse |= node.op_type == "Pow" and ((power := constant(node.inputs[1])) is not None and bool((power < 0).all()))
     handed_on = node.op_type in _CHEAP - {"Add", "Div", "Mul", "Sub"} and node.inputs[0] in reciprocals
     if inverse or handed_on:
         reciprocals.update(node.outputs)
-    divides = node.op_type == "Div" and not inverse and _constant(node.inputs[1]) is None
+    divides = node.op_type == "Div" and not inverse and constant(node.inputs[1]) is None
     divides |= node.op_type == "Mul" and any(value in reciprocals for value in node.inputs)
     heavy = node.op_type not in _CHEAP | _SEEDS
     averages = node.op_type in _MEANS and not any(one is not None and _is_open(one, found) for one in node.inputs)
@@ -296,7 +297,7 @@ def _why(node: ir.Node, tflite: bool) -> str:
         return "the sum of so many numbers leaves float16"
     places = _BOUNDS.get(node.op_type, ())
     for index, value in enumerate(node.inputs):
-        array = _constant(value)
+        array = constant(value)
         if array is None or array.dtype != np.float32:
             continue
         if not is_held(array, bound=places is None or index in places):
@@ -313,10 +314,3 @@ def _elements(node: ir.Node) -> int:
     if node.op_type == "AveragePool":
         return int(np.prod(node.attributes.get_ints("kernel_shape", (1,))))
     return int(np.prod(source.numpy())) // max(1, int(np.prod(result.numpy())))
-
-
-def _constant(value: ir.Value | None) -> Array | None:
-    if value is None or value.is_graph_input():
-        return None
-    tensor = ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()

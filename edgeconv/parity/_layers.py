@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.unique import unique_name
 from edgeconv.core import Array, Comparison, Fidelity, IntegerTensor, LayerSteps
 from edgeconv.errors import ParityError
+from edgeconv.graph.names import unique_name
 from edgeconv.parity._fidelity import failed, steps_apart
 from edgeconv.parity._kernels import Site, allowance
 

@@ -16,10 +16,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._equalize import Pair, between, by_input, pairs_of, weight_of
-from edgeconv.quantize._graph import constant, forget_names, unique_name
+from edgeconv.quantize._graph import forget_names, unique_name
 from edgeconv.quantize._tune import add_to_bias, channel_axis
 
 _Floats = npt.NDArray[np.float64]

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from edgeconv.graph.edit import constant
 from edgeconv.quantize._calibrate import Calibration
-from edgeconv.quantize._graph import constant, name_of, named
+from edgeconv.quantize._graph import name_of, named
 from edgeconv.quantize._operators import FIXED, MOVING
 from edgeconv.quantize._structure import Structure
 

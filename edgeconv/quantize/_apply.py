@@ -20,13 +20,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.edit import MODULE, constant
 from edgeconv.quantize._columns import taps, untaps
 from edgeconv.quantize._graph import (
     KEEP_FLOAT,
     LAYER,
-    MODULE,
     add_initializer,
-    constant,
     forget_names,
     is_activation,
     name_of,

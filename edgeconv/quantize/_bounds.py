@@ -20,9 +20,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import run_float
-from edgeconv.quantize._graph import constant, input_of, is_activation, named
+from edgeconv.quantize._graph import is_activation, named
 from edgeconv.quantize._structure import clip_bounds
 from edgeconv.rewrite.gelus import gelus
 

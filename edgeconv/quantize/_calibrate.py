@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
-from edgeconv.quantize._graph import constant, named
+from edgeconv.graph.edit import constant
+from edgeconv.quantize._graph import named
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._observers import OBSERVERS, Range
 from edgeconv.quantize._structure import structure_of

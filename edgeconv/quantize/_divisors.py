@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
-from edgeconv.quantize._graph import constant, input_of
 
 WHY = "it makes a divisor, which 8 bits would round to zero"
 

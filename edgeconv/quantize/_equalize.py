@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.unique import unique_name
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.edit import constant, only_reader
+from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.quantize._graph import constant, name_of, only_reader, replace_weight, static_shape
+from edgeconv.quantize._graph import name_of, replace_weight, static_shape
 from edgeconv.quantize._structure import Layer, layer_of
 
 _Floats = npt.NDArray[np.float64]

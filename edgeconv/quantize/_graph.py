@@ -6,11 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.unique import free_name, names_of, reserved_names
 from edgeconv.errors import QuantizeError
-
-MODULE = "edgeconv.module"
-"""metadata_props key: the torch module that a node comes from."""
+from edgeconv.graph.edit import constant
+from edgeconv.graph.names import free_name, names_of, reserved_names
 
 KEEP_FLOAT = "edgeconv.keep_float"
 """metadata_props key: why a node with an integer form is to be computed in float.
@@ -19,14 +17,6 @@ Between what is quantised on either side it would look like one that is not."""
 
 LAYER = "edgeconv.quantize.layer"
 """Node.meta key (never serialised): the name in the plan, which the node's output loses when it is quantised."""
-
-
-def constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
-    """The array of an initializer or of a ``Constant`` node; None for whatever is not constant."""
-    if value is None or value.is_graph_input():
-        return None
-    tensor = ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
 
 
 def is_activation(value: ir.Value | None) -> bool:
@@ -52,23 +42,12 @@ def named(value: ir.Value) -> str:
     return value.name
 
 
-def only_reader(value: ir.Value) -> ir.Node | None:
-    """The node that alone reads the value, once, where the value is no graph output."""
-    uses = tuple(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
-
-
 def scalar(value: ir.Value | None, default: float) -> float | None:
     """A constant of one element; ``default`` where the input is left out, None where it is not constant."""
     if value is None:
         return default
     array = constant(value)
     return None if array is None or array.size != 1 else float(array.reshape(()))
-
-
-def input_of(node: ir.Node, index: int) -> ir.Value | None:
-    """Input ``index``; None where the node leaves it out."""
-    return node.inputs[index] if index < len(node.inputs) else None
 
 
 def static_shape(value: ir.Value) -> tuple[int, ...]:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.quantize._apart import joins_of_uneven_parts
 from edgeconv.quantize._calibrate import Calibration
-from edgeconv.quantize._graph import constant, input_of, name_of, named
+from edgeconv.quantize._graph import name_of, named
 from edgeconv.quantize._operators import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
 from edgeconv.quantize._pairs import partners, safe_growth
 from edgeconv.quantize._plan import RANGES, SCHEMES, Plan, TensorParameters, WeightParameters

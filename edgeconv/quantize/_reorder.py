@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.unique import unique_name
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.edit import constant, only_reader
+from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._equalize import DISOWNED, by_input, groups_of, is_own, weight_of
-from edgeconv.quantize._graph import constant, is_activation, only_reader, replace_weight
+from edgeconv.quantize._graph import is_activation, replace_weight
 from edgeconv.quantize._pairs import LARGEST_SUM, partners
 from edgeconv.quantize._structure import Layer, layer_of
 

@@ -18,9 +18,10 @@ import onnx_ir as ir
 from edgeconv import values
 from edgeconv.core import Array
 from edgeconv.errors import JUDGED, QuantizeError, TargetError, Wording
+from edgeconv.graph.edit import constant
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._calibrate import mapped, session_of
-from edgeconv.quantize._graph import add_initializer, constant, forget_names, name_of
+from edgeconv.quantize._graph import add_initializer, forget_names, name_of
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
 from edgeconv.quantize._structure import layer_of

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._divisors import GUARDS, NORMS
-from edgeconv.quantize._graph import constant, input_of, is_activation, name_of, named, scalar
+from edgeconv.quantize._graph import is_activation, name_of, named, scalar
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._plan import RANGES, TensorParameters
 from edgeconv.quantize._structure import Structure

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.edit import constant, input_of, only_reader
 from edgeconv.quantize._divisors import WHY, divisors
-from edgeconv.quantize._graph import constant, input_of, is_activation, name_of, named, only_reader, scalar
+from edgeconv.quantize._graph import is_activation, name_of, named, scalar
 from edgeconv.quantize._operators import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, OWN, READING, SHARED
 from edgeconv.rewrite.gelus import gelus
 

@@ -15,18 +15,10 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.edit import constant, only_reader
 from edgeconv.quantize._apply import apply, spread_scales
 from edgeconv.quantize._columns import columns, taps, untaps
-from edgeconv.quantize._graph import (
-    LAYER,
-    add_initializer,
-    constant,
-    forget_names,
-    layer_name,
-    named,
-    only_reader,
-    replace_weight,
-)
+from edgeconv.quantize._graph import LAYER, add_initializer, forget_names, layer_name, named, replace_weight
 from edgeconv.quantize._pairs import partners
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._structure import Layer, clip_bounds, layer_of

@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.edit import constant
 from edgeconv.quantize._calibrate import mapped
-from edgeconv.quantize._graph import constant, layer_name, name_of
+from edgeconv.quantize._graph import layer_name, name_of
 
 if TYPE_CHECKING:
     import onnx

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.rewrite._graph import Float64, exact, float_attribute, integer_attribute
+from edgeconv.rewrite._graph import Float64, exact
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ def batch_normalization(node: ir.Node) -> Affine | None:
     """
     source = node.inputs[0]
     statistics = [exact(value) for value in node.inputs[1:5]]
-    training = integer_attribute(node, "training_mode", 0) != 0
+    training = node.attributes.get_int("training_mode", 0) != 0
     if source is None or training or any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
         return None
     gamma, beta, mean, variance = (*statistics, None, None, None, None)[:4]
     if gamma is None or beta is None or mean is None or variance is None:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        scale = gamma / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5))
+        scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
     return _finite(Affine(node, source, 1, scale, beta - mean * scale))
 
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import FIXED_BATCH, RewriteError
-from edgeconv.rewrite._graph import exact, integers, replace_constant, tensor_of, where
+from edgeconv.graph.edit import tensor_of
+from edgeconv.rewrite._graph import exact, integers, replace_constant, where
 
 _Array = npt.NDArray[np.generic]
 

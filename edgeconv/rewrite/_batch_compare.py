@@ -17,7 +17,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import FIXED_BATCH, RewriteError
-from edgeconv.rewrite._graph import tensor_of, where
+from edgeconv.graph.edit import constant
+from edgeconv.rewrite._graph import where
 
 _CLOSE = 2.0**-22
 """Of float constants, relative: four steps of float32.
@@ -54,7 +55,7 @@ def require_same(first: Freed, second: Freed) -> None:
             if value is None or counterpart is None or known.get(value) is counterpart:
                 continue
             if (value, counterpart) not in compared:
-                arrays = _constant(value), _constant(counterpart)
+                arrays = constant(value), constant(counterpart)
                 if arrays[0] is None or arrays[1] is None:
                     _refuse_node(node, other, first.size, second.size)
                 if not _same(arrays[0], arrays[1]):
@@ -85,11 +86,6 @@ def _attributes(node: ir.Node) -> Mapping[str, Any]:
         name: attribute.as_tensor().tobytes() if attribute.type is ir.AttributeType.TENSOR else attribute.value
         for name, attribute in node.attributes.items()
     }
-
-
-def _constant(value: ir.Value) -> _Array | None:
-    tensor = tensor_of(value)
-    return None if tensor is None else tensor.numpy()
 
 
 def _same(first: _Array, second: _Array) -> bool:

@@ -8,22 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.graph.edit import MODULE, graph_of
+from edgeconv.graph.names import unique_name
 from edgeconv.rewrite._batch_axis import Batch, Place
-from edgeconv.rewrite._graph import (
-    MODULE,
-    add_constant,
-    graph_of,
-    integer_attribute,
-    is_float,
-    take_over,
-    unique_name,
-)
+from edgeconv.rewrite._graph import add_constant, is_float, take_over
 
 
 def concat(batch: Batch, node: ir.Node) -> Place:
     """Concat along another axis, of parts that carry the batch alike; constant parts become padding and a sum."""
     rank = batch.rank(node, node.outputs[0])
-    axis = integer_attribute(node, "axis", 0) % rank
+    axis = node.attributes.get_int("axis", 0) % rank
     places = {batch.places[value] for value in node.inputs if value is not None and value in batch.places}
     if len(places) > 1:
         batch.refuse(node, "meets the batch in two places")

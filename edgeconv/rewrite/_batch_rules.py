@@ -15,7 +15,7 @@ import onnx_ir as ir
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite._batch_axis import Batch, Place
 from edgeconv.rewrite._batch_concat import concat
-from edgeconv.rewrite._graph import integer_attribute, integers, integers_attribute
+from edgeconv.rewrite._graph import integers
 
 Rule = Callable[[Batch, ir.Node], Place]
 
@@ -50,13 +50,13 @@ def image(batch: Batch, node: ir.Node) -> Place:
 
 def along(default: int) -> Rule:
     """Operators that work along the attribute ``axis`` and keep the shape."""
-    return lambda batch, node: batch.untouched(node, [integer_attribute(node, "axis", default)])
+    return lambda batch, node: batch.untouched(node, [node.attributes.get_int("axis", default)])
 
 
 def from_axis(batch: Batch, node: ir.Node) -> Place:
     """LayerNormalization: works along the attribute ``axis`` and all that follow."""
     rank = batch.rank(node, node.inputs[0])
-    return batch.untouched(node, range(integer_attribute(node, "axis", -1) % rank, rank))
+    return batch.untouched(node, range(node.attributes.get_int("axis", -1) % rank, rank))
 
 
 def last_two(batch: Batch, node: ir.Node) -> Place:
@@ -72,10 +72,10 @@ def along_input(batch: Batch, node: ir.Node) -> Place:
 def reduce(batch: Batch, node: ir.Node) -> Place:
     """Reductions; axes as an input or an attribute."""
     rank = batch.rank(node, node.inputs[0])
-    given = integers_attribute(node, "axes", ())
+    given = node.attributes.get_ints("axes", ())
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         given = tuple(batch.constant(node, 1))
-    if not given and integer_attribute(node, "noop_with_empty_axes", 0):
+    if not given and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
         return batch.only(node)
     return _without(batch, node, {axis % rank for axis in given} or set(range(rank)))
 
@@ -83,12 +83,12 @@ def reduce(batch: Batch, node: ir.Node) -> Place:
 def arg_reduce(batch: Batch, node: ir.Node) -> Place:
     """ArgMax, ArgMin."""
     rank = batch.rank(node, node.inputs[0])
-    return _without(batch, node, {integer_attribute(node, "axis", 0) % rank})
+    return _without(batch, node, {node.attributes.get_int("axis", 0) % rank})
 
 
 def _without(batch: Batch, node: ir.Node, axes: set[int]) -> Place:
     place = batch.untouched(node, sorted(axes))
-    if integer_attribute(node, "keepdims", 1):
+    if node.attributes.get_int("keepdims", 1):
         return place
     return place.on(place.axis - sum(axis < place.axis for axis in axes))
 
@@ -96,7 +96,7 @@ def _without(batch: Batch, node: ir.Node, axes: set[int]) -> Place:
 def gemm(batch: Batch, node: ir.Node) -> Place:
     """Gemm: the rows of A are images."""
     place = batch.place(node)
-    if place.axis != integer_attribute(node, "transA", 0) or node.inputs[1] in batch.places:
+    if place.axis != node.attributes.get_int("transA", 0) or node.inputs[1] in batch.places:
         batch.refuse(node, "sums over the batch or takes it as its weights")
     if len(node.inputs) > 2 and node.inputs[2] is not None and node.inputs[2] not in batch.places:
         batch.free(node, 2, batch.rank(node, node.inputs[2]) - 2, place)
@@ -155,7 +155,7 @@ def reshaped(batch: Batch, node: ir.Node) -> Place:
 def transpose(batch: Batch, node: ir.Node) -> Place:
     """Transpose."""
     place, rank = batch.only(node), batch.rank(node, node.inputs[0])
-    perm = integers_attribute(node, "perm", reversed(range(rank)))
+    perm = node.attributes.get_ints("perm", tuple(reversed(range(rank))))
     return place.on(perm.index(place.axis))
 
 
@@ -214,7 +214,7 @@ def resize(batch: Batch, node: ir.Node) -> Place:
     place = image(batch, node)
     if len(node.inputs) > 3 and node.inputs[3] is not None:
         sizes, before = batch.constant(node, 3), batch.shape(node, node.inputs[0])
-        axes = [axis % len(before) for axis in integers_attribute(node, "axes", range(len(before)))]
+        axes = [axis % len(before) for axis in node.attributes.get_ints("axes", tuple(range(len(before))))]
         if 0 in axes:
             kept = [at for at, axis in enumerate(axes) if sizes[at] != before[axis]]
             if 0 in [axes[at] for at in kept] or node.attributes.get_string("coordinate_transformation_mode", "") in (
@@ -229,7 +229,7 @@ def resize(batch: Batch, node: ir.Node) -> Place:
 def gather(batch: Batch, node: ir.Node) -> Place:
     """Gather by a constant index along another axis; or rows of a table, by an index that carries the batch."""
     rank = batch.rank(node, node.inputs[0])
-    axis = integer_attribute(node, "axis", 0) % rank
+    axis = node.attributes.get_int("axis", 0) % rank
     if node.inputs[0] not in batch.places:
         place = batch.only(node, 1)
         return place.on(axis + place.axis)
@@ -240,7 +240,7 @@ def gather(batch: Batch, node: ir.Node) -> Place:
 def gather_nd(batch: Batch, node: ir.Node) -> Place:
     """GatherND by a constant index of other axes."""
     index = batch.shape(node, node.inputs[1])
-    if integer_attribute(node, "batch_dims", 0):
+    if node.attributes.get_int("batch_dims", 0):
         batch.refuse(node, "has batch_dims")
     place = batch.untouched(node, range(index[-1]))
     return place.on(len(index) - 1 + place.axis - index[-1])
@@ -258,7 +258,7 @@ def scatter_nd(batch: Batch, node: ir.Node) -> Place:
 def gather_elements(batch: Batch, node: ir.Node) -> Place:
     """GatherElements along another axis, where both inputs carry the batch."""
     places = [batch.place(node, index) for index in (0, 1)]
-    if places[0] != places[1] or places[0].axis == integer_attribute(node, "axis", 0) % batch.rank(
+    if places[0] != places[1] or places[0].axis == node.attributes.get_int("axis", 0) % batch.rank(
         node, node.inputs[0]
     ):
         batch.refuse(node, "gathers along the batch")

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from edgeconv.graph.edit import dims, graph_of, only_reader
 from edgeconv.rewrite._affine import Affine, affine
-from edgeconv.rewrite._graph import dims, disown, graph_of, integer_attribute, only_consumer, take_over
+from edgeconv.rewrite._graph import disown, take_over
 from edgeconv.rewrite._linear import Linear, linear_behind
 
 
@@ -40,7 +41,7 @@ def fold_behind(node: ir.Node) -> Fold | None:
     ``s * (W x + b) + t`` is ``(s W) x + (s b + t)``. A Concat of several such results takes the map part by part.
     """
     outer = affine(node)
-    if outer is None or only_consumer(outer.source) is not node:
+    if outer is None or only_reader(outer.source) is not node:
         return None
     return _fold(outer, outer)
 
@@ -64,7 +65,7 @@ def _fold_parts(outer: Affine, part: Affine) -> Fold | None:
         return None
     operands = [value for value in node.inputs if value is not None]
     pieces = _pieces(part, node, operands)
-    folds = [_fold(outer, piece) for piece in pieces if only_consumer(piece.source) is node]
+    folds = [_fold(outer, piece) for piece in pieces if only_reader(piece.source) is node]
     found = [fold for fold in folds if fold is not None]
     if not found or len(found) != len(operands):
         return None
@@ -78,7 +79,7 @@ def _pieces(part: Affine, node: ir.Node, operands: list[ir.Value]) -> list[Affin
     shapes = [dims(value) for value in operands]
     if part.axis is None:
         return [replace(part, source=value) for value in operands]
-    axis = integer_attribute(node, "axis", 0)
+    axis = node.attributes.get_int("axis", 0)
     pieces, start = [], 0
     for value, shape in zip(operands, shapes, strict=True):
         if shape is None:

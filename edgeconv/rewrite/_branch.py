@@ -8,27 +8,16 @@ are only a question of which offsets there are, and two branches of equal stride
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.edit import dims, graph_of, only_reader, tensor_of
+from edgeconv.graph.names import unique_name
 from edgeconv.rewrite._affine import Affine, affine
-from edgeconv.rewrite._graph import (
-    Float64,
-    add_constant,
-    dims,
-    exact,
-    graph_of,
-    insert_like,
-    integer_attribute,
-    integers_attribute,
-    only_consumer,
-    string_attribute,
-    tensor_of,
-    unique_name,
-)
+from edgeconv.rewrite._graph import Float64, add_constant, exact, insert_like
 
 
 @dataclass(frozen=True)
@@ -151,7 +140,7 @@ def branch(operand: ir.Value, sign: float) -> Branch | None:
     Affine nodes that only the sum depends on belong to the branch, and so does the window before them.
     """
     maps, value = _affine_chain(operand)
-    found = window(value.producer()) if only_consumer(value) is not None else None
+    found = window(value.producer()) if only_reader(value) is not None else None
     found = _identity(value) if found is None else found
     if found is None or any(item.along(1, found.taps.channels_out) is None for item in maps):
         return None
@@ -169,7 +158,7 @@ def _affine_chain(value: ir.Value) -> tuple[list[Affine], ir.Value]:
     """The affine nodes behind a value that only this chain reads, last one first, and what they act on."""
     maps: list[Affine] = []
     node = value.producer()
-    while node is not None and only_consumer(value) is not None and (found := affine(node)) is not None:
+    while node is not None and only_reader(value) is not None and (found := affine(node)) is not None:
         maps.append(found)
         value = found.source
         node = value.producer()
@@ -206,7 +195,7 @@ def _convolution(node: ir.Node) -> Branch | None:
     windows = _windows(node, kernel)
     if windows is None:
         return None
-    groups = integer_attribute(node, "group", 1)
+    groups = node.attributes.get_int("group", 1)
     taps = Taps(windows, groups, per_group * groups, channels_out)
 
     def numbers() -> tuple[Float64, Float64]:
@@ -215,34 +204,34 @@ def _convolution(node: ir.Node) -> Branch | None:
             raise ir.passes.PreconditionError(f"the weight of {node.outputs[0].name} is no longer constant")
         return weight, np.zeros(channels_out) if shift is None else shift
 
-    strides = integers_attribute(node, "strides", (1,) * len(kernel))
-    return Branch(source, strides, taps, taps.weights, True, numbers)
+    strides = node.attributes.get_ints("strides", (1,) * len(kernel))
+    return Branch(source, tuple(strides), taps, taps.weights, True, numbers)
 
 
 def _average(node: ir.Node) -> Branch | None:
     """An average that divides by the window's size everywhere: a depthwise convolution."""
-    source, kernel = node.inputs[0], integers_attribute(node, "kernel_shape", ())
+    source, kernel = node.inputs[0], node.attributes.get_ints("kernel_shape", ())
     windows = _windows(node, kernel)
     shape = dims(source)
-    padded = any(integers_attribute(node, "pads", ()))
-    if source is None or shape is None or windows is None or integer_attribute(node, "ceil_mode", 0):
+    padded = any(node.attributes.get_ints("pads", ()))
+    if source is None or shape is None or windows is None or node.attributes.get_int("ceil_mode", 0) != 0:
         return None
-    if padded and not integer_attribute(node, "count_include_pad", 0):
+    if padded and not node.attributes.get_int("count_include_pad", 0):
         return None
     channels = shape[1]
     taps = Taps(windows, channels, channels, channels)
     weight = np.full((channels, 1, *kernel), 1.0 / math.prod(kernel))
-    strides = integers_attribute(node, "strides", (1,) * len(kernel))
-    return Branch(source, strides, taps, taps.weights, True, lambda: (weight, np.zeros(channels)))
+    strides = node.attributes.get_ints("strides", (1,) * len(kernel))
+    return Branch(source, tuple(strides), taps, taps.weights, True, lambda: (weight, np.zeros(channels)))
 
 
-def _windows(node: ir.Node, kernel: list[int] | tuple[int, ...]) -> tuple[Window, ...] | None:
+def _windows(node: ir.Node, kernel: Sequence[int]) -> tuple[Window, ...] | None:
     """One per spatial axis; None where the padding is not given in numbers."""
-    if string_attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+    if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return None
     spatial = len(kernel)
-    pads = integers_attribute(node, "pads", (0,) * 2 * spatial)
-    dilations = integers_attribute(node, "dilations", (1,) * spatial)
+    pads = node.attributes.get_ints("pads", (0,) * 2 * spatial)
+    dilations = node.attributes.get_ints("dilations", (1,) * spatial)
     return tuple(
         Window(-begin, step, size, end - (step * (size - 1) - begin))
         for size, step, begin, end in zip(kernel, dilations, pads[:spatial], pads[spatial:], strict=True)

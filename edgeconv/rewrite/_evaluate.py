@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from edgeconv.errors import RewriteError
-from edgeconv.rewrite._graph import graph_of
+from edgeconv.graph.edit import graph_of
 
 
 def evaluate_node(node: ir.Node, arrays: list[npt.NDArray[np.generic] | None]) -> npt.NDArray[np.generic] | None:

@@ -7,28 +7,16 @@ three rewrites touch is still rounded only once, from real arithmetic done in fl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.unique import unique_name as unique_name  # one of what is used here
+from edgeconv.graph.edit import MODULE, graph_of, tensor_of
+from edgeconv.graph.names import unique_name
 
 Float64 = npt.NDArray[np.float64]
 
 _EXACT = "edgeconv.exact"  # Value.meta key: (tensor, float64 array that the tensor was rounded from)
-MODULE = "edgeconv.module"  # metadata_props key: the torch module that a value or node comes from
-
-
-def tensor_of(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The tensor of an initializer or of a ``Constant`` node's output; None for whatever is not constant.
-
-    An initializer that is a graph input too is only a default that a caller may replace: not constant.
-    """
-    if value is None or value.is_graph_input():
-        return None
-    return ir.convenience.get_const_tensor(value)
 
 
 def exact(value: ir.Value | None) -> Float64 | None:
@@ -54,18 +42,6 @@ def integers(value: ir.Value | None) -> list[int] | None:
 def is_float(dtype: ir.DataType | None) -> bool:
     """Whether arithmetic on the dtype rounds: the floats of 16 bits and more."""
     return dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-
-
-def dims(value: ir.Value | None) -> tuple[int, ...] | None:
-    """The shape when every dimension is a known number, else None."""
-    if value is None or value.shape is None or not value.shape.is_static():
-        return None
-    return tuple(value.shape.numpy())
-
-
-def rank(value: ir.Value | None) -> int | None:
-    """The number of dimensions, where it is known."""
-    return None if value is None or value.shape is None else len(value.shape)
 
 
 def holds(dtype: ir.DataType, array: Float64) -> bool:
@@ -122,45 +98,9 @@ def insert_like(node: ir.Node, op_type: str, inputs: list[ir.Value], attributes:
     return made
 
 
-def graph_of(node: ir.Node) -> ir.Graph:
-    """The graph that the node stands in."""
-    graph = node.graph
-    if not isinstance(graph, ir.Graph):
-        raise ir.passes.PreconditionError(f"node {node.op_type} of {where(node)} stands in no graph")
-    return graph
-
-
 def where(node: ir.Node) -> str:
     """How a message names a node: its torch module, or its first output."""
     return node.metadata_props.get(MODULE) or next((value.name for value in node.outputs if value.name), None) or "?"
-
-
-def only_consumer(value: ir.Value) -> ir.Node | None:
-    """The node that alone uses the value, once, where the value is no graph output; else None."""
-    uses = tuple(value.uses())
-    if value.is_graph_output() or len(uses) != 1:
-        return None
-    return uses[0].node
-
-
-def integer_attribute(node: ir.Node, name: str, default: int) -> int:
-    """An INT attribute."""
-    return node.attributes.get_int(name, default) if name in node.attributes else default
-
-
-def integers_attribute(node: ir.Node, name: str, default: Iterable[int]) -> tuple[int, ...]:
-    """An INTS attribute."""
-    return tuple(node.attributes[name].as_ints()) if name in node.attributes else tuple(default)
-
-
-def float_attribute(node: ir.Node, name: str, default: float) -> float:
-    """A FLOAT attribute."""
-    return float(node.attributes[name].as_float()) if name in node.attributes else default
-
-
-def string_attribute(node: ir.Node, name: str, default: str) -> str:
-    """A STRING attribute."""
-    return node.attributes[name].as_string() if name in node.attributes else default
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
@@ -176,17 +116,6 @@ def take_over(old: ir.Value, new: ir.Value) -> None:
     new.metadata_props.update(old.metadata_props)
     if producer is not None:
         graph_of(producer).remove(producer, safe=True)
-
-
-def remove_unread(values: Iterable[ir.Value | None]) -> None:
-    """Removes the nodes that make these values, where nothing reads what they make, and the nodes before them."""
-    pending = [value for value in values if value is not None]
-    while pending:
-        node = pending.pop().producer()
-        if node is None or node.graph is None or any(one.uses() or one.is_graph_output() for one in node.outputs):
-            continue
-        pending += [value for value in node.inputs if value is not None]
-        graph_of(node).remove(node, safe=True)
 
 
 def disown(value: ir.Value, graph: ir.Graph) -> None:

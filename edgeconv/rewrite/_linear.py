@@ -14,22 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.edit import graph_of, only_reader, rank, tensor_of
 from edgeconv.rewrite._affine import affine
-from edgeconv.rewrite._graph import (
-    Float64,
-    disown,
-    exact,
-    float_attribute,
-    graph_of,
-    holds,
-    integer_attribute,
-    integers_attribute,
-    only_consumer,
-    rank,
-    replace_constant,
-    string_attribute,
-    tensor_of,
-)
+from edgeconv.rewrite._graph import Float64, disown, exact, holds, replace_constant
 
 
 @dataclass(frozen=True)
@@ -119,7 +106,7 @@ def linear_behind(value: ir.Value) -> Linear | None:
     if node is None or node.op_type != "Add":
         return linear(node)
     addition = affine(node)
-    if addition is None or only_consumer(addition.source) is not node:
+    if addition is None or only_reader(addition.source) is not node:
         return None
     product = linear(addition.source.producer())
     if product is None or product.takes_bias or not (addition.scale == 1.0).all():
@@ -140,34 +127,34 @@ def _bias(node: ir.Node, channels: int) -> Float64:
 
 def _no_padding(node: ir.Node) -> bool:
     names = ("pads", "output_padding")
-    explicit = string_attribute(node, "auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    return explicit and not any(size for name in names for size in integers_attribute(node, name, ()))
+    explicit = node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    return explicit and not any(size for name in names for size in node.attributes.get_ints(name, ()))
 
 
 def _read_convolution(node: ir.Node, weight: Float64) -> Linear:
     form = weight.reshape(weight.shape[0], weight.shape[1], -1)
-    groups = integer_attribute(node, "group", 1)
+    groups = node.attributes.get_int("group", 1)
     return Linear(node, form, _bias(node, len(form)), groups, uniform=_no_padding(node))
 
 
 def _read_transposed_convolution(node: ir.Node, weight: Float64) -> Linear:
-    groups = integer_attribute(node, "group", 1)
+    groups = node.attributes.get_int("group", 1)
     channels_in, per_group = weight.shape[:2]
     grouped = weight.reshape(groups, channels_in // groups, per_group, -1).swapaxes(1, 2)
     form = grouped.reshape(groups * per_group, channels_in // groups, -1)
     # With more taps or a stride, outputs near each other see different taps: then a shift is no constant behind it.
-    single = form.shape[2] == 1 and all(step == 1 for step in integers_attribute(node, "strides", ()))
+    single = form.shape[2] == 1 and all(step == 1 for step in node.attributes.get_ints("strides", ()))
     uniform = single and _no_padding(node)
     return Linear(node, form, _bias(node, len(form)), groups, uniform=uniform)
 
 
 def _read_gemm(node: ir.Node, weight: Float64) -> Linear | None:
-    alpha, beta = float_attribute(node, "alpha", 1.0), float_attribute(node, "beta", 1.0)
-    form = weight if integer_attribute(node, "transB", 0) else weight.T
+    alpha, beta = node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)
+    form = weight if node.attributes.get_int("transB", 0) else weight.T
     addend = exact(node.inputs[2]) if len(node.inputs) > 2 else None
     if addend is not None and (addend.size not in (1, len(form)) or addend.shape[-1:] not in ((), (addend.size,))):
         return None  # differs from row to row
-    axis_in = 0 if integer_attribute(node, "transA", 0) else 1
+    axis_in = 0 if node.attributes.get_int("transA", 0) else 1
     return Linear(node, alpha * form[:, :, None], beta * _bias(node, len(form)), axis_in=axis_in)
 
 
@@ -193,7 +180,7 @@ def _write_transposed_convolution(operator: Linear) -> None:
 
 def _write_gemm(operator: Linear) -> None:
     node, weight = operator.node, operator.weight[:, :, 0]
-    _put(node, weight if integer_attribute(node, "transB", 0) else weight.T, operator.bias)
+    _put(node, weight if node.attributes.get_int("transB", 0) else weight.T, operator.bias)
     for name in ("alpha", "beta"):  # they are in the numbers now
         node.attributes.pop(name, None)
 

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.rewrite._graph import integer_attribute, integers, integers_attribute, rank
+from edgeconv.graph.edit import rank
+from edgeconv.rewrite._graph import integers
 
 Numbers = npt.NDArray[np.int64]
 
@@ -79,7 +80,7 @@ def moved(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
 
 def _concat(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
     """Of operands that have the same axes: where a 1 stands for the batch of one, it does so in all of them."""
-    axis = _axis(node, operands[0], integer_attribute(node, "axis", 0))
+    axis = _axis(node, operands[0], node.attributes.get_int("axis", 0))
     pairs = list(zip(node.inputs, operands, strict=True))
     if axis is None or (axis == 0 and any(_stands_for_batch(value, planes) for value, planes in pairs)):
         return None
@@ -89,7 +90,7 @@ def _concat(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
 
 
 def _split(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
-    axis = _axis(node, operands[0], integer_attribute(node, "axis", 0))
+    axis = _axis(node, operands[0], node.attributes.get_int("axis", 0))
     shapes = [value.shape for value in node.outputs]
     if axis is None or (axis == 0 and _has_batch(node, operands[0])) or any(shape is None for shape in shapes):
         return None
@@ -119,7 +120,7 @@ def _slice(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
 
 
 def _gather(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
-    axis = _axis(node, operands[0], integer_attribute(node, "axis", 0))
+    axis = _axis(node, operands[0], node.attributes.get_int("axis", 0))
     index, dimensions = integers(node.inputs[1]), rank(node.inputs[1])
     if axis is None or index is None or (axis == 0 and _has_batch(node, operands[0])):
         return None
@@ -151,7 +152,7 @@ def _reshape(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
 def _transpose(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
     lead = operands[0].numbers.ndim
     axes = range(lead + len(operands[0].spatial))
-    order = integers_attribute(node, "perm", axes[::-1])
+    order = node.attributes.get_ints("perm", axes[::-1])
     if list(order[lead:]) != list(axes[lead:]) or (order[0] != 0 and _has_batch(node, operands[0])):
         return None
     return [operands[0].arranged(operands[0].numbers.transpose(order[:lead]))]

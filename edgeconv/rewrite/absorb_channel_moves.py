@@ -8,23 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.edit import MODULE, graph_of, rank, remove_unread, tensor_of
+from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite._affine import affine
-from edgeconv.rewrite._graph import (
-    MODULE,
-    add_constant,
-    disown,
-    exact,
-    graph_of,
-    integer_attribute,
-    integers,
-    integers_attribute,
-    rank,
-    remove_unread,
-    replace_constant,
-    tensor_of,
-    unique_name,
-)
+from edgeconv.rewrite._graph import add_constant, disown, exact, integers, replace_constant
 from edgeconv.rewrite._linear import linear
 from edgeconv.rewrite._planes import Numbers, Planes, fresh, moved, moves, sizes
 
@@ -237,10 +225,10 @@ def _mixes_all(node: ir.Node) -> bool:
     if node.op_type not in having(Trait.LAYER) or not _has_constants(node):
         return False
     if node.op_type == "Gemm":
-        return integer_attribute(node, "transA", 0) == 0
+        return node.attributes.get_int("transA", 0) == 0
     if node.op_type == "MatMul":
         return rank(node.inputs[0]) == 2 and rank(node.inputs[1]) == 2
-    return integer_attribute(node, "group", 1) == 1
+    return node.attributes.get_int("group", 1) == 1
 
 
 def _carries(node: ir.Node, absorbed: set[ir.Value]) -> bool:
@@ -248,14 +236,14 @@ def _carries(node: ir.Node, absorbed: set[ir.Value]) -> bool:
     if node.domain != "" or node.outputs[0] not in absorbed or len(node.outputs) > 1:
         return False
     if node.op_type == "Conv":
-        channels = integer_attribute(node, "group", 1)
+        channels = node.attributes.get_int("group", 1)
         return _has_constants(node) and channels == _channels(node.inputs[0]) == _channels(node.outputs[0])
     if node.op_type == "BatchNormalization":
         return affine(node) is not None
     if node.op_type in ("Flatten", "Reshape", "Squeeze"):
         return _flattens(node)
     if node.op_type in ("ReduceMean", "ReduceMax"):
-        axes = integers(node.inputs[1]) if len(node.inputs) > 1 else list(integers_attribute(node, "axes", ()))
+        axes = integers(node.inputs[1]) if len(node.inputs) > 1 else list(node.attributes.get_ints("axes", ()))
         dimensions = rank(node.inputs[0]) or 0
         return bool(axes) and all(axis % dimensions > 1 for axis in axes or ())
     return node.op_type in _PER_CHANNEL

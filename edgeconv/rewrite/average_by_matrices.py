@@ -8,21 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.graph.edit import dims, graph_of, only_reader, remove_unread, tensor_of
+from edgeconv.graph.names import unique_name
 from edgeconv.rewrite._evaluate import evaluate_node
-from edgeconv.rewrite._graph import (
-    Float64,
-    add_constant,
-    dims,
-    exact,
-    graph_of,
-    insert_like,
-    is_float,
-    only_consumer,
-    remove_unread,
-    take_over,
-    tensor_of,
-    unique_name,
-)
+from edgeconv.rewrite._graph import Float64, add_constant, exact, insert_like, is_float, take_over
 
 _TOLERANCE = 1e-12
 _PROBES = 8
@@ -79,7 +68,7 @@ def _region(gather: ir.Node) -> _Region | None:
     """The largest region that starts with a GatherND and ends in one value of the right shape."""
     data = gather.inputs[0]
     turn = data.producer() if data is not None else None
-    if turn is None or turn.op_type != "Transpose" or data is None or only_consumer(data) is not gather:
+    if turn is None or turn.op_type != "Transpose" or data is None or only_reader(data) is not gather:
         return None
     source, shape = turn.inputs[0], dims(turn.inputs[0])
     if source is None or shape is None or len(shape) != 4 or tensor_of(gather.inputs[1]) is None:

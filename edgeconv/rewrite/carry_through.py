@@ -7,19 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.rewrite._graph import (
-    Float64,
-    dims,
-    disown,
-    exact,
-    graph_of,
-    integer_attribute,
-    integers_attribute,
-    only_consumer,
-    replace_constant,
-    string_attribute,
-    take_over,
-)
+from edgeconv.graph.edit import dims, graph_of, only_reader
+from edgeconv.rewrite._graph import Float64, disown, exact, replace_constant, take_over
 
 _MOST_INPUTS = 16  # of the pointwise Conv that makes its channels twice; with 24 and 40 nothing more is gained
 
@@ -89,11 +78,11 @@ class _Ghost:
 
 def _ghost(concat: ir.Node) -> _Ghost | None:
     y, result = (*concat.inputs, None, None)[:2]
-    if len(concat.inputs) != 2 or y is None or result is None or integer_attribute(concat, "axis", 0) not in (1, -3):
+    if len(concat.inputs) != 2 or y is None or result is None or concat.attributes.get_int("axis", 0) not in (1, -3):
         return None
     after, depthwise = _maker(result)
     before, first = _maker(y)
-    if depthwise is None or first is None or depthwise.inputs[0] is not y or only_consumer(result) is not concat:
+    if depthwise is None or first is None or depthwise.inputs[0] is not y or only_reader(result) is not concat:
         return None
     readers = {use.node for use in y.uses()}
     if y.is_graph_output() or readers != {depthwise, concat} or (len(after) > 1 and len(before) == 1):
@@ -109,7 +98,7 @@ def _maker(value: ir.Value) -> tuple[list[ir.Value], ir.Node | None]:
     node = value.producer()
     if node is not None and node.op_type == "Relu" and node.domain == "" and node.inputs[0] is not None:
         inner = node.inputs[0]
-        maker = inner.producer() if only_consumer(inner) is node else None
+        maker = inner.producer() if only_reader(inner) is node else None
         return ([value, inner], maker) if _is_conv(maker) else ([], None)
     return ([value], node) if _is_conv(node) else ([], None)
 
@@ -123,7 +112,7 @@ def _is_conv(node: ir.Node | None) -> bool:
 def _makes(first: ir.Node) -> bool:
     weight = exact(first.inputs[1])
     few = weight is not None and weight.shape[1] <= _MOST_INPUTS
-    return few and integer_attribute(first, "group", 1) == 1
+    return few and first.attributes.get_int("group", 1) == 1
 
 
 def _passes(depthwise: ir.Node) -> bool:
@@ -131,12 +120,12 @@ def _passes(depthwise: ir.Node) -> bool:
     kernel = exact(depthwise.inputs[1])
     if kernel is None or kernel.ndim != 4 or kernel.shape[1] != 1 or len(kernel) < 2:
         return False
-    if integer_attribute(depthwise, "group", 1) != len(kernel):
+    if depthwise.attributes.get_int("group", 1) != len(kernel):
         return False
     sizes = kernel.shape[2:]
-    dilations = integers_attribute(depthwise, "dilations", (1, 1))
-    pads = integers_attribute(depthwise, "pads", (0, 0, 0, 0))
+    dilations = depthwise.attributes.get_ints("dilations", (1, 1))
+    pads = depthwise.attributes.get_ints("pads", (0, 0, 0, 0))
     middle = [(size - 1) * dilation // 2 for size, dilation in zip(sizes, dilations, strict=True)]
-    plain = all(one == 1 for one in integers_attribute(depthwise, "strides", (1, 1)))
-    explicit = string_attribute(depthwise, "auto_pad", "NOTSET") == "NOTSET"
+    plain = all(one == 1 for one in depthwise.attributes.get_ints("strides", (1, 1)))
+    explicit = depthwise.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
     return plain and explicit and all(size % 2 for size in sizes) and list(pads) == [*middle, *middle]

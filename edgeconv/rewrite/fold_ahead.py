@@ -8,17 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.edit import graph_of, only_reader, rank
 from edgeconv.rewrite._affine import Affine, affine
-from edgeconv.rewrite._graph import (
-    disown,
-    graph_of,
-    integer_attribute,
-    integers,
-    integers_attribute,
-    only_consumer,
-    rank,
-    string_attribute,
-)
+from edgeconv.rewrite._graph import disown, integers
 from edgeconv.rewrite._linear import Linear, linear
 
 
@@ -76,7 +68,7 @@ def _reader(outer: Affine, node: ir.Node) -> _Reader | None:
     between: list[ir.Value] = []
     while node.op_type in _CARRIERS:
         carried = _CARRIERS[node.op_type](outer, node)
-        following = only_consumer(node.outputs[0])
+        following = only_reader(node.outputs[0])
         if carried is None or following is None:
             return None
         outer, node = carried, following
@@ -112,12 +104,12 @@ def _is_spatial_average(node: ir.Node) -> bool:
         return True
     if node.op_type == "ReduceMean":
         dimensions = rank(node.inputs[0])
-        axes = integers(node.inputs[1]) if len(node.inputs) > 1 else list(integers_attribute(node, "axes", ()))
+        axes = integers(node.inputs[1]) if len(node.inputs) > 1 else list(node.attributes.get_ints("axes", ()))
         return dimensions is not None and bool(axes) and all(axis % dimensions > 1 for axis in axes or ())
     # A window that reaches into the padding must not count it: else its weights do not sum to one.
-    padded = any(integers_attribute(node, "pads", ())) or string_attribute(node, "auto_pad", "NOTSET") != "NOTSET"
-    uncounted = integer_attribute(node, "count_include_pad", 0) == 0
-    return (uncounted or not padded) and integer_attribute(node, "ceil_mode", 0) == 0
+    padded = any(node.attributes.get_ints("pads", ())) or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
+    uncounted = node.attributes.get_int("count_include_pad", 0) == 0
+    return (uncounted or not padded) and node.attributes.get_int("ceil_mode", 0) == 0
 
 
 def _flattened(outer: Affine, node: ir.Node) -> Affine | None:

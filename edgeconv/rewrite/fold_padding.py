@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.rewrite._graph import (
-    exact,
-    integer_attribute,
-    integers,
-    integers_attribute,
-    rank,
-    stand_in,
-    string_attribute,
-)
+from edgeconv.graph.edit import rank
+from edgeconv.rewrite._graph import exact, integers, stand_in
 
 
 class FoldPaddingPass(ir.passes.InPlacePass):
@@ -37,7 +30,7 @@ class FoldPaddingPass(ir.passes.InPlacePass):
             if not all(_takes(reader, node.outputs[0], pads) for reader in readers):
                 continue
             for reader in readers:
-                own = integers_attribute(reader, "pads", (0,) * len(pads))
+                own = reader.attributes.get_ints("pads", (0,) * len(pads))
                 total = [mine + more for mine, more in zip(own, pads, strict=True)]
                 reader.attributes["pads"] = ir.AttrInt64s("pads", total)
                 reader.attributes.pop("auto_pad", None)
@@ -54,7 +47,7 @@ def _spatial_pads(node: ir.Node) -> list[int] | None:
     value = exact(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else 0.0
     if dimensions is None or amounts is None or value is None or value != 0.0:
         return None
-    if string_attribute(node, "mode", "constant") != "constant":
+    if node.attributes.get_string("mode", "constant") != "constant":
         return None
     axes = integers(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else list(range(dimensions))
     if axes is None or len(amounts) != 2 * len(axes) or min(amounts) < 0:
@@ -68,14 +61,14 @@ def _spatial_pads(node: ir.Node) -> list[int] | None:
 
 
 def _takes(reader: ir.Node, padded: ir.Value, pads: list[int]) -> bool:
-    explicit = string_attribute(reader, "auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    explicit = reader.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
     if reader.domain != "" or reader.inputs[0] is not padded or not explicit:
         return False
     if reader.op_type == "Conv":
         return True
-    if reader.op_type != "AveragePool" or integer_attribute(reader, "ceil_mode", 0):
+    if reader.op_type != "AveragePool" or reader.attributes.get_int("ceil_mode", 0) != 0:
         return False
-    own = integers_attribute(reader, "pads", (0,) * len(pads))
-    kernel = integers_attribute(reader, "kernel_shape", ())
-    counted = integer_attribute(reader, "count_include_pad", 0) == 1 or not any(own)
-    return counted and all(mine + more < size for mine, more, size in zip(own, pads, kernel * 2, strict=True))
+    own = reader.attributes.get_ints("pads", (0,) * len(pads))
+    kernel = reader.attributes.get_ints("kernel_shape", ())
+    counted = reader.attributes.get_int("count_include_pad", 0) == 1 or not any(own)
+    return counted and all(mine + more < size for mine, more, size in zip(own, pads, (*kernel, *kernel), strict=True))

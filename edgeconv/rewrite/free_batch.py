@@ -7,10 +7,11 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from edgeconv.errors import FIXED_BATCH, RewriteError
+from edgeconv.graph.edit import dims, remove_unread
 from edgeconv.rewrite._batch_axis import Batch, Place
 from edgeconv.rewrite._batch_compare import Freed, require_same
 from edgeconv.rewrite._batch_rules import RULES
-from edgeconv.rewrite._graph import dims, remove_unread, where
+from edgeconv.rewrite._graph import where
 
 __all__ = ["free_batch"]
 

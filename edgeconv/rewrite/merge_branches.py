@@ -6,20 +6,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgeconv.graph.edit import dims, graph_of, only_reader, remove_unread, tensor_of
+from edgeconv.graph.names import unique_name
 from edgeconv.rewrite._branch import Branch, branch, convolution
-from edgeconv.rewrite._graph import (
-    Float64,
-    dims,
-    graph_of,
-    holds,
-    insert_like,
-    is_float,
-    only_consumer,
-    remove_unread,
-    take_over,
-    tensor_of,
-    unique_name,
-)
+from edgeconv.rewrite._graph import Float64, holds, insert_like, is_float, take_over
 
 _SUMS = frozenset({"Add", "Sub", "Sum"})
 
@@ -110,7 +100,7 @@ def _is_sum(node: ir.Node) -> bool:
 
 def _is_part(node: ir.Node) -> bool:
     """Whether the sum is an operand of a larger one and of nothing else."""
-    consumer = only_consumer(node.outputs[0])
+    consumer = only_reader(node.outputs[0])
     return consumer is not None and _is_sum(consumer)
 
 
@@ -146,7 +136,7 @@ def _operands(node: ir.Node, sign: float) -> list[tuple[float, ir.Value]]:
             continue
         signed = -sign if node.op_type == "Sub" and index == 1 else sign
         inner = value.producer()
-        if inner is not None and _is_sum(inner) and only_consumer(value) is node:
+        if inner is not None and _is_sum(inner) and only_reader(value) is node:
             operands += _operands(inner, signed)
         else:
             operands.append((signed, value))

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from edgeconv.graph.edit import dims, only_reader, remove_unread
 from edgeconv.rewrite._branch import Branch, Taps, convolution, window
-from edgeconv.rewrite._graph import Float64, dims, holds, only_consumer, remove_unread, take_over
+from edgeconv.rewrite._graph import Float64, holds, take_over
 
 
 class MergeChainsPass(ir.passes.InPlacePass):
@@ -50,7 +51,7 @@ class MergeChainsPass(ir.passes.InPlacePass):
 def _merge(node: ir.Node) -> tuple[Branch, tuple[Float64, Float64]] | None:
     """The one convolution for a node and the one before it, with its numbers; None when (1) does not hold."""
     outer = window(node) if node.graph is not None else None
-    if outer is None or only_consumer(outer.source) is not node:
+    if outer is None or only_reader(outer.source) is not node:
         return None
     inner = window(outer.source.producer())
     if inner is None or len(inner.taps.windows) != len(outer.taps.windows):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from edgeconv.rewrite._graph import MODULE, exact, is_float
+from edgeconv.graph.edit import MODULE
+from edgeconv.rewrite._graph import exact, is_float
 
 # Larger constants are weights: they seldom are equal, and comparing them takes time.
 _SMALL = 1024

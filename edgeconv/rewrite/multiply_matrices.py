@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.rewrite._graph import MODULE, add_constant, exact, graph_of, rank, take_over, tensor_of, unique_name
+from edgeconv.graph.edit import MODULE, graph_of, rank, tensor_of
+from edgeconv.graph.names import unique_name
+from edgeconv.rewrite._graph import add_constant, exact, take_over
 
 
 class MultiplyMatricesPass(ir.passes.InPlacePass):

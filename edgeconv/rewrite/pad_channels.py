@@ -10,16 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.edit import dims, graph_of, only_reader
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite._graph import (
-    dims,
-    disown,
-    exact,
-    graph_of,
-    integer_attribute,
-    only_consumer,
-    replace_constant,
-)
+from edgeconv.rewrite._graph import disown, exact, replace_constant
 
 _WIDEST_VECTOR = 16  # floats; the block of onnxruntime's blocked layout on AVX-512
 _FULL = 8  # channels of a multiple of this are left alone: no vector of any runtime's is half empty
@@ -72,13 +65,13 @@ class _Row:
                     continue
                 wider = np.pad(array, [(0, self.more if each == axis else 0) for each in range(array.ndim)])
                 replace_constant(node, index, wider, weight.dtype or ir.DataType.FLOAT, weight.name or "weight")
-        groups = integer_attribute(self.depthwise, "group", 1)
+        groups = self.depthwise.attributes.get_int("group", 1)
         self.depthwise.attributes["group"] = ir.AttrInt64("group", groups + self.more)
 
 
 def _row(node: ir.Node) -> _Row | None:
     """The row that the depthwise Conv is the middle of; None where (1) does not hold."""
-    channels = integer_attribute(node, "group", 1)
+    channels = node.attributes.get_int("group", 1)
     more = -channels % _WIDEST_VECTOR
     if channels % _FULL == 0 or more > _MOST * channels:
         return None
@@ -89,7 +82,7 @@ def _row(node: ir.Node) -> _Row | None:
     after, last = _ahead(node)
     if first is None or last is None or not all(_has_constants(one) for one in (first, node, last)):
         return None
-    if any(integer_attribute(one, "group", 1) != 1 for one in (first, last)):
+    if any(one.attributes.get_int("group", 1) != 1 for one in (first, last)):
         return None
     between = [*before, *after]
     known = all(dims(value) is not None and not value.is_graph_output() for value in between)
@@ -100,7 +93,7 @@ def _behind(node: ir.Node) -> tuple[list[ir.Value], ir.Node | None]:
     """The values from the Conv before to a node, and that Conv."""
     values: list[ir.Value] = []
     value: ir.Value | None = node.inputs[0]
-    while value is not None and only_consumer(value) is node:
+    while value is not None and only_reader(value) is node:
         values.append(value)
         maker = value.producer()
         if maker is None or maker.domain != "":
@@ -116,7 +109,7 @@ def _behind(node: ir.Node) -> tuple[list[ir.Value], ir.Node | None]:
 def _ahead(node: ir.Node) -> tuple[list[ir.Value], ir.Node | None]:
     """The values from a node to the Conv behind, and that Conv."""
     values = [node.outputs[0]]
-    while (following := only_consumer(values[-1])) is not None and following.domain == "":
+    while (following := only_reader(values[-1])) is not None and following.domain == "":
         if following.op_type == "Conv" and following.inputs[0] is values[-1]:
             return values, following
         if following.op_type not in _ACTIVATIONS:

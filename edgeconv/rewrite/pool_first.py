@@ -6,17 +6,9 @@ import math
 
 import onnx_ir as ir
 
+from edgeconv.graph.edit import dims, graph_of, only_reader
 from edgeconv.rewrite._branch import Branch, window
-from edgeconv.rewrite._graph import (
-    dims,
-    disown,
-    graph_of,
-    integers,
-    integers_attribute,
-    only_consumer,
-    string_attribute,
-    take_over,
-)
+from edgeconv.rewrite._graph import disown, integers, take_over
 
 
 class PoolFirstPass(ir.passes.InPlacePass):
@@ -43,7 +35,7 @@ class PoolFirstPass(ir.passes.InPlacePass):
 
 def _pool(node: ir.Node) -> ir.Node | None:
     """The pool that should come before the Conv; None when (1) does not hold."""
-    pool = only_consumer(node.outputs[0])
+    pool = only_reader(node.outputs[0])
     if pool is None or pool.domain != "" or pool.op_type not in ("AveragePool", "GlobalAveragePool", "ReduceMean"):
         return None
     found = window(node)
@@ -61,7 +53,7 @@ def _pool(node: ir.Node) -> ir.Node | None:
 def _averages_space(pool: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     if pool.op_type != "ReduceMean":
         return True
-    given = integers(pool.inputs[1]) if len(pool.inputs) > 1 else list(integers_attribute(pool, "axes", ()))
+    given = integers(pool.inputs[1]) if len(pool.inputs) > 1 else list(pool.attributes.get_ints("axes", ()))
     spatial = set(range(2, len(before)))
     return {axis % len(before) for axis in given or ()} == spatial and len(after) == len(before)
 
@@ -71,12 +63,12 @@ def _counts_padding(pool: ir.Node) -> bool:
         return False
     if pool.attributes.get_int("ceil_mode", 0):
         return True
-    return any(integers_attribute(pool, "pads", ())) or string_attribute(pool, "auto_pad", "NOTSET") != "NOTSET"
+    return any(pool.attributes.get_ints("pads", ())) or pool.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
 
 
 def _saves(found: Branch, pool: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     """Whether the multiply-adds of both fall; the pool then has as many channels as the Conv reads."""
-    kernel = integers_attribute(pool, "kernel_shape", before)
+    kernel = pool.attributes.get_ints("kernel_shape", before)
     pooled = math.prod(kernel) * math.prod(after)
     less = found.taps.weights * (math.prod(before) - math.prod(after))
     return less > pooled * (found.taps.channels_in - found.taps.channels_out) and less > 0

@@ -7,18 +7,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.edit import MODULE, graph_of, only_reader, remove_unread
+from edgeconv.graph.names import unique_name
 from edgeconv.rewrite._affine import affine
-from edgeconv.rewrite._graph import (
-    MODULE,
-    add_constant,
-    exact,
-    float_attribute,
-    graph_of,
-    only_consumer,
-    remove_unread,
-    take_over,
-    unique_name,
-)
+from edgeconv.rewrite._graph import add_constant, exact, take_over
 
 _HARD_SWISH_OPSET = 14
 _CLOSE = 1e-6  # a constant 1/6 is a rounded one
@@ -60,7 +52,7 @@ def _hard_swish(node: ir.Node) -> bool:
         return False
     x, factor, times_x = found[0], found[1], False
     while not (times_x and abs(6 * factor - 1) < _CLOSE):
-        after = only_consumer(node.outputs[0])
+        after = only_reader(node.outputs[0])
         if after is None or after.op_type not in ("Mul", "Div") or after.domain != "":
             return False
         scale = affine(after)
@@ -79,7 +71,7 @@ def _gate(node: ir.Node) -> tuple[ir.Value, float] | None:
     """x, and what ``relu6(x + 3)`` is multiplied by; None when the node is no such gate."""
     source = node.inputs[0]
     if node.op_type == "HardSigmoid":
-        slope, offset = float_attribute(node, "alpha", 0.2), float_attribute(node, "beta", 0.5)
+        slope, offset = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
         fits = abs(6 * slope - 1) < _CLOSE and offset == 0.5
         return (source, 1 / 6) if fits and source is not None else None
     before = source.producer() if source is not None else None
@@ -93,7 +85,7 @@ def _one_clamp(node: ir.Node) -> bool:
     """Merges a clamp with the one before it; says whether there was one."""
     source = node.inputs[0]
     before = source.producer() if source is not None else None
-    if source is None or before is None or before.op_type not in _BOUNDED or only_consumer(source) is not node:
+    if source is None or before is None or before.op_type not in _BOUNDED or only_reader(source) is not node:
         return False
     inner, outer = _bounds(before), _bounds(node)
     if inner is None or outer is None or node.outputs[0].dtype is None:

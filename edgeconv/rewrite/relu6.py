@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.rewrite._graph import tensor_of
+from edgeconv.graph.edit import tensor_of
 
 
 def relu6_as_relu(model: ir.Model) -> tuple[ir.Model, int]:

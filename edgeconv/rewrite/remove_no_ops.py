@@ -7,16 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.edit import tensor_of
 from edgeconv.rewrite._affine import affine
-from edgeconv.rewrite._graph import (
-    exact,
-    integer_attribute,
-    integers,
-    integers_attribute,
-    stand_in,
-    string_attribute,
-    tensor_of,
-)
+from edgeconv.rewrite._graph import exact, integers, stand_in
 
 
 class RemoveNoOpsPass(ir.passes.InPlacePass):
@@ -102,7 +95,7 @@ def _same_size(one: int | ir.SymbolicDim, other: int | ir.SymbolicDim) -> bool:
 
 
 def _identity_permutation(node: ir.Node) -> bool:
-    permutation = integers_attribute(node, "perm", (1, 0))
+    permutation = node.attributes.get_ints("perm", (1, 0))
     return list(permutation) == sorted(permutation)
 
 
@@ -124,9 +117,9 @@ def _repeats_once(node: ir.Node) -> bool:
 def _pools_single_elements(node: ir.Node) -> bool:
     """A 1x1 window that visits every element once."""
     ones = all(
-        size == 1 for name in ("kernel_shape", "strides") for size in integers_attribute(node, name, (1,))
-    ) and not any(integers_attribute(node, "pads", ()))
-    return ones and string_attribute(node, "auto_pad", "NOTSET") == "NOTSET" and _same_shape(node)
+        size == 1 for name in ("kernel_shape", "strides") for size in node.attributes.get_ints(name, (1,))
+    ) and not any(node.attributes.get_ints("pads", ()))
+    return ones and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET" and _same_shape(node)
 
 
 def _neutral(node: ir.Node) -> bool:
@@ -163,12 +156,12 @@ def _is_full_of(value: ir.Value | None, number: float) -> bool:
 
 def _resizes_nothing(node: ir.Node) -> bool:
     """Same size in and out, by a mode that hits every element's centre."""
-    plain = string_attribute(node, "coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize"
-    return plain and string_attribute(node, "mode", "nearest") in ("nearest", "linear") and _same_shape(node)
+    plain = node.attributes.get_string("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize"
+    return plain and node.attributes.get_string("mode", "nearest") in ("nearest", "linear") and _same_shape(node)
 
 
 def _reduces_nothing(node: ir.Node) -> bool:
-    return integer_attribute(node, "keepdims", 1) == 1 and _same_shape(node)
+    return node.attributes.get_int("keepdims", 1) == 1 and _same_shape(node)
 
 
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})

@@ -7,19 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.edit import dims, graph_of
+from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite._graph import (
-    Float64,
-    dims,
-    disown,
-    exact,
-    graph_of,
-    insert_like,
-    integer_attribute,
-    replace_constant,
-    take_over,
-    unique_name,
-)
+from edgeconv.rewrite._graph import Float64, disown, exact, insert_like, replace_constant, take_over
 from edgeconv.rewrite._linear import Linear, linear
 
 _FEWEST_CHANNELS = 8  # below that no runtime's vectors are full, whatever the form
@@ -92,7 +83,7 @@ class _Split:
 
 
 def _found(node: ir.Node) -> _Split | None:
-    weight, groups = exact(node.inputs[1]), integer_attribute(node, "group", 1)
+    weight, groups = exact(node.inputs[1]), node.attributes.get_int("group", 1)
     result, shape = node.outputs[0], dims(node.outputs[0])
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if weight is None or shape is None or groups < _FEWEST_CHANNELS or (bias is not None and exact(bias) is None):

@@ -5,15 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.rewrite._graph import (
-    MODULE,
-    add_constant,
-    graph_of,
-    integer_attribute,
-    integers,
-    tensor_of,
-    unique_name,
-)
+from edgeconv.graph.edit import MODULE, graph_of, tensor_of
+from edgeconv.graph.names import unique_name
+from edgeconv.rewrite._graph import add_constant, integers
 
 
 class SplitSequencesPass(ir.passes.InPlacePass):
@@ -36,7 +30,7 @@ class SplitSequencesPass(ir.passes.InPlacePass):
             sizes = _sizes(node)
             if positions is None or not sizes or not all(-len(sizes) <= at < len(sizes) for _, at in positions):
                 continue
-            if len(node.inputs) < 2 and integer_attribute(node, "keepdims", 1) == 0:
+            if len(node.inputs) < 2 and node.attributes.get_int("keepdims", 1) == 0:
                 _gather(node, positions)
             else:
                 _split(node, sizes, positions)
@@ -62,7 +56,7 @@ def _sizes(node: ir.Node) -> list[int] | None:
     source = node.inputs[0]
     if source is None or source.shape is None:
         return None
-    extent = source.shape[integer_attribute(node, "axis", 0)]
+    extent = source.shape[node.attributes.get_int("axis", 0)]
     if not isinstance(extent, int):
         return None
     if len(node.inputs) < 2 or node.inputs[1] is None:
@@ -74,7 +68,7 @@ def _sizes(node: ir.Node) -> list[int] | None:
 
 
 def _split(node: ir.Node, sizes: list[int], positions: list[tuple[ir.Node, int]]) -> None:
-    graph, axis = graph_of(node), integer_attribute(node, "axis", 0)
+    graph, axis = graph_of(node), node.attributes.get_int("axis", 0)
     base = node.outputs[0].name or "split"
     source = node.inputs[0]
     lengths = add_constant(graph, unique_name(graph, f"{base}.sizes"), np.array(sizes, np.int64), ir.DataType.INT64)
@@ -92,7 +86,7 @@ def _split(node: ir.Node, sizes: list[int], positions: list[tuple[ir.Node, int]]
 
 
 def _gather(node: ir.Node, positions: list[tuple[ir.Node, int]]) -> None:
-    graph, axis = graph_of(node), integer_attribute(node, "axis", 0)
+    graph, axis = graph_of(node), node.attributes.get_int("axis", 0)
     for reader, position in positions:
         old = reader.outputs[0]
         name = unique_name(graph, f"{old.name}.index")

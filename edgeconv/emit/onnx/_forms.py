@@ -13,10 +13,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from edgeconv.capture.unique import unique_name
 from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windows, unsigned_activations
 from edgeconv.emit.onnx._narrow import wide_integers
 from edgeconv.emit.onnx._resizes import plain_resizes
+from edgeconv.graph.names import unique_name
 from edgeconv.rewrite.gelus import Gelu, gelus
 from edgeconv.rewrite.pad_channels import pad_channels
 

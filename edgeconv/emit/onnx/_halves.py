@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.capture.unique import unique_name
 from edgeconv.emit.half_precision import float32_region, halved
+from edgeconv.graph.names import unique_name
 
 # Operands that ONNX wants in float32 whatever the data is.
 _FLOAT32_OPERANDS = {"Resize": (1, 2)}

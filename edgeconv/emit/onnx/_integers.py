@@ -30,8 +30,8 @@ import onnx
 import onnx_ir as ir
 
 from edgeconv.capture.same_pads import same_pads
-from edgeconv.capture.unique import take_name, unique_name
 from edgeconv.core import Array
+from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having
 
 _SHIFT = 128

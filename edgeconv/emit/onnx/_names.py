@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import onnx
 from onnx.defs import SchemaError, get_schema
 
-from edgeconv.capture.unique import take_name
+from edgeconv.graph.names import take_name
 
 _Part = tuple[str, tuple[range, ...]]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.capture.unique import unique_name
+from edgeconv.graph.names import unique_name
 
 _8_BITS = {"CumSum", "Einsum", "MatMul", "NonZero", "Pow", "ReduceL1", "ReduceProd", "ReduceSum", "ReduceSumSquare"}
 _16_BITS = _8_BITS | {"ArgMax", "ArgMin", "Clip", "Max", "Min", "Pad", "ReduceMax", "ReduceMin", "Resize", "Where"}

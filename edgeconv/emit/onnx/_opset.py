@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import onnx
 from onnx.defs import OpSchema, SchemaError, get_schema
 
-from edgeconv.capture.unique import free_name
 from edgeconv.errors import EmitError
+from edgeconv.graph.names import free_name
 
 OPSETS = range(13, 25)
 """Versions of the default ONNX domain that a file can be asked for."""

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.unique import unique_name
 from edgeconv.core import Array
+from edgeconv.graph.edit import constant
+from edgeconv.graph.names import unique_name
 
 _ROI, _SCALES, _SIZES = 1, 2, 3
 _RANK = 4
@@ -44,7 +45,7 @@ def _state_all_axes(graph: ir.Graph, node: ir.Node) -> None:
     axes = [axis % rank for axis in node.attributes.get_ints("axes", ())]
     inputs = [*node.inputs, *[None] * (4 - len(node.inputs))]
     for index, others in ((_SCALES, np.ones(rank)), (_ROI, np.repeat([0.0, 1.0], rank))):
-        stated = _constant(inputs[index])
+        stated = constant(inputs[index])
         if stated is not None and stated.size:
             places = axes if index == _SCALES else [*axes, *(rank + axis for axis in axes)]
             full = others.astype(stated.dtype)
@@ -91,7 +92,7 @@ def _by_plane(graph: ir.Graph, node: ir.Node) -> None:
     has_sizes = len(node.inputs) > _SIZES and node.inputs[_SIZES] is not None
     if source is None or before is None or after is None or len(before) != _RANK or before[:2] != after[:2]:
         return
-    roi = _constant(node.inputs[_ROI]) if len(node.inputs) > _ROI else None
+    roi = constant(node.inputs[_ROI]) if len(node.inputs) > _ROI else None
     if "axes" in node.attributes or (roi is not None and roi.size):
         return
     if not all(isinstance(size, int) for size in (*before[1:], *after[1:])):
@@ -105,7 +106,7 @@ def _by_plane(graph: ir.Graph, node: ir.Node) -> None:
         stated = wanted if count else wanted[2:]
         inputs[_SIZES] = _initializer(graph, f"{name}.sizes", np.array(stated, np.int64))
     elif not planes_of:
-        scales = _constant(node.inputs[_SCALES])
+        scales = constant(node.inputs[_SCALES])
         if scales is None:
             return
         inputs[_SCALES] = _initializer(graph, f"{name}.scales", scales[2:])
@@ -146,11 +147,6 @@ def _reshaped(graph: ir.Graph, before: ir.Node, value: ir.Value, name: str, shap
     target = _initializer(graph, f"{name}.shape", np.array(shape, np.int64))
     graph.insert_before(before, ir.Node("", "Reshape", [value, target], outputs=[result]))
     return result
-
-
-def _constant(value: ir.Value | None) -> Array | None:
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
 
 
 def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:

@@ -1,0 +1,78 @@
+"""What stages ask of a graph and do to it: constants, shapes, readers, and the removal of what nothing reads.
+
+Names of new values come from `edgeconv.graph.names`; attributes from `onnx_ir` itself (``node.attributes.get_int``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from edgeconv.core import Array
+
+MODULE = "edgeconv.module"
+"""metadata_props key: the torch module that a value or node comes from."""
+
+
+def tensor_of(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of an initializer or of a ``Constant`` node's output; None for whatever is not constant.
+
+    An initializer that is a graph input too is only a default that a caller may replace: not constant.
+    """
+    if value is None or value.is_graph_input():
+        return None
+    return ir.convenience.get_const_tensor(value)
+
+
+def constant(value: ir.Value | None) -> Array | None:
+    """The array of a constant, in the element type that it is stored in; None for whatever is not constant."""
+    tensor = tensor_of(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def dims(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape when every dimension is a known number, else None."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(value.shape.numpy())
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """The number of dimensions, where it is known."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """Input ``index``; None where the node leaves it out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The node that alone reads the value, once, where the value is no graph output; else None."""
+    uses = tuple(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def graph_of(node: ir.Node) -> ir.Graph:
+    """The graph that the node stands in.
+
+    Raises:
+        PreconditionError: it stands in none; a bug of ours.
+    """
+    graph = node.graph
+    if not isinstance(graph, ir.Graph):
+        name = next((value.name for value in node.outputs if value.name), "?")
+        raise ir.passes.PreconditionError(f"node {node.op_type} of {name} stands in no graph")
+    return graph
+
+
+def remove_unread(values: Iterable[ir.Value | None]) -> None:
+    """Removes the nodes that make these values, where nothing reads what they make, and the nodes before them."""
+    pending = [value for value in values if value is not None]
+    while pending:
+        node = pending.pop().producer()
+        if node is None or node.graph is None or any(one.uses() or one.is_graph_output() for one in node.outputs):
+            continue
+        pending += [value for value in node.inputs if value is not None]
+        graph_of(node).remove(node, safe=True)
