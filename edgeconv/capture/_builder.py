@@ -13,6 +13,7 @@ import torch
 
 from edgeconv.capture._origin import Origin, set_origin
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import WRITTEN_OUT
 from edgeconv.reference import MOST_ELEMENTS
 
 Operand = ir.Value | float
@@ -58,6 +59,7 @@ class Builder:
         self._made: list[torch.Tensor] = []
         self._used: frozenset[int] = frozenset()
         self._counter = 0
+        self._is_written_out = False
 
     def begin(self, origin: Origin, made: list[torch.Tensor], used: frozenset[int]) -> None:
         """The next nodes belong to this operation.
@@ -68,6 +70,14 @@ class Builder:
             used: which of them anybody takes.
         """
         self._origin, self._made, self._used = origin, made, used
+        self._is_written_out = False
+
+    def write_out(self) -> None:
+        """The further nodes of this operation compute numbers on the way that its result says nothing of.
+
+        They are marked as `WRITTEN_OUT`.
+        """
+        self._is_written_out = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -130,6 +140,8 @@ class Builder:
         for output, shape in zip(node.outputs, shapes, strict=True):
             output.shape, output.dtype, output.name = ir.Shape(shape), of, self._name()
         set_origin(node, self._origin)
+        if self._is_written_out:
+            node.metadata_props[WRITTEN_OUT] = self._origin.operation
         self.graph.append(node)
         return list(node.outputs)
 

@@ -4,7 +4,8 @@ float16 ends at 65504 and its steps at 6e-8. So a guard of 1e-12 is 0 in it, a s
 thousand numbers is infinite. Which operators that concerns is much what automatic mixed precision keeps in float32:
 squares, sums, exponentials, logarithms, norms, and every operator with a constant that float16 does not hold. From
 there the region reaches forwards to the operator that brings its numbers back to an ordinary size, a division by the
-norm, a logarithm, a softmax; and backwards over what nothing else reads.
+norm, a logarithm, a softmax; and backwards over what nothing else reads. Operators that capture marked as an
+operation written out (`WRITTEN_OUT`: the products of an inverse) are among them, whatever their type.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import WRITTEN_OUT, constant
 from edgeconv.graph.traits import Trait, having, having_any
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -283,14 +284,8 @@ def _why(node: ir.Node, tflite: bool) -> str:
         return "quotients of integers leave float16"
     if not any(value.dtype == ir.DataType.FLOAT for value in node.outputs):
         return ""
-    if node.op_type in _SEEDS or node.op_type in _POSITIONS:
-        return f"{node.op_type} leaves float16"
-    if node.op_type == "Mul" and node.inputs[0] is node.inputs[1]:
-        return "a square leaves float16"
-    if not tflite and node.op_type in _NO_HALVES:
-        return "onnxruntime has it in float32 alone"
-    if tflite and node.op_type in _STASHED:
-        return "squares leave float16"
+    if (reason := _why_by_type(node, tflite)) is not None:
+        return reason
     if node.op_type in _EPSILON and node.attributes.get_float("epsilon", 1e-5) < _SMALLEST_EPSILON:
         return "its epsilon is 0 in float16"
     if not tflite and node.op_type in _MEANS and _elements(node) > _LONG:
@@ -304,6 +299,21 @@ def _why(node: ir.Node, tflite: bool) -> str:
             largest = float(np.max(np.abs(array[np.isfinite(array)]), initial=0.0))
             return f"float16 does not hold its constant {value.name if value else ''!r} of {largest:.3g}"
     return ""
+
+
+def _why_by_type(node: ir.Node, tflite: bool) -> str | None:
+    """Why an operator cannot be computed in float16 whatever its constants and sizes are."""
+    if (operation := node.metadata_props.get(WRITTEN_OUT)) is not None:
+        return f"what {operation} computes on its way leaves float16"
+    if node.op_type in _SEEDS or node.op_type in _POSITIONS:
+        return f"{node.op_type} leaves float16"
+    if node.op_type == "Mul" and node.inputs[0] is node.inputs[1]:
+        return "a square leaves float16"
+    if not tflite and node.op_type in _NO_HALVES:
+        return "onnxruntime has it in float32 alone"
+    if tflite and node.op_type in _STASHED:
+        return "squares leave float16"
+    return None
 
 
 def _elements(node: ir.Node) -> int:

@@ -14,6 +14,14 @@ from edgeconv.core import Array
 MODULE = "edgeconv.module"
 """metadata_props key: the torch module that a value or node comes from."""
 
+WRITTEN_OUT = "edgeconv.written_out"
+"""metadata_props key: the torch operation that a node writes out with others, by numbers that may be of any size.
+
+Products of many elements, say, where neither what the operation reads nor what it gives leaves float16.
+"""
+
+_MARKS = (MODULE, WRITTEN_OUT)
+
 
 def tensor_of(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor of an initializer or of a ``Constant`` node's output; None for whatever is not constant.
@@ -65,6 +73,11 @@ def graph_of(node: ir.Node) -> ir.Graph:
         name = next((value.name for value in node.outputs if value.name), "?")
         raise ir.passes.PreconditionError(f"node {node.op_type} of {name} stands in no graph")
     return graph
+
+
+def hand_on(node: ir.Node, new: ir.Node) -> None:
+    """Says of a new node, which takes over the node's work or a part of it, what the node's marks say."""
+    new.metadata_props.update((key, node.metadata_props[key]) for key in _MARKS if key in node.metadata_props)
 
 
 def remove_unread(values: Iterable[ir.Value | None]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.graph.edit import MODULE, graph_of
+from edgeconv.graph.edit import graph_of, hand_on
 from edgeconv.graph.names import unique_name
 from edgeconv.rewrite._batch_axis import Batch, Place
 from edgeconv.rewrite._graph import add_constant, is_float, take_over
@@ -97,8 +97,7 @@ def _made(batch: Batch, before: ir.Node, node: ir.Node, name: str, shape: Sequen
     value = node.outputs[0]
     value.name, value.type, value.shape = name, before.outputs[0].type, ir.Shape(shape)
     node.name = name
-    if MODULE in before.metadata_props:
-        node.metadata_props[MODULE] = before.metadata_props[MODULE]
+    hand_on(before, node)
     graph_of(before).insert_before(before, node)
     batch.places[value] = place
     return value

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.graph.edit import MODULE, graph_of, tensor_of
+from edgeconv.graph.edit import MODULE, graph_of, hand_on, tensor_of
 from edgeconv.graph.names import unique_name
 
 Float64 = npt.NDArray[np.float64]
@@ -92,8 +92,7 @@ def insert_like(node: ir.Node, op_type: str, inputs: list[ir.Value], attributes:
     result = node.outputs[0]
     made = ir.Value(name=name, type=result.type, shape=result.shape)
     new = ir.Node("", op_type, inputs, attributes, outputs=[made], name=name)
-    if MODULE in node.metadata_props:
-        new.metadata_props[MODULE] = node.metadata_props[MODULE]
+    hand_on(node, new)
     graph_of(node).insert_before(node, new)
     return made
 

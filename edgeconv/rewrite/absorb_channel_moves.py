@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.edit import MODULE, graph_of, rank, remove_unread, tensor_of
+from edgeconv.graph.edit import graph_of, hand_on, rank, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite._affine import affine
@@ -160,8 +160,7 @@ def _insert(
     shape = None if like.shape is None else [like.shape[0], channels, *like.shape[2:]]
     made = ir.Value(name=name, type=like.type, shape=None if shape is None else ir.Shape(shape))
     new = ir.Node("", op_type, inputs, attributes, outputs=[made], name=name)
-    if MODULE in node.metadata_props:
-        new.metadata_props[MODULE] = node.metadata_props[MODULE]
+    hand_on(node, new)
     graph_of(node).insert_before(node, new)
     return made
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.edit import MODULE, graph_of, rank, tensor_of
+from edgeconv.graph.edit import graph_of, hand_on, rank, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.rewrite._graph import add_constant, exact, take_over
 
@@ -74,7 +74,6 @@ def _insert(node: ir.Node, op_type: str, inputs: Sequence[ir.Value], sizes: Sequ
     graph = graph_of(node)
     made = ir.Value(name=unique_name(graph, name), type=node.outputs[0].type, shape=ir.Shape(sizes))
     new = ir.Node("", op_type, inputs, outputs=[made], name=made.name)
-    if MODULE in node.metadata_props:
-        new.metadata_props[MODULE] = node.metadata_props[MODULE]
+    hand_on(node, new)
     graph.insert_before(node, new)
     return made

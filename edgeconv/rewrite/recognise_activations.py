@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.edit import MODULE, graph_of, only_reader, remove_unread
+from edgeconv.graph.edit import graph_of, hand_on, only_reader, remove_unread
 from edgeconv.graph.names import unique_name
 from edgeconv.rewrite._affine import affine
 from edgeconv.rewrite._graph import add_constant, exact, take_over
@@ -121,8 +121,7 @@ def _replace(node: ir.Node, op_type: str, inputs: list[ir.Value | None]) -> None
     result, former = node.outputs[0], node.inputs
     made = ir.Value(name=None, type=result.type, shape=result.shape)
     new = ir.Node("", op_type, inputs, outputs=[made], name=result.name)
-    if MODULE in node.metadata_props:
-        new.metadata_props[MODULE] = node.metadata_props[MODULE]
+    hand_on(node, new)
     graph_of(node).insert_before(node, new)
     take_over(result, made)
     remove_unread(former)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.edit import MODULE, graph_of, tensor_of
+from edgeconv.graph.edit import graph_of, hand_on, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.rewrite._graph import add_constant, integers
 
@@ -112,8 +112,7 @@ def _node(
 ) -> ir.Node:
     attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
     node = ir.Node("", op_type, inputs, attributes, outputs=outputs, name=outputs[0].name)
-    if MODULE in origin.metadata_props:
-        node.metadata_props[MODULE] = origin.metadata_props[MODULE]
+    hand_on(origin, node)
     return node
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,21 @@ from edgeconv.core import Artifact
 TOLERANCE = 2e-5
 
 
+class Of(torch.nn.Module):
+    """A module whose forward is a function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: torch.Tensor) -> Any:
+        return self.function(*args)
+
+
 def assert_right_in_both(
-    module: Any, args: tuple[Any, ...], folder: Path, kwargs: Mapping[str, Any] | None = None, **options: Any
-) -> None:
+    module: Any, args: tuple[Any, ...], folder: Path, kwargs: Mapping[str, Any] | None = None,
+    tolerance: float = TOLERANCE, **options: Any,
+) -> None:  # fmt: skip
     """Exports to both formats and compares each output with the module's on the example inputs."""
     result = edgeconv.export(module, args, folder, name="net", kwargs=kwargs, **options)
     call = copy.deepcopy((args, dict(kwargs or {})))
@@ -36,7 +48,7 @@ def assert_right_in_both(
         assert len(outputs) == len(expected)
         for output, reference in zip(outputs, expected, strict=True):
             assert output.dtype == reference.dtype
-            np.testing.assert_allclose(output, reference, rtol=TOLERANCE, atol=TOLERANCE, err_msg=artifact.format)
+            np.testing.assert_allclose(output, reference, rtol=tolerance, atol=tolerance, err_msg=artifact.format)
 
 
 def _plain(tensor: torch.Tensor) -> npt.NDArray[Any]:

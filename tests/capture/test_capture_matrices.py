@@ -1,7 +1,8 @@
 """Small matrices: determinants, inverses and linear systems in both formats; larger inverses are refused.
 
 Members thought of: one to four rows, batches and single matrices, by every name that torch has for them; solutions for
-matrices, vectors and from the right; signs and logarithms.
+matrices, vectors and from the right; signs and logarithms; elements whose products leave float16, and float32, in
+rows of one size and of several; a row of zeros; the same in files of halves.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from right_in_both import assert_right_in_both
+from right_in_both import Of, assert_right_in_both
 from torch import Tensor, nn
 
 import edgeconv
@@ -31,6 +32,37 @@ def test_small_matrices(size: int, tmp_path: Path) -> None:
     x = torch.randn(2, 3, size, size, generator=generator) + 3 * torch.eye(size)
     x[0, 0, 0] *= -1  # a negative determinant
     assert_right_in_both(_Small(), (x, torch.randn(2, 3, size, 2, generator=generator)), tmp_path)
+
+
+_CAMERA = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
+
+
+def _camera(x: Tensor) -> tuple[Tensor, ...]:
+    right = x.mT / 500
+    both = torch.linalg.solve(x, right), torch.linalg.solve(x, x[..., :1, :], left=False)
+    return torch.linalg.inv(x) @ x, torch.det(x), *torch.linalg.slogdet(x), torch.logdet(x), *both
+
+
+def test_products_that_leave_float16(tmp_path: Path) -> None:
+    tolerance = 2e-3  # float16 keeps 11 bits: of what the forward itself does with an inverse
+    module = Of(_camera)
+    assert_right_in_both(module, (_CAMERA[None],), tmp_path, variants=("fp16",), tolerance=tolerance)
+
+
+@pytest.mark.parametrize("rows", [(1e-12,) * 4, (1e18, 1e18, 1.0), (1.0, 1e-15, 1e-15, 1e-12)], ids=str)
+def test_products_that_leave_float32(rows: tuple[float, ...], tmp_path: Path) -> None:
+    matrix = torch.diag(torch.tensor(rows)) + torch.diag(torch.tensor(rows[:-1]), 1) / 4
+
+    def forward(x: Tensor) -> tuple[Tensor, ...]:
+        logarithms = *torch.linalg.slogdet(x), torch.logdet(x)
+        return torch.linalg.inv(x) @ x, *logarithms, torch.linalg.solve(x, x[..., :1])
+
+    assert_right_in_both(Of(forward), (matrix[None],), tmp_path)
+
+
+def test_a_row_of_zeros(tmp_path: Path) -> None:
+    matrix = torch.tensor([[1.0, 2, 3], [0, 0, 0], [4, 5, 6]])
+    assert_right_in_both(Of(lambda x: (torch.det(x), *torch.linalg.slogdet(x))), (matrix[None],), tmp_path)
 
 
 class _Large(nn.Module):

@@ -15,9 +15,16 @@ from edgeconv.capture._builder import Builder, Entry, Result, Unsupported, sizes
 
 
 def cumprod(b: Builder, x: ir.Value, dim: int, dtype: object) -> ir.Value:
+    """Products of twice as many neighbours with each step.
+
+    They may leave the range where no product from the start does: float16's for ordinary numbers, so that they stay
+    float32 in a file of halves; float32's only where as many neighbours in a row multiply to more than 3e38 or to less
+    than 1e-38, behind others that make up for it. Then the result is infinite, not a number or 0.
+    """
     x = b.cast(x, b.dtype)
     if not sizes_of(x):
         return x
+    b.write_out()
     axis = dim % len(sizes_of(x))
     size, reach = sizes_of(x)[axis], 1
     while reach < size:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
 from edgeconv.emit.half_precision import float32_region, halved
+from edgeconv.graph.edit import WRITTEN_OUT
 from edgeconv.graph.names import unique_name
 
 # Operands that ONNX wants in float32 whatever the data is.
@@ -26,6 +29,20 @@ def in_halves(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
         return model, ()
     more = f" and {len(why) - 1} more" if len(why) > 1 else ""
     return model, (f"{len(region)} operators are computed in float32, around {why[0]}{more}",)
+
+
+def marks_of(graph: ir.Graph) -> dict[str, str]:
+    """The operations that operators write out, by the names of what these give; in files there are no marks."""
+    marked = {node: node.metadata_props[WRITTEN_OUT] for node in graph if WRITTEN_OUT in node.metadata_props}
+    return {value.name: operation for node, operation in marked.items() for value in node.outputs if value.name}
+
+
+def mark(graph: ir.Graph, marks: Mapping[str, str]) -> None:
+    """Marks the operators again that give values of these names, which the graph kept while it was simplified."""
+    for node in graph:
+        for name in [value.name for value in node.outputs if value.name]:
+            if name in marks:
+                node.metadata_props[WRITTEN_OUT] = marks[name]
 
 
 class _Halves:

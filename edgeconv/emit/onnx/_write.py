@@ -15,7 +15,7 @@ from edgeconv import __version__
 from edgeconv.core import Array, Emitted, TensorSpec
 from edgeconv.emit.onnx._external import apart, is_too_large, weight_bytes
 from edgeconv.emit.onnx._forms import in_fast_forms
-from edgeconv.emit.onnx._halves import in_halves
+from edgeconv.emit.onnx._halves import in_halves, mark, marks_of
 from edgeconv.emit.onnx._integers import border_parameters, integer_borders, own_integers
 from edgeconv.emit.onnx._mute import mute
 from edgeconv.emit.onnx._names import name_invented
@@ -67,6 +67,7 @@ def to_onnx(
     """
     _check_names(weights, io)
     model = in_fast_forms(model)
+    written_out = marks_of(model.graph)
     borders = border_parameters(model.graph) if io != "float32" else {}
     if io != "float32":
         integer_borders(model.graph)
@@ -77,7 +78,7 @@ def to_onnx(
         proto, external = _written_apart(model, opset, data_name)
     else:
         proto = _written(model, opset)
-        proto, notes = _halved(proto) if weights == "float16" else (proto, ())
+        proto, notes = _halved(proto, written_out) if weights == "float16" else (proto, ())
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, dict(metadata))
     graph = proto.graph
@@ -192,14 +193,17 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     )
 
 
-def _halved(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """The simplified graph in float16, with notes on what of it stays float32.
+def _halved(proto: onnx.ModelProto, written_out: Mapping[str, str]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The simplified graph in float16, with notes on what of it stays float32; the marks are those of `marks_of`.
 
     Halved before, each round was compared by float32's tolerance with a graph that onnxruntime rounds elsewhere:
     between other operators, and where a constant is folded. Of 1,000 random graphs 36 were refused for that alone.
     """
-    model, notes = in_halves(ir.from_proto(proto))
+    model = ir.from_proto(proto)
+    mark(model.graph, written_out)
+    model, notes = in_halves(model)
     halves = ir.to_proto(model)
+    _strip(halves)
     _finish(halves)
     return _checked(halves), notes
 
