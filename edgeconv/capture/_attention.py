@@ -15,8 +15,9 @@ import onnx_ir as ir
 
 from edgeconv.capture._constants import constant_value
 from edgeconv.capture._origin import origin_of
-from edgeconv.capture._steps import Steps, is_taken, sizes_of
+from edgeconv.capture._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
 
 _RAW, _CAPPED, _WEIGHTS = 0, 1, 3  # what ``qk_matmul_output`` is; scores under a mask (2) have no form
 _FLOAT = ir.DataType.FLOAT

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgeconv.capture._constants import constant_value
 from edgeconv.capture._origin import origin_of, set_origin
-from edgeconv.capture._steps import is_taken
+from edgeconv.graph.edit import is_taken
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 

@@ -18,9 +18,9 @@ from edgeconv.capture._origin import origin_of, set_origin
 from edgeconv.capture._pooling import may_be_short, settle_first_short
 from edgeconv.capture._runtime_places import STATED
 from edgeconv.capture._stated_resizes import may_round, settle_first_size
-from edgeconv.capture._steps import is_taken
 from edgeconv.capture._training import check_dropouts
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 

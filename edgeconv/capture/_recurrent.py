@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from edgeconv.capture._origin import origin_of
-from edgeconv.capture._steps import Steps, is_taken, sizes_of
+from edgeconv.capture._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
 
 _STATES = (5, 6)  # inputs
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}

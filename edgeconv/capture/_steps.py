@@ -146,8 +146,3 @@ def sizes_of(value: ir.Value | None) -> list[int]:
     if value is None or value.shape is None:
         raise ValueError("a value without a shape")  # a bug of ours: shapes are checked before
     return [int(str(each)) for each in value.shape]
-
-
-def is_taken(value: ir.Value) -> bool:
-    """Whether anything reads a result, or it is an output of the graph."""
-    return bool(value.uses()) or value.is_graph_output()

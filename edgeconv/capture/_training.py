@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from edgeconv.capture._constants import constant_value
 from edgeconv.capture._origin import origin_of
-from edgeconv.capture._steps import Steps, is_taken, sizes_of
+from edgeconv.capture._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
 
 
 def check_dropouts(graph: ir.Graph) -> None:

@@ -56,6 +56,11 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
+def is_taken(value: ir.Value) -> bool:
+    """Whether anything reads a result, or it is an output of the graph."""
+    return bool(value.uses()) or value.is_graph_output()
+
+
 def only_reader(value: ir.Value) -> ir.Node | None:
     """The node that alone reads the value, once, where the value is no graph output; else None."""
     uses = tuple(value.uses())
@@ -85,7 +90,7 @@ def remove_unread(values: Iterable[ir.Value | None]) -> None:
     pending = [value for value in values if value is not None]
     while pending:
         node = pending.pop().producer()
-        if node is None or node.graph is None or any(one.uses() or one.is_graph_output() for one in node.outputs):
+        if node is None or node.graph is None or any(map(is_taken, node.outputs)):
             continue
         pending += [value for value in node.inputs if value is not None]
         graph_of(node).remove(node, safe=True)

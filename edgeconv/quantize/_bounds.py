@@ -3,8 +3,10 @@
 A mask of -inf or -1e9 that is added to the scores of an attention is no activation: exp(-30) is nothing beside exp(0),
 as exp(-1e9) is. So a softmax needs its scores only as far down as the least of its rows' largest, less the logarithm of
 what counts. So does a maximum (of a window, of axes, of operands) need nothing below its least result, and a clamp
-nothing beyond its ends. That bound goes backwards through what merely adds, picks, moves, pads and scales, to the mask
-itself, whether it is a constant, is computed, or is an input. Saturation there is then what quantisation does anyway.
+nothing beyond its ends. Where a maximum is, is told by its distance to the runner-up: that takes all numbers but the
+masked ones, which only have to come last. A bound goes backwards through what merely adds, picks, moves, pads and
+scales, to the mask itself, whether it is a constant, is computed, or is an input. Saturation there is then what
+quantisation does anyway.
 
 The ranges of the other operands, and how large the rows' largest are, come from the calibration data.
 """
@@ -20,11 +22,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.edit import constant, input_of
+from edgeconv.graph.edit import constant, input_of, is_taken
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._graph import is_activation, named
-from edgeconv.quantize._structure import clip_bounds
+from edgeconv.quantize._steep import leads_to_steep
+from edgeconv.quantize._structure import clip_bounds, spelt_out
 from edgeconv.rewrite.gelus import gelus
 
 Bounds = tuple[float, float]
@@ -35,12 +38,14 @@ _MASKED = -5e3  # a row whose largest is below it is masked whole; softmax makes
 _EVIDENT = 3.0  # what was seen must reach that many times as far as what counts: no other range is touched
 
 _MOVES = having(Trait.MOVES) | {"Dropout"}
-_LARGEST = frozenset({"ArgMax", "GlobalMaxPool", "Max", "MaxPool", "ReduceMax", "TopK"})
-_SMALLEST = frozenset({"ArgMin", "Min", "ReduceMin"})
-_SUMS_OF_POWERS = frozenset({"LogSoftmax", "ReduceLogSumExp", "Softmax"})
-_BY_ROWS = _SUMS_OF_POWERS | {"ArgMax", "ArgMin"}
+_LARGEST = frozenset({"GlobalMaxPool", "Max", "MaxPool", "ReduceMax"})
+_SMALLEST = frozenset({"Min", "ReduceMin"})
+_RANKING = frozenset({"ArgMax", "ArgMin", "TopK"})
+_SUMS_OF_POWERS = frozenset({"Exp", "LogSoftmax", "ReduceLogSumExp", "Softmax"})
 """Whose rows are looked at in what they read; those of the others are their results."""
-_COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+_SUMS = frozenset({"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceMean", "ReduceSum", "ReduceSumSquare"})
+_COMPARING = having(Trait.COMPARES)
+_SELECTS = having(Trait.REARRANGES) | {"Gather", "Slice", "Split"}
 _GATED = math.log(_COUNTS)  # x·sigmoid(x) and x·tanh(softplus(x)) are -0.002 there, a GELU is less from -3.3 on
 _LIMITS: Mapping[str, Bounds] = {
     "Celu": (math.log(_COUNTS), math.inf),
@@ -58,14 +63,14 @@ _LIMITS: Mapping[str, Bounds] = {
 }
 """Beyond which an operator's results do not change, or not by what counts."""
 
-_ENDS = _LARGEST | _SMALLEST | _SUMS_OF_POWERS | _COMPARING | set(_LIMITS) | {"Clip", "Exp", "HardSigmoid"}
-_MONOTONE = (_LARGEST | _SMALLEST | {"Clip", "Relu"}) - {"ArgMax", "ArgMin"}
+_ENDS = _LARGEST | _SMALLEST | _RANKING | _SUMS_OF_POWERS | _COMPARING | set(_LIMITS) | {"Clip", "HardSigmoid"}
+_MONOTONE = _LARGEST | _SMALLEST | {"Clip", "Relu", "TopK"}
 """Whose results are numbers that they read, and so have bounds to hand on."""
 
 _BETWEEN = _MOVES | {"Add", "Cast", "Div", "LeakyRelu", "Mul", "Neg", "Pad", "Sub", "Sum", "Where"}
 _FILLING = frozenset({"Concat", "Pad", "Where"})
 _MASKING = _FILLING | {"Add", "Sub", "Sum"}
-_CLAMPS = (_ENDS - _LARGEST - _SMALLEST - _SUMS_OF_POWERS - {"Sigmoid"}) | {"Mul"}
+_CLAMPS = (_ENDS - _LARGEST - _SMALLEST - _RANKING - _SUMS_OF_POWERS - {"Sigmoid"}) | {"Exp", "Mul"}
 """Before which a sum is no mask but what layers end with."""
 
 
@@ -75,9 +80,16 @@ class _Seen:
 
     low: float = 0.0
     high: float = 0.0
-    plain: Bounds = (0.0, 0.0)
     infinite: bool = False
     distinct: set[float] = field(default_factory=set)
+    _plain: Bounds = (0.0, 0.0)
+    _least_mask: float = math.inf
+
+    @property
+    def plain(self) -> Bounds:
+        """The extremes but for masks, which stand far from all other numbers."""
+        apart = self._least_mask > _EVIDENT * max(self._plain[1], -self._plain[0])
+        return self._plain if apart else (self.low, self.high)
 
     @property
     def gate(self) -> float | None:
@@ -91,11 +103,14 @@ class _Seen:
         if finite.size:
             self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
         if (plain := finite[np.abs(finite) < -_MASKED]).size:
-            self.plain = min(self.plain[0], float(plain.min())), max(self.plain[1], float(plain.max()))
+            self._plain = min(self._plain[0], float(plain.min())), max(self._plain[1], float(plain.max()))
+        if (masks := finite[np.abs(finite) >= -_MASKED]).size:
+            self._least_mask = min(self._least_mask, float(np.abs(masks).min()))
         if len(self.distinct) <= _FEW:
             self.distinct.update(np.unique(array)[: _FEW + 1].tolist())
 
 
+_APART = 1 / 32  # of the range: eight steps of int8, so that a number masked is less than the least that is not
 _FEW = 2  # numbers of a mask of zeros and ones
 
 
@@ -110,16 +125,15 @@ def bounds_of(model: ir.Model, batches: Callable[[], Iterable[Mapping[str, Array
     inner, ends = _region(model.graph, gated)
     if not ends:
         return {}
-    seen, rows = {value: _Seen() for value in inner}, dict[ir.Node, float]()
-    shown = {end: end.inputs[0] if end.op_type in _BY_ROWS else end.outputs[0] for end in ends}
-    computed = {
-        named(value): value for value in (*inner, *shown.values()) if value is not None and is_activation(value)
-    }
+    seen, rows = {value: _Seen() for value in inner}, dict[ir.Node, Bounds]()
+    shown = {end: _shown(end) for end in ends}
+    looked_at = [*inner, *(value for values in shown.values() for value in values)]
+    computed = {named(value): value for value in looked_at if is_activation(value)}
     for values in run_float(model, batches(), computed):
         for name, array in values.items():
             if (value := computed[name]) in seen:
                 seen[value].add(array)
-            for end in (each for each, source in shown.items() if source is value):
+            for end in (each for each, sources in shown.items() if value in sources):
                 _add_rows(rows, end, array)
     for value in inner:
         if (stored := constant(value)) is not None:
@@ -141,14 +155,10 @@ def _gated(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Value, float]]:
                 found[node] = x, _GATED
             elif maker.op_type == "HardSigmoid":
                 found[node] = x, _limits(maker)[0]
-    for last, gelu in gelus(graph)[0].items():
-        waiting = [last]
-        while waiting:
-            node = waiting.pop()
-            if gelu.x in node.inputs:
-                found[node] = gelu.x, _LIMITS["Gelu"][0]
-            makers = (value.producer() for value in node.inputs if value is not None and value is not gelu.x)
-            waiting += [maker for maker in makers if maker is not None]
+    spelt = gelus(graph)[0]
+    for node, last in spelt_out(graph).items():
+        if (x := spelt[last].x) in node.inputs:
+            found[node] = x, _LIMITS["Gelu"][0]
     return found
 
 
@@ -170,15 +180,46 @@ def _limits(node: ir.Node) -> Bounds:
 
 def _axes(node: ir.Node) -> tuple[int, ...] | None:
     """The axes of a row; None for all."""
-    if node.op_type == "ReduceLogSumExp":
-        stored = constant(input_of(node, 1))
-        axes = node.attributes.get_ints("axes", None) if stored is None else stored.astype(int).tolist()
-        return tuple(axes) if axes else None
-    return (node.attributes.get_int("axis", 0 if node.op_type in ("ArgMax", "ArgMin") else -1),)
+    if node.op_type not in ("Exp", "ReduceLogSumExp"):
+        return (node.attributes.get_int("axis", -1),)
+    summing = _sum_of(node) if node.op_type == "Exp" else node
+    stored = constant(input_of(summing, 1)) if summing is not None else None
+    axes = summing.attributes.get_ints("axes", None) if summing is not None and stored is None else None
+    axes = stored.astype(int).tolist() if stored is not None else axes
+    return tuple(axes) if axes else None
 
 
-def _finds_smallest(node: ir.Node) -> bool:
-    return node.op_type in _SMALLEST or (node.op_type == "TopK" and not node.attributes.get_int("largest", 1))
+def _sum_of(node: ir.Node) -> ir.Node | None:
+    """What adds up the rows of an Exp, where a steep function reads nothing of it but that."""
+    steep = _steep_readers(node)
+    return steep[0] if len(steep) == 1 and steep[0].op_type in _SUMS else None
+
+
+def _steep_readers(node: ir.Node) -> list[ir.Node]:
+    return [use.node for use in node.outputs[0].uses() if leads_to_steep(use.node, use.idx)]
+
+
+def _shown(end: ir.Node) -> list[ir.Value]:
+    """The values that say what rows an operator finds."""
+    source = end.inputs[0] if end.op_type in _SUMS_OF_POWERS else None
+    if source is not None:
+        return [source]
+    return _selected(end.outputs[0]) if end.op_type in _MONOTONE - {"Clip", "Relu"} else []
+
+
+def _hands_on(node: ir.Node, index: int) -> bool:
+    """Whether the numbers of an operand appear among the results of an operator that moves or picks by place."""
+    if node.op_type == "Cast":
+        return node.outputs[0].dtype == ir.DataType.FLOAT
+    return index > 0 if node.op_type == "Where" else index == 0 or node.op_type in ("Concat", "Pad")
+
+
+def _selected(value: ir.Value) -> list[ir.Value]:
+    """What is taken of a result: the value, or what its readers choose of it by place."""
+    readers = [use.node for use in value.uses()]
+    if value.is_graph_output() or not all(node.op_type in _SELECTS and node.inputs[0] is value for node in readers):
+        return [value]
+    return [one for node in readers for result in node.outputs if is_taken(result) for one in _selected(result)]
 
 
 def _region(graph: ir.Graph, gated: Mapping[ir.Node, tuple[ir.Value, float]]) -> tuple[list[ir.Value], list[ir.Node]]:
@@ -204,26 +245,22 @@ def _region(graph: ir.Graph, gated: Mapping[ir.Node, tuple[ir.Value, float]]) ->
             todo += producer.inputs
         if masks:
             ends.append(node)
-            found |= inner
+            found |= inner | (dict.fromkeys(node.outputs[:1]) if node.op_type == "TopK" else {})
     return list(found), ends
 
 
-def _add_rows(rows: dict[ir.Node, float], end: ir.Node, array: Array) -> None:
-    """Notes the least of the largest numbers that an operator finds (of the smallest, the largest).
+def _add_rows(rows: dict[ir.Node, Bounds], end: ir.Node, array: Array) -> None:
+    """Notes the least and the most of what an operator finds: of all rows or windows.
 
-    A row, or a window, that is masked whole counts for nothing.
+    One that is masked whole counts for nothing.
     """
-    sign = -1 if _finds_smallest(end) else 1
-    if end.op_type in _BY_ROWS:
-        array = sign * (sign * array).max(axis=_axes(end), keepdims=True)
-    elif end.op_type not in _LARGEST | _SMALLEST:
-        return
-    found = sign * array[np.isfinite(array)]
-    found = (
-        found if end.op_type == "TopK" else found[found > _MASKED]
-    )  # of few numbers it may have to give a masked one
+    array = array.max(axis=_axes(end), keepdims=True) if end.op_type in _SUMS_OF_POWERS else array
+    found = array[np.isfinite(array)]
+    if end.op_type != "TopK":  # of few numbers it may have to give a masked one
+        found = found[found < -_MASKED] if end.op_type in _SMALLEST else found[found > _MASKED]
     if found.size:
-        rows[end] = sign * min(sign * rows.get(end, sign * math.inf), float(found.min()))
+        least, most = rows.get(end, (math.inf, -math.inf))
+        rows[end] = min(least, float(found.min())), max(most, float(found.max()))
 
 
 class _Backwards:
@@ -233,7 +270,7 @@ class _Backwards:
         self,
         graph: ir.Graph,
         seen: Mapping[ir.Value, _Seen],
-        rows: Mapping[ir.Node, float],
+        rows: Mapping[ir.Node, Bounds],
         gated: Mapping[ir.Node, tuple[ir.Value, float]],
     ) -> None:
         self.graph, self.seen, self.rows, self.gated = graph, seen, rows, gated
@@ -242,8 +279,14 @@ class _Backwards:
     def run(self) -> dict[str, Bounds]:
         for value in self._ordered():
             needs = [self._need(use.node, use.idx, value) for use in value.uses()]
-            if needs and not value.is_graph_output():
-                self.found[value] = min(low for low, _ in needs), max(high for _, high in needs)
+            if not needs or value.is_graph_output():
+                continue
+            low, high = min(low for low, _ in needs), max(high for _, high in needs)
+            node = value.producer()
+            if node is not None and node.op_type == "TopK":  # of what is ranked, some may be cut away
+                least, most = self.rows.get(node, ALL)
+                low, high = max(low, least), min(high, most)
+            self.found[value] = low, high
         return {named(value): bounds for value, bounds in self.found.items() if self._is_evident(value, bounds)}
 
     def _ordered(self) -> list[ir.Value]:
@@ -261,25 +304,23 @@ class _Backwards:
 
     def _need(self, node: ir.Node, index: int, value: ir.Value) -> Bounds:
         """What of a value an operator can tell apart."""
-        results = [self.found.get(output, ALL) for output in node.outputs if output.uses() or output.is_graph_output()]
+        results = [self.found.get(output, ALL) for output in node.outputs if is_taken(output)]
         if not results:
             return ALL
         low, high = min(one for one, _ in results), max(one for _, one in results)
+        if node.op_type == "TopK" and index == 0:
+            return self._of_largest(node, value)
         if node in self.gated and value is self.gated[node][0]:
             return self.gated[node][1], math.inf
         if node.op_type in _ENDS:
             least, most = self._of_end(node, index, value)
             if node.op_type == "LogSoftmax":  # the mask shows, but as far as its own readers can tell
-                return min(least, self.rows.get(node, math.inf) + low), math.inf
+                return min(least, self.rows.get(node, (math.inf, 0.0))[0] + low), math.inf
             return (max(least, low), min(most, high)) if node.op_type in _MONOTONE else (least, most)
         if node.op_type not in _BETWEEN:
             return ALL
-        if node.op_type in _MOVES or node.op_type == "Pad":
-            return (low, high) if index == 0 or node.op_type in ("Concat", "Pad") else ALL
-        if node.op_type == "Where":
-            return (low, high) if index > 0 else ALL
-        if node.op_type == "Cast":
-            return (low, high) if node.outputs[0].dtype == ir.DataType.FLOAT else ALL
+        if node.op_type in _MOVES | {"Cast", "Pad", "Where"}:
+            return (low, high) if _hands_on(node, index) else ALL
         if node.op_type == "Neg":
             return -high, -low
         if node.op_type == "LeakyRelu":
@@ -296,18 +337,37 @@ class _Backwards:
             return _limits(node)
         if node.op_type in _COMPARING:
             return self._of_comparison(node, index, value)
-        if node.op_type == "Exp":  # its results have one scale
+        if node.op_type in _RANKING:
+            return self._of_ranks(node, value) if index == 0 else ALL
+        steep = _steep_readers(node) if node.op_type == "Exp" else []
+        if node.op_type == "Exp" and not steep:  # its results have one scale
             return self.seen[value].high + 2 * math.log(_COUNTS), math.inf
-        found = self.rows.get(node)
-        if found is None:
+        if node not in self.rows or (steep and _sum_of(node) is None):
             return ALL
+        found, most = self.rows[node]
         if node.op_type in _LARGEST | _SMALLEST:
-            return (-math.inf, found) if _finds_smallest(node) else (found, math.inf)
+            return (-math.inf, most) if node.op_type in _SMALLEST else (found, math.inf)
         shape = tuple(value.shape) if value.shape is not None else ()
         sizes = shape if (axes := _axes(node)) is None else [shape[axis] for axis in axes]
         whole = [size for size in sizes if isinstance(size, int) and size]
         known = bool(shape) and len(whole) == len(sizes)
         return (found + math.log(_COUNTS / math.prod(whole)), math.inf) if known else ALL
+
+    def _of_largest(self, node: ir.Node, value: ir.Value) -> Bounds:
+        """Of the largest few: as far as what is taken of them reaches; more where their places are taken too."""
+        result = node.outputs[0]
+        low, high = self.found.get(result, self.rows.get(node, ALL)) if is_taken(result) else (math.inf, -math.inf)
+        if not any(map(is_taken, node.outputs[1:])):
+            return low, high
+        least, most = self._of_ranks(node, value)
+        return min(low, least), max(high, most)
+
+    def _of_ranks(self, node: ir.Node, value: ir.Value) -> Bounds:
+        """Of what is ranked: all but the masked numbers, and a distance from these to be told from them."""
+        seen = self.seen[value]
+        low, high = seen.plain
+        apart = _APART * (high - low)
+        return low - apart if seen.low < low else -math.inf, high + apart if seen.high > high else math.inf
 
     def _of_comparison(self, node: ir.Node, index: int, value: ir.Value) -> Bounds:
         """Of one side: as far as either side reaches but for masks, unless a mask is compared with."""

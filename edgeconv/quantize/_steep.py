@@ -89,6 +89,21 @@ def steep_operands(
             yield name_of(node), reason
 
 
+def leads_to_steep(node: ir.Node, index: int) -> bool:
+    """Whether a steep function, or a division by it, reads what an operator makes of its operand ``index``."""
+    visited: set[ir.Node] = set()
+    waiting = [(node, index)]
+    while waiting:
+        node, index = waiting.pop()
+        if (_is_steep(node) and index == 0) or (node.op_type == "Div" and index == 1):
+            return True
+        if node in visited or node.op_type not in _PASSED | _SUMMING | having(Trait.LAYER):
+            continue
+        visited.add(node)
+        waiting += [(use.node, use.idx) for value in node.outputs for use in value.uses()]
+    return False
+
+
 def _is_steep(node: ir.Node) -> bool:
     """Whether an operator's results for small numbers differ much."""
     if node.op_type != "Pow":

@@ -91,7 +91,7 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
         kept_float: operators (by the name of their first output) that stay float, and why, beside those that no
             integer kernel computes.
     """
-    spelt, wanted, dividing = _spelt_out(model.graph), kept_float or {}, divisors(model.graph)
+    spelt, wanted, dividing = spelt_out(model.graph), kept_float or {}, divisors(model.graph)
     reasons = {}
     for node in model.graph:
         name = name_of(node)
@@ -177,7 +177,7 @@ def _unfit_layer(node: ir.Node) -> str | None:
     return None
 
 
-def _spelt_out(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
+def spelt_out(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
     """The nodes of each GELU that is several of them, none of whose inner values is read elsewhere; and its last."""
     found: dict[ir.Node, ir.Node] = {}
     for last, gelu in gelus(graph)[0].items():

@@ -4,8 +4,9 @@ Members, masks: -inf, -1e9, -1e4, -100, finfo.min; masked_fill, where, a sum, a 
 ones; constant, computed of an input of floats, integers or booleans, the input itself; before and after a scale; with
 a bias; of two layers; rows that are masked whole; before a maximum of windows, axes or operands, before a clamp, what
 saturates, gates itself (SiLU, Mish, GELU in both forms), compares or takes the largest few, as pads, parts that are
-joined, and numbers filled in. Infinities: operands of Max, Min, Clip, Where, Pad; scalars and vectors; infinities that
-an output shows; two of them in a row.
+joined, and numbers filled in; where a maximum, a minimum, the largest few are, and a sort of all before what is cut out
+of it; exponentials whose sums have logarithms; a square in a GELU that others read. Infinities: operands of Max, Min,
+Clip, Where, Pad; scalars and vectors; infinities that an output shows; two of them in a row.
 """
 
 from __future__ import annotations
@@ -136,6 +137,77 @@ def test_what_a_maximum_cannot_tell_costs_nothing(case: str, tmp_path: Path) -> 
     found = worst_db(tmp_path, module, images)
     least = 20 if case == "compared" else 29  # half a step turns a comparison of numbers that are nearly equal
     assert min(found.values()) > least, found
+
+
+_LAST = torch.tensor([False, False, False, True])
+_RANKS = torch.tensor([[-0.1, -5.0, -6.0, 0.0], [-4.0, -3.5, -2.0, -1.0], [-5.5, -6.0, -5.0, -0.5]])
+_PLACES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "of a maximum": lambda x: torch.where(_LAST, -1e9, x).argmax(1),
+    "of a minimum": lambda x: torch.where(_LAST, 1e9, -x).argmin(1),
+    "of the largest few": lambda x: x.masked_fill(_LAST, -1e9).topk(2, 1)[1],
+    "of the smallest few": lambda x: (-x).masked_fill(_LAST, 1e9).topk(2, 1, largest=False)[1],
+    "of a sort": lambda x: x.masked_fill(_LAST, -1e9).sort(1)[1][:, 1:],
+}
+
+
+@pytest.mark.parametrize("case", _PLACES)
+def test_a_place_is_told_by_the_distance_to_the_next(case: str, tmp_path: Path) -> None:
+    found = worst_db(tmp_path, Of(lambda m, x: _PLACES[case](x)), [(_RANKS,)])
+    assert min(found.values()) > 200, found
+
+
+_SORTED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "first": lambda y: y.masked_fill(_EVERY_THIRD, -1e9).sort(1, descending=True)[0][:, :4],
+    "last": lambda y: y.masked_fill(_EVERY_THIRD, -1e9).sort(1)[0][:, 4:],
+    "in the middle": lambda y: y.masked_fill(_EVERY_THIRD, -1e9).sort(1)[0][:, 5],
+    "with its places": lambda y: (
+        (found := y.masked_fill(_EVERY_THIRD, -1e9).sort(1))[0][:, 4:].float() + found[1][:, 4:]
+    ),
+    "all": lambda y: y.masked_fill(_EVERY_THIRD, -2.0).sort(1)[0],
+}
+_EVERY_THIRD = torch.arange(8) % 3 == 0
+
+
+@pytest.mark.parametrize("case", _SORTED)
+def test_what_is_cut_out_of_a_sort_needs_no_mask(case: str, tmp_path: Path) -> None:
+    samples = [(torch.randn(4, 8, generator=torch.Generator().manual_seed(seed)),) for seed in range(6)]
+    found = worst_db(tmp_path, Of(lambda m, x: _SORTED[case](x)), samples)
+    assert min(found.values()) > 27, found
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_each_sum_of_exponentials_has_its_own_scale(reduce: str, tmp_path: Path) -> None:
+    shift = torch.tensor([-19.0, 2.0, 0.0, -8.0])[:, None]
+    module = Of(lambda m, x: getattr((x + shift).masked_fill(_EVERY_THIRD, -1e9).exp(), reduce)(1).log())
+    samples = [(torch.randn(4, 8, generator=torch.Generator().manual_seed(seed)),) for seed in range(6)]
+    found = worst_db(tmp_path, module, samples)
+    assert min(found.values()) > 35, found
+
+
+def test_a_square_in_a_gelu_may_have_other_readers() -> None:
+    g = Graph(0, input=(1, 4, 8))
+    for name, number in {"half": 0.5, "one": 1.0, "cubic": 0.044715, "slope": math.sqrt(2 / math.pi)}.items():
+        g.constant(name, np.array(number, np.float32))
+    g.constant("low", np.array([0] * 7 + [-1e3], np.float32))
+    x = g.add("Add", ["input", "low"], "x")
+    square = g.add("Mul", [x, x], "square")
+    cube = g.add("Mul", [g.add("Mul", [square, x], "x3"), "cubic"], "scaled")
+    tanh = g.add("Tanh", [g.add("Mul", [g.add("Add", [x, cube], "sum"), "slope"], "argument")], "tanh")
+    product = g.add("Mul", [x, g.add("Add", [tanh, "one"], "gate")], "product")
+    g.add("Mul", [product, "half"], "gelu")
+    alone, beside = g.model("gelu"), g.model("gelu", "square")
+    assert "x" in bounds_of(alone, lambda: data(alone, 2))
+    assert "x" not in bounds_of(beside, lambda: data(beside, 2))
+
+
+def test_large_numbers_without_a_gap_are_no_mask() -> None:
+    g = Graph(0, input=(1, 4, 8))
+    g.constant("scale", np.array(1e4, np.float32))
+    g.constant("shift", np.array([0, 100] * 4, np.float32))
+    place = g.add("ArgMax", [g.add("Add", [g.add("Mul", ["input", "scale"], "large"), "shift"], "sum")], "at", axis=2)
+    g.add("Cast", [place], "place", to=1)
+    model = g.model("place")
+    assert bounds_of(model, lambda: data(model, 4)) == {}
 
 
 def test_a_mask_that_two_layers_read_serves_both(tmp_path: Path) -> None:

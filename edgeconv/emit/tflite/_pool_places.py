@@ -12,9 +12,10 @@ from itertools import product
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture._steps import Steps, is_taken, sizes_of
+from edgeconv.capture._steps import Steps, sizes_of
 from edgeconv.emit.tflite._lowering import refusal
 from edgeconv.emit.tflite._windows import Window, windows_of
+from edgeconv.graph.edit import is_taken
 from edgeconv.quantize._graph import KEEP_FLOAT
 
 _REASON = "the places of maxima"

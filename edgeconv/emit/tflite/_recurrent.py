@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture._steps import Steps, is_taken, sizes_of
+from edgeconv.capture._steps import Steps, sizes_of
 from edgeconv.emit.tflite._lowering import refusal
+from edgeconv.graph.edit import is_taken
 from edgeconv.quantize._graph import KEEP_FLOAT
 
 LONGEST = 256
