@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
+from edgeconv.owner import lock
+
 JOURNAL = ".edgeconv-commit"
 STAGING_PREFIX = ".edgeconv-"
 _STAGING = re.compile(r"\.edgeconv-[0-9]+-[A-Za-z0-9_]+")
@@ -119,14 +121,25 @@ def dropped(target: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps other exports out of a folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def locked(*folders: Path) -> Iterator[None]:
+    """Keeps other exports out of folders; one that two paths lead to is locked once.
+
+    All who lock several do it in the same order, that of the file system's own numbers: none waits for another that
+    waits for it. A file system without locks on folders keeps nobody out; the journal alone protects a commit there.
+    """
+    opened: dict[tuple[int, int], int] = {}
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for folder in folders:
+            descriptor = os.open(folder, os.O_RDONLY)
+            found = os.fstat(descriptor)
+            if opened.setdefault((found.st_dev, found.st_ino), descriptor) != descriptor:
+                os.close(descriptor)
+        for _, descriptor in sorted(opened.items()):
+            lock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        for descriptor in opened.values():
+            os.close(descriptor)
 
 
 def _read(target: Path) -> Commit | None:

@@ -16,16 +16,19 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeconv import journal
 from edgeconv.errors import OUT, EmitError
 from edgeconv.journal import STAGING_PREFIX
+from edgeconv.owner import owned, remove_abandoned
 
 if TYPE_CHECKING:
     from edgeconv.core import Array
+
+_TEMPORARY_PREFIX = "edgeconv-"
 
 
 class Staging:
@@ -37,6 +40,7 @@ class Staging:
         self._files: dict[str, str] = {}
         self._outdated: list[str] = []
         self._hooks: list[Callable[[], None]] = []
+        self._judged: list[Path] = []
 
     def write(self, name: str, data: bytes) -> Path:
         """Writes one file into the staging folder, through to the disk, and returns where it lies now.
@@ -72,13 +76,19 @@ class Staging:
         """Has a file of the output folder removed at the commit, before anything is renamed."""
         self._outdated.append(name)
 
-    def before_commit(self, hook: Callable[[], None]) -> None:
+    def writes(self, name: str) -> bool:
+        """Whether a file of that name is among the new ones."""
+        return name in self._files
+
+    def before_commit(self, hook: Callable[[], None], *, reads: Path | None = None) -> None:
         """Has something done at the commit, when no other export can write the folder and before anything changes.
 
         What lies there is known only then: another export may have put its files there while this one worked. The hook
-        may discard files, and may raise an `EdgeconvError`, after which the folder is as it was.
+        may discard files, and may raise an `EdgeconvError`, after which the folder is as it was. No export can write
+        the folder that it `reads` either, until the commit is done.
         """
         self._hooks.append(hook)
+        self._judged += [] if reads is None else [reads]
 
     def commit(self) -> None:
         """Removes what was discarded, and renames everything into the output folder, in the order of writing.
@@ -87,7 +97,8 @@ class Staging:
             EmitError: the output folder cannot be written any more.
             EdgeconvError: what a hook raises.
         """
-        with _mapped(self._target), journal.locked(self._target):
+        judged = [folder for folder in self._judged if folder.is_dir()]  # the hook says what it misses
+        with _mapped(self._target), journal.locked(self._target, *judged):
             _finish(self._target)  # of an export that was killed while this one worked
             for hook in self._hooks:
                 hook()
@@ -96,6 +107,9 @@ class Staging:
                     raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
             try:
                 journal.complete(self._target, journal.begin(self._target, self._folder, self._files, self._outdated))
+            except journal.JournalError:
+                journal.dropped(self._target)  # it is told before the first change: the old files stand
+                raise
             except BaseException:  # a signal's, or an error that has passed by now: what began is brought to its end
                 journal.finish(self._target)
                 raise
@@ -113,8 +127,8 @@ def settle(folder: Path) -> None:
 
 def clear(folder: Path) -> None:
     """Takes away what a process that is gone left in a folder, and the folder where nothing else is in it."""
-    with suppress(OSError, journal.JournalError):
-        journal.settled(folder)
+    with suppress(OSError, journal.JournalError), journal.locked(folder):
+        journal.finish(folder)
         _sweep(folder)
     for path in (folder, folder.parent):
         with suppress(OSError):
@@ -124,16 +138,19 @@ def clear(folder: Path) -> None:
 @contextmanager
 def temporary() -> Iterator[Path]:
     """A folder for files that only this process needs; its name tells whose it is, for `clear_temporary`."""
-    with tempfile.TemporaryDirectory(prefix=f"edgeconv-{os.getpid()}-") as name:
-        yield Path(name)
+    with owned(_TEMPORARY_PREFIX, Path(tempfile.gettempdir())) as folder:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_temporary(pid: int) -> None:
     """Takes away the temporary folders of a process that is gone and had no time to do so."""
     with suppress(OSError):  # no such folder at all
-        for left in Path(tempfile.gettempdir()).glob(f"edgeconv-{pid}-*"):
+        for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_PREFIX}{pid}-*"):
             if left.lstat().st_uid == os.geteuid():  # the folder is everybody's
-                shutil.rmtree(left, ignore_errors=True)
+                remove_abandoned(left, _TEMPORARY_PREFIX)
 
 
 def _settle(folder: Path) -> None:
@@ -156,23 +173,33 @@ def staged(target: Path) -> Iterator[Staging]:
         EmitError: the output folder cannot be made or written, or the disk is full.
     """
     with _mapped(target):
-        made = [path for path in (target, *target.parents) if not path.exists()]
+        new_folders = [path for path in (target, *target.parents) if not path.exists()]
         target.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(target / journal.JOURNAL):
-            with journal.locked(target):
-                _finish(target)
-        _sweep(target)
-        folder = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{os.getpid()}-", dir=target))
     try:
-        staging = Staging(folder, target)
-        yield staging
-        staging.commit()
+        with _staging_folder(target) as folder:
+            staging = Staging(folder, target)
+            yield staging
+            staging.commit()
     finally:
-        if not os.path.lexists(target / journal.JOURNAL):  # else the files in there are still needed
-            shutil.rmtree(folder, ignore_errors=True)
-        for path in made:  # those that a failed export made and left empty
+        for path in new_folders:  # those that a failed export made and left empty
             with suppress(OSError):
                 path.rmdir()
+
+
+@contextmanager
+def _staging_folder(target: Path) -> Iterator[Path]:
+    """A folder inside `target`, where what dead exports left is completed or taken away before."""
+    with ExitStack() as held:
+        with _mapped(target):
+            with journal.locked(target):  # one step: what a commit needs is swept by nobody who has not completed it
+                _finish(target)
+                _sweep(target)
+            folder = held.enter_context(owned(STAGING_PREFIX, target))
+        try:
+            yield folder
+        finally:
+            if not os.path.lexists(target / journal.JOURNAL):  # else the files in there may still be needed
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _finish(target: Path) -> None:
@@ -193,31 +220,15 @@ def _mapped(target: Path) -> Iterator[None]:
             where=str(target),
             mend=f"{OUT}, or make room and check its permissions",
         ) from error
+    except journal.JournalError as error:
+        raise EmitError(
+            f"the new files were taken away before they were in place: {error}",
+            where=str(target),
+            mend="export again, and let no other program remove files in here meanwhile",
+        ) from error
 
 
 def _sweep(target: Path) -> None:
-    """Removes the staging folders of exports that died (their process is gone)."""
+    """Removes the staging folders of exports that died; the lock is held, and no commit is left to complete."""
     for left in target.glob(f"{STAGING_PREFIX}*-*"):
-        owner = left.name.removeprefix(STAGING_PREFIX).split("-", 1)[0]
-        if owner.isdigit() and not _alive(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process still works; one that is dead, and that nobody has waited for yet, does not.
-
-    Such a one stays for good where process 1 waits for nobody, as in many containers.
-    """
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:  # gone in this moment, or no Linux
-        return not Path("/proc/self/stat").exists()
-    except OSError:
-        return True
-    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+        remove_abandoned(left, STAGING_PREFIX)

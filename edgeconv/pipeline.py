@@ -65,12 +65,17 @@ _DEFAULT = Quantization()
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export made: files, the graph before and after folding, notes, and the report where one was asked for."""
+    """What an export made: files, the graph before and after folding, notes, and the report where one was asked for.
+
+    ``warnings`` are those of the notes that the report was written too early for: what the commit removed of another
+    export that wrote into the folder meanwhile.
+    """
 
     artifacts: tuple[Artifact, ...]
     graphs: tuple[GraphSummary, ...]
     notes: tuple[str, ...] = ()
     report: Report | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def export(
@@ -292,9 +297,10 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
             for format_, layout in job.files(variant)
         ]
         artifacts = tuple(artifact for artifact, _ in written)
-        notes = _notes(model, variants, written) + discard_outdated(staging, out, artifacts)
         _write_plans(staging, job, variants)
         _write_c(staging, job, variants, written)
+        removal = discard_outdated(staging, out, artifacts)
+        notes = _notes(model, variants, written) + removal.notes
         for note in notes:
             progress.note(note)
         report = None
@@ -316,7 +322,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
                 frontier=_frontier(job, variants, progress),
             )
     artifacts = tuple(dataclasses.replace(artifact, path=out / artifact.path.name) for artifact in artifacts)
-    return ExportResult(artifacts, graphs, notes, report)
+    return ExportResult(artifacts, graphs, (*notes, *removal.late), report, tuple(removal.late))
 
 
 def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progress: Progress) -> tuple[Variant, ...]:

@@ -212,7 +212,7 @@ def repeat(
         },
     )
     with staged(out or folder) as staging:
-        staging.before_commit(lambda: require_unchanged(folder, old))
+        staging.before_commit(lambda: require_unchanged(folder, old), reads=folder)
         write_report(staging, report)
     return report
 

@@ -8,6 +8,7 @@ name and checksum, or a text that proves itself by its own (`edgeconv.core.is_se
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeconv.core import Artifact, is_sealed
@@ -18,6 +19,7 @@ from edgeconv.recipe.files import read_named, sha256_of
 from edgeconv.report import GOLDEN_SHA256, Report
 
 JSON, HTML, JUNIT = "parity.json", "parity.html", "parity.junit.xml"
+_NOT_MADE = "it is not made any more"
 _MOST_BYTES = 2**26  # the report of a network of 600 operators on every device has 2 MB; a sample in a row takes 400
 
 
@@ -76,24 +78,45 @@ def write_report(staging: Staging, report: Report) -> None:
     staging.write(JSON, to_json(report).encode())
 
 
-def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact]) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Removal:
+    """What an export takes away, in notes for its user.
+
+    Attributes:
+        notes: of what lies there before the devices run: the report has them.
+        late: of what another export put there after that; known once the commit is done.
+    """
+
+    notes: tuple[str, ...]
+    late: list[str] = field(default_factory=list)
+
+
+def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact]) -> Removal:
     """Has the earlier report of a folder removed, and the files that it alone speaks of: they would mislead.
 
     Which those are is decided at the commit: another export may write the folder before. Files that changed since their
     report was written are somebody else's by now, and stay.
-
-    Returns:
-        Notes that say what goes, as far as it lies there now.
     """
     written = {name for artifact in artifacts for name in artifact.checksums}
 
+    def missed(names: Sequence[str]) -> list[str]:
+        """Those of the names that somebody may miss: not the forms of a report, nor the values that only it names."""
+        forms = (JSON, HTML, JUNIT)
+        return [x for x in names if x not in forms and not x.endswith(".safetensors") and not staging.writes(x)]
+
+    earlier = missed(_outdated(out, written))
+    removal = Removal(tuple(f"{name} of the earlier export is removed: {_NOT_MADE}" for name in earlier))
+
     def discard() -> None:
-        for name in _outdated(out, written):
+        outdated = _outdated(out, written)
+        for name in outdated:
             staging.discard(name)
+        for name in missed(outdated):
+            if name not in earlier:
+                removal.late.append(f"{name}, which another export wrote here meanwhile, is removed: {_NOT_MADE}")
 
     staging.before_commit(discard)
-    artifacts_gone = [name for name in _stale(out, written) if not name.endswith(".safetensors")]
-    return tuple(f"{name} of the earlier export is removed: it is not made any more" for name in artifacts_gone)
+    return removal
 
 
 def _outdated(out: Path, written: Collection[str]) -> list[str]:

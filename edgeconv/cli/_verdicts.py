@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,12 @@ def tell_failures(report: Report) -> None:
             what = f"{row.artifact or _SOURCE} on {row.device}, output {row.output}"
             tell(printable(f"edgeconv: failed: {what}: {row.reason}"))
     tell(printable(f"edgeconv: failed: {report.model}: {report.reason}"))
+
+
+def tell_warnings(warnings: Sequence[str], folder: Path) -> None:
+    """One line on stderr for each thing that a command did to a folder and that its report does not say."""
+    for warning in warnings:
+        tell(printable(f"edgeconv: warning: {folder}: {warning}"))
 
 
 def _cells(row: Comparison) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._shapes import stated_shapes, stated_values
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
-from edgeconv.cli._verdicts import show_report, tell_failures
+from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
 from edgeconv.errors import RecipeError
 from edgeconv.output import settle
 
@@ -97,6 +97,7 @@ def command(
                 skip_rewrites=tuple(no_rewrite or ()),
                 progress=progress,
             )
+        tell_warnings(result.warnings, folder)
         if result.report is not None:
             failed |= result.report.verdict.value != "pass"
             if silent:

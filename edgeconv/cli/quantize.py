@@ -13,7 +13,7 @@ from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._streams import printable, results_only, say, tell
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._tables import print_table
-from edgeconv.cli._verdicts import show_report, tell_failures
+from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
 from edgeconv.errors import QuantizeError, TargetError
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def command(
 def _told(result: ExportResult, folder: Path, *, quiet: bool, as_json: bool) -> int:
     from edgeconv.report import to_json
 
+    tell_warnings(result.warnings, folder)
     report = result.report
     assert report is not None  # a recipe's job is proven
     assert report.frontier is not None  # and has a target

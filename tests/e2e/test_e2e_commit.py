@@ -1,9 +1,9 @@
 """Killed at any system call of the commit, a folder is whole old or whole new as soon as the next command looks at it.
 
 Members thought of: SIGKILL and SIGTERM before and after each call; a kill of the command that completes, at each of its
-calls; a reader without a command, who must never see a verdict beside files of another export;
-journals that a stranger planted: with paths, of files that nobody proved, damaged, a link, a pipe, deep, endless; a
-folder that cannot be written; parity, bench, inspect and export as the next command.
+calls; a reader without a command, who must never see a verdict beside files of another export; new files that somebody
+takes away; journals that a stranger planted: with paths, of files that nobody proved, damaged, a link, a pipe, deep,
+endless; a folder that cannot be written; parity, bench, inspect and export as the next command.
 """
 
 from __future__ import annotations
@@ -129,3 +129,19 @@ def test_every_command_completes_first(verb: str, tmp_path: Path, capsys: pytest
     assert (folder / "new.onnx").read_text() == "new"
     assert not (folder / journal.JOURNAL).exists()
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_new_files_that_are_taken_away(tmp_path: Path) -> None:
+    """One line, and the old files stand; a journal that nobody can complete does not stay."""
+    folder = old(tmp_path / "out")
+
+    def export() -> None:
+        with staged(folder) as staging:
+            staging.write("a.onnx", b"new").unlink()
+            staging.write("b.tflite", b"new")
+            staging.discard("stale.tflite")
+
+    with pytest.raises(EmitError, match=r"out: the new files were taken away .*: a\.onnx is gone; export again"):
+        export()
+    assert state(folder) == OLD
+    assert [path for path in folder.iterdir() if path.is_dir()] == []

@@ -13,7 +13,8 @@ import programs
 import pytest
 
 from edgeconv.cli import run
-from edgeconv.output import _alive
+from edgeconv.journal import STAGING_PREFIX
+from edgeconv.owner import abandoned
 
 pytestmark = pytest.mark.xdist_group("clock")
 RECIPE = """
@@ -83,9 +84,13 @@ def test_sigkill_after_a_stage(stage: str, first: Path, tmp_path: Path) -> None:
 def _wait_for_the_owners_of(folder: Path) -> None:
     """Until those that left folders behind are dead, which takes a moment longer than their streams."""
     deadline = time.monotonic() + 30
-    while any(_alive(int(path.name.split("-")[1])) for path in folder.iterdir() if path.is_dir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    for path in folder.glob(f"{STAGING_PREFIX}*"):
+        is_abandoned = False
+        while not is_abandoned:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+            with abandoned(path, STAGING_PREFIX) as is_abandoned:
+                pass
 
 
 def test_a_full_disk(first: Path, tmp_path: Path) -> None:

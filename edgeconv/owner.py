@@ -1,0 +1,115 @@
+"""Folders that last as long as the process that works in them: whoever finds one can tell whether its owner is gone.
+
+An owner holds a shared lock on its folder, which the system lets go however the process ends. Process ids do not tell:
+containers that share a folder have ids of their own, small ones, and each takes another's live folder for its own dead
+one's. Ids only serve where the file system has no locks on folders (shares over NFS and SMB): there, nothing else
+remains of a process that was killed, and the ids of other machines are unknown.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_HAS_NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+
+
+@contextmanager
+def owned(prefix: str, parent: Path) -> Iterator[Path]:
+    """A new folder ``<prefix><process id>-…``, held until the block ends; the block removes it, where that is right.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder, descriptor = _held(prefix, parent)
+    try:
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+def remove_abandoned(folder: Path, prefix: str) -> None:
+    """Removes a folder that `owned` made, if its owner is gone; what cannot be looked into, or removed, stays."""
+    with suppress(OSError), abandoned(folder, prefix) as is_abandoned:
+        if is_abandoned:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def abandoned(folder: Path, prefix: str) -> Iterator[bool]:
+    """Whether the owner of a folder is gone; if so, nobody can take it up within the block.
+
+    Raises:
+        OSError: it is no folder (a link is none), or cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        try:
+            is_abandoned = lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB) or _is_of_the_dead(folder, prefix)
+        except BlockingIOError:
+            is_abandoned = False
+        yield is_abandoned
+    finally:
+        os.close(descriptor)
+
+
+def lock(descriptor: int, operation: int) -> bool:
+    """Locks an open folder as `fcntl.flock` does; False where the file system has no locks on folders.
+
+    Raises:
+        OSError: another holds it, and the operation does not wait.
+    """
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno in _HAS_NO_LOCKS:
+            return False
+        raise
+    return True
+
+
+def _held(prefix: str, parent: Path) -> tuple[Path, int]:
+    """The new folder and what holds it; made again where somebody took it away before it was held."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
+        with suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                lock(descriptor, fcntl.LOCK_SH)
+                if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                    return folder, descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+
+def _is_of_the_dead(folder: Path, prefix: str) -> bool:
+    owner = folder.name.removeprefix(prefix).split("-", 1)[0]
+    return owner.isdigit() and not _alive(int(owner))
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process still works; one that is dead, and that nobody has waited for yet, does not.
+
+    Such a one stays for good where process 1 waits for nobody, as in many containers.
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:  # gone in this moment, or no Linux
+        return not Path("/proc/self/stat").exists()
+    except OSError:
+        return True
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
