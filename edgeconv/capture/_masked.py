@@ -27,10 +27,14 @@ from torch.utils import _pytree as pytree
 
 from edgeconv.capture._memory import storage_of
 
-_ALIKE = frozenset({"clone", "contiguous", "detach", "alias", "to", "_to_copy", "dropout", "lift_fresh_copy"})
-"""Operators that keep every element at its place, and that torch does not call elementwise."""
-_DIVISIONS = frozenset({"div", "floor_divide", "remainder", "fmod", "__lshift__", "__rshift__", "pow"})
-"""Elementwise operators that may fail on integers that nobody selected."""
+_ALIKE = frozenset(
+    {"clone", "contiguous", "detach", "alias", "to", "_to_copy", "dropout", "lift_fresh_copy"}
+    | {"__and__", "__or__", "__xor__", "__lshift__", "__rshift__"}
+)
+"""Operators that keep every element at its place, and that torch does not (all) call elementwise."""
+_SHIFTS = frozenset({"__lshift__", "__rshift__", "bitwise_left_shift", "bitwise_right_shift"})
+_DIVISIONS = _SHIFTS | {"div", "divide", "floor_divide", "remainder", "fmod", "pow"}
+"""Elementwise operators that may fail on integers that nobody selected, as divisors, amounts or exponents."""
 _SIZES = frozenset(
     {"sym_size", "_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size", "sym_constrain_range"}
 )
@@ -61,7 +65,7 @@ def settle_masks(program: torch.export.ExportedProgram) -> None:
     nodes = list(program.graph.nodes)
     if not any(_is_selection(node) for node in nodes):
         return
-    walk = _Walk(program.graph, nodes)
+    walk = _Walk(program, nodes)
     for place, node in enumerate(nodes):
         if node.op in ("call_function", "output"):
             walk.visit(place, node)
@@ -72,8 +76,9 @@ def settle_masks(program: torch.export.ExportedProgram) -> None:
 class _Walk:
     """One pass over a graph, which only adds to it until `finish`."""
 
-    def __init__(self, graph: torch.fx.Graph, nodes: Sequence[FxNode]) -> None:
-        self.graph = graph
+    def __init__(self, program: torch.export.ExportedProgram, nodes: Sequence[FxNode]) -> None:
+        self.program = program
+        self.graph: torch.fx.Graph = program.graph
         self.nodes = nodes
         self.places = {node: place for place, node in enumerate(nodes)}
         self.selected: dict[FxNode, _Selected] = {}
@@ -100,12 +105,12 @@ class _Walk:
         for node, mask in reversed(self.added):
             if mask in self.spoilt and not node.users:
                 self.graph.erase_node(node)
-        for node, (choice, mask) in self.choices.items():
-            if mask not in self.spoilt:
-                name = node.name  # by which the signature of the program knows an output
-                node.replace_all_uses_with(choice)
-                self.graph.erase_node(node)
-                choice._rename(name)
+        renamed = self.program.graph_signature.get_replace_hook()  # it knows outputs by the names of their nodes
+        with self.program.graph_module._set_replace_hook(renamed):
+            for node, (choice, mask) in self.choices.items():
+                if mask not in self.spoilt:
+                    node.replace_all_uses_with(choice)
+                    self.graph.erase_node(node)
         for node in reversed(self.nodes):
             if node in self.masks and self.masks[node] not in self.spoilt:
                 self.graph.erase_node(node)
@@ -151,7 +156,7 @@ class _Walk:
         if kwargs is None or not self._fit_others(node, rows):
             return False
         target = _functional(node.target)
-        if target is not node.target and node.args[0] not in self.selected:
+        if target is None or (target is not node.target and node.args[0] not in self.selected):
             return False
         instead = {each: self.selected[each].whole for each in node.all_input_nodes if each in self.selected}
         args = pytree.tree_map_only(FxNode, lambda each: instead.get(each, each), list(node.args))
@@ -183,8 +188,10 @@ class _Walk:
             mask, lead = _only_mask(where)
             if len(node.args) > 3 and node.args[3]:
                 return False
-        else:
+        else:  # torch lays a mask of fewer axes over the last ones, and the rows lie along the first ones
             mask, lead = where, 0
+            if not isinstance(target, FxNode) or not isinstance(mask, FxNode) or _shape(mask) != _shape(target):
+                return False
         if not isinstance(target, FxNode) or not isinstance(mask, FxNode) or not isinstance(values, FxNode):
             return False
         sizes, mine = _shape(target), _shape(mask)
@@ -256,7 +263,7 @@ def _only_mask(indices: Any) -> tuple[Any, int]:
 
 def _fit_arguments(node: FxNode, rows: _Selected) -> Mapping[str, Any] | None:
     """The keywords that an operator takes on whole tensors beside its own; None where it mixes rows."""
-    name, value = _name(node).rstrip("_"), node.meta.get("val")
+    name, value = _plain_name(node.target), node.meta.get("val")
     if not isinstance(value, torch.Tensor) or torch.Tag.nondeterministic_seeded in node.target.tags:  # type: ignore[union-attr]
         return None
     if len(value.shape) <= rows.behind or not isinstance(value.shape[len(value.shape) - rows.behind - 1], torch.SymInt):
@@ -270,7 +277,8 @@ def _fit_arguments(node: FxNode, rows: _Selected) -> Mapping[str, Any] | None:
     if name == "softmax" or name == "log_softmax":
         return {} if isinstance(node.args[1], int) and -rows.behind <= node.args[1] < 0 else None
     if name in _DIVISIONS and not value.is_floating_point():
-        return None
+        other = node.args[1]
+        return {} if isinstance(other, int | float) and other > 0 else None
     return {} if name in _ALIKE or torch.Tag.pointwise in node.target.tags else None  # type: ignore[union-attr]
 
 
@@ -307,10 +315,18 @@ def _drops_ones(before: FxNode, after: FxNode) -> bool:
 
 
 def _functional(target: Any) -> Any:
-    """The operator that gives a new tensor where one writes to its first argument."""
+    """The operator that gives a new tensor where one writes to its first argument; None where torch has none."""
     if not target._schema.is_mutable:
         return target
-    return getattr(getattr(torch.ops.aten, target._opname.removesuffix("_")), target._overloadname)
+    return getattr(getattr(torch.ops.aten, _plain_name(target), None), target._overloadname, None)
+
+
+def _plain_name(target: Any) -> str:
+    """The name of an operator that gives a new tensor: ``add`` of ``add_``, ``__lshift__`` of ``__ilshift__``."""
+    name = str(getattr(target, "_opname", ""))
+    if not getattr(target, "_schema", None) or not target._schema.is_mutable:
+        return name
+    return f"__{name[3:]}" if name.startswith("__i") and name.endswith("__") else name.removesuffix("_")
 
 
 def _open_axes(node: FxNode) -> list[int]:

@@ -2,8 +2,9 @@
 
 Members thought of: the assigned tensor itself, another one, both; the mask once, twice, of equal operators; operators
 in place, chains of them, casts; `masked_select`, `masked_scatter`; masks over the first axes, over later ones; layers
-of the selected rows; views; assignments one after the other; logarithms of negative numbers beside the mask. Refused:
-rows that are summed or follow each other, another mask, a mask that was written to.
+of the selected rows; views; assignments one after the other; logarithms of negative numbers beside the mask; shifts
+and divisions of integers by a number. Refused: rows that are summed or follow each other, another mask, a mask that was
+written to, `masked_scatter` under a mask of fewer axes, divisions by integers that nobody selected.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 import edgeconv
+from edgeconv.capture._masked import settle_masks
 
 _X = torch.linspace(-2, 2, 2 * 3 * 4 * 5).sin().reshape(2, 3, 4, 5) * 2
 
@@ -92,7 +94,17 @@ def _of_views(y: Tensor, x: Tensor, _: nn.Module) -> Tensor:
     return y
 
 
-EXACT = [_itself, _in_place, _others, _read_before, _selected, _first_axes, _last_axis, _logarithm, _of_views]
+def _shifted(y: Tensor, x: Tensor, _: nn.Module) -> Tensor:
+    counts = (x * 4).to(torch.int32)
+    mask = counts > 0
+    rows = counts[mask] << 1
+    rows <<= 2
+    rows >>= 1
+    counts[mask] = rows // 3
+    return counts
+
+
+EXACT = [_itself, _in_place, _others, _read_before, _selected, _first_axes, _last_axis, _logarithm, _of_views, _shifted]
 
 
 @pytest.mark.parametrize("function", EXACT)
@@ -140,10 +152,32 @@ def _across(y: Tensor, x: Tensor, _: nn.Module) -> Tensor:
     return y
 
 
-@pytest.mark.parametrize("function", [_summed, _ordered, _another, _written, _made_of_what_was_written, _across])
+def _over_the_last_axis(y: Tensor, x: Tensor, _: nn.Module) -> Tensor:
+    square = y[0, 0, :, :4] + 0
+    mask = x[0, 0, :, 0] > 0
+    return square.masked_scatter(mask, square[mask])
+
+
+def _divided(y: Tensor, x: Tensor, _: nn.Module) -> Tensor:
+    counts = (x * 4).to(torch.int32)
+    counts[counts > 0] = 60 // counts[counts > 0]
+    return counts
+
+
+_MORE = [_summed, _ordered, _another, _written, _made_of_what_was_written, _across, _over_the_last_axis, _divided]
+
+
+@pytest.mark.parametrize("function", _MORE)
 def test_rows_that_are_more_than_a_choice_are_refused(function: Callable[..., Tensor], tmp_path: Path) -> None:
     with pytest.raises(edgeconv.CaptureError, match="the size of what index gives depends on values"):
         edgeconv.export(_Of(function).eval(), (_X,), tmp_path, name="net")
+
+
+def test_the_signature_knows_the_outputs() -> None:
+    program = torch.export.export(_Of(_itself).eval(), (_X,))
+    settle_masks(program)
+    results = program.graph.output_node().args[0]
+    assert [node.name for node in results] == list(program.graph_signature.user_outputs)
 
 
 def test_in_every_variant(tmp_path: Path) -> None:
