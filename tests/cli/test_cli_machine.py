@@ -2,15 +2,19 @@
 
 Members thought of: open files (of the process and of the system), processes, threads, room for temporary files, a
 quota, a folder for them at all; each in a factory, in a forward, while a device starts, before the command's own child
-does; a working folder that was removed; an output folder whose name no system takes.
+does; a process by whatever call, and what says the same of a stream or a lock; a working folder that was removed; an
+output folder whose name no system takes.
 """
 
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -19,6 +23,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeconv.cli import run
+from edgeconv.cli._machine import lacking
 from edgeconv.core import Artifact, Sample, Verdict
 from edgeconv.devices import Device, run_artifact
 
@@ -45,7 +50,6 @@ TEMPORARY = "[Errno 2] No usable temporary directory found in ['/tmp']"
 LACKS = {
     f"OSError({errno.EMFILE}, 'Too many open files')": "too many files are open; raise the limit (ulimit -n)",
     f"OSError({errno.ENFILE}, 'Too many open files in system')": "too many files are open; raise",
-    f"OSError({errno.EAGAIN}, 'Resource temporarily unavailable')": "no further process can be started; end others",
     f"OSError({errno.EDQUOT}, 'Disk quota exceeded', '/tmp/x')": "cannot write /tmp/x: Disk quota exceeded; make room",
     f"FileNotFoundError({errno.ENOENT}, {TEMPORARY!r})": "no folder for temporary files can be written; name one",
     'RuntimeError("can\'t start new thread")': "no further thread can be started; raise the limits",
@@ -62,6 +66,45 @@ def test_no_model_is_blamed(factory: str, error: str, tmp_path: Path, capsys: py
     assert LACKS[error] in line
     assert "forward failed" not in line
     assert not (tmp_path / "out").exists()
+
+
+def _refused(*_: object, **__: object) -> None:
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+STARTS: dict[str, tuple[str, Callable[[], object]]] = {
+    "Popen": ("subprocess._fork_exec", lambda: subprocess.Popen(["true"], close_fds=True, cwd="/")),
+    "posix_spawn": ("os.posix_spawn", lambda: subprocess.Popen(["/bin/true"], close_fds=False)),
+    "run": ("subprocess._fork_exec", lambda: subprocess.run(["true"], check=True, cwd="/")),
+    "multiprocessing": ("os.fork", lambda: multiprocessing.get_context("fork").Process().start()),
+    "spawned": ("_posixsubprocess.fork_exec", lambda: multiprocessing.get_context("spawn").Process().start()),
+    "pty": ("os.forkpty", lambda: __import__("pty").fork()),
+}
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("name", list(STARTS))
+def test_a_process_that_cannot_be_started(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, start = STARTS[name]
+    with monkeypatch.context() as patch:
+        patch.setattr(place, _refused)
+        if name == "pty":
+            patch.setattr("os.fork", _refused)
+        with pytest.raises(BlockingIOError) as caught:
+            start()
+    assert lacking(caught.value) == "no further process can be started; end others, or raise the limit (ulimit -u)"
+
+
+def test_a_stream_that_has_nothing_is_no_process() -> None:
+    reader, _ = os.pipe()
+    os.set_blocking(reader, False)
+    with pytest.raises(BlockingIOError) as caught:
+        os.read(reader, 1)
+    assert lacking(caught.value) == ""
+    fork = partial(os.read, reader, 1)  # a built-in function as os.fork is, which has no frame
+    with pytest.raises(BlockingIOError) as caught:
+        fork()
+    assert "process" in lacking(caught.value)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN, errno.ENOMEM])
