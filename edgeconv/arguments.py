@@ -126,6 +126,15 @@ def named_inputs(input_names: object, own_names: tuple[str, ...]) -> tuple[str, 
     return stated
 
 
+def named_variants(variants: object) -> tuple[str, ...]:
+    """The variants that are stated; none for None, and for no names of whatever form.
+
+    Raises:
+        EmitError: they are no names.
+    """
+    return values.names(variants, errors.VARIANTS, EmitError, mend=f"choose of {', '.join(VARIANTS)}")
+
+
 def numbers_by_name(fixed: object) -> dict[str, Any]:
     """The inputs that are fixed, with what each is fixed to; none for None.
 
@@ -149,13 +158,13 @@ def instead_of_recipe(
     Raises:
         EdgeconvError: one of them is no choice.
     """
-    named = recipe.parity.devices
+    named, is_proven = recipe.parity.devices, values.flag(prove, "prove", RecipeError)
     if devices is not None:
         named = values.once(values.names(devices, errors.DEVICES, DeviceError), errors.DEVICES, DeviceError)
-        if not named:
+        if is_proven and not named:
             raise DeviceError("none is named", where=errors.DEVICES, mend="name one, or export with prove=False")
     return {
-        "prove": values.flag(prove, "prove", RecipeError),
+        "prove": is_proven,
         "devices": named,
         "formats": None if formats is None else values.chosen(formats, errors.FORMATS, FORMATS, EmitError),
         "variants": None if variants is None else values.chosen(variants, errors.VARIANTS, VARIANTS, EmitError),

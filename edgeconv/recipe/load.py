@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -10,23 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from edgeconv import values
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.fields import MAX_NAME
 from edgeconv.recipe.files import read_named
 from edgeconv.recipe.schema import Recipe
-from edgeconv.recipe.wording import complaint, place_of
+from edgeconv.recipe.wording import dotted, first_error
 
 MAX_RECIPE_BYTES = 2**20
 MAX_DEPTH = 16
 
-_MENDS: Mapping[str, str] = {
-    "missing": "add it",
-    "too_short": "give at least one",
-    "too_long": "give fewer",
-}
 _MOST_TABLES = 1000  # in one list; the schema tells what each of them lacks
 _LONGEST_KEY = 1000  # parts of a dotted key, which the parser reads in the square of their number
 _PARTS = re.compile(r""""(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?|[A-Za-z0-9_-]++|[ \t]++|.""", re.DOTALL)
@@ -119,7 +112,7 @@ def _checked(data: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise _first_error(error, data["path"]) from error
+        raise first_error(error, data["path"]) from error
 
 
 def _read(path: Path) -> str:
@@ -166,7 +159,7 @@ def _has_endless_key(text: str) -> bool:
 def _frozen(value: Any, path: Path, loc: tuple[int | str, ...]) -> Any:
     """TOML's lists as tuples: the models are frozen and strict."""
     if isinstance(value, int) and value not in _INTEGERS:  # TOML's have 64 bits; hexadecimal ones may be endless
-        raise RecipeError("is an integer of more than 64 bits", where=f"{path}: {_dotted(loc)}", mend="correct it")
+        raise RecipeError("is an integer of more than 64 bits", where=f"{path}: {dotted(loc)}", mend="correct it")
     if not isinstance(value, dict | list):
         return value
     if len(loc) > MAX_DEPTH:
@@ -175,49 +168,9 @@ def _frozen(value: Any, path: Path, loc: tuple[int | str, ...]) -> Any:
         return {key: _frozen(item, path, (*loc, key)) for key, item in value.items()}
     if sum(isinstance(item, dict) for item in value) > _MOST_TABLES:
         what = f"is a list of {len(value)} tables, more than {_MOST_TABLES}"
-        raise RecipeError(what, where=f"{path}: {_dotted(loc)}", mend="give fewer")
+        raise RecipeError(what, where=f"{path}: {dotted(loc)}", mend="give fewer")
     return tuple(_frozen(item, path, (*loc, at)) for at, item in enumerate(value))
 
 
 def _too_deep(path: Path) -> RecipeError:
     return RecipeError(f"tables and lists are nested more than {MAX_DEPTH} deep", where=str(path), mend="flatten them")
-
-
-def _first_error(error: ValidationError, path: Path) -> RecipeError:
-    details = error.errors(include_url=False)
-    # A list whose items are refused is reported as too short as well.
-    details = [detail for detail in details if detail["type"] != "too_short"] or details
-    detail = details[0]
-    field = _dotted(detail["loc"])
-    others = sorted({_dotted(item["loc"]) for item in details} - {field})
-    what = _what(detail) + (f" (also wrong: {_few(others)})" if others else "")
-    mend = str(detail.get("ctx", {}).get("mend", _MENDS.get(detail["type"], "correct it")))
-    return RecipeError(what, where=place_of(path, field) if field else str(path), mend=mend)
-
-
-def _what(detail: ErrorDetails) -> str:
-    if "mend" in detail.get("ctx", {}):
-        return detail["msg"]
-    says = complaint(detail, table="a table")
-    return says if detail["type"].startswith(("too_", "missing")) else f"{says}, not {_as_toml(detail['input'])}"
-
-
-def _as_toml(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    text = "".join(char if char.isprintable() else "?" for char in text)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _few(fields: list[str]) -> str:
-    return ", ".join(fields[:4]) + (f" and {len(fields) - 4} more" if len(fields) > 4 else "")
-
-
-def _dotted(loc: tuple[int | str, ...]) -> str:
-    """``("inputs", 0, "shape", 1)`` as ``inputs[0].shape[1]``; the tags of unions' members are left out."""
-    text = ""
-    for part in loc:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif part.isidentifier():
-            text += f".{part}" if text else part
-    return text

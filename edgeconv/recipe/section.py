@@ -6,16 +6,44 @@ Types are strict (``"3"`` is no integer, ``1`` is no boolean) because TOML has t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from edgeconv.errors import RecipeError
 from edgeconv.recipe.fields import nearest, shown
+from edgeconv.recipe.wording import first_error
+from edgeconv.values import kind_of
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 
-class Section(BaseModel):
-    """A table of the recipe."""
+class _Told(ModelMetaclass):
+    """What makes tables by hand; those of a file are validated as a whole, and told of with their place in it."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(cls, *args: Any, **fields: Any) -> Any:  # noqa: N805  (a metaclass)
+            if args:
+                mend = f"write {cls.__name__}(name=…)"
+                raise RecipeError(f"it takes named fields, and got {kind_of(args[0])}", where=cls.__name__, mend=mend)
+            try:
+                return super().__call__(**fields)
+            except ValidationError as error:
+                raise first_error(error, Path(cls.__name__)) from error
+
+
+class Section(BaseModel, metaclass=_Told):
+    """A table of the recipe.
+
+    Raises:
+        RecipeError: it is made by hand, and a field is unknown, missing or of another form.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+
+from edgeconv.errors import RecipeError
 
 _WORDS: Mapping[str, str] = {
     "missing": "is required",
@@ -23,6 +28,7 @@ _WORDS: Mapping[str, str] = {
     "dict_type": "should be {table}",
     "model_type": "should be {table}",
     "model_attributes_type": "should be {table}",
+    "is_instance_of": "should be a {class}",
     "literal_error": "should be {expected}",
     "enum": "should be {expected}",
     "greater_than": "should be greater than {gt}",
@@ -38,6 +44,11 @@ _WORDS: Mapping[str, str] = {
 }
 
 
+_MENDS: Mapping[str, str] = {
+    "missing": "add it",
+    "too_short": "give at least one",
+    "too_long": "give fewer",
+}
 _FLAGS: Mapping[str, str] = {
     "inputs": "--shape",
     "parity.arrays": "--samples",
@@ -62,3 +73,44 @@ def complaint(detail: ErrorDetails, *, table: str) -> str:
         return words.format_map({**detail.get("ctx", {}), "table": table})
     message = detail["msg"].removeprefix("Value error, ")
     return f"{message[:1].lower()}{message[1:]}" if message[1:2].islower() else message
+
+
+def first_error(error: ValidationError, path: Path) -> RecipeError:
+    """The error about the first field that a schema refuses, with the names of others; `path`: what states them."""
+    details = error.errors(include_url=False)
+    # A list whose items are refused is reported as too short as well.
+    details = [detail for detail in details if detail["type"] != "too_short"] or details
+    detail = details[0]
+    field = dotted(detail["loc"])
+    others = sorted({dotted(item["loc"]) for item in details} - {field})
+    what = _what(detail) + (f" (also wrong: {_few(others)})" if others else "")
+    mend = str(detail.get("ctx", {}).get("mend", _MENDS.get(detail["type"], "correct it")))
+    return RecipeError(what, where=place_of(path, field) if field else str(path), mend=mend)
+
+
+def _what(detail: ErrorDetails) -> str:
+    if "mend" in detail.get("ctx", {}):
+        return detail["msg"]
+    says = complaint(detail, table="a table")
+    return says if detail["type"].startswith(("too_", "missing")) else f"{says}, not {_as_toml(detail['input'])}"
+
+
+def _as_toml(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _few(fields: list[str]) -> str:
+    return ", ".join(fields[:4]) + (f" and {len(fields) - 4} more" if len(fields) > 4 else "")
+
+
+def dotted(loc: tuple[int | str, ...]) -> str:
+    """``("inputs", 0, "shape", 1)`` as ``inputs[0].shape[1]``; the tags of unions' members are left out."""
+    text = ""
+    for part in loc:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier():
+            text += f".{part}" if text else part
+    return text

@@ -310,6 +310,45 @@ def test_values_that_are_passed_on(kind: Callable[..., Any], given: dict[str, An
     _told(lambda: kind(**given), words)
 
 
+_PATH = Path("net.toml")
+RECIPES: list[tuple[dict[str, Any], str]] = [
+    ({}, "Recipe: name: is required (also wrong: model, path); add it"),
+    ({"name": "n"}, "Recipe: path: is required"),
+    ({"name": 3, "path": _PATH, "model": {"onnx": "n.onnx"}}, "Recipe: name: should be a string, not 3"),
+    ({"name": "n", "path": "net.toml", "model": {"onnx": "n.onnx"}}, "Recipe: path: should be a Path, not"),
+    ({"name": "n", "path": _PATH, "model": {"factory": "torch.nn:ReLU"}}, "inputs: is required; add an [[inputs]]"),
+    ({"name": "n", "path": _PATH, "model": {"onnx": "n.onnx"}, "nane": 1}, "unknown key 'nane'; did you mean 'name'?"),
+    ({"name": "n", "path": _PATH, "model": {"onnx": "n.onnx"}, "inputs": 3}, "Recipe: inputs: should be a list"),
+    ({"name": "n", "path": _PATH, "model": {"onnx": 3}}, "Recipe: model.onnx: should be a string"),
+    ({"name": "n", "path": _PATH, "model": None}, "Recipe: model: should be a table"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), RECIPES)
+def test_recipes_that_are_made_by_hand(fields: dict[str, Any], words: str) -> None:
+    _told(lambda: edgeconv.Recipe(**fields), words)
+
+
+def test_a_recipe_takes_named_fields() -> None:
+    _told(lambda: edgeconv.Recipe("net.toml"), "Recipe: it takes named fields, and got a str")  # type: ignore[misc,call-arg]
+    made = edgeconv.Recipe(name="n", path=_PATH, model={"onnx": "n.onnx"})  # type: ignore[arg-type]
+    assert made.model.onnx == "n.onnx"
+
+
+def test_no_device_is_needed_without_a_proof(tmp_path: Path) -> None:
+    (tmp_path / "net.toml").write_text(_RECIPE)
+    recipe = edgeconv.load_recipe(tmp_path / "net.toml")
+    assert edgeconv.export_recipe(recipe, tmp_path / "out", devices=(), prove=False, formats=["onnx"]).report is None
+
+
+@pytest.mark.parametrize("variants", [(), [], None, np.array([]), iter(()), set(), ["fp32"], np.array(["fp32"])])
+def test_variants_of_a_file_that_are_not_stated(variants: Any, open_file: Path, tmp_path: Path) -> None:
+    shapes = {"x": (1, 3, 8, 8)}
+    given: dict[str, Any] = {"name": "m", "formats": "onnx", "shapes": shapes, "variants": variants}
+    result = edgeconv.export_onnx(open_file, tmp_path / "out", **given)
+    assert [item.variant for item in result.artifacts] == ["fp32"]
+
+
 def test_numbers_of_other_libraries_become_plain() -> None:
     assert type(Tolerance(atol=np.float32(0.5)).atol) is float
     assert type(Target(sqnr_db=torch.tensor(20.0)).sqnr_db) is float

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from edgeconv.capture._steps import Steps, sizes_of
 from edgeconv.emit.tflite._lowering import refusal
 from edgeconv.emit.tflite._windows import Window, windows_of
+from edgeconv.errors import ONNX_ONLY
 from edgeconv.graph.edit import is_taken
 from edgeconv.quantize._graph import KEEP_FLOAT
 
@@ -43,14 +44,15 @@ def _is_placing(node: ir.Node) -> bool:
 def _write_out(graph: ir.Graph, node: ir.Node) -> None:
     x, result = node.inputs[0], node.outputs[0]
     if x is None or x.shape is None or not x.shape.is_static():
-        raise refusal(node, "its batch is open, and its places count over it")
+        raise refusal(node, "its batch is open, and its indices, which are used, count over it")
     steps = Steps(graph, node, f"{node.outputs[1].name}/")
     node.metadata_props[KEEP_FLOAT] = f"{_REASON} {node.outputs[1].name!r} are compared in floats"
     sizes = sizes_of(x)
     kernel = list(node.attributes.get_ints("kernel_shape"))
     windows = windows_of(node, kernel, sizes[2:], sizes_of(result)[2:])
     if any(each.dilation > 1 and (each.begin or each.reach) for each in windows):
-        raise refusal(node, "its windows have a dilation and padding, and somebody takes its places")
+        mend = f"{ONNX_ONLY}, or pool with a dilation of 1, or without padding"
+        raise refusal(node, "its windows have a dilation and padding, and its indices are used", mend)
     table = _read(steps, _framed(steps, x, windows), windows)
     rows = [sizes_of(table)[0]]
     found = steps.add("within", "ArgMax", [table], rows, {"axis": 1, "keepdims": 0}, ir.DataType.INT64)
