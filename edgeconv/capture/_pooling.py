@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from edgeconv.capture._origin import origin_of, set_origin
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
 from edgeconv.graph.traits import Trait, having
 
 _POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
@@ -130,7 +131,7 @@ def _axes(node: ir.Node) -> list[_Axis]:
 
 def _crop(graph: ir.Graph, node: ir.Node, sizes: list[int]) -> None:
     """Takes the first elements only of each spatial axis of the pool's input."""
-    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+    if any(map(is_taken, node.outputs[1:])):
         raise CaptureError(
             f"{node.op_type} leaves out a window, and gives the places of its maxima",
             where=origin_of(node).module or node.op_type,

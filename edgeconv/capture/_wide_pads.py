@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from edgeconv.capture._origin import origin_of, set_origin
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
 from edgeconv.graph.traits import Trait, having
 
 _POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
@@ -85,7 +86,7 @@ def _reads_elements(node: ir.Node) -> bool:
 def _pad(graph: ir.Graph, node: ir.Node) -> None:
     is_maximum = node.op_type == "MaxPool"
     counts = node.op_type == "LpPool" or node.attributes.get_int("count_include_pad", 0) == 1
-    if is_maximum and any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+    if is_maximum and any(map(is_taken, node.outputs[1:])):
         raise _refused(node, "pads as wide as its windows, and gives the places of its maxima")
     if not (_reads_elements(node) if is_maximum else counts):
         raise _refused(node, "has windows of nothing but padding")

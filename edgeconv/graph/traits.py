@@ -17,7 +17,11 @@ from functools import cache
 
 
 class Trait(Flag):
-    """A property of an operator; what it says of results holds for every result, at the attributes' defaults or not."""
+    """A property of an operator: of its first result, at the attributes' defaults or not.
+
+    Of further results it says nothing: whoever changes what an operator reads asks `edgeconv.graph.edit.is_taken` of
+    these. Parts of one operand (of Split, say) count as one result.
+    """
 
     NONE = 0
 
@@ -59,6 +63,10 @@ class Trait(Flag):
     IDENTITY_ABOVE_ZERO = auto()
     """Of what is not negative, the result is elements of the operand as they are."""
 
+    RECTIFIES = auto()
+    """The identity above zero; below, it neither falls nor rises faster than its operand, where its slopes (``alpha``,
+    the operand of PRelu) are of 0 to 1."""
+
     NEVER_NEGATIVE = auto()
     """No element of the result is below zero."""
 
@@ -80,7 +88,8 @@ _BROADCASTS, _BY_CHANNEL = Trait.BROADCASTS, Trait.BY_CHANNEL
 _MOVES, _PICKS, _REDUCES, _WINDOWS, _LAYER = Trait.MOVES, Trait.PICKS, Trait.REDUCES, Trait.WINDOWS, Trait.LAYER
 _REARRANGES = Trait.MOVES | Trait.REARRANGES
 _SCALES, _SIGN, _POSITIVE = Trait.HOMOGENEOUS, Trait.KEEPS_SIGN, Trait.NEVER_NEGATIVE | Trait.KEEPS_SIGN
-_RECTIFIES = Trait.IDENTITY_ABOVE_ZERO | Trait.HOMOGENEOUS | Trait.KEEPS_SIGN
+_LIKE_ELU = Trait.IDENTITY_ABOVE_ZERO | Trait.RECTIFIES | Trait.KEEPS_SIGN
+_RECTIFIES = _LIKE_ELU | Trait.HOMOGENEOUS
 _COMPARES, _RANDOM, _QUANTIZES = Trait.COMPARES | Trait.BROADCASTS, Trait.RANDOM, Trait.QUANTIZES
 
 TRAITS: dict[str, Trait] = {
@@ -105,10 +114,10 @@ TRAITS: dict[str, Trait] = {
     "BitwiseNot": _FUNCTION,
     "BitwiseOr": _BROADCASTS,
     "BitwiseXor": _BROADCASTS,
-    "Cast": _FUNCTION | _SIGN,
-    "CastLike": _FUNCTION | _SIGN,
+    "Cast": _FUNCTION,
+    "CastLike": Trait.NONE,
     "Ceil": _FUNCTION | _SIGN,
-    "Celu": _FUNCTION | Trait.IDENTITY_ABOVE_ZERO | _SIGN,
+    "Celu": _FUNCTION | _LIKE_ELU,
     "CenterCropPad": Trait.NONE,
     "Clip": _FUNCTION,
     "Col2Im": Trait.NONE,
@@ -131,7 +140,7 @@ TRAITS: dict[str, Trait] = {
     "Dropout": _FUNCTION | _RECTIFIES,
     "DynamicQuantizeLinear": _QUANTIZES,
     "Einsum": Trait.NONE,
-    "Elu": _FUNCTION | Trait.IDENTITY_ABOVE_ZERO | _SIGN,
+    "Elu": _FUNCTION | _LIKE_ELU,
     "Equal": _COMPARES,
     "Erf": _FUNCTION | _SIGN,
     "Exp": _FUNCTION | _POSITIVE,
@@ -201,8 +210,8 @@ TRAITS: dict[str, Trait] = {
     "RandomUniformLike": _RANDOM,
     "Range": Trait.NONE,
     "Reciprocal": _PARTIAL | _SIGN,
-    "ReduceL1": _REDUCES | _POSITIVE,
-    "ReduceL2": _REDUCES | _POSITIVE,
+    "ReduceL1": _REDUCES | _SIGN,
+    "ReduceL2": _REDUCES | _SIGN,
     "ReduceLogSum": _REDUCES,
     "ReduceLogSumExp": _REDUCES | _SIGN,
     "ReduceMax": _REDUCES | _PICKS | _SIGN,
@@ -210,7 +219,7 @@ TRAITS: dict[str, Trait] = {
     "ReduceMin": _REDUCES | _PICKS | _SIGN,
     "ReduceProd": _REDUCES | _SIGN,
     "ReduceSum": _REDUCES | _SIGN,
-    "ReduceSumSquare": _REDUCES | _POSITIVE,
+    "ReduceSumSquare": _REDUCES | _SIGN,
     "Relu": _FUNCTION | _RECTIFIES | _POSITIVE,
     "Reshape": _REARRANGES | _SIGN,
     "Resize": Trait.NONE,

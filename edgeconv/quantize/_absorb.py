@@ -3,8 +3,9 @@
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (ICCV 2019, arXiv 1906.04721),
 section 4.1.3. Where W₁ x + b₁ ≥ c ≥ 0 always, Relu, LeakyRelu and PRelu are the identity and
 W₂ f(W₁ x + b₁) + b₂ = W₂ f(W₁ x + b₁ - c) + (b₂ + W₂ c). The paper takes c from the statistics of a BatchNormalization;
-here it is the smallest value that the calibration data gave, so it is exact on these data and nowhere worse than a
-cut at c. The range of the value between the layers shrinks by c.
+here it is the smallest value that the calibration data gave, so it is exact on these data. Below c it is nowhere worse
+than a cut at c, as f(x) - f(x - c) lies between 0 and c: f neither falls nor rises faster than x, wherefore slopes are
+of 0 to 1, and Abs is no such f. The range of the value between the layers shrinks by c.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._equalize import Pair, between, by_input, pairs_of, weight_of
@@ -72,8 +73,19 @@ def _absorb(graph: ir.Graph, pair: Pair, shift: _Floats) -> None:
 def _absorbs(pair: Pair) -> bool:
     """Whether a constant passes through, and the second layer takes it whole at every position."""
     inner = between(pair)[1:]
-    slopes = all(node.op_type in having(Trait.IDENTITY_ABOVE_ZERO) for node in inner)
+    slopes = all(node.op_type in having(Trait.RECTIFIES) and _is_gentle(node) for node in inner)
     unpadded = not any(any(node.attributes.get_ints("pads", ())) for node in [*inner, pair.second.node])
     automatic = pair.second.node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     kind = pair.second.node.op_type in ("Conv", "Gemm")
     return slopes and unpadded and not automatic and kind and constant(pair.first.weight) is not None
+
+
+def _is_gentle(node: ir.Node) -> bool:
+    """Whether the slopes below zero are of 0 to 1."""
+    attributes = node.attributes
+    slopes = {
+        "Elu": np.asarray(attributes.get_float("alpha", 1.0)),
+        "LeakyRelu": np.asarray(attributes.get_float("alpha", 0.01)),
+        "PRelu": constant(input_of(node, 1)),
+    }.get(node.op_type, np.zeros(1))
+    return slopes is not None and bool(((slopes >= 0) & (slopes <= 1)).all())

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
-from edgeconv.graph.edit import constant, only_reader
+from edgeconv.graph.edit import constant, is_taken, only_reader
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import name_of, replace_weight, static_shape
@@ -180,7 +180,7 @@ def _reader(layer: Layer) -> Layer | None:
     while (node := only_reader(value)) is not None:
         if node.op_type not in having(Trait.HOMOGENEOUS):
             return layer_of(node) if node.inputs[0] is value else None
-        if node.inputs[0] is not value or sum(1 for output in node.outputs if output.uses()) > 1:
+        if node.inputs[0] is not value or any(map(is_taken, node.outputs[1:])):
             return None
         if node.op_type == "PRelu" and constant(node.inputs[1]) is None:
             return None

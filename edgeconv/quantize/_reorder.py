@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
-from edgeconv.graph.edit import constant, only_reader
+from edgeconv.graph.edit import constant, is_taken, only_reader
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._equalize import DISOWNED, by_input, groups_of, is_own, weight_of
@@ -149,7 +149,7 @@ def _chain(second: Layer) -> _Chain | None:
 def _is_by_channel(node: ir.Node, *, pools: bool) -> bool:
     """Whether an operator of one value does the same to every channel; pools do, where channels lie on axis 1."""
     operators = having(Trait.FUNCTION) | (having(Trait.BY_CHANNEL) if pools else frozenset())
-    alone = sum(1 for output in node.outputs if output.uses()) == 1
+    alone = not any(map(is_taken, node.outputs[1:]))
     data = [value for value in node.inputs if is_activation(value)]
     return node.op_type in operators and node.domain in ("", "ai.onnx") and alone and len(data) == 1
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.edit import is_taken
 from edgeconv.rewrite._graph import Float64, exact
 
 
@@ -56,7 +57,7 @@ def batch_normalization(node: ir.Node) -> Affine | None:
     source = node.inputs[0]
     statistics = [exact(value) for value in node.inputs[1:5]]
     training = node.attributes.get_int("training_mode", 0) != 0
-    if source is None or training or any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+    if source is None or training or any(map(is_taken, node.outputs[1:])):
         return None
     gamma, beta, mean, variance = (*statistics, None, None, None, None)[:4]
     if gamma is None or beta is None or mean is None or variance is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.edit import dims, graph_of, only_reader
+from edgeconv.graph.edit import dims, graph_of, is_taken, only_reader
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite._graph import disown, exact, replace_constant
 
@@ -100,7 +100,7 @@ def _behind(node: ir.Node) -> tuple[list[ir.Value], ir.Node | None]:
             break
         if maker.op_type == "Conv":
             return values, maker
-        if maker.op_type not in _ACTIVATIONS:
+        if not _is_activation(maker):
             break
         node, value = maker, maker.inputs[0]
     return [], None
@@ -112,10 +112,15 @@ def _ahead(node: ir.Node) -> tuple[list[ir.Value], ir.Node | None]:
     while (following := only_reader(values[-1])) is not None and following.domain == "":
         if following.op_type == "Conv" and following.inputs[0] is values[-1]:
             return values, following
-        if following.op_type not in _ACTIVATIONS:
+        if not _is_activation(following):
             break
         values.append(following.outputs[0])
     return [], None
+
+
+def _is_activation(node: ir.Node) -> bool:
+    """Whether a node does the same to all channels, and makes nothing else (as a Dropout's mask)."""
+    return node.op_type in _ACTIVATIONS and not any(map(is_taken, node.outputs[1:]))
 
 
 def _has_constants(node: ir.Node) -> bool:

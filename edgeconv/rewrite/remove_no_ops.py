@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.edit import tensor_of
+from edgeconv.graph.edit import is_taken, tensor_of
 from edgeconv.rewrite._affine import affine
 from edgeconv.rewrite._graph import exact, integers, stand_in
 
@@ -49,7 +49,7 @@ def _kept_input(node: ir.Node) -> ir.Value | None:
 
 
 def _side_outputs_are_unused(node: ir.Node) -> bool:
-    return not any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    return not any(map(is_taken, node.outputs[1:]))
 
 
 def _drop_zero_bias(node: ir.Node) -> bool:

@@ -1,7 +1,8 @@
 """Each row of the traits is true: shown by evaluating the operator wherever numbers can show it.
 
 Thought of: results that are bool or integers, several operands, parameters behind the data, several results, negative
-zeros, attributes that are not the defaults, operators whose domain is a part of the numbers.
+zeros, attributes that are not the defaults, casts that wrap, reductions over no axes, operands read for their type,
+operators whose domain is a part of the numbers.
 """
 
 from __future__ import annotations
@@ -46,10 +47,17 @@ def _ints(*numbers: int) -> Array:
     return np.array(numbers, np.int64)
 
 
+def _bytes(x: Array) -> Array:
+    """Large unsigned integers, which a cast to int8 makes negative."""
+    return (np.abs(np.round(x)) + 127).astype(np.uint8)
+
+
 _UNIT = _Example(data=lambda x: np.tanh(x) * 0.99)
 _ABOVE_ONE = _Example(data=lambda x: 1 + np.abs(x))
 _WHOLE = _Example(data=lambda x: np.round(x).astype(np.int64))
 _TRUTH = _Example(data=lambda x: x > 0)
+_KEPT = _Example(attributes={"noop_with_empty_axes": 1})
+_SIGNS = (Trait.NEVER_NEGATIVE, Trait.KEEPS_SIGN)
 _POOL = {"kernel_shape": [2, 3], "strides": [1, 2], "pads": [1, 0, 0, 1]}
 _AXES = (_ints(1, 3),)
 
@@ -57,8 +65,9 @@ _EXAMPLES: dict[str, tuple[_Example, ...]] = {
     "Acos": (_UNIT,), "Asin": (_UNIT,), "Atanh": (_UNIT,), "Acosh": (_ABOVE_ONE,),
     "Log": (_Example(data=np.abs),), "Sqrt": (_Example(data=np.abs),),
     "BitwiseNot": (_WHOLE,), "Not": (_TRUTH,),
-    "Cast": (_Example(attributes={"to": 7}), _Example(attributes={"to": 1})),
-    "CastLike": (_Example((np.zeros(1, np.float32),)),),
+    "Cast": (_Example(attributes={"to": 7}), _Example(attributes={"to": 1}),
+             _Example(attributes={"to": 3}, data=_bytes)),
+    "CastLike": (_Example((np.zeros(1, np.float32),)), _Example((np.zeros((2, 1), np.int8),), data=_bytes)),
     "Clip": (_Example((np.array(-1.0), np.array(2.0))), _Example(), _Example((None, np.array(1.0)))),
     "Elu": (_Example(), _Example(attributes={"alpha": 0.3})),
     "Celu": (_Example(), _Example(attributes={"alpha": 2.0})),
@@ -139,7 +148,9 @@ def _cases(trait: Trait) -> list[Any]:
     return [
         pytest.param(operator, example, id=f"{operator}-{number}")
         for operator in sorted(having(trait) - _SEQUENCES)
-        for number, example in enumerate(_examples(operator))
+        for number, example in enumerate(
+            (*_examples(operator), *([_KEPT] if trait in _SIGNS and operator in having(Trait.REDUCES) else []))
+        )
     ]
 
 
@@ -237,6 +248,18 @@ def test_a_constant_passes_what_is_the_identity_above_zero(operator: str, exampl
     positive = np.abs(_DATA)
     (whole,) = _evaluated(operator, example, positive)
     np.testing.assert_allclose(_evaluated(operator, example, positive + 2)[0], whole + 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("operator", "example"), _cases(Trait.RECTIFIES))
+def test_what_rectifies_neither_falls_nor_rises_faster_than_its_operand(operator: str, example: _Example) -> None:
+    if operator in ("Elu", "LeakyRelu") and not 0 <= example.attributes.get("alpha", 1.0) <= 1:
+        return
+    example = replace(example, parameters=_floats_by(lambda slope: np.clip(slope, 0, 1), example))
+    (whole,) = _evaluated(operator, example, _DATA)
+    for shift in (0.1, 1.0, 5.0):
+        change = whole - _evaluated(operator, example, _DATA - shift)[0]
+        assert change.min() > -1e-12
+        assert change.max() < shift + 1e-12
 
 
 @pytest.mark.parametrize(("operator", "example"), _cases(Trait.NEVER_NEGATIVE))

@@ -214,6 +214,37 @@ def test_absorbed_biases_leave_the_outputs_and_shrink_the_range(act: str, groups
         assert evaluate(model, feeds)["b"].max() > 5
 
 
+@pytest.mark.parametrize(
+    ("act", "slope", "absorbs"),
+    [
+        ("Abs", 0.0, False),
+        ("LeakyRelu", -0.5, False),
+        ("LeakyRelu", 3.0, False),
+        ("LeakyRelu", 0.5, True),
+        ("PRelu", -0.5, False),
+        ("PRelu", 0.5, True),
+    ],
+)
+def test_biases_are_absorbed_where_it_is_no_worse_than_a_cut(act: str, slope: float, absorbs: bool) -> None:
+    g = Graph(5, input=(1, 2, 6, 6))
+    g.conv("input", "a", (8, 2, 1, 1), gain=0.1)
+    g.constants["a.bias"] += np.float32(5)
+    operands = [g.constant("slope", np.full((8, 1, 1), slope, np.float32))] if act == "PRelu" else []
+    g.add(act, ["a", *operands], "b", **({"alpha": slope} if act == "LeakyRelu" else {}))
+    g.conv("b", "c", (8, 8, 3, 3))
+    model = g.model("c")
+    absorbed = absorb_biases(model, data(model, 4))
+    assert absorbs == (_array(absorbed, "a.bias").max() < 4)
+    unseen = {"input": np.full((1, 2, 6, 6), -40, np.float32)}
+    before, after = evaluate(model, unseen), evaluate(absorbed, unseen)
+    if absorbs:  # below the constant that moved, it is off by that constant at most
+        shift = (_array(model, "a.bias") - _array(absorbed, "a.bias"))[:, None, None]
+        made = after["b.absorbed"] + shift
+        assert (np.abs(made - before["b"]) <= shift + 1e-6).all()
+    else:
+        np.testing.assert_allclose(after["c"], before["c"], rtol=1e-6)
+
+
 def test_biases_are_not_absorbed_into_padding() -> None:
     model = mobile(act="Relu")
     model.graph.initializers["stem.bias"].const_value = ir.tensor(np.full(8, 50, np.float32), name="stem.bias")

@@ -129,6 +129,21 @@ def test_channels_whose_order_is_not_free_keep_it(model: object) -> None:
     assert orders_of(model()) == {}  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_places_of_a_pool_that_are_an_output_keep_their_order(taken: bool) -> None:
+    model = _convolutions(between="MaxPool", kernel_shape=[1, 1])
+    pool = next(node for node in model.graph if node.op_type == "MaxPool")
+    places = ir.Value(name="places", type=ir.TensorType(ir.DataType.INT64), shape=pool.outputs[0].shape)
+    both = ir.Node("", "MaxPool", pool.inputs, list(pool.attributes.values()), outputs=[ir.Value(name="act"), places])
+    both.outputs[0].type, both.outputs[0].shape = pool.outputs[0].type, pool.outputs[0].shape
+    model.graph.insert_before(pool, both)
+    ir.convenience.replace_all_uses_with(pool.outputs[0], both.outputs[0])
+    model.graph.remove(pool, safe=True)
+    if taken:
+        model.graph.outputs.append(places)
+    assert bool(orders_of(model)) != taken
+
+
 def test_a_value_that_is_read_elsewhere_keeps_its_order() -> None:
     model = _convolutions()
     inner = next(node.outputs[0] for node in model.graph if node.outputs[0].name == "act.d")

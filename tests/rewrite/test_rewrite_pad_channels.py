@@ -37,6 +37,20 @@ def row(channels, stride=1, bias=True, activation="Relu", groups=1, outputs=("ou
     return graph(nodes, {"input": (2, 4, 5, 6)}, list(outputs), kept)
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_mask_that_is_taken_keeps_its_channels(taken):
+    model = row(58)
+    made = next(each for each in model.graph if each.op_type == "Relu")
+    mask = ir.Value(name="mask", type=ir.TensorType(ir.DataType.BOOL), shape=made.outputs[0].shape)
+    dropout = ir.Node("", "Dropout", [made.inputs[0]], outputs=[made.outputs[0].__class__(name="kept"), mask])
+    dropout.outputs[0].type, dropout.outputs[0].shape = made.outputs[0].type, made.outputs[0].shape
+    model.graph.insert_before(made, dropout)
+    made.replace_input_with(0, dropout.outputs[0])
+    if taken:
+        model.graph.outputs.append(mask)
+    assert pad_channels(model.graph) != taken
+
+
 @settings(deadline=None, max_examples=15)
 @given(
     channels=st.sampled_from([15, 29, 58, 116]),

@@ -235,6 +235,8 @@ def never_negative(value: ir.Value | None, depth: int = 64) -> bool:
     if producer.op_type == "Clip":
         bound = producer.inputs[1].const_value if len(producer.inputs) > 1 and producer.inputs[1] else None
         return bound is not None and float(bound.numpy()) >= 0
+    if producer.op_type == "Cast" and producer.outputs[0].dtype == ir.DataType.FLOAT:  # integers may wrap
+        return never_negative(producer.inputs[0], depth - 1)
     several = producer.op_type in having(Trait.BROADCASTS) | {"Concat"}
     operands = producer.inputs if several else producer.inputs[:1]
     return producer.op_type in having(Trait.KEEPS_SIGN) and all(
