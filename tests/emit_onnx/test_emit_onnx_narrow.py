@@ -1,7 +1,8 @@
 """Integers of 8 and 16 bits in ``.onnx``, where onnxruntime has no kernel for them.
 
-Members: clamp, relu, minimum, amax, amin, argmax, pad, pow that wraps, neg, sums and products in the type itself, tril;
-of int16, int8 and uint8, which are made inside or come in; a negative bound of unsigned integers, which wraps in torch.
+Members: clamp, relu, minimum, amax, amin, argmax, pad, pow that wraps (odd, even, beyond what float64 holds), neg, sums
+and products in the type itself, tril; of int16, int8 and uint8, which are made inside or come in; a negative bound of
+unsigned integers, which wraps in torch.
 """
 
 from __future__ import annotations
@@ -40,6 +41,16 @@ class _Integers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x.to(self.dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("power", [2, 3, 5, 8, 13, 40, 63])
+def test_powers_wrap(power: int, dtype: torch.dtype, tmp_path: Path) -> None:
+    x = torch.tensor([[127, 100, 3, -7, 126, 2], [0, 1, -1, -128, 17, 255]]).to(dtype)
+    module = _Integers(lambda x: x.pow(power), dtype)
+    result = edgeconv.export(module, (x,), tmp_path, name="m", formats="onnx", input_names=["x"])
+    (computed,) = onnxruntime.InferenceSession(result.artifacts[0].path).run(None, {"x": x.numpy()})
+    np.testing.assert_array_equal(computed, module(x).numpy())
 
 
 @pytest.mark.parametrize("inside", [True, False])
