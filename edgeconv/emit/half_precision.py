@@ -10,6 +10,8 @@ operation written out (`WRITTEN_OUT`: the products of an inverse) are among them
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -158,6 +160,9 @@ _CHOOSING = having_any([Trait.MOVES, Trait.PICKS, Trait.IDENTITY_ABOVE_ZERO]) | 
 }
 """Whose results are elements of what they read, or constants; or near enough to be compared with them."""
 
+_TELLING = having(Trait.COMPARES) | {"Ceil", "Floor", "Round", "Sign"}
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
+
 _BOUNDS = {"Clip": (1, 2), "Max": None, "Min": None}
 """Operands beyond float16's range that bound nothing in it."""
 
@@ -198,9 +203,7 @@ def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, st
             _note_size(node, reciprocals, found)
     if not tflite:
         for node in _self_comparisons(graph):
-            found.setdefault(
-                node, "numbers are compared with themselves" if node.op_type in having(Trait.COMPARES) else ""
-            )
+            found.setdefault(node, "numbers are compared with themselves" if _tells(node) else "")
     for node in reversed(list(graph)):  # backwards
         if node in found or node.op_type not in _CHEAP | _ORDINARY:
             continue
@@ -220,16 +223,38 @@ def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, st
 def _self_comparisons(graph: ir.Graph) -> list[ir.Node]:
     """Comparisons of numbers with others chosen among the same ones (``x == max_pool(x)``), and what chooses them.
 
+    So is ``x - max_pool(x) >= 0`` one, and ``floor(x / x.amax())``.
     onnxruntime computes in float32 what it has no float16 kernel for, and leaves out the casts between two such
     operators. So one operand may reach the comparison rounded and the other not, and no number is equal to itself.
     """
     nodes: list[ir.Node] = []
     for node in graph:
-        if node.op_type in having(Trait.COMPARES):
-            (left, left_sources), (right, right_sources) = (_chosen_from(value) for value in node.inputs[:2])
+        for operands, between in _compared(node) if _tells(node) else ():
+            (left, left_sources), (right, right_sources) = (_chosen_from(value) for value in operands)
             if left_sources & right_sources and (left or right):
-                nodes += [node, *left, *right]
+                nodes += [node, *between, *left, *right]
     return nodes
+
+
+def _tells(node: ir.Node) -> bool:
+    """Whether an operator's results are others for numbers that differ by a rounding error."""
+    to_integers = node.op_type == "Cast" and node.outputs[0].dtype not in _FLOATS
+    return node.op_type in _TELLING or to_integers
+
+
+def _compared(node: ir.Node) -> Iterator[tuple[Sequence[ir.Value | None], list[ir.Node]]]:
+    """The pairs of operands that an operator tells apart, and the operators from there to it."""
+    compares = node.op_type in having(Trait.COMPARES)
+    if compares:
+        yield node.inputs[:2], []
+    if compares and not any(constant(value) is not None for value in node.inputs[:2]):
+        return
+    for operand in node.inputs[:2]:
+        choosing, sources = _chosen_from(operand)
+        for value in sources:
+            maker = value.producer()
+            if maker is not None and maker.op_type in ("Sub", "Div"):
+                yield maker.inputs[:2], [maker, *choosing]
 
 
 def _chosen_from(operand: ir.Value | None) -> tuple[dict[ir.Node, None], set[ir.Value]]:
@@ -243,7 +268,8 @@ def _chosen_from(operand: ir.Value | None) -> tuple[dict[ir.Node, None], set[ir.
             continue
         node = value.producer()
         if node is None or node.op_type not in _CHOOSING:
-            sources.add(value)
+            if constant(value) is None:
+                sources.add(value)
         elif node not in choosing:
             choosing[node] = None
             waiting += node.inputs

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from edgeconv.capture import capture
 from edgeconv.core import Emitted
+from edgeconv.emit.half_precision import float32_region
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.rewrite import optimize
@@ -202,8 +203,31 @@ _SELF_COMPARISONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "the largest of a window": lambda x: functional.max_pool1d(x.reshape(-1, 4, 4), 3, 1, 1) == x.reshape(-1, 4, 4),
     "the largest of two copies": lambda x: x < torch.maximum(x.roll(1, -1), x),
     "the best": lambda x: torch.topk(x, 3).values[:, 2:] <= x,
+    "by a difference": lambda x: (x - x[:, 2:3]) >= 0,
+    "by a difference of a window": lambda x: (
+        (functional.max_pool1d(y := x.reshape(-1, 4, 4), 3, 1, 1) - y).flatten(1) <= 0
+    ),
+    "by a difference's size": lambda x: (x - x[:, 2:3]).abs() < 1e-6,
+    "by a quotient": lambda x: x / x[:, 2:3] == 1,
+    "by a quotient's floor": lambda x: (x / x[:, 2:3]).floor(),
+    "by the sign of a difference": lambda x: (x - x[:, 2:3]).sign(),
+    "by a quotient as an integer": lambda x: (x / x[:, 2:3]).int(),
     "behind an exponential": lambda x: (y := torch.exp(x)) <= y[:, :1],
 }
+
+
+_CONSTANTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "a clamp's end": lambda x: functional.relu6(x) == 6,
+    "filled": lambda x: x.masked_fill(x > 1, 0.25) == 0.25,
+    "a difference of two layers' results": lambda x: (x - x.sigmoid()) > 0,
+}
+
+
+@pytest.mark.parametrize("case", _CONSTANTS)
+def test_a_constant_is_no_common_source(case: str) -> None:
+    module = _Of(lambda m, x: _CONSTANTS[case](m.before(x)), {"before": _linear()})
+    graph = _graph(module, torch.randn(8, 16)).graph
+    assert not float32_region(graph)
 
 
 @pytest.mark.parametrize("first", ["as it comes", "behind a layer", "behind a sigmoid"])
