@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
@@ -18,6 +19,7 @@ from edgeconv.graph.edit import constant
 from edgeconv.quantize._graph import named
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._observers import OBSERVERS, Range
+from edgeconv.quantize._read_elements import ReadElements
 from edgeconv.quantize._structure import structure_of
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def calibrate(
     Raises:
         QuantizeError: the observer is unknown, there are no batches, one does not fit the graph, or a value of the
             graph is NaN or infinite on it, but for infinities that the graph's own constants bring in: integers
-            saturate at them.
+            saturate at them. What a `Where` drops does not count, unless it drops all that there is.
     """
     if observer not in OBSERVERS:
         nearest = difflib.get_close_matches(observer, OBSERVERS, n=1, cutoff=0.0)
@@ -90,29 +92,64 @@ def calibrate(
     kept = dict.fromkeys(keep_float, "it was asked for")
     activations = structure_of(model, kept).activations
     names = [named(value) for value in activations]
-    histograms = {name: Histogram() for name in names}
-    may_be_infinite, infinite = _with_infinities(model.graph), set[str]()
-
-    def add(name: str, array: Array, where: str) -> None:
-        if name in bounds:
-            array = np.clip(array, *bounds[name])
-        if name in may_be_infinite and (beyond := np.isinf(array)).any():
-            infinite.add(name)
-            array = array[~beyond]
-        histograms[name].add(array, where)
-
+    counts, elements = _Counts(names, bounds, _with_infinities(model.graph)), ReadElements(model.graph)
     for value in activations:
         for table in tables_of(value):
-            add(named(value), table, f"the table of {named(value)}")
+            counts.add(named(value), table, f"the table of {named(value)}")
     count = 0
-    for count, values in enumerate(run_float(model, batches, names), start=1):
-        for name, array in values.items():
-            add(name, array, f"calibration batch {count}, value {name}")
+    for count, values in enumerate(run_float(model, batches, dict.fromkeys([*names, *elements.conditions])), start=1):
+        read = elements.of(values)
+        for name in names:
+            where = f"calibration batch {count}, value {name}"
+            counts.add(name, values[name], where, read.get(name))
         if progress is not None:
             progress(f"calibration batch {count}")
     if not count:
         raise QuantizeError("there is no calibration data", where="calibration", mend="give at least one batch")
-    return Calibration(observer, histograms, count, bounds, frozenset(infinite))
+    return Calibration(observer, counts.histograms(), count, bounds, frozenset(counts.infinite))
+
+
+class _Counts:
+    """Of all activations, as the batches come."""
+
+    def __init__(
+        self, names: Iterable[str], bounds: Mapping[str, tuple[float, float]], may_be_infinite: Collection[str]
+    ) -> None:
+        self.bounds, self.may_be_infinite = bounds, may_be_infinite
+        self.infinite: set[str] = set()
+        self._read = {name: Histogram() for name in names}
+        self._unread: dict[str, Histogram] = {}  # of values that nothing was read of so far
+        self._seen: set[str] = set()
+
+    def add(self, name: str, array: Array, where: str, read: npt.NDArray[np.bool_] | None = None) -> None:
+        """Counts the elements of a value that are read, by default all; finite ones that are not until any is."""
+        array = np.clip(array, *self.bounds[name]) if name in self.bounds else array
+        if read is not None and not read.any() and name not in self._seen:
+            self._unread.setdefault(name, Histogram()).add(array[np.isfinite(array)], where)
+        elif read is not None:
+            self._unread.pop(name, None)
+            self._seen.add(name)
+        array = array if read is None else array[read]
+        if name in self.may_be_infinite and (beyond := np.isinf(array)).any():
+            self.infinite.add(name)
+            array = array[~beyond]
+        self._read[name].add(array, where)
+
+    def histograms(self) -> dict[str, Histogram]:
+        return self._read | self._unread
+
+
+def read_in(
+    model: ir.Model, samples: Sequence[Mapping[str, Array]], names: Collection[str]
+) -> dict[str, list[npt.NDArray[np.bool_]]]:
+    """Which elements are read, sample by sample, of those of the named values of which some may go unread."""
+    elements = ReadElements(model.graph)
+    found: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in names if name in elements.names}
+    for values in run_float(model, samples, elements.conditions) if found else ():
+        read = elements.of(values)
+        for name, flags in found.items():
+            flags.append(read[name])
+    return found
 
 
 _PICKING = {"Gather": (0,), "GatherElements": (0,), "GatherND": (0,), "Where": (1, 2)}

@@ -17,6 +17,7 @@ from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.edit import constant, only_reader
 from edgeconv.quantize._apply import apply, spread_scales
+from edgeconv.quantize._calibrate import read_in
 from edgeconv.quantize._columns import columns, taps, untaps
 from edgeconv.quantize._graph import LAYER, add_initializer, forget_names, layer_name, named, replace_weight
 from edgeconv.quantize._pairs import partners
@@ -95,11 +96,12 @@ def tune(
     if not all(np.isfinite(array).all() for sample in samples for array in sample.values()):
         raise QuantizeError("it holds NaN or Inf", where="calibration data", mend="give finite numbers")
     walk, floats = Walk(apply(model, plan), samples), Walk(original, samples)
+    reads = read_in(original, samples, layers)
     for number, (node, twin) in enumerate(zip(walk.layers(layers), floats.layers(layers), strict=True), start=1):
         layer = layers[layer_name(node) or ""]
         if progress is not None:
             progress(f"{title}, layer {number} of {len(layers)}")
-        if rounding is not None and _is_rounded(layer):
+        if rounding is not None and _is_rounded(layer) and layer.name not in reads:
             inputs = columns(layer, walk.read(node.inputs[0]), positions)
             wanted = columns(layer, floats.read(twin.inputs[0]), positions)  # at the same positions
             weight = untaps(layer, rounding(_given(layer, plan, inputs, wanted)))
@@ -107,7 +109,8 @@ def tune(
             walk.write(node.inputs[1], [weight.astype(np.float32)] * len(samples))
         walk.compute(node)
         floats.compute(twin)
-        _correct(model.graph, layer, walk, node.outputs[0], floats.read(twin.outputs[0]))
+        shift = _shift(layer, walk.read(node.outputs[0]), floats.read(twin.outputs[0]), reads.get(layer.name))
+        _correct(model.graph, layer, walk, node.outputs[0], shift)
     return model
 
 
@@ -195,24 +198,33 @@ def _is_corrected(layer: Layer) -> bool:
     return layer.node.op_type != "MatMul"
 
 
-def _correct(graph: ir.Graph, layer: Layer, walk: Walk, output: ir.Value, wanted: Sequence[Array]) -> None:
+def _shift(layer: Layer, outputs: Sequence[Array], wanted: Sequence[Array], read: Sequence[Array] | None) -> _Floats:
+    """By how much a layer's output falls short of what it should be, per channel, on average of what is read of it."""
+    axis = channel_axis(layer) % outputs[0].ndim
+    with np.errstate(invalid="ignore"):
+        shift = _mean(wanted, axis, read) - _mean(outputs, axis, read)
+    return np.where(np.isfinite(shift), shift, 0.0)  # a clamp may follow sums that float32 does not hold
+
+
+def _correct(graph: ir.Graph, layer: Layer, walk: Walk, output: ir.Value, shift: _Floats) -> None:
     """Bias correction of one layer that was just computed."""
     if not _is_corrected(layer):
         return
-    found = walk.read(output)
-    axis = channel_axis(layer) % found[0].ndim
-    with np.errstate(invalid="ignore"):
-        shift = _mean(wanted, axis) - _mean(found, axis)
-    shift = np.where(np.isfinite(shift), shift, 0.0)  # a clamp may follow sums that float32 does not hold
+    arrays = walk.read(output)
+    axis = channel_axis(layer) % arrays[0].ndim
     add_to_bias(graph, layer, shift)
-    along = [-1 if index == axis else 1 for index in range(found[0].ndim)]
-    walk.write(output, [array + shift.astype(np.float32).reshape(along) for array in found])
+    along = [-1 if index == axis else 1 for index in range(arrays[0].ndim)]
+    walk.write(output, [array + shift.astype(np.float32).reshape(along) for array in arrays])
 
 
-def _mean(arrays: Sequence[Array], axis: int) -> _Floats:
-    """Over samples and all axes but one."""
-    rows = (np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in arrays)
-    return np.asarray(np.mean([row.mean(axis=1, dtype=np.float64) for row in rows], axis=0))
+def _mean(arrays: Sequence[Array], axis: int, read: Sequence[Array] | None) -> _Floats:
+    """Over samples and all axes but one, of the elements that are read; NaN where none is."""
+    rows = [np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in arrays]
+    if read is None:
+        return np.asarray(np.mean([row.mean(axis=1, dtype=np.float64) for row in rows], axis=0))
+    flags = [np.moveaxis(flag, axis, 0).reshape(flag.shape[axis], -1) for flag in read]
+    sums = sum(np.where(flag, row, 0).sum(axis=1, dtype=np.float64) for row, flag in zip(rows, flags, strict=True))
+    return np.asarray(sums / sum(flag.sum(axis=1) for flag in flags))
 
 
 def _tunable(model: ir.Model, plan: Plan) -> Iterable[Layer]:
