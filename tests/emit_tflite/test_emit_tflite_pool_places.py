@@ -2,7 +2,9 @@
 
 Members thought of: one to three axes, strides, padding in front and behind, sizes rounded up, dilations, windows that
 tile or overlap or leave elements out, several planes, equal maxima, maxima of -inf, adaptive pools, `storage_order` of
-files. Refused in TFLite: values of overlapping windows that are put back, of which the last counts.
+files; places that are sliced, split, copied in whole planes, transposed. Refused in TFLite: values that are put back to
+places which may be the same, of which the last counts: of overlapping windows, of planes that are mixed, chosen twice,
+or computed in any other way.
 """
 
 from __future__ import annotations
@@ -98,13 +100,66 @@ def test_unpooled(name: str, variant: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(_outputs(artifact, x.numpy())[0], function(x).numpy(), err_msg=artifact.format)
 
 
-def test_values_that_may_meet_are_refused_in_tflite_alone(tmp_path: Path) -> None:
-    module = _Of(lambda x: F.max_unpool2d(*F.max_pool2d(x, 3, 2, 1, return_indices=True), 3, 2, 1, x.shape[2:]))
-    x = _equal(1, 3, 8, 8)
+def _moved(move: Callable[[Tensor], Tensor], *sizes: int, rows: int = 8) -> Callable[[Tensor], Tensor]:
+    """Of both the maxima and their places."""
+
+    def forward(x: Tensor) -> Tensor:
+        pooled, places = F.max_pool2d(x, *sizes, return_indices=True)
+        return F.max_unpool2d(move(pooled), move(places), *sizes, output_size=[rows, 8])
+
+    return forward
+
+
+APART: dict[str, Callable[[Tensor], Tensor]] = {
+    "some channels": _moved(lambda x: x[:, :2], 2),
+    "some rows": _moved(lambda x: x[:, :, :3], 2, rows=6),
+    "windows with gaps": _moved(lambda x: x[:, 1:], 2, 3, 1),
+    "other order": _moved(lambda x: x.transpose(0, 1)[[0, 2, 2]].transpose(0, 1), 2),
+    "two pools": _moved(lambda x: torch.cat([x[:, :1], x], 1), 2),
+    "split": _moved(lambda x: x.split([1, 2], 1)[1], 2),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_places_that_are_moved(name: str, tmp_path: Path) -> None:
+    x = _equal(2, 3, 8, 8)
+    for artifact in edgeconv.export(_Of(APART[name]), (x,), tmp_path, name="net").artifacts:
+        expected = APART[name](x).numpy()
+        np.testing.assert_array_equal(_outputs(artifact, x.numpy())[0], expected, err_msg=artifact.format)
+
+
+def _given(x: Tensor) -> Tensor:
+    return F.max_unpool2d(x, (x * 0).long(), 2)
+
+
+MEETING: dict[str, Callable[[Tensor], Tensor]] = {
+    "padded": _moved(lambda x: x, 3, 2, 1),
+    "some channels": _moved(lambda x: x[:, :2], 3, 2),
+    "two pools in a plane": _moved(lambda x: torch.cat([x[:, :, :2], x[:, :, 2:]], 2), 3, 2),
+    "planes laid together": _moved(lambda x: x.reshape(2, 1, -1, x.shape[-1])[:, :, :4], 2),
+    "twice": _moved(lambda x: x[:, :, [0, 0, 1, 2]], 2),
+    "computed": _given,
+}
+
+
+@pytest.mark.parametrize("name", MEETING)
+def test_values_that_may_meet_are_refused_in_tflite_alone(name: str, tmp_path: Path) -> None:
+    module = _Of(MEETING[name])
+    x = _equal(2, 3, 8, 8)
     artifact = edgeconv.export(module, (x,), tmp_path, name="net", formats=("onnx",)).artifacts[0]
     np.testing.assert_array_equal(_outputs(artifact, x.numpy())[0], module(x).numpy())
-    with pytest.raises(edgeconv.EmitError, match="windows overlap, so that two of its values may come to one place"):
+    with pytest.raises(edgeconv.EmitError, match="two of its values may come to one place"):
         edgeconv.export(module, (x,), tmp_path, name="net", formats=("tflite",))
+
+
+def test_places_in_an_open_batch(tmp_path: Path) -> None:
+    module = nn.MaxPool2d(3, 2, return_indices=True)
+    artifact = edgeconv.export(
+        module, (_equal(1, 3, 9, 9),), tmp_path, name="net", formats=("onnx",), dynamic_batch=True
+    ).artifacts[0]
+    x = _equal(3, 3, 9, 9)
+    for output, expected in zip(_outputs(artifact, x.numpy()), module(x), strict=True):
+        np.testing.assert_array_equal(output, expected.numpy())
 
 
 class _Segments(nn.Module):

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgeconv.capture._builder import Builder, Entry, Result, Unsupported, sizes_of
 from edgeconv.capture._origin import MEETING
+from edgeconv.graph.traits import Trait, having
 
 Ints = Sequence[int]
 
@@ -112,7 +113,7 @@ def max_pool_places(b: Builder, x: ir.Value, kernel: Ints) -> Result:
     corner = np.arange(high)[:, None] * rows * width + np.arange(wide)[None] * columns
     # A Gather of a small table by a computed index: the place in the window as a place in the row-major image.
     within = b.add("Gather", b.ints(*inside.reshape(-1)), found, shape=sizes_of(found), axis=0)
-    return [values, b.add("Add", within, b.constant(corner.astype(np.int64)))]
+    return [values, places_apart(b.add("Add", within, b.constant(corner.astype(np.int64))))]
 
 
 def max_unpool_volume(
@@ -133,19 +134,50 @@ def max_unpool(b: Builder, x: ir.Value, indices: ir.Value, output_size: Ints) ->
     scattered = b.add("ScatterElements", zeros, places, values, shape=(batch, channels, total), axis=2)
     node = scattered.producer()
     if node is not None and _may_meet(indices):
-        node.metadata_props[MEETING] = "windows overlap, so that two of its values may come to one place"
+        node.metadata_props[MEETING] = "two of its values may come to one place, as of windows that overlap"
     return b.reshape(scattered, b.shape)
 
 
-def _may_meet(places: ir.Value) -> bool:
-    """Whether places are those of maxima of windows that share elements."""
-    node = places.producer()
-    while node is not None and node.op_type in ("Sub", "Reshape", "Cast"):
-        node = node.inputs[0].producer() if node.inputs[0] is not None else None
-    if node is None or node.op_type != "MaxPool":
+_APART = "edgeconv.apart"  # Node.meta key, while the graph is captured: its places in one plane are all different
+
+
+def places_apart(places: ir.Value) -> ir.Value:
+    """The places, of which no two in one plane (batch, channel) are the same."""
+    if (node := places.producer()) is not None:
+        node.meta[_APART] = True
+    return places
+
+
+def _may_meet(places: ir.Value | None) -> bool:
+    """Whether two places in one plane may be the same: all but those of a pool whose windows share no element.
+
+    Only where the trail ends in such pools, through what takes each place at most once and keeps to its plane. All
+    other places may have been chosen twice, or come from several planes, or be any numbers.
+    """
+    node = None if places is None else places.producer()
+    if node is None:
+        return True
+    if node.meta.get(_APART):
         return False
-    sizes = [list(node.attributes.get_ints(name, ())) for name in ("kernel_shape", "strides", "dilations")]
-    return any((size - 1) * dilation >= stride for size, stride, dilation in zip(*sizes, strict=True))
+    return node.op_type not in having(Trait.MOVES) | {"Cast"} or not _keeps_planes(node) or any(
+        _may_meet(source) for source in (node.inputs if node.op_type == "Concat" else node.inputs[:1])
+    )  # fmt: skip
+
+
+def _keeps_planes(node: ir.Node) -> bool:
+    """Whether what an operator moves lies in planes as before, in none of them twice."""
+    sizes, sources = (sizes_of(value) for value in (node.outputs[0], node.inputs[0]) if value is not None)
+    axis = node.attributes.get_int("axis", 0) % len(sources)
+    match node.op_type:
+        case "Cast" | "Identity" | "Slice" | "Split":
+            return True
+        case "Concat" | "Gather":
+            return axis < 2 and len(sizes) == len(sources)
+        case "Transpose":
+            return {*node.attributes.get_ints("perm", ())[:2]} == {0, 1}
+        case "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze":  # row-major: whole planes, or parts of one
+            return min(len(sizes), len(sources)) > 2 and math.prod(sources[2:]) % math.prod(sizes[2:]) == 0
+    return False
 
 
 TABLE: Mapping[str, Entry] = {

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture._aten.patches import max_pool_places
+from edgeconv.capture._aten.patches import max_pool_places, places_apart
 from edgeconv.capture._builder import Builder, Entry, Result, Unsupported, sizes_of
 
 Ints = Sequence[int]
@@ -44,9 +44,12 @@ def _with_places(b: Builder, pooled: ir.Value) -> Result:
         raise Unsupported("a pool without a node")
     node.resize_outputs(2)
     placed = b.completed(node.outputs[1], b.shape, ir.DataType.INT64)
-    batch, channels, *spatial = sizes_of(node.inputs[0])
-    planes = np.arange(batch * channels, dtype=np.int64) * math.prod(spatial)
-    return [pooled, b.add("Sub", placed, b.constant(planes.reshape(batch, channels, *(1 for _ in spatial))))]
+    plane = math.prod(sizes_of(node.inputs[0])[2:])  # the rest is the place in it, whatever the size of the batch
+    places = b.add("Mod", placed, b.scalar(plane, ir.DataType.INT64))
+    sizes = [node.attributes.get_ints(name, ()) for name in ("kernel_shape", "strides", "dilations")]
+    if all((size - 1) * dilation < stride for size, stride, dilation in zip(*sizes, strict=True)):
+        places_apart(places)
+    return [pooled, places]
 
 
 def avg_pool(
