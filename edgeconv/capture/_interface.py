@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
@@ -12,9 +13,12 @@ from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArg
 
 from edgeconv.capture._provenance import origin_in
 from edgeconv.errors import CaptureError, Wording
+from edgeconv.values import close_to
 
 _ONE_EACH = Wording(
-    "", "declare one input per argument of forward", "pass one value in args for each argument of forward"
+    "",
+    "declare one input per argument of forward that has no default",
+    "pass one value in args, or in kwargs by its name, for each argument of forward that has no default",
 )
 
 
@@ -36,18 +40,42 @@ def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], inp
             where=where,
             mend="give one name per argument",
         )
-    parameters = inspect.signature(module.forward).parameters
+    check_binding(module, args, {}, where)
+
+
+def check_binding(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], where: str) -> None:
+    """The forward takes so many arguments, of these keywords.
+
+    Raises:
+        CaptureError: otherwise.
+    """
     try:
-        inspect.signature(module.forward).bind(*args)
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):  # a forward of another language than Python, which torch calls all the same
+        return
+    try:
+        signature.bind(*args, **kwargs)
     except TypeError as error:
-        takes = [name for name in parameters if name != "self"]
-        named = [name for name, each in parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY]
-        mend: str | Wording = _ONE_EACH
-        if named:
-            mend = f"pass what forward takes by keyword only in kwargs={{{named[0]!r}: …}}"
+        takes = [name for name in signature.parameters if name != "self"]
         raise CaptureError(
-            f"forward({', '.join(takes)}) cannot take {_counted(len(args), 'input')}: {error}", where=where, mend=mend
+            f"forward({', '.join(takes)}) cannot be called so: {error}",
+            where=where,
+            mend=_misspelt(kwargs, signature) or _mend_of(signature),
         ) from error
+
+
+def _misspelt(kwargs: Mapping[str, Any], signature: inspect.Signature) -> str:
+    unknown = [name for name in kwargs if name not in signature.parameters]
+    close = close_to(unknown[0], signature.parameters) if unknown else []
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+def _mend_of(signature: inspect.Signature) -> str | Wording:
+    """How the arguments of a forward are passed."""
+    keywords = [name for name, each in signature.parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    if keywords:
+        return f"pass what forward takes by keyword only in kwargs={{{keywords[0]!r}: …}}"
+    return _ONE_EACH
 
 
 def weight_names(module: torch.nn.Module) -> frozenset[str]:

@@ -19,8 +19,9 @@ from torch.export.graph_signature import InputKind
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
+from edgeconv.capture._interface import check_binding
 from edgeconv.errors import CaptureError
-from edgeconv.values import close_to, kind_of
+from edgeconv.values import kind_of
 
 _DTYPES = frozenset(
     {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -131,6 +132,7 @@ def called(
     if isinstance(module, torch.export.ExportedProgram):
         if not args and not kwargs and module.example_inputs:
             args, kwargs = module.example_inputs
+        args, kwargs = _in_its_order(module, args, kwargs)
         _check_program(module, args, kwargs)
         module, names = _opened(module), _names_in(module)
     elif isinstance(module, torch.jit.ScriptModule):
@@ -146,7 +148,7 @@ def called(
         example = f"torch.zeros({', '.join(map(str, sizes))})" if len(sizes) > 1 else "torch.zeros(1, 3, 224, 224)"
         mend = f"pass an example input: ({example},)"
         raise CaptureError("there is no tensor among the arguments", where="args", mend=mend)
-    _check_binding(module, args, kwargs)
+    check_binding(module, args, kwargs, where="args and kwargs" if kwargs else "args")
     call = Call.of(module, args, kwargs)
     named = names if len(names) == len(call.tensors) else call.names
     return (module if call.is_plain else Called(module, call)), call.tensors, named
@@ -204,38 +206,6 @@ def _check_leaf(leaf: Any, where: str) -> None:
                 raise CaptureError(f"it is {said}", where=where, mend=mend)
 
 
-def _check_binding(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """The forward takes so many arguments, of these keywords."""
-    try:
-        signature = inspect.signature(module.forward)
-    except (TypeError, ValueError):  # a forward of another language than Python, which torch calls all the same
-        return
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        takes = [name for name in signature.parameters if name != "self"]
-        close = _misspelt(kwargs, signature)
-        raise CaptureError(
-            f"forward({', '.join(takes)}) cannot be called so: {error}",
-            where="args and kwargs" if kwargs else "args",
-            mend=close or _mend_of(signature),
-        ) from error
-
-
-def _misspelt(kwargs: Mapping[str, Any], signature: inspect.Signature) -> str:
-    unknown = [name for name in kwargs if name not in signature.parameters]
-    close = close_to(unknown[0], signature.parameters) if unknown else []
-    return f"did you mean {close[0]!r}?" if close else ""
-
-
-def _mend_of(signature: inspect.Signature) -> str:
-    """How the arguments of a forward are passed."""
-    keywords = [name for name, each in signature.parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY]
-    if keywords:
-        return f"pass what forward takes by keyword only in kwargs={{{keywords[0]!r}: …}}"
-    return "pass one value in args, or in kwargs by its name, for each argument of forward that has no default"
-
-
 def with_fixed_arguments(
     module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], fixed: Mapping[str, float], where: str
 ) -> torch.nn.Module:
@@ -272,6 +242,21 @@ def _opened(program: torch.export.ExportedProgram) -> torch.nn.Module:
     module._forward_pre_hooks.clear()  # which check the form of the call, and we have one of our own
     module._forward_pre_hooks_with_kwargs.clear()
     return module
+
+
+def _in_its_order(
+    program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call as a program's own: by position what it takes so, and its keywords in the order of its inputs."""
+    spec, signature = program.call_spec.in_spec, program.module_call_graph[0].signature
+    if spec is None or signature is None or signature.forward_arg_names is None:
+        return args, dict(kwargs)
+    (positional, keywords), left = spec.children(), dict(kwargs)
+    by_name = signature.forward_arg_names[len(args) : positional.num_children]
+    while by_name and by_name[0] in left:
+        args = (*args, left.pop(by_name.pop(0)))
+    ordered = {name: left.pop(name) for name in keywords.context if name in left}
+    return args, ordered | left
 
 
 def _check_program(program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -74,8 +74,8 @@ def test_forward_that_cannot_be_captured(name: str, capfd: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("args", "inputs", "outputs", "what"),
     [
-        (2, ["a", "b"], [], "cannot take 2 inputs"),
-        (0, [], [], "cannot take 0 inputs"),
+        (2, ["a", "b"], [], "cannot be called so: too many positional arguments"),
+        (0, [], [], "cannot be called so: missing a required argument: 'input'"),
         (1, ["a", "b"], [], "2 input names for 1 argument"),
         (1, ["a"], ["x", "y"], "2 output names for 1 output tensor"),
         (1, ["a"], ["a"], "'a' is given twice"),

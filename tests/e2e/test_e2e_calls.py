@@ -106,6 +106,21 @@ def test_an_exported_program(tmp_path: Path) -> None:
     assert _proven(wide, (X, torch.randn(1, 4)), tmp_path) == ["x", "y"]
 
 
+class Weighed(nn.Module):
+    def forward(self, x: Tensor, y: Tensor, *, a: Tensor, b: Tensor) -> Tensor:
+        return x * y.sum() + a * b.sum()
+
+
+def test_an_exported_program_is_called_in_any_order(tmp_path: Path) -> None:
+    x, y, a, b = X, torch.randn(2, 2), torch.randn(8), torch.randn(5)
+    program = torch.export.export(Weighed(), (x, y), {"a": a, "b": b})
+    assert _proven(program, (x, y), tmp_path, kwargs={"b": b, "a": a}) == ["x", "y", "a", "b"]
+    assert _proven(program, (x,), tmp_path, kwargs={"b": b, "y": y, "a": a}) == ["x", "y", "a", "b"]
+    assert _proven(program, (), tmp_path, kwargs={"a": a, "b": b, "y": y, "x": x}) == ["x", "y", "a", "b"]
+    with pytest.raises(edgeconv.CaptureError, match=r"kwargs\['a'\]: it is torch.float32 of shape \(5,\)"):
+        edgeconv.export(program, (x, y), tmp_path, name="m", kwargs={"b": a, "a": b})
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("kind", ["script", "trace", "freeze", "training"])
 def test_a_script(tmp_path: Path, kind: str) -> None:
