@@ -43,6 +43,7 @@ class Calibration:
     batches: int
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     infinite: frozenset[str] = frozenset()
+    _ranges: dict[tuple[str, int], Range] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def range_of(self, name: str, levels: int = 256) -> Range:
         """The range of a value that is worth representing; it holds zero.
@@ -54,7 +55,9 @@ class Calibration:
             raise QuantizeError(
                 f"the calibration has no value {name!r}", where="calibration", mend="calibrate this very graph"
             )
-        return OBSERVERS[self.observer](self.histograms[name], levels)
+        if (name, levels) not in self._ranges:  # plans are made more than once of one calibration
+            self._ranges[name, levels] = OBSERVERS[self.observer](self.histograms[name], levels)
+        return self._ranges[name, levels]
 
 
 def calibrate(

@@ -1,7 +1,8 @@
 """What a float operator divides by stays float as well: 8 bits make zero of a guard, and of small norms.
 
 ``x / (norm + 1e-9)`` and ``x / max(norm, 1e-12)`` are finite for a row of zeros because of the constant. A scale that
-holds the largest norm rounds it to zero, and the file computes 0 / 0.
+holds the largest norm rounds it to zero, and the file computes 0 / 0. So it does of exponentials of a row of small
+numbers beside one of large ones, which a softmax that is written out divides by their sum.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ _OPERATORS = GUARDS | NORMS | having(Trait.MOVES)
 
 
 def divisors(graph: ir.Graph) -> set[ir.Node]:
-    """The operators between the last layer or activation function and what a Div by computed numbers divides by."""
+    """The operators between the last layer or activation function and what a Div by computed numbers divides by.
+
+    An Exp is one of them; what it reads is fit for integers.
+    """
     found: set[ir.Node] = set()
     waiting = [
         input_of(node, 1)
@@ -31,8 +35,9 @@ def divisors(graph: ir.Graph) -> set[ir.Node]:
     while waiting:
         value = waiting.pop()
         node = value.producer() if value is not None else None
-        if node is None or node in found or node.op_type not in _OPERATORS:
+        if node is None or node in found or node.op_type not in _OPERATORS | {"Exp"}:
             continue
         found.add(node)
-        waiting += [operand for operand in node.inputs if operand is not None and constant(operand) is None]
+        if node.op_type != "Exp":
+            waiting += [operand for operand in node.inputs if operand is not None and constant(operand) is None]
     return found

@@ -78,7 +78,7 @@ def make_plan(model: ir.Model, calibration: Calibration | None, *, options: Opti
     structure = structure_of(model, options.keep_float)
     dtype = "int16" if options.scheme == "int16x8" else "int8"
     kept = dict(_without_kernels(model, structure, calibration, options.scheme))
-    kept |= steep_operands(model.graph, structure, calibration, _tensors(structure, calibration, dtype))
+    kept |= steep_operands(model.graph, structure, calibration, _tensors(structure, calibration, dtype), dtype)
     if options.scheme == "int8":  # 16 bits hold parts of different ranges side by side
         kept |= joins_of_uneven_parts(model, structure, calibration)
     structure = structure_of(model, {**kept, **options.keep_float}) if kept else structure

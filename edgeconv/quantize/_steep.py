@@ -28,6 +28,7 @@ _Floats = npt.NDArray[np.float64]
 _Function = Callable[[_Floats], _Floats]
 
 _LEAST_DB = 25.0  # of the function's results, less their mean; two numbers of one range have about 40 in 8 bits
+_SHARES = (0.5, 0.9, 0.99, 1.0)  # of the numbers, from the largest on
 _ENDS = frozenset({"Exp", "LogSoftmax", "Sigmoid", "Softmax", "Softplus"})
 """Whose logarithm is as good as their own operand."""
 _SUMMING = frozenset({"ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare", "GlobalAveragePool"})
@@ -41,12 +42,10 @@ _STEEP: dict[str, _Function] = {
     "Sqrt": np.sqrt,
 }
 _UNARY: dict[str, _Function] = {
+    **dict.fromkeys(having(Trait.REARRANGES), np.positive),
     "Abs": np.abs,
-    "Identity": np.positive,
     "Neg": np.negative,
     "Relu": lambda numbers: np.maximum(numbers, 0.0),
-    "Reshape": np.positive,
-    "Transpose": np.positive,
 }
 _BINARY: dict[str, Callable[[_Floats, float], _Floats]] = {
     "Add": np.add,
@@ -60,7 +59,7 @@ _BINARY: dict[str, Callable[[_Floats, float], _Floats]] = {
 
 
 def steep_operands(
-    graph: ir.Graph, structure: Structure, calibration: Calibration, tensors: Mapping[str, TensorParameters]
+    graph: ir.Graph, structure: Structure, calibration: Calibration, tensors: Mapping[str, TensorParameters], dtype: str
 ) -> Iterator[tuple[str, str]]:
     """Operators that stay float because a steep function reads what they make: their names, and why.
 
@@ -69,11 +68,12 @@ def steep_operands(
         structure: of the graph.
         calibration: of the graph.
         tensors: the parameters that the values would have.
+        dtype: of their integers, ``"int8"`` or ``"int16"``.
     """
     found: dict[ir.Node, str] = {}
     for node in graph:
-        value = input_of(node, 0)
-        if value is None or node in structure.spelt or not _is_steep(node):
+        value = input_of(node, _steep_index(node))
+        if value is None or node in structure.spelt or not (_is_steep(node) or _divides(node)):
             continue
         losses = [
             _decibels(function, calibration.histograms[name], tensors[name])
@@ -81,8 +81,7 @@ def steep_operands(
             if (name := named(operand)) in calibration.histograms and name in tensors
         ]
         if min(losses, default=np.inf) < _LEAST_DB:
-            bits = 8 if tensors[next(iter(tensors))].dtype == "int8" else 16
-            reason = f"{node.op_type} tells apart what {bits} bits would not"
+            reason = f"{node.op_type} tells apart what {8 if dtype == 'int8' else 16} bits would not"
             found |= dict.fromkeys((node, *_makers(value)), reason)
     for node, reason in found.items():
         if name_of(node) not in structure.kept_float:
@@ -95,13 +94,23 @@ def leads_to_steep(node: ir.Node, index: int) -> bool:
     waiting = [(node, index)]
     while waiting:
         node, index = waiting.pop()
-        if (_is_steep(node) and index == 0) or (node.op_type == "Div" and index == 1):
+        if (_is_steep(node) or _divides(node)) and index == _steep_index(node):
             return True
         if node in visited or node.op_type not in _PASSED | _SUMMING | having(Trait.LAYER):
             continue
         visited.add(node)
         waiting += [(use.node, use.idx) for value in node.outputs for use in value.uses()]
     return False
+
+
+def _divides(node: ir.Node) -> bool:
+    """Whether it divides by computed numbers."""
+    return node.op_type == "Div" and node.domain in ("", "ai.onnx") and is_activation(input_of(node, 1))
+
+
+def _steep_index(node: ir.Node) -> int:
+    """The operand that a steep function is of."""
+    return 1 if _divides(node) else 0
 
 
 def _is_steep(node: ir.Node) -> bool:
@@ -116,7 +125,7 @@ def _operands(node: ir.Node) -> Iterator[tuple[ir.Value, _Function]]:
     """The values that an operator's result is a function of, number by number, and that function: nearest first."""
     outer: list[_Function] = []
     while True:
-        value, function = input_of(node, 0), _function(node)
+        value, function = input_of(node, _steep_index(node)), _function(node)
         if value is None or function is None or not is_activation(value):
             return
         outer.append(function)
@@ -136,6 +145,10 @@ def _function(node: ir.Node) -> _Function | None:
     """What an operator computes of each number of its first operand."""
     if node.domain not in ("", "ai.onnx"):
         return None
+    if _divides(node):
+        return np.reciprocal
+    if node.op_type == "Mul" and node.inputs[0] is node.inputs[1]:
+        return np.square
     if node.op_type in _STEEP | _UNARY:
         return (_STEEP | _UNARY)[node.op_type]
     number = scalar(input_of(node, 1), np.nan) if node.op_type in _BINARY else None
@@ -146,7 +159,11 @@ def _function(node: ir.Node) -> _Function | None:
 
 
 def _decibels(function: _Function, seen: Histogram, parameters: TensorParameters) -> float:
-    """Signal over error of a function of quantised numbers, both about their means; by how often each was seen."""
+    """Signal (about its mean) over error of a function of quantised numbers, by how often each was seen.
+
+    The least of it with and without the numbers next to zero: integers hold zero itself exactly, so a reciprocal of
+    many zeros is a large signal without an error, and hides how far the others are off in samples that have none.
+    """
     numbers, counts = np.append(seen.centres(), 0.0), np.append(seen.counts, seen.zeros)
     first, last = RANGES[parameters.dtype]
     steps = np.clip(np.rint(numbers / parameters.scale) + parameters.zero_point, first, last)
@@ -159,6 +176,20 @@ def _decibels(function: _Function, seen: Histogram, parameters: TensorParameters
     exact, rounded, weights = exact[defined], rounded[defined], counts[defined] / counts[defined].sum()
     if not np.isfinite(rounded).all():
         return -np.inf
+    order = np.argsort(-np.abs(numbers[defined]), kind="stable")
+    exact, rounded, weights = exact[order], rounded[order], weights[order]
+    return min(_ratio_db(*(array[:end] for array in (exact, rounded, weights))) for end in _ends(weights))
+
+
+def _ends(weights: _Floats) -> Iterator[int]:
+    """How many of the numbers, sorted by the size of their results, make up each of the shares."""
+    reached = np.cumsum(weights)
+    for share in _SHARES:
+        yield max(1, int(np.searchsorted(reached, share * reached[-1], side="right")))
+
+
+def _ratio_db(exact: _Floats, rounded: _Floats, weights: _Floats) -> float:
+    weights = weights / weights.sum()
     error = float((weights * np.square(rounded - exact)).sum())
     signal = float((weights * np.square(exact - (weights * exact).sum())).sum())
     return np.inf if error == 0 else 10 * float(np.log10(max(signal, 1e-300) / error))

@@ -85,7 +85,12 @@ def test_a_quotient_that_no_product_replaces_stays_float(computed: bool) -> None
     g.conv("input", "a", (4, 3, 1, 1))
     g.add("Div", ["a", g.add("Exp", ["a"], "e")] if computed else [g.constant("one", np.float32(1.0)), "a"], "b")
     model = g.model("b")
-    assert _planned(model).kept_float == {"b": "Div by zero or by what is computed has no integer form"}
+    kept = _planned(model).kept_float
+    assert kept["b"] == "Div by zero or by what is computed has no integer form"
+    if computed:
+        assert kept["e"] == "it makes a divisor, which 8 bits would round to zero"
+    else:
+        assert kept["a"] == "Div tells apart what 8 bits would not"
 
 
 def test_the_lowest_logarithms_of_classes_are_kept() -> None:

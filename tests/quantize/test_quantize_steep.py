@@ -1,7 +1,8 @@
 """Logarithms, reciprocals and powers of what 8 bits round to zero: float where that tells, integers where it does not.
 
 Members: log of a softmax, a sigmoid, sums of exponentials (spelt out and as ReduceLogSum), with a guard by sum and by
-clamp; log2; an entropy; softplus spelt out; 1 / root, 1 / (1 + exp), negative powers; a layer between them. And what
+clamp; log2; an entropy; softplus spelt out; 1 / root, 1 / (1 + exp), negative powers; divisors that a sigmoid or an
+exponential makes; a layer between them; zeros whose reciprocals are large beside a sample without any. And what
 stays integers: log1p, roots, a logarithm of numbers far from zero.
 """
 
@@ -21,6 +22,9 @@ from torch import Tensor, nn
 
 import edgeconv
 from edgeconv.quantize import calibrate, make_plan
+from edgeconv.quantize._histogram import Histogram
+from edgeconv.quantize._make_plan import parameters_of
+from edgeconv.quantize._steep import _decibels
 
 _Function = Callable[[Tensor], Tensor]
 STEEP: dict[str, _Function] = {
@@ -33,6 +37,7 @@ STEEP: dict[str, _Function] = {
     "logistic": lambda y: 1 / (1 + (-y * 3).exp()),
     "entropy": lambda y: -((p := (y * 3).softmax(-1)) * p.log()).sum(-1),
     "power": lambda y: y.square().add(1e-5).pow(-0.5),
+    "divisor": lambda y: y / (y * 3).sigmoid(),
 }
 FLAT: dict[str, _Function] = {
     "log1p": lambda y: y.abs().log1p(),
@@ -99,6 +104,36 @@ def test_a_logarithm_of_sums_is_finite(tmp_path: Path) -> None:
         np.testing.assert_allclose(artifact.outputs[0].from_file(raw), wanted, atol=0.05 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("zeros", [True, False])
+def test_many_zeros_do_not_hide_a_bad_sample(zeros: bool) -> None:
+    g = Graph(0, input=(1, 4, 16))
+    g.constant("w", np.eye(16, dtype=np.float32))
+    g.constant("guard", np.float32(1e-4))
+    square = g.add("Mul", [g.add("MatMul", ["input", "w"], "y"), "y"], "square")
+    root = g.add("Sqrt", [g.add("Add", [square, "guard"], "sum")], "root")
+    g.add("Div", [g.constant("one", np.float32(1)), root], "output")
+    model = g.model("output")
+    generator = np.random.default_rng(0)
+    batches = [{"input": generator.uniform(-6, 6, (1, 4, 16)).astype(np.float32)} for _ in range(20)]
+    batches += [{"input": np.zeros((1, 4, 16), np.float32)} for _ in range(20 * zeros)]
+    kept = make_plan(model, calibrate(model, batches, observer="min-max")).kept_float
+    assert kept["y"] == "Div tells apart what 8 bits would not"
+
+
+_SHIFTS = torch.tensor([-19.0, 2.0, 0.0, -8.0, -3.0, 1.0])[:, None]
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_a_softmax_that_is_written_out_divides_by_no_zero(shifted: bool, tmp_path: Path) -> None:
+    def softmax(y: Tensor) -> Tensor:
+        y = y + _SHIFTS
+        y = (y - y.amax(-1, keepdim=True) if shifted else y).exp()
+        return y / y.sum(-1, keepdim=True)
+
+    found = worst_db(tmp_path, _module(softmax), _samples())
+    assert min(found.values()) > 24, found
+
+
 def test_the_reason_names_the_function() -> None:
     g = Graph(0, input=(1, 4, 16))
     g.constant("w", np.eye(16, dtype=np.float32) * 6)
@@ -107,3 +142,12 @@ def test_the_reason_names_the_function() -> None:
     kept = make_plan(model, calibrate(model, data(model, 4))).kept_float
     assert set(kept) == {"p", "output"}
     assert kept["p"] == "Log tells apart what 8 bits would not"
+
+
+def test_a_reciprocal_of_zeros_hides_no_error_of_other_numbers() -> None:
+    seen, generator = Histogram(), np.random.default_rng(0)
+    for array in (np.zeros(6400, np.float32), generator.uniform(-6, 6, 6400).astype(np.float32)):
+        seen.add(array, "")
+    parameters = parameters_of(seen.low, seen.high, "int8")
+    assert _decibels(lambda numbers: 1 / np.sqrt(numbers**2 + 1e-4), seen, parameters) < 10
+    assert _decibels(np.positive, seen, parameters) > 45
