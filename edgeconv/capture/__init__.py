@@ -265,7 +265,7 @@ def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tupl
     from edgeconv.capture import _official
     from edgeconv.capture._refused import check_official
 
-    check_official(program)
+    check_official(program, note.removeprefix("official: "))
     model = _official.to_ir(program, opset=opset)
     clean(model)
     return model, note

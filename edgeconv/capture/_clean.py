@@ -281,7 +281,7 @@ def _check(graph: ir.Graph) -> None:
     raise CaptureError("; ".join([what, *others, *more]), where=_place_of(first), mend="; ".join(mends))
 
 
-_TOLD = 8  # operators in one message
+_TOLD = 2  # operators in one message
 
 
 def _place_of(node: ir.Node) -> str:

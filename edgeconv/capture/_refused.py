@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -50,8 +51,12 @@ def _draws(node: FxNode) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
-def check_official(program: torch.export.ExportedProgram) -> None:
+def check_official(program: torch.export.ExportedProgram, reason: str) -> None:
     """The exporter honours every argument of a traced module.
+
+    Args:
+        program: what was traced.
+        reason: why the exporter translates it: the operation, and what of it, that edgeconv's own table does not know.
 
     Raises:
         CaptureError: it would drop one; names the module.
@@ -60,10 +65,12 @@ def check_official(program: torch.export.ExportedProgram) -> None:
         schema = getattr(node.target, "_schema", None)
         operation = str(schema.name).rpartition("::")[2] if schema is not None else ""
         if operation == "lstm" and _is_projected(node):
+            named = re.match(r"\w+\.(\w+)", reason)
+            beside = named[1] if named and named[1] != "lstm" else "an operation"
             raise CaptureError(
-                "lstm with projections is not written beside an operation that torch's own exporter translates",
+                f"lstm with projections is not written beside {beside}, which torch's own exporter translates",
                 where=origin_in(node).module or "the module",
-                mend="replace that operation, or leave proj_size out and put a Linear behind the lstm",
+                mend=f"replace {beside}, or leave proj_size out and put a Linear behind the lstm",
             )
         rows = node.args[0].meta["val"].shape[-1] if operation in _BY_MINORS else 0
         if rows > LARGEST:
@@ -78,7 +85,7 @@ def check_official(program: torch.export.ExportedProgram) -> None:
                 where=origin_in(node).module or "the module",
                 mend="pass indices of shape (bags, length), or keep the offsets in the module as a constant",
             )
-        if operation == "scatter_reduce" and ("mean" in node.args or False in node.args or node.kwargs):
+        if operation == "scatter_reduce" and (node.args[4] == "mean" or node.kwargs.get("include_self") is False):
             raise CaptureError(
                 "scatter_reduce of means, or without the tensor itself, has no ONNX form for these tensors",
                 where=origin_in(node).module or "the module",

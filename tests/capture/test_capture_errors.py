@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import onnx_ir as ir
 import pytest
 import torch
 from torch import Tensor, nn
 
 from edgeconv.capture import capture
+from edgeconv.capture._clean import clean
 from edgeconv.errors import CaptureError
 
 
@@ -119,3 +121,28 @@ def test_the_culprit_is_the_module_that_has_no_form_and_not_its_sister(path: Any
     with pytest.raises(CaptureError, match=r"erf_inv has no ONNX form") as caught:
         capture(Functions(), (torch.rand(1, 3),), input_names=["x"], output_names=(), path=path)
     assert caught.value.where == "b"
+
+
+class _Projected(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.LSTM(5, 6, proj_size=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(self.layers(x)[0]).real
+
+
+def test_what_keeps_an_lstm_from_being_written_is_named() -> None:
+    with pytest.raises(CaptureError, match=r"layers: lstm .* not written beside fft_rfft, .*; replace fft_rfft, or"):
+        capture(_Projected().eval(), (torch.randn(4, 5),), input_names=["x"], output_names=())
+
+
+def test_of_many_operators_that_have_no_form_two_are_told() -> None:
+    values = [ir.node("RandomNormal", [], {"shape": [1]}).outputs[0] for _ in range(5)]
+    for index, value in enumerate(values):
+        value.name = f"noise_{index}"
+    graph = ir.Graph([], values, nodes=[value.producer() for value in values], opset_imports={"": 18})
+    with pytest.raises(CaptureError) as caught:
+        clean(ir.Model(graph, ir_version=10))
+    assert str(caught.value).count("RandomNormal draws random numbers") == 2
+    assert caught.value.what.endswith("; and 3 more")

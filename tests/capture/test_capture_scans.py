@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 import edgeconv
+from edgeconv.capture import capture
 
 
 def _noise(*shape: int) -> Tensor:
@@ -76,3 +77,15 @@ def test_adaptive_pools_of_volumes(tmp_path: Path) -> None:
         return *(F.adaptive_avg_pool3d(x, size) for size in sizes), *(F.adaptive_max_pool3d(x, size) for size in sizes)
 
     assert_right_in_both(Of(forward), (_noise(2, 3, 5, 6, 7),), tmp_path)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_a_sum_at_computed_places_on_the_official_path(dim: int) -> None:
+    module, x = Of(lambda x, places: x.scatter_reduce(dim, places, x * 2, "sum")), _noise(4, 5)
+    arguments = (x, torch.zeros(4, 5, dtype=torch.int64))
+    graph = capture(module, arguments, input_names=["x", "places"], output_names=[], path="official")
+    assert "ScatterElements" in {node.op_type for node in graph.graph}
+    for reduce, keywords in (("mean", {}), ("sum", {"include_self": False})):
+        module = Of(lambda x, places, r=reduce, k=keywords: x.scatter_reduce(dim, places, x * 2, r, **k))
+        with pytest.raises(edgeconv.CaptureError, match="scatter_reduce of means, or without"):
+            capture(module, arguments, input_names=["x", "places"], output_names=[], path="official")
