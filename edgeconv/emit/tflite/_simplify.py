@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edgeconv.emit.tflite._finite import maybe_infinite
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._number_types import widen_integers
 from edgeconv.emit.tflite._ranks import IN_COMPANY, lower_ranks
@@ -250,11 +251,15 @@ def _set_ranges(graph: Graph, operator: Operator, source: Tensor, parts: list[ra
 def subsample_by_convolution(graph: Graph) -> None:
     """A strided slice of rows and columns becomes a plain slice and a 1x1 depthwise convolution by ones.
 
-    XNNPACK takes no strided slices; on LiteRT 2.3 the convolution took 0.3 to 0.7 of the time.
+    XNNPACK takes no strided slices; on LiteRT 2.3 the convolution took 0.3 to 0.7 of the time. It computes a window of
+    one element as one of several with weights of zero, which makes infinite elements not a number: those are sliced.
     """
+    infinite = maybe_infinite(graph)
     for operator in list(graph.operators):
         source = operator.inputs[0]
         if operator.code != "STRIDED_SLICE" or len(source.shape) != 4 or source.dtype != np.float32:
+            continue
+        if source in infinite:
             continue
         batch, rows, columns, channels = _ranges(operator)
         if batch.step != 1 or channels.step != 1:
@@ -280,11 +285,11 @@ def scale_and_shift(graph: Graph) -> None:
     XNNPACK has a kernel of its own for it that reads and writes once. LiteRT 2.3, with the activation behind it:
     0.52 of the time at 56x56x256, 0.46 at 28x28x512, 0.72 at 7x7x1024; 62 times in DenseNet-121.
     """
-    producers, consumers = graph.producers(), graph.consumers()
+    producers, consumers, infinite = graph.producers(), graph.consumers(), maybe_infinite(graph)
     for operator in list(graph.operators):
         source, shift = operator.inputs[0], operator.inputs[-1]
         before = producers.get(source)
-        if operator.code != "ADD" or before is None or before.code != "MUL":
+        if operator.code != "ADD" or before is None or before.code != "MUL" or operator.outputs[0] in infinite:
             continue
         x, scale = before.inputs
         if not (_takes_activation(graph, before, source, consumers) and _per_channel(x, scale, shift)):
