@@ -10,13 +10,17 @@ import onnx_ir as ir
 
 from edgeconv.capture._builder import Builder, Entry, Result, Unsupported, sizes_of
 from edgeconv.capture._origin import MEETING
+from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having
 
 Ints = Sequence[int]
 
 
 def unfold(b: Builder, x: ir.Value, kernel_size: Ints, dilation: Ints, padding: Ints, stride: Ints) -> ir.Value:
-    """``F.unfold`` as a depthwise convolution by kernels with a single one: exact, and every runtime has it."""
+    """``F.unfold`` as a depthwise convolution by kernels with a single one: exact, and every runtime has it.
+
+    Where elements may be infinite, which zeros of a kernel make not a number, windows are gathered.
+    """
     if len(sizes_of(x)) != 4:
         raise Unsupported("an input without a batch axis")
     batch, channels = sizes_of(x)[:2]
@@ -25,11 +29,51 @@ def unfold(b: Builder, x: ir.Value, kernel_size: Ints, dilation: Ints, padding: 
     weight = b.constant(np.tile(one, (channels, 1, 1, 1, 1)).reshape(channels * count, 1, *kernel_size))
     sizes = zip(sizes_of(x)[2:], kernel_size, dilation, padding, stride, strict=True)
     places = [(size + 2 * pad - d * (k - 1) - 1) // s + 1 for size, k, d, pad, s in sizes]
+    if _may_be_infinite(x):
+        return b.reshape(_gathered_windows(b, x, kernel_size, dilation, padding, stride, places), b.shape)
     y = b.add(
         "Conv", x, weight, shape=(batch, channels * count, *places), group=channels, kernel_shape=list(kernel_size),
         strides=list(stride), pads=[*padding, *padding], dilations=list(dilation),
     )  # fmt: skip
     return b.reshape(y, b.shape)
+
+
+def _gathered_windows(
+    b: Builder, x: ir.Value, kernel_size: Ints, dilation: Ints, padding: Ints, stride: Ints, places: Ints
+) -> ir.Value:
+    """Of shape (batch, channels, kernel height, kernel width, high, wide)."""
+    batch, channels, *sizes = sizes_of(x)
+    if any(padding):
+        wide = [size + 2 * pad for size, pad in zip(sizes, padding, strict=True)]
+        pads = b.ints(0, 0, *padding, 0, 0, *padding)
+        x = b.add("Pad", x, pads, b.scalar(0), shape=(batch, channels, *wide), mode="constant")
+    for axis in range(2):
+        taps = np.arange(kernel_size[axis])[:, None] * dilation[axis]
+        rows = (taps + np.arange(places[axis])[None] * stride[axis]).reshape(-1)
+        shape = [len(rows) if at == axis + 2 else size for at, size in enumerate(sizes_of(x))]
+        x = b.add("Gather", x, b.ints(*rows), shape=shape, axis=axis + 2)
+    x = b.reshape(x, (batch, channels, kernel_size[0], places[0], kernel_size[1], places[1]))
+    return b.transpose(x, (0, 1, 2, 4, 3, 5))
+
+
+_FINITE = having(Trait.LAYER) | {"HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax", "Tanh"}
+
+
+def _may_be_infinite(value: ir.Value) -> bool:
+    """Whether an infinite constant (the -inf of a mask) or a logarithm is behind a value, and no layer in between."""
+    waiting, seen = [value], {value}
+    while waiting:
+        one = waiting.pop()
+        array, node = constant(one), one.producer()
+        if (array is not None and array.dtype.kind == "f" and np.isinf(array).any()) or (
+            node and node.op_type == "Log"
+        ):
+            return True
+        if node is not None and node.op_type not in _FINITE:
+            sources = [source for source in node.inputs if source is not None and source not in seen]
+            seen.update(sources)
+            waiting += sources
+    return False
 
 
 def fold(
