@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeconv.errors import (
     BundleError,
@@ -15,6 +15,7 @@ from edgeconv.errors import (
     RecipeError,
     RewriteError,
 )
+from edgeconv.lazy import on_first_use
 
 if TYPE_CHECKING:
     from edgeconv.core import Artifact, Fidelity, Sample, TensorSpec, Tolerance, Verdict
@@ -67,12 +68,7 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'edgeconv' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LAZY[name]), name)
+__getattr__ = on_first_use(__name__, _LAZY)
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -33,57 +32,16 @@ def checked_call(
     Raises:
         CaptureError: no module, or no tuple of arguments; ``(x)`` for ``(x,)`` is the commonest slip.
     """
-    import torch  # most callers pass a module, and have imported it
-
+    from edgeconv.capture.argument import checked_module  # torch; most callers pass a module, and have imported it
     from edgeconv.capture.call import called
 
-    if not isinstance(module, torch.nn.Module | torch.export.ExportedProgram):
-        raise CaptureError(
-            f"it is {values.kind_of(module)}, not a torch.nn.Module", where="module", mend=_instead_of(module)
-        )
+    checked = checked_module(module, or_program=True)
     if not isinstance(args, tuple | list):
         raise CaptureError(
             f"it is {values.kind_of(args)}, not a tuple", where="args", mend="write (x,) for a single input"
         )
     keywords = {} if kwargs is None else values.mapping(kwargs, "kwargs", CaptureError, mend='write {"mask": mask}')
-    return called(module, tuple(args), keywords)
-
-
-def _instead_of(module: object) -> str:
-    """What to do with something that is no module, by what it is."""
-    import torch
-
-    if isinstance(module, type) and issubclass(module, torch.nn.Module):
-        return f"pass an instance: {module.__name__}(…)"
-    if isinstance(module, str | os.PathLike):
-        suffix = os.path.splitext(os.fspath(module))[1].lower()  # noqa: PTH122 - of bytes, too
-        return _INSTEAD_OF_FILES.get(suffix if isinstance(suffix, str) else suffix.decode("latin-1"), _THE_MODULE)
-    kind = f"{type(module).__module__.partition('.')[0]}.{type(module).__name__}"
-    if kind in _INSTEAD_OF_OBJECTS:
-        return _INSTEAD_OF_OBJECTS[kind]
-    if isinstance(module, Mapping) and any(isinstance(value, torch.Tensor) for value in module.values()):
-        return "weights alone compute nothing: build the module, call load_state_dict, and pass it"
-    if callable(module):
-        return "wrap it in a torch.nn.Module whose forward calls it"
-    return _THE_MODULE
-
-
-_THE_MODULE = "pass the module itself"
-_SAVED = "save it with onnx.save, and give edgeconv.export_onnx the path"
-_INSTEAD_OF_FILES = {
-    ".onnx": "give the path to edgeconv.export_onnx",
-    ".toml": "write edgeconv.export_recipe(edgeconv.load_recipe(path), out)",
-    ".pt2": "pass what torch.export.load makes of it",
-    **dict.fromkeys(
-        (".pt", ".pth", ".ckpt", ".safetensors"), "build the module, load these weights into it, and pass the module"
-    ),
-}
-_INSTEAD_OF_OBJECTS = {
-    "onnx.ModelProto": _SAVED,
-    "onnx_ir.Model": _SAVED.replace("onnx.save", "onnx_ir.save"),
-    "torch.ONNXProgram": "save it with its method save, and give edgeconv.export_onnx the path",
-    "edgeconv.Recipe": "write edgeconv.export_recipe(recipe, out)",
-}
+    return called(checked, tuple(args), keywords)
 
 
 def output_folder(out: object) -> Path:
@@ -121,7 +79,7 @@ def named_inputs(input_names: object, own_names: tuple[str, ...]) -> tuple[str, 
     mend = "name every input once, in order"
     stated = values.tensor_names(input_names, "input_names", CaptureError)
     if len(stated) != len(own_names):
-        names, inputs = counted(len(stated), "name"), counted(len(own_names), "input")
+        names, inputs = values.counted(len(stated), "name"), values.counted(len(own_names), "input")
         raise CaptureError(f"{names} for {inputs} ({', '.join(own_names)})", where="input_names", mend=mend)
     return stated
 
@@ -171,11 +129,6 @@ def instead_of_recipe(
         "c_array": None if c_array is None else values.flag(c_array, "c_array", RecipeError),
         "skip_rewrites": values.names(skip_rewrites, errors.SKIPPED, RewriteError),
     }
-
-
-def counted(count: int, noun: str) -> str:
-    """``"1 name"``, ``"2 names"``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def stated_samples(samples: object) -> tuple[Sample, ...]:

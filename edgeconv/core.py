@@ -7,7 +7,6 @@ layout (NCHW for rank 4), whatever the layout inside the artifact, so that `pari
 from __future__ import annotations
 
 import enum
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -22,9 +21,6 @@ from edgeconv import values
 from edgeconv.errors import ParityError
 
 Array = npt.NDArray[Any]
-_MOST_INT = 2**31 - 1
-_SEAL = "sha256 of the lines above: "
-_MOST_SEALED_BYTES = 2**32  # C source of a file of 2 GiB would have more, and no compiler takes it
 
 DATA_SUFFIX = ".data"
 """What the name of an ``.onnx`` file gets behind it where its weights lie in a file of their own."""
@@ -165,11 +161,12 @@ class Sample:
             raise ParityError(f"its name is {self.name!r:.80}", where="Sample", mend="give a text that is not empty")
         mend = "give a dict of arrays by the names of the inputs"
         values.mapping(self.inputs, f"{where}, inputs", ParityError, mend=mend)
-        values.settle(self, scale=values.number(self.scale, f"{where}, scale", ParityError))
         values.settle(
-            self, label=values.maybe_integer(self.label, f"{where}, label", ParityError, least=0, most=_MOST_INT)
+            self,
+            scale=values.number(self.scale, f"{where}, scale", ParityError),
+            label=values.maybe_count(self.label, f"{where}, label", ParityError),
+            variants=values.names(self.variants, f"{where}, variants", ParityError),
         )
-        values.settle(self, variants=values.names(self.variants, f"{where}, variants", ParityError))
 
     def is_for(self, variant: str) -> bool:
         """Whether a variant is judged on it."""
@@ -256,8 +253,8 @@ class Fidelity:
             cosine=values.maybe_number(self.cosine, "Fidelity, cosine", ParityError, least=-1.0, most=1.0),
             agreement=values.maybe_number(self.agreement, "Fidelity, agreement", ParityError, most=1.0),
             accuracy_drop=values.maybe_number(self.accuracy_drop, "Fidelity, accuracy_drop", ParityError),
-            lsb=values.maybe_integer(self.lsb, "Fidelity, lsb", ParityError, least=0, most=_MOST_INT),
-            layer_lsb=values.maybe_integer(self.layer_lsb, "Fidelity, layer_lsb", ParityError, least=0, most=_MOST_INT),
+            lsb=values.maybe_count(self.lsb, "Fidelity, lsb", ParityError),
+            layer_lsb=values.maybe_count(self.layer_lsb, "Fidelity, layer_lsb", ParityError),
         )
 
 
@@ -399,32 +396,6 @@ class GraphSummary:
 
     stage: str
     nodes: tuple[NodeSummary, ...]
-
-
-def sha256_of(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sealed(text: str, comment: str) -> str:
-    """A generated text with its own checksum in a last line, by which it is known again until somebody edits it.
-
-    Args:
-        text: whole lines.
-        comment: how its language writes a remark, with ``{}`` for the words: ``"/* {} */"``.
-    """
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return text + comment.format(f"{_SEAL}{digest}") + "\n"
-
-
-def is_sealed(path: Path) -> bool:
-    """Whether a file is still, byte for byte, a text that `sealed` made; a link or a device is not."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > _MOST_SEALED_BYTES:
-        return False
-    body, line_end, last = path.read_bytes().removesuffix(b"\n").rpartition(b"\n")
-    digest = last.partition(_SEAL.encode())[2][:64].decode("ascii", "replace")
-    return hashlib.sha256(body + line_end).hexdigest() == digest
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Whoever can write the folder can write the report, so it is believed only in what it can prove: it names files by plain
 names, each with its checksum, and nothing else of the folder is read or removed. What is removed is a file of such a
-name and checksum, or a text that proves itself by its own (`edgeconv.core.is_sealed`); links are never followed.
+name and checksum, or a text that proves itself by its own (`edgeconv.seal.is_sealed`); links are never followed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeconv.core import Artifact, is_sealed
+from edgeconv.core import Artifact
 from edgeconv.emit.c_array import c_files_of
 from edgeconv.errors import ParityError
 from edgeconv.output import Staging, settle
 from edgeconv.recipe.files import read_named, sha256_of
 from edgeconv.report import GOLDEN_SHA256, Report
+from edgeconv.seal import is_sealed
 
 JSON, HTML, JUNIT = "parity.json", "parity.html", "parity.junit.xml"
 _NOT_MADE = "it is not made any more"

@@ -39,6 +39,11 @@ def kind_of(value: object) -> str:
     return f"{'an' if name[:1] in tuple('aeioAEIO') else 'a'} {name}"
 
 
+def counted(count: int, noun: str) -> str:
+    """``counted(2, "row") == "2 rows"``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def close_to(name: str, known: Iterable[str], *, most: int = 1, likeness: float = 0.5) -> list[str]:
     """The known names that one is probably a slip of: capitals, and ``_`` for ``-``, are no difference."""
     plain = {_plain(item): item for item in known}
@@ -170,6 +175,11 @@ def maybe_integer(value: object, where: Where, error: Refusal, *, least: int, mo
     return None if value is None else integer(value, where, error, least=least, most=most)
 
 
+def maybe_count(value: object, where: Where, error: Refusal) -> int | None:
+    """An integer from 0 up that 32 bits hold, or None."""
+    return maybe_integer(value, where, error, least=0, most=2**31 - 1)
+
+
 def path(value: object, where: Where, error: Refusal, *, mend: str) -> Path:
     """A path, from text or a path; which file or folder it may be is for others to say."""
     if not isinstance(value, str | os.PathLike):
@@ -182,6 +192,22 @@ def path(value: object, where: Where, error: Refusal, *, mend: str) -> Path:
     if "\0" in text:
         raise error("it holds a zero byte", where=text, mend=mend)
     return Path(text)
+
+
+def text(value: object, where: Where, error: Refusal, *, mend: str) -> str:
+    """A text."""
+    return str(instance(value, str, where, error, mend=mend))
+
+
+def array(value: object, where: Where, error: Refusal) -> np.ndarray[Any, np.dtype[Any]]:
+    """A numpy array, or one of its numbers, of real numbers or booleans."""
+    mend = "give a numpy array of real numbers"
+    if not isinstance(value, np.ndarray | np.generic):
+        raise error(f"it is {kind_of(value)}", where=where, mend=mend)
+    plain = np.asarray(value)
+    if plain.dtype.kind not in "biuf" and plain.dtype.kind != "V":
+        raise error(f"it is an array of {plain.dtype}", where=where, mend=mend)
+    return plain
 
 
 def settle(frozen: object, **fields: object) -> None:

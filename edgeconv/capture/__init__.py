@@ -64,10 +64,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgeconv import values
 from edgeconv.errors import CaptureError
+from edgeconv.lazy import on_first_use
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -150,14 +151,21 @@ def capture(
     from edgeconv.capture._resizing import settle_resizes
     from edgeconv.capture._trace import export_program
     from edgeconv.capture._unfit import check_fit, frozen_quantization
-    from edgeconv.capture.call import Called
+    from edgeconv.capture.argument import checked_module
+    from edgeconv.capture.call import Called, tensors_of
 
+    checked_module(module)
+    args = tensors_of(args)
+    input_names, output_names = (
+        values.tensor_names(names, argument, CaptureError)
+        for names, argument in ((input_names, "input_names"), (output_names, "output_names"))
+    )
     if isinstance(module, Called) and not module.wraps_graph:
         with module.unwrapped() as inner:
             return capture(inner, args, input_names=input_names, output_names=output_names, opset=opset, path=path)
     where = type(module).__name__
-    if opset not in OPSETS:  # the exporter would silently take another one
-        raise CaptureError(f"opset {opset} is not captured", where=where, mend=f"choose {OPSETS[0]} to {OPSETS[-1]}")
+    # the exporter would silently take another one
+    opset = values.integer(opset, "opset", CaptureError, least=OPSETS[0], most=OPSETS[-1])
     if path not in ("auto", "fast", "official"):
         raise CaptureError(f"there is no path {path!r}", where=where, mend="choose auto, fast or official")
     check_fit(module)
@@ -231,17 +239,10 @@ def whatever_it_brings(path: Path) -> AbstractContextManager[None]:
     return _soundness.whatever_it_brings(path)
 
 
-def __getattr__(name: str) -> Any:
-    """Imports onnx on first use: the command line must not wait for it."""
-    if name == "settled_shapes":
-        from edgeconv.capture._onnx_shapes import settled_shapes
-
-        return settled_shapes
-    if name == "OnnxFile":
-        from edgeconv.capture._read_onnx import OnnxFile
-
-        return OnnxFile
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Their modules import onnx: the command line must not wait for it.
+__getattr__ = on_first_use(
+    __name__, {"OnnxFile": "edgeconv.capture._read_onnx", "settled_shapes": "edgeconv.capture._onnx_shapes"}
+)
 
 
 def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tuple[ir.Model, str]:

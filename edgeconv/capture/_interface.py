@@ -13,7 +13,7 @@ from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArg
 
 from edgeconv.capture._provenance import origin_in
 from edgeconv.errors import CaptureError, Wording
-from edgeconv.values import close_to
+from edgeconv.values import close_to, counted
 
 _ONE_EACH = Wording(
     "",
@@ -23,20 +23,15 @@ _ONE_EACH = Wording(
 
 
 def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], input_names: Sequence[str]) -> None:
-    """The arguments are tensors, the forward takes that many, each has a name.
+    """The forward takes so many arguments, and each has a name.
 
     Raises:
         CaptureError: otherwise.
     """
     where = type(module).__name__
-    for index, value in enumerate(args):
-        if not isinstance(value, torch.Tensor):
-            raise CaptureError(
-                f"argument {index} is {type(value).__name__}, not a tensor", where=where, mend="pass tensors only"
-            )
     if len(input_names) != len(args):
         raise CaptureError(
-            f"{_counted(len(input_names), 'input name')} for {_counted(len(args), 'argument')}",
+            f"{counted(len(input_names), 'input name')} for {counted(len(args), 'argument')}",
             where=where,
             mend="give one name per argument",
         )
@@ -212,7 +207,7 @@ def fit_output_names(
         return _keys(program, taken) or ["output", *(f"output_{index}" for index in range(1, count))]
     if len(output_names) != count:
         raise CaptureError(
-            f"{_counted(len(output_names), 'output name')} for {_counted(count, 'output tensor')}",
+            f"{counted(len(output_names), 'output name')} for {counted(count, 'output tensor')}",
             where=where,
             mend="give one name per tensor that forward returns, nested ones in order",
         )
@@ -235,7 +230,3 @@ def _keys(program: torch.export.ExportedProgram, taken: Collection[str]) -> list
             name = "_".join(map(str, keys))
             found.append(f"output_{name}" if name in taken else name)
     return found if len(set(found)) == len(found) else []
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

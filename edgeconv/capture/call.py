@@ -154,6 +154,22 @@ def called(
     return (module if call.is_plain else Called(module, call)), call.tensors, named
 
 
+def tensors_of(args: object) -> tuple[torch.Tensor, ...]:
+    """The arguments of an example call, each a tensor that files can take.
+
+    Raises:
+        CaptureError: they are no tuple, or one of them is something else.
+    """
+    if not isinstance(args, tuple | list):
+        raise CaptureError(f"it is {kind_of(args)}, not a tuple", where="args", mend="write (x,) for a single input")
+    for index, value in enumerate(args):
+        where = f"args[{index}]"
+        _check_leaf(value, where)
+        if not isinstance(value, torch.Tensor):
+            raise CaptureError(f"it is {kind_of(value)}, not a tensor", where=where, mend="pass tensors only")
+    return tuple(args)
+
+
 def _is_packed(leaf: Any) -> bool:
     return isinstance(leaf, PackedSequence)  # which is a tuple, too
 

@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import edgeconv
+from edgeconv import telemetry
 from edgeconv.cli import bench, completion, cost, devices, export, init, inspect, operators, parity, quantize
 from edgeconv.cli._blame import blame
 from edgeconv.cli._machine import lacking
@@ -125,7 +126,7 @@ def _signals_first() -> Iterator[None]:
 def main() -> None:
     """Entry point of the ``edgeconv`` script."""
     prepare()  # before the pipe to the child, which would take the place of a closed stream
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as its devices have it (edgeconv/devices/_process.py)
+    telemetry.switch_off()
     if completion.VARIABLE in os.environ:
         sys.exit(completion.answer(_commands()))  # at once: somebody waits for it at a key
     sys.exit(supervised(lambda: run(sys.argv[1:])))

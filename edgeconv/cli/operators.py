@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -67,7 +66,9 @@ def _chosen(table: Sequence[Row], names: Sequence[str]) -> list[Row]:
     by_name = {row.operator.lower(): row for row in table}
     for name in names:
         if name.lower() not in by_name:
-            near = [by_name[key].operator for key in difflib.get_close_matches(name.lower(), by_name, n=3)]
+            from edgeconv.values import close_to  # numpy, which the table does without
+
+            near = close_to(name, [row.operator for row in table], most=3, likeness=0.6)
             mend = f"the nearest are {', '.join(near)}" if near else "`edgeconv operators` lists all"
             raise CaptureError(f"{printable(name)!r} is no ONNX operator that is exported", mend=mend)
     return [by_name[name.lower()] for name in names] if names else list(table)

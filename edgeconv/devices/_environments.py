@@ -86,9 +86,10 @@ def install(name: str) -> bool:
     Raises:
         DeviceError: the device has no environment of its own, or uv failed.
     """
-    environment = ENVIRONMENTS.get(name)
+    environment = ENVIRONMENTS.get(name) if isinstance(name, str) else None
     if environment is None:
-        raise DeviceError(f"there is nothing to install for {name!r}", mend=f"installable: {', '.join(ENVIRONMENTS)}")
+        mend = f"installable: {', '.join(ENVIRONMENTS)}"
+        raise DeviceError(f"there is nothing to install for {name!r:.80}", mend=mend)
     folder = runtimes_root() / environment.folder
     if _is_ready(environment, folder):
         return False

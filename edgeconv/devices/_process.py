@@ -19,14 +19,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, BinaryIO, cast
 
+from edgeconv import telemetry
 from edgeconv.core import Array
 from edgeconv.devices.agent import Frame, ProtocolError, frame_parts, read_frame
 from edgeconv.errors import DeviceError
 
 _OF_THE_HOST = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
-# onnxruntime's newer builds report its use by default, and leave files in the home folder and among the temporary ones;
-# the variable counts before it is loaded (its Privacy.md). Who wants that sets it to 0.
-_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _POLL_S = 0.25
 _GRACE_S = 1.0
 _SHOWN = 300
@@ -55,7 +53,7 @@ class AgentProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={_NO_TELEMETRY: "1", **os.environ},
+                env=telemetry.environment(),
                 bufsize=0,
                 start_new_session=True,
             )

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeconv.core import Array, TensorSpec, is_sealed, sealed
+from edgeconv.core import Array, TensorSpec
 from edgeconv.errors import NO_C, EmitError
+from edgeconv.seal import is_sealed, sealed
 
 C_SUFFIXES = (".h", ".cc")
 _SIGNATURE = "/* Made by edgeconv from "

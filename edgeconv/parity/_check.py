@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeconv import values
 from edgeconv.core import Array
+from edgeconv.errors import ParityError
 
 _STANDS_FOR = {"float64": "float32"}
 
@@ -19,6 +21,7 @@ def check(a: Array, b: Array) -> str:
     Returns:
         Which of dtype, shape, positions of NaN, positions or signs of infinities differs, and where at first.
     """
+    a, b = values.array(a, "a", ParityError), values.array(b, "b", ParityError)
     wanted = _STANDS_FOR.get(b.dtype.name, b.dtype.name)
     if a.dtype.name != wanted:
         return f"dtype is {a.dtype}, the reference has {wanted}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeconv import values
 from edgeconv.core import Array, Metrics, Tolerance
 from edgeconv.errors import ParityError
 
@@ -55,6 +56,7 @@ def metrics(a: Array, b: Array) -> Metrics:
     Raises:
         ParityError: the shapes differ or there are no elements.
     """
+    a, b = values.array(a, "a", ParityError), values.array(b, "b", ParityError)
     return measure(a, b, Tolerance(), 1.0).metrics
 
 

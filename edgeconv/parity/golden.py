@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
+from edgeconv import values
 from edgeconv.core import Array, Run, Sample, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.parity._fidelity import Integers
@@ -99,6 +100,7 @@ def load_golden(path: Path) -> Golden:
     Raises:
         ParityError: the file cannot be read, or is not a whole golden file.
     """
+    path = values.path(path, "path", ParityError, mend="give the path of a golden file")
     metadata, tensors = _read(path)
     if _KEY not in metadata:
         what = f"is not a golden file (it lacks the description {_KEY!r})"

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import MODULE, constant
 from edgeconv.quantize._columns import taps, untaps
 from edgeconv.quantize._graph import (
@@ -56,6 +57,7 @@ def apply(model: ir.Model, plan: Plan) -> ir.Model:
         QuantizeError: the plan names something that the graph does not have, lacks a tensor of it, or gives different
             parameters to tensors that an operator wants to be alike.
     """
+    checked_model(model, QuantizeError)
     return _applied(model, plan, None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +14,15 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant
 from edgeconv.quantize._graph import named
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._observers import OBSERVERS, Range
+from edgeconv.quantize._onnxruntime import session
 from edgeconv.quantize._read_elements import ReadElements
 from edgeconv.quantize._structure import structure_of
+from edgeconv.values import one_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -87,11 +89,8 @@ def calibrate(
             graph is NaN or infinite on it, but for infinities that the graph's own constants bring in: integers
             saturate at them. What a `Where` drops does not count, unless it drops all that there is.
     """
-    if observer not in OBSERVERS:
-        nearest = difflib.get_close_matches(observer, OBSERVERS, n=1, cutoff=0.0)
-        raise QuantizeError(
-            f"there is no observer {observer!r}", where="observer", mend=f"did you mean {nearest[0]!r}?"
-        )
+    checked_model(model, QuantizeError)
+    observer = one_of(observer, "observer", OBSERVERS, QuantizeError)
     kept = dict.fromkeys(keep_float, "it was asked for")
     activations = structure_of(model, kept).activations
     names = [named(value) for value in activations]
@@ -228,18 +227,11 @@ def session_of(model: ir.Model, outputs: Iterable[str], *, optimised: bool = Tru
     Without its optimiser a QDQ graph computes what it says: with it, onnxruntime 1.32 quantises the float weights of
     operators that stand between a DequantizeLinear and a QuantizeLinear, one scale per weight.
     """
-    import onnxruntime
-
     model = model.clone()
     values = {value.name: value for node in model.graph for value in node.outputs}
     model.graph.outputs[:] = list(dict.fromkeys([*model.graph.outputs, *(values[name] for name in outputs)]))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if not optimised:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     with mapped("onnxruntime"):
-        data = ir.to_proto(model).SerializeToString()
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return session(ir.to_proto(model).SerializeToString(), optimised=optimised)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.quantize._apart import joins_of_uneven_parts
 from edgeconv.quantize._calibrate import Calibration
@@ -69,6 +70,7 @@ def make_plan(model: ir.Model, calibration: Calibration | None, *, options: Opti
         QuantizeError: the calibration is missing or is one of another graph, an operator to keep in float is unknown,
             or a weight is NaN or infinite.
     """
+    checked_model(model, QuantizeError)
     options = options or Options()
     check_names(model, options.keep_float, "keep_float")
     if options.scheme == "int8-weights":

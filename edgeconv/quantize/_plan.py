@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from reprlib import repr as brief
 from typing import Any, TypeVar
 
+from edgeconv import values
 from edgeconv.errors import QuantizeError
 
 SCHEMA = 1
@@ -134,7 +135,7 @@ class Plan:
         Raises:
             QuantizeError: it is no JSON, something is missing, unknown or of another type, or a number is out of range.
         """
-        document = _parsed(text, where)
+        document = _parsed(values.text(text, where, QuantizeError, mend="give the text of a plan"), where)
         if isinstance(document, dict):
             document.setdefault("pair_safe", False)  # plans of before 0.2 do not say so, and are not
             document.setdefault("equalization", None)  # alike

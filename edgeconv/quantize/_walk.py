@@ -17,6 +17,7 @@ from edgeconv.errors import QuantizeError
 from edgeconv.graph.edit import constant
 from edgeconv.quantize._calibrate import mapped
 from edgeconv.quantize._graph import layer_name, name_of
+from edgeconv.quantize._onnxruntime import session
 
 if TYPE_CHECKING:
     import onnx
@@ -111,7 +112,6 @@ def _bytes(value: ir.Value, rows: int) -> int:
 def _session(node: ir.Node, opset: int, fed: Sequence[ir.Value]) -> onnxruntime.InferenceSession:
     """The node by itself, under names of its own; what is not fed is a constant of it."""
     import onnx
-    import onnxruntime
 
     names = {value: f"x{index}" for index, value in enumerate(fed)}
     constants = []
@@ -135,10 +135,8 @@ def _session(node: ir.Node, opset: int, fed: Sequence[ir.Value]) -> onnxruntime.
     )
     imports = [onnx.helper.make_opsetid("", opset)]
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     with mapped(f"operator {name_of(node)}"):
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return session(model.SerializeToString())
 
 
 def _info(name: str, value: ir.Value) -> onnx.ValueInfoProto:

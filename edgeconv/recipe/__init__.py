@@ -7,7 +7,9 @@ that it names, is a ``RecipeError``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from edgeconv.lazy import on_first_use
 
 if TYPE_CHECKING:
     from edgeconv.recipe.load import load_recipe, onnx_recipe
@@ -18,18 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["Recipe", "build_module", "load_recipe", "onnx_recipe", "parity_samples"]
 
 # Each comes on first use: reading a recipe needs pydantic but not torch (2 s), and files are read without either.
-_LAZY = {
-    "Recipe": "edgeconv.recipe.schema",
-    "build_module": "edgeconv.recipe.modules",
-    "load_recipe": "edgeconv.recipe.load",
-    "onnx_recipe": "edgeconv.recipe.load",
-    "parity_samples": "edgeconv.recipe.samples",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LAZY[name]), name)
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "Recipe": "edgeconv.recipe.schema",
+        "build_module": "edgeconv.recipe.modules",
+        "load_recipe": "edgeconv.recipe.load",
+        "onnx_recipe": "edgeconv.recipe.load",
+        "parity_samples": "edgeconv.recipe.samples",
+    },
+)

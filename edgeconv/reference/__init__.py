@@ -14,8 +14,9 @@ file of its family in ``_operators/`` and enter it in that file's table.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from edgeconv.lazy import on_first_use
 from edgeconv.reference._extent import MOST_ELEMENTS
 from edgeconv.reference._node import evaluate_node
 from edgeconv.reference._operands import ImpossibleError
@@ -28,17 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["MOST_ELEMENTS", "OPERATORS", "ImpossibleError", "evaluate", "evaluate_each", "evaluate_node", "one_thread"]
 
 # The engine, which is torch, comes on first use: a file's shapes are folded without it.
-_LAZY = {
-    "OPERATORS": "edgeconv.reference._operators",
-    "evaluate": "edgeconv.reference._evaluate",
-    "evaluate_each": "edgeconv.reference._evaluate",
-    "one_thread": "edgeconv.reference._threads",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LAZY[name]), name)
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "OPERATORS": "edgeconv.reference._operators",
+        "evaluate": "edgeconv.reference._evaluate",
+        "evaluate_each": "edgeconv.reference._evaluate",
+        "one_thread": "edgeconv.reference._threads",
+    },
+)

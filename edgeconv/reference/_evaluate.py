@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,12 +13,14 @@ import torch
 from onnx_ir.passes.common import InlinePass
 
 from edgeconv.errors import RewriteError
+from edgeconv.graph.argument import checked_model
 from edgeconv.reference._call import Call, Value
 from edgeconv.reference._dtypes import from_ir, from_numpy, held_as, wrapped
 from edgeconv.reference._extent import MOST_ELEMENTS, MOST_FOLDED, largest, result_elements, shown
 from edgeconv.reference._node import in_type
 from edgeconv.reference._operands import ImpossibleError, place_of
 from edgeconv.reference._operators import OPERATORS
+from edgeconv.values import close_to
 
 Array = npt.NDArray[Any]
 _DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -67,6 +68,7 @@ def evaluate_each(
     Raises:
         RewriteError: see `evaluate`.
     """
+    checked_model(model, RewriteError)
     if model.functions:
         model = model.clone()
         InlinePass()(model)
@@ -252,7 +254,7 @@ def _needed(graph: ir.Graph, wanted: frozenset[ir.Value], given: Collection[ir.V
 
 def _named(known: Mapping[str, ir.Value], name: str) -> ir.Value:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
+        near = close_to(name, known, most=3, likeness=0.6)
         raise RewriteError(f"no value is named {name!r}", mend=f"the nearest are {', '.join(near)}" if near else "")
     return known[name]
 

@@ -17,8 +17,9 @@ The files::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from edgeconv.lazy import on_first_use
 from edgeconv.report._fields import GOLDEN_SHA256, LEFT_OUT, TIMEOUT, seconds_of
 from edgeconv.report._frontier import Frontier, FrontierPoint
 from edgeconv.report._report import Report, excess_of
@@ -44,17 +45,12 @@ __all__ = [
 ]
 
 # The files come on first use: they need pydantic, jinja2 and Pillow, and an export without proof writes none.
-_LAZY = {
-    "from_json": "edgeconv.report._json",
-    "to_html": "edgeconv.report._html",
-    "to_json": "edgeconv.report._json",
-    "to_junit": "edgeconv.report._junit",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LAZY[name]), name)
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "from_json": "edgeconv.report._json",
+        "to_html": "edgeconv.report._html",
+        "to_json": "edgeconv.report._json",
+        "to_junit": "edgeconv.report._junit",
+    },
+)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeconv.core import GraphSummary, NodeSummary
-from edgeconv.report._report import counted
+from edgeconv.values import counted
 
 
 @dataclass(frozen=True)

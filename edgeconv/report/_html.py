@@ -7,9 +7,9 @@ import re
 
 import jinja2
 
-from edgeconv.core import sealed
-from edgeconv.report._report import Report
+from edgeconv.report._report import Report, checked
 from edgeconv.report._view import page_view
+from edgeconv.seal import sealed
 
 _CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f]")  # no HTML document may hold them
 
@@ -34,5 +34,5 @@ def to_html(report: Report) -> str:
     Returns:
         A complete HTML document.
     """
-    text = _environment().get_template("page.html").render(page=page_view(report))
+    text = _environment().get_template("page.html").render(page=page_view(checked(report)))
     return sealed(_CONTROL.sub("", text).rstrip("\n") + "\n", "<!-- {} -->")

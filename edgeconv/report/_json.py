@@ -8,10 +8,11 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from edgeconv import values
 from edgeconv.errors import ParityError
 from edgeconv.recipe.wording import complaint
 from edgeconv.report._consistent import contradictions
-from edgeconv.report._report import Report
+from edgeconv.report._report import Report, checked
 from edgeconv.report._schema import SCHEMA_VERSION, ArtifactNode, ComparisonNode, FrontierNode, GraphNode, ReportNode
 
 _WHERE = "parity.json"
@@ -34,6 +35,7 @@ def to_json(report: Report) -> str:
     Returns:
         The text, with a line feed at its end.
     """
+    checked(report)
     node = ReportNode(
         schema_version=SCHEMA_VERSION,
         verdict="pass" if report.verdict == "pass" else "fail",
@@ -68,7 +70,7 @@ def from_json(text: str) -> Report:
         ParityError: it is no strict JSON, of an unknown schema version, lacks or garbles a field, or its verdict is
             not what its comparisons say, or theirs not what their numbers say.
     """
-    plain = _checked(text)
+    plain = _checked(values.text(text, "text", ParityError, mend="give the text of a parity.json"))
     try:
         node = ReportNode.model_validate_json(text, strict=True)
     except ValidationError as error:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
-from edgeconv.core import Comparison, Verdict, sealed
-from edgeconv.report._report import Report
+from edgeconv.core import Comparison, Verdict
+from edgeconv.report._report import Report, checked
+from edgeconv.seal import sealed
 
 # Characters that XML 1.0 (section 2.2) cannot hold, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -27,6 +28,7 @@ def to_junit(report: Report) -> str:
     Returns:
         Well-formed XML; characters that XML cannot hold are left out.
     """
+    checked(report)
     root = ET.Element("testsuites", name=_clean(report.model))
     for title, rows in _suites(report):
         suite = ET.SubElement(root, "testsuite", name=_clean(title))

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edgeconv import values
 from edgeconv.core import Artifact, Comparison, GraphSummary, Verdict
+from edgeconv.errors import ParityError
 from edgeconv.report._frontier import Frontier
 
 NOTHING_COMPARED = "nothing was compared"
@@ -57,7 +59,7 @@ class Report:
         rows = self.comparisons
         failed = [row for row in rows if row.verdict is Verdict.FAIL]
         if failed:
-            return f"{len(failed)} of {counted(len(rows), 'comparison')} failed"
+            return f"{len(failed)} of {values.counted(len(rows), 'comparison')} failed"
         if self.verdict is Verdict.FAIL:
             names = [artifact.path.name for artifact in self.unproved]
             if not names or len(names) == len(self.artifacts):
@@ -66,7 +68,7 @@ class Report:
         passed = sum(row.verdict is Verdict.PASS for row in rows)
         skipped = len(rows) - passed
         tail = f", {skipped} skipped" if skipped else ""
-        return f"{counted(passed, 'comparison')} within tolerance{tail}"
+        return f"{values.counted(passed, 'comparison')} within tolerance{tail}"
 
     @property
     def worst(self) -> Comparison | None:
@@ -103,6 +105,11 @@ def excess_of(row: Comparison) -> float | None:
     return max(values, default=None)
 
 
-def counted(number: int, noun: str) -> str:
-    """``counted(2, "row") == "2 rows"``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def checked(report: object) -> Report:
+    """The report, if it is one.
+
+    Raises:
+        ParityError: it is something else.
+    """
+    mend = "give the report of an export, or what from_json makes of a parity.json"
+    return values.instance(report, Report, "report", ParityError, mend=mend)

@@ -11,9 +11,10 @@ from edgeconv.report import _format as fmt
 from edgeconv.report._frontier_view import FrontierView, frontier_view
 from edgeconv.report._graph_view import GraphsView, graphs_view
 from edgeconv.report._palette import css_gradient
-from edgeconv.report._report import Report, counted, excess_of
+from edgeconv.report._report import Report, excess_of
 from edgeconv.report._row_view import RowView, row_view
 from edgeconv.report._steps_view import StepsView, steps_view
+from edgeconv.values import counted
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from edgeconv import values
 from edgeconv.errors import RewriteError, Wording
+from edgeconv.graph.argument import checked_model
 from edgeconv.rewrite._graph import forget_exact
 from edgeconv.rewrite.absorb_channel_moves import AbsorbChannelMovesPass
 from edgeconv.rewrite.average_by_matrices import AverageByMatricesPass
@@ -89,6 +90,7 @@ def optimize(model: ir.Model, *, skip: Collection[str] = ()) -> ir.Model:
     Raises:
         RewriteError: ``skip`` names an unknown rewrite, or a rewrite found its contract broken.
     """
+    checked_model(model, RewriteError)
     chosen = selected(skip)
     for _ in range(len(model.graph) + 2):  # a bound that only a bug can reach
         modified = [_run(rewrite, model) for rewrite in chosen]

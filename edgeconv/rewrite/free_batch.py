@@ -7,6 +7,7 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from edgeconv.errors import FIXED_BATCH, RewriteError
+from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import dims, remove_unread
 from edgeconv.rewrite._batch_axis import Batch, Place
 from edgeconv.rewrite._batch_compare import Freed, require_same
@@ -44,6 +45,7 @@ def free_batch(
             to image), an output does not keep it at dimension 0, ``inputs`` does not fit the graph, or ``beside`` is
             not the same.
     """
+    checked_model(model, RewriteError)
     first = Freed(model, _free(model, inputs, symbol))
     if beside is not None:
         require_same(first, Freed(beside, _free(beside, inputs, symbol)))

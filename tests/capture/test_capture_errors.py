@@ -81,7 +81,7 @@ def test_forward_that_cannot_be_captured(name: str, capfd: pytest.CaptureFixture
         (1, ["a", "b"], [], "2 input names for 1 argument"),
         (1, ["a"], ["x", "y"], "2 output names for 1 output tensor"),
         (1, ["a"], ["a"], "'a' is given twice"),
-        (1, [""], ["a"], "'' is empty"),
+        (1, [""], ["a"], "a name is empty"),
     ],
 )
 def test_names_and_arguments_that_do_not_fit(args: int, inputs: list[str], outputs: list[str], what: str) -> None:
@@ -90,13 +90,13 @@ def test_names_and_arguments_that_do_not_fit(args: int, inputs: list[str], outpu
 
 
 def test_arguments_that_are_no_tensors() -> None:
-    with pytest.raises(CaptureError, match="argument 0 is list"):
+    with pytest.raises(CaptureError, match="it is a list, not a tensor"):
         capture(nn.ReLU(), ([1.0],), input_names=["x"], output_names=())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("opset", [13, 17, 30])
 def test_an_opset_that_torch_would_replace_by_another(opset: int) -> None:
-    with pytest.raises(CaptureError, match=f"opset {opset} is not captured; choose 18 to 22"):
+    with pytest.raises(CaptureError, match=f"opset: it is {opset}; give an integer from 18 to 22"):
         capture(nn.ReLU(), (torch.randn(2),), input_names=["x"], output_names=(), opset=opset)
 
 

@@ -2,7 +2,7 @@
 
 Members thought of: an ordinary end, an error, an end of the process that runs no clean-up (os._exit, SIGKILL, a crash);
 folders of other processes and links of such a name, which are nobody's business; what onnxruntime keeps to report its
-use, of the command's own process and of its devices.
+use, of the command's own process, of its devices, and of calibrations and simplifications from Python.
 """
 
 from __future__ import annotations
@@ -66,3 +66,31 @@ def test_the_home_folder_stays_as_it_is(tmp_path: Path) -> None:
     done = programs.run(command, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert list((tmp_path / "home").rglob("*")) == []
+
+
+SILENT = """
+import os
+import numpy as np, onnx_ir as ir
+from edgeconv.emit.onnx._onnxsim import onnxsim
+from edgeconv.quantize import calibrate
+IMPORT
+x = ir.val("x", ir.DataType.FLOAT, [1, 4])
+y = ir.val("y", ir.DataType.FLOAT, [1, 4])
+graph = ir.Graph([x], [y], nodes=[ir.node("Relu", [x], outputs=[y])], opset_imports={"": 18}, name="g")
+ACT
+print(os.environ["ORT_DISABLE_TELEMETRY"])
+"""
+CALIBRATE = "calibrate(ir.Model(graph, ir_version=10), [{'x': np.ones((1, 4), np.float32)}])"
+
+
+@pytest.mark.parametrize("act", [CALIBRATE, "onnxsim()"])
+@pytest.mark.parametrize("stated", [None, "0"])
+def test_sessions_of_python_report_nothing(act: str, stated: str | None, tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    if stated is not None:
+        environment["ORT_DISABLE_TELEMETRY"] = stated  # who wants the reports
+    code = SILENT.replace("IMPORT", "import sys; assert 'onnxruntime' not in sys.modules").replace("ACT", act)
+    done = programs.run(code, code=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, f"{stated or '1'}\n"), done.stderr
+    assert stated is not None or list(tmp_path.rglob("*")) == []

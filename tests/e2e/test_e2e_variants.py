@@ -20,6 +20,7 @@ from edgeconv.devices import ENVIRONMENTS
 from edgeconv.devices._environments import python_of
 from edgeconv.errors import DeviceError, EdgeconvError
 from edgeconv.pipeline import ExportResult
+from edgeconv.recipe.files import sha256_of
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "models" / "digits_dsc.toml"
@@ -206,7 +207,7 @@ def test_parity_judges_quantised_files_again_and_a_wrong_number_fails(
     assert run(command) == 2  # its checksum is another
     capsys.readouterr()
     text = (folder / "parity.json").read_text()
-    changed = edgeconv.core.sha256_of(folder / artifact.path.name)
+    changed = sha256_of(folder / artifact.path.name)
     (folder / "parity.json").write_text(text.replace(artifact.sha256, changed))
     assert run(command) == code
     told = capsys.readouterr().err

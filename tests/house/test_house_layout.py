@@ -20,7 +20,7 @@ ROOT = Path(edgeconv.__file__).parents[1]
 PACKAGE = ROOT / "edgeconv"
 STAGES = ("recipe", "capture", "rewrite", "quantize", "emit", "devices", "parity", "report", "release")
 # What every stage may import beside the stages to its left; the reference is the truth that tests and folds ask.
-GROUND = {"errors", "values", "core", "graph", "reference", "__version__"}
+GROUND = {"errors", "values", "core", "graph", "reference", "lazy", "seal", "telemetry", "__version__"}
 # job and prove are the two halves of the pipeline: what is stated before the flow, and what comes after emission;
 # arguments checks what is stated in Python.
 # source is what both are about: it is captured before, and run beside the devices after. variants is the middle: what

@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from edgeconv import telemetry
+
 
 def onnxsim() -> ModuleType:
     """The package; it finds torch only where this process has imported it already."""
     if "onnxsim" not in sys.modules:
+        telemetry.switch_off()  # it imports onnxruntime
         try:
             with _without("torch"):
                 import onnxsim

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgeconv import __version__
+from edgeconv import __version__, values
 from edgeconv.core import Array, Emitted, TensorSpec
 from edgeconv.emit.onnx._external import apart, is_too_large, weight_bytes
 from edgeconv.emit.onnx._forms import in_fast_forms
@@ -20,8 +20,9 @@ from edgeconv.emit.onnx._integers import border_parameters, integer_borders, own
 from edgeconv.emit.onnx._mute import mute
 from edgeconv.emit.onnx._names import name_invented
 from edgeconv.emit.onnx._onnxsim import onnxsim
-from edgeconv.emit.onnx._opset import to_opset
+from edgeconv.emit.onnx._opset import OPSETS, to_opset
 from edgeconv.errors import TFLITE_ONLY, EmitError
+from edgeconv.graph.argument import checked_metadata, checked_model
 
 _ROUNDS = 8
 _SKIPPED = (
@@ -65,6 +66,9 @@ def to_onnx(
         EmitError: an operator has no form in the opset, the weights take more than 2 GiB and there is no name for
             their file, or onnxsim, onnx's checker or its shape inference refuse the graph.
     """
+    checked_model(model, EmitError)
+    metadata = checked_metadata(metadata)
+    opset = values.maybe_integer(opset, "opset", EmitError, least=OPSETS[0], most=OPSETS[-1])
     _check_names(weights, io)
     model = in_fast_forms(model)
     written_out = marks_of(model.graph)

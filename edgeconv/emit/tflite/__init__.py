@@ -66,7 +66,10 @@ def to_tflite(
     from edgeconv.emit.tflite._flatbuffer import write
     from edgeconv.emit.tflite._inside import described
     from edgeconv.emit.tflite._open_batch import converted
+    from edgeconv.graph.argument import checked_metadata, checked_model
 
+    checked_model(model, EmitError)
+    metadata = checked_metadata(metadata)
     if layout not in (NCHW, NHWC):
         raise EmitError(f"unknown TFLite layout {layout!r}", where="tflite", mend='use "nhwc" or "nchw"')
     check_size(model, weights)

@@ -1,0 +1,39 @@
+"""A graph, and what is stored with it, as arguments of the public functions of a room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgeconv import values
+from edgeconv.errors import EdgeconvError, EmitError
+
+_READ = "give onnx_ir.from_proto of it"
+_MENDS = {
+    "ModelProto": _READ,
+    "GraphProto": "give the whole model, an onnx_ir.Model",
+    "Graph": "give the whole model, an onnx_ir.Model",
+    "OnnxFile": "give what its method graph makes of shapes",
+}
+
+
+def checked_model(model: object, error: type[EdgeconvError], where: str = "model") -> ir.Model:
+    """The graph, if it is one.
+
+    Raises:
+        EdgeconvError: of the class `error`; it is no `onnx_ir.Model`.
+    """
+    mend = _MENDS.get(type(model).__name__, "give an onnx_ir.Model, as edgeconv.capture makes it")
+    return values.instance(model, ir.Model, where, error, mend=mend)
+
+
+def checked_metadata(metadata: object) -> Mapping[str, str]:
+    """What is stored in a file beside its graph.
+
+    Raises:
+        EmitError: it is no mapping from texts to texts.
+    """
+    mend = 'give a dict of texts: {"name": "value"}'
+    items = values.mapping(metadata, "metadata", EmitError, mend=mend)
+    return {key: values.text(value, f"metadata[{key!r:.40}]", EmitError, mend=mend) for key, value in items.items()}

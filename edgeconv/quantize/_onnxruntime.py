@@ -1,0 +1,22 @@
+"""onnxruntime in this process: what a float graph computes on the user's data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeconv import telemetry
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+def session(data: bytes, *, optimised: bool = True) -> onnxruntime.InferenceSession:
+    """A session on the CPU that tells of errors alone; raises what onnxruntime does."""
+    telemetry.switch_off()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
