@@ -37,10 +37,10 @@ adaptive average pool, uneven windows   MatMul, MatMul, Div (Transpose, GatherND
 adaptive max pool to 1, amax            ReduceMax
 adaptive max pool, uneven windows       Gather, Reshape, ReduceMax per axis (no form)
 max pool with indices of whole tiles    MaxPool, ArgMax, Gather, Add; max_unpool ScatterElements
-max pool with other indices             MaxPool of two outputs, Sub
+max pool with other indices             MaxPool of two outputs, Mod
 cumprod, cummax, cummin                 Concat and Mul, Max or Min, as often as the length doubles
 median, kthvalue                        TopK, Slice
-inverse, determinant, solve             Gather, Mul, Add, Sub: minors of up to four rows (Det)
+inverse, determinant, solve             Div by the rows' largest, Gather, Mul, Add, Sub: minors up to four rows (Det)
 einsum of two tensors                   Transpose, Reshape, MatMul (Einsum)
 F.unfold; F.fold                        depthwise Conv by single ones; DepthToSpace or ConvTranspose by single ones
 product with a vector                   Reshape, MatMul, Reshape (MatMul)
