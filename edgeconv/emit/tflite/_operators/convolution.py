@@ -223,23 +223,35 @@ def _transposed_volume(
 ) -> Tensor:
     """ConvTranspose of rank 5: what the flipped kernel reads along the depth, between zeros, becomes channels."""
     depth, *plane = windows
-    if depth.begin >= depth.extent:
-        low.refuse("its padding exceeds its kernel")
     stacked, height, width, channels = images.shape
     batch, area = stacked // depth.length, height * width * channels
     if depth.stride > 1:
         rows = low.reshape(images, (stacked, 1, area))
         images = pad(low, rows, [(0, 0), (0, depth.stride - 1), (0, 0)])
-    length = min(depth.length * depth.stride, depth.count + depth.begin)
+    plain = _between_zeros(low, depth)
     volume = low.reshape(images, (batch, depth.length * depth.stride, area))
-    volume = low.slice(volume, (0, 0, 0), (batch, length, area))
-    images = low.reshape(volume, (batch * length, height, width, channels), f"{low.base}/spread")
-    plain = Window(depth.size, 1, depth.dilation, depth.extent - 1 - depth.begin, 0, length, depth.count)
+    volume = low.slice(volume, (0, 0, 0), (batch, plain.length, area))
+    images = low.reshape(volume, (batch * plain.length, height, width, channels), f"{low.base}/spread")
     deep = depth_as_channels(low, images, plain, groups)
     inputs, per_group, taps, *sizes = weight.shape
     flipped = weight[:, :, ::-1].reshape(groups, inputs // groups, per_group, taps, *sizes)
     flat = flipped.transpose(0, 3, 1, 2, 4, 5).reshape(inputs * taps, per_group, *sizes)
     return _transposed(low, deep, flat, bias, groups, plane, scales)
+
+
+def _between_zeros(low: Lowering, window: Window) -> Window:
+    """How an ordinary convolution reads an axis with ``stride`` - 1 zeros behind each element.
+
+    Zeros after the last element that no output reads (a stride above the kernel) are cut off.
+    """
+    _check_padding(low, [window])
+    length = min(window.length * window.stride, window.count + window.begin)
+    return Window(window.size, 1, window.dilation, window.extent - 1 - window.begin, 0, length, window.count)
+
+
+def _check_padding(low: Lowering, windows: Sequence[Window]) -> None:
+    if any(window.begin >= window.extent for window in windows):
+        low.refuse("its padding exceeds its kernel")
 
 
 def _transposed_windows(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> list[Window]:
@@ -267,15 +279,8 @@ def _by_ordinary_convolution(
         amounts = [(0, 0), (0, rows.stride - 1), (0, 0), (0, (columns.stride - 1) * channels)]
         shape = (batch, height * rows.stride, width * columns.stride, channels)
         image = low.reshape(pad(low, spread, amounts), shape, f"{low.base}/spread")
-    if any(one.begin >= one.extent for one in windows):
-        low.refuse("its padding exceeds its kernel")
-    # Zeros after the last element that no output reads (a stride above the kernel) are cut off.
-    lengths = [min(one.length * one.stride, one.count + one.begin) for one in windows]
-    image = low.slice(image, (0, 0, 0, 0), (batch, *lengths, channels))
-    plain = [
-        Window(one.size, 1, one.dilation, one.extent - 1 - one.begin, 0, length, one.count)
-        for one, length in zip(windows, lengths, strict=True)
-    ]
+    plain = [_between_zeros(low, window) for window in windows]
+    image = low.slice(image, (0, 0, 0, 0), (batch, *(window.length for window in plain), channels))
     inputs, per_group, *kernel = weight.shape
     grouped = weight.reshape(groups, inputs // groups, per_group, *kernel).swapaxes(1, 2)
     flipped = grouped.reshape(groups * per_group, inputs // groups, *kernel)[:, :, ::-1, ::-1]
@@ -343,8 +348,7 @@ def _by_subpixels(
     of TRANSPOSE_CONV on LiteRT 2.3, geometric mean 0.25, and 0.06 to 0.41 on tflite-runtime 2.14, geometric mean 0.22.
     And it holds for every batch size: the output shape of TRANSPOSE_CONV, batch and all, is a constant input.
     """
-    if any(window.begin >= window.extent for window in windows):
-        low.refuse("its padding exceeds its kernel")
+    _check_padding(low, windows)
     batch, channels = image.shape[0], image.shape[3]
     kernel = np.zeros((*weight.shape[:2], *(window.extent + 1 for window in windows)), weight.dtype)
     kernel[:, :, : -1 : windows[0].dilation, : -1 : windows[1].dilation] = weight
