@@ -220,6 +220,22 @@ def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, st
     return found
 
 
+def places(graph: ir.Graph) -> set[ir.Node]:
+    """The operators that compute or read places in an image: GridSample, and what leads to its grid."""
+    found: set[ir.Node] = set()
+    for node in graph:
+        if (index := _POSITIONS.get(node.op_type)) is None:
+            continue
+        found.add(node)
+        waiting = [node.inputs[index]]
+        while waiting:
+            producer = value.producer() if (value := waiting.pop()) is not None else None
+            if producer is not None and producer not in found and producer.op_type in _CHEAP | _ORDINARY:
+                found.add(producer)
+                waiting += producer.inputs
+    return found
+
+
 def _self_comparisons(graph: ir.Graph) -> list[ir.Node]:
     """Comparisons of numbers with others chosen among the same ones (``x == max_pool(x)``), and what chooses them.
 

@@ -239,3 +239,20 @@ def test_numbers_are_compared_with_themselves_at_one_precision(case: str, first:
     x[:, 3] = x[:, 2]
     emitted = to_onnx(_graph(module, x), metadata={}, weights="float16")
     np.testing.assert_array_equal(_run(emitted, x), module(x).detach().numpy())
+
+
+@pytest.mark.parametrize("write", [to_onnx, to_tflite], ids=["onnx", "tflite"])
+@pytest.mark.parametrize("moved", [False, True], ids=["constant", "moved"])
+def test_places_of_a_grid_are_not_rounded(moved: bool, write: Callable[..., Emitted]) -> None:
+    """Of 300 pixels a row, float16 takes another for one place in nine."""
+    grid = torch.rand(1, 40, 50, 2, generator=torch.Generator().manual_seed(3)) * 1.8 - 0.9
+
+    def sampled(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        image = x.reshape(1, 2, 30, 300)
+        places = m.grid + image[:, :1, :1, :1].reshape(1, 1, 1, 1) * 1e-3 if moved else m.grid
+        return functional.grid_sample(image, places, mode="nearest", align_corners=False)
+
+    module = _Of(sampled, {"grid": nn.Parameter(grid, requires_grad=False)})
+    x = torch.randint(-50, 50, (2, 9000), generator=torch.Generator().manual_seed(4)) / 4
+    emitted = write(_graph(module, x), metadata={}, weights="float16")
+    np.testing.assert_array_equal(_run(emitted, x).reshape(1, 2, 40, 50), module(x).numpy())

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import NHWC, TensorSpec
-from edgeconv.emit.half_precision import float32_region
+from edgeconv.emit.half_precision import float32_region, places
 from edgeconv.emit.tflite._encoding import Encoding, encode
 from edgeconv.emit.tflite._flatbuffer import knows_dtype
 from edgeconv.emit.tflite._graph import Graph, Tensor
@@ -83,6 +83,7 @@ def _lower_all(low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu],
     """Lowers node after node; whatever is lacking and whatever is refused is told together at the end."""
     refused: list[EmitError] = []
     lacking = [node for node in graph if _is_lacking(node, inner)]
+    placing = places(graph)
     for node in graph:
         before = len(low.graph.operators)
         try:
@@ -99,6 +100,8 @@ def _lower_all(low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu],
             if not _stand_in(low, node):
                 break
         low.keep_float(node, before)
+        for operator in low.graph.operators[before:] if node in placing else ():
+            operator.places = True
     _refuse_all([_lack_of(lacking), *refused] if lacking else refused)
 
 

@@ -46,6 +46,7 @@ class Operator:
         outputs: in the schema's order.
         options: fields of its builtin options table, by the schema module's names (``strideW``).
         keeps_float: why it stays float in a graph that otherwise is quantised, where the graph or the plan says so.
+        places: whether it computes places in an image, of which float16 would round the constants to others.
     """
 
     code: str
@@ -53,6 +54,7 @@ class Operator:
     outputs: list[Tensor]
     options: dict[str, Any] = field(default_factory=dict)
     keeps_float: str = ""
+    places: bool = False
 
 
 class Graph:

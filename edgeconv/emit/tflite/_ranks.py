@@ -117,6 +117,7 @@ class _Steps:
         """The operator itself, on other operands; it makes what the old one made, in that shape."""
         made = self._step(self.operator.code, inputs, shape, self.result, {**self.operator.options, **options})
         self.operators[-1].keeps_float = self.operator.keeps_float
+        self.operators[-1].places = self.operator.places
         return made
 
     def repeated(self, tensor: Tensor, axis: int, count: int) -> Tensor:

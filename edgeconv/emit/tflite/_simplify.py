@@ -175,9 +175,9 @@ def sink_reshapes(graph: Graph) -> None:
             continue
         inner = _like(result, "flat", value)
         position = graph.operators.index(before)
-        moved = Operator(operator.code, [value], [inner], operator.options, operator.keeps_float)
+        moved = Operator(operator.code, [value], [inner], operator.options, operator.keeps_float, operator.places)
         operator.code, operator.inputs, operator.options = before.code, [inner, *before.inputs[1:]], before.options
-        operator.keeps_float = ""
+        operator.keeps_float, operator.places = "", False
         graph.operators[position] = moved
         producers[inner], producers[result] = moved, operator
         consumers[inner] = [operator]

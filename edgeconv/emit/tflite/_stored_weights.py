@@ -39,14 +39,15 @@ def store_int8(graph: Graph) -> None:
 def store_halves(graph: Graph) -> bool:
     """Float constants become float16 behind DEQUANTIZE, which XNNPACK computes once, when the file is loaded.
 
-    Those that float16 does not hold stay float32: guards, masks and bounds. Says whether there are none of these.
+    Those that float16 does not hold stay float32: guards, masks and bounds; says whether there are none of these. So do
+    those of places in an image, which float16 moves by up to half a pixel.
     """
     behind: dict[Tensor, Tensor] = {}
     first: list[Operator] = []
     whole = True
     for operator in graph.operators:
         for index, tensor in enumerate(operator.inputs):
-            if tensor.data is None or tensor.dtype != _FLOAT:
+            if tensor.data is None or tensor.dtype != _FLOAT or operator.places:
                 continue
             if not is_held(tensor.data):
                 whole = False
