@@ -52,7 +52,7 @@ def _elsewhere(folder: Path) -> Iterator[None]:
     os.close(descriptor)
 
 
-@pytest.mark.parametrize("pid", [DEAD, os.getpid(), 1])
+@pytest.mark.parametrize("pid", [DEAD, os.getpid(), 1], ids=["dead", "own", "init"])
 def test_the_lock_tells_and_not_the_id(pid: int, prefix: str, tmp_path: Path) -> None:
     folder = tmp_path / f"{prefix}{pid}-abc"
     folder.mkdir()
