@@ -6,8 +6,8 @@ import numpy as np
 
 from edgeconv.emit.tflite._graph import Graph, Tensor
 
-_BOUNDED = {"ARG_MAX", "ARG_MIN", "HARD_SWISH", "LOGISTIC", "RELU6", "RELU_N1_TO_1", "SHAPE", "SOFTMAX", "TANH"}
-_SUMS = {"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
+_BOUNDED = {"ARG_MAX", "ARG_MIN", "HARD_SWISH", "LOGISTIC", "RELU6", "RELU_N1_TO_1", "SOFTMAX", "TANH"}
+_SUMS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
 """Sums of products with weights: of infinite elements they are seldom anything but not a number."""
 
 
