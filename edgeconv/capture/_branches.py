@@ -8,13 +8,18 @@ import onnx_ir as ir
 
 from edgeconv.capture._constants import constant_value
 from edgeconv.capture._origin import origin_of, set_origin
+from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import is_taken
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def take_branches(graph: ir.Graph) -> None:
-    """Replaces, in place, every ``If`` with a constant condition by the nodes of its branch."""
+    """Replaces, in place, every ``If`` with a constant condition by the nodes of its branch.
+
+    Raises:
+        CaptureError: the branch gives another number of results than the operator.
+    """
     for node in list(graph):
         if node.op_type != "If" or node.domain != "" or (condition := constant_value(node.inputs[0])) is None:
             continue
@@ -39,6 +44,12 @@ def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
         graph.register_initializer(copied)
         ir.convenience.replace_all_uses_with(value, copied, replace_graph_outputs=True)
     results = list(branch.outputs)
+    if len(results) != len(node.outputs):
+        raise CaptureError(
+            f"If has {len(node.outputs)} outputs, and the branch that is taken {len(results)}",
+            where=origin_of(node).module or "If",
+            mend="export the file again",
+        )
     inner = list(branch)
     branch.outputs.clear()
     branch.remove(inner)
