@@ -85,6 +85,14 @@ def hand_on(node: ir.Node, new: ir.Node) -> None:
     new.metadata_props.update((key, node.metadata_props[key]) for key in _MARKS if key in node.metadata_props)
 
 
+def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """Registers a constant of the array's element type under that name, which must be free; see `unique_name`."""
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
 def remove_unread(values: Iterable[ir.Value | None]) -> None:
     """Removes the nodes that make these values, where nothing reads what they make, and the nodes before them."""
     pending = [value for value in values if value is not None]

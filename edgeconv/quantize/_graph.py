@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
-from edgeconv.graph.edit import constant
+from edgeconv.graph import edit
 from edgeconv.graph.names import free_name, names_of, reserved_names
 
 KEEP_FLOAT = "edgeconv.keep_float"
@@ -21,7 +21,7 @@ LAYER = "edgeconv.quantize.layer"
 
 def is_activation(value: ir.Value | None) -> bool:
     """Whether the value is a float32 tensor that is computed from the graph's inputs."""
-    return value is not None and value.dtype == ir.DataType.FLOAT and constant(value) is None
+    return value is not None and value.dtype == ir.DataType.FLOAT and edit.constant(value) is None
 
 
 def name_of(node: ir.Node) -> str:
@@ -46,7 +46,7 @@ def scalar(value: ir.Value | None, default: float) -> float | None:
     """A constant of one element; ``default`` where the input is left out, None where it is not constant."""
     if value is None:
         return default
-    array = constant(value)
+    array = edit.constant(value)
     return None if array is None or array.size != 1 else float(array.reshape(()))
 
 
@@ -59,10 +59,7 @@ def static_shape(value: ir.Value) -> tuple[int, ...]:
 
 def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
     """Registers a constant under the name, or ``name_1``, … where that is taken."""
-    tensor = ir.tensor(array, name=(unique := unique_name(graph, name)))
-    value = ir.Value(name=unique, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-    graph.register_initializer(value)
-    return value
+    return edit.add_initializer(graph, unique_name(graph, name), array)
 
 
 def unique_name(graph: ir.Graph, wanted: str) -> str:

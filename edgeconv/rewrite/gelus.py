@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgeconv.graph.edit import only_reader
+
 _CLOSE = 1e-6
 
 
@@ -49,13 +51,13 @@ def gelus(nodes: Iterable[ir.Node]) -> tuple[dict[ir.Node, Gelu], set[ir.Node]]:
 
 def _match(gate: ir.Node, x: ir.Value) -> tuple[ir.Node, set[ir.Node]] | None:
     """The last node of 0.5·x·(1 + gate), and those before it."""
-    add = _only_reader(gate.outputs[0])
+    add = only_reader(gate.outputs[0])
     if add is None or add.op_type != "Add" or not _has_constant(add, 1.0):
         return None
     node, between = add, {gate, add}
     missing = {"x", "half"}
     while missing:
-        after = _only_reader(node.outputs[0])
+        after = only_reader(node.outputs[0])
         if after is None or after.op_type not in ("Mul", "Div"):
             return None
         product = _factors(after, node.outputs[0], x)
@@ -144,11 +146,6 @@ def _scaled_by(value: ir.Value | None, factor: float) -> ir.Value | None:
 
 def _has_constant(node: ir.Node, wanted: float) -> bool:
     return any(_scalar(value) == wanted for value in node.inputs)
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def _scalar(value: ir.Value | None) -> float | None:

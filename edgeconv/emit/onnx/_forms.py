@@ -16,6 +16,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windows, unsigned_activations
 from edgeconv.emit.onnx._narrow import wide_integers
 from edgeconv.emit.onnx._resizes import plain_resizes
+from edgeconv.graph.edit import add_initializer
 from edgeconv.graph.names import unique_name
 from edgeconv.rewrite.gelus import Gelu, gelus
 from edgeconv.rewrite.pad_channels import pad_channels
@@ -77,8 +78,5 @@ def _insert(before: ir.Node, op_type: str, inputs: Sequence[ir.Value], name: str
 
 def _scalar(graph: ir.Graph, name: str, number: float, like: ir.Value) -> ir.Value:
     """A constant of another value's element type."""
-    dtype, name = like.dtype or ir.DataType.FLOAT, unique_name(graph, name)
-    tensor = ir.tensor(np.array(number, dtype.numpy()), name=name)
-    value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(()), const_value=tensor)
-    graph.register_initializer(value)
-    return value
+    dtype = like.dtype or ir.DataType.FLOAT
+    return add_initializer(graph, unique_name(graph, name), np.array(number, dtype.numpy()))

@@ -31,6 +31,7 @@ import onnx_ir as ir
 
 from edgeconv.capture.same_pads import same_pads
 from edgeconv.core import Array
+from edgeconv.graph.edit import add_initializer
 from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having
 
@@ -313,9 +314,5 @@ def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     made: dict[str, ir.Value] = graph.meta.setdefault(_MADE, {})
     if name in made and made[name].graph is graph:
         return made[name]
-    wanted, name = name, unique_name(graph, name)
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-    graph.register_initializer(value)
-    made[wanted] = value
-    return value
+    made[name] = add_initializer(graph, unique_name(graph, name), array)
+    return made[name]

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import add_initializer, constant
 from edgeconv.graph.names import unique_name
 
 _ROI, _SCALES, _SIZES = 1, 2, 3
@@ -150,8 +150,4 @@ def _reshaped(graph: ir.Graph, before: ir.Node, value: ir.Value, name: str, shap
 
 
 def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    name = unique_name(graph, name)
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-    graph.register_initializer(value)
-    return value
+    return add_initializer(graph, unique_name(graph, name), array)
