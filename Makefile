@@ -59,7 +59,7 @@ bench: setup ## edgeconv beside its peers into $(OUT)/bench (NETWORKS=quick for 
 	$(BIN)/python tests/bench/run.py --networks "$(NETWORKS)" --out $(OUT)/bench $(BENCH)
 
 readme: $(READY) ## write the list of operators of edgeconv/capture/README.md anew
-	$(BIN)/python -m edgeconv.operators edgeconv/capture/README.md
+	$(BIN)/python -m edgeconv.flow.operators edgeconv/capture/README.md
 
 lint: $(READY) ## ruff and mypy --strict
 	$(BIN)/ruff check .

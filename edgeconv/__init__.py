@@ -15,15 +15,15 @@ from edgeconv.errors import (
     RecipeError,
     RewriteError,
 )
-from edgeconv.lazy import on_first_use
+from edgeconv.package import VERSION, on_first_use
 
 if TYPE_CHECKING:
     from edgeconv.core import Artifact, Fidelity, Sample, TensorSpec, Tolerance, Verdict
-    from edgeconv.pipeline import ExportResult, export, export_onnx, export_recipe
+    from edgeconv.flow.pipeline import ExportResult, export, export_onnx, export_recipe
+    from edgeconv.flow.variants import Quantization
     from edgeconv.recipe import Recipe, load_recipe
-    from edgeconv.variants import Quantization
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     # Export
@@ -58,11 +58,11 @@ __all__ = [
 # Names that need numpy, pydantic or onnx_ir come on first use: `edgeconv --help`, which imports this, waits for none.
 _LAZY = {
     **dict.fromkeys(("Artifact", "Fidelity", "Sample", "TensorSpec", "Tolerance", "Verdict"), "edgeconv.core"),
-    "ExportResult": "edgeconv.pipeline",
-    "export": "edgeconv.pipeline",
-    "export_onnx": "edgeconv.pipeline",
-    "export_recipe": "edgeconv.pipeline",
-    "Quantization": "edgeconv.variants",
+    "ExportResult": "edgeconv.flow.pipeline",
+    "export": "edgeconv.flow.pipeline",
+    "export_onnx": "edgeconv.flow.pipeline",
+    "export_recipe": "edgeconv.flow.pipeline",
+    "Quantization": "edgeconv.flow.variants",
     "Recipe": "edgeconv.recipe",
     "load_recipe": "edgeconv.recipe",
 }

@@ -7,8 +7,8 @@ Public names
     `NOTE`: where the model says how it was captured; `PRECISION`: of what other types it was made float32.
 
 ``torch.export`` traces the module; the graph that it records is translated operator by operator through the table
-`edgeconv.capture._aten.TABLE` (the fast path). A module with an operator, or a form of one, that the table does not
-know goes to torch's own ONNX exporter as a whole (the official path), which is the oracle of the fast one: on the
+`edgeconv.capture.torch._aten.TABLE` (the fast path). A module with an operator, or a form of one, that the table does
+not know goes to torch's own ONNX exporter as a whole (the official path), which is the oracle of the fast one: on the
 networks of the tests both give the same float64 outputs to 1e-10 and the same names of module outputs. What is only a
 constant is computed once by torch in float64. In-place operators and views are followed, or left to the official path.
 
@@ -68,14 +68,14 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeconv import values
 from edgeconv.errors import CaptureError
-from edgeconv.lazy import on_first_use
+from edgeconv.package import on_first_use
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from edgeconv.capture._onnx_shapes import settled_shapes
-    from edgeconv.capture._read_onnx import OnnxFile
+    from edgeconv.capture.onnx_file._read import OnnxFile
+    from edgeconv.capture.onnx_file._shapes import settled_shapes
 
 __all__ = [
     "FILE_OPSETS",
@@ -131,28 +131,28 @@ def capture(
 
     Returns:
         A graph of standard ONNX operators whose values all have a static shape and a dtype, named by the rules of
-        `edgeconv.capture._names`. Constants are initializers; nothing is fused. Each node has the path of its torch
-        module in the metadata property ``edgeconv.module``.
+        `edgeconv.capture.normalize._names`. Constants are initializers; nothing is fused. Each node has the path of its
+        torch module in the metadata property ``edgeconv.module``.
 
     Raises:
         CaptureError: the arguments do not fit the module, the names do not fit the tensors, the module cannot be
             traced (control flow or shapes that depend on values), its outputs depend on state that it keeps between
             calls (buffers, attributes), it draws random numbers, or it uses an operator that has no ONNX form.
     """
-    from edgeconv.capture import _interface
-    from edgeconv.capture._clean import drop_unused
-    from edgeconv.capture._eval_mode import eval_mode
-    from edgeconv.capture._masked import settle_masks
-    from edgeconv.capture._names import name_values
-    from edgeconv.capture._padding import settle_circular_pads
-    from edgeconv.capture._pooling import settle_ceil_mode
-    from edgeconv.capture._precision import in_its_precision, settle_precision
-    from edgeconv.capture._refused import check_deterministic
-    from edgeconv.capture._resizing import settle_resizes
-    from edgeconv.capture._trace import export_program
-    from edgeconv.capture._unfit import check_fit, frozen_quantization
-    from edgeconv.capture.argument import checked_module
-    from edgeconv.capture.call import Called, tensors_of
+    from edgeconv.capture.normalize._clean import drop_unused
+    from edgeconv.capture.normalize._names import name_values
+    from edgeconv.capture.normalize._padding import settle_circular_pads
+    from edgeconv.capture.normalize._pooling import settle_ceil_mode
+    from edgeconv.capture.normalize._resizing import settle_resizes
+    from edgeconv.capture.torch import _interface
+    from edgeconv.capture.torch._eval_mode import eval_mode
+    from edgeconv.capture.torch._masked import settle_masks
+    from edgeconv.capture.torch._precision import in_its_precision, settle_precision
+    from edgeconv.capture.torch._refused import check_deterministic
+    from edgeconv.capture.torch._trace import export_program
+    from edgeconv.capture.torch._unfit import check_fit, frozen_quantization
+    from edgeconv.capture.torch.argument import checked_module
+    from edgeconv.capture.torch.call import Called, tensors_of
 
     checked_module(module)
     args = tensors_of(args)
@@ -217,7 +217,7 @@ def open_onnx(path: str | Path) -> OnnxFile:
             other domains (``com.microsoft``), tensors of another floating type than float32 (a cast would alter what
             the file computes), or cannot be converted.
     """
-    from edgeconv.capture._read_onnx import OnnxFile
+    from edgeconv.capture.onnx_file._read import OnnxFile
 
     kind = f"{type(path).__module__.partition('.')[0]}.{type(path).__name__}"
     file = values.path(path, "path", CaptureError, mend=_SAVED.get(kind, "give the path of an .onnx file"))
@@ -234,25 +234,25 @@ _SAVED = {
 
 def whatever_it_brings(path: Path) -> AbstractContextManager[None]:
     """Around what is done with a file: any exception that is not ours becomes a `CaptureError` about the file."""
-    from edgeconv.capture import _soundness  # onnx, which a module needs not
+    from edgeconv.capture.onnx_file import _soundness
 
     return _soundness.whatever_it_brings(path)
 
 
 # Their modules import onnx: the command line must not wait for it.
 __getattr__ = on_first_use(
-    __name__, {"OnnxFile": "edgeconv.capture._read_onnx", "settled_shapes": "edgeconv.capture._onnx_shapes"}
+    __name__, {"OnnxFile": "edgeconv.capture.onnx_file._read", "settled_shapes": "edgeconv.capture.onnx_file._shapes"}
 )
 
 
 def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tuple[ir.Model, str]:
     """The clean graph, and the path that was taken and why."""
-    from edgeconv.capture._builder import Unsupported
-    from edgeconv.capture._clean import clean, clean_known
+    from edgeconv.capture.normalize._clean import clean, clean_known
+    from edgeconv.capture.torch._builder import Unsupported
 
     note = "official: asked for"
     if path != "official":
-        from edgeconv.capture import _fast
+        from edgeconv.capture.torch import _fast
 
         try:
             model = _fast.to_ir(program, opset=opset)
@@ -263,8 +263,8 @@ def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tupl
         else:
             clean_known(model)
             return model, "fast"
-    from edgeconv.capture import _official
-    from edgeconv.capture._refused import check_official
+    from edgeconv.capture.torch import _official
+    from edgeconv.capture.torch._refused import check_official
 
     check_official(program, note.removeprefix("official: "))
     model = _official.to_ir(program, opset=opset)

@@ -23,7 +23,6 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import edgeconv
-from edgeconv import telemetry
 from edgeconv.cli import bench, completion, cost, devices, export, init, inspect, operators, parity, quantize
 from edgeconv.cli._blame import blame
 from edgeconv.cli._machine import lacking
@@ -39,6 +38,7 @@ from edgeconv.cli._supervisor import (
     unlimited,
 )
 from edgeconv.errors import Caller, EdgeconvError, telling
+from edgeconv.package import VERSION, switch_off_telemetry
 
 OK, PARITY_FAILED, USER_ERROR, BUG = 0, 1, 2, 3
 INTERRUPTED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
@@ -75,7 +75,7 @@ def _root(
     context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and exit.")
 ) -> None:
     if version:
-        say(f"edgeconv {edgeconv.__version__}")
+        say(f"edgeconv {VERSION}")
     elif context.invoked_subcommand is None:
         say(context.get_help())
 
@@ -126,7 +126,7 @@ def _signals_first() -> Iterator[None]:
 def main() -> None:
     """Entry point of the ``edgeconv`` script."""
     prepare()  # before the pipe to the child, which would take the place of a closed stream
-    telemetry.switch_off()
+    switch_off_telemetry()
     if completion.VARIABLE in os.environ:
         sys.exit(completion.answer(_commands()))  # at once: somebody waits for it at a key
     sys.exit(supervised(lambda: run(sys.argv[1:])))

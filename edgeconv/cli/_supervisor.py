@@ -25,7 +25,7 @@ from typing import NoReturn
 from edgeconv.cli._machine import lacking
 from edgeconv.cli._streams import printable, tell
 from edgeconv.errors import Ending
-from edgeconv.output import clear, clear_temporary
+from edgeconv.flow.output import clear, clear_temporary
 
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 _SAME_S = 0.5  # a terminal signals parent and child alike: within this, it is one signal

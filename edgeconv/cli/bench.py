@@ -15,7 +15,7 @@ from edgeconv.cli._limits import seconds
 from edgeconv.cli._streams import say
 from edgeconv.cli._tables import print_table
 from edgeconv.errors import DeviceError
-from edgeconv.output import settle
+from edgeconv.flow.output import settle
 
 if TYPE_CHECKING:
     from edgeconv.bench import BenchRow
@@ -63,7 +63,7 @@ def command(
 
 
 def _document(rows: Sequence[BenchRow], effort: Any) -> dict[str, Any]:
-    from edgeconv.environment import environment
+    from edgeconv.flow.environment import environment
 
     return {
         "schema": 1,

@@ -36,9 +36,9 @@ def command(
         raise RecipeError(what, where=str(recipe), mend="give the recipe of a module")
     loaded = load_recipe(recipe)
 
-    from edgeconv.job import job_of
+    from edgeconv.flow.job import job_of
+    from edgeconv.flow.source import TorchSource
     from edgeconv.nn.cost import cost
-    from edgeconv.source import TorchSource
 
     with results_only(when=as_json):
         source = job_of(loaded, prove=False).source

@@ -15,7 +15,7 @@ from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
 from edgeconv.errors import RecipeError
-from edgeconv.output import settle
+from edgeconv.flow.output import settle
 
 if TYPE_CHECKING:
     from edgeconv.recipe import Recipe
@@ -74,7 +74,7 @@ def command(
             f"two recipes are named {min(twice)!r}", mend="their files would overwrite each other; rename one"
         )
 
-    from edgeconv.pipeline import export_recipe
+    from edgeconv.flow.pipeline import export_recipe
 
     silent = quiet or as_json
     progress = progress_for(silent=silent)

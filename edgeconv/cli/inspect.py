@@ -16,7 +16,7 @@ from edgeconv.cli._integer_onnx import float_parts_of_onnx
 from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.cli._streams import printable, say
 from edgeconv.errors import EmitError
-from edgeconv.output import settle
+from edgeconv.flow.output import settle
 from edgeconv.recipe.files import read_named
 
 _T = TypeVar("_T")

@@ -14,7 +14,7 @@ from edgeconv.cli._tables import print_table
 from edgeconv.errors import CaptureError
 
 if TYPE_CHECKING:
-    from edgeconv.operators import Row
+    from edgeconv.flow.operators import Row
 
 _COLUMNS = ("operator", ".onnx", ".tflite", "int8", "int16x8", "open batch")
 _LEGEND = (
@@ -37,7 +37,7 @@ def command(
 
     A module with a torch operator that --torch does not list is captured by torch's own ONNX exporter.
     """
-    from edgeconv.operators import operators, rows  # the tables themselves, and with them torch
+    from edgeconv.flow.operators import operators, rows
 
     if torch:
         if names:

@@ -16,13 +16,13 @@ from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.errors import ParityError, RecipeError
-from edgeconv.output import settle
+from edgeconv.flow.output import settle
 
 if TYPE_CHECKING:
-    from edgeconv.judge import Proof
+    from edgeconv.flow.judge import Proof
+    from edgeconv.flow.prove import Rebuilt, Stated
+    from edgeconv.flow.source import Source
     from edgeconv.progress import Progress
-    from edgeconv.prove import Rebuilt, Stated
-    from edgeconv.source import Source
 
 
 def command(
@@ -56,8 +56,8 @@ def command(
     Needs no torch module: the folder can be taken to another machine. Exits with 1 when a comparison fails.
     """
     limit(timeout)
-    from edgeconv.prove import JUDGED_BY, repeat
-    from edgeconv.record import JSON
+    from edgeconv.flow.prove import JUDGED_BY, repeat
+    from edgeconv.flow.record import JSON
     from edgeconv.report import to_json
 
     settle(directory)
@@ -105,8 +105,8 @@ def _named(recipe_path: Path, shapes: list[str], fixed: list[str], progress: Pro
     An .onnx file that is named itself says nothing of the inputs that it was proven on: those are the stored ones. Nor
     does it say how it was quantised, unless it is itself.
     """
-    from edgeconv.job import job_of, proof_of
-    from edgeconv.pipeline import rebuilt
+    from edgeconv.flow.job import job_of, proof_of
+    from edgeconv.flow.pipeline import rebuilt
     from edgeconv.recipe import load_recipe, onnx_recipe
     from edgeconv.recipe.load import with_fixed
 

@@ -17,7 +17,7 @@ from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
 from edgeconv.errors import QuantizeError, TargetError
 
 if TYPE_CHECKING:
-    from edgeconv.pipeline import ExportResult
+    from edgeconv.flow.pipeline import ExportResult
     from edgeconv.report import Frontier
 
 
@@ -48,7 +48,7 @@ def command(
     if (target_sqnr is None) == (target_agreement is None):
         many = "both targets are" if target_sqnr is not None else "no target is"
         raise QuantizeError(f"{many} given", mend="give --target-sqnr or --target-agreement")
-    from edgeconv.frontier import SCHEMES
+    from edgeconv.flow.target import SCHEMES
     from edgeconv.quantize import Target
     from edgeconv.recipe import load_recipe
 
@@ -61,7 +61,7 @@ def command(
     if not silent:
         say(printable(f"{loaded.name} -> {folder}"))
 
-    from edgeconv.pipeline import export_recipe
+    from edgeconv.flow.pipeline import export_recipe
 
     try:
         with results_only(when=silent):

@@ -19,10 +19,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, BinaryIO, cast
 
-from edgeconv import telemetry
 from edgeconv.core import Array
 from edgeconv.devices.agent import Frame, ProtocolError, frame_parts, read_frame
 from edgeconv.errors import DeviceError
+from edgeconv.package import environment_without_telemetry
 
 _OF_THE_HOST = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 _POLL_S = 0.25
@@ -53,7 +53,7 @@ class AgentProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=telemetry.environment(),
+                env=environment_without_telemetry(),
                 bufsize=0,
                 start_new_session=True,
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.emit.tflite._resize_kernels import MOST_STEPS, integer_steps, linear_weights
+from edgeconv.emit.tflite.lower._resize_kernels import MOST_STEPS, integer_steps, linear_weights
 
 _EXACT = 0, ""
 

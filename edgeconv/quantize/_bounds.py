@@ -28,7 +28,7 @@ from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._graph import is_activation, named
 from edgeconv.quantize._steep import leads_to_steep
 from edgeconv.quantize._structure import clip_bounds, spelt_out
-from edgeconv.rewrite.gelus import gelus
+from edgeconv.rewrite.algebra.gelus import gelus
 
 Bounds = tuple[float, float]
 ALL: Bounds = (-math.inf, math.inf)

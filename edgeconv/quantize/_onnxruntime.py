@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeconv import telemetry
+from edgeconv.package import switch_off_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def session(data: bytes, *, optimised: bool = True) -> onnxruntime.InferenceSession:
     """A session on the CPU that tells of errors alone; raises what onnxruntime does."""
-    telemetry.switch_off()
+    switch_off_telemetry()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

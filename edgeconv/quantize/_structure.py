@@ -15,7 +15,7 @@ from edgeconv.graph.edit import constant, input_of, only_reader
 from edgeconv.quantize._divisors import WHY, divisors
 from edgeconv.quantize._graph import is_activation, name_of, named, scalar
 from edgeconv.quantize._operators import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, OWN, READING, SHARED
-from edgeconv.rewrite.gelus import gelus
+from edgeconv.rewrite.algebra.gelus import gelus
 
 
 @dataclass(frozen=True)

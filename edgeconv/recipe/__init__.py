@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeconv.lazy import on_first_use
+from edgeconv.package import on_first_use
 
 if TYPE_CHECKING:
     from edgeconv.recipe.load import load_recipe, onnx_recipe

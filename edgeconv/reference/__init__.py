@@ -16,25 +16,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeconv.lazy import on_first_use
-from edgeconv.reference._extent import MOST_ELEMENTS
-from edgeconv.reference._node import evaluate_node
-from edgeconv.reference._operands import ImpossibleError
+from edgeconv.package import on_first_use
 
 if TYPE_CHECKING:
     from edgeconv.reference._evaluate import evaluate, evaluate_each
+    from edgeconv.reference._extent import MOST_ELEMENTS
+    from edgeconv.reference._node import evaluate_node
+    from edgeconv.reference._operands import ImpossibleError
     from edgeconv.reference._operators import OPERATORS
     from edgeconv.reference._threads import one_thread
 
 __all__ = ["MOST_ELEMENTS", "OPERATORS", "ImpossibleError", "evaluate", "evaluate_each", "evaluate_node", "one_thread"]
 
-# The engine, which is torch, comes on first use: a file's shapes are folded without it.
+# The engine, which is torch, comes on first use: shapes are folded without it, and files are read without graphs.
 __getattr__ = on_first_use(
     __name__,
     {
+        "MOST_ELEMENTS": "edgeconv.reference._extent",
+        "ImpossibleError": "edgeconv.reference._operands",
         "OPERATORS": "edgeconv.reference._operators",
         "evaluate": "edgeconv.reference._evaluate",
         "evaluate_each": "edgeconv.reference._evaluate",
+        "evaluate_node": "edgeconv.reference._node",
         "one_thread": "edgeconv.reference._threads",
     },
 )

@@ -16,8 +16,8 @@ from edgeconv.errors import RewriteError
 from edgeconv.graph.argument import checked_model
 from edgeconv.reference._call import Call, Value
 from edgeconv.reference._dtypes import from_ir, from_numpy, held_as, wrapped
+from edgeconv.reference._exact import in_type
 from edgeconv.reference._extent import MOST_ELEMENTS, MOST_FOLDED, largest, result_elements, shown
-from edgeconv.reference._node import in_type
 from edgeconv.reference._operands import ImpossibleError, place_of
 from edgeconv.reference._operators import OPERATORS
 from edgeconv.values import close_to

@@ -262,3 +262,8 @@ EXACT: Mapping[str, Operator] = {
     "Unsqueeze": _unsqueeze,
     "Where": _chosen,
 }
+
+
+def in_type(array: Array, dtype: ir.DataType | None) -> Array:
+    """An integer result in its own element type."""
+    return array if dtype is None or dtype.is_floating_point() else array.astype(dtype.numpy())

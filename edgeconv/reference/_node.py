@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from edgeconv.reference._exact import Array, computed
+from edgeconv.reference._exact import Array, computed, in_type
 
 
 def evaluate_node(node: ir.Node, arrays: Sequence[Array | None], *, opset: int) -> tuple[Array, ...]:
@@ -34,8 +34,3 @@ def evaluate_node(node: ir.Node, arrays: Sequence[Array | None], *, opset: int) 
     from edgeconv.reference._evaluate import evaluate_alone  # torch
 
     return evaluate_alone(node, arrays, opset=opset)
-
-
-def in_type(array: Array, dtype: ir.DataType | None) -> Array:
-    """An integer result in its own element type."""
-    return array if dtype is None or dtype.is_floating_point() else array.astype(dtype.numpy())

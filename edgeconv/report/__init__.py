@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeconv.lazy import on_first_use
+from edgeconv.package import on_first_use
 from edgeconv.report._fields import GOLDEN_SHA256, LEFT_OUT, TIMEOUT, seconds_of
 from edgeconv.report._frontier import Frontier, FrontierPoint
 from edgeconv.report._report import Report, excess_of

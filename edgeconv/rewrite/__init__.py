@@ -4,7 +4,7 @@ A rewrite is a pass (`onnx_ir.passes.InPlacePass`) whose docstring states its co
 it ensures, (3) why it is exact in real arithmetic. Its arithmetic is done in float64 and rounded once, to the dtype of
 the weight, however many rewrites touch that weight on the way.
 
-`free_batch` is no line of the table: it leaves the batch of an optimised graph open, where that is asked for.
+`open_batch` is no line of the table: it leaves the batch of an optimised graph open, where that is asked for.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import onnx_ir as ir
 from edgeconv import values
 from edgeconv.errors import RewriteError, Wording
 from edgeconv.graph.argument import checked_model
-from edgeconv.rewrite._graph import forget_exact
 from edgeconv.rewrite.absorb_channel_moves import AbsorbChannelMovesPass
+from edgeconv.rewrite.algebra._graph import forget_exact
 from edgeconv.rewrite.average_by_matrices import AverageByMatricesPass
 from edgeconv.rewrite.carry_through import CarryThroughPass
 from edgeconv.rewrite.fold_ahead import FoldAheadPass
@@ -26,7 +26,6 @@ from edgeconv.rewrite.fold_batch_norm import FoldBatchNormPass
 from edgeconv.rewrite.fold_constants import FoldConstantsPass
 from edgeconv.rewrite.fold_padding import FoldPaddingPass
 from edgeconv.rewrite.fold_scale_shift import FoldScaleShiftPass
-from edgeconv.rewrite.free_batch import free_batch
 from edgeconv.rewrite.merge_branches import MergeBranchesPass
 from edgeconv.rewrite.merge_chains import MergeChainsPass
 from edgeconv.rewrite.merge_common import MergeCommonPass
@@ -38,7 +37,7 @@ from edgeconv.rewrite.remove_unused import RemoveUnusedPass
 from edgeconv.rewrite.split_multipliers import SplitMultipliersPass
 from edgeconv.rewrite.split_sequences import SplitSequencesPass
 
-__all__ = ["REWRITES", "Rewrite", "free_batch", "optimize"]
+__all__ = ["REWRITES", "Rewrite", "optimize"]
 
 
 @dataclass(frozen=True)

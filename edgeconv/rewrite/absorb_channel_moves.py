@@ -11,10 +11,10 @@ import onnx_ir as ir
 from edgeconv.graph.edit import graph_of, hand_on, rank, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite._affine import affine
-from edgeconv.rewrite._graph import add_constant, disown, exact, integers, replace_constant
-from edgeconv.rewrite._linear import linear
-from edgeconv.rewrite._planes import Numbers, Planes, fresh, moved, moves, sizes
+from edgeconv.rewrite.algebra._affine import affine
+from edgeconv.rewrite.algebra._graph import add_constant, disown, exact, integers, replace_constant
+from edgeconv.rewrite.algebra._linear import linear
+from edgeconv.rewrite.algebra._planes import Numbers, Planes, fresh, moved, moves, sizes
 
 _MIXERS = frozenset({"Transpose", "Gather"})
 

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from edgeconv.graph.edit import dims, graph_of, only_reader, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite._evaluate import evaluate_node
-from edgeconv.rewrite._graph import Float64, add_constant, exact, insert_like, is_float, take_over
+from edgeconv.rewrite.algebra._evaluate import evaluate_node
+from edgeconv.rewrite.algebra._graph import Float64, add_constant, exact, insert_like, is_float, take_over
 
 _TOLERANCE = 1e-12
 _PROBES = 8

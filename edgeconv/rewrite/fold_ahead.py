@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.edit import graph_of, only_reader, rank
-from edgeconv.rewrite._affine import Affine, affine
-from edgeconv.rewrite._graph import disown, integers
-from edgeconv.rewrite._linear import Linear, linear
+from edgeconv.rewrite.algebra._affine import Affine, affine
+from edgeconv.rewrite.algebra._graph import disown, integers
+from edgeconv.rewrite.algebra._linear import Linear, linear
 
 
 class FoldAheadPass(ir.passes.InPlacePass):

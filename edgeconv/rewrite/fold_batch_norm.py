@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.rewrite._behind import fold_behind
-from edgeconv.rewrite._graph import where
+from edgeconv.rewrite.algebra._behind import fold_behind
+from edgeconv.rewrite.algebra._graph import where
 
 
 class FoldBatchNormPass(ir.passes.InPlacePass):

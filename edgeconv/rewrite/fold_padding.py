@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeconv.graph.edit import rank
-from edgeconv.rewrite._graph import exact, integers, stand_in
+from edgeconv.rewrite.algebra._graph import exact, integers, stand_in
 
 
 class FoldPaddingPass(ir.passes.InPlacePass):

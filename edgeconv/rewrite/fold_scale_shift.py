@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.rewrite._behind import fold_behind
+from edgeconv.rewrite.algebra._behind import fold_behind
 
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
 

@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 from edgeconv.graph.edit import dims, graph_of, only_reader, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite._branch import Branch, branch, convolution
-from edgeconv.rewrite._graph import Float64, holds, insert_like, is_float, take_over
+from edgeconv.rewrite.algebra._branch import Branch, branch, convolution
+from edgeconv.rewrite.algebra._graph import Float64, holds, insert_like, is_float, take_over
 
 _SUMS = frozenset({"Add", "Sub", "Sum"})
 

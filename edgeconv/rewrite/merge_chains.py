@@ -8,8 +8,8 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from edgeconv.graph.edit import dims, only_reader, remove_unread
-from edgeconv.rewrite._branch import Branch, Taps, convolution, window
-from edgeconv.rewrite._graph import Float64, holds, take_over
+from edgeconv.rewrite.algebra._branch import Branch, Taps, convolution, window
+from edgeconv.rewrite.algebra._graph import Float64, holds, take_over
 
 
 class MergeChainsPass(ir.passes.InPlacePass):

@@ -6,7 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgeconv.graph.edit import MODULE
-from edgeconv.rewrite._graph import exact, is_float
+from edgeconv.rewrite.algebra._graph import exact, is_float
 
 # Larger constants are weights: they seldom are equal, and comparing them takes time.
 _SMALL = 1024

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.edit import graph_of, hand_on, rank, tensor_of
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite._graph import add_constant, exact, take_over
+from edgeconv.rewrite.algebra._graph import add_constant, exact, take_over
 
 
 class MultiplyMatricesPass(ir.passes.InPlacePass):

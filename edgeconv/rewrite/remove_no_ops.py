@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.edit import is_taken, tensor_of
-from edgeconv.rewrite._affine import affine
-from edgeconv.rewrite._graph import exact, integers, stand_in
+from edgeconv.rewrite.algebra._affine import affine
+from edgeconv.rewrite.algebra._graph import exact, integers, stand_in
 
 
 class RemoveNoOpsPass(ir.passes.InPlacePass):

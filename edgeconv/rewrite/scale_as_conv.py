@@ -7,8 +7,8 @@ import onnx_ir as ir
 
 from edgeconv.graph.edit import rank
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite._affine import Affine, batch_normalization
-from edgeconv.rewrite._graph import add_constant, drop
+from edgeconv.rewrite.algebra._affine import Affine, batch_normalization
+from edgeconv.rewrite.algebra._graph import add_constant, drop
 
 _RANKS = (3, 4)  # of signals and images: TFLite has no convolution of volumes
 

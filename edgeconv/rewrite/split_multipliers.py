@@ -10,8 +10,8 @@ import onnx_ir as ir
 from edgeconv.graph.edit import dims, graph_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite._graph import Float64, disown, exact, insert_like, replace_constant, take_over
-from edgeconv.rewrite._linear import Linear, linear
+from edgeconv.rewrite.algebra._graph import Float64, disown, exact, insert_like, replace_constant, take_over
+from edgeconv.rewrite.algebra._linear import Linear, linear
 
 _FEWEST_CHANNELS = 8  # below that no runtime's vectors are full, whatever the form
 _MOST_PARTS = 4  # tensors that XNNPACK of TensorFlow Lite 2.14 concatenates

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.edit import graph_of, hand_on, tensor_of
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite._graph import add_constant, integers
+from edgeconv.rewrite.algebra._graph import add_constant, integers
 
 
 class SplitSequencesPass(ir.passes.InPlacePass):

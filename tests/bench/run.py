@@ -157,7 +157,7 @@ def _outcome(result: dict[str, Any]) -> str:
 def main() -> int:
     """Measures, and writes bench.json, bench.md and bench.svg."""
     options = _arguments()
-    from edgeconv.environment import environment
+    from edgeconv.flow.environment import environment
 
     began_s = time.monotonic()
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeconv.capture import capture
-from edgeconv.capture._clean import clean
+from edgeconv.capture.normalize._clean import clean
 from edgeconv.errors import CaptureError
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeconv.capture import NOTE, capture
-from edgeconv.capture._aten import TABLE
-from edgeconv.capture._fast import _MEANINGLESS
+from edgeconv.capture.torch._aten import TABLE
+from edgeconv.capture.torch._fast import _MEANINGLESS
 from edgeconv.errors import CaptureError
 from edgeconv.reference import evaluate
 

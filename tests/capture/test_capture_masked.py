@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 import edgeconv
-from edgeconv.capture._masked import settle_masks
+from edgeconv.capture.torch._masked import settle_masks
 
 _X = torch.linspace(-2, 2, 2 * 3 * 4 * 5).sin().reshape(2, 3, 4, 5) * 2
 

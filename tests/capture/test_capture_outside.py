@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import edgeconv
-from edgeconv.capture._outside import variables
+from edgeconv.capture.torch._outside import variables
 from edgeconv.core import Sample, Verdict
 from edgeconv.devices import run_module
 from edgeconv.errors import CaptureError

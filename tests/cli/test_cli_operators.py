@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeconv.cli import run
-from edgeconv.operators import operators, rows
+from edgeconv.flow.operators import operators, rows
 from edgeconv.reference import OPERATORS
 
 

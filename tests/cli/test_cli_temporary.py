@@ -19,7 +19,7 @@ CODE = """
 import os, signal, sys, tempfile
 tempfile.tempdir = None  # the process that this one is a fork of has looked it up
 from edgeconv.cli._supervisor import supervised
-from edgeconv.output import temporary
+from edgeconv.flow.output import temporary
 
 def work():
     with temporary() as folder:

@@ -30,7 +30,7 @@ from edgeconv.capture import open_onnx, settled_shapes
 from edgeconv.core import Emitted
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.emit.tflite._operators import LOWERINGS
+from edgeconv.emit.tflite.lower._operators import LOWERINGS
 from edgeconv.errors import EdgeconvError
 from edgeconv.reference import OPERATORS, evaluate
 from edgeconv.rewrite import optimize

@@ -33,7 +33,7 @@ class Terminated(BaseException):
 
 
 def write(folder: Path) -> None:
-    from edgeconv.output import staged
+    from edgeconv.flow.output import staged
 
     with staged(folder) as staging:
         for name in ("a.onnx", "b.tflite", "c.h"):
@@ -45,7 +45,7 @@ def write(folder: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    from edgeconv.output import settle
+    from edgeconv.flow.output import settle
 
     traced()
     settle(folder)
@@ -114,7 +114,7 @@ def old(folder: Path) -> Path:
 
 def _after_each_kill(room: Path, action: str) -> Iterator[dict[str, Any]]:
     """What each step leaves to those who only look, to the next command, and what lies there after the next export."""
-    from edgeconv.output import settle, staged
+    from edgeconv.flow.output import settle, staged
 
     for step in range(1, stops(old(room / "all"), action, 10**9) + 1):
         folder = old(room / str(step))
@@ -129,7 +129,7 @@ def _after_each_kill(room: Path, action: str) -> Iterator[dict[str, Any]]:
 
 def _after_each_kill_of_the_completion(room: Path) -> Iterator[dict[str, Any]]:
     """The same of the command that completes a commit which was killed between its renames."""
-    from edgeconv.output import settle
+    from edgeconv.flow.output import settle
 
     for at in range(1, stops(old(room / "all"), "SIGKILL", 10**9) + 1):
         half = old(room / f"half {at}")

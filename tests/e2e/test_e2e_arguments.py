@@ -22,8 +22,8 @@ from torch import nn
 import edgeconv
 from edgeconv.core import Fidelity, Sample, Tolerance
 from edgeconv.errors import CaptureError, EdgeconvError
+from edgeconv.flow.variants import Quantization
 from edgeconv.quantize import Target
-from edgeconv.variants import Quantization
 
 X = torch.zeros(1, 3, 8, 8)
 NAN = float("nan")

@@ -21,10 +21,10 @@ import killed_commit
 import pytest
 from killed_commit import NEW, OLD, old, state
 
-from edgeconv import journal
 from edgeconv.cli import run
 from edgeconv.errors import EmitError
-from edgeconv.output import settle, staged
+from edgeconv.flow import journal
+from edgeconv.flow.output import settle, staged
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs ptrace")
 

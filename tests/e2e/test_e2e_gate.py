@@ -23,10 +23,10 @@ from onnx import numpy_helper
 
 import edgeconv
 from edgeconv.cli import run
+from edgeconv.flow.prove import repeat
+from edgeconv.flow.source import TorchSource
 from edgeconv.progress import Silent
-from edgeconv.prove import repeat
 from edgeconv.recipe import build_module
-from edgeconv.source import TorchSource
 
 RECIPE = """
 name = "block"

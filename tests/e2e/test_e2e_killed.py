@@ -13,8 +13,8 @@ import programs
 import pytest
 
 from edgeconv.cli import run
-from edgeconv.journal import STAGING_PREFIX
-from edgeconv.owner import abandoned
+from edgeconv.flow.journal import STAGING_PREFIX
+from edgeconv.flow.owner import abandoned
 
 pytestmark = pytest.mark.xdist_group("clock")
 RECIPE = """

@@ -26,11 +26,11 @@ from edgeconv.core import (
     Verdict,
 )
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.layers import carried_over, judged_by_layer
+from edgeconv.flow.layers import carried_over, judged_by_layer
+from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.parity import Golden
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
-from edgeconv.variants import Quantization, Variant, variants_of
 
 _SHAPE = (1, 3, 12, 12)
 _FILE = "net.int8.tflite"

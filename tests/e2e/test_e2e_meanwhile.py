@@ -20,14 +20,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeconv import journal
 from edgeconv.cli import export as export_verb
 from edgeconv.cli import run
 from edgeconv.errors import ParityError
-from edgeconv.output import clear, staged
-from edgeconv.pipeline import ExportResult, export_recipe
+from edgeconv.flow import journal
+from edgeconv.flow.output import clear, staged
+from edgeconv.flow.pipeline import ExportResult, export_recipe
+from edgeconv.flow.prove import repeat
 from edgeconv.progress import Silent
-from edgeconv.prove import repeat
 from edgeconv.recipe.load import read_recipe
 
 
@@ -182,7 +182,7 @@ def test_the_folder_that_a_run_reads_is_locked_with_the_one_that_it_writes(
             os.close(descriptor)
             seen.append(path)
 
-    monkeypatch.setattr("edgeconv.prove.require_unchanged", others_wait)
+    monkeypatch.setattr("edgeconv.flow.prove.require_unchanged", others_wait)
     repeat(room / "out", devices=None, progress=Silent(), out=room / "other")
     assert len(seen) == 2
     monkeypatch.undo()

@@ -26,9 +26,10 @@ from edgeconv.core import NHWC, Artifact, Emitted, Sample, TensorSpec, Verdict
 from edgeconv.devices import DEVICES, ENVIRONMENTS, Session, install, start
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
+from edgeconv.flow.source import TorchSource
 from edgeconv.reference import evaluate
-from edgeconv.rewrite import free_batch, optimize
-from edgeconv.source import TorchSource
+from edgeconv.rewrite import optimize
+from edgeconv.rewrite.open_batch import free_batch
 
 BATCHES = (1, 3, 5, 1)
 BOTH = ("onnxruntime", "litert")

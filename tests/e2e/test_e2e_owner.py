@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeconv.output import clear_temporary, staged, temporary
-from edgeconv.owner import owned
+from edgeconv.flow.output import clear_temporary, staged, temporary
+from edgeconv.flow.owner import owned
 
 DEAD = 999_999_999
 

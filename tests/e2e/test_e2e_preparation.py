@@ -11,7 +11,7 @@ import torch
 
 import edgeconv
 from edgeconv.core import Array, Sample
-from edgeconv.job import job_of
+from edgeconv.flow.job import job_of
 from edgeconv.recipe import load_recipe
 
 _SHAPE = (1, 3, 8, 8)

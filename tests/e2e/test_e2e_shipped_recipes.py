@@ -11,7 +11,7 @@ import edgeconv
 from edgeconv.cli import run
 from edgeconv.cli._inspect_tflite import read_tflite
 from edgeconv.core import Verdict
-from edgeconv.pipeline import ExportResult
+from edgeconv.flow.pipeline import ExportResult
 
 MODELS = Path(__file__).parents[2] / "models"
 DEVICES = ("onnxruntime", "litert", "litert-reference", "tflite-runtime")

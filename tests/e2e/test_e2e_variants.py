@@ -19,7 +19,7 @@ from edgeconv.core import Comparison, Fidelity, Verdict
 from edgeconv.devices import ENVIRONMENTS
 from edgeconv.devices._environments import python_of
 from edgeconv.errors import DeviceError, EdgeconvError
-from edgeconv.pipeline import ExportResult
+from edgeconv.flow.pipeline import ExportResult
 from edgeconv.recipe.files import sha256_of
 
 ROOT = Path(__file__).parents[2]

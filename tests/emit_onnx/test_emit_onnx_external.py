@@ -24,7 +24,7 @@ from edgeconv.bench import read_file
 from edgeconv.cli import run
 from edgeconv.core import DATA_SUFFIX
 from edgeconv.emit.onnx import _external
-from edgeconv.emit.tflite import _encoding
+from edgeconv.emit.tflite.file import _encoding
 from edgeconv.report import from_json
 
 

@@ -17,7 +17,7 @@ from edgeconv.devices import DEVICES, run_inside
 from edgeconv.errors import DeviceError
 from edgeconv.parity import layer_steps
 from edgeconv.quantize import Options, apply, calibrate, make_plan
-from edgeconv.rewrite import free_batch
+from edgeconv.rewrite.open_batch import free_batch
 
 _SHAPE = (1, 3, 8, 8)
 

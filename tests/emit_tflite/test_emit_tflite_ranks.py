@@ -21,12 +21,12 @@ from torch.nn import functional
 import edgeconv
 from edgeconv.core import Artifact, Emitted, Sample, TensorSpec, Verdict
 from edgeconv.devices import DEVICES, start
-from edgeconv.emit.tflite import _ranks
-from edgeconv.emit.tflite._flatbuffer import write
 from edgeconv.emit.tflite._graph import Graph
 from edgeconv.emit.tflite._graph import Tensor as Written
-from edgeconv.emit.tflite._ranks import MOST
-from edgeconv.emit.tflite._versions import SINCE
+from edgeconv.emit.tflite.file._flatbuffer import write
+from edgeconv.emit.tflite.file._versions import SINCE
+from edgeconv.emit.tflite.simplify import _ranks
+from edgeconv.emit.tflite.simplify._ranks import MOST
 from edgeconv.errors import EmitError
 
 Array = npt.NDArray[Any]

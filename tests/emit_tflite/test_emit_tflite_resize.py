@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from edgeconv.capture._resizing import settle_resizes
+from edgeconv.capture.normalize._resizing import settle_resizes
 from edgeconv.reference import evaluate
 
 _MODES = {

@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from edgeconv.capture._resizing import settle_resizes
+from edgeconv.capture.normalize._resizing import settle_resizes
 from edgeconv.core import Emitted, TensorSpec
-from edgeconv.emit.tflite._convert import convert
-from edgeconv.emit.tflite._encoding import encoding_of
-from edgeconv.emit.tflite._flatbuffer import write
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import of_type
-from edgeconv.emit.tflite._resize_kernels import (
+from edgeconv.emit.tflite.file._encoding import encoding_of
+from edgeconv.emit.tflite.file._flatbuffer import write
+from edgeconv.emit.tflite.lower._convert import convert
+from edgeconv.emit.tflite.lower._resize_kernels import (
     MOST_STEPS,
     integer_error,
     linear_places,

@@ -17,7 +17,7 @@ import torch
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.quantize import Options, apply, calibrate, make_plan
 from edgeconv.reference import evaluate
-from edgeconv.rewrite import free_batch
+from edgeconv.rewrite.open_batch import free_batch
 
 _Function = Callable[[torch.Tensor], torch.Tensor]
 _SHAPE = (2, 4, 8)

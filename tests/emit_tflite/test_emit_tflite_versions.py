@@ -16,8 +16,8 @@ import torch
 
 import edgeconv.emit.tflite as room
 from edgeconv.emit.tflite._graph import Operator, Tensor
-from edgeconv.emit.tflite._integer_versions import SINCE_OF_INTEGERS
-from edgeconv.emit.tflite._versions import SINCE, minimum_runtime, version_of
+from edgeconv.emit.tflite.file._integer_versions import SINCE_OF_INTEGERS
+from edgeconv.emit.tflite.file._versions import SINCE, minimum_runtime, version_of
 from edgeconv.errors import EmitError
 
 _FLOAT, _INT32, _INT64, _BOOL, _HALF = np.float32, np.int32, np.int64, np.bool_, np.float16

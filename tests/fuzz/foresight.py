@@ -32,11 +32,14 @@ _MEANT = (
 """What libraries raise of the data itself, wherever they do."""
 
 CALLS_OF_LIBRARIES = {
-    ("capture/_onnx_file.py", "read_proto"): "protobuf says in many classes that bytes are no message",
-    ("capture/_onnx_file.py", "_check"): "onnx's checker knows the format better than we could repeat",
-    ("capture/_onnx_file.py", "lifted"): "onnx's inliner and converter tell of functions and opsets in C++'s words",
+    ("capture/onnx_file/_file.py", "read_proto"): "protobuf says in many classes that bytes are no message",
+    ("capture/onnx_file/_file.py", "_check"): "onnx's checker knows the format better than we could repeat",
+    (
+        "capture/onnx_file/_file.py",
+        "lifted",
+    ): "onnx's inliner and converter tell of functions and opsets in C++'s words",
     ("cli/_integer_onnx.py", "float_parts_of_onnx"): "onnx itself inlines functions and infers types",
-    ("capture/_stored.py", "load_external"): "onnx itself reads external data",
+    ("capture/onnx_file/_stored.py", "load_external"): "onnx itself reads external data",
     ("recipe/arrays.py", "_check_dtype"): "numpy raises nearly anything of a damaged header",
     ("recipe/arrays.py", "_one"): "numpy raises nearly anything of a damaged array",
     ("recipe/arrays.py", "_several"): "numpy and zipfile do, of a damaged archive",

@@ -20,11 +20,11 @@ from text_mutants import json_of, toml_of
 from tflite_mutants import tflite_of
 
 import edgeconv.cli
-from edgeconv import journal
 from edgeconv.core import Artifact, Sample, TensorSpec
 from edgeconv.devices import Device, run_artifact
 from edgeconv.devices.agent import ProtocolError, frame_parts, read_frame
 from edgeconv.errors import EdgeconvError
+from edgeconv.flow import journal
 from edgeconv.parity import load_golden
 from edgeconv.quantize import Plan
 from edgeconv.recipe import load_recipe

@@ -24,7 +24,7 @@ from pool import Outcome, Work, run_all
 from readers import READERS, SHARES
 from seeds import Seeds
 
-import edgeconv.pipeline  # noqa: F401  (before the forks: each would import it for itself)
+import edgeconv.flow.pipeline  # noqa: F401  (before the forks: each would import it for itself)
 
 _MOST_REASONS = 25
 _ACCEPTED = (0, 1)  # 1 is a result: parity failed, or a file is not of integers alone

@@ -17,7 +17,7 @@ import pytest
 import edgeconv.cli
 from edgeconv.bench import read_file
 from edgeconv.errors import EdgeconvError
-from edgeconv.journal import JOURNAL
+from edgeconv.flow.journal import JOURNAL
 from edgeconv.parity import load_golden
 
 HERE = Path(__file__).parent

@@ -20,17 +20,8 @@ ROOT = Path(edgeconv.__file__).parents[1]
 PACKAGE = ROOT / "edgeconv"
 STAGES = ("recipe", "capture", "rewrite", "quantize", "emit", "devices", "parity", "report", "release")
 # What every stage may import beside the stages to its left; the reference is the truth that tests and folds ask.
-GROUND = {"errors", "values", "core", "graph", "reference", "lazy", "seal", "telemetry", "__version__"}
-# job and prove are the two halves of the pipeline: what is stated before the flow, and what comes after emission;
-# arguments checks what is stated in Python.
-# source is what both are about: it is captured before, and run beside the devices after. variants is the middle: what
-# files are written from. frontier is what a target changes in the first half, and measures in the second; layers is the
-# part of the second that asks the middle for its graphs. judge runs and judges, whoever asks.
-# record is what the folder of an earlier export says of itself.
-KNOW_ALL = {
-    *("pipeline", "job", "arguments", "judge", "prove", "record", "layers", "frontier", "source", "variants", "cli"),
-    "__init__",
-}
+GROUND = {"errors", "values", "core", "graph", "reference", "package", "seal"}
+KNOW_ALL = {"flow", "cli", "__init__"}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -14,7 +14,7 @@ import pytest
 import edgeconv
 from edgeconv.devices import ENVIRONMENTS
 from edgeconv.devices._environments import python_of
-from edgeconv.operators import refreshed
+from edgeconv.flow.operators import refreshed
 
 ROOT = Path(edgeconv.__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]

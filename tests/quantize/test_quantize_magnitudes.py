@@ -11,10 +11,10 @@ from quantize_graphs import Graph, data, outputs, sqnr_db
 
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
+from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.progress import Silent
 from edgeconv.quantize import adaround, calibrate, correct_biases, make_plan, round_weights
 from edgeconv.reference import evaluate
-from edgeconv.variants import Quantization, variants_of
 
 TUNED = (correct_biases, round_weights, adaround)
 

@@ -21,13 +21,13 @@ from quantize_graphs import Graph, data
 
 from edgeconv.core import Array
 from edgeconv.emit.onnx import to_onnx
+from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.progress import Silent
 from edgeconv.quantize import Options, Plan, apply, calibrate, make_plan, overflowing
 from edgeconv.quantize._columns import taps
 from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, partners, safe_growth, unsafe_pairs, within_pairs
 from edgeconv.quantize._structure import layer_of
 from edgeconv.reference import evaluate
-from edgeconv.variants import Quantization, Variant, variants_of
 
 ROUNDINGS = ("nearest", "corrected", "feedback", "learned")
 _NEIGHBOURS = np.array([1, 0, 3, 2, -1])

@@ -15,13 +15,13 @@ import pytest
 from quantize_graphs import Graph, data, mobile
 
 from edgeconv.errors import QuantizeError
+from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.progress import Silent
 from edgeconv.quantize import Plan, orders_of, overflowing, reorder
 from edgeconv.quantize._pairs import partners, safe_growth
 from edgeconv.quantize._reorder import _order, _total
 from edgeconv.quantize._structure import layer_of
 from edgeconv.reference import evaluate
-from edgeconv.variants import Quantization, Variant, variants_of
 
 
 def _strong(g: Graph, name: str) -> None:

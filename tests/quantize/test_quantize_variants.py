@@ -12,9 +12,9 @@ import pytest
 from quantize_graphs import Graph, data
 
 from edgeconv.errors import QuantizeError
+from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.progress import Silent
 from edgeconv.quantize import Target
-from edgeconv.variants import Quantization, Variant, variants_of
 
 
 def _made(model: ir.Model, name: str, **asked: object) -> Variant:

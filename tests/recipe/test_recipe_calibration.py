@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgeconv.errors import QuantizeError, RecipeError
-from edgeconv.job import job_of
-from edgeconv.pipeline import export_recipe
+from edgeconv.flow.job import job_of
+from edgeconv.flow.pipeline import export_recipe
 from edgeconv.recipe import load_recipe
 from edgeconv.recipe.calibration import calibration_batches
 

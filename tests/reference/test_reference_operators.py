@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_graphs import assert_as_onnx, assert_same, compute
 
-from edgeconv.emit.tflite._operators import LOWERINGS
+from edgeconv.emit.tflite.lower._operators import LOWERINGS
 from edgeconv.reference import OPERATORS
 
 QUICK = settings(deadline=None, max_examples=25)

@@ -16,7 +16,8 @@ from torch.nn import functional as F  # noqa: N812
 from edgeconv.capture import capture
 from edgeconv.errors import RewriteError
 from edgeconv.reference import evaluate
-from edgeconv.rewrite import free_batch, optimize
+from edgeconv.rewrite import optimize
+from edgeconv.rewrite.open_batch import free_batch
 
 SIZES = (11, 2)
 

@@ -18,7 +18,7 @@ from edgeconv.emit.onnx._narrow import wide_integers
 from edgeconv.emit.onnx._resizes import plain_resizes
 from edgeconv.graph.edit import add_initializer
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite.gelus import Gelu, gelus
+from edgeconv.rewrite.algebra.gelus import Gelu, gelus
 from edgeconv.rewrite.pad_channels import pad_channels
 
 

@@ -29,7 +29,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgeconv.capture.same_pads import same_pads
+from edgeconv.capture.normalize.same_pads import same_pads
 from edgeconv.core import Array
 from edgeconv.graph.edit import add_initializer
 from edgeconv.graph.names import take_name, unique_name

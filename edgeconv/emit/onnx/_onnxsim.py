@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from edgeconv import telemetry
+from edgeconv.package import switch_off_telemetry
 
 
 def onnxsim() -> ModuleType:
     """The package; it finds torch only where this process has imported it already."""
     if "onnxsim" not in sys.modules:
-        telemetry.switch_off()  # it imports onnxruntime
+        switch_off_telemetry()  # it imports onnxruntime
         try:
             with _without("torch"):
                 import onnxsim

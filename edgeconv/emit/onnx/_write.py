@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgeconv import __version__, values
+from edgeconv import values
 from edgeconv.core import Array, Emitted, TensorSpec
 from edgeconv.emit.onnx._external import apart, is_too_large, weight_bytes
 from edgeconv.emit.onnx._forms import in_fast_forms
@@ -23,6 +23,7 @@ from edgeconv.emit.onnx._onnxsim import onnxsim
 from edgeconv.emit.onnx._opset import OPSETS, to_opset
 from edgeconv.errors import TFLITE_ONLY, EmitError
 from edgeconv.graph.argument import checked_metadata, checked_model
+from edgeconv.package import VERSION
 
 _ROUNDS = 8
 _SKIPPED = (
@@ -252,7 +253,7 @@ def _finish(proto: onnx.ModelProto) -> None:
     opset = next(each.version for each in proto.opset_import if each.domain in ("", "ai.onnx"))
     proto.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
     proto.producer_name = "edgeconv"
-    proto.producer_version = __version__
+    proto.producer_version = VERSION
     graph = proto.graph
     constants = {tensor.name for tensor in graph.initializer}
     stated = [value for value in graph.value_info if value.name not in constants]  # as onnxsim leaves them

@@ -41,7 +41,7 @@ def to_tflite(
 
     Args:
         model: a graph of standard ONNX operators (opset 18 or newer) in NCHW, its weights initializers. Shapes are
-            static, or the batch is left open as `edgeconv.rewrite.free_batch` leaves it. It is not modified.
+            static, or the batch is left open as `edgeconv.rewrite.open_batch` leaves it. It is not modified.
         layout: ``"nhwc"`` or ``"nchw"``: the order of the axes of the file's rank-4 inputs and outputs. Other ranks
             are as torch has them.
         metadata: what to store in the file's ``edgeconv`` metadata buffer, as sorted JSON.
@@ -62,10 +62,10 @@ def to_tflite(
         EmitError: an operator, or a setting of one, has no form in TFLite, or none that holds at every batch size;
             the layout is unknown; or the weights take more than 2 GiB.
     """
-    from edgeconv.emit.tflite._encoding import check_size, encoding_of
-    from edgeconv.emit.tflite._flatbuffer import write
-    from edgeconv.emit.tflite._inside import described
-    from edgeconv.emit.tflite._open_batch import converted
+    from edgeconv.emit.tflite.file._encoding import check_size, encoding_of
+    from edgeconv.emit.tflite.file._flatbuffer import write
+    from edgeconv.emit.tflite.lower._inside import described
+    from edgeconv.emit.tflite.lower._open_batch import converted
     from edgeconv.graph.argument import checked_metadata, checked_model
 
     checked_model(model, EmitError)

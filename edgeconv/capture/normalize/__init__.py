@@ -1,0 +1,1 @@
+"""Either graph -> the forms that every later stage knows: exact, and nothing is fused."""

@@ -1,0 +1,178 @@
+"""Attention of a file, written out as a module's is: products, a mask, a softmax.
+
+Specification: Attention (opsets 23 and 24). What may be looked at is told by a constant mask, by causality, or by a
+mask that is computed. A query that may look at nothing gives zeros.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._constants import constant_value
+from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
+
+_RAW, _CAPPED, _WEIGHTS = 0, 1, 3  # what ``qk_matmul_output`` is; scores under a mask (2) have no form
+_FLOAT = ir.DataType.FLOAT
+_LOWEST = np.float32(-1e30)  # below every score, and no number that overflows when another one is added
+
+
+def attention(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """Appends the steps; the values that stand for the node's results.
+
+    Raises:
+        CaptureError: the lengths of sequences are computed, or scores between the products are an output.
+    """
+    _check(node)
+    groups = node.attributes.get_int("kv_num_heads", 0)
+    query = _heads(steps, node.inputs[0], node.attributes.get_int("q_num_heads", 0), "query")
+    key, value = (_heads(steps, node.inputs[i], groups, name) for i, name in ((1, "key"), (2, "value")))
+    results: dict[ir.Value, ir.Value] = {}
+    key, value = (_joined(steps, node, i, new) for i, new in ((4, key), (5, value)))
+    for index, joined in ((1, key), (2, value)):
+        if len(node.outputs) > index and is_taken(node.outputs[index]):
+            results[node.outputs[index]] = joined
+    shared = sizes_of(query)[1] // sizes_of(key)[1]
+    key, value = (_repeated(steps, each, shared, name) for each, name in ((key, "keys"), (value, "values")))
+    raw = _scores(steps, node, query, key)
+    capped = _capped(steps, raw, node.attributes.get_float("softcap", 0.0))
+    weights = _weights(steps, node, capped)
+    if len(node.outputs) > 3 and is_taken(node.outputs[3]):
+        stages = {_RAW: raw, _CAPPED: capped, _WEIGHTS: weights}
+        results[node.outputs[3]] = stages[node.attributes.get_int("qk_matmul_output_mode", 0)]
+    y = steps.add("seen", "MatMul", [weights, value], [*sizes_of(weights)[:3], sizes_of(value)[3]])
+    if len(sizes_of(node.inputs[0])) == 3:
+        batch, count, length, size = sizes_of(y)
+        y = steps.reshape(steps.transpose(y, (0, 2, 1, 3), "moved"), [batch, length, count * size], "joined")
+    return {node.outputs[0]: y, **results}
+
+
+def state_shapes(graph: ir.Graph) -> None:
+    """Gives the second results of Attention the shapes that onnx's inference leaves open."""
+    for node in graph:
+        if node.op_type != "Attention" or node.domain != "" or len(node.outputs) == 1:
+            continue
+        shapes = [value.shape if value is not None else None for value in node.inputs[:3]]
+        if any(shape is None or not shape.is_static() for shape in shapes):
+            continue
+        query, key, value = (_as_heads(node, index) for index in range(3))
+        past = node.inputs[4] if len(node.inputs) > 4 else None
+        keys = key[2] + (0 if past is None or past.shape is None else int(str(past.shape[2])))
+        made = [(*key[:2], keys, key[3]), (*value[:2], keys, value[3]), (*query[:3], keys)]
+        for result, sizes in zip(node.outputs[1:], made, strict=False):
+            result.shape, result.type = ir.Shape(sizes), node.outputs[0].type
+
+
+def _as_heads(node: ir.Node, index: int) -> list[int]:
+    """The sizes of an input as (N, heads, length, size)."""
+    sizes = sizes_of(node.inputs[index])
+    count = node.attributes.get_int("kv_num_heads" if index else "q_num_heads", 1)
+    return sizes if len(sizes) == 4 else [sizes[0], count, sizes[1], sizes[2] // max(count, 1)]
+
+
+def _check(node: ir.Node) -> None:
+    why = ""
+    if len(node.inputs) > 6 and node.inputs[6] is not None:
+        why = "takes nonpad_kv_seqlen"
+    mode = node.attributes.get_int("qk_matmul_output_mode", 0)
+    if len(node.outputs) > 3 and is_taken(node.outputs[3]) and mode not in (_RAW, _CAPPED, _WEIGHTS):
+        why = f"gives qk_matmul_output of mode {mode}"
+    if why:
+        where = origin_of(node).module or node.op_type
+        raise CaptureError(f"Attention {why}, which has no form", where=where, mend="leave that out of the model")
+
+
+def _heads(steps: Steps, value: ir.Value | None, count: int, name: str) -> ir.Value:
+    """(N, length, heads x size) as (N, heads, length, size); of rank 4 it is so already."""
+    sizes = sizes_of(value)
+    if value is not None and len(sizes) == 4:
+        return value
+    split = steps.reshape(value, [*sizes[:2], count, sizes[2] // max(count, 1)], f"{name}.split")
+    return steps.transpose(split, (0, 2, 1, 3), name)
+
+
+def _joined(steps: Steps, node: ir.Node, index: int, new: ir.Value) -> ir.Value:
+    """The keys or values of earlier calls, and then the new ones."""
+    past = node.inputs[index] if len(node.inputs) > index else None
+    if past is None:
+        return new
+    sizes = sizes_of(new)
+    sizes[2] += sizes_of(past)[2]
+    return steps.add(f"present_{index}", "Concat", [past, new], sizes, {"axis": 2})
+
+
+def _repeated(steps: Steps, value: ir.Value, times: int, name: str) -> ir.Value:
+    """Each head so many times in a row: a group of queries shares it."""
+    if times == 1:
+        return value
+    return steps.gather(value, [int(i) for i in np.repeat(np.arange(sizes_of(value)[1]), times)], 1, name)
+
+
+def _scores(steps: Steps, node: ir.Node, query: ir.Value, key: ir.Value) -> ir.Value:
+    factor = node.attributes.get_float("scale", 1 / math.sqrt(sizes_of(query)[-1]))
+    turned = steps.transpose(key, (0, 1, 3, 2), "turned")
+    shape = [*sizes_of(query)[:3], sizes_of(key)[2]]
+    return steps.add("scores", "MatMul", [steps.scaled(query, factor, "scaled"), turned], shape)
+
+
+def _capped(steps: Steps, scores: ir.Value, cap: float) -> ir.Value:
+    """cap · tanh(scores / cap); 0 is no cap."""
+    if not cap:
+        return scores
+    bent = steps.add("bent", "Tanh", [steps.scaled(scores, 1 / cap, "narrow")], sizes_of(scores))
+    return steps.scaled(bent, cap, "capped")
+
+
+def _weights(steps: Steps, node: ir.Node, scores: ir.Value) -> ir.Value:
+    """What the softmax makes of the scores under the masks."""
+    shape = sizes_of(scores)
+    allowed, bias, computed = _mask(node, shape)
+    is_choice = computed is not None and computed.dtype == ir.DataType.BOOL
+    if computed is not None and is_choice:
+        chosen = [computed, scores, steps.constant(np.array(_LOWEST), "lowest")]
+        scores = steps.add("chosen", "Where", chosen, shape, dtype=_FLOAT)
+    elif computed is not None:
+        scores = steps.add("masked", "Add", [scores, computed], shape)
+    blind = ~allowed.any(-1, keepdims=True)
+    bias = np.where(allowed | blind, bias, -np.inf).astype(np.float32)
+    if bias.any():
+        scores = steps.add("limited", "Add", [scores, steps.constant(bias, "mask")], shape)
+    weights = steps.add("weights", "Softmax", [scores], shape, {"axis": -1})
+    if computed is not None and is_choice:
+        ones = steps.add("allowed", "Cast", [computed], sizes_of(computed), {"to": int(_FLOAT)}, _FLOAT)
+        weights = steps.add("sighted", "Mul", [weights, ones], shape)
+    if blind.any():
+        weights = steps.add("kept", "Mul", [weights, steps.constant(allowed.astype(np.float32), "kept")], shape)
+    return weights
+
+
+def _mask(node: ir.Node, shape: list[int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], ir.Value | None]:
+    """Where a query may look, what is added to its scores, and a mask that is computed."""
+    rows, columns = shape[-2:]
+    past = node.inputs[4] if len(node.inputs) > 4 else None
+    before = 0 if past is None else sizes_of(past)[2]
+    allowed = np.ones((rows, columns), np.bool_)
+    if node.attributes.get_int("is_causal", 0):
+        allowed = np.tril(allowed, before)
+    bias, stated = np.zeros(1, np.float32), node.inputs[3] if len(node.inputs) > 3 else None
+    array = constant_value(stated)
+    if stated is None or array is None:
+        if stated is not None and sizes_of(stated)[-1] != columns:
+            raise CaptureError(
+                f"Attention takes a mask of {sizes_of(stated)[-1]} keys for {columns}",
+                where=origin_of(node).module or node.op_type,
+                mend="give the mask one column per key",
+            )
+        return allowed, bias, stated
+    missing = [(0, 0)] * (array.ndim - 1) + [(0, columns - array.shape[-1])]  # a shorter one hides the keys behind it
+    if array.dtype == np.bool_:
+        return allowed & np.pad(array, missing), bias, None
+    bias = np.pad(array.astype(np.float32), missing, constant_values=-np.inf)
+    return allowed & ~np.isneginf(bias), np.where(np.isneginf(bias), np.float32(0), bias), None

@@ -1,0 +1,93 @@
+"""``If`` whose condition is a constant is the branch that is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._constants import constant_value
+from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
+
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+
+def take_branches(graph: ir.Graph) -> None:
+    """Replaces, in place, every ``If`` with a constant condition by the nodes of its branch.
+
+    Raises:
+        CaptureError: the branch gives another number of results than the operator.
+    """
+    for node in list(graph):
+        if node.op_type != "If" or node.domain != "" or (condition := constant_value(node.inputs[0])) is None:
+            continue
+        name = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
+        _take(graph, node, node.attributes[name].as_graph())
+    for node in graph:
+        if has_subgraph(node) and not any(map(is_taken, node.outputs)):
+            _let_go(node)
+
+
+def has_subgraph(node: ir.Node) -> bool:
+    """Whether a node runs graphs of its own (If, Loop, Scan)."""
+    return any(attribute.type in _GRAPHS for attribute in node.attributes.values())
+
+
+def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
+    names = {value.name for value in _values(graph)}
+    for value in branch.initializers.values():
+        copied = ir.val(_free(value.name, names), const_value=value.const_value)
+        if copied.const_value is not None:
+            copied.const_value.name = copied.name
+        graph.register_initializer(copied)
+        ir.convenience.replace_all_uses_with(value, copied, replace_graph_outputs=True)
+    results = list(branch.outputs)
+    if len(results) != len(node.outputs):
+        raise CaptureError(
+            f"If has {len(node.outputs)} outputs, and the branch that is taken {len(results)}",
+            where=origin_of(node).module or "If",
+            mend="export the file again",
+        )
+    inner = list(branch)
+    branch.outputs.clear()
+    branch.remove(inner)
+    for each in inner:
+        set_origin(each, origin_of(node))
+        for value in each.outputs:
+            value.name = _free(value.name, names)
+    graph.insert_before(node, inner)
+    for output, result in zip(node.outputs, results, strict=True):
+        ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
+    _let_go(node)
+    graph.remove(node, safe=True)
+
+
+def _let_go(node: ir.Node) -> None:
+    """What the graphs of a node that goes read from around it is read no more: else it would be computed for nobody."""
+    for attribute in node.attributes.values():
+        if attribute.type not in _GRAPHS:
+            continue
+        for graph in [attribute.as_graph()] if attribute.type is ir.AttributeType.GRAPH else attribute.as_graphs():
+            for inner in graph:
+                _let_go(inner)
+                for index in range(len(inner.inputs)):
+                    inner.replace_input_with(index, None)
+            graph.outputs.clear()
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def _free(wanted: str | None, taken: set[str | None]) -> str:
+    name, number = wanted or "branch", 0
+    while name in taken:
+        number += 1
+        name = f"{wanted or 'branch'}_{number}"
+    taken.add(name)
+    return name

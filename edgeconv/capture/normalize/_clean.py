@@ -1,0 +1,309 @@
+"""Takes from the exporter's graph whatever is not computation, exactly: nothing is fused here."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass, TopologicalSortPass
+
+from edgeconv.capture.normalize._attention import state_shapes
+from edgeconv.capture.normalize._automatic_pads import drop_rounding
+from edgeconv.capture.normalize._branches import has_subgraph, take_branches
+from edgeconv.capture.normalize._compress import settle_compress
+from edgeconv.capture.normalize._constants import constant_value, fold_constants, lift_constants
+from edgeconv.capture.normalize._group_norm import inferable
+from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.capture.normalize._pooling import may_be_short, settle_first_short
+from edgeconv.capture.normalize._runtime_places import STATED
+from edgeconv.capture.normalize._stated_resizes import may_round, settle_first_size
+from edgeconv.capture.normalize._training import check_dropouts
+from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
+from edgeconv.graph.names import unique_name
+from edgeconv.graph.traits import Trait, having
+
+
+def clean(model: ir.Model) -> None:
+    """Constants lifted and folded, sequences and identities and dead nodes gone, every value with shape and dtype.
+
+    Raises:
+        CaptureError: a shape depends on the values of a tensor, an operator runs a subgraph, or the module draws
+            random numbers.
+    """
+    graph = model.graph
+    if model.functions:
+        InlinePass()(model)
+    _own_initializers(graph)
+    weights = frozenset(graph.initializers.values())
+    lift_constants(graph)
+    opset = model.opset_imports[""]
+    before = -1
+    while before != len(graph):
+        before = len(graph)
+        _plain_casts(graph)
+        fold_constants(graph, opset)
+        settle_compress(graph)
+        take_branches(graph)
+        _sequences_to_splits(graph)
+        _remove_identities(graph)
+        RemoveUnusedNodesPass()(model)
+        infer_shapes(model)
+    TopologicalSortPass()(model)
+    _separate_outputs(graph)
+    _plain_reshapes(graph)
+    _drop_zero_biases(graph, weights)
+    drop_unused(graph)
+    _strip(model)
+    _check(graph)
+
+
+def clean_known(model: ir.Model) -> None:
+    """The same for a graph that was made with all shapes known, without anything of the exporter's."""
+    graph = model.graph
+    fold_constants(graph, model.opset_imports[""])
+    _remove_identities(graph)
+    RemoveUnusedNodesPass()(model)
+    _separate_outputs(graph)
+    drop_unused(graph)
+
+
+def infer_shapes(model: ir.Model, *, strict: bool = True) -> None:
+    """ONNX's own inference; where torch knew a static shape, torch's stays.
+
+    Args:
+        model: changed in place; so are pools whose inferred size counts a window too many, and
+            resizes whose scale, rounded to float32, says another size than onnxruntime's.
+        strict: nothing is inferred where anything contradicts; else what can be.
+    """
+    drop_rounding(model.graph)
+    while any(map(may_be_short, model.graph)) or any(map(may_round, model.graph)):
+        before = {value: value.shape for node in model.graph.all_nodes() for value in node.outputs}  # in branches, too
+        resizes = list(filter(may_round, model.graph))
+        _infer(model, strict=False)  # a size that is still wrong may contradict what follows
+        if not (settle_first_short(model.graph) or settle_first_size(resizes)):
+            break
+        for value, shape in before.items():
+            value.shape = shape
+    _infer(model, strict=strict)
+
+
+def _infer(model: ir.Model, *, strict: bool) -> None:
+    values = [value for node in model.graph for value in node.outputs]
+    known = {value: value.shape for value in values if value.shape is not None and value.shape.is_static()}
+    log = logging.getLogger("onnx_ir")  # which writes down, with a traceback, what the check below says better
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with inferable(model.graph):
+            ShapeInferencePass(strict_mode=strict)(model)
+    finally:
+        log.setLevel(level)
+    state_shapes(model.graph)
+    for value, shape in known.items():
+        value.shape = shape
+
+
+def _own_initializers(graph: ir.Graph) -> None:
+    """Weights are copied, so that training the module further does not change the graph."""
+    for name, value in graph.initializers.items():
+        if value.const_value is not None:
+            value.const_value = ir.tensor(np.array(value.const_value.numpy(), copy=True, order="C"), name=name)
+
+
+def _plain_casts(graph: ir.Graph) -> None:
+    """``CastLike`` becomes ``Cast``, which does not look at a tensor for its dtype alone."""
+    for node in graph:
+        if node.op_type != "CastLike" or (like := node.inputs[1]) is None or like.dtype is None:
+            continue
+        node.op_type = "Cast"
+        node.attributes["to"] = ir.AttrInt64("to", like.dtype)
+        node.resize_inputs(1)
+
+
+def _sequences_to_splits(graph: ir.Graph) -> None:
+    """``SplitToSequence`` whose items are all taken by constant index becomes one ``Split`` with explicit sizes."""
+    for node in list(graph):
+        if node.op_type != "SplitToSequence" or node.inputs[0] is None or node.inputs[0].shape is None:
+            continue
+        takers = [use.node for use in node.outputs[0].uses()]
+        wanted = [constant_value(taker.inputs[1]) if taker.op_type == "SequenceAt" else None for taker in takers]
+        sizes = _split_sizes(node)
+        indices = [int(index.item()) for index in wanted if index is not None and index.size == 1]
+        if len(indices) != len(takers) or not all(-len(sizes) <= index < len(sizes) for index in indices):
+            continue
+        _replace_sequence(graph, node, sizes, list(zip(takers, indices, strict=True)))
+
+
+def _split_sizes(node: ir.Node) -> list[int]:
+    """The sizes of the pieces, from a chunk length (the last piece may be shorter) or a list of sizes.
+
+    None at all where the file does not give them, or gives some that do not fill the axis.
+    """
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    split = constant_value(node.inputs[1]) if len(node.inputs) > 1 else None
+    axis = node.attributes.get_int("axis", 0)
+    if shape is None or split is None or split.ndim > 1 or not -len(shape) <= axis < len(shape):
+        return []
+    total = shape[axis]
+    if not isinstance(total, int) or (split < 0).any():
+        return []
+    if split.ndim:
+        return [int(size) for size in split] if int(split.sum()) == total else []
+    return [min(int(split), total - start) for start in range(0, total, int(split))] if split else []
+
+
+def _replace_sequence(graph: ir.Graph, node: ir.Node, sizes: list[int], takers: list[tuple[ir.Node, int]]) -> None:
+    source, axis = node.inputs[0], node.attributes.get_int("axis", 0)
+    if source is None or source.shape is None:
+        return
+    name = unique_name(graph, f"{node.outputs[0].name}.split")
+    lengths = ir.val(name, const_value=ir.tensor(np.array(sizes, dtype=np.int64), name=name))
+    graph.register_initializer(lengths)
+    split = ir.node("Split", [source, lengths], {"axis": axis}, num_outputs=len(sizes))
+    for index, output in enumerate(split.outputs):
+        dims = list(source.shape)
+        dims[axis] = sizes[index]
+        output.name = unique_name(graph, f"{node.outputs[0].name}.{index}")
+        output.shape, output.type = ir.Shape(dims), source.type
+    set_origin(split, origin_of(node))
+    graph.insert_before(node, split)
+    for taker, index in takers:
+        ir.convenience.replace_all_uses_with(taker.outputs[0], split.outputs[index], replace_graph_outputs=True)
+        graph.remove(taker, safe=True)
+    graph.remove(node, safe=True)
+
+
+def _remove_identities(graph: ir.Graph) -> None:
+    """Removes nodes that only pass their first input on."""
+    for node in list(graph):
+        source = node.inputs[0] if node.inputs else None
+        if node.domain != "" or source is None or not _is_identity(node, source):
+            continue
+        output = node.outputs[0]
+        if source.shape is None:
+            source.shape = output.shape
+        if source.type is None:
+            source.type = output.type
+        ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+
+
+def _is_identity(node: ir.Node, source: ir.Value) -> bool:
+    match node.op_type:
+        case "Identity":
+            return True
+        case "Dropout":
+            return len(node.inputs) < 3 and not any(map(is_taken, node.outputs[1:]))
+        case "Cast":
+            return source.dtype is not None and source.dtype == node.attributes["to"].as_int()
+        case "Reshape" | "Expand" | "Flatten":  # their result has a static shape, which is all that they change
+            shape = node.outputs[0].shape
+            return shape is not None and shape.is_static() and shape == source.shape
+        case "Transpose":
+            perm = node.attributes.get("perm")
+            return perm is not None and list(perm.as_ints()) == sorted(perm.as_ints())
+        case _:
+            return False
+
+
+def _plain_reshapes(graph: ir.Graph) -> None:
+    """Reshape without ``allowzero``, which means something only for empty tensors and is missing in older opsets."""
+    for node in graph:
+        if node.op_type == "Reshape" and (shape := constant_value(node.inputs[1])) is not None and (shape != 0).all():
+            node.attributes.pop("allowzero", None)
+
+
+def _drop_zero_biases(graph: ir.Graph, weights: frozenset[ir.Value]) -> None:
+    """The exporter gives a convolution without bias one of zeros; the module has none."""
+    for node in graph:
+        if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) == 3:
+            bias = constant_value(node.inputs[2])
+            if bias is not None and node.inputs[2] not in weights and not bias.any():
+                node.resize_inputs(2)
+
+
+def drop_unused(graph: ir.Graph) -> None:
+    """Removes the constants that nobody takes."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
+
+
+def _separate_outputs(graph: ir.Graph) -> None:
+    """An output that is an input, a constant or an output already gets an Identity, so that it has its own name."""
+    seen: set[ir.Value] = set()
+    for index, value in enumerate(graph.outputs):
+        if value in seen or value.producer() is None:
+            node = ir.node("Identity", [value])
+            node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+            node.outputs[0].name = unique_name(graph, f"{value.name}.output.{index}")
+            graph.append(node)
+            graph.outputs[index] = node.outputs[0]
+        seen.add(value)
+
+
+def _strip(model: ir.Model) -> None:
+    """Removes every trace of the exporter: stack traces, paths, torch's own names."""
+    model.metadata_props.clear()
+    model.doc_string = None
+    model.producer_name = model.producer_version = model.domain = None
+    graph = model.graph
+    graph.metadata_props.clear()
+    graph.doc_string = None
+    values = [*graph.inputs, *graph.initializers.values()]
+    for node in graph:
+        origin, scales = origin_of(node), node.meta.get(STATED)
+        node.metadata_props.clear()
+        node.meta.clear()
+        node.doc_string = None
+        set_origin(node, origin)
+        if scales is not None:
+            node.meta[STATED] = scales
+        values.extend(node.outputs)
+    for value in values:
+        value.metadata_props.clear()
+        value.meta.clear()
+        value.doc_string = None
+
+
+def _check(graph: ir.Graph) -> None:
+    """Every operator is one that can be converted; all that are not are told together."""
+    check_dropouts(graph)
+    wrong = [(node, *reason) for node in graph for reason in [_why_unfit(node)] if reason is not None]
+    if not wrong:
+        return
+    first, what, _ = wrong[0]
+    others = [f"{_place_of(node)}: {also}" for node, also, _ in wrong[1:_TOLD]]
+    more = [f"and {len(wrong) - _TOLD} more"] if len(wrong) > _TOLD else []
+    mends = list(dict.fromkeys(each for _, _, each in wrong[:_TOLD]))
+    raise CaptureError("; ".join([what, *others, *more]), where=_place_of(first), mend="; ".join(mends))
+
+
+_TOLD = 2  # operators in one message
+
+
+def _place_of(node: ir.Node) -> str:
+    return origin_of(node).module or origin_of(node).operation
+
+
+def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
+    """Why an operator cannot be converted and what to do about it, if it cannot."""
+    if node.op_type in having(Trait.RANDOM):
+        mend = "take the random tensor as an input, or leave it out of the model"
+        return f"{node.op_type} draws random numbers, and a file computes the same each time", mend
+    if has_subgraph(node):
+        mend = "export the model without loops, and without branches that depend on values"
+        return f"{node.op_type} runs a subgraph, and only plain graphs are converted", mend
+    if any(value is not None and not _is_known(value) for value in node.inputs):
+        return None  # what it reads is to blame
+    if all(not value.name or _is_known(value) for value in node.outputs):
+        return None
+    operation = origin_of(node).operation
+    said = operation if operation == node.op_type else f"{operation} ({node.op_type})"
+    return f"{said} has a shape that is not known before it runs", "keep every shape a function of the input shapes"
+
+
+def _is_known(value: ir.Value) -> bool:
+    return value.shape is not None and value.shape.is_static() and value.dtype is not None

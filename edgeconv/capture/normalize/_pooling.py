@@ -1,0 +1,156 @@
+"""Pools with ``ceil_mode`` as torch means it, and runtimes, and the text of ONNX.
+
+They leave out a window that would start in the padding behind an axis; ONNX's formula for the output size, and with it
+shape inference, counts it. By the sizes that torch recorded, or those of a file that the text gives:
+
+1. Where all of them are the floor sizes, ``ceil_mode`` is 0.
+2. Where no axis leaves a window out, the pool stays as it is.
+3. Otherwise an axis that leaves one out ends where its last window ends: padding behind it that no window reads is
+   taken away, and where even elements are left, a Slice takes them away. All of its windows were whole, so maxima,
+   sums and the number of elements that an average divides by stay the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
+from edgeconv.graph.traits import Trait, having
+
+_POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
+_OWN_PADS = ("NOTSET", "VALID")  # `SAME_UPPER` and its sister have sizes of their own
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A pool along one axis: ``reach`` is the span of a window, ``made`` the output size: torch's, or inferred."""
+
+    size: int
+    reach: int
+    stride: int
+    before: int
+    after: int
+    made: int
+
+    @property
+    def floor(self) -> int:
+        return (self.size + self.before + self.after - self.reach) // self.stride + 1
+
+    @property
+    def ceil(self) -> int:
+        return -(-(self.size + self.before + self.after - self.reach) // self.stride) + 1
+
+    @property
+    def whole(self) -> int:
+        """The output size without a window that starts behind the elements and the padding before them."""
+        return self.ceil - int((self.ceil - 1) * self.stride >= self.size + self.before)
+
+    @property
+    def read_behind(self) -> int:
+        """How far the last window reaches behind the last element; negative when it ends before it."""
+        return (self.made - 1) * self.stride + self.reach - self.size - self.before
+
+
+def settle_ceil_mode(graph: ir.Graph) -> None:
+    """Changes the pools of a graph in place by the rules above; all shapes must be static and torch's."""
+    for node in list(graph):
+        if node.op_type in _POOLS and node.attributes.get_int("ceil_mode", 0) == 1:
+            _settle(graph, node, _axes(node))
+
+
+def may_be_short(node: ir.Node) -> bool:
+    """Whether a pool can have a window that is left out."""
+    return (
+        node.op_type in _POOLS
+        and node.domain == ""
+        and node.attributes.get_int("ceil_mode", 0) == 1
+        and any(stride > 1 for stride in node.attributes.get_ints("strides", []))
+        and node.attributes.get_string("auto_pad", "NOTSET") in _OWN_PADS
+    )
+
+
+def settle_first_short(graph: ir.Graph) -> bool:
+    """Changes in place, by rule 3, the first pool whose inferred size counts a window that is left out.
+
+    The sizes of what follows it were inferred from a wrong one: they are to be inferred again.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        CaptureError: the places of its maxima are asked for, which count elements that a Slice would take away.
+    """
+    for node in graph:
+        if not may_be_short(node) or not _has_sizes(node):
+            continue
+        axes = _axes(node)
+        wanted = [replace(axis, made=axis.whole) for axis in axes]
+        if axes != wanted:
+            node.attributes.pop("auto_pad", None)
+            _settle(graph, node, wanted)
+            return True
+    return False
+
+
+def _has_sizes(node: ir.Node) -> bool:
+    shapes = [None if value is None else value.shape for value in (node.inputs[0], node.outputs[0])]
+    return all(shape is not None and all(isinstance(dim, int) for dim in shape[2:]) for shape in shapes)
+
+
+def _settle(graph: ir.Graph, node: ir.Node, axes: list[_Axis]) -> None:
+    if all(axis.made == axis.floor for axis in axes):
+        node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
+        return
+    ends = [axis.after if axis.made == axis.ceil else axis.read_behind for axis in axes]
+    if any(end < 0 for end in ends):
+        _crop(graph, node, [axis.size + min(0, end) for axis, end in zip(axes, ends, strict=True)])
+    pads = [*(axis.before for axis in axes), *(max(0, end) for end in ends)]
+    node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+
+
+def _axes(node: ir.Node) -> list[_Axis]:
+    source, result = node.inputs[0], node.outputs[0]
+    if source is None or source.shape is None or result.shape is None:
+        raise ValueError(f"{node.op_type} without a shape")  # a bug of ours: shapes are checked before
+    sizes, made = [int(str(each)) for each in source.shape][2:], [int(str(each)) for each in result.shape][2:]
+    rank = len(sizes)
+    kernel = node.attributes.get_ints("kernel_shape", [1] * rank)
+    strides = node.attributes.get_ints("strides", [1] * rank)
+    dilations = node.attributes.get_ints("dilations", [1] * rank)
+    pads = node.attributes.get_ints("pads", [0] * 2 * rank)
+    return [
+        _Axis(sizes[i], dilations[i] * (kernel[i] - 1) + 1, strides[i], pads[i], pads[rank + i], made[i])
+        for i in range(rank)
+    ]
+
+
+def _crop(graph: ir.Graph, node: ir.Node, sizes: list[int]) -> None:
+    """Takes the first elements only of each spatial axis of the pool's input."""
+    if any(map(is_taken, node.outputs[1:])):
+        raise CaptureError(
+            f"{node.op_type} leaves out a window, and gives the places of its maxima",
+            where=origin_of(node).module or node.op_type,
+            mend="export it without ceil_mode, or without the indices",
+        )
+    source = node.inputs[0]
+    if source is None or source.shape is None:
+        raise ValueError(f"{node.op_type} without a shape")
+    stem = f"\3{node.outputs[0].name}"  # nobody else's; `_names` gives the real ones
+    bounds = {"starts": [0] * len(sizes), "ends": sizes, "axes": list(range(2, 2 + len(sizes)))}
+    constants = [
+        ir.val(f"{stem}.{name}", const_value=ir.tensor(np.array(numbers, np.int64), name=f"{stem}.{name}"))
+        for name, numbers in bounds.items()
+    ]
+    crop = ir.node("Slice", [source, *constants])
+    output = crop.outputs[0]
+    output.name, output.type, output.shape = f"{stem}.cropped", source.type, ir.Shape([*list(source.shape)[:2], *sizes])
+    for constant in constants:
+        graph.register_initializer(constant)
+    set_origin(crop, origin_of(node))
+    graph.insert_before(node, crop)
+    node.replace_input_with(0, output)

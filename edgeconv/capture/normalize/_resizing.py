@@ -1,0 +1,168 @@
+"""Resizes that compute on every runtime what torch computes.
+
+torch multiplies places by the inverse of the scale, runtimes divide by the scale, both in float32. Where a place falls
+on, or next to, the border between two elements, the nearest modes pick different ones: 14 columns to 2, 4 to 41, any by
+2.1. Such a resize becomes one Gather per axis, by torch's own choice of elements; any other one stays a Resize.
+
+The size, too, is not always what the rounded scale says: 5 by 2.6 is 13 in torch, and 12 in float32. A scale that is
+one float32 number larger says it right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._constants import constant_value
+from edgeconv.capture.normalize._origin import origin_of, set_origin
+
+# torch's two nearest modes, as coordinates and rounding of Resize: where in an output element they look.
+_OFFSETS = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}
+_MARGIN = 1e-3  # input elements; rounding errors of float32 stay far below it for any image
+_LARGEST_DENOMINATOR = 1000
+_SMALL = 128
+
+
+def settle_resizes(graph: ir.Graph) -> None:
+    """Changes in place the resizes that runtimes compute differently from torch."""
+    for node in [node for node in graph if node.op_type == "Resize"]:
+        if node.attributes.get_string("mode", "nearest") == "nearest":
+            _settle_nearest(graph, node)
+        if node.graph is not None and "axes" not in node.attributes:
+            _settle_scales(graph, node)
+
+
+def _settle_scales(graph: ir.Graph, node: ir.Node) -> None:
+    scales = _scales(node)
+    if scales is None:
+        return
+    fitting = scales.astype(np.float32)
+    for axis, (size, wanted) in enumerate(zip(_sizes(node.inputs[0]), _sizes(node.outputs[0]), strict=True)):
+        if not _has_size(size, fitting[axis], wanted):
+            fitting[axis] = np.nextafter(fitting[axis], np.float32(np.inf))
+    if (fitting != scales).any():
+        name = f"\3{node.outputs[0].name}.scales"  # nobody else's; `_names` gives the real one
+        constant = ir.val(name, const_value=ir.tensor(fitting, name=name))
+        graph.register_initializer(constant)
+        node.replace_input_with(2, constant)
+
+
+def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
+    modes = (
+        node.attributes.get_string("coordinate_transformation_mode", "half_pixel"),
+        node.attributes.get_string("nearest_mode", "round_prefer_floor"),
+    )
+    if modes not in _OFFSETS or "axes" in node.attributes:
+        return
+    offset, axes = _OFFSETS[modes], _resized(node)
+    if not all(_is_certain(node, axis, offset) for axis in axes):
+        gather_elements(graph, node, {axis: _torchs(node, axis, offset) for axis in axes})
+
+
+def _resized(node: ir.Node) -> list[int]:
+    sizes = zip(_sizes(node.inputs[0]), _sizes(node.outputs[0]), strict=True)
+    return [axis for axis, (size, wanted) in enumerate(sizes) if size != wanted or _scale(node, axis) not in (None, 1)]
+
+
+def _is_certain(node: ir.Node, axis: int, offset: float) -> bool:
+    """Whether every runtime picks what torch picks."""
+    size, wanted = _sizes(node.inputs[0])[axis], _sizes(node.outputs[0])[axis]
+    given = _scale(node, axis)
+    if given is not None and (size == wanted or not _has_size(size, np.float32(float(given)), wanted)):
+        return False  # runtimes take equal sizes for a copy
+    scale = given or Fraction(wanted, size)
+    places = (np.arange(wanted) + offset) / float(scale)
+    if (np.clip(np.floor(places), 0, size - 1) != _torchs(node, axis, offset)).any():
+        return False
+    if scale.denominator & (scale.denominator - 1) == 0:
+        return True  # float32 holds the scale itself, and no correctly rounded quotient crosses a border
+    return bool(((np.abs(places - np.round(places)) > _MARGIN) | (places == 0)).all())
+
+
+def _has_size(size: int, scale: np.float32, wanted: int) -> bool:
+    """Whether the output size follows from the rounded scale, in whatever precision."""
+    return int(np.float32(size) * scale) == wanted == int(size * float(scale))
+
+
+def _torchs(node: ir.Node, axis: int, offset: float) -> npt.NDArray[np.int64]:
+    """torch's own choice (``nearest_neighbor_compute_source_index`` and its exact sister), in float32."""
+    size, wanted = _sizes(node.inputs[0])[axis], _sizes(node.outputs[0])[axis]
+    scale = _scale(node, axis)
+    if not offset and wanted in (size, 2 * size):
+        return np.repeat(np.arange(size, dtype=np.int64), wanted // size)
+    inverse = np.float32(size) / np.float32(wanted) if scale is None else np.float32(1 / float(scale))
+    if offset and not _is_small(node):
+        return _by_centres(size, wanted, inverse)
+    places = (np.arange(wanted, dtype=np.float32) + np.float32(offset)) * inverse
+    return np.array(np.clip(np.floor(places), 0, size - 1), np.int64)
+
+
+def _is_small(node: ir.Node) -> bool:
+    """Whether torch runs its kernel for small images (``UpSampleKernel.cpp``: height and width of 128 together)."""
+    spatial = _sizes(node.outputs[0])[2:]
+    return len(spatial) > 1 and sum(spatial) <= _SMALL
+
+
+def _by_centres(size: int, wanted: int, inverse: np.float32) -> npt.NDArray[np.int64]:
+    """The choice of torch's general kernel for nearest-exact, which takes half an element away and adds it again.
+
+    The product and the difference are rounded once, as its builds for AVX2 and newer processors do: 70.5 * 2/141 is
+    1 then, and the element before it in the kernel for small images.
+    """
+    centres = np.arange(wanted, dtype=np.float64) + 0.5
+    places = (centres * np.float64(inverse) - 0.5).astype(np.float32)
+    return np.array(np.clip(np.floor(np.maximum(places, 0) + np.float32(0.5)), 0, size - 1), np.int64)
+
+
+def _scale(node: ir.Node, axis: int) -> Fraction | None:
+    """The factor that the forward was given, None when it was given a size.
+
+    Resize holds it rounded to float32; the number that was meant is the fraction of small denominator that rounds to
+    the same, where there is one.
+    """
+    scales = _scales(node)
+    if scales is None:
+        return None
+    given = Fraction(float(scales[axis]))
+    near = given.limit_denominator(_LARGEST_DENOMINATOR)
+    return near if np.float32(float(near)) == np.float32(scales[axis]) else given
+
+
+def _scales(node: ir.Node) -> npt.NDArray[np.float32] | None:
+    scales = constant_value(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    return None if scales is None or not scales.size else np.asarray(scales, np.float32)
+
+
+def gather_elements(graph: ir.Graph, node: ir.Node, picks: Mapping[int, npt.NDArray[np.int64]]) -> None:
+    """Puts in the node's place one Gather per axis, by the elements that are picked along it."""
+    for axis, indices in picks.items():
+        take_elements(graph, node, axis, indices)
+    value, result = node.inputs[0], node.outputs[0]
+    if value is not None:
+        ir.convenience.replace_all_uses_with(result, value, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+
+
+def take_elements(graph: ir.Graph, node: ir.Node, axis: int, indices: npt.NDArray[np.int64]) -> None:
+    """Puts a Gather along one axis before the node, which reads it from then on."""
+    value, name = node.inputs[0], f"\3{node.outputs[0].name}.{axis}"  # nobody else's; `_names` gives the real ones
+    constant = ir.val(f"{name}.indices", const_value=ir.tensor(indices, name=f"{name}.indices"))
+    graph.register_initializer(constant)
+    gather = ir.node("Gather", [value, constant], {"axis": axis})
+    sizes = list(_sizes(value))
+    sizes[axis] = len(indices)
+    gather.outputs[0].name, gather.outputs[0].shape = name, ir.Shape(sizes)
+    gather.outputs[0].type = None if value is None else value.type
+    set_origin(gather, origin_of(node))
+    graph.insert_before(node, gather)
+    node.replace_input_with(0, gather.outputs[0])
+
+
+def _sizes(value: ir.Value | None) -> list[int]:
+    if value is None or value.shape is None:
+        raise ValueError("a value without a shape")  # a bug of ours: shapes are checked before
+    return [int(str(each)) for each in value.shape]

@@ -1,0 +1,306 @@
+"""Resizes as files state them, in forms that every later stage knows.
+
+1. ``tf_half_pixel_for_nn``, of opsets 11 and 12, is half a pixel after ``half_pixel``: rounded by another mode, that
+   picks the same elements.
+2. ``tf_crop_and_resize`` of a constant region is linear in its input: one product with a constant matrix per axis, and
+   what is extrapolated is added. TFLite has no operator of its own for it.
+3. A nearest Resize picks what onnxruntime picks, by a Gather per axis, but where every arithmetic picks the same.
+   Before opset 11 that is the element before a place where the image grows, and the one after it where it shrinks.
+4. So are lengths: onnxruntime reckons with sizes where ONNX has a size times a scale.
+5. A size is what onnxruntime makes of a scale: 13 by 17/13 is 17 in float32, and 16 in any other precision. A scale
+   that is one float32 number larger says it everywhere.
+6. What no specification knows is refused here, by name: runtimes and references each fail in their own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.capture.normalize._resizing import gather_elements, take_elements
+from edgeconv.capture.normalize._runtime_places import (
+    BEFORE_11,
+    STATED,
+    Axis,
+    axes_of,
+    numbered,
+    operand,
+    picks,
+    places,
+    rounding,
+    size_of,
+    static,
+)
+from edgeconv.errors import CaptureError
+from edgeconv.reference import evaluate_node
+
+_FOR_NN, _CROP = "tf_half_pixel_for_nn", "tf_crop_and_resize"
+_KNOWN = {
+    "mode": ("nearest", "linear", "cubic"),
+    "nearest_mode": ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil", BEFORE_11),
+    "coordinate_transformation_mode": (
+        *("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", _FOR_NN, _CROP),
+    ),
+}
+# floor(x) is what half a pixel before x rounds up to; and ceil(x - 1/2) is what rounding x prefers below.
+_ROUNDED = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
+_MOST_PARTS = 1024  # a factor of so many binary parts of one, or fewer, float32 holds exactly, and its products too
+_MARGIN = 1e-3  # input elements; rounding errors of float32 stay far below it for any image
+_OPSET = 18
+_Matrix = npt.NDArray[np.float64]
+
+
+def settle_stated_resizes(graph: ir.Graph) -> None:
+    """Changes the resizes of a graph in place by the rules above; all shapes must be static.
+
+    Raises:
+        CaptureError: a mode is not known, the scales are none, or a region has no form; names the node.
+    """
+    for node in [node for node in graph if node.op_type == "Resize"]:
+        check_resize(node)
+        is_copy = _keeps_its_size(node)
+        _settle_lengths(graph, node)
+        transformation = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+        if transformation == _CROP:
+            _settle_crop(graph, node)
+        elif is_copy:
+            _settle_copy(graph, node)
+        elif node.attributes.get_string("mode", "nearest") == "nearest":
+            _settle_nearest(graph, node)
+        elif transformation == _FOR_NN:
+            raise _refused(node, f"Resize by {_FOR_NN} has no other form here", 'give it mode="nearest"')
+        elif _keeps_its_size(node) and not all(axis.is_copied for axis in axes_of(node)):  # since an axis was taken out
+            what = "Resize by scales that keep a size, with another axis to a single element, has no other form here"
+            raise _refused(node, what, "state sizes instead of scales")
+
+
+def _keeps_its_size(node: ir.Node) -> bool:
+    return static(node.inputs[0]) == static(node.outputs[0])
+
+
+def _settle_copy(graph: ir.Graph, node: ir.Node) -> None:
+    """onnxruntime copies what keeps its size, whatever the scales and modes say."""
+    result = node.outputs[0]
+    same = _placed(
+        graph, node, ir.node("Identity", [node.inputs[0]]), f"\3{result.name}.same", ir.Shape(static(result))
+    )
+    _replace(graph, node, same)
+
+
+def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
+    """Lengths are the sizes in onnxruntime, where ONNX takes size times scale, unrounded.
+
+    Places between aligned corners follow from the sizes alone. ``pytorch_half_pixel`` takes the first element of an
+    axis that becomes one element.
+    """
+    transformation = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    if transformation == "align_corners" and node.attributes.get_int("antialias", 0) == 0:
+        sizes = [static(node.outputs[0])[axis] for axis in numbered(node, len(static(node.outputs[0])))]
+        node.attributes.pop("keep_aspect_ratio_policy", None)
+        _restate(graph, node, 2, None)
+        _restate(graph, node, 3, np.array(sizes, np.int64))
+    if transformation == "pytorch_half_pixel" and any(axis.out == 1 < axis.size for axis in axes_of(node)):
+        _state_ratio(graph, node)
+    if transformation == "pytorch_half_pixel" and operand(node, 2) is not None:
+        for axis in [axis for axis in axes_of(node) if axis.out == 1 and axis.size > 1]:
+            take_elements(graph, node, axis.axis, np.zeros(1, np.int64))
+            scales = np.array(operand(node, 2), np.float32)
+            scales[numbered(node, len(static(node.outputs[0]))).index(axis.axis)] = 1
+            node.meta.pop(STATED, None)
+            _restate(graph, node, 2, scales)
+
+
+def _state_ratio(graph: ir.Graph, node: ir.Node) -> None:
+    """The one scale of ``keep_aspect_ratio_policy`` as scales, where they give the same sizes."""
+    policy = node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch" or operand(node, 3) is None:
+        return
+    axes = axes_of(node)
+    scales = np.array([axis.scale(np.float32) for axis in axes], np.float32)
+    if any(int(np.float32(axis.size) * scale) != axis.out for axis, scale in zip(axes, scales, strict=True)):
+        what = f"Resize by the policy {policy!r} to a single element has no other form here"
+        raise _refused(node, what, "state scales, or leave the policy out")
+    node.attributes.pop("keep_aspect_ratio_policy", None)
+    _restate(graph, node, 2, scales)
+    _restate(graph, node, 3, None)
+
+
+def _restate(graph: ir.Graph, node: ir.Node, index: int, array: npt.NDArray[Any] | None) -> None:
+    """Gives the node another constant as an operand, or none."""
+    if len(node.inputs) <= index:
+        node.resize_inputs(index + 1)
+    name = f"\3{node.outputs[0].name}.{('roi', 'scales', 'sizes')[index - 1]}"
+    node.replace_input_with(index, None if array is None else _constant(graph, name, array))
+
+
+def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
+    axes = [axis for axis in axes_of(node) if not axis.is_copied]
+    if not _keeps_its_size(node) and all(_is_certain(node, axis) for axis in axes) and _settle_rounding(node, axes):
+        return
+    gather_elements(graph, node, {axis.axis: picks(node, axis) for axis in axes})
+
+
+def _is_certain(node: ir.Node, axis: Axis) -> bool:
+    """Whether all runtimes pick the same: no place is near a border, or float32 holds it, and its scale, exactly."""
+    found, exact = places(node, axis), places(node, axis, np.float64)
+    rule = rounding(node, axis)
+    if (np.clip(rule(found), 0, axis.size - 1) != np.clip(rule(exact), 0, axis.size - 1)).any():
+        return False
+    near = [rule(exact - _MARGIN), rule(exact + _MARGIN)]
+    border = np.clip(near[0], 0, axis.size - 1) != np.clip(near[1], 0, axis.size - 1)
+    is_held = Fraction(float(axis.scale(np.float64))).denominator <= _MOST_PARTS
+    return bool(not border.any() or (is_held and (found == exact)[border].all()))
+
+
+def _settle_rounding(node: ir.Node, axes: list[Axis]) -> bool:
+    """Gives the node a rounding, and a transformation, of today's specification; False where it needs two."""
+    mode = node.attributes.get_string("nearest_mode", "round_prefer_floor")
+    if mode == BEFORE_11:
+        shrinks = {bool(axis.scale(np.float32) < 1) for axis in axes}
+        if len(shrinks) != 1:
+            return False
+        mode = "ceil" if shrinks.pop() else "floor"
+    if node.attributes.get_string("coordinate_transformation_mode", "half_pixel") == _FOR_NN:
+        if mode not in _ROUNDED:
+            return False
+        mode = _ROUNDED[mode]
+        name = "coordinate_transformation_mode"
+        node.attributes[name] = ir.AttrString(name, "half_pixel")
+    node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", mode)
+    return True
+
+
+def may_round(node: ir.Node) -> bool:
+    """Whether its size is still to be inferred from scales."""
+    shape = node.outputs[0].shape if node.outputs else None
+    return node.op_type == "Resize" and (shape is None or not shape.is_static())
+
+
+def settle_first_size(nodes: list[ir.Node]) -> bool:
+    """Corrects the scales of the first of these whose inferred size is not the runtime's; whether there was one."""
+    for node in nodes:
+        source, result = node.inputs[0], node.outputs[0]
+        stated = ir.convenience.get_const_tensor(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
+        if stated is None or source is None or source.shape is None or not source.shape.is_static():
+            continue
+        if node.graph is None or result.shape is None or not result.shape.is_static():
+            continue
+        before, after = static(source), static(result)
+        axes, scales = numbered(node, len(before)), np.asarray(stated.numpy(), np.float32)
+        fitting = scales.copy()
+        for i, axis in enumerate(axes[: fitting.size]):
+            if size_of(before[axis], fitting[i]) == after[axis] + 1:
+                fitting[i] = np.nextafter(fitting[i], np.float32(np.inf))
+        if (fitting > scales).any():
+            node.meta.setdefault(STATED, scales)
+            node.replace_input_with(2, _constant(node.graph, f"\3{result.name}.scales", fitting))
+            return True
+    return False
+
+
+def check_resize(node: ir.Node) -> None:
+    """Refuses attributes that the specification does not know, and scales that are no positive numbers."""
+    for name, known in _KNOWN.items():
+        chosen = node.attributes.get_string(name, known[0])
+        if chosen not in known:
+            raise _refused(node, f"Resize has no {name} {chosen!r}", f"choose of {', '.join(known)}")
+    scales = operand(node, 2)
+    if scales is not None and not (np.isfinite(scales) & (scales > 0)).all():
+        raise _refused(node, f"Resize cannot scale by {scales.tolist()}", "give positive numbers")
+
+
+def _settle_crop(graph: ir.Graph, node: ir.Node) -> None:
+    source, result = node.inputs[0], node.outputs[0]
+    if source is None or source.shape is None or result.shape is None:
+        raise ValueError("a Resize without a shape")  # a bug of ours: shapes are checked before
+    value, inside = source, np.ones([1] * len(source.shape), bool)
+    for axis, matrix in _matrices(node):
+        last = axis == len(source.shape) - 1
+        name = f"\3{result.name}.axis_{axis}"
+        weight = _constant(graph, f"{name}.weight", matrix.T if last else matrix)
+        product = ir.node("MatMul", [value, weight] if last else [weight, value])
+        sizes = list(value.shape or ())
+        sizes[axis] = len(matrix)
+        value = _placed(graph, node, product, name, ir.Shape(sizes))
+        inside = inside & (matrix.sum(1) > 0.5).reshape([-1 if i == axis else 1 for i in range(len(sizes))])
+    fill = node.attributes.get_float("extrapolation_value", 0.0)
+    if fill and not inside.all():
+        constant = _constant(graph, f"\3{result.name}.extrapolated", np.where(inside, 0.0, fill))
+        value = _placed(graph, node, ir.node("Add", [value, constant]), f"\3{result.name}.filled", result.shape)
+    if value is source and result.is_graph_output():
+        value = _placed(graph, node, ir.node("Identity", [source]), f"\3{result.name}.same", ir.Shape(static(result)))
+    _replace(graph, node, value)
+
+
+def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+    """Puts a value, which takes the name of the node's result, in its place."""
+    result = node.outputs[0]
+    own, result.name = result.name, None
+    if value is not node.inputs[0]:
+        value.name = own
+    ir.convenience.replace_all_uses_with(result, value, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
+def _matrices(node: ir.Node) -> Iterator[tuple[int, _Matrix]]:
+    """Each axis that changes, with what Resize makes of the unit vectors along it; zeros outside of the input."""
+    source, result, roi = node.inputs[0], node.outputs[0], operand(node, 1)
+    if source is None or source.shape is None or result.shape is None:
+        return
+    rank = len(source.shape)
+    axes = [axis % rank for axis in node.attributes.get_ints("axes", list(range(rank)))]
+    if roi is None or roi.size != 2 * len(axes) or not np.isfinite(roi).all():
+        what = f"Resize by {_CROP} states no region of {2 * len(axes)} finite constants"
+        raise _refused(node, what, "give it the input roi")
+    if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise _refused(node, f"Resize by {_CROP} keeps an aspect ratio", "state the sizes that are meant")
+    scales = operand(node, 2)
+    for i, axis in enumerate(axes):
+        size, wanted = int(str(source.shape[axis])), int(str(result.shape[axis]))
+        scale = None if scales is None or not scales.size else scales[i]
+        matrix = _along(node, size, wanted, scale, roi[[i, len(axes) + i]])
+        if matrix.shape == (size, size) and (matrix == np.eye(size)).all():
+            continue
+        if axis < rank - 2:
+            raise _refused(node, f"Resize by {_CROP} changes the axis {axis}", "crop and resize the last two only")
+        yield axis, matrix
+
+
+def _along(node: ir.Node, size: int, wanted: int, scale: float | None, roi: npt.NDArray[np.float32]) -> _Matrix:
+    """What the node makes of unit vectors, one per row of the result's transpose, along one axis."""
+    given = ir.val("x", ir.DataType.FLOAT), ir.val("roi", ir.DataType.FLOAT), ir.val("by", ir.DataType.FLOAT)
+    lengths = ir.val("to", ir.DataType.INT64)
+    attributes = [each for name, each in node.attributes.items() if name not in ("axes", "extrapolation_value")]
+    alone = ir.Node("", "Resize", [*given, lengths], [*attributes, ir.AttrInt64s("axes", [1])])
+    by = None if scale is None else np.array([scale], np.float32)
+    to = np.array([wanted], np.int64) if scale is None else None
+    (made,) = evaluate_node(alone, [np.eye(size), roi, by, to], opset=_OPSET)
+    return np.asarray(made.T, np.float64)
+
+
+def _constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    """A new initializer; floats are stored as float32."""
+    while name in graph.initializers:  # an earlier scale of the same node
+        name += "_"
+    kind = np.float32 if array.dtype.kind == "f" else array.dtype
+    value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array, kind), name=name))
+    graph.register_initializer(value)
+    return value
+
+
+def _placed(graph: ir.Graph, before: ir.Node, node: ir.Node, name: str, shape: ir.Shape) -> ir.Value:
+    output = node.outputs[0]
+    output.name, output.type, output.shape = name, before.outputs[0].type, shape
+    set_origin(node, origin_of(before))
+    graph.insert_before(before, node)
+    return output
+
+
+def _refused(node: ir.Node, what: str, mend: str) -> CaptureError:
+    return CaptureError(what, where=origin_of(node).module or node.op_type, mend=mend)

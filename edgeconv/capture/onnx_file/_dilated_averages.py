@@ -1,0 +1,89 @@
+"""AveragePool of files with ``dilations``, which are new in opset 19: written as the convolution that it is.
+
+TFLite's pools have none, and onnxruntime 1.32 makes a QLinearAveragePool of an integer one, which has none either: it
+refuses the file. A depthwise convolution has them in both formats, in floats and in integers.
+
+1. Its weights are all 1/n, where each window counts n elements.
+2. Otherwise they are 1, and a product with 1/n of each window follows: padding does not count, nor what a window
+   reaches beyond it where sizes are rounded up.
+3. Dilations of 1 are left out: to state them is enough for onnxruntime to refuse the file.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.core import Array
+from edgeconv.errors import CaptureError
+
+
+def settle_dilated_averages(graph: ir.Graph) -> None:
+    """Replaces in place; all shapes must be static.
+
+    Raises:
+        CaptureError: a window reads nothing that counts; names the node.
+    """
+    for node in list(graph):
+        if node.op_type != "AveragePool" or node.domain != "" or "dilations" not in node.attributes:
+            continue
+        kernel, dilations = (node.attributes.get_ints(name) for name in ("kernel_shape", "dilations"))
+        if all(taps == 1 or dilation == 1 for taps, dilation in zip(kernel, dilations, strict=True)):
+            node.attributes.pop("dilations")
+        else:
+            _settle(Steps(graph, node), node)
+
+
+def _settle(steps: Steps, node: ir.Node) -> None:
+    x, result = node.inputs[0], node.outputs[0]
+    _, channels, *before = sizes_of(x)
+    _, _, *made = sizes_of(result)
+    kernel = list(node.attributes.get_ints("kernel_shape"))
+    rank = len(kernel)
+    strides = list(node.attributes.get_ints("strides", (1,) * rank))
+    dilations = list(node.attributes.get_ints("dilations"))
+    pads = _pads(node, rank)
+    reaches = [
+        max(0, (made[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - before[i] - pads[i])
+        for i in range(rank)
+    ]
+    counts = _counts(node, before, made, pads)
+    if not counts.all():
+        raise _refused(node, "has windows of nothing but padding", "pad less than a window on each side")
+    alike = bool((counts == counts.flat[0]).all())
+    weight = np.full((channels, 1, *kernel), 1 / counts.flat[0] if alike else 1, np.float32)
+    attributes = {"strides": strides, "dilations": dilations, "pads": [*pads[:rank], *reaches], "group": channels}
+    y = steps.add("sum", "Conv", [x, steps.constant(weight, "weight")], sizes_of(result), attributes)
+    if not alike:
+        shares = steps.constant((1 / counts).astype(np.float32), "shares")
+        y = steps.add("mean", "Mul", [y, shares], sizes_of(result))
+    steps.replace({result: y})
+
+
+def _pads(node: ir.Node, rank: int) -> list[int]:
+    """All before, then all behind."""
+    automatic, nothing = node.attributes.get_string("auto_pad", "NOTSET"), [0] * 2 * rank  # `_automatic_pads` is before
+    return list(node.attributes.get_ints("pads", nothing)) if automatic == "NOTSET" else nothing
+
+
+def _refused(node: ir.Node, why: str, mend: str) -> CaptureError:
+    where = origin_of(node).module or node.op_type
+    return CaptureError(f"{node.op_type} {why}", where=where, mend=mend)
+
+
+def _counts(node: ir.Node, sizes: list[int], made: list[int], pads: list[int]) -> Array:
+    """How many elements each window divides by, over the spatial axes."""
+    rank, padding = len(sizes), bool(node.attributes.get_int("count_include_pad", 0))
+    kernel, dilations = (node.attributes.get_ints(name) for name in ("kernel_shape", "dilations"))
+    strides = node.attributes.get_ints("strides", (1,) * rank)
+    counts = []
+    for i, size in enumerate(sizes):
+        starts = np.arange(made[i]) * strides[i] - pads[i]
+        taps = starts[:, None] + np.arange(kernel[i]) * dilations[i]
+        low, high = (-pads[i], size + pads[rank + i]) if padding else (0, size)
+        counts.append(((taps >= low) & (taps < high)).sum(axis=1))
+    return np.asarray(math.prod(np.ix_(*counts)), np.float64)

@@ -1,0 +1,119 @@
+"""Numbers that a file stores and that nothing sound can be computed with: scales that are none, weights of NaN,
+indices of what is not there, shapes of another count of elements.
+
+What a runtime makes of them is its own affair: with a scale of 0 one loads no file, one crashes, one gives zeros.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._constants import constant_value
+from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.errors import CaptureError
+from edgeconv.graph.traits import Trait, having
+
+_QUANTISATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # what a plan allows, too: float32 numbers whose inverse is one
+_WEIGHED = frozenset(
+    {"BatchNormalization", "Conv", "ConvTranspose", "GRU", "Gemm", "GroupNormalization", "InstanceNormalization"}
+    | {"LSTM", "LayerNormalization", "MatMul", "PRelu", "RNN"}
+)
+# An infinite operand of these may be meant: a mask is added, a bound is divided by.
+_ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
+_INDEXED = frozenset({"Gather", "GatherElements"})
+
+
+def check_numbers(graph: ir.Graph) -> None:
+    """Refuses a graph that stores such numbers.
+
+    Raises:
+        CaptureError: a scale is not positive and normal, or they are too many or too few; a weight is NaN or infinite;
+            an index is out of range; a reshape would have to make or lose elements. Names the node and the constant.
+    """
+    for node in graph:
+        if node.op_type in _INDEXED:
+            _check_indices(node)
+        elif node.op_type in having(Trait.REARRANGES):
+            _check_count(node)
+        if node.op_type in _QUANTISATION:
+            _check_scale(node)
+        elif node.op_type in _WEIGHED | _ARITHMETIC:
+            _check_weights(node)
+
+
+def _check_indices(node: ir.Node) -> None:
+    source, indices = node.inputs[0], constant_value(node.inputs[1])
+    axis = node.attributes.get_int("axis", 0)
+    if source is None or source.shape is None or indices is None or not indices.size:
+        return
+    size = source.shape[axis] if -len(source.shape) <= axis < len(source.shape) else None
+    if isinstance(size, int) and not (-size <= indices.min() and indices.max() < size):
+        raise CaptureError(
+            f"{node.op_type} takes the indices {indices.min()} to {indices.max()} of an axis of {size} elements",
+            where=origin_of(node).module or node.op_type,
+            mend="correct the indices",
+        )
+
+
+def _check_count(node: ir.Node) -> None:
+    shapes = [value.shape for value in (node.inputs[0], node.outputs[0]) if value is not None]
+    sizes = [[size for size in shape if isinstance(size, int)] for shape in shapes if shape is not None]
+    known = len(sizes) == 2 and all(len(a) == len(b) for a, b in zip(sizes, shapes, strict=True) if b is not None)
+    if known and math.prod(sizes[0]) != math.prod(sizes[1]):
+        raise CaptureError(
+            f"{node.op_type} cannot make the shape {sizes[1]} of {sizes[0]}",
+            where=origin_of(node).module or node.op_type,
+            mend="correct the shapes",
+        )
+
+
+def _check_scale(node: ir.Node) -> None:
+    scales = constant_value(node.inputs[1])
+    if scales is None:
+        return
+    numbers = scales.astype(np.float64)
+    wrong = numbers[~((numbers >= _SMALLEST) & (numbers <= _LARGEST))]  # true of NaN, too
+    if wrong.size:
+        what = "its scale" if numbers.size == 1 else f"{wrong.size} of its {numbers.size} scales"
+        first = "" if wrong.size == 1 else "the first of them "
+        raise CaptureError(
+            f"{what} cannot be one: {first}{'is ' if first else ''}{wrong.flat[0]:g}",
+            where=origin_of(node).module or node.op_type,
+            mend="quantise the model again: scales are positive, at least 1.2e-38, and finite",
+        )
+    source = node.inputs[0]
+    if scales.ndim == 1 and scales.size > 1 and source is not None and source.shape is not None:
+        _check_fits(node, source.shape, scales.size)
+    zero = constant_value(node.inputs[2]) if len(node.inputs) > 2 else None
+    if zero is not None and zero.size != scales.size:
+        what = f"it has {scales.size} scales and {zero.size} zero points"
+        raise CaptureError(what, where=origin_of(node).module or node.op_type, mend="give as many of each")
+
+
+def _check_fits(node: ir.Node, shape: ir.Shape, count: int) -> None:
+    axis = node.attributes.get_int("axis", 1)
+    if not -len(shape) <= axis < len(shape) or shape[axis] != count:
+        raise CaptureError(
+            f"it has {count} scales for the axis {axis} of a tensor of shape {list(shape)}",
+            where=origin_of(node).module or node.op_type,
+            mend="give one scale, or one per element of that axis",
+        )
+
+
+def _check_weights(node: ir.Node) -> None:
+    for value in node.inputs:
+        array = constant_value(value)
+        if value is None or array is None or array.dtype.kind != "f":
+            continue
+        unsound = np.isnan(array) if node.op_type in _ARITHMETIC else ~np.isfinite(array)
+        if unsound.any():
+            kind = "NaN" if np.isnan(array).any() else "Inf"
+            raise CaptureError(
+                f"its weight {value.name!r} holds {kind} in {int(unsound.sum())} of {array.size} places",
+                where=origin_of(node).module or node.op_type,
+                mend="export the model from a checkpoint of before it diverged",
+            )

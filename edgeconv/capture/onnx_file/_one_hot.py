@@ -1,0 +1,65 @@
+"""Places written as ones among zeros: comparisons with the numbers of an axis, as torch's ``one_hot`` is.
+
+Specification: OneHot, Hardmax, whose axis is one since opset 13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._constants import constant_value
+from edgeconv.capture.normalize._steps import Steps, sizes_of
+
+_FROM_ZERO = ("ArgMax", "ArgMin", "TopK")  # operators whose indices are never counted from the end
+_INDICES = (ir.DataType.INT32, ir.DataType.INT64)
+
+
+def one_hot(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """OneHot: the second of the values where the index is, from the end where it is negative; the first elsewhere."""
+    index, values, sizes = node.inputs[0], node.inputs[2], sizes_of(node.outputs[0])
+    axis = node.attributes.get_int("axis", -1) % len(sizes)
+    if index is not None and index.dtype not in _INDICES:
+        integer = ir.DataType.INT64
+        index = steps.add("index", "Cast", [index], sizes_of(index), {"to": integer}, integer)
+    shape = [1 if at == axis else size for at, size in enumerate(sizes)]
+    places = steps.reshape(index, shape, "places")
+    hit = _hits(steps, places, axis, 0, sizes)
+    producer = None if index is None else index.producer()
+    if producer is None or producer.op_type not in _FROM_ZERO:
+        from_end = _hits(steps, places, axis, -sizes[axis], sizes)
+        hit = steps.add("hit", "Or", [hit, from_end], sizes)
+    off, on = (_number(steps, values, at) for at in (0, 1))
+    made = steps.add("hot", "Where", [hit, on, off], sizes, dtype=None if values is None else values.dtype)
+    return {node.outputs[0]: made}
+
+
+def hardmax(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """Hardmax: one where the first of the largest elements of the axis lies."""
+    x, sizes = node.inputs[0], sizes_of(node.inputs[0])
+    axis = node.attributes.get_int("axis", -1) % len(sizes)
+    shape = [1 if at == axis else size for at, size in enumerate(sizes)]
+    first = steps.add("first", "ArgMax", [x], shape, {"axis": axis, "keepdims": 1}, ir.DataType.INT64)
+    hit = _hits(steps, first, axis, 0, sizes)
+    to = ir.DataType.FLOAT if x is None or x.dtype is None else x.dtype
+    return {node.outputs[0]: steps.add("hot", "Cast", [hit], sizes, {"to": to}, to)}
+
+
+def _hits(steps: Steps, places: ir.Value, axis: int, start: int, sizes: list[int]) -> ir.Value:
+    """Where the places are the axis' own numbers, which begin with ``start``."""
+    kind = np.int64 if places.dtype is None else places.dtype.numpy()
+    numbers = np.arange(start, start + sizes[axis], dtype=kind)
+    numbers = numbers.reshape([-1 if at == axis else 1 for at in range(len(sizes))])
+    constant = steps.constant(numbers, "numbers")
+    return steps.add("equal", "Equal", [places, constant], sizes, dtype=ir.DataType.BOOL)
+
+
+def _number(steps: Steps, values: ir.Value | None, at: int) -> ir.Value:
+    array = constant_value(values)
+    if array is not None:
+        return steps.constant(array.reshape(-1)[at], f"value_{at}")
+    if values is None:
+        raise ValueError("a node without its input")  # onnx's checker has seen to it
+    return steps.reshape(steps.slice(values, 0, at, at + 1, f"value_{at}"), [], f"value_{at}.scalar")

@@ -1,0 +1,385 @@
+"""``.onnx`` file -> graph: the other way into the flow.
+
+What later stages rely on is made here, exactly: shapes are static, constants are initializers, functions and branches
+that are known are dissolved, the opset is one of ours. Values keep the names of the file.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from edgeconv.capture import NOTE
+from edgeconv.capture.normalize._automatic_pads import settle_automatic_pads
+from edgeconv.capture.normalize._clean import clean, drop_unused, infer_shapes
+from edgeconv.capture.normalize._group_norm import settle_group_norms
+from edgeconv.capture.normalize._names import NODE
+from edgeconv.capture.normalize._origin import Origin, origin_of, set_origin
+from edgeconv.capture.normalize._silent import silent
+from edgeconv.capture.normalize._stated_resizes import check_resize, settle_stated_resizes
+from edgeconv.capture.normalize._training import settle_training
+from edgeconv.capture.onnx_file._dilated_averages import settle_dilated_averages
+from edgeconv.capture.onnx_file._file import lifted, opset_of, read_proto, sha256, static_errors
+from edgeconv.capture.onnx_file._groups import check_groups
+from edgeconv.capture.onnx_file._numbers import check_numbers
+from edgeconv.capture.onnx_file._padded_axes import settle_padded_axes
+from edgeconv.capture.onnx_file._recurrent import check_modes, settle_recurrent
+from edgeconv.capture.onnx_file._sorted import sort_largest, sorted_file
+from edgeconv.capture.onnx_file._soundness import check_extents, every_node
+from edgeconv.capture.onnx_file._sums import settle_sums
+from edgeconv.capture.onnx_file._transposed import settle_transposed, state_same_pads
+from edgeconv.capture.onnx_file._wide_pads import settle_wide_pads
+from edgeconv.errors import CaptureError
+from edgeconv.graph.names import free_name, names_of, rename_values, reserve_names
+from edgeconv.reference import MOST_ELEMENTS
+from edgeconv.values import number
+
+_INTEGERS = ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "INT4", "UINT4")
+_DTYPES = frozenset(("FLOAT", "BOOL", *_INTEGERS))
+"""Of values inside; the names of `onnx_ir.DataType`."""
+
+
+@dataclass(frozen=True)
+class OnnxTensor:
+    """An input or output that a file declares.
+
+    Attributes:
+        name: its name in the graph: the file's, without control characters; ``x.output`` of an input ``x`` that is an
+            output, too.
+        dtype: numpy's name of its element type.
+        shape: a str is a symbolic dimension, ``"?"`` one without a name; None where the file states no shape.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A file that was read and checked.
+
+    Attributes:
+        path: where it lay.
+        data: the bytes of a single file that computes the same: the file itself, or with its external data inside.
+        opset: that it is written in.
+        inputs: what a caller feeds; initializers that stand among the inputs are constants.
+        outputs: in the file's order.
+        proto: of one of `edgeconv.capture.FILE_OPSETS`, without functions and operators of other domains.
+    """
+
+    path: Path
+    data: bytes
+    opset: int
+    inputs: tuple[OnnxTensor, ...]
+    outputs: tuple[OnnxTensor, ...]
+    proto: onnx.ModelProto
+
+    @classmethod
+    def load(cls, path: Path, opsets: range) -> Self:
+        """Reads a file with its external data.
+
+        Raises:
+            CaptureError: see `edgeconv.capture.open_onnx`.
+        """
+        where = str(path)
+        proto, data = read_proto(path)
+        opset = opset_of(proto)
+        proto = lifted(proto, opsets, where)
+        sort_largest(proto)
+        check_extents(proto, where)
+        constants = {tensor.name for tensor in proto.graph.initializer}
+        inputs = tuple(_declared(each, where) for each in proto.graph.input if each.name not in constants)
+        outputs = _apart(tuple(_declared(each, where) for each in proto.graph.output), inputs)
+        names = [each.name for each in (*inputs, *outputs)]
+        if not outputs or not inputs:
+            missing = "input" if outputs else "output"
+            raise CaptureError(f"it has no {missing}", where=where, mend="export a model that computes something")
+        for each in inputs:
+            if 0 in (each.shape or ()):
+                what = f"its input {each.name!r} has the shape {list(each.shape or ())}, which holds no elements"
+                raise CaptureError(what, where=where, mend="export it with a batch of 1, or with an open one")
+        for name in names:
+            if names.count(name) > 1:
+                place = "inputs and outputs" if name in [each.name for each in inputs] else "outputs"
+                raise CaptureError(f"its {place} name {name!r} twice", where=where, mend="name it once, or rename one")
+        return cls(path, data, opset, inputs, outputs, proto)
+
+    def fixed(self, values: Mapping[str, float]) -> Self:
+        """The file with some of its inputs fixed to numbers: constants, and no inputs any more.
+
+        Args:
+            values: by the names of the inputs; every element has that value, of an open dimension there is one.
+
+        Raises:
+            CaptureError: there is no such input, or its type cannot hold the number.
+        """
+        if not values:
+            return self
+        declared = {each.name: each for each in self.inputs}
+        arrays = {name: _filled(declared, name, value, str(self.path)) for name, value in values.items()}
+        proto, whole = onnx.ModelProto(), onnx.ModelProto.FromString(self.data)
+        proto.CopyFrom(self.proto)
+        for model in (proto, whole):
+            others = [each for each in model.graph.input if each.name not in values]
+            del model.graph.input[:]
+            model.graph.input.extend(others)
+            model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+            model.ir_version = max(model.ir_version, 4)  # since when constants need not stand among the inputs
+        left = tuple(each for each in self.inputs if each.name not in values)
+        if not left:
+            raise CaptureError("all of its inputs are fixed", where=str(self.path), mend="leave one of them open")
+        return replace(self, data=whole.SerializeToString(), inputs=left, proto=proto)
+
+    @property
+    def comparable(self) -> bytes:
+        """`data` for a run whose results are compared: what ONNX leaves open is settled as in the graph."""
+        return sorted_file(self.data)
+
+    @property
+    def sha256(self) -> str:
+        """Of `data`, hexadecimal."""
+        return sha256(self.data)
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether it computes with integers where QuantizeLinear says so."""
+        return any(node.op_type == "QuantizeLinear" for node in self.proto.graph.node)
+
+    def graph(self, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
+        """The graph for inputs of these shapes.
+
+        Args:
+            shapes: a static shape per input, by name.
+
+        Raises:
+            CaptureError: a shape inside depends on values, an operator runs a subgraph, or a value is of a type that
+                is not exported; names the node.
+        """
+        where = str(self.path)
+        model = _plain(self.proto)
+        graph = model.graph
+        _own_interface(graph, self.inputs, self.outputs, shapes)
+        _unmark(graph)
+        names = [each.name for each in self.outputs]
+        drop_unused(graph)
+        for value in graph.initializers.values():
+            if value.dtype == ir.DataType.STRING:  # inference fails on it as a whole
+                _check_dtype(value.name or "", value.dtype, where)
+        _set_origins(graph)
+        try:
+            check_modes(graph)
+            state_same_pads(graph)
+            with silent():
+                infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
+                _check_extents(graph)
+                clean(model)
+                _check_extents(graph)
+                check_groups(graph)
+            settle_stated_resizes(graph)
+            notes = settle_automatic_pads(graph)
+            settle_wide_pads(graph)
+            settle_dilated_averages(graph)
+            settle_padded_axes(graph)
+            settle_group_norms(graph)
+            settle_sums(graph)
+            settle_recurrent(graph)
+            settle_training(graph)
+            settle_transposed(graph)
+            check_numbers(graph)
+        except CaptureError as error:
+            with static_errors(where):  # shapes that contradict each other say more than shapes that are not known
+                onnx.shape_inference.infer_shapes(ir.to_proto(model), check_type=True, strict_mode=True)
+            raise CaptureError(error.what, where=f"{where}: node {error.where}", mend=error.mend) from error
+        _check_known(graph, where)
+        drop_unused(graph)
+        _name(graph, names)
+        reserve_names(graph)
+        graph.name = self.path.stem
+        if self.opset != opset_of(self.proto):
+            notes.insert(0, f"converted from opset {self.opset} to {opset_of(self.proto)}")
+        if notes:
+            model.metadata_props[NOTE] = "; ".join(notes)
+        return model
+
+
+def _apart(outputs: tuple[OnnxTensor, ...], inputs: tuple[OnnxTensor, ...]) -> tuple[OnnxTensor, ...]:
+    """An input that is an output as it comes gets a name of its own there: in TFLite, a tensor is one or the other."""
+    taken = {each.name for each in inputs}
+    names = taken | {each.name for each in outputs}
+    return tuple(
+        replace(each, name=free_name(f"{each.name}.output", names)) if each.name in taken else each for each in outputs
+    )
+
+
+def _declared(value: onnx.ValueInfoProto, where: str) -> OnnxTensor:
+    tensor = value.type.tensor_type
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type" or tensor.elem_type not in ir.DataType._value2member_map_:
+        raise CaptureError(f"{value.name} is no tensor", where=where, mend="export a model of tensors")
+    dtype = ir.DataType(tensor.elem_type)
+    _check_dtype(value.name, dtype, where)
+    shape = None
+    if tensor.HasField("shape"):
+        shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim)
+        shape = tuple(dim if isinstance(dim, str) or dim >= 0 else "?" for dim in shape)
+    return OnnxTensor(_safe(value.name), dtype.numpy().name, shape)
+
+
+def _check_dtype(name: str, dtype: ir.DataType, where: str) -> None:
+    if dtype.name not in _DTYPES:
+        kind = "float64" if dtype.name == "DOUBLE" else dtype.name.lower()
+        text = dtype == ir.DataType.STRING
+        raise CaptureError(
+            f"{name} is {kind}, and only float32 (beside integers and booleans) is exported",
+            where=where,
+            mend="leave text to the program around it"
+            if text
+            else "export the model in float32: a cast here would alter what it computes",
+        )
+
+
+def _safe(name: str) -> str:
+    """The name without control characters and the like; letters of any script, and blanks, every runtime takes."""
+    return "".join(character if character.isprintable() else "_" for character in name) or "tensor"
+
+
+def _plain(proto: onnx.ModelProto) -> ir.Model:
+    """The model as `onnx_ir` has it, with nothing that speaks of other shapes."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    graph = bare.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [each for each in graph.input if each.name not in constants]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    for field in ("value_info", "quantization_annotation", "metadata_props"):
+        graph.ClearField(field)
+    bare.ClearField("training_info")
+    del bare.opset_import[:]
+    bare.opset_import.append(onnx.helper.make_opsetid("", opset_of(proto)))
+    for node in graph.node:
+        node.domain = ""
+    for node in every_node(graph):
+        if "device_configurations" in node.DESCRIPTOR.fields_by_name:  # which machines of whose cluster it ran on
+            node.ClearField("device_configurations")
+    return ir.from_proto(bare)
+
+
+def _own_interface(
+    graph: ir.Graph, inputs: Sequence[OnnxTensor], outputs: Sequence[OnnxTensor], shapes: Mapping[str, Sequence[int]]
+) -> None:
+    """Inputs get their static shapes; outputs are inferred, whatever the file said of them."""
+    for value in graph.outputs:  # first: one can be an input, too
+        value.shape = None
+    for value, declared in zip(graph.inputs, inputs, strict=True):
+        value.name, value.shape = declared.name, ir.Shape(shapes[declared.name])
+
+
+def _set_origins(graph: ir.Graph) -> None:
+    """Messages name the node, which the file may have left nameless: then its first output."""
+    for node in graph:
+        name = node.name or (node.outputs[0].name if node.outputs else "") or ""
+        set_origin(node, Origin(modules=(name,), operation=node.op_type, key=f"{id(node)}"))
+
+
+def _check_extents(graph: ir.Graph) -> None:
+    """No value is of a size below zero, nor larger than anything that runs these files could hold."""
+    for node in graph:
+        if node.op_type == "Resize":
+            check_resize(node)  # whose own words are better than those on the shape that it would give
+        for value in node.outputs:
+            sizes = [size for size in value.shape or () if isinstance(size, int)]
+            if any(size < 0 for size in sizes):
+                raise CaptureError(f"it gives the shape {sizes}", where=value.name or "", mend="correct the model")
+            if math.prod(sizes) > MOST_ELEMENTS:
+                what = f"it gives {math.prod(sizes):,} elements, and at most {MOST_ELEMENTS:,} are computed"
+                raise CaptureError(what, where=value.name or "", mend="make the tensor smaller")
+        perm, operand = node.attributes.get("perm"), node.inputs[0] if node.inputs else None
+        if perm is None or operand is None or operand.shape is None:
+            continue
+        if len(perm.as_ints()) != len(operand.shape):
+            what = f"{node.op_type} has perm {list(perm.as_ints())} for {len(operand.shape)} axes"
+            raise CaptureError(what, where=node.name or "", mend="correct the model")
+
+
+def _check_known(graph: ir.Graph, where: str) -> None:
+    for value in graph.initializers.values():
+        if value.dtype is not None:
+            _check_dtype(value.name or "", value.dtype, where)
+    for node in graph:
+        for value in node.outputs:
+            if value.dtype is not None:
+                _check_dtype(value.name or "", value.dtype, where)
+
+
+_MARKS = ("\0", "\1", "\2", "\3")  # what names that are invented here begin with until all are known
+
+
+def _filled(declared: Mapping[str, OnnxTensor], name: str, value: float, where: str) -> npt.NDArray[Any]:
+    if name not in declared:
+        known = ", ".join(declared)
+        raise CaptureError(f"it has no input {name!r} to be fixed", where=where, mend=f"name one of {known}")
+    place = f"{where}: input {name!r}"
+    if not isinstance(value, bool):
+        value = _fixed_to(value, place)
+    shape = tuple(dim if isinstance(dim, int) else 1 for dim in declared[name].shape or ())
+    array = np.full(shape, value).astype(declared[name].dtype)
+    if array.size and float(array.flat[0]) != float(np.float32(value) if array.dtype.kind == "f" else value):
+        what = f"its input {name!r} is {array.dtype}, which has no {value}"
+        raise CaptureError(what, where=where, mend="fix it to a number of that type")
+    return array
+
+
+def _fixed_to(value: Any, place: str) -> float:
+    """The number that an input is fixed to; an integer stays one."""
+    if hasattr(value, "__index__") and getattr(value, "shape", ()) == ():
+        return operator.index(value)
+    return number(value, place, CaptureError, least=-math.inf)
+
+
+def _unmark(graph: ir.Graph) -> None:
+    """Takes from the file's own names the marks of those that are invented here."""
+    values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    marked = [value for value in values if (value.name or "").startswith(_MARKS) and value not in set(graph.outputs)]
+    taken = set(names_of(graph))
+    chosen: dict[ir.Value, str] = {}
+    for value in marked:
+        chosen[value] = free_name(f"_{(value.name or '')[1:]}", taken)
+        taken.add(chosen[value])
+    rename_values(graph, chosen)
+
+
+def _rank_of_name(value: ir.Value) -> int:
+    """The file's own names come first, before those of which characters are replaced, and those that are invented."""
+    name = value.name or ""
+    return 2 if _is_invented(value) else int(_safe(name) != name)
+
+
+def _is_invented(value: ir.Value) -> bool:
+    return (value.name or "").startswith("\3")
+
+
+def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
+    """Outputs get back the names that the file gives them; every other name is the file's, made safe and unique."""
+    values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs if value.name)]
+    chosen: dict[ir.Value, str] = dict(zip(graph.outputs, outputs, strict=True))
+    taken: set[str] = {*outputs, *(value.name or "" for value in graph.inputs)}
+    for value in sorted(values, key=_rank_of_name):
+        if value in chosen:
+            continue
+        chosen[value] = free_name(_safe((value.name or "").removeprefix("\3")), taken)
+        taken.add(chosen[value])
+    rename_values(graph, chosen)
+    for node in graph:
+        node.metadata_props[NODE] = origin_of(node).module  # which messages name
+        node.name = next(value.name for value in node.outputs if value.name)

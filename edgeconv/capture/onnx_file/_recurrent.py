@@ -1,0 +1,119 @@
+"""Recurrent layers of files: their parts fit one another, and they lie steps first.
+
+onnx infers their shapes and looks at little else. ``layout`` 1 (batch first), which onnxruntime refuses to load,
+becomes 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
+
+_STATES = (5, 6)  # inputs
+_DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
+_GATES: Mapping[str, int] = {"GRU": 3, "LSTM": 4, "RNN": 1}
+_ACTIVATIONS: Mapping[str, int] = {"GRU": 2, "LSTM": 3, "RNN": 1}
+_NAMES = ("affine", "elu", "hardsigmoid", "leakyrelu", "relu", "scaledtanh", "sigmoid", "softplus", "softsign", "tanh")
+_NAMED = frozenset((*_NAMES, "thresholdedrelu"))
+_NUMBERS = {
+    "activation_alpha": ("affine", "elu", "hardsigmoid", "leakyrelu", "scaledtanh", "thresholdedrelu"),
+    "activation_beta": ("affine", "hardsigmoid", "scaledtanh"),
+}
+"""Which activations take a number of each list."""
+_VAGUE = ("affine", "scaledtanh", "thresholdedrelu")  # onnxruntime's defaults are others than the specification's
+
+
+def settle_recurrent(graph: ir.Graph) -> None:
+    """Changes in place, with a Transpose of each input and output that has the batch; all shapes must be static.
+
+    Raises:
+        CaptureError: an input has another shape than the others ask for, or a direction or activation is unknown;
+            names the node.
+    """
+    for node in list(graph):
+        if node.op_type in _GATES and node.domain == "":
+            _check(node)
+            if node.attributes.get_int("layout", 0) != 0:
+                _settle(graph, node)
+
+
+def check_modes(graph: ir.Graph) -> None:
+    """The directions and activations of recurrent layers are known; before shapes are inferred, which follow from them.
+
+    Raises:
+        CaptureError: one is not, or an activation takes numbers that are neither stated nor told by the specification
+            alike for every runtime; names the node.
+    """
+    for node in graph:
+        if node.op_type in _GATES and node.domain == "":
+            _check_modes(node)
+
+
+def _check_modes(node: ir.Node) -> None:
+    direction = node.attributes.get_string("direction", "forward")
+    if direction not in _DIRECTIONS:
+        raise _refused(node, f"has no direction {direction!r}", f"choose of {', '.join(_DIRECTIONS)}")
+    count = _DIRECTIONS[direction] * _ACTIVATIONS[node.op_type]
+    names = [name.lower() for name in node.attributes.get_strings("activations", ())]
+    unknown = [name for name in names if name not in _NAMED]
+    if unknown or len(names) not in (0, count):
+        what = f"has no activation {unknown[0]!r}" if unknown else f"takes {len(names)} activations"
+        raise _refused(node, what, f"name {count} of the specification's")
+    for attribute, takers in _NUMBERS.items():
+        stated = len(node.attributes.get_floats(attribute, ()))
+        missing = [name for name in names if name in takers][stated:]
+        vague = [name for name in missing if name in _VAGUE]
+        if vague:
+            raise _refused(node, f"states no {attribute} for {vague[0]!r}", "state it: runtimes take different ones")
+
+
+def _check(node: ir.Node) -> None:
+    count, gates = _DIRECTIONS[node.attributes.get_string("direction", "forward")], _GATES[node.op_type]
+    recurrence = sizes_of(node.inputs[2])
+    hidden = node.attributes.get_int("hidden_size", recurrence[-1])
+    batch_first = node.attributes.get_int("layout", 0) != 0
+    first, second, inputs = sizes_of(node.inputs[0])
+    batch = first if batch_first else second
+    state = [batch, count, hidden] if batch_first else [count, batch, hidden]
+    wanted = {1: [count, gates * hidden, inputs], 2: [count, gates * hidden, hidden], 3: [count, 2 * gates * hidden]}
+    wanted |= {4: [batch], 5: state, 6: state, 7: [count, 3 * hidden]}
+    for index, sizes in wanted.items():
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is not None and sizes_of(value) != sizes:
+            what = f"takes {value.name!r} of the shape {sizes_of(value)} where {sizes} is due"
+            raise _refused(node, what, "correct the weights, or hidden_size")
+
+
+def _refused(node: ir.Node, what: str, mend: str) -> CaptureError:
+    return CaptureError(f"{node.op_type} {what}", where=origin_of(node).module or node.op_type, mend=mend)
+
+
+def _settle(graph: ir.Graph, node: ir.Node) -> None:
+    steps = Steps(graph, node)
+    node.attributes.pop("layout")
+    inputs = list(node.inputs)
+    for index in (0, *_STATES):
+        value = inputs[index] if index < len(inputs) else None
+        if value is not None:
+            inputs[index] = steps.transpose(value, (1, 0, 2), f"input_{index}")
+    layer = ir.node(node.op_type, inputs, dict(node.attributes), num_outputs=len(node.outputs))
+    steps.insert(layer)
+    results = {}
+    for index, (result, made) in enumerate(zip(node.outputs, layer.outputs, strict=True)):
+        made.name = ""
+        if not is_taken(result):
+            continue
+        sizes = sizes_of(result)
+        made.type = result.type
+        made.shape = ir.Shape(
+            [sizes[1], sizes[2], sizes[0], sizes[3]] if index == 0 else [sizes[1], sizes[0], sizes[2]]
+        )
+        made.name = steps.name(f"output_{index}")
+        results[result] = steps.transpose(made, (2, 0, 1, 3) if index == 0 else (1, 0, 2), f"moved_{index}")
+    steps.replace(results)

@@ -1,0 +1,133 @@
+"""What the inputs of a file become: every dimension a number, but for one batch in front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+
+from edgeconv import values
+from edgeconv.capture.onnx_file._read import OnnxFile, OnnxTensor
+from edgeconv.errors import CaptureError, Wording
+from edgeconv.recipe.fields import MAX_DIMENSION
+
+BATCH = "batch"
+"""The name of a batch that the file leaves nameless."""
+
+Shape = tuple[int | str, ...]
+
+
+def settled_shapes(file: OnnxFile, given: Mapping[str, Sequence[int | str]]) -> dict[str, Shape]:
+    """The shape of every input: what the file states, and what the caller states where the file leaves it open.
+
+    Args:
+        file: the file.
+        given: shapes by input name; a str stands for a dimension that stays symbolic, in front only.
+
+    Returns:
+        Static shapes, or shapes with one common str as the first dimension: a file that leaves its batch open, and
+        nothing else, keeps it open.
+
+    Raises:
+        CaptureError: a dimension is open, the caller contradicts the file, or names no input of it.
+    """
+    known = {tensor.name: tensor for tensor in file.inputs}
+    mend = f"write shapes={{name: (1, 3, 224, 224)}}; its inputs are {_few(known)}"
+    given = values.mapping(given, "shapes", CaptureError, mend=mend)
+    for name in given:
+        if name not in known:
+            raise CaptureError(f"it has no input {name!r}", where=str(file.path), mend=f"its inputs are {_few(known)}")
+    where = str(file.path)
+    settled = {
+        tensor.name: _agreed(tensor, _dims(tensor, given[tensor.name], where), where)
+        if tensor.name in given
+        else _own(tensor, where)
+        for tensor in file.inputs
+    }
+    symbols = {name: str(shape[0]) for name, shape in settled.items() if shape and isinstance(shape[0], str)}
+    if len(set(symbols.values())) > 1:
+        first, second = list(symbols)[:2]
+        raise CaptureError(
+            f"the inputs {first!r} and {second!r} have batches of their own "
+            f"({symbols[first]!r} and {symbols[second]!r}), and a file can have one",
+            where=where,
+            mend=f"fix one of them: {_stated(known[second])}",
+        )
+    return settled
+
+
+def _own(tensor: OnnxTensor, where: str) -> Shape:
+    """What the file states, if that is enough."""
+    if tensor.shape is None or any(isinstance(dim, str) for dim in tensor.shape[1:]):
+        said = "no shape" if tensor.shape is None else f"the shape [{', '.join(map(str, tensor.shape))}]"
+        raise CaptureError(
+            f"the file gives its input {tensor.name!r} {said}, and files for devices have fixed ones",
+            where=where,
+            mend=f"state it: {_stated(tensor)}",
+        )
+    if tensor.shape and isinstance(tensor.shape[0], str):
+        symbol = tensor.shape[0]
+        return (symbol if symbol.isidentifier() else BATCH, *tensor.shape[1:])
+    return tensor.shape
+
+
+def _dims(tensor: OnnxTensor, shape: object, where: str) -> Shape:
+    """A shape as a caller states it: integers, and a name for a dimension that stays open."""
+    place = f"{where}: input {tensor.name!r}"
+    if isinstance(shape, str | bytes | Mapping | Set) or not isinstance(shape, Iterable):
+        raise CaptureError(f"its shape is {values.kind_of(shape)}", where=place, mend=f"write {_stated(tensor)}")
+    return tuple(_dim(dim, place, tensor) for dim in shape)
+
+
+def _dim(dim: object, place: str, tensor: OnnxTensor) -> int | str:
+    if isinstance(dim, str) and dim.isidentifier():
+        return dim
+    if isinstance(dim, bool) or not hasattr(dim, "__index__"):
+        what = f"a dimension of its shape is {dim!r:.40}"
+        raise CaptureError(what, where=place, mend=f"write {_stated(tensor)}, or a name for a batch that stays open")
+    return values.integer(dim, f"{place}, a dimension", CaptureError, least=-MAX_DIMENSION, most=MAX_DIMENSION)
+
+
+def _agreed(tensor: OnnxTensor, shape: object, where: str) -> Shape:
+    """What the caller states, if the file leaves room for it."""
+    given = _dims(tensor, shape, where)
+    place = f"{where}: input {tensor.name!r}"
+    if any(isinstance(dim, str) for dim in given[1:]):
+        raise CaptureError("only its first dimension can stay open", where=place, mend="give numbers for the others")
+    if any(isinstance(dim, int) and dim < 1 for dim in given):
+        raise CaptureError(f"the shape {list(given)} has no elements", where=place, mend="give positive numbers")
+    if tensor.shape is None:
+        return given
+    if len(given) != len(tensor.shape):
+        raise CaptureError(
+            f"the shape {list(given)} has {len(given)} dimensions, and the file gives it {len(tensor.shape)}",
+            where=place,
+            mend=f"write {_stated(tensor)}",
+        )
+    for index, (wanted, own) in enumerate(zip(given, tensor.shape, strict=True)):
+        if isinstance(own, int) and wanted != own:
+            raise CaptureError(
+                f"the file fixes dimension {index} to {own}, and {wanted} is asked for",
+                where=place,
+                mend="export the file again with that shape, or leave that dimension as it is",
+            )
+    return given
+
+
+def _stated(tensor: OnnxTensor) -> Wording:
+    """How a caller states the shape: what is known as it is, what is open by its name."""
+    if tensor.shape is None:
+        dims, more = ["1", "3", "224", "224"], " (or whatever it takes)"
+    else:
+        dims = [f"<{'dim' if dim == '?' else dim}>" if isinstance(dim, str) else str(dim) for dim in tensor.shape]
+        dims[:1] = ["1" if dim.startswith("<") else dim for dim in dims[:1]]
+        more = ""
+    listed = ", ".join(dims)
+    return Wording(
+        f"--shape {tensor.name}={','.join(dims)}{more}",
+        f'[[inputs]] with name = "{tensor.name}", shape = [{listed}]{more}',
+        f"shapes={{{tensor.name!r}: ({listed})}}{more}",
+    )
+
+
+def _few(names: Mapping[str, object]) -> str:
+    shown = list(names)[:8]
+    return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,185 @@
+"""Operators that are sums of others: written out, as a module that computes the same is.
+
+Specification: Gemm, Mean, MeanVarianceNormalization; of opsets 23 and 24, RMSNormalization, RotaryEmbedding and Swish;
+`edgeconv.capture.normalize._attention` has Attention, and the rooms beside it Einsum, OneHot and Hardmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._attention import attention
+from edgeconv.capture.normalize._constants import constant_value
+from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.capture.onnx_file._einsum import einsum
+from edgeconv.capture.onnx_file._one_hot import hardmax, one_hot
+from edgeconv.errors import CaptureError
+
+
+def settle_sums(graph: ir.Graph) -> None:
+    """Replaces in place; all shapes must be static. What gives no results stays as it is.
+
+    Raises:
+        CaptureError: an input of a form that is not written out; names the node.
+    """
+    for node in list(graph):
+        write = WRITTEN_OUT.get(node.op_type) if node.domain == "" else None
+        if write is not None:
+            steps = Steps(graph, node)
+            if results := write(steps, node):
+                steps.replace(results)
+
+
+def _root_mean_square(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    x, scale = node.inputs[0], node.inputs[1]
+    sizes = sizes_of(x)
+    axes = list(range(node.attributes.get_int("axis", -1) % len(sizes), len(sizes)))
+    mean = steps.mean(steps.add("squares", "Mul", [x, x], sizes), axes, "mean")
+    epsilon = steps.constant(np.array(node.attributes.get_float("epsilon", 1e-5), np.float32), "epsilon")
+    root = steps.add("guarded", "Add", [mean, epsilon], sizes_of(mean))
+    root = steps.add("root", "Sqrt", [root], sizes_of(mean))
+    y = steps.add("normalised", "Div", [x, root], sizes)
+    return {node.outputs[0]: steps.add("scaled", "Mul", [y, scale], sizes)}
+
+
+def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """Over the axes; the specification's function adds 1e-9 to the deviation.
+
+    That is far below the error of a mean in float32, which would be the whole of a row of equal numbers. So the
+    difference from the mean is centred once more: nothing in real numbers.
+    """
+    x, sizes = node.inputs[0], sizes_of(node.inputs[0])
+    stated = node.attributes.get_ints("axes", (0, 2, 3))
+    if any(not -len(sizes) <= axis < len(sizes) for axis in stated):
+        raise CaptureError(
+            f"MeanVarianceNormalization has the axes {list(stated)} of a value of {len(sizes)}",
+            where=origin_of(node).module or node.op_type,
+            mend="state axes that it has",
+        )
+    axes = [axis % len(sizes) for axis in stated]
+    if x is None:
+        raise ValueError("a node without its input")  # onnx's checker has seen to it
+    centred = steps.add("near", "Sub", [x, steps.mean(x, axes, "mean")], sizes)
+    centred = steps.add("centred", "Sub", [centred, steps.mean(centred, axes, "rest")], sizes)
+    variance = steps.mean(steps.add("squares", "Mul", [centred, centred], sizes), axes, "variance")
+    deviation = steps.add("deviation", "Sqrt", [variance], sizes_of(variance))
+    guard = steps.constant(np.array(1e-9, np.float32), "guard")
+    deviation = steps.add("guarded", "Add", [deviation, guard], sizes_of(variance))
+    return {node.outputs[0]: steps.add("normalised", "Div", [centred, deviation], sizes)}
+
+
+def _swish(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    x, alpha = node.inputs[0], node.attributes.get_float("alpha", 1.0)
+    sizes, inner = sizes_of(x), x
+    if alpha != 1:
+        inner = steps.add("wide", "Mul", [x, steps.constant(np.array(alpha, np.float32), "alpha")], sizes)
+    gate = steps.add("gate", "Sigmoid", [inner], sizes)
+    return {node.outputs[0]: steps.add("gated", "Mul", [x, gate], sizes)}
+
+
+def _rotary(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """Turns pairs of numbers by the angle of their position: the halves of a head, or neighbours in it."""
+    x, sizes = node.inputs[0], sizes_of(node.inputs[0])
+    if len(sizes) == 4 and x is not None:
+        heads = x
+    else:
+        batch, length, width = sizes
+        count = node.attributes.get_int("num_heads", 0)
+        heads = steps.reshape(x, [batch, length, count, width // max(count, 1)], "split")
+        heads = steps.transpose(heads, (0, 2, 1, 3), "heads")
+    batch, count, length, width = sizes_of(heads)
+    turned = node.attributes.get_int("rotary_embedding_dim", 0) or width
+    angles = [_angles(node, index)[..., : turned // 2] for index in (1, 2)]
+    interleaved = bool(node.attributes.get_int("interleaved", 0))
+    wide = [np.repeat(each, 2, -1) if interleaved else np.concatenate([each, each], -1) for each in angles]
+    cosine, sine = (steps.constant(np.ascontiguousarray(each[:, None]), f"angle_{i}") for i, each in enumerate(wide))
+    parts = steps.split(heads, [turned, width - turned], 3, "parts") if turned < width else [heads]
+    shape = sizes_of(parts[0])
+    across = steps.gather(parts[0], _partners(turned, interleaved), 3, "partners")
+    signs = np.where(_is_first(turned, interleaved), np.float32(-1), np.float32(1))
+    sine = steps.add("signed", "Mul", [sine, steps.constant(signs, "signs")], sizes_of(sine))
+    along = steps.add("along", "Mul", [parts[0], cosine], shape)
+    y = steps.add("turned", "Add", [along, steps.add("across", "Mul", [across, sine], shape)], shape)
+    if len(parts) > 1:
+        y = steps.add("whole", "Concat", [y, parts[1]], [batch, count, length, width], {"axis": 3})
+    if len(sizes) == 3:
+        y = steps.reshape(steps.transpose(y, (0, 2, 1, 3), "moved"), sizes, "joined")
+    return {node.outputs[0]: y}
+
+
+def _angles(node: ir.Node, index: int) -> np.ndarray:
+    """The cosines or sines, [batch, length, half of a head]."""
+    cache = constant_value(node.inputs[index])
+    position = node.inputs[3] if len(node.inputs) > 3 else None
+    places = constant_value(position)
+    if cache is None or (position is not None and places is None):
+        raise CaptureError(
+            "RotaryEmbedding takes angles or positions that are no constants",
+            where=origin_of(node).module or node.op_type,
+            mend="store its cos_cache, sin_cache and position_ids in the file",
+        )
+    return np.asarray(cache if places is None else cache[places], np.float32)
+
+
+def _is_first(size: int, interleaved: bool) -> np.ndarray:
+    """Which numbers are the first of their pair."""
+    places = np.arange(size)
+    return places % 2 == 0 if interleaved else places < size // 2
+
+
+def _partners(size: int, interleaved: bool) -> Sequence[int]:
+    """The place of the other number of each pair."""
+    places = np.arange(size)
+    return [int(place) for place in (places ^ 1 if interleaved else (places + size // 2) % size)]
+
+
+def _mean(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """Of several values, element by element."""
+    values, sizes = list(node.inputs), sizes_of(node.outputs[0])
+    total = steps.add("total", "Sum", values, sizes)
+    return {node.outputs[0]: steps.scaled(total, 1 / len(values), "mean")}
+
+
+def _gemm(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """A Gemm that is no layer, as its matrix or what it adds is computed, or differs from row to row."""
+    a, b, c = (*node.inputs, None)[:3]
+    sizes, rows = sizes_of(node.outputs[0]), 1 if c is None else ([1, 1, *sizes_of(c)])[-2]
+    is_layer = _is_stored(b) and (c is None or (_is_stored(c) and rows == 1))
+    if is_layer or a is None or b is None:
+        return {}
+    left, right = (
+        steps.transpose(value, (1, 0), f"{name}.turned") if node.attributes.get_int(name, 0) else value
+        for value, name in ((a, "transA"), (b, "transB"))
+    )
+    product = steps.add("product", "MatMul", [left, right], sizes)
+    product = steps.scaled(product, node.attributes.get_float("alpha", 1.0), "alpha")
+    if c is not None:
+        shift = steps.scaled(c, node.attributes.get_float("beta", 1.0), "beta")
+        product = steps.add("shifted", "Add", [product, shift], sizes)
+    return {node.outputs[0]: product}
+
+
+def _is_stored(value: ir.Value | None) -> bool:
+    """Whether a value is a constant, or one that a file stores as integers."""
+    producer = value.producer() if value is not None else None
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        value = producer.inputs[0]
+    return constant_value(value) is not None
+
+
+WRITTEN_OUT: Mapping[str, Callable[[Steps, ir.Node], Mapping[ir.Value, ir.Value]]] = {
+    "Attention": attention,
+    "Einsum": einsum,
+    "Gemm": _gemm,
+    "Hardmax": hardmax,
+    "Mean": _mean,
+    "MeanVarianceNormalization": _mean_variance,
+    "OneHot": one_hot,
+    "RMSNormalization": _root_mean_square,
+    "RotaryEmbedding": _rotary,
+    "Swish": _swish,
+}

@@ -1,0 +1,95 @@
+"""ConvTranspose whose padding a file states by its results: ``output_shape`` and ``auto_pad`` become ``pads``.
+
+Specification: ConvTranspose. With ``size = stride * (input - 1) + output_padding + (kernel - 1) * dilation + 1`` the
+padding of an axis is ``size - output_shape`` in all; of an odd number the larger half lies behind under ``SAME_UPPER``
+and in front otherwise. Where the output shape is larger than that, it is ``output_padding`` that makes it so, of which
+the specification, and with it onnxruntime, takes less than a stride or dilation. ``auto_pad`` makes ``stride * input``
+elements of an axis, or fewer where there are no more; onnx's shape inference adds ``output_padding`` to these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._steps import sizes_of
+from edgeconv.capture.normalize.same_pads import same_pads
+from edgeconv.errors import CaptureError
+
+
+def state_same_pads(graph: ir.Graph) -> None:
+    """``auto_pad`` of a known kernel becomes ``pads``, in place; before shapes are inferred, which follow from them.
+
+    Raises:
+        CaptureError: a node has ``output_padding`` beside it, and its kernel is not known; names the node.
+    """
+    for node in graph:
+        if node.op_type != "ConvTranspose" or node.domain != "" or "output_shape" in node.attributes:
+            continue
+        automatic = node.attributes.get_string("auto_pad", "NOTSET")
+        if not automatic.startswith("SAME"):
+            continue
+        weight = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] is not None else None
+        stated = node.attributes.get_ints("kernel_shape", ())
+        kernel = list(stated) if weight is None else [int(size) for size in weight.shape.numpy()[2:]]
+        extra = node.attributes.get_ints("output_padding", ())
+        if kernel:
+            _state(node, automatic, kernel, extra or [0] * len(kernel))
+        elif any(extra):
+            raise CaptureError(
+                f"ConvTranspose has auto_pad and output_padding {list(extra)}, and weights that are computed",
+                where=origin_of(node).module or node.op_type,
+                mend="state its kernel_shape, or its pads",
+            )
+
+
+def _state(node: ir.Node, automatic: str, kernel: Sequence[int], extra: Sequence[int]) -> None:
+    strides = node.attributes.get_ints("strides", [1] * len(kernel))
+    dilations = node.attributes.get_ints("dilations", [1] * len(kernel))
+    totals = [
+        max(extra[i] + (size - 1) * dilations[i] + 1 - strides[i], 0) for i, size in enumerate(kernel)
+    ]  # the input's size cancels out
+    _set_pads(node, automatic, totals)
+
+
+def _set_pads(node: ir.Node, automatic: str, totals: Sequence[int]) -> None:
+    for name in ("auto_pad", "output_shape"):
+        node.attributes.pop(name, None)
+    node.attributes["pads"] = ir.AttrInt64s("pads", same_pads(totals, automatic))
+
+
+def settle_transposed(graph: ir.Graph) -> None:
+    """Changes in place; all shapes must be static.
+
+    Raises:
+        CaptureError: an output shape is larger than the operator can make it; names the node.
+    """
+    for node in graph:
+        if node.op_type != "ConvTranspose" or node.domain != "":
+            continue
+        automatic = node.attributes.get_string("auto_pad", "NOTSET")
+        if "output_shape" in node.attributes or automatic != "NOTSET":
+            _settle(node, automatic)
+
+
+def _settle(node: ir.Node, automatic: str) -> None:
+    before, kernel = sizes_of(node.inputs[0])[2:], sizes_of(node.inputs[1])[2:]
+    rank, made = len(before), sizes_of(node.outputs[0])[2:]
+    strides = node.attributes.get_ints("strides", [1] * rank)
+    dilations = node.attributes.get_ints("dilations", [1] * rank)
+    extra = list(node.attributes.get_ints("output_padding", [0] * rank))
+    totals = []
+    for i in range(rank):
+        size = strides[i] * (before[i] - 1) + extra[i] + (kernel[i] - 1) * dilations[i] + 1
+        totals.append(max(size - made[i], 0))
+        extra[i] += max(made[i] - size, 0)
+        if extra[i] >= max(strides[i], dilations[i]):
+            raise CaptureError(
+                f"ConvTranspose cannot make its output_shape {made}: axis {2 + i} has {size} elements without padding",
+                where=origin_of(node).module or node.op_type,
+                mend="state a smaller output_shape, or pad the result",
+            )
+    _set_pads(node, automatic, totals)
+    node.attributes["output_padding"] = ir.AttrInt64s("output_padding", extra)

@@ -1,0 +1,124 @@
+"""Pools of files whose padding is as wide as their windows, which no runtime takes.
+
+1. Padding behind an axis that no window reads is taken away.
+2. What counts its padding (LpPool, and AveragePool with ``count_include_pad``) pads by a Pad of its own: a window of
+   nothing but padding is 0.
+3. So does MaxPool where each window, by its dilation, still reads an element.
+4. Of a window of nothing but padding there is no maximum, and no average of the elements alone: refused, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import is_taken
+from edgeconv.graph.traits import Trait, having
+
+_POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
+
+
+def settle_wide_pads(graph: ir.Graph) -> None:
+    """Changes the pools in place by the rules above; all shapes must be static.
+
+    Raises:
+        CaptureError: rule 4, or the places of maxima are asked for that a Pad would shift; names the node.
+    """
+    for node in list(graph):
+        if node.op_type in _POOLS and node.domain == "" and _is_wide(node):
+            _trim(node)
+            if _is_wide(node):
+                _pad(graph, node)
+
+
+def _kernel(node: ir.Node) -> list[int]:
+    return list(node.attributes.get_ints("kernel_shape", ()))
+
+
+def _attribute(node: ir.Node, name: str, default: int) -> list[int]:
+    return list(node.attributes.get_ints(name, ())) or [default] * len(_kernel(node))
+
+
+def _pads(node: ir.Node) -> list[int]:
+    if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return [0] * 2 * len(_kernel(node))
+    return list(node.attributes.get_ints("pads", ())) or [0] * 2 * len(_kernel(node))
+
+
+def _is_wide(node: ir.Node) -> bool:
+    return any(amount >= size for amount, size in zip(_pads(node), _kernel(node) * 2, strict=True))
+
+
+def _spatial(value: ir.Value | None) -> list[int]:
+    if value is None or value.shape is None:
+        raise ValueError("a value without a shape")  # a bug of ours: shapes are checked before
+    return [int(str(size)) for size in value.shape][2:]
+
+
+def _trim(node: ir.Node) -> None:
+    """Rule 1; rounded up, a size follows from the padding as it is stated."""
+    if node.attributes.get_int("ceil_mode", 0):
+        return
+    pads, rank = _pads(node), len(_kernel(node))
+    sizes = zip(_spatial(node.inputs[0]), _spatial(node.outputs[0]), strict=True)
+    for axis, (size, count) in enumerate(sizes):
+        last = (count - 1) * _attribute(node, "strides", 1)[axis] - pads[axis]
+        extent = (_kernel(node)[axis] - 1) * _attribute(node, "dilations", 1)[axis] + 1
+        pads[rank + axis] = max(0, last + extent - size)
+    node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+
+
+def _reads_elements(node: ir.Node) -> bool:
+    """Whether each window holds an element of the input."""
+    sizes = zip(_spatial(node.inputs[0]), _spatial(node.outputs[0]), strict=True)
+    for axis, (size, count) in enumerate(sizes):
+        starts = np.arange(count) * _attribute(node, "strides", 1)[axis] - _pads(node)[axis]
+        taps = starts[:, None] + np.arange(_kernel(node)[axis]) * _attribute(node, "dilations", 1)[axis]
+        if not ((taps >= 0) & (taps < size)).any(axis=1).all():
+            return False
+    return True
+
+
+def _pad(graph: ir.Graph, node: ir.Node) -> None:
+    is_maximum = node.op_type == "MaxPool"
+    counts = node.op_type == "LpPool" or node.attributes.get_int("count_include_pad", 0) == 1
+    if is_maximum and any(map(is_taken, node.outputs[1:])):
+        raise _refused(node, "pads as wide as its windows, and gives the places of its maxima")
+    if not (_reads_elements(node) if is_maximum else counts):
+        raise _refused(node, "has windows of nothing but padding")
+    source, pads = node.inputs[0], _pads(node)
+    if source is None or source.dtype is None:
+        raise ValueError("a value without a type")  # a bug of ours: inference is strict before
+    kind = source.dtype.numpy()
+    lowest = -np.inf if kind.kind == "f" else np.iinfo(kind).min
+    rank = len(pads) // 2
+    amounts = np.array([0, 0, *pads[:rank], 0, 0, *pads[rank:]], np.int64)
+    padded = _inserted(graph, node, [amounts, np.array(lowest if is_maximum else 0, kind)])
+    sizes = [size + pads[axis] + pads[rank + axis] for axis, size in enumerate(_spatial(source))]
+    padded.shape = ir.Shape([*list(source.shape or ())[:2], *sizes])
+    node.replace_input_with(0, padded)
+    node.attributes["pads"] = ir.AttrInt64s("pads", [0] * len(pads))
+
+
+def _inserted(graph: ir.Graph, node: ir.Node, operands: Sequence[np.ndarray]) -> ir.Value:
+    """The result of a Pad before the node."""
+    stem = f"\3{node.outputs[0].name}"  # nobody else's; `_names` gives the real ones
+    constants = []
+    for name, array in zip(("pads", "value"), operands, strict=True):
+        constants.append(ir.val(f"{stem}.{name}", const_value=ir.tensor(array, name=f"{stem}.{name}")))
+        graph.register_initializer(constants[-1])
+    pad = ir.node("Pad", [node.inputs[0], *constants])
+    output = pad.outputs[0]
+    output.name, output.type = f"{stem}.padded", None if node.inputs[0] is None else node.inputs[0].type
+    set_origin(pad, origin_of(node))
+    graph.insert_before(node, pad)
+    return output
+
+
+def _refused(node: ir.Node, why: str) -> CaptureError:
+    where = origin_of(node).module or node.op_type
+    return CaptureError(f"{node.op_type} {why}", where=where, mend="pad less than a window on each side")

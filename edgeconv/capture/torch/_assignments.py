@@ -1,0 +1,94 @@
+"""Assignments to places that are known: every other row, some channels, a diagonal.
+
+One number is a Where with a constant mask. Else old and new elements are joined along the axis and gathered in their
+order: by operators that both formats have fast, where ONNX's ScatterND needs transposes around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+import torch
+
+from edgeconv.capture.torch._builder import Builder, sizes_of
+
+
+def replaced(b: Builder, x: ir.Value, values: ir.Value, places: Sequence[int], axis: int) -> ir.Value:
+    """A tensor whose elements at some places of an axis are others.
+
+    Args:
+        b: makes the nodes.
+        x: the tensor.
+        values: of its shape but for the axis, which has one element per place.
+        places: counted from the start; of equal ones the last counts, as torch writes one after the other.
+        axis: counted from the start.
+    """
+    size = sizes_of(x)[axis]
+    number = _number(b, values)
+    if number is not None:
+        mask = torch.zeros(size, dtype=torch.bool)
+        mask[list(places)] = True
+        shape = [size if index == axis else 1 for index in range(len(sizes_of(x)))]
+        return chosen(b, b.exactly(mask.view(shape), ir.DataType.BOOL), number, x, sizes_of(x))
+    order = list(range(size))
+    for index, place in enumerate(places):
+        order[place] = size + index
+    if min(order) >= size:  # nothing of the tensor is left
+        x, order = values, [index - size for index in order]
+    else:
+        x = b.concat([x, values], axis)
+    shape = [len(order) if index == axis else length for index, length in enumerate(sizes_of(x))]
+    return b.add("Gather", x, b.ints(*order), shape=shape, axis=axis)
+
+
+def chosen(b: Builder, condition: ir.Value, x: ir.Value, other: ir.Value, shape: Sequence[int]) -> ir.Value:
+    """Elements of the one tensor where a condition is true, of the other elsewhere.
+
+    onnxruntime has no Where of booleans or of the narrow integers: those are put together, or go through int32.
+    """
+    if x.dtype is ir.DataType.BOOL:
+        here, elsewhere = b.add("And", condition, x), b.add("And", b.add("Not", condition), other)
+        return b.add("Or", here, elsewhere, shape=shape)
+    if x.dtype in (ir.DataType.INT8, ir.DataType.INT16):
+        wide = (b.cast(value, ir.DataType.INT32) for value in (x, other))
+        return b.cast(b.add("Where", condition, *wide, shape=shape, dtype=ir.DataType.INT32), x.dtype)
+    return b.add("Where", condition, x, other, shape=shape, dtype=x.dtype)
+
+
+def diagonal(b: Builder, x: ir.Value, offset: int, dim1: int, dim2: int) -> ir.Value:
+    """A diagonal of matrices, which becomes the last axis."""
+    flat, _, places = _matrices(b, x, offset, dim1, dim2)
+    shape = (*sizes_of(flat)[:-1], len(places))
+    return b.add("Gather", flat, b.ints(*places), shape=shape, axis=len(shape) - 1)
+
+
+def with_diagonal(b: Builder, x: ir.Value, values: ir.Value, offset: int, dim1: int, dim2: int) -> ir.Value:
+    """Matrices with other elements on a diagonal."""
+    flat, perm, places = _matrices(b, x, offset, dim1, dim2)
+    written = replaced(b, flat, values, places, len(sizes_of(flat)) - 1)
+    moved = b.reshape(written, [sizes_of(x)[axis] for axis in perm])
+    return b.transpose(moved, [perm.index(axis) for axis in range(len(perm))])
+
+
+def _matrices(b: Builder, x: ir.Value, offset: int, dim1: int, dim2: int) -> tuple[ir.Value, list[int], list[int]]:
+    """The tensor with its two axes as one at the end; in which order its axes are then; the diagonal's places there."""
+    sizes = sizes_of(x)
+    two = [dim1 % len(sizes), dim2 % len(sizes)]
+    perm = [*(axis for axis in range(len(sizes)) if axis not in two), *two]
+    rows, columns = (sizes[axis] for axis in two)
+    places = torch.arange(rows * columns).view(rows, columns).diagonal(offset).tolist()
+    return b.reshape(b.transpose(x, perm), (*(sizes[axis] for axis in perm[:-2]), rows * columns)), perm, places
+
+
+def _number(b: Builder, value: ir.Value) -> ir.Value | None:
+    """The one number that all elements of a tensor are, without axes; None where there is no such constant."""
+    producer = value.producer()
+    if producer is not None and producer.op_type == "Expand" and producer.inputs[0] is not None:
+        value = producer.inputs[0]
+    known = b.known(value)
+    if known is None and value.const_value is not None:
+        known = torch.from_numpy(value.const_value.numpy().copy())
+    if known is None or not known.numel() or value.dtype is None or not bool((known == known.flatten()[0]).all()):
+        return None
+    return b.exactly(known.flatten()[0], value.dtype)

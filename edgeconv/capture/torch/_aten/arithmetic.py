@@ -1,0 +1,239 @@
+"""Arithmetic, element by element: operands are brought to the dtype of torch's result first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.capture.torch._builder import Builder, Entry, Operand, Unsupported, sizes_of
+
+
+def unary(op_type: str) -> Entry:
+    def entry(b: Builder, x: ir.Value) -> ir.Value:
+        return b.add(op_type, b.cast(x, b.dtype))
+
+    return entry
+
+
+def binary(op_type: str) -> Entry:
+    """An operator of ONNX; of booleans the logic that it is."""
+
+    def entry(b: Builder, x: Operand, other: Operand) -> ir.Value:
+        named = _LOGIC[op_type] if b.dtype is ir.DataType.BOOL else op_type
+        return b.add(named, b.tensor(x), b.tensor(other))
+
+    return entry
+
+
+def add(b: Builder, x: Operand, other: Operand, alpha: float) -> ir.Value:
+    return _sum(b, "Add", x, other, alpha)
+
+
+def sub(b: Builder, x: Operand, other: Operand, alpha: float) -> ir.Value:
+    return _sum(b, "Sub", x, other, alpha)
+
+
+def rsub(b: Builder, x: Operand, other: Operand, alpha: float) -> ir.Value:
+    return _sum(b, "Sub", other, x, alpha)
+
+
+def _sum(b: Builder, op_type: str, x: Operand, other: Operand, alpha: float) -> ir.Value:
+    if b.dtype is ir.DataType.BOOL:
+        if op_type not in _LOGIC or alpha != 1:
+            raise Unsupported("arithmetic of booleans")
+        return b.add(_LOGIC[op_type], b.tensor(x), b.tensor(other))
+    term = b.tensor(other)
+    if alpha != 1:
+        term = b.add("Mul", term, b.scalar(alpha))
+    return b.add(op_type, b.tensor(x), term)
+
+
+def divide(b: Builder, x: Operand, other: Operand, rounding_mode: str | None = None) -> ir.Value:
+    dividend, divisor = b.tensor(x), b.tensor(other)
+    quotient = b.add("Div", dividend, divisor)
+    if rounding_mode == "floor" and not b.dtype.is_floating_point():
+        return _floored(b, quotient, dividend, divisor)
+    if rounding_mode is None or not b.dtype.is_floating_point():
+        return quotient
+    if rounding_mode == "floor":
+        return b.add("Floor", quotient)
+    return trunc(b, quotient)
+
+
+def _floored(b: Builder, quotient: ir.Value, dividend: ir.Value, divisor: ir.Value) -> ir.Value:
+    """A quotient of integers, which ONNX rounds towards zero, rounded down: one less where the rest has another sign.
+
+    No step leaves the element type, as the dividend less its remainder does near the type's lower end.
+    """
+    if divisor.dtype is ir.DataType.UINT8:
+        return quotient
+    rest = b.add("Sub", dividend, b.add("Mul", quotient, divisor))
+    signs = b.add("Mul", b.add("Sign", rest), b.add("Sign", divisor))
+    is_above = b.add("Less", signs, b.scalar(0, quotient.dtype), dtype=ir.DataType.BOOL)
+    return b.add("Sub", quotient, b.add("Cast", is_above, dtype=quotient.dtype, to=int(quotient.dtype or b.dtype)))
+
+
+def shift_left(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    """``x << n``: a product with a power of 2, in int64; by a negative n, or by all bits, nothing is left, as in torch.
+
+    ONNX shifts unsigned integers alone.
+    """
+    bits = int(8 * b.dtype.itemsize)
+    powers = np.array([1 << place for place in range(bits)] + [0], np.uint64).astype(np.int64)
+    return b.cast(b.add("Mul", b.tensor(x, _INT64), _power_of_2(b, other, powers, bits)), b.dtype)
+
+
+def shift_right(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    """``x >> n``: a quotient by a power of 2, rounded down; by a negative n, or by all bits, the sign is left."""
+    bits, value = int(8 * b.dtype.itemsize), b.tensor(x, _INT64)
+    powers = np.array([1 << min(place, _LARGEST_POWER) for place in range(bits + 1)], np.int64)
+    power = _power_of_2(b, other, powers, bits)
+    shifted = _floored(b, b.add("Div", value, power), value, power)
+    if bits > _LARGEST_POWER:  # 2⁶³ is no int64: by half of it, and then by 2
+        beyond = _power_of_2(b, other, np.array([1] * (_LARGEST_POWER + 1) + [2, 2], np.int64), bits)
+        shifted = _floored(b, b.add("Div", shifted, beyond), shifted, beyond)
+    return b.cast(shifted, b.dtype)
+
+
+def _power_of_2(b: Builder, exponent: Operand, powers: npt.NDArray[np.int64], beyond: int) -> ir.Value:
+    """The element of a table of powers; the one at ``beyond`` for exponents below 0 and from there on."""
+    if not isinstance(exponent, ir.Value):
+        within = 0 <= exponent < beyond
+        return b.constant(np.array(powers[int(exponent) if within else beyond]))
+    places = b.cast(exponent, _INT64)
+    limit = b.scalar(beyond, _INT64)
+    places = b.add(
+        "Where", b.add("Less", places, b.scalar(0, _INT64), dtype=ir.DataType.BOOL), limit, places, dtype=_INT64
+    )
+    places = b.add("Min", places, limit)
+    return b.add("Gather", b.constant(powers), places, shape=sizes_of(places), axis=0)
+
+
+def floor_divide(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    return divide(b, x, other, "floor")
+
+
+def remainder(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    """The sign of the divisor, as in Python: x - floor(x / other) * other."""
+    if not b.dtype.is_floating_point():
+        return b.add("Mod", b.tensor(x), b.tensor(other), fmod=0)
+    divisor, dividend = b.tensor(other), b.tensor(x)
+    whole = b.add("Floor", b.add("Div", dividend, divisor))
+    return b.add("Sub", dividend, b.add("Mul", whole, divisor))
+
+
+def fmod(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    """The sign of the dividend, as in C."""
+    return b.add("Mod", b.tensor(x), b.tensor(other), fmod=1)
+
+
+def trunc(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Mul", b.add("Sign", x), b.add("Floor", b.add("Abs", x)))
+
+
+def power(b: Builder, x: Operand, exponent: Operand) -> ir.Value:
+    return b.add("Pow", b.tensor(x), b.tensor(exponent))
+
+
+def square(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Mul", x, x)
+
+
+def rsqrt(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Reciprocal", b.add("Sqrt", b.cast(x, b.dtype)))
+
+
+def expm1(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Sub", b.add("Exp", b.cast(x, b.dtype)), b.scalar(1))
+
+
+def log1p(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Log", b.add("Add", b.cast(x, b.dtype), b.scalar(1)))
+
+
+def logarithm(base: float) -> Entry:
+    """log2 and log10, by the natural logarithm."""
+
+    def entry(b: Builder, x: ir.Value) -> ir.Value:
+        return b.add("Div", b.add("Log", b.cast(x, b.dtype)), b.scalar(base))
+
+    return entry
+
+
+def exp2(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Pow", b.scalar(2), b.cast(x, b.dtype))
+
+
+def addcmul(b: Builder, x: ir.Value, tensor1: ir.Value, tensor2: ir.Value, value: float) -> ir.Value:
+    return _sum(b, "Add", x, b.add("Mul", b.tensor(tensor1), b.tensor(tensor2)), value)
+
+
+def addcdiv(b: Builder, x: ir.Value, tensor1: ir.Value, tensor2: ir.Value, value: float) -> ir.Value:
+    return _sum(b, "Add", x, b.add("Div", b.tensor(tensor1), b.tensor(tensor2)), value)
+
+
+def lerp(b: Builder, x: ir.Value, end: ir.Value, weight: Operand) -> ir.Value:
+    return b.add("Add", x, b.add("Mul", b.tensor(weight), b.add("Sub", end, x)))
+
+
+_LOGIC = {"Add": "Or", "Max": "Or", "Min": "And", "Mul": "And"}
+_INT64 = ir.DataType.INT64
+_LARGEST_POWER = 62  # of 2, in int64
+_SHIFTS = (
+    *(f"aten.__{{0:.1}}shift__.{overload}" for overload in ("Scalar", "Tensor")),
+    *(f"aten.bitwise_{{0}}_shift.{overload}" for overload in ("Tensor", "Tensor_Scalar", "Scalar_Tensor")),
+)
+
+UNARY = {
+    "neg": "Neg", "abs": "Abs", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "erf": "Erf", "floor": "Floor",
+    "ceil": "Ceil", "round": "Round", "sign": "Sign", "reciprocal": "Reciprocal", "sin": "Sin", "cos": "Cos",
+    "tan": "Tan", "asin": "Asin", "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh",
+}  # fmt: skip
+
+TABLE: Mapping[str, Entry] = {
+    **{f"aten.{name}.default": unary(op_type) for name, op_type in UNARY.items()},
+    "aten.add.Tensor": add,
+    "aten.add.Scalar": add,
+    "aten.sub.Tensor": sub,
+    "aten.sub.Scalar": sub,
+    "aten.subtract.Tensor": sub,
+    "aten.rsub.Tensor": rsub,
+    "aten.rsub.Scalar": rsub,
+    "aten.mul.Tensor": binary("Mul"),
+    "aten.mul.Scalar": binary("Mul"),
+    "aten.multiply.Tensor": binary("Mul"),
+    "aten.div.Tensor": divide,
+    "aten.div.Scalar": divide,
+    "aten.true_divide.Tensor": divide,
+    "aten.div.Tensor_mode": divide,
+    "aten.div.Scalar_mode": divide,
+    "aten.floor_divide.default": floor_divide,
+    **{name.format("left"): shift_left for name in _SHIFTS},
+    **{name.format("right"): shift_right for name in _SHIFTS},
+    "aten.remainder.Tensor": remainder,
+    "aten.remainder.Scalar": remainder,
+    "aten.fmod.Tensor": fmod,
+    "aten.fmod.Scalar": fmod,
+    "aten.trunc.default": trunc,
+    "aten.pow.Tensor_Scalar": power,
+    "aten.pow.Tensor_Tensor": power,
+    "aten.pow.Scalar": power,
+    "aten.maximum.default": binary("Max"),
+    "aten.minimum.default": binary("Min"),
+    "aten.max.other": binary("Max"),
+    "aten.min.other": binary("Min"),
+    "aten.square.default": square,
+    "aten.rsqrt.default": rsqrt,
+    "aten.expm1.default": expm1,
+    "aten.log1p.default": log1p,
+    "aten.log2.default": logarithm(0.6931471805599453),
+    "aten.log10.default": logarithm(2.302585092994046),
+    "aten.exp2.default": exp2,
+    "aten.addcmul.default": addcmul,
+    "aten.addcdiv.default": addcdiv,
+    "aten.lerp.Scalar": lerp,
+    "aten.lerp.Tensor": lerp,
+}

@@ -1,0 +1,91 @@
+"""Comparisons and logic: operands are brought to the dtype in which torch compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+import torch
+
+from edgeconv.capture.torch._builder import DTYPES, Builder, Entry, Operand, Unsupported, sizes_of, torch_dtype
+
+_BOOL = ir.DataType.BOOL
+
+
+def comparison(op_type: str) -> Entry:
+    def entry(b: Builder, x: Operand, other: Operand) -> ir.Value:
+        dtype = common_dtype(x, other)
+        if dtype is _BOOL and op_type != "Equal":
+            raise Unsupported("an order of booleans")
+        return b.add(op_type, b.tensor(x, dtype), b.tensor(other, dtype), dtype=_BOOL)
+
+    return entry
+
+
+def not_equal(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    dtype = common_dtype(x, other)
+    return b.add("Not", b.add("Equal", b.tensor(x, dtype), b.tensor(other, dtype), dtype=_BOOL))
+
+
+def logical(op_type: str) -> Entry:
+    def entry(b: Builder, x: ir.Value, other: ir.Value) -> ir.Value:
+        return b.add(op_type, b.cast(x, _BOOL), b.cast(other, _BOOL))
+
+    return entry
+
+
+def bitwise(op_type: str) -> Entry:
+    """Of booleans the logic of masks, of integers that of their bits."""
+
+    def entry(b: Builder, x: Operand, other: Operand) -> ir.Value:
+        return b.add(op_type if b.dtype is _BOOL else f"Bitwise{op_type}", b.tensor(x), b.tensor(other))
+
+    return entry
+
+
+def logical_not(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Not", b.cast(x, _BOOL))
+
+
+def bitwise_not(b: Builder, x: ir.Value) -> ir.Value:
+    return b.add("Not" if b.dtype is _BOOL else "BitwiseNot", x)
+
+
+def test(op_type: str) -> Entry:
+    def entry(b: Builder, x: ir.Value) -> ir.Value:
+        return b.add(op_type, x, dtype=_BOOL)
+
+    return entry
+
+
+def common_dtype(x: Operand, other: Operand) -> ir.DataType:
+    """The dtype of torch's promotion rules."""
+    return DTYPES[torch.result_type(_stand_in(x), _stand_in(other))]
+
+
+def _stand_in(operand: Operand) -> torch.Tensor | float:
+    """What the rules look at: of a tensor its dtype and whether it has axes."""
+    if not isinstance(operand, ir.Value):
+        return operand
+    return torch.empty([0] * len(sizes_of(operand)), dtype=torch_dtype(operand.dtype))
+
+
+_COMPARED = {"gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "eq": "Equal"}
+_KINDS = ("Tensor", "Scalar")
+
+TABLE: Mapping[str, Entry] = {
+    **{f"aten.{name}.{kind}": comparison(op) for name, op in _COMPARED.items() for kind in _KINDS},
+    **{f"aten.ne.{kind}": not_equal for kind in _KINDS},
+    "aten.logical_and.default": logical("And"),
+    "aten.logical_or.default": logical("Or"),
+    "aten.logical_xor.default": logical("Xor"),
+    "aten.logical_not.default": logical_not,
+    "aten.bitwise_and.Tensor": bitwise("And"),
+    "aten.bitwise_or.Tensor": bitwise("Or"),
+    "aten.bitwise_xor.Tensor": bitwise("Xor"),
+    "aten.__and__.Tensor": bitwise("And"),
+    "aten.__or__.Tensor": bitwise("Or"),
+    "aten.__xor__.Tensor": bitwise("Xor"),
+    "aten.bitwise_not.default": bitwise_not,
+    "aten.isnan.default": test("IsNaN"),
+}

@@ -1,0 +1,113 @@
+"""Einsum, as the matrix product that it is; and distances, which are sums over an axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_of
+
+
+def einsum(b: Builder, equation: str, tensors: Sequence[ir.Value], path: Sequence[int] | None) -> ir.Value:
+    """One or two tensors as sums, transposes and one MatMul, which both formats have; more as ONNX's Einsum.
+
+    The order of contraction (`path`) changes no value. Labels that are repeated within a tensor (diagonals) stay
+    ONNX's.
+    """
+    terms, result = _labels(equation, [len(sizes_of(each)) for each in tensors])
+    if len(tensors) > 2 or any(len(set(term)) < len(term) for term in (*terms, result)):
+        return b.add("Einsum", *tensors, shape=b.shape, equation=equation)
+    summed = [
+        _sum_out(b, value, term, keep=set(result).union(*(other for other in terms if other is not term)))
+        for value, term in zip(tensors, terms, strict=True)
+    ]
+    value, labels = summed[0] if len(summed) == 1 else _product(b, summed[0], summed[1], result)
+    return b.transpose(value, [labels.index(label) for label in result])
+
+
+def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """The labels of every tensor and of the result; the axes of an ellipsis get capital Greek letters."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(ranks):
+        raise Unsupported(f"the equation {equation!r}")
+    widths = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
+    hidden = [width for term, width in zip(terms, widths, strict=True) if "..." in term]
+    if len(set(hidden)) > 1:
+        raise Unsupported("ellipses of different ranks")
+    dots = "".join(chr(ord("Α") + index) for index in range(hidden[0] if hidden else 0))
+    if not arrow:  # torch's rule: the labels that appear once, in alphabetical order, after the ellipsis
+        letters = "".join(terms).replace("...", "")
+        right = ("..." if hidden else "") + "".join(sorted(one for one in set(letters) if letters.count(one) == 1))
+    return [term.replace("...", dots) for term in terms], right.replace("...", dots)
+
+
+def _sum_out(b: Builder, value: ir.Value, term: str, *, keep: set[str]) -> tuple[ir.Value, str]:
+    """Sums over the axes that nobody else has."""
+    gone = [axis for axis, label in enumerate(term) if label not in keep]
+    kept = "".join(label for label in term if label in keep)
+    return (b.reduce("ReduceSum", value, gone, keepdims=False) if gone else value), kept
+
+
+def _product(b: Builder, one: tuple[ir.Value, str], two: tuple[ir.Value, str], result: str) -> tuple[ir.Value, str]:
+    """The batched matrix product of (shared, left, summed) and (shared, summed, right)."""
+    (x, left), (y, right) = one, two
+    size = {label: extent for value, term in (one, two) for label, extent in zip(term, sizes_of(value), strict=True)}
+    for value, term in (one, two):
+        if any(size[label] != extent for label, extent in zip(term, sizes_of(value), strict=True)):
+            raise Unsupported("a label of size 1 that is broadcast")
+    shared = [label for label in result if label in left and label in right]
+    summed = [label for label in left if label in right and label not in result]
+    rows = [label for label in left if label not in right]
+    columns = [label for label in right if label not in left]
+
+    def extent(labels: Sequence[str]) -> int:
+        return math.prod(size[label] for label in labels)
+
+    lead = tuple(size[label] for label in shared)
+    if not summed and not (rows and columns):  # no sum: a product with broadcasting, element by element
+        order = [*shared, *rows, *columns]
+        wide = [
+            b.reshape(
+                b.transpose(value, [term.index(label) for label in order if label in term]),
+                [size[label] if label in term else 1 for label in order],
+            )
+            for value, term in (one, two)
+        ]
+        return b.add("Mul", *wide), "".join(order)
+    x = b.transpose(x, [left.index(label) for label in (*shared, *rows, *summed)])
+    y = b.transpose(y, [right.index(label) for label in (*shared, *summed, *columns)])
+    x = b.reshape(x, (*lead, extent(rows), extent(summed)))
+    y = b.reshape(y, (*lead, extent(summed), extent(columns)))
+    labels = [*shared, *rows, *columns]
+    return b.reshape(b.matmul(x, y), [size[label] for label in labels]), "".join(labels)
+
+
+def cdist(b: Builder, x1: ir.Value, x2: ir.Value, p: float, compute_mode: object) -> ir.Value:
+    """Distances of all pairs of rows, of order 1 or 2, from their differences."""
+    if p not in (1, 2):
+        raise Unsupported(f"order {p}")
+    first, second = sizes_of(x1), sizes_of(x2)
+    rows = b.reshape(x1, (*first[:-1], 1, first[-1]))
+    columns = b.reshape(x2, (*second[:-2], 1, *second[-2:]))
+    return b.reduce(f"ReduceL{int(p)}", b.add("Sub", rows, columns), [-1], keepdims=False)
+
+
+def cosine_similarity(b: Builder, x1: ir.Value, x2: ir.Value, dim: int, eps: float) -> ir.Value:
+    """The products over the axis by the lengths, each of them at least ``eps``."""
+    x1, x2 = b.cast(x1, b.dtype), b.cast(x2, b.dtype)
+    if len(sizes_of(x1)) != len(sizes_of(x2)):
+        raise Unsupported("tensors of different ranks")
+    dots = b.reduce("ReduceSum", b.add("Mul", x1, x2), [dim], keepdims=False)
+    lengths = [b.add("Max", b.reduce("ReduceL2", x, [dim], keepdims=False), b.scalar(eps)) for x in (x1, x2)]
+    return b.add("Div", dots, b.add("Mul", *lengths))
+
+
+TABLE: Mapping[str, Entry] = {
+    "aten.einsum.default": einsum,
+    "aten.cdist.default": cdist,
+    "aten._cdist_forward.default": cdist,
+    "aten.cosine_similarity.default": cosine_similarity,
+}

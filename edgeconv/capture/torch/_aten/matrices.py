@@ -1,0 +1,189 @@
+"""Determinants, inverses and linear systems of small matrices, by their minors.
+
+ONNX has a determinant and no inverse, TFLite neither. Up to four rows the minors are exact forms of few operators
+(Laplace's expansion: Golub and Van Loan, Matrix Computations, 2.1); larger matrices need pivots that depend on values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, sizes_of
+
+LARGEST = 4
+"""Rows of a matrix whose minors are written."""
+_SMALLEST = float(np.finfo(np.float32).tiny)
+_Places = Mapping[tuple[tuple[int, ...], tuple[int, ...]], int]
+
+
+def inverse(b: Builder, A: ir.Value) -> ir.Value:  # noqa: N803 torch's name
+    """The transposed cofactors by the determinant, of rows that are scaled to 1; its columns are scaled back."""
+    if _size(A) == 1:
+        return b.add("Reciprocal", A)
+    scaled, scales = _scaled(b, A)
+    adjugate, whole = _adjugate(b, scaled)
+    return b.add("Div", b.add("Div", adjugate, whole), _as_row(b, scales))
+
+
+def old_inverse(b: Builder, x: ir.Value) -> ir.Value:
+    return inverse(b, x)
+
+
+def inverse_with_info(b: Builder, A: ir.Value, check_errors: bool) -> Result:  # noqa: N803 torch's name
+    if b.is_used(1):
+        raise Unsupported("whether a matrix has an inverse")
+    return [inverse(b, A), None]
+
+
+def determinant(b: Builder, A: ir.Value) -> ir.Value:  # noqa: N803 torch's name
+    if _size(A) == 1:
+        return b.reshape(A, sizes_of(A)[:-2])
+    scaled, scales = _scaled(b, A)
+    factors = b.concat([_determinant(b, scaled), scales], -2 % len(sizes_of(A)))
+    return b.reshape(b.reduce("ReduceProd", factors, [-2], keepdims=False), sizes_of(A)[:-2])
+
+
+def old_determinant(b: Builder, x: ir.Value) -> ir.Value:
+    return determinant(b, x)
+
+
+def log_determinant(b: Builder, A: ir.Value) -> Result:  # noqa: N803 torch's name
+    """The sign, and the logarithm of the size: that of the scaled rows' determinant and those of the scales."""
+    sizes = sizes_of(A)[:-2]
+    if _size(A) == 1:
+        whole = b.reshape(A, sizes)
+        return [b.add("Sign", whole), b.add("Log", b.add("Abs", whole))]
+    scaled, scales = _scaled(b, A)
+    whole = b.reshape(_determinant(b, scaled), sizes)
+    return [b.add("Sign", whole), _with_logarithms(b, b.add("Abs", whole), scales)]
+
+
+def old_log_determinant(b: Builder, x: ir.Value) -> Result:
+    return log_determinant(b, x)
+
+
+def logarithm(b: Builder, x: ir.Value) -> ir.Value:
+    if _size(x) == 1:
+        return b.add("Log", b.reshape(x, sizes_of(x)[:-2]))
+    scaled, scales = _scaled(b, x)
+    return _with_logarithms(b, b.reshape(_determinant(b, scaled), sizes_of(x)[:-2]), scales)
+
+
+def solve(b: Builder, A: ir.Value, B: ir.Value, left: bool) -> ir.Value:  # noqa: N803 torch's names
+    """The product with the adjugate by the determinant, which stays in range where the inverse does not.
+
+    A vector is one column.
+    """
+    is_vector = len(sizes_of(B)) == 1 or sizes_of(B) == sizes_of(A)[:-1]
+    if is_vector and not left:
+        raise Unsupported("a row vector")
+    column = b.reshape(B, (*sizes_of(B), 1)) if is_vector else B
+    if _size(A) == 1:
+        return b.reshape(b.add("Div", column, A), b.shape)
+    scaled, scales = _scaled(b, A)
+    adjugate, whole = _adjugate(b, scaled)
+    if left:
+        solution = b.add("Div", b.matmul(adjugate, b.add("Div", column, scales)), whole)
+    else:
+        solution = b.add("Div", b.add("Div", b.matmul(column, adjugate), whole), _as_row(b, scales))
+    return b.reshape(solution, b.shape)
+
+
+def _scaled(b: Builder, matrix: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The matrix with rows whose largest element is 1, and what they were divided by, a column.
+
+    The minors are products of up to four elements: without scales those of a camera matrix leave float16, and those of
+    elements of 1e-12 leave float32, where torch's factors are in range. All of it stays float32 in a file of halves.
+    """
+    b.write_out()
+    largest = b.reduce("ReduceMax", b.add("Abs", matrix), [-1], keepdims=True)
+    scales = b.add("Max", largest, b.scalar(_SMALLEST))  # a row of zeros
+    return b.add("Div", matrix, scales), scales
+
+
+def _as_row(b: Builder, scales: ir.Value) -> ir.Value:
+    *batch, size, _ = sizes_of(scales)
+    return b.reshape(scales, (*batch, 1, size))
+
+
+def _with_logarithms(b: Builder, whole: ir.Value, scales: ir.Value) -> ir.Value:
+    logarithms = b.reduce("ReduceSum", b.add("Log", scales), [-2, -1], keepdims=False)
+    return b.add("Add", b.add("Log", whole), logarithms)
+
+
+def _determinant(b: Builder, matrix: ir.Value) -> ir.Value:
+    """Of shape (…, 1, 1)."""
+    *batch, size, _ = sizes_of(matrix)
+    return b.reshape(_minors(b, b.reshape(matrix, (*batch, size * size)), size, size)[0], (*batch, 1, 1))
+
+
+def _adjugate(b: Builder, matrix: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The transposed cofactors, and the determinant of shape (…, 1, 1)."""
+    *batch, size, _ = sizes_of(matrix)
+    flat = b.reshape(matrix, (*batch, size * size))
+    minors, places = _minors(b, flat, size, size - 1)
+    everything = range(size)
+
+    def without(index: int) -> tuple[int, ...]:
+        return tuple(other for other in everything if other != index)
+
+    order = [places[without(column), without(row)] for row in everything for column in everything]
+    signs = [(-1.0) ** (row + column) for row in everything for column in everything]
+    adjugate = b.add("Mul", _taken(b, minors, order), b.constant(np.array(signs, b.dtype.numpy())))
+    first_row = _taken(b, flat, range(size))
+    first_cofactors = _taken(b, adjugate, [row * size for row in everything])
+    whole = b.reduce("ReduceSum", b.add("Mul", first_row, first_cofactors), [-1], keepdims=True)
+    return b.reshape(adjugate, sizes_of(matrix)), b.reshape(whole, (*batch, 1, 1))
+
+
+def _size(matrix: ir.Value) -> int:
+    size = sizes_of(matrix)[-1]
+    if size > LARGEST:
+        raise Unsupported(f"a matrix of {size} rows")
+    return size
+
+
+def _minors(b: Builder, flat: ir.Value, size: int, order: int) -> tuple[ir.Value, _Places]:
+    """All determinants of that many rows and columns, along the last axis, and where each stands.
+
+    Each is expanded along its first row: elements times minors of one row less, with alternating signs.
+    """
+    places: _Places = {((row,), (column,)): row * size + column for row in range(size) for column in range(size)}
+    minors = flat
+    for count in range(2, order + 1):
+        chosen = list(combinations(range(size), count))
+        pairs = [(rows, columns) for rows in chosen for columns in chosen]
+        total: ir.Value | None = None
+        for index in range(count):
+            elements = [rows[0] * size + columns[index] for rows, columns in pairs]
+            smaller = [places[rows[1:], columns[:index] + columns[index + 1 :]] for rows, columns in pairs]
+            term = b.add("Mul", _taken(b, flat, elements), _taken(b, minors, smaller))
+            total = term if total is None else b.add("Sub" if index % 2 else "Add", total, term)
+        if total is not None:
+            minors, places = total, {pair: place for place, pair in enumerate(pairs)}
+    return minors, places
+
+
+def _taken(b: Builder, value: ir.Value, places: range | list[int]) -> ir.Value:
+    """These places of the last axis."""
+    order, sizes = list(places), sizes_of(value)
+    if order == list(range(sizes[-1])):
+        return value
+    return b.add("Gather", value, b.ints(*order), shape=(*sizes[:-1], len(order)), axis=len(sizes) - 1)
+
+
+TABLE: Mapping[str, Entry] = {
+    "aten.linalg_inv.default": inverse,
+    "aten.linalg_inv_ex.default": inverse_with_info,
+    "aten.inverse.default": old_inverse,
+    "aten.linalg_det.default": determinant,
+    "aten.det.default": old_determinant,
+    "aten.linalg_slogdet.default": log_determinant,
+    "aten.slogdet.default": old_log_determinant,
+    "aten.logdet.default": logarithm,
+    "aten.linalg_solve.default": solve,
+}

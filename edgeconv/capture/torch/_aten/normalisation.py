@@ -1,0 +1,95 @@
+"""Normalisations with statistics that are kept (batch) or computed (layer, group, instance)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_of
+
+
+def batch_norm(
+    b: Builder, x: ir.Value, weight: ir.Value | None, bias: ir.Value | None, running_mean: ir.Value | None,
+    running_var: ir.Value | None, training: bool, momentum: float, eps: float,
+) -> ir.Value:  # fmt: skip
+    channels = sizes_of(x)[1]
+    if training or running_mean is None or running_var is None:
+        return _by_batch(b, x, weight, bias, eps)
+    scale = b.filled(1, channels) if weight is None else weight
+    shift = b.filled(0, channels) if bias is None else bias
+    return b.add(
+        "BatchNormalization", x, scale, shift, running_mean, running_var, shape=b.shape, epsilon=eps,
+        momentum=1 - momentum,
+    )  # fmt: skip
+
+
+def _by_batch(b: Builder, x: ir.Value, weight: ir.Value | None, bias: ir.Value | None, eps: float) -> ir.Value:
+    """With the mean and the biased variance of this very batch, per channel."""
+    sizes = sizes_of(x)
+    axes = [axis for axis in range(len(sizes)) if axis != 1]
+    centred = b.add("Sub", x, b.reduce("ReduceMean", x, axes, keepdims=True))
+    variance = b.reduce("ReduceMean", b.add("Mul", centred, centred), axes, keepdims=True)
+    y = b.add("Div", centred, b.add("Sqrt", b.add("Add", variance, b.scalar(eps))))
+    by_channel = (sizes[1], *(1 for _ in sizes[2:]))
+    if weight is not None:
+        y = b.add("Mul", y, b.reshape(weight, by_channel))
+    return y if bias is None else b.add("Add", y, b.reshape(bias, by_channel))
+
+
+def instance_norm(
+    b: Builder, x: ir.Value, weight: ir.Value | None, bias: ir.Value | None, running_mean: ir.Value | None,
+    running_var: ir.Value | None, use_input_stats: bool, momentum: float, eps: float,
+) -> ir.Value:  # fmt: skip
+    if not use_input_stats:
+        return batch_norm(b, x, weight, bias, running_mean, running_var, False, momentum, eps)
+    channels = sizes_of(x)[1]
+    scale = b.filled(1, channels) if weight is None else weight
+    shift = b.filled(0, channels) if bias is None else bias
+    return b.add("InstanceNormalization", x, scale, shift, shape=b.shape, epsilon=eps)
+
+
+def group_norm(
+    b: Builder, x: ir.Value, num_groups: int, weight: ir.Value | None, bias: ir.Value | None, eps: float
+) -> ir.Value:
+    """Groups as the channels of an InstanceNormalization, which opset 18 has; then scale and shift by channel."""
+    batch, channels, *rest = sizes_of(x)
+    grouped = b.reshape(x, (batch, num_groups, math.prod((channels // num_groups, *rest))))
+    ones, zeros = b.filled(1, num_groups), b.filled(0, num_groups)
+    y = b.add("InstanceNormalization", grouped, ones, zeros, shape=sizes_of(grouped), epsilon=eps)
+    y = b.reshape(y, b.shape)
+    by_channel = (channels, *(1 for _ in rest))
+    if weight is not None:
+        y = b.add("Mul", y, b.reshape(weight, by_channel))
+    return y if bias is None else b.add("Add", y, b.reshape(bias, by_channel))
+
+
+def layer_norm(
+    b: Builder, x: ir.Value, normalized_shape: Sequence[int], weight: ir.Value | None, bias: ir.Value | None,
+    eps: float,
+) -> ir.Value:  # fmt: skip
+    scale = b.filled(1, *normalized_shape) if weight is None else weight
+    return b.add(
+        "LayerNormalization", x, scale, bias, shape=b.shape, axis=-len(normalized_shape), epsilon=eps, stash_type=1
+    )
+
+
+def rms_norm(
+    b: Builder, x: ir.Value, normalized_shape: Sequence[int], weight: ir.Value | None, eps: float | None
+) -> ir.Value:
+    if eps is None:
+        raise Unsupported("an epsilon that depends on the dtype")
+    axes = range(-len(normalized_shape), 0)
+    mean = b.reduce("ReduceMean", b.add("Mul", x, x), axes, keepdims=True)
+    y = b.add("Div", x, b.add("Sqrt", b.add("Add", mean, b.scalar(eps))))
+    return y if weight is None else b.add("Mul", y, weight)
+
+
+TABLE: Mapping[str, Entry] = {
+    "aten.batch_norm.default": batch_norm,
+    "aten.instance_norm.default": instance_norm,
+    "aten.group_norm.default": group_norm,
+    "aten.layer_norm.default": layer_norm,
+    "aten.rms_norm.default": rms_norm,
+}

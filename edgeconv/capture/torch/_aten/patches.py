@@ -1,0 +1,235 @@
+"""Windows laid out as tensors, and put back; sampling at computed places."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._origin import MEETING
+from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, sizes_of
+from edgeconv.graph.edit import constant
+from edgeconv.graph.traits import Trait, having
+
+Ints = Sequence[int]
+
+
+def unfold(b: Builder, x: ir.Value, kernel_size: Ints, dilation: Ints, padding: Ints, stride: Ints) -> ir.Value:
+    """``F.unfold`` as a depthwise convolution by kernels with a single one: exact, and every runtime has it.
+
+    Where elements may be infinite, which zeros of a kernel make not a number, windows are gathered.
+    """
+    if len(sizes_of(x)) != 4:
+        raise Unsupported("an input without a batch axis")
+    batch, channels = sizes_of(x)[:2]
+    count = math.prod(kernel_size)
+    one = np.eye(count, dtype=b.dtype.numpy()).reshape(1, count, 1, *kernel_size)
+    weight = b.constant(np.tile(one, (channels, 1, 1, 1, 1)).reshape(channels * count, 1, *kernel_size))
+    sizes = zip(sizes_of(x)[2:], kernel_size, dilation, padding, stride, strict=True)
+    places = [(size + 2 * pad - d * (k - 1) - 1) // s + 1 for size, k, d, pad, s in sizes]
+    if _may_be_infinite(x):
+        return b.reshape(_gathered_windows(b, x, kernel_size, dilation, padding, stride, places), b.shape)
+    y = b.add(
+        "Conv", x, weight, shape=(batch, channels * count, *places), group=channels, kernel_shape=list(kernel_size),
+        strides=list(stride), pads=[*padding, *padding], dilations=list(dilation),
+    )  # fmt: skip
+    return b.reshape(y, b.shape)
+
+
+def _gathered_windows(
+    b: Builder, x: ir.Value, kernel_size: Ints, dilation: Ints, padding: Ints, stride: Ints, places: Ints
+) -> ir.Value:
+    """Of shape (batch, channels, kernel height, kernel width, high, wide)."""
+    batch, channels, *sizes = sizes_of(x)
+    if any(padding):
+        wide = [size + 2 * pad for size, pad in zip(sizes, padding, strict=True)]
+        pads = b.ints(0, 0, *padding, 0, 0, *padding)
+        x = b.add("Pad", x, pads, b.scalar(0), shape=(batch, channels, *wide), mode="constant")
+    for axis in range(2):
+        taps = np.arange(kernel_size[axis])[:, None] * dilation[axis]
+        rows = (taps + np.arange(places[axis])[None] * stride[axis]).reshape(-1)
+        shape = [len(rows) if at == axis + 2 else size for at, size in enumerate(sizes_of(x))]
+        x = b.add("Gather", x, b.ints(*rows), shape=shape, axis=axis + 2)
+    x = b.reshape(x, (batch, channels, kernel_size[0], places[0], kernel_size[1], places[1]))
+    return b.transpose(x, (0, 1, 2, 4, 3, 5))
+
+
+_FINITE = having(Trait.LAYER) | {"HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax", "Tanh"}
+
+
+def _may_be_infinite(value: ir.Value) -> bool:
+    """Whether an infinite constant (the -inf of a mask) or a logarithm is behind a value, and no layer in between."""
+    waiting, seen = [value], {value}
+    while waiting:
+        one = waiting.pop()
+        array, node = constant(one), one.producer()
+        if (array is not None and array.dtype.kind == "f" and np.isinf(array).any()) or (
+            node and node.op_type == "Log"
+        ):
+            return True
+        if node is not None and node.op_type not in _FINITE:
+            sources = [source for source in node.inputs if source is not None and source not in seen]
+            seen.update(sources)
+            waiting += sources
+    return False
+
+
+def fold(
+    b: Builder, x: ir.Value, output_size: Ints, kernel_size: Ints, dilation: Ints, padding: Ints, stride: Ints
+) -> ir.Value:
+    """``F.fold``: DepthToSpace where square windows tile the image, else the transpose of the convolution above."""
+    if len(sizes_of(x)) != 3:
+        raise Unsupported("an input without a batch axis")
+    count = math.prod(kernel_size)
+    batch, channels = sizes_of(x)[0], sizes_of(x)[1] // count
+    sizes = list(zip(output_size, kernel_size, dilation, padding, stride, strict=True))
+    places = [(size + 2 * pad - d * (k - 1) - 1) // s + 1 for size, k, d, pad, s in sizes]
+    image = b.reshape(x, (batch, channels * count, *places))
+    height, width = kernel_size
+    tiles = all(k == s and pad == 0 and places[i] * k == size for i, (size, k, _, pad, s) in enumerate(sizes))
+    if tiles and height == width and all(each == 1 for each in dilation):
+        return b.add("DepthToSpace", image, shape=b.shape, blocksize=height, mode="CRD")
+    one = np.eye(count, dtype=b.dtype.numpy()).reshape(1, count, 1, *kernel_size)
+    weight = b.constant(np.tile(one, (channels, 1, 1, 1, 1)).reshape(channels * count, 1, *kernel_size))
+    rest = [
+        size - ((place - 1) * s - 2 * pad + d * (k - 1) + 1)
+        for place, (size, k, d, pad, s) in zip(places, sizes, strict=True)
+    ]
+    return b.add(
+        "ConvTranspose", image, weight, shape=b.shape, group=channels, kernel_shape=list(kernel_size),
+        strides=list(stride), pads=[*padding, *padding], output_padding=rest, dilations=list(dilation),
+    )  # fmt: skip
+
+
+def unfold_axis(b: Builder, x: ir.Value, dimension: int, size: int, step: int) -> ir.Value:
+    """``Tensor.unfold``: the windows of one axis are gathered; their elements become the last axis."""
+    sizes = sizes_of(x)
+    axis = dimension % len(sizes)
+    count = (sizes[axis] - size) // step + 1
+    table = np.arange(count)[:, None] * step + np.arange(size)[None]
+    flat = b.ints(*table.reshape(-1))
+    taken = b.add("Gather", x, flat, shape=(*sizes[:axis], count * size, *sizes[axis + 1 :]), axis=axis)
+    split = b.reshape(taken, (*sizes[:axis], count, size, *sizes[axis + 1 :]))
+    order = [each for each in range(len(sizes) + 1) if each != axis + 1]
+    return b.transpose(split, [*order, axis + 1])
+
+
+_MODES = ("linear", "nearest", "cubic")
+_BORDERS = ("zeros", "border", "reflection")
+
+
+def grid_sample(
+    b: Builder, x: ir.Value, grid: ir.Value, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> ir.Value:
+    """GridSample, whose modes were renamed in opset 20."""
+    mode = _MODES[interpolation_mode]
+    if b.opset < 20:
+        mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
+    if len(sizes_of(x)) != 4:
+        raise Unsupported("an input of another rank than 4")
+    return b.add(
+        "GridSample", x, grid, shape=b.shape, mode=mode, padding_mode=_BORDERS[padding_mode],
+        align_corners=int(align_corners),
+    )  # fmt: skip
+
+
+def max_pool_places(b: Builder, x: ir.Value, kernel: Ints) -> Result:
+    """The maxima of windows that tile the input, and where they are: the first of equal ones, as torch finds it.
+
+    Only such windows: of others the place of a maximum is no number per window that both formats could compute.
+    """
+    batch, channels, height, width = sizes_of(x)
+    rows, columns = kernel
+    high, wide = height // rows, width // columns
+    tiles = b.transpose(b.reshape(x, (batch, channels, high, rows, wide, columns)), (0, 1, 2, 4, 3, 5))
+    tiles = b.reshape(tiles, (batch, channels, high, wide, rows * columns))
+    values = b.add(
+        "MaxPool", x, shape=(batch, channels, high, wide), kernel_shape=list(kernel), strides=list(kernel),
+        pads=[0] * 4, dilations=[1, 1], ceil_mode=0, storage_order=0,
+    )  # fmt: skip
+    found = b.add(
+        "ArgMax", tiles, shape=(batch, channels, high, wide), dtype=ir.DataType.INT64, axis=-1, keepdims=0,
+        select_last_index=0,
+    )  # fmt: skip
+    inside = np.arange(rows)[:, None] * width + np.arange(columns)[None]
+    corner = np.arange(high)[:, None] * rows * width + np.arange(wide)[None] * columns
+    # A Gather of a small table by a computed index: the place in the window as a place in the row-major image.
+    within = b.add("Gather", b.ints(*inside.reshape(-1)), found, shape=sizes_of(found), axis=0)
+    return [values, places_apart(b.add("Add", within, b.constant(corner.astype(np.int64))))]
+
+
+def max_unpool_volume(
+    b: Builder, x: ir.Value, indices: ir.Value, output_size: Ints, stride: Ints, padding: Ints
+) -> ir.Value:
+    return max_unpool(b, x, indices, output_size)
+
+
+def max_unpool(b: Builder, x: ir.Value, indices: ir.Value, output_size: Ints) -> ir.Value:
+    """Every value at its place in an image of zeros."""
+    batch, channels, *sizes = sizes_of(x)
+    if len(sizes) != len(b.shape) - 2 or len(sizes) < 2:
+        raise Unsupported("an input without a batch axis")
+    total, count = math.prod(b.shape[2:]), math.prod(sizes)
+    zeros = b.filled(0, batch, channels, total)
+    places = b.reshape(indices, (batch, channels, count))
+    values = b.reshape(x, (batch, channels, count))
+    scattered = b.add("ScatterElements", zeros, places, values, shape=(batch, channels, total), axis=2)
+    node = scattered.producer()
+    if node is not None and _may_meet(indices):
+        node.metadata_props[MEETING] = "two of its values may come to one place, as of windows that overlap"
+    return b.reshape(scattered, b.shape)
+
+
+_APART = "edgeconv.apart"  # Node.meta key, while the graph is captured: its places in one plane are all different
+
+
+def places_apart(places: ir.Value) -> ir.Value:
+    """The places, of which no two in one plane (batch, channel) are the same."""
+    if (node := places.producer()) is not None:
+        node.meta[_APART] = True
+    return places
+
+
+def _may_meet(places: ir.Value | None) -> bool:
+    """Whether two places in one plane may be the same: all but those of a pool whose windows share no element.
+
+    Only where the trail ends in such pools, through what takes each place at most once and keeps to its plane. All
+    other places may have been chosen twice, or come from several planes, or be any numbers.
+    """
+    node = None if places is None else places.producer()
+    if node is None:
+        return True
+    if node.meta.get(_APART):
+        return False
+    return node.op_type not in having(Trait.MOVES) | {"Cast"} or not _keeps_planes(node) or any(
+        _may_meet(source) for source in (node.inputs if node.op_type == "Concat" else node.inputs[:1])
+    )  # fmt: skip
+
+
+def _keeps_planes(node: ir.Node) -> bool:
+    """Whether what an operator moves lies in planes as before, in none of them twice."""
+    sizes, sources = (sizes_of(value) for value in (node.outputs[0], node.inputs[0]) if value is not None)
+    axis = node.attributes.get_int("axis", 0) % len(sources)
+    match node.op_type:
+        case "Cast" | "Identity" | "Slice" | "Split":
+            return True
+        case "Concat" | "Gather":
+            return axis < 2 and len(sizes) == len(sources)
+        case "Transpose":
+            return {*node.attributes.get_ints("perm", ())[:2]} == {0, 1}
+        case "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze":  # row-major: whole planes, or parts of one
+            return min(len(sizes), len(sources)) > 2 and math.prod(sources[2:]) % math.prod(sizes[2:]) == 0
+    return False
+
+
+TABLE: Mapping[str, Entry] = {
+    "aten.im2col.default": unfold,
+    "aten.col2im.default": fold,
+    "aten.unfold.default": unfold_axis,
+    "aten.grid_sampler.default": grid_sample,
+    "aten.grid_sampler_2d.default": grid_sample,
+    "aten.max_unpool2d.default": max_unpool,
+    "aten.max_unpool3d.default": max_unpool_volume,
+}

@@ -1,0 +1,184 @@
+"""Poolings: MaxPool and AveragePool, or a reduction where the window is the whole input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture.torch._aten.patches import max_pool_places, places_apart
+from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, sizes_of
+
+Ints = Sequence[int]
+
+
+def max_pool(
+    b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
+) -> ir.Value:
+    kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, dilation)
+    ceil = ceil_mode and b.shape[2:] != _floor_sizes(x, kernel, strides, pads, dilations)
+    return b.add(
+        "MaxPool", x, shape=b.shape, kernel_shape=kernel, strides=strides, pads=[*pads, *pads], dilations=dilations,
+        ceil_mode=int(ceil), storage_order=0,
+    )  # fmt: skip
+
+
+def max_pool_with_indices(
+    b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
+) -> Result:
+    if not b.is_used(1):
+        return [max_pool(b, x, kernel_size, stride, padding, dilation, ceil_mode), None]
+    kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, dilation)
+    tiles = all(size == k * out for size, k, out in zip(sizes_of(x)[2:], kernel, b.shape[2:], strict=True))
+    if len(kernel) != 2 or kernel != strides or any(pads) or set(dilations) != {1} or not tiles:
+        return _with_places(b, max_pool(b, x, kernel_size, stride, padding, dilation, ceil_mode))
+    return max_pool_places(b, x, kernel)
+
+
+def _with_places(b: Builder, pooled: ir.Value) -> Result:
+    """MaxPool's own second output, which counts over all planes; torch counts in each."""
+    node = pooled.producer()
+    if node is None or node.inputs[0] is None:
+        raise Unsupported("a pool without a node")
+    node.resize_outputs(2)
+    placed = b.completed(node.outputs[1], b.shape, ir.DataType.INT64)
+    plane = math.prod(sizes_of(node.inputs[0])[2:])  # the rest is the place in it, whatever the size of the batch
+    places = b.add("Mod", placed, b.scalar(plane, ir.DataType.INT64))
+    sizes = [node.attributes.get_ints(name, ()) for name in ("kernel_shape", "strides", "dilations")]
+    if all((size - 1) * dilation < stride for size, stride, dilation in zip(*sizes, strict=True)):
+        places_apart(places)
+    return [pooled, places]
+
+
+def avg_pool(
+    b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, ceil_mode: bool,
+    count_include_pad: bool, divisor_override: int | None = None,
+) -> ir.Value:  # fmt: skip
+    kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, (1,))
+    if divisor_override is not None:
+        return _sum_pool(b, x, kernel, strides, pads, divisor_override)
+    ceil = ceil_mode and b.shape[2:] != _floor_sizes(x, kernel, strides, pads, dilations)
+    return b.add(
+        "AveragePool", x, shape=b.shape, kernel_shape=kernel, strides=strides, pads=[*pads, *pads],
+        ceil_mode=int(ceil), count_include_pad=int(count_include_pad),
+    )  # fmt: skip
+
+
+def _sum_pool(b: Builder, x: ir.Value, kernel: Ints, strides: Ints, pads: Ints, divisor: int) -> ir.Value:
+    """The sums of the windows by one divisor: with padding of its own every window is whole, also behind the end."""
+    sizes = zip(sizes_of(x)[2:], b.shape[2:], kernel, strides, pads, strict=True)
+    after = [max(pad, (made - 1) * s + k - size - pad) for size, made, k, s, pad in sizes]
+    if any(pads) or any(after):
+        padded = [size + low + high for size, low, high in zip(sizes_of(x)[2:], pads, after, strict=True)]
+        amounts = b.ints(0, 0, *pads, 0, 0, *after)
+        x = b.add("Pad", x, amounts, b.scalar(0), shape=(*sizes_of(x)[:2], *padded), mode="constant")
+    mean = b.add("AveragePool", x, shape=b.shape, kernel_shape=kernel, strides=strides, ceil_mode=0)
+    return b.add("Mul", mean, b.scalar(math.prod(kernel) / divisor))
+
+
+def adaptive_avg_pool(b: Builder, x: ir.Value, output_size: Ints) -> ir.Value:
+    rank = len(output_size)
+    axes = list(range(-1, -1 - rank, -1))
+    wanted = b.shape[-rank:]
+    if all(size == 1 for size in wanted):
+        return b.reduce("ReduceMean", x, axes, keepdims=True)
+    if len(sizes_of(x)) == rank + 2 and _divides(x, wanted):
+        kernel = [size // out for size, out in zip(sizes_of(x)[2:], wanted, strict=True)]
+        return avg_pool(b, x, kernel, kernel, [0] * rank, False, True)
+    return _uneven_average(b, x, wanted)
+
+
+def adaptive_max_pool(b: Builder, x: ir.Value, output_size: Ints) -> Result:
+    _check_no_indices(b)
+    rank = len(output_size)
+    wanted = b.shape[-rank:]
+    if all(size == 1 for size in wanted):
+        return [b.reduce("ReduceMax", x, list(range(-rank, 0)), keepdims=True), None]
+    if len(sizes_of(x)) != rank + 2 or not _divides(x, wanted):
+        return [_uneven_maximum(b, x, wanted), None]
+    kernel = [size // out for size, out in zip(sizes_of(x)[2:], wanted, strict=True)]
+    return [max_pool(b, x, kernel, kernel, [0] * rank, [1] * rank, False), None]
+
+
+def _uneven_maximum(b: Builder, x: ir.Value, wanted: Ints) -> ir.Value:
+    """Axis by axis: of every window the same number of elements is gathered, the last one again where it has fewer."""
+    for axis, out in enumerate(wanted, len(sizes_of(x)) - len(wanted)):
+        sizes = sizes_of(x)
+        starts = [place * sizes[axis] // out for place in range(out)]
+        ends = [-(-(place + 1) * sizes[axis] // out) for place in range(out)]
+        width = max(end - start for start, end in zip(starts, ends, strict=True))
+        taken = [min(start + k, end - 1) for start, end in zip(starts, ends, strict=True) for k in range(width)]
+        lead, rest = sizes[:axis], sizes[axis + 1 :]
+        x = b.add("Gather", x, b.ints(*taken), shape=(*lead, out * width, *rest), axis=axis)
+        x = b.reduce("ReduceMax", b.reshape(x, (*lead, out, width, *rest)), [axis + 1], keepdims=False)
+    return x
+
+
+def _uneven_average(b: Builder, x: ir.Value, wanted: Ints) -> ir.Value:
+    """Sums over windows of different sizes by matrices of zeros and ones, then one division by the counts: exact."""
+    members = [_members(size, out) for size, out in zip(sizes_of(x)[-len(wanted) :], wanted, strict=True)]
+    dtype = b.dtype.numpy()
+    counts = members[-1].sum(1)
+    y = b.matmul(x, b.constant(members[-1].T.astype(dtype)))
+    for axis in range(len(wanted) - 2, -1, -1):  # an axis and all that lie behind it, those as columns
+        front, behind = sizes_of(x)[: len(sizes_of(x)) - len(wanted) + axis], sizes_of(y)[axis - len(wanted) + 1 :]
+        rows = b.reshape(y, (*front, members[axis].shape[1], math.prod(behind)))
+        sums = b.matmul(b.constant(members[axis].astype(dtype)), rows)
+        y = b.reshape(sums, (*front, members[axis].shape[0], *behind))
+        counts = np.multiply.outer(members[axis].sum(1), counts)
+    return b.add("Div", y, b.constant(counts.astype(dtype)))
+
+
+def _members(size: int, out: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Which of ``size`` elements (columns) each of ``out`` windows (rows) holds, by torch's rule."""
+    rows = np.arange(out)[:, None]
+    columns = np.arange(size)[None]
+    start, end = rows * size // out, -(-(rows + 1) * size // out)
+    return ((columns >= start) & (columns < end)).astype(np.float64)
+
+
+def _divides(x: ir.Value, wanted: Ints) -> bool:
+    return all(size % out == 0 for size, out in zip(sizes_of(x)[-len(wanted) :], wanted, strict=True))
+
+
+def _windows(
+    b: Builder, x: ir.Value, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
+) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Kernel, stride, padding and dilation with one number per spatial axis; no stride means that of the kernel."""
+    rank = len(sizes_of(x)) - 2
+    if len(kernel) not in (1, rank) or rank < 1:
+        raise Unsupported("an input without a batch axis")
+    spread = [list(each) * rank if len(each) == 1 else list(each) for each in (kernel, stride or kernel, padding)]
+    return spread[0], spread[1], spread[2], list(dilation) * rank if len(dilation) == 1 else list(dilation)
+
+
+def _floor_sizes(x: ir.Value, kernel: Ints, stride: Ints, pads: Ints, dilation: Ints) -> tuple[int, ...]:
+    """The output sizes without ``ceil_mode``; where they are the same, the mode changes nothing."""
+    sizes = zip(sizes_of(x)[2:], kernel, stride, pads, dilation, strict=True)
+    return tuple((size + 2 * pad - d * (k - 1) - 1) // s + 1 for size, k, s, pad, d in sizes)
+
+
+def _check_no_indices(b: Builder) -> None:
+    if b.is_used(1):
+        raise Unsupported("indices of the maxima")
+
+
+TABLE: Mapping[str, Entry] = {
+    "aten.max_pool1d.default": max_pool,
+    "aten.max_pool2d.default": max_pool,
+    "aten.max_pool3d.default": max_pool,
+    "aten.max_pool1d_with_indices.default": max_pool_with_indices,
+    "aten.max_pool2d_with_indices.default": max_pool_with_indices,
+    "aten.max_pool3d_with_indices.default": max_pool_with_indices,
+    "aten.avg_pool1d.default": avg_pool,
+    "aten.avg_pool2d.default": avg_pool,
+    "aten.avg_pool3d.default": avg_pool,
+    "aten.adaptive_avg_pool1d.default": adaptive_avg_pool,
+    "aten.adaptive_avg_pool2d.default": adaptive_avg_pool,
+    "aten.adaptive_avg_pool3d.default": adaptive_avg_pool,
+    "aten.adaptive_max_pool1d.default": adaptive_max_pool,
+    "aten.adaptive_max_pool2d.default": adaptive_max_pool,
+    "aten.adaptive_max_pool3d.default": adaptive_max_pool,
+}

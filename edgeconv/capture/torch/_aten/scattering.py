@@ -1,0 +1,47 @@
+"""Reductions at computed places: ``scatter_reduce``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_of
+
+_REDUCTIONS: Mapping[str, tuple[str, float]] = {
+    "sum": ("add", 0),
+    "mean": ("add", 0),
+    "prod": ("mul", 1),
+    "amax": ("max", -math.inf),
+    "amin": ("min", math.inf),
+}
+"""ONNX's name of each, and the number that changes nothing."""
+
+
+def scatter_reduce(
+    b: Builder, x: ir.Value, dim: int, index: ir.Value, src: ir.Value, reduce: str, include_self: bool
+) -> ir.Value:
+    """A mean, which ONNX has not, is a sum by its count; torch divides integers with other roundings."""
+    if not sizes_of(x):
+        raise Unsupported("a scalar")
+    if not b.dtype.is_floating_point() and (reduce == "mean" or not include_self):
+        raise Unsupported(f"the {reduce} of integers")
+    for axis, size in enumerate(sizes_of(index)):
+        if sizes_of(src)[axis] != size:
+            src = b.slice(src, axis, 0, size)
+    reduction, neutral = _REDUCTIONS[reduce]
+    sizes = sizes_of(index)
+
+    def scattered(base: ir.Value, updates: ir.Value, how: str) -> ir.Value:
+        return b.add("ScatterElements", base, index, updates, shape=b.shape, axis=dim, reduction=how)
+
+    base = x if include_self else scattered(x, b.filled(neutral, *sizes), "none")
+    result = scattered(base, src, reduction)
+    if reduce != "mean":
+        return result
+    count = scattered(b.filled(int(include_self), *b.shape), b.filled(1, *sizes), "add")
+    return b.add("Div", result, count if include_self else b.add("Max", count, b.scalar(1)))
+
+
+TABLE: Mapping[str, Entry] = {"aten.scatter_reduce.two": scatter_reduce}

@@ -1,0 +1,227 @@
+"""Operators that move elements and compute nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_of
+
+Ints = Sequence[int]
+
+
+def same(b: Builder, x: ir.Value, **_ignored: object) -> ir.Value:
+    """Nothing happens, but for a change of the dtype."""
+    return b.cast(x, b.dtype)
+
+
+def dropout(b: Builder, x: ir.Value, p: float, train: bool) -> ir.Value:
+    if train and p > 0:
+        raise Unsupported("training")
+    return x
+
+
+def reshaped(b: Builder, x: ir.Value, **_ignored: object) -> ir.Value:
+    """View, reshape, flatten and their kin: torch has worked out the shape."""
+    return b.reshape(x, b.shape)
+
+
+def squeeze(b: Builder, x: ir.Value, dim: int | Ints | None = None) -> ir.Value:
+    sizes = sizes_of(x)
+    wanted = range(len(sizes)) if dim is None else [dim] if isinstance(dim, int) else dim
+    axes = [axis for axis in wanted if sizes and sizes[axis] == 1]
+    if not axes:
+        return x
+    return b.reshape(x, b.shape) if x in b.exact else b.add("Squeeze", x, b.ints(*axes), shape=b.shape)
+
+
+def unsqueeze(b: Builder, x: ir.Value, dim: int) -> ir.Value:
+    return b.add("Unsqueeze", x, b.ints(dim), shape=b.shape)
+
+
+def permute(b: Builder, x: ir.Value, dims: Ints) -> ir.Value:
+    return b.transpose(x, [axis % len(dims) for axis in dims])
+
+
+def transpose(b: Builder, x: ir.Value, dim0: int, dim1: int) -> ir.Value:
+    order = list(range(len(sizes_of(x))))
+    if order:
+        order[dim0], order[dim1] = order[dim1], order[dim0]
+    return b.transpose(x, order)
+
+
+def swapped(b: Builder, x: ir.Value, axis0: int, axis1: int) -> ir.Value:
+    return transpose(b, x, axis0, axis1)
+
+
+def reversed_axes(b: Builder, x: ir.Value) -> ir.Value:
+    """The transpose of a matrix (nothing for a vector)."""
+    return b.transpose(x, list(range(len(sizes_of(x))))[::-1])
+
+
+def matrix_transpose(b: Builder, x: ir.Value) -> ir.Value:
+    return transpose(b, x, -2, -1)
+
+
+def move_axes(b: Builder, x: ir.Value, source: Ints, destination: Ints) -> ir.Value:
+    rank = len(sizes_of(x))
+    moved = {to % rank: axis % rank for axis, to in zip(source, destination, strict=True)}
+    others = iter([axis for axis in range(rank) if axis not in moved.values()])
+    return b.transpose(x, [moved[axis] if axis in moved else next(others) for axis in range(rank)])
+
+
+def expand(b: Builder, x: ir.Value, **_ignored: object) -> ir.Value:
+    if sizes_of(x) == b.shape:
+        return x
+    return b.add("Expand", x, b.ints(*b.shape), shape=b.shape)
+
+
+def repeat(b: Builder, x: ir.Value, repeats: Ints) -> ir.Value:
+    """ONNX's Tile wants one number per axis of its input; torch may put axes in front."""
+    sizes = sizes_of(x)
+    wide = b.reshape(x, (*(1 for _ in range(len(repeats) - len(sizes))), *sizes))
+    if all(number == 1 for number in repeats):
+        return wide
+    return b.add("Tile", wide, b.ints(*repeats), shape=b.shape)
+
+
+def tile(b: Builder, x: ir.Value, dims: Ints) -> ir.Value:
+    rank = len(sizes_of(x))
+    return repeat(b, x, [*(1 for _ in range(rank - len(dims))), *dims])
+
+
+def cat(b: Builder, tensors: Sequence[ir.Value], dim: int) -> ir.Value:
+    """torch skips tensors of shape (0,), whatever the others are."""
+    values = [b.cast(value, b.dtype) for value in tensors if sizes_of(value) != (0,)]
+    return values[0] if len(values) == 1 else b.add("Concat", *values, shape=b.shape, axis=dim)
+
+
+def stack(b: Builder, tensors: Sequence[ir.Value], dim: int) -> ir.Value:
+    axis = dim % len(b.shape)
+    rows = []
+    for value in tensors:
+        sizes = sizes_of(value)
+        shape = (*sizes[:axis], 1, *sizes[axis:])
+        rows.append(b.add("Unsqueeze", b.cast(value, b.dtype), b.ints(axis), shape=shape))
+    return b.concat(rows, axis)
+
+
+def pieces(b: Builder, x: ir.Value, dim: int, **_ignored: object) -> list[ir.Value]:
+    """Split, chunk and their kin: torch has worked out the lengths."""
+    axis = dim % len(sizes_of(x))
+    return b.split(x, axis, [shape[axis] for shape in b.shapes]) if len(b.shapes) > 1 else [x]
+
+
+def unbind(b: Builder, x: ir.Value, dim: int) -> list[ir.Value | None]:
+    """A slice for each item that anybody takes."""
+    axis = dim % len(sizes_of(x))
+    items: list[ir.Value | None] = []
+    for index, shape in enumerate(b.shapes):
+        piece = b.slice(x, axis, index, index + 1) if b.is_used(index) else None
+        items.append(None if piece is None else b.add("Squeeze", piece, b.ints(axis), shape=shape))
+    return items
+
+
+def flip(b: Builder, x: ir.Value, dims: Ints) -> ir.Value:
+    count = len(dims)
+    bounds = [[-1] * count, [-(2**63)] * count, list(dims), [-1] * count]
+    return b.add("Slice", x, *(b.ints(*each) for each in bounds), shape=b.shape) if count else x
+
+
+def roll(b: Builder, x: ir.Value, shifts: Ints, dims: Ints) -> ir.Value:
+    """The end of each axis goes to its front."""
+    if not dims:
+        flat = b.reshape(x, (math.prod(b.shape),))
+        return b.reshape(roll(b, flat, shifts, (0,)), b.shape)
+    for shift, dim in zip(shifts, dims, strict=True):
+        axis, size = dim % len(sizes_of(x)), sizes_of(x)[dim]
+        cut = (size - shift) % size
+        if cut:
+            x = b.concat([b.slice(x, axis, cut, size), b.slice(x, axis, 0, cut)], axis)
+    return x
+
+
+def repeat_interleave(b: Builder, x: ir.Value, repeats: int, dim: int | None, output_size: int | None) -> ir.Value:
+    """Every element several times, one behind the other: a Gather."""
+    if dim is None:
+        return b.reshape(repeat_interleave(b, b.reshape(x, (math.prod(sizes_of(x)),)), repeats, 0, None), b.shape)
+    axis, sizes = dim % len(sizes_of(x)), list(sizes_of(x))
+    places = [place for place in range(sizes[axis]) for _ in range(repeats)]
+    sizes[axis] = len(places)
+    return b.add("Gather", x, b.ints(*places), shape=sizes, axis=axis)
+
+
+def difference(
+    b: Builder, x: ir.Value, n: int, dim: int, prepend: ir.Value | None, append: ir.Value | None
+) -> ir.Value:
+    """Neighbours' differences, n times over."""
+    axis = dim % len(sizes_of(x))
+    x = b.concat([each for each in (prepend, x, append) if each is not None], axis)
+    for _ in range(n):
+        size = sizes_of(x)[axis]
+        x = b.add("Sub", b.slice(x, axis, 1, size), b.slice(x, axis, 0, size - 1))
+    return x
+
+
+TABLE: Mapping[str, Entry] = {
+    "aten.alias.default": same,
+    "aten.clone.default": same,
+    "aten.contiguous.default": same,
+    "aten.detach.default": same,
+    "aten.lift_fresh_copy.default": same,
+    "aten.lift_fresh.default": same,
+    "aten.to.dtype": same,
+    "aten.to.dtype_layout": same,
+    "aten.to.device": same,
+    "aten.to.other": same,
+    "aten._to_copy.default": same,
+    "aten.type_as.default": same,
+    "aten.dropout.default": dropout,
+    "aten.feature_dropout.default": dropout,
+    "aten.alpha_dropout.default": dropout,
+    "aten.view.default": reshaped,
+    "aten._unsafe_view.default": reshaped,
+    "aten.reshape.default": reshaped,
+    "aten.view_as.default": reshaped,
+    "aten.reshape_as.default": reshaped,
+    "aten.flatten.using_ints": reshaped,
+    "aten.unflatten.int": reshaped,
+    "aten.ravel.default": reshaped,
+    "aten.squeeze.default": squeeze,
+    "aten.squeeze.dim": squeeze,
+    "aten.squeeze.dims": squeeze,
+    "aten.unsqueeze.default": unsqueeze,
+    "aten.permute.default": permute,
+    "aten.transpose.int": transpose,
+    "aten.swapaxes.default": swapped,
+    "aten.swapdims.default": transpose,
+    "aten.t.default": reversed_axes,
+    "aten.numpy_T.default": reversed_axes,
+    "aten.mT.default": matrix_transpose,
+    "aten.movedim.intlist": move_axes,
+    "aten.movedim.int": lambda b, x, source, destination: move_axes(b, x, [source], [destination]),
+    "aten.expand.default": expand,
+    "aten.expand_as.default": expand,
+    "aten.broadcast_to.default": expand,
+    "aten.repeat.default": repeat,
+    "aten.repeat_interleave.self_int": repeat_interleave,
+    "aten.diff.default": difference,
+    "aten.tile.default": tile,
+    "aten.cat.default": cat,
+    "aten.concat.default": cat,
+    "aten.stack.default": stack,
+    "aten.chunk.default": pieces,
+    "aten.split.Tensor": pieces,
+    "aten.split.sizes": pieces,
+    "aten.split_with_sizes.default": pieces,
+    "aten.tensor_split.sections": pieces,
+    "aten.tensor_split.indices": pieces,
+    "aten.unsafe_chunk.default": pieces,
+    "aten.unsafe_split.Tensor": pieces,
+    "aten.unsafe_split_with_sizes.default": pieces,
+    "aten.unbind.int": unbind,
+    "aten.flip.default": flip,
+    "aten.roll.default": roll,
+}

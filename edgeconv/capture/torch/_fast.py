@@ -1,0 +1,232 @@
+"""The fast path: the traced graph itself, operator by operator, through the table of `_aten`.
+
+No decompositions and no registry of the exporter are needed, and every shape and dtype is known from torch. What the
+table does not know raises `Unsupported`: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind, TensorArgument
+from torch.fx import Node as FxNode
+
+from edgeconv.capture.torch._aten import TABLE
+from edgeconv.capture.torch._builder import DTYPES, Builder, Result, Unsupported, dtype_of, numpy_of, shape_of, sizes_of
+from edgeconv.capture.torch._constant_torch import evaluate, is_constant_operator
+from edgeconv.capture.torch._memory import Memory, shows_the_same
+from edgeconv.capture.torch._provenance import origin_in
+
+_NOTHING = frozenset({"aten._assert_tensor_metadata.default", "aten._assert_async.msg", "aten._assert_scalar.default"})
+# Arguments that say nothing of what is computed here, where tensors lie where torch put them.
+_MEANINGLESS = frozenset(
+    {"pin_memory", "device", "layout", "memory_format", "non_blocking", "cudnn_enabled", "cudnn_enable", "implicit"}
+)
+
+# What numpy and onnx_ir raise of arguments that an entry did not expect.
+_FORMS = (TypeError, ValueError, IndexError)
+
+
+def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:
+    """The graph of a traced program; every node knows its `Origin`.
+
+    Raises:
+        Unsupported: for an operator, or a form of it, that the table does not know; says which and in which module.
+    """
+    walk = _Walk(program, opset)
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            walk.visit(node)
+        elif node.op not in ("placeholder", "output"):
+            raise Unsupported(f"a node of kind {node.op}")
+    walk.finish()
+    return ir.Model(walk.builder.graph, ir_version=_ir_version(opset))
+
+
+class _Walk:
+    """One pass over a traced graph.
+
+    Attributes:
+        builder: makes the nodes.
+        memory: what each torch node stands for by now.
+    """
+
+    def __init__(self, program: torch.export.ExportedProgram, opset: int) -> None:
+        self.program = program
+        self.builder = Builder(opset)
+        self.memory = Memory(self.builder, self._translate, is_written=any(map(_writes, program.graph.nodes)))
+        placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+        for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
+            self.memory.bind(node, self._placeholder(node, spec))
+
+    def visit(self, node: FxNode) -> None:
+        """Translates a node; one that writes to its first argument writes."""
+        if str(node.target) in _NOTHING or (_is_item(node) and not node.users):
+            return
+        if _writes(node):
+            self._write(node)
+        else:
+            self.memory.bind(node, self._translate(node))
+
+    def _write(self, node: FxNode) -> None:
+        """Translates a node that writes to its first argument and returns it."""
+        target, source = node.args[0], node.args[1] if len(node.args) > 1 else None
+        if not isinstance(target, FxNode) or not _writes_its_first(node):
+            raise Unsupported(f"{_where(node)}: writes to something other than the elements of its first argument")
+        if str(node.target) == "aten.copy_.default" and isinstance(source, FxNode) and shows_the_same(target, source):
+            result = self.memory.read(target)  # ``x[:2] *= 2`` assigns the slice to itself in the end
+        else:
+            result = self._translate(node)
+            if not isinstance(result, ir.Value) or sizes_of(result) != shape_of(target.meta["val"]):
+                raise Unsupported(f"{_where(node)}: changes the shape of what it writes to")
+            try:
+                self.memory.write(target, result)
+            except Unsupported as error:
+                raise Unsupported(f"{_where(node)}: {error}") from error
+        self.memory.bind(node, result, source=target)
+
+    def finish(self) -> None:
+        """Sets the outputs."""
+        output = next(node for node in self.program.graph.nodes if node.op == "output")
+        for argument, spec in zip(output.args[0], self.program.graph_signature.output_specs, strict=True):
+            if spec.kind is OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument):
+                value = self.memory.read(argument)
+                if not isinstance(value, ir.Value):
+                    raise Unsupported("an output that is no tensor")
+                self.builder.graph.outputs.append(self.builder.keep(value))
+
+    def _placeholder(self, node: FxNode, spec: InputSpec) -> ir.Value:
+        fake = node.meta["val"]
+        if not isinstance(fake, torch.Tensor):
+            raise Unsupported(f"an input {node.name} that is no tensor")
+        if spec.kind is InputKind.USER_INPUT:
+            value = ir.Value(name=f"\2{node.name}", shape=ir.Shape(shape_of(fake)), type=ir.TensorType(dtype_of(fake)))
+            self.builder.graph.inputs.append(value)
+            return value
+        if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR) or spec.target is None:
+            raise Unsupported(f"an input {node.name} of kind {spec.kind.name.lower()}")
+        name, program = spec.target, self.program
+        tensor = program.state_dict[name] if name in program.state_dict else program.constants[name]
+        if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided or tensor.dtype not in DTYPES:
+            raise Unsupported(f"the weight {name}")
+        value = self.builder.waiting(name, shape_of(fake), dtype_of(fake), lambda: numpy_of(tensor))
+        self.builder.exact[value] = tensor
+        return value
+
+    def _translate(self, node: FxNode) -> Result:
+        """The values of a node, from what its arguments stand for now."""
+        if _is_item(node):
+            items, index = self.memory.read(node.args[0]), node.args[1]
+            if isinstance(items, ir.Value) or not isinstance(index, int) or (item := items[index]) is None:
+                raise Unsupported(f"{_where(node)}: an item that was not made")
+            return item
+        try:
+            return self._apply(node)
+        except Unsupported as error:
+            raise Unsupported(f"{_where(node)}: {error}") from error
+
+    def _apply(self, node: FxNode) -> Result:
+        made = _results(node)
+        arguments = {key: self._value(item) for key, item in _bound(node).items()}
+        self.builder.begin(origin_in(node), made, _used(node, len(made)))
+        if is_constant_operator(node, arguments, self.builder):
+            return evaluate(node, self._value, self.builder, made)
+        entry = TABLE.get(_functional(node)) or TABLE.get(str(node.target))  # some operators only work in place
+        if entry is None:
+            raise Unsupported("not in the table")
+        given = {key: item for key, item in arguments.items() if key not in _MEANINGLESS}
+        try:
+            result = entry(self.builder, **given)
+        except _FORMS as error:
+            raise Unsupported(f"a form of the arguments that its entry does not know: {error}") from error
+        _check(result, made)
+        return result
+
+    def _value(self, argument: Any) -> Any:
+        if isinstance(argument, FxNode):
+            return self.memory.read(argument)
+        if isinstance(argument, list | tuple):
+            return [self._value(each) for each in argument]
+        if isinstance(argument, torch.SymInt | torch.SymFloat | torch.SymBool):
+            raise Unsupported("a number that depends on the input")
+        return argument
+
+
+def _bound(node: FxNode) -> dict[str, Any]:
+    """The arguments by the names of the schema, with its defaults; ``self`` and ``input`` are ``x``."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        raise Unsupported("not in the table")
+    bound: dict[str, Any] = {}
+    for index, argument in enumerate(schema.arguments):
+        name = "x" if argument.name in ("self", "input") else argument.name
+        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        bound[name] = given
+    return bound
+
+
+def _results(node: FxNode) -> list[torch.Tensor]:
+    """What torch recorded of the results."""
+    value = node.meta.get("val")
+    recorded = list(value) if isinstance(value, list | tuple) else [value]
+    made = [each for each in recorded if isinstance(each, torch.Tensor)]
+    if len(made) != len(recorded):
+        raise Unsupported("a result that is no tensor")
+    used = _used(node, len(made))
+    if any(0 in shape_of(each) for index, each in enumerate(made) if index in used):
+        raise Unsupported("an empty tensor")
+    return made
+
+
+def _used(node: FxNode, count: int) -> frozenset[int]:
+    """Which results are taken; all of them when the node has but one."""
+    taken = [user.args[1] for user in node.users if _is_item(user) and user.users]
+    return frozenset(range(count)) if count == 1 else frozenset(i for i in taken if isinstance(i, int))
+
+
+def _check(result: Result, made: list[torch.Tensor]) -> None:
+    """What an entry made has the shapes and dtypes that torch recorded."""
+    values = [result] if isinstance(result, ir.Value) else list(result)
+    if len(values) != len(made):
+        raise Unsupported(f"{len(values)} results where torch has {len(made)}")
+    for value, fake in zip(values, made, strict=True):
+        if value is not None and (sizes_of(value) != shape_of(fake) or value.dtype != dtype_of(fake)):
+            raise Unsupported(
+                f"the entry makes {value.dtype} {sizes_of(value)} where torch has {fake.dtype} {tuple(fake.shape)}"
+            )
+
+
+def _is_item(node: FxNode) -> bool:
+    return getattr(node.target, "__name__", "") == "getitem"
+
+
+def _writes(node: FxNode) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def _writes_its_first(node: FxNode) -> bool:
+    """Whether an operator changes the elements of its first argument, and nothing else (no shape, no strides)."""
+    written = [each.alias_info is not None and each.alias_info.is_write for each in node.target._schema.arguments]  # type: ignore[union-attr]
+    views = torch.Tag.inplace_view in getattr(node.target, "tags", ()) and str(node.target) != "aten.detach_.default"
+    return written[0] and not any(written[1:]) and not views
+
+
+def _functional(node: FxNode) -> str:
+    """The operator, and ``aten.relu.default`` for ``aten.relu_.default``, ``aten.__or__`` for ``aten.__ior__``."""
+    name = str(node.target)
+    if not _writes(node):
+        return name
+    return name.replace("__i", "__", 1) if name.startswith("aten.__i") else name.replace("_.", ".", 1)
+
+
+def _where(node: FxNode) -> str:
+    module = origin_in(node).module
+    return f"{node.target} (module {module})" if module else f"{node.target}"
+
+
+def _ir_version(opset: int) -> int:
+    """The one of the exporter."""
+    return 10

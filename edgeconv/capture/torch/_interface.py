@@ -1,0 +1,232 @@
+"""What goes into a capture and what comes out: arguments, outputs, state, and the names of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch._ops import HigherOrderOperator
+from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
+
+from edgeconv.capture.torch._provenance import origin_in
+from edgeconv.errors import CaptureError, Wording
+from edgeconv.values import close_to, counted
+
+_ONE_EACH = Wording(
+    "",
+    "declare one input per argument of forward that has no default",
+    "pass one value in args, or in kwargs by its name, for each argument of forward that has no default",
+)
+
+
+def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], input_names: Sequence[str]) -> None:
+    """The forward takes so many arguments, and each has a name.
+
+    Raises:
+        CaptureError: otherwise.
+    """
+    where = type(module).__name__
+    if len(input_names) != len(args):
+        raise CaptureError(
+            f"{counted(len(input_names), 'input name')} for {counted(len(args), 'argument')}",
+            where=where,
+            mend="give one name per argument",
+        )
+    check_binding(module, args, {}, where)
+
+
+def check_binding(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], where: str) -> None:
+    """The forward takes so many arguments, of these keywords.
+
+    Raises:
+        CaptureError: otherwise.
+    """
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):  # a forward of another language than Python, which torch calls all the same
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        takes = [name for name in signature.parameters if name != "self"]
+        raise CaptureError(
+            f"forward({', '.join(takes)}) cannot be called so: {error}",
+            where=where,
+            mend=_misspelt(kwargs, signature) or _mend_of(signature),
+        ) from error
+
+
+def _misspelt(kwargs: Mapping[str, Any], signature: inspect.Signature) -> str:
+    unknown = [name for name in kwargs if name not in signature.parameters]
+    close = close_to(unknown[0], signature.parameters) if unknown else []
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+def _mend_of(signature: inspect.Signature) -> str | Wording:
+    """How the arguments of a forward are passed."""
+    keywords = [name for name, each in signature.parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    if keywords:
+        return f"pass what forward takes by keyword only in kwargs={{{keywords[0]!r}: …}}"
+    return _ONE_EACH
+
+
+def weight_names(module: torch.nn.Module) -> frozenset[str]:
+    """Names of all parameters and buffers, each of a tied weight's names among them."""
+    named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    return frozenset(name for name, _ in named)
+
+
+def check_names(input_names: Sequence[str], output_names: Sequence[str]) -> None:
+    """Names of inputs and outputs are there, and differ from each other.
+
+    Raises:
+        CaptureError: otherwise.
+    """
+    seen: set[str] = set()
+    for name in (*input_names, *output_names):
+        problem = "is empty" if not name.strip() else "is given twice" if name in seen else ""
+        if problem:
+            raise CaptureError(f"the input or output name {name!r} {problem}", mend="give every tensor its own name")
+        seen.add(name)
+
+
+def check_outputs(program: torch.export.ExportedProgram, where: str) -> int:
+    """The number of output tensors of a traced module; ``None`` among the outputs does not count.
+
+    Raises:
+        CaptureError: an output is no tensor, or there is none.
+    """
+    tensors = 0
+    complex_values = {node.name for node in program.graph.nodes if _is_complex(node.meta.get("val"))}
+    for spec in program.graph_signature.output_specs:
+        if spec.kind is not OutputKind.USER_OUTPUT:
+            continue
+        if isinstance(spec.arg, TensorArgument):
+            tensors += 1
+            if spec.arg.name in complex_values:
+                what, mend = "forward returns a complex tensor, and files have none", "return torch.view_as_real of it"
+                raise CaptureError(what, where=where, mend=mend)
+        elif not (isinstance(spec.arg, ConstantArgument) and spec.arg.value is None):
+            value = getattr(spec.arg, "value", None)
+            kind = type(value).__name__ if value is not None else "number that depends on the input"
+            raise CaptureError(f"forward returns a {kind} beside tensors", where=where, mend="return tensors only")
+    if not tensors:
+        raise CaptureError("forward returns no tensor", where=where, mend="return at least one tensor")
+    return tensors
+
+
+def check_regions(program: torch.export.ExportedProgram, where: str) -> None:
+    """The traced graph is flat: no branches, loops or gradient switches that stayed regions of their own.
+
+    Raises:
+        CaptureError: naming the first region and its module.
+    """
+    for node in program.graph.nodes:
+        region = getattr(node.target, "__name__", "")
+        if isinstance(node.target, HigherOrderOperator):
+            stack = list((node.meta.get("nn_module_stack") or {}).values())
+            if region in _RUN_TIME:
+                what = f"forward uses torch's {region}, which decides at run time what is computed, and files do not"
+                mend = "compute both sides and choose with torch.where; write out loops over sizes that are fixed"
+            else:
+                what, mend = f"forward uses the higher-order operator {region}", "call plain torch operations instead"
+            raise CaptureError(what, where=(stack[-1][0] if stack else "") or where, mend=mend)
+
+
+def check_sizes(program: torch.export.ExportedProgram) -> None:
+    """The size of every tensor that somebody takes is known.
+
+    Raises:
+        CaptureError: one depends on values; names the operator and its module.
+    """
+    inputs = set(program.graph_signature.user_inputs)
+    depends = {node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs}
+    settled: set[object] = set()  # sizes that values of constants alone decide: they are computed once
+    for node in program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        sizes = _open_sizes(node)
+        if depends.isdisjoint(_deciding(node)):
+            settled |= sizes
+        if not depends.isdisjoint(node.all_input_nodes):
+            depends.add(node)
+        if node.users and not sizes <= settled:
+            origin = origin_in(node)
+            raise CaptureError(
+                f"the size of what {origin.operation} gives depends on values, and files have fixed sizes",
+                where=origin.module or "the module's own forward",
+                mend="choose with torch.where, multiply with the mask, or take a fixed number with topk",
+            )
+
+
+def _deciding(node: torch.fx.Node) -> list[torch.fx.Node]:
+    """The inputs whose values may decide the size: of an indexing, the masks alone."""
+    if str(node.target) in ("aten.index.Tensor", "aten.masked_select.default"):
+        return [leaf for leaf in pytree.tree_leaves(node.args[1]) if isinstance(leaf, torch.fx.Node)]
+    return node.all_input_nodes
+
+
+def _open_sizes(node: torch.fx.Node) -> set[object]:
+    """The symbols that stand in the shapes of what a node gives."""
+    shapes = [getattr(leaf, "shape", ()) for leaf in pytree.tree_leaves(node.meta.get("val"))]
+    return {
+        symbol
+        for shape in shapes
+        for size in shape
+        if isinstance(size, torch.SymInt)
+        for symbol in size.node.expr.free_symbols
+    }
+
+
+_RUN_TIME = ("cond", "while_loop", "map", "scan", "associative_scan", "map_impl")
+
+
+def _is_complex(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_complex()
+
+
+def fit_output_names(
+    output_names: Sequence[str], program: torch.export.ExportedProgram, taken: Collection[str], where: str
+) -> list[str]:
+    """The names of the outputs: those given, else the keys of a dict or fields of a named tuple, else ``output``, ….
+
+    Args:
+        output_names: as the caller gave them; empty for none.
+        program: what was traced.
+        taken: names that a key must not be: those of inputs, weights and modules.
+        where: the module, for the message.
+
+    Raises:
+        CaptureError: there are more or fewer names than outputs.
+    """
+    count = check_outputs(program, where)
+    if not output_names:
+        return _keys(program, taken) or ["output", *(f"output_{index}" for index in range(1, count))]
+    if len(output_names) != count:
+        raise CaptureError(
+            f"{counted(len(output_names), 'output name')} for {counted(count, 'output tensor')}",
+            where=where,
+            mend="give one name per tensor that forward returns, nested ones in order",
+        )
+    return list(output_names)
+
+
+def _keys(program: torch.export.ExportedProgram, taken: Collection[str]) -> list[str]:
+    """The keys that lead to each tensor that forward returns, joined; none where the outermost has no keys."""
+    spec = program.call_spec.out_spec
+    if spec is None:
+        return []
+    results = [item.arg for item in program.graph_signature.output_specs if item.kind is OutputKind.USER_OUTPUT]
+    leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(results, spec))
+    found = []
+    for path, result in leaves:
+        keys = [getattr(key, "key", getattr(key, "name", getattr(key, "idx", None))) for key in path]
+        if not keys or not isinstance(keys[0], str):
+            return []
+        if isinstance(result, TensorArgument):
+            name = "_".join(map(str, keys))
+            found.append(f"output_{name}" if name in taken else name)
+    return found if len(set(found)) == len(found) else []

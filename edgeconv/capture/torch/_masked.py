@@ -1,0 +1,350 @@
+"""Assignments under a mask whose right side has as many rows as the mask has true elements: ``y[m] = f(y[m])``.
+
+How many these are no file can say, but each of the new elements depends only on what lies at its own place. So the
+right side is computed of whole tensors, and where the mask is true it is taken: ``y = where(m, f(y), y)``. Nobody
+sees the elements that are computed beside the mask, be they infinite or not a number.
+
+Rules
+    1. A selection is ``z[..., m]`` of one boolean mask, or ``masked_select``; what was read is kept as it was then.
+    2. What is computed of selections treats every selected row by itself: elementwise operators, and those along axes
+       behind the mask (linear, layer norm, softmax). Tensors beside them must not have the axis of the selection.
+    3. Selections meet each other and the assignment under one mask: the same tensor with no write in between, or one
+       that the same operators make of the same tensors.
+    4. A selection that anybody takes otherwise stays as it is, with all that was selected by its mask.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Node as FxNode
+from torch.utils import _pytree as pytree
+
+from edgeconv.capture.torch._memory import storage_of
+
+_ALIKE = frozenset(
+    {"clone", "contiguous", "detach", "alias", "to", "_to_copy", "dropout", "lift_fresh_copy"}
+    | {"__and__", "__or__", "__xor__", "__lshift__", "__rshift__"}
+)
+"""Operators that keep every element at its place, and that torch does not (all) call elementwise."""
+_SHIFTS = frozenset({"__lshift__", "__rshift__", "bitwise_left_shift", "bitwise_right_shift"})
+_DIVISIONS = _SHIFTS | {"div", "divide", "floor_divide", "remainder", "fmod", "pow"}
+"""Elementwise operators that may fail on integers that nobody selected, as divisors, amounts or exponents."""
+_SIZES = frozenset(
+    {"sym_size", "_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size", "sym_constrain_range"}
+)
+"""What torch records of the number of selected rows."""
+
+
+@dataclass(frozen=True)
+class _Selected:
+    """What stands for a tensor of selected rows.
+
+    Attributes:
+        whole: the tensor before anything was selected.
+        mask: selects the rows.
+        read_at: the place in the graph where the mask was read.
+        lead: axes in front of the mask's.
+        behind: axes behind the mask's.
+    """
+
+    whole: FxNode
+    mask: FxNode
+    read_at: int
+    lead: int
+    behind: int
+
+
+def settle_masks(program: torch.export.ExportedProgram) -> None:
+    """Makes a choice between two tensors of every such assignment, in place."""
+    nodes = list(program.graph.nodes)
+    if not any(_is_selection(node) for node in nodes):
+        return
+    walk = _Walk(program, nodes)
+    for place, node in enumerate(nodes):
+        if node.op in ("call_function", "output"):
+            walk.visit(place, node)
+    walk.finish()
+    program.graph_module.recompile()
+
+
+class _Walk:
+    """One pass over a graph, which only adds to it until `finish`."""
+
+    def __init__(self, program: torch.export.ExportedProgram, nodes: Sequence[FxNode]) -> None:
+        self.program = program
+        self.graph: torch.fx.Graph = program.graph
+        self.nodes = nodes
+        self.places = {node: place for place, node in enumerate(nodes)}
+        self.selected: dict[FxNode, _Selected] = {}
+        self.masks: dict[FxNode, FxNode] = {}  # by any node that follows from a selection: the first mask like its own
+        self.spoilt: set[FxNode] = set()
+        self.choices: dict[FxNode, tuple[FxNode, FxNode]] = {}  # by the assignment, with the mask
+        self.added: list[tuple[FxNode, FxNode]] = []  # with the mask that it was added for
+
+    def visit(self, place: int, node: FxNode) -> None:
+        """Follows a node; all that it does not understand spoils the masks that its arguments follow from."""
+        sources = [each for each in node.all_input_nodes if each in self.masks]
+        masks = {self.masks[each] for each in sources}
+        if not sources and _is_selection(node):
+            self._select(place, node)
+        elif sources:
+            understood = len(masks) == 1 and node.op == "call_function" and self._follow(place, node, sources)
+            if not understood:
+                self.spoilt |= masks
+            if node not in self.choices:
+                self.masks[node] = self.masks[sources[0]]
+
+    def finish(self) -> None:
+        """Puts the choices in the places of the assignments, and removes what follows from selections."""
+        for node, mask in reversed(self.added):
+            if mask in self.spoilt and not node.users:
+                self.graph.erase_node(node)
+        renamed = self.program.graph_signature.get_replace_hook()  # it knows outputs by the names of their nodes
+        with self.program.graph_module._set_replace_hook(renamed):
+            for node, (choice, mask) in self.choices.items():
+                if mask not in self.spoilt:
+                    node.replace_all_uses_with(choice)
+                    self.graph.erase_node(node)
+        for node in reversed(self.nodes):
+            if node in self.masks and self.masks[node] not in self.spoilt:
+                self.graph.erase_node(node)
+
+    def _select(self, place: int, node: FxNode) -> None:
+        tensor, mask, lead = _selection(node)
+        first = next((each for each in self.masks.values() if self._same(each, mask, place)), None)
+        if first is None and mask in self.masks.values():  # it was written to since
+            self.spoilt.add(mask)
+        first = first or mask
+        rank = len(_shape(mask))
+        behind = len(_shape(tensor)) - lead - rank
+        self.masks[node] = first
+        if behind < 0 or (_name(node) == "masked_select" and _shape(mask) != _shape(tensor)):
+            self.spoilt.add(first)
+            return
+        whole = self._add(node, torch.ops.aten.clone.default, (tensor,))
+        self.selected[node] = _Selected(whole, mask, place, lead, behind)
+
+    def _follow(self, place: int, node: FxNode, sources: Sequence[FxNode]) -> bool:
+        """Whether a node that takes what follows from a selection is understood."""
+        if node.target in vars(operator).values() or _name(node) in _SIZES:
+            return not isinstance(node.meta.get("val"), torch.Tensor)
+        rows = [self.selected[each] for each in sources if each in self.selected]
+        if len(rows) != len(sources) and _name(node) != "view":
+            return False
+        first = rows[0] if rows else None
+        if first is None or any((each.lead, each.behind) != (first.lead, first.behind) for each in rows):
+            return False
+        if _name(node) in ("index_put", "index_put_", "masked_scatter", "masked_scatter_"):
+            return self._choose(place, node, first)
+        if _name(node) == "view":  # torch leaves out axes of one element in front of what it assigns
+            value = node.args[0]
+            if not isinstance(value, FxNode) or value not in self.selected or not _drops_ones(value, node):
+                return False
+            self.selected[node] = self.selected[value]
+            return True
+        return self._compute(node, first)
+
+    def _compute(self, node: FxNode, rows: _Selected) -> bool:
+        """Adds an operator on whole tensors beside one on selected rows."""
+        kwargs = _fit_arguments(node, rows)
+        if kwargs is None or not self._fit_others(node, rows):
+            return False
+        target = _functional(node.target)
+        if target is None or (target is not node.target and node.args[0] not in self.selected):
+            return False
+        instead = {each: self.selected[each].whole for each in node.all_input_nodes if each in self.selected}
+        args = pytree.tree_map_only(FxNode, lambda each: instead.get(each, each), list(node.args))
+        whole = self._add(node, target, tuple(args), {**node.kwargs, **kwargs})
+        if whole.meta["val"].dtype != node.meta["val"].dtype:  # what is written in place keeps its type
+            return False
+        result = _Selected(whole, rows.mask, rows.read_at, rows.lead, rows.behind)
+        if target is not node.target:  # every view of what was written to shows the same rows
+            memory = storage_of(node)
+            for each in [each for each in self.selected if storage_of(each) == memory]:
+                self.selected[each] = result
+        self.selected[node] = result
+        return True
+
+    def _fit_others(self, node: FxNode, rows: _Selected) -> bool:
+        """Whether the tensors beside the selected ones lie at the same axes when the mask's are there."""
+        if _name(node) in ("linear", "layer_norm"):
+            return node.args[0] in self.selected and len([x for x in node.all_input_nodes if x in self.selected]) == 1
+        for other in node.all_input_nodes:
+            front = _shape(other)[: len(_shape(other)) - rows.behind] if other not in self.selected else ()
+            if any(size != 1 for size in front):
+                return False
+        return True
+
+    def _choose(self, place: int, node: FxNode, rows: _Selected) -> bool:
+        """Adds the choice that an assignment is."""
+        target, where, values = (node.args[0], *node.args[1:3]) if len(node.args) > 2 else (None, None, None)
+        if _name(node).startswith("index_put") and isinstance(where, list | tuple):
+            mask, lead = _only_mask(where)
+            if len(node.args) > 3 and node.args[3]:
+                return False
+        else:  # torch lays a mask of fewer axes over the last ones, and the rows lie along the first ones
+            mask, lead = where, 0
+            if not isinstance(target, FxNode) or not isinstance(mask, FxNode) or _shape(mask) != _shape(target):
+                return False
+        if not isinstance(target, FxNode) or not isinstance(mask, FxNode) or not isinstance(values, FxNode):
+            return False
+        sizes, mine = _shape(target), _shape(mask)
+        fits = lead == rows.lead and sizes[lead : lead + len(mine)] == mine == _shape(rows.mask)
+        if not fits or len(sizes) != lead + len(mine) + rows.behind or not self._same(rows.mask, mask, place, rows):
+            return False
+        whole = rows.whole
+        if target in self.masks or whole.meta["val"].dtype != target.meta["val"].dtype:
+            return False
+        if np.broadcast_shapes(_shape(whole), sizes) != sizes:
+            return False
+        wide = self._add(node, torch.ops.aten.view.default, (mask, [*mine, *(1 for _ in range(rows.behind))]))
+        choice = self._add(node, torch.ops.aten.where.self, (wide, whole, target))
+        if _name(node).endswith("_"):
+            choice = self._add(node, torch.ops.aten.copy_.default, (target, choice))
+        self.choices[node] = choice, self._mask_of(node)
+        return True
+
+    def _same(self, before: FxNode, mask: FxNode, place: int, rows: _Selected | None = None) -> bool:
+        """Whether two masks, the one read before and the other at a place, are equal (rule 3)."""
+        twins = _twins(before, mask)
+        if twins is None:
+            return False
+        start = min((self.places[each] for each in twins), default=rows.read_at if rows else self.places[before])
+        written = [each.args[0] for each in self.nodes[start:place] if _writes(each)]
+        plain = [each for each in written if isinstance(each, FxNode)]
+        if before is not mask:
+            return len(plain) == len(written) and all(each in self.selected for each in plain)
+        return len(plain) == len(written) and all(storage_of(each) != storage_of(mask) for each in plain)
+
+    def _add(self, node: FxNode, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> FxNode:
+        """Adds a node in front of another, as a part of its module."""
+        with self.graph.inserting_before(node):
+            added = self.graph.call_function(target, args, dict(kwargs or {}))
+        added.meta = dict(node.meta)
+        values = pytree.tree_map_only(FxNode, lambda each: each.meta["val"], (args, dict(kwargs or {})))
+        if target is torch.ops.aten.copy_.default:
+            added.meta["val"] = args[0].meta["val"]
+        else:
+            added.meta["val"] = target(*values[0], **values[1])
+        self.added.append((added, self.masks[node] if node in self.masks else self._mask_of(node)))
+        return added
+
+    def _mask_of(self, node: FxNode) -> FxNode:
+        return next(self.masks[each] for each in node.all_input_nodes if each in self.masks)
+
+
+def _is_selection(node: FxNode) -> bool:
+    """Whether a node selects rows by a mask, so many that nobody knows."""
+    if node.op != "call_function" or _name(node) not in ("index", "masked_select"):
+        return False
+    mask = _selection(node)[1]
+    return isinstance(mask, FxNode) and mask.meta["val"].dtype is torch.bool and bool(_open_axes(node))
+
+
+def _selection(node: FxNode) -> tuple[Any, Any, int]:
+    """The tensor that is selected from, the mask, and how many axes lie in front of it."""
+    if _name(node) == "masked_select":
+        return node.args[0], node.args[1], 0
+    mask, lead = _only_mask(node.args[1])
+    return node.args[0], mask, lead
+
+
+def _only_mask(indices: Any) -> tuple[Any, int]:
+    """The only index among those of all axes, with its position; None where there are more."""
+    stated = [(index, position) for position, index in enumerate(indices) if index is not None]
+    return stated[0] if len(stated) == 1 else (None, 0)
+
+
+def _fit_arguments(node: FxNode, rows: _Selected) -> Mapping[str, Any] | None:
+    """The keywords that an operator takes on whole tensors beside its own; None where it mixes rows."""
+    name, value = _plain_name(node.target), node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or torch.Tag.nondeterministic_seeded in node.target.tags:  # type: ignore[union-attr]
+        return None
+    if len(value.shape) <= rows.behind or not isinstance(value.shape[len(value.shape) - rows.behind - 1], torch.SymInt):
+        return None
+    if name == "dropout":
+        return None if node.args[2] else {}
+    if name == "linear":
+        return {} if rows.behind else None
+    if name == "layer_norm":
+        return {} if len(node.args[1]) <= rows.behind else None  # type: ignore[arg-type]
+    if name == "softmax" or name == "log_softmax":
+        return {} if isinstance(node.args[1], int) and -rows.behind <= node.args[1] < 0 else None
+    if name in _DIVISIONS and not value.is_floating_point():
+        other = node.args[1]
+        return {} if isinstance(other, int | float) and other > 0 else None
+    return {} if name in _ALIKE or torch.Tag.pointwise in node.target.tags else None  # type: ignore[union-attr]
+
+
+def _twins(one: FxNode, other: FxNode) -> list[FxNode] | None:
+    """The nodes that differ between what two nodes are made of, where the same operators make it; None otherwise."""
+    if one is other:
+        return []
+    if one.op != "call_function" or one.target is not other.target or other.op != "call_function":
+        return None
+    if torch.Tag.nondeterministic_seeded in getattr(one.target, "tags", ()) or _writes(one):
+        return None
+    (left, left_form), (right, right_form) = (pytree.tree_flatten((each.args, each.kwargs)) for each in (one, other))
+    if left_form != right_form:
+        return None
+    found = [one, other]
+    for a, b in zip(left, right, strict=True):
+        if isinstance(a, FxNode) and isinstance(b, FxNode):
+            deeper = _twins(a, b)
+            if deeper is None:
+                return None
+            found += deeper
+        elif type(a) is not type(b) or a != b:
+            return None
+    return found
+
+
+def _drops_ones(before: FxNode, after: FxNode) -> bool:
+    """Whether a view leaves out axes of one element at the front, and no others."""
+    sizes, fewer = list(before.meta["val"].shape), list(after.meta["val"].shape)
+    cut = len(sizes) - len(fewer)
+    return (
+        cut >= 0 and all(isinstance(size, int) and size == 1 for size in sizes[:cut]) and str(sizes[cut:]) == str(fewer)
+    )
+
+
+def _functional(target: Any) -> Any:
+    """The operator that gives a new tensor where one writes to its first argument; None where torch has none."""
+    if not target._schema.is_mutable:
+        return target
+    return getattr(getattr(torch.ops.aten, _plain_name(target), None), target._overloadname, None)
+
+
+def _plain_name(target: Any) -> str:
+    """The name of an operator that gives a new tensor: ``add`` of ``add_``, ``__lshift__`` of ``__ilshift__``."""
+    name = str(getattr(target, "_opname", ""))
+    if not getattr(target, "_schema", None) or not target._schema.is_mutable:
+        return name
+    return f"__{name[3:]}" if name.startswith("__i") and name.endswith("__") else name.removesuffix("_")
+
+
+def _open_axes(node: FxNode) -> list[int]:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return []
+    return [axis for axis, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
+
+
+def _shape(node: Any) -> tuple[Any, ...]:
+    value = node.meta["val"]
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
+
+
+def _name(node: FxNode) -> str:
+    return str(getattr(node.target, "_opname", ""))
+
+
+def _writes(node: FxNode) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable

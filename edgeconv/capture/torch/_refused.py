@@ -1,0 +1,112 @@
+"""What has no form in a file, or what the official exporter would translate into something else: refused by name."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch.fx import Node as FxNode
+
+from edgeconv.capture.torch._aten.matrices import LARGEST
+from edgeconv.capture.torch._provenance import origin_in
+from edgeconv.errors import CaptureError
+
+_DROPPED = {"avg_pool2d": "divisor_override", "avg_pool3d": "divisor_override"}
+"""Operations, and the argument of theirs that the exporter drops without a word."""
+
+
+_BY_MINORS = ("linalg_inv", "linalg_inv_ex", "inverse", "linalg_solve")
+
+
+def check_deterministic(program: torch.export.ExportedProgram) -> None:
+    """No operator draws random numbers, by whatever name; dropout of a module in eval state draws none.
+
+    Raises:
+        CaptureError: naming the first that does, and its module.
+    """
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None and (node.users or schema.is_mutable) and _draws(node):
+            operation = str(schema.name).rpartition("::")[2].strip("_")
+            raise CaptureError(
+                f"{operation} draws random numbers in eval mode, and a file cannot",
+                where=origin_in(node).module or "the module",
+                mend="take the random tensor as an input, or leave it out in eval mode (training=self.training)",
+            )
+
+
+def _draws(node: FxNode) -> bool:
+    """Whether an operator, with these arguments, draws random numbers."""
+    given: dict[str, Any] = {}
+    for index, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        given[argument.name] = value
+    if "dropout_p" in given:
+        return bool(given["dropout_p"])
+    if "train" in given:  # dropout in its forms; recurrent layers have some between them
+        return bool(given["train"] and given.get("p", given.get("dropout")))
+    if "training" in given and {"noise", "generator"} & given.keys():
+        return bool(given["training"])
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def check_official(program: torch.export.ExportedProgram, reason: str) -> None:
+    """The exporter honours every argument of a traced module.
+
+    Args:
+        program: what was traced.
+        reason: why the exporter translates it: the operation, and what of it, that edgeconv's own table does not know.
+
+    Raises:
+        CaptureError: it would drop one; names the module.
+    """
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        operation = str(schema.name).rpartition("::")[2] if schema is not None else ""
+        if operation == "lstm" and _is_projected(node):
+            named = re.match(r"\w+\.(\w+)", reason)
+            beside = named[1] if named and named[1] != "lstm" else "an operation"
+            raise CaptureError(
+                f"lstm with projections is not written beside {beside}, which torch's own exporter translates",
+                where=origin_in(node).module or "the module",
+                mend=f"replace {beside}, or leave proj_size out and put a Linear behind the lstm",
+            )
+        rows = node.args[0].meta["val"].shape[-1] if operation in _BY_MINORS else 0
+        if rows > LARGEST:
+            raise CaptureError(
+                f"{operation} of {rows} rows has no ONNX form, up to {LARGEST} rows have",
+                where=origin_in(node).module or "the module",
+                mend="keep the operation outside of the module",
+            )
+        if operation == "embedding_bag":
+            raise CaptureError(
+                "embedding_bag with offsets that are computed makes bags of any length, and files have fixed sizes",
+                where=origin_in(node).module or "the module",
+                mend="pass indices of shape (bags, length), or keep the offsets in the module as a constant",
+            )
+        if operation == "scatter_reduce" and (node.args[4] == "mean" or node.kwargs.get("include_self") is False):
+            raise CaptureError(
+                "scatter_reduce of means, or without the tensor itself, has no ONNX form for these tensors",
+                where=origin_in(node).module or "the module",
+                mend="reduce floats, or divide a sum by its count",
+            )
+        argument = _DROPPED.get(operation)
+        if argument is None or schema is None:
+            continue
+        position = [each.name for each in schema.arguments].index(argument)
+        given = node.args[position] if position < len(node.args) else node.kwargs.get(argument)
+        if given is not None:
+            raise CaptureError(
+                f"{operation} with {argument}={given} has no ONNX form",
+                where=origin_in(node).module or "the module",
+                mend=f"leave {argument} out and multiply the result instead",
+            )
+
+
+def _is_projected(node: torch.fx.Node) -> bool:
+    """Whether the layers of an LSTM have a weight more than biases and the two products need."""
+    if str(node.target) != "aten.lstm.input":
+        return False
+    _, _, params, has_biases, layers, _, _, both, _ = node.args
+    return len(params) != layers * (2 if both else 1) * (4 if has_biases else 2)  # type: ignore[arg-type,operator]

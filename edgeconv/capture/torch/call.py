@@ -1,0 +1,367 @@
+"""Calls of any form as calls of tensors: keywords, None, numbers, lists and dicts; exported programs, scripts.
+
+Files take tensors by name. `called` gives a module whose forward takes the tensors of an example call one after the
+other; whatever else the call holds stays what it is in the example.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch._subclasses import FakeTensor
+from torch.export.graph_signature import InputKind
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
+
+from edgeconv.capture.torch._interface import check_binding
+from edgeconv.errors import CaptureError
+from edgeconv.values import kind_of
+
+_DTYPES = frozenset(
+    {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+    | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+)
+"""Types of inputs; a floating one is float32 in the files."""
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of a forward: tensors, and what is fixed around them.
+
+    Attributes:
+        tensors: in the order of ``torch.utils._pytree``, positional arguments before keywords.
+        names: of the tensors: the parameters of forward, with the keys that lead to each (``features_0``).
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    names: tuple[str, ...]
+    _leaves: tuple[Any, ...]
+    _spec: pytree.TreeSpec
+
+    @classmethod
+    def of(cls, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """An example call of a module."""
+        pairs, spec = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
+        leaves = tuple(leaf for _, leaf in pairs)
+        parameters = [
+            each.name for each in inspect.signature(module.forward).parameters.values() if each.kind in _POSITIONAL
+        ]
+        names = [_name(path, parameters) for path, leaf in pairs if isinstance(leaf, torch.Tensor)]
+        if len(parameters) < len(args) or len(set(names)) < len(names):
+            names = [f"input_{index}" for index in range(len(names))]
+        tensors = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        return cls(tensors, tuple(names), leaves, spec)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is tensors by position and nothing else."""
+        positional, keywords = pytree.tree_unflatten(list(self._leaves), self._spec)
+        return not keywords and all(isinstance(each, torch.Tensor) for each in positional)
+
+    def bound(self, tensors: tuple[torch.Tensor, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with other tensors in the places of the example's."""
+        waiting = iter(tensors)
+        leaves = [next(waiting) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves]
+        args, kwargs = pytree.tree_unflatten(leaves, self._spec)
+        return args, kwargs
+
+
+class Called(torch.nn.Module):
+    """A module that is called in one way, with tensors by position."""
+
+    def __init__(self, module: torch.nn.Module, call: Call) -> None:
+        super().__init__()
+        self.module = module
+        self.call = call
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """Calls the module."""
+        args, kwargs = self.call.bound(tensors)
+        return self.module(*args, **kwargs)
+
+    @property
+    def wraps_graph(self) -> bool:
+        """Whether the module is a traced graph, which torch interprets whatever its forward is."""
+        return isinstance(self.module, torch.fx.GraphModule)
+
+    @contextmanager
+    def unwrapped(self) -> Iterator[torch.nn.Module]:
+        """The module itself, which inside of the block takes the tensors by position, too."""
+        own, had = self.module.forward, "forward" in vars(self.module)
+
+        def forward(*tensors: torch.Tensor) -> Any:
+            args, kwargs = self.call.bound(tensors)
+            return own(*args, **kwargs)
+
+        vars(self.module)["forward"] = forward
+        try:
+            yield self.module
+        finally:
+            del vars(self.module)["forward"]
+            if had:
+                vars(self.module)["forward"] = own
+
+
+def _has_tensors(leaf: Any) -> bool:
+    """Whether an object keeps tensors in its attributes, as a dataclass does."""
+    names = {*getattr(leaf, "__dict__", ()), *getattr(leaf, "__slots__", ())}
+    return any(isinstance(getattr(leaf, name, None), torch.Tensor) for name in names)
+
+
+def called(
+    module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...], tuple[str, ...]]:
+    """A module that takes tensors by position, example tensors, and their names.
+
+    Args:
+        module: an ``nn.Module``; an ``ExportedProgram``, whose own example inputs serve where `args` and `kwargs` are
+            empty; a ``ScriptModule``, which is converted by torch and compared with itself.
+        args: of an example call.
+        kwargs: of an example call.
+
+    Raises:
+        CaptureError: a script that torch cannot convert, an argument that does not fit, or no tensor among them.
+    """
+    if isinstance(module, torch.export.ExportedProgram):
+        if not args and not kwargs and module.example_inputs:
+            args, kwargs = module.example_inputs
+        args, kwargs = _in_its_order(module, args, kwargs)
+        _check_program(module, args, kwargs)
+        module, names = _opened(module), _names_in(module)
+    elif isinstance(module, torch.jit.ScriptModule):
+        names = tuple(each.name for each in _arguments(module))
+        program, args = _converted(module, args, kwargs)
+        module, kwargs = _opened(program), {}
+    else:
+        names = ()
+    for path, leaf in pytree.tree_flatten_with_path((tuple(args), dict(kwargs)), is_leaf=_is_packed)[0]:
+        _check_leaf(leaf, _argument(path))
+    if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
+        sizes = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, int)]
+        example = f"torch.zeros({', '.join(map(str, sizes))})" if len(sizes) > 1 else "torch.zeros(1, 3, 224, 224)"
+        mend = f"pass an example input: ({example},)"
+        raise CaptureError("there is no tensor among the arguments", where="args", mend=mend)
+    check_binding(module, args, kwargs, where="args and kwargs" if kwargs else "args")
+    call = Call.of(module, args, kwargs)
+    named = names if len(names) == len(call.tensors) else call.names
+    return (module if call.is_plain else Called(module, call)), call.tensors, named
+
+
+def tensors_of(args: object) -> tuple[torch.Tensor, ...]:
+    """The arguments of an example call, each a tensor that files can take.
+
+    Raises:
+        CaptureError: they are no tuple, or one of them is something else.
+    """
+    if not isinstance(args, tuple | list):
+        raise CaptureError(f"it is {kind_of(args)}, not a tuple", where="args", mend="write (x,) for a single input")
+    for index, value in enumerate(args):
+        where = f"args[{index}]"
+        _check_leaf(value, where)
+        if not isinstance(value, torch.Tensor):
+            raise CaptureError(f"it is {kind_of(value)}, not a tensor", where=where, mend="pass tensors only")
+    return tuple(args)
+
+
+def _is_packed(leaf: Any) -> bool:
+    return isinstance(leaf, PackedSequence)  # which is a tuple, too
+
+
+def _argument(path: tuple[Any, ...]) -> str:
+    """An argument as its caller wrote it: ``args[0]``, ``kwargs['mask']``, ``args[0]['x']``."""
+    return ("kwargs" if path[0].idx else "args") + pytree.keystr(path[1:])
+
+
+_STRANGE: tuple[tuple[Callable[[torch.Tensor], bool], str, str], ...] = (
+    (
+        lambda x: isinstance(x, FakeTensor) or x.is_meta,
+        "a tensor without data (meta, fake)",
+        "pass torch.zeros(shape)",
+    ),
+    (lambda x: x.is_nested, "a nested tensor, and files take one size", "pad its parts to one size"),
+    (lambda x: x.layout is not torch.strided, "a sparse tensor, and files take dense ones", "pass x.to_dense()"),
+    (lambda x: x.is_quantized, "a quantized tensor", "pass x.dequantize(): int8 is a variant of the files"),
+    (lambda x: x.is_complex(), "complex, and files have no complex type", "pass torch.view_as_real of it"),
+    (lambda x: type(x).__module__.startswith("torch.masked"), "a masked tensor", "pass its data and its mask as two"),
+    (lambda x: x.dtype not in _DTYPES, "a tensor of {dtype}, which files have not", "pass x.float() or x.int()"),
+    (lambda x: x.numel() == 0, "a tensor without elements, of shape {shape}", "give sizes of 1 or more"),
+)
+"""Tensors that no file takes: what tells them, what they are, and what to pass instead."""
+
+
+def _check_leaf(leaf: Any, where: str) -> None:
+    """One of the things in the arguments of an example call.
+
+    Raises:
+        CaptureError: it is neither a tensor that a file can take nor something to be fixed.
+    """
+    if isinstance(leaf, np.ndarray | np.generic):
+        what, mend = f"it is {kind_of(leaf)}, not a tensor", "pass torch.from_numpy(…) of it, or a plain number"
+        raise CaptureError(what, where=where, mend=mend)
+    if _is_packed(leaf):
+        what, mend = (
+            "it is a packed sequence, whose sizes depend on lengths",
+            "pass the padded tensor, and mask its ends",
+        )
+        raise CaptureError(what, where=where, mend=mend)
+    if not isinstance(leaf, torch.Tensor | torch.nn.Module) and _has_tensors(leaf):
+        what = f"it is {kind_of(leaf)}, an object that torch cannot take apart"
+        mend = "pass tensors, or a tuple or dict of them, or register its class with torch.export.register_dataclass"
+        raise CaptureError(what, where=where, mend=mend)
+    if isinstance(leaf, torch.Tensor):
+        for is_so, what, mend in _STRANGE:
+            if is_so(leaf):
+                said = what.format(dtype=leaf.dtype, shape="" if leaf.is_nested else tuple(leaf.shape))
+                raise CaptureError(f"it is {said}", where=where, mend=mend)
+
+
+def with_fixed_arguments(
+    module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], fixed: Mapping[str, float], where: str
+) -> torch.nn.Module:
+    """The module with some arguments of its forward fixed; the tensors go to the others, in order.
+
+    Raises:
+        CaptureError: forward has no argument of a name.
+    """
+    if not fixed:
+        return module
+    parameters = inspect.signature(module.forward).parameters
+    unknown = [name for name in fixed if name not in parameters]
+    if unknown:
+        known = ", ".join(parameters)
+        raise CaptureError(f"forward has no argument {unknown[0]!r}", where=where, mend=f"name one of {known}")
+    open_names = [name for name, each in parameters.items() if name not in fixed and each.kind in _POSITIONAL]
+    if len(open_names) < len(tensors):
+        what = f"forward takes {len(open_names)} arguments beside these, and {len(tensors)} inputs are stated"
+        raise CaptureError(what, where=where, mend="state one input per argument")
+    given = dict(zip(open_names, tensors, strict=False))
+    ordered = {name: {**given, **fixed}[name] for name in parameters if name in given or name in fixed}
+    return Called(module, Call.of(module, (), ordered))
+
+
+def _name(path: tuple[Any, ...], parameters: list[str]) -> str:
+    """Of a tensor: the parameter that it belongs to and the keys that lead to it."""
+    keys: list[Any] = [getattr(key, "key", getattr(key, "name", getattr(key, "idx", None))) for key in path]
+    first = parameters[keys[1]] if keys[0] == 0 and keys[1] < len(parameters) else str(keys[1])
+    return "_".join("".join(c if c.isalnum() or c in "_.-" else "_" for c in str(key)) for key in [first, *keys[2:]])
+
+
+def _opened(program: torch.export.ExportedProgram) -> torch.nn.Module:
+    module = program.module(check_guards=False)
+    module._forward_pre_hooks.clear()  # which check the form of the call, and we have one of our own
+    module._forward_pre_hooks_with_kwargs.clear()
+    return module
+
+
+def _in_its_order(
+    program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call as a program's own: by position what it takes so, and its keywords in the order of its inputs."""
+    spec, signature = program.call_spec.in_spec, program.module_call_graph[0].signature
+    if spec is None or signature is None or signature.forward_arg_names is None:
+        return args, dict(kwargs)
+    (positional, keywords), left = spec.children(), dict(kwargs)
+    by_name = signature.forward_arg_names[len(args) : positional.num_children]
+    while by_name and by_name[0] in left:
+        args = (*args, left.pop(by_name.pop(0)))
+    ordered = {name: left.pop(name) for name in keywords.context if name in left}
+    return args, ordered | left
+
+
+def _check_program(program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """The tensors are of the sizes and types that a program was exported for: it has no other in it.
+
+    Raises:
+        CaptureError: naming the first that is not.
+    """
+    specs = program.graph_signature.input_specs
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    own = [node.meta.get("val") for node, spec in zip(nodes, specs, strict=True) if spec.kind is InputKind.USER_INPUT]
+    pairs = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))[0]
+    if len(own) != len(pairs):
+        return  # the binding of the call says so
+    for expected, (path, leaf) in zip(own, pairs, strict=True):
+        if not (isinstance(expected, torch.Tensor) and isinstance(leaf, torch.Tensor)):
+            continue
+        sizes = [size if isinstance(size, int) else None for size in expected.shape]
+        fits = len(sizes) == leaf.ndim and all(
+            size in (None, given) for size, given in zip(sizes, leaf.shape, strict=True)
+        )
+        if not fits or leaf.dtype != expected.dtype:
+            shape = ", ".join("any" if size is None else str(size) for size in sizes)
+            raise CaptureError(
+                f"it is {leaf.dtype} of shape {tuple(leaf.shape)}, and the program was exported for {expected.dtype} "
+                f"of ({shape})",
+                where=_argument(path),
+                mend="pass such a tensor, or args=() for the program's own example, or export the program anew",
+            )
+
+
+def _names_in(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """The names of a program's own inputs that are tensors."""
+    specs = program.graph_signature.input_specs
+    return tuple(
+        str(spec.arg.name)
+        for spec in specs
+        if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, torch.export.graph_signature.TensorArgument)
+    )
+
+
+def _converted(
+    script: torch.jit.ScriptModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[torch.export.ExportedProgram, tuple[Any, ...]]:
+    """A script as a program that computes the same for these arguments, and all of them by position."""
+    from edgeconv.capture.torch._trace import quiet
+
+    where = script.original_name
+    taken = [each.name for each in _arguments(script)]
+    unknown = [name for name in kwargs if name not in taken[len(args) :]]
+    if unknown or len(args) > len(taken):
+        what = f"forward({', '.join(taken)}) cannot be called so: "
+        what += f"no argument {unknown[0]!r} is left" if unknown else f"{len(args)} are too many"
+        raise CaptureError(what, where="args and kwargs" if kwargs else "args", mend="pass one value per argument")
+    try:
+        from torch._export.converter import TS2EPConverter
+
+        # Every argument by position, defaults too: the converter knows no others.
+        stated = [*args, *(kwargs.get(each.name, each.default_value) for each in _arguments(script)[len(args) :])]
+        with quiet(), torch.no_grad(), _in_eval_mode(script):
+            program = TS2EPConverter(script, tuple(stated), {}).convert()
+            ours, expected = _opened(program)(*stated), script(*stated)
+    except Exception as error:  # the border: the converter keeps its errors to itself
+        line = " ".join(str(error).split())[:200]
+        what = f"torch cannot convert this ScriptModule: {line or type(error).__name__}"
+        raise CaptureError(what, where=where, mend="pass the nn.Module that it was made of") from error
+    for one, other in zip(pytree.tree_leaves(ours), pytree.tree_leaves(expected), strict=True):
+        if isinstance(other, torch.Tensor) and not torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise CaptureError(
+                "torch converts this ScriptModule to something else than it computes",
+                where=where,
+                mend="pass the nn.Module that it was made of",
+            )
+    return program, tuple(stated)
+
+
+@contextmanager
+def _in_eval_mode(script: torch.jit.ScriptModule) -> Iterator[None]:
+    """As every module is exported; a frozen script has no mode."""
+    modes = [(part, part.training) for part in script.modules() if hasattr(part, "training")]
+    try:
+        for part, _ in modes:
+            part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _arguments(script: torch.jit.ScriptModule) -> list[Any]:
+    forward: Any = script.forward
+    return list(forward.schema.arguments)[1:]

@@ -1,0 +1,1 @@
+"""TFLite graph -> the bytes of a file: stored weights, operator versions, flatbuffer."""

@@ -1,0 +1,1 @@
+"""Float TFLite graph whose tensors know their quantization -> graph of integers."""

@@ -1,0 +1,159 @@
+"""Float graph whose tensors know their quantisation -> graph of integers.
+
+1. Parameters spread to the tensors that lowering made (`_scales`).
+2. Where an operator reads or writes other parameters, the integers are requantised (`_settle`).
+3. An operator with an integer kernel whose operands and results all have parameters becomes integer; any other stays
+   float between DEQUANTIZE and QUANTIZE, and is reported.
+4. Weights, biases and constants become integers; the inputs and outputs are what the caller asks for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.emit.tflite._quantization import Quantization, of_type, of_weights
+from edgeconv.emit.tflite.integer._forms import integer_form
+from edgeconv.emit.tflite.integer._rules import (
+    RULES,
+    Kind,
+    Rule,
+    data_of,
+    is_integer,
+    operand_parameters,
+    results_of,
+    why_float,
+)
+from edgeconv.emit.tflite.integer._scales import spread
+from edgeconv.emit.tflite.integer._settle import drop_clamps, settle
+from edgeconv.emit.tflite.lower._recurrent import WHOLE_LAYER
+
+_FLOAT = np.dtype(np.float32)
+_BIAS = {"int8": "int32", "int16": "int64"}
+
+
+def make_integer(graph: Graph, *, integer_io: bool) -> tuple[str, ...]:
+    """Makes a graph integer in place.
+
+    Args:
+        graph: lowered and simplified, its tensors still float; those that the plan knows have their quantization.
+        integer_io: whether inputs and outputs are integers too, where they have parameters.
+
+    Returns:
+        What stays float and why, one line per operator.
+    """
+    spread(graph)
+    settle(graph)
+    drop_clamps(graph)
+    notes = _Rewrite(graph).run()
+    if not integer_io:
+        _float_borders(graph)
+    return notes
+
+
+class _Rewrite:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.made: list[Operator] = []
+        self.notes: list[str] = []
+        self.integer = {operator for operator in graph.operators if is_integer(operator)}
+        used = {one for operator in graph.operators for one in (*operator.inputs, *operator.outputs)}
+        used = {one for one in used if one.data is None and one.dtype == _FLOAT}
+        self.held = {one for one in used if one.quantization is not None}  # rounded, even between floats
+        self.floats: dict[Tensor, Tensor] = {}
+
+    def run(self) -> tuple[str, ...]:
+        operators = list(self.graph.operators)
+        for operator in operators:
+            if operator in self.integer:
+                self._to_integers(operator)
+                self.made += integer_form(self.graph, operator)
+            elif operator.code == "QUANTIZE" and operator.outputs[0] in self.held:
+                self.made.append(operator)  # of floats: the integers are its own work
+            else:
+                self._stays_float(operator)
+        for tensor in self.held:
+            assert tensor.quantization is not None
+            tensor.dtype = np.dtype(tensor.quantization.dtype)
+        for tensor in {one for operator in self.made for one in (*operator.inputs, *operator.outputs)}:
+            if tensor.dtype == _FLOAT:
+                tensor.quantization = None
+        self.graph.operators = self.made
+        return tuple(self.notes)
+
+    def _stays_float(self, operator: Operator) -> None:
+        """Reads floats; what of its results the graph quantises is quantised, whoever reads it."""
+        why = why_float(operator)
+        operator.inputs = [self._as_float(tensor) for tensor in operator.inputs]
+        self.made.append(operator)
+        for index, tensor in enumerate(operator.outputs):
+            if tensor in self.held:
+                inner = Tensor(f"{tensor.name}/float", tensor.shape, _FLOAT)
+                operator.outputs[index] = inner
+                self.made.append(Operator("QUANTIZE", [inner], [tensor]))
+        if any(tensor.dtype == _FLOAT for tensor in (*operator.inputs, *operator.outputs)):
+            note = f"{operator.code} {operator.outputs[0].name!r} stays float: {why}"
+            whole = why if why.startswith(WHOLE_LAYER) else ""  # one line for all operators of it
+            if whole not in self.notes:
+                self.notes.append(whole or note)
+
+    def _as_float(self, tensor: Tensor) -> Tensor:
+        if tensor not in self.held:
+            return tensor
+        if tensor not in self.floats:
+            self.floats[tensor] = Tensor(f"{tensor.name}/float", tensor.shape, _FLOAT)
+            self.made.append(Operator("DEQUANTIZE", [tensor], [self.floats[tensor]]))
+        return self.floats[tensor]
+
+    def _to_integers(self, operator: Operator) -> None:
+        rule = RULES[operator.code]
+        if rule.kind is Kind.WEIGHTS:
+            self._weights(operator, rule)
+            return
+        results = results_of(operator)
+        same = results[0].quantization if rule.kind is Kind.SAME else None
+        computed = [*(one for one in data_of(operator) if one.data is None), *results]  # of a table, the result alone
+        dtype = next(one.quantization.dtype for one in computed if one.quantization)
+        for index, tensor in enumerate(operator.inputs):
+            if tensor.data is not None and tensor.dtype == _FLOAT:
+                known = same or operand_parameters(operator, tensor, dtype)
+                operator.inputs[index] = self._constant(tensor, known)
+        if dtype == "int16" and operator.code in ("ADD", "SUB"):
+            operator.options["potScaleInt16"] = False
+
+    def _weights(self, operator: Operator, rule: Rule) -> None:
+        data, weight = operator.inputs[rule.data], operator.inputs[1]
+        assert data.quantization is not None  # is_integer looked
+        assert weight.data is not None
+        scales = weight.quantization or of_weights(weight.data, rule.axis)
+        operator.inputs[1] = self._constant(weight, scales)
+        place = 3 if operator.code == "TRANSPOSE_CONV" else 2
+        if len(operator.inputs) > place:
+            products = np.array(scales.scale, np.float32) * np.float32(data.quantization.scale[0])
+            bias = of_type(_BIAS[data.quantization.dtype], products, 0)
+            operator.inputs[place] = self._constant(operator.inputs[place], bias)
+
+    def _constant(self, tensor: Tensor, quantization: Quantization) -> Tensor:
+        assert tensor.data is not None
+        return self.graph.constant(quantization.quantise(tensor.data), tensor.name, quantization)
+
+
+def _float_borders(graph: Graph) -> None:
+    """Floats at the inputs and outputs: QUANTIZE after the ones, DEQUANTIZE before the others."""
+    first, last = [], []
+    for index, tensor in enumerate(graph.inputs):
+        if tensor.quantization is not None:
+            graph.inputs[index] = _border(tensor)
+            first.append(Operator("QUANTIZE", [graph.inputs[index]], [tensor]))
+    for index, tensor in enumerate(graph.outputs):
+        if tensor.quantization is not None:
+            graph.outputs[index] = _border(tensor)
+            last.append(Operator("DEQUANTIZE", [tensor], [graph.outputs[index]]))
+    graph.operators = [*first, *graph.operators, *last]
+
+
+def _border(tensor: Tensor) -> Tensor:
+    """A float tensor that takes the name of a quantised one."""
+    made = Tensor(tensor.name, tensor.shape, _FLOAT, owner=tensor.owner)
+    tensor.name, tensor.owner = f"{tensor.name}/quantized", ""
+    return made

@@ -1,0 +1,131 @@
+"""Integer operators that are written as others, once their operands are integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_interval, of_type
+from edgeconv.emit.tflite.integer._rules import TABLE
+
+
+def integer_form(graph: Graph, operator: Operator) -> list[Operator]:
+    """The operators that compute an integer operator: itself, where nothing is against it."""
+    sixteen = operator.inputs[0].quantization is not None and operator.inputs[0].quantization.dtype == "int16"
+    form = (_FORMS_OF_INT16 if sixteen else _FORMS).get(operator.code)
+    return [operator] if form is None else form(graph, operator)
+
+
+def _sum(graph: Graph, operator: Operator) -> list[Operator]:
+    """A sum as the mean times the count, the mean in steps that become the sum's: nothing is rounded twice.
+
+    LiteRT 2.3's own SUM of int8 is wrong on its reference kernels.
+    """
+    source, result = operator.inputs[0], operator.outputs[0]
+    known = _of(result)
+    count = max(1, int(np.prod(source.shape)) // max(1, int(np.prod(result.shape))))
+    steps = of_type(known.dtype, known.scale[0] / count, known.zero_point)
+    mean = Tensor(f"{result.name}/mean", result.shape, np.dtype(known.dtype), quantization=steps)
+    times = np.full(_single(result), count, np.float32)
+    by = of_constant(times, known.dtype)
+    factor = graph.constant(by.quantise(times), f"{result.name}/count", by)
+    return [
+        Operator("MEAN", operator.inputs, [mean], operator.options),
+        Operator("MUL", [mean, factor], [result]),
+    ]
+
+
+def _table(graph: Graph, operator: Operator) -> list[Operator]:
+    """Any function of one number: each integer's image is looked up."""
+    source, result = operator.inputs[0], operator.outputs[0]
+    known, made = _of(source), _of(result)
+    lowest, highest = known.limits
+    integers = np.arange(lowest, highest + 1)
+    images = operator.options["function"](((integers - known.zero_point[0]) * known.scale[0]).astype(np.float32))
+    images = np.nan_to_num(images, nan=0.0, posinf=made.interval[1], neginf=made.interval[0])
+    table = graph.constant(made.quantise(images), f"{result.name}/table", made)
+    wide, index = (Tensor(f"{result.name}/{name}", source.shape, np.dtype(np.int32)) for name in ("wide", "index"))
+    shift = graph.constant(np.full(_single(source), -lowest, np.int32), "integers")
+    return [
+        Operator("CAST", [source], [wide]),
+        Operator("ADD", [wide, shift], [index]),
+        Operator("GATHER", [table, index], [result], {"axis": 0, "batchDims": 0}),
+    ]
+
+
+def _depth_to_space(graph: Graph, operator: Operator) -> list[Operator]:
+    """The block's rows change places with the columns; TFLite has no kernel of int16 that does both at once."""
+    source, result = operator.inputs[0], operator.outputs[0]
+    batch, height, width, channels = source.shape
+    block = operator.options["blockSize"]
+    split = _like(source, f"{result.name}/split", (batch * height, width, block, channels // block))
+    moved = _like(source, f"{result.name}/moved", (batch * height, block, width, channels // block))
+    order = graph.constant(np.array([0, 2, 1, 3], np.int32), f"{result.name}/order")
+    return [
+        _reshape(graph, source, split),
+        Operator("TRANSPOSE", [split, order], [moved]),
+        _reshape(graph, moved, result),
+    ]
+
+
+def _reshape(graph: Graph, source: Tensor, result: Tensor) -> Operator:
+    shape = graph.constant(np.array(result.shape, np.int32), f"{result.name}/shape")
+    return Operator("RESHAPE", [source, shape], [result], {"newShape": list(result.shape)})
+
+
+def _hard_swish(graph: Graph, operator: Operator) -> list[Operator]:
+    """x / 6 times ReLU6(x + 3); the integers of x / 6 are those of x."""
+    source, result = operator.inputs[0], operator.outputs[0]
+    three, sixth = (_number(graph, one, result, name) for one, name in ((3.0, "three"), (1 / 6, "sixth")))
+    gate = _like(source, f"{result.name}/gate", source.shape, of_interval(0.0, 6.0, "int16"))
+    part = _like(source, f"{result.name}/part", source.shape, of_type("int16", _of(source).scale[0] / 6, 0))
+    return [
+        Operator("ADD", [source, three], [gate], {"fusedActivationFunction": _RELU6, "potScaleInt16": False}),
+        Operator("MUL", [source, sixth], [part]),
+        Operator("MUL", [part, gate], [result]),
+    ]
+
+
+def _prelu(graph: Graph, operator: Operator) -> list[Operator]:
+    """ReLU(x) and the slope times min(x, 0); the scales of int16 are symmetric, so zero is the integer 0."""
+    source, result = operator.inputs[0], operator.outputs[0]
+    zero = graph.constant(np.zeros(_single(result), np.int16), f"{result.name}/zero", _of(source))
+    above, below = (_like(source, f"{result.name}/{name}", source.shape) for name in ("above", "below"))
+    sloped = _like(result, f"{result.name}/sloped", source.shape)
+    return [
+        Operator("MAXIMUM", [source, zero], [above]),
+        Operator("MINIMUM", [source, zero], [below]),
+        Operator("MUL", [below, operator.inputs[1]], [sloped]),
+        Operator("ADD", [above, sloped], [result], {"potScaleInt16": False}),
+    ]
+
+
+def _number(graph: Graph, number: float, result: Tensor, name: str) -> Tensor:
+    array = np.full(_single(result), number, np.float32)
+    known = of_constant(array, "int16")
+    return graph.constant(known.quantise(array), f"{result.name}/{name}", known)
+
+
+def _single(tensor: Tensor) -> tuple[int, ...]:
+    """The shape of one number for a tensor: delegates want rank 1, but a scalar it must not give an axis."""
+    return (1,) if tensor.shape else ()
+
+
+def _like(tensor: Tensor, name: str, shape: tuple[int, ...], known: Quantization | None = None) -> Tensor:
+    """A tensor of integers with other parameters, or with the same."""
+    known = known or _of(tensor)
+    return Tensor(name, shape, np.dtype(known.dtype), quantization=known)
+
+
+def _of(tensor: Tensor) -> Quantization:
+    assert tensor.quantization is not None  # the operator is integer
+    return tensor.quantization
+
+
+_RELU6 = 3  # ActivationFunctionType of the schema
+
+_FORMS: Mapping[str, Callable[[Graph, Operator], list[Operator]]] = {"SUM": _sum, TABLE: _table}
+_FORMS_OF_INT16 = {"DEPTH_TO_SPACE": _depth_to_space, "HARD_SWISH": _hard_swish, "PRELU": _prelu, "SUM": _sum}
+"""Without kernels of int16; on int8 they have their own."""

@@ -1,0 +1,146 @@
+"""Parameters for the tensors that lowering made, such that a file rounds where the quantised graph rounds.
+
+1. Backwards: what an operator picks from or clamps may be rounded before as well as after it; what it averages too,
+   but for half a step.
+2. Forwards: what an operator picks has its operand's parameters. Others are invented: as the specification prescribes
+   them, or, between the parts of one operator of the graph, by ranges.
+3. What was invented beside an operator that is computed in floats, or for an output, is withdrawn: the graph rounds
+   nothing there.
+
+What the plan knows is never changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.emit.tflite._quantization import Quantization, of_interval
+from edgeconv.emit.tflite.integer._rules import (
+    RULES,
+    Interval,
+    Kind,
+    Rule,
+    bounds_of,
+    clamped,
+    computed,
+    data_of,
+    is_integer,
+    picks,
+    prescribed,
+    results_of,
+)
+
+
+def spread(graph: Graph) -> None:
+    """Gives parameters to every tensor between integer operators."""
+    _backwards(graph)
+    _withdraw(graph, _Forwards(graph).run())
+
+
+def _backwards(graph: Graph) -> None:
+    consumers = graph.consumers()
+    for operator in reversed(graph.operators):
+        known = _written(operator)
+        for tensor in computed(operator):
+            alike = known is not None and all(_written(reader) == known for reader in consumers[tensor])
+            if alike and tensor.quantization is None and tensor not in graph.outputs:
+                tensor.quantization = known
+
+
+def _written(operator: Operator) -> Quantization | None:
+    """The parameters of all results, where the operator picks, averages or clamps in integers."""
+    rule, found = RULES.get(operator.code), {tensor.quantization for tensor in results_of(operator)}
+    passes = (rule is not None and rule.kind is Kind.SAME) or bounds_of(operator) is not None
+    return found.pop() if passes and not operator.keeps_float and len(found) == 1 else None
+
+
+class _Forwards:
+    """Walks the graph once.
+
+    Attributes:
+        invented: the tensors whose parameters are of no plan and round what the quantised graph does not round.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.invented: set[Tensor] = set()
+        self.ranges: dict[Tensor, Interval] = {}
+        self.values = _values(graph)
+
+    def run(self) -> set[Tensor]:
+        for operator in self.graph.operators:
+            rule, given = RULES.get(operator.code), computed(operator)
+            if rule is None or not given or any(one.quantization is None for one in given) or operator.keeps_float:
+                continue
+            made = self._made(operator, rule)
+            for tensor in results_of(operator):
+                if tensor.quantization is None:
+                    self._give(operator, rule, tensor, made)
+                if made is not None:
+                    self.ranges[tensor] = made
+        return self.invented
+
+    def _give(self, operator: Operator, rule: Rule, tensor: Tensor, made: Interval | None) -> None:
+        given = computed(operator)
+        known = {one.quantization for one in given if one.quantization is not None}
+        one = next(iter(known))
+        exact = picks(operator) and all(_holds(one, constant) for constant in data_of(operator))
+        if rule.kind is Kind.SAME:
+            tensor.quantization = one if len(known) == 1 else None
+        elif rule.kind is Kind.FIXED:
+            tensor.quantization = prescribed(operator, one.dtype)
+        elif tensor not in self.values and made is not None:
+            tensor.quantization = of_interval(*made, one.dtype)
+        if not exact or any(source in self.invented for source in given):
+            self.invented.add(tensor)
+
+    def _made(self, operator: Operator, rule: Rule) -> Interval | None:
+        """The range of the result by the ranges of the operands, where the operator has a rule for that."""
+        if rule.interval is None:
+            return None
+        made = clamped(operator, rule.interval(operator, [_interval(one, self.ranges) for one in data_of(operator)]))
+        return made if all(map(math.isfinite, made)) else None
+
+
+def _values(graph: Graph) -> set[Tensor]:
+    """The tensors that hold values of the quantised graph, though perhaps in another order or shape.
+
+    Those that no plan knows are floats there. All others are inner ones of an operator.
+    """
+    values = {tensor for operator in graph.operators for tensor in operator.outputs if tensor.owner}
+    for operator in reversed(graph.operators):
+        if picks(operator) and any(one in values and one.quantization is None for one in operator.outputs):
+            values.update(computed(operator))
+    return values
+
+
+def _holds(quantization: Quantization, tensor: Tensor) -> bool:
+    """Whether the numbers of a constant are among those that the integers stand for; of no constant: yes."""
+    if tensor.data is None:
+        return True
+    integers = quantization.quantise(tensor.data).astype(float)
+    made = (integers - quantization.zero_point[0]) * quantization.scale[0]
+    return bool((abs(made - tensor.data) <= 1e-6 * abs(tensor.data)).all())
+
+
+def _interval(tensor: Tensor, ranges: Mapping[Tensor, Interval]) -> Interval:
+    """What the numbers of a tensor lie in: what is known of their making, within what its integers can stand for."""
+    if tensor.data is not None:
+        return float(tensor.data.min()), float(tensor.data.max())
+    assert tensor.quantization is not None  # the caller looked
+    low, high = tensor.quantization.interval
+    lowest, highest = ranges.get(tensor, (low, high))
+    return min(max(low, lowest), high), max(min(high, highest), low)
+
+
+def _withdraw(graph: Graph, invented: set[Tensor]) -> None:
+    while True:
+        floats = [operator for operator in graph.operators if not is_integer(operator)]
+        beside = {tensor for operator in floats for tensor in (*data_of(operator), *results_of(operator))}
+        gone = [one for one in invented & (beside | set(graph.outputs)) if one.quantization is not None]
+        if not gone:
+            return
+        for tensor in gone:
+            tensor.quantization = None

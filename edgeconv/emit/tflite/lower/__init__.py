@@ -1,0 +1,1 @@
+"""ONNX graph (NCHW) -> TFLite graph (NHWC): one function per ONNX operator, in ``_operators/``."""

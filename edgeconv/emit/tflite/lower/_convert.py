@@ -1,0 +1,224 @@
+"""The walk over the ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import NHWC, TensorSpec
+from edgeconv.emit.half_precision import float32_region, places
+from edgeconv.emit.tflite._graph import Graph, Tensor
+from edgeconv.emit.tflite.file._encoding import Encoding, encode
+from edgeconv.emit.tflite.file._flatbuffer import knows_dtype
+from edgeconv.emit.tflite.lower._inside import held
+from edgeconv.emit.tflite.lower._layout import Form, first, last, permuted
+from edgeconv.emit.tflite.lower._lowering import Lowering, another_way, maker_of, refusal
+from edgeconv.emit.tflite.lower._operators import LOWERINGS, activation, tables
+from edgeconv.emit.tflite.lower._pool_places import with_places
+from edgeconv.emit.tflite.lower._qdq import REQUANTIZE, strip
+from edgeconv.emit.tflite.lower._recurrent import unrolled
+from edgeconv.emit.tflite.simplify._simplify import simplify
+from edgeconv.errors import ONNX_ONLY, EmitError
+from edgeconv.quantize._operators import LOOKED_UP
+from edgeconv.reference import evaluate_node
+from edgeconv.rewrite.algebra.gelus import Gelu, gelus
+
+_WITHOUT_LOWERING = ("Constant", "Shape", REQUANTIZE)
+_NAMED = 8  # operators that an error lists before it says "and more"
+
+
+def convert(
+    model: ir.Model, layout: str, encoding: Encoding, sizes: Mapping[str, int] | None = None
+) -> tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Lowers the whole graph, at these sizes of its symbolic dimensions; with the specs of its inputs and outputs."""
+    quantized = strip(with_places(unrolled(model)))
+    model = quantized.model
+    compound, inner = gelus(model.graph)
+    low = Lowering(sizes, activations=quantized.activations)
+    for name, value in model.graph.initializers.items():
+        if value.const_value is None:
+            raise EmitError(f"the initializer {name!r} has no value", where="tflite", mend="capture the module again")
+        low.arrays[value] = value.const_value.numpy()
+        if name in quantized.constants:
+            low.scales[value] = quantized.constants[name]
+    inputs = [value for value in model.graph.inputs if value not in low.arrays]
+    for value in inputs:
+        form = border_form(low, value, layout)
+        tensor = Tensor(value.name or "input", permuted(low.shape(value), form), low.dtype(value))
+        tensor.owner = tensor.name
+        low.graph.inputs.append(tensor)
+        low.forms[value] = {form: tensor}
+    _lower_all(low, model.graph, compound, inner)
+    for value in model.graph.outputs:
+        low.node = value.producer()
+        _finish_output(low, value, border_form(low, value, layout))
+    for value, forms in low.forms.items():
+        for tensor in forms.values():
+            tensor.quantization = tensor.quantization or quantized.activations.get(value.name or "")
+    for value, (tensor, _) in low.feature_orders.items():
+        tensor.quantization = tensor.quantization or quantized.activations.get(value.name or "")
+    reshaped = simplify(low.graph)
+    low.notes = (*low.rounded, *encode(low.graph, encoding, integer=low.integer))
+    low.notes += _computed_in_float32(low.graph, model.graph) if encoding.halves else ()
+    low.held = held(low.graph, low.forms, quantized.integers, reshaped, hidden=low.reordered)
+    borders = ((inputs, low.graph.inputs), (model.graph.outputs, low.graph.outputs))
+    specs = [tuple(spec(low, *pair, layout) for pair in zip(*border, strict=True)) for border in borders]
+    return low, specs[0], specs[1]
+
+
+def _computed_in_float32(graph: Graph, source: ir.Graph) -> tuple[str, ...]:
+    """Says whether the whole file may be computed in float16, by processors that can; else why not."""
+    region = float32_region(source, tflite=True)
+    why = [f"{node.op_type} {node.outputs[0].name!r}: {reason}" for node, reason in region.items() if reason]
+    graph.all_halves = graph.all_halves and not why
+    if graph.all_halves:
+        return ()
+    return (f"float16 is stored, and float32 computed: {why[0] if why else 'it does not hold a constant'}",)
+
+
+def _lower_all(low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu], inner: Collection[ir.Node]) -> None:
+    """Lowers node after node; whatever is lacking and whatever is refused is told together at the end."""
+    refused: list[EmitError] = []
+    lacking = [node for node in graph if _is_lacking(node, inner)]
+    placing = places(graph)
+    for node in graph:
+        before = len(low.graph.operators)
+        try:
+            if node in lacking:
+                if not _stand_in(low, node):
+                    break
+            elif node in compound:
+                low.node = node
+                activation.gelu_of(low, compound[node].x, node.outputs[0], tanh=compound[node].tanh)
+            elif node not in inner:
+                _lower(low, node)
+        except EmitError as error:
+            refused.append(error)
+            if not _stand_in(low, node):
+                break
+        low.keep_float(node, before)
+        for operator in low.graph.operators[before:] if node in placing else ():
+            operator.places = True
+    _refuse_all([_lack_of(lacking), *refused] if lacking else refused)
+
+
+def border_form(low: Lowering, value: ir.Value, layout: str) -> Form:
+    """The form of a graph input or output: the file's layout for rank 4, torch's order for every other rank."""
+    rank = len(low.shape(value))
+    return last(rank) if layout == NHWC and rank == 4 else first(rank)
+
+
+def spec(low: Lowering, value: ir.Value, tensor: Tensor, layout: str) -> TensorSpec:
+    """How the file declares a graph input or output, whose tensor this is."""
+    shape, form = low.shape(value), border_form(low, value, layout)
+    kind = NHWC if form != first(len(shape)) else "nchw"
+    made = TensorSpec(value.name or "", permuted(shape, form), tensor.dtype.name, kind)
+    known = tensor.quantization
+    return made if known is None else replace(made, scale=known.scale[0], zero_point=known.zero_point[0])
+
+
+def _lower(low: Lowering, node: ir.Node) -> None:
+    low.node = node
+    if node.op_type == "Constant" or _is_constant(low, node):
+        _evaluate(low, node)
+    elif node.op_type == REQUANTIZE:
+        activation.unary("QUANTIZE")(low, node)
+    elif low.integer and node.op_type in LOOKED_UP and tables.is_known(low, node):
+        tables.look_up(low, node)
+    else:
+        LOWERINGS[node.op_type](low, node)
+        _refuse_unwritten(low, node)
+
+
+def _refuse_unwritten(low: Lowering, node: ir.Node) -> None:
+    """A second output (indices of maxima, statistics) that somebody takes and that its operator did not write."""
+    for index, value in enumerate(node.outputs):
+        taken = value.uses() or value.is_graph_output()
+        if taken and not (value in low.forms or value in low.arrays or value in low.feature_orders):
+            mend = f'leave {value.name!r} out of the outputs, or export formats = ["onnx"] only'
+            low.refuse(f"its output {_output_name(node, index)!r} has no form there", mend=mend)
+
+
+def _output_name(node: ir.Node, index: int) -> str:
+    """What the specification calls an output."""
+    from onnx.defs import get_schema
+
+    return str(get_schema(node.op_type).outputs[index].name)
+
+
+def _stand_in(low: Lowering, node: ir.Node) -> bool:
+    """Gives what a refused node makes tensors that nothing computes, so that the walk finds what else is refused."""
+    for value in node.outputs:
+        static = value.shape is not None and value.shape.evaluate(low.sizes).is_static()
+        if not static or value.dtype is None or not knows_dtype(value.dtype.numpy()):
+            return False
+        shape = low.shape(value)
+        low.forms[value] = {first(len(shape)): Tensor(value.name or "value", shape, low.dtype(value))}
+    return True
+
+
+def _refuse_all(refused: Sequence[EmitError]) -> None:
+    """One error for all that was refused, the first of each operator and reason in full."""
+    if not refused:
+        return
+    reasons = list(dict.fromkeys(error.what for error in refused))
+    if len(reasons) == 1:
+        raise refused[0]
+    more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+    raise EmitError("; ".join(reasons[:_NAMED]) + more, where=refused[0].where, mend=refused[0].mend) from refused[0]
+
+
+def _is_constant(low: Lowering, node: ir.Node) -> bool:
+    if node.op_type == "Shape" and node.inputs[0] is not None:
+        return node.inputs[0].shape is not None and node.inputs[0].shape.is_static()
+    return bool(node.inputs) and all(value is None or value in low.arrays for value in node.inputs)
+
+
+def _evaluate(low: Lowering, node: ir.Node) -> None:
+    """Computes a node whose inputs are all constants: in float64, rounded once."""
+    if node.op_type == "Shape" and node.inputs[0] not in low.arrays:
+        shape = np.array(low.shape(node.inputs[0]), np.int64)  # type: ignore[arg-type]
+        low.arrays[node.outputs[0]] = shape[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)]
+        return
+    opset = node.graph.opset_imports.get("", 1) if isinstance(node.graph, ir.Graph) else 1
+    arrays = [None if value is None else low.arrays[value] for value in node.inputs]
+    for value, array in zip(node.outputs, evaluate_node(node, arrays, opset=opset), strict=True):
+        low.arrays[value] = array if value.dtype is None else array.astype(value.dtype.numpy())
+
+
+def _finish_output(low: Lowering, value: ir.Value, form: Form) -> None:
+    """Makes the value an output of the file under its own name, by a copy if the tensor has another role already."""
+    tensor = low.tensor(value, form)
+    name = value.name or "output"
+    graph = low.graph
+    if tensor in graph.inputs or tensor in graph.outputs or tensor.data is not None:
+        shape = low.integers(tensor.shape)
+        tensor = graph.add("RESHAPE", [tensor, shape], [tensor.shape], name, newShape=list(tensor.shape))[0]
+    for other in low.forms.get(value, {}).values():
+        if other is not tensor and other.name == name:
+            other.name, other.owner = f"{name}/inner", ""
+    tensor.name = tensor.owner = name
+    graph.outputs.append(tensor)
+
+
+def _is_lacking(node: ir.Node, matched: Collection[ir.Node]) -> bool:
+    """Whether the emitter has nothing for an operator, and no pattern takes it."""
+    if node.domain not in ("", "ai.onnx"):
+        return True
+    return (
+        node not in matched and node.op_type not in LOWERINGS and node.op_type not in ("Constant", "Shape", REQUANTIZE)
+    )
+
+
+def _lack_of(nodes: Sequence[ir.Node]) -> EmitError:
+    """One error for all operators that the emitter does not have, each with what made it."""
+    unknown = {(node.op_type, maker_of(node)): node for node in nodes}
+    if len(unknown) == 1:
+        return refusal(nodes[0], "the emitter has no such operator")
+    listed = [f"{operator} ({maker})" for operator, maker in list(unknown)[:_NAMED]]
+    more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+    mend = f"{ONNX_ONLY}, or {another_way(list(unknown.values()))}"
+    return EmitError(f"the TFLite emitter has no {', '.join(listed)}{more}", where="tflite", mend=mend)

@@ -1,0 +1,84 @@
+"""Which integers of the quantised graph the tensors of a file hold."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgeconv.core import IntegerTensor
+from edgeconv.emit.tflite._graph import Graph, Tensor
+from edgeconv.emit.tflite.lower._layout import Form
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor, the form in which it holds a value, and the integers that the value has in the quantised graph."""
+
+    tensor: Tensor
+    form: Form
+    values: tuple[str, ...]
+
+
+def held(
+    graph: Graph,
+    forms: Mapping[ir.Value, Mapping[Form, Tensor]],
+    integers: Mapping[ir.Value, Sequence[str]],
+    reshaped: Mapping[Tensor, Sequence[Tensor]],
+    *,
+    hidden: Collection[Tensor] = (),
+) -> tuple[Held, ...]:
+    """The tensors of a finished graph that hold quantised values, each with the first of its values.
+
+    What only moves elements, or nothing, may leave several values in one tensor.
+
+    Args:
+        graph: as it is written; what simplifying it took out is not told.
+        forms: of the float graph's values.
+        integers: of these values, by the names of QuantizeLinear's results.
+        reshaped: what holds the elements of a tensor in another shape.
+        hidden: not to be told: their elements lie otherwise than their value's.
+    """
+    kept = {*graph.inputs, *(tensor for operator in graph.operators for tensor in operator.outputs)}
+    kept = {tensor for tensor in kept if tensor.dtype.kind == "i" and tensor.quantization is not None}
+    kept -= set(hidden)
+    found: dict[Tensor, Held] = {}
+    for value, names in integers.items():
+        for form, tensor in forms.get(value, {}).items():
+            twin = next((one for one in _twins(tensor, reshaped) if one in kept), None)
+            if twin is not None:
+                found.setdefault(twin, Held(twin, form, tuple(names)))
+                break
+    return tuple(found.values())
+
+
+def _twins(tensor: Tensor, reshaped: Mapping[Tensor, Sequence[Tensor]]) -> list[Tensor]:
+    """A tensor and those of the same elements in the same order, the nearest first."""
+    found = [tensor]
+    for one in found:
+        found += [other for other in reshaped.get(one, ()) if other not in found]
+    return found
+
+
+def described(graph: Graph, found: Sequence[Held], names: Mapping[Tensor, str]) -> tuple[IntegerTensor, ...]:
+    """These tensors as the written file has them."""
+    return tuple(
+        IntegerTensor(
+            names[each.tensor],
+            _shape(graph, each.tensor),
+            each.tensor.dtype.name,
+            each.form,
+            each.tensor.quantization.scale[0],
+            each.tensor.quantization.zero_point[0],
+            each.values,
+        )
+        for each in found
+        if each.tensor.quantization is not None
+    )
+
+
+def _shape(graph: Graph, tensor: Tensor) -> tuple[int | str, ...]:
+    """With a name for what follows an open batch."""
+    axis = graph.open_axes.get(tensor)
+    return tuple(f"{size} a batch" if at == axis else size for at, size in enumerate(tensor.shape))

@@ -1,0 +1,247 @@
+"""Activations of one input."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite.lower._layout import Form, first, permuted
+from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
+
+
+def unary(code: str) -> Lower:
+    """An operator that TFLite has as it is, whatever the form."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        x, form = read(low, node)
+        low.bind(node.outputs[0], form, low.emit(code, [x], x.shape))
+
+    return lower
+
+
+def read(low: Lowering, node: ir.Node) -> tuple[Tensor, Form]:
+    """The first input in its best form."""
+    value = low.input(node)
+    form = low.form(value)
+    return low.tensor(value, form), form
+
+
+def relu(low: Lowering, node: ir.Node) -> None:
+    """Relu; of integers a MAXIMUM, since the kernels of RELU take none."""
+    x, form = read(low, node)
+    low.bind(node.outputs[0], form, clipped(low, x, 0.0, math.inf))
+
+
+def leaky_relu(low: Lowering, node: ir.Node) -> None:
+    """LeakyRelu(alpha)."""
+    x, form = read(low, node)
+    alpha = node.attributes.get_float("alpha", 0.01)
+    low.bind(node.outputs[0], form, low.emit("LEAKY_RELU", [x], x.shape, alpha=alpha))
+
+
+def clip(low: Lowering, node: ir.Node) -> None:
+    """Clip to the activation that TFLite has for these bounds, else MAXIMUM and then MINIMUM.
+
+    The upper bound holds where the two cross. A bound may be computed.
+    """
+    x, form = read(low, node)
+    lower, upper = (*node.inputs[1:], None, None)[:2]
+    arrays = [None if value is None else low.array(value) for value in (lower, upper)]
+    if x.dtype == np.float32 and all(
+        (value is None) == (array is None) for value, array in zip((lower, upper), arrays, strict=True)
+    ):
+        x = clipped(low, x, *(_finite(array, sign) for array, sign in zip(arrays, (-1, 1), strict=True)))
+    else:
+        x = _bounded(low, _bounded(low, x, "MAXIMUM", lower), "MINIMUM", upper)
+    low.bind(node.outputs[0], form, x)
+
+
+def _finite(array: Array | None, sign: int) -> float:
+    """A bound; one beyond half of what float32 reaches is none."""
+    bound = math.inf * sign if array is None else float(array.reshape(-1)[0])
+    return math.inf * sign if bound * sign > np.finfo(np.float32).max / 2 else bound
+
+
+def _bounded(low: Lowering, x: Tensor, code: str, value: ir.Value | None) -> Tensor:
+    """The larger (or smaller) of each element and a bound, of any element type; one at the type's end costs nothing."""
+    if value is None:
+        return x
+    array = low.array(value)
+    if array is None:
+        bound = low.reshape(low.tensor(value, first(len(low.shape(value)))), (1,), f"{low.base}/bound")
+        return low.emit(code, [x, bound], x.shape)
+    info = np.iinfo(x.dtype) if x.dtype.kind in "iu" else np.finfo(np.float32)
+    end = info.min if code == "MAXIMUM" else info.max
+    if array.reshape(-1)[0] == end:
+        return x
+    return low.emit(code, [x, low.graph.constant(array.reshape(-1)[:1].astype(x.dtype), f"{low.base}/bound")], x.shape)
+
+
+_CLIPS = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, math.inf): "RELU"}
+
+
+def clipped(low: Lowering, x: Tensor, lowest: float, highest: float) -> Tensor:
+    """min(max(x, lowest), highest); infinite bounds cost nothing."""
+    if (lowest, highest) in _CLIPS and x.dtype == np.float32:
+        return low.emit(_CLIPS[lowest, highest], [x], x.shape)
+    if lowest == 0.0 and x.dtype == np.float32:
+        x, lowest = low.emit("RELU", [x], x.shape), -math.inf
+    for code, bound in (("MAXIMUM", lowest), ("MINIMUM", highest)):
+        if math.isfinite(bound):
+            constant = low.graph.constant(np.array([bound], x.dtype), f"{low.base}/bound")
+            x = low.emit(code, [x, constant], x.shape)
+    return x
+
+
+def prelu(low: Lowering, node: ir.Node) -> None:
+    """PRelu; the slope is permuted with the input.
+
+    A shared slope is written once per channel: XNNPACK in TensorFlow Lite 2.14 computes a slope of one element wrongly.
+    """
+    x, form = read(low, node)
+    slope = low.constant(node.inputs[1], "slope")
+    slope = slope.reshape(slope.shape[slope.ndim - len(form) :] if slope.ndim > len(form) else slope.shape)
+    full = slope.reshape((1,) * (len(form) - slope.ndim) + slope.shape).transpose(form)
+    if full.ndim and full.shape[-1] == 1:
+        full = np.broadcast_to(full, (*full.shape[:-1], x.shape[-1]))
+    name = low.input(node, 1).name or ""
+    if not full.ndim or full.shape[0] != 1:  # PRELU has no number alone, nor a slope of its own for each image
+        below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
+        parts = [low.emit("RELU", [x], x.shape), low.emit("MUL", [below, low.floats(full, name)], x.shape)]
+        low.bind(node.outputs[0], form, low.emit("ADD", parts, x.shape))
+        return
+    constant = low.graph.constant(full.reshape(full.shape[1:]).astype(np.float32), name, low.scale_of(node.inputs[1]))
+    low.bind(node.outputs[0], form, low.emit("PRELU", [x, constant], x.shape))
+
+
+def hard_sigmoid(low: Lowering, node: ir.Node) -> None:
+    """HardSigmoid max(0, min(1, alpha·x + beta)) as relu6(6·alpha·x + 6·beta) / 6."""
+    x, form = read(low, node)
+    alpha = node.attributes.get_float("alpha", 0.2)
+    beta = node.attributes.get_float("beta", 0.5)
+    if abs(6 * alpha - 1) > 1e-6:
+        x = times(low, x, 6 * alpha)
+    shifted = low.emit("ADD", [x, low.floats(6 * beta)], x.shape)
+    six = low.emit("RELU6", [shifted], x.shape)
+    low.bind(node.outputs[0], form, low.emit("MUL", [six, low.floats(1 / 6)], x.shape))
+
+
+def hard_swish(low: Lowering, node: ir.Node) -> None:
+    """HardSwish."""
+    x, form = read(low, node)
+    low.bind(node.outputs[0], form, low.emit("HARD_SWISH", [x], x.shape))
+
+
+def mish(low: Lowering, node: ir.Node) -> None:
+    """Mish x·tanh(ln(1 + eˣ)).
+
+    With p = sigmoid(x) and u = p·(2 - p), tanh(ln(1 + eˣ)) = u / (2 - u): no exponential that could overflow, and no
+    cancellation for negative x.
+    """
+    x, form = read(low, node)
+    p = low.emit("LOGISTIC", [x], x.shape)
+    two = low.floats(2.0)
+    u = low.emit("MUL", [p, low.emit("SUB", [two, p], x.shape)], x.shape)
+    gate = low.emit("DIV", [u, low.emit("SUB", [two, u], x.shape)], x.shape)
+    low.bind(node.outputs[0], form, low.emit("MUL", [x, gate], x.shape))
+
+
+def softplus(low: Lowering, node: ir.Node) -> None:
+    """Softplus ln(1 + eˣ) as relu(x) - ln(sigmoid(|x|)), whose logarithm's argument is in [1/2, 1]."""
+    x, form = read(low, node)
+    gate = low.emit("LOGISTIC", [low.emit("ABS", [x], x.shape)], x.shape)
+    parts = [low.emit("RELU", [x], x.shape), low.emit("LOG", [gate], x.shape)]
+    low.bind(node.outputs[0], form, low.emit("SUB", parts, x.shape))
+
+
+def softsign(low: Lowering, node: ir.Node) -> None:
+    """Softsign x / (1 + |x|)."""
+    x, form = read(low, node)
+    below = low.emit("ADD", [low.emit("ABS", [x], x.shape), low.floats(1.0)], x.shape)
+    low.bind(node.outputs[0], form, low.emit("DIV", [x, below], x.shape))
+
+
+def elu(low: Lowering, node: ir.Node) -> None:
+    """Elu, Selu and Celu: scale·(max(x, 0) + alpha·(exp(min(x, 0) / width) - 1)).
+
+    Spelt out, because TFLite's ELU has no alpha and LiteRT's reference kernels do not have the operator.
+    """
+    x, form = read(low, node)
+    default_alpha, scale = (1.6732632423543772, 1.0507009873554805) if node.op_type == "Selu" else (1.0, 1.0)
+    alpha = node.attributes.get_float("alpha", default_alpha)
+    scale = node.attributes.get_float("gamma", scale)
+    below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
+    if node.op_type == "Celu":
+        below = times(low, below, 1 / alpha)
+    below = low.emit("SUB", [low.emit("EXP", [below], x.shape), low.floats(1.0)], x.shape)
+    parts = [times(low, low.emit("RELU", [x], x.shape), scale), times(low, below, alpha * scale)]
+    low.bind(node.outputs[0], form, low.emit("ADD", parts, x.shape))
+
+
+def times(low: Lowering, x: Tensor, factor: float) -> Tensor:
+    """A multiple; the tensor itself when the factor is 1."""
+    return x if factor == 1 else low.emit("MUL", [x, low.floats(factor)], x.shape)
+
+
+def gelu(low: Lowering, node: ir.Node) -> None:
+    """Gelu, by the error function or by tanh."""
+    x, form = read(low, node)
+    tanh = node.attributes.get_string("approximate", "none") == "tanh"
+    low.bind(node.outputs[0], form, low.emit("GELU", [x], x.shape, approximate=tanh))
+
+
+def gelu_of(low: Lowering, value: ir.Value, result: ir.Value, *, tanh: bool) -> None:
+    """Gelu of a value, by tanh or by the error function, for a group of nodes that spell it out."""
+    form = low.form(value)
+    x = low.tensor(value, form)
+    low.bind(result, form, low.emit("GELU", [x], x.shape, approximate=tanh))
+
+
+def softmax(code: str) -> Lower:
+    """Softmax or LogSoftmax over one axis, which TFLite wants to lie last."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        value = low.input(node)
+        rank = len(low.shape(value))
+        axis = node.attributes.get_int("axis", -1) % rank
+        form = low.form(value)
+        if form[-1] != axis:
+            known = [one for one in low.forms.get(value, {}) if one[-1] == axis]
+            form = known[0] if known else (*(other for other in form if other != axis), axis)
+        x = low.tensor(value, form)
+        options = {"beta": 1.0} if code == "SOFTMAX" else {}
+        low.bind(node.outputs[0], form, low.emit(code, [x], permuted(low.shape(value), form), **options))
+
+    return lower
+
+
+def identity(low: Lowering, node: ir.Node) -> None:
+    """Identity, and Dropout out of training."""
+    low.alias(node.outputs[0], low.input(node))
+
+
+LOWERINGS: dict[str, Lower] = {
+    "Relu": relu,
+    "Sigmoid": unary("LOGISTIC"),
+    "Tanh": unary("TANH"),
+    "LeakyRelu": leaky_relu,
+    "Clip": clip,
+    "PRelu": prelu,
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": hard_swish,
+    "Mish": mish,
+    "Softplus": softplus,
+    "Softsign": softsign,
+    "Elu": elu,
+    "Selu": elu,
+    "Celu": elu,
+    "Gelu": gelu,
+    "Softmax": softmax("SOFTMAX"),
+    "LogSoftmax": softmax("LOG_SOFTMAX"),
+    "Identity": identity,
+    "Dropout": identity,
+}

@@ -1,0 +1,248 @@
+"""Elementwise arithmetic with broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite.lower._layout import Form, first, last, permuted
+from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
+from edgeconv.emit.tflite.lower._operators.activation import read, unary
+
+
+def binary(code: str) -> Lower:
+    """A broadcasting operator of two inputs."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+        operands = [operand(low, value, form) for value in node.inputs]
+        shape = permuted(low.shape(node.outputs[0]), form)
+        low.bind(node.outputs[0], form, low.emit(code, operands, shape))
+
+    return lower
+
+
+def comparison(code: str) -> Lower:
+    """A comparison."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+        operands = [operand(low, value, form) for value in node.inputs]
+        shape = permuted(low.shape(node.outputs[0]), form)
+        low.bind(node.outputs[0], form, low.emit(code, operands, shape, dtype=np.dtype(np.bool_)))
+
+    return lower
+
+
+def variadic(code: str) -> Lower:
+    """Sum, Max or Min of any number of inputs, two by two."""
+
+    def lower(low: Lowering, node: ir.Node) -> None:
+        form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+        operands = [operand(low, value, form) for value in node.inputs]
+        made = operands[0]
+        for other in operands[1:]:
+            made = low.emit(code, [made, other], np.broadcast_shapes(made.shape, other.shape))
+        if len(operands) == 1:
+            low.alias(node.outputs[0], low.input(node))
+        else:
+            low.bind(node.outputs[0], form, made)
+
+    return lower
+
+
+def common_form(low: Lowering, values: Sequence[ir.Value | None], rank: int) -> Form:
+    """The form of the result that costs the fewest transposes."""
+    computed = [value for value in values if value is not None and low.array(value) is None]
+    full = [value for value in computed if len(low.shape(value)) == rank]
+    candidates = list(dict.fromkeys([last(4)] * (rank == 4) + [form for value in full for form in low.forms[value]]))
+    known = [form for form in candidates if any(form in low.forms[value] for value in full)]
+    if not known:
+        return first(rank)
+
+    def missing(form: Form) -> int:
+        return sum(int(np.prod(low.shape(value))) for value in full if form not in low.forms[value])
+
+    return min(known, key=missing)
+
+
+def operand(low: Lowering, value: ir.Value | None, form: Form) -> Tensor:
+    """The value in the form of a result of higher or equal rank, ready to be broadcast."""
+    value = low.given(value)
+    rank, shape = len(form), low.shape(value)
+    array = low.array(value)
+    if array is not None:
+        return low.graph.constant(aligned(array, form), value.name or "constant", low.scale_of(value))
+    if len(shape) == rank:
+        return low.tensor(value, form)
+    if form == first(rank):
+        return low.tensor(value, first(len(shape)))
+    padded = (1,) * (rank - len(shape)) + shape
+    tensor = low.reshape(low.tensor(value, first(len(shape))), padded, f"{value.name}/padded")
+    return low.transpose(tensor, form, f"{value.name}/aligned")
+
+
+def aligned(array: Array, form: Form) -> Array:
+    """A constant in the form of a result, its leading axes of size 1 dropped; never of rank 0."""
+    array = array.reshape((1,) * (len(form) - array.ndim) + array.shape).transpose(form)
+    while array.ndim > 1 and array.shape[0] == 1:
+        array = array[0]
+    return np.atleast_1d(array)
+
+
+def power(low: Lowering, node: ir.Node) -> None:
+    """Pow; small constant exponents as products and roots, which are exact and which delegates take."""
+    exponent = low.array(node.inputs[1])
+    value = None if exponent is None or exponent.size != 1 else float(exponent.reshape(()))
+    if value not in _POWERS and value != _THREE_QUARTERS:
+        _any_power(low, node)
+        return
+    x, form = read(low, node)
+    if value == _THREE_QUARTERS:
+        root = low.emit("SQRT", [x], x.shape)
+        low.bind(node.outputs[0], form, low.emit("MUL", [root, low.emit("SQRT", [root], x.shape)], x.shape))
+        return
+    made = x
+    for code in _POWERS[value]:
+        if code == "SQUARE" and not np.issubdtype(x.dtype, np.floating):
+            made = low.emit("MUL", [made, made], x.shape)  # the kernels of SQUARE take no integers
+        else:
+            made = low.emit(code, [made] if code != "MUL" else [made, x], x.shape)
+    if made is x:
+        low.alias(node.outputs[0], low.input(node))
+    else:
+        low.bind(node.outputs[0], form, made)
+
+
+def _any_power(low: Lowering, node: ir.Node) -> None:
+    """POW, whose operands have one element type, where ONNX lets the exponent have another."""
+    form, kind = common_form(low, node.inputs, len(low.shape(node.outputs[0]))), low.dtype(node.outputs[0])
+    base, exponent = (operand(low, value, form) for value in node.inputs)
+    together = kind if exponent.dtype.kind != "f" else np.dtype(np.float32)
+    operands = [converted(low, tensor, together) for tensor in (base, exponent)]
+    made = low.emit("POW", operands, permuted(low.shape(node.outputs[0]), form))
+    low.bind(node.outputs[0], form, converted(low, made, kind))
+
+
+def converted(low: Lowering, tensor: Tensor, kind: np.dtype[Any]) -> Tensor:
+    """The tensor in another element type."""
+    if tensor.dtype == kind:
+        return tensor
+    if tensor.data is not None:
+        return low.graph.constant(tensor.data.astype(kind), tensor.name)
+    return low.emit("CAST", [tensor], tensor.shape, dtype=kind)
+
+
+_THREE_QUARTERS = 0.75  # LocalResponseNorm's exponent
+_POWERS: dict[float | None, tuple[str, ...]] = {
+    0.5: ("SQRT",),
+    -0.5: ("RSQRT",),
+    1.0: (),
+    2.0: ("SQUARE",),
+    3.0: ("SQUARE", "MUL"),
+    4.0: ("SQUARE", "SQUARE"),
+    0.25: ("SQRT", "SQRT"),
+}
+
+
+def reciprocal(low: Lowering, node: ir.Node) -> None:
+    """Reciprocal 1 / x."""
+    x, form = read(low, node)
+    low.bind(node.outputs[0], form, low.emit("DIV", [low.floats(1.0), x], x.shape))
+
+
+def absolute(low: Lowering, node: ir.Node) -> None:
+    """Abs."""
+    x, form = read(low, node)
+    low.bind(node.outputs[0], form, magnitude(low, x))
+
+
+def magnitude(low: Lowering, x: Tensor) -> Tensor:
+    """|x|; of integers max(x, -x): ABS takes no int64, and int32 only since version 5, which not every runtime has."""
+    if np.issubdtype(x.dtype, np.floating):
+        return low.emit("ABS", [x], x.shape)
+    if x.dtype.kind == "u":
+        return x
+    return low.emit("MAXIMUM", [x, low.emit("NEG", [x], x.shape)], x.shape)
+
+
+def quotient(low: Lowering, node: ir.Node) -> None:
+    """Div; by a constant it is a product with the reciprocal in integers, since DIV has no int8 kernel."""
+    divisor = low.array(node.inputs[1])
+    if not low.integer or divisor is None or not np.issubdtype(divisor.dtype, np.floating) or not np.all(divisor):
+        binary("DIV")(low, node)
+        return
+    form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+    factor = low.floats(1.0 / aligned(divisor.astype(np.float64), form), f"{low.base}/reciprocal")
+    shape = permuted(low.shape(node.outputs[0]), form)
+    low.bind(node.outputs[0], form, low.emit("MUL", [operand(low, node.inputs[0], form), factor], shape))
+
+
+def negative(low: Lowering, node: ir.Node) -> None:
+    """Neg; in integers 0 - x, since NEG has no int8 kernel."""
+    x, form = read(low, node)
+    is_quantized = low.integer and x.dtype == np.float32
+    made = low.emit("SUB", [low.floats(0.0), x], x.shape) if is_quantized else low.emit("NEG", [x], x.shape)
+    low.bind(node.outputs[0], form, made)
+
+
+def where(low: Lowering, node: ir.Node) -> None:
+    """Where, with broadcasting."""
+    form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
+    condition, a, b = (operand(low, value, form) for value in node.inputs)
+    shape = permuted(low.shape(node.outputs[0]), form)
+    low.bind(node.outputs[0], form, low.emit("SELECT_V2", [condition, a, b], shape, dtype=a.dtype))
+
+
+def cast(low: Lowering, node: ir.Node) -> None:
+    """Cast; nothing when the element type stays.
+
+    Floats become narrow integers by way of int32, as torch and onnxruntime have it: of what is out of range the lower
+    bits are left, where the kernel's own cast leaves it to the processor.
+    """
+    x, form = read(low, node)
+    target = low.dtype(node.outputs[0])
+    if x.dtype.kind == "f" and target.kind in "iu" and target.itemsize < 4 and x.data is None:
+        x = low.emit("CAST", [x], x.shape, dtype=np.dtype(np.int32))
+    if target == x.dtype:
+        low.alias(node.outputs[0], low.input(node))
+    else:
+        low.bind(node.outputs[0], form, low.emit("CAST", [x], x.shape, dtype=target))
+
+
+LOWERINGS: dict[str, Lower] = {
+    "Add": binary("ADD"),
+    "Sub": binary("SUB"),
+    "Mul": binary("MUL"),
+    "Max": variadic("MAXIMUM"),
+    "Min": variadic("MINIMUM"),
+    "Sum": variadic("ADD"),
+    "Greater": comparison("GREATER"),
+    "GreaterOrEqual": comparison("GREATER_EQUAL"),
+    "Less": comparison("LESS"),
+    "LessOrEqual": comparison("LESS_EQUAL"),
+    "Equal": comparison("EQUAL"),
+    "And": binary("LOGICAL_AND"),
+    "Or": binary("LOGICAL_OR"),
+    "Xor": comparison("NOT_EQUAL"),
+    "Not": unary("LOGICAL_NOT"),
+    "Where": where,
+    "Cast": cast,
+    "CastLike": cast,
+    "Abs": absolute,
+    "Neg": negative,
+    "Sqrt": unary("SQRT"),
+    "Exp": unary("EXP"),
+    "Log": unary("LOG"),
+    "Floor": unary("FLOOR"),
+    "Ceil": unary("CEIL"),
+    "Round": unary("ROUND"),
+    "Sin": unary("SIN"),
+    "Cos": unary("COS"),
+    "Reciprocal": reciprocal,
+}

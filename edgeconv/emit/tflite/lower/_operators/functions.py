@@ -1,0 +1,161 @@
+"""Functions of one number that TFLite lacks: hyperbolic ones, their inverses, arcs, the error function.
+
+Written with its own operators such that small numbers keep all their digits: no difference of nearly equal numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
+from edgeconv.emit.tflite.lower._operators.activation import clipped, read, times
+
+Function = Callable[[Lowering, Tensor], Tensor]
+_BOOL = np.dtype(np.bool_)
+
+
+def _lowering(function: Function) -> Lower:
+    def lower(low: Lowering, node: ir.Node) -> None:
+        x, form = read(low, node)
+        low.bind(node.outputs[0], form, function(low, x))
+
+    return lower
+
+
+def _sinh(low: Lowering, x: Tensor) -> Tensor:
+    """Its series below 1, whose next term is 2.5e-8 of it; else the half difference of the exponentials."""
+    series = _polynomial(low, low.emit("SQUARE", [x], x.shape), [1 / math.factorial(2 * n + 1) for n in range(5)])
+    series = low.emit("MUL", [x, series], x.shape)
+    halves = low.emit("SUB", _exponentials(low, x), x.shape)
+    return _where(low, "LESS", low.emit("ABS", [x], x.shape), 1.0, series, halves)
+
+
+def _cosh(low: Lowering, x: Tensor) -> Tensor:
+    return low.emit("ADD", _exponentials(low, x), x.shape)
+
+
+def _exponentials(low: Lowering, x: Tensor) -> list[Tensor]:
+    """Half of the exponentials of x and -x, halved by their exponents: they overflow no earlier than their sum."""
+    shift = low.floats(-math.log(2))
+    arguments = [x, low.emit("NEG", [x], x.shape)]
+    return [low.emit("EXP", [low.emit("ADD", [each, shift], x.shape)], x.shape) for each in arguments]
+
+
+def _tan(low: Lowering, x: Tensor) -> Tensor:
+    return low.emit("DIV", [low.emit(code, [x], x.shape) for code in ("SIN", "COS")], x.shape)
+
+
+def _log1p(low: Lowering, x: Tensor) -> Tensor:
+    """ln(1 + x) of what is not negative: below 1 twice the series of the area tangent of s = x / (2 + x).
+
+    The term after its last is 8e-9 of it. XNNPACK's LOG has errors of 6e-8 next to 1, whatever is left of it there.
+    """
+    s = low.emit("DIV", [x, low.emit("ADD", [x, low.floats(2.0)], x.shape)], x.shape)
+    series = _polynomial(low, low.emit("SQUARE", [s], x.shape), [2 / (2 * n + 1) for n in range(8)])
+    plain = low.emit("LOG", [low.emit("ADD", [x, low.floats(1.0)], x.shape)], x.shape)
+    return _where(low, "LESS", x, 1.0, low.emit("MUL", [s, series], x.shape), plain)
+
+
+def _asinh(low: Lowering, x: Tensor) -> Tensor:
+    """ln(1 + |x| + x² / (1 + root(1 + x²))), with the sign of x."""
+    size, square = low.emit("ABS", [x], x.shape), low.emit("SQUARE", [x], x.shape)
+    root = low.emit("SQRT", [low.emit("ADD", [square, low.floats(1.0)], x.shape)], x.shape)
+    rest = low.emit("DIV", [square, low.emit("ADD", [root, low.floats(1.0)], x.shape)], x.shape)
+    made = _log1p(low, low.emit("ADD", [size, rest], x.shape))
+    return _where(low, "LESS", x, 0.0, low.emit("NEG", [made], x.shape), made)
+
+
+def _acosh(low: Lowering, x: Tensor) -> Tensor:
+    """ln(1 + t + root(2t + t²)) of t = x - 1."""
+    t = low.emit("SUB", [x, low.floats(1.0)], x.shape)
+    square = low.emit("MUL", [t, low.emit("ADD", [t, low.floats(2.0)], x.shape)], x.shape)
+    return _log1p(low, low.emit("ADD", [t, low.emit("SQRT", [square], x.shape)], x.shape))
+
+
+def _atanh(low: Lowering, x: Tensor) -> Tensor:
+    """Half of ln(1 + 2|x| / (1 - |x|)), with the sign of x."""
+    size = low.emit("ABS", [x], x.shape)
+    quotient = low.emit("DIV", [times(low, size, 2.0), low.emit("SUB", [low.floats(1.0), size], x.shape)], x.shape)
+    made = times(low, _log1p(low, quotient), 0.5)
+    return _where(low, "LESS", x, 0.0, low.emit("NEG", [made], x.shape), made)
+
+
+_ARC = (
+    0.999999986, -0.333330942, 0.19993058, -0.142071588, 0.106547624, -0.0753383864, 0.0430411349, -0.0162840256,
+    0.00290379357,
+)  # fmt: skip
+"""atan(x) / x in powers of x² for x up to 1: the smallest largest error of this degree, 1.4e-8."""
+
+
+def _atan(low: Lowering, x: Tensor) -> Tensor:
+    """A polynomial up to 1; beyond, what is left to a right angle by the reciprocal."""
+    size = low.emit("ABS", [x], x.shape)
+    inverse = low.emit("DIV", [low.floats(1.0), low.emit("MAXIMUM", [size, low.floats(1.0)], x.shape)], x.shape)
+    small = _where(low, "GREATER", size, 1.0, inverse, size)
+    arc = low.emit("MUL", [small, _polynomial(low, low.emit("SQUARE", [small], x.shape), _ARC)], x.shape)
+    arc = _where(low, "GREATER", size, 1.0, low.emit("SUB", [low.floats(math.pi / 2), arc], x.shape), arc)
+    return _where(low, "LESS", x, 0.0, low.emit("NEG", [arc], x.shape), arc)
+
+
+def _asin(low: Lowering, x: Tensor) -> Tensor:
+    """The arc whose tangent is x / root(1 - x²)."""
+    one = low.floats(1.0)
+    factors = [low.emit(code, [one, x], x.shape) for code in ("SUB", "ADD")]
+    root = low.emit("SQRT", [low.emit("MUL", factors, x.shape)], x.shape)
+    return _atan(low, low.emit("DIV", [x, root], x.shape))
+
+
+def _acos(low: Lowering, x: Tensor) -> Tensor:
+    """Twice the arc whose tangent is root((1 - x) / (1 + x))."""
+    one = low.floats(1.0)
+    factors = [low.emit(code, [one, x], x.shape) for code in ("SUB", "ADD")]
+    return times(low, _atan(low, low.emit("SQRT", [low.emit("DIV", factors, x.shape)], x.shape)), 2.0)
+
+
+_ERROR = (
+    (1.12837915, 0.190406394, 0.0527487196, 0.00376561518, 0.000284882914, 2.05009102e-06),
+    (1.0, 0.502076014, 0.114109087, 0.0149692133, 0.00116253548, 3.80917633e-05),
+)
+"""erf(x) / x as a quotient in powers of x², up to `_SATURATED`: the smallest largest relative error, 1.9e-8."""
+_SATURATED = 3.92  # from where on float32 has no number between the error function and 1
+
+
+def _erf(low: Lowering, x: Tensor) -> Tensor:
+    z = clipped(low, x, -_SATURATED, _SATURATED)
+    square = low.emit("SQUARE", [z], x.shape)
+    quotient = low.emit("DIV", [_polynomial(low, square, part) for part in _ERROR], x.shape)
+    return clipped(low, low.emit("MUL", [z, quotient], x.shape), -1.0, 1.0)
+
+
+def _polynomial(low: Lowering, x: Tensor, coefficients: Sequence[float]) -> Tensor:
+    """The constant term first; by Horner's rule."""
+    made = low.emit("MUL", [x, low.floats(coefficients[-1])], x.shape)
+    for coefficient in coefficients[-2:0:-1]:
+        made = low.emit("MUL", [x, low.emit("ADD", [made, low.floats(coefficient)], x.shape)], x.shape)
+    return low.emit("ADD", [made, low.floats(coefficients[0])], x.shape)
+
+
+def _where(low: Lowering, comparison: str, x: Tensor, limit: float, then: Tensor, other: Tensor) -> Tensor:
+    condition = low.emit(comparison, [x, low.floats(limit)], x.shape, dtype=_BOOL)
+    return low.emit("SELECT_V2", [condition, then, other], x.shape, dtype=then.dtype)
+
+
+_FUNCTIONS: dict[str, Function] = {
+    "Acos": _acos,
+    "Acosh": _acosh,
+    "Asin": _asin,
+    "Asinh": _asinh,
+    "Atan": _atan,
+    "Atanh": _atanh,
+    "Cosh": _cosh,
+    "Erf": _erf,
+    "Sinh": _sinh,
+    "Tan": _tan,
+}
+
+LOWERINGS: dict[str, Lower] = {name: _lowering(function) for name, function in _FUNCTIONS.items()}

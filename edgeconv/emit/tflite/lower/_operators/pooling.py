@@ -1,0 +1,251 @@
+"""Average, maximum and global pooling, with torch's padding and ceil_mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial, reduce
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite.lower._layout import last, permuted
+from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
+from edgeconv.emit.tflite.lower._operators.convolution import as_image, convolved, pad, padded
+from edgeconv.emit.tflite.lower._operators.shape import joined, line
+from edgeconv.emit.tflite.lower._operators.volumes import THREE, along_depth, images_of
+from edgeconv.emit.tflite.lower._windows import SAME, Window, padding_of, windows_of
+from edgeconv.graph.traits import Trait, having
+
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+def pool(low: Lowering, node: ir.Node) -> None:
+    """AveragePool and MaxPool of rank 3 (as rank 4 with height 1), 4 or 5."""
+    x, kernel = low.input(node), list(node.attributes.get_ints("kernel_shape"))
+    if node.op_type == "AveragePool" and len(kernel) == THREE and kernel[1:] == [1, 1] and low.shape(x)[1] == 1:
+        _across_channels(low, node, kernel)
+        return
+    factors: list[Array] = []
+    _windowed(low, node, None, partial(_slid, low, node, factors), partial(_corrected, low, factors))
+
+
+def _windowed(
+    low: Lowering,
+    node: ir.Node,
+    before: Callable[[Tensor], Tensor] | None,
+    slide: Callable[[Tensor, Sequence[Window]], Tensor],
+    after: Callable[[Tensor], Tensor] | None = None,
+) -> None:
+    """Slides windows over images; those of a volume over its images first, and then along its depth."""
+    x, y = low.input(node), node.outputs[0]
+    kernel = list(node.attributes.get_ints("kernel_shape"))
+    if len(kernel) not in (1, 2, THREE):
+        low.refuse(f"it pools over {len(kernel)} axes")
+    windows = windows_of(node, kernel, low.shape(x)[2:], low.shape(y)[2:])
+    image = images_of(low, x) if len(kernel) == THREE else as_image(low, x)
+    image = before(image) if before else image
+    *depth, rows, columns = [Window(1, 1, 1, 0, 0, 1, 1), *windows][-max(2, len(kernel)) :]
+    made = slide(image, (rows, columns))
+    if depth:
+        area = rows.count * columns.count
+        made = slide(along_depth(low, made, depth[0].length), (depth[0], Window(1, 1, 1, 0, 0, area, area)))
+    made = after(made) if after else made
+    form = last(len(low.shape(y)))
+    low.bind(y, form, low.reshape(made, permuted(low.shape(y), form)))
+
+
+def _slid(low: Lowering, node: ir.Node, factors: list[Array], image: Tensor, windows: Sequence[Window]) -> Tensor:
+    """The pool of an image; by which factors its averages are too small is noted."""
+    if all(window.size == 1 for window in windows):
+        return subsampled(low, image, windows)
+    if node.op_type == "AveragePool":
+        made, factor = _averaged(low, image, windows, bool(node.attributes.get_int("count_include_pad", 0)))
+        factors.append(factor)
+        return made
+    if any(window.dilation != 1 and window.size > 1 for window in windows):
+        return _dilated_maximum(low, image, windows)
+    return _maximum(low, image, windows, never_negative(low.input(node)))
+
+
+def _pooled(low: Lowering, code: str, image: Tensor, windows: Sequence[Window], fill: float) -> Tensor:
+    image, padding = padded(low, image, windows, fill)
+    rows, columns = windows
+    options = {
+        "padding": padding,
+        "strideH": rows.stride,
+        "strideW": columns.stride,
+        "filterHeight": rows.size,
+        "filterWidth": columns.size,
+    }
+    return low.emit(code, [image], (image.shape[0], rows.count, columns.count, image.shape[3]), **options)
+
+
+def subsampled(low: Lowering, image: Tensor, windows: Sequence[Window]) -> Tensor:
+    """Every stride-th pixel: a 1x1 depthwise convolution by ones.
+
+    XNNPACK takes neither strided slices nor 1x1 pools; the convolution took 0.3 to 0.7 of the slice's time.
+    """
+    if any(window.begin or window.reach for window in windows):
+        low.refuse("it pads a window of one element")
+    if all(window.stride == 1 for window in windows):
+        return image
+    channels = image.shape[3]
+    return convolved(low, image, np.ones((channels, 1, 1, 1)), np.zeros(channels), channels, windows, named=False)
+
+
+def _maximum(low: Lowering, image: Tensor, windows: Sequence[Window], never_below_zero: bool) -> Tensor:
+    """A maximum over windows whose padding never wins.
+
+    Zeros never win where nothing is negative. Else a copy of the edge does not, as the edge lies in every window that
+    is padded (slices and a concatenation, which stay in the delegate); a wide padding is filled with the lowest float.
+    """
+    if padding_of(windows) is None and not never_below_zero and all(w.begin + w.reach < _MOST_COPIES for w in windows):
+        for axis, window in enumerate(windows, start=1):
+            if window.begin or window.reach:
+                head, tail = line(low, image, axis, 0), line(low, image, axis, -1)
+                image = joined(low, [head] * window.begin + [image] + [tail] * window.reach, axis)
+        windows = [
+            replace(window, begin=0, end=0, length=image.shape[at]) for at, window in enumerate(windows, start=1)
+        ]
+    return _pooled(low, "MAX_POOL_2D", image, windows, 0.0 if never_below_zero else _LOWEST)
+
+
+_MOST_COPIES = 4  # XNNPACK of TensorFlow Lite 2.14 concatenates up to four tensors
+
+
+def _dilated_maximum(low: Lowering, image: Tensor, windows: Sequence[Window]) -> Tensor:
+    """The larger of what each place of the window reads, one axis after the other: TFLite's pools have no dilation."""
+    if any(window.begin or window.reach for window in windows):
+        image = pad(low, image, [(0, 0), *((each.begin, each.reach) for each in windows), (0, 0)], _LOWEST)
+    for axis, window in enumerate(windows, start=1):
+        if window.size > 1 or window.stride > 1 or image.shape[axis] != window.count:
+            places = [tap * window.dilation for tap in range(window.size)]
+            parts = [_every(low, image, axis, place, window) for place in places]
+            image = reduce(lambda most, part: low.emit("MAXIMUM", [most, part], part.shape), parts)
+    return image
+
+
+def _every(low: Lowering, image: Tensor, axis: int, start: int, window: Window) -> Tensor:
+    """The elements of an axis from ``start`` on, as far apart as the windows are, one for each of them."""
+    begin, end, steps = [0] * len(image.shape), list(image.shape), [1] * len(image.shape)
+    begin[axis], end[axis] = start, start + (window.count - 1) * window.stride + 1
+    steps[axis] = window.stride
+    shape = [window.count if at == axis else size for at, size in enumerate(image.shape)]
+    if window.stride == 1 or window.count == 1:
+        return low.slice(image, begin, shape)
+    return low.emit("STRIDED_SLICE", [image, *map(low.integers, (begin, end, steps))], shape)
+
+
+def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_padding: bool) -> tuple[Tensor, Array]:
+    """An average, and what it is to be multiplied by for the elements that torch counts.
+
+    TFLite's own, under SAME, never counts the padding; elsewhere the padded plane is averaged as it is.
+    """
+    if count_padding and all(window.begin == window.end == 0 for window in windows):
+        count_padding = False
+    counts = _counts(windows[0], count_padding)[:, None] * _counts(windows[1], count_padding)[None, :]
+    full = windows[0].size * windows[1].size
+    exact = [window for window in windows if window.is_same]
+    if not count_padding and len(exact) == len(windows):
+        return _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0), np.ones(counts.shape)
+    made = _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0)
+    scheme_counts_all = low.graph.operators[-1].options["padding"] != SAME
+    if not scheme_counts_all:
+        counts = counts / (_counts(windows[0], False)[:, None] * _counts(windows[1], False)[None, :]) * full
+    return made, full / counts
+
+
+def _corrected(low: Lowering, factors: Sequence[Array], made: Tensor) -> Tensor:
+    """The averages by their factors, once: in integers a product between two averages would coarsen the second.
+
+    Those of a volume's images are the same at every depth, where its rows are the depth and its columns an image.
+    """
+    total = np.ones(made.shape[1:3])
+    for factor in factors:
+        total = total * (factor if factor.shape == total.shape else factor.reshape(1, -1))
+    if np.all(total == 1):
+        return made
+    return low.emit("MUL", [made, low.floats(total[None, :, :, None], f"{low.base}/divisors")], made.shape)
+
+
+def _counts(window: Window, count_padding: bool) -> Array:
+    """How many elements torch divides by, per output: those in the plane, or in the plane and its declared padding."""
+    starts = np.arange(window.count) * window.stride - window.begin
+    low, high = (-window.begin, window.length + window.end) if count_padding else (0, window.length)
+    return (np.minimum(starts + window.size, high) - np.maximum(starts, low)).astype(np.float64)
+
+
+def lp_pool(low: Lowering, node: ir.Node) -> None:
+    """LpPool of rank 3 to 5: the root of the sum of powers, which is a depthwise convolution by ones."""
+    p = node.attributes.get_int("p", 2)
+
+    def powers(image: Tensor) -> Tensor:
+        if p == _SQUARES:
+            return low.emit("SQUARE", [image], image.shape)
+        absolute = low.emit("ABS", [image], image.shape)
+        return absolute if p == 1 else low.emit("POW", [absolute, low.floats(float(p))], image.shape)
+
+    def summed(image: Tensor, windows: Sequence[Window]) -> Tensor:
+        channels, rows, columns = image.shape[3], *windows
+        ones = np.ones((channels, 1, rows.size, columns.size))
+        return convolved(low, image, ones, np.zeros(channels), channels, windows, named=False)
+
+    def root(total: Tensor) -> Tensor:
+        if p == _SQUARES:
+            return low.emit("SQRT", [total], total.shape)
+        return total if p == 1 else low.emit("POW", [total, low.floats(1 / p)], total.shape)
+
+    _windowed(low, node, powers, summed, root)
+
+
+_SQUARES = 2
+
+
+def _across_channels(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> None:
+    """An average along the first axis of (N, 1, C, H, W), as in torch's LocalResponseNorm: a 1x1 convolution.
+
+    Its weights hold each output's window, so the channels may stay last.
+    """
+    x, y = low.input(node), node.outputs[0]
+    depth, *space = windows_of(node, kernel, low.shape(x)[2:], low.shape(y)[2:])
+    if depth.dilation != 1 or any(window.stride != 1 or not window.is_valid for window in space):
+        low.refuse("it pools over 3 axes")
+    counts = _counts(depth, bool(node.attributes.get_int("count_include_pad", 0)))
+    starts = np.arange(depth.count) * depth.stride - depth.begin
+    offsets = np.arange(depth.length)[None, :] - starts[:, None]
+    weight = ((offsets >= 0) & (offsets < depth.size)) / counts[:, None]
+    form = (0, 1, 3, 4, 2)
+    batch, _, height, width, _ = permuted(low.shape(x), form)
+    image = low.reshape(low.tensor(x, form), (batch, height, width, depth.length))
+    point = [Window(1, 1, 1, 0, 0, size, size) for size in (height, width)]
+    made = convolved(low, image, weight[:, :, None, None], np.zeros(depth.count), 1, point, named=False)
+    low.bind(y, form, low.reshape(made, permuted(low.shape(y), form)))
+
+
+def never_negative(value: ir.Value | None, depth: int = 64) -> bool:
+    """Whether it can be seen from the graph that no element of the value is below zero."""
+    producer = value.producer() if value is not None else None
+    if producer is None or depth == 0:
+        return False
+    if producer.op_type in having(Trait.NEVER_NEGATIVE):
+        return True
+    if producer.op_type == "Clip":
+        bound = producer.inputs[1].const_value if len(producer.inputs) > 1 and producer.inputs[1] else None
+        return bound is not None and float(bound.numpy()) >= 0
+    if producer.op_type == "Cast" and producer.outputs[0].dtype == ir.DataType.FLOAT:  # integers may wrap
+        return never_negative(producer.inputs[0], depth - 1)
+    several = producer.op_type in having(Trait.BROADCASTS) | {"Concat"}
+    operands = producer.inputs if several else producer.inputs[:1]
+    return producer.op_type in having(Trait.KEEPS_SIGN) and all(
+        never_negative(operand, depth - 1) for operand in operands
+    )
+
+
+LOWERINGS: dict[str, Lower] = {
+    "MaxPool": pool,
+    "AveragePool": pool,
+    "LpPool": lp_pool,
+}

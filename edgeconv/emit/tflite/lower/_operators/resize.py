@@ -1,0 +1,236 @@
+"""Resize, DepthToSpace, SpaceToDepth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite.lower._layout import last, permuted
+from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
+from edgeconv.emit.tflite.lower._operators.convolution import as_image
+from edgeconv.emit.tflite.lower._resize_kernels import (
+    MODES,
+    MOST_STEPS,
+    agrees_with_linear,
+    integer_steps,
+    nearest_elements,
+)
+
+_OPSET = 18  # the first with axes and keep_aspect_ratio_policy
+
+
+def resize(low: Lowering, node: ir.Node) -> None:
+    """Resize of the spatial axes of a value of rank 3 or 4, by any of ONNX's modes; of any axes where it only picks.
+
+    TFLite's own operators serve where their kernels sample at the same places (the places are compared, not the names
+    of the modes); nearest by whole factors is a broadcast, which delegates take; whatever else is separable is two
+    products with constant matrices, or two gathers when it only picks.
+    """
+    x, y = low.input(node), node.outputs[0]
+    before, after = low.shape(x), low.shape(y)
+    if before[:2] != after[:2] or len(before) not in (3, 4):
+        _picked_anywhere(low, node)
+        return
+    image = as_image(low, x)
+    weights = [_weights(low, node, axis) for axis in range(2, len(before))]
+    if len(weights) == 1:
+        weights.insert(0, np.ones((1, 1)))
+    made = _resized(low, image, weights)
+    low.bind(y, last(len(after)), low.reshape(made, permuted(after, last(len(after)))))
+
+
+def _picked_anywhere(low: Lowering, node: ir.Node) -> None:
+    """A gather for each axis that changes."""
+    value = low.input(node)
+    form = low.form(value)
+    made = low.tensor(value, form)
+    for axis in range(len(form)):
+        weights = _weights(low, node, axis)
+        if not _picks(weights):
+            low.refuse("it resizes the batch or the channels, or more than two axes, and not by their nearest elements")
+        elements, place = np.argmax(weights, axis=1), form.index(axis)
+        if not np.array_equal(elements, np.arange(made.shape[place])):
+            shape = [*made.shape[:place], len(elements), *made.shape[place + 1 :]]
+            made = low.emit("GATHER", [made, low.integers(elements)], shape, axis=place, batchDims=0)
+    if made is low.tensor(value, form):
+        low.alias(node.outputs[0], value)
+    else:
+        low.bind(node.outputs[0], form, made)
+
+
+def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
+    """The (output, input) matrix of the resize along one axis, by the float64 reference.
+
+    Not by ONNX's own: from 20 to 28 it weighs the wrong neighbours (onnx 1.23), as for every 150th pair of sizes.
+    """
+    from edgeconv.reference import evaluate_node  # torch is its engine, and is loaded when it is needed
+
+    rank = len(low.shape(low.input(node)))
+    size, count = low.shape(low.input(node))[axis], low.shape(node.outputs[0])[axis]
+    given = [low.array(value) if value is not None else None for value in (*node.inputs, None, None, None)]
+    scales = given[2] if given[2] is not None and given[2].size else None
+    axes = [each % rank for each in node.attributes.get_ints("axes", ()) or range(rank)]
+    if axis not in axes:
+        return np.eye(size)
+    ratio = _kept_ratio(node, given, [low.shape(low.input(node))[at] for at in axes])
+    if ratio is not None:
+        return _in_ratio(node, size, ratio)
+    single = ir.node("Resize", [ir.val(name) for name in ("x", "roi", "scales", "sizes")], version=node.version)
+    single.attributes.update(node.attributes)
+    single.attributes["axes"] = ir.AttrInt64s("axes", [1])
+    factor = None if scales is None else scales[axes.index(axis)].reshape(1)
+    sizes = np.array([count], np.int64) if scales is None else None
+    (made,) = evaluate_node(single, [np.eye(size), None, factor, sizes], opset=_OPSET)
+    return np.array(made.T)
+
+
+def _kept_ratio(node: ir.Node, given: Sequence[Array | None], before: Sequence[int]) -> Fraction | None:
+    """The one scale of all axes, where ``keep_aspect_ratio_policy`` makes one of the sizes; None where it does not."""
+    sizes, policy = given[3], _policy(node)
+    if policy == "stretch" or sizes is None or not sizes.size:
+        return None
+    ratios = [Fraction(int(after), size) for after, size in zip(sizes, before, strict=True)]
+    return min(ratios) if policy == "not_larger" else max(ratios)
+
+
+def _policy(node: ir.Node) -> str:
+    return node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
+
+
+def _in_ratio(node: ir.Node, size: int, ratio: Fraction) -> Array:
+    """The matrix of one axis in that scale, which another axis beside it prescribes; by the float64 reference."""
+    from edgeconv.reference import evaluate_node  # torch is its engine, and is loaded when it is needed
+
+    single = ir.node("Resize", [ir.val(name) for name in ("x", "roi", "scales", "sizes")], version=node.version)
+    single.attributes.update(node.attributes)
+    single.attributes["axes"] = ir.AttrInt64s("axes", [1, 2])
+    image = np.broadcast_to(np.eye(size)[:, :, None], (size, size, ratio.denominator))
+    free = size * (ratio.numerator + 1) if _policy(node) == "not_larger" else 1
+    sizes = np.array([free, ratio.numerator], np.int64)
+    (made,) = evaluate_node(single, [image, None, None, sizes], opset=_OPSET)
+    return np.array(made[:, :, 0].T)
+
+
+def _resized(low: Lowering, image: Tensor, weights: list[Array]) -> Tensor:
+    batch, height, width, channels = image.shape
+    rows, columns = weights
+    shape = (batch, rows.shape[0], columns.shape[0], channels)
+    if shape == image.shape and all(np.array_equal(one, np.eye(len(one))) for one in weights):
+        return image
+    if all(_picks(one) for one in weights):
+        return _picked(low, image, [np.argmax(one, axis=1) for one in weights])
+    if image.dtype != np.float32:
+        low.refuse("it weighs integers", mend="cast them to float32 before, and back")
+    kind = "" if not low.integer else "int16" if low.is_int16 else "int8"
+    for align, half in MODES:
+        agrees = all(agrees_with_linear(one, align, half) for one in weights)
+        if agrees and (not kind or integer_steps(weights, align, half, kind) <= MOST_STEPS[kind]):
+            size = low.integers(shape[1:3])
+            return low.emit("RESIZE_BILINEAR", [image, size], shape, alignCorners=align, halfPixelCenters=half)
+    flat = low.reshape(image, (batch, height, width * channels))
+    tall = low.emit("BATCH_MATMUL", [_stacked(low, rows), flat], (batch, shape[1], width * channels))
+    lines = low.reshape(tall, (batch * shape[1], width, channels))
+    wide = low.emit("BATCH_MATMUL", [_stacked(low, columns), lines], (batch * shape[1], *shape[2:]))
+    return low.reshape(wide, shape)
+
+
+def _stacked(low: Lowering, matrix: Array) -> Tensor:
+    return low.floats(matrix[None], f"{low.base}/matrix")
+
+
+def _picks(weights: Array) -> bool:
+    return bool(np.all(np.isin(weights, (0.0, 1.0))) and np.all(weights.sum(axis=1) == 1))
+
+
+def _picked(low: Lowering, image: Tensor, indices: list[Array]) -> Tensor:
+    """Every output element is one input element."""
+    batch, height, width, channels = image.shape
+    rows, columns = indices
+    shape = (batch, len(rows), len(columns), channels)
+    factors = [len(index) // size for index, size in zip(indices, (height, width), strict=True)]
+    floats = image.dtype == np.float32
+    if (
+        floats
+        and not low.integer
+        and all(
+            factor and np.array_equal(index, np.repeat(np.arange(size), factor))
+            for index, size, factor in zip(indices, (height, width), factors, strict=True)
+        )
+    ):
+        return repeated(low, image, factors[0], factors[1])
+    for align, half in MODES[::-1] if floats else ():  # integers of 32 bits the kernels do not all take
+        if all(
+            np.array_equal(nearest_elements(size, len(index), align, half), index)
+            for index, size in zip(indices, (height, width), strict=True)
+        ):
+            size = low.integers(shape[1:3])
+            return low.emit("RESIZE_NEAREST_NEIGHBOR", [image, size], shape, alignCorners=align, halfPixelCenters=half)
+    for axis, index in enumerate(indices, start=1):
+        made = (*shape[: axis + 1], *image.shape[axis + 1 :])
+        image = low.emit("GATHER", [image, low.integers(index)], made, axis=axis, batchDims=0)
+    return image
+
+
+def repeated(low: Lowering, image: Tensor, tall: int, wide: int) -> Tensor:
+    """Each pixel as a block of tall x wide."""
+    batch, height, width, channels = image.shape
+    lines = low.reshape(image, (batch * height, 1, width, 1, channels))
+    ones = low.floats(np.ones((1, tall, 1, wide, 1)), f"{low.base}/ones")
+    blocks = low.emit("MUL", [lines, ones], (batch * height, tall, width, wide, channels))
+    return low.reshape(blocks, (batch, height * tall, width * wide, channels))
+
+
+def depth_to_space(low: Lowering, node: ir.Node) -> None:
+    """DepthToSpace; TFLite's takes the block from the slowest part of the channels, which is ONNX's DCR."""
+    x, y = low.input(node), node.outputs[0]
+    block = node.attributes.get_int("blocksize")
+    image = low.tensor(x, last(4))
+    if node.attributes.get_string("mode", "DCR") == "CRD":
+        batch, height, width, channels = image.shape
+        order = np.arange(channels).reshape(-1, block * block).T.reshape(-1)
+        if not _reorder_producer(low, x, image, order):
+            split = low.reshape(image, (batch * height * width, channels // block**2, block**2))
+            image = low.reshape(
+                low.transpose(split, (0, 2, 1), f"{low.base}/blocks"), image.shape, f"{low.base}/ordered"
+            )
+    low.bind(y, last(4), low.emit("DEPTH_TO_SPACE", [image], permuted(low.shape(y), last(4)), blockSize=block))
+
+
+def _reorder_producer(low: Lowering, value: ir.Value, image: Tensor, order: Array) -> bool:
+    """Gives the channels another order in the weights of the convolution that makes them, if nobody else reads it."""
+    made = low.graph.operators[-1] if low.graph.operators else None
+    if made is None or made.code != "CONV_2D" or made.outputs[0] is not image:
+        return False
+    if len(value.uses()) != 1 or value.is_graph_output():
+        return False
+    kernel, bias = made.inputs[1], made.inputs[2]
+    if kernel.data is None or bias.data is None or kernel.shape[-1] != made.inputs[0].shape[-1]:
+        return False
+    made.inputs[1:] = [
+        low.graph.constant(one.data[order], one.name, one.quantization and one.quantization.picked(order))
+        for one in (kernel, bias)
+        if one.data is not None
+    ]
+    image.name, image.owner = f"{image.name}/ordered", ""
+    low.reordered.add(image)
+    return True
+
+
+def space_to_depth(low: Lowering, node: ir.Node) -> None:
+    """SpaceToDepth; the block becomes the slowest part of the channels in both formats."""
+    x, y = low.input(node), node.outputs[0]
+    block = node.attributes.get_int("blocksize")
+    shape = permuted(low.shape(y), last(4))
+    low.bind(y, last(4), low.emit("SPACE_TO_DEPTH", [low.tensor(x, last(4))], shape, blockSize=block))
+
+
+LOWERINGS: dict[str, Lower] = {
+    "Resize": resize,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+}

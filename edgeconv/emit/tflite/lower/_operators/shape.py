@@ -1,0 +1,386 @@
+"""Operators that move elements: reshape, transpose, concat, split, slice, pad, gather, …"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite.lower._layout import (
+    Form,
+    before_reshape,
+    first,
+    last,
+    permuted,
+    through_reshape,
+    through_transpose,
+)
+from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
+from edgeconv.emit.tflite.lower._operators.activation import read
+from edgeconv.emit.tflite.lower._operators.elementwise import common_form, operand
+from edgeconv.emit.tflite.lower._operators.indexing import gather_computed
+
+
+def reshape(low: Lowering, node: ir.Node) -> None:
+    """Reshape, Flatten, Squeeze, Unsqueeze: one RESHAPE in a form in which the bytes stay, else a transpose first."""
+    x, y = low.input(node), node.outputs[0]
+    before, after = low.shape(x), low.shape(y)
+    forms = dict.fromkeys([low.form(x), *low.forms[x]])
+    for form in forms:
+        result = through_reshape(before, after, form)
+        if result is not None:
+            _bind_reshaped(low, x, y, form, result)
+            return
+    if len(after) == 2 and _only_feeds_weights(y):
+        _permute_features(low, x, y)
+        return
+    if len(after) == 4 and first(len(before)) not in low.forms[x]:
+        wanted = before_reshape(before, after, last(4))
+        if wanted is not None:
+            _bind_reshaped(low, x, y, wanted, last(4))
+            return
+    _bind_reshaped(low, x, y, first(len(before)), first(len(after)))
+
+
+def _bind_reshaped(low: Lowering, x: ir.Value, y: ir.Value, form: Form, result: Form) -> None:
+    tensor = low.tensor(x, form)
+    low.bind(y, result, low.reshape(tensor, permuted(low.shape(y), result)))
+
+
+def _only_feeds_weights(value: ir.Value) -> bool:
+    """Whether every reader multiplies the value by a constant matrix, whose rows can be permuted instead."""
+    readers = [(use.node, use.idx) for use in value.uses()]
+    return (
+        not value.is_graph_output()
+        and value.dtype is not None
+        and value.dtype.is_floating_point()
+        and all(
+            index == 0
+            and not reader.attributes.get_int("transA", 0)
+            and reader.inputs[1] is not None
+            and reader.inputs[1].const_value is not None
+            and len(reader.inputs[1].shape or ()) == 2
+            for reader, index in readers
+            if reader.op_type in ("Gemm", "MatMul")
+        )
+        and all(reader.op_type in ("Gemm", "MatMul") for reader, _ in readers)
+    )
+
+
+def _permute_features(low: Lowering, x: ir.Value, y: ir.Value) -> None:
+    """Flattens the tensor as it lies, and notes where each feature comes from."""
+    shape, form = low.shape(x), low.form(x)
+    places = np.arange(int(np.prod(shape))).reshape(shape).transpose(form)
+    rows, columns = low.shape(y)
+    order = places.reshape(rows, columns)
+    if rows != 1 and (form[0] != 0 or shape[0] != rows):
+        _bind_reshaped(low, x, y, first(len(shape)), first(2))
+        return
+    tensor = low.reshape(low.tensor(x, form), (rows, columns), f"{y.name}/features")
+    low.feature_orders[y] = (tensor, order[0])
+
+
+def transpose(low: Lowering, node: ir.Node) -> None:
+    """Transpose: nothing moves until a reader wants a form that is not there."""
+    x, y = low.input(node), node.outputs[0]
+    rank = len(low.shape(x))
+    perm = node.attributes.get_ints("perm", ()) or tuple(reversed(range(rank)))
+    for form, tensor in low.forms[x].items():
+        low.bind(y, through_transpose(form, perm), tensor)
+
+
+def concat(low: Lowering, node: ir.Node) -> None:
+    """Concat, always as one operator.
+
+    XNNPACK takes up to five tensors (four in 2.14); a tree of smaller ones would keep more inputs in the delegate, but
+    copies twice and was 5 to 15 % slower than the builtin kernel between two partitions (6 to 20 inputs, LiteRT 2.3).
+    """
+    y = node.outputs[0]
+    form = common_form(low, node.inputs, len(low.shape(y)))
+    axis = node.attributes.get_int("axis") % len(form)
+    tensors = [low.tensor(low.given(value), form) for value in node.inputs]
+    made = low.emit("CONCATENATION", tensors, permuted(low.shape(y), form), axis=form.index(axis))
+    low.bind(y, form, made)
+
+
+_MOST_PARTS = 4
+
+
+def split(low: Lowering, node: ir.Node) -> None:
+    """Split: SPLIT for up to four equal parts, which is what XNNPACK takes; else one slice each.
+
+    Of int64 and booleans, too, which the kernels of SPLIT do not take (int64 since TensorFlow Lite 2.15).
+    """
+    x, form = read(low, node)
+    axis = form.index(node.attributes.get_int("axis", 0) % len(form))
+    shapes = [permuted(low.shape(y), form) for y in node.outputs]
+    is_equal = len({shape[axis] for shape in shapes}) == 1 and 1 < len(shapes) <= _MOST_PARTS
+    if is_equal and x.dtype not in (np.int64, np.bool_):
+        made = low.graph.add(
+            "SPLIT", [low.integers(np.array(axis)), x], shapes, f"{low.base}/split", x.dtype, numSplits=len(shapes)
+        )
+    else:
+        starts = np.cumsum([0, *(shape[axis] for shape in shapes)])
+        made = [
+            low.slice(x, [int(start) if index == axis else 0 for index in range(len(form))], shape)
+            for start, shape in zip(starts, shapes, strict=False)
+        ]
+    for y, tensor in zip(node.outputs, made, strict=True):
+        low.bind(y, form, tensor)
+
+
+def slice_(low: Lowering, node: ir.Node) -> None:
+    """Slice with any step; reversed axes are gathered."""
+    x, form = read(low, node)
+    value = low.input(node)
+    rank, shape = len(form), list(low.shape(value))
+    starts, ends = (low.constant(node.inputs[index], "bound").reshape(-1) for index in (1, 2))
+    given = [low.array(value) if value is not None else None for value in (*node.inputs[3:], None, None)]
+    axes = range(len(starts)) if given[0] is None else [int(axis) % rank for axis in given[0].reshape(-1)]
+    steps = np.ones(len(starts), np.int64) if given[1] is None else given[1].reshape(-1)
+    ranges = [range(size) for size in shape]
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        ranges[axis] = range(*slice(*_bounds(int(start), int(end), int(step))).indices(shape[axis]))
+    placed = [ranges[axis] for axis in form]
+    if any(part.step < 0 for part in placed):
+        made = _gathered(low, x, placed)
+    elif all(part.step == 1 or len(part) == 1 for part in placed):
+        made = low.slice(x, [part.start for part in placed], [len(part) for part in placed])
+    else:
+        bounds = [[getattr(part, field) for part in placed] for field in ("start", "stop", "step")]
+        made = low.emit("STRIDED_SLICE", [x, *map(low.integers, bounds)], [len(part) for part in placed])
+    if made is x:
+        low.alias(node.outputs[0], value)
+    else:
+        low.bind(node.outputs[0], form, made)
+
+
+def _bounds(start: int, end: int, step: int) -> tuple[int, int | None, int]:
+    """ONNX's bounds as Python's: an end far below zero means "through the first element" of a negative step."""
+    return start, (None if step < 0 and end < -(2**31) else end), step
+
+
+def _gathered(low: Lowering, x: Tensor, ranges: Sequence[range]) -> Tensor:
+    for axis, part in enumerate(ranges):
+        if part != range(x.shape[axis]):
+            shape = [*x.shape[:axis], len(part), *x.shape[axis + 1 :]]
+            x = low.emit("GATHER", [x, low.integers(list(part))], shape, axis=axis, batchDims=0)
+    return x
+
+
+def gather(low: Lowering, node: ir.Node) -> None:
+    """Gather by a constant index: of rank 0 or 1 in any form, of a higher rank in torch's."""
+    if low.array(node.inputs[1]) is None:
+        gather_computed(low, node)
+        return
+    value, y = low.input(node), node.outputs[0]
+    shape = low.shape(value)
+    rank, axis = len(shape), node.attributes.get_int("axis", 0) % len(shape)
+    index = low.constant(node.inputs[1], "index") % shape[axis]
+    form = low.form(value) if index.ndim <= 1 else first(rank)
+    x = low.tensor(value, form)
+    place = form.index(axis)
+    flat = index.reshape(-1)
+    if flat.size == 1:
+        begin = [int(flat[0]) if at == place else 0 for at in range(rank)]
+        made = low.slice(x, begin, [1 if at == place else size for at, size in enumerate(x.shape)])
+    else:
+        options = {"axis": place, "batchDims": 0}
+        made = low.emit(
+            "GATHER", [x, low.integers(flat)], [*x.shape[:place], flat.size, *x.shape[place + 1 :]], **options
+        )
+    if index.ndim == 1:
+        low.bind(y, form, made)
+        return
+    kept = [at if at < axis else at - 1 for at in form if at != axis]
+    result = tuple(kept) if index.ndim == 0 else first(len(low.shape(y)))
+    low.bind(y, result, low.reshape(made, permuted(low.shape(y), result)))
+
+
+def pad(low: Lowering, node: ir.Node) -> None:
+    """Pad by a constant, by reflection, by the edge, or round about; negative amounts crop."""
+    x, form = read(low, node)
+    rank = len(form)
+    given = low.constant(node.inputs[1], "amounts").reshape(-1)
+    axes = list(range(rank))
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        axes = [int(axis) % rank for axis in low.constant(node.inputs[3], "axes").reshape(-1)]
+    amounts = {axis: (int(given[i]), int(given[len(axes) + i])) for i, axis in enumerate(axes)}
+    placed = [amounts.get(axis, (0, 0)) for axis in form]
+    crops = [(max(0, -before), max(0, -after)) for before, after in placed]
+    shape = [size - before - after for size, (before, after) in zip(x.shape, crops, strict=True)]
+    x = low.slice(x, [before for before, _ in crops], shape)
+    grown = [(max(0, before), max(0, after)) for before, after in placed]
+    mode = node.attributes.get_string("mode", "constant")
+    made = _PADS[mode](low, node, x, grown) if mode in _PADS else low.refuse(f"its mode is {mode!r}")
+    if made is x and not made.owner:
+        low.bind(node.outputs[0], form, made)
+    elif made is x:
+        low.alias(node.outputs[0], low.input(node))
+    else:
+        low.bind(node.outputs[0], form, made)
+
+
+def _pad_constant(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[int, int]]) -> Tensor:
+    if not any(map(any, amounts)):
+        return x
+    value = low.constant(node.inputs[2], "value") if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    shape = [size + before + after for size, (before, after) in zip(x.shape, amounts, strict=True)]
+    table = low.integers(np.array(amounts))
+    if value is None or not np.any(value):
+        return low.emit("PAD", [x, table], shape)
+    constant = low.graph.constant(value.reshape(1), f"{low.base}/value")
+    return low.emit("PADV2", [x, table, constant], shape)
+
+
+def _pad_reflect(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[int, int]]) -> Tensor:
+    """Slices and a concatenation per axis: MIRROR_PAD is not delegated and took 8 to 15 times as long (LiteRT 2.3)."""
+    for axis, (before, after) in enumerate(amounts):
+        if before or after:
+            head = [line(low, x, axis, place) for place in range(before, 0, -1)]
+            tail = [line(low, x, axis, -1 - place) for place in range(1, after + 1)]
+            x = joined(low, [*head, x, *tail], axis)
+    return x
+
+
+def _pad_edge(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[int, int]]) -> Tensor:
+    for axis, (before, after) in enumerate(amounts):
+        if before or after:
+            x = joined(low, [line(low, x, axis, 0)] * before + [x] + [line(low, x, axis, -1)] * after, axis)
+    return x
+
+
+def _pad_wrap(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[int, int]]) -> Tensor:
+    """The axis again and again: its end before it, its start behind it."""
+    for axis, (before, after) in enumerate(amounts):
+        size = x.shape[axis]
+        if before or after:
+            head, tail = _part(low, x, axis, size - before % size, size), _part(low, x, axis, 0, after % size)
+            whole = [x] * (before // size + 1 + after // size)
+            x = joined(low, [*head, *whole, *tail], axis)
+    return x
+
+
+def _part(low: Lowering, x: Tensor, axis: int, start: int, end: int) -> list[Tensor]:
+    """The places of an axis from ``start`` up to ``end``; nothing where there are none."""
+    if start == end:
+        return []
+    begin = [start if at == axis else 0 for at in range(len(x.shape))]
+    return [low.slice(x, begin, [end - start if at == axis else size for at, size in enumerate(x.shape)])]
+
+
+def line(low: Lowering, x: Tensor, axis: int, place: int) -> Tensor:
+    """The slice of thickness 1 at a place of an axis, counted from the end if negative."""
+    begin = [place % x.shape[axis] if at == axis else 0 for at in range(len(x.shape))]
+    return low.slice(x, begin, [1 if at == axis else size for at, size in enumerate(x.shape)])
+
+
+def joined(low: Lowering, parts: Sequence[Tensor], axis: int) -> Tensor:
+    """The tensors one after another along an axis."""
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    return low.emit("CONCATENATION", parts, shape, axis=axis)
+
+
+_PADS = {"constant": _pad_constant, "reflect": _pad_reflect, "edge": _pad_edge, "wrap": _pad_wrap}
+
+
+def expand(low: Lowering, node: ir.Node) -> None:
+    """Expand: a product with ones of the broadcast axes, which delegates take where BROADCAST_TO is not.
+
+    Many ones are a product for each axis instead: the constants then add up, and do not multiply.
+    """
+    x, y = low.input(node), node.outputs[0]
+    before, after = low.shape(x), low.shape(y)
+    if before == after:
+        low.alias(y, x)
+        return
+    form = common_form(low, node.inputs[:1], len(after))
+    tensor = operand(low, x, form)
+    full = (1,) * (len(after) - len(before)) + before
+    ones = [size if old == 1 else 1 for old, size in zip(full, after, strict=True)]
+    along = permuted(ones, form)
+    steps = [along] if math.prod(along) <= _MOST_ONES else [_only(along, at) for at in range(len(along))]
+    for step in steps:
+        if any(size != 1 for size in step):
+            constant = low.graph.constant(np.ones(step, tensor.dtype), f"{low.base}/ones")
+            tensor = low.emit(
+                "LOGICAL_AND" if tensor.dtype == np.bool_ else "MUL",
+                [tensor, constant],
+                np.broadcast_shapes(tensor.shape, step),
+            )
+    low.bind(y, form, tensor)
+
+
+_MOST_ONES = 2**16
+
+
+def _only(shape: Form, axis: int) -> Form:
+    return tuple(size if at == axis else 1 for at, size in enumerate(shape))
+
+
+def tile(low: Lowering, node: ir.Node) -> None:
+    """Tile, as one concatenation per axis: delegates do not take TILE."""
+    x, form = read(low, node)
+    repeats = low.constant(node.inputs[1], "repeats").reshape(-1)
+    made = x
+    for place, axis in enumerate(form):
+        if repeats[axis] != 1:
+            made = joined(low, [made] * int(repeats[axis]), place)
+    if made is x:
+        low.alias(node.outputs[0], low.input(node))
+    else:
+        low.bind(node.outputs[0], form, made)
+
+
+def gather_nd(low: Lowering, node: ir.Node) -> None:
+    """GatherND by a constant index: the leading axes that it indexes are merged to one, which is gathered.
+
+    One axis, which is how torch writes ``x[:, [2, 0]]``, is gathered where it lies.
+    """
+    value, y = low.input(node), node.outputs[0]
+    index, before = _with_batch(low.constant(node.inputs[1], "index"), node), low.shape(value)
+    depth = index.shape[-1]
+    rows = np.ravel_multi_index(tuple(np.moveaxis(index % before[:depth], -1, 0)), before[:depth])
+    if depth == 1 and index.ndim == 2:
+        form = low.form(value)
+        x, place = low.tensor(value, form), form.index(0)
+    else:
+        form = first(len(low.shape(y)))
+        x, place = (
+            low.reshape(low.tensor(value, first(len(before))), (int(np.prod(before[:depth])), *before[depth:])),
+            0,
+        )
+    shape = [*x.shape[:place], rows.size, *x.shape[place + 1 :]]
+    made = low.emit("GATHER", [x, low.integers(rows.reshape(-1))], shape, axis=place, batchDims=0)
+    low.bind(y, form, low.reshape(made, permuted(low.shape(y), form)))
+
+
+def _with_batch(index: Array, node: ir.Node) -> Array:
+    """The index with what ``batch_dims`` leaves out: the places of those axes, each its own."""
+    count = node.attributes.get_int("batch_dims", 0)
+    if not count:
+        return index
+    own = np.indices(index.shape[:-1])[:count]
+    return np.concatenate([np.moveaxis(own, 0, -1), index], axis=-1)
+
+
+LOWERINGS: dict[str, Lower] = {
+    "Reshape": reshape,
+    "Flatten": reshape,
+    "Squeeze": reshape,
+    "Unsqueeze": reshape,
+    "Transpose": transpose,
+    "Concat": concat,
+    "Split": split,
+    "Slice": slice_,
+    "Gather": gather,
+    "GatherND": gather_nd,
+    "Pad": pad,
+    "Expand": expand,
+    "Tile": tile,
+}

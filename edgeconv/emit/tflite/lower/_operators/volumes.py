@@ -1,0 +1,69 @@
+"""Windows over three axes, for operators that know images: a volume is a stack of them.
+
+TFLite has no pool over three axes, and its CONV_3D computes floats alone, knows no groups, and no delegate takes it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.emit.tflite._graph import Tensor
+from edgeconv.emit.tflite.lower._layout import last, permuted
+from edgeconv.emit.tflite.lower._lowering import Lowering
+from edgeconv.emit.tflite.lower._windows import Window
+
+THREE = 3
+
+
+def images_of(low: Lowering, value: ir.Value) -> Tensor:
+    """The images of a volume (N, C, D, H, W), as (N * D, H, W, C)."""
+    batch, channels, depth, height, width = low.shape(value)
+    return low.reshape(low.tensor(value, last(5)), (batch * depth, height, width, channels), f"{value.name}/images")
+
+
+def along_depth(low: Lowering, images: Tensor, depth: int) -> Tensor:
+    """Images of that many each as (N, D, H * W, C): their depth is the height of an image."""
+    stacked, height, width, channels = images.shape
+    return low.reshape(images, (stacked // depth, depth, height * width, channels))
+
+
+def bind_images(low: Lowering, value: ir.Value, images: Tensor) -> None:
+    """Binds images to the volume that they are."""
+    form = last(5)
+    low.bind(value, form, low.reshape(images, permuted(low.shape(value), form)))
+
+
+def depth_as_channels(low: Lowering, images: Tensor, window: Window, groups: int) -> Tensor:
+    """What a window along the depth reads, beside each other in the channels of its output's image.
+
+    The channels of a group come together: (N * D', H, W, groups, taps, C / groups), the last three of them one axis.
+    A convolution of a volume is then one of images, and so rounded once in integers.
+    """
+    stacked, height, width, channels = images.shape
+    batch = stacked // window.length
+    if (window.size, window.stride, window.begin, window.reach) == (1, 1, 0, 0):
+        return images
+    area = height * width * channels
+    volume = low.reshape(images, (batch, window.length, area), f"{low.base}/volume")
+    if window.begin or window.reach:
+        shape = (batch, window.begin + window.length + window.reach, area)
+        table = low.integers(np.array([(0, 0), (window.begin, window.reach), (0, 0)]))
+        volume = low.emit("PAD", [volume, table], shape)
+    parts = [_every(low, volume, tap * window.dilation, window) for tap in range(window.size)]
+    rows = (batch * window.count * height * width * groups, 1, channels // groups)
+    parts = [low.reshape(part, rows) for part in parts]
+    joined = parts[0]
+    if len(parts) > 1:
+        joined = low.emit("CONCATENATION", parts, (rows[0], window.size, rows[2]), axis=1)
+    return low.reshape(joined, (batch * window.count, height, width, channels * window.size), f"{low.base}/deep")
+
+
+def _every(low: Lowering, volume: Tensor, start: int, window: Window) -> Tensor:
+    """The images at ``start`` and each stride after it, one for each output."""
+    batch, _, area = volume.shape
+    if window.stride == 1 or window.count == 1:
+        return low.slice(volume, (0, start, 0), (batch, window.count, area))
+    stop = start + (window.count - 1) * window.stride + 1
+    bounds = [(0, start, 0), (batch, stop, area), (1, window.stride, 1)]
+    return low.emit("STRIDED_SLICE", [volume, *map(low.integers, bounds)], (batch, window.count, area))

@@ -1,0 +1,1 @@
+"""TFLite graph -> TFLite graph: to what every runtime computes, then to fewer operators."""

@@ -1,0 +1,234 @@
+"""What callers pass to `edgeconv.export`, checked before any work: example inputs, samples, names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from edgeconv import errors, values
+from edgeconv.core import Array, Sample
+from edgeconv.errors import CaptureError, DeviceError, EmitError, ParityError, RecipeError, RewriteError
+from edgeconv.flow.source import BATCH
+from edgeconv.progress import Progress, Silent
+from edgeconv.recipe import Recipe
+from edgeconv.recipe.schema import FORMATS
+from edgeconv.recipe.variants import VARIANTS
+
+if TYPE_CHECKING:
+    import torch
+
+Expected = tuple[tuple[int | str, ...], np.dtype[np.generic]]
+"""Shape (a str is an open batch) and dtype of an input."""
+
+
+def checked_call(
+    module: object, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
+) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...], tuple[str, ...]]:
+    """The module, the tensors of its example call, and their names; see `edgeconv.capture.torch.call.called`.
+
+    Raises:
+        CaptureError: no module, or no tuple of arguments; ``(x)`` for ``(x,)`` is the commonest slip.
+    """
+    from edgeconv.capture.torch.argument import checked_module
+    from edgeconv.capture.torch.call import called
+
+    checked = checked_module(module, or_program=True)
+    if not isinstance(args, tuple | list):
+        raise CaptureError(
+            f"it is {values.kind_of(args)}, not a tuple", where="args", mend="write (x,) for a single input"
+        )
+    keywords = {} if kwargs is None else values.mapping(kwargs, "kwargs", CaptureError, mend='write {"mask": mask}')
+    return called(checked, tuple(args), keywords)
+
+
+def output_folder(out: object) -> Path:
+    """The folder that files go to.
+
+    Raises:
+        EmitError: it is no path.
+    """
+    return values.path(out, "out", EmitError, mend="give a folder, as text or a pathlib.Path")
+
+
+def listener(progress: object) -> Progress:
+    """What hears of the stages: nothing where None is passed.
+
+    Raises:
+        EmitError: it has not the methods of `edgeconv.progress.Progress`.
+    """
+    if progress is None:
+        return Silent()
+    deaf = [name for name in ("stage", "note") if isinstance(progress, type) or not hasattr(progress, name)]
+    if deaf:
+        mend = "give an object with the methods of edgeconv.progress.Progress, or leave it out"
+        raise EmitError(f"it is {values.kind_of(progress)}", where="progress", mend=mend)
+    return cast(Progress, progress)
+
+
+def named_inputs(input_names: object, own_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the inputs: those that are stated, else those of the parameters.
+
+    Raises:
+        CaptureError: they are no names, or not one per input.
+    """
+    if input_names is None:
+        return own_names
+    mend = "name every input once, in order"
+    stated = values.tensor_names(input_names, "input_names", CaptureError)
+    if len(stated) != len(own_names):
+        names, inputs = values.counted(len(stated), "name"), values.counted(len(own_names), "input")
+        raise CaptureError(f"{names} for {inputs} ({', '.join(own_names)})", where="input_names", mend=mend)
+    return stated
+
+
+def named_variants(variants: object) -> tuple[str, ...]:
+    """The variants that are stated; none for None, and for no names of whatever form.
+
+    Raises:
+        EmitError: they are no names.
+    """
+    return values.names(variants, errors.VARIANTS, EmitError, mend=f"choose of {', '.join(VARIANTS)}")
+
+
+def numbers_by_name(fixed: object) -> dict[str, Any]:
+    """The inputs that are fixed, with what each is fixed to; none for None.
+
+    Raises:
+        CaptureError: it is no mapping from names.
+    """
+    return {} if fixed is None else values.mapping(fixed, "fixed", CaptureError, mend="write {name: number}")
+
+
+def instead_of_recipe(
+    recipe: Recipe,
+    devices: object,
+    prove: object,
+    formats: object,
+    variants: object,
+    c_array: object,
+    skip_rewrites: object,
+) -> dict[str, Any]:
+    """What a caller states in the place of a recipe's own choices, by the arguments of `edgeconv.flow.job.job_of`.
+
+    Raises:
+        EdgeconvError: one of them is no choice.
+    """
+    named, is_proven = recipe.parity.devices, values.flag(prove, "prove", RecipeError)
+    if devices is not None:
+        named = values.once(values.names(devices, errors.DEVICES, DeviceError), errors.DEVICES, DeviceError)
+        if is_proven and not named:
+            raise DeviceError("none is named", where=errors.DEVICES, mend="name one, or export with prove=False")
+    return {
+        "prove": is_proven,
+        "devices": named,
+        "formats": None if formats is None else values.chosen(formats, errors.FORMATS, FORMATS, EmitError),
+        "variants": None if variants is None else values.chosen(variants, errors.VARIANTS, VARIANTS, EmitError),
+        "c_array": None if c_array is None else values.flag(c_array, "c_array", RecipeError),
+        "skip_rewrites": values.names(skip_rewrites, errors.SKIPPED, RewriteError),
+    }
+
+
+def stated_samples(samples: object) -> tuple[Sample, ...]:
+    """The samples as they are passed, of whatever inputs; none for None.
+
+    Raises:
+        ParityError: they are no samples.
+    """
+    mend = 'give a list of edgeconv.Sample("name", {input name: array})'
+    if samples is None:
+        return ()
+    if isinstance(samples, str | bytes | Mapping | np.ndarray) or not isinstance(samples, Iterable):
+        raise ParityError(f"it is {values.kind_of(samples)}", where="samples", mend=mend)
+    checked = tuple(
+        values.instance(item, Sample, f"samples[{index}]", ParityError, mend=mend) for index, item in enumerate(samples)
+    )
+    values.once(tuple(sample.name for sample in checked), "samples", ParityError)
+    for sample in checked:
+        for variant in sample.variants:
+            values.one_of(variant, f"sample {sample.name!r:.80}, variants", VARIANTS, ParityError)
+    return checked
+
+
+def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """The inputs whose batch stays open, by what the caller said of them.
+
+    Raises:
+        CaptureError: a name is no input, or an input has no dimension to be a batch.
+    """
+    mend = "give True, or the names of the inputs"
+    if isinstance(dynamic, bool | np.bool_):
+        named = tuple(args) if dynamic else ()
+    elif dynamic is None:
+        raise CaptureError("it is None", where="dynamic_batch", mend=mend)
+    else:
+        named = values.once(
+            values.names(dynamic, "dynamic_batch", CaptureError, mend=mend), "dynamic_batch", CaptureError
+        )
+    for name in named:
+        if name not in args:
+            raise CaptureError(f"{name!r} is no input", where="dynamic_batch", mend=f"the inputs are {', '.join(args)}")
+        if not args[name].ndim or not len(args[name]):
+            raise CaptureError(
+                f"the input {name!r} has no batch", where="dynamic_batch", mend="name the inputs that have one"
+            )
+    return named
+
+
+def expected_of(args: Mapping[str, torch.Tensor], batched: Sequence[str]) -> dict[str, Expected]:
+    """What samples must hold, by example inputs."""
+    arrays = {name: _array(value) for name, value in args.items()}
+    return {
+        name: ((BATCH, *array.shape[1:]) if name in batched else array.shape, array.dtype)
+        for name, array in arrays.items()
+    }
+
+
+def example(args: Mapping[str, torch.Tensor]) -> Sample:
+    """The example inputs as a sample."""
+    return Sample("args", {name: _array(value) for name, value in args.items()})
+
+
+def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected]) -> tuple[Sample, ...]:
+    """The samples, if each has the arrays that the files will take.
+
+    Raises:
+        ParityError: an array is missing, or has another shape or dtype, or is not finite; the batches of a sample's
+            inputs differ.
+    """
+    for sample in samples:
+        if set(sample.inputs) != set(expected):
+            raise ParityError(
+                f"it has inputs {sorted(sample.inputs)}", where=f"sample {sample.name}", mend=f"name {sorted(expected)}"
+            )
+        sizes = set()
+        for name, (shape, dtype) in expected.items():
+            array = sample.inputs[name]
+            where = f"sample {sample.name}, input {name}"
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or not _fits(array.shape, shape):
+                found = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}"
+                wanted = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+                raise ParityError(f"it is {found}", where=where, mend=f"give numpy {dtype} {wanted}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ParityError("it has NaN or infinite elements", where=where, mend="give finite numbers")
+            sizes |= {len(array)} if shape and isinstance(shape[0], str) else set()
+        if len(sizes) > 1:
+            raise ParityError(
+                f"its batches differ: {sorted(sizes)}", where=f"sample {sample.name}", mend="give all the same"
+            )
+    return tuple(samples)
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        size >= 1 if isinstance(wanted, str) else size == wanted for size, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def _array(value: torch.Tensor) -> Array:
+    """As the files take it: a floating input of any type is float32 there."""
+    plain = value.detach().cpu()
+    plain = plain.float() if plain.is_floating_point() else plain
+    return np.ascontiguousarray(plain.numpy()).reshape(value.shape)

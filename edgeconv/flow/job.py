@@ -1,0 +1,320 @@
+"""What an export has to do, stated whole before anything is done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from edgeconv import errors, values
+from edgeconv.capture import open_onnx, settled_shapes
+from edgeconv.core import NCHW, NHWC, Sample
+from edgeconv.errors import NO_TORCH, DeviceError, EmitError, QuantizeError, RecipeError, RewriteError
+from edgeconv.flow.arguments import Expected, checked_samples
+from edgeconv.flow.judge import Proof
+from edgeconv.flow.prove import check_devices
+from edgeconv.flow.source import BATCH, OnnxSource, Source, TorchSource, with_other_batch
+from edgeconv.flow.variants import Quantization, Variant
+from edgeconv.recipe import Recipe, parity_samples
+from edgeconv.recipe.calibration import calibration_batches, names_data
+from edgeconv.recipe.files import locate, read_named
+from edgeconv.recipe.imports import importing_from
+from edgeconv.recipe.load import with_inputs
+from edgeconv.recipe.schema import FORMATS, LAYOUTS, MAX_OPSET, MIN_OPSET
+from edgeconv.recipe.variants import VARIANTS
+from edgeconv.recipe.wording import place_of
+from edgeconv.report import Frontier
+
+_QUANTIZATION = "pass an edgeconv.Quantization: Quantization(batches=…)"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One module or file, and what to make of it.
+
+    Attributes:
+        name: stem of every file.
+        source: what is exported.
+        formats: of `FORMATS`.
+        variants: of `VARIANTS`.
+        layouts: of `LAYOUTS`: of the rank-4 inputs and outputs of the TFLite file; one file each.
+        opset: of the ONNX file; None for that of the graph.
+        skip_rewrites: names of rewrites to leave out.
+        preprocessing: how images become inputs, one line of JSON; empty where it is not known.
+        description: a sentence for the report.
+        quantization: how variants of integers are made.
+        proof: how the files are proven; None leaves the report out.
+        frontier: what the report says of the target of `quantization`, its points still to be measured.
+        c_samples: writes each TFLite file as C source, too, with the first of these samples that is for its variant;
+            None writes none.
+    """
+
+    name: str
+    source: Source
+    formats: tuple[str, ...] = FORMATS
+    variants: tuple[str, ...] = ("fp32",)
+    layouts: tuple[str, ...] = (NHWC,)
+    opset: int | None = None
+    skip_rewrites: tuple[str, ...] = ()
+    preprocessing: str = ""
+    description: str = ""
+    quantization: Quantization = field(default_factory=Quantization)
+    proof: Proof | None = None
+    frontier: Frontier | None = None
+    c_samples: tuple[Sample, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            what, mend = f"{self.name!r:.80} cannot begin a file name", "use up to 128 letters, digits, '_', '-', '.'"
+            raise EmitError(what, where="name", mend=mend)
+        for setting, asked, known in (
+            (errors.FORMATS, self.formats, FORMATS),
+            (errors.VARIANTS, self.variants, VARIANTS),
+            (errors.LAYOUTS, self.layouts, LAYOUTS),
+        ):
+            values.chosen(asked, setting, known, EmitError)
+
+        for needs, what in (("int16x8" in self.variants, "int16x8"), (self.c_samples is not None, "the C source")):
+            if needs and "tflite" not in self.formats:
+                raise EmitError(
+                    f"{what} is made of TFLite only, which is not among the formats",
+                    where=errors.FORMATS,
+                    mend=errors.TFLITE_TOO,
+                )
+
+        named = self.proof.devices if self.proof is not None else None
+        if isinstance(self.source, OnnxSource) and TorchSource.device in (named or ()):
+            raise DeviceError(
+                "the device torch runs modules, and this is an .onnx file", where=self.source.title, mend=NO_TORCH
+            )
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the files say of themselves beside edgeconv's version and their layout."""
+        return {**self.source.metadata, **({"preprocessing": self.preprocessing} if self.preprocessing else {})}
+
+    def files(self, variant: Variant) -> tuple[tuple[str, str], ...]:
+        """(format, layout) of every file of a variant, in the order in which they are made."""
+        layouts = {"onnx": (NCHW,), "tflite": self.layouts}
+        formats = [format_ for format_ in self.formats if format_ in variant.formats]
+        return tuple((format_, layout) for format_ in formats for layout in layouts[format_])
+
+
+def stated_job(
+    source: Source,
+    samples: Sequence[Sample] | Callable[[], Sample],
+    expected: Mapping[str, Expected],
+    *,
+    name: str,
+    formats: str | Sequence[str],
+    variants: str | Sequence[str],
+    layouts: str | Sequence[str],
+    opset: int | None,
+    quantization: Quantization,
+    c_array: bool,
+    skip_rewrites: Collection[str],
+    devices: str | Sequence[str],
+) -> Job:
+    """States what a caller asks for, who names choices by one str or by several.
+
+    Args:
+        source: what is exported.
+        samples: of the proof and the C source, or what makes the only one; not looked at where neither is wanted.
+        expected: shape and dtype of each input.
+        name: as in `Job`, like what follows but for `c_array` and `devices`.
+        formats: see `name`.
+        variants: see `name`.
+        layouts: see `name`.
+        opset: see `name`.
+        quantization: see `name`.
+        c_array: whether C source is written, too.
+        skip_rewrites: see `name`.
+        devices: to prove the files on; none for no proof.
+
+    Raises:
+        DeviceError: a device is unknown or not installed.
+        ParityError: a sample does not fit the inputs.
+    """
+    proof: Proof | None = None
+    given: tuple[Sample, ...] = ()
+    named = values.once(values.names(devices, errors.DEVICES, DeviceError), errors.DEVICES, DeviceError)
+    c_array = values.flag(c_array, "c_array", EmitError)
+    if opset is not None:
+        opset = values.integer(opset, "opset", EmitError, least=MIN_OPSET, most=MAX_OPSET)
+    values.instance(quantization, Quantization, "quantization", QuantizeError, mend=_QUANTIZATION)
+    if named or c_array:
+        check_devices(named, errors.DEVICES)
+        given = checked_samples((samples(),) if callable(samples) else samples, expected)
+    if named:
+        proof = Proof(with_other_batch(given, source.batched), named)
+    return Job(
+        name=name,
+        source=source,
+        formats=values.chosen(formats, errors.FORMATS, FORMATS, EmitError),
+        variants=values.chosen(variants, errors.VARIANTS, VARIANTS, EmitError),
+        layouts=values.chosen(layouts, errors.LAYOUTS, LAYOUTS, EmitError),
+        opset=opset,
+        skip_rewrites=values.names(skip_rewrites, errors.SKIPPED, RewriteError),
+        quantization=quantization,
+        proof=proof,
+        c_samples=given if c_array else None,
+    )
+
+
+def job_of(
+    recipe: Recipe,
+    *,
+    prove: bool = True,
+    devices: tuple[str, ...] | None = None,
+    formats: tuple[str, ...] | None = None,
+    variants: tuple[str, ...] | None = None,
+    c_array: bool | None = None,
+    skip_rewrites: tuple[str, ...] = (),
+) -> Job:
+    """States what a recipe asks for: builds the module or reads the file, and the parity inputs.
+
+    `devices`, `formats`, `variants` and `c_array` stand in place of the recipe's; inputs that are for none of the
+    variants are not read.
+
+    Raises:
+        RecipeError: the module, its weights or its inputs cannot be used.
+        CaptureError: the file cannot be used.
+    """
+    recipe, source = _source_of(recipe)
+    variants = variants or _stated_variants(recipe, source)
+    c_array = recipe.export.c_array if c_array is None else c_array
+    samples = parity_samples(recipe, variants) if prove or c_array else ()
+    proof = _proof_on(samples, recipe, source, variants, devices) if prove else None
+    return Job(
+        name=recipe.name,
+        source=source,
+        formats=formats or recipe.export.formats,
+        variants=variants,
+        layouts=recipe.export.tflite_layouts,
+        opset=recipe.opset,
+        skip_rewrites=skip_rewrites,
+        preprocessing=recipe.preprocessing.to_json() if recipe.preprocessing else "",
+        description=recipe.description,
+        quantization=_quantization(recipe),
+        proof=proof,
+        c_samples=samples if c_array else None,
+    )
+
+
+def proof_of(recipe: Recipe, source: Source, variants: tuple[str, ...]) -> Proof:
+    """How a recipe has variants proven, without building its module again.
+
+    Raises:
+        RecipeError: its inputs cannot be used.
+    """
+    recipe = _with_inputs(recipe, source) if isinstance(source, OnnxSource) else recipe
+    return _proof_on(parity_samples(recipe, variants), recipe, source, variants, None)
+
+
+def _proof_on(
+    samples: tuple[Sample, ...],
+    recipe: Recipe,
+    source: Source,
+    variants: tuple[str, ...],
+    devices: tuple[str, ...] | None,
+) -> Proof:
+    if not samples:
+        raise RecipeError(
+            f"no parity input is for {', '.join(variants)}",
+            where=f"{recipe.path}: parity",
+            mend="leave `variants` out of one input",
+        )
+    seeds = {"input seeds": ", ".join(str(item.seed) for item in recipe.parity.random) or "none"}
+    model_seed = {"model seed": str(recipe.model.seed)} if recipe.model.onnx is None else {}
+    return Proof(
+        samples=with_other_batch(samples, source.batched),
+        devices=devices,
+        tolerance=recipe.parity.tolerance,
+        bounds=recipe.parity.bounds,
+        timeout_s=recipe.parity.timeout_s,
+        facts={**model_seed, **seeds},
+    )
+
+
+def _with_inputs(recipe: Recipe, source: OnnxSource) -> Recipe:
+    """The recipe of a file with every input stated."""
+    return with_inputs(recipe, source.shapes, {each.name: each.dtype for each in source.file.inputs})
+
+
+def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
+    """The recipe's; where it states none, those of a file that is quantised already are its own."""
+    stated = "variants" in recipe.export.model_fields_set
+    return (source.variant,) if source.variant and not stated else recipe.export.variants
+
+
+def _quantization(recipe: Recipe) -> Quantization:
+    """How a recipe has variants of integers made."""
+    asked = recipe.quantize
+    plan, places = "", {"keep_float": f"{recipe.path}: quantize.keep_float"}
+    if asked.plan is not None:
+        path = locate(asked.plan, recipe.directory, where=f"{recipe.path}: quantize.plan")
+        plan, places["plan"] = _plan_text(path), str(path)
+    return Quantization(
+        # Rounding on noise would fit the weights to what the plan's network never sees.
+        batches=partial(calibration_batches, recipe) if names_data(recipe) or not plan else None,
+        observer=asked.observer,
+        per_channel=asked.per_channel,
+        equalize=asked.equalize,
+        absorb_biases=asked.absorb_biases,
+        rounding=asked.rounding,
+        iterations=asked.iterations,
+        pair_safe=asked.pair_safe,
+        relu6_as_relu=asked.relu6_as_relu,
+        io=asked.io,
+        keep_float=asked.keep_float,
+        plan=plan,
+        places=places,
+    )
+
+
+def _plan_text(path: Path) -> str:
+    try:
+        return read_named(path, kind="plan's .json", error=RecipeError).decode()
+    except UnicodeDecodeError as error:
+        what = f"is no JSON: it is not UTF-8 at byte {error.start}"
+        raise RecipeError(what, where=str(path), mend="name a plan as an export wrote it") from error
+
+
+def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:
+    """What a recipe exports, and the recipe with every input stated."""
+    if recipe.model.onnx is not None:
+        path = recipe.directory / recipe.model.onnx
+        if path != recipe.path:
+            path = locate(recipe.model.onnx, recipe.directory, where=f"{recipe.path}: model.onnx")
+        file = open_onnx(path).fixed(recipe.model.fixed)
+        shapes = settled_shapes(file, {item.name: item.shape for item in recipe.inputs})
+        source = OnnxSource(file, shapes)
+        return _with_inputs(recipe, source), source
+    return _module_of(recipe)
+
+
+def _module_of(recipe: Recipe) -> tuple[Recipe, TorchSource]:
+    """The module that a recipe builds; torch is imported here, and not where a file is the source."""
+    import torch
+
+    from edgeconv.capture.torch.call import with_fixed_arguments
+    from edgeconv.recipe.modules import build_module
+
+    batched = tuple(item.name for item in recipe.inputs if item.batch is not None)
+    floats = [item.model_copy(update={"dtype": "float32"}) for item in recipe.inputs if item.dtype.startswith("float")]
+    singles = {item.name: item for item in floats}  # files take float32, whatever the module takes
+    as_taken = recipe.model_copy(update={"inputs": tuple(singles.get(item.name, item) for item in recipe.inputs)})
+    tensors = tuple(torch.zeros(i.static_shape, dtype=getattr(torch, i.dtype)) for i in recipe.inputs)
+    return as_taken, TorchSource(
+        with_fixed_arguments(build_module(recipe), tensors, recipe.model.fixed, place_of(recipe.path, "model.fixed")),
+        args=tensors,
+        input_names=tuple(i.name for i in recipe.inputs),
+        output_names=recipe.outputs,
+        origin=recipe.source,
+        batched=batched,
+        within=partial(importing_from, recipe.directory),
+        symbol=next((item.batch for item in recipe.inputs if item.batch is not None), BATCH),
+    )

@@ -1,0 +1,117 @@
+"""Runs artifacts on devices, and judges what comes of it by what a proof asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from edgeconv.core import Artifact, Comparison, Fidelity, Run, Sample, Tolerance
+from edgeconv.devices import INTEGER_KERNELS, SATURATING, Sessions, all_devices, find
+from edgeconv.errors import NO_SAMPLE, ParityError
+from edgeconv.flow.source import Source
+from edgeconv.parity import Golden, asks_of_all, compare, explained_by_fusion, held_to_all
+from edgeconv.progress import Progress
+from edgeconv.recipe.variants import DEFAULT_FIDELITY
+
+_MakeRun = Callable[[tuple[Sample, ...]], Run]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """On what, and how strictly, artifacts are proven.
+
+    Attributes:
+        samples: the inputs.
+        devices: names; None is "every device that runs here" (a missing runtime is then a skipped row; when it
+            was named, it is an error before anything is exported).
+        tolerance: the bound of every comparison of float32 with float32.
+        bounds: what is asked of each variant that approximates, by its name.
+        timeout_s: for one artifact on one device, seconds.
+        facts: what the report's environment says beside versions and CPU, e.g. seeds.
+    """
+
+    samples: tuple[Sample, ...]
+    devices: tuple[str, ...] | None = None
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    bounds: Mapping[str, Fidelity] = field(default_factory=lambda: dict(DEFAULT_FIDELITY))
+    timeout_s: float = 120.0
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def device_names(self) -> tuple[str, ...]:
+        """The devices in the report's order."""
+        return tuple(all_devices()) if self.devices is None else self.devices
+
+
+def judge(
+    artifacts: Sequence[Artifact], golden: Golden, proof: Proof, source: Source | None, progress: Progress
+) -> tuple[tuple[Comparison, ...], dict[str, Mapping[str, str]]]:
+    """Runs every artifact on every device that takes its format, and compares with the float64 reference.
+
+    Args:
+        artifacts: their files exist.
+        golden: the source in float64, and what quantised graphs say exactly.
+        proof: samples, devices and bounds.
+        source: its own float32 is a row; None where it is not at hand.
+        progress: hears of each run.
+
+    Returns:
+        One comparison per output of every artifact and device, the source first; and what each device said of itself,
+        by ``"device <name>"``.
+    """
+    outputs = tuple(golden.reference.outputs[0])
+    comparisons: list[Comparison] = []
+    environments: dict[str, Mapping[str, str]] = {}
+    with Sessions() as sessions:
+        for title, variant, make_run, unfused in _runs(artifacts, proof, source, outputs, sessions):
+            mine = golden.of(variant)
+            if not mine.samples:
+                raise ParityError(f"no parity input is for the variant {variant}", mend=NO_SAMPLE)
+            rows_of = partial(_rows, golden=mine, variant=variant, proof=proof, outputs=outputs)
+            with progress.stage(title):
+                run = make_run(mine.samples)
+                rows = rows_of(run)
+            if unfused is not None and any(map(asks_of_all, rows)):
+                with progress.stage(f"{title}, nothing fused"):
+                    saturating = run.environment.get(INTEGER_KERNELS) == SATURATING
+                    rows = explained_by_fusion(rows, rows_of(unfused(mine.samples)), saturating=saturating)
+            comparisons += rows
+            if run.environment:
+                key = f"device {run.device}"
+                environments[key] = {**environments.get(key, {}), **run.environment}
+    for variant, bound in proof.bounds.items():
+        of = {artifact.path.name for artifact in artifacts if artifact.variant == variant}
+        comparisons = held_to_all(comparisons, bound, of=of)
+    return tuple(comparisons), environments
+
+
+def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tuple[str, ...]) -> tuple[Comparison, ...]:
+    return compare(
+        run,
+        golden.reference,
+        golden.samples,
+        artifact=run.artifact,
+        tolerance=proof.bounds.get(variant, proof.tolerance),
+        output_names=outputs,
+        integers=golden.integers.get(variant),
+    )
+
+
+def _runs(
+    artifacts: Sequence[Artifact], proof: Proof, source: Source | None, outputs: tuple[str, ...], sessions: Sessions
+) -> Iterator[tuple[str, str, _MakeRun, _MakeRun | None]]:
+    """The title, the variant and the doing of each run; one at a time, since outputs may be large.
+
+    The last is the same run with nothing fused, where that may tell why an artifact fails.
+    """
+    if source is not None and source.device in proof.device_names:
+        run = partial(source.run, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)
+        yield f"{source.title} float32", source.variant, run, None
+    for artifact in artifacts:
+        for device in map(find, proof.device_names):
+            if artifact.format in device.formats:
+                title = f"{artifact.path.name} on {device.name}"
+                make_run = partial(sessions.run, device, artifact, timeout_s=proof.timeout_s)
+                unfused = partial(make_run, optimized=False) if artifact.format == "onnx" else None
+                yield title, artifact.variant, make_run, unfused

@@ -1,0 +1,97 @@
+"""Layers of integers judged by themselves, on the devices that tell what is inside a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import onnx_ir as ir
+
+from edgeconv.core import Artifact, Comparison, LayerSteps, Sample
+from edgeconv.devices import Device, find, run_inside
+from edgeconv.errors import DeviceError
+from edgeconv.flow.variants import Variant
+from edgeconv.parity import Golden, judge_layers, layer_steps, unjudged_layers
+from edgeconv.progress import Progress
+
+# A kernel does the same for every sample, and each has many elements: four of EfficientNet-Lite0 have 28 million.
+# Those take 1.3 s to run and 1.4 s to evaluate in float64, on one core.
+_SAMPLES = 4
+
+
+def judged_by_layer(
+    rows: Sequence[Comparison],
+    artifacts: Sequence[Artifact],
+    variants: Sequence[Variant],
+    golden: Golden,
+    timeout_s: float,
+    progress: Progress,
+) -> tuple[Comparison, ...]:
+    """The rows, with the layers of each artifact in that of its first output on each device that tells them.
+
+    Args:
+        rows: as `edgeconv.flow.judge.judge` gives them.
+        artifacts: freshly made, so that they know what they hold.
+        variants: the graphs that they were written from.
+        golden: its samples are run.
+        timeout_s: for one artifact on one device, seconds.
+        progress: hears of each artifact.
+    """
+    graphs = {variant.name: variant.model for variant in variants}
+    known = {artifact.path.name: artifact for artifact in artifacts if artifact.inside and artifact.variant in graphs}
+    found: dict[tuple[str, str], Comparison] = {}
+    for row in rows:
+        artifact, place = known.get(row.artifact), (row.artifact, row.device)
+        if artifact is None or place in found or not row.samples or not find(row.device).inside:
+            continue
+        with progress.stage(f"{row.artifact} on {row.device}, layer by layer"):
+            try:
+                layers = _layers(find(row.device), artifact, graphs, golden, timeout_s)
+                found[place] = judge_layers(row, layers)
+            except DeviceError as error:
+                found[place] = unjudged_layers(row, str(error))
+    return _in_place(rows, found)
+
+
+def carried_over(
+    rows: Sequence[Comparison],
+    old: Sequence[Comparison],
+    now: Mapping[str, Mapping[str, str]],
+    before: Mapping[str, str | Mapping[str, str]],
+) -> tuple[Comparison, ...]:
+    """The rows of a repeated run with the layers of the earlier one, which are what they were.
+
+    The graphs are not there any more, but neither have files and samples changed. Where a device tells something else
+    of itself than before, its layers are left out.
+
+    Args:
+        rows: of the repeated run.
+        old: of the earlier one.
+        now: what each device says of itself, by ``"device <name>"``.
+        before: what it said in the earlier run.
+    """
+    layers = {(row.artifact, row.device): row.layers for row in old if row.layers}
+    found: dict[tuple[str, str], Comparison] = {}
+    for row in rows:
+        place, key = (row.artifact, row.device), f"device {row.device}"
+        if place in layers and place not in found and row.samples and now.get(key) == before.get(key):
+            found[place] = judge_layers(row, layers[place])
+    return _in_place(rows, found)
+
+
+def _layers(
+    device: Device, artifact: Artifact, graphs: Mapping[str, ir.Model], golden: Golden, timeout_s: float
+) -> tuple[LayerSteps, ...]:
+    samples = _some(golden.of(artifact.variant).samples)
+    runs = run_inside(device, artifact, samples, timeout_s=timeout_s)
+    return layer_steps(graphs[artifact.variant], artifact.inside, [sample.inputs for sample in samples], runs)
+
+
+def _some(samples: Sequence[Sample]) -> list[Sample]:
+    """A few, and the last of all, which is of another batch where the batch is open."""
+    return [*samples[: _SAMPLES - 1], *samples[_SAMPLES - 1 :][-1:]]
+
+
+def _in_place(rows: Iterable[Comparison], found: Mapping[tuple[str, str], Comparison]) -> tuple[Comparison, ...]:
+    """Each of the rows found in the place of the first of its artifact and device."""
+    left = dict(found)
+    return tuple(left.pop((row.artifact, row.device), row) for row in rows)

@@ -1,0 +1,450 @@
+"""The whole flow, on one screen: capture -> rewrite -> emit -> devices -> parity -> report.
+
+`export`, `export_onnx` and `export_recipe` state a `Job`; `run_job` does it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from edgeconv import errors, values
+from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
+from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Artifact, Emitted, GraphSummary, IntegerTensor, Sample
+from edgeconv.emit.c_array import C_SUFFIXES
+from edgeconv.emit.onnx import to_onnx
+from edgeconv.emit.tflite import to_tflite
+from edgeconv.errors import (
+    Caller,
+    CaptureError,
+    QuantizeError,
+    RecipeError,
+    telling,
+)
+from edgeconv.flow.arguments import (
+    batched_inputs,
+    checked_call,
+    example,
+    expected_of,
+    instead_of_recipe,
+    listener,
+    named_inputs,
+    named_variants,
+    numbers_by_name,
+    output_folder,
+    stated_samples,
+)
+from edgeconv.flow.job import Job, job_of, stated_job
+from edgeconv.flow.output import Staging, staged
+from edgeconv.flow.prove import check_devices, prove
+from edgeconv.flow.record import discard_outdated
+from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
+from edgeconv.flow.target import aimed, measured, with_confirmation
+from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.graph.summary import summarise
+from edgeconv.package import VERSION
+from edgeconv.progress import Progress
+from edgeconv.quantize import Target
+from edgeconv.recipe import Recipe
+from edgeconv.recipe.schema import FORMATS
+from edgeconv.recipe.wording import place_of
+from edgeconv.report import LEFT_OUT, Frontier, Report
+from edgeconv.rewrite import optimize, selected
+from edgeconv.rewrite.open_batch import free_batch
+
+if TYPE_CHECKING:
+    import torch
+
+_DEFAULT = Quantization()
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export made: files, the graph before and after folding, notes, and the report where one was asked for.
+
+    ``warnings`` are those of the notes that the report was written too early for: what the commit removed of another
+    export that wrote into the folder meanwhile.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    graphs: tuple[GraphSummary, ...]
+    notes: tuple[str, ...] = ()
+    report: Report | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def export(
+    module: torch.nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    out: str | Path,
+    *,
+    name: str,
+    kwargs: Mapping[str, Any] | None = None,
+    formats: str | Sequence[str] = FORMATS,
+    variants: str | Sequence[str] = "fp32",
+    tflite_layout: str | Sequence[str] = NHWC,
+    opset: int = 18,
+    input_names: str | Sequence[str] | None = None,
+    output_names: str | Sequence[str] = (),
+    dynamic_batch: bool | str | Sequence[str] = False,
+    quantization: Quantization = _DEFAULT,
+    c_array: bool = False,
+    skip_rewrites: Collection[str] = (),
+    devices: str | Sequence[str] = (),
+    samples: Sequence[Sample] = (),
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Exports a module to deployable files, and proves them on the devices that are named.
+
+    Args:
+        module: any nn.Module; captured as in eval mode, and left as it was found. Or an ``ExportedProgram`` (``args``
+            may be ``()`` for its own example inputs), or a ``ScriptModule``, which torch converts.
+        args: example arguments in the order of ``forward``. Each tensor is an input of the files, those in lists,
+            tuples and dicts too (``features_0``); its shape and dtype become the file's. Everything else (None,
+            numbers, text) is fixed to what it is here.
+        out: output folder, made if missing; the files appear in it all together or not at all.
+        name: stem of the files: ``<name>.<variant>.onnx``, ``<name>.<variant>.tflite`` (NHWC),
+            ``<name>.<variant>.nchw.tflite``.
+        kwargs: example arguments by keyword, as in `args`.
+        formats: of ``"onnx"``, ``"tflite"``; here and below a single name may stand for a sequence of one.
+        variants: of ``"fp32"``, ``"fp16"``, ``"int8"``, ``"int8-weights"``, ``"int16x8"`` (TFLite only).
+        tflite_layout: ``"nhwc"``, ``"nchw"`` or both: of rank-4 inputs and outputs of the TFLite file.
+        opset: of the ONNX file, 13 or newer.
+        input_names: one per input; the names of ``forward``'s parameters by default.
+        output_names: one per tensor that comes out; by default the keys of a dict or fields of a named tuple, else
+            ``output``, ``output_1``, ….
+        dynamic_batch: whether dimension 0 stays open in the files (``batch``): True for every input, or the names of
+            the inputs that have a batch, as ``dynamic_shapes={name: {0: "batch"}}`` says to ``torch.onnx.export``.
+        quantization: data and options of the variants of integers.
+        c_array: writes each TFLite file as C source, too (``<name>.<variant>.h`` and ``.cc``), with the values of the
+            first sample and what the file's graph makes of them.
+        skip_rewrites: rewrites to leave out, by name.
+        devices: devices to prove the files on (``edgeconv devices`` lists them); with any, the report
+            ``parity.json``, ``parity.html`` and ``parity.junit.xml`` is written beside the files.
+        samples: inputs of the proof; `args` themselves by default. Where the batch is open their batches may differ;
+            where all have the same, one of another batch is added.
+        progress: hears of the stages.
+
+    Returns:
+        The artifacts, in the order of `formats` and layouts, and the report.
+
+    Raises:
+        CaptureError: the module cannot be captured.
+        EmitError: an operator has no form in the format, or the folder cannot be written.
+        DeviceError: a named device is unknown or not installed.
+    """
+    folder, heard = output_folder(out), listener(progress)
+    origin = f"{type(module).__module__}:{type(module).__qualname__}"
+    module, tensors, own_names = checked_call(module, args, kwargs)
+    names = named_inputs(input_names, own_names)
+    outputs = values.tensor_names(output_names, "output_names", CaptureError)
+    named_args = dict(zip(names, tensors, strict=True))
+    batched = batched_inputs(dynamic_batch, named_args)
+    job = stated_job(
+        TorchSource(module, tensors, names, outputs, origin, batched),
+        stated_samples(samples) or partial(example, named_args),
+        expected_of(named_args, batched),
+        name=name,
+        formats=formats,
+        variants=variants,
+        layouts=tflite_layout,
+        opset=opset,
+        quantization=quantization,
+        c_array=c_array,
+        skip_rewrites=skip_rewrites,
+        devices=devices,
+    )
+    return run_job(job, folder, heard)
+
+
+def export_onnx(
+    path: str | Path,
+    out: str | Path,
+    *,
+    name: str,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    fixed: Mapping[str, float] | None = None,
+    formats: str | Sequence[str] = FORMATS,
+    variants: str | Sequence[str] = (),
+    tflite_layout: str | Sequence[str] = NHWC,
+    opset: int | None = None,
+    quantization: Quantization = _DEFAULT,
+    c_array: bool = False,
+    skip_rewrites: Collection[str] = (),
+    devices: str | Sequence[str] = (),
+    samples: Sequence[Sample] = (),
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Exports an ``.onnx`` file to deployable files, and proves them on the devices that are named.
+
+    The reference is the file's own graph in float64; with onnxruntime among the devices the file itself is run on it
+    and judged, too.
+
+    Args:
+        path: the file, with its external data beside it; float32, standard operators, opset 7 or newer.
+        out: as in `export`.
+        name: as in `export`.
+        shapes: of the inputs that the file leaves open, by name. A file that leaves nothing open but its batch keeps
+            it open; a number here fixes it, a str in front keeps it open under that name.
+        fixed: inputs that are these numbers for good and no inputs of what is exported (``{"sr": 16000}``): branches
+            on them dissolve.
+        formats: as in `export`.
+        variants: as in `export`; by default fp32, and int8 of a file that is quantised already, which has no other.
+        tflite_layout: as in `export`.
+        opset: of the ONNX file; the input file's own by default, or 18 where that is older.
+        quantization: as in `export`.
+        c_array: as in `export`.
+        skip_rewrites: as in `export`.
+        devices: as in `export`.
+        samples: inputs of the proof; one of standard normal noise (zeros and ones for integers) by default.
+        progress: hears of the stages.
+
+    Returns:
+        As `export`.
+
+    Raises:
+        CaptureError: the file cannot be read or turned into a graph of static shapes.
+        EmitError: as `export`.
+        DeviceError: as `export`.
+    """
+    folder, heard = output_folder(out), listener(progress)
+    file = open_onnx(path).fixed(numbers_by_name(fixed))
+    source = OnnxSource(file, settled_shapes(file, {} if shapes is None else shapes))
+    job = stated_job(
+        source,
+        stated_samples(samples) or source.noise,
+        source.expected,
+        name=name,
+        formats=formats,
+        variants=named_variants(variants) or source.variant or "fp32",
+        layouts=tflite_layout,
+        opset=opset,
+        quantization=quantization,
+        c_array=c_array,
+        skip_rewrites=skip_rewrites,
+        devices=devices,
+    )
+    return run_job(job, folder, heard)
+
+
+def export_recipe(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    devices: Sequence[str] | None = None,
+    prove: bool = True,
+    formats: Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
+    c_array: bool | None = None,
+    skip_rewrites: Collection[str] = (),
+    target: Target | None = None,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Exports what a recipe describes into the folder `out`, and proves it unless `prove` is False.
+
+    Args:
+        recipe: from `edgeconv.recipe.load_recipe`.
+        out: output folder of this recipe.
+        devices: instead of the recipe's.
+        prove: False runs no device and writes no report.
+        formats: instead of the recipe's.
+        variants: instead of the recipe's.
+        c_array: instead of the recipe's.
+        skip_rewrites: rewrites to leave out, by name.
+        target: the first of the variants keeps as many of its worst layers in float as this needs; see
+            `edgeconv.flow.target.aimed`.
+        progress: hears of the stages.
+
+    Raises:
+        EdgeconvError: as `export`; RecipeError for weights and inputs that cannot be used; TargetError.
+    """
+    values.instance(recipe, Recipe, "recipe", RecipeError, mend="pass what edgeconv.load_recipe(path) gives")
+    folder, heard = output_folder(out), listener(progress)
+    if target is not None:
+        values.instance(target, Target, "target", QuantizeError, mend="give edgeconv.quantize.Target(sqnr_db=…)")
+    asked = instead_of_recipe(recipe, devices, prove, formats, variants, c_array, skip_rewrites)
+    selected(asked["skip_rewrites"], errors.SKIPPED)
+    if prove:
+        own = place_of(recipe.path, "parity.devices") if devices is None else errors.DEVICES
+        with heard.stage("devices"):
+            check_devices(asked["devices"], own)
+    with telling(Caller.RECIPE):
+        with heard.stage("model and inputs"):
+            job = job_of(recipe, **asked)
+            job = job if target is None else aimed(job, recipe, target)
+        return run_job(job, folder, heard)
+
+
+def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
+    """Does a job; files and report appear in `out` together, after the last of them is complete.
+
+    Raises:
+        EdgeconvError: as `export`.
+    """
+    selected(job.skip_rewrites, errors.SKIPPED)  # a misspelt name is told before the work
+    # The folder first of all: one that cannot be written is told before the work.
+    with failing_as_a_file(job.source), staged(out) as staging:
+        model, graphs = _folded(job, progress)
+        job, variants = _variants(job, model, progress)
+        written = [
+            _write(staging, variant, job, format_, layout, progress)
+            for variant in variants
+            for format_, layout in job.files(variant)
+        ]
+        artifacts = tuple(artifact for artifact, _ in written)
+        _write_plans(staging, job, variants)
+        _write_c(staging, job, variants, written)
+        removal = discard_outdated(staging, out, artifacts)
+        notes = _notes(model, variants, written) + removal.notes
+        for note in notes:
+            progress.note(note)
+        report = None
+        if job.proof is not None:
+            left_out = {LEFT_OUT: ", ".join(sorted(job.skip_rewrites))} if job.skip_rewrites else {}
+            report = prove(
+                staging,
+                artifacts,
+                dataclasses.replace(job.proof, facts={**job.proof.facts, **left_out}),
+                job.source,
+                progress,
+                name=job.name,
+                description=job.description,
+                metadata=job.metadata,
+                outputs=tuple(value.name or "" for value in model.graph.outputs),
+                graphs=graphs,
+                notes=notes,
+                variants=variants,
+                frontier=_frontier(job, variants, progress),
+            )
+    artifacts = tuple(dataclasses.replace(artifact, path=out / artifact.path.name) for artifact in artifacts)
+    return ExportResult(artifacts, graphs, (*notes, *removal.late), report, tuple(removal.late))
+
+
+def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progress: Progress) -> tuple[Variant, ...]:
+    """The variants of integers that a recipe says files of an earlier export were written from; nothing is written.
+
+    Args:
+        recipe: that the files were exported from, by what it states itself.
+        artifacts: the files; what they would hold inside, were they written now, comes with the variants.
+        report: the earlier one; the target of its frontier is aimed at again, without the rewrites that it left out.
+        progress: hears of the stages.
+
+    Raises:
+        EdgeconvError: as `export_recipe`.
+    """
+    names = tuple(dict.fromkeys(item.variant for item in artifacts if item.variant not in ("fp32", "fp16")))
+    if not names:
+        return ()
+    formats = tuple(format_ for format_ in FORMATS if any(item.format == format_ for item in artifacts))
+    left_out = [name for name in str(report.environment.get(LEFT_OUT, "")).split(", ") if name]
+    job = job_of(recipe, formats=formats, variants=names, skip_rewrites=tuple(left_out))
+    frontier = report.frontier
+    if frontier is not None:
+        job = aimed(job, recipe, Target(sqnr_db=frontier.sqnr_db, agreement=frontier.agreement))
+    with failing_as_a_file(job.source):
+        model, _ = _folded(job, progress)
+        job, variants = _variants(job, model, progress)
+        return tuple(dataclasses.replace(variant, inside=_inside(job, variant)) for variant in variants)
+
+
+def _inside(job: Job, variant: Variant) -> dict[str, tuple[IntegerTensor, ...]]:
+    """What the files of a variant hold, by name."""
+    names = {_file_name(job, variant, *kind): _emit(job, {}, variant, *kind) for kind in job.files(variant)}
+    return {name: emitted.inside for name, emitted in names.items()}
+
+
+def _folded(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSummary, GraphSummary]]:
+    """The graph that variants are made of, and what was captured and folded."""
+    with progress.stage("capture"):
+        model = job.source.graph()
+    captured = summarise("captured", model)
+    with progress.stage("rewrite"):
+        model = optimize(model, skip=job.skip_rewrites)
+        if job.source.batched:
+            model = free_batch(model, inputs=job.source.batched, symbol=job.source.symbol)
+    return model, (captured, summarise("folded", model))
+
+
+def _variants(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:
+    """The variants of a job, which asks its devices first where it has a target."""
+    if job.frontier is not None:
+        job = with_confirmation(job, partial(_emit, job, {}), [value.name or "" for value in model.graph.outputs])
+    return job, tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
+
+
+def _file_name(job: Job, variant: Variant, format_: str, layout: str) -> str:
+    infix = ".nchw" if format_ == "tflite" and layout == NCHW else ""
+    return f"{job.name}.{variant.name}{infix}.{format_}"
+
+
+def _write(
+    staging: Staging, variant: Variant, job: Job, format_: str, layout: str, progress: Progress
+) -> tuple[Artifact, Emitted]:
+    file_name = _file_name(job, variant, format_, layout)
+    metadata = {"edgeconv_version": VERSION, "layout": layout, "variant": variant.name, **job.metadata}
+    with progress.stage(f"emit {file_name}"):
+        emitted = _emit(job, metadata, variant, format_, layout)
+        path = staging.write(file_name, emitted.data)
+        beside = staging.write_parts(file_name + DATA_SUFFIX, emitted.external) if emitted.external else None
+    sha256 = hashlib.sha256(emitted.data).hexdigest()
+    size, inside = len(emitted.data) + sum(map(len, emitted.external)), emitted.inside
+    emitted = dataclasses.replace(emitted, external=())  # gigabytes, which are on disk now
+    specs = (emitted.inputs, emitted.outputs)
+    artifact = Artifact(path, format_, variant.name, layout, sha256, *specs, size, beside, inside)
+    return artifact, emitted
+
+
+def _frontier(job: Job, variants: Sequence[Variant], progress: Progress) -> Frontier | None:
+    """What was tried for a target, measured."""
+    for variant in variants:
+        if job.frontier is not None and variant.search is not None:
+            return measured(job.frontier, variant, variant.search, job, partial(_emit, job, {}), progress)
+    return None
+
+
+def _write_plans(staging: Staging, job: Job, variants: Sequence[Variant]) -> None:
+    """Writes each plan beside the files that it made, to be read, edited and fed back."""
+    for variant in variants:
+        if variant.plan is not None:
+            staging.write(f"{job.name}.{variant.name}.plan.json", variant.plan.to_json().encode())
+
+
+def _write_c(
+    staging: Staging, job: Job, variants: Sequence[Variant], written: Sequence[tuple[Artifact, Emitted]]
+) -> None:
+    """Writes C source beside each TFLite file, where it is asked for."""
+    by_name = {variant.name: variant for variant in variants}
+    for artifact, emitted in written:
+        if job.c_samples is not None and artifact.format == "tflite":
+            stem = artifact.path.name.removesuffix(".tflite")
+            texts = by_name[artifact.variant].as_c(artifact.path.name, emitted, job.c_samples)
+            for suffix, text in zip(C_SUFFIXES, texts, strict=True):
+                staging.write(stem + suffix, text.encode())
+
+
+def _notes(
+    model: ir.Model, variants: Sequence[Variant], written: Sequence[tuple[Artifact, Emitted]]
+) -> tuple[str, ...]:
+    """What the reader should know: the slower, official capture when it had to be taken, and what emitters say."""
+    path = model.metadata_props.get(NOTE, "fast")
+    said = path.replace("official: ", "captured by the official exporter: ", 1)
+    captured: tuple[str, ...] = () if path == "fast" else (said,)
+    if PRECISION in model.metadata_props:
+        captured += (f"the module computes in {model.metadata_props[PRECISION]}, too; the files do so in float32",)
+    emitted = tuple(f"{artifact.path.name}: {note}" for artifact, made in written for note in made.notes)
+    return captured + tuple(note for variant in variants for note in variant.notes) + emitted
+
+
+def _emit(job: Job, metadata: Mapping[str, str], variant: Variant, format_: str, layout: str) -> Emitted:
+    model, encoding = variant.model, {"weights": variant.weights, "io": variant.io}
+    if format_ == "onnx":
+        data_name = f"{job.name}.{variant.name}.onnx{DATA_SUFFIX}"
+        return to_onnx(model, metadata=metadata, opset=job.opset, data_name=data_name, **encoding)
+    return to_tflite(model, layout=layout, metadata=metadata, **encoding)

@@ -1,0 +1,353 @@
+"""The second half of the flow: artifacts -> devices -> parity -> report files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgeconv.core import (
+    Array,
+    Artifact,
+    Comparison,
+    Fidelity,
+    GraphSummary,
+    Run,
+    Sample,
+    Tolerance,
+    Verdict,
+)
+from edgeconv.devices import Device, find
+from edgeconv.errors import DEVICES, DeviceError, ParityError, Wording
+from edgeconv.flow.environment import environment
+from edgeconv.flow.judge import Proof, judge
+from edgeconv.flow.layers import carried_over, judged_by_layer
+from edgeconv.flow.output import Staging, staged
+from edgeconv.flow.record import read_report, require_unchanged, write_report
+from edgeconv.flow.source import OnnxSource, Source
+from edgeconv.flow.variants import Variant, is_quantised
+from edgeconv.parity import (
+    Golden,
+    Integers,
+    golden_bytes,
+    load_golden,
+)
+from edgeconv.progress import Progress
+from edgeconv.report import GOLDEN_SHA256, TIMEOUT, Frontier, Report, seconds_of
+
+JUDGED_BY = "judged by"
+_ALTERED = "were judged by several bounds: it was altered"
+_NAME_IT = "name the recipe, whose own bounds decide, or export again"
+_OTHER_RECIPE = "give the recipe that the folder was exported from, and what --set said of it"
+
+
+Stated = Callable[[tuple[str, ...]], Proof]
+"""What is asked of variants, by their names."""
+Rebuilt = Callable[[Sequence[Artifact], Report], tuple[Variant, ...]]
+"""The variants of integers that files of an earlier report were written from, with what the files hold inside."""
+
+
+def check_devices(names: Sequence[str] | None, where: str | Wording = "") -> None:
+    """Refuses devices that were named and cannot be had, before any work is done; `where` they were named.
+
+    One that has answered is not started again: several recipes, or exports of one process, name the same ones.
+
+    Raises:
+        DeviceError: unknown (with the nearest known name), or its runtime is not installed or does not start.
+    """
+    for device in [_named(name, where) for name in names or ()]:
+        command = _command_of(device)
+        if command in _ANSWERED:
+            continue
+        device.probe(timeout_s=60.0)
+        if command is not None:
+            _ANSWERED.add(command)
+
+
+def _named(name: str, where: str | Wording) -> Device:
+    try:
+        return find(name)
+    except DeviceError as error:
+        raise DeviceError(error.what, where=error.where or where, mend=error.mend) from error
+
+
+_ANSWERED: set[tuple[str, ...]] = set()
+
+
+def _command_of(device: Device) -> tuple[str, ...] | None:
+    """The command that reaches it now, none for torch; None where it is not installed, which its probe explains."""
+    try:
+        return tuple(device.command()) if device.command else ()
+    except DeviceError:
+        return None
+
+
+def prove(
+    staging: Staging,
+    artifacts: Sequence[Artifact],
+    proof: Proof,
+    source: Source,
+    progress: Progress,
+    *,
+    name: str,
+    description: str,
+    metadata: Mapping[str, str],
+    outputs: tuple[str, ...],
+    graphs: tuple[GraphSummary, ...],
+    notes: tuple[str, ...] = (),
+    variants: Sequence[Variant] = (),
+    frontier: Frontier | None = None,
+) -> Report:
+    """Judges freshly made artifacts; writes the golden values and the report beside them.
+
+    Raises:
+        ParityError: the source itself cannot run the samples.
+    """
+    with progress.stage(f"{source.title} float64, the reference"):
+        reference = source.run(proof.samples, outputs, "float64")
+    if reference.verdict is not Verdict.PASS:
+        raise ParityError(
+            f"{source.title} cannot run the parity inputs: {reference.reason}",
+            where=name,
+            mend="mend the inputs or the model",
+        )
+    _require_numbers(reference, name, source.title)
+    golden = Golden(proof.samples, reference, _integers(variants, proof.samples, progress))
+    golden_name, data = f"{name}.golden.safetensors", golden_bytes(golden)
+    staging.write(golden_name, data)
+    comparisons, devices = judge(artifacts, golden, proof, source, progress)
+    comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
+    report = Report(
+        model=name,
+        description=description,
+        source=metadata,
+        artifacts=tuple(artifacts),
+        comparisons=comparisons,
+        graphs=graphs,
+        environment={
+            **environment(),
+            **proof.facts,
+            TIMEOUT: f"{proof.timeout_s:g}",
+            JUDGED_BY: f"the export's own bounds, and what {source.title} computes",
+            GOLDEN_SHA256: hashlib.sha256(data).hexdigest(),
+            **devices,
+        },
+        golden=golden_name,
+        notes=notes,
+        frontier=frontier,
+    )
+    write_report(staging, report)
+    return report
+
+
+def repeat(
+    folder: Path,
+    *,
+    devices: Sequence[str] | None,
+    progress: Progress,
+    source: Source | None = None,
+    out: Path | None = None,
+    stated: Stated | None = None,
+    rebuilt: Rebuilt | None = None,
+) -> Report:
+    """Runs the artifacts of an earlier export again and writes their report anew.
+
+    Args:
+        folder: where ``parity.json``, the artifacts and the golden values lie.
+        devices: only these, instead of all of the report; rows of others stay: nothing that they speak of changed.
+        source: what was exported, where the caller has it: it must give the golden values again, and its own then
+            count. Without, its own row stays as it was.
+        progress: hears of the runs.
+        out: where the new report goes; over the old one by default.
+        stated: bounds, time limit and samples that the caller has from elsewhere for these variants. They count in
+            place of the report's; the samples must be the stored ones (empty: whichever are stored).
+        rebuilt: makes the quantised graphs anew. What they compute then counts in place of the stored integers, and
+            layers are judged anew; without, both are believed as they are stored.
+
+    Raises:
+        ParityError: the report cannot be read, a file changed since it was written or while the devices ran, or the
+            source is another one.
+        DeviceError: a device of `devices` cannot be had.
+    """
+    old = read_report(folder)
+    check_devices(devices, DEVICES)
+    golden = load_golden(folder / old.golden)
+    names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_asked_as, old.comparisons)))
+    if stated is None:
+        proof = Proof(golden.samples, names, _tolerance(old), _bounds(old), _timeout_s(old))
+    else:
+        own = stated(tuple(dict.fromkeys(artifact.variant for artifact in old.artifacts)))
+        proof = dataclasses.replace(own, samples=own.samples or golden.samples, devices=names)
+    artifacts = tuple(dataclasses.replace(item, path=folder / item.path.name) for item in old.artifacts)
+    if source is not None:
+        with progress.stage(f"{source.title} float64 beside the golden values"):
+            golden = _own_values(source, proof.samples, golden, folder / old.golden)
+    variants = rebuilt(artifacts, old) if rebuilt is not None else ()
+    if variants:
+        golden = dataclasses.replace(golden, integers=_integers(variants, proof.samples, progress))
+        inside = {name: tensors for variant in variants for name, tensors in variant.inside.items()}
+        artifacts = tuple(dataclasses.replace(one, inside=inside.get(one.path.name, ())) for one in artifacts)
+    own_again = source is not None and source.device in names
+    kept = tuple(row for row in old.comparisons if (not own_again if row.artifact == "" else row.device not in names))
+    _require_bound(kept, artifacts, proof, folder)
+    comparisons, devices_now = judge(artifacts, golden, proof, source, progress)
+    if rebuilt is None:
+        comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)
+    else:
+        comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
+    report = dataclasses.replace(
+        old,
+        artifacts=artifacts,
+        comparisons=(*kept, *comparisons),
+        environment={
+            **old.environment,
+            **environment(),
+            TIMEOUT: f"{proof.timeout_s:g}",
+            JUDGED_BY: _judged_by(source, stated is not None),
+            **devices_now,
+        },
+    )
+    with staged(out or folder) as staging:
+        staging.before_commit(lambda: require_unchanged(folder, old), reads=folder)
+        write_report(staging, report)
+    return report
+
+
+def _own_values(source: Source, samples: tuple[Sample, ...], golden: Golden, path: Path) -> Golden:
+    """The golden values as the source gives them now, once they have proven to be the stored ones.
+
+    Raises:
+        ParityError: the samples or the values are others.
+    """
+    for sample, stored in itertools.zip_longest(samples, golden.samples):
+        if not _is_same_sample(sample, stored):
+            name = (sample or stored).name
+            what = f"the recipe's model does not give these values: the sample {name!r} is another in the recipe"
+            raise ParityError(what, where=str(path), mend=_OTHER_RECIPE)
+    run = source.run(samples, tuple(golden.reference.outputs[0]), "float64")
+    _require_same(run, golden.reference, samples, path)
+    return Golden(samples, dataclasses.replace(golden.reference, outputs=run.outputs), golden.integers)
+
+
+def _is_same_sample(sample: Sample | None, stored: Sample | None) -> bool:
+    if sample is None or stored is None or set(sample.inputs) != set(stored.inputs):
+        return False
+    if dataclasses.replace(sample, inputs={}) != dataclasses.replace(stored, inputs={}):
+        return False
+    pairs = [(array, stored.inputs[name]) for name, array in sample.inputs.items()]
+    return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def _require_bound(kept: Sequence[Comparison], artifacts: Sequence[Artifact], proof: Proof, folder: Path) -> None:
+    """Rows that are not judged again stand beside the new ones, and must have been held to the same."""
+    variants = {artifact.path.name: artifact.variant for artifact in artifacts}
+    for row in kept:
+        bound = proof.bounds.get(variants.get(row.artifact, ""), proof.tolerance)
+        if row.artifact and row.tolerance != bound:
+            raise ParityError(
+                f"the row of {row.artifact} on {row.device} was judged by another bound than the recipe's",
+                where=str(folder / "parity.json"),
+                mend="run every device again: leave --device out",
+            )
+
+
+def _judged_by(source: Source | None, by_recipe: bool) -> str:
+    """For the reader: whether anything but the folder itself had a say."""
+    bounds = "the recipe's bounds" if by_recipe else "the folder's own bounds"
+    if source is None:
+        return f"{bounds} and golden values, which whoever can write the folder can change: name the recipe"
+    return f"{bounds}, and what {source.title} computes anew"
+
+
+def _integers(variants: Sequence[Variant], samples: Sequence[Sample], progress: Progress) -> dict[str, Integers]:
+    """What each quantised graph says exactly."""
+    found = {}
+    for variant in variants:
+        if variant.plan is not None or is_quantised(variant.model):
+            with progress.stage(f"{variant.name} graph, its integers"):
+                integers = variant.integers(samples)
+            if integers is not None:
+                found[variant.name] = integers
+    return found
+
+
+def _asked_as(row: Comparison) -> str:
+    """The device that a row is asked for by: a file's own row comes with onnxruntime's."""
+    return OnnxSource.device if row.device == OnnxSource.row else row.device
+
+
+def _require_numbers(reference: Run, name: str, title: str) -> None:
+    """A reference without a finite number agrees with every file that has none either, and proves nothing."""
+    for index, outputs in enumerate(reference.outputs):
+        for output, array in outputs.items():
+            if array.dtype.kind == "f" and array.size and not np.isfinite(array).any():
+                raise ParityError(
+                    f"{title}'s own output {output!r} is all NaN or infinite for input {index}",
+                    where=name,
+                    mend="mend the model, its weights or that input",
+                )
+
+
+def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: Path) -> None:
+    """The module must be the one whose outputs were stored: float64 sums may differ in their order, and no more."""
+    mend = _OTHER_RECIPE
+    if run.verdict is not Verdict.PASS:
+        raise ParityError(f"the recipe's model does not run: {run.reason}", where=str(golden), mend=mend)
+    for sample, outputs, stored in zip(samples, run.outputs, reference.outputs, strict=True):
+        if set(outputs) != set(stored):
+            what = f"the recipe's model does not give these values: it has the outputs {', '.join(outputs)}"
+            raise ParityError(what, where=str(golden), mend=mend)
+        for name, b in stored.items():
+            a = outputs[name]
+            if a.shape != b.shape or not _close(a, b):
+                raise ParityError(
+                    f"the recipe's model does not give these values (output {name!r}, sample {sample.name})",
+                    where=str(golden),
+                    mend=mend,
+                )
+
+
+def _close(a: Array, b: Array) -> bool:
+    """NaN and infinities stand in the same places; all else differs by no more than the order of sums makes."""
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return False
+    level = float(np.sqrt(np.mean(np.square(b[finite], dtype=np.float64)))) if finite.any() else 0.0
+    return np.allclose(a[finite], b[finite], rtol=1e-9, atol=1e-9 * level)
+
+
+def _tolerance(report: Report) -> Tolerance:
+    """The bound that the report was judged by: one for all its rows.
+
+    Raises:
+        ParityError: they have several, which no export gives them.
+    """
+    found = {row.tolerance for row in report.comparisons if isinstance(row.tolerance, Tolerance)}
+    if len(found) > 1:
+        raise ParityError(f"its rows {_ALTERED}", where="parity.json", mend=_NAME_IT)
+    return next(iter(found), Tolerance())
+
+
+def _timeout_s(report: Report) -> float:
+    """That of the export; the first reports did not say."""
+    return seconds_of(report.environment[TIMEOUT]) if TIMEOUT in report.environment else Proof.timeout_s
+
+
+def _bounds(report: Report) -> dict[str, Fidelity]:
+    """What was asked of each approximation.
+
+    Raises:
+        ParityError: different things of its rows.
+    """
+    variants = {artifact.path.name: artifact.variant for artifact in report.artifacts}
+    found: dict[str, Fidelity] = {}
+    for row in report.comparisons:
+        if isinstance(row.tolerance, Fidelity) and row.artifact in variants:
+            variant = variants[row.artifact]
+            if found.setdefault(variant, row.tolerance) != row.tolerance:
+                raise ParityError(f"its rows of {variant} {_ALTERED}", where="parity.json", mend=_NAME_IT)
+    return found

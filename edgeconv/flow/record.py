@@ -1,0 +1,181 @@
+"""The report of a folder as its record: what it speaks of, what of that is still there, and what an export takes away.
+
+Whoever can write the folder can write the report, so it is believed only in what it can prove: it names files by plain
+names, each with its checksum, and nothing else of the folder is read or removed. What is removed is a file of such a
+name and checksum, or a text that proves itself by its own (`edgeconv.seal.is_sealed`); links are never followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeconv.core import Artifact
+from edgeconv.emit.c_array import c_files_of
+from edgeconv.errors import ParityError
+from edgeconv.flow.output import Staging, settle
+from edgeconv.recipe.files import read_named, sha256_of
+from edgeconv.report import GOLDEN_SHA256, Report
+from edgeconv.seal import is_sealed
+
+JSON, HTML, JUNIT = "parity.json", "parity.html", "parity.junit.xml"
+_NOT_MADE = "it is not made any more"
+_MOST_BYTES = 2**26  # the report of a network of 600 operators on every device has 2 MB; a sample in a row takes 400
+
+
+def read_report(folder: Path) -> Report:
+    """Reads ``parity.json`` and makes sure that every file it speaks of is still the one it judged.
+
+    Raises:
+        ParityError: it cannot be read, is no report, or a file is missing, changed or a link.
+    """
+    settle(folder)
+    return _proven(folder)
+
+
+def require_unchanged(folder: Path, report: Report) -> None:
+    """Makes sure that the report of a folder is still the one that was read, and its files those that it judged.
+
+    Raises:
+        ParityError: another command wrote there meanwhile.
+    """
+    from edgeconv.report import to_json
+
+    try:
+        is_same = to_json(_proven(folder)) == to_json(report)
+    except ParityError:
+        is_same = False
+    if not is_same:
+        what = "another command wrote into this folder while its files ran on the devices"
+        raise ParityError(what, where=str(folder), mend="run parity again, once the other has ended")
+
+
+def _proven(folder: Path) -> Report:
+    """The report of a folder, whose files are those that it speaks of."""
+    report = _read(folder)
+    for name, sha256 in _recorded(report).items():
+        file = folder / name
+        if file.is_symlink():
+            mend = "put a copy of the file itself in its place"
+            raise ParityError("is a symbolic link, and could lead out of the folder", where=str(file), mend=mend)
+        if not file.is_file():
+            raise ParityError("the report speaks of this file, and it is missing", where=str(file), mend="export again")
+        if _sha256_of(file) != sha256:
+            raise ParityError(
+                f"changed since its report was written (sha256 was {sha256[:12]}…)",
+                where=str(file),
+                mend="export again, or put the judged file back",
+            )
+    return report
+
+
+def write_report(staging: Staging, report: Report) -> None:
+    """Writes the three forms of the report; the JSON last, as it is what a release check reads."""
+    from edgeconv.report import to_html, to_json, to_junit
+
+    staging.write(HTML, to_html(report).encode())
+    staging.write(JUNIT, to_junit(report).encode())
+    staging.write(JSON, to_json(report).encode())
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What an export takes away, in notes for its user.
+
+    Attributes:
+        notes: of what lies there before the devices run: the report has them.
+        late: of what another export put there after that; known once the commit is done.
+    """
+
+    notes: tuple[str, ...]
+    late: list[str] = field(default_factory=list)
+
+
+def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact]) -> Removal:
+    """Has the earlier report of a folder removed, and the files that it alone speaks of: they would mislead.
+
+    Which those are is decided at the commit: another export may write the folder before. Files that changed since their
+    report was written are somebody else's by now, and stay.
+    """
+    written = {name for artifact in artifacts for name in artifact.checksums}
+
+    def missed(names: Sequence[str]) -> list[str]:
+        """Those of the names that somebody may miss: not the forms of a report, nor the values that only it names."""
+        forms = (JSON, HTML, JUNIT)
+        return [x for x in names if x not in forms and not x.endswith(".safetensors") and not staging.writes(x)]
+
+    earlier = missed(_outdated(out, written))
+    removal = Removal(tuple(f"{name} of the earlier export is removed: {_NOT_MADE}" for name in earlier))
+
+    def discard() -> None:
+        outdated = _outdated(out, written)
+        for name in outdated:
+            staging.discard(name)
+        for name in missed(outdated):
+            if name not in earlier:
+                removal.late.append(f"{name}, which another export wrote here meanwhile, is removed: {_NOT_MADE}")
+
+    staging.before_commit(discard)
+    return removal
+
+
+def _outdated(out: Path, written: Collection[str]) -> list[str]:
+    """What goes, by name: the report itself first, then what it speaks of."""
+    try:
+        _read(out)
+        names = [JSON]
+    except ParityError:
+        names = []
+    stale = _stale(out, written)
+    names += [name for name in (HTML, JUNIT) if is_sealed(out / name)] + stale
+    return names + [of_it for name in (*written, *stale) for of_it in c_files_of(out / name)]
+
+
+def _stale(out: Path, written: Collection[str]) -> list[str]:
+    """The files that the earlier report speaks of, that are as it says, and that are not made again."""
+    try:
+        recorded = _recorded(_read(out))
+    except ParityError:
+        return []
+    return [name for name, sha256 in recorded.items() if name not in written and _is(out / name, sha256)]
+
+
+def _read(folder: Path) -> Report:
+    path = folder / JSON
+    data = read_named(path, kind=JSON, error=ParityError, most=_MOST_BYTES)
+    from edgeconv.report import from_json
+
+    try:
+        return from_json(data.decode())
+    except UnicodeDecodeError as error:
+        what = f"is no report: it is not UTF-8 at byte {error.start}"
+        raise ParityError(what, where=str(path), mend="export again") from error
+    except ParityError as error:
+        raise ParityError(error.what, where=str(path), mend=error.mend) from error
+
+
+def _recorded(report: Report) -> dict[str, str]:
+    """The checksum of every file that the report speaks of, by name."""
+    found = {name: sha256 for item in report.artifacts for name, sha256 in item.checksums.items()}
+    if report.golden:
+        found[report.golden] = str(report.environment.get(GOLDEN_SHA256, ""))
+    return found
+
+
+def _is(path: Path, sha256: str) -> bool:
+    """Whether a file itself, and no link to one, has that checksum."""
+    return not path.is_symlink() and path.is_file() and _sha256_of(path) == sha256
+
+
+def _sha256_of(path: Path) -> str:
+    """Of the bytes of a file.
+
+    Raises:
+        ParityError: it cannot be read.
+    """
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise ParityError(what, where=str(path), mend="give a judged file that can be") from error

@@ -1,0 +1,343 @@
+"""What is exported: a torch module, or an ``.onnx`` file. Each gives its graph, and can run itself on samples.
+
+Run in float64 it is the reference of the whole report; run in float32, as its owner would run it, it is a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from edgeconv.capture import capture, whatever_it_brings
+from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
+from edgeconv.devices import find, run_artifact, run_module
+from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
+from edgeconv.flow.output import temporary
+from edgeconv.recipe.foreign import unchanged
+from edgeconv.rewrite import optimize
+from edgeconv.rewrite.open_batch import free_batch
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from edgeconv.capture import OnnxFile
+
+BATCH = "batch"
+CAPTURED_BATCH = 11
+"""Of a graph whose batch is freed afterwards: a size that other dimensions seldom have, so that none is taken for it.
+
+A capture takes as long with 11 as with 2 (MobileNetV2, ShuffleNetV2: 1.2 to 2.2 s with either): nothing is computed.
+"""
+OTHER_BATCH = 2
+"""Of the second capture, which must give the same graph: small and even, where a forward may well branch otherwise."""
+Precision = Literal["float64", "float32"]
+
+
+class Source(Protocol):
+    """Gives a graph, and runs itself without any of our rewrites and formats.
+
+    Attributes:
+        row: what its own float32 row is called in the report.
+        device: the device by whose name that row is asked for.
+        title: for progress and messages.
+        metadata: what the artifacts say of where they come from.
+        batched: the inputs whose first dimension stays open in the files; ``graph`` has `CAPTURED_BATCH` there.
+        symbol: the name of that dimension.
+        variant: that it is itself, and is judged as, where it is quantised already; empty for floats.
+    """
+
+    @property
+    def row(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def metadata(self) -> Mapping[str, str]: ...
+    @property
+    def batched(self) -> tuple[str, ...]: ...
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def variant(self) -> str: ...
+
+    def graph(self) -> ir.Model:
+        """The captured graph: NCHW, every shape static; where the batch is open, proven to be the same at another one.
+
+        Raises:
+            CaptureError: there is none.
+            RewriteError: it depends on the batch size, or an operator cannot carry the batch.
+        """
+        ...
+
+    def run(
+        self, samples: Sequence[Sample], outputs: Sequence[str], precision: Precision, *, timeout_s: float = 120.0
+    ) -> Run:
+        """Runs the samples, whose batches may differ where the batch is open; FAIL with a reason where it cannot.
+
+        Args:
+            samples: arrays by input name.
+            outputs: names for the results, in order.
+            precision: float64 for the reference.
+            timeout_s: where it runs in a process of its own.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TorchSource:
+    """A module.
+
+    Attributes:
+        module: left as it was found.
+        args: example inputs.
+        input_names: one per argument.
+        output_names: one per result; empty for those of `edgeconv.capture.capture`
+        origin: where the module comes from, one line.
+        batched: see `Source`.
+        symbol: see `Source`.
+        within: what the module's own code runs in, which may import what lies beside it.
+    """
+
+    module: torch.nn.Module
+    args: tuple[torch.Tensor, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...] = ()
+    origin: str = ""
+    batched: tuple[str, ...] = ()
+    symbol: str = BATCH
+    within: Callable[[], AbstractContextManager[object]] = nullcontext
+    row = device = title = "torch"
+    variant = ""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """See `Source`."""
+        return {"source": self.origin}
+
+    def graph(self) -> ir.Model:
+        """See `Source`."""
+        from edgeconv.capture.torch.repeat import changing
+
+        with unchanged(), self.within():
+            difference = changing(self.module, self.args)
+        sizes = [len(value) for name, value in zip(self.input_names, self.args, strict=True) if name in self.batched]
+        model = _captured(self._graph, self.batched, example=min(sizes, default=1))
+        if difference is not None:  # tracing may name the culprit, and comes first
+            raise difference
+        return model
+
+    def _graph(self, batch: int) -> ir.Model:
+        args = tuple(
+            _with_batch(value, batch) if name in self.batched else value
+            for name, value in zip(self.input_names, self.args, strict=True)
+        )
+        with unchanged(), self.within():
+            return capture(self.module, args, input_names=self.input_names, output_names=self.output_names)
+
+    def run(
+        self, samples: Sequence[Sample], outputs: Sequence[str], precision: Precision, *, timeout_s: float = 120.0
+    ) -> Run:
+        """See `Source`; runs in this process, without a limit."""
+        with unchanged(), self.within():
+            return run_module(self.module, samples, input_names=self.input_names, output_names=outputs, dtype=precision)
+
+
+@dataclass(frozen=True)
+class OnnxSource:
+    """A file.
+
+    Attributes:
+        file: read and checked.
+        shapes: of its inputs, by name; a str in front is the open batch.
+    """
+
+    file: OnnxFile
+    shapes: Mapping[str, tuple[int | str, ...]]
+    row = "source (onnxruntime)"
+    device = "onnxruntime"
+
+    @property
+    def title(self) -> str:
+        """See `Source`."""
+        return self.file.path.name
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """See `Source`."""
+        return {"source": f"{self.file.path.name}, opset {self.file.opset}, sha256 {self.file.sha256}"}
+
+    @property
+    def batched(self) -> tuple[str, ...]:
+        """See `Source`."""
+        return tuple(name for name, shape in self.shapes.items() if shape and isinstance(shape[0], str))
+
+    @property
+    def symbol(self) -> str:
+        """See `Source`."""
+        return next((str(self.shapes[name][0]) for name in self.batched), BATCH)
+
+    @property
+    def variant(self) -> str:
+        """See `Source`."""
+        return "int8" if self.file.is_quantised else ""
+
+    @property
+    def expected(self) -> dict[str, tuple[tuple[int | str, ...], np.dtype[np.generic]]]:
+        """Shape (a str is an open batch) and dtype of each input."""
+        return {each.name: (self.shapes[each.name], np.dtype(each.dtype)) for each in self.file.inputs}
+
+    def noise(self) -> Sample:
+        """A seeded sample: standard normal floats, zeros and ones for integers and booleans."""
+        generator = np.random.default_rng(0)
+        inputs: dict[str, Array] = {}
+        for name, (shape, dtype) in self.expected.items():
+            static = tuple(1 if isinstance(dim, str) else dim for dim in shape)
+            drawn = generator.standard_normal(static) if dtype.kind == "f" else generator.integers(0, 2, static)
+            inputs[name] = np.asarray(drawn, dtype)
+        return Sample("random-0-scale-1", inputs)
+
+    def graph(self) -> ir.Model:
+        """See `Source`."""
+        return _captured(self._graph, self.batched)
+
+    def _graph(self, batch: int) -> ir.Model:
+        shapes = {
+            name: tuple(batch if isinstance(dim, str) else dim for dim in shape) for name, shape in self.shapes.items()
+        }
+        return self.file.graph(shapes)
+
+    def run(
+        self, samples: Sequence[Sample], outputs: Sequence[str], precision: Precision, *, timeout_s: float = 120.0
+    ) -> Run:
+        """See `Source`: float64 is the graph before any rewrite, float32 the file itself on onnxruntime."""
+        if precision == "float32":
+            return self._run_file(samples, outputs, timeout_s)
+        from edgeconv.reference import one_thread
+
+        reference = Run("onnx-float64", "", ())
+        try:
+            graphs = {batch: self._graph(batch) for batch in {self._batch_of(sample) for sample in samples}}
+            with one_thread():
+                found = [self._evaluated(graphs[self._batch_of(sample)], sample) for sample in samples]
+        except EdgeconvError as error:
+            return dataclasses.replace(reference, verdict=Verdict.FAIL, reason=str(error))
+        return dataclasses.replace(reference, outputs=tuple(found))
+
+    def _batch_of(self, sample: Sample) -> int:
+        return len(sample.inputs[self.batched[0]]) if self.batched else CAPTURED_BATCH
+
+    def _evaluated(self, graph: ir.Model, sample: Sample) -> Mapping[str, Array]:
+        from edgeconv.reference import evaluate  # torch, which the command line starts without
+
+        names = [tensor.name for tensor in self.file.outputs]
+        values = evaluate(graph, sample.inputs, keep=names)
+        return {
+            tensor.name: values[tensor.name] if tensor.dtype == "float32" else values[tensor.name].astype(tensor.dtype)
+            for tensor in self.file.outputs
+        }
+
+    def _run_file(self, samples: Sequence[Sample], outputs: Sequence[str], timeout_s: float) -> Run:
+        ranks = {value.name: len(value.shape or ()) for value in self._graph(CAPTURED_BATCH).graph.outputs}
+        with temporary() as folder:
+            path = folder / self.file.path.name
+            path.write_bytes(self.file.comparable)  # with its external data inside, as a device takes one file
+            artifact = Artifact(
+                path,
+                "onnx",
+                "source",
+                NCHW,
+                self.file.sha256,
+                tuple(TensorSpec(each.name, self.shapes[each.name], each.dtype) for each in self.file.inputs),
+                # The shapes are compared with the reference's; here only their rank is known.
+                tuple(
+                    TensorSpec(name, tuple(f"d{axis}" for axis in range(ranks[name])), each.dtype)
+                    for name, each in zip(outputs, self.file.outputs, strict=True)
+                ),
+            )
+            run = run_artifact(find(self.device), artifact, samples, timeout_s=timeout_s)
+        return dataclasses.replace(run, device=self.row, artifact="")
+
+
+def failing_as_a_file(source: Source) -> AbstractContextManager[None]:
+    """Around every stage: what a file brings about that none foresaw is the file's; of a module it is a bug of ours."""
+    return whatever_it_brings(source.file.path) if isinstance(source, OnnxSource) else nullcontext()
+
+
+def with_other_batch(samples: Sequence[Sample], batched: Sequence[str]) -> tuple[Sample, ...]:
+    """The samples, and one of another batch where all have the same: only that proves that a batch is open.
+
+    Its rows are those of the first samples, shifted where a sample comes again: they differ, so that a file that mixes
+    them up is found out, and their values are the samples' own.
+    """
+    sizes = {len(sample.inputs[name]) for sample in samples for name in batched}
+    if len(sizes) != 1:
+        return tuple(samples)
+    size = 3 if sizes != {3} else 2
+    first = samples[:size]
+    inputs: dict[str, Array] = dict(samples[0].inputs)
+    for name in batched:
+        rows = [row for sample in first for row in sample.inputs[name]]
+        inputs[name] = np.stack([_shifted(rows[index % len(rows)], index // len(rows)) for index in range(size)])
+    return (*samples, Sample(f"batch of {size}", inputs, scale=max(sample.scale for sample in first)))
+
+
+def _shifted(row: Array, count: int) -> Array:
+    return np.roll(row, count, axis=-1) if row.ndim else row
+
+
+def _captured(graph_of: Callable[[int], ir.Model], batched: Collection[str], example: int = 1) -> ir.Model:
+    """The graph with `CAPTURED_BATCH`, once a capture with `OTHER_BATCH` has shown that it is one graph for all sizes.
+
+    The second capture is what it costs, whatever the size of an image: MobileNetV2 on one core takes 0.45 s of CPU
+    time for it and 0.03 s to compare, beside 2.1 s for the first, in which torch.export is imported (ResNet-50 0.6 s,
+    DenseNet-121 1.3 s); a file of the same network takes 0.1 s, torch's own exporter, where it is needed, 3 s. What
+    else was weighed:
+
+    - The freed graph and the source on noise in float64, 0.3 s for MobileNetV2 and 1.0 s for ResNet-50. A bound that
+      noise does not reach (``x.clamp(max=x.shape[0])``) or a result that argmax hides is not seen, and weights that
+      the rewrites round blur the rest.
+    - One trace with torch.export's symbolic sizes: 1.2 s, where two of fixed sizes take 0.6 s each, for MobileNetV2;
+      2.8 s beside 1.6 s for DenseNet-121. Nothing is saved, and expressions in the place of sizes would need a
+      translation of their own.
+
+    What stays unseen: a forward that branches between a batch of 1 and `OTHER_BATCH`, or beyond both sizes.
+    """
+    if not batched:
+        return graph_of(CAPTURED_BATCH)
+    try:
+        model = graph_of(CAPTURED_BATCH)
+    except CaptureError as error:
+        _blame_the_batch(error, graph_of, CAPTURED_BATCH, example)
+        raise
+    try:
+        other = graph_of(OTHER_BATCH)
+    except CaptureError as error:
+        _blame_the_batch(error, graph_of, OTHER_BATCH, CAPTURED_BATCH)
+        raise
+    try:
+        free_batch(model.clone(), inputs=batched, beside=other.clone())
+    except RewriteError:  # some operators have no rule because the rewrites leave none of them
+        free_batch(optimize(model.clone()), inputs=batched, beside=optimize(other))
+    return model
+
+
+def _blame_the_batch(error: CaptureError, graph_of: Callable[[int], ir.Model], batch: int, works: int) -> None:
+    """Says so where it is the batch size that a capture failed on: with another one it works."""
+    try:
+        graph_of(works)
+    except CaptureError:
+        return
+    what = f"a batch of {works} works, and with one of {batch} {error.what}"
+    raise CaptureError(what, where=error.where, mend=FIXED_BATCH) from error
+
+
+def _with_batch(value: torch.Tensor, batch: int) -> torch.Tensor:
+    """An example input with so many rows."""
+    return value.detach()[:1].expand(batch, *value.shape[1:]).clone()

@@ -1,0 +1,214 @@
+"""A target for a quantised variant: what it is judged on, and what every number of layers in float costs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+
+from edgeconv.bench import BenchRow, Effort, bench, read_file
+from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
+from edgeconv.devices import Device, find
+from edgeconv.errors import CALIBRATE, QuantizeError, RecipeError
+from edgeconv.flow.job import Job
+from edgeconv.flow.judge import Proof, judge
+from edgeconv.flow.output import temporary
+from edgeconv.flow.variants import Batches, Variant
+from edgeconv.parity import Golden
+from edgeconv.progress import Progress, Silent
+from edgeconv.quantize import Search, Step, Target
+from edgeconv.recipe import Recipe
+from edgeconv.recipe.calibration import names_data
+from edgeconv.recipe.variants import DEFAULT_FIDELITY
+from edgeconv.report import Frontier, FrontierPoint
+
+SCHEMES = ("int8", "int16x8")
+"""Variants that a target can be asked of: the others compute in float anyway, and only store otherwise."""
+_HELD_OUT = 4  # one calibration batch in four, where nothing else can judge
+_PREFERRED = ("onnxruntime", "litert")
+_EFFORT = Effort(rounds=6, runs=5, turn_ms=400.0)
+
+Emit = Callable[[Variant, str, str], Emitted]
+
+
+def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
+    """The job with a target for the first of its variants, which is then the only one.
+
+    The target is about the recipe's parity inputs: neither ranges nor rounding nor the order of the layers were chosen
+    by them, and the report judges every device by them too. Where these are noise and calibration is not, every fourth
+    calibration batch is held out, and the target is about those.
+
+    Raises:
+        QuantizeError: the variant is not of `SCHEMES`, or the source is quantised already.
+        RecipeError: the recipe names no data to calibrate on.
+    """
+    data, variant = recipe.quantize, job.variants[0]
+    if variant not in SCHEMES:
+        raise QuantizeError(
+            f"{variant} has no layers to keep in float", where="target", mend=f"choose of {', '.join(SCHEMES)}"
+        )
+    if job.source.variant:
+        raise QuantizeError("the model is quantised already", where="target", mend="give the float model")
+    if not names_data(recipe):
+        raise RecipeError(
+            "it names no calibration data",
+            where=f"{recipe.path}: quantize",
+            mend=CALIBRATE,
+        )
+    samples = [one for one in (job.proof.samples if job.proof else ()) if one.is_for(variant)]
+    real = [item.variants for item in recipe.parity.images] + [item.variants for item in recipe.parity.arrays]
+    only_noise = not any(not variants or variant in variants for variants in real)
+    batches = job.quantization.batches
+    assert batches is not None  # a recipe's job has them
+    if samples and not (only_noise and (data.images or data.arrays or data.generator)):
+        judged: Callable[[], Batches] = partial(_inputs, samples)
+        words, proof = f"the {len(samples)} parity inputs", _gated(job, variant, target)
+    else:
+        judged, batches = partial(_share, batches, held_out=True), partial(_share, batches, held_out=False)
+        words, proof = f"every {_HELD_OUT}th calibration batch, held out", job.proof
+    quantization = dataclasses.replace(job.quantization, target=target, judged=judged, batches=batches)
+    frontier = Frontier(variant, target.sqnr_db, target.agreement, words, 0)
+    return dataclasses.replace(job, variants=(variant,), quantization=quantization, proof=proof, frontier=frontier)
+
+
+def with_confirmation(job: Job, emit: Emit, outputs: Sequence[str]) -> Job:
+    """The job whose target has to hold on its devices, where these are what the report asks for it.
+
+    Kernels round on their own: of digits_dsc with four layers in float, whose graph says 31.6 dB, onnxruntime and
+    LiteRT made 31.6 dB, LiteRT's reference kernels 30.9 and tflite-runtime 2.14 30.8.
+    """
+    proof, target = job.proof, job.quantization.target
+    if proof is None or target is None or not _is_gate(proof.bounds.get(job.variants[0]), target):
+        return job
+    confirmed = partial(_confirmed, job, proof, target, emit, _Reference(job, proof, tuple(outputs)))
+    return dataclasses.replace(job, quantization=dataclasses.replace(job.quantization, confirmed=confirmed))
+
+
+class _Reference:
+    """The source in float64, which is run once."""
+
+    def __init__(self, job: Job, proof: Proof, outputs: tuple[str, ...]) -> None:
+        self._job, self._proof, self._outputs = job, proof, outputs
+
+    @cached_property
+    def golden(self) -> Golden:
+        """Inputs and outputs."""
+        return Golden(self._proof.samples, self._job.source.run(self._proof.samples, self._outputs, "float64"), {})
+
+
+def _confirmed(job: Job, proof: Proof, target: Target, emit: Emit, reference: _Reference, variant: Variant) -> bool:
+    """Whether the target holds on every device that can run a file of the variant."""
+    with temporary() as folder:
+        artifacts = []
+        for format_, layout in job.files(variant):
+            made = emit(variant, format_, layout)
+            path = folder / f"{layout}.{format_}"
+            path.write_bytes(made.data)
+            artifacts.append(Artifact(path, format_, variant.name, layout, "", made.inputs, made.outputs))
+        rows, _ = judge(artifacts, reference.golden, proof, None, Silent())
+    return reached(rows, target)
+
+
+def reached(rows: Sequence[Comparison], target: Target) -> bool:
+    """Whether every row holds the target; one without numbers has failed, or was skipped and says nothing."""
+    holds = []
+    for row in rows:
+        if row.metrics is None:
+            holds.append(row.verdict is not Verdict.FAIL)
+        elif target.sqnr_db is not None:
+            holds.append(row.metrics.sqnr_db >= target.sqnr_db)
+        elif target.agreement is not None and "agree" in row.top1:
+            holds.append(row.top1["agree"] >= target.agreement * len(row.samples))
+    return all(holds)
+
+
+def _is_gate(bound: Fidelity | None, target: Target) -> bool:
+    if bound is None:
+        return False
+    return bound.sqnr_db == target.sqnr_db if target.sqnr_db is not None else bound.agreement == target.agreement
+
+
+def measured(
+    frontier: Frontier, variant: Variant, search: Search, job: Job, emit: Emit, progress: Progress
+) -> Frontier:
+    """The frontier with its points: the files of every step, their size, and their latency on a device per format.
+
+    Args:
+        frontier: of `aimed`.
+        variant: that was chosen.
+        search: what was tried for it.
+        job: says what is made, and on which devices it is proven.
+        emit: makes a file of a variant: (variant, format, layout).
+        progress: hears of the stages.
+    """
+    with temporary() as folder:
+        paths = {}
+        for number, step in enumerate(search.steps):
+            one = dataclasses.replace(variant, model=step.model, plan=step.plan)
+            for format_, layout in dict(job.files(one)[::-1]).items():  # the first layout of each
+                with progress.stage(f"frontier: {len(step.kept)} layers in float, {format_}"):
+                    path = folder / f"{number}.{format_}"
+                    path.write_bytes(emit(one, format_, layout).data)
+                paths[path.name] = (number, format_, path)
+        formats = {format_ for _, format_, _ in paths.values()}
+        rows = bench(
+            [read_file(path) for _, _, path in paths.values()],
+            _devices(job, formats),
+            effort=_EFFORT,
+            progress=progress,
+        )
+        points = tuple(
+            _point(
+                step, search, {f: path.stat().st_size for at, f, path in paths.values() if at == number}, rows, number
+            )
+            for number, step in enumerate(search.steps)
+        )
+    return dataclasses.replace(frontier, layers=len(search.layers), points=points)
+
+
+def _point(
+    step: Step, search: Search, size_bytes: Mapping[str, int], rows: Sequence[BenchRow], number: int
+) -> FrontierPoint:
+    mine = [row for row in rows if row.file.artifact.path.stem == str(number) and row.latency is not None]
+    return FrontierPoint(
+        kept=len(step.kept),
+        layers=step.kept,
+        sqnr_db=step.measured.sqnr_db,
+        agreement=step.measured.agreement,
+        chosen=step is search.best,
+        size_bytes=size_bytes,
+        latency_ms={row.device: row.latency.median_ms for row in mine if row.latency is not None},
+    )
+
+
+def _devices(job: Job, formats: set[str]) -> list[Device]:
+    """For each format the usual device if the job names it, or else the first that takes it."""
+    named = [find(name) for name in (job.proof.device_names if job.proof is not None else ())]
+    found = {}
+    for format_ in sorted(formats):
+        fit = [device for device in named if format_ in device.formats]
+        fit.sort(key=lambda device: device.name not in _PREFERRED)
+        found.update({device.name: device for device in fit[:1]})
+    return list(found.values())
+
+
+def _gated(job: Job, variant: str, target: Target) -> Proof | None:
+    """The proof that asks every device for the target; what the recipe asks for beside it stays."""
+    if job.proof is None:
+        return None
+    bound = job.proof.bounds.get(variant, Fidelity())
+    if target.sqnr_db is not None:
+        bound = dataclasses.replace(bound, sqnr_db=target.sqnr_db)
+    else:
+        least = None if bound.sqnr_db == DEFAULT_FIDELITY[variant].sqnr_db else bound.sqnr_db
+        bound = dataclasses.replace(bound, agreement=target.agreement, sqnr_db=least)
+    return dataclasses.replace(job.proof, bounds={**job.proof.bounds, variant: bound})
+
+
+def _inputs(samples: Sequence[Sample]) -> Iterator[Mapping[str, Array]]:
+    return (sample.inputs for sample in samples)
+
+
+def _share(batches: Callable[[], Batches], *, held_out: bool) -> Iterator[Mapping[str, Array]]:
+    """One batch in four, or the other three."""
+    return (batch for index, batch in enumerate(batches()) if (index % _HELD_OUT == _HELD_OUT - 1) == held_out)

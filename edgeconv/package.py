@@ -1,0 +1,42 @@
+"""What the package is to the process that imports it: its version, names that come on first use, a silent onnxruntime.
+
+onnxruntime's newer builds report their use by default, and leave files in the home folder and among the temporary ones.
+A variable of the environment keeps them from it, if it stands there before onnxruntime is loaded (its Privacy.md): in
+this process, and in those of devices. Who wants the reports sets it to 0.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+VERSION = "0.1.0"
+_TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
+
+
+def on_first_use(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package whose public names come on first use: who asks for none waits for nothing.
+
+    Args:
+        package: its name.
+        places: the module that each name stands in.
+    """
+
+    def get(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(places[name]), name)
+
+    return get
+
+
+def switch_off_telemetry() -> None:
+    """Keeps onnxruntime from reporting in this process, and in what it starts; before each import of it."""
+    os.environ.setdefault(_TELEMETRY_VARIABLE, "1")
+
+
+def environment_without_telemetry() -> Mapping[str, str]:
+    """The environment of a process that may load onnxruntime."""
+    return {_TELEMETRY_VARIABLE: "1", **os.environ}

@@ -1,0 +1,264 @@
+"""Branches of a sum: convolutions, average pools, scaled identities, read into one form in which they add up.
+
+Every branch is a correlation of its input, extended by zeros on all sides, with a few taps: the output at position
+``o`` sees the input at ``o * stride + offset`` for each tap's offset. In that form padding, kernel size and dilation
+are only a question of which offsets there are, and two branches of equal stride add tap by tap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.graph.edit import dims, graph_of, only_reader, tensor_of
+from edgeconv.graph.names import unique_name
+from edgeconv.rewrite.algebra._affine import Affine, affine
+from edgeconv.rewrite.algebra._graph import Float64, add_constant, exact, insert_like
+
+
+@dataclass(frozen=True)
+class Window:
+    """The taps along one axis.
+
+    Attributes:
+        start: offset of the first tap, at most 0: the padding before the input, negated.
+        step: distance between taps; the dilation.
+        count: how many taps there are.
+        spare: the padding behind the input less the offset of the last tap. Branches whose outputs are equally long
+            may differ in it by less than a stride.
+    """
+
+    start: int
+    step: int
+    count: int
+    spare: int
+
+    @property
+    def last(self) -> int:
+        """Offset of the last tap."""
+        return self.start + self.step * (self.count - 1)
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Before and behind the input."""
+        return -self.start, self.spare + self.last
+
+    def __add__(self, other: Window) -> Window:
+        """The smallest window that has the taps of both."""
+        start, last = min(self.start, other.start), max(self.last, other.last)
+        steps = [window.step for window in (self, other) if window.count > 1]
+        step = math.gcd(*steps, self.start - other.start) or 1
+        return Window(start, step, (last - start) // step + 1, self.spare)
+
+    def places_in(self, whole: Window) -> slice:
+        """Where the taps stand among those of a window that has them all."""
+        begin, stride = (self.start - whole.start) // whole.step, max(1, self.step // whole.step)
+        return slice(begin, begin + stride * (self.count - 1) + 1, stride)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """What a branch reads, without its numbers.
+
+    Attributes:
+        windows: one per spatial axis.
+        groups: as in `Linear`.
+        channels_in: Cin.
+        channels_out: Cout.
+    """
+
+    windows: tuple[Window, ...]
+    groups: int
+    channels_in: int
+    channels_out: int
+
+    @property
+    def weights(self) -> int:
+        """Multiply-adds per output position, which is the number of weights."""
+        taps = math.prod(window.count for window in self.windows)
+        return self.channels_out * (self.channels_in // self.groups) * taps
+
+    def __add__(self, other: Taps) -> Taps:
+        windows = tuple(one + two for one, two in zip(self.windows, other.windows, strict=True))
+        return replace(self, windows=windows, groups=math.gcd(self.groups, other.groups))
+
+    def spread(self, weight: Float64, whole: Taps) -> Float64:
+        """``weight``, [Cout, Cin/groups, taps…], as it stands among the weights of ``whole``; zeros elsewhere."""
+        parts = self.groups // whole.groups  # of our groups in one of its groups, each on the diagonal
+        out, inner = self.channels_out // self.groups, self.channels_in // self.groups
+        sizes = [window.count for window in whole.windows]
+        full = np.zeros((whole.groups, parts, out, parts, inner, *sizes))
+        places = tuple(mine.places_in(its) for mine, its in zip(self.windows, whole.windows, strict=True))
+        ours = weight.reshape(whole.groups, parts, out, inner, *weight.shape[2:])
+        for part in range(parts):
+            block: tuple[slice | int, ...] = (slice(None), part, slice(None), part, slice(None), *places)
+            full[block] = ours[:, part]
+        return full.reshape(self.channels_out, parts * inner, *sizes)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One operand of a sum, or several of them merged.
+
+    Attributes:
+        source: x.
+        strides: one per spatial axis.
+        taps: what it reads.
+        cost: multiply-adds per output position that computing it takes; none for the input itself.
+        convolves: whether there is a window in it, and not only a scale.
+        numbers: makes weight [Cout, Cin/groups, taps…] and bias [Cout], float64; asked only when they are needed.
+    """
+
+    source: ir.Value
+    strides: tuple[int, ...]
+    taps: Taps
+    cost: int
+    convolves: bool
+    numbers: Callable[[], tuple[Float64, Float64]]
+
+    def __add__(self, other: Branch) -> Branch | None:
+        """Both in one; None where that would take more multiply-adds than the two and their addition."""
+        taps = self.taps + other.taps
+        costs = self.cost + other.cost + self.taps.channels_out
+        if taps.weights > costs or not (self.convolves or other.convolves):
+            return None
+
+        def numbers() -> tuple[Float64, Float64]:
+            (weight, bias), (more, shift) = self.numbers(), other.numbers()
+            return self.taps.spread(weight, taps) + other.taps.spread(more, taps), bias + shift
+
+        return replace(self, taps=taps, cost=taps.weights, convolves=True, numbers=numbers)
+
+
+def branch(operand: ir.Value, sign: float) -> Branch | None:
+    """Reads an operand of a sum, multiplied by ``sign``; None when it is none of the things that add up.
+
+    Affine nodes that only the sum depends on belong to the branch, and so does the window before them.
+    """
+    maps, value = _affine_chain(operand)
+    found = window(value.producer()) if only_reader(value) is not None else None
+    found = _identity(value) if found is None else found
+    if found is None or any(item.along(1, found.taps.channels_out) is None for item in maps):
+        return None
+    cost = found.cost if found.convolves else found.taps.channels_out * len(maps)
+    return replace(found, cost=cost, numbers=_mapped(found, maps, sign))
+
+
+def window(node: ir.Node | None) -> Branch | None:
+    """Reads a Conv, or an AveragePool that divides by its window's size everywhere, by itself; None for others."""
+    reader = _READERS.get(node.op_type) if node is not None and node.domain == "" else None
+    return reader(node) if reader is not None and node is not None else None
+
+
+def _affine_chain(value: ir.Value) -> tuple[list[Affine], ir.Value]:
+    """The affine nodes behind a value that only this chain reads, last one first, and what they act on."""
+    maps: list[Affine] = []
+    node = value.producer()
+    while node is not None and only_reader(value) is not None and (found := affine(node)) is not None:
+        maps.append(found)
+        value = found.source
+        node = value.producer()
+    return maps, value
+
+
+def _mapped(found: Branch, maps: list[Affine], sign: float) -> Callable[[], tuple[Float64, Float64]]:
+    def numbers() -> tuple[Float64, Float64]:
+        weight, bias = found.numbers()
+        for item in reversed(maps):
+            scale, shift = item.along(1, len(bias)) or (np.ones(1), np.zeros(1))
+            weight, bias = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), bias * scale + shift
+        return weight * sign, bias * sign
+
+    return numbers
+
+
+def _identity(value: ir.Value) -> Branch | None:
+    shape = value.shape
+    if shape is None or len(shape) < 3 or not isinstance(shape[1], int):
+        return None
+    channels, spatial = shape[1], len(shape) - 2
+    taps = Taps((Window(0, 1, 1, 0),) * spatial, channels, channels, channels)
+    ones = (channels, 1, *(1,) * spatial)
+    return Branch(value, (1,) * spatial, taps, 0, False, lambda: (np.ones(ones), np.zeros(channels)))
+
+
+def _convolution(node: ir.Node) -> Branch | None:
+    source, tensor = node.inputs[0], tensor_of(node.inputs[1])
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if source is None or tensor is None or (bias is not None and exact(bias) is None):
+        return None
+    channels_out, per_group, *kernel = tensor.shape.numpy()
+    windows = _windows(node, kernel)
+    if windows is None:
+        return None
+    groups = node.attributes.get_int("group", 1)
+    taps = Taps(windows, groups, per_group * groups, channels_out)
+
+    def numbers() -> tuple[Float64, Float64]:
+        weight, shift = exact(node.inputs[1]), exact(bias)
+        if weight is None:
+            raise ir.passes.PreconditionError(f"the weight of {node.outputs[0].name} is no longer constant")
+        return weight, np.zeros(channels_out) if shift is None else shift
+
+    strides = node.attributes.get_ints("strides", (1,) * len(kernel))
+    return Branch(source, tuple(strides), taps, taps.weights, True, numbers)
+
+
+def _average(node: ir.Node) -> Branch | None:
+    """An average that divides by the window's size everywhere: a depthwise convolution."""
+    source, kernel = node.inputs[0], node.attributes.get_ints("kernel_shape", ())
+    windows = _windows(node, kernel)
+    shape = dims(source)
+    padded = any(node.attributes.get_ints("pads", ()))
+    if source is None or shape is None or windows is None or node.attributes.get_int("ceil_mode", 0) != 0:
+        return None
+    if padded and not node.attributes.get_int("count_include_pad", 0):
+        return None
+    channels = shape[1]
+    taps = Taps(windows, channels, channels, channels)
+    weight = np.full((channels, 1, *kernel), 1.0 / math.prod(kernel))
+    strides = node.attributes.get_ints("strides", (1,) * len(kernel))
+    return Branch(source, tuple(strides), taps, taps.weights, True, lambda: (weight, np.zeros(channels)))
+
+
+def _windows(node: ir.Node, kernel: Sequence[int]) -> tuple[Window, ...] | None:
+    """One per spatial axis; None where the padding is not given in numbers."""
+    if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return None
+    spatial = len(kernel)
+    pads = node.attributes.get_ints("pads", (0,) * 2 * spatial)
+    dilations = node.attributes.get_ints("dilations", (1,) * spatial)
+    return tuple(
+        Window(-begin, step, size, end - (step * (size - 1) - begin))
+        for size, step, begin, end in zip(kernel, dilations, pads[:spatial], pads[spatial:], strict=True)
+    )
+
+
+def convolution(node: ir.Node, found: Branch, numbers: tuple[Float64, Float64], suffix: str = "") -> ir.Value:
+    """Puts the Conv of a branch, with its weight and bias, before ``node``, whose result it is or is like."""
+    graph, base = graph_of(node), f"{node.outputs[0].name}{suffix}"
+    dtype = node.outputs[0].dtype or ir.DataType.FLOAT
+    weight, bias = numbers
+    inputs = [found.source, add_constant(graph, unique_name(graph, f"{base}.weight"), weight, dtype)]
+    if bias.any():
+        inputs.append(add_constant(graph, unique_name(graph, f"{base}.bias"), bias, dtype))
+    windows = found.taps.windows
+    before, behind = zip(*(window.padding for window in windows), strict=True)
+    attributes = [
+        ir.AttrInt64s("kernel_shape", [window.count for window in windows]),
+        ir.AttrInt64s("pads", [*before, *behind]),
+        ir.AttrInt64s("strides", list(found.strides)),
+        ir.AttrInt64s("dilations", [window.step for window in windows]),
+        ir.AttrInt64("group", found.taps.groups),
+    ]
+    return insert_like(node, "Conv", inputs, attributes, unique_name(graph, base))
+
+
+_READERS: dict[str, Callable[[ir.Node], Branch | None]] = {
+    "AveragePool": _average,
+    "Conv": _convolution,
+}

@@ -1,0 +1,167 @@
+"""Where the batch lies in each value, and what a constant is that has the batch size baked in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.errors import FIXED_BATCH, RewriteError
+from edgeconv.graph.edit import tensor_of
+from edgeconv.rewrite.algebra._graph import exact, integers, replace_constant, where
+
+_Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The batch in a value: axis ``axis`` has ``outer * batch * inner`` elements, counted in that order.
+
+    ``outer`` and ``inner`` are 1 until a Reshape merges the batch with a neighbour (attention heads, windows).
+    """
+
+    axis: int
+    outer: int = 1
+    inner: int = 1
+
+    def on(self, axis: int) -> Place:
+        """The same on another axis."""
+        return Place(axis, self.outer, self.inner)
+
+
+class Batch:
+    """The walk's state.
+
+    Attributes:
+        size: the batch size that the graph was captured with.
+        places: of the values that carry the batch; a value that is not here is the same for every batch size.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.places: dict[ir.Value, Place] = {}
+
+    def shape(self, node: ir.Node, value: ir.Value | None) -> tuple[int, ...]:
+        """The captured shape of a value of the node."""
+        if value is None or value.shape is None or not value.shape.is_static():
+            self.refuse(node, "has a value without a static shape")
+        return tuple(value.shape.numpy())
+
+    def rank(self, node: ir.Node, value: ir.Value | None) -> int:
+        """The number of axes of a value of the node."""
+        return len(self.shape(node, value))
+
+    def place(self, node: ir.Node, index: int = 0) -> Place:
+        """Where input ``index`` carries the batch; refused where it does not."""
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is None or value not in self.places:
+            self.refuse(node, f"takes the batch by another input than input {index}")
+        return self.places[value]
+
+    def only(self, node: ir.Node, index: int = 0) -> Place:
+        """Where input ``index`` carries the batch; refused where another input carries it too."""
+        place = self.place(node, index)
+        if any(value in self.places for at, value in enumerate(node.inputs) if at != index and value is not None):
+            self.refuse(node, "has parameters that differ from image to image")
+        return place
+
+    def untouched(self, node: ir.Node, axes: Sequence[int], index: int = 0) -> Place:
+        """As `only`; refused where the batch lies on one of the axes that the node works along."""
+        place, rank = self.only(node, index), self.rank(node, node.inputs[index])
+        if place.axis in {axis % rank for axis in axes}:
+            self.refuse(node, "works along the batch")
+        return place
+
+    def constant(self, node: ir.Node, index: int) -> list[int]:
+        """Input ``index``, a constant of integers."""
+        found = integers(node.inputs[index]) if index < len(node.inputs) else None
+        if found is None:
+            self.refuse(node, f"takes sizes that are computed at run time as input {index}")
+        return found
+
+    def rewrite(self, node: ir.Node, index: int, values: Sequence[int]) -> None:
+        """Gives the node other integers as input ``index``."""
+        old = node.inputs[index] if index < len(node.inputs) else None
+        name = (old.name if old is not None else None) or f"{node.outputs[0].name}.{index}"
+        replace_constant(node, index, np.array(values, np.int64), ir.DataType.INT64, name)
+
+    def free(self, node: ir.Node, index: int, axis: int, place: Place) -> None:
+        """Gives input ``index``, which does not carry the batch, one row on the axis that meets the batch.
+
+        Args:
+            node: an operator that broadcasts.
+            index: of an input that has one row already, or as many as the batch has.
+            axis: of that input.
+            place: of the batch that it meets.
+        """
+        value = node.inputs[index]
+        shape = self.shape(node, value)
+        if axis < 0 or shape[axis] == 1:
+            return
+        array = self.row(node, value, axis, place)
+        if value is not None and value.dtype is not None:
+            replace_constant(node, index, array, value.dtype, f"{value.name}.row")  # type: ignore[arg-type]
+
+    def row(self, node: ir.Node, value: ir.Value | None, axis: int, place: Place) -> _Array:
+        """The one row of a constant (or an Expand of one) that repeats itself along the batch that it meets."""
+        array = _constant(value)
+        if array is None:
+            name = value.name if value is not None else None
+            self.refuse(node, f"meets {name!r}, which does not depend on the batch and yet has its size")
+        before, after = array.shape[:axis], array.shape[axis + 1 :]
+        if array.shape[axis] != place.outer * self.size * place.inner:
+            self.refuse(node, f"meets a constant of {array.shape[axis]} rows")
+        rows = array.take([0], axis)
+        if not np.array_equal(np.broadcast_to(rows, array.shape), array):
+            parts = array.reshape(*before, place.outer, self.size, place.inner, *after)
+            same = np.array_equal(np.broadcast_to(parts.take([0], axis + 1), parts.shape), parts)
+            why = "repeats itself within the rows of one image" if same else "differs from image to image"
+            self.refuse(node, f"meets a constant that {why}")
+        return rows
+
+    def through_reshape(self, node: ir.Node) -> Place:
+        """Where the batch is after the elements were given the output's shape: on the one axis that holds it whole."""
+        value, place = node.inputs[0], self.only(node)
+        before, after = self.shape(node, value), self.shape(node, node.outputs[0])
+        ahead = math.prod(before[: place.axis]) * place.outer
+        behind = place.inner * math.prod(before[place.axis + 1 :])
+        found: Place | None = None
+        for axis, size in enumerate(after):
+            rest = math.prod(after[axis + 1 :])
+            inner, left = divmod(behind, rest) if rest else (0, 1)
+            if left:
+                continue
+            outer, left = divmod(size, self.size * inner)
+            if not left and outer and math.prod(after[:axis]) * outer == ahead:
+                found = Place(axis, outer, inner)
+        if found is None:
+            self.refuse(node, f"splits the batch, {_times(before)} to {_times(after)}")
+        return found
+
+    def refuse(self, node: ir.Node, why: str) -> NoReturn:
+        """Raises the one error that says which operator cannot carry the batch, and where it stands."""
+        raise RewriteError(f"{node.op_type} {why}: the batch cannot be left open", where=where(node), mend=FIXED_BATCH)
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _constant(value: ir.Value | None) -> _Array | None:
+    """A constant, or an Expand of one that was too large to be folded (its rows share their memory)."""
+    tensor = tensor_of(value)
+    if value is not None and tensor is not None:
+        known = exact(value)
+        return tensor.numpy() if known is None else known
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "Expand":
+        return None
+    data, target = _constant(node.inputs[0]), integers(node.inputs[1])
+    if data is None or target is None:
+        return None
+    return np.broadcast_to(data, np.broadcast_shapes(data.shape, tuple(target)))

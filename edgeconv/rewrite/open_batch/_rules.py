@@ -1,0 +1,312 @@
+"""How each operator carries the batch: one rule per operator, one table.
+
+A rule sees a node of which some input carries the batch, rewrites the constants in which the batch size is baked, and
+says where its results carry the batch. What it cannot vouch for at every batch size it refuses. A number that was made
+from the batch size looks like any other to it: that none is there, `edgeconv.rewrite.open_batch._compare` sees to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.graph.traits import Trait, having
+from edgeconv.rewrite.algebra._graph import integers
+from edgeconv.rewrite.open_batch._axis import Batch, Place
+from edgeconv.rewrite.open_batch._concat import concat
+
+Rule = Callable[[Batch, ir.Node], Place]
+
+_TO_THE_END = int(np.iinfo(np.int64).max)
+
+
+def elementwise(batch: Batch, node: ir.Node) -> Place:
+    """Operators that broadcast: all that carry the batch must carry it alike, the others have one row there."""
+    found: Place | None = None
+    for value in node.inputs:
+        if value is not None and value in batch.places:
+            place = batch.places[value]
+            place = place.on(place.axis - batch.rank(node, value))
+            if found not in (None, place):
+                batch.refuse(node, "meets the batch in two places")
+            found = place
+    if found is None:
+        batch.refuse(node, "does not carry it")
+    for index, value in enumerate(node.inputs):
+        if value is not None and value not in batch.places:
+            batch.free(node, index, batch.rank(node, value) + found.axis, found)
+    return found.on(batch.rank(node, node.outputs[0]) + found.axis)
+
+
+def image(batch: Batch, node: ir.Node) -> Place:
+    """Operators that treat each element of axis 0 by itself, with the same parameters."""
+    place = batch.only(node)
+    if place.axis:
+        batch.refuse(node, f"works along the batch, which lies on axis {place.axis}")
+    return place
+
+
+def along(default: int) -> Rule:
+    """Operators that work along the attribute ``axis`` and keep the shape."""
+    return lambda batch, node: batch.untouched(node, [node.attributes.get_int("axis", default)])
+
+
+def from_axis(batch: Batch, node: ir.Node) -> Place:
+    """LayerNormalization: works along the attribute ``axis`` and all that follow."""
+    rank = batch.rank(node, node.inputs[0])
+    return batch.untouched(node, range(node.attributes.get_int("axis", -1) % rank, rank))
+
+
+def last_two(batch: Batch, node: ir.Node) -> Place:
+    """Operators on matrices."""
+    return batch.untouched(node, (-2, -1))
+
+
+def along_input(batch: Batch, node: ir.Node) -> Place:
+    """CumSum: the axis is an input."""
+    return batch.untouched(node, batch.constant(node, 1))
+
+
+def reduce(batch: Batch, node: ir.Node) -> Place:
+    """Reductions; axes as an input or an attribute."""
+    rank = batch.rank(node, node.inputs[0])
+    given = node.attributes.get_ints("axes", ())
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        given = tuple(batch.constant(node, 1))
+    if not given and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
+        return batch.only(node)
+    return _without(batch, node, {axis % rank for axis in given} or set(range(rank)))
+
+
+def arg_reduce(batch: Batch, node: ir.Node) -> Place:
+    """ArgMax, ArgMin."""
+    rank = batch.rank(node, node.inputs[0])
+    return _without(batch, node, {node.attributes.get_int("axis", 0) % rank})
+
+
+def _without(batch: Batch, node: ir.Node, axes: set[int]) -> Place:
+    place = batch.untouched(node, sorted(axes))
+    if node.attributes.get_int("keepdims", 1):
+        return place
+    return place.on(place.axis - sum(axis < place.axis for axis in axes))
+
+
+def gemm(batch: Batch, node: ir.Node) -> Place:
+    """Gemm: the rows of A are images."""
+    place = batch.place(node)
+    if place.axis != node.attributes.get_int("transA", 0) or node.inputs[1] in batch.places:
+        batch.refuse(node, "sums over the batch or takes it as its weights")
+    if len(node.inputs) > 2 and node.inputs[2] is not None and node.inputs[2] not in batch.places:
+        batch.free(node, 2, batch.rank(node, node.inputs[2]) - 2, place)
+    return place.on(0)
+
+
+def matmul(batch: Batch, node: ir.Node) -> Place:
+    """MatMul: the batch is an axis of the stack, or the rows of A, or the columns of B; never what is summed over."""
+    ranks = [batch.rank(node, value) for value in node.inputs]
+    carried = {index: batch.places[value] for index, value in enumerate(node.inputs) if value in batch.places and value}
+    behind = {index: place.axis - ranks[index] for index, place in carried.items()}
+    summed = {0: -1, 1: -2 if ranks[1] > 1 else -1}
+    out = batch.rank(node, node.outputs[0])
+    if any(axis == summed[index] for index, axis in behind.items()):
+        batch.refuse(node, "sums over the batch")
+    if any(axis >= -2 for axis in behind.values()):
+        if len(carried) > 1:
+            batch.refuse(node, "multiplies images by one another")
+        index, axis = next(iter(behind.items()))
+        dropped = (index == 0 and ranks[1] == 1) or (index == 1 and ranks[0] == 1)
+        return carried[index].on(out + axis + (1 if dropped and index == 0 else 0))
+    if len({(axis, carried[index].outer, carried[index].inner) for index, axis in behind.items()}) > 1:
+        batch.refuse(node, "meets the batch in two places")
+    index, axis = next(iter(behind.items()))
+    other = 1 - index
+    if other not in carried:
+        batch.free(node, other, ranks[other] + axis, carried[index])
+    dropped = ranks[other] == 1
+    return carried[index].on(out + axis + (1 if dropped else 0))
+
+
+def reshape(batch: Batch, node: ir.Node) -> Place:
+    """Reshape: the axis that holds the batch takes what is left."""
+    place = batch.through_reshape(node)
+    target = list(batch.shape(node, node.outputs[0]))
+    if 0 in target:
+        batch.refuse(node, "has no elements")
+    target[place.axis] = -1
+    batch.rewrite(node, 1, target)
+    return place
+
+
+def squeeze(batch: Batch, node: ir.Node) -> Place:
+    """Squeeze: its axes are stated, so that a batch of one stays."""
+    place = batch.through_reshape(node)
+    if len(node.inputs) < 2 or node.inputs[1] is None:
+        batch.rewrite(node, 1, [axis for axis, size in enumerate(batch.shape(node, node.inputs[0])) if size == 1])
+    return place
+
+
+def reshaped(batch: Batch, node: ir.Node) -> Place:
+    """Flatten, Unsqueeze: nothing in them knows the batch."""
+    return batch.through_reshape(node)
+
+
+def transpose(batch: Batch, node: ir.Node) -> Place:
+    """Transpose."""
+    place, rank = batch.only(node), batch.rank(node, node.inputs[0])
+    perm = node.attributes.get_ints("perm", tuple(reversed(range(rank))))
+    return place.on(perm.index(place.axis))
+
+
+def slice_(batch: Batch, node: ir.Node) -> Place:
+    """Slice: along the batch only the whole of it."""
+    place, rank = batch.only(node), batch.rank(node, node.inputs[0])
+    starts, ends = batch.constant(node, 1), batch.constant(node, 2)
+    given = [integers(value) if value is not None else None for value in (*node.inputs[3:], None, None)]
+    axes = [axis % rank for axis in given[0] or range(len(starts))]
+    if place.axis not in axes:
+        return place
+    at, size = axes.index(place.axis), batch.shape(node, node.inputs[0])[place.axis]
+    if range(*slice(starts[at], ends[at], (given[1] or [1] * len(axes))[at]).indices(size)) != range(size):
+        batch.refuse(node, "takes a part of the batch")
+    starts[at], ends[at] = 0, _TO_THE_END
+    batch.rewrite(node, 1, starts)
+    batch.rewrite(node, 2, ends)
+    for index in range(3, len(node.inputs)):  # all of one type, which may have been int32
+        if node.inputs[index] is not None:
+            batch.rewrite(node, index, batch.constant(node, index))
+    return place
+
+
+def pad(batch: Batch, node: ir.Node) -> Place:
+    """Pad: never the batch."""
+    place, rank = batch.only(node), batch.rank(node, node.inputs[0])
+    amounts = batch.constant(node, 1)
+    axes = list(range(rank))
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        axes = [axis % rank for axis in batch.constant(node, 3)]
+    if any(axis == place.axis and (amounts[at] or amounts[len(axes) + at]) for at, axis in enumerate(axes)):
+        batch.refuse(node, "pads the batch")
+    return place
+
+
+def expand(batch: Batch, node: ir.Node) -> Place:
+    """Expand: its target has 1 where the batch is, which leaves it as it is."""
+    place, rank = batch.only(node), batch.rank(node, node.inputs[0])
+    target = batch.constant(node, 1)
+    if len(target) - rank + place.axis >= 0:
+        target[len(target) - rank + place.axis] = 1
+        batch.rewrite(node, 1, target)
+    return place.on(batch.rank(node, node.outputs[0]) - rank + place.axis)
+
+
+def tile(batch: Batch, node: ir.Node) -> Place:
+    """Tile: never the batch."""
+    place = batch.only(node)
+    if batch.constant(node, 1)[place.axis] != 1:
+        batch.refuse(node, "repeats the batch")
+    return place
+
+
+def resize(batch: Batch, node: ir.Node) -> Place:
+    """Resize: sizes are stated for the axes that change, not for the batch."""
+    place = image(batch, node)
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        sizes, before = batch.constant(node, 3), batch.shape(node, node.inputs[0])
+        axes = [axis % len(before) for axis in node.attributes.get_ints("axes", tuple(range(len(before))))]
+        if 0 in axes:
+            kept = [at for at, axis in enumerate(axes) if sizes[at] != before[axis]]
+            if 0 in [axes[at] for at in kept] or node.attributes.get_string("coordinate_transformation_mode", "") in (
+                "tf_crop_and_resize",
+            ):
+                batch.refuse(node, "resizes the batch")
+            node.attributes["axes"] = ir.AttrInt64s("axes", [axes[at] for at in kept])
+            batch.rewrite(node, 3, [sizes[at] for at in kept])
+    return place
+
+
+def gather(batch: Batch, node: ir.Node) -> Place:
+    """Gather by a constant index along another axis; or rows of a table, by an index that carries the batch."""
+    rank = batch.rank(node, node.inputs[0])
+    axis = node.attributes.get_int("axis", 0) % rank
+    if node.inputs[0] not in batch.places:
+        place = batch.only(node, 1)
+        return place.on(axis + place.axis)
+    place = batch.untouched(node, [axis])
+    return place.on(place.axis if place.axis < axis else place.axis - 1 + batch.rank(node, node.inputs[1]))
+
+
+def gather_nd(batch: Batch, node: ir.Node) -> Place:
+    """GatherND by a constant index of other axes."""
+    index = batch.shape(node, node.inputs[1])
+    if node.attributes.get_int("batch_dims", 0):
+        batch.refuse(node, "has batch_dims")
+    place = batch.untouched(node, range(index[-1]))
+    return place.on(len(index) - 1 + place.axis - index[-1])
+
+
+def scatter_nd(batch: Batch, node: ir.Node) -> Place:
+    """ScatterND by a constant index of other axes."""
+    place, index = batch.place(node), batch.shape(node, node.inputs[1])
+    wanted = place.on(len(index) - 1 + place.axis - index[-1])
+    if node.inputs[1] in batch.places or place.axis < index[-1] or batch.places.get(node.inputs[2]) != wanted:  # type: ignore[arg-type]
+        batch.refuse(node, "scatters along the batch, or what is the same for all of it")
+    return place
+
+
+def gather_elements(batch: Batch, node: ir.Node) -> Place:
+    """GatherElements along another axis, where both inputs carry the batch."""
+    places = [batch.place(node, index) for index in (0, 1)]
+    if places[0] != places[1] or places[0].axis == node.attributes.get_int("axis", 0) % batch.rank(
+        node, node.inputs[0]
+    ):
+        batch.refuse(node, "gathers along the batch")
+    return places[0]
+
+
+def first_input(batch: Batch, node: ir.Node) -> Place:
+    """Operators that keep the shape of their first input and take parameters beside it."""
+    return batch.only(node)
+
+
+_IMAGE = frozenset(
+    {"AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool"}
+    | {"GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "LpPool"}
+    | {"MaxPool", "SpaceToDepth"}
+)
+_FIRST = frozenset({"Cast", "CastLike", "Clip", "DequantizeLinear", "Dropout", "QuantizeLinear"})
+
+
+def _each(names: Iterable[str], rule: Rule) -> dict[str, Rule]:
+    return dict.fromkeys(names, rule)
+
+
+RULES: dict[str, Rule] = {
+    **_each(having(Trait.BROADCASTS) | having(Trait.FUNCTION), elementwise),
+    **_each(_IMAGE, image),
+    **_each(having(Trait.REDUCES), reduce),
+    **_each(_FIRST, first_input),
+    **_each(("ArgMax", "ArgMin"), arg_reduce),
+    **_each(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"), along(-1)),
+    **_each(("LayerNormalization", "RMSNormalization"), from_axis),
+    **_each(("Det", "Trilu"), last_two),
+    **_each(("Flatten", "Unsqueeze"), reshaped),
+    "Split": along(0),
+    "CumSum": along_input,
+    "Gemm": gemm,
+    "MatMul": matmul,
+    "Reshape": reshape,
+    "Squeeze": squeeze,
+    "Transpose": transpose,
+    "Concat": concat,
+    "Slice": slice_,
+    "Pad": pad,
+    "Expand": expand,
+    "Tile": tile,
+    "Resize": resize,
+    "Gather": gather,
+    "GatherND": gather_nd,
+    "GatherElements": gather_elements,
+    "ScatterND": scatter_nd,
+}
