@@ -158,9 +158,9 @@ class Sample:
     def __post_init__(self) -> None:
         where = f"sample {self.name!r:.80}"
         if not isinstance(self.name, str) or not self.name:
-            raise ParityError(f"its name is {self.name!r:.80}", where="Sample", mend="give a text that is not empty")
-        mend = "give a dict of arrays by the names of the inputs"
-        values.mapping(self.inputs, f"{where}, inputs", ParityError, mend=mend)
+            raise ParityError(f"its name is {self.name!r:.80}", where="Sample", hint="give a text that is not empty")
+        hint = "give a dict of arrays by the names of the inputs"
+        values.mapping(self.inputs, f"{where}, inputs", ParityError, hint=hint)
         values.settle(
             self,
             scale=values.number(self.scale, f"{where}, scale", ParityError),

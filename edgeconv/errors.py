@@ -113,17 +113,17 @@ class EdgeconvError(Exception):
     Args:
         what: what is wrong, naming the culprit.
         where: the file, module, node or option where it was found.
-        mend: what the user does about it; a `Wording` where that depends on who is told.
+        hint: what the user does about it; a `Wording` where that depends on who is told.
 
-    ``str(error)`` is one line: ``where: what; mend``.
+    ``str(error)`` is one line: ``where: what; hint``.
     """
 
-    def __init__(self, what: str, *, where: str | Wording = "", mend: str | Wording = "") -> None:
+    def __init__(self, what: str, *, where: str | Wording = "", hint: str | Wording = "") -> None:
         self.what = _one_line(what)
         self.where = _one_line(str(where))
-        self.mend = _one_line(str(mend))
+        self.hint = _one_line(str(hint))
         head = f"{self.where}: {self.what}" if self.where else self.what
-        super().__init__(f"{head}; {self.mend}" if self.mend else head)
+        super().__init__(f"{head}; {self.hint}" if self.hint else head)
 
 
 class Ending(BaseException):

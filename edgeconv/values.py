@@ -60,14 +60,14 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def names(value: object, where: Where, error: Refusal, *, mend: str = _NAMES, ordered: bool = False) -> tuple[str, ...]:
+def names(value: object, where: Where, error: Refusal, *, hint: str = _NAMES, ordered: bool = False) -> tuple[str, ...]:
     """One name or several, in their order; those of a set, which has none, as they are sorted.
 
     Args:
         value: a str, or anything that gives strs; None for no names.
         where: the argument.
         error: what is raised.
-        mend: what to give in its place.
+        hint: what to give in its place.
         ordered: whether the order of the names says something, so that a set is refused.
     """
     if value is None:
@@ -75,16 +75,16 @@ def names(value: object, where: Where, error: Refusal, *, mend: str = _NAMES, or
     if isinstance(value, str):
         return (str(value),)
     if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray | Mapping):
-        raise error(f"it is {kind_of(value)}", where=where, mend=mend)
+        raise error(f"it is {kind_of(value)}", where=where, hint=hint)
     if ordered and isinstance(value, set | frozenset):
-        raise error("it is a set, which has no order", where=where, mend=mend)
+        raise error("it is a set, which has no order", where=where, hint=hint)
     try:
         items = list(value)
     except TypeError as failed:  # a tensor or array without dimensions
-        raise error(f"it is {kind_of(value)}", where=where, mend=mend) from failed
+        raise error(f"it is {kind_of(value)}", where=where, hint=hint) from failed
     wrong = [item for item in items if not isinstance(item, str)]
     if wrong:
-        raise error(f"it holds {kind_of(wrong[0])}", where=where, mend=mend)
+        raise error(f"it holds {kind_of(wrong[0])}", where=where, hint=hint)
     items = [str(item) for item in items]
     return tuple(sorted(items) if isinstance(value, set | frozenset) else items)
 
@@ -92,12 +92,12 @@ def names(value: object, where: Where, error: Refusal, *, mend: str = _NAMES, or
 def chosen(value: object, where: Where, known: Collection[str], error: Refusal) -> tuple[str, ...]:
     """One or several of the known names, each once; at least one."""
     choices = ", ".join(known)
-    items = names(value, where, error, mend=f"choose of {choices}")
+    items = names(value, where, error, hint=f"choose of {choices}")
     for item in items:
         one_of(item, where, known, error)
     if not items:
         nothing = "it is None" if value is None else "nothing is asked for"
-        raise error(nothing, where=where, mend=f"choose of {choices}")
+        raise error(nothing, where=where, hint=f"choose of {choices}")
     return once(items, where, error)
 
 
@@ -105,7 +105,7 @@ def once(items: tuple[str, ...], where: Where, error: Refusal) -> tuple[str, ...
     """Names none of which stands twice."""
     twice = [item for index, item in enumerate(items) if item in items[:index]]
     if twice:
-        raise error(f"{twice[0]!r} stands twice", where=where, mend="name each once")
+        raise error(f"{twice[0]!r} stands twice", where=where, hint="name each once")
     return items
 
 
@@ -114,8 +114,8 @@ def one_of(value: object, where: Where, known: Collection[str], error: Refusal) 
     if isinstance(value, str) and value in known:
         return str(value)
     close = close_to(value, known) if isinstance(value, str) else []
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise error(f"{value!r:.80} is not known", where=where, mend=f"choose of {', '.join(known)}{hint}")
+    suggestion = f"; did you mean {close[0]!r}?" if close else ""
+    raise error(f"{value!r:.80} is not known", where=where, hint=f"choose of {', '.join(known)}{suggestion}")
 
 
 def tensor_names(value: object, where: Where, error: Refusal) -> tuple[str, ...]:
@@ -124,42 +124,42 @@ def tensor_names(value: object, where: Where, error: Refusal) -> tuple[str, ...]
     for item in items:
         if not item.strip() or not item.isprintable():
             what = "a name is empty" if not item.strip() else f"{item!r:.80} has characters that cannot be printed"
-            raise error(what, where=where, mend="name each with letters, digits and marks")
+            raise error(what, where=where, hint="name each with letters, digits and marks")
     return once(items, where, error)
 
 
 def flag(value: object, where: Where, error: Refusal) -> bool:
     """True or False: text and numbers, which Python would take for one of them, are none."""
     if not isinstance(value, bool | np.bool_):
-        raise error(f"it is {_shown(value)}", where=where, mend="give True or False")
+        raise error(f"it is {_shown(value)}", where=where, hint="give True or False")
     return bool(value)
 
 
 def integer(value: object, where: Where, error: Refusal, *, least: int, most: int) -> int:
     """An integer in a range, of Python, numpy or torch."""
-    mend = f"give an integer from {least} to {most}"
+    hint = f"give an integer from {least} to {most}"
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError as failed:
-        raise error(f"it is {_shown(value)}", where=where, mend=mend) from failed
+        raise error(f"it is {_shown(value)}", where=where, hint=hint) from failed
     if isinstance(value, bool | np.bool_) or not least <= number <= most:
-        raise error(f"it is {_shown(value)}", where=where, mend=mend)
+        raise error(f"it is {_shown(value)}", where=where, hint=hint)
     return number
 
 
 def number(value: Any, where: Where, error: Refusal, *, least: float = 0.0, most: float = math.inf) -> float:
     """A finite number in a range, both ends included, of Python, numpy or torch."""
-    mend = f"give a number from {least:g} to {most:g}"
+    hint = f"give a number from {least:g} to {most:g}"
     if not math.isfinite(most):
-        mend = "give a finite number" + (f" from {least:g} up" if math.isfinite(least) else "")
+        hint = "give a finite number" + (f" from {least:g} up" if math.isfinite(least) else "")
     plain = math.nan
     if not isinstance(value, str | bytes | bytearray | bool | np.bool_):
         try:
             plain = float(value)
         except (TypeError, ValueError, OverflowError, RuntimeError) as failed:
-            raise error(f"it is {_shown(value)}", where=where, mend=mend) from failed
+            raise error(f"it is {_shown(value)}", where=where, hint=hint) from failed
     if not math.isfinite(plain) or not least <= plain <= most:
-        raise error(f"it is {_shown(value)}", where=where, mend=mend)
+        raise error(f"it is {_shown(value)}", where=where, hint=hint)
     return plain
 
 
@@ -180,33 +180,33 @@ def maybe_count(value: object, where: Where, error: Refusal) -> int | None:
     return maybe_integer(value, where, error, least=0, most=2**31 - 1)
 
 
-def path(value: object, where: Where, error: Refusal, *, mend: str) -> Path:
+def path(value: object, where: Where, error: Refusal, *, hint: str) -> Path:
     """A path, from text or a path; which file or folder it may be is for others to say."""
     if not isinstance(value, str | os.PathLike):
-        raise error(f"it is {kind_of(value)}", where=where, mend=mend)
+        raise error(f"it is {kind_of(value)}", where=where, hint=hint)
     text = os.fspath(value)
     if not isinstance(text, str):
-        raise error("it is a path of bytes", where=where, mend=mend)
+        raise error("it is a path of bytes", where=where, hint=hint)
     if not text:
-        raise error("it is empty", where=where, mend=mend)
+        raise error("it is empty", where=where, hint=hint)
     if "\0" in text:
-        raise error("it holds a zero byte", where=text, mend=mend)
+        raise error("it holds a zero byte", where=text, hint=hint)
     return Path(text)
 
 
-def text(value: object, where: Where, error: Refusal, *, mend: str) -> str:
+def text(value: object, where: Where, error: Refusal, *, hint: str) -> str:
     """A text."""
-    return str(instance(value, str, where, error, mend=mend))
+    return str(instance(value, str, where, error, hint=hint))
 
 
 def array(value: object, where: Where, error: Refusal) -> np.ndarray[Any, np.dtype[Any]]:
     """A numpy array, or one of its numbers, of real numbers or booleans."""
-    mend = "give a numpy array of real numbers"
+    hint = "give a numpy array of real numbers"
     if not isinstance(value, np.ndarray | np.generic):
-        raise error(f"it is {kind_of(value)}", where=where, mend=mend)
+        raise error(f"it is {kind_of(value)}", where=where, hint=hint)
     plain = np.asarray(value)
     if plain.dtype.kind not in "biuf" and plain.dtype.kind != "V":
-        raise error(f"it is an array of {plain.dtype}", where=where, mend=mend)
+        raise error(f"it is an array of {plain.dtype}", where=where, hint=hint)
     return plain
 
 
@@ -216,18 +216,18 @@ def settle(frozen: object, **fields: object) -> None:
         object.__setattr__(frozen, name, value)
 
 
-def instance(value: object, kind: type[T], where: Where, error: Refusal, *, mend: str) -> T:
+def instance(value: object, kind: type[T], where: Where, error: Refusal, *, hint: str) -> T:
     """An object of a class."""
     if not isinstance(value, kind):
-        raise error(f"it is {kind_of(value)}", where=where, mend=mend)
+        raise error(f"it is {kind_of(value)}", where=where, hint=hint)
     return value
 
 
-def mapping(value: object, where: Where, error: Refusal, *, mend: str) -> dict[str, Any]:
+def mapping(value: object, where: Where, error: Refusal, *, hint: str) -> dict[str, Any]:
     """A mapping from names."""
     if not isinstance(value, Mapping):
-        raise error(f"it is {kind_of(value)}", where=where, mend=mend)
+        raise error(f"it is {kind_of(value)}", where=where, hint=hint)
     wrong = [key for key in value if not isinstance(key, str)]
     if wrong:
-        raise error(f"its key {wrong[0]!r:.40} is {kind_of(wrong[0])}", where=where, mend=mend)
+        raise error(f"its key {wrong[0]!r:.40} is {kind_of(wrong[0])}", where=where, hint=hint)
     return dict(value)

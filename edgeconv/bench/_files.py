@@ -73,7 +73,7 @@ def find_files(folder: Path) -> tuple[BenchFile, ...]:
         paths = sorted(path for path in folder.glob(pattern) if path.suffix in _READERS and path.is_file())
         if paths:
             return tuple(read_file(path, name=path.relative_to(folder).as_posix()) for path in paths)
-    raise EmitError("no .onnx or .tflite file here", where=str(folder), mend="give the folder of an export")
+    raise EmitError("no .onnx or .tflite file here", where=str(folder), hint="give the folder of an export")
 
 
 def read_file(path: Path, *, name: str | None = None) -> BenchFile:
@@ -89,18 +89,18 @@ def read_file(path: Path, *, name: str | None = None) -> BenchFile:
     reader = _READERS.get(path.suffix)
     if reader is None:
         kind = path.suffix or "no suffix"
-        raise EmitError(f"{kind} is not known", where=str(path), mend="give an .onnx or .tflite file")
+        raise EmitError(f"{kind} is not known", where=str(path), hint="give an .onnx or .tflite file")
     data = read_named(path, kind=path.suffix, error=EmitError)
     try:
         inputs, outputs, operators = reader(data, path)
     except EmitError as error:
-        raise EmitError(error.what, where=str(path), mend=error.mend) from error
+        raise EmitError(error.what, where=str(path), hint=error.hint) from error
     except Exception as error:  # the border: each kind of damage raises another kind of error
-        raise EmitError("the file is damaged", where=str(path), mend="export it again") from error
+        raise EmitError("the file is damaged", where=str(path), hint="export it again") from error
     size_bytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
     unknown = [f"{spec.name!r} ({spec.dtype})" for spec in (*inputs, *outputs) if spec.dtype not in DTYPES]
     if unknown:
-        raise EmitError(f"no device takes tensors as {unknown[0]}", where=str(path), mend="use plain number types")
+        raise EmitError(f"no device takes tensors as {unknown[0]}", where=str(path), hint="use plain number types")
     _check_sizes(inputs, outputs, path)
     format_ = path.suffix.removeprefix(".")
     beside = path.with_name(path.name + DATA_SUFFIX)
@@ -122,11 +122,11 @@ def _check_sizes(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], pa
     """
     for spec in (*inputs, *outputs):
         if min(_measured_shape(spec), default=0) < 0:
-            raise EmitError(f"{spec.name!r} has the shape {spec.shape}", where=str(path), mend="export it again")
+            raise EmitError(f"{spec.name!r} has the shape {spec.shape}", where=str(path), hint="export it again")
     total = sum(math.prod(_measured_shape(spec)) * np.dtype(spec.dtype).itemsize for spec in inputs)
     if total > _MOST_INPUT_BYTES:
         what = f"its inputs would take {total / 2**30:,.4g} GiB"
-        raise EmitError(what, where=str(path), mend=f"give smaller ones: at most {_MOST_INPUT_BYTES // 2**30} GiB")
+        raise EmitError(what, where=str(path), hint=f"give smaller ones: at most {_MOST_INPUT_BYTES // 2**30} GiB")
 
 
 def _checked(beside: Path) -> str:
@@ -134,7 +134,7 @@ def _checked(beside: Path) -> str:
         return sha256_of(beside)
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
-        raise EmitError(what, where=str(beside), mend="give a file that can be") from error
+        raise EmitError(what, where=str(beside), hint="give a file that can be") from error
 
 
 def _onnx(data: bytes, path: Path) -> _Interface:
@@ -144,7 +144,7 @@ def _onnx(data: bytes, path: Path) -> _Interface:
     try:
         graph = onnx.ModelProto.FromString(data).graph
     except DecodeError as error:
-        raise EmitError("not an ONNX file, or damaged", where=str(path), mend="export it again") from error
+        raise EmitError("not an ONNX file, or damaged", where=str(path), hint="export it again") from error
     constants = {item.name for item in graph.initializer}
 
     def spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -167,7 +167,7 @@ def capture(
     # the exporter would silently take another one
     opset = values.integer(opset, "opset", CaptureError, least=OPSETS[0], most=OPSETS[-1])
     if path not in ("auto", "fast", "official"):
-        raise CaptureError(f"there is no path {path!r}", where=where, mend="choose auto, fast or official")
+        raise CaptureError(f"there is no path {path!r}", where=where, hint="choose auto, fast or official")
     check_fit(module)
     parameters = _interface.weight_names(module)
     modules = [path for path, _ in module.named_modules()]
@@ -220,7 +220,7 @@ def open_onnx(path: str | Path) -> OnnxFile:
     from edgeconv.capture.onnx_file._read import OnnxFile
 
     kind = f"{type(path).__module__.partition('.')[0]}.{type(path).__name__}"
-    file = values.path(path, "path", CaptureError, mend=_SAVED.get(kind, "give the path of an .onnx file"))
+    file = values.path(path, "path", CaptureError, hint=_SAVED.get(kind, "give the path of an .onnx file"))
     with whatever_it_brings(file):
         return OnnxFile.load(file, FILE_OPSETS)
 
@@ -258,7 +258,7 @@ def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tupl
             model = _fast.to_ir(program, opset=opset)
         except Unsupported as reason:
             if path == "fast":
-                raise CaptureError(f"{reason}", mend='leave out path="fast"') from reason
+                raise CaptureError(f"{reason}", hint='leave out path="fast"') from reason
             note = f"official: {reason}"
         else:
             clean_known(model)

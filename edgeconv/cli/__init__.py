@@ -184,7 +184,7 @@ def _in_our_words(message: str) -> str:
 
 
 def _shortened(line: str) -> str:
-    """The line without its middle, if it is very long: what is wrong stands at its start, the mend at its end."""
+    """The line without its middle, if it is very long: what is wrong stands at its start, the hint at its end."""
     if len(line) <= _LONGEST:
         return line
     start, end = line[: 2 * _LONGEST // 3], line[-_LONGEST // 4 :]

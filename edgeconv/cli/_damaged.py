@@ -22,7 +22,7 @@ def damaged(what: str) -> Iterator[None]:
     except EmitError:
         raise
     except Exception as error:
-        raise EmitError(what, mend="export it again") from error
+        raise EmitError(what, hint="export it again") from error
 
 
 NO_ONNX = "not an ONNX file, or damaged"

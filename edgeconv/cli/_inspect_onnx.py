@@ -47,6 +47,6 @@ def _spec(value: onnx.ValueInfoProto) -> str:
     tensor = value.type.tensor_type
     if tensor.elem_type not in onnx.TensorProto.DataType.values():
         what = f"{value.name!r} is of the element type {tensor.elem_type}, which there is not"
-        raise EmitError(what, mend="export it again")
+        raise EmitError(what, hint="export it again")
     dims = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
     return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} {dims}"

@@ -46,11 +46,11 @@ def lacking(error: BaseException) -> str:
                 return ""
             return f"{where}cannot write{f' {cause.filename}' if cause.filename else ''}: {cause.strerror}; make room"
         if isinstance(cause, OSError) and (cause.errno in _LACKS or _is_of_a_start(cause)):
-            what, mend = _LACKS.get(cause.errno or 0, _PROCESSES)
-            return f"{where}{what}; {mend}"
-        for sign, what, mend in _SAID:
+            what, hint = _LACKS.get(cause.errno or 0, _PROCESSES)
+            return f"{where}{what}; {hint}"
+        for sign, what, hint in _SAID:
             if sign in text:
-                return f"{where}{what}; {mend}"
+                return f"{where}{what}; {hint}"
         if not isinstance(error, EdgeconvError) and (isinstance(cause, MemoryError) or any(x in text for x in _MEMORY)):
             said = " ".join(text.split())[:200]
             what = f"there is not enough memory{f' ({said})' if said else ''}"

@@ -19,9 +19,9 @@ def stated_shapes(texts: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
     for text in texts:
         name, sign, dims = text.rpartition("=")
         if not sign or not name:
-            raise RecipeError(f"{text!r} names no input", where="--shape", mend="write NAME=1,3,224,224")
+            raise RecipeError(f"{text!r} names no input", where="--shape", hint="write NAME=1,3,224,224")
         if name in stated:
-            raise RecipeError(f"two shapes are given for {name!r}", where="--shape", mend="give one")
+            raise RecipeError(f"two shapes are given for {name!r}", where="--shape", hint="give one")
         stated[name] = tuple(int(dim) if dim.isdecimal() else dim for dim in map(str.strip, dims.split(",")))
     return stated
 
@@ -36,9 +36,9 @@ def stated_values(texts: Sequence[str]) -> dict[str, float]:
     for text in texts:
         name, sign, number = (part.strip() for part in text.rpartition("="))
         if not sign or not name:
-            raise RecipeError(f"{text!r} names no input", where="--set", mend="write NAME=NUMBER")
+            raise RecipeError(f"{text!r} names no input", where="--set", hint="write NAME=NUMBER")
         if name in stated:
-            raise RecipeError(f"two numbers are given for {name!r}", where="--set", mend="give one")
+            raise RecipeError(f"two numbers are given for {name!r}", where="--set", hint="give one")
         stated[name] = _number(number)
     return stated
 
@@ -51,4 +51,4 @@ def _number(text: str) -> float:
             value = kind(text)
             if math.isfinite(value):
                 return value
-    raise RecipeError(f"{text!r} is no number", where="--set", mend="write NAME=NUMBER, or true or false")
+    raise RecipeError(f"{text!r} is no number", where="--set", hint="write NAME=NUMBER, or true or false")

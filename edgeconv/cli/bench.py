@@ -51,8 +51,8 @@ def command(
     unfit = [item.name for item in devices if device and not formats & set(item.formats)]
     if unfit:
         found = " and ".join(f".{name}" for name in sorted(formats))
-        mend = f"leave out --device {unfit[0]}"
-        raise DeviceError(f"{unfit[0]} takes none of these files ({found})", where=str(directory), mend=mend)
+        hint = f"leave out --device {unfit[0]}"
+        raise DeviceError(f"{unfit[0]} takes none of these files ({found})", where=str(directory), hint=hint)
     effort = Effort(rounds=rounds, runs=runs, timeout_s=timeout)
     rows = bench(files, devices, effort=effort, progress=progress_for(silent=quiet or as_json))
     if as_json:

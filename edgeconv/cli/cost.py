@@ -33,7 +33,7 @@ def command(
 
     if recipe.suffix.lower() == ".onnx":
         what = "cost counts the layers of a module, and this is an .onnx file"
-        raise RecipeError(what, where=str(recipe), mend="give the recipe of a module")
+        raise RecipeError(what, where=str(recipe), hint="give the recipe of a module")
     loaded = load_recipe(recipe)
 
     from edgeconv.flow.job import job_of
@@ -46,7 +46,7 @@ def command(
             raise RecipeError(
                 "cost counts the layers of a module, and this recipe names an .onnx file",
                 where=str(recipe),
-                mend="give the recipe of a module",
+                hint="give the recipe of a module",
             )
         result = cost(source.module, source.args)
     if as_json:

@@ -71,7 +71,7 @@ def command(
     twice = {recipe.name for recipe in loaded if [other.name for other in loaded].count(recipe.name) > 1}
     if twice:
         raise RecipeError(
-            f"two recipes are named {min(twice)!r}", mend="their files would overwrite each other; rename one"
+            f"two recipes are named {min(twice)!r}", hint="their files would overwrite each other; rename one"
         )
 
     from edgeconv.flow.pipeline import export_recipe
@@ -118,14 +118,14 @@ def _recipes(paths: list[Path], shapes: list[str], samples: Path | None, fixed: 
         raise RecipeError(
             "these are about one .onnx file",
             where="--shape" if shapes else "--samples",
-            mend="export it alone, or state them in its recipe: [model] onnx, [[inputs]], [[parity.arrays]]",
+            hint="export it alone, or state them in its recipe: [model] onnx, [[inputs]], [[parity.arrays]]",
         )
     stated = stated_shapes(shapes)
     for path in filter(_is_onnx, paths):  # an earlier export's, perhaps
         settle(path.parent)
     values = stated_values(fixed)
     if values and len(paths) != 1:
-        raise RecipeError("it is about one file", where="--set", mend="export it alone, or state [model] fixed there")
+        raise RecipeError("it is about one file", where="--set", hint="export it alone, or state [model] fixed there")
     read = [onnx_recipe(path, shapes=stated, arrays=samples) if _is_onnx(path) else load_recipe(path) for path in paths]
     return [with_fixed(recipe, values) for recipe in read] if values else read
 

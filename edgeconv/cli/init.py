@@ -58,17 +58,17 @@ def command(
     return 0
 
 
-def _asked(question: str, read: Callable[[str], _T], mend: str) -> _T:
+def _asked(question: str, read: Callable[[str], _T], hint: str) -> _T:
     """The answer of the person at the terminal.
 
     Raises:
         RecipeError: nobody is there, or the answer is empty or cannot be read.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise RecipeError(f"it is not told, and nobody can be asked: {question}", where="init", mend=mend)
+        raise RecipeError(f"it is not told, and nobody can be asked: {question}", where="init", hint=hint)
     answer = read(input(f"{question}: "))
     if not answer:
-        raise RecipeError("the answer is empty", where="init", mend=mend)
+        raise RecipeError("the answer is empty", where="init", hint=hint)
     return answer
 
 
@@ -89,13 +89,13 @@ def _write(path: Path, factory: str, inputs: dict[str, tuple[int | str, ...]], n
 
     text = template(factory, inputs, name=name, file=printable(path.name), weights=weights)
     if path.suffix.lower() != ".toml":
-        raise RecipeError("a recipe's name ends in .toml", where=str(path), mend="name it so with --out")
+        raise RecipeError("a recipe's name ends in .toml", where=str(path), hint="name it so with --out")
     read_recipe(text, path)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise RecipeError("it is there already", where=str(path), mend="name another with --out") from error
+        raise RecipeError("it is there already", where=str(path), hint="name another with --out") from error
     except OSError as error:
         what = f"cannot be written: {error.strerror}"
-        raise RecipeError(what, where=str(path), mend="name another with --out") from error
+        raise RecipeError(what, where=str(path), hint="name another with --out") from error

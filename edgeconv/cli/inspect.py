@@ -79,7 +79,7 @@ def _inside(file: Path, reader: Callable[[bytes], _T], data: bytes) -> _T:
     try:
         return reader(data)
     except EmitError as error:
-        raise EmitError(error.what, where=str(file), mend=error.mend) from error
+        raise EmitError(error.what, where=str(file), hint=error.hint) from error
 
 
 def _read(file: Path) -> bytes:
@@ -87,5 +87,5 @@ def _read(file: Path) -> bytes:
     settle(file.parent)
     if file.suffix.lower() not in _READERS and file.is_file():
         kind = f"the suffix {file.suffix} is not known" if file.suffix else "the file has no suffix"
-        raise EmitError(kind, where=where, mend="give an .onnx or .tflite file")
+        raise EmitError(kind, where=where, hint="give an .onnx or .tflite file")
     return read_named(file, kind=".onnx or .tflite", error=EmitError)

@@ -41,7 +41,7 @@ def command(
 
     if torch:
         if names:
-            raise CaptureError("it takes no names", where="--torch", mend="leave out one of them")
+            raise CaptureError("it takes no names", where="--torch", hint="leave out one of them")
         families = dict(operators().aten)
         if as_json:
             say(json.dumps(families, indent=2))
@@ -69,8 +69,8 @@ def _chosen(table: Sequence[Row], names: Sequence[str]) -> list[Row]:
             from edgeconv.values import close_to  # numpy, which the table does without
 
             near = close_to(name, [row.operator for row in table], most=3, likeness=0.6)
-            mend = f"the nearest are {', '.join(near)}" if near else "`edgeconv operators` lists all"
-            raise CaptureError(f"{printable(name)!r} is no ONNX operator that is exported", mend=mend)
+            hint = f"the nearest are {', '.join(near)}" if near else "`edgeconv operators` lists all"
+            raise CaptureError(f"{printable(name)!r} is no ONNX operator that is exported", hint=hint)
     return [by_name[name.lower()] for name in names] if names else list(table)
 
 

@@ -65,12 +65,12 @@ def command(
         [directory] if (directory / JSON).exists() else sorted(path.parent for path in directory.glob(f"*/{JSON}"))
     )
     if not folders:
-        raise ParityError(f"no {JSON} here", where=str(directory), mend="give the folder of an export with a report")
+        raise ParityError(f"no {JSON} here", where=str(directory), hint="give the folder of an export with a report")
     silent = quiet or as_json
     if shape and not (recipe is not None and _is_onnx(recipe)):
-        raise RecipeError("it is about an .onnx file", where="--shape", mend="name the file with --recipe")
+        raise RecipeError("it is about an .onnx file", where="--shape", hint="name the file with --recipe")
     if fixed and recipe is None:
-        raise RecipeError("it is about what was exported", where="--set", mend="name that with --recipe")
+        raise RecipeError("it is about what was exported", where="--set", hint="name that with --recipe")
     progress = progress_for(silent=silent)
     with results_only(when=silent):
         named: _Named = {} if recipe is None else _named(recipe, shape or [], fixed or [], progress)

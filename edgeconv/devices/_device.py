@@ -39,11 +39,11 @@ class Device:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isprintable() or not 0 < len(self.name) <= _LONGEST_NAME:
-            mend = f"give it a printable name of 1 to {_LONGEST_NAME} characters"
-            raise DeviceError(f"the device's name is {self.name!r:.80}", mend=mend)
+            hint = f"give it a printable name of 1 to {_LONGEST_NAME} characters"
+            raise DeviceError(f"the device's name is {self.name!r:.80}", hint=hint)
         for what, words in (("formats", self.formats), ("variants", self.variants)):
             if not isinstance(words, tuple | list) or not all(isinstance(word, str) for word in words):
-                raise DeviceError(f"its {what} are {words!r:.80}", where=f"device {self.name}", mend="give a tuple")
+                raise DeviceError(f"its {what} are {words!r:.80}", where=f"device {self.name}", hint="give a tuple")
 
     def probe(self, timeout_s: float = 30.0) -> Mapping[str, str]:
         """Asks the device what it is: runtime, version, python, numpy, machine, cpu.
@@ -57,7 +57,7 @@ class Device:
             with start(self) as session:
                 return session.hello(timeout_s)
         except DeviceError as error:
-            raise DeviceError(error.what, where=f"device {self.name}", mend=error.mend) from error
+            raise DeviceError(error.what, where=f"device {self.name}", hint=error.hint) from error
 
 
 def start(device: Device) -> Session:
@@ -82,13 +82,13 @@ def _command(device: Device) -> Sequence[str]:
     try:
         command = device.command() if device.command is not None else None
     except DeviceError as error:
-        raise NotInstalledError(error.what, where=error.where, mend=error.mend) from error
+        raise NotInstalledError(error.what, where=error.where, hint=error.hint) from error
     except Exception as error:
         what = f"its command cannot be made ({type(error).__name__}: {printable(error)})"
-        raise DeviceError(what, where=where, mend="mend or uninstall its package") from error
+        raise DeviceError(what, where=where, hint="mend or uninstall its package") from error
     if not isinstance(command, list | tuple) or not command or not all(isinstance(word, str) for word in command):
         what = f"its command is {printable(repr(command)):.80}, and no list of words"
-        raise DeviceError(what, where=where, mend="mend or uninstall its package")
+        raise DeviceError(what, where=where, hint="mend or uninstall its package")
     return command
 
 
@@ -101,5 +101,5 @@ def torch_environment() -> Mapping[str, str]:
     try:
         version = metadata.version("torch")
     except metadata.PackageNotFoundError as error:
-        raise DeviceError("torch is not installed", where="device torch", mend="pip install torch") from error
+        raise DeviceError("torch is not installed", where="device torch", hint="pip install torch") from error
     return {"runtime": "torch", "version": version, **machine_environment()}

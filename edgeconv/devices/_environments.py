@@ -66,8 +66,8 @@ def python_of(environment: Environment) -> Path:
     """
     folder = runtimes_root() / environment.folder
     if not _is_ready(environment, folder):
-        mend = f"run `edgeconv devices --install {environment.device}`"
-        raise NotInstalledError(f"{environment.device} is not installed", mend=mend)
+        hint = f"run `edgeconv devices --install {environment.device}`"
+        raise NotInstalledError(f"{environment.device} is not installed", hint=hint)
     return _python(folder)
 
 
@@ -88,8 +88,8 @@ def install(name: str) -> bool:
     """
     environment = ENVIRONMENTS.get(name) if isinstance(name, str) else None
     if environment is None:
-        mend = f"installable: {', '.join(ENVIRONMENTS)}"
-        raise DeviceError(f"there is nothing to install for {name!r:.80}", mend=mend)
+        hint = f"installable: {', '.join(ENVIRONMENTS)}"
+        raise DeviceError(f"there is nothing to install for {name!r:.80}", hint=hint)
     folder = runtimes_root() / environment.folder
     if _is_ready(environment, folder):
         return False
@@ -129,8 +129,8 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         file = (folder.parent / f".{folder.name}.lock").open("w", encoding="utf-8")
     except OSError as error:
-        mend = f"make it writable or set {ROOT_VARIABLE} to another folder"
-        raise DeviceError(f"cannot write: {error.strerror or error}", where=str(folder.parent), mend=mend) from error
+        hint = f"make it writable or set {ROOT_VARIABLE} to another folder"
+        raise DeviceError(f"cannot write: {error.strerror or error}", where=str(folder.parent), hint=hint) from error
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -152,9 +152,9 @@ def _uv(*arguments: str) -> None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise DeviceError(f"uv cannot be run: {error}", mend="pip install uv") from error
+        raise DeviceError(f"uv cannot be run: {error}", hint="pip install uv") from error
     if done.returncode != 0:
         lines = [line.strip() for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
         # The first line says what failed, the last one its innermost cause.
         said = " … ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else f"exit status {done.returncode}"
-        raise DeviceError(f"uv {arguments[0]} failed: {said}", mend="check the network and the package index")
+        raise DeviceError(f"uv {arguments[0]} failed: {said}", hint="check the network and the package index")

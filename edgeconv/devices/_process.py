@@ -60,10 +60,10 @@ class AgentProcess:
         except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in an argument
             missing = isinstance(error, FileNotFoundError | NotADirectoryError)
             what = f"cannot start {command[0]!r:.80}: {getattr(error, 'strerror', None) or error}"
-            mend = "install it or correct the device's command" if missing else "correct the device's command"
+            hint = "install it or correct the device's command" if missing else "correct the device's command"
             if getattr(error, "errno", None) in _OF_THE_HOST:
-                mend = "this machine lacks files, processes or memory: raise its limits (ulimit), or end other programs"
-            raise (NotInstalledError if missing else DeviceError)(what, mend=mend) from error
+                hint = "this machine lacks files, processes or memory: raise its limits (ulimit), or end other programs"
+            raise (NotInstalledError if missing else DeviceError)(what, hint=hint) from error
         self._stdin = cast(IO[bytes], self._process.stdin)
         self._frames: queue.SimpleQueue[Frame | DeviceError | None] = queue.SimpleQueue()
         self._stderr_tail = b""

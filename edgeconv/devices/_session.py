@@ -133,12 +133,12 @@ class Session:
         if frame.type == "error":
             reason = f"its runtime cannot be loaded ({_reason(frame)})"
             is_missing = frame.fields.get("missing") is True
-            raise NotInstalledError(reason, mend="install it") if is_missing else DeviceError(reason)
+            raise NotInstalledError(reason, hint="install it") if is_missing else DeviceError(reason)
         protocol, environment = frame.fields.get("protocol"), frame.fields.get("environment")
         if frame.type != "hello" or type(protocol) is not int or protocol != PROTOCOL:
             raise DeviceError(
                 f"speaks protocol {printable(protocol):.40}, and not {PROTOCOL}",
-                mend="copy the agent.py of this edgeconv to it",
+                hint="copy the agent.py of this edgeconv to it",
             )
         return _told(environment, "environment")
 

@@ -64,7 +64,7 @@ def all_devices() -> Mapping[str, Device]:
         device = _load(point)
         if device.name in devices:
             raise DeviceError(
-                f"the name {device.name!r} is taken", where=f"entry point {point.value}", mend="rename it"
+                f"the name {device.name!r} is taken", where=f"entry point {point.value}", hint="rename it"
             )
         devices[device.name] = device
     return devices
@@ -80,8 +80,8 @@ def find(name: str) -> Device:
     if device is None:
         known = list(all_devices())
         near = values.close_to(name, known, most=3, likeness=0.5) if isinstance(name, str) else []
-        mend = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
-        raise DeviceError(f"unknown device {name!r:.80}", mend=mend)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+        raise DeviceError(f"unknown device {name!r:.80}", hint=hint)
     return device
 
 
@@ -90,8 +90,8 @@ def _load(point: metadata.EntryPoint) -> Device:
         device = point.load()
     except Exception as error:
         what = f"cannot be loaded ({type(error).__name__}: {error})"
-        raise DeviceError(what, where=f"entry point {point.value}", mend="mend or uninstall its package") from error
+        raise DeviceError(what, where=f"entry point {point.value}", hint="mend or uninstall its package") from error
     if not isinstance(device, Device):
         what = f"names a value of type {type(device).__name__}, not a Device"
-        raise DeviceError(what, where=f"entry point {point.value}", mend="mend or uninstall its package")
+        raise DeviceError(what, where=f"entry point {point.value}", hint="mend or uninstall its package")
     return device

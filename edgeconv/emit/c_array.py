@@ -174,7 +174,7 @@ def _literal(value: Any) -> str:
 
 def _type(spec: TensorSpec) -> str:
     if spec.dtype not in _TYPES:
-        raise EmitError(f"{spec.dtype} has no type in C", where=f"{spec.name}, C arrays", mend=NO_C)
+        raise EmitError(f"{spec.dtype} has no type in C", where=f"{spec.name}, C arrays", hint=NO_C)
     return _TYPES[spec.dtype]
 
 

@@ -38,9 +38,9 @@ def checked_call(
     checked = checked_module(module, or_program=True)
     if not isinstance(args, tuple | list):
         raise CaptureError(
-            f"it is {values.kind_of(args)}, not a tuple", where="args", mend="write (x,) for a single input"
+            f"it is {values.kind_of(args)}, not a tuple", where="args", hint="write (x,) for a single input"
         )
-    keywords = {} if kwargs is None else values.mapping(kwargs, "kwargs", CaptureError, mend='write {"mask": mask}')
+    keywords = {} if kwargs is None else values.mapping(kwargs, "kwargs", CaptureError, hint='write {"mask": mask}')
     return called(checked, tuple(args), keywords)
 
 
@@ -50,7 +50,7 @@ def output_folder(out: object) -> Path:
     Raises:
         EmitError: it is no path.
     """
-    return values.path(out, "out", EmitError, mend="give a folder, as text or a pathlib.Path")
+    return values.path(out, "out", EmitError, hint="give a folder, as text or a pathlib.Path")
 
 
 def listener(progress: object) -> Progress:
@@ -63,8 +63,8 @@ def listener(progress: object) -> Progress:
         return Silent()
     deaf = [name for name in ("stage", "note") if isinstance(progress, type) or not hasattr(progress, name)]
     if deaf:
-        mend = "give an object with the methods of edgeconv.progress.Progress, or leave it out"
-        raise EmitError(f"it is {values.kind_of(progress)}", where="progress", mend=mend)
+        hint = "give an object with the methods of edgeconv.progress.Progress, or leave it out"
+        raise EmitError(f"it is {values.kind_of(progress)}", where="progress", hint=hint)
     return cast(Progress, progress)
 
 
@@ -76,11 +76,11 @@ def named_inputs(input_names: object, own_names: tuple[str, ...]) -> tuple[str, 
     """
     if input_names is None:
         return own_names
-    mend = "name every input once, in order"
+    hint = "name every input once, in order"
     stated = values.tensor_names(input_names, "input_names", CaptureError)
     if len(stated) != len(own_names):
         names, inputs = values.counted(len(stated), "name"), values.counted(len(own_names), "input")
-        raise CaptureError(f"{names} for {inputs} ({', '.join(own_names)})", where="input_names", mend=mend)
+        raise CaptureError(f"{names} for {inputs} ({', '.join(own_names)})", where="input_names", hint=hint)
     return stated
 
 
@@ -90,7 +90,7 @@ def named_variants(variants: object) -> tuple[str, ...]:
     Raises:
         EmitError: they are no names.
     """
-    return values.names(variants, errors.VARIANTS, EmitError, mend=f"choose of {', '.join(VARIANTS)}")
+    return values.names(variants, errors.VARIANTS, EmitError, hint=f"choose of {', '.join(VARIANTS)}")
 
 
 def numbers_by_name(fixed: object) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def numbers_by_name(fixed: object) -> dict[str, Any]:
     Raises:
         CaptureError: it is no mapping from names.
     """
-    return {} if fixed is None else values.mapping(fixed, "fixed", CaptureError, mend="write {name: number}")
+    return {} if fixed is None else values.mapping(fixed, "fixed", CaptureError, hint="write {name: number}")
 
 
 def instead_of_recipe(
@@ -120,7 +120,7 @@ def instead_of_recipe(
     if devices is not None:
         named = values.once(values.names(devices, errors.DEVICES, DeviceError), errors.DEVICES, DeviceError)
         if is_proven and not named:
-            raise DeviceError("none is named", where=errors.DEVICES, mend="name one, or export with prove=False")
+            raise DeviceError("none is named", where=errors.DEVICES, hint="name one, or export with prove=False")
     return {
         "prove": is_proven,
         "devices": named,
@@ -137,13 +137,13 @@ def stated_samples(samples: object) -> tuple[Sample, ...]:
     Raises:
         ParityError: they are no samples.
     """
-    mend = 'give a list of edgeconv.Sample("name", {input name: array})'
+    hint = 'give a list of edgeconv.Sample("name", {input name: array})'
     if samples is None:
         return ()
     if isinstance(samples, str | bytes | Mapping | np.ndarray) or not isinstance(samples, Iterable):
-        raise ParityError(f"it is {values.kind_of(samples)}", where="samples", mend=mend)
+        raise ParityError(f"it is {values.kind_of(samples)}", where="samples", hint=hint)
     checked = tuple(
-        values.instance(item, Sample, f"samples[{index}]", ParityError, mend=mend) for index, item in enumerate(samples)
+        values.instance(item, Sample, f"samples[{index}]", ParityError, hint=hint) for index, item in enumerate(samples)
     )
     values.once(tuple(sample.name for sample in checked), "samples", ParityError)
     for sample in checked:
@@ -158,21 +158,21 @@ def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch
     Raises:
         CaptureError: a name is no input, or an input has no dimension to be a batch.
     """
-    mend = "give True, or the names of the inputs"
+    hint = "give True, or the names of the inputs"
     if isinstance(dynamic, bool | np.bool_):
         named = tuple(args) if dynamic else ()
     elif dynamic is None:
-        raise CaptureError("it is None", where="dynamic_batch", mend=mend)
+        raise CaptureError("it is None", where="dynamic_batch", hint=hint)
     else:
         named = values.once(
-            values.names(dynamic, "dynamic_batch", CaptureError, mend=mend), "dynamic_batch", CaptureError
+            values.names(dynamic, "dynamic_batch", CaptureError, hint=hint), "dynamic_batch", CaptureError
         )
     for name in named:
         if name not in args:
-            raise CaptureError(f"{name!r} is no input", where="dynamic_batch", mend=f"the inputs are {', '.join(args)}")
+            raise CaptureError(f"{name!r} is no input", where="dynamic_batch", hint=f"the inputs are {', '.join(args)}")
         if not args[name].ndim or not len(args[name]):
             raise CaptureError(
-                f"the input {name!r} has no batch", where="dynamic_batch", mend="name the inputs that have one"
+                f"the input {name!r} has no batch", where="dynamic_batch", hint="name the inputs that have one"
             )
     return named
 
@@ -201,7 +201,7 @@ def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected])
     for sample in samples:
         if set(sample.inputs) != set(expected):
             raise ParityError(
-                f"it has inputs {sorted(sample.inputs)}", where=f"sample {sample.name}", mend=f"name {sorted(expected)}"
+                f"it has inputs {sorted(sample.inputs)}", where=f"sample {sample.name}", hint=f"name {sorted(expected)}"
             )
         sizes = set()
         for name, (shape, dtype) in expected.items():
@@ -210,13 +210,13 @@ def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected])
             if not isinstance(array, np.ndarray) or array.dtype != dtype or not _fits(array.shape, shape):
                 found = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}"
                 wanted = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
-                raise ParityError(f"it is {found}", where=where, mend=f"give numpy {dtype} {wanted}")
+                raise ParityError(f"it is {found}", where=where, hint=f"give numpy {dtype} {wanted}")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ParityError("it has NaN or infinite elements", where=where, mend="give finite numbers")
+                raise ParityError("it has NaN or infinite elements", where=where, hint="give finite numbers")
             sizes |= {len(array)} if shape and isinstance(shape[0], str) else set()
         if len(sizes) > 1:
             raise ParityError(
-                f"its batches differ: {sorted(sizes)}", where=f"sample {sample.name}", mend="give all the same"
+                f"its batches differ: {sorted(sizes)}", where=f"sample {sample.name}", hint="give all the same"
             )
     return tuple(samples)
 

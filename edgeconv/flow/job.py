@@ -68,8 +68,8 @@ class Job:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            what, mend = f"{self.name!r:.80} cannot begin a file name", "use up to 128 letters, digits, '_', '-', '.'"
-            raise EmitError(what, where="name", mend=mend)
+            what, hint = f"{self.name!r:.80} cannot begin a file name", "use up to 128 letters, digits, '_', '-', '.'"
+            raise EmitError(what, where="name", hint=hint)
         for setting, asked, known in (
             (errors.FORMATS, self.formats, FORMATS),
             (errors.VARIANTS, self.variants, VARIANTS),
@@ -82,13 +82,13 @@ class Job:
                 raise EmitError(
                     f"{what} is made of TFLite only, which is not among the formats",
                     where=errors.FORMATS,
-                    mend=errors.TFLITE_TOO,
+                    hint=errors.TFLITE_TOO,
                 )
 
         named = self.proof.devices if self.proof is not None else None
         if isinstance(self.source, OnnxSource) and TorchSource.device in (named or ()):
             raise DeviceError(
-                "the device torch runs modules, and this is an .onnx file", where=self.source.title, mend=NO_TORCH
+                "the device torch runs modules, and this is an .onnx file", where=self.source.title, hint=NO_TORCH
             )
 
     @property
@@ -144,7 +144,7 @@ def stated_job(
     c_array = values.flag(c_array, "c_array", EmitError)
     if opset is not None:
         opset = values.integer(opset, "opset", EmitError, least=MIN_OPSET, most=MAX_OPSET)
-    values.instance(quantization, Quantization, "quantization", QuantizeError, mend=_QUANTIZATION)
+    values.instance(quantization, Quantization, "quantization", QuantizeError, hint=_QUANTIZATION)
     if named or c_array:
         check_devices(named, errors.DEVICES)
         given = checked_samples((samples(),) if callable(samples) else samples, expected)
@@ -225,7 +225,7 @@ def _proof_on(
         raise RecipeError(
             f"no parity input is for {', '.join(variants)}",
             where=f"{recipe.path}: parity",
-            mend="leave `variants` out of one input",
+            hint="leave `variants` out of one input",
         )
     seeds = {"input seeds": ", ".join(str(item.seed) for item in recipe.parity.random) or "none"}
     model_seed = {"model seed": str(recipe.model.seed)} if recipe.model.onnx is None else {}
@@ -280,7 +280,7 @@ def _plan_text(path: Path) -> str:
         return read_named(path, kind="plan's .json", error=RecipeError).decode()
     except UnicodeDecodeError as error:
         what = f"is no JSON: it is not UTF-8 at byte {error.start}"
-        raise RecipeError(what, where=str(path), mend="name a plan as an export wrote it") from error
+        raise RecipeError(what, where=str(path), hint="name a plan as an export wrote it") from error
 
 
 def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:

@@ -67,7 +67,7 @@ def judge(
         for title, variant, make_run, unfused in _runs(artifacts, proof, source, outputs, sessions):
             mine = golden.of(variant)
             if not mine.samples:
-                raise ParityError(f"no parity input is for the variant {variant}", mend=NO_SAMPLE)
+                raise ParityError(f"no parity input is for the variant {variant}", hint=NO_SAMPLE)
             rows_of = partial(_rows, golden=mine, variant=variant, proof=proof, outputs=outputs)
             with progress.stage(title):
                 run = make_run(mine.samples)

@@ -161,7 +161,7 @@ def _settle(folder: Path) -> None:
         raise EmitError(
             f"an export was interrupted here and cannot be completed: {reason}",
             where=str(folder),
-            mend="export again into this folder",
+            hint="export again into this folder",
         ) from error
 
 
@@ -218,13 +218,13 @@ def _mapped(target: Path) -> Iterator[None]:
         raise EmitError(
             f"cannot write here: {error.strerror or error}",
             where=str(target),
-            mend=f"{OUT}, or make room and check its permissions",
+            hint=f"{OUT}, or make room and check its permissions",
         ) from error
     except journal.JournalError as error:
         raise EmitError(
             f"the new files were taken away before they were in place: {error}",
             where=str(target),
-            mend="export again, and let no other program remove files in here meanwhile",
+            hint="export again, and let no other program remove files in here meanwhile",
         ) from error
 
 

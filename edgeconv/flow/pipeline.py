@@ -265,10 +265,10 @@ def export_recipe(
     Raises:
         EdgeconvError: as `export`; RecipeError for weights and inputs that cannot be used; TargetError.
     """
-    values.instance(recipe, Recipe, "recipe", RecipeError, mend="pass what edgeconv.load_recipe(path) gives")
+    values.instance(recipe, Recipe, "recipe", RecipeError, hint="pass what edgeconv.load_recipe(path) gives")
     folder, heard = output_folder(out), listener(progress)
     if target is not None:
-        values.instance(target, Target, "target", QuantizeError, mend="give edgeconv.quantize.Target(sqnr_db=…)")
+        values.instance(target, Target, "target", QuantizeError, hint="give edgeconv.quantize.Target(sqnr_db=…)")
     asked = instead_of_recipe(recipe, devices, prove, formats, variants, c_array, skip_rewrites)
     selected(asked["skip_rewrites"], errors.SKIPPED)
     if prove:

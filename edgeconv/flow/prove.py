@@ -72,7 +72,7 @@ def _named(name: str, where: str | Wording) -> Device:
     try:
         return find(name)
     except DeviceError as error:
-        raise DeviceError(error.what, where=error.where or where, mend=error.mend) from error
+        raise DeviceError(error.what, where=error.where or where, hint=error.hint) from error
 
 
 _ANSWERED: set[tuple[str, ...]] = set()
@@ -113,7 +113,7 @@ def prove(
         raise ParityError(
             f"{source.title} cannot run the parity inputs: {reference.reason}",
             where=name,
-            mend="mend the inputs or the model",
+            hint="mend the inputs or the model",
         )
     _require_numbers(reference, name, source.title)
     golden = Golden(proof.samples, reference, _integers(variants, proof.samples, progress))
@@ -227,7 +227,7 @@ def _own_values(source: Source, samples: tuple[Sample, ...], golden: Golden, pat
         if not _is_same_sample(sample, stored):
             name = (sample or stored).name
             what = f"the recipe's model does not give these values: the sample {name!r} is another in the recipe"
-            raise ParityError(what, where=str(path), mend=_OTHER_RECIPE)
+            raise ParityError(what, where=str(path), hint=_OTHER_RECIPE)
     run = source.run(samples, tuple(golden.reference.outputs[0]), "float64")
     _require_same(run, golden.reference, samples, path)
     return Golden(samples, dataclasses.replace(golden.reference, outputs=run.outputs), golden.integers)
@@ -251,7 +251,7 @@ def _require_bound(kept: Sequence[Comparison], artifacts: Sequence[Artifact], pr
             raise ParityError(
                 f"the row of {row.artifact} on {row.device} was judged by another bound than the recipe's",
                 where=str(folder / "parity.json"),
-                mend="run every device again: leave --device out",
+                hint="run every device again: leave --device out",
             )
 
 
@@ -288,26 +288,26 @@ def _require_numbers(reference: Run, name: str, title: str) -> None:
                 raise ParityError(
                     f"{title}'s own output {output!r} is all NaN or infinite for input {index}",
                     where=name,
-                    mend="mend the model, its weights or that input",
+                    hint="mend the model, its weights or that input",
                 )
 
 
 def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: Path) -> None:
     """The module must be the one whose outputs were stored: float64 sums may differ in their order, and no more."""
-    mend = _OTHER_RECIPE
+    hint = _OTHER_RECIPE
     if run.verdict is not Verdict.PASS:
-        raise ParityError(f"the recipe's model does not run: {run.reason}", where=str(golden), mend=mend)
+        raise ParityError(f"the recipe's model does not run: {run.reason}", where=str(golden), hint=hint)
     for sample, outputs, stored in zip(samples, run.outputs, reference.outputs, strict=True):
         if set(outputs) != set(stored):
             what = f"the recipe's model does not give these values: it has the outputs {', '.join(outputs)}"
-            raise ParityError(what, where=str(golden), mend=mend)
+            raise ParityError(what, where=str(golden), hint=hint)
         for name, b in stored.items():
             a = outputs[name]
             if a.shape != b.shape or not _close(a, b):
                 raise ParityError(
                     f"the recipe's model does not give these values (output {name!r}, sample {sample.name})",
                     where=str(golden),
-                    mend=mend,
+                    hint=hint,
                 )
 
 
@@ -328,7 +328,7 @@ def _tolerance(report: Report) -> Tolerance:
     """
     found = {row.tolerance for row in report.comparisons if isinstance(row.tolerance, Tolerance)}
     if len(found) > 1:
-        raise ParityError(f"its rows {_ALTERED}", where="parity.json", mend=_NAME_IT)
+        raise ParityError(f"its rows {_ALTERED}", where="parity.json", hint=_NAME_IT)
     return next(iter(found), Tolerance())
 
 
@@ -349,5 +349,5 @@ def _bounds(report: Report) -> dict[str, Fidelity]:
         if isinstance(row.tolerance, Fidelity) and row.artifact in variants:
             variant = variants[row.artifact]
             if found.setdefault(variant, row.tolerance) != row.tolerance:
-                raise ParityError(f"its rows of {variant} {_ALTERED}", where="parity.json", mend=_NAME_IT)
+                raise ParityError(f"its rows of {variant} {_ALTERED}", where="parity.json", hint=_NAME_IT)
     return found

@@ -48,7 +48,7 @@ def require_unchanged(folder: Path, report: Report) -> None:
         is_same = False
     if not is_same:
         what = "another command wrote into this folder while its files ran on the devices"
-        raise ParityError(what, where=str(folder), mend="run parity again, once the other has ended")
+        raise ParityError(what, where=str(folder), hint="run parity again, once the other has ended")
 
 
 def _proven(folder: Path) -> Report:
@@ -57,15 +57,15 @@ def _proven(folder: Path) -> Report:
     for name, sha256 in _recorded(report).items():
         file = folder / name
         if file.is_symlink():
-            mend = "put a copy of the file itself in its place"
-            raise ParityError("is a symbolic link, and could lead out of the folder", where=str(file), mend=mend)
+            hint = "put a copy of the file itself in its place"
+            raise ParityError("is a symbolic link, and could lead out of the folder", where=str(file), hint=hint)
         if not file.is_file():
-            raise ParityError("the report speaks of this file, and it is missing", where=str(file), mend="export again")
+            raise ParityError("the report speaks of this file, and it is missing", where=str(file), hint="export again")
         if _sha256_of(file) != sha256:
             raise ParityError(
                 f"changed since its report was written (sha256 was {sha256[:12]}…)",
                 where=str(file),
-                mend="export again, or put the judged file back",
+                hint="export again, or put the judged file back",
             )
     return report
 
@@ -150,9 +150,9 @@ def _read(folder: Path) -> Report:
         return from_json(data.decode())
     except UnicodeDecodeError as error:
         what = f"is no report: it is not UTF-8 at byte {error.start}"
-        raise ParityError(what, where=str(path), mend="export again") from error
+        raise ParityError(what, where=str(path), hint="export again") from error
     except ParityError as error:
-        raise ParityError(error.what, where=str(path), mend=error.mend) from error
+        raise ParityError(error.what, where=str(path), hint=error.hint) from error
 
 
 def _recorded(report: Report) -> dict[str, str]:
@@ -178,4 +178,4 @@ def _sha256_of(path: Path) -> str:
         return sha256_of(path)
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
-        raise ParityError(what, where=str(path), mend="give a judged file that can be") from error
+        raise ParityError(what, where=str(path), hint="give a judged file that can be") from error

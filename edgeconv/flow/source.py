@@ -335,7 +335,7 @@ def _blame_the_batch(error: CaptureError, graph_of: Callable[[int], ir.Model], b
     except CaptureError:
         return
     what = f"a batch of {works} works, and with one of {batch} {error.what}"
-    raise CaptureError(what, where=error.where, mend=FIXED_BATCH) from error
+    raise CaptureError(what, where=error.where, hint=FIXED_BATCH) from error
 
 
 def _with_batch(value: torch.Tensor, batch: int) -> torch.Tensor:

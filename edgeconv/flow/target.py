@@ -45,15 +45,15 @@ def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
     data, variant = recipe.quantize, job.variants[0]
     if variant not in SCHEMES:
         raise QuantizeError(
-            f"{variant} has no layers to keep in float", where="target", mend=f"choose of {', '.join(SCHEMES)}"
+            f"{variant} has no layers to keep in float", where="target", hint=f"choose of {', '.join(SCHEMES)}"
         )
     if job.source.variant:
-        raise QuantizeError("the model is quantised already", where="target", mend="give the float model")
+        raise QuantizeError("the model is quantised already", where="target", hint="give the float model")
     if not names_data(recipe):
         raise RecipeError(
             "it names no calibration data",
             where=f"{recipe.path}: quantize",
-            mend=CALIBRATE,
+            hint=CALIBRATE,
         )
     samples = [one for one in (job.proof.samples if job.proof else ()) if one.is_for(variant)]
     real = [item.variants for item in recipe.parity.images] + [item.variants for item in recipe.parity.arrays]

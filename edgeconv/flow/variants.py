@@ -81,7 +81,7 @@ class Quantization:
             raise QuantizeError(
                 f"it is {values.kind_of(self.batches)}, which cannot be called anew for each pass over the data",
                 where="batches",
-                mend="give a function: batches=lambda: data",
+                hint="give a function: batches=lambda: data",
             )
         for what, known in (("observer", OBSERVERS), ("rounding", ROUNDINGS), ("io", IO)):
             values.one_of(getattr(self, what), what, known, QuantizeError)
@@ -91,17 +91,17 @@ class Quantization:
         values.settle(self, iterations=steps)
         for what, function in (("judged", self.judged), ("confirmed", self.confirmed)):
             if function is not None and not callable(function):
-                raise QuantizeError(f"it is {values.kind_of(function)}", where=what, mend="give a function")
+                raise QuantizeError(f"it is {values.kind_of(function)}", where=what, hint="give a function")
         if self.target is not None:
-            mend = "give quantize.Target(sqnr_db=…)"
-            values.instance(self.target, quantize.Target, "target", QuantizeError, mend=mend)
-        values.mapping(self.places, "places", QuantizeError, mend="leave it out")
+            hint = "give quantize.Target(sqnr_db=…)"
+            values.instance(self.target, quantize.Target, "target", QuantizeError, hint=hint)
+        values.mapping(self.places, "places", QuantizeError, hint="leave it out")
         if not isinstance(self.plan, str):
-            mend = "give its text: Path(...).read_text(), or plan.to_json()"
-            raise QuantizeError(f"it is {values.kind_of(self.plan)}", where="plan", mend=mend)
+            hint = "give its text: Path(...).read_text(), or plan.to_json()"
+            raise QuantizeError(f"it is {values.kind_of(self.plan)}", where="plan", hint=hint)
         if isinstance(self.keep_float, str):
-            raise QuantizeError("it is one string", where="keep_float", mend=f"write ({self.keep_float!r},)")
-        kept = values.names(self.keep_float, "keep_float", QuantizeError, mend="give names of operators' first outputs")
+            raise QuantizeError("it is one string", where="keep_float", hint=f"write ({self.keep_float!r},)")
+        kept = values.names(self.keep_float, "keep_float", QuantizeError, hint="give names of operators' first outputs")
         values.settle(self, keep_float=kept)
 
 
@@ -155,7 +155,7 @@ class Variant:
         """
         mine = next((one for one in samples if one.is_for(self.name)), None)
         if mine is None:
-            raise ParityError(f"no parity input is for the variant {self.name}", mend=NO_SAMPLE)
+            raise ParityError(f"no parity input is for the variant {self.name}", hint=NO_SAMPLE)
         inputs, outputs = (
             [Golden(spec, spec.to_file(side[spec.name]).astype(spec.dtype)) for spec in specs]
             for side, specs in ((mine.inputs, emitted.inputs), (self.computed([mine])[0], emitted.outputs))
@@ -209,7 +209,7 @@ def _placed(places: Mapping[str, str]) -> Iterator[None]:
         choice, comma, inside = error.where.partition(",")
         if choice not in places:
             raise
-        raise type(error)(error.what, where=f"{places[choice]}{comma}{inside}", mend=error.mend) from error
+        raise type(error)(error.what, where=f"{places[choice]}{comma}{inside}", hint=error.hint) from error
 
 
 def is_quantised(model: ir.Model) -> bool:
@@ -221,13 +221,13 @@ def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
     """Of a graph that is quantised already, only the border can be chosen: no choice is dropped without a word."""
     wrong = [name for name in names if name != "int8"]
     if wrong:
-        raise QuantizeError("the model is quantised already", where=wrong[0], mend=INT8_ONLY)
+        raise QuantizeError("the model is quantised already", where=wrong[0], hint=INT8_ONLY)
     for one in dataclasses.fields(quantization):
         if one.name not in ("batches", "io", "places") and getattr(quantization, one.name) != one.default:
             raise QuantizeError(
                 "the model is quantised already, and keeps its own numbers",
                 where=one.name,
-                mend="leave it out, or quantise the float model",
+                hint="leave it out, or quantise the float model",
             )
 
 
@@ -285,14 +285,14 @@ class _Quantizer:
         saturating = self._saturating(name, model, f"export with {PAIR_SAFE}, or turn")
         return dataclasses.replace(self._bare(name, model, plan), notes=(*notes, *kept, *saturating), search=search)
 
-    def _saturating(self, name: str, model: ir.Model, mend: str) -> tuple[str, ...]:
+    def _saturating(self, name: str, model: ir.Model, hint: str) -> tuple[str, ...]:
         """The note on an ``.onnx`` file whose numbers do not survive the kernels of every processor."""
         layers = quantize.overflowing(model) if name == "int8" and "onnx" in self._formats else ()
         if not layers:
             return ()
         named = ", ".join(layers[:_NAMED]) + (f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else "")
         return (
-            f"{name}: on x86 processors without VNNI onnxruntime's sums of two products saturate in {named}: {mend} "
+            f"{name}: on x86 processors without VNNI onnxruntime's sums of two products saturate in {named}: {hint} "
             "session.x64quantprecision on there, at several times the latency",
         )
 
@@ -385,7 +385,7 @@ class _Quantizer:
         plan = quantize.Plan.from_json(self._asked.plan)
         if plan.scheme != name:
             raise QuantizeError(
-                f"it is a plan of {plan.scheme}", where="plan", mend=f"export the variant {plan.scheme} alone"
+                f"it is a plan of {plan.scheme}", where="plan", hint=f"export the variant {plan.scheme} alone"
             )
         return quantize.keep_operators(model, plan, self._kept_in(model), _ASKED)
 
@@ -415,7 +415,7 @@ class _Quantizer:
             raise QuantizeError(
                 "there is no calibration data",
                 where=CALIBRATED,
-                mend=CALIBRATE,
+                hint=CALIBRATE,
             )
         return checked_batches(self._asked.batches)
 

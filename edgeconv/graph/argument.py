@@ -10,7 +10,7 @@ from edgeconv import values
 from edgeconv.errors import EdgeconvError, EmitError
 
 _READ = "give onnx_ir.from_proto of it"
-_MENDS = {
+_HINTS = {
     "ModelProto": _READ,
     "GraphProto": "give the whole model, an onnx_ir.Model",
     "Graph": "give the whole model, an onnx_ir.Model",
@@ -24,8 +24,8 @@ def checked_model(model: object, error: type[EdgeconvError], where: str = "model
     Raises:
         EdgeconvError: of the class `error`; it is no `onnx_ir.Model`.
     """
-    mend = _MENDS.get(type(model).__name__, "give an onnx_ir.Model, as edgeconv.capture makes it")
-    return values.instance(model, ir.Model, where, error, mend=mend)
+    hint = _HINTS.get(type(model).__name__, "give an onnx_ir.Model, as edgeconv.capture makes it")
+    return values.instance(model, ir.Model, where, error, hint=hint)
 
 
 def checked_metadata(metadata: object) -> Mapping[str, str]:
@@ -34,6 +34,6 @@ def checked_metadata(metadata: object) -> Mapping[str, str]:
     Raises:
         EmitError: it is no mapping from texts to texts.
     """
-    mend = 'give a dict of texts: {"name": "value"}'
-    items = values.mapping(metadata, "metadata", EmitError, mend=mend)
-    return {key: values.text(value, f"metadata[{key!r:.40}]", EmitError, mend=mend) for key, value in items.items()}
+    hint = 'give a dict of texts: {"name": "value"}'
+    items = values.mapping(metadata, "metadata", EmitError, hint=hint)
+    return {key: values.text(value, f"metadata[{key!r:.40}]", EmitError, hint=hint) for key, value in items.items()}

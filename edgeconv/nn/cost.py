@@ -148,7 +148,7 @@ def _calls(module: nn.Module, args: tuple[Tensor, ...]) -> list[_Call]:
         raise CaptureError(
             f"forward failed with {type(error).__name__}: {said}",
             where=type(module).__name__,
-            mend=DECLARED,
+            hint=DECLARED,
         ) from error
     finally:
         for handle in handles:

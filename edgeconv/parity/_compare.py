@@ -89,7 +89,7 @@ def _require_sound(reference: Run, samples: Sequence[Sample], output_names: Sequ
     if not samples or not output_names:
         raise ParityError(
             "there are no samples to compare" if output_names else "there are no outputs to compare",
-            mend="give the recipe parity inputs" if output_names else "name the outputs",
+            hint="give the recipe parity inputs" if output_names else "name the outputs",
         )
     if reference.verdict is not Verdict.PASS:
         raise ParityError(f"the reference could not be computed: {reference.reason}", where=reference.device)

@@ -115,7 +115,7 @@ class _Cut:
         pairs = {_named(node.outputs[0]): node for node in graph if node.op_type == "QuantizeLinear"}
         unknown = sorted({name for tensor in tensors for name in tensor.values} - pairs.keys())
         if unknown:
-            raise ParityError(f"the graph quantises no {unknown[0]!r}", where="layers", mend="export again")
+            raise ParityError(f"the graph quantises no {unknown[0]!r}", where="layers", hint="export again")
         titles = {name: self._cut(pairs[name], tensor) for tensor in tensors for name in tensor.values}
         for name in pairs.keys() - titles.keys():
             _bypass(pairs[name])

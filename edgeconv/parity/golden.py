@@ -100,25 +100,25 @@ def load_golden(path: Path) -> Golden:
     Raises:
         ParityError: the file cannot be read, or is not a whole golden file.
     """
-    path = values.path(path, "path", ParityError, mend="give the path of a golden file")
+    path = values.path(path, "path", ParityError, hint="give the path of a golden file")
     metadata, tensors = _read(path)
     if _KEY not in metadata:
         what = f"is not a golden file (it lacks the description {_KEY!r})"
-        raise ParityError(what, where=str(path), mend="export again")
+        raise ParityError(what, where=str(path), hint="export again")
     try:
         described = _Described.model_validate_json(metadata[_KEY], strict=True)
         if described.schema_version != SCHEMA:
             what = f"has schema {described.schema_version}, this version reads {SCHEMA}"
-            raise ParityError(what, where=str(path), mend="export again")
+            raise ParityError(what, where=str(path), hint="export again")
         golden = _taken(described, tensors)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"] if part != "[key]")
         what = f"is not a golden file ({place or 'its description'}: {complaint(first, table='an object')})"
-        raise ParityError(_printable(what), where=str(path), mend="export again") from error
+        raise ParityError(_printable(what), where=str(path), hint="export again") from error
     except ValueError as error:
         what = f"is not a golden file ({error})"
-        raise ParityError(_printable(what), where=str(path), mend="export again") from error
+        raise ParityError(_printable(what), where=str(path), hint="export again") from error
     if tensors:
         raise ParityError(f"holds {len(tensors)} tensors that belong to no sample", where=str(path))
     return golden
@@ -182,4 +182,4 @@ def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Any]]:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
         # numpy lacks some of the format's element types, and says so in many ways
-        raise ParityError(_printable(f"cannot be read ({error})"), where=str(path), mend="export again") from error
+        raise ParityError(_printable(f"cannot be read ({error})"), where=str(path), hint="export again") from error

@@ -71,7 +71,7 @@ def adaround(
         QuantizeError: the plan does not fit the model, the batches do not, or ``iterations`` is negative.
     """
     if iterations < 0:
-        raise QuantizeError(f"{iterations} is negative", where="iterations", mend="give the steps per layer")
+        raise QuantizeError(f"{iterations} is negative", where="iterations", hint="give the steps per layer")
 
     def rounding(given: Given) -> _Floats:
         return learned(given, iterations)

@@ -137,13 +137,13 @@ def check_plan(model: ir.Model, structure: Structure, plan: Plan) -> None:
     values |= {value.name for value in model.graph.inputs}
     for name in plan.tensors:
         if name not in values:
-            raise QuantizeError(f"the graph has no tensor {name!r}", where="plan, tensors", mend="remove it")
+            raise QuantizeError(f"the graph has no tensor {name!r}", where="plan, tensors", hint="remove it")
     check_names(model, plan.kept_float, "plan, kept_float")
     check_names(model, plan.weights, "plan, weights")
     every = {name_of(node) for node in model.graph if layer_of(node) is not None}
     for name in plan.weights:
         if name not in every:
-            raise QuantizeError(f"{name!r} has no weight", where="plan, weights", mend="remove it")
+            raise QuantizeError(f"{name!r} has no weight", where="plan, weights", hint="remove it")
     layers = dict(structure.layers)
     if plan.scheme == "int8-weights":
         layers = _with_weights(model, plan)
@@ -151,7 +151,7 @@ def check_plan(model: ir.Model, structure: Structure, plan: Plan) -> None:
         _check_tensors(structure, plan)
     for name, layer in layers.items():
         if name not in plan.weights:
-            raise QuantizeError(f"it lacks the weight of {name!r}", where="plan, weights", mend="add it")
+            raise QuantizeError(f"it lacks the weight of {name!r}", where="plan, weights", hint="add it")
         _check_weight(layer, plan.weights[name])
 
 
@@ -165,23 +165,23 @@ def _with_weights(model: ir.Model, plan: Plan) -> dict[str, Layer]:
 def _check_tensors(structure: Structure, plan: Plan) -> None:
     for name in [*structure.groups, *structure.operands]:
         if name not in plan.tensors:
-            mend = "add it, or keep the operators around it in float"
-            raise QuantizeError(f"it lacks the tensor {name!r}", where="plan, tensors", mend=mend)
+            hint = "add it, or keep the operators around it in float"
+            raise QuantizeError(f"it lacks the tensor {name!r}", where="plan, tensors", hint=hint)
     for group, names in structure.members().items():
         for name in names:
             if plan.tensors[name] != plan.tensors[group]:
-                mend = "an operator moves integers from one to the other: give both the same"
-                raise QuantizeError(f"{name!r} and {group!r} differ", where="plan, tensors", mend=mend)
+                hint = "an operator moves integers from one to the other: give both the same"
+                raise QuantizeError(f"{name!r} and {group!r} differ", where="plan, tensors", hint=hint)
 
 
 def _check_weight(layer: Layer, parameters: WeightParameters) -> None:
     shape = static_shape(layer.weight)
     where = f"plan, weights, {layer.name}"
     if parameters.axis is not None and parameters.axis != layer.axis:
-        raise QuantizeError(f"axis is {parameters.axis}", where=where, mend=f"give {layer.axis}, or null and one scale")
+        raise QuantizeError(f"axis is {parameters.axis}", where=where, hint=f"give {layer.axis}, or null and one scale")
     if parameters.axis is not None and len(parameters.scales) != shape[layer.axis]:
         raise QuantizeError(
-            f"there are {len(parameters.scales)} scales", where=where, mend=f"give {shape[layer.axis]}, one per channel"
+            f"there are {len(parameters.scales)} scales", where=where, hint=f"give {shape[layer.axis]}, one per channel"
         )
 
 

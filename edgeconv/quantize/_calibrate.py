@@ -55,7 +55,7 @@ class Calibration:
         """
         if name not in self.histograms:
             raise QuantizeError(
-                f"the calibration has no value {name!r}", where="calibration", mend="calibrate this very graph"
+                f"the calibration has no value {name!r}", where="calibration", hint="calibrate this very graph"
             )
         if (name, levels) not in self._ranges:  # plans are made more than once of one calibration
             self._ranges[name, levels] = OBSERVERS[self.observer](self.histograms[name], levels)
@@ -107,7 +107,7 @@ def calibrate(
         if progress is not None:
             progress(f"calibration batch {count}")
     if not count:
-        raise QuantizeError("there is no calibration data", where="calibration", mend="give at least one batch")
+        raise QuantizeError("there is no calibration data", where="calibration", hint="give at least one batch")
     return Calibration(observer, counts.histograms(), count, bounds, frozenset(counts.infinite))
 
 
@@ -191,7 +191,7 @@ def run_float(
         where = f"calibration batch {number}"
         if not isinstance(batch, Mapping) or set(batch) != inputs:
             got = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
-            raise QuantizeError(f"it gives {got}", where=where, mend=f"give arrays named {', '.join(sorted(inputs))}")
+            raise QuantizeError(f"it gives {got}", where=where, hint=f"give arrays named {', '.join(sorted(inputs))}")
         for value in model.graph.inputs:
             if (name := named(value)) in batch:
                 _check_fits(batch[name], value, f"{where}, input {name!r}")
@@ -204,11 +204,11 @@ def run_float(
 def _check_fits(array: object, value: ir.Value, where: str) -> None:
     """Names an array of another dtype or shape for what it is, before onnxruntime does in its own words."""
     if not isinstance(array, np.ndarray):
-        raise QuantizeError(f"it is a {type(array).__name__}", where=where, mend="give an array of numpy")
+        raise QuantizeError(f"it is a {type(array).__name__}", where=where, hint="give an array of numpy")
     if value.dtype is not None and array.dtype != value.dtype.numpy():
         dtype = value.dtype.numpy().name
         what = f"it is {array.dtype.name}, and the model takes {dtype}"
-        raise QuantizeError(what, where=where, mend=f"give array.astype({dtype!r})")
+        raise QuantizeError(what, where=where, hint=f"give array.astype({dtype!r})")
     sizes = tuple(value.shape) if value.shape is not None else None
     if sizes is None:
         return
@@ -218,7 +218,7 @@ def _check_fits(array: object, value: ir.Value, where: str) -> None:
     if not fits:
         declared = ", ".join(str(size) if isinstance(size, int) else "any" for size in sizes)
         what = f"it has the shape {array.shape}, and the model takes ({declared})"
-        raise QuantizeError(what, where=where, mend="give one batch as the module takes it, NCHW")
+        raise QuantizeError(what, where=where, hint="give one batch as the module takes it, NCHW")
 
 
 def session_of(model: ir.Model, outputs: Iterable[str], *, optimised: bool = True) -> onnxruntime.InferenceSession:
@@ -243,5 +243,5 @@ def mapped(where: str) -> Iterator[None]:
     except Exception as error:
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise QuantizeError(
-            f"onnxruntime refuses it: {message}", where=where, mend="give the graph's own shapes"
+            f"onnxruntime refuses it: {message}", where=where, hint="give the graph's own shapes"
         ) from error

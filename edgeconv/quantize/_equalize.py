@@ -76,11 +76,11 @@ def _scale(pairs: Mapping[str, Pair], exponents: Mapping[str, Sequence[int]]) ->
     for name, powers in exponents.items():
         where = f"plan, equalization, {name}"
         if name not in pairs:
-            mend = "remove it, or export the model that the plan was made for"
-            raise QuantizeError("no layer of that name can be equalised", where=where, mend=mend)
+            hint = "remove it, or export the model that the plan was made for"
+            raise QuantizeError("no layer of that name can be equalised", where=where, hint=hint)
         channels = len(out_ranges(pairs[name].first))
         if len(powers) != channels:
-            raise QuantizeError(f"there are {len(powers)} exponents", where=where, mend=f"give {channels}")
+            raise QuantizeError(f"there are {len(powers)} exponents", where=where, hint=f"give {channels}")
         factors = 2.0 ** np.array(powers, np.float64)
         scale_outputs(pairs[name].first, factors)
         scale_inputs(pairs[name].second, 1 / factors)

@@ -38,7 +38,7 @@ def layer_name(node: ir.Node) -> str | None:
 def named(value: ir.Value) -> str:
     """The value's name; the graph conventions promise one."""
     if not value.name:
-        raise QuantizeError("a value of the graph has no name", where="quantize", mend="capture the module again")
+        raise QuantizeError("a value of the graph has no name", where="quantize", hint="capture the module again")
     return value.name
 
 
@@ -53,7 +53,7 @@ def scalar(value: ir.Value | None, default: float) -> float | None:
 def static_shape(value: ir.Value) -> tuple[int, ...]:
     """The dimensions, all known numbers."""
     if value.shape is None or not value.shape.is_static():
-        raise QuantizeError(f"the shape of {value.name!r} is not static", where="quantize", mend="give it fixed sizes")
+        raise QuantizeError(f"the shape of {value.name!r} is not static", where="quantize", hint="give it fixed sizes")
     return tuple(value.shape.numpy())
 
 

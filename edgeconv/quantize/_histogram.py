@@ -49,7 +49,7 @@ class Histogram:
         flat = np.ascontiguousarray(array, np.float32).reshape(-1)
         low, high = (float(flat.min()), float(flat.max())) if flat.size else (0.0, 0.0)
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise QuantizeError("a value is NaN or infinite", where=where, mend="look at the calibration data")
+            raise QuantizeError("a value is NaN or infinite", where=where, hint="look at the calibration data")
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._widen()
         zeros = flat.size - int(np.count_nonzero(flat))

@@ -49,8 +49,8 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
-            mend = f"choose of {', '.join(SCHEMES)}"
-            raise QuantizeError(f"{self.scheme!r} is not known", where="scheme", mend=mend)
+            hint = f"choose of {', '.join(SCHEMES)}"
+            raise QuantizeError(f"{self.scheme!r} is not known", where="scheme", hint=hint)
 
     @property
     def sums_are_bounded(self) -> bool:
@@ -76,7 +76,7 @@ def make_plan(model: ir.Model, calibration: Calibration | None, *, options: Opti
     if options.scheme == "int8-weights":
         return _weights_only(model, options)
     if calibration is None:
-        raise QuantizeError(f"{options.scheme} needs calibration", where="plan", mend="calibrate the graph first")
+        raise QuantizeError(f"{options.scheme} needs calibration", where="plan", hint="calibrate the graph first")
     structure = structure_of(model, options.keep_float)
     dtype = "int16" if options.scheme == "int16x8" else "int8"
     kept = dict(_without_kernels(model, structure, calibration, options.scheme))
@@ -109,7 +109,7 @@ def check_names(model: ir.Model, names: Mapping[str, object], where: str) -> Non
     known = {name_of(node) for node in model.graph}
     for name in names:
         if name not in known:
-            raise QuantizeError(f"no operator makes {name!r}", where=where, mend="name an operator's first output")
+            raise QuantizeError(f"no operator makes {name!r}", where=where, hint="name an operator's first output")
 
 
 def _without_kernels(
@@ -236,12 +236,12 @@ def _numbers(value: ir.Value) -> npt.NDArray[np.generic]:
     """A constant operand, which may hold infinities, as masks and bounds do."""
     array = constant(value)
     if array is None or np.isnan(array.astype(np.float64)).any():
-        raise QuantizeError("it has NaN elements", where=f"constant {value.name}", mend="look at the module")
+        raise QuantizeError("it has NaN elements", where=f"constant {value.name}", hint="look at the module")
     return array
 
 
 def _finite(value: ir.Value) -> npt.NDArray[np.generic]:
     array = constant(value)
     if array is None or not np.isfinite(array.astype(np.float64)).all():
-        raise QuantizeError("it has NaN or infinite elements", where=f"weight {value.name}", mend="train it again")
+        raise QuantizeError("it has NaN or infinite elements", where=f"weight {value.name}", hint="train it again")
     return array

@@ -135,7 +135,7 @@ class Plan:
         Raises:
             QuantizeError: it is no JSON, something is missing, unknown or of another type, or a number is out of range.
         """
-        document = _parsed(values.text(text, where, QuantizeError, mend="give the text of a plan"), where)
+        document = _parsed(values.text(text, where, QuantizeError, hint="give the text of a plan"), where)
         if isinstance(document, dict):
             document.setdefault("pair_safe", False)  # plans of before 0.2 do not say so, and are not
             document.setdefault("equalization", None)  # alike
@@ -145,7 +145,7 @@ class Plan:
         fields = _fields(document, names, where)
         if type(fields["schema"]) is not int or fields["schema"] != SCHEMA:
             what = f"schema is {brief(fields['schema'])}"
-            raise QuantizeError(what, where=where, mend=f"only schema {SCHEMA} is read")
+            raise QuantizeError(what, where=where, hint=f"only schema {SCHEMA} is read")
         kept = _mapping(fields["kept_float"], f"{where}, kept_float", _text)
         tensors = _mapping(fields["tensors"], f"{where}, tensors", _tensor)
         weights = _mapping(fields["weights"], f"{where}, weights", _weight)
@@ -164,13 +164,13 @@ def _parsed(text: str, where: str) -> Any:
         found = dict(pairs)
         if len(found) < len(pairs):  # JSON readers take the last, and the one that was edited may be the first
             ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-            raise QuantizeError(f"{brief(twice)} stands twice in an object", where=where, mend="remove one of them")
+            raise QuantizeError(f"{brief(twice)} stands twice in an object", where=where, hint="remove one of them")
         return found
 
     try:
         return json.loads(text, object_pairs_hook=members)
     except (ValueError, RecursionError) as error:  # ValueError also of integers with thousands of digits
-        raise QuantizeError(f"it is no JSON: {error}", where=where, mend="write the plan again") from error
+        raise QuantizeError(f"it is no JSON: {error}", where=where, hint="write the plan again") from error
 
 
 def _tensor(value: Any, where: str) -> TensorParameters:
@@ -182,45 +182,45 @@ def _tensor(value: Any, where: str) -> TensorParameters:
 def _weight(value: Any, where: str) -> WeightParameters:
     fields = _fields(value, ("axis", "scales"), where)
     if not isinstance(fields["scales"], list):
-        raise QuantizeError("scales is no list", where=where, mend="give a list of numbers")
+        raise QuantizeError("scales is no list", where=where, hint="give a list of numbers")
     return _located(lambda: WeightParameters(fields["axis"], tuple(fields["scales"])), where)
 
 
 def _exponents(value: Any, where: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(one) is int and abs(one) <= _WIDEST for one in value):
-        mend = f"give a list of integers from {-_WIDEST} to {_WIDEST}"
-        raise QuantizeError("it is no list of exponents", where=where, mend=mend)
+        hint = f"give a list of integers from {-_WIDEST} to {_WIDEST}"
+        raise QuantizeError("it is no list of exponents", where=where, hint=hint)
     return tuple(value)
 
 
 def _order(value: Any, where: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(channel) is int and channel >= 0 for channel in value):
-        raise QuantizeError("it is no list of channels", where=where, mend="give a list of integers from 0 up")
+        raise QuantizeError("it is no list of channels", where=where, hint="give a list of integers from 0 up")
     return tuple(value)
 
 
 def _fields(value: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:
     """The members of a JSON object that has exactly these."""
     if not isinstance(value, dict):
-        raise QuantizeError(f"it is {brief(value)}", where=where, mend=f"give an object of {', '.join(names)}")
+        raise QuantizeError(f"it is {brief(value)}", where=where, hint=f"give an object of {', '.join(names)}")
     for name in names:
         if name not in value:
-            raise QuantizeError(f"it has no {name}", where=where, mend=f"give an object of {', '.join(names)}")
+            raise QuantizeError(f"it has no {name}", where=where, hint=f"give an object of {', '.join(names)}")
     for name in value:
         if name not in names:
-            raise QuantizeError(f"{name!r} is not known", where=where, mend=f"give an object of {', '.join(names)}")
+            raise QuantizeError(f"{name!r} is not known", where=where, hint=f"give an object of {', '.join(names)}")
     return value
 
 
 def _mapping(value: Any, where: str, read: Callable[[Any, str], _T]) -> dict[str, _T]:
     if not isinstance(value, dict):
-        raise QuantizeError(f"it is {brief(value)}", where=where, mend="give an object whose members are named")
+        raise QuantizeError(f"it is {brief(value)}", where=where, hint="give an object whose members are named")
     return {name: read(item, f"{where}, {name}") for name, item in value.items()}
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise QuantizeError(f"it is {brief(value)}", where=where, mend="give a string")
+        raise QuantizeError(f"it is {brief(value)}", where=where, hint="give a string")
     return value
 
 
@@ -229,8 +229,8 @@ def _check_scale(scale: Any) -> None:
         raise _bad(f"scale is {brief(scale)}", "give a positive number of float32")
 
 
-def _bad(what: str, mend: str) -> QuantizeError:
-    return QuantizeError(what, where="plan", mend=mend)
+def _bad(what: str, hint: str) -> QuantizeError:
+    return QuantizeError(what, where="plan", hint=hint)
 
 
 def _located(make: Callable[[], _T], where: str) -> _T:
@@ -238,4 +238,4 @@ def _located(make: Callable[[], _T], where: str) -> _T:
     try:
         return make()
     except QuantizeError as error:
-        raise QuantizeError(error.what, where=where, mend=error.mend) from error
+        raise QuantizeError(error.what, where=where, hint=error.hint) from error

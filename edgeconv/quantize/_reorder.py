@@ -93,12 +93,12 @@ def reorder(model: ir.Model, orders: Mapping[str, Sequence[int]]) -> ir.Model:
     for name, given in orders.items():
         where = f"plan, channel_orders, {name}"
         if name not in chains:
-            mend = "remove it, or export the model that the plan was made for"
-            raise QuantizeError("no layer of that name can be reordered", where=where, mend=mend)
+            hint = "remove it, or export the model that the plan was made for"
+            raise QuantizeError("no layer of that name can be reordered", where=where, hint=hint)
         chain, order = chains[name], np.array(given, np.int64)
         count = _inputs_of(chain.second)
         if sorted(given) != list(range(count)):
-            raise QuantizeError("it is no order of the channels", where=where, mend=f"give 0 to {count - 1}, each once")
+            raise QuantizeError("it is no order of the channels", where=where, hint=f"give 0 to {count - 1}, each once")
         for layer in (chain.first, *chain.depthwise):
             _take(layer.weight, order, layer.axis)
             if layer.bias is not None:

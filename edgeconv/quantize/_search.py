@@ -55,12 +55,12 @@ class Target:
         given = {"sqnr_db": (self.sqnr_db, MOST_DB), "agreement": (self.agreement, 1.0)}
         asked = {name: pair for name, pair in given.items() if pair[0] is not None}
         if len(asked) != 1:
-            raise QuantizeError(f"there are {len(asked)} targets", where="target", mend="give an SQNR or an agreement")
+            raise QuantizeError(f"there are {len(asked)} targets", where="target", hint="give an SQNR or an agreement")
         for name, (value, most) in asked.items():
             where = Wording(_FLAGS[name], name, f"target, {name}")
             number = values.number(value, where, QuantizeError, least=-math.inf)
             if not 0.0 < number <= most:
-                raise QuantizeError(f"it is {number:g}", where=where, mend=f"give one above 0 and at most {most:g}")
+                raise QuantizeError(f"it is {number:g}", where=where, hint=f"give one above 0 and at most {most:g}")
             values.settle(self, **{name: number})
 
     def holds(self, measured: Measured) -> bool:
@@ -148,7 +148,7 @@ def search(
     """
     tell = progress or (lambda _: None)
     if not judged:
-        raise QuantizeError("there is no data to judge by", where="target", mend=JUDGED)
+        raise QuantizeError("there is no data to judge by", where="target", hint=JUDGED)
     meter = _Meter(reference or model, judged, target)
     rounded = tuned(plan)
     # not of the rounded model, whose weights lie on the grid already: quantising them again loses nothing
@@ -158,7 +158,7 @@ def search(
     whole = ladder.step(ladder.top)
     if not target.holds(whole.measured):
         raise TargetError(
-            _unreachable(whole.measured, target), where="target", mend="ask for less, or leave out relu6_as_relu"
+            _unreachable(whole.measured, target), where="target", hint="ask for less, or leave out relu6_as_relu"
         )
 
     def holds_as_rounded(count: int) -> bool:
@@ -218,7 +218,7 @@ class _Meter:
         self._scores = [array.ndim == _SCORES_RANK and array.shape[1] > 1 for array in self._wanted[0]]
         if target.agreement is not None and not any(self._scores):
             raise QuantizeError(
-                "no output is scores of classes (N, classes)", where="target", mend="ask for an SQNR instead"
+                "no output is scores of classes (N, classes)", where="target", hint="ask for an SQNR instead"
             )
 
     def measure(self, model: ir.Model) -> Measured:

@@ -59,7 +59,7 @@ def sensitivity(
     """
     samples = list(batches)
     if not samples:
-        raise QuantizeError("there is no data", where="sensitivity", mend="give at least one batch")
+        raise QuantizeError("there is no data", where="sensitivity", hint="give at least one batch")
     float_outputs = _outputs(model, samples)
     signal = sum(float(np.sum(array.astype(np.float64) ** 2)) for array in float_outputs)
     names = list(structure_of(model, plan.kept_float).layers)
@@ -82,7 +82,7 @@ def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: st
     kept = dict(plan.kept_float)
     for name in layers:
         if name not in structure.layers:
-            raise QuantizeError(f"there is no quantised layer {name!r}", where="keep in float", mend="see the plan")
+            raise QuantizeError(f"there is no quantised layer {name!r}", where="keep in float", hint="see the plan")
         kept[name] = reason
         kept[structure.layers[name].output.name or name] = reason
     for node in model.graph:

@@ -94,7 +94,7 @@ def tune(
         layer.node.meta[LAYER] = layer.name
     samples = chosen(model, list(batches))
     if not all(np.isfinite(array).all() for sample in samples for array in sample.values()):
-        raise QuantizeError("it holds NaN or Inf", where="calibration data", mend="give finite numbers")
+        raise QuantizeError("it holds NaN or Inf", where="calibration data", hint="give finite numbers")
     walk, floats = Walk(apply(model, plan), samples), Walk(original, samples)
     reads = read_in(original, samples, layers)
     for number, (node, twin) in enumerate(zip(walk.layers(layers), floats.layers(layers), strict=True), start=1):

@@ -94,7 +94,7 @@ class Walk:
 def chosen(model: ir.Model, batches: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
     """As many of the batches as a walk holds in memory, evenly taken."""
     if not batches:
-        raise QuantizeError("there is no calibration data", where="quantize", mend="give at least one batch")
+        raise QuantizeError("there is no calibration data", where="quantize", hint="give at least one batch")
     rows = max((array.shape[0] for batch in batches for array in batch.values() if array.ndim), default=1)
     largest = max((_bytes(value, rows) for node in model.graph for value in node.outputs), default=1)
     count = max(1, min(len(batches), _MOST_BYTES // max(1, largest)))

@@ -67,7 +67,7 @@ def _several(path: Path, where: str) -> Mapping[str, Array]:
         entries = archive.infolist()
         if len(entries) > _MOST_ARRAYS:
             what = f"holds {len(entries)} arrays, more than {_MOST_ARRAYS}"
-            raise _refused(path, what, where, mend="join those of one input along their first axis")
+            raise _refused(path, what, where, hint="join those of one input along their first axis")
         if sum(entry.file_size for entry in entries) > MAX_FILE_BYTES:
             raise _too_large(path, where)
         for entry in entries:
@@ -95,10 +95,10 @@ def _check_dtype(file: IO[bytes], path: Path, where: str) -> None:
 
 
 def _too_large(path: Path, where: str) -> RecipeError:
-    return _refused(path, f"holds more than {MAX_FILE_BYTES // 2**30} GiB", where, mend="save fewer samples")
+    return _refused(path, f"holds more than {MAX_FILE_BYTES // 2**30} GiB", where, hint="save fewer samples")
 
 
 def _refused(
-    path: Path, what: str, where: str, mend: str = "save arrays of numbers with numpy.save or savez"
+    path: Path, what: str, where: str, hint: str = "save arrays of numbers with numpy.save or savez"
 ) -> RecipeError:
-    return RecipeError(f"{path.name} {what}", where=where, mend=mend)
+    return RecipeError(f"{path.name} {what}", where=where, hint=hint)

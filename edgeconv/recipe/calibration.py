@@ -70,7 +70,7 @@ def checked_batches(batches: Callable[[], Iterable[Mapping[str, Array]]]) -> Ite
                 if not isinstance(value, np.ndarray) or not value.dtype.isnative:  # onnxruntime never swaps bytes
                     held = f"{value.dtype.str} array" if isinstance(value, np.ndarray) else type(value).__name__
                     what = f"batch {index} holds a {held}"
-                    raise QuantizeError(what, where="calibration data", mend="give arrays of numpy of native bytes")
+                    raise QuantizeError(what, where="calibration data", hint="give arrays of numpy of native bytes")
             yield batch
     except (EdgeconvError, GeneratorExit):  # the latter where the reader stops before the data end
         raise
@@ -80,7 +80,7 @@ def checked_batches(batches: Callable[[], Iterable[Mapping[str, Array]]]) -> Ite
         raise QuantizeError(
             f"it {did} after {index} batches{colon}{text}",
             where="calibration data",
-            mend="give mappings from input names to arrays",
+            hint="give mappings from input names to arrays",
         ) from error
 
 
@@ -97,7 +97,7 @@ def _from_images(recipe: Recipe, images: CalibrationImages, where: str) -> Itera
         raise RecipeError(
             f"crops of images do not fit the input {item.name!r}, {item.dtype} {item.static_shape}",
             where=where,
-            mend="declare [preprocessing] and one float32 input of shape (1, C, H, W)",
+            hint="declare [preprocessing] and one float32 input of shape (1, C, H, W)",
         )
     generator = np.random.default_rng(images.seed)
     for index, name in enumerate(files):
@@ -114,11 +114,11 @@ def _in_folder(recipe: Recipe, images: CalibrationImages, where: str) -> list[st
         return []
     folder = recipe.directory / Path(images.folder).expanduser()
     if not folder.is_dir():
-        raise RecipeError(f"there is no folder {images.folder!r}", where=where, mend="correct the name")
+        raise RecipeError(f"there is no folder {images.folder!r}", where=where, hint="correct the name")
     found = sorted(str(path.resolve()) for path in folder.iterdir() if path.suffix.lower() in _IMAGES)
     if not found:
         raise RecipeError(
-            f"the folder {images.folder!r} holds no images", where=where, mend=f"put {', '.join(_IMAGES)} files there"
+            f"the folder {images.folder!r} holds no images", where=where, hint=f"put {', '.join(_IMAGES)} files there"
         )
     return found
 
@@ -135,7 +135,7 @@ def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, A
         yield _named(made, recipe.inputs, f"{where}, batch {index}")
         index += 1
     if not index:
-        raise RecipeError("it yields nothing", where=where, mend="yield arrays, or mappings from input names")
+        raise RecipeError("it yields nothing", where=where, hint="yield arrays, or mappings from input names")
 
 
 def _called(function: Any, recipe: Recipe, where: str) -> Any:
@@ -144,25 +144,25 @@ def _called(function: Any, recipe: Recipe, where: str) -> Any:
             return function()
     except BaseException as error:  # the user's own code may raise anything
         passed(error)
-        raise RecipeError(f"it {told(error)}", where=where, mend="correct the generator") from error
+        raise RecipeError(f"it {told(error)}", where=where, hint="correct the generator") from error
 
 
 def _named(made: Any, inputs: tuple[Input, ...], where: str) -> Mapping[str, Array]:
     if not isinstance(made, Mapping):
         if len(inputs) != 1:
-            raise RecipeError("it is one array for several inputs", where=where, mend="yield a mapping")
+            raise RecipeError("it is one array for several inputs", where=where, hint="yield a mapping")
         made = {inputs[0].name: made}
     wanted = [item.name for item in inputs]
     if sorted(made) != sorted(wanted):
-        raise RecipeError(f"it names {sorted(made)}", where=where, mend=f"name {', '.join(wanted)}")
+        raise RecipeError(f"it names {sorted(made)}", where=where, hint=f"name {', '.join(wanted)}")
     return {item.name: _fitting(np.asarray(made[item.name]), item, where) for item in inputs}
 
 
 def _fitting(array: Array, item: Input, where: str) -> Array:
     if array.shape != item.static_shape or array.dtype != np.dtype(item.dtype):
         raise RecipeError(
-            f"it is {array.dtype} {array.shape}", where=where, mend=f"give {item.dtype} {item.static_shape}"
+            f"it is {array.dtype} {array.shape}", where=where, hint=f"give {item.dtype} {item.static_shape}"
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise RecipeError("it holds NaN or Inf", where=where, mend="give finite numbers")
+        raise RecipeError("it holds NaN or Inf", where=where, hint="give finite numbers")
     return array

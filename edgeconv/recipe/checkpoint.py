@@ -46,7 +46,7 @@ def read_checkpoint(path: Path, *, where: str = "") -> Any:
         raise RecipeError(
             f"{path.name} holds more than tensors{name}, and its code was not run",
             where=where,
-            mend=_SAVE,
+            hint=_SAVE,
         ) from error
     except Exception as error:
         raise _unreadable(path, where) from error
@@ -62,9 +62,9 @@ def _unreadable(path: Path, where: str) -> RecipeError:
         return RecipeError(
             f"{path.name} is a pickle that torch.save did not write, or a damaged one; its code was not run",
             where=where,
-            mend=_SAVE,
+            hint=_SAVE,
         )
-    return RecipeError(f"{path.name} is no readable checkpoint of torch.save", where=where, mend=_SAVE)
+    return RecipeError(f"{path.name} is no readable checkpoint of torch.save", where=where, hint=_SAVE)
 
 
 def _broken_archive(path: Path, where: str) -> RecipeError:
@@ -74,9 +74,9 @@ def _broken_archive(path: Path, where: str) -> RecipeError:
     except (zipfile.BadZipFile, OSError, ValueError):
         names = []
     if any(name.endswith("/constants.pkl") for name in names):
-        return RecipeError(f"{path.name} is a TorchScript archive and no state dict", where=where, mend=_SAVE)
+        return RecipeError(f"{path.name} is a TorchScript archive and no state dict", where=where, hint=_SAVE)
     return RecipeError(
         f"{path.name} is no readable checkpoint of torch.save: the archive is damaged or of another kind",
         where=where,
-        mend="copy or save it again",
+        hint="copy or save it again",
     )

@@ -35,18 +35,18 @@ def imported(factory: str, where: str) -> Callable[..., Any]:
         raise RecipeError(
             f"cannot import {name!r}: {printable(text_of(error))}",
             where=where,
-            mend="correct the module's name, or install what it needs",
+            hint="correct the module's name, or install what it needs",
         ) from error
     except BaseException as error:  # a module may raise anything while it is imported
         passed(error)
-        raise RecipeError(f"cannot import {name!r}: it {told(error)}", where=where, mend="mend that module") from error
+        raise RecipeError(f"cannot import {name!r}: it {told(error)}", where=where, hint="mend that module") from error
     try:
         value = reduce(getattr, attribute.split("."), found)
     except AttributeError as error:
-        raise RecipeError(printable(text_of(error)), where=where, mend="write package.module:callable") from error
+        raise RecipeError(printable(text_of(error)), where=where, hint="write package.module:callable") from error
     except BaseException as error:  # a module may have a __getattr__, and a class properties
         passed(error)
-        raise RecipeError(f"{factory} {told(error)}", where=where, mend="mend that module") from error
+        raise RecipeError(f"{factory} {told(error)}", where=where, hint="mend that module") from error
     if not callable(value):
-        raise RecipeError(f"{factory} is no callable", where=where, mend="name a class or a function")
+        raise RecipeError(f"{factory} is no callable", where=where, hint="name a class or a function")
     return cast("Callable[..., Any]", value)

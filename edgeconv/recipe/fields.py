@@ -1,4 +1,4 @@
-"""The types of a recipe's fields: what each value may be, and the mend when it is not.
+"""The types of a recipe's fields: what each value may be, and the hint when it is not.
 
 The upper limits are far above anything that an edge model needs. They are there so that a slip of the keyboard is a
 message and not a machine that runs out of memory.
@@ -26,8 +26,8 @@ DAY_S = 86400.0
 def nearest(name: str, known: Collection[str]) -> str:
     """``"did you mean 'x'? "`` with the nearest known name, or nothing, and then all of them."""
     close = close_to(name, known)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}known: {', '.join(known)}"
+    suggestion = f"did you mean {close[0]!r}? " if close else ""
+    return f"{suggestion}known: {', '.join(known)}"
 
 
 def shown(value: str, limit: int = 60) -> str:
@@ -44,22 +44,22 @@ def one_of(known: Collection[str], what: str) -> AfterValidator:
             raise PydanticCustomError(
                 "unknown_name",
                 "unknown {what} {value}",
-                {"mend": nearest(value, known), "what": what, "value": shown(value)},
+                {"hint": nearest(value, known), "what": what, "value": shown(value)},
             )
         return value
 
     return AfterValidator(check)
 
 
-def written_as(pattern: str, mend: str, *, most: int) -> AfterValidator:
+def written_as(pattern: str, hint: str, *, most: int) -> AfterValidator:
     """Accepts printable text that fits a pattern, up to so many characters."""
 
     def check(value: str) -> str:
         if len(value) > most:
-            context = {"count": len(value), "mend": f"use at most {most}"}
+            context = {"count": len(value), "hint": f"use at most {most}"}
             raise PydanticCustomError("too_long_text", "has {count} characters", context)
         if not value.isprintable() or not re.fullmatch(pattern, value):
-            raise PydanticCustomError("malformed", "{value} cannot be used", {"mend": mend, "value": shown(value)})
+            raise PydanticCustomError("malformed", "{value} cannot be used", {"hint": hint, "value": shown(value)})
         return value
 
     return AfterValidator(check)
@@ -71,7 +71,7 @@ def unique(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if value in seen:
             raise PydanticCustomError(
-                "duplicate", "{value} stands twice", {"mend": "name each once", "value": shown(value)}
+                "duplicate", "{value} stands twice", {"hint": "name each once", "value": shown(value)}
             )
         seen.add(value)
     return values

@@ -44,21 +44,21 @@ def locate(name: str, directory: Path, *, where: str) -> Path:
     path = _in_package(name, where) if packaged else directory / name
     try:
         if path.is_dir():
-            raise RecipeError(f"{name!r} is a folder", where=where, mend="name a file in it")
+            raise RecipeError(f"{name!r} is a folder", where=where, hint="name a file in it")
         if path.is_file():
             return path
     except (OSError, ValueError) as error:  # no right to look there, or no possible name
         reason = getattr(error, "strerror", None) or str(error)
-        raise RecipeError(f"{name!r} cannot be reached: {reason}", where=where, mend="correct the name") from error
+        raise RecipeError(f"{name!r} cannot be reached: {reason}", where=where, hint="correct the name") from error
     if packaged:
         package, _, inside = name.removeprefix(PACKAGE).partition("/")
         raise RecipeError(
             f"the package {package!r} has no file {inside!r}",
             where=where,
-            mend=f"correct what follows {PACKAGE}{package}/, or install a release that has it",
+            hint=f"correct what follows {PACKAGE}{package}/, or install a release that has it",
         )
-    mend = "correct the path" if Path(name).is_absolute() else "names are relative to the recipe"
-    raise RecipeError(f"there is no file {name!r}", where=where, mend=mend)
+    hint = "correct the path" if Path(name).is_absolute() else "names are relative to the recipe"
+    raise RecipeError(f"there is no file {name!r}", where=where, hint=hint)
 
 
 def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int = MOST_BYTES) -> bytes:
@@ -73,22 +73,22 @@ def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int =
     Raises:
         EdgeconvError: an `error`.
     """
-    where, mend, too_large = str(path), f"give a {kind} file", f"is larger than {most / 2**20:g} MiB"
+    where, hint, too_large = str(path), f"give a {kind} file", f"is larger than {most / 2**20:g} MiB"
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > most:
-                raise error(too_large, where=where, mend=mend)
+                raise error(too_large, where=where, hint=hint)
             data = file.read(most + 1)
     except FileNotFoundError as cause:
-        raise error("there is no such file", where=where, mend=f"give the path of a {kind} file") from cause
+        raise error("there is no such file", where=where, hint=f"give the path of a {kind} file") from cause
     except IsADirectoryError as cause:
-        raise error("is a folder", where=where, mend=f"give the {kind} file in it") from cause
+        raise error("is a folder", where=where, hint=f"give the {kind} file in it") from cause
     except (OSError, ValueError) as cause:  # ValueError: a NUL in the name
         reason = getattr(cause, "strerror", None) or str(cause)
-        raise error(f"cannot be read: {reason}", where=where, mend=f"give a {kind} file that can be") from cause
+        raise error(f"cannot be read: {reason}", where=where, hint=f"give a {kind} file that can be") from cause
     if len(data) > most:  # it grew meanwhile, or is of a system that tells no sizes (/proc)
-        raise error(too_large, where=where, mend=mend)
+        raise error(too_large, where=where, hint=hint)
     return data
 
 
@@ -129,8 +129,8 @@ def sha256_of(path: Path) -> str:
 def missing_package(package: str, *, where: str) -> RecipeError:
     """The error for a package that is not installed, with the extra that brings it."""
     extra = EXTRAS.get(package.partition(".")[0])
-    mend = f"install it: pip install 'edgeconv[{extra}]'" if extra else "install it, or correct the name"
-    return RecipeError(f"the package {package!r} is not installed", where=where, mend=mend)
+    hint = f"install it: pip install 'edgeconv[{extra}]'" if extra else "install it, or correct the name"
+    return RecipeError(f"the package {package!r} is not installed", where=where, hint=hint)
 
 
 def _in_package(name: str, where: str) -> Path:

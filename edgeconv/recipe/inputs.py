@@ -53,7 +53,7 @@ class ImageInputs(Section):
     def _as_many_labels(self) -> Self:
         if self.labels is not None and len(self.labels) != len(self.files):
             raise PydanticCustomError(
-                "labels", f"{len(self.labels)} labels for {len(self.files)} files", {"mend": "give one label per file"}
+                "labels", f"{len(self.labels)} labels for {len(self.files)} files", {"hint": "give one label per file"}
             )
         return self
 
@@ -78,7 +78,7 @@ class ArrayInputs(Section):
     @model_validator(mode="after")
     def _keys_need_npz(self) -> Self:
         if self.file.endswith(".npy") and (self.key or self.labels):
-            raise PydanticCustomError("npy", "a .npy file has no keys", {"mend": "save an .npz with named arrays"})
+            raise PydanticCustomError("npy", "a .npy file has no keys", {"hint": "save an .npz with named arrays"})
         return self
 
 
@@ -110,7 +110,7 @@ class Preprocessing(Section):
                 raise PydanticCustomError(
                     "channels",
                     f"{name} has {len(value)} values and colour {self.colour!r} {COLOURS[self.colour]} channels",
-                    {"mend": "give one value per channel, or a single number"},
+                    {"hint": "give one value per channel, or a single number"},
                 )
         return self
 

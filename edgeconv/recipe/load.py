@@ -1,4 +1,4 @@
-"""TOML file -> Recipe; whatever is wrong becomes one line with the file, the field and the mend."""
+"""TOML file -> Recipe; whatever is wrong becomes one line with the file, the field and the hint."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, is not TOML, or breaks the schema.
     """
-    path = values.path(path, "path", RecipeError, mend="give the path of a .toml file")
+    path = values.path(path, "path", RecipeError, hint="give the path of a .toml file")
     if path.suffix.lower() == ".onnx":
         raise RecipeError(
             "it is an .onnx file, and a recipe is wanted",
             where=str(path),
-            mend=f'write a .toml file with name = "…" and model.onnx = "{path.name}"',
+            hint=f'write a .toml file with name = "…" and model.onnx = "{path.name}"',
         )
     return read_recipe(_read(path), path)
 
@@ -53,7 +53,7 @@ def read_recipe(text: str, path: Path) -> Recipe:
     """
     data = _parse(text, path)
     if "path" in data:
-        raise RecipeError("unknown key 'path'", where=str(path), mend="remove it")
+        raise RecipeError("unknown key 'path'", where=str(path), hint="remove it")
     return _checked({**data, "path": path})
 
 
@@ -101,7 +101,7 @@ def with_inputs(recipe: Recipe, shapes: Mapping[str, tuple[int | str, ...]], dty
             raise RecipeError(
                 f"the input {item.name!r} is {dtypes[item.name]} in the file, not {item.dtype}",
                 where=str(recipe.path),
-                mend="remove dtype, which the file states",
+                hint="remove dtype, which the file states",
             )
     inputs = tuple({"name": name, "shape": shape, "dtype": dtypes[name]} for name, shape in shapes.items())
     stated = {name: getattr(recipe, name) for name in recipe.model_fields_set - {"outputs_section"}}
@@ -122,7 +122,7 @@ def _read(path: Path) -> str:
         return data.decode("utf-8-sig")  # Windows' Notepad writes the mark
     except UnicodeDecodeError as error:
         raise RecipeError(
-            f"is not UTF-8 at byte {error.start}", where=where, mend="give a text file that is saved as UTF-8"
+            f"is not UTF-8 at byte {error.start}", where=where, hint="give a text file that is saved as UTF-8"
         ) from error
 
 
@@ -132,9 +132,9 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"is not TOML: {error}", where=str(path), mend="mend that line") from error
+        raise RecipeError(f"is not TOML: {error}", where=str(path), hint="mend that line") from error
     except ValueError as error:  # Python refuses to parse integers of thousands of digits
-        raise RecipeError(f"holds a value out of range: {error}", where=str(path), mend="correct it") from error
+        raise RecipeError(f"holds a value out of range: {error}", where=str(path), hint="correct it") from error
     except RecursionError as error:
         raise _too_deep(path) from error
     return {key: _frozen(value, path, (key,)) for key, value in data.items()}
@@ -159,7 +159,7 @@ def _has_endless_key(text: str) -> bool:
 def _frozen(value: Any, path: Path, loc: tuple[int | str, ...]) -> Any:
     """TOML's lists as tuples: the models are frozen and strict."""
     if isinstance(value, int) and value not in _INTEGERS:  # TOML's have 64 bits; hexadecimal ones may be endless
-        raise RecipeError("is an integer of more than 64 bits", where=f"{path}: {dotted(loc)}", mend="correct it")
+        raise RecipeError("is an integer of more than 64 bits", where=f"{path}: {dotted(loc)}", hint="correct it")
     if not isinstance(value, dict | list):
         return value
     if len(loc) > MAX_DEPTH:
@@ -168,9 +168,9 @@ def _frozen(value: Any, path: Path, loc: tuple[int | str, ...]) -> Any:
         return {key: _frozen(item, path, (*loc, key)) for key, item in value.items()}
     if sum(isinstance(item, dict) for item in value) > _MOST_TABLES:
         what = f"is a list of {len(value)} tables, more than {_MOST_TABLES}"
-        raise RecipeError(what, where=f"{path}: {dotted(loc)}", mend="give fewer")
+        raise RecipeError(what, where=f"{path}: {dotted(loc)}", hint="give fewer")
     return tuple(_frozen(item, path, (*loc, at)) for at, item in enumerate(value))
 
 
 def _too_deep(path: Path) -> RecipeError:
-    return RecipeError(f"tables and lists are nested more than {MAX_DEPTH} deep", where=str(path), mend="flatten them")
+    return RecipeError(f"tables and lists are nested more than {MAX_DEPTH} deep", where=str(path), hint="flatten them")

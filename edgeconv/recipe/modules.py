@@ -51,7 +51,7 @@ def _in_eval(module: nn.Module, where: str) -> nn.Module:
         switched = module.eval()
     except BaseException as error:
         passed(error)
-        raise RecipeError(f"the module's eval() {told(error)}", where=where, mend="mend that module") from error
+        raise RecipeError(f"the module's eval() {told(error)}", where=where, hint="mend that module") from error
     return switched if isinstance(switched, nn.Module) else module
 
 
@@ -59,7 +59,7 @@ def _made(recipe: Recipe) -> nn.Module:
     model = recipe.model
     where = f"{recipe.path}: model.factory"
     if model.factory is None:
-        raise RecipeError("there is no module, but an .onnx file", where=where, mend="name a factory")
+        raise RecipeError("there is no module, but an .onnx file", where=where, hint="name a factory")
     with _seeded(model.seed):
         factory = imported(model.factory, where)
         # Foreign code: whatever it raises is the recipe's trouble, and the message keeps its type and text.
@@ -68,16 +68,16 @@ def _made(recipe: Recipe) -> nn.Module:
         except BaseException as error:
             passed(error)
             raise RecipeError(
-                f"{model.factory} {told(error)}", where=where, mend=_mend_call(error, bool(model.args))
+                f"{model.factory} {told(error)}", where=where, hint=_hint_call(error, bool(model.args))
             ) from error
     if not isinstance(module, nn.Module):
         raise RecipeError(
-            f"{model.factory} returned {type(module).__name__}", where=where, mend="it must return a torch.nn.Module"
+            f"{model.factory} returned {type(module).__name__}", where=where, hint="it must return a torch.nn.Module"
         )
     return module
 
 
-def _mend_call(error: BaseException, given: bool) -> str:
+def _hint_call(error: BaseException, given: bool) -> str:
     if isinstance(error, SystemExit):
         return "name a factory that returns a module and does not end the program"
     if given:

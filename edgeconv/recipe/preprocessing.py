@@ -103,7 +103,7 @@ def _values(image: Image.Image, preprocessing: Preprocessing, path: Path, where:
         raise RecipeError(
             f"{path.name} becomes NaN or Inf in float32",
             where=where,
-            mend="correct preprocessing.rescale, mean and std",
+            hint="correct preprocessing.rescale, mean and std",
         )
     return values
 
@@ -136,19 +136,19 @@ def _open(path: Path, where: str) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise RecipeError(
-            f"{path.name} has more than {MAX_PIXELS} pixels", where=where, mend="use a smaller image"
+            f"{path.name} has more than {MAX_PIXELS} pixels", where=where, hint="use a smaller image"
         ) from error
     except UnidentifiedImageError as error:
         raise RecipeError(
-            f"{path.name} is no readable image", where=where, mend=f"use one of {', '.join(_FORMATS)}"
+            f"{path.name} is no readable image", where=where, hint=f"use one of {', '.join(_FORMATS)}"
         ) from error
     except Exception as error:
         raise RecipeError(
-            f"{path.name} is no readable image: {printable(str(error))}", where=where, mend="save it again"
+            f"{path.name} is no readable image: {printable(str(error))}", where=where, hint="save it again"
         ) from error
     if deep:
         raise RecipeError(
-            f"{path.name} has more than 8 bits per channel (mode {mode})", where=where, mend="save it with 8 bits"
+            f"{path.name} has more than 8 bits per channel (mode {mode})", where=where, hint="save it with 8 bits"
         )
     return image
 
@@ -160,9 +160,9 @@ def _is_deep(tile: Any) -> bool:
     return raw_mode or (decoder.startswith("ppm") and any(isinstance(most, int) and most > 255 for most in arguments))
 
 
-def _check_pixels(width: int, height: int, says: str, where: str, mend: str) -> None:
+def _check_pixels(width: int, height: int, says: str, where: str, hint: str) -> None:
     if width * height > MAX_PIXELS:
-        raise RecipeError(f"{says} {height}x{width} pixels, more than {MAX_PIXELS}", where=where, mend=mend)
+        raise RecipeError(f"{says} {height}x{width} pixels, more than {MAX_PIXELS}", where=where, hint=hint)
 
 
 def _resized(image: Image.Image, preprocessing: Preprocessing, path: Path, where: str) -> Image.Image:
@@ -184,7 +184,7 @@ def _cropped(image: Image.Image, size: tuple[int, int], path: Path, where: str) 
         raise RecipeError(
             f"{path.name} is {image.height}x{image.width} before a crop of {height}x{width}",
             where=where,
-            mend="set preprocessing.resize to at least the crop",
+            hint="set preprocessing.resize to at least the crop",
         )
     top, left = (image.height - height) // 2, (image.width - width) // 2
     return image.crop((left, top, left + width, top + height))

@@ -38,7 +38,7 @@ class CalibrationImages(Section):
     @model_validator(mode="after")
     def _some(self) -> Self:
         if not self.files and self.folder is None:
-            raise PydanticCustomError("images", "there are neither files nor a folder", {"mend": "name one"})
+            raise PydanticCustomError("images", "there are neither files nor a folder", {"hint": "name one"})
         return self
 
 

@@ -67,7 +67,7 @@ def _draw(item: Input, scale: float, generator: np.random.Generator, where: str)
         with np.errstate(over="ignore"):  # what it leaves is refused
             values = np.asarray(generator.standard_normal(shape) * scale, dtype=dtype)
         if not np.isfinite(values).all():
-            raise RecipeError(f"scale {scale:g} gives Inf in {item.dtype}", where=where, mend="lower scale")
+            raise RecipeError(f"scale {scale:g} gives Inf in {item.dtype}", where=where, hint="lower scale")
         return values
     if dtype.kind == "b":
         return generator.integers(0, 2, shape).astype(dtype)
@@ -80,7 +80,7 @@ def from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sam
     from edgeconv.recipe.preprocessing import preprocess  # Pillow
 
     if recipe.preprocessing is None:
-        raise RecipeError("there is no [preprocessing] table", where=where, mend="declare how images are read")
+        raise RecipeError("there is no [preprocessing] table", where=where, hint="declare how images are read")
     (item,) = recipe.inputs
     for index, name in enumerate(images.files):
         place = f"{where}.files[{index}]"
@@ -91,7 +91,7 @@ def from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sam
                 f"{path.name} becomes float32 {array.shape} and the input {item.name!r} is {item.dtype} "
                 f"{item.static_shape}",
                 where=place,
-                mend="correct [preprocessing] or the input's shape",
+                hint="correct [preprocessing] or the input's shape",
             )
         label = None if images.labels is None else images.labels[index]
         yield Sample(name=path.name, inputs={item.name: array}, label=label, variants=images.variants)
@@ -107,7 +107,7 @@ def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sam
     counts = {len(rows) for rows in columns.values()}
     if len(counts) != 1:
         raise RecipeError(
-            f"{path.name} holds {sorted(counts)} samples for its inputs", where=where, mend="save as many of each"
+            f"{path.name} holds {sorted(counts)} samples for its inputs", where=where, hint="save as many of each"
         )
     count = counts.pop()
     labels = _labels(held, arrays, count, path, where)
@@ -127,13 +127,13 @@ def _pick(held: Mapping[str, Array], item: Input, arrays: ArrayInputs, recipe: R
         raise RecipeError(
             f"{arrays.file} gives one array to {len(recipe.inputs)} inputs",
             where=where,
-            mend="save an .npz with an array per input, under the input's name, and give no key",
+            hint="save an .npz with an array per input, under the input's name, and give no key",
         )
     if key not in held:
         raise RecipeError(
             f"{path.name} has no array {key!r}, but: {names_of(held)}",
             where=where,
-            mend="correct the key" if arrays.key else "save each input under its name",
+            hint="correct the key" if arrays.key else "save each input under its name",
         )
     return held[key]
 
@@ -146,13 +146,13 @@ def _rows(array: Array, item: Input, path: Path, where: str) -> list[Array]:
         raise RecipeError(
             f"{path.name} holds {array.shape}, which does not fit the input {item.name!r} of {shape}",
             where=where,
-            mend=f"save an array of shape {('N', *shape[1:])}".replace("'", ""),
+            hint=f"save an array of shape {('N', *shape[1:])}".replace("'", ""),
         )
     if not np.can_cast(array.dtype, item.dtype, "same_kind"):
         raise RecipeError(
             f"{path.name} holds {array.dtype} and the input {item.name!r} takes {item.dtype}",
             where=where,
-            mend=f"save it as {item.dtype}",
+            hint=f"save it as {item.dtype}",
         )
     array = _cast(array, item, path, where)
     return [array[start : start + batch] for start in range(0, len(array), batch)]
@@ -160,7 +160,7 @@ def _rows(array: Array, item: Input, path: Path, where: str) -> list[Array]:
 
 def _cast(array: Array, item: Input, path: Path, where: str) -> Array:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise RecipeError(f"{path.name} holds NaN or Inf", where=where, mend="save finite values")
+        raise RecipeError(f"{path.name} holds NaN or Inf", where=where, hint="save finite values")
     with np.errstate(over="ignore"):  # what it leaves is refused
         cast = np.ascontiguousarray(array, dtype=item.dtype)
     # Rounding to a float is the sample's business, and every device gets the same; a wrapped integer is another one.
@@ -169,7 +169,7 @@ def _cast(array: Array, item: Input, path: Path, where: str) -> Array:
         raise RecipeError(
             f"{path.name} holds values of {array.dtype} that {item.dtype} cannot hold",
             where=where,
-            mend=f"save it as {item.dtype}",
+            hint=f"save it as {item.dtype}",
         )
     return cast
 
@@ -180,20 +180,20 @@ def _labels(held: Mapping[str, Array], arrays: ArrayInputs, count: int, path: Pa
     labels = held.get(arrays.labels)
     if labels is None:
         raise RecipeError(
-            f"{path.name} has no array {arrays.labels!r}, but: {names_of(held)}", where=where, mend="correct labels"
+            f"{path.name} has no array {arrays.labels!r}, but: {names_of(held)}", where=where, hint="correct labels"
         )
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise RecipeError(
             f"{arrays.labels!r} in {path.name} is {labels.dtype} {labels.shape}",
             where=where,
-            mend=f"save one integer class index per sample: ({count},)",
+            hint=f"save one integer class index per sample: ({count},)",
         )
     wrong = labels[(labels < 0) | (labels > MAX_CLASS_INDEX)]
     if wrong.size:
         raise RecipeError(
             f"{arrays.labels!r} in {path.name} holds {wrong[0]}, which is no class index",
             where=where,
-            mend="save indices from 0, and give samples without one a file of their own without labels",
+            hint="save indices from 0, and give samples without one a file of their own without labels",
         )
     return labels
 

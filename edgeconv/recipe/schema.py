@@ -105,14 +105,14 @@ class Model(Section):
     def _module_or_file(self) -> Self:
         if self.factory is None and self.onnx is None:
             raise PydanticCustomError(
-                "nothing", "neither factory nor onnx is given", {"mend": "add factory, or name an .onnx file"}
+                "nothing", "neither factory nor onnx is given", {"hint": "add factory, or name an .onnx file"}
             )
         others = self.model_fields_set - {"onnx", "fixed"}
         if self.onnx is not None and others:
             raise PydanticCustomError(
                 "conflict",
                 "onnx and {other} exclude each other",
-                {"other": "factory" if self.factory else min(others), "mend": "remove one"},
+                {"other": "factory" if self.factory else min(others), "hint": "remove one"},
             )
         return self
 
@@ -120,10 +120,10 @@ class Model(Section):
     def _weights_or_warmup(self) -> Self:
         if self.weights and self.warmup:
             raise PydanticCustomError(
-                "conflict", "weights and warmup exclude each other", {"mend": "trained weights need no warm-up"}
+                "conflict", "weights and warmup exclude each other", {"hint": "trained weights need no warm-up"}
             )
         if not self.weights and (self.key or self.prefix):
-            raise PydanticCustomError("conflict", "key and prefix need weights", {"mend": "name the weights file"})
+            raise PydanticCustomError("conflict", "key and prefix need weights", {"hint": "name the weights file"})
         return self
 
 
@@ -261,20 +261,20 @@ class Recipe(Section):
     def _sound(self) -> Self:
         unique(tuple(item.name for item in self.inputs) + self.outputs + tuple(self.model.fixed))
         if not self.inputs and self.model.onnx is None:
-            raise PydanticCustomError("inputs", "inputs: is required", {"mend": "add an [[inputs]] table"})
+            raise PydanticCustomError("inputs", "inputs: is required", {"hint": "add an [[inputs]] table"})
         if self.outputs and self.model.onnx is not None:
             raise PydanticCustomError(
-                "outputs", "the outputs of an .onnx file have names", {"mend": "remove [outputs]"}
+                "outputs", "the outputs of an .onnx file have names", {"hint": "remove [outputs]"}
             )
         self._one_batch()
         self._fits_in_memory()
         if self.parity.images and self.preprocessing is None:
             raise PydanticCustomError(
-                "preprocessing", "parity.images need a [preprocessing] table", {"mend": "declare how images are read"}
+                "preprocessing", "parity.images need a [preprocessing] table", {"hint": "declare how images are read"}
             )
         if self.parity.images and len(self.inputs) > 1:
             raise PydanticCustomError(
-                "images", "parity.images need a module of one input", {"mend": "use parity.arrays for several inputs"}
+                "images", "parity.images need a module of one input", {"hint": "use parity.arrays for several inputs"}
             )
         return self
 
@@ -284,14 +284,14 @@ class Recipe(Section):
             raise PydanticCustomError(
                 "symbolic",
                 "symbolic dimension {name}: only the first one, the batch, can stay open",
-                {"name": shown(inner[0]), "mend": "give a number"},
+                {"name": shown(inner[0]), "hint": "give a number"},
             )
         names = sorted({item.batch for item in self.inputs if item.batch is not None})
         if len(names) > 1:
             raise PydanticCustomError(
                 "symbolic",
                 "the batches have two names, {first} and {second}",
-                {"first": shown(names[0]), "second": shown(names[1]), "mend": "all inputs have one batch: use one"},
+                {"first": shown(names[0]), "second": shown(names[1]), "hint": "all inputs have one batch: use one"},
             )
 
     def _fits_in_memory(self) -> None:
@@ -300,7 +300,7 @@ class Recipe(Section):
         # The warm-up runs in float64.
         rows = sum(math.prod(item.static_shape[1:]) for item in self.inputs)
         warmup = rows * 8 * self.model.warmup.batch_size if self.model.warmup else 0
-        for what, size, most, mend in (
+        for what, size, most, hint in (
             ("the inputs", one, MAX_INPUT_BYTES, "use smaller shapes"),
             ("the samples of parity.random", noise, MAX_NOISE_BYTES, "lower their counts"),
             ("a batch of model.warmup", warmup, MAX_NOISE_BYTES, "lower its batch_size"),
@@ -309,7 +309,7 @@ class Recipe(Section):
                 raise PydanticCustomError(
                     "too_much",
                     "{what} would take {size} MiB",
-                    {"what": what, "size": f"{size / 2**20:.4g}", "mend": f"{mend}: at most {most // 2**20} MiB"},
+                    {"what": what, "size": f"{size / 2**20:.4g}", "hint": f"{hint}: at most {most // 2**20} MiB"},
                 )
 
     @property

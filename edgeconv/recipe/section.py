@@ -30,8 +30,8 @@ class _Told(ModelMetaclass):
 
         def __call__(cls, *args: Any, **fields: Any) -> Any:  # noqa: N805  (a metaclass)
             if args:
-                mend = f"write {cls.__name__}(name=…)"
-                raise RecipeError(f"it takes named fields, and got {kind_of(args[0])}", where=cls.__name__, mend=mend)
+                hint = f"write {cls.__name__}(name=…)"
+                raise RecipeError(f"it takes named fields, and got {kind_of(args[0])}", where=cls.__name__, hint=hint)
             try:
                 return super().__call__(**fields)
             except ValidationError as error:
@@ -55,6 +55,6 @@ class Section(BaseModel, metaclass=_Told):
             for key in data:
                 if key not in known and key not in cls.model_fields:
                     raise PydanticCustomError(
-                        "unknown_key", "unknown key {key}", {"mend": nearest(str(key), known), "key": shown(key)}
+                        "unknown_key", "unknown key {key}", {"hint": nearest(str(key), known), "key": shown(key)}
                     )
         return data

@@ -30,7 +30,7 @@ def warm_up(module: nn.Module, inputs: Sequence[Input], warmup: Warmup, *, where
     """
     norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     if not norms:
-        raise RecipeError("the module has no BatchNorm layer", where=where, mend="remove [model.warmup]")
+        raise RecipeError("the module has no BatchNorm layer", where=where, hint="remove [model.warmup]")
     generator = torch.Generator().manual_seed(warmup.seed)
     _randomise(norms, generator)
     dtypes = {name: tensor.dtype for name, tensor in _tensors(module)}
@@ -47,8 +47,8 @@ def warm_up(module: nn.Module, inputs: Sequence[Input], warmup: Warmup, *, where
                 module(*(_batch(item, warmup.batch_size, generator) for item in inputs))
     except BaseException as error:  # foreign code: its own message says best what it did not like
         passed(error)
-        mend = "correct that code" if isinstance(error, SystemExit) else "correct [[inputs]]"
-        raise RecipeError(f"the forward pass {told(error)}", where=where, mend=mend) from error
+        hint = "correct that code" if isinstance(error, SystemExit) else "correct [[inputs]]"
+        raise RecipeError(f"the forward pass {told(error)}", where=where, hint=hint) from error
     finally:
         for layer, momentum in zip(norms, momenta, strict=True):
             layer.momentum = momentum

@@ -60,7 +60,7 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
     except BaseException as error:  # modules may have loading code of their own
         passed(error)
         raise RecipeError(
-            f"loading {path.name} into the module {told(error)}", where=where, mend="use the weights of this network"
+            f"loading {path.name} into the module {told(error)}", where=where, hint="use the weights of this network"
         ) from error
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
@@ -70,32 +70,32 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
         raise RecipeError(
             f"{path.name} does not match the module; {'; '.join(parts)}",
             where=where,
-            mend=_mend_keys(missing, unexpected),
+            hint=_hint_keys(missing, unexpected),
         )
 
 
 def _read(path: Path, where: str) -> Any:
     try:
         if path.stat().st_size == 0:
-            raise RecipeError(f"{path.name} is empty", where=where, mend="save it again")
+            raise RecipeError(f"{path.name} is empty", where=where, hint="save it again")
         if path.suffix == ".safetensors":
             return load_file(path)
         if path.suffix in _CHECKPOINTS:
             return read_checkpoint(path, where=where)
     except SafetensorError as error:
         raise RecipeError(
-            f"{path.name} is no readable safetensors file: {printable(str(error))}", where=where, mend="save it again"
+            f"{path.name} is no readable safetensors file: {printable(str(error))}", where=where, hint="save it again"
         ) from error
     except OSError as error:
         raise RecipeError(
             f"{path.name} cannot be read: {error.strerror or printable(str(error))}",
             where=where,
-            mend="give a readable file",
+            hint="give a readable file",
         ) from error
     raise RecipeError(
         f"{path.name} is neither .safetensors nor a checkpoint ({', '.join(_CHECKPOINTS)})",
         where=where,
-        mend="save the state dict with safetensors.torch.save_file",
+        hint="save the state dict with safetensors.torch.save_file",
     )
 
 
@@ -103,7 +103,7 @@ def _state_dict(value: Any, path: Path, key: str | None, where: str) -> dict[str
     for part in key.split(".") if key else ():
         if not isinstance(value, Mapping) or part not in value:
             known = _few(list(value)) if isinstance(value, Mapping) else type(value).__name__
-            raise RecipeError(f"{path.name} has no {key!r}, but: {known}", where=where, mend="correct model.key")
+            raise RecipeError(f"{path.name} has no {key!r}, but: {known}", where=where, hint="correct model.key")
         value = value[part]
     if isinstance(value, Mapping) and value and all(isinstance(item, Tensor) for item in value.values()):
         return {str(name): tensor for name, tensor in value.items()}
@@ -111,11 +111,11 @@ def _state_dict(value: Any, path: Path, key: str | None, where: str) -> dict[str
         raise RecipeError(
             f"{path.name} holds a {type(value).__name__} and no state dict",
             where=where,
-            mend="save module.state_dict()",
+            hint="save module.state_dict()",
         )
     inner = [str(name) for name, item in value.items() if isinstance(item, Mapping)]
-    mend = f"set model.key to one of: {_few(inner)}" if inner else "save module.state_dict()"
-    raise RecipeError(f"{path.name} is no state dict; it holds: {_few(list(value))}", where=where, mend=mend)
+    hint = f"set model.key to one of: {_few(inner)}" if inner else "save module.state_dict()"
+    raise RecipeError(f"{path.name} is no state dict; it holds: {_few(list(value))}", where=where, hint=hint)
 
 
 def _without_prefix(state: dict[str, Tensor], prefix: str, path: Path, where: str) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ def _without_prefix(state: dict[str, Tensor], prefix: str, path: Path, where: st
         raise RecipeError(
             f"keys of {path.name} do not begin with {prefix!r}: {_few(others)}",
             where=where,
-            mend="correct model.prefix",
+            hint="correct model.prefix",
         )
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
@@ -133,7 +133,7 @@ def _check_finite(state: Mapping[str, Tensor], path: Path, where: str) -> None:
     bad = [name for name, tensor in state.items() if not _is_finite(tensor)]
     if bad:
         raise RecipeError(
-            f"{path.name} holds NaN or Inf in {_few(bad)}", where=where, mend="use a checkpoint from before it diverged"
+            f"{path.name} holds NaN or Inf in {_few(bad)}", where=where, hint="use a checkpoint from before it diverged"
         )
 
 
@@ -156,12 +156,12 @@ def _check_plain(state: Mapping[str, Tensor], path: Path, where: str) -> None:
         raise RecipeError(
             f"{path.name} holds sparse, quantised or empty tensors in {_few(odd)}",
             where=where,
-            mend="save dense float32 weights",
+            hint="save dense float32 weights",
         )
     expanded = [name for name, tensor in state.items() if _expands(tensor)]
     if expanded:
         what = f"{path.name} claims more elements than it holds in {_few(expanded)}"
-        raise RecipeError(what, where=where, mend="save tensor.contiguous()")
+        raise RecipeError(what, where=where, hint="save tensor.contiguous()")
 
 
 def _expands(tensor: Tensor) -> bool:
@@ -175,13 +175,13 @@ def _own(module: nn.Module, where: str) -> dict[str, Tensor]:
         own = dict(module.state_dict())
     except BaseException as error:  # modules may have saving code of their own
         passed(error)
-        raise RecipeError(f"the module's state_dict() {told(error)}", where=where, mend="mend that module") from error
+        raise RecipeError(f"the module's state_dict() {told(error)}", where=where, hint="mend that module") from error
     lazy = [name for name, tensor in own.items() if is_lazy(tensor)]
     if lazy:
         raise RecipeError(
             f"the module does not know the shape of {_few(lazy)} yet",
             where=where,
-            mend="use layers with given sizes in place of lazy ones",
+            hint="use layers with given sizes in place of lazy ones",
         )
     return own
 
@@ -194,7 +194,7 @@ def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: 
     ]
     if wrong:
         raise RecipeError(
-            f"{path.name} does not match the module: {_few(wrong)}", where=where, mend="correct model.args or the file"
+            f"{path.name} does not match the module: {_few(wrong)}", where=where, hint="correct model.args or the file"
         )
 
 
@@ -211,7 +211,7 @@ def _check_dtypes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: 
         raise RecipeError(
             f"{path.name} would be altered by the cast: {_few(texts)}",
             where=where,
-            mend=f"save it as {taken} (tensor.to(torch.{taken})), so that what is exported is what you tested",
+            hint=f"save it as {taken} (tensor.to(torch.{taken})), so that what is exported is what you tested",
         )
 
 
@@ -223,7 +223,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _mend_keys(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+def _hint_keys(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     """Every key merely prefixed (``module.`` of DataParallel, ``model.`` of trainers) is the usual reason."""
     if missing and unexpected:
         shortest = min(unexpected, key=len)

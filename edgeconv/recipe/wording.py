@@ -44,7 +44,7 @@ _WORDS: Mapping[str, str] = {
 }
 
 
-_MENDS: Mapping[str, str] = {
+_HINTS: Mapping[str, str] = {
     "missing": "add it",
     "too_short": "give at least one",
     "too_long": "give fewer",
@@ -84,12 +84,12 @@ def first_error(error: ValidationError, path: Path) -> RecipeError:
     field = dotted(detail["loc"])
     others = sorted({dotted(item["loc"]) for item in details} - {field})
     what = _what(detail) + (f" (also wrong: {_few(others)})" if others else "")
-    mend = str(detail.get("ctx", {}).get("mend", _MENDS.get(detail["type"], "correct it")))
-    return RecipeError(what, where=place_of(path, field) if field else str(path), mend=mend)
+    hint = str(detail.get("ctx", {}).get("hint", _HINTS.get(detail["type"], "correct it")))
+    return RecipeError(what, where=place_of(path, field) if field else str(path), hint=hint)
 
 
 def _what(detail: ErrorDetails) -> str:
-    if "mend" in detail.get("ctx", {}):
+    if "hint" in detail.get("ctx", {}):
         return detail["msg"]
     says = complaint(detail, table="a table")
     return says if detail["type"].startswith(("too_", "missing")) else f"{says}, not {_as_toml(detail['input'])}"

@@ -168,7 +168,7 @@ class _Walk:
             raise RewriteError(
                 f"the reference has no operator {prefix}{node.op_type}",
                 where=place_of(node),
-                mend="it is not supported: write that part of the model with other operators of ONNX",
+                hint="it is not supported: write that part of the model with other operators of ONNX",
             )
         self._check_extent(node, arguments)
         try:
@@ -195,13 +195,13 @@ class _Walk:
         most = MOST_FOLDED if self._folds and elements > largest(arguments) else MOST_ELEMENTS
         if not elements <= most:
             what = f"{node.op_type} would give {shown(elements)} elements, and at most {most:,} are computed"
-            raise ImpossibleError(what, where=place_of(node), mend="make the tensor smaller")
+            raise ImpossibleError(what, where=place_of(node), hint="make the tensor smaller")
 
     def read(self, value: ir.Value) -> Value:
         """A value that was computed or given, or a constant."""
         if value not in self.values:
             if value.const_value is None:
-                raise RewriteError(f"nothing gives the value {value.name!r}", mend="name every graph input once")
+                raise RewriteError(f"nothing gives the value {value.name!r}", hint="name every graph input once")
             self.values[value] = from_ir(value.const_value)
         return self.values[value]
 
@@ -255,14 +255,14 @@ def _needed(graph: ir.Graph, wanted: frozenset[ir.Value], given: Collection[ir.V
 def _named(known: Mapping[str, ir.Value], name: str) -> ir.Value:
     if name not in known:
         near = close_to(name, known, most=3, likeness=0.6)
-        raise RewriteError(f"no value is named {name!r}", mend=f"the nearest are {', '.join(near)}" if near else "")
+        raise RewriteError(f"no value is named {name!r}", hint=f"the nearest are {', '.join(near)}" if near else "")
     return known[name]
 
 
 def _fed(known: Mapping[str, ir.Value], name: str) -> ir.Value:
     value = _named(known, name)
     if not (value.is_graph_input() or value.is_initializer()):
-        raise RewriteError(f"{name!r} is no input of the graph", mend="give graph inputs, or constants to replace")
+        raise RewriteError(f"{name!r} is no input of the graph", hint="give graph inputs, or constants to replace")
     return value
 
 

@@ -59,7 +59,7 @@ def open_tflite(data: bytes) -> Any:
         EmitError: no TFLite file, or damaged; says where.
     """
     if len(data) < 8 or data[4:8] != b"TFL3":
-        raise EmitError("not a TFLite file (no TFL3 identifier)", mend="export it again")
+        raise EmitError("not a TFLite file (no TFL3 identifier)", hint="export it again")
     from ai_edge_litert import schema_py_generated as schema
 
     _Verifier(data).verify()
@@ -145,7 +145,7 @@ def _require(holds: bool, what: str) -> None:
 
 
 def _damaged(what: str) -> EmitError:
-    return EmitError(f"the TFLite file is damaged: {what}", mend="export it again")
+    return EmitError(f"the TFLite file is damaged: {what}", hint="export it again")
 
 
 class _Verifier:

@@ -20,7 +20,7 @@ _LINE = 320  # characters
 _SHOWN = 300  # characters of a message
 _MOST_VALUES = 1_500_000  # 100,000 rows of samples, which take seconds to read
 _MOST_KEYS = 2**17  # of an object: there are no more steps between integers of 16 bits
-_MEND = "run `edgeconv export` again to write a new report"
+_HINT = "run `edgeconv export` again to write a new report"
 
 
 def to_json(report: Report) -> str:
@@ -70,14 +70,14 @@ def from_json(text: str) -> Report:
         ParityError: it is no strict JSON, of an unknown schema version, lacks or garbles a field, or its verdict is
             not what its comparisons say, or theirs not what their numbers say.
     """
-    plain = _checked(values.text(text, "text", ParityError, mend="give the text of a parity.json"))
+    plain = _checked(values.text(text, "text", ParityError, hint="give the text of a parity.json"))
     try:
         node = ReportNode.model_validate_json(text, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False)
         first = next((one for one in details if not _is_of_another_form(one, plain)), details[0])
         place, what = _place(first, plain), complaint(first, table="an object")
-        raise ParityError(_shown(f"{place}: {what}" if place else what), where=_WHERE, mend=_MEND) from error
+        raise ParityError(_shown(f"{place}: {what}" if place else what), where=_WHERE, hint=_HINT) from error
     report = Report(
         model=node.model,
         description=node.description,
@@ -92,9 +92,9 @@ def from_json(text: str) -> Report:
     )
     if node.verdict != report.verdict:
         what = f"its verdict is {node.verdict!r} but its comparisons say {report.verdict.value!r}: it was altered"
-        raise ParityError(what, where=_WHERE, mend=_MEND)
+        raise ParityError(what, where=_WHERE, hint=_HINT)
     for what in contradictions(report):
-        raise ParityError(f"{_shown(what)}: it was altered", where=_WHERE, mend=_MEND)
+        raise ParityError(f"{_shown(what)}: it was altered", where=_WHERE, hint=_HINT)
     return report
 
 
@@ -147,17 +147,17 @@ def _scalar(value: object) -> str:
 def _checked(text: str) -> dict[str, Any]:
     """The report as plain values, once it is JSON of this version."""
     if sum(map(text.count, ",[{")) > _MOST_VALUES:
-        raise ParityError(f"it has more than {_MOST_VALUES:,} values", where=_WHERE, mend=_MEND)
+        raise ParityError(f"it has more than {_MOST_VALUES:,} values", where=_WHERE, hint=_HINT)
     try:
         plain = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise ParityError(_shown(f"it is not JSON: {error}"), where=_WHERE, mend=_MEND) from error
+        raise ParityError(_shown(f"it is not JSON: {error}"), where=_WHERE, hint=_HINT) from error
     version = plain.get("schema") if isinstance(plain, dict) else None
     if version is None or not isinstance(plain, dict):
-        raise ParityError("it is not a parity report: it has no 'schema'", where=_WHERE, mend=_MEND)
+        raise ParityError("it is not a parity report: it has no 'schema'", where=_WHERE, hint=_HINT)
     if version != SCHEMA_VERSION or isinstance(version, bool):
         what = f"its schema version is {_shown(repr(version))}; this edgeconv reads version {SCHEMA_VERSION}"
-        raise ParityError(what, where=_WHERE, mend="read it with the edgeconv that wrote it, or " + _MEND)
+        raise ParityError(what, where=_WHERE, hint="read it with the edgeconv that wrote it, or " + _HINT)
     return plain
 
 

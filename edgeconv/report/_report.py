@@ -111,5 +111,5 @@ def checked(report: object) -> Report:
     Raises:
         ParityError: it is something else.
     """
-    mend = "give the report of an export, or what from_json makes of a parity.json"
-    return values.instance(report, Report, "report", ParityError, mend=mend)
+    hint = "give the report of an export, or what from_json makes of a parity.json"
+    return values.instance(report, Report, "report", ParityError, hint=hint)

@@ -96,7 +96,7 @@ def optimize(model: ir.Model, *, skip: Collection[str] = ()) -> ir.Model:
         if not any(modified):
             forget_exact(model)
             return model
-    raise RewriteError("the rewrites undo one another and never settle", where="rewrite", mend="leave one out")
+    raise RewriteError("the rewrites undo one another and never settle", where="rewrite", hint="leave one out")
 
 
 def _run(rewrite: Rewrite, model: ir.Model) -> bool:
@@ -106,7 +106,7 @@ def _run(rewrite: Rewrite, model: ir.Model) -> bool:
     except (ir.passes.InvariantError, ir.passes.PassError) as error:
         cause = error.__cause__ or error  # the innermost says what is wrong, the outer that something is
         where = f"rewrite {rewrite.name}"
-        raise RewriteError(str(cause), where=where, mend=_without(rewrite.name)) from error
+        raise RewriteError(str(cause), where=where, hint=_without(rewrite.name)) from error
 
 
 def _without(name: str) -> Wording:
@@ -121,6 +121,6 @@ def selected(skip: Collection[str], argument: str | Wording = "skip") -> list[Re
     for name in left_out:
         if name not in names:
             close = values.close_to(name, names, likeness=0.3)
-            mend = f"did you mean {close[0]!r}?" if close else f"choose of {', '.join(names)}"
-            raise RewriteError(f"there is no rewrite {name!r}", where=argument, mend=mend)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose of {', '.join(names)}"
+            raise RewriteError(f"there is no rewrite {name!r}", where=argument, hint=hint)
     return [rewrite for rewrite in REWRITES if rewrite.name not in left_out]

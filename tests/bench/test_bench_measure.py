@@ -104,7 +104,7 @@ def test_a_crash_is_a_row_and_the_others_are_measured(identity: Path) -> None:
     assert rows[1].latency.runs == 6
 
 
-def test_what_is_not_installed_is_skipped_with_the_mend(identity: Path) -> None:
+def test_what_is_not_installed_is_skipped_with_the_hint(identity: Path) -> None:
     missing = Device("missing", "missing", ("onnx",), lambda: ["no-such-command"])
     absent = Device("absent", "absent", ("onnx",), lambda: [sys.executable, "-S", "-I", str(AGENT), "onnxruntime"])
     broken = Device("broken", "broken", ("onnx",), lambda: [sys.executable, "-c", "print('nonsense', flush=True)"])

@@ -67,7 +67,7 @@ def test_forward_that_cannot_be_captured(name: str, capfd: pytest.CaptureFixture
     error = caught.value
     assert error.where == where
     assert what in error.what
-    assert error.mend
+    assert error.hint
     assert "\n" not in str(error)
     assert len(str(error)) < 420
     assert capfd.readouterr() == ("", "")

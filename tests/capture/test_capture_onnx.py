@@ -258,7 +258,7 @@ def test_what_cannot_be_read_is_one_line(write, case: str) -> None:
         ([node("Relu", "x", slope=1)], 8, "Unrecognized attribute: slope for operator Relu; correct the model"),
     ],
 )
-def test_what_the_checker_refuses_has_its_own_mend(write, nodes: Nodes, version: int, says: str) -> None:
+def test_what_the_checker_refuses_has_its_own_hint(write, nodes: Nodes, version: int, says: str) -> None:
     path = write(nodes)
     model = onnx.load(path)
     model.ir_version = version

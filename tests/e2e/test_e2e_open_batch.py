@@ -242,7 +242,7 @@ def test_a_module_that_depends_on_the_batch_size_is_refused_before_anything_is_w
     with pytest.raises(error) as caught:
         edgeconv.export(Head(function), (torch.randn(1, 3, 4, 4),), tmp_path / "out", name="n", dynamic_batch=True)
     assert says in str(caught.value)
-    assert "export with a fixed batch: no dynamic_batch, or a number in front of shapes" in caught.value.mend
+    assert "export with a fixed batch: no dynamic_batch, or a number in front of shapes" in caught.value.hint
     assert not (tmp_path / "out").exists()
     fixed = edgeconv.export(Head(function), (torch.randn(1, 3, 4, 4),), tmp_path / "out", name="n")
     assert len(fixed.artifacts) == 2
@@ -260,7 +260,7 @@ def test_a_mistake_that_has_nothing_to_do_with_the_batch_is_told_as_without_one(
     for open_batch in (False, True):
         with pytest.raises(edgeconv.CaptureError) as caught:
             edgeconv.export(head, (torch.randn(1, 3, 4, 4),), tmp_path, name="n", dynamic_batch=open_batch)
-        errors.append((caught.value.where, caught.value.what.split(":")[0], caught.value.mend))
+        errors.append((caught.value.where, caught.value.what.split(":")[0], caught.value.hint))
     assert errors[0] == errors[1]
 
 

@@ -153,7 +153,7 @@ def test_an_input_that_is_an_output_and_an_output_twice(tflite: Any) -> None:
     tflite.check(tflite.Function(function), (1, 2, 3, 4))
 
 
-def test_unknown_operators_are_one_error_that_names_module_and_mend() -> None:
+def test_unknown_operators_are_one_error_that_names_module_and_hint() -> None:
     image, result = _value("in", 1, 3, 8, 8), _value("out", 1, 3, 8, 8)
     node = ir.node("Det", [image], outputs=[result])
     node.metadata_props["edgeconv.module"] = "head.determinant"
@@ -161,7 +161,7 @@ def test_unknown_operators_are_one_error_that_names_module_and_mend() -> None:
         to_tflite(_model([image], [node]), metadata={})
     assert "Det" in caught.value.what
     assert "head.determinant" in caught.value.what
-    assert "onnx" in caught.value.mend
+    assert "onnx" in caught.value.hint
 
 
 def test_a_setting_that_tflite_lacks_is_refused_with_its_reason() -> None:

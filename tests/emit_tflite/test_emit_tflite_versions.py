@@ -210,7 +210,7 @@ def _refusal(tflite: Any, function: Callable[[torch.Tensor], torch.Tensor], imag
     return str(caught.value)
 
 
-def test_refusals_name_operator_module_and_mend(tflite: Any) -> None:
+def test_refusals_name_operator_module_and_hint(tflite: Any) -> None:
     nine = _refusal(tflite, lambda x: torch.stack([x, -x], 2).relu(), torch.zeros(2, 3, 2, 3, 2, 3, 2, 3))
     inner = _refusal(tflite, lambda x: x.to(torch.uint16) + 0, torch.zeros(2, 3, dtype=torch.int32))
     assert "(made by torch module 'stage." in nine

@@ -58,7 +58,7 @@ def test_each_caller_is_told_in_its_own_terms() -> None:
         assert str(ONNX_ONLY) == 'export formats = ["onnx"] only'
     with telling(Caller.COMMAND_LINE):
         assert (
-            str(EmitError("it is wrong", where="file", mend=ONNX_ONLY))
+            str(EmitError("it is wrong", where="file", hint=ONNX_ONLY))
             == "file: it is wrong; export with --format onnx"
         )
         with telling(Caller.RECIPE):  # the command line reads recipes by the same functions

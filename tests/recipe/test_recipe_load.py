@@ -217,7 +217,7 @@ BAD = {
     "a long name": (SMALL.replace('"small"', f'"{"a" * 300}"'), "name: has 300 characters; use at most 128"),
     "a long input name": (SMALL.replace('"input"', f'"{"a" * 300}"'), "inputs[0].name: has 300 characters"),
     "a long unknown key": (SMALL + f"{'a' * 5000} = 1", "aaa...; "),
-    "braces in a key": (SMALL + "'{mend}' = 1", "unknown key '{mend}'"),
+    "braces in a key": (SMALL + "'{hint}' = 1", "unknown key '{hint}'"),
     "broken TOML": (SMALL + "[export", "is not TOML"),
 }
 
@@ -233,7 +233,7 @@ def test_a_mistake_gets_one_line_with_its_place(write, case: str) -> None:
     assert message.startswith(str(path))
     assert message.isprintable()
     assert len(message) < 600
-    assert caught.value.mend
+    assert caught.value.hint
     assert "instance of" not in message
     assert "tuple" not in message
 
@@ -266,7 +266,7 @@ def test_a_missing_file_and_a_folder_and_binary_are_refused(tmp_path: Path) -> N
         with pytest.raises(RecipeError) as caught:
             load_recipe(path)
         assert str(caught.value).startswith(str(path).replace("\x00", "\\x00"))
-        assert caught.value.mend
+        assert caught.value.hint
 
 
 def test_reading_a_recipe_does_not_import_torch(write) -> None:

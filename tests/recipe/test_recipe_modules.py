@@ -62,7 +62,7 @@ def refused(recipe, *parts: str, without: tuple[str, ...] = ()) -> None:
         build_module(recipe)
     message = str(caught.value)
     assert message.isprintable()
-    assert caught.value.mend
+    assert caught.value.hint
     assert message.startswith(str(recipe.path))
     for part in parts:
         assert part in message
@@ -323,7 +323,7 @@ def test_what_a_factory_prints_goes_to_stderr(recipe_of, factories) -> None:
     assert {"imported", "made", "forward", "loaded"} == set(err.getvalue().split())
 
 
-def test_the_mend_of_a_factory_that_raises_is_about_what_the_recipe_says(recipe_of, factories) -> None:
+def test_the_hint_of_a_factory_that_raises_is_about_what_the_recipe_says(recipe_of, factories) -> None:
     name = factories("def needs(x): pass\ndef breaks(x=0): raise RuntimeError(f'{x}' + '\x1b[1mbold\x1b[0m' * 999)\n")
     refused(recipe_of(factory=f"{name}:needs", args=""), "give what it needs in model.args")
     refused(recipe_of(factory=f"{name}:breaks", args=""), "mend that code", "boldbold", without=("[1m", "model.args"))

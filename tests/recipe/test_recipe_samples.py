@@ -40,7 +40,7 @@ def refused(recipe, *parts: str) -> None:
         parity_samples(recipe)
     for part in parts:
         assert part in str(caught.value)
-    assert caught.value.mend
+    assert caught.value.hint
     assert str(caught.value).isprintable()
     assert "pickle" not in str(caught.value)
 

@@ -73,7 +73,7 @@ def test_what_depends_on_the_batch_size_is_refused(name: str) -> None:
     with pytest.raises(RewriteError, match=message) as caught:
         compared(Function(function), 4, 3, 5)
     assert "the batch cannot be left open" in caught.value.what
-    assert "dynamic_batch" in caught.value.mend
+    assert "dynamic_batch" in caught.value.hint
 
 
 def test_a_refusal_names_the_torch_module() -> None:

@@ -176,8 +176,8 @@ def test_what_cannot_carry_it_is_refused(name: str) -> None:
     function, shape, message = REFUSED[name]
     with pytest.raises(RewriteError, match=message) as caught:
         freed(Function(function), shape)
-    assert "fixed batch" in caught.value.mend
-    assert "export with a fixed batch" in caught.value.mend
+    assert "fixed batch" in caught.value.hint
+    assert "export with a fixed batch" in caught.value.hint
 
 
 def test_a_refusal_names_the_torch_module() -> None:

@@ -49,7 +49,7 @@ def test_is_refused(names: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(kind, match=line) as caught:
         edgeconv.export(other_network(*names, (shape,), {}), sample_of((shape,)), tmp_path / "out", name=names[1])
     assert "\n" not in str(caught.value)
-    assert caught.value.mend
+    assert caught.value.hint
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 

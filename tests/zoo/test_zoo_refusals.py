@@ -64,5 +64,5 @@ def test_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(kind, match=line) as caught:
         edgeconv.export(make(), (torch.randn(shape),), tmp_path / "out", name="refused")
     assert "\n" not in str(caught.value)
-    assert caught.value.mend
+    assert caught.value.hint
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())

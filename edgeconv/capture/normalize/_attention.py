@@ -86,7 +86,7 @@ def _check(node: ir.Node) -> None:
         why = f"gives qk_matmul_output of mode {mode}"
     if why:
         where = origin_of(node).module or node.op_type
-        raise CaptureError(f"Attention {why}, which has no form", where=where, mend="leave that out of the model")
+        raise CaptureError(f"Attention {why}, which has no form", where=where, hint="leave that out of the model")
 
 
 def _heads(steps: Steps, value: ir.Value | None, count: int, name: str) -> ir.Value:
@@ -168,7 +168,7 @@ def _mask(node: ir.Node, shape: list[int]) -> tuple[npt.NDArray[np.bool_], npt.N
             raise CaptureError(
                 f"Attention takes a mask of {sizes_of(stated)[-1]} keys for {columns}",
                 where=origin_of(node).module or node.op_type,
-                mend="give the mask one column per key",
+                hint="give the mask one column per key",
             )
         return allowed, bias, stated
     missing = [(0, 0)] * (array.ndim - 1) + [(0, columns - array.shape[-1])]  # a shorter one hides the keys behind it

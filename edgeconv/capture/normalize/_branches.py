@@ -48,7 +48,7 @@ def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
         raise CaptureError(
             f"If has {len(node.outputs)} outputs, and the branch that is taken {len(results)}",
             where=origin_of(node).module or "If",
-            mend="export the file again",
+            hint="export the file again",
         )
     inner = list(branch)
     branch.outputs.clear()

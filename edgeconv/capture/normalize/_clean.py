@@ -277,8 +277,8 @@ def _check(graph: ir.Graph) -> None:
     first, what, _ = wrong[0]
     others = [f"{_place_of(node)}: {also}" for node, also, _ in wrong[1:_TOLD]]
     more = [f"and {len(wrong) - _TOLD} more"] if len(wrong) > _TOLD else []
-    mends = list(dict.fromkeys(each for _, _, each in wrong[:_TOLD]))
-    raise CaptureError("; ".join([what, *others, *more]), where=_place_of(first), mend="; ".join(mends))
+    hints = list(dict.fromkeys(each for _, _, each in wrong[:_TOLD]))
+    raise CaptureError("; ".join([what, *others, *more]), where=_place_of(first), hint="; ".join(hints))
 
 
 _TOLD = 2  # operators in one message
@@ -291,11 +291,11 @@ def _place_of(node: ir.Node) -> str:
 def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
     """Why an operator cannot be converted and what to do about it, if it cannot."""
     if node.op_type in having(Trait.RANDOM):
-        mend = "take the random tensor as an input, or leave it out of the model"
-        return f"{node.op_type} draws random numbers, and a file computes the same each time", mend
+        hint = "take the random tensor as an input, or leave it out of the model"
+        return f"{node.op_type} draws random numbers, and a file computes the same each time", hint
     if has_subgraph(node):
-        mend = "export the model without loops, and without branches that depend on values"
-        return f"{node.op_type} runs a subgraph, and only plain graphs are converted", mend
+        hint = "export the model without loops, and without branches that depend on values"
+        return f"{node.op_type} runs a subgraph, and only plain graphs are converted", hint
     if any(value is not None and not _is_known(value) for value in node.inputs):
         return None  # what it reads is to blame
     if all(not value.name or _is_known(value) for value in node.outputs):

@@ -90,7 +90,7 @@ def _evaluate(graph: ir.Graph, node: ir.Node, opset: int, exact: dict[str, Array
     try:
         results = evaluate_node(node, wide, opset=opset)
     except ImpossibleError as error:
-        raise CaptureError(error.what, where=error.where, mend=error.mend or "correct the model") from error
+        raise CaptureError(error.what, where=error.where, hint=error.hint or "correct the model") from error
     except RewriteError:  # what the reference lacks simply stays
         return None
     rounded = []

@@ -49,7 +49,7 @@ def settle_group_norms(graph: ir.Graph) -> None:
             raise CaptureError(
                 f"{groups} groups do not divide {channels} channels",
                 where=origin_of(node).module or node.op_type,
-                mend="correct num_groups",
+                hint="correct num_groups",
             )
         steps = Steps(graph, node)
         grouped = steps.reshape(x, [batch, groups, math.prod((channels // groups, *rest))], "grouped")

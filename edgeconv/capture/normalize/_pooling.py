@@ -135,7 +135,7 @@ def _crop(graph: ir.Graph, node: ir.Node, sizes: list[int]) -> None:
         raise CaptureError(
             f"{node.op_type} leaves out a window, and gives the places of its maxima",
             where=origin_of(node).module or node.op_type,
-            mend="export it without ceil_mode, or without the indices",
+            hint="export it without ceil_mode, or without the indices",
         )
     source = node.inputs[0]
     if source is None or source.shape is None:

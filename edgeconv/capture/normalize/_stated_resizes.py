@@ -302,5 +302,5 @@ def _placed(graph: ir.Graph, before: ir.Node, node: ir.Node, name: str, shape: i
     return output
 
 
-def _refused(node: ir.Node, what: str, mend: str) -> CaptureError:
-    return CaptureError(what, where=origin_of(node).module or node.op_type, mend=mend)
+def _refused(node: ir.Node, what: str, hint: str) -> CaptureError:
+    return CaptureError(what, where=origin_of(node).module or node.op_type, hint=hint)

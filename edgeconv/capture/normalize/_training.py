@@ -29,7 +29,7 @@ def check_dropouts(graph: ir.Graph) -> None:
             raise CaptureError(
                 "Dropout is in training mode and draws random numbers",
                 where=origin_of(node).module or node.op_type,
-                mend="export the model for inference (training_mode false), or take the Dropout out",
+                hint="export the model for inference (training_mode false), or take the Dropout out",
             )
 
 
@@ -80,7 +80,7 @@ def _settle_batch_norm(graph: ir.Graph, node: ir.Node) -> None:
             raise CaptureError(
                 f"BatchNormalization gives {taken[0].name!r}, a statistic that only its training mode has",
                 where=origin_of(node).module or node.op_type,
-                mend="leave out all of its outputs but the first, or set training_mode",
+                hint="leave out all of its outputs but the first, or set training_mode",
             )
         return
     x, scale, shift, *running = node.inputs

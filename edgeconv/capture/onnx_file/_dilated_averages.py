@@ -70,9 +70,9 @@ def _pads(node: ir.Node, rank: int) -> list[int]:
     return list(node.attributes.get_ints("pads", nothing)) if automatic == "NOTSET" else nothing
 
 
-def _refused(node: ir.Node, why: str, mend: str) -> CaptureError:
+def _refused(node: ir.Node, why: str, hint: str) -> CaptureError:
     where = origin_of(node).module or node.op_type
-    return CaptureError(f"{node.op_type} {why}", where=where, mend=mend)
+    return CaptureError(f"{node.op_type} {why}", where=where, hint=hint)
 
 
 def _counts(node: ir.Node, sizes: list[int], made: list[int], pads: list[int]) -> Array:

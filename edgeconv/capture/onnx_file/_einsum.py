@@ -75,7 +75,7 @@ def _labels(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
     stated = all(count == 0 or (_DOTS in labels and count > 0) for labels, count in zip(named, extra, strict=False))
     if len(named) != len(ranks) or not stated or widest > len(free):
         what = f"Einsum {equation!r} does not fit operands of {', '.join(map(str, ranks))} axes"
-        raise CaptureError(what, where=origin_of(node).module or node.op_type, mend="correct the equation")
+        raise CaptureError(what, where=origin_of(node).module or node.op_type, hint="correct the equation")
     dots = "".join(free[:widest])
     spelt = [
         labels.replace(_DOTS, dots[widest - count :] if count else "")

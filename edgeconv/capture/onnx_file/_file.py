@@ -46,16 +46,16 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
     try:
         proto = onnx.ModelProto.FromString(data)
     except Exception as error:  # the border: protobuf raises a kind of error for each kind of damage
-        raise CaptureError("is no ONNX file, or damaged", where=where, mend="export it again") from error
+        raise CaptureError("is no ONNX file, or damaged", where=where, hint="export it again") from error
     if not proto.ir_version or not proto.HasField("graph"):
-        raise CaptureError("is no ONNX file, or damaged", where=where, mend="export it again")
+        raise CaptureError("is no ONNX file, or damaged", where=where, hint="export it again")
     if load_external(proto, path, len(data)):
         data = proto.SerializeToString()
     check_total(len(data), where)
     check_sound(proto, where)
     check_sizes(proto, where)
     _check_versions(proto, where)
-    with _mapped("onnx's checker refuses it", where, mend="correct the model, or export it again"):
+    with _mapped("onnx's checker refuses it", where, hint="correct the model, or export it again"):
         _check(proto)
     if (
         "configuration" in proto.DESCRIPTOR.fields_by_name
@@ -72,15 +72,15 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
     """
     proto.ir_version = max(proto.ir_version, _PLAIN_IR_VERSION)
     if proto.functions:
-        with _mapped("its functions cannot be inlined", where, mend="export it without functions"):
+        with _mapped("its functions cannot be inlined", where, hint="export it without functions"):
             proto = inliner.inline_local_functions(proto, True)
     _check_operators(proto.graph, where)
     _check_masks(proto.graph, opset_of(proto), where)
     _check_statistics(proto.graph, where)
     own, wanted = opset_of(proto), min(max(opset_of(proto), opsets[0]), opsets[-1])
     if own != wanted:
-        mend = f"export it again, with opset {opsets[0]} to {opsets[-1]}"
-        with _mapped(f"cannot be converted from opset {own} to {wanted}", where, mend=mend):
+        hint = f"export it again, with opset {opsets[0]} to {opsets[-1]}"
+        with _mapped(f"cannot be converted from opset {own} to {wanted}", where, hint=hint):
             before = _value_names(proto.graph)
             if own < _ALONG_ONE_AXIS:
                 _flatten_hardmaxes(proto.graph)
@@ -106,7 +106,7 @@ def sha256(data: bytes) -> str:
 def _bytes_of(path: Path) -> bytes:
     data = read_named(path, kind=".onnx", error=CaptureError)
     if not data:
-        raise CaptureError("is empty", where=str(path), mend="export it again")
+        raise CaptureError("is empty", where=str(path), hint="export it again")
     return data
 
 
@@ -126,10 +126,10 @@ def _check_versions(proto: onnx.ModelProto, where: str) -> None:
     opset, newest = opset_of(proto), onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         what = f"opset {opset} is not read" if opset else "it states no opset of the default domain"
-        raise CaptureError(what, where=where, mend=f"export it with opset {OLDEST_OPSET} to {newest}")
+        raise CaptureError(what, where=where, hint=f"export it with opset {OLDEST_OPSET} to {newest}")
     nodes = (node for each in (proto.graph, *proto.functions) for node in _nodes(each))
     if proto.graph.sparse_initializer or any(a.HasField("sparse_tensor") for node in nodes for a in node.attribute):
-        raise CaptureError("it holds sparse weights", where=where, mend="save them dense")
+        raise CaptureError("it holds sparse weights", where=where, hint="save them dense")
 
 
 def _check_operators(graph: onnx.GraphProto, where: str) -> None:
@@ -141,7 +141,7 @@ def _check_operators(graph: onnx.GraphProto, where: str) -> None:
         raise CaptureError(
             f"{node.domain}::{node.op_type} is no operator of standard ONNX{more}",
             where=f"{where}: node {node.name or ', '.join(node.output)}",
-            mend="export the model without fusions for one runtime",
+            hint="export the model without fusions for one runtime",
         )
 
 
@@ -153,7 +153,7 @@ def _check_masks(graph: onnx.GraphProto, opset: int, where: str) -> None:
             raise CaptureError(
                 f"Dropout gives its mask {node.output[1]!r}, which opset {opset} leaves undefined out of training",
                 where=f"{where}: node {node.name or node.output[0]}",
-                mend=f"leave the mask out, or export it with opset {_MASKS_SINCE} or newer",
+                hint=f"leave the mask out, or export it with opset {_MASKS_SINCE} or newer",
             )
 
 
@@ -164,7 +164,7 @@ def _check_statistics(graph: onnx.GraphProto, where: str) -> None:
             raise CaptureError(
                 "BatchNormalization with spatial = 0, of statistics for each element, is not read",
                 where=f"{where}: node {node.name or node.output[0]}",
-                mend="write it as Sub, Mul and Add, or export it with opset 9 or newer",
+                hint="write it as Sub, Mul and Add, or export it with opset 9 or newer",
             )
 
 
@@ -244,7 +244,7 @@ def _spell_out_resizes(graph: onnx.GraphProto) -> None:
             )
 
 
-_MENDS = {
+_HINTS = {
     "ir_version": "save it with an older release of onnx, or install a newer one",
     "not unique": "give each tensor a name of its own",
     "single static assignment": "give each tensor a name of its own",
@@ -257,11 +257,11 @@ _MENDS = {
 
 def static_errors(where: str) -> contextlib.AbstractContextManager[None]:
     """Maps what onnx's shape inference raises."""
-    return _mapped("its operators do not fit these input shapes", where, mend="correct the shapes, or the model")
+    return _mapped("its operators do not fit these input shapes", where, hint="correct the shapes, or the model")
 
 
 @contextlib.contextmanager
-def _mapped(what: str, where: str, mend: str) -> Iterator[None]:
+def _mapped(what: str, where: str, hint: str) -> Iterator[None]:
     # The border: onnx raises its own classes, protobuf's, and plain RuntimeError from C++.
     try:
         yield
@@ -269,8 +269,8 @@ def _mapped(what: str, where: str, mend: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = _said(error)
-        known = next((mend for words, mend in _MENDS.items() if words in said), mend)
-        raise CaptureError(f"{what}: {said}", where=where, mend=known) from error
+        known = next((hint for words, hint in _HINTS.items() if words in said), hint)
+        raise CaptureError(f"{what}: {said}", where=where, hint=known) from error
 
 
 def _said(error: Exception) -> str:
@@ -278,5 +278,5 @@ def _said(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     first = text.splitlines()[0] if isinstance(error, ValidationError) else " ".join(text.split())
     first = re.sub(r"^\S*\.(?:h|cc):\d+: \w+: ", "", first)
-    first = first.rstrip(".:; ")  # the mend follows
+    first = first.rstrip(".:; ")  # the hint follows
     return first if len(first) <= _WANTED else f"{first[: _WANTED - 1]}…"

@@ -26,4 +26,4 @@ def check_groups(graph: ir.Graph) -> None:
         if not fits or first % group or channels % group:
             shape = list(weight.numpy())
             what = f"{node.op_type} of {channels} channels in {group} groups has a weight of the shape {shape}"
-            raise CaptureError(what, where=node.name or "", mend="correct the model")
+            raise CaptureError(what, where=node.name or "", hint="correct the model")

@@ -55,7 +55,7 @@ def _check_indices(node: ir.Node) -> None:
         raise CaptureError(
             f"{node.op_type} takes the indices {indices.min()} to {indices.max()} of an axis of {size} elements",
             where=origin_of(node).module or node.op_type,
-            mend="correct the indices",
+            hint="correct the indices",
         )
 
 
@@ -67,7 +67,7 @@ def _check_count(node: ir.Node) -> None:
         raise CaptureError(
             f"{node.op_type} cannot make the shape {sizes[1]} of {sizes[0]}",
             where=origin_of(node).module or node.op_type,
-            mend="correct the shapes",
+            hint="correct the shapes",
         )
 
 
@@ -83,7 +83,7 @@ def _check_scale(node: ir.Node) -> None:
         raise CaptureError(
             f"{what} cannot be one: {first}{'is ' if first else ''}{wrong.flat[0]:g}",
             where=origin_of(node).module or node.op_type,
-            mend="quantise the model again: scales are positive, at least 1.2e-38, and finite",
+            hint="quantise the model again: scales are positive, at least 1.2e-38, and finite",
         )
     source = node.inputs[0]
     if scales.ndim == 1 and scales.size > 1 and source is not None and source.shape is not None:
@@ -91,7 +91,7 @@ def _check_scale(node: ir.Node) -> None:
     zero = constant_value(node.inputs[2]) if len(node.inputs) > 2 else None
     if zero is not None and zero.size != scales.size:
         what = f"it has {scales.size} scales and {zero.size} zero points"
-        raise CaptureError(what, where=origin_of(node).module or node.op_type, mend="give as many of each")
+        raise CaptureError(what, where=origin_of(node).module or node.op_type, hint="give as many of each")
 
 
 def _check_fits(node: ir.Node, shape: ir.Shape, count: int) -> None:
@@ -100,7 +100,7 @@ def _check_fits(node: ir.Node, shape: ir.Shape, count: int) -> None:
         raise CaptureError(
             f"it has {count} scales for the axis {axis} of a tensor of shape {list(shape)}",
             where=origin_of(node).module or node.op_type,
-            mend="give one scale, or one per element of that axis",
+            hint="give one scale, or one per element of that axis",
         )
 
 
@@ -115,5 +115,5 @@ def _check_weights(node: ir.Node) -> None:
             raise CaptureError(
                 f"its weight {value.name!r} holds {kind} in {int(unsound.sum())} of {array.size} places",
                 where=origin_of(node).module or node.op_type,
-                mend="export the model from a checkpoint of before it diverged",
+                hint="export the model from a checkpoint of before it diverged",
             )

@@ -103,15 +103,15 @@ class OnnxFile:
         names = [each.name for each in (*inputs, *outputs)]
         if not outputs or not inputs:
             missing = "input" if outputs else "output"
-            raise CaptureError(f"it has no {missing}", where=where, mend="export a model that computes something")
+            raise CaptureError(f"it has no {missing}", where=where, hint="export a model that computes something")
         for each in inputs:
             if 0 in (each.shape or ()):
                 what = f"its input {each.name!r} has the shape {list(each.shape or ())}, which holds no elements"
-                raise CaptureError(what, where=where, mend="export it with a batch of 1, or with an open one")
+                raise CaptureError(what, where=where, hint="export it with a batch of 1, or with an open one")
         for name in names:
             if names.count(name) > 1:
                 place = "inputs and outputs" if name in [each.name for each in inputs] else "outputs"
-                raise CaptureError(f"its {place} name {name!r} twice", where=where, mend="name it once, or rename one")
+                raise CaptureError(f"its {place} name {name!r} twice", where=where, hint="name it once, or rename one")
         return cls(path, data, opset, inputs, outputs, proto)
 
     def fixed(self, values: Mapping[str, float]) -> Self:
@@ -137,7 +137,7 @@ class OnnxFile:
             model.ir_version = max(model.ir_version, 4)  # since when constants need not stand among the inputs
         left = tuple(each for each in self.inputs if each.name not in values)
         if not left:
-            raise CaptureError("all of its inputs are fixed", where=str(self.path), mend="leave one of them open")
+            raise CaptureError("all of its inputs are fixed", where=str(self.path), hint="leave one of them open")
         return replace(self, data=whole.SerializeToString(), inputs=left, proto=proto)
 
     @property
@@ -199,7 +199,7 @@ class OnnxFile:
         except CaptureError as error:
             with static_errors(where):  # shapes that contradict each other say more than shapes that are not known
                 onnx.shape_inference.infer_shapes(ir.to_proto(model), check_type=True, strict_mode=True)
-            raise CaptureError(error.what, where=f"{where}: node {error.where}", mend=error.mend) from error
+            raise CaptureError(error.what, where=f"{where}: node {error.where}", hint=error.hint) from error
         _check_known(graph, where)
         drop_unused(graph)
         _name(graph, names)
@@ -225,7 +225,7 @@ def _declared(value: onnx.ValueInfoProto, where: str) -> OnnxTensor:
     tensor = value.type.tensor_type
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type" or tensor.elem_type not in ir.DataType._value2member_map_:
-        raise CaptureError(f"{value.name} is no tensor", where=where, mend="export a model of tensors")
+        raise CaptureError(f"{value.name} is no tensor", where=where, hint="export a model of tensors")
     dtype = ir.DataType(tensor.elem_type)
     _check_dtype(value.name, dtype, where)
     shape = None
@@ -242,7 +242,7 @@ def _check_dtype(name: str, dtype: ir.DataType, where: str) -> None:
         raise CaptureError(
             f"{name} is {kind}, and only float32 (beside integers and booleans) is exported",
             where=where,
-            mend="leave text to the program around it"
+            hint="leave text to the program around it"
             if text
             else "export the model in float32: a cast here would alter what it computes",
         )
@@ -300,16 +300,16 @@ def _check_extents(graph: ir.Graph) -> None:
         for value in node.outputs:
             sizes = [size for size in value.shape or () if isinstance(size, int)]
             if any(size < 0 for size in sizes):
-                raise CaptureError(f"it gives the shape {sizes}", where=value.name or "", mend="correct the model")
+                raise CaptureError(f"it gives the shape {sizes}", where=value.name or "", hint="correct the model")
             if math.prod(sizes) > MOST_ELEMENTS:
                 what = f"it gives {math.prod(sizes):,} elements, and at most {MOST_ELEMENTS:,} are computed"
-                raise CaptureError(what, where=value.name or "", mend="make the tensor smaller")
+                raise CaptureError(what, where=value.name or "", hint="make the tensor smaller")
         perm, operand = node.attributes.get("perm"), node.inputs[0] if node.inputs else None
         if perm is None or operand is None or operand.shape is None:
             continue
         if len(perm.as_ints()) != len(operand.shape):
             what = f"{node.op_type} has perm {list(perm.as_ints())} for {len(operand.shape)} axes"
-            raise CaptureError(what, where=node.name or "", mend="correct the model")
+            raise CaptureError(what, where=node.name or "", hint="correct the model")
 
 
 def _check_known(graph: ir.Graph, where: str) -> None:
@@ -328,7 +328,7 @@ _MARKS = ("\0", "\1", "\2", "\3")  # what names that are invented here begin wit
 def _filled(declared: Mapping[str, OnnxTensor], name: str, value: float, where: str) -> npt.NDArray[Any]:
     if name not in declared:
         known = ", ".join(declared)
-        raise CaptureError(f"it has no input {name!r} to be fixed", where=where, mend=f"name one of {known}")
+        raise CaptureError(f"it has no input {name!r} to be fixed", where=where, hint=f"name one of {known}")
     place = f"{where}: input {name!r}"
     if not isinstance(value, bool):
         value = _fixed_to(value, place)
@@ -336,7 +336,7 @@ def _filled(declared: Mapping[str, OnnxTensor], name: str, value: float, where: 
     array = np.full(shape, value).astype(declared[name].dtype)
     if array.size and float(array.flat[0]) != float(np.float32(value) if array.dtype.kind == "f" else value):
         what = f"its input {name!r} is {array.dtype}, which has no {value}"
-        raise CaptureError(what, where=where, mend="fix it to a number of that type")
+        raise CaptureError(what, where=where, hint="fix it to a number of that type")
     return array
 
 

@@ -90,8 +90,8 @@ def _check(node: ir.Node) -> None:
             raise _refused(node, what, "correct the weights, or hidden_size")
 
 
-def _refused(node: ir.Node, what: str, mend: str) -> CaptureError:
-    return CaptureError(f"{node.op_type} {what}", where=origin_of(node).module or node.op_type, mend=mend)
+def _refused(node: ir.Node, what: str, hint: str) -> CaptureError:
+    return CaptureError(f"{node.op_type} {what}", where=origin_of(node).module or node.op_type, hint=hint)
 
 
 def _settle(graph: ir.Graph, node: ir.Node) -> None:

@@ -30,11 +30,11 @@ def settled_shapes(file: OnnxFile, given: Mapping[str, Sequence[int | str]]) -> 
         CaptureError: a dimension is open, the caller contradicts the file, or names no input of it.
     """
     known = {tensor.name: tensor for tensor in file.inputs}
-    mend = f"write shapes={{name: (1, 3, 224, 224)}}; its inputs are {_few(known)}"
-    given = values.mapping(given, "shapes", CaptureError, mend=mend)
+    hint = f"write shapes={{name: (1, 3, 224, 224)}}; its inputs are {_few(known)}"
+    given = values.mapping(given, "shapes", CaptureError, hint=hint)
     for name in given:
         if name not in known:
-            raise CaptureError(f"it has no input {name!r}", where=str(file.path), mend=f"its inputs are {_few(known)}")
+            raise CaptureError(f"it has no input {name!r}", where=str(file.path), hint=f"its inputs are {_few(known)}")
     where = str(file.path)
     settled = {
         tensor.name: _agreed(tensor, _dims(tensor, given[tensor.name], where), where)
@@ -49,7 +49,7 @@ def settled_shapes(file: OnnxFile, given: Mapping[str, Sequence[int | str]]) -> 
             f"the inputs {first!r} and {second!r} have batches of their own "
             f"({symbols[first]!r} and {symbols[second]!r}), and a file can have one",
             where=where,
-            mend=f"fix one of them: {_stated(known[second])}",
+            hint=f"fix one of them: {_stated(known[second])}",
         )
     return settled
 
@@ -61,7 +61,7 @@ def _own(tensor: OnnxTensor, where: str) -> Shape:
         raise CaptureError(
             f"the file gives its input {tensor.name!r} {said}, and files for devices have fixed ones",
             where=where,
-            mend=f"state it: {_stated(tensor)}",
+            hint=f"state it: {_stated(tensor)}",
         )
     if tensor.shape and isinstance(tensor.shape[0], str):
         symbol = tensor.shape[0]
@@ -73,7 +73,7 @@ def _dims(tensor: OnnxTensor, shape: object, where: str) -> Shape:
     """A shape as a caller states it: integers, and a name for a dimension that stays open."""
     place = f"{where}: input {tensor.name!r}"
     if isinstance(shape, str | bytes | Mapping | Set) or not isinstance(shape, Iterable):
-        raise CaptureError(f"its shape is {values.kind_of(shape)}", where=place, mend=f"write {_stated(tensor)}")
+        raise CaptureError(f"its shape is {values.kind_of(shape)}", where=place, hint=f"write {_stated(tensor)}")
     return tuple(_dim(dim, place, tensor) for dim in shape)
 
 
@@ -82,7 +82,7 @@ def _dim(dim: object, place: str, tensor: OnnxTensor) -> int | str:
         return dim
     if isinstance(dim, bool) or not hasattr(dim, "__index__"):
         what = f"a dimension of its shape is {dim!r:.40}"
-        raise CaptureError(what, where=place, mend=f"write {_stated(tensor)}, or a name for a batch that stays open")
+        raise CaptureError(what, where=place, hint=f"write {_stated(tensor)}, or a name for a batch that stays open")
     return values.integer(dim, f"{place}, a dimension", CaptureError, least=-MAX_DIMENSION, most=MAX_DIMENSION)
 
 
@@ -91,23 +91,23 @@ def _agreed(tensor: OnnxTensor, shape: object, where: str) -> Shape:
     given = _dims(tensor, shape, where)
     place = f"{where}: input {tensor.name!r}"
     if any(isinstance(dim, str) for dim in given[1:]):
-        raise CaptureError("only its first dimension can stay open", where=place, mend="give numbers for the others")
+        raise CaptureError("only its first dimension can stay open", where=place, hint="give numbers for the others")
     if any(isinstance(dim, int) and dim < 1 for dim in given):
-        raise CaptureError(f"the shape {list(given)} has no elements", where=place, mend="give positive numbers")
+        raise CaptureError(f"the shape {list(given)} has no elements", where=place, hint="give positive numbers")
     if tensor.shape is None:
         return given
     if len(given) != len(tensor.shape):
         raise CaptureError(
             f"the shape {list(given)} has {len(given)} dimensions, and the file gives it {len(tensor.shape)}",
             where=place,
-            mend=f"write {_stated(tensor)}",
+            hint=f"write {_stated(tensor)}",
         )
     for index, (wanted, own) in enumerate(zip(given, tensor.shape, strict=True)):
         if isinstance(own, int) and wanted != own:
             raise CaptureError(
                 f"the file fixes dimension {index} to {own}, and {wanted} is asked for",
                 where=place,
-                mend="export the file again with that shape, or leave that dimension as it is",
+                hint="export the file again with that shape, or leave that dimension as it is",
             )
     return given
 

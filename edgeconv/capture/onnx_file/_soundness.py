@@ -24,7 +24,7 @@ _POSITIVE = frozenset(
     {"strides", "dilations", "kernel_shape", "group", "blocksize", "num_groups", "hidden_size", "size"}
 )
 _SMALL = 64  # elements of constants that may be shapes
-_MEND = "correct the model, or export it again"
+_HINT = "correct the model, or export it again"
 
 
 @contextmanager
@@ -41,8 +41,8 @@ def whatever_it_brings(path: Path) -> Iterator[None]:
     except Exception as error:
         said = " ".join(str(error).split())[:160] or "no words"
         what = f"it cannot be converted ({type(error).__name__}: {said})"
-        mend = "run it on onnxruntime, and mend what that refuses or warns of"
-        raise CaptureError(what, where=str(path), mend=mend) from error
+        hint = "run it on onnxruntime, and mend what that refuses or warns of"
+        raise CaptureError(what, where=str(path), hint=hint) from error
 
 
 def check_sound(proto: onnx.ModelProto, where: str) -> None:
@@ -56,7 +56,7 @@ def check_sound(proto: onnx.ModelProto, where: str) -> None:
         _check_references(node, where)
     for graph, depth in _graphs(proto):
         if depth > MOST_NESTED:
-            raise CaptureError(f"it nests subgraphs more than {MOST_NESTED} deep", where=where, mend="flatten them")
+            raise CaptureError(f"it nests subgraphs more than {MOST_NESTED} deep", where=where, hint="flatten them")
         for tensor in graph.initializer if isinstance(graph, onnx.GraphProto) else ():
             _check_tensor(tensor, where)
         if depth and isinstance(graph, onnx.GraphProto):
@@ -66,7 +66,7 @@ def check_sound(proto: onnx.ModelProto, where: str) -> None:
             _check_node(node, where)
         for name in _names(graph):
             if not isinstance(name, str):
-                raise CaptureError(f"the name {name!r:.60} is not UTF-8", where=where, mend="rename that tensor")
+                raise CaptureError(f"the name {name!r:.60} is not UTF-8", where=where, hint="rename that tensor")
 
 
 def _graphs(proto: onnx.ModelProto) -> Iterator[tuple[onnx.GraphProto | onnx.FunctionProto, int]]:
@@ -108,13 +108,13 @@ def _check_values(graph: onnx.GraphProto, where: str) -> None:
         kind = value.type.WhichOneof("value")
         known = kind is None or value.type.tensor_type.elem_type in onnx.TensorProto.DataType.values()
         if kind not in (None, "tensor_type") or not known:
-            raise CaptureError(f"{value.name!r} of a subgraph is no tensor", where=where, mend=_MEND)
+            raise CaptureError(f"{value.name!r} of a subgraph is no tensor", where=where, hint=_HINT)
 
 
 def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
     if tensor.data_type not in onnx.TensorProto.DataType.values() or not tensor.data_type:
         what = f"the tensor {tensor.name!r} is of the element type {tensor.data_type}, which there is not"
-        raise CaptureError(what, where=where, mend=_MEND)
+        raise CaptureError(what, where=where, hint=_HINT)
 
 
 def _check_node(node: onnx.NodeProto, where: str) -> None:
@@ -128,10 +128,10 @@ def _check_node(node: onnx.NodeProto, where: str) -> None:
         name = attribute.name
         wrong = [number for number in numbers if abs(number) > _LARGEST or (name in _POSITIVE and number < 1)]
         if wrong:
-            raise CaptureError(f"{node.op_type} has {name} {wrong[0]}", where=place, mend=_MEND)
+            raise CaptureError(f"{node.op_type} has {name} {wrong[0]}", where=place, hint=_HINT)
         if name == "perm" and sorted(numbers) != list(range(len(numbers))):
             what = f"{node.op_type} has perm {numbers[:16]}, which names no axes in another order"
-            raise CaptureError(what, where=place, mend=_MEND)
+            raise CaptureError(what, where=place, hint=_HINT)
 
 
 def _check_references(node: onnx.NodeProto, where: str) -> None:
@@ -140,7 +140,7 @@ def _check_references(node: onnx.NodeProto, where: str) -> None:
         if attribute.ref_attr_name:
             what = f"{node.op_type} takes its {attribute.name!r} from a function's {attribute.ref_attr_name!r}"
             place = f"{where}: node {node.name or ', '.join(map(str, node.output))}"
-            raise CaptureError(f"{what}, and stands in none", where=place, mend=_MEND)
+            raise CaptureError(f"{what}, and stands in none", where=place, hint=_HINT)
 
 
 def check_extents(proto: onnx.ModelProto, where: str) -> None:
@@ -171,7 +171,7 @@ def check_extents(proto: onnx.ModelProto, where: str) -> None:
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.HasField("dim_value")]
         if math.prod(size for size in sizes if size > 0) > MOST_ELEMENTS:
             what = f"it has {math.prod(sizes):,} elements, and at most {MOST_ELEMENTS:,} are computed"
-            raise CaptureError(what, where=f"{where}: value {value.name}", mend="make the tensor smaller")
+            raise CaptureError(what, where=f"{where}: value {value.name}", hint="make the tensor smaller")
 
 
 def _check_joins(graph: onnx.GraphProto | onnx.FunctionProto, where: str) -> None:
@@ -182,7 +182,7 @@ def _check_joins(graph: onnx.GraphProto | onnx.FunctionProto, where: str) -> Non
             parts[node.output[0] if node.output else ""] = total = sum(parts.get(name, 1) for name in node.input)
             if total > MOST_PARTS:
                 what = f"Concat joins {total:,} parts, and at most {MOST_PARTS:,} are taken"
-                raise CaptureError(what, where=f"{where}: node {node.name or node.output[0]}", mend=_MEND)
+                raise CaptureError(what, where=f"{where}: node {node.name or node.output[0]}", hint=_HINT)
 
 
 def _check_functions(proto: onnx.ModelProto, where: str) -> None:
@@ -194,7 +194,7 @@ def _check_functions(proto: onnx.ModelProto, where: str) -> None:
     total = sum(counts.get((node.domain, node.op_type), 1) for node in proto.graph.node)
     if total > MOST_NODES:
         what = f"it has {total:,} nodes once its functions are dissolved, and at most {MOST_NODES:,} are converted"
-        raise CaptureError(what, where=where, mend="export it without functions")
+        raise CaptureError(what, where=where, hint="export it without functions")
 
 
 def _count(
@@ -213,7 +213,7 @@ def _count(
         called = {(node.domain, node.op_type) for node in bodies[key].node} & bodies.keys()
         missing = [each for each in called if each not in counts]
         if key in open_ and any(each in open_ for each in missing):
-            raise CaptureError(f"the function {key[1]!r} calls itself", where=where, mend="export it without functions")
+            raise CaptureError(f"the function {key[1]!r} calls itself", where=where, hint="export it without functions")
         open_.add(key)
         if missing:
             waiting += missing

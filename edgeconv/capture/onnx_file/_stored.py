@@ -60,7 +60,7 @@ def load_external(proto: onnx.ModelProto, path: Path, size_bytes: int) -> bool:
                 f"the data of {tensor.name!r} cannot be read from {_shown(_location(tensor))}: "
                 f"{' '.join(str(error).split())[:200]}",
                 where=str(path),
-                mend="put the whole data file itself into the model's folder, or save the model as a single file",
+                hint="put the whole data file itself into the model's folder, or save the model as a single file",
             ) from error
     return bool(tensors)
 
@@ -75,7 +75,7 @@ def check_total(size_bytes: int, where: str) -> None:
         raise CaptureError(
             f"takes {size_bytes / 2**30:.2f} GiB with its weights, and less than 2 GiB can be converted",
             where=where,
-            mend="export the network in parts",
+            hint="export the network in parts",
         )
 
 
@@ -88,13 +88,13 @@ def check_sizes(proto: onnx.ModelProto, where: str) -> None:
     for tensor in stored_tensors(proto):
         if any(dim < 0 for dim in tensor.dims):
             what = f"the tensor {tensor.name!r} has the shape {list(tensor.dims)}"
-            raise CaptureError(what, where=where, mend=_WHOLE)
+            raise CaptureError(what, where=where, hint=_WHOLE)
         held, wanted, unit = _held(tensor)
         if held != wanted:
             raise CaptureError(
                 f"the tensor {tensor.name!r} of the shape {list(tensor.dims)} holds {held} {unit}, and needs {wanted}",
                 where=where,
-                mend=_WHOLE,
+                hint=_WHOLE,
             )
 
 
@@ -140,7 +140,7 @@ def _check_there(tensor: onnx.TensorProto, path: Path) -> None:
         raise CaptureError(
             f"it says that the data of {tensor.name!r} lies in {_shown(name)}, outside of its folder",
             where=str(path),
-            mend="save the model as a single file, or with its data beside it",
+            hint="save the model as a single file, or with its data beside it",
         )
     try:
         there = (path.parent / name).is_file()
@@ -150,13 +150,13 @@ def _check_there(tensor: onnx.TensorProto, path: Path) -> None:
         raise CaptureError(
             f"its weights lie in {_shown(name)}, which is not beside it",
             where=str(path),
-            mend="put that file into the same folder, or save the model as a single file",
+            hint="put that file into the same folder, or save the model as a single file",
         )
     if (path.parent / name).is_symlink():
         raise CaptureError(
             f"its weights lie in {_shown(name)}, which is a symbolic link",
             where=str(path),
-            mend="put a copy of the file itself in its place",
+            hint="put a copy of the file itself in its place",
         )
 
 

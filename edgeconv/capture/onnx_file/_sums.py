@@ -58,7 +58,7 @@ def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
         raise CaptureError(
             f"MeanVarianceNormalization has the axes {list(stated)} of a value of {len(sizes)}",
             where=origin_of(node).module or node.op_type,
-            mend="state axes that it has",
+            hint="state axes that it has",
         )
     axes = [axis % len(sizes) for axis in stated]
     if x is None:
@@ -120,7 +120,7 @@ def _angles(node: ir.Node, index: int) -> np.ndarray:
         raise CaptureError(
             "RotaryEmbedding takes angles or positions that are no constants",
             where=origin_of(node).module or node.op_type,
-            mend="store its cos_cache, sin_cache and position_ids in the file",
+            hint="store its cos_cache, sin_cache and position_ids in the file",
         )
     return np.asarray(cache if places is None else cache[places], np.float32)
 

@@ -41,7 +41,7 @@ def state_same_pads(graph: ir.Graph) -> None:
             raise CaptureError(
                 f"ConvTranspose has auto_pad and output_padding {list(extra)}, and weights that are computed",
                 where=origin_of(node).module or node.op_type,
-                mend="state its kernel_shape, or its pads",
+                hint="state its kernel_shape, or its pads",
             )
 
 
@@ -89,7 +89,7 @@ def _settle(node: ir.Node, automatic: str) -> None:
             raise CaptureError(
                 f"ConvTranspose cannot make its output_shape {made}: axis {2 + i} has {size} elements without padding",
                 where=origin_of(node).module or node.op_type,
-                mend="state a smaller output_shape, or pad the result",
+                hint="state a smaller output_shape, or pad the result",
             )
     _set_pads(node, automatic, totals)
     node.attributes["output_padding"] = ir.AttrInt64s("output_padding", extra)

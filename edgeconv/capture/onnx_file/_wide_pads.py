@@ -121,4 +121,4 @@ def _inserted(graph: ir.Graph, node: ir.Node, operands: Sequence[np.ndarray]) ->
 
 def _refused(node: ir.Node, why: str) -> CaptureError:
     where = origin_of(node).module or node.op_type
-    return CaptureError(f"{node.op_type} {why}", where=where, mend="pad less than a window on each side")
+    return CaptureError(f"{node.op_type} {why}", where=where, hint="pad less than a window on each side")

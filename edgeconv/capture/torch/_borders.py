@@ -76,8 +76,8 @@ def export_errors(module: torch.nn.Module) -> Iterator[None]:
     except CaptureError:
         raise
     except Exception as error:  # the border: the forward is the user's code and may raise anything
-        what, mend = _explain(error)
-        raise CaptureError(what, where=_where(error, module), mend=mend) from error
+        what, hint = _explain(error)
+        raise CaptureError(what, where=_where(error, module), hint=hint) from error
 
 
 @contextmanager
@@ -93,14 +93,14 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
             many = "operators" if len(names) > 1 else "operator"
             what = f"torch {many} {', '.join(names)} {'have' if len(names) > 1 else 'has'} no ONNX form"
             kept = "these" if len(names) > 1 else "this one"
-            mend = f"write the module with other operations, or keep {kept} outside of it"
+            hint = f"write the module with other operations, or keep {kept} outside of it"
         elif any(kind in text for kind in ("torch.qint", "torch.quint")):
             what = "the forward makes quantized tensors of torch (qint8, quint8), and files have none"
-            mend = "leave their rounding out, or write it with torch.fake_quantize_per_tensor_affine"
+            hint = "leave their rounding out, or write it with torch.fake_quantize_per_tensor_affine"
         else:
             what = f"the ONNX exporter of torch failed: {_first_line(_root(error))}"
-            mend = "write that part of the module with other operations"
-        raise CaptureError(what, where=_module_of(error, text, program), mend=mend) from error
+            hint = "write that part of the module with other operations"
+        raise CaptureError(what, where=_module_of(error, text, program), hint=hint) from error
 
 
 def _as_traced(name: str, program: torch.export.ExportedProgram) -> str:
@@ -149,9 +149,9 @@ def _explain(error: Exception) -> tuple[str, str | Wording]:
             " tensor.data, or a library that keeps tensors from call to call",
             "compute with plain torch operations in eval mode",
         )
-    for sign, what, mend in _KINDS:
+    for sign, what, hint in _KINDS:
         if sign in text:
-            return what, mend
+            return what, hint
     if _holds_packed(error):
         return (
             "the forward packs sequences of several lengths, whose sizes depend on those",

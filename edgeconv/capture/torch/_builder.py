@@ -179,7 +179,7 @@ class Builder:
         """
         if tensor.numel() > max(MOST_ELEMENTS, tensor.untyped_storage().nbytes()):  # expanded by strides of 0
             what = f"a constant of {tensor.numel():.2g} elements, expanded from a few"
-            raise CaptureError(what, where=self.graph.name or "model", mend="let the operator that takes it broadcast")
+            raise CaptureError(what, where=self.graph.name or "model", hint="let the operator that takes it broadcast")
         value = self.waiting(self._name(), tuple(tensor.shape), dtype, lambda: _rounded(tensor, dtype))
         self.exact[value] = tensor
         return value

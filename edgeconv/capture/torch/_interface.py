@@ -33,7 +33,7 @@ def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], inp
         raise CaptureError(
             f"{counted(len(input_names), 'input name')} for {counted(len(args), 'argument')}",
             where=where,
-            mend="give one name per argument",
+            hint="give one name per argument",
         )
     check_binding(module, args, {}, where)
 
@@ -55,7 +55,7 @@ def check_binding(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mappin
         raise CaptureError(
             f"forward({', '.join(takes)}) cannot be called so: {error}",
             where=where,
-            mend=_misspelt(kwargs, signature) or _mend_of(signature),
+            hint=_misspelt(kwargs, signature) or _hint_of(signature),
         ) from error
 
 
@@ -65,7 +65,7 @@ def _misspelt(kwargs: Mapping[str, Any], signature: inspect.Signature) -> str:
     return f"did you mean {close[0]!r}?" if close else ""
 
 
-def _mend_of(signature: inspect.Signature) -> str | Wording:
+def _hint_of(signature: inspect.Signature) -> str | Wording:
     """How the arguments of a forward are passed."""
     keywords = [name for name, each in signature.parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY]
     if keywords:
@@ -89,7 +89,7 @@ def check_names(input_names: Sequence[str], output_names: Sequence[str]) -> None
     for name in (*input_names, *output_names):
         problem = "is empty" if not name.strip() else "is given twice" if name in seen else ""
         if problem:
-            raise CaptureError(f"the input or output name {name!r} {problem}", mend="give every tensor its own name")
+            raise CaptureError(f"the input or output name {name!r} {problem}", hint="give every tensor its own name")
         seen.add(name)
 
 
@@ -107,14 +107,14 @@ def check_outputs(program: torch.export.ExportedProgram, where: str) -> int:
         if isinstance(spec.arg, TensorArgument):
             tensors += 1
             if spec.arg.name in complex_values:
-                what, mend = "forward returns a complex tensor, and files have none", "return torch.view_as_real of it"
-                raise CaptureError(what, where=where, mend=mend)
+                what, hint = "forward returns a complex tensor, and files have none", "return torch.view_as_real of it"
+                raise CaptureError(what, where=where, hint=hint)
         elif not (isinstance(spec.arg, ConstantArgument) and spec.arg.value is None):
             value = getattr(spec.arg, "value", None)
             kind = type(value).__name__ if value is not None else "number that depends on the input"
-            raise CaptureError(f"forward returns a {kind} beside tensors", where=where, mend="return tensors only")
+            raise CaptureError(f"forward returns a {kind} beside tensors", where=where, hint="return tensors only")
     if not tensors:
-        raise CaptureError("forward returns no tensor", where=where, mend="return at least one tensor")
+        raise CaptureError("forward returns no tensor", where=where, hint="return at least one tensor")
     return tensors
 
 
@@ -130,10 +130,10 @@ def check_regions(program: torch.export.ExportedProgram, where: str) -> None:
             stack = list((node.meta.get("nn_module_stack") or {}).values())
             if region in _RUN_TIME:
                 what = f"forward uses torch's {region}, which decides at run time what is computed, and files do not"
-                mend = "compute both sides and choose with torch.where; write out loops over sizes that are fixed"
+                hint = "compute both sides and choose with torch.where; write out loops over sizes that are fixed"
             else:
-                what, mend = f"forward uses the higher-order operator {region}", "call plain torch operations instead"
-            raise CaptureError(what, where=(stack[-1][0] if stack else "") or where, mend=mend)
+                what, hint = f"forward uses the higher-order operator {region}", "call plain torch operations instead"
+            raise CaptureError(what, where=(stack[-1][0] if stack else "") or where, hint=hint)
 
 
 def check_sizes(program: torch.export.ExportedProgram) -> None:
@@ -158,7 +158,7 @@ def check_sizes(program: torch.export.ExportedProgram) -> None:
             raise CaptureError(
                 f"the size of what {origin.operation} gives depends on values, and files have fixed sizes",
                 where=origin.module or "the module's own forward",
-                mend="choose with torch.where, multiply with the mask, or take a fixed number with topk",
+                hint="choose with torch.where, multiply with the mask, or take a fixed number with topk",
             )
 
 
@@ -209,7 +209,7 @@ def fit_output_names(
         raise CaptureError(
             f"{counted(len(output_names), 'output name')} for {counted(count, 'output tensor')}",
             where=where,
-            mend="give one name per tensor that forward returns, nested ones in order",
+            hint="give one name per tensor that forward returns, nested ones in order",
         )
     return list(output_names)
 

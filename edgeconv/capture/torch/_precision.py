@@ -35,7 +35,7 @@ def settle_precision(program: torch.export.ExportedProgram, where: str) -> tuple
     narrow = sorted(str(dtype).removeprefix("torch.") for dtype in others if dtype.itemsize == 1)
     if narrow:
         what = f"forward computes in {narrow[0]}, whose rounding a file of float32 would leave out"
-        raise CaptureError(what, where=where, mend="leave the cast out, or export int8 among the variants")
+        raise CaptureError(what, where=where, hint="leave the cast out, or export int8 among the variants")
     if others:
         program._state_dict = {name: _single(value) for name, value in program.state_dict.items()}
         program._constants = {name: _single(value) for name, value in program.constants.items()}

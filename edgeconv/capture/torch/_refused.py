@@ -32,7 +32,7 @@ def check_deterministic(program: torch.export.ExportedProgram) -> None:
             raise CaptureError(
                 f"{operation} draws random numbers in eval mode, and a file cannot",
                 where=origin_in(node).module or "the module",
-                mend="take the random tensor as an input, or leave it out in eval mode (training=self.training)",
+                hint="take the random tensor as an input, or leave it out in eval mode (training=self.training)",
             )
 
 
@@ -70,26 +70,26 @@ def check_official(program: torch.export.ExportedProgram, reason: str) -> None:
             raise CaptureError(
                 f"lstm with projections is not written beside {beside}, which torch's own exporter translates",
                 where=origin_in(node).module or "the module",
-                mend=f"replace {beside}, or leave proj_size out and put a Linear behind the lstm",
+                hint=f"replace {beside}, or leave proj_size out and put a Linear behind the lstm",
             )
         rows = node.args[0].meta["val"].shape[-1] if operation in _BY_MINORS else 0
         if rows > LARGEST:
             raise CaptureError(
                 f"{operation} of {rows} rows has no ONNX form, up to {LARGEST} rows have",
                 where=origin_in(node).module or "the module",
-                mend="keep the operation outside of the module",
+                hint="keep the operation outside of the module",
             )
         if operation == "embedding_bag":
             raise CaptureError(
                 "embedding_bag with offsets that are computed makes bags of any length, and files have fixed sizes",
                 where=origin_in(node).module or "the module",
-                mend="pass indices of shape (bags, length), or keep the offsets in the module as a constant",
+                hint="pass indices of shape (bags, length), or keep the offsets in the module as a constant",
             )
         if operation == "scatter_reduce" and (node.args[4] == "mean" or node.kwargs.get("include_self") is False):
             raise CaptureError(
                 "scatter_reduce of means, or without the tensor itself, has no ONNX form for these tensors",
                 where=origin_in(node).module or "the module",
-                mend="reduce floats, or divide a sum by its count",
+                hint="reduce floats, or divide a sum by its count",
             )
         argument = _DROPPED.get(operation)
         if argument is None or schema is None:
@@ -100,7 +100,7 @@ def check_official(program: torch.export.ExportedProgram, reason: str) -> None:
             raise CaptureError(
                 f"{operation} with {argument}={given} has no ONNX form",
                 where=origin_in(node).module or "the module",
-                mend=f"leave {argument} out and multiply the result instead",
+                hint=f"leave {argument} out and multiply the result instead",
             )
 
 

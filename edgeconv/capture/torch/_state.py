@@ -66,7 +66,7 @@ def check_stateless(
         raise CaptureError(
             f"forward writes to {what}, which is no buffer of the module, and a file keeps no state",
             where=type(module).__name__,
-            mend="take the state as an input and return it as an output; what starts anew in each call is made there",
+            hint="take the state as an input and return it as an output; what starts anew in each call is made there",
         )
     if not written and not changes:
         return
@@ -83,7 +83,7 @@ def check_stateless(
         raise CaptureError(
             f"forward changes the {kind} {name} and its outputs depend on it, but a file keeps no state",
             where=type(module).__name__,
-            mend="take the state as an input and return it as an output",
+            hint="take the state as an input and return it as an output",
         )
 
 

@@ -77,7 +77,7 @@ def _check_converted(part: torch.nn.Module, where: str) -> None:
     if type(part).__module__.startswith(_CONVERTED):
         kind = f"{type(part).__module__.removeprefix('torch.ao.').rpartition('.modules')[0]}.{type(part).__name__}"
         what = f"it is a module that torch.ao has converted to integers ({kind}), of packed weights"
-        raise CaptureError(what, where=where, mend=_FLOAT)
+        raise CaptureError(what, where=where, hint=_FLOAT)
 
 
 def _check_observer(part: torch.nn.Module, where: str) -> None:
@@ -86,23 +86,23 @@ def _check_observer(part: torch.nn.Module, where: str) -> None:
     if isinstance(part, FakeQuantizeBase):
         if bool(part.observer_enabled[0]):
             what = f"it is a {type(part).__name__} that still observes: every call moves its scale"
-            mend = "freeze it: module.apply(torch.ao.quantization.disable_observer); or " + _FLOAT
-            raise CaptureError(what, where=where, mend=mend)
+            hint = "freeze it: module.apply(torch.ao.quantization.disable_observer); or " + _FLOAT
+            raise CaptureError(what, where=where, hint=hint)
     elif isinstance(part, ObserverBase):
         what = f"it is a {type(part).__name__}, which torch.ao put there to calibrate"
-        raise CaptureError(what, where=where, mend=_FLOAT)
+        raise CaptureError(what, where=where, hint=_FLOAT)
 
 
 def _check_script(part: torch.nn.Module, where: str) -> None:
     if isinstance(part, torch.jit.ScriptModule) and not isinstance(part, TopLevelTracedModule):
         what = "it is a scripted module (torch.jit.script) inside of a module that is none"
-        raise CaptureError(what, where=where, mend="put the nn.Module there that it was made of, or script the whole")
+        raise CaptureError(what, where=where, hint="put the nn.Module there that it was made of, or script the whole")
 
 
 def _check_lazy(part: torch.nn.Module, where: str) -> None:
     if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
         what = f"it is a {type(part).__name__} that has no weights yet"
-        raise CaptureError(what, where=where, mend="run the module once on an example input, then load its weights")
+        raise CaptureError(what, where=where, hint="run the module once on an example input, then load its weights")
 
 
 _CHECKS: tuple[Callable[[torch.nn.Module, str], None], ...] = (
@@ -121,9 +121,9 @@ def _check_tensors(module: torch.nn.Module, root: str) -> None:
     absent = [name for name, tensor in held if tensor.is_meta]
     if absent:
         what = f"weights on the meta device have no values: {', '.join(absent[:3])}{', …' if len(absent) > 3 else ''}"
-        mend = 'call module.to_empty(device="cpu") and load its weights'
-        raise CaptureError(what, where=root, mend=mend)
+        hint = 'call module.to_empty(device="cpu") and load its weights'
+        raise CaptureError(what, where=root, hint=hint)
     for name, tensor in held:
         if tensor.layout is not torch.strided:
             kind = str(tensor.layout).removeprefix("torch.")
-            raise CaptureError(f"{name} is a sparse tensor ({kind})", where=root, mend="make it dense: .to_dense()")
+            raise CaptureError(f"{name} is a sparse tensor ({kind})", where=root, hint="make it dense: .to_dense()")

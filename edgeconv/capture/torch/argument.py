@@ -37,7 +37,7 @@ def checked_module(module: object, *, or_program: bool = False) -> torch.nn.Modu
     if isinstance(module, torch.nn.Module) or (or_program and isinstance(module, torch.export.ExportedProgram)):
         return module
     what = f"it is {values.kind_of(module)}, not a torch.nn.Module"
-    raise CaptureError(what, where="module", mend=instead_of(module))
+    raise CaptureError(what, where="module", hint=instead_of(module))
 
 
 def instead_of(module: object) -> str:

@@ -146,8 +146,8 @@ def called(
     if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
         sizes = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, int)]
         example = f"torch.zeros({', '.join(map(str, sizes))})" if len(sizes) > 1 else "torch.zeros(1, 3, 224, 224)"
-        mend = f"pass an example input: ({example},)"
-        raise CaptureError("there is no tensor among the arguments", where="args", mend=mend)
+        hint = f"pass an example input: ({example},)"
+        raise CaptureError("there is no tensor among the arguments", where="args", hint=hint)
     check_binding(module, args, kwargs, where="args and kwargs" if kwargs else "args")
     call = Call.of(module, args, kwargs)
     named = names if len(names) == len(call.tensors) else call.names
@@ -161,12 +161,12 @@ def tensors_of(args: object) -> tuple[torch.Tensor, ...]:
         CaptureError: they are no tuple, or one of them is something else.
     """
     if not isinstance(args, tuple | list):
-        raise CaptureError(f"it is {kind_of(args)}, not a tuple", where="args", mend="write (x,) for a single input")
+        raise CaptureError(f"it is {kind_of(args)}, not a tuple", where="args", hint="write (x,) for a single input")
     for index, value in enumerate(args):
         where = f"args[{index}]"
         _check_leaf(value, where)
         if not isinstance(value, torch.Tensor):
-            raise CaptureError(f"it is {kind_of(value)}, not a tensor", where=where, mend="pass tensors only")
+            raise CaptureError(f"it is {kind_of(value)}, not a tensor", where=where, hint="pass tensors only")
     return tuple(args)
 
 
@@ -203,23 +203,23 @@ def _check_leaf(leaf: Any, where: str) -> None:
         CaptureError: it is neither a tensor that a file can take nor something to be fixed.
     """
     if isinstance(leaf, np.ndarray | np.generic):
-        what, mend = f"it is {kind_of(leaf)}, not a tensor", "pass torch.from_numpy(…) of it, or a plain number"
-        raise CaptureError(what, where=where, mend=mend)
+        what, hint = f"it is {kind_of(leaf)}, not a tensor", "pass torch.from_numpy(…) of it, or a plain number"
+        raise CaptureError(what, where=where, hint=hint)
     if _is_packed(leaf):
-        what, mend = (
+        what, hint = (
             "it is a packed sequence, whose sizes depend on lengths",
             "pass the padded tensor, and mask its ends",
         )
-        raise CaptureError(what, where=where, mend=mend)
+        raise CaptureError(what, where=where, hint=hint)
     if not isinstance(leaf, torch.Tensor | torch.nn.Module) and _has_tensors(leaf):
         what = f"it is {kind_of(leaf)}, an object that torch cannot take apart"
-        mend = "pass tensors, or a tuple or dict of them, or register its class with torch.export.register_dataclass"
-        raise CaptureError(what, where=where, mend=mend)
+        hint = "pass tensors, or a tuple or dict of them, or register its class with torch.export.register_dataclass"
+        raise CaptureError(what, where=where, hint=hint)
     if isinstance(leaf, torch.Tensor):
-        for is_so, what, mend in _STRANGE:
+        for is_so, what, hint in _STRANGE:
             if is_so(leaf):
                 said = what.format(dtype=leaf.dtype, shape="" if leaf.is_nested else tuple(leaf.shape))
-                raise CaptureError(f"it is {said}", where=where, mend=mend)
+                raise CaptureError(f"it is {said}", where=where, hint=hint)
 
 
 def with_fixed_arguments(
@@ -236,11 +236,11 @@ def with_fixed_arguments(
     unknown = [name for name in fixed if name not in parameters]
     if unknown:
         known = ", ".join(parameters)
-        raise CaptureError(f"forward has no argument {unknown[0]!r}", where=where, mend=f"name one of {known}")
+        raise CaptureError(f"forward has no argument {unknown[0]!r}", where=where, hint=f"name one of {known}")
     open_names = [name for name, each in parameters.items() if name not in fixed and each.kind in _POSITIONAL]
     if len(open_names) < len(tensors):
         what = f"forward takes {len(open_names)} arguments beside these, and {len(tensors)} inputs are stated"
-        raise CaptureError(what, where=where, mend="state one input per argument")
+        raise CaptureError(what, where=where, hint="state one input per argument")
     given = dict(zip(open_names, tensors, strict=False))
     ordered = {name: {**given, **fixed}[name] for name in parameters if name in given or name in fixed}
     return Called(module, Call.of(module, (), ordered))
@@ -300,7 +300,7 @@ def _check_program(program: torch.export.ExportedProgram, args: tuple[Any, ...],
                 f"it is {leaf.dtype} of shape {tuple(leaf.shape)}, and the program was exported for {expected.dtype} "
                 f"of ({shape})",
                 where=_argument(path),
-                mend="pass such a tensor, or args=() for the program's own example, or export the program anew",
+                hint="pass such a tensor, or args=() for the program's own example, or export the program anew",
             )
 
 
@@ -326,7 +326,7 @@ def _converted(
     if unknown or len(args) > len(taken):
         what = f"forward({', '.join(taken)}) cannot be called so: "
         what += f"no argument {unknown[0]!r} is left" if unknown else f"{len(args)} are too many"
-        raise CaptureError(what, where="args and kwargs" if kwargs else "args", mend="pass one value per argument")
+        raise CaptureError(what, where="args and kwargs" if kwargs else "args", hint="pass one value per argument")
     try:
         from torch._export.converter import TS2EPConverter
 
@@ -338,13 +338,13 @@ def _converted(
     except Exception as error:  # the border: the converter keeps its errors to itself
         line = " ".join(str(error).split())[:200]
         what = f"torch cannot convert this ScriptModule: {line or type(error).__name__}"
-        raise CaptureError(what, where=where, mend="pass the nn.Module that it was made of") from error
+        raise CaptureError(what, where=where, hint="pass the nn.Module that it was made of") from error
     for one, other in zip(pytree.tree_leaves(ours), pytree.tree_leaves(expected), strict=True):
         if isinstance(other, torch.Tensor) and not torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True):
             raise CaptureError(
                 "torch converts this ScriptModule to something else than it computes",
                 where=where,
-                mend="pass the nn.Module that it was made of",
+                hint="pass the nn.Module that it was made of",
             )
     return program, tuple(stated)
 

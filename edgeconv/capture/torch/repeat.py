@@ -48,9 +48,9 @@ def changing(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Capture
                 return None
     except Exception:  # noqa: BLE001 - foreign code, which the trace runs again
         return None
-    cause, mend = calls.cause()
+    cause, hint = calls.cause()
     where = type(module).__name__
-    return CaptureError(f"forward gives other outputs when it is called again{cause}", where=where, mend=mend)
+    return CaptureError(f"forward gives other outputs when it is called again{cause}", where=where, hint=hint)
 
 
 class _Calls:
@@ -87,8 +87,8 @@ class _Calls:
                 f": it changes the {first.kind} {first.path}",
                 "take the state as an input and return it as an output",
             )
-        mend = "find what it depends on beside its inputs (the time, an iterator, memory that is read before it is set)"
-        return "", f"{mend}, and make that an input"
+        hint = "find what it depends on beside its inputs (the time, an iterator, memory that is read before it is set)"
+        return "", f"{hint}, and make that an input"
 
     def _results(self, args: tuple[Any, ...]) -> list[Any]:
         self._count += 1

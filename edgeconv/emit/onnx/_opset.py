@@ -29,7 +29,7 @@ def to_opset(proto: onnx.ModelProto, opset: int) -> None:
         EmitError: the version is not among `OPSETS`, or an operator has no form in it.
     """
     if opset not in OPSETS:
-        raise EmitError(f"opset {opset} is not supported", where="ONNX", mend=f"choose {OPSETS[0]} to {OPSETS[-1]}")
+        raise EmitError(f"opset {opset} is not supported", where="ONNX", hint=f"choose {OPSETS[0]} to {OPSETS[-1]}")
     own = next(each for each in proto.opset_import if each.domain == "")
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     taken = {*constants, *(each.name for each in proto.graph.input)}
@@ -98,7 +98,7 @@ def _refused(node: onnx.NodeProto, opset: int, why: str) -> EmitError:
     return EmitError(
         f"{node.op_type} {why} in ONNX opset {opset}",
         where=node.output[0],
-        mend="ask for a newer opset or replace the operation",
+        hint="ask for a newer opset or replace the operation",
     )
 
 

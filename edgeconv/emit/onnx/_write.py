@@ -115,7 +115,7 @@ def _written_apart(model: ir.Model, opset: int | None, data_name: str) -> tuple[
         raise EmitError(
             f"the weights take {weight_bytes(model) / 2**30:.2f} GiB, and one .onnx file holds less than 2 GiB",
             where=model.graph.name or "",
-            mend="export a smaller variant, or the network in parts",
+            hint="export a smaller variant, or the network in parts",
         )
     parts = apart(model)
     proto = ir.to_proto(parts.model)
@@ -134,7 +134,7 @@ def _check_names(weights: str, io: str) -> None:
     known = {"weights": ("float32", "float16"), "io": ("float32", "int8", "int16")}
     for what, given in (("weights", weights), ("io", io)):
         if given not in known[what]:
-            raise EmitError(f"unknown {what} {given!r}", where="ONNX", mend=f"use {', '.join(known[what])}")
+            raise EmitError(f"unknown {what} {given!r}", where="ONNX", hint=f"use {', '.join(known[what])}")
 
 
 def _strip(proto: onnx.ModelProto) -> None:
@@ -169,7 +169,7 @@ def _to_opset(proto: onnx.ModelProto, opset: int) -> None:
         raise EmitError(
             "the converted graph does not compute what the graph computes",
             where=f"ONNX opset {opset}",
-            mend="ask for another opset",
+            hint="ask for another opset",
         )
 
 
@@ -188,13 +188,13 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
             raise EmitError(
                 "the simplified graph does not compute what the graph computes",
                 where="onnxsim",
-                mend=f"install another version of onnxsim, or {TFLITE_ONLY}",
+                hint=f"install another version of onnxsim, or {TFLITE_ONLY}",
             )
         proto = simpler
     raise EmitError(
         f"the graph still changes after {_ROUNDS} rounds",
         where="onnxsim",
-        mend=f"install another version of it, or {TFLITE_ONLY}",
+        hint=f"install another version of it, or {TFLITE_ONLY}",
     )
 
 
@@ -287,7 +287,7 @@ def _mapped(where: str) -> Iterator[None]:
     # The border: onnx and onnxsim raise their own classes, protobuf's and plain RuntimeError from C++.
     except Exception as error:
         raise EmitError(
-            f"{type(error).__name__}: {error}", where=where, mend=f"replace that part of the model, or {TFLITE_ONLY}"
+            f"{type(error).__name__}: {error}", where=where, hint=f"replace that part of the model, or {TFLITE_ONLY}"
         ) from error
 
 

@@ -71,7 +71,7 @@ def to_tflite(
     checked_model(model, EmitError)
     metadata = checked_metadata(metadata)
     if layout not in (NCHW, NHWC):
-        raise EmitError(f"unknown TFLite layout {layout!r}", where="tflite", mend='use "nhwc" or "nchw"')
+        raise EmitError(f"unknown TFLite layout {layout!r}", where="tflite", hint='use "nhwc" or "nchw"')
     check_size(model, weights)
     low, inputs, outputs = converted(model, layout, encoding_of(weights, io))
     data, names = write(low.graph, metadata)

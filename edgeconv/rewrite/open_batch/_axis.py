@@ -145,7 +145,7 @@ class Batch:
 
     def refuse(self, node: ir.Node, why: str) -> NoReturn:
         """Raises the one error that says which operator cannot carry the batch, and where it stands."""
-        raise RewriteError(f"{node.op_type} {why}: the batch cannot be left open", where=where(node), mend=FIXED_BATCH)
+        raise RewriteError(f"{node.op_type} {why}: the batch cannot be left open", where=where(node), hint=FIXED_BATCH)
 
 
 def _times(shape: Sequence[int]) -> str:

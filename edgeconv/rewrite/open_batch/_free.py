@@ -78,12 +78,12 @@ def _begin(graph: ir.Graph, inputs: Collection[str]) -> Batch:
         shape = dims(known.get(name))
         if shape is None or not shape:
             what = f"{name!r} is no input of the graph with a static shape and a dimension 0"
-            raise RewriteError(what, where="free_batch", mend=f"its inputs are {', '.join(known)}")
+            raise RewriteError(what, where="free_batch", hint=f"its inputs are {', '.join(known)}")
         sizes[name] = shape[0]
     if len(set(sizes.values())) != 1 or min(sizes.values()) < 2:
         said = ", ".join(f"{name} of {size}" for name, size in sizes.items())
         what = f"the batch must be captured with one size of at least 2, not {said or 'no input'}"
-        raise RewriteError(what, where="free_batch", mend="capture with a batch of 2")
+        raise RewriteError(what, where="free_batch", hint="capture with a batch of 2")
     batch = Batch(next(iter(sizes.values())))
     batch.places = {known[name]: Place(0) for name in sizes}
     return batch
@@ -111,7 +111,7 @@ def _check_outputs(batch: Batch, graph: ir.Graph) -> None:
             if place
             else "does not depend on the input and has its batch"
         )
-        raise RewriteError(f"output {value.name!r} {why}", where=where(producer) if producer else "", mend=FIXED_BATCH)
+        raise RewriteError(f"output {value.name!r} {why}", where=where(producer) if producer else "", hint=FIXED_BATCH)
 
 
 def _drop_unused_constants(graph: ir.Graph) -> None:

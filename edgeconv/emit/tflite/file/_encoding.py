@@ -39,7 +39,7 @@ def encoding_of(weights: str, io: str) -> Encoding:
     """
     for given, known, what in ((weights, _WEIGHTS, "weights"), (io, _IO, "io")):
         if given not in known:
-            raise EmitError(f"unknown {what} {given!r}", where="tflite", mend=f"use {', '.join(known)}")
+            raise EmitError(f"unknown {what} {given!r}", where="tflite", hint=f"use {', '.join(known)}")
     return Encoding(weights == "float16", io != "float32")
 
 
@@ -56,7 +56,7 @@ def check_size(model: ir.Model, weights: str) -> None:
         raise EmitError(
             f"the weights take {size / 2**30:.2f} GiB, and a .tflite file holds less than 2 GiB",
             where="tflite",
-            mend="export a smaller variant, the .onnx file alone, or the network in parts",
+            hint="export a smaller variant, the .onnx file alone, or the network in parts",
         )
 
 

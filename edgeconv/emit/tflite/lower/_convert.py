@@ -40,7 +40,7 @@ def convert(
     low = Lowering(sizes, activations=quantized.activations)
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
-            raise EmitError(f"the initializer {name!r} has no value", where="tflite", mend="capture the module again")
+            raise EmitError(f"the initializer {name!r} has no value", where="tflite", hint="capture the module again")
         low.arrays[value] = value.const_value.numpy()
         if name in quantized.constants:
             low.scales[value] = quantized.constants[name]
@@ -138,8 +138,8 @@ def _refuse_unwritten(low: Lowering, node: ir.Node) -> None:
     for index, value in enumerate(node.outputs):
         taken = value.uses() or value.is_graph_output()
         if taken and not (value in low.forms or value in low.arrays or value in low.feature_orders):
-            mend = f'leave {value.name!r} out of the outputs, or export formats = ["onnx"] only'
-            low.refuse(f"its output {_output_name(node, index)!r} has no form there", mend=mend)
+            hint = f'leave {value.name!r} out of the outputs, or export formats = ["onnx"] only'
+            low.refuse(f"its output {_output_name(node, index)!r} has no form there", hint=hint)
 
 
 def _output_name(node: ir.Node, index: int) -> str:
@@ -168,7 +168,7 @@ def _refuse_all(refused: Sequence[EmitError]) -> None:
     if len(reasons) == 1:
         raise refused[0]
     more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
-    raise EmitError("; ".join(reasons[:_NAMED]) + more, where=refused[0].where, mend=refused[0].mend) from refused[0]
+    raise EmitError("; ".join(reasons[:_NAMED]) + more, where=refused[0].where, hint=refused[0].hint) from refused[0]
 
 
 def _is_constant(low: Lowering, node: ir.Node) -> bool:
@@ -220,5 +220,5 @@ def _lack_of(nodes: Sequence[ir.Node]) -> EmitError:
         return refusal(nodes[0], "the emitter has no such operator")
     listed = [f"{operator} ({maker})" for operator, maker in list(unknown)[:_NAMED]]
     more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-    mend = f"{ONNX_ONLY}, or {another_way(list(unknown.values()))}"
-    return EmitError(f"the TFLite emitter has no {', '.join(listed)}{more}", where="tflite", mend=mend)
+    hint = f"{ONNX_ONLY}, or {another_way(list(unknown.values()))}"
+    return EmitError(f"the TFLite emitter has no {', '.join(listed)}{more}", where="tflite", hint=hint)

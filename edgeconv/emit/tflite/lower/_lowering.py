@@ -74,8 +74,8 @@ class Lowering:
             why = f"the value {value.name!r} has {len(made)} axes, and TFLite's RESHAPE takes {_MOST_AXES}"
             self.refuse(why, node=value.producer())
         if math.prod(made) > _MOST_ELEMENTS:
-            mend = "make it smaller: no device holds it"
-            self.refuse(f"the value {value.name!r} has {math.prod(made):,} elements", node=value.producer(), mend=mend)
+            hint = "make it smaller: no device holds it"
+            self.refuse(f"the value {value.name!r} has {math.prod(made):,} elements", node=value.producer(), hint=hint)
         return made
 
     def dtype(self, value: ir.Value) -> np.dtype[Any]:
@@ -86,7 +86,7 @@ class Lowering:
             self.refuse(
                 f"the value {value.name!r} has element type {value.dtype}",
                 node=value.producer() or next((use.node for use in value.uses()), None),
-                mend=f"make it float32, int32 or int64 in the module, or {ONNX_ONLY}",
+                hint=f"make it float32, int32 or int64 in the module, or {ONNX_ONLY}",
             )
         return value.dtype.numpy()
 
@@ -277,15 +277,15 @@ class Lowering:
         """What intermediate tensors of the present node are named after."""
         return (self.node.outputs[0].name if self.node else None) or "value"
 
-    def refuse(self, why: str, *, node: ir.Node | None = None, mend: str = "") -> NoReturn:
+    def refuse(self, why: str, *, node: ir.Node | None = None, hint: str = "") -> NoReturn:
         """Raises the one error that names the operator (the present one, or the given), its module and the way out."""
-        raise refusal(node or self.node, why, mend)
+        raise refusal(node or self.node, why, hint)
 
 
-def refusal(node: ir.Node | None, why: str, mend: str = "") -> EmitError:
+def refusal(node: ir.Node | None, why: str, hint: str = "") -> EmitError:
     """The error for a node that cannot be written."""
     what = f"{subject_of(node)} cannot be written as TFLite: {why}"
-    return EmitError(what, where="tflite", mend=mend or f"{ONNX_ONLY}, or {another_way([node])}")
+    return EmitError(what, where="tflite", hint=hint or f"{ONNX_ONLY}, or {another_way([node])}")
 
 
 def subject_of(node: ir.Node | None) -> str:

@@ -34,7 +34,7 @@ def converted(model: ir.Model, layout: str, encoding: Encoding) -> Lowered:
         return convert(model, layout, encoding)
     if len(symbols) > 1:
         what = f"the dimensions {', '.join(symbols)} are open, and TFLite files are written with one open dimension"
-        raise EmitError(what, where="tflite", mend=f"fix all but the batch, or {ONNX_ONLY}")
+        raise EmitError(what, where="tflite", hint=f"fix all but the batch, or {ONNX_ONLY}")
     (low, *specs), (other, *others) = (convert(model, layout, encoding, {symbols[0]: size}) for size in _SIZES)
     _Opening(low.graph).run(other.graph)
     inputs, outputs = (
@@ -137,7 +137,7 @@ class _Opening:
         raise EmitError(
             f"{name!r} {why}: it cannot be written with an open batch",
             where="tflite",
-            mend=f"{FIXED_BATCH}; or {ONNX_ONLY}",
+            hint=f"{FIXED_BATCH}; or {ONNX_ONLY}",
         )
 
 

@@ -51,8 +51,8 @@ def _write_out(graph: ir.Graph, node: ir.Node) -> None:
     kernel = list(node.attributes.get_ints("kernel_shape"))
     windows = windows_of(node, kernel, sizes[2:], sizes_of(result)[2:])
     if any(each.dilation > 1 and (each.begin or each.reach) for each in windows):
-        mend = f"{ONNX_ONLY}, or pool with a dilation of 1, or without padding"
-        raise refusal(node, "its windows have a dilation and padding, and its indices are used", mend)
+        hint = f"{ONNX_ONLY}, or pool with a dilation of 1, or without padding"
+        raise refusal(node, "its windows have a dilation and padding, and its indices are used", hint)
     table = _read(steps, _framed(steps, x, windows), windows)
     rows = [sizes_of(table)[0]]
     found = steps.add("within", "ArgMax", [table], rows, {"axis": 1, "keepdims": 0}, ir.DataType.INT64)

@@ -75,8 +75,8 @@ class _Strip:
     def quantize(self, node: ir.Node) -> None:
         """Constants are computed; pairs are left to their second half."""
         if node.outputs[0].is_graph_output():
-            mend = 'end the graph with DequantizeLinear (io = "int8" leaves it out of the files), or export only ONNX'
-            raise _refused(node, "its integers are an output of the graph", mend)
+            hint = 'end the graph with DequantizeLinear (io = "int8" leaves it out of the files), or export only ONNX'
+            raise _refused(node, "its integers are an output of the graph", hint)
         array = _constant(node.inputs[0])
         if array is not None:
             parameters = _parameters(node, array.ndim)
@@ -224,6 +224,6 @@ def _named(value: ir.Value) -> str:
     return value.name or ""
 
 
-def _refused(node: ir.Node, why: str, mend: str) -> EmitError:
+def _refused(node: ir.Node, why: str, hint: str) -> EmitError:
     name = node.outputs[0].name if node.outputs else node.name
-    return EmitError(f"{node.op_type} cannot be written as TFLite: {why}", where=f"tflite, {name}", mend=mend)
+    return EmitError(f"{node.op_type} cannot be written as TFLite: {why}", where=f"tflite, {name}", hint=hint)

@@ -91,7 +91,7 @@ def power(low: Lowering, node: ir.Node) -> None:
         elementwise.power(low, node)
         return
     if (fractions and constant is None) or (constant is not None and np.any((constant < 0) | (constant % 1 != 0))):
-        low.refuse("it may take integers to powers that are none", mend="cast them to float32")
+        low.refuse("it may take integers to powers that are none", hint="cast them to float32")
     form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
     base, times = (converted(low, operand(low, value, form), _INT64) for value in node.inputs)
     most, shape = 2**_EXPONENT_BITS - 1, permuted(low.shape(node.outputs[0]), form)

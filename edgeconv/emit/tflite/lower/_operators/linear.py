@@ -17,7 +17,7 @@ def gemm(low: Lowering, node: ir.Node) -> None:
     """Gemm alpha·A·B + beta·C with constant B and C, as a fully connected layer."""
     x, y = low.input(node), node.outputs[0]
     if low.dtype(x).kind != "f":
-        low.refuse(f"its operands are {low.dtype(x)}", mend="cast them to float32, or write it as MatMul and Add")
+        low.refuse(f"its operands are {low.dtype(x)}", hint="cast them to float32, or write it as MatMul and Add")
     weight, alpha = low.constant(node.inputs[1], "weight"), node.attributes.get_float("alpha", 1.0)
     transposed = bool(node.attributes.get_int("transB", 0))
     scales = low.scales_of(node.inputs[1], axis=0 if transposed else 1)

@@ -125,7 +125,7 @@ def _resized(low: Lowering, image: Tensor, weights: list[Array]) -> Tensor:
     if all(_picks(one) for one in weights):
         return _picked(low, image, [np.argmax(one, axis=1) for one in weights])
     if image.dtype != np.float32:
-        low.refuse("it weighs integers", mend="cast them to float32 before, and back")
+        low.refuse("it weighs integers", hint="cast them to float32 before, and back")
     kind = "" if not low.integer else "int16" if low.is_int16 else "int8"
     for align, half in MODES:
         agrees = all(agrees_with_linear(one, align, half) for one in weights)

@@ -35,7 +35,7 @@ def grid_sample(low: Lowering, node: ir.Node) -> None:
     if len(low.shape(x)) != 4:
         low.refuse("its input is no image")
     if mode not in ("linear", "bilinear", "nearest"):
-        low.refuse(f"its mode is {mode!r}", mend='use mode="bilinear"')
+        low.refuse(f"its mode is {mode!r}", hint='use mode="bilinear"')
     image = low.tensor(x, last(4))
     batch, height, width, channels = image.shape
     grid = low.tensor(low.input(node, 1), first(4))
