@@ -55,7 +55,7 @@ def _hooked(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Arrays:
 
 @pytest.fixture(scope="session")
 def evaluate() -> Callable[[ir.Model, Sequence[torch.Tensor]], Mapping[str, npt.NDArray[np.generic]]]:
-    """All values of a graph by name, from onnxruntime without its optimiser."""
+    """All values of a graph by name, from onnxruntime without its optimizer."""
     return _evaluate
 
 

@@ -121,7 +121,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "cubic": lambda x: functional.interpolate(x, scale_factor=2, mode="bicubic", align_corners=True),
     "scales that are no integers": lambda x: functional.interpolate(x, scale_factor=1.5),
     "nearest, exact": lambda x: functional.interpolate(x, size=(5, 13), mode="nearest-exact"),
-    "normalisations": lambda x: functional.rms_norm(functional.group_norm(x, 4), (9,), eps=1e-3),
+    "normalizations": lambda x: functional.rms_norm(functional.group_norm(x, 4), (9,), eps=1e-3),
     "filled": lambda x: torch.cat([torch.zeros_like(x), x.new_full((2, 1, 7, 9), 3.0), torch.ones_like(x) * x], 1),
     "no-ops": lambda x: functional.dropout(x.contiguous().detach().to(x.dtype), 0.5, training=False).view_as(x) + 0,
 }  # fmt: skip

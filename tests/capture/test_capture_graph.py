@@ -82,9 +82,9 @@ def test_tied_weights(evaluate) -> None:
 
 
 def test_a_weight_that_is_computed_is_rounded_once() -> None:
-    """Weight normalisation is folded in float64: at most half a unit in the last place off."""
+    """Weight normalization is folded in float64: at most half a unit in the last place off."""
 
-    class Normalised(nn.Module):
+    class Normalized(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
@@ -95,7 +95,7 @@ def test_a_weight_that_is_computed_is_rounded_once() -> None:
             std = (self.weight - mean).pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt()
             return nn.functional.conv2d(x, self.gain * (self.weight - mean) / std)
 
-    module = Normalised()
+    module = Normalized()
     model = _capture(module, torch.randn(1, 3, 8, 8))
     assert [node.op_type for node in model.graph] == ["Conv"]
     weight, gain = module.weight.double(), module.gain.double()

@@ -29,7 +29,7 @@ def written(path: Path, nodes: Sequence[onnx.NodeProto], **constants: Any) -> Pa
     return path
 
 
-def quantised(path: Path, scale: float, zero: Any = 0) -> Path:
+def quantized(path: Path, scale: float, zero: Any = 0) -> Path:
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="quant"),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], name="dequant"),
@@ -54,14 +54,14 @@ def test_scales_that_are_none(tmp_path: Path, scale: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # numpy's would follow
         with pytest.raises(CaptureError, match="node quant: its scale cannot be one") as caught:
-            captured(quantised(tmp_path / "m.onnx", scale))
+            captured(quantized(tmp_path / "m.onnx", scale))
     assert "m.onnx" in str(caught.value)
     assert "quantise the model again" in str(caught.value)
 
 
 @pytest.mark.parametrize("scale", [2e-38, 0.1, 1e38])
 def test_scales_that_are_odd_and_sound(tmp_path: Path, scale: float) -> None:
-    captured(quantised(tmp_path / "m.onnx", scale))
+    captured(quantized(tmp_path / "m.onnx", scale))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_scales_of_channels(tmp_path: Path, scales: list[float], axis: int, says
 
 def test_zero_points_are_as_many_as_scales(tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="node quant: it has 1 scales and 4 zero points"):
-        captured(quantised(tmp_path / "m.onnx", 0.1, np.zeros(4, np.int8)))
+        captured(quantized(tmp_path / "m.onnx", 0.1, np.zeros(4, np.int8)))
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])

@@ -35,7 +35,7 @@ FAMILIES: dict[str, dict[str, Callable[[], nn.Module]]] = {
         "conv-transpose": lambda: nn.ConvTranspose2d(8, 4, 3, stride=2, padding=1, output_padding=1),
         "conv-transpose-grouped": lambda: nn.ConvTranspose2d(8, 4, 4, stride=2, padding=1, groups=2, bias=False),
     },
-    "normalisation": {
+    "normalization": {
         "batch-norm-without-affine": lambda: nn.BatchNorm2d(8, affine=False),
         "batch-norm-of-features": lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(8 * 7 * 9)),
         "group-norm": lambda: nn.GroupNorm(2, 8),

@@ -2,7 +2,7 @@
 
 Members: ``.float()``, ``.double()``, ``.half()``, ``.bfloat16()``, ``.type``, ``type_as``; ``dtype=`` of softmax, sum,
 creations; uint8 and bool inputs, masks, one_hot; constants and buffers of float64; modules and inputs of half, bfloat16
-and double, mixed ones, a float32 input to a half module; autocast; fake quantisation of weights.
+and double, mixed ones, a float32 input to a half module; autocast; fake quantization of weights.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ CASTS: dict[str, tuple[Forward, Tensor, str]] = {
     "double comes in": (lambda net, x: net.conv(x.float()), FLOATS.double(), "float64"),
     "half comes in": (lambda net, x: net.conv(x.float()), FLOATS.half(), "float16"),
     "asks for its dtype": (_float32_only, FLOATS, ""),
-    "fake quantised weights": (_fake_quantized, FLOATS, "float64"),
+    "fake quantized weights": (_fake_quantized, FLOATS, "float64"),
     "autocast": (_autocast, FLOATS, "bfloat16"),
     "gradients switched on": (_graded, FLOATS, ""),
 }

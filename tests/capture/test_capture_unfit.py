@@ -1,10 +1,10 @@
 """Modules of every make are exported, or named for what they are with what to do about it.
 
-Refused by name: fake quantisation that still observes, observers, modules of packed integers (static, dynamic, of FX),
+Refused by name: fake quantization that still observes, observers, modules of packed integers (static, dynamic, of FX),
 scripted submodules, lazy modules without weights, the meta device, sparse weights, sparse and nested tensors inside,
 two devices, complex inputs and outputs, packed sequences inside and as inputs, torch.cond, sizes that depend on values
 (masks as indices, nonzero, unique), arguments by keyword only, float8, objects, operators without a form (all at once,
-as the module called them). Exported: frozen fake quantisation (as int8), weight and spectral norm of either kind,
+as the module called them). Exported: frozen fake quantization (as int8), weight and spectral norm of either kind,
 pruned weights, DataParallel, traced submodules, FX graphs, replaced forwards, hooks, checkpoints, autograd functions,
 vmap, functional_call, autocast that is off.
 """

@@ -1,4 +1,4 @@
-"""Quantised and float16 graphs as .onnx files: what onnxruntime makes of them."""
+"""Quantized and float16 graphs as .onnx files: what onnxruntime makes of them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _inputs(seed: int) -> Array:
     return np.random.default_rng(seed).standard_normal(_SHAPE).astype(np.float32)
 
 
-def _quantised() -> ir.Model:
+def _quantized() -> ir.Model:
     torch.manual_seed(0)
     graph = _graph(_Residual())
     return apply(graph, make_plan(graph, calibrate(graph, [{"x": _inputs(seed)} for seed in range(4)])))
@@ -59,9 +59,9 @@ def _run(emitted: Emitted, inputs: Array) -> Array:
 
 def test_every_heavy_operator_is_fused_to_integers(tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    data = to_onnx(_quantised(), metadata={}).data
+    data = to_onnx(_quantized(), metadata={}).data
     onnxruntime.InferenceSession(data, options)
     found = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
     assert found == {
@@ -77,14 +77,14 @@ def test_every_heavy_operator_is_fused_to_integers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", [13, 18])
 def test_a_layer_kept_in_float_stays_float_on_onnxruntime(tmp_path: Path, opset: int) -> None:
-    """onnxruntime quantises the weights of a float layer between integers by itself, and says nothing."""
+    """onnxruntime quantizes the weights of a float layer between integers by itself, and says nothing."""
     torch.manual_seed(0)
     graph = _graph(_Residual())
     plan = make_plan(graph, calibrate(graph, [{"x": _inputs(seed)} for seed in range(4)]))
     depthwise = next(node.outputs[0].name for node in graph.graph if node.attributes.get_int("group", 1) > 1)
     mixed = apply(graph, keep_in_float(graph, plan, [depthwise or ""], "its weights are coarse in 8 bits"))
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     emitted = to_onnx(mixed, metadata={}, opset=opset)
     onnxruntime.InferenceSession(emitted.data, options)
@@ -103,7 +103,7 @@ def test_a_layer_kept_in_float_stays_float_on_onnxruntime(tmp_path: Path, opset:
 @pytest.mark.parametrize("opset", [13, 18, 22])
 @pytest.mark.parametrize("io", ["float32", "int8"])
 def test_the_numbers_are_those_of_the_graph(opset: int, io: str) -> None:
-    graph = _quantised()
+    graph = _quantized()
     emitted = to_onnx(graph, metadata={}, opset=opset, io=io)
     wanted = evaluate(graph, {"x": _inputs(9)}, keep=["y"])["y"]
     step = max(to_onnx(graph, metadata={}, io="int8").outputs[0].scale or 0.0, 1e-9)
@@ -112,7 +112,7 @@ def test_the_numbers_are_those_of_the_graph(opset: int, io: str) -> None:
 
 
 def test_the_callers_graph_stays_as_it_was() -> None:
-    graph = _quantised()
+    graph = _quantized()
     before = ir.to_proto(graph).SerializeToString(deterministic=True)
     to_onnx(graph, metadata={}, io="int8")
     to_onnx(_graph(nn.Conv2d(3, 4, 1)), metadata={}, weights="float16")
@@ -147,7 +147,7 @@ def test_what_float16_does_not_hold_stays_float32() -> None:
 
 def test_unknown_choices_are_refused() -> None:
     with pytest.raises(EmitError, match="unknown io 'int4'"):
-        to_onnx(_quantised(), metadata={}, io="int4")
+        to_onnx(_quantized(), metadata={}, io="int4")
 
 
 def test_integers_that_the_graph_reads_or_gives_stay_what_they_are() -> None:
@@ -216,9 +216,9 @@ def test_last_windows_of_average_pools_are_divided_by_what_counts(
     """onnxruntime's integer kernel is off by up to 67 steps where the last window hangs over."""
     pool = nn.AvgPool2d(kernel, stride, padding, ceil_mode=True, count_include_pad=True)
     graph = _graph(nn.Sequential(nn.Conv2d(3, 4, 2), nn.ReLU(), pool))
-    quantised = apply(graph, make_plan(graph, calibrate(graph, [{"x": _inputs(seed)} for seed in range(4)])))
-    emitted = to_onnx(quantised, metadata={})
-    exact = evaluate(quantised, {"x": _inputs(7)}, keep=["y"])["y"]
+    quantized = apply(graph, make_plan(graph, calibrate(graph, [{"x": _inputs(seed)} for seed in range(4)])))
+    emitted = to_onnx(quantized, metadata={})
+    exact = evaluate(quantized, {"x": _inputs(7)}, keep=["y"])["y"]
     step = np.diff(np.unique(np.round(exact, 6))).min()
     assert np.abs(_run(emitted, _inputs(7)) - exact).max() <= 1.01 * step
     assert float_parts_of_onnx(emitted.data) == []

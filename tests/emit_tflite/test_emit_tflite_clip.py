@@ -1,7 +1,7 @@
 """Clip as onnxruntime computes it, on every runtime, also where a bound is computed.
 
 Members: a lower bound, an upper one, both, each computed or constant or left out; bounds that cross; float32, int8,
-uint8, int32 and int64, at the ends of the type; a quantised graph; torch's clamp by tensors.
+uint8, int32 and int64, at the ends of the type; a quantized graph; torch's clamp by tensors.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_a_clamp_by_tensors(tflite: Any) -> None:
 
 
 def test_a_quantised_graph(tmp_path: Path) -> None:
-    """The bound of a quantised network stays float, or is rounded like every activation."""
+    """The bound of a quantized network stays float, or is rounded like every activation."""
     generator = np.random.default_rng(0)
     weight = numpy_helper.from_array(generator.standard_normal((4, 3, 3, 3)).astype(np.float32) / 5, "w")
     nodes = [

@@ -1,4 +1,4 @@
-"""Comparisons and selections of quantised numbers: right at any scale, and named where they stay float."""
+"""Comparisons and selections of quantized numbers: right at any scale, and named where they stay float."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _EXACT: dict[str, _Function] = {
 }
 
 
-def _quantised(tflite: Any, module: nn.Module, scheme: str, scale: float) -> ir.Model:
+def _quantized(tflite: Any, module: nn.Module, scheme: str, scale: float) -> ir.Model:
     rng = np.random.default_rng(0)
     graph = tflite.graph_of(module, torch.zeros(_IMAGE))
     samples = [{"input0": (rng.standard_normal(_IMAGE) * scale).astype(np.float32)} for _ in range(2)]
@@ -56,16 +56,16 @@ def _inputs(scale: float) -> np.ndarray:
 
 
 def _exact(tflite: Any, scheme: str, scale: float) -> tuple[Emitted, list[np.ndarray]]:
-    """All of them as one file, and what the float64 reference makes of the quantised graph."""
+    """All of them as one file, and what the float64 reference makes of the quantized graph."""
     module = tflite.Function(lambda x: tuple(function(x, scale) for function in _EXACT.values()))
-    graph = _quantised(tflite, module, scheme, scale)
+    graph = _quantized(tflite, module, scheme, scale)
     names = [value.name or "" for value in graph.graph.outputs]
     made = evaluate(graph, {"input0": _inputs(scale)}, keep=names)
     return tflite.to_tflite(graph, metadata={}, io=_IO[scheme]), [made[name] for name in names]
 
 
 def _compare(emitted: Emitted, made: list[np.ndarray], wanted: list[np.ndarray]) -> None:
-    """What is chosen may be one step off, where it is requantised; what is not quantised is exact."""
+    """What is chosen may be one step off, where it is requantized; what is not quantized is exact."""
     for name, spec, one, other in zip(_EXACT, emitted.outputs, made, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1.01 * (spec.scale or 0), err_msg=name)
 
@@ -86,7 +86,7 @@ def test_old_runtimes_compare_alike(tflite: Any, old_runtime: Any, scheme: str) 
 
 
 def test_a_comparison_is_a_float_island_that_notes_and_inspection_name(tflite: Any) -> None:
-    emitted = tflite.to_tflite(_quantised(tflite, _Chosen(0.1), "int8", 1.0), metadata={}, io="int8")
+    emitted = tflite.to_tflite(_quantized(tflite, _Chosen(0.1), "int8", 1.0), metadata={}, io="int8")
     assert [note for note in emitted.notes if note.startswith("GREATER 'gt' stays float: its integer kernels round")]
     assert any(line.startswith("GREATER of 'gt': float") for line in float_parts_of_tflite(emitted.data))
 
@@ -108,7 +108,7 @@ class _Chosen(nn.Module):
 @pytest.mark.parametrize("scheme", _SCHEMES)
 @pytest.mark.parametrize("scale", _SCALES)
 def test_a_selection_between_layers_is_within_a_step(tflite: Any, scheme: str, scale: float, resolver: str) -> None:
-    graph = _quantised(tflite, _Chosen(0.1 * scale), scheme, scale)
+    graph = _quantized(tflite, _Chosen(0.1 * scale), scheme, scale)
     emitted = tflite.to_tflite(graph, metadata={}, io=_IO[scheme])
     name = graph.graph.outputs[0].name or ""
     wanted = evaluate(graph, {"input0": _inputs(scale)}, keep=[name])[name]
@@ -121,7 +121,7 @@ def test_a_selection_between_layers_is_within_a_step(tflite: Any, scheme: str, s
 def test_zeros_do_not_spoil_sums_of_small_numbers(tflite: Any, scheme: str, scale: float) -> None:
     """The kernels of sums take operands of at most so much coarser steps than their result's."""
     module = tflite.Function(lambda x: (-x, x + 0.0 * torch.relu(x), x + torch.zeros(1), 0.0 - x))
-    graph = _quantised(tflite, module, scheme, scale)
+    graph = _quantized(tflite, module, scheme, scale)
     names = [value.name or "" for value in graph.graph.outputs]
     made = evaluate(graph, {"input0": _inputs(scale)}, keep=names)
     emitted = tflite.to_tflite(graph, metadata={}, io=_IO[scheme])

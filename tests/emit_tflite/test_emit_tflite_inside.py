@@ -1,4 +1,4 @@
-"""A file says which integers of the quantised graph its tensors hold, and a runtime tells them."""
+"""A file says which integers of the quantized graph its tensors hold, and a runtime tells them."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def _written(tflite: Any, folder: Path, scheme: str, *, open_batch: bool = False
     graph = tflite.graph_of(_Net(), torch.zeros((2 if open_batch else 1, *_SHAPE[1:])))
     if open_batch:
         graph = free_batch(graph, inputs=["input0"], symbol="batch")
-    return _quantised(tflite, folder, scheme, graph, [sample.inputs for sample in _samples(4, seed=1)])
+    return _quantized(tflite, folder, scheme, graph, [sample.inputs for sample in _samples(4, seed=1)])
 
 
-def _quantised(
+def _quantized(
     tflite: Any, folder: Path, scheme: str, graph: ir.Model, data: Sequence[Mapping[str, Array]]
 ) -> tuple[ir.Model, Artifact]:
     graph = apply(graph, make_plan(graph, calibrate(graph, data), options=Options(scheme=scheme)))
@@ -108,7 +108,7 @@ _OFF: dict[str, tuple[nn.Module, str, list[Array], int]] = {
 def test_what_is_allowed_is_needed_and_enough(tflite: Any, tmp_path: Path, name: str) -> None:
     module, scheme, arrays, most = _OFF[name]
     data = [{"input0": array} for array in arrays]
-    graph, artifact = _quantised(tflite, tmp_path, scheme, tflite.graph_of(module, torch.from_numpy(arrays[0])), data)
+    graph, artifact = _quantized(tflite, tmp_path, scheme, tflite.graph_of(module, torch.from_numpy(arrays[0])), data)
     samples = [Sample(str(at), each) for at, each in enumerate(data)]
     runs = run_inside(DEVICES["litert-reference"], artifact, samples, timeout_s=60)
     layer = layer_steps(graph, artifact.inside, data, runs)[-1]
@@ -122,7 +122,7 @@ def test_nothing_is_allowed_to_a_kernel_that_rounds_once(tflite: Any, tmp_path: 
     size = (16, 6) if scheme == "int8" else (7, 5)  # of int8, places in 1024ths of an element are none of 12 to 7
     module = nn.Sequential(nn.AvgPool2d(3, 2, 1), nn.Upsample(size=size, mode="bilinear"), nn.Sigmoid())
     arrays = _noise(1, 8, 24, 24)
-    graph, artifact = _quantised(
+    graph, artifact = _quantized(
         tflite,
         tmp_path,
         scheme,

@@ -1,4 +1,4 @@
-"""Quantised graphs as files of integers: each operator within one step of the float64 reference, nothing float."""
+"""Quantized graphs as files of integers: each operator within one step of the float64 reference, nothing float."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from edgeconv.reference import evaluate
 _IMAGE = (1, 8, 6, 6)
 
 
-def _quantised(tflite: Any, module: nn.Module, shape: tuple[int, ...], scheme: str = "int8") -> ir.Model:
+def _quantized(tflite: Any, module: nn.Module, shape: tuple[int, ...], scheme: str = "int8") -> ir.Model:
     rng = np.random.default_rng(0)
     graph = tflite.graph_of(module, torch.zeros(shape))
     samples = [{"input0": rng.standard_normal(shape).astype(np.float32) * 2} for _ in range(4)]
@@ -132,7 +132,7 @@ def _module(tflite: Any, name: str) -> nn.Module:
 @pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
 @pytest.mark.parametrize("name", [*_MODULES, *_FUNCTIONS])
 def test_one_operator_is_within_one_step_and_all_integer(tflite: Any, name: str, resolver: str) -> None:
-    graph = _quantised(tflite, _module(tflite, name), _IMAGE)
+    graph = _quantized(tflite, _module(tflite, name), _IMAGE)
     emitted = tflite.to_tflite(graph, metadata={}, io="int8")
     assert float_parts_of_tflite(emitted.data) == []
     assert emitted.notes == ()
@@ -143,7 +143,7 @@ def test_one_operator_is_within_one_step_and_all_integer(tflite: Any, name: str,
     "name", ["convolution", "leaky relu", "silu", "sum with itself", "concatenation", "fully connected"]
 )
 def test_old_runtimes_run_the_integers(tflite: Any, old_runtime: Any, name: str) -> None:
-    graph = _quantised(tflite, _module(tflite, name), _IMAGE)
+    graph = _quantized(tflite, _module(tflite, name), _IMAGE)
     emitted = tflite.to_tflite(graph, metadata={}, io="int8")
     inputs = np.random.default_rng(1).standard_normal(_IMAGE).astype(np.float32)
     wanted = evaluate(graph, {"input0": inputs})[graph.graph.outputs[0].name or ""]
@@ -166,7 +166,7 @@ def test_convolutions_of_any_shape(
     torch.manual_seed(size * kernel)
     module = nn.Conv2d(4, 8, kernel, stride, padding, groups=groups, bias=bias)
     shape = (1, 4, size, size)
-    graph = _quantised(tflite, module, shape)
+    graph = _quantized(tflite, module, shape)
     emitted = tflite.to_tflite(graph, metadata={}, io="int8")
     assert float_parts_of_tflite(emitted.data) == []
     assert _steps(tflite, graph, emitted, shape, "reference") <= 1
@@ -187,7 +187,7 @@ _TWO_OF_SIXTEEN = {
 @pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
 @pytest.mark.parametrize("name", [one for one in (*_MODULES, *_FUNCTIONS) if one not in _FLOAT_OF_SIXTEEN])
 def test_sixteen_bit_activations_are_within_one_step_and_all_integer(tflite: Any, name: str, resolver: str) -> None:
-    graph = _quantised(tflite, _module(tflite, name), _IMAGE, "int16x8")
+    graph = _quantized(tflite, _module(tflite, name), _IMAGE, "int16x8")
     emitted = tflite.to_tflite(graph, metadata={}, io="int16")
     assert emitted.inputs[0].dtype == emitted.outputs[0].dtype == "int16"
     assert float_parts_of_tflite(emitted.data) == []
@@ -199,7 +199,7 @@ def test_sixteen_bit_activations_are_within_one_step_and_all_integer(tflite: Any
 @pytest.mark.parametrize("name", list(_FLOAT_OF_SIXTEEN))
 def test_what_has_no_sixteen_bit_kernel_is_a_float_island(tflite: Any, name: str, resolver: str) -> None:
     module = nn.Sequential(nn.LeakyReLU(0.1), _module(tflite, name), nn.PixelShuffle(2))
-    graph = _quantised(tflite, module, _IMAGE, "int16x8")
+    graph = _quantized(tflite, module, _IMAGE, "int16x8")
     emitted = tflite.to_tflite(graph, metadata={}, io="int16")
     assert any(note.startswith(f"{_FLOAT_OF_SIXTEEN[name]} '1") for note in emitted.notes)
     assert all("has no" in note for note in emitted.notes)
@@ -209,14 +209,14 @@ def test_what_has_no_sixteen_bit_kernel_is_a_float_island(tflite: Any, name: str
 @pytest.mark.parametrize("scheme", ["int8", "int16x8"])
 @pytest.mark.parametrize(("name", "code"), [("sigmoid", "LOGISTIC"), ("tanh", "TANH"), ("softmax", "SOFTMAX")])
 def test_prescribed_scales_are_the_plans(tflite: Any, name: str, code: str, scheme: str) -> None:
-    graph = _quantised(tflite, _module(tflite, name), _IMAGE, scheme)
+    graph = _quantized(tflite, _module(tflite, name), _IMAGE, scheme)
     emitted = tflite.to_tflite(graph, metadata={}, io="int8" if scheme == "int8" else "int16")
     operators = tflite.run(emitted, [np.zeros(_IMAGE, np.float32)]).operators
     assert [one for one in operators if one != "TRANSPOSE"] == [code]
 
 
 def test_float_borders_quantise_inside(tflite: Any) -> None:
-    graph = _quantised(tflite, nn.LeakyReLU(0.1), _IMAGE)
+    graph = _quantized(tflite, nn.LeakyReLU(0.1), _IMAGE)
     emitted = tflite.to_tflite(graph, metadata={})
     inputs = [np.random.default_rng(1).standard_normal(_IMAGE).astype(np.float32)]
     ran = tflite.run(emitted, inputs, "reference")
@@ -279,25 +279,25 @@ def test_what_onnxruntime_quantised_is_accepted(
 
     quantization.quantize_static(
         tmp_path / "float.onnx",
-        tmp_path / "quantised.onnx",
+        tmp_path / "quantized.onnx",
         Reader(),
         per_channel=per_channel,
         activation_type=quantization.QuantType[activations],
         weight_type=quantization.QuantType.QInt8,
         extra_options={"DedicatedQDQPair": dedicated},
     )
-    quantised = ir.load(tmp_path / "quantised.onnx")
-    ShapeInferencePass()(quantised)
-    emitted = tflite.to_tflite(quantised, metadata={}, io="int8")
+    quantized = ir.load(tmp_path / "quantized.onnx")
+    ShapeInferencePass()(quantized)
+    emitted = tflite.to_tflite(quantized, metadata={}, io="int8")
     assert emitted.notes == ()
     assert float_parts_of_tflite(emitted.data) == []
-    assert _steps(tflite, quantised, emitted, (1, 3, 16, 16), "reference") <= 2  # of 27 operators, ending in 1/256
+    assert _steps(tflite, quantized, emitted, (1, 3, 16, 16), "reference") <= 2  # of 27 operators, ending in 1/256
 
 
 def test_the_depthwise_separable_block_is_four_integer_operators(tflite: Any) -> None:
     torch.manual_seed(0)
     shape = (1, 3, 32, 32)
-    graph = _quantised(tflite, DepthwiseSeparableConv(3, 64), shape)
+    graph = _quantized(tflite, DepthwiseSeparableConv(3, 64), shape)
     emitted = tflite.to_tflite(graph, metadata={}, io="int8")
     ran = tflite.run(emitted, [np.zeros(shape, np.float32)])
     assert ran.operators == ["DEPTHWISE_CONV_2D", "LEAKY_RELU", "CONV_2D", "LEAKY_RELU"]

@@ -1,4 +1,4 @@
-"""What a plan leaves in floats is computed in floats, from the numbers that the quantised graph has."""
+"""What a plan leaves in floats is computed in floats, from the numbers that the quantized graph has."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Members: elementwise operators that broadcast in every pattern, choices, comparisons, products of matrices, joins,
 parts, reductions, softmax, pads, slices with and without steps, permutations, gathers, sums along an axis,
-normalisations; of float32, int32 and int64; nine axes, which are refused; an open batch; quantised graphs.
+normalizations; of float32, int32 and int64; nine axes, which are refused; an open batch; quantized graphs.
 """
 
 from __future__ import annotations

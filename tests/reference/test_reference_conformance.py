@@ -59,7 +59,7 @@ def vectors() -> dict[str, list[Any]]:
 def _is_dense(model: onnx.ModelProto) -> bool:
     """Whether inputs and outputs are tensors of numbers that the reference computes with: no strings, no sequences.
 
-    Floats of 8 bits and less quantise, which the reference does not imitate, as outputs.
+    Floats of 8 bits and less quantize, which the reference does not imitate, as outputs.
     """
     types = [value.type for value in (*model.graph.input, *model.graph.output)]
     known = all(item.HasField("tensor_type") and item.tensor_type.elem_type not in (8, 14, 15) for item in types)

@@ -254,7 +254,7 @@ def test_matrix_products() -> None:
     assert_as_onnx("Einsum", RNG.normal(size=(2, 3, 4)), RNG.normal(size=(2, 4, 5)), equation="bij, bjk -> bki")
 
 
-def test_normalisations() -> None:
+def test_normalizations() -> None:
     x, channel = RNG.normal(size=(2, 4, 3, 5)), RNG.normal(size=(4, 4))
     assert_as_onnx("BatchNormalization", x, *channel[:3], np.abs(channel[3]), epsilon=2.0**-10)
     assert_as_onnx("InstanceNormalization", x, channel[0], channel[1], epsilon=2.0**-10)
@@ -286,11 +286,11 @@ def test_batch_normalisation_in_training() -> None:
     assert_as_onnx("BatchNormalization", x, *statistics, outputs=3, training_mode=1, momentum=0.5, epsilon=2.0**-10)
 
 
-QUANTISED = [(np.uint8, 128), (np.int8, 0), (np.int8, -3), (np.int16, 7), (np.uint16, 40000)]
+QUANTIZED = [(np.uint8, 128), (np.int8, 0), (np.int8, -3), (np.int16, 7), (np.uint16, 40000)]
 
 
-@pytest.mark.parametrize(("dtype", "zero_point"), QUANTISED)
-def test_quantisation(dtype: type, zero_point: int) -> None:
+@pytest.mark.parametrize(("dtype", "zero_point"), QUANTIZED)
+def test_quantization(dtype: type, zero_point: int) -> None:
     x, scale, zero = RNG.normal(size=(2, 3, 4)) * 50, np.array(0.25), np.array(zero_point, dtype=dtype)
     info = np.iinfo(dtype)
     steps = np.clip(np.rint(x / 0.25) + zero_point, info.min, info.max)
@@ -303,13 +303,13 @@ def test_quantisation(dtype: type, zero_point: int) -> None:
 def test_quantisation_per_axis_and_in_blocks() -> None:
     x, scale = RNG.normal(size=(4, 3, 2)) * 9, RNG.uniform(0.1, 1, size=3)
     zero = np.array([1, 0, -1], dtype=np.int8)
-    quantised = compute("QuantizeLinear", x, scale, zero, axis=1)[0]
-    np.testing.assert_array_equal(quantised, np.clip(np.rint(x / scale[:, None]) + zero[:, None], -128, 127))
-    real = compute("DequantizeLinear", quantised, scale, zero, axis=-2)[0]
-    assert_same(real, (quantised - zero[:, None].astype(float)) * scale[:, None])
+    quantized = compute("QuantizeLinear", x, scale, zero, axis=1)[0]
+    np.testing.assert_array_equal(quantized, np.clip(np.rint(x / scale[:, None]) + zero[:, None], -128, 127))
+    real = compute("DequantizeLinear", quantized, scale, zero, axis=-2)[0]
+    assert_same(real, (quantized - zero[:, None].astype(float)) * scale[:, None])
     blocks = RNG.uniform(0.1, 1, size=(2, 3, 2))
-    real = compute("DequantizeLinear", quantised, blocks, axis=0, block_size=2, opset=21)[0]
-    assert_same(real, quantised * np.repeat(blocks, 2, axis=0))
+    real = compute("DequantizeLinear", quantized, blocks, axis=0, block_size=2, opset=21)[0]
+    assert_same(real, quantized * np.repeat(blocks, 2, axis=0))
 
 
 def test_quantised_operators_compute_what_their_parts_do() -> None:

@@ -14,7 +14,7 @@ import torch
 def eval_mode(module: torch.nn.Module) -> Iterator[None]:
     """The module and every submodule in eval state, no gradients recorded; restored however the block ends.
 
-    ``training`` is set on each submodule by itself: ``module.eval()`` may be overridden (frozen normalisation layers,
+    ``training`` is set on each submodule by itself: ``module.eval()`` may be overridden (frozen normalization layers,
     networks that merge their branches in ``eval``), and ``module.train(mode)`` would flatten mixed modes.
     The states of torch's CPU random generator, of Python's and of numpy's are kept as well.
     """

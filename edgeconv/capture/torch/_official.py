@@ -1,4 +1,4 @@
-"""The official path: torch.onnx without its optimiser."""
+"""The official path: torch.onnx without its optimizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeconv.capture.torch._trace import quiet
 
 
 def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:
-    """The official exporter's graph of a program, unoptimised; every node knows its `Origin`.
+    """The official exporter's graph of a program, unoptimized; every node knows its `Origin`.
 
     Raises:
         CaptureError: an operator has no ONNX form.

@@ -1,6 +1,6 @@
 """Parts of a module that cannot be exported as they are, told by what they are before anything is traced.
 
-Quantised by torch, observing, scripted, without values, sparse: traced, each of them fails somewhere inside of torch,
+Quantized by torch, observing, scripted, without values, sparse: traced, each of them fails somewhere inside of torch,
 with words that do not lead back to it.
 """
 
@@ -22,7 +22,7 @@ _FLOAT = "export the float module that it was made of, and have edgeconv quantiz
 
 @contextmanager
 def frozen_quantization(module: torch.nn.Module) -> Iterator[None]:
-    """Inside of the block, fake quantisations whose observers are off only compute: no branch looks at their switches.
+    """Inside of the block, fake quantizations whose observers are off only compute: no branch looks at their switches.
 
     Torch's own forward asks buffers whether it is to observe, which no traced graph can.
     """
@@ -39,7 +39,7 @@ def frozen_quantization(module: torch.nn.Module) -> Iterator[None]:
 
 
 def _rounding(part: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What a fake quantisation computes; its switches, and the scale of a whole tensor, are read here and now."""
+    """What a fake quantization computes; its switches, and the scale of a whole tensor, are read here and now."""
     limits = part.activation_post_process.quant_min, part.activation_post_process.quant_max
     if not bool(part.fake_quant_enabled[0]):
         return lambda x: x
@@ -64,7 +64,7 @@ def check_fit(module: torch.nn.Module) -> None:
 
 
 def _outermost(module: torch.nn.Module, path: str = "") -> Iterator[tuple[str, torch.nn.Module]]:
-    """All parts by their paths, but not those inside of a script or of a fake quantisation, which owns an observer."""
+    """All parts by their paths, but not those inside of a script or of a fake quantization, which owns an observer."""
     from torch.ao.quantization import FakeQuantizeBase
 
     yield path, module

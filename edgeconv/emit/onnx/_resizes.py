@@ -25,7 +25,7 @@ _RANK = 4
 
 
 def plain_resizes(graph: ir.Graph) -> None:
-    """Writes every Resize of a quantised graph in a form that keeps its meaning in any layout."""
+    """Writes every Resize of a quantized graph in a form that keeps its meaning in any layout."""
     if not any(node.op_type == "QuantizeLinear" for node in graph):
         return
     for node in list(graph):

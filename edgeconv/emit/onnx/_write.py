@@ -54,7 +54,7 @@ def to_onnx(
         opset: version of the default ONNX domain (13 to 24); the graph's own by default.
         weights: ``"float16"`` stores and computes in float16, between Casts of the inputs and outputs, but for what
             float16 cannot compute (`edgeconv.emit.half_precision`), which the notes name.
-        io: ``"int8"`` leaves the QuantizeLinear of inputs and the DequantizeLinear of outputs out of a quantised
+        io: ``"int8"`` leaves the QuantizeLinear of inputs and the DequantizeLinear of outputs out of a quantized
             graph: these are then integers, uint8 like all activations of the file, with the parameters of the specs.
         data_name: of the file that takes weights above 2 GiB; without it, such a graph is refused. onnxsim, which
             compares whole files, simplifies no such graph.

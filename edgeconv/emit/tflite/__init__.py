@@ -48,14 +48,14 @@ def to_tflite(
         weights: ``"float16"`` stores float constants so, but for those that it does not hold. They are computed with in
             float32; in float16 by processors that can, where the whole graph can (`edgeconv.emit.half_precision`):
             the file's metadata says so to XNNPACK, else the notes say why not.
-        io: ``"int8"`` (for int16 activations: ``"int16"``) gives a quantised graph inputs and outputs of integers,
-            whose parameters the file states; ``"float32"`` quantises and dequantises inside.
+        io: ``"int8"`` (for int16 activations: ``"int16"``) gives a quantized graph inputs and outputs of integers,
+            whose parameters the file states; ``"float32"`` quantizes and dequantizes inside.
 
     Returns:
         The bytes (file identifier ``TFL3``), deterministic, with one signature ``serving_default`` and the
         ``min_runtime_version`` metadata; inputs and outputs in the graph's order, under the graph's names. The notes
-        name the operators that stay float in a quantised graph, and layers whose weights are rounded again; ``inside``
-        are the tensors that hold what the graph quantises. An open batch is written as 1 in ``shape`` and -1 in
+        name the operators that stay float in a quantized graph, and layers whose weights are rounded again; ``inside``
+        are the tensors that hold what the graph quantizes. An open batch is written as 1 in ``shape`` and -1 in
         ``shape_signature``: ``resize_tensor_input`` sets it.
 
     Raises:

@@ -45,7 +45,7 @@ class Operator:
         inputs: in the schema's order.
         outputs: in the schema's order.
         options: fields of its builtin options table, by the schema module's names (``strideW``).
-        keeps_float: why it stays float in a graph that otherwise is quantised, where the graph or the plan says so.
+        keeps_float: why it stays float in a graph that otherwise is quantized, where the graph or the plan says so.
         places: whether it computes places in an image, of which float16 would round the constants to others.
     """
 

@@ -76,7 +76,7 @@ def _cast_like(call: Call) -> Tensor:
 
 
 def _as(call: Call, dtype: ir.DataType) -> Tensor:
-    if dtype.is_floating_point() and dtype.bitwidth < 16:  # these quantise: to call that the identity would be wrong
+    if dtype.is_floating_point() and dtype.bitwidth < 16:  # these quantize: to call that the identity would be wrong
         raise call.refuse(f"to {dtype.name.lower()} is not known to the reference")
     return wrapped(call[0].to(held_as(dtype)), dtype)
 

@@ -147,7 +147,7 @@ def _weighted(call: Call, x: Tensor, axis: _Axis, where: Tensor, mode: str) -> T
 
 
 def _cubic(distance: Tensor, a: float) -> Tensor:
-    """Keys' kernel (1981), formula 15 generalised to any ``a``."""
+    """Keys' kernel (1981), formula 15 generalized to any ``a``."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))

@@ -24,7 +24,7 @@ class Encoding:
 
     Attributes:
         halves: float constants are stored as float16.
-        integer_io: inputs and outputs that have quantisation parameters are integers.
+        integer_io: inputs and outputs that have quantization parameters are integers.
     """
 
     halves: bool = False

@@ -14,7 +14,7 @@ _HYBRID = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}  # they have kerne
 def store_int8(graph: Graph) -> None:
     """Weights that have scales become int8: read as they are by hybrid kernels, behind DEQUANTIZE by other operators.
 
-    Hybrid kernels quantise their input at run time, symmetrically: with ``asymmetricQuantizeInputs`` the file would
+    Hybrid kernels quantize their input at run time, symmetrically: with ``asymmetricQuantizeInputs`` the file would
     need versions that XNNPACK does not take.
     """
     behind: dict[Tensor, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Which integers of the quantised graph the tensors of a file hold."""
+"""Which integers of the quantized graph the tensors of a file hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeconv.emit.tflite.lower._layout import Form
 
 @dataclass(frozen=True)
 class Held:
-    """A tensor, the form in which it holds a value, and the integers that the value has in the quantised graph."""
+    """A tensor, the form in which it holds a value, and the integers that the value has in the quantized graph."""
 
     tensor: Tensor
     form: Form
@@ -29,7 +29,7 @@ def held(
     *,
     hidden: Collection[Tensor] = (),
 ) -> tuple[Held, ...]:
-    """The tensors of a finished graph that hold quantised values, each with the first of its values.
+    """The tensors of a finished graph that hold quantized values, each with the first of its values.
 
     What only moves elements, or nothing, may leave several values in one tensor.
 

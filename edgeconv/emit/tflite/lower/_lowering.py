@@ -36,7 +36,7 @@ class Lowering:
 
     Args:
         sizes: of symbolic dimensions, by their names. The shape of a value is then what it is at these sizes.
-        activations: quantisation of values, by name. Where there is any, forms without integer kernels are avoided.
+        activations: quantization of values, by name. Where there is any, forms without integer kernels are avoided.
     """
 
     def __init__(
@@ -231,7 +231,7 @@ class Lowering:
     ) -> Tensor:
         """As `emit`, of an operator whose second input is weights that stand for integers of these scales.
 
-        Without scales, those of a quantised graph's weights were left float on purpose, and so the operator stays.
+        Without scales, those of a quantized graph's weights were left float on purpose, and so the operator stays.
         """
         data, weight, *rest = inputs
         if scales is not None and weight.data is not None:

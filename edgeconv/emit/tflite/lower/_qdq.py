@@ -27,7 +27,7 @@ _ACTIVATIONS = ("int8", "int16")
 
 @dataclass(frozen=True)
 class Quantized:
-    """A float graph and what its values are quantised by.
+    """A float graph and what its values are quantized by.
 
     Attributes:
         model: without QuantizeLinear and DequantizeLinear.
@@ -92,13 +92,13 @@ class _Strip:
             return
         pair = source.producer() if source is not None else None
         if pair is None or pair.op_type != "QuantizeLinear" or pair.inputs[0] is None:
-            raise _refused(node, "its integers are not made by QuantizeLinear", "feed floats and quantise them inside")
+            raise _refused(node, "its integers are not made by QuantizeLinear", "feed floats and quantize them inside")
         value, parameters = pair.inputs[0], _signed(_parameters(node, 0))
         if parameters.dtype not in _ACTIVATIONS or parameters.per_channel:
-            raise _refused(node, "an activation has one scale and is int8, uint8 or int16", "quantise it so")
+            raise _refused(node, "an activation has one scale and is int8, uint8 or int16", "quantize it so")
         if parameters.dtype == "int16" and any(parameters.zero_point):
             why = "TFLite's 16-bit activations have zero point 0 (of uint16: 32768)"
-            raise _refused(node, why, "quantise symmetrically (onnxruntime: ActivationSymmetric), or to 8 bits")
+            raise _refused(node, why, "quantize symmetrically (onnxruntime: ActivationSymmetric), or to 8 bits")
         if _parameters(pair, 0) != _parameters(node, 0):
             raise _refused(node, "its QuantizeLinear has another scale or zero point", "give both the same")
         if source in self.whole:
@@ -178,7 +178,7 @@ def _parameters(node: ir.Node, rank: int) -> Quantization:
     given = node.inputs[2] if len(node.inputs) > 2 else None
     zero = None if given is None else _constant(given)
     if scale is None or (zero is None and given is not None):
-        raise _refused(node, "its scale or zero point is no constant", "quantise with constants")
+        raise _refused(node, "its scale or zero point is no constant", "quantize with constants")
     if node.attributes.get_int("block_size", 0) or scale.ndim > 1:
         raise _refused(node, "it has a scale per block", "give one scale, or one per channel")
     dtype = zero.dtype.name if zero is not None else _integer_type(node)

@@ -1,4 +1,4 @@
-"""Integers that an operator's kernels do not take, or take for quantised ones, are computed as int32.
+"""Integers that an operator's kernels do not take, or take for quantized ones, are computed as int32.
 
 Measured on LiteRT 2.3 (all its kernels) and tflite-runtime 2.14.0: without a scale, ADD, SUB and the comparisons of
 8-bit integers end the process, and SUB of int16; MUL, DIV and SUM of them are wrong. The lower bits of a sum, a

@@ -48,7 +48,7 @@ MOST: dict[str, tuple[int, int]] = {
     "STRIDED_SLICE": (5, 5),
     "TRANSPOSE": (6, 6),
 }
-"""The most axes of a float operator and of one of integers (quantised ones, too); operators that broadcast take
+"""The most axes of a float operator and of one of integers (quantized ones, too); operators that broadcast take
 `IN_COMPANY` where the shapes of their operands are the same."""
 
 IN_COMPANY = 6

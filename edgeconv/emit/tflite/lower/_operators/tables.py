@@ -1,4 +1,4 @@
-"""Functions of one number that have no int8 kernel: in a quantised graph they are looked up.
+"""Functions of one number that have no int8 kernel: in a quantized graph they are looked up.
 
 Which ones says `edgeconv.quantize._operators.LOOKED_UP`, by which the plan is made, too.
 """

@@ -1,4 +1,4 @@
-"""Normalisations that are computed at run time, and BatchNormalization that could not be folded."""
+"""Normalizations that are computed at run time, and BatchNormalization that could not be folded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def instance_normalization(low: Lowering, node: ir.Node) -> None:
     form = low.form(x)
     gamma, beta = (low.constant(value, "parameter") for value in node.inputs[1:3])
     axes = [form.index(axis) for axis in range(2, len(form))]
-    normal = normalised(low, low.tensor(x, form), axes, node.attributes.get_float("epsilon", 1e-5))
+    normal = normalized(low, low.tensor(x, form), axes, node.attributes.get_float("epsilon", 1e-5))
     made = _scaled(low, normal, form, _per_channel(gamma, form), _per_channel(beta, form))
     low.bind(node.outputs[0], form, made)
 
@@ -85,7 +85,7 @@ def local_response(low: Lowering, node: ir.Node) -> None:
     low.bind(node.outputs[0], form, low.emit("DIV", [tensor, power], tensor.shape))
 
 
-def normalised(low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float) -> Tensor:
+def normalized(low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float) -> Tensor:
     """(x - mean) / sqrt(variance + epsilon) over axes of the tensor."""
     return standardised(low, x, axes, epsilon)[0]
 

@@ -1,4 +1,4 @@
-"""Normalisations with statistics that are kept (batch) or computed (layer, group, instance)."""
+"""Normalizations with statistics that are kept (batch) or computed (layer, group, instance)."""
 
 from __future__ import annotations
 

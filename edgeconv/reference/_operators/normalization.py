@@ -1,4 +1,4 @@
-"""Normalisations.
+"""Normalizations.
 
 Specification: BatchNormalization, InstanceNormalization, GroupNormalization (scales per group in opset 18, per
 channel since 21), LayerNormalization, RMSNormalization, LpNormalization, MeanVarianceNormalization, LRN, Dropout.
