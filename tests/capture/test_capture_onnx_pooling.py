@@ -208,3 +208,20 @@ def test_roots_of_sums_of_powers(
     pads = [min(end, size - 1) for end, size in zip(ends, kernel * 2, strict=True)]
     node = helper.make_node("LpPool", ["x"], ["y"], kernel_shape=kernel, p=p, pads=pads, strides=strides)
     pooled(tmp_path_factory.mktemp("lp") / "m.onnx", [node], (7, 6))
+
+
+@pytest.mark.parametrize("told", ["value", "output"])
+def test_sizes_that_a_branch_tells_of_itself_are_not_believed(tmp_path: Path, told: str) -> None:
+    """They are of the shapes that the file was written for, or of ONNX's window too many."""
+    wrong = [1, 2, 4, 4]
+    values = {name: helper.make_tensor_value_info(name, 1, wrong if told == "value" else None) for name in ("r", "s")}
+    output = helper.make_tensor_value_info("s", 1, wrong if told == "output" else None)
+    inner = [helper.make_node("Relu", ["p"], ["r"]), helper.make_node("Neg", ["r"], ["s"])]
+    branch = helper.make_graph(inner, "then", [], [output], value_info=[values["r"]])
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["p"], **SHORT),
+        helper.make_node("If", ["yes"], ["i"], then_branch=branch, else_branch=branch),
+        helper.make_node("Sigmoid", ["i"], ["y"]),
+    ]
+    model = pooled(tmp_path / "m.onnx", nodes, (8, 8), {"yes": np.array(True)})
+    assert {tuple(value.shape or ()) for node in model.graph for value in node.outputs} == {(1, 2, 3, 3)}

@@ -34,7 +34,7 @@ from edgeconv.capture.onnx_file._numbers import check_numbers
 from edgeconv.capture.onnx_file._padded_axes import settle_padded_axes
 from edgeconv.capture.onnx_file._recurrent import check_modes, settle_recurrent
 from edgeconv.capture.onnx_file._sorted import sort_largest, sorted_file
-from edgeconv.capture.onnx_file._soundness import check_extents, every_node
+from edgeconv.capture.onnx_file._soundness import check_extents, every_graph, every_node
 from edgeconv.capture.onnx_file._sums import settle_sums
 from edgeconv.capture.onnx_file._transposed import settle_transposed, state_same_pads
 from edgeconv.capture.onnx_file._wide_pads import settle_wide_pads
@@ -262,8 +262,11 @@ def _plain(proto: onnx.ModelProto) -> ir.Model:
     inputs = [each for each in graph.input if each.name not in constants]
     del graph.input[:]
     graph.input.extend(inputs)
-    for field in ("value_info", "quantization_annotation", "metadata_props"):
-        graph.ClearField(field)
+    for inner in every_graph(graph):  # a branch tells of other shapes as well: the opset converter states them there
+        for field in ("value_info", "quantization_annotation", "metadata_props"):
+            inner.ClearField(field)
+        for value in inner.output if inner is not graph else ():
+            value.type.tensor_type.ClearField("shape")
     bare.ClearField("training_info")
     del bare.opset_import[:]
     bare.opset_import.append(onnx.helper.make_opsetid("", opset_of(proto)))

@@ -89,9 +89,15 @@ def _inside(
                 waiting += [(each, depth + 1) for each in inner]
 
 
+def every_graph(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph, and all that lie in it: the branches of If, the bodies of loops."""
+    for inner, _ in _inside(graph):
+        yield inner
+
+
 def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The nodes of a graph and of all that lies in it."""
-    for inner, _ in _inside(graph):
+    for inner in every_graph(graph):
         yield from inner.node
 
 
