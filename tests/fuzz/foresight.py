@@ -49,6 +49,8 @@ CALLS_OF_LIBRARIES = {
     ("parity/golden.py", "_read"): "safetensors reads its own format, and numpy lacks types of it",
     ("quantize/_plan.py", "_parsed"): "numbers of thousands of digits, and depth, are json's to refuse",
     ("report/_json.py", "_checked"): "alike",
+    ("flow/journal.py", "_read"): "alike",
+    ("nn/dsconv.py", "DepthwiseSeparableConv.forward"): "a module like any other: torch says what it does not take",
 }
 """By the function of ours that calls the library."""
 
