@@ -3,7 +3,8 @@
 Members: offsets, lengths and vtables of `.tflite` files that lead out of them, operators without outputs; `.onnx` files
 whose reshapes do not fit, whose indices or axes are out of range, with element types that there are not, with values in
 subgraphs that are no tensors, with configurations of devices, with attributes of functions outside of any, with scales
-and sizes beyond float32 and beyond any line; golden files that lack tensors; journals of other types, and with numbers of thousands of digits.
+and sizes beyond float32 and beyond any line; golden files that lack tensors; journals of other types, and with numbers
+of thousands of digits.
 """
 
 from __future__ import annotations
