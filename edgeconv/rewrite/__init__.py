@@ -17,8 +17,8 @@ import onnx_ir as ir
 from edgeconv import values
 from edgeconv.errors import RewriteError, Wording
 from edgeconv.graph.argument import checked_model
+from edgeconv.graph.constants import forget_exact
 from edgeconv.rewrite.absorb_channel_moves import AbsorbChannelMovesPass
-from edgeconv.rewrite.algebra._graph import forget_exact
 from edgeconv.rewrite.average_by_matrices import AverageByMatricesPass
 from edgeconv.rewrite.carry_through import CarryThroughPass
 from edgeconv.rewrite.fold_ahead import FoldAheadPass

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.constants import add_constant, exact, integers
 from edgeconv.graph.edit import graph_of, hand_on, rank, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._affine import affine
-from edgeconv.rewrite.algebra._graph import add_constant, disown, exact, integers, replace_constant
+from edgeconv.rewrite.algebra._graph import disown, replace_constant
 from edgeconv.rewrite.algebra._linear import linear
 from edgeconv.rewrite.algebra._planes import Numbers, Planes, fresh, moved, moves, sizes
 

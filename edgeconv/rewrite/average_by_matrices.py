@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.graph.constants import Float64, add_constant, exact, unrounded
 from edgeconv.graph.edit import dims, graph_of, only_reader, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.rewrite.algebra._evaluate import evaluate_node
-from edgeconv.rewrite.algebra._graph import Float64, add_constant, exact, insert_like, is_float, take_over
+from edgeconv.rewrite.algebra._graph import insert_like, take_over
 
 _TOLERANCE = 1e-12
 _PROBES = 8
@@ -54,7 +55,7 @@ class _Region:
         """y for one batch of any number of planes, [planes, H, W] -> [planes, h, w]."""
         values: dict[ir.Value, npt.NDArray[np.generic] | None] = {self.source: planes[None]}
         for node in self.nodes:
-            arrays = [None if value is None else values.get(value, _constant(value)) for value in node.inputs]
+            arrays = [None if value is None else values.get(value, unrounded(value)) for value in node.inputs]
             if arrays[0] is None:
                 return None
             values[node.outputs[0]] = evaluate_node(node, arrays)
@@ -121,13 +122,6 @@ def _is_linear(node: ir.Node, inside: set[ir.Value]) -> bool:
     if node.op_type == "Mul":
         return places.count(True) == 1
     return node.op_type in ("Transpose", "Gather", "ReduceMean", "ReduceSum", "Div") and places.index(True) == 0
-
-
-def _constant(value: ir.Value) -> npt.NDArray[np.generic] | None:
-    tensor = tensor_of(value)
-    if tensor is None:
-        return None
-    return exact(value) if is_float(tensor.dtype) else tensor.numpy()
 
 
 def _matrices(region: _Region) -> tuple[Float64, Float64] | None:

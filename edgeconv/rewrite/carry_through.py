@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.constants import Float64, exact
 from edgeconv.graph.edit import dims, graph_of, only_reader
-from edgeconv.rewrite.algebra._graph import Float64, disown, exact, replace_constant, take_over
+from edgeconv.rewrite.algebra._graph import disown, replace_constant, take_over
 
 _MOST_INPUTS = 16  # of the pointwise Conv that makes its channels twice; with 24 and 40 nothing more is gained
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.constants import integers
 from edgeconv.graph.edit import graph_of, only_reader, rank
 from edgeconv.rewrite.algebra._affine import Affine, affine
-from edgeconv.rewrite.algebra._graph import disown, integers
+from edgeconv.rewrite.algebra._graph import disown
 from edgeconv.rewrite.algebra._linear import Linear, linear
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.graph.constants import add_constant, exact, is_float
 from edgeconv.graph.edit import dims, graph_of, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._evaluate import evaluate_node
-from edgeconv.rewrite.algebra._graph import add_constant, exact, is_float
 
 # A constant this large is stored only when it replaces constants of at least a quarter of its size: folding
 # an Expand or a Tile would otherwise write its copies into the file.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeconv.graph.constants import exact, integers
 from edgeconv.graph.edit import rank
-from edgeconv.rewrite.algebra._graph import exact, integers, stand_in
+from edgeconv.rewrite.algebra._graph import stand_in
 
 
 class FoldPaddingPass(ir.passes.InPlacePass):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgeconv.graph.constants import unrounded
 from edgeconv.graph.edit import MODULE
-from edgeconv.rewrite.algebra._graph import exact, is_float
 
 # Larger constants are weights: they seldom are equal, and comparing them takes time.
 _SMALL = 1024
@@ -34,6 +34,8 @@ class MergeCommonPass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, merged or result.modified)
 
 
+# onnx_ir's DeduplicateInitializersPass does not fit: it compares what is stored, and would take a weight that a later
+# rewrite multiplies for one that merely rounds to the same float32.
 def _merge_constants(graph: ir.Graph) -> bool:
     first: dict[tuple[object, ...], ir.Value] = {}
     merged = False
@@ -41,10 +43,10 @@ def _merge_constants(graph: ir.Graph) -> bool:
         tensor = value.const_value
         if tensor is None or tensor.size > _SMALL or value.is_graph_input() or value.is_graph_output():
             continue
-        if tensor.dtype == ir.DataType.STRING:
+        array = unrounded(value)
+        if array is None:
             continue
-        array = exact(value) if is_float(tensor.dtype) else tensor.numpy()
-        key = (tensor.dtype, tensor.shape.numpy(), b"" if array is None else array.tobytes())
+        key = (tensor.dtype, tensor.shape.numpy(), array.tobytes())
         kept = first.setdefault(key, value)
         if kept is not value:
             ir.convenience.replace_all_uses_with(value, kept)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.constants import add_constant, exact
 from edgeconv.graph.edit import graph_of, hand_on, rank, tensor_of
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite.algebra._graph import add_constant, exact, take_over
+from edgeconv.rewrite.algebra._graph import take_over
 
 
 class MultiplyMatricesPass(ir.passes.InPlacePass):

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.constants import exact
 from edgeconv.graph.edit import dims, graph_of, is_taken, only_reader
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite.algebra._graph import disown, exact, replace_constant
+from edgeconv.rewrite.algebra._graph import disown, replace_constant
 
 _WIDEST_VECTOR = 16  # floats; the block of onnxruntime's blocked layout on AVX-512
 _FULL = 8  # channels of a multiple of this are left alone: no vector of any runtime's is half empty

@@ -6,9 +6,10 @@ import math
 
 import onnx_ir as ir
 
+from edgeconv.graph.constants import integers
 from edgeconv.graph.edit import dims, graph_of, only_reader
 from edgeconv.rewrite.algebra._branch import Branch, window
-from edgeconv.rewrite.algebra._graph import disown, integers, take_over
+from edgeconv.rewrite.algebra._graph import disown, take_over
 
 
 class PoolFirstPass(ir.passes.InPlacePass):

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.constants import exact, integers
 from edgeconv.graph.edit import is_taken, tensor_of
 from edgeconv.rewrite.algebra._affine import affine
-from edgeconv.rewrite.algebra._graph import exact, integers, stand_in
+from edgeconv.rewrite.algebra._graph import stand_in
 
 
 class RemoveNoOpsPass(ir.passes.InPlacePass):

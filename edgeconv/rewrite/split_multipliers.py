@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.constants import Float64, exact
 from edgeconv.graph.edit import dims, graph_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite.algebra._graph import Float64, disown, exact, insert_like, replace_constant, take_over
+from edgeconv.rewrite.algebra._graph import disown, insert_like, replace_constant, take_over
 from edgeconv.rewrite.algebra._linear import Linear, linear
 
 _FEWEST_CHANNELS = 8  # below that no runtime's vectors are full, whatever the form

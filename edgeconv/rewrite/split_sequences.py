@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.constants import add_constant, integers
 from edgeconv.graph.edit import graph_of, hand_on, tensor_of
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite.algebra._graph import add_constant, integers
 
 
 class SplitSequencesPass(ir.passes.InPlacePass):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.constants import Float64, exact
 from edgeconv.graph.edit import is_taken
-from edgeconv.rewrite.algebra._graph import Float64, exact
 
 
 @dataclass(frozen=True)

@@ -1,67 +1,12 @@
-"""What every rewrite asks of the graph, and the few ways in which it may change it.
-
-A constant has two faces: the tensor that the file will hold, rounded to the graph's dtype, and the exact float64
-array that it was rounded from. The exact face travels in ``Value.meta`` (never serialised), so that a weight that
-three rewrites touch is still rounded only once, from real arithmetic done in float64.
-"""
+"""The few ways in which a rewrite may change a graph."""
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.graph.constants import Float64, add_constant
 from edgeconv.graph.edit import MODULE, graph_of, hand_on, tensor_of
 from edgeconv.graph.names import unique_name
-
-Float64 = npt.NDArray[np.float64]
-
-_EXACT = "edgeconv.exact"  # Value.meta key: (tensor, float64 array that the tensor was rounded from)
-
-
-def exact(value: ir.Value | None) -> Float64 | None:
-    """The constant as float64, without the rounding that its dtype imposed on it; None when it is not constant."""
-    tensor = tensor_of(value)
-    if tensor is None or value is None or not is_float(tensor.dtype):
-        return None
-    remembered = value.meta.get(_EXACT)
-    if remembered is not None and remembered[0] is tensor:  # rule out a tensor that was replaced in between
-        array: Float64 = remembered[1]
-        return array
-    return tensor.numpy().astype(np.float64)
-
-
-def integers(value: ir.Value | None) -> list[int] | None:
-    """A constant of integer dtype as a flat list; None when it is not one."""
-    tensor = tensor_of(value)
-    if tensor is None or not tensor.dtype.is_integer():
-        return None
-    return [int(item) for item in tensor.numpy().reshape(-1)]
-
-
-def is_float(dtype: ir.DataType | None) -> bool:
-    """Whether arithmetic on the dtype rounds: the floats of 16 bits and more."""
-    return dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-
-
-def holds(dtype: ir.DataType, array: Float64) -> bool:
-    """Whether the array is finite and within the range of a floating dtype."""
-    limit = float(dtype.max)
-    return array.size == 0 or bool(-limit <= array.min() and array.max() <= limit)  # both false for NaN
-
-
-def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic], dtype: ir.DataType) -> ir.Value:
-    """Registers an initializer under that name, which must be free; see `unique_name`.
-
-    A float64 ``array`` is rounded to a floating ``dtype`` and remembered exactly.
-    """
-    stored = array.astype(dtype.numpy())
-    tensor = ir.tensor(stored, dtype=dtype, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(stored.shape), const_value=tensor)
-    if is_float(dtype) and array.dtype == np.float64:
-        value.meta[_EXACT] = (tensor, array)
-    graph.register_initializer(value)
-    return value
 
 
 def replace_constant(node: ir.Node, index: int, array: Float64, dtype: ir.DataType, name: str) -> None:
@@ -143,9 +88,3 @@ def stand_in(old: ir.Value, new: ir.Value) -> bool:
         ir.convenience.replace_all_uses_with(old, new)
     graph_of(producer).remove(producer, safe=True)
     return True
-
-
-def forget_exact(model: ir.Model) -> None:
-    """Drops the float64 faces of all constants, which weigh twice the model."""
-    for value in model.graph.initializers.values():
-        value.meta.pop(_EXACT, None)

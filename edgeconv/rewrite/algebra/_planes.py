@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.graph.constants import integers
 from edgeconv.graph.edit import rank
-from edgeconv.rewrite.algebra._graph import integers
 
 Numbers = npt.NDArray[np.int64]
 

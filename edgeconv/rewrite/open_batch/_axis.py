@@ -12,8 +12,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import FIXED_BATCH, RewriteError
+from edgeconv.graph.constants import exact, integers
 from edgeconv.graph.edit import tensor_of
-from edgeconv.rewrite.algebra._graph import exact, integers, replace_constant, where
+from edgeconv.rewrite.algebra._graph import replace_constant, where
 
 _Array = npt.NDArray[np.generic]
 

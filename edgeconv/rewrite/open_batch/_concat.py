@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.graph.constants import add_constant, is_float
 from edgeconv.graph.edit import graph_of, hand_on
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite.algebra._graph import add_constant, is_float, take_over
+from edgeconv.rewrite.algebra._graph import take_over
 from edgeconv.rewrite.open_batch._axis import Batch, Place
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.constants import integers
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite.algebra._graph import integers
 from edgeconv.rewrite.open_batch._axis import Batch, Place
 from edgeconv.rewrite.open_batch._concat import concat
 
