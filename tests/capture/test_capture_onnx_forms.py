@@ -124,6 +124,40 @@ def test_axes_that_a_value_has_not(tmp_path: Path) -> None:
         edgeconv.export_onnx(path, tmp_path / "out", name="net")
 
 
+_INDICES = np.zeros((2, 4, 6), np.int64)
+
+
+@pytest.mark.parametrize("axis", [3, -4])
+@pytest.mark.parametrize(
+    ("operator", "stated", "constants"),
+    [
+        ("LpNormalization", ["axis"], {}),
+        ("GatherElements", ["axis"], {"i": _INDICES}),
+        ("ScatterElements", ["axis"], {"i": _INDICES, "u": np.ones((2, 4, 6), np.float32)}),
+        ("ReverseSequence", ["time_axis"], {"lengths": np.array([4, 2])}),
+        ("ReverseSequence", ["batch_axis"], {"lengths": np.array([4, 2])}),
+        ("CumSum", [], {}),
+        ("LayerNormalization", ["axis"], {"scale": np.ones(6, np.float32)}),
+    ],
+)
+def test_an_axis_that_the_input_has_not_is_refused(
+    tmp_path: Path, operator: str, stated: list[str], constants: dict[str, Any], axis: int
+) -> None:
+    """onnx's inference passes over these; they were taken as the axis that is left of a division by the rank."""
+    constants = constants if stated else {"along": np.array(axis)}
+    node = helper.make_node(operator, ["x", *constants], ["y"], **dict.fromkeys(stated, axis))
+    path = file_of(tmp_path, [node], (2, 4, 6), 17, **constants)
+    with pytest.raises(EdgeconvError, match=rf"{operator}.*axis"):
+        edgeconv.export_onnx(path, tmp_path / "out", name="net")
+
+
+def test_what_is_said_of_an_axis_is_ours(tmp_path: Path) -> None:
+    """onnx's strict inference spoke instead, of operators that the file does not have."""
+    node = helper.make_node("MeanVarianceNormalization", ["x"], ["y"], axes=[0, 7])
+    with pytest.raises(EdgeconvError, match="MeanVarianceNormalization is along axis 7 of a value of 3 axes"):
+        edgeconv.export_onnx(file_of(tmp_path, [node], (2, 4, 6), 17), tmp_path / "out", name="net")
+
+
 class _Scaled(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()

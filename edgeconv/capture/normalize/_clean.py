@@ -268,6 +268,10 @@ def _strip(model: ir.Model) -> None:
         value.doc_string = None
 
 
+class UnknownShapeError(CaptureError):
+    """What cannot be converted has a shape that is not known: shapes that contradict each other may be the cause."""
+
+
 def _check(graph: ir.Graph) -> None:
     """Every operator is one that can be converted; all that are not are told together."""
     check_dropouts(graph)
@@ -278,10 +282,12 @@ def _check(graph: ir.Graph) -> None:
     others = [f"{_place_of(node)}: {also}" for node, also, _ in wrong[1:_TOLD]]
     more = [f"and {len(wrong) - _TOLD} more"] if len(wrong) > _TOLD else []
     hints = list(dict.fromkeys(each for _, _, each in wrong[:_TOLD]))
-    raise CaptureError("; ".join([what, *others, *more]), where=_place_of(first), hint="; ".join(hints))
+    kind = UnknownShapeError if all(hint == _STATIC for _, _, hint in wrong) else CaptureError
+    raise kind("; ".join([what, *others, *more]), where=_place_of(first), hint="; ".join(hints))
 
 
 _TOLD = 2  # operators in one message
+_STATIC = "keep every shape a function of the input shapes"
 
 
 def _place_of(node: ir.Node) -> str:
@@ -302,7 +308,7 @@ def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
         return None
     operation = origin_of(node).operation
     said = operation if operation == node.op_type else f"{operation} ({node.op_type})"
-    return f"{said} has a shape that is not known before it runs", "keep every shape a function of the input shapes"
+    return f"{said} has a shape that is not known before it runs", _STATIC
 
 
 def _is_known(value: ir.Value) -> bool:

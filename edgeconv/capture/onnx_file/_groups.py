@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.errors import CaptureError
 
 
@@ -26,4 +27,4 @@ def check_groups(graph: ir.Graph) -> None:
         if not fits or first % group or channels % group:
             shape = list(weight.numpy())
             what = f"{node.op_type} of {channels} channels in {group} groups has a weight of the shape {shape}"
-            raise CaptureError(what, where=node.name or "", hint="correct the model")
+            raise CaptureError(what, where=origin_of(node).module or "", hint="correct the model")

@@ -20,13 +20,14 @@ import onnx_ir as ir
 
 from edgeconv.capture import NOTE
 from edgeconv.capture.normalize._automatic_pads import settle_automatic_pads
-from edgeconv.capture.normalize._clean import clean, drop_unused, infer_shapes
+from edgeconv.capture.normalize._clean import UnknownShapeError, clean, drop_unused, infer_shapes
 from edgeconv.capture.normalize._group_norm import settle_group_norms
 from edgeconv.capture.normalize._names import NODE
 from edgeconv.capture.normalize._origin import Origin, origin_of, set_origin
 from edgeconv.capture.normalize._silent import silent
 from edgeconv.capture.normalize._stated_resizes import check_resize, settle_stated_resizes
 from edgeconv.capture.normalize._training import settle_training
+from edgeconv.capture.onnx_file._axes import check_axes
 from edgeconv.capture.onnx_file._dilated_averages import settle_dilated_averages
 from edgeconv.capture.onnx_file._file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture.onnx_file._groups import check_groups
@@ -185,6 +186,7 @@ class OnnxFile:
                 clean(model)
                 _check_extents(graph)
                 check_groups(graph)
+                check_axes(graph)
             settle_stated_resizes(graph)
             notes = settle_automatic_pads(graph)
             settle_wide_pads(graph)
@@ -197,8 +199,9 @@ class OnnxFile:
             settle_transposed(graph)
             check_numbers(graph)
         except CaptureError as error:
-            with static_errors(where):  # shapes that contradict each other say more than shapes that are not known
-                onnx.shape_inference.infer_shapes(ir.to_proto(model), check_type=True, strict_mode=True)
+            if isinstance(error, UnknownShapeError):  # shapes that contradict each other say more
+                with static_errors(where):
+                    onnx.shape_inference.infer_shapes(ir.to_proto(model), check_type=True, strict_mode=True)
             raise CaptureError(error.what, where=f"{where}: node {error.where}", hint=error.hint) from error
         _check_known(graph, where)
         drop_unused(graph)
