@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from edgeconv.errors import CaptureError
 NAN, INF = float("nan"), float("inf")
 
 
-def written(path: Path, nodes: Sequence[onnx.NodeProto], **constants: Any) -> Path:
+def written(path: Path, nodes: Sequence[onnx.NodeProto], opset: int = 18, **constants: Any) -> Path:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     weights = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "g", [x], [y], weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     path.write_bytes(model.SerializeToString())
     return path
 
@@ -75,6 +76,29 @@ def test_scales_that_are_odd_and_sound(tmp_path: Path, scale: float) -> None:
 def test_scales_of_channels(tmp_path: Path, scales: list[float], axis: int, says: str) -> None:
     with pytest.raises(CaptureError, match=f"node dequant: .*{says}"):
         captured(of_weights(tmp_path / "m.onnx", scales, axis))
+
+
+@pytest.mark.parametrize(
+    ("shape", "block", "fits"),
+    [((4, 4), 0, False), ((2, 4), 2, True), ((4, 2), 2, False), ((1, 1), 0, False), ((4,), 2, False)],
+)
+@pytest.mark.parametrize("computed", [True, False])
+def test_scales_of_blocks_have_the_shape_of_the_blocks(
+    tmp_path: Path, shape: tuple[int, ...], block: int, fits: bool, computed: bool
+) -> None:
+    """Computed ones were not looked at, and onnxruntime told of them in its own words."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Expand", ["most" if computed else "s", "sizes"], ["scale"]),
+        helper.make_node("DequantizeLinear", ["w", "scale"], ["wf"], name="dequant", axis=0, block_size=block),
+        helper.make_node("MatMul", ["x", "wf"], ["y"]),
+    ]
+    constants = {"w": np.ones((4, 4), np.int8), "s": np.float32(0.1), "sizes": np.array(shape)}
+    path = written(tmp_path / "m.onnx", nodes, 21, **constants)
+    with (
+        nullcontext() if fits else pytest.raises(CaptureError, match=r"node dequant: it has .*scales.* for the axis 0")
+    ):
+        captured(path)
 
 
 def test_zero_points_are_as_many_as_scales(tmp_path: Path) -> None:

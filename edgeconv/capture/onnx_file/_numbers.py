@@ -72,6 +72,7 @@ def _check_count(node: ir.Node) -> None:
 
 
 def _check_scale(node: ir.Node) -> None:
+    _check_shapes(node)
     scales = constant_value(node.inputs[1])
     if scales is None:
         return
@@ -85,23 +86,30 @@ def _check_scale(node: ir.Node) -> None:
             where=origin_of(node).module or node.op_type,
             hint="quantise the model again: scales are positive, at least 1.2e-38, and finite",
         )
-    source = node.inputs[0]
-    if scales.ndim == 1 and scales.size > 1 and source is not None and source.shape is not None:
-        _check_fits(node, source.shape, scales.size)
-    zero = constant_value(node.inputs[2]) if len(node.inputs) > 2 else None
-    if zero is not None and zero.size != scales.size:
-        what = f"it has {scales.size} scales and {zero.size} zero points"
-        raise CaptureError(what, where=origin_of(node).module or node.op_type, hint="give as many of each")
 
 
-def _check_fits(node: ir.Node, shape: ir.Shape, count: int) -> None:
-    axis = node.attributes.get_int("axis", 1)
-    if not -len(shape) <= axis < len(shape) or shape[axis] != count:
-        raise CaptureError(
-            f"it has {count} scales for the axis {axis} of a tensor of shape {list(shape)}",
-            where=origin_of(node).module or node.op_type,
-            hint="give one scale, or one per element of that axis",
-        )
+def _check_shapes(node: ir.Node) -> None:
+    """Of scales and zero points, computed ones too: one for all, one per element of the axis, or per block of it."""
+    source, scales, *zeros = (value.shape if value is not None else None for value in node.inputs)
+    if scales is None or not scales.is_static():
+        return
+    where = origin_of(node).module or node.op_type
+    count = math.prod(scales.numpy())
+    if source is not None and source.is_static() and (len(scales) > 1 or count > 1):
+        axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
+        sizes = list(source.numpy())
+        has_axis = -len(sizes) <= axis < len(sizes)
+        if has_axis and block > 0:
+            sizes[axis] = -(-sizes[axis] // block)
+        fitting = sizes if block > 0 else sizes[axis:][:1]
+        if not has_axis or list(scales.numpy()) != fitting:
+            said = f"{count} scales" if len(scales) == 1 else f"scales of the shape {list(scales)}"
+            what = f"it has {said} for the axis {axis} of a tensor of shape {list(source)}"
+            raise CaptureError(what, where=where, hint="give one scale, or one per element of that axis")
+    for zero in zeros:
+        if zero is not None and zero.is_static() and math.prod(zero.numpy()) != count:
+            what = f"it has {count} scales and {math.prod(zero.numpy())} zero points"
+            raise CaptureError(what, where=where, hint="give as many of each")
 
 
 def _check_weights(node: ir.Node) -> None:
