@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeconv import values
+from edgeconv.affine import dequantized, quantized
 from edgeconv.errors import ParityError
 
 Array = npt.NDArray[Any]
@@ -61,20 +62,17 @@ class TensorSpec:
     def to_file(self, array: Array) -> Array:
         """Moves an array from torch's layout (N, C, H, W) to the file's, quantised where the file has it so.
 
-        Rounds half to even and saturates, as ONNX's QuantizeLinear does. C-contiguous.
+        In float32, as an application beside the runtime does. C-contiguous.
         """
         if self.scale is not None:
-            limits = np.iinfo(self.dtype)
-            with np.errstate(over="ignore"):  # of tiny scales, whose quotients saturate
-                steps = np.rint(array.astype(np.float32) / np.float32(self.scale)) + self.zero_point
-            array = np.clip(steps, limits.min, limits.max).astype(self.dtype)
+            array = quantized(array, self.scale, self.zero_point, self.dtype, np.float32)
         # not np.ascontiguousarray, which makes (1,) of a scalar
         return np.asarray(array.transpose(0, 2, 3, 1) if self.layout == NHWC else array, order="C")
 
     def from_file(self, array: Array) -> Array:
         """Moves an array from the file's layout to torch's (N, C, H, W), as real numbers; C-contiguous."""
         if self.scale is not None:
-            array = (array.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+            array = dequantized(array, self.scale, self.zero_point, np.float32)
         return np.asarray(array.transpose(0, 3, 1, 2) if self.layout == NHWC else array, order="C")
 
 

@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 
+from edgeconv.affine import quantized
 from edgeconv.core import Array
 
 INTEGER_KERNELS = "integer kernels"
@@ -53,6 +54,7 @@ def integer_probe() -> tuple[bytes, Mapping[str, Array]]:
 
 def read_probe(outputs: Sequence[Array]) -> str:
     """What a device's answer to the probe says of its kernels."""
-    exact, saturated = (round(total / _STEP) for total in (_COUNT * _LARGEST * _WEIGHT, _COUNT // 2 * 32767))
+    totals = np.array([_COUNT * _LARGEST * _WEIGHT, _COUNT // 2 * 32767])
+    exact, saturated = quantized(totals, _STEP, 0, "uint8").tolist()
     values = np.unique(np.concatenate([array.reshape(-1) for array in outputs] or [np.zeros(0)])).tolist()
     return {(exact,): EXACT, (saturated,): SATURATING}.get(tuple(values), f"unknown: the probe gave {values[:4]}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.affine import dequantized, limits_of, saturated
 from edgeconv.core import Array, Comparison, Fidelity, IntegerTensor, LayerSteps
 from edgeconv.errors import ParityError
 from edgeconv.graph.names import unique_name
@@ -201,7 +202,7 @@ def _between(value: ir.Value | None, order: Mapping[ir.Node, int]) -> list[ir.No
 
 def _real(tensor: IntegerTensor, integers: Array, shape: Sequence[int]) -> Array:
     """What integers of a file stand for, as a value of this shape."""
-    return np.asarray((_as_value(tensor, integers, shape).astype(np.float64) - tensor.zero_point) * tensor.scale)
+    return dequantized(_as_value(tensor, integers, shape), tensor.scale, tensor.zero_point)
 
 
 def _as_value(tensor: IntegerTensor, integers: Array, shape: Sequence[int]) -> Array:
@@ -211,6 +212,5 @@ def _as_value(tensor: IntegerTensor, integers: Array, shape: Sequence[int]) -> A
 
 def _steps(tensor: IntegerTensor, integers: Array, real: Array) -> Mapping[int, int]:
     """How many elements are how many steps from the integers that stand for real numbers."""
-    limits = np.iinfo(tensor.dtype)
-    wanted = np.clip(np.rint(real / tensor.scale) + tensor.zero_point, limits.min, limits.max)
+    wanted = saturated(real / tensor.scale, limits_of(tensor.dtype), tensor.zero_point)
     return steps_apart([(_as_value(tensor, integers, real.shape), wanted)], 1.0)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.affine import WEIGHT_LIMITS
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, pairs_of, within_pairs
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 _Floats = npt.NDArray[np.float64]
 
 _POSITIONS = 10000
-_HIGHEST = 127
 _STRETCH_LOW, _STRETCH_HIGH = -0.1, 1.1  # the paper's zeta and gamma
 _WARM_UP = 0.2  # of the iterations, without the regulariser
 _BETA_FIRST, _BETA_LAST = 20.0, 2.0  # its exponent, annealed
@@ -126,7 +126,7 @@ class _Task:
 
     def rounded(self, steps: torch.Tensor) -> torch.Tensor:
         """So many steps of the grid, as a weight."""
-        return steps.clamp(-_HIGHEST, _HIGHEST) * self.scales
+        return steps.clamp(*WEIGHT_LIMITS) * self.scales
 
     def settled(self, up: torch.Tensor) -> torch.Tensor:
         """The integers that a soft rounding is nearest to; of a pair that overflows the less decided one gives way.

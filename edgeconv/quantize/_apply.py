@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.affine import bias_scales, quantized, spread
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import MODULE, constant
@@ -37,7 +38,7 @@ from edgeconv.quantize._graph import (
 from edgeconv.quantize._make_plan import check_names
 from edgeconv.quantize._operators import CONSTANT_OPERANDS, SHARED
 from edgeconv.quantize._pairs import nearest_safe, partners
-from edgeconv.quantize._plan import RANGES, Plan, TensorParameters, WeightParameters
+from edgeconv.quantize._plan import Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of, unquantisable
 
 _INT16_OPSET = 21  # the first in which QuantizeLinear knows int16
@@ -205,12 +206,11 @@ class _Work:
         array = constant(layer.bias)
         if array is None or layer.bias is None:
             return
-        scales = bias_scales(source, weights, array.size)
-        steps = np.rint(array.reshape(-1).astype(np.float64) / scales)
-        integers = np.clip(steps, -(2**31), 2**31 - 1).astype(np.int32)
+        scales = np.resize(bias_scales(source.scale, weights.scales), array.size)  # which groups of channels share
+        integers = quantized(array.reshape(-1), scales, 0, "int32")
         name = layer.bias.name or f"{layer.name}.bias"
         zero = self._once(("zero", scales.size), f"{name}.zero_point", np.zeros(scales.size, np.int32))
-        made = self._dequantised(layer.node, name, integers, scales.astype(np.float32), zero, axis=0)
+        made = self._dequantised(layer.node, name, integers, scales, zero, axis=0)
         layer.node.replace_input_with(2, made)
 
     def operand(self, node: ir.Node, index: int, parameters: TensorParameters) -> None:
@@ -221,7 +221,7 @@ class _Work:
             return
         key = (value.name, parameters)
         if key not in self.made:
-            integers = quantised(array.astype(np.float64), parameters)
+            integers = quantized(array, parameters.scale, parameters.zero_point, parameters.dtype)
             scale, zero = self._parameters(named(value), parameters)
             self.made[key] = self._dequantised(node, named(value), integers, scale, zero)
         node.replace_input_with(index, self.made[key])
@@ -260,7 +260,7 @@ class _Work:
         array, name = constant(layer.weight), named(layer.weight)
         assert array is not None  # it is a layer
         partner = partners(layer) if self.plan.pair_safe else None
-        integers = quantised_weight(layer, array.astype(np.float64), parameters, partner)
+        integers = quantized_weight(layer, array.astype(np.float64), parameters, partner)
         scales = np.array(parameters.scales, np.float32)
         scales = scales if parameters.axis is not None else scales.reshape(())
         zero = self._once(("zero8", scales.shape), f"{name}.zero_point", np.zeros(scales.shape, np.int8))
@@ -321,36 +321,17 @@ class _Work:
         return self.made[key]
 
 
-def quantised(array: npt.NDArray[np.float64], parameters: TensorParameters) -> npt.NDArray[np.generic]:
-    """The integers that stand for real numbers."""
-    low, high = RANGES[parameters.dtype]
-    steps = np.rint(array / parameters.scale) + parameters.zero_point
-    return np.asarray(np.clip(steps, low, high).astype(parameters.dtype))
-
-
-def quantised_weight(
+def quantized_weight(
     layer: Layer,
     array: npt.NDArray[np.float64],
     parameters: WeightParameters,
     partner: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int8]:
     """The integers that stand for a layer's weight, halves to even, from -127 to 127, of which no pair overflows."""
-    steps = array / spread_scales(parameters, array.ndim)
+    steps = array / spread(parameters.scales, parameters.axis, array.ndim)
     if partner is None:
         return nearest_safe(steps, None).astype(np.int8)
     return untaps(layer, nearest_safe(taps(layer, steps), partner)).astype(np.int8)
-
-
-def spread_scales(parameters: WeightParameters, rank: int) -> npt.NDArray[np.float64]:
-    """A weight's scales in a shape that broadcasts over it."""
-    shape = [-1 if axis == parameters.axis else 1 for axis in range(rank)]
-    return np.array(parameters.scales).reshape(shape)
-
-
-def bias_scales(source: TensorParameters, weights: WeightParameters, channels: int) -> npt.NDArray[np.float64]:
-    """One scale per output channel: as float32, which is how the files hold it."""
-    scales = np.array(weights.scales, np.float32) * np.float32(source.scale)
-    return np.resize(scales, channels).astype(np.float64)
 
 
 def _drop_unused(graph: ir.Graph) -> None:

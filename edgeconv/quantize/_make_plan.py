@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.affine import WEIGHT_LIMITS, asymmetric, normal, symmetric
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant, input_of
@@ -23,7 +24,6 @@ from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_o
 
 _Floats = npt.NDArray[np.float64]
 
-_HIGHEST = 127
 _MOST_BIAS = 2.0**30  # steps: half of what int32 holds, so that a correction of the bias still fits
 _FINEST = 2.0**-31  # of input scale · weight scale / output scale: XNNPACK takes none below 2**-32
 _SCORES_RANK = 2  # (N, classes); what has more axes is an image or a sequence, which a few clipped elements hurt less
@@ -135,16 +135,9 @@ def _without_kernels(
 
 def parameters_of(low: float, high: float, dtype: str) -> TensorParameters:
     """Parameters whose range is [low, high], which holds zero; symmetric for int16."""
-    first, last = RANGES[dtype]
     if dtype == "int16":
-        return TensorParameters(dtype, rounded(max(-low, high) / last or 1.0), 0)
-    scale = rounded((high - low) / (last - first) or 1.0)
-    return TensorParameters(dtype, scale, int(np.clip(round(first - low / scale), first, last)))
-
-
-def rounded(scale: float) -> float:
-    """The scale as float32 holds it, within the normal numbers."""
-    return float(np.float32(min(max(scale, 2.0**-126), 2.0**127)))
+        return TensorParameters(dtype, float(symmetric(max(-low, high), RANGES[dtype][1])), 0)
+    return TensorParameters(dtype, *asymmetric(low, high, dtype))
 
 
 def weight_parameters(
@@ -160,7 +153,7 @@ def weight_parameters(
     channels = np.moveaxis(weight, layer.axis, 0).reshape(weight.shape[layer.axis], -1)
     if not options.per_channel:
         channels = channels.reshape(1, -1)
-    scales = np.abs(channels).max(axis=1, initial=0.0) / _HIGHEST
+    scales = np.abs(channels).max(axis=1, initial=0.0) / WEIGHT_LIMITS[1]
     if options.sums_are_bounded and (partner := partners(layer)) is not None:
         scales = scales * safe_growth(channels, scales, partner)
     floor = np.full(len(scales), np.max(scales, initial=0.0) * 2.0**-40 or 1.0)
@@ -171,7 +164,7 @@ def weight_parameters(
     # a channel without weights takes a scale like its neighbours', which every runtime can rescale
     scales = np.where(scales > 0, scales, np.max(scales, initial=0.0))
     axis = layer.axis if options.per_channel else None
-    return WeightParameters(axis, tuple(rounded(scale) for scale in np.maximum(scales, floor).tolist()))
+    return WeightParameters(axis, tuple(normal(np.maximum(scales, floor)).tolist()))
 
 
 def _bias_by_scale(layer: Layer, count: int) -> _Floats:

@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.affine import WEIGHT_LIMITS, saturated
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.quantize._graph import layer_name, name_of, static_shape
 from edgeconv.quantize._structure import Layer, weight_axis
@@ -43,7 +44,7 @@ _Real = TypeVar("_Real", np.float32, np.float64)
 
 LARGEST_SUM = 128
 """Of two weights of one sign: 255 · 128 = 32640 is within int16, 255 · 129 is not."""
-_HIGHEST = 127
+_HIGHEST = WEIGHT_LIMITS[1]
 _ALONE = -1
 
 
@@ -93,7 +94,7 @@ def nearest_safe(steps: npt.NDArray[_Real], partner: _Indices | None) -> npt.NDA
         Integers as floats, of the same shape. Of a pair that would overflow these are the nearest two that add up to
         128: the plane of the constraint lies between them and what they are for.
     """
-    rounded = np.clip(np.rint(steps), -_HIGHEST, _HIGHEST)
+    rounded = saturated(steps, WEIGHT_LIMITS)
     if partner is None:
         return rounded
     first, second = pairs_of(partner)
@@ -111,7 +112,7 @@ def within_pairs(steps: npt.NDArray[_Real], partner: _Indices | None) -> npt.NDA
     if partner is None:
         return steps
     first, second = pairs_of(partner)
-    bounded = np.clip(steps, -_HIGHEST, _HIGHEST)
+    bounded = np.clip(steps, *WEIGHT_LIMITS)
     one, other = bounded[..., first], bounded[..., second]
     excess = np.where(one * other > 0, np.maximum(np.abs(one + other) - LARGEST_SUM, 0), 0) / 2
     bounded[..., first] = one - np.sign(one) * excess

@@ -10,12 +10,13 @@ from reprlib import repr as brief
 from typing import Any, TypeVar
 
 from edgeconv import values
+from edgeconv.affine import interval_of, limits_of
 from edgeconv.errors import QuantizeError
 
 SCHEMA = 1
 SCHEMES = ("int8", "int8-weights", "int16x8")
 _WIDEST = 40  # exponent of a factor of equalisation
-RANGES = {"int8": (-128, 127), "int16": (-32768, 32767)}
+RANGES = {dtype: limits_of(dtype) for dtype in ("int8", "int16")}
 """What a dtype of the plan holds; weights leave out the lowest value."""
 
 
@@ -45,8 +46,7 @@ class TensorParameters:
 
     def range(self) -> tuple[float, float]:
         """The smallest and the largest real number that it represents."""
-        low, high = RANGES[self.dtype]
-        return self.scale * (low - self.zero_point), self.scale * (high - self.zero_point)
+        return interval_of(self.scale, self.zero_point, self.dtype)
 
 
 @dataclass(frozen=True)

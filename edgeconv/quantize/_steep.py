@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.affine import dequantized, quantized
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._divisors import GUARDS, NORMS
 from edgeconv.quantize._graph import is_activation, name_of, named, scalar
 from edgeconv.quantize._histogram import Histogram
-from edgeconv.quantize._plan import RANGES, TensorParameters
+from edgeconv.quantize._plan import TensorParameters
 from edgeconv.quantize._structure import Structure
 
 _Floats = npt.NDArray[np.float64]
@@ -165,11 +166,10 @@ def _decibels(function: _Function, seen: Histogram, parameters: TensorParameters
     many zeros is a large signal without an error, and hides how far the others are off in samples that have none.
     """
     numbers, counts = np.append(seen.centres(), 0.0), np.append(seen.counts, seen.zeros)
-    first, last = RANGES[parameters.dtype]
-    steps = np.clip(np.rint(numbers / parameters.scale) + parameters.zero_point, first, last)
-    quantised = (steps - parameters.zero_point) * parameters.scale
+    grid = parameters.scale, parameters.zero_point
+    represented = dequantized(quantized(numbers, *grid, parameters.dtype), *grid)
     with np.errstate(all="ignore"):
-        exact, rounded = function(numbers), function(quantised)
+        exact, rounded = function(numbers), function(represented)
     defined = (counts > 0) & np.isfinite(exact)
     if not defined.any():
         return np.inf

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.affine import spread
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.edit import constant, only_reader
-from edgeconv.quantize._apply import apply, spread_scales
+from edgeconv.quantize._apply import apply
 from edgeconv.quantize._calibrate import read_in
 from edgeconv.quantize._columns import columns, taps, untaps
 from edgeconv.quantize._graph import LAYER, add_initializer, forget_names, layer_name, named, replace_weight
@@ -145,7 +146,8 @@ def _given(layer: Layer, plan: Plan, inputs: Array, wanted: Array) -> Given:
     """The layer's weight with its gain, and what is known of it; ``wanted`` is what the float layer reads."""
     stored, bias = constant(layer.weight), constant(layer.bias)
     assert stored is not None  # it is a layer
-    scales = np.broadcast_to(spread_scales(plan.weights[layer.name], stored.ndim), stored.shape)
+    grid = plan.weights[layer.name]
+    scales = np.broadcast_to(spread(grid.scales, grid.axis, stored.ndim), stored.shape)
     form = taps(layer, stored.astype(np.float64))
     across = np.swapaxes(form, 1, 2).astype(np.float32)
     unit = _unit(inputs, wanted)

@@ -29,6 +29,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from edgeconv.affine import limits_of, quantized
 from edgeconv.capture.normalize.same_pads import same_pads
 from edgeconv.core import Array
 from edgeconv.graph.edit import add_initializer
@@ -282,11 +283,8 @@ def _saturates(node: ir.Node, low: float, high: float) -> bool:
     scale, zero = (_array(value) for value in node.inputs[1:3]) if len(node.inputs) > 2 else (None, None)
     if scale is None or zero is None or scale.size != 1:
         return False
-    limits = np.iinfo(zero.dtype)
-    step, point = float(scale.reshape(())), int(zero.reshape(()))
-    least = -math.inf if math.isinf(low) else round(low / step) + point
-    greatest = math.inf if math.isinf(high) else round(high / step) + point
-    return least <= limits.min and greatest >= limits.max
+    ends = quantized(np.array([low, high]), scale.reshape(()), zero.reshape(()), zero.dtype)
+    return tuple(ends.tolist()) == limits_of(zero.dtype)
 
 
 def _bounds(node: ir.Node) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""What the integers of a tensor stand for: (q - zero_point) · scale."""
+"""What the integers of a tensor stand for, along an axis too; the arithmetic is that of `edgeconv.affine`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeconv.affine import WEIGHT_LIMITS, asymmetric, dequantized, interval_of, limits_of, quantized, spread, symmetric
 from edgeconv.core import Array
-
-_LARGEST = {"int8": 127, "int16": 32767}
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,9 @@ class Quantization:
         return len(self.scale) > 1
 
     @property
-    def limits(self) -> tuple[int, int]:
-        """The least and the greatest integer."""
-        info = np.iinfo(self.dtype)
-        return int(info.min), int(info.max)
-
-    @property
     def interval(self) -> tuple[float, float]:
         """The real numbers that the least and the greatest integer stand for (one scale)."""
-        low, high = ((limit - self.zero_point[0]) * self.scale[0] for limit in self.limits)
-        return low, high
+        return interval_of(self.scale[0], self.zero_point[0], self.dtype)
 
     def along(self, axis: int) -> bool:
         """Whether scales differ along no other axis than this."""
@@ -66,14 +58,16 @@ class Quantization:
         scale, zero = (tuple(values[at] for at in order.tolist()) for values in (self.scale, self.zero_point))
         return Quantization(self.dtype, scale, zero, self.axis)
 
-    def quantise(self, array: Array) -> Array:
+    def quantized(self, array: Array) -> Array:
         """The nearest integers, ties to even, saturated."""
-        shape = [-1 if axis == self.axis else 1 for axis in range(array.ndim)] if self.per_channel else []
-        scale, zero = (
-            np.array(values, np.float64).reshape(shape) if shape else values[0]
-            for values in (self.scale, self.zero_point)
-        )
-        return np.clip(np.rint(array.astype(np.float64) / scale) + zero, *self.limits).astype(self.dtype)
+        return quantized(array, *self._spread(array.ndim), self.dtype)
+
+    def dequantized(self, integers: Array) -> Array:
+        """The real numbers that integers stand for, in float64."""
+        return dequantized(integers, *self._spread(integers.ndim))
+
+    def _spread(self, rank: int) -> tuple[Array, Array]:
+        return spread(self.scale, self.axis, rank), spread(self.zero_point, self.axis, rank)
 
 
 def of_type(dtype: str, scale: Any, zero_point: Any, axis: int = 0) -> Quantization:
@@ -85,25 +79,20 @@ def of_type(dtype: str, scale: Any, zero_point: Any, axis: int = 0) -> Quantizat
 
 def of_interval(lowest: float, highest: float, dtype: str) -> Quantization:
     """Parameters of a tensor whose numbers lie in an interval: int8 asymmetric, int16 symmetric; zero is exact."""
-    low, high = min(lowest, 0.0), max(highest, 0.0)
     if dtype == "int16":
-        return of_type(dtype, max(-low, high) / _LARGEST[dtype] or 1.0, 0)
-    scale = np.float32((high - low) / 255 or 1.0)
-    return of_type(dtype, scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+        return of_type(dtype, symmetric(max(-lowest, highest, 0.0), limits_of(dtype)[1]), 0)
+    return of_type(dtype, *asymmetric(lowest, highest, dtype))
 
 
 def of_constant(array: Array, dtype: str) -> Quantization:
     """Parameters of a constant operand; a constant of a single magnitude is met exactly."""
-    largest = float(np.max(np.abs(array), initial=0.0))
     magnitudes = np.unique(np.abs(array[array != 0]))
     if dtype == "int16" or len(magnitudes) <= 1:
-        return of_type(dtype, largest / _LARGEST[dtype] or 1.0, 0)
+        return of_type(dtype, symmetric(np.max(magnitudes, initial=0.0), limits_of(dtype)[1]), 0)
     return of_interval(float(array.min()), float(array.max()), dtype)
 
 
 def of_weights(array: Array, axis: int | None) -> Quantization:
     """Symmetric int8 parameters of weights, per element of ``axis`` (None: one for all); -128 is not used."""
-    if axis is None:
-        return of_type("int8", float(np.max(np.abs(array))) / 127 or 1.0, 0)
-    largest = np.max(np.abs(array.astype(np.float64)), axis=tuple(at for at in range(array.ndim) if at != axis))
-    return of_type("int8", np.where(largest > 0, largest / 127, 1.0), 0, axis)
+    others = tuple(at for at in range(array.ndim) if at != axis)
+    return of_type("int8", symmetric(np.max(np.abs(array), axis=others), WEIGHT_LIMITS[1]), 0, axis or 0)

@@ -18,7 +18,7 @@ from edgeconv.reference._operators import (
     linear,
     normalization,
     pooling,
-    quantisation,
+    quantization,
     recurrent,
     reduction,
     resize,
@@ -39,7 +39,7 @@ OPERATORS: dict[str, Operator] = {
     **attention.OPERATORS,
     **recurrent.OPERATORS,
     **constant.OPERATORS,
-    **quantisation.OPERATORS,
+    **quantization.OPERATORS,
     **control.OPERATORS,
 }
 

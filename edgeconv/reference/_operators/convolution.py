@@ -1,6 +1,6 @@
 """Convolutions of any number of spatial axes.
 
-Specification: Conv, ConvTranspose, Col2Im. The integer ones are in `quantisation`.
+Specification: Conv, ConvTranspose, Col2Im. The integer ones are in `quantization`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def store_int8(graph: Graph) -> None:
             if tensor.data is None or tensor.quantization is None or tensor.dtype != _FLOAT:
                 continue
             scales = tensor.quantization
-            stored = graph.constant(scales.quantise(tensor.data), tensor.name, scales)
+            stored = graph.constant(scales.quantized(tensor.data), tensor.name, scales)
             if operator.code in _HYBRID and index == 1:
                 operator.inputs[1] = stored
                 continue

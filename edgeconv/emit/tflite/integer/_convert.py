@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeconv.affine import bias_scales
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization, of_type, of_weights
 from edgeconv.emit.tflite.integer._forms import integer_form
@@ -129,13 +130,13 @@ class _Rewrite:
         operator.inputs[1] = self._constant(weight, scales)
         place = 3 if operator.code == "TRANSPOSE_CONV" else 2
         if len(operator.inputs) > place:
-            products = np.array(scales.scale, np.float32) * np.float32(data.quantization.scale[0])
+            products = bias_scales(data.quantization.scale[0], scales.scale)
             bias = of_type(_BIAS[data.quantization.dtype], products, 0)
             operator.inputs[place] = self._constant(operator.inputs[place], bias)
 
     def _constant(self, tensor: Tensor, quantization: Quantization) -> Tensor:
         assert tensor.data is not None
-        return self.graph.constant(quantization.quantise(tensor.data), tensor.name, quantization)
+        return self.graph.constant(quantization.quantized(tensor.data), tensor.name, quantization)
 
 
 def _float_borders(graph: Graph) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from edgeconv.affine import limits_of
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_interval, of_type
 from edgeconv.emit.tflite.integer._rules import TABLE
@@ -30,7 +31,7 @@ def _sum(graph: Graph, operator: Operator) -> list[Operator]:
     mean = Tensor(f"{result.name}/mean", result.shape, np.dtype(known.dtype), quantization=steps)
     times = np.full(_single(result), count, np.float32)
     by = of_constant(times, known.dtype)
-    factor = graph.constant(by.quantise(times), f"{result.name}/count", by)
+    factor = graph.constant(by.quantized(times), f"{result.name}/count", by)
     return [
         Operator("MEAN", operator.inputs, [mean], operator.options),
         Operator("MUL", [mean, factor], [result]),
@@ -41,11 +42,11 @@ def _table(graph: Graph, operator: Operator) -> list[Operator]:
     """Any function of one number: each integer's image is looked up."""
     source, result = operator.inputs[0], operator.outputs[0]
     known, made = _of(source), _of(result)
-    lowest, highest = known.limits
-    integers = np.arange(lowest, highest + 1)
-    images = operator.options["function"](((integers - known.zero_point[0]) * known.scale[0]).astype(np.float32))
+    lowest, highest = limits_of(known.dtype)
+    numbers = known.dequantized(np.arange(lowest, highest + 1)).astype(np.float32)
+    images = operator.options["function"](numbers)
     images = np.nan_to_num(images, nan=0.0, posinf=made.interval[1], neginf=made.interval[0])
-    table = graph.constant(made.quantise(images), f"{result.name}/table", made)
+    table = graph.constant(made.quantized(images), f"{result.name}/table", made)
     wide, index = (Tensor(f"{result.name}/{name}", source.shape, np.dtype(np.int32)) for name in ("wide", "index"))
     shift = graph.constant(np.full(_single(source), -lowest, np.int32), "integers")
     return [
@@ -105,7 +106,7 @@ def _prelu(graph: Graph, operator: Operator) -> list[Operator]:
 def _number(graph: Graph, number: float, result: Tensor, name: str) -> Tensor:
     array = np.full(_single(result), number, np.float32)
     known = of_constant(array, "int16")
-    return graph.constant(known.quantise(array), f"{result.name}/{name}", known)
+    return graph.constant(known.quantized(array), f"{result.name}/{name}", known)
 
 
 def _single(tensor: Tensor) -> tuple[int, ...]:

@@ -120,9 +120,8 @@ def _holds(quantization: Quantization, tensor: Tensor) -> bool:
     """Whether the numbers of a constant are among those that the integers stand for; of no constant: yes."""
     if tensor.data is None:
         return True
-    integers = quantization.quantise(tensor.data).astype(float)
-    made = (integers - quantization.zero_point[0]) * quantization.scale[0]
-    return bool((abs(made - tensor.data) <= 1e-6 * abs(tensor.data)).all())
+    represented = quantization.dequantized(quantization.quantized(tensor.data))
+    return bool((abs(represented - tensor.data) <= 1e-6 * abs(tensor.data)).all())
 
 
 def _interval(tensor: Tensor, ranges: Mapping[Tensor, Interval]) -> Interval:

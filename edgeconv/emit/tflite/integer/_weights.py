@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeconv.affine import limits_of
 from edgeconv.core import Array
 from edgeconv.emit.tflite._quantization import Quantization, of_type, of_weights
-
-_LEAST, _GREATEST = -128, 127
 
 
 def weights_of(array: Array, stored: Quantization, axis: int) -> tuple[Quantization, int]:
@@ -22,15 +21,15 @@ def weights_of(array: Array, stored: Quantization, axis: int) -> tuple[Quantizat
         axis: of the output channels.
 
     Returns:
-        Parameters for `Quantization.quantise`, and how many output channels are rounded again.
+        Parameters for `Quantization.quantized`, and how many output channels are rounded again.
     """
     anew = of_weights(array, axis)
     if not stored.along(axis):
         return anew, len(anew.scale)
-    shape = [-1 if at == axis else 1 for at in range(array.ndim)] if stored.per_channel else []
-    steps = np.rint(array.astype(np.float64) / np.array(stored.scale, np.float64).reshape(shape or -1))
+    integers = of_type("int32", stored.scale, 0, stored.axis).quantized(array)
+    least, greatest = limits_of("int8")
     others = tuple(at for at in range(array.ndim) if at != axis)
-    fits = (steps.min(axis=others) >= _LEAST) & (steps.max(axis=others) <= _GREATEST)
+    fits = (integers.min(axis=others) >= least) & (integers.max(axis=others) <= greatest)
     if fits.all():
         return of_type("int8", stored.scale, 0, stored.axis), 0
     scales = np.where(fits, np.broadcast_to(stored.scale, fits.shape), anew.scale)

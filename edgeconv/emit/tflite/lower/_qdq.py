@@ -80,7 +80,7 @@ class _Strip:
         array = _constant(node.inputs[0])
         if array is not None:
             parameters = _parameters(node, array.ndim)
-            self.integers[node.outputs[0]] = parameters.quantise(array)
+            self.integers[node.outputs[0]] = parameters.quantized(array)
         elif node.inputs[0] in self.whole:
             self.whole.update(node.outputs)
 
@@ -140,7 +140,7 @@ class _Strip:
         moved = _signed(parameters)
         shift = parameters.zero_point[0] - moved.zero_point[0]
         integers = (integers.astype(np.int64) - shift).astype(moved.dtype)
-        array = _real(integers, moved)
+        array = moved.dequantized(integers).astype(np.float32)  # rounded once
         made = ir.Value(name=result.name, const_value=ir.tensor(array, name=result.name), type=result.type)
         made.shape = ir.Shape(array.shape)
         result.name = f"{result.name}/dequantized"
@@ -162,14 +162,6 @@ def _is_whole(value: ir.Value) -> bool:
     if value.is_graph_output() or any(node.op_type != "QuantizeLinear" for node in readers):
         return False
     return len({_parameters(node, 0) for node in readers}) == 1
-
-
-def _real(integers: Array, parameters: Quantization) -> Array:
-    """What integers stand for: computed in float64, rounded once."""
-    shape = [-1 if axis == parameters.axis else 1 for axis in range(integers.ndim)] if parameters.per_channel else []
-    scale, zero = (np.array(values, np.float64) for values in (parameters.scale, parameters.zero_point))
-    scale, zero = scale.reshape(shape), zero.reshape(shape)
-    return np.asarray(((integers - zero) * scale).astype(np.float32))
 
 
 def _parameters(node: ir.Node, rank: int) -> Quantization:

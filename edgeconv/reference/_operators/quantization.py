@@ -1,4 +1,4 @@
-"""Quantisation: integers that stand for multiples of a scale.
+"""Quantization: integers that stand for multiples of a scale.
 
 Specification: QuantizeLinear, DequantizeLinear (per tensor, per axis, and in blocks since opset 21),
 DynamicQuantizeLinear, and the integer operators QLinearConv, QLinearMatMul, ConvInteger, MatMulInteger. The division
@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import torch
 
+from edgeconv.affine import saturated, scaled
 from edgeconv.reference._call import Call, Operator, Result, Tensor
 from edgeconv.reference._dtypes import held_as, integer_range
 from edgeconv.reference._operators.convolution import convolve
@@ -26,16 +27,13 @@ def _spread(call: Call, parameter: Tensor, x: Tensor) -> Tensor:
     return parameter.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
 
 
-def _saturated(steps: Tensor, zero_point: Tensor | None, dtype: ir.DataType) -> Tensor:
-    """Rounds halves to even, moves by the zero point, and stays within the dtype."""
-    rounded = torch.round(steps)
-    if zero_point is not None:
-        rounded = rounded + zero_point.to(torch.float64)
-    low, high = integer_range(dtype)
-    return rounded.clamp(low, high).to(torch.int64).to(held_as(dtype))
+def _integers(steps: Tensor, zero_point: Tensor | None, dtype: ir.DataType) -> Tensor:
+    """Real multiples of a scale, rounded and saturated."""
+    zero_point = None if zero_point is None else zero_point.to(torch.float64)
+    return saturated(steps, integer_range(dtype), zero_point).to(torch.int64).to(held_as(dtype))
 
 
-def _quantised_dtype(call: Call, index: int) -> ir.DataType:
+def _quantized_dtype(call: Call, index: int) -> ir.DataType:
     """The dtype of the zero point at ``index``, else ``output_dtype``, else uint8."""
     value = call.node.inputs[index] if index < len(call.node.inputs) else None
     stated = ir.DataType(call.attribute("output_dtype", 0))
@@ -52,14 +50,14 @@ def _quantize(call: Call) -> Tensor:
     x, zero_point = call[0].to(torch.float64), call.optional(2)
     if zero_point is not None:
         zero_point = _spread(call, zero_point, x)
-    return _saturated(x / _spread(call, call[1], x), zero_point, _quantised_dtype(call, 2))
+    return _integers(x / _spread(call, call[1], x), zero_point, _quantized_dtype(call, 2))
 
 
 def _dequantize(call: Call) -> Tensor:
     x, zero_point = call[0].to(torch.float64), call.optional(2)
     if zero_point is not None:
-        x = x - _spread(call, zero_point.to(torch.float64), x)
-    return x * _spread(call, call[1], x)
+        zero_point = _spread(call, zero_point.to(torch.float64), x)
+    return scaled(x, _spread(call, call[1], x), zero_point)
 
 
 def _dynamic(call: Call) -> Result:
@@ -67,18 +65,16 @@ def _dynamic(call: Call) -> Result:
     x = call[0]
     low, high = x.amin().clamp(max=0.0), x.amax().clamp(min=0.0)
     scale = (high - low) / 255
-    zero_point = torch.round((-low / scale).clamp(0, 255)) if scale > 0 else torch.zeros_like(scale)
+    zero_point = saturated(-low / scale, (0, 255)) if scale > 0 else torch.zeros_like(scale)
     steps = x / scale if scale > 0 else torch.zeros_like(x)
-    return _saturated(steps, zero_point, ir.DataType.UINT8), scale, zero_point.to(torch.uint8)
+    return _integers(steps, zero_point, ir.DataType.UINT8), scale, zero_point.to(torch.uint8)
 
 
 def _real(x: Tensor, scale: Tensor | None, zero_point: Tensor | None, axis: int | None = None) -> Tensor:
     """What integers stand for; parameters of more than one element lie along ``axis``."""
-    x = x.to(torch.float64)
     shape = [-1 if i == axis else 1 for i in range(x.ndim)]
-    if zero_point is not None:
-        x = x - _along(zero_point, shape)
-    return x if scale is None else x * _along(scale, shape)
+    factor = 1.0 if scale is None else _along(scale, shape)
+    return scaled(x.to(torch.float64), factor, None if zero_point is None else _along(zero_point, shape))
 
 
 def _along(parameter: Tensor, shape: list[int]) -> Tensor:
@@ -93,14 +89,14 @@ def _linear_convolution(call: Call) -> Tensor:
     scale = call[1].reshape(-1) * call[4].reshape(-1)
     bias = None if bias is None else bias.to(torch.float64) * scale
     y = convolve(call, _real(call[0], call[1], call[2]), _real(call[3], call[4], call[5], 0), bias)
-    return _saturated(y / call[6], call[7], _quantised_dtype(call, 7))
+    return _integers(y / call[6], call[7], _quantized_dtype(call, 7))
 
 
 def _linear_product(call: Call) -> Tensor:
     a, b = call[0], call[3]
     rows = _real(a, call[1], call[2], a.ndim - 2)
     y = rows @ _real(b, call[4], call[5], b.ndim - 1)
-    return _saturated(y / call[6], call[7], _quantised_dtype(call, 7))
+    return _integers(y / call[6], call[7], _quantized_dtype(call, 7))
 
 
 def _integer_convolution(call: Call) -> Tensor:
