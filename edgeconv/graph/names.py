@@ -1,16 +1,25 @@
 """The one place where names are invented: none is a name that the graph has, or had when it was captured.
 
-A value that a rewrite took away keeps its name to itself, too: whoever compares a file with the captured graph goes by
-names, and would take the new value for the old one.
+1. `unique_name` invents at once. A value that a rewrite took away keeps its name to itself, too: whoever compares a
+   file with the captured graph goes by names, and would take the new value for the old one.
+2. While a graph is captured its own names are not all known: a value invented there is named later. `name_later` gives
+   it a temporary name, and remembers the preferred one in ``Value.meta``, which is not serialized; `preferred_name`
+   tells it to who names all values in the end.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
 _RESERVED = "edgeconv.names"
+_TEMPORARY = "edgeconv.temporary_names"
+"""Graph.meta key: what temporary names begin with and no other name does, and a counter."""
+
+_PREFERRED = "edgeconv.preferred_name"
+"""Value.meta key: what the value is to be called once all names are known; its present name is temporary."""
 
 
 def reserve_names(graph: ir.Graph) -> None:
@@ -54,16 +63,71 @@ def take_name(wanted: str, taken: set[str]) -> str:
     return name
 
 
+def begin_temporary_names(graph: ir.Graph, foreign: Iterable[str] = ()) -> None:
+    """From now on `temporary_name` avoids the graph's names, those of its branches, and foreign ones that may come."""
+    taken = {*foreign, *(name for part in (graph, *graph.subgraphs()) for name in names_of(part))}
+    graph.meta[_TEMPORARY] = (_unmet_prefix(taken), itertools.count())
+
+
+def temporary_name(graph: ir.Graph) -> str:
+    """A name that no value of the graph has, for a value that is named later."""
+    if _TEMPORARY not in graph.meta:
+        begin_temporary_names(graph)
+    prefix, counter = graph.meta[_TEMPORARY]
+    return f"{prefix}{next(counter)}"
+
+
+def name_later(graph: ir.Graph, value: ir.Value, preferred: str) -> None:
+    """Gives a value of the graph, or one that is about to enter it, a temporary name until all names are known.
+
+    Args:
+        graph: whose names the temporary one avoids.
+        value: changed in place.
+        preferred: what it is to be called then; a number is added where that name is taken.
+    """
+    value.name = temporary_name(graph)
+    value.meta[_PREFERRED] = preferred
+
+
+def is_named_later(value: ir.Value) -> bool:
+    """Whether its present name is temporary."""
+    return _PREFERRED in value.meta
+
+
+def preferred_name(value: ir.Value) -> str:
+    """What the value is to be called; its own name where it is not named later."""
+    name: str = value.meta.get(_PREFERRED, value.name or "")
+    return name
+
+
+def forget_all_but_name(value: ir.Value) -> None:
+    """Empties ``Value.meta`` but for what the value is to be called."""
+    for key in value.meta.keys() - {_PREFERRED}:
+        del value.meta[key]
+
+
+def move_name(source: ir.Value, target: ir.Value) -> None:
+    """The target gets the source's name, and what is to come of it; the source, no initializer, is left without."""
+    target.meta.pop(_PREFERRED, None)
+    if _PREFERRED in source.meta:
+        target.meta[_PREFERRED] = source.meta.pop(_PREFERRED)
+    name, source.name = source.name, None
+    target.name = name
+
+
 def rename_values(graph: ir.Graph, chosen: Mapping[ir.Value, str]) -> None:
-    """Gives all these names at once: through names that clash with nothing, as values may exchange theirs."""
-    taken = names_of(graph) | set(chosen.values())
-    number = 0
-    for value in chosen:
-        while (between := f"\0{number}") in taken:
-            number += 1
-        value.name = between
-        number += 1
+    """Gives all these names at once, for good: through names that clash with nothing, as values may exchange theirs."""
+    prefix = _unmet_prefix(names_of(graph) | set(chosen.values()))
+    for number, value in enumerate(chosen):
+        value.name = f"{prefix}{number}"
     for value, name in chosen.items():
         value.name = name
+        value.meta.pop(_PREFERRED, None)
         if value.const_value is not None:
             value.const_value.name = name
+    graph.meta.pop(_TEMPORARY, None)
+
+
+def _unmet_prefix(names: Iterable[str]) -> str:
+    """What no name begins with."""
+    return free_name("temporary", {name.partition(".")[0] for name in names}) + "."

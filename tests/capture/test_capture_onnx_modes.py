@@ -105,7 +105,11 @@ def test_statistics_of_the_batch(tmp_path: Path, x: np.ndarray, opset: int) -> N
         helper.make_node("Relu", ["n"], ["y"]),
     ]
     constants = dict(zip(names, (f(4), f(4), f(4), np.abs(f(4))), strict=True))
-    _assert_both(_file(tmp_path, nodes, x, {"y": 1, "m": 1, "v": 1}, opset, **constants), x)
+    path = _file(tmp_path, nodes, x, {"y": 1, "m": 1, "v": 1}, opset, **constants)
+    _assert_both(path, x)
+    graph = open_onnx(path).graph({"x": x.shape}).graph
+    assert {"n.mean.flat", "n.variance.flat.kept"} < {value.name for node in graph for value in node.outputs}
+    assert not [name for name in graph.initializers if name.startswith("temporary")]
 
 
 def test_statistics_out_of_training(tmp_path: Path) -> None:

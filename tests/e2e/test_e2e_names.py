@@ -2,8 +2,8 @@
 
 Members: what each stage makes of names (``x.half``, ``x.quantized``, ``x.zero_point.unsigned``, ``x.equalized``,
 ``x.absorbed``, ``x.gelu``, ``x/held``, …) as names of the user's values, outputs and constants; the short names of
-sessions of one operator (``x0``, ``c1``, ``y0``); names that begin with our marks (NUL to ETX); ``output``. Names of
-other scripts, with blanks and with punctuation stay as they are.
+sessions of one operator (``x0``, ``c1``, ``y0``); names with control characters; our temporary names; ``output``.
+Names of other scripts, with blanks and with punctuation stay as they are.
 """
 
 from __future__ import annotations
@@ -118,11 +118,12 @@ def test_names_that_we_invent_may_be_the_users(tmp_path: Path, variant: str, ops
 
 
 SHORT = {"v0": "x0", "v1": "x1", "v2": "c1", "w1": "x2", "v3": "y0", "v4": "\0000", "v5": "\x011", "w2": "\x022",
-         "v6": "\x03v5.scales", "v15": "output", "v7": "in.output", "v14": "serving_default_in"}  # fmt: skip
+         "v6": "\x03v5.scales", "v15": "output", "v7": "in.output", "v14": "serving_default_in", "v8": "temporary.0",
+         "b0": "temporary_1.1"}  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
-def test_short_names_and_marks_may_be_the_users(tmp_path: Path, variant: str) -> None:
+def test_short_and_temporary_names_and_control_characters_may_be_the_users(tmp_path: Path, variant: str) -> None:
     expected, _ = _exported(_saved(tmp_path / "m.onnx", {}), tmp_path / "out", variant, 18)
     ours, _ = _exported(_saved(tmp_path / "m.onnx", SHORT), tmp_path / "out", variant, 18)
     _assert_equal(ours, expected)

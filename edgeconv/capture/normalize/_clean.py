@@ -21,7 +21,7 @@ from edgeconv.capture.normalize._stated_resizes import may_round, settle_first_s
 from edgeconv.capture.normalize._training import check_dropouts
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import is_taken
-from edgeconv.graph.names import unique_name
+from edgeconv.graph.names import forget_all_but_name, unique_name
 from edgeconv.graph.traits import Trait, having
 
 
@@ -264,7 +264,7 @@ def _strip(model: ir.Model) -> None:
         values.extend(node.outputs)
     for value in values:
         value.metadata_props.clear()
-        value.meta.clear()
+        forget_all_but_name(value)
         value.doc_string = None
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import CaptureError, RewriteError
+from edgeconv.graph.names import move_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.reference import ImpossibleError, evaluate_node
 
@@ -119,9 +120,8 @@ def _has_subgraph(node: ir.Node) -> bool:
 
 def _become_initializer(graph: ir.Graph, node: ir.Node, arrays: list[Array]) -> None:
     for output, array in zip(node.outputs, arrays, strict=True):
-        name = output.name
-        value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name))
-        output.name = None
+        value = ir.val(None, const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape)))
+        move_name(output, value)
         graph.register_initializer(value)
         ir.convenience.replace_all_uses_with(output, value, replace_graph_outputs=True)
     graph.remove(node, safe=True)

@@ -26,9 +26,9 @@ import onnx
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._origin import Origin, origin_of
-from edgeconv.graph.names import free_name, rename_values, reserve_names
+from edgeconv.graph.edit import MODULE
+from edgeconv.graph.names import is_named_later, rename_values, reserve_names, take_name
 
-MODULE = "edgeconv.module"
 NODE = "edgeconv.node"  # metadata_props key: what a file calls the node
 
 
@@ -51,38 +51,26 @@ def name_values(
     """
     graph = model.graph
     outer = set(input_names) | set(output_names)
-    names = _Names(outer | set(parameters) | set(modules) - {""})
+    taken = outer | set(parameters) | set(modules) - {""}
     module_names = _module_names(graph)
     chosen: dict[ir.Value, str] = {}
     for value, call in module_names.items():
-        chosen[value] = call if call not in outer and call not in parameters else names.new(call)
-    names.taken |= set(chosen.values())
+        chosen[value] = call if call not in outer and call not in parameters else take_name(call, taken)
+    taken |= set(chosen.values())
     for group in _groups(graph):
-        _name_group(group, module_names, chosen, names)
+        _name_group(group, module_names, chosen, taken)
     for value, call in module_names.items():
         if value in set(graph.outputs) or chosen[value] != call:
             value.metadata_props[MODULE] = call
     chosen |= dict(zip(graph.outputs, output_names, strict=True))
     chosen |= dict(zip(graph.inputs, input_names, strict=True))
-    _rename_parameters(graph, chosen, outer & set(parameters), names)
-    _name_constants(graph, chosen, parameters, names, model.opset_imports[""])
+    _rename_parameters(graph, chosen, outer & set(parameters), taken)
+    _name_constants(graph, chosen, parameters, taken, model.opset_imports[""])
     rename_values(graph, chosen)
     for node in graph:
         node.name = node.outputs[0].name
         node.metadata_props[MODULE] = origin_of(node).module
     reserve_names(graph)
-
-
-class _Names:
-    """Hands out names that nobody has yet."""
-
-    def __init__(self, taken: set[str]) -> None:
-        self.taken = taken
-
-    def new(self, wanted: str) -> str:
-        name = free_name(wanted, self.taken)
-        self.taken.add(name)
-        return name
 
 
 def _module_names(graph: ir.Graph) -> dict[ir.Value, str]:
@@ -113,7 +101,9 @@ def _groups(graph: ir.Graph) -> list[list[ir.Node]]:
     return list(groups.values())
 
 
-def _name_group(group: list[ir.Node], modules: dict[ir.Value, str], chosen: dict[ir.Value, str], names: _Names) -> None:
+def _name_group(
+    group: list[ir.Node], modules: dict[ir.Value, str], chosen: dict[ir.Value, str], taken: set[str]
+) -> None:
     """Rules 3 and 4."""
     origin, members = origin_of(group[0]), set(group)
     base = f"{origin.scope}.{origin.operation}" if origin.scope else origin.operation
@@ -126,29 +116,33 @@ def _name_group(group: list[ir.Node], modules: dict[ir.Value, str], chosen: dict
             (inner if inside else leaving).append((node, value))
     for index, (_, value) in enumerate(leaving):
         if value not in modules:
-            chosen[value] = names.new(base if len(leaving) == 1 else f"{base}.{index}")
+            chosen[value] = take_name(base if len(leaving) == 1 else f"{base}.{index}", taken)
     stem = chosen[leaving[0][1]] if len(leaving) == 1 else base
     for node, value in inner:
         if value not in modules:
-            chosen[value] = names.new(f"{stem}.{node.op_type.lower()}")
+            chosen[value] = take_name(f"{stem}.{node.op_type.lower()}", taken)
 
 
-def _rename_parameters(graph: ir.Graph, chosen: dict[ir.Value, str], clashing: Collection[str], names: _Names) -> None:
+def _rename_parameters(
+    graph: ir.Graph, chosen: dict[ir.Value, str], clashing: Collection[str], taken: set[str]
+) -> None:
     """Rule 5."""
     for name, value in graph.initializers.items():
         if name in clashing and value not in chosen:
-            chosen[value] = names.new(name)
+            chosen[value] = take_name(name, taken)
 
 
 def _name_constants(
-    graph: ir.Graph, chosen: dict[ir.Value, str], parameters: Collection[str], names: _Names, opset: int
+    graph: ir.Graph, chosen: dict[ir.Value, str], parameters: Collection[str], taken: set[str], opset: int
 ) -> None:
     """Constants that are no parameters are named after their first user: ``flatten.shape``."""
     for node in graph:
         for index, value in enumerate(node.inputs):
-            if value is None or not value.is_initializer() or value in chosen or value.name in parameters:
+            if value is None or not value.is_initializer() or value in chosen:
                 continue
-            chosen[value] = names.new(f"{chosen[node.outputs[0]]}.{_parameter(node, index, opset)}")
+            if value.name in parameters and not is_named_later(value):
+                continue
+            chosen[value] = take_name(f"{chosen[node.outputs[0]]}.{_parameter(node, index, opset)}", taken)
 
 
 def _parameter(node: ir.Node, index: int, opset: int) -> str:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._steps import Steps
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import is_taken
 from edgeconv.graph.traits import Trait, having
@@ -140,17 +141,11 @@ def _crop(graph: ir.Graph, node: ir.Node, sizes: list[int]) -> None:
     source = node.inputs[0]
     if source is None or source.shape is None:
         raise ValueError(f"{node.op_type} without a shape")
-    stem = f"\3{node.outputs[0].name}"  # nobody else's; `_names` gives the real ones
+    steps = Steps(graph, node)
     bounds = {"starts": [0] * len(sizes), "ends": sizes, "axes": list(range(2, 2 + len(sizes)))}
-    constants = [
-        ir.val(f"{stem}.{name}", const_value=ir.tensor(np.array(numbers, np.int64), name=f"{stem}.{name}"))
-        for name, numbers in bounds.items()
-    ]
+    constants = [steps.constant(np.array(numbers, np.int64), name) for name, numbers in bounds.items()]
     crop = ir.node("Slice", [source, *constants])
-    output = crop.outputs[0]
-    output.name, output.type, output.shape = f"{stem}.cropped", source.type, ir.Shape([*list(source.shape)[:2], *sizes])
-    for constant in constants:
-        graph.register_initializer(constant)
-    set_origin(crop, origin_of(node))
-    graph.insert_before(node, crop)
-    node.replace_input_with(0, output)
+    steps.insert(crop)
+    steps.name(crop.outputs[0], "cropped")
+    crop.outputs[0].type, crop.outputs[0].shape = source.type, ir.Shape([*list(source.shape)[:2], *sizes])
+    node.replace_input_with(0, crop.outputs[0])

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._constants import constant_value
-from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.capture.normalize._steps import Steps, sizes_of
 
 # torch's two nearest modes, as coordinates and rounding of Resize: where in an output element they look.
 _OFFSETS = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}
@@ -41,14 +41,11 @@ def _settle_scales(graph: ir.Graph, node: ir.Node) -> None:
     if scales is None:
         return
     fitting = scales.astype(np.float32)
-    for axis, (size, wanted) in enumerate(zip(_sizes(node.inputs[0]), _sizes(node.outputs[0]), strict=True)):
+    for axis, (size, wanted) in enumerate(zip(sizes_of(node.inputs[0]), sizes_of(node.outputs[0]), strict=True)):
         if not _has_size(size, fitting[axis], wanted):
             fitting[axis] = np.nextafter(fitting[axis], np.float32(np.inf))
     if (fitting != scales).any():
-        name = f"\3{node.outputs[0].name}.scales"  # nobody else's; `_names` gives the real one
-        constant = ir.val(name, const_value=ir.tensor(fitting, name=name))
-        graph.register_initializer(constant)
-        node.replace_input_with(2, constant)
+        node.replace_input_with(2, Steps(graph, node).constant(fitting, "scales"))
 
 
 def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
@@ -64,13 +61,13 @@ def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _resized(node: ir.Node) -> list[int]:
-    sizes = zip(_sizes(node.inputs[0]), _sizes(node.outputs[0]), strict=True)
+    sizes = zip(sizes_of(node.inputs[0]), sizes_of(node.outputs[0]), strict=True)
     return [axis for axis, (size, wanted) in enumerate(sizes) if size != wanted or _scale(node, axis) not in (None, 1)]
 
 
 def _is_certain(node: ir.Node, axis: int, offset: float) -> bool:
     """Whether every runtime picks what torch picks."""
-    size, wanted = _sizes(node.inputs[0])[axis], _sizes(node.outputs[0])[axis]
+    size, wanted = sizes_of(node.inputs[0])[axis], sizes_of(node.outputs[0])[axis]
     given = _scale(node, axis)
     if given is not None and (size == wanted or not _has_size(size, np.float32(float(given)), wanted)):
         return False  # runtimes take equal sizes for a copy
@@ -90,7 +87,7 @@ def _has_size(size: int, scale: np.float32, wanted: int) -> bool:
 
 def _torchs(node: ir.Node, axis: int, offset: float) -> npt.NDArray[np.int64]:
     """torch's own choice (``nearest_neighbor_compute_source_index`` and its exact sister), in float32."""
-    size, wanted = _sizes(node.inputs[0])[axis], _sizes(node.outputs[0])[axis]
+    size, wanted = sizes_of(node.inputs[0])[axis], sizes_of(node.outputs[0])[axis]
     scale = _scale(node, axis)
     if not offset and wanted in (size, 2 * size):
         return np.repeat(np.arange(size, dtype=np.int64), wanted // size)
@@ -103,7 +100,7 @@ def _torchs(node: ir.Node, axis: int, offset: float) -> npt.NDArray[np.int64]:
 
 def _is_small(node: ir.Node) -> bool:
     """Whether torch runs its kernel for small images (``UpSampleKernel.cpp``: height and width of 128 together)."""
-    spatial = _sizes(node.outputs[0])[2:]
+    spatial = sizes_of(node.outputs[0])[2:]
     return len(spatial) > 1 and sum(spatial) <= _SMALL
 
 
@@ -149,20 +146,7 @@ def gather_elements(graph: ir.Graph, node: ir.Node, picks: Mapping[int, npt.NDAr
 
 def take_elements(graph: ir.Graph, node: ir.Node, axis: int, indices: npt.NDArray[np.int64]) -> None:
     """Puts a Gather along one axis before the node, which reads it from then on."""
-    value, name = node.inputs[0], f"\3{node.outputs[0].name}.{axis}"  # nobody else's; `_names` gives the real ones
-    constant = ir.val(f"{name}.indices", const_value=ir.tensor(indices, name=f"{name}.indices"))
-    graph.register_initializer(constant)
-    gather = ir.node("Gather", [value, constant], {"axis": axis})
-    sizes = list(_sizes(value))
+    steps, sizes = Steps(graph, node), sizes_of(node.inputs[0])
     sizes[axis] = len(indices)
-    gather.outputs[0].name, gather.outputs[0].shape = name, ir.Shape(sizes)
-    gather.outputs[0].type = None if value is None else value.type
-    set_origin(gather, origin_of(node))
-    graph.insert_before(node, gather)
-    node.replace_input_with(0, gather.outputs[0])
-
-
-def _sizes(value: ir.Value | None) -> list[int]:
-    if value is None or value.shape is None:
-        raise ValueError("a value without a shape")  # a bug of ours: shapes are checked before
-    return [int(str(each)) for each in value.shape]
+    places = steps.constant(indices, f"{axis}.indices")
+    node.replace_input_with(0, steps.add(f"{axis}", "Gather", [node.inputs[0], places], sizes, {"axis": axis}))

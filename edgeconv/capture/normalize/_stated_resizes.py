@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.capture.normalize._resizing import gather_elements, take_elements
 from edgeconv.capture.normalize._runtime_places import (
     BEFORE_11,
@@ -37,6 +37,7 @@ from edgeconv.capture.normalize._runtime_places import (
     size_of,
     static,
 )
+from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 from edgeconv.reference import evaluate_node
 
@@ -86,11 +87,8 @@ def _keeps_its_size(node: ir.Node) -> bool:
 
 def _settle_copy(graph: ir.Graph, node: ir.Node) -> None:
     """onnxruntime copies what keeps its size, whatever the scales and modes say."""
-    result = node.outputs[0]
-    same = _placed(
-        graph, node, ir.node("Identity", [node.inputs[0]]), f"\3{result.name}.same", ir.Shape(static(result))
-    )
-    _replace(graph, node, same)
+    steps, result = Steps(graph, node), node.outputs[0]
+    steps.replace({result: steps.add("same", "Identity", [node.inputs[0]], static(result))})
 
 
 def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
@@ -135,8 +133,8 @@ def _restate(graph: ir.Graph, node: ir.Node, index: int, array: npt.NDArray[Any]
     """Gives the node another constant as an operand, or none."""
     if len(node.inputs) <= index:
         node.resize_inputs(index + 1)
-    name = f"\3{node.outputs[0].name}.{('roi', 'scales', 'sizes')[index - 1]}"
-    node.replace_input_with(index, None if array is None else _constant(graph, name, array))
+    operand_name = ("roi", "scales", "sizes")[index - 1]
+    node.replace_input_with(index, None if array is None else Steps(graph, node).constant(array, operand_name))
 
 
 def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
@@ -199,7 +197,7 @@ def settle_first_size(nodes: list[ir.Node]) -> bool:
                 fitting[i] = np.nextafter(fitting[i], np.float32(np.inf))
         if (fitting > scales).any():
             node.meta.setdefault(STATED, scales)
-            node.replace_input_with(2, _constant(node.graph, f"\3{result.name}.scales", fitting))
+            node.replace_input_with(2, Steps(node.graph, node).constant(fitting, "scales"))
             return True
     return False
 
@@ -219,33 +217,26 @@ def _settle_crop(graph: ir.Graph, node: ir.Node) -> None:
     source, result = node.inputs[0], node.outputs[0]
     if source is None or source.shape is None or result.shape is None:
         raise ValueError("a Resize without a shape")  # a bug of ours: shapes are checked before
-    value, inside = source, np.ones([1] * len(source.shape), bool)
+    steps, value, inside = Steps(graph, node), source, np.ones([1] * len(source.shape), bool)
     for axis, matrix in _matrices(node):
-        last = axis == len(source.shape) - 1
-        name = f"\3{result.name}.axis_{axis}"
-        weight = _constant(graph, f"{name}.weight", matrix.T if last else matrix)
-        product = ir.node("MatMul", [value, weight] if last else [weight, value])
-        sizes = list(value.shape or ())
+        is_last = axis == len(source.shape) - 1
+        weight = steps.constant(
+            np.asarray(matrix.T if is_last else matrix, np.float32, order="C"), f"axis_{axis}.weight"
+        )
+        factors = [value, weight] if is_last else [weight, value]
+        sizes = sizes_of(value)
         sizes[axis] = len(matrix)
-        value = _placed(graph, node, product, name, ir.Shape(sizes))
+        value = steps.add(f"axis_{axis}", "MatMul", factors, sizes, dtype=result.dtype)
         inside = inside & (matrix.sum(1) > 0.5).reshape([-1 if i == axis else 1 for i in range(len(sizes))])
     fill = node.attributes.get_float("extrapolation_value", 0.0)
     if fill and not inside.all():
-        constant = _constant(graph, f"\3{result.name}.extrapolated", np.where(inside, 0.0, fill))
-        value = _placed(graph, node, ir.node("Add", [value, constant]), f"\3{result.name}.filled", result.shape)
-    if value is source and result.is_graph_output():
-        value = _placed(graph, node, ir.node("Identity", [source]), f"\3{result.name}.same", ir.Shape(static(result)))
-    _replace(graph, node, value)
-
-
-def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    """Puts a value, which takes the name of the node's result, in its place."""
-    result = node.outputs[0]
-    own, result.name = result.name, None
-    if value is not node.inputs[0]:
-        value.name = own
-    ir.convenience.replace_all_uses_with(result, value, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
+        extrapolated = steps.constant(np.where(inside, 0.0, fill).astype(np.float32), "extrapolated")
+        value = steps.add("filled", "Add", [value, extrapolated], static(result))
+    if value is source and not result.is_graph_output():
+        ir.convenience.replace_all_uses_with(result, source)
+        graph.remove(node, safe=True)
+    else:
+        steps.replace({result: steps.add("same", "Identity", [source], static(result)) if value is source else value})
 
 
 def _matrices(node: ir.Node) -> Iterator[tuple[int, _Matrix]]:
@@ -282,24 +273,6 @@ def _along(node: ir.Node, size: int, wanted: int, scale: float | None, roi: npt.
     to = np.array([wanted], np.int64) if scale is None else None
     (made,) = evaluate_node(alone, [np.eye(size), roi, by, to], opset=_OPSET)
     return np.asarray(made.T, np.float64)
-
-
-def _constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    """A new initializer; floats are stored as float32."""
-    while name in graph.initializers:  # an earlier scale of the same node
-        name += "_"
-    kind = np.float32 if array.dtype.kind == "f" else array.dtype
-    value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array, kind), name=name))
-    graph.register_initializer(value)
-    return value
-
-
-def _placed(graph: ir.Graph, before: ir.Node, node: ir.Node, name: str, shape: ir.Shape) -> ir.Value:
-    output = node.outputs[0]
-    output.name, output.type, output.shape = name, before.outputs[0].type, shape
-    set_origin(node, origin_of(before))
-    graph.insert_before(before, node)
-    return output
 
 
 def _refused(node: ir.Node, what: str, hint: str) -> CaptureError:

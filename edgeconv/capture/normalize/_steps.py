@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.graph.names import move_name, name_later, preferred_name
 
 
 class Steps:
@@ -19,23 +20,28 @@ class Steps:
     Args:
         graph: of the node.
         before: the node.
-        stem: what the names of values begin with; by default the node's own, with a mark that makes them nobody
-            else's and that `edgeconv.capture` takes away.
+        stem: what the names of values begin with, which must be nobody else's; by default the name of the node's first
+            result, and they are named later (`edgeconv.graph.names.name_later`).
     """
 
     def __init__(self, graph: ir.Graph, before: ir.Node, stem: str = "") -> None:
         self._graph = graph
         self._before = before
-        named = next((value.name for value in before.outputs if value.name), before.op_type)
-        self._stem = stem or f"\3{named}."
+        named = next((preferred_name(value) for value in before.outputs if value.name), before.op_type)
+        self._is_named_later = not stem
+        self._stem = stem or f"{named}."
         self._used: dict[str, int] = {}
         self._nodes: set[ir.Node | None] = set()
 
-    def name(self, name: str) -> str:
-        """A name that is not used yet."""
-        count = self._used.get(name, 0)
-        self._used[name] = count + 1
-        return f"{self._stem}{name}_{count}" if count else f"{self._stem}{name}"
+    def name(self, value: ir.Value, suffix: str) -> None:
+        """Names a new value; the second one of the same suffix is numbered."""
+        count = self._used.get(suffix, 0)
+        self._used[suffix] = count + 1
+        name = f"{self._stem}{suffix}_{count}" if count else f"{self._stem}{suffix}"
+        if self._is_named_later:
+            name_later(self._graph, value, name)
+        else:
+            value.name = name
 
     def add(
         self,
@@ -49,7 +55,8 @@ class Steps:
         """The result of a new node: of these sizes, and of the first input's element type unless another is given."""
         node = ir.node(operator, inputs, attributes)
         output = node.outputs[0]
-        output.name, output.shape = self.name(name), ir.Shape(sizes)
+        self.name(output, name)
+        output.shape = ir.Shape(sizes)
         source = inputs[0].type if inputs and inputs[0] is not None else None
         output.type = source if dtype is None else ir.TensorType(dtype)
         self.insert(node)
@@ -68,8 +75,8 @@ class Steps:
 
     def constant(self, array: npt.NDArray[Any], name: str) -> ir.Value:
         """A new initializer."""
-        name = self.name(name)
-        value = ir.val(name, const_value=ir.tensor(np.asarray(array), name=name))
+        value = ir.val(None, const_value=ir.tensor(np.asarray(array)))
+        self.name(value, name)
         self._graph.register_initializer(value)
         return value
 
@@ -134,9 +141,8 @@ class Steps:
         for result, value in results.items():
             stand_in = value
             if value.producer() is None:  # a constant or an input, which has a name of its own
-                stand_in = self.add(f"{result.name}.same", "Identity", [value], sizes_of(value))
-            name, result.name = result.name, None
-            stand_in.name = name
+                stand_in = self.add("same", "Identity", [value], sizes_of(value))
+            move_name(result, stand_in)
             ir.convenience.replace_all_uses_with(result, stand_in, replace_graph_outputs=True)
         self._graph.remove(self._before, safe=True)
 

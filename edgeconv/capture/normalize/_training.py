@@ -99,18 +99,19 @@ def _settle_batch_norm(graph: ir.Graph, node: ir.Node) -> None:
     y = steps.add("scaled", "Mul", [y, steps.reshape(scale, by_channel, "scale")], sizes)
     y = steps.add("shifted", "Add", [y, steps.reshape(shift, by_channel, "bias")], sizes)
     results = {node.outputs[0]: y}
-    for result, before, now in zip(node.outputs[1:], running, (mean, variance), strict=False):
+    statistics = (("mean.flat", mean), ("variance.flat", variance))
+    for result, before, (name, now) in zip(node.outputs[1:], running, statistics, strict=False):
         if result in taken:
-            results[result] = _moved(steps, node, before, steps.reshape(now, sizes[1:2], f"{now.name}.flat"))
+            results[result] = _moved(steps, node, before, steps.reshape(now, sizes[1:2], name), name)
     steps.replace(results)
 
 
-def _moved(steps: Steps, node: ir.Node, before: ir.Value | None, now: ir.Value) -> ir.Value:
+def _moved(steps: Steps, node: ir.Node, before: ir.Value | None, now: ir.Value, name: str) -> ir.Value:
     """The moving average: ``momentum`` of what it was, the rest of what is now."""
     momentum = np.float32(node.attributes.get_float("momentum", 0.9))
     parts = []
     for value, share in ((before, momentum), (now, 1 - momentum)):
-        name = f"{now.name}.{'kept' if value is before else 'new'}"
-        factor = steps.constant(np.array(share, np.float32), f"{name}.share")
-        parts.append(steps.add(name, "Mul", [value, factor], sizes_of(now), dtype=now.dtype))
-    return steps.add(f"{now.name}.moved", "Add", parts, sizes_of(now))
+        part = f"{name}.{'kept' if value is before else 'new'}"
+        factor = steps.constant(np.array(share, np.float32), f"{part}.share")
+        parts.append(steps.add(part, "Mul", [value, factor], sizes_of(now), dtype=now.dtype))
+    return steps.add(f"{name}.moved", "Add", parts, sizes_of(now))

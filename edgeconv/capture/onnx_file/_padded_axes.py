@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.capture.normalize._steps import Steps
+
 _AXES = 3
 
 
@@ -31,10 +33,7 @@ def _spell_out(graph: ir.Graph, node: ir.Node) -> None:
     spelt_out = np.zeros(2 * rank, np.int64)
     for at, axis in enumerate(listed):
         spelt_out[axis % rank], spelt_out[rank + axis % rank] = stated[at], stated[count + at]
-    name = f"\3{node.outputs[0].name}.pads"  # nobody else's; `_name` gives the real ones
-    constant = ir.val(name, const_value=ir.tensor(spelt_out, name=name))
-    graph.register_initializer(constant)
-    node.replace_input_with(1, constant)
+    node.replace_input_with(1, Steps(graph, node).constant(spelt_out, "pads"))
     node.replace_input_with(_AXES, None)
     node.resize_inputs(_AXES)
 

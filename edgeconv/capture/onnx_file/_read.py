@@ -40,7 +40,7 @@ from edgeconv.capture.onnx_file._sums import settle_sums
 from edgeconv.capture.onnx_file._transposed import settle_transposed, state_same_pads
 from edgeconv.capture.onnx_file._wide_pads import settle_wide_pads
 from edgeconv.errors import CaptureError
-from edgeconv.graph.names import free_name, names_of, rename_values, reserve_names
+from edgeconv.graph.names import free_name, is_named_later, preferred_name, rename_values, reserve_names, take_name
 from edgeconv.reference import MOST_ELEMENTS
 from edgeconv.values import number
 
@@ -170,7 +170,6 @@ class OnnxFile:
         model = _plain(self.proto)
         graph = model.graph
         _own_interface(graph, self.inputs, self.outputs, shapes)
-        _unmark(graph)
         names = [each.name for each in self.outputs]
         drop_unused(graph)
         for value in graph.initializers.values():
@@ -328,9 +327,6 @@ def _check_known(graph: ir.Graph, where: str) -> None:
                 _check_dtype(value.name or "", value.dtype, where)
 
 
-_MARKS = ("\0", "\1", "\2", "\3")  # what names that are invented here begin with until all are known
-
-
 def _filled(declared: Mapping[str, OnnxTensor], name: str, value: float, where: str) -> npt.NDArray[Any]:
     if name not in declared:
         known = ", ".join(declared)
@@ -353,26 +349,10 @@ def _fixed_to(value: Any, place: str) -> float:
     return number(value, place, CaptureError, least=-math.inf)
 
 
-def _unmark(graph: ir.Graph) -> None:
-    """Takes from the file's own names the marks of those that are invented here."""
-    values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
-    marked = [value for value in values if (value.name or "").startswith(_MARKS) and value not in set(graph.outputs)]
-    taken = set(names_of(graph))
-    chosen: dict[ir.Value, str] = {}
-    for value in marked:
-        chosen[value] = free_name(f"_{(value.name or '')[1:]}", taken)
-        taken.add(chosen[value])
-    rename_values(graph, chosen)
-
-
 def _rank_of_name(value: ir.Value) -> int:
     """The file's own names come first, before those of which characters are replaced, and those that are invented."""
     name = value.name or ""
-    return 2 if _is_invented(value) else int(_safe(name) != name)
-
-
-def _is_invented(value: ir.Value) -> bool:
-    return (value.name or "").startswith("\3")
+    return 2 if is_named_later(value) else int(_safe(name) != name)
 
 
 def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
@@ -381,10 +361,8 @@ def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
     chosen: dict[ir.Value, str] = dict(zip(graph.outputs, outputs, strict=True))
     taken: set[str] = {*outputs, *(value.name or "" for value in graph.inputs)}
     for value in sorted(values, key=_rank_of_name):
-        if value in chosen:
-            continue
-        chosen[value] = free_name(_safe((value.name or "").removeprefix("\3")), taken)
-        taken.add(chosen[value])
+        if value not in chosen:
+            chosen[value] = take_name(_safe(preferred_name(value)), taken)
     rename_values(graph, chosen)
     for node in graph:
         node.metadata_props[NODE] = origin_of(node).module  # which messages name

@@ -114,6 +114,6 @@ def _settle(graph: ir.Graph, node: ir.Node) -> None:
         made.shape = ir.Shape(
             [sizes[1], sizes[2], sizes[0], sizes[3]] if index == 0 else [sizes[1], sizes[0], sizes[2]]
         )
-        made.name = steps.name(f"output_{index}")
+        steps.name(made, f"output_{index}")
         results[result] = steps.transpose(made, (2, 0, 1, 3) if index == 0 else (1, 0, 2), f"moved_{index}")
     steps.replace(results)

@@ -9,12 +9,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import is_taken
 from edgeconv.graph.traits import Trait, having
@@ -53,18 +52,12 @@ def _is_wide(node: ir.Node) -> bool:
     return any(amount >= size for amount, size in zip(_pads(node), _kernel(node) * 2, strict=True))
 
 
-def _spatial(value: ir.Value | None) -> list[int]:
-    if value is None or value.shape is None:
-        raise ValueError("a value without a shape")  # a bug of ours: shapes are checked before
-    return [int(str(size)) for size in value.shape][2:]
-
-
 def _trim(node: ir.Node) -> None:
     """Rule 1; rounded up, a size follows from the padding as it is stated."""
     if node.attributes.get_int("ceil_mode", 0):
         return
     pads, rank = _pads(node), len(_kernel(node))
-    sizes = zip(_spatial(node.inputs[0]), _spatial(node.outputs[0]), strict=True)
+    sizes = zip(sizes_of(node.inputs[0])[2:], sizes_of(node.outputs[0])[2:], strict=True)
     for axis, (size, count) in enumerate(sizes):
         last = (count - 1) * _attribute(node, "strides", 1)[axis] - pads[axis]
         extent = (_kernel(node)[axis] - 1) * _attribute(node, "dilations", 1)[axis] + 1
@@ -74,7 +67,7 @@ def _trim(node: ir.Node) -> None:
 
 def _reads_elements(node: ir.Node) -> bool:
     """Whether each window holds an element of the input."""
-    sizes = zip(_spatial(node.inputs[0]), _spatial(node.outputs[0]), strict=True)
+    sizes = zip(sizes_of(node.inputs[0])[2:], sizes_of(node.outputs[0])[2:], strict=True)
     for axis, (size, count) in enumerate(sizes):
         starts = np.arange(count) * _attribute(node, "strides", 1)[axis] - _pads(node)[axis]
         taps = starts[:, None] + np.arange(_kernel(node)[axis]) * _attribute(node, "dilations", 1)[axis]
@@ -97,26 +90,11 @@ def _pad(graph: ir.Graph, node: ir.Node) -> None:
     lowest = -np.inf if kind.kind == "f" else np.iinfo(kind).min
     rank = len(pads) // 2
     amounts = np.array([0, 0, *pads[:rank], 0, 0, *pads[rank:]], np.int64)
-    padded = _inserted(graph, node, [amounts, np.array(lowest if is_maximum else 0, kind)])
-    sizes = [size + pads[axis] + pads[rank + axis] for axis, size in enumerate(_spatial(source))]
-    padded.shape = ir.Shape([*list(source.shape or ())[:2], *sizes])
-    node.replace_input_with(0, padded)
+    steps = Steps(graph, node)
+    operands = [steps.constant(amounts, "pads"), steps.constant(np.array(lowest if is_maximum else 0, kind), "value")]
+    sizes = [size + pads[axis] + pads[rank + axis] for axis, size in enumerate(sizes_of(source)[2:])]
+    node.replace_input_with(0, steps.add("padded", "Pad", [source, *operands], [*sizes_of(source)[:2], *sizes]))
     node.attributes["pads"] = ir.AttrInt64s("pads", [0] * len(pads))
-
-
-def _inserted(graph: ir.Graph, node: ir.Node, operands: Sequence[np.ndarray]) -> ir.Value:
-    """The result of a Pad before the node."""
-    stem = f"\3{node.outputs[0].name}"  # nobody else's; `_names` gives the real ones
-    constants = []
-    for name, array in zip(("pads", "value"), operands, strict=True):
-        constants.append(ir.val(f"{stem}.{name}", const_value=ir.tensor(array, name=f"{stem}.{name}")))
-        graph.register_initializer(constants[-1])
-    pad = ir.node("Pad", [node.inputs[0], *constants])
-    output = pad.outputs[0]
-    output.name, output.type = f"{stem}.padded", None if node.inputs[0] is None else node.inputs[0].type
-    set_origin(pad, origin_of(node))
-    graph.insert_before(node, pad)
-    return output
 
 
 def _refused(node: ir.Node, why: str) -> CaptureError:

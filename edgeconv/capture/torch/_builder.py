@@ -14,6 +14,7 @@ import torch
 from edgeconv.capture.normalize._origin import Origin, set_origin
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import WRITTEN_OUT
+from edgeconv.graph.names import begin_temporary_names, temporary_name
 from edgeconv.reference import MOST_ELEMENTS
 
 Operand = ir.Value | float
@@ -44,21 +45,25 @@ class Unsupported(Exception):  # noqa: N818 it never leaves the room: the offici
 class Builder:
     """Appends nodes to a graph; what they are made for is told by `begin`.
 
+    Args:
+        opset: version of the default ONNX domain.
+        weights: names that constants may come with.
+
     Attributes:
         opset: version of the default ONNX domain.
         graph: the graph that grows.
         exact: the constants that are not rounded yet (float64, or integers), by the values that stand for them.
     """
 
-    def __init__(self, opset: int) -> None:
+    def __init__(self, opset: int, weights: Iterable[str]) -> None:
         self.opset = opset
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset})
+        begin_temporary_names(self.graph, weights)
         self.exact: dict[ir.Value, torch.Tensor] = {}
         self._waiting: dict[ir.Value, Callable[[], npt.NDArray[Any]]] = {}
         self._origin = Origin()
         self._made: list[torch.Tensor] = []
         self._used: frozenset[int] = frozenset()
-        self._counter = 0
         self._is_written_out = False
 
     def begin(self, origin: Origin, made: list[torch.Tensor], used: frozenset[int]) -> None:
@@ -138,7 +143,7 @@ class Builder:
         node = ir.node(op_type, taken, kept, num_outputs=len(shapes))
         of = dtype or (taken[0].dtype if taken and taken[0] is not None else None) or self.dtype
         for output, shape in zip(node.outputs, shapes, strict=True):
-            output.shape, output.dtype, output.name = ir.Shape(shape), of, self._name()
+            output.shape, output.dtype, output.name = ir.Shape(shape), of, temporary_name(self.graph)
         set_origin(node, self._origin)
         if self._is_written_out:
             node.metadata_props[WRITTEN_OUT] = self._origin.operation
@@ -147,7 +152,7 @@ class Builder:
 
     def completed(self, output: ir.Value, shape: Sequence[int], dtype: ir.DataType) -> ir.Value:
         """Gives an output that was added to a node what all values have."""
-        output.shape, output.dtype, output.name = ir.Shape(shape), dtype, self._name()
+        output.shape, output.dtype, output.name = ir.Shape(shape), dtype, temporary_name(self.graph)
         return output
 
     def ints(self, *numbers: int) -> ir.Value:
@@ -169,7 +174,7 @@ class Builder:
 
     def constant(self, array: npt.NDArray[Any]) -> ir.Value:
         """A constant of the array's dtype."""
-        return self.waiting(self._name(), array.shape, ir.DataType.from_numpy(array.dtype), lambda: array)
+        return self.waiting(temporary_name(self.graph), array.shape, ir.DataType.from_numpy(array.dtype), lambda: array)
 
     def exactly(self, tensor: torch.Tensor, dtype: ir.DataType) -> ir.Value:
         """A constant that is rounded to ``dtype`` when a node takes it.
@@ -180,7 +185,7 @@ class Builder:
         if tensor.numel() > max(MOST_ELEMENTS, tensor.untyped_storage().nbytes()):  # expanded by strides of 0
             what = f"a constant of {tensor.numel():.2g} elements, expanded from a few"
             raise CaptureError(what, where=self.graph.name or "model", hint="let the operator that takes it broadcast")
-        value = self.waiting(self._name(), tuple(tensor.shape), dtype, lambda: _rounded(tensor, dtype))
+        value = self.waiting(temporary_name(self.graph), tuple(tensor.shape), dtype, lambda: _rounded(tensor, dtype))
         self.exact[value] = tensor
         return value
 
@@ -278,10 +283,6 @@ class Builder:
     def known(self, value: ir.Value | None) -> torch.Tensor | None:
         """The constant behind a value, unrounded; None when it is computed."""
         return None if value is None else self.exact.get(value)
-
-    def _name(self) -> str:
-        self._counter += 1
-        return f"\1{self._counter}"  # no name of a parameter begins so, nor any that `_names` makes
 
 
 def sizes_of(value: ir.Value) -> tuple[int, ...]:

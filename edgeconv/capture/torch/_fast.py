@@ -18,6 +18,7 @@ from edgeconv.capture.torch._builder import DTYPES, Builder, Result, Unsupported
 from edgeconv.capture.torch._constant_torch import evaluate, is_constant_operator
 from edgeconv.capture.torch._memory import Memory, shows_the_same
 from edgeconv.capture.torch._provenance import origin_in
+from edgeconv.graph.names import temporary_name
 
 _NOTHING = frozenset({"aten._assert_tensor_metadata.default", "aten._assert_async.msg", "aten._assert_scalar.default"})
 # Arguments that say nothing of what is computed here, where tensors lie where torch put them.
@@ -55,7 +56,7 @@ class _Walk:
 
     def __init__(self, program: torch.export.ExportedProgram, opset: int) -> None:
         self.program = program
-        self.builder = Builder(opset)
+        self.builder = Builder(opset, [*program.state_dict, *program.constants])
         self.memory = Memory(self.builder, self._translate, is_written=any(map(_writes, program.graph.nodes)))
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
         for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
@@ -102,7 +103,8 @@ class _Walk:
         if not isinstance(fake, torch.Tensor):
             raise Unsupported(f"an input {node.name} that is no tensor")
         if spec.kind is InputKind.USER_INPUT:
-            value = ir.Value(name=f"\2{node.name}", shape=ir.Shape(shape_of(fake)), type=ir.TensorType(dtype_of(fake)))
+            value = ir.Value(shape=ir.Shape(shape_of(fake)), type=ir.TensorType(dtype_of(fake)))
+            value.name = temporary_name(self.builder.graph)
             self.builder.graph.inputs.append(value)
             return value
         if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR) or spec.target is None:

@@ -68,7 +68,8 @@ def _pooled(steps: Steps, node: ir.Node) -> ir.Value:
     pool = ir.node("MaxPool", [node.inputs[0]], dict(node.attributes))
     steps.insert(pool)
     (value,) = pool.outputs
-    value.name, value.shape, value.type = steps.name("values"), node.outputs[0].shape, node.outputs[0].type
+    steps.name(value, "values")
+    value.shape, value.type = node.outputs[0].shape, node.outputs[0].type
     return value
 
 
