@@ -113,7 +113,7 @@ class Artifact:
         outputs: in the order of the module's results.
         size_bytes: of the file, with that of its weights; None when it is not known.
         data_sha256: of the bytes of ``<its name>.data`` beside it, which holds its weights; None where it has them all.
-        inside: tensors whose integers a runtime can be asked for; empty where none is known.
+        intermediates: tensors whose integers a runtime can be asked for; empty where none is known.
     """
 
     path: Path
@@ -125,7 +125,7 @@ class Artifact:
     outputs: tuple[TensorSpec, ...]
     size_bytes: int | None = None
     data_sha256: str | None = None
-    inside: tuple[IntegerTensor, ...] = ()
+    intermediates: tuple[IntegerTensor, ...] = ()
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -405,7 +405,7 @@ class Emitted:
         inputs: as the file declares them, in the order of the module's arguments.
         outputs: as the file declares them, in the order of the module's results.
         notes: what the user should know of how it was made, one line each (shown in the report).
-        inside: tensors whose integers a runtime can be asked for.
+        intermediates: tensors whose integers a runtime can be asked for.
         external: bytes of the file that has to lie beside it, part by part; ``<its name>.data``, as it says itself.
     """
 
@@ -413,5 +413,5 @@ class Emitted:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     notes: tuple[str, ...] = ()
-    inside: tuple[IntegerTensor, ...] = ()
+    intermediates: tuple[IntegerTensor, ...] = ()
     external: tuple[Array, ...] = ()

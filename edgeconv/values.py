@@ -44,9 +44,9 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def close_to(name: str, known: Iterable[str], *, most: int = 1, likeness: float = 0.5) -> list[str]:
+def close_to(name: str, candidates: Iterable[str], *, most: int = 1, likeness: float = 0.5) -> list[str]:
     """The known names that one is probably a slip of: capitals, and ``_`` for ``-``, are no difference."""
-    plain = {_plain(item): item for item in known}
+    plain = {_plain(item): item for item in candidates}
     return [plain[item] for item in difflib.get_close_matches(_plain(name[:128]), plain, n=most, cutoff=likeness)]
 
 
@@ -89,15 +89,15 @@ def names(value: object, where: Where, error: Refusal, *, hint: str = _NAMES, or
     return tuple(sorted(items) if isinstance(value, set | frozenset) else items)
 
 
-def chosen(value: object, where: Where, known: Collection[str], error: Refusal) -> tuple[str, ...]:
+def chosen(value: object, where: Where, choices: Collection[str], error: Refusal) -> tuple[str, ...]:
     """One or several of the known names, each once; at least one."""
-    choices = ", ".join(known)
-    items = names(value, where, error, hint=f"choose of {choices}")
+    listed = ", ".join(choices)
+    items = names(value, where, error, hint=f"choose of {listed}")
     for item in items:
-        one_of(item, where, known, error)
+        one_of(item, where, choices, error)
     if not items:
         nothing = "it is None" if value is None else "nothing is asked for"
-        raise error(nothing, where=where, hint=f"choose of {choices}")
+        raise error(nothing, where=where, hint=f"choose of {listed}")
     return once(items, where, error)
 
 
@@ -109,13 +109,13 @@ def once(items: tuple[str, ...], where: Where, error: Refusal) -> tuple[str, ...
     return items
 
 
-def one_of(value: object, where: Where, known: Collection[str], error: Refusal) -> str:
+def one_of(value: object, where: Where, choices: Collection[str], error: Refusal) -> str:
     """One of the known names."""
-    if isinstance(value, str) and value in known:
+    if isinstance(value, str) and value in choices:
         return str(value)
-    close = close_to(value, known) if isinstance(value, str) else []
+    close = close_to(value, choices) if isinstance(value, str) else []
     suggestion = f"; did you mean {close[0]!r}?" if close else ""
-    raise error(f"{value!r:.80} is not known", where=where, hint=f"choose of {', '.join(known)}{suggestion}")
+    raise error(f"{value!r:.80} is not known", where=where, hint=f"choose of {', '.join(choices)}{suggestion}")
 
 
 def tensor_names(value: object, where: Where, error: Refusal) -> tuple[str, ...]:

@@ -97,5 +97,5 @@ def _integer_values(graph: onnx.GraphProto) -> frozenset[str]:
 
     unknown = {getattr(onnx.TensorProto, name) for name in ("UNDEFINED", "FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
     declared = (*graph.input, *graph.output, *graph.value_info)
-    found = {value.name for value in declared if value.type.tensor_type.elem_type not in unknown}
-    return frozenset(found | {tensor.name for tensor in graph.initializer if tensor.data_type not in unknown})
+    typed = {value.name for value in declared if value.type.tensor_type.elem_type not in unknown}
+    return frozenset(typed | {tensor.name for tensor in graph.initializer if tensor.data_type not in unknown})

@@ -51,8 +51,8 @@ def _parts(model: Any, index: int) -> Iterator[str]:
         )
         if touched and not at_border:
             listed = ", ".join(repr(text_of(tensors[at].Name())) for at in touched)
-            made = ", ".join(repr(text_of(tensors[at].Name())) for at in operator.outputs[:1]) or "nothing"
-            yield f"{code} of {made}: float {listed}"
+            result = ", ".join(repr(text_of(tensors[at].Name())) for at in operator.outputs[:1]) or "nothing"
+            yield f"{code} of {result}: float {listed}"
     for at in sorted(floats - named):
         yield f"tensor {text_of(tensors[at].Name())!r}: {types[tensors[at].Type()].lower()}"
 

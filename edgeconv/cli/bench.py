@@ -50,9 +50,9 @@ def command(
     formats = {file.artifact.format for file in files}
     unfit = [item.name for item in devices if device and not formats & set(item.formats)]
     if unfit:
-        found = " and ".join(f".{name}" for name in sorted(formats))
+        suffixes = " and ".join(f".{name}" for name in sorted(formats))
         hint = f"leave out --device {unfit[0]}"
-        raise DeviceError(f"{unfit[0]} takes none of these files ({found})", where=str(directory), hint=hint)
+        raise DeviceError(f"{unfit[0]} takes none of these files ({suffixes})", where=str(directory), hint=hint)
     effort = Effort(rounds=rounds, runs=runs, timeout_s=timeout)
     rows = bench(files, devices, effort=effort, progress=progress_for(silent=quiet or as_json))
     if as_json:

@@ -52,7 +52,7 @@ def command(
 
 def _state(device: Device) -> dict[str, str]:
     try:
-        found = device.probe(timeout_s=60.0)
+        environment = device.probe(timeout_s=60.0)
     except DeviceError as error:
         return {"version": "", "problem": str(error)}
-    return {"version": f"{found.get('runtime', '')} {found.get('version', '')}".strip(), "problem": ""}
+    return {"version": f"{environment.get('runtime', '')} {environment.get('version', '')}".strip(), "problem": ""}

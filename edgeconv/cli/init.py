@@ -43,10 +43,10 @@ def command(
     Asks for the module and the inputs where they are not told and a person is there to answer. Nothing is imported or
     overwritten.
     """
-    named = factory or _asked("The module (package.module:callable)", str.strip, "name package.module:callable")
+    named = factory or _ask("The module (package.module:callable)", str.strip, "name package.module:callable")
     inputs = stated_shapes(shape or [])
     if not inputs:
-        inputs = _asked(
+        inputs = _ask(
             "Its inputs (x=1,3,224,224; several with a blank between)",
             lambda text: stated_shapes(text.split()),
             "state them with --shape NAME=1,3,224,224",
@@ -58,7 +58,7 @@ def command(
     return 0
 
 
-def _asked(question: str, read: Callable[[str], _T], hint: str) -> _T:
+def _ask(question: str, read: Callable[[str], _T], hint: str) -> _T:
     """The answer of the person at the terminal.
 
     Raises:

@@ -38,11 +38,11 @@ def command(
     """
     if integer_only:
         return _integer_only(file, as_json)
-    found = _found(file)
+    facts = _facts_of(file)
     if as_json:
-        say(json.dumps(found, indent=2))
+        say(json.dumps(facts, indent=2))
         return 0
-    for key, value in found.items():
+    for key, value in facts.items():
         if isinstance(value, dict):
             say(f"{key}:")
             for name, item in value.items():
@@ -68,7 +68,7 @@ def _integer_only(file: Path, as_json: bool) -> int:
     return 1 if parts else 0
 
 
-def _found(file: Path) -> dict[str, Any]:
+def _facts_of(file: Path) -> dict[str, Any]:
     data = _read(file)
     inside = _inside(file, _READERS[file.suffix.lower()], data)
     return {"file": file.name, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **inside}

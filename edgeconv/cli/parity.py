@@ -117,8 +117,8 @@ def _named(recipe_path: Path, shapes: list[str], fixed: list[str], progress: Pro
     source = job_of(read, prove=False).source
 
     def stated(variants: tuple[str, ...]) -> Proof:
-        found = proof_of(read, source, variants)
-        return dataclasses.replace(found, samples=()) if is_onnx else found
+        proof = proof_of(read, source, variants)
+        return dataclasses.replace(proof, samples=()) if is_onnx else proof
 
     named: _Named = {"source": source, "stated": stated}
     if not is_onnx or source.variant:

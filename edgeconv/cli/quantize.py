@@ -18,7 +18,7 @@ from edgeconv.errors import QuantizeError, TargetError
 
 if TYPE_CHECKING:
     from edgeconv.flow.pipeline import ExportResult
-    from edgeconv.report import Frontier
+    from edgeconv.report import TargetSearch
 
 
 def command(
@@ -80,13 +80,13 @@ def _told(result: ExportResult, folder: Path, *, quiet: bool, as_json: bool) -> 
     tell_warnings(result.warnings, folder)
     report = result.report
     assert report is not None  # a recipe's job is proven
-    assert report.frontier is not None  # and has a target
+    assert report.target_search is not None  # and has a target
     if as_json:
         files: list[dict[str, Any]] = [{"file": item.path.name, "sha256": item.sha256} for item in result.artifacts]
         document = {"recipe": report.model, "directory": str(folder), "artifacts": files}
         say(json.dumps({**document, "report": json.loads(to_json(report))}, indent=2))
     else:
-        _print_frontier(report.frontier)
+        _print_target_search(report.target_search)
         if not quiet:
             show_report(report, folder)
     if quiet or as_json:
@@ -94,27 +94,27 @@ def _told(result: ExportResult, folder: Path, *, quiet: bool, as_json: bool) -> 
     return 0 if report.verdict.value == "pass" else 1
 
 
-def _print_frontier(frontier: Frontier) -> None:
-    formats = list(dict.fromkeys(name for point in frontier.points for name in point.size_bytes))
-    devices = list(dict.fromkeys(name for point in frontier.points for name in point.latency_ms))
-    classes = any(point.agreement is not None for point in frontier.points)
+def _print_target_search(search: TargetSearch) -> None:
+    formats = list(dict.fromkeys(name for point in search.points for name in point.size_bytes))
+    devices = list(dict.fromkeys(name for point in search.points for name in point.latency_ms))
+    classes = any(point.agreement is not None for point in search.points)
     sizes, times = [f".{name} bytes" for name in formats], [f"{name} ms" for name in devices]
     titles = ["in float", "SQNR dB", *(["agreement"] if classes else []), *sizes, *times, ""]
     rows = [
         [
-            f"{point.kept} of {frontier.layers}",
+            f"{point.kept} of {search.layers}",
             f"{point.sqnr_db:.2f}",
             *([f"{point.agreement:.2%}" if point.agreement is not None else "-"] if classes else []),
             *(f"{point.size_bytes[name]:,}" if name in point.size_bytes else "-" for name in formats),
             *(f"{point.latency_ms[name]:.3f}" if name in point.latency_ms else "-" for name in devices),
             "chosen" if point.chosen else "",
         ]
-        for point in frontier.points
+        for point in search.points
     ]
-    styles = ["bold green" if point.chosen else "" for point in frontier.points]
+    styles = ["bold green" if point.chosen else "" for point in search.points]
     print_table(titles, rows, right=titles[:-1], styles=styles)
-    chosen = next((point for point in frontier.points if point.chosen), None)
-    asked = f"{frontier.sqnr_db:g} dB" if frontier.sqnr_db is not None else f"agreement {frontier.agreement:.4g}"
+    chosen = next((point for point in search.points if point.chosen), None)
+    target = f"{search.sqnr_db:g} dB" if search.sqnr_db is not None else f"agreement {search.agreement:.4g}"
     if chosen is not None:
-        kept = f"in float: {', '.join(chosen.layers)}" if chosen.layers else "every layer in integers"
-        say(printable(f"{asked} on {frontier.judged_on}: {kept}"))
+        layers = f"in float: {', '.join(chosen.layers)}" if chosen.layers else "every layer in integers"
+        say(printable(f"{target} on {search.judged_on}: {layers}"))

@@ -4,8 +4,8 @@ A device is a command that speaks the protocol of `agent.py`, the single file th
 itself, which gives the reference, runs in this process.
 
 What a device is: `Device`, `DEVICES`, `all_devices`, `find`, `AGENT`.
-To run: `run_artifact`, `run_inside`, `run_module`; `Sessions` for many artifacts; `start` and `Session` for devices
-that shall get ready early.
+To run: `run_artifact`, `run_intermediates`, `run_module`; `Sessions` for many artifacts; `start` and `Session` for
+devices that shall get ready early.
 What their integer kernels do, in what they tell of themselves: `INTEGER_KERNELS`, `SATURATING`.
 Runtimes with an environment of their own: `ENVIRONMENTS`, `install`.
 """
@@ -16,7 +16,7 @@ from edgeconv.devices._device import Device, start
 from edgeconv.devices._environments import ENVIRONMENTS, install
 from edgeconv.devices._integer_probe import INTEGER_KERNELS, SATURATING
 from edgeconv.devices._module import run_module
-from edgeconv.devices._run import Sessions, run_artifact, run_inside
+from edgeconv.devices._run import Sessions, run_artifact, run_intermediates
 from edgeconv.devices._session import Session
 from edgeconv.devices._table import AGENT, DEVICES, all_devices, find
 
@@ -33,7 +33,7 @@ __all__ = [
     "find",
     "install",
     "run_artifact",
-    "run_inside",
+    "run_intermediates",
     "run_module",
     "start",
 ]

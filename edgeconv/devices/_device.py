@@ -26,7 +26,8 @@ class Device:
             where the device is not installed. None for torch, which runs in this process.
         variants: those that its runtime has kernels for; empty for all.
         open_batch: whether it runs files whose batch is left open at every batch size.
-        inside: whether it tells the tensors inside a file; its kernels are then the ones that layers are judged on.
+        tells_intermediates: whether it tells the tensors inside a file; its kernels are then those that layers are
+            judged on.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Device:
     command: Callable[[], Sequence[str]] | None = None
     variants: tuple[str, ...] = ()
     open_batch: bool = True
-    inside: bool = False
+    tells_intermediates: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isprintable() or not 0 < len(self.name) <= _LONGEST_NAME:

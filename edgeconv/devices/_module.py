@@ -99,9 +99,9 @@ def _check_repeated(
         raise _OutputError(f"{what}, and a file keeps no state")
 
 
-def _same_bits(one: Array, other: Array) -> bool:
-    same_nan = one.dtype.kind in "fc"
-    return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=same_nan)
+def _same_bits(first: Array, second: Array) -> bool:
+    same_nan = first.dtype.kind in "fc"
+    return first.dtype == second.dtype and np.array_equal(first, second, equal_nan=same_nan)
 
 
 def _copy_in(module: torch.nn.Module, kind: torch.dtype) -> torch.nn.Module:

@@ -102,7 +102,7 @@ def _refused(device: Device, artifact: Artifact) -> Run | None:
     if device.variants and artifact.variant not in device.variants:
         reason = f"{device.title} has kernels for {', '.join(device.variants)} only, not for {artifact.variant}"
         return Run(device.name, name, (), Verdict.SKIPPED, reason)
-    if not device.open_batch and any(isinstance(size, str) for each in artifact.inputs for size in each.shape):
+    if not device.open_batch and any(isinstance(size, str) for spec in artifact.inputs for size in spec.shape):
         reason = f"{device.title} runs files of a fixed batch only, and the batch of this one is open"
         return Run(device.name, name, (), Verdict.SKIPPED, reason)
     return None
@@ -118,13 +118,13 @@ def _started(device: Device, artifact: Artifact) -> Session | Run:
         return Run(device.name, artifact.path.name, (), Verdict.FAIL, str(error))
 
 
-def run_inside(
+def run_intermediates(
     device: Device, artifact: Artifact, samples: Sequence[Sample], *, timeout_s: float
 ) -> tuple[Mapping[str, Array], ...]:
-    """What the tensors of ``artifact.inside`` hold on each sample: by name, integers in the file's layout.
+    """What the tensors of ``artifact.intermediates`` hold on each sample: by name, integers in the file's layout.
 
     Args:
-        device: one whose ``inside`` is True.
+        device: one whose ``tells_intermediates`` is True.
         artifact: the file; its bytes are read here and sent.
         samples: as for `run_artifact`.
         timeout_s: as for `run_artifact`.
@@ -133,4 +133,4 @@ def run_inside(
         DeviceError: the device is not installed, or cannot tell them.
     """
     with start(device) as session:
-        return session.run_inside(artifact, samples, timeout_s=timeout_s)
+        return session.run_intermediates(artifact, samples, timeout_s=timeout_s)

@@ -86,7 +86,7 @@ class Session:
         outputs, latencies = zip(*results, strict=True) if results else ((), ())
         return replace(run, outputs=outputs, latency_ms=latencies)
 
-    def run_inside(
+    def run_intermediates(
         self, artifact: Artifact, samples: Sequence[Sample], *, timeout_s: float
     ) -> tuple[Mapping[str, Array], ...]:
         """The integers of the tensors inside an artifact: by name, in the file's layout, one mapping per sample.
@@ -96,13 +96,13 @@ class Session:
         """
         limit = Deadline(timeout_s)
         self._hello(limit)
-        self._load(artifact, limit, tensors=[tensor.name for tensor in artifact.inside])
+        self._load(artifact, limit, tensors=[tensor.name for tensor in artifact.intermediates])
         told = []
         for sample in samples:
             arrays = file_inputs(artifact, sample)
-            most = most_bytes(artifact, artifact.inside, arrays)
+            most = most_bytes(artifact, artifact.intermediates, arrays)
             frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}", most)
-            told.append({spec.name: array for spec, array in _declared(artifact.inside, frame.arrays)})
+            told.append({spec.name: array for spec, array in _declared(artifact.intermediates, frame.arrays)})
         return tuple(told)
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ class Session:
         if artifact.data_sha256 is not None:  # gigabytes, which are not sent
             fields["folder"] = str(artifact.path.parent.resolve())
         frame = self._ask("load", "loaded", [("model", data)], limit, "cannot load the file", **fields)
-        outputs = artifact.inside if "tensors" in fields else artifact.outputs
+        outputs = artifact.intermediates if "tensors" in fields else artifact.outputs
         for side, specs in (("inputs", artifact.inputs), ("outputs", outputs)):
             _check_names(frame.fields.get(side), side, len(specs))
         return frame
@@ -231,14 +231,14 @@ def file_inputs(artifact: Artifact, sample: Sample) -> list[tuple[str, Array]]:
 
 
 def _cast(spec: TensorSpec, array: Array, sample: str) -> Array:
-    wanted = spec.dtype if spec.scale is None else "float32"  # real numbers, which the spec quantises
-    if spec.dtype not in DTYPES or not np.can_cast(array.dtype, wanted, casting="same_kind"):
+    given_dtype = spec.dtype if spec.scale is None else "float32"  # real numbers, which the spec quantises
+    if spec.dtype not in DTYPES or not np.can_cast(array.dtype, given_dtype, casting="same_kind"):
         raise DeviceError(f"sample {sample!r}: input {spec.name!r} is {array.dtype}, the file wants {spec.dtype}")
     if array.ndim != len(spec.shape):
         raise DeviceError(
             f"sample {sample!r}: input {spec.name!r} has shape {array.shape}, the file wants {spec.shape}"
         )
-    return spec.to_file(array.astype(wanted, copy=False))
+    return spec.to_file(array.astype(given_dtype, copy=False))
 
 
 def checked_outputs(artifact: Artifact, arrays: list[tuple[str, Array]]) -> Mapping[str, Array]:
@@ -262,8 +262,8 @@ def _declared(specs: Sequence[_Spec], arrays: list[tuple[str, Array]]) -> Iterat
         raise DeviceError(f"returned {len(arrays)} outputs under {len(dict(arrays))} names")
     for spec, array in zip(specs, matched([spec.name for spec in specs], arrays), strict=True):
         if array.dtype.name != spec.dtype or not _fits(array.shape, spec.shape):
-            found, declared = f"{array.dtype} {array.shape}", f"{spec.dtype} {spec.shape}"
-            raise DeviceError(f"output {spec.name!r} came as {found}, the file declares {declared}")
+            received, declared = f"{array.dtype} {array.shape}", f"{spec.dtype} {spec.shape}"
+            raise DeviceError(f"output {spec.name!r} came as {received}, the file declares {declared}")
         yield spec, array
 
 

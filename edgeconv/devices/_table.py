@@ -37,7 +37,11 @@ DEVICES: Mapping[str, Device] = {
         Device("onnxruntime", "ONNX Runtime", ("onnx",), _here("onnxruntime")),
         Device("litert", "LiteRT with XNNPACK", ("tflite",), _here("litert")),
         Device(
-            "litert-reference", "LiteRT with reference kernels", ("tflite",), _here("litert-reference"), inside=True
+            "litert-reference",
+            "LiteRT with reference kernels",
+            ("tflite",),
+            _here("litert-reference"),
+            tells_intermediates=True,
         ),
         Device("tflite-runtime", "tflite-runtime 2.14.0", ("tflite",), _isolated("tflite-runtime")),
         Device(
@@ -78,9 +82,9 @@ def find(name: str) -> Device:
     """
     device = (DEVICES.get(name) or all_devices().get(name)) if isinstance(name, str) else None
     if device is None:
-        known = list(all_devices())
-        near = values.close_to(name, known, most=3, likeness=0.5) if isinstance(name, str) else []
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+        names = list(all_devices())
+        near = values.close_to(name, names, most=3, likeness=0.5) if isinstance(name, str) else []
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}"
         raise DeviceError(f"unknown device {name!r:.80}", hint=hint)
     return device
 

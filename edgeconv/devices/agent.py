@@ -190,7 +190,8 @@ class OnnxRuntime:
         if folder:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         session = self._session = self._module.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._inputs, self._outputs = ([each.name for each in x] for x in (session.get_inputs(), session.get_outputs()))
+        ends = session.get_inputs(), session.get_outputs()
+        self._inputs, self._outputs = ([node.name for node in nodes] for nodes in ends)
         return self._inputs, self._outputs
 
     def run(self, arrays: Named) -> tuple[float, Named]:
@@ -304,15 +305,15 @@ class TfliteMicro:
 
 def _printed(call: Callable[[], Any]) -> tuple[Any, list[str]]:
     """What a call returns, and the lines that C++ code prints to descriptor 2 in it; a RuntimeError tells them, too."""
-    kept = os.dup(2)
+    stderr_copy = os.dup(2)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         try:
             result, failure = call(), ""
         except RuntimeError as error:
             result, failure = None, str(error)
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr_copy, 2)
+        os.close(stderr_copy)
         lines = os.pread(file.fileno(), 1 << 16, 0).decode("utf-8", "replace").splitlines()
     if failure:
         raise RuntimeError("; ".join([failure, *lines]))
@@ -334,20 +335,20 @@ def matched(names: Sequence[str], arrays: Named) -> list[Any]:
     Raises:
         ValueError: there are more or fewer arrays than names.
     """
-    given = dict(arrays)
-    if set(given) == set(names):
-        return [given[name] for name in names]
+    by_name = dict(arrays)
+    if set(by_name) == set(names):
+        return [by_name[name] for name in names]
     if len(arrays) != len(names):
-        raise ValueError(f"the file has inputs {list(names)}, but was given {list(given)}")
+        raise ValueError(f"the file has inputs {list(names)}, but was given {list(by_name)}")
     return [array for _, array in arrays]
 
 
 def machine_environment() -> dict[str, str]:
     """What this machine tells of itself: versions, the architecture, the CPU and its instructions."""
     cpu = _of_cpu("model name", "Model", "Hardware") or platform.processor() or "unknown"
-    known = set(_of_cpu("flags", "Features").split())
+    flags = set(_of_cpu("flags", "Features").split())
     machine = {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine(), "cpu": cpu}
-    return {**machine, "instructions": " ".join(name for name in _INSTRUCTIONS if name in known) or "unknown"}
+    return {**machine, "instructions": " ".join(name for name in _INSTRUCTIONS if name in flags) or "unknown"}
 
 
 _INSTRUCTIONS = ("sse4_1", "avx2", "avx512bw", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm")

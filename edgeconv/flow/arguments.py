@@ -208,9 +208,9 @@ def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected])
             array = sample.inputs[name]
             where = f"sample {sample.name}, input {name}"
             if not isinstance(array, np.ndarray) or array.dtype != dtype or not _fits(array.shape, shape):
-                found = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}"
-                wanted = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
-                raise ParityError(f"it is {found}", where=where, hint=f"give numpy {dtype} {wanted}")
+                actual = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}"
+                expected_shape = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+                raise ParityError(f"it is {actual}", where=where, hint=f"give numpy {dtype} {expected_shape}")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ParityError("it has NaN or infinite elements", where=where, hint="give finite numbers")
             sizes |= {len(array)} if shape and isinstance(shape[0], str) else set()
@@ -223,7 +223,8 @@ def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected])
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
     return len(shape) == len(expected) and all(
-        size >= 1 if isinstance(wanted, str) else size == wanted for size, wanted in zip(shape, expected, strict=True)
+        size >= 1 if isinstance(expected_size, str) else size == expected_size
+        for size, expected_size in zip(shape, expected, strict=True)
     )
 
 

@@ -25,7 +25,7 @@ from edgeconv.recipe.load import with_inputs
 from edgeconv.recipe.schema import FORMATS, LAYOUTS, MAX_OPSET, MIN_OPSET
 from edgeconv.recipe.variants import VARIANTS
 from edgeconv.recipe.wording import place_of
-from edgeconv.report import Frontier
+from edgeconv.report import TargetSearch
 
 _QUANTIZATION = "pass an edgeconv.Quantization: Quantization(batches=…)"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -47,7 +47,7 @@ class Job:
         description: a sentence for the report.
         quantization: how variants of integers are made.
         proof: how the files are proven; None leaves the report out.
-        frontier: what the report says of the target of `quantization`, its points still to be measured.
+        target_search: what the report says of the target of `quantization`, its points still to be measured.
         c_samples: writes each TFLite file as C source, too, with the first of these samples that is for its variant;
             None writes none.
     """
@@ -63,19 +63,19 @@ class Job:
     description: str = ""
     quantization: Quantization = field(default_factory=Quantization)
     proof: Proof | None = None
-    frontier: Frontier | None = None
+    target_search: TargetSearch | None = None
     c_samples: tuple[Sample, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             what, hint = f"{self.name!r:.80} cannot begin a file name", "use up to 128 letters, digits, '_', '-', '.'"
             raise EmitError(what, where="name", hint=hint)
-        for setting, asked, known in (
+        for setting, names, choices in (
             (errors.FORMATS, self.formats, FORMATS),
             (errors.VARIANTS, self.variants, VARIANTS),
             (errors.LAYOUTS, self.layouts, LAYOUTS),
         ):
-            values.chosen(asked, setting, known, EmitError)
+            values.chosen(names, setting, choices, EmitError)
 
         for needs, what in (("int16x8" in self.variants, "int16x8"), (self.c_samples is not None, "the C source")):
             if needs and "tflite" not in self.formats:
@@ -139,7 +139,7 @@ def stated_job(
         ParityError: a sample does not fit the inputs.
     """
     proof: Proof | None = None
-    given: tuple[Sample, ...] = ()
+    checked: tuple[Sample, ...] = ()
     named = values.once(values.names(devices, errors.DEVICES, DeviceError), errors.DEVICES, DeviceError)
     c_array = values.flag(c_array, "c_array", EmitError)
     if opset is not None:
@@ -147,9 +147,9 @@ def stated_job(
     values.instance(quantization, Quantization, "quantization", QuantizeError, hint=_QUANTIZATION)
     if named or c_array:
         check_devices(named, errors.DEVICES)
-        given = checked_samples((samples(),) if callable(samples) else samples, expected)
+        checked = checked_samples((samples(),) if callable(samples) else samples, expected)
     if named:
-        proof = Proof(with_other_batch(given, source.batched), named)
+        proof = Proof(with_other_batch(checked, source.batched), named)
     return Job(
         name=name,
         source=source,
@@ -160,7 +160,7 @@ def stated_job(
         skip_rewrites=values.names(skip_rewrites, errors.SKIPPED, RewriteError),
         quantization=quantization,
         proof=proof,
-        c_samples=given if c_array else None,
+        c_samples=checked if c_array else None,
     )
 
 
@@ -241,7 +241,7 @@ def _proof_on(
 
 def _with_inputs(recipe: Recipe, source: OnnxSource) -> Recipe:
     """The recipe of a file with every input stated."""
-    return with_inputs(recipe, source.shapes, {each.name: each.dtype for each in source.file.inputs})
+    return with_inputs(recipe, source.shapes, {tensor.name: tensor.dtype for tensor in source.file.inputs})
 
 
 def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
@@ -252,24 +252,24 @@ def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
 
 def _quantization(recipe: Recipe) -> Quantization:
     """How a recipe has variants of integers made."""
-    asked = recipe.quantize
+    section = recipe.quantize
     plan, places = "", {"keep_float": f"{recipe.path}: quantize.keep_float"}
-    if asked.plan is not None:
-        path = locate(asked.plan, recipe.directory, where=f"{recipe.path}: quantize.plan")
+    if section.plan is not None:
+        path = locate(section.plan, recipe.directory, where=f"{recipe.path}: quantize.plan")
         plan, places["plan"] = _plan_text(path), str(path)
     return Quantization(
         # Rounding on noise would fit the weights to what the plan's network never sees.
         batches=partial(calibration_batches, recipe) if names_data(recipe) or not plan else None,
-        observer=asked.observer,
-        per_channel=asked.per_channel,
-        equalize=asked.equalize,
-        absorb_biases=asked.absorb_biases,
-        rounding=asked.rounding,
-        iterations=asked.iterations,
-        pair_safe=asked.pair_safe,
-        relu6_as_relu=asked.relu6_as_relu,
-        io=asked.io,
-        keep_float=asked.keep_float,
+        observer=section.observer,
+        per_channel=section.per_channel,
+        equalize=section.equalize,
+        absorb_biases=section.absorb_biases,
+        rounding=section.rounding,
+        iterations=section.iterations,
+        pair_safe=section.pair_safe,
+        relu6_as_relu=section.relu6_as_relu,
+        io=section.io,
+        keep_float=section.keep_float,
         plan=plan,
         places=places,
     )

@@ -131,8 +131,8 @@ def locked(*folders: Path) -> Iterator[None]:
     try:
         for folder in folders:
             descriptor = os.open(folder, os.O_RDONLY)
-            found = os.fstat(descriptor)
-            if opened.setdefault((found.st_dev, found.st_ino), descriptor) != descriptor:
+            status = os.fstat(descriptor)
+            if opened.setdefault((status.st_dev, status.st_ino), descriptor) != descriptor:
                 os.close(descriptor)
         for _, descriptor in sorted(opened.items()):
             lock(descriptor, fcntl.LOCK_EX)

@@ -65,17 +65,17 @@ def judge(
     environments: dict[str, Mapping[str, str]] = {}
     with Sessions() as sessions:
         for title, variant, make_run, unfused in _runs(artifacts, proof, source, outputs, sessions):
-            mine = golden.of(variant)
-            if not mine.samples:
+            variant_golden = golden.of(variant)
+            if not variant_golden.samples:
                 raise ParityError(f"no parity input is for the variant {variant}", hint=NO_SAMPLE)
-            rows_of = partial(_rows, golden=mine, variant=variant, proof=proof, outputs=outputs)
+            rows_of = partial(_rows, golden=variant_golden, variant=variant, proof=proof, outputs=outputs)
             with progress.stage(title):
-                run = make_run(mine.samples)
+                run = make_run(variant_golden.samples)
                 rows = rows_of(run)
             if unfused is not None and any(map(asks_of_all, rows)):
                 with progress.stage(f"{title}, nothing fused"):
                     saturating = run.environment.get(INTEGER_KERNELS) == SATURATING
-                    rows = explained_by_fusion(rows, rows_of(unfused(mine.samples)), saturating=saturating)
+                    rows = explained_by_fusion(rows, rows_of(unfused(variant_golden.samples)), saturating=saturating)
             comparisons += rows
             if run.environment:
                 key = f"device {run.device}"

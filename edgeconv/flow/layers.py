@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import onnx_ir as ir
 
 from edgeconv.core import Artifact, Comparison, LayerSteps, Sample
-from edgeconv.devices import Device, find, run_inside
+from edgeconv.devices import Device, find, run_intermediates
 from edgeconv.errors import DeviceError
 from edgeconv.flow.variants import Variant
 from edgeconv.parity import Golden, judge_layers, layer_steps, unjudged_layers
@@ -37,19 +37,21 @@ def judged_by_layer(
         progress: hears of each artifact.
     """
     graphs = {variant.name: variant.model for variant in variants}
-    known = {artifact.path.name: artifact for artifact in artifacts if artifact.inside and artifact.variant in graphs}
-    found: dict[tuple[str, str], Comparison] = {}
+    by_name = {
+        artifact.path.name: artifact for artifact in artifacts if artifact.intermediates and artifact.variant in graphs
+    }
+    judged: dict[tuple[str, str], Comparison] = {}
     for row in rows:
-        artifact, place = known.get(row.artifact), (row.artifact, row.device)
-        if artifact is None or place in found or not row.samples or not find(row.device).inside:
+        artifact, place = by_name.get(row.artifact), (row.artifact, row.device)
+        if artifact is None or place in judged or not row.samples or not find(row.device).tells_intermediates:
             continue
         with progress.stage(f"{row.artifact} on {row.device}, layer by layer"):
             try:
                 layers = _layers(find(row.device), artifact, graphs, golden, timeout_s)
-                found[place] = judge_layers(row, layers)
+                judged[place] = judge_layers(row, layers)
             except DeviceError as error:
-                found[place] = unjudged_layers(row, str(error))
-    return _in_place(rows, found)
+                judged[place] = unjudged_layers(row, str(error))
+    return _in_place(rows, judged)
 
 
 def carried_over(
@@ -70,20 +72,20 @@ def carried_over(
         before: what it said in the earlier run.
     """
     layers = {(row.artifact, row.device): row.layers for row in old if row.layers}
-    found: dict[tuple[str, str], Comparison] = {}
+    judged: dict[tuple[str, str], Comparison] = {}
     for row in rows:
         place, key = (row.artifact, row.device), f"device {row.device}"
-        if place in layers and place not in found and row.samples and now.get(key) == before.get(key):
-            found[place] = judge_layers(row, layers[place])
-    return _in_place(rows, found)
+        if place in layers and place not in judged and row.samples and now.get(key) == before.get(key):
+            judged[place] = judge_layers(row, layers[place])
+    return _in_place(rows, judged)
 
 
 def _layers(
     device: Device, artifact: Artifact, graphs: Mapping[str, ir.Model], golden: Golden, timeout_s: float
 ) -> tuple[LayerSteps, ...]:
     samples = _some(golden.of(artifact.variant).samples)
-    runs = run_inside(device, artifact, samples, timeout_s=timeout_s)
-    return layer_steps(graphs[artifact.variant], artifact.inside, [sample.inputs for sample in samples], runs)
+    runs = run_intermediates(device, artifact, samples, timeout_s=timeout_s)
+    return layer_steps(graphs[artifact.variant], artifact.intermediates, [sample.inputs for sample in samples], runs)
 
 
 def _some(samples: Sequence[Sample]) -> list[Sample]:
@@ -91,7 +93,7 @@ def _some(samples: Sequence[Sample]) -> list[Sample]:
     return [*samples[: _SAMPLES - 1], *samples[_SAMPLES - 1 :][-1:]]
 
 
-def _in_place(rows: Iterable[Comparison], found: Mapping[tuple[str, str], Comparison]) -> tuple[Comparison, ...]:
+def _in_place(rows: Iterable[Comparison], judged: Mapping[tuple[str, str], Comparison]) -> tuple[Comparison, ...]:
     """Each of the rows found in the place of the first of its artifact and device."""
-    left = dict(found)
+    left = dict(judged)
     return tuple(left.pop((row.artifact, row.device), row) for row in rows)

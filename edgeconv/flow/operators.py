@@ -45,7 +45,7 @@ def operators() -> Operators:
     both = {*LOWERINGS, *_DISSOLVED, *WRITTEN_OUT, *GATES}
     families = {name: {key.split(".")[1].strip("_") for key in table} for name, table in FAMILIES.items()}
     return Operators(
-        aten=tuple((name, tuple(sorted(found, key=str.lower))) for name, found in families.items()),
+        aten=tuple((name, tuple(sorted(names, key=str.lower))) for name, names in families.items()),
         both=tuple(sorted(both)),
         onnx_only=tuple(sorted(set(OPERATORS) - both)),
     )
@@ -99,10 +99,10 @@ def rows() -> tuple[Row, ...]:
     )
 
 
-def to_markdown(found: Operators) -> str:
+def to_markdown(tables: Operators) -> str:
     """The section of `capture/README.md`: torch's operators by family, and what becomes of the ONNX operators."""
-    names = sum(len(aten) for _, aten in found.aten)
-    rows = [f"| {family} | {', '.join(aten)} |" for family, aten in found.aten]
+    names = sum(len(aten) for _, aten in tables.aten)
+    rows = [f"| {family} | {', '.join(aten)} |" for family, aten in tables.aten]
     return "\n".join(
         [
             f"The {names} ATen operators that fast capture knows (with their overloads and in-place forms):",
@@ -111,9 +111,9 @@ def to_markdown(found: Operators) -> str:
             "|---|---|",
             *rows,
             "",
-            f"The {len(found.both)} ONNX operators that both formats take: {', '.join(found.both)}.",
+            f"The {len(tables.both)} ONNX operators that both formats take: {', '.join(tables.both)}.",
             "",
-            f"In `.onnx` files only, {len(found.onnx_only)} more: {', '.join(found.onnx_only)}. The TFLite writer "
+            f"In `.onnx` files only, {len(tables.onnx_only)} more: {', '.join(tables.onnx_only)}. The TFLite writer "
             "refuses them by name, with the torch module that they come from.",
         ]
     )

@@ -121,7 +121,7 @@ def settle(folder: Path) -> None:
     Raises:
         EmitError: it cannot be completed.
     """
-    for path in (folder, *(found.parent for found in folder.glob(f"*/{journal.JOURNAL}"))):
+    for path in (folder, *(pending.parent for pending in folder.glob(f"*/{journal.JOURNAL}"))):
         _settle(path)
 
 

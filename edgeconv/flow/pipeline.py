@@ -55,7 +55,7 @@ from edgeconv.quantize import Target
 from edgeconv.recipe import Recipe
 from edgeconv.recipe.schema import FORMATS
 from edgeconv.recipe.wording import place_of
-from edgeconv.report import LEFT_OUT, Frontier, Report
+from edgeconv.report import LEFT_OUT, Report, TargetSearch
 from edgeconv.rewrite import optimize, selected
 from edgeconv.rewrite.open_batch import free_batch
 
@@ -269,15 +269,15 @@ def export_recipe(
     folder, heard = output_folder(out), listener(progress)
     if target is not None:
         values.instance(target, Target, "target", QuantizeError, hint="give edgeconv.quantize.Target(sqnr_db=…)")
-    asked = instead_of_recipe(recipe, devices, prove, formats, variants, c_array, skip_rewrites)
-    selected(asked["skip_rewrites"], errors.SKIPPED)
+    choices = instead_of_recipe(recipe, devices, prove, formats, variants, c_array, skip_rewrites)
+    selected(choices["skip_rewrites"], errors.SKIPPED)
     if prove:
         own = place_of(recipe.path, "parity.devices") if devices is None else errors.DEVICES
         with heard.stage("devices"):
-            check_devices(asked["devices"], own)
+            check_devices(choices["devices"], own)
     with telling(Caller.RECIPE):
         with heard.stage("model and inputs"):
-            job = job_of(recipe, **asked)
+            job = job_of(recipe, **choices)
             job = job if target is None else aimed(job, recipe, target)
         return run_job(job, folder, heard)
 
@@ -321,7 +321,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
                 graphs=graphs,
                 notes=notes,
                 variants=variants,
-                frontier=_frontier(job, variants, progress),
+                target_search=_target_search(job, variants, progress),
             )
     artifacts = tuple(dataclasses.replace(artifact, path=out / artifact.path.name) for artifact in artifacts)
     return ExportResult(artifacts, graphs, (*notes, *removal.late), report, tuple(removal.late))
@@ -333,7 +333,7 @@ def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progr
     Args:
         recipe: that the files were exported from, by what it states itself.
         artifacts: the files; what they would hold inside, were they written now, comes with the variants.
-        report: the earlier one; the target of its frontier is aimed at again, without the rewrites that it left out.
+        report: the earlier one; the target of its search is aimed at again, without the rewrites that it left out.
         progress: hears of the stages.
 
     Raises:
@@ -345,19 +345,19 @@ def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progr
     formats = tuple(format_ for format_ in FORMATS if any(item.format == format_ for item in artifacts))
     left_out = [name for name in str(report.environment.get(LEFT_OUT, "")).split(", ") if name]
     job = job_of(recipe, formats=formats, variants=names, skip_rewrites=tuple(left_out))
-    frontier = report.frontier
-    if frontier is not None:
-        job = aimed(job, recipe, Target(sqnr_db=frontier.sqnr_db, agreement=frontier.agreement))
+    target_search = report.target_search
+    if target_search is not None:
+        job = aimed(job, recipe, Target(sqnr_db=target_search.sqnr_db, agreement=target_search.agreement))
     with failing_as_a_file(job.source):
         model, _ = _folded(job, progress)
         job, variants = _variants(job, model, progress)
-        return tuple(dataclasses.replace(variant, inside=_inside(job, variant)) for variant in variants)
+        return tuple(dataclasses.replace(variant, intermediates=_intermediates(job, variant)) for variant in variants)
 
 
-def _inside(job: Job, variant: Variant) -> dict[str, tuple[IntegerTensor, ...]]:
+def _intermediates(job: Job, variant: Variant) -> dict[str, tuple[IntegerTensor, ...]]:
     """What the files of a variant hold, by name."""
     names = {_file_name(job, variant, *kind): _emit(job, {}, variant, *kind) for kind in job.files(variant)}
-    return {name: emitted.inside for name, emitted in names.items()}
+    return {name: emitted.intermediates for name, emitted in names.items()}
 
 
 def _folded(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSummary, GraphSummary]]:
@@ -374,7 +374,7 @@ def _folded(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSummary,
 
 def _variants(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:
     """The variants of a job, which asks its devices first where it has a target."""
-    if job.frontier is not None:
+    if job.target_search is not None:
         job = with_confirmation(job, partial(_emit, job, {}), [value.name or "" for value in model.graph.outputs])
     return job, tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
 
@@ -394,18 +394,18 @@ def _write(
         path = staging.write(file_name, emitted.data)
         beside = staging.write_parts(file_name + DATA_SUFFIX, emitted.external) if emitted.external else None
     sha256 = hashlib.sha256(emitted.data).hexdigest()
-    size, inside = len(emitted.data) + sum(map(len, emitted.external)), emitted.inside
+    size, intermediates = len(emitted.data) + sum(map(len, emitted.external)), emitted.intermediates
     emitted = dataclasses.replace(emitted, external=())  # gigabytes, which are on disk now
     specs = (emitted.inputs, emitted.outputs)
-    artifact = Artifact(path, format_, variant.name, layout, sha256, *specs, size, beside, inside)
+    artifact = Artifact(path, format_, variant.name, layout, sha256, *specs, size, beside, intermediates)
     return artifact, emitted
 
 
-def _frontier(job: Job, variants: Sequence[Variant], progress: Progress) -> Frontier | None:
+def _target_search(job: Job, variants: Sequence[Variant], progress: Progress) -> TargetSearch | None:
     """What was tried for a target, measured."""
     for variant in variants:
-        if job.frontier is not None and variant.search is not None:
-            return measured(job.frontier, variant, variant.search, job, partial(_emit, job, {}), progress)
+        if job.target_search is not None and variant.search is not None:
+            return measured(job.target_search, variant, variant.search, job, partial(_emit, job, {}), progress)
     return None
 
 
@@ -438,8 +438,8 @@ def _notes(
     captured: tuple[str, ...] = () if path == "fast" else (said,)
     if PRECISION in model.metadata_props:
         captured += (f"the module computes in {model.metadata_props[PRECISION]}, too; the files do so in float32",)
-    emitted = tuple(f"{artifact.path.name}: {note}" for artifact, made in written for note in made.notes)
-    return captured + tuple(note for variant in variants for note in variant.notes) + emitted
+    emitter_notes = tuple(f"{artifact.path.name}: {note}" for artifact, contents in written for note in contents.notes)
+    return captured + tuple(note for variant in variants for note in variant.notes) + emitter_notes
 
 
 def _emit(job: Job, metadata: Mapping[str, str], variant: Variant, format_: str, layout: str) -> Emitted:

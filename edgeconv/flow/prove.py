@@ -37,7 +37,7 @@ from edgeconv.parity import (
     load_golden,
 )
 from edgeconv.progress import Progress
-from edgeconv.report import GOLDEN_SHA256, TIMEOUT, Frontier, Report, seconds_of
+from edgeconv.report import GOLDEN_SHA256, TIMEOUT, Report, TargetSearch, seconds_of
 
 JUDGED_BY = "judged by"
 _ALTERED = "were judged by several bounds: it was altered"
@@ -100,7 +100,7 @@ def prove(
     graphs: tuple[GraphSummary, ...],
     notes: tuple[str, ...] = (),
     variants: Sequence[Variant] = (),
-    frontier: Frontier | None = None,
+    target_search: TargetSearch | None = None,
 ) -> Report:
     """Judges freshly made artifacts; writes the golden values and the report beside them.
 
@@ -138,7 +138,7 @@ def prove(
         },
         golden=golden_name,
         notes=notes,
-        frontier=frontier,
+        target_search=target_search,
     )
     write_report(staging, report)
     return report
@@ -189,11 +189,16 @@ def repeat(
     variants = rebuilt(artifacts, old) if rebuilt is not None else ()
     if variants:
         golden = dataclasses.replace(golden, integers=_integers(variants, proof.samples, progress))
-        inside = {name: tensors for variant in variants for name, tensors in variant.inside.items()}
-        artifacts = tuple(dataclasses.replace(one, inside=inside.get(one.path.name, ())) for one in artifacts)
+        intermediates = {name: tensors for variant in variants for name, tensors in variant.intermediates.items()}
+        artifacts = tuple(
+            dataclasses.replace(artifact, intermediates=intermediates.get(artifact.path.name, ()))
+            for artifact in artifacts
+        )
     own_again = source is not None and source.device in names
-    kept = tuple(row for row in old.comparisons if (not own_again if row.artifact == "" else row.device not in names))
-    _require_bound(kept, artifacts, proof, folder)
+    stored_rows = tuple(
+        row for row in old.comparisons if (not own_again if row.artifact == "" else row.device not in names)
+    )
+    _require_bound(stored_rows, artifacts, proof, folder)
     comparisons, devices_now = judge(artifacts, golden, proof, source, progress)
     if rebuilt is None:
         comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)
@@ -202,7 +207,7 @@ def repeat(
     report = dataclasses.replace(
         old,
         artifacts=artifacts,
-        comparisons=(*kept, *comparisons),
+        comparisons=(*stored_rows, *comparisons),
         environment={
             **old.environment,
             **environment(),
@@ -242,10 +247,10 @@ def _is_same_sample(sample: Sample | None, stored: Sample | None) -> bool:
     return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
 
 
-def _require_bound(kept: Sequence[Comparison], artifacts: Sequence[Artifact], proof: Proof, folder: Path) -> None:
+def _require_bound(rows: Sequence[Comparison], artifacts: Sequence[Artifact], proof: Proof, folder: Path) -> None:
     """Rows that are not judged again stand beside the new ones, and must have been held to the same."""
     variants = {artifact.path.name: artifact.variant for artifact in artifacts}
-    for row in kept:
+    for row in rows:
         bound = proof.bounds.get(variants.get(row.artifact, ""), proof.tolerance)
         if row.artifact and row.tolerance != bound:
             raise ParityError(
@@ -265,14 +270,14 @@ def _judged_by(source: Source | None, by_recipe: bool) -> str:
 
 def _integers(variants: Sequence[Variant], samples: Sequence[Sample], progress: Progress) -> dict[str, Integers]:
     """What each quantised graph says exactly."""
-    found = {}
+    by_variant = {}
     for variant in variants:
         if variant.plan is not None or is_quantised(variant.model):
             with progress.stage(f"{variant.name} graph, its integers"):
                 integers = variant.integers(samples)
             if integers is not None:
-                found[variant.name] = integers
-    return found
+                by_variant[variant.name] = integers
+    return by_variant
 
 
 def _asked_as(row: Comparison) -> str:
@@ -326,10 +331,10 @@ def _tolerance(report: Report) -> Tolerance:
     Raises:
         ParityError: they have several, which no export gives them.
     """
-    found = {row.tolerance for row in report.comparisons if isinstance(row.tolerance, Tolerance)}
-    if len(found) > 1:
+    tolerances = {row.tolerance for row in report.comparisons if isinstance(row.tolerance, Tolerance)}
+    if len(tolerances) > 1:
         raise ParityError(f"its rows {_ALTERED}", where="parity.json", hint=_NAME_IT)
-    return next(iter(found), Tolerance())
+    return next(iter(tolerances), Tolerance())
 
 
 def _timeout_s(report: Report) -> float:
@@ -344,10 +349,10 @@ def _bounds(report: Report) -> dict[str, Fidelity]:
         ParityError: different things of its rows.
     """
     variants = {artifact.path.name: artifact.variant for artifact in report.artifacts}
-    found: dict[str, Fidelity] = {}
+    bounds: dict[str, Fidelity] = {}
     for row in report.comparisons:
         if isinstance(row.tolerance, Fidelity) and row.artifact in variants:
             variant = variants[row.artifact]
-            if found.setdefault(variant, row.tolerance) != row.tolerance:
+            if bounds.setdefault(variant, row.tolerance) != row.tolerance:
                 raise ParityError(f"its rows of {variant} {_ALTERED}", where="parity.json", hint=_NAME_IT)
-    return found
+    return bounds

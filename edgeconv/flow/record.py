@@ -157,10 +157,10 @@ def _read(folder: Path) -> Report:
 
 def _recorded(report: Report) -> dict[str, str]:
     """The checksum of every file that the report speaks of, by name."""
-    found = {name: sha256 for item in report.artifacts for name, sha256 in item.checksums.items()}
+    checksums = {name: sha256 for item in report.artifacts for name, sha256 in item.checksums.items()}
     if report.golden:
-        found[report.golden] = str(report.environment.get(GOLDEN_SHA256, ""))
-    return found
+        checksums[report.golden] = str(report.environment.get(GOLDEN_SHA256, ""))
+    return checksums
 
 
 def _is(path: Path, sha256: str) -> bool:

@@ -191,7 +191,7 @@ class OnnxSource:
     @property
     def expected(self) -> dict[str, tuple[tuple[int | str, ...], np.dtype[np.generic]]]:
         """Shape (a str is an open batch) and dtype of each input."""
-        return {each.name: (self.shapes[each.name], np.dtype(each.dtype)) for each in self.file.inputs}
+        return {tensor.name: (self.shapes[tensor.name], np.dtype(tensor.dtype)) for tensor in self.file.inputs}
 
     def noise(self) -> Sample:
         """A seeded sample: standard normal floats, zeros and ones for integers and booleans."""
@@ -225,10 +225,10 @@ class OnnxSource:
         try:
             graphs = {batch: self._graph(batch) for batch in {self._batch_of(sample) for sample in samples}}
             with one_thread():
-                found = [self._evaluated(graphs[self._batch_of(sample)], sample) for sample in samples]
+                results = [self._evaluated(graphs[self._batch_of(sample)], sample) for sample in samples]
         except EdgeconvError as error:
             return dataclasses.replace(reference, verdict=Verdict.FAIL, reason=str(error))
-        return dataclasses.replace(reference, outputs=tuple(found))
+        return dataclasses.replace(reference, outputs=tuple(results))
 
     def _batch_of(self, sample: Sample) -> int:
         return len(sample.inputs[self.batched[0]]) if self.batched else CAPTURED_BATCH
@@ -254,11 +254,11 @@ class OnnxSource:
                 "source",
                 NCHW,
                 self.file.sha256,
-                tuple(TensorSpec(each.name, self.shapes[each.name], each.dtype) for each in self.file.inputs),
+                tuple(TensorSpec(tensor.name, self.shapes[tensor.name], tensor.dtype) for tensor in self.file.inputs),
                 # The shapes are compared with the reference's; here only their rank is known.
                 tuple(
-                    TensorSpec(name, tuple(f"d{axis}" for axis in range(ranks[name])), each.dtype)
-                    for name, each in zip(outputs, self.file.outputs, strict=True)
+                    TensorSpec(name, tuple(f"d{axis}" for axis in range(ranks[name])), tensor.dtype)
+                    for name, tensor in zip(outputs, self.file.outputs, strict=True)
                 ),
             )
             run = run_artifact(find(self.device), artifact, samples, timeout_s=timeout_s)

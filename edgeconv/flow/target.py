@@ -20,7 +20,7 @@ from edgeconv.quantize import Search, Step, Target
 from edgeconv.recipe import Recipe
 from edgeconv.recipe.calibration import names_data
 from edgeconv.recipe.variants import DEFAULT_FIDELITY
-from edgeconv.report import Frontier, FrontierPoint
+from edgeconv.report import TargetPoint, TargetSearch
 
 SCHEMES = ("int8", "int16x8")
 """Variants that a target can be asked of: the others compute in float anyway, and only store otherwise."""
@@ -55,7 +55,7 @@ def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
             where=f"{recipe.path}: quantize",
             hint=CALIBRATE,
         )
-    samples = [one for one in (job.proof.samples if job.proof else ()) if one.is_for(variant)]
+    samples = [sample for sample in (job.proof.samples if job.proof else ()) if sample.is_for(variant)]
     real = [item.variants for item in recipe.parity.images] + [item.variants for item in recipe.parity.arrays]
     only_noise = not any(not variants or variant in variants for variants in real)
     batches = job.quantization.batches
@@ -67,8 +67,10 @@ def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
         judged, batches = partial(_share, batches, held_out=True), partial(_share, batches, held_out=False)
         words, proof = f"every {_HELD_OUT}th calibration batch, held out", job.proof
     quantization = dataclasses.replace(job.quantization, target=target, judged=judged, batches=batches)
-    frontier = Frontier(variant, target.sqnr_db, target.agreement, words, 0)
-    return dataclasses.replace(job, variants=(variant,), quantization=quantization, proof=proof, frontier=frontier)
+    target_search = TargetSearch(variant, target.sqnr_db, target.agreement, words, 0)
+    return dataclasses.replace(
+        job, variants=(variant,), quantization=quantization, proof=proof, target_search=target_search
+    )
 
 
 def with_confirmation(job: Job, emit: Emit, outputs: Sequence[str]) -> Job:
@@ -101,10 +103,10 @@ def _confirmed(job: Job, proof: Proof, target: Target, emit: Emit, reference: _R
     with temporary() as folder:
         artifacts = []
         for format_, layout in job.files(variant):
-            made = emit(variant, format_, layout)
+            emitted = emit(variant, format_, layout)
             path = folder / f"{layout}.{format_}"
-            path.write_bytes(made.data)
-            artifacts.append(Artifact(path, format_, variant.name, layout, "", made.inputs, made.outputs))
+            path.write_bytes(emitted.data)
+            artifacts.append(Artifact(path, format_, variant.name, layout, "", emitted.inputs, emitted.outputs))
         rows, _ = judge(artifacts, reference.golden, proof, None, Silent())
     return reached(rows, target)
 
@@ -129,12 +131,12 @@ def _is_gate(bound: Fidelity | None, target: Target) -> bool:
 
 
 def measured(
-    frontier: Frontier, variant: Variant, search: Search, job: Job, emit: Emit, progress: Progress
-) -> Frontier:
-    """The frontier with its points: the files of every step, their size, and their latency on a device per format.
+    target_search: TargetSearch, variant: Variant, search: Search, job: Job, emit: Emit, progress: Progress
+) -> TargetSearch:
+    """The search with its points: the files of every step, their size, and their latency on a device per format.
 
     Args:
-        frontier: of `aimed`.
+        target_search: of `aimed`.
         variant: that was chosen.
         search: what was tried for it.
         job: says what is made, and on which devices it is proven.
@@ -144,11 +146,11 @@ def measured(
     with temporary() as folder:
         paths = {}
         for number, step in enumerate(search.steps):
-            one = dataclasses.replace(variant, model=step.model, plan=step.plan)
-            for format_, layout in dict(job.files(one)[::-1]).items():  # the first layout of each
-                with progress.stage(f"frontier: {len(step.kept)} layers in float, {format_}"):
+            step_variant = dataclasses.replace(variant, model=step.model, plan=step.plan)
+            for format_, layout in dict(job.files(step_variant)[::-1]).items():  # the first layout of each
+                with progress.stage(f"target search: {len(step.kept)} layers in float, {format_}"):
                     path = folder / f"{number}.{format_}"
-                    path.write_bytes(emit(one, format_, layout).data)
+                    path.write_bytes(emit(step_variant, format_, layout).data)
                 paths[path.name] = (number, format_, path)
         formats = {format_ for _, format_, _ in paths.values()}
         rows = bench(
@@ -163,33 +165,33 @@ def measured(
             )
             for number, step in enumerate(search.steps)
         )
-    return dataclasses.replace(frontier, layers=len(search.layers), points=points)
+    return dataclasses.replace(target_search, layers=len(search.layers), points=points)
 
 
 def _point(
     step: Step, search: Search, size_bytes: Mapping[str, int], rows: Sequence[BenchRow], number: int
-) -> FrontierPoint:
-    mine = [row for row in rows if row.file.artifact.path.stem == str(number) and row.latency is not None]
-    return FrontierPoint(
+) -> TargetPoint:
+    own_rows = [row for row in rows if row.file.artifact.path.stem == str(number) and row.latency is not None]
+    return TargetPoint(
         kept=len(step.kept),
         layers=step.kept,
         sqnr_db=step.measured.sqnr_db,
         agreement=step.measured.agreement,
         chosen=step is search.best,
         size_bytes=size_bytes,
-        latency_ms={row.device: row.latency.median_ms for row in mine if row.latency is not None},
+        latency_ms={row.device: row.latency.median_ms for row in own_rows if row.latency is not None},
     )
 
 
 def _devices(job: Job, formats: set[str]) -> list[Device]:
     """For each format the usual device if the job names it, or else the first that takes it."""
     named = [find(name) for name in (job.proof.device_names if job.proof is not None else ())]
-    found = {}
+    chosen = {}
     for format_ in sorted(formats):
         fit = [device for device in named if format_ in device.formats]
         fit.sort(key=lambda device: device.name not in _PREFERRED)
-        found.update({device.name: device for device in fit[:1]})
-    return list(found.values())
+        chosen.update({device.name: device for device in fit[:1]})
+    return list(chosen.values())
 
 
 def _gated(job: Job, variant: str, target: Target) -> Proof | None:

@@ -24,7 +24,7 @@ from edgeconv.rewrite.relu6 import relu6_as_relu
 from edgeconv.rewrite.scale_as_conv import scale_as_conv
 
 Batches = Iterable[Mapping[str, Array]]
-_ASKED = "it was asked for"
+_REQUESTED = "it was asked for"
 _NAMED = 3  # layers, in a note about many
 _SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
 
@@ -83,8 +83,8 @@ class Quantization:
                 where="batches",
                 hint="give a function: batches=lambda: data",
             )
-        for what, known in (("observer", OBSERVERS), ("rounding", ROUNDINGS), ("io", IO)):
-            values.one_of(getattr(self, what), what, known, QuantizeError)
+        for what, choices in (("observer", OBSERVERS), ("rounding", ROUNDINGS), ("io", IO)):
+            values.one_of(getattr(self, what), what, choices, QuantizeError)
         for what in ("per_channel", "equalize", "absorb_biases", "pair_safe", "relu6_as_relu"):
             values.settle(self, **{what: values.flag(getattr(self, what), what, QuantizeError)})
         steps = values.integer(self.iterations, "iterations", QuantizeError, least=1, most=MOST_ITERATIONS)
@@ -101,8 +101,10 @@ class Quantization:
             raise QuantizeError(f"it is {values.kind_of(self.plan)}", where="plan", hint=hint)
         if isinstance(self.keep_float, str):
             raise QuantizeError("it is one string", where="keep_float", hint=f"write ({self.keep_float!r},)")
-        kept = values.names(self.keep_float, "keep_float", QuantizeError, hint="give names of operators' first outputs")
-        values.settle(self, keep_float=kept)
+        float_names = values.names(
+            self.keep_float, "keep_float", QuantizeError, hint="give names of operators' first outputs"
+        )
+        values.settle(self, keep_float=float_names)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ class Variant:
         plan: of a quantised one.
         notes: what the reader should know.
         search: what was tried for a target.
-        inside: of files that were written of it, tensors whose integers a runtime can be asked for, by the file's name.
+        intermediates: of files that were written of it, by the file's name: tensors whose integers a runtime can be
+            asked for.
     """
 
     name: str
@@ -129,7 +132,7 @@ class Variant:
     plan: quantize.Plan | None = None
     notes: tuple[str, ...] = ()
     search: quantize.Search | None = None
-    inside: Mapping[str, tuple[IntegerTensor, ...]] = field(default_factory=dict)
+    intermediates: Mapping[str, tuple[IntegerTensor, ...]] = field(default_factory=dict)
 
     def integers(self, samples: Sequence[Sample]) -> Integers | None:
         """What the quantised graph computes exactly on samples; None for one without quantised outputs."""
@@ -153,12 +156,12 @@ class Variant:
             ParityError: none is for it.
             EmitError: see `edgeconv.emit.c_array.to_c`.
         """
-        mine = next((one for one in samples if one.is_for(self.name)), None)
-        if mine is None:
+        sample = next((candidate for candidate in samples if candidate.is_for(self.name)), None)
+        if sample is None:
             raise ParityError(f"no parity input is for the variant {self.name}", hint=NO_SAMPLE)
         inputs, outputs = (
             [Golden(spec, spec.to_file(side[spec.name]).astype(spec.dtype)) for spec in specs]
-            for side, specs in ((mine.inputs, emitted.inputs), (self.computed([mine])[0], emitted.outputs))
+            for side, specs in ((sample.inputs, emitted.inputs), (self.computed([sample])[0], emitted.outputs))
         )
         return to_c(file_name, emitted.data, inputs, outputs)
 
@@ -222,11 +225,11 @@ def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
     wrong = [name for name in names if name != "int8"]
     if wrong:
         raise QuantizeError("the model is quantised already", where=wrong[0], hint=INT8_ONLY)
-    for one in dataclasses.fields(quantization):
-        if one.name not in ("batches", "io", "places") and getattr(quantization, one.name) != one.default:
+    for setting in dataclasses.fields(quantization):
+        if setting.name not in ("batches", "io", "places") and getattr(quantization, setting.name) != setting.default:
             raise QuantizeError(
                 "the model is quantised already, and keeps its own numbers",
-                where=one.name,
+                where=setting.name,
                 hint="leave it out, or quantise the float model",
             )
 
@@ -239,7 +242,7 @@ class _Quantizer:
     ) -> None:
         self._model = model
         self._formats = formats
-        self._asked = quantization
+        self._settings = quantization
         self._progress = progress
         self._exponents: Mapping[str, tuple[int, ...]] | None = None  # of a plan: {} where nothing is equalised
         self._reorders = reorders
@@ -251,39 +254,41 @@ class _Quantizer:
         return Variant(name, quantize.apply(self._model, plan), plan=plan)
 
     def _options(self, scheme: str, model: ir.Model) -> quantize.Options:
-        kept = dict.fromkeys(self._kept_in(model), _ASKED)
-        pair_safe = self._asked.pair_safe and "onnx" in self._formats
-        return quantize.Options(scheme, self._asked.per_channel, pair_safe, kept)
+        reasons = dict.fromkeys(self._float_names_in(model), _REQUESTED)
+        pair_safe = self._settings.pair_safe and "onnx" in self._formats
+        return quantize.Options(scheme, self._settings.per_channel, pair_safe, reasons)
 
-    def _kept_in(self, model: ir.Model) -> list[str]:
+    def _float_names_in(self, model: ir.Model) -> list[str]:
         """What was asked to stay float, as it is called in a graph whose values may hold others than the modules'."""
         pairs = zip(self._model.graph, model.graph, strict=True)  # preparing replaces nodes, one by one
         now = {before.outputs[0].name: after.outputs[0].name or "" for before, after in pairs}
-        return [now.get(name, name) for name in self._asked.keep_float]
+        return [now.get(name, name) for name in self._settings.keep_float]
 
     def variant(self, name: str) -> Variant:
         if is_quantised(self._model):
             saturating = self._saturating(name, self._model, "quantize the float model, or turn")
-            return Variant(name, self._model, io=self._asked.io, notes=saturating)
+            return Variant(name, self._model, io=self._settings.io, notes=saturating)
         prepared, notes = self._prepared
         plan = self._plan(name)
         search = None
-        if self._asked.target is not None:
-            search = self._search(name, prepared, plan, self._asked.target)
+        if self._settings.target is not None:
+            search = self._search(name, prepared, plan, self._settings.target)
             plan, model = search.best.plan, search.best.model
         else:
             with self._progress.stage(f"{name}: {self._rounding} rounding") as tell:
                 model = quantize.apply(self._tuned(prepared, plan, tell), plan)
-        if self._rounding != self._asked.rounding:
-            missed = f"{name}: weights are rounded to nearest: rounding with {self._asked.rounding} needs data"
+        if self._rounding != self._settings.rounding:
+            missed = f"{name}: weights are rounded to nearest: rounding with {self._settings.rounding} needs data"
             notes = (*notes, missed)
-        kept = tuple(
+        float_notes = tuple(
             f"{name}: {operator} stays float: {why or 'the plan says so'}"
             for operator, why in plan.kept_float.items()
-            if search is None or why != quantize.TARGET  # the frontier names these
+            if search is None or why != quantize.TARGET  # the report of the search names these
         )
         saturating = self._saturating(name, model, f"export with {PAIR_SAFE}, or turn")
-        return dataclasses.replace(self._bare(name, model, plan), notes=(*notes, *kept, *saturating), search=search)
+        return dataclasses.replace(
+            self._bare(name, model, plan), notes=(*notes, *float_notes, *saturating), search=search
+        )
 
     def _saturating(self, name: str, model: ir.Model, hint: str) -> tuple[str, ...]:
         """The note on an ``.onnx`` file whose numbers do not survive the kernels of every processor."""
@@ -298,7 +303,7 @@ class _Quantizer:
 
     def _bare(self, name: str, model: ir.Model, plan: quantize.Plan) -> Variant:
         formats = ("tflite",) if name == "int16x8" else FORMATS
-        io = "int16" if name == "int16x8" and self._asked.io != "float32" else self._asked.io
+        io = "int16" if name == "int16x8" and self._settings.io != "float32" else self._settings.io
         return Variant(name, model, io=io, formats=formats, plan=plan)
 
     def _search(self, name: str, prepared: ir.Model, plan: quantize.Plan, target: quantize.Target) -> quantize.Search:
@@ -309,7 +314,7 @@ class _Quantizer:
         """
 
         def confirmed(step: quantize.Step) -> bool:
-            ask = self._asked.confirmed
+            ask = self._settings.confirmed
             return ask is None or ask(self._bare(name, step.model, step.plan))
 
         with self._progress.stage(f"{name}: layers in float for the target") as tell:
@@ -317,9 +322,9 @@ class _Quantizer:
                 prepared,
                 plan,
                 target,
-                tuned=lambda one: self._tuned(prepared, one, tell),
+                tuned=lambda trial: self._tuned(prepared, trial, tell),
                 batches=list(self._batches()),
-                judged=list(self._asked.judged() if self._asked.judged is not None else ()),
+                judged=list(self._settings.judged() if self._settings.judged is not None else ()),
                 reference=self._model,
                 confirmed=confirmed,
                 progress=tell,
@@ -330,15 +335,15 @@ class _Quantizer:
         """The float graph that is calibrated, and what to say of it."""
         model, _ = scale_as_conv(self._model)
         notes: tuple[str, ...] = ()
-        if self._asked.relu6_as_relu:
+        if self._settings.relu6_as_relu:
             changed, count = relu6_as_relu(model)
             notes = (self._effect(model, changed, count),) if count else ()
             model = changed
-        if self._asked.equalize:
+        if self._settings.equalize:
             with self._progress.stage("equalise"):
                 self._exponents = self._chosen_exponents(model)
                 model = quantize.equalize(model, self._exponents)
-        if self._asked.absorb_biases:
+        if self._settings.absorb_biases:
             with self._progress.stage("absorb biases"):
                 model = quantize.absorb_biases(model, self._batches())
         self._orders = self._chosen_orders(model)
@@ -348,23 +353,23 @@ class _Quantizer:
 
     def _chosen_orders(self, model: ir.Model) -> Mapping[str, tuple[int, ...]]:
         """The order of channels: as the plan says that was given, else such that few pairs of weights overflow."""
-        if self._asked.plan:
-            return quantize.Plan.from_json(self._asked.plan).channel_orders
-        return quantize.orders_of(model, per_channel=self._asked.per_channel) if self._reorders else {}
+        if self._settings.plan:
+            return quantize.Plan.from_json(self._settings.plan).channel_orders
+        return quantize.orders_of(model, per_channel=self._settings.per_channel) if self._reorders else {}
 
     def _chosen_exponents(self, model: ir.Model) -> Mapping[str, tuple[int, ...]] | None:
         """How the layers are equalised: as the plan says that was given, else by data."""
-        if self._asked.plan:
-            return quantize.Plan.from_json(self._asked.plan).equalization
-        return quantize.exponents_of(model, self._batches(), per_channel=self._asked.per_channel)
+        if self._settings.plan:
+            return quantize.Plan.from_json(self._settings.plan).equalization
+        return quantize.exponents_of(model, self._batches(), per_channel=self._settings.per_channel)
 
     @cached_property
     def _calibration(self) -> quantize.Calibration:
         with self._progress.stage("calibrate") as tell:
-            model, kept = self._prepared[0], self._kept_in(self._prepared[0])
-            observer, bounds = self._asked.observer, self._bounds
+            model, float_names = self._prepared[0], self._float_names_in(self._prepared[0])
+            observer, bounds = self._settings.observer, self._bounds
             return quantize.calibrate(
-                model, self._batches(), observer=observer, keep_float=kept, bounds=bounds, progress=tell
+                model, self._batches(), observer=observer, keep_float=float_names, bounds=bounds, progress=tell
             )
 
     @cached_property
@@ -376,24 +381,24 @@ class _Quantizer:
         """The plan that was given, or one of the prepared graph; of the graph as it is where nothing is calibrated."""
         by_data = name != "int8-weights"
         model = self._prepared[0] if by_data else self._model
-        if not self._asked.plan:
+        if not self._settings.plan:
             calibration = self._calibration if by_data else None
             plan = quantize.make_plan(model, calibration, options=self._options(name, model))
             if not by_data:
                 return plan
             return dataclasses.replace(plan, equalization=self._exponents, channel_orders=self._orders)
-        plan = quantize.Plan.from_json(self._asked.plan)
+        plan = quantize.Plan.from_json(self._settings.plan)
         if plan.scheme != name:
             raise QuantizeError(
                 f"it is a plan of {plan.scheme}", where="plan", hint=f"export the variant {plan.scheme} alone"
             )
-        return quantize.keep_operators(model, plan, self._kept_in(model), _ASKED)
+        return quantize.keep_operators(model, plan, self._float_names_in(model), _REQUESTED)
 
     @property
     def _rounding(self) -> str:
         """What was asked for; without data nearest, in the place of what nobody need have asked for."""
-        default = self._asked.rounding == Quantization.rounding
-        return "nearest" if default and self._asked.batches is None else self._asked.rounding
+        default = self._settings.rounding == Quantization.rounding
+        return "nearest" if default and self._settings.batches is None else self._settings.rounding
 
     def _tuned(self, model: ir.Model, plan: quantize.Plan, tell: Callable[[str], None]) -> ir.Model:
         if self._rounding == "nearest":
@@ -402,7 +407,7 @@ class _Quantizer:
             return quantize.correct_biases(model, plan, self._bounded(), progress=tell)
         if self._rounding == "feedback":
             return quantize.round_weights(model, plan, self._bounded(), progress=tell)
-        return quantize.adaround(model, plan, self._bounded(), iterations=self._asked.iterations, progress=tell)
+        return quantize.adaround(model, plan, self._bounded(), iterations=self._settings.iterations, progress=tell)
 
     def _bounded(self) -> Batches:
         """The batches, their masks cut where the quantised graph cuts them."""
@@ -411,25 +416,25 @@ class _Quantizer:
             yield {**batch, **cut}
 
     def _batches(self) -> Batches:
-        if self._asked.batches is None:
+        if self._settings.batches is None:
             raise QuantizeError(
                 "there is no calibration data",
                 where=CALIBRATED,
                 hint=CALIBRATE,
             )
-        return checked_batches(self._asked.batches)
+        return checked_batches(self._settings.batches)
 
     def _effect(self, model: ir.Model, changed: ir.Model, count: int) -> str:
         """The note that says what writing ReLU6 as ReLU does to the float graph."""
         from edgeconv.reference import evaluate
 
         written = f"ReLU6 is written as ReLU in {count} places"
-        if self._asked.batches is None:
+        if self._settings.batches is None:
             return f"{written}: what that changes is not measured without data"
         names = [value.name or "" for value in model.graph.outputs]
         worst = float("inf")
         for batch, _ in zip(self._batches(), range(_SEEN), strict=False):
-            before, after = (evaluate(each, batch, keep=names) for each in (model, changed))
+            before, after = (evaluate(graph, batch, keep=names) for graph in (model, changed))
             worst = min(worst, *(metrics(np.asarray(after[name]), before[name]).sqnr_db for name in names))
         return f"{written}: that alone leaves {worst:.1f} dB on the calibration data"
 

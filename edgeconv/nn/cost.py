@@ -203,17 +203,17 @@ def _macs(call: _Call) -> int:
 
 def _pairs(calls: Sequence[_Call]) -> Mapping[int, int]:
     """Index of the depthwise call -> index of its pointwise call."""
-    found: dict[int, int] = {}
+    pairs: dict[int, int] = {}
     depthwise: int | None = None
     for index, call in enumerate(calls):
         layer = call.module
         if depthwise is not None and _is_pointwise(layer) and call.inputs == calls[index - 1].outputs:
-            found[depthwise] = index
+            pairs[depthwise] = index
         if isinstance(layer, _ConvNd):
             depthwise = index if _is_depthwise(layer) else None
         elif not isinstance(layer, _BETWEEN) and not call.view:
             depthwise = None
-    return found
+    return pairs
 
 
 def _is_depthwise(layer: nn.Module) -> bool:

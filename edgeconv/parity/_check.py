@@ -22,9 +22,9 @@ def check(a: Array, b: Array) -> str:
         Which of dtype, shape, positions of NaN, positions or signs of infinities differs, and where at first.
     """
     a, b = values.array(a, "a", ParityError), values.array(b, "b", ParityError)
-    wanted = _STANDS_FOR.get(b.dtype.name, b.dtype.name)
-    if a.dtype.name != wanted:
-        return f"dtype is {a.dtype}, the reference has {wanted}"
+    expected = _STANDS_FOR.get(b.dtype.name, b.dtype.name)
+    if a.dtype.name != expected:
+        return f"dtype is {a.dtype}, the reference has {expected}"
     if a.shape != b.shape:
         return f"shape is {a.shape}, the reference has {b.shape}"
     if a.dtype.kind != "f" or (_all_finite(a) and _all_finite(b)):

@@ -151,8 +151,8 @@ def _result(sample: Sample, a: Array, b: Array, tolerance: Tolerance) -> SampleR
     if measured.excess <= 1.0:
         return result(measured.metrics, measured.excess, Verdict.PASS)
     at = tuple(int(index) for index in np.unravel_index(measured.at, a.shape))
-    found = f"{a[at]:.9g} instead of {b[at]:.9g}" if a.dtype.kind == "f" else f"{a[at]} instead of {b[at]}"
-    reason = f"{found} at {at}: {measured.excess:.3g} times the bound (largest error {measured.metrics.max_abs:.3g})"
+    mismatch = f"{a[at]:.9g} instead of {b[at]:.9g}" if a.dtype.kind == "f" else f"{a[at]} instead of {b[at]}"
+    reason = f"{mismatch} at {at}: {measured.excess:.3g} times the bound (largest error {measured.metrics.max_abs:.3g})"
     return result(measured.metrics, measured.excess, Verdict.FAIL, reason)
 
 
@@ -166,12 +166,13 @@ def _top1(
     """Counts samples whose largest element is, in every row, where the reference has it (or the label is)."""
     if any(a.ndim != 2 or a.shape != b.shape for a, b in pairs):
         return {}
-    found = [(sample.label, a.argmax(axis=1), b.argmax(axis=1)) for sample, (a, b) in zip(samples, pairs, strict=True)]
-    counts = {"agree": sum(bool((ours == theirs).all()) for _, ours, theirs in found)}
-    labelled = [bool((ours == label).all()) for label, ours, _ in found if label is not None]
+    rows = zip(samples, pairs, strict=True)
+    classes = [(sample.label, a.argmax(axis=1), b.argmax(axis=1)) for sample, (a, b) in rows]
+    counts = {"agree": sum(bool((ours == theirs).all()) for _, ours, theirs in classes)}
+    labelled = [bool((ours == label).all()) for label, ours, _ in classes if label is not None]
     if not labelled:
         return counts
     counts |= {"labelled": len(labelled), "correct": sum(labelled)}
     if of_reference:
-        counts["reference"] = sum(bool((theirs == label).all()) for label, _, theirs in found if label is not None)
+        counts["reference"] = sum(bool((theirs == label).all()) for label, _, theirs in classes if label is not None)
     return counts

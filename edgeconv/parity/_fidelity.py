@@ -47,13 +47,13 @@ def judge_together(
         top1: counts of right and of agreeing classes; empty for outputs that are no classes.
     """
     differences = [check(a, b) for a, b in pairs]
-    measured = [None if a.shape != b.shape else measure(a, b, Tolerance(), 1.0) for a, b in pairs]
+    measurements = [None if a.shape != b.shape else measure(a, b, Tolerance(), 1.0) for a, b in pairs]
     results = tuple(
-        _sample(sample, found, difference, bound)
-        for sample, found, difference in zip(samples, measured, differences, strict=True)
+        _sample(sample, measurement, difference, bound)
+        for sample, measurement, difference in zip(samples, measurements, differences, strict=True)
     )
-    whole = [found for found in measured if found is not None]
-    signal, noise = (sum(getattr(found, name) for found in whole) for name in ("signal", "noise"))
+    whole = [measurement for measurement in measurements if measurement is not None]
+    signal, noise = (sum(getattr(measurement, name) for measurement in whole) for name in ("signal", "noise"))
     sqnr = decibels(signal, noise)
     row = replace(row, samples=results, top1=top1, metrics=_together(whole, sqnr))
     other_kind = next((result for result in results if result.verdict is Verdict.FAIL), None)
@@ -97,14 +97,14 @@ def held_to_all(rows: Sequence[Comparison], bound: Fidelity, *, of: Collection[s
         return row.artifact in of and row.metrics is not None
 
     ran = [row for row in rows if counts(row)]
-    asked = (
+    thresholds = (
         ("agreement", bound.agreement, "agree", "no output is of classes, shape (N, C)"),
         ("accuracy_drop", bound.accuracy_drop, "labelled", "no input has a label, or no output is of classes"),
     )
     missing = [
         f"{part} is asked for, and {why}"
-        for part, wanted, counted, why in asked
-        if wanted is not None and not any(row.top1.get(counted) is not None for row in ran)
+        for part, threshold, count, why in thresholds
+        if threshold is not None and not any(row.top1.get(count) is not None for row in ran)
     ]
     if bound.lsb is not None and not any(row.lsb for row in ran):
         missing.append("lsb is asked for, and no output comes out of integers")
@@ -134,16 +134,16 @@ def lost_channels(pairs: Sequence[Pair]) -> tuple[int, int]:
     shapes = {b.shape[1:2] for _, b in pairs if b.ndim >= 2 and b.dtype.kind == "f"}
     if len(shapes) != 1 or not all(b.ndim >= 2 for _, b in pairs):
         return 0, 0
-    got, wanted = (
-        np.concatenate([np.moveaxis(one[at], 1, 0).reshape(one[at].shape[1], -1) for one in pairs], axis=1)
+    computed, expected = (
+        np.concatenate([np.moveaxis(pair[at], 1, 0).reshape(pair[at].shape[1], -1) for pair in pairs], axis=1)
         for at in (0, 1)
     )
-    if wanted.shape[1] < _LEAST_ELEMENTS or not (np.isfinite(wanted).all() and np.isfinite(got).all()):
-        return 0, len(wanted)
-    variation = np.var(wanted, axis=1, dtype=np.float64)
-    error = np.mean(np.square(got.astype(np.float64) - wanted), axis=1)
-    varies = variation > np.square(_LEAST_VARIATION) * np.mean(np.square(wanted, dtype=np.float64), axis=1)
-    return int(np.count_nonzero(varies & (error >= variation))), len(wanted)
+    if expected.shape[1] < _LEAST_ELEMENTS or not (np.isfinite(expected).all() and np.isfinite(computed).all()):
+        return 0, len(expected)
+    variation = np.var(expected, axis=1, dtype=np.float64)
+    error = np.mean(np.square(computed.astype(np.float64) - expected), axis=1)
+    varies = variation > np.square(_LEAST_VARIATION) * np.mean(np.square(expected, dtype=np.float64), axis=1)
+    return int(np.count_nonzero(varies & (error >= variation))), len(expected)
 
 
 def steps_apart(pairs: Sequence[Pair], scale: float) -> Mapping[int, int]:
@@ -164,16 +164,16 @@ def steps_apart(pairs: Sequence[Pair], scale: float) -> Mapping[int, int]:
     return {int(index) - _MOST_STEPS: int(counts[index]) for index in np.flatnonzero(counts)}
 
 
-def _sample(sample: Sample, found: Measured | None, difference: str, bound: Fidelity) -> SampleResult:
-    if found is None or difference:
-        metrics = None if found is None else found.metrics
+def _sample(sample: Sample, measurement: Measured | None, difference: str, bound: Fidelity) -> SampleResult:
+    if measurement is None or difference:
+        metrics = None if measurement is None else measurement.metrics
         return SampleResult(sample.name, metrics, float("inf"), Verdict.FAIL, difference, sample.scale)
-    excess = 0.0 if bound.sqnr_db is None else _louder(found.metrics.sqnr_db, bound.sqnr_db)
-    return SampleResult(sample.name, found.metrics, excess, Verdict.PASS, "", sample.scale)
+    excess = 0.0 if bound.sqnr_db is None else _louder(measurement.metrics.sqnr_db, bound.sqnr_db)
+    return SampleResult(sample.name, measurement.metrics, excess, Verdict.PASS, "", sample.scale)
 
 
-def _together(found: Sequence[Measured], sqnr_db: float) -> Metrics | None:
-    worst = worst_of([one.metrics for one in found])
+def _together(measurements: Sequence[Measured], sqnr_db: float) -> Metrics | None:
+    worst = worst_of([measurement.metrics for measurement in measurements])
     return None if worst is None else replace(worst, sqnr_db=sqnr_db)
 
 
@@ -207,7 +207,7 @@ def _louder(sqnr_db: float, least_db: float) -> float:
     return float(10.0 ** ((least_db - sqnr_db) / 20.0))
 
 
-def _ratio(found: float, most: float) -> float:
+def _ratio(value: float, most: float) -> float:
     if most > 0.0:
-        return found / most
-    return 0.0 if found <= 0.0 else float("inf")
+        return value / most
+    return 0.0 if value <= 0.0 else float("inf")

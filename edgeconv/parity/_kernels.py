@@ -87,16 +87,16 @@ def _linear_steps(site: Site) -> float:
 
 def _largest_factor(node: ir.Node) -> float:
     """The elements of a window over those of them that count, where these are fewest."""
-    sizes = [value.shape[2:] if value is not None and value.shape is not None else () for value in _ends(node)]
+    shapes = [value.shape[2:] if value is not None and value.shape is not None else () for value in _ends(node)]
     kernel, factor = node.attributes.get_ints("kernel_shape", ()), 1.0
     strides = node.attributes.get_ints("strides", [1] * len(kernel))
     pads = node.attributes.get_ints("pads", [0] * 2 * len(kernel))
     included = node.attributes.get_int("count_include_pad", 0)
     for axis, (k, before, after) in enumerate(zip(kernel, pads, pads[len(kernel) :], strict=False)):
-        size, made = (each[axis] if axis < len(each) else None for each in sizes)
-        if not isinstance(size, int) or not isinstance(made, int):
+        size, result_size = (shape[axis] if axis < len(shape) else None for shape in shapes)
+        if not isinstance(size, int) or not isinstance(result_size, int):
             return 1.0
-        starts = np.arange(made) * strides[axis] - before
+        starts = np.arange(result_size) * strides[axis] - before
         low, high = (-before, size + after) if included else (0, size)
         factor *= k / float((np.minimum(starts + k, high) - np.maximum(starts, low)).min())
     return factor

@@ -48,15 +48,15 @@ def layer_steps(
     from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
 
     cut = _Cut(model, tensors)
-    found: list[Counter[int]] = [Counter() for _ in cut.ends]
+    counts_by_end: list[Counter[int]] = [Counter() for _ in cut.ends]
     feeds = ({**sample, **cut.feeds(run)} for sample, run in zip(samples, runs, strict=True))
     with one_thread():
-        for values, run in zip(evaluate_each(cut.model, feeds, keep=cut.wanted), runs, strict=True):
-            for counts, end in zip(found, cut.ends, strict=True):
+        for values, run in zip(evaluate_each(cut.model, feeds, keep=cut.value_names), runs, strict=True):
+            for counts, end in zip(counts_by_end, cut.ends, strict=True):
                 counts.update(_steps(end.tensor, run[end.tensor.name], values[end.value]))
     return tuple(
         LayerSteps(end.title, end.operators, dict(sorted(counts.items())), *end.allowance)
-        for counts, end in zip(found, cut.ends, strict=True)
+        for counts, end in zip(counts_by_end, cut.ends, strict=True)
     )
 
 
@@ -66,19 +66,19 @@ def judge_layers(row: Comparison, layers: Sequence[LayerSteps]) -> Comparison:
     A layer may be off by what the row's bound says, or by what its kernel is specified to be where that is more.
     """
     row = replace(row, layers=tuple(layers))
-    asked = row.tolerance.layer_lsb if isinstance(row.tolerance, Fidelity) else None
-    if asked is None:
+    most_lsb = row.tolerance.layer_lsb if isinstance(row.tolerance, Fidelity) else None
+    if most_lsb is None:
         return row
-    off = [layer for layer in layers if layer.largest > max(asked, layer.most)]
+    off = [layer for layer in layers if layer.largest > max(most_lsb, layer.most)]
     if not off:
         return row
     worst = max(off, key=lambda layer: layer.largest)
-    made = f" ({', '.join(worst.operators)})" if worst.operators else ""
+    operators = f" ({', '.join(worst.operators)})" if worst.operators else ""
     others = f", and {len(off) - 1} more of {len(layers)}" if len(off) > 1 else ""
     steps = "1 step" if worst.largest == 1 else f"{worst.largest} steps"
     reason = (
-        f"layer {worst.name}{made} is {steps} from what the graph makes of its operands, at most "
-        f"{max(asked, worst.most)} are allowed{others}"
+        f"layer {worst.name}{operators} is {steps} from what the graph makes of its operands, at most "
+        f"{max(most_lsb, worst.most)} are allowed{others}"
     )
     return failed(row, reason)
 
@@ -111,7 +111,7 @@ class _Cut:
         self.model = model.clone()
         self._inputs: list[tuple[IntegerTensor, ir.Value]] = []
         graph = self.model.graph
-        self._given = frozenset(graph.inputs)
+        self._graph_inputs = frozenset(graph.inputs)
         order = {node: at for at, node in enumerate(graph)}
         pairs = {_named(node.outputs[0]): node for node in graph if node.op_type == "QuantizeLinear"}
         unknown = sorted({name for tensor in tensors for name in tensor.values} - pairs.keys())
@@ -120,17 +120,17 @@ class _Cut:
         titles = {name: self._cut(pairs[name], tensor) for tensor in tensors for name in tensor.values}
         for name in pairs.keys() - titles.keys():
             _bypass(pairs[name])
-        found = []
+        ends = []
         for tensor in sorted(tensors, key=lambda tensor: order[pairs[tensor.values[0]]]):
             source = pairs[tensor.values[0]].inputs[0]
             nodes = _between(source, order)
             types = tuple(node.op_type for node in nodes)
             title, allowed = titles[tensor.values[0]], self._allowed(tensor, nodes)
-            found.append(_End(tensor, _named(source), title, types, allowed))
-        self.ends = tuple(found)
+            ends.append(_End(tensor, _named(source), title, types, allowed))
+        self.ends = tuple(ends)
 
     @property
-    def wanted(self) -> list[str]:
+    def value_names(self) -> list[str]:
         """The values to evaluate, each once."""
         return list(dict.fromkeys(end.value for end in self.ends))
 
@@ -156,15 +156,15 @@ class _Cut:
         """Makes what dequantises a value read the runtime's; returns how the result was called."""
         source, integers = node.inputs[0], node.outputs[0]
         assert source is not None  # QuantizeLinear has an operand
-        made = ir.Value(
+        runtime_input = ir.Value(
             name=unique_name(self.model.graph, f"{integers.name}{_HELD}"), shape=source.shape, type=source.type
         )
-        self.model.graph.inputs.append(made)
-        self._inputs.append((tensor, made))
+        self.model.graph.inputs.append(runtime_input)
+        self._inputs.append((tensor, runtime_input))
         results = [use.node.outputs[0] for use in integers.uses()]
         for result in results:
-            ir.convenience.replace_all_uses_with(result, made, replace_graph_outputs=True)
-        return _named(source if source in self._given or not results else results[0])
+            ir.convenience.replace_all_uses_with(result, runtime_input, replace_graph_outputs=True)
+        return _named(source if source in self._graph_inputs or not results else results[0])
 
 
 def _bypass(node: ir.Node) -> None:
@@ -188,15 +188,15 @@ def _named(value: ir.Value | None) -> str:
 
 def _between(value: ir.Value | None, order: Mapping[ir.Node, int]) -> list[ir.Node]:
     """The operators between a value and the graph's inputs, but for those that only quantise and dequantise."""
-    found: set[ir.Node] = set()
+    visited: set[ir.Node] = set()
     left = [value]
     while left:
         value = left.pop()
         node = value.producer() if value is not None else None
-        if node is not None and node not in found:
-            found.add(node)
+        if node is not None and node not in visited:
+            visited.add(node)
             left += node.inputs
-    nodes = sorted(found, key=order.__getitem__)
+    nodes = sorted(visited, key=order.__getitem__)
     return [node for node in nodes if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
 
 
@@ -212,5 +212,5 @@ def _as_value(tensor: IntegerTensor, integers: Array, shape: Sequence[int]) -> A
 
 def _steps(tensor: IntegerTensor, integers: Array, real: Array) -> Mapping[int, int]:
     """How many elements are how many steps from the integers that stand for real numbers."""
-    wanted = saturated(real / tensor.scale, limits_of(tensor.dtype), tensor.zero_point)
-    return steps_apart([(_as_value(tensor, integers, real.shape), wanted)], 1.0)
+    expected = saturated(real / tensor.scale, limits_of(tensor.dtype), tensor.zero_point)
+    return steps_apart([(_as_value(tensor, integers, real.shape), expected)], 1.0)

@@ -74,7 +74,7 @@ def measure(a: Array, b: Array, tolerance: Tolerance, scale: float) -> Measured:
         difference = np.abs(x - y)
         sums.add(x, y, difference)
         maxima.add(start, difference, np.abs(y))
-    found = Metrics(
+    distance = Metrics(
         max_abs=maxima.max_abs,
         max_rel=maxima.max_rel,
         rel_floor=floor,
@@ -83,21 +83,21 @@ def measure(a: Array, b: Array, tolerance: Tolerance, scale: float) -> Measured:
         cosine=sums.cosine(),
         sqnr_db=sums.sqnr_db(),
     )
-    return Measured(found, *maxima.worst(), sums.squared_b, sums.squared_error)
+    return Measured(distance, *maxima.worst(), sums.squared_b, sums.squared_error)
 
 
-def worst_of(found: Sequence[Metrics]) -> Metrics | None:
+def worst_of(samples: Sequence[Metrics]) -> Metrics | None:
     """The worst of each metric over samples (``mean_abs``: the mean); None of none."""
-    if not found:
+    if not samples:
         return None
     return Metrics(
-        max_abs=max(one.max_abs for one in found),
-        max_rel=max(one.max_rel for one in found),
-        rel_floor=min(one.rel_floor for one in found),
-        max_ulp=max(one.max_ulp for one in found),
-        mean_abs=sum(one.mean_abs for one in found) / len(found),
-        cosine=min(one.cosine for one in found),
-        sqnr_db=min(one.sqnr_db for one in found),
+        max_abs=max(sample.max_abs for sample in samples),
+        max_rel=max(sample.max_rel for sample in samples),
+        rel_floor=min(sample.rel_floor for sample in samples),
+        max_ulp=max(sample.max_ulp for sample in samples),
+        mean_abs=sum(sample.mean_abs for sample in samples) / len(samples),
+        cosine=min(sample.cosine for sample in samples),
+        sqnr_db=min(sample.sqnr_db for sample in samples),
     )
 
 

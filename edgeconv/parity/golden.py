@@ -44,14 +44,14 @@ class Golden:
 
     def of(self, variant: str) -> Golden:
         """What is for a variant: its samples (all, where the variant has no name), and its integers."""
-        everyones = (variant == "" or one.is_for(variant) for one in self.samples)
+        everyones = (variant == "" or sample.is_for(variant) for sample in self.samples)
         chosen = [index for index, included in enumerate(everyones) if included]
         return Golden(
             tuple(self.samples[index] for index in chosen),
             _chosen(self.reference, chosen),
             {
-                name: Integers(_chosen(found.run, chosen), found.scales)
-                for name, found in self.integers.items()
+                name: Integers(_chosen(graph.run, chosen), graph.scales)
+                for name, graph in self.integers.items()
                 if name == variant
             },
         )
@@ -76,19 +76,19 @@ def golden_bytes(golden: Golden) -> bytes:
     for index, (sample, outputs) in enumerate(zip(samples, reference.outputs, strict=True)):
         if set(sample.inputs) != set(samples[0].inputs) or set(outputs) != set(reference.outputs[0]):
             raise ParityError("inputs or outputs have other names than those of the first", where=sample.name)
-        integers = [(variant, one.run.outputs[index]) for variant, one in golden.integers.items()]
+        integers = [(variant, graph.run.outputs[index]) for variant, graph in golden.integers.items()]
         for side, arrays in (("in", sample.inputs), ("out", outputs), *integers):
             for name, array in arrays.items():
                 tensors[f"{index}/{side}/{name}"] = np.asarray(array, order="C")  # keeps scalars scalar
     described = {
         "schema": SCHEMA,
         "samples": [
-            {"name": one.name, "scale": one.scale, "label": one.label, "variants": list(one.variants)}
-            for one in samples
+            {"name": sample.name, "scale": sample.scale, "label": sample.label, "variants": list(sample.variants)}
+            for sample in samples
         ],
         "inputs": list(samples[0].inputs),
         "outputs": list(reference.outputs[0]),
-        "integers": {variant: dict(one.scales) for variant, one in golden.integers.items()},
+        "integers": {variant: dict(graph.scales) for variant, graph in golden.integers.items()},
     }
     # One key only: the library writes several in no fixed order.
     return bytes(save(tensors, metadata={_KEY: json.dumps(described, sort_keys=True)}))

@@ -35,7 +35,7 @@ def read_arrays(path: Path, *, where: str = "") -> Mapping[str, Array]:
             raise _refused(path, f"is no readable NumPy file: it does not begin like a {path.suffix}", where)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers of old or odd kinds, which are read or refused
-            return _one(path, where) if path.suffix == ".npy" else _several(path, where)
+            return _npy_array(path, where) if path.suffix == ".npy" else _npz_arrays(path, where)
     except RecipeError:
         raise
     except OSError as error:
@@ -52,7 +52,7 @@ def names_of(arrays: Mapping[str, Array]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def _one(path: Path, where: str) -> Mapping[str, Array]:
+def _npy_array(path: Path, where: str) -> Mapping[str, Array]:
     with path.open("rb") as file:
         _check_dtype(file, path, where)
     # Mapped first: a header that declares more than the file holds is found before memory is asked for.
@@ -62,7 +62,7 @@ def _one(path: Path, where: str) -> Mapping[str, Array]:
     return {"": np.array(mapped)}
 
 
-def _several(path: Path, where: str) -> Mapping[str, Array]:
+def _npz_arrays(path: Path, where: str) -> Mapping[str, Array]:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if len(entries) > _MOST_ARRAYS:

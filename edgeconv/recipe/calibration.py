@@ -115,12 +115,12 @@ def _in_folder(recipe: Recipe, images: CalibrationImages, where: str) -> list[st
     folder = recipe.directory / Path(images.folder).expanduser()
     if not folder.is_dir():
         raise RecipeError(f"there is no folder {images.folder!r}", where=where, hint="correct the name")
-    found = sorted(str(path.resolve()) for path in folder.iterdir() if path.suffix.lower() in _IMAGES)
-    if not found:
+    paths = sorted(str(path.resolve()) for path in folder.iterdir() if path.suffix.lower() in _IMAGES)
+    if not paths:
         raise RecipeError(
             f"the folder {images.folder!r} holds no images", where=where, hint=f"put {', '.join(_IMAGES)} files there"
         )
-    return found
+    return paths
 
 
 def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, Array]]:
@@ -129,10 +129,10 @@ def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, A
     iterator = _called(lambda: iter(make()), recipe, where)
     index = 0
     while True:
-        made = _called(lambda: next(iterator, _END), recipe, where)
-        if made is _END:
+        batch = _called(lambda: next(iterator, _END), recipe, where)
+        if batch is _END:
             break
-        yield _named(made, recipe.inputs, f"{where}, batch {index}")
+        yield _by_input(batch, recipe.inputs, f"{where}, batch {index}")
         index += 1
     if not index:
         raise RecipeError("it yields nothing", where=where, hint="yield arrays, or mappings from input names")
@@ -147,15 +147,15 @@ def _called(function: Any, recipe: Recipe, where: str) -> Any:
         raise RecipeError(f"it {told(error)}", where=where, hint="correct the generator") from error
 
 
-def _named(made: Any, inputs: tuple[Input, ...], where: str) -> Mapping[str, Array]:
-    if not isinstance(made, Mapping):
+def _by_input(batch: Any, inputs: tuple[Input, ...], where: str) -> Mapping[str, Array]:
+    if not isinstance(batch, Mapping):
         if len(inputs) != 1:
             raise RecipeError("it is one array for several inputs", where=where, hint="yield a mapping")
-        made = {inputs[0].name: made}
-    wanted = [item.name for item in inputs]
-    if sorted(made) != sorted(wanted):
-        raise RecipeError(f"it names {sorted(made)}", where=where, hint=f"name {', '.join(wanted)}")
-    return {item.name: _fitting(np.asarray(made[item.name]), item, where) for item in inputs}
+        batch = {inputs[0].name: batch}
+    names = [item.name for item in inputs]
+    if sorted(batch) != sorted(names):
+        raise RecipeError(f"it names {sorted(batch)}", where=where, hint=f"name {', '.join(names)}")
+    return {item.name: _fitting(np.asarray(batch[item.name]), item, where) for item in inputs}
 
 
 def _fitting(array: Array, item: Input, where: str) -> Array:

@@ -28,7 +28,7 @@ def imported(factory: str, where: str) -> Callable[..., Any]:
     """The callable, from where Python looks now; see `resolved`."""
     name, _, attribute = factory.partition(":")
     try:
-        found = importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and name.partition(".")[0] == error.name:
             raise missing_package(error.name, where=where) from error
@@ -41,7 +41,7 @@ def imported(factory: str, where: str) -> Callable[..., Any]:
         passed(error)
         raise RecipeError(f"cannot import {name!r}: it {told(error)}", where=where, hint="mend that module") from error
     try:
-        value = reduce(getattr, attribute.split("."), found)
+        value = reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
         raise RecipeError(printable(text_of(error)), where=where, hint="write package.module:callable") from error
     except BaseException as error:  # a module may have a __getattr__, and a class properties

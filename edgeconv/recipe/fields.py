@@ -23,11 +23,11 @@ MAX_CLASS_INDEX = 2**31 - 1
 DAY_S = 86400.0
 
 
-def nearest(name: str, known: Collection[str]) -> str:
+def nearest(name: str, choices: Collection[str]) -> str:
     """``"did you mean 'x'? "`` with the nearest known name, or nothing, and then all of them."""
-    close = close_to(name, known)
+    close = close_to(name, choices)
     suggestion = f"did you mean {close[0]!r}? " if close else ""
-    return f"{suggestion}known: {', '.join(known)}"
+    return f"{suggestion}known: {', '.join(choices)}"
 
 
 def shown(value: str, limit: int = 60) -> str:
@@ -36,15 +36,15 @@ def shown(value: str, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def one_of(known: Collection[str], what: str) -> AfterValidator:
+def one_of(choices: Collection[str], what: str) -> AfterValidator:
     """Accepts the known names only."""
 
     def check(value: str) -> str:
-        if value not in known:
+        if value not in choices:
             raise PydanticCustomError(
                 "unknown_name",
                 "unknown {what} {value}",
-                {"hint": nearest(value, known), "what": what, "value": shown(value)},
+                {"hint": nearest(value, choices), "what": what, "value": shown(value)},
             )
         return value
 

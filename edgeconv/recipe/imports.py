@@ -110,20 +110,20 @@ def is_needed(top: str) -> bool:
 @cache
 def _runtime() -> frozenset[str]:
     """The distributions that edgeconv needs, and those that they need, extras left out."""
-    found: set[str] = set()
+    distributions: set[str] = set()
     waiting = ["edgeconv"]
     while waiting:
         name = _canonical(waiting.pop())
-        if name in found:
+        if name in distributions:
             continue
-        found.add(name)
+        distributions.add(name)
         try:
             required = importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:
             continue
         named = [re.match(r"[\w.-]+", line) for line in required if "extra ==" not in line]
         waiting += [match.group() for match in named if match is not None]
-    return frozenset(found)
+    return frozenset(distributions)
 
 
 def _canonical(name: str) -> str:

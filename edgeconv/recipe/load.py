@@ -72,9 +72,9 @@ def onnx_recipe(
     """
     path = Path(path)
     inputs = tuple({"name": name, "shape": shape} for name, shape in (shapes or {}).items())
-    given = {"arrays": ({"file": str(arrays.resolve())},)} if arrays is not None else {}
+    parity = {"arrays": ({"file": str(arrays.resolve())},)} if arrays is not None else {}
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).lstrip(".-")[:MAX_NAME] or "model"
-    return _checked({"name": name, "path": path, "model": {"onnx": path.name}, "inputs": inputs, "parity": given})
+    return _checked({"name": name, "path": path, "model": {"onnx": path.name}, "inputs": inputs, "parity": parity})
 
 
 def with_fixed(recipe: Recipe, values: Mapping[str, float]) -> Recipe:

@@ -35,7 +35,7 @@ def build_module(recipe: Recipe) -> nn.Module:
     """
     model = recipe.model
     with prints_to_stderr(), importing_from(recipe.directory):
-        module = _made(recipe)
+        module = _from_factory(recipe)
         if model.weights is not None:
             where = f"{recipe.path}: model.weights"
             path = locate(model.weights, recipe.directory, where=where)
@@ -55,7 +55,7 @@ def _in_eval(module: nn.Module, where: str) -> nn.Module:
     return switched if isinstance(switched, nn.Module) else module
 
 
-def _made(recipe: Recipe) -> nn.Module:
+def _from_factory(recipe: Recipe) -> nn.Module:
     model = recipe.model
     where = f"{recipe.path}: model.factory"
     if model.factory is None:
@@ -68,7 +68,7 @@ def _made(recipe: Recipe) -> nn.Module:
         except BaseException as error:
             passed(error)
             raise RecipeError(
-                f"{model.factory} {told(error)}", where=where, hint=_hint_call(error, bool(model.args))
+                f"{model.factory} {told(error)}", where=where, hint=_hint_for(error, bool(model.args))
             ) from error
     if not isinstance(module, nn.Module):
         raise RecipeError(
@@ -77,10 +77,10 @@ def _made(recipe: Recipe) -> nn.Module:
     return module
 
 
-def _hint_call(error: BaseException, given: bool) -> str:
+def _hint_for(error: BaseException, has_args: bool) -> str:
     if isinstance(error, SystemExit):
         return "name a factory that returns a module and does not end the program"
-    if given:
+    if has_args:
         return "correct model.args, or that code"
     return "give what it needs in model.args" if isinstance(error, TypeError) else "mend that code"
 

@@ -295,13 +295,13 @@ class Recipe(Section):
             )
 
     def _fits_in_memory(self) -> None:
-        one = sum(item.size_bytes for item in self.inputs)
-        noise = one * sum(item.count for item in self.parity.random)
+        sample_bytes = sum(item.size_bytes for item in self.inputs)
+        noise = sample_bytes * sum(item.count for item in self.parity.random)
         # The warm-up runs in float64.
         rows = sum(math.prod(item.static_shape[1:]) for item in self.inputs)
         warmup = rows * 8 * self.model.warmup.batch_size if self.model.warmup else 0
         for what, size, most, hint in (
-            ("the inputs", one, MAX_INPUT_BYTES, "use smaller shapes"),
+            ("the inputs", sample_bytes, MAX_INPUT_BYTES, "use smaller shapes"),
             ("the samples of parity.random", noise, MAX_NOISE_BYTES, "lower their counts"),
             ("a batch of model.warmup", warmup, MAX_NOISE_BYTES, "lower its batch_size"),
         ):

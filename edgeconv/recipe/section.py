@@ -51,10 +51,10 @@ class Section(BaseModel, metaclass=_Told):
     @classmethod
     def _known_keys(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
-            known = [field.alias or name for name, field in cls.model_fields.items() if name != "path"]
+            keys = [field.alias or name for name, field in cls.model_fields.items() if name != "path"]
             for key in data:
-                if key not in known and key not in cls.model_fields:
+                if key not in keys and key not in cls.model_fields:
                     raise PydanticCustomError(
-                        "unknown_key", "unknown key {key}", {"hint": nearest(str(key), known), "key": shown(key)}
+                        "unknown_key", "unknown key {key}", {"hint": nearest(str(key), keys), "key": shown(key)}
                     )
         return data

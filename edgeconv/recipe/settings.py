@@ -21,8 +21,8 @@ def taken() -> Callable[[], None]:
     undo = [_folder(), _streams(), _signals(), _torch(), _rest()]
 
     def put_back() -> None:
-        for each in undo:
-            each()
+        for put_back_part in undo:
+            put_back_part()
 
     return put_back
 

@@ -70,7 +70,7 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
         raise RecipeError(
             f"{path.name} does not match the module; {'; '.join(parts)}",
             where=where,
-            hint=_hint_keys(missing, unexpected),
+            hint=_hint_for(missing, unexpected),
         )
 
 
@@ -102,8 +102,8 @@ def _read(path: Path, where: str) -> Any:
 def _state_dict(value: Any, path: Path, key: str | None, where: str) -> dict[str, Tensor]:
     for part in key.split(".") if key else ():
         if not isinstance(value, Mapping) or part not in value:
-            known = _few(list(value)) if isinstance(value, Mapping) else type(value).__name__
-            raise RecipeError(f"{path.name} has no {key!r}, but: {known}", where=where, hint="correct model.key")
+            keys = _few(list(value)) if isinstance(value, Mapping) else type(value).__name__
+            raise RecipeError(f"{path.name} has no {key!r}, but: {keys}", where=where, hint="correct model.key")
         value = value[part]
     if isinstance(value, Mapping) and value and all(isinstance(item, Tensor) for item in value.values()):
         return {str(name): tensor for name, tensor in value.items()}
@@ -223,7 +223,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _hint_keys(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+def _hint_for(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     """Every key merely prefixed (``module.`` of DataParallel, ``model.`` of trainers) is the usual reason."""
     if missing and unexpected:
         shortest = min(unexpected, key=len)

@@ -3,7 +3,7 @@
 The value::
 
     Report        what one export proved, with its verdict
-    Frontier      what was tried for a target, one FrontierPoint each
+    TargetSearch  what was tried for a target, one TargetPoint each
     excess_of     the used share of a row's bound
     TIMEOUT, GOLDEN_SHA256, LEFT_OUT    keys of its environment that are read again; seconds_of reads the first
 
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from edgeconv.package import on_first_use
 from edgeconv.report._fields import GOLDEN_SHA256, LEFT_OUT, TIMEOUT, seconds_of
-from edgeconv.report._frontier import Frontier, FrontierPoint
 from edgeconv.report._report import Report, excess_of
+from edgeconv.report._target_search import TargetPoint, TargetSearch
 
 if TYPE_CHECKING:
     from edgeconv.report._html import to_html
@@ -33,8 +33,8 @@ __all__ = [
     "GOLDEN_SHA256",
     "LEFT_OUT",
     "TIMEOUT",
-    "Frontier",
-    "FrontierPoint",
+    "TargetSearch",
+    "TargetPoint",
     "Report",
     "excess_of",
     "from_json",

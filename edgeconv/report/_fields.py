@@ -30,9 +30,9 @@ _SCALES = (float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.flo
 _MOST_CELLS = 64  # of a side of an error map
 
 
-def _one_of(known: Sequence[str], name: str) -> str:
-    if name not in known:
-        raise ValueError(f"should be one of {', '.join(known)}")
+def _one_of(choices: Sequence[str], name: str) -> str:
+    if name not in choices:
+        raise ValueError(f"should be one of {', '.join(choices)}")
     return name
 
 

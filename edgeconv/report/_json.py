@@ -51,7 +51,7 @@ def to_json(report: Report) -> str:
         },
         notes=report.notes,
         golden=report.golden,
-        frontier=None if report.frontier is None else FrontierNode.model_validate(report.frontier),
+        frontier=None if report.target_search is None else FrontierNode.model_validate(report.target_search),
     )
     plain = node.model_dump(mode="json", by_alias=True)
     return _written(plain, "") + "\n"
@@ -75,7 +75,7 @@ def from_json(text: str) -> Report:
         node = ReportNode.model_validate_json(text, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        first = next((one for one in details if not _is_of_another_form(one, plain)), details[0])
+        first = next((detail for detail in details if not _is_of_another_form(detail, plain)), details[0])
         place, what = _place(first, plain), complaint(first, table="an object")
         raise ParityError(_shown(f"{place}: {what}" if place else what), where=_WHERE, hint=_HINT) from error
     report = Report(
@@ -88,7 +88,7 @@ def from_json(text: str) -> Report:
         environment=node.environment,
         notes=node.notes,
         golden=node.golden,
-        frontier=None if node.frontier is None else node.frontier.to_core(),
+        target_search=None if node.frontier is None else node.frontier.to_core(),
     )
     if node.verdict != report.verdict:
         what = f"its verdict is {node.verdict!r} but its comparisons say {report.verdict.value!r}: it was altered"
@@ -163,12 +163,12 @@ def _checked(text: str) -> dict[str, Any]:
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object; readers differ in which of two equal keys they take."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    items = dict(pairs)
+    if len(items) < len(pairs):
         raise ValueError("an object has a key twice")
-    if len(found) > _MOST_KEYS:
+    if len(items) > _MOST_KEYS:
         raise ValueError(f"an object has more than {_MOST_KEYS} keys")
-    return found
+    return items
 
 
 def _refuse_constant(token: str) -> NoReturn:

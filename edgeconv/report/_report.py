@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from edgeconv import values
 from edgeconv.core import Artifact, Comparison, GraphSummary, Verdict
 from edgeconv.errors import ParityError
-from edgeconv.report._frontier import Frontier
+from edgeconv.report._target_search import TargetSearch
 
 NOTHING_COMPARED = "nothing was compared"
 
@@ -28,7 +28,7 @@ class Report:
         environment: versions, CPU, seeds. A nested mapping is a group (e.g. what one device tells about itself).
         notes: what the reader should know, one line each.
         golden: the name of the file with the inputs and reference values, or ``""``.
-        frontier: what was tried for a target; None where there was none.
+        target_search: what was tried for a target; None where there was none.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Report:
     environment: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     golden: str = ""
-    frontier: Frontier | None = None
+    target_search: TargetSearch | None = None
 
     @property
     def verdict(self) -> Verdict:

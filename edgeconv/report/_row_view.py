@@ -189,7 +189,7 @@ def _metrics(metrics: Metrics | None) -> MetricsView:
 
 def _tolerance(tolerance: Tolerance | Fidelity) -> str:
     if isinstance(tolerance, Fidelity):
-        return ", ".join(_asked(tolerance)) or "nothing: it is only measured"
+        return ", ".join(_thresholds(tolerance)) or "nothing: it is only measured"
     relative = f" + {fmt.number(tolerance.rtol)}·|b|" if tolerance.rtol else ""
     text = f"|a − b| ≤ {fmt.number(tolerance.atol)}{relative}"
     if tolerance.max_abs is None or (tolerance.max_abs == tolerance.atol and not relative):
@@ -197,7 +197,7 @@ def _tolerance(tolerance: Tolerance | Fidelity) -> str:
     return f"{text}, and at most {fmt.number(tolerance.max_abs)}"
 
 
-def _asked(bound: Fidelity) -> Iterator[str]:
+def _thresholds(bound: Fidelity) -> Iterator[str]:
     """What is asked of all samples together, part by part."""
     if bound.sqnr_db is not None:
         yield f"SQNR ≥ {fmt.decibel(bound.sqnr_db)} dB over all samples"
@@ -219,16 +219,16 @@ def _steps(lsb: Mapping[int, int]) -> tuple[tuple[str, str], ...]:
 
 def _layers(row: Comparison) -> tuple[LayerView, ...]:
     """The layers that are furthest off, then those with the most elements that are off."""
-    asked = row.tolerance.layer_lsb if isinstance(row.tolerance, Fidelity) else None
-    return tuple(_layer(layer, asked) for layer in sorted(row.layers, key=_offness)[:MAX_LAYERS])
+    most_lsb = row.tolerance.layer_lsb if isinstance(row.tolerance, Fidelity) else None
+    return tuple(_layer(layer, most_lsb) for layer in sorted(row.layers, key=_offness)[:MAX_LAYERS])
 
 
 def _offness(layer: LayerSteps) -> tuple[int, float]:
     return -layer.largest, layer.lsb.get(0, 0) / max(1, sum(layer.lsb.values()))
 
 
-def _layer(layer: LayerSteps, asked: int | None) -> LayerView:
-    passed = asked is None or layer.largest <= max(asked, layer.most)
+def _layer(layer: LayerSteps, most_lsb: int | None) -> LayerView:
+    passed = most_lsb is None or layer.largest <= max(most_lsb, layer.most)
     return LayerView(
         name=layer.name,
         operators=", ".join(layer.operators) or "quantised only",

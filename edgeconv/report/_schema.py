@@ -39,7 +39,7 @@ from edgeconv.report._fields import (
     checked_picture,
     checked_tensor,
 )
-from edgeconv.report._frontier import Frontier, FrontierPoint
+from edgeconv.report._target_search import TargetPoint, TargetSearch
 
 SCHEMA_VERSION = 1
 SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
@@ -296,8 +296,8 @@ class FrontierPointNode(_Node):
     size_bytes: dict[str, Count] = Field(description="Of its files, by format.")
     latency_ms: dict[str, NotNegative] = Field(description="Median of one inference, milliseconds, by device.")
 
-    def to_core(self) -> FrontierPoint:
-        return FrontierPoint(**dict(self))
+    def to_core(self) -> TargetPoint:
+        return TargetPoint(**dict(self))
 
 
 class FrontierNode(_Node):
@@ -310,8 +310,8 @@ class FrontierNode(_Node):
     layers: Count = Field(description="How many layers there are.")
     points: Several[FrontierPointNode] = Field(description="From the fewest layers in float to all.")
 
-    def to_core(self) -> Frontier:
-        return Frontier(**{**dict(self), "points": tuple(point.to_core() for point in self.points)})
+    def to_core(self) -> TargetSearch:
+        return TargetSearch(**{**dict(self), "points": tuple(point.to_core() for point in self.points)})
 
 
 class ReportNode(_Node):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from edgeconv.core import Artifact, Comparison, Verdict
 from edgeconv.report import _format as fmt
-from edgeconv.report._frontier_view import FrontierView, frontier_view
 from edgeconv.report._graph_view import GraphsView, graphs_view
 from edgeconv.report._palette import css_gradient
 from edgeconv.report._report import Report, excess_of
 from edgeconv.report._row_view import RowView, row_view
 from edgeconv.report._steps_view import StepsView, steps_view
+from edgeconv.report._target_search_view import TargetSearchView, target_search_view
 from edgeconv.values import counted
 
 
@@ -62,7 +62,7 @@ class PageView:
     has_arena: bool
     gradient: str
     steps: StepsView | None
-    frontier: FrontierView | None
+    target_search: TargetSearchView | None
     graphs: GraphsView | None
     artifacts: tuple[tuple[Artifact, str], ...]
     pairs: tuple[Pairs, ...]
@@ -95,7 +95,7 @@ def page_view(report: Report) -> PageView:
         has_arena=any(row.arena_bytes is not None for row in report.comparisons),
         gradient=css_gradient(),
         steps=steps_view(report.comparisons),
-        frontier=frontier_view(report.frontier),
+        target_search=target_search_view(report.target_search),
         graphs=graphs_view(report.graphs),
         artifacts=tuple((artifact, fmt.size(artifact.size_bytes)) for artifact in report.artifacts),
         pairs=_pairs(report),
@@ -169,11 +169,11 @@ def _groups(report: Report, rows: list[RowView]) -> tuple[GroupView, ...]:
     names = dict.fromkeys([*subtitles, *(row.artifact for row in rows if row.artifact), ""])
     groups = []
     for name in names:
-        mine = tuple(row for row in rows if row.artifact == name)
+        own_rows = tuple(row for row in rows if row.artifact == name)
         if name:
-            groups.append(GroupView(name, subtitles.get(name, ""), mine))
-        elif mine:
-            groups.append(GroupView("PyTorch itself, in float32", "the yardstick: what rounding alone costs", mine))
+            groups.append(GroupView(name, subtitles.get(name, ""), own_rows))
+        elif own_rows:
+            groups.append(GroupView("PyTorch itself, in float32", "the yardstick: what rounding alone costs", own_rows))
     return tuple(groups)
 
 

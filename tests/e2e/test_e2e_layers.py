@@ -79,7 +79,9 @@ def _artifact(variant: Variant, folder: Path, change: Callable[[schema.ModelT], 
     builder.Finish(model.Pack(builder), b"TFL3")
     path = folder / _FILE
     path.write_bytes(bytes(builder.Output()))
-    return Artifact(path, "tflite", "int8", "nhwc", "", emitted.inputs, emitted.outputs, inside=emitted.inside)
+    return Artifact(
+        path, "tflite", "int8", "nhwc", "", emitted.inputs, emitted.outputs, intermediates=emitted.intermediates
+    )
 
 
 def _judged(artifact: Artifact, variant: Variant, rows: tuple[Comparison, ...] = _ROWS) -> tuple[Comparison, ...]:
@@ -127,8 +129,8 @@ def test_a_layer_that_is_off_is_named_and_those_behind_it_are_not(variant: Varia
 
 def test_a_device_that_does_not_tell_fails_and_one_that_did_not_run_is_left(variant: Variant, tmp_path: Path) -> None:
     artifact = _artifact(variant, tmp_path, _nothing)
-    unknown = IntegerTensor("nothing", (1,), "int8", (0,), 1.0, 0, artifact.inside[0].values)
-    row = _judged(replace(artifact, inside=(unknown,)), variant)[2]
+    unknown = IntegerTensor("nothing", (1,), "int8", (0,), 1.0, 0, artifact.intermediates[0].values)
+    row = _judged(replace(artifact, intermediates=(unknown,)), variant)[2]
     assert row.verdict is Verdict.FAIL
     assert row.reason.startswith("its layers cannot be judged: cannot load the file: KeyError")
     skipped = tuple(replace(each, verdict=Verdict.SKIPPED, samples=()) for each in _ROWS)

@@ -24,7 +24,7 @@ from report_samples import (
 
 import edgeconv.report
 from edgeconv.core import GraphSummary, NodeSummary, SampleResult, Tolerance, Verdict
-from edgeconv.report import Frontier, FrontierPoint, Report, from_json, to_html, to_json
+from edgeconv.report import Report, TargetPoint, TargetSearch, from_json, to_html, to_json
 from edgeconv.report import _format as fmt
 from edgeconv.report._graph_view import graphs_view
 from edgeconv.report._palette import PALETTE
@@ -271,7 +271,7 @@ def test_one_bound_is_drawn_and_named_once() -> None:
 @pytest.mark.parametrize("by_class", [False, True])
 def test_the_frontier_is_drawn_and_told(by_class: bool) -> None:
     points = tuple(
-        FrontierPoint(
+        TargetPoint(
             kept,
             tuple(f"layer.{index}" for index in range(kept)),
             (30.0, 34.5, math.inf)[kept],
@@ -283,7 +283,7 @@ def test_the_frontier_is_drawn_and_told(by_class: bool) -> None:
         for kept in range(3)
     )
     targets = (None, 0.99) if by_class else (32.0, None)
-    report = Report("x", frontier=Frontier("int8", *targets, "the 9 parity inputs", 2, points))
+    report = Report("x", target_search=TargetSearch("int8", *targets, "the 9 parity inputs", 2, points))
     page = to_html(from_json(to_json(report)))
     section = page[page.index('id="frontier"') :]
     assert section.count('<circle class="ring"') == 3  # in a line for the device, and in one for each format

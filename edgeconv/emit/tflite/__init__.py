@@ -54,9 +54,9 @@ def to_tflite(
     Returns:
         The bytes (file identifier ``TFL3``), deterministic, with one signature ``serving_default`` and the
         ``min_runtime_version`` metadata; inputs and outputs in the graph's order, under the graph's names. The notes
-        name the operators that stay float in a quantized graph, and layers whose weights are rounded again; ``inside``
-        are the tensors that hold what the graph quantizes. An open batch is written as 1 in ``shape`` and -1 in
-        ``shape_signature``: ``resize_tensor_input`` sets it.
+        name the operators that stay float in a quantized graph, and layers whose weights are rounded again;
+        ``intermediates`` are the tensors that hold what the graph quantizes. An open batch is written as 1 in ``shape``
+        and -1 in ``shape_signature``: ``resize_tensor_input`` sets it.
 
     Raises:
         EmitError: an operator, or a setting of one, has no form in TFLite, or none that holds at every batch size;

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from edgeconv.core import Array, Artifact, Emitted, IntegerTensor, Sample
-from edgeconv.devices import DEVICES, run_inside
+from edgeconv.devices import DEVICES, run_intermediates
 from edgeconv.errors import DeviceError
 from edgeconv.parity import layer_steps
 from edgeconv.quantize import Options, apply, calibrate, make_plan
@@ -61,7 +61,9 @@ def _quantized(
     emitted: Emitted = tflite.to_tflite(graph, metadata={})
     path = folder / "net.tflite"
     path.write_bytes(emitted.data)
-    made = Artifact(path, "tflite", scheme, "nhwc", "", emitted.inputs, emitted.outputs, inside=emitted.inside)
+    made = Artifact(
+        path, "tflite", scheme, "nhwc", "", emitted.inputs, emitted.outputs, intermediates=emitted.intermediates
+    )
     return graph, made
 
 
@@ -72,13 +74,13 @@ def test_every_layer_is_within_one_step_on_its_own_operands(
 ) -> None:
     graph, artifact = _written(tflite, tmp_path, scheme, open_batch=open_batch)
     samples = _samples(2, seed=2, batch=3 if open_batch else 1)
-    runs = run_inside(DEVICES["litert-reference"], artifact, samples, timeout_s=60)
-    found = layer_steps(graph, artifact.inside, [sample.inputs for sample in samples], runs)
+    runs = run_intermediates(DEVICES["litert-reference"], artifact, samples, timeout_s=60)
+    found = layer_steps(graph, artifact.intermediates, [sample.inputs for sample in samples], runs)
     names = [layer.name for layer in found]
     assert names[0] == "input0"
     assert {"stem.1", "stem.2", "act", "axis.2", "axis.3"} <= set(names)
     assert max(layer.largest for layer in found) <= 1
-    assert len({tensor.name for tensor in artifact.inside}) == len(artifact.inside) == len(found)
+    assert len({tensor.name for tensor in artifact.intermediates}) == len(artifact.intermediates) == len(found)
 
 
 def _noise(*shape: int) -> list[Array]:
@@ -110,8 +112,8 @@ def test_what_is_allowed_is_needed_and_enough(tflite: Any, tmp_path: Path, name:
     data = [{"input0": array} for array in arrays]
     graph, artifact = _quantized(tflite, tmp_path, scheme, tflite.graph_of(module, torch.from_numpy(arrays[0])), data)
     samples = [Sample(str(at), each) for at, each in enumerate(data)]
-    runs = run_inside(DEVICES["litert-reference"], artifact, samples, timeout_s=60)
-    layer = layer_steps(graph, artifact.inside, data, runs)[-1]
+    runs = run_intermediates(DEVICES["litert-reference"], artifact, samples, timeout_s=60)
+    layer = layer_steps(graph, artifact.intermediates, data, runs)[-1]
     assert layer.most == most
     assert 1 < layer.largest <= most
     assert layer.reason
@@ -129,21 +131,21 @@ def test_nothing_is_allowed_to_a_kernel_that_rounds_once(tflite: Any, tmp_path: 
         tflite.graph_of(module, torch.from_numpy(arrays[0])),
         [{"input0": array} for array in arrays],
     )
-    runs = run_inside(DEVICES["litert-reference"], artifact, [Sample("0", {"input0": arrays[0]})], timeout_s=60)
-    found = layer_steps(graph, artifact.inside, [{"input0": arrays[0]}], runs)
+    runs = run_intermediates(DEVICES["litert-reference"], artifact, [Sample("0", {"input0": arrays[0]})], timeout_s=60)
+    found = layer_steps(graph, artifact.intermediates, [{"input0": arrays[0]}], runs)
     assert [layer.operators for layer in found] == [(), ("AveragePool",), ("Resize",), ("Sigmoid",)]
     assert all(layer.largest <= 1 and layer.most == 0 for layer in found)
 
 
 def test_a_file_of_floats_tells_nothing(tflite: Any) -> None:
     graph = tflite.graph_of(_Net(), torch.zeros(_SHAPE))
-    assert tflite.to_tflite(graph, metadata={}).inside == ()
+    assert tflite.to_tflite(graph, metadata={}).intermediates == ()
 
 
 def test_a_runtime_that_cannot_tell_says_so(tflite: Any, tmp_path: Path) -> None:
     _, artifact = _written(tflite, tmp_path, "int8")
     with pytest.raises(DeviceError, match=r"cannot load the file: TypeError: .*unexpected keyword argument 'tensors'"):
-        run_inside(DEVICES["litert"], artifact, _samples(1, seed=0), timeout_s=60)
+        run_intermediates(DEVICES["litert"], artifact, _samples(1, seed=0), timeout_s=60)
 
 
 def test_a_tensor_that_the_file_has_not_is_an_error(tflite: Any, tmp_path: Path) -> None:
@@ -151,4 +153,4 @@ def test_a_tensor_that_the_file_has_not_is_an_error(tflite: Any, tmp_path: Path)
     other = IntegerTensor("nothing", (1,), "int8", (0,), 1.0, 0, ("nothing",))
     unknown = Artifact(**{**vars(artifact), "inside": (other,)})
     with pytest.raises(DeviceError, match="cannot load the file: KeyError"):
-        run_inside(DEVICES["litert-reference"], unknown, _samples(1, seed=0), timeout_s=60)
+        run_intermediates(DEVICES["litert-reference"], unknown, _samples(1, seed=0), timeout_s=60)

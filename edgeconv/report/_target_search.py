@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class FrontierPoint:
+class TargetPoint:
     """A number of layers in float.
 
     Attributes:
@@ -30,7 +30,7 @@ class FrontierPoint:
 
 
 @dataclass(frozen=True)
-class Frontier:
+class TargetSearch:
     """What was tried for a target.
 
     Attributes:
@@ -47,4 +47,4 @@ class Frontier:
     agreement: float | None
     judged_on: str
     layers: int
-    points: tuple[FrontierPoint, ...] = ()
+    points: tuple[TargetPoint, ...] = ()

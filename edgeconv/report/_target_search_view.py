@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from edgeconv.report import _format as fmt
-from edgeconv.report._frontier import Frontier, FrontierPoint
+from edgeconv.report._target_search import TargetPoint, TargetSearch
 
 _WIDTH, _HEIGHT = 400, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 30, 44
@@ -18,13 +18,13 @@ _ABOVE_DB = 6.0  # of the scale over the target and the quantised points: float'
 
 
 @dataclass(frozen=True)
-class FrontierView:
+class TargetSearchView:
     """The section."""
 
     statement: str
     titles: tuple[str, ...]
     rows: tuple[tuple[bool, tuple[str, ...]], ...]
-    kept: tuple[str, ...]
+    float_layers: tuple[str, ...]
     charts: tuple[tuple[Markup, str], ...]
 
 
@@ -47,50 +47,46 @@ class _Scale:
         return [step * index for index in range(first, math.floor(self.high / step) + 1)]
 
 
-def frontier_view(frontier: Frontier | None) -> FrontierView | None:
+def target_search_view(search: TargetSearch | None) -> TargetSearchView | None:
     """Computes the section; None where there was no target."""
-    if frontier is None or not frontier.points:
+    if search is None or not search.points:
         return None
-    sizes = list(dict.fromkeys(name for point in frontier.points for name in point.size_bytes))
-    devices = list(dict.fromkeys(name for point in frontier.points for name in point.latency_ms))
-    classes = any(point.agreement is not None for point in frontier.points)
+    sizes = list(dict.fromkeys(name for point in search.points for name in point.size_bytes))
+    devices = list(dict.fromkeys(name for point in search.points for name in point.latency_ms))
+    classes = any(point.agreement is not None for point in search.points)
     titles = ["Layers in float", "SQNR, dB", *(["Same class"] if classes else [])]
     titles += [f".{name}, kB" for name in sizes] + [f"{name}, ms" for name in devices]
-    chosen = next((point for point in frontier.points if point.chosen), None)
+    chosen = next((point for point in search.points if point.chosen), None)
     charts = []
     for names, of, what, unit in (
         (devices, lambda point: point.latency_ms, "latency", "ms"),
         (sizes, lambda point: {name: size / 1000 for name, size in point.size_bytes.items()}, "size", "kB"),
     ):
-        drawn = _chart(frontier, names, of, f"{what}, {unit}")
+        drawn = _chart(search, names, of, f"{what}, {unit}")
         if drawn is not None:
             charts.append((drawn, f"Error against {what}. Ringed: what was chosen; the dashed line is the target."))
-    return FrontierView(
-        statement=_statement(frontier, chosen),
+    return TargetSearchView(
+        statement=_statement(search, chosen),
         titles=tuple(titles),
-        rows=tuple((point.chosen, _cells(point, frontier, sizes, devices, classes)) for point in frontier.points),
-        kept=chosen.layers if chosen is not None else (),
+        rows=tuple((point.chosen, _cells(point, search, sizes, devices, classes)) for point in search.points),
+        float_layers=chosen.layers if chosen is not None else (),
         charts=tuple(charts),
     )
 
 
-def _statement(frontier: Frontier, chosen: FrontierPoint | None) -> str:
-    asked = (
-        f"{frontier.sqnr_db:g} dB" if frontier.sqnr_db is not None else f"the same class in {frontier.agreement:.4g}"
-    )
+def _statement(search: TargetSearch, chosen: TargetPoint | None) -> str:
+    target = f"{search.sqnr_db:g} dB" if search.sqnr_db is not None else f"the same class in {search.agreement:.4g}"
     count = 0 if chosen is None else chosen.kept
-    what = "no layer" if not count else f"{count} of {frontier.layers} layers"
-    return (
-        f"{frontier.variant}: {asked} was asked for, judged on {frontier.judged_on}. For that, {what} stayed in float."
-    )
+    what = "no layer" if not count else f"{count} of {search.layers} layers"
+    return f"{search.variant}: {target} was asked for, judged on {search.judged_on}. For that, {what} stayed in float."
 
 
 def _cells(
-    point: FrontierPoint, frontier: Frontier, sizes: list[str], devices: list[str], classes: bool
+    point: TargetPoint, search: TargetSearch, sizes: list[str], devices: list[str], classes: bool
 ) -> tuple[str, ...]:
     agreement = [fmt.NOTHING if point.agreement is None else f"{100 * point.agreement:.2f} %"] if classes else []
     return (
-        f"{point.kept} of {frontier.layers}",
+        f"{point.kept} of {search.layers}",
         fmt.decibel(point.sqnr_db),
         *agreement,
         *(f"{point.size_bytes[name] / 1000:,.1f}" if name in point.size_bytes else fmt.NOTHING for name in sizes),
@@ -99,23 +95,21 @@ def _cells(
 
 
 def _chart(
-    frontier: Frontier, names: list[str], of: Callable[[FrontierPoint], Mapping[str, float]], x_title: str
+    search: TargetSearch, names: list[str], of: Callable[[TargetPoint], Mapping[str, float]], x_title: str
 ) -> Markup | None:
     """A line per format or device through its points; None where there is nothing to draw."""
-    by_class = frontier.agreement is not None
+    by_class = search.agreement is not None
     series = {
         name: [
-            (of(point)[name], _height(point, by_class=by_class), point)
-            for point in frontier.points
-            if name in of(point)
+            (of(point)[name], _height(point, by_class=by_class), point) for point in search.points if name in of(point)
         ]
         for name in names
     }
     every = [pair for pairs in series.values() for pair in pairs]
     if not every:
         return None
-    target = 100 * frontier.agreement if frontier.agreement is not None else frontier.sqnr_db or 0.0
-    heights = [height for _, height, point in every if by_class or point.kept < frontier.layers] + [target]
+    target = 100 * search.agreement if search.agreement is not None else search.sqnr_db or 0.0
+    heights = [height for _, height, point in every if by_class or point.kept < search.layers] + [target]
     margin = max(0.05 * (max(heights) - min(heights)), 0.1)
     top = min(100.0, max(heights) + margin) if by_class else max(heights) + _ABOVE_DB
     y = _Scale(min(heights) - margin, top + 1e-9, _HEIGHT - _BOTTOM, _TOP)
@@ -132,13 +126,11 @@ def _chart(
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _height(point: FrontierPoint, *, by_class: bool) -> float:
+def _height(point: TargetPoint, *, by_class: bool) -> float:
     return 100 * (point.agreement or 0.0) if by_class else point.sqnr_db
 
 
-def _series(
-    index: int, name: str, pairs: list[tuple[float, float, FrontierPoint]], x: _Scale, y: _Scale
-) -> list[Markup]:
+def _series(index: int, name: str, pairs: list[tuple[float, float, TargetPoint]], x: _Scale, y: _Scale) -> list[Markup]:
     places = [(x.at(across), y.at(height), point) for across, height, point in pairs]
     path = " ".join(f"{across:.1f},{height:.1f}" for across, height, _ in places)
     parts = [Markup('<polyline class="series s{}" points="{}"/>').format(index % 2, path)]
