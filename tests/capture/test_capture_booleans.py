@@ -27,9 +27,9 @@ class _Infinite(torch.nn.Module):
         return y.isinf(), z.isinf(), y.isfinite(), torch.isposinf(-y), torch.isneginf(-y), filled
 
 
-def test_booleans(tmp_path: Path) -> None:
+def test_logic_of_booleans_is_right_in_both_formats(tmp_path: Path) -> None:
     assert_right_in_both(_Logic(), (torch.randn(4, 6),), tmp_path)
 
 
-def test_infinities(tmp_path: Path) -> None:
+def test_tests_for_infinities_are_right_in_both_formats(tmp_path: Path) -> None:
     assert_right_in_both(_Infinite(), (torch.tensor([[-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0]]),), tmp_path)

@@ -65,7 +65,7 @@ def test_weights_are_copies_under_their_own_names() -> None:
     }
 
 
-def test_tied_weights(evaluate) -> None:
+def test_tied_weights_compute_what_torch_does(evaluate) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()

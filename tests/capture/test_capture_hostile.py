@@ -112,7 +112,7 @@ def _refused(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("name", list(REFUSED))
-def test_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_graphs_are_refused_in_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _file(tmp_path / "in.onnx", *REFUSED[name])
     _refused(tmp_path / "in.onnx", capsys)
 
@@ -162,7 +162,9 @@ CHANGED: dict[str, Bytes] = {
 
 
 @pytest.mark.parametrize("name", list(CHANGED))
-def test_changed_bytes(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_changed_bytes_are_refused_in_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     nodes = [node("Relu", ["x"], ["NAME"]), node("Add", ["NAME", "k"], ["y"])]
     model = _file(tmp_path / "in.onnx", nodes, {"k": np.ones((1, 1, 8, 8), np.float32)})
     (tmp_path / "in.onnx").write_bytes(CHANGED[name](model))

@@ -37,7 +37,7 @@ class _Of(nn.Module):
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
-def test_bags(mode: str, tmp_path: Path) -> None:
+def test_bags_of_every_mode_are_right_in_both_formats(mode: str, tmp_path: Path) -> None:
     def forward(m: nn.Module, ids: torch.Tensor, flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
         starts = [torch.tensor(each) for each in ([0, 2, 5], [0, 0, 3], [0, 3, 7])]
         ends = m.ends(flat, torch.tensor([0, 2, 4, 7]))
@@ -52,7 +52,7 @@ def test_bags(mode: str, tmp_path: Path) -> None:
     assert_right_in_both(_Of(forward, **parts), (_IDS, _FLAT), tmp_path)
 
 
-def test_weighted_bags(tmp_path: Path) -> None:
+def test_weighted_bags_are_right_in_both_formats(tmp_path: Path) -> None:
     module = _Of(lambda m, ids, w: m.bag(ids, per_sample_weights=w), bag=nn.EmbeddingBag(10, 4, mode="sum"))
     assert_right_in_both(module, (_IDS, torch.rand(2, 3)), tmp_path)
 

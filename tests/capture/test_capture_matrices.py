@@ -27,7 +27,7 @@ class _Small(nn.Module):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_small_matrices(size: int, tmp_path: Path) -> None:
+def test_small_matrices_are_solved_right_in_both_formats(size: int, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(size)
     x = torch.randn(2, 3, size, size, generator=generator) + 3 * torch.eye(size)
     x[0, 0, 0] *= -1  # a negative determinant

@@ -306,7 +306,7 @@ def test_an_open_batch_stays_open_and_can_be_fixed(write) -> None:
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "folder", "missing", "no weights"])
-def test_damaged_files(write, tmp_path: Path, damage: str) -> None:
+def test_damaged_files_are_refused_by_name(write, tmp_path: Path, damage: str) -> None:
     path = write([node("Conv", "x w")], constants={"w": W})
     whole = path.read_bytes()
     path.unlink()

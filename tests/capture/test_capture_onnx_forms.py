@@ -33,7 +33,7 @@ AVERAGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("attributes", AVERAGES)
-def test_averages(tmp_path: Path, attributes: dict[str, Any]) -> None:
+def test_averages_with_any_attributes_are_right(tmp_path: Path, attributes: dict[str, Any]) -> None:
     node = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[3, 2], **attributes)
     assert_right_from_file(file_of(tmp_path, [node], (1, 3, 11, 12), 19), (1, 3, 11, 12), tmp_path)
 
@@ -91,7 +91,7 @@ def test_axes_that_are_expanded_alone(tmp_path: Path, sizes: list[int]) -> None:
 
 
 @pytest.mark.parametrize("operator", ["ReduceSum", "ReduceMax", "Softplus"])
-def test_scalars(tmp_path: Path, operator: str) -> None:
+def test_graphs_that_end_in_scalars_are_right(tmp_path: Path, operator: str) -> None:
     nodes = [helper.make_node(operator, ["x"], ["y"], keepdims=0)]
     if operator == "Softplus":
         nodes = [helper.make_node("ReduceMean", ["x"], ["a"], keepdims=0), helper.make_node(operator, ["a"], ["y"])]

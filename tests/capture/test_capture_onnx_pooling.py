@@ -98,7 +98,7 @@ _PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))
     valid=st.booleans(),
 )
 @_FEW
-def test_any_pool(
+def test_any_pool_is_right_from_a_file(
     tmp_path_factory: pytest.TempPathFactory,
     op: str,
     kernel: tuple[int, int],

@@ -65,7 +65,7 @@ _PART = st.tuples(st.integers(-3, 11), st.integers(-3, 11))
     rows=_PART, columns=_PART, sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)), fill=st.sampled_from([0.0, 3.0])
 )
 @settings(deadline=None, max_examples=20)
-def test_any_region(
+def test_any_region_is_resized_as_onnxruntime_does(
     tmp_path_factory: pytest.TempPathFactory,
     rows: tuple[int, int],
     columns: tuple[int, int],

@@ -47,7 +47,7 @@ EINSUMS: dict[str, tuple[tuple[int, ...], ...]] = {
 
 
 @pytest.mark.parametrize("equation", EINSUMS)
-def test_einsum(tmp_path: Path, equation: str) -> None:
+def test_every_einsum_is_written_out_exactly(tmp_path: Path, equation: str) -> None:
     first, *shapes = EINSUMS[equation]
     others = {f"other{number}": noise(*shape) for number, shape in enumerate(shapes)}
     node = _node("Einsum", ["x", *others], ["y"], equation=equation)
@@ -82,7 +82,7 @@ def test_mean_of_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axis", [-1, 0, 1])
-def test_one_hot(tmp_path: Path, axis: int) -> None:
+def test_one_hot_takes_indices_that_are_negative_or_beyond(tmp_path: Path, axis: int) -> None:
     nodes = [_node("OneHot", ["i", "d", "v"], ["hot"], axis=axis), _node("Mul", ["hot", "x"], ["y"])]
     index, values = np.array([[0, -1, 7], [3, -4, -9]]), np.array([-1, 2], np.float32)
     path = file_of(tmp_path, nodes, (1, 1, 1), 13, i=index, d=np.array([4], np.float32), v=values)
@@ -97,7 +97,7 @@ def test_one_hot_of_the_largest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("opset", "axis"), [(18, 1), (18, -1), (11, 1)])
-def test_hardmax(tmp_path: Path, opset: int, axis: int) -> None:
+def test_hardmax_is_written_out_at_every_opset(tmp_path: Path, opset: int, axis: int) -> None:
     path = file_of(tmp_path, [_node("Hardmax", ["x"], ["y"], axis=axis)], (2, 3, 4), opset)
     assert_right_from_file(path, (2, 3, 4), tmp_path, variants=("fp32",))
 

@@ -127,7 +127,7 @@ class Side(nn.Module):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_operations(family: str, evaluate) -> None:
+def test_operations_of_every_family_compute_what_torch_does(family: str, evaluate) -> None:
     torch.manual_seed(0)
     names = list(FAMILIES[family])
     module, x = Side({name: make() for name, make in FAMILIES[family].items()}).eval(), torch.randn(2, 8, 7, 9)

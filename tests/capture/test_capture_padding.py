@@ -21,7 +21,7 @@ class Circular(nn.Module):
 @pytest.mark.parametrize("opset", [18, 19])
 @pytest.mark.parametrize("path", ["fast", "official"])
 @pytest.mark.parametrize("module", [Circular(), nn.Conv2d(4, 3, 5, padding=(2, 1), padding_mode="circular")], ids=str)
-def test_circular_padding(module: nn.Module, path: str, opset: int) -> None:
+def test_circular_padding_is_slices_and_a_concat(module: nn.Module, path: str, opset: int) -> None:
     x = torch.randn(2, 4, 6, 7)
     model = capture(module, (x,), input_names=["input"], output_names=["output"], opset=opset, path=path)  # type: ignore[arg-type]
     assert {node.op_type for node in model.graph} <= {"Slice", "Concat", "Conv"}

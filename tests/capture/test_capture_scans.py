@@ -25,7 +25,7 @@ def _noise(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("dim", [0, 1, -1])
-def test_scans(dim: int, tmp_path: Path) -> None:
+def test_scans_along_any_dimension_are_right_in_both_formats(dim: int, tmp_path: Path) -> None:
     def forward(x: Tensor, steps: Tensor) -> tuple[Tensor, ...]:
         return x.cumprod(dim), *x.cummax(dim), *x.cummin(dim), *steps.cummax(dim), x[:, :1].cummin(1)[0]
 
@@ -38,7 +38,7 @@ def test_products_that_leave_float16_on_the_way(tmp_path: Path) -> None:
     assert_right_in_both(Of(lambda x: x.cumprod(1)), (x,), tmp_path, variants=("fp16",), tolerance=1e-3)
 
 
-def test_ranks(tmp_path: Path) -> None:
+def test_ranked_elements_are_right_in_both_formats(tmp_path: Path) -> None:
     def forward(x: Tensor) -> tuple[Tensor, ...]:
         some = x.kthvalue(2, dim=1), x.kthvalue(6, dim=1, keepdim=True), x.median(1), x.median(-1, keepdim=True)
         return x.median(), x[:, 1:].median(), *(each for pair in some for each in pair)

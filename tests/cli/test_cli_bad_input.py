@@ -61,12 +61,12 @@ def test_a_sound_recipe_is_not_refused(tmp_path: Path) -> None:
     assert run(["export", str(path), "--out", str(tmp_path / "out"), "-q"]) == 0
 
 
-def test_missing_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_recipe_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export", str(tmp_path / "none.toml")]) == 2
     assert "none.toml" in capsys.readouterr().err
 
 
-def test_malformed_recipe(refused) -> None:
+def test_a_malformed_recipe_is_named(refused) -> None:
     assert "block.toml" in refused(model="weights = ")
 
 
@@ -74,7 +74,7 @@ def test_unknown_key_names_the_nearest(refused) -> None:
     assert "'weights'" in refused(model='weight = "x.safetensors"')
 
 
-def test_wrong_shape(refused) -> None:
+def test_a_shape_that_does_not_fit_is_told_in_channels(refused) -> None:
     told = refused(shape="[1, 4, 16, 16]")
     assert "channels" in told
     assert "depthwise" in told or "[1, 4, 16, 16]" in told
@@ -147,7 +147,7 @@ def test_a_runtime_that_is_not_installed(refused, tmp_path: Path, monkeypatch: p
     assert "edgeconv devices --install tflite-runtime" in refused(devices='["tflite-runtime"]')
 
 
-def test_unknown_rewrite(refused) -> None:
+def test_an_unknown_rewrite_is_answered_with_the_nearest(refused) -> None:
     assert "fold" in refused("--no-rewrite", "fold_batch_nrom")
 
 

@@ -38,7 +38,9 @@ CODES = {
 
 @pytest.mark.parametrize("code", list(CODES))
 @pytest.mark.parametrize("verb", ["export", "cost"])
-def test_one_line(verb: str, code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_of_the_modules_code_is_one_line(
+    verb: str, code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "net.toml").write_text(RECIPE)
     (tmp_path / "blamed_net.py").write_text(f"import torch\nfrom torch import nn\n{code}\n")
     options = ["--out", str(tmp_path / "out"), "--no-parity", "-q"] if verb == "export" else []

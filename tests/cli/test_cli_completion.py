@@ -36,7 +36,7 @@ def test_another_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("line", "completed"), [("edgeconv in", "init inspect"), ("edgeconv export --no-p", "--no-parity")]
 )
-def test_bash_completes(line: str, completed: str) -> None:
+def test_bash_completes_verbs_and_options(line: str, completed: str) -> None:
     words = line.split()
     code = f"""
         eval "$(edgeconv completion bash)"

@@ -37,7 +37,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["whole.tflite", "inner.tflite", "whole.onnx"])
-def test_integers_pass(files: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_integers_alone_pass(files: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", str(files / name), "--integer-only"]) == 0
     assert capsys.readouterr().out == f"{name}: integer only\n"
 

@@ -70,7 +70,9 @@ def recipe(tmp_path: Path) -> Path:
         (signal.SIGHUP, 129, "terminated", "factory"),
     ],
 )
-def test_a_signal(number: int, code: int, word: str, moment: str, recipe: Path, tmp_path: Path) -> None:
+def test_a_signal_ends_an_export_in_one_line_and_leaves_nothing(
+    number: int, code: int, word: str, moment: str, recipe: Path, tmp_path: Path
+) -> None:
     reached, out = tmp_path / "reached", tmp_path / "out"
     process = programs.Program(
         ["export", str(recipe), "--out", str(out)],

@@ -153,7 +153,7 @@ def test_a_full_disk_behind_standard_output(verb: str, unbuffered: str, block: P
     assert "No space left" in done.stderr
 
 
-def test_closed_streams(block: Path, tmp_path: Path) -> None:
+def test_files_are_written_though_streams_are_closed(block: Path, tmp_path: Path) -> None:
     """Nobody listens, and the files are made all the same."""
     for closed in (">&-", "<&- >&- 2>&-"):
         done = _shell(f"$EDGECONV export {block} {EXPORT} --out '{tmp_path / closed}' {closed}")

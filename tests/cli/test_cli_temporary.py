@@ -38,7 +38,7 @@ sys.exit(supervised(work))
     ("end", "code"),
     [("pass", 0), ("os._exit(0)", 2), ("os.kill(os.getpid(), signal.SIGKILL)", 2), ("os.abort()", 2)],
 )
-def test_nothing_stays(end: str, code: int, tmp_path: Path) -> None:
+def test_temporary_folders_go_however_the_process_ends(end: str, code: int, tmp_path: Path) -> None:
     temporary, victim = tmp_path / "temporary", tmp_path / "victim"
     (temporary / f"edgeconv-{os.getpid()}-another").mkdir(parents=True)
     victim.mkdir()

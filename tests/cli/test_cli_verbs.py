@@ -138,7 +138,7 @@ def test_a_larger_bound_is_visible_beside_a_larger_error(capsys: pytest.CaptureF
     assert last.startswith("x: fail: 2 of 3 comparisons failed")
 
 
-def test_parity_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parity_again_gives_the_same_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["parity", str(folder), "--json"]) == 0
     (report,) = json.loads(capsys.readouterr().out)
     assert report == json.loads((folder / "parity.json").read_text())
@@ -197,7 +197,7 @@ def test_cost_for_people(recipe: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert summary.startswith(f"1 depthwise-pointwise pairs: {51 / 216:.1%} of the multiply-adds")
 
 
-def test_bench(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_prints_a_row_per_file_and_device(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", str(exported), "--device", "onnxruntime", "--rounds", "1", "--runs", "1"]
     assert run([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -210,7 +210,7 @@ def test_bench(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.split()[:2] == ["block.fp32.onnx", "onnxruntime"]
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_the_version_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"edgeconv {edgeconv.__version__}\n"
 

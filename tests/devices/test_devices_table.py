@@ -119,7 +119,7 @@ class TestEnvironments:
             DEVICES["tflite-runtime"].probe(5)
         assert not root.exists()
 
-    def test_install_makes_it_once_and_hints_a_broken_one(self, root: Path) -> None:
+    def test_install_makes_it_once_and_repairs_a_broken_one(self, root: Path) -> None:
         assert install("tflite-runtime") is True
         assert install("tflite-runtime") is False
         environment = DEVICES["tflite-runtime"].probe(60)

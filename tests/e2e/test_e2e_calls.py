@@ -123,7 +123,7 @@ def test_an_exported_program_is_called_in_any_order(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("kind", ["script", "trace", "freeze", "training"])
-def test_a_script(tmp_path: Path, kind: str) -> None:
+def test_a_script_is_exported_and_left_as_it_was(tmp_path: Path, kind: str) -> None:
     net, args = Plain().eval(), (X, torch.randn(1, 4))
     script = torch.jit.trace(net, args) if kind == "trace" else torch.jit.script(net)
     script = torch.jit.freeze(script) if kind == "freeze" else script

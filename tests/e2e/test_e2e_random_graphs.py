@@ -295,6 +295,6 @@ def test_a_random_graph_is_computed_or_refused(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_random_graphs() -> None:
+def test_no_random_graph_is_exported_wrongly() -> None:
     outcomes = sweep(range(_FIRST, _FIRST + _COUNT), tried, Path(_LOG) if _LOG else None)
     assert not any(outcome.wrong for outcome in outcomes), summary(outcomes)

@@ -134,7 +134,7 @@ CALLS: list[tuple[Callable[[], object], str]] = [
 
 
 @pytest.mark.parametrize("at", range(len(CALLS)))
-def test_one_line(at: int) -> None:
+def test_wrong_arguments_are_refused_in_one_line(at: int) -> None:
     _told(*CALLS[at])
 
 

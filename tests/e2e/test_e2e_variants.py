@@ -111,7 +111,7 @@ def test_layers_on_reference_kernels_are_within_one_step_each(exported: tuple[Pa
     assert not any(row.layers for variant in ("fp16", "int8-weights") for row in _rows(exported[1], variant))
 
 
-def test_sizes(exported: tuple[Path, ExportResult], tmp_path: Path) -> None:
+def test_files_of_fewer_bits_are_smaller(exported: tuple[Path, ExportResult], tmp_path: Path) -> None:
     floats = edgeconv.export_recipe(edgeconv.load_recipe(RECIPE), tmp_path, prove=False)
     files = (*floats.artifacts, *exported[1].artifacts)
     sizes = {(item.variant, item.format): item.size_bytes or 0 for item in files}

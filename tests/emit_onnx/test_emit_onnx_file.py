@@ -103,7 +103,7 @@ def test_what_it_declares(emitted: Emitted) -> None:
     assert (proto.ir_version, proto.opset_import[0].version, len(proto.opset_import)) == (8, 18, 1)
 
 
-def test_names(mobile: tuple[nn.Module, Tensor, ir.Model], emitted: Emitted) -> None:
+def test_values_are_named_after_torch_modules(mobile: tuple[nn.Module, Tensor, ir.Model], emitted: Emitted) -> None:
     graph = onnx.load_from_string(emitted.data).graph
     captured = {value.name for node in mobile[2].graph for value in node.outputs}
     values = [name for node in graph.node for name in node.output]
@@ -148,7 +148,9 @@ def test_the_graph_is_not_changed(mobile: tuple[nn.Module, Tensor, ir.Model]) ->
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(13, 7), (15, 8), (17, 8), (19, 9), (22, 10), (23, 11), (24, 12)])
-def test_other_opsets(mobile: tuple[nn.Module, Tensor, ir.Model], opset: int, ir_version: int) -> None:
+def test_a_file_of_another_opset_is_valid_and_runs_alike(
+    mobile: tuple[nn.Module, Tensor, ir.Model], opset: int, ir_version: int
+) -> None:
     emitted = to_onnx(mobile[2], metadata={}, opset=opset)
     proto = onnx.load_from_string(emitted.data)
     assert (proto.opset_import[0].version, proto.ir_version) == (opset, ir_version)

@@ -45,7 +45,7 @@ class _Integers(nn.Module):
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64])
 @pytest.mark.parametrize("power", [2, 3, 5, 8, 13, 40, 63])
-def test_powers_wrap(power: int, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_powers_of_narrow_integers_wrap_as_in_torch(power: int, dtype: torch.dtype, tmp_path: Path) -> None:
     x = torch.tensor([[127, 100, 3, -7, 126, 2], [0, 1, -1, -128, 17, 255]]).to(dtype)
     module = _Integers(lambda x: x.pow(power), dtype)
     result = edgeconv.export(module, (x,), tmp_path, name="m", formats="onnx", input_names=["x"])

@@ -42,7 +42,7 @@ def _check(tflite: Any, operator: str, layer: Any, shape: tuple[int, ...], **mor
     kind=st.sampled_from(["plain", "depthwise", "multiplier", "grouped"]),
     bias=st.booleans(),
 )
-def test_convolution(
+def test_convolutions_of_any_window_run_on_every_runtime(
     tflite: Any,
     kernel: tuple[int, int],
     stride: tuple[int, int],
@@ -103,7 +103,7 @@ def test_depthwise_kernels_have_at_most_25_taps(tflite: Any, kernel: tuple[int, 
     dilation=st.integers(1, 2),
     groups=st.sampled_from([1, 2, 4]),
 )
-def test_transposed_convolution(
+def test_transposed_convolutions_of_any_window_run_on_every_runtime(
     tflite: Any,
     kernel: tuple[int, int],
     stride: tuple[int, int],
@@ -138,7 +138,7 @@ def test_padding_same_of_an_even_kernel(tflite: Any) -> None:
     tflite.check(nn.Conv2d(3, 4, 4, padding="same"), (1, 3, 9, 9))
 
 
-def test_asymmetric_padding(tflite: Any) -> None:
+def test_asymmetric_padding_runs_on_every_runtime(tflite: Any) -> None:
     tflite.check(nn.Sequential(nn.ZeroPad2d((1, 0, 2, 3)), nn.Conv2d(3, 4, 3)), (1, 3, 8, 8))
 
 

@@ -73,7 +73,7 @@ def test_nchw_keeps_torch_shapes_and_names_at_the_border() -> None:
     assert tuple(details[0]["shape"]) == (1, 4, 8, 8)
 
 
-def test_signature() -> None:
+def test_the_signature_names_inputs_and_outputs() -> None:
     interpreter = Interpreter(model_content=to_tflite(_convolution(), metadata={}).data)
     assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["picture"], "outputs": ["scores"]}}
     made = interpreter.get_signature_runner()(picture=np.zeros((1, 8, 8, 3), np.float32))

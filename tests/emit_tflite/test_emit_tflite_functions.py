@@ -80,7 +80,7 @@ FUNCTIONS: dict[str, np.ndarray] = {
 
 
 @pytest.mark.parametrize("operator", FUNCTIONS)
-def test_function(operator: str) -> None:
+def test_functions_compute_what_onnx_says(operator: str) -> None:
     _check(operator, FUNCTIONS[operator])
 
 
@@ -106,7 +106,7 @@ def test_norm_of_an_image(p: int) -> None:
 
 @pytest.mark.parametrize(("size", "beta"), [(3, 0.75), (5, 0.6), (1, 0.75), (2, 0.75)])
 @pytest.mark.parametrize("shape", [(2, 4, 3, 5), (1, 3, 4)])
-def test_neighbouring_channels(size: int, beta: float, shape: tuple[int, ...]) -> None:
+def test_normalization_over_neighbouring_channels_is_exact(size: int, beta: float, shape: tuple[int, ...]) -> None:
     x = _normal(*shape)
     squares = x.astype(np.float64) ** 2
     reach = [(max(0, c - (size - 1) // 2), c + size // 2 + 1) for c in range(shape[1])]
@@ -119,7 +119,7 @@ def test_logarithm_of_a_sum(keep: int) -> None:
     _check("ReduceLogSum", np.abs(_normal(2, 3, 4)) + np.float32(1), np.array([1]), keepdims=keep)
 
 
-def test_threshold() -> None:
+def test_thresholded_relu_computes_what_onnx_says() -> None:
     _check("ThresholdedRelu", _normal(2, 3, 4), alpha=0.25)
 
 

@@ -39,7 +39,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_infinities_stay(name: str, tmp_path: Path) -> None:
+def test_infinities_stay_through_every_function(name: str, tmp_path: Path) -> None:
     module = _Of(FUNCTIONS[name])
     artifact = edgeconv.export(module, (_X,), tmp_path, name="net", formats=("tflite",)).artifacts[0]
     run = Interpreter(model_content=artifact.path.read_bytes()).get_signature_runner()

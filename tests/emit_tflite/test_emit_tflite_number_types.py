@@ -81,7 +81,7 @@ def _takes(operator: str, kind: Any) -> bool:
 
 
 @pytest.mark.parametrize("kind", _KINDS)
-def test_binary_operators(tflite: Any, old_runtime: Any, tmp_path: Path, kind: Any) -> None:
+def test_binary_operators_take_every_number_type(tflite: Any, old_runtime: Any, tmp_path: Path, kind: Any) -> None:
     operators = [operator for operator in _BINARY if _takes(operator, kind)]
     nodes = []
     for operator in operators:
@@ -134,7 +134,7 @@ def test_powers_by_an_exponent_of_another_type(tflite: Any, old_runtime: Any, tm
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int32])
-def test_resized_integers(tflite: Any, old_runtime: Any, tmp_path: Path, kind: Any) -> None:
+def test_integers_are_resized_to_the_nearest(tflite: Any, old_runtime: Any, tmp_path: Path, kind: Any) -> None:
     make = helper.make_node(
         "Resize", ["a", "", "scales"], ["y"], mode="nearest", coordinate_transformation_mode="asymmetric"
     )

@@ -134,7 +134,7 @@ def activations(tflite: Any, request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.parametrize("name", _ACTIVATIONS)
-def test_activation(activations: Any, name: str) -> None:
+def test_activations_run_on_every_runtime(activations: Any, name: str) -> None:
     activations(name)
 
 
@@ -151,7 +151,7 @@ def arithmetic(tflite: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", _ARITHMETIC)
-def test_arithmetic(arithmetic: Any, name: str) -> None:
+def test_arithmetic_runs_on_every_runtime(arithmetic: Any, name: str) -> None:
     arithmetic(name)
 
 
@@ -165,7 +165,7 @@ def movements(tflite: Any, request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.parametrize("name", _SHAPES)
-def test_movement(movements: Any, name: str) -> None:
+def test_movements_run_on_every_runtime(movements: Any, name: str) -> None:
     movements(name)
 
 
@@ -179,12 +179,12 @@ def resizes(tflite: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", _RESIZES)
-def test_resize(resizes: Any, name: str) -> None:
+def test_resizes_run_on_every_runtime(resizes: Any, name: str) -> None:
     resizes(name)
 
 
 @pytest.mark.parametrize(("layer", "shape"), _LAYERS.values(), ids=_LAYERS)
-def test_layer(tflite: Any, layer: nn.Module, shape: tuple[int, ...]) -> None:
+def test_layers_run_on_every_runtime(tflite: Any, layer: nn.Module, shape: tuple[int, ...]) -> None:
     tflite.check(layer, shape)
 
 

@@ -94,7 +94,7 @@ UNPOOLS: dict[str, tuple[Callable[[Tensor], object], Tensor]] = {
 
 @pytest.mark.parametrize("name", UNPOOLS)
 @pytest.mark.parametrize("variant", ["fp32", "fp16"])
-def test_unpooled(name: str, variant: str, tmp_path: Path) -> None:
+def test_unpooling_puts_maxima_back_in_both_formats(name: str, variant: str, tmp_path: Path) -> None:
     function, x = UNPOOLS[name]
     for artifact in edgeconv.export(_Of(function), (x,), tmp_path, name="net", variants=(variant,)).artifacts:
         np.testing.assert_array_equal(_outputs(artifact, x.numpy())[0], function(x).numpy(), err_msg=artifact.format)

@@ -54,7 +54,9 @@ def _check(tflite: Any, operator: str, pool: Any, size: Pair, ceil: bool, **more
 
 @_FEW
 @given(**_SHAPE)
-def test_max_pool(tflite: Any, kernel: Pair, stride: Pair, padding: Pair, size: Pair, ceil: bool) -> None:
+def test_max_pools_of_any_window_run_on_every_runtime(
+    tflite: Any, kernel: Pair, stride: Pair, padding: Pair, size: Pair, ceil: bool
+) -> None:
     assume(_sound(kernel, padding))
     pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil)
     _check(tflite, "MaxPool", pool, size, ceil)
@@ -62,7 +64,7 @@ def test_max_pool(tflite: Any, kernel: Pair, stride: Pair, padding: Pair, size: 
 
 @_FEW
 @given(**_SHAPE, counted=st.booleans())
-def test_average_pool(
+def test_average_pools_of_any_window_run_on_every_runtime(
     tflite: Any, kernel: Pair, stride: Pair, padding: Pair, size: Pair, ceil: bool, counted: bool
 ) -> None:
     assume(_sound(kernel, padding))
@@ -105,7 +107,7 @@ def reductions(tflite: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", _REDUCTIONS)
-def test_reduction(reductions: Any, name: str) -> None:
+def test_reductions_run_on_every_runtime(reductions: Any, name: str) -> None:
     reductions(name)
 
 

@@ -92,7 +92,7 @@ class _All(nn.Module):
 
 
 @pytest.mark.parametrize("rank", [5, 6, 7, 8])
-def test_many_axes(tflite: Any, old_runtime: Any, rank: int) -> None:
+def test_tensors_of_five_to_eight_axes_run_on_every_runtime(tflite: Any, old_runtime: Any, rank: int) -> None:
     x = torch.randn(_SHAPE[:rank], generator=torch.Generator().manual_seed(rank))
     emitted = tflite.to_tflite(tflite.graph_of(_All(), x), metadata={})
     expected = _All()(x)

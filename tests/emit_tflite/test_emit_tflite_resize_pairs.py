@@ -135,7 +135,7 @@ def test_pairs_that_were_wrong(tflite: Any, mode: str, size: int, count: int) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("half", range(2))
 @pytest.mark.parametrize("mode", _TORCH)
-def test_all_pairs(tflite: Any, mode: str, half: int) -> None:
+def test_every_pair_of_sizes_is_resized_as_torch_does(tflite: Any, mode: str, half: int) -> None:
     for size in range(1 + half, _MOST + 1, 2):
         for count in range(1, _MOST + 1):
             _check(tflite, mode, size, count)

@@ -37,7 +37,7 @@ CONVOLUTIONS: dict[str, tuple[nn.Module, int]] = {
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_convolution(tflite: Any, name: str) -> None:
+def test_convolutions_of_volumes_run_on_every_runtime(tflite: Any, name: str) -> None:
     module, channels = CONVOLUTIONS[name]
     tflite.check(module, (2, channels, 5, 6, 7))
 
@@ -54,7 +54,7 @@ POOLS: dict[str, nn.Module] = {
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_pool(tflite: Any, name: str) -> None:
+def test_pools_of_volumes_run_on_every_runtime(tflite: Any, name: str) -> None:
     tflite.check(POOLS[name], (2, 3, 6, 7, 8))
 
 
@@ -67,7 +67,7 @@ DILATED: dict[str, nn.Module] = {
 
 
 @pytest.mark.parametrize("name", DILATED)
-def test_dilated_maximum(tflite: Any, name: str) -> None:
+def test_dilated_maxima_run_on_every_runtime(tflite: Any, name: str) -> None:
     tflite.check(DILATED[name], (2, 3, 9, 10))
 
 

@@ -97,7 +97,7 @@ class _Function(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("name", "kind"), _CASES)
-def test_whole_numbers(tflite: Any, old_runtime: Any, name: str, kind: torch.dtype) -> None:
+def test_whole_numbers_are_exact_on_every_runtime(tflite: Any, old_runtime: Any, name: str, kind: torch.dtype) -> None:
     function = {**_WHOLE, "places": _places, "powers": _powers}[name]
     x, d = _numbers(kind)
     emitted = to_tflite(tflite.graph_of(_Function(function), x, d), layout="nchw", metadata={})

@@ -47,7 +47,7 @@ def refusals(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("path", _of_kind(".onnx"), ids=lambda path: path.stem)
 @pytest.mark.parametrize("command", ["export", "inspect", "integer-only"])
-def test_onnx(
+def test_onnx_mutants_end_with_a_foreseen_refusal_or_none(
     path: Path, command: str, tmp_path: Path, refusals: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = {
@@ -65,7 +65,9 @@ def test_onnx(
 
 
 @pytest.mark.parametrize("path", _of_kind(".tflite"), ids=lambda path: path.stem)
-def test_tflite(path: Path, refusals: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_tflite_mutants_are_refused_by_the_place_of_their_damage(
+    path: Path, refusals: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     codes = [edgeconv.cli.run(["inspect", *options, str(path)]) for options in ((), ("--integer-only",))]
     assert set(codes) <= {0, 1, 2}
     assert not any(refusals)
@@ -76,14 +78,16 @@ def test_tflite(path: Path, refusals: list[str], capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("path", _of_kind(".safetensors"), ids=lambda path: path.stem)
-def test_golden(path: Path) -> None:
+def test_golden_mutants_are_refused_for_the_tensor_they_lack(path: Path) -> None:
     with pytest.raises(EdgeconvError, match="it lacks the tensor") as error:
         load_golden(path)
     assert not unforeseen(error.value)
 
 
 @pytest.mark.parametrize("path", _of_kind(".json"), ids=lambda path: path.stem)
-def test_journal(path: Path, tmp_path: Path, refusals: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_journal_mutants_are_refused_as_no_journal(
+    path: Path, tmp_path: Path, refusals: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copy(path, tmp_path / JOURNAL)
     assert edgeconv.cli.run(["parity", str(tmp_path)]) == 2
     assert refusals == [""]

@@ -143,7 +143,7 @@ def test_mobilenet_has_the_published_shape() -> None:
     assert shapes == [(c, size, size) for c, size in zip(channels, sizes, strict=True)]
 
 
-def test_mobilenet_options() -> None:
+def test_every_option_of_mobilenet_changes_the_network() -> None:
     net = MobileNetDSC(10, 0.5, in_channels=1, stem_channels=24, stem_stride=1, blocks=((48, 1), (96, 2)), dropout=0.5)
     assert net.stem[0].weight.shape == (16, 1, 3, 3)  # 12 rounds to even multiples of 8
     assert net.classifier.weight.shape == (10, 48)

@@ -122,7 +122,7 @@ def test_equal_outputs_are_perfect() -> None:
     assert found.sqnr_db == math.inf
 
 
-def test_zeros() -> None:
+def test_metrics_of_zeros_are_defined() -> None:
     zero, one = np.zeros(4), np.ones(4)
     assert metrics(zero.astype(np.float32), zero).cosine == 1.0
     assert metrics(zero.astype(np.float32), zero).rel_floor == 1.0
@@ -154,7 +154,7 @@ def test_one_element_beyond_a_chunk_is_found() -> None:
         (Tolerance(1.0, 0.0, max_abs=0.0), 1.0, math.inf),
     ],
 )
-def test_the_bound(tolerance: Tolerance, scale: float, excess: float) -> None:
+def test_excess_is_the_error_over_the_bound(tolerance: Tolerance, scale: float, excess: float) -> None:
     b = np.array([4.0, 0.0])
     a = np.array([4.5, 0.0], np.float32)
     measured = measure(a, b, tolerance, scale)

@@ -72,7 +72,7 @@ def _outputs(artifact: Artifact, x: Tensor) -> npt.NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("function", [_logarithm, _chosen, _exponential, _rows])
-def test_int8(function: Callable[..., Tensor], tmp_path: Path) -> None:
+def test_int8_files_keep_30_db_where_elements_are_read(function: Callable[..., Tensor], tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = _Of(function).eval()
     quantization = edgeconv.Quantization(batches=lambda: [{"x": _FAR.numpy()}])

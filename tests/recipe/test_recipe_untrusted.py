@@ -147,7 +147,7 @@ FLOAT4 = torch.zeros(3, 4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
         ({"extra": torch.zeros(3)}, "unexpected: extra"),
     ],
 )
-def test_weights(changes: dict[str, torch.Tensor], words: str, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(changes: dict[str, torch.Tensor], words: str, tmp_path: Path) -> None:
     torch.save({**PLAIN, **changes}, tmp_path / "w.pt")
     with pytest.raises(RecipeError, match=words):
         load_weights(nn.Linear(4, 3), tmp_path / "w.pt")

@@ -95,7 +95,7 @@ BINARY = ["Add", "Sub", "Mul", "Div", "Max", "Min", "Equal", "Greater", "Greater
 
 @QUICK
 @given(st.sampled_from(BINARY), st.data())
-def test_broadcasting(operator: str, data: st.DataObject) -> None:
+def test_binary_operators_broadcast_as_in_onnx(operator: str, data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 3), max_size=4))
     other = [data.draw(st.sampled_from([1, size])) for size in shape[data.draw(st.integers(0, len(shape))) :]]
     integers = data.draw(st.booleans())
@@ -115,7 +115,7 @@ def test_integers_divide_towards_zero_and_powers_keep_their_base() -> None:
     assert compute("Pow", np.array([2.0]), np.ones((1, 1)))[0].shape == (1, 1)
 
 
-def test_casts() -> None:
+def test_casts_truncate_and_wrap_as_in_onnx() -> None:
     x = np.array([-2.7, -0.5, 0.0, 0.5, 2.7])
     assert_as_onnx("Cast", x, to=7)
     assert_as_onnx("Cast", x, to=9)
@@ -130,7 +130,7 @@ REDUCTIONS = [name for name in OPERATORS if name.startswith("Reduce")]
 
 @QUICK
 @given(st.sampled_from(REDUCTIONS), st.data())
-def test_reductions(operator: str, data: st.DataObject) -> None:
+def test_reductions_are_as_in_onnx_with_axes_of_either_form(operator: str, data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
     axes = data.draw(st.lists(st.integers(0, len(shape) - 1), min_size=1, unique=True))
     axes = [axis - len(shape) if data.draw(st.booleans()) else axis for axis in axes]
@@ -176,7 +176,7 @@ def test_top_k_and_cumulative_sums() -> None:
 
 @QUICK
 @given(st.data())
-def test_slices(data: st.DataObject) -> None:
+def test_slices_are_those_of_numpy(data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
     axes = data.draw(st.lists(st.integers(0, len(shape) - 1), min_size=1, unique=True))
     place = st.sampled_from([-(2**63), -7, -3, -1, 0, 1, 2, 4, 9, 2**63 - 1])
@@ -192,7 +192,7 @@ def test_slices(data: st.DataObject) -> None:
 
 @QUICK
 @given(st.sampled_from(["constant", "reflect", "edge", "wrap"]), st.data())
-def test_pads(mode: str, data: st.DataObject) -> None:
+def test_pads_are_those_of_numpy(mode: str, data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(2, 4), min_size=1, max_size=3))
     pads = [data.draw(st.integers(0, size - 1)) for size in (*shape, *shape)]
     x = RNG.normal(size=shape)
@@ -245,7 +245,7 @@ def test_indices_count_from_both_ends() -> None:
     assert scattered[0, 0, 1] == 5.0
 
 
-def test_matrix_products() -> None:
+def test_matrix_products_are_as_in_onnx() -> None:
     a, b, c = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 5)), RNG.normal(size=(1, 5))
     assert_as_onnx("Gemm", a, b, c, transA=1, alpha=0.5, beta=2.0)
     assert_as_onnx("Gemm", a, b.T[:3].T.T.copy().T @ np.eye(3), transA=1)
@@ -254,7 +254,7 @@ def test_matrix_products() -> None:
     assert_as_onnx("Einsum", RNG.normal(size=(2, 3, 4)), RNG.normal(size=(2, 4, 5)), equation="bij, bjk -> bki")
 
 
-def test_normalizations() -> None:
+def test_normalizations_are_as_in_onnx_and_torch() -> None:
     x, channel = RNG.normal(size=(2, 4, 3, 5)), RNG.normal(size=(4, 4))
     assert_as_onnx("BatchNormalization", x, *channel[:3], np.abs(channel[3]), epsilon=2.0**-10)
     assert_as_onnx("InstanceNormalization", x, channel[0], channel[1], epsilon=2.0**-10)
@@ -290,7 +290,7 @@ QUANTIZED = [(np.uint8, 128), (np.int8, 0), (np.int8, -3), (np.int16, 7), (np.ui
 
 
 @pytest.mark.parametrize(("dtype", "zero_point"), QUANTIZED)
-def test_quantization(dtype: type, zero_point: int) -> None:
+def test_quantization_rounds_half_to_even_and_saturates(dtype: type, zero_point: int) -> None:
     x, scale, zero = RNG.normal(size=(2, 3, 4)) * 50, np.array(0.25), np.array(zero_point, dtype=dtype)
     info = np.iinfo(dtype)
     steps = np.clip(np.rint(x / 0.25) + zero_point, info.min, info.max)

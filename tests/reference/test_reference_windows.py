@@ -37,7 +37,7 @@ def windows(draw: st.DrawFn, *, dilated: bool = True) -> tuple[list[int], dict[s
 
 @QUICK
 @given(windows(), st.integers(1, 3), st.integers(1, 2), st.integers(1, 2), st.booleans(), st.integers(0, 99))
-def test_conv(
+def test_convolution_is_as_in_onnx(
     window: tuple[list[int], dict[str, Any]], group: int, per_in: int, per_out: int, bias: bool, seed: int
 ) -> None:
     sizes, attributes = window
@@ -50,7 +50,9 @@ def test_conv(
 
 @QUICK
 @given(windows(), st.booleans(), st.integers(0, 99))
-def test_max_pool(window: tuple[list[int], dict[str, Any]], ceil: bool, seed: int) -> None:
+def test_max_pooling_and_its_indices_agree_with_torch(
+    window: tuple[list[int], dict[str, Any]], ceil: bool, seed: int
+) -> None:
     sizes, attributes = window
     x = np.random.default_rng(seed).normal(size=(2, 3, *sizes))
     pooled, indices = compute("MaxPool", x, outputs=2, ceil_mode=int(ceil), **attributes)

@@ -98,7 +98,7 @@ def test_the_shipped_schema_is_the_present_one_and_describes_every_field() -> No
             assert field.get("description"), name
 
 
-def test_round_trip(report: Report) -> None:
+def test_a_report_that_is_read_is_written_again_letter_for_letter(report: Report) -> None:
     text = to_json(report)
     again = from_json(text)
     assert to_json(again) == text
@@ -165,7 +165,9 @@ def _row(verdict: Verdict, device: str = "litert", artifact: str = "a.tflite") -
         ((_row(Verdict.PASS), _row(Verdict.SKIPPED)), Verdict.PASS, "1 comparison within tolerance, 1 skipped"),
     ],
 )
-def test_top_verdict(rows: tuple[Comparison, ...], verdict: Verdict, reason: str) -> None:
+def test_the_verdict_of_a_report_follows_from_its_rows(
+    rows: tuple[Comparison, ...], verdict: Verdict, reason: str
+) -> None:
     report = Report(model="m", comparisons=rows)
     assert (report.verdict, report.reason) == (verdict, reason)
     assert _strict(to_json(report))["verdict"] in ("pass", "fail")

@@ -121,7 +121,7 @@ def test_the_page_of_a_read_report_is_the_same_but_for_the_drawing() -> None:
         ),
     ],
 )
-def test_headline(report: Report, headline: str, says: str) -> None:
+def test_the_headline_and_its_statement_tell_the_verdict(report: Report, headline: str, says: str) -> None:
     view = page_view(report)
     assert (view.headline, view.statement) == (headline, says)
 
@@ -149,7 +149,7 @@ def test_many_samples_are_cut_to_the_worst_ones() -> None:
     assert (view.samples[0].name, len(view.samples), view.more_samples) == ("s359", 40, 320)
 
 
-def test_top1_counts() -> None:
+def test_top1_is_a_column_only_where_samples_have_labels() -> None:
     assert '87.5 % <span class="detail">7 of 8</span>' in to_html(failing_report())
     assert "Top-1</th>" not in to_html(passing_report())
 
@@ -221,7 +221,7 @@ def test_what_became_of_each_operator() -> None:
         (fmt.milliseconds(26.84), "26.8 ms"),
     ],
 )
-def test_numbers(text: str, expected: str) -> None:
+def test_numbers_are_written_in_the_page_as_people_read_them(text: str, expected: str) -> None:
     assert text == expected
 
 

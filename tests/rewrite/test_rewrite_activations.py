@@ -32,7 +32,7 @@ def network(form, outputs=("output",), **changes):
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_hard_swish(name):
+def test_every_form_of_hard_swish_is_one_operator(name):
     model = network(FORMS[name])
     assert_rewritten_exactly(model)
     assert operators(model) == ["Conv", "HardSwish", "Conv"]

@@ -30,7 +30,7 @@ def official(size, output_size):
 @pytest.mark.parametrize(
     ("size", "output_size"), [((7, 10), (4, 4)), ((7, 10), (3, 3)), ((7, 12), (3, 5)), ((7, 9), (2, 3))]
 )
-def test_uneven_windows(size, output_size):
+def test_averages_of_uneven_windows_are_two_products(size, output_size):
     model = optimize(official(size, output_size))
     assert operators(model) == ["MatMul", "MatMul"]
     x = np.random.default_rng(1).normal(size=(2, 3, *size))

@@ -40,7 +40,7 @@ def module(inputs=4, kernel=3, dilation=1, bias=True, relu=(True, True), order=(
     bias=st.booleans(),
     relu=st.sampled_from([(True, True), (True, False), (False, False)]),
 )
-def test_exact(inputs, kernel, dilation, bias, relu):
+def test_carrying_through_changes_no_result(inputs, kernel, dilation, bias, relu):
     model = module(inputs, kernel, dilation, bias, relu)
     assert_rewritten_exactly(model, skip=("merge-chains", "fold-scale-shift"))
     assert "Concat" not in operators(model)
@@ -58,7 +58,7 @@ def test_exact(inputs, kernel, dilation, bias, relu):
     ],
     ids=["too many sums", "a Relu behind only", "other order", "no ghost", "read from outside", "ghost from outside"],
 )
-def test_left_alone(arguments):
+def test_concats_that_cannot_be_carried_through_stay(arguments):
     model = module(**arguments)
     assert_rewritten_exactly(model)
     assert "Concat" in operators(model)

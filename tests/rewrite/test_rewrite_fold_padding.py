@@ -84,6 +84,6 @@ def test_it_stays_where_the_reader_pads_otherwise(case):
     assert operators(model)[0] == "Pad"
 
 
-def test_cropping_stays():
+def test_cropping_stays_a_pad_of_its_own():
     model = optimize(padded(CONV, [0, 0, -1, 1, 0, 0, 1, 1]))
     assert operators(model) == ["Pad", "Conv"]

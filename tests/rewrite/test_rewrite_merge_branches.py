@@ -178,7 +178,7 @@ STAYS = {
 
 
 @pytest.mark.parametrize("name", STAYS)
-def test_what_stays(name):
+def test_branches_that_do_not_fit_stay_apart(name):
     model = build(STAYS[name], ["Add"])
     assert_rewritten_exactly(model)
     assert SUMS & set(operators(model))
@@ -219,7 +219,7 @@ def test_other_operands_of_the_sum_are_added_afterwards():
     assert sorted(operators(model)) == ["Add", "Conv", "Conv"]
 
 
-def test_one_dimension():
+def test_branches_of_one_dimension_are_merged():
     rng = np.random.default_rng(7)
     nodes = [
         node("Conv", ["input", "w"], "a", pads=[2, 2]),

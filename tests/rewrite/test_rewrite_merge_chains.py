@@ -76,7 +76,7 @@ MERGE = {
 
 
 @pytest.mark.parametrize("name", MERGE)
-def test_what_merges(name):
+def test_chains_that_cost_less_merged_are_merged_exactly(name):
     model = chain(*MERGE[name])
     assert_rewritten_exactly(model)
     assert operators(model) == ["Conv"]
@@ -92,7 +92,7 @@ STAYS = {
 
 
 @pytest.mark.parametrize("name", STAYS)
-def test_what_stays(name):
+def test_chains_that_gain_nothing_stay_two_convolutions(name):
     model = chain(*STAYS[name])
     assert_rewritten_exactly(model)
     assert operators(model) == ["Conv", "Conv"]

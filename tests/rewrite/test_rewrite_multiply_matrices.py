@@ -22,7 +22,7 @@ STACKS = [(), (1,), (3,), (2, 3)]
     stack=st.sampled_from(STACKS), rows=st.integers(1, 5), summed=st.integers(1, 6), constant_vector=st.booleans(),
     left=st.booleans(),
 )  # fmt: skip
-def test_exact(stack, rows, summed, constant_vector, left):
+def test_products_with_vectors_become_products_of_matrices_exactly(stack, rows, summed, constant_vector, left):
     vector, matrix = (summed,), (*stack, rows, summed)
     matrix = (*stack, summed, rows) if left else matrix
     inputs = {"matrix": matrix} if constant_vector else {"matrix": matrix, "vector": vector}
@@ -34,7 +34,7 @@ def test_exact(stack, rows, summed, constant_vector, left):
     assert all(len(value.shape) > 1 for each in model.graph if each.op_type == "MatMul" for value in each.inputs)
 
 
-def test_two_vectors():
+def test_a_product_of_two_vectors_stays_exact():
     model = graph([node("MatMul", ["a", "b"], "output")], {"a": (7,), "b": (7,)}, ["output"], {})
     assert_rewritten_exactly(model)
 

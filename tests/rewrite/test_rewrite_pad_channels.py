@@ -58,7 +58,7 @@ def test_a_mask_that_is_taken_keeps_its_channels(taken):
     bias=st.booleans(),
     activation=st.sampled_from(["Relu", "Sigmoid", "HardSwish"]),
 )
-def test_exact(channels, stride, bias, activation):
+def test_padded_channels_change_no_result(channels, stride, bias, activation):
     model = row(channels, stride, bias, activation)
     feeds = {"input": np.random.default_rng(1).normal(size=(2, 4, 5, 6))}
     before = evaluate(model, feeds)
@@ -76,5 +76,5 @@ def test_exact(channels, stride, bias, activation):
     [{"channels": 24}, {"channels": 17}, {"channels": 58, "outputs": ("output", "act")}, {"channels": 58, "groups": 2}],
     ids=["a multiple of 8", "too many more", "read from outside", "groups"],
 )
-def test_left_alone(arguments):
+def test_channels_that_gain_nothing_are_not_padded(arguments):
     assert not pad_channels(row(**arguments).graph)

@@ -70,7 +70,7 @@ STAYS = {
 
 
 @pytest.mark.parametrize("name", STAYS)
-def test_what_stays(name):
+def test_pools_that_must_stay_behind_the_convolution_do(name):
     pool, options = STAYS[name]
     model = network(pool, **options)
     assert_rewritten_exactly(model)

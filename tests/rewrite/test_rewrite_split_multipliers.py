@@ -50,13 +50,13 @@ GATED = [
     bias=st.booleans(),
     behind=st.sampled_from([GATED, [pointwise("wide")], [node("Relu", ["wide"], "act"), pointwise("act")]]),
 )
-def test_exact(count, kernel, stride, bias, behind):
+def test_split_multipliers_change_no_result(count, kernel, stride, bias, behind):
     model = block(behind, count, kernel, stride, bias)
     assert_rewritten_exactly(model, skip=("merge-chains",))
     assert operators(model).count("Concat") == (2 <= count <= 4)
 
 
-def test_two_readers():
+def test_a_split_with_two_readers_is_joined_again():
     behind = [pointwise("wide", "one"), node("Relu", ["wide"], "act"), pointwise("act", "two")]
     model = block(behind, outputs=("one", "two"))
     assert_rewritten_exactly(model, skip=("merge-chains",))

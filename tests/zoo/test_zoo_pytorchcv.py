@@ -37,14 +37,14 @@ def test_exports_within_tolerance(entry: tuple, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", OTHERS, ids=[entry[1] for entry in OTHERS])
-def test_other_inputs(entry: tuple, tmp_path: Path) -> None:
+def test_networks_of_other_inputs_are_exported_and_pass(entry: tuple, tmp_path: Path) -> None:
     module, factory, shapes, arguments = entry
     check(factory, other_network(module, factory, shapes, arguments), sample_of(shapes), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", REFUSED, ids=[factory for _, factory in REFUSED])
-def test_is_refused(names: tuple[str, str], tmp_path: Path) -> None:
+def test_networks_that_cannot_be_exported_are_refused_in_one_line(names: tuple[str, str], tmp_path: Path) -> None:
     shape, kind, line = REFUSED[names]
     with pytest.raises(kind, match=line) as caught:
         edgeconv.export(other_network(*names, (shape,), {}), sample_of((shape,)), tmp_path / "out", name=names[1])
