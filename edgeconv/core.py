@@ -47,7 +47,7 @@ class TensorSpec:
         dtype: numpy's name of its element type (``"float32"``).
         layout: ``"nhwc"`` when the file holds the tensor channels-last and torch has it channels-first (rank 4);
             ``"nchw"`` otherwise, which for every other rank means "as torch has it".
-        scale: of a quantised tensor, the real number that one step is: ``real = scale * (stored - zero_point)``;
+        scale: of a quantized tensor, the real number that one step is: ``real = scale * (stored - zero_point)``;
             None where the stored numbers are the real ones.
         zero_point: the stored number that is 0.
     """
@@ -60,7 +60,7 @@ class TensorSpec:
     zero_point: int = 0
 
     def to_file(self, array: Array) -> Array:
-        """Moves an array from torch's layout (N, C, H, W) to the file's, quantised where the file has it so.
+        """Moves an array from torch's layout (N, C, H, W) to the file's, quantized where the file has it so.
 
         In float32, as an application beside the runtime does. C-contiguous.
         """
@@ -78,7 +78,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class IntegerTensor:
-    """A tensor of integers inside a file, and what it holds of the quantised graph that the file was written from.
+    """A tensor of integers inside a file, and what it holds of the quantized graph that the file was written from.
 
     Attributes:
         name: its own in the file.
@@ -143,7 +143,7 @@ class Sample:
         inputs: one array per module input, by name, in torch's layout.
         scale: the largest magnitude that float error grows with (1.0 for images and standard normal noise).
         label: the class index that is right, where one is known.
-        variants: those that are judged on it; empty for all. Inputs of a magnitude that a quantised variant was never
+        variants: those that are judged on it; empty for all. Inputs of a magnitude that a quantized variant was never
             calibrated for say nothing of it.
     """
 
@@ -226,13 +226,13 @@ class Fidelity:
     """The bound of a variant that is an approximation (fp16, int8, …): on all samples together, None for no bound.
 
     Attributes:
-        sqnr_db: least signal-to-quantisation-noise ratio, decibels: 10·log10(sum b² / sum (a - b)²) over all samples.
+        sqnr_db: least signal-to-quantization-noise ratio, decibels: 10·log10(sum b² / sum (a - b)²) over all samples.
         cosine: least cosine similarity of any sample.
         agreement: least share of the samples whose largest element is where the reference has it (rank-2 outputs),
             0 to 1.
         accuracy_drop: most percentage points of top-1 accuracy lost against the reference (labelled samples).
         lsb: most steps of the output's own scale between a device and what the graph's integers say exactly
-            (quantised outputs).
+            (quantized outputs).
         layer_lsb: most steps between what a layer of a runtime's reference kernels makes and what the graph makes of
             the same operands exactly; see `LayerSteps`.
     """
@@ -348,7 +348,7 @@ class Comparison:
     holds ``labelled``/``correct`` counts where labels exist, ``agree`` (argmax equal to the reference's) for rank-2
     outputs, and under a `Fidelity` ``reference`` (labelled samples that the reference has right). ``excess`` is the
     used share of a bound on all samples together, None where each sample has its own. ``lsb`` counts the elements by
-    how many steps of the output's scale they are from what the graph's integers say (quantised variants).
+    how many steps of the output's scale they are from what the graph's integers say (quantized variants).
     ``arena_bytes`` is the memory that a microcontroller's runtime needs for the artifact. ``layers`` are those of the
     whole artifact, in the row of its first output, where the device tells what is inside.
     """

@@ -1,7 +1,7 @@
 """What keeps an .onnx file from being computed in integers alone.
 
-ONNX states quantisation as QuantizeLinear and DequantizeLinear around float operators, and a runtime fuses them. So
-what is checked is the statement: every operator reads dequantised numbers and writes what is quantised next.
+ONNX states quantization as QuantizeLinear and DequantizeLinear around float operators, and a runtime fuses them. So
+what is checked is the statement: every operator reads dequantized numbers and writes what is quantized next.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PAIR = {"QuantizeLinear", "DequantizeLinear"}
 _STANDARD = {"", "ai.onnx"}
-# Clamps that runtimes fuse into the operator before them: no quantisation stands between.
+# Clamps that runtimes fuse into the operator before them: no quantization stands between.
 _FUSED = {"Relu", "Clip"}
 # Operands that are settings and not data: bounds, regions, scales, fill values.
 _SETTINGS = {"Clip": {1, 2}, "Resize": {1, 2}, "Pad": {2}}

@@ -100,10 +100,10 @@ class _Named(TypedDict, total=False):
 
 
 def _named(recipe_path: Path, shapes: list[str], fixed: list[str], progress: Progress) -> _Named:
-    """What the recipe exports, what it asks of variants, and the graphs that it quantises.
+    """What the recipe exports, what it asks of variants, and the graphs that it quantizes.
 
     An .onnx file that is named itself says nothing of the inputs that it was proven on: those are the stored ones. Nor
-    does it say how it was quantised, unless it is itself.
+    does it say how it was quantized, unless it is itself.
     """
     from edgeconv.flow.job import job_of, proof_of
     from edgeconv.flow.pipeline import rebuilt

@@ -27,7 +27,7 @@ def command(
     target_agreement: Annotated[
         float | None, typer.Option(help="Least share of inputs of the float model's class, 0 to 1.", metavar="SHARE")
     ] = None,
-    variant: Annotated[str, typer.Option(help="What to quantise to: int8 or int16x8.")] = "int8",
+    variant: Annotated[str, typer.Option(help="What to quantize to: int8 or int16x8.")] = "int8",
     out: Annotated[Path, typer.Option(help="The files go to OUT/<the recipe's name>/.")] = Path("artifacts"),
     device: Annotated[
         list[str] | None, typer.Option(help="Prove on this device instead of the recipe's; may be repeated.")
@@ -36,7 +36,7 @@ def command(
     timeout: TimeLimit = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> int:
-    """Quantise a model, with as many of its worst layers in float as a target needs.
+    """Quantize a model, with as many of its worst layers in float as a target needs.
 
     Each layer's share of the error is measured, then the number of the worst that stay in float is bisected: with one
     fewer the target does not hold. The files, the plan and the report, which shows error against latency and size, go

@@ -231,7 +231,7 @@ def file_inputs(artifact: Artifact, sample: Sample) -> list[tuple[str, Array]]:
 
 
 def _cast(spec: TensorSpec, array: Array, sample: str) -> Array:
-    given_dtype = spec.dtype if spec.scale is None else "float32"  # real numbers, which the spec quantises
+    given_dtype = spec.dtype if spec.scale is None else "float32"  # real numbers, which the spec quantizes
     if spec.dtype not in DTYPES or not np.can_cast(array.dtype, given_dtype, casting="same_kind"):
         raise DeviceError(f"sample {sample!r}: input {spec.name!r} is {array.dtype}, the file wants {spec.dtype}")
     if array.ndim != len(spec.shape):

@@ -173,7 +173,7 @@ def _read_into(stream: BinaryIO, view: memoryview) -> int:
 
 
 class OnnxRuntime:
-    """onnxruntime on the CPU, with its default graph optimisations."""
+    """onnxruntime on the CPU, with its default graph optimizations."""
 
     def __init__(self, threads: int) -> None:
         import onnxruntime

@@ -245,7 +245,7 @@ def _with_inputs(recipe: Recipe, source: OnnxSource) -> Recipe:
 
 
 def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
-    """The recipe's; where it states none, those of a file that is quantised already are its own."""
+    """The recipe's; where it states none, those of a file that is quantized already are its own."""
     stated = "variants" in recipe.export.model_fields_set
     return (source.variant,) if source.variant and not stated else recipe.export.variants
 

@@ -51,7 +51,7 @@ def judge(
 
     Args:
         artifacts: their files exist.
-        golden: the source in float64, and what quantised graphs say exactly.
+        golden: the source in float64, and what quantized graphs say exactly.
         proof: samples, devices and bounds.
         source: its own float32 is a row; None where it is not at hand.
         progress: hears of each run.

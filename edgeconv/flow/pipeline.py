@@ -48,7 +48,7 @@ from edgeconv.flow.record import discard_outdated
 from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
 from edgeconv.flow.target import aimed, measured, with_confirmation
 from edgeconv.flow.variants import Quantization, Variant, variants_of
-from edgeconv.graph.summary import summarise
+from edgeconv.graph.summary import summarize
 from edgeconv.package import VERSION
 from edgeconv.progress import Progress
 from edgeconv.quantize import Target
@@ -196,7 +196,7 @@ def export_onnx(
         fixed: inputs that are these numbers for good and no inputs of what is exported (``{"sr": 16000}``): branches
             on them dissolve.
         formats: as in `export`.
-        variants: as in `export`; by default fp32, and int8 of a file that is quantised already, which has no other.
+        variants: as in `export`; by default fp32, and int8 of a file that is quantized already, which has no other.
         tflite_layout: as in `export`.
         opset: of the ONNX file; the input file's own by default, or 18 where that is older.
         quantization: as in `export`.
@@ -364,12 +364,12 @@ def _folded(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSummary,
     """The graph that variants are made of, and what was captured and folded."""
     with progress.stage("capture"):
         model = job.source.graph()
-    captured = summarise("captured", model)
+    captured = summarize("captured", model)
     with progress.stage("rewrite"):
         model = optimize(model, skip=job.skip_rewrites)
         if job.source.batched:
             model = free_batch(model, inputs=job.source.batched, symbol=job.source.symbol)
-    return model, (captured, summarise("folded", model))
+    return model, (captured, summarize("folded", model))
 
 
 def _variants(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:

@@ -29,7 +29,7 @@ from edgeconv.flow.layers import carried_over, judged_by_layer
 from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.record import read_report, require_unchanged, write_report
 from edgeconv.flow.source import OnnxSource, Source
-from edgeconv.flow.variants import Variant, is_quantised
+from edgeconv.flow.variants import Variant, is_quantized
 from edgeconv.parity import (
     Golden,
     Integers,
@@ -165,7 +165,7 @@ def repeat(
         out: where the new report goes; over the old one by default.
         stated: bounds, time limit and samples that the caller has from elsewhere for these variants. They count in
             place of the report's; the samples must be the stored ones (empty: whichever are stored).
-        rebuilt: makes the quantised graphs anew. What they compute then counts in place of the stored integers, and
+        rebuilt: makes the quantized graphs anew. What they compute then counts in place of the stored integers, and
             layers are judged anew; without, both are believed as they are stored.
 
     Raises:
@@ -269,10 +269,10 @@ def _judged_by(source: Source | None, by_recipe: bool) -> str:
 
 
 def _integers(variants: Sequence[Variant], samples: Sequence[Sample], progress: Progress) -> dict[str, Integers]:
-    """What each quantised graph says exactly."""
+    """What each quantized graph says exactly."""
     by_variant = {}
     for variant in variants:
-        if variant.plan is not None or is_quantised(variant.model):
+        if variant.plan is not None or is_quantized(variant.model):
             with progress.stage(f"{variant.name} graph, its integers"):
                 integers = variant.integers(samples)
             if integers is not None:

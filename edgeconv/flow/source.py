@@ -49,7 +49,7 @@ class Source(Protocol):
         metadata: what the artifacts say of where they come from.
         batched: the inputs whose first dimension stays open in the files; ``graph`` has `CAPTURED_BATCH` there.
         symbol: the name of that dimension.
-        variant: that it is itself, and is judged as, where it is quantised already; empty for floats.
+        variant: that it is itself, and is judged as, where it is quantized already; empty for floats.
     """
 
     @property
@@ -186,7 +186,7 @@ class OnnxSource:
     @property
     def variant(self) -> str:
         """See `Source`."""
-        return "int8" if self.file.is_quantised else ""
+        return "int8" if self.file.is_quantized else ""
 
     @property
     def expected(self) -> dict[str, tuple[tuple[int | str, ...], np.dtype[np.generic]]]:

@@ -1,4 +1,4 @@
-"""A target for a quantised variant: what it is judged on, and what every number of layers in float costs."""
+"""A target for a quantized variant: what it is judged on, and what every number of layers in float costs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
     calibration batch is held out, and the target is about those.
 
     Raises:
-        QuantizeError: the variant is not of `SCHEMES`, or the source is quantised already.
+        QuantizeError: the variant is not of `SCHEMES`, or the source is quantized already.
         RecipeError: the recipe names no data to calibrate on.
     """
     data, variant = recipe.quantize, job.variants[0]
@@ -48,7 +48,7 @@ def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
             f"{variant} has no layers to keep in float", where="target", hint=f"choose of {', '.join(SCHEMES)}"
         )
     if job.source.variant:
-        raise QuantizeError("the model is quantised already", where="target", hint="give the float model")
+        raise QuantizeError("the model is quantized already", where="target", hint="give the float model")
     if not names_data(recipe):
         raise RecipeError(
             "it names no calibration data",

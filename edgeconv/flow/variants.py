@@ -37,7 +37,7 @@ class Quantization:
         batches: calibration data, read anew at every call: one mapping per inference, input name -> array (NCHW).
         observer: how ranges are chosen: ``"min-max"``, ``"percentile"``, ``"mse"``, ``"entropy"``.
         per_channel: a scale per output channel of a weight.
-        equalize: cross-layer equalisation first (exact).
+        equalize: cross-layer equalization first (exact).
         absorb_biases: then what a rectified channel never falls below moves into the next layer's bias (exact on
             `batches`).
         rounding: of the weights: ``"nearest"``; ``"corrected"``, with biases that take back the mean error;
@@ -46,7 +46,7 @@ class Quantization:
         iterations: of learned rounding, per layer.
         pair_safe: of int8 that an ``.onnx`` file is made of: no two products of neighbouring weights overflow 16 bits,
             in which onnxruntime adds them on x86 processors without VNNI. Both formats carry the same weights.
-        relu6_as_relu: writes ReLU6 as ReLU, which equalisation can cross; changes what the float graph computes.
+        relu6_as_relu: writes ReLU6 as ReLU, which equalization can cross; changes what the float graph computes.
         io: ``"float32"`` or ``"int8"``: element type of the files' inputs and outputs.
         keep_float: operators that stay float, by the name of their first output; beside those of `plan`.
         plan: JSON of a plan to use instead of calibration; empty for none.
@@ -117,7 +117,7 @@ class Variant:
         weights: how the emitters store float weights.
         io: element type of the files' inputs and outputs.
         formats: that can hold it.
-        plan: of a quantised one.
+        plan: of a quantized one.
         notes: what the reader should know.
         search: what was tried for a target.
         intermediates: of files that were written of it, by the file's name: tensors whose integers a runtime can be
@@ -135,14 +135,14 @@ class Variant:
     intermediates: Mapping[str, tuple[IntegerTensor, ...]] = field(default_factory=dict)
 
     def integers(self, samples: Sequence[Sample]) -> Integers | None:
-        """What the quantised graph computes exactly on samples; None for one without quantised outputs."""
+        """What the quantized graph computes exactly on samples; None for one without quantized outputs."""
         scales = {value.name or "": scale for value in self.model.graph.outputs if (scale := _scale_of(value))}
         if not scales:
             return None
         return Integers(Run(f"graph-{self.name}", "", self.computed(samples)), scales)
 
     def computed(self, samples: Sequence[Sample]) -> tuple[Mapping[str, Array], ...]:
-        """The outputs of the variant's graph in float64, by name: of a quantised one, what its integers say."""
+        """The outputs of the variant's graph in float64, by name: of a quantized one, what its integers say."""
         from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
 
         names = [value.name or "" for value in self.model.graph.outputs]
@@ -184,13 +184,13 @@ def variants_of(
         formats: that are written of them.
 
     Raises:
-        QuantizeError: there is no calibration data, or it or the plan does not fit the graph; the graph is quantised
+        QuantizeError: there is no calibration data, or it or the plan does not fit the graph; the graph is quantized
             already and more is asked of it than its own integers.
     """
     reorders = quantization.pair_safe and "int8" in names and "onnx" in formats
     maker = _Quantizer(model, quantization, progress, formats, reorders)
     with _placed(quantization.places):
-        if is_quantised(model):
+        if is_quantized(model):
             _refuse_choices(names, quantization)
         for name in names:
             if name == "fp32":
@@ -215,22 +215,22 @@ def _placed(places: Mapping[str, str]) -> Iterator[None]:
         raise type(error)(error.what, where=f"{places[choice]}{comma}{inside}", hint=error.hint) from error
 
 
-def is_quantised(model: ir.Model) -> bool:
+def is_quantized(model: ir.Model) -> bool:
     """Whether a graph holds integers already: another quantizer's work, or torch's."""
     return any(node.op_type == "QuantizeLinear" for node in model.graph)
 
 
 def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
-    """Of a graph that is quantised already, only the border can be chosen: no choice is dropped without a word."""
+    """Of a graph that is quantized already, only the border can be chosen: no choice is dropped without a word."""
     wrong = [name for name in names if name != "int8"]
     if wrong:
-        raise QuantizeError("the model is quantised already", where=wrong[0], hint=INT8_ONLY)
+        raise QuantizeError("the model is quantized already", where=wrong[0], hint=INT8_ONLY)
     for setting in dataclasses.fields(quantization):
         if setting.name not in ("batches", "io", "places") and getattr(quantization, setting.name) != setting.default:
             raise QuantizeError(
-                "the model is quantised already, and keeps its own numbers",
+                "the model is quantized already, and keeps its own numbers",
                 where=setting.name,
-                hint="leave it out, or quantise the float model",
+                hint="leave it out, or quantize the float model",
             )
 
 
@@ -244,7 +244,7 @@ class _Quantizer:
         self._formats = formats
         self._settings = quantization
         self._progress = progress
-        self._exponents: Mapping[str, tuple[int, ...]] | None = None  # of a plan: {} where nothing is equalised
+        self._exponents: Mapping[str, tuple[int, ...]] | None = None  # of a plan: {} where nothing is equalized
         self._reorders = reorders
         self._orders: Mapping[str, tuple[int, ...]] = {}
 
@@ -265,7 +265,7 @@ class _Quantizer:
         return [now.get(name, name) for name in self._settings.keep_float]
 
     def variant(self, name: str) -> Variant:
-        if is_quantised(self._model):
+        if is_quantized(self._model):
             saturating = self._saturating(name, self._model, "quantize the float model, or turn")
             return Variant(name, self._model, io=self._settings.io, notes=saturating)
         prepared, notes = self._prepared
@@ -340,7 +340,7 @@ class _Quantizer:
             notes = (self._effect(model, changed, count),) if count else ()
             model = changed
         if self._settings.equalize:
-            with self._progress.stage("equalise"):
+            with self._progress.stage("equalize"):
                 self._exponents = self._chosen_exponents(model)
                 model = quantize.equalize(model, self._exponents)
         if self._settings.absorb_biases:
@@ -358,7 +358,7 @@ class _Quantizer:
         return quantize.orders_of(model, per_channel=self._settings.per_channel) if self._reorders else {}
 
     def _chosen_exponents(self, model: ir.Model) -> Mapping[str, tuple[int, ...]] | None:
-        """How the layers are equalised: as the plan says that was given, else by data."""
+        """How the layers are equalized: as the plan says that was given, else by data."""
         if self._settings.plan:
             return quantize.Plan.from_json(self._settings.plan).equalization
         return quantize.exponents_of(model, self._batches(), per_channel=self._settings.per_channel)
@@ -410,7 +410,7 @@ class _Quantizer:
         return quantize.adaround(model, plan, self._bounded(), iterations=self._settings.iterations, progress=tell)
 
     def _bounded(self) -> Batches:
-        """The batches, their masks cut where the quantised graph cuts them."""
+        """The batches, their masks cut where the quantized graph cuts them."""
         for batch in self._batches():
             cut = {name: np.clip(array, *self._bounds[name]) for name, array in batch.items() if name in self._bounds}
             yield {**batch, **cut}

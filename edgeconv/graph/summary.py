@@ -7,7 +7,7 @@ import onnx_ir as ir
 from edgeconv.core import GraphSummary, NodeSummary
 
 
-def summarise(stage: str, model: ir.Model) -> GraphSummary:
+def summarize(stage: str, model: ir.Model) -> GraphSummary:
     """Lists the operators of `model` in their order; constants are not operators."""
     return GraphSummary(
         stage,

@@ -4,7 +4,7 @@ To judge: `compare` gives one row per output, `held_to_all` sees to it that noth
 sums rows up, `used_share` judges a row of an approximation again by what it says of itself.
 To measure: `metrics` (distance), `check` (dtype, shape, NaN and infinities), `REL_FLOOR_OF_RMS`.
 To keep: `Golden` with `golden_bytes` and `load_golden`, samples with their float64 reference as one file.
-`Integers`: what a quantised graph says exactly, which is a second reference. `layer_steps`: each layer against it,
+`Integers`: what a quantized graph says exactly, which is a second reference. `layer_steps`: each layer against it,
 given the operands that a runtime has; `judge_layers`, `unjudged_layers`: what that makes of a row.
 To explain: `explained_by_fusion`, for rows of which `asks_of_all` is true.
 """

@@ -39,7 +39,7 @@ def compare(
         tolerance: ``|a - b| <= max(1, scale) * atol + rtol * |b|``, and ``max_abs`` where it is set; or what is asked
             of an approximation over all samples.
         output_names: the outputs to compare; each becomes a row.
-        integers: what the quantised graph computes exactly on the same samples; None where none is quantised.
+        integers: what the quantized graph computes exactly on the same samples; None where none is quantized.
 
     Returns:
         One Comparison per output name.
@@ -111,7 +111,7 @@ def _incomplete(run: Run, samples: Sequence[Sample], name: str) -> str:
 
 
 def _counted(row: Comparison, run: Run, integers: Integers | None) -> Comparison:
-    """The row with its distance from the quantised graph in steps, where its output has steps."""
+    """The row with its distance from the quantized graph in steps, where its output has steps."""
     if integers is None or row.output not in integers.scales:
         return row
     pairs = [(a[row.output], b[row.output]) for a, b in zip(run.outputs, integers.run.outputs, strict=True)]

@@ -20,11 +20,11 @@ _LEAST_VARIATION = 1e-7  # of a channel's own size: what float32 cannot show is 
 
 @dataclass(frozen=True)
 class Integers:
-    """What a quantised graph computes exactly.
+    """What a quantized graph computes exactly.
 
     Attributes:
         run: its outputs on the samples, as real numbers.
-        scales: one step of each quantised output, by name.
+        scales: one step of each quantized output, by name.
     """
 
     run: Run
@@ -150,7 +150,7 @@ def steps_apart(pairs: Sequence[Pair], scale: float) -> Mapping[int, int]:
     """Counts elements by their distance, in steps of ``scale``, from what the graph's integers say.
 
     Args:
-        pairs: what the device, and what the quantised graph computes in float64, both as real numbers.
+        pairs: what the device, and what the quantized graph computes in float64, both as real numbers.
         scale: one step of the output.
 
     Returns:

@@ -16,7 +16,7 @@ def explained_by_fusion(
 
     Args:
         rows: of one artifact on one device.
-        unfused: of the same artifact and samples on the same device, with graph optimisation off.
+        unfused: of the same artifact and samples on the same device, with graph optimization off.
         saturating: whether the device's integer kernels add two products in 16 bits.
     """
     by_output = {row.output: row for row in unfused}
@@ -30,7 +30,7 @@ def explained_by_fusion(
 
 def _cause(unfused: Comparison, saturating: bool) -> str:
     reached = f" ({_said(unfused.metrics)})" if unfused.metrics is not None else ""
-    held = f"with graph optimisation off the same file holds{reached}"
+    held = f"with graph optimization off the same file holds{reached}"
     if saturating:
         return (
             f"{held}: the integer kernels of this processor saturate; export with {PAIR_SAFE}, "

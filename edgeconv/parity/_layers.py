@@ -1,7 +1,7 @@
-"""Each layer of a quantised graph by itself: a runtime's integers against the graph's, given the same operands.
+"""Each layer of a quantized graph by itself: a runtime's integers against the graph's, given the same operands.
 
 The graph is cut at every tensor whose integers the runtime tells: what comes behind reads the runtime's integers, and
-what comes before is quantised and compared with them. So a layer answers for its own rounding alone.
+what comes before is quantized and compared with them. So a layer answers for its own rounding alone.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def layer_steps(
     """Measures every layer that ends in one of the tensors.
 
     Args:
-        model: the quantised graph; not changed.
-        tensors: what the runtime tells. Quantised values that are not among them are inside of a layer: not rounded.
+        model: the quantized graph; not changed.
+        tensors: what the runtime tells. Quantized values that are not among them are inside of a layer: not rounded.
         samples: the graph's inputs, NCHW, by name.
         runs: for each sample the integers of every tensor, by the tensor's name, in the file's layout.
 
@@ -42,7 +42,7 @@ def layer_steps(
         saturated, as QuantizeLinear does.
 
     Raises:
-        ParityError: the graph does not quantise what a tensor is said to hold.
+        ParityError: the graph does not quantize what a tensor is said to hold.
         RewriteError: the graph cannot be evaluated.
     """
     from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
@@ -90,7 +90,7 @@ def unjudged_layers(row: Comparison, why: str) -> Comparison:
 
 @dataclass(frozen=True)
 class _End:
-    """A tensor, the float value that it is quantised from, its later name, what makes it, and how far it may be off."""
+    """A tensor, the float value that it is quantized from, its later name, what makes it, and how far it may be off."""
 
     tensor: IntegerTensor
     value: str
@@ -116,7 +116,7 @@ class _Cut:
         pairs = {_named(node.outputs[0]): node for node in graph if node.op_type == "QuantizeLinear"}
         unknown = sorted({name for tensor in tensors for name in tensor.values} - pairs.keys())
         if unknown:
-            raise ParityError(f"the graph quantises no {unknown[0]!r}", where="layers", hint="export again")
+            raise ParityError(f"the graph quantizes no {unknown[0]!r}", where="layers", hint="export again")
         titles = {name: self._cut(pairs[name], tensor) for tensor in tensors for name in tensor.values}
         for name in pairs.keys() - titles.keys():
             _bypass(pairs[name])
@@ -153,7 +153,7 @@ class _Cut:
         return max(map(allowance, sites), default=(0, ""))
 
     def _cut(self, node: ir.Node, tensor: IntegerTensor) -> str:
-        """Makes what dequantises a value read the runtime's; returns how the result was called."""
+        """Makes what dequantizes a value read the runtime's; returns how the result was called."""
         source, integers = node.inputs[0], node.outputs[0]
         assert source is not None  # QuantizeLinear has an operand
         runtime_input = ir.Value(
@@ -187,7 +187,7 @@ def _named(value: ir.Value | None) -> str:
 
 
 def _between(value: ir.Value | None, order: Mapping[ir.Node, int]) -> list[ir.Node]:
-    """The operators between a value and the graph's inputs, but for those that only quantise and dequantise."""
+    """The operators between a value and the graph's inputs, but for those that only quantize and dequantize."""
     visited: set[ir.Node] = set()
     left = [value]
     while left:

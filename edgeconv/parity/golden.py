@@ -1,7 +1,7 @@
 """Golden values: samples and their float64 reference in one file, so that another machine need not compute them.
 
 One safetensors file: no pickle, the same bytes for the same values. Tensors are named ``<sample index>/in/<name>``,
-``<sample index>/out/<name>``, and ``<sample index>/<variant>/<name>`` for what a quantised graph says; the metadata key
+``<sample index>/out/<name>``, and ``<sample index>/<variant>/<name>`` for what a quantized graph says; the metadata key
 ``edgeconv.golden`` holds a JSON object with ``schema``, ``samples`` (name, scale, label and variants, in order),
 ``inputs`` and ``outputs`` (names, in order) and ``integers`` (variant to the scales of its outputs).
 """
@@ -35,7 +35,7 @@ class Golden:
     Attributes:
         samples: the inputs.
         reference: what the source makes of them in float64.
-        integers: what the quantised graphs make of them, by variant.
+        integers: what the quantized graphs make of them, by variant.
     """
 
     samples: tuple[Sample, ...]

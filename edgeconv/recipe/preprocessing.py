@@ -98,7 +98,7 @@ def _in_colour(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 
 def _values(image: Image.Image, preprocessing: Preprocessing, path: Path, where: str) -> Array:
-    values = _normalised(np.atleast_3d(np.asarray(image)), preprocessing)
+    values = _normalized(np.atleast_3d(np.asarray(image)), preprocessing)
     if not np.isfinite(values).all():
         raise RecipeError(
             f"{path.name} becomes NaN or Inf in float32",
@@ -108,7 +108,7 @@ def _values(image: Image.Image, preprocessing: Preprocessing, path: Path, where:
     return values
 
 
-def _normalised(pixels: Array, preprocessing: Preprocessing) -> Array:
+def _normalized(pixels: Array, preprocessing: Preprocessing) -> Array:
     """(H, W, C) uint8 -> (1, C, H, W) float32, a channel at a time: float64 of all at once is 8 times the image."""
     if preprocessing.colour == "bgr":
         pixels = pixels[..., ::-1]

@@ -154,7 +154,7 @@ def _check_plain(state: Mapping[str, Tensor], path: Path, where: str) -> None:
     ]
     if odd:
         raise RecipeError(
-            f"{path.name} holds sparse, quantised or empty tensors in {_few(odd)}",
+            f"{path.name} holds sparse, quantized or empty tensors in {_few(odd)}",
             where=where,
             hint="save dense float32 weights",
         )

@@ -231,7 +231,7 @@ def _layer(layer: LayerSteps, most_lsb: int | None) -> LayerView:
     passed = most_lsb is None or layer.largest <= max(most_lsb, layer.most)
     return LayerView(
         name=layer.name,
-        operators=", ".join(layer.operators) or "quantised only",
+        operators=", ".join(layer.operators) or "quantized only",
         largest=str(layer.largest),
         exact=fmt.percentage(layer.lsb.get(0, 0), sum(layer.lsb.values())),
         allowed=f"{layer.most} allowed: {layer.reason}" if layer.reason else "",

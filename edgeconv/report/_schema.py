@@ -64,9 +64,9 @@ class TensorNode(_Node):
 
     scale: Positive | None = Field(
         default=None,
-        description="Of a quantised tensor, one step: real = scale * (stored - zero_point); null: stored as it is.",
+        description="Of a quantized tensor, one step: real = scale * (stored - zero_point); null: stored as it is.",
     )
-    zero_point: Zero = Field(default=0, description="Of a quantised tensor, the stored number that is 0.")
+    zero_point: Zero = Field(default=0, description="Of a quantized tensor, the stored number that is 0.")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -203,7 +203,7 @@ class LayerNode(_Node):
     """How far a layer of a device is from the graph, both given the operands that the device has."""
 
     name: str = Field(description="The value that it makes, named after its torch module.")
-    operators: Several[str] = Field(description="The graph's, between quantised values; []: it quantises only.")
+    operators: Several[str] = Field(description="The graph's, between quantized values; []: it quantizes only.")
     lsb: dict[Steps, Count] = Field(description="How many elements are how many steps from the graph's integers.")
     most: Count = Field(description="Steps that its kernel may be off whatever the tolerance says; 0: none.")
     reason: str = Field(description="Why; empty where none is.")
@@ -237,14 +237,14 @@ class ComparisonNode(_Node):
     )
     lsb: dict[Steps, Count] = Field(
         default_factory=dict,
-        description="Quantised outputs: how many elements are how many steps from what the graph's integers say.",
+        description="Quantized outputs: how many elements are how many steps from what the graph's integers say.",
     )
     arena_bytes: Count | None = Field(
         default=None, description="Memory that a microcontroller's runtime needs for the artifact; null: not known."
     )
     layers: Several[LayerNode] = Field(
         default=(),
-        description="The quantised layers of the whole artifact, in the row of its first output, in the graph's order; "
+        description="The quantized layers of the whole artifact, in the row of its first output, in the graph's order; "
         "[] where the device does not tell what is inside.",
     )
     layer_lsb: dict[Steps, Count] = Field(default_factory=dict, description="The counts of all `layers` together.")
@@ -290,7 +290,7 @@ class FrontierPointNode(_Node):
 
     kept: Count = Field(description="How many layers are in float.")
     layers: Several[str] = Field(description="Which, the worst first.")
-    sqnr_db: Number = Field(description="Of the quantised graph against the float one, decibels.")
+    sqnr_db: Number = Field(description="Of the quantized graph against the float one, decibels.")
     agreement: Number | None = Field(description="Share of the data whose class is the float graph's; null: none.")
     chosen: bool = Field(description="Whether the report's files are made of it.")
     size_bytes: dict[str, Count] = Field(description="Of its files, by format.")
@@ -303,7 +303,7 @@ class FrontierPointNode(_Node):
 class FrontierNode(_Node):
     """What was tried for a target."""
 
-    variant: str = Field(description="What was quantised: 'int8', ….")
+    variant: str = Field(description="What was quantized: 'int8', ….")
     sqnr_db: Number | None = Field(description="The target, decibels; null: it is an agreement.")
     agreement: Number | None = Field(description="The target, 0 to 1; null: it is an SQNR.")
     judged_on: str = Field(description="The data that the target is about.")

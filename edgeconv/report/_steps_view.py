@@ -1,4 +1,4 @@
-"""Quantised outputs runtime by runtime: how many steps each is from the integers that all are held against."""
+"""Quantized outputs runtime by runtime: how many steps each is from the integers that all are held against."""
 
 from __future__ import annotations
 

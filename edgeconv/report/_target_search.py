@@ -13,7 +13,7 @@ class TargetPoint:
     Attributes:
         kept: how many.
         layers: which, the worst first.
-        sqnr_db: of the quantised graph against the float one, decibels.
+        sqnr_db: of the quantized graph against the float one, decibels.
         agreement: share of the data whose class is the float graph's, 0 to 1; None where there are no classes.
         chosen: whether the files of the report are made of it.
         size_bytes: of its files, by format.
@@ -34,7 +34,7 @@ class TargetSearch:
     """What was tried for a target.
 
     Attributes:
-        variant: what was quantised, ``"int8"``.
+        variant: what was quantized, ``"int8"``.
         sqnr_db: the target, decibels; None where it is about classes.
         agreement: the target, 0 to 1; None where it is about SQNR.
         judged_on: the data that it is about, in words.

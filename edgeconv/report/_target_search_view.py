@@ -14,7 +14,7 @@ from edgeconv.report._target_search import TargetPoint, TargetSearch
 _WIDTH, _HEIGHT = 400, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 30, 44
 _TICKS = 4
-_ABOVE_DB = 6.0  # of the scale over the target and the quantised points: float's own 120 dB would flatten these
+_ABOVE_DB = 6.0  # of the scale over the target and the quantized points: float's own 120 dB would flatten these
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def geometric_mean(values: Sequence[float]) -> float:
     return math.exp(statistics.fmean(math.log(value) for value in values))
 
 
-def summarise(document: Mapping[str, Any]) -> str:
+def summarize(document: Mapping[str, Any]) -> str:
     """One line per figure that matters."""
     lines, of_all = [], f"of {len(document['networks'])} networks"
     for format_, runtime in RUNTIMES.items():
@@ -109,7 +109,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     """The tables for README.md here and for reading in full."""
     environment = document["environment"]
     machine = f"{environment['cpu']}, {environment['cores']} cores, Python {environment['python']}"
-    parts = ["# Bench", summarise(document).replace("\n", "\n\n"), f"Machine: {machine}. {_versions(document)}"]
+    parts = ["# Bench", summarize(document).replace("\n", "\n\n"), f"Machine: {machine}. {_versions(document)}"]
     for format_, runtime in RUNTIMES.items():
         parts += [f"## Latency on {runtime}: median ms, one thread", _latency(document, format_)]
     if any(INT8 in network["exports"] for network in document["networks"]):

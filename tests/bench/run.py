@@ -18,7 +18,7 @@ from typing import Any
 
 from environments import ENVIRONMENTS, UnavailableError, make
 from networks import SETS, Network, chosen
-from results import markdown, summarise
+from results import markdown, summarize
 from tools import TOOLS, Tool
 
 HERE = Path(__file__).resolve().parent
@@ -179,7 +179,7 @@ def main() -> int:
             "networks": networks,
         }
         _write(document, options.out)  # after every network: a long run that is stopped has shown something
-    print(summarise(document))
+    print(summarize(document))
     print(f"{options.out}: bench.json, bench.md, bench.svg")
     return 0
 

@@ -110,7 +110,7 @@ def _in_torchs_layout(output: Any, shape: Sequence[int]) -> Any:
 def _parity(output: Any, reference: Any, variant: str) -> dict[str, Any]:
     """``verdict``: ``ok`` within edgeconv's default tolerance, ``loose`` beyond it, ``wrong`` far from it.
 
-    Only fp32 files are held to that. What is quantised is ``approximate``, and ``sqnr_db`` says how near it comes.
+    Only fp32 files are held to that. What is quantized is ``approximate``, and ``sqnr_db`` says how near it comes.
     """
     output = _in_torchs_layout(output, reference.shape)
     if output.shape != reference.shape:

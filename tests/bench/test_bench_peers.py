@@ -14,7 +14,7 @@ import pytest
 import torch
 from networks import NETWORKS, SETS, chosen
 from plot import svg
-from results import best_ratio, markdown, speed_up, summarise
+from results import best_ratio, markdown, speed_up, summarize
 from runtimes import check
 from tools import INT8, TOOLS
 
@@ -66,14 +66,14 @@ def test_a_wrong_file_of_our_own_has_no_ratio(document: dict[str, Any]) -> None:
     (network,) = document["networks"]
     network["files"]["tflite"]["edgeconv"]["parity"]["verdict"] = "wrong"
     assert best_ratio(network, "tflite") is None
-    assert "latency over the best peer" not in summarise(document)
+    assert "latency over the best peer" not in summarize(document)
 
 
 def test_the_medians_of_whoever_makes_both_files_are_compared(document: dict[str, Any]) -> None:
     (network,) = document["networks"]
     assert speed_up(network, "litert-torch + torch.onnx") == 12.0
     assert speed_up(network, "onnx2tf + torch.onnx") is None
-    assert "least 12.0" in summarise(document)
+    assert "least 12.0" in summarize(document)
 
 
 def test_the_picture_has_a_dot_for_every_right_file_and_pair(document: dict[str, Any]) -> None:

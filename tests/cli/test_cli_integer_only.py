@@ -71,7 +71,7 @@ def test_a_damaged_file_is_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "damaged" in capsys.readouterr().err
 
 
-_QUANTISED = """
+_QUANTIZED = """
 <ir_version: 8, opset_import: ["" : 18, "own" : 1]>
 net (float[1, 4] x) => (float[1, 4] y)
 <float scale = {{0.1}}, int8 zero = {{0}}, bool yes = {{1}}>
@@ -111,7 +111,7 @@ net (float[1, 4] x) => (float[1, 4] y)
 def test_floats_hide_nowhere(
     inside: str, functions: str, code: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = _QUANTISED.format(inside=inside, functions=functions)
+    text = _QUANTIZED.format(inside=inside, functions=functions)
     (tmp_path / "net.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
     assert run(["inspect", str(tmp_path / "net.onnx"), "--integer-only"]) == code
     assert says in capsys.readouterr().out

@@ -108,7 +108,7 @@ def test_a_mistake_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_quantised_file_has_no_layers_to_choose_of(quantize: Callable[..., Ended], tmp_path: Path) -> None:
+def test_a_quantized_file_has_no_layers_to_choose_of(quantize: Callable[..., Ended], tmp_path: Path) -> None:
     x = np.ones((1, 3, 4, 4), np.float32)
     scale, zero = (onnx.numpy_helper.from_array(array, name) for array, name in ((x.max(), "s"), (np.int8(0), "z")))
     nodes = [
@@ -116,16 +116,16 @@ def test_a_quantised_file_has_no_layers_to_choose_of(quantize: Callable[..., End
         onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
     ]
     x_info, y_info = (onnx.helper.make_tensor_value_info(name, 1, x.shape) for name in "xy")
-    graph = onnx.helper.make_graph(nodes, "quantised", [x_info], [y_info], [scale, zero])
+    graph = onnx.helper.make_graph(nodes, "quantized", [x_info], [y_info], [scale, zero])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, tmp_path / "quantised.onnx")
-    recipe = tmp_path / "quantised.toml"
+    onnx.save(model, tmp_path / "quantized.onnx")
+    recipe = tmp_path / "quantized.toml"
     recipe.write_text(
-        'name = "quantised"\n[model]\nonnx = "quantised.onnx"\n[[quantize.random]]\nseed = 1\ncount = 4\n'
+        'name = "quantized"\n[model]\nonnx = "quantized.onnx"\n[[quantize.random]]\nseed = 1\ncount = 4\n'
     )
     done = quantize("--target-sqnr", "30", recipe=recipe)
     assert done.code == 2
-    assert done.err.splitlines() == ["edgeconv: error: target: the model is quantised already; give the float model"]
+    assert done.err.splitlines() == ["edgeconv: error: target: the model is quantized already; give the float model"]
     assert not (tmp_path / "out").exists()
 
 

@@ -204,7 +204,7 @@ def theirs(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
     return []
 
 
-def _optimised(path: Path, feeds: Mapping[str, Any]) -> Any:
+def _optimized(path: Path, feeds: Mapping[str, Any]) -> Any:
     file = open_onnx(path)
     return optimize(file.graph(settled_shapes(file, {name: array.shape for name, array in feeds.items()})))
 
@@ -217,7 +217,7 @@ def _graph(path: Path, feeds: Mapping[str, Any]) -> list[Any]:
 
 
 def _onnx(path: Path, feeds: Mapping[str, Any]) -> list[Any]:
-    emitted = to_onnx(_optimised(path, feeds), metadata={})
+    emitted = to_onnx(_optimized(path, feeds), metadata={})
     fed = {each.name: feeds[each.name] for each in emitted.inputs}
     try:
         return list(onnxruntime.InferenceSession(emitted.data, providers=["CPUExecutionProvider"]).run(None, fed))
@@ -228,7 +228,7 @@ def _onnx(path: Path, feeds: Mapping[str, Any]) -> list[Any]:
 
 
 def _tflite(path: Path, feeds: Mapping[str, Any]) -> list[Any]:
-    emitted: Emitted = to_tflite(_optimised(path, feeds), metadata={}, layout="nchw")
+    emitted: Emitted = to_tflite(_optimized(path, feeds), metadata={}, layout="nchw")
     run = Interpreter(model_content=emitted.data, num_threads=1).get_signature_runner()
     results = run(**{each.name: feeds[each.name] for each in emitted.inputs})
     return [results[each.name] for each in emitted.outputs]

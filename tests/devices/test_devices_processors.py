@@ -120,7 +120,7 @@ def test_a_row_that_misses_by_saturation_says_so(tmp_path: Path, monkeypatch: py
     assert result.report is not None
     (row,) = result.report.comparisons
     assert "SQNR is" in row.reason
-    assert "with graph optimisation off the same file holds" in row.reason
+    assert "with graph optimization off the same file holds" in row.reason
     assert "the integer kernels of this processor saturate; export with pair_safe = true" in row.reason
     assert any("saturate in 0" in note for note in result.notes)
 

@@ -210,7 +210,7 @@ def test_a_quantised_file_has_no_other_variant(
     quantised: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], variant: str
 ) -> None:
     assert run(["export", str(quantised), "--out", str(tmp_path), "--variant", variant, *NAMED, "-q"]) == 2
-    assert f"{variant}: the model is quantised already; ask for --variant int8" in capsys.readouterr().err
+    assert f"{variant}: the model is quantized already; ask for --variant int8" in capsys.readouterr().err
     assert not (tmp_path / "ready").exists()
 
 

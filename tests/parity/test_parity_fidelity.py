@@ -114,7 +114,7 @@ def test_a_failed_run_stays_a_failed_row() -> None:
     assert (found.verdict, found.reason) == (Verdict.FAIL, "it crashed")
 
 
-def test_a_quantised_tensor_is_moved_to_and_from_the_file() -> None:
+def test_a_quantized_tensor_is_moved_to_and_from_the_file() -> None:
     spec = TensorSpec("x", (1, 2, 2, 3), "int8", "nhwc", scale=0.5, zero_point=-3)
     real = np.array([-100.0, -0.25, 0.25, 0.75, 1.0, 100.0] * 2, np.float32).reshape(1, 3, 2, 2)
     stored = spec.to_file(real)

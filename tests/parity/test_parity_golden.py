@@ -50,7 +50,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
             assert ours[name].tobytes() == theirs[name].tobytes()
 
 
-def test_what_a_quantised_graph_says_comes_back_too(tmp_path: Path) -> None:
+def test_what_a_quantized_graph_says_comes_back_too(tmp_path: Path) -> None:
     samples, reference = make()
     exact = Run("graph-int8", "", tuple({**outputs, "y": np.rint(outputs["y"])} for outputs in reference.outputs))
     path = tmp_path / "golden.safetensors"

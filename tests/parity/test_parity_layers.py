@@ -94,7 +94,7 @@ def test_what_a_runtime_does_not_round_is_inside_of_a_layer() -> None:
 
 def test_a_tensor_of_another_graph_is_refused() -> None:
     other = IntegerTensor("b", (1,), "int8", (0,), 1.0, 0, ("b_quantized",))
-    with pytest.raises(ParityError, match=r"the graph quantises no 'b_quantized'"):
+    with pytest.raises(ParityError, match=r"the graph quantizes no 'b_quantized'"):
         layer_steps(MODEL, [other], [{"x": X}], [{"b": np.zeros(1, np.int8)}])
 
 

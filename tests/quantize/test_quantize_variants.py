@@ -79,7 +79,7 @@ def test_a_graph_that_is_quantised_already_refuses_choices(asked: dict[str, obje
     model = _wide()
     quantised = _made(model, "int8", batches=lambda: data(model, 2)).model
     assert _made(quantised, "int8", batches=lambda: data(model, 2), io="int8").io == "int8"
-    with pytest.raises(QuantizeError, match=f"{next(iter(asked))}: the model is quantised already"):
+    with pytest.raises(QuantizeError, match=f"{next(iter(asked))}: the model is quantized already"):
         _made(quantised, "int8", **asked)
 
 

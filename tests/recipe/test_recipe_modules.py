@@ -99,7 +99,7 @@ def test_the_warm_up_gives_statistics_of_the_data_and_float32_back(recipe_of) ->
         assert ((norm.running_var - 1).abs() > 1e-2).all()
         assert norm.weight.unique().numel() == norm.num_features
         assert (norm.weight >= 0.5).all()
-    # The statistics are those of what really flows there, so the normalised values are of unit scale.
+    # The statistics are those of what really flows there, so the normalized values are of unit scale.
     values = module.depthwise[0](torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(9)))
     assert torch.allclose(module.depthwise[1].running_mean, values.mean((0, 2, 3)), atol=0.1)
     assert torch.allclose(module.depthwise[1].running_var, values.var((0, 2, 3)), rtol=0.2)
@@ -355,7 +355,7 @@ def test_tensors_that_are_no_plain_ones_are_refused(recipe_of, tmp_path: Path, f
     weight = weights["pointwise.0.weight"]
     for odd in (weight.to_sparse(), weight.to("meta"), torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)):
         torch.save({**weights, "pointwise.0.weight": odd}, tmp_path / "w.pt")
-        refused(recipe_of('weights = "w.pt"'), "sparse, quantised or empty tensors in pointwise.0.weight")
+        refused(recipe_of('weights = "w.pt"'), "sparse, quantized or empty tensors in pointwise.0.weight")
     torch.save(weights, tmp_path / "w.pt")
     lazy = recipe_of('weights = "w.pt"', factory="torch.nn:LazyConv2d", args="out_channels = 3, kernel_size = 3")
     refused(lazy, "does not know the shape of weight, bias yet", "lazy")

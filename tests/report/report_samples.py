@@ -202,7 +202,7 @@ def large_report() -> Report:
     return replace(passing_report(), graphs=(graph("captured", 100), graph("folded", 100)))
 
 
-def quantised_report() -> Report:
+def quantized_report() -> Report:
     """An int8 classifier: judged on all samples together, with its distance from the graph's integers."""
     file = "digits.int8.tflite"
     spec = TensorSpec("input", (1, 8, 8, 1), "int8", "nhwc", scale=0.0039, zero_point=-128)
@@ -243,6 +243,6 @@ REPORTS: dict[str, Callable[[], Report]] = {
     "failing": failing_report,
     "hostile": hostile_report,
     "large": large_report,
-    "quantised": quantised_report,
+    "quantized": quantized_report,
     "empty": lambda: Report(model="empty"),
 }

@@ -222,7 +222,7 @@ def test_keys_of_a_later_edgeconv_are_passed_over() -> None:
 
 
 def test_layers_come_back_and_their_counts_are_added_up() -> None:
-    report = REPORTS["quantised"]()
+    report = REPORTS["quantized"]()
     rows = json.loads(to_json(report))["comparisons"]
     assert rows[0]["layers"] == []
     tanh = rows[2]["layers"][2]

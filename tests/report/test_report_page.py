@@ -295,7 +295,7 @@ def test_the_frontier_is_drawn_and_told(by_class: bool) -> None:
 
 
 def test_layers_stand_worst_first_with_what_is_allowed_to_them() -> None:
-    (row,) = [row for row in page_view(REPORTS["quantised"]()).groups[0].rows if row.layers]
+    (row,) = [row for row in page_view(REPORTS["quantized"]()).groups[0].rows if row.layers]
     assert [(layer.name, layer.largest, layer.verdict) for layer in row.layers[:4]] == [
         ("tanh", "3", Verdict.PASS),
         ("logits", "2", Verdict.FAIL),
@@ -307,16 +307,16 @@ def test_layers_stand_worst_first_with_what_is_allowed_to_them() -> None:
     assert (stem.operators, stem.exact, stem.allowed) == ("Conv, LeakyRelu", "97.0 %", "")
     assert (len(row.layers), row.layer_count) == (12, 24)
     assert dict(row.layer_steps) == {"−3": "0.0 %", "−1": "0.2 %", "+0": "97.9 %", "+1": "1.7 %", "+2": "0.0 %"}
-    text = to_html(REPORTS["quantised"]())
+    text = to_html(REPORTS["quantized"]())
     assert "of all elements of 24 layers" in text
     assert "12 more layers are nearer" in text
 
 
 def test_runtimes_stand_beside_one_another_with_their_steps() -> None:
-    view = page_view(REPORTS["quantised"]()).steps
+    view = page_view(REPORTS["quantized"]()).steps
     assert view is not None
     assert view.titles == ("exact", "±1", "±2", "±3", "more", "at most")
     assert view.rows[0] == ("digits.int8.tflite on litert", ("97.4 %", "2.5 %", "0.0 %", "–", "–", "2"))
     assert [title.split()[-1] for title, _ in view.rows] == ["litert", "tflite-micro", "litert-reference"]
-    assert "Integers, runtime by runtime" in to_html(REPORTS["quantised"]())
+    assert "Integers, runtime by runtime" in to_html(REPORTS["quantized"]())
     assert page_view(passing_report()).steps is None

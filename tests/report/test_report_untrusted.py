@@ -132,7 +132,7 @@ EDITS: dict[str, Edit] = {
         value=dict.fromkeys(("sqnr_db", "cosine", "agreement", "accuracy_drop", "lsb", "layer_lsb")),
     ),
 }
-QUANTISED: dict[str, Edit] = {
+QUANTIZED: dict[str, Edit] = {
     "SQNR": _set("comparisons", 0, "metrics", "sqnr_db", value=3.0),
     "SQNR of no number": _set("comparisons", 0, "metrics", "sqnr_db", value="nan"),
     "cosine": _set("comparisons", 0, "metrics", "cosine", value=0.1),
@@ -157,7 +157,7 @@ def _replaced(old: str, new: str) -> str:
 # Written when a test asks: at import, each process would write all of them.
 TEXTS: dict[str, Callable[[], str]] = {
     **{name: partial(_text, edit) for name, edit in EDITS.items()},
-    **{f"int8 {name}": partial(_text, edit, "quantised") for name, edit in QUANTISED.items()},
+    **{f"int8 {name}": partial(_text, edit, "quantized") for name, edit in QUANTIZED.items()},
     "surrogate": partial(_replaced, "mobile_dsc.fp32.onnx", "\\ud800.onnx"),
     "surrogate in a text": partial(_text, _set("model", value="\ud800")),
     "a key twice": partial(_replaced, '"verdict": "pass"', '"verdict": "pass", "verdict": "pass"'),

@@ -152,7 +152,7 @@ class OnnxFile:
         return sha256(self.data)
 
     @property
-    def is_quantised(self) -> bool:
+    def is_quantized(self) -> bool:
         """Whether it computes with integers where QuantizeLinear says so."""
         return any(node.op_type == "QuantizeLinear" for node in self.proto.graph.node)
 
