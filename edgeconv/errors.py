@@ -166,6 +166,22 @@ class BundleError(EdgeconvError):
     """A manifest or a bundle is not what it says."""
 
 
+def causes_of(error: BaseException, *, suppressed: bool = False) -> Iterator[BaseException]:
+    """An exception and those that it came of, the last one first: what was named by ``from``, else the context.
+
+    Args:
+        error: where to begin.
+        suppressed: also follows contexts that ``from None`` hides.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        hidden = cause.__suppress_context__ and not suppressed
+        cause = cause.__cause__ or (None if hidden else cause.__context__)
+
+
 def _one_line(text: str) -> str:
     """Blanks for line ends, escapes for what else could steer a terminal: names come from anybody's files."""
     line = " ".join(text.split())

@@ -6,9 +6,8 @@ import errno
 import linecache
 import re
 import traceback
-from collections.abc import Iterator
 
-from edgeconv.errors import EdgeconvError, EmitError
+from edgeconv.errors import EdgeconvError, EmitError, causes_of
 
 _MEMORY = (
     *("can't allocate memory", "not enough memory", "Unable to allocate"),
@@ -39,7 +38,7 @@ def lacking(error: BaseException) -> str:
     than any machine has.
     """
     where = f"{error.where}: " if isinstance(error, EdgeconvError) and error.where else ""
-    for cause in _chain(error):
+    for cause in causes_of(error):
         text = _text_of(cause)
         if isinstance(cause, OSError) and cause.errno in _FULL:
             if isinstance(error, EmitError) and str(cause.strerror) in error.what:
@@ -70,16 +69,6 @@ def _is_of_a_start(error: OSError) -> bool:
         return True
     lines = [linecache.getline(frame.f_code.co_filename, line, frame.f_globals) for frame, line in frames[-1:]]
     return any(map(_STARTS.search, lines))
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and those that it came of."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
 
 def _text_of(error: BaseException) -> str:

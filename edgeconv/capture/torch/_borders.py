@@ -11,7 +11,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.utils.rnn import PackedSequence
 
-from edgeconv.errors import DECLARED, CaptureError, Wording
+from edgeconv.errors import DECLARED, CaptureError, Wording, causes_of
 
 _WANTED = 240
 _NO_ONNX_FORM = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<op>[^']+)'")
@@ -86,7 +86,7 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the border: the exporter wraps every failure in its own classes
-        text = " ".join(str(each) for each in _chain(error))
+        text = " ".join(map(str, causes_of(error, suppressed=True)))
         operator = _NO_ONNX_FORM.search(text)
         if operator is not None:
             names = list(dict.fromkeys([_as_traced(operator["op"], program), *_without_form(program)]))
@@ -98,7 +98,7 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
             what = "the forward makes quantized tensors of torch (qint8, quint8), and files have none"
             hint = "leave their rounding out, or write it with torch.fake_quantize_per_tensor_affine"
         else:
-            what = f"the ONNX exporter of torch failed: {_first_line(_root(error))}"
+            what = f"the ONNX exporter of torch failed: {_first_line([*causes_of(error, suppressed=True)][-1])}"
             hint = "write that part of the module with other operations"
         raise CaptureError(what, where=_module_of(error, text, program), hint=hint) from error
 
@@ -216,8 +216,8 @@ def _module_of(error: BaseException, text: str, program: torch.export.ExportedPr
 
 def _translated_nodes(error: BaseException) -> Iterator[torch.fx.Node]:
     """The torch nodes in the frames that failed, outermost frame first."""
-    for each in _chain(error):
-        trace = each.__traceback__
+    for cause in causes_of(error, suppressed=True):
+        trace = cause.__traceback__
         while trace is not None:
             node = trace.tb_frame.f_locals.get("node")
             if isinstance(node, torch.fx.Node):
@@ -227,19 +227,6 @@ def _translated_nodes(error: BaseException) -> Iterator[torch.fx.Node]:
 
 def _described(path: str, class_name: str) -> str:
     return path or class_name.rpartition(".")[2]
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def _root(error: BaseException) -> BaseException:
-    return list(_chain(error))[-1]
 
 
 def _first_line(error: BaseException) -> str:
