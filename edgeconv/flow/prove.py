@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,15 +107,7 @@ def prove(
     Raises:
         ParityError: the source itself cannot run the samples.
     """
-    with progress.stage(f"{source.title} float64, the reference"):
-        reference = source.run(proof.samples, outputs, "float64")
-    if reference.verdict is not Verdict.PASS:
-        raise ParityError(
-            f"{source.title} cannot run the parity inputs: {reference.reason}",
-            where=name,
-            hint="mend the inputs or the model",
-        )
-    _require_numbers(reference, name, source.title)
+    reference = _reference(source, proof.samples, outputs, name, progress)
     golden = Golden(proof.samples, reference, _integers(variants, proof.samples, progress))
     golden_name, data = f"{name}.golden.safetensors", golden_bytes(golden)
     staging.write(golden_name, data)
@@ -142,6 +134,26 @@ def prove(
     )
     write_report(staging, report)
     return report
+
+
+def _reference(
+    source: Source, samples: tuple[Sample, ...], outputs: tuple[str, ...], name: str, progress: Progress
+) -> Run:
+    """The source in float64 on all samples, with a finite number in each of its outputs.
+
+    Raises:
+        ParityError: it fails, or an output of a sample is all NaN or infinite.
+    """
+    with progress.stage(f"{source.title} float64, the reference"):
+        reference = source.run(samples, outputs, "float64")
+    if reference.verdict is not Verdict.PASS:
+        raise ParityError(
+            f"{source.title} cannot run the parity inputs: {reference.reason}",
+            where=name,
+            hint="mend the inputs or the model",
+        )
+    _require_numbers(reference, name, source.title)
+    return reference
 
 
 def repeat(
@@ -177,34 +189,23 @@ def repeat(
     check_devices(devices, DEVICES)
     golden = load_golden(folder / old.golden)
     names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_asked_as, old.comparisons)))
-    if stated is None:
-        proof = Proof(golden.samples, names, _tolerance(old), _bounds(old), _timeout_s(old))
-    else:
-        own = stated(tuple(dict.fromkeys(artifact.variant for artifact in old.artifacts)))
-        proof = dataclasses.replace(own, samples=own.samples or golden.samples, devices=names)
-    artifacts = tuple(dataclasses.replace(item, path=folder / item.path.name) for item in old.artifacts)
+    proof = _proof_again(stated, old, golden, names)
+    artifacts = tuple(replace(item, path=folder / item.path.name) for item in old.artifacts)
     if source is not None:
         with progress.stage(f"{source.title} float64 beside the golden values"):
             golden = _own_values(source, proof.samples, golden, folder / old.golden)
     variants = rebuilt(artifacts, old) if rebuilt is not None else ()
     if variants:
-        golden = dataclasses.replace(golden, integers=_integers(variants, proof.samples, progress))
-        intermediates = {name: tensors for variant in variants for name, tensors in variant.intermediates.items()}
-        artifacts = tuple(
-            dataclasses.replace(artifact, intermediates=intermediates.get(artifact.path.name, ()))
-            for artifact in artifacts
-        )
-    own_again = source is not None and source.device in names
-    stored_rows = tuple(
-        row for row in old.comparisons if (not own_again if row.artifact == "" else row.device not in names)
-    )
+        golden = replace(golden, integers=_integers(variants, proof.samples, progress))
+        artifacts = _with_intermediates(artifacts, variants)
+    stored_rows = tuple(row for row in old.comparisons if not _is_run_again(row, names, source))
     _require_bound(stored_rows, artifacts, proof, folder)
     comparisons, devices_now = judge(artifacts, golden, proof, source, progress)
     if rebuilt is None:
         comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)
     else:
         comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
-    report = dataclasses.replace(
+    report = replace(
         old,
         artifacts=artifacts,
         comparisons=(*stored_rows, *comparisons),
@@ -222,6 +223,27 @@ def repeat(
     return report
 
 
+def _proof_again(stated: Stated | None, old: Report, golden: Golden, devices: tuple[str, ...]) -> Proof:
+    """Samples, bounds and time limit of a repeated run: as `stated`, else as the report and its golden values say."""
+    if stated is None:
+        return Proof(golden.samples, devices, _tolerance(old), _bounds(old), _timeout_s(old))
+    proof = stated(tuple(dict.fromkeys(artifact.variant for artifact in old.artifacts)))
+    return replace(proof, samples=proof.samples or golden.samples, devices=devices)
+
+
+def _with_intermediates(artifacts: Sequence[Artifact], variants: Sequence[Variant]) -> tuple[Artifact, ...]:
+    """The artifacts with the tensors inside them, as the variants that they are written from tell these."""
+    tensors = {name: held for variant in variants for name, held in variant.intermediates.items()}
+    return tuple(replace(artifact, intermediates=tensors.get(artifact.path.name, ())) for artifact in artifacts)
+
+
+def _is_run_again(row: Comparison, devices: tuple[str, ...], source: Source | None) -> bool:
+    """Whether a row of the report is replaced: the source's own where it is at hand and named, else by its device."""
+    if row.artifact == "":
+        return source is not None and source.device in devices
+    return row.device in devices
+
+
 def _own_values(source: Source, samples: tuple[Sample, ...], golden: Golden, path: Path) -> Golden:
     """The golden values as the source gives them now, once they have proven to be the stored ones.
 
@@ -235,13 +257,13 @@ def _own_values(source: Source, samples: tuple[Sample, ...], golden: Golden, pat
             raise ParityError(what, where=str(path), hint=_OTHER_RECIPE)
     run = source.run(samples, tuple(golden.reference.outputs[0]), "float64")
     _require_same(run, golden.reference, samples, path)
-    return Golden(samples, dataclasses.replace(golden.reference, outputs=run.outputs), golden.integers)
+    return Golden(samples, replace(golden.reference, outputs=run.outputs), golden.integers)
 
 
 def _is_same_sample(sample: Sample | None, stored: Sample | None) -> bool:
     if sample is None or stored is None or set(sample.inputs) != set(stored.inputs):
         return False
-    if dataclasses.replace(sample, inputs={}) != dataclasses.replace(stored, inputs={}):
+    if replace(sample, inputs={}) != replace(stored, inputs={}):
         return False
     pairs = [(array, stored.inputs[name]) for name, array in sample.inputs.items()]
     return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
