@@ -111,8 +111,7 @@ def command(
 
 
 def _recipes(paths: list[Path], shapes: list[str], samples: Path | None, fixed: list[str]) -> list[Recipe]:
-    from edgeconv.recipe import load_recipe, onnx_recipe
-    from edgeconv.recipe.load import with_fixed
+    from edgeconv.recipe import load_recipe, onnx_recipe, with_fixed
 
     if (shapes or samples is not None) and not (len(paths) == 1 and _is_onnx(paths[0])):
         raise RecipeError(

@@ -107,8 +107,7 @@ def _named(recipe_path: Path, shapes: list[str], fixed: list[str], progress: Pro
     """
     from edgeconv.flow.job import job_of, proof_of
     from edgeconv.flow.pipeline import rebuilt
-    from edgeconv.recipe import load_recipe, onnx_recipe
-    from edgeconv.recipe.load import with_fixed
+    from edgeconv.recipe import load_recipe, onnx_recipe, with_fixed
 
     is_onnx = _is_onnx(recipe_path)
     read = onnx_recipe(recipe_path, shapes=stated_shapes(shapes)) if is_onnx else load_recipe(recipe_path)

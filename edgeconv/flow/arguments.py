@@ -13,9 +13,7 @@ from edgeconv.core import Array, Sample
 from edgeconv.errors import CaptureError, DeviceError, EmitError, ParityError, RecipeError, RewriteError
 from edgeconv.flow.source import BATCH
 from edgeconv.progress import Progress, Silent
-from edgeconv.recipe import Recipe
-from edgeconv.recipe.schema import FORMATS
-from edgeconv.recipe.variants import VARIANTS
+from edgeconv.recipe import FORMATS, VARIANTS, Recipe
 
 if TYPE_CHECKING:
     import torch

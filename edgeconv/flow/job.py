@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from edgeconv import errors, values
 from edgeconv.capture import open_onnx, settled_shapes
@@ -17,14 +16,24 @@ from edgeconv.flow.judge import Proof
 from edgeconv.flow.prove import check_devices
 from edgeconv.flow.source import BATCH, OnnxSource, Source, TorchSource, with_other_batch
 from edgeconv.flow.variants import Quantization, Variant
-from edgeconv.recipe import Recipe, parity_samples
-from edgeconv.recipe.calibration import calibration_batches, names_data
-from edgeconv.recipe.files import locate, read_named
-from edgeconv.recipe.imports import importing_from
-from edgeconv.recipe.load import with_inputs
-from edgeconv.recipe.schema import FORMATS, LAYOUTS, MAX_OPSET, MIN_OPSET
-from edgeconv.recipe.variants import VARIANTS
-from edgeconv.recipe.wording import place_of
+from edgeconv.recipe import (
+    FORMATS,
+    LAYOUTS,
+    MAX_OPSET,
+    MIN_OPSET,
+    VARIANTS,
+    Recipe,
+    calibration_batches,
+    in_float32,
+    names_data,
+    onnx_path,
+    own_imports,
+    parity_samples,
+    place_of,
+    plan_text,
+    seeds_of,
+    with_inputs,
+)
 from edgeconv.report import TargetSearch
 
 _QUANTIZATION = "pass an edgeconv.Quantization: Quantization(batches=…)"
@@ -227,15 +236,13 @@ def _proof_on(
             where=f"{recipe.path}: parity",
             hint="leave `variants` out of one input",
         )
-    seeds = {"input seeds": ", ".join(str(item.seed) for item in recipe.parity.random) or "none"}
-    model_seed = {"model seed": str(recipe.model.seed)} if recipe.model.onnx is None else {}
     return Proof(
         samples=with_other_batch(samples, source.batched),
         devices=devices,
         tolerance=recipe.parity.tolerance,
         bounds=recipe.parity.bounds,
         timeout_s=recipe.parity.timeout_s,
-        facts={**model_seed, **seeds},
+        facts=seeds_of(recipe),
     )
 
 
@@ -253,10 +260,10 @@ def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
 def _quantization(recipe: Recipe) -> Quantization:
     """How a recipe has variants of integers made."""
     section = recipe.quantize
-    plan, places = "", {"keep_float": f"{recipe.path}: quantize.keep_float"}
-    if section.plan is not None:
-        path = locate(section.plan, recipe.directory, where=f"{recipe.path}: quantize.plan")
-        plan, places["plan"] = _plan_text(path), str(path)
+    plan, path = plan_text(recipe)
+    places = {"keep_float": f"{recipe.path}: quantize.keep_float"}
+    if path is not None:
+        places["plan"] = str(path)
     return Quantization(
         # Rounding on noise would fit the weights to what the plan's network never sees.
         batches=partial(calibration_batches, recipe) if names_data(recipe) or not plan else None,
@@ -275,20 +282,10 @@ def _quantization(recipe: Recipe) -> Quantization:
     )
 
 
-def _plan_text(path: Path) -> str:
-    try:
-        return read_named(path, kind="plan's .json", error=RecipeError).decode()
-    except UnicodeDecodeError as error:
-        what = f"is no JSON: it is not UTF-8 at byte {error.start}"
-        raise RecipeError(what, where=str(path), hint="name a plan as an export wrote it") from error
-
-
 def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:
     """What a recipe exports, and the recipe with every input stated."""
-    if recipe.model.onnx is not None:
-        path = recipe.directory / recipe.model.onnx
-        if path != recipe.path:
-            path = locate(recipe.model.onnx, recipe.directory, where=f"{recipe.path}: model.onnx")
+    path = onnx_path(recipe)
+    if path is not None:
         file = open_onnx(path).fixed(recipe.model.fixed)
         shapes = settled_shapes(file, {item.name: item.shape for item in recipe.inputs})
         source = OnnxSource(file, shapes)
@@ -301,20 +298,17 @@ def _module_of(recipe: Recipe) -> tuple[Recipe, TorchSource]:
     import torch
 
     from edgeconv.capture.torch.call import with_fixed_arguments
-    from edgeconv.recipe.modules import build_module
+    from edgeconv.recipe import build_module
 
     batched = tuple(item.name for item in recipe.inputs if item.batch is not None)
-    floats = [item.model_copy(update={"dtype": "float32"}) for item in recipe.inputs if item.dtype.startswith("float")]
-    singles = {item.name: item for item in floats}  # files take float32, whatever the module takes
-    as_taken = recipe.model_copy(update={"inputs": tuple(singles.get(item.name, item) for item in recipe.inputs)})
     tensors = tuple(torch.zeros(i.static_shape, dtype=getattr(torch, i.dtype)) for i in recipe.inputs)
-    return as_taken, TorchSource(
+    return in_float32(recipe), TorchSource(
         with_fixed_arguments(build_module(recipe), tensors, recipe.model.fixed, place_of(recipe.path, "model.fixed")),
         args=tensors,
         input_names=tuple(i.name for i in recipe.inputs),
         output_names=recipe.outputs,
         origin=recipe.source,
         batched=batched,
-        within=partial(importing_from, recipe.directory),
+        within=own_imports(recipe),
         symbol=next((item.batch for item in recipe.inputs if item.batch is not None), BATCH),
     )

@@ -12,7 +12,7 @@ from edgeconv.errors import NO_SAMPLE, ParityError
 from edgeconv.flow.source import Source
 from edgeconv.parity import Golden, asks_of_all, compare, explained_by_fusion, held_to_all
 from edgeconv.progress import Progress
-from edgeconv.recipe.variants import DEFAULT_FIDELITY
+from edgeconv.recipe import DEFAULT_FIDELITY
 
 _MakeRun = Callable[[tuple[Sample, ...]], Run]
 

@@ -52,9 +52,7 @@ from edgeconv.graph.summary import summarize
 from edgeconv.package import VERSION
 from edgeconv.progress import Progress
 from edgeconv.quantize import Target
-from edgeconv.recipe import Recipe
-from edgeconv.recipe.schema import FORMATS
-from edgeconv.recipe.wording import place_of
+from edgeconv.recipe import FORMATS, Recipe, place_of
 from edgeconv.report import LEFT_OUT, Report, TargetSearch
 from edgeconv.rewrite import optimize, selected
 from edgeconv.rewrite.open_batch import free_batch

@@ -17,9 +17,7 @@ from edgeconv.flow.variants import Batches, Variant
 from edgeconv.parity import Golden
 from edgeconv.progress import Progress, Silent
 from edgeconv.quantize import Search, Step, Target
-from edgeconv.recipe import Recipe
-from edgeconv.recipe.calibration import names_data
-from edgeconv.recipe.variants import DEFAULT_FIDELITY
+from edgeconv.recipe import DEFAULT_FIDELITY, Recipe, names_data
 from edgeconv.report import TargetPoint, TargetSearch
 
 SCHEMES = ("int8", "int16x8")

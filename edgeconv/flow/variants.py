@@ -17,9 +17,8 @@ from edgeconv.emit.c_array import Golden, to_c
 from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, NO_SAMPLE, PAIR_SAFE, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
-from edgeconv.recipe.calibration import checked_batches
+from edgeconv.recipe import FORMATS, checked_batches
 from edgeconv.recipe.quantization import IO, MOST_ITERATIONS, OBSERVERS, ROUNDINGS
-from edgeconv.recipe.schema import FORMATS
 from edgeconv.rewrite.relu6 import relu6_as_relu
 from edgeconv.rewrite.scale_as_conv import scale_as_conv
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from edgeconv.core import Comparison, Fidelity, SampleResult, Tolerance, Verdict
 from edgeconv.parity import judge_layers, used_share
-from edgeconv.recipe.variants import DEFAULT_FIDELITY
+from edgeconv.recipe import DEFAULT_FIDELITY
 from edgeconv.report._report import Report
 
 
