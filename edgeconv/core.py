@@ -113,7 +113,7 @@ class Artifact:
         outputs: in the order of the module's results.
         size_bytes: of the file, with that of its weights; None when it is not known.
         data_sha256: of the bytes of ``<its name>.data`` beside it, which holds its weights; None where it has them all.
-        intermediates: tensors whose integers a runtime can be asked for; empty where none is known.
+        intermediates: tensors inside the file whose integers a runtime can return; empty where none is known.
     """
 
     path: Path
@@ -129,7 +129,7 @@ class Artifact:
 
     @property
     def checksums(self) -> dict[str, str]:
-        """Of its files, by name."""
+        """SHA-256 of the file, and of its data file, by name."""
         of_data = {} if self.data_sha256 is None else {self.path.name + DATA_SUFFIX: self.data_sha256}
         return {self.path.name: self.sha256, **of_data}
 
@@ -173,7 +173,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """What a device made of one artifact.
+    """The result of one artifact on one device.
 
     Attributes:
         device: the device's name.
@@ -298,7 +298,7 @@ class SampleResult:
 
 @dataclass(frozen=True)
 class ErrorPicture:
-    """What the report draws of the worst sample.
+    """Histogram and map of the worst sample's errors, as the report draws them.
 
     Attributes:
         sample: its name.
@@ -316,14 +316,14 @@ class ErrorPicture:
 
 @dataclass(frozen=True)
 class LayerSteps:
-    """How far a layer of a runtime is from the graph, both given the operands that the runtime has: nothing adds up.
+    """A layer's distance from the graph in steps, both given the runtime's own operands, so that errors do not add up.
 
     Attributes:
         name: the value that it makes, named after its torch module.
         operators: the graph's, from the integers that go in to those that come out, QuantizeLinear and
             DequantizeLinear left out; empty where it is these alone.
         lsb: counts of elements by their distance in steps (negative: the runtime is below).
-        most: allowed for these operators whatever is asked for, as their kernels are specified so; 0: nothing.
+        most: steps allowed for these operators whatever the threshold, as their kernels are specified so; 0: none.
         reason: why; empty for nothing.
     """
 
@@ -405,7 +405,7 @@ class Emitted:
         inputs: as the file declares them, in the order of the module's arguments.
         outputs: as the file declares them, in the order of the module's results.
         notes: what the user should know of how it was made, one line each (shown in the report).
-        intermediates: tensors whose integers a runtime can be asked for.
+        intermediates: tensors inside the file whose integers a runtime can return.
         external: bytes of the file that has to lie beside it, part by part; ``<its name>.data``, as it says itself.
     """
 

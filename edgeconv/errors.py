@@ -27,7 +27,7 @@ from enum import Enum
 
 
 class Caller(Enum):
-    """Who asked for the work, and is told what to change."""
+    """Who called: hints are worded for the command line, a recipe, or Python."""
 
     COMMAND_LINE = "command line"
     RECIPE = "recipe"
@@ -39,7 +39,7 @@ _caller: ContextVar[Caller] = ContextVar("edgeconv.caller", default=Caller.PYTHO
 
 @contextmanager
 def telling(caller: Caller) -> Iterator[None]:
-    """Has `Wording` speak to this caller; within the work of another, who called first is told."""
+    """Within the block, `Wording` speaks to this caller; of nested callers, the outermost counts."""
     if _caller.get() is not Caller.PYTHON:
         yield
         return
@@ -52,7 +52,7 @@ def telling(caller: Caller) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Wording:
-    """A choice or an instruction in the terms of each caller; its text is that of whoever is being told.
+    """A choice or an instruction, worded for each caller; ``str()`` gives the present caller's wording.
 
     Attributes:
         flag: of the command line; empty where it has none, and the recipe's key is told.
@@ -108,7 +108,7 @@ OUT = Wording("choose another folder with --out", "choose another folder", "choo
 
 
 class EdgeconvError(Exception):
-    """Base of the tree.
+    """Base class of every error that the user can do something about.
 
     Args:
         what: what is wrong, naming the culprit.
@@ -127,7 +127,7 @@ class EdgeconvError(Exception):
 
 
 class Ending(BaseException):
-    """Somebody outside asked the process to end: a signal, a time limit. No border to foreign code may keep it."""
+    """A signal or a time limit asks the process to end; handlers around foreign code must let it pass."""
 
 
 class RecipeError(EdgeconvError):
@@ -147,7 +147,7 @@ class QuantizeError(EdgeconvError):
 
 
 class TargetError(QuantizeError):
-    """A target is not reached with any number of layers in float, nor with all of them."""
+    """No number of layers in float reaches a target, not even all of them."""
 
 
 class EmitError(EdgeconvError):
@@ -167,7 +167,7 @@ class BundleError(EdgeconvError):
 
 
 def causes_of(error: BaseException, *, suppressed: bool = False) -> Iterator[BaseException]:
-    """An exception and those that it came of, the last one first: what was named by ``from``, else the context.
+    """An exception, then what caused it, step by step: the one named by ``from``, else the context.
 
     Args:
         error: where to begin.
@@ -183,6 +183,6 @@ def causes_of(error: BaseException, *, suppressed: bool = False) -> Iterator[Bas
 
 
 def _one_line(text: str) -> str:
-    """Blanks for line ends, escapes for what else could steer a terminal: names come from anybody's files."""
+    """One printable line: line ends become blanks, control characters escapes, as names come from untrusted files."""
     line = " ".join(text.split())
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)

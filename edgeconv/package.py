@@ -1,4 +1,4 @@
-"""What the package is to the process that imports it: its version, names that come on first use, a silent onnxruntime.
+"""Version, lazy imports of public names, and onnxruntime's telemetry switch.
 
 onnxruntime's newer builds report their use by default, and leave files in the home folder and among the temporary ones.
 A variable of the environment keeps them from it, if it stands there before onnxruntime is loaded (its Privacy.md): in
@@ -17,7 +17,7 @@ _TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
 
 
 def on_first_use(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package whose public names come on first use: who asks for none waits for nothing.
+    """A ``__getattr__`` for a package whose public names are imported on first use.
 
     Args:
         package: its name.
@@ -33,7 +33,7 @@ def on_first_use(package: str, places: Mapping[str, str]) -> Callable[[str], Any
 
 
 def switch_off_telemetry() -> None:
-    """Keeps onnxruntime from reporting in this process, and in what it starts; before each import of it."""
+    """Switches off onnxruntime's telemetry, in this process and its children; call it before importing onnxruntime."""
     os.environ.setdefault(_TELEMETRY_VARIABLE, "1")
 
 

@@ -1,4 +1,4 @@
-"""What the flow tells of its progress, and to whom; how it looks is the command line's affair."""
+"""The interface through which the flow reports progress; the command line decides how it looks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Hears of every stage while it runs."""
+    """Receives every stage of the flow, and notes."""
 
     def stage(self, title: str) -> AbstractContextManager[Callable[[str], None]]:
-        """Wraps one stage of the flow; what it gives is told how far a long one is, in one line."""
+        """Wraps one stage; yields a function that takes one line about how far the stage is."""
         ...
 
     def note(self, text: str) -> None:
@@ -20,7 +20,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Says nothing: what the Python interface uses."""
+    """Reports nothing; the default of the Python interface."""
 
     def stage(self, title: str) -> AbstractContextManager[Callable[[str], None]]:
         """Wraps a stage in nothing."""

@@ -1,4 +1,4 @@
-"""Generated texts that carry their own checksum: they are known again until somebody edits them."""
+"""Generated texts that end with their own checksum, so that an edited one can be told from ours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOST_SEALED_BYTES = 2**32  # C source of a file of 2 GiB would have more, and n
 
 
 def sealed(text: str, comment: str) -> str:
-    """A generated text with its own checksum in a last line, by which it is known again until somebody edits it.
+    """Appends a line with the text's checksum, by which `is_sealed` recognizes it until somebody edits it.
 
     Args:
         text: whole lines.

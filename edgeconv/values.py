@@ -1,4 +1,4 @@
-"""What callers pass to functions of Python: a value has the form that its argument takes, or one line says what it is.
+"""Checks arguments of public functions: a wrong value is an error that says in one line what it is and what to give.
 
 Each function takes the value, the argument as its caller knows it, and the class of the error, and returns the value in
 the plain form that the rest of the package works with: numbers of numpy or torch as Python's, one name as a tuple.
@@ -45,13 +45,13 @@ def counted(count: int, noun: str) -> str:
 
 
 def close_to(name: str, candidates: Iterable[str], *, most: int = 1, likeness: float = 0.5) -> list[str]:
-    """The known names that one is probably a slip of: capitals, and ``_`` for ``-``, are no difference."""
+    """The candidates that a misspelt name is closest to; case, and ``_`` for ``-``, make no difference."""
     plain = {_plain(item): item for item in candidates}
     return [plain[item] for item in difflib.get_close_matches(_plain(name[:128]), plain, n=most, cutoff=likeness)]
 
 
 def _shown(value: object) -> str:
-    """A value in a message: itself where it is short, else what it is."""
+    """A value as a message shows it: its repr where that is short, else its type."""
     text = repr(value) if isinstance(value, str | bool | int | float | np.generic) else ""
     return text if 0 < len(text) <= _LONGEST else kind_of(value)
 
@@ -61,7 +61,7 @@ def _plain(name: str) -> str:
 
 
 def names(value: object, where: Where, error: Refusal, *, hint: str = _NAMES, ordered: bool = False) -> tuple[str, ...]:
-    """One name or several, in their order; those of a set, which has none, as they are sorted.
+    """One name or several, in their order; those of a set are sorted.
 
     Args:
         value: a str, or anything that gives strs; None for no names.
@@ -90,7 +90,7 @@ def names(value: object, where: Where, error: Refusal, *, hint: str = _NAMES, or
 
 
 def chosen(value: object, where: Where, choices: Collection[str], error: Refusal) -> tuple[str, ...]:
-    """One or several of the known names, each once; at least one."""
+    """At least one of the choices, without duplicates."""
     listed = ", ".join(choices)
     items = names(value, where, error, hint=f"choose of {listed}")
     for item in items:
@@ -102,7 +102,7 @@ def chosen(value: object, where: Where, choices: Collection[str], error: Refusal
 
 
 def once(items: tuple[str, ...], where: Where, error: Refusal) -> tuple[str, ...]:
-    """Names none of which stands twice."""
+    """The names, without duplicates."""
     twice = [item for index, item in enumerate(items) if item in items[:index]]
     if twice:
         raise error(f"{twice[0]!r} stands twice", where=where, hint="name each once")
@@ -110,7 +110,7 @@ def once(items: tuple[str, ...], where: Where, error: Refusal) -> tuple[str, ...
 
 
 def one_of(value: object, where: Where, choices: Collection[str], error: Refusal) -> str:
-    """One of the known names."""
+    """One of the choices."""
     if isinstance(value, str) and value in choices:
         return str(value)
     close = close_to(value, choices) if isinstance(value, str) else []
@@ -129,7 +129,7 @@ def tensor_names(value: object, where: Where, error: Refusal) -> tuple[str, ...]
 
 
 def flag(value: object, where: Where, error: Refusal) -> bool:
-    """True or False: text and numbers, which Python would take for one of them, are none."""
+    """True or False; text and numbers are refused, though Python would take them for one of the two."""
     if not isinstance(value, bool | np.bool_):
         raise error(f"it is {_shown(value)}", where=where, hint="give True or False")
     return bool(value)
@@ -181,7 +181,7 @@ def maybe_count(value: object, where: Where, error: Refusal) -> int | None:
 
 
 def path(value: object, where: Where, error: Refusal, *, hint: str) -> Path:
-    """A path, from text or a path; which file or folder it may be is for others to say."""
+    """A path, from text or a path; whether it exists is not checked."""
     if not isinstance(value, str | os.PathLike):
         raise error(f"it is {kind_of(value)}", where=where, hint=hint)
     text = os.fspath(value)
@@ -211,7 +211,7 @@ def array(value: object, where: Where, error: Refusal) -> np.ndarray[Any, np.dty
 
 
 def settle(frozen: object, **fields: object) -> None:
-    """Gives fields of a frozen dataclass, in its ``__post_init__``, their plain form."""
+    """Sets fields of a frozen dataclass to their plain form; for its ``__post_init__``."""
     for name, value in fields.items():
         object.__setattr__(frozen, name, value)
 

@@ -1,4 +1,4 @@
-"""Files as the bench sees them: what they take, how large they are, how many operators they hold.
+"""Reads from .onnx and .tflite files what the bench needs: inputs, sizes, numbers of operators.
 
 Everything is read from the file itself, so that files of any origin can be measured, with a report or without.
 """

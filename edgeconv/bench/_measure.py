@@ -103,7 +103,7 @@ class _Pair:
         self._latencies_ms += self._run(self._runs + _SETTLING_RUNS, effort)[_SETTLING_RUNS:]
 
     def row(self) -> BenchRow:
-        """What came of it."""
+        """The result, with the latencies summed up."""
         measured = self._latencies_ms and self._row.verdict is Verdict.PASS
         return replace(self._row, latency=summary_of(self._latencies_ms) if measured else None)
 

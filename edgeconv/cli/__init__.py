@@ -1,7 +1,7 @@
 """The command line: one file per verb.
 
-Exit codes: 0 all good; 1 parity failed, which is a result; 2 the user's mistake, told in one line: what, where, the
-mend; 3 a bug of ours, with its traceback. Ended from outside: 128 + the signal's number, as shells have it.
+Exit codes: 0 all good; 1 parity failed, which is a result; 2 the user's mistake, told in one line: what, where,
+hint; 3 a bug of ours, with its traceback. Ended from outside: 128 + the signal's number, as shells have it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _signals_first() -> Iterator[None]:
-    """An error that comes up while a signal ends the program is the signal's: libraries fail as they are cut short."""
+    """Reports the signal where libraries fail because a signal is ending the program."""
     try:
         yield
     except Exception:
@@ -133,7 +133,7 @@ def main() -> None:
 
 
 def _invoke(arguments: Sequence[str]) -> int:
-    """Parses and runs, without typer's own main, which answers interrupts and closed pipes itself and says nothing."""
+    """Parses and runs a command; typer's own `main` would swallow interrupts and closed pipes silently."""
     try:
         with _commands().make_context("edgeconv", list(arguments)) as context:
             code = _commands().invoke(context)
@@ -144,12 +144,12 @@ def _invoke(arguments: Sequence[str]) -> int:
 
 @cache
 def _commands() -> TyperGroup:
-    """The verbs with their options; typer reads them from annotations, which takes longer than to inspect a file."""
+    """The verbs with their options; cached, since typer takes long to read them from annotations."""
     return typer.main.get_group(app)
 
 
 def _answer_to(end: BaseException) -> int:
-    """The exit code of what is no ordinary exception, and its line."""
+    """Exit code and message for signals, time limits, SystemExit and other BaseExceptions."""
     if isinstance(end, Terminated):
         return _ended("terminated", 128 + end.number)
     if isinstance(end, TimeLimitReached):
@@ -177,14 +177,14 @@ def _refuse(message: str) -> int:
 
 
 def _in_our_words(message: str) -> str:
-    """What typer says of an option's value, whose words are those of a schema."""
+    """Typer's message on an option's value, without pydantic's wording."""
     for pattern, words in _TYPERS_WORDS:
         message = re.sub(pattern, words, message)
     return message
 
 
 def _shortened(line: str) -> str:
-    """The line without its middle, if it is very long: what is wrong stands at its start, the hint at its end."""
+    """A very long line without its middle: the start says what is wrong, the end holds the hint."""
     if len(line) <= _LONGEST:
         return line
     start, end = line[: 2 * _LONGEST // 3], line[-_LONGEST // 4 :]
@@ -192,7 +192,7 @@ def _shortened(line: str) -> str:
 
 
 def _left_by_the_system(error: OSError) -> int:
-    """What no stage mapped: typer's help into a closed pipe or a full disk, a full folder for temporary files."""
+    """An OSError that no stage mapped: help text into a closed pipe or a full disk, or no room for temporary files."""
     with suppress(OutputError), writing():
         pass  # drops what is left of the output, if it is the output that cannot be written
     if isinstance(error, BrokenPipeError):

@@ -1,4 +1,4 @@
-"""Whose fault is an exception that no stage mapped: the model's code may override anything that is called of it."""
+"""Decides whose fault an unmapped exception is: the module's code, the machine's, or a bug of ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeconv.recipe.foreign import text_of
 
 
 def blame(error: BaseException) -> str:
-    """A line for the user where the model's code raised it, or the machine lacks something; empty: a bug of ours."""
+    """One line where the module's code raised the error or the machine lacks something; empty for a bug of ours."""
     lack = lacking(error)
     if lack:
         return lack
@@ -24,7 +24,7 @@ def blame(error: BaseException) -> str:
 
 
 def _foreign_place(error: BaseException) -> str:
-    """Where in foreign code it was raised; empty where ours, or a library's that we called, was the last to act."""
+    """File, line and function of foreign code that raised it; empty where our code or a library that we called did."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         top = str(frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -36,7 +36,7 @@ def _foreign_place(error: BaseException) -> str:
 
 
 def _is_library(top: str, file: str) -> bool:
-    """Whether a module is Python's own, or of what edgeconv itself runs on."""
+    """Whether a module is of the standard library or of a package that edgeconv depends on."""
     if not top or top == "__main__" or top in sys.stdlib_module_names or file.startswith("<"):
         return True
     from edgeconv.recipe.imports import OURS, is_needed

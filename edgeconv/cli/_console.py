@@ -15,7 +15,7 @@ _BETWEEN_S = 10.0  # lines of a log about one long stage
 
 
 class Plain:
-    """One line per finished stage, for logs; long ones say every ten seconds how far they are."""
+    """For logs: one line per finished stage, and every ten seconds the progress of a long one."""
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Callable[[str], None]]:
@@ -37,7 +37,7 @@ class Plain:
 
 
 class Interruptible:
-    """Begins and ends no stage any more once a signal has asked for the end, wherever that signal was swallowed."""
+    """Stops at the next stage boundary once a signal has asked to end, even if some code swallowed its exception."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

@@ -1,4 +1,4 @@
-"""The border to files that may be damaged."""
+"""Maps whatever readers raise on damaged files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeconv.errors import EmitError
 
 @contextmanager
 def damaged(what: str) -> Iterator[None]:
-    """Reading inside of this finds a damaged file, whatever it raises.
+    """Any exception within the block means that the file is damaged.
 
     Readers of protobuf check little and raise another kind of error for each kind of damage.
 

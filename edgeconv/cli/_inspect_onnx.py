@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def read_onnx(data: bytes) -> dict[str, Any]:
-    """Inputs, outputs, operators and metadata; weights that lie in other files are not looked for.
+    """Inputs, outputs, operators and metadata; external weight files are not opened.
 
     Raises:
         EmitError: damaged, or no ONNX file.

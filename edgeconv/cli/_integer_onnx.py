@@ -25,7 +25,7 @@ _SETTINGS = {"Clip": {1, 2}, "Resize": {1, 2}, "Pad": {2}}
 
 
 def float_parts_of_onnx(data: bytes) -> list[str]:
-    """One line per operator that reads or writes floats which no QuantizeLinear or DequantizeLinear stands beside.
+    """One line per operator with a floating input or output that has no QuantizeLinear or DequantizeLinear next to it.
 
     Raises:
         EmitError: damaged.
@@ -40,7 +40,7 @@ def float_parts_of_onnx(data: bytes) -> list[str]:
 
 @dataclass(frozen=True)
 class _Around:
-    """What a graph sees of those around it."""
+    """What a subgraph can refer to of the graphs around it."""
 
     integers: frozenset[str] = frozenset()
     producers: Mapping[str, onnx.NodeProto] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def _is_fused(node: onnx.NodeProto, readers: list[onnx.NodeProto]) -> bool:
 
 
 def _integer_values(graph: onnx.GraphProto) -> frozenset[str]:
-    """Values that are known to be no floats; what nothing is known of counts as one."""
+    """Names of values whose declared type is not floating; an undeclared type counts as floating."""
     import onnx
 
     unknown = {getattr(onnx.TensorProto, name) for name in ("UNDEFINED", "FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}

@@ -12,6 +12,6 @@ if _is_ours:
 
 
 def put_back() -> None:
-    """Python's own answer again, for whoever imported the command line to call it."""
+    """Restores Python's own handler, for programs that import the command line to call it."""
     if _is_ours:
         signal.signal(signal.SIGINT, _usual)

@@ -1,4 +1,4 @@
-"""What the machine lacks: no model and no file is at fault, whichever stage ran into it."""
+"""Recognizes errors that are due to the machine: full disks, missing memory, limits on files and processes."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 
 def prepare() -> None:
-    """Makes printing safe, whatever the shell gave: streams that are closed, and encodings that lack a character."""
+    """Makes printing safe with closed streams and with encodings that lack a character."""
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             _occupy(descriptor)
@@ -22,7 +22,7 @@ def prepare() -> None:
 
 
 def _occupy(descriptor: int) -> None:
-    """Keeps a closed descriptor from going to the next file that is opened, which prints would then end up in."""
+    """Reserves a closed standard descriptor: else the next opened file would get its number, and receive prints."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -55,7 +55,7 @@ class OutputError(Exception):
 
 @contextlib.contextmanager
 def writing() -> Iterator[None]:
-    """Around whatever prints: a failure of standard output must not look like a bug of ours.
+    """Maps failures of standard output, which must not look like a bug of ours.
 
     Raises:
         OutputError: a full disk, a pipe that its reader closed, a terminal that is gone. Further output is dropped.
@@ -82,7 +82,7 @@ def _discard(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def results_only(*, when: bool) -> Iterator[None]:
-    """Sends to stderr what anything inside prints: a user's module, a native library, a process that they start.
+    """Redirects to stderr whatever is printed within: by the user's module, native libraries, child processes.
 
     Args:
         when: False changes nothing.

@@ -86,7 +86,7 @@ def _cannot_start(error: OSError) -> int:
 
 
 def limit(seconds: float | None) -> None:
-    """Has the command end in order after so many seconds, and the parent end it if it does not."""
+    """Ends the command cleanly after so many seconds; the parent kills it if that does not work."""
     if seconds is None:
         return
 
@@ -100,7 +100,7 @@ def limit(seconds: float | None) -> None:
 
 
 def unlimited() -> None:
-    """The command is done: nothing may interrupt its last words."""
+    """Cancels the time limit: the command is done, and its last output must not be interrupted."""
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -135,7 +135,7 @@ def _run_in_child(work: Callable[[], int], writer: int, parent: int, ignored: se
 
 
 def _exit(code: int) -> NoReturn:
-    """Ends as Python does, but for taking apart every module and object, which for torch takes a second."""
+    """Ends the process without Python's teardown of modules and objects, which takes a second with torch."""
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
@@ -147,7 +147,7 @@ def _exit(code: int) -> NoReturn:
 
 
 class Answer:
-    """What the child makes of a signal: it unwinds, so that staging folders and device processes go."""
+    """The child's signal handler: raises, so that staging folders and device processes are cleaned up."""
 
     def __init__(self) -> None:
         self._at: float | None = None
@@ -165,7 +165,7 @@ class Answer:
 
 
 def asked_to_end() -> BaseException | None:
-    """What a signal raised in this process, if one came.
+    """The exception that a signal raised in this process, if one arrived.
 
     It may be gone all the same: destructors and callbacks of native code swallow what is raised in them, and the
     clean-up of a library that it cuts short may fail with an error of its own.
@@ -174,7 +174,7 @@ def asked_to_end() -> BaseException | None:
 
 
 class _Forwarding:
-    """What the parent makes of signals: the child gets them; one that asks again after a while ends it for good."""
+    """The parent's signal handler: passes signals to the child; the same one again, a while later, kills it."""
 
     def __init__(self, numbers: list[int]) -> None:
         self._child: int | None = None
@@ -199,7 +199,7 @@ class _Forwarding:
 
 
 class _Watch:
-    """The parent's wait for its child, and what it knows of it."""
+    """The parent's side: waits for the child, and keeps what the child has said through the pipe."""
 
     def __init__(self, child: int, reader: int) -> None:
         self._child, self._reader = child, reader
@@ -210,7 +210,7 @@ class _Watch:
         self._kill_at: float | None = None
 
     def wait(self) -> int:
-        """The exit code that the command has."""
+        """Waits for the child and returns the command's exit code."""
         status = self._reaped()
         self._listen(0)
         if self._code is not None:
@@ -238,7 +238,7 @@ class _Watch:
                     return status
 
     def _listen(self, seconds: float) -> bool:
-        """Hears what the child says; whether it said anything."""
+        """Reads what the child says; returns whether it said anything."""
         ready, _, _ = select.select([self._reader], [], [], seconds)
         data = os.read(self._reader, 1 << 16) if ready else b""
         if ready and not data:  # it closed the pipe: it ends, or the module's code closed all that it found open

@@ -50,7 +50,7 @@ class Device:
         """Asks the device what it is: runtime, version, python, numpy, machine, cpu.
 
         Raises:
-            DeviceError: it is not installed or cannot be reached; the message says how to mend it.
+            DeviceError: it is not installed or cannot be reached; the hint says what to do.
         """
         if self.command is None:
             return torch_environment()
@@ -94,7 +94,7 @@ def _command(device: Device) -> Sequence[str]:
 
 
 def torch_environment() -> Mapping[str, str]:
-    """What `Device.probe` tells of torch, without importing it.
+    """torch's version and the machine, as `Device.probe` returns them, without importing torch.
 
     Raises:
         DeviceError: torch is not installed.

@@ -16,7 +16,7 @@ from edgeconv.affine import quantized
 from edgeconv.core import Array
 
 INTEGER_KERNELS = "integer kernels"
-"""What the environment of a device calls it."""
+"""Key of a device's environment for the result of the probe."""
 EXACT = "exact"
 SATURATING = "sums of two products saturate at 16 bits"
 
@@ -53,7 +53,7 @@ def integer_probe() -> tuple[bytes, Mapping[str, Array]]:
 
 
 def read_probe(outputs: Sequence[Array]) -> str:
-    """What a device's answer to the probe says of its kernels."""
+    """Whether a device's kernels are exact or saturate, by its answer to the probe."""
     totals = np.array([_COUNT * _LARGEST * _WEIGHT, _COUNT // 2 * 32767])
     exact, saturated = quantized(totals, _STEP, 0, "uint8").tolist()
     values = np.unique(np.concatenate([array.reshape(-1) for array in outputs] or [np.zeros(0)])).tolist()

@@ -84,7 +84,7 @@ def _check_repeated(
     output_names: Sequence[str],
     kind: torch.dtype,
 ) -> None:
-    """The first sample gives what it gave before the others; a module that remembers is no reference for a file.
+    """Runs the first sample again: a module that keeps state between calls is no reference for a file.
 
     Raises:
         _OutputError: it does not.

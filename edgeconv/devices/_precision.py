@@ -1,4 +1,4 @@
-"""Runs whatever a module does in one precision, casts of its own included.
+"""Runs a module in float64 or float32 throughout, whatever casts it does itself.
 
 A module may say ``.float()``, ``.half()`` or ``dtype=torch.float32``, or ask for a tensor's dtype. In a run in float64
 each of these means float64; the module is told that its tensors are float32, so that it branches as it does for its
@@ -26,7 +26,7 @@ _DTYPE = torch.Tensor.dtype.__get__  # type: ignore[attr-defined]
 
 @contextmanager
 def computing_in(kind: torch.dtype) -> Iterator[None]:
-    """Every floating tensor that is computed inside of the block is float64, or at least float32.
+    """Within the block, every floating tensor that is computed is float64, or at least float32.
 
     Constants that a module makes in its forward (``torch.zeros``, ``torch.arange``) have that precision, too.
     """
@@ -40,7 +40,7 @@ def computing_in(kind: torch.dtype) -> Iterator[None]:
 
 
 class _Told(TorchFunctionMode):
-    """Tells a module that float64 tensors are float32 ones."""
+    """Makes ``tensor.dtype`` of a float64 tensor read float32, so that a module branches as usual."""
 
     def __init__(self, kind: torch.dtype) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class _Told(TorchFunctionMode):
 
 
 class _Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Replaces narrower dtypes among the arguments of each operator, and in what it makes."""
+    """Widens narrower dtypes among the arguments and results of every operator."""
 
     def __init__(self, kind: torch.dtype) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -102,7 +102,7 @@ def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[
 def _fake_quantized(
     x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, low: int, high: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of one scale, or of as many as broadcast; with the mask of what was not clipped."""
+    """Fake-quantizes with one scale, or several that broadcast; returns also the mask of unclipped elements."""
     steps = torch.round(x / scale) + zero
     return (steps.clamp(low, high) - zero) * scale, (steps >= low) & (steps <= high)
 

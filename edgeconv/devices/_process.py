@@ -182,7 +182,7 @@ class AgentProcess:
             self._frames.put(DeviceError(f"its output cannot be read ({type(error).__name__})"))
 
     def _unasked(self) -> DeviceError:
-        """What came though nothing was asked: an answer to an earlier request, or the end."""
+        """The error for a frame or an end that came without a request."""
         item = self._frames.get()
         if isinstance(item, Frame):
             return DeviceError(f"it sent {printable(item.type)!r} more often than it was asked")
@@ -195,7 +195,7 @@ class AgentProcess:
                 self._stderr_tail = (self._stderr_tail + chunk)[-_KEPT_BYTES:]
 
     def _last_words(self) -> str:
-        """The last line of stderr that is no remark of a runtime's."""
+        """The last line of stderr that is not a runtime's INFO message."""
         lines = (printable(line) for line in reversed(self._stderr_tail.splitlines()))
         return next((line for line in lines if line and not line.startswith("INFO:")), "")
 
@@ -209,7 +209,7 @@ class AgentProcess:
 
 
 def _strict(text: str) -> Any:
-    """JSON of which no two readers make different things.
+    """Parses JSON strictly: what readers may take in different ways is refused.
 
     Raises:
         ValueError: it is none, has a key twice, an infinity, NaN or half a character.
@@ -227,7 +227,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class Deadline:
-    """A moment in real time after which nothing may go on."""
+    """A time limit, counted in real time from its construction."""
 
     def __init__(self, timeout_s: float) -> None:
         self._end = time.monotonic() + timeout_s
@@ -252,6 +252,6 @@ def _signal_name(number: int) -> str:
 
 
 def printable(text: object) -> str:
-    """What a device said as one line that is not endless and steers no terminal."""
+    """A device's text as one printable line of limited length."""
     words = (text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)[: 4 * _SHOWN]).split()
     return "".join(character if character.isprintable() else "?" for character in " ".join(words))[:_SHOWN]

@@ -1,4 +1,4 @@
-"""Runs artifacts on devices, and looks inside while they run."""
+"""Runs artifacts on devices, and reads their intermediates."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Sessions:
 
 
 def _refused(device: Device, artifact: Artifact) -> Run | None:
-    """A skipped run, where the device does not take such an artifact."""
+    """A SKIPPED run if the device does not take this format, variant or open batch; else None."""
     name = artifact.path.name
     if artifact.format not in device.formats:
         takes = " and ".join(device.formats) or "modules only"
@@ -109,7 +109,7 @@ def _refused(device: Device, artifact: Artifact) -> Run | None:
 
 
 def _started(device: Device, artifact: Artifact) -> Session | Run:
-    """A session with the device; a run that says why, where there is none."""
+    """A session with the device, or, where it cannot be started, a SKIPPED or FAIL run with the reason."""
     try:
         return start(device)
     except NotInstalledError as error:
@@ -121,7 +121,7 @@ def _started(device: Device, artifact: Artifact) -> Session | Run:
 def run_intermediates(
     device: Device, artifact: Artifact, samples: Sequence[Sample], *, timeout_s: float
 ) -> tuple[Mapping[str, Array], ...]:
-    """What the tensors of ``artifact.intermediates`` hold on each sample: by name, integers in the file's layout.
+    """The integers of ``artifact.intermediates`` on each sample, by name, in the file's layout.
 
     Args:
         device: one whose ``tells_intermediates`` is True.

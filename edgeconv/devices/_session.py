@@ -1,4 +1,4 @@
-"""A session with a device: hello, then artifacts and samples in, runs out."""
+"""A session with a device: hello, then load and run, for any number of artifacts."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class Session:
         return results, facts, int(arena) if arena.isdecimal() and len(arena) < 19 else None
 
     def _kernels(self, artifact: Artifact, limit: Deadline) -> Mapping[str, str]:
-        """How the device adds products of integers, where that matters to the artifact and it computes the probe."""
+        """The result of the integer probe, for int8 ``.onnx`` files on a device that can compute it."""
         if artifact.format != "onnx" or artifact.variant != "int8":
             return {}
         file, inputs = integer_probe()
@@ -242,7 +242,7 @@ def _cast(spec: TensorSpec, array: Array, sample: str) -> Array:
 
 
 def checked_outputs(artifact: Artifact, arrays: list[tuple[str, Array]]) -> Mapping[str, Array]:
-    """A device's outputs under the file's names and in torch's layout, once they are what the file declares.
+    """A device's outputs by the file's names, in torch's layout, checked against what the file declares.
 
     Raises:
         DeviceError: their number, a dtype or a shape is another.
@@ -251,7 +251,7 @@ def checked_outputs(artifact: Artifact, arrays: list[tuple[str, Array]]) -> Mapp
 
 
 def _declared(specs: Sequence[_Spec], arrays: list[tuple[str, Array]]) -> Iterator[tuple[_Spec, Array]]:
-    """What came of each tensor, once it is what the file declares.
+    """Pairs each declared tensor with the array that came for it, checked against the declaration.
 
     Raises:
         DeviceError: their number, a dtype or a shape is another.

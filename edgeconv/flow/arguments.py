@@ -1,4 +1,4 @@
-"""What callers pass to `edgeconv.export`, checked before any work: example inputs, samples, names."""
+"""Checks what callers pass to `edgeconv.export` before any work: example inputs, samples, names, choices."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def output_folder(out: object) -> Path:
 
 
 def listener(progress: object) -> Progress:
-    """What hears of the stages: nothing where None is passed.
+    """The receiver of progress; a silent one for None.
 
     Raises:
         EmitError: it has not the methods of `edgeconv.progress.Progress`.
@@ -109,7 +109,7 @@ def instead_of_recipe(
     c_array: object,
     skip_rewrites: object,
 ) -> dict[str, Any]:
-    """What a caller states in the place of a recipe's own choices, by the arguments of `edgeconv.flow.job.job_of`.
+    """The choices that a caller makes in place of the recipe's, as keyword arguments of `edgeconv.flow.job.job_of`.
 
     Raises:
         EdgeconvError: one of them is no choice.
@@ -151,7 +151,7 @@ def stated_samples(samples: object) -> tuple[Sample, ...]:
 
 
 def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
-    """The inputs whose batch stays open, by what the caller said of them.
+    """The names of the inputs whose batch stays open.
 
     Raises:
         CaptureError: a name is no input, or an input has no dimension to be a batch.
@@ -176,7 +176,7 @@ def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch
 
 
 def expected_of(args: Mapping[str, torch.Tensor], batched: Sequence[str]) -> dict[str, Expected]:
-    """What samples must hold, by example inputs."""
+    """The shape and dtype that samples must have, taken from the example inputs."""
     arrays = {name: _array(value) for name, value in args.items()}
     return {
         name: ((BATCH, *array.shape[1:]) if name in batched else array.shape, array.dtype)
@@ -227,7 +227,7 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
 
 
 def _array(value: torch.Tensor) -> Array:
-    """As the files take it: a floating input of any type is float32 there."""
+    """The tensor as files take it: floating inputs of any type become float32."""
     plain = value.detach().cpu()
     plain = plain.float() if plain.is_floating_point() else plain
     return np.ascontiguousarray(plain.numpy()).reshape(value.shape)

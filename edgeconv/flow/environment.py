@@ -1,4 +1,4 @@
-"""What the numbers of a report were measured on."""
+"""The environment of a report: package versions, operating system, CPU."""
 
 from __future__ import annotations
 

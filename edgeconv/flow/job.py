@@ -1,4 +1,4 @@
-"""What an export has to do, stated whole before anything is done."""
+"""`Job`: everything an export has to do, checked before any work; made from Python arguments or a recipe."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 @dataclass(frozen=True)
 class Job:
-    """One module or file, and what to make of it.
+    """One module or file, the files to make of it, and how they are proven.
 
     Attributes:
         name: stem of every file.
@@ -102,7 +102,7 @@ class Job:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What the files say of themselves beside edgeconv's version and their layout."""
+        """The files' metadata, beside edgeconv's version and their layout."""
         return {**self.source.metadata, **({"preprocessing": self.preprocessing} if self.preprocessing else {})}
 
     def files(self, variant: Variant) -> tuple[tuple[str, str], ...]:
@@ -127,7 +127,7 @@ def stated_job(
     skip_rewrites: Collection[str],
     devices: str | Sequence[str],
 ) -> Job:
-    """States what a caller asks for, who names choices by one str or by several.
+    """The job that a Python caller asks for; a choice may be one str or several.
 
     Args:
         source: what is exported.
@@ -183,7 +183,7 @@ def job_of(
     c_array: bool | None = None,
     skip_rewrites: tuple[str, ...] = (),
 ) -> Job:
-    """States what a recipe asks for: builds the module or reads the file, and the parity inputs.
+    """The job that a recipe asks for: builds the module or reads the file, and reads the parity inputs.
 
     `devices`, `formats`, `variants` and `c_array` stand in place of the recipe's; inputs that are for none of the
     variants are not read.
@@ -214,7 +214,7 @@ def job_of(
 
 
 def proof_of(recipe: Recipe, source: Source, variants: tuple[str, ...]) -> Proof:
-    """How a recipe has variants proven, without building its module again.
+    """The proof that a recipe asks for, without building its module again.
 
     Raises:
         RecipeError: its inputs cannot be used.
@@ -252,13 +252,13 @@ def _with_inputs(recipe: Recipe, source: OnnxSource) -> Recipe:
 
 
 def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
-    """The recipe's; where it states none, those of a file that is quantized already are its own."""
+    """The recipe's variants; by default, a file that is quantized already has only its own."""
     stated = "variants" in recipe.export.model_fields_set
     return (source.variant,) if source.variant and not stated else recipe.export.variants
 
 
 def _quantization(recipe: Recipe) -> Quantization:
-    """How a recipe has variants of integers made."""
+    """The recipe's options for integer variants."""
     section = recipe.quantize
     plan, path = plan_text(recipe)
     places = {"keep_float": f"{recipe.path}: quantize.keep_float"}

@@ -1,9 +1,9 @@
-"""The commit of an export: several files change place, and after any kill the whole old or the whole new state stands.
+"""The commit of an export: all files change place or none, even if the process is killed in between.
 
-Before the first change, what is to happen is written into the folder (`JOURNAL`), through to the disk. Without that
-file nothing has happened; with it, everything will have: whoever comes next (`settled`) completes what it says. Each
-step may be repeated. The journal is a file like any other and may be a stranger's: it names plain names in one folder,
-and what is to go is proven by its checksum.
+Before the first change, the planned changes are written into the folder (`JOURNAL`) and synced to the disk. Without
+that file nothing has happened; with it, the next command on the folder (`settled`) completes them. Each step may be
+repeated. The journal is untrusted like any file: it may name only plain names in its own folder, and a file is deleted
+only if it has the stated checksum.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _MOST_HASHED = 2**33
 
 
 class JournalError(Exception):
-    """What a journal says cannot be completed: it is damaged, or what it speaks of is gone."""
+    """A journal cannot be completed: it is damaged, or files that it names are gone."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """What is to happen to a folder.
+    """The planned changes of a folder.
 
     Attributes:
         staging: the folder inside it where the new files lie.
         files: their names with their checksums, in the order in which they appear.
-        discarded: files that go before, likewise.
+        discarded: files to delete first, with their checksums.
     """
 
     staging: str
@@ -69,7 +69,7 @@ def begin(target: Path, staging: Path, files: Mapping[str, str], discarded: Coll
 
 
 def complete(target: Path, commit: Commit) -> None:
-    """Does what the journal says, as far as it is not done, and removes it.
+    """Makes the changes that are not made yet, then removes the journal.
 
     Raises:
         JournalError: a new file is gone.
@@ -95,7 +95,7 @@ def complete(target: Path, commit: Commit) -> None:
 
 
 def settled(target: Path) -> None:
-    """Completes the commit that somebody was killed in, if there is one; waits for one that is going on.
+    """Completes the commit of a killed process, if there is one; waits for a commit that is still going on.
 
     Raises:
         JournalError: it cannot be completed.
@@ -108,21 +108,21 @@ def settled(target: Path) -> None:
 
 
 def finish(target: Path) -> None:
-    """`settled`, for those who hold the lock."""
+    """As `settled`, for callers that hold the lock."""
     commit = _read(target)
     if commit is not None:
         complete(target, commit)
 
 
 def dropped(target: Path) -> None:
-    """Removes a journal that cannot be completed, before everything that it speaks of is made anew."""
+    """Removes a journal that cannot be completed; its files are about to be made anew."""
     with suppress(IsADirectoryError):
         (target / JOURNAL).unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(*folders: Path) -> Iterator[None]:
-    """Keeps other exports out of folders; one that two paths lead to is locked once.
+    """Locks folders against other exports; a folder that two paths lead to is locked once.
 
     All who lock several do it in the same order, that of the file system's own numbers: none waits for another that
     waits for it. A file system without locks on folders keeps nobody out; the journal alone protects a commit there.
@@ -162,17 +162,17 @@ def _read(target: Path) -> Commit | None:
 
 
 def _are_files(value: object) -> TypeGuard[dict[str, str]]:
-    """Whether it tells checksums of files in a folder."""
+    """Whether it maps plain file names to checksums."""
     return isinstance(value, dict) and all(map(_is_plain, value)) and all(isinstance(x, str) for x in value.values())
 
 
 def _is_plain(name: object) -> bool:
-    """Whether it names a file in a folder, and no other place."""
+    """Whether it is a plain file name, without any folder."""
     return isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", name))
 
 
 def _is_regular(path: Path) -> bool:
-    """Whether it is a file itself, and no link to one."""
+    """Whether it is a regular file, and no link."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:
@@ -184,7 +184,7 @@ def _is(path: Path, sha256: str) -> bool:
 
 
 def _sha256_of(path: Path) -> str:
-    """Of a file's bytes; nothing of one that no export of ours writes so large."""
+    """SHA-256 of a file; empty for one larger than any that an export writes."""
     if path.stat().st_size > _MOST_HASHED:
         return ""
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Runs artifacts on devices, and judges what comes of it by what a proof asks for."""
+"""Runs artifacts on devices and judges the results by the bounds of a proof."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MakeRun = Callable[[tuple[Sample, ...]], Run]
 
 @dataclass(frozen=True)
 class Proof:
-    """On what, and how strictly, artifacts are proven.
+    """How artifacts are proven: samples, devices, bounds, time limit.
 
     Attributes:
         samples: the inputs.
         devices: names; None is "every device that runs here" (a missing runtime is then a skipped row; when it
             was named, it is an error before anything is exported).
         tolerance: the bound of every comparison of float32 with float32.
-        bounds: what is asked of each variant that approximates, by its name.
+        bounds: acceptance thresholds of each variant that approximates, by its name.
         timeout_s: for one artifact on one device, seconds.
         facts: what the report's environment says beside versions and CPU, e.g. seeds.
     """
@@ -101,9 +101,9 @@ def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tupl
 def _runs(
     artifacts: Sequence[Artifact], proof: Proof, source: Source | None, outputs: tuple[str, ...], sessions: Sessions
 ) -> Iterator[tuple[str, str, _MakeRun, _MakeRun | None]]:
-    """The title, the variant and the doing of each run; one at a time, since outputs may be large.
+    """Yields title, variant and function of each run, one at a time, since outputs may be large.
 
-    The last is the same run with nothing fused, where that may tell why an artifact fails.
+    The last item is the same run with graph optimization off, which may tell why an artifact fails; else None.
     """
     if source is not None and source.device in proof.device_names:
         run = partial(source.run, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)

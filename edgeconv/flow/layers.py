@@ -1,4 +1,4 @@
-"""Layers of integers judged by themselves, on the devices that tell what is inside a file."""
+"""Judges each layer of integer files by itself, on the devices that return intermediates."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def judged_by_layer(
     timeout_s: float,
     progress: Progress,
 ) -> tuple[Comparison, ...]:
-    """The rows, with the layers of each artifact in that of its first output on each device that tells them.
+    """The rows; the first of each artifact and device that returns intermediates gets the artifact's layers.
 
     Args:
         rows: as `edgeconv.flow.judge.judge` gives them.
-        artifacts: freshly made, so that they know what they hold.
+        artifacts: freshly made: only these have `intermediates`.
         variants: the graphs that they were written from.
         golden: its samples are run.
         timeout_s: for one artifact on one device, seconds.
@@ -60,10 +60,10 @@ def carried_over(
     now: Mapping[str, Mapping[str, str]],
     before: Mapping[str, str | Mapping[str, str]],
 ) -> tuple[Comparison, ...]:
-    """The rows of a repeated run with the layers of the earlier one, which are what they were.
+    """The rows of a repeated run, with the layers that the earlier run measured.
 
-    The graphs are not there any more, but neither have files and samples changed. Where a device tells something else
-    of itself than before, its layers are left out.
+    Layers cannot be measured again, since the graphs are gone; but files and samples have not changed. The layers of a
+    device whose environment is another one now are left out.
 
     Args:
         rows: of the repeated run.
@@ -89,11 +89,11 @@ def _layers(
 
 
 def _some(samples: Sequence[Sample]) -> list[Sample]:
-    """A few, and the last of all, which is of another batch where the batch is open."""
+    """The first few samples and the last one, whose batch differs where the batch is open."""
     return [*samples[: _SAMPLES - 1], *samples[_SAMPLES - 1 :][-1:]]
 
 
 def _in_place(rows: Iterable[Comparison], judged: Mapping[tuple[str, str], Comparison]) -> tuple[Comparison, ...]:
-    """Each of the rows found in the place of the first of its artifact and device."""
+    """The rows, each judged one in place of the first row of its artifact and device."""
     left = dict(judged)
     return tuple(left.pop((row.artifact, row.device), row) for row in rows)

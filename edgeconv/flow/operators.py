@@ -1,4 +1,4 @@
-"""What can be exported, read off the tables that do it; the list in `capture/README.md` is made of this.
+"""The operators that can be exported, read from the tables that do it; the source of the list in `capture/README.md`.
 
 An operator is one entry in each of three tables: `edgeconv.capture` (ATen to ONNX), `edgeconv.reference` (what the
 ONNX operator computes) and `edgeconv.emit.tflite` (ONNX to TFLite; the ONNX file takes it as it is).
@@ -53,7 +53,7 @@ def operators() -> Operators:
 
 @dataclass(frozen=True)
 class Row:
-    """What becomes of one ONNX operator; every one of the table goes into an ``.onnx`` file.
+    """Support for one ONNX operator in each format and variant; all of them go into ``.onnx`` files.
 
     Attributes:
         operator: its name.
@@ -100,7 +100,7 @@ def rows() -> tuple[Row, ...]:
 
 
 def to_markdown(tables: Operators) -> str:
-    """The section of `capture/README.md`: torch's operators by family, and what becomes of the ONNX operators."""
+    """The section of `capture/README.md`: ATen operators by family, and the ONNX operators of each format."""
     names = sum(len(aten) for _, aten in tables.aten)
     rows = [f"| {family} | {', '.join(aten)} |" for family, aten in tables.aten]
     return "\n".join(

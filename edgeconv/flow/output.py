@@ -1,4 +1,4 @@
-"""Where finished files appear: all of them whole, or none.
+"""Writes the files of an export into its folder: all of them, or none.
 
 Files are written into a staging folder inside the output folder (the same file system, so that a rename suffices)
 and renamed into place when the last one is complete. Whatever goes wrong before that, a full disk or a SIGKILL,
@@ -77,7 +77,7 @@ class Staging:
         self._outdated.append(name)
 
     def writes(self, name: str) -> bool:
-        """Whether a file of that name is among the new ones."""
+        """Whether the export writes a file of that name."""
         return name in self._files
 
     def before_commit(self, hook: Callable[[], None], *, reads: Path | None = None) -> None:
@@ -116,7 +116,7 @@ class Staging:
 
 
 def settle(folder: Path) -> None:
-    """Completes what an export was killed in, before anybody reads the folder, or the folders in it.
+    """Completes interrupted commits in a folder and the folders in it, before anybody reads them.
 
     Raises:
         EmitError: it cannot be completed.
@@ -126,7 +126,7 @@ def settle(folder: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Takes away what a process that is gone left in a folder, and the folder where nothing else is in it."""
+    """Removes what a dead process left in a folder, and the folder itself if it is then empty."""
     with suppress(OSError, journal.JournalError), journal.locked(folder):
         journal.finish(folder)
         _sweep(folder)
@@ -146,7 +146,7 @@ def temporary() -> Iterator[Path]:
 
 
 def clear_temporary(pid: int) -> None:
-    """Takes away the temporary folders of a process that is gone and had no time to do so."""
+    """Removes the temporary folders of a process that died before it could."""
     with suppress(OSError):  # no such folder at all
         for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_PREFIX}{pid}-*"):
             if left.lstat().st_uid == os.geteuid():  # the folder is everybody's
@@ -188,7 +188,7 @@ def staged(target: Path) -> Iterator[Staging]:
 
 @contextmanager
 def _staging_folder(target: Path) -> Iterator[Path]:
-    """A folder inside `target`, where what dead exports left is completed or taken away before."""
+    """A new folder inside `target`; first, commits of dead exports are completed and their staging folders removed."""
     with ExitStack() as held:
         with _mapped(target):
             with journal.locked(target):  # one step: what a commit needs is swept by nobody who has not completed it
@@ -203,7 +203,7 @@ def _staging_folder(target: Path) -> Iterator[Path]:
 
 
 def _finish(target: Path) -> None:
-    """Completes what an export was killed in, or drops what it said where that is of no use; the lock is held."""
+    """Completes an interrupted commit, or drops its journal where that is impossible; the caller holds the lock."""
     try:
         journal.finish(target)
     except journal.JournalError:

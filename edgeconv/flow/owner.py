@@ -1,4 +1,4 @@
-"""Folders that last as long as the process that works in them: whoever finds one can tell whether its owner is gone.
+"""Folders owned by a process: whoever finds one can tell whether its owner is still alive.
 
 An owner holds a shared lock on its folder, which the system lets go however the process ends. Process ids do not tell:
 containers that share a folder have ids of their own, small ones, and each takes another's live folder for its own dead
@@ -75,7 +75,7 @@ def lock(descriptor: int, operation: int) -> bool:
 
 
 def _held(prefix: str, parent: Path) -> tuple[Path, int]:
-    """The new folder and what holds it; made again where somebody took it away before it was held."""
+    """A new folder and the descriptor that locks it; tries again if somebody removed it before it was locked."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
         with suppress(FileNotFoundError):
@@ -96,9 +96,9 @@ def _is_of_the_dead(folder: Path, prefix: str) -> bool:
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process still works; one that is dead, and that nobody has waited for yet, does not.
+    """Whether a process is running; a zombie counts as dead.
 
-    Such a one stays for good where process 1 waits for nobody, as in many containers.
+    A zombie stays for good where process 1 reaps none, as in many containers.
     """
     try:
         os.kill(pid, 0)

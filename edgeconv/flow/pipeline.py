@@ -353,13 +353,13 @@ def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progr
 
 
 def _intermediates(job: Job, variant: Variant) -> dict[str, tuple[IntegerTensor, ...]]:
-    """What the files of a variant hold, by name."""
+    """The intermediates of each file that is written of a variant, by the file's name."""
     names = {_file_name(job, variant, *kind): _emit(job, {}, variant, *kind) for kind in job.files(variant)}
     return {name: emitted.intermediates for name, emitted in names.items()}
 
 
 def _folded(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSummary, GraphSummary]]:
-    """The graph that variants are made of, and what was captured and folded."""
+    """The rewritten graph, which variants are made of, and summaries of the captured and the rewritten graph."""
     with progress.stage("capture"):
         model = job.source.graph()
     captured = summarize("captured", model)
@@ -371,7 +371,7 @@ def _folded(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSummary,
 
 
 def _variants(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:
-    """The variants of a job, which asks its devices first where it has a target."""
+    """The job's variants; with a target, the job gets a check that the files reach it on the devices, too."""
     if job.target_search is not None:
         job = with_confirmation(job, partial(_emit, job, {}), [value.name or "" for value in model.graph.outputs])
     return job, tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
@@ -400,7 +400,7 @@ def _write(
 
 
 def _target_search(job: Job, variants: Sequence[Variant], progress: Progress) -> TargetSearch | None:
-    """What was tried for a target, measured."""
+    """The report's section on the search for a target, with sizes and latencies measured."""
     for variant in variants:
         if job.target_search is not None and variant.search is not None:
             return measured(job.target_search, variant, variant.search, job, partial(_emit, job, {}), progress)
@@ -408,7 +408,7 @@ def _target_search(job: Job, variants: Sequence[Variant], progress: Progress) ->
 
 
 def _write_plans(staging: Staging, job: Job, variants: Sequence[Variant]) -> None:
-    """Writes each plan beside the files that it made, to be read, edited and fed back."""
+    """Writes each quantization plan beside its files, to be read, edited and used again."""
     for variant in variants:
         if variant.plan is not None:
             staging.write(f"{job.name}.{variant.name}.plan.json", variant.plan.to_json().encode())
@@ -430,7 +430,7 @@ def _write_c(
 def _notes(
     model: ir.Model, variants: Sequence[Variant], written: Sequence[tuple[Artifact, Emitted]]
 ) -> tuple[str, ...]:
-    """What the reader should know: the slower, official capture when it had to be taken, and what emitters say."""
+    """Notes for the reader: that the slower, official capture was needed, and what variants and emitters say."""
     path = model.metadata_props.get(NOTE, "fast")
     said = path.replace("official: ", "captured by the official exporter: ", 1)
     captured: tuple[str, ...] = () if path == "fast" else (said,)

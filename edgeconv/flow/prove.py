@@ -46,7 +46,7 @@ _OTHER_RECIPE = "give the recipe that the folder was exported from, and what --s
 
 
 Stated = Callable[[tuple[str, ...]], Proof]
-"""What is asked of variants, by their names."""
+"""Makes the proof for variants, by their names."""
 Rebuilt = Callable[[Sequence[Artifact], Report], tuple[Variant, ...]]
 """The variants of integers that files of an earlier report were written from, with what the files hold inside."""
 
@@ -139,7 +139,7 @@ def prove(
 def _reference(
     source: Source, samples: tuple[Sample, ...], outputs: tuple[str, ...], name: str, progress: Progress
 ) -> Run:
-    """The source in float64 on all samples, with a finite number in each of its outputs.
+    """Runs the source in float64 on all samples: the reference.
 
     Raises:
         ParityError: it fails, or an output of a sample is all NaN or infinite.
@@ -224,7 +224,7 @@ def repeat(
 
 
 def _proof_again(stated: Stated | None, old: Report, golden: Golden, devices: tuple[str, ...]) -> Proof:
-    """Samples, bounds and time limit of a repeated run: as `stated`, else as the report and its golden values say."""
+    """The proof of a repeated run: as `stated`, else from the report and its golden values."""
     if stated is None:
         return Proof(golden.samples, devices, _tolerance(old), _bounds(old), _timeout_s(old))
     proof = stated(tuple(dict.fromkeys(artifact.variant for artifact in old.artifacts)))
@@ -232,7 +232,7 @@ def _proof_again(stated: Stated | None, old: Report, golden: Golden, devices: tu
 
 
 def _with_intermediates(artifacts: Sequence[Artifact], variants: Sequence[Variant]) -> tuple[Artifact, ...]:
-    """The artifacts with the tensors inside them, as the variants that they are written from tell these."""
+    """The artifacts, with the intermediates that their variants have."""
     tensors = {name: held for variant in variants for name, held in variant.intermediates.items()}
     return tuple(replace(artifact, intermediates=tensors.get(artifact.path.name, ())) for artifact in artifacts)
 
@@ -245,7 +245,7 @@ def _is_run_again(row: Comparison, devices: tuple[str, ...], source: Source | No
 
 
 def _own_values(source: Source, samples: tuple[Sample, ...], golden: Golden, path: Path) -> Golden:
-    """The golden values as the source gives them now, once they have proven to be the stored ones.
+    """The golden values computed anew by the source, checked to equal the stored ones.
 
     Raises:
         ParityError: the samples or the values are others.
@@ -270,7 +270,7 @@ def _is_same_sample(sample: Sample | None, stored: Sample | None) -> bool:
 
 
 def _require_bound(rows: Sequence[Comparison], artifacts: Sequence[Artifact], proof: Proof, folder: Path) -> None:
-    """Rows that are not judged again stand beside the new ones, and must have been held to the same."""
+    """Refuses stored rows that were judged by other bounds than the rows that are judged now."""
     variants = {artifact.path.name: artifact.variant for artifact in artifacts}
     for row in rows:
         bound = proof.bounds.get(variants.get(row.artifact, ""), proof.tolerance)
@@ -283,7 +283,7 @@ def _require_bound(rows: Sequence[Comparison], artifacts: Sequence[Artifact], pr
 
 
 def _judged_by(source: Source | None, by_recipe: bool) -> str:
-    """For the reader: whether anything but the folder itself had a say."""
+    """Says to the reader whether bounds and references came from the folder alone."""
     bounds = "the recipe's bounds" if by_recipe else "the folder's own bounds"
     if source is None:
         return f"{bounds} and golden values, which whoever can write the folder can change: name the recipe"
@@ -291,7 +291,7 @@ def _judged_by(source: Source | None, by_recipe: bool) -> str:
 
 
 def _integers(variants: Sequence[Variant], samples: Sequence[Sample], progress: Progress) -> dict[str, Integers]:
-    """What each quantized graph says exactly."""
+    """The exact outputs of each quantized graph, by variant."""
     by_variant = {}
     for variant in variants:
         if variant.plan is not None or is_quantized(variant.model):
@@ -303,12 +303,12 @@ def _integers(variants: Sequence[Variant], samples: Sequence[Sample], progress: 
 
 
 def _asked_as(row: Comparison) -> str:
-    """The device that a row is asked for by: a file's own row comes with onnxruntime's."""
+    """The device name that selects a row: the source file's own row is selected by onnxruntime."""
     return OnnxSource.device if row.device == OnnxSource.row else row.device
 
 
 def _require_numbers(reference: Run, name: str, title: str) -> None:
-    """A reference without a finite number agrees with every file that has none either, and proves nothing."""
+    """Refuses a reference output that is all NaN or infinite: any file that fails alike would agree with it."""
     for index, outputs in enumerate(reference.outputs):
         for output, array in outputs.items():
             if array.dtype.kind == "f" and array.size and not np.isfinite(array).any():
@@ -320,7 +320,7 @@ def _require_numbers(reference: Run, name: str, title: str) -> None:
 
 
 def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: Path) -> None:
-    """The module must be the one whose outputs were stored: float64 sums may differ in their order, and no more."""
+    """Refuses a source whose outputs differ from the stored ones by more than the order of float64 sums."""
     hint = _OTHER_RECIPE
     if run.verdict is not Verdict.PASS:
         raise ParityError(f"the recipe's model does not run: {run.reason}", where=str(golden), hint=hint)
@@ -339,7 +339,7 @@ def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: P
 
 
 def _close(a: Array, b: Array) -> bool:
-    """NaN and infinities stand in the same places; all else differs by no more than the order of sums makes."""
+    """Whether two outputs agree up to the order of float64 sums, with NaN and infinities in the same places."""
     finite = np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return False
@@ -360,15 +360,15 @@ def _tolerance(report: Report) -> Tolerance:
 
 
 def _timeout_s(report: Report) -> float:
-    """That of the export; the first reports did not say."""
+    """The export's time limit; reports of early versions do not state it."""
     return seconds_of(report.environment[TIMEOUT]) if TIMEOUT in report.environment else Proof.timeout_s
 
 
 def _bounds(report: Report) -> dict[str, Fidelity]:
-    """What was asked of each approximation.
+    """The acceptance thresholds that each approximating variant was judged by.
 
     Raises:
-        ParityError: different things of its rows.
+        ParityError: the rows of one variant have different ones.
     """
     variants = {artifact.path.name: artifact.variant for artifact in report.artifacts}
     bounds: dict[str, Fidelity] = {}

@@ -1,4 +1,4 @@
-"""The report of a folder as its record: what it speaks of, what of that is still there, and what an export takes away.
+"""Reads a folder's report as the record of its files, and decides which of them a new export removes.
 
 Whoever can write the folder can write the report, so it is believed only in what it can prove: it names files by plain
 names, each with its checksum, and nothing else of the folder is read or removed. What is removed is a file of such a
@@ -52,7 +52,7 @@ def require_unchanged(folder: Path, report: Report) -> None:
 
 
 def _proven(folder: Path) -> Report:
-    """The report of a folder, whose files are those that it speaks of."""
+    """Reads the report of a folder and checks every file that it names against its checksum."""
     report = _read(folder)
     for name, sha256 in _recorded(report).items():
         file = folder / name
@@ -81,7 +81,7 @@ def write_report(staging: Staging, report: Report) -> None:
 
 @dataclass(frozen=True)
 class Removal:
-    """What an export takes away, in notes for its user.
+    """Notes for the user about files of an earlier export that are removed.
 
     Attributes:
         notes: of what lies there before the devices run: the report has them.
@@ -121,7 +121,7 @@ def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact])
 
 
 def _outdated(out: Path, written: Collection[str]) -> list[str]:
-    """What goes, by name: the report itself first, then what it speaks of."""
+    """Names of the files to remove: the earlier report first, then files that only it names."""
     try:
         _read(out)
         names = [JSON]
@@ -133,7 +133,7 @@ def _outdated(out: Path, written: Collection[str]) -> list[str]:
 
 
 def _stale(out: Path, written: Collection[str]) -> list[str]:
-    """The files that the earlier report speaks of, that are as it says, and that are not made again."""
+    """Names of the earlier report's files that are unchanged and that the new export does not write."""
     try:
         recorded = _recorded(_read(out))
     except ParityError:
@@ -156,7 +156,7 @@ def _read(folder: Path) -> Report:
 
 
 def _recorded(report: Report) -> dict[str, str]:
-    """The checksum of every file that the report speaks of, by name."""
+    """The SHA-256 of every file that the report names."""
     checksums = {name: sha256 for item in report.artifacts for name, sha256 in item.checksums.items()}
     if report.golden:
         checksums[report.golden] = str(report.environment.get(GOLDEN_SHA256, ""))
@@ -164,12 +164,12 @@ def _recorded(report: Report) -> dict[str, str]:
 
 
 def _is(path: Path, sha256: str) -> bool:
-    """Whether a file itself, and no link to one, has that checksum."""
+    """Whether a regular file, no link, has that checksum."""
     return not path.is_symlink() and path.is_file() and _sha256_of(path) == sha256
 
 
 def _sha256_of(path: Path) -> str:
-    """Of the bytes of a file.
+    """SHA-256 of a file.
 
     Raises:
         ParityError: it cannot be read.

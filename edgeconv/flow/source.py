@@ -40,7 +40,7 @@ Precision = Literal["float64", "float32"]
 
 
 class Source(Protocol):
-    """Gives a graph, and runs itself without any of our rewrites and formats.
+    """What is exported: it gives its graph, and runs itself without any of our rewrites and formats.
 
     Attributes:
         row: what its own float32 row is called in the report.
@@ -49,7 +49,7 @@ class Source(Protocol):
         metadata: what the artifacts say of where they come from.
         batched: the inputs whose first dimension stays open in the files; ``graph`` has `CAPTURED_BATCH` there.
         symbol: the name of that dimension.
-        variant: that it is itself, and is judged as, where it is quantized already; empty for floats.
+        variant: ``"int8"`` where it is quantized already: it is exported and judged as that; empty for float sources.
     """
 
     @property
@@ -266,7 +266,7 @@ class OnnxSource:
 
 
 def failing_as_a_file(source: Source) -> AbstractContextManager[None]:
-    """Around every stage: what a file brings about that none foresaw is the file's; of a module it is a bug of ours."""
+    """Wraps all stages: an unforeseen error is blamed on an exported file; with a module, it is a bug of ours."""
     return whatever_it_brings(source.file.path) if isinstance(source, OnnxSource) else nullcontext()
 
 
@@ -293,7 +293,7 @@ def _shifted(row: Array, count: int) -> Array:
 
 
 def _captured(graph_of: Callable[[int], ir.Model], batched: Collection[str], example: int = 1) -> ir.Model:
-    """The graph with `CAPTURED_BATCH`, once a capture with `OTHER_BATCH` has shown that it is one graph for all sizes.
+    """Captures with `CAPTURED_BATCH`, and with `OTHER_BATCH` to check that the graph does not depend on the batch.
 
     The second capture is what it costs, whatever the size of an image: MobileNetV2 on one core takes 0.45 s of CPU
     time for it and 0.03 s to compare, beside 2.1 s for the first, in which torch.export is imported (ResNet-50 0.6 s,
@@ -329,7 +329,7 @@ def _captured(graph_of: Callable[[int], ir.Model], batched: Collection[str], exa
 
 
 def _blame_the_batch(error: CaptureError, graph_of: Callable[[int], ir.Model], batch: int, works: int) -> None:
-    """Says so where it is the batch size that a capture failed on: with another one it works."""
+    """Raises an error that names the batch size, if the capture works with another one."""
     try:
         graph_of(works)
     except CaptureError:
@@ -339,5 +339,5 @@ def _blame_the_batch(error: CaptureError, graph_of: Callable[[int], ir.Model], b
 
 
 def _with_batch(value: torch.Tensor, batch: int) -> torch.Tensor:
-    """An example input with so many rows."""
+    """An example input with its first row repeated to the given batch."""
     return value.detach()[:1].expand(batch, *value.shape[1:]).clone()

@@ -1,4 +1,4 @@
-"""A target for a quantized variant: what it is judged on, and what every number of layers in float costs."""
+"""Search targets: the fewest layers in float with which a quantized variant reaches an SQNR or agreement."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
 
 
 def with_confirmation(job: Job, emit: Emit, outputs: Sequence[str]) -> Job:
-    """The job whose target has to hold on its devices, where these are what the report asks for it.
+    """The job with a check that the target also holds on its devices, if the report judges these by the same target.
 
     Kernels round on their own: of digits_dsc with four layers in float, whose graph says 31.6 dB, onnxruntime and
     LiteRT made 31.6 dB, LiteRT's reference kernels 30.9 and tflite-runtime 2.14 30.8.
@@ -85,7 +85,7 @@ def with_confirmation(job: Job, emit: Emit, outputs: Sequence[str]) -> Job:
 
 
 class _Reference:
-    """The source in float64, which is run once."""
+    """The source's float64 outputs, computed once, on first use."""
 
     def __init__(self, job: Job, proof: Proof, outputs: tuple[str, ...]) -> None:
         self._job, self._proof, self._outputs = job, proof, outputs
@@ -97,7 +97,7 @@ class _Reference:
 
 
 def _confirmed(job: Job, proof: Proof, target: Target, emit: Emit, reference: _Reference, variant: Variant) -> bool:
-    """Whether the target holds on every device that can run a file of the variant."""
+    """Whether the variant's files reach the target on every device that can run them."""
     with temporary() as folder:
         artifacts = []
         for format_, layout in job.files(variant):
@@ -110,7 +110,7 @@ def _confirmed(job: Job, proof: Proof, target: Target, emit: Emit, reference: _R
 
 
 def reached(rows: Sequence[Comparison], target: Target) -> bool:
-    """Whether every row holds the target; one without numbers has failed, or was skipped and says nothing."""
+    """Whether every row reaches the target; failed rows do not, skipped ones are passed over."""
     holds = []
     for row in rows:
         if row.metrics is None:
@@ -131,7 +131,7 @@ def _is_gate(bound: Fidelity | None, target: Target) -> bool:
 def measured(
     target_search: TargetSearch, variant: Variant, search: Search, job: Job, emit: Emit, progress: Progress
 ) -> TargetSearch:
-    """The search with its points: the files of every step, their size, and their latency on a device per format.
+    """The search with a point per step: size of the step's files, and latency on one device per format.
 
     Args:
         target_search: of `aimed`.
@@ -182,7 +182,7 @@ def _point(
 
 
 def _devices(job: Job, formats: set[str]) -> list[Device]:
-    """For each format the usual device if the job names it, or else the first that takes it."""
+    """For each format one of the job's devices: onnxruntime or litert if named, else the first that takes it."""
     named = [find(name) for name in (job.proof.device_names if job.proof is not None else ())]
     chosen = {}
     for format_ in sorted(formats):
@@ -193,7 +193,7 @@ def _devices(job: Job, formats: set[str]) -> list[Device]:
 
 
 def _gated(job: Job, variant: str, target: Target) -> Proof | None:
-    """The proof that asks every device for the target; what the recipe asks for beside it stays."""
+    """The proof with the target as a threshold on every device; the recipe's other thresholds stay."""
     if job.proof is None:
         return None
     bound = job.proof.bounds.get(variant, Fidelity())
@@ -210,5 +210,5 @@ def _inputs(samples: Sequence[Sample]) -> Iterator[Mapping[str, Array]]:
 
 
 def _share(batches: Callable[[], Batches], *, held_out: bool) -> Iterator[Mapping[str, Array]]:
-    """One batch in four, or the other three."""
+    """Every fourth calibration batch if `held_out`, else the other three."""
     return (batch for index, batch in enumerate(batches()) if (index % _HELD_OUT == _HELD_OUT - 1) == held_out)

@@ -119,8 +119,7 @@ class Variant:
         plan: of a quantized one.
         notes: what the reader should know.
         search: what was tried for a target.
-        intermediates: of files that were written of it, by the file's name: tensors whose integers a runtime can be
-            asked for.
+        intermediates: by the name of each file written from it, the tensors whose integers a runtime can return.
     """
 
     name: str
@@ -204,7 +203,7 @@ def variants_of(
 
 @contextmanager
 def _placed(places: Mapping[str, str]) -> Iterator[None]:
-    """Names the file that a choice is from in errors about it."""
+    """Makes errors about an option name the file and field that it comes from."""
     try:
         yield
     except QuantizeError as error:
@@ -220,7 +219,7 @@ def is_quantized(model: ir.Model) -> bool:
 
 
 def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
-    """Of a graph that is quantized already, only the border can be chosen: no choice is dropped without a word."""
+    """Refuses options that cannot be honoured on a graph that is quantized already: only `io` can be chosen."""
     wrong = [name for name in names if name != "int8"]
     if wrong:
         raise QuantizeError("the model is quantized already", where=wrong[0], hint=INT8_ONLY)
@@ -234,7 +233,7 @@ def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
 
 
 class _Quantizer:
-    """What variants of integers share: the prepared graph and its calibration."""
+    """Makes integer variants; they share the prepared graph and its calibration."""
 
     def __init__(
         self, model: ir.Model, quantization: Quantization, progress: Progress, formats: Sequence[str], reorders: bool
@@ -258,7 +257,7 @@ class _Quantizer:
         return quantize.Options(scheme, self._settings.per_channel, pair_safe, reasons)
 
     def _float_names_in(self, model: ir.Model) -> list[str]:
-        """What was asked to stay float, as it is called in a graph whose values may hold others than the modules'."""
+        """The operators of `keep_float`, by their names in the prepared graph, whose nodes may be renamed."""
         pairs = zip(self._model.graph, model.graph, strict=True)  # preparing replaces nodes, one by one
         now = {before.outputs[0].name: after.outputs[0].name or "" for before, after in pairs}
         return [now.get(name, name) for name in self._settings.keep_float]
@@ -290,7 +289,7 @@ class _Quantizer:
         )
 
     def _saturating(self, name: str, model: ir.Model, hint: str) -> tuple[str, ...]:
-        """The note on an ``.onnx`` file whose numbers do not survive the kernels of every processor."""
+        """A note on layers whose int8 sums saturate on x86 processors without VNNI."""
         layers = quantize.overflowing(model) if name == "int8" and "onnx" in self._formats else ()
         if not layers:
             return ()
@@ -306,7 +305,7 @@ class _Quantizer:
         return Variant(name, model, io=io, formats=formats, plan=plan)
 
     def _search(self, name: str, prepared: ir.Model, plan: quantize.Plan, target: quantize.Target) -> quantize.Search:
-        """The layers that stay float for a target.
+        """Searches for the fewest layers in float that reach the target.
 
         Raises:
             TargetError: it is not reached.
@@ -331,7 +330,7 @@ class _Quantizer:
 
     @cached_property
     def _prepared(self) -> tuple[ir.Model, tuple[str, ...]]:
-        """The float graph that is calibrated, and what to say of it."""
+        """The float graph that is calibrated, equalized and reordered as the options say, and notes on it."""
         model, _ = scale_as_conv(self._model)
         notes: tuple[str, ...] = ()
         if self._settings.relu6_as_relu:
@@ -351,13 +350,13 @@ class _Quantizer:
         return model, notes
 
     def _chosen_orders(self, model: ir.Model) -> Mapping[str, tuple[int, ...]]:
-        """The order of channels: as the plan says that was given, else such that few pairs of weights overflow."""
+        """The order of channels: the given plan's, else one in which few pairs of weights overflow."""
         if self._settings.plan:
             return quantize.Plan.from_json(self._settings.plan).channel_orders
         return quantize.orders_of(model, per_channel=self._settings.per_channel) if self._reorders else {}
 
     def _chosen_exponents(self, model: ir.Model) -> Mapping[str, tuple[int, ...]] | None:
-        """How the layers are equalized: as the plan says that was given, else by data."""
+        """The equalization exponents: the given plan's, else computed from the calibration data."""
         if self._settings.plan:
             return quantize.Plan.from_json(self._settings.plan).equalization
         return quantize.exponents_of(model, self._batches(), per_channel=self._settings.per_channel)
@@ -373,11 +372,11 @@ class _Quantizer:
 
     @cached_property
     def _bounds(self) -> Mapping[str, tuple[float, float]]:
-        """How far the numbers of masks matter, in the graph that is calibrated."""
+        """The range beyond which numbers of attention masks make no difference, by value name."""
         return quantize.bounds_of(self._prepared[0], self._batches)
 
     def _plan(self, name: str) -> quantize.Plan:
-        """The plan that was given, or one of the prepared graph; of the graph as it is where nothing is calibrated."""
+        """The given plan, else one made from the prepared graph (for int8-weights, from the graph as it is)."""
         by_data = name != "int8-weights"
         model = self._prepared[0] if by_data else self._model
         if not self._settings.plan:
@@ -395,7 +394,7 @@ class _Quantizer:
 
     @property
     def _rounding(self) -> str:
-        """What was asked for; without data nearest, in the place of what nobody need have asked for."""
+        """The rounding method: as chosen, but "nearest" in place of the default where there is no data."""
         default = self._settings.rounding == Quantization.rounding
         return "nearest" if default and self._settings.batches is None else self._settings.rounding
 
@@ -409,7 +408,7 @@ class _Quantizer:
         return quantize.adaround(model, plan, self._bounded(), iterations=self._settings.iterations, progress=tell)
 
     def _bounded(self) -> Batches:
-        """The batches, their masks cut where the quantized graph cuts them."""
+        """The calibration batches, with masks clipped to the same range as in the quantized graph."""
         for batch in self._batches():
             cut = {name: np.clip(array, *self._bounds[name]) for name, array in batch.items() if name in self._bounds}
             yield {**batch, **cut}
@@ -424,7 +423,7 @@ class _Quantizer:
         return checked_batches(self._settings.batches)
 
     def _effect(self, model: ir.Model, changed: ir.Model, count: int) -> str:
-        """The note that says what writing ReLU6 as ReLU does to the float graph."""
+        """A note on the SQNR that writing ReLU6 as ReLU leaves in the float graph."""
         from edgeconv.reference import evaluate
 
         written = f"ReLU6 is written as ReLU in {count} places"
@@ -439,7 +438,7 @@ class _Quantizer:
 
 
 def _scale_of(value: ir.Value) -> float | None:
-    """One step of a graph output that comes out of integers."""
+    """The scale of a graph output that DequantizeLinear makes; None for other outputs."""
     node = value.producer()
     if node is None or node.op_type != "DequantizeLinear" or node.inputs[1] is None:
         return None

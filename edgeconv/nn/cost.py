@@ -160,7 +160,7 @@ def _calls(module: nn.Module, args: tuple[Tensor, ...]) -> list[_Call]:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Padding inside a convolution's subclass, say, makes it no container: it has parameters of its own."""
+    """Whether a module counts as a layer: it has no children, or parameters of its own beside them."""
     return not list(module.children()) or bool(list(module.parameters(recurse=False)))
 
 

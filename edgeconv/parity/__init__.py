@@ -1,11 +1,11 @@
 """Whether a device computed what torch computes: pure functions over `core.Run`.
 
-To judge: `compare` gives one row per output, `held_to_all` sees to it that nothing asked for goes unjudged, `verdict`
-sums rows up, `used_share` judges a row of an approximation again by what it says of itself.
+To judge: `compare` gives one row per output, `held_to_all` fails rows where a threshold could not be judged at all,
+`verdict` sums rows up, `used_share` judges a row of an approximation again by its own numbers.
 To measure: `metrics` (distance), `check` (dtype, shape, NaN and infinities), `REL_FLOOR_OF_RMS`.
 To keep: `Golden` with `golden_bytes` and `load_golden`, samples with their float64 reference as one file.
-`Integers`: what a quantized graph says exactly, which is a second reference. `layer_steps`: each layer against it,
-given the operands that a runtime has; `judge_layers`, `unjudged_layers`: what that makes of a row.
+`Integers`: the exact outputs of a quantized graph, a second reference. `layer_steps`: each layer's distance from it in
+steps, given the runtime's own operands; `judge_layers`, `unjudged_layers`: a row's verdict with its layers.
 To explain: `explained_by_fusion`, for rows of which `asks_of_all` is true.
 """
 

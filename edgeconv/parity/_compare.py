@@ -36,8 +36,8 @@ def compare(
         reference: the module in float64 on the same samples.
         samples: those that both ran on, in their order.
         artifact: the artifact's name in the report.
-        tolerance: ``|a - b| <= max(1, scale) * atol + rtol * |b|``, and ``max_abs`` where it is set; or what is asked
-            of an approximation over all samples.
+        tolerance: ``|a - b| <= max(1, scale) * atol + rtol * |b|``, and ``max_abs`` where it is set; or the
+            acceptance thresholds of an approximation, over all samples.
         output_names: the outputs to compare; each becomes a row.
         integers: what the quantized graph computes exactly on the same samples; None where none is quantized.
 
@@ -111,7 +111,7 @@ def _incomplete(run: Run, samples: Sequence[Sample], name: str) -> str:
 
 
 def _counted(row: Comparison, run: Run, integers: Integers | None) -> Comparison:
-    """The row with its distance from the quantized graph in steps, where its output has steps."""
+    """The row with counts of elements by their distance from the quantized graph in steps, for quantized outputs."""
     if integers is None or row.output not in integers.scales:
         return row
     pairs = [(a[row.output], b[row.output]) for a, b in zip(run.outputs, integers.run.outputs, strict=True)]

@@ -41,7 +41,7 @@ def judge_together(
 
     Args:
         row: what it is of.
-        bound: what is asked of all samples together.
+        bound: the acceptance thresholds, on all samples together.
         samples: those that both ran on.
         pairs: for each, what the device and what the float64 reference computed.
         top1: counts of right and of agreeing classes; empty for outputs that are no classes.
@@ -76,7 +76,7 @@ def judge_together(
 
 
 def used_share(row: Comparison, bound: Fidelity) -> float:
-    """How much of a bound a row's own metrics and counts use: above 1 it is broken, as it is by NaN."""
+    """The largest used share of the thresholds, by the row's own metrics and counts; above 1 fails, NaN is infinite."""
     try:
         shares = [share for _, share in _shares(row, bound, len(row.samples))]
     except (KeyError, ZeroDivisionError):  # counts of a report that do not belong together
@@ -85,11 +85,11 @@ def used_share(row: Comparison, bound: Fidelity) -> float:
 
 
 def held_to_all(rows: Sequence[Comparison], bound: Fidelity, *, of: Collection[str]) -> list[Comparison]:
-    """Fails the rows of a variant if none of them could be held to a part of what is asked of it.
+    """Fails the rows of a variant if one of its thresholds could not be judged on any of them.
 
     Args:
         rows: judged.
-        bound: what is asked.
+        bound: the acceptance thresholds.
         of: the names of the variant's artifacts; rows of others stay.
     """
 
@@ -178,7 +178,7 @@ def _together(measurements: Sequence[Measured], sqnr_db: float) -> Metrics | Non
 
 
 def _shares(row: Comparison, bound: Fidelity, count: int) -> Iterator[tuple[str, float]]:
-    """What each part of the bound has to say, and how much of it is used; above 1 it is broken."""
+    """For each threshold a sentence on how far it is met, and its used share; above 1 it is missed."""
     metrics = row.metrics
     if metrics is not None and bound.sqnr_db is not None:
         used = _louder(metrics.sqnr_db, bound.sqnr_db)
@@ -203,7 +203,7 @@ def _shares(row: Comparison, bound: Fidelity, count: int) -> Iterator[tuple[str,
 
 
 def _louder(sqnr_db: float, least_db: float) -> float:
-    """The error over the largest allowed one, as amplitudes."""
+    """The error's amplitude over the largest allowed one."""
     return float(10.0 ** ((least_db - sqnr_db) / 20.0))
 
 

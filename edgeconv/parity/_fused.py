@@ -1,4 +1,4 @@
-"""Why a file misses what is asked of it on a runtime, where the same file holds with nothing fused."""
+"""Explains failures of files that pass on the same runtime with graph optimization off."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeconv.errors import PAIR_SAFE
 def explained_by_fusion(
     rows: Sequence[Comparison], unfused: Sequence[Comparison], *, saturating: bool
 ) -> tuple[Comparison, ...]:
-    """The rows, with a cause in the reason of those that fail and hold when every operator is computed by itself.
+    """The rows; those that fail, but pass when every operator is computed by itself, say so in their reason.
 
     Args:
         rows: of one artifact on one device.
@@ -44,5 +44,5 @@ def _said(metrics: Metrics) -> str:
 
 
 def asks_of_all(row: Comparison) -> bool:
-    """Whether the row fails by a threshold over all samples, which another way to compute may reach."""
+    """Whether the row fails by thresholds over all samples, which unfused kernels may meet."""
     return row.verdict is Verdict.FAIL and isinstance(row.tolerance, Fidelity) and row.metrics is not None

@@ -1,4 +1,4 @@
-"""How far TFLite's integer forms of operators may be from exact: those of more than one step, each with its cause.
+"""Allowances in steps (LSB) for TFLite's integer kernels that are specified to be off by more than one, with the cause.
 
 Every other kernel rounds once, and is within one step. Measured on the reference kernels of LiteRT 2.3, over all 65536
 integers or 4 draws of noise.
@@ -20,7 +20,7 @@ _EXACT = 0, ""
 
 @dataclass(frozen=True)
 class Site:
-    """An operator of the graph, the steps of what it reads and makes, and the element type of these integers."""
+    """An operator, the scales of its operand and its result, and the element type of these integers."""
 
     node: ir.Node
     source: float
@@ -29,7 +29,7 @@ class Site:
 
 
 def allowance(site: Site) -> tuple[int, str]:
-    """The steps that an operator may be off, and why; (0, "") where its kernel rounds once."""
+    """The steps that an operator's kernel may be off, and why; (0, "") where it rounds once."""
     rule = _RULES.get((site.node.op_type, site.dtype)) or _RULES.get((site.node.op_type, ""))
     return _EXACT if rule is None else rule(site)
 
@@ -77,7 +77,7 @@ def _resize(site: Site) -> tuple[int, str]:
 
 
 def _linear_steps(site: Site) -> float:
-    """What RESIZE_BILINEAR of integers may be off."""
+    """The largest error of the integer RESIZE_BILINEAR kernel, in steps."""
     sizes = [value.shape[2:] if value is not None and value.shape is not None else () for value in _ends(site.node)]
     places = site.node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
     modes = places == "align_corners", places not in ("align_corners", "asymmetric")
@@ -86,7 +86,7 @@ def _linear_steps(site: Site) -> float:
 
 
 def _largest_factor(node: ir.Node) -> float:
-    """The elements of a window over those of them that count, where these are fewest."""
+    """The largest ratio of a window's size to the number of its elements that count."""
     shapes = [value.shape[2:] if value is not None and value.shape is not None else () for value in _ends(node)]
     kernel, factor = node.attributes.get_ints("kernel_shape", ()), 1.0
     strides = node.attributes.get_ints("strides", [1] * len(kernel))

@@ -1,7 +1,8 @@
 """Each layer of a quantized graph by itself: a runtime's integers against the graph's, given the same operands.
 
-The graph is cut at every tensor whose integers the runtime tells: what comes behind reads the runtime's integers, and
-what comes before is quantized and compared with them. So a layer answers for its own rounding alone.
+The graph is cut at every intermediate whose integers the runtime returns: the layer after it reads the runtime's
+integers, and the result of the layer before it is quantized and compared with them. So errors do not add up: each
+layer answers for its own rounding alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edgeconv.graph.names import unique_name
 from edgeconv.parity._fidelity import failed, steps_apart
 from edgeconv.parity._kernels import Site, allowance
 
-_HELD = "/held"  # what stands for a runtime's integers, behind the name of the value
+_HELD = "/held"  # suffix of the graph inputs that take a runtime's integers
 
 
 def layer_steps(
@@ -33,7 +34,8 @@ def layer_steps(
 
     Args:
         model: the quantized graph; not changed.
-        tensors: what the runtime tells. Quantized values that are not among them are inside of a layer: not rounded.
+        tensors: the intermediates that the runtime returns. Quantized values that are not among them lie within a
+            layer, and are not rounded.
         samples: the graph's inputs, NCHW, by name.
         runs: for each sample the integers of every tensor, by the tensor's name, in the file's layout.
 
@@ -84,13 +86,13 @@ def judge_layers(row: Comparison, layers: Sequence[LayerSteps]) -> Comparison:
 
 
 def unjudged_layers(row: Comparison, why: str) -> Comparison:
-    """A row of a device that should tell what is inside a file, and does not: nothing is known of the layers."""
+    """The row, failed, of a device that should return intermediates and did not."""
     return failed(row, f"its layers cannot be judged: {why}")
 
 
 @dataclass(frozen=True)
 class _End:
-    """A tensor, the float value that it is quantized from, its later name, what makes it, and how far it may be off."""
+    """The end of a layer: tensor, name of the float value before quantization and after, operators, allowance."""
 
     tensor: IntegerTensor
     value: str
@@ -100,7 +102,7 @@ class _End:
 
 
 class _Cut:
-    """A graph that reads a runtime's integers wherever the runtime has any, and rounds nowhere else.
+    """A copy of the graph that reads a runtime's integers at every cut, and rounds nowhere else.
 
     Attributes:
         model: its inputs are the graph's, and one for every cut value.
@@ -153,7 +155,7 @@ class _Cut:
         return max(map(allowance, sites), default=(0, ""))
 
     def _cut(self, node: ir.Node, tensor: IntegerTensor) -> str:
-        """Makes what dequantizes a value read the runtime's; returns how the result was called."""
+        """Replaces a dequantized value by a graph input for the runtime's integers; returns the value's former name."""
         source, integers = node.inputs[0], node.outputs[0]
         assert source is not None  # QuantizeLinear has an operand
         runtime_input = ir.Value(
@@ -168,7 +170,7 @@ class _Cut:
 
 
 def _bypass(node: ir.Node) -> None:
-    """Leaves a value as it is that a runtime does not round: it is inside of one of its operators."""
+    """Removes the rounding of a value within a layer: the runtime's operator does not round it."""
     source, results = node.inputs[0], [use.node.outputs[0] for use in node.outputs[0].uses()]
     assert source is not None  # QuantizeLinear has an operand
     for result in results:
@@ -176,7 +178,7 @@ def _bypass(node: ir.Node) -> None:
 
 
 def _shape(value: ir.Value) -> list[int]:
-    """-1 stands for an open batch."""
+    """The dimensions, -1 for an open batch."""
     assert value.shape is not None  # every value of a graph has one
     return [size if isinstance(size, int) else -1 for size in value.shape]
 

@@ -125,7 +125,7 @@ class _Sums:
 
 
 class _Maxima:
-    """What is largest over the chunks, and where the bound is used most."""
+    """Maxima over the chunks, and the element that uses most of its bound."""
 
     def __init__(self, rel_floor: float, tolerance: Tolerance, scale: float) -> None:
         self._rel_floor = rel_floor

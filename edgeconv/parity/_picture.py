@@ -1,4 +1,4 @@
-"""What the report draws of the worst sample: how large its errors are, and where they lie in the image."""
+"""The worst sample's errors for the report: a histogram of their sizes, and a map over the image."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _REFERENCE = "torch-float64"
 
 @dataclass(frozen=True)
 class Golden:
-    """What a device is compared with.
+    """Samples with their reference values.
 
     Attributes:
         samples: the inputs.
@@ -43,7 +43,7 @@ class Golden:
     integers: Mapping[str, Integers] = field(default_factory=dict)
 
     def of(self, variant: str) -> Golden:
-        """What is for a variant: its samples (all, where the variant has no name), and its integers."""
+        """The samples for one variant (all, for the empty name), with their reference values and integers."""
         everyones = (variant == "" or sample.is_for(variant) for sample in self.samples)
         chosen = [index for index, included in enumerate(everyones) if included]
         return Golden(

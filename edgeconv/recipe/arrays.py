@@ -1,4 +1,4 @@
-"""NumPy's files, with their failures in our words (NumPy's advise to allow pickles)."""
+"""Reads .npy and .npz files; the hint of an error never advises to allow pickles, as NumPy's own messages do."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from edgeconv.errors import RecipeError
 from edgeconv.recipe.foreign import printable
 
 MAX_FILE_BYTES = 2**32
-"""Of the arrays of an ``.npz``, unpacked: some megabytes of zip may hold terabytes of zeros."""
+"""Largest total size of the unpacked arrays of an ``.npz``: megabytes of zip may hold terabytes of zeros."""
 _MOST_ARRAYS = 4096
-"""In an ``.npz``: each costs the time of a file, whatever it holds."""
+"""Most arrays in an ``.npz``: each takes the time of opening a file, however small it is."""
 _MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
 
 
@@ -47,7 +47,7 @@ def read_arrays(path: Path, *, where: str = "") -> Mapping[str, Array]:
 
 
 def names_of(arrays: Mapping[str, Array]) -> str:
-    """The first keys, for a message."""
+    """The first eight keys, as an error lists them."""
     names = [printable(key) for key in arrays]
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
@@ -82,7 +82,7 @@ def _npz_arrays(path: Path, where: str) -> Mapping[str, Array]:
 
 
 def _check_dtype(file: IO[bytes], path: Path, where: str) -> None:
-    """Refuses elements without a size: a header of some bytes may declare 10^12 of them, which numpy then goes through.
+    """Refuses dtypes of item size 0: a header of a few bytes may declare 10^12 such elements, and numpy visits each.
 
     Raises:
         RecipeError: the header declares such elements.

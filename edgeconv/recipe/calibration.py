@@ -25,7 +25,7 @@ _END = object()
 
 
 def calibration_batches(recipe: Recipe) -> Iterator[Mapping[str, Array]]:
-    """Reads the data one inference after the other; nothing is held.
+    """Yields calibration data one inference at a time; only one batch is in memory.
 
     Args:
         recipe: whose ``[quantize]`` names the data; without any, 16 batches of standard normal noise. States every
@@ -52,13 +52,13 @@ def calibration_batches(recipe: Recipe) -> Iterator[Mapping[str, Array]]:
 
 
 def names_data(recipe: Recipe) -> bool:
-    """Whether the recipe names calibration data, if only noise."""
+    """Whether the recipe names any calibration data; noise counts."""
     data = recipe.quantize
     return bool(data.images or data.arrays or data.generator or data.random)
 
 
 def checked_batches(batches: Callable[[], Iterable[Mapping[str, Array]]]) -> Iterator[Mapping[str, Array]]:
-    """What the user's function gives, one after another.
+    """The batches that the user's function gives, each checked to be NumPy arrays by input name.
 
     Raises:
         QuantizeError: it raises, or gives something other than arrays of numpy by name.
@@ -124,7 +124,7 @@ def _in_folder(recipe: Recipe, images: CalibrationImages, where: str) -> list[st
 
 
 def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, Array]]:
-    """What the user's generator yields, checked."""
+    """The batches that the user's generator yields, checked against names, shapes and dtypes of the inputs."""
     make = resolved(name, recipe.directory, where=where)
     iterator = _called(lambda: iter(make()), recipe, where)
     index = 0

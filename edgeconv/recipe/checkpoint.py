@@ -1,4 +1,4 @@
-"""torch.load, with its failures in our words.
+"""Reads torch checkpoints safely, and says what is wrong with one that cannot be read.
 
 torch's own messages advise to load the file again with its safeguard off, which is the one thing not to do with a file
 that was just refused: nothing of their text is passed on but the name of what the pickle asked for.

@@ -1,4 +1,4 @@
-"""What ``package.module:callable`` in a recipe names: foreign code, which is imported and may do anything meanwhile."""
+"""Imports the callable that ``package.module:callable`` in a recipe names; that code may do anything meanwhile."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def resolved(name: str, directory: Path, *, where: str) -> Callable[..., Any]:
 
 
 def imported(factory: str, where: str) -> Callable[..., Any]:
-    """The callable, from where Python looks now; see `resolved`."""
+    """The callable, found along the present import path; see `resolved`."""
     name, _, attribute = factory.partition(":")
     try:
         module = importlib.import_module(name)

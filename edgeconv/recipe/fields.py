@@ -1,4 +1,4 @@
-"""The types of a recipe's fields: what each value may be, and the hint when it is not.
+"""The types of a recipe's fields: which values each accepts, and the hint where one is refused.
 
 The upper limits are far above anything that an edge model needs. They are there so that a slip of the keyboard is a
 message and not a machine that runs out of memory.
@@ -24,7 +24,7 @@ DAY_S = 86400.0
 
 
 def nearest(name: str, choices: Collection[str]) -> str:
-    """``"did you mean 'x'? "`` with the nearest known name, or nothing, and then all of them."""
+    """A hint: the nearest choice where one is close (``"did you mean 'x'? "``), then all choices."""
     close = close_to(name, choices)
     suggestion = f"did you mean {close[0]!r}? " if close else ""
     return f"{suggestion}known: {', '.join(choices)}"
@@ -37,7 +37,7 @@ def shown(value: str, limit: int = 60) -> str:
 
 
 def one_of(choices: Collection[str], what: str) -> AfterValidator:
-    """Accepts the known names only."""
+    """A validator that accepts only the choices."""
 
     def check(value: str) -> str:
         if value not in choices:
@@ -52,7 +52,7 @@ def one_of(choices: Collection[str], what: str) -> AfterValidator:
 
 
 def written_as(pattern: str, hint: str, *, most: int) -> AfterValidator:
-    """Accepts printable text that fits a pattern, up to so many characters."""
+    """A validator that accepts printable text matching a pattern, of at most ``most`` characters."""
 
     def check(value: str) -> str:
         if len(value) > most:
@@ -66,7 +66,7 @@ def written_as(pattern: str, hint: str, *, most: int) -> AfterValidator:
 
 
 def unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuses a value that stands twice."""
+    """Refuses duplicates."""
     seen: set[str] = set()
     for value in values:
         if value in seen:

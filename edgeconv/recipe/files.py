@@ -62,7 +62,7 @@ def locate(name: str, directory: Path, *, where: str) -> Path:
 
 
 def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int = MOST_BYTES) -> bytes:
-    """The bytes of a file that the user names; a pipe is refused, as nobody may ever write to it.
+    """Reads a file that the user names; pipes are refused, since reading one could wait for ever.
 
     Args:
         path: of the file.
@@ -112,7 +112,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes, hexadecimal; it may be larger than memory.
+    """SHA-256 of a file, hexadecimal; the file may be larger than memory.
 
     Raises:
         OSError: it cannot be opened or read, is no plain file, or larger than `MOST_HASHED`.

@@ -1,4 +1,4 @@
-"""What a recipe names, as finished values: its files found and read, so that the flow need not know how."""
+"""What a recipe names, as finished values: paths are resolved and files are read, so that the flow gets values."""
 
 from __future__ import annotations
 
@@ -60,5 +60,5 @@ def seeds_of(recipe: Recipe) -> dict[str, str]:
 
 
 def own_imports(recipe: Recipe) -> Callable[[], AbstractContextManager[None]]:
-    """What the module's own code has to run in: it may import what lies beside the recipe, also while it computes."""
+    """Makes the context that the module's code runs in: imports find files beside the recipe, even during forward."""
     return partial(importing_from, recipe.directory)

@@ -1,4 +1,4 @@
-"""The border to code that a recipe names: what it prints and what it raises."""
+"""The border to the user's code that a recipe names: what it prints, raises, and changes of the process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def prints_to_stderr() -> Iterator[None]:
 
 
 def passed(error: BaseException) -> None:
-    """Raises what is not foreign code's own: whoever asked the process to end is obeyed.
+    """Raises interrupts and requests to end the process again; every other exception is the user's code's own.
 
     The foreign border catches every ``BaseException``, as a module may make classes of its own.
     """
@@ -31,7 +31,7 @@ def passed(error: BaseException) -> None:
 
 @contextmanager
 def unchanged() -> Iterator[None]:
-    """Takes back what foreign code does to the process: its folder, streams, signals, and torch's settings.
+    """Restores process state that foreign code may change: working folder, streams, signals, torch's settings.
 
     What is written afterwards must land where the caller said, and be computed as if that code had not run.
     """
@@ -45,7 +45,7 @@ def unchanged() -> Iterator[None]:
 
 
 def told(error: BaseException) -> str:
-    """A foreign exception as a clause: ``raised ValueError: its text``, without control characters and not endless."""
+    """A foreign exception as a clause, ``raised ValueError: its text``: one printable line of limited length."""
     if isinstance(error, SystemExit):
         return f"called sys.exit({'' if error.code is None else printable(repr(error.code))})"
     text = printable(text_of(error))
@@ -53,7 +53,7 @@ def told(error: BaseException) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """An exception's text; nothing where its own code cannot tell it."""
+    """The text of an exception; empty where its ``__str__`` itself raises."""
     try:
         return str(error)
     except Exception:  # noqa: BLE001  (a class of anybody's)

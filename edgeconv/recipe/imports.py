@@ -1,4 +1,4 @@
-"""Imports of the code that a recipe names: its own folder first, and never another recipe's module of the same name.
+"""Imports the code that a recipe names, from its own folder first, without mixing up recipes' modules of equal name.
 
 Python knows one module per name in a process, and finds it through one list of folders. Several recipes may each mean
 the ``net.py`` beside them, and a program, the working folder or an installed package may have one, too. So the modules
@@ -26,7 +26,7 @@ _stamps: dict[Path, dict[str, tuple[int, int]]] = {}
 
 @contextmanager
 def importing_from(directory: Path) -> Iterator[None]:
-    """Inside of the block a folder's modules are found first, those of the working folder last.
+    """Within the block, imports search this folder first and the working folder last.
 
     What edgeconv itself runs on (Python's own modules, torch, numpy, …) is never replaced.
     """
@@ -85,7 +85,7 @@ class _Finder:
 
 
 def _unchanged(folder: Path) -> dict[str, ModuleType]:
-    """The modules that a folder had the last time; none once a file of theirs has changed, so that all are new."""
+    """The folder's modules from its last use; none if any of their files has changed since, so that all load anew."""
     modules, stamps = _modules.get(folder, {}), _stamps.get(folder, {})
     if all(_stamp(module) == stamps[name] for name, module in modules.items()):
         return modules
@@ -109,7 +109,7 @@ def is_needed(top: str) -> bool:
 
 @cache
 def _runtime() -> frozenset[str]:
-    """The distributions that edgeconv needs, and those that they need, extras left out."""
+    """Names of the distributions that edgeconv depends on, directly or not, without extras."""
     distributions: set[str] = set()
     waiting = ["edgeconv"]
     while waiting:

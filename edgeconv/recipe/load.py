@@ -1,4 +1,4 @@
-"""TOML file -> Recipe; whatever is wrong becomes one line with the file, the field and the hint."""
+"""Reads a TOML file into a Recipe; every mistake is one line with file, field and hint."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def onnx_recipe(
 
 
 def with_fixed(recipe: Recipe, values: Mapping[str, float]) -> Recipe:
-    """The recipe with some of its inputs fixed to numbers, which are no inputs any more.
+    """The recipe with some inputs fixed to numbers; these are no longer inputs of what is exported.
 
     Raises:
         RecipeError: a number cannot be used.
@@ -91,7 +91,7 @@ def with_fixed(recipe: Recipe, values: Mapping[str, float]) -> Recipe:
 
 
 def with_inputs(recipe: Recipe, shapes: Mapping[str, tuple[int | str, ...]], dtypes: Mapping[str, str]) -> Recipe:
-    """The recipe of an ``.onnx`` file with every input stated.
+    """The recipe of an ``.onnx`` file with the shape and dtype of every input filled in.
 
     Raises:
         RecipeError: the recipe states another dtype than the file, or what it asks for does not fit these inputs.
@@ -141,7 +141,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 
 
 def _has_endless_key(text: str) -> bool:
-    """Whether parts joined by dots go on for longer than any key; what stands in texts of several lines counts, too."""
+    """Whether a dotted key has too many parts (multi-line strings count, too): tomllib reads it in quadratic time."""
     parts, dotted = 0, False
     for match in _PARTS.finditer(text):
         first = match[0][0]
@@ -157,7 +157,7 @@ def _has_endless_key(text: str) -> bool:
 
 
 def _frozen(value: Any, path: Path, loc: tuple[int | str, ...]) -> Any:
-    """TOML's lists as tuples: the models are frozen and strict."""
+    """Turns TOML's lists into tuples, as the frozen, strict models need; refuses integers beyond 64 bits."""
     if isinstance(value, int) and value not in _INTEGERS:  # TOML's have 64 bits; hexadecimal ones may be endless
         raise RecipeError("is an integer of more than 64 bits", where=f"{path}: {dotted(loc)}", hint="correct it")
     if not isinstance(value, dict | list):

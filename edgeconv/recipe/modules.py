@@ -46,7 +46,7 @@ def build_module(recipe: Recipe) -> nn.Module:
 
 
 def _in_eval(module: nn.Module, where: str) -> nn.Module:
-    """The module in eval mode; `eval` and `train` may be the module's own."""
+    """The module in eval mode; its class may override `eval`, which may then raise or return anything."""
     try:
         switched = module.eval()
     except BaseException as error:

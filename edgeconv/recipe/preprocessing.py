@@ -60,7 +60,7 @@ def random_crops(
     *,
     where: str = "",
 ) -> Iterator[Array]:
-    """Random parts of an image, resized to the module's input: many pictures of the world out of few photographs.
+    """Random crops of an image, resized to the module's input: many calibration inputs from few photographs.
 
     Each covers 20 to 100 % of the image's area, with sides of 3:4 to 4:3, at a uniform place, mirrored or not, as
     networks see images in training (Szegedy et al. 2015, Going Deeper with Convolutions, section 6).
@@ -109,7 +109,7 @@ def _values(image: Image.Image, preprocessing: Preprocessing, path: Path, where:
 
 
 def _normalized(pixels: Array, preprocessing: Preprocessing) -> Array:
-    """(H, W, C) uint8 -> (1, C, H, W) float32, a channel at a time: float64 of all at once is 8 times the image."""
+    """(H, W, C) uint8 -> (1, C, H, W) float32, one channel at a time: all in float64 take 8 times the memory."""
     if preprocessing.colour == "bgr":
         pixels = pixels[..., ::-1]
     height, width, channels = pixels.shape
@@ -154,7 +154,7 @@ def _open(path: Path, where: str) -> Image.Image:
 
 
 def _is_deep(tile: Any) -> bool:
-    """Whether Pillow will drop half of each channel's bits, which it does without a word in colour."""
+    """Whether the file has 16 bits per channel, of which Pillow silently drops half in colour images."""
     decoder, arguments = tile[0], tile[3] if isinstance(tile[3], tuple) else (tile[3],)
     raw_mode = any(isinstance(word, str) and ";16" in word for word in arguments)
     return raw_mode or (decoder.startswith("ppm") and any(isinstance(most, int) and most > 255 for most in arguments))

@@ -42,14 +42,14 @@ def parity_samples(recipe: Recipe, variants: Collection[str] = ()) -> tuple[Samp
 
 
 def _meant(items: Iterable[_Inputs], variants: Collection[str]) -> Iterator[tuple[int, _Inputs]]:
-    """The inputs for these variants, with their place in the recipe."""
+    """The declared inputs that are for these variants, each with its index in the recipe."""
     for index, item in enumerate(items):
         if not variants or not item.variants or set(variants).intersection(item.variants):
             yield index, item
 
 
 def from_noise(inputs: tuple[Input, ...], noise: RandomInputs, where: str) -> Iterator[Sample]:
-    """Seeded noise; errors name `where`, here and below."""
+    """Samples of seeded noise; here and below, errors name `where`."""
     generator = np.random.default_rng(noise.seed)
     name = f"random-{noise.seed}-scale-{noise.scale:g}"
     for index in range(noise.count):
@@ -76,7 +76,7 @@ def _draw(item: Input, scale: float, generator: np.random.Generator, where: str)
 
 
 def from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sample]:
-    """Image files through the recipe's preprocessing."""
+    """One sample per image file, preprocessed as the recipe declares."""
     from edgeconv.recipe.preprocessing import preprocess  # Pillow
 
     if recipe.preprocessing is None:
@@ -98,7 +98,7 @@ def from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sam
 
 
 def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sample]:
-    """Rows of a file, as many at a time as the inputs' batch."""
+    """Samples from the rows of an array file, each with as many rows as the inputs' batch."""
     path = locate(arrays.file, recipe.directory, where=where)
     held = read_arrays(path, where=where)
     columns = {

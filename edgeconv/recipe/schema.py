@@ -1,4 +1,4 @@
-"""What a recipe may say, whole: the model, its inputs and outputs, the files to make, and how they are proven."""
+"""The schema of a recipe: model, inputs and outputs, the files to make, and how they are proven."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ MAX_NOISE_BYTES = 2**31  # of all seeded inputs together, which are held at once
 
 
 class Warmup(Section):
-    """Makes the statistics of BatchNorm layers non-trivial: with identity statistics a fold cannot be seen to fail.
+    """Draws non-trivial BatchNorm statistics: with identity statistics a wrong fold would go unnoticed.
 
     BatchNorm weights and biases are drawn anew (uniform in [0.5, 1) and normal of deviation 0.1), then standard
     normal batches pass through the module in training mode and the running statistics become their averages.
@@ -152,7 +152,7 @@ class Input(Section):
 
     @property
     def size_bytes(self) -> int:
-        """Of one array of this shape and dtype."""
+        """Size of one array of this shape and dtype."""
         return math.prod(self.static_shape) * DTYPES[self.dtype]
 
 
@@ -201,7 +201,7 @@ class Parity(Section):
         random: see `RandomInputs`.
         images: see `ImageInputs`.
         arrays: see `ArrayInputs`.
-        fidelity: what is asked of each variant but ``fp32``, by its name; see `FidelitySection`.
+        fidelity: acceptance thresholds of each variant but ``fp32``, by its name; see `FidelitySection`.
     """
 
     devices: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(unique)] | None = None
@@ -219,7 +219,7 @@ class Parity(Section):
 
     @property
     def bounds(self) -> dict[str, Fidelity]:
-        """What is asked of each approximation."""
+        """The acceptance thresholds of each approximating variant, by its name."""
         return {
             variant: self.fidelity[variant].over(default) if variant in self.fidelity else default
             for variant, default in DEFAULT_FIDELITY.items()

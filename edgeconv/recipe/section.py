@@ -1,4 +1,4 @@
-"""What every table of a recipe is: frozen, strict, and without unknown keys.
+"""The base class of every table of a recipe: frozen, strict, no unknown keys.
 
 Types are strict (``"3"`` is no integer, ``1`` is no boolean) because TOML has them all. Arrays arrive as tuples.
 """
@@ -24,7 +24,7 @@ else:
 
 
 class _Told(ModelMetaclass):
-    """What makes tables by hand; those of a file are validated as a whole, and told of with their place in it."""
+    """Maps pydantic's errors where a table is made from Python; `load` maps those of a file, with their place."""
 
     if not TYPE_CHECKING:
 

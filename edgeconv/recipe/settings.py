@@ -1,4 +1,4 @@
-"""The settings of a process that foreign code may change, taken down and put back."""
+"""Saves and restores the process state that foreign code may change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 def taken() -> Callable[[], None]:
-    """Takes the settings down; returns what puts them back."""
+    """Saves the state; returns the function that restores it."""
     undo = [_folder(), _streams(), _signals(), _torch(), _rest()]
 
     def put_back() -> None:
@@ -28,7 +28,7 @@ def taken() -> Callable[[], None]:
 
 
 def _folder() -> Callable[[], None]:
-    """By its descriptor: it may be renamed meanwhile."""
+    """The working folder, held by its descriptor: it may be renamed meanwhile."""
     try:
         here = os.open(".", os.O_RDONLY)
     except OSError:

@@ -1,4 +1,4 @@
-"""A recipe to begin with: what was told is stated, the rest stands there as comments with what it is good for."""
+"""The text of a starting recipe: given values are filled in, all other keys stand as comments that explain them."""
 
 from __future__ import annotations
 
@@ -95,5 +95,5 @@ def template(
 
 
 def _quoted(text: str) -> str:
-    """A string as TOML writes it: as JSON does, but for one character that JSON leaves as it is."""
+    """A TOML string: JSON's form, with DEL escaped, too."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""The variants of a model that can be asked for, and what each must reach."""
+"""The variants of a model, and the default acceptance threshold of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_FIDELITY: Mapping[str, Fidelity] = {
     "int8-weights": Fidelity(sqnr_db=20.0),
     "int16x8": Fidelity(sqnr_db=30.0),
 }
-"""The approximations, and what is asked of each where the recipe asks for nothing: less is a broken file."""
+"""Default acceptance thresholds of the approximating variants; a file that misses them is broken."""
 
 VARIANTS = ("fp32", *DEFAULT_FIDELITY)
 

@@ -14,7 +14,7 @@ from edgeconv.recipe.schema import Input, Warmup
 
 
 def warm_up(module: nn.Module, inputs: Sequence[Input], warmup: Warmup, *, where: str = "") -> None:
-    """Randomises BatchNorm weights and biases and makes the running statistics those of seeded noise.
+    """Randomizes BatchNorm weights and biases and makes the running statistics those of seeded noise.
 
     The passes run in float64 and their result is rounded once: float32 sums would differ in the last place between
     CPUs and thread counts, and with them the bytes of the artifacts.

@@ -1,4 +1,4 @@
-"""A weights file into a module: no code is run, nothing is left out, nothing non-finite gets in."""
+"""Loads a weights file into a module: runs no code, requires every key, refuses NaN and infinities."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _check_plain(state: Mapping[str, Tensor], path: Path, where: str) -> None:
 
 
 def _expands(tensor: Tensor) -> bool:
-    """Whether it claims many more elements than are stored: a stride of 0 makes 10^12 of one."""
+    """Whether a tensor declares far more elements than it stores: with stride 0, one element looks like 10^12."""
     size = tensor.numel() * tensor.element_size()
     return size > max(_EXPANDED_BYTES, tensor.untyped_storage().nbytes())
 
@@ -199,7 +199,7 @@ def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: 
 
 
 def _check_dtypes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, where: str) -> None:
-    """`load_state_dict` casts without a word; only a cast that keeps every value is let through."""
+    """Refuses casts that would change a value: `load_state_dict` casts silently."""
     wrong = [
         (name, tensor.dtype, own[name].dtype)
         for name, tensor in state.items()
@@ -224,7 +224,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _hint_for(missing: Sequence[str], unexpected: Sequence[str]) -> str:
-    """Every key merely prefixed (``module.`` of DataParallel, ``model.`` of trainers) is the usual reason."""
+    """A hint on keys that do not match; often all have a prefix (DataParallel's ``module.``, trainers' ``model.``)."""
     if missing and unexpected:
         shortest = min(unexpected, key=len)
         for name in missing:

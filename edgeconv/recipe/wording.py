@@ -1,4 +1,4 @@
-"""What a schema says of a value that it refuses, in our words; pydantic's speak of Python's types."""
+"""Errors of a schema in terms of the recipe; pydantic's own messages speak of Python types."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def complaint(detail: ErrorDetails, *, table: str) -> str:
 
 
 def first_error(error: ValidationError, path: Path) -> RecipeError:
-    """The error about the first field that a schema refuses, with the names of others; `path`: what states them."""
+    """One error: the first field that a schema refuses, then the names of others; `path` is the recipe."""
     details = error.errors(include_url=False)
     # A list whose items are refused is reported as too short as well.
     details = [detail for detail in details if detail["type"] != "too_short"] or details

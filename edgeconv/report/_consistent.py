@@ -1,4 +1,4 @@
-"""A report must say the same everywhere: no row may pass that its own numbers fail, and none may speak of other files.
+"""Finds contradictions in a report that was read: rows that pass against their own numbers, rows of unknown files.
 
 Whoever can write the folder can still make up numbers that agree: what is proven needs the recipe, or another run. But
 a verdict that was edited alone, a bound that was exchanged or a row that was added is found here.
@@ -16,7 +16,7 @@ from edgeconv.report._report import Report
 
 
 def contradictions(report: Report) -> Iterator[str]:
-    """What a report says that cannot be, one line each; nothing of a report as it was written."""
+    """The contradictions in a report, one line each; none in a report as it was written."""
     names = [artifact.path.name for artifact in report.artifacts]
     yield from (f"it speaks of the file {name!r} twice" for name in _twice([name.lower() for name in names]))
     for artifact in report.artifacts:
@@ -57,7 +57,7 @@ def _of_row(row: Comparison, variants: dict[str, str]) -> Iterator[str]:
 
 
 def _within(sample: SampleResult, bound: Tolerance | Fidelity) -> bool:
-    """Whether a sample's own numbers are within what is asked of each; NaN is not."""
+    """Whether a sample's own numbers are within its bound; NaN is not."""
     if sample.metrics is None or not 0.0 <= sample.excess <= 1.0:
         return False
     most = bound.max_abs if isinstance(bound, Tolerance) else None

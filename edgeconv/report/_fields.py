@@ -1,4 +1,4 @@
-"""What a field of ``parity.json`` may hold. The same types write and read; whoever wrote the file may be a stranger.
+"""The types of the fields of ``parity.json``, for writing and for reading files from anybody.
 
 Numbers that a verdict hangs on (bounds, scales, time limits) are finite and not negative; numbers that were measured
 may be anything. Names of files are plain names: nothing outside of the folder can be spoken of.
@@ -19,7 +19,7 @@ from edgeconv.devices.agent import DTYPES
 TIMEOUT = "timeout, s"
 GOLDEN_SHA256 = "golden sha256"
 LEFT_OUT = "rewrites left out"
-"""Keys of the environment that are read again."""
+"""Keys of a report's environment that edgeconv reads again."""
 
 MOST_SECONDS = 86400.0
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -51,7 +51,7 @@ def write_number(value: float) -> float | str:
 
 
 def _written_as(pattern: str, complaint: str) -> Any:
-    """Text of a pattern, which the schema tells; `Field` would complain in its own words."""
+    """Text that matches a pattern, with our own error message, and the pattern in the JSON schema."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -81,7 +81,7 @@ Dimension = Annotated[int, Field(ge=0, lt=2**63)] | str
 Dtype = Annotated[str, AfterValidator(lambda name: _one_of(DTYPES, name)), WithJsonSchema({"enum": list(DTYPES)})]
 _Item = TypeVar("_Item")
 Several = Annotated[tuple[_Item, ...], FailFast()]
-"""The first wrong item is enough: a stranger's list may have millions of them."""
+"""A tuple whose validation stops at the first wrong item: an untrusted list may have millions."""
 Format = Literal["onnx", "tflite"]
 Layout = Literal["nchw", "nhwc"]
 FileName = _written_as(_FILE_NAME, "should be a plain file name of letters, digits, _ . - and at most 200 characters")
@@ -108,7 +108,7 @@ Environment = Annotated[dict[str, str | dict[str, str]], AfterValidator(_checked
 
 
 def seconds_of(text: object) -> float:
-    """A time limit as the environment has it.
+    """The time limit that a report's environment states, in seconds.
 
     Raises:
         ValueError: it is none.
@@ -123,7 +123,7 @@ def seconds_of(text: object) -> float:
 
 
 def checked_tensor(shape: Sequence[int | str], dtype: str, layout: str, scale: float | None, zero_point: int) -> None:
-    """What the fields of a tensor must be together.
+    """Checks that layout, dtype, scale and zero point of a tensor agree.
 
     Raises:
         ValueError: they contradict each other.
@@ -143,7 +143,7 @@ def checked_tensor(shape: Sequence[int | str], dtype: str, layout: str, scale: f
 
 
 def checked_picture(edges: Sequence[float], counts: Sequence[int], rows: Sequence[Sequence[float]]) -> None:
-    """What the fields of a picture must be together.
+    """Checks that edges, counts and map of a picture agree.
 
     Raises:
         ValueError: they contradict each other.

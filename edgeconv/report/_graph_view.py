@@ -1,4 +1,4 @@
-"""The graph before and after, side by side: what became of each operator."""
+"""The captured and the rewritten graph side by side, with what became of each operator."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def _change(before: int, after: int) -> str:
 
 
 def _before(graph: GraphSummary, later: GraphSummary) -> StageView:
-    """What became of each operator: they correspond by name, which a value keeps while it is still computed."""
+    """The first graph's operators and what became of each; they correspond by the names of their values."""
     ops = {node.name: node.op for node in later.nodes}
     absorbers = _absorbers(graph, ops)
     return _listed(graph, lambda node: _fate(node, ops.get(node.name), absorbers))
 
 
 def _absorbers(graph: GraphSummary, ops: Mapping[str, str]) -> dict[str, str]:
-    """Operators that took in the one after them, whose name they now bear: a Conv its BatchNormalization."""
+    """Operators into which the next one was folded, whose name they now have: a Conv with its BatchNormalization."""
     made_by = {node.name: node for node in graph.nodes}
     return {
         source: node.name

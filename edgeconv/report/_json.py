@@ -99,7 +99,7 @@ def from_json(text: str) -> Report:
 
 
 def _place(detail: ErrorDetails, plain: object) -> str:
-    """What of the file a complaint is about, without the words for the forms that a value may have."""
+    """The path of a field that pydantic complains of, without the names of a union's members."""
     parts: list[str] = []
     value = plain
     for part in detail["loc"]:
@@ -114,18 +114,18 @@ def _place(detail: ErrorDetails, plain: object) -> str:
 
 
 def _is_of_another_form(detail: ErrorDetails, plain: object) -> bool:
-    """Whether a value lacks what it would have in a form that it is not of: a bound has two."""
+    """Whether the complaint is about the other member of a union: a bound is a tolerance or a fidelity."""
     return detail["type"] == "missing" and len(_place(detail, plain).split(".")) < len(detail["loc"])
 
 
 def _shown(text: str) -> str:
-    """Of a message with words of the file: one line, cut where it is long."""
+    """A message that quotes the file, as one printable line of limited length."""
     line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
 
 
 def _written(value: object, indent: str) -> str:
-    """Indented by two spaces; what holds plain values only is on one line, or an error map would take 4096 of them."""
+    """JSON, indented by two spaces; lists of plain values stay on one line, else an error map takes 4096 lines."""
     deeper = indent + "  "
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     if not any(isinstance(item, dict | list) for item in items):
@@ -145,7 +145,7 @@ def _scalar(value: object) -> str:
 
 
 def _checked(text: str) -> dict[str, Any]:
-    """The report as plain values, once it is JSON of this version."""
+    """The report as plain values, checked to be JSON of this schema version."""
     if sum(map(text.count, ",[{")) > _MOST_VALUES:
         raise ParityError(f"it has more than {_MOST_VALUES:,} values", where=_WHERE, hint=_HINT)
     try:
@@ -162,7 +162,7 @@ def _checked(text: str) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object; readers differ in which of two equal keys they take."""
+    """An object without duplicate keys: readers differ in which of two they take."""
     items = dict(pairs)
     if len(items) < len(pairs):
         raise ValueError("an object has a key twice")

@@ -1,4 +1,4 @@
-"""What one export proved, as a value: the input of every writer in this room."""
+"""`Report`: what one export proved; the input of every writer in this room."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Report:
 
     @property
     def worst(self) -> Comparison | None:
-        """The row that stands worst: failed before passed, files before torch, then by the used share of tolerance."""
+        """The worst row: failed before passed, files before torch, then by the used share of the bound."""
         judged = [row for row in self.comparisons if row.verdict is not Verdict.SKIPPED]
         return max(judged, key=_badness, default=None)
 

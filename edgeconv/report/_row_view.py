@@ -198,7 +198,7 @@ def _tolerance(tolerance: Tolerance | Fidelity) -> str:
 
 
 def _thresholds(bound: Fidelity) -> Iterator[str]:
-    """What is asked of all samples together, part by part."""
+    """The acceptance thresholds on all samples together, one text each."""
     if bound.sqnr_db is not None:
         yield f"SQNR ≥ {fmt.decibel(bound.sqnr_db)} dB over all samples"
     if bound.cosine is not None:

@@ -1,4 +1,4 @@
-"""What keeping layers in float brings, and what it costs."""
+"""The search for a target: error, size and latency for each number of layers that stay in float."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class TargetPoint:
-    """A number of layers in float.
+    """One step of the search: how many layers are in float, and what that gives and costs.
 
     Attributes:
         kept: how many.
@@ -31,7 +31,7 @@ class TargetPoint:
 
 @dataclass(frozen=True)
 class TargetSearch:
-    """What was tried for a target.
+    """A search for the fewest layers in float that reach a target.
 
     Attributes:
         variant: what was quantized, ``"int8"``.

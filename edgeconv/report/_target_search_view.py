@@ -1,4 +1,4 @@
-"""What the page says of a target: a table of what was tried, and error against latency and against size."""
+"""The page's section on a search for a target: a table of its steps, error against latency and against size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TargetSearchView:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Numbers to places in the drawing; what is beyond its end stands at the end."""
+    """Maps numbers to places in the drawing; larger ones than its end stand at the end."""
 
     low: float
     high: float
