@@ -35,18 +35,18 @@ def float_parts_of_onnx(data: bytes) -> list[str]:
     with damaged(NO_ONNX):
         model = onnx.inliner.inline_local_functions(onnx.ModelProto.FromString(data))
         model = onnx.shape_inference.infer_shapes(model)
-        return list(_parts(model.graph, _Around()))
+        return list(_parts(model.graph, _Enclosing()))
 
 
 @dataclass(frozen=True)
-class _Around:
+class _Enclosing:
     """What a subgraph can refer to of the graphs around it."""
 
     integers: frozenset[str] = frozenset()
     producers: Mapping[str, onnx.NodeProto] = field(default_factory=dict)
 
 
-def _parts(graph: onnx.GraphProto, around: _Around) -> Iterator[str]:
+def _parts(graph: onnx.GraphProto, around: _Enclosing) -> Iterator[str]:
     integers = around.integers | _integer_values(graph)
     floats = {name for node in graph.node for name in (*node.input, *node.output) if name} - integers
     producers = {**around.producers, **{name: node for node in graph.node for name in node.output}}
@@ -62,7 +62,7 @@ def _parts(graph: onnx.GraphProto, around: _Around) -> Iterator[str]:
             yield f"{node.op_type} of {node.output[0]!r}: nobody can tell what {node.domain} computes in"
             continue
         for branch in _branches(node):
-            yield from _parts(branch, _Around(integers, producers))
+            yield from _parts(branch, _Enclosing(integers, producers))
         for index, name in enumerate(node.input):
             if name in floats and index not in _SETTINGS.get(node.op_type, set()):
                 producer = producers.get(name)

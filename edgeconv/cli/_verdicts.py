@@ -50,7 +50,7 @@ def _cells(row: Comparison) -> tuple[str, ...]:
     measured = ("-", "-", "-")
     if row.metrics is not None:
         measured = (f"{row.metrics.max_abs:.2e}", _share(row), f"{row.metrics.sqnr_db:.0f} dB")
-    return (row.verdict.value, row.artifact or _SOURCE, row.device, row.output, *measured, row.reason or _told(row))
+    return (row.verdict.value, row.artifact or _SOURCE, row.device, row.output, *measured, row.reason or _remarks(row))
 
 
 def _share(row: Comparison) -> str:
@@ -61,7 +61,7 @@ def _share(row: Comparison) -> str:
     return f"{max(worst, 1.01):.3g} times" if worst > 1 else f"{math.floor(1000 * worst) / 10:.1f} %"
 
 
-def _told(row: Comparison) -> str:
+def _remarks(row: Comparison) -> str:
     """``top-1 99.44 %`` where labels are known, how often the class is the reference's, a microcontroller's memory."""
     told = []
     if row.top1.get("labelled"):

@@ -56,8 +56,8 @@ def _integer_only(file: Path, as_json: bool) -> int:
     """Prints what is float in a file; returns 1 if anything is."""
     data = _read(file)
     reader = float_parts_of_onnx if file.suffix.lower() == ".onnx" else float_parts_of_tflite
-    _inside(file, _READERS[file.suffix.lower()], data)
-    parts = _inside(file, reader, data)
+    _named_errors(file, _READERS[file.suffix.lower()], data)
+    parts = _named_errors(file, reader, data)
     if as_json:
         say(json.dumps({"file": file.name, "integer_only": not parts, "float": parts}, indent=2))
         return 1 if parts else 0
@@ -70,11 +70,11 @@ def _integer_only(file: Path, as_json: bool) -> int:
 
 def _facts_of(file: Path) -> dict[str, Any]:
     data = _read(file)
-    inside = _inside(file, _READERS[file.suffix.lower()], data)
+    inside = _named_errors(file, _READERS[file.suffix.lower()], data)
     return {"file": file.name, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **inside}
 
 
-def _inside(file: Path, reader: Callable[[bytes], _T], data: bytes) -> _T:
+def _named_errors(file: Path, reader: Callable[[bytes], _T], data: bytes) -> _T:
     """What a reader finds, its complaints with the file's name."""
     try:
         return reader(data)

@@ -73,7 +73,7 @@ def command(
         raise RecipeError("it is about what was exported", where="--set", hint="name that with --recipe")
     progress = progress_for(silent=silent)
     with results_only(when=silent):
-        named: _Named = {} if recipe is None else _named(recipe, shape or [], fixed or [], progress)
+        named: _FromRecipe = {} if recipe is None else _from_recipe(recipe, shape or [], fixed or [], progress)
     reports = []
     for folder in folders:
         with results_only(when=silent):
@@ -91,7 +91,7 @@ def command(
     return 1 if any(report.verdict.value != "pass" for report in reports) else 0
 
 
-class _Named(TypedDict, total=False):
+class _FromRecipe(TypedDict, total=False):
     """What `repeat` is told of a recipe."""
 
     source: Source
@@ -99,7 +99,7 @@ class _Named(TypedDict, total=False):
     rebuilt: Rebuilt
 
 
-def _named(recipe_path: Path, shapes: list[str], fixed: list[str], progress: Progress) -> _Named:
+def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progress: Progress) -> _FromRecipe:
     """What the recipe exports, what it asks of variants, and the graphs that it quantizes.
 
     An .onnx file that is named itself says nothing of the inputs that it was proven on: those are the stored ones. Nor
@@ -119,7 +119,7 @@ def _named(recipe_path: Path, shapes: list[str], fixed: list[str], progress: Pro
         proof = proof_of(read, source, variants)
         return dataclasses.replace(proof, samples=()) if is_onnx else proof
 
-    named: _Named = {"source": source, "stated": stated}
+    named: _FromRecipe = {"source": source, "stated": stated}
     if not is_onnx or source.variant:
         named["rebuilt"] = lambda artifacts, report: rebuilt(read, artifacts, report, progress)
     return named

@@ -71,10 +71,10 @@ def command(
     except TargetError as missed:
         tell(printable(f"edgeconv: failed: {loaded.name}: {missed}"))
         return 1
-    return _told(result, folder, quiet=quiet, as_json=as_json)
+    return _print_result(result, folder, quiet=quiet, as_json=as_json)
 
 
-def _told(result: ExportResult, folder: Path, *, quiet: bool, as_json: bool) -> int:
+def _print_result(result: ExportResult, folder: Path, *, quiet: bool, as_json: bool) -> int:
     from edgeconv.report import to_json
 
     tell_warnings(result.warnings, folder)

@@ -33,13 +33,13 @@ def computing_in(kind: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(kind)
     try:
-        with _Told(kind), _Widening(kind):
+        with _DtypeMask(kind), _Widening(kind):
             yield
     finally:
         torch.set_default_dtype(before)
 
 
-class _Told(TorchFunctionMode):
+class _DtypeMask(TorchFunctionMode):
     """Makes ``tensor.dtype`` of a float64 tensor read float32, so that a module branches as usual."""
 
     def __init__(self, kind: torch.dtype) -> None:
@@ -65,7 +65,9 @@ class _Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         arguments: tuple[Any, Any] = (tuple(args), dict(kwargs or {}))
         written = {
-            id(tensor) for tensor in pytree.tree_leaves(_written(func, *arguments)) if isinstance(tensor, torch.Tensor)
+            id(tensor)
+            for tensor in pytree.tree_leaves(_written_arguments(func, *arguments))
+            if isinstance(tensor, torch.Tensor)
         }
         wide = pytree.tree_map(lambda leaf: leaf if id(leaf) in written else self._widened(leaf), arguments)
         own = _OWN.get(str(func))
@@ -88,7 +90,7 @@ def _narrowed(leaf: Any) -> Any:
     return leaf.to(torch.float32) if isinstance(leaf, torch.Tensor) and leaf.dtype is torch.float64 else leaf
 
 
-def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+def _written_arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """The arguments that an operator writes to."""
     if not func._schema.is_mutable:
         return []

@@ -214,12 +214,12 @@ def _strict(text: str) -> Any:
     Raises:
         ValueError: it is none, has a key twice, an infinity, NaN or half a character.
     """
-    header = json.loads(text, object_pairs_hook=_once)
+    header = json.loads(text, object_pairs_hook=_without_duplicates)
     json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
     return header
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise ValueError("a key twice")

@@ -140,7 +140,7 @@ class Session:
                 f"speaks protocol {printable(protocol):.40}, and not {PROTOCOL}",
                 hint="copy the agent.py of this edgeconv to it",
             )
-        return _told(environment, "environment")
+        return _text_facts(environment, "environment")
 
     def _require_alive(self) -> None:
         if not self._process.alive:
@@ -152,7 +152,7 @@ class Session:
         """The outputs and latencies, what the runtime tells of itself and the file, and the arena that it needs."""
         inputs = [file_inputs(artifact, sample) for sample in samples]
         fields = {} if optimized else {"optimized": False}
-        facts = _told(self._load(artifact, limit, **fields).fields.get("facts", {}), "facts")
+        facts = _text_facts(self._load(artifact, limit, **fields).fields.get("facts", {}), "facts")
         results = []
         for sample, arrays in zip(samples, inputs, strict=True):
             most = most_bytes(artifact, artifact.outputs, arrays)
@@ -301,7 +301,7 @@ def _latency_ms(frame: Frame) -> float:
     return float(value)
 
 
-def _told(said: object, what: str) -> dict[str, str]:
+def _text_facts(said: object, what: str) -> dict[str, str]:
     """What a device tells of itself, as short lines.
 
     Raises:

@@ -78,12 +78,16 @@ def complete(target: Path, commit: Commit) -> None:
     staging = target / commit.staging
     is_there = staging.is_dir() and not staging.is_symlink()
     waiting = [name for name in commit.files if is_there and _is_regular(staging / name)]
-    lost = [name for name, sha256 in commit.files.items() if name not in waiting and not _is(target / name, sha256)]
+    lost = [
+        name
+        for name, sha256 in commit.files.items()
+        if name not in waiting and not _has_checksum(target / name, sha256)
+    ]
     if lost:
         raise JournalError(f"{lost[0]} is gone")
     for name, sha256 in commit.discarded.items():
         pending = name not in commit.files or name in waiting  # else the new one lies there already
-        if pending and _is(target / name, sha256):
+        if pending and _has_checksum(target / name, sha256):
             (target / name).unlink()
     for name in waiting:
         (staging / name).replace(target / name)
@@ -179,7 +183,7 @@ def _is_regular(path: Path) -> bool:
         return False
 
 
-def _is(path: Path, sha256: str) -> bool:
+def _has_checksum(path: Path, sha256: str) -> bool:
     return _is_regular(path) and _sha256_of(path) == sha256
 
 

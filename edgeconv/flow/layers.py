@@ -83,12 +83,12 @@ def carried_over(
 def _layers(
     device: Device, artifact: Artifact, graphs: Mapping[str, ir.Model], golden: Golden, timeout_s: float
 ) -> tuple[LayerSteps, ...]:
-    samples = _some(golden.of(artifact.variant).samples)
+    samples = _few_samples(golden.of(artifact.variant).samples)
     runs = run_intermediates(device, artifact, samples, timeout_s=timeout_s)
     return layer_steps(graphs[artifact.variant], artifact.intermediates, [sample.inputs for sample in samples], runs)
 
 
-def _some(samples: Sequence[Sample]) -> list[Sample]:
+def _few_samples(samples: Sequence[Sample]) -> list[Sample]:
     """The first few samples and the last one, whose batch differs where the batch is open."""
     return [*samples[: _SAMPLES - 1], *samples[_SAMPLES - 1 :][-1:]]
 

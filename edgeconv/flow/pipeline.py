@@ -46,7 +46,7 @@ from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.prove import check_devices, prove
 from edgeconv.flow.record import discard_outdated
 from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
-from edgeconv.flow.target import aimed, measured, with_confirmation
+from edgeconv.flow.target import measured, with_confirmation, with_target
 from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.graph.summary import summarize
 from edgeconv.package import VERSION
@@ -257,7 +257,7 @@ def export_recipe(
         c_array: instead of the recipe's.
         skip_rewrites: rewrites to leave out, by name.
         target: the first of the variants keeps as many of its worst layers in float as this needs; see
-            `edgeconv.flow.target.aimed`.
+            `edgeconv.flow.target.with_target`.
         progress: hears of the stages.
 
     Raises:
@@ -276,7 +276,7 @@ def export_recipe(
     with telling(Caller.RECIPE):
         with heard.stage("model and inputs"):
             job = job_of(recipe, **choices)
-            job = job if target is None else aimed(job, recipe, target)
+            job = job if target is None else with_target(job, recipe, target)
         return run_job(job, folder, heard)
 
 
@@ -330,8 +330,8 @@ def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progr
 
     Args:
         recipe: that the files were exported from, by what it states itself.
-        artifacts: the files; what they would hold inside, were they written now, comes with the variants.
-        report: the earlier one; the target of its search is aimed at again, without the rewrites that it left out.
+        artifacts: the files; the variants come with the intermediates that these would have if written now.
+        report: the earlier one; its target, if any, is searched for again, without the rewrites that it left out.
         progress: hears of the stages.
 
     Raises:
@@ -345,7 +345,7 @@ def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progr
     job = job_of(recipe, formats=formats, variants=names, skip_rewrites=tuple(left_out))
     target_search = report.target_search
     if target_search is not None:
-        job = aimed(job, recipe, Target(sqnr_db=target_search.sqnr_db, agreement=target_search.agreement))
+        job = with_target(job, recipe, Target(sqnr_db=target_search.sqnr_db, agreement=target_search.agreement))
     with failing_as_a_file(job.source):
         model, _ = _folded(job, progress)
         job, variants = _variants(job, model, progress)

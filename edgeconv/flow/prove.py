@@ -188,7 +188,7 @@ def repeat(
     old = read_report(folder)
     check_devices(devices, DEVICES)
     golden = load_golden(folder / old.golden)
-    names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_asked_as, old.comparisons)))
+    names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_selecting_device, old.comparisons)))
     proof = _proof_again(stated, old, golden, names)
     artifacts = tuple(replace(item, path=folder / item.path.name) for item in old.artifacts)
     if source is not None:
@@ -302,7 +302,7 @@ def _integers(variants: Sequence[Variant], samples: Sequence[Sample], progress: 
     return by_variant
 
 
-def _asked_as(row: Comparison) -> str:
+def _selecting_device(row: Comparison) -> str:
     """The device name that selects a row: the source file's own row is selected by onnxruntime."""
     return OnnxSource.device if row.device == OnnxSource.row else row.device
 

@@ -31,7 +31,7 @@ def read_report(folder: Path) -> Report:
         ParityError: it cannot be read, is no report, or a file is missing, changed or a link.
     """
     settle(folder)
-    return _proven(folder)
+    return _checked_report(folder)
 
 
 def require_unchanged(folder: Path, report: Report) -> None:
@@ -43,7 +43,7 @@ def require_unchanged(folder: Path, report: Report) -> None:
     from edgeconv.report import to_json
 
     try:
-        is_same = to_json(_proven(folder)) == to_json(report)
+        is_same = to_json(_checked_report(folder)) == to_json(report)
     except ParityError:
         is_same = False
     if not is_same:
@@ -51,7 +51,7 @@ def require_unchanged(folder: Path, report: Report) -> None:
         raise ParityError(what, where=str(folder), hint="run parity again, once the other has ended")
 
 
-def _proven(folder: Path) -> Report:
+def _checked_report(folder: Path) -> Report:
     """Reads the report of a folder and checks every file that it names against its checksum."""
     report = _read(folder)
     for name, sha256 in _recorded(report).items():
@@ -138,7 +138,7 @@ def _stale(out: Path, written: Collection[str]) -> list[str]:
         recorded = _recorded(_read(out))
     except ParityError:
         return []
-    return [name for name, sha256 in recorded.items() if name not in written and _is(out / name, sha256)]
+    return [name for name, sha256 in recorded.items() if name not in written and _has_checksum(out / name, sha256)]
 
 
 def _read(folder: Path) -> Report:
@@ -163,7 +163,7 @@ def _recorded(report: Report) -> dict[str, str]:
     return checksums
 
 
-def _is(path: Path, sha256: str) -> bool:
+def _has_checksum(path: Path, sha256: str) -> bool:
     """Whether a regular file, no link, has that checksum."""
     return not path.is_symlink() and path.is_file() and _sha256_of(path) == sha256
 

@@ -29,7 +29,7 @@ _EFFORT = Effort(rounds=6, runs=5, turn_ms=400.0)
 Emit = Callable[[Variant, str, str], Emitted]
 
 
-def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
+def with_target(job: Job, recipe: Recipe, target: Target) -> Job:
     """The job with a target for the first of its variants, which is then the only one.
 
     The target is about the recipe's parity inputs: neither ranges nor rounding nor the order of the layers were chosen
@@ -60,9 +60,12 @@ def aimed(job: Job, recipe: Recipe, target: Target) -> Job:
     assert batches is not None  # a recipe's job has them
     if samples and not (only_noise and (data.images or data.arrays or data.generator)):
         judged: Callable[[], Batches] = partial(_inputs, samples)
-        words, proof = f"the {len(samples)} parity inputs", _gated(job, variant, target)
+        words, proof = f"the {len(samples)} parity inputs", _with_threshold(job, variant, target)
     else:
-        judged, batches = partial(_share, batches, held_out=True), partial(_share, batches, held_out=False)
+        judged, batches = (
+            partial(_every_fourth, batches, held_out=True),
+            partial(_every_fourth, batches, held_out=False),
+        )
         words, proof = f"every {_HELD_OUT}th calibration batch, held out", job.proof
     quantization = dataclasses.replace(job.quantization, target=target, judged=judged, batches=batches)
     target_search = TargetSearch(variant, target.sqnr_db, target.agreement, words, 0)
@@ -78,7 +81,7 @@ def with_confirmation(job: Job, emit: Emit, outputs: Sequence[str]) -> Job:
     LiteRT made 31.6 dB, LiteRT's reference kernels 30.9 and tflite-runtime 2.14 30.8.
     """
     proof, target = job.proof, job.quantization.target
-    if proof is None or target is None or not _is_gate(proof.bounds.get(job.variants[0]), target):
+    if proof is None or target is None or not _judges_by(proof.bounds.get(job.variants[0]), target):
         return job
     confirmed = partial(_confirmed, job, proof, target, emit, _Reference(job, proof, tuple(outputs)))
     return dataclasses.replace(job, quantization=dataclasses.replace(job.quantization, confirmed=confirmed))
@@ -122,7 +125,7 @@ def reached(rows: Sequence[Comparison], target: Target) -> bool:
     return all(holds)
 
 
-def _is_gate(bound: Fidelity | None, target: Target) -> bool:
+def _judges_by(bound: Fidelity | None, target: Target) -> bool:
     if bound is None:
         return False
     return bound.sqnr_db == target.sqnr_db if target.sqnr_db is not None else bound.agreement == target.agreement
@@ -134,7 +137,7 @@ def measured(
     """The search with a point per step: size of the step's files, and latency on one device per format.
 
     Args:
-        target_search: of `aimed`.
+        target_search: of `with_target`.
         variant: that was chosen.
         search: what was tried for it.
         job: says what is made, and on which devices it is proven.
@@ -192,7 +195,7 @@ def _devices(job: Job, formats: set[str]) -> list[Device]:
     return list(chosen.values())
 
 
-def _gated(job: Job, variant: str, target: Target) -> Proof | None:
+def _with_threshold(job: Job, variant: str, target: Target) -> Proof | None:
     """The proof with the target as a threshold on every device; the recipe's other thresholds stay."""
     if job.proof is None:
         return None
@@ -209,6 +212,6 @@ def _inputs(samples: Sequence[Sample]) -> Iterator[Mapping[str, Array]]:
     return (sample.inputs for sample in samples)
 
 
-def _share(batches: Callable[[], Batches], *, held_out: bool) -> Iterator[Mapping[str, Array]]:
+def _every_fourth(batches: Callable[[], Batches], *, held_out: bool) -> Iterator[Mapping[str, Array]]:
     """Every fourth calibration batch if `held_out`, else the other three."""
     return (batch for index, batch in enumerate(batches()) if (index % _HELD_OUT == _HELD_OUT - 1) == held_out)

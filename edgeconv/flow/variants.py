@@ -187,7 +187,7 @@ def variants_of(
     """
     reorders = quantization.pair_safe and "int8" in names and "onnx" in formats
     maker = _Quantizer(model, quantization, progress, formats, reorders)
-    with _placed(quantization.places):
+    with _naming_places(quantization.places):
         if is_quantized(model):
             _refuse_choices(names, quantization)
         for name in names:
@@ -202,7 +202,7 @@ def variants_of(
 
 
 @contextmanager
-def _placed(places: Mapping[str, str]) -> Iterator[None]:
+def _naming_places(places: Mapping[str, str]) -> Iterator[None]:
     """Makes errors about an option name the file and field that it comes from."""
     try:
         yield
@@ -274,7 +274,7 @@ class _Quantizer:
             plan, model = search.best.plan, search.best.model
         else:
             with self._progress.stage(f"{name}: {self._rounding} rounding") as tell:
-                model = quantize.apply(self._tuned(prepared, plan, tell), plan)
+                model = quantize.apply(self._rounded(prepared, plan, tell), plan)
         if self._rounding != self._settings.rounding:
             missed = f"{name}: weights are rounded to nearest: rounding with {self._settings.rounding} needs data"
             notes = (*notes, missed)
@@ -285,7 +285,7 @@ class _Quantizer:
         )
         saturating = self._saturating(name, model, f"export with {PAIR_SAFE}, or turn")
         return dataclasses.replace(
-            self._bare(name, model, plan), notes=(*notes, *float_notes, *saturating), search=search
+            self._variant_of(name, model, plan), notes=(*notes, *float_notes, *saturating), search=search
         )
 
     def _saturating(self, name: str, model: ir.Model, hint: str) -> tuple[str, ...]:
@@ -299,7 +299,7 @@ class _Quantizer:
             "session.x64quantprecision on there, at several times the latency",
         )
 
-    def _bare(self, name: str, model: ir.Model, plan: quantize.Plan) -> Variant:
+    def _variant_of(self, name: str, model: ir.Model, plan: quantize.Plan) -> Variant:
         formats = ("tflite",) if name == "int16x8" else FORMATS
         io = "int16" if name == "int16x8" and self._settings.io != "float32" else self._settings.io
         return Variant(name, model, io=io, formats=formats, plan=plan)
@@ -313,14 +313,14 @@ class _Quantizer:
 
         def confirmed(step: quantize.Step) -> bool:
             ask = self._settings.confirmed
-            return ask is None or ask(self._bare(name, step.model, step.plan))
+            return ask is None or ask(self._variant_of(name, step.model, step.plan))
 
         with self._progress.stage(f"{name}: layers in float for the target") as tell:
             return quantize.search(
                 prepared,
                 plan,
                 target,
-                tuned=lambda trial: self._tuned(prepared, trial, tell),
+                tuned=lambda trial: self._rounded(prepared, trial, tell),
                 batches=list(self._batches()),
                 judged=list(self._settings.judged() if self._settings.judged is not None else ()),
                 reference=self._model,
@@ -398,16 +398,18 @@ class _Quantizer:
         default = self._settings.rounding == Quantization.rounding
         return "nearest" if default and self._settings.batches is None else self._settings.rounding
 
-    def _tuned(self, model: ir.Model, plan: quantize.Plan, tell: Callable[[str], None]) -> ir.Model:
+    def _rounded(self, model: ir.Model, plan: quantize.Plan, tell: Callable[[str], None]) -> ir.Model:
         if self._rounding == "nearest":
             return model
         if self._rounding == "corrected":
-            return quantize.correct_biases(model, plan, self._bounded(), progress=tell)
+            return quantize.correct_biases(model, plan, self._clipped_batches(), progress=tell)
         if self._rounding == "feedback":
-            return quantize.round_weights(model, plan, self._bounded(), progress=tell)
-        return quantize.adaround(model, plan, self._bounded(), iterations=self._settings.iterations, progress=tell)
+            return quantize.round_weights(model, plan, self._clipped_batches(), progress=tell)
+        return quantize.adaround(
+            model, plan, self._clipped_batches(), iterations=self._settings.iterations, progress=tell
+        )
 
-    def _bounded(self) -> Batches:
+    def _clipped_batches(self) -> Batches:
         """The calibration batches, with masks clipped to the same range as in the quantized graph."""
         for batch in self._batches():
             cut = {name: np.clip(array, *self._bounds[name]) for name, array in batch.items() if name in self._bounds}

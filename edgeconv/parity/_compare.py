@@ -67,7 +67,7 @@ def compare(
         elif (reason := _incomplete(run, samples, name)) != "":
             rows.append(replace(row, verdict=Verdict.FAIL, reason=reason))
         else:
-            rows.append(_compared(_counted(row, run, integers), run, reference, samples))
+            rows.append(_compared(_with_steps(row, run, integers), run, reference, samples))
     return tuple(rows)
 
 
@@ -110,7 +110,7 @@ def _incomplete(run: Run, samples: Sequence[Sample], name: str) -> str:
     return ""
 
 
-def _counted(row: Comparison, run: Run, integers: Integers | None) -> Comparison:
+def _with_steps(row: Comparison, run: Run, integers: Integers | None) -> Comparison:
     """The row with counts of elements by their distance from the quantized graph in steps, for quantized outputs."""
     if integers is None or row.output not in integers.scales:
         return row

@@ -55,7 +55,7 @@ def judge_together(
     whole = [measurement for measurement in measurements if measurement is not None]
     signal, noise = (sum(getattr(measurement, name) for measurement in whole) for name in ("signal", "noise"))
     sqnr = decibels(signal, noise)
-    row = replace(row, samples=results, top1=top1, metrics=_together(whole, sqnr))
+    row = replace(row, samples=results, top1=top1, metrics=_overall(whole, sqnr))
     other_kind = next((result for result in results if result.verdict is Verdict.FAIL), None)
     if other_kind is not None:
         reason = f"{other_kind.sample}: {other_kind.reason}"
@@ -168,11 +168,11 @@ def _sample(sample: Sample, measurement: Measured | None, difference: str, bound
     if measurement is None or difference:
         metrics = None if measurement is None else measurement.metrics
         return SampleResult(sample.name, metrics, float("inf"), Verdict.FAIL, difference, sample.scale)
-    excess = 0.0 if bound.sqnr_db is None else _louder(measurement.metrics.sqnr_db, bound.sqnr_db)
+    excess = 0.0 if bound.sqnr_db is None else _amplitude_ratio(measurement.metrics.sqnr_db, bound.sqnr_db)
     return SampleResult(sample.name, measurement.metrics, excess, Verdict.PASS, "", sample.scale)
 
 
-def _together(measurements: Sequence[Measured], sqnr_db: float) -> Metrics | None:
+def _overall(measurements: Sequence[Measured], sqnr_db: float) -> Metrics | None:
     worst = worst_of([measurement.metrics for measurement in measurements])
     return None if worst is None else replace(worst, sqnr_db=sqnr_db)
 
@@ -181,7 +181,7 @@ def _shares(row: Comparison, bound: Fidelity, count: int) -> Iterator[tuple[str,
     """For each threshold a sentence on how far it is met, and its used share; above 1 it is missed."""
     metrics = row.metrics
     if metrics is not None and bound.sqnr_db is not None:
-        used = _louder(metrics.sqnr_db, bound.sqnr_db)
+        used = _amplitude_ratio(metrics.sqnr_db, bound.sqnr_db)
         yield f"SQNR is {metrics.sqnr_db:.2f} dB, at least {bound.sqnr_db:g} is asked for", used
     if metrics is not None and bound.cosine is not None:
         text = f"the cosine is {metrics.cosine:.6f}, at least {bound.cosine:g} is asked for"
@@ -202,7 +202,7 @@ def _shares(row: Comparison, bound: Fidelity, count: int) -> Iterator[tuple[str,
         yield f"it is {most} steps from the graph's integers, at most {bound.lsb} are allowed", _ratio(most, bound.lsb)
 
 
-def _louder(sqnr_db: float, least_db: float) -> float:
+def _amplitude_ratio(sqnr_db: float, least_db: float) -> float:
     """The error's amplitude over the largest allowed one."""
     return float(10.0 ** ((least_db - sqnr_db) / 20.0))
 

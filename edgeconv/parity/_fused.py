@@ -29,7 +29,7 @@ def explained_by_fusion(
 
 
 def _cause(unfused: Comparison, saturating: bool) -> str:
-    reached = f" ({_said(unfused.metrics)})" if unfused.metrics is not None else ""
+    reached = f" ({_sqnr_text(unfused.metrics)})" if unfused.metrics is not None else ""
     held = f"with graph optimization off the same file holds{reached}"
     if saturating:
         return (
@@ -39,7 +39,7 @@ def _cause(unfused: Comparison, saturating: bool) -> str:
     return f"{held}: the runtime's fused kernels compute something else; set its graph_optimization_level on the device"
 
 
-def _said(metrics: Metrics) -> str:
+def _sqnr_text(metrics: Metrics) -> str:
     return f"{metrics.sqnr_db:.2f} dB"
 
 

@@ -115,7 +115,7 @@ class _Cut:
         graph = self.model.graph
         self._graph_inputs = frozenset(graph.inputs)
         order = {node: at for at, node in enumerate(graph)}
-        pairs = {_named(node.outputs[0]): node for node in graph if node.op_type == "QuantizeLinear"}
+        pairs = {_name_of(node.outputs[0]): node for node in graph if node.op_type == "QuantizeLinear"}
         unknown = sorted({name for tensor in tensors for name in tensor.values} - pairs.keys())
         if unknown:
             raise ParityError(f"the graph quantizes no {unknown[0]!r}", where="layers", hint="export again")
@@ -128,7 +128,7 @@ class _Cut:
             nodes = _between(source, order)
             types = tuple(node.op_type for node in nodes)
             title, allowed = titles[tensor.values[0]], self._allowed(tensor, nodes)
-            ends.append(_End(tensor, _named(source), title, types, allowed))
+            ends.append(_End(tensor, _name_of(source), title, types, allowed))
         self.ends = tuple(ends)
 
     @property
@@ -138,7 +138,7 @@ class _Cut:
 
     def feeds(self, run: Mapping[str, Array]) -> dict[str, Array]:
         """The cut values as real numbers in torch's layout, of a runtime's integers."""
-        return {_named(value): _real(tensor, run[tensor.name], _shape(value)) for tensor, value in self._inputs}
+        return {_name_of(value): _real(tensor, run[tensor.name], _shape(value)) for tensor, value in self._inputs}
 
     def _allowed(self, tensor: IntegerTensor, nodes: Sequence[ir.Node]) -> tuple[int, str]:
         """The largest allowance of a layer's operators."""
@@ -166,7 +166,7 @@ class _Cut:
         results = [use.node.outputs[0] for use in integers.uses()]
         for result in results:
             ir.convenience.replace_all_uses_with(result, runtime_input, replace_graph_outputs=True)
-        return _named(source if source in self._graph_inputs or not results else results[0])
+        return _name_of(source if source in self._graph_inputs or not results else results[0])
 
 
 def _bypass(node: ir.Node) -> None:
@@ -183,7 +183,7 @@ def _shape(value: ir.Value) -> list[int]:
     return [size if isinstance(size, int) else -1 for size in value.shape]
 
 
-def _named(value: ir.Value | None) -> str:
+def _name_of(value: ir.Value | None) -> str:
     """The name of a value that has one."""
     return (value.name if value is not None else None) or ""
 

@@ -48,16 +48,16 @@ class Golden:
         chosen = [index for index, included in enumerate(everyones) if included]
         return Golden(
             tuple(self.samples[index] for index in chosen),
-            _chosen(self.reference, chosen),
+            _selected(self.reference, chosen),
             {
-                name: Integers(_chosen(graph.run, chosen), graph.scales)
+                name: Integers(_selected(graph.run, chosen), graph.scales)
                 for name, graph in self.integers.items()
                 if name == variant
             },
         )
 
 
-def _chosen(run: Run, indices: Sequence[int]) -> Run:
+def _selected(run: Run, indices: Sequence[int]) -> Run:
     return replace(run, outputs=tuple(run.outputs[index] for index in indices))
 
 
@@ -110,7 +110,7 @@ def load_golden(path: Path) -> Golden:
         if described.schema_version != SCHEMA:
             what = f"has schema {described.schema_version}, this version reads {SCHEMA}"
             raise ParityError(what, where=str(path), hint="export again")
-        golden = _taken(described, tensors)
+        golden = _golden_from(described, tensors)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"] if part != "[key]")
@@ -141,7 +141,7 @@ class _Described(BaseModel):
     integers: dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = {}
 
 
-def _taken(described: _Described, tensors: dict[str, Array]) -> Golden:
+def _golden_from(described: _Described, tensors: dict[str, Array]) -> Golden:
     """Takes the tensors that the description names, and leaves the others.
 
     Raises:

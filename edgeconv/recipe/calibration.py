@@ -105,7 +105,7 @@ def _from_images(recipe: Recipe, images: CalibrationImages, where: str) -> Itera
         path = locate(name, recipe.directory, where=place)
         size = (item.static_shape[2], item.static_shape[3])
         for array in random_crops(path, recipe.preprocessing, size, images.crops, generator, where=place):
-            yield {item.name: _fitting(array, item, place)}
+            yield {item.name: _checked_array(array, item, place)}
 
 
 def _in_folder(recipe: Recipe, images: CalibrationImages, where: str) -> list[str]:
@@ -126,10 +126,10 @@ def _in_folder(recipe: Recipe, images: CalibrationImages, where: str) -> list[st
 def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, Array]]:
     """The batches that the user's generator yields, checked against names, shapes and dtypes of the inputs."""
     make = resolved(name, recipe.directory, where=where)
-    iterator = _called(lambda: iter(make()), recipe, where)
+    iterator = _guarded(lambda: iter(make()), recipe, where)
     index = 0
     while True:
-        batch = _called(lambda: next(iterator, _END), recipe, where)
+        batch = _guarded(lambda: next(iterator, _END), recipe, where)
         if batch is _END:
             break
         yield _by_input(batch, recipe.inputs, f"{where}, batch {index}")
@@ -138,7 +138,7 @@ def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, A
         raise RecipeError("it yields nothing", where=where, hint="yield arrays, or mappings from input names")
 
 
-def _called(function: Any, recipe: Recipe, where: str) -> Any:
+def _guarded(function: Any, recipe: Recipe, where: str) -> Any:
     try:
         with prints_to_stderr(), importing_from(recipe.directory):
             return function()
@@ -155,10 +155,10 @@ def _by_input(batch: Any, inputs: tuple[Input, ...], where: str) -> Mapping[str,
     names = [item.name for item in inputs]
     if sorted(batch) != sorted(names):
         raise RecipeError(f"it names {sorted(batch)}", where=where, hint=f"name {', '.join(names)}")
-    return {item.name: _fitting(np.asarray(batch[item.name]), item, where) for item in inputs}
+    return {item.name: _checked_array(np.asarray(batch[item.name]), item, where) for item in inputs}
 
 
-def _fitting(array: Array, item: Input, where: str) -> Array:
+def _checked_array(array: Array, item: Input, where: str) -> Array:
     if array.shape != item.static_shape or array.dtype != np.dtype(item.dtype):
         raise RecipeError(
             f"it is {array.dtype} {array.shape}", where=where, hint=f"give {item.dtype} {item.static_shape}"

@@ -31,17 +31,17 @@ def parity_samples(recipe: Recipe, variants: Collection[str] = ()) -> tuple[Samp
     """
     parity = recipe.parity
     samples: list[Sample] = []
-    for index, images in _meant(parity.images, variants):
+    for index, images in _declared_for(parity.images, variants):
         samples += from_images(recipe, images, f"{recipe.path}: parity.images[{index}]")
-    for index, arrays in _meant(parity.arrays, variants):
+    for index, arrays in _declared_for(parity.arrays, variants):
         samples += from_arrays(recipe, arrays, place_of(recipe.path, f"parity.arrays[{index}]"))
     stated = parity.images or parity.arrays or parity.random
-    for index, item in _meant(parity.random if stated else (RandomInputs(),), variants):
+    for index, item in _declared_for(parity.random if stated else (RandomInputs(),), variants):
         samples += from_noise(recipe.inputs, item, f"{recipe.path}: parity.random[{index}]")
     return tuple(_uniquely_named(samples))
 
 
-def _meant(items: Iterable[_Inputs], variants: Collection[str]) -> Iterator[tuple[int, _Inputs]]:
+def _declared_for(items: Iterable[_Inputs], variants: Collection[str]) -> Iterator[tuple[int, _Inputs]]:
     """The declared inputs that are for these variants, each with its index in the recipe."""
     for index, item in enumerate(items):
         if not variants or not item.variants or set(variants).intersection(item.variants):
@@ -102,7 +102,8 @@ def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sam
     path = locate(arrays.file, recipe.directory, where=where)
     held = read_arrays(path, where=where)
     columns = {
-        item.name: _rows(_pick(held, item, arrays, recipe, path, where), item, path, where) for item in recipe.inputs
+        item.name: _rows(_array_of(held, item, arrays, recipe, path, where), item, path, where)
+        for item in recipe.inputs
     }
     counts = {len(rows) for rows in columns.values()}
     if len(counts) != 1:
@@ -121,7 +122,9 @@ def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sam
         )
 
 
-def _pick(held: Mapping[str, Array], item: Input, arrays: ArrayInputs, recipe: Recipe, path: Path, where: str) -> Array:
+def _array_of(
+    held: Mapping[str, Array], item: Input, arrays: ArrayInputs, recipe: Recipe, path: Path, where: str
+) -> Array:
     key = "" if path.suffix == ".npy" else arrays.key or item.name
     if len(recipe.inputs) > 1 and (arrays.key or not key):
         raise RecipeError(

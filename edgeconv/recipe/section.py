@@ -23,7 +23,7 @@ else:
     ModelMetaclass = type(BaseModel)
 
 
-class _Told(ModelMetaclass):
+class _MappedErrors(ModelMetaclass):
     """Maps pydantic's errors where a table is made from Python; `load` maps those of a file, with their place."""
 
     if not TYPE_CHECKING:
@@ -38,7 +38,7 @@ class _Told(ModelMetaclass):
                 raise first_error(error, Path(cls.__name__)) from error
 
 
-class Section(BaseModel, metaclass=_Told):
+class Section(BaseModel, metaclass=_MappedErrors):
     """A table of the recipe.
 
     Raises:

@@ -32,7 +32,7 @@ def warm_up(module: nn.Module, inputs: Sequence[Input], warmup: Warmup, *, where
     if not norms:
         raise RecipeError("the module has no BatchNorm layer", where=where, hint="remove [model.warmup]")
     generator = torch.Generator().manual_seed(warmup.seed)
-    _randomise(norms, generator)
+    _randomize(norms, generator)
     dtypes = {name: tensor.dtype for name, tensor in _tensors(module)}
     momenta = [layer.momentum for layer in norms]
     module.train().double()
@@ -56,7 +56,7 @@ def warm_up(module: nn.Module, inputs: Sequence[Input], warmup: Warmup, *, where
         tensor.data = tensor.data.to(dtypes[name])
 
 
-def _randomise(norms: Sequence[_BatchNorm], generator: torch.Generator) -> None:
+def _randomize(norms: Sequence[_BatchNorm], generator: torch.Generator) -> None:
     with torch.no_grad():
         for layer in norms:
             if layer.affine:

@@ -51,7 +51,7 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
     if prefix:
         state = _without_prefix(state, prefix, path, where)
     _check_plain(state, path, where)
-    own = _own(module, where)
+    own = _module_state(module, where)
     _check_shapes(own, state, path, where)
     _check_dtypes(own, state, path, where)
     _check_finite(state, path, where)
@@ -65,7 +65,9 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         parts = [
-            f"{word}: {_few(names)}" for word, names in (("missing", missing), ("unexpected", unexpected)) if names
+            f"{word}: {_first_few(names)}"
+            for word, names in (("missing", missing), ("unexpected", unexpected))
+            if names
         ]
         raise RecipeError(
             f"{path.name} does not match the module; {'; '.join(parts)}",
@@ -102,7 +104,7 @@ def _read(path: Path, where: str) -> Any:
 def _state_dict(value: Any, path: Path, key: str | None, where: str) -> dict[str, Tensor]:
     for part in key.split(".") if key else ():
         if not isinstance(value, Mapping) or part not in value:
-            keys = _few(list(value)) if isinstance(value, Mapping) else type(value).__name__
+            keys = _first_few(list(value)) if isinstance(value, Mapping) else type(value).__name__
             raise RecipeError(f"{path.name} has no {key!r}, but: {keys}", where=where, hint="correct model.key")
         value = value[part]
     if isinstance(value, Mapping) and value and all(isinstance(item, Tensor) for item in value.values()):
@@ -114,15 +116,15 @@ def _state_dict(value: Any, path: Path, key: str | None, where: str) -> dict[str
             hint="save module.state_dict()",
         )
     inner = [str(name) for name, item in value.items() if isinstance(item, Mapping)]
-    hint = f"set model.key to one of: {_few(inner)}" if inner else "save module.state_dict()"
-    raise RecipeError(f"{path.name} is no state dict; it holds: {_few(list(value))}", where=where, hint=hint)
+    hint = f"set model.key to one of: {_first_few(inner)}" if inner else "save module.state_dict()"
+    raise RecipeError(f"{path.name} is no state dict; it holds: {_first_few(list(value))}", where=where, hint=hint)
 
 
 def _without_prefix(state: dict[str, Tensor], prefix: str, path: Path, where: str) -> dict[str, Tensor]:
     others = [name for name in state if not name.startswith(prefix)]
     if others:
         raise RecipeError(
-            f"keys of {path.name} do not begin with {prefix!r}: {_few(others)}",
+            f"keys of {path.name} do not begin with {prefix!r}: {_first_few(others)}",
             where=where,
             hint="correct model.prefix",
         )
@@ -133,7 +135,9 @@ def _check_finite(state: Mapping[str, Tensor], path: Path, where: str) -> None:
     bad = [name for name, tensor in state.items() if not _is_finite(tensor)]
     if bad:
         raise RecipeError(
-            f"{path.name} holds NaN or Inf in {_few(bad)}", where=where, hint="use a checkpoint from before it diverged"
+            f"{path.name} holds NaN or Inf in {_first_few(bad)}",
+            where=where,
+            hint="use a checkpoint from before it diverged",
         )
 
 
@@ -154,13 +158,13 @@ def _check_plain(state: Mapping[str, Tensor], path: Path, where: str) -> None:
     ]
     if odd:
         raise RecipeError(
-            f"{path.name} holds sparse, quantized or empty tensors in {_few(odd)}",
+            f"{path.name} holds sparse, quantized or empty tensors in {_first_few(odd)}",
             where=where,
             hint="save dense float32 weights",
         )
     expanded = [name for name, tensor in state.items() if _expands(tensor)]
     if expanded:
-        what = f"{path.name} claims more elements than it holds in {_few(expanded)}"
+        what = f"{path.name} claims more elements than it holds in {_first_few(expanded)}"
         raise RecipeError(what, where=where, hint="save tensor.contiguous()")
 
 
@@ -170,7 +174,7 @@ def _expands(tensor: Tensor) -> bool:
     return size > max(_EXPANDED_BYTES, tensor.untyped_storage().nbytes())
 
 
-def _own(module: nn.Module, where: str) -> dict[str, Tensor]:
+def _module_state(module: nn.Module, where: str) -> dict[str, Tensor]:
     try:
         own = dict(module.state_dict())
     except BaseException as error:  # modules may have saving code of their own
@@ -179,7 +183,7 @@ def _own(module: nn.Module, where: str) -> dict[str, Tensor]:
     lazy = [name for name, tensor in own.items() if is_lazy(tensor)]
     if lazy:
         raise RecipeError(
-            f"the module does not know the shape of {_few(lazy)} yet",
+            f"the module does not know the shape of {_first_few(lazy)} yet",
             where=where,
             hint="use layers with given sizes in place of lazy ones",
         )
@@ -194,7 +198,9 @@ def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: 
     ]
     if wrong:
         raise RecipeError(
-            f"{path.name} does not match the module: {_few(wrong)}", where=where, hint="correct model.args or the file"
+            f"{path.name} does not match the module: {_first_few(wrong)}",
+            where=where,
+            hint="correct model.args or the file",
         )
 
 
@@ -209,7 +215,7 @@ def _check_dtypes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: 
         texts = [f"{name} is {_name(held)} in the file and {_name(taken)} in the module" for name, held, taken in wrong]
         taken = _name(wrong[0][2])
         raise RecipeError(
-            f"{path.name} would be altered by the cast: {_few(texts)}",
+            f"{path.name} would be altered by the cast: {_first_few(texts)}",
             where=where,
             hint=f"save it as {taken} (tensor.to(torch.{taken})), so that what is exported is what you tested",
         )
@@ -233,6 +239,6 @@ def _hint_for(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     return "use the weights of this network, or correct model.args"
 
 
-def _few(names: Sequence[Any], limit: int = 4) -> str:
+def _first_few(names: Sequence[Any], limit: int = 4) -> str:
     shown = ", ".join(printable(str(name)) for name in names[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown

@@ -83,12 +83,12 @@ def first_error(error: ValidationError, path: Path) -> RecipeError:
     detail = details[0]
     field = dotted(detail["loc"])
     others = sorted({dotted(item["loc"]) for item in details} - {field})
-    what = _what(detail) + (f" (also wrong: {_few(others)})" if others else "")
+    what = _complaint_of(detail) + (f" (also wrong: {_first_few(others)})" if others else "")
     hint = str(detail.get("ctx", {}).get("hint", _HINTS.get(detail["type"], "correct it")))
     return RecipeError(what, where=place_of(path, field) if field else str(path), hint=hint)
 
 
-def _what(detail: ErrorDetails) -> str:
+def _complaint_of(detail: ErrorDetails) -> str:
     if "hint" in detail.get("ctx", {}):
         return detail["msg"]
     says = complaint(detail, table="a table")
@@ -101,7 +101,7 @@ def _as_toml(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _few(fields: list[str]) -> str:
+def _first_few(fields: list[str]) -> str:
     return ", ".join(fields[:4]) + (f" and {len(fields) - 4} more" if len(fields) > 4 else "")
 
 

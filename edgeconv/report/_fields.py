@@ -30,7 +30,7 @@ _SCALES = (float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.flo
 _MOST_CELLS = 64  # of a side of an error map
 
 
-def _one_of(choices: Sequence[str], name: str) -> str:
+def _check_choice(choices: Sequence[str], name: str) -> str:
     if name not in choices:
         raise ValueError(f"should be one of {', '.join(choices)}")
     return name
@@ -78,7 +78,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Steps = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Zero = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Dimension = Annotated[int, Field(ge=0, lt=2**63)] | str
-Dtype = Annotated[str, AfterValidator(lambda name: _one_of(DTYPES, name)), WithJsonSchema({"enum": list(DTYPES)})]
+Dtype = Annotated[str, AfterValidator(lambda name: _check_choice(DTYPES, name)), WithJsonSchema({"enum": list(DTYPES)})]
 _Item = TypeVar("_Item")
 Several = Annotated[tuple[_Item, ...], FailFast()]
 """A tuple whose validation stops at the first wrong item: an untrusted list may have millions."""

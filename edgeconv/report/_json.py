@@ -149,7 +149,7 @@ def _checked(text: str) -> dict[str, Any]:
     if sum(map(text.count, ",[{")) > _MOST_VALUES:
         raise ParityError(f"it has more than {_MOST_VALUES:,} values", where=_WHERE, hint=_HINT)
     try:
-        plain = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once)
+        plain = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise ParityError(_shown(f"it is not JSON: {error}"), where=_WHERE, hint=_HINT) from error
     version = plain.get("schema") if isinstance(plain, dict) else None
@@ -161,7 +161,7 @@ def _checked(text: str) -> dict[str, Any]:
     return plain
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object without duplicate keys: readers differ in which of two they take."""
     items = dict(pairs)
     if len(items) < len(pairs):

@@ -74,7 +74,7 @@ class Report:
     def worst(self) -> Comparison | None:
         """The worst row: failed before passed, files before torch, then by the used share of the bound."""
         judged = [row for row in self.comparisons if row.verdict is not Verdict.SKIPPED]
-        return max(judged, key=_badness, default=None)
+        return max(judged, key=_severity, default=None)
 
     @property
     def unproved(self) -> tuple[Artifact, ...]:
@@ -90,7 +90,7 @@ def is_of_artifact(row: Comparison) -> bool:
     return bool(row.artifact) and row.device != "torch" and not row.device.startswith("torch-")
 
 
-def _badness(row: Comparison) -> tuple[bool, bool, float]:
+def _severity(row: Comparison) -> tuple[bool, bool, float]:
     return row.verdict is Verdict.FAIL, is_of_artifact(row), excess_of(row) or 0.0
 
 

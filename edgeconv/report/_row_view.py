@@ -126,7 +126,7 @@ def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
         share=_share(excess_of(row)),
         metrics=_metrics(row.metrics),
         top1=_counts(row.top1.get("correct"), row.top1.get("labelled", 0)),
-        agree=_agreed(row),
+        agree=_agreement(row),
         latency=fmt.milliseconds(row.latency_ms),
         arena=fmt.NOTHING if row.arena_bytes is None else fmt.size(row.arena_bytes),
         tolerance=_tolerance(row.tolerance),
@@ -144,7 +144,7 @@ def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
     )
 
 
-def _agreed(row: Comparison) -> tuple[str, str]:
+def _agreement(row: Comparison) -> tuple[str, str]:
     """How often the class is the reference's; of an approximation with the interval that so few samples allow."""
     text, counts = _counts(row.top1.get("agree"), len(row.samples))
     if counts and isinstance(row.tolerance, Fidelity):
@@ -220,10 +220,10 @@ def _steps(lsb: Mapping[int, int]) -> tuple[tuple[str, str], ...]:
 def _layers(row: Comparison) -> tuple[LayerView, ...]:
     """The layers that are furthest off, then those with the most elements that are off."""
     most_lsb = row.tolerance.layer_lsb if isinstance(row.tolerance, Fidelity) else None
-    return tuple(_layer(layer, most_lsb) for layer in sorted(row.layers, key=_offness)[:MAX_LAYERS])
+    return tuple(_layer(layer, most_lsb) for layer in sorted(row.layers, key=_by_distance)[:MAX_LAYERS])
 
 
-def _offness(layer: LayerSteps) -> tuple[int, float]:
+def _by_distance(layer: LayerSteps) -> tuple[int, float]:
     return -layer.largest, layer.lsb.get(0, 0) / max(1, sum(layer.lsb.values()))
 
 
