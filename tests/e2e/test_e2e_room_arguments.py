@@ -26,6 +26,7 @@ from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import EdgeconvError
 from edgeconv.parity import check, load_golden, metrics
 from edgeconv.reference import evaluate
+from edgeconv.rewrite.open_batch import free_batch
 
 X = torch.zeros(1, 3, 8, 8)
 ONE = np.ones(2, np.float32)
@@ -72,7 +73,7 @@ def test_one_name_is_a_name() -> None:
 
 TAKE_MODELS: dict[str, Callable[[Any], object]] = {
     "optimize": rewrite.optimize,
-    "free_batch": lambda model: rewrite.free_batch(model, inputs=["x"]),
+    "free_batch": lambda model: free_batch(model, inputs=["x"]),
     "evaluate": lambda model: evaluate(model, {}),
     "calibrate": lambda model: quantize.calibrate(model, []),
     "make_plan": lambda model: quantize.make_plan(model, None),
