@@ -18,7 +18,7 @@ from edgeconv.core import DATA_SUFFIX, NCHW, Artifact, Sample, TensorSpec
 from edgeconv.devices.agent import DTYPES
 from edgeconv.errors import EmitError
 from edgeconv.recipe.files import read_named, sha256_of
-from edgeconv.reference.tflite_file import open_tflite, text_of
+from edgeconv.reference.tflite import open_tflite, text_of
 
 _OPEN_DIMENSION = 1
 """The size that an open dimension gets: one image of a batch."""

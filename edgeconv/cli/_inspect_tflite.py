@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from edgeconv.reference.tflite_file import open_tflite, operator_number, text_of
+from edgeconv.reference.tflite import open_tflite, operator_number, text_of
 
 _LONGEST = 1 << 16  # bytes of a metadata value that are shown
 _CUSTOM = 32

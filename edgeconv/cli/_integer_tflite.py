@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeconv.cli._inspect_tflite import names_of, titles_of
-from edgeconv.reference.tflite_file import open_tflite, text_of
+from edgeconv.reference.tflite import open_tflite, text_of
 
 _FLOATS = {"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16", "COMPLEX64", "COMPLEX128"}
 

@@ -7,6 +7,8 @@ Public names
     `one_thread`: around evaluations of small graphs.
     `OPERATORS`: the table of what it evaluates, ONNX operator -> function.
 
+The package `tflite` reads `.tflite` files back and evaluates them, in float64 and in exact integers.
+
 The engine is torch on the CPU, operator by operator, straight from the ONNX specification; nothing is fused or
 reordered, so that two graphs can be compared value by value. To add an operator, write a function of a `Call` in the
 file of its family in ``_operators/`` and enter it in that file's table.

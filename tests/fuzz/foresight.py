@@ -55,7 +55,11 @@ CALLS_OF_LIBRARIES = {
 """By the function of ours that calls the library."""
 
 
-_TORCH = "reference/_operators/"  # torch says with a RuntimeError that operands do not fit; any other is ours
+# What torch and numpy say of operands that do not fit, where operators call them; anything else is ours.
+_OPERANDS: dict[str, tuple[type[BaseException], ...]] = {
+    "reference/_operators/": (RuntimeError,),
+    "reference/tflite/_operators/": (ArithmeticError, IndexError, MemoryError, TypeError, ValueError),
+}
 
 
 def unforeseen(error: BaseException) -> str:
@@ -72,7 +76,9 @@ def unforeseen(error: BaseException) -> str:
             Path(frame.f_code.co_filename).relative_to(_ROOM).as_posix(),
             frame.f_code.co_qualname.split(".<locals>")[0],
         )
-        if place in CALLS_OF_LIBRARIES or (place[0].startswith(_TORCH) and isinstance(link, RuntimeError)):
+        if place in CALLS_OF_LIBRARIES or any(
+            place[0].startswith(at) and isinstance(link, _OPERANDS[at]) for at in _OPERANDS
+        ):
             continue
         if _last(link.__traceback__) is frame and _is_raised(frame.f_code.co_filename, line):
             continue

@@ -65,12 +65,12 @@ def open_tflite(data: bytes) -> Any:
     _Verifier(data).verify()
     model = schema.Model.GetRootAs(data, 0)
     for kind in ("OperatorCodes", "Metadata", "SignatureDefs", "Subgraphs"):
-        _require(getattr(model, f"{kind}Length")() <= _MOST_ENTRIES, f"more than {_MOST_ENTRIES} {kind}")
-    _require(model.SubgraphsLength() > 0, "no subgraph")
+        require(getattr(model, f"{kind}Length")() <= _MOST_ENTRIES, f"more than {_MOST_ENTRIES} {kind}")
+    require(model.SubgraphsLength() > 0, "no subgraph")
     codes, types = set(_values(schema.BuiltinOperator)), set(_values(schema.TensorType))
     for at in range(model.OperatorCodesLength()):
         code = model.OperatorCodes(at)
-        _require(operator_number(code) in codes, f"operator code {at} is {operator_number(code)}")
+        require(operator_number(code) in codes, f"operator code {at} is {operator_number(code)}")
         text_of(code.CustomCode(), f"operator code {at}")
     for at in range(model.SubgraphsLength()):
         _check_graph(model, model.Subgraphs(at), types, f"subgraph {at}")
@@ -90,10 +90,10 @@ def text_of(data: bytes | None, where: str = "a name") -> str:
         EmitError: it is no UTF-8, or longer than any name is.
     """
     try:
-        _require(data is None or len(data) <= _LONGEST, f"{where} has a name of {len(data or b'')} bytes")
+        require(data is None or len(data) <= _LONGEST, f"{where} has a name of {len(data or b'')} bytes")
         return (data or b"").decode()
     except UnicodeDecodeError as error:
-        raise _damaged(f"{where} has a name that is no UTF-8") from error
+        raise damaged(f"{where} has a name that is no UTF-8") from error
 
 
 def _values(enumeration: Any) -> tuple[int, ...]:
@@ -102,20 +102,20 @@ def _values(enumeration: Any) -> tuple[int, ...]:
 
 def _check_graph(model: Any, graph: Any, types: set[int], where: str) -> None:
     tensors = graph.TensorsLength()
-    _require(max(tensors, graph.OperatorsLength()) <= _MOST_ENTRIES, f"{where} has more than {_MOST_ENTRIES} entries")
+    require(max(tensors, graph.OperatorsLength()) <= _MOST_ENTRIES, f"{where} has more than {_MOST_ENTRIES} entries")
     for at in range(tensors):
         tensor = graph.Tensors(at)
-        _require(tensor.Type() in types, f"{where}: tensor {at} is of type {tensor.Type()}")
-        _require(tensor.Buffer() < max(1, model.BuffersLength()), f"{where}: tensor {at} has buffer {tensor.Buffer()}")
+        require(tensor.Type() in types, f"{where}: tensor {at} is of type {tensor.Type()}")
+        require(tensor.Buffer() < max(1, model.BuffersLength()), f"{where}: tensor {at} has buffer {tensor.Buffer()}")
         text_of(tensor.Name(), f"{where}: tensor {at}")
-        _require(
+        require(
             max(tensor.ShapeLength(), tensor.ShapeSignatureLength()) <= _LONGEST, f"{where}: tensor {at} has no rank"
         )
     _check_indices(graph, tensors, where, least=0)
     for at in range(graph.OperatorsLength()):
         operator = graph.Operators(at)
         inside = f"{where}: operator {at}"
-        _require(operator.OpcodeIndex() < model.OperatorCodesLength(), f"{inside} has code {operator.OpcodeIndex()}")
+        require(operator.OpcodeIndex() < model.OperatorCodesLength(), f"{inside} has code {operator.OpcodeIndex()}")
         _check_indices(operator, tensors, inside, least=-1)
 
 
@@ -123,10 +123,10 @@ def _check_indices(holder: Any, tensors: int, where: str, *, least: int) -> None
     """Inputs may be left out (-1), outputs not."""
     for kind, smallest in (("Inputs", least), ("Outputs", 0)):
         count = getattr(holder, f"{kind}Length")()
-        _require(count <= _MOST_ENTRIES, f"{where} has {count} {kind.lower()}")
+        require(count <= _MOST_ENTRIES, f"{where} has {count} {kind.lower()}")
         for at in range(count):
             index = int(getattr(holder, kind)(at))
-            _require(smallest <= index < tensors, f"{where} speaks of tensor {index}, and there are {tensors}")
+            require(smallest <= index < tensors, f"{where} speaks of tensor {index}, and there are {tensors}")
 
 
 def _check_surroundings(model: Any) -> None:
@@ -134,17 +134,17 @@ def _check_surroundings(model: Any) -> None:
     for at in range(model.MetadataLength()):
         item = model.Metadata(at)
         text_of(item.Name(), f"metadata {at}")
-        _require(item.Buffer() < model.BuffersLength(), f"metadata {at} has buffer {item.Buffer()}")
+        require(item.Buffer() < model.BuffersLength(), f"metadata {at} has buffer {item.Buffer()}")
     for at in range(model.SignatureDefsLength()):
         text_of(model.SignatureDefs(at).SignatureKey(), f"signature {at}")
 
 
-def _require(holds: bool, what: str) -> None:
+def require(holds: bool, what: str) -> None:
     if not holds:
-        raise _damaged(what)
+        raise damaged(what)
 
 
-def _damaged(what: str) -> EmitError:
+def damaged(what: str) -> EmitError:
     return EmitError(f"the TFLite file is damaged: {what}", hint="export it again")
 
 
@@ -165,11 +165,11 @@ class _Verifier:
         while waiting:
             kind, table = waiting.pop()
             self._left -= 1
-            _require(self._left >= 0, f"it leads to more than {_MOST_TABLES} tables")
+            require(self._left >= 0, f"it leads to more than {_MOST_TABLES} tables")
             waiting += self._fields(kind, table)
 
     def _read(self, form: str, at: int, what: str) -> int:
-        _require(0 <= at <= len(self._data) - struct.calcsize(form), f"{what} lies outside of the file")
+        require(0 <= at <= len(self._data) - struct.calcsize(form), f"{what} lies outside of the file")
         return int(struct.unpack_from(form, self._data, at)[0])
 
     def _fields(self, kind: str, table: int) -> list[tuple[str, int]]:
@@ -177,12 +177,12 @@ class _Verifier:
         vtable = table - self._read("<i", table, kind)
         size, extent = self._read("<H", vtable, kind), self._read("<H", vtable + 2, kind)
         sound = size >= 4 and size % 2 == 0 and vtable + size <= len(self._data) and table + extent <= len(self._data)
-        _require(sound, f"{kind} has no layout")
+        require(sound, f"{kind} has no layout")
         found: list[tuple[str, int]] = []
         for slot, form in _LAYOUT[kind].items():
             offset = self._read("<H", vtable + 4 + 2 * slot, kind) if 4 + 2 * slot < size else 0
             if offset:
-                _require(offset + _SCALARS.get(form, 4) <= extent, f"{kind} has a field outside of it")
+                require(offset + _SCALARS.get(form, 4) <= extent, f"{kind} has a field outside of it")
                 found += self._field(kind, form, table + offset)
         return found
 
@@ -195,9 +195,9 @@ class _Verifier:
         inner = "1" if form == "text" else form[1:-1]
         count = self._read("<I", target, f"a vector of {kind}")
         end = target + 4 + count * _SCALARS.get(inner, 4)
-        _require(end <= len(self._data), f"a vector of {kind} lies outside of the file")
+        require(end <= len(self._data), f"a vector of {kind} lies outside of the file")
         if inner in _SCALARS:
             return []
-        _require(count <= self._left, f"{kind} leads to {count} tables")
+        require(count <= self._left, f"{kind} leads to {count} tables")
         places = range(target + 4, end, 4)
         return [(inner, place + self._read("<I", place, inner)) for place in places]

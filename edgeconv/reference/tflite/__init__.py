@@ -1,0 +1,59 @@
+"""What a `.tflite` file computes: read back from its bytes, evaluated in float64 and in exact integers.
+
+Public names
+    `read`: a file as a `TfliteGraph`, verified whole before any of it is believed.
+    `evaluate`: every tensor of a graph, by name.
+    `TfliteGraph`, `Tensor`, `Operator`, `Quantization`: the frozen values that a file is read as.
+    `OPERATORS`: the table of what is evaluated, builtin operator -> function.
+    `open_tflite`, `operator_number`, `text_of`: for those who want the schema's own objects.
+
+Written from the schema, the quantization specification (https://ai.google.dev/edge/litert/models/quantization_spec)
+and TFLite's reference kernels, and from nothing that writes such files: the proof compares the two. Layouts are those
+of the file (NHWC); nothing is fused, reordered or transposed. To add an operator, write a function of a `Call` in the
+file of its family in ``_operators/`` and enter it in that file's table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeconv.package import on_first_use
+
+if TYPE_CHECKING:
+    from edgeconv.reference.tflite._evaluate import evaluate
+    from edgeconv.reference.tflite._graph import Operator, Quantization, Tensor, TfliteGraph
+    from edgeconv.reference.tflite._operators import OPERATORS
+    from edgeconv.reference.tflite._read import read
+    from edgeconv.reference.tflite._verify import open_tflite, operator_number, text_of
+
+__all__ = [
+    # A file as values
+    "read",
+    "TfliteGraph",
+    "Tensor",
+    "Operator",
+    "Quantization",
+    # What it computes
+    "evaluate",
+    "OPERATORS",
+    # The schema's own objects
+    "open_tflite",
+    "operator_number",
+    "text_of",
+]
+
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "OPERATORS": "edgeconv.reference.tflite._operators",
+        "Operator": "edgeconv.reference.tflite._graph",
+        "Quantization": "edgeconv.reference.tflite._graph",
+        "Tensor": "edgeconv.reference.tflite._graph",
+        "TfliteGraph": "edgeconv.reference.tflite._graph",
+        "evaluate": "edgeconv.reference.tflite._evaluate",
+        "open_tflite": "edgeconv.reference.tflite._verify",
+        "operator_number": "edgeconv.reference.tflite._verify",
+        "read": "edgeconv.reference.tflite._read",
+        "text_of": "edgeconv.reference.tflite._verify",
+    },
+)
