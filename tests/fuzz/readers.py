@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import random
 import sys
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ from edgeconv.quantize import Plan
 from edgeconv.recipe import load_recipe
 from edgeconv.recipe.arrays import read_arrays
 from edgeconv.recipe.weights import load_weights
+from edgeconv.reference import tflite
 from edgeconv.report import from_json
 
 Mutant = tuple[bytes, Work]
@@ -91,6 +93,8 @@ def _tflite(seeds: Seeds, rng: random.Random) -> Mutant:
         if kind < 0.04:
             seeds.copied(folder / "net", {name: data})
             return _cli(folder, "parity", "net", "--device", "litert", "-q")
+        if kind > 0.6:
+            return _told(folder, lambda: _read_back(folder / "in.tflite"))
         if kind < 0.3:
             from edgeconv.bench import read_file
 
@@ -98,6 +102,14 @@ def _tflite(seeds: Seeds, rng: random.Random) -> Mutant:
         return _cli(folder, "inspect", "in.tflite", *options)
 
     return data, work
+
+
+def _read_back(path: Path) -> None:
+    """Read by the reference, and, where that takes no long time, evaluated."""
+    graph = tflite.read(path)
+    if sum(math.prod(tensor.shape) for tensor in graph.tensors) < 10**6:
+        inputs = [graph.tensors[index] for index in graph.inputs]
+        tflite.evaluate(graph, {tensor.name: np.zeros(tensor.shape, tensor.held_as) for tensor in inputs})
 
 
 def _report(seeds: Seeds, rng: random.Random) -> Mutant:
