@@ -12,7 +12,7 @@ import numpy as np
 from edgeconv.core import Array, Run, Sample, Verdict
 from edgeconv.devices._device import torch_environment
 from edgeconv.devices.agent import matched, one_line
-from edgeconv.recipe.foreign import passed
+from edgeconv.recipe.foreign import raise_if_ending
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ def run_module(
                 outputs.append(_named(results, output_names, kind))
             _check_repeated(worker, samples, outputs, input_names, output_names, kind)
     except BaseException as error:  # noqa: BLE001 - a module may raise anything; that is a failed row
-        passed(error)
+        raise_if_ending(error)
         line = str(error) if isinstance(error, _OutputError) else one_line(error)
         verdict, reason, outputs, latencies = Verdict.FAIL, f"{at}: {line}", [], []
     return Run(_DEVICE_NAMES[dtype], "", tuple(outputs), verdict, reason, torch_environment(), tuple(latencies))

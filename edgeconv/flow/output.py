@@ -81,11 +81,11 @@ class Staging:
         return name in self._files
 
     def before_commit(self, hook: Callable[[], None], *, reads: Path | None = None) -> None:
-        """Has something done at the commit, when no other export can write the folder and before anything changes.
+        """Registers a hook that runs at the commit, under the folder's lock and before anything changes.
 
-        What lies there is known only then: another export may have put its files there while this one worked. The hook
-        may discard files, and may raise an `EdgeconvError`, after which the folder is as it was. No export can write
-        the folder that it `reads` either, until the commit is done.
+        Only then is it known what lies in the folder: another export may have written there meanwhile. The hook may
+        discard files, or raise an `EdgeconvError`, which leaves the folder as it was. The folder that it `reads` is
+        locked, too, until the commit is done.
         """
         self._hooks.append(hook)
         self._judged += [] if reads is None else [reads]

@@ -1,9 +1,8 @@
 """Folders owned by a process: whoever finds one can tell whether its owner is still alive.
 
-An owner holds a shared lock on its folder, which the system lets go however the process ends. Process ids do not tell:
-containers that share a folder have ids of their own, small ones, and each takes another's live folder for its own dead
-one's. Ids only serve where the file system has no locks on folders (shares over NFS and SMB): there, nothing else
-remains of a process that was killed, and the ids of other machines are unknown.
+An owner holds a shared lock on its folder, which the system lets go however the process ends. Process ids alone
+are not enough: containers that share a folder number their processes independently, so one would take another's live
+folder for a dead process's. Ids serve only where the file system has no locks on folders (shares over NFS and SMB).
 """
 
 from __future__ import annotations

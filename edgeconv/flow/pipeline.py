@@ -67,8 +67,8 @@ _DEFAULT = Quantization()
 class ExportResult:
     """What an export made: files, the graph before and after folding, notes, and the report where one was asked for.
 
-    ``warnings`` are those of the notes that the report was written too early for: what the commit removed of another
-    export that wrote into the folder meanwhile.
+    ``warnings`` are the notes that came too late for the report: files that another export wrote into the folder
+    meanwhile, and that the commit removed.
     """
 
     artifacts: tuple[Artifact, ...]

@@ -170,15 +170,15 @@ def repeat(
 
     Args:
         folder: where ``parity.json``, the artifacts and the golden values lie.
-        devices: only these, instead of all of the report; rows of others stay: nothing that they speak of changed.
-        source: what was exported, where the caller has it: it must give the golden values again, and its own then
-            count. Without, its own row stays as it was.
+        devices: these instead of all devices of the report; the rows of others stay, as their files did not change.
+        source: what was exported, if the caller has it: it must reproduce the golden values, and those that it computes
+            now are used. Without it, its own float32 row stays as it was.
         progress: hears of the runs.
         out: where the new report goes; over the old one by default.
-        stated: bounds, time limit and samples that the caller has from elsewhere for these variants. They count in
-            place of the report's; the samples must be the stored ones (empty: whichever are stored).
-        rebuilt: makes the quantized graphs anew. What they compute then counts in place of the stored integers, and
-            layers are judged anew; without, both are believed as they are stored.
+        stated: makes the proof (bounds, time limit, samples) for these variants, in place of the report's; its samples
+            must equal the stored ones (empty: the stored ones are used).
+        rebuilt: makes the quantized graphs anew. Their outputs replace the stored integers, and layers are judged anew;
+            without it, both are taken from the report.
 
     Raises:
         ParityError: the report cannot be read, a file changed since it was written or while the devices ran, or the

@@ -1,8 +1,8 @@
 """Reads a folder's report as the record of its files, and decides which of them a new export removes.
 
-Whoever can write the folder can write the report, so it is believed only in what it can prove: it names files by plain
-names, each with its checksum, and nothing else of the folder is read or removed. What is removed is a file of such a
-name and checksum, or a text that proves itself by its own (`edgeconv.seal.is_sealed`); links are never followed.
+The report is untrusted, since whoever can write the folder can write it: it names files by plain names, each with its
+checksum, and nothing else of the folder is read or removed. Only a file with the stated checksum is removed, or a
+generated text with a valid seal (`edgeconv.seal.is_sealed`); links are never followed.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdic
 from edgeconv.devices import find, run_artifact, run_module
 from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
 from edgeconv.flow.output import temporary
-from edgeconv.recipe.foreign import unchanged
+from edgeconv.recipe.foreign import state_restored
 from edgeconv.rewrite import optimize
 from edgeconv.rewrite.open_batch import free_batch
 
@@ -125,7 +125,7 @@ class TorchSource:
         """See `Source`."""
         from edgeconv.capture.torch.repeat import changing
 
-        with unchanged(), self.within():
+        with state_restored(), self.within():
             difference = changing(self.module, self.args)
         sizes = [len(value) for name, value in zip(self.input_names, self.args, strict=True) if name in self.batched]
         model = _captured(self._graph, self.batched, example=min(sizes, default=1))
@@ -138,14 +138,14 @@ class TorchSource:
             _with_batch(value, batch) if name in self.batched else value
             for name, value in zip(self.input_names, self.args, strict=True)
         )
-        with unchanged(), self.within():
+        with state_restored(), self.within():
             return capture(self.module, args, input_names=self.input_names, output_names=self.output_names)
 
     def run(
         self, samples: Sequence[Sample], outputs: Sequence[str], precision: Precision, *, timeout_s: float = 120.0
     ) -> Run:
         """See `Source`; runs in this process, without a limit."""
-        with unchanged(), self.within():
+        with state_restored(), self.within():
             return run_module(self.module, samples, input_names=self.input_names, output_names=outputs, dtype=precision)
 
 

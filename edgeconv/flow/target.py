@@ -21,7 +21,7 @@ from edgeconv.recipe import DEFAULT_FIDELITY, Recipe, names_data
 from edgeconv.report import TargetPoint, TargetSearch
 
 SCHEMES = ("int8", "int16x8")
-"""Variants that a target can be asked of: the others compute in float anyway, and only store otherwise."""
+"""Variants that can have a search target: the others compute in float anyway, and differ only in what is stored."""
 _HELD_OUT = 4  # one calibration batch in four, where nothing else can judge
 _PREFERRED = ("onnxruntime", "litert")
 _EFFORT = Effort(rounds=6, runs=5, turn_ms=400.0)
@@ -30,11 +30,11 @@ Emit = Callable[[Variant, str, str], Emitted]
 
 
 def with_target(job: Job, recipe: Recipe, target: Target) -> Job:
-    """The job with a target for the first of its variants, which is then the only one.
+    """The job with a search target for its first variant, which becomes its only one.
 
-    The target is about the recipe's parity inputs: neither ranges nor rounding nor the order of the layers were chosen
-    by them, and the report judges every device by them too. Where these are noise and calibration is not, every fourth
-    calibration batch is held out, and the target is about those.
+    It is judged on the recipe's parity inputs: neither ranges nor rounding nor the order of the layers depend on
+    them, and the report judges every device by them, too. Where these are noise and the calibration data are not, it is
+    judged on every fourth calibration batch, which is then held out from calibration.
 
     Raises:
         QuantizeError: the variant is not of `SCHEMES`, or the source is quantized already.

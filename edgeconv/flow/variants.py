@@ -183,7 +183,7 @@ def variants_of(
 
     Raises:
         QuantizeError: there is no calibration data, or it or the plan does not fit the graph; the graph is quantized
-            already and more is asked of it than its own integers.
+            already and other variants or options than its own are chosen.
     """
     reorders = quantization.pair_safe and "int8" in names and "onnx" in formats
     maker = _Quantizer(model, quantization, progress, formats, reorders)

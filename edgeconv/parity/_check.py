@@ -12,7 +12,7 @@ _STANDS_FOR = {"float64": "float32"}
 
 
 def check(a: Array, b: Array) -> str:
-    """Says in one line how an output differs from its reference in kind; an empty string when it does not.
+    """Compares an output with its reference in dtype, shape and places of NaN and infinities; "" if these agree.
 
     Args:
         a: what a device computed.

@@ -12,7 +12,7 @@ from edgeconv.core import Array
 from edgeconv.errors import EdgeconvError, QuantizeError, RecipeError
 from edgeconv.recipe.factory import resolved
 from edgeconv.recipe.files import locate
-from edgeconv.recipe.foreign import passed, prints_to_stderr, told
+from edgeconv.recipe.foreign import clause_of, prints_to_stderr, raise_if_ending
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.inputs import ImageInputs, RandomInputs
 from edgeconv.recipe.quantization import CalibrationImages
@@ -75,8 +75,8 @@ def checked_batches(batches: Callable[[], Iterable[Mapping[str, Array]]]) -> Ite
     except (EdgeconvError, GeneratorExit):  # the latter where the reader stops before the data end
         raise
     except BaseException as error:  # the user's own code may raise anything
-        passed(error)
-        did, colon, text = told(error).partition(":")
+        raise_if_ending(error)
+        did, colon, text = clause_of(error).partition(":")
         raise QuantizeError(
             f"it {did} after {index} batches{colon}{text}",
             where="calibration data",
@@ -143,8 +143,8 @@ def _guarded(function: Any, recipe: Recipe, where: str) -> Any:
         with prints_to_stderr(), importing_from(recipe.directory):
             return function()
     except BaseException as error:  # the user's own code may raise anything
-        passed(error)
-        raise RecipeError(f"it {told(error)}", where=where, hint="correct the generator") from error
+        raise_if_ending(error)
+        raise RecipeError(f"it {clause_of(error)}", where=where, hint="correct the generator") from error
 
 
 def _by_input(batch: Any, inputs: tuple[Input, ...], where: str) -> Mapping[str, Array]:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.files import missing_package
-from edgeconv.recipe.foreign import passed, printable, prints_to_stderr, text_of, told
+from edgeconv.recipe.foreign import clause_of, printable, prints_to_stderr, raise_if_ending, text_of
 from edgeconv.recipe.imports import importing_from
 
 
@@ -38,15 +38,17 @@ def imported(factory: str, where: str) -> Callable[..., Any]:
             hint="correct the module's name, or install what it needs",
         ) from error
     except BaseException as error:  # a module may raise anything while it is imported
-        passed(error)
-        raise RecipeError(f"cannot import {name!r}: it {told(error)}", where=where, hint="mend that module") from error
+        raise_if_ending(error)
+        raise RecipeError(
+            f"cannot import {name!r}: it {clause_of(error)}", where=where, hint="mend that module"
+        ) from error
     try:
         value = reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
         raise RecipeError(printable(text_of(error)), where=where, hint="write package.module:callable") from error
     except BaseException as error:  # a module may have a __getattr__, and a class properties
-        passed(error)
-        raise RecipeError(f"{factory} {told(error)}", where=where, hint="mend that module") from error
+        raise_if_ending(error)
+        raise RecipeError(f"{factory} {clause_of(error)}", where=where, hint="mend that module") from error
     if not callable(value):
         raise RecipeError(f"{factory} is no callable", where=where, hint="name a class or a function")
     return cast("Callable[..., Any]", value)

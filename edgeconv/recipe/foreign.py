@@ -16,11 +16,11 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 @contextmanager
 def prints_to_stderr() -> Iterator[None]:
     """Sends what foreign code prints to stderr: stdout belongs to the command's own result (``--json``)."""
-    with unchanged(), redirect_stdout(sys.stderr):
+    with state_restored(), redirect_stdout(sys.stderr):
         yield
 
 
-def passed(error: BaseException) -> None:
+def raise_if_ending(error: BaseException) -> None:
     """Raises interrupts and requests to end the process again; every other exception is the user's code's own.
 
     The foreign border catches every ``BaseException``, as a module may make classes of its own.
@@ -30,21 +30,21 @@ def passed(error: BaseException) -> None:
 
 
 @contextmanager
-def unchanged() -> Iterator[None]:
+def state_restored() -> Iterator[None]:
     """Restores process state that foreign code may change: working folder, streams, signals, torch's settings.
 
     What is written afterwards must land where the caller said, and be computed as if that code had not run.
     """
-    from edgeconv.recipe.settings import taken
+    from edgeconv.recipe.settings import saved_state
 
-    put_back = taken()
+    put_back = saved_state()
     try:
         yield
     finally:
         put_back()
 
 
-def told(error: BaseException) -> str:
+def clause_of(error: BaseException) -> str:
     """A foreign exception as a clause, ``raised ValueError: its text``: one printable line of limited length."""
     if isinstance(error, SystemExit):
         return f"called sys.exit({'' if error.code is None else printable(repr(error.code))})"

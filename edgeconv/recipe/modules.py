@@ -13,7 +13,7 @@ from torch import nn
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.factory import imported
 from edgeconv.recipe.files import locate
-from edgeconv.recipe.foreign import passed, prints_to_stderr, told
+from edgeconv.recipe.foreign import clause_of, prints_to_stderr, raise_if_ending
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.schema import Recipe
 from edgeconv.recipe.warmup import warm_up
@@ -50,8 +50,8 @@ def _in_eval(module: nn.Module, where: str) -> nn.Module:
     try:
         switched = module.eval()
     except BaseException as error:
-        passed(error)
-        raise RecipeError(f"the module's eval() {told(error)}", where=where, hint="mend that module") from error
+        raise_if_ending(error)
+        raise RecipeError(f"the module's eval() {clause_of(error)}", where=where, hint="mend that module") from error
     return switched if isinstance(switched, nn.Module) else module
 
 
@@ -66,9 +66,9 @@ def _from_factory(recipe: Recipe) -> nn.Module:
         try:
             module = factory(**model.args)
         except BaseException as error:
-            passed(error)
+            raise_if_ending(error)
             raise RecipeError(
-                f"{model.factory} {told(error)}", where=where, hint=_hint_for(error, bool(model.args))
+                f"{model.factory} {clause_of(error)}", where=where, hint=_hint_for(error, bool(model.args))
             ) from error
     if not isinstance(module, nn.Module):
         raise RecipeError(

@@ -16,7 +16,7 @@ import torch
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name))
 
 
-def taken() -> Callable[[], None]:
+def saved_state() -> Callable[[], None]:
     """Saves the state; returns the function that restores it."""
     undo = [_folder(), _streams(), _signals(), _torch(), _rest()]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeconv.errors import RecipeError
-from edgeconv.recipe.foreign import passed, told
+from edgeconv.recipe.foreign import clause_of, raise_if_ending
 from edgeconv.recipe.schema import Input, Warmup
 
 
@@ -46,9 +46,9 @@ def warm_up(module: nn.Module, inputs: Sequence[Input], warmup: Warmup, *, where
             for _ in range(warmup.batches):
                 module(*(_batch(item, warmup.batch_size, generator) for item in inputs))
     except BaseException as error:  # foreign code: its own message says best what it did not like
-        passed(error)
+        raise_if_ending(error)
         hint = "correct that code" if isinstance(error, SystemExit) else "correct [[inputs]]"
-        raise RecipeError(f"the forward pass {told(error)}", where=where, hint=hint) from error
+        raise RecipeError(f"the forward pass {clause_of(error)}", where=where, hint=hint) from error
     finally:
         for layer, momentum in zip(norms, momenta, strict=True):
             layer.momentum = momentum

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.checkpoint import read_checkpoint
-from edgeconv.recipe.foreign import passed, printable, told
+from edgeconv.recipe.foreign import clause_of, printable, raise_if_ending
 
 _CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
@@ -58,9 +58,11 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
     except BaseException as error:  # modules may have loading code of their own
-        passed(error)
+        raise_if_ending(error)
         raise RecipeError(
-            f"loading {path.name} into the module {told(error)}", where=where, hint="use the weights of this network"
+            f"loading {path.name} into the module {clause_of(error)}",
+            where=where,
+            hint="use the weights of this network",
         ) from error
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
@@ -178,8 +180,10 @@ def _module_state(module: nn.Module, where: str) -> dict[str, Tensor]:
     try:
         own = dict(module.state_dict())
     except BaseException as error:  # modules may have saving code of their own
-        passed(error)
-        raise RecipeError(f"the module's state_dict() {told(error)}", where=where, hint="mend that module") from error
+        raise_if_ending(error)
+        raise RecipeError(
+            f"the module's state_dict() {clause_of(error)}", where=where, hint="mend that module"
+        ) from error
     lazy = [name for name, tensor in own.items() if is_lazy(tensor)]
     if lazy:
         raise RecipeError(

@@ -179,11 +179,11 @@ def test_settings_are_put_back(tmp_path: Path) -> None:
     import numpy as np
     import torch
 
-    from edgeconv.recipe.foreign import unchanged
+    from edgeconv.recipe.foreign import state_restored
 
     before = (Path.cwd(), torch.get_default_dtype(), torch.get_default_device(), np.geterr(), os.umask(0o022))
     os.umask(before[-1])
-    with unchanged():
+    with state_restored():
         os.chdir(tmp_path)
         torch.set_default_dtype(torch.float64)
         torch.set_default_device("meta")
