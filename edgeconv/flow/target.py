@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from pathlib import Path
 
 from edgeconv.bench import BenchRow, Effort, bench, read_file
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
@@ -144,42 +145,35 @@ def measured(
         emit: makes a file of a variant: (variant, format, layout).
         progress: hears of the stages.
     """
+    files_of_steps: list[dict[str, Path]] = []
     with temporary() as folder:
-        paths = {}
         for number, step in enumerate(search.steps):
             step_variant = dataclasses.replace(variant, model=step.model, plan=step.plan)
+            files: dict[str, Path] = {}
             for format_, layout in dict(job.files(step_variant)[::-1]).items():  # the first layout of each
                 with progress.stage(f"target search: {len(step.kept)} layers in float, {format_}"):
-                    path = folder / f"{number}.{format_}"
-                    path.write_bytes(emit(step_variant, format_, layout).data)
-                paths[path.name] = (number, format_, path)
-        formats = {format_ for _, format_, _ in paths.values()}
-        rows = bench(
-            [read_file(path) for _, _, path in paths.values()],
-            _devices(job, formats),
-            effort=_EFFORT,
-            progress=progress,
-        )
+                    files[format_] = folder / f"{number}.{format_}"
+                    files[format_].write_bytes(emit(step_variant, format_, layout).data)
+            files_of_steps.append(files)
+        paths = [path for files in files_of_steps for path in files.values()]
+        formats = {format_ for files in files_of_steps for format_ in files}
+        rows = bench([read_file(path) for path in paths], _devices(job, formats), effort=_EFFORT, progress=progress)
         points = tuple(
-            _point(
-                step, search, {f: path.stat().st_size for at, f, path in paths.values() if at == number}, rows, number
-            )
-            for number, step in enumerate(search.steps)
+            _point(step, files, rows, chosen=step is search.best)
+            for step, files in zip(search.steps, files_of_steps, strict=True)
         )
     return dataclasses.replace(target_search, layers=len(search.layers), points=points)
 
 
-def _point(
-    step: Step, search: Search, size_bytes: Mapping[str, int], rows: Sequence[BenchRow], number: int
-) -> TargetPoint:
-    own_rows = [row for row in rows if row.file.artifact.path.stem == str(number) and row.latency is not None]
+def _point(step: Step, files: Mapping[str, Path], rows: Sequence[BenchRow], *, chosen: bool) -> TargetPoint:
+    own_rows = [row for row in rows if row.file.artifact.path in files.values()]
     return TargetPoint(
         kept=len(step.kept),
         layers=step.kept,
         sqnr_db=step.measured.sqnr_db,
         agreement=step.measured.agreement,
-        chosen=step is search.best,
-        size_bytes=size_bytes,
+        chosen=chosen,
+        size_bytes={format_: path.stat().st_size for format_, path in files.items()},
         latency_ms={row.device: row.latency.median_ms for row in own_rows if row.latency is not None},
     )
 

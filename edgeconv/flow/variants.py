@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv import quantize, values
-from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample
+from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample, TensorSpec
 from edgeconv.emit.c_array import Golden, to_c
 from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, NO_SAMPLE, PAIR_SAFE, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
@@ -157,10 +157,9 @@ class Variant:
         sample = next((candidate for candidate in samples if candidate.is_for(self.name)), None)
         if sample is None:
             raise ParityError(f"no parity input is for the variant {self.name}", hint=NO_SAMPLE)
-        inputs, outputs = (
-            [Golden(spec, spec.to_file(side[spec.name]).astype(spec.dtype)) for spec in specs]
-            for side, specs in ((sample.inputs, emitted.inputs), (self.computed([sample])[0], emitted.outputs))
-        )
+        (computed,) = self.computed([sample])
+        inputs = [Golden(spec, _as_stored(spec, sample.inputs[spec.name])) for spec in emitted.inputs]
+        outputs = [Golden(spec, _as_stored(spec, computed[spec.name])) for spec in emitted.outputs]
         return to_c(file_name, emitted.data, inputs, outputs)
 
 
@@ -417,11 +416,7 @@ class _Quantizer:
 
     def _batches(self) -> Batches:
         if self._settings.batches is None:
-            raise QuantizeError(
-                "there is no calibration data",
-                where=CALIBRATED,
-                hint=CALIBRATE,
-            )
+            raise QuantizeError("there is no calibration data", where=CALIBRATED, hint=CALIBRATE)
         return checked_batches(self._settings.batches)
 
     def _effect(self, model: ir.Model, changed: ir.Model, count: int) -> str:
@@ -437,6 +432,11 @@ class _Quantizer:
             before, after = (evaluate(graph, batch, keep=names) for graph in (model, changed))
             worst = min(worst, *(metrics(np.asarray(after[name]), before[name]).sqnr_db for name in names))
         return f"{written}: that alone leaves {worst:.1f} dB on the calibration data"
+
+
+def _as_stored(spec: TensorSpec, array: Array) -> Array:
+    """An array in the layout and element type that the file declares."""
+    return spec.to_file(array).astype(spec.dtype)
 
 
 def _scale_of(value: ir.Value) -> float | None:

@@ -143,15 +143,10 @@ class _Cut:
     def _allowed(self, tensor: IntegerTensor, nodes: Sequence[ir.Node]) -> tuple[int, str]:
         """The largest allowance of a layer's operators."""
         scales = {value: operand.scale for operand, value in self._inputs}
-        sites = [
-            Site(
-                node,
-                next((scales[value] for value in node.inputs if value in scales), tensor.scale),
-                tensor.scale,
-                tensor.dtype,
-            )
-            for node in nodes
-        ]
+        sites = []
+        for node in nodes:
+            source = next((scales[value] for value in node.inputs if value in scales), tensor.scale)
+            sites.append(Site(node, source, tensor.scale, tensor.dtype))
         return max(map(allowance, sites), default=(0, ""))
 
     def _cut(self, node: ir.Node, tensor: IntegerTensor) -> str:
