@@ -151,6 +151,6 @@ def test_a_runtime_that_cannot_tell_says_so(tflite: Any, tmp_path: Path) -> None
 def test_a_tensor_that_the_file_has_not_is_an_error(tflite: Any, tmp_path: Path) -> None:
     _, artifact = _written(tflite, tmp_path, "int8")
     other = IntegerTensor("nothing", (1,), "int8", (0,), 1.0, 0, ("nothing",))
-    unknown = Artifact(**{**vars(artifact), "inside": (other,)})
+    unknown = Artifact(**{**vars(artifact), "intermediates": (other,)})
     with pytest.raises(DeviceError, match="cannot load the file: KeyError"):
         run_intermediates(DEVICES["litert-reference"], unknown, _samples(1, seed=0), timeout_s=60)
