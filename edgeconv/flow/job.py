@@ -259,7 +259,6 @@ def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
 
 def _quantization(recipe: Recipe) -> Quantization:
     """The recipe's options for integer variants."""
-    section = recipe.quantize
     plan, path = plan_text(recipe)
     places = {"keep_float": f"{recipe.path}: quantize.keep_float"}
     if path is not None:
@@ -267,18 +266,9 @@ def _quantization(recipe: Recipe) -> Quantization:
     return Quantization(
         # Rounding on noise would fit the weights to what the plan's network never sees.
         batches=partial(calibration_batches, recipe) if names_data(recipe) or not plan else None,
-        observer=section.observer,
-        per_channel=section.per_channel,
-        equalize=section.equalize,
-        absorb_biases=section.absorb_biases,
-        rounding=section.rounding,
-        iterations=section.iterations,
-        pair_safe=section.pair_safe,
-        relu6_as_relu=section.relu6_as_relu,
-        io=section.io,
-        keep_float=section.keep_float,
         plan=plan,
         places=places,
+        **vars(recipe.quantize.options),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -17,58 +17,34 @@ from edgeconv.emit.c_array import Golden, to_c
 from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, NO_SAMPLE, PAIR_SAFE, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
+from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.recipe import FORMATS, checked_batches
-from edgeconv.recipe.quantization import IO, MOST_ITERATIONS, OBSERVERS, ROUNDINGS
 from edgeconv.rewrite.relu6 import relu6_as_relu
 from edgeconv.rewrite.scale_as_conv import scale_as_conv
 
 Batches = Iterable[Mapping[str, Array]]
-_REQUESTED = "it was asked for"
 _NAMED = 3  # layers, in a note about many
 _SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
 
 
 @dataclass(frozen=True)
-class Quantization:
-    """How int8, int16x8 and int8-weights variants are made.
+class Quantization(QuantizationOptions):
+    """How int8, int16x8 and int8-weights variants are made: the options of `QuantizationOptions`, the data, the target.
 
     Attributes:
         batches: calibration data, read anew at every call: one mapping per inference, input name -> array (NCHW).
-        observer: how ranges are chosen: ``"min-max"``, ``"percentile"``, ``"mse"``, ``"entropy"``.
-        per_channel: a scale per output channel of a weight.
-        equalize: cross-layer equalization first (exact).
-        absorb_biases: then what a rectified channel never falls below moves into the next layer's bias (exact on
-            `batches`).
-        rounding: of the weights: ``"nearest"``; ``"corrected"``, with biases that take back the mean error;
-            ``"feedback"``, where also later weights make up for earlier ones; ``"learned"`` by gradients (AdaRound).
-            All but the first need `batches`; without, the default becomes the first, and the notes say so.
-        iterations: of learned rounding, per layer.
-        pair_safe: of int8 that an ``.onnx`` file is made of: no two products of neighbouring weights overflow 16 bits,
-            in which onnxruntime adds them on x86 processors without VNNI. Both formats carry the same weights.
-        relu6_as_relu: writes ReLU6 as ReLU, which equalization can cross; changes what the float graph computes.
-        io: ``"float32"`` or ``"int8"``: element type of the files' inputs and outputs.
-        keep_float: operators that stay float, by the name of their first output; beside those of `plan`.
-        plan: JSON of a plan to use instead of calibration; empty for none.
+        plan: JSON of a plan to use instead of calibration; empty for none. Its own operators stay float, too.
         target: keeps as many of the worst layers in float as it needs; None keeps those of `keep_float` alone.
         judged: the data that the target is about, read as `batches` are.
         confirmed: whether the files of a variant that reaches the target reach it, too.
         places: the files and fields that ``keep_float`` and ``plan`` are from, as errors name them.
 
     Raises:
-        QuantizeError: `batches` cannot be called, `plan` is no text, or a choice is not known.
+        QuantizeError: `batches` cannot be called, `plan` is no text, or an option is not known.
     """
 
     batches: Callable[[], Batches] | None = None
-    observer: str = "mse"
-    per_channel: bool = True
-    equalize: bool = True
-    absorb_biases: bool = False
-    rounding: str = "feedback"
-    iterations: int = 1000
-    pair_safe: bool = True
-    relu6_as_relu: bool = False
-    io: str = "float32"
-    keep_float: tuple[str, ...] = ()
+    _: KW_ONLY
     plan: str = ""
     target: quantize.Target | None = None
     judged: Callable[[], Batches] | None = None
@@ -82,12 +58,7 @@ class Quantization:
                 where="batches",
                 hint="give a function: batches=lambda: data",
             )
-        for what, choices in (("observer", OBSERVERS), ("rounding", ROUNDINGS), ("io", IO)):
-            values.one_of(getattr(self, what), what, choices, QuantizeError)
-        for what in ("per_channel", "equalize", "absorb_biases", "pair_safe", "relu6_as_relu"):
-            values.settle(self, **{what: values.flag(getattr(self, what), what, QuantizeError)})
-        steps = values.integer(self.iterations, "iterations", QuantizeError, least=1, most=MOST_ITERATIONS)
-        values.settle(self, iterations=steps)
+        super().__post_init__()
         for what, function in (("judged", self.judged), ("confirmed", self.confirmed)):
             if function is not None and not callable(function):
                 raise QuantizeError(f"it is {values.kind_of(function)}", where=what, hint="give a function")
@@ -98,12 +69,6 @@ class Quantization:
         if not isinstance(self.plan, str):
             hint = "give its text: Path(...).read_text(), or plan.to_json()"
             raise QuantizeError(f"it is {values.kind_of(self.plan)}", where="plan", hint=hint)
-        if isinstance(self.keep_float, str):
-            raise QuantizeError("it is one string", where="keep_float", hint=f"write ({self.keep_float!r},)")
-        float_names = values.names(
-            self.keep_float, "keep_float", QuantizeError, hint="give names of operators' first outputs"
-        )
-        values.settle(self, keep_float=float_names)
 
 
 @dataclass(frozen=True)
@@ -250,10 +215,9 @@ class _Quantizer:
         plan = self._plan(name)
         return Variant(name, quantize.apply(self._model, plan), plan=plan)
 
-    def _options(self, scheme: str, model: ir.Model) -> quantize.Options:
-        reasons = dict.fromkeys(self._float_names_in(model), _REQUESTED)
+    def _options(self, model: ir.Model) -> QuantizationOptions:
         pair_safe = self._settings.pair_safe and "onnx" in self._formats
-        return quantize.Options(scheme, self._settings.per_channel, pair_safe, reasons)
+        return dataclasses.replace(self._settings, pair_safe=pair_safe, keep_float=tuple(self._float_names_in(model)))
 
     def _float_names_in(self, model: ir.Model) -> list[str]:
         """The operators of `keep_float`, by their names in the prepared graph, whose nodes may be renamed."""
@@ -380,7 +344,7 @@ class _Quantizer:
         model = self._prepared[0] if by_data else self._model
         if not self._settings.plan:
             calibration = self._calibration if by_data else None
-            plan = quantize.make_plan(model, calibration, options=self._options(name, model))
+            plan = quantize.make_plan(model, calibration, scheme=name, options=self._options(model))
             if not by_data:
                 return plan
             return dataclasses.replace(plan, equalization=self._exponents, channel_orders=self._orders)
@@ -389,7 +353,7 @@ class _Quantizer:
             raise QuantizeError(
                 f"it is a plan of {plan.scheme}", where="plan", hint=f"export the variant {plan.scheme} alone"
             )
-        return quantize.keep_operators(model, plan, self._float_names_in(model), _REQUESTED)
+        return quantize.keep_operators(model, plan, self._float_names_in(model))
 
     @property
     def _rounding(self) -> str:

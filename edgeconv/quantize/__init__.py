@@ -10,7 +10,7 @@ Before the plan
     `absorb_biases`: channels without a constant part.
     `reorder`: channels in an order in which few pairs of weights can overflow; `orders_of`: which.
 The plan
-    `make_plan`: which numbers quantise which tensor, as `Options` say. `Plan`: a frozen value, JSON and back.
+    `make_plan`: which numbers quantise which tensor, as the options say. `Plan`: a frozen value, JSON and back.
     What is joined of parts with ranges of their own stays float (`edgeconv.quantize._apart`).
     `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float.
 After the plan, in the order of what they cost; each gives a float model that the same plan fits
@@ -32,7 +32,7 @@ from edgeconv.quantize._bounds import bounds_of
 from edgeconv.quantize._calibrate import Calibration, calibrate
 from edgeconv.quantize._equalize import equalize
 from edgeconv.quantize._exponents import exponents_of
-from edgeconv.quantize._make_plan import Options, keep_operators, make_plan
+from edgeconv.quantize._make_plan import keep_operators, make_plan
 from edgeconv.quantize._observers import OBSERVERS
 from edgeconv.quantize._pairs import overflowing
 from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
@@ -59,7 +59,6 @@ __all__ = [
     "make_plan",
     "apply",
     "keep_operators",
-    "Options",
     "Plan",
     "SCHEMES",
     "TensorParameters",

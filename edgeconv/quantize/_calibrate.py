@@ -20,6 +20,7 @@ from edgeconv.quantize._graph import named
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._observers import OBSERVERS, Range
 from edgeconv.quantize._onnxruntime import session
+from edgeconv.quantize._plan import REQUESTED
 from edgeconv.quantize._read_elements import ReadElements
 from edgeconv.quantize._structure import structure_of
 from edgeconv.values import one_of
@@ -91,7 +92,7 @@ def calibrate(
     """
     checked_model(model, QuantizeError)
     observer = one_of(observer, "observer", OBSERVERS, QuantizeError)
-    kept = dict.fromkeys(keep_float, "it was asked for")
+    kept = dict.fromkeys(keep_float, REQUESTED)
     activations = structure_of(model, kept).activations
     names = [named(value) for value in activations]
     counts, elements = _Counts(names, bounds, _with_infinities(model.graph)), ReadElements(model.graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,86 +13,71 @@ from edgeconv.affine import WEIGHT_LIMITS, asymmetric, normal, symmetric
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant, input_of
+from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize._apart import joins_of_uneven_parts
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._graph import name_of, named
 from edgeconv.quantize._operators import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
 from edgeconv.quantize._pairs import partners, safe_growth
-from edgeconv.quantize._plan import RANGES, SCHEMES, Plan, TensorParameters, WeightParameters
+from edgeconv.quantize._plan import RANGES, REQUESTED, SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._steep import steep_operands
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
+from edgeconv.values import one_of
 
 _Floats = npt.NDArray[np.float64]
 
 _MOST_BIAS = 2.0**30  # steps: half of what int32 holds, so that a correction of the bias still fits
 _FINEST = 2.0**-31  # of input scale · weight scale / output scale: XNNPACK takes none below 2**-32
 _SCORES_RANK = 2  # (N, classes); what has more axes is an image or a sequence, which a few clipped elements hurt less
+_DEFAULT = QuantizationOptions()
 _FEWEST = 1024  # elements of a weight below which storing it in 8 bits saves nothing
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a plan is made.
-
-    Attributes:
-        scheme: ``"int8"`` (all integer), ``"int8-weights"`` (weights only) or ``"int16x8"`` (activations of 16 bits).
-        per_channel: one scale per output channel of a weight, rather than one per weight.
-        pair_safe: weights with which no processor's sum of two products overflows; of ``"int8"`` alone, since kernels
-            that do take 8-bit activations.
-        keep_float: operators to leave in float, by the name of their first output, and why.
-    """
-
-    scheme: str = "int8"
-    per_channel: bool = True
-    pair_safe: bool = True
-    keep_float: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            hint = f"choose of {', '.join(SCHEMES)}"
-            raise QuantizeError(f"{self.scheme!r} is not known", where="scheme", hint=hint)
-
-    @property
-    def sums_are_bounded(self) -> bool:
-        """Whether the weights are to be pair safe."""
-        return self.pair_safe and self.scheme == "int8"
-
-
-def make_plan(model: ir.Model, calibration: Calibration | None, *, options: Options | None = None) -> Plan:
+def make_plan(
+    model: ir.Model,
+    calibration: Calibration | None,
+    *,
+    scheme: str = "int8",
+    options: QuantizationOptions = _DEFAULT,
+) -> Plan:
     """Chooses the numbers of every tensor.
 
     Args:
         model: the graph that was calibrated, or one with the same values (whose weights were corrected).
         calibration: what was seen of its activations; not needed for ``"int8-weights"``.
-        options: what to choose; int8 with per-channel weights by default.
+        scheme: ``"int8"`` (all integer), ``"int8-weights"`` (weights only) or ``"int16x8"`` (activations of 16 bits).
+        options: of these `per_channel`, `pair_safe` (of ``"int8"`` alone, since kernels whose sums overflow take 8-bit
+            activations) and `keep_float`.
 
     Raises:
-        QuantizeError: the calibration is missing or is one of another graph, an operator to keep in float is unknown,
-            or a weight is NaN or infinite.
+        QuantizeError: the scheme or an operator to keep in float is unknown, the calibration is missing or is one of
+            another graph, or a weight is NaN or infinite.
     """
     checked_model(model, QuantizeError)
-    options = options or Options()
-    check_names(model, options.keep_float, "keep_float")
-    if options.scheme == "int8-weights":
-        return _weights_only(model, options)
+    one_of(scheme, "scheme", SCHEMES, QuantizeError)
+    asked = dict.fromkeys(options.keep_float, REQUESTED)
+    check_names(model, asked, "keep_float")
+    options = replace(options, pair_safe=options.pair_safe and scheme == "int8")
+    if scheme == "int8-weights":
+        return _weights_only(model, options, asked)
     if calibration is None:
-        raise QuantizeError(f"{options.scheme} needs calibration", where="plan", hint="calibrate the graph first")
-    structure = structure_of(model, options.keep_float)
-    dtype = "int16" if options.scheme == "int16x8" else "int8"
-    kept = dict(_without_kernels(model, structure, calibration, options.scheme))
+        raise QuantizeError(f"{scheme} needs calibration", where="plan", hint="calibrate the graph first")
+    structure = structure_of(model, asked)
+    dtype = "int16" if scheme == "int16x8" else "int8"
+    kept = dict(_without_kernels(model, structure, calibration, scheme))
     kept |= steep_operands(model.graph, structure, calibration, _tensors(structure, calibration, dtype), dtype)
-    if options.scheme == "int8":  # 16 bits hold parts of different ranges side by side
+    if scheme == "int8":  # 16 bits hold parts of different ranges side by side
         kept |= joins_of_uneven_parts(model, structure, calibration)
-    structure = structure_of(model, {**kept, **options.keep_float}) if kept else structure
+    structure = structure_of(model, {**kept, **asked}) if kept else structure
     tensors = _tensors(structure, calibration, dtype)
     weights = {
         name: weight_parameters(layer, options, tensors[named(layer.input)], tensors[named(layer.output)])
         for name, layer in structure.layers.items()
     }
-    return Plan(options.scheme, tensors, weights, structure.kept_float, options.sums_are_bounded)
+    return Plan(scheme, tensors, weights, structure.kept_float, options.pair_safe)
 
 
-def keep_operators(model: ir.Model, plan: Plan, names: Collection[str], reason: str) -> Plan:
+def keep_operators(model: ir.Model, plan: Plan, names: Collection[str], reason: str = REQUESTED) -> Plan:
     """A plan with more operators left in float, and the clamps that are fused into them.
 
     Raises:
@@ -141,7 +126,10 @@ def parameters_of(low: float, high: float, dtype: str) -> TensorParameters:
 
 
 def weight_parameters(
-    layer: Layer, options: Options, source: TensorParameters | None = None, result: TensorParameters | None = None
+    layer: Layer,
+    options: QuantizationOptions,
+    source: TensorParameters | None = None,
+    result: TensorParameters | None = None,
 ) -> WeightParameters:
     """Scales of a layer's weight, no finer than its bias and the runtimes' rescaling can follow.
 
@@ -154,7 +142,7 @@ def weight_parameters(
     if not options.per_channel:
         channels = channels.reshape(1, -1)
     scales = np.abs(channels).max(axis=1, initial=0.0) / WEIGHT_LIMITS[1]
-    if options.sums_are_bounded and (partner := partners(layer)) is not None:
+    if options.pair_safe and (partner := partners(layer)) is not None:
         scales = scales * safe_growth(channels, scales, partner)
     floor = np.full(len(scales), np.max(scales, initial=0.0) * 2.0**-40 or 1.0)
     if source is not None and result is not None:
@@ -208,9 +196,9 @@ def _range(value: ir.Value, calibration: Calibration, levels: int) -> tuple[floa
     return calibration.range_of(named(value), levels)
 
 
-def _weights_only(model: ir.Model, options: Options) -> Plan:
-    weights, kept = {}, dict(options.keep_float)
-    unfit = structure_of(model, options.keep_float).kept_float
+def _weights_only(model: ir.Model, options: QuantizationOptions, asked: Mapping[str, str]) -> Plan:
+    weights, kept = {}, dict(asked)
+    unfit = structure_of(model, asked).kept_float
     for node in model.graph:
         layer = layer_of(node)
         if node.op_type in LAYERS and constant(input_of(node, 1)) is not None and name_of(node) in unfit:
@@ -222,7 +210,7 @@ def _weights_only(model: ir.Model, options: Options) -> Plan:
             kept[layer.name] = f"its weight has fewer than {_FEWEST} elements"
             continue
         weights[layer.name] = weight_parameters(layer, options)
-    return Plan(options.scheme, {}, weights, kept)
+    return Plan("int8-weights", {}, weights, kept)
 
 
 def _numbers(value: ir.Value) -> npt.NDArray[np.generic]:

@@ -15,6 +15,8 @@ from edgeconv.errors import QuantizeError
 
 SCHEMA = 1
 SCHEMES = ("int8", "int8-weights", "int16x8")
+REQUESTED = "it was asked for"
+"""Why an operator stays float that the caller named."""
 _WIDEST = 40  # exponent of a factor of equalisation
 RANGES = {dtype: limits_of(dtype) for dtype in ("int8", "int16")}
 """What a dtype of the plan holds; weights leave out the lowest value."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgeconv.core import Fidelity
+from edgeconv.quantization_options import CHOICES, LEAST, MOST, QuantizationOptions
 from edgeconv.recipe.fields import MAX_NAME, FileName, NotNegative, Seed, one_of, unique, written_as
 from edgeconv.recipe.inputs import ArrayInputs, RandomInputs
 from edgeconv.recipe.section import Section
-
-OBSERVERS = ("min-max", "percentile", "mse", "entropy")
-ROUNDINGS = ("nearest", "corrected", "feedback", "learned")
-IO = ("float32", "int8")
-MOST_ITERATIONS = 100_000
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -42,24 +39,30 @@ class CalibrationImages(Section):
         return self
 
 
-class Quantize(Section):
-    """How int8 and int16x8 variants are made; the defaults suit most networks.
+def _key(option: dataclasses.Field[Any]) -> tuple[Any, Any]:
+    """What a recipe may write for an option, and its default."""
+    rule, default = option.metadata, option.default
+    if CHOICES in rule:
+        return Annotated[str, one_of(rule[CHOICES], option.name)], default
+    if MOST in rule:
+        return Annotated[int, Field(ge=rule[LEAST], le=rule[MOST])], default
+    return (bool if isinstance(default, bool) else Annotated[tuple[str, ...], AfterValidator(unique)]), default
+
+
+if TYPE_CHECKING:
+    _Options = Section
+else:
+    _Options = create_model(
+        "_Options",
+        __base__=Section,
+        **{option.name: _key(option) for option in dataclasses.fields(QuantizationOptions)},
+    )
+
+
+class Quantize(_Options):
+    """How variants of integers are made: the options of `QuantizationOptions`, and the data to choose numbers by.
 
     Attributes:
-        observer: how a range is chosen from what calibration saw of a tensor.
-        per_channel: a scale per output channel of a weight rather than one per weight.
-        equalize: evens out the ranges of neighbouring layers before (exact; Nagel et al. 2019, arXiv 1906.04721).
-        absorb_biases: then what a rectified channel never falls below moves into the next layer's bias (exact on the
-            calibration data; the same, section 4.1.3).
-        rounding: of weights: ``nearest``; ``corrected``, with biases that take back the mean error (the same, section
-            4.2); ``feedback``, where also later weights make up for earlier ones (Frantar et al. 2023, arXiv
-            2210.17323); ``learned`` (AdaRound: Nagel et al. 2020, arXiv 2004.10568).
-        iterations: of learned rounding, per layer.
-        pair_safe: int8 weights of an ``.onnx`` (and of the ``.tflite`` beside it) with which no sum of two products
-            overflows on x86 processors without VNNI.
-        relu6_as_relu: writes ReLU6 as ReLU, which changes what the float network computes; the report says how much.
-        io: element type of the files' inputs and outputs.
-        keep_float: operators to leave in float, by the torch module or value that they make.
         plan: a plan as an earlier export wrote it, perhaps edited, instead of calibration.
         images: see `CalibrationImages`.
         arrays: rows of a file, as in ``parity.arrays``.
@@ -67,16 +70,6 @@ class Quantize(Section):
         generator: ``"package.module:callable"``, called without arguments; yields arrays, or mappings from input names.
     """
 
-    observer: Annotated[str, one_of(OBSERVERS, "observer")] = "mse"
-    per_channel: bool = True
-    equalize: bool = True
-    absorb_biases: bool = False
-    rounding: Annotated[str, one_of(ROUNDINGS, "rounding")] = "feedback"
-    iterations: Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] = 1000
-    pair_safe: bool = True
-    relu6_as_relu: bool = False
-    io: Annotated[str, one_of(IO, "io")] = "float32"
-    keep_float: Annotated[tuple[str, ...], AfterValidator(unique)] = ()
     plan: FileName | None = None
     images: tuple[CalibrationImages, ...] = ()
     arrays: tuple[ArrayInputs, ...] = ()
@@ -85,6 +78,13 @@ class Quantize(Section):
         str | None,
         written_as(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "write package.module:callable", most=2 * MAX_NAME),
     ] = None
+
+    @property
+    def options(self) -> QuantizationOptions:
+        """What the table says of them."""
+        return QuantizationOptions(
+            **{option.name: getattr(self, option.name) for option in dataclasses.fields(QuantizationOptions)}
+        )
 
 
 class FidelitySection(Section):

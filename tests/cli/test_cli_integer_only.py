@@ -15,7 +15,8 @@ from edgeconv.capture import capture
 from edgeconv.cli import run
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.quantize import Options, apply, calibrate, make_plan
+from edgeconv.quantization_options import QuantizationOptions
+from edgeconv.quantize import apply, calibrate, make_plan
 from edgeconv.rewrite import optimize
 
 
@@ -28,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = optimize(capture(module.eval(), (torch.zeros(1, 3, 8, 8),), input_names=["x"], output_names=["y"]))
     calibration = calibrate(graph, [{"x": np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)}])
     whole = apply(graph, make_plan(graph, calibration))
-    mixed = apply(graph, make_plan(graph, calibration, options=Options(keep_float={"2": "for the test"})))
+    mixed = apply(graph, make_plan(graph, calibration, options=QuantizationOptions(keep_float=("2",))))
     for name, each in (("whole", whole), ("mixed", mixed), ("float", graph)):
         (folder / f"{name}.tflite").write_bytes(to_tflite(each, metadata={}).data)
         (folder / f"{name}.onnx").write_bytes(to_onnx(each, metadata={}).data)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.core import Emitted
-from edgeconv.quantize import Options, apply, calibrate, make_plan
+from edgeconv.quantize import apply, calibrate, make_plan
 from edgeconv.reference import evaluate
 
 _IMAGE = (1, 4, 6, 6)
@@ -48,7 +48,7 @@ def _quantized(tflite: Any, module: nn.Module, scheme: str, scale: float) -> ir.
     rng = np.random.default_rng(0)
     graph = tflite.graph_of(module, torch.zeros(_IMAGE))
     samples = [{"input0": (rng.standard_normal(_IMAGE) * scale).astype(np.float32)} for _ in range(2)]
-    return apply(graph, make_plan(graph, calibrate(graph, samples), options=Options(scheme=scheme)))
+    return apply(graph, make_plan(graph, calibrate(graph, samples), scheme=scheme))
 
 
 def _inputs(scale: float) -> np.ndarray:

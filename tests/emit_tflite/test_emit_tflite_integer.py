@@ -21,7 +21,8 @@ from edgeconv.core import Emitted
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.errors import EmitError
 from edgeconv.nn import DepthwiseSeparableConv
-from edgeconv.quantize import Options, apply, calibrate, make_plan
+from edgeconv.quantization_options import QuantizationOptions
+from edgeconv.quantize import apply, calibrate, make_plan
 from edgeconv.reference import evaluate
 
 _IMAGE = (1, 8, 6, 6)
@@ -31,7 +32,7 @@ def _quantized(tflite: Any, module: nn.Module, shape: tuple[int, ...], scheme: s
     rng = np.random.default_rng(0)
     graph = tflite.graph_of(module, torch.zeros(shape))
     samples = [{"input0": rng.standard_normal(shape).astype(np.float32) * 2} for _ in range(4)]
-    return apply(graph, make_plan(graph, calibrate(graph, samples), options=Options(scheme=scheme)))
+    return apply(graph, make_plan(graph, calibrate(graph, samples), scheme=scheme))
 
 
 def _steps(tflite: Any, graph: ir.Model, emitted: Emitted, shape: tuple[int, ...], resolver: str) -> Any:
@@ -232,12 +233,12 @@ def test_a_layer_that_the_plan_keeps_float_is_an_island_and_is_named(tflite: Any
     module = nn.Sequential(nn.Conv2d(8, 8, 1), nn.LeakyReLU(), nn.Conv2d(8, 8, 3), nn.LeakyReLU(), nn.Conv2d(8, 4, 1))
     graph = tflite.graph_of(module, torch.zeros(_IMAGE))
     samples = [{"input0": np.random.default_rng(0).standard_normal(_IMAGE).astype(np.float32)}]
-    plan = make_plan(graph, calibrate(graph, samples), options=Options(keep_float={"2": "the user asked for it"}))
+    plan = make_plan(graph, calibrate(graph, samples), options=QuantizationOptions(keep_float=("2",)))
     emitted = tflite.to_tflite(apply(graph, plan), metadata={}, io="int8")
     ran = tflite.run(emitted, [samples[0]["input0"]], "reference")
     island = ["DEQUANTIZE", "CONV_2D", "QUANTIZE"]
     assert ran.operators == ["CONV_2D", "LEAKY_RELU", *island, "LEAKY_RELU", "CONV_2D"]
-    assert [note for note in emitted.notes if "CONV_2D '2" in note and "the user asked for it" in note]
+    assert [note for note in emitted.notes if "CONV_2D '2" in note and "it was asked for" in note]
     assert any("CONV_2D" in line for line in float_parts_of_tflite(emitted.data))
 
 
@@ -311,7 +312,7 @@ def test_int8_weights_are_read_by_hybrid_kernels(tflite: Any) -> None:
     layers = (nn.Conv2d(8, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3, groups=64), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     module = nn.Sequential(*layers, nn.Linear(64, 200))
     graph = tflite.graph_of(module, torch.zeros(_IMAGE))
-    stored = apply(graph, make_plan(graph, None, options=Options(scheme="int8-weights")))
+    stored = apply(graph, make_plan(graph, None, scheme="int8-weights"))
     small, full = (tflite.to_tflite(one, metadata={}) for one in (stored, graph))
     inputs = np.random.default_rng(1).standard_normal(_IMAGE).astype(np.float32)
     wanted = evaluate(graph, {"input0": inputs})[graph.graph.outputs[0].name or ""]

@@ -16,7 +16,7 @@ from edgeconv.core import Array, Artifact, Emitted, IntegerTensor, Sample
 from edgeconv.devices import DEVICES, run_intermediates
 from edgeconv.errors import DeviceError
 from edgeconv.parity import layer_steps
-from edgeconv.quantize import Options, apply, calibrate, make_plan
+from edgeconv.quantize import apply, calibrate, make_plan
 from edgeconv.rewrite.open_batch import free_batch
 
 _SHAPE = (1, 3, 8, 8)
@@ -57,7 +57,7 @@ def _written(tflite: Any, folder: Path, scheme: str, *, open_batch: bool = False
 def _quantized(
     tflite: Any, folder: Path, scheme: str, graph: ir.Model, data: Sequence[Mapping[str, Array]]
 ) -> tuple[ir.Model, Artifact]:
-    graph = apply(graph, make_plan(graph, calibrate(graph, data), options=Options(scheme=scheme)))
+    graph = apply(graph, make_plan(graph, calibrate(graph, data), scheme=scheme))
     emitted: Emitted = tflite.to_tflite(graph, metadata={})
     path = folder / "net.tflite"
     path.write_bytes(emitted.data)

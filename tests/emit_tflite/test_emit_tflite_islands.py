@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgeconv.quantize import Options, apply, calibrate, make_plan
+from edgeconv.quantization_options import QuantizationOptions
+from edgeconv.quantize import apply, calibrate, make_plan
 from edgeconv.quantize._operators import LOOKED_UP
 from edgeconv.reference import evaluate
 
@@ -55,13 +56,17 @@ _NORMS = {
 }
 
 
-def _graph(tflite: Any, module: nn.Module, **keep_float: str) -> ir.Model:
+def _graph(tflite: Any, module: nn.Module, keep_float: Sequence[str] = ()) -> ir.Model:
     rng = np.random.default_rng(0)
     graph = tflite.graph_of(module, torch.zeros(_IMAGE))
     samples = [{"input0": rng.standard_normal(_IMAGE).astype(np.float32)} for _ in range(4)]
     return apply(
         graph,
-        make_plan(graph, calibrate(graph, samples, keep_float=keep_float), options=Options(keep_float=keep_float)),
+        make_plan(
+            graph,
+            calibrate(graph, samples, keep_float=keep_float),
+            options=QuantizationOptions(keep_float=tuple(keep_float)),
+        ),
     )
 
 
@@ -104,8 +109,7 @@ def test_a_chain_in_float_is_rounded_at_its_ends_only(tflite: Any) -> None:
 
     torch.manual_seed(0)
     names = [node.outputs[0].name for node in tflite.graph_of(Chain(), torch.zeros(_IMAGE)).graph]
-    kept = dict.fromkeys(names[1:-1], "it was asked for")
-    sqnr_db, operators, _ = _against_graph(tflite, _graph(tflite, Chain(), **kept), "reference")
+    sqnr_db, operators, _ = _against_graph(tflite, _graph(tflite, Chain(), names[1:-1]), "reference")
     assert operators == ["CONV_2D", "DEQUANTIZE", "LOGISTIC", "MUL", "EXP", "QUANTIZE", "CONV_2D"]
     assert sqnr_db > 40
 
@@ -113,7 +117,7 @@ def test_a_chain_in_float_is_rounded_at_its_ends_only(tflite: Any) -> None:
 def test_a_large_depthwise_kernel_in_float_stays_so_in_parts(tflite: Any) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 7, padding=3, groups=8), nn.Conv2d(8, 8, 1))
-    graph = _graph(tflite, module, **{"1": "it was asked for"})
+    graph = _graph(tflite, module, ["1"])
     _, operators, notes = _against_graph(tflite, graph, "reference")
     assert operators[:2] == ["CONV_2D", "DEQUANTIZE"]
     assert operators[-2:] == ["QUANTIZE", "CONV_2D"]
@@ -131,7 +135,7 @@ _KEPT = {
 @pytest.mark.parametrize("name", list(_KEPT))
 def test_one_operator_between_pairs_stays_float_where_that_was_asked_for(tflite: Any, name: str) -> None:
     torch.manual_seed(0)
-    graph = _graph(tflite, _KEPT[name], **{"1": "it was asked for"})
+    graph = _graph(tflite, _KEPT[name], ["1"])
     sqnr_db, operators, notes = _against_graph(tflite, graph, "reference")
     (note,) = notes
     assert operators == ["CONV_2D", "DEQUANTIZE", note.split()[0], "QUANTIZE", "CONV_2D"]
@@ -159,7 +163,7 @@ def test_a_function_that_stays_float_between_integers_is_computed(tflite: Any, o
     graph = tflite.graph_of(module.eval(), torch.zeros(_IMAGE))
     names = [node.outputs[0].name for node in graph.graph if node.op_type == operator]
     assert names
-    graph = _graph(tflite, module, **dict.fromkeys(names, "asked for"))
+    graph = _graph(tflite, module, names)
     loss_db, operators, _ = _against_graph(tflite, graph, "reference")
     assert "GATHER" not in operators
     assert loss_db > 45

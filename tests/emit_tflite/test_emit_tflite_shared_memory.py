@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.quantize import Options, apply, calibrate, make_plan
+from edgeconv.quantize import apply, calibrate, make_plan
 from edgeconv.reference import evaluate
 from edgeconv.rewrite.open_batch import free_batch
 
@@ -50,7 +50,7 @@ def _graph(tflite: Any, function: _Function, variant: str) -> Any:
     if variant == "fp32":
         return graph
     calibration = calibrate(graph, [{"input0": x} for x in _samples()], observer="min-max")
-    return apply(graph, make_plan(graph, calibration, options=Options(scheme=variant)))
+    return apply(graph, make_plan(graph, calibration, scheme=variant))
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8", "int16x8"])

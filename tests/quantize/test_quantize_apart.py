@@ -19,7 +19,8 @@ from quantize_graphs import Graph, data
 from torch import Tensor, nn
 
 import edgeconv
-from edgeconv.quantize import Options, calibrate, make_plan
+from edgeconv.quantization_options import QuantizationOptions
+from edgeconv.quantize import calibrate, make_plan
 
 _Joined = Callable[[Tensor, Tensor], Tensor]
 
@@ -115,7 +116,7 @@ def _graph(*, factor: float, behind: str = "") -> tuple[Graph, str]:
 def test_only_what_moves_on_to_an_output_stays_float(factor: float, behind: str, scheme: str, kept: set[str]) -> None:
     g, output = _graph(factor=factor, behind=behind)
     model = g.model(output)
-    plan = make_plan(model, calibrate(model, data(model, 4)), options=Options(scheme=scheme))
+    plan = make_plan(model, calibrate(model, data(model, 4)), scheme=scheme)
     assert plan.kept_float.keys() == kept
     assert all("at one scale the smaller would lose" in reason for reason in plan.kept_float.values())
 
@@ -123,6 +124,6 @@ def test_only_what_moves_on_to_an_output_stays_float(factor: float, behind: str,
 def test_what_was_asked_for_keeps_its_reason() -> None:
     g, output = _graph(factor=500.0)
     model = g.model(output)
-    options = Options(keep_float={"joined": "it was asked for"})
+    options = QuantizationOptions(keep_float=("joined",))
     plan = make_plan(model, calibrate(model, data(model, 4), keep_float=["joined"]), options=options)
     assert plan.kept_float == {"joined": "it was asked for"}

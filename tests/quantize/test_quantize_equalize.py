@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
 from edgeconv.errors import QuantizeError
+from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import (
-    Options,
     absorb_biases,
     apply,
     calibrate,
@@ -142,7 +142,7 @@ def test_products_are_quantised_as_they_are(kind: str) -> None:
     g.add(op, ["input", *operands], "a", **attributes)
     model = g.model("a")
     for scheme in ("int8", "int8-weights"):
-        plan = make_plan(model, calibrate(model, data(model, 16)), options=Options(scheme=scheme))
+        plan = make_plan(model, calibrate(model, data(model, 16)), scheme=scheme)
         unseen = data(model, 4, seed=1)
         quantised = apply(round_weights(model, plan, data(model, 4)), plan)
         assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, quantised, unseen)) > 25
@@ -189,7 +189,9 @@ def test_ranges_spread_a_thousandfold_come_back(act: str) -> None:
     wanted = outputs(evaluate, model, unseen)
     found = []
     for one in (model, equalize(model)):
-        plan = make_plan(one, calibrate(one, data(one, 8)), options=Options(per_channel=False, pair_safe=False))
+        plan = make_plan(
+            one, calibrate(one, data(one, 8)), options=QuantizationOptions(per_channel=False, pair_safe=False)
+        )
         found.append(sqnr_db(wanted, outputs(evaluate, apply(one, plan), unseen)))
     assert found[0] < 10
     assert found[1] > 25
@@ -296,7 +298,7 @@ def test_ranges_spread_a_thousandfold_come_back_by_data(act: str, per_channel: b
     wanted = outputs(evaluate, model, unseen)
     found = []
     for one in (model, equalize(model, exponents_of(model, batches, per_channel=per_channel))):
-        plan = make_plan(one, calibrate(one, batches), options=Options(per_channel=per_channel))
+        plan = make_plan(one, calibrate(one, batches), options=QuantizationOptions(per_channel=per_channel))
         found.append(sqnr_db(wanted, outputs(evaluate, apply(one, plan), unseen)))
     assert found[1] > found[0] + 10
     assert found[1] > 20

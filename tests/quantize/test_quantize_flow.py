@@ -11,9 +11,9 @@ import pytest
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
 from edgeconv.errors import QuantizeError
+from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import (
     OBSERVERS,
-    Options,
     Plan,
     adaround,
     apply,
@@ -28,10 +28,10 @@ from edgeconv.quantize import (
 from edgeconv.reference import evaluate
 
 
-def _planned(model: ir.Model, **options: object):
+def _planned(model: ir.Model, scheme: str = "int8", **options: object):
     """With the finest scales: what pairs of weights cost is told apart in `test_quantize_pairs`."""
-    options = {"pair_safe": False, **options}
-    return make_plan(model, calibrate(model, data(model, 8)), options=Options(**options))
+    chosen = QuantizationOptions(**{"pair_safe": False, **options})
+    return make_plan(model, calibrate(model, data(model, 8)), scheme=scheme, options=chosen)
 
 
 def _by_output(model: ir.Model) -> dict[str, ir.Node]:
@@ -55,7 +55,7 @@ def test_weights_alone_lose_less_and_small_ones_nothing(act: str) -> None:
     model = mobile(act=act, channels=32)
     unseen = data(model, 6, seed=1)
     wanted = outputs(evaluate, model, unseen)
-    plan = make_plan(model, None, options=Options(scheme="int8-weights"))
+    plan = make_plan(model, None, scheme="int8-weights")
     assert list(plan.weights) == ["0.pw", "1.pw"]
     assert plan.kept_float["stem"] == "its weight has fewer than 1024 elements"
     quantised = apply(model, plan)
@@ -75,7 +75,7 @@ def test_every_observer_gives_a_usable_plan(observer: str) -> None:
 def test_a_weight_that_is_not_stored_in_eight_bits_says_why() -> None:
     g = Graph(0, input=(32, 32))
     g.add("Gemm", ["input", g.constant("weight", g.rng.normal(size=(32, 32)).astype(np.float32))], "a", transA=1)
-    plan = make_plan(g.model("a"), None, options=Options(scheme="int8-weights"))
+    plan = make_plan(g.model("a"), None, scheme="int8-weights")
     assert plan.weights == {}
     assert plan.kept_float == {"a": "Gemm with alpha, beta, transA or a bias that is no vector"}
 
@@ -128,7 +128,7 @@ def test_the_model_that_is_quantised_stays_as_it_is() -> None:
 
 def _coarse(model: ir.Model) -> Plan:
     """Weights of about three bits, activations of sixteen: rounding of weights is then all that matters."""
-    plan = make_plan(model, calibrate(model, data(model, 16)), options=Options(scheme="int16x8"))
+    plan = make_plan(model, calibrate(model, data(model, 16)), scheme="int16x8")
     weights = {
         name: dataclasses.replace(item, scales=tuple(32 * scale for scale in item.scales))
         for name, item in plan.weights.items()
@@ -260,8 +260,11 @@ def test_transposed_convolution_in_groups() -> None:
         (lambda m: calibrate(m, [{"input": np.full((1, 3, 16, 16), np.nan, np.float32)}]), "NaN or infinite"),
         (lambda m: calibrate(m, data(m, 1), observer="minmax"), "did you mean 'min-max'"),
         (lambda m: make_plan(m, None), "needs calibration"),
-        (lambda m: Options(scheme="int4"), "'int4' is not known"),
-        (lambda m: make_plan(m, calibrate(m, data(m, 1)), options=Options(keep_float={"x": "y"})), "no operator makes"),
+        (lambda m: make_plan(m, None, scheme="int4"), "'int4' is not known"),
+        (
+            lambda m: make_plan(m, calibrate(m, data(m, 1)), options=QuantizationOptions(keep_float=("x",))),
+            "no operator makes",
+        ),
         (lambda m: adaround(m, _planned(m), data(m, 1), iterations=-1), "-1 is negative"),
         (lambda m: correct_biases(m, _planned(m), []), "no calibration data"),
     ],

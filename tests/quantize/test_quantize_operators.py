@@ -10,12 +10,14 @@ import pytest
 from quantize_graphs import Graph, data, outputs, sqnr_db
 
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.quantize import Options, Plan, apply, calibrate, keep_in_float, make_plan
+from edgeconv.quantization_options import QuantizationOptions
+from edgeconv.quantize import Plan, apply, calibrate, keep_in_float, make_plan
 from edgeconv.reference import evaluate
 
 
-def _planned(model: ir.Model, **options: object) -> Plan:
-    return make_plan(model, calibrate(model, data(model, 8)), options=Options(**options))  # type: ignore[arg-type]
+def _planned(model: ir.Model, scheme: str = "int8", keep_float: tuple[str, ...] = ()) -> Plan:
+    options = QuantizationOptions(keep_float=keep_float)
+    return make_plan(model, calibrate(model, data(model, 8)), scheme=scheme, options=options)
 
 
 def _of_one(op: str, **attributes: object) -> ir.Model:
@@ -73,7 +75,7 @@ def test_what_the_tables_of_int16_would_blur_is_kept_in_float_there(op: str) -> 
     batches = [{name: 16 * array for name, array in batch.items()} for batch in data(model, 2)]
     calibration = calibrate(model, batches)
     assert make_plan(model, calibration).kept_float == {}
-    plan = make_plan(model, calibration, options=Options(scheme="int16x8"))
+    plan = make_plan(model, calibration, scheme="int16x8")
     assert plan.kept_float == {"a": f"TFLite has no {op} of int16"}
     emitted = to_tflite(apply(model, plan), metadata={})
     assert any(note.startswith("EXP ") and "stays float" in note for note in emitted.notes)
@@ -158,7 +160,7 @@ def test_a_gelu_of_several_nodes_is_one_operator(tanh: bool) -> None:
 @pytest.mark.parametrize("name", ["gelu", "gate"])
 def test_a_gelu_stays_float_as_a_whole(name: str) -> None:
     model = _gelu(tanh=False)
-    plan = _planned(model, keep_float={name: "it was asked for"})
+    plan = _planned(model, keep_float=(name,))
     assert plan.kept_float == {"gelu": "it was asked for"}
     assert set(plan.tensors) == {"input", "a", "gelu", "b", "last"}
     assert "gelu" in keep_in_float(model, _planned(model), ["a"], "the worst").kept_float
@@ -173,7 +175,7 @@ def test_a_gelu_whose_inside_is_read_is_its_nodes() -> None:
 
 def test_what_stays_float_is_told_to_whoever_reads_the_graph() -> None:
     model = _of_one("Exp")
-    plan = _planned(model, keep_float={"b": "it was asked for"})
+    plan = _planned(model, keep_float=("b",))
     told = {
         node.op_type: node.metadata_props["edgeconv.keep_float"]
         for node in apply(model, plan).graph

@@ -23,7 +23,8 @@ from edgeconv.core import Array
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.progress import Silent
-from edgeconv.quantize import Options, Plan, apply, calibrate, make_plan, overflowing
+from edgeconv.quantization_options import QuantizationOptions
+from edgeconv.quantize import Plan, apply, calibrate, make_plan, overflowing
 from edgeconv.quantize._columns import taps
 from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, partners, safe_growth, unsafe_pairs, within_pairs
 from edgeconv.quantize._structure import layer_of
@@ -235,7 +236,7 @@ def test_a_plan_says_so_and_is_read_back() -> None:
 
 def test_a_plan_by_hand_with_finer_scales_is_kept_pair_safe_by_its_weights() -> None:
     model = FORMS["1x1"]()
-    fine = make_plan(model, calibrate(model, data(model, 2)), options=Options(pair_safe=False))
+    fine = make_plan(model, calibrate(model, data(model, 2)), options=QuantizationOptions(pair_safe=False))
     assert overflowing(apply(model, fine)) == ("conv",)
     document = json.loads(fine.to_json()) | {"pair_safe": True}
     assert overflowing(apply(model, Plan.from_json(json.dumps(document)))) == ()
@@ -243,7 +244,9 @@ def test_a_plan_by_hand_with_finer_scales_is_kept_pair_safe_by_its_weights() -> 
 
 def test_the_file_of_another_quantizer_keeps_its_numbers_and_the_notes_say_what_saturates() -> None:
     model = FORMS["3x3"]()
-    foreign = apply(model, make_plan(model, calibrate(model, data(model, 2)), options=Options(pair_safe=False)))
+    foreign = apply(
+        model, make_plan(model, calibrate(model, data(model, 2)), options=QuantizationOptions(pair_safe=False))
+    )
     (made,) = variants_of(foreign, ("int8",), Quantization(), Silent())
     assert made.model is foreign
     (note,) = made.notes

@@ -8,7 +8,7 @@ import pytest
 from quantize_graphs import data, mobile
 
 from edgeconv.errors import QuantizeError
-from edgeconv.quantize import Options, Plan, apply, calibrate, make_plan
+from edgeconv.quantize import Plan, apply, calibrate, make_plan
 from edgeconv.quantize._graph import KEEP_FLOAT
 
 
@@ -21,7 +21,7 @@ def planned():
 @pytest.mark.parametrize("scheme", ["int8", "int16x8", "int8-weights"])
 def test_json_and_back(scheme: str) -> None:
     model = mobile()
-    plan = make_plan(model, calibrate(model, data(model, 2)), options=Options(scheme=scheme))
+    plan = make_plan(model, calibrate(model, data(model, 2)), scheme=scheme)
     text = plan.to_json()
     assert Plan.from_json(text) == plan
     assert Plan.from_json(text).to_json() == text

@@ -12,7 +12,6 @@ from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
 from edgeconv.errors import QuantizeError, TargetError
 from edgeconv.quantize import (
-    Options,
     Plan,
     Search,
     Step,
@@ -30,8 +29,8 @@ from edgeconv.reference import evaluate
 def _searched(model, target: Target, coarse: tuple[str, ...] = (), **options: object) -> Search:
     """With weights of about three bits in some layers, and then activations of sixteen."""
     batches = data(model, 12)
-    chosen = Options(scheme="int16x8" if coarse else "int8")
-    plan = make_plan(model, calibrate(model, data(model, 100), observer="min-max"), options=chosen)
+    scheme = "int16x8" if coarse else "int8"
+    plan = make_plan(model, calibrate(model, data(model, 100), observer="min-max"), scheme=scheme)
     scales = {name: tuple(24 * scale for scale in plan.weights[name].scales) for name in coarse}
     weights = {name: dataclasses.replace(plan.weights[name], scales=scales[name]) for name in coarse}
     plan = dataclasses.replace(plan, weights={**plan.weights, **weights})
