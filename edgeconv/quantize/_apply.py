@@ -8,6 +8,7 @@ The convention:
 - A weight is an int8 initializer ``w.quantized`` and a DequantizeLinear along its output channels, named ``w``.
 - A bias is an int32 initializer whose scale is that of the input times those of the weight.
 - What enters an operator of shared parameters with others than its result's has another pair before it.
+- Operators in float hand one another what they compute: of two readers of ``x``, one in float takes ``x.float``.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
         reason = structure.kept_float.get(name_of(structure.spelt.get(node, node)))
         if reason is not None and (node in structure.spelt or unquantisable(node) is None):
             node.metadata_props[KEEP_FLOAT] = reason or "the plan says so"  # which need not say why
-    work = _Work(model.graph, plan)
+    floats = {node for node in model.graph if name_of(structure.spelt.get(node, node)) in structure.kept_float}
+    work = _Work(model.graph, plan, floats)
     layers = structure.layers
     if plan.scheme == "int8-weights":
         layers = _with_weights(model, plan)
@@ -188,10 +190,18 @@ def _check_weight(layer: Layer, parameters: WeightParameters) -> None:
 
 @dataclass
 class _Work:
-    """Adds constants and nodes to a graph; equal ones once."""
+    """Adds constants and nodes to a graph; equal ones once.
+
+    Attributes:
+        graph: changed in place.
+        plan: the numbers.
+        floats: operators that stay float.
+        made: what was added, by what it is.
+    """
 
     graph: ir.Graph
     plan: Plan
+    floats: Collection[ir.Node]
     made: dict[tuple[object, ...], ir.Value] = field(default_factory=dict)
 
     def weight(self, layer: Layer, parameters: WeightParameters) -> None:
@@ -242,7 +252,8 @@ class _Work:
         quantized, result = self._pair(value, name, parameters)
         made = result.outputs[0]
         for use in uses:
-            use.node.replace_input_with(use.idx, made)
+            if producer not in self.floats or use.node not in self.floats:
+                use.node.replace_input_with(use.idx, made)
         if is_input:
             made.name = unique_name(self.graph, f"{name}.dequantized")
         else:

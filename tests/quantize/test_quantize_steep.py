@@ -54,6 +54,25 @@ def _samples() -> list[tuple[Tensor]]:
     return [(torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(seed)),) for seed in range(6)]
 
 
+def test_a_logarithm_reads_the_numbers_that_a_layer_beside_it_reads_rounded(tmp_path: Path) -> None:
+    """The layer's eight bits made zero of 0.01, and the logarithm of it was minus infinity."""
+    torch.manual_seed(0)
+    layers = {"layer": nn.Conv2d(4, 8, 3), "after": nn.Conv2d(8, 8, 1)}
+    module = Of(lambda m, x: ((y := m.layer(x).mul(30).abs() + 0.01).log(), m.after(y)), **layers)
+    samples = [torch.randn(1, 4, 10, 10, generator=torch.Generator().manual_seed(seed)) for seed in range(6)]
+    quantization = edgeconv.Quantization(batches=lambda: [{"x": sample.numpy()} for sample in samples])
+    options = {"input_names": ["x"], "output_names": ["log", "layer"], "quantization": quantization}
+    result = edgeconv.export(module, samples[:1], tmp_path, name="m", variants="int8", **options)
+    logarithm = module(samples[0])[0].detach().numpy()
+    for artifact in result.artifacts:
+        stored = artifact.inputs[0].to_file(samples[0].numpy())
+        if artifact.format == "onnx":
+            computed = onnxruntime.InferenceSession(artifact.path).run(["log"], {"x": stored})[0]
+        else:
+            computed = Interpreter(str(artifact.path)).get_signature_runner()(x=stored)["log"]
+        np.testing.assert_allclose(artifact.outputs[0].from_file(computed), logarithm, atol=0.05)
+
+
 @pytest.mark.parametrize("case", STEEP)
 def test_small_numbers_are_told_apart(case: str, tmp_path: Path) -> None:
     found = worst_db(tmp_path, _module(STEEP[case]), _samples())
