@@ -10,7 +10,7 @@ Before the plan
     `absorb_biases`: channels without a constant part.
     `reorder`: channels in an order in which few pairs of weights can overflow; `orders_of`: which.
 The plan
-    `make_plan`: which numbers quantise which tensor, as the options say. `Plan`: a frozen value, JSON and back.
+    `make_plan`: which numbers quantize which tensor, as the options say. `Plan`: a frozen value, JSON and back.
     What is joined of parts with ranges of their own stays float (`edgeconv.quantize._apart`).
     `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float.
 After the plan, in the order of what they cost; each gives a float model that the same plan fits

@@ -2,10 +2,10 @@
 
 Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (ICML 2020, arXiv 2004.10568). The soft
 rounding of section 3.3 is a rectified sigmoid h(V) in [0, 1] between floor and ceiling, which a regulariser drives to
-its ends; V is found by Adam on the layer's output error, layer by layer, each on what the quantised layers before it
+its ends; V is found by Adam on the layer's output error, layer by layer, each on what the quantized layers before it
 give. As in section 3.4 the error is taken after a clamp that follows: what ReLU6 cuts off needs no care.
 
-What is asked of the output is what the float weights make of the same quantised inputs. What they make of the float
+What is asked of the output is what the float weights make of the same quantized inputs. What they make of the float
 inputs, as the paper asks, fits the noise of the calibration data: against rounding with feedback EfficientNet-Lite0
 gained 1.0 dB on these by it and lost 0.5 dB on others; by a fifth of it, it gained 1.6 dB and nothing.
 
@@ -58,7 +58,7 @@ def adaround(
 
     Args:
         model: the float graph that the plan was made for; not changed.
-        plan: says what is quantised, and the grid of each weight.
+        plan: says what is quantized, and the grid of each weight.
         batches: calibration data; as many as fit into memory (256 MiB for the largest activation) are used.
         iterations: of Adam per layer.
         progress: is told how far it is, in one line, before every layer.

@@ -91,7 +91,7 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
             work.bias(layer, plan.tensors[named(layer.input)], plan.weights[name])
     if plan.tensors:
         if only is None:
-            _quantise_operands(model, structure, work)
+            _quantize_operands(model, structure, work)
         for value in structure.activations:
             if only is None or value.name in only:
                 work.activation(value, plan.tensors[named(value)])
@@ -115,8 +115,8 @@ def _raise_opset(graph: ir.Graph) -> None:
             node.attributes["mode"] = ir.AttrString("mode", _RENAMED[mode])
 
 
-def _quantise_operands(model: ir.Model, structure: Structure, work: _Work) -> None:
-    """The constants that operators read, and values that are requantised; before the activations change names."""
+def _quantize_operands(model: ir.Model, structure: Structure, work: _Work) -> None:
+    """The constants that operators read, and values that are requantized; before the activations change names."""
     tensors = work.plan.tensors
     for node in list(model.graph):
         if name_of(node) in structure.kept_float or node in structure.spelt or layer_of(node) is not None:
@@ -131,7 +131,7 @@ def _quantise_operands(model: ir.Model, structure: Structure, work: _Work) -> No
                 if node.op_type in CONSTANT_OPERANDS:
                     work.operand(node, index, shared)
             elif shared is not None and is_activation(value) and tensors.get(value.name or "", shared) != shared:
-                work.requantise(node, index, shared)
+                work.requantize(node, index, shared)
 
 
 def check_plan(model: ir.Model, structure: Structure, plan: Plan) -> None:
@@ -220,7 +220,7 @@ class _Work:
         integers = quantized(array.reshape(-1), scales, 0, "int32")
         name = layer.bias.name or f"{layer.name}.bias"
         zero = self._once(("zero", scales.size), f"{name}.zero_point", np.zeros(scales.size, np.int32))
-        made = self._dequantised(layer.node, name, integers, scales, zero, axis=0)
+        made = self._dequantized(layer.node, name, integers, scales, zero, axis=0)
         layer.node.replace_input_with(2, made)
 
     def operand(self, node: ir.Node, index: int, parameters: TensorParameters) -> None:
@@ -233,10 +233,10 @@ class _Work:
         if key not in self.made:
             integers = quantized(array, parameters.scale, parameters.zero_point, parameters.dtype)
             scale, zero = self._parameters(named(value), parameters)
-            self.made[key] = self._dequantised(node, named(value), integers, scale, zero)
+            self.made[key] = self._dequantized(node, named(value), integers, scale, zero)
         node.replace_input_with(index, self.made[key])
 
-    def requantise(self, node: ir.Node, index: int, parameters: TensorParameters) -> None:
+    def requantize(self, node: ir.Node, index: int, parameters: TensorParameters) -> None:
         """Another pair between a value and one operator that reads it."""
         value = node.inputs[index]
         assert value is not None
@@ -275,9 +275,9 @@ class _Work:
         scales = np.array(parameters.scales, np.float32)
         scales = scales if parameters.axis is not None else scales.reshape(())
         zero = self._once(("zero8", scales.shape), f"{name}.zero_point", np.zeros(scales.shape, np.int8))
-        return self._dequantised(layer.node, name, integers, scales, zero, axis=parameters.axis)
+        return self._dequantized(layer.node, name, integers, scales, zero, axis=parameters.axis)
 
-    def _dequantised(
+    def _dequantized(
         self,
         node: ir.Node,
         name: str,

@@ -1,4 +1,4 @@
-"""Bias correction: what quantisation shifts on average, the biases take back.
+"""Bias correction: what quantization shifts on average, the biases take back.
 
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (ICCV 2019, arXiv 1906.04721),
 section 4.2, in its empirical form: layer after layer, each with its predecessors already corrected.
@@ -28,7 +28,7 @@ def correct_biases(
 
     Args:
         model: the float graph that the plan was made for; not changed.
-        plan: says what is quantised.
+        plan: says what is quantized.
         batches: calibration data; as many as fit into memory (256 MiB for the largest activation) are used.
         progress: is told how far it is, in one line, before every layer.
 

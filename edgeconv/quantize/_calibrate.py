@@ -72,7 +72,7 @@ def calibrate(
     bounds: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     progress: Callable[[str], None] | None = None,
 ) -> Calibration:
-    """Runs the float graph by onnxruntime and counts the values of every activation that can be quantised.
+    """Runs the float graph by onnxruntime and counts the values of every activation that can be quantized.
 
     The batches are read one by one and never held. The result does not depend on their order or size.
 
@@ -225,7 +225,7 @@ def _check_fits(array: object, value: ir.Value, where: str) -> None:
 def session_of(model: ir.Model, outputs: Iterable[str], *, optimised: bool = True) -> onnxruntime.InferenceSession:
     """An onnxruntime session of the graph with these values as further outputs.
 
-    Without its optimiser a QDQ graph computes what it says: with it, onnxruntime 1.32 quantises the float weights of
+    Without its optimiser a QDQ graph computes what it says: with it, onnxruntime 1.32 quantizes the float weights of
     operators that stand between a DequantizeLinear and a QuantizeLinear, one scale per weight.
     """
     model = model.clone()

@@ -13,10 +13,10 @@ from edgeconv.graph.names import free_name, names_of, reserved_names
 KEEP_FLOAT = "edgeconv.keep_float"
 """metadata_props key: why a node with an integer form is to be computed in float.
 
-Between what is quantised on either side it would look like one that is not."""
+Between what is quantized on either side it would look like one that is not."""
 
 LAYER = "edgeconv.quantize.layer"
-"""Node.meta key (never serialised): the name in the plan, which the node's output loses when it is quantised."""
+"""Node.meta key (never serialised): the name in the plan, which the node's output loses when it is quantized."""
 
 
 def is_activation(value: ir.Value | None) -> bool:
@@ -30,7 +30,7 @@ def name_of(node: ir.Node) -> str:
 
 
 def layer_name(node: ir.Node) -> str | None:
-    """The plan's name of a node with a quantised weight, in a graph that `apply` made; None for other nodes."""
+    """The plan's name of a node with a quantized weight, in a graph that `apply` made; None for other nodes."""
     name: str | None = node.meta.get(LAYER)
     return name
 

@@ -60,7 +60,7 @@ def mean_square(seen: Histogram, levels: int) -> Range:
 
 
 def entropy(seen: Histogram, levels: int) -> Range:
-    """The range in which the quantised distribution diverges least (Kullback-Leibler) from the clipped one.
+    """The range in which the quantized distribution diverges least (Kullback-Leibler) from the clipped one.
 
     As in Migacz, "8-bit inference with TensorRT" (GTC 2017), for ranges that shrink by the same share on both sides.
     """
@@ -77,7 +77,7 @@ def entropy(seen: Histogram, levels: int) -> Range:
 
 
 def _divergence(values: _Floats, counts: _Floats, low: float, high: float, levels: int) -> float:
-    """KL(clipped || quantised), in nats."""
+    """KL(clipped || quantized), in nats."""
     kept = (values >= low) & (values <= high)
     if not kept.any():
         return float("inf")

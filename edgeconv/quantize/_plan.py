@@ -1,4 +1,4 @@
-"""The plan: which numbers quantise which tensor. A frozen value that can be saved, read, edited and fed back."""
+"""The plan: which numbers quantize which tensor. A frozen value that can be saved, read, edited and fed back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMA = 1
 SCHEMES = ("int8", "int8-weights", "int16x8")
 REQUESTED = "it was asked for"
 """Why an operator stays float that the caller named."""
-_WIDEST = 40  # exponent of a factor of equalisation
+_WIDEST = 40  # exponent of a factor of equalization
 RANGES = {dtype: limits_of(dtype) for dtype in ("int8", "int16")}
 """What a dtype of the plan holds; weights leave out the lowest value."""
 
@@ -74,7 +74,7 @@ class WeightParameters:
 
 @dataclass(frozen=True)
 class Plan:
-    """What every tensor of a quantised graph is.
+    """What every tensor of a quantized graph is.
 
     Attributes:
         scheme: one of `SCHEMES`.
@@ -84,7 +84,7 @@ class Plan:
         pair_safe: weights are rounded so that no pair of products overflows 16 bits (`edgeconv.quantize._pairs`), which
             some processors add them in.
         equalization: the exponents of two that layers' output channels were multiplied by before, by name; None: the
-            ranges of the weights alone said how, as they did before 0.2, or nothing was equalised.
+            ranges of the weights alone said how, as they did before 0.2, or nothing was equalized.
         channel_orders: the order that layers' output channels were brought into after that, by name
             (`edgeconv.quantize._reorder`).
     """
@@ -152,8 +152,8 @@ class Plan:
         tensors = _mapping(fields["tensors"], f"{where}, tensors", _tensor)
         weights = _mapping(fields["weights"], f"{where}, weights", _weight)
         scheme = _text(fields["scheme"], where)
-        equalised, inside = fields["equalization"], f"{where}, equalization"
-        exponents = None if equalised is None else _mapping(equalised, inside, _exponents)
+        equalized, inside = fields["equalization"], f"{where}, equalization"
+        exponents = None if equalized is None else _mapping(equalized, inside, _exponents)
         orders = _mapping(fields["channel_orders"], f"{where}, channel_orders", _order)
         return _located(lambda: cls(scheme, tensors, weights, kept, fields["pair_safe"], exponents, orders), where)
 

@@ -44,7 +44,7 @@ def round_weights(
 
     Args:
         model: the float graph that the plan was made for; not changed.
-        plan: says what is quantised, and the grid of each weight.
+        plan: says what is quantized, and the grid of each weight.
         batches: calibration data; as many as fit into memory (256 MiB for the largest activation) are used.
         progress: is told how far it is, in one line, before every layer.
 

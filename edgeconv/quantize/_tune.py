@@ -1,6 +1,6 @@
-"""Layer after layer of the quantised graph: other weights, other biases, and on with what the layer then makes.
+"""Layer after layer of the quantized graph: other weights, other biases, and on with what the layer then makes.
 
-Each layer is tuned on what the quantised layers before it give, tuned already, so errors do not add up unseen.
+Each layer is tuned on what the quantized layers before it give, tuned already, so errors do not add up unseen.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Given:
     Attributes:
         weight: (groups, channels, taps).
         scales: alike, the steps of its grid.
-        inputs: float32 (groups, positions, taps), as the quantised layers before give them, times a power of two with
+        inputs: float32 (groups, positions, taps), as the quantized layers before give them, times a power of two with
             which they are within -1 and 1: squares of 1e20 are none of float32.
         mean: float32 (groups, 1, channels), of what the float layer makes at the same positions, times the same.
         bounds: of the clamp that alone reads the layer, times the same; infinite where none does.
@@ -78,7 +78,7 @@ def tune(
 
     Args:
         model: the float graph that the plan was made for; not changed.
-        plan: says what is quantised.
+        plan: says what is quantized.
         batches: calibration data; as many as a `Walk` holds are used.
         title: what progress calls it.
         rounding: gives a layer's weight; None leaves the weights alone.
@@ -177,7 +177,7 @@ def _unit(*arrays: Array) -> np.float32:
 
 
 def _gain(made: Array, right: Array) -> float:
-    """The factor with which what the layer makes of quantised inputs is, but for its mean, nearest to what it should.
+    """Least-squares gain from the quantized to the float output, after removing the means; within 1 and `_MOST_GAIN`.
 
     Clipping weakens signals a little in every layer, and the logits of a deep network by 3 to 5 %. One number per
     layer is found from few data; one per channel, or a whole linear map, fits the calibration data rather than others.

@@ -1,4 +1,4 @@
-"""What a recipe says of approximations: how they are quantised, on which data, and what is asked of them."""
+"""What a recipe says of approximations: how they are quantized, on which data, and what is asked of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Float graph whose tensors know their quantisation -> graph of integers.
+"""Float graph whose tensors know their quantization -> graph of integers.
 
 1. Parameters spread to the tensors that lowering made (`_scales`).
-2. Where an operator reads or writes other parameters, the integers are requantised (`_settle`).
+2. Where an operator reads or writes other parameters, the integers are requantized (`_settle`).
 3. An operator with an integer kernel whose operands and results all have parameters becomes integer; any other stays
    float between DEQUANTIZE and QUANTIZE, and is reported.
 4. Weights, biases and constants become integers; the inputs and outputs are what the caller asks for.
@@ -83,7 +83,7 @@ class _Rewrite:
         return tuple(self.notes)
 
     def _stays_float(self, operator: Operator) -> None:
-        """Reads floats; what of its results the graph quantises is quantised, whoever reads it."""
+        """Reads floats; what of its results the graph quantizes is quantized, whoever reads it."""
         why = why_float(operator)
         operator.inputs = [self._as_float(tensor) for tensor in operator.inputs]
         self.made.append(operator)
@@ -154,7 +154,7 @@ def _float_borders(graph: Graph) -> None:
 
 
 def _border(tensor: Tensor) -> Tensor:
-    """A float tensor that takes the name of a quantised one."""
+    """A float tensor that takes the name of a quantized one."""
     made = Tensor(tensor.name, tensor.shape, _FLOAT, owner=tensor.owner)
     tensor.name, tensor.owner = f"{tensor.name}/quantized", ""
     return made

@@ -1,4 +1,4 @@
-"""Parameters for the tensors that lowering made, such that a file rounds where the quantised graph rounds.
+"""Parameters for the tensors that lowering made, such that a file rounds where the quantized graph rounds.
 
 1. Backwards: what an operator picks from or clamps may be rounded before as well as after it; what it averages too,
    but for half a step.
@@ -60,7 +60,7 @@ class _Forwards:
     """Walks the graph once.
 
     Attributes:
-        invented: the tensors whose parameters are of no plan and round what the quantised graph does not round.
+        invented: the tensors whose parameters are of no plan and round what the quantized graph does not round.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -105,7 +105,7 @@ class _Forwards:
 
 
 def _values(graph: Graph) -> set[Tensor]:
-    """The tensors that hold values of the quantised graph, though perhaps in another order or shape.
+    """The tensors that hold values of the quantized graph, though perhaps in another order or shape.
 
     Those that no plan knows are floats there. All others are inner ones of an operator.
     """

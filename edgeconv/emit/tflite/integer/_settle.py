@@ -1,6 +1,7 @@
-"""Where a kernel writes other parameters than a tensor has, or reads others: integers are requantised.
+"""Where a kernel writes other parameters than a tensor has, or reads others: integers are requantized.
 
-The parameters of every tensor stand, so that a file saturates and rounds where the quantised graph does.
+Tensor parameters never change; a QUANTIZE is inserted instead, so that a file saturates and rounds where the quantized
+graph does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The weights of a quantised graph as TFLite has them: int8, zero for zero, scales along the output channels."""
+"""The weights of a quantized graph as TFLite has them: int8, zero for zero, scales along the output channels."""
 
 from __future__ import annotations
 
