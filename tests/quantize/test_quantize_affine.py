@@ -88,6 +88,17 @@ def test_in_float32_it_is_what_onnx_says(real: list[float], scale: float) -> Non
     np.testing.assert_array_equal(back, y)
 
 
+def test_float32_and_float64_round_a_quotient_beside_a_tie_apart() -> None:
+    x, scale = np.float32([39.84712600708008]), 1.1894664764404297  # 33.49999996: a tie in float32
+    assert affine.quantized(x, scale, 0, "int8", np.float32).tolist() == [34]
+    assert affine.quantized(x, scale, 0, "int8").tolist() == [33]
+
+
+def test_the_negative_of_every_weight_is_a_weight() -> None:
+    least, greatest = affine.WEIGHT_LIMITS
+    assert (least, greatest) == (-affine.limits_of("int8")[1], affine.limits_of("int8")[1])
+
+
 @given(steps=st.lists(st.floats(-200, 200), min_size=1), point=st.integers(-128, 127))
 def test_numpy_and_torch_agree(steps: list[float], point: int) -> None:
     by_numpy = affine.saturated(np.array(steps), affine.WEIGHT_LIMITS, point)
