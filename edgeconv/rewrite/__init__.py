@@ -24,8 +24,10 @@ from edgeconv.rewrite.carry_through import CarryThroughPass
 from edgeconv.rewrite.fold_ahead import FoldAheadPass
 from edgeconv.rewrite.fold_batch_norm import FoldBatchNormPass
 from edgeconv.rewrite.fold_constants import FoldConstantsPass
+from edgeconv.rewrite.fold_into_scales import FoldIntoScalesPass
 from edgeconv.rewrite.fold_padding import FoldPaddingPass
 from edgeconv.rewrite.fold_scale_shift import FoldScaleShiftPass
+from edgeconv.rewrite.keep_steps import KeepStepsPass
 from edgeconv.rewrite.merge_branches import MergeBranchesPass
 from edgeconv.rewrite.merge_chains import MergeChainsPass
 from edgeconv.rewrite.merge_common import MergeCommonPass
@@ -61,6 +63,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("recognise-activations", RecogniseActivationsPass),  # before its constants are folded away
     Rewrite("fold-batch-norm", FoldBatchNormPass),
     Rewrite("fold-scale-shift", FoldScaleShiftPass),
+    Rewrite("fold-into-scales", FoldIntoScalesPass),
     Rewrite("merge-branches", MergeBranchesPass),
     Rewrite("pool-first", PoolFirstPass),
     Rewrite("merge-chains", MergeChainsPass),
@@ -70,6 +73,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("absorb-channel-moves", AbsorbChannelMovesPass),
     Rewrite("split-multipliers", SplitMultipliersPass),
     Rewrite("carry-through", CarryThroughPass),
+    Rewrite("keep-steps", KeepStepsPass),
     Rewrite("merge-common", MergeCommonPass),
     Rewrite("remove-unused", RemoveUnusedPass),
 )

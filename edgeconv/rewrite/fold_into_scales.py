@@ -1,0 +1,212 @@
+"""What follows or turns weights of integers, into their scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.affine import limits_of
+from edgeconv.graph.constants import Float64, add_constant, exact, holds
+from edgeconv.graph.edit import dims, graph_of, only_reader, tensor_of
+from edgeconv.graph.names import unique_name
+from edgeconv.rewrite.algebra._affine import affine
+from edgeconv.rewrite.algebra._graph import drop, replace_constant, take_over, where
+
+_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+class FoldIntoScalesPass(ir.passes.InPlacePass):
+    """Folds affine maps into the scales and the bias of the linear operator before them, whose weight is of integers.
+
+    A Transpose of such a weight is done once, on the integers.
+
+    1. Requires: Conv, ConvTranspose of one group, Gemm or MatMul whose weight is DequantizeLinear of a constant that
+       nobody else reads, a constant bias or none, and behind it an affine map along its output channels (a
+       BatchNormalization, arithmetic with constants) that alone reads its result.
+    2. Ensures: no such map and no such Transpose is left. The operator's result takes the name of the map's.
+    3. Exact: ``k * (s q) x + t`` is ``(k s) q x + t``. The integers stay as a module was trained with them; of a
+       channel with a negative k they and their zero point change sign, and where the type has no such number the map
+       is left alone. Scales are rounded once, to float32.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Folds in the graph's order, so that chains collapse in one go."""
+        modified = False
+        for node in tuple(model.graph):
+            fold = _turned(node) or _folded(node)
+            if fold is not None:
+                fold.apply()
+                modified = True
+        return ir.passes.PassResult(model, modified)
+
+    def ensures(self, model: ir.Model) -> None:
+        """Checks (2)."""
+        for node in model.graph:
+            if _turned(node) is not None or _folded(node) is not None:
+                raise ir.passes.PostconditionError(f"{where(node)} could be folded into scales")
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """``scale * (integers - zero_point)``, by DequantizeLinear.
+
+    Attributes:
+        node: the DequantizeLinear.
+        integers: its constant.
+        scales: float64, one, or one per element of `axis`.
+        zeros: as many integers.
+        axis: along which they differ.
+    """
+
+    node: ir.Node
+    integers: npt.NDArray[np.integer]
+    scales: Float64
+    zeros: npt.NDArray[np.int64]
+    axis: int
+
+    def store(self) -> None:
+        """Gives the node these numbers."""
+        kind = ir.DataType.from_numpy(self.integers.dtype)
+        name, is_one = self.node.outputs[0].name or "weight", self.scales.size == 1
+        shape = () if is_one else (-1,)
+        _replace(self.node, 0, self.integers, kind, f"{name}.quantized")
+        _replace(self.node, 1, self.scales.reshape(shape), ir.DataType.FLOAT, f"{name}.scale")
+        _replace(self.node, 2, self.zeros.astype(self.integers.dtype).reshape(shape), kind, f"{name}.zero_point")
+        self.node.attributes.pop("axis", None)
+        if not is_one:
+            self.node.attributes["axis"] = ir.AttrInt64("axis", self.axis)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A fold that can be done; nothing is changed before `apply`."""
+
+    weight: _Weight
+    outer: ir.Value
+    inner: ir.Value
+    bias: Float64 | None = None
+
+    def apply(self) -> None:
+        """Stores the numbers, and lets the operator's result stand for the map's."""
+        operator = self.inner.producer()
+        if self.bias is not None and operator is not None:
+            name = f"{(self.weight.node.outputs[0].name or 'weight').removesuffix('.weight')}.bias"
+            replace_constant(operator, 2, self.bias, ir.DataType.FLOAT, name)
+        self.weight.store()
+        take_over(self.outer, self.inner)
+
+
+def _weight(value: ir.Value | None) -> _Weight | None:
+    """Reads a weight that one operator reads; None where it is none of integers."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear" or only_reader(node.outputs[0]) is None:
+        return None
+    tensor, scales = tensor_of(node.inputs[0]), exact(node.inputs[1])
+    zero = tensor_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    if tensor is None or scales is None or scales.ndim > 1 or node.attributes.get_int("block_size", 0) != 0:
+        return None
+    if len(node.inputs) > 2 and node.inputs[2] is not None and zero is None:
+        return None
+    integers = np.asarray(tensor.numpy())
+    zeros = np.zeros(scales.size, np.int64) if zero is None else zero.numpy().astype(np.int64).reshape(-1)
+    axis = node.attributes.get_int("axis", 1) % max(integers.ndim, 1)
+    return _Weight(node, integers, scales.reshape(-1), zeros, axis)
+
+
+def _turned(node: ir.Node) -> _Fold | None:
+    """A Transpose of a weight."""
+    weight = _weight(node.inputs[0]) if node.op_type == "Transpose" and node.domain == "" else None
+    if weight is None:
+        return None
+    order = list(node.attributes.get_ints("perm", range(weight.integers.ndim)[::-1]))
+    turned = _Weight(
+        weight.node, np.ascontiguousarray(weight.integers.transpose(order)), weight.scales, weight.zeros,
+        order.index(weight.axis),
+    )  # fmt: skip
+    return _Fold(turned, node.outputs[0], weight.node.outputs[0])
+
+
+def _folded(node: ir.Node) -> _Fold | None:
+    """An affine map behind an operator with such a weight."""
+    outer = affine(node)
+    operator = outer.source.producer() if outer is not None else None
+    if outer is None or operator is None or operator.op_type not in _LINEAR or operator.domain != "":
+        return None
+    if only_reader(outer.source) is not node or not all(operator.attributes.get_float(x, 1.0) == 1 for x in _FACTORS):
+        return None
+    weight, result = _weight(operator.inputs[1]), dims(outer.source)
+    axes = _axes(operator, weight, len(result)) if weight is not None and result is not None else None
+    if weight is None or result is None or axes is None:
+        return None
+    bias = exact(operator.inputs[2]) if len(operator.inputs) > 2 else None
+    if bias is None and len(operator.inputs) > 2 and operator.inputs[2] is not None:
+        return None
+    channels = result[axes[1]]
+    coefficients = outer.along(axes[1], channels)
+    if coefficients is None or (bias is not None and bias.size not in (1, channels)):
+        return None
+    factors, shift = coefficients
+    moved = (0.0 if bias is None else bias.reshape(-1)) * factors + shift
+    if operator.op_type == "MatMul" and moved.any():
+        return None  # it holds no bias
+    scaled = _scaled(weight, factors, axes[0])
+    if scaled is None or not holds(ir.DataType.FLOAT, moved):
+        return None
+    takes = bias is not None or bool(moved.any())
+    return _Fold(scaled, outer.result, outer.source, np.array(moved) if takes else None)
+
+
+_FACTORS = ("alpha", "beta")
+
+
+def _axes(operator: ir.Node, weight: _Weight, dimensions: int) -> tuple[int, int] | None:
+    """The axis of the output channels in the weight, and in the result."""
+    ndim = weight.integers.ndim
+    if operator.op_type == "Conv":
+        axes = (0, 1)
+    elif operator.op_type == "ConvTranspose":
+        axes = (1, 1)
+        if operator.attributes.get_int("group", 1) != 1:
+            return None
+    elif operator.op_type == "Gemm":
+        axes = (0 if operator.attributes.get_int("transB", 0) else 1, 1)
+    else:
+        axes = (1, dimensions - 1)
+    if (operator.op_type in ("Gemm", "MatMul") and ndim != 2) or (weight.scales.size > 1 and weight.axis != axes[0]):
+        return None
+    return axes
+
+
+def _scaled(weight: _Weight, factors: Float64, axis: int) -> _Weight | None:
+    """The weight times a factor per output channel; None where its integers or scales cannot say so."""
+    least, greatest = limits_of(weight.integers.dtype)
+    scales, zeros = np.broadcast_to(weight.scales, factors.shape), np.broadcast_to(weight.zeros, factors.shape)
+    signs = np.where(factors < 0, -1, 1)
+    along = [-1 if index == axis else 1 for index in range(weight.integers.ndim)]
+    integers = weight.integers.astype(np.int64) * signs.reshape(along)
+    zeros = zeros * signs
+    numbers = np.concatenate([integers.reshape(-1), zeros])
+    stored = np.asarray(scales * np.abs(factors)).astype(np.float32)
+    if numbers.min(initial=0) < least or numbers.max(initial=0) > greatest or not _normal(stored):
+        return None
+    if len(set(stored.tolist())) == 1 and len(set(zeros.tolist())) == 1:  # one scale stays one
+        stored, zeros = stored[:1], zeros[:1]
+    return _Weight(weight.node, integers.astype(weight.integers.dtype), stored.astype(np.float64), zeros, axis)
+
+
+def _normal(scales: npt.NDArray[np.float32]) -> bool:
+    return bool((np.isfinite(scales) & (scales >= np.finfo(np.float32).smallest_normal)).all())
+
+
+def _replace(node: ir.Node, index: int, array: npt.NDArray[np.generic], dtype: ir.DataType, name: str) -> None:
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    old = node.inputs[index]
+    node.replace_input_with(index, None)
+    if old is not None:
+        drop(old)
+    graph = graph_of(node)
+    node.replace_input_with(index, add_constant(graph, unique_name(graph, name), array, dtype))

@@ -1,0 +1,88 @@
+"""Results that lie on the steps of a scale already, said to do so."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeconv.graph.constants import exact
+from edgeconv.graph.edit import graph_of, hand_on, is_taken
+from edgeconv.graph.names import unique_name
+from edgeconv.graph.traits import Trait, having
+from edgeconv.rewrite.algebra._graph import where
+
+_PICKS = frozenset({"MaxPool", "GlobalMaxPool", "Relu"})
+
+
+class KeepStepsPass(ir.passes.InPlacePass):
+    """Puts the QuantizeLinear and DequantizeLinear of an operand behind operators that only move or pick its elements.
+
+    torch.ao rounds no result of a max pool, a reshape or a ReLU by itself; runtimes compute what follows in integers
+    only where the graph says that it is on steps.
+
+    1. Requires: MaxPool, GlobalMaxPool, Relu, or an operator that moves the elements of its one operand of floats (a
+       Pad with zeros); that operand is a rounded value of one scale, and the result is not rounded yet.
+    2. Ensures: no such operator is left. Values keep their names.
+    3. Exact: each element of the result is one of the operand's, or zero, and these are on the steps: rounding them
+       again changes nothing.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Goes in the graph's order, so that one operator hands the steps to the next."""
+        modified = False
+        for node in tuple(model.graph):
+            pair = _pair_before(node)
+            if pair is not None:
+                _repeat(node, *pair)
+                modified = True
+        return ir.passes.PassResult(model, modified)
+
+    def ensures(self, model: ir.Model) -> None:
+        """Checks (2)."""
+        for node in model.graph:
+            if _pair_before(node) is not None:
+                raise ir.passes.PostconditionError(f"the result of {where(node)} is on steps, and does not say so")
+
+
+def _pair_before(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
+    """The pair that rounds what such an operator reads; None where its result needs none."""
+    if node.domain != "" or node.op_type not in _PICKS | having(Trait.MOVES) or not node.inputs:
+        return None
+    result, others = node.outputs[0], [value for value in node.inputs[1:] if value is not None]
+    if any(map(is_taken, node.outputs[1:])) or not is_taken(result):
+        return None
+    if any(value.dtype is None or (value.dtype.is_floating_point() and not _is_zero(value)) for value in others):
+        return None
+    if any(use.node.op_type == "QuantizeLinear" for use in result.uses()):
+        return None
+    dequantize = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if dequantize is None or dequantize.op_type != "DequantizeLinear" or dequantize.inputs[0] is None:
+        return None
+    quantize = dequantize.inputs[0].producer()
+    scale = exact(dequantize.inputs[1])
+    if quantize is None or quantize.op_type != "QuantizeLinear" or scale is None or scale.size != 1:
+        return None
+    return quantize, dequantize
+
+
+def _is_zero(value: ir.Value) -> bool:
+    number = exact(value)
+    return number is not None and not number.any()
+
+
+def _repeat(node: ir.Node, quantize: ir.Node, dequantize: ir.Node) -> None:
+    """The pair again, behind a node; what it gives takes the name."""
+    graph, result = graph_of(node), node.outputs[0]
+    name = result.name or "value"
+    integers = ir.Value(name=unique_name(graph, f"{name}.quantized"), type=quantize.outputs[0].type, shape=result.shape)
+    real = ir.Value(name=name, type=result.type, shape=result.shape)
+    real.metadata_props.update(result.metadata_props)
+    result.metadata_props.clear()
+    ir.convenience.replace_all_uses_with(result, real, replace_graph_outputs=True)
+    result.name = unique_name(graph, f"{name}.float")
+    pair = [
+        ir.Node("", old.op_type, [source, *old.inputs[1:]], list(old.attributes.values()), outputs=[made])
+        for old, source, made in ((quantize, result, integers), (dequantize, integers, real))
+    ]
+    for new in pair:
+        hand_on(node, new)
+    graph.insert_after(node, pair)
