@@ -56,7 +56,7 @@ def _parts(graph: onnx.GraphProto, around: _Enclosing) -> Iterator[str]:
             readers[name].append(node)
     outputs = {value.name for value in graph.output}
     for node in graph.node:
-        if node.op_type in _PAIR:
+        if node.op_type in _PAIR or not node.output:
             continue
         if node.domain not in _STANDARD:
             yield f"{node.op_type} of {node.output[0]!r}: nobody can tell what {node.domain} computes in"
