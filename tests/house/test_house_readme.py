@@ -92,7 +92,7 @@ def test_the_on_device_snippets_run(name: str, dsconv_export: Path, tmp_path: Pa
     assert done.stdout.strip() == shape
 
 
-@pytest.mark.parametrize(("folder", "files"), [("out", 2), ("quantized", 4)])
+@pytest.mark.parametrize(("folder", "files"), [("out", 2), ("quantized", 4), ("trained", 2)])
 def test_the_python_examples_run(folder: str, files: int, tmp_path: Path) -> None:
     (code,) = [block for block in _blocks("python") if "edgeconv.export(" in block and f'"{folder}"' in block]
     done = programs.run(code, code=True, cwd=tmp_path, timeout=300)

@@ -14,6 +14,7 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind, Tenso
 from torch.fx import Node as FxNode
 
 from edgeconv.capture.torch._aten import TABLE
+from edgeconv.capture.torch._aten.quantization import TABLE as ROUNDINGS
 from edgeconv.capture.torch._builder import DTYPES, Builder, Result, Unsupported, dtype_of, numpy_of, shape_of, sizes_of
 from edgeconv.capture.torch._constant_torch import evaluate, is_constant_operator
 from edgeconv.capture.torch._memory import Memory, shows_the_same
@@ -52,12 +53,15 @@ class _Walk:
     Attributes:
         builder: makes the nodes.
         memory: what each torch node stands for by now.
+        rounds_activations: whether the module rounds what depends on its inputs; then its rounded weights are integers
+            of the graph, and no constants that are folded.
     """
 
     def __init__(self, program: torch.export.ExportedProgram, opset: int) -> None:
         self.program = program
         self.builder = Builder(opset, [*program.state_dict, *program.constants])
         self.memory = Memory(self.builder, self._translate, is_written=any(map(_writes, program.graph.nodes)))
+        self.rounds_activations = _rounds_activations(program)
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
         for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
             self.memory.bind(node, self._placeholder(node, spec))
@@ -133,7 +137,8 @@ class _Walk:
         made = _results(node)
         arguments = {key: self._value(item) for key, item in _bound(node).items()}
         self.builder.begin(origin_in(node), made, _used(node, len(made)))
-        if is_constant_operator(node, arguments, self.builder):
+        keeps = self.rounds_activations and str(node.target) in ROUNDINGS
+        if not keeps and is_constant_operator(node, arguments, self.builder):
             return evaluate(node, self._value, self.builder, made)
         entry = TABLE.get(_functional(node)) or TABLE.get(str(node.target))  # some operators only work in place
         if entry is None:
@@ -154,6 +159,16 @@ class _Walk:
         if isinstance(argument, torch.SymInt | torch.SymFloat | torch.SymBool):
             raise Unsupported("a number that depends on the input")
         return argument
+
+
+def _rounds_activations(program: torch.export.ExportedProgram) -> bool:
+    """Whether a fake quantization takes what is not the same for all inputs."""
+    inputs = set(program.graph_signature.user_inputs)
+    depending: set[FxNode] = set()
+    for node in program.graph.nodes:
+        if node.name in inputs or not depending.isdisjoint(node.all_input_nodes):
+            depending.add(node)
+    return any(str(node.target) in ROUNDINGS and node.args[0] in depending for node in program.graph.nodes)
 
 
 def _bound(node: FxNode) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from edgeconv.errors import CaptureError
 
 _CONVERTED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.quantizable.dynamic")
+_FLOAT_ALL_THE_SAME = ("FloatFunctional", "FXFloatFunctional")  # sums and joins that a float module has rounded
 _FLOAT = "export the float module that it was made of, and have edgeconv quantize it: int8 is one of its variants"
 
 
@@ -74,7 +75,7 @@ def _outermost(module: torch.nn.Module, path: str = "") -> Iterator[tuple[str, t
 
 
 def _check_converted(part: torch.nn.Module, where: str) -> None:
-    if type(part).__module__.startswith(_CONVERTED):
+    if type(part).__module__.startswith(_CONVERTED) and type(part).__name__ not in _FLOAT_ALL_THE_SAME:
         kind = f"{type(part).__module__.removeprefix('torch.ao.').rpartition('.modules')[0]}.{type(part).__name__}"
         what = f"it is a module that torch.ao has converted to integers ({kind}), of packed weights"
         raise CaptureError(what, where=where, hint=_FLOAT)

@@ -25,6 +25,7 @@ from edgeconv.capture.torch._aten import (
     normalization,
     patches,
     pooling,
+    quantization,
     recurrent,
     reduction,
     resizing,
@@ -54,6 +55,7 @@ FAMILIES: Mapping[str, Mapping[str, Entry]] = {
     "reduction": reduction.TABLE,
     "recurrent": recurrent.TABLE,
     "attention": attention.TABLE,
+    "quantization": quantization.TABLE,
 }
 TABLE: Mapping[str, Entry] = {name: entry for family in FAMILIES.values() for name, entry in family.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import onnx_ir as ir
@@ -14,6 +15,12 @@ def linear(b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None) -> 
         raise Unsupported("a weight that is no matrix")
     if len(sizes_of(x)) == 2 and b.dtype.is_floating_point():
         return b.add("Gemm", x, weight, bias, shape=b.shape, alpha=1.0, beta=1.0, transA=0, transB=1)
+    maker = weight.producer()
+    if maker is not None and maker.op_type == "DequantizeLinear":  # its integers stand beside one bias, as Gemm has it
+        rows = math.prod(sizes_of(x)[:-1])
+        flat = b.reshape(x, (rows, sizes_of(x)[-1]))
+        product = b.add("Gemm", flat, weight, bias, shape=(rows, b.shape[-1]), alpha=1.0, beta=1.0, transA=0, transB=1)
+        return b.reshape(product, b.shape)
     turned = b.transpose(weight, (1, 0))
     y = matmul(b, x, turned)
     return y if bias is None else b.add("Add", y, bias)
