@@ -151,6 +151,18 @@ def test_an_axis_that_the_input_has_not_is_refused(
         edgeconv.export_onnx(path, tmp_path / "out", name="net")
 
 
+@pytest.mark.parametrize(
+    ("operator", "flag"),
+    [("ReduceMean", "keepdims"), ("ArgMax", "select_last_index"), ("ArgMax", "keepdims"), ("Trilu", "upper")],
+)
+@pytest.mark.parametrize("number", [2, -1, 32768])
+def test_a_flag_that_is_neither_0_nor_1_is_refused(tmp_path: Path, operator: str, flag: str, number: int) -> None:
+    """onnx's inference, onnxruntime and we took them for different ones of the two."""
+    node = helper.make_node(operator, ["x"], ["y"], **{flag: number})
+    with pytest.raises(EdgeconvError, match=f"node y: {operator} has {flag} {number}; state 0 or 1"):
+        edgeconv.export_onnx(file_of(tmp_path, [node], (2, 4, 6), 17), tmp_path / "out", name="net")
+
+
 def test_what_is_said_of_an_axis_is_ours(tmp_path: Path) -> None:
     """onnx's strict inference spoke instead, of operators that the file does not have."""
     node = helper.make_node("MeanVarianceNormalization", ["x"], ["y"], axes=[0, 7])

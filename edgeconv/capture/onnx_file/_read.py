@@ -30,6 +30,7 @@ from edgeconv.capture.normalize._training import settle_training
 from edgeconv.capture.onnx_file._axes import check_axes
 from edgeconv.capture.onnx_file._dilated_averages import settle_dilated_averages
 from edgeconv.capture.onnx_file._file import lifted, opset_of, read_proto, sha256, static_errors
+from edgeconv.capture.onnx_file._flags import check_flags
 from edgeconv.capture.onnx_file._groups import check_groups
 from edgeconv.capture.onnx_file._numbers import check_numbers
 from edgeconv.capture.onnx_file._padded_axes import settle_padded_axes
@@ -177,6 +178,7 @@ class OnnxFile:
                 _check_dtype(value.name or "", value.dtype, where)
         _set_origins(graph)
         try:
+            check_flags(graph)
             check_modes(graph)
             state_same_pads(graph)
             with silent():

@@ -1,0 +1,30 @@
+"""Flags of operators are 0 or 1: of other numbers each runtime, and onnx's own inference, makes something else."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.errors import CaptureError
+
+# Attributes of the standard operators that the specification calls a boolean, or gives these two values.
+_FLAGS = frozenset(
+    {"align_corners", "allowzero", "antialias", "ceil_mode", "count_include_pad", "detect_negative", "detect_positive"}
+    | {"exclude_outside", "exclusive", "fmod", "input_forget", "inverse", "is_causal", "keepdims", "largest", "layout"}
+    | {"linear_before_reset", "noop_with_empty_axes", "onesided", "reverse", "saturate", "select_last_index", "sorted"}
+    | {"storage_order", "training_mode", "transA", "transB", "upper"}
+)
+
+
+def check_flags(graph: ir.Graph) -> None:
+    """Sees that every flag is 0 or 1, in subgraphs too.
+
+    Raises:
+        CaptureError: one is not; names the node.
+    """
+    for node in graph.all_nodes():
+        for name in _FLAGS & node.attributes.keys() if node.domain == "" else ():
+            attribute = node.attributes[name]
+            if attribute.type == ir.AttributeType.INT and attribute.as_int() not in (0, 1):
+                what = f"{node.op_type} has {name} {attribute.as_int()}"
+                raise CaptureError(what, where=origin_of(node).module or node.op_type, hint="state 0 or 1")
