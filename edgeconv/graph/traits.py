@@ -36,6 +36,16 @@ class Trait(Flag):
     """Each element of the result is the same function of the elements at its place of all operands, which are broadcast
     to one shape."""
 
+    AFFINE = auto()
+    """It broadcasts; with constants for all operands but the first, a factor times that one plus a term."""
+
+    SIGNED_SUM = auto()
+    """An affine operator whose factors are 1 and -1, of whichever operand."""
+
+    BY_SAMPLE = auto()
+    """Axis 0 is the batch: each of its elements in the result is the same function of that element of the first
+    operand. The other operands are parameters."""
+
     BY_CHANNEL = auto()
     """Each channel (axis 1) of the result is the same function of that channel of the only operand: a pool."""
 
@@ -46,16 +56,36 @@ class Trait(Flag):
     """It moves, and each element of the operand appears exactly once."""
 
     PICKS = auto()
-    """The result's elements are elements of the operands, chosen by their size: the largest or the smallest."""
+    """The result's elements are elements of the operands, chosen by their size."""
+
+    LARGEST = auto()
+    """It picks the largest: of a window, along axes, or of the operands."""
+
+    SMALLEST = auto()
+    """It picks the smallest."""
+
+    RANKS = auto()
+    """A result holds the places along an axis (integers, from zero on) of elements chosen by their size."""
 
     REDUCES = auto()
     """One number of all elements along axes (``keepdims``, axes as an operand or attribute)."""
+
+    ADDS_UP = auto()
+    """A sum over axes or windows of what it makes of each element: the element, its size, square or exponential. The
+    result is the sum, its mean, root or logarithm."""
+
+    AVERAGES = auto()
+    """It adds up, and the result is the mean of the elements themselves (zeros of a padding may be among them)."""
 
     WINDOWS = auto()
     """A window of ``kernel_shape`` slides over the spatial axes, with ``pads``, ``strides`` and ``dilations``."""
 
     LAYER = auto()
     """Sums of products with a weight, the second operand."""
+
+    WEIGHTED = auto()
+    """The operands behind the data are multiplied by it or added to it: weights, scales, biases. What is no number in
+    one of them is none in the result."""
 
     HOMOGENEOUS = auto()
     """A positive factor on a channel of the data comes out as that factor on that channel of the result."""
@@ -67,6 +97,29 @@ class Trait(Flag):
     """The identity above zero; below, it neither falls nor rises faster than its operand, where its slopes (``alpha``,
     the operand of PRelu) are of 0 to 1."""
 
+    CLAMPS = auto()
+    """The identity between two bounds, and the nearer bound beyond them."""
+
+    PIECEWISE_CONSTANT = auto()
+    """A function that is constant but for jumps."""
+
+    SATURATES = auto()
+    """A function that is finite of infinite numbers, too."""
+
+    BOUNDED = auto()
+    """No finite element of the result is beyond 128, whatever float32 numbers the operands hold."""
+
+    NO_LARGER = auto()
+    """No element of the result is more than twice as large as the largest of the operands, but for a constant: the
+    logarithm of how many there are, at most 16."""
+
+    BEYOND_FLOAT16 = auto()
+    """Of one operand of a few thousand numbers from -100 to 100, the result may hold numbers beyond 65504."""
+
+    SCALE_INVARIANT = auto()
+    """The result has the operand's type, and a positive factor on all of the operand leaves it as it is, but for an
+    epsilon."""
+
     NEVER_NEGATIVE = auto()
     """No element of the result is below zero."""
 
@@ -76,38 +129,54 @@ class Trait(Flag):
     COMPARES = auto()
     """The result says how two numbers compare (bool)."""
 
+    SHAPE_ONLY = auto()
+    """The result is told by the shape of the operand, whatever its elements are."""
+
     RANDOM = auto()
     """The result is no function of the operands."""
 
     QUANTIZES = auto()
     """It leads from real numbers to integers of a scale and zero point, or back."""
 
+    SCALED = auto()
+    """It quantizes or dequantizes by its operands: the scale is the second, the zero point the third."""
 
-_FUNCTION, _PARTIAL = Trait.FUNCTION | Trait.FINITE, Trait.FUNCTION
-_BROADCASTS, _BY_CHANNEL = Trait.BROADCASTS, Trait.BY_CHANNEL
-_MOVES, _PICKS, _REDUCES, _WINDOWS, _LAYER = Trait.MOVES, Trait.PICKS, Trait.REDUCES, Trait.WINDOWS, Trait.LAYER
-_REARRANGES = Trait.MOVES | Trait.REARRANGES
+
+_FUNCTION, _PARTIAL, _CLAMPS = Trait.FUNCTION | Trait.FINITE, Trait.FUNCTION, Trait.CLAMPS
+_STEPS, _SATURATES = Trait.PIECEWISE_CONSTANT, Trait.SATURATES
+_BROADCASTS, _AFFINE, _SIGNED = Trait.BROADCASTS, Trait.AFFINE, Trait.AFFINE | Trait.SIGNED_SUM
+_BY_CHANNEL, _SAMPLE = Trait.BY_CHANNEL | Trait.BY_SAMPLE, Trait.BY_SAMPLE
+_WINDOWS, _SHAPE = Trait.WINDOWS, Trait.SHAPE_ONLY
+_MOVES, _PICKS = Trait.MOVES | Trait.NO_LARGER, Trait.PICKS | Trait.NO_LARGER
+_REARRANGES, _LARGEST, _SMALLEST = _MOVES | Trait.REARRANGES, _PICKS | Trait.LARGEST, _PICKS | Trait.SMALLEST
+_REDUCES, _RANKS, _ADDS_UP = Trait.REDUCES, Trait.RANKS, Trait.ADDS_UP
+_AVERAGES = Trait.ADDS_UP | Trait.AVERAGES | Trait.NO_LARGER
+_LAYER, _WEIGHTED = Trait.LAYER | Trait.WEIGHTED, Trait.WEIGHTED
 _SCALES, _SIGN, _POSITIVE = Trait.HOMOGENEOUS, Trait.KEEPS_SIGN, Trait.NEVER_NEGATIVE | Trait.KEEPS_SIGN
+_BOUNDED, _NO_LARGER, _BEYOND, _INVARIANT = (
+    Trait.BOUNDED, Trait.NO_LARGER, Trait.BEYOND_FLOAT16, Trait.SCALE_INVARIANT
+)  # fmt: skip
 _LIKE_ELU = Trait.IDENTITY_ABOVE_ZERO | Trait.RECTIFIES | Trait.KEEPS_SIGN
 _RECTIFIES = _LIKE_ELU | Trait.HOMOGENEOUS
-_COMPARES, _RANDOM, _QUANTIZES = Trait.COMPARES | Trait.BROADCASTS, Trait.RANDOM, Trait.QUANTIZES
+_COMPARES = Trait.COMPARES | Trait.BROADCASTS | Trait.BOUNDED
+_RANDOM, _QUANTIZES, _SCALED = Trait.RANDOM, Trait.QUANTIZES, Trait.QUANTIZES | Trait.SCALED
 
 TRAITS: dict[str, Trait] = {
-    "Abs": _FUNCTION | _POSITIVE | _SCALES | Trait.IDENTITY_ABOVE_ZERO,
-    "Acos": _PARTIAL | _POSITIVE,
-    "Acosh": _PARTIAL | _POSITIVE,
-    "Add": _BROADCASTS | _SIGN,
+    "Abs": _FUNCTION | _POSITIVE | _SCALES | Trait.IDENTITY_ABOVE_ZERO | _NO_LARGER,
+    "Acos": _PARTIAL | _POSITIVE | _BOUNDED,
+    "Acosh": _PARTIAL | _POSITIVE | _BOUNDED,
+    "Add": _BROADCASTS | _SIGN | _NO_LARGER | _SIGNED,
     "AffineGrid": Trait.NONE,
-    "And": _BROADCASTS,
-    "ArgMax": _REDUCES,
-    "ArgMin": _REDUCES,
-    "Asin": _PARTIAL | _SIGN,
-    "Asinh": _FUNCTION | _SIGN,
-    "Atan": _FUNCTION | _SIGN,
-    "Atanh": _PARTIAL | _SIGN,
+    "And": _BROADCASTS | _BOUNDED,
+    "ArgMax": _REDUCES | _RANKS,
+    "ArgMin": _REDUCES | _RANKS,
+    "Asin": _PARTIAL | _SIGN | _BOUNDED,
+    "Asinh": _FUNCTION | _SIGN | _BOUNDED,
+    "Atan": _FUNCTION | _SIGN | _BOUNDED | _SATURATES,
+    "Atanh": _PARTIAL | _SIGN | _BOUNDED,
     "Attention": Trait.NONE,
-    "AveragePool": _BY_CHANNEL | _WINDOWS | _SCALES | _SIGN,
-    "BatchNormalization": Trait.NONE,
+    "AveragePool": _BY_CHANNEL | _WINDOWS | _SCALES | _SIGN | _AVERAGES,
+    "BatchNormalization": _SAMPLE | _WEIGHTED,
     "Bernoulli": _RANDOM,
     "BitShift": _BROADCASTS,
     "BitwiseAnd": _BROADCASTS,
@@ -116,116 +185,116 @@ TRAITS: dict[str, Trait] = {
     "BitwiseXor": _BROADCASTS,
     "Cast": _FUNCTION,
     "CastLike": Trait.NONE,
-    "Ceil": _FUNCTION | _SIGN,
-    "Celu": _FUNCTION | _LIKE_ELU,
-    "CenterCropPad": Trait.NONE,
-    "Clip": _FUNCTION,
-    "Col2Im": Trait.NONE,
+    "Ceil": _FUNCTION | _SIGN | _NO_LARGER | _STEPS,
+    "Celu": _FUNCTION | _LIKE_ELU | _NO_LARGER,
+    "CenterCropPad": _NO_LARGER,
+    "Clip": _FUNCTION | _NO_LARGER | _CLAMPS,
+    "Col2Im": _SAMPLE,
     "Compress": _MOVES | _SIGN,
     "Concat": _MOVES | _SIGN,
     "ConcatFromSequence": _MOVES | _SIGN,
     "Constant": Trait.NONE,
     "ConstantOfShape": Trait.NONE,
-    "Conv": _LAYER | _WINDOWS,
-    "ConvInteger": _WINDOWS,
-    "ConvTranspose": _LAYER | _WINDOWS,
-    "Cos": _FUNCTION,
-    "Cosh": _FUNCTION | _POSITIVE,
-    "CumProd": Trait.NONE,
-    "CumSum": _SIGN,
-    "DepthToSpace": _REARRANGES | _SIGN,
-    "DequantizeLinear": _QUANTIZES,
-    "Det": Trait.NONE,
-    "Div": _BROADCASTS | _SIGN,
-    "Dropout": _FUNCTION | _RECTIFIES,
+    "Conv": _LAYER | _WINDOWS | _SAMPLE,
+    "ConvInteger": _WINDOWS | _SAMPLE,
+    "ConvTranspose": _LAYER | _WINDOWS | _SAMPLE,
+    "Cos": _FUNCTION | _BOUNDED,
+    "Cosh": _FUNCTION | _POSITIVE | _BEYOND,
+    "CumProd": _BEYOND,
+    "CumSum": _SIGN | _BEYOND,
+    "DepthToSpace": _REARRANGES | _SIGN | _SAMPLE,
+    "DequantizeLinear": _SCALED,
+    "Det": _BEYOND,
+    "Div": _BROADCASTS | _SIGN | _AFFINE,
+    "Dropout": _FUNCTION | _RECTIFIES | _NO_LARGER,
     "DynamicQuantizeLinear": _QUANTIZES,
     "Einsum": Trait.NONE,
     "Elu": _FUNCTION | _LIKE_ELU,
     "Equal": _COMPARES,
-    "Erf": _FUNCTION | _SIGN,
-    "Exp": _FUNCTION | _POSITIVE,
+    "Erf": _FUNCTION | _SIGN | _BOUNDED | _SATURATES,
+    "Exp": _FUNCTION | _POSITIVE | _BEYOND,
     "Expand": _MOVES | _SIGN,
-    "EyeLike": Trait.NONE,
+    "EyeLike": _SHAPE,
     "Flatten": _REARRANGES | _SIGN,
-    "Floor": _FUNCTION | _SIGN,
-    "GRU": Trait.NONE,
+    "Floor": _FUNCTION | _SIGN | _NO_LARGER | _STEPS,
+    "GRU": _WEIGHTED,
     "Gather": _MOVES | _SIGN,
     "GatherElements": _MOVES | _SIGN,
     "GatherND": _MOVES | _SIGN,
-    "Gelu": _FUNCTION | _SIGN,
+    "Gelu": _FUNCTION | _SIGN | _NO_LARGER,
     "Gemm": _LAYER,
-    "GlobalAveragePool": _BY_CHANNEL | _SCALES | _SIGN,
-    "GlobalLpPool": _BY_CHANNEL | _SCALES | _POSITIVE,
-    "GlobalMaxPool": _BY_CHANNEL | _PICKS | _SCALES | _SIGN,
+    "GlobalAveragePool": _BY_CHANNEL | _SCALES | _SIGN | _AVERAGES,
+    "GlobalLpPool": _BY_CHANNEL | _SCALES | _POSITIVE | _ADDS_UP | _BEYOND,
+    "GlobalMaxPool": _BY_CHANNEL | _LARGEST | _SCALES | _SIGN,
     "Greater": _COMPARES,
     "GreaterOrEqual": _COMPARES,
-    "GridSample": Trait.NONE,
-    "GroupNormalization": Trait.NONE,
-    "HardSigmoid": _FUNCTION | _POSITIVE,
-    "HardSwish": _FUNCTION | _SIGN,
-    "Hardmax": _POSITIVE,
+    "GridSample": _NO_LARGER,
+    "GroupNormalization": _INVARIANT | _SAMPLE | _WEIGHTED,
+    "HardSigmoid": _FUNCTION | _POSITIVE | _BOUNDED | _SATURATES,
+    "HardSwish": _FUNCTION | _SIGN | _NO_LARGER,
+    "Hardmax": _POSITIVE | _BOUNDED | _INVARIANT,
     "Identity": _FUNCTION | _REARRANGES | _RECTIFIES,
     "If": Trait.NONE,
-    "InstanceNormalization": Trait.NONE,
-    "IsInf": _FUNCTION,
-    "IsNaN": _FUNCTION,
-    "LRN": _SIGN,
-    "LSTM": Trait.NONE,
-    "LayerNormalization": Trait.NONE,
+    "InstanceNormalization": _INVARIANT | _SAMPLE | _WEIGHTED,
+    "IsInf": _FUNCTION | _BOUNDED | _STEPS | _SATURATES,
+    "IsNaN": _FUNCTION | _BOUNDED | _STEPS | _SATURATES,
+    "LRN": _SIGN | _SAMPLE,
+    "LSTM": _WEIGHTED,
+    "LayerNormalization": _INVARIANT | _WEIGHTED,
     "LeakyRelu": _FUNCTION | _RECTIFIES,
     "Less": _COMPARES,
     "LessOrEqual": _COMPARES,
-    "Log": _PARTIAL,
-    "LogSoftmax": Trait.NONE,
-    "LpNormalization": _SIGN,
-    "LpPool": _BY_CHANNEL | _WINDOWS | _SCALES | _POSITIVE,
+    "Log": _PARTIAL | _BOUNDED,
+    "LogSoftmax": _NO_LARGER,
+    "LpNormalization": _SIGN | _INVARIANT,
+    "LpPool": _BY_CHANNEL | _WINDOWS | _SCALES | _POSITIVE | _ADDS_UP | _BEYOND,
     "MatMul": _LAYER,
     "MatMulInteger": Trait.NONE,
-    "Max": _BROADCASTS | _PICKS | _SIGN,
-    "MaxPool": _BY_CHANNEL | _WINDOWS | _PICKS | _RECTIFIES,
-    "MaxUnpool": _SIGN,
-    "Mean": _BROADCASTS | _SIGN,
-    "MeanVarianceNormalization": Trait.NONE,
-    "Min": _BROADCASTS | _PICKS | _SIGN,
-    "Mish": _FUNCTION | _SIGN,
-    "Mod": _BROADCASTS,
-    "Mul": _BROADCASTS | _SIGN,
+    "Max": _BROADCASTS | _LARGEST | _SIGN,
+    "MaxPool": _BY_CHANNEL | _WINDOWS | _LARGEST | _RECTIFIES,
+    "MaxUnpool": _SIGN | _NO_LARGER,
+    "Mean": _BROADCASTS | _SIGN | _NO_LARGER | _AFFINE,
+    "MeanVarianceNormalization": _INVARIANT,
+    "Min": _BROADCASTS | _SMALLEST | _SIGN,
+    "Mish": _FUNCTION | _SIGN | _NO_LARGER,
+    "Mod": _BROADCASTS | _NO_LARGER,
+    "Mul": _BROADCASTS | _SIGN | _AFFINE,
     "Multinomial": _RANDOM,
-    "Neg": _FUNCTION,
+    "Neg": _FUNCTION | _NO_LARGER,
     "NonZero": Trait.NONE,
-    "Not": _FUNCTION,
+    "Not": _FUNCTION | _BOUNDED,
     "OneHot": Trait.NONE,
-    "Or": _BROADCASTS,
-    "PRelu": _BROADCASTS | _RECTIFIES,
-    "Pad": Trait.NONE,
-    "Pow": _BROADCASTS | _SIGN,
-    "QLinearConv": _WINDOWS,
+    "Or": _BROADCASTS | _BOUNDED,
+    "PRelu": _BROADCASTS | _RECTIFIES | _WEIGHTED,
+    "Pad": _NO_LARGER,
+    "Pow": _BROADCASTS | _SIGN | _BEYOND,
+    "QLinearConv": _WINDOWS | _SAMPLE,
     "QLinearMatMul": Trait.NONE,
-    "QuantizeLinear": _QUANTIZES,
-    "RMSNormalization": Trait.NONE,
-    "RNN": Trait.NONE,
+    "QuantizeLinear": _SCALED,
+    "RMSNormalization": _INVARIANT | _WEIGHTED,
+    "RNN": _WEIGHTED,
     "RandomNormal": _RANDOM,
     "RandomNormalLike": _RANDOM,
     "RandomUniform": _RANDOM,
     "RandomUniformLike": _RANDOM,
     "Range": Trait.NONE,
     "Reciprocal": _PARTIAL | _SIGN,
-    "ReduceL1": _REDUCES | _SIGN,
-    "ReduceL2": _REDUCES | _SIGN,
-    "ReduceLogSum": _REDUCES,
-    "ReduceLogSumExp": _REDUCES | _SIGN,
-    "ReduceMax": _REDUCES | _PICKS | _SIGN,
-    "ReduceMean": _REDUCES | _SIGN,
-    "ReduceMin": _REDUCES | _PICKS | _SIGN,
-    "ReduceProd": _REDUCES | _SIGN,
-    "ReduceSum": _REDUCES | _SIGN,
-    "ReduceSumSquare": _REDUCES | _SIGN,
-    "Relu": _FUNCTION | _RECTIFIES | _POSITIVE,
+    "ReduceL1": _REDUCES | _SIGN | _BEYOND | _ADDS_UP,
+    "ReduceL2": _REDUCES | _SIGN | _ADDS_UP,
+    "ReduceLogSum": _REDUCES | _BOUNDED | _ADDS_UP,
+    "ReduceLogSumExp": _REDUCES | _SIGN | _NO_LARGER | _ADDS_UP,
+    "ReduceMax": _REDUCES | _LARGEST | _SIGN,
+    "ReduceMean": _REDUCES | _SIGN | _AVERAGES,
+    "ReduceMin": _REDUCES | _SMALLEST | _SIGN,
+    "ReduceProd": _REDUCES | _SIGN | _BEYOND,
+    "ReduceSum": _REDUCES | _SIGN | _BEYOND | _ADDS_UP,
+    "ReduceSumSquare": _REDUCES | _SIGN | _BEYOND | _ADDS_UP,
+    "Relu": _FUNCTION | _RECTIFIES | _POSITIVE | _NO_LARGER | _CLAMPS,
     "Reshape": _REARRANGES | _SIGN,
-    "Resize": Trait.NONE,
+    "Resize": _NO_LARGER,
     "ReverseSequence": _REARRANGES | _SIGN,
     "RotaryEmbedding": Trait.NONE,
-    "Round": _FUNCTION | _SIGN,
+    "Round": _FUNCTION | _SIGN | _NO_LARGER | _STEPS,
     "Scatter": Trait.NONE,
     "ScatterElements": Trait.NONE,
     "ScatterND": Trait.NONE,
@@ -233,36 +302,36 @@ TRAITS: dict[str, Trait] = {
     "SequenceAt": _MOVES | _SIGN,
     "SequenceConstruct": _MOVES | _SIGN,
     "SequenceLength": Trait.NONE,
-    "Shape": Trait.NONE,
+    "Shape": _SHAPE,
     "Shrink": _FUNCTION,
-    "Sigmoid": _FUNCTION | _POSITIVE,
-    "Sign": _FUNCTION | _SIGN,
-    "Sin": _FUNCTION,
-    "Sinh": _FUNCTION | _SIGN,
-    "Size": Trait.NONE,
+    "Sigmoid": _FUNCTION | _POSITIVE | _BOUNDED | _SATURATES,
+    "Sign": _FUNCTION | _SIGN | _BOUNDED | _INVARIANT | _STEPS | _SATURATES,
+    "Sin": _FUNCTION | _BOUNDED,
+    "Sinh": _FUNCTION | _SIGN | _BEYOND,
+    "Size": _SHAPE,
     "Slice": _MOVES | _SIGN,
-    "Softmax": _POSITIVE,
-    "Softplus": _FUNCTION | _POSITIVE,
-    "Softsign": _FUNCTION | _SIGN,
-    "SpaceToDepth": _REARRANGES | _SIGN,
+    "Softmax": _POSITIVE | _BOUNDED,
+    "Softplus": _FUNCTION | _POSITIVE | _NO_LARGER,
+    "Softsign": _FUNCTION | _SIGN | _BOUNDED,
+    "SpaceToDepth": _REARRANGES | _SIGN | _SAMPLE,
     "Split": _MOVES | _SIGN,
     "SplitToSequence": _MOVES | _SIGN,
-    "Sqrt": _PARTIAL | _POSITIVE,
+    "Sqrt": _PARTIAL | _POSITIVE | _NO_LARGER,
     "Squeeze": _REARRANGES | _SIGN,
-    "Sub": _BROADCASTS,
-    "Sum": _BROADCASTS | _SIGN,
-    "Swish": _FUNCTION | _SIGN,
-    "Tan": _FUNCTION,
-    "Tanh": _FUNCTION | _SIGN,
-    "ThresholdedRelu": _FUNCTION | _SIGN,
+    "Sub": _BROADCASTS | _NO_LARGER | _SIGNED,
+    "Sum": _BROADCASTS | _SIGN | _SIGNED,
+    "Swish": _FUNCTION | _SIGN | _NO_LARGER,
+    "Tan": _FUNCTION | _BEYOND,
+    "Tanh": _FUNCTION | _SIGN | _BOUNDED | _SATURATES,
+    "ThresholdedRelu": _FUNCTION | _SIGN | _NO_LARGER,
     "Tile": _MOVES | _SIGN,
-    "TopK": _PICKS | _SIGN,
+    "TopK": _PICKS | _SIGN | _RANKS,
     "Transpose": _REARRANGES | _SIGN,
-    "Trilu": _SIGN,
+    "Trilu": _SIGN | _NO_LARGER,
     "Unsqueeze": _REARRANGES | _SIGN,
-    "Upsample": Trait.NONE,
-    "Where": _BROADCASTS,
-    "Xor": _BROADCASTS,
+    "Upsample": _NO_LARGER,
+    "Where": _BROADCASTS | _NO_LARGER,
+    "Xor": _BROADCASTS | _BOUNDED,
 }
 
 
