@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeconv.cli._damaged import NO_ONNX, damaged
+from edgeconv.graph.traits import Trait, having
 
 if TYPE_CHECKING:
     import onnx
 
-_PAIR = {"QuantizeLinear", "DequantizeLinear"}
 _STANDARD = {"", "ai.onnx"}
-# Clamps that runtimes fuse into the operator before them: no quantization stands between.
-_FUSED = {"Relu", "Clip"}
 # Operands that are settings and not data: bounds, regions, scales, fill values.
 _SETTINGS = {"Clip": {1, 2}, "Resize": {1, 2}, "Pad": {2}}
 
@@ -56,7 +54,7 @@ def _parts(graph: onnx.GraphProto, around: _Enclosing) -> Iterator[str]:
             readers[name].append(node)
     outputs = {value.name for value in graph.output}
     for node in graph.node:
-        if node.op_type in _PAIR or not node.output:
+        if node.op_type in having(Trait.SCALED) or not node.output:
             continue
         if node.domain not in _STANDARD:
             yield f"{node.op_type} of {node.output[0]!r}: nobody can tell what {node.domain} computes in"
@@ -88,7 +86,7 @@ def _takes(reader: onnx.NodeProto, readers: list[onnx.NodeProto]) -> bool:
 
 
 def _is_fused(node: onnx.NodeProto, readers: list[onnx.NodeProto]) -> bool:
-    return node.op_type in _FUSED and len(readers) == 1
+    return node.op_type in having(Trait.CLAMPS) and len(readers) == 1
 
 
 def _integer_values(graph: onnx.GraphProto) -> frozenset[str]:

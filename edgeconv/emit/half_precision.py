@@ -25,31 +25,13 @@ _LOST = 2.0**-9  # of the largest element: four times what rounding to float16 c
 _LONG = 1024  # elements whose sum float16 may not hold where their mean is an ordinary number
 _SMALLEST_EPSILON = 1e-7
 
-_SEEDS = frozenset(
-    {
-        "Cosh",
-        "CumSum",
-        "Exp",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "Log",
-        "LpNormalization",
-        "LpPool",
-        "MeanVarianceNormalization",
-        "Mish",
-        "Pow",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "ReduceProd",
-        "ReduceSum",
-        "ReduceSumSquare",
-        "Sinh",
-        "Softplus",
-        "Tan",
-    }
+_ON_THE_WAY = frozenset(
+    {"GroupNormalization", "InstanceNormalization", "LpNormalization", "MeanVarianceNormalization"}
+    | {"Mish", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "Softplus"}
 )
+"""Whose squares, sums or exponentials leave float16 where their results do not."""
+
+_SEEDS = having(Trait.BEYOND_FLOAT16) | _ON_THE_WAY | {"Log"}  # float16 makes zero of the 1e-12 that a logarithm is of
 """Whose results, or what they compute on the way to them, leave float16 for ordinary operands."""
 
 _NO_HALVES = frozenset({"Celu", "ScatterElements"})
@@ -61,94 +43,21 @@ _STASHED = frozenset({"LayerNormalization", "RMSNormalization"})
 _EPSILON = _STASHED | {"BatchNormalization"}
 """Norms without squares in float16; their epsilon may be too small for it."""
 
-_MEANS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
+_MEANS = having(Trait.AVERAGES)
 
 _POSITIONS = {"GridSample": 1}
 """Operands that are positions: float16 is half a pixel off beyond 1024 of them."""
 
-_ORDINARY = frozenset(
-    {
-        "Acos",
-        "Asin",
-        "Atan",
-        "BatchNormalization",
-        "Cos",
-        "Erf",
-        "GridSample",
-        "GroupNormalization",
-        "HardSigmoid",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "Log",
-        "LogSoftmax",
-        "LpNormalization",
-        "MeanVarianceNormalization",
-        "Mish",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "RMSNormalization",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Softmax",
-        "Softplus",
-        "Softsign",
-        "Tanh",
-    }
-)
-"""Whose results are of an ordinary size, whatever they read."""
+_ORDINARY = having_any([Trait.BOUNDED, Trait.SCALE_INVARIANT]) | {"BatchNormalization"}
+"""Whose results are of an ordinary size, whatever they read. (Batch norms were trained to give such.)"""
 
-_CHEAP = frozenset(
-    {
-        "Abs",
-        "Add",
-        "AveragePool",
-        "Cast",
-        "Ceil",
-        "Clip",
-        "Concat",
-        "Div",
-        "Dropout",
-        "Elu",
-        "Expand",
-        "Flatten",
-        "Floor",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Identity",
-        "LeakyRelu",
-        "Max",
-        "MaxPool",
-        "Mean",
-        "Min",
-        "Mod",
-        "Mul",
-        "Neg",
-        "PRelu",
-        "Pad",
-        "Reciprocal",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "Relu",
-        "Reshape",
-        "Round",
-        "Slice",
-        "Split",
-        "Sqrt",
-        "Squeeze",
-        "Sub",
-        "Sum",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    }
-)
+_CHEAP = (
+    having_any([Trait.FUNCTION, Trait.BROADCASTS, Trait.MOVES, Trait.PICKS, Trait.AVERAGES]) | {"Pad", "Trilu"}
+) - (_SEEDS | _ORDINARY)
 """What costs little in float32, and hands on the size of what it reads."""
+
+_FOLLOWING = _MEANS | _NO_HALVES | {"ScatterND"} | (having(Trait.NO_LARGER) - _CHEAP)
+"""Whose results are of an ordinary size where their operands are."""
 
 _CHOOSING = having_any([Trait.MOVES, Trait.PICKS, Trait.IDENTITY_ABOVE_ZERO]) | {
     "Clip",
@@ -160,7 +69,7 @@ _CHOOSING = having_any([Trait.MOVES, Trait.PICKS, Trait.IDENTITY_ABOVE_ZERO]) | 
 }
 """Whose results are elements of what they read, or constants; or near enough to be compared with them."""
 
-_TELLING = having(Trait.COMPARES) | {"Ceil", "Floor", "Round", "Sign"}
+_TELLING = having_any([Trait.COMPARES, Trait.PIECEWISE_CONSTANT])
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
 _BOUNDS = {"Clip": (1, 2), "Max": None, "Min": None}
@@ -229,7 +138,8 @@ def places(graph: ir.Graph) -> set[ir.Node]:
         found.add(node)
         waiting = [node.inputs[index]]
         while waiting:
-            producer = value.producer() if (value := waiting.pop()) is not None else None
+            value = waiting.pop()
+            producer = value.producer() if value is not None and value.dtype != ir.DataType.BOOL else None
             if producer is not None and producer not in found and producer.op_type in _CHEAP | _ORDINARY:
                 found.add(producer)
                 waiting += producer.inputs
@@ -310,14 +220,22 @@ def _note_size(node: ir.Node, reciprocals: set[ir.Value], found: dict[ir.Node, s
     """Says of an operator of the region whether its results are of an ordinary size."""
     inverse = node.op_type == "Reciprocal" or (node.op_type == "Div" and constant(node.inputs[0]) is not None)
     inverse |= node.op_type == "Pow" and ((power := constant(node.inputs[1])) is not None and bool((power < 0).all()))
-    handed_on = node.op_type in _CHEAP - {"Add", "Div", "Mul", "Sub"} and node.inputs[0] in reciprocals
+    handed_on = node.op_type in _CHEAP - having(Trait.AFFINE) and node.inputs[0] in reciprocals
     if inverse or handed_on:
         reciprocals.update(node.outputs)
     divides = node.op_type == "Div" and not inverse and constant(node.inputs[1]) is None
     divides |= node.op_type == "Mul" and any(value in reciprocals for value in node.inputs)
-    heavy = node.op_type not in _CHEAP | _SEEDS
-    averages = node.op_type in _MEANS and not any(one is not None and _is_open(one, found) for one in node.inputs)
-    node.meta[_ORDINARY_SIZE] = divides or heavy or averages or node.op_type in _ORDINARY
+    if node.op_type in _FOLLOWING:
+        operands = [value for index, value in enumerate(node.inputs) if index != _POSITIONS.get(node.op_type)]
+        is_ordinary = all(value is None or _is_ordinary(value, found) for value in operands)
+    else:
+        is_ordinary = divides or node.op_type not in _CHEAP | _SEEDS or node.op_type in _ORDINARY
+    node.meta[_ORDINARY_SIZE] = is_ordinary
+
+
+def _is_ordinary(operand: ir.Value, found: dict[ir.Node, str]) -> bool:
+    array = constant(operand)
+    return is_held(array) if array is not None and array.dtype == np.float32 else not _is_open(operand, found)
 
 
 def _why(node: ir.Node, tflite: bool) -> str:

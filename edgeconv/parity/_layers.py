@@ -18,6 +18,7 @@ from edgeconv.affine import dequantized, limits_of, saturated
 from edgeconv.core import Array, Comparison, Fidelity, IntegerTensor, LayerSteps
 from edgeconv.errors import ParityError
 from edgeconv.graph.names import unique_name
+from edgeconv.graph.traits import Trait, having
 from edgeconv.parity._fidelity import failed, steps_apart
 from edgeconv.parity._kernels import Site, allowance
 
@@ -194,7 +195,7 @@ def _between(value: ir.Value | None, order: Mapping[ir.Node, int]) -> list[ir.No
             visited.add(node)
             left += node.inputs
     nodes = sorted(visited, key=order.__getitem__)
-    return [node for node in nodes if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
+    return [node for node in nodes if node.op_type not in having(Trait.SCALED)]
 
 
 def _real(tensor: IntegerTensor, integers: Array, shape: Sequence[int]) -> Array:

@@ -38,14 +38,12 @@ _MASKED = -5e3  # a row whose largest is below it is masked whole; softmax makes
 _EVIDENT = 3.0  # what was seen must reach that many times as far as what counts: no other range is touched
 
 _MOVES = having(Trait.MOVES) | {"Dropout"}
-_LARGEST = frozenset({"GlobalMaxPool", "Max", "MaxPool", "ReduceMax"})
-_SMALLEST = frozenset({"Min", "ReduceMin"})
-_RANKING = frozenset({"ArgMax", "ArgMin", "TopK"})
+_LARGEST, _SMALLEST, _PICKS, _RANKING = map(having, (Trait.LARGEST, Trait.SMALLEST, Trait.PICKS, Trait.RANKS))
+_CLAMPING, _COMPARING, _ADDING = map(having, (Trait.CLAMPS, Trait.COMPARES, Trait.SIGNED_SUM))
 _SUMS_OF_POWERS = frozenset({"Exp", "LogSoftmax", "ReduceLogSumExp", "Softmax"})
 """Whose rows are looked at in what they read; those of the others are their results."""
-_SUMS = frozenset({"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceMean", "ReduceSum", "ReduceSumSquare"})
-_COMPARING = having(Trait.COMPARES)
-_SELECTS = having(Trait.REARRANGES) | {"Gather", "Slice", "Split"}
+_SUMS = having(Trait.ADDS_UP | Trait.REDUCES) - _SUMS_OF_POWERS
+_SELECTS = _MOVES - {"Concat"}
 _GATED = math.log(_COUNTS)  # x·sigmoid(x) and x·tanh(softplus(x)) are -0.002 there, a GELU is less from -3.3 on
 _LIMITS: Mapping[str, Bounds] = {
     "Celu": (math.log(_COUNTS), math.inf),
@@ -63,14 +61,14 @@ _LIMITS: Mapping[str, Bounds] = {
 }
 """Beyond which an operator's results do not change, or not by what counts."""
 
-_ENDS = _LARGEST | _SMALLEST | _RANKING | _SUMS_OF_POWERS | _COMPARING | set(_LIMITS) | {"Clip", "HardSigmoid"}
-_MONOTONE = _LARGEST | _SMALLEST | {"Clip", "Relu", "TopK"}
+_ENDS = _PICKS | _RANKING | _SUMS_OF_POWERS | _COMPARING | set(_LIMITS) | {"Clip", "HardSigmoid"}
+_MONOTONE = _PICKS | _CLAMPING
 """Whose results are numbers that they read, and so have bounds to hand on."""
 
-_BETWEEN = _MOVES | {"Add", "Cast", "Div", "LeakyRelu", "Mul", "Neg", "Pad", "Sub", "Sum", "Where"}
+_BETWEEN = _MOVES | _ADDING | {"Cast", "Div", "LeakyRelu", "Mul", "Neg", "Pad", "Where"}
 _FILLING = frozenset({"Concat", "Pad", "Where"})
-_MASKING = _FILLING | {"Add", "Sub", "Sum"}
-_CLAMPS = (_ENDS - _LARGEST - _SMALLEST - _RANKING - _SUMS_OF_POWERS - {"Sigmoid"}) | {"Exp", "Mul"}
+_MASKING = _FILLING | _ADDING
+_CLAMPS = (_ENDS - _PICKS - _RANKING - _SUMS_OF_POWERS - {"Sigmoid"}) | {"Exp", "Mul"}
 """Before which a sum is no mask but what layers end with."""
 
 
@@ -204,7 +202,7 @@ def _shown(end: ir.Node) -> list[ir.Value]:
     source = end.inputs[0] if end.op_type in _SUMS_OF_POWERS else None
     if source is not None:
         return [source]
-    return _selected(end.outputs[0]) if end.op_type in _MONOTONE - {"Clip", "Relu"} else []
+    return _selected(end.outputs[0]) if end.op_type in _PICKS else []
 
 
 def _hands_on(node: ir.Node, index: int) -> bool:
@@ -229,7 +227,7 @@ def _region(graph: ir.Graph, gated: Mapping[ir.Node, tuple[ir.Value, float]]) ->
     for node in graph:
         if node not in gated and (node.op_type not in _ENDS or not any(map(is_activation, node.inputs))):
             continue
-        several = node.op_type in _COMPARING or node.op_type in ("Max", "Min")
+        several = node.op_type in having(Trait.BROADCASTS)
         todo: list[ir.Value | None] = list(node.inputs if several else node.inputs[:1])
         todo = [gated[node][0]] if node in gated else todo
         inner, masks = dict[ir.Value, None](), False

@@ -15,9 +15,9 @@ from edgeconv.graph.traits import Trait, having
 WHY = "it makes a divisor, which 8 bits would round to zero"
 
 GUARDS = frozenset({"Add", "Clip", "Max", "Where", "Sum"})
-NORMS = frozenset(
-    {"Mul", "Abs", "Pow", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Sqrt"}
-)
+SUMS = having(Trait.ADDS_UP) - {"ReduceLogSum", "ReduceLogSumExp"}
+"""Sums and means of many, but for those that give a logarithm."""
+NORMS = SUMS | {"Mul", "Abs", "Pow", "ReduceMax", "Sqrt"}
 _OPERATORS = GUARDS | NORMS | having(Trait.MOVES)
 
 

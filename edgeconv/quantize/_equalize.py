@@ -190,8 +190,8 @@ def _reader(layer: Layer) -> Layer | None:
 
 def _fit(first: Layer, second: Layer) -> bool:
     """Whether the output channels of one are the input channels of the other, on the same axis."""
-    spatial = {"Conv", "ConvTranspose"}
-    if (first.node.op_type in spatial) != (second.node.op_type in spatial):
+    convolutions = having(Trait.LAYER | Trait.WINDOWS)
+    if (first.node.op_type in convolutions) != (second.node.op_type in convolutions):
         return False
     return len(out_ranges(first)) == len(in_ranges(second))
 
@@ -223,7 +223,7 @@ def by_input(layer: Layer, weight: _Floats) -> _Floats:
 
 def groups_of(layer: Layer) -> int:
     """The groups of a convolution; 1 for products."""
-    return layer.node.attributes.get_int("group", 1) if layer.node.op_type in ("Conv", "ConvTranspose") else 1
+    return layer.node.attributes.get_int("group", 1)
 
 
 def weight_of(layer: Layer) -> _Floats:

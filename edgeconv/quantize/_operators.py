@@ -1,102 +1,138 @@
 """What quantisation does to each operator: the table that everything else in this room reads.
 
-The rules are those of the TFLite int8 quantisation specification
-(https://ai.google.dev/edge/litert/models/quantization_spec), applied to ONNX operators. An operator that is in none of
-the tables stays float.
+The rules are those of the TFLite int8 quantization specification
+(https://ai.google.dev/edge/litert/models/quantization_spec), applied to ONNX operators. An operator that has no
+row, is no layer and is not in `FIXED` stays float. What is true of an operator, whoever computes it, stands in
+`edgeconv.graph.traits`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Flag, auto
 
 from edgeconv.graph.traits import Trait, having
+
+
+class Rule(Flag):
+    """What the integer kernels make of an operator."""
+
+    OWN = auto()
+    """Its output has a scale of its own, found by calibration. (ReduceMean and GlobalAveragePool are MEAN in TFLite,
+    which rescales; a mean's range is a small part of its input's. A GELU that several nodes spell out is one Gelu.)"""
+
+    SHARED = auto()
+    """Its float inputs and outputs all have the same scale and zero point: it moves integers or picks them."""
+
+    READS = auto()
+    """It reads integers as well as numbers, and makes neither: of equal scales, the order is the same."""
+
+    TABLE = auto()
+    """A function of one number that is a table of 256 integers in TFLite, where its input and output are int8."""
+
+    INT8_ONLY = auto()
+    """TFLite computes it with int8 activations, but not with int16.
+
+    Elu, Selu and Celu could be spelt out in its int16 operators. By the reference kernels of LiteRT 2.3, Conv -
+    Celu(0.2) - Conv on noise of scale 1, 4, 16 and 60 then makes 49.2, 45.2, 46.3 and 42.3 dB, and 49.2, 45.2, 46.8 and
+    44.9 dB with the Celu in float: the table of EXP is as wide as the numbers, and the layer 1, 3, 9 and 47 steps off.
+    Selu: up to 25."""
+
+    FUSES = auto()
+    """A Relu or Clip after it fuses into it: the quantisation of the clamped value clamps by saturation."""
+
+    CONSTANTS = auto()
+    """Its constant operands are tensors of integers, too."""
+
+
+_OWN, _SHARED, _READS, _TABLE = Rule.OWN, Rule.SHARED, Rule.READS, Rule.TABLE
+_INT8_ONLY, _FUSES, _CONSTANTS = Rule.INT8_ONLY, Rule.FUSES, Rule.CONSTANTS
+
+RULES: dict[str, Rule] = {
+    "Abs": _OWN,
+    "Add": _OWN | _FUSES | _CONSTANTS,
+    "ArgMax": _READS | _INT8_ONLY,
+    "ArgMin": _READS | _INT8_ONLY,
+    "AveragePool": _SHARED,
+    "BatchNormalization": _OWN,
+    "Celu": _OWN | _TABLE | _INT8_ONLY,
+    "Clip": _OWN,
+    "Concat": _SHARED | _CONSTANTS,
+    "Conv": _FUSES,
+    "ConvTranspose": _FUSES,
+    "Cos": _OWN | _TABLE | _INT8_ONLY,
+    "DepthToSpace": _SHARED,
+    "Div": _OWN,
+    "Dropout": _SHARED,
+    "Elu": _OWN | _TABLE | _INT8_ONLY,
+    "Erf": _TABLE,
+    "Exp": _OWN,
+    "Expand": _SHARED,
+    "Flatten": _SHARED,
+    "Gather": _SHARED | _CONSTANTS,
+    "Gelu": _OWN | _INT8_ONLY,
+    "Gemm": _FUSES,
+    "GlobalAveragePool": _OWN,
+    "GlobalMaxPool": _SHARED,
+    "HardSigmoid": _OWN,
+    "HardSwish": _OWN,
+    "Identity": _SHARED,
+    "LeakyRelu": _OWN,
+    "Log": _OWN | _TABLE,
+    "LogSoftmax": _INT8_ONLY,
+    "MatMul": _OWN | _FUSES,
+    "Max": _SHARED | _CONSTANTS,
+    "MaxPool": _SHARED,
+    "Min": _SHARED | _CONSTANTS,
+    "Mish": _OWN | _TABLE | _INT8_ONLY,
+    "Mul": _OWN | _FUSES | _CONSTANTS,
+    "Neg": _OWN,
+    "PRelu": _OWN | _CONSTANTS,
+    "Pad": _SHARED,
+    "Reciprocal": _OWN | _TABLE | _INT8_ONLY,
+    "ReduceL1": _OWN,
+    "ReduceMax": _SHARED,
+    "ReduceMean": _OWN,
+    "ReduceMin": _SHARED,
+    "ReduceSum": _OWN,
+    "Relu": _OWN,
+    "Reshape": _SHARED,
+    "Resize": _SHARED,
+    "Selu": _OWN | _TABLE | _INT8_ONLY,
+    "Sin": _OWN | _TABLE | _INT8_ONLY,
+    "Slice": _SHARED,
+    "Softplus": _OWN | _TABLE | _INT8_ONLY,
+    "Softsign": _OWN | _TABLE | _INT8_ONLY,
+    "SpaceToDepth": _SHARED | _INT8_ONLY,
+    "Split": _SHARED,
+    "Sqrt": _OWN | _TABLE | _INT8_ONLY,
+    "Squeeze": _SHARED,
+    "Sub": _OWN | _FUSES | _CONSTANTS,
+    "Sum": _OWN,
+    "Tile": _SHARED,
+    "Transpose": _SHARED,
+    "Trilu": _OWN,
+    "Unsqueeze": _SHARED,
+    "Where": _OWN,
+}
+
+
+def _ruled(rule: Rule) -> frozenset[str]:
+    return frozenset(name for name, own in RULES.items() if rule in own)
+
 
 LAYERS = having(Trait.LAYER)
 """Operators with an int8 weight; a MatMul of two activations is of `OWN` instead."""
 
-OWN = frozenset(
-    {
-        "Abs",
-        "Add",
-        "BatchNormalization",
-        "Celu",
-        "Clip",
-        "Cos",
-        "Div",
-        "Elu",
-        "Exp",
-        "Gelu",
-        "GlobalAveragePool",
-        "HardSigmoid",
-        "HardSwish",
-        "LeakyRelu",
-        "Log",
-        "MatMul",
-        "Mish",
-        "Mul",
-        "Neg",
-        "PRelu",
-        "Reciprocal",
-        "ReduceL1",
-        "ReduceMean",
-        "ReduceSum",
-        "Relu",
-        "Selu",
-        "Sin",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Sub",
-        "Sum",
-        "Trilu",
-        "Where",
-    }
-)
-"""Operators whose output has a scale of its own, found by calibration.
+OWN, SHARED, READING = _ruled(Rule.OWN), _ruled(Rule.SHARED), _ruled(Rule.READS)
+LOOKED_UP, WITHOUT_INT16 = _ruled(Rule.TABLE), _ruled(Rule.INT8_ONLY)
+FUSING, CONSTANT_OPERANDS = _ruled(Rule.FUSES), _ruled(Rule.CONSTANTS)
 
-ReduceMean and GlobalAveragePool are MEAN in TFLite, which rescales; a mean's range is a small part of its input's.
-Functions of one number without a kernel of their own are tables of 256 integers there. A GELU that several nodes spell
-out is one Gelu.
-"""
-
-READING = frozenset({"ArgMax", "ArgMin"})
-"""Operators that read integers as well as numbers, and make neither: of equal scales, the order is the same."""
+MOVING = SHARED - having(Trait.PICKS) - {"AveragePool", "Resize"}
+"""Those of `SHARED` that choose elements by their place alone, and compute nothing."""
 
 KNOWN_RANGES: dict[str, tuple[float, float]] = {"HardSigmoid": (0.0, 1.0)}
 """Operators of `OWN` whose range is no matter of data: where they saturate, both ends are exact."""
-
-SHARED = frozenset(
-    {
-        "AveragePool",
-        "Concat",
-        "DepthToSpace",
-        "Dropout",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GlobalMaxPool",
-        "Identity",
-        "Max",
-        "MaxPool",
-        "Min",
-        "Pad",
-        "ReduceMax",
-        "ReduceMin",
-        "Reshape",
-        "Resize",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-"""Operators whose float inputs and outputs all have the same scale and zero point: they move integers or pick them."""
-
-MOVING = SHARED - {"AveragePool", "GlobalMaxPool", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin", "Resize"}
-"""Those of `SHARED` that choose elements by their place alone, and compute nothing."""
 
 
 @dataclass(frozen=True)
@@ -115,37 +151,8 @@ FIXED: dict[str, Fixed] = {
     "Tanh": Fixed(1 / 128, 0, 1 / 32768),
 }
 
+WITH_INTEGERS = LAYERS | OWN | SHARED | READING | FIXED.keys()
+"""Operators that integers compute, where their parameters allow it."""
+
 LOWEST_LOG = -16.0
 """What a LogSoftmax of integers can give; one that gives less stays float."""
-
-LOOKED_UP = frozenset(
-    {
-        "Celu",
-        "Cos",
-        "Elu",
-        "Erf",
-        "Log",
-        "Mish",
-        "Reciprocal",
-        "Selu",
-        "Sin",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-    }
-)
-"""Functions of one number that are tables of 256 integers in TFLite, where their input and output are int8."""
-
-WITHOUT_INT16 = (LOOKED_UP - {"Erf", "Log"}) | {"ArgMax", "ArgMin", "Gelu", "LogSoftmax", "SpaceToDepth"}
-"""Operators that TFLite computes with int8 activations, but not with int16.
-
-Elu, Selu and Celu could be spelt out in its int16 operators. By the reference kernels of LiteRT 2.3, Conv - Celu(0.2) -
-Conv on noise of scale 1, 4, 16 and 60 then makes 49.2, 45.2, 46.3 and 42.3 dB, and 49.2, 45.2, 46.8 and 44.9 dB with
-the Celu in float: the table of EXP is as wide as the numbers, and the layer 1, 3, 9 and 47 steps off. Selu: up to 25.
-"""
-
-FUSING = frozenset({"Add", "Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Sub"})
-"""Operators that a Relu or Clip after them fuses into: the quantisation of the clamped value clamps by saturation."""
-
-CONSTANT_OPERANDS = frozenset({"Add", "Concat", "Gather", "Max", "Min", "Mul", "PRelu", "Sub"})
-"""Operators whose constant operands are tensors of integers too."""

@@ -19,7 +19,7 @@ from edgeconv.affine import dequantized, quantized
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import Calibration
-from edgeconv.quantize._divisors import GUARDS, NORMS
+from edgeconv.quantize._divisors import GUARDS, NORMS, SUMS
 from edgeconv.quantize._graph import is_activation, name_of, named, scalar
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._plan import TensorParameters
@@ -32,8 +32,7 @@ _LEAST_DB = 25.0  # of the function's results, less their mean; two numbers of o
 _SHARES = (0.5, 0.9, 0.99, 1.0)  # of the numbers, from the largest on
 _ENDS = frozenset({"Exp", "LogSoftmax", "Sigmoid", "Softmax", "Softplus"})
 """Whose logarithm is as good as their own operand."""
-_SUMMING = frozenset({"ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare", "GlobalAveragePool"})
-_CLAMPS = frozenset({"Clip", "Relu"})  # a layer before one is one operator with it
+_CLAMPS = having(Trait.CLAMPS)  # a layer before one is one operator with it
 _PASSED = GUARDS | NORMS | having(Trait.MOVES) | _CLAMPS | {"LeakyRelu", "Log", "Neg", "Reciprocal", "Sub"}
 _STEEP: dict[str, _Function] = {
     "Exp": np.exp,
@@ -97,7 +96,7 @@ def leads_to_steep(node: ir.Node, index: int) -> bool:
         node, index = waiting.pop()
         if (_is_steep(node) or _divides(node)) and index == _steep_index(node):
             return True
-        if node in visited or node.op_type not in _PASSED | _SUMMING | having(Trait.LAYER):
+        if node in visited or node.op_type not in _PASSED | having(Trait.LAYER):
             continue
         visited.add(node)
         waiting += [(use.node, use.idx) for value in node.outputs for use in value.uses()]
@@ -203,10 +202,10 @@ def _makers(operand: ir.Value) -> set[ir.Node]:
         value, summed = waiting.pop()
         node = value.producer()
         passed = _PASSED - _CLAMPS if summed else _PASSED | having(Trait.LAYER)
-        if node is None or node in found or not is_activation(value) or node.op_type not in passed | _ENDS | _SUMMING:
+        if node is None or node in found or not is_activation(value) or node.op_type not in passed | _ENDS:
             continue
         found.add(node)
         if node.op_type not in _ENDS | having(Trait.LAYER):
-            inner = summed or node.op_type in _SUMMING
+            inner = summed or node.op_type in SUMS
             waiting += [(one, inner) for one in node.inputs if one is not None and constant(one) is None]
     return found

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgeconv.graph.edit import constant, input_of, only_reader
 from edgeconv.quantize._divisors import WHY, divisors
 from edgeconv.quantize._graph import is_activation, name_of, named, scalar
-from edgeconv.quantize._operators import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, OWN, READING, SHARED
+from edgeconv.quantize._operators import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, SHARED, WITH_INTEGERS
 from edgeconv.rewrite.algebra.gelus import gelus
 
 
@@ -145,8 +145,7 @@ def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
 
 def unquantisable(node: ir.Node) -> str | None:
     """Why no integer kernel computes the node; None where one does."""
-    known = LAYERS | OWN | READING | SHARED | FIXED.keys()
-    if node.domain not in ("", "ai.onnx") or node.op_type not in known:
+    if node.domain not in ("", "ai.onnx") or node.op_type not in WITH_INTEGERS:
         return f"{node.op_type} has no integer form"
     if node.op_type in LAYERS:
         return _unfit_layer(node)

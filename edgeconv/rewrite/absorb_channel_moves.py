@@ -242,7 +242,7 @@ def _carries(node: ir.Node, absorbed: set[ir.Value]) -> bool:
         return affine(node) is not None
     if node.op_type in ("Flatten", "Reshape", "Squeeze"):
         return _flattens(node)
-    if node.op_type in ("ReduceMean", "ReduceMax"):
+    if node.op_type in having(Trait.REDUCES):
         axes = integers(node.inputs[1]) if len(node.inputs) > 1 else list(node.attributes.get_ints("axes", ()))
         dimensions = rank(node.inputs[0]) or 0
         return bool(axes) and all(axis % dimensions > 1 for axis in axes or ())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._behind import fold_behind
-
-_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
 class FoldScaleShiftPass(ir.passes.InPlacePass):
@@ -23,7 +22,7 @@ class FoldScaleShiftPass(ir.passes.InPlacePass):
         """Folds in the graph's order, so that chains of arithmetic collapse in one go."""
         modified = False
         for node in tuple(model.graph):
-            fold = fold_behind(node) if node.op_type in _ARITHMETIC else None
+            fold = fold_behind(node) if node.op_type in having(Trait.AFFINE) else None
             if fold is not None:
                 fold.apply()
                 modified = True

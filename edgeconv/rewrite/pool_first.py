@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.constants import integers
 from edgeconv.graph.edit import dims, graph_of, only_reader
+from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._branch import Branch, window
 from edgeconv.rewrite.algebra._graph import disown, take_over
 
@@ -37,7 +38,7 @@ class PoolFirstPass(ir.passes.InPlacePass):
 def _pool(node: ir.Node) -> ir.Node | None:
     """The pool that should come before the Conv; None when (1) does not hold."""
     pool = only_reader(node.outputs[0])
-    if pool is None or pool.domain != "" or pool.op_type not in ("AveragePool", "GlobalAveragePool", "ReduceMean"):
+    if pool is None or pool.domain != "" or pool.op_type not in having(Trait.AVERAGES):
         return None
     found = window(node)
     before, after = dims(node.outputs[0]), dims(pool.outputs[0])

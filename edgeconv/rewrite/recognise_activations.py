@@ -10,12 +10,12 @@ import onnx_ir as ir
 from edgeconv.graph.constants import add_constant, exact
 from edgeconv.graph.edit import graph_of, hand_on, only_reader, remove_unread
 from edgeconv.graph.names import unique_name
+from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._affine import affine
 from edgeconv.rewrite.algebra._graph import take_over
 
 _HARD_SWISH_OPSET = 14
 _CLOSE = 1e-6  # a constant 1/6 is a rounded one
-_BOUNDED = frozenset({"Relu", "Clip"})
 
 
 class RecogniseActivationsPass(ir.passes.InPlacePass):
@@ -41,7 +41,7 @@ class RecogniseActivationsPass(ir.passes.InPlacePass):
                 continue
             if node.op_type in ("Clip", "HardSigmoid"):
                 modified = _hard_swish(node) or modified
-            if node.op_type in _BOUNDED and node.graph is not None:
+            if node.op_type in having(Trait.CLAMPS) and node.graph is not None:
                 modified = _one_clamp(node) or modified
         return ir.passes.PassResult(model, modified)
 
@@ -86,7 +86,12 @@ def _one_clamp(node: ir.Node) -> bool:
     """Merges a clamp with the one before it; says whether there was one."""
     source = node.inputs[0]
     before = source.producer() if source is not None else None
-    if source is None or before is None or before.op_type not in _BOUNDED or only_reader(source) is not node:
+    if (
+        source is None
+        or before is None
+        or before.op_type not in having(Trait.CLAMPS)
+        or only_reader(source) is not node
+    ):
         return False
     inner, outer = _bounds(before), _bounds(node)
     if inner is None or outer is None or node.outputs[0].dtype is None:

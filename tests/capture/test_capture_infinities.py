@@ -22,6 +22,7 @@ _X = torch.randn(2, 3, 7, 8, generator=torch.Generator().manual_seed(0))
 WINDOWS: dict[str, Callable[[Tensor], Tensor]] = {
     "every place": lambda x: F.unfold(x.masked_fill(x < 0, -torch.inf), 3, padding=1),
     "some places": lambda x: F.unfold(torch.where(x < 0, torch.inf, x) * 2, (2, 3), (2, 1), (1, 0), (3, 2)),
+    "log softmax": lambda x: F.unfold(x.masked_fill(x < 0, -torch.inf).log_softmax(1), 3, padding=1),
     "logarithms": lambda x: F.unfold(x.abs().round().log(), 2, stride=2),
 }
 

@@ -117,6 +117,14 @@ def test_weights_of_a_diverged_training(tmp_path: Path, capsys: pytest.CaptureFi
     assert "calibration" not in line
 
 
+@pytest.mark.parametrize("node", ["RMSNormalization", "Sum", "Mean"])
+def test_every_operator_with_weights_is_looked_at(tmp_path: Path, node: str) -> None:
+    weight = np.array([1, NAN, 1, 1], np.float32)
+    path = written(tmp_path / "m.onnx", [helper.make_node(node, ["x", "w"], ["y"], name="one")], opset=23, w=weight)
+    with pytest.raises(CaptureError, match="node one: its weight 'w' holds NaN in 1 of 4 places"):
+        captured(path)
+
+
 def test_infinite_weights_and_infinite_masks(tmp_path: Path) -> None:
     """A mask of minus infinity is added on purpose, and so is nothing that is multiplied and summed."""
     mask = np.array([[0, -INF, 0, 0]], np.float32)

@@ -230,6 +230,40 @@ def test_a_constant_is_no_common_source(case: str) -> None:
     assert not float32_region(graph)
 
 
+_HANDED_ON: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "softplus": functional.softplus,
+    "mish": functional.mish,
+    "hardswish": functional.hardswish,
+    "selu": functional.selu,
+    "celu": functional.celu,
+    "pixel shuffle": lambda x: functional.pixel_shuffle(x, 2),
+    "nearest": lambda x: functional.interpolate(x, scale_factor=2),
+    "bilinear": lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear"),
+    "log softmax": lambda x: functional.log_softmax(x, 1),
+    "logsumexp": lambda x: torch.logsumexp(x, 1),
+    "triangle": torch.tril,
+    "largest": lambda x: torch.topk(x, 2, 1).values,
+    "unpooled": lambda x: functional.max_unpool2d(*functional.max_pool2d(x, 2, return_indices=True), 2),
+    "scattered": lambda x: torch.zeros_like(x).scatter(1, torch.zeros(1, 1, 8, 8, dtype=torch.long), x[:, :1]),
+    "sampled": lambda x: functional.grid_sample(x, torch.full((1, 2, 2, 2), 0.3), align_corners=False),
+}
+
+
+@pytest.mark.parametrize("case", _HANDED_ON)
+def test_what_hands_squares_on_and_their_readers_are_float32(case: str) -> None:
+    """A runtime that adds no casts of its own, as onnxruntime does, would make infinity of 300²."""
+    module = _Of(lambda m, x: _HANDED_ON[case](x * x) * 0.25, {})
+    graph = _graph(module, torch.randn(1, 4, 8, 8)).graph
+    floats = {node for node in graph if node.outputs[0].dtype == ir.DataType.FLOAT}
+    assert floats <= float32_region(graph).keys()
+
+
+@pytest.mark.parametrize("bounded", [torch.sigmoid, torch.atan, torch.asinh, torch.sign, functional.softsign])
+def test_what_is_bounded_ends_the_region(bounded: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    graph = _graph(_Of(lambda m, x: bounded(x * x) * 0.25, {}), torch.randn(1, 4, 8, 8)).graph
+    assert graph[-1] not in float32_region(graph)
+
+
 @pytest.mark.parametrize("first", ["as it comes", "behind a layer", "behind a sigmoid"])
 @pytest.mark.parametrize("case", _SELF_COMPARISONS)
 def test_numbers_are_compared_with_themselves_at_one_precision(case: str, first: str) -> None:

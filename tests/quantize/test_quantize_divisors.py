@@ -86,3 +86,24 @@ def test_rows_of_zeros_are_divided_by_their_guard(name: str, tmp_path: Path) -> 
         assert np.isfinite(made).all(), artifact.path.name
         assert np.abs(made).max() < 50, artifact.path.name
     assert any("stays float: it makes a divisor" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("average", [lambda x: functional.avg_pool2d(x, 3, 1, 1), lambda x: x.mean((2, 3), True)])
+def test_averages_of_small_channels_are_no_zeros_to_divide_by(
+    average: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    module = _Divided(lambda x: x / (average(x.abs()) + 1e-9)).eval()
+    module.conv.weight.data *= torch.logspace(0, -4, 8).reshape(8, 1, 1, 1)
+    images = [np.random.default_rng(seed).standard_normal((1, 3, 6, 6)).astype(np.float32) for seed in range(6)]
+    result = edgeconv.export(
+        module,
+        (torch.zeros(1, 3, 6, 6),),
+        tmp_path,
+        name="net",
+        variants="int8",
+        input_names=["x"],
+        quantization=edgeconv.Quantization(batches=lambda: [{"x": image} for image in images]),
+    )
+    for artifact in result.artifacts:
+        assert np.abs(_run(artifact, images[0])).max() < 50, artifact.path.name

@@ -19,6 +19,7 @@ from ai_edge_litert.interpreter import Interpreter
 from quantize_graphs import Graph, data
 from test_quantize_idioms import Of, worst_db
 from torch import Tensor, nn
+from torch.nn import functional
 
 import edgeconv
 from edgeconv.quantize import calibrate, make_plan
@@ -36,6 +37,7 @@ STEEP: dict[str, _Function] = {
     "root": lambda y: y.square().add(1e-2).rsqrt(),
     "logistic": lambda y: 1 / (1 + (-y * 3).exp()),
     "entropy": lambda y: -((p := (y * 3).softmax(-1)) * p.log()).sum(-1),
+    "log of averages": lambda y: functional.avg_pool2d(y.unsqueeze(0).abs() ** 4, (1, 2)).add(1e-5).log(),
     "power": lambda y: y.square().add(1e-5).pow(-0.5),
     "divisor": lambda y: y / (y * 3).sigmoid(),
 }

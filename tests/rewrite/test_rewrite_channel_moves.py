@@ -143,6 +143,15 @@ def test_through_the_head_of_a_classifier():
     assert operators(model) == ["Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm"]
 
 
+@pytest.mark.parametrize("reduction", ["ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2"])
+def test_through_a_reduction_of_the_plane(reduction):
+    build = Builder(5)
+    x = build.shuffle(build.conv("input"), 2)
+    model = build.model(build.conv(build.emit(reduction, [x], CHANNELS // 2, [ints(2, 3)])))
+    assert_rewritten_exactly(model)
+    assert operators(model) == ["Conv", reduction, "Conv"]
+
+
 STAYS = {
     "a graph output": lambda b, x: (b.conv(x), x),
     "a grouped convolution": lambda b, x: (

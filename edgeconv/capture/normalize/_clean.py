@@ -218,7 +218,7 @@ def _plain_reshapes(graph: ir.Graph) -> None:
 def _drop_zero_biases(graph: ir.Graph, weights: frozenset[ir.Value]) -> None:
     """The exporter gives a convolution without bias one of zeros; the module has none."""
     for node in graph:
-        if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) == 3:
+        if node.op_type in having(Trait.LAYER | Trait.WINDOWS) and len(node.inputs) == 3:
             bias = constant_value(node.inputs[2])
             if bias is not None and node.inputs[2] not in weights and not bias.any():
                 node.resize_inputs(2)

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.traits import Trait, having
 
 
 def check_groups(graph: ir.Graph) -> None:
@@ -17,7 +18,7 @@ def check_groups(graph: ir.Graph) -> None:
         CaptureError: one's are not.
     """
     for node in graph:
-        if node.op_type not in ("Conv", "ConvTranspose") or len(node.inputs) < 2:
+        if node.op_type not in having(Trait.LAYER | Trait.WINDOWS) or len(node.inputs) < 2:
             continue
         x, weight = (value.shape if value is not None else None for value in node.inputs[:2])
         if x is None or weight is None or not (x.is_static() and weight.is_static()) or min(len(x), len(weight)) < 3:

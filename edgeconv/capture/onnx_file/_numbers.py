@@ -16,14 +16,8 @@ from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.traits import Trait, having
 
-_QUANTISATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # what a plan allows, too: float32 numbers whose inverse is one
-_WEIGHED = frozenset(
-    {"BatchNormalization", "Conv", "ConvTranspose", "GRU", "Gemm", "GroupNormalization", "InstanceNormalization"}
-    | {"LSTM", "LayerNormalization", "MatMul", "PRelu", "RNN"}
-)
-# An infinite operand of these may be meant: a mask is added, a bound is divided by.
-_ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
+_ARITHMETIC = having(Trait.AFFINE)  # an infinite operand may be meant: a mask is added, a bound is divided by
 _INDEXED = frozenset({"Gather", "GatherElements"})
 
 
@@ -39,9 +33,9 @@ def check_numbers(graph: ir.Graph) -> None:
             _check_indices(node)
         elif node.op_type in having(Trait.REARRANGES):
             _check_count(node)
-        if node.op_type in _QUANTISATION:
+        if node.op_type in having(Trait.SCALED):
             _check_scale(node)
-        elif node.op_type in _WEIGHED | _ARITHMETIC:
+        elif node.op_type in having(Trait.WEIGHTED) | _ARITHMETIC:
             _check_weights(node)
 
 

@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.graph.traits import Trait, having
 
-_FROM_ZERO = ("ArgMax", "ArgMin", "TopK")  # operators whose indices are never counted from the end
 _INDICES = (ir.DataType.INT32, ir.DataType.INT64)
 
 
@@ -28,7 +28,7 @@ def one_hot(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     places = steps.reshape(index, shape, "places")
     hit = _hits(steps, places, axis, 0, sizes)
     producer = None if index is None else index.producer()
-    if producer is None or producer.op_type not in _FROM_ZERO:
+    if producer is None or producer.op_type not in having(Trait.RANKS):
         from_end = _hits(steps, places, axis, -sizes[axis], sizes)
         hit = steps.add("hit", "Or", [hit, from_end], sizes)
     off, on = (_number(steps, values, at) for at in (0, 1))

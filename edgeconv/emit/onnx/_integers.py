@@ -46,7 +46,7 @@ def unsigned_activations(graph: ir.Graph) -> None:
     moved: dict[ir.Value, ir.Value] = {}
     for node in graph:
         value = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.inputs) < 3 or value is None:
+        if node.op_type not in having(Trait.SCALED) or len(node.inputs) < 3 or value is None:
             continue
         point = node.inputs[2]
         zero = None if point is None else _array(point)

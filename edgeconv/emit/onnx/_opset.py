@@ -15,6 +15,7 @@ from onnx.defs import OpSchema, SchemaError, get_schema
 
 from edgeconv.errors import EmitError
 from edgeconv.graph.names import free_name
+from edgeconv.graph.traits import Trait, having
 
 OPSETS = range(13, 25)
 """Versions of the default ONNX domain that a file can be asked for."""
@@ -131,19 +132,7 @@ class _Moved:
     adapt: Callable[[onnx.NodeProto, _Constants, set[str]], list[onnx.NodeProto]]
 
 
-_REDUCTIONS = (
-    "ReduceMean",
-    "ReduceMax",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceSumSquare",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-)
-
 _MOVED: Mapping[str, _Moved] = {
     "HardSwish": _Moved(14, _hard_swish),
-    **{op: _Moved(18, _axes_to_attribute) for op in _REDUCTIONS},
+    **{op: _Moved(18, _axes_to_attribute) for op in having(Trait.REDUCES) - having(Trait.RANKS) - {"ReduceSum"}},
 }

@@ -270,24 +270,16 @@ def first_input(batch: Batch, node: ir.Node) -> Place:
     return batch.only(node)
 
 
-_IMAGE = frozenset(
-    {"AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool"}
-    | {"GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "LpPool"}
-    | {"MaxPool", "SpaceToDepth"}
-)
-_FIRST = frozenset({"Cast", "CastLike", "Clip", "DequantizeLinear", "Dropout", "QuantizeLinear"})
-
-
 def _each(names: Iterable[str], rule: Rule) -> dict[str, Rule]:
     return dict.fromkeys(names, rule)
 
 
 RULES: dict[str, Rule] = {
-    **_each(having(Trait.BROADCASTS) | having(Trait.FUNCTION), elementwise),
-    **_each(_IMAGE, image),
+    **_each(having(Trait.BROADCASTS), elementwise),
+    **_each(having(Trait.FUNCTION) | having(Trait.SCALED) | {"CastLike"}, first_input),
+    **_each(having(Trait.BY_SAMPLE), image),
     **_each(having(Trait.REDUCES), reduce),
-    **_each(_FIRST, first_input),
-    **_each(("ArgMax", "ArgMin"), arg_reduce),
+    **_each(having(Trait.REDUCES | Trait.RANKS), arg_reduce),
     **_each(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"), along(-1)),
     **_each(("LayerNormalization", "RMSNormalization"), from_axis),
     **_each(("Det", "Trilu"), last_two),

@@ -56,7 +56,7 @@ def _gathered_windows(
     return b.transpose(x, (0, 1, 2, 4, 3, 5))
 
 
-_FINITE = having(Trait.LAYER) | {"HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax", "Tanh"}
+_FINITE = having(Trait.LAYER) | having(Trait.SATURATES) | {"Softmax"}
 
 
 def _may_be_infinite(value: ir.Value) -> bool:

@@ -48,7 +48,7 @@ def strip(model: ir.Model) -> Quantized:
     Raises:
         EmitError: integers are used otherwise than in such pairs, or parameters are no constants.
     """
-    if not any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph):
+    if not any(node.op_type in having(Trait.SCALED) for node in model.graph):
         return Quantized(model)
     model = model.clone()
     work = _Strip(model.graph)
@@ -58,7 +58,7 @@ def strip(model: ir.Model) -> Quantized:
         elif node.op_type == "DequantizeLinear":
             work.dequantize(node)
     for node in reversed(list(model.graph)):
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and not any(one.uses() for one in node.outputs):
+        if node.op_type in having(Trait.SCALED) and not any(one.uses() for one in node.outputs):
             model.graph.remove(node, safe=True)
     return Quantized(model, work.activations, work.constants, work.held)
 

@@ -12,8 +12,7 @@ from edgeconv.emit.tflite.lower._layout import first, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.activation import read
 from edgeconv.emit.tflite.lower._operators.elementwise import aligned
-
-_FROM_ZERO = ("ArgMax", "ArgMin", "TopK")  # operators whose indices are never counted from the end
+from edgeconv.graph.traits import Trait, having
 
 
 def gather_computed(low: Lowering, node: ir.Node) -> None:
@@ -168,7 +167,7 @@ def _places(low: Lowering, index: ir.Value, size: int) -> Tensor:
     if tensor.dtype != np.int32:
         tensor = low.emit("CAST", [tensor], tensor.shape, dtype=np.dtype(np.int32))
     producer = index.producer()
-    if producer is not None and producer.op_type in _FROM_ZERO:
+    if producer is not None and producer.op_type in having(Trait.RANKS):
         return tensor
     return low.emit("FLOOR_MOD", [tensor, low.integers([size])], tensor.shape)
 

@@ -22,7 +22,7 @@ _FLOAT, _INT32, _INT64, _BOOL = (np.dtype(kind) for kind in (np.float32, np.int3
 _STEPS = 3  # of 22 bits and more, in which a quotient of 63 bits is found
 _BITS = 64
 _EXPONENT_BITS = 6  # of the largest power of 2 in 63 bits
-_INDICES = frozenset(("ArgMax", "ArgMin", "Shape", "Size"))
+_INDICES = having(Trait.RANKS | Trait.REDUCES) | {"Shape", "Size"}
 
 
 def quotient(low: Lowering, node: ir.Node) -> None:
@@ -75,7 +75,7 @@ def _fits_int32(low: Lowering, value: ir.Value) -> bool:
         return _fits_int32(low, low.input(node, 1))
     places = (
         range(len(node.inputs))
-        if node.op_type in ("Concat", "Max", "Min")
+        if node.op_type == "Concat" or node.op_type in having(Trait.PICKS | Trait.BROADCASTS)
         else range(node.op_type in having(Trait.MOVES))
     )
     return bool(places) and all(_fits_int32(low, low.input(node, index)) for index in places)
