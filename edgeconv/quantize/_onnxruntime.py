@@ -9,6 +9,9 @@ from edgeconv.package import switch_off_telemetry
 if TYPE_CHECKING:
     import onnxruntime
 
+# Of onnxruntime 1.32: drops values that others read, see `edgeconv.emit.onnx._forms.apart_scales`.
+_DISABLED = ["MatMulScaleFusion"]
+
 
 def session(data: bytes, *, optimised: bool = True) -> onnxruntime.InferenceSession:
     """A session on the CPU that tells of errors alone; raises what onnxruntime does."""
@@ -19,4 +22,6 @@ def session(data: bytes, *, optimised: bool = True) -> onnxruntime.InferenceSess
     options.log_severity_level = 3
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        data, options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED
+    )

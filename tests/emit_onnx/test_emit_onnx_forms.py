@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import edgeconv
 from edgeconv.capture import capture
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.rewrite import optimize
@@ -79,3 +80,40 @@ def test_depthwise_convolutions_fill_the_blocks_of_onnxruntime(tmp_path: Path) -
     assert operators.count("Conv") + operators.count("FusedConv") == 3
     assert {tuple(tensor.dims) for tensor in onnx.load(tmp_path / "loaded.onnx").graph.initializer} >= {(64, 1, 3, 3)}
     assert error < 2e-6
+
+
+class Scaled(nn.Module):
+    """A scaled value, scaled again for a product of matrices, and read beside it."""
+
+    def __init__(self, first: Callable[[torch.Tensor], torch.Tensor], turned: bool) -> None:
+        super().__init__()
+        self.first, self.turned = first, turned
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = self.first(x)
+        return ((q * 0.5) @ (q.mT if self.turned else x)).softmax(-1) @ q
+
+
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("first", [lambda x: x * 3.0, lambda x: x / 3.0, lambda x: x.relu() * 2.0])
+def test_scales_that_onnxruntime_takes_into_products_leave_what_others_read(
+    first: Callable[[torch.Tensor], torch.Tensor], turned: bool, tmp_path: Path
+) -> None:
+    """The file did not load: a value was dropped that another product reads."""
+    _, error = run(Scaled(first, turned), (1, 4, 4), tmp_path)
+    assert error < 1e-5
+
+
+def test_attention_of_a_scaled_value_with_itself_loads(tmp_path: Path) -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q = x.relu() * 1.5
+            return functional.scaled_dot_product_attention(q, q, q)
+
+    shape = (1, 2, 4, 8)
+    _, error = run(Net(), shape, tmp_path)
+    assert error < 1e-5
+    quantization = edgeconv.Quantization(batches=lambda: [{"x": np.ones(shape, np.float32)}])
+    options = {"input_names": "x", "variants": "int8", "formats": "onnx", "quantization": quantization}
+    (artifact,) = edgeconv.export(Net(), (torch.ones(shape),), tmp_path / "out", name="net", **options).artifacts
+    onnxruntime.InferenceSession(artifact.path)

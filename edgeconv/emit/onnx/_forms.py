@@ -16,8 +16,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windows, unsigned_activations
 from edgeconv.emit.onnx._narrow import wide_integers
 from edgeconv.emit.onnx._resizes import plain_resizes
-from edgeconv.graph.edit import add_initializer
+from edgeconv.graph.constants import holds
+from edgeconv.graph.edit import add_initializer, only_reader
 from edgeconv.graph.names import unique_name
+from edgeconv.rewrite.algebra._affine import affine
 from edgeconv.rewrite.algebra.gelus import Gelu, gelus
 from edgeconv.rewrite.pad_channels import pad_channels
 
@@ -55,8 +57,30 @@ def _respell(graph: ir.Graph, last: ir.Node, found: Gelu) -> None:
     product.name, result.name = result.name, unused
 
 
+def apart_scales(graph: ir.Graph) -> None:
+    """A number times what others read as a number times x is the product of both numbers times x.
+
+    onnxruntime 1.32 (MatMulScaleFusion) takes both numbers into a product of matrices and drops the value between them,
+    which others still read: the file does not load. Attention of one value with itself is written so.
+    """
+    for node in graph:
+        outer = affine(node)
+        inner = affine(maker) if outer is not None and (maker := outer.source.producer()) is not None else None
+        if outer is None or inner is None or only_reader(inner.result) is not None:
+            continue
+        if any(each.axis is not None or each.shift.any() for each in (outer, inner)):
+            continue
+        factor = float(outer.scale[0] * inner.scale[0])
+        if not holds(ir.DataType.FLOAT, np.array(factor)) or node.op_type not in ("Mul", "Div"):
+            continue
+        node.op_type = "Mul"
+        node.replace_input_with(0, inner.source)
+        node.replace_input_with(1, _scalar(graph, f"{outer.result.name}.factor", factor, inner.source))
+
+
 FORMS: tuple[Callable[[ir.Graph], object], ...] = (
     fusable_gelu,
+    apart_scales,
     pad_channels,
     stated_windows,
     plain_resizes,
