@@ -9,6 +9,7 @@ of thousands of digits.
 
 from __future__ import annotations
 
+import ast
 import shutil
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from edgeconv.parity import load_golden
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from foresight import unforeseen  # noqa: E402  (`make fuzz` runs beside it, as a program)
+from foresight import CALLS_OF_LIBRARIES, unforeseen  # noqa: E402  (`make fuzz` runs beside it, as a program)
 
 
 def _of_kind(suffix: str) -> list[Path]:
@@ -92,3 +93,20 @@ def test_journal_mutants_are_refused_as_no_journal(
     assert edgeconv.cli.run(["parity", str(tmp_path)]) == 2
     assert refusals == [""]
     assert f"{JOURNAL} is no journal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", sorted({file for file, _ in CALLS_OF_LIBRARIES}))
+def test_what_is_foreseen_is_there(file: str) -> None:
+    """A function that was renamed would make faults of what it maps well."""
+    found: set[str] = set()
+
+    def collect(parent: ast.AST, prefix: str) -> None:
+        for node in ast.iter_child_nodes(parent):
+            inner = prefix
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(prefix + node.name)
+                inner = f"{prefix}{node.name}."
+            collect(node, inner)
+
+    collect(ast.parse((Path(edgeconv.__file__).parent / file).read_text()), "")
+    assert {function for other, function in CALLS_OF_LIBRARIES if other == file} <= found
