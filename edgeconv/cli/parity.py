@@ -20,7 +20,7 @@ from edgeconv.flow.output import settle
 
 if TYPE_CHECKING:
     from edgeconv.flow.judge import Proof
-    from edgeconv.flow.prove import Rebuilt, Stated
+    from edgeconv.flow.prove import MakeProof, Rebuild
     from edgeconv.flow.source import Source
     from edgeconv.progress import Progress
 
@@ -92,21 +92,21 @@ def command(
 
 
 class _FromRecipe(TypedDict, total=False):
-    """What `repeat` is told of a recipe."""
+    """The arguments of `repeat` that a recipe gives."""
 
     source: Source
-    stated: Stated
-    rebuilt: Rebuilt
+    make_proof: MakeProof
+    rebuild: Rebuild
 
 
 def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progress: Progress) -> _FromRecipe:
-    """What the recipe exports, what it asks of variants, and the graphs that it quantizes.
+    """The recipe's source and proof, and the graphs that it quantizes, as arguments of `repeat`.
 
-    An .onnx file that is named itself says nothing of the inputs that it was proven on: those are the stored ones. Nor
-    does it say how it was quantized, unless it is itself.
+    An .onnx file in a recipe's place does not say which inputs it was proven on: the stored ones are used. Nor does it
+    say how the variants were quantized, unless it is quantized itself.
     """
     from edgeconv.flow.job import job_of, proof_of
-    from edgeconv.flow.pipeline import rebuilt
+    from edgeconv.flow.pipeline import rebuilt_variants
     from edgeconv.recipe import load_recipe, onnx_recipe, with_fixed
 
     is_onnx = _is_onnx(recipe_path)
@@ -115,13 +115,13 @@ def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progres
     read = with_fixed(read, values) if values else read
     source = job_of(read, prove=False).source
 
-    def stated(variants: tuple[str, ...]) -> Proof:
+    def make_proof(variants: tuple[str, ...]) -> Proof:
         proof = proof_of(read, source, variants)
         return dataclasses.replace(proof, samples=()) if is_onnx else proof
 
-    named: _FromRecipe = {"source": source, "stated": stated}
+    named: _FromRecipe = {"source": source, "make_proof": make_proof}
     if not is_onnx or source.variant:
-        named["rebuilt"] = lambda artifacts, report: rebuilt(read, artifacts, report, progress)
+        named["rebuild"] = lambda artifacts, report: rebuilt_variants(read, artifacts, report, progress)
     return named
 
 

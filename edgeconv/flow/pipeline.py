@@ -289,7 +289,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     selected(job.skip_rewrites, errors.SKIPPED)  # a misspelt name is told before the work
     # The folder first of all: one that cannot be written is told before the work.
     with failing_as_a_file(job.source), staged(out) as staging:
-        model, graphs = _folded(job, progress)
+        model, graphs = _rewritten(job, progress)
         job, variants = _variants(job, model, progress)
         written = [
             _write(staging, variant, job, format_, layout, progress)
@@ -325,7 +325,9 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     return ExportResult(artifacts, graphs, (*notes, *removal.late), report, tuple(removal.late))
 
 
-def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progress: Progress) -> tuple[Variant, ...]:
+def rebuilt_variants(
+    recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progress: Progress
+) -> tuple[Variant, ...]:
     """The variants of integers that a recipe says files of an earlier export were written from; nothing is written.
 
     Args:
@@ -347,7 +349,7 @@ def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progr
     if target_search is not None:
         job = with_target(job, recipe, Target(sqnr_db=target_search.sqnr_db, agreement=target_search.agreement))
     with failing_as_a_file(job.source):
-        model, _ = _folded(job, progress)
+        model, _ = _rewritten(job, progress)
         job, variants = _variants(job, model, progress)
         return tuple(dataclasses.replace(variant, intermediates=_intermediates(job, variant)) for variant in variants)
 
@@ -358,7 +360,7 @@ def _intermediates(job: Job, variant: Variant) -> dict[str, tuple[IntegerTensor,
     return {name: emitted.intermediates for name, emitted in names.items()}
 
 
-def _folded(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSummary, GraphSummary]]:
+def _rewritten(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSummary, GraphSummary]]:
     """The rewritten graph, which variants are made of, and summaries of the captured and the rewritten graph."""
     with progress.stage("capture"):
         model = job.source.graph()

@@ -45,9 +45,9 @@ _NAME_IT = "name the recipe, whose own bounds decide, or export again"
 _OTHER_RECIPE = "give the recipe that the folder was exported from, and what --set said of it"
 
 
-Stated = Callable[[tuple[str, ...]], Proof]
+MakeProof = Callable[[tuple[str, ...]], Proof]
 """Makes the proof for variants, by their names."""
-Rebuilt = Callable[[Sequence[Artifact], Report], tuple[Variant, ...]]
+Rebuild = Callable[[Sequence[Artifact], Report], tuple[Variant, ...]]
 """The variants of integers that files of an earlier report were written from, with what the files hold inside."""
 
 
@@ -163,8 +163,8 @@ def repeat(
     progress: Progress,
     source: Source | None = None,
     out: Path | None = None,
-    stated: Stated | None = None,
-    rebuilt: Rebuilt | None = None,
+    make_proof: MakeProof | None = None,
+    rebuild: Rebuild | None = None,
 ) -> Report:
     """Runs the artifacts of an earlier export again and writes their report anew.
 
@@ -175,9 +175,9 @@ def repeat(
             now are used. Without it, its own float32 row stays as it was.
         progress: hears of the runs.
         out: where the new report goes; over the old one by default.
-        stated: makes the proof (bounds, time limit, samples) for these variants, in place of the report's; its samples
-            must equal the stored ones (empty: the stored ones are used).
-        rebuilt: makes the quantized graphs anew. Their outputs replace the stored integers, and layers are judged anew;
+        make_proof: makes the proof (bounds, time limit, samples) of these variants, in place of the report's; its
+            samples must equal the stored ones (empty: the stored ones are used).
+        rebuild: makes the quantized graphs anew. Their outputs replace the stored integers, and layers are judged anew;
             without it, both are taken from the report.
 
     Raises:
@@ -189,19 +189,19 @@ def repeat(
     check_devices(devices, DEVICES)
     golden = load_golden(folder / old.golden)
     names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_selecting_device, old.comparisons)))
-    proof = _proof_again(stated, old, golden, names)
+    proof = _proof_again(make_proof, old, golden, names)
     artifacts = tuple(replace(item, path=folder / item.path.name) for item in old.artifacts)
     if source is not None:
         with progress.stage(f"{source.title} float64 beside the golden values"):
             golden = _own_values(source, proof.samples, golden, folder / old.golden)
-    variants = rebuilt(artifacts, old) if rebuilt is not None else ()
+    variants = rebuild(artifacts, old) if rebuild is not None else ()
     if variants:
         golden = replace(golden, integers=_integers(variants, proof.samples, progress))
         artifacts = _with_intermediates(artifacts, variants)
     stored_rows = tuple(row for row in old.comparisons if not _is_run_again(row, names, source))
     _require_bound(stored_rows, artifacts, proof, folder)
     comparisons, devices_now = judge(artifacts, golden, proof, source, progress)
-    if rebuilt is None:
+    if rebuild is None:
         comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)
     else:
         comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
@@ -213,7 +213,7 @@ def repeat(
             **old.environment,
             **environment(),
             TIMEOUT: f"{proof.timeout_s:g}",
-            JUDGED_BY: _judged_by(source, stated is not None),
+            JUDGED_BY: _judged_by(source, make_proof is not None),
             **devices_now,
         },
     )
@@ -223,11 +223,11 @@ def repeat(
     return report
 
 
-def _proof_again(stated: Stated | None, old: Report, golden: Golden, devices: tuple[str, ...]) -> Proof:
-    """The proof of a repeated run: as `stated`, else from the report and its golden values."""
-    if stated is None:
+def _proof_again(make_proof: MakeProof | None, old: Report, golden: Golden, devices: tuple[str, ...]) -> Proof:
+    """The proof of a repeated run: as `make_proof`, else from the report and its golden values."""
+    if make_proof is None:
         return Proof(golden.samples, devices, _tolerance(old), _bounds(old), _timeout_s(old))
-    proof = stated(tuple(dict.fromkeys(artifact.variant for artifact in old.artifacts)))
+    proof = make_proof(tuple(dict.fromkeys(artifact.variant for artifact in old.artifacts)))
     return replace(proof, samples=proof.samples or golden.samples, devices=devices)
 
 
