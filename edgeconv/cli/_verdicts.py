@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgeconv.report import Report
 
 _STYLE: Mapping[str, str] = {"pass": "green", "fail": "bold red", "skipped": "yellow"}  # by the value of a verdict
-# The share is beside the error since a sample of a large scale has a larger bound: its error alone looks like too much.
+# The share stands beside the error, since the bound grows with a sample's scale: a large error may be within it.
 _TITLES = ("verdict", "artifact", "device", "output", "max abs", "of the bound", "SQNR", "")
 _SOURCE = "(source)"  # the module, or the .onnx file that was given: its own row
 _RIGHT = ("max abs", "of the bound", "SQNR")

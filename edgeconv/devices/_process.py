@@ -168,7 +168,7 @@ class AgentProcess:
                     return
             self._frames.put(None)
         except ProtocolError as error:
-            # Half a frame at the end of a process that died is a death, and no nonsense.
+            # Half a frame from a process that died is reported as its death, not as a protocol error.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 if self._process.wait(_POLL_S) != 0:
                     self._frames.put(None)

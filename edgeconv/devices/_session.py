@@ -16,8 +16,8 @@ from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError,
 from edgeconv.devices.agent import DTYPES, PAYLOAD_LIMIT, PROTOCOL, Frame, ProtocolError, matched
 from edgeconv.errors import DeviceError
 
-_SLACK_BYTES = 1 << 20  # of what comes in place of what is declared, so that it is told for what it is
-_UNKNOWN_BYTES = 1 << 31  # of outputs whose shape no input tells
+_SLACK_BYTES = 1 << 20  # beyond the declared size, so that an undeclared output is received and named in the error
+_UNKNOWN_BYTES = 1 << 31  # limit for outputs whose shape does not follow from the inputs
 _LONGEST_MS = 1e9
 _MOST_FACTS = 64
 

@@ -108,9 +108,9 @@ class Staging:
             try:
                 journal.complete(self._target, journal.begin(self._target, self._folder, self._files, self._outdated))
             except journal.JournalError:
-                journal.dropped(self._target)  # it is told before the first change: the old files stand
+                journal.dropped(self._target)  # raised before the first change: the old files are untouched
                 raise
-            except BaseException:  # a signal's, or an error that has passed by now: what began is brought to its end
+            except BaseException:  # a signal, or a passing error: the commit that has begun is completed
                 journal.finish(self._target)
                 raise
 

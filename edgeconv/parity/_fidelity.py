@@ -15,7 +15,7 @@ from edgeconv.parity._picture import picture
 
 _MOST_STEPS = 255
 _LEAST_ELEMENTS = 16
-_LEAST_VARIATION = 1e-7  # of a channel's own size: what float32 cannot show is no variation
+_LEAST_VARIATION = 1e-7  # relative to the channel's RMS: below it, float32 shows no variation
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def _cast(array: Array, item: Input, path: Path, where: str) -> Array:
         raise RecipeError(f"{path.name} holds NaN or Inf", where=where, hint="save finite values")
     with np.errstate(over="ignore"):  # what it leaves is refused
         cast = np.ascontiguousarray(array, dtype=item.dtype)
-    # Rounding to a float is the sample's business, and every device gets the same; a wrapped integer is another one.
+    # Rounding to a float type is fine, since every device gets the same values; a wrapped integer is another value.
     sound = np.isfinite(cast).all() if cast.dtype.kind == "f" else np.array_equal(cast, array)
     if not sound:
         raise RecipeError(

@@ -18,7 +18,7 @@ from edgeconv.recipe.foreign import clause_of, printable, raise_if_ending
 
 _CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
-_EXPANDED_BYTES = 2**26  # a mask that is stored as one row is nobody's attack
+_EXPANDED_BYTES = 2**26  # expanded masks below this size are harmless
 
 # Casts that keep every value.
 _WIDER: Mapping[torch.dtype, tuple[torch.dtype, ...]] = {
