@@ -147,7 +147,7 @@ def capture(
     from edgeconv.capture.torch import _interface
     from edgeconv.capture.torch._eval_mode import eval_mode
     from edgeconv.capture.torch._masked import settle_masks
-    from edgeconv.capture.torch._precision import in_its_precision, settle_precision
+    from edgeconv.capture.torch._precision import in_module_precision, settle_precision
     from edgeconv.capture.torch._refused import check_deterministic
     from edgeconv.capture.torch._trace import export_program
     from edgeconv.capture.torch._unfit import check_fit, frozen_quantization
@@ -173,7 +173,7 @@ def capture(
     modules = [path for path, _ in module.named_modules()]
     _interface.check_arguments(module, args, input_names)
     with eval_mode(module), frozen_quantization(module):
-        program = export_program(module, in_its_precision(module, args), {})
+        program = export_program(module, in_module_precision(module, args), {})
         others = settle_precision(program, where)
         _interface.check_regions(program, where)
         settle_masks(program)

@@ -180,4 +180,7 @@ def _type(spec: TensorSpec) -> str:
 
 def _plain(name: str) -> str:
     """A tensor's name inside a comment, which it must not end."""
-    return "".join(one if one.isascii() and one.isprintable() and one not in "*\\?" else "_" for one in name)
+    return "".join(
+        character if character.isascii() and character.isprintable() and character not in "*\\?" else "_"
+        for character in name
+    )

@@ -74,9 +74,9 @@ def with_diagonal(b: Builder, x: ir.Value, values: ir.Value, offset: int, dim1: 
 def _matrices(b: Builder, x: ir.Value, offset: int, dim1: int, dim2: int) -> tuple[ir.Value, list[int], list[int]]:
     """The tensor with its two axes as one at the end; in which order its axes are then; the diagonal's places there."""
     sizes = sizes_of(x)
-    two = [dim1 % len(sizes), dim2 % len(sizes)]
-    perm = [*(axis for axis in range(len(sizes)) if axis not in two), *two]
-    rows, columns = (sizes[axis] for axis in two)
+    matrix_axes = [dim1 % len(sizes), dim2 % len(sizes)]
+    perm = [*(axis for axis in range(len(sizes)) if axis not in matrix_axes), *matrix_axes]
+    rows, columns = (sizes[axis] for axis in matrix_axes)
     places = torch.arange(rows * columns).view(rows, columns).diagonal(offset).tolist()
     return b.reshape(b.transpose(x, perm), (*(sizes[axis] for axis in perm[:-2]), rows * columns)), perm, places
 
@@ -86,9 +86,14 @@ def _number(b: Builder, value: ir.Value) -> ir.Value | None:
     producer = value.producer()
     if producer is not None and producer.op_type == "Expand" and producer.inputs[0] is not None:
         value = producer.inputs[0]
-    known = b.known(value)
-    if known is None and value.const_value is not None:
-        known = torch.from_numpy(value.const_value.numpy().copy())
-    if known is None or not known.numel() or value.dtype is None or not bool((known == known.flatten()[0]).all()):
+    constant = b.constant_of(value)
+    if constant is None and value.const_value is not None:
+        constant = torch.from_numpy(value.const_value.numpy().copy())
+    if (
+        constant is None
+        or not constant.numel()
+        or value.dtype is None
+        or not bool((constant == constant.flatten()[0]).all())
+    ):
         return None
-    return b.exactly(known.flatten()[0], value.dtype)
+    return b.exactly(constant.flatten()[0], value.dtype)

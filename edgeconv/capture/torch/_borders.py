@@ -92,8 +92,8 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
             names = list(dict.fromkeys([_as_traced(operator["op"], program), *_without_form(program)]))
             many = "operators" if len(names) > 1 else "operator"
             what = f"torch {many} {', '.join(names)} {'have' if len(names) > 1 else 'has'} no ONNX form"
-            kept = "these" if len(names) > 1 else "this one"
-            hint = f"write the module with other operations, or keep {kept} outside of it"
+            pronoun = "these" if len(names) > 1 else "this one"
+            hint = f"write the module with other operations, or keep {pronoun} outside of it"
         elif any(kind in text for kind in ("torch.qint", "torch.quint")):
             what = "the forward makes quantized tensors of torch (qint8, quint8), and files have none"
             hint = "leave their rounding out, or write it with torch.fake_quantize_per_tensor_affine"
@@ -107,7 +107,7 @@ def _as_traced(name: str, program: torch.export.ExportedProgram) -> str:
     """The operator of the module that was decomposed to one of torch's inner ones: that is what a user knows."""
     inner = name.removeprefix("prims.")
     traced = [str(node.target).rpartition(".")[0] for node in program.graph.nodes if node.op == "call_function"]
-    return next((each for each in traced if inner != name and each.endswith(inner)), name)
+    return next((operator for operator in traced if inner != name and operator.endswith(inner)), name)
 
 
 def _without_form(program: torch.export.ExportedProgram) -> list[str]:
@@ -177,7 +177,7 @@ def _holds_packed(error: BaseException) -> bool:
 
 def _where(error: BaseException, module: torch.nn.Module) -> str:
     """The path of the innermost submodule whose forward was running; the module's class for the root."""
-    paths = {id(each): path for path, each in module.named_modules()}
+    paths = {id(part): path for path, part in module.named_modules()}
     where = ""
     trace = error.__traceback__
     while trace is not None:
@@ -206,9 +206,9 @@ def _module_of(error: BaseException, text: str, program: torch.export.ExportedPr
         if stack:
             return _described(*list(stack.values())[-1])
     named = _TRANSLATED.search(text)
-    wanted = named["node"] if named is not None else ""
+    node_name = named["node"] if named is not None else ""
     for node in program.graph.nodes:
-        if node.name == wanted or node.name == wanted.lstrip("_"):
+        if node.name == node_name or node.name == node_name.lstrip("_"):
             stack = node.meta.get("nn_module_stack") or {}
             return _described(*(list(stack.values())[-1] if stack else ("", "")))
     return ""

@@ -35,7 +35,16 @@ DTYPES: Mapping[torch.dtype, ir.DataType] = {
     torch.int32: ir.DataType.INT32,
     torch.int64: ir.DataType.INT64,
 }
-_TORCH = {each: dtype for dtype, each in DTYPES.items()}
+_TORCH = {onnx_dtype: dtype for dtype, onnx_dtype in DTYPES.items()}
+
+
+def renamed(entry: Entry, **names: str) -> Entry:
+    """The same entry for a schema with other argument names: ``renamed(clip, min="low")`` passes ``min`` as ``low``."""
+
+    def entry_of_schema(b: Builder, **arguments: Any) -> Result:
+        return entry(b, **{names.get(name, name): argument for name, argument in arguments.items()})
+
+    return entry_of_schema
 
 
 class Unsupported(Exception):  # noqa: N818 it never leaves the room: the official exporter takes over
@@ -66,7 +75,7 @@ class Builder:
         self._used: frozenset[int] = frozenset()
         self._is_written_out = False
 
-    def begin(self, origin: Origin, made: list[torch.Tensor], used: frozenset[int]) -> None:
+    def begin(self, origin: Origin, fakes: list[torch.Tensor], used: frozenset[int]) -> None:
         """The next nodes belong to this operation.
 
         Args:
@@ -74,7 +83,7 @@ class Builder:
             made: what torch makes of it: tensors with shape and dtype, without data.
             used: which of them anybody takes.
         """
-        self._origin, self._made, self._used = origin, made, used
+        self._origin, self._made, self._used = origin, fakes, used
         self._is_written_out = False
 
     def write_out(self) -> None:
@@ -92,7 +101,7 @@ class Builder:
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shapes of all of torch's results."""
-        return [shape_of(each) for each in self._made]
+        return [shape_of(fake) for fake in self._made]
 
     @property
     def dtype(self) -> ir.DataType:
@@ -120,11 +129,11 @@ class Builder:
             dtype: of the output; by default that of the first input.
             attributes: of the node.
         """
-        given = [value for value in inputs if value is not None]
+        tensors = [value for value in inputs if value is not None]
         if shape is None:
-            sizes = {sizes_of(value) for value in given}
+            sizes = {sizes_of(value) for value in tensors}
             shape = sizes.pop() if len(sizes) == 1 else np.broadcast_shapes(*sizes)
-        return self.add_many(op_type, inputs, [shape], dtype or given[0].dtype, **attributes)[0]
+        return self.add_many(op_type, inputs, [shape], dtype or tensors[0].dtype, **attributes)[0]
 
     def add_many(
         self,
@@ -139,8 +148,8 @@ class Builder:
         for value in taken:
             if value in self._waiting:
                 self.keep(value)
-        kept = {name: value for name, value in attributes.items() if value is not None}
-        node = ir.node(op_type, taken, kept, num_outputs=len(shapes))
+        stated = {name: value for name, value in attributes.items() if value is not None}
+        node = ir.node(op_type, taken, stated, num_outputs=len(shapes))
         of = dtype or (taken[0].dtype if taken and taken[0] is not None else None) or self.dtype
         for output, shape in zip(node.outputs, shapes, strict=True):
             output.shape, output.dtype, output.name = ir.Shape(shape), of, temporary_name(self.graph)
@@ -280,7 +289,7 @@ class Builder:
             return value
         return self.add(op_type, value, self.ints(*axes), shape=shape, keepdims=int(keepdims))
 
-    def known(self, value: ir.Value | None) -> torch.Tensor | None:
+    def constant_of(self, value: ir.Value | None) -> torch.Tensor | None:
         """The constant behind a value, unrounded; None when it is computed."""
         return None if value is None else self.exact.get(value)
 

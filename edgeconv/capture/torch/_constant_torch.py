@@ -29,11 +29,11 @@ def is_constant_operator(node: FxNode, arguments: Mapping[str, Any], b: Builder)
     return all(value in b.exact for value in _tensors(arguments))
 
 
-def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, made: list[torch.Tensor]) -> Result:
+def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, fakes: list[torch.Tensor]) -> Result:
     """The results of an operator on constants."""
     target = node.target
     if _name(node) in _FILLED:
-        return _filled(node, read, b, made[0])
+        return _filled(node, read, b, fakes[0])
     args, kwargs = read(list(node.args)), {key: read(item) for key, item in node.kwargs.items()}
     if not callable(target):
         raise Unsupported("not an operator")
@@ -49,16 +49,16 @@ def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, made: list[to
             if not wide:
                 raise Unsupported(f"constants that torch cannot evaluate: {error}") from error
     tensors = list(outcome) if isinstance(outcome, list | tuple) else [outcome]
-    values = [b.exactly(_own(each), dtype_of(fake)) for each, fake in zip(tensors, made, strict=True)]
+    values = [b.exactly(_widened(tensor), dtype_of(fake)) for tensor, fake in zip(tensors, fakes, strict=True)]
     return values if isinstance(outcome, list | tuple) else values[0]
 
 
-def _filled(node: FxNode, read: Callable[[Any], Any], b: Builder, made: torch.Tensor) -> ir.Value:
+def _filled(node: FxNode, read: Callable[[Any], Any], b: Builder, fake: torch.Tensor) -> ir.Value:
     number = _FILLED[_name(node)]
     if number is None:
         position = {"full_like": 1, "new_full": 2}[_name(node)]
         number = read(node.args[position] if len(node.args) > position else node.kwargs["fill_value"])
-    return b.exactly(torch.full(tuple(made.shape), number, dtype=made.dtype), dtype_of(made))
+    return b.exactly(torch.full(tuple(fake.shape), number, dtype=fake.dtype), dtype_of(fake))
 
 
 def _name(node: FxNode) -> str:
@@ -70,15 +70,15 @@ def _argument(item: Any, b: Builder, wide: bool) -> Any:
     """Copies of constants on the CPU, as the operator may write to them: floats in float64 or, not wide, in float32."""
     if isinstance(item, ir.Value):
         constant = b.exact[item].detach().cpu().clone()
-        return _own(constant) if wide else constant.to(torch_dtype(item.dtype))
+        return _widened(constant) if wide else constant.to(torch_dtype(item.dtype))
     if isinstance(item, list | tuple):
-        return [_argument(each, b, wide) for each in item]
+        return [_argument(element, b, wide) for element in item]
     if isinstance(item, torch.device):
         return torch.device("cpu")
     return torch.float64 if wide and isinstance(item, torch.dtype) and item.is_floating_point else item
 
 
-def _own(tensor: torch.Tensor) -> torch.Tensor:
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 

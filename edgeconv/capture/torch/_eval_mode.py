@@ -18,16 +18,16 @@ def eval_mode(module: torch.nn.Module) -> Iterator[None]:
     networks that merge their branches in ``eval``), and ``module.train(mode)`` would flatten mixed modes.
     The states of torch's CPU random generator, of Python's and of numpy's are kept as well.
     """
-    modes = [(each, each.training) for each in module.modules()]
+    modes = [(part, part.training) for part in module.modules()]
     generator, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:
-        for each, _ in modes:
-            each.training = False
+        for part, _ in modes:
+            part.training = False
         with torch.no_grad():
             yield
     finally:
-        for each, training in modes:
-            each.training = training
+        for part, training in modes:
+            part.training = training
         torch.set_rng_state(generator)
         random.setstate(python)
         np.random.set_state(numpy)

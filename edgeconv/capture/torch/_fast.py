@@ -17,7 +17,7 @@ from edgeconv.capture.torch._aten import TABLE
 from edgeconv.capture.torch._aten.quantization import TABLE as ROUNDINGS
 from edgeconv.capture.torch._builder import DTYPES, Builder, Result, Unsupported, dtype_of, numpy_of, shape_of, sizes_of
 from edgeconv.capture.torch._constant_torch import evaluate, is_constant_operator
-from edgeconv.capture.torch._memory import Memory, shows_the_same
+from edgeconv.capture.torch._memory import Memory, is_same_view
 from edgeconv.capture.torch._provenance import origin_in
 from edgeconv.graph.names import temporary_name
 
@@ -80,7 +80,7 @@ class _Walk:
         target, source = node.args[0], node.args[1] if len(node.args) > 1 else None
         if not isinstance(target, FxNode) or not _writes_its_first(node):
             raise Unsupported(f"{_where(node)}: writes to something other than the elements of its first argument")
-        if str(node.target) == "aten.copy_.default" and isinstance(source, FxNode) and shows_the_same(target, source):
+        if str(node.target) == "aten.copy_.default" and isinstance(source, FxNode) and is_same_view(target, source):
             result = self.memory.read(target)  # ``x[:2] *= 2`` assigns the slice to itself in the end
         else:
             result = self._translate(node)
@@ -134,28 +134,28 @@ class _Walk:
             raise Unsupported(f"{_where(node)}: {error}") from error
 
     def _apply(self, node: FxNode) -> Result:
-        made = _results(node)
+        fakes = _results(node)
         arguments = {key: self._value(item) for key, item in _bound(node).items()}
-        self.builder.begin(origin_in(node), made, _used(node, len(made)))
+        self.builder.begin(origin_in(node), fakes, _used(node, len(fakes)))
         keeps = self.rounds_activations and str(node.target) in ROUNDINGS
         if not keeps and is_constant_operator(node, arguments, self.builder):
-            return evaluate(node, self._value, self.builder, made)
+            return evaluate(node, self._value, self.builder, fakes)
         entry = TABLE.get(_functional(node)) or TABLE.get(str(node.target))  # some operators only work in place
         if entry is None:
             raise Unsupported("not in the table")
-        given = {key: item for key, item in arguments.items() if key not in _MEANINGLESS}
+        stated = {key: item for key, item in arguments.items() if key not in _MEANINGLESS}
         try:
-            result = entry(self.builder, **given)
+            result = entry(self.builder, **stated)
         except _FORMS as error:
             raise Unsupported(f"a form of the arguments that its entry does not know: {error}") from error
-        _check(result, made)
+        _check(result, fakes)
         return result
 
     def _value(self, argument: Any) -> Any:
         if isinstance(argument, FxNode):
             return self.memory.read(argument)
         if isinstance(argument, list | tuple):
-            return [self._value(each) for each in argument]
+            return [self._value(item) for item in argument]
         if isinstance(argument, torch.SymInt | torch.SymFloat | torch.SymBool):
             raise Unsupported("a number that depends on the input")
         return argument
@@ -179,8 +179,8 @@ def _bound(node: FxNode) -> dict[str, Any]:
     bound: dict[str, Any] = {}
     for index, argument in enumerate(schema.arguments):
         name = "x" if argument.name in ("self", "input") else argument.name
-        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
-        bound[name] = given
+        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        bound[name] = value
     return bound
 
 
@@ -188,13 +188,13 @@ def _results(node: FxNode) -> list[torch.Tensor]:
     """What torch recorded of the results."""
     value = node.meta.get("val")
     recorded = list(value) if isinstance(value, list | tuple) else [value]
-    made = [each for each in recorded if isinstance(each, torch.Tensor)]
-    if len(made) != len(recorded):
+    fakes = [fake for fake in recorded if isinstance(fake, torch.Tensor)]
+    if len(fakes) != len(recorded):
         raise Unsupported("a result that is no tensor")
-    used = _used(node, len(made))
-    if any(0 in shape_of(each) for index, each in enumerate(made) if index in used):
+    used = _used(node, len(fakes))
+    if any(0 in shape_of(fake) for index, fake in enumerate(fakes) if index in used):
         raise Unsupported("an empty tensor")
-    return made
+    return fakes
 
 
 def _used(node: FxNode, count: int) -> frozenset[int]:
@@ -203,12 +203,12 @@ def _used(node: FxNode, count: int) -> frozenset[int]:
     return frozenset(range(count)) if count == 1 else frozenset(i for i in taken if isinstance(i, int))
 
 
-def _check(result: Result, made: list[torch.Tensor]) -> None:
+def _check(result: Result, fakes: list[torch.Tensor]) -> None:
     """What an entry made has the shapes and dtypes that torch recorded."""
     values = [result] if isinstance(result, ir.Value) else list(result)
-    if len(values) != len(made):
-        raise Unsupported(f"{len(values)} results where torch has {len(made)}")
-    for value, fake in zip(values, made, strict=True):
+    if len(values) != len(fakes):
+        raise Unsupported(f"{len(values)} results where torch has {len(fakes)}")
+    for value, fake in zip(values, fakes, strict=True):
         if value is not None and (sizes_of(value) != shape_of(fake) or value.dtype != dtype_of(fake)):
             raise Unsupported(
                 f"the entry makes {value.dtype} {sizes_of(value)} where torch has {fake.dtype} {tuple(fake.shape)}"
@@ -226,7 +226,8 @@ def _writes(node: FxNode) -> bool:
 
 def _writes_its_first(node: FxNode) -> bool:
     """Whether an operator changes the elements of its first argument, and nothing else (no shape, no strides)."""
-    written = [each.alias_info is not None and each.alias_info.is_write for each in node.target._schema.arguments]  # type: ignore[union-attr]
+    parameters = node.target._schema.arguments  # type: ignore[union-attr]
+    written = [parameter.alias_info is not None and parameter.alias_info.is_write for parameter in parameters]
     views = torch.Tag.inplace_view in getattr(node.target, "tags", ()) and str(node.target) != "aten.detach_.default"
     return written[0] and not any(written[1:]) and not views
 

@@ -78,15 +78,15 @@ class Holdings:
 
     def changes(self) -> list[Change]:
         """What is not as it was, but for parameters, buffers, submodules and hooks."""
-        found = []
+        changes = []
         for place in self._places:
             items = _items(place.container)
             for key in {**place.items, **items} if place.is_plain else ():
                 old, new = place.items.get(key, _ABSENT), items.get(key, _ABSENT)
-                if key not in _STANDARD and not _same(old, new):
-                    olds, news = (None if each is _ABSENT else each for each in (old, new))
-                    found.append(Change(place.kind, place.path_to(key), place.container, key, olds, news))
-        return found
+                if key not in _STANDARD and not _is_unchanged(old, new):
+                    olds, news = (None if item is _ABSENT else item for item in (old, new))
+                    changes.append(Change(place.kind, place.path_to(key), place.container, key, olds, news))
+        return changes
 
     def restore(self, *, outside_only: bool = False) -> None:
         """Puts everything back, into the very containers that held it; or only what lies outside of the module."""
@@ -156,16 +156,16 @@ def _identities(items: dict[Any, Any]) -> list[tuple[Any, int]]:
     return [(key, id(item)) for key, item in items.items()]
 
 
-def _same(old: Any, new: Any) -> bool:
+def _is_unchanged(old: Any, new: Any) -> bool:
     """Whether nothing can be told apart: one object, or equal plain values."""
     if old is new:
         return True
     if type(old) is not type(new):
         return False
     if isinstance(old, list | tuple | deque):
-        return len(old) == len(new) and all(map(_same, old, new))
+        return len(old) == len(new) and all(map(_is_unchanged, old, new))
     if isinstance(old, dict):
-        return old.keys() == new.keys() and all(_same(old[key], new[key]) for key in old)
+        return old.keys() == new.keys() and all(_is_unchanged(old[key], new[key]) for key in old)
     if isinstance(old, int | float | str | bytes | torch.dtype | torch.device):
         return bool(old == new)
     return False

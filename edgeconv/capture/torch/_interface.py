@@ -67,7 +67,9 @@ def _misspelt(kwargs: Mapping[str, Any], signature: inspect.Signature) -> str:
 
 def _hint_of(signature: inspect.Signature) -> str | Wording:
     """How the arguments of a forward are passed."""
-    keywords = [name for name, each in signature.parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    keywords = [
+        name for name, parameter in signature.parameters.items() if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
     if keywords:
         return f"pass what forward takes by keyword only in kwargs={{{keywords[0]!r}: …}}"
     return _ONE_EACH
@@ -221,12 +223,12 @@ def _keys(program: torch.export.ExportedProgram, taken: Collection[str]) -> list
         return []
     results = [item.arg for item in program.graph_signature.output_specs if item.kind is OutputKind.USER_OUTPUT]
     leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(results, spec))
-    found = []
+    names = []
     for path, result in leaves:
         keys = [getattr(key, "key", getattr(key, "name", getattr(key, "idx", None))) for key in path]
         if not keys or not isinstance(keys[0], str):
             return []
         if isinstance(result, TensorArgument):
             name = "_".join(map(str, keys))
-            found.append(f"output_{name}" if name in taken else name)
-    return found if len(set(found)) == len(found) else []
+            names.append(f"output_{name}" if name in taken else name)
+    return names if len(set(names)) == len(names) else []

@@ -89,8 +89,8 @@ class _Walk:
 
     def visit(self, place: int, node: FxNode) -> None:
         """Follows a node; all that it does not understand spoils the masks that its arguments follow from."""
-        sources = [each for each in node.all_input_nodes if each in self.masks]
-        masks = {self.masks[each] for each in sources}
+        sources = [source for source in node.all_input_nodes if source in self.masks]
+        masks = {self.masks[source] for source in sources}
         if not sources and _is_selection(node):
             self._select(place, node)
         elif sources:
@@ -117,7 +117,7 @@ class _Walk:
 
     def _select(self, place: int, node: FxNode) -> None:
         tensor, mask, lead = _selection(node)
-        first = next((each for each in self.masks.values() if self._same(each, mask, place)), None)
+        first = next((earlier for earlier in self.masks.values() if self._are_equal(earlier, mask, place)), None)
         if first is None and mask in self.masks.values():  # it was written to since
             self.spoilt.add(mask)
         first = first or mask
@@ -134,11 +134,11 @@ class _Walk:
         """Whether a node that takes what follows from a selection is understood."""
         if node.target in vars(operator).values() or _name(node) in _SIZES:
             return not isinstance(node.meta.get("val"), torch.Tensor)
-        rows = [self.selected[each] for each in sources if each in self.selected]
+        rows = [self.selected[source] for source in sources if source in self.selected]
         if len(rows) != len(sources) and _name(node) != "view":
             return False
         first = rows[0] if rows else None
-        if first is None or any((each.lead, each.behind) != (first.lead, first.behind) for each in rows):
+        if first is None or any((row.lead, row.behind) != (first.lead, first.behind) for row in rows):
             return False
         if _name(node) in ("index_put", "index_put_", "masked_scatter", "masked_scatter_"):
             return self._choose(place, node, first)
@@ -158,16 +158,16 @@ class _Walk:
         target = _functional(node.target)
         if target is None or (target is not node.target and node.args[0] not in self.selected):
             return False
-        instead = {each: self.selected[each].whole for each in node.all_input_nodes if each in self.selected}
-        args = pytree.tree_map_only(FxNode, lambda each: instead.get(each, each), list(node.args))
+        instead = {source: self.selected[source].whole for source in node.all_input_nodes if source in self.selected}
+        args = pytree.tree_map_only(FxNode, lambda argument: instead.get(argument, argument), list(node.args))
         whole = self._add(node, target, tuple(args), {**node.kwargs, **kwargs})
         if whole.meta["val"].dtype != node.meta["val"].dtype:  # what is written in place keeps its type
             return False
         result = _Selected(whole, rows.mask, rows.read_at, rows.lead, rows.behind)
         if target is not node.target:  # every view of what was written to shows the same rows
             memory = storage_of(node)
-            for each in [each for each in self.selected if storage_of(each) == memory]:
-                self.selected[each] = result
+            for view in [view for view in self.selected if storage_of(view) == memory]:
+                self.selected[view] = result
         self.selected[node] = result
         return True
 
@@ -194,40 +194,44 @@ class _Walk:
                 return False
         if not isinstance(target, FxNode) or not isinstance(mask, FxNode) or not isinstance(values, FxNode):
             return False
-        sizes, mine = _shape(target), _shape(mask)
-        fits = lead == rows.lead and sizes[lead : lead + len(mine)] == mine == _shape(rows.mask)
-        if not fits or len(sizes) != lead + len(mine) + rows.behind or not self._same(rows.mask, mask, place, rows):
+        sizes, mask_sizes = _shape(target), _shape(mask)
+        fits = lead == rows.lead and sizes[lead : lead + len(mask_sizes)] == mask_sizes == _shape(rows.mask)
+        if (
+            not fits
+            or len(sizes) != lead + len(mask_sizes) + rows.behind
+            or not self._are_equal(rows.mask, mask, place, rows)
+        ):
             return False
         whole = rows.whole
         if target in self.masks or whole.meta["val"].dtype != target.meta["val"].dtype:
             return False
         if np.broadcast_shapes(_shape(whole), sizes) != sizes:
             return False
-        wide = self._add(node, torch.ops.aten.view.default, (mask, [*mine, *(1 for _ in range(rows.behind))]))
+        wide = self._add(node, torch.ops.aten.view.default, (mask, [*mask_sizes, *(1 for _ in range(rows.behind))]))
         choice = self._add(node, torch.ops.aten.where.self, (wide, whole, target))
         if _name(node).endswith("_"):
             choice = self._add(node, torch.ops.aten.copy_.default, (target, choice))
         self.choices[node] = choice, self._mask_of(node)
         return True
 
-    def _same(self, before: FxNode, mask: FxNode, place: int, rows: _Selected | None = None) -> bool:
+    def _are_equal(self, before: FxNode, mask: FxNode, place: int, rows: _Selected | None = None) -> bool:
         """Whether two masks, the one read before and the other at a place, are equal (rule 3)."""
-        twins = _twins(before, mask)
-        if twins is None:
+        differing = _differing_nodes(before, mask)
+        if differing is None:
             return False
-        start = min((self.places[each] for each in twins), default=rows.read_at if rows else self.places[before])
-        written = [each.args[0] for each in self.nodes[start:place] if _writes(each)]
-        plain = [each for each in written if isinstance(each, FxNode)]
+        start = min((self.places[node] for node in differing), default=rows.read_at if rows else self.places[before])
+        written = [node.args[0] for node in self.nodes[start:place] if _writes(node)]
+        plain = [node for node in written if isinstance(node, FxNode)]
         if before is not mask:
-            return len(plain) == len(written) and all(each in self.selected for each in plain)
-        return len(plain) == len(written) and all(storage_of(each) != storage_of(mask) for each in plain)
+            return len(plain) == len(written) and all(node in self.selected for node in plain)
+        return len(plain) == len(written) and all(storage_of(node) != storage_of(mask) for node in plain)
 
     def _add(self, node: FxNode, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> FxNode:
         """Adds a node in front of another, as a part of its module."""
         with self.graph.inserting_before(node):
             added = self.graph.call_function(target, args, dict(kwargs or {}))
         added.meta = dict(node.meta)
-        values = pytree.tree_map_only(FxNode, lambda each: each.meta["val"], (args, dict(kwargs or {})))
+        values = pytree.tree_map_only(FxNode, lambda argument: argument.meta["val"], (args, dict(kwargs or {})))
         if target is torch.ops.aten.copy_.default:
             added.meta["val"] = args[0].meta["val"]
         else:
@@ -236,7 +240,7 @@ class _Walk:
         return added
 
     def _mask_of(self, node: FxNode) -> FxNode:
-        return next(self.masks[each] for each in node.all_input_nodes if each in self.masks)
+        return next(self.masks[source] for source in node.all_input_nodes if source in self.masks)
 
 
 def _is_selection(node: FxNode) -> bool:
@@ -282,27 +286,27 @@ def _fit_arguments(node: FxNode, rows: _Selected) -> Mapping[str, Any] | None:
     return {} if name in _ALIKE or torch.Tag.pointwise in node.target.tags else None  # type: ignore[union-attr]
 
 
-def _twins(one: FxNode, other: FxNode) -> list[FxNode] | None:
+def _differing_nodes(node: FxNode, other: FxNode) -> list[FxNode] | None:
     """The nodes that differ between what two nodes are made of, where the same operators make it; None otherwise."""
-    if one is other:
+    if node is other:
         return []
-    if one.op != "call_function" or one.target is not other.target or other.op != "call_function":
+    if node.op != "call_function" or node.target is not other.target or other.op != "call_function":
         return None
-    if torch.Tag.nondeterministic_seeded in getattr(one.target, "tags", ()) or _writes(one):
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) or _writes(node):
         return None
-    (left, left_form), (right, right_form) = (pytree.tree_flatten((each.args, each.kwargs)) for each in (one, other))
+    (left, left_form), (right, right_form) = (pytree.tree_flatten((side.args, side.kwargs)) for side in (node, other))
     if left_form != right_form:
         return None
-    found = [one, other]
+    differing = [node, other]
     for a, b in zip(left, right, strict=True):
         if isinstance(a, FxNode) and isinstance(b, FxNode):
-            deeper = _twins(a, b)
+            deeper = _differing_nodes(a, b)
             if deeper is None:
                 return None
-            found += deeper
+            differing += deeper
         elif type(a) is not type(b) or a != b:
             return None
-    return found
+    return differing
 
 
 def _drops_ones(before: FxNode, after: FxNode) -> bool:

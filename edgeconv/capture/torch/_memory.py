@@ -48,7 +48,7 @@ class Memory:
         viewed = source or _viewed(node)
         if viewed is not None:
             self._source[node] = viewed
-            if source is not None or (isinstance(value, ir.Value) and shows_the_same(node, viewed)):
+            if source is not None or (isinstance(value, ir.Value) and is_same_view(node, viewed)):
                 self._same.add(node)
 
     def read(self, node: Any) -> Result:
@@ -79,7 +79,7 @@ class Memory:
             node = owner
         self._stale -= set(written)
         self._stale |= set(self._sharing[storage_of(written[0])]) - set(written)
-        if any(each not in self._source for each in self._stale):
+        if any(view not in self._source for view in self._stale):
             raise Unsupported("a write to memory that is shared in an unknown way")
         return written
 
@@ -88,15 +88,15 @@ class Memory:
         before = self.read(owner)
         if not isinstance(before, ir.Value):
             raise Unsupported("a write through a view of several tensors")
-        name, known = str(view.target), self._builder.exact
+        name, exact = str(view.target), self._builder.exact
         if name in _RESHAPED:
             return self._builder.reshape(value, sizes_of(before))
         if name in _PERMUTED:
             order = _PERMUTED[name](view, len(sizes_of(before)))
             return self._builder.transpose(value, [order.index(axis) for axis in range(len(order))])
-        if before in known and value in known and name in _PARTS and callable(view.target):
-            after = known[before].clone()
-            view.target(after, *view.args[1:]).copy_(known[value])
+        if before in exact and value in exact and name in _PARTS and callable(view.target):
+            after = exact[before].clone()
+            view.target(after, *view.args[1:]).copy_(exact[value])
             return self._builder.exactly(after, DTYPES[torch_dtype(before.dtype)])
         if name == "aten.diagonal.default":
             return with_diagonal(self._builder, before, value, *_bound_diagonal(view))
@@ -147,9 +147,9 @@ def _span(view: FxNode, sizes: tuple[int, ...]) -> tuple[int, range]:
     """The axis along which a view shows a part of a tensor, and the places on it."""
     name = str(view.target)
     if name == "aten.slice.Tensor":
-        given: list[Any] = [*view.args[1:], *[0, None, None, 1][len(view.args) - 1 :]]
-        axis, step = _ints([given[0], given[3]])
-        return axis % len(sizes), range(*slice(given[1], given[2], step).indices(sizes[axis]))
+        arguments: list[Any] = [*view.args[1:], *[0, None, None, 1][len(view.args) - 1 :]]
+        axis, step = _ints([arguments[0], arguments[3]])
+        return axis % len(sizes), range(*slice(arguments[1], arguments[2], step).indices(sizes[axis]))
     if name == "aten.select.int":
         dim, index = _ints(view.args[1:3])
         return dim % len(sizes), range(index % sizes[dim], index % sizes[dim] + 1)
@@ -160,7 +160,7 @@ def _span(view: FxNode, sizes: tuple[int, ...]) -> tuple[int, range]:
         position = _PIECES[str(pieces.target)]
         along = pieces.args[position] if len(pieces.args) > position else 0
         axis, item = _ints([along, view.args[1]])
-        lengths = [1 if str(pieces.target) == "aten.unbind.int" else each.shape[axis] for each in pieces.meta["val"]]
+        lengths = [1 if str(pieces.target) == "aten.unbind.int" else piece.shape[axis] for piece in pieces.meta["val"]]
         return axis % len(sizes), range(sum(lengths[:item]), sum(lengths[: item + 1]))
     raise Unsupported(f"a write through {name}")
 
@@ -178,7 +178,7 @@ def _bound_diagonal(view: FxNode) -> list[int]:
 
 
 def _ints(arguments: Any) -> list[int]:
-    if not all(isinstance(each, int) for each in arguments):
+    if not all(isinstance(argument, int) for argument in arguments):
         raise Unsupported("a write through a view whose place is not known")
     return list(arguments)
 
@@ -193,11 +193,11 @@ def _viewed(node: FxNode) -> FxNode | None:
     return first if storage_of(first) == storage_of(node) else None
 
 
-def shows_the_same(one: FxNode, other: FxNode) -> bool:
+def is_same_view(node: FxNode, other: FxNode) -> bool:
     """Whether two tensors are the same elements of the same memory in the same order."""
-    if storage_of(one) != storage_of(other):
+    if storage_of(node) != storage_of(other):
         return False
-    a, b = one.meta["val"], other.meta["val"]
+    a, b = node.meta["val"], other.meta["val"]
     same_place = a.storage_offset() == b.storage_offset() and a.stride() == b.stride()
     return bool(same_place and a.shape == b.shape and a.dtype == b.dtype)
 

@@ -89,7 +89,7 @@ def variables(module: torch.nn.Module) -> Iterator[Variables]:
                 yield group
         elif isinstance(item, type):
             group = _of_class(item)
-            waiting += [*map(_behind, group.items().values()), *item.__mro__]
+            waiting += [*map(_underlying, group.items().values()), *item.__mro__]
             yield group
         else:
             waiting.append(type(item))
@@ -110,7 +110,7 @@ def _is_followed(item: Any) -> bool:
     return hasattr(item, "__dict__") and not isinstance(item, torch.Tensor | ModuleType) and not is_foreign(item)
 
 
-def _behind(item: Any) -> Any:
+def _underlying(item: Any) -> Any:
     """The function of a static method, a class method or a property."""
     return getattr(item, "__func__", None) or getattr(item, "fget", None) or item
 

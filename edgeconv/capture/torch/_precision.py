@@ -48,9 +48,9 @@ def settle_precision(program: torch.export.ExportedProgram, where: str) -> tuple
     return tuple(sorted(str(dtype).removeprefix("torch.") for dtype in others))
 
 
-def in_its_precision(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def in_module_precision(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments as a module takes them whose parameters are all of one other floating type; else as they are."""
-    dtypes = {each.dtype for each in module.parameters() if each.is_floating_point()}
+    dtypes = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
     if len(dtypes) != 1 or torch.float32 in dtypes:
         return args
     (dtype,) = dtypes
@@ -83,7 +83,7 @@ def _retype(node: FxNode) -> None:
     elif node.op == "call_function":
         node.args = map_aggregate(node.args, _single)
         node.kwargs = map_aggregate(node.kwargs, _single)
-        args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda each: each.meta["val"])
+        args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda argument: argument.meta["val"])
         fakes = [leaf for leaf in pytree.tree_leaves(node.meta.get("val")) if hasattr(leaf, "fake_mode")]
         if fakes and callable(node.target):
             with fakes[0].fake_mode, torch.no_grad():

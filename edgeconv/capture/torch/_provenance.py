@@ -89,7 +89,7 @@ def _is_view(node: FxNode) -> bool:
     if _is_item(node):
         return True
     schema = getattr(node.target, "_schema", None)
-    return schema is not None and any(each.alias_info and not each.alias_info.is_write for each in schema.returns)
+    return schema is not None and any(result.alias_info and not result.alias_info.is_write for result in schema.returns)
 
 
 def _is_item(node: FxNode) -> bool:
@@ -98,7 +98,9 @@ def _is_item(node: FxNode) -> bool:
 
 def _shapes(node: FxNode) -> list[Any]:
     value = node.meta.get("val")
-    return [list(each.shape) for each in (value if isinstance(value, (list, tuple)) else [value]) if each is not None]
+    return [
+        list(tensor.shape) for tensor in (value if isinstance(value, (list, tuple)) else [value]) if tensor is not None
+    ]
 
 
 def origin_in(node: FxNode) -> Origin:

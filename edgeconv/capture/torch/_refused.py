@@ -38,16 +38,16 @@ def check_deterministic(program: torch.export.ExportedProgram) -> None:
 
 def _draws(node: FxNode) -> bool:
     """Whether an operator, with these arguments, draws random numbers."""
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for index, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
         value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
-        given[argument.name] = value
-    if "dropout_p" in given:
-        return bool(given["dropout_p"])
-    if "train" in given:  # dropout in its forms; recurrent layers have some between them
-        return bool(given["train"] and given.get("p", given.get("dropout")))
-    if "training" in given and {"noise", "generator"} & given.keys():
-        return bool(given["training"])
+        arguments[argument.name] = value
+    if "dropout_p" in arguments:
+        return bool(arguments["dropout_p"])
+    if "train" in arguments:  # dropout in its forms; recurrent layers have some between them
+        return bool(arguments["train"] and arguments.get("p", arguments.get("dropout")))
+    if "training" in arguments and {"noise", "generator"} & arguments.keys():
+        return bool(arguments["training"])
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
@@ -94,11 +94,11 @@ def check_official(program: torch.export.ExportedProgram, reason: str) -> None:
         argument = _DROPPED.get(operation)
         if argument is None or schema is None:
             continue
-        position = [each.name for each in schema.arguments].index(argument)
-        given = node.args[position] if position < len(node.args) else node.kwargs.get(argument)
-        if given is not None:
+        position = [parameter.name for parameter in schema.arguments].index(argument)
+        value = node.args[position] if position < len(node.args) else node.kwargs.get(argument)
+        if value is not None:
             raise CaptureError(
-                f"{operation} with {argument}={given} has no ONNX form",
+                f"{operation} with {argument}={value} has no ONNX form",
                 where=origin_in(node).module or "the module",
                 hint=f"leave {argument} out and multiply the result instead",
             )

@@ -25,10 +25,14 @@ def _dissolved(node: FxNode) -> bool:
         return False
     args: list[Any] = list(node.args)
     owner: Any = node.graph.owning_module
-    position = next(index for index, each in enumerate(args) if isinstance(each, FxNode) and each.op == "get_attr")
+    position = next(
+        index for index, argument in enumerate(args) if isinstance(argument, FxNode) and argument.op == "get_attr"
+    )
     holder = args[position]
     body: torch.fx.Graph = owner.get_submodule(str(holder.target)).graph
-    inner = dict(zip([each for each in body.nodes if each.op == "placeholder"], args[position + 1 :], strict=True))
+    inner = dict(
+        zip([argument for argument in body.nodes if argument.op == "placeholder"], args[position + 1 :], strict=True)
+    )
     with node.graph.inserting_before(node):
         results: Any = node.graph.graph_copy(body, inner)
     for user in list(node.users):  # items of the region's tuple of results

@@ -70,7 +70,7 @@ def check_stateless(
         )
     if not written and not changes:
         return
-    numbers = any(isinstance(each.after, int | float) and not isinstance(each.after, bool) for each in changes)
+    numbers = any(isinstance(change.after, int | float) and not isinstance(change.after, bool) for change in changes)
     for jump in (0, _FAR) if numbers else (0,):
         twice = trace(_Twice(module, written, jump), calls)
         drop_void_writes(twice, running=False)
@@ -79,7 +79,7 @@ def check_stateless(
             continue
         kind, name = "buffer" if culprit in dict(module.named_buffers()) else "parameter", culprit
         if not culprit:
-            kind, name = changes[0].kind, ", ".join(sorted({each.path for each in changes})[:3])
+            kind, name = changes[0].kind, ", ".join(sorted({change.path for change in changes})[:3])
         raise CaptureError(
             f"forward changes the {kind} {name} and its outputs depend on it, but a file keeps no state",
             where=type(module).__name__,
@@ -104,9 +104,9 @@ def drop_void_writes(program: torch.export.ExportedProgram, *, running: bool) ->
             program.graph.erase_node(node)
             continue
         statistics = _statistics(node) if running else []
-        if statistics and not read & {_storage(each.meta["val"]) for each in statistics}:
+        if statistics and not read & {_storage(source.meta["val"]) for source in statistics}:
             node.args = (*node.args[:3], None, None, *node.args[5:])
-        read |= {_storage(tensor) for each in node.all_input_nodes for tensor in _tensors_of(each)}
+        read |= {_storage(tensor) for source in node.all_input_nodes for tensor in _tensors_of(source)}
     program.graph_module.recompile()
 
 
@@ -142,11 +142,11 @@ def _named_state(module: torch.nn.Module, name: str) -> torch.Tensor:
 def _written(program: torch.export.ExportedProgram) -> frozenset[str]:
     """The names of the buffers and parameters whose memory a traced forward writes to."""
     owners = _owners(program)
-    found: set[str] = set()
+    names: set[str] = set()
     for node in program.graph.nodes:
         memory = {_storage(tensor) for target in _targets(node) for tensor in _tensors_of(target)}
-        found |= {owners[each] for each in memory & owners.keys()}
-    return frozenset(found)
+        names |= {owners[storage] for storage in memory & owners.keys()}
+    return frozenset(names)
 
 
 def _owners(program: torch.export.ExportedProgram) -> dict[int, str]:
@@ -164,7 +164,7 @@ def _statistics(node: FxNode) -> list[FxNode]:
     position = _STATISTICS.get(str(node.target))
     if position is None or len(node.args) <= position or not node.args[position]:
         return []
-    return [each for each in node.args[3:5] if isinstance(each, FxNode)]
+    return [argument for argument in node.args[3:5] if isinstance(argument, FxNode)]
 
 
 def _targets(node: FxNode) -> list[FxNode]:
@@ -172,16 +172,18 @@ def _targets(node: FxNode) -> list[FxNode]:
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return []
-    found: list[Any] = _statistics(node)
+    targets: list[Any] = _statistics(node)
     for index, argument in enumerate(schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            found.append(node.args[index] if index < len(node.args) else node.kwargs.get(argument.name))
-    return [each for each in pytree.tree_leaves(found) if isinstance(each, FxNode)]
+            targets.append(node.args[index] if index < len(node.args) else node.kwargs.get(argument.name))
+    return [target for target in pytree.tree_leaves(targets) if isinstance(target, FxNode)]
 
 
 def _tensors_of(node: FxNode) -> list[torch.Tensor]:
     value = node.meta.get("val")
-    return [each for each in (value if isinstance(value, list | tuple) else [value]) if isinstance(each, torch.Tensor)]
+    return [
+        tensor for tensor in (value if isinstance(value, list | tuple) else [value]) if isinstance(tensor, torch.Tensor)
+    ]
 
 
 def _storage(tensor: torch.Tensor) -> int:
@@ -216,9 +218,11 @@ class _Calls:
             unchanged = self._unchanged()
             for same in ({}, unchanged) if unchanged else ({},):
                 first, second = self._numbered(0, same), self._numbered(1, same)
-                if [_of(first, each) for each in self._first[0]] == [_of(second, each) for each in self._second[0]]:
+                if [_numbered_item(first, item) for item in self._first[0]] == [
+                    _numbered_item(second, item) for item in self._second[0]
+                ]:
                     return None
-        behind = _ancestors([each for each in self._second[0] if isinstance(each, FxNode)])
+        behind = _ancestors([item for item in self._second[0] if isinstance(item, FxNode)])
         changed = [name for name, node in self._state.items() if node in behind or _source(node) in behind]
         return changed[0] if changed else ""
 
@@ -283,12 +287,12 @@ class _Calls:
     def _unchanged(self) -> dict[FxNode, FxNode]:
         """State that is given the value that it has: what it holds after the call, and what it held."""
         named = {spec.target: node for node, spec in _inputs(self._program) if spec.kind in _STATE}
-        found = {}
+        unchanged = {}
         for name, node in self._state.items():
             after, before = _source(node), named.get(f"module.{name}")
             if before is not None and after is not before and self._is_value_of(after, before):
-                found[after] = before
-        return found
+                unchanged[after] = before
+        return unchanged
 
     def _is_value_of(self, after: FxNode, before: FxNode) -> bool:
         """Whether an expression of constants is bit for bit the value of a buffer."""
@@ -309,13 +313,13 @@ def _evaluated(node: FxNode, values: dict[FxNode, Any]) -> Any:
     Raises:
         KeyError: an input does, or a random number.
     """
-    for each in (*sorted(_ancestors([node]), key=list(node.graph.nodes).index), node):
-        if each in values:
+    for step in (*sorted(_ancestors([node]), key=list(node.graph.nodes).index), node):
+        if step in values:
             continue
-        if each.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(each.target, "tags", ()):
-            raise KeyError(each.name)
-        args, kwargs = torch.fx.node.map_arg((each.args, dict(each.kwargs)), values.__getitem__)
-        values[each] = each.target(*args, **kwargs)  # type: ignore[operator]
+        if step.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(step.target, "tags", ()):
+            raise KeyError(step.name)
+        args, kwargs = torch.fx.node.map_arg((step.args, dict(step.kwargs)), values.__getitem__)
+        values[step] = step.target(*args, **kwargs)  # type: ignore[operator]
     return values[node]
 
 
@@ -327,14 +331,14 @@ def _source(node: FxNode) -> FxNode:
 
 
 def _ancestors(nodes: Collection[FxNode]) -> set[FxNode]:
-    found: set[FxNode] = set()
+    ancestors: set[FxNode] = set()
     waiting = list(nodes)
     while waiting:
-        for each in waiting.pop().all_input_nodes:
-            if each not in found:
-                found.add(each)
-                waiting.append(each)
-    return found
+        for source in waiting.pop().all_input_nodes:
+            if source not in ancestors:
+                ancestors.add(source)
+                waiting.append(source)
+    return ancestors
 
 
 def _operation(node: FxNode) -> str:
@@ -364,7 +368,7 @@ def _place(node: FxNode, behind: int) -> tuple[Any, ...]:
     return (*node.args[behind:], dict(node.kwargs))
 
 
-def _of(numbers: Mapping[FxNode, int], item: Any) -> Any:
+def _numbered_item(numbers: Mapping[FxNode, int], item: Any) -> Any:
     return numbers[item] if isinstance(item, FxNode) else item
 
 

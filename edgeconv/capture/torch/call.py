@@ -51,7 +51,9 @@ class Call:
         pairs, spec = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
         leaves = tuple(leaf for _, leaf in pairs)
         parameters = [
-            each.name for each in inspect.signature(module.forward).parameters.values() if each.kind in _POSITIONAL
+            parameter.name
+            for parameter in inspect.signature(module.forward).parameters.values()
+            if parameter.kind in _POSITIONAL
         ]
         names = [_name(path, parameters) for path, leaf in pairs if isinstance(leaf, torch.Tensor)]
         if len(parameters) < len(args) or len(set(names)) < len(names):
@@ -63,7 +65,7 @@ class Call:
     def is_plain(self) -> bool:
         """Whether it is tensors by position and nothing else."""
         positional, keywords = pytree.tree_unflatten(list(self._leaves), self._spec)
-        return not keywords and all(isinstance(each, torch.Tensor) for each in positional)
+        return not keywords and all(isinstance(argument, torch.Tensor) for argument in positional)
 
     def bound(self, tensors: tuple[torch.Tensor, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with other tensors in the places of the example's."""
@@ -132,11 +134,11 @@ def called(
     if isinstance(module, torch.export.ExportedProgram):
         if not args and not kwargs and module.example_inputs:
             args, kwargs = module.example_inputs
-        args, kwargs = _in_its_order(module, args, kwargs)
+        args, kwargs = _in_program_order(module, args, kwargs)
         _check_program(module, args, kwargs)
         module, names = _opened(module), _names_in(module)
     elif isinstance(module, torch.jit.ScriptModule):
-        names = tuple(each.name for each in _arguments(module))
+        names = tuple(argument.name for argument in _arguments(module))
         program, args = _converted(module, args, kwargs)
         module, kwargs = _opened(program), {}
     else:
@@ -235,14 +237,14 @@ def with_fixed_arguments(
     parameters = inspect.signature(module.forward).parameters
     unknown = [name for name in fixed if name not in parameters]
     if unknown:
-        known = ", ".join(parameters)
-        raise CaptureError(f"forward has no argument {unknown[0]!r}", where=where, hint=f"name one of {known}")
-    open_names = [name for name, each in parameters.items() if name not in fixed and each.kind in _POSITIONAL]
+        names = ", ".join(parameters)
+        raise CaptureError(f"forward has no argument {unknown[0]!r}", where=where, hint=f"name one of {names}")
+    open_names = [name for name, parameter in parameters.items() if name not in fixed and parameter.kind in _POSITIONAL]
     if len(open_names) < len(tensors):
         what = f"forward takes {len(open_names)} arguments beside these, and {len(tensors)} inputs are stated"
         raise CaptureError(what, where=where, hint="state one input per argument")
-    given = dict(zip(open_names, tensors, strict=False))
-    ordered = {name: {**given, **fixed}[name] for name in parameters if name in given or name in fixed}
+    bound = dict(zip(open_names, tensors, strict=False))
+    ordered = {name: {**bound, **fixed}[name] for name in parameters if name in bound or name in fixed}
     return Called(module, Call.of(module, (), ordered))
 
 
@@ -260,7 +262,7 @@ def _opened(program: torch.export.ExportedProgram) -> torch.nn.Module:
     return module
 
 
-def _in_its_order(
+def _in_program_order(
     program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A call as a program's own: by position what it takes so, and its keywords in the order of its inputs."""
@@ -292,7 +294,7 @@ def _check_program(program: torch.export.ExportedProgram, args: tuple[Any, ...],
             continue
         sizes = [size if isinstance(size, int) else None for size in expected.shape]
         fits = len(sizes) == leaf.ndim and all(
-            size in (None, given) for size, given in zip(sizes, leaf.shape, strict=True)
+            size in (None, length) for size, length in zip(sizes, leaf.shape, strict=True)
         )
         if not fits or leaf.dtype != expected.dtype:
             shape = ", ".join("any" if size is None else str(size) for size in sizes)
@@ -321,7 +323,7 @@ def _converted(
     from edgeconv.capture.torch._trace import quiet
 
     where = script.original_name
-    taken = [each.name for each in _arguments(script)]
+    taken = [argument.name for argument in _arguments(script)]
     unknown = [name for name in kwargs if name not in taken[len(args) :]]
     if unknown or len(args) > len(taken):
         what = f"forward({', '.join(taken)}) cannot be called so: "
@@ -331,7 +333,10 @@ def _converted(
         from torch._export.converter import TS2EPConverter
 
         # Every argument by position, defaults too: the converter knows no others.
-        stated = [*args, *(kwargs.get(each.name, each.default_value) for each in _arguments(script)[len(args) :])]
+        stated = [
+            *args,
+            *(kwargs.get(argument.name, argument.default_value) for argument in _arguments(script)[len(args) :]),
+        ]
         with quiet(), torch.no_grad(), _in_eval_mode(script):
             program = TS2EPConverter(script, tuple(stated), {}).convert()
             ours, expected = _opened(program)(*stated), script(*stated)
@@ -339,8 +344,10 @@ def _converted(
         line = " ".join(str(error).split())[:200]
         what = f"torch cannot convert this ScriptModule: {line or type(error).__name__}"
         raise CaptureError(what, where=where, hint="pass the nn.Module that it was made of") from error
-    for one, other in zip(pytree.tree_leaves(ours), pytree.tree_leaves(expected), strict=True):
-        if isinstance(other, torch.Tensor) and not torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True):
+    for result, expected_result in zip(pytree.tree_leaves(ours), pytree.tree_leaves(expected), strict=True):
+        if isinstance(expected_result, torch.Tensor) and not torch.allclose(
+            result, expected_result, rtol=1e-3, atol=1e-4, equal_nan=True
+        ):
             raise CaptureError(
                 "torch converts this ScriptModule to something else than it computes",
                 where=where,

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from edgeconv.capture.torch._eval_mode import eval_mode
 from edgeconv.capture.torch._holdings import Change, Holdings, held
-from edgeconv.capture.torch._precision import in_its_precision
+from edgeconv.capture.torch._precision import in_module_precision
 from edgeconv.capture.torch._trace import quiet
 from edgeconv.errors import CaptureError
 from edgeconv.reference import one_thread
@@ -43,7 +43,7 @@ def changing(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Capture
         detached = [value for part in module.modules() for value in vars(part).values() if torch.is_tensor(value)]
         worker = copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in detached})
         with held(worker) as holdings, eval_mode(worker), quiet(), one_thread():
-            calls = _Calls(worker, in_its_precision(worker, args), holdings)
+            calls = _Calls(worker, in_module_precision(worker, args), holdings)
             if calls.agree():
                 return None
     except Exception:  # noqa: BLE001 - foreign code, which the trace runs again
@@ -67,7 +67,7 @@ class _Calls:
     def agree(self) -> bool:
         """Whether the results of all calls with the same inputs are the same."""
         begin, expected = time.monotonic(), self._results(self._args)
-        for args in (self._args, tuple(map(_other, self._args)), self._args):
+        for args in (self._args, tuple(map(_other_input, self._args)), self._args):
             if time.monotonic() - begin > _LONGEST_S:
                 return True
             if args is not self._args:
@@ -112,7 +112,7 @@ def _copied(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
-def _other(leaf: Any) -> Any:
+def _other_input(leaf: Any) -> Any:
     """Another input of the same kind: the elements in another order, or half of what they are."""
     if not isinstance(leaf, torch.Tensor):
         return leaf
@@ -120,14 +120,14 @@ def _other(leaf: Any) -> Any:
     return leaf / 2 if leaf.is_floating_point() and torch.equal(turned, leaf) else turned
 
 
-def _equal(one: list[Any], other: list[Any]) -> bool:
+def _equal(results: list[Any], expected: list[Any]) -> bool:
     """Whether results are the same bit for bit; NaN is NaN."""
-    return len(one) == len(other) and all(map(_alike, one, other))
+    return len(results) == len(expected) and all(map(_alike, results, expected))
 
 
-def _alike(one: Any, other: Any) -> bool:
-    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
-        return type(one) is type(other)
-    if one.shape != other.shape or one.dtype != other.dtype:
+def _alike(result: Any, expected: Any) -> bool:
+    if not isinstance(result, torch.Tensor) or not isinstance(expected, torch.Tensor):
+        return type(result) is type(expected)
+    if result.shape != expected.shape or result.dtype != expected.dtype:
         return False
-    return bool(((one == other) | ((one != one) & (other != other))).all())
+    return bool(((result == expected) | ((result != result) & (expected != expected))).all())

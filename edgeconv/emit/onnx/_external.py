@@ -49,9 +49,9 @@ class Apart:
         Without a name they go into the graph's own file.
         """
         graph = proto.graph
-        kept = [value for value in graph.input if value.name not in self.weights]
+        own_inputs = [value for value in graph.input if value.name not in self.weights]
         del graph.input[:]
-        graph.input.extend(kept)
+        graph.input.extend(own_inputs)
         parts: list[Array] = []
         offset = 0
         for name, tensor in self.weights.items():

@@ -38,14 +38,14 @@ def fusable_gelu(graph: ir.Graph) -> None:
 
     FastViT-T8 has twenty; its latency is 0.81 of that with x · (1/2 · (1 + gate)).
     """
-    for last, found in gelus(graph)[0].items():
-        _respell(graph, last, found)
+    for last, gelu in gelus(graph)[0].items():
+        _respell(graph, last, gelu)
 
 
-def _respell(graph: ir.Graph, last: ir.Node, found: Gelu) -> None:
-    result, gate = last.outputs[0], found.gate
+def _respell(graph: ir.Graph, last: ir.Node, gelu: Gelu) -> None:
+    result, gate = last.outputs[0], gelu.gate
     ((add, _),) = gate.outputs[0].uses()
-    name, x = unique_name(graph, f"{result.name}.gelu"), found.x
+    name, x = unique_name(graph, f"{result.name}.gelu"), gelu.x
     if gate.op_type == "Erf":
         argument = _insert(gate, "Div", [x, _scalar(graph, f"{name}.root", math.sqrt(2), x)], f"{name}.argument")
         gate.replace_input_with(0, argument)
@@ -93,11 +93,11 @@ FORMS: tuple[Callable[[ir.Graph], object], ...] = (
 
 def _insert(before: ir.Node, op_type: str, inputs: Sequence[ir.Value], name: str) -> ir.Value:
     """The result of a new node before the given one, of its first input's type and shape."""
-    made = ir.Value(name=name, type=inputs[0].type, shape=inputs[0].shape)
+    result = ir.Value(name=name, type=inputs[0].type, shape=inputs[0].shape)
     if isinstance(before.graph, ir.Graph):
-        made.name = unique_name(before.graph, name)
-        before.graph.insert_before(before, ir.Node("", op_type, inputs, outputs=[made]))
-    return made
+        result.name = unique_name(before.graph, name)
+        before.graph.insert_before(before, ir.Node("", op_type, inputs, outputs=[result]))
+    return result
 
 
 def _scalar(graph: ir.Graph, name: str, number: float, like: ir.Value) -> ir.Value:

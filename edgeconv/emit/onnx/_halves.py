@@ -63,11 +63,11 @@ class _Halves:
                 for result in self.floats.intersection(node.outputs):
                     result.type = ir.TensorType(_HALF)  # a new one: clones share theirs
         for node in nodes:
-            kept = _FLOAT32_OPERANDS.get(node.op_type, ())
+            float32_operands = _FLOAT32_OPERANDS.get(node.op_type, ())
             for index, value in enumerate(node.inputs):
                 if value is not None and value in self.floats:
-                    wanted = _FLOAT if node in self.region or index in kept else _HALF
-                    node.replace_input_with(index, self._as(value, wanted))
+                    dtype = _FLOAT if node in self.region or index in float32_operands else _HALF
+                    node.replace_input_with(index, self._in_dtype(value, dtype))
         self._cast_outputs()
         for name, value in list(self.graph.initializers.items()):
             if not value.uses() and not value.is_graph_output():
@@ -95,27 +95,29 @@ class _Halves:
 
     def _is_read_in_float(self, value: ir.Value) -> bool:
         readers = [(use.node, use.idx) for use in value.uses()]
-        kept = any(node in self.region or at in _FLOAT32_OPERANDS.get(node.op_type, ()) for node, at in readers)
-        return kept or value.is_graph_output()
+        has_float_reader = any(
+            node in self.region or at in _FLOAT32_OPERANDS.get(node.op_type, ()) for node, at in readers
+        )
+        return has_float_reader or value.is_graph_output()
 
-    def _as(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
+    def _in_dtype(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         """The value in this type: itself, another constant, or a cast of it."""
-        if value.dtype == wanted:
+        if value.dtype == dtype:
             return value
-        key = (value, wanted)
+        key = (value, dtype)
         if key not in self.casts:
-            suffix = "half" if wanted == _HALF else "float"
-            made = ir.Value(
-                name=unique_name(self.graph, f"{value.name}.{suffix}"), type=ir.TensorType(wanted), shape=value.shape
+            suffix = "half" if dtype == _HALF else "float"
+            copy = ir.Value(
+                name=unique_name(self.graph, f"{value.name}.{suffix}"), type=ir.TensorType(dtype), shape=value.shape
             )
             if value.is_initializer() and not value.is_graph_input() and value.const_value is not None:
-                made.const_value = ir.tensor(halved(value.const_value.numpy()), name=made.name)
-                self.graph.register_initializer(made)
+                copy.const_value = ir.tensor(halved(value.const_value.numpy()), name=copy.name)
+                self.graph.register_initializer(copy)
             elif (producer := value.producer()) is not None:
-                self.graph.insert_after(producer, _cast(value, made, wanted))
+                self.graph.insert_after(producer, _cast(value, copy, dtype))
             else:
-                self.graph.insert_before(self.graph[0], _cast(value, made, wanted))
-            self.casts[key] = made
+                self.graph.insert_before(self.graph[0], _cast(value, copy, dtype))
+            self.casts[key] = copy
         return self.casts[key]
 
     def _halve_attributes(self, node: ir.Node) -> None:
@@ -128,5 +130,5 @@ class _Halves:
                 node.attributes["value"] = ir.AttrTensor("value", ir.tensor(halved(tensor.numpy())))
 
 
-def _cast(value: ir.Value, made: ir.Value, wanted: ir.DataType) -> ir.Node:
-    return ir.Node("", "Cast", [value], [ir.AttrInt64("to", wanted)], outputs=[made])
+def _cast(value: ir.Value, result: ir.Value, dtype: ir.DataType) -> ir.Node:
+    return ir.Node("", "Cast", [value], [ir.AttrInt64("to", dtype)], outputs=[result])

@@ -16,13 +16,13 @@ def mute() -> Iterator[None]:
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
     try:
-        kept = os.dup(2)
+        stderr = os.dup(2)
     except OSError:  # there is none
-        kept = None
-    nothing = os.open(os.devnull, os.O_WRONLY)
+        stderr = None
+    devnull = os.open(os.devnull, os.O_WRONLY)
     try:
-        if kept is not None:
-            os.dup2(nothing, 2)
+        if stderr is not None:
+            os.dup2(devnull, 2)
         with (
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
@@ -31,7 +31,7 @@ def mute() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        os.close(nothing)
-        if kept is not None:
-            os.dup2(kept, 2)
-            os.close(kept)
+        os.close(devnull)
+        if stderr is not None:
+            os.dup2(stderr, 2)
+            os.close(stderr)

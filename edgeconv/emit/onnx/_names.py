@@ -32,9 +32,9 @@ def name_invented(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
         before: the graph, with the shapes of its values.
         after: what the simplifier made of it; nothing else may have been renamed in it.
     """
-    known = _names(before.graph)
-    invented = [name for name in _names(after.graph) if name not in known]
-    taken = set(known) | {value.name for value in (*after.graph.input, *after.graph.output)}
+    names_before = _names(before.graph)
+    invented = [name for name in _names(after.graph) if name not in names_before]
+    taken = set(names_before) | {value.name for value in (*after.graph.input, *after.graph.output)}
     chosen = _same_parts(before.graph, after.graph, invented)
     chosen |= {name: take_name(f"{name}.flat", taken) for name in _reshaped(before.graph, after.graph)}
     _name_values(after.graph, set(invented), chosen, taken)
@@ -45,42 +45,46 @@ def name_invented(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
 def _names(graph: onnx.GraphProto) -> dict[str, None]:
     """Values and constants in graph order."""
     values = [name for node in graph.node for name in node.output if name]
-    return dict.fromkeys([*(each.name for each in graph.initializer), *values])
+    return dict.fromkeys([*(tensor.name for tensor in graph.initializer), *values])
 
 
 def _same_parts(before: onnx.GraphProto, after: onnx.GraphProto, invented: list[str]) -> dict[str, str]:
     """Rule 1."""
     parts_after = _parts(after)
-    wanted = {parts_after[name] for name in invented if name in parts_after}
-    gone = set(_names(before)) - set(_names(after))
-    old = {part: name for name, part in _parts(before).items() if name in gone and part in wanted} if wanted else {}
-    return {name: old[parts_after[name]] for name in invented if parts_after.get(name) in old}
+    invented_parts = {parts_after[name] for name in invented if name in parts_after}
+    dropped = set(_names(before)) - set(_names(after))
+    old_names = (
+        {part: name for name, part in _parts(before).items() if name in dropped and part in invented_parts}
+        if invented_parts
+        else {}
+    )
+    return {name: old_names[parts_after[name]] for name in invented if parts_after.get(name) in old_names}
 
 
 def _reshaped(before: onnx.GraphProto, after: onnx.GraphProto) -> list[str]:
     """Rule 3: values of both graphs whose shapes differ, in graph order."""
-    shapes = {each.name: _shape(each) for each in before.value_info}
+    shapes = {value.name: _shape(value) for value in before.value_info}
     return [
-        each.name for each in after.value_info
-        if each.name and shapes.get(each.name, _shape(each)) != _shape(each)  # without a name: an output left out
+        value.name for value in after.value_info
+        if value.name and shapes.get(value.name, _shape(value)) != _shape(value)  # without a name: an output left out
     ]  # fmt: skip
 
 
 def _parts(graph: onnx.GraphProto) -> dict[str, _Part]:
     """What each Slice with constant bounds takes of the tensor at the head of its chain: positions, axis by axis."""
-    constants = {each.name: each for each in graph.initializer}
-    shapes = {each.name: _shape(each) for each in (*graph.input, *graph.value_info, *graph.output)}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
     parts: dict[str, _Part] = {}
     for node in graph.node:
         if node.op_type != "Slice" or not all(name in constants for name in node.input[1:] if name):
             continue
-        source = parts.get(node.input[0]) or _whole(node.input[0], shapes)
+        source = parts.get(node.input[0]) or _whole_tensor(node.input[0], shapes)
         if source is None:
             continue
-        given = [[int(i) for i in onnx.numpy_helper.to_array(constants[name])] for name in node.input[1:] if name]
-        starts, ends = given[0], given[1]
-        axes = given[2] if len(given) > 2 else list(range(len(starts)))
-        steps = given[3] if len(given) > 3 else [1] * len(starts)
+        bounds = [[int(i) for i in onnx.numpy_helper.to_array(constants[name])] for name in node.input[1:] if name]
+        starts, ends = bounds[0], bounds[1]
+        axes = bounds[2] if len(bounds) > 2 else list(range(len(starts)))
+        steps = bounds[3] if len(bounds) > 3 else [1] * len(starts)
         positions = list(source[1])
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
             positions[axis] = positions[axis][start:end:step]  # Slice clamps its bounds as Python does
@@ -88,12 +92,12 @@ def _parts(graph: onnx.GraphProto) -> dict[str, _Part]:
     return parts
 
 
-def _whole(name: str, shapes: Mapping[str, tuple[int, ...]]) -> _Part | None:
+def _whole_tensor(name: str, shapes: Mapping[str, tuple[int, ...]]) -> _Part | None:
     return (name, tuple(range(size) for size in shapes[name])) if name in shapes else None
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    return tuple(each.dim_value for each in value.type.tensor_type.shape.dim)
+    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
 def _name_values(graph: onnx.GraphProto, invented: set[str], chosen: dict[str, str], taken: set[str]) -> None:
@@ -111,7 +115,7 @@ def _name_values(graph: onnx.GraphProto, invented: set[str], chosen: dict[str, s
 
 def _name_constants(model: onnx.ModelProto, invented: set[str], chosen: dict[str, str], taken: set[str]) -> None:
     """Rule 4."""
-    opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     for node in model.graph.node:
         first = next(name for name in node.output if name)
         for index, name in enumerate(node.input):
@@ -132,5 +136,5 @@ def _rename(graph: onnx.GraphProto, chosen: Mapping[str, str]) -> None:
     for node in graph.node:
         node.input[:] = [chosen.get(name, name) for name in node.input]
         node.output[:] = [chosen.get(name, name) for name in node.output]
-    for each in (*graph.initializer, *graph.value_info):
-        each.name = chosen.get(each.name, each.name)
+    for item in (*graph.initializer, *graph.value_info):
+        item.name = chosen.get(item.name, item.name)

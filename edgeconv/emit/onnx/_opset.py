@@ -31,32 +31,32 @@ def to_opset(proto: onnx.ModelProto, opset: int) -> None:
     """
     if opset not in OPSETS:
         raise EmitError(f"opset {opset} is not supported", where="ONNX", hint=f"choose {OPSETS[0]} to {OPSETS[-1]}")
-    own = next(each for each in proto.opset_import if each.domain == "")
+    domain = next(entry for entry in proto.opset_import if entry.domain == "")
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    taken = {*constants, *(each.name for each in proto.graph.input)}
+    taken = {*constants, *(value.name for value in proto.graph.input)}
     taken |= {name for node in proto.graph.node for name in node.output}
     nodes: list[onnx.NodeProto] = []
     for node in proto.graph.node:
         moved = _MOVED.get(node.op_type)
-        if node.domain == "" and moved is not None and opset < moved.since <= own.version:
+        if node.domain == "" and moved is not None and opset < moved.since <= domain.version:
             nodes.extend(moved.adapt(node, constants, taken))
         else:
             nodes.append(node)
     for node in nodes:
         if node.domain == "":
-            _fit(node, own.version, opset)
+            _fit(node, domain.version, opset)
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
-    own.version = opset
+    domain.version = opset
 
 
-def _fit(node: onnx.NodeProto, own: int, opset: int) -> None:
+def _fit(node: onnx.NodeProto, from_opset: int, opset: int) -> None:
     """Drops attributes that say nothing new; refuses a node that needs what the version lacks."""
     schema = _schema(node, opset)
     if schema is None:
         raise _refused(node, opset, "does not exist")
-    source = _schema(node, own) or schema
+    source = _schema(node, from_opset) or schema
     if schema.since_version == source.since_version:
         return
     while node.input and not node.input[-1]:
@@ -79,7 +79,9 @@ def _rename_mode(node: onnx.NodeProto, schema: OpSchema) -> None:
     names = {"bilinear": "linear", "bicubic": "cubic"}
     if schema.since_version < 20:
         names = {new: old for old, new in names.items()}
-    (mode,) = [one for one in node.attribute if one.name == "mode"] or [node.attribute.add(name="mode")]
+    (mode,) = [attribute for attribute in node.attribute if attribute.name == "mode"] or [
+        node.attribute.add(name="mode")
+    ]
     stated = mode.s.decode() or ("linear" if schema.since_version < 20 else "bilinear")
     mode.CopyFrom(onnx.helper.make_attribute("mode", names.get(stated, stated)))
 

@@ -99,11 +99,11 @@ def _by_plane(graph: ir.Graph, node: ir.Node) -> None:
         return
     count = 0 if isinstance(before[0], str) else int(before[0]) * int(before[1])
     planes_of = _planes(count, int(before[1]))
-    name, wanted = result.name, [*planes_of, *map(int, after[2:])]
+    name, output_shape = result.name, [*planes_of, *map(int, after[2:])]
     inputs, attributes = [source, *node.inputs[1:]], list(node.attributes.values())
     if has_sizes:  # of an open batch, for the image's axes alone: no layout moves between two Reshapes
         attributes += [] if count else [ir.AttrInt64s("axes", [2, 3])]
-        stated = wanted if count else wanted[2:]
+        stated = output_shape if count else output_shape[2:]
         inputs[_SIZES] = _initializer(graph, f"{name}.sizes", np.array(stated, np.int64))
     elif not planes_of:
         scales = constant(node.inputs[_SCALES])
@@ -112,7 +112,7 @@ def _by_plane(graph: ir.Graph, node: ir.Node) -> None:
         inputs[_SCALES] = _initializer(graph, f"{name}.scales", scales[2:])
     inputs[0] = _reshaped(graph, node, source, f"{name}.planes", [*planes_of, *map(int, before[2:])])
     resized = ir.Value(name=unique_name(graph, f"{name}.resized"), type=result.type)
-    resized.shape = ir.Shape([size if size > 0 else None for size in wanted])
+    resized.shape = ir.Shape([size if size > 0 else None for size in output_shape])
     graph.insert_before(node, ir.Node("", "Resize", inputs, attributes, outputs=[resized]))
     back = _reshaped(graph, node, resized, f"{name}.joined", [int(before[0]) if count else -1, *map(int, after[1:])])
     back.shape = result.shape

@@ -131,10 +131,10 @@ def _written_apart(model: ir.Model, opset: int | None, data_name: str) -> tuple[
 
 
 def _check_names(weights: str, io: str) -> None:
-    known = {"weights": ("float32", "float16"), "io": ("float32", "int8", "int16")}
-    for what, given in (("weights", weights), ("io", io)):
-        if given not in known[what]:
-            raise EmitError(f"unknown {what} {given!r}", where="ONNX", hint=f"use {', '.join(known[what])}")
+    options = {"weights": ("float32", "float16"), "io": ("float32", "int8", "int16")}
+    for what, option in (("weights", weights), ("io", io)):
+        if option not in options[what]:
+            raise EmitError(f"unknown {what} {option!r}", where="ONNX", hint=f"use {', '.join(options[what])}")
 
 
 def _strip(proto: onnx.ModelProto) -> None:
@@ -250,7 +250,7 @@ def _own_noise() -> Iterator[None]:
 
 def _finish(proto: onnx.ModelProto) -> None:
     """Names, order and versions that do not depend on the way the graph was made."""
-    opset = next(each.version for each in proto.opset_import if each.domain in ("", "ai.onnx"))
+    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     proto.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
     proto.producer_name = "edgeconv"
     proto.producer_version = VERSION

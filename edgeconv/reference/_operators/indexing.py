@@ -81,10 +81,10 @@ def _scatter_nd(call: Call) -> Tensor:
 
 
 def _compress(call: Call) -> Tensor:
-    kept = call[1].nonzero().reshape(-1)
+    places = call[1].nonzero().reshape(-1)
     if not call.has("axis"):
-        return call[0].reshape(-1)[kept]
-    return call[0].index_select(call.axis(call[0].ndim), kept)
+        return call[0].reshape(-1)[places]
+    return call[0].index_select(call.axis(call[0].ndim), places)
 
 
 def _one_hot(call: Call) -> Tensor:

@@ -25,7 +25,7 @@ def _batch(call: Call) -> Result:
     return y, mean * momentum + now * (1 - momentum), variance * momentum + spread * (1 - momentum)
 
 
-def _standardised(x: Tensor, axes: list[int], epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+def _standardized(x: Tensor, axes: list[int], epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """(x - mean) / sqrt(variance + epsilon) over the axes, the mean, and the factor."""
     mean = x.mean(axes, keepdim=True)
     centred = x - mean
@@ -40,13 +40,13 @@ def _column(x: Tensor, rank: int) -> Tensor:
 
 def _instance(call: Call) -> Tensor:
     x = call[0]
-    y = _standardised(x, list(range(2, x.ndim)), call.attribute("epsilon", 1e-5))[0]
+    y = _standardized(x, list(range(2, x.ndim)), call.attribute("epsilon", 1e-5))[0]
     return y * _column(call[1], x.ndim) + _column(call[2], x.ndim)
 
 
 def _group(call: Call) -> Tensor:
     x, groups = call[0], call.attribute("num_groups", 1)
-    y = _standardised(x.reshape(x.shape[0], groups, -1), [2], call.attribute("epsilon", 1e-5))[0].reshape(x.shape)
+    y = _standardized(x.reshape(x.shape[0], groups, -1), [2], call.attribute("epsilon", 1e-5))[0].reshape(x.shape)
     scale, bias = (
         item if item.numel() == x.shape[1] else item.repeat_interleave(x.shape[1] // groups)
         for item in (call[1], call[2])
@@ -57,7 +57,7 @@ def _group(call: Call) -> Tensor:
 def _layer(call: Call) -> Result:
     x, bias = call[0], call.optional(2)
     axes = list(range(call.axis(x.ndim, -1), x.ndim))
-    y, mean, factor = _standardised(x, axes, call.attribute("epsilon", 1e-5))
+    y, mean, factor = _standardized(x, axes, call.attribute("epsilon", 1e-5))
     y = y * call[1]
     return y if bias is None else y + bias, mean, factor
 

@@ -107,9 +107,9 @@ def _recurrent(step: Step, gates: int, default: list[str], states: int) -> Opera
         hidden = call[2].shape[2]
         initial = [call.optional(index) for index in (5, 6)[:states]]
         zeros = x.new_zeros(count, x.shape[1], hidden)
-        begin = [zeros if each is None else each.transpose(0, 1) if batch_first else each for each in initial]
+        begin = [zeros if state is None else state.transpose(0, 1) if batch_first else state for state in initial]
         runs = [
-            _run(call, step, _layer(call, number, gates, default), x, [each[number] for each in begin], backwards)
+            _run(call, step, _layer(call, number, gates, default), x, [state[number] for state in begin], backwards)
             for number, backwards in enumerate([direction == "reverse", True][:count])
         ]
         y = torch.stack([run[0] for run in runs], 1)
@@ -143,11 +143,11 @@ def _functions(call: Call, number: int, default: list[str]) -> list[Function]:
     names = [name.lower() for name in call.attribute("activations", default * call[1].shape[0])]
     none: list[float] = []
     stated = {i: list(call.attribute(name, none)) for i, name in enumerate(("activation_alpha", "activation_beta"))}
-    made: list[Function] = []
+    functions: list[Function] = []
     for name in names:
         function, numbers = _ACTIVATIONS[name]
-        made.append(partial(function, **_numbers(numbers, stated)))
-    return made[number * len(default) : (number + 1) * len(default)]
+        functions.append(partial(function, **_numbers(numbers, stated)))
+    return functions[number * len(default) : (number + 1) * len(default)]
 
 
 def _numbers(defaults: tuple[float, ...], stated: dict[int, list[float]]) -> dict[str, float]:

@@ -80,8 +80,8 @@ def _extreme_index(largest: bool) -> Operator:
         axis, keepdims = call.axis(call[0].ndim), bool(call.attribute("keepdims", 1))
         last = bool(call.attribute("select_last_index", 0))
         array = (call[0].flip(axis) if last else call[0]).numpy()
-        found = torch.as_tensor((array.argmax if largest else array.argmin)(axis, keepdims=keepdims))
-        return call[0].shape[axis] - 1 - found if last else found
+        places = torch.as_tensor((array.argmax if largest else array.argmin)(axis, keepdims=keepdims))
+        return call[0].shape[axis] - 1 - places if last else places
 
     return operator
 

@@ -69,14 +69,14 @@ def _axes(call: Call, x: Tensor) -> list[_Axis]:
         sizes, factors = _kept_ratio(call, [x.shape[axis] for axis in axes], sizes)
     crops = _transformation(call) == "tf_crop_and_resize"
     roi = call[1].tolist() if crops else [0.0] * len(axes) + [1.0] * len(axes)
-    found = []
+    resized_axes = []
     for i, axis in enumerate(axes):
         size = x.shape[axis]
         out = sizes[i] if sizes else math.floor(size * factors[i])
         region = (roi[i], roi[len(axes) + i])
         if out != size or factors[i] != 1 or region != (0.0, 1.0):
-            found.append(_Axis(axis, size, out, factors[i], stated, region))
-    return found
+            resized_axes.append(_Axis(axis, size, out, factors[i], stated, region))
+    return resized_axes
 
 
 def _kept_ratio(call: Call, before: list[int], sizes: list[int]) -> tuple[list[int], list[float]]:

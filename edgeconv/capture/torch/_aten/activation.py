@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.torch._builder import Builder, Entry, Operand, Unsupported, sizes_of
+from edgeconv.capture.torch._aten.arithmetic import unary
+from edgeconv.capture.torch._builder import Builder, Entry, Operand, Unsupported, renamed, sizes_of
 
 
-def _unary(op_type: str) -> Entry:
-    def entry(b: Builder, x: ir.Value) -> ir.Value:
-        return b.add(op_type, b.cast(x, b.dtype))
-
-    return entry
-
-
-def clip(b: Builder, x: ir.Value, low: Operand | None, high: Operand | None) -> ir.Value:
-    """Clip by numbers, Max and Min by tensors."""
+def clip(b: Builder, x: ir.Value, low: Operand | None = None, high: Operand | None = None) -> ir.Value:
+    """``clamp``, ``hardtanh``, ``relu6``: Clip where the bounds are numbers, Max and Min where one is a tensor."""
     x = b.cast(x, b.dtype)
     if not isinstance(low, ir.Value) and not isinstance(high, ir.Value):
         if low is None and high is None:
@@ -32,35 +27,21 @@ def clip(b: Builder, x: ir.Value, low: Operand | None, high: Operand | None) -> 
     return x if high is None else b.add("Min", x, b.tensor(high))
 
 
-def clamp(b: Builder, x: ir.Value, min: Operand | None, max: Operand | None) -> ir.Value:  # noqa: A002 torch's names
-    return clip(b, x, min, max)
-
-
-def clamp_min(b: Builder, x: ir.Value, min: Operand) -> ir.Value:  # noqa: A002 torch's name
-    return clip(b, x, min, None)
-
-
-def clamp_max(b: Builder, x: ir.Value, max: Operand) -> ir.Value:  # noqa: A002 torch's name
-    return clip(b, x, None, max)
-
-
-def hardtanh(b: Builder, x: ir.Value, min_val: float, max_val: float) -> ir.Value:
-    return clip(b, x, min_val, max_val)
-
-
-def relu6(b: Builder, x: ir.Value) -> ir.Value:
-    return clip(b, x, 0.0, 6.0)
-
-
 def hardsigmoid(b: Builder, x: ir.Value) -> ir.Value:
+    """HardSigmoid with torch's slope of 1/6 (ONNX's default is 0.2): relu6(x + 3) / 6."""
     return b.add("HardSigmoid", x, alpha=1 / 6, beta=0.5)
 
 
 def silu(b: Builder, x: ir.Value) -> ir.Value:
+    """x · sigmoid(x), as Sigmoid and Mul: ONNX has Swish from opset 24 only."""
     return b.add("Mul", x, b.add("Sigmoid", x))
 
 
 def gelu(b: Builder, x: ir.Value, approximate: str) -> ir.Value:
+    """GELU, exact by Erf or by torch's approximation with tanh; one Gelu from opset 20, elementary operators before.
+
+    Hendrycks and Gimpel, Gaussian Error Linear Units (2016): x · Φ(x).
+    """
     if b.opset >= 20:
         return b.add("Gelu", x, approximate=approximate)
     if approximate == "tanh":
@@ -73,16 +54,17 @@ def gelu(b: Builder, x: ir.Value, approximate: str) -> ir.Value:
 
 
 def leaky_relu(b: Builder, x: ir.Value, negative_slope: float) -> ir.Value:
+    """x where it is positive, slope · x elsewhere: LeakyRelu."""
     return b.add("LeakyRelu", x, alpha=float(negative_slope))
 
 
 def rrelu(b: Builder, x: ir.Value, lower: float, upper: float, **_ignored: object) -> ir.Value:
-    """In eval mode; `edgeconv.capture.torch._refused` has seen that it draws no slopes."""
+    """Leaky ReLU with the mean slope, as in eval mode; `check_deterministic` has seen that no slopes are drawn."""
     return leaky_relu(b, x, (lower + upper) / 2)
 
 
 def prelu(b: Builder, x: ir.Value, weight: ir.Value) -> ir.Value:
-    """torch's slopes belong to axis 1, ONNX's broadcast from behind."""
+    """PRelu; torch's slopes belong to axis 1 and get axes of 1 behind, as ONNX broadcasts from the last axis."""
     rank, count = len(sizes_of(x)), math.prod(sizes_of(weight))
     shape = [1] * rank
     if rank > 1:
@@ -93,17 +75,25 @@ def prelu(b: Builder, x: ir.Value, weight: ir.Value) -> ir.Value:
 
 
 def elu(b: Builder, x: ir.Value, alpha: float, scale: float, input_scale: float) -> ir.Value:
+    """x where it is positive, alpha · (exp(x) - 1) elsewhere: Elu, which has no other scales than alpha.
+
+    Others, of the schema that SELU and CELU share, are refused.
+    """
     if scale != 1 or input_scale != 1:
         raise Unsupported("scales")
     return b.add("Elu", x, alpha=float(alpha))
 
 
 def celu(b: Builder, x: ir.Value, alpha: float) -> ir.Value:
+    """max(0, x) + min(0, alpha · (exp(x / alpha) - 1)): Celu."""
     return b.add("Celu", x, alpha=float(alpha))
 
 
 def softplus(b: Builder, x: ir.Value, beta: float, threshold: float) -> ir.Value:
-    """torch is linear above the threshold; from 20 on the difference, exp(-20), is below float32's resolution."""
+    """ln(1 + exp(beta · x)) / beta, and x itself where beta · x is above the threshold: Softplus, scaled, in a Where.
+
+    With torch's defaults Softplus alone: from 20 on the difference, exp(-20), is below float32's resolution.
+    """
     if beta == 1 and threshold >= 20 and b.dtype is not ir.DataType.DOUBLE:
         return b.add("Softplus", x)
     scaled = b.add("Mul", x, b.scalar(beta))
@@ -112,14 +102,17 @@ def softplus(b: Builder, x: ir.Value, beta: float, threshold: float) -> ir.Value
 
 
 def softmax(b: Builder, x: ir.Value, dim: int, dtype: object) -> ir.Value:
+    """Softmax over one axis, in the dtype that torch computes it in."""
     return b.add("Softmax", b.cast(x, b.dtype), axis=dim)
 
 
 def log_softmax(b: Builder, x: ir.Value, dim: int, dtype: object) -> ir.Value:
+    """LogSoftmax over one axis, in the dtype that torch computes it in."""
     return b.add("LogSoftmax", b.cast(x, b.dtype), axis=dim)
 
 
 def glu(b: Builder, x: ir.Value, dim: int) -> ir.Value:
+    """The first half of an axis times the sigmoid of its second: Split, Sigmoid, Mul."""
     axis = dim % len(sizes_of(x))
     half = sizes_of(x)[axis] // 2
     value, gate = b.split(x, axis, [half, half])
@@ -127,26 +120,32 @@ def glu(b: Builder, x: ir.Value, dim: int) -> ir.Value:
 
 
 def threshold(b: Builder, x: ir.Value, threshold: float, value: float) -> ir.Value:
+    """x above the threshold, the value elsewhere: Where."""
     below = b.add("LessOrEqual", x, b.scalar(threshold), dtype=ir.DataType.BOOL)
     return b.add("Where", below, b.scalar(value), x, dtype=b.dtype)
 
 
 def hardshrink(b: Builder, x: ir.Value, lambd: float) -> ir.Value:
+    """Zero within [-lambd, lambd], x elsewhere: Where."""
     inside = b.add("LessOrEqual", b.add("Abs", x), b.scalar(lambd), dtype=ir.DataType.BOOL)
     return b.add("Where", inside, b.scalar(0.0), x, dtype=b.dtype)
 
 
 def softshrink(b: Builder, x: ir.Value, lambd: float) -> ir.Value:
+    """Zero within [-lambd, lambd], x moved towards zero by lambd elsewhere: Shrink."""
     return b.add("Shrink", x, lambd=float(lambd), bias=float(lambd))
 
 
 def log_sigmoid(b: Builder, x: ir.Value) -> ir.Value:
-    """-softplus(-x): a logarithm of the sigmoid itself is -inf where the sigmoid underflows."""
+    """ln(sigmoid(x)) as -softplus(-x): a logarithm of the sigmoid itself is -inf where the sigmoid underflows."""
     return b.add("Neg", b.add("Softplus", b.add("Neg", x)))
 
 
 def nan_to_num(b: Builder, x: ir.Value, nan: float | None, posinf: float | None, neginf: float | None) -> ir.Value:
-    """What is no number becomes one; the infinities become the largest numbers."""
+    """NaN becomes ``nan``, the infinities the largest finite numbers of the dtype: Clip, IsNaN and Where.
+
+    Other numbers for the infinities are refused.
+    """
     if posinf is not None or neginf is not None:
         raise Unsupported("other numbers for the infinities than the largest ones")
     if not b.dtype.is_floating_point():
@@ -158,28 +157,28 @@ def nan_to_num(b: Builder, x: ir.Value, nan: float | None, posinf: float | None,
 
 
 def log_add_exp(b: Builder, x: ir.Value, other: ir.Value) -> ir.Value:
-    """The larger one, and what the smaller one adds: nothing overflows."""
+    """ln(exp(x) + exp(other)) as the larger plus ln(1 + exp(-|x - other|)): nothing overflows."""
     distance = b.add("Abs", b.add("Sub", x, other))
     smaller = b.add("Log", b.add("Add", b.add("Exp", b.add("Neg", distance)), b.scalar(1.0)))
     return b.add("Add", b.add("Max", x, other), smaller)
 
 
 TABLE: Mapping[str, Entry] = {
-    "aten.relu.default": _unary("Relu"),
-    "aten.sigmoid.default": _unary("Sigmoid"),
-    "aten.tanh.default": _unary("Tanh"),
-    "aten.hardswish.default": _unary("HardSwish"),
-    "aten.mish.default": _unary("Mish"),
-    "aten.selu.default": _unary("Selu"),
-    "aten.hardtanh.default": hardtanh,
-    "aten.relu6.default": relu6,
-    "aten.clamp.default": clamp,
-    "aten.clamp.Tensor": clamp,
-    "aten.clip.default": clamp,
-    "aten.clamp_min.default": clamp_min,
-    "aten.clamp_min.Tensor": clamp_min,
-    "aten.clamp_max.default": clamp_max,
-    "aten.clamp_max.Tensor": clamp_max,
+    "aten.relu.default": unary("Relu"),
+    "aten.sigmoid.default": unary("Sigmoid"),
+    "aten.tanh.default": unary("Tanh"),
+    "aten.hardswish.default": unary("HardSwish"),
+    "aten.mish.default": unary("Mish"),
+    "aten.selu.default": unary("Selu"),
+    "aten.hardtanh.default": renamed(clip, min_val="low", max_val="high"),
+    "aten.relu6.default": partial(clip, low=0.0, high=6.0),
+    "aten.clamp.default": renamed(clip, min="low", max="high"),
+    "aten.clamp.Tensor": renamed(clip, min="low", max="high"),
+    "aten.clip.default": renamed(clip, min="low", max="high"),
+    "aten.clamp_min.default": renamed(clip, min="low"),
+    "aten.clamp_min.Tensor": renamed(clip, min="low"),
+    "aten.clamp_max.default": renamed(clip, max="high"),
+    "aten.clamp_max.Tensor": renamed(clip, max="high"),
     "aten.hardsigmoid.default": hardsigmoid,
     "aten.silu.default": silu,
     "aten.gelu.default": gelu,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from edgeconv.capture.torch._builder import Builder, Entry, Operand, Unsupported
 
 
 def unary(op_type: str) -> Entry:
+    """An elementwise operator of ONNX that computes what torch does, in the dtype of torch's result."""
+
     def entry(b: Builder, x: ir.Value) -> ir.Value:
         return b.add(op_type, b.cast(x, b.dtype))
 
@@ -19,7 +22,7 @@ def unary(op_type: str) -> Entry:
 
 
 def binary(op_type: str) -> Entry:
-    """An operator of ONNX; of booleans the logic that it is."""
+    """A broadcasting operator of ONNX, in the dtype of torch's result; of booleans the same in logic (``_LOGIC``)."""
 
     def entry(b: Builder, x: Operand, other: Operand) -> ir.Value:
         named = _LOGIC[op_type] if b.dtype is ir.DataType.BOOL else op_type
@@ -29,14 +32,17 @@ def binary(op_type: str) -> Entry:
 
 
 def add(b: Builder, x: Operand, other: Operand, alpha: float) -> ir.Value:
+    """x + alpha · other: Add; of booleans Or."""
     return _sum(b, "Add", x, other, alpha)
 
 
 def sub(b: Builder, x: Operand, other: Operand, alpha: float) -> ir.Value:
+    """x - alpha · other: Sub; of booleans refused, as torch refuses it."""
     return _sum(b, "Sub", x, other, alpha)
 
 
 def rsub(b: Builder, x: Operand, other: Operand, alpha: float) -> ir.Value:
+    """other - alpha · x: Sub."""
     return _sum(b, "Sub", other, x, alpha)
 
 
@@ -52,6 +58,10 @@ def _sum(b: Builder, op_type: str, x: Operand, other: Operand, alpha: float) -> 
 
 
 def divide(b: Builder, x: Operand, other: Operand, rounding_mode: str | None = None) -> ir.Value:
+    """The quotient, as it is, cut (``trunc``) or rounded down (``floor``): Div, then Sign · Floor(Abs) or Floor.
+
+    ONNX's Div of integers cuts by itself; rounded down it is one less where the rest and the divisor differ in sign.
+    """
     dividend, divisor = b.tensor(x), b.tensor(other)
     quotient = b.add("Div", dividend, divisor)
     if rounding_mode == "floor" and not b.dtype.is_floating_point():
@@ -77,9 +87,9 @@ def _floored(b: Builder, quotient: ir.Value, dividend: ir.Value, divisor: ir.Val
 
 
 def shift_left(b: Builder, x: Operand, other: Operand) -> ir.Value:
-    """``x << n``: a product with a power of 2, in int64; by a negative n, or by all bits, nothing is left, as in torch.
+    """x << n as a product with a power of 2, in int64: ONNX shifts unsigned integers alone.
 
-    ONNX shifts unsigned integers alone.
+    By a negative n, or by all bits, nothing is left, as in torch.
     """
     bits = int(8 * b.dtype.itemsize)
     powers = np.array([1 << place for place in range(bits)] + [0], np.uint64).astype(np.int64)
@@ -87,7 +97,10 @@ def shift_left(b: Builder, x: Operand, other: Operand) -> ir.Value:
 
 
 def shift_right(b: Builder, x: Operand, other: Operand) -> ir.Value:
-    """``x >> n``: a quotient by a power of 2, rounded down; by a negative n, or by all bits, the sign is left."""
+    """x >> n as a quotient by a power of 2, rounded down, in int64: ONNX shifts unsigned integers alone.
+
+    By a negative n, or by all bits, the sign is left, as in torch.
+    """
     bits, value = int(8 * b.dtype.itemsize), b.tensor(x, _INT64)
     powers = np.array([1 << min(place, _LARGEST_POWER) for place in range(bits + 1)], np.int64)
     power = _power_of_2(b, other, powers, bits)
@@ -112,12 +125,11 @@ def _power_of_2(b: Builder, exponent: Operand, powers: npt.NDArray[np.int64], be
     return b.add("Gather", b.constant(powers), places, shape=sizes_of(places), axis=0)
 
 
-def floor_divide(b: Builder, x: Operand, other: Operand) -> ir.Value:
-    return divide(b, x, other, "floor")
-
-
 def remainder(b: Builder, x: Operand, other: Operand) -> ir.Value:
-    """The sign of the divisor, as in Python: x - floor(x / other) * other."""
+    """x - floor(x / other) · other, with the sign of the divisor, as in Python: Mod of integers; of floats written out.
+
+    ONNX's Mod of floats has the sign of the dividend (``fmod=1``) only.
+    """
     if not b.dtype.is_floating_point():
         return b.add("Mod", b.tensor(x), b.tensor(other), fmod=0)
     divisor, dividend = b.tensor(other), b.tensor(x)
@@ -126,36 +138,42 @@ def remainder(b: Builder, x: Operand, other: Operand) -> ir.Value:
 
 
 def fmod(b: Builder, x: Operand, other: Operand) -> ir.Value:
-    """The sign of the dividend, as in C."""
+    """The remainder with the sign of the dividend, as in C: Mod with ``fmod=1``."""
     return b.add("Mod", b.tensor(x), b.tensor(other), fmod=1)
 
 
 def trunc(b: Builder, x: ir.Value) -> ir.Value:
+    """The integer part, towards zero, which ONNX lacks: Sign · Floor(Abs)."""
     return b.add("Mul", b.add("Sign", x), b.add("Floor", b.add("Abs", x)))
 
 
 def power(b: Builder, x: Operand, exponent: Operand) -> ir.Value:
+    """x to the power of the exponent, either of them a number or a tensor: Pow."""
     return b.add("Pow", b.tensor(x), b.tensor(exponent))
 
 
 def square(b: Builder, x: ir.Value) -> ir.Value:
+    """x · x: Mul."""
     return b.add("Mul", x, x)
 
 
 def rsqrt(b: Builder, x: ir.Value) -> ir.Value:
+    """1 / sqrt(x): Sqrt and Reciprocal."""
     return b.add("Reciprocal", b.add("Sqrt", b.cast(x, b.dtype)))
 
 
 def expm1(b: Builder, x: ir.Value) -> ir.Value:
+    """exp(x) - 1 as Exp and Sub: next to zero with a larger relative error than torch's own."""
     return b.add("Sub", b.add("Exp", b.cast(x, b.dtype)), b.scalar(1))
 
 
 def log1p(b: Builder, x: ir.Value) -> ir.Value:
+    """ln(1 + x) as Add and Log: next to zero with a larger relative error than torch's own."""
     return b.add("Log", b.add("Add", b.cast(x, b.dtype), b.scalar(1)))
 
 
 def logarithm(base: float) -> Entry:
-    """log2 and log10, by the natural logarithm."""
+    """ln(x) / ln(base), by the natural logarithm of the base: ONNX has no log2 and no log10."""
 
     def entry(b: Builder, x: ir.Value) -> ir.Value:
         return b.add("Div", b.add("Log", b.cast(x, b.dtype)), b.scalar(base))
@@ -164,18 +182,22 @@ def logarithm(base: float) -> Entry:
 
 
 def exp2(b: Builder, x: ir.Value) -> ir.Value:
+    """2 to the power of x: Pow."""
     return b.add("Pow", b.scalar(2), b.cast(x, b.dtype))
 
 
 def addcmul(b: Builder, x: ir.Value, tensor1: ir.Value, tensor2: ir.Value, value: float) -> ir.Value:
+    """x + value · tensor1 · tensor2: Mul and Add."""
     return _sum(b, "Add", x, b.add("Mul", b.tensor(tensor1), b.tensor(tensor2)), value)
 
 
 def addcdiv(b: Builder, x: ir.Value, tensor1: ir.Value, tensor2: ir.Value, value: float) -> ir.Value:
+    """x + value · tensor1 / tensor2: Div, Mul and Add."""
     return _sum(b, "Add", x, b.add("Div", b.tensor(tensor1), b.tensor(tensor2)), value)
 
 
 def lerp(b: Builder, x: ir.Value, end: ir.Value, weight: Operand) -> ir.Value:
+    """x + weight · (end - x): Sub, Mul and Add, whatever the weight (torch begins at the other end from 1/2 on)."""
     return b.add("Add", x, b.add("Mul", b.tensor(weight), b.add("Sub", end, x)))
 
 
@@ -210,7 +232,7 @@ TABLE: Mapping[str, Entry] = {
     "aten.true_divide.Tensor": divide,
     "aten.div.Tensor_mode": divide,
     "aten.div.Scalar_mode": divide,
-    "aten.floor_divide.default": floor_divide,
+    "aten.floor_divide.default": partial(divide, rounding_mode="floor"),
     **{name.format("left"): shift_left for name in _SHIFTS},
     **{name.format("right"): shift_right for name in _SHIFTS},
     "aten.remainder.Tensor": remainder,

@@ -41,10 +41,10 @@ def _additive(b: Builder, mask: ir.Value) -> ir.Value:
     """A mask of booleans says who takes part; a row in which nobody does would be not a number."""
     if mask.dtype is not ir.DataType.BOOL:
         return b.cast(mask, b.dtype)
-    known = b.known(mask)
-    if known is None or not bool(known.any(dim=-1).all()):
+    constant = b.constant_of(mask)
+    if constant is None or not bool(constant.any(dim=-1).all()):
         raise Unsupported("a boolean mask that may exclude everything")
-    return b.exactly(torch.zeros(known.shape, dtype=torch.float64).masked_fill(~known, -math.inf), b.dtype)
+    return b.exactly(torch.zeros(constant.shape, dtype=torch.float64).masked_fill(~constant, -math.inf), b.dtype)
 
 
 TABLE: Mapping[str, Entry] = {

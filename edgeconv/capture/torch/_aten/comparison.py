@@ -13,6 +13,11 @@ _BOOL = ir.DataType.BOOL
 
 
 def comparison(op_type: str) -> Entry:
+    """A comparison in the dtype that torch promotes both sides to; the result is bool.
+
+    Of booleans ONNX has Equal alone, and their order is refused.
+    """
+
     def entry(b: Builder, x: Operand, other: Operand) -> ir.Value:
         dtype = common_dtype(x, other)
         if dtype is _BOOL and op_type != "Equal":
@@ -23,11 +28,14 @@ def comparison(op_type: str) -> Entry:
 
 
 def not_equal(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    """Not of Equal, in the dtype that torch promotes both sides to."""
     dtype = common_dtype(x, other)
     return b.add("Not", b.add("Equal", b.tensor(x, dtype), b.tensor(other, dtype), dtype=_BOOL))
 
 
 def logical(op_type: str) -> Entry:
+    """Logic of what is not zero: both sides are cast to bool first."""
+
     def entry(b: Builder, x: ir.Value, other: ir.Value) -> ir.Value:
         return b.add(op_type, b.cast(x, _BOOL), b.cast(other, _BOOL))
 
@@ -44,14 +52,18 @@ def bitwise(op_type: str) -> Entry:
 
 
 def logical_not(b: Builder, x: ir.Value) -> ir.Value:
+    """Whether elements are zero: Cast to bool, and Not."""
     return b.add("Not", b.cast(x, _BOOL))
 
 
 def bitwise_not(b: Builder, x: ir.Value) -> ir.Value:
+    """Of booleans Not, of integers BitwiseNot (opset 18)."""
     return b.add("Not" if b.dtype is _BOOL else "BitwiseNot", x)
 
 
 def test(op_type: str) -> Entry:
+    """A test of each element, such as IsNaN; the result is bool."""
+
     def entry(b: Builder, x: ir.Value) -> ir.Value:
         return b.add(op_type, x, dtype=_BOOL)
 

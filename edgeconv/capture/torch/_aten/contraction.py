@@ -16,7 +16,7 @@ def einsum(b: Builder, equation: str, tensors: Sequence[ir.Value], path: Sequenc
     The order of contraction (`path`) changes no value. Labels that are repeated within a tensor (diagonals) stay
     ONNX's.
     """
-    terms, result = _labels(equation, [len(sizes_of(each)) for each in tensors])
+    terms, result = _labels(equation, [len(sizes_of(tensor)) for tensor in tensors])
     if len(tensors) > 2 or any(len(set(term)) < len(term) for term in (*terms, result)):
         return b.add("Einsum", *tensors, shape=b.shape, equation=equation)
     summed = [
@@ -40,22 +40,28 @@ def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     dots = "".join(chr(ord("Α") + index) for index in range(hidden[0] if hidden else 0))
     if not arrow:  # torch's rule: the labels that appear once, in alphabetical order, after the ellipsis
         letters = "".join(terms).replace("...", "")
-        right = ("..." if hidden else "") + "".join(sorted(one for one in set(letters) if letters.count(one) == 1))
+        right = ("..." if hidden else "") + "".join(
+            sorted(letter for letter in set(letters) if letters.count(letter) == 1)
+        )
     return [term.replace("...", dots) for term in terms], right.replace("...", dots)
 
 
 def _sum_out(b: Builder, value: ir.Value, term: str, *, keep: set[str]) -> tuple[ir.Value, str]:
     """Sums over the axes that nobody else has."""
     gone = [axis for axis, label in enumerate(term) if label not in keep]
-    kept = "".join(label for label in term if label in keep)
-    return (b.reduce("ReduceSum", value, gone, keepdims=False) if gone else value), kept
+    labels = "".join(label for label in term if label in keep)
+    return (b.reduce("ReduceSum", value, gone, keepdims=False) if gone else value), labels
 
 
-def _product(b: Builder, one: tuple[ir.Value, str], two: tuple[ir.Value, str], result: str) -> tuple[ir.Value, str]:
+def _product(
+    b: Builder, first: tuple[ir.Value, str], second: tuple[ir.Value, str], result: str
+) -> tuple[ir.Value, str]:
     """The batched matrix product of (shared, left, summed) and (shared, summed, right)."""
-    (x, left), (y, right) = one, two
-    size = {label: extent for value, term in (one, two) for label, extent in zip(term, sizes_of(value), strict=True)}
-    for value, term in (one, two):
+    (x, left), (y, right) = first, second
+    size = {
+        label: extent for value, term in (first, second) for label, extent in zip(term, sizes_of(value), strict=True)
+    }
+    for value, term in (first, second):
         if any(size[label] != extent for label, extent in zip(term, sizes_of(value), strict=True)):
             raise Unsupported("a label of size 1 that is broadcast")
     shared = [label for label in result if label in left and label in right]
@@ -74,7 +80,7 @@ def _product(b: Builder, one: tuple[ir.Value, str], two: tuple[ir.Value, str], r
                 b.transpose(value, [term.index(label) for label in order if label in term]),
                 [size[label] if label in term else 1 for label in order],
             )
-            for value, term in (one, two)
+            for value, term in (first, second)
         ]
         return b.add("Mul", *wide), "".join(order)
     x = b.transpose(x, [left.index(label) for label in (*shared, *rows, *summed)])

@@ -15,6 +15,10 @@ def conv(
     b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None, stride: Ints, padding: Ints, dilation: Ints,
     groups: int,
 ) -> ir.Value:  # fmt: skip
+    """``conv1d`` to ``conv3d``: x (N, C, *sizes), weight (O, C / groups, *kernel), padding on both sides alike: Conv.
+
+    An input without a batch axis is refused, here and below.
+    """
     pads = spatial(padding, weight)
     return _conv(b, x, weight, bias, stride, (*pads, *pads), dilation, groups)
 
@@ -23,7 +27,7 @@ def conv_padding(
     b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None, stride: Ints, padding: str, dilation: Ints,
     groups: int,
 ) -> ir.Value:  # fmt: skip
-    """``padding="same"`` puts the odd element of an even kernel behind."""
+    """``padding="same"`` or ``"valid"`` of `conv`; of an even kernel the odd element of padding is put behind."""
     if padding not in ("same", "valid"):
         raise Unsupported(f"padding={padding!r}")
     spans = [d * (k - 1) for d, k in zip(spatial(dilation, weight), sizes_of(weight)[2:], strict=True)]
@@ -37,6 +41,7 @@ def conv_transpose(
     b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None, stride: Ints, padding: Ints,
     output_padding: Ints, groups: int, dilation: Ints,
 ) -> ir.Value:  # fmt: skip
+    """x (N, C, *sizes), weight (C, O / groups, *kernel): ConvTranspose."""
     _check_batched(x, weight)
     pads = spatial(padding, weight)
     return b.add(
@@ -48,19 +53,12 @@ def conv_transpose(
 
 def convolution(
     b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None, stride: Ints, padding: Ints, dilation: Ints,
-    transposed: bool, output_padding: Ints, groups: int,
+    transposed: bool, output_padding: Ints, groups: int, **_switches: object,
 ) -> ir.Value:  # fmt: skip
+    """Either of both, as ``torch.jit.trace`` records them; its switches for CUDA (``allow_tf32``) are left out."""
     if transposed:
         return conv_transpose(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
     return conv(b, x, weight, bias, stride, padding, dilation, groups)
-
-
-def traced_convolution(
-    b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None, stride: Ints, padding: Ints, dilation: Ints,
-    transposed: bool, output_padding: Ints, groups: int, benchmark: bool, deterministic: bool, allow_tf32: bool,
-) -> ir.Value:  # fmt: skip
-    """As ``torch.jit.trace`` records it, with switches for CUDA."""
-    return convolution(b, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
 
 
 def spatial(numbers: Ints, weight: ir.Value) -> list[int]:
@@ -96,5 +94,5 @@ TABLE: Mapping[str, Entry] = {
     "aten.conv_transpose2d.input": conv_transpose,
     "aten.conv_transpose3d.input": conv_transpose,
     "aten.convolution.default": convolution,
-    "aten._convolution.default": traced_convolution,
+    "aten._convolution.default": convolution,
 }

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_of
+from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, renamed, sizes_of
 
 
 def linear(b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None) -> ir.Value:
+    """x (…, I) · weightᵀ + bias, weight (O, I): Gemm of a float matrix; else MatMul by the transposed weight, and Add.
+
+    A weight that is a vector is refused.
+    """
     if len(sizes_of(weight)) != 2:
         raise Unsupported("a weight that is no matrix")
     if len(sizes_of(x)) == 2 and b.dtype.is_floating_point():
@@ -27,7 +31,7 @@ def linear(b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None) -> 
 
 
 def matmul(b: Builder, x: ir.Value, other: ir.Value) -> ir.Value:
-    """ONNX's MatMul has the rules of numpy, which torch's has too.
+    """The product of matrices by numpy's rules of broadcasting, which torch has too: MatMul.
 
     A vector becomes a matrix first: onnxruntime 1.32 fuses a Transpose before the product of a matrix and a vector
     and then computes it as if there were none.
@@ -40,25 +44,15 @@ def matmul(b: Builder, x: ir.Value, other: ir.Value) -> ir.Value:
     return b.reshape(b.matmul(x, other), b.shape)
 
 
-def bmm(b: Builder, x: ir.Value, mat2: ir.Value) -> ir.Value:
-    return b.matmul(x, mat2)
-
-
-def mv(b: Builder, x: ir.Value, vec: ir.Value) -> ir.Value:
-    return matmul(b, x, vec)
-
-
-def dot(b: Builder, x: ir.Value, tensor: ir.Value) -> ir.Value:
-    return matmul(b, x, tensor)
-
-
 def addmm(b: Builder, x: ir.Value, mat1: ir.Value, mat2: ir.Value, beta: float, alpha: float) -> ir.Value:
+    """beta · x + alpha · mat1 · mat2, of matrices: Gemm; of integers as `baddbmm`."""
     if not b.dtype.is_floating_point():
         return baddbmm(b, x, mat1, mat2, beta, alpha)
     return b.add("Gemm", mat1, mat2, x, shape=b.shape, alpha=float(alpha), beta=float(beta), transA=0, transB=0)
 
 
 def baddbmm(b: Builder, x: ir.Value, batch1: ir.Value, batch2: ir.Value, beta: float, alpha: float) -> ir.Value:
+    """beta · x + alpha · batch1 · batch2, of batches of matrices: MatMul, Mul and Add, without factors of 1."""
     product = b.matmul(batch1, batch2)
     if alpha != 1:
         product = b.add("Mul", product, b.scalar(alpha))
@@ -70,10 +64,10 @@ def baddbmm(b: Builder, x: ir.Value, batch1: ir.Value, batch2: ir.Value, beta: f
 TABLE: Mapping[str, Entry] = {
     "aten.linear.default": linear,
     "aten.matmul.default": matmul,
-    "aten.mm.default": bmm,
-    "aten.bmm.default": bmm,
-    "aten.mv.default": mv,
-    "aten.dot.default": dot,
+    "aten.mm.default": renamed(matmul, mat2="other"),
+    "aten.bmm.default": renamed(matmul, mat2="other"),
+    "aten.mv.default": renamed(matmul, vec="other"),
+    "aten.dot.default": renamed(matmul, tensor="other"),
     "aten.addmm.default": addmm,
     "aten.baddbmm.default": baddbmm,
 }

@@ -27,13 +27,14 @@ def embedding_bag(
     include_last_offset: bool,
     padding_idx: int | None = None,
 ) -> Result:
-    """Rows of the table, bag by bag, and their sum, mean or maximum; the bags begin at constant places.
+    """Rows of the table, bag by bag, and their sum, mean or maximum: Gathers and a reduction, (bags, width).
 
-    All bags are as long as the longest: what they lack is row 0, which does not count. An empty bag is 0.
+    All bags are made as long as the longest: what they lack is row 0, which does not count. An empty bag is 0.
+    Bags that begin at computed places are refused.
     """
     if any(b.is_used(index) for index in range(1, 4)):
         raise Unsupported("what only its gradient needs")
-    starts = b.known(offsets)
+    starts = b.constant_of(offsets)
     if starts is None:
         raise Unsupported("bags that begin at computed places")
     places, counts = _bags(starts.tolist(), sizes_of(indices)[0], include_last_offset)
@@ -66,13 +67,13 @@ def _reduced(b: Builder, rows: ir.Value, is_row: ir.Value | None, mode: int) -> 
     if is_row is None:
         return b.reduce({_SUM: "ReduceSum", _MEAN: "ReduceMean", _MAX: "ReduceMax"}[mode], rows, [1], keepdims=False)
     wide = b.reshape(is_row, (*sizes_of(is_row), 1))
-    kept = b.cast(wide, b.dtype)
-    number = b.reduce("ReduceSum", kept, [1], keepdims=False)
+    weights = b.cast(wide, b.dtype)
+    number = b.reduce("ReduceSum", weights, [1], keepdims=False)
     if mode == _MAX:
         low = b.scalar(float(torch.finfo(torch.float32).min))
         largest = b.reduce("ReduceMax", b.add("Where", wide, rows, low, dtype=b.dtype), [1], keepdims=False)
         return b.add("Where", b.add("Greater", number, b.scalar(0), dtype=_BOOL), largest, b.scalar(0), dtype=b.dtype)
-    total = b.reduce("ReduceSum", b.add("Mul", rows, kept), [1], keepdims=False)
+    total = b.reduce("ReduceSum", b.add("Mul", rows, weights), [1], keepdims=False)
     return total if mode == _SUM else b.add("Div", total, b.add("Max", number, b.scalar(1)))
 
 
@@ -86,6 +87,10 @@ def _count_below(b: Builder, x: ir.Value, boundaries: ir.Value, *, right: bool) 
 
 
 def bucketize(b: Builder, x: Operand, boundaries: ir.Value, out_int32: bool, right: bool) -> ir.Value:
+    """How many boundaries (a sorted vector) lie below each element, or at it with ``right``: comparisons, summed up.
+
+    A table of elements times boundaries is computed on the way: it suits short lists of boundaries.
+    """
     value = x if isinstance(x, ir.Value) else b.tensor(x, boundaries.dtype)
     return _count_below(b, b.reshape(value, (*sizes_of(value), 1)), boundaries, right=right)
 
@@ -99,7 +104,7 @@ def searchsorted(
     side: str | None,
     sorter: ir.Value | None,
 ) -> ir.Value:
-    """As `bucketize`, with boundaries for each row where they have more axes than one."""
+    """`bucketize`, with boundaries for each row where they have more axes than one; a ``sorter`` is refused."""
     if sorter is not None:
         raise Unsupported("boundaries that are sorted by another tensor")
     is_right, sizes = right or side == "right", sizes_of(sorted_sequence)

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, sizes_of
+from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, renamed, sizes_of
 
 LARGEST = 4
 """Rows of a matrix whose minors are written."""
@@ -21,7 +21,10 @@ _Places = Mapping[tuple[tuple[int, ...], tuple[int, ...]], int]
 
 
 def inverse(b: Builder, A: ir.Value) -> ir.Value:  # noqa: N803 torch's name
-    """The transposed cofactors by the determinant, of rows that are scaled to 1; its columns are scaled back."""
+    """The transposed cofactors by the determinant, of matrices (…, n, n), n up to `LARGEST`.
+
+    Of rows that are scaled to 1 (`_scaled`); the columns of the inverse are scaled back.
+    """
     if _size(A) == 1:
         return b.add("Reciprocal", A)
     scaled, scales = _scaled(b, A)
@@ -29,17 +32,15 @@ def inverse(b: Builder, A: ir.Value) -> ir.Value:  # noqa: N803 torch's name
     return b.add("Div", b.add("Div", adjugate, whole), _as_row(b, scales))
 
 
-def old_inverse(b: Builder, x: ir.Value) -> ir.Value:
-    return inverse(b, x)
-
-
 def inverse_with_info(b: Builder, A: ir.Value, check_errors: bool) -> Result:  # noqa: N803 torch's name
+    """The inverse; whether there is one (``info``) is refused where anybody asks."""
     if b.is_used(1):
         raise Unsupported("whether a matrix has an inverse")
     return [inverse(b, A), None]
 
 
 def determinant(b: Builder, A: ir.Value) -> ir.Value:  # noqa: N803 torch's name
+    """The determinants (…) of matrices (…, n, n), n up to `LARGEST`: of rows scaled to 1, times the scales."""
     if _size(A) == 1:
         return b.reshape(A, sizes_of(A)[:-2])
     scaled, scales = _scaled(b, A)
@@ -47,12 +48,8 @@ def determinant(b: Builder, A: ir.Value) -> ir.Value:  # noqa: N803 torch's name
     return b.reshape(b.reduce("ReduceProd", factors, [-2], keepdims=False), sizes_of(A)[:-2])
 
 
-def old_determinant(b: Builder, x: ir.Value) -> ir.Value:
-    return determinant(b, x)
-
-
 def log_determinant(b: Builder, A: ir.Value) -> Result:  # noqa: N803 torch's name
-    """The sign, and the logarithm of the size: that of the scaled rows' determinant and those of the scales."""
+    """``slogdet``: the sign, and the logarithm of the size: that of the scaled rows' determinant and of the scales."""
     sizes = sizes_of(A)[:-2]
     if _size(A) == 1:
         whole = b.reshape(A, sizes)
@@ -62,11 +59,8 @@ def log_determinant(b: Builder, A: ir.Value) -> Result:  # noqa: N803 torch's na
     return [b.add("Sign", whole), _with_logarithms(b, b.add("Abs", whole), scales)]
 
 
-def old_log_determinant(b: Builder, x: ir.Value) -> Result:
-    return log_determinant(b, x)
-
-
 def logarithm(b: Builder, x: ir.Value) -> ir.Value:
+    """``logdet``: the logarithm of the determinant, which is NaN where that is negative."""
     if _size(x) == 1:
         return b.add("Log", b.reshape(x, sizes_of(x)[:-2]))
     scaled, scales = _scaled(b, x)
@@ -74,9 +68,9 @@ def logarithm(b: Builder, x: ir.Value) -> ir.Value:
 
 
 def solve(b: Builder, A: ir.Value, B: ir.Value, left: bool) -> ir.Value:  # noqa: N803 torch's names
-    """The product with the adjugate by the determinant, which stays in range where the inverse does not.
+    """A⁻¹ · B, or B · A⁻¹, as the product with the adjugate by the determinant: in range where the inverse is not.
 
-    A vector is one column.
+    A vector is one column; a row vector (``left=False``) is refused.
     """
     is_vector = len(sizes_of(B)) == 1 or sizes_of(B) == sizes_of(A)[:-1]
     if is_vector and not left:
@@ -179,11 +173,11 @@ def _taken(b: Builder, value: ir.Value, places: range | list[int]) -> ir.Value:
 TABLE: Mapping[str, Entry] = {
     "aten.linalg_inv.default": inverse,
     "aten.linalg_inv_ex.default": inverse_with_info,
-    "aten.inverse.default": old_inverse,
+    "aten.inverse.default": renamed(inverse, x="A"),
     "aten.linalg_det.default": determinant,
-    "aten.det.default": old_determinant,
+    "aten.det.default": renamed(determinant, x="A"),
     "aten.linalg_slogdet.default": log_determinant,
-    "aten.slogdet.default": old_log_determinant,
+    "aten.slogdet.default": renamed(log_determinant, x="A"),
     "aten.logdet.default": logarithm,
     "aten.linalg_solve.default": solve,
 }

@@ -14,6 +14,10 @@ def batch_norm(
     b: Builder, x: ir.Value, weight: ir.Value | None, bias: ir.Value | None, running_mean: ir.Value | None,
     running_var: ir.Value | None, training: bool, momentum: float, eps: float,
 ) -> ir.Value:  # fmt: skip
+    """x (N, C, *sizes), normalized by the running statistics (C,): BatchNormalization.
+
+    In training, or without running statistics, by the mean and variance of the batch, which is written out.
+    """
     channels = sizes_of(x)[1]
     if training or running_mean is None or running_var is None:
         return _by_batch(b, x, weight, bias, eps)
@@ -42,6 +46,7 @@ def instance_norm(
     b: Builder, x: ir.Value, weight: ir.Value | None, bias: ir.Value | None, running_mean: ir.Value | None,
     running_var: ir.Value | None, use_input_stats: bool, momentum: float, eps: float,
 ) -> ir.Value:  # fmt: skip
+    """Each plane of x (N, C, *sizes) by its own statistics: InstanceNormalization; by running ones as `batch_norm`."""
     if not use_input_stats:
         return batch_norm(b, x, weight, bias, running_mean, running_var, False, momentum, eps)
     channels = sizes_of(x)[1]
@@ -53,7 +58,10 @@ def instance_norm(
 def group_norm(
     b: Builder, x: ir.Value, num_groups: int, weight: ir.Value | None, bias: ir.Value | None, eps: float
 ) -> ir.Value:
-    """Groups as the channels of an InstanceNormalization, which opset 18 has; then scale and shift by channel."""
+    """Groups of channels by their own statistics: InstanceNormalization of (N, groups, rest), then Mul and Add.
+
+    GroupNormalization itself has other scales before opset 21.
+    """
     batch, channels, *rest = sizes_of(x)
     grouped = b.reshape(x, (batch, num_groups, math.prod((channels // num_groups, *rest))))
     ones, zeros = b.filled(1, num_groups), b.filled(0, num_groups)
@@ -69,6 +77,7 @@ def layer_norm(
     b: Builder, x: ir.Value, normalized_shape: Sequence[int], weight: ir.Value | None, bias: ir.Value | None,
     eps: float,
 ) -> ir.Value:  # fmt: skip
+    """Over the last axes, ``normalized_shape`` of them: LayerNormalization, computed in float32 (``stash_type``)."""
     scale = b.filled(1, *normalized_shape) if weight is None else weight
     return b.add(
         "LayerNormalization", x, scale, bias, shape=b.shape, axis=-len(normalized_shape), epsilon=eps, stash_type=1
@@ -78,6 +87,10 @@ def layer_norm(
 def rms_norm(
     b: Builder, x: ir.Value, normalized_shape: Sequence[int], weight: ir.Value | None, eps: float | None
 ) -> ir.Value:
+    """x by the root of its mean square over the last axes, times the weight, written out (ONNX: opset 23).
+
+    Without an epsilon torch takes the dtype's, and it is refused.
+    """
     if eps is None:
         raise Unsupported("an epsilon that depends on the dtype")
     axes = range(-len(normalized_shape), 0)

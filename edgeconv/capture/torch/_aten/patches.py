@@ -25,8 +25,8 @@ def unfold(b: Builder, x: ir.Value, kernel_size: Ints, dilation: Ints, padding: 
         raise Unsupported("an input without a batch axis")
     batch, channels = sizes_of(x)[:2]
     count = math.prod(kernel_size)
-    one = np.eye(count, dtype=b.dtype.numpy()).reshape(1, count, 1, *kernel_size)
-    weight = b.constant(np.tile(one, (channels, 1, 1, 1, 1)).reshape(channels * count, 1, *kernel_size))
+    identity = np.eye(count, dtype=b.dtype.numpy()).reshape(1, count, 1, *kernel_size)
+    weight = b.constant(np.tile(identity, (channels, 1, 1, 1, 1)).reshape(channels * count, 1, *kernel_size))
     sizes = zip(sizes_of(x)[2:], kernel_size, dilation, padding, stride, strict=True)
     places = [(size + 2 * pad - d * (k - 1) - 1) // s + 1 for size, k, d, pad, s in sizes]
     if _may_be_infinite(x):
@@ -63,8 +63,8 @@ def _may_be_infinite(value: ir.Value) -> bool:
     """Whether an infinite constant (the -inf of a mask) or a logarithm is behind a value, and no layer in between."""
     waiting, seen = [value], {value}
     while waiting:
-        one = waiting.pop()
-        array, node = constant(one), one.producer()
+        behind = waiting.pop()
+        array, node = constant(behind), behind.producer()
         if (array is not None and array.dtype.kind == "f" and np.isinf(array).any()) or (
             node and node.op_type == "Log"
         ):
@@ -79,7 +79,7 @@ def _may_be_infinite(value: ir.Value) -> bool:
 def fold(
     b: Builder, x: ir.Value, output_size: Ints, kernel_size: Ints, dilation: Ints, padding: Ints, stride: Ints
 ) -> ir.Value:
-    """``F.fold``: DepthToSpace where square windows tile the image, else the transpose of the convolution above."""
+    """``F.fold``: DepthToSpace where square windows tile the image, else a ConvTranspose by the kernels of `unfold`."""
     if len(sizes_of(x)) != 3:
         raise Unsupported("an input without a batch axis")
     count = math.prod(kernel_size)
@@ -89,10 +89,10 @@ def fold(
     image = b.reshape(x, (batch, channels * count, *places))
     height, width = kernel_size
     tiles = all(k == s and pad == 0 and places[i] * k == size for i, (size, k, _, pad, s) in enumerate(sizes))
-    if tiles and height == width and all(each == 1 for each in dilation):
+    if tiles and height == width and all(step == 1 for step in dilation):
         return b.add("DepthToSpace", image, shape=b.shape, blocksize=height, mode="CRD")
-    one = np.eye(count, dtype=b.dtype.numpy()).reshape(1, count, 1, *kernel_size)
-    weight = b.constant(np.tile(one, (channels, 1, 1, 1, 1)).reshape(channels * count, 1, *kernel_size))
+    identity = np.eye(count, dtype=b.dtype.numpy()).reshape(1, count, 1, *kernel_size)
+    weight = b.constant(np.tile(identity, (channels, 1, 1, 1, 1)).reshape(channels * count, 1, *kernel_size))
     rest = [
         size - ((place - 1) * s - 2 * pad + d * (k - 1) + 1)
         for place, (size, k, d, pad, s) in zip(places, sizes, strict=True)
@@ -112,7 +112,7 @@ def unfold_axis(b: Builder, x: ir.Value, dimension: int, size: int, step: int) -
     flat = b.ints(*table.reshape(-1))
     taken = b.add("Gather", x, flat, shape=(*sizes[:axis], count * size, *sizes[axis + 1 :]), axis=axis)
     split = b.reshape(taken, (*sizes[:axis], count, size, *sizes[axis + 1 :]))
-    order = [each for each in range(len(sizes) + 1) if each != axis + 1]
+    order = [at for at in range(len(sizes) + 1) if at != axis + 1]
     return b.transpose(split, [*order, axis + 1])
 
 
@@ -123,7 +123,7 @@ _BORDERS = ("zeros", "border", "reflection")
 def grid_sample(
     b: Builder, x: ir.Value, grid: ir.Value, interpolation_mode: int, padding_mode: int, align_corners: bool
 ) -> ir.Value:
-    """GridSample, whose modes were renamed in opset 20."""
+    """x (N, C, H, W) at places of grid (N, H', W', 2): GridSample, whose modes were renamed in opset 20."""
     mode = _MODES[interpolation_mode]
     if b.opset < 20:
         mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
@@ -149,25 +149,23 @@ def max_pool_places(b: Builder, x: ir.Value, kernel: Ints) -> Result:
         "MaxPool", x, shape=(batch, channels, high, wide), kernel_shape=list(kernel), strides=list(kernel),
         pads=[0] * 4, dilations=[1, 1], ceil_mode=0, storage_order=0,
     )  # fmt: skip
-    found = b.add(
+    taps = b.add(
         "ArgMax", tiles, shape=(batch, channels, high, wide), dtype=ir.DataType.INT64, axis=-1, keepdims=0,
         select_last_index=0,
     )  # fmt: skip
     inside = np.arange(rows)[:, None] * width + np.arange(columns)[None]
     corner = np.arange(high)[:, None] * rows * width + np.arange(wide)[None] * columns
     # A Gather of a small table by a computed index: the place in the window as a place in the row-major image.
-    within = b.add("Gather", b.ints(*inside.reshape(-1)), found, shape=sizes_of(found), axis=0)
+    within = b.add("Gather", b.ints(*inside.reshape(-1)), taps, shape=sizes_of(taps), axis=0)
     return [values, places_apart(b.add("Add", within, b.constant(corner.astype(np.int64))))]
 
 
-def max_unpool_volume(
-    b: Builder, x: ir.Value, indices: ir.Value, output_size: Ints, stride: Ints, padding: Ints
-) -> ir.Value:
-    return max_unpool(b, x, indices, output_size)
+def max_unpool(b: Builder, x: ir.Value, indices: ir.Value, output_size: Ints, **_windows: object) -> ir.Value:
+    """Every value at its place in an image of zeros, (N, C, *sizes): ScatterElements.
 
-
-def max_unpool(b: Builder, x: ir.Value, indices: ir.Value, output_size: Ints) -> ir.Value:
-    """Every value at its place in an image of zeros."""
+    ``indices`` count within a plane (batch, channel); ``output_size`` says all that is to be known of the windows.
+    Where two values may come to one place, which torch leaves open, the node is marked `MEETING`: TFLite refuses it.
+    """
     batch, channels, *sizes = sizes_of(x)
     if len(sizes) != len(b.shape) - 2 or len(sizes) < 2:
         raise Unsupported("an input without a batch axis")
@@ -231,5 +229,5 @@ TABLE: Mapping[str, Entry] = {
     "aten.grid_sampler.default": grid_sample,
     "aten.grid_sampler_2d.default": grid_sample,
     "aten.max_unpool2d.default": max_unpool,
-    "aten.max_unpool3d.default": max_unpool_volume,
+    "aten.max_unpool3d.default": max_unpool,
 }

@@ -17,6 +17,7 @@ Ints = Sequence[int]
 def max_pool(
     b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
 ) -> ir.Value:
+    """x (N, C, *sizes): MaxPool; ``ceil_mode`` is stated only where it changes a size. No batch axis is refused."""
     kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, dilation)
     ceil = ceil_mode and b.shape[2:] != _floor_sizes(x, kernel, strides, pads, dilations)
     return b.add(
@@ -28,6 +29,10 @@ def max_pool(
 def max_pool_with_indices(
     b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
 ) -> Result:
+    """The maxima, and their places within each plane where anybody takes them (int64, the first of equal ones).
+
+    Of windows that tile the input by an ArgMax (`max_pool_places`), else by MaxPool's second output.
+    """
     if not b.is_used(1):
         return [max_pool(b, x, kernel_size, stride, padding, dilation, ceil_mode), None]
     kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, dilation)
@@ -56,6 +61,10 @@ def avg_pool(
     b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, ceil_mode: bool,
     count_include_pad: bool, divisor_override: int | None = None,
 ) -> ir.Value:  # fmt: skip
+    """x (N, C, *sizes): AveragePool; ``ceil_mode`` is stated only where it changes a size.
+
+    With one divisor for all windows (``divisor_override``) the sums are taken over an input that is padded before.
+    """
     kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, (1,))
     if divisor_override is not None:
         return _sum_pool(b, x, kernel, strides, pads, divisor_override)
@@ -69,7 +78,7 @@ def avg_pool(
 def _sum_pool(b: Builder, x: ir.Value, kernel: Ints, strides: Ints, pads: Ints, divisor: int) -> ir.Value:
     """The sums of the windows by one divisor: with padding of its own every window is whole, also behind the end."""
     sizes = zip(sizes_of(x)[2:], b.shape[2:], kernel, strides, pads, strict=True)
-    after = [max(pad, (made - 1) * s + k - size - pad) for size, made, k, s, pad in sizes]
+    after = [max(pad, (count - 1) * s + k - size - pad) for size, count, k, s, pad in sizes]
     if any(pads) or any(after):
         padded = [size + low + high for size, low, high in zip(sizes_of(x)[2:], pads, after, strict=True)]
         amounts = b.ints(0, 0, *pads, 0, 0, *after)
@@ -79,32 +88,40 @@ def _sum_pool(b: Builder, x: ir.Value, kernel: Ints, strides: Ints, pads: Ints, 
 
 
 def adaptive_avg_pool(b: Builder, x: ir.Value, output_size: Ints) -> ir.Value:
+    """To so many windows per axis: ReduceMean for one, AveragePool where the size is a multiple.
+
+    Otherwise windows differ in size (Python's ``i * size // out``): two products with matrices of zeros and ones.
+    """
     rank = len(output_size)
     axes = list(range(-1, -1 - rank, -1))
-    wanted = b.shape[-rank:]
-    if all(size == 1 for size in wanted):
+    output_sizes = b.shape[-rank:]
+    if all(size == 1 for size in output_sizes):
         return b.reduce("ReduceMean", x, axes, keepdims=True)
-    if len(sizes_of(x)) == rank + 2 and _divides(x, wanted):
-        kernel = [size // out for size, out in zip(sizes_of(x)[2:], wanted, strict=True)]
+    if len(sizes_of(x)) == rank + 2 and _divides(x, output_sizes):
+        kernel = [size // out for size, out in zip(sizes_of(x)[2:], output_sizes, strict=True)]
         return avg_pool(b, x, kernel, kernel, [0] * rank, False, True)
-    return _uneven_average(b, x, wanted)
+    return _uneven_average(b, x, output_sizes)
 
 
 def adaptive_max_pool(b: Builder, x: ir.Value, output_size: Ints) -> Result:
+    """To so many windows per axis: ReduceMax for one, MaxPool where the size is a multiple, else a Gather per axis.
+
+    The indices of the maxima are refused where anybody takes them.
+    """
     _check_no_indices(b)
     rank = len(output_size)
-    wanted = b.shape[-rank:]
-    if all(size == 1 for size in wanted):
+    output_sizes = b.shape[-rank:]
+    if all(size == 1 for size in output_sizes):
         return [b.reduce("ReduceMax", x, list(range(-rank, 0)), keepdims=True), None]
-    if len(sizes_of(x)) != rank + 2 or not _divides(x, wanted):
-        return [_uneven_maximum(b, x, wanted), None]
-    kernel = [size // out for size, out in zip(sizes_of(x)[2:], wanted, strict=True)]
+    if len(sizes_of(x)) != rank + 2 or not _divides(x, output_sizes):
+        return [_uneven_maximum(b, x, output_sizes), None]
+    kernel = [size // out for size, out in zip(sizes_of(x)[2:], output_sizes, strict=True)]
     return [max_pool(b, x, kernel, kernel, [0] * rank, [1] * rank, False), None]
 
 
-def _uneven_maximum(b: Builder, x: ir.Value, wanted: Ints) -> ir.Value:
+def _uneven_maximum(b: Builder, x: ir.Value, output_sizes: Ints) -> ir.Value:
     """Axis by axis: of every window the same number of elements is gathered, the last one again where it has fewer."""
-    for axis, out in enumerate(wanted, len(sizes_of(x)) - len(wanted)):
+    for axis, out in enumerate(output_sizes, len(sizes_of(x)) - len(output_sizes)):
         sizes = sizes_of(x)
         starts = [place * sizes[axis] // out for place in range(out)]
         ends = [-(-(place + 1) * sizes[axis] // out) for place in range(out)]
@@ -116,14 +133,17 @@ def _uneven_maximum(b: Builder, x: ir.Value, wanted: Ints) -> ir.Value:
     return x
 
 
-def _uneven_average(b: Builder, x: ir.Value, wanted: Ints) -> ir.Value:
+def _uneven_average(b: Builder, x: ir.Value, output_sizes: Ints) -> ir.Value:
     """Sums over windows of different sizes by matrices of zeros and ones, then one division by the counts: exact."""
-    members = [_members(size, out) for size, out in zip(sizes_of(x)[-len(wanted) :], wanted, strict=True)]
+    members = [_members(size, out) for size, out in zip(sizes_of(x)[-len(output_sizes) :], output_sizes, strict=True)]
     dtype = b.dtype.numpy()
     counts = members[-1].sum(1)
     y = b.matmul(x, b.constant(members[-1].T.astype(dtype)))
-    for axis in range(len(wanted) - 2, -1, -1):  # an axis and all that lie behind it, those as columns
-        front, behind = sizes_of(x)[: len(sizes_of(x)) - len(wanted) + axis], sizes_of(y)[axis - len(wanted) + 1 :]
+    for axis in range(len(output_sizes) - 2, -1, -1):  # an axis and all that lie behind it, those as columns
+        front, behind = (
+            sizes_of(x)[: len(sizes_of(x)) - len(output_sizes) + axis],
+            sizes_of(y)[axis - len(output_sizes) + 1 :],
+        )
         rows = b.reshape(y, (*front, members[axis].shape[1], math.prod(behind)))
         sums = b.matmul(b.constant(members[axis].astype(dtype)), rows)
         y = b.reshape(sums, (*front, members[axis].shape[0], *behind))
@@ -139,8 +159,8 @@ def _members(size: int, out: int) -> np.ndarray[tuple[int, int], np.dtype[np.flo
     return ((columns >= start) & (columns < end)).astype(np.float64)
 
 
-def _divides(x: ir.Value, wanted: Ints) -> bool:
-    return all(size % out == 0 for size, out in zip(sizes_of(x)[-len(wanted) :], wanted, strict=True))
+def _divides(x: ir.Value, output_sizes: Ints) -> bool:
+    return all(size % out == 0 for size, out in zip(sizes_of(x)[-len(output_sizes) :], output_sizes, strict=True))
 
 
 def _windows(
@@ -150,7 +170,9 @@ def _windows(
     rank = len(sizes_of(x)) - 2
     if len(kernel) not in (1, rank) or rank < 1:
         raise Unsupported("an input without a batch axis")
-    spread = [list(each) * rank if len(each) == 1 else list(each) for each in (kernel, stride or kernel, padding)]
+    spread = [
+        list(numbers) * rank if len(numbers) == 1 else list(numbers) for numbers in (kernel, stride or kernel, padding)
+    ]
     return spread[0], spread[1], spread[2], list(dilation) * rank if len(dilation) == 1 else list(dilation)
 
 

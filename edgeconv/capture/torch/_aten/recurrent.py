@@ -22,6 +22,10 @@ def lstm(
     b: Builder, x: ir.Value, hx: Sequence[ir.Value], params: Sequence[ir.Value], has_biases: bool, num_layers: int,
     dropout: float, train: bool, bidirectional: bool, batch_first: bool,
 ) -> Sequence[ir.Value | None]:  # fmt: skip
+    """x (length, N, size), or batch first; states (layers · directions, N, hidden): one LSTM node per layer.
+
+    Projections (``proj_size``) are folded into the recurrence (`_projected`). Dropout in training is refused.
+    """
     is_projected = sizes_of(hx[0])[2] != sizes_of(hx[1])[2]
     settings = _Settings("LSTM", _LSTM, has_biases, num_layers, bidirectional, batch_first, is_projected=is_projected)
     return _layers(b, x, list(hx), params, settings, is_random=train and dropout > 0)
@@ -31,14 +35,17 @@ def gru(
     b: Builder, x: ir.Value, hx: ir.Value, params: Sequence[ir.Value], has_biases: bool, num_layers: int,
     dropout: float, train: bool, bidirectional: bool, batch_first: bool,
 ) -> Sequence[ir.Value | None]:  # fmt: skip
-    """torch resets what the state was multiplied to, which ONNX calls ``linear_before_reset``."""
+    """One GRU node per layer; arguments as of `lstm`.
+
+    torch resets what the state was multiplied to, which ONNX calls ``linear_before_reset``.
+    """
     more = {"linear_before_reset": 1}
     settings = _Settings("GRU", _GRU, has_biases, num_layers, bidirectional, batch_first, more)
     return _layers(b, x, [hx], params, settings, is_random=train and dropout > 0)
 
 
 def rnn(activation: str) -> Entry:
-    """A plain recurrent layer of that activation."""
+    """One RNN node per layer, with that activation; arguments as of `lstm`."""
 
     def entry(
         b: Builder, x: ir.Value, hx: ir.Value, params: Sequence[ir.Value], has_biases: bool, num_layers: int,
@@ -87,21 +94,21 @@ def _layers(
         first = layer * count * settings.stride
         own = [params[first + k * settings.stride : first + (k + 1) * settings.stride] for k in range(count)]
         states = [_state(b, value, layer * count, count) for value in begin]
-        weights = [[_known(b, value) for value in parameters] for parameters in own]
+        weights = [[_constant_weight(b, value) for value in parameters] for parameters in own]
         results = (_projected if settings.is_projected else _layer)(b, y, weights, states, settings)
         length, _, batch, hidden = sizes_of(results[0])
         y = b.reshape(b.transpose(results[0], (0, 2, 1, 3)), (length, batch, count * hidden))
         for end, state in zip(ends, results[1:], strict=True):
             end.append(state)
-    made: list[ir.Value | None] = [b.transpose(y, (1, 0, 2)) if settings.batch_first else y]
-    return [*made, *(b.concat(end, 0) if b.is_used(i) else None for i, end in enumerate(ends, start=1))]
+    outputs: list[ir.Value | None] = [b.transpose(y, (1, 0, 2)) if settings.batch_first else y]
+    return [*outputs, *(b.concat(end, 0) if b.is_used(i) else None for i, end in enumerate(ends, start=1))]
 
 
 def _state(b: Builder, value: ir.Value, start: int, count: int) -> ir.Value | None:
     """The initial states of a layer; None where they are zeros, which a node need not be told."""
-    known = b.known(value)
-    if known is not None:
-        part = known[start : start + count]
+    constant = b.constant_of(value)
+    if constant is not None:
+        part = constant[start : start + count]
         return None if not part.any() else b.exactly(part, b.dtype)
     return value if sizes_of(value)[0] == count else b.slice(value, 0, start, start + count)
 
@@ -114,7 +121,10 @@ def _layer(
     hidden = tensors[0][1].shape[1]
 
     def stacked(index: int) -> torch.Tensor:
-        gates = [each[index].reshape(len(settings.order), hidden, *each[index].shape[1:]) for each in tensors]
+        gates = [
+            parameters[index].reshape(len(settings.order), hidden, *parameters[index].shape[1:])
+            for parameters in tensors
+        ]
         return torch.stack([gate[list(settings.order)].flatten(0, 1) for gate in gates])
 
     bias = None
@@ -177,8 +187,8 @@ def _product_each(b: Builder, value: ir.Value, projections: Sequence[torch.Tenso
     return b.concat(products, axis)
 
 
-def _known(b: Builder, value: ir.Value) -> torch.Tensor:
-    tensor = b.known(value)
+def _constant_weight(b: Builder, value: ir.Value) -> torch.Tensor:
+    tensor = b.constant_of(value)
     if tensor is None:
         raise Unsupported("weights that are computed")
     return tensor
@@ -188,12 +198,13 @@ def lstm_cell(
     b: Builder, x: ir.Value, hx: Sequence[ir.Value], w_ih: ir.Value, w_hh: ir.Value, b_ih: ir.Value | None = None,
     b_hh: ir.Value | None = None,
 ) -> Sequence[ir.Value]:  # fmt: skip
+    """One step of an LSTM, x (N, size), states (N, hidden), written out: two Gemms, the gates, both new states."""
     hidden, cell = hx
     gates = b.add("Add", _product(b, x, w_ih, b_ih), _product(b, hidden, w_hh, b_hh))
     enter, keep, new, leave = b.split(gates, 1, [sizes_of(hidden)[1]] * 4)
-    kept = b.add("Mul", b.add("Sigmoid", keep), cell)
+    remembered = b.add("Mul", b.add("Sigmoid", keep), cell)
     entered = b.add("Mul", b.add("Sigmoid", enter), b.add("Tanh", new))
-    cell = b.add("Add", kept, entered)
+    cell = b.add("Add", remembered, entered)
     return [b.add("Mul", b.add("Sigmoid", leave), b.add("Tanh", cell)), cell]
 
 
@@ -201,7 +212,7 @@ def gru_cell(
     b: Builder, x: ir.Value, hx: ir.Value, w_ih: ir.Value, w_hh: ir.Value, b_ih: ir.Value | None = None,
     b_hh: ir.Value | None = None,
 ) -> ir.Value:  # fmt: skip
-    """new + update · (state - new), which is torch's own form of the mean."""
+    """One step of a GRU, written out: new + update · (state - new), which is torch's own form of the mean."""
     sizes = [sizes_of(hx)[1]] * 3
     inputs = b.split(_product(b, x, w_ih, b_ih), 1, sizes)
     states = b.split(_product(b, hx, w_hh, b_hh), 1, sizes)
@@ -211,7 +222,7 @@ def gru_cell(
 
 
 def rnn_cell(activation: str) -> Entry:
-    """A plain recurrent cell of that activation."""
+    """One step of a plain recurrent layer with that activation: two Gemms and their sum."""
 
     def entry(
         b: Builder, x: ir.Value, hx: ir.Value, w_ih: ir.Value, w_hh: ir.Value, b_ih: ir.Value | None = None,

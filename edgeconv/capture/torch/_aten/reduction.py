@@ -13,7 +13,7 @@ Axes = int | Sequence[int] | None
 
 
 def reduction(op_type: str) -> Entry:
-    """Over some axes, or all of them when none are named."""
+    """A ``Reduce…`` of ONNX over some axes, or over all where none are named, in the dtype of torch's result."""
 
     def entry(b: Builder, x: ir.Value, dim: Axes = None, keepdim: bool = False, dtype: object = None) -> ir.Value:
         return b.reduce(op_type, b.cast(x, b.dtype), axes_of(x, dim), keepdims=keepdim)
@@ -22,7 +22,7 @@ def reduction(op_type: str) -> Entry:
 
 
 def largest(op_type: str) -> Entry:
-    """``amax`` and ``max()``."""
+    """``amax``, ``amin``, ``max()``, ``min()``: ReduceMax or ReduceMin; of booleans as int32 (ONNX: opset 20)."""
 
     def entry(b: Builder, x: ir.Value, dim: Axes = None, keepdim: bool = False) -> ir.Value:
         if b.dtype is ir.DataType.BOOL:  # whether any is true, or all are
@@ -34,6 +34,7 @@ def largest(op_type: str) -> Entry:
 
 
 def aminmax(b: Builder, x: ir.Value, dim: int | None, keepdim: bool) -> Result:
+    """The smallest and the largest over one axis or all: ReduceMin and ReduceMax."""
     axes = None if dim is None else [dim]
     if dim is None and keepdim and b.shape:
         axes = list(range(len(sizes_of(x))))
@@ -41,7 +42,7 @@ def aminmax(b: Builder, x: ir.Value, dim: int | None, keepdim: bool) -> Result:
 
 
 def largest_with_index(op_type: str, index_type: str) -> Entry:
-    """``max(dim)``: the values, and the indices where anybody takes them."""
+    """``max(dim)``: ReduceMax, and ArgMax where anybody takes the int64 indices."""
 
     def entry(b: Builder, x: ir.Value, dim: int, keepdim: bool) -> Result:
         values = b.reduce(op_type, x, [dim], keepdims=keepdim) if b.is_used(0) else None
@@ -52,6 +53,11 @@ def largest_with_index(op_type: str, index_type: str) -> Entry:
 
 
 def arg(op_type: str) -> Entry:
+    """``argmax``: int64 places along an axis, of all elements without one (as one row); the first of equal ones.
+
+    ``keepdim`` without an axis is refused.
+    """
+
     def entry(b: Builder, x: ir.Value, dim: int | None, keepdim: bool) -> ir.Value:
         if dim is None:
             if keepdim:
@@ -68,7 +74,10 @@ def _arg(b: Builder, op_type: str, x: ir.Value, dim: int, keepdim: bool, shape: 
 
 
 def variance(b: Builder, x: ir.Value, dim: Axes, correction: float | None, keepdim: bool) -> ir.Value:
-    """The mean square of the deviations, times n / (n - correction)."""
+    """The mean square of the deviations from the mean, times n / (n - correction): two passes, which do not cancel.
+
+    Refused where no degrees of freedom are left (torch gives NaN or infinity).
+    """
     axes = axes_of(x, dim)
     count = math.prod(sizes_of(x)[axis] for axis in axes)
     freedom = count - (1 if correction is None else correction)
@@ -80,19 +89,22 @@ def variance(b: Builder, x: ir.Value, dim: Axes, correction: float | None, keepd
 
 
 def var_unbiased(b: Builder, x: ir.Value, dim: Axes = None, unbiased: bool = True, keepdim: bool = False) -> ir.Value:
+    """`variance` by the older schema: ``unbiased`` is a correction of 1."""
     return variance(b, x, dim, int(unbiased), keepdim)
 
 
 def std(b: Builder, x: ir.Value, dim: Axes, correction: float | None, keepdim: bool) -> ir.Value:
+    """The root of `variance`."""
     return b.add("Sqrt", variance(b, x, dim, correction, keepdim))
 
 
 def std_unbiased(b: Builder, x: ir.Value, dim: Axes = None, unbiased: bool = True, keepdim: bool = False) -> ir.Value:
+    """The root of `var_unbiased`."""
     return b.add("Sqrt", variance(b, x, dim, int(unbiased), keepdim))
 
 
 def with_mean(spread: Entry) -> Entry:
-    """``var_mean`` and ``std_mean``."""
+    """``var_mean`` and ``std_mean``: the spread, and a ReduceMean."""
 
     def entry(b: Builder, x: ir.Value, dim: Axes = None, keepdim: bool = False, **freedom: float | None) -> Result:
         mean = b.reduce("ReduceMean", x, axes_of(x, dim), keepdims=keepdim)
@@ -102,7 +114,7 @@ def with_mean(spread: Entry) -> Entry:
 
 
 def vector_norm(b: Builder, x: ir.Value, ord: float, dim: Axes, keepdim: bool, dtype: object) -> ir.Value:  # noqa: A002
-    """Orders 1, 2, and infinity, which ONNX has."""
+    """The norm over axes, of orders 1, 2 (ReduceL1, ReduceL2) and ±infinity (of Abs); other orders are refused."""
     x, axes = b.cast(x, b.dtype), axes_of(x, dim)
     if ord in (1, 2):
         return b.reduce(f"ReduceL{int(ord)}", x, axes, keepdims=keepdim) if axes else b.add("Abs", x)
@@ -112,21 +124,24 @@ def vector_norm(b: Builder, x: ir.Value, ord: float, dim: Axes, keepdim: bool, d
 
 
 def norm(b: Builder, x: ir.Value, p: float | None = 2, dim: Axes = None, keepdim: bool = False) -> ir.Value:
+    """``Tensor.norm``: `vector_norm` of order ``p``, which is 2 where it is None."""
     return vector_norm(b, x, 2 if p is None else p, dim, keepdim, None)
 
 
 def logsumexp(b: Builder, x: ir.Value, dim: Axes, keepdim: bool) -> ir.Value:
+    """ln(sum(exp(x))) over axes: ReduceLogSumExp."""
     return b.reduce("ReduceLogSumExp", b.cast(x, b.dtype), axes_of(x, dim), keepdims=keepdim)
 
 
 def cumsum(b: Builder, x: ir.Value, dim: int, dtype: object) -> ir.Value:
+    """Sums up to each element of an axis: CumSum."""
     if not sizes_of(x):
         return b.cast(x, b.dtype)
     return b.add("CumSum", b.cast(x, b.dtype), b.scalar(dim, ir.DataType.INT64), shape=b.shape, exclusive=0, reverse=0)
 
 
 def truth(op_type: str) -> Entry:
-    """``any`` and ``all``, as the largest or smallest of integers."""
+    """``any`` and ``all`` over axes, as ReduceMax or ReduceMin of int32: ONNX reduces no booleans before opset 20."""
 
     def entry(b: Builder, x: ir.Value, dim: Axes = None, keepdim: bool = False) -> ir.Value:
         numbers = b.cast(b.cast(x, ir.DataType.BOOL), ir.DataType.INT32)

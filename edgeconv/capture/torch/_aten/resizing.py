@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,21 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_of
+from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, renamed, sizes_of
 
 Ints = Sequence[int]
 Array = npt.NDArray[np.float64]
 
 
 def nearest(b: Builder, x: ir.Value, output_size: Ints | None, scale_factors: Sequence[float] | None) -> ir.Value:
+    """The element at floor(i · size / out), as torch and OpenCV take it: Resize, asymmetric, ``floor``."""
     return _resize(
         b, x, scale_factors, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
     )
 
 
 def nearest_exact(b: Builder, x: ir.Value, output_size: Ints | None, scale_factors: Sequence[float] | None) -> ir.Value:
+    """The element whose middle is nearest, as Pillow takes it: Resize, half_pixel, ``round_prefer_ceil``."""
     return _resize(
         b, x, scale_factors, mode="nearest", coordinate_transformation_mode="half_pixel",
         nearest_mode="round_prefer_ceil",
@@ -32,13 +35,14 @@ def nearest_exact(b: Builder, x: ir.Value, output_size: Ints | None, scale_facto
 def linear(
     b: Builder, x: ir.Value, output_size: Ints | None, align_corners: bool, scale_factors: Sequence[float] | None
 ) -> ir.Value:
+    """Linear interpolation along the last 1 to 3 axes: Resize, at half pixels or with aligned corners."""
     return _resize(b, x, scale_factors, mode="linear", coordinate_transformation_mode=_coordinates(align_corners))
 
 
 def cubic(
     b: Builder, x: ir.Value, output_size: Ints | None, align_corners: bool, scale_factors: Sequence[float] | None
 ) -> ir.Value:
-    """torch's coefficient of the cubic convolution is -0.75."""
+    """Cubic convolution with torch's coefficient of -0.75: Resize."""
     return _resize(
         b, x, scale_factors, mode="cubic", coordinate_transformation_mode=_coordinates(align_corners),
         cubic_coeff_a=-0.75,
@@ -55,7 +59,7 @@ def antialiased(kernel: Callable[[Array], Array], support: float) -> Entry:
     def entry(
         b: Builder, x: ir.Value, output_size: Ints | None, align_corners: bool, scale_factors: Sequence[float] | None
     ) -> ir.Value:
-        made = []
+        matrices = []
         for size, out, factor in zip(sizes_of(x)[2:], b.shape[2:], scale_factors or (None, None), strict=True):
             scale = (size - 1) / max(out - 1, 1) if align_corners else 1 / factor if factor else size / out
             width = support * max(scale, 1.0)
@@ -64,14 +68,15 @@ def antialiased(kernel: Callable[[Array], Array], support: float) -> Entry:
             first = np.maximum(np.trunc(centre - width + 0.5), 0)
             last = np.minimum(np.trunc(centre + width + 0.5), size)
             weights = kernel((places - centre + 0.5) / max(scale, 1.0)) * ((places >= first) & (places < last))
-            made.append(torch.from_numpy(weights / weights.sum(1, keepdims=True)))
-        y = b.matmul(x, b.exactly(made[1].T.contiguous(), b.dtype))
-        return b.matmul(b.exactly(made[0], b.dtype), y)
+            matrices.append(torch.from_numpy(weights / weights.sum(1, keepdims=True)))
+        y = b.matmul(x, b.exactly(matrices[1].T.contiguous(), b.dtype))
+        return b.matmul(b.exactly(matrices[0], b.dtype), y)
 
     return entry
 
 
 def _triangle(x: Array) -> Array:
+    """The kernel of linear interpolation: a tent from -1 to 1."""
     tent: Array = np.maximum(1 - np.abs(x), 0)
     return tent
 
@@ -99,7 +104,10 @@ _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "ci
 
 
 def pad(b: Builder, x: ir.Value, pad: Ints, mode: str = "constant", value: float | None = None) -> ir.Value:
-    """torch counts the axes from behind, pair by pair; negative pads crop."""
+    """Pads of the last axes, pair by pair from behind, by a number, reflection, the edge or round about: Pad.
+
+    Negative amounts crop; with other modes than a constant they are refused.
+    """
     if mode not in _MODES:
         raise Unsupported(f"mode={mode!r}")
     if any(number < 0 for number in pad) and mode != "constant":
@@ -112,29 +120,19 @@ def pad(b: Builder, x: ir.Value, pad: Ints, mode: str = "constant", value: float
     return b.add("Pad", x, b.ints(*before, *after), *fill, shape=b.shape, mode=_MODES[mode])
 
 
-def constant_pad(b: Builder, x: ir.Value, pad: Ints, value: float) -> ir.Value:
-    return _pad(b, x, pad, "constant", value)
-
-
-def reflection_pad(b: Builder, x: ir.Value, padding: Ints) -> ir.Value:
-    return _pad(b, x, padding, "reflect")
-
-
-def replication_pad(b: Builder, x: ir.Value, padding: Ints) -> ir.Value:
-    return _pad(b, x, padding, "replicate")
-
-
-_pad = pad  # the argument is called `pad` too
+_REFLECTED = renamed(partial(pad, mode="reflect"), padding="pad")
+_REPLICATED = renamed(partial(pad, mode="replicate"), padding="pad")
 
 
 def pixel_shuffle(b: Builder, x: ir.Value, upscale_factor: int) -> ir.Value:
+    """(N, C · r², H, W) to (N, C, H · r, W · r): DepthToSpace in torch's order, CRD; other ranks are refused."""
     if len(sizes_of(x)) != 4:
         raise Unsupported("a rank other than 4")
     return b.add("DepthToSpace", x, shape=b.shape, blocksize=upscale_factor, mode="CRD")
 
 
 def pixel_unshuffle(b: Builder, x: ir.Value, downscale_factor: int) -> ir.Value:
-    """Not SpaceToDepth, whose channels come in another order."""
+    """(…, C, H · r, W · r) to (…, C · r², H, W): not SpaceToDepth, whose channels come in another order."""
     *lead, channels, height, width = sizes_of(x)
     factor, rank = downscale_factor, len(lead)
     blocks = b.reshape(x, (*lead, channels, height // factor, factor, width // factor, factor))
@@ -143,6 +141,7 @@ def pixel_unshuffle(b: Builder, x: ir.Value, downscale_factor: int) -> ir.Value:
 
 
 def channel_shuffle(b: Builder, x: ir.Value, groups: int) -> ir.Value:
+    """Channels (groups, each) to (each, groups): Reshape, Transpose, Reshape."""
     batch, channels, *rest = sizes_of(x)
     grouped = b.reshape(x, (batch, groups, channels // groups, *rest))
     return b.reshape(b.transpose(grouped, (0, 2, 1, *range(3, 3 + len(rest)))), b.shape)
@@ -161,11 +160,11 @@ TABLE: Mapping[str, Entry] = {
     "aten._upsample_bilinear2d_aa.vec": antialiased(_triangle, 1),
     "aten._upsample_bicubic2d_aa.vec": antialiased(_cubic_half, 2),
     "aten.pad.default": pad,
-    "aten.constant_pad_nd.default": constant_pad,
-    "aten.reflection_pad1d.default": reflection_pad,
-    "aten.reflection_pad2d.default": reflection_pad,
-    "aten.replication_pad1d.default": replication_pad,
-    "aten.replication_pad2d.default": replication_pad,
+    "aten.constant_pad_nd.default": pad,
+    "aten.reflection_pad1d.default": _REFLECTED,
+    "aten.reflection_pad2d.default": _REFLECTED,
+    "aten.replication_pad1d.default": _REPLICATED,
+    "aten.replication_pad2d.default": _REPLICATED,
     "aten.pixel_shuffle.default": pixel_shuffle,
     "aten.pixel_unshuffle.default": pixel_unshuffle,
     "aten.channel_shuffle.default": channel_shuffle,

@@ -35,7 +35,7 @@ def cumprod(b: Builder, x: ir.Value, dim: int, dtype: object) -> ir.Value:
 
 
 def cumulative(op_type: str) -> Entry:
-    """The largest or smallest of all elements so far, and the last place where it was met."""
+    """``cummax``, ``cummin``: the largest or smallest so far, and the last place where it was met (int64)."""
 
     def entry(b: Builder, x: ir.Value, dim: int) -> Result:
         if not sizes_of(x):
@@ -63,6 +63,7 @@ def _extreme(b: Builder, op_type: str, x: ir.Value, axis: int) -> ir.Value:
 
 
 def kthvalue(b: Builder, x: ir.Value, k: int, dim: int, keepdim: bool) -> list[ir.Value]:
+    """The ``k``-th smallest of an axis, and its int64 place: the last of a TopK from the end that is nearer."""
     if not sizes_of(x):
         raise Unsupported("a scalar")
     axis = dim % len(sizes_of(x))
@@ -74,17 +75,18 @@ def kthvalue(b: Builder, x: ir.Value, k: int, dim: int, keepdim: bool) -> list[i
         "TopK", [x, b.ints(count)], [sizes, sizes], axis=axis, largest=int(not from_start), sorted=1
     )  # fmt: skip
     results[1].dtype = ir.DataType.INT64
-    return [b.reshape(b.slice(each, axis, count - 1, count), b.shape) for each in results]
+    return [b.reshape(b.slice(result, axis, count - 1, count), b.shape) for result in results]
 
 
 def median(b: Builder, x: ir.Value, dim: int, keepdim: bool) -> Result:
-    """The lower of two medians, as torch takes it."""
+    """The lower of two medians of an axis, as torch takes it, and its int64 place (see `kthvalue`)."""
     if not sizes_of(x):
         raise Unsupported("a scalar")
     return kthvalue(b, x, (sizes_of(x)[dim] + 1) // 2, dim, keepdim)
 
 
 def median_of_all(b: Builder, x: ir.Value) -> ir.Value:
+    """The lower median of all elements, without axes."""
     count = math.prod(sizes_of(x))
     return kthvalue(b, b.reshape(x, (count,)), (count + 1) // 2, 0, False)[0]
 

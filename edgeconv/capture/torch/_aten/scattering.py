@@ -22,7 +22,11 @@ _REDUCTIONS: Mapping[str, tuple[str, float]] = {
 def scatter_reduce(
     b: Builder, x: ir.Value, dim: int, index: ir.Value, src: ir.Value, reduce: str, include_self: bool
 ) -> ir.Value:
-    """A mean, which ONNX has not, is a sum by its count; torch divides integers with other roundings."""
+    """Elements reduced into computed places of an axis: ScatterElements with a reduction (opset 18).
+
+    A mean, which ONNX has not, is a sum by its count. Refused are means of integers, which torch divides with other
+    roundings, and integers without the tensor itself (``include_self=False``).
+    """
     if not sizes_of(x):
         raise Unsupported("a scalar")
     if not b.dtype.is_floating_point() and (reduce == "mean" or not include_self):

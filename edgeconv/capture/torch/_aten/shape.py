@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import onnx_ir as ir
 
-from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_of
+from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, renamed, sizes_of
 
 Ints = Sequence[int]
 
 
-def same(b: Builder, x: ir.Value, **_ignored: object) -> ir.Value:
-    """Nothing happens, but for a change of the dtype."""
+def identity(b: Builder, x: ir.Value, **_ignored: object) -> ir.Value:
+    """Nothing happens, but for a change of the dtype: a Cast."""
     return b.cast(x, b.dtype)
 
 
 def dropout(b: Builder, x: ir.Value, p: float, train: bool) -> ir.Value:
+    """Nothing in eval mode; refused where it drops, as it would draw random numbers."""
     if train and p > 0:
         raise Unsupported("training")
     return x
@@ -29,43 +31,40 @@ def reshaped(b: Builder, x: ir.Value, **_ignored: object) -> ir.Value:
 
 
 def squeeze(b: Builder, x: ir.Value, dim: int | Ints | None = None) -> ir.Value:
+    """Axes of size 1 taken out, all or those that are named (others are ignored): Squeeze."""
     sizes = sizes_of(x)
-    wanted = range(len(sizes)) if dim is None else [dim] if isinstance(dim, int) else dim
-    axes = [axis for axis in wanted if sizes and sizes[axis] == 1]
+    named = range(len(sizes)) if dim is None else [dim] if isinstance(dim, int) else dim
+    axes = [axis for axis in named if sizes and sizes[axis] == 1]
     if not axes:
         return x
     return b.reshape(x, b.shape) if x in b.exact else b.add("Squeeze", x, b.ints(*axes), shape=b.shape)
 
 
 def unsqueeze(b: Builder, x: ir.Value, dim: int) -> ir.Value:
+    """An axis of size 1 put in: Unsqueeze."""
     return b.add("Unsqueeze", x, b.ints(dim), shape=b.shape)
 
 
 def permute(b: Builder, x: ir.Value, dims: Ints) -> ir.Value:
+    """The axes in another order: Transpose."""
     return b.transpose(x, [axis % len(dims) for axis in dims])
 
 
 def transpose(b: Builder, x: ir.Value, dim0: int, dim1: int) -> ir.Value:
+    """Two axes swapped: Transpose."""
     order = list(range(len(sizes_of(x))))
     if order:
         order[dim0], order[dim1] = order[dim1], order[dim0]
     return b.transpose(x, order)
 
 
-def swapped(b: Builder, x: ir.Value, axis0: int, axis1: int) -> ir.Value:
-    return transpose(b, x, axis0, axis1)
-
-
 def reversed_axes(b: Builder, x: ir.Value) -> ir.Value:
-    """The transpose of a matrix (nothing for a vector)."""
+    """``t``, ``numpy_T``: the axes in the opposite order, Transpose (nothing for a vector)."""
     return b.transpose(x, list(range(len(sizes_of(x))))[::-1])
 
 
-def matrix_transpose(b: Builder, x: ir.Value) -> ir.Value:
-    return transpose(b, x, -2, -1)
-
-
 def move_axes(b: Builder, x: ir.Value, source: Ints, destination: Ints) -> ir.Value:
+    """Axes moved to other places, the others in their order: Transpose."""
     rank = len(sizes_of(x))
     moved = {to % rank: axis % rank for axis, to in zip(source, destination, strict=True)}
     others = iter([axis for axis in range(rank) if axis not in moved.values()])
@@ -73,13 +72,14 @@ def move_axes(b: Builder, x: ir.Value, source: Ints, destination: Ints) -> ir.Va
 
 
 def expand(b: Builder, x: ir.Value, **_ignored: object) -> ir.Value:
+    """Axes of size 1 repeated, and new ones in front: Expand."""
     if sizes_of(x) == b.shape:
         return x
     return b.add("Expand", x, b.ints(*b.shape), shape=b.shape)
 
 
 def repeat(b: Builder, x: ir.Value, repeats: Ints) -> ir.Value:
-    """ONNX's Tile wants one number per axis of its input; torch may put axes in front."""
+    """The tensor again and again along each axis: Tile; torch may put axes in front, which ONNX does not."""
     sizes = sizes_of(x)
     wide = b.reshape(x, (*(1 for _ in range(len(repeats) - len(sizes))), *sizes))
     if all(number == 1 for number in repeats):
@@ -88,17 +88,19 @@ def repeat(b: Builder, x: ir.Value, repeats: Ints) -> ir.Value:
 
 
 def tile(b: Builder, x: ir.Value, dims: Ints) -> ir.Value:
+    """`repeat`, with as many leading ones as there are axes more."""
     rank = len(sizes_of(x))
     return repeat(b, x, [*(1 for _ in range(rank - len(dims))), *dims])
 
 
 def cat(b: Builder, tensors: Sequence[ir.Value], dim: int) -> ir.Value:
-    """torch skips tensors of shape (0,), whatever the others are."""
+    """Tensors one after another along an axis: Concat, without those of shape (0,), which torch skips."""
     values = [b.cast(value, b.dtype) for value in tensors if sizes_of(value) != (0,)]
     return values[0] if len(values) == 1 else b.add("Concat", *values, shape=b.shape, axis=dim)
 
 
 def stack(b: Builder, tensors: Sequence[ir.Value], dim: int) -> ir.Value:
+    """Tensors of one shape along a new axis: Unsqueeze of each, and Concat."""
     axis = dim % len(b.shape)
     rows = []
     for value in tensors:
@@ -125,13 +127,14 @@ def unbind(b: Builder, x: ir.Value, dim: int) -> list[ir.Value | None]:
 
 
 def flip(b: Builder, x: ir.Value, dims: Ints) -> ir.Value:
+    """Axes turned round: a Slice with steps of -1."""
     count = len(dims)
     bounds = [[-1] * count, [-(2**63)] * count, list(dims), [-1] * count]
-    return b.add("Slice", x, *(b.ints(*each) for each in bounds), shape=b.shape) if count else x
+    return b.add("Slice", x, *(b.ints(*bound) for bound in bounds), shape=b.shape) if count else x
 
 
 def roll(b: Builder, x: ir.Value, shifts: Ints, dims: Ints) -> ir.Value:
-    """The end of each axis goes to its front."""
+    """The end of each axis goes to its front: two Slices and a Concat."""
     if not dims:
         flat = b.reshape(x, (math.prod(b.shape),))
         return b.reshape(roll(b, flat, shifts, (0,)), b.shape)
@@ -144,7 +147,7 @@ def roll(b: Builder, x: ir.Value, shifts: Ints, dims: Ints) -> ir.Value:
 
 
 def repeat_interleave(b: Builder, x: ir.Value, repeats: int, dim: int | None, output_size: int | None) -> ir.Value:
-    """Every element several times, one behind the other: a Gather."""
+    """Every element several times, one behind the other: a Gather; of all elements as one row without an axis."""
     if dim is None:
         return b.reshape(repeat_interleave(b, b.reshape(x, (math.prod(sizes_of(x)),)), repeats, 0, None), b.shape)
     axis, sizes = dim % len(sizes_of(x)), list(sizes_of(x))
@@ -156,9 +159,9 @@ def repeat_interleave(b: Builder, x: ir.Value, repeats: int, dim: int | None, ou
 def difference(
     b: Builder, x: ir.Value, n: int, dim: int, prepend: ir.Value | None, append: ir.Value | None
 ) -> ir.Value:
-    """Neighbours' differences, n times over."""
+    """Each neighbour less the one before it, n times over: Slice and Sub; the axis is n shorter."""
     axis = dim % len(sizes_of(x))
-    x = b.concat([each for each in (prepend, x, append) if each is not None], axis)
+    x = b.concat([part for part in (prepend, x, append) if part is not None], axis)
     for _ in range(n):
         size = sizes_of(x)[axis]
         x = b.add("Sub", b.slice(x, axis, 1, size), b.slice(x, axis, 0, size - 1))
@@ -166,18 +169,18 @@ def difference(
 
 
 TABLE: Mapping[str, Entry] = {
-    "aten.alias.default": same,
-    "aten.clone.default": same,
-    "aten.contiguous.default": same,
-    "aten.detach.default": same,
-    "aten.lift_fresh_copy.default": same,
-    "aten.lift_fresh.default": same,
-    "aten.to.dtype": same,
-    "aten.to.dtype_layout": same,
-    "aten.to.device": same,
-    "aten.to.other": same,
-    "aten._to_copy.default": same,
-    "aten.type_as.default": same,
+    "aten.alias.default": identity,
+    "aten.clone.default": identity,
+    "aten.contiguous.default": identity,
+    "aten.detach.default": identity,
+    "aten.lift_fresh_copy.default": identity,
+    "aten.lift_fresh.default": identity,
+    "aten.to.dtype": identity,
+    "aten.to.dtype_layout": identity,
+    "aten.to.device": identity,
+    "aten.to.other": identity,
+    "aten._to_copy.default": identity,
+    "aten.type_as.default": identity,
     "aten.dropout.default": dropout,
     "aten.feature_dropout.default": dropout,
     "aten.alpha_dropout.default": dropout,
@@ -195,11 +198,11 @@ TABLE: Mapping[str, Entry] = {
     "aten.unsqueeze.default": unsqueeze,
     "aten.permute.default": permute,
     "aten.transpose.int": transpose,
-    "aten.swapaxes.default": swapped,
+    "aten.swapaxes.default": renamed(transpose, axis0="dim0", axis1="dim1"),
     "aten.swapdims.default": transpose,
     "aten.t.default": reversed_axes,
     "aten.numpy_T.default": reversed_axes,
-    "aten.mT.default": matrix_transpose,
+    "aten.mT.default": partial(transpose, dim0=-2, dim1=-1),
     "aten.movedim.intlist": move_axes,
     "aten.movedim.int": lambda b, x, source, destination: move_axes(b, x, [source], [destination]),
     "aten.expand.default": expand,

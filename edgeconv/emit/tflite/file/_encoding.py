@@ -37,9 +37,9 @@ def encoding_of(weights: str, io: str) -> Encoding:
     Raises:
         EmitError: a name is unknown.
     """
-    for given, known, what in ((weights, _WEIGHTS, "weights"), (io, _IO, "io")):
-        if given not in known:
-            raise EmitError(f"unknown {what} {given!r}", where="tflite", hint=f"use {', '.join(known)}")
+    for option, choices, what in ((weights, _WEIGHTS, "weights"), (io, _IO, "io")):
+        if option not in choices:
+            raise EmitError(f"unknown {what} {option!r}", where="tflite", hint=f"use {', '.join(choices)}")
     return Encoding(weights == "float16", io != "float32")
 
 
@@ -51,7 +51,9 @@ def check_size(model: ir.Model, weights: str) -> None:
     """
     constants = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
     halved = weights == "float16"
-    size = sum(each.nbytes // (2 if halved and each.dtype == ir.DataType.FLOAT else 1) for each in constants)
+    size = sum(
+        constant.nbytes // (2 if halved and constant.dtype == ir.DataType.FLOAT else 1) for constant in constants
+    )
     if size > LARGEST_BYTES:
         raise EmitError(
             f"the weights take {size / 2**30:.2f} GiB, and a .tflite file holds less than 2 GiB",

@@ -133,23 +133,23 @@ class _Writer:
         return np.array([self.tensors.setdefault(tensor, len(self.tensors)) for tensor in tensors], np.int32)
 
     def _operator(self, operator: Operator) -> Any:
-        made = schema.OperatorT()
+        entry = schema.OperatorT()
         key = (operator.code, version_of(operator))
-        made.opcodeIndex = self.codes.setdefault(key, len(self.codes))
-        made.inputs, made.outputs = self._indices(operator.inputs), self._indices(operator.outputs)
+        entry.opcodeIndex = self.codes.setdefault(key, len(self.codes))
+        entry.inputs, entry.outputs = self._indices(operator.inputs), self._indices(operator.outputs)
         if operator.code not in _BARE:
             table = _options_table(operator.code)
             options = getattr(schema, f"{table}T")()
             for name, value in operator.options.items():
                 setattr(options, name, value)
-            made.builtinOptionsType, made.builtinOptions = getattr(schema.BuiltinOptions, table), options
-        return made
+            entry.builtinOptionsType, entry.builtinOptions = getattr(schema.BuiltinOptions, table), options
+        return entry
 
     def _tensors(self) -> list[Any]:
         names: set[str] = set()
         named = sorted(self.tensors, key=lambda tensor: (not tensor.owner, self.tensors[tensor]))
         self.names = {tensor: _unique(tensor.name, names) for tensor in named}
-        made = []
+        entries = []
         for tensor in self.tensors:
             entry = schema.TensorT()
             entry.name, entry.shape = self.names[tensor], np.array(tensor.shape, np.int32)
@@ -160,8 +160,8 @@ class _Writer:
                 entry.shapeSignature[self.graph.open_axes[tensor]] = -1
             if tensor.quantization is not None:
                 entry.quantization = _Parameters(tensor.quantization, self.vectors)
-            made.append(entry)
-        return made
+            entries.append(entry)
+        return entries
 
     def _buffer(self, array: Array, key: bytes) -> int:
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -171,16 +171,16 @@ class _Writer:
         return self.shared[key]
 
     def _signature(self) -> Any:
-        made = schema.SignatureDefT()
-        made.signatureKey, made.subgraphIndex = SIGNATURE, 0
-        made.inputs = [self._mapping(tensor) for tensor in self.graph.inputs]
-        made.outputs = [self._mapping(tensor) for tensor in self.graph.outputs]
-        return made
+        entry = schema.SignatureDefT()
+        entry.signatureKey, entry.subgraphIndex = SIGNATURE, 0
+        entry.inputs = [self._mapping(tensor) for tensor in self.graph.inputs]
+        entry.outputs = [self._mapping(tensor) for tensor in self.graph.outputs]
+        return entry
 
     def _mapping(self, tensor: Tensor) -> Any:
-        made = schema.TensorMapT()
-        made.name, made.tensorIndex = tensor.name, self.tensors[tensor]
-        return made
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = tensor.name, self.tensors[tensor]
+        return entry
 
 
 class _Buffer:
@@ -230,11 +230,11 @@ class _Parameters:
 
 
 def _operator_code(code: str, version: int) -> Any:
-    made = schema.OperatorCodeT()
-    made.builtinCode = getattr(schema.BuiltinOperator, code)
-    made.deprecatedBuiltinCode = min(made.builtinCode, _BUILTIN_CODES_IN_A_BYTE)
-    made.version = version
-    return made
+    entry = schema.OperatorCodeT()
+    entry.builtinCode = getattr(schema.BuiltinOperator, code)
+    entry.deprecatedBuiltinCode = min(entry.builtinCode, _BUILTIN_CODES_IN_A_BYTE)
+    entry.version = version
+    return entry
 
 
 def _options_table(code: str) -> str:

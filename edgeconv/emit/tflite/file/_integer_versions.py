@@ -114,5 +114,5 @@ def version_of_integers(operator: Operator) -> int:
 
 def _gains(operator: Operator) -> bool:
     """Whether the product's integers have to be multiplied by one or more."""
-    scales = [one.quantization.scale[0] for one in (*operator.inputs, *operator.outputs) if one.quantization]
+    scales = [tensor.quantization.scale[0] for tensor in (*operator.inputs, *operator.outputs) if tensor.quantization]
     return len(scales) == 3 and scales[0] * scales[1] >= scales[2]

@@ -18,7 +18,7 @@ def store_int8(graph: Graph) -> None:
     need versions that XNNPACK does not take.
     """
     behind: dict[Tensor, Tensor] = {}
-    made: list[Operator] = []
+    operators: list[Operator] = []
     for operator in graph.operators:
         for index, tensor in enumerate(operator.inputs):
             if tensor.data is None or tensor.quantization is None or tensor.dtype != _FLOAT:
@@ -30,10 +30,10 @@ def store_int8(graph: Graph) -> None:
                 continue
             if stored not in behind:
                 behind[stored] = Tensor(f"{tensor.name}/float", tensor.shape, _FLOAT)
-                made.append(Operator("DEQUANTIZE", [stored], [behind[stored]]))
+                operators.append(Operator("DEQUANTIZE", [stored], [behind[stored]]))
             operator.inputs[index] = behind[stored]
-        made.append(operator)
-    graph.operators = made
+        operators.append(operator)
+    graph.operators = operators
 
 
 def store_halves(graph: Graph) -> bool:

@@ -115,9 +115,13 @@ def spec(low: Lowering, value: ir.Value, tensor: Tensor, layout: str) -> TensorS
     """How the file declares a graph input or output, whose tensor this is."""
     shape, form = low.shape(value), border_form(low, value, layout)
     kind = NHWC if form != first(len(shape)) else "nchw"
-    made = TensorSpec(value.name or "", permuted(shape, form), tensor.dtype.name, kind)
-    known = tensor.quantization
-    return made if known is None else replace(made, scale=known.scale[0], zero_point=known.zero_point[0])
+    declared = TensorSpec(value.name or "", permuted(shape, form), tensor.dtype.name, kind)
+    quantization = tensor.quantization
+    return (
+        declared
+        if quantization is None
+        else replace(declared, scale=quantization.scale[0], zero_point=quantization.zero_point[0])
+    )
 
 
 def _lower(low: Lowering, node: ir.Node) -> None:

@@ -40,41 +40,41 @@ def held(
         reshaped: what holds the elements of a tensor in another shape.
         hidden: not to be told: their elements lie otherwise than their value's.
     """
-    kept = {*graph.inputs, *(tensor for operator in graph.operators for tensor in operator.outputs)}
-    kept = {tensor for tensor in kept if tensor.dtype.kind == "i" and tensor.quantization is not None}
-    kept -= set(hidden)
-    found: dict[Tensor, Held] = {}
+    candidates = {*graph.inputs, *(tensor for operator in graph.operators for tensor in operator.outputs)}
+    candidates = {tensor for tensor in candidates if tensor.dtype.kind == "i" and tensor.quantization is not None}
+    candidates -= set(hidden)
+    holders: dict[Tensor, Held] = {}
     for value, names in integers.items():
         for form, tensor in forms.get(value, {}).items():
-            twin = next((one for one in _twins(tensor, reshaped) if one in kept), None)
+            twin = next((candidate for candidate in _twins(tensor, reshaped) if candidate in candidates), None)
             if twin is not None:
-                found.setdefault(twin, Held(twin, form, tuple(names)))
+                holders.setdefault(twin, Held(twin, form, tuple(names)))
                 break
-    return tuple(found.values())
+    return tuple(holders.values())
 
 
 def _twins(tensor: Tensor, reshaped: Mapping[Tensor, Sequence[Tensor]]) -> list[Tensor]:
     """A tensor and those of the same elements in the same order, the nearest first."""
-    found = [tensor]
-    for one in found:
-        found += [other for other in reshaped.get(one, ()) if other not in found]
-    return found
+    twins = [tensor]
+    for twin in twins:
+        twins += [other for other in reshaped.get(twin, ()) if other not in twins]
+    return twins
 
 
-def described(graph: Graph, found: Sequence[Held], names: Mapping[Tensor, str]) -> tuple[IntegerTensor, ...]:
+def described(graph: Graph, holders: Sequence[Held], names: Mapping[Tensor, str]) -> tuple[IntegerTensor, ...]:
     """These tensors as the written file has them."""
     return tuple(
         IntegerTensor(
-            names[each.tensor],
-            _shape(graph, each.tensor),
-            each.tensor.dtype.name,
-            each.form,
-            each.tensor.quantization.scale[0],
-            each.tensor.quantization.zero_point[0],
-            each.values,
+            names[holder.tensor],
+            _shape(graph, holder.tensor),
+            holder.tensor.dtype.name,
+            holder.form,
+            holder.tensor.quantization.scale[0],
+            holder.tensor.quantization.zero_point[0],
+            holder.values,
         )
-        for each in found
-        if each.tensor.quantization is not None
+        for holder in holders
+        if holder.tensor.quantization is not None
     )
 
 

@@ -98,9 +98,9 @@ def before_reshape(before: Sequence[int], after: Sequence[int], target: Form) ->
 
 def complete(shape: Sequence[int], order: Iterable[int]) -> Form:
     """A form whose axes of size other than 1 lie in this order: channels-last or torch's, if either is one."""
-    wanted = tuple(order)
+    axes = tuple(order)
     rank = len(shape)
     for form in (last(rank), first(rank)) if rank == 4 else (first(rank), last(rank)):
-        if significant(shape, form) == wanted:
+        if significant(shape, form) == axes:
             return form
-    return (*(axis for axis in range(rank) if shape[axis] == 1), *wanted)
+    return (*(axis for axis in range(rank) if shape[axis] == 1), *axes)

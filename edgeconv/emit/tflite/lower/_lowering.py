@@ -44,7 +44,7 @@ class Lowering:
     ) -> None:
         self.activations = activations or {}
         self.integer = bool(activations)
-        self.is_int16 = any(one.dtype == "int16" for one in self.activations.values())
+        self.is_int16 = any(quantization.dtype == "int16" for quantization in self.activations.values())
         self.notes: tuple[str, ...] = ()
         self.rounded: list[str] = []  # notes on weights
         self.held: tuple[Held, ...] = ()
@@ -69,14 +69,14 @@ class Lowering:
                 f"the value {value.name!r} has no static shape",
                 node=value.producer() or next((use.node for use in value.uses()), None),
             )
-        made = tuple(int(size) for size in shape.numpy())
-        if len(made) > _MOST_AXES:
-            why = f"the value {value.name!r} has {len(made)} axes, and TFLite's RESHAPE takes {_MOST_AXES}"
+        sizes = tuple(int(size) for size in shape.numpy())
+        if len(sizes) > _MOST_AXES:
+            why = f"the value {value.name!r} has {len(sizes)} axes, and TFLite's RESHAPE takes {_MOST_AXES}"
             self.refuse(why, node=value.producer())
-        if math.prod(made) > _MOST_ELEMENTS:
+        if math.prod(sizes) > _MOST_ELEMENTS:
             hint = "make it smaller: no device holds it"
-            self.refuse(f"the value {value.name!r} has {math.prod(made):,} elements", node=value.producer(), hint=hint)
-        return made
+            self.refuse(f"the value {value.name!r} has {math.prod(sizes):,} elements", node=value.producer(), hint=hint)
+        return sizes
 
     def dtype(self, value: ir.Value) -> np.dtype[Any]:
         """The value's element type in the file."""
@@ -108,25 +108,25 @@ class Lowering:
         """
         if value not in self.scales:
             return None
-        weight = self.given(value)
-        made, rounded = weights_of(self.constant(weight, "weight"), self.scales[weight], axis)
+        weight = self.required(value)
+        scales, rounded = weights_of(self.constant(weight, "weight"), self.scales[weight], axis)
         if rounded:
             count = self.shape(weight)[axis]
             self.rounded.append(
                 f"the weights of {self.base!r} are rounded to int8 again in {rounded} of {count} {_WHY}"
             )
-        return made
+        return scales
 
     def scale_of(self, value: ir.Value | None) -> Quantization | None:
         """The one scale that a constant operand was stored with, if it was."""
-        found = self.scales.get(value) if value is not None else None
-        return found if found is not None and not found.per_channel else None
+        scale = self.scales.get(value) if value is not None else None
+        return scale if scale is not None and not scale.per_channel else None
 
     def input(self, node: ir.Node, index: int = 0) -> ir.Value:
         """An input that the node cannot do without."""
-        return self.given(node.inputs[index] if index < len(node.inputs) else None)
+        return self.required(node.inputs[index] if index < len(node.inputs) else None)
 
-    def given(self, value: ir.Value | None) -> ir.Value:
+    def required(self, value: ir.Value | None) -> ir.Value:
         """The value, which may not have been left out."""
         if value is None:
             self.refuse("an input is missing")
@@ -158,7 +158,7 @@ class Lowering:
     def _nearest(self, value: ir.Value, form: Form) -> Form:
         """The existing form that gives this one for a RESHAPE, else the one that was made first."""
         forms, shape = self.forms[value], self.shape(value)
-        return next((known for known in forms if same_memory(shape, known, form)), next(iter(forms)))
+        return next((existing for existing in forms if same_memory(shape, existing, form)), next(iter(forms)))
 
     def transpose(self, tensor: Tensor, perm: Form, name: str) -> Tensor:
         """The tensor with its axes permuted: itself, a RESHAPE, or a TRANSPOSE."""
@@ -187,9 +187,9 @@ class Lowering:
             return tensor
         if tensor.data is not None:
             return self.graph.constant(tensor.data.reshape(tuple(shape)), tensor.name)
-        made = [int(size) for size in shape]
+        sizes = [int(size) for size in shape]
         return self.graph.add(
-            "RESHAPE", [tensor, self.integers(made)], [made], name or f"{self.base}/reshape", newShape=made
+            "RESHAPE", [tensor, self.integers(sizes)], [sizes], name or f"{self.base}/reshape", newShape=sizes
         )[0]
 
     def emit(self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], **options: Any) -> Tensor:
@@ -203,9 +203,9 @@ class Lowering:
         """Gives the constants the result's rank where the inputs would not broadcast to its shape as they are."""
         if np.broadcast_shapes(*(tensor.shape for tensor in inputs)) == tuple(shape):
             return inputs
-        kept = len(shape)
+        rank = len(shape)
         return [
-            self.reshape(tensor, ((1,) * kept + tensor.shape)[len(tensor.shape) :])
+            self.reshape(tensor, ((1,) * rank + tensor.shape)[len(tensor.shape) :])
             if tensor.data is not None
             else tensor
             for tensor in inputs
@@ -236,9 +236,9 @@ class Lowering:
         data, weight, *rest = inputs
         if scales is not None and weight.data is not None:
             weight = self.graph.constant(weight.data, weight.name, scales)
-        made = self.emit(code, [data, weight, *rest], shape, **options)
+        result = self.emit(code, [data, weight, *rest], shape, **options)
         self.graph.operators[-1].keeps_float = _FLOAT_WEIGHTS if self.integer and scales is None else ""
-        return made
+        return result
 
     def keep_float(self, node: ir.Node, first: int) -> None:
         """Marks what the node was lowered to, the operators from ``first`` on, where it is to stay float.

@@ -60,10 +60,10 @@ class _Opening:
             self._refuse("the graph", "takes other operators at another batch size")
         pairs = list(zip(self.graph.operators, other.operators, strict=True))
         computed = list(zip(self.graph.inputs, other.inputs, strict=True))
-        for mine, its in pairs:
-            computed += zip(mine.outputs, its.outputs, strict=True)
-        for mine, its in pairs:
-            self._open(mine, its)
+        for operator, counterpart in pairs:
+            computed += zip(operator.outputs, counterpart.outputs, strict=True)
+        for operator, counterpart in pairs:
+            self._open(operator, counterpart)
         for tensor, twin in dict(computed).items():
             self._open_shape(tensor, twin)
 
@@ -84,23 +84,25 @@ class _Opening:
             self._refuse(name, f"has shapes {shape} and {other} at batches of {_SIZES[0]} and {_SIZES[1]}")
         return open_[0]
 
-    def _open(self, mine: Operator, its: Operator) -> None:
+    def _open(self, operator: Operator, counterpart: Operator) -> None:
         """Rewrites an operator whose constants differ."""
-        name = mine.outputs[0].name
-        for index, (tensor, twin) in enumerate(zip(mine.inputs, its.inputs, strict=True)):
+        name = operator.outputs[0].name
+        for index, (tensor, twin) in enumerate(zip(operator.inputs, counterpart.inputs, strict=True)):
             if (tensor.data is None) != (twin.data is None):
                 self._refuse(name, "takes a constant at one batch size and none at another")
             if tensor.data is None or twin.data is None or tensor.digest == twin.digest:
                 continue
-            if (mine.code, index) not in _SIZED or len(tensor.data) != len(twin.data):
-                self._refuse(name, f"has the batch size in a constant of its {mine.code}")
+            if (operator.code, index) not in _SIZED or len(tensor.data) != len(twin.data):
+                self._refuse(name, f"has the batch size in a constant of its {operator.code}")
             axis = self._axis(name, tuple(tensor.data.tolist()), tuple(twin.data.tolist()))
             if axis is not None:
-                {"RESHAPE": self._open_reshape, "SLICE": self._open_slice}.get(mine.code, self._open_end)(mine, axis)
+                {"RESHAPE": self._open_reshape, "SLICE": self._open_slice}.get(operator.code, self._open_end)(
+                    operator, axis
+                )
                 return
-        options = [{**operator.options, "newShape": None} for operator in (mine, its)]
+        options = [{**side.options, "newShape": None} for side in (operator, counterpart)]
         if options[0] != options[1]:
-            self._refuse(name, f"has the batch size in the options of its {mine.code}")
+            self._refuse(name, f"has the batch size in the options of its {operator.code}")
 
     def _open_reshape(self, operator: Operator, axis: int) -> None:
         """The axis takes what is left."""

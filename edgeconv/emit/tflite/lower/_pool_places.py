@@ -50,14 +50,14 @@ def _write_out(graph: ir.Graph, node: ir.Node) -> None:
     sizes = sizes_of(x)
     kernel = list(node.attributes.get_ints("kernel_shape"))
     windows = windows_of(node, kernel, sizes[2:], sizes_of(result)[2:])
-    if any(each.dilation > 1 and (each.begin or each.reach) for each in windows):
+    if any(window.dilation > 1 and (window.begin or window.reach) for window in windows):
         hint = f"{ONNX_ONLY}, or pool with a dilation of 1, or without padding"
         raise refusal(node, "its windows have a dilation and padding, and its indices are used", hint)
     table = _read(steps, _framed(steps, x, windows), windows)
     rows = [sizes_of(table)[0]]
-    found = steps.add("within", "ArgMax", [table], rows, {"axis": 1, "keepdims": 0}, ir.DataType.INT64)
+    taps = steps.add("within", "ArgMax", [table], rows, {"axis": 1, "keepdims": 0}, ir.DataType.INT64)
     places = _places(
-        steps, found, sizes_of(result), windows, column_major=bool(node.attributes.get_int("storage_order", 0))
+        steps, taps, sizes_of(result), windows, column_major=bool(node.attributes.get_int("storage_order", 0))
     )
     values = _pooled(steps, node) if is_taken(result) else None
     steps.replace({node.outputs[1]: places} | ({} if values is None else {result: values}))
@@ -75,7 +75,7 @@ def _pooled(steps: Steps, node: ir.Node) -> ir.Value:
 
 def _framed(steps: Steps, x: ir.Value, windows: list[Window]) -> ir.Value:
     """The input with its padding."""
-    before, after = [0, 0, *(each.begin for each in windows)], [0, 0, *(each.reach for each in windows)]
+    before, after = [0, 0, *(window.begin for window in windows)], [0, 0, *(window.reach for window in windows)]
     if not any((*before, *after)):
         return x
     sizes = [size + low + high for size, low, high in zip(sizes_of(x), before, after, strict=True)]
@@ -86,7 +86,7 @@ def _framed(steps: Steps, x: ir.Value, windows: list[Window]) -> ir.Value:
 def _read(steps: Steps, framed: ir.Value, windows: list[Window]) -> ir.Value:
     """A table of a row per window and a column per element of the kernel, in row-major order."""
     columns = []
-    for taps in product(*(range(each.size) for each in windows)):
+    for taps in product(*(range(window.size) for window in windows)):
         part = framed
         for axis, (tap, window) in enumerate(zip(taps, windows, strict=True), start=2):
             part = _every(steps, part, axis, tap * window.dilation, window)
@@ -104,7 +104,9 @@ def _every(steps: Steps, value: ir.Value, axis: int, start: int, window: Window)
     return steps.add("tap", "Slice", [value, *bounds], sizes)
 
 
-def _places(steps: Steps, found: ir.Value, sizes: list[int], windows: list[Window], *, column_major: bool) -> ir.Value:
+def _places(
+    steps: Steps, chosen_taps: ir.Value, sizes: list[int], windows: list[Window], *, column_major: bool
+) -> ir.Value:
     """Where the element of each window lies that was found there, counted over all planes."""
     rank = len(windows)
     units, unit = [0] * rank, 1
@@ -112,13 +114,13 @@ def _places(steps: Steps, found: ir.Value, sizes: list[int], windows: list[Windo
         units[axis], unit = unit, unit * windows[axis].length
     planes = np.arange(sizes[0] * sizes[1], dtype=np.int64) * unit
     total = steps.constant(planes.reshape(*sizes[:2], *[1] * rank), "planes")
-    taps = np.indices([each.size for each in windows], dtype=np.int64).reshape(rank, -1)
+    taps = np.indices([window.size for window in windows], dtype=np.int64).reshape(rank, -1)
     for axis, window in enumerate(windows):
         inside = steps.constant(taps[axis] * window.dilation, "taps")
-        place = steps.add("tap", "Gather", [inside, found], sizes_of(found), dtype=ir.DataType.INT64)
+        place = steps.add("tap", "Gather", [inside, chosen_taps], sizes_of(chosen_taps), dtype=ir.DataType.INT64)
         place = steps.reshape(place, sizes, "tap_of_windows")
         start = np.arange(window.count, dtype=np.int64) * window.stride - window.begin
-        starts = steps.constant(start.reshape([-1 if each == 2 + axis else 1 for each in range(2 + rank)]), "starts")
+        starts = steps.constant(start.reshape([-1 if at == 2 + axis else 1 for at in range(2 + rank)]), "starts")
         place = steps.add("place", "Add", [place, starts], sizes)
         for operator, border, is_crossed in (
             ("Max", 0, window.begin > 0), ("Min", window.length - 1, window.reach > 0),

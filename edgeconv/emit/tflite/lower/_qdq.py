@@ -58,7 +58,7 @@ def strip(model: ir.Model) -> Quantized:
         elif node.op_type == "DequantizeLinear":
             work.dequantize(node)
     for node in reversed(list(model.graph)):
-        if node.op_type in having(Trait.SCALED) and not any(one.uses() for one in node.outputs):
+        if node.op_type in having(Trait.SCALED) and not any(output.uses() for output in node.outputs):
             model.graph.remove(node, safe=True)
     return Quantized(model, work.activations, work.constants, work.held)
 
@@ -103,18 +103,18 @@ class _Strip:
             raise _refused(node, "its QuantizeLinear has another scale or zero point", "give both the same")
         if source in self.whole:
             self.activations.setdefault(_named(value), parameters)
-        known = self.activations.get(_named(value))
+        recorded = self.activations.get(_named(value))
         name = _named(pair.outputs[0])
-        if known == parameters:
+        if recorded == parameters:
             if name not in self.held.setdefault(value, []):
                 self.held[value].append(name)
             self._merge(result, value)
             return
-        made = ir.Node("", REQUANTIZE, [value], outputs=[_like(result)], metadata_props=dict(node.metadata_props))
-        self.graph.insert_after(node, made)
-        _take_over(self.graph, result, made.outputs[0])
-        self.activations[_named(made.outputs[0])] = parameters
-        self.held[made.outputs[0]] = [name]
+        requantize = ir.Node("", REQUANTIZE, [value], outputs=[_like(result)], metadata_props=dict(node.metadata_props))
+        self.graph.insert_after(node, requantize)
+        _take_over(self.graph, result, requantize.outputs[0])
+        self.activations[_named(requantize.outputs[0])] = parameters
+        self.held[requantize.outputs[0]] = [name]
 
     def _merge(self, result: ir.Value, value: ir.Value) -> None:
         """Puts the value in the place of what came out of its pair, whose name it takes where it is free to."""
@@ -141,13 +141,13 @@ class _Strip:
         shift = parameters.zero_point[0] - moved.zero_point[0]
         integers = (integers.astype(np.int64) - shift).astype(moved.dtype)
         array = moved.dequantized(integers).astype(np.float32)  # rounded once
-        made = ir.Value(name=result.name, const_value=ir.tensor(array, name=result.name), type=result.type)
-        made.shape = ir.Shape(array.shape)
+        constant = ir.Value(name=result.name, const_value=ir.tensor(array, name=result.name), type=result.type)
+        constant.shape = ir.Shape(array.shape)
         result.name = f"{result.name}/dequantized"
-        _take_over(self.graph, result, made)
-        self.graph.initializers[_named(made)] = made
-        if moved.dtype not in ("int16", "int32") or (moved.dtype == "int16" and _is_operand(made, moved)):
-            self.constants[_named(made)] = moved
+        _take_over(self.graph, result, constant)
+        self.graph.initializers[_named(constant)] = constant
+        if moved.dtype not in ("int16", "int32") or (moved.dtype == "int16" and _is_operand(constant, moved)):
+            self.constants[_named(constant)] = moved
 
 
 def _is_operand(value: ir.Value, parameters: Quantization) -> bool:
@@ -167,9 +167,9 @@ def _is_whole(value: ir.Value) -> bool:
 def _parameters(node: ir.Node, rank: int) -> Quantization:
     """Scale and zero point of a node of either kind."""
     scale = _constant(node.inputs[1])
-    given = node.inputs[2] if len(node.inputs) > 2 else None
-    zero = None if given is None else _constant(given)
-    if scale is None or (zero is None and given is not None):
+    zero_input = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = None if zero_input is None else _constant(zero_input)
+    if scale is None or (zero is None and zero_input is not None):
         raise _refused(node, "its scale or zero point is no constant", "quantize with constants")
     if node.attributes.get_int("block_size", 0) or scale.ndim > 1:
         raise _refused(node, "it has a scale per block", "give one scale, or one per channel")
@@ -207,9 +207,9 @@ def _take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
 
 def _like(value: ir.Value) -> ir.Value:
     """A new value in the place of another, whose name it takes."""
-    made = ir.Value(name=value.name, type=value.type, shape=value.shape)
+    successor = ir.Value(name=value.name, type=value.type, shape=value.shape)
     value.name = f"{value.name}/before"
-    return made
+    return successor
 
 
 def _named(value: ir.Value) -> str:

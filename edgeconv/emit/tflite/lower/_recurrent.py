@@ -89,7 +89,7 @@ class _Direction:
         """An activation of what was clipped."""
         clip = self.node.attributes.get_float("clip", 0.0)
         if clip:
-            bounds = [self.row(np.array(each), name) for each, name in ((-clip, "lowest"), (clip, "highest"))]
+            bounds = [self.row(np.array(bound), name) for bound, name in ((-clip, "lowest"), (clip, "highest"))]
             x = self.add("Clip", x, *bounds)
         return self.function(number, x)
 
@@ -145,8 +145,8 @@ def _lstm(layer: _Direction, x: ir.Value, state: State) -> State:
     entered = layer.add("Mul", enter, layer.activated(1, new))
     if cell is not None:
         if layer.node.attributes.get_int("input_forget", 0):
-            one = layer.row(np.ones(1), "one")
-            share = layer.steps.add("rest", "Sub", [one, enter], sizes_of(enter), dtype=enter.dtype)
+            ones = layer.row(np.ones(1), "one")
+            share = layer.steps.add("rest", "Sub", [ones, enter], sizes_of(enter), dtype=enter.dtype)
         else:
             share = layer.activated(0, seen(keep, 2, cell))
         cell = layer.add("Add", layer.add("Mul", share, cell), entered)
@@ -169,17 +169,17 @@ def _gru(layer: _Direction, x: ir.Value, state: State) -> State:
     if before_reset:
         inner = pasts[2]
         if inner is None:  # a state of zeros leaves the bias
-            kept = layer.add("Mul", reset, bias)
+            candidate = layer.add("Mul", reset, bias)
         else:
-            kept = layer.add("Mul", reset, layer.add("Add", inner, bias))
+            candidate = layer.add("Mul", reset, layer.add("Add", inner, bias))
     else:
         reduced = None if hidden is None else layer.add("Mul", reset, hidden)
-        kept = layer.product(reduced, slice(2, 3), "reduced") or bias
-        kept = layer.add("Add", kept, bias) if kept is not bias else bias
-    new = layer.activated(1, layer.add("Add", inputs[2], kept))
+        candidate = layer.product(reduced, slice(2, 3), "reduced") or bias
+        candidate = layer.add("Add", candidate, bias) if candidate is not bias else bias
+    new = layer.activated(1, layer.add("Add", inputs[2], candidate))
     if hidden is None:
-        one = layer.row(np.ones(1), "one")
-        share = layer.steps.add("rest", "Sub", [one, update], sizes_of(update), dtype=update.dtype)
+        ones = layer.row(np.ones(1), "one")
+        share = layer.steps.add("rest", "Sub", [ones, update], sizes_of(update), dtype=update.dtype)
         return (layer.add("Mul", share, new),)
     return (layer.add("Add", new, layer.add("Mul", update, layer.add("Sub", hidden, new))),)
 
@@ -231,8 +231,8 @@ def _run(layer: _Direction, x: ir.Value, state: State, backwards: bool) -> tuple
     """What each step gives, in the order of the input, and the last states."""
     length, batch, inputs = sizes_of(x)
     bias = layer.bias[0].copy()
-    known = bias.size if layer.op_type != "GRU" else 2 * layer.hidden
-    bias[:known] += layer.bias[1][:known]  # but for the GRU's new gate, which resets its own
+    bias_size = bias.size if layer.op_type != "GRU" else 2 * layer.hidden
+    bias[:bias_size] += layer.bias[1][:bias_size]  # but for the GRU's new gate, which resets its own
     flat = layer.steps.reshape(x, [length * batch, inputs], "inputs")
     sizes = [length * batch, bias.size]
     wide = layer.steps.add("entering", "MatMul", [flat, layer.row(layer.weight, "input.weight")], sizes)
@@ -310,14 +310,14 @@ def _functions(node: ir.Node, number: int) -> list[tuple[str, Mapping[str, float
     default = _DEFAULTS[node.op_type]
     names = list(node.attributes.get_strings("activations", default * 2))
     stated = [list(node.attributes.get_floats(f"activation_{name}", ())) for name in ("alpha", "beta")]
-    made: list[tuple[str, Mapping[str, float]]] = []
+    functions: list[tuple[str, Mapping[str, float]]] = []
     for name in names:
         if name.lower() not in _ACTIVATIONS:
             _refuse(node, f"its activation {name!r} has no form")
         operator, numbers = _ACTIVATIONS[name.lower()]
         pairs = zip(("alpha", "beta"), numbers, stated, strict=False)
-        made.append((operator, {key: given.pop(0) if given else usual for key, usual, given in pairs}))
-    return made[number * len(default) : (number + 1) * len(default)]
+        functions.append((operator, {key: left.pop(0) if left else usual for key, usual, left in pairs}))
+    return functions[number * len(default) : (number + 1) * len(default)]
 
 
 def _array(node: ir.Node, index: int, what: str) -> Array | None:

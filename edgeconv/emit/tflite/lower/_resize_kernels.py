@@ -58,7 +58,7 @@ def linear_places(size: int, count: int, align: bool, half: bool) -> tuple[Array
 
 def integer_steps(weights: Sequence[Array], align: bool, half: bool, kind: str) -> float:
     """How many steps RESIZE_BILINEAR of integers of this type may be off by its places, for both axes together."""
-    return sum(integer_error(each, align, half) for each in weights) * (2**16 if kind == "int16" else 2**8)
+    return sum(integer_error(matrix, align, half) for matrix in weights) * (2**16 if kind == "int16" else 2**8)
 
 
 def linear_weights(size: int, count: int, align: bool, half: bool) -> Array:
@@ -82,10 +82,10 @@ def integer_error(weights: Array, align: bool, half: bool) -> float:
     if lower.max() >= size:
         return math.inf
     share = (places - _PARTS * lower) / _PARTS
-    made, rows = np.zeros((count, size)), np.arange(count)
-    np.add.at(made, (rows, lower), 1 - share)
-    np.add.at(made, (rows, np.maximum(upper, 0)), share)
-    return float(np.abs(made - weights).sum(axis=1).max()) / 2
+    computed, rows = np.zeros((count, size)), np.arange(count)
+    np.add.at(computed, (rows, lower), 1 - share)
+    np.add.at(computed, (rows, np.maximum(upper, 0)), share)
+    return float(np.abs(computed - weights).sum(axis=1).max()) / 2
 
 
 def _numbers(count: int) -> Array:
@@ -100,10 +100,10 @@ def _scale(size: int, count: int, align: bool) -> np.float32:
 
 def _shares(places: Array, size: int) -> Array:
     """The (output, input) weights of the elements on both sides of each place."""
-    made = np.zeros((len(places), size))
+    weights = np.zeros((len(places), size))
     floor = np.floor(places)
     share = (places - floor).astype(np.float64)
     rows = np.arange(len(places))
     for offset, part in ((0, 1 - share), (1, share)):
-        np.add.at(made, (rows, np.clip(floor + offset, 0, size - 1).astype(int)), part)
-    return made
+        np.add.at(weights, (rows, np.clip(floor + offset, 0, size - 1).astype(int)), part)
+    return weights

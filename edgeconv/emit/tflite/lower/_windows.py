@@ -64,7 +64,7 @@ def windows_of(node: ir.Node, kernel: Sequence[int], before: Sequence[int], afte
     dilations = list(node.attributes.get_ints("dilations", ()) or [1] * rank)
     pads = list(node.attributes.get_ints("pads", ()) or [0] * (2 * rank))
     automatic = node.attributes.get_string("auto_pad", "NOTSET")
-    made = []
+    windows = []
     for axis in range(rank):
         begin, end = pads[axis], pads[rank + axis]
         if automatic in ("SAME_UPPER", "SAME_LOWER"):
@@ -72,8 +72,8 @@ def windows_of(node: ir.Node, kernel: Sequence[int], before: Sequence[int], afte
             total = max(0, span - before[axis])
             begin = total // 2 if automatic == "SAME_UPPER" else -(-total // 2)
             end = total - begin
-        made.append(Window(kernel[axis], strides[axis], dilations[axis], begin, end, before[axis], after[axis]))
-    return made
+        windows.append(Window(kernel[axis], strides[axis], dilations[axis], begin, end, before[axis], after[axis]))
+    return windows
 
 
 def padding_of(windows: Sequence[Window]) -> int | None:

@@ -13,15 +13,14 @@ _SUMS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
 
 def maybe_infinite(graph: Graph) -> set[Tensor]:
     """Tensors behind infinite constants (the -inf of a mask) and logarithms, up to what is bounded or a layer."""
-    found: set[Tensor] = set()
+    infinite: set[Tensor] = set()
     for operator in graph.operators:  # in the order of the data
         if operator.code in _BOUNDED | _SUMS:
             continue
         read = [tensor for tensor in operator.inputs if tensor.dtype == np.float32]
-        infinite = any(tensor in found or _is_infinite(tensor) for tensor in read)
-        if infinite or operator.code == "LOG":
-            found.update(tensor for tensor in operator.outputs if tensor.dtype == np.float32)
-    return found
+        if operator.code == "LOG" or any(tensor in infinite or _is_infinite(tensor) for tensor in read):
+            infinite.update(tensor for tensor in operator.outputs if tensor.dtype == np.float32)
+    return infinite
 
 
 def _is_infinite(tensor: Tensor) -> bool:

@@ -33,10 +33,10 @@ _UNARY = frozenset(("ARG_MAX", "ARG_MIN", "CUMSUM", "NEG", "SUM", "DEPTH_TO_SPAC
 
 def widen_integers(graph: Graph) -> None:
     """Puts casts around the operators of `AS_INT32`."""
-    made: list[Operator] = []
+    operators: list[Operator] = []
     for operator in graph.operators:
-        made += _widened(graph, operator)
-    graph.operators = made
+        operators += _widened(graph, operator)
+    graph.operators = operators
 
 
 def _widened(graph: Graph, operator: Operator) -> list[Operator]:

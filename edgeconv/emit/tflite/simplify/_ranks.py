@@ -56,16 +56,16 @@ IN_COMPANY = 6
 
 def lower_ranks(graph: Graph) -> None:
     """Writes every operator with no more axes than `MOST` says."""
-    made: list[Operator] = []
+    operators: list[Operator] = []
     for operator in graph.operators:
         steps = _Steps(graph, operator)
         rule = _RULES.get(operator.code)
         if rule is not None and steps.rank > steps.most:
             rule(steps)
-            made += steps.operators
+            operators += steps.operators
         else:
-            made.append(operator)
-    graph.operators = made
+            operators.append(operator)
+    graph.operators = operators
 
 
 class _Steps:
@@ -87,10 +87,13 @@ class _Steps:
         operator = self.operator
         if operator.code not in MOST:
             return IN_COMPANY
-        if _RULES[operator.code] is _broadcast and len({each.shape for each in (*operator.inputs, self.result)}) == 1:
+        if (
+            _RULES[operator.code] is _broadcast
+            and len({tensor.shape for tensor in (*operator.inputs, self.result)}) == 1
+        ):
             return IN_COMPANY
-        computed = [each for each in (*operator.inputs, *operator.outputs) if each.data is None]
-        floats = all(each.dtype == np.float32 and each.quantization is None for each in computed)
+        computed = [tensor for tensor in (*operator.inputs, *operator.outputs) if tensor.data is None]
+        floats = all(tensor.dtype == np.float32 and tensor.quantization is None for tensor in computed)
         return MOST[operator.code][0 if floats else 1]
 
     def constant(self, index: int) -> Array:
@@ -115,10 +118,10 @@ class _Steps:
 
     def add(self, inputs: Sequence[Tensor], shape: Sequence[int], **options: object) -> Tensor:
         """The operator itself, on other operands; it makes what the old one made, in that shape."""
-        made = self._step(self.operator.code, inputs, shape, self.result, {**self.operator.options, **options})
+        result = self._step(self.operator.code, inputs, shape, self.result, {**self.operator.options, **options})
         self.operators[-1].keeps_float = self.operator.keeps_float
         self.operators[-1].places = self.operator.places
-        return made
+        return result
 
     def repeated(self, tensor: Tensor, axis: int, count: int) -> Tensor:
         """The only element of an axis so many times."""
@@ -143,9 +146,9 @@ class _Steps:
     ) -> Tensor:
         sizes = tuple(int(size) for size in shape)
         name = f"{like.name}/{'x'.join(map(str, sizes))}"
-        made = Tensor(name, sizes, like.dtype, quantization=like.quantization)
-        self.operators.append(Operator(code, list(inputs), [made], options))
-        return made
+        result = Tensor(name, sizes, like.dtype, quantization=like.quantization)
+        self.operators.append(Operator(code, list(inputs), [result], options))
+        return result
 
     def finish(self, tensor: Tensor, result: Tensor | None = None) -> None:
         """Says that a tensor holds the elements of the operator's result (its first)."""
@@ -163,23 +166,23 @@ def _broadcast(steps: _Steps) -> None:
 def _product(steps: _Steps) -> None:
     """A product of matrices: as elementwise in all axes but the last two."""
     a, b = steps.operator.inputs
-    merged = _merged(steps, [a, b], steps.result.shape[:-2], steps.most - 2, kept=2)
+    merged = _merged(steps, [a, b], steps.result.shape[:-2], steps.most - 2, tail=2)
     batch = np.broadcast_shapes(*(tensor.shape[:-2] for tensor in merged))
     steps.finish(steps.add(merged, (*batch, *steps.result.shape[-2:])))
 
 
 def _merged(
-    steps: _Steps, operands: Sequence[Tensor], whole: Sequence[int], most: int, *, kept: int = 0
+    steps: _Steps, operands: Sequence[Tensor], whole: Sequence[int], most: int, *, tail: int = 0
 ) -> list[Tensor]:
-    """The operands with so few axes that still broadcast to all of ``whole``, before ``kept`` axes at their ends."""
+    """The operands with so few axes that still broadcast to all of ``whole``, before ``tail`` axes that stay."""
     tensors, sizes = list(operands), list(whole)
     while True:
-        shapes = [_extended(tensor, len(sizes), kept) for tensor in tensors]
+        shapes = [_extended(tensor, len(sizes), tail) for tensor in tensors]
         groups = _alike(shapes, sizes)
-        ends = [tensor.shape[len(tensor.shape) - kept :] for tensor in tensors]
+        tails = [tensor.shape[len(tensor.shape) - tail :] for tensor in tensors]
         tensors = [
-            steps.shaped(tensor, (*(math.prod(shape[axis] for axis in group) for group in groups), *end))
-            for tensor, shape, end in zip(tensors, shapes, ends, strict=True)
+            steps.shaped(tensor, (*(math.prod(shape[axis] for axis in group) for group in groups), *tail_shape))
+            for tensor, shape, tail_shape in zip(tensors, shapes, tails, strict=True)
         ]
         sizes = [math.prod(sizes[axis] for axis in group) for group in groups]
         if len(sizes) <= max(most, 1):
@@ -188,9 +191,9 @@ def _merged(
         tensors[operand] = steps.repeated(tensors[operand], axis, sizes[axis])
 
 
-def _extended(tensor: Tensor, rank: int, kept: int) -> tuple[int, ...]:
-    """The shape without its kept end, with ones before it up to this rank."""
-    shape = tensor.shape[: len(tensor.shape) - kept]
+def _extended(tensor: Tensor, rank: int, tail: int) -> tuple[int, ...]:
+    """The shape without its last ``tail`` axes, with ones before it up to this rank."""
+    shape = tensor.shape[: len(tensor.shape) - tail]
     return (1,) * (rank - len(shape)) + shape
 
 
@@ -256,8 +259,8 @@ def _largest(steps: _Steps) -> None:
     source, count = steps.operator.inputs
     flat = steps.shaped(source, (math.prod(source.shape[:-1]), source.shape[-1]))
     parts = [
-        Tensor(f"{each.name}/rows", (flat.shape[0], each.shape[-1]), each.dtype, quantization=each.quantization)
-        for each in steps.operator.outputs
+        Tensor(f"{output.name}/rows", (flat.shape[0], output.shape[-1]), output.dtype, quantization=output.quantization)
+        for output in steps.operator.outputs
     ]
     steps.operators.append(Operator("TOPK_V2", [flat, count], list(parts), steps.operator.options))
     for part, result in zip(parts, steps.operator.outputs, strict=True):
@@ -276,8 +279,8 @@ def _split(steps: _Steps) -> None:
     axis = int(steps.constant(0)) % len(source.shape)
     whole = steps.shaped(source, _around(source.shape, axis))
     flat = [
-        Tensor(f"{each.name}/part", _around(each.shape, axis), each.dtype, quantization=each.quantization)
-        for each in steps.operator.outputs
+        Tensor(f"{output.name}/part", _around(output.shape, axis), output.dtype, quantization=output.quantization)
+        for output in steps.operator.outputs
     ]
     new = Operator("SPLIT", [steps.integers(np.array(1)), whole], list(flat), steps.operator.options)
     new.keeps_float = steps.operator.keeps_float
@@ -299,9 +302,9 @@ def _reduction(steps: _Steps) -> None:
     places = [place for place, (key, _) in enumerate(groups) if key]
     flat = steps.shaped(source, sizes)
     if len(groups) > steps.most:
-        kept = [place for place in range(len(groups)) if place not in places]
-        rows = math.prod(sizes[place] for place in kept)
-        flat = steps.shaped(_moved(steps, flat, [*kept, *places]), (rows, math.prod(sizes) // rows))
+        kept_places = [place for place in range(len(groups)) if place not in places]
+        rows = math.prod(sizes[place] for place in kept_places)
+        flat = steps.shaped(_moved(steps, flat, [*kept_places, *places]), (rows, math.prod(sizes) // rows))
         sizes, places = list(flat.shape), [1]
     sizes = [1 if place in places else size for place, size in enumerate(sizes)]
     steps.finish(steps.add([flat, steps.integers(places)], sizes, keepDims=True))
@@ -325,20 +328,20 @@ def _slice(steps: _Steps) -> None:
     cuts = [(-begin, size + begin - whole) for begin, size, whole in zip(begins, sizes, source.shape, strict=True)]
     for before, after, behind, shape in _blocks(source.shape, cuts):
         flat = steps.shaped(source, shape)
-        kept = (shape[0], shape[1] + (before + after) * behind)
-        source = steps.add([flat, steps.integers([0, -before * behind]), steps.integers(kept)], kept)
+        cut_shape = (shape[0], shape[1] + (before + after) * behind)
+        source = steps.add([flat, steps.integers([0, -before * behind]), steps.integers(cut_shape)], cut_shape)
     steps.finish(source)
 
 
 def _blocks(shape: Sequence[int], amounts: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, tuple[int, int]]]:
     """Each axis that grows (or shrinks) before or after: by how much, of how many elements, in which two axes."""
-    sizes, found = list(shape), []
+    sizes, blocks = list(shape), []
     for axis, (before, after) in enumerate(amounts):
         if before or after:
             lead, size, behind = _around(sizes, axis)
-            found.append((before, after, behind, (lead, size * behind)))
+            blocks.append((before, after, behind, (lead, size * behind)))
             sizes[axis] += before + after
-    return found
+    return blocks
 
 
 def _strided(steps: _Steps) -> None:
@@ -367,9 +370,9 @@ def _moved(steps: _Steps, source: Tensor, perm: Sequence[int]) -> Tensor:
         if at == place:
             continue
         blocks = [order[:place], order[place:at], [axis], order[at + 1 :]]
-        flat = steps.shaped(source, [math.prod(sizes[each] for each in block) for block in blocks])
+        flat = steps.shaped(source, [math.prod(sizes[member] for member in block) for block in blocks])
         source = steps.transposed(flat, _SWAPPED)
-        order = [each for block in _SWAPPED for each in blocks[block]]
+        order = [member for block in _SWAPPED for member in blocks[block]]
     return steps.shaped(source, [sizes[axis] for axis in perm])
 
 

@@ -40,17 +40,17 @@ def copy_shared(graph: Graph) -> None:
             return is_overwritten(reader.outputs[0])
         return reader.code in _IN_PLACE and math.prod(tensor.shape) * tensor.dtype.itemsize > _ALWAYS_APART
 
-    made: list[Operator] = []
+    operators: list[Operator] = []
     for operator in graph.operators:
-        made.append(operator)
+        operators.append(operator)
         source = operator.inputs[0] if operator.inputs else None
         if operator.code not in _MOVES or source is None or references(source) < 2:
             continue
         before = producers.get(source)
         may_share = before is not None and before.code in (*_IN_PLACE, *_MOVES)
         if may_share and is_overwritten(operator.outputs[0]):
-            made += _copied(graph, operator)
-    graph.operators = made
+            operators += _copied(graph, operator)
+    graph.operators = operators
 
 
 def _copied(graph: Graph, reshape: Operator) -> list[Operator]:
@@ -62,7 +62,7 @@ def _copied(graph: Graph, reshape: Operator) -> list[Operator]:
         for what in ("shared", "copy")
     )
     _set_shape(graph, reshape, [reshape.inputs[0]], inner)
-    zeros, sizes = (graph.constant(np.array(one, np.int32), "integers") for one in ([0] * len(shape), shape))
+    zeros, sizes = (graph.constant(np.array(numbers, np.int32), "integers") for numbers in ([0] * len(shape), shape))
     if shape == result.shape:
         return [Operator("SLICE", [inner, zeros, sizes], [result])]
     shaped = Operator("RESHAPE", [], [])

@@ -33,12 +33,12 @@ _MOVES = {"DEPTH_TO_SPACE", "RESHAPE", "SLICE"}
 def drop_dead(graph: Graph) -> None:
     """Removes operators whose outputs nobody reads."""
     alive = set(graph.outputs)
-    kept = []
+    live = []
     for operator in reversed(graph.operators):
         if any(output in alive for output in operator.outputs):
             alive.update(operator.inputs)
-            kept.append(operator)
-    graph.operators = kept[::-1]
+            live.append(operator)
+    graph.operators = live[::-1]
 
 
 def share_scales(graph: Graph) -> None:
@@ -305,7 +305,7 @@ def scale_and_shift(graph: Graph) -> None:
 
 
 def _per_channel(x: Tensor, *constants: Tensor) -> bool:
-    return len(x.shape) == 4 and x.data is None and all(one.shape == x.shape[3:] for one in constants)
+    return len(x.shape) == 4 and x.data is None and all(constant.shape == x.shape[3:] for constant in constants)
 
 
 SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (

@@ -22,10 +22,12 @@ from edgeconv.emit.tflite.lower._operators import (
     resize,
     sampling,
     shape,
+    transposed_convolution,
 )
 
 LOWERINGS: dict[str, Lower] = {
     **convolution.LOWERINGS,
+    **transposed_convolution.LOWERINGS,
     **activation.LOWERINGS,
     **elementwise.LOWERINGS,
     **functions.LOWERINGS,

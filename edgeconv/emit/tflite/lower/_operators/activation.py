@@ -210,8 +210,8 @@ def softmax(code: str) -> Lower:
         axis = node.attributes.get_int("axis", -1) % rank
         form = low.form(value)
         if form[-1] != axis:
-            known = [one for one in low.forms.get(value, {}) if one[-1] == axis]
-            form = known[0] if known else (*(other for other in form if other != axis), axis)
+            existing = [candidate for candidate in low.forms.get(value, {}) if candidate[-1] == axis]
+            form = existing[0] if existing else (*(other for other in form if other != axis), axis)
         x = low.tensor(value, form)
         options = {"beta": 1.0} if code == "SOFTMAX" else {}
         low.bind(node.outputs[0], form, low.emit(code, [x], permuted(low.shape(value), form), **options))

@@ -45,13 +45,13 @@ def variadic(code: str) -> Lower:
     def lower(low: Lowering, node: ir.Node) -> None:
         form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
         operands = [operand(low, value, form) for value in node.inputs]
-        made = operands[0]
+        combined = operands[0]
         for other in operands[1:]:
-            made = low.emit(code, [made, other], np.broadcast_shapes(made.shape, other.shape))
+            combined = low.emit(code, [combined, other], np.broadcast_shapes(combined.shape, other.shape))
         if len(operands) == 1:
             low.alias(node.outputs[0], low.input(node))
         else:
-            low.bind(node.outputs[0], form, made)
+            low.bind(node.outputs[0], form, combined)
 
     return lower
 
@@ -61,19 +61,19 @@ def common_form(low: Lowering, values: Sequence[ir.Value | None], rank: int) -> 
     computed = [value for value in values if value is not None and low.array(value) is None]
     full = [value for value in computed if len(low.shape(value)) == rank]
     candidates = list(dict.fromkeys([last(4)] * (rank == 4) + [form for value in full for form in low.forms[value]]))
-    known = [form for form in candidates if any(form in low.forms[value] for value in full)]
-    if not known:
+    existing = [form for form in candidates if any(form in low.forms[value] for value in full)]
+    if not existing:
         return first(rank)
 
     def missing(form: Form) -> int:
         return sum(int(np.prod(low.shape(value))) for value in full if form not in low.forms[value])
 
-    return min(known, key=missing)
+    return min(existing, key=missing)
 
 
 def operand(low: Lowering, value: ir.Value | None, form: Form) -> Tensor:
     """The value in the form of a result of higher or equal rank, ready to be broadcast."""
-    value = low.given(value)
+    value = low.required(value)
     rank, shape = len(form), low.shape(value)
     array = low.array(value)
     if array is not None:
@@ -107,16 +107,16 @@ def power(low: Lowering, node: ir.Node) -> None:
         root = low.emit("SQRT", [x], x.shape)
         low.bind(node.outputs[0], form, low.emit("MUL", [root, low.emit("SQRT", [root], x.shape)], x.shape))
         return
-    made = x
+    result = x
     for code in _POWERS[value]:
         if code == "SQUARE" and not np.issubdtype(x.dtype, np.floating):
-            made = low.emit("MUL", [made, made], x.shape)  # the kernels of SQUARE take no integers
+            result = low.emit("MUL", [result, result], x.shape)  # the kernels of SQUARE take no integers
         else:
-            made = low.emit(code, [made] if code != "MUL" else [made, x], x.shape)
-    if made is x:
+            result = low.emit(code, [result] if code != "MUL" else [result, x], x.shape)
+    if result is x:
         low.alias(node.outputs[0], low.input(node))
     else:
-        low.bind(node.outputs[0], form, made)
+        low.bind(node.outputs[0], form, result)
 
 
 def _any_power(low: Lowering, node: ir.Node) -> None:
@@ -125,8 +125,8 @@ def _any_power(low: Lowering, node: ir.Node) -> None:
     base, exponent = (operand(low, value, form) for value in node.inputs)
     together = kind if exponent.dtype.kind != "f" else np.dtype(np.float32)
     operands = [converted(low, tensor, together) for tensor in (base, exponent)]
-    made = low.emit("POW", operands, permuted(low.shape(node.outputs[0]), form))
-    low.bind(node.outputs[0], form, converted(low, made, kind))
+    result = low.emit("POW", operands, permuted(low.shape(node.outputs[0]), form))
+    low.bind(node.outputs[0], form, converted(low, result, kind))
 
 
 def converted(low: Lowering, tensor: Tensor, kind: np.dtype[Any]) -> Tensor:
@@ -187,8 +187,8 @@ def negative(low: Lowering, node: ir.Node) -> None:
     """Neg; in integers 0 - x, since NEG has no int8 kernel."""
     x, form = read(low, node)
     is_quantized = low.integer and x.dtype == np.float32
-    made = low.emit("SUB", [low.floats(0.0), x], x.shape) if is_quantized else low.emit("NEG", [x], x.shape)
-    low.bind(node.outputs[0], form, made)
+    result = low.emit("SUB", [low.floats(0.0), x], x.shape) if is_quantized else low.emit("NEG", [x], x.shape)
+    low.bind(node.outputs[0], form, result)
 
 
 def where(low: Lowering, node: ir.Node) -> None:

@@ -43,7 +43,7 @@ def _exponentials(low: Lowering, x: Tensor) -> list[Tensor]:
     """Half of the exponentials of x and -x, halved by their exponents: they overflow no earlier than their sum."""
     shift = low.floats(-math.log(2))
     arguments = [x, low.emit("NEG", [x], x.shape)]
-    return [low.emit("EXP", [low.emit("ADD", [each, shift], x.shape)], x.shape) for each in arguments]
+    return [low.emit("EXP", [low.emit("ADD", [argument, shift], x.shape)], x.shape) for argument in arguments]
 
 
 def _tan(low: Lowering, x: Tensor) -> Tensor:
@@ -66,8 +66,8 @@ def _asinh(low: Lowering, x: Tensor) -> Tensor:
     size, square = low.emit("ABS", [x], x.shape), low.emit("SQUARE", [x], x.shape)
     root = low.emit("SQRT", [low.emit("ADD", [square, low.floats(1.0)], x.shape)], x.shape)
     rest = low.emit("DIV", [square, low.emit("ADD", [root, low.floats(1.0)], x.shape)], x.shape)
-    made = _log1p(low, low.emit("ADD", [size, rest], x.shape))
-    return _where(low, "LESS", x, 0.0, low.emit("NEG", [made], x.shape), made)
+    positive = _log1p(low, low.emit("ADD", [size, rest], x.shape))
+    return _where(low, "LESS", x, 0.0, low.emit("NEG", [positive], x.shape), positive)
 
 
 def _acosh(low: Lowering, x: Tensor) -> Tensor:
@@ -81,8 +81,8 @@ def _atanh(low: Lowering, x: Tensor) -> Tensor:
     """Half of ln(1 + 2|x| / (1 - |x|)), with the sign of x."""
     size = low.emit("ABS", [x], x.shape)
     quotient = low.emit("DIV", [times(low, size, 2.0), low.emit("SUB", [low.floats(1.0), size], x.shape)], x.shape)
-    made = times(low, _log1p(low, quotient), 0.5)
-    return _where(low, "LESS", x, 0.0, low.emit("NEG", [made], x.shape), made)
+    positive = times(low, _log1p(low, quotient), 0.5)
+    return _where(low, "LESS", x, 0.0, low.emit("NEG", [positive], x.shape), positive)
 
 
 _ARC = (
@@ -104,16 +104,16 @@ def _atan(low: Lowering, x: Tensor) -> Tensor:
 
 def _asin(low: Lowering, x: Tensor) -> Tensor:
     """The arc whose tangent is x / root(1 - x²)."""
-    one = low.floats(1.0)
-    factors = [low.emit(code, [one, x], x.shape) for code in ("SUB", "ADD")]
+    unit = low.floats(1.0)
+    factors = [low.emit(code, [unit, x], x.shape) for code in ("SUB", "ADD")]
     root = low.emit("SQRT", [low.emit("MUL", factors, x.shape)], x.shape)
     return _atan(low, low.emit("DIV", [x, root], x.shape))
 
 
 def _acos(low: Lowering, x: Tensor) -> Tensor:
     """Twice the arc whose tangent is root((1 - x) / (1 + x))."""
-    one = low.floats(1.0)
-    factors = [low.emit(code, [one, x], x.shape) for code in ("SUB", "ADD")]
+    unit = low.floats(1.0)
+    factors = [low.emit(code, [unit, x], x.shape) for code in ("SUB", "ADD")]
     return times(low, _atan(low, low.emit("SQRT", [low.emit("DIV", factors, x.shape)], x.shape)), 2.0)
 
 
@@ -134,10 +134,10 @@ def _erf(low: Lowering, x: Tensor) -> Tensor:
 
 def _polynomial(low: Lowering, x: Tensor, coefficients: Sequence[float]) -> Tensor:
     """The constant term first; by Horner's rule."""
-    made = low.emit("MUL", [x, low.floats(coefficients[-1])], x.shape)
+    partial = low.emit("MUL", [x, low.floats(coefficients[-1])], x.shape)
     for coefficient in coefficients[-2:0:-1]:
-        made = low.emit("MUL", [x, low.emit("ADD", [made, low.floats(coefficient)], x.shape)], x.shape)
-    return low.emit("ADD", [made, low.floats(coefficients[0])], x.shape)
+        partial = low.emit("MUL", [x, low.emit("ADD", [partial, low.floats(coefficient)], x.shape)], x.shape)
+    return low.emit("ADD", [partial, low.floats(coefficients[0])], x.shape)
 
 
 def _where(low: Lowering, comparison: str, x: Tensor, limit: float, then: Tensor, other: Tensor) -> Tensor:

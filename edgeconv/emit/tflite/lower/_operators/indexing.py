@@ -21,8 +21,8 @@ def gather_computed(low: Lowering, node: ir.Node) -> None:
     rank = len(low.shape(value))
     axis = node.attributes.get_int("axis", 0) % rank
     places = _places(low, low.input(node, 1), low.shape(value)[axis])
-    made = low.emit("GATHER", [low.tensor(value, first(rank)), places], low.shape(y), axis=axis, batchDims=0)
-    low.bind(y, first(len(low.shape(y))), made)
+    gathered = low.emit("GATHER", [low.tensor(value, first(rank)), places], low.shape(y), axis=axis, batchDims=0)
+    low.bind(y, first(len(low.shape(y))), gathered)
 
 
 def gather_elements(low: Lowering, node: ir.Node) -> None:
@@ -31,8 +31,8 @@ def gather_elements(low: Lowering, node: ir.Node) -> None:
     shape = low.shape(value)
     places = _flat_places(low, node, shape, low.shape(y))
     flat = low.reshape(low.tensor(value, first(len(shape))), (int(np.prod(shape)),))
-    made = low.emit("GATHER", [flat, places], places.shape, axis=0, batchDims=0)
-    low.bind(y, first(len(shape)), low.reshape(made, low.shape(y)))
+    gathered = low.emit("GATHER", [flat, places], places.shape, axis=0, batchDims=0)
+    low.bind(y, first(len(shape)), low.reshape(gathered, low.shape(y)))
 
 
 def scatter_elements(low: Lowering, node: ir.Node) -> None:
@@ -46,33 +46,33 @@ def scatter_elements(low: Lowering, node: ir.Node) -> None:
         low.refuse(node.metadata_props[MEETING])
     shape, torch_order = low.shape(value), first(len(low.shape(value)))
     places = _flat_places(low, node, shape, low.shape(updates))
-    given, base = low.array(updates), low.array(value)
+    constant, base = low.array(updates), low.array(value)
     total = int(np.prod(shape))
     ones = low.graph.constant(np.ones(places.shape, np.float32), f"{low.base}/ones")
 
     def scattered(flat: Tensor) -> Tensor:
         column = low.reshape(places, (*places.shape, 1))
-        made = low.emit("SCATTER_ND", [column, flat, low.integers([total])], (total,), dtype=flat.dtype)
-        return low.reshape(made, shape)
+        sums = low.emit("SCATTER_ND", [column, flat, low.integers([total])], (total,), dtype=flat.dtype)
+        return low.reshape(sums, shape)
 
-    if given is not None and given.size and np.all(given == given.flat[0]) and reduction == "none":
+    if constant is not None and constant.size and np.all(constant == constant.flat[0]) and reduction == "none":
         hit = low.emit("GREATER", [scattered(ones), low.floats(0.0)], shape, dtype=np.dtype(np.bool_))
-        number = low.graph.constant(given.reshape(-1)[:1], f"{low.base}/number")
-        made = low.emit("SELECT_V2", [hit, number, low.tensor(value, torch_order)], shape, dtype=given.dtype)
+        number = low.graph.constant(constant.reshape(-1)[:1], f"{low.base}/number")
+        result = low.emit("SELECT_V2", [hit, number, low.tensor(value, torch_order)], shape, dtype=constant.dtype)
     else:
         flat = low.reshape(low.tensor(updates, first(len(low.shape(updates)))), places.shape)
         if reduction in _COMBINED:
             old = low.reshape(low.tensor(value, torch_order), (total,))
             flat = _combined(low, reduction, old, places, flat)
-        made = scattered(flat)
+        result = scattered(flat)
         if base is None or np.any(base):
             old = low.tensor(value, torch_order)
             if reduction == "add":
-                made = low.emit("ADD", [old, made], shape)
+                result = low.emit("ADD", [old, result], shape)
             else:
                 hit = low.emit("GREATER", [scattered(ones), low.floats(0.0)], shape, dtype=np.dtype(np.bool_))
-                made = low.emit("SELECT_V2", [hit, made, old], shape, dtype=old.dtype)
-    low.bind(y, torch_order, made)
+                result = low.emit("SELECT_V2", [hit, result, old], shape, dtype=old.dtype)
+    low.bind(y, torch_order, result)
 
 
 def scatter_nd(low: Lowering, node: ir.Node) -> None:
@@ -89,28 +89,28 @@ def scatter_nd(low: Lowering, node: ir.Node) -> None:
     old = low.reshape(low.tensor(value, first(len(shape))), (total, width))
     number = int(np.prod(low.shape(index)[:-1]))
     new = low.reshape(low.tensor(updates, first(len(low.shape(updates)))), (number, width))
-    known = low.array(index)
+    constant = low.array(index)
     if reduction in _COMBINED:
-        rows = low.integers([] if known is None else _flat_rows(known, shape))
+        rows = low.integers([] if constant is None else _flat_rows(constant, shape))
         new, reduction = _combined(low, reduction, old, rows, new), "none"
-    if known is not None and reduction == "none":
+    if constant is not None and reduction == "none":
         order = np.arange(total)
-        for item, place in enumerate(_flat_rows(known, shape).tolist()):
+        for item, place in enumerate(_flat_rows(constant, shape).tolist()):
             order[place] = total + item
         joined = low.emit("CONCATENATION", [old, new], (total + number, width), axis=0)
-        made = low.emit("GATHER", [joined, low.integers(order)], (total, width), axis=0, batchDims=0)
+        rows_after = low.emit("GATHER", [joined, low.integers(order)], (total, width), axis=0, batchDims=0)
     else:
-        rows = low.integers(_flat_rows(known, shape)) if known is not None else _computed_rows(low, index, shape)
+        rows = low.integers(_flat_rows(constant, shape)) if constant is not None else _computed_rows(low, index, shape)
         column, sizes = low.reshape(rows, (number, 1)), low.integers([total, width])
-        made = low.emit("SCATTER_ND", [column, new, sizes], (total, width), dtype=new.dtype)
+        rows_after = low.emit("SCATTER_ND", [column, new, sizes], (total, width), dtype=new.dtype)
         if reduction == "add":
-            made = low.emit("ADD", [old, made], (total, width))
+            rows_after = low.emit("ADD", [old, rows_after], (total, width))
         else:
             ones = low.graph.constant(np.ones((number, 1), np.float32), f"{low.base}/ones")
             hits = low.emit("SCATTER_ND", [column, ones, low.integers([total, 1])], (total, 1), dtype=ones.dtype)
             hit = low.emit("GREATER", [hits, low.floats(0.0)], (total, 1), dtype=np.dtype(np.bool_))
-            made = low.emit("SELECT_V2", [hit, made, old], (total, width), dtype=old.dtype)
-    low.bind(y, first(len(shape)), low.reshape(made, shape))
+            rows_after = low.emit("SELECT_V2", [hit, rows_after, old], (total, width), dtype=old.dtype)
+    low.bind(y, first(len(shape)), low.reshape(rows_after, shape))
 
 
 _COMBINED = {"max": "MAXIMUM", "min": "MINIMUM", "mul": "MUL"}
@@ -152,9 +152,9 @@ def _flat_places(low: Lowering, node: ir.Node, shape: tuple[int, ...], taken: tu
     grid = np.indices(taken)
     others = np.sum([grid[at] * strides[at] for at in range(len(shape)) if at != axis], axis=0)
     others = np.broadcast_to(others, taken).astype(np.int32)
-    known = low.array(index)
-    if known is not None:
-        return low.integers((others + (known % shape[axis]) * strides[axis]).reshape(-1))
+    constant = low.array(index)
+    if constant is not None:
+        return low.integers((others + (constant % shape[axis]) * strides[axis]).reshape(-1))
     places = low.reshape(_places(low, index, shape[axis]), (int(np.prod(taken)),))
     if strides[axis] != 1:
         places = low.emit("MUL", [places, low.integers([strides[axis]])], places.shape)
@@ -221,8 +221,8 @@ def triangle(low: Lowering, node: ir.Node) -> None:
         low.refuse("its diagonal is not a constant")
     cut: Array = np.ones(low.shape(low.input(node))[-2:], np.bool_)
     diagonal = 0 if offset is None else int(offset.reshape(-1)[0])
-    kept = np.triu(cut, diagonal) if node.attributes.get_int("upper", 1) else np.tril(cut, diagonal)
-    mask = low.graph.constant(aligned(kept, form), f"{low.base}/mask")
+    inside = np.triu(cut, diagonal) if node.attributes.get_int("upper", 1) else np.tril(cut, diagonal)
+    mask = low.graph.constant(aligned(inside, form), f"{low.base}/mask")
     zero = low.graph.constant(np.zeros(1, x.dtype), f"{low.base}/zero")
     shape = permuted(low.shape(node.outputs[0]), form)
     low.bind(node.outputs[0], form, low.emit("SELECT_V2", [mask, x, zero], shape, dtype=x.dtype))

@@ -38,7 +38,7 @@ def quotient(low: Lowering, node: ir.Node) -> None:
     x, divisor = (operand(low, value, form) for value in node.inputs)
     shape = permuted(low.shape(node.outputs[0]), form)
     if all(_fits_int32(low, low.input(node, index)) for index in range(2)):
-        narrow = low.emit("DIV", [converted(low, each, _INT32) for each in (x, divisor)], shape)
+        narrow = low.emit("DIV", [converted(low, number, _INT32) for number in (x, divisor)], shape)
         low.bind(node.outputs[0], form, converted(low, narrow, _INT64))
         return
     remainder = integer_remainder(low, x, divisor, low.emit("FLOOR_MOD", [x, divisor], shape))

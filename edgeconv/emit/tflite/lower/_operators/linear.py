@@ -27,10 +27,10 @@ def gemm(low: Lowering, node: ir.Node) -> None:
     weight = weight if transposed else weight.T
     bias = np.zeros(weight.shape[0])
     if len(node.inputs) > 2 and node.inputs[2] is not None:
-        given = low.constant(node.inputs[2], "bias")
-        if given.ndim > 1 and given.shape[0] != 1:
+        stated = low.constant(node.inputs[2], "bias")
+        if stated.ndim > 1 and stated.shape[0] != 1:
             low.refuse("its bias differs from row to row")
-        bias = np.broadcast_to(given.reshape(-1), bias.shape) * node.attributes.get_float("beta", 1.0)
+        bias = np.broadcast_to(stated.reshape(-1), bias.shape) * node.attributes.get_float("beta", 1.0)
     if node.attributes.get_int("transA", 0):
         tensor = low.transpose(low.tensor(x, first(2)), (1, 0), f"{x.name}/transposed")
     elif x in low.feature_orders:
@@ -86,14 +86,14 @@ def matmul(low: Lowering, node: ir.Node) -> None:
             form = form if form[-1] == rank - 1 else first(rank)
             tensor = low.tensor(a, form)
         bias, scales = np.zeros(weight.shape[1]), low.scales_of(b, axis=1)
-        made = connected(low, tensor, weight.T, bias, permuted(shape, form), (b, None), scales)
-        low.bind(node.outputs[0], form, made)
+        product = connected(low, tensor, weight.T, bias, permuted(shape, form), (b, None), scales)
+        low.bind(node.outputs[0], form, product)
         return
     if min(len(low.shape(a)), len(low.shape(b))) < 2:
         low.refuse("one side is a vector")
     operands, flips = zip(*(_side(low, value) for value in (a, b)), strict=True)
-    made = low.emit("BATCH_MATMUL", operands, shape, adjX=flips[0], adjY=flips[1])
-    low.bind(node.outputs[0], first(len(shape)), made)
+    product = low.emit("BATCH_MATMUL", operands, shape, adjX=flips[0], adjY=flips[1])
+    low.bind(node.outputs[0], first(len(shape)), product)
 
 
 def _side(low: Lowering, value: ir.Value) -> tuple[Tensor, bool]:

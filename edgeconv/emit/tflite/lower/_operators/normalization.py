@@ -23,8 +23,8 @@ def batch_normalization(low: Lowering, node: ir.Node) -> None:
     gamma, beta, mean, variance = (low.constant(value, "statistic").astype(np.float64) for value in node.inputs[1:5])
     scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
     form = low.form(x)
-    made = _scaled(low, low.tensor(x, form), form, _per_channel(scale, form), _per_channel(beta - mean * scale, form))
-    low.bind(node.outputs[0], form, made)
+    scaled = _scaled(low, low.tensor(x, form), form, _per_channel(scale, form), _per_channel(beta - mean * scale, form))
+    low.bind(node.outputs[0], form, scaled)
 
 
 def instance_normalization(low: Lowering, node: ir.Node) -> None:
@@ -34,8 +34,8 @@ def instance_normalization(low: Lowering, node: ir.Node) -> None:
     gamma, beta = (low.constant(value, "parameter") for value in node.inputs[1:3])
     axes = [form.index(axis) for axis in range(2, len(form))]
     normal = normalized(low, low.tensor(x, form), axes, node.attributes.get_float("epsilon", 1e-5))
-    made = _scaled(low, normal, form, _per_channel(gamma, form), _per_channel(beta, form))
-    low.bind(node.outputs[0], form, made)
+    scaled = _scaled(low, normal, form, _per_channel(gamma, form), _per_channel(beta, form))
+    low.bind(node.outputs[0], form, scaled)
 
 
 def layer_normalization(low: Lowering, node: ir.Node) -> None:
@@ -44,8 +44,8 @@ def layer_normalization(low: Lowering, node: ir.Node) -> None:
     form = low.form(x)
     rank = len(form)
     axis = node.attributes.get_int("axis", -1) % rank
-    axes = [form.index(one) for one in range(axis, rank)]
-    normal, *statistics = standardised(low, low.tensor(x, form), axes, node.attributes.get_float("epsilon", 1e-5))
+    axes = [form.index(index) for index in range(axis, rank)]
+    normal, *statistics = standardized(low, low.tensor(x, form), axes, node.attributes.get_float("epsilon", 1e-5))
     for value, tensor in zip(node.outputs[1:], statistics, strict=False):
         if value.uses() or value.is_graph_output():
             low.bind(value, form, tensor)
@@ -87,10 +87,10 @@ def local_response(low: Lowering, node: ir.Node) -> None:
 
 def normalized(low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float) -> Tensor:
     """(x - mean) / sqrt(variance + epsilon) over axes of the tensor."""
-    return standardised(low, x, axes, epsilon)[0]
+    return standardized(low, x, axes, epsilon)[0]
 
 
-def standardised(low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+def standardized(low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """(x - mean) / sqrt(variance + epsilon) over axes of the tensor, the mean, and what the difference is times.
 
     The variance is the mean square of the centred values (two passes), which does not cancel; the division is done

@@ -34,13 +34,13 @@ def modulo(low: Lowering, node: ir.Node) -> None:
     form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
     x, divisor = (operand(low, value, form) for value in node.inputs)
     shape = permuted(low.shape(node.outputs[0]), form)
-    made = low.emit("FLOOR_MOD", [x, divisor], shape)
+    remainder = low.emit("FLOOR_MOD", [x, divisor], shape)
     if node.attributes.get_int("fmod", 0) and x.dtype.kind == "i":
-        made = integer_remainder(low, x, divisor, made)
+        remainder = integer_remainder(low, x, divisor, remainder)
     elif node.attributes.get_int("fmod", 0) and x.dtype.kind == "f":
-        sizes = [magnitude(low, each) for each in (x, divisor)]
-        made = low.emit("MUL", [_sign(low, x), low.emit("FLOOR_MOD", sizes, shape)], shape)
-    low.bind(node.outputs[0], form, made)
+        sizes = [magnitude(low, number) for number in (x, divisor)]
+        remainder = low.emit("MUL", [_sign(low, x), low.emit("FLOOR_MOD", sizes, shape)], shape)
+    low.bind(node.outputs[0], form, remainder)
 
 
 def integer_remainder(low: Lowering, x: Tensor, divisor: Tensor, floored: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def integer_remainder(low: Lowering, x: Tensor, divisor: Tensor, floored: Tensor
     Magnitudes would not do: the lowest integer has none.
     """
     zero, shape = low.graph.constant(np.zeros(1, x.dtype), f"{low.base}/zero"), floored.shape
-    signs = [low.emit("LESS", [each, zero], each.shape, dtype=_BOOL) for each in (x, floored)]
+    signs = [low.emit("LESS", [number, zero], number.shape, dtype=_BOOL) for number in (x, floored)]
     differ = low.emit("NOT_EQUAL", signs, shape, dtype=_BOOL)
     some = low.emit("NOT_EQUAL", [floored, zero], shape, dtype=_BOOL)
     back = low.emit("LOGICAL_AND", [differ, some], shape)

@@ -48,13 +48,13 @@ def _windowed(
     image = images_of(low, x) if len(kernel) == THREE else as_image(low, x)
     image = before(image) if before else image
     *depth, rows, columns = [Window(1, 1, 1, 0, 0, 1, 1), *windows][-max(2, len(kernel)) :]
-    made = slide(image, (rows, columns))
+    pooled = slide(image, (rows, columns))
     if depth:
         area = rows.count * columns.count
-        made = slide(along_depth(low, made, depth[0].length), (depth[0], Window(1, 1, 1, 0, 0, area, area)))
-    made = after(made) if after else made
+        pooled = slide(along_depth(low, pooled, depth[0].length), (depth[0], Window(1, 1, 1, 0, 0, area, area)))
+    pooled = after(pooled) if after else pooled
     form = last(len(low.shape(y)))
-    low.bind(y, form, low.reshape(made, permuted(low.shape(y), form)))
+    low.bind(y, form, low.reshape(pooled, permuted(low.shape(y), form)))
 
 
 def _slid(low: Lowering, node: ir.Node, factors: list[Array], image: Tensor, windows: Sequence[Window]) -> Tensor:
@@ -62,9 +62,9 @@ def _slid(low: Lowering, node: ir.Node, factors: list[Array], image: Tensor, win
     if all(window.size == 1 for window in windows):
         return subsampled(low, image, windows)
     if node.op_type == "AveragePool":
-        made, factor = _averaged(low, image, windows, bool(node.attributes.get_int("count_include_pad", 0)))
+        average, factor = _averaged(low, image, windows, bool(node.attributes.get_int("count_include_pad", 0)))
         factors.append(factor)
-        return made
+        return average
     if any(window.dilation != 1 and window.size > 1 for window in windows):
         return _dilated_maximum(low, image, windows)
     return _maximum(low, image, windows, never_negative(low.input(node)))
@@ -119,7 +119,7 @@ _MOST_COPIES = 4  # XNNPACK of TensorFlow Lite 2.14 concatenates up to four tens
 def _dilated_maximum(low: Lowering, image: Tensor, windows: Sequence[Window]) -> Tensor:
     """The larger of what each place of the window reads, one axis after the other: TFLite's pools have no dilation."""
     if any(window.begin or window.reach for window in windows):
-        image = pad(low, image, [(0, 0), *((each.begin, each.reach) for each in windows), (0, 0)], _LOWEST)
+        image = pad(low, image, [(0, 0), *((window.begin, window.reach) for window in windows), (0, 0)], _LOWEST)
     for axis, window in enumerate(windows, start=1):
         if window.size > 1 or window.stride > 1 or image.shape[axis] != window.count:
             places = [tap * window.dilation for tap in range(window.size)]
@@ -151,24 +151,24 @@ def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_pad
     exact = [window for window in windows if window.is_same]
     if not count_padding and len(exact) == len(windows):
         return _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0), np.ones(counts.shape)
-    made = _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0)
+    average = _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0)
     scheme_counts_all = low.graph.operators[-1].options["padding"] != SAME
     if not scheme_counts_all:
         counts = counts / (_counts(windows[0], False)[:, None] * _counts(windows[1], False)[None, :]) * full
-    return made, full / counts
+    return average, full / counts
 
 
-def _corrected(low: Lowering, factors: Sequence[Array], made: Tensor) -> Tensor:
+def _corrected(low: Lowering, factors: Sequence[Array], averages: Tensor) -> Tensor:
     """The averages by their factors, once: in integers a product between two averages would coarsen the second.
 
     Those of a volume's images are the same at every depth, where its rows are the depth and its columns an image.
     """
-    total = np.ones(made.shape[1:3])
+    total = np.ones(averages.shape[1:3])
     for factor in factors:
         total = total * (factor if factor.shape == total.shape else factor.reshape(1, -1))
     if np.all(total == 1):
-        return made
-    return low.emit("MUL", [made, low.floats(total[None, :, :, None], f"{low.base}/divisors")], made.shape)
+        return averages
+    return low.emit("MUL", [averages, low.floats(total[None, :, :, None], f"{low.base}/divisors")], averages.shape)
 
 
 def _counts(window: Window, count_padding: bool) -> Array:
@@ -221,8 +221,8 @@ def _across_channels(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> Non
     batch, _, height, width, _ = permuted(low.shape(x), form)
     image = low.reshape(low.tensor(x, form), (batch, height, width, depth.length))
     point = [Window(1, 1, 1, 0, 0, size, size) for size in (height, width)]
-    made = convolved(low, image, weight[:, :, None, None], np.zeros(depth.count), 1, point, named=False)
-    low.bind(y, form, low.reshape(made, permuted(low.shape(y), form)))
+    average = convolved(low, image, weight[:, :, None, None], np.zeros(depth.count), 1, point, named=False)
+    low.bind(y, form, low.reshape(average, permuted(low.shape(y), form)))
 
 
 def never_negative(value: ir.Value | None, depth: int = 64) -> bool:

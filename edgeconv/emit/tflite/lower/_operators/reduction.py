@@ -28,10 +28,10 @@ def reduce(code: str, before: str = "", after: str = "") -> Lower:
         kind = x.dtype
         x = converted(low, x, np.dtype(np.int32)) if kind == np.bool_ else x  # the kernels order no booleans
         x = low.emit(before, [x], x.shape) if before else x
-        made = reduced(low, code, x, [form.index(axis) for axis in axes]) if axes else x
-        made = low.emit(after, [made], made.shape) if after else made
-        made = converted(low, made, kind) if kind == np.bool_ else made
-        bind_reduced(low, node, made, form, axes, bool(node.attributes.get_int("keepdims", 1)))
+        result = reduced(low, code, x, [form.index(axis) for axis in axes]) if axes else x
+        result = low.emit(after, [result], result.shape) if after else result
+        result = converted(low, result, kind) if kind == np.bool_ else result
+        bind_reduced(low, node, result, form, axes, bool(node.attributes.get_int("keepdims", 1)))
 
     return lower
 
@@ -43,8 +43,8 @@ def log_sum_exp(low: Lowering, node: ir.Node) -> None:
     x, places = low.tensor(value, form), [form.index(axis) for axis in axes]
     largest = reduced(low, "REDUCE_MAX", x, places)
     total = reduced(low, "SUM", low.emit("EXP", [low.emit("SUB", [x, largest], x.shape)], x.shape), places)
-    made = low.emit("ADD", [low.emit("LOG", [total], total.shape), largest], total.shape)
-    bind_reduced(low, node, made, form, axes, bool(node.attributes.get_int("keepdims", 1)))
+    result = low.emit("ADD", [low.emit("LOG", [total], total.shape), largest], total.shape)
+    bind_reduced(low, node, result, form, axes, bool(node.attributes.get_int("keepdims", 1)))
 
 
 def reduced(low: Lowering, code: str, x: Tensor, axes: Sequence[int]) -> Tensor:
@@ -59,23 +59,23 @@ def reduced(low: Lowering, code: str, x: Tensor, axes: Sequence[int]) -> Tensor:
     return low.emit(code, [x, low.integers(sorted(axes))], shape, keepDims=True)
 
 
-def bind_reduced(low: Lowering, node: ir.Node, made: Tensor, form: Form, axes: Sequence[int], keep: bool) -> None:
+def bind_reduced(low: Lowering, node: ir.Node, tensor: Tensor, form: Form, axes: Sequence[int], keep: bool) -> None:
     """Binds a tensor whose reduced axes have size 1 to the node's result, which may lack them."""
     y = node.outputs[0]
     if keep:
-        low.bind(y, form, made)
+        low.bind(y, form, tensor)
         return
-    kept = [axis for axis in range(len(form)) if axis not in axes]
+    remaining = [axis for axis in range(len(form)) if axis not in axes]
     shape = low.shape(y)
-    order = [kept.index(axis) for axis in form if axis in kept]
+    order = [remaining.index(axis) for axis in form if axis in remaining]
     result = complete(shape, [axis for axis in order if shape[axis] != 1])
-    low.bind(y, result, low.reshape(made, permuted(shape, result)))
+    low.bind(y, result, low.reshape(tensor, permuted(shape, result)))
 
 
 def axes_of(low: Lowering, node: ir.Node, rank: int) -> list[int]:
     """The reduced axes, from the input (opset 18) or the attribute (before)."""
-    given = low.constant(node.inputs[1], "axes") if len(node.inputs) > 1 and node.inputs[1] is not None else None
-    axes = node.attributes.get_ints("axes", ()) if given is None else [int(axis) for axis in given.reshape(-1)]
+    constant = low.constant(node.inputs[1], "axes") if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    axes = node.attributes.get_ints("axes", ()) if constant is None else [int(axis) for axis in constant.reshape(-1)]
     if not axes:
         return [] if node.attributes.get_int("noop_with_empty_axes", 0) else list(range(rank))
     return sorted({axis % rank for axis in axes})
@@ -137,12 +137,12 @@ def arg(code: str) -> Lower:
         from_end = bool(node.attributes.get_int("select_last_index", 0)) and last > 0
         if from_end:
             x = low.emit("GATHER", [x, low.integers(range(last, -1, -1))], x.shape, axis=position, batchDims=0)
-        made = low.emit(kernel, [x, low.integers([position])], shape, dtype=np.dtype(np.int64), outputType=_INT64)
+        places = low.emit(kernel, [x, low.integers([position])], shape, dtype=np.dtype(np.int64), outputType=_INT64)
         if from_end:
             end = low.graph.constant(np.array([last] if shape else last, np.int64), f"{low.base}/last")
-            made = low.emit("SUB", [end, made], shape, dtype=np.dtype(np.int64))
-        kept = low.reshape(made, [1 if index == position else size for index, size in enumerate(x.shape)])
-        bind_reduced(low, node, kept, form, [axis], bool(node.attributes.get_int("keepdims", 1)))
+            places = low.emit("SUB", [end, places], shape, dtype=np.dtype(np.int64))
+        with_axis = low.reshape(places, [1 if index == position else size for index, size in enumerate(x.shape)])
+        bind_reduced(low, node, with_axis, form, [axis], bool(node.attributes.get_int("keepdims", 1)))
 
     return lower
 

@@ -40,27 +40,27 @@ def resize(low: Lowering, node: ir.Node) -> None:
     weights = [_weights(low, node, axis) for axis in range(2, len(before))]
     if len(weights) == 1:
         weights.insert(0, np.ones((1, 1)))
-    made = _resized(low, image, weights)
-    low.bind(y, last(len(after)), low.reshape(made, permuted(after, last(len(after)))))
+    resized = _resized(low, image, weights)
+    low.bind(y, last(len(after)), low.reshape(resized, permuted(after, last(len(after)))))
 
 
 def _picked_anywhere(low: Lowering, node: ir.Node) -> None:
     """A gather for each axis that changes."""
     value = low.input(node)
     form = low.form(value)
-    made = low.tensor(value, form)
+    picked = low.tensor(value, form)
     for axis in range(len(form)):
         weights = _weights(low, node, axis)
         if not _picks(weights):
             low.refuse("it resizes the batch or the channels, or more than two axes, and not by their nearest elements")
         elements, place = np.argmax(weights, axis=1), form.index(axis)
-        if not np.array_equal(elements, np.arange(made.shape[place])):
-            shape = [*made.shape[:place], len(elements), *made.shape[place + 1 :]]
-            made = low.emit("GATHER", [made, low.integers(elements)], shape, axis=place, batchDims=0)
-    if made is low.tensor(value, form):
+        if not np.array_equal(elements, np.arange(picked.shape[place])):
+            shape = [*picked.shape[:place], len(elements), *picked.shape[place + 1 :]]
+            picked = low.emit("GATHER", [picked, low.integers(elements)], shape, axis=place, batchDims=0)
+    if picked is low.tensor(value, form):
         low.alias(node.outputs[0], value)
     else:
-        low.bind(node.outputs[0], form, made)
+        low.bind(node.outputs[0], form, picked)
 
 
 def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
@@ -72,12 +72,12 @@ def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
 
     rank = len(low.shape(low.input(node)))
     size, count = low.shape(low.input(node))[axis], low.shape(node.outputs[0])[axis]
-    given = [low.array(value) if value is not None else None for value in (*node.inputs, None, None, None)]
-    scales = given[2] if given[2] is not None and given[2].size else None
-    axes = [each % rank for each in node.attributes.get_ints("axes", ()) or range(rank)]
+    optional = [low.array(value) if value is not None else None for value in (*node.inputs, None, None, None)]
+    scales = optional[2] if optional[2] is not None and optional[2].size else None
+    axes = [index % rank for index in node.attributes.get_ints("axes", ()) or range(rank)]
     if axis not in axes:
         return np.eye(size)
-    ratio = _kept_ratio(node, given, [low.shape(low.input(node))[at] for at in axes])
+    ratio = _kept_ratio(node, optional, [low.shape(low.input(node))[at] for at in axes])
     if ratio is not None:
         return _in_ratio(node, size, ratio)
     single = ir.node("Resize", [ir.val(name) for name in ("x", "roi", "scales", "sizes")], version=node.version)
@@ -85,13 +85,13 @@ def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
     single.attributes["axes"] = ir.AttrInt64s("axes", [1])
     factor = None if scales is None else scales[axes.index(axis)].reshape(1)
     sizes = np.array([count], np.int64) if scales is None else None
-    (made,) = evaluate_node(single, [np.eye(size), None, factor, sizes], opset=_OPSET)
-    return np.array(made.T)
+    (resized,) = evaluate_node(single, [np.eye(size), None, factor, sizes], opset=_OPSET)
+    return np.array(resized.T)
 
 
-def _kept_ratio(node: ir.Node, given: Sequence[Array | None], before: Sequence[int]) -> Fraction | None:
+def _kept_ratio(node: ir.Node, optional: Sequence[Array | None], before: Sequence[int]) -> Fraction | None:
     """The one scale of all axes, where ``keep_aspect_ratio_policy`` makes one of the sizes; None where it does not."""
-    sizes, policy = given[3], _policy(node)
+    sizes, policy = optional[3], _policy(node)
     if policy == "stretch" or sizes is None or not sizes.size:
         return None
     ratios = [Fraction(int(after), size) for after, size in zip(sizes, before, strict=True)]
@@ -112,23 +112,23 @@ def _in_ratio(node: ir.Node, size: int, ratio: Fraction) -> Array:
     image = np.broadcast_to(np.eye(size)[:, :, None], (size, size, ratio.denominator))
     free = size * (ratio.numerator + 1) if _policy(node) == "not_larger" else 1
     sizes = np.array([free, ratio.numerator], np.int64)
-    (made,) = evaluate_node(single, [image, None, None, sizes], opset=_OPSET)
-    return np.array(made[:, :, 0].T)
+    (resized,) = evaluate_node(single, [image, None, None, sizes], opset=_OPSET)
+    return np.array(resized[:, :, 0].T)
 
 
 def _resized(low: Lowering, image: Tensor, weights: list[Array]) -> Tensor:
     batch, height, width, channels = image.shape
     rows, columns = weights
     shape = (batch, rows.shape[0], columns.shape[0], channels)
-    if shape == image.shape and all(np.array_equal(one, np.eye(len(one))) for one in weights):
+    if shape == image.shape and all(np.array_equal(matrix, np.eye(len(matrix))) for matrix in weights):
         return image
-    if all(_picks(one) for one in weights):
-        return _picked(low, image, [np.argmax(one, axis=1) for one in weights])
+    if all(_picks(matrix) for matrix in weights):
+        return _picked(low, image, [np.argmax(matrix, axis=1) for matrix in weights])
     if image.dtype != np.float32:
         low.refuse("it weighs integers", hint="cast them to float32 before, and back")
     kind = "" if not low.integer else "int16" if low.is_int16 else "int8"
     for align, half in MODES:
-        agrees = all(agrees_with_linear(one, align, half) for one in weights)
+        agrees = all(agrees_with_linear(matrix, align, half) for matrix in weights)
         if agrees and (not kind or integer_steps(weights, align, half, kind) <= MOST_STEPS[kind]):
             size = low.integers(shape[1:3])
             return low.emit("RESIZE_BILINEAR", [image, size], shape, alignCorners=align, halfPixelCenters=half)
@@ -171,8 +171,8 @@ def _picked(low: Lowering, image: Tensor, indices: list[Array]) -> Tensor:
             size = low.integers(shape[1:3])
             return low.emit("RESIZE_NEAREST_NEIGHBOR", [image, size], shape, alignCorners=align, halfPixelCenters=half)
     for axis, index in enumerate(indices, start=1):
-        made = (*shape[: axis + 1], *image.shape[axis + 1 :])
-        image = low.emit("GATHER", [image, low.integers(index)], made, axis=axis, batchDims=0)
+        picked_shape = (*shape[: axis + 1], *image.shape[axis + 1 :])
+        image = low.emit("GATHER", [image, low.integers(index)], picked_shape, axis=axis, batchDims=0)
     return image
 
 
@@ -203,18 +203,20 @@ def depth_to_space(low: Lowering, node: ir.Node) -> None:
 
 def _reorder_producer(low: Lowering, value: ir.Value, image: Tensor, order: Array) -> bool:
     """Gives the channels another order in the weights of the convolution that makes them, if nobody else reads it."""
-    made = low.graph.operators[-1] if low.graph.operators else None
-    if made is None or made.code != "CONV_2D" or made.outputs[0] is not image:
+    producer = low.graph.operators[-1] if low.graph.operators else None
+    if producer is None or producer.code != "CONV_2D" or producer.outputs[0] is not image:
         return False
     if len(value.uses()) != 1 or value.is_graph_output():
         return False
-    kernel, bias = made.inputs[1], made.inputs[2]
-    if kernel.data is None or bias.data is None or kernel.shape[-1] != made.inputs[0].shape[-1]:
+    kernel, bias = producer.inputs[1], producer.inputs[2]
+    if kernel.data is None or bias.data is None or kernel.shape[-1] != producer.inputs[0].shape[-1]:
         return False
-    made.inputs[1:] = [
-        low.graph.constant(one.data[order], one.name, one.quantization and one.quantization.picked(order))
-        for one in (kernel, bias)
-        if one.data is not None
+    producer.inputs[1:] = [
+        low.graph.constant(
+            constant.data[order], constant.name, constant.quantization and constant.quantization.picked(order)
+        )
+        for constant in (kernel, bias)
+        if constant.data is not None
     ]
     image.name, image.owner = f"{image.name}/ordered", ""
     low.reordered.add(image)

@@ -95,12 +95,12 @@ def _reflected(low: Lowering, at: Tensor, size: int, corners: bool) -> Tensor:
 def _inside(low: Lowering, places: Tensor, weight: Tensor | None, size: int, border: str) -> _Line:
     """Places brought into the image; those that lay outside of it weigh nothing."""
     shape = places.shape
-    kept = clipped(low, places, 0.0, size - 1.0)
+    clamped = clipped(low, places, 0.0, size - 1.0)
     if border == "zeros":
-        hit = low.emit("EQUAL", [places, kept], shape, dtype=np.dtype(np.bool_))
+        hit = low.emit("EQUAL", [places, clamped], shape, dtype=np.dtype(np.bool_))
         mask = low.emit("CAST", [hit], shape, dtype=np.dtype(np.float32))
         weight = mask if weight is None else low.emit("MUL", [weight, mask], shape)
-    return _Line(low.emit("CAST", [kept], shape, dtype=np.dtype(np.int32)), weight)
+    return _Line(low.emit("CAST", [clamped], shape, dtype=np.dtype(np.int32)), weight)
 
 
 LOWERINGS: dict[str, Lower] = {"GridSample": grid_sample}

@@ -39,9 +39,9 @@ def reshape(low: Lowering, node: ir.Node) -> None:
         _permute_features(low, x, y)
         return
     if len(after) == 4 and first(len(before)) not in low.forms[x]:
-        wanted = before_reshape(before, after, last(4))
-        if wanted is not None:
-            _bind_reshaped(low, x, y, wanted, last(4))
+        earlier = before_reshape(before, after, last(4))
+        if earlier is not None:
+            _bind_reshaped(low, x, y, earlier, last(4))
             return
     _bind_reshaped(low, x, y, first(len(before)), first(len(after)))
 
@@ -102,9 +102,9 @@ def concat(low: Lowering, node: ir.Node) -> None:
     y = node.outputs[0]
     form = common_form(low, node.inputs, len(low.shape(y)))
     axis = node.attributes.get_int("axis") % len(form)
-    tensors = [low.tensor(low.given(value), form) for value in node.inputs]
-    made = low.emit("CONCATENATION", tensors, permuted(low.shape(y), form), axis=form.index(axis))
-    low.bind(y, form, made)
+    tensors = [low.tensor(low.required(value), form) for value in node.inputs]
+    joint = low.emit("CONCATENATION", tensors, permuted(low.shape(y), form), axis=form.index(axis))
+    low.bind(y, form, joint)
 
 
 _MOST_PARTS = 4
@@ -120,16 +120,16 @@ def split(low: Lowering, node: ir.Node) -> None:
     shapes = [permuted(low.shape(y), form) for y in node.outputs]
     is_equal = len({shape[axis] for shape in shapes}) == 1 and 1 < len(shapes) <= _MOST_PARTS
     if is_equal and x.dtype not in (np.int64, np.bool_):
-        made = low.graph.add(
+        parts = low.graph.add(
             "SPLIT", [low.integers(np.array(axis)), x], shapes, f"{low.base}/split", x.dtype, numSplits=len(shapes)
         )
     else:
         starts = np.cumsum([0, *(shape[axis] for shape in shapes)])
-        made = [
+        parts = [
             low.slice(x, [int(start) if index == axis else 0 for index in range(len(form))], shape)
             for start, shape in zip(starts, shapes, strict=False)
         ]
-    for y, tensor in zip(node.outputs, made, strict=True):
+    for y, tensor in zip(node.outputs, parts, strict=True):
         low.bind(y, form, tensor)
 
 
@@ -139,24 +139,24 @@ def slice_(low: Lowering, node: ir.Node) -> None:
     value = low.input(node)
     rank, shape = len(form), list(low.shape(value))
     starts, ends = (low.constant(node.inputs[index], "bound").reshape(-1) for index in (1, 2))
-    given = [low.array(value) if value is not None else None for value in (*node.inputs[3:], None, None)]
-    axes = range(len(starts)) if given[0] is None else [int(axis) % rank for axis in given[0].reshape(-1)]
-    steps = np.ones(len(starts), np.int64) if given[1] is None else given[1].reshape(-1)
+    optional = [low.array(value) if value is not None else None for value in (*node.inputs[3:], None, None)]
+    axes = range(len(starts)) if optional[0] is None else [int(axis) % rank for axis in optional[0].reshape(-1)]
+    steps = np.ones(len(starts), np.int64) if optional[1] is None else optional[1].reshape(-1)
     ranges = [range(size) for size in shape]
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         ranges[axis] = range(*slice(*_bounds(int(start), int(end), int(step))).indices(shape[axis]))
     placed = [ranges[axis] for axis in form]
     if any(part.step < 0 for part in placed):
-        made = _gathered(low, x, placed)
+        cut = _gathered(low, x, placed)
     elif all(part.step == 1 or len(part) == 1 for part in placed):
-        made = low.slice(x, [part.start for part in placed], [len(part) for part in placed])
+        cut = low.slice(x, [part.start for part in placed], [len(part) for part in placed])
     else:
         bounds = [[getattr(part, field) for part in placed] for field in ("start", "stop", "step")]
-        made = low.emit("STRIDED_SLICE", [x, *map(low.integers, bounds)], [len(part) for part in placed])
-    if made is x:
+        cut = low.emit("STRIDED_SLICE", [x, *map(low.integers, bounds)], [len(part) for part in placed])
+    if cut is x:
         low.alias(node.outputs[0], value)
     else:
-        low.bind(node.outputs[0], form, made)
+        low.bind(node.outputs[0], form, cut)
 
 
 def _bounds(start: int, end: int, step: int) -> tuple[int, int | None, int]:
@@ -187,42 +187,42 @@ def gather(low: Lowering, node: ir.Node) -> None:
     flat = index.reshape(-1)
     if flat.size == 1:
         begin = [int(flat[0]) if at == place else 0 for at in range(rank)]
-        made = low.slice(x, begin, [1 if at == place else size for at, size in enumerate(x.shape)])
+        gathered = low.slice(x, begin, [1 if at == place else size for at, size in enumerate(x.shape)])
     else:
         options = {"axis": place, "batchDims": 0}
-        made = low.emit(
+        gathered = low.emit(
             "GATHER", [x, low.integers(flat)], [*x.shape[:place], flat.size, *x.shape[place + 1 :]], **options
         )
     if index.ndim == 1:
-        low.bind(y, form, made)
+        low.bind(y, form, gathered)
         return
-    kept = [at if at < axis else at - 1 for at in form if at != axis]
-    result = tuple(kept) if index.ndim == 0 else first(len(low.shape(y)))
-    low.bind(y, result, low.reshape(made, permuted(low.shape(y), result)))
+    remaining = [at if at < axis else at - 1 for at in form if at != axis]
+    result = tuple(remaining) if index.ndim == 0 else first(len(low.shape(y)))
+    low.bind(y, result, low.reshape(gathered, permuted(low.shape(y), result)))
 
 
 def pad(low: Lowering, node: ir.Node) -> None:
     """Pad by a constant, by reflection, by the edge, or round about; negative amounts crop."""
     x, form = read(low, node)
     rank = len(form)
-    given = low.constant(node.inputs[1], "amounts").reshape(-1)
+    stated = low.constant(node.inputs[1], "amounts").reshape(-1)
     axes = list(range(rank))
     if len(node.inputs) > 3 and node.inputs[3] is not None:
         axes = [int(axis) % rank for axis in low.constant(node.inputs[3], "axes").reshape(-1)]
-    amounts = {axis: (int(given[i]), int(given[len(axes) + i])) for i, axis in enumerate(axes)}
+    amounts = {axis: (int(stated[i]), int(stated[len(axes) + i])) for i, axis in enumerate(axes)}
     placed = [amounts.get(axis, (0, 0)) for axis in form]
     crops = [(max(0, -before), max(0, -after)) for before, after in placed]
     shape = [size - before - after for size, (before, after) in zip(x.shape, crops, strict=True)]
     x = low.slice(x, [before for before, _ in crops], shape)
     grown = [(max(0, before), max(0, after)) for before, after in placed]
     mode = node.attributes.get_string("mode", "constant")
-    made = _PADS[mode](low, node, x, grown) if mode in _PADS else low.refuse(f"its mode is {mode!r}")
-    if made is x and not made.owner:
-        low.bind(node.outputs[0], form, made)
-    elif made is x:
+    padded = _PADS[mode](low, node, x, grown) if mode in _PADS else low.refuse(f"its mode is {mode!r}")
+    if padded is x and not padded.owner:
+        low.bind(node.outputs[0], form, padded)
+    elif padded is x:
         low.alias(node.outputs[0], low.input(node))
     else:
-        low.bind(node.outputs[0], form, made)
+        low.bind(node.outputs[0], form, padded)
 
 
 def _pad_constant(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[int, int]]) -> Tensor:
@@ -327,14 +327,14 @@ def tile(low: Lowering, node: ir.Node) -> None:
     """Tile, as one concatenation per axis: delegates do not take TILE."""
     x, form = read(low, node)
     repeats = low.constant(node.inputs[1], "repeats").reshape(-1)
-    made = x
+    tiled = x
     for place, axis in enumerate(form):
         if repeats[axis] != 1:
-            made = joined(low, [made] * int(repeats[axis]), place)
-    if made is x:
+            tiled = joined(low, [tiled] * int(repeats[axis]), place)
+    if tiled is x:
         low.alias(node.outputs[0], low.input(node))
     else:
-        low.bind(node.outputs[0], form, made)
+        low.bind(node.outputs[0], form, tiled)
 
 
 def gather_nd(low: Lowering, node: ir.Node) -> None:
@@ -356,8 +356,8 @@ def gather_nd(low: Lowering, node: ir.Node) -> None:
             0,
         )
     shape = [*x.shape[:place], rows.size, *x.shape[place + 1 :]]
-    made = low.emit("GATHER", [x, low.integers(rows.reshape(-1))], shape, axis=place, batchDims=0)
-    low.bind(y, form, low.reshape(made, permuted(low.shape(y), form)))
+    gathered = low.emit("GATHER", [x, low.integers(rows.reshape(-1))], shape, axis=place, batchDims=0)
+    low.bind(y, form, low.reshape(gathered, permuted(low.shape(y), form)))
 
 
 def _with_batch(index: Array, node: ir.Node) -> Array:

@@ -39,5 +39,5 @@ def _images(node: ir.Node, array: Array) -> Array:
     single.attributes.update(node.attributes)
     single.outputs[0].name = "y"
     with np.errstate(all="ignore"):
-        made = ReferenceEvaluator(ir.to_proto(single)).run(None, {"x": array})
-        return np.asarray(next(iter(made)))
+        outputs = ReferenceEvaluator(ir.to_proto(single)).run(None, {"x": array})
+        return np.asarray(next(iter(outputs)))
