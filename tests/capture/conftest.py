@@ -19,16 +19,16 @@ Arrays = dict[str, npt.NDArray[np.generic]]
 def _evaluate(model: ir.Model, inputs: Sequence[torch.Tensor]) -> Arrays:
     proto = ir.to_proto(model)
     graph = proto.graph
-    made = {name for node in graph.node for name in node.output}
+    computed = {name for node in graph.node for name in node.output}
     outputs = {value.name for value in graph.output}
-    graph.output.extend(v for v in graph.value_info if v.name in made and v.name not in outputs)
+    graph.output.extend(v for v in graph.value_info if v.name in computed and v.name not in outputs)
     onnx.checker.check_model(proto, full_check=True)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
     feeds = {value.name: tensor.numpy() for value, tensor in zip(graph.input, inputs, strict=True)}
-    return dict(zip([each.name for each in session.get_outputs()], session.run(None, feeds), strict=True))
+    return dict(zip([output.name for output in session.get_outputs()], session.run(None, feeds), strict=True))
 
 
 def _hooked(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Arrays:
@@ -45,7 +45,7 @@ def _hooked(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Arrays:
 
         return keep
 
-    handles = [each.register_forward_hook(hook(path)) for path, each in module.named_modules() if path]
+    handles = [part.register_forward_hook(hook(path)) for path, part in module.named_modules() if path]
     with torch.no_grad():
         module.eval()(*inputs)
     for handle in handles:

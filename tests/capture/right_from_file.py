@@ -36,7 +36,7 @@ def outputs_of(artifact: Artifact, x: np.ndarray) -> list[np.ndarray]:
 
 def file_of(folder: Path, nodes: list[Any], shape: tuple[int | str, ...], opset: int, **constants: Any) -> Path:
     """Saves the nodes as a model whose outputs are all that no node reads."""
-    inner = [each for node in nodes for attribute in node.attribute for each in attribute.g.node]
+    inner = [inner_node for node in nodes for attribute in node.attribute for inner_node in attribute.g.node]
     read = {name for node in (*nodes, *inner) for name in node.input}
     last = [name for node in nodes for name in node.output if name and name not in read]
     graph = helper.make_graph(

@@ -26,13 +26,13 @@ def assert_same_everywhere(path: Path, shape: tuple[int, ...]) -> ir.Model:
     model = open_onnx(path).graph({"x": shape})
     emitted = to_onnx(model, metadata={})
     assert emitted.outputs[0].shape == expected.shape
-    for made in (
+    for outputs in (
         evaluate(model, {"x": x})["y"],
         onnxruntime.InferenceSession(emitted.data).run(None, {"x": x})[0],
         _on_litert(model, x),
     ):
-        assert made.shape == expected.shape
-        np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
+        assert outputs.shape == expected.shape
+        np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
     return model
 
 

@@ -28,10 +28,10 @@ def _captured(module: nn.Module, x: Tensor, path: Any = "auto", opset: int = 18)
 
 
 def _statistics(module: nn.Module) -> None:
-    for each in module.modules():
-        if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.uniform_(each.running_mean, -0.5, 0.5)
-            nn.init.uniform_(each.running_var, 0.5, 2.0)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(part.running_mean, -0.5, 0.5)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
 
 
 def _module_values(model: ir.Model, module: nn.Module) -> list[str]:
@@ -137,8 +137,8 @@ def test_a_function_computes_what_torch_computes(name: str, opset: int) -> None:
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     values = evaluate(model, {"input": x.double().numpy()})
     expected = torch.utils._pytree.tree_leaves(module(x.double()))
-    for output, wanted in zip(model.graph.outputs, expected, strict=True):
-        np.testing.assert_allclose(values[output.name], wanted.numpy(), rtol=1e-6, atol=1e-6)
+    for output, tensor in zip(model.graph.outputs, expected, strict=True):
+        np.testing.assert_allclose(values[output.name], tensor.numpy(), rtol=1e-6, atol=1e-6)
 
 
 def _halves(x: Tensor) -> tuple[Tensor, ...]:
@@ -207,8 +207,8 @@ def test_writes_are_seen_through_every_view(function: Callable[[Tensor], Any]) -
     model = _captured(module, x, "fast")
     values = evaluate(model, {"input": x.numpy()})
     expected = torch.utils._pytree.tree_leaves(module(x.clone()))
-    for output, wanted in zip(model.graph.outputs, expected, strict=True):
-        np.testing.assert_allclose(values[output.name], wanted.numpy(), rtol=1e-5, atol=1e-5)
+    for output, tensor in zip(model.graph.outputs, expected, strict=True):
+        np.testing.assert_allclose(values[output.name], tensor.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_a_write_that_cannot_be_followed_goes_to_the_official_path() -> None:
@@ -256,9 +256,9 @@ def test_constants_that_are_written_to_leave_the_module_alone() -> None:
             return x * copy + self.table
 
     module, x = Written(), torch.randn(2, 8, dtype=torch.float64)
-    kept = module.table.clone()
+    before = module.table.clone()
     model = _captured(module, x, "fast")
-    assert torch.equal(module.table, kept)
+    assert torch.equal(module.table, before)
     assert [node.op_type for node in model.graph] == ["Mul", "Add"]
     np.testing.assert_allclose(evaluate(model, {"input": x.numpy()})["output"], module(x).numpy(), rtol=1e-12)
 
@@ -279,5 +279,5 @@ def test_an_entry_takes_the_arguments_of_its_schema(name: str) -> None:
     schema = getattr(getattr(getattr(torch.ops, namespace), operator), overload)._schema
     functional = getattr(getattr(torch.ops, namespace), operator.removesuffix("_"), None)
     assert not schema.is_mutable or functional is None, "in-place forms are found by their functional one"
-    names = ["x" if each.name in ("self", "input") else each.name for each in schema.arguments]
-    inspect.signature(TABLE[name]).bind(None, **{each: None for each in names if each not in _MEANINGLESS})
+    names = ["x" if argument.name in ("self", "input") else argument.name for argument in schema.arguments]
+    inspect.signature(TABLE[name]).bind(None, **{argument: None for argument in names if argument not in _MEANINGLESS})

@@ -53,14 +53,14 @@ def test_a_convolution_without_bias_has_none() -> None:
 def test_weights_are_copies_under_their_own_names() -> None:
     module = DepthwiseSeparableConv(3, 6)
     model = _capture(module, torch.randn(1, 3, 8, 8))
-    kept = {name: value.clone().numpy() for name, value in module.state_dict().items()}
+    before = {name: value.clone().numpy() for name, value in module.state_dict().items()}
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
     for name, value in model.graph.initializers.items():
         assert value.const_value is not None
-        np.testing.assert_array_equal(value.const_value.numpy(), kept[name])
-    assert set(kept) - set(model.graph.initializers) == {
+        np.testing.assert_array_equal(value.const_value.numpy(), before[name])
+    assert set(before) - set(model.graph.initializers) == {
         f"{x}.1.num_batches_tracked" for x in ("depthwise", "pointwise")
     }
 

@@ -39,9 +39,15 @@ class _Of(nn.Module):
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_bags_of_every_mode_are_right_in_both_formats(mode: str, tmp_path: Path) -> None:
     def forward(m: nn.Module, ids: torch.Tensor, flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        starts = [torch.tensor(each) for each in ([0, 2, 5], [0, 0, 3], [0, 3, 7])]
+        starts = [torch.tensor(places) for places in ([0, 2, 5], [0, 0, 3], [0, 3, 7])]
         ends = m.ends(flat, torch.tensor([0, 2, 4, 7]))
-        return m.plain(ids), m.padded(ids), *(m.plain(flat, each) for each in starts), m.padded(flat, starts[1]), ends
+        return (
+            m.plain(ids),
+            m.padded(ids),
+            *(m.plain(flat, offsets) for offsets in starts),
+            m.padded(flat, starts[1]),
+            ends,
+        )
 
     torch.manual_seed(0)
     parts = {

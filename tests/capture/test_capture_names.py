@@ -117,10 +117,10 @@ def _module_names(model: ir.Model, module: nn.Module) -> list[str]:
 def test_a_value_named_after_a_module_is_its_output(make, shape, evaluate, hooked) -> None:
     torch.manual_seed(0)
     module, x = make(), torch.randn(*shape)
-    for each in module.modules():
-        if isinstance(each, nn.BatchNorm2d):
-            nn.init.uniform_(each.running_mean, -0.5, 0.5)
-            nn.init.uniform_(each.running_var, 0.5, 2.0)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.running_mean, -0.5, 0.5)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
     model = capture(module, (x,), input_names=["the input"], output_names=())
     values, expected = evaluate(model, (x,)), hooked(module, (x,))
     named = _module_names(model, module)

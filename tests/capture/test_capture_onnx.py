@@ -54,12 +54,12 @@ def opened(path: Path, **shapes: Sequence[int]) -> tuple[OnnxFile, Any, dict[str
     }
     generator = np.random.default_rng(0)
     feeds: dict[str, Any] = {
-        each.name: (
-            generator.standard_normal(settled[each.name])
-            if each.dtype == "float32"
-            else generator.integers(0, 2, settled[each.name])
-        ).astype(each.dtype)
-        for each in file.inputs
+        value.name: (
+            generator.standard_normal(settled[value.name])
+            if value.dtype == "float32"
+            else generator.integers(0, 2, settled[value.name])
+        ).astype(value.dtype)
+        for value in file.inputs
     }
     return file, file.graph(settled), feeds
 
@@ -70,11 +70,11 @@ def assert_same(path: Path, **shapes: Sequence[int]) -> Any:
     assert model.opset_imports[""] in FILE_OPSETS
     session = onnxruntime.InferenceSession(file.data, providers=["CPUExecutionProvider"])
     theirs = session.run(None, feeds)
-    ours = evaluate(model, feeds, keep=[each.name for each in file.outputs])
-    for each, b in zip(file.outputs, theirs, strict=True):
-        np.testing.assert_allclose(ours[each.name], b, rtol=1e-4, atol=1e-5 * max(1, np.abs(b).max()), equal_nan=True)
-    for each in model.graph:
-        assert all(value.shape is not None and value.shape.is_static() and value.dtype for value in each.outputs)
+    ours = evaluate(model, feeds, keep=[value.name for value in file.outputs])
+    for value, b in zip(file.outputs, theirs, strict=True):
+        np.testing.assert_allclose(ours[value.name], b, rtol=1e-4, atol=1e-5 * max(1, np.abs(b).max()), equal_nan=True)
+    for node in model.graph:
+        assert all(value.shape is not None and value.shape.is_static() and value.dtype for value in node.outputs)
     return model
 
 
@@ -111,7 +111,7 @@ GROWN: dict[str, tuple[int, Nodes, dict[str, Any]]] = {
 def test_operators_of_other_opsets(write, case: str) -> None:
     opset, nodes, constants = GROWN[case]
     model = assert_same(write(nodes, opset=opset, constants=constants))
-    assert not [value.name for each in model.graph for value in each.outputs if value.name.startswith("_v_")]
+    assert not [value.name for node in model.graph for value in node.outputs if value.name.startswith("_v_")]
 
 
 def test_quantize_and_dequantize_stay(write) -> None:
@@ -123,7 +123,7 @@ def test_quantize_and_dequantize_stay(write) -> None:
         node("Conv", "d wf"),
     ]
     model = assert_same(write(nodes, opset=13, constants=scale))
-    assert [each.op_type for each in model.graph].count("DequantizeLinear") == 2
+    assert [node.op_type for node in model.graph].count("DequantizeLinear") == 2
 
 
 def test_results_that_nobody_wants_need_no_shape(write) -> None:
@@ -131,18 +131,18 @@ def test_results_that_nobody_wants_need_no_shape(write) -> None:
     weights = {"w": np.ones((1, 16, 3), np.float32), "r": np.ones((1, 16, 4), np.float32)}
     lstm = helper.make_node("LSTM", ["x", "w", "r"], ["", "y", ""], hidden_size=4)
     _, model, _ = opened(write([lstm], (5, 1, 3), constants=weights))
-    assert [each.op_type for each in model.graph] == ["LSTM"]
+    assert [node.op_type for node in model.graph] == ["LSTM"]
 
 
 def test_text_that_nobody_wants(write) -> None:
     nodes = [node("Constant", "", "a", value_string="why"), node("Constant", "", "b", value_strings=["why", "not"])]
     model = assert_same(write([*nodes, node("Identity", "a", "c"), node("Relu", "x")]))
-    assert [each.op_type for each in model.graph] == ["Relu"]
+    assert [node.op_type for node in model.graph] == ["Relu"]
 
 
 def test_weights_among_the_inputs_are_weights(write) -> None:
     path = write([node("Conv", "x w")], opset=8, constants={"w": W}, old_style=True)
-    assert [each.name for each in open_onnx(path).inputs] == ["x"]
+    assert [value.name for value in open_onnx(path).inputs] == ["x"]
     assert list(assert_same(path).graph.initializers) == ["w"]
 
 
@@ -153,21 +153,21 @@ def test_shapes_that_are_computed_become_constants(write) -> None:
     ]  # fmt: skip
     rest = {"zero": np.array([0]), "rest": np.array([-1])}
     model = assert_same(write(nodes, ("N", 4, 6, 6), constants=rest))
-    assert [each.op_type for each in model.graph] == ["Reshape"]
+    assert [node.op_type for node in model.graph] == ["Reshape"]
 
 
 @pytest.mark.parametrize("taken", [True, False])
 def test_a_branch_on_a_constant_is_taken(write, taken: bool) -> None:
     y = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
-    one = helper.make_graph(
+    branch = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["t"]), helper.make_node("Neg", ["t"], ["y"])], "one", [], y
     )
     two = helper.make_graph(
         [helper.make_node("Abs", ["x"], ["t"]), helper.make_node("Exp", ["t"], ["y"])], "two", [], y
     )
-    inner = helper.make_node("If", ["c"], ["t"], then_branch=one, else_branch=two)
+    inner = helper.make_node("If", ["c"], ["t"], then_branch=branch, else_branch=two)
     model = assert_same(write([inner, node("Tanh", "t")], constants={"c": np.array(taken)}))
-    assert [each.op_type for each in model.graph] == (["Relu", "Neg"] if taken else ["Abs", "Exp"]) + ["Tanh"]
+    assert [node.op_type for node in model.graph] == (["Relu", "Neg"] if taken else ["Abs", "Exp"]) + ["Tanh"]
 
 
 def test_functions_are_inlined(write) -> None:
@@ -175,14 +175,14 @@ def test_functions_are_inlined(write) -> None:
     swish = helper.make_function("mine", "Swish", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
     call = helper.make_node("Swish", ["x"], ["y"], domain="mine")
     model = assert_same(write([call], functions=[swish], also={"mine": 1}))
-    assert [each.op_type for each in model.graph] == ["Sigmoid", "Mul"]
+    assert [node.op_type for node in model.graph] == ["Sigmoid", "Mul"]
 
 
 def test_names_are_the_files_own(write) -> None:
     written = [("Relu", "x", "a b"), ("Neg", "a b", "a\tb"), ("Tanh", "a\tb", "a_b")]
     nodes = [helper.make_node(operator, [value], [result]) for operator, value, result in written]
     model = assert_same(write([*nodes, node("Abs", "a_b")]))
-    assert [each.outputs[0].name for each in model.graph] == ["a b", "a_b_1", "a_b", "y"]
+    assert [node.outputs[0].name for node in model.graph] == ["a b", "a_b_1", "a_b", "y"]
 
 
 def test_an_output_that_stands_twice(write) -> None:
@@ -280,7 +280,7 @@ def test_a_loop_is_refused_by_name(write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("shapes", "says"),
     [
         ({"x": (1, 4, 6)}, "3 dimensions"),
         ({"x": (1, 4, 7, 6)}, "fixes dimension 2 to 6"),
@@ -289,9 +289,9 @@ def test_a_loop_is_refused_by_name(write) -> None:
         ({"z": (1, 4, 6, 6)}, "no input 'z'"),
     ],
 )
-def test_shapes_that_do_not_fit_the_file(write, given: dict[str, Any], says: str) -> None:
+def test_shapes_that_do_not_fit_the_file(write, shapes: dict[str, Any], says: str) -> None:
     with pytest.raises(CaptureError, match=says):
-        settled_shapes(open_onnx(write([node("Relu", "x")], ("N", 4, 6, 6))), given)
+        settled_shapes(open_onnx(write([node("Relu", "x")], ("N", 4, 6, 6))), shapes)
 
 
 def test_an_open_batch_stays_open_and_can_be_fixed(write) -> None:

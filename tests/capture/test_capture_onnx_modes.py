@@ -55,7 +55,7 @@ def _assert_both(path: Path, x: np.ndarray) -> None:
     """The graph and both files give what onnxruntime makes of the file."""
     file = open_onnx(path)
     graph = file.graph(settled_shapes(file, {}))
-    names = [each.name for each in file.outputs]
+    names = [value.name for value in file.outputs]
     expected = onnxruntime.InferenceSession(file.data, providers=["CPUExecutionProvider"]).run(None, {"x": x})
     values = evaluate(graph, {"x": x}, keep=names)
     graph = optimize(graph)

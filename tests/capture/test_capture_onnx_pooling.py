@@ -163,9 +163,9 @@ def test_padding_as_wide_as_the_window(tmp_path: Path, op: str, attributes: dict
     assert np.isfinite(expected).all()
     model = open_onnx(path).graph({"x": x.shape})
     assert (evaluate(model, {"x": x})["y"] == expected).all()
-    made = edgeconv.export_onnx(path, tmp_path / "out", name="m", devices=("onnxruntime", "litert"))
-    assert made.report is not None
-    rows = {row.artifact: str(row.verdict) for row in made.report.comparisons if row.artifact}  # but the source's own
+    result = edgeconv.export_onnx(path, tmp_path / "out", name="m", devices=("onnxruntime", "litert"))
+    assert result.report is not None
+    rows = {row.artifact: str(row.verdict) for row in result.report.comparisons if row.artifact}  # but the source's own
     assert rows == {"m.fp32.onnx": "pass", "m.fp32.tflite": "pass"}
 
 

@@ -31,9 +31,9 @@ WHOLE = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
 
 def written(path: Path, *, roi: Any = None, scales: Any = None, sizes: Any = None, **more: Any) -> Path:
     opset, shape = more.pop("opset", 18), more.pop("shape", SHAPE)
-    given = {"roi": (roi, np.float32), "scales": (scales, np.float32), "sizes": (sizes, np.int64)}
-    constants = [numpy_helper.from_array(np.asarray(a, kind), n) for n, (a, kind) in given.items() if a is not None]
-    operands = ["x", *(name if numbers is not None else "" for name, (numbers, _) in given.items())]
+    optional = {"roi": (roi, np.float32), "scales": (scales, np.float32), "sizes": (sizes, np.int64)}
+    constants = [numpy_helper.from_array(np.asarray(a, kind), n) for n, (a, kind) in optional.items() if a is not None]
+    operands = ["x", *(name if numbers is not None else "" for name, (numbers, _) in optional.items())]
     nodes = [
         helper.make_node("Resize", operands, ["r"], name="grow", **more),
         helper.make_node("Neg", ["r"], ["y"]),
@@ -160,19 +160,19 @@ def test_every_form_computes_what_onnxruntime_computes(
 ) -> None:  # fmt: skip
     """Scales that are no float32 number, sizes that do not follow from them, places on the border of two elements."""
     pairs = (rows, columns)
-    shape, wanted = (1, 2, rows[0], columns[0]), [rows[1], columns[1]]
+    shape, sizes = (1, 2, rows[0], columns[0]), [rows[1], columns[1]]
     more: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": places, "nearest_mode": rounding}
     if by == "scales":
         more["scales"] = [1, 1, *(after / before + beyond for before, after in pairs)]
     else:
-        more |= {"sizes": wanted, "axes": [2, 3]}
+        more |= {"sizes": sizes, "axes": [2, 3]}
         more |= {} if by == "sizes" else {"keep_aspect_ratio_policy": by}
     path = written(tmp_path_factory.mktemp("forms") / "m.onnx", shape=shape, opset=19, **more)
     try:
-        (made,) = onnxruntime.InferenceSession(path.read_bytes()).run(None, {"x": np.zeros(shape, np.float32)})
+        (resized,) = onnxruntime.InferenceSession(path.read_bytes()).run(None, {"x": np.zeros(shape, np.float32)})
     except Exception:  # noqa: BLE001  # what it refuses has no right output
         assume(False)
-    assume(made.size)
+    assume(resized.size)
     try:
         assert_same_everywhere(path, shape)
     except CaptureError as refusal:

@@ -43,18 +43,18 @@ def save(
 
 def in_a_branch(path: Path) -> None:
     result = [helper.make_tensor_value_info("t", TensorProto.FLOAT, None)]
-    one = helper.make_graph([helper.make_node("Add", ["x", "w"], ["t"])], "one", [], result, [outside()])
+    then = helper.make_graph([helper.make_node("Add", ["x", "w"], ["t"])], "one", [], result, [outside()])
     two = helper.make_graph([helper.make_node("Relu", ["x"], ["t"])], "two", [], result)
-    branch = helper.make_node("If", ["c"], ["y"], then_branch=one, else_branch=two)
+    branch = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=two)
     save(path, [branch], [numpy_helper.from_array(np.array(True), "c")])
 
 
 def in_a_branchs_constant(path: Path) -> None:
     result = [helper.make_tensor_value_info("t", TensorProto.FLOAT, None)]
-    one = helper.make_graph([helper.make_node("Relu", ["x"], ["t"])], "one", [], result)
+    then = helper.make_graph([helper.make_node("Relu", ["x"], ["t"])], "one", [], result)
     constant = helper.make_node("Constant", [], ["w"], value=outside())
     two = helper.make_graph([constant, helper.make_node("Add", ["x", "w"], ["t"])], "two", [], result)
-    branch = helper.make_node("If", ["c"], ["y"], then_branch=one, else_branch=two)
+    branch = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=two)
     save(path, [branch], [numpy_helper.from_array(np.array(False), "c")])
 
 
@@ -86,9 +86,9 @@ def test_weights_lie_beside_the_model(tmp_path: Path, elsewhere: Path, model: Ca
     model(path)
     ONES.tofile(path.parent / "w.bin")
     result = edgeconv.export_onnx(path, tmp_path / "out", name="m", formats="onnx", devices="onnxruntime")
-    made = result.artifacts[0].path.read_bytes()
-    assert b"w.bin" not in made
-    np.testing.assert_array_equal(onnxruntime.InferenceSession(made).run(None, {"x": X})[0], X + 1)
+    written = result.artifacts[0].path.read_bytes()
+    assert b"w.bin" not in written
+    np.testing.assert_array_equal(onnxruntime.InferenceSession(written).run(None, {"x": X})[0], X + 1)
     (path.parent / "w.bin").unlink()
     with pytest.raises(CaptureError, match=r"its weights lie in 'w.bin', which is not beside it"):
         open_onnx(path)

@@ -104,10 +104,10 @@ def test_hardmax_is_written_out_at_every_opset(tmp_path: Path, opset: int, axis:
 
 @pytest.mark.parametrize("axis", [None, 1, -1])
 def test_compress_by_a_constant(tmp_path: Path, axis: int | None) -> None:
-    kept = np.array([True, False, True])
+    condition = np.array([True, False, True])
     attributes = {} if axis is None else {"axis": axis}
     nodes = [_node("Compress", ["x", "c"], ["z"], **attributes), _node("Relu", ["z"], ["y"])]
-    assert_right_from_file(file_of(tmp_path, nodes, (2, 3, 4), 11, c=kept), (2, 3, 4), tmp_path)
+    assert_right_from_file(file_of(tmp_path, nodes, (2, 3, 4), 11, c=condition), (2, 3, 4), tmp_path)
 
 
 @pytest.mark.parametrize("format_", ["onnx", "tflite"])

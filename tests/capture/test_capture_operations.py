@@ -131,10 +131,10 @@ def test_operations_of_every_family_compute_what_torch_does(family: str, evaluat
     torch.manual_seed(0)
     names = list(FAMILIES[family])
     module, x = Side({name: make() for name, make in FAMILIES[family].items()}).eval(), torch.randn(2, 8, 7, 9)
-    for each in module.modules():
-        if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.uniform_(each.running_mean, -0.5, 0.5)
-            nn.init.uniform_(each.running_var, 0.5, 2.0)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(part.running_mean, -0.5, 0.5)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
     with torch.no_grad():
         expected = dict(zip(names, module(x), strict=True))
     model = capture(module, (x,), input_names=["input"], output_names=names)

@@ -91,7 +91,7 @@ def test_average_pool_with_ceil_mode(kernel: Pair, stride: Pair, padding: Pair, 
 def test_dilated_max_pool_with_ceil_mode(kernel: Pair, stride: Pair, padding: Pair, size: Pair, dilation: Pair) -> None:
     assume(_fits(kernel, padding))
     spans = [d * (taps - 1) + 1 for d, taps in zip(dilation, kernel, strict=True)]
-    assume(all(span <= each + 2 * pad for span, each, pad in zip(spans, size, padding, strict=True)))
+    assume(all(span <= length + 2 * pad for span, length, pad in zip(spans, size, padding, strict=True)))
     _check(nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=True), size, tflite=dilation == (1, 1))
 
 

@@ -35,15 +35,15 @@ def _check(module: nn.Module, size: tuple[int, int], path: str = "auto", atol: f
 
 
 @_FEW
-@example(mode="nearest", size=(14, 20), wanted=(2, 12))
-@example(mode="nearest-exact", size=(2, 14), wanted=(41, 23))
+@example(mode="nearest", size=(14, 20), output_size=(2, 12))
+@example(mode="nearest-exact", size=(2, 14), output_size=(41, 23))
 @given(
     mode=st.sampled_from(["nearest", "nearest-exact"]),
     size=st.tuples(st.integers(1, 32), st.integers(1, 32)),
-    wanted=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    output_size=st.tuples(st.integers(1, 64), st.integers(1, 64)),
 )
-def test_to_a_size(mode: str, size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    _check(Resize(mode, size=wanted), size)
+def test_to_a_size(mode: str, size: tuple[int, int], output_size: tuple[int, int]) -> None:
+    _check(Resize(mode, size=output_size), size)
 
 
 @_FEW

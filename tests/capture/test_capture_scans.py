@@ -41,7 +41,7 @@ def test_products_that_leave_float16_on_the_way(tmp_path: Path) -> None:
 def test_ranked_elements_are_right_in_both_formats(tmp_path: Path) -> None:
     def forward(x: Tensor) -> tuple[Tensor, ...]:
         some = x.kthvalue(2, dim=1), x.kthvalue(6, dim=1, keepdim=True), x.median(1), x.median(-1, keepdim=True)
-        return x.median(), x[:, 1:].median(), *(each for pair in some for each in pair)
+        return x.median(), x[:, 1:].median(), *(tensor for pair in some for tensor in pair)
 
     assert_right_in_both(Of(forward), (_noise(2, 7, 4),), tmp_path)
 

@@ -38,14 +38,14 @@ def _prepared() -> Net:
 
 def _state(module: nn.Module) -> dict[str, object]:
     return {
-        "modes": {path: each.training for path, each in module.named_modules()},
-        "grads": {name: each.grad for name, each in module.named_parameters()},
-        "requires": {name: each.requires_grad for name, each in module.named_parameters()},
-        "objects": {name: (id(each), each.data_ptr(), each._version) for name, each in
+        "modes": {path: part.training for path, part in module.named_modules()},
+        "grads": {name: parameter.grad for name, parameter in module.named_parameters()},
+        "requires": {name: parameter.requires_grad for name, parameter in module.named_parameters()},
+        "objects": {name: (id(tensor), tensor.data_ptr(), tensor._version) for name, tensor in
                     [*module.named_parameters(), *module.named_buffers()]},
-        "hooks": {path: (list(each._forward_hooks), list(each._forward_pre_hooks))
-                  for path, each in module.named_modules()},
-        "attributes": {path: sorted(vars(each)) for path, each in module.named_modules()},
+        "hooks": {path: (list(part._forward_hooks), list(part._forward_pre_hooks))
+                  for path, part in module.named_modules()},
+        "attributes": {path: sorted(vars(part)) for path, part in module.named_modules()},
     }  # fmt: skip
 
 
@@ -81,9 +81,9 @@ def test_a_module_in_training_mode_is_captured_as_in_eval(evaluate) -> None:
 
 def test_the_input_is_not_changed_by_a_module_that_works_in_place() -> None:
     x = torch.randn(1, 3, 4, 4)
-    kept = x.clone()
+    before = x.clone()
     capture(nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 3, 1)), (x,), input_names=["x"], output_names=["y"])
-    assert torch.equal(x, kept)
+    assert torch.equal(x, before)
 
 
 def test_a_buffer_that_only_counts_is_left_out() -> None:

@@ -316,11 +316,11 @@ def test_what_every_call_computes_alike_is_captured(name: str, path: Literal["au
 
 def test_lists_and_objects_of_the_module_are_the_same_ones_afterwards() -> None:
     net = Net(_attribute(list), _appended)
-    kept = net.kept
+    history = net.kept
     with pytest.raises(CaptureError):
         capture(net, (torch.randn(1, 3),), input_names=["x"], output_names=["y"])
-    assert net.kept is kept
-    assert kept == []
+    assert net.kept is history
+    assert history == []
 
 
 RANDOM: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {

@@ -43,10 +43,10 @@ class Mobile(nn.Module):
 
 
 def _randomised(module: nn.Module) -> nn.Module:
-    for each in module.modules():
-        if isinstance(each, nn.BatchNorm2d):
-            nn.init.uniform_(each.running_mean, -0.5, 0.5)
-            nn.init.uniform_(each.running_var, 0.5, 2.0)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.running_mean, -0.5, 0.5)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
     return module.eval()
 
 
@@ -97,7 +97,10 @@ def test_what_it_declares(emitted: Emitted) -> None:
         TensorSpec("features", (1, 8, 16, 16), "float32"),
     )
     proto = onnx.load_from_string(emitted.data)
-    assert [(each.key, each.value) for each in proto.metadata_props] == [("edgeconv.version", "1"), ("layout", "nchw")]
+    assert [(entry.key, entry.value) for entry in proto.metadata_props] == [
+        ("edgeconv.version", "1"),
+        ("layout", "nchw"),
+    ]
     assert proto.producer_name == "edgeconv"
     assert proto.producer_version
     assert (proto.ir_version, proto.opset_import[0].version, len(proto.opset_import)) == (8, 18, 1)
@@ -117,9 +120,9 @@ def test_every_value_has_a_shape_and_nothing_else_is_left(emitted: Emitted) -> N
     graph = proto.graph
     shaped = {value.name for value in (*graph.value_info, *graph.output)}
     assert {name for node in graph.node for name in node.output} <= shaped
-    for each in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        assert not each.doc_string
-        assert each is proto or not each.metadata_props
+    for item in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        assert not item.doc_string
+        assert item is proto or not item.metadata_props
     assert b"onnxsim" not in emitted.data
     assert str(Path.home()).encode() not in emitted.data
 
@@ -170,8 +173,8 @@ def test_the_modes_of_grid_sample_are_called_as_the_opset_calls_them(mode: str, 
     x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     graph = optimize(capture(Sampled(), (x,), input_names=["x"], output_names=["y"]))
     data = to_onnx(graph, metadata={}, opset=opset).data
-    (made,) = onnxruntime.InferenceSession(data).run(None, {"x": x.numpy()})
-    np.testing.assert_allclose(made, Sampled()(x).numpy(), atol=1e-5)
+    (actual,) = onnxruntime.InferenceSession(data).run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(actual, Sampled()(x).numpy(), atol=1e-5)
 
 
 def test_an_operator_that_an_opset_lacks() -> None:

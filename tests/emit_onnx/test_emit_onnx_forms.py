@@ -48,9 +48,9 @@ def run(module: nn.Module, shape: tuple[int, ...], tmp_path: Path) -> tuple[list
     """The operators after onnxruntime has loaded the file, and the largest difference from float64 torch."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        given = copy.deepcopy(module).double().eval()(x.double())
-    wanted = given if isinstance(given, tuple) else (given,)
-    names = [f"y{index}" for index in range(len(wanted))]
+        outputs = copy.deepcopy(module).double().eval()(x.double())
+    expected = outputs if isinstance(outputs, tuple) else (outputs,)
+    names = [f"y{index}" for index in range(len(expected))]
     model = optimize(capture(module.eval(), (x,), input_names=["x"], output_names=names))
     before = ir.to_proto(model).SerializeToString(deterministic=True)
     data = to_onnx(model, metadata={}).data
@@ -60,7 +60,7 @@ def run(module: nn.Module, shape: tuple[int, ...], tmp_path: Path) -> tuple[list
     options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     got = session.run(names, {"x": x.numpy()})
-    error = max(float(np.abs(a - b.numpy()).max()) for a, b in zip(got, wanted, strict=True))
+    error = max(float(np.abs(a - b.numpy()).max()) for a, b in zip(got, expected, strict=True))
     return [node.op_type for node in onnx.load(tmp_path / "loaded.onnx").graph.node], error
 
 

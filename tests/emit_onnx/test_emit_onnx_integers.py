@@ -33,8 +33,8 @@ class _Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
-        made: torch.Tensor = self.head(torch.sigmoid(x + self.deep(x)))
-        return made
+        y: torch.Tensor = self.head(torch.sigmoid(x + self.deep(x)))
+        return y
 
 
 def _graph(module: nn.Module) -> ir.Model:
@@ -53,8 +53,8 @@ def _quantized() -> ir.Model:
 
 def _run(emitted: Emitted, inputs: Array) -> Array:
     session = onnxruntime.InferenceSession(emitted.data)
-    (made,) = session.run(None, {"x": emitted.inputs[0].to_file(inputs)})
-    return emitted.outputs[0].from_file(made)
+    (actual,) = session.run(None, {"x": emitted.inputs[0].to_file(inputs)})
+    return emitted.outputs[0].from_file(actual)
 
 
 def test_every_heavy_operator_is_fused_to_integers(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_every_heavy_operator_is_fused_to_integers(tmp_path: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     data = to_onnx(_quantized(), metadata={}).data
     onnxruntime.InferenceSession(data, options)
-    found = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
-    assert found == {
+    counts = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    assert counts == {
         "QuantizeLinear": 1,
         "QLinearConv": 4,
         "QLinearLeakyRelu": 1,
@@ -88,16 +88,16 @@ def test_a_layer_kept_in_float_stays_float_on_onnxruntime(tmp_path: Path, opset:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     emitted = to_onnx(mixed, metadata={}, opset=opset)
     onnxruntime.InferenceSession(emitted.data, options)
-    made = onnx.load(options.optimized_model_filepath).graph
-    found = Counter(node.op_type for node in made.node)
-    assert (found["QLinearConv"], found["Conv"] + found["FusedConv"]) == (3, 1)
-    (kept,) = (node for node in made.node if node.op_type in ("Conv", "FusedConv"))
-    (weight,) = (each for each in made.initializer if each.name == kept.input[1])
+    optimized = onnx.load(options.optimized_model_filepath).graph
+    counts = Counter(node.op_type for node in optimized.node)
+    assert (counts["QLinearConv"], counts["Conv"] + counts["FusedConv"]) == (3, 1)
+    (layer,) = (node for node in optimized.node if node.op_type in ("Conv", "FusedConv"))
+    (weight,) = (tensor for tensor in optimized.initializer if tensor.name == layer.input[1])
     original = next(node.inputs[1].const_value for node in graph.graph if node.outputs[0].name == depthwise)
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(weight), original.numpy())
-    wanted = evaluate(mixed, {"x": _inputs(9)}, keep=["y"])["y"]
+    expected = evaluate(mixed, {"x": _inputs(9)}, keep=["y"])["y"]
     step = plan.tensors["y"].scale
-    assert np.abs(_run(emitted, _inputs(9)) - wanted).max() <= 2.01 * step
+    assert np.abs(_run(emitted, _inputs(9)) - expected).max() <= 2.01 * step
 
 
 @pytest.mark.parametrize("opset", [13, 18, 22])
@@ -105,10 +105,10 @@ def test_a_layer_kept_in_float_stays_float_on_onnxruntime(tmp_path: Path, opset:
 def test_the_numbers_are_those_of_the_graph(opset: int, io: str) -> None:
     graph = _quantized()
     emitted = to_onnx(graph, metadata={}, opset=opset, io=io)
-    wanted = evaluate(graph, {"x": _inputs(9)}, keep=["y"])["y"]
+    expected = evaluate(graph, {"x": _inputs(9)}, keep=["y"])["y"]
     step = max(to_onnx(graph, metadata={}, io="int8").outputs[0].scale or 0.0, 1e-9)
     assert emitted.outputs[0].dtype == ("float32" if io == "float32" else "uint8")
-    assert np.abs(_run(emitted, _inputs(9)) - wanted).max() <= 2.01 * step
+    assert np.abs(_run(emitted, _inputs(9)) - expected).max() <= 2.01 * step
 
 
 def test_the_callers_graph_stays_as_it_was() -> None:
@@ -159,9 +159,9 @@ def test_integers_that_the_graph_reads_or_gives_stay_what_they_are() -> None:
     model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
     emitted = to_onnx(ir.from_proto(model), metadata={})
     assert (emitted.inputs[0].dtype, emitted.outputs[0].dtype) == ("int8", "int8")
-    given = np.array([[-100, 3, 7, 90]], np.int8)
-    (made,) = onnxruntime.InferenceSession(emitted.data).run(None, {"x": given})
-    np.testing.assert_array_equal(made, [[3, 3, -1, -84]])
+    integers = np.array([[-100, 3, 7, 90]], np.int8)
+    (actual,) = onnxruntime.InferenceSession(emitted.data).run(None, {"x": integers})
+    np.testing.assert_array_equal(actual, [[3, 3, -1, -84]])
 
 
 def test_integers_that_onnxruntime_may_rewrite_have_one_reader_each() -> None:

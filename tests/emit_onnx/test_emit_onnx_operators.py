@@ -120,14 +120,14 @@ CASES = {name: (make, (2, 8, 10, 6)) for name, make in IMAGE.items()}
 CASES |= {f"tokens-{name}": (make, (2, 3, 8)) for name, make in SEQUENCE.items()}
 
 
-def _made(name: str) -> tuple[nn.Module, Tensor]:
+def _module_and_input(name: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     make, shape = CASES[name]
     module = make().eval()
-    for each in module.modules():
-        if isinstance(each, nn.BatchNorm2d):
-            nn.init.uniform_(each.running_mean, -0.5, 0.5)
-            nn.init.uniform_(each.running_var, 0.5, 2.0)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.running_mean, -0.5, 0.5)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
     return module, torch.randn(shape)
 
 
@@ -138,7 +138,7 @@ def _file(module: nn.Module, x: Tensor) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_computes_what_torch_computes(name: str) -> None:
-    module, x = _made(name)
+    module, x = _module_and_input(name)
     session = onnxruntime.InferenceSession(_file(module, x).SerializeToString(), providers=["CPUExecutionProvider"])
     with torch.no_grad():
         expected = copy.deepcopy(module).double()(x.double()).numpy()
@@ -148,7 +148,7 @@ def test_it_computes_what_torch_computes(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["tokens-linear", "tokens-mlp", "focus", "tokens", "linear-of-channels"])
 def test_where_the_simplifier_makes_values_the_file_is_its_fixpoint_and_deterministic(name: str) -> None:
-    module, x = _made(name)
+    module, x = _module_and_input(name)
     proto = _file(module, x)
     assert _file(module, x).SerializeToString(deterministic=True) == proto.SerializeToString(deterministic=True)
     again, equal = onnxsim.simplify(proto, check_n=1)
@@ -161,7 +161,7 @@ def test_where_the_simplifier_makes_values_the_file_is_its_fixpoint_and_determin
 
 
 def test_values_of_the_simplifier_are_named_after_the_value_that_they_are_made_for() -> None:
-    graph = _file(*_made("tokens-linear")).graph
+    graph = _file(*_module_and_input("tokens-linear")).graph
     assert [(node.op_type, node.name, list(node.input)) for node in graph.node] == [
         ("Reshape", "output.reshape", ["input", "output.reshape.shape"]),
         ("Gemm", "output.gemm", ["output.reshape", "linear.matmul.b", "bias"]),
@@ -170,7 +170,7 @@ def test_values_of_the_simplifier_are_named_after_the_value_that_they_are_made_f
 
 
 def test_slices_that_became_one_keep_the_name_of_the_last() -> None:
-    module, x = _made("focus")
+    module, x = _module_and_input("focus")
     model = capture(module, (x,), input_names=["input"], output_names=["output"])
     (concat,) = [node for node in model.graph if node.op_type == "Concat"]
     parts = [value.name for value in concat.inputs if value is not None]
@@ -182,10 +182,10 @@ def test_slices_that_became_one_keep_the_name_of_the_last() -> None:
 
 
 def test_a_value_of_another_shape_does_not_keep_the_name_of_a_module() -> None:
-    module, x = _made("tokens-mlp")
+    module, x = _module_and_input("tokens-mlp")
     shapes: dict[str, tuple[int, ...]] = {}
-    for path, each in module.named_children():
-        each.register_forward_hook(lambda _m, _a, y, path=path: shapes.update({path: tuple(y.shape)}))
+    for path, part in module.named_children():
+        part.register_forward_hook(lambda _m, _a, y, path=path: shapes.update({path: tuple(y.shape)}))
     module(x)
     graph = _file(module, x).graph
     for value in graph.value_info:

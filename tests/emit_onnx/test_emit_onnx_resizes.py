@@ -48,9 +48,9 @@ def _least_db(path: Path, expected: Callable[[np.ndarray], np.ndarray], counts: 
     decibels = []
     for count in counts:
         x = _images(count, 9)
-        wanted = expected(x)
-        error = session.run(None, {session.get_inputs()[0].name: x})[0] - wanted
-        decibels.append(10 * np.log10(np.square(wanted).sum() / np.square(error).sum()))
+        reference = expected(x)
+        error = session.run(None, {session.get_inputs()[0].name: x})[0] - reference
+        decibels.append(10 * np.log10(np.square(reference).sum() / np.square(error).sum()))
     return float(min(decibels))
 
 

@@ -59,8 +59,8 @@ def run(emitted: Emitted, inputs: Sequence[np.ndarray], resolver: str = "xnnpack
 def reference(module: torch.nn.Module, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The module's results in float64."""
     with torch.no_grad():
-        made = copy.deepcopy(module).double().eval()(*(_double(array) for array in inputs))
-    return [one.numpy() for one in (made if isinstance(made, tuple | list) else (made,))]
+        outputs = copy.deepcopy(module).double().eval()(*(_double(array) for array in inputs))
+    return [output.numpy() for output in (outputs if isinstance(outputs, tuple | list) else (outputs,))]
 
 
 def _double(array: np.ndarray) -> torch.Tensor:
@@ -88,11 +88,11 @@ def check(
         emitted = to_tflite(model, layout=layout, metadata={"source": "test"})
         for resolver in resolvers:
             ran = run(emitted, inputs, resolver)
-            for actual, wanted in zip(ran.outputs, expected, strict=True):
-                assert actual.shape == wanted.shape
+            for actual, exact in zip(ran.outputs, expected, strict=True):
+                assert actual.shape == exact.shape
                 np.testing.assert_allclose(
                     actual,
-                    wanted,
+                    exact,
                     atol=atol * max(1.0, scale),
                     rtol=1e-5,
                     err_msg=f"{layout} {resolver} {ran.operators}",
@@ -155,9 +155,9 @@ class Many:
     def __call__(self, name: str) -> None:
         index = self.names.index(name)
         for key, ran in self.runs.items():
-            actual, wanted = ran.outputs[index], self.expected[index]
-            assert actual.shape == wanted.shape, key
-            np.testing.assert_allclose(actual, wanted, atol=1e-5 * self.scale, rtol=1e-5, err_msg=str(key))
+            actual, expected = ran.outputs[index], self.expected[index]
+            assert actual.shape == expected.shape, key
+            np.testing.assert_allclose(actual, expected, atol=1e-5 * self.scale, rtol=1e-5, err_msg=str(key))
 
 
 class OldRuntime:
@@ -172,11 +172,11 @@ class OldRuntime:
         path.write_bytes(emitted.data)
         artifact = Artifact(path, "tflite", "fp32", NHWC, "", emitted.inputs, emitted.outputs)
         sample = Sample("one", {spec.name: array for spec, array in zip(emitted.inputs, inputs, strict=True)})
-        made = self.session.run(artifact, [sample], timeout_s=60)
-        if made.verdict is Verdict.SKIPPED:
-            pytest.skip(made.reason)
-        assert made.verdict is Verdict.PASS, made.reason
-        return [made.outputs[0][spec.name] for spec in emitted.outputs]
+        run = self.session.run(artifact, [sample], timeout_s=60)
+        if run.verdict is Verdict.SKIPPED:
+            pytest.skip(run.reason)
+        assert run.verdict is Verdict.PASS, run.reason
+        return [run.outputs[0][spec.name] for spec in emitted.outputs]
 
 
 @pytest.fixture(scope="session")

@@ -97,11 +97,11 @@ def test_every_element_type_and_extreme_compiles(language: str, tmp_path: Path) 
 @given(name=st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True))
 @settings(deadline=None, max_examples=25)
 def test_any_name_gives_an_identifier_that_is_not_reserved(name: str) -> None:
-    made = identifier(f"{name}.int8")
-    assert made.isidentifier()
-    assert made.isascii()
-    assert not made.startswith("_")
-    assert "__" not in made
+    name_in_c = identifier(f"{name}.int8")
+    assert name_in_c.isidentifier()
+    assert name_in_c.isascii()
+    assert not name_in_c.startswith("_")
+    assert "__" not in name_in_c
 
 
 def test_the_same_values_give_the_same_text() -> None:

@@ -56,13 +56,13 @@ def test_bounds_of_every_kind(tflite: Any, old_runtime: Any, tmp_path: Path, kin
     ways = itertools.product(("none", "constant", "computed"), repeat=2)
     for (low, high), numbers in itertools.product(ways, [(10, 60), (60, 10), (low_end, high_end)]):
         path = _clipped(tmp_path / "m.onnx", kind, low, high, numbers)
-        (wanted,) = onnxruntime.InferenceSession(path.read_bytes()).run(None, inputs)
+        (expected,) = onnxruntime.InferenceSession(path.read_bytes()).run(None, inputs)
         model = optimize(open_onnx(path).graph({name: array.shape for name, array in inputs.items()}))
         emitted = to_tflite(model, layout="nchw", metadata={})
         arrays = [inputs[spec.name] for spec in emitted.inputs]
         runs = [tflite.run(emitted, arrays, resolver).outputs for resolver in ("xnnpack", "reference")]
-        for (made,) in (*runs, old_runtime(emitted, arrays)):
-            np.testing.assert_array_equal(made, wanted, err_msg=f"{low} {high} {numbers}")
+        for (actual,) in (*runs, old_runtime(emitted, arrays)):
+            np.testing.assert_array_equal(actual, expected, err_msg=f"{low} {high} {numbers}")
 
 
 def test_a_clamp_by_tensors(tflite: Any) -> None:
@@ -72,7 +72,7 @@ def test_a_clamp_by_tensors(tflite: Any) -> None:
     tflite.check(tflite.Function(forward), (1, 2, 3, 4))
 
 
-def test_a_quantised_graph(tmp_path: Path) -> None:
+def test_a_quantized_graph(tmp_path: Path) -> None:
     """The bound of a quantized network stays float, or is rounded like every activation."""
     generator = np.random.default_rng(0)
     weight = numpy_helper.from_array(generator.standard_normal((4, 3, 3, 3)).astype(np.float32) / 5, "w")
@@ -88,10 +88,10 @@ def test_a_quantised_graph(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     samples = [{"x": generator.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(8)]
     quantization = edgeconv.Quantization(batches=lambda: samples)
-    made = edgeconv.export_onnx(
+    result = edgeconv.export_onnx(
         tmp_path / "m.onnx", tmp_path / "out", name="m", variants="int8", quantization=quantization,
         devices=("onnxruntime", "litert", "litert-reference"),
     )  # fmt: skip
-    assert made.report is not None
-    rows = [(row.artifact, row.device, row.verdict, row.metrics) for row in made.report.comparisons]
+    assert result.report is not None
+    rows = [(row.artifact, row.device, row.verdict, row.metrics) for row in result.report.comparisons]
     assert all(str(verdict) == "pass" for _, _, verdict, _ in rows), rows

@@ -60,29 +60,29 @@ def _exact(tflite: Any, scheme: str, scale: float) -> tuple[Emitted, list[np.nda
     module = tflite.Function(lambda x: tuple(function(x, scale) for function in _EXACT.values()))
     graph = _quantized(tflite, module, scheme, scale)
     names = [value.name or "" for value in graph.graph.outputs]
-    made = evaluate(graph, {"input0": _inputs(scale)}, keep=names)
-    return tflite.to_tflite(graph, metadata={}, io=_IO[scheme]), [made[name] for name in names]
+    values = evaluate(graph, {"input0": _inputs(scale)}, keep=names)
+    return tflite.to_tflite(graph, metadata={}, io=_IO[scheme]), [values[name] for name in names]
 
 
-def _compare(emitted: Emitted, made: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+def _compare(emitted: Emitted, outputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
     """What is chosen may be one step off, where it is requantized; what is not quantized is exact."""
-    for name, spec, one, other in zip(_EXACT, emitted.outputs, made, wanted, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1.01 * (spec.scale or 0), err_msg=name)
+    for name, spec, actual, other in zip(_EXACT, emitted.outputs, outputs, expected, strict=True):
+        np.testing.assert_allclose(actual, other, rtol=1e-5, atol=1.01 * (spec.scale or 0), err_msg=name)
 
 
 @pytest.mark.parametrize("scheme", _SCHEMES)
 @pytest.mark.parametrize("scale", _SCALES)
 def test_comparisons_choose_right_at_every_scale(tflite: Any, scheme: str, scale: float) -> None:
-    emitted, wanted = _exact(tflite, scheme, scale)
+    emitted, expected = _exact(tflite, scheme, scale)
     for resolver in ("reference", "xnnpack"):
-        _compare(emitted, tflite.run(emitted, [_inputs(scale)], resolver).outputs, wanted)
+        _compare(emitted, tflite.run(emitted, [_inputs(scale)], resolver).outputs, expected)
 
 
 @pytest.mark.parametrize("scheme", _SCHEMES)
 def test_old_runtimes_compare_alike(tflite: Any, old_runtime: Any, scheme: str) -> None:
     for scale in _SCALES:
-        emitted, wanted = _exact(tflite, scheme, scale)
-        _compare(emitted, old_runtime(emitted, [_inputs(scale)]), wanted)
+        emitted, expected = _exact(tflite, scheme, scale)
+        _compare(emitted, old_runtime(emitted, [_inputs(scale)]), expected)
 
 
 def test_a_comparison_is_a_float_island_that_notes_and_inspection_name(tflite: Any) -> None:
@@ -111,9 +111,9 @@ def test_a_selection_between_layers_is_within_a_step(tflite: Any, scheme: str, s
     graph = _quantized(tflite, _Chosen(0.1 * scale), scheme, scale)
     emitted = tflite.to_tflite(graph, metadata={}, io=_IO[scheme])
     name = graph.graph.outputs[0].name or ""
-    wanted = evaluate(graph, {"input0": _inputs(scale)}, keep=[name])[name]
-    (made,) = tflite.run(emitted, [_inputs(scale)], resolver).outputs
-    assert np.abs(made - wanted).max() <= 2.01 * (emitted.outputs[0].scale or 0)
+    expected = evaluate(graph, {"input0": _inputs(scale)}, keep=[name])[name]
+    (actual,) = tflite.run(emitted, [_inputs(scale)], resolver).outputs
+    assert np.abs(actual - expected).max() <= 2.01 * (emitted.outputs[0].scale or 0)
 
 
 @pytest.mark.parametrize("scheme", _SCHEMES)
@@ -123,13 +123,13 @@ def test_zeros_do_not_spoil_sums_of_small_numbers(tflite: Any, scheme: str, scal
     module = tflite.Function(lambda x: (-x, x + 0.0 * torch.relu(x), x + torch.zeros(1), 0.0 - x))
     graph = _quantized(tflite, module, scheme, scale)
     names = [value.name or "" for value in graph.graph.outputs]
-    made = evaluate(graph, {"input0": _inputs(scale)}, keep=names)
+    values = evaluate(graph, {"input0": _inputs(scale)}, keep=names)
     emitted = tflite.to_tflite(graph, metadata={}, io=_IO[scheme])
     for resolver in ("reference", "xnnpack"):
-        for name, spec, one in zip(
+        for name, spec, actual in zip(
             names, emitted.outputs, tflite.run(emitted, [_inputs(scale)], resolver).outputs, strict=True
         ):
-            np.testing.assert_allclose(one, made[name], rtol=0, atol=1.01 * (spec.scale or 0), err_msg=name)
+            np.testing.assert_allclose(actual, values[name], rtol=0, atol=1.01 * (spec.scale or 0), err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64])

@@ -55,8 +55,8 @@ def test_convolutions_of_any_window_run_on_every_runtime(
     outputs, groups = {"plain": (5, 1), "depthwise": (4, 4), "multiplier": (12, 4), "grouped": (6, 2)}[kind]
     layer = nn.Conv2d(4, outputs, kernel, stride, padding, dilation, groups, bias)
     runs = _check(tflite, "Conv", layer, (2, 4, *size))
-    wanted = "DEPTHWISE_CONV_2D" if kind in ("depthwise", "multiplier") else "CONV_2D"
-    assert [name for name in runs["nhwc"].operators if name != "PAD"] == [wanted]
+    operator = "DEPTHWISE_CONV_2D" if kind in ("depthwise", "multiplier") else "CONV_2D"
+    assert [name for name in runs["nhwc"].operators if name != "PAD"] == [operator]
 
 
 @_FEW

@@ -76,15 +76,15 @@ def test_nchw_keeps_torch_shapes_and_names_at_the_border() -> None:
 def test_the_signature_names_inputs_and_outputs() -> None:
     interpreter = Interpreter(model_content=to_tflite(_convolution(), metadata={}).data)
     assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["picture"], "outputs": ["scores"]}}
-    made = interpreter.get_signature_runner()(picture=np.zeros((1, 8, 8, 3), np.float32))
-    assert made["scores"].shape == (1, 8, 8, 4)
+    outputs = interpreter.get_signature_runner()(picture=np.zeros((1, 8, 8, 3), np.float32))
+    assert outputs["scores"].shape == (1, 8, 8, 4)
 
 
 def test_metadata_is_sorted_json_and_the_runtime_is_the_oldest_that_will_do() -> None:
-    found = _metadata(to_tflite(_convolution(), metadata={"b": "2", "a": "1"}))
-    assert json.loads(found["edgeconv"]) == {"a": "1", "b": "2"}
-    assert found["edgeconv"].index(b'"a"') < found["edgeconv"].index(b'"b"')
-    assert found["min_runtime_version"] == b"1.13.1".ljust(16, b"\0")
+    metadata = _metadata(to_tflite(_convolution(), metadata={"b": "2", "a": "1"}))
+    assert json.loads(metadata["edgeconv"]) == {"a": "1", "b": "2"}
+    assert metadata["edgeconv"].index(b'"a"') < metadata["edgeconv"].index(b'"b"')
+    assert metadata["min_runtime_version"] == b"1.13.1".ljust(16, b"\0")
 
 
 def test_grouped_convolution_raises_the_oldest_runtime(tflite: Any) -> None:

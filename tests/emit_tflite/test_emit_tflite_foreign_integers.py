@@ -17,10 +17,9 @@ _PARAMETERS = "float s = {0.03}, int16 z = {ZERO}, uint16 u = {32768}, int8 b = 
 
 def _model(body: str, output: str = "float[1, 3, 4, 4] y", zero: int = 0, constants: str = "") -> ir.Model:
     """A graph of ONNX's text format on x of (1, 3, 4, 4)."""
-    given = _PARAMETERS.replace("ZERO", str(zero)) + (f", {constants}" if constants else "")
-    text = (
-        f"""<ir_version: 10, opset_import: ["": 21]> one (float[1, 3, 4, 4] x) => ({output}) <{given}> {{ {body} }}"""
-    )
+    parameters = _PARAMETERS.replace("ZERO", str(zero)) + (f", {constants}" if constants else "")
+    head = '<ir_version: 10, opset_import: ["": 21]> one (float[1, 3, 4, 4] x)'
+    text = f"{head} => ({output}) <{parameters}> {{ {body} }}"
     return ir.from_proto(shape_inference.infer_shapes(parser.parse_model(text)))
 
 

@@ -22,8 +22,8 @@ def _model(operator: str, weight: np.ndarray, scale: Any, zero: Any, axis: int =
     for name, (source, step) in pairs.items():
         if name == "y":
             nodes.append(helper.make_node(operator, ["a", "w"], ["b"], **attributes))
-        for kind, made, given in (("Quantize", f"{name}_q", source), ("Dequantize", name, f"{name}_q")):
-            nodes.append(helper.make_node(f"{kind}Linear", [given, f"{name}_s", f"{name}_z"], [made]))
+        for kind, output, input_ in (("Quantize", f"{name}_q", source), ("Dequantize", name, f"{name}_q")):
+            nodes.append(helper.make_node(f"{kind}Linear", [input_, f"{name}_s", f"{name}_z"], [output]))
         constants |= {f"{name}_s": np.array(step, np.float32), f"{name}_z": np.array(0, np.int8)}
     rank = weight.ndim
     graph = helper.make_graph(
@@ -40,15 +40,15 @@ def _model(operator: str, weight: np.ndarray, scale: Any, zero: Any, axis: int =
 def _compared(tflite: Any, model: ir.Model) -> tuple[float, tuple[str, ...]]:
     """SQNR of the file against the graph in dB, and notes."""
     emitted = tflite.to_tflite(model, metadata={}, io="int8")
-    given = model.graph.inputs[0].shape
-    assert given is not None
-    x = np.random.default_rng(0).standard_normal(given.numpy()).astype(np.float32) * 2
-    (made,) = tflite.run(emitted, [x], "reference").outputs
-    wanted = evaluate(model, {"x": x}, keep=["y"])["y"]
-    assert np.abs(wanted).max() < 127 / 16  # nothing is clipped
-    assert np.ptp(wanted) > 2
-    error = made - wanted
-    sqnr_db = 10 * np.log10(np.square(wanted).sum() / max(np.square(error).sum(), 1e-20))
+    declared = model.graph.inputs[0].shape
+    assert declared is not None
+    x = np.random.default_rng(0).standard_normal(declared.numpy()).astype(np.float32) * 2
+    (actual,) = tflite.run(emitted, [x], "reference").outputs
+    expected = evaluate(model, {"x": x}, keep=["y"])["y"]
+    assert np.abs(expected).max() < 127 / 16  # nothing is clipped
+    assert np.ptp(expected) > 2
+    error = actual - expected
+    sqnr_db = 10 * np.log10(np.square(expected).sum() / max(np.square(error).sum(), 1e-20))
     assert np.abs(np.rint(error * 16)).max() <= 1
     return float(sqnr_db), emitted.notes
 

@@ -43,15 +43,15 @@ def _check(
             wide = _model([node], TensorProto.DOUBLE, x.shape, kinds[1], opset, stored)
             expected = np.asarray(ReferenceEvaluator(wide).run(None, {"x": x.astype(np.float64)})[0])
     model = ir.from_proto(_model([node], TensorProto.FLOAT, x.shape, kinds[0], opset, stored, expected.shape))
-    made = _on_litert(model, x)
-    assert made.shape == expected.shape
-    np.testing.assert_allclose(made, expected, rtol=2e-6, atol=1e-30)
+    actual = _on_litert(model, x)
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=1e-30)
 
 
 def _model(
-    nodes: list[Any], kind: int, shape: Any, result: int, opset: int, stored: list[Any], made: Any = None
+    nodes: list[Any], kind: int, shape: Any, result: int, opset: int, stored: list[Any], output_shape: Any = None
 ) -> Any:
-    output = helper.make_tensor_value_info("y", result, made)
+    output = helper.make_tensor_value_info("y", result, output_shape)
     graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", kind, shape)], [output], stored)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 

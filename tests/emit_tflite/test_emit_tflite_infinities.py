@@ -43,7 +43,7 @@ def test_infinities_stay_through_every_function(name: str, tmp_path: Path) -> No
     module = _Of(FUNCTIONS[name])
     artifact = edgeconv.export(module, (_X,), tmp_path, name="net", formats=("tflite",)).artifacts[0]
     run = Interpreter(model_content=artifact.path.read_bytes()).get_signature_runner()
-    (given,), (taken,) = artifact.inputs, artifact.outputs
-    output = taken.from_file(run(**{given.name: given.to_file(_X.numpy())})[taken.name])
+    (input_spec,), (output_spec,) = artifact.inputs, artifact.outputs
+    output = output_spec.from_file(run(**{input_spec.name: input_spec.to_file(_X.numpy())})[output_spec.name])
     assert np.isinf(output).any()
     np.testing.assert_allclose(output, module(_X).numpy(), rtol=1e-6)

@@ -39,10 +39,10 @@ def _steps(tflite: Any, graph: ir.Model, emitted: Emitted, shape: tuple[int, ...
     """The largest distance from the float64 reference, in steps of the output."""
     inputs = np.random.default_rng(1).standard_normal(shape).astype(np.float32) * 2
     name = graph.graph.outputs[0].name or ""
-    wanted = evaluate(graph, {"input0": inputs}, keep=[name])[name]
-    (made,) = tflite.run(emitted, [inputs], resolver).outputs
+    expected = evaluate(graph, {"input0": inputs}, keep=[name])[name]
+    (actual,) = tflite.run(emitted, [inputs], resolver).outputs
     assert emitted.outputs[0].scale is not None
-    return np.abs(np.rint((made - wanted) / emitted.outputs[0].scale)).max()
+    return np.abs(np.rint((actual - expected) / emitted.outputs[0].scale)).max()
 
 
 def _function(tflite: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
@@ -147,9 +147,9 @@ def test_old_runtimes_run_the_integers(tflite: Any, old_runtime: Any, name: str)
     graph = _quantized(tflite, _module(tflite, name), _IMAGE)
     emitted = tflite.to_tflite(graph, metadata={}, io="int8")
     inputs = np.random.default_rng(1).standard_normal(_IMAGE).astype(np.float32)
-    wanted = evaluate(graph, {"input0": inputs})[graph.graph.outputs[0].name or ""]
-    (made,) = old_runtime(emitted, [inputs])
-    assert np.abs(made - wanted).max() <= 1.01 * (emitted.outputs[0].scale or 0) * (2 if name in _TWICE else 1)
+    expected = evaluate(graph, {"input0": inputs})[graph.graph.outputs[0].name or ""]
+    (actual,) = old_runtime(emitted, [inputs])
+    assert np.abs(actual - expected).max() <= 1.01 * (emitted.outputs[0].scale or 0) * (2 if name in _TWICE else 1)
 
 
 @settings(deadline=None, max_examples=20)
@@ -186,7 +186,7 @@ _TWO_OF_SIXTEEN = {
 
 
 @pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
-@pytest.mark.parametrize("name", [one for one in (*_MODULES, *_FUNCTIONS) if one not in _FLOAT_OF_SIXTEEN])
+@pytest.mark.parametrize("name", [name for name in (*_MODULES, *_FUNCTIONS) if name not in _FLOAT_OF_SIXTEEN])
 def test_sixteen_bit_activations_are_within_one_step_and_all_integer(tflite: Any, name: str, resolver: str) -> None:
     graph = _quantized(tflite, _module(tflite, name), _IMAGE, "int16x8")
     emitted = tflite.to_tflite(graph, metadata={}, io="int16")
@@ -213,10 +213,10 @@ def test_prescribed_scales_are_the_plans(tflite: Any, name: str, code: str, sche
     graph = _quantized(tflite, _module(tflite, name), _IMAGE, scheme)
     emitted = tflite.to_tflite(graph, metadata={}, io="int8" if scheme == "int8" else "int16")
     operators = tflite.run(emitted, [np.zeros(_IMAGE, np.float32)]).operators
-    assert [one for one in operators if one != "TRANSPOSE"] == [code]
+    assert [operator for operator in operators if operator != "TRANSPOSE"] == [code]
 
 
-def test_float_borders_quantise_inside(tflite: Any) -> None:
+def test_float_borders_quantize_inside(tflite: Any) -> None:
     graph = _quantized(tflite, nn.LeakyReLU(0.1), _IMAGE)
     emitted = tflite.to_tflite(graph, metadata={})
     inputs = [np.random.default_rng(1).standard_normal(_IMAGE).astype(np.float32)]
@@ -262,7 +262,7 @@ class _Block(nn.Module):
 @pytest.mark.parametrize("activations", ["QUInt8", "QInt8"])
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("dedicated", [True, False])
-def test_what_onnxruntime_quantised_is_accepted(
+def test_what_onnxruntime_quantized_is_accepted(
     tflite: Any, tmp_path: Path, activations: str, per_channel: bool, dedicated: bool
 ) -> None:
     from onnxruntime import quantization
@@ -313,15 +313,15 @@ def test_int8_weights_are_read_by_hybrid_kernels(tflite: Any) -> None:
     module = nn.Sequential(*layers, nn.Linear(64, 200))
     graph = tflite.graph_of(module, torch.zeros(_IMAGE))
     stored = apply(graph, make_plan(graph, None, scheme="int8-weights"))
-    small, full = (tflite.to_tflite(one, metadata={}) for one in (stored, graph))
+    small, full = (tflite.to_tflite(model, metadata={}) for model in (stored, graph))
     inputs = np.random.default_rng(1).standard_normal(_IMAGE).astype(np.float32)
-    wanted = evaluate(graph, {"input0": inputs})[graph.graph.outputs[0].name or ""]
+    expected = evaluate(graph, {"input0": inputs})[graph.graph.outputs[0].name or ""]
     assert len(small.data) < 0.5 * len(full.data)
     for resolver in ("reference", "xnnpack"):
         ran = tflite.run(small, [inputs], resolver)
         assert "DEQUANTIZE" not in ran.operators
-        error = np.square(ran.outputs[0] - wanted).sum()
-        assert 10 * np.log10(np.square(wanted).sum() / error) > 30
+        error = np.square(ran.outputs[0] - expected).sum()
+        assert 10 * np.log10(np.square(expected).sum() / error) > 30
 
 
 def test_float16_constants_are_half_the_file(tflite: Any) -> None:
@@ -332,16 +332,16 @@ def test_float16_constants_are_half_the_file(tflite: Any) -> None:
     inputs = [np.random.default_rng(1).standard_normal(_IMAGE).astype(np.float32)]
     assert len(half.data) <= 0.51 * len(full.data)
     for resolver in ("reference", "xnnpack"):
-        wanted, ran = tflite.run(full, inputs, resolver), tflite.run(half, inputs, resolver)
-        assert ran.partitions == wanted.partitions
-        np.testing.assert_allclose(ran.outputs[0], wanted.outputs[0], atol=5e-3)
+        expected, ran = tflite.run(full, inputs, resolver), tflite.run(half, inputs, resolver)
+        assert ran.partitions == expected.partitions
+        np.testing.assert_allclose(ran.outputs[0], expected.outputs[0], atol=5e-3)
 
 
 def test_what_float16_does_not_hold_stays_float32(tflite: Any) -> None:
     graph = tflite.graph_of(tflite.Function(lambda x: x + torch.tensor([1e6, 1.0])), torch.zeros(1, 2))
     half = tflite.to_tflite(graph, metadata={}, weights="float16")
-    (made,) = tflite.run(half, [np.zeros((1, 2), np.float32)]).outputs
-    np.testing.assert_array_equal(made, [[1e6, 1.0]])
+    (actual,) = tflite.run(half, [np.zeros((1, 2), np.float32)]).outputs
+    np.testing.assert_array_equal(actual, [[1e6, 1.0]])
     assert "float16 does not hold" in half.notes[0]
 
 

@@ -37,8 +37,8 @@ class _Net(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.act(self.stem(x))
         y = y + nn.functional.avg_pool2d(self.up(y), 2)
-        made: torch.Tensor = self.fc(torch.flatten(self.axis(y + y.flip(3).mean(1, keepdim=True)), 1))
-        return made
+        logits: torch.Tensor = self.fc(torch.flatten(self.axis(y + y.flip(3).mean(1, keepdim=True)), 1))
+        return logits
 
 
 def _samples(count: int, seed: int, batch: int = 1) -> list[Sample]:
@@ -61,10 +61,10 @@ def _quantized(
     emitted: Emitted = tflite.to_tflite(graph, metadata={})
     path = folder / "net.tflite"
     path.write_bytes(emitted.data)
-    made = Artifact(
+    artifact = Artifact(
         path, "tflite", scheme, "nhwc", "", emitted.inputs, emitted.outputs, intermediates=emitted.intermediates
     )
-    return graph, made
+    return graph, artifact
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int16x8"])
@@ -75,12 +75,12 @@ def test_every_layer_is_within_one_step_on_its_own_operands(
     graph, artifact = _written(tflite, tmp_path, scheme, open_batch=open_batch)
     samples = _samples(2, seed=2, batch=3 if open_batch else 1)
     runs = run_intermediates(DEVICES["litert-reference"], artifact, samples, timeout_s=60)
-    found = layer_steps(graph, artifact.intermediates, [sample.inputs for sample in samples], runs)
-    names = [layer.name for layer in found]
+    layers = layer_steps(graph, artifact.intermediates, [sample.inputs for sample in samples], runs)
+    names = [layer.name for layer in layers]
     assert names[0] == "input0"
     assert {"stem.1", "stem.2", "act", "axis.2", "axis.3"} <= set(names)
-    assert max(layer.largest for layer in found) <= 1
-    assert len({tensor.name for tensor in artifact.intermediates}) == len(artifact.intermediates) == len(found)
+    assert max(layer.largest for layer in layers) <= 1
+    assert len({tensor.name for tensor in artifact.intermediates}) == len(artifact.intermediates) == len(layers)
 
 
 def _noise(*shape: int) -> list[Array]:
@@ -111,7 +111,7 @@ def test_what_is_allowed_is_needed_and_enough(tflite: Any, tmp_path: Path, name:
     module, scheme, arrays, most = _OFF[name]
     data = [{"input0": array} for array in arrays]
     graph, artifact = _quantized(tflite, tmp_path, scheme, tflite.graph_of(module, torch.from_numpy(arrays[0])), data)
-    samples = [Sample(str(at), each) for at, each in enumerate(data)]
+    samples = [Sample(str(at), inputs) for at, inputs in enumerate(data)]
     runs = run_intermediates(DEVICES["litert-reference"], artifact, samples, timeout_s=60)
     layer = layer_steps(graph, artifact.intermediates, data, runs)[-1]
     assert layer.most == most
@@ -132,9 +132,9 @@ def test_nothing_is_allowed_to_a_kernel_that_rounds_once(tflite: Any, tmp_path: 
         [{"input0": array} for array in arrays],
     )
     runs = run_intermediates(DEVICES["litert-reference"], artifact, [Sample("0", {"input0": arrays[0]})], timeout_s=60)
-    found = layer_steps(graph, artifact.intermediates, [{"input0": arrays[0]}], runs)
-    assert [layer.operators for layer in found] == [(), ("AveragePool",), ("Resize",), ("Sigmoid",)]
-    assert all(layer.largest <= 1 and layer.most == 0 for layer in found)
+    layers = layer_steps(graph, artifact.intermediates, [{"input0": arrays[0]}], runs)
+    assert [layer.operators for layer in layers] == [(), ("AveragePool",), ("Resize",), ("Sigmoid",)]
+    assert all(layer.largest <= 1 and layer.most == 0 for layer in layers)
 
 
 def test_a_file_of_floats_tells_nothing(tflite: Any) -> None:

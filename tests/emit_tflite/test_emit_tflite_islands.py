@@ -44,8 +44,8 @@ class _LastNorm(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        made: torch.Tensor = self.norm(x.permute(0, 2, 3, 1))
-        return made.permute(0, 3, 1, 2)
+        y: torch.Tensor = self.norm(x.permute(0, 2, 3, 1))
+        return y.permute(0, 3, 1, 2)
 
 
 _NORMS = {
@@ -70,8 +70,8 @@ def _graph(tflite: Any, module: nn.Module, keep_float: Sequence[str] = ()) -> ir
     )
 
 
-def _sqnr_db(wanted: Any, made: Any) -> float:
-    return float(10 * np.log10(np.square(wanted).sum() / np.square(wanted - made).sum()))
+def _sqnr_db(expected: Any, actual: Any) -> float:
+    return float(10 * np.log10(np.square(expected).sum() / np.square(expected - actual).sum()))
 
 
 def _against_graph(tflite: Any, graph: ir.Model, resolver: str) -> tuple[float, list[str], tuple[str, ...]]:
@@ -85,7 +85,7 @@ def _against_graph(tflite: Any, graph: ir.Model, resolver: str) -> tuple[float, 
 
 @pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
 @pytest.mark.parametrize("name", list(_NORMS))
-def test_a_normalisation_is_not_rounded_inside(tflite: Any, name: str, resolver: str) -> None:
+def test_a_normalization_is_not_rounded_inside(tflite: Any, name: str, resolver: str) -> None:
     torch.manual_seed(0)
     before, norm = _NORMS[name]
     module = nn.Sequential(nn.Conv2d(8, 16, 3), before, norm, nn.Conv2d(16, 8, 1))
@@ -104,8 +104,8 @@ def test_a_chain_in_float_is_rounded_at_its_ends_only(tflite: Any) -> None:
             self.first, self.last = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            made: torch.Tensor = self.last(torch.exp(torch.sigmoid(self.first(x)) * 4))
-            return made
+            y: torch.Tensor = self.last(torch.exp(torch.sigmoid(self.first(x)) * 4))
+            return y
 
     torch.manual_seed(0)
     names = [node.outputs[0].name for node in tflite.graph_of(Chain(), torch.zeros(_IMAGE)).graph]

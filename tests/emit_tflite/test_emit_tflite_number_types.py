@@ -51,9 +51,9 @@ def _check(tflite: Any, old_runtime: Any, path: Path, inputs: dict[str, Any]) ->
         "reference": tflite.run(emitted, arrays, "reference").outputs,
         "2.14": old_runtime(emitted, arrays),
     }
-    for runtime, made in runs.items():
-        for spec, actual, wanted in zip(emitted.outputs, made, expected, strict=True):
-            np.testing.assert_array_equal(actual, wanted, err_msg=f"{spec.name} on {runtime}")
+    for runtime, outputs in runs.items():
+        for spec, actual, array in zip(emitted.outputs, outputs, expected, strict=True):
+            np.testing.assert_array_equal(actual, array, err_msg=f"{spec.name} on {runtime}")
 
 
 def _numbers(kind: Any, seed: int) -> Any:

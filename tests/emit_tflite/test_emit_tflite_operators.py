@@ -203,8 +203,8 @@ def test_an_expansion_of_both_axes_stores_few_ones(tflite: Any) -> None:
     emitted = tflite.to_tflite(model, metadata={})
     assert len(emitted.data) < 10_000
     for resolver in ("reference", "xnnpack"):
-        (made,) = tflite.run(emitted, [image], resolver).outputs
-        np.testing.assert_array_equal(made, np.broadcast_to(image, (1, 2, 300, 400)))
+        (actual,) = tflite.run(emitted, [image], resolver).outputs
+        np.testing.assert_array_equal(actual, np.broadcast_to(image, (1, 2, 300, 400)))
 
 
 def test_what_no_device_holds_is_refused(tflite: Any) -> None:

@@ -128,7 +128,7 @@ def test_places_that_are_moved(name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(_outputs(artifact, x.numpy())[0], expected, err_msg=artifact.format)
 
 
-def _given(x: Tensor) -> Tensor:
+def _computed_places(x: Tensor) -> Tensor:
     return F.max_unpool2d(x, (x * 0).long(), 2)
 
 
@@ -138,7 +138,7 @@ MEETING: dict[str, Callable[[Tensor], Tensor]] = {
     "two pools in a plane": _moved(lambda x: torch.cat([x[:, :, :2], x[:, :, 2:]], 2), 3, 2),
     "planes laid together": _moved(lambda x: x.reshape(2, 1, -1, x.shape[-1])[:, :, :4], 2),
     "twice": _moved(lambda x: x[:, :, [0, 0, 1, 2]], 2),
-    "computed": _given,
+    "computed": _computed_places,
 }
 
 
@@ -191,7 +191,7 @@ def test_places_of_a_file(storage_order: int, tmp_path: Path) -> None:
         "MaxPool", ["x"], ["y", "places"], kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 0, 1],
         storage_order=storage_order,
     )  # fmt: skip
-    outputs = [helper.make_tensor_value_info(*each, None) for each in (("y", TensorProto.FLOAT), ("places", 7))]
+    outputs = [helper.make_tensor_value_info(*declared, None) for declared in (("y", TensorProto.FLOAT), ("places", 7))]
     graph = helper.make_graph([node], "g", [helper.make_tensor_value_info("x", 1, (2, 3, 6, 7))], outputs)
     path = tmp_path / "m.onnx"
     path.write_bytes(

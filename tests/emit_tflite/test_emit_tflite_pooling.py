@@ -151,6 +151,6 @@ def test_a_pad_as_wide_as_the_window(
     module = tflite.Function(forward)
     model = tflite.graph_of(module, x)
     session = onnxruntime.InferenceSession(to_onnx(model, metadata={}).data)
-    (made,) = session.run(None, {"input0": x.numpy()})
-    np.testing.assert_allclose(made, forward(x).numpy(), atol=1e-5)
+    (pooled,) = session.run(None, {"input0": x.numpy()})
+    np.testing.assert_allclose(pooled, forward(x).numpy(), atol=1e-5)
     tflite.check(module, (1, 3, 6, 7), layouts=("nhwc",), model=model)

@@ -52,10 +52,10 @@ def _steps(tflite: Any, model: ir.Model, resolver: str, io: str = "int8", scale:
     assert emitted.notes == ()
     assert float_parts_of_tflite(emitted.data) == []
     x = (np.random.default_rng(0).standard_normal(_IMAGE) * scale).astype(np.float32)
-    (made,) = tflite.run(emitted, [x], resolver).outputs
-    wanted = evaluate(model, {"x": x}, keep=["y"])["y"]
-    assert np.ptp(wanted) > 20 * emitted.outputs[0].scale
-    return float(np.abs(np.rint((made - wanted) / emitted.outputs[0].scale)).max())
+    (actual,) = tflite.run(emitted, [x], resolver).outputs
+    expected = evaluate(model, {"x": x}, keep=["y"])["y"]
+    assert np.ptp(expected) > 20 * emitted.outputs[0].scale
+    return float(np.abs(np.rint((actual - expected) / emitted.outputs[0].scale)).max())
 
 
 _ONE = {
@@ -121,8 +121,8 @@ def test_pairs_between_floats_saturate(tflite: Any) -> None:
     model = _model(body, {"a": (0.1, 0), "c": (1 / 32, -128), "y": (1 / 16, 0)})
     x = (np.random.default_rng(0).standard_normal(_IMAGE) * 6).astype(np.float32)
     emitted = tflite.to_tflite(model, metadata={})
-    (made,) = tflite.run(emitted, [x]).outputs
-    np.testing.assert_allclose(made, evaluate(model, {"x": x}, keep=["y"])["y"], atol=1e-5)
+    (actual,) = tflite.run(emitted, [x]).outputs
+    np.testing.assert_allclose(actual, evaluate(model, {"x": x}, keep=["y"])["y"], atol=1e-5)
     assert [note.split()[0] for note in emitted.notes] == ["FLOOR", "FLOOR"]
 
 
@@ -132,8 +132,8 @@ def test_what_no_pair_rounds_is_not_rounded_before_floats(tflite: Any) -> None:
     x = np.random.default_rng(0).standard_normal(_IMAGE).astype(np.float32)
     emitted = tflite.to_tflite(model, metadata={}, io="int8")
     assert [note.split()[0] for note in emitted.notes] == ["LOGISTIC", "FLOOR", "SUB"]
-    (made,) = tflite.run(emitted, [x], "reference").outputs
-    np.testing.assert_allclose(made, evaluate(model, {"x": x}, keep=["y"])["y"], atol=1e-5)
+    (actual,) = tflite.run(emitted, [x], "reference").outputs
+    np.testing.assert_allclose(actual, evaluate(model, {"x": x}, keep=["y"])["y"], atol=1e-5)
 
 
 @pytest.mark.parametrize("first", ["Relu(x)", "MaxPool<kernel_shape=[2, 2]>(x)", "Sigmoid(x)"])
@@ -141,16 +141,16 @@ def test_pairs_side_by_side_do_not_saturate_one_another(tflite: Any, first: str)
     body = f"v = {first}\n v -> a\n v -> c\n d = Concat<axis=1>(a, c)\n d -> y"
     model = _model(body, {"a": (1 / 256, 0), "c": (0.05, -128), "y": (0.05, -128)})
     x = (np.random.default_rng(0).standard_normal(_IMAGE) * 6).astype(np.float32)
-    (made,) = tflite.run(tflite.to_tflite(model, metadata={}, io="int8"), [x]).outputs
-    assert np.abs(made - evaluate(model, {"x": x}, keep=["y"])["y"]).max() <= 0.051
+    (actual,) = tflite.run(tflite.to_tflite(model, metadata={}, io="int8"), [x]).outputs
+    assert np.abs(actual - evaluate(model, {"x": x}, keep=["y"])["y"]).max() <= 0.051
 
 
 def test_a_value_that_is_read_beside_its_pair_is_not_rounded(tflite: Any) -> None:
     body = "v = Tanh(x)\n v -> a\n b = Neg(a)\n b -> c\n y = Add(v, c)"
     model = _model(body, {"a": (0.1, 0), "c": (0.1, 0)})
     x = np.random.default_rng(0).standard_normal(_IMAGE).astype(np.float32)
-    (made,) = tflite.run(tflite.to_tflite(model, metadata={}), [x]).outputs
-    np.testing.assert_allclose(made, evaluate(model, {"x": x}, keep=["y"])["y"], atol=1e-5)
+    (actual,) = tflite.run(tflite.to_tflite(model, metadata={}), [x]).outputs
+    np.testing.assert_allclose(actual, evaluate(model, {"x": x}, keep=["y"])["y"], atol=1e-5)
 
 
 def test_the_halves_of_a_pair_have_one_scale(tflite: Any) -> None:

@@ -96,14 +96,14 @@ def test_tensors_of_five_to_eight_axes_run_on_every_runtime(tflite: Any, old_run
     x = torch.randn(_SHAPE[:rank], generator=torch.Generator().manual_seed(rank))
     emitted = tflite.to_tflite(tflite.graph_of(_All(), x), metadata={})
     expected = _All()(x)
-    for runtime, made in {
+    for runtime, outputs in {
         "xnnpack": tflite.run(emitted, [x.numpy()]).outputs,
         "reference": tflite.run(emitted, [x.numpy()], "reference").outputs,
         "2.14": old_runtime(emitted, [x.numpy()]),
     }.items():
-        for name, actual, wanted in zip(_ANY_RANK, made, expected, strict=True):
-            assert actual.shape == tuple(wanted.shape), (name, runtime)
-            np.testing.assert_allclose(actual, wanted.numpy(), atol=1e-4, err_msg=f"{name} on {runtime}")
+        for name, actual, tensor in zip(_ANY_RANK, outputs, expected, strict=True):
+            assert actual.shape == tuple(tensor.shape), (name, runtime)
+            np.testing.assert_allclose(actual, tensor.numpy(), atol=1e-4, err_msg=f"{name} on {runtime}")
 
 
 def test_nine_axes_are_refused(tflite: Any) -> None:
@@ -143,17 +143,17 @@ _EVERYWHERE = ("litert", "litert-reference", "tflite-runtime")
 
 @pytest.mark.parametrize("name", _BEHIND)
 @pytest.mark.parametrize("variant", ["int8", "open batch"])
-def test_quantised_graphs_and_open_batches(tmp_path: Path, name: str, variant: str) -> None:
+def test_quantized_graphs_and_open_batches(tmp_path: Path, name: str, variant: str) -> None:
     module, x = _Behind(_BEHIND[name]).eval(), torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     more: dict[str, Any] = {"dynamic_batch": True}
     if variant == "int8":
         samples = [{"x": torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(i)).numpy()} for i in range(8)]
         more = {"variants": "int8", "quantization": edgeconv.Quantization(batches=lambda: samples)}
-    made = edgeconv.export(
+    result = edgeconv.export(
         module, (x,), tmp_path, name="m", formats="tflite", input_names=["x"], devices=_EVERYWHERE, **more
     )
-    assert made.report is not None
-    rows = [(row.device, str(row.verdict), row.reason) for row in made.report.comparisons]
+    assert result.report is not None
+    rows = [(row.device, str(row.verdict), row.reason) for row in result.report.comparisons]
     assert all(verdict == "pass" for _, verdict, _ in rows), rows
 
 
@@ -256,7 +256,7 @@ _SHAPED: dict[str, Callable[[Array], tuple[list[Array], list[int], Array, dict[s
 
 def _file(code: str, rank: int, kind: type) -> tuple[Emitted, list[Array], Array]:
     """A file of the one operator, as it is."""
-    operands, constants, wanted, options = _case(code, rank, kind)
+    operands, constants, expected, options = _case(code, rank, kind)
     graph = Graph()
     tensors = []
     for number, array in enumerate(operands):
@@ -265,13 +265,13 @@ def _file(code: str, rank: int, kind: type) -> tuple[Emitted, list[Array], Array
             continue
         graph.inputs.append(Written(f"x{number}", array.shape, array.dtype, owner="x"))
         tensors.append(graph.inputs[-1])
-    shapes = [wanted.shape] * (2 if code == "SPLIT" else 1)
-    graph.outputs = graph.add(code, tensors, shapes, "y", wanted.dtype, **options)
+    shapes = [expected.shape] * (2 if code == "SPLIT" else 1)
+    graph.outputs = graph.add(code, tensors, shapes, "y", expected.dtype, **options)
     for number, tensor in enumerate(graph.outputs):
         tensor.name = f"y{number}"
     data, _ = write(graph, {})
     specs = [tuple(_spec(tensor) for tensor in border) for border in (graph.inputs, graph.outputs)]
-    return Emitted(data, *specs), [array for number, array in enumerate(operands) if number not in constants], wanted
+    return Emitted(data, *specs), [array for number, array in enumerate(operands) if number not in constants], expected
 
 
 def _spec(tensor: Written) -> TensorSpec:
@@ -280,9 +280,9 @@ def _spec(tensor: Written) -> TensorSpec:
 
 def _is_right(tflite: Any, folder: Path, code: str, rank: int, kind: type) -> bool:
     """Whether every runtime takes a file of the operator with so many axes; each file in a process of its own."""
-    emitted, inputs, wanted = _file(code, rank, kind)
+    emitted, inputs, expected = _file(code, rank, kind)
     try:
-        made = [tflite.run(emitted, inputs, resolver).outputs[0] for resolver in ("xnnpack", "reference")]
+        outputs = [tflite.run(emitted, inputs, resolver).outputs[0] for resolver in ("xnnpack", "reference")]
     except (RuntimeError, ValueError):
         return False
     path = folder / "probe.tflite"
@@ -295,8 +295,8 @@ def _is_right(tflite: Any, folder: Path, code: str, rank: int, kind: type) -> bo
         pytest.skip(run.reason)
     if run.verdict is not Verdict.PASS:
         return False
-    made.append(run.outputs[0]["y0"])
-    return all(array.shape == wanted.shape and np.allclose(array, wanted, rtol=1e-4) for array in made)
+    outputs.append(run.outputs[0]["y0"])
+    return all(array.shape == expected.shape and np.allclose(array, expected, rtol=1e-4) for array in outputs)
 
 
 @pytest.mark.slow

@@ -24,14 +24,14 @@ _MODES = {
 def _check(tflite: Any, mode: str, shape: tuple[int, ...], **options: Any) -> None:
     """Checks one Resize against torch's float32 result: a picked element is right or wrong, whatever the precision."""
     image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    wanted = functional.interpolate(torch.from_numpy(image), mode=mode, **options).numpy()
-    scales, sizes = np.array([1, 1, *options.get("scale_factor", ())], np.float32), np.array(wanted.shape, np.int64)
+    expected = functional.interpolate(torch.from_numpy(image), mode=mode, **options).numpy()
+    scales, sizes = np.array([1, 1, *options.get("scale_factor", ())], np.float32), np.array(expected.shape, np.int64)
     constants = [np.zeros(0, np.float32), scales if "scale_factor" in options else np.zeros(0, np.float32)]
     constants += [] if "scale_factor" in options else [sizes]
-    model = tflite.node_of("Resize", {"input": image}, constants, wanted.shape, mode="nearest", **_MODES[mode])
+    model = tflite.node_of("Resize", {"input": image}, constants, expected.shape, mode="nearest", **_MODES[mode])
     settle_resizes(model.graph)  # as capture does
     emitted = tflite.to_tflite(model, metadata={})
-    np.testing.assert_array_equal(tflite.run(emitted, [image]).outputs[0], wanted)
+    np.testing.assert_array_equal(tflite.run(emitted, [image]).outputs[0], expected)
 
 
 _FACTORS = st.fractions(Fraction(1, 4), 4, max_denominator=20).map(float)
@@ -58,10 +58,10 @@ def test_nearest_by_a_factor(tflite: Any, mode: str, size: tuple[int, int], scal
 @given(
     mode=st.sampled_from(list(_MODES)),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    wanted=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    output_size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
 )
-def test_nearest_to_a_size(tflite: Any, mode: str, size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    _check(tflite, mode, (1, 2, *size), size=wanted)
+def test_nearest_to_a_size(tflite: Any, mode: str, size: tuple[int, int], output_size: tuple[int, int]) -> None:
+    _check(tflite, mode, (1, 2, *size), size=output_size)
 
 
 def test_bilinear_by_a_factor(tflite: Any) -> None:
@@ -77,23 +77,25 @@ def test_bilinear_by_a_factor(tflite: Any) -> None:
     mode=st.sampled_from(["nearest", "linear", "cubic"]),
     coordinates=st.sampled_from(["half_pixel", "asymmetric", "align_corners", "half_pixel_symmetric"]),
     size=st.tuples(st.integers(2, 20), st.integers(2, 20)),
-    wanted=st.tuples(st.integers(2, 30), st.integers(2, 30)),
+    output_size=st.tuples(st.integers(2, 30), st.integers(2, 30)),
 )
-@example(mode="linear", coordinates="half_pixel", size=(10, 12), wanted=(8, 15))
-@example(mode="linear", coordinates="half_pixel", size=(3, 20), wanted=(4, 22))  # the size stays, and the scale is 1.1
+@example(mode="linear", coordinates="half_pixel", size=(10, 12), output_size=(8, 15))
+@example(
+    mode="linear", coordinates="half_pixel", size=(3, 20), output_size=(4, 22)
+)  # the size stays, and the scale is 1.1
 def test_the_aspect_ratio_is_kept(
-    tflite: Any, policy: str, mode: str, coordinates: str, size: tuple[int, int], wanted: tuple[int, int]
+    tflite: Any, policy: str, mode: str, coordinates: str, size: tuple[int, int], output_size: tuple[int, int]
 ) -> None:
     """One scale for both axes; the sizes are what it makes of them."""
-    ratios = [Fraction(after, before) for after, before in zip(wanted, size, strict=True)]
+    ratios = [Fraction(after, before) for after, before in zip(output_size, size, strict=True)]
     ratio = min(ratios) if policy == "not_larger" else max(ratios)
-    made = [int(before * ratio + Fraction(1, 2)) for before in size]
-    assume(all(made))
+    rounded = [int(before * ratio + Fraction(1, 2)) for before in size]
+    assume(all(rounded))
     image = np.random.default_rng(0).standard_normal((1, 2, *size)).astype(np.float32)
     none = np.zeros(0, np.float32)
     options = {"keep_aspect_ratio_policy": policy, "coordinate_transformation_mode": coordinates, "mode": mode}
-    constants = [none, none, np.array(wanted, np.int64)]
-    model = tflite.node_of("Resize", {"input": image}, constants, (1, 2, *made), axes=[2, 3], **options)
+    constants = [none, none, np.array(output_size, np.int64)]
+    model = tflite.node_of("Resize", {"input": image}, constants, (1, 2, *rounded), axes=[2, 3], **options)
     expected = evaluate(model, {"input": image})["output"]
     (result,) = tflite.run(tflite.to_tflite(model, metadata={}), [image]).outputs
     np.testing.assert_allclose(result, expected, atol=1e-5)

@@ -84,7 +84,7 @@ def _written(tflite: Any, mode: str, size: int, count: int) -> list[Array]:
 def _computed(operators: list[Operator], source: Tensor, units: Array, delegated: bool) -> Array:
     arrays = {source: units.transpose(0, 2, 3, 1)}
     for operator in operators:
-        operands = [each.data if each.data is not None else arrays[each] for each in operator.inputs]
+        operands = [tensor.data if tensor.data is not None else arrays[tensor] for tensor in operator.inputs]
         arrays[operator.outputs[0]] = _KERNELS[operator.code](operator, operands, delegated)
     return arrays[operators[-1].outputs[0]] if operators else arrays[source]
 
@@ -98,7 +98,7 @@ def _bilinear(operator: Operator, operands: list[Array], delegated: bool) -> Arr
     places = linear_places(x.shape[1], int(count), *_modes(operator))[delegated]
     lower = np.floor(places)
     share = (places - lower).reshape(1, -1, 1, 1)
-    before, after = (np.clip(each, 0, x.shape[1] - 1).astype(int) for each in (lower, lower + 1))
+    before, after = (np.clip(at, 0, x.shape[1] - 1).astype(int) for at in (lower, lower + 1))
     return np.asarray(x[:, before] * (1 - share) + x[:, after] * share)
 
 
@@ -119,10 +119,10 @@ _KERNELS: dict[str, Any] = {
 
 
 def _check(tflite: Any, mode: str, size: int, count: int) -> None:
-    wanted = _torchs(mode, size, count)
+    expected = _torchs(mode, size, count)
     allowed = 0.0 if mode.startswith("nearest") else _ROUNDINGS * max(size, count, 16)
-    for made in _written(tflite, mode, size, count):
-        assert np.abs(made - wanted).max() <= allowed, (mode, size, count)
+    for actual in _written(tflite, mode, size, count):
+        assert np.abs(actual - expected).max() <= allowed, (mode, size, count)
 
 
 @pytest.mark.parametrize("mode", _TORCH)
@@ -160,14 +160,14 @@ def test_a_sample_on_the_runtimes(tflite: Any, old_runtime: Any, mode: str, size
     module = _Sample(mode, [*sizes, 28, 49, 129, 17])
     x = torch.randn(1, 2, size, size + 2, generator=torch.Generator().manual_seed(size))
     emitted = tflite.to_tflite(tflite.graph_of(module, x), metadata={})
-    for made in (
+    for outputs in (
         tflite.run(emitted, [x.numpy()]).outputs,
         tflite.run(emitted, [x.numpy()], "reference").outputs,
         old_runtime(emitted, [x.numpy()]),
     ):
-        for actual, wanted in zip(made, module(x), strict=True):
+        for actual, expected in zip(outputs, module(x), strict=True):
             atol = 0.0 if mode.startswith("nearest") else 1e-4
-            np.testing.assert_allclose(actual, wanted.numpy(), rtol=0, atol=atol)
+            np.testing.assert_allclose(actual, expected.numpy(), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(("align", "half"), [(False, True), (True, False), (False, False)])
@@ -179,8 +179,8 @@ def test_the_arithmetic_of_integers(tflite: Any, align: bool, half: bool, size: 
     exact = np.zeros((count, size))
     for offset, share in ((0, 1 - places + floor), (1, places - floor)):
         np.add.at(exact, (np.arange(count), np.clip(floor + offset, 0, size - 1).astype(int)), share)
-    wanted = integer_error(exact, align, half)
-    if not np.isfinite(wanted):  # it would read whatever lies behind the image
+    bound = integer_error(exact, align, half)
+    if not np.isfinite(bound):  # it would read whatever lies behind the image
         assert (size, count, align, half) == (4, 160, False, False)
         return
     scale = of_type("int8", 1.0, 0)
@@ -193,9 +193,9 @@ def test_the_arithmetic_of_integers(tflite: Any, align: bool, half: bool, size: 
     graph.outputs[0].quantization = scale
     spec = (TensorSpec("x", x.shape, "int8", "nchw"),), (TensorSpec("y", (1, count, 1, size), "int8", "nchw"),)
     image = np.where(np.eye(size)[None, :, None, :], 127, 0).astype(np.int8)
-    (made,) = tflite.run(Emitted(write(graph, {})[0], *spec), [image], "reference").outputs
-    seen = np.abs(made[0, :, 0].astype(np.float64) / 127 - exact).sum(axis=1).max() / 2
-    assert seen == pytest.approx(wanted, abs=1.5 / 127)
+    (actual,) = tflite.run(Emitted(write(graph, {})[0], *spec), [image], "reference").outputs
+    seen = np.abs(actual[0, :, 0].astype(np.float64) / 127 - exact).sum(axis=1).max() / 2
+    assert seen == pytest.approx(bound, abs=1.5 / 127)
 
 
 def test_integers_take_the_operator_where_it_is_exact() -> None:

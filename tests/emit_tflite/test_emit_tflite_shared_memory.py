@@ -58,13 +58,13 @@ def _graph(tflite: Any, function: _Function, variant: str) -> Any:
 def test_no_kernels_write_over_what_is_still_read(tflite: Any, old_runtime: Any, case: str, variant: str) -> None:
     graph = _graph(tflite, _CASES[case], variant)
     emitted, x = to_tflite(graph, metadata={}), _samples()[0]
-    wanted = evaluate(graph, {"input0": x}, keep=["output"])["output"]
+    expected = evaluate(graph, {"input0": x}, keep=["output"])["output"]
     within = {"fp32": 1e-5, "int8": 0.1, "int16x8": 1e-2}[variant]
-    for made in (
+    for actual in (
         *(tflite.run(emitted, [x], resolver).outputs for resolver in ("xnnpack", "reference")),
         old_runtime(emitted, [x]),
     ):
-        np.testing.assert_allclose(made[0], wanted, atol=within)
+        np.testing.assert_allclose(actual[0], expected, atol=within)
 
 
 def test_nor_in_six_axes(tflite: Any) -> None:
@@ -76,8 +76,8 @@ def test_nor_where_the_batch_is_open(tflite: Any) -> None:
     graph = free_batch(_graph(tflite, function, "fp32"), inputs=("input0",), symbol="batch")
     emitted, x = to_tflite(graph, metadata={}), np.repeat(_samples()[0], 3, axis=0)
     assert "STRIDED_SLICE" in _operators(emitted.data)
-    made = _resized(emitted.data, x)
-    np.testing.assert_allclose(made, function(torch.from_numpy(x)).numpy(), atol=1e-5)
+    actual = _resized(emitted.data, x)
+    np.testing.assert_allclose(actual, function(torch.from_numpy(x)).numpy(), atol=1e-5)
 
 
 def _interpreter(data: bytes) -> Any:

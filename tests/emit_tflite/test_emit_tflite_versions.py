@@ -180,25 +180,25 @@ def test_element_types_and_ranks_run_everywhere(tflite: Any, old_runtime: Any, d
     emitted, inputs = tflite.to_tflite(tflite.graph_of(module, image), metadata={}), [image.numpy()]
     runs = [tflite.run(emitted, inputs, resolver).outputs for resolver in ("xnnpack", "reference")]
     for run in [*runs, old_runtime(emitted, inputs)]:
-        for (name, function), made in zip(functions.items(), run, strict=True):
-            wanted = function(image).numpy()
-            assert (made.shape, made.dtype) == (wanted.shape, wanted.dtype), name
-            np.testing.assert_allclose(made, wanted, rtol=1e-6, atol=1e-6, err_msg=name)
+        for (name, function), actual in zip(functions.items(), run, strict=True):
+            expected = function(image).numpy()
+            assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype), name
+            np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def test_a_scalar_input_stays_one(tflite: Any, old_runtime: Any) -> None:
     emitted = tflite.to_tflite(tflite.graph_of(tflite.Function(lambda x: x * 2 + 1), torch.tensor(2.5)), metadata={})
     inputs = [np.array(2.5, np.float32)]
     runs = [tflite.run(emitted, inputs, resolver).outputs for resolver in ("xnnpack", "reference")]
-    for (made,) in [*runs, old_runtime(emitted, inputs)]:
-        assert made.shape == ()
-        assert made == 6
+    for (actual,) in [*runs, old_runtime(emitted, inputs)]:
+        assert actual.shape == ()
+        assert actual == 6
 
 
 def test_constants_that_raise_the_rank_keep_it(tflite: Any) -> None:
     graph = tflite.node_of("Add", {"x": np.zeros(3, np.float32)}, [np.ones((1, 1, 1), np.float32)], (1, 1, 3))
-    made = tflite.run(tflite.to_tflite(graph, metadata={}), [np.arange(3, dtype=np.float32)]).outputs[0]
-    np.testing.assert_array_equal(made, [[[1, 2, 3]]])
+    actual = tflite.run(tflite.to_tflite(graph, metadata={}), [np.arange(3, dtype=np.float32)]).outputs[0]
+    np.testing.assert_array_equal(actual, [[[1, 2, 3]]])
 
 
 def _refusal(tflite: Any, function: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor) -> str:

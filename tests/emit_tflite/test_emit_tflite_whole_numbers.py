@@ -118,7 +118,7 @@ def test_whole_numbers_of_onnx(tmp_path: Path, name: str) -> None:
         x, d = _numbers(kind)
         result = edgeconv.export(_Function(_WHOLE[name]), (x, d), tmp_path / str(kind), name="n", formats=("onnx",))
         session = onnxruntime.InferenceSession(result.artifacts[0].path)
-        feeds = {value.name: each.numpy() for value, each in zip(session.get_inputs(), (x, d), strict=True)}
+        feeds = {value.name: tensor.numpy() for value, tensor in zip(session.get_inputs(), (x, d), strict=True)}
         for actual, expected in zip(session.run(None, feeds), _WHOLE[name](x, d), strict=True):
             np.testing.assert_array_equal(actual, expected.numpy(), err_msg=str(kind))
 

@@ -48,12 +48,12 @@ def vectors() -> dict[str, list[Any]]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         cases = collect_testcases(None)
-    found: dict[str, list[Any]] = defaultdict(list)
+    by_operator: dict[str, list[Any]] = defaultdict(list)
     for case in cases:
         used = {node.op_type for node in case.model.graph.node}
         if len(used) == 1 and _is_dense(case.model) and case.name not in LEFT_OUT:
-            found[used.pop()].append(case)
-    return found
+            by_operator[used.pop()].append(case)
+    return by_operator
 
 
 def _is_dense(model: onnx.ModelProto) -> bool:
@@ -62,9 +62,9 @@ def _is_dense(model: onnx.ModelProto) -> bool:
     Floats of 8 bits and less quantize, which the reference does not imitate, as outputs.
     """
     types = [value.type for value in (*model.graph.input, *model.graph.output)]
-    known = all(item.HasField("tensor_type") and item.tensor_type.elem_type not in (8, 14, 15) for item in types)
+    is_known = all(item.HasField("tensor_type") and item.tensor_type.elem_type not in (8, 14, 15) for item in types)
     results = [ir.DataType(value.type.tensor_type.elem_type) for value in model.graph.output]
-    return known and not any(item.is_floating_point() and item.bitwidth < 16 for item in results)
+    return is_known and not any(item.is_floating_point() and item.bitwidth < 16 for item in results)
 
 
 @pytest.mark.parametrize("operator", sorted(set(OPERATORS) - WITHOUT))

@@ -70,8 +70,8 @@ def test_a_value_that_is_read_twice_by_one_node_is_kept_until_then() -> None:
         """<ir_version: 10, opset_import: ["" : 18]>
         g (float[2] x) => (float[2] y) { a = Neg(x) b = Mul(a, a) c = Neg(b) y = Add(a, c) }"""
     )
-    kept = evaluate(model, {"x": np.array([1.0, 2.0])}, keep=["y"])
-    assert kept["y"].tolist() == [-2.0, -6.0]
+    values = evaluate(model, {"x": np.array([1.0, 2.0])}, keep=["y"])
+    assert values["y"].tolist() == [-2.0, -6.0]
 
 
 def test_a_constant_can_be_replaced(model: ir.Model) -> None:
@@ -81,10 +81,10 @@ def test_a_constant_can_be_replaced(model: ir.Model) -> None:
 
 
 def test_nothing_given_is_written_to(model: ir.Model) -> None:
-    given = X.astype(np.float64)
-    values = evaluate(model, {"x": given, "k": np.array(3)})
+    operand = X.astype(np.float64)
+    values = evaluate(model, {"x": operand, "k": np.array(3)})
     values["x"][:] = 0
-    assert given[0, 0] == 1.0
+    assert operand[0, 0] == 1.0
 
 
 def test_an_operator_that_is_not_in_the_table_is_named() -> None:

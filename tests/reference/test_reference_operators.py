@@ -280,7 +280,7 @@ def test_local_response_of_an_even_size() -> None:
     assert_same(compute("LRN", x, size=4, alpha=0.25, beta=0.5, bias=2.0)[0], expected)
 
 
-def test_batch_normalisation_in_training() -> None:
+def test_batch_normalization_in_training() -> None:
     x, channel = RNG.normal(size=(2, 4, 3, 5)), RNG.normal(size=(4, 4))
     statistics = (*channel[:3], np.abs(channel[3]))
     assert_as_onnx("BatchNormalization", x, *statistics, outputs=3, training_mode=1, momentum=0.5, epsilon=2.0**-10)
@@ -300,7 +300,7 @@ def test_quantization_rounds_half_to_even_and_saturates(dtype: type, zero_point:
     assert_same(back, (steps - zero_point) * 0.25)
 
 
-def test_quantisation_per_axis_and_in_blocks() -> None:
+def test_quantization_per_axis_and_in_blocks() -> None:
     x, scale = RNG.normal(size=(4, 3, 2)) * 9, RNG.uniform(0.1, 1, size=3)
     zero = np.array([1, 0, -1], dtype=np.int8)
     quantized = compute("QuantizeLinear", x, scale, zero, axis=1)[0]
@@ -312,7 +312,7 @@ def test_quantisation_per_axis_and_in_blocks() -> None:
     assert_same(real, quantized * np.repeat(blocks, 2, axis=0))
 
 
-def test_quantised_operators_compute_what_their_parts_do() -> None:
+def test_quantized_operators_compute_what_their_parts_do() -> None:
     x, weight = RNG.integers(0, 255, size=(1, 3, 6, 6), dtype=np.uint8), RNG.integers(-9, 9, size=(4, 3, 3, 3))
     weight = weight.astype(np.int8)
     scales, bias = RNG.uniform(0.01, 0.02, size=4), RNG.integers(-99, 99, size=4, dtype=np.int32)

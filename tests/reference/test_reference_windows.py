@@ -108,8 +108,8 @@ def test_conv_transpose_is_the_adjoint_of_conv(
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(1, 2 * group, *sizes))
     weight = rng.normal(size=(group * per_out, 2, *attributes["kernel_shape"]))
-    made = compute("Conv", x, weight, group=group, **attributes)[0]
-    y = rng.normal(size=made.shape)
+    convolved = compute("Conv", x, weight, group=group, **attributes)[0]
+    y = rng.normal(size=convolved.shape)
     attributes = {name: value for name, value in attributes.items() if name != "kernel_shape"}
     strides = attributes["strides"]
     if attributes.get("auto_pad", "NOTSET") != "NOTSET":
@@ -123,7 +123,7 @@ def test_conv_transpose_is_the_adjoint_of_conv(
         attributes["output_padding"] = [a - b for a, b in zip(sizes, natural.shape[2:], strict=True)]
     back = compute("ConvTranspose", y, weight, group=group, **attributes)[0]
     assert back.shape == x.shape
-    np.testing.assert_allclose((made * y).sum(), (x * back).sum(), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose((convolved * y).sum(), (x * back).sum(), rtol=1e-10, atol=1e-10)
 
 
 def test_conv_transpose_spreads_automatic_padding() -> None:
