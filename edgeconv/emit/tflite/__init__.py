@@ -2,8 +2,8 @@
 
 ::
 
-    ir.Model --_convert--> Graph --_simplify--> Graph --_open_batch--> Graph --_flatbuffer--> bytes
-              (_operators, _layout)
+    ir.Model --lower/--> Graph --simplify/--> Graph --integer/--> Graph --file/--> bytes
+      NCHW               NHWC                 NHWC    (if quantized)
 
 Images flow channels-last inside the file (NHWC), whatever the layout of its inputs and outputs; a transpose appears
 only where an operator's meaning depends on torch's order.
