@@ -63,12 +63,17 @@ def to_c(file_name: str, data: bytes, inputs: Sequence[Golden], outputs: Sequenc
     Raises:
         EmitError: an input or output has a type that C has no name for.
     """
-    stem = file_name.removesuffix(".tflite")
-    prefix = identifier(stem)
+    prefix = identifier(file_name.removesuffix(".tflite"))
     sides = (("input", inputs), ("output", outputs))
     named = [(f"{prefix}_{side}{at}", golden) for side, several in sides for at, golden in enumerate(several)]
+    header, source = _header(file_name, prefix, len(data), named), _source(file_name, prefix, data, named)
+    return sealed("\n".join(header) + "\n", "/* {} */"), sealed("\n".join(source) + "\n", "/* {} */")
+
+
+def _header(file_name: str, prefix: str, size_bytes: int, named: Sequence[tuple[str, Golden]]) -> list[str]:
+    """The lines of ``<stem>.h``: the model and the arrays of the sample, declared."""
     guard = f"{prefix.upper()}_H_"
-    header = [
+    return [
         f"{_SIGNATURE}{file_name}. */",
         f"#ifndef {guard}",
         f"#define {guard}",
@@ -80,7 +85,7 @@ def to_c(file_name: str, data: bytes, inputs: Sequence[Golden], outputs: Sequenc
         "#endif",
         "",
         "/* The file itself, aligned to 16 bytes. */",
-        f"extern const unsigned char {prefix}_model[{len(data)}];",
+        f"extern const unsigned char {prefix}_model[{size_bytes}];",
         f"extern const unsigned int {prefix}_model_len;",
         "",
         "/* One sample: the outputs are what the graph computes exactly; kernels may round a step otherwise. */",
@@ -92,9 +97,13 @@ def to_c(file_name: str, data: bytes, inputs: Sequence[Golden], outputs: Sequenc
         "",
         f"#endif /* {guard} */",
     ]
-    source = [
+
+
+def _source(file_name: str, prefix: str, data: bytes, named: Sequence[tuple[str, Golden]]) -> list[str]:
+    """The lines of ``<stem>.cc``: the bytes of the file, and the values of the sample."""
+    return [
         f"{_SIGNATURE}{file_name}. */",
-        f'#include "{stem}.h"',
+        f'#include "{file_name.removesuffix(".tflite")}.h"',
         "",
         "#include <math.h>",
         "#ifndef __cplusplus",
@@ -107,7 +116,6 @@ def to_c(file_name: str, data: bytes, inputs: Sequence[Golden], outputs: Sequenc
         f"const unsigned int {prefix}_model_len = {len(data)};",
         *(line for name, golden in named for line in _defined(name, golden)),
     ]
-    return sealed("\n".join(header) + "\n", "/* {} */"), sealed("\n".join(source) + "\n", "/* {} */")
 
 
 def c_files_of(path: Path) -> list[str]:

@@ -38,10 +38,7 @@ def check_deterministic(program: torch.export.ExportedProgram) -> None:
 
 def _draws(node: FxNode) -> bool:
     """Whether an operator, with these arguments, draws random numbers."""
-    arguments: dict[str, Any] = {}
-    for index, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
-        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
-        arguments[argument.name] = value
+    arguments = _arguments(node)
     if "dropout_p" in arguments:
         return bool(arguments["dropout_p"])
     if "train" in arguments:  # dropout in its forms; recurrent layers have some between them
@@ -63,45 +60,43 @@ def check_official(program: torch.export.ExportedProgram, reason: str) -> None:
     """
     for node in program.graph.nodes:
         schema = getattr(node.target, "_schema", None)
-        operation = str(schema.name).rpartition("::")[2] if schema is not None else ""
-        if operation == "lstm" and _is_projected(node):
-            named = re.match(r"\w+\.(\w+)", reason)
-            beside = named[1] if named and named[1] != "lstm" else "an operation"
-            raise CaptureError(
-                f"lstm with projections is not written beside {beside}, which torch's own exporter translates",
-                where=origin_in(node).module or "the module",
-                hint=f"replace {beside}, or leave proj_size out and put a Linear behind the lstm",
-            )
-        rows = node.args[0].meta["val"].shape[-1] if operation in _BY_MINORS else 0
-        if rows > LARGEST:
-            raise CaptureError(
-                f"{operation} of {rows} rows has no ONNX form, up to {LARGEST} rows have",
-                where=origin_in(node).module or "the module",
-                hint="keep the operation outside of the module",
-            )
-        if operation == "embedding_bag":
-            raise CaptureError(
-                "embedding_bag with offsets that are computed makes bags of any length, and files have fixed sizes",
-                where=origin_in(node).module or "the module",
-                hint="pass indices of shape (bags, length), or keep the offsets in the module as a constant",
-            )
-        if operation == "scatter_reduce" and (node.args[4] == "mean" or node.kwargs.get("include_self") is False):
-            raise CaptureError(
-                "scatter_reduce of means, or without the tensor itself, has no ONNX form for these tensors",
-                where=origin_in(node).module or "the module",
-                hint="reduce floats, or divide a sum by its count",
-            )
-        argument = _DROPPED.get(operation)
-        if argument is None or schema is None:
+        if schema is None:
             continue
-        position = [parameter.name for parameter in schema.arguments].index(argument)
-        value = node.args[position] if position < len(node.args) else node.kwargs.get(argument)
-        if value is not None:
-            raise CaptureError(
-                f"{operation} with {argument}={value} has no ONNX form",
-                where=origin_in(node).module or "the module",
-                hint=f"leave {argument} out and multiply the result instead",
-            )
+        operation = str(schema.name).rpartition("::")[2]
+        for refusal in (_projections(node, operation, reason), _without_form(node, operation)):
+            if refusal is not None:
+                what, hint = refusal
+                raise CaptureError(what, where=origin_in(node).module or "the module", hint=hint)
+
+
+def _projections(node: FxNode, operation: str, reason: str) -> tuple[str, str] | None:
+    """Of an LSTM with ``proj_size``, which the exporter takes for one without: what is wrong, and what to do."""
+    if operation != "lstm" or not _is_projected(node):
+        return None
+    named = re.match(r"\w+\.(\w+)", reason)
+    beside = named[1] if named and named[1] != "lstm" else "an operation"
+    what = f"lstm with projections is not written beside {beside}, which torch's own exporter translates"
+    return what, f"replace {beside}, or leave proj_size out and put a Linear behind the lstm"
+
+
+def _without_form(node: FxNode, operation: str) -> tuple[str, str] | None:
+    """Of an operation, or an argument of one, that has no ONNX form: what is wrong, and what to do."""
+    rows = node.args[0].meta["val"].shape[-1] if operation in _BY_MINORS else 0  # type: ignore[union-attr]
+    if rows > LARGEST:
+        what = f"{operation} of {rows} rows has no ONNX form, up to {LARGEST} rows have"
+        return what, "keep the operation outside of the module"
+    if operation == "embedding_bag":
+        what = "embedding_bag with offsets that are computed makes bags of any length, and files have fixed sizes"
+        return what, "pass indices of shape (bags, length), or keep the offsets in the module as a constant"
+    if operation == "scatter_reduce" and (node.args[4] == "mean" or node.kwargs.get("include_self") is False):
+        what = "scatter_reduce of means, or without the tensor itself, has no ONNX form for these tensors"
+        return what, "reduce floats, or divide a sum by its count"
+    argument = _DROPPED.get(operation)
+    value = _arguments(node).get(argument) if argument is not None else None
+    if value is None:
+        return None
+    what = f"{operation} with {argument}={value} has no ONNX form"
+    return what, f"leave {argument} out and multiply the result instead"
 
 
 def _is_projected(node: torch.fx.Node) -> bool:
@@ -110,3 +105,12 @@ def _is_projected(node: torch.fx.Node) -> bool:
         return False
     _, _, params, has_biases, layers, _, _, both, _ = node.args
     return len(params) != layers * (2 if both else 1) * (4 if has_biases else 2)  # type: ignore[arg-type,operator]
+
+
+def _arguments(node: FxNode) -> dict[str, Any]:
+    """All arguments of an operator by the names of its schema, with its defaults."""
+    arguments: dict[str, Any] = {}
+    for index, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        arguments[argument.name] = value
+    return arguments

@@ -15,11 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch._subclasses import FakeTensor
-from torch.export.graph_signature import InputKind
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from edgeconv.capture.torch._interface import check_binding
+from edgeconv.capture.torch._programs import (
+    argument_at,
+    arguments_of,
+    check_program,
+    converted,
+    in_program_order,
+    input_names,
+    opened,
+)
 from edgeconv.errors import CaptureError
 from edgeconv.values import kind_of
 
@@ -134,17 +142,17 @@ def called(
     if isinstance(module, torch.export.ExportedProgram):
         if not args and not kwargs and module.example_inputs:
             args, kwargs = module.example_inputs
-        args, kwargs = _in_program_order(module, args, kwargs)
-        _check_program(module, args, kwargs)
-        module, names = _opened(module), _names_in(module)
+        args, kwargs = in_program_order(module, args, kwargs)
+        check_program(module, args, kwargs)
+        module, names = opened(module), input_names(module)
     elif isinstance(module, torch.jit.ScriptModule):
-        names = tuple(argument.name for argument in _arguments(module))
-        program, args = _converted(module, args, kwargs)
-        module, kwargs = _opened(program), {}
+        names = tuple(argument.name for argument in arguments_of(module))
+        program, args = converted(module, args, kwargs)
+        module, kwargs = opened(program), {}
     else:
         names = ()
     for path, leaf in pytree.tree_flatten_with_path((tuple(args), dict(kwargs)), is_leaf=_is_packed)[0]:
-        _check_leaf(leaf, _argument(path))
+        _check_leaf(leaf, argument_at(path))
     if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
         sizes = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, int)]
         example = f"torch.zeros({', '.join(map(str, sizes))})" if len(sizes) > 1 else "torch.zeros(1, 3, 224, 224)"
@@ -174,11 +182,6 @@ def tensors_of(args: object) -> tuple[torch.Tensor, ...]:
 
 def _is_packed(leaf: Any) -> bool:
     return isinstance(leaf, PackedSequence)  # which is a tuple, too
-
-
-def _argument(path: tuple[Any, ...]) -> str:
-    """An argument as its caller wrote it: ``args[0]``, ``kwargs['mask']``, ``args[0]['x']``."""
-    return ("kwargs" if path[0].idx else "args") + pytree.keystr(path[1:])
 
 
 _STRANGE: tuple[tuple[Callable[[torch.Tensor], bool], str, str], ...] = (
@@ -253,122 +256,3 @@ def _name(path: tuple[Any, ...], parameters: list[str]) -> str:
     keys: list[Any] = [getattr(key, "key", getattr(key, "name", getattr(key, "idx", None))) for key in path]
     first = parameters[keys[1]] if keys[0] == 0 and keys[1] < len(parameters) else str(keys[1])
     return "_".join("".join(c if c.isalnum() or c in "_.-" else "_" for c in str(key)) for key in [first, *keys[2:]])
-
-
-def _opened(program: torch.export.ExportedProgram) -> torch.nn.Module:
-    module = program.module(check_guards=False)
-    module._forward_pre_hooks.clear()  # which check the form of the call, and we have one of our own
-    module._forward_pre_hooks_with_kwargs.clear()
-    return module
-
-
-def _in_program_order(
-    program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A call as a program's own: by position what it takes so, and its keywords in the order of its inputs."""
-    spec, signature = program.call_spec.in_spec, program.module_call_graph[0].signature
-    if spec is None or signature is None or signature.forward_arg_names is None:
-        return args, dict(kwargs)
-    (positional, keywords), left = spec.children(), dict(kwargs)
-    by_name = signature.forward_arg_names[len(args) : positional.num_children]
-    while by_name and by_name[0] in left:
-        args = (*args, left.pop(by_name.pop(0)))
-    ordered = {name: left.pop(name) for name in keywords.context if name in left}
-    return args, ordered | left
-
-
-def _check_program(program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """The tensors are of the sizes and types that a program was exported for: it has no other in it.
-
-    Raises:
-        CaptureError: naming the first that is not.
-    """
-    specs = program.graph_signature.input_specs
-    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
-    own = [node.meta.get("val") for node, spec in zip(nodes, specs, strict=True) if spec.kind is InputKind.USER_INPUT]
-    pairs = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))[0]
-    if len(own) != len(pairs):
-        return  # the binding of the call says so
-    for expected, (path, leaf) in zip(own, pairs, strict=True):
-        if not (isinstance(expected, torch.Tensor) and isinstance(leaf, torch.Tensor)):
-            continue
-        sizes = [size if isinstance(size, int) else None for size in expected.shape]
-        fits = len(sizes) == leaf.ndim and all(
-            size in (None, length) for size, length in zip(sizes, leaf.shape, strict=True)
-        )
-        if not fits or leaf.dtype != expected.dtype:
-            shape = ", ".join("any" if size is None else str(size) for size in sizes)
-            raise CaptureError(
-                f"it is {leaf.dtype} of shape {tuple(leaf.shape)}, and the program was exported for {expected.dtype} "
-                f"of ({shape})",
-                where=_argument(path),
-                hint="pass such a tensor, or args=() for the program's own example, or export the program anew",
-            )
-
-
-def _names_in(program: torch.export.ExportedProgram) -> tuple[str, ...]:
-    """The names of a program's own inputs that are tensors."""
-    specs = program.graph_signature.input_specs
-    return tuple(
-        str(spec.arg.name)
-        for spec in specs
-        if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, torch.export.graph_signature.TensorArgument)
-    )
-
-
-def _converted(
-    script: torch.jit.ScriptModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[torch.export.ExportedProgram, tuple[Any, ...]]:
-    """A script as a program that computes the same for these arguments, and all of them by position."""
-    from edgeconv.capture.torch._trace import quiet
-
-    where = script.original_name
-    taken = [argument.name for argument in _arguments(script)]
-    unknown = [name for name in kwargs if name not in taken[len(args) :]]
-    if unknown or len(args) > len(taken):
-        what = f"forward({', '.join(taken)}) cannot be called so: "
-        what += f"no argument {unknown[0]!r} is left" if unknown else f"{len(args)} are too many"
-        raise CaptureError(what, where="args and kwargs" if kwargs else "args", hint="pass one value per argument")
-    try:
-        from torch._export.converter import TS2EPConverter
-
-        # Every argument by position, defaults too: the converter knows no others.
-        stated = [
-            *args,
-            *(kwargs.get(argument.name, argument.default_value) for argument in _arguments(script)[len(args) :]),
-        ]
-        with quiet(), torch.no_grad(), _in_eval_mode(script):
-            program = TS2EPConverter(script, tuple(stated), {}).convert()
-            ours, expected = _opened(program)(*stated), script(*stated)
-    except Exception as error:  # the border: the converter keeps its errors to itself
-        line = " ".join(str(error).split())[:200]
-        what = f"torch cannot convert this ScriptModule: {line or type(error).__name__}"
-        raise CaptureError(what, where=where, hint="pass the nn.Module that it was made of") from error
-    for result, expected_result in zip(pytree.tree_leaves(ours), pytree.tree_leaves(expected), strict=True):
-        if isinstance(expected_result, torch.Tensor) and not torch.allclose(
-            result, expected_result, rtol=1e-3, atol=1e-4, equal_nan=True
-        ):
-            raise CaptureError(
-                "torch converts this ScriptModule to something else than it computes",
-                where=where,
-                hint="pass the nn.Module that it was made of",
-            )
-    return program, tuple(stated)
-
-
-@contextmanager
-def _in_eval_mode(script: torch.jit.ScriptModule) -> Iterator[None]:
-    """As every module is exported; a frozen script has no mode."""
-    modes = [(part, part.training) for part in script.modules() if hasattr(part, "training")]
-    try:
-        for part, _ in modes:
-            part.training = False
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-def _arguments(script: torch.jit.ScriptModule) -> list[Any]:
-    forward: Any = script.forward
-    return list(forward.schema.arguments)[1:]

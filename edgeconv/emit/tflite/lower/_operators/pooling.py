@@ -14,7 +14,7 @@ from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import last, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.convolution import as_image, convolved, pad, padded
-from edgeconv.emit.tflite.lower._operators.shape import joined, line
+from edgeconv.emit.tflite.lower._operators.padding import joined, line
 from edgeconv.emit.tflite.lower._operators.volumes import THREE, along_depth, images_of
 from edgeconv.emit.tflite.lower._windows import SAME, Window, padding_of, windows_of
 from edgeconv.graph.traits import Trait, having

@@ -1,0 +1,137 @@
+"""Programs that torch has exported and scripts that it has compiled, as modules with tensors by position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
+
+from edgeconv.errors import CaptureError
+
+
+def argument_at(path: tuple[Any, ...]) -> str:
+    """An argument as its caller wrote it: ``args[0]``, ``kwargs['mask']``, ``args[0]['x']``."""
+    return ("kwargs" if path[0].idx else "args") + pytree.keystr(path[1:])
+
+
+def opened(program: torch.export.ExportedProgram) -> torch.nn.Module:
+    module = program.module(check_guards=False)
+    module._forward_pre_hooks.clear()  # which check the form of the call, and we have one of our own
+    module._forward_pre_hooks_with_kwargs.clear()
+    return module
+
+
+def in_program_order(
+    program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call as a program's own: by position what it takes so, and its keywords in the order of its inputs."""
+    spec, signature = program.call_spec.in_spec, program.module_call_graph[0].signature
+    if spec is None or signature is None or signature.forward_arg_names is None:
+        return args, dict(kwargs)
+    (positional, keywords), left = spec.children(), dict(kwargs)
+    by_name = signature.forward_arg_names[len(args) : positional.num_children]
+    while by_name and by_name[0] in left:
+        args = (*args, left.pop(by_name.pop(0)))
+    ordered = {name: left.pop(name) for name in keywords.context if name in left}
+    return args, ordered | left
+
+
+def check_program(program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """The tensors are of the sizes and types that a program was exported for: it has no other in it.
+
+    Raises:
+        CaptureError: naming the first that is not.
+    """
+    specs = program.graph_signature.input_specs
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    own = [node.meta.get("val") for node, spec in zip(nodes, specs, strict=True) if spec.kind is InputKind.USER_INPUT]
+    pairs = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))[0]
+    if len(own) != len(pairs):
+        return  # the binding of the call says so
+    for expected, (path, leaf) in zip(own, pairs, strict=True):
+        if not (isinstance(expected, torch.Tensor) and isinstance(leaf, torch.Tensor)):
+            continue
+        sizes = [size if isinstance(size, int) else None for size in expected.shape]
+        fits = len(sizes) == leaf.ndim and all(
+            size in (None, length) for size, length in zip(sizes, leaf.shape, strict=True)
+        )
+        if not fits or leaf.dtype != expected.dtype:
+            shape = ", ".join("any" if size is None else str(size) for size in sizes)
+            raise CaptureError(
+                f"it is {leaf.dtype} of shape {tuple(leaf.shape)}, and the program was exported for {expected.dtype} "
+                f"of ({shape})",
+                where=argument_at(path),
+                hint="pass such a tensor, or args=() for the program's own example, or export the program anew",
+            )
+
+
+def input_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """The names of a program's own inputs that are tensors."""
+    specs = program.graph_signature.input_specs
+    return tuple(
+        str(spec.arg.name)
+        for spec in specs
+        if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, torch.export.graph_signature.TensorArgument)
+    )
+
+
+def converted(
+    script: torch.jit.ScriptModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[torch.export.ExportedProgram, tuple[Any, ...]]:
+    """A script as a program that computes the same for these arguments, and all of them by position."""
+    from edgeconv.capture.torch._trace import quiet
+
+    where = script.original_name
+    taken = [argument.name for argument in arguments_of(script)]
+    unknown = [name for name in kwargs if name not in taken[len(args) :]]
+    if unknown or len(args) > len(taken):
+        what = f"forward({', '.join(taken)}) cannot be called so: "
+        what += f"no argument {unknown[0]!r} is left" if unknown else f"{len(args)} are too many"
+        raise CaptureError(what, where="args and kwargs" if kwargs else "args", hint="pass one value per argument")
+    try:
+        from torch._export.converter import TS2EPConverter
+
+        # Every argument by position, defaults too: the converter knows no others.
+        stated = [
+            *args,
+            *(kwargs.get(argument.name, argument.default_value) for argument in arguments_of(script)[len(args) :]),
+        ]
+        with quiet(), torch.no_grad(), _in_eval_mode(script):
+            program = TS2EPConverter(script, tuple(stated), {}).convert()
+            ours, expected = opened(program)(*stated), script(*stated)
+    except Exception as error:  # the border: the converter keeps its errors to itself
+        line = " ".join(str(error).split())[:200]
+        what = f"torch cannot convert this ScriptModule: {line or type(error).__name__}"
+        raise CaptureError(what, where=where, hint="pass the nn.Module that it was made of") from error
+    for result, expected_result in zip(pytree.tree_leaves(ours), pytree.tree_leaves(expected), strict=True):
+        if isinstance(expected_result, torch.Tensor) and not torch.allclose(
+            result, expected_result, rtol=1e-3, atol=1e-4, equal_nan=True
+        ):
+            raise CaptureError(
+                "torch converts this ScriptModule to something else than it computes",
+                where=where,
+                hint="pass the nn.Module that it was made of",
+            )
+    return program, tuple(stated)
+
+
+@contextmanager
+def _in_eval_mode(script: torch.jit.ScriptModule) -> Iterator[None]:
+    """As every module is exported; a frozen script has no mode."""
+    modes = [(part, part.training) for part in script.modules() if hasattr(part, "training")]
+    try:
+        for part, _ in modes:
+            part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def arguments_of(script: torch.jit.ScriptModule) -> list[Any]:
+    forward: Any = script.forward
+    return list(forward.schema.arguments)[1:]
