@@ -87,9 +87,9 @@ class Builder:
         self._is_written_out = False
 
     def write_out(self) -> None:
-        """The further nodes of this operation compute numbers on the way that its result says nothing of.
+        """Marks the further nodes of this operation as `WRITTEN_OUT`: their numbers may leave float16's range.
 
-        They are marked as `WRITTEN_OUT`.
+        A file of half precision then computes them in float32, which the range of the result alone would not call for.
         """
         self._is_written_out = True
 
@@ -160,7 +160,7 @@ class Builder:
         return list(node.outputs)
 
     def completed(self, output: ir.Value, shape: Sequence[int], dtype: ir.DataType) -> ir.Value:
-        """Gives an output that was added to a node what all values have."""
+        """Sets shape, dtype and name of an output that was added to a node."""
         output.shape, output.dtype, output.name = ir.Shape(shape), dtype, temporary_name(self.graph)
         return output
 
@@ -201,7 +201,7 @@ class Builder:
     def waiting(
         self, name: str, shape: Sequence[int], dtype: ir.DataType, make: Callable[[], npt.NDArray[Any]]
     ) -> ir.Value:
-        """A constant that is made, and becomes an initializer, when a node takes it."""
+        """A constant that is made, and becomes an initializer, once a node takes it: unused ones cost nothing."""
         value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
         self._waiting[value] = make
         return value

@@ -103,6 +103,7 @@ class _Walk:
                 self.builder.graph.outputs.append(self.builder.keep(value))
 
     def _placeholder(self, node: FxNode, spec: InputSpec) -> ir.Value:
+        """The value of an input, parameter, buffer or constant of the program; weights wait until a node takes them."""
         fake = node.meta["val"]
         if not isinstance(fake, torch.Tensor):
             raise Unsupported(f"an input {node.name} that is no tensor")
@@ -246,5 +247,5 @@ def _where(node: FxNode) -> str:
 
 
 def _ir_version(opset: int) -> int:
-    """The one of the exporter."""
+    """The IR version that torch's exporter writes, so that both paths give the same."""
     return 10

@@ -49,7 +49,10 @@ def settle_precision(program: torch.export.ExportedProgram, where: str) -> tuple
 
 
 def in_module_precision(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments as a module takes them whose parameters are all of one other floating type; else as they are."""
+    """The arguments in the floating type of the module, where all its parameters have one other than float32.
+
+    A module in float16 refuses float32 inputs. With parameters of several types the arguments stay as they are.
+    """
     dtypes = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
     if len(dtypes) != 1 or torch.float32 in dtypes:
         return args

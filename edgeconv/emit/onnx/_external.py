@@ -22,12 +22,12 @@ _ALIGNED = 2**12  # where a tensor begins, so that runtimes can map the file int
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """What the constants of a graph take."""
+    """Bytes that the constants of a graph take."""
     return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
 
 
 def is_too_large(model: ir.Model) -> bool:
-    """Whether one file cannot hold the constants of a graph."""
+    """Whether the constants of a graph exceed what one file holds (protobuf: 2 GiB)."""
     return weight_bytes(model) > LARGEST_BYTES
 
 

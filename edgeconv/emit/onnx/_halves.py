@@ -55,6 +55,7 @@ class _Halves:
         self.floats |= {value for node in graph for value in node.outputs if value.dtype == _FLOAT}
 
     def run(self) -> None:
+        """Gives float16 to every float outside of the region, and casts where the two types meet."""
         nodes = list(self.graph)
         self._halve_constants()
         for node in nodes:

@@ -1,4 +1,4 @@
-"""What onnxsim and the runtime inside it print is nobody's: an error says it, in one line."""
+"""Silence around onnxsim and the runtime inside it: what fails is told by an error, in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def mute() -> Iterator[None]:
-    """Drops warnings, tracebacks and logs, of Python and of C++, for the duration of a library's call."""
+    """Drops what Python and C++ print while a library runs: warnings, tracebacks, logs.
+
+    stderr is redirected by its file descriptor, since C++ knows no other.
+    """
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
     try:

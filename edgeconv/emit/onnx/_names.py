@@ -49,7 +49,7 @@ def _names(graph: onnx.GraphProto) -> dict[str, None]:
 
 
 def _same_parts(before: onnx.GraphProto, after: onnx.GraphProto, invented: list[str]) -> dict[str, str]:
-    """Rule 1."""
+    """Rule 1: invented name -> the dropped name of the same part of the same tensor."""
     parts_after = _parts(after)
     invented_parts = {parts_after[name] for name in invented if name in parts_after}
     dropped = set(_names(before)) - set(_names(after))
@@ -101,7 +101,7 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
 
 
 def _name_values(graph: onnx.GraphProto, invented: set[str], chosen: dict[str, str], taken: set[str]) -> None:
-    """Rule 2."""
+    """Rule 2: adds a name to ``chosen`` for every invented result of a node."""
     made_for: dict[str, str] = {}
     for node in reversed(graph.node):
         first = next(name for name in node.output if name)
@@ -114,7 +114,7 @@ def _name_values(graph: onnx.GraphProto, invented: set[str], chosen: dict[str, s
 
 
 def _name_constants(model: onnx.ModelProto, invented: set[str], chosen: dict[str, str], taken: set[str]) -> None:
-    """Rule 4."""
+    """Rule 4: adds a name to ``chosen`` for every invented constant."""
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     for node in model.graph.node:
         first = next(name for name in node.output if name)

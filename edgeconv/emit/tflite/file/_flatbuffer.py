@@ -112,11 +112,13 @@ class _Writer:
         self.model.subgraphs = [subgraph]
 
     def metadata(self, name: str, data: bytes) -> None:
+        """Adds a metadata entry of this name, whose bytes are a buffer."""
         entry = schema.MetadataT()
         entry.name, entry.buffer = name, self._buffer(np.frombuffer(data, np.uint8), data)
         self.entries.append(entry)
 
     def finish(self) -> bytes:
+        """The bytes of the file: operator codes, one signature, buffers and metadata packed."""
         model = self.model
         model.version = _SCHEMA_VERSION
         model.description = "edgeconv"

@@ -49,7 +49,7 @@ def _opened(spec: TensorSpec, other: TensorSpec, symbol: str) -> TensorSpec:
 
 
 class _Opening:
-    """Makes one graph the graph of every batch size, by another one that was lowered at another size."""
+    """Opens the batch of a graph, by comparing it with one that was lowered at another batch size."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph

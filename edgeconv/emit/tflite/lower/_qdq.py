@@ -73,7 +73,7 @@ class _Strip:
         self.whole = {value for node in graph for value in node.inputs if value is not None and _is_whole(value)}
 
     def quantize(self, node: ir.Node) -> None:
-        """Constants are computed; pairs are left to their second half."""
+        """Quantizes a constant at once; a node of a pair waits for its DequantizeLinear."""
         if node.outputs[0].is_graph_output():
             hint = 'end the graph with DequantizeLinear (io = "int8" leaves it out of the files), or export only ONNX'
             raise _refused(node, "its integers are an output of the graph", hint)
@@ -85,6 +85,11 @@ class _Strip:
             self.whole.update(node.outputs)
 
     def dequantize(self, node: ir.Node) -> None:
+        """Turns integers behind it into a float constant, or takes the pair out and notes its parameters.
+
+        Raises:
+            EmitError: what TFLite has no form for (`strip`).
+        """
         source, result = node.inputs[0], node.outputs[0]
         integers = _constant(source) if source not in self.integers else self.integers[source]
         if integers is not None:

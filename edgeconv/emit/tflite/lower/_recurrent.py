@@ -83,10 +83,11 @@ class _Direction:
 
     @property
     def hidden(self) -> int:
+        """The size of the state."""
         return len(self.recurrence)
 
     def activated(self, number: int, x: ir.Value) -> ir.Value:
-        """An activation of what was clipped."""
+        """An activation of x, after the node's ``clip``."""
         clip = self.node.attributes.get_float("clip", 0.0)
         if clip:
             bounds = [self.row(np.array(bound), name) for bound, name in ((-clip, "lowest"), (clip, "highest"))]
@@ -118,9 +119,11 @@ class _Direction:
         return self.steps.add(name, "MatMul", [state, self.row(weight, f"{name}.weight")], sizes)
 
     def gates(self, x: ir.Value) -> list[ir.Value]:
+        """The gates beside each other in x, [batch, gates * hidden], as one value each."""
         return self.steps.split(x, [self.hidden] * (sizes_of(x)[1] // self.hidden), 1, "gate")
 
     def plus(self, x: ir.Value, other: ir.Value | None) -> ir.Value:
+        """The sum, or x where there is nothing to add (a state of zeros)."""
         return x if other is None else self.add("Add", x, other)
 
 

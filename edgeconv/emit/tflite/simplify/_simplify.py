@@ -42,7 +42,7 @@ def drop_dead(graph: Graph) -> None:
 
 
 def share_scales(graph: Graph) -> None:
-    """What a RESHAPE reads has the scale of what it makes, which may be the only one of the two that stays."""
+    """Gives a RESHAPE's operand the scale of its result: what is merged later may leave only one of the two."""
     for operator in reversed(graph.operators):
         if operator.code == "RESHAPE" and operator.inputs[0].quantization is None:
             operator.inputs[0].quantization = operator.outputs[0].quantization

@@ -61,7 +61,7 @@ def clip(low: Lowering, node: ir.Node) -> None:
 
 
 def _finite(array: Array | None, sign: int) -> float:
-    """A bound; one beyond half of what float32 reaches is none."""
+    """A bound, or None for one beyond half of float32's range: it bounds nothing."""
     bound = math.inf * sign if array is None else float(array.reshape(-1)[0])
     return math.inf * sign if bound * sign > np.finfo(np.float32).max / 2 else bound
 

@@ -27,7 +27,7 @@ def is_known(low: Lowering, node: ir.Node) -> bool:
 
 
 def look_up(low: Lowering, node: ir.Node) -> None:
-    """One operator that stands for the look-up until the integers are known."""
+    """Writes a placeholder, which becomes an int8 look-up (GATHER) once the scales of both sides are known."""
     x, form = read(low, node)
     low.bind(node.outputs[0], form, low.emit(TABLE, [x], x.shape, function=lambda array: _images(node, array)))
 
