@@ -107,7 +107,8 @@ def _recurrent(step: Step, gates: int, default: list[str], states: int) -> Opera
         hidden = call[2].shape[2]
         initial = [call.optional(index) for index in (5, 6)[:states]]
         zeros = x.new_zeros(count, x.shape[1], hidden)
-        begin = [zeros if state is None else state.transpose(0, 1) if batch_first else state for state in initial]
+        stated = [state.transpose(0, 1) if state is not None and batch_first else state for state in initial]
+        begin = [zeros if state is None else state for state in stated]
         runs = [
             _run(call, step, _layer(call, number, gates, default), x, [state[number] for state in begin], backwards)
             for number, backwards in enumerate([direction == "reverse", True][:count])

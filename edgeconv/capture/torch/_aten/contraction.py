@@ -75,13 +75,10 @@ def _product(
     lead = tuple(size[label] for label in shared)
     if not summed and not (rows and columns):  # no sum: a product with broadcasting, element by element
         order = [*shared, *rows, *columns]
-        wide = [
-            b.reshape(
-                b.transpose(value, [term.index(label) for label in order if label in term]),
-                [size[label] if label in term else 1 for label in order],
-            )
-            for value, term in (first, second)
-        ]
+        wide = []
+        for value, term in (first, second):
+            ordered = b.transpose(value, [term.index(label) for label in order if label in term])
+            wide.append(b.reshape(ordered, [size[label] if label in term else 1 for label in order]))
         return b.add("Mul", *wide), "".join(order)
     x = b.transpose(x, [left.index(label) for label in (*shared, *rows, *summed)])
     y = b.transpose(y, [right.index(label) for label in (*shared, *summed, *columns)])

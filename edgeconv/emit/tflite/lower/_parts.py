@@ -58,16 +58,12 @@ def _symmetrical(size: int, most: int) -> list[range]:
     left, groups = list(range(size)), []
     while left:
         first, last = left[0], left[-1]
-        counts = range(min(most, len(left)), 0, -1)
-        tried = (range(first, last + 1, max(1, (last - first) // max(1, count - 1))) for count in counts)
-        group = next(
-            (
-                candidate
-                for candidate in tried
-                if len(candidate) <= most and candidate[-1] == last and set(candidate) <= set(left)
-            ),
-            None,
-        )
+        group: range | None = None
+        for count in range(min(most, len(left)), 0, -1):
+            candidate = range(first, last + 1, max(1, (last - first) // max(1, count - 1)))
+            if len(candidate) <= most and candidate[-1] == last and set(candidate) <= set(left):
+                group = candidate
+                break
         if group is None:  # a lone index that is not the middle
             return [range(index, index + 1) for index in range(size)]
         groups.append(group)

@@ -179,16 +179,19 @@ def _merged(
     while True:
         shapes = [_extended(tensor, len(sizes), tail) for tensor in tensors]
         groups = _alike(shapes, sizes)
-        tails = [tensor.shape[len(tensor.shape) - tail :] for tensor in tensors]
-        tensors = [
-            steps.shaped(tensor, (*(math.prod(shape[axis] for axis in group) for group in groups), *tail_shape))
-            for tensor, shape, tail_shape in zip(tensors, shapes, tails, strict=True)
-        ]
-        sizes = [math.prod(sizes[axis] for axis in group) for group in groups]
+        for index, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True)):
+            tail_shape = tensor.shape[len(tensor.shape) - tail :]
+            tensors[index] = steps.shaped(tensor, (*_grouped(shape, groups), *tail_shape))
+        sizes = _grouped(sizes, groups)
         if len(sizes) <= max(most, 1):
             return tensors
         operand, axis = _cheapest(tensors, sizes)
         tensors[operand] = steps.repeated(tensors[operand], axis, sizes[axis])
+
+
+def _grouped(shape: Sequence[int], groups: Sequence[Sequence[int]]) -> list[int]:
+    """The size of each group of axes, as one axis."""
+    return [math.prod(shape[axis] for axis in group) for group in groups]
 
 
 def _extended(tensor: Tensor, rank: int, tail: int) -> tuple[int, ...]:

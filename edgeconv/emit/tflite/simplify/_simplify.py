@@ -240,11 +240,12 @@ def _ranges(operator: Operator) -> list[range]:
 
 def _set_ranges(graph: Graph, operator: Operator, source: Tensor, parts: list[range]) -> None:
     plain = all(part.step == 1 for part in parts)
-    fields: list[list[int]] = [[part.start for part in parts]]
-    fields += (
-        [[len(part) for part in parts]] if plain else [[part.stop for part in parts], [part.step for part in parts]]
-    )
-    operator.code = "SLICE" if plain else "STRIDED_SLICE"
+    starts = [part.start for part in parts]
+    if plain:
+        operator.code, fields = "SLICE", [starts, [len(part) for part in parts]]
+    else:
+        operator.code = "STRIDED_SLICE"
+        fields = [starts, [part.stop for part in parts], [part.step for part in parts]]
     operator.inputs = [source, *(graph.constant(np.array(field, np.int32), "integers") for field in fields)]
 
 

@@ -54,22 +54,16 @@ def _bind_reshaped(low: Lowering, x: ir.Value, y: ir.Value, form: Form, result: 
 
 def _only_feeds_weights(value: ir.Value) -> bool:
     """Whether every reader multiplies the value by a constant matrix, whose rows can be permuted instead."""
-    readers = [(use.node, use.idx) for use in value.uses()]
-    return (
-        not value.is_graph_output()
-        and value.dtype is not None
-        and value.dtype.is_floating_point()
-        and all(
-            index == 0
-            and not reader.attributes.get_int("transA", 0)
-            and reader.inputs[1] is not None
-            and reader.inputs[1].const_value is not None
-            and len(reader.inputs[1].shape or ()) == 2
-            for reader, index in readers
-            if reader.op_type in ("Gemm", "MatMul")
-        )
-        and all(reader.op_type in ("Gemm", "MatMul") for reader, _ in readers)
-    )
+    if value.is_graph_output() or value.dtype is None or not value.dtype.is_floating_point():
+        return False
+    for reader, index in value.uses():
+        is_transposed = bool(reader.attributes.get_int("transA", 0))
+        if reader.op_type not in ("Gemm", "MatMul") or index != 0 or is_transposed:
+            return False
+        matrix = reader.inputs[1]
+        if matrix is None or matrix.const_value is None or len(matrix.shape or ()) != 2:
+            return False
+    return True
 
 
 def _permute_features(low: Lowering, x: ir.Value, y: ir.Value) -> None:
