@@ -39,7 +39,7 @@ def by_channel(
 def _numbers(b: Builder, operand: float | ir.Value) -> np.ndarray:
     if not isinstance(operand, ir.Value):
         return np.array(operand, np.float64)
-    constant = b.known(operand)
+    constant = b.constant_of(operand)
     if constant is None:
         raise Unsupported("scales that are computed")
     return np.asarray(constant.detach().double().numpy(), np.float64)
@@ -56,7 +56,7 @@ def _rounded(
     shape = () if axis is None else (scales.size,)
     parameters = [b.constant(scales.astype(np.float32).reshape(shape)), b.constant(zeros.astype(kind).reshape(shape))]
     sizes, along = sizes_of(x), {"axis": axis}
-    weight = b.known(x)
+    weight = b.constant_of(x)
     if weight is not None:
         scale, zero = (spread(numbers, axis, len(sizes)) for numbers in (scales.astype(np.float32), zeros))
         steps = saturated(weight.detach().double().numpy() / scale, limits, zero)
