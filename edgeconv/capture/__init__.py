@@ -139,7 +139,6 @@ def capture(
             traced (control flow or shapes that depend on values), its outputs depend on state that it keeps between
             calls (buffers, attributes), it draws random numbers, or it uses an operator that has no ONNX form.
     """
-    from edgeconv.capture.normalize._clean import drop_unused
     from edgeconv.capture.normalize._names import name_values
     from edgeconv.capture.normalize._padding import settle_circular_pads
     from edgeconv.capture.normalize._pooling import settle_ceil_mode
@@ -153,6 +152,7 @@ def capture(
     from edgeconv.capture.torch._unfit import check_fit, frozen_quantization
     from edgeconv.capture.torch.argument import checked_module
     from edgeconv.capture.torch.call import Called, tensors_of
+    from edgeconv.graph.edit import remove_unread_constants
 
     checked_module(module)
     args = tensors_of(args)
@@ -185,7 +185,7 @@ def capture(
     settle_circular_pads(model.graph)
     settle_ceil_mode(model.graph)
     settle_resizes(model.graph)
-    drop_unused(model.graph)
+    remove_unread_constants(model.graph)
     name_values(
         model,
         input_names=input_names,

@@ -102,3 +102,32 @@ def remove_unread(values: Iterable[ir.Value | None]) -> None:
             continue
         pending += [value for value in node.inputs if value is not None]
         graph_of(node).remove(node, safe=True)
+
+
+def remove_unread_constants(graph: ir.Graph) -> None:
+    """Unregisters the initializers that nothing reads and that are no inputs or outputs of the graph."""
+    for name, value in tuple(graph.initializers.items()):
+        if not is_taken(value) and not value.is_graph_input():
+            del graph.initializers[name]
+
+
+def stand_in(old: ir.Value, new: ir.Value) -> bool:
+    """Removes the node of ``old`` in favour of ``new``, which holds the same numbers; False where it must stay.
+
+    Both names are right for the value, so ``new`` keeps its own unless ``old`` is a graph output: graph outputs keep
+    their names, and ``new``'s own then goes to its metadata. Graph inputs and constants cannot be graph outputs.
+    """
+    producer = old.producer()
+    if producer is None:
+        return False
+    if old.is_graph_output():
+        if new.is_graph_input() or new.is_graph_output() or new.is_initializer() or tensor_of(new) is not None:
+            return False
+        if new.name:
+            new.metadata_props.setdefault(MODULE, new.name)
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        new.name = old.name
+    else:
+        ir.convenience.replace_all_uses_with(old, new)
+    graph_of(producer).remove(producer, safe=True)
+    return True

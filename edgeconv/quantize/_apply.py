@@ -23,7 +23,7 @@ import onnx_ir as ir
 from edgeconv.affine import bias_scales, quantized, spread
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
-from edgeconv.graph.edit import MODULE, constant
+from edgeconv.graph.edit import MODULE, constant, remove_unread_constants
 from edgeconv.quantize._columns import taps, untaps
 from edgeconv.quantize._graph import (
     KEEP_FLOAT,
@@ -95,7 +95,7 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
         for value in structure.activations:
             if only is None or value.name in only:
                 work.activation(value, plan.tensors[named(value)])
-    _drop_unused(model.graph)
+    remove_unread_constants(model.graph)
     if plan.scheme == "int16x8":
         _raise_opset(model.graph)
     return model
@@ -343,10 +343,3 @@ def quantized_weight(
     if partner is None:
         return nearest_safe(steps, None).astype(np.int8)
     return untaps(layer, nearest_safe(taps(layer, steps), partner)).astype(np.int8)
-
-
-def _drop_unused(graph: ir.Graph) -> None:
-    """Constants that nobody reads any more."""
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-            del graph.initializers[name]

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 
 from edgeconv import values
+from edgeconv.capture.normalize.fold_constants import FoldConstantsPass
+from edgeconv.capture.normalize.remove_no_ops import RemoveNoOpsPass
+from edgeconv.capture.normalize.split_sequences import SplitSequencesPass
 from edgeconv.errors import RewriteError, Wording
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.constants import forget_exact
@@ -23,7 +27,6 @@ from edgeconv.rewrite.average_by_matrices import AverageByMatricesPass
 from edgeconv.rewrite.carry_through import CarryThroughPass
 from edgeconv.rewrite.fold_ahead import FoldAheadPass
 from edgeconv.rewrite.fold_batch_norm import FoldBatchNormPass
-from edgeconv.rewrite.fold_constants import FoldConstantsPass
 from edgeconv.rewrite.fold_into_scales import FoldIntoScalesPass
 from edgeconv.rewrite.fold_padding import FoldPaddingPass
 from edgeconv.rewrite.fold_scale_shift import FoldScaleShiftPass
@@ -34,10 +37,9 @@ from edgeconv.rewrite.merge_common import MergeCommonPass
 from edgeconv.rewrite.multiply_matrices import MultiplyMatricesPass
 from edgeconv.rewrite.pool_first import PoolFirstPass
 from edgeconv.rewrite.recognise_activations import RecogniseActivationsPass
-from edgeconv.rewrite.remove_no_ops import RemoveNoOpsPass
+from edgeconv.rewrite.remove_no_ops import NO_OPS
 from edgeconv.rewrite.remove_unused import RemoveUnusedPass
 from edgeconv.rewrite.split_multipliers import SplitMultipliersPass
-from edgeconv.rewrite.split_sequences import SplitSequencesPass
 
 __all__ = ["REWRITES", "Rewrite", "optimize"]
 
@@ -58,7 +60,7 @@ class Rewrite:
 REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold-constants", FoldConstantsPass),
     Rewrite("split-sequences", SplitSequencesPass),
-    Rewrite("remove-no-ops", RemoveNoOpsPass),
+    Rewrite("remove-no-ops", partial(RemoveNoOpsPass, NO_OPS)),
     Rewrite("multiply-matrices", MultiplyMatricesPass),
     Rewrite("recognise-activations", RecogniseActivationsPass),  # before its constants are folded away
     Rewrite("fold-batch-norm", FoldBatchNormPass),

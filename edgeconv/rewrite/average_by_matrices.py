@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.core import Array
+from edgeconv.errors import RewriteError
 from edgeconv.graph.constants import Float64, add_constant, exact, unrounded
 from edgeconv.graph.edit import dims, graph_of, only_reader, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite.algebra._evaluate import evaluate_node
+from edgeconv.reference import evaluate_node
 from edgeconv.rewrite.algebra._graph import insert_like, take_over
 
 _TOLERANCE = 1e-12
@@ -53,16 +54,16 @@ class _Region:
 
     def run(self, planes: Float64) -> Float64 | None:
         """y for one batch of any number of planes, [planes, H, W] -> [planes, h, w]."""
-        values: dict[ir.Value, npt.NDArray[np.generic] | None] = {self.source: planes[None]}
+        values: dict[ir.Value, Array] = {self.source: planes[None]}
         for node in self.nodes:
             arrays = [None if value is None else values.get(value, unrounded(value)) for value in node.inputs]
-            if arrays[0] is None:
+            try:
+                (values[node.outputs[0]],) = evaluate_node(node, arrays, opset=graph_of(node).opset_imports.get("", 1))
+            except RewriteError:
                 return None
-            values[node.outputs[0]] = evaluate_node(node, arrays)
-        made = values[self.result]
-        shape = dims(self.result)
-        fits = made is not None and shape is not None and made.shape == (1, len(planes), *shape[2:])
-        return np.asarray(made, np.float64)[0] if fits else None
+        result, shape = values[self.result], dims(self.result)
+        fits = shape is not None and result.shape == (1, len(planes), *shape[2:])
+        return np.asarray(result, np.float64)[0] if fits else None
 
 
 def _region(gather: ir.Node) -> _Region | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeconv.graph.constants import exact, integers
-from edgeconv.graph.edit import rank
-from edgeconv.rewrite.algebra._graph import stand_in
+from edgeconv.graph.edit import rank, stand_in
 
 
 class FoldPaddingPass(ir.passes.InPlacePass):

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
-from edgeconv.graph.edit import is_taken
+from edgeconv.graph.edit import constant, is_taken
 
 _RAW, _CAPPED, _WEIGHTS = 0, 1, 3  # what ``qk_matmul_output`` is; scores under a mask (2) have no form
 _FLOAT = ir.DataType.FLOAT
@@ -162,7 +161,7 @@ def _mask(node: ir.Node, shape: list[int]) -> tuple[npt.NDArray[np.bool_], npt.N
     if node.attributes.get_int("is_causal", 0):
         allowed = np.tril(allowed, before)
     bias, stated = np.zeros(1, np.float32), node.inputs[3] if len(node.inputs) > 3 else None
-    array = constant_value(stated)
+    array = constant(stated)
     if stated is None or array is None:
         if stated is not None and sizes_of(stated)[-1] != columns:
             raise CaptureError(

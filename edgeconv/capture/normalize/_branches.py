@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._origin import origin_of, set_origin
 from edgeconv.errors import CaptureError
-from edgeconv.graph.edit import is_taken
+from edgeconv.graph.edit import constant, is_taken
+from edgeconv.graph.names import names_of, take_name
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
@@ -21,7 +19,7 @@ def take_branches(graph: ir.Graph) -> None:
         CaptureError: the branch gives another number of results than the operator.
     """
     for node in list(graph):
-        if node.op_type != "If" or node.domain != "" or (condition := constant_value(node.inputs[0])) is None:
+        if node.op_type != "If" or node.domain != "" or (condition := constant(node.inputs[0])) is None:
             continue
         name = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
         _take(graph, node, node.attributes[name].as_graph())
@@ -36,9 +34,9 @@ def has_subgraph(node: ir.Node) -> bool:
 
 
 def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
-    names = {value.name for value in _values(graph)}
+    names = set(names_of(graph))
     for value in branch.initializers.values():
-        copied = ir.val(_free(value.name, names), const_value=value.const_value)
+        copied = ir.val(take_name(value.name or "branch", names), const_value=value.const_value)
         if copied.const_value is not None:
             copied.const_value.name = copied.name
         graph.register_initializer(copied)
@@ -56,7 +54,7 @@ def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
     for each in inner:
         set_origin(each, origin_of(node))
         for value in each.outputs:
-            value.name = _free(value.name, names)
+            value.name = take_name(value.name or "branch", names)
     graph.insert_before(node, inner)
     for output, result in zip(node.outputs, results, strict=True):
         ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
@@ -75,19 +73,3 @@ def _let_go(node: ir.Node) -> None:
                 for index in range(len(inner.inputs)):
                     inner.replace_input_with(index, None)
             graph.outputs.clear()
-
-
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs
-
-
-def _free(wanted: str | None, taken: set[str | None]) -> str:
-    name, number = wanted or "branch", 0
-    while name in taken:
-        number += 1
-        name = f"{wanted or 'branch'}_{number}"
-    taken.add(name)
-    return name

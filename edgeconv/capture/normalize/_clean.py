@@ -12,17 +12,21 @@ from edgeconv.capture.normalize._attention import state_shapes
 from edgeconv.capture.normalize._automatic_pads import drop_rounding
 from edgeconv.capture.normalize._branches import has_subgraph, take_branches
 from edgeconv.capture.normalize._compress import settle_compress
-from edgeconv.capture.normalize._constants import constant_value, fold_constants, lift_constants
 from edgeconv.capture.normalize._group_norm import inferable
 from edgeconv.capture.normalize._origin import origin_of, set_origin
 from edgeconv.capture.normalize._pooling import may_be_short, settle_first_short
 from edgeconv.capture.normalize._runtime_places import STATED
 from edgeconv.capture.normalize._stated_resizes import may_round, settle_first_size
 from edgeconv.capture.normalize._training import check_dropouts
+from edgeconv.capture.normalize.fold_constants import FoldConstantsPass, lift_constants
+from edgeconv.capture.normalize.remove_no_ops import FORMS, RemoveNoOpsPass
+from edgeconv.capture.normalize.split_sequences import SplitSequencesPass
 from edgeconv.errors import CaptureError
-from edgeconv.graph.edit import is_taken
+from edgeconv.graph.constants import forget_exact
+from edgeconv.graph.edit import constant, remove_unread_constants
 from edgeconv.graph.names import forget_all_but_name, unique_name
 from edgeconv.graph.traits import Trait, having
+from edgeconv.reference import ImpossibleError
 
 
 def clean(model: ir.Model) -> None:
@@ -37,24 +41,21 @@ def clean(model: ir.Model) -> None:
         InlinePass()(model)
     _own_initializers(graph)
     weights = frozenset(graph.initializers.values())
-    lift_constants(graph)
-    opset = model.opset_imports[""]
+    lift_constants(graph)  # the loop goes on as long as the number of nodes changes: of those that compute
     before = -1
     while before != len(graph):
         before = len(graph)
-        _plain_casts(graph)
-        fold_constants(graph, opset)
+        _fold_constants(model)
         settle_compress(graph)
         take_branches(graph)
-        _sequences_to_splits(graph)
-        _remove_identities(graph)
+        SplitSequencesPass()(model)
+        RemoveNoOpsPass(FORMS, capturing=True, parameters=weights)(model)
         RemoveUnusedNodesPass()(model)
         infer_shapes(model)
     TopologicalSortPass()(model)
     _separate_outputs(graph)
     _plain_reshapes(graph)
-    _drop_zero_biases(graph, weights)
-    drop_unused(graph)
+    remove_unread_constants(graph)
     _strip(model)
     _check(graph)
 
@@ -62,11 +63,24 @@ def clean(model: ir.Model) -> None:
 def clean_known(model: ir.Model) -> None:
     """The same for a graph that was made with all shapes known, without anything of the exporter's."""
     graph = model.graph
-    fold_constants(graph, model.opset_imports[""])
-    _remove_identities(graph)
+    weights = frozenset(graph.initializers.values())
+    _fold_constants(model)
+    RemoveNoOpsPass(FORMS, capturing=True, parameters=weights)(model)
     RemoveUnusedNodesPass()(model)
     _separate_outputs(graph)
-    drop_unused(graph)
+    forget_exact(model)
+
+
+def _fold_constants(model: ir.Model) -> None:
+    """Evaluates what depends on constants and known shapes alone.
+
+    Raises:
+        CaptureError: there are operands that have no result.
+    """
+    try:
+        FoldConstantsPass(capturing=True)(model)
+    except ImpossibleError as error:
+        raise CaptureError(error.what, where=error.where, hint=error.hint or "correct the model") from error
 
 
 def infer_shapes(model: ir.Model, *, strict: bool = True) -> None:
@@ -112,123 +126,11 @@ def _own_initializers(graph: ir.Graph) -> None:
             value.const_value = ir.tensor(np.array(value.const_value.numpy(), copy=True, order="C"), name=name)
 
 
-def _plain_casts(graph: ir.Graph) -> None:
-    """``CastLike`` becomes ``Cast``, which does not look at a tensor for its dtype alone."""
-    for node in graph:
-        if node.op_type != "CastLike" or (like := node.inputs[1]) is None or like.dtype is None:
-            continue
-        node.op_type = "Cast"
-        node.attributes["to"] = ir.AttrInt64("to", like.dtype)
-        node.resize_inputs(1)
-
-
-def _sequences_to_splits(graph: ir.Graph) -> None:
-    """``SplitToSequence`` whose items are all taken by constant index becomes one ``Split`` with explicit sizes."""
-    for node in list(graph):
-        if node.op_type != "SplitToSequence" or node.inputs[0] is None or node.inputs[0].shape is None:
-            continue
-        takers = [use.node for use in node.outputs[0].uses()]
-        wanted = [constant_value(taker.inputs[1]) if taker.op_type == "SequenceAt" else None for taker in takers]
-        sizes = _split_sizes(node)
-        indices = [int(index.item()) for index in wanted if index is not None and index.size == 1]
-        if len(indices) != len(takers) or not all(-len(sizes) <= index < len(sizes) for index in indices):
-            continue
-        _replace_sequence(graph, node, sizes, list(zip(takers, indices, strict=True)))
-
-
-def _split_sizes(node: ir.Node) -> list[int]:
-    """The sizes of the pieces, from a chunk length (the last piece may be shorter) or a list of sizes.
-
-    None at all where the file does not give them, or gives some that do not fill the axis.
-    """
-    shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    split = constant_value(node.inputs[1]) if len(node.inputs) > 1 else None
-    axis = node.attributes.get_int("axis", 0)
-    if shape is None or split is None or split.ndim > 1 or not -len(shape) <= axis < len(shape):
-        return []
-    total = shape[axis]
-    if not isinstance(total, int) or (split < 0).any():
-        return []
-    if split.ndim:
-        return [int(size) for size in split] if int(split.sum()) == total else []
-    return [min(int(split), total - start) for start in range(0, total, int(split))] if split else []
-
-
-def _replace_sequence(graph: ir.Graph, node: ir.Node, sizes: list[int], takers: list[tuple[ir.Node, int]]) -> None:
-    source, axis = node.inputs[0], node.attributes.get_int("axis", 0)
-    if source is None or source.shape is None:
-        return
-    name = unique_name(graph, f"{node.outputs[0].name}.split")
-    lengths = ir.val(name, const_value=ir.tensor(np.array(sizes, dtype=np.int64), name=name))
-    graph.register_initializer(lengths)
-    split = ir.node("Split", [source, lengths], {"axis": axis}, num_outputs=len(sizes))
-    for index, output in enumerate(split.outputs):
-        dims = list(source.shape)
-        dims[axis] = sizes[index]
-        output.name = unique_name(graph, f"{node.outputs[0].name}.{index}")
-        output.shape, output.type = ir.Shape(dims), source.type
-    set_origin(split, origin_of(node))
-    graph.insert_before(node, split)
-    for taker, index in takers:
-        ir.convenience.replace_all_uses_with(taker.outputs[0], split.outputs[index], replace_graph_outputs=True)
-        graph.remove(taker, safe=True)
-    graph.remove(node, safe=True)
-
-
-def _remove_identities(graph: ir.Graph) -> None:
-    """Removes nodes that only pass their first input on."""
-    for node in list(graph):
-        source = node.inputs[0] if node.inputs else None
-        if node.domain != "" or source is None or not _is_identity(node, source):
-            continue
-        output = node.outputs[0]
-        if source.shape is None:
-            source.shape = output.shape
-        if source.type is None:
-            source.type = output.type
-        ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)
-        graph.remove(node, safe=True)
-
-
-def _is_identity(node: ir.Node, source: ir.Value) -> bool:
-    match node.op_type:
-        case "Identity":
-            return True
-        case "Dropout":
-            return len(node.inputs) < 3 and not any(map(is_taken, node.outputs[1:]))
-        case "Cast":
-            return source.dtype is not None and source.dtype == node.attributes["to"].as_int()
-        case "Reshape" | "Expand" | "Flatten":  # their result has a static shape, which is all that they change
-            shape = node.outputs[0].shape
-            return shape is not None and shape.is_static() and shape == source.shape
-        case "Transpose":
-            perm = node.attributes.get("perm")
-            return perm is not None and list(perm.as_ints()) == sorted(perm.as_ints())
-        case _:
-            return False
-
-
 def _plain_reshapes(graph: ir.Graph) -> None:
     """Reshape without ``allowzero``, which means something only for empty tensors and is missing in older opsets."""
     for node in graph:
-        if node.op_type == "Reshape" and (shape := constant_value(node.inputs[1])) is not None and (shape != 0).all():
+        if node.op_type == "Reshape" and (shape := constant(node.inputs[1])) is not None and (shape != 0).all():
             node.attributes.pop("allowzero", None)
-
-
-def _drop_zero_biases(graph: ir.Graph, weights: frozenset[ir.Value]) -> None:
-    """The exporter gives a convolution without bias one of zeros; the module has none."""
-    for node in graph:
-        if node.op_type in having(Trait.LAYER | Trait.WINDOWS) and len(node.inputs) == 3:
-            bias = constant_value(node.inputs[2])
-            if bias is not None and node.inputs[2] not in weights and not bias.any():
-                node.resize_inputs(2)
-
-
-def drop_unused(graph: ir.Graph) -> None:
-    """Removes the constants that nobody takes."""
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]
 
 
 def _separate_outputs(graph: ir.Graph) -> None:

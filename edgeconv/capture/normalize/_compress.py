@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._steps import Steps
+from edgeconv.graph.edit import constant
 
 
 def settle_compress(graph: ir.Graph) -> None:
     """Replaces in place; without an axis the input is flat."""
     for node in list(graph):
-        condition = constant_value(node.inputs[1]) if node.op_type == "Compress" and node.domain == "" else None
+        condition = constant(node.inputs[1]) if node.op_type == "Compress" and node.domain == "" else None
         if condition is not None:
             _replace(graph, node, np.flatnonzero(condition))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.graph.edit import constant
 
 
 def settle_circular_pads(graph: ir.Graph) -> None:
@@ -13,8 +13,8 @@ def settle_circular_pads(graph: ir.Graph) -> None:
     for node in list(graph):
         if node.op_type != "Pad" or node.attributes.get_string("mode", "constant") != "wrap":
             continue
-        steps, pads = Steps(graph, node), constant_value(node.inputs[1])
-        value, given_axes = node.inputs[0], constant_value(node.inputs[3]) if len(node.inputs) > 3 else None
+        steps, pads = Steps(graph, node), constant(node.inputs[1])
+        value, given_axes = node.inputs[0], constant(node.inputs[3]) if len(node.inputs) > 3 else None
         if pads is None or value is None or value.shape is None:
             continue
         axes = range(len(value.shape)) if given_axes is None else [int(axis) % len(value.shape) for axis in given_axes]

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.graph.edit import constant
 
 # torch's two nearest modes, as coordinates and rounding of Resize: where in an output element they look.
 _OFFSETS = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}
@@ -130,7 +130,7 @@ def _scale(node: ir.Node, axis: int) -> Fraction | None:
 
 
 def _scales(node: ir.Node) -> npt.NDArray[np.float32] | None:
-    scales = constant_value(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    scales = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
     return None if scales is None or not scales.size else np.asarray(scales, np.float32)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._constants import constant_value
+from edgeconv.graph.edit import constant
 
 Array = npt.NDArray[Any]
 STATED = "edgeconv.stated_scales"  # in a node's `meta`: its scales, before they were made to say its size
@@ -46,7 +46,7 @@ class Axis:
 
 def operand(node: ir.Node, index: int) -> Array | None:
     """A constant operand; None where it is left out, empty, or no constant."""
-    array = constant_value(node.inputs[index]) if len(node.inputs) > index else None
+    array = constant(node.inputs[index]) if len(node.inputs) > index else None
     return None if array is None or not array.size else array
 
 

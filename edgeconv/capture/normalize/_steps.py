@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.graph.edit import constant
 from edgeconv.graph.names import move_name, name_later, preferred_name
 
 
@@ -82,7 +82,7 @@ class Steps:
 
     def reshape(self, value: ir.Value | None, sizes: Sequence[int], name: str) -> ir.Value:
         """The value in another shape; of a constant a constant."""
-        array = constant_value(value)
+        array = constant(value)
         if array is not None:
             return self.constant(array.reshape(sizes), name)
         target = self.constant(np.array(sizes, np.int64), f"{name}.shape")

@@ -11,11 +11,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
-from edgeconv.graph.edit import is_taken
+from edgeconv.graph.edit import constant, is_taken
 
 
 def check_dropouts(graph: ir.Graph) -> None:
@@ -53,10 +52,10 @@ def _keeps_all(node: ir.Node) -> bool:
     mode, ratio = (node.inputs[index] if index < len(node.inputs) else None for index in (2, 1))
     if mode is None:
         return True
-    trains = constant_value(mode)
+    trains = constant(mode)
     if trains is not None and not trains.any():
         return True
-    share = constant_value(ratio)
+    share = constant(ratio)
     return share is not None and not share.any()
 
 

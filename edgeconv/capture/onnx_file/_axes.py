@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import constant
 
 # Their axes are of another value than the first input, one behind its last is meant, or it does not count.
 _OTHERWISE = frozenset(
@@ -41,5 +41,5 @@ def _axes(node: ir.Node) -> Iterator[int]:
             yield attribute.as_int()
         elif attribute is not None and attribute.type == ir.AttributeType.INTS:
             yield from attribute.as_ints()
-    if node.op_type in ("CumSum", "CumProd") and (axis := constant_value(node.inputs[1])) is not None:
+    if node.op_type in ("CumSum", "CumProd") and (axis := constant(node.inputs[1])) is not None:
         yield int(axis.reshape(-1)[0])

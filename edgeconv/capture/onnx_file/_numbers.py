@@ -11,9 +11,9 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having
 
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # what a plan allows, too: float32 numbers whose inverse is one
@@ -40,7 +40,7 @@ def check_numbers(graph: ir.Graph) -> None:
 
 
 def _check_indices(node: ir.Node) -> None:
-    source, indices = node.inputs[0], constant_value(node.inputs[1])
+    source, indices = node.inputs[0], constant(node.inputs[1])
     axis = node.attributes.get_int("axis", 0)
     if source is None or source.shape is None or indices is None or not indices.size:
         return
@@ -67,7 +67,7 @@ def _check_count(node: ir.Node) -> None:
 
 def _check_scale(node: ir.Node) -> None:
     _check_shapes(node)
-    scales = constant_value(node.inputs[1])
+    scales = constant(node.inputs[1])
     if scales is None:
         return
     numbers = scales.astype(np.float64)
@@ -108,7 +108,7 @@ def _check_shapes(node: ir.Node) -> None:
 
 def _check_weights(node: ir.Node) -> None:
     for value in node.inputs:
-        array = constant_value(value)
+        array = constant(value)
         if value is None or array is None or array.dtype.kind != "f":
             continue
         unsound = np.isnan(array) if node.op_type in _ARITHMETIC else ~np.isfinite(array)

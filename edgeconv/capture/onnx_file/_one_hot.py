@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having
 
 _INDICES = (ir.DataType.INT32, ir.DataType.INT64)
@@ -57,7 +57,7 @@ def _hits(steps: Steps, places: ir.Value, axis: int, start: int, sizes: list[int
 
 
 def _number(steps: Steps, values: ir.Value | None, at: int) -> ir.Value:
-    array = constant_value(values)
+    array = constant(values)
     if array is not None:
         return steps.constant(array.reshape(-1)[at], f"value_{at}")
     if values is None:

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from edgeconv.capture import NOTE
 from edgeconv.capture.normalize._automatic_pads import settle_automatic_pads
-from edgeconv.capture.normalize._clean import UnknownShapeError, clean, drop_unused, infer_shapes
+from edgeconv.capture.normalize._clean import UnknownShapeError, clean, infer_shapes
 from edgeconv.capture.normalize._group_norm import settle_group_norms
 from edgeconv.capture.normalize._names import NODE
 from edgeconv.capture.normalize._origin import Origin, origin_of, set_origin
@@ -41,6 +41,7 @@ from edgeconv.capture.onnx_file._sums import settle_sums
 from edgeconv.capture.onnx_file._transposed import settle_transposed, state_same_pads
 from edgeconv.capture.onnx_file._wide_pads import settle_wide_pads
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import remove_unread_constants
 from edgeconv.graph.names import free_name, is_named_later, preferred_name, rename_values, reserve_names, take_name
 from edgeconv.reference import MOST_ELEMENTS
 from edgeconv.values import number
@@ -172,7 +173,7 @@ class OnnxFile:
         graph = model.graph
         _own_interface(graph, self.inputs, self.outputs, shapes)
         names = [each.name for each in self.outputs]
-        drop_unused(graph)
+        remove_unread_constants(graph)
         for value in graph.initializers.values():
             if value.dtype == ir.DataType.STRING:  # inference fails on it as a whole
                 _check_dtype(value.name or "", value.dtype, where)
@@ -205,7 +206,7 @@ class OnnxFile:
                     onnx.shape_inference.infer_shapes(ir.to_proto(model), check_type=True, strict_mode=True)
             raise CaptureError(error.what, where=f"{where}: node {error.where}", hint=error.hint) from error
         _check_known(graph, where)
-        drop_unused(graph)
+        remove_unread_constants(graph)
         _name(graph, names)
         reserve_names(graph)
         graph.name = self.path.stem

@@ -12,12 +12,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._attention import attention
-from edgeconv.capture.normalize._constants import constant_value
 from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.capture.onnx_file._einsum import einsum
 from edgeconv.capture.onnx_file._one_hot import hardmax, one_hot
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import constant
 
 
 def settle_sums(graph: ir.Graph) -> None:
@@ -113,9 +113,9 @@ def _rotary(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
 
 def _angles(node: ir.Node, index: int) -> np.ndarray:
     """The cosines or sines, [batch, length, half of a head]."""
-    cache = constant_value(node.inputs[index])
+    cache = constant(node.inputs[index])
     position = node.inputs[3] if len(node.inputs) > 3 else None
-    places = constant_value(position)
+    places = constant(position)
     if cache is None or (position is not None and places is None):
         raise CaptureError(
             "RotaryEmbedding takes angles or positions that are no constants",
@@ -168,7 +168,7 @@ def _is_stored(value: ir.Value | None) -> bool:
     producer = value.producer() if value is not None else None
     if producer is not None and producer.op_type == "DequantizeLinear":
         value = producer.inputs[0]
-    return constant_value(value) is not None
+    return constant(value) is not None
 
 
 WRITTEN_OUT: Mapping[str, Callable[[Steps, ir.Node], Mapping[ir.Value, ir.Value]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeconv.graph.constants import Float64, add_constant
-from edgeconv.graph.edit import MODULE, graph_of, hand_on, tensor_of
+from edgeconv.graph.edit import MODULE, graph_of, hand_on
 from edgeconv.graph.names import unique_name
 
 
@@ -66,25 +66,3 @@ def disown(value: ir.Value, graph: ir.Graph) -> None:
     """Takes the module's name off a value that no longer holds the module's output."""
     value.metadata_props.pop(MODULE, None)
     value.name = unique_name(graph, f"{value.name}.unscaled")
-
-
-def stand_in(old: ir.Value, new: ir.Value) -> bool:
-    """Removes the node of ``old`` in favour of ``new``, which holds the same numbers; False where it must stay.
-
-    Both names are right for the value, so ``new`` keeps its own unless ``old`` is a graph output: graph outputs keep
-    their names, and ``new``'s own then goes to its metadata. Graph inputs and constants cannot be graph outputs.
-    """
-    producer = old.producer()
-    if producer is None:
-        return False
-    if old.is_graph_output():
-        if new.is_graph_input() or new.is_graph_output() or new.is_initializer() or tensor_of(new) is not None:
-            return False
-        if new.name:
-            new.metadata_props.setdefault(MODULE, new.name)
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        new.name = old.name
-    else:
-        ir.convenience.replace_all_uses_with(old, new)
-    graph_of(producer).remove(producer, safe=True)
-    return True

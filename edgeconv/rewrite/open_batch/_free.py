@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgeconv.errors import FIXED_BATCH, RewriteError
 from edgeconv.graph.argument import checked_model
-from edgeconv.graph.edit import dims, remove_unread
+from edgeconv.graph.edit import dims, remove_unread, remove_unread_constants
 from edgeconv.rewrite.algebra._graph import where
 from edgeconv.rewrite.open_batch._axis import Batch, Place
 from edgeconv.rewrite.open_batch._compare import Freed, require_same
@@ -66,7 +66,7 @@ def _free(model: ir.Model, inputs: Collection[str], symbol: str) -> int:
             sizes[place.axis] = ir.SymbolicDim(symbol) if factor == 1 else ir.SymbolicDim(symbol) * factor
             value.shape = ir.Shape(sizes)
     remove_unread(node.outputs[0] for node in tuple(model.graph) if node.outputs and not node.outputs[0].uses())
-    _drop_unused_constants(model.graph)
+    remove_unread_constants(model.graph)
     return batch.size
 
 
@@ -112,9 +112,3 @@ def _check_outputs(batch: Batch, graph: ir.Graph) -> None:
             else "does not depend on the input and has its batch"
         )
         raise RewriteError(f"output {value.name!r} {why}", where=where(producer) if producer else "", hint=FIXED_BATCH)
-
-
-def _drop_unused_constants(graph: ir.Graph) -> None:
-    for name, value in tuple(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-            del graph.initializers[name]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.constants import add_constant, integers
-from edgeconv.graph.edit import graph_of, hand_on, tensor_of
-from edgeconv.graph.names import unique_name
+from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.graph.constants import integers
+from edgeconv.graph.edit import add_initializer, constant, graph_of, hand_on, input_of
+from edgeconv.graph.names import move_name, unique_name
 
 
 class SplitSequencesPass(ir.passes.InPlacePass):
@@ -30,7 +31,7 @@ class SplitSequencesPass(ir.passes.InPlacePass):
             sizes = _sizes(node)
             if positions is None or not sizes or not all(-len(sizes) <= at < len(sizes) for _, at in positions):
                 continue
-            if len(node.inputs) < 2 and node.attributes.get_int("keepdims", 1) == 0:
+            if input_of(node, 1) is None and node.attributes.get_int("keepdims", 1) == 0:
                 _gather(node, positions)
             else:
                 _split(node, sizes, positions)
@@ -52,26 +53,31 @@ def _positions(node: ir.Node) -> list[tuple[ir.Node, int]] | None:
 
 
 def _sizes(node: ir.Node) -> list[int] | None:
-    """The sizes of the parts; the last one is smaller where the division leaves a rest."""
-    source = node.inputs[0]
-    if source is None or source.shape is None:
+    """The sizes of the parts; the last one is smaller where the division leaves a rest.
+
+    None where the graph does not give them, or gives some that do not fill the axis.
+    """
+    source, axis = node.inputs[0], node.attributes.get_int("axis", 0)
+    if source is None or source.shape is None or not -len(source.shape) <= axis < len(source.shape):
         return None
-    extent = source.shape[node.attributes.get_int("axis", 0)]
+    extent = source.shape[axis]
     if not isinstance(extent, int):
         return None
-    if len(node.inputs) < 2 or node.inputs[1] is None:
+    if input_of(node, 1) is None:
         return [1] * extent
-    tensor, sizes = tensor_of(node.inputs[1]), integers(node.inputs[1])
-    if tensor is None or sizes is None or len(tensor.shape) == 1:
-        return sizes
-    return [min(sizes[0], extent - start) for start in range(0, extent, sizes[0])]
+    split = constant(node.inputs[1])
+    if split is None or split.ndim > 1 or (split < 0).any():
+        return None
+    if split.ndim:
+        return [int(size) for size in split] if int(split.sum()) == extent else None
+    return [min(int(split), extent - start) for start in range(0, extent, int(split))] if split else None
 
 
 def _split(node: ir.Node, sizes: list[int], positions: list[tuple[ir.Node, int]]) -> None:
     graph, axis = graph_of(node), node.attributes.get_int("axis", 0)
     base = node.outputs[0].name or "split"
     source = node.inputs[0]
-    lengths = add_constant(graph, unique_name(graph, f"{base}.sizes"), np.array(sizes, np.int64), ir.DataType.INT64)
+    lengths = add_initializer(graph, unique_name(graph, f"{base}.sizes"), np.array(sizes, np.int64))
     parts = [_part(node, axis, size, unique_name(graph, f"{base}.part{index}")) for index, size in enumerate(sizes)]
     graph.insert_before(node, _node(node, "Split", [source, lengths], parts, axis))
     taken: set[int] = set()
@@ -90,7 +96,7 @@ def _gather(node: ir.Node, positions: list[tuple[ir.Node, int]]) -> None:
     for reader, position in positions:
         old = reader.outputs[0]
         name = unique_name(graph, f"{old.name}.index")
-        index = add_constant(graph, name, np.array(position, np.int64), ir.DataType.INT64)
+        index = add_initializer(graph, name, np.array(position, np.int64))
         new = _part(node, axis, None, old.name or unique_name(graph, "part"))
         graph.insert_before(reader, _node(node, "Gather", [node.inputs[0], index], [new], axis))
         _hand_over(old, new)
@@ -113,6 +119,7 @@ def _node(
     attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
     node = ir.Node("", op_type, inputs, attributes, outputs=outputs, name=outputs[0].name)
     hand_on(origin, node)
+    set_origin(node, origin_of(origin))
     return node
 
 
@@ -120,7 +127,7 @@ def _hand_over(old: ir.Value, new: ir.Value) -> None:
     """Lets ``new`` stand for ``old`` under its name, and removes the node of ``old``."""
     reader = old.producer()
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    new.name = old.name
+    move_name(old, new)
     new.metadata_props.update(old.metadata_props)
     if reader is not None:
         graph_of(reader).remove(reader, safe=True)

@@ -1,0 +1,147 @@
+"""Nodes whose result is known before the model runs.
+
+Capture folds what exporters calculate, shapes above all; the optimizer runs the same pass again after its rewrites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._branches import has_subgraph
+from edgeconv.core import Array
+from edgeconv.errors import RewriteError
+from edgeconv.graph.constants import add_constant, is_float, unrounded
+from edgeconv.graph.edit import dims, graph_of, is_taken, tensor_of
+from edgeconv.graph.names import is_named_later, name_later, preferred_name, unique_name
+from edgeconv.graph.traits import Trait, having
+from edgeconv.reference import ImpossibleError, evaluate_node
+
+# A constant this large is stored only when it replaces constants of at least a quarter of its size: folding
+# an Expand or a Tile would otherwise write its copies into the file.
+_LARGE = 65_536
+
+# Quantized weights stay DequantizeLinear(constant): that node is what tells a runtime to compute in integers.
+# The random operators are not functions of their inputs.
+_NEVER = having(Trait.QUANTIZES) | having(Trait.RANDOM)
+
+
+class FoldConstantsPass(ir.passes.InPlacePass):
+    """Evaluates nodes whose inputs are all constant, and turns Constant nodes into initializers.
+
+    1. Requires: a node of the standard domain whose results are tensors and no graph outputs, no subgraph, no
+       randomness, no quantization, and constant inputs (``Shape`` and ``Size`` need only a static shape). ``CastLike``
+       looks at its second input for the dtype alone, and becomes a ``Cast`` where that is known.
+    2. Ensures: the results are initializers under the names that they had.
+    3. Exact: chains of floating-point nodes are evaluated by `edgeconv.reference` in float64 from the original
+       constants; only what is left in the graph is rounded, once. A cast between floating types is the identity in
+       real arithmetic.
+    """
+
+    def __init__(self, *, capturing: bool = False) -> None:
+        """At capture, more is folded than what makes the file better, since every shape must become known.
+
+        Args:
+            capturing: graph outputs become constants, too, and so do large copies of small ones; operands that have no
+                result on any runtime raise an `ImpossibleError`.
+        """
+        super().__init__()
+        self._capturing = capturing
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Folds in the graph's (topological) order, so that chains collapse in one go."""
+        modified = False
+        opset = model.opset_imports.get("", 1)
+        for node in tuple(model.graph):
+            if node.domain != "" or node.op_type in _NEVER or has_subgraph(node):  # (1)
+                continue
+            if not self._capturing and any(value.is_graph_output() for value in node.outputs):
+                continue
+            modified = _state_target(node) or modified
+            results = _stated(node) or self._computed(node, opset)
+            if results is not None:
+                _replace(node, results)
+                modified = True
+        return ir.passes.PassResult(model, modified)
+
+    def _computed(self, node: ir.Node, opset: int) -> Sequence[Array] | None:
+        """The results of a node on constants, floats in float64; None when it is not to be folded."""
+        operands = [unrounded(value) for value in node.inputs]
+        if any(array is None and value is not None for array, value in zip(operands, node.inputs, strict=True)):
+            return None
+        try:
+            results = evaluate_node(node, operands, opset=opset)
+        except RewriteError as error:
+            if self._capturing and isinstance(error, ImpossibleError):
+                raise
+            return None  # the reference lacks it, or takes no such operands: it is left to the runtime
+        replaced = sum(array.size for array in operands if array is not None)
+        too_large = any(result.size > max(_LARGE, 4 * replaced) for result in results)
+        return None if too_large and not self._capturing else results
+
+
+def lift_constants(graph: ir.Graph) -> None:
+    """Turns every Constant node into an initializer, but for text, which is refused where anything takes it.
+
+    onnx_ir's LiftConstantsToInitializersPass would leave the constants that are graph outputs, and lift text.
+    """
+    for node in tuple(graph):
+        if node.op_type == "Constant" and node.domain == "" and (results := _stated(node)) is not None:
+            _replace(node, results)
+
+
+def _state_target(node: ir.Node) -> bool:
+    """Makes a CastLike a Cast, where the dtype that it looks at is known."""
+    like = node.inputs[1] if node.op_type == "CastLike" else None
+    if like is None or like.dtype is None:
+        return False
+    node.op_type = "Cast"
+    node.attributes["to"] = ir.AttrInt64("to", like.dtype)
+    node.resize_inputs(1)
+    return True
+
+
+def _stated(node: ir.Node) -> Sequence[Array] | None:
+    """The result of a Constant, as stored, and of a Shape or Size of a static shape; None for other nodes."""
+    if node.op_type == "Constant":
+        tensor = tensor_of(node.outputs[0])
+        return None if tensor is None or tensor.dtype == ir.DataType.STRING else [tensor.numpy()]
+    shape = dims(node.inputs[0]) if node.op_type in ("Shape", "Size") else None
+    if shape is None:
+        return None
+    if node.op_type == "Size":
+        return [np.array(np.prod(shape, dtype=np.int64))]
+    start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(shape))
+    return [np.array(shape[start:end], dtype=np.int64)]
+
+
+def _replace(node: ir.Node, results: Sequence[Array]) -> None:
+    """Puts initializers in the place of the node's results, under their names (2)."""
+    graph = graph_of(node)
+    for old, array in zip(node.outputs, results, strict=True):
+        if not is_taken(old):
+            continue
+        name = old.name or unique_name(graph, "constant")
+        dtype = _dtype(node, old) if array.dtype == np.float64 else ir.DataType.from_numpy(array.dtype)
+        old.name = None
+        new = add_constant(graph, name, array, dtype)
+        if is_named_later(old):
+            name_later(graph, new, preferred_name(old))
+        new.metadata_props.update(old.metadata_props)
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
+def _dtype(node: ir.Node, result: ir.Value) -> ir.DataType:
+    """The element type of a floating-point result: as the graph or the node states it, or that of the operands."""
+    if result.dtype is not None:
+        return result.dtype
+    for name in ("to", "dtype"):
+        if name in node.attributes:
+            return ir.DataType(node.attributes[name].as_int())
+    if node.op_type in ("Constant", "ConstantOfShape") and "value" in node.attributes:
+        return node.attributes["value"].as_tensor().dtype
+    operands = (value.dtype for value in node.inputs if value is not None)
+    return next((dtype for dtype in operands if is_float(dtype) and dtype is not None), ir.DataType.FLOAT)
