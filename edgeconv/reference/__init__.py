@@ -4,6 +4,7 @@ Public names
     `evaluate`: every value of an `onnx_ir.Model`, by name.
     `evaluate_each`: the same for many samples, with what is constant computed once.
     `evaluate_node`: one node on arrays; how constants are folded, at capture and in rewrites.
+    `shape_result`: what Shape and Size tell of a shape.
     `one_thread`: around evaluations of small graphs.
     `OPERATORS`: the table of what it evaluates, ONNX operator -> function.
 
@@ -23,12 +24,22 @@ from edgeconv.package import on_first_use
 if TYPE_CHECKING:
     from edgeconv.reference._evaluate import evaluate, evaluate_each
     from edgeconv.reference._extent import MOST_ELEMENTS
+    from edgeconv.reference._moves import shape_result
     from edgeconv.reference._node import evaluate_node
     from edgeconv.reference._operands import ImpossibleError
     from edgeconv.reference._operators import OPERATORS
     from edgeconv.reference._threads import one_thread
 
-__all__ = ["MOST_ELEMENTS", "OPERATORS", "ImpossibleError", "evaluate", "evaluate_each", "evaluate_node", "one_thread"]
+__all__ = [
+    "MOST_ELEMENTS",
+    "OPERATORS",
+    "ImpossibleError",
+    "evaluate",
+    "evaluate_each",
+    "evaluate_node",
+    "one_thread",
+    "shape_result",
+]
 
 # The engine, which is torch, comes on first use: shapes are folded without it, and files are read without graphs.
 __getattr__ = on_first_use(
@@ -40,6 +51,7 @@ __getattr__ = on_first_use(
         "evaluate": "edgeconv.reference._evaluate",
         "evaluate_each": "edgeconv.reference._evaluate",
         "evaluate_node": "edgeconv.reference._node",
+        "shape_result": "edgeconv.reference._moves",
         "one_thread": "edgeconv.reference._threads",
     },
 )

@@ -8,7 +8,6 @@ nothing. tests/reference holds both against each other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ import onnx_ir as ir
 
 from edgeconv.errors import RewriteError
 from edgeconv.reference._extent import MOST_ELEMENTS, MOST_FOLDED, largest, result_elements
+from edgeconv.reference._moves import MOVES, expanded, permutation, range_terms, shape_result
 from edgeconv.reference._operands import Operands
 
 Array = npt.NDArray[Any]
@@ -34,7 +34,7 @@ class Call(Operands[Array]):
     """One node, with the arrays of its inputs; see `Operands`."""
 
 
-Operator = Callable[[Call], "Array | list[Array]"]
+Operator = Callable[[Call], "Array | tuple[Array, ...]"]
 
 
 class _Unfit(Exception):  # noqa: N818  (nobody is told of it)
@@ -61,7 +61,7 @@ def computed(node: ir.Node, arrays: Sequence[Array | None], opset: int) -> tuple
             results = operator(Call(node, operands, opset, _no_body))
     except (_Unfit, RewriteError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError, MemoryError):
         return None
-    copies = [np.array(result, order="C") for result in (results if isinstance(results, list) else [results])]
+    copies = [np.array(result, order="C") for result in (results if isinstance(results, tuple) else [results])]
     if len(copies) != len(node.outputs) or any(_not_a_number(copy) for copy in copies):
         return None  # which bits a NaN has is not IEEE 754's to say
     return tuple(copies)
@@ -128,55 +128,11 @@ def _cast(call: Call) -> Array:
     return x.astype(dtype)
 
 
-def _reshape(call: Call) -> Array:
-    shape = call.ints(1, "shape") or []
-    if not call.attribute("allowzero", 0):
-        shape = [call[0].shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
-    return call[0].reshape(shape)
-
-
-def _flatten(call: Call) -> Array:
-    axis, shape = call.axis(call[0].ndim, 1, behind=1), call[0].shape
-    return call[0].reshape(math.prod(shape[:axis]), math.prod(shape[axis:]))
-
-
-def _squeeze(call: Call) -> Array:
-    axes = call.ints(1, "axes")
-    return call[0].squeeze(None if axes is None else tuple(axes))
-
-
-def _unsqueeze(call: Call) -> Array:
-    return np.expand_dims(call[0], tuple(call.ints(1, "axes") or ()))
-
-
 def _concat(call: Call) -> Array:
     tensors = call.tensors()
     if len({tensor.dtype for tensor in tensors}) != 1:
         raise _Unfit
     return np.concatenate(tensors, call.axis(call[0].ndim))
-
-
-def _expand(call: Call) -> Array:
-    return np.broadcast_to(call[0], np.broadcast_shapes(call[0].shape, tuple(call.ints(1, "shape") or ())))
-
-
-def _split(call: Call) -> list[Array]:
-    axis, sizes = call.axis(call[0].ndim), call.ints(1, "split")
-    if sizes is None or sum(sizes) != call[0].shape[axis] or min(sizes) < 0:
-        raise _Unfit
-    return np.split(call[0], np.cumsum(sizes)[:-1].tolist(), axis)
-
-
-def _slice(call: Call) -> Array:
-    starts, ends, axes, steps = (call.ints(at + 1, name) for at, name in enumerate(("starts", "ends", "axes", "steps")))
-    if starts is None or ends is None or len(starts) != len(ends):
-        raise _Unfit
-    x, places = call[0], [slice(None)] * call[0].ndim
-    for at, axis in enumerate(range(len(starts)) if axes is None else axes):
-        places[axis] = slice(starts[at], ends[at], 1 if steps is None else steps[at])
-    if axes is not None and len({axis % x.ndim for axis in axes}) != len(axes):
-        raise _Unfit
-    return x[tuple(places)]
 
 
 def _gather(call: Call) -> Array:
@@ -197,11 +153,11 @@ def _filled(call: Call) -> Array:
 
 
 def _range(call: Call) -> Array:
-    start, limit, delta = (call[index] for index in range(3))
-    if start.dtype.kind != "i" or start.dtype != limit.dtype or start.dtype != delta.dtype or start.ndim:
+    dtype = call[0].dtype
+    if dtype.kind != "i" or dtype != call[1].dtype or dtype != call[2].dtype or call[0].ndim:
         raise _Unfit
-    count = max(math.ceil((limit.item() - start.item()) / delta.item()), 0)
-    return np.asarray(start + np.arange(count, dtype=start.dtype) * delta)
+    start, count, delta = range_terms(call)
+    return np.asarray(start + np.arange(count, dtype=dtype) * delta)
 
 
 def _tile(call: Call) -> Array:
@@ -225,6 +181,7 @@ def _product(call: Call) -> Array:
 
 
 EXACT: Mapping[str, Operator] = {
+    **MOVES,
     "Add": _pair(np.add),
     "And": _pair(np.logical_and, "b"),
     "Cast": _cast,
@@ -233,8 +190,7 @@ EXACT: Mapping[str, Operator] = {
     "ConstantOfShape": _filled,
     "Div": _pair(_divided),
     "Equal": _pair(np.equal, "bif"),
-    "Expand": _expand,
-    "Flatten": _flatten,
+    "Expand": lambda call: np.broadcast_to(call[0], expanded(call)),
     "Floor": _each(np.floor, "f"),
     "Gather": _gather,
     "Greater": _pair(np.greater),
@@ -250,16 +206,11 @@ EXACT: Mapping[str, Operator] = {
     "Or": _pair(np.logical_or, "b"),
     "Range": _range,
     "ReduceProd": _product,
-    "Reshape": _reshape,
-    "Shape": lambda call: np.array(call[0].shape, np.int64)[call.attribute("start", 0) : call.attribute("end", None)],
-    "Size": lambda call: np.array(call[0].size, np.int64),
-    "Slice": _slice,
-    "Split": _split,
-    "Squeeze": _squeeze,
+    "Shape": lambda call: shape_result(call.node, call[0].shape),
+    "Size": lambda call: shape_result(call.node, call[0].shape),
     "Sub": _pair(np.subtract),
     "Tile": _tile,
-    "Transpose": lambda call: call[0].transpose(call.attribute("perm", list(range(call[0].ndim))[::-1])),
-    "Unsqueeze": _unsqueeze,
+    "Transpose": lambda call: call[0].transpose(permutation(call)),
     "Where": _chosen,
 }
 

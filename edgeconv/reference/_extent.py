@@ -65,7 +65,7 @@ def _product(sizes: Sequence[float]) -> float:
 
 
 def _numbers(tensor: TensorLike | None) -> list[float]:
-    return [] if tensor is None else [float(item) for item in tensor.reshape(-1).tolist()]
+    return [] if tensor is None else [float(item) for item in tensor.reshape([-1]).tolist()]
 
 
 def _tensor(tensors: Arguments, at: int) -> TensorLike:
@@ -113,7 +113,7 @@ def _resize(node: ir.Node, tensors: Arguments) -> float:
     own = _tensor(tensors, 0)
     *_, last = [item for item in tensors if item is not None]
     values = _numbers(last)
-    if not values or isinstance(last.reshape(-1).tolist()[0], float):  # scales
+    if not values or isinstance(last.reshape([-1]).tolist()[0], float):  # scales
         return _count(own) * _product(values)
     return _product(values) * _count(own) / _product(own.shape[-len(values) :])
 

@@ -22,8 +22,9 @@ class TensorLike(Protocol):
     def shape(self) -> Sequence[int]: ...
     @property
     def ndim(self) -> int: ...
-    def reshape(self, size: int, /) -> Self: ...
+    def reshape(self, shape: Sequence[int], /) -> Self: ...
     def tolist(self) -> Any: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 _Tensor = TypeVar("_Tensor", bound=TensorLike)
@@ -92,7 +93,7 @@ class Operands(Generic[_Tensor]):
         """Integers that newer opsets pass as input ``index`` and older ones as attribute ``name``; None for neither."""
         value = self.optional(index)
         if value is not None:
-            return [int(item) for item in value.reshape(-1).tolist()]
+            return [int(item) for item in value.reshape([-1]).tolist()]
         stated: Sequence[int] | None = self.attribute(name, None)
         return None if stated is None else [int(item) for item in stated]
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from reference_graphs import assert_as_onnx, assert_same, compute
 
 from edgeconv.emit.tflite.lower._operators import LOWERINGS
-from edgeconv.reference import OPERATORS
+from edgeconv.errors import RewriteError
+from edgeconv.reference import OPERATORS, ImpossibleError
 
 QUICK = settings(deadline=None, max_examples=25)
 RNG = np.random.default_rng(0)
@@ -209,6 +210,24 @@ def test_pads_of_some_axes_and_negative_ones() -> None:
     assert_same(
         compute("Pad", x, opset=10, pads=[0, 1, 0, 0], value=2.0)[0], np.pad(x, ((0, 0), (1, 0)), constant_values=2)
     )
+
+
+@pytest.mark.parametrize(
+    ("operator", "operands", "error"),
+    [
+        ("Unsqueeze", [[0, 0]], RewriteError),
+        ("Unsqueeze", [[7]], ImpossibleError),
+        ("Squeeze", [[7]], ImpossibleError),
+        ("Slice", [[0], [1], [5]], ImpossibleError),
+        ("Slice", [[0, 0], [2, 1], [1, -1]], RewriteError),
+    ],
+)
+def test_axes_that_there_are_not_are_refused(
+    operator: str, operands: list[list[int]], error: type[RewriteError]
+) -> None:
+    """They once came round again, or ended the evaluation without a word."""
+    with pytest.raises(error, match=f"{operator}.*axes"):
+        compute(operator, np.zeros((1, 3)), *map(np.array, operands))
 
 
 def test_shapes_and_moves() -> None:

@@ -17,7 +17,7 @@ from edgeconv.graph.constants import add_constant, is_float, unrounded
 from edgeconv.graph.edit import dims, graph_of, is_taken, tensor_of
 from edgeconv.graph.names import is_named_later, name_later, preferred_name, unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.reference import ImpossibleError, evaluate_node
+from edgeconv.reference import ImpossibleError, evaluate_node, shape_result
 
 # A constant this large is stored only when it replaces constants of at least a quarter of its size: folding
 # an Expand or a Tile would otherwise write its copies into the file.
@@ -109,12 +109,7 @@ def _stated(node: ir.Node) -> Sequence[Array] | None:
         tensor = tensor_of(node.outputs[0])
         return None if tensor is None or tensor.dtype == ir.DataType.STRING else [tensor.numpy()]
     shape = dims(node.inputs[0]) if node.op_type in ("Shape", "Size") else None
-    if shape is None:
-        return None
-    if node.op_type == "Size":
-        return [np.array(np.prod(shape, dtype=np.int64))]
-    start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(shape))
-    return [np.array(shape[start:end], dtype=np.int64)]
+    return None if shape is None else [shape_result(node, shape)]
 
 
 def _replace(node: ir.Node, results: Sequence[Array]) -> None:

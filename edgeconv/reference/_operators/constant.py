@@ -5,13 +5,12 @@ Specification: Constant, ConstantOfShape, EyeLike, Range, Shape, Size.
 
 from __future__ import annotations
 
-import math
-
 import onnx_ir as ir
 import torch
 
-from edgeconv.reference._call import Call, Operator, Tensor, each
+from edgeconv.reference._call import Call, Operator, Tensor
 from edgeconv.reference._dtypes import from_ir, held_as
+from edgeconv.reference._moves import range_terms, shape_result
 
 
 def _constant(call: Call) -> Tensor:
@@ -39,14 +38,12 @@ def _eye(call: Call) -> Tensor:
 
 
 def _range(call: Call) -> Tensor:
-    start, limit, delta = (call[index].item() for index in range(3))
-    count = max(math.ceil((limit - start) / delta), 0)
+    start, count, delta = range_terms(call)
     return start + torch.arange(count, dtype=call[0].dtype) * delta
 
 
 def _shape(call: Call) -> Tensor:
-    whole = slice(call.attribute("start", 0), call.attribute("end", None))
-    return torch.tensor(tuple(call[0].shape)[whole], dtype=torch.int64)
+    return torch.from_numpy(shape_result(call.node, call[0].shape))
 
 
 OPERATORS: dict[str, Operator] = {
@@ -55,5 +52,5 @@ OPERATORS: dict[str, Operator] = {
     "EyeLike": _eye,
     "Range": _range,
     "Shape": _shape,
-    "Size": each(lambda x: torch.tensor(x.numel(), dtype=torch.int64)),
+    "Size": _shape,
 }

@@ -1,6 +1,6 @@
-"""Slices, gathers and scatters.
+"""Gathers and scatters.
 
-Specification: Slice, Gather*, Scatter*, Compress, NonZero, OneHot, ReverseSequence. Negative indices count from the
+Specification: Gather*, Scatter*, Compress, NonZero, OneHot, ReverseSequence. Negative indices count from the
 end.
 """
 
@@ -9,20 +9,6 @@ from __future__ import annotations
 import torch
 
 from edgeconv.reference._call import Call, Operator, Tensor, each
-
-
-def _slice(call: Call) -> Tensor:
-    """Ends are clamped as Python's slices are; steps may be negative."""
-    x, starts, ends = call[0], call.ints(1, "starts") or [], call.ints(2, "ends") or []
-    axes, steps = call.ints(3, "axes"), call.ints(4, "steps")
-    axes = list(range(len(starts))) if axes is None else [axis % x.ndim for axis in axes]
-    for i, axis in enumerate(axes):
-        places = range(*slice(starts[i], ends[i], 1 if steps is None else steps[i]).indices(x.shape[axis]))
-        if places.step == 1:
-            x = x.narrow(axis, min(places.start, x.shape[axis]), len(places))
-        else:
-            x = x.index_select(axis, torch.tensor(list(places), dtype=torch.int64))
-    return x
 
 
 def _counted(indices: Tensor, size: int) -> Tensor:
@@ -115,5 +101,4 @@ OPERATORS: dict[str, Operator] = {
     "Scatter": _scatter_elements,
     "ScatterElements": _scatter_elements,
     "ScatterND": _scatter_nd,
-    "Slice": _slice,
 }

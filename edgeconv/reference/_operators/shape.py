@@ -1,67 +1,15 @@
 """Operators that move elements and compute nothing.
 
-Specification: the pages of the operators. Axes, splits and pads are attributes in older opsets, inputs in newer ones.
+Specification: the pages of the operators. What numpy states alike stands in `edgeconv.reference._moves`.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from edgeconv.reference._call import Call, Operator, Result, Tensor
-
-
-def _reshape(call: Call) -> Tensor:
-    """0 keeps the dimension, unless ``allowzero``."""
-    shape = call.ints(1, "shape") or []
-    if not call.attribute("allowzero", 0):
-        shape = [call[0].shape[i] if size == 0 else size for i, size in enumerate(shape)]
-    return call[0].reshape(shape)
-
-
-def _flatten(call: Call) -> Tensor:
-    axis, shape = call.axis(call[0].ndim, 1, behind=1), call[0].shape
-    rows = int(torch.tensor(shape[:axis]).prod())
-    return call[0].reshape(rows, int(torch.tensor(shape[axis:]).prod()))
-
-
-def _squeeze(call: Call) -> Tensor:
-    """Without axes, every dimension of 1."""
-    axes, shape = call.ints(1, "axes"), call[0].shape
-    if axes is None:
-        return call[0].squeeze()
-    gone = {axis % len(shape) for axis in axes}
-    if any(shape[axis] != 1 for axis in gone):
-        raise call.refuse(f"cannot remove axes {sorted(gone)} of shape {tuple(shape)}")
-    return call[0].reshape([size for axis, size in enumerate(shape) if axis not in gone])
-
-
-def _unsqueeze(call: Call) -> Tensor:
-    axes = call.ints(1, "axes") or []
-    rank = call[0].ndim + len(axes)
-    new, sizes = {axis % rank for axis in axes}, iter(call[0].shape)
-    return call[0].reshape([1 if axis in new else next(sizes) for axis in range(rank)])
-
-
-def _transpose(call: Call) -> Tensor:
-    return call[0].permute(call.attribute("perm", list(range(call[0].ndim))[::-1]))
-
-
-def _expand(call: Call) -> Tensor:
-    """Broadcasts both ways: a 1 in the shape keeps the dimension."""
-    shape = np.broadcast_shapes(call[0].shape, tuple(call.ints(1, "shape") or ()))
-    return call[0].expand(shape)
-
-
-def _split(call: Call) -> Result:
-    """Into the stated sizes, or into equal parts of which the last may be smaller."""
-    axis, count = call.axis(call[0].ndim), len(call.node.outputs)
-    sizes = call.ints(1, "split")
-    if sizes is None:
-        part = -(-call[0].shape[axis] // count)
-        sizes = [part] * (count - 1) + [call[0].shape[axis] - part * (count - 1)]
-    return torch.split_with_sizes(call[0], sizes, axis)
+from edgeconv.reference._call import Call, Operator, Tensor
+from edgeconv.reference._moves import MOVES, expanded, permutation
 
 
 def _pad(call: Call) -> Tensor:
@@ -131,19 +79,15 @@ def _triangle(call: Call) -> Tensor:
 
 
 OPERATORS: dict[str, Operator] = {
+    **MOVES,
     "CenterCropPad": _center_crop_pad,
     "Concat": lambda call: torch.cat(call.tensors(), call.axis(call[0].ndim)),
     "DepthToSpace": _depth_to_space,
-    "Expand": _expand,
-    "Flatten": _flatten,
+    "Expand": lambda call: call[0].expand(expanded(call)),
     "Identity": lambda call: call.values[0] if isinstance(call.values[0], list) else call[0],
     "Pad": _pad,
-    "Reshape": _reshape,
     "SpaceToDepth": _space_to_depth,
-    "Split": _split,
-    "Squeeze": _squeeze,
     "Tile": lambda call: call[0].repeat(call.ints(1, "repeats") or []),
-    "Transpose": _transpose,
+    "Transpose": lambda call: call[0].permute(permutation(call)),
     "Trilu": _triangle,
-    "Unsqueeze": _unsqueeze,
 }
