@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.constants import exact
 from edgeconv.graph.edit import constant, graph_of, input_of, is_taken, stand_in
+from edgeconv.graph.traits import Trait, having
 
 # The input that the node's result equals; None where the node may change something.
 Rule = Callable[[ir.Node], ir.Value | None]
