@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeconv import values
 from edgeconv.affine import dequantized, quantized
+from edgeconv.defaults import INT8_SQNR_DB, TOLERANCE
 from edgeconv.errors import ParityError
 
 Array = npt.NDArray[Any]
@@ -27,6 +28,9 @@ DATA_SUFFIX = ".data"
 """What the name of an ``.onnx`` file gets behind it where its weights lie in a file of their own."""
 NCHW = "nchw"
 NHWC = "nhwc"
+Format = Literal["onnx", "tflite"]
+FORMATS: tuple[str, ...] = get_args(Format)
+"""What files there are, and their suffixes without the dot."""
 
 
 class Verdict(enum.StrEnum):
@@ -208,8 +212,8 @@ class Tolerance:
         max_abs: a further bound on ``max|a - b| / scale``; none when None.
     """
 
-    atol: float = 1e-5
-    rtol: float = 1e-5
+    atol: float = TOLERANCE
+    rtol: float = TOLERANCE
     max_abs: float | None = None
 
     def __post_init__(self) -> None:
@@ -237,7 +241,7 @@ class Fidelity:
             the same operands exactly; see `LayerSteps`.
     """
 
-    sqnr_db: float | None = 20.0
+    sqnr_db: float | None = INT8_SQNR_DB
     cosine: float | None = None
     agreement: float | None = None
     accuracy_drop: float | None = None

@@ -15,6 +15,7 @@ from edgeconv.bench._files import BenchFile
 from edgeconv.bench._latency import Latency, summary_of
 from edgeconv.bench._memory import peak_memory_bytes
 from edgeconv.core import Verdict
+from edgeconv.defaults import DEVICE_TIMEOUT_S
 from edgeconv.devices import Device, Session, start
 from edgeconv.errors import DeviceError
 from edgeconv.progress import Progress, Silent
@@ -36,7 +37,7 @@ class Effort:
     rounds: int = 10
     runs: int = 5
     turn_ms: float = 1000.0
-    timeout_s: float = 120.0
+    timeout_s: float = DEVICE_TIMEOUT_S
 
     def runs_at(self, latency_ms: float) -> int:
         """Measured inferences of a turn, of a file that needs so long for one."""

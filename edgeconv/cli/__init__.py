@@ -1,7 +1,6 @@
 """The command line: one file per verb.
 
-Exit codes: 0 all good; 1 parity failed, which is a result; 2 the user's mistake, told in one line: what, where,
-hint; 3 a bug of ours, with its traceback. Ended from outside: 128 + the signal's number, as shells have it.
+What it exits with is said in `exit_codes`.
 """
 
 from __future__ import annotations
@@ -37,11 +36,10 @@ from edgeconv.cli._supervisor import (
     supervised,
     unlimited,
 )
+from edgeconv.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, OK, SIGNALLED, USER_ERROR
 from edgeconv.errors import Caller, EdgeconvError, telling
 from edgeconv.package import VERSION, switch_off_telemetry
 
-OK, PARITY_FAILED, USER_ERROR, BUG = 0, 1, 2, 3
-INTERRUPTED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 _TYPERS_WORDS = (
     (r"Input should be (a valid )?(number|integer|boolean)", r"should be a \2"),
     (r"Input should be", "should be"),
@@ -151,7 +149,7 @@ def _commands() -> TyperGroup:
 def _answer_to(end: BaseException) -> int:
     """Exit code and message for signals, time limits, SystemExit and other BaseExceptions."""
     if isinstance(end, Terminated):
-        return _ended("terminated", 128 + end.number)
+        return _ended("terminated", SIGNALLED + end.number)
     if isinstance(end, TimeLimitReached):
         return _refuse(LATE.format(end.seconds))
     if isinstance(end, KeyboardInterrupt):

@@ -24,6 +24,7 @@ from typing import NoReturn
 
 from edgeconv.cli._machine import lacking
 from edgeconv.cli._streams import printable, tell
+from edgeconv.cli.exit_codes import SIGNALLED, USER_ERROR
 from edgeconv.errors import Ending
 from edgeconv.flow.output import clear, clear_temporary
 
@@ -31,7 +32,6 @@ _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 _SAME_S = 0.5  # a terminal signals parent and child alike: within this, it is one signal
 _GRACE_S = 5.0
 _PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG
-USER_ERROR = 2
 LATE = "not done within the {:g} s of --timeout; give it longer, or mend the module"
 _to_parent: int | None = None
 _asked: BaseException | None = None
@@ -265,7 +265,7 @@ class _Watch:
         except ValueError:
             name = f"signal {number}"
         if name in _FORWARDED:
-            return 128 + number
+            return SIGNALLED + number
         why = "out of memory, or the module's code ended it" if number == signal.SIGKILL else "a crash of native code"
         return self._refuse(f"the process was ended by {name} ({why}); mend or simplify the model")
 

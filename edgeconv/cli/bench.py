@@ -14,6 +14,8 @@ from edgeconv.cli._console import progress_for
 from edgeconv.cli._limits import seconds
 from edgeconv.cli._streams import say
 from edgeconv.cli._tables import print_table
+from edgeconv.cli.exit_codes import FAILED, OK
+from edgeconv.defaults import DEVICE_TIMEOUT_S
 from edgeconv.errors import DeviceError
 from edgeconv.flow.output import settle
 
@@ -32,7 +34,7 @@ def command(
     runs: Annotated[int, typer.Option(min=1, help="Measured inferences of a turn (fewer for slow ones).")] = 5,
     timeout: Annotated[
         float, typer.Option(parser=seconds, metavar="SECONDS", help="Seconds that a turn may take.")
-    ] = 120.0,
+    ] = DEVICE_TIMEOUT_S,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the table only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> int:
@@ -59,7 +61,7 @@ def command(
         say(json.dumps(_document(rows, effort), indent=2))
     else:
         _print_rows(rows)
-    return 1 if any(row.verdict.value == "fail" for row in rows) else 0
+    return FAILED if any(row.verdict.value == "fail" for row in rows) else OK
 
 
 def _document(rows: Sequence[BenchRow], effort: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgeconv.cli._streams import say
+from edgeconv.cli.exit_codes import OK
 
 VARIABLE = "_EDGECONV_COMPLETE"
 """Set by the script when the shell asks what can stand next."""
@@ -32,7 +33,7 @@ def command(shell: Annotated[Shell, typer.Argument(help="The shell that is to co
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # public by its name alone
 
     say(get_completion_script(prog_name="edgeconv", complete_var=VARIABLE, shell=shell.value))
-    return 0
+    return OK
 
 
 def answer(commands: TyperGroup) -> int:

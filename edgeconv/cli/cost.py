@@ -13,6 +13,7 @@ from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._streams import results_only, say
 from edgeconv.cli._supervisor import limit
 from edgeconv.cli._tables import print_table
+from edgeconv.cli.exit_codes import OK
 from edgeconv.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def command(
     else:
         _print_layers(result)
         say(_summary(result))
-    return 0
+    return OK
 
 
 def _print_layers(result: Cost) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from edgeconv.cli._streams import say
 from edgeconv.cli._tables import print_table
+from edgeconv.cli.exit_codes import OK
 from edgeconv.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def command(
             say(json.dumps({"runtime": install_name, "installed_now": fresh}, indent=2))
         else:
             say(f"{install_name}: {'installed' if fresh else 'was installed already'}")
-        return 0
+        return OK
     devices = all_devices()
     with ThreadPoolExecutor() as pool:  # each probe waits for a process of its own
         states = dict(zip(devices, pool.map(_state, devices.values()), strict=True))
@@ -41,13 +42,13 @@ def command(
             for name, device in devices.items()
         ]
         say(json.dumps(rows, indent=2))
-        return 0
+        return OK
     cells = [
         (name, ", ".join(device.formats), device.title, states[name]["problem"] or states[name]["version"])
         for name, device in devices.items()
     ]
     print_table(("device", "takes", "what", "state"), cells)
-    return 0
+    return OK
 
 
 def _state(device: Device) -> dict[str, str]:

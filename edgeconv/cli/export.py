@@ -14,6 +14,7 @@ from edgeconv.cli._shapes import stated_shapes, stated_values
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
+from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.errors import RecipeError
 from edgeconv.flow.output import settle
 
@@ -107,7 +108,7 @@ def command(
         results.append(_summary(recipe.name, folder, result))
     if as_json:
         say(json.dumps(results, indent=2))
-    return 1 if failed else 0
+    return FAILED if failed else OK
 
 
 def _recipes(paths: list[Path], shapes: list[str], samples: Path | None, fixed: list[str]) -> list[Recipe]:

@@ -12,6 +12,7 @@ import typer
 
 from edgeconv.cli._shapes import stated_shapes
 from edgeconv.cli._streams import printable, say
+from edgeconv.cli.exit_codes import OK
 from edgeconv.errors import RecipeError
 
 _T = TypeVar("_T")
@@ -55,7 +56,7 @@ def command(
     path = out or Path(f"{stem}.toml")
     _write(path, named, inputs, stem, weights)
     say(printable(f"{path} is written; next: edgeconv export {path}"))
-    return 0
+    return OK
 
 
 def _ask(question: str, read: Callable[[str], _T], hint: str) -> _T:

@@ -15,6 +15,7 @@ from edgeconv.cli._inspect_tflite import read_tflite
 from edgeconv.cli._integer_onnx import float_parts_of_onnx
 from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.cli._streams import printable, say
+from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.errors import EmitError
 from edgeconv.flow.output import settle
 from edgeconv.recipe.files import read_named
@@ -41,7 +42,7 @@ def command(
     facts = _facts_of(file)
     if as_json:
         say(json.dumps(facts, indent=2))
-        return 0
+        return OK
     for key, value in facts.items():
         if isinstance(value, dict):
             say(f"{key}:")
@@ -49,23 +50,23 @@ def command(
                 say(printable(f"  {name}: {item}"))
         else:
             say(printable(f"{key}: {value}"))
-    return 0
+    return OK
 
 
 def _integer_only(file: Path, as_json: bool) -> int:
-    """Prints what is float in a file; returns 1 if anything is."""
+    """Prints what is float in a file; returns `FAILED` if anything is."""
     data = _read(file)
     reader = float_parts_of_onnx if file.suffix.lower() == ".onnx" else float_parts_of_tflite
     _named_errors(file, _READERS[file.suffix.lower()], data)
     parts = _named_errors(file, reader, data)
     if as_json:
         say(json.dumps({"file": file.name, "integer_only": not parts, "float": parts}, indent=2))
-        return 1 if parts else 0
+        return FAILED if parts else OK
     for line in parts:
         say(printable(line))
     count = f"{len(parts)} float part{'s' if len(parts) > 1 else ''}"
     say(printable(f"{file.name}: {count if parts else 'integer only'}"))
-    return 1 if parts else 0
+    return FAILED if parts else OK
 
 
 def _facts_of(file: Path) -> dict[str, Any]:

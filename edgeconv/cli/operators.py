@@ -11,6 +11,7 @@ import typer
 
 from edgeconv.cli._streams import printable, say
 from edgeconv.cli._tables import print_table
+from edgeconv.cli.exit_codes import OK
 from edgeconv.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -47,14 +48,14 @@ def command(
             say(json.dumps(families, indent=2))
         else:
             print_table(("family", "ATen operators"), [(name, ", ".join(aten)) for name, aten in families.items()])
-        return 0
+        return OK
     chosen = _chosen(rows(), names or [])
     if as_json:
         say(json.dumps([dataclasses.asdict(row) for row in chosen], indent=2))
-        return 0
+        return OK
     print_table(_COLUMNS, [_cells(row) for row in chosen])
     say(_LEGEND)
-    return 0
+    return OK
 
 
 def _chosen(table: Sequence[Row], names: Sequence[str]) -> list[Row]:

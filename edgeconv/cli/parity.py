@@ -15,6 +15,7 @@ from edgeconv.cli._shapes import stated_shapes, stated_values
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures
+from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.errors import ParityError, RecipeError
 from edgeconv.flow.output import settle
 
@@ -56,8 +57,8 @@ def command(
     Needs no torch module: the folder can be taken to another machine. Exits with 1 when a comparison fails.
     """
     limit(timeout)
+    from edgeconv.flow.file_names import JSON
     from edgeconv.flow.prove import JUDGED_BY, repeat
-    from edgeconv.flow.record import JSON
     from edgeconv.report import to_json
 
     settle(directory)
@@ -88,7 +89,7 @@ def command(
             say(printable(f"judged by {report.environment[JUDGED_BY]}"))
     if as_json:
         say(json.dumps([json.loads(to_json(report)) for report in reports], indent=2))
-    return 1 if any(report.verdict.value != "pass" for report in reports) else 0
+    return FAILED if any(report.verdict.value != "pass" for report in reports) else OK
 
 
 class _FromRecipe(TypedDict, total=False):

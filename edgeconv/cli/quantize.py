@@ -14,6 +14,7 @@ from edgeconv.cli._streams import printable, results_only, say, tell
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._tables import print_table
 from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
+from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.errors import QuantizeError, TargetError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def command(
             )
     except TargetError as missed:
         tell(printable(f"edgeconv: failed: {loaded.name}: {missed}"))
-        return 1
+        return FAILED
     return _print_result(result, folder, quiet=quiet, as_json=as_json)
 
 
@@ -91,7 +92,7 @@ def _print_result(result: ExportResult, folder: Path, *, quiet: bool, as_json: b
             show_report(report, folder)
     if quiet or as_json:
         tell_failures(report)
-    return 0 if report.verdict.value == "pass" else 1
+    return OK if report.verdict.value == "pass" else FAILED
 
 
 def _print_target_search(search: TargetSearch) -> None:

@@ -18,6 +18,8 @@ from edgeconv.devices._process import NotInstalledError
 from edgeconv.errors import DeviceError
 
 ROOT_VARIABLE = "EDGECONV_RUNTIMES"
+TFLITE_RUNTIME = "2.14.0"
+"""The pinned version of tflite-runtime: its last, and so the oldest runtime that files are promised to load in."""
 _READY = "edgeconv-ready.json"
 _UV_TIMEOUT_S = 600
 
@@ -43,7 +45,12 @@ ENVIRONMENTS: Mapping[str, Environment] = {
     environment.device: environment
     for environment in (
         # Its wheels exist for Python 3.9 to 3.11 and were built against numpy 1.
-        Environment("tflite-runtime", "tflite-runtime-2.14.0", "3.11", ("tflite-runtime==2.14.0", "numpy==1.26.4")),
+        Environment(
+            "tflite-runtime",
+            f"tflite-runtime-{TFLITE_RUNTIME}",
+            "3.11",
+            (f"tflite-runtime=={TFLITE_RUNTIME}", "numpy==1.26.4"),
+        ),
         # The microcontrollers' interpreter is built each night; this build is pinned so that its kernels stay.
         Environment(
             "tflite-micro", "tflite-micro-20261023", "3.11", ("tflite-micro==0.dev20261023182759", "numpy==2.4.6")

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgeconv import values
 from edgeconv.devices import agent
 from edgeconv.devices._device import Device
-from edgeconv.devices._environments import ENVIRONMENTS, python_of
+from edgeconv.devices._environments import ENVIRONMENTS, TFLITE_RUNTIME, python_of
 from edgeconv.errors import DeviceError
 
 AGENT = Path(agent.__file__)
@@ -43,7 +43,7 @@ DEVICES: Mapping[str, Device] = {
             _here("litert-reference"),
             tells_intermediates=True,
         ),
-        Device("tflite-runtime", "tflite-runtime 2.14.0", ("tflite",), _isolated("tflite-runtime")),
+        Device("tflite-runtime", f"tflite-runtime {TFLITE_RUNTIME}", ("tflite",), _isolated("tflite-runtime")),
         Device(
             "tflite-micro",
             "TensorFlow Lite for Microcontrollers",

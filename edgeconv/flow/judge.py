@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from edgeconv.core import Artifact, Comparison, Fidelity, Run, Sample, Tolerance
+from edgeconv.defaults import DEVICE_TIMEOUT_S
 from edgeconv.devices import INTEGER_KERNELS, SATURATING, Sessions, all_devices, find
 from edgeconv.errors import NO_SAMPLE, ParityError
 from edgeconv.flow.source import Source
@@ -35,7 +36,7 @@ class Proof:
     devices: tuple[str, ...] | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)
     bounds: Mapping[str, Fidelity] = field(default_factory=lambda: dict(DEFAULT_FIDELITY))
-    timeout_s: float = 120.0
+    timeout_s: float = DEVICE_TIMEOUT_S
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from edgeconv import errors, values
 from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
-from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Artifact, Emitted, GraphSummary, IntegerTensor, Sample
+from edgeconv.core import NHWC, Artifact, Emitted, GraphSummary, IntegerTensor, Sample
 from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
@@ -41,6 +41,7 @@ from edgeconv.flow.arguments import (
     output_folder,
     stated_samples,
 )
+from edgeconv.flow.file_names import artifact_name, data_name, plan_name
 from edgeconv.flow.job import Job, job_of, stated_job
 from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.prove import check_devices, prove
@@ -356,7 +357,9 @@ def rebuilt_variants(
 
 def _intermediates(job: Job, variant: Variant) -> dict[str, tuple[IntegerTensor, ...]]:
     """The intermediates of each file that is written of a variant, by the file's name."""
-    names = {_file_name(job, variant, *kind): _emit(job, {}, variant, *kind) for kind in job.files(variant)}
+    names = {
+        artifact_name(job.name, variant.name, *kind): _emit(job, {}, variant, *kind) for kind in job.files(variant)
+    }
     return {name: emitted.intermediates for name, emitted in names.items()}
 
 
@@ -379,20 +382,15 @@ def _variants(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple
     return job, tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
 
 
-def _file_name(job: Job, variant: Variant, format_: str, layout: str) -> str:
-    infix = ".nchw" if format_ == "tflite" and layout == NCHW else ""
-    return f"{job.name}.{variant.name}{infix}.{format_}"
-
-
 def _write(
     staging: Staging, variant: Variant, job: Job, format_: str, layout: str, progress: Progress
 ) -> tuple[Artifact, Emitted]:
-    file_name = _file_name(job, variant, format_, layout)
+    file_name = artifact_name(job.name, variant.name, format_, layout)
     metadata = {"edgeconv_version": VERSION, "layout": layout, "variant": variant.name, **job.metadata}
     with progress.stage(f"emit {file_name}"):
         emitted = _emit(job, metadata, variant, format_, layout)
         path = staging.write(file_name, emitted.data)
-        beside = staging.write_parts(file_name + DATA_SUFFIX, emitted.external) if emitted.external else None
+        beside = staging.write_parts(data_name(file_name), emitted.external) if emitted.external else None
     sha256 = hashlib.sha256(emitted.data).hexdigest()
     size, intermediates = len(emitted.data) + sum(map(len, emitted.external)), emitted.intermediates
     emitted = dataclasses.replace(emitted, external=())  # gigabytes, which are on disk now
@@ -413,7 +411,7 @@ def _write_plans(staging: Staging, job: Job, variants: Sequence[Variant]) -> Non
     """Writes each quantization plan beside its files, to be read, edited and used again."""
     for variant in variants:
         if variant.plan is not None:
-            staging.write(f"{job.name}.{variant.name}.plan.json", variant.plan.to_json().encode())
+            staging.write(plan_name(job.name, variant.name), variant.plan.to_json().encode())
 
 
 def _write_c(
@@ -445,6 +443,6 @@ def _notes(
 def _emit(job: Job, metadata: Mapping[str, str], variant: Variant, format_: str, layout: str) -> Emitted:
     model, encoding = variant.model, {"weights": variant.weights, "io": variant.io}
     if format_ == "onnx":
-        data_name = f"{job.name}.{variant.name}.onnx{DATA_SUFFIX}"
-        return to_onnx(model, metadata=metadata, opset=job.opset, data_name=data_name, **encoding)
+        beside = data_name(artifact_name(job.name, variant.name, format_, layout))
+        return to_onnx(model, metadata=metadata, opset=job.opset, data_name=beside, **encoding)
     return to_tflite(model, layout=layout, metadata=metadata, **encoding)

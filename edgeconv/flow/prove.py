@@ -24,6 +24,7 @@ from edgeconv.core import (
 from edgeconv.devices import Device, find
 from edgeconv.errors import DEVICES, DeviceError, ParityError, Wording
 from edgeconv.flow.environment import environment
+from edgeconv.flow.file_names import golden_name
 from edgeconv.flow.judge import Proof, judge
 from edgeconv.flow.layers import carried_over, judged_by_layer
 from edgeconv.flow.output import Staging, staged
@@ -109,8 +110,8 @@ def prove(
     """
     reference = _reference(source, proof.samples, outputs, name, progress)
     golden = Golden(proof.samples, reference, _integers(variants, proof.samples, progress))
-    golden_name, data = f"{name}.golden.safetensors", golden_bytes(golden)
-    staging.write(golden_name, data)
+    golden_file, data = golden_name(name), golden_bytes(golden)
+    staging.write(golden_file, data)
     comparisons, devices = judge(artifacts, golden, proof, source, progress)
     comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
     report = Report(
@@ -128,7 +129,7 @@ def prove(
             GOLDEN_SHA256: hashlib.sha256(data).hexdigest(),
             **devices,
         },
-        golden=golden_name,
+        golden=golden_file,
         notes=notes,
         target_search=target_search,
     )

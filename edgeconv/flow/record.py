@@ -14,12 +14,12 @@ from pathlib import Path
 from edgeconv.core import Artifact
 from edgeconv.emit.c_array import c_files_of
 from edgeconv.errors import ParityError
+from edgeconv.flow.file_names import HTML, JSON, JUNIT
 from edgeconv.flow.output import Staging, settle
 from edgeconv.recipe.files import read_named, sha256_of
 from edgeconv.report import GOLDEN_SHA256, Report
 from edgeconv.seal import is_sealed
 
-JSON, HTML, JUNIT = "parity.json", "parity.html", "parity.junit.xml"
 _NOT_MADE = "it is not made any more"
 _MOST_BYTES = 2**26  # the report of a network of 600 operators on every device has 2 MB; a sample in a row takes 400
 

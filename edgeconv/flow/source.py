@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeconv.capture import capture, whatever_it_brings
 from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
+from edgeconv.defaults import DEVICE_TIMEOUT_S
 from edgeconv.devices import find, run_artifact, run_module
 from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
 from edgeconv.flow.output import temporary
@@ -77,7 +78,12 @@ class Source(Protocol):
         ...
 
     def run(
-        self, samples: Sequence[Sample], outputs: Sequence[str], precision: Precision, *, timeout_s: float = 120.0
+        self,
+        samples: Sequence[Sample],
+        outputs: Sequence[str],
+        precision: Precision,
+        *,
+        timeout_s: float = DEVICE_TIMEOUT_S,
     ) -> Run:
         """Runs the samples, whose batches may differ where the batch is open; FAIL with a reason where it cannot.
 
@@ -142,7 +148,12 @@ class TorchSource:
             return capture(self.module, args, input_names=self.input_names, output_names=self.output_names)
 
     def run(
-        self, samples: Sequence[Sample], outputs: Sequence[str], precision: Precision, *, timeout_s: float = 120.0
+        self,
+        samples: Sequence[Sample],
+        outputs: Sequence[str],
+        precision: Precision,
+        *,
+        timeout_s: float = DEVICE_TIMEOUT_S,
     ) -> Run:
         """See `Source`; runs in this process, without a limit."""
         with state_restored(), self.within():
@@ -214,7 +225,12 @@ class OnnxSource:
         return self.file.graph(shapes)
 
     def run(
-        self, samples: Sequence[Sample], outputs: Sequence[str], precision: Precision, *, timeout_s: float = 120.0
+        self,
+        samples: Sequence[Sample],
+        outputs: Sequence[str],
+        precision: Precision,
+        *,
+        timeout_s: float = DEVICE_TIMEOUT_S,
     ) -> Run:
         """See `Source`: float64 is the graph before any rewrite, float32 the file itself on onnxruntime."""
         if precision == "float32":

@@ -14,6 +14,9 @@ from edgeconv.core import Array
 MODULE = "edgeconv.module"
 """metadata_props key: the torch module that a value or node comes from."""
 
+NODE = "edgeconv.node"
+"""metadata_props key: what a file that was read calls the node."""
+
 WRITTEN_OUT = "edgeconv.written_out"
 """metadata_props key: the torch operation that a node writes out with others, by numbers that may be of any size.
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from edgeconv.package import on_first_use
 
 if TYPE_CHECKING:
+    from edgeconv.core import FORMATS
     from edgeconv.recipe.calibration import calibration_batches, checked_batches, names_data
     from edgeconv.recipe.finished import in_float32, onnx_path, own_imports, plan_text, seeds_of
     from edgeconv.recipe.load import load_recipe, onnx_recipe, with_fixed, with_inputs
     from edgeconv.recipe.modules import build_module
     from edgeconv.recipe.samples import parity_samples
-    from edgeconv.recipe.schema import FORMATS, LAYOUTS, MAX_OPSET, MIN_OPSET, Recipe
+    from edgeconv.recipe.schema import LAYOUTS, MAX_OPSET, MIN_OPSET, Recipe
     from edgeconv.recipe.variants import DEFAULT_FIDELITY, VARIANTS
     from edgeconv.recipe.wording import place_of
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgeconv.core import NCHW, NHWC, Fidelity, Tolerance
+from edgeconv.core import FORMATS, NCHW, NHWC, Fidelity, Tolerance
+from edgeconv.defaults import DEVICE_TIMEOUT_S, TOLERANCE
 from edgeconv.recipe.fields import (
     MAX_NAME,
     MAX_RANK,
@@ -31,7 +32,6 @@ from edgeconv.recipe.quantization import FidelitySection, Quantize
 from edgeconv.recipe.section import Section
 from edgeconv.recipe.variants import DEFAULT_FIDELITY, VariantNames
 
-FORMATS = ("onnx", "tflite")
 LAYOUTS = (NHWC, NCHW)
 DTYPES = {
     "float32": 4,
@@ -187,8 +187,8 @@ class Export(Section):
 class ToleranceSection(Section):
     """The bound of a comparison, as in `edgeconv.core.Tolerance`."""
 
-    atol: NotNegative = 1e-5
-    rtol: NotNegative = 1e-5
+    atol: NotNegative = TOLERANCE
+    rtol: NotNegative = TOLERANCE
     max_abs: Positive | None = None
 
 
@@ -205,7 +205,7 @@ class Parity(Section):
     """
 
     devices: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(unique)] | None = None
-    timeout_s: Seconds = 120.0
+    timeout_s: Seconds = DEVICE_TIMEOUT_S
     tolerance_section: ToleranceSection = Field(default_factory=ToleranceSection, alias="tolerance")
     fidelity: dict[Annotated[str, one_of(DEFAULT_FIDELITY, "variant")], FidelitySection] = Field(default_factory=dict)
     random: tuple[RandomInputs, ...] = ()

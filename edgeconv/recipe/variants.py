@@ -8,12 +8,13 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from edgeconv.core import Fidelity
+from edgeconv.defaults import INT8_SQNR_DB
 from edgeconv.recipe.fields import one_of, unique
 
 DEFAULT_FIDELITY: Mapping[str, Fidelity] = {
     "fp16": Fidelity(sqnr_db=40.0),
-    "int8": Fidelity(sqnr_db=20.0),
-    "int8-weights": Fidelity(sqnr_db=20.0),
+    "int8": Fidelity(sqnr_db=INT8_SQNR_DB),
+    "int8-weights": Fidelity(sqnr_db=INT8_SQNR_DB),
     "int16x8": Fidelity(sqnr_db=30.0),
 }
 """Default acceptance thresholds of the approximating variants; a file that misses them is broken."""

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import onnx_ir as ir
 
 from edgeconv.errors import RewriteError
+from edgeconv.graph.edit import MODULE
 
 
 class ImpossibleError(RewriteError):
@@ -120,4 +121,4 @@ class Operands(Generic[_Tensor]):
 def place_of(node: ir.Node) -> str:
     """How a message names a node: its torch module, its name, or its first output."""
     named = next((value.name for value in node.outputs if value.name), None)
-    return node.metadata_props.get("edgeconv.module") or node.name or named or node.op_type
+    return node.metadata_props.get(MODULE) or node.name or named or node.op_type

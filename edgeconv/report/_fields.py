@@ -82,7 +82,6 @@ Dtype = Annotated[str, AfterValidator(lambda name: _check_choice(DTYPES, name)),
 _Item = TypeVar("_Item")
 Several = Annotated[tuple[_Item, ...], FailFast()]
 """A tuple whose validation stops at the first wrong item: an untrusted list may have millions."""
-Format = Literal["onnx", "tflite"]
 Layout = Literal["nchw", "nhwc"]
 FileName = _written_as(_FILE_NAME, "should be a plain file name of letters, digits, _ . - and at most 200 characters")
 Golden = _written_as(

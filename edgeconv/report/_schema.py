@@ -23,7 +23,6 @@ from edgeconv.report._fields import (
     Dtype,
     Environment,
     FileName,
-    Format,
     Golden,
     Layout,
     NotNegative,
@@ -81,7 +80,7 @@ class ArtifactNode(_Node):
     """A deployable file that was judged."""
 
     file: FileName = Field(description="Its file name, without any folder. It lies beside the report.")
-    format: Format = Field(description="'onnx' or 'tflite'.")
+    format: core.Format = Field(description="'onnx' or 'tflite'.")
     variant: str = Field(description="Its number format: 'fp32', 'fp16', 'int8', ….")
     layout: Layout = Field(description="'nchw' or 'nhwc': the layout of its rank-4 inputs and outputs.")
     sha256: Sha256 = Field(description="SHA-256 of its bytes, 64 lower-case hexadecimal digits.")

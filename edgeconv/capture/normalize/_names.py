@@ -29,8 +29,6 @@ from edgeconv.capture.normalize._origin import Origin, origin_of
 from edgeconv.graph.edit import MODULE
 from edgeconv.graph.names import is_named_later, rename_values, reserve_names, take_name
 
-NODE = "edgeconv.node"  # metadata_props key: what a file calls the node
-
 
 def name_values(
     model: ir.Model,

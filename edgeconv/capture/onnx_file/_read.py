@@ -22,7 +22,6 @@ from edgeconv.capture import NOTE
 from edgeconv.capture.normalize._automatic_pads import settle_automatic_pads
 from edgeconv.capture.normalize._clean import UnknownShapeError, clean, infer_shapes
 from edgeconv.capture.normalize._group_norm import settle_group_norms
-from edgeconv.capture.normalize._names import NODE
 from edgeconv.capture.normalize._origin import Origin, origin_of, set_origin
 from edgeconv.capture.normalize._silent import silent
 from edgeconv.capture.normalize._stated_resizes import check_resize, settle_stated_resizes
@@ -41,7 +40,7 @@ from edgeconv.capture.onnx_file._sums import settle_sums
 from edgeconv.capture.onnx_file._transposed import settle_transposed, state_same_pads
 from edgeconv.capture.onnx_file._wide_pads import settle_wide_pads
 from edgeconv.errors import CaptureError
-from edgeconv.graph.edit import remove_unread_constants
+from edgeconv.graph.edit import NODE, remove_unread_constants
 from edgeconv.graph.names import free_name, is_named_later, preferred_name, rename_values, reserve_names, take_name
 from edgeconv.reference import MOST_ELEMENTS
 from edgeconv.values import number

@@ -17,6 +17,7 @@ from edgeconv.emit.tflite.integer._weights import weights_of
 from edgeconv.emit.tflite.lower._inside import Held
 from edgeconv.emit.tflite.lower._layout import Form, Shape, between, first, last, permuted, same_memory
 from edgeconv.errors import ONNX_ONLY, EmitError
+from edgeconv.graph.edit import MODULE, NODE
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import KEEP_FLOAT
 
@@ -307,7 +308,7 @@ def another_way(nodes: Sequence[ir.Node | None]) -> str:
 
 
 def _is_of_file(node: ir.Node) -> bool:
-    return "edgeconv.module" not in node.metadata_props
+    return MODULE not in node.metadata_props
 
 
 def _runs(tensor: Tensor, perm: Form) -> list[list[int]]:
@@ -324,12 +325,12 @@ def _runs(tensor: Tensor, perm: Form) -> list[list[int]]:
 
 def maker_of(node: ir.Node) -> str:
     """The torch module that made the node, or the node of a file; by the output's name where there is no other."""
-    module = node.metadata_props.get("edgeconv.module")
+    module = node.metadata_props.get(MODULE)
     if module:
         return f"torch module {module!r}"
     name = (node.outputs[0].name if node.outputs else "") or ""
     if module is None:
-        name = node.metadata_props.get("edgeconv.node") or name
+        name = node.metadata_props.get(NODE) or name
         return f"node {name!r}" if name else ""
     return f"the model's own forward, value {name!r}" if name else "the model's own forward"
 
