@@ -121,6 +121,12 @@ def normal(scale: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return np.asarray(np.clip(scale, *_SCALES), np.float32)
 
 
+def are_scales(numbers: float | npt.NDArray[Any]) -> bool:
+    """Whether numbers can be scales: positive normal numbers of float32 whose inverse is one, too."""
+    least, greatest = _SCALES
+    return bool(np.all(np.greater_equal(numbers, least) & np.less_equal(numbers, greatest)))  # NaN is neither
+
+
 def bias_scales(source: float, weights: Sequence[float]) -> npt.NDArray[np.float32]:
     """The scales of a layer's bias, which are those of its accumulator: one per scale of its weights.
 

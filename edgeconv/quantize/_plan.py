@@ -10,7 +10,7 @@ from reprlib import repr as brief
 from typing import Any, TypeVar
 
 from edgeconv import values
-from edgeconv.affine import interval_of, limits_of
+from edgeconv.affine import are_scales, interval_of, limits_of
 from edgeconv.errors import QuantizeError
 
 SCHEMA = 1
@@ -227,7 +227,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _check_scale(scale: Any) -> None:
-    if type(scale) not in (int, float) or not 2.0**-126 <= scale <= 2.0**127:
+    if type(scale) not in (int, float) or not are_scales(scale):
         raise _bad(f"scale is {brief(scale)}", "give a positive number of float32")
 
 

@@ -1,4 +1,4 @@
-"""What follows or turns weights of integers, into their scales."""
+"""Affine maps behind layers with weights of integers, and turns of such weights, into scales, biases and integers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.affine import limits_of
+from edgeconv.affine import are_scales, limits_of
 from edgeconv.graph.constants import Float64, add_constant, exact, holds
 from edgeconv.graph.edit import dims, graph_of, only_reader, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.rewrite.algebra._affine import affine
 from edgeconv.rewrite.algebra._graph import drop, replace_constant, take_over, where
 
+_KINDS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16})
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -110,6 +111,8 @@ def _weight(value: ir.Value | None) -> _Weight | None:
         return None
     if len(node.inputs) > 2 and node.inputs[2] is not None and zero is None:
         return None
+    if tensor.dtype not in _KINDS:
+        return None
     integers = np.asarray(tensor.numpy())
     zeros = np.zeros(scales.size, np.int64) if zero is None else zero.numpy().astype(np.int64).reshape(-1)
     axis = node.attributes.get_int("axis", 1) % max(integers.ndim, 1)
@@ -146,7 +149,7 @@ def _folded(node: ir.Node) -> _Fold | None:
         return None
     channels = result[axes[1]]
     coefficients = outer.along(axes[1], channels)
-    if coefficients is None or (bias is not None and bias.size not in (1, channels)):
+    if coefficients is None or (bias is not None and bias.shape not in ((), (1,), (channels,), (1, channels))):
         return None
     factors, shift = coefficients
     moved = (0.0 if bias is None else bias.reshape(-1)) * factors + shift
@@ -190,15 +193,11 @@ def _scaled(weight: _Weight, factors: Float64, axis: int) -> _Weight | None:
     zeros = zeros * signs
     numbers = np.concatenate([integers.reshape(-1), zeros])
     stored = np.asarray(scales * np.abs(factors)).astype(np.float32)
-    if numbers.min(initial=0) < least or numbers.max(initial=0) > greatest or not _normal(stored):
+    if numbers.min(initial=0) < least or numbers.max(initial=0) > greatest or not are_scales(stored):
         return None
     if len(set(stored.tolist())) == 1 and len(set(zeros.tolist())) == 1:  # one scale stays one
         stored, zeros = stored[:1], zeros[:1]
     return _Weight(weight.node, integers.astype(weight.integers.dtype), stored.astype(np.float64), zeros, axis)
-
-
-def _normal(scales: npt.NDArray[np.float32]) -> bool:
-    return bool((np.isfinite(scales) & (scales >= np.finfo(np.float32).smallest_normal)).all())
 
 
 def _replace(node: ir.Node, index: int, array: npt.NDArray[np.generic], dtype: ir.DataType, name: str) -> None:

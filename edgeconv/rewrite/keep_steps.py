@@ -5,12 +5,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeconv.graph.constants import exact
-from edgeconv.graph.edit import graph_of, hand_on, is_taken
+from edgeconv.graph.edit import constant, graph_of, hand_on, is_taken
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._graph import where
 
-_PICKS = frozenset({"MaxPool", "GlobalMaxPool", "Relu"})
+_PICKS = frozenset({"GlobalMaxPool", "MaxPool", "Pad", "Relu"})  # and zeros, which are on the steps of every scale
 
 
 class KeepStepsPass(ir.passes.InPlacePass):
@@ -48,7 +48,8 @@ def _pair_before(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
     if node.domain != "" or node.op_type not in _PICKS | having(Trait.MOVES) or not node.inputs:
         return None
     result, others = node.outputs[0], [value for value in node.inputs[1:] if value is not None]
-    if any(map(is_taken, node.outputs[1:])) or not is_taken(result):
+    is_tensor = isinstance(result.type, ir.TensorType) and result.dtype == ir.DataType.FLOAT  # and no sequence of them
+    if any(map(is_taken, node.outputs[1:])) or not is_taken(result) or not is_tensor:
         return None
     if any(value.dtype is None or (value.dtype.is_floating_point() and not _is_zero(value)) for value in others):
         return None
@@ -61,7 +62,13 @@ def _pair_before(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
     scale = exact(dequantize.inputs[1])
     if quantize is None or quantize.op_type != "QuantizeLinear" or scale is None or scale.size != 1:
         return None
-    return quantize, dequantize
+    return (quantize, dequantize) if _parameters(quantize) == _parameters(dequantize) else None
+
+
+def _parameters(node: ir.Node) -> list[list[float] | None]:
+    """Scale and zero point as numbers; a zero point that is left out is 0."""
+    arrays = [constant(value) for value in node.inputs[1:3]]
+    return [None if array is None else array.reshape(-1).tolist() for array in arrays] + [[0]] * (2 - len(arrays))
 
 
 def _is_zero(value: ir.Value) -> bool:

@@ -157,3 +157,15 @@ def test_pools_and_reshapes_keep_the_steps(tmp_path: Path) -> None:
     x = torch.randn(1, 3, 6, 6)
     result = _assert_the_modules_own(module, x, float(module[5].activation_post_process.scale), tmp_path)
     assert not [note for note in result.notes if "stays float" in note]
+
+
+def test_zero_points_that_are_no_integers_are_not_cut_off(tmp_path: Path) -> None:
+    """They were, in silence; torch's own exporter refuses them."""
+
+    class Rounded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            scale, zero = torch.tensor([0.1, 0.3]), torch.tensor([-0.9, 2.7])
+            return torch.fake_quantize_per_channel_affine(x * 2, scale, zero, 1, -128, 127)
+
+    with pytest.raises(edgeconv.EdgeconvError):
+        edgeconv.export(Rounded(), (torch.randn(1, 2, 3, 3),), tmp_path, name="net", variants="int8")

@@ -144,3 +144,32 @@ def test_what_cannot_be_said_by_scales_stays(why: str) -> None:
         model.graph.outputs.append(values["y" if why == "result is read" else "w"])
     kept = [operator for operator in operators(_same(model)) if operator in ("Mul", "Sub")]
     assert kept, why
+
+
+def test_a_bias_per_row_is_no_bias_per_channel() -> None:
+    rng = np.random.default_rng(5)
+    constants = {
+        "w.q": rng.integers(-127, 128, (3, 2)).astype(np.int8),
+        "w.s": np.float32(0.1),
+        "b": np.array([[1.0], [10.0]], np.float32),
+        "k": np.array([2.0, 3.0], np.float32),
+    }
+    nodes = [
+        node("DequantizeLinear", ["w.q", "w.s"], "w"),
+        node("Gemm", ["x", "w", "b"], "y"),
+        node("Mul", ["y", "k"], "output"),
+    ]
+    _same(graph(nodes, {"x": (2, 3)}, ["output"], constants, TensorProto.FLOAT))
+
+
+def test_scales_beyond_those_of_a_plan_are_not_stored() -> None:
+    constants = {
+        "w.q": np.ones((4, 3), np.int8), "w.s": np.float32(2.0**120), "k": np.full(4, 2.0**7.5, np.float32)
+    }  # fmt: skip
+    nodes = [
+        node("DequantizeLinear", ["w.q", "w.s"], "w"),
+        node("Gemm", ["x", "w"], "y", transB=1),
+        node("Mul", ["y", "k"], "output"),
+    ]
+    model = optimize(graph(nodes, {"x": (2, 3)}, ["output"], constants, TensorProto.FLOAT))
+    assert "Mul" in operators(model)

@@ -11,12 +11,12 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.affine import are_scales
 from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having
 
-_SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # what a plan allows, too: float32 numbers whose inverse is one
 _ARITHMETIC = having(Trait.AFFINE)  # an infinite operand may be meant: a mask is added, a bound is divided by
 _INDEXED = frozenset({"Gather", "GatherElements"})
 
@@ -71,7 +71,7 @@ def _check_scale(node: ir.Node) -> None:
     if scales is None:
         return
     numbers = scales.astype(np.float64)
-    wrong = numbers[~((numbers >= _SMALLEST) & (numbers <= _LARGEST))]  # true of NaN, too
+    wrong = np.array([number for number in numbers.flat if not are_scales(number)])
     if wrong.size:
         what = "its scale" if numbers.size == 1 else f"{wrong.size} of its {numbers.size} scales"
         first = "" if wrong.size == 1 else "the first of them "

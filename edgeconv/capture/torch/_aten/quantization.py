@@ -49,6 +49,8 @@ def _rounded(
     b: Builder, x: ir.Value, scales: np.ndarray, zeros: np.ndarray, axis: int | None, limits: tuple[int, int]
 ) -> ir.Value:
     low, high = limits
+    if (zeros != zeros.round()).any():
+        raise Unsupported("zero points that are no integers")
     types = [name for name, opset in _TYPES.items() if opset <= b.opset]
     kind = next((name for name in types if limits_of(name)[0] <= low and high <= limits_of(name)[1]), None)
     if kind is None:
