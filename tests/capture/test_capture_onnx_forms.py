@@ -163,6 +163,25 @@ def test_a_flag_that_is_neither_0_nor_1_is_refused(tmp_path: Path, operator: str
         edgeconv.export_onnx(file_of(tmp_path, [node], (2, 4, 6), 17), tmp_path / "out", name="net")
 
 
+@pytest.mark.parametrize(
+    ("operator", "operands", "name"),
+    [
+        ("Clip", {"b": np.ones((1, 4, 1), np.float32)}, "min"),
+        ("Pad", {"pads": np.zeros(6, np.int64), "fill": np.ones(2, np.float32)}, "constant_value"),
+        ("TopK", {"k": np.array([1, 2])}, "k"),
+        ("Trilu", {"k": np.array([0, 1])}, "k"),
+        ("CumSum", {"axis": np.zeros(0, np.int64)}, "axis"),
+    ],
+)
+def test_an_operand_of_several_numbers_where_one_is_due_is_refused(
+    tmp_path: Path, operator: str, operands: dict[str, Any], name: str
+) -> None:
+    """A clamp per channel was reshaped to one number, and an axis of none was indexed: numpy's words."""
+    node = helper.make_node(operator, ["x", *operands], ["y", "places"] if operator == "TopK" else ["y"])
+    with pytest.raises(EdgeconvError, match=rf"node y: {operator} takes one number as its {name}, and has a tensor"):
+        edgeconv.export_onnx(file_of(tmp_path, [node], (2, 4, 6), 17, **operands), tmp_path / "out", name="net")
+
+
 def test_what_is_said_of_an_axis_is_ours(tmp_path: Path) -> None:
     """onnx's strict inference spoke instead, of operators that the file does not have."""
     node = helper.make_node("MeanVarianceNormalization", ["x"], ["y"], axes=[0, 7])

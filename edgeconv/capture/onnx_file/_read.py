@@ -34,6 +34,7 @@ from edgeconv.capture.onnx_file._groups import check_groups
 from edgeconv.capture.onnx_file._numbers import check_numbers
 from edgeconv.capture.onnx_file._padded_axes import settle_padded_axes
 from edgeconv.capture.onnx_file._recurrent import check_modes, settle_recurrent
+from edgeconv.capture.onnx_file._scalars import check_scalars
 from edgeconv.capture.onnx_file._sorted import sort_largest, sorted_file
 from edgeconv.capture.onnx_file._soundness import check_extents, every_graph, every_node
 from edgeconv.capture.onnx_file._sums import settle_sums
@@ -184,6 +185,7 @@ class OnnxFile:
             with silent():
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
                 _check_extents(graph)
+                check_scalars(graph)
                 clean(model)
                 _check_extents(graph)
                 check_groups(graph)
