@@ -179,7 +179,7 @@ def capture(
         settle_masks(program)
         _interface.check_sizes(program)
         check_deterministic(program)
-        outputs = _interface.fit_output_names(output_names, program, {*input_names, *parameters, *modules}, where)
+        outputs = _interface.fit_output_names(output_names, program, input_names, {*parameters, *modules}, where)
         _interface.check_names(input_names, outputs)
         model, note = _to_ir(program, opset, path)
     settle_circular_pads(model.graph)

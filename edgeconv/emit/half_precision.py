@@ -242,10 +242,11 @@ def _why(node: ir.Node, tflite: bool) -> str:
     """Why an operator cannot be computed in float16; empty where it can."""
     if tflite and node.op_type == "Div" and node.outputs[0].dtype == ir.DataType.INT64:
         return "quotients of integers leave float16"
-    if not any(value.dtype == ir.DataType.FLOAT for value in node.outputs):
-        return ""
-    if (reason := _why_by_type(node, tflite)) is not None:
+    gives_floats = any(value.dtype == ir.DataType.FLOAT for value in node.outputs)
+    if gives_floats and (reason := _why_by_type(node, tflite)) is not None:
         return reason
+    if not gives_floats and node.op_type not in _TELLING:  # a comparison with 1e-8 reads it as 0, whatever it gives
+        return ""
     if node.op_type in _EPSILON and node.attributes.get_float("epsilon", 1e-5) < _SMALLEST_EPSILON:
         return "its epsilon is 0 in float16"
     if not tflite and node.op_type in _MEANS and _elements(node) > _LONG:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
+import torch
 from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto as Tensors
 from onnx import helper, numpy_helper
@@ -154,3 +155,16 @@ def test_an_output_that_is_an_input_gets_a_name_that_is_free(tmp_path: Path) -> 
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "m.onnx")
     result = edgeconv.export_onnx(tmp_path / "m.onnx", tmp_path / "out", name="m")
     assert [each.name for each in result.artifacts[0].outputs] == ["x.output_1", "x.output"]
+
+
+def test_default_names_of_outputs_make_way_for_inputs(tmp_path: Path) -> None:
+    """Nobody gave a name twice: the second was ours."""
+
+    class Net(torch.nn.Module):
+        def forward(self, image: torch.Tensor, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return image + output, image * output
+
+    x = torch.randn(1, 3, 4, 4)
+    for artifact in edgeconv.export(Net(), (x, x), tmp_path, name="net").artifacts:
+        assert [spec.name for spec in artifact.inputs] == ["image", "output"]
+        assert len({spec.name for spec in (*artifact.inputs, *artifact.outputs)}) == 4

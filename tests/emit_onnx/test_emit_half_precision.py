@@ -113,6 +113,21 @@ _CASES: dict[str, tuple[Callable[..., torch.Tensor], dict[str, Any]]] = {
     "small weights": (lambda m, x: m.l(x) * 1e7, {"l": _linear(1e-7)}),
     "large weights": (lambda m, x: m.l(x) * 1e-5, {"l": _linear(1e6)}),
     "small variances": (lambda m, x: m.n(x), {"n": _norm_of_small_variances()}),
+    **{
+        f"{relation.__name__} of a tiny number": (
+            lambda m, x, relation=relation: torch.where(relation(x.abs(), 1e-8), x * 0, 1 / x),
+            {},
+        )
+        for relation in (torch.lt, torch.le)
+    },
+    **{
+        f"{relation.__name__} of a tiny number": (
+            lambda m, x, relation=relation: torch.where(relation(x.abs(), 1e-8), 1 / x, x * 0),
+            {},
+        )
+        for relation in (torch.gt, torch.ge)
+    },
+    "sinc": (lambda m, x: torch.where(x.abs() < 1e-8, 1.0, x.sin() / torch.where(x.abs() < 1e-8, 1.0, x)), {}),
     "a mask of -1e9": (lambda m, x: _masked(m, x, -1e9), {"l": _linear()}),
     "a mask of -inf": (lambda m, x: _masked(m, x, float("-inf")), {"l": _linear()}),
 }

@@ -13,6 +13,7 @@ from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArg
 
 from edgeconv.capture.torch._provenance import origin_in
 from edgeconv.errors import CaptureError, Wording
+from edgeconv.graph.names import take_name
 from edgeconv.values import close_to, counted
 
 _ONE_EACH = Wording(
@@ -191,14 +192,19 @@ def _is_complex(value: object) -> bool:
 
 
 def fit_output_names(
-    output_names: Sequence[str], program: torch.export.ExportedProgram, taken: Collection[str], where: str
+    output_names: Sequence[str],
+    program: torch.export.ExportedProgram,
+    input_names: Sequence[str],
+    taken: Collection[str],
+    where: str,
 ) -> list[str]:
     """The names of the outputs: those given, else the keys of a dict or fields of a named tuple, else ``output``, ….
 
     Args:
         output_names: as the caller gave them; empty for none.
         program: what was traced.
-        taken: names that a key must not be: those of inputs, weights and modules.
+        input_names: which ``output`` and the like make way for.
+        taken: further names that a key must not be: those of weights and modules.
         where: the module, for the message.
 
     Raises:
@@ -206,7 +212,9 @@ def fit_output_names(
     """
     count = check_outputs(program, where)
     if not output_names:
-        return _keys(program, taken) or ["output", *(f"output_{index}" for index in range(1, count))]
+        names = set(input_names)
+        wanted = ("output", *(f"output_{index}" for index in range(1, count)))
+        return _keys(program, {*input_names, *taken}) or [take_name(name, names) for name in wanted]
     if len(output_names) != count:
         raise CaptureError(
             f"{counted(len(output_names), 'output name')} for {counted(count, 'output tensor')}",
