@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import edgeconv
 from edgeconv.capture import capture
 from edgeconv.errors import CaptureError
 
@@ -102,3 +104,34 @@ def test_a_buffer_that_only_counts_is_left_out() -> None:
     model = capture(module, (torch.randn(2),), input_names=["x"], output_names=["y"])
     assert [node.op_type for node in model.graph] == ["Mul"]
     assert module.calls.item() == 0
+
+
+class _Delayed(nn.Module):
+    """What the call before the last one gave is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: torch.Tensor
+        self.before: torch.Tensor
+        self.register_buffer("last", torch.zeros(1))
+        self.register_buffer("before", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x + self.before
+        self.before = self.last
+        self.last = y.mean().reshape(1)
+        return y
+
+
+class _Swapped(_Delayed):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x + self.before
+        self.last, self.before = self.before, self.last
+        return y
+
+
+@pytest.mark.parametrize("make", [_Delayed, _Swapped])
+def test_buffers_in_the_place_of_one_another_are_told_as_state(make: type[_Delayed], tmp_path: Path) -> None:
+    """torch told of a node that is missing nn_module_stack metadata."""
+    with pytest.raises(edgeconv.EdgeconvError, match="puts one of its buffers in the place of another"):
+        edgeconv.export(make(), (torch.randn(1, 3),), tmp_path, name="net")

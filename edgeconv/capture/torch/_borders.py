@@ -54,6 +54,11 @@ _KINDS = (
         (sign, "the forward makes tensors on a GPU, and modules are exported on the CPU", _ON_CPU)
         for sign in ("not linked with support for", "not compiled with CUDA", "No CUDA GPUs", "no NVIDIA driver")
     ),
+    (
+        "copy__default of type call_function is missing nn_module_stack",  # torch writes the buffers back at the end
+        "forward puts one of its buffers in the place of another, and a file keeps no state",
+        "take the state as an input and return it as an output",
+    ),
     ("nested_tensor", "the forward computes with nested tensors, and files have none", "pad them to one size"),
     (
         "FakeTensorDeviceMismatchError",
