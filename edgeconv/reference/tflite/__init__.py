@@ -3,6 +3,7 @@
 Public names
     `read`: a file as a `TfliteGraph`, verified whole before any of it is believed.
     `evaluate`: every tensor of a graph, by name.
+    `evaluate_operator`: one operator on operands of the caller's.
     `TfliteGraph`, `Tensor`, `Operator`, `Quantization`: the frozen values that a file is read as.
     `OPERATORS`: the table of what is evaluated, builtin operator -> function.
     `open_tflite`, `operator_number`, `text_of`: for those who want the schema's own objects.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from edgeconv.package import on_first_use
 
 if TYPE_CHECKING:
-    from edgeconv.reference.tflite._evaluate import evaluate
+    from edgeconv.reference.tflite._evaluate import evaluate, evaluate_operator
     from edgeconv.reference.tflite._graph import Operator, Quantization, Tensor, TfliteGraph
     from edgeconv.reference.tflite._operators import OPERATORS
     from edgeconv.reference.tflite._read import read
@@ -35,6 +36,7 @@ __all__ = [
     "Quantization",
     # What it computes
     "evaluate",
+    "evaluate_operator",
     "OPERATORS",
     # The schema's own objects
     "open_tflite",
@@ -51,6 +53,7 @@ __getattr__ = on_first_use(
         "Tensor": "edgeconv.reference.tflite._graph",
         "TfliteGraph": "edgeconv.reference.tflite._graph",
         "evaluate": "edgeconv.reference.tflite._evaluate",
+        "evaluate_operator": "edgeconv.reference.tflite._evaluate",
         "open_tflite": "edgeconv.reference.tflite._verify",
         "operator_number": "edgeconv.reference.tflite._verify",
         "read": "edgeconv.reference.tflite._read",

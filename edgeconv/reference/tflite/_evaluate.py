@@ -48,7 +48,7 @@ def evaluate(graph: TfliteGraph, inputs: Mapping[str, Array]) -> dict[str, Array
     for index in graph.inputs:
         values[index] = _input(graph.tensors[index], inputs[graph.tensors[index].name])
     for operator in graph.operators:
-        for index, value in zip(operator.outputs, _results(graph, operator, values), strict=False):
+        for index, value in zip(operator.outputs, evaluate_operator(graph, operator, values), strict=False):
             values[index] = value
     return {graph.tensors[index].name: value for index, value in values.items()}
 
@@ -77,7 +77,20 @@ def _input(tensor: Tensor, value: Array) -> Array:
     return value.astype(held)
 
 
-def _results(graph: TfliteGraph, operator: Operator, values: Mapping[int, Array]) -> tuple[Array, ...]:
+def evaluate_operator(graph: TfliteGraph, operator: Operator, values: Mapping[int, Array]) -> tuple[Array, ...]:
+    """Evaluates one operator by itself: what a layer computes of the operands that a runtime had.
+
+    Args:
+        graph: that the operator is of.
+        operator: one of `graph.operators`.
+        values: of its inputs, by the index of the tensor, in the dtypes that `evaluate` gives.
+
+    Returns:
+        Its results in their order, in the dtypes that `evaluate` gives.
+
+    Raises:
+        EmitError: as `evaluate`.
+    """
     call = Call(
         operator,
         tuple(None if index < 0 else graph.tensors[index] for index in operator.inputs),
