@@ -30,7 +30,7 @@ _Precision = type[np.float32] | type[np.float64]
 
 WEIGHT_LIMITS = (-127, 127)
 """Of int8 weights: symmetric, so that the negative of every weight is one, too."""
-_SCALES = (2.0**-126, 2.0**127)
+SCALE_LIMITS = (2.0**-126, 2.0**127)
 """Normal numbers of float32: runtimes may flush smaller ones to zero."""
 
 
@@ -118,12 +118,12 @@ def symmetric(largest: float | npt.NDArray[Any], greatest: int) -> npt.NDArray[n
 
 def normal(scale: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """Scales as float32 holds them, within its normal numbers."""
-    return np.asarray(np.clip(scale, *_SCALES), np.float32)
+    return np.asarray(np.clip(scale, *SCALE_LIMITS), np.float32)
 
 
 def are_scales(numbers: float | npt.NDArray[Any]) -> bool:
     """Whether numbers can be scales: positive normal numbers of float32 whose inverse is one, too."""
-    least, greatest = _SCALES
+    least, greatest = SCALE_LIMITS
     return bool(np.all(np.greater_equal(numbers, least) & np.less_equal(numbers, greatest)))  # NaN is neither
 
 

@@ -10,7 +10,7 @@ from reprlib import repr as brief
 from typing import Any, TypeVar
 
 from edgeconv import values
-from edgeconv.affine import are_scales, interval_of, limits_of
+from edgeconv.affine import SCALE_LIMITS, interval_of, limits_of
 from edgeconv.errors import QuantizeError
 
 SCHEMA = 1
@@ -99,7 +99,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
-            raise _bad(f"scheme is {self.scheme!r}", f"choose of {', '.join(SCHEMES)}")
+            raise _bad(f"scheme is {brief(self.scheme)}", f"choose of {', '.join(SCHEMES)}")
         wanted = {"int8": "int8", "int16x8": "int16"}.get(self.scheme)
         for name, parameters in self.tensors.items():
             if parameters.dtype != wanted:
@@ -227,7 +227,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _check_scale(scale: Any) -> None:
-    if type(scale) not in (int, float) or not are_scales(scale):
+    if type(scale) not in (int, float) or not SCALE_LIMITS[0] <= scale <= SCALE_LIMITS[1]:  # of any digits
         raise _bad(f"scale is {brief(scale)}", "give a positive number of float32")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
+import edgeconv
 from edgeconv.capture.normalize._resizing import settle_resizes
+from edgeconv.errors import EdgeconvError
 from edgeconv.reference import evaluate
 
 _MODES = {
@@ -99,3 +103,19 @@ def test_the_aspect_ratio_is_kept(
     expected = evaluate(model, {"input": image})["output"]
     (result,) = tflite.run(tflite.to_tflite(model, metadata={}), [image]).outputs
     np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0, 2.0, 2.0), (1.0, 1.0, 1.0, 2.0)])
+def test_a_matrix_beyond_the_memory_is_refused(scales: tuple[float, ...], tmp_path: Path) -> None:
+    """An axis of 32768 asked for 8 GiB and more, whether it is resized or not."""
+    nodes = [helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="nearest")]
+    shapes = {"x": (1, 1, 32768, 4), "y": None}
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    constants = [numpy_helper.from_array(np.array(scales, np.float32), "scales")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], constants), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    )
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(EdgeconvError, match=r"Resize.*the matrix that resizes 32768 elements to \d+ is too large"):
+        edgeconv.export_onnx(path, tmp_path / "out", name="net", formats="tflite")

@@ -116,3 +116,10 @@ def test_what_is_kept_in_float_without_a_reason_stays_float(planned) -> None:
     (node,) = (node for node in apply(model, edited).graph if node.op_type == "Gemm")
     assert node.inputs[1].producer() is None  # no DequantizeLinear: the weight is float
     assert node.metadata_props[KEEP_FLOAT]
+
+
+def test_a_scheme_of_any_size_is_told_briefly(planned) -> None:
+    plain = json.loads(planned[1].to_json()) | {"scheme": "[" * 20_000}
+    with pytest.raises(QuantizeError, match=r"scheme is .*choose of int8") as caught:
+        Plan.from_json(json.dumps(plain))
+    assert len(str(caught.value)) < 400

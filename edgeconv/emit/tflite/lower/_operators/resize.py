@@ -21,6 +21,7 @@ from edgeconv.emit.tflite.lower._resize_kernels import (
     nearest_elements,
 )
 
+_MOST_WEIGHTS = 2**26  # of a matrix, 0.5 GiB in float64; three of them are held at a time
 _OPSET = 18  # the first with axes and keep_aspect_ratio_policy
 
 
@@ -75,6 +76,8 @@ def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
     optional = [low.array(value) if value is not None else None for value in (*node.inputs, None, None, None)]
     scales = optional[2] if optional[2] is not None and optional[2].size else None
     axes = [index % rank for index in node.attributes.get_ints("axes", ()) or range(rank)]
+    if size * count > _MOST_WEIGHTS:
+        low.refuse(f"the matrix that resizes {size} elements to {count} is too large")
     if axis not in axes:
         return np.eye(size)
     ratio = _kept_ratio(node, optional, [low.shape(low.input(node))[at] for at in axes])
