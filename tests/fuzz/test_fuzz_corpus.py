@@ -14,6 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import edgeconv.cli
@@ -21,6 +22,7 @@ from edgeconv.bench import read_file
 from edgeconv.errors import EdgeconvError
 from edgeconv.flow.journal import JOURNAL
 from edgeconv.parity import load_golden
+from edgeconv.reference import tflite
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -76,6 +78,19 @@ def test_tflite_mutants_are_refused_by_the_place_of_their_damage(
         assert "damaged: " in capsys.readouterr().err, "it says where"
         with pytest.raises(EdgeconvError, match="damaged: "):
             read_file(path)
+
+
+@pytest.mark.parametrize("path", _of_kind(".tflite"), ids=lambda path: path.stem)
+def test_tflite_is_evaluated_or_refused(path: Path) -> None:
+    """Operands whose shapes do not broadcast were told in numpy's words."""
+    refused = ""
+    try:
+        graph = tflite.read(path)
+        inputs = [graph.tensors[index] for index in graph.inputs]
+        tflite.evaluate(graph, {each.name: np.zeros(each.shape, np.float32) for each in inputs})
+    except EdgeconvError as error:
+        refused = unforeseen(error)
+    assert refused == ""
 
 
 @pytest.mark.parametrize("path", _of_kind(".safetensors"), ids=lambda path: path.stem)

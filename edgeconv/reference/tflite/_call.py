@@ -187,7 +187,12 @@ class Call:
 
     def together(self, *values: Array) -> None:
         """Holds the common shape of values that broadcast against the limit, before they do."""
-        self.sized(np.broadcast_shapes(*(value.shape for value in values)))
+        shapes = [value.shape for value in values]
+        try:
+            common = np.broadcast_shapes(*shapes)
+        except ValueError:
+            raise self.refuse(f"has operands that do not fit: their shapes are {shapes}") from None
+        self.sized(common)
 
     def refuse(self, what: str) -> EmitError:
         """The error that says ``<operator> <what>`` and names the operator by its first output."""
