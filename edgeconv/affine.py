@@ -121,10 +121,10 @@ def normal(scale: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return np.asarray(np.clip(scale, *SCALE_LIMITS), np.float32)
 
 
-def are_scales(numbers: float | npt.NDArray[Any]) -> bool:
-    """Whether numbers can be scales: positive normal numbers of float32 whose inverse is one, too."""
+def are_scales(numbers: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which numbers can be scales: positive normal numbers of float32 whose inverse is one, too."""
     least, greatest = SCALE_LIMITS
-    return bool(np.all(np.greater_equal(numbers, least) & np.less_equal(numbers, greatest)))  # NaN is neither
+    return np.asarray((numbers >= least) & (numbers <= greatest))  # NaN is neither
 
 
 def bias_scales(source: float, weights: Sequence[float]) -> npt.NDArray[np.float32]:

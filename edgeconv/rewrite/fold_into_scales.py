@@ -9,11 +9,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.affine import are_scales, limits_of
-from edgeconv.graph.constants import Float64, add_constant, exact, holds
-from edgeconv.graph.edit import dims, graph_of, only_reader, tensor_of
-from edgeconv.graph.names import unique_name
+from edgeconv.graph.constants import Float64, exact, holds
+from edgeconv.graph.edit import dims, only_reader, tensor_of
 from edgeconv.rewrite.algebra._affine import affine
-from edgeconv.rewrite.algebra._graph import drop, replace_constant, take_over, where
+from edgeconv.rewrite.algebra._graph import replace_constant, take_over, where
 
 _KINDS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16})
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -73,9 +72,9 @@ class _Weight:
         kind = ir.DataType.from_numpy(self.integers.dtype)
         name, is_one = self.node.outputs[0].name or "weight", self.scales.size == 1
         shape = () if is_one else (-1,)
-        _replace(self.node, 0, self.integers, kind, f"{name}.quantized")
-        _replace(self.node, 1, self.scales.reshape(shape), ir.DataType.FLOAT, f"{name}.scale")
-        _replace(self.node, 2, self.zeros.astype(self.integers.dtype).reshape(shape), kind, f"{name}.zero_point")
+        replace_constant(self.node, 0, self.integers, kind, f"{name}.quantized")
+        replace_constant(self.node, 1, self.scales.reshape(shape), ir.DataType.FLOAT, f"{name}.scale")
+        replace_constant(self.node, 2, self.zeros.reshape(shape), kind, f"{name}.zero_point")
         self.node.attributes.pop("axis", None)
         if not is_one:
             self.node.attributes["axis"] = ir.AttrInt64("axis", self.axis)
@@ -193,19 +192,8 @@ def _scaled(weight: _Weight, factors: Float64, axis: int) -> _Weight | None:
     zeros = zeros * signs
     numbers = np.concatenate([integers.reshape(-1), zeros])
     stored = np.asarray(scales * np.abs(factors)).astype(np.float32)
-    if numbers.min(initial=0) < least or numbers.max(initial=0) > greatest or not are_scales(stored):
+    if numbers.min(initial=0) < least or numbers.max(initial=0) > greatest or not are_scales(stored).all():
         return None
     if len(set(stored.tolist())) == 1 and len(set(zeros.tolist())) == 1:  # one scale stays one
         stored, zeros = stored[:1], zeros[:1]
     return _Weight(weight.node, integers.astype(weight.integers.dtype), stored.astype(np.float64), zeros, axis)
-
-
-def _replace(node: ir.Node, index: int, array: npt.NDArray[np.generic], dtype: ir.DataType, name: str) -> None:
-    if index >= len(node.inputs):
-        node.resize_inputs(index + 1)
-    old = node.inputs[index]
-    node.replace_input_with(index, None)
-    if old is not None:
-        drop(old)
-    graph = graph_of(node)
-    node.replace_input_with(index, add_constant(graph, unique_name(graph, name), array, dtype))

@@ -62,13 +62,15 @@ def _pair_before(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
     scale = exact(dequantize.inputs[1])
     if quantize is None or quantize.op_type != "QuantizeLinear" or scale is None or scale.size != 1:
         return None
-    return (quantize, dequantize) if _parameters(quantize) == _parameters(dequantize) else None
+    parameters = _parameters(dequantize)
+    return (quantize, dequantize) if parameters is not None and _parameters(quantize) == parameters else None
 
 
-def _parameters(node: ir.Node) -> list[list[float] | None]:
-    """Scale and zero point as numbers; a zero point that is left out is 0."""
-    arrays = [constant(value) for value in node.inputs[1:3]]
-    return [None if array is None else array.reshape(-1).tolist() for array in arrays] + [[0]] * (2 - len(arrays))
+def _parameters(node: ir.Node) -> list[list[float]] | None:
+    """Scale and zero point as numbers, None where one is computed; a zero point that is left out is 0."""
+    arrays = [constant(value) for value in node.inputs[1:3] if value is not None]
+    numbers = [array.reshape(-1).tolist() for array in arrays if array is not None]
+    return numbers + [[0]] * (2 - len(numbers)) if len(numbers) == len(arrays) else None
 
 
 def _is_zero(value: ir.Value) -> bool:

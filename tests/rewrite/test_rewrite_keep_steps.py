@@ -75,6 +75,21 @@ def test_halves_of_a_pair_that_differ_are_no_steps(second: tuple[str, str]) -> N
     assert operators(_optimized(_model(KEEP["Relu"], second))).count("QuantizeLinear") == 1
 
 
+def test_zero_points_that_are_computed_are_not_taken_for_equal() -> None:
+    nodes = [
+        node("ReduceMax", ["x"], "most", keepdims=0),
+        node("ReduceMin", ["x"], "least", keepdims=0),
+        node("Cast", ["most"], "high", to=TensorProto.INT8),
+        node("Cast", ["least"], "low", to=TensorProto.INT8),
+        node("QuantizeLinear", ["x", "s", "high"], "q"),
+        node("DequantizeLinear", ["q", "s", "low"], "d"),
+        node("Relu", ["d"], "y"),
+        node("Tanh", ["y"], "output"),
+    ]
+    model = graph(nodes, {"x": (1, 3, 4, 4)}, ["output"], _CONSTANTS, TensorProto.FLOAT)
+    assert operators(_optimized(model)).count("QuantizeLinear") == 1
+
+
 def test_sequences_are_not_rounded() -> None:
     nodes = [
         node("QuantizeLinear", ["x", "s", "z"], "q"),

@@ -71,7 +71,7 @@ def _check_scale(node: ir.Node) -> None:
     if scales is None:
         return
     numbers = scales.astype(np.float64)
-    wrong = np.array([number for number in numbers.flat if not are_scales(number)])
+    wrong = numbers[~are_scales(numbers)]
     if wrong.size:
         what = "its scale" if numbers.size == 1 else f"{wrong.size} of its {numbers.size} scales"
         first = "" if wrong.size == 1 else "the first of them "

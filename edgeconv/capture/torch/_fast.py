@@ -164,12 +164,15 @@ class _Walk:
 
 def _rounds_activations(program: torch.export.ExportedProgram) -> bool:
     """Whether a fake quantization takes what is not the same for all inputs."""
+    roundings = [node for node in program.graph.nodes if str(node.target) in ROUNDINGS]
+    if not roundings:
+        return False
     inputs = set(program.graph_signature.user_inputs)
     depending: set[FxNode] = set()
     for node in program.graph.nodes:
         if node.name in inputs or not depending.isdisjoint(node.all_input_nodes):
             depending.add(node)
-    return any(str(node.target) in ROUNDINGS and node.args[0] in depending for node in program.graph.nodes)
+    return any(node.args[0] in depending for node in roundings)
 
 
 def _bound(node: FxNode) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.graph.constants import Float64, add_constant
+from edgeconv.core import Array
+from edgeconv.graph.constants import add_constant
 from edgeconv.graph.edit import MODULE, graph_of, hand_on
 from edgeconv.graph.names import unique_name
 
 
-def replace_constant(node: ir.Node, index: int, array: Float64, dtype: ir.DataType, name: str) -> None:
+def replace_constant(node: ir.Node, index: int, array: Array, dtype: ir.DataType, name: str) -> None:
     """Gives input ``index`` of ``node`` a new constant named ``name``; other users of the old one keep the old one."""
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)

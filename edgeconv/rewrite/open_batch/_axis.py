@@ -106,7 +106,7 @@ class Batch:
             return
         array = self.row(node, value, axis, place)
         if value is not None and value.dtype is not None:
-            replace_constant(node, index, array, value.dtype, f"{value.name}.row")  # type: ignore[arg-type]
+            replace_constant(node, index, array, value.dtype, f"{value.name}.row")
 
     def row(self, node: ir.Node, value: ir.Value | None, axis: int, place: Place) -> _Array:
         """The one row of a constant (or an Expand of one) that repeats itself along the batch that it meets."""

@@ -17,13 +17,13 @@ def linear(b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None) -> 
     """
     if len(sizes_of(weight)) != 2:
         raise Unsupported("a weight that is no matrix")
-    if len(sizes_of(x)) == 2 and b.dtype.is_floating_point():
-        return b.add("Gemm", x, weight, bias, shape=b.shape, alpha=1.0, beta=1.0, transA=0, transB=1)
     maker = weight.producer()
-    if maker is not None and maker.op_type == "DequantizeLinear":  # its integers stand beside one bias, as Gemm has it
-        rows = math.prod(sizes_of(x)[:-1])
-        flat = b.reshape(x, (rows, sizes_of(x)[-1]))
-        product = b.add("Gemm", flat, weight, bias, shape=(rows, b.shape[-1]), alpha=1.0, beta=1.0, transA=0, transB=1)
+    has_integers = maker is not None and maker.op_type == "DequantizeLinear"  # which stand beside a bias in Gemm alone
+    if has_integers or (len(sizes_of(x)) == 2 and b.dtype.is_floating_point()):
+        *rows, inputs = sizes_of(x)
+        flat = b.reshape(x, (math.prod(rows), inputs))
+        shape = (math.prod(rows), b.shape[-1])
+        product = b.add("Gemm", flat, weight, bias, shape=shape, alpha=1.0, beta=1.0, transA=0, transB=1)
         return b.reshape(product, b.shape)
     turned = b.transpose(weight, (1, 0))
     y = matmul(b, x, turned)
