@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from edgeconv.emit.tflite.lower._resize_kernels import MOST_STEPS, integer_steps, linear_weights
+from edgeconv.graph.windows import counted_elements
 
 _EXACT = 0, ""
 
@@ -96,9 +96,10 @@ def _largest_factor(node: ir.Node) -> float:
         size, result_size = (shape[axis] if axis < len(shape) else None for shape in shapes)
         if not isinstance(size, int) or not isinstance(result_size, int):
             return 1.0
-        starts = np.arange(result_size) * strides[axis] - before
-        low, high = (-before, size + after) if included else (0, size)
-        factor *= k / float((np.minimum(starts + k, high) - np.maximum(starts, low)).min())
+        counts = counted_elements(
+            *(size, result_size, k, (before, after)), stride=strides[axis], dilation=1, with_padding=bool(included)
+        )
+        factor *= k / float(counts.min())
     return factor
 
 

@@ -20,6 +20,7 @@ from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.core import Array
 from edgeconv.errors import CaptureError
+from edgeconv.graph.windows import counted_elements
 
 
 def settle_dilated_averages(graph: ir.Graph) -> None:
@@ -80,10 +81,13 @@ def _counts(node: ir.Node, sizes: list[int], made: list[int], pads: list[int]) -
     rank, padding = len(sizes), bool(node.attributes.get_int("count_include_pad", 0))
     kernel, dilations = (node.attributes.get_ints(name) for name in ("kernel_shape", "dilations"))
     strides = node.attributes.get_ints("strides", (1,) * rank)
-    counts = []
-    for i, size in enumerate(sizes):
-        starts = np.arange(made[i]) * strides[i] - pads[i]
-        taps = starts[:, None] + np.arange(kernel[i]) * dilations[i]
-        low, high = (-pads[i], size + pads[rank + i]) if padding else (0, size)
-        counts.append(((taps >= low) & (taps < high)).sum(axis=1))
+    counts = [
+        counted_elements(
+            *(size, made[i], kernel[i], (pads[i], pads[rank + i])),
+            stride=strides[i],
+            dilation=dilations[i],
+            with_padding=padding,
+        )
+        for i, size in enumerate(sizes)
+    ]
     return np.asarray(math.prod(np.ix_(*counts)), np.float64)

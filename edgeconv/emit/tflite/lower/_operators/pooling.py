@@ -18,6 +18,7 @@ from edgeconv.emit.tflite.lower._operators.padding import joined, line
 from edgeconv.emit.tflite.lower._operators.volumes import THREE, along_depth, images_of
 from edgeconv.emit.tflite.lower._windows import SAME, Window, padding_of, windows_of
 from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.windows import counted_elements
 
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -173,9 +174,12 @@ def _corrected(low: Lowering, factors: Sequence[Array], averages: Tensor) -> Ten
 
 def _counts(window: Window, count_padding: bool) -> Array:
     """How many elements torch divides by, per output: those in the plane, or in the plane and its declared padding."""
-    starts = np.arange(window.count) * window.stride - window.begin
-    low, high = (-window.begin, window.length + window.end) if count_padding else (0, window.length)
-    return (np.minimum(starts + window.size, high) - np.maximum(starts, low)).astype(np.float64)
+    return counted_elements(
+        *(window.length, window.count, window.size, (window.begin, window.end)),
+        stride=window.stride,
+        dilation=1,
+        with_padding=count_padding,
+    ).astype(np.float64)
 
 
 def lp_pool(low: Lowering, node: ir.Node) -> None:

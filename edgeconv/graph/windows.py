@@ -1,0 +1,33 @@
+"""How many elements the windows of an average pool divide by."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def counted_elements(
+    size: int, count: int, kernel: int, pads: tuple[int, int], *, stride: int, dilation: int, with_padding: bool
+) -> npt.NDArray[np.int64]:
+    """The elements of each window that count, along one axis.
+
+    Specification: AveragePool. What a window reaches beyond the padding, where sizes are rounded up, never counts.
+    `edgeconv.reference` has its own count, which tests hold against this one.
+
+    Args:
+        size: of the input.
+        count: of windows.
+        kernel: taps of a window.
+        pads: before and behind.
+        stride: between windows.
+        dilation: between taps.
+        with_padding: ``count_include_pad``.
+
+    Returns:
+        Shape ``(count,)``; 0 for a window of nothing that counts.
+    """
+    before, behind = pads
+    starts = np.arange(count) * stride - before
+    taps = starts[:, None] + np.arange(kernel) * dilation
+    low, high = (-before, size + behind) if with_padding else (0, size)
+    return np.asarray(((taps >= low) & (taps < high)).sum(axis=1))
