@@ -17,9 +17,10 @@ from onnx import inliner
 from onnx.checker import ValidationError
 
 from edgeconv.capture.normalize._runtime_places import BEFORE_11
-from edgeconv.capture.onnx_file._soundness import check_sound
+from edgeconv.capture.onnx_file._soundness import check_sound, every_node
 from edgeconv.capture.onnx_file._stored import check_sizes, check_total, load_external
 from edgeconv.errors import CaptureError
+from edgeconv.graph.names import take_name
 from edgeconv.recipe.files import read_named
 
 OLDEST_OPSET = 7
@@ -77,15 +78,15 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
     _check_operators(proto.graph, where)
     _check_masks(proto.graph, opset_of(proto), where)
     _check_statistics(proto.graph, where)
-    own, wanted = opset_of(proto), min(max(opset_of(proto), opsets[0]), opsets[-1])
-    if own != wanted:
+    own, target = opset_of(proto), min(max(opset_of(proto), opsets[0]), opsets[-1])
+    if own != target:
         hint = f"export it again, with opset {opsets[0]} to {opsets[-1]}"
-        with _mapped(f"cannot be converted from opset {own} to {wanted}", where, hint=hint):
+        with _mapped(f"cannot be converted from opset {own} to {target}", where, hint=hint):
             before = _value_names(proto.graph)
             if own < _ALONG_ONE_AXIS:
                 _flatten_hardmaxes(proto.graph)
             _drop_unread_values(proto.graph)
-            proto = onnx.version_converter.convert_version(proto, wanted)
+            proto = onnx.version_converter.convert_version(proto, target)
             _name_invented(proto.graph, before)
             if own < 11:
                 _spell_out_resizes(proto.graph)
@@ -95,7 +96,7 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
 
 def opset_of(proto: onnx.ModelProto) -> int:
     """The version of the default ONNX domain; 0 where none is stated."""
-    return max((each.version for each in proto.opset_import if each.domain in STANDARD), default=0)
+    return max((entry.version for entry in proto.opset_import if entry.domain in STANDARD), default=0)
 
 
 def sha256(data: bytes) -> str:
@@ -127,16 +128,16 @@ def _check_versions(proto: onnx.ModelProto, where: str) -> None:
     if not OLDEST_OPSET <= opset <= newest:
         what = f"opset {opset} is not read" if opset else "it states no opset of the default domain"
         raise CaptureError(what, where=where, hint=f"export it with opset {OLDEST_OPSET} to {newest}")
-    nodes = (node for each in (proto.graph, *proto.functions) for node in _nodes(each))
+    nodes = (node for graph in (proto.graph, *proto.functions) for node in every_node(graph))
     if proto.graph.sparse_initializer or any(a.HasField("sparse_tensor") for node in nodes for a in node.attribute):
         raise CaptureError("it holds sparse weights", where=where, hint="save them dense")
 
 
 def _check_operators(graph: onnx.GraphProto, where: str) -> None:
-    strange = [node for node in _nodes(graph) if node.domain not in STANDARD]
+    strange = [node for node in every_node(graph) if node.domain not in STANDARD]
     if strange:
         node = strange[0]
-        others = Counter(f"{each.domain}::{each.op_type}" for each in strange)
+        others = Counter(f"{other.domain}::{other.op_type}" for other in strange)
         more = f" (operators of other domains: {', '.join(sorted(others))})" if len(others) > 1 else ""
         raise CaptureError(
             f"{node.domain}::{node.op_type} is no operator of standard ONNX{more}",
@@ -147,8 +148,8 @@ def _check_operators(graph: onnx.GraphProto, where: str) -> None:
 
 def _check_masks(graph: onnx.GraphProto, opset: int, where: str) -> None:
     """Out of training, Dropout fills its mask from opset 12 on; before, runtimes leave there what they like."""
-    taken = {name for node in _nodes(graph) for name in node.input} | {value.name for value in graph.output}
-    for node in _nodes(graph) if opset < _MASKS_SINCE else ():
+    taken = {name for node in every_node(graph) for name in node.input} | {value.name for value in graph.output}
+    for node in every_node(graph) if opset < _MASKS_SINCE else ():
         if node.op_type == "Dropout" and taken.intersection(node.output[1:]):
             raise CaptureError(
                 f"Dropout gives its mask {node.output[1]!r}, which opset {opset} leaves undefined out of training",
@@ -159,21 +160,13 @@ def _check_masks(graph: onnx.GraphProto, opset: int, where: str) -> None:
 
 def _check_statistics(graph: onnx.GraphProto, where: str) -> None:
     """BatchNormalization has one statistic per channel; up to opset 8 ``spatial`` 0 asks for one per element."""
-    for node in _nodes(graph):
+    for node in every_node(graph):
         if node.op_type == "BatchNormalization" and any(a.name == "spatial" and a.i == 0 for a in node.attribute):
             raise CaptureError(
                 "BatchNormalization with spatial = 0, of statistics for each element, is not read",
                 where=f"{where}: node {node.name or node.output[0]}",
                 hint="write it as Sub, Mul and Add, or export it with opset 9 or newer",
             )
-
-
-def _nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
 
 
 def _value_names(graph: onnx.GraphProto) -> set[str]:
@@ -190,20 +183,10 @@ def _name_invented(graph: onnx.GraphProto, before: set[str]) -> None:
             if name in before:
                 goal = name
             elif name not in chosen:
-                wanted = f"{goal}.{node.op_type.lower()}"
-                chosen[name] = next(each for each in _numbered(wanted) if each not in taken)
-                taken.add(chosen[name])
+                chosen[name] = take_name(f"{goal}.{node.op_type.lower()}", taken)
     for node in graph.node:
         node.input[:] = [chosen.get(name, name) for name in node.input]
         node.output[:] = [chosen.get(name, name) for name in node.output]
-
-
-def _numbered(wanted: str) -> Iterator[str]:
-    yield wanted
-    number = 1
-    while True:
-        yield f"{wanted}_{number}"
-        number += 1
 
 
 def _flatten_hardmaxes(graph: onnx.GraphProto) -> None:
@@ -213,7 +196,7 @@ def _flatten_hardmaxes(graph: onnx.GraphProto) -> None:
         if node.op_type != "Hardmax":
             nodes.append(node)
             continue
-        axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
         x, y = node.input[0], node.output[0]
         shape, rows, hot = (f"{y}.hardmax.{part}" for part in ("shape", "rows", "hot"))
         nodes += [
@@ -229,7 +212,7 @@ def _flatten_hardmaxes(graph: onnx.GraphProto) -> None:
 
 def _drop_unread_values(graph: onnx.GraphProto) -> None:
     """A Pad that repeats or mirrors has no use for a value, which onnx's converter then leaves where none may be."""
-    for node in _nodes(graph):
+    for node in every_node(graph):
         stated = {attribute.name: attribute for attribute in node.attribute}
         if node.op_type == "Pad" and "value" in stated and stated.get("mode", _CONSTANT).s != b"constant":
             node.attribute.remove(stated["value"])
@@ -268,9 +251,9 @@ def _mapped(what: str, where: str, hint: str) -> Iterator[None]:
     except CaptureError:
         raise
     except Exception as error:
-        said = _said(error)
-        known = next((hint for words, hint in _HINTS.items() if words in said), hint)
-        raise CaptureError(f"{what}: {said}", where=where, hint=known) from error
+        message = _said(error)
+        fitting_hint = next((hint for words, hint in _HINTS.items() if words in message), hint)
+        raise CaptureError(f"{what}: {message}", where=where, hint=fitting_hint) from error
 
 
 def _said(error: Exception) -> str:

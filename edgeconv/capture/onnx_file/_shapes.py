@@ -15,12 +15,12 @@ BATCH = "batch"
 Shape = tuple[int | str, ...]
 
 
-def settled_shapes(file: OnnxFile, given: Mapping[str, Sequence[int | str]]) -> dict[str, Shape]:
+def settled_shapes(file: OnnxFile, shapes: Mapping[str, Sequence[int | str]]) -> dict[str, Shape]:
     """The shape of every input: what the file states, and what the caller states where the file leaves it open.
 
     Args:
         file: the file.
-        given: shapes by input name; a str stands for a dimension that stays symbolic, in front only.
+        shapes: by input name; a str stands for a dimension that stays symbolic, in front only.
 
     Returns:
         Static shapes, or shapes with one common str as the first dimension: a file that leaves its batch open, and
@@ -29,17 +29,15 @@ def settled_shapes(file: OnnxFile, given: Mapping[str, Sequence[int | str]]) -> 
     Raises:
         CaptureError: a dimension is open, the caller contradicts the file, or names no input of it.
     """
-    known = {tensor.name: tensor for tensor in file.inputs}
-    hint = f"write shapes={{name: (1, 3, 224, 224)}}; its inputs are {_few(known)}"
-    given = values.mapping(given, "shapes", CaptureError, hint=hint)
-    for name in given:
-        if name not in known:
-            raise CaptureError(f"it has no input {name!r}", where=str(file.path), hint=f"its inputs are {_few(known)}")
+    inputs = {tensor.name: tensor for tensor in file.inputs}
+    hint = f"write shapes={{name: (1, 3, 224, 224)}}; its inputs are {_few(inputs)}"
+    shapes = values.mapping(shapes, "shapes", CaptureError, hint=hint)
+    for name in shapes:
+        if name not in inputs:
+            raise CaptureError(f"it has no input {name!r}", where=str(file.path), hint=f"its inputs are {_few(inputs)}")
     where = str(file.path)
     settled = {
-        tensor.name: _agreed(tensor, _dims(tensor, given[tensor.name], where), where)
-        if tensor.name in given
-        else _own(tensor, where)
+        tensor.name: _agreed(tensor, shapes[tensor.name], where) if tensor.name in shapes else _own(tensor, where)
         for tensor in file.inputs
     }
     symbols = {name: str(shape[0]) for name, shape in settled.items() if shape and isinstance(shape[0], str)}
@@ -49,7 +47,7 @@ def settled_shapes(file: OnnxFile, given: Mapping[str, Sequence[int | str]]) -> 
             f"the inputs {first!r} and {second!r} have batches of their own "
             f"({symbols[first]!r} and {symbols[second]!r}), and a file can have one",
             where=where,
-            hint=f"fix one of them: {_stated(known[second])}",
+            hint=f"fix one of them: {_stated(inputs[second])}",
         )
     return settled
 
@@ -57,9 +55,9 @@ def settled_shapes(file: OnnxFile, given: Mapping[str, Sequence[int | str]]) -> 
 def _own(tensor: OnnxTensor, where: str) -> Shape:
     """What the file states, if that is enough."""
     if tensor.shape is None or any(isinstance(dim, str) for dim in tensor.shape[1:]):
-        said = "no shape" if tensor.shape is None else f"the shape [{', '.join(map(str, tensor.shape))}]"
+        stated = "no shape" if tensor.shape is None else f"the shape [{', '.join(map(str, tensor.shape))}]"
         raise CaptureError(
-            f"the file gives its input {tensor.name!r} {said}, and files for devices have fixed ones",
+            f"the file gives its input {tensor.name!r} {stated}, and files for devices have fixed ones",
             where=where,
             hint=f"state it: {_stated(tensor)}",
         )
@@ -88,28 +86,28 @@ def _dim(dim: object, place: str, tensor: OnnxTensor) -> int | str:
 
 def _agreed(tensor: OnnxTensor, shape: object, where: str) -> Shape:
     """What the caller states, if the file leaves room for it."""
-    given = _dims(tensor, shape, where)
+    stated = _dims(tensor, shape, where)
     place = f"{where}: input {tensor.name!r}"
-    if any(isinstance(dim, str) for dim in given[1:]):
+    if any(isinstance(dim, str) for dim in stated[1:]):
         raise CaptureError("only its first dimension can stay open", where=place, hint="give numbers for the others")
-    if any(isinstance(dim, int) and dim < 1 for dim in given):
-        raise CaptureError(f"the shape {list(given)} has no elements", where=place, hint="give positive numbers")
+    if any(isinstance(dim, int) and dim < 1 for dim in stated):
+        raise CaptureError(f"the shape {list(stated)} has no elements", where=place, hint="give positive numbers")
     if tensor.shape is None:
-        return given
-    if len(given) != len(tensor.shape):
+        return stated
+    if len(stated) != len(tensor.shape):
         raise CaptureError(
-            f"the shape {list(given)} has {len(given)} dimensions, and the file gives it {len(tensor.shape)}",
+            f"the shape {list(stated)} has {len(stated)} dimensions, and the file gives it {len(tensor.shape)}",
             where=place,
             hint=f"write {_stated(tensor)}",
         )
-    for index, (wanted, own) in enumerate(zip(given, tensor.shape, strict=True)):
-        if isinstance(own, int) and wanted != own:
+    for index, (asked_size, file_size) in enumerate(zip(stated, tensor.shape, strict=True)):
+        if isinstance(file_size, int) and asked_size != file_size:
             raise CaptureError(
-                f"the file fixes dimension {index} to {own}, and {wanted} is asked for",
+                f"the file fixes dimension {index} to {file_size}, and {asked_size} is asked for",
                 where=place,
                 hint="export the file again with that shape, or leave that dimension as it is",
             )
-    return given
+    return stated
 
 
 def _stated(tensor: OnnxTensor) -> Wording:

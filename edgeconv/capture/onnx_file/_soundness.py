@@ -39,8 +39,8 @@ def whatever_it_brings(path: Path) -> Iterator[None]:
     except EdgeconvError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:160] or "no words"
-        what = f"it cannot be converted ({type(error).__name__}: {said})"
+        message = " ".join(str(error).split())[:160] or "no words"
+        what = f"it cannot be converted ({type(error).__name__}: {message})"
         hint = "run it on onnxruntime, and mend what that refuses or warns of"
         raise CaptureError(what, where=str(path), hint=hint) from error
 
@@ -86,16 +86,18 @@ def _inside(
         for node in graph.node:
             for attribute in node.attribute:
                 inner = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-                waiting += [(each, depth + 1) for each in inner]
+                waiting += [(subgraph, depth + 1) for subgraph in inner]
 
 
-def every_graph(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def every_graph(
+    graph: onnx.GraphProto | onnx.FunctionProto,
+) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
     """A graph, and all that lie in it: the branches of If, the bodies of loops."""
     for inner, _ in _inside(graph):
         yield inner
 
 
-def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def every_node(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
     """The nodes of a graph and of all that lies in it."""
     for inner in every_graph(graph):
         yield from inner.node
@@ -112,8 +114,8 @@ def _check_values(graph: onnx.GraphProto, where: str) -> None:
     """Of a subgraph; what goes into the whole and out of it is looked at by whoever makes an interface of it."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.WhichOneof("value")
-        known = kind is None or value.type.tensor_type.elem_type in onnx.TensorProto.DataType.values()
-        if kind not in (None, "tensor_type") or not known:
+        has_type = kind is None or value.type.tensor_type.elem_type in onnx.TensorProto.DataType.values()
+        if kind not in (None, "tensor_type") or not has_type:
             raise CaptureError(f"{value.name!r} of a subgraph is no tensor", where=where, hint=_HINT)
 
 
@@ -193,7 +195,7 @@ def _check_joins(graph: onnx.GraphProto | onnx.FunctionProto, where: str) -> Non
 
 def _check_functions(proto: onnx.ModelProto, where: str) -> None:
     """Counts what there will be once they are dissolved, and sees that none calls itself."""
-    bodies = {(each.domain, each.name): each for each in proto.functions}
+    bodies = {(function.domain, function.name): function for function in proto.functions}
     counts: dict[tuple[str, str], int] = {}
     for start in bodies:
         _count(start, bodies, counts, where)
@@ -217,8 +219,8 @@ def _count(
             open_.discard(waiting.pop())
             continue
         called = {(node.domain, node.op_type) for node in bodies[key].node} & bodies.keys()
-        missing = [each for each in called if each not in counts]
-        if key in open_ and any(each in open_ for each in missing):
+        missing = [callee for callee in called if callee not in counts]
+        if key in open_ and any(callee in open_ for callee in missing):
             raise CaptureError(f"the function {key[1]!r} calls itself", where=where, hint="export it without functions")
         open_.add(key)
         if missing:
