@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant, is_taken
@@ -84,7 +84,7 @@ def _check(node: ir.Node) -> None:
     if len(node.outputs) > 3 and is_taken(node.outputs[3]) and mode not in (_RAW, _CAPPED, _WEIGHTS):
         why = f"gives qk_matmul_output of mode {mode}"
     if why:
-        where = origin_of(node).module or node.op_type
+        where = place_of(node)
         raise CaptureError(f"Attention {why}, which has no form", where=where, hint="leave that out of the model")
 
 
@@ -166,7 +166,7 @@ def _mask(node: ir.Node, shape: list[int]) -> tuple[npt.NDArray[np.bool_], npt.N
         if stated is not None and sizes_of(stated)[-1] != columns:
             raise CaptureError(
                 f"Attention takes a mask of {sizes_of(stated)[-1]} keys for {columns}",
-                where=origin_of(node).module or node.op_type,
+                where=place_of(node),
                 hint="give the mask one column per key",
             )
         return allowed, bias, stated

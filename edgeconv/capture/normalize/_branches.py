@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.capture.normalize._origin import origin_of, place_of, set_origin
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant, is_taken
 from edgeconv.graph.names import names_of, take_name
@@ -45,7 +45,7 @@ def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
     if len(results) != len(node.outputs):
         raise CaptureError(
             f"If has {len(node.outputs)} outputs, and the branch that is taken {len(results)}",
-            where=origin_of(node).module or "If",
+            where=place_of(node),
             hint="export the file again",
         )
     inner = list(branch)

@@ -105,7 +105,7 @@ def infer_shapes(model: ir.Model, *, strict: bool = True) -> None:
 
 def _infer(model: ir.Model, *, strict: bool) -> None:
     values = [value for node in model.graph for value in node.outputs]
-    known = {value: value.shape for value in values if value.shape is not None and value.shape.is_static()}
+    static_shapes = {value: value.shape for value in values if value.shape is not None and value.shape.is_static()}
     log = logging.getLogger("onnx_ir")  # which writes down, with a traceback, what the check below says better
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -115,7 +115,7 @@ def _infer(model: ir.Model, *, strict: bool) -> None:
     finally:
         log.setLevel(level)
     state_shapes(model.graph)
-    for value, shape in known.items():
+    for value, shape in static_shapes.items():
         value.shape = shape
 
 
@@ -135,15 +135,15 @@ def _plain_reshapes(graph: ir.Graph) -> None:
 
 def _separate_outputs(graph: ir.Graph) -> None:
     """An output that is an input, a constant or an output already gets an Identity, so that it has its own name."""
-    seen: set[ir.Value] = set()
+    own_outputs: set[ir.Value] = set()
     for index, value in enumerate(graph.outputs):
-        if value in seen or value.producer() is None:
+        if value in own_outputs or value.producer() is None:
             node = ir.node("Identity", [value])
             node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
             node.outputs[0].name = unique_name(graph, f"{value.name}.output.{index}")
             graph.append(node)
             graph.outputs[index] = node.outputs[0]
-        seen.add(value)
+        own_outputs.add(value)
 
 
 def _strip(model: ir.Model) -> None:
@@ -183,7 +183,7 @@ def _check(graph: ir.Graph) -> None:
     first, what, _ = wrong[0]
     others = [f"{_place_of(node)}: {also}" for node, also, _ in wrong[1:_TOLD]]
     more = [f"and {len(wrong) - _TOLD} more"] if len(wrong) > _TOLD else []
-    hints = list(dict.fromkeys(each for _, _, each in wrong[:_TOLD]))
+    hints = list(dict.fromkeys(advice for _, _, advice in wrong[:_TOLD]))
     kind = UnknownShapeError if all(hint == _STATIC for _, _, hint in wrong) else CaptureError
     raise kind("; ".join([what, *others, *more]), where=_place_of(first), hint="; ".join(hints))
 
@@ -209,8 +209,8 @@ def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
     if all(not value.name or _is_known(value) for value in node.outputs):
         return None
     operation = origin_of(node).operation
-    said = operation if operation == node.op_type else f"{operation} ({node.op_type})"
-    return f"{said} has a shape that is not known before it runs", _STATIC
+    operator = operation if operation == node.op_type else f"{operation} ({node.op_type})"
+    return f"{operator} has a shape that is not known before it runs", _STATIC
 
 
 def _is_known(value: ir.Value) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 
@@ -48,7 +48,7 @@ def settle_group_norms(graph: ir.Graph) -> None:
         if groups < 1 or channels % groups:
             raise CaptureError(
                 f"{groups} groups do not divide {channels} channels",
-                where=origin_of(node).module or node.op_type,
+                where=place_of(node),
                 hint="correct num_groups",
             )
         steps = Steps(graph, node)

@@ -49,3 +49,8 @@ def origin_of(node: ir.Node) -> Origin:
     """The node's origin; the root with the operator's own name when nobody set one."""
     origin = node.meta.get(_KEY)
     return origin if isinstance(origin, Origin) else Origin(operation=node.op_type.lower(), key=f"{id(node)}")
+
+
+def place_of(node: ir.Node) -> str:
+    """How an error names a node: by its module, or what the file calls it; at the root, by its operator."""
+    return origin_of(node).module or node.op_type

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import Steps
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import is_taken
@@ -29,14 +29,14 @@ _OWN_PADS = ("NOTSET", "VALID")  # `SAME_UPPER` and its sister have sizes of the
 
 @dataclass(frozen=True)
 class _Axis:
-    """A pool along one axis: ``reach`` is the span of a window, ``made`` the output size: torch's, or inferred."""
+    """A pool along one axis: ``reach`` is the span of a window, ``count`` the output size: torch's, or inferred."""
 
     size: int
     reach: int
     stride: int
     before: int
     after: int
-    made: int
+    count: int
 
     @property
     def floor(self) -> int:
@@ -54,7 +54,7 @@ class _Axis:
     @property
     def read_behind(self) -> int:
         """How far the last window reaches behind the last element; negative when it ends before it."""
-        return (self.made - 1) * self.stride + self.reach - self.size - self.before
+        return (self.count - 1) * self.stride + self.reach - self.size - self.before
 
 
 def settle_ceil_mode(graph: ir.Graph) -> None:
@@ -90,10 +90,10 @@ def settle_first_short(graph: ir.Graph) -> bool:
         if not may_be_short(node) or not _has_sizes(node):
             continue
         axes = _axes(node)
-        wanted = [replace(axis, made=axis.whole) for axis in axes]
-        if axes != wanted:
+        settled = [replace(axis, count=axis.whole) for axis in axes]
+        if axes != settled:
             node.attributes.pop("auto_pad", None)
-            _settle(graph, node, wanted)
+            _settle(graph, node, settled)
             return True
     return False
 
@@ -104,10 +104,10 @@ def _has_sizes(node: ir.Node) -> bool:
 
 
 def _settle(graph: ir.Graph, node: ir.Node, axes: list[_Axis]) -> None:
-    if all(axis.made == axis.floor for axis in axes):
+    if all(axis.count == axis.floor for axis in axes):
         node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
         return
-    ends = [axis.after if axis.made == axis.ceil else axis.read_behind for axis in axes]
+    ends = [axis.after if axis.count == axis.ceil else axis.read_behind for axis in axes]
     if any(end < 0 for end in ends):
         _crop(graph, node, [axis.size + min(0, end) for axis, end in zip(axes, ends, strict=True)])
     pads = [*(axis.before for axis in axes), *(max(0, end) for end in ends)]
@@ -118,14 +118,14 @@ def _axes(node: ir.Node) -> list[_Axis]:
     source, result = node.inputs[0], node.outputs[0]
     if source is None or source.shape is None or result.shape is None:
         raise ValueError(f"{node.op_type} without a shape")  # a bug of ours: shapes are checked before
-    sizes, made = [int(str(each)) for each in source.shape][2:], [int(str(each)) for each in result.shape][2:]
+    sizes, counts = ([int(str(dim)) for dim in shape][2:] for shape in (source.shape, result.shape))
     rank = len(sizes)
     kernel = node.attributes.get_ints("kernel_shape", [1] * rank)
     strides = node.attributes.get_ints("strides", [1] * rank)
     dilations = node.attributes.get_ints("dilations", [1] * rank)
     pads = node.attributes.get_ints("pads", [0] * 2 * rank)
     return [
-        _Axis(sizes[i], dilations[i] * (kernel[i] - 1) + 1, strides[i], pads[i], pads[rank + i], made[i])
+        _Axis(sizes[i], dilations[i] * (kernel[i] - 1) + 1, strides[i], pads[i], pads[rank + i], counts[i])
         for i in range(rank)
     ]
 
@@ -135,7 +135,7 @@ def _crop(graph: ir.Graph, node: ir.Node, sizes: list[int]) -> None:
     if any(map(is_taken, node.outputs[1:])):
         raise CaptureError(
             f"{node.op_type} leaves out a window, and gives the places of its maxima",
-            where=origin_of(node).module or node.op_type,
+            where=place_of(node),
             hint="export it without ceil_mode, or without the indices",
         )
     source = node.inputs[0]

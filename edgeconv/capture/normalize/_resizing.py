@@ -41,8 +41,8 @@ def _settle_scales(graph: ir.Graph, node: ir.Node) -> None:
     if scales is None:
         return
     fitting = scales.astype(np.float32)
-    for axis, (size, wanted) in enumerate(zip(sizes_of(node.inputs[0]), sizes_of(node.outputs[0]), strict=True)):
-        if not _has_size(size, fitting[axis], wanted):
+    for axis, (size, result_size) in enumerate(zip(sizes_of(node.inputs[0]), sizes_of(node.outputs[0]), strict=True)):
+        if not _has_size(size, fitting[axis], result_size):
             fitting[axis] = np.nextafter(fitting[axis], np.float32(np.inf))
     if (fitting != scales).any():
         node.replace_input_with(2, Steps(graph, node).constant(fitting, "scales"))
@@ -62,17 +62,23 @@ def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
 
 def _resized(node: ir.Node) -> list[int]:
     sizes = zip(sizes_of(node.inputs[0]), sizes_of(node.outputs[0]), strict=True)
-    return [axis for axis, (size, wanted) in enumerate(sizes) if size != wanted or _scale(node, axis) not in (None, 1)]
+    return [
+        axis
+        for axis, (size, result_size) in enumerate(sizes)
+        if size != result_size or _scale(node, axis) not in (None, 1)
+    ]
 
 
 def _is_certain(node: ir.Node, axis: int, offset: float) -> bool:
     """Whether every runtime picks what torch picks."""
-    size, wanted = sizes_of(node.inputs[0])[axis], sizes_of(node.outputs[0])[axis]
-    given = _scale(node, axis)
-    if given is not None and (size == wanted or not _has_size(size, np.float32(float(given)), wanted)):
+    size, result_size = sizes_of(node.inputs[0])[axis], sizes_of(node.outputs[0])[axis]
+    stated_scale = _scale(node, axis)
+    if stated_scale is not None and (
+        size == result_size or not _has_size(size, np.float32(float(stated_scale)), result_size)
+    ):
         return False  # runtimes take equal sizes for a copy
-    scale = given or Fraction(wanted, size)
-    places = (np.arange(wanted) + offset) / float(scale)
+    scale = stated_scale or Fraction(result_size, size)
+    places = (np.arange(result_size) + offset) / float(scale)
     if (np.clip(np.floor(places), 0, size - 1) != _torchs(node, axis, offset)).any():
         return False
     if scale.denominator & (scale.denominator - 1) == 0:
@@ -80,21 +86,21 @@ def _is_certain(node: ir.Node, axis: int, offset: float) -> bool:
     return bool(((np.abs(places - np.round(places)) > _MARGIN) | (places == 0)).all())
 
 
-def _has_size(size: int, scale: np.float32, wanted: int) -> bool:
+def _has_size(size: int, scale: np.float32, result_size: int) -> bool:
     """Whether the output size follows from the rounded scale, in whatever precision."""
-    return int(np.float32(size) * scale) == wanted == int(size * float(scale))
+    return int(np.float32(size) * scale) == result_size == int(size * float(scale))
 
 
 def _torchs(node: ir.Node, axis: int, offset: float) -> npt.NDArray[np.int64]:
     """torch's own choice (``nearest_neighbor_compute_source_index`` and its exact sister), in float32."""
-    size, wanted = sizes_of(node.inputs[0])[axis], sizes_of(node.outputs[0])[axis]
+    size, result_size = sizes_of(node.inputs[0])[axis], sizes_of(node.outputs[0])[axis]
     scale = _scale(node, axis)
-    if not offset and wanted in (size, 2 * size):
-        return np.repeat(np.arange(size, dtype=np.int64), wanted // size)
-    inverse = np.float32(size) / np.float32(wanted) if scale is None else np.float32(1 / float(scale))
+    if not offset and result_size in (size, 2 * size):
+        return np.repeat(np.arange(size, dtype=np.int64), result_size // size)
+    inverse = np.float32(size) / np.float32(result_size) if scale is None else np.float32(1 / float(scale))
     if offset and not _is_small(node):
-        return _by_centres(size, wanted, inverse)
-    places = (np.arange(wanted, dtype=np.float32) + np.float32(offset)) * inverse
+        return _by_centres(size, result_size, inverse)
+    places = (np.arange(result_size, dtype=np.float32) + np.float32(offset)) * inverse
     return np.array(np.clip(np.floor(places), 0, size - 1), np.int64)
 
 
@@ -104,13 +110,13 @@ def _is_small(node: ir.Node) -> bool:
     return len(spatial) > 1 and sum(spatial) <= _SMALL
 
 
-def _by_centres(size: int, wanted: int, inverse: np.float32) -> npt.NDArray[np.int64]:
+def _by_centres(size: int, result_size: int, inverse: np.float32) -> npt.NDArray[np.int64]:
     """The choice of torch's general kernel for nearest-exact, which takes half an element away and adds it again.
 
     The product and the difference are rounded once, as its builds for AVX2 and newer processors do: 70.5 * 2/141 is
     1 then, and the element before it in the kernel for small images.
     """
-    centres = np.arange(wanted, dtype=np.float64) + 0.5
+    centres = np.arange(result_size, dtype=np.float64) + 0.5
     places = (centres * np.float64(inverse) - 0.5).astype(np.float32)
     return np.array(np.clip(np.floor(np.maximum(places, 0) + np.float32(0.5)), 0, size - 1), np.int64)
 
@@ -124,9 +130,9 @@ def _scale(node: ir.Node, axis: int) -> Fraction | None:
     scales = _scales(node)
     if scales is None:
         return None
-    given = Fraction(float(scales[axis]))
-    near = given.limit_denominator(_LARGEST_DENOMINATOR)
-    return near if np.float32(float(near)) == np.float32(scales[axis]) else given
+    stored = Fraction(float(scales[axis]))
+    near = stored.limit_denominator(_LARGEST_DENOMINATOR)
+    return near if np.float32(float(near)) == np.float32(scales[axis]) else stored
 
 
 def _scales(node: ir.Node) -> npt.NDArray[np.float32] | None:

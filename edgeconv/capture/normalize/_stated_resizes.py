@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._resizing import gather_elements, take_elements
 from edgeconv.capture.normalize._runtime_places import (
     BEFORE_11,
@@ -146,14 +146,14 @@ def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
 
 def _is_certain(node: ir.Node, axis: Axis) -> bool:
     """Whether all runtimes pick the same: no place is near a border, or float32 holds it, and its scale, exactly."""
-    found, exact = places(node, axis), places(node, axis, np.float64)
+    rounded, exact = places(node, axis), places(node, axis, np.float64)
     rule = rounding(node, axis)
-    if (np.clip(rule(found), 0, axis.size - 1) != np.clip(rule(exact), 0, axis.size - 1)).any():
+    if (np.clip(rule(rounded), 0, axis.size - 1) != np.clip(rule(exact), 0, axis.size - 1)).any():
         return False
     near = [rule(exact - _MARGIN), rule(exact + _MARGIN)]
     border = np.clip(near[0], 0, axis.size - 1) != np.clip(near[1], 0, axis.size - 1)
     is_held = Fraction(float(axis.scale(np.float64))).denominator <= _MOST_PARTS
-    return bool(not border.any() or (is_held and (found == exact)[border].all()))
+    return bool(not border.any() or (is_held and (rounded == exact)[border].all()))
 
 
 def _settle_rounding(node: ir.Node, axes: list[Axis]) -> bool:
@@ -204,10 +204,10 @@ def settle_first_size(nodes: list[ir.Node]) -> bool:
 
 def check_resize(node: ir.Node) -> None:
     """Refuses attributes that the specification does not know, and scales that are no positive numbers."""
-    for name, known in _KNOWN.items():
-        chosen = node.attributes.get_string(name, known[0])
-        if chosen not in known:
-            raise _refused(node, f"Resize has no {name} {chosen!r}", f"choose of {', '.join(known)}")
+    for name, choices in _KNOWN.items():
+        chosen = node.attributes.get_string(name, choices[0])
+        if chosen not in choices:
+            raise _refused(node, f"Resize has no {name} {chosen!r}", f"choose of {', '.join(choices)}")
     scales = operand(node, 2)
     if scales is not None and not (np.isfinite(scales) & (scales > 0)).all():
         raise _refused(node, f"Resize cannot scale by {scales.tolist()}", "give positive numbers")
@@ -253,9 +253,9 @@ def _matrices(node: ir.Node) -> Iterator[tuple[int, _Matrix]]:
         raise _refused(node, f"Resize by {_CROP} keeps an aspect ratio", "state the sizes that are meant")
     scales = operand(node, 2)
     for i, axis in enumerate(axes):
-        size, wanted = int(str(source.shape[axis])), int(str(result.shape[axis]))
+        size, result_size = int(str(source.shape[axis])), int(str(result.shape[axis]))
         scale = None if scales is None or not scales.size else scales[i]
-        matrix = _along(node, size, wanted, scale, roi[[i, len(axes) + i]])
+        matrix = _along(node, size, result_size, scale, roi[[i, len(axes) + i]])
         if matrix.shape == (size, size) and (matrix == np.eye(size)).all():
             continue
         if axis < rank - 2:
@@ -263,17 +263,19 @@ def _matrices(node: ir.Node) -> Iterator[tuple[int, _Matrix]]:
         yield axis, matrix
 
 
-def _along(node: ir.Node, size: int, wanted: int, scale: float | None, roi: npt.NDArray[np.float32]) -> _Matrix:
+def _along(node: ir.Node, size: int, result_size: int, scale: float | None, roi: npt.NDArray[np.float32]) -> _Matrix:
     """What the node makes of unit vectors, one per row of the result's transpose, along one axis."""
-    given = ir.val("x", ir.DataType.FLOAT), ir.val("roi", ir.DataType.FLOAT), ir.val("by", ir.DataType.FLOAT)
+    operands = ir.val("x", ir.DataType.FLOAT), ir.val("roi", ir.DataType.FLOAT), ir.val("by", ir.DataType.FLOAT)
     lengths = ir.val("to", ir.DataType.INT64)
-    attributes = [each for name, each in node.attributes.items() if name not in ("axes", "extrapolation_value")]
-    alone = ir.Node("", "Resize", [*given, lengths], [*attributes, ir.AttrInt64s("axes", [1])])
+    attributes = [
+        attribute for name, attribute in node.attributes.items() if name not in ("axes", "extrapolation_value")
+    ]
+    alone = ir.Node("", "Resize", [*operands, lengths], [*attributes, ir.AttrInt64s("axes", [1])])
     by = None if scale is None else np.array([scale], np.float32)
-    to = np.array([wanted], np.int64) if scale is None else None
-    (made,) = evaluate_node(alone, [np.eye(size), roi, by, to], opset=_OPSET)
-    return np.asarray(made.T, np.float64)
+    to = np.array([result_size], np.int64) if scale is None else None
+    (matrix,) = evaluate_node(alone, [np.eye(size), roi, by, to], opset=_OPSET)
+    return np.asarray(matrix.T, np.float64)
 
 
 def _refused(node: ir.Node, what: str, hint: str) -> CaptureError:
-    return CaptureError(what, where=origin_of(node).module or node.op_type, hint=hint)
+    return CaptureError(what, where=place_of(node), hint=hint)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant, is_taken
@@ -27,7 +27,7 @@ def check_dropouts(graph: ir.Graph) -> None:
         if node.op_type == "Dropout" and node.domain == "" and not _keeps_all(node):
             raise CaptureError(
                 "Dropout is in training mode and draws random numbers",
-                where=origin_of(node).module or node.op_type,
+                where=place_of(node),
                 hint="export the model for inference (training_mode false), or take the Dropout out",
             )
 
@@ -78,7 +78,7 @@ def _settle_batch_norm(graph: ir.Graph, node: ir.Node) -> None:
         if taken:
             raise CaptureError(
                 f"BatchNormalization gives {taken[0].name!r}, a statistic that only its training mode has",
-                where=origin_of(node).module or node.op_type,
+                where=place_of(node),
                 hint="leave out all of its outputs but the first, or set training_mode",
             )
         return

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant
 
@@ -31,7 +31,7 @@ def check_axes(graph: ir.Graph) -> None:
         beyond = [axis for axis in _axes(node) if not -most <= axis < most]
         if beyond:
             what = f"{node.op_type} is along axis {beyond[0]} of a value of {rank} axes"
-            raise CaptureError(what, where=origin_of(node).module or "", hint="state an axis that it has")
+            raise CaptureError(what, where=place_of(node), hint="state an axis that it has")
 
 
 def _axes(node: ir.Node) -> Iterator[int]:

@@ -16,7 +16,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.core import Array
 from edgeconv.errors import CaptureError
@@ -72,7 +72,7 @@ def _pads(node: ir.Node, rank: int) -> list[int]:
 
 
 def _refused(node: ir.Node, why: str, hint: str) -> CaptureError:
-    where = origin_of(node).module or node.op_type
+    where = place_of(node)
     return CaptureError(f"{node.op_type} {why}", where=where, hint=hint)
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 
@@ -75,7 +75,7 @@ def _labels(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
     stated = all(count == 0 or (_DOTS in labels and count > 0) for labels, count in zip(named, extra, strict=False))
     if len(named) != len(ranks) or not stated or widest > len(free):
         what = f"Einsum {equation!r} does not fit operands of {', '.join(map(str, ranks))} axes"
-        raise CaptureError(what, where=origin_of(node).module or node.op_type, hint="correct the equation")
+        raise CaptureError(what, where=place_of(node), hint="correct the equation")
     dots = "".join(free[:widest])
     spelt = [
         labels.replace(_DOTS, dots[widest - count :] if count else "")
@@ -95,17 +95,18 @@ def _plain(steps: Steps, term: _Term, largest: Mapping[str, int]) -> _Term:
     while doubled := next((label for label, count in Counter(term.labels).items() if count > 1), None):
         others = term.labels.replace(doubled, "")
         term = _ordered(steps, term, others + doubled * term.labels.count(doubled))
-        *kept, size = sizes_of(term.value)[: len(others) + 1]
+        *remaining, size = sizes_of(term.value)[: len(others) + 1]
         times = len(term.labels) - len(others)
-        flat = steps.reshape(term.value, [*kept, size**times], "flat")
+        flat = steps.reshape(term.value, [*remaining, size**times], "flat")
         places = np.arange(size) * sum(size**power for power in range(times))
-        term = _Term(steps.gather(flat, places.tolist(), len(kept), "diagonal"), others + doubled)
+        term = _Term(steps.gather(flat, places.tolist(), len(remaining), "diagonal"), others + doubled)
     sizes = sizes_of(term.value)
-    kept = [at for at, label in enumerate(term.labels) if sizes[at] == largest[label]]
-    if len(kept) == len(sizes):
+    remaining = [at for at, label in enumerate(term.labels) if sizes[at] == largest[label]]
+    if len(remaining) == len(sizes):
         return term
     return _Term(
-        steps.reshape(term.value, [sizes[at] for at in kept], "narrow"), "".join(term.labels[at] for at in kept)
+        steps.reshape(term.value, [sizes[at] for at in remaining], "narrow"),
+        "".join(term.labels[at] for at in remaining),
     )
 
 
@@ -115,17 +116,17 @@ def _summed(steps: Steps, term: _Term, named: set[str]) -> _Term:
     if not axes:
         return term
     over = steps.constant(np.array(axes, np.int64), "axes")
-    kept = [at for at in range(len(term.labels)) if at not in axes]
-    sizes = [sizes_of(term.value)[at] for at in kept]
+    remaining = [at for at in range(len(term.labels)) if at not in axes]
+    sizes = [sizes_of(term.value)[at] for at in remaining]
     total = steps.add("sum", "ReduceSum", [term.value, over], sizes, {"keepdims": 0})
-    return _Term(total, "".join(term.labels[at] for at in kept))
+    return _Term(total, "".join(term.labels[at] for at in remaining))
 
 
 def _product(steps: Steps, a: _Term, b: _Term, named: set[str]) -> _Term:
     """Rule 4: the shared axes that are named later come first, then those of each alone."""
     shared = [label for label in a.labels if label in b.labels]
-    batch, inner = ("".join(one for one in shared if (one in named) is kept) for kept in (True, False))
-    left, right = ("".join(one for one in term.labels if one not in shared) for term in (a, b))
+    batch, inner = ("".join(name for name in shared if (name in named) is is_named) for is_named in (True, False))
+    left, right = ("".join(name for name in term.labels if name not in shared) for term in (a, b))
     sizes = dict(itertools.chain(*(zip(term.labels, sizes_of(term.value), strict=True) for term in (a, b))))
     lengths = {part: [sizes[label] for label in part] for part in (batch, inner, left, right)}
     shape = [*lengths[batch], *lengths[left], *lengths[right]]
@@ -150,7 +151,7 @@ def _product(steps: Steps, a: _Term, b: _Term, named: set[str]) -> _Term:
 def _ordered(steps: Steps, term: _Term, labels: str) -> _Term:
     """The axes in this order; of equal labels the first come first."""
     left = list(enumerate(term.labels))
-    perm = [left.pop(next(at for at, (_, label) in enumerate(left) if label == wanted))[0] for wanted in labels]
+    perm = [left.pop(next(at for at, (_, label) in enumerate(left) if label == next_label))[0] for next_label in labels]
     if perm == sorted(perm):
         return term
     return _Term(steps.transpose(term.value, perm, "ordered"), labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.errors import CaptureError
 
 # Attributes of the standard operators that the specification calls a boolean, or gives these two values.
@@ -27,4 +27,4 @@ def check_flags(graph: ir.Graph) -> None:
             attribute = node.attributes[name]
             if attribute.type == ir.AttributeType.INT and attribute.as_int() not in (0, 1):
                 what = f"{node.op_type} has {name} {attribute.as_int()}"
-                raise CaptureError(what, where=origin_of(node).module or node.op_type, hint="state 0 or 1")
+                raise CaptureError(what, where=place_of(node), hint="state 0 or 1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.traits import Trait, having
 
@@ -28,4 +28,4 @@ def check_groups(graph: ir.Graph) -> None:
         if not fits or first % group or channels % group:
             shape = list(weight.numpy())
             what = f"{node.op_type} of {channels} channels in {group} groups has a weight of the shape {shape}"
-            raise CaptureError(what, where=origin_of(node).module or "", hint="correct the model")
+            raise CaptureError(what, where=place_of(node), hint="correct the model")

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.affine import are_scales
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having
@@ -48,7 +48,7 @@ def _check_indices(node: ir.Node) -> None:
     if isinstance(size, int) and not (-size <= indices.min() and indices.max() < size):
         raise CaptureError(
             f"{node.op_type} takes the indices {indices.min()} to {indices.max()} of an axis of {size} elements",
-            where=origin_of(node).module or node.op_type,
+            where=place_of(node),
             hint="correct the indices",
         )
 
@@ -60,7 +60,7 @@ def _check_count(node: ir.Node) -> None:
     if known and math.prod(sizes[0]) != math.prod(sizes[1]):
         raise CaptureError(
             f"{node.op_type} cannot make the shape {sizes[1]} of {sizes[0]}",
-            where=origin_of(node).module or node.op_type,
+            where=place_of(node),
             hint="correct the shapes",
         )
 
@@ -77,7 +77,7 @@ def _check_scale(node: ir.Node) -> None:
         first = "" if wrong.size == 1 else "the first of them "
         raise CaptureError(
             f"{what} cannot be one: {first}{'is ' if first else ''}{wrong.flat[0]:g}",
-            where=origin_of(node).module or node.op_type,
+            where=place_of(node),
             hint="quantise the model again: scales are positive, at least 1.2e-38, and finite",
         )
 
@@ -87,7 +87,7 @@ def _check_shapes(node: ir.Node) -> None:
     source, scales, *zeros = (value.shape if value is not None else None for value in node.inputs)
     if scales is None or not scales.is_static():
         return
-    where = origin_of(node).module or node.op_type
+    where = place_of(node)
     count = math.prod(scales.numpy())
     if source is not None and source.is_static() and (len(scales) > 1 or count > 1):
         axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
@@ -116,6 +116,6 @@ def _check_weights(node: ir.Node) -> None:
             kind = "NaN" if np.isnan(array).any() else "Inf"
             raise CaptureError(
                 f"its weight {value.name!r} holds {kind} in {int(unsound.sum())} of {array.size} places",
-                where=origin_of(node).module or node.op_type,
+                where=place_of(node),
                 hint="export the model from a checkpoint of before it diverged",
             )

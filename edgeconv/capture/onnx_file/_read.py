@@ -101,19 +101,19 @@ class OnnxFile:
         sort_largest(proto)
         check_extents(proto, where)
         constants = {tensor.name for tensor in proto.graph.initializer}
-        inputs = tuple(_declared(each, where) for each in proto.graph.input if each.name not in constants)
-        outputs = _apart(tuple(_declared(each, where) for each in proto.graph.output), inputs)
-        names = [each.name for each in (*inputs, *outputs)]
+        inputs = tuple(_declared(value, where) for value in proto.graph.input if value.name not in constants)
+        outputs = _apart(tuple(_declared(value, where) for value in proto.graph.output), inputs)
+        names = [value.name for value in (*inputs, *outputs)]
         if not outputs or not inputs:
             missing = "input" if outputs else "output"
             raise CaptureError(f"it has no {missing}", where=where, hint="export a model that computes something")
-        for each in inputs:
-            if 0 in (each.shape or ()):
-                what = f"its input {each.name!r} has the shape {list(each.shape or ())}, which holds no elements"
+        for tensor in inputs:
+            if 0 in (tensor.shape or ()):
+                what = f"its input {tensor.name!r} has the shape {list(tensor.shape or ())}, which holds no elements"
                 raise CaptureError(what, where=where, hint="export it with a batch of 1, or with an open one")
         for name in names:
             if names.count(name) > 1:
-                place = "inputs and outputs" if name in [each.name for each in inputs] else "outputs"
+                place = "inputs and outputs" if name in [value.name for value in inputs] else "outputs"
                 raise CaptureError(f"its {place} name {name!r} twice", where=where, hint="name it once, or rename one")
         return cls(path, data, opset, inputs, outputs, proto)
 
@@ -128,17 +128,17 @@ class OnnxFile:
         """
         if not values:
             return self
-        declared = {each.name: each for each in self.inputs}
+        declared = {tensor.name: tensor for tensor in self.inputs}
         arrays = {name: _filled(declared, name, value, str(self.path)) for name, value in values.items()}
         proto, whole = onnx.ModelProto(), onnx.ModelProto.FromString(self.data)
         proto.CopyFrom(self.proto)
         for model in (proto, whole):
-            others = [each for each in model.graph.input if each.name not in values]
+            others = [tensor for tensor in model.graph.input if tensor.name not in values]
             del model.graph.input[:]
             model.graph.input.extend(others)
             model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
             model.ir_version = max(model.ir_version, 4)  # since when constants need not stand among the inputs
-        left = tuple(each for each in self.inputs if each.name not in values)
+        left = tuple(tensor for tensor in self.inputs if tensor.name not in values)
         if not left:
             raise CaptureError("all of its inputs are fixed", where=str(self.path), hint="leave one of them open")
         return replace(self, data=whole.SerializeToString(), inputs=left, proto=proto)
@@ -172,7 +172,7 @@ class OnnxFile:
         model = _plain(self.proto)
         graph = model.graph
         _own_interface(graph, self.inputs, self.outputs, shapes)
-        names = [each.name for each in self.outputs]
+        names = [output.name for output in self.outputs]
         remove_unread_constants(graph)
         for value in graph.initializers.values():
             if value.dtype == ir.DataType.STRING:  # inference fails on it as a whole
@@ -220,10 +220,11 @@ class OnnxFile:
 
 def _apart(outputs: tuple[OnnxTensor, ...], inputs: tuple[OnnxTensor, ...]) -> tuple[OnnxTensor, ...]:
     """An input that is an output as it comes gets a name of its own there: in TFLite, a tensor is one or the other."""
-    taken = {each.name for each in inputs}
-    names = taken | {each.name for each in outputs}
+    taken = {tensor.name for tensor in inputs}
+    names = taken | {tensor.name for tensor in outputs}
     return tuple(
-        replace(each, name=free_name(f"{each.name}.output", names)) if each.name in taken else each for each in outputs
+        replace(tensor, name=free_name(f"{tensor.name}.output", names)) if tensor.name in taken else tensor
+        for tensor in outputs
     )
 
 
@@ -265,7 +266,7 @@ def _plain(proto: onnx.ModelProto) -> ir.Model:
     bare.CopyFrom(proto)
     graph = bare.graph
     constants = {tensor.name for tensor in graph.initializer}
-    inputs = [each for each in graph.input if each.name not in constants]
+    inputs = [declared for declared in graph.input if declared.name not in constants]
     del graph.input[:]
     graph.input.extend(inputs)
     for inner in every_graph(graph):  # a branch tells of other shapes as well: the opset converter states them there
@@ -333,8 +334,8 @@ def _check_known(graph: ir.Graph, where: str) -> None:
 
 def _filled(declared: Mapping[str, OnnxTensor], name: str, value: float, where: str) -> npt.NDArray[Any]:
     if name not in declared:
-        known = ", ".join(declared)
-        raise CaptureError(f"it has no input {name!r} to be fixed", where=where, hint=f"name one of {known}")
+        input_names = ", ".join(declared)
+        raise CaptureError(f"it has no input {name!r} to be fixed", where=where, hint=f"name one of {input_names}")
     place = f"{where}: input {name!r}"
     if not isinstance(value, bool):
         value = _fixed_to(value, place)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import is_taken
@@ -91,7 +91,7 @@ def _check(node: ir.Node) -> None:
 
 
 def _refused(node: ir.Node, what: str, hint: str) -> CaptureError:
-    return CaptureError(f"{node.op_type} {what}", where=origin_of(node).module or node.op_type, hint=hint)
+    return CaptureError(f"{node.op_type} {what}", where=place_of(node), hint=hint)
 
 
 def _settle(graph: ir.Graph, node: ir.Node) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.errors import CaptureError
 
 _SCALARS: Mapping[str, Mapping[int, str]] = {
@@ -38,4 +38,4 @@ def check_scalars(graph: ir.Graph) -> None:
                 what = (
                     f"{node.op_type} takes one number as its {name}, and has a tensor of the shape {list(value.shape)}"
                 )
-                raise CaptureError(what, where=origin_of(node).module or node.op_type, hint="give one number")
+                raise CaptureError(what, where=place_of(node), hint="give one number")

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._attention import attention
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.capture.onnx_file._einsum import einsum
 from edgeconv.capture.onnx_file._one_hot import hardmax, one_hot
@@ -57,7 +57,7 @@ def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     if any(not -len(sizes) <= axis < len(sizes) for axis in stated):
         raise CaptureError(
             f"MeanVarianceNormalization has the axes {list(stated)} of a value of {len(sizes)}",
-            where=origin_of(node).module or node.op_type,
+            where=place_of(node),
             hint="state axes that it has",
         )
     axes = [axis % len(sizes) for axis in stated]
@@ -119,7 +119,7 @@ def _angles(node: ir.Node, index: int) -> np.ndarray:
     if cache is None or (position is not None and places is None):
         raise CaptureError(
             "RotaryEmbedding takes angles or positions that are no constants",
-            where=origin_of(node).module or node.op_type,
+            where=place_of(node),
             hint="store its cos_cache, sin_cache and position_ids in the file",
         )
     return np.asarray(cache if places is None else cache[places], np.float32)

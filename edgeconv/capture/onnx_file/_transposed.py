@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import sizes_of
 from edgeconv.capture.normalize.same_pads import same_pads
 from edgeconv.errors import CaptureError
@@ -40,7 +40,7 @@ def state_same_pads(graph: ir.Graph) -> None:
         elif any(extra):
             raise CaptureError(
                 f"ConvTranspose has auto_pad and output_padding {list(extra)}, and weights that are computed",
-                where=origin_of(node).module or node.op_type,
+                where=place_of(node),
                 hint="state its kernel_shape, or its pads",
             )
 
@@ -88,7 +88,7 @@ def _settle(node: ir.Node, automatic: str) -> None:
         if extra[i] >= max(strides[i], dilations[i]):
             raise CaptureError(
                 f"ConvTranspose cannot make its output_shape {made}: axis {2 + i} has {size} elements without padding",
-                where=origin_of(node).module or node.op_type,
+                where=place_of(node),
                 hint="state a smaller output_shape, or pad the result",
             )
     _set_pads(node, automatic, totals)

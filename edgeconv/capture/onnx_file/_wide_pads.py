@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
+from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import is_taken
@@ -98,5 +98,5 @@ def _pad(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _refused(node: ir.Node, why: str) -> CaptureError:
-    where = origin_of(node).module or node.op_type
+    where = place_of(node)
     return CaptureError(f"{node.op_type} {why}", where=where, hint="pad less than a window on each side")
