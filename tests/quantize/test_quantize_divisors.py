@@ -66,20 +66,23 @@ def _run(artifact: Artifact, image: np.ndarray) -> np.ndarray:
     return result.from_file(made)
 
 
+def _in_integers(module: nn.Module, images: list[np.ndarray], folder: Path) -> edgeconv.ExportResult:
+    return edgeconv.export(
+        module,
+        (torch.zeros(1, 3, 6, 6),),
+        folder,
+        name="net",
+        variants="int8",
+        input_names=["x"],
+        quantization=edgeconv.Quantization(batches=lambda: [{"x": image} for image in images]),
+    )
+
+
 @pytest.mark.parametrize("name", DIVISIONS)
 def test_rows_of_zeros_are_divided_by_their_guard(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = _Divided(DIVISIONS[name]).eval()
-    quantization = edgeconv.Quantization(batches=lambda: [{"x": image} for image in _inputs(6)])
-    result = edgeconv.export(
-        module,
-        (torch.zeros(1, 3, 6, 6),),
-        tmp_path,
-        name="net",
-        variants="int8",
-        input_names=["x"],
-        quantization=quantization,
-    )
+    result = _in_integers(module, _inputs(6), tmp_path)
     image = _inputs(1)[0]
     for artifact in result.artifacts:
         made = _run(artifact, image)
@@ -96,14 +99,6 @@ def test_averages_of_small_channels_are_no_zeros_to_divide_by(
     module = _Divided(lambda x: x / (average(x.abs()) + 1e-9)).eval()
     module.conv.weight.data *= torch.logspace(0, -4, 8).reshape(8, 1, 1, 1)
     images = [np.random.default_rng(seed).standard_normal((1, 3, 6, 6)).astype(np.float32) for seed in range(6)]
-    result = edgeconv.export(
-        module,
-        (torch.zeros(1, 3, 6, 6),),
-        tmp_path,
-        name="net",
-        variants="int8",
-        input_names=["x"],
-        quantization=edgeconv.Quantization(batches=lambda: [{"x": image} for image in images]),
-    )
+    result = _in_integers(module, images, tmp_path)
     for artifact in result.artifacts:
         assert np.abs(_run(artifact, images[0])).max() < 50, artifact.path.name
