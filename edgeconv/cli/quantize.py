@@ -49,13 +49,13 @@ def command(
     if (target_sqnr is None) == (target_agreement is None):
         many = "both targets are" if target_sqnr is not None else "no target is"
         raise QuantizeError(f"{many} given", hint="give --target-sqnr or --target-agreement")
-    from edgeconv.flow.target import SCHEMES
+    from edgeconv.flow.target import TARGETED
     from edgeconv.quantize import Target
     from edgeconv.recipe import load_recipe
 
     target = Target(sqnr_db=target_sqnr, agreement=target_agreement)
-    if variant not in SCHEMES:
-        raise QuantizeError(f"no target is for {variant!r}", where="--variant", hint=f"choose of {', '.join(SCHEMES)}")
+    if variant not in TARGETED:
+        raise QuantizeError(f"no target is for {variant!r}", where="--variant", hint=f"choose of {', '.join(TARGETED)}")
     loaded = load_recipe(recipe)
     folder, silent = out / loaded.name, quiet or as_json
     writes_to(folder)

@@ -21,7 +21,7 @@ from edgeconv.quantize import Search, Step, Target
 from edgeconv.recipe import DEFAULT_FIDELITY, Recipe, names_data
 from edgeconv.report import TargetPoint, TargetSearch
 
-SCHEMES = ("int8", "int16x8")
+TARGETED = ("int8", "int16x8")
 """Variants that can have a search target: the others compute in float anyway, and differ only in what is stored."""
 _HELD_OUT = 4  # one calibration batch in four, where nothing else can judge
 _PREFERRED = ("onnxruntime", "litert")
@@ -38,13 +38,13 @@ def with_target(job: Job, recipe: Recipe, target: Target) -> Job:
     judged on every fourth calibration batch, which is then held out from calibration.
 
     Raises:
-        QuantizeError: the variant is not of `SCHEMES`, or the source is quantized already.
+        QuantizeError: the variant is not of `TARGETED`, or the source is quantized already.
         RecipeError: the recipe names no data to calibrate on.
     """
     data, variant = recipe.quantize, job.variants[0]
-    if variant not in SCHEMES:
+    if variant not in TARGETED:
         raise QuantizeError(
-            f"{variant} has no layers to keep in float", where="target", hint=f"choose of {', '.join(SCHEMES)}"
+            f"{variant} has no layers to keep in float", where="target", hint=f"choose of {', '.join(TARGETED)}"
         )
     if job.source.variant:
         raise QuantizeError("the model is quantized already", where="target", hint="give the float model")

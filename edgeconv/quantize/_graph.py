@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
 from edgeconv.graph import edit
-from edgeconv.graph.names import free_name, names_of, reserved_names
+from edgeconv.graph.names import names_of, reserved_names, take_name
 
 KEEP_FLOAT = "edgeconv.keep_float"
 """metadata_props key: why a node with an integer form is to be computed in float.
@@ -67,9 +67,7 @@ def unique_name(graph: ir.Graph, wanted: str) -> str:
     taken: set[str] | None = graph.meta.get(_TAKEN)
     if taken is None:  # every new name goes through here, so the set stays complete
         taken = graph.meta[_TAKEN] = {*names_of(graph), *reserved_names(graph)}
-    name = free_name(wanted, taken)
-    taken.add(name)
-    return name
+    return take_name(wanted, taken)
 
 
 def forget_names(graph: ir.Graph) -> None:

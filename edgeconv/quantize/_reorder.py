@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.affine import WEIGHT_LIMITS
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.edit import constant, is_taken, only_reader
 from edgeconv.graph.names import unique_name
@@ -35,7 +36,7 @@ _Indices = npt.NDArray[np.int64]
 _MOST = 4096  # channels: costs are a matrix of them
 _SWEEPS = 20  # over all channels, while an exchange helps
 _LEAST = 1e-9  # that an exchange has to gain
-_HIGHEST = 127
+_HIGHEST = WEIGHT_LIMITS[1]
 
 
 @dataclass
