@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -26,8 +28,8 @@ class Resize(nn.Module):
         return functional.interpolate(x, mode=self.mode, **self.options)  # type: ignore[arg-type]
 
 
-def _check(module: nn.Module, size: tuple[int, int], path: str = "auto", atol: float = 0) -> list[str]:
-    x = torch.arange(float(size[0] * size[1])).reshape(1, 1, *size).contiguous()
+def _check(module: nn.Module, size: tuple[int, ...], path: str = "auto", atol: float = 0) -> list[str]:
+    x = torch.arange(float(math.prod(size))).reshape(1, 1, *size).contiguous()
     model = capture(module, (x,), input_names=["input"], output_names=["output"], path=path)  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(to_onnx(model, metadata={}).data, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"input": x.numpy()})[0], module(x).numpy(), rtol=0, atol=atol)
@@ -56,6 +58,24 @@ def test_to_a_size(mode: str, size: tuple[int, int], output_size: tuple[int, int
     factor=st.integers(3, 45).map(lambda tenths: tenths / 10),
 )
 def test_by_a_factor(mode: str, size: tuple[int, int], factor: float) -> None:
+    _check(Resize(mode, scale_factor=factor), size)
+
+
+@pytest.mark.parametrize("path", ["fast", "official"])
+@pytest.mark.parametrize("size", [(8,), (40,), (8, 9), (8, 130), (60, 61), (8, 3, 5)])
+@pytest.mark.parametrize("factor", [1.0, 1.02, 2.0, 2.06])
+def test_sizes_that_stay_or_double_by_another_factor(path: str, size: tuple[int, ...], factor: float) -> None:
+    """torch repeats elements in its kernel for small images alone; all others go by the factor."""
+    _check(Resize("nearest", scale_factor=factor), size, path)
+
+
+@_FEW
+@given(
+    size=st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
+    factor=st.integers(100, 250).map(lambda hundredths: hundredths / 100),
+    mode=st.sampled_from(["nearest", "nearest-exact"]),
+)
+def test_lines_images_and_volumes(size: tuple[int, ...], factor: float, mode: str) -> None:
     _check(Resize(mode, scale_factor=factor), size)
 
 

@@ -95,7 +95,7 @@ def _torchs(node: ir.Node, axis: int, offset: float) -> npt.NDArray[np.int64]:
     """torch's own choice (``nearest_neighbor_compute_source_index`` and its exact sister), in float32."""
     size, result_size = sizes_of(node.inputs[0])[axis], sizes_of(node.outputs[0])[axis]
     scale = _scale(node, axis)
-    if not offset and result_size in (size, 2 * size):
+    if not offset and _is_small(node) and result_size in (size, 2 * size):  # `nearest_idx` alone has these two
         return np.repeat(np.arange(size, dtype=np.int64), result_size // size)
     inverse = np.float32(size) / np.float32(result_size) if scale is None else np.float32(1 / float(scale))
     if offset and not _is_small(node):
@@ -105,9 +105,12 @@ def _torchs(node: ir.Node, axis: int, offset: float) -> npt.NDArray[np.int64]:
 
 
 def _is_small(node: ir.Node) -> bool:
-    """Whether torch runs its kernel for small images (``UpSampleKernel.cpp``: height and width of 128 together)."""
+    """Whether torch runs its kernel for small images (``UpSampleKernel.cpp``: height and width of 128 together).
+
+    Lines and volumes have none.
+    """
     spatial = sizes_of(node.outputs[0])[2:]
-    return len(spatial) > 1 and sum(spatial) <= _SMALL
+    return len(spatial) == 2 and sum(spatial) <= _SMALL
 
 
 def _by_centres(size: int, result_size: int, inverse: np.float32) -> npt.NDArray[np.int64]:
