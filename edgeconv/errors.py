@@ -93,7 +93,7 @@ DECLARED = Wording(
 FIXED_BATCH = Wording(
     "export with a fixed batch: a number in front of the recipe's shape, or --shape NAME=1,… for an .onnx file",
     "export with a fixed batch: a number in front of the shape",
-    "export with a fixed batch: no dynamic_batch, or a number in front of shapes",
+    "export with a fixed batch: no dynamic_batch, or, to export_onnx, a number in front of shapes",
 )
 NO_TORCH = Wording("leave out --device torch", "leave it out of parity.devices", "leave it out of devices")
 INT8_ONLY = Wording(
@@ -115,7 +115,8 @@ class EdgeconvError(Exception):
         where: the file, module, node or option where it was found.
         hint: what the user does about it; a `Wording` where that depends on who is told.
 
-    ``str(error)`` is one line: ``where: what; hint``.
+    ``str(error)`` is one line: ``where: what; hint``. What is longer than 400 characters a word, or 2,000
+    in all, loses its middle.
     """
 
     def __init__(self, what: str, *, where: str | Wording = "", hint: str | Wording = "") -> None:
@@ -183,6 +184,15 @@ def causes_of(error: BaseException, *, suppressed: bool = False) -> Iterator[Bas
 
 
 def _one_line(text: str) -> str:
-    """One printable line: line ends become blanks, control characters escapes, as names come from untrusted files."""
-    line = " ".join(text.split())
+    """One printable line a person can read: names come from untrusted files, with line ends, escapes, or megabytes."""
+    line = _shortened(" ".join(_shortened(word, _LONGEST_WORD) for word in text.split()), _LONGEST_TEXT)
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+
+
+_LONGEST_WORD = 400  # characters: paths are words, and a file's name alone may have 255
+_LONGEST_TEXT = 2000
+
+
+def _shortened(text: str, most: int) -> str:
+    """Without its middle where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"

@@ -3,7 +3,7 @@
 Members thought of: averages with dilations (of 1, too), of volumes, beside pads that count or not, sizes rounded up;
 auto_pad beside output_padding; axes that Expand adds alone; scalars of integers; outputs that are left out twice; a Pad
 that mirrors and states a value; axes that a value has not; inputs called like parameters; bounds of int32; the largest
-in any order.
+in any order; local responses of even sizes, and of other ranks than images.
 """
 
 from __future__ import annotations
@@ -46,6 +46,20 @@ def test_averages_of_volumes(tmp_path: Path, kernel: list[int], counted: int) ->
         "AveragePool", ["x"], ["y"], kernel_shape=kernel, pads=[*pads, 0, 0, 0], count_include_pad=counted
     )
     assert_right_from_file(file_of(tmp_path, [node], (2, 4, 6, 5, 6), 19), (2, 4, 6, 5, 6), tmp_path)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+@pytest.mark.parametrize("shape", [(2, 5), (1, 5, 6), (1, 5, 3, 4), (1, 5, 2, 3, 4), (1, 5, 2, 1, 3, 4)])
+def test_local_responses_of_any_size_and_rank(tmp_path: Path, shape: tuple[int, ...], size: int) -> None:
+    """onnxruntime has odd sizes and four axes alone."""
+
+    def computes(x: np.ndarray) -> list[np.ndarray]:
+        spans = [(max(0, place - (size - 1) // 2), place + size // 2 + 1) for place in range(shape[1])]
+        total = np.stack([np.square(x[:, start:end]).sum(1) for start, end in spans], 1)
+        return [x / (1.5 + 0.5 / size * total) ** 0.6]
+
+    node = helper.make_node("LRN", ["x"], ["y"], size=size, alpha=0.5, beta=0.6, bias=1.5)
+    assert_right_from_file(file_of(tmp_path, [node], shape, 18), shape, tmp_path, computes=computes)
 
 
 @pytest.mark.parametrize("opset", [11, 18])

@@ -122,6 +122,7 @@ def test_an_input_that_is_an_output(tmp_path: Path) -> None:
         ("y", "pass"),
         ("x.output", "pass"),
     ] * 3
+    assert "the output 'x' is named 'x.output' in the files" in result.notes[0], "whoever runs them names it"
 
 
 def test_our_own_file_again_gives_the_same_numbers(tmp_path: Path) -> None:

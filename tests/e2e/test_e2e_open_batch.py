@@ -242,7 +242,7 @@ def test_a_module_that_depends_on_the_batch_size_is_refused_before_anything_is_w
     with pytest.raises(error) as caught:
         edgeconv.export(Head(function), (torch.randn(1, 3, 4, 4),), tmp_path / "out", name="n", dynamic_batch=True)
     assert says in str(caught.value)
-    assert "export with a fixed batch: no dynamic_batch, or a number in front of shapes" in caught.value.hint
+    assert "export with a fixed batch: no dynamic_batch, or, to export_onnx, a number in front" in caught.value.hint
     assert not (tmp_path / "out").exists()
     fixed = edgeconv.export(Head(function), (torch.randn(1, 3, 4, 4),), tmp_path / "out", name="n")
     assert len(fixed.artifacts) == 2

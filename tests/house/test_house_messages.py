@@ -67,6 +67,15 @@ def test_each_caller_is_told_in_its_own_terms() -> None:
     assert "formats=" in str(ONNX_ONLY)
 
 
+@pytest.mark.parametrize("name", ["1" * 50_000, "x " * 50_000, "/" + "y" * 5_000], ids=["digits", "words", "path"])
+def test_what_a_file_names_at_length_is_told_in_one_line_that_can_be_read(name: str) -> None:
+    error = EdgeconvError(f"the key {name!r} is not known", where=f"{name} in the plan", hint=f"leave out {name}")
+    line = str(error)
+    assert line.startswith("1" * 200 if name[0] == "1" else name[:200].strip()), "what it begins with is told"
+    assert re.search("in the plan.*is not known.*leave out", line)
+    assert len(line) < 3 * 4_100
+
+
 def test_the_command_line_names_all_operators_that_tflite_lacks_and_its_flag(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ from edgeconv.errors import CaptureError
 from edgeconv.graph.constants import forget_exact
 from edgeconv.graph.edit import constant, remove_unread_constants
 from edgeconv.graph.names import forget_all_but_name, unique_name
-from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.traits import TRAITS, Trait, having
 from edgeconv.reference import ImpossibleError
 
 
@@ -190,6 +190,7 @@ def _check(graph: ir.Graph) -> None:
 
 _TOLD = 2  # operators in one message
 _STATIC = "keep every shape a function of the input shapes"
+_REPLACE = "replace that part of the model (`edgeconv operators` lists what can be exported)"
 
 
 def _place_of(node: ir.Node) -> str:
@@ -210,6 +211,8 @@ def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
         return None
     operation = origin_of(node).operation
     operator = operation if operation == node.op_type else f"{operation} ({node.op_type})"
+    if node.op_type not in TRAITS:  # onnx derives no shape of many of them, whatever the model states
+        return f"no shape can be derived for {operator}: it is not among the operators that are exported", _REPLACE
     return f"{operator} has a shape that is not known before it runs", _STATIC
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +31,7 @@ from edgeconv.capture.onnx_file._dilated_averages import settle_dilated_averages
 from edgeconv.capture.onnx_file._file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture.onnx_file._flags import check_flags
 from edgeconv.capture.onnx_file._groups import check_groups
+from edgeconv.capture.onnx_file._local_responses import settle_local_responses
 from edgeconv.capture.onnx_file._numbers import check_numbers
 from edgeconv.capture.onnx_file._padded_axes import settle_padded_axes
 from edgeconv.capture.onnx_file._recurrent import check_modes, settle_recurrent
@@ -195,6 +196,7 @@ class OnnxFile:
             settle_wide_pads(graph)
             settle_dilated_averages(graph)
             settle_padded_axes(graph)
+            settle_local_responses(graph)
             settle_group_norms(graph)
             settle_sums(graph)
             settle_recurrent(graph)
@@ -213,9 +215,20 @@ class OnnxFile:
         graph.name = self.path.stem
         if self.opset != opset_of(self.proto):
             notes.insert(0, f"converted from opset {self.opset} to {opset_of(self.proto)}")
+        notes.extend(self._renamed())
         if notes:
             model.metadata_props[NOTE] = "; ".join(notes)
         return model
+
+    def _renamed(self) -> Iterator[str]:
+        """Notes on inputs and outputs that no file can name as this one does: callers name them when they run it."""
+        constants = {tensor.name for tensor in self.proto.graph.initializer}
+        own_inputs = [value.name for value in self.proto.graph.input if value.name not in constants]
+        own_outputs = [value.name for value in self.proto.graph.output]
+        for kind, names, tensors in (("input", own_inputs, self.inputs), ("output", own_outputs, self.outputs)):
+            for name, tensor in zip(names, tensors, strict=True):
+                if name != tensor.name:
+                    yield f"the {kind} {name!r} is named {tensor.name!r} in the files"
 
 
 def _apart(outputs: tuple[OnnxTensor, ...], inputs: tuple[OnnxTensor, ...]) -> tuple[OnnxTensor, ...]:

@@ -1,0 +1,54 @@
+"""LRN of files that onnxruntime does not run: written as the convolution, power and quotient that it is.
+
+onnxruntime 1.32 computes LRN of images (four axes) and of odd sizes alone (core/providers/cpu/nn/lrn.cc); the
+specification has neither limit. The sum over neighbouring channels is a 1x1 convolution of the squares.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.core import Array
+
+_SPATIAL = (1, 2, 3)  # axes that a Conv of every runtime has
+
+
+def settle_local_responses(graph: ir.Graph) -> None:
+    """Replaces in place; all shapes must be static."""
+    for node in list(graph):
+        if node.op_type != "LRN" or node.domain != "":
+            continue
+        size = node.attributes.get_int("size", 1)
+        if size % 2 == 0 or len(sizes_of(node.inputs[0])) != 4:
+            _settle(Steps(graph, node), node, size)
+
+
+def _settle(steps: Steps, node: ir.Node, size: int) -> None:
+    """x / (bias + alpha / size * sum of squares) ** beta."""
+    x, sizes = node.inputs[0], sizes_of(node.inputs[0])
+    batch, channels, *image = sizes
+    squares = steps.add("square", "Mul", [x, x], sizes)
+    inner = image if len(image) in _SPATIAL else [math.prod(image)]
+    squares = squares if inner == image else steps.reshape(squares, [batch, channels, *inner], "square.flat")
+    weight = _neighbours(channels, size) * (node.attributes.get_float("alpha", 1e-4) / size)
+    bias = np.full(channels, node.attributes.get_float("bias", 1.0))
+    stored = [
+        steps.constant(array.astype(np.float32), name)
+        for name, array in (("weight", weight.reshape(channels, channels, *[1] * len(inner))), ("bias", bias))
+    ]
+    total = steps.add("sum", "Conv", [squares, *stored], [batch, channels, *inner])
+    total = total if inner == image else steps.reshape(total, sizes, "sum.shaped")
+    beta = steps.constant(np.array(node.attributes.get_float("beta", 0.75), np.float32), "beta")
+    power = steps.add("power", "Pow", [total, beta], sizes)
+    steps.replace({node.outputs[0]: steps.add("quotient", "Div", [x, power], sizes)})
+
+
+def _neighbours(channels: int, size: int) -> Array:
+    """(channels, channels): 1 where the column's channel counts for the row's; of an even size more lie behind."""
+    places = np.arange(channels)
+    offsets = places[None, :] - places[:, None]
+    return ((offsets >= -((size - 1) // 2)) & (offsets <= size // 2)).astype(np.float64)
