@@ -136,3 +136,17 @@ def test_a_module_of_two_types() -> None:
     net = Net(lambda net, x: net.last(net.conv(x).half()).float())
     net.last = nn.Conv2d(4, 4, 1).half()
     _check(net.eval(), FLOATS, "float16", "auto")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu], ids=str)
+@pytest.mark.parametrize("use", ["widened", "moved first", "through the official path"])
+def test_weights_stored_in_eight_bits(dtype: torch.dtype, use: str) -> None:
+    """They were rounded when they were stored: only what `forward` rounds is refused."""
+    torch.manual_seed(0)
+    net = Net(
+        lambda net, x: (
+            net.conv(x) * (net.table[:, :1, None] if use == "widened" else net.table.t()[:1].t()[..., None]).float()
+        )
+    )
+    net.register_buffer("table", (torch.rand(4, 3) + 0.1).to(dtype))
+    _check(net.eval(), FLOATS, str(dtype).removeprefix("torch."), "official" if "official" in use else "auto")

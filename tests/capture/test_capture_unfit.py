@@ -107,6 +107,12 @@ class ByKeyword(nn.Module):
         return x * mask
 
 
+def _in_four_bits() -> nn.Module:
+    net = Net(lambda self, x: x * self.table.view(torch.uint8).float().sum())
+    net.register_buffer("table", torch.zeros(3, 4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2))
+    return net
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "observing": (
         lambda: _trained_aware(quantization.get_default_qat_qconfig("x86")),
@@ -147,6 +153,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "unique": (lambda: Net(lambda self, x: torch.unique(x)), "the size of what unique2 gives"),
     "by keyword": (ByKeyword, "by keyword only in kwargs={'mask': …}"),
     "float8": (lambda: Net(lambda self, x: x.to(torch.float8_e4m3fn).float()), "computes in float8_e4m3fn"),
+    "float8 of a weight": (
+        lambda: Net(lambda self, x: x * self.part.weight.to(torch.float8_e5m2).float().sum(), part=_conv()),
+        "computes in float8_e5m2, whose rounding",
+    ),
+    "float4": (_in_four_bits, "stored in float4_e2m1fn_x2, two numbers in one element"),
     "operators": (
         lambda: Net(lambda self, x: torch.special.bessel_j0(x) + torch.erfc(x)),
         "torch operators aten.special_bessel_j0, aten.erfc have no ONNX form",

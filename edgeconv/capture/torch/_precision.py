@@ -7,6 +7,7 @@ against, that is the same function.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from edgeconv.errors import CaptureError
 
+_PACKED = frozenset({getattr(torch, "float4_e2m1fn_x2", None)})  # which torch has since 2.8
 _CHECKS = frozenset({"aten._assert_tensor_metadata.default"})
 
 
@@ -26,13 +28,16 @@ def settle_precision(program: torch.export.ExportedProgram, where: str) -> tuple
         numpy's names of the other floating types that there were.
 
     Raises:
-        CaptureError: one of them has 8 bits, and is used to round.
+        CaptureError: one of them has 8 bits, and is used to round; or 4 bits.
     """
     graph = program.graph
     stored = [*program.state_dict.values(), *program.constants.values()]
     values = [leaf for node in graph.nodes for leaf in pytree.tree_leaves(node.meta.get("val"))]
     others = {leaf.dtype for leaf in (*stored, *values) if isinstance(leaf, torch.Tensor) and _is_other(leaf.dtype)}
-    narrow = sorted(str(dtype).removeprefix("torch.") for dtype in others if dtype.itemsize == 1)
+    if any(isinstance(tensor, torch.Tensor) and tensor.dtype in _PACKED for tensor in stored):
+        what = "a weight is stored in float4_e2m1fn_x2, two numbers in one element, which torch does not convert"
+        raise CaptureError(what, where=where, hint="store it in another type")
+    narrow = sorted(str(dtype).removeprefix("torch.") for dtype in _rounded_to(graph))
     if narrow:
         what = f"forward computes in {narrow[0]}, whose rounding a file of float32 would leave out"
         raise CaptureError(what, where=where, hint="leave the cast out, or export int8 among the variants")
@@ -46,6 +51,22 @@ def settle_precision(program: torch.export.ExportedProgram, where: str) -> tuple
                 _retype(node)
     program.graph_module.recompile()
     return tuple(sorted(str(dtype).removeprefix("torch.") for dtype in others))
+
+
+def _rounded_to(graph: torch.fx.Graph) -> set[torch.dtype]:
+    """The floating types of 8 bits that results are in: stored weights, and views of them, have been rounded before."""
+    rounded: set[torch.dtype] = set()
+    for node in graph.nodes:
+        if node.op == "call_function":
+            results = _dtypes_of([node])
+            moved = _dtypes_of(node.all_input_nodes) if getattr(node.target, "is_view", False) else set()
+            rounded |= {dtype for dtype in results - moved if _is_other(dtype) and dtype.itemsize == 1}
+    return rounded
+
+
+def _dtypes_of(nodes: Iterable[FxNode]) -> set[torch.dtype]:
+    leaves = [leaf for node in nodes for leaf in pytree.tree_leaves(node.meta.get("val"))]
+    return {leaf.dtype for leaf in leaves if isinstance(leaf, torch.Tensor)}
 
 
 def in_module_precision(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
