@@ -32,8 +32,8 @@ class FoldConstantsPass(ir.passes.InPlacePass):
     """Evaluates nodes whose inputs are all constant, and turns Constant nodes into initializers.
 
     1. Requires: a node of the standard domain whose results are tensors and no graph outputs, no subgraph, no
-       randomness, no quantization, and constant inputs (``Shape`` and ``Size`` need only a static shape). ``CastLike``
-       looks at its second input for the dtype alone, and becomes a ``Cast`` where that is known.
+       randomness, no quantization, and constant inputs (``Shape``, ``Size`` and ``EyeLike`` need only a static shape).
+       ``CastLike`` looks at its second input for the dtype alone, and becomes a ``Cast`` where that is known.
     2. Ensures: the results are initializers under the names that they had.
     3. Exact: chains of floating-point nodes are evaluated by `edgeconv.reference` in float64 from the original
        constants; only what is left in the graph is rounded, once. A cast between floating types is the identity in
@@ -68,7 +68,7 @@ class FoldConstantsPass(ir.passes.InPlacePass):
 
     def _computed(self, node: ir.Node, opset: int) -> Sequence[Array] | None:
         """The results of a node on constants, floats in float64; None when it is not to be folded."""
-        operands = [unrounded(value) for value in node.inputs]
+        operands = [_like(value) if node.op_type == "EyeLike" else unrounded(value) for value in node.inputs]
         if any(array is None and value is not None for array, value in zip(operands, node.inputs, strict=True)):
             return None
         try:
@@ -110,6 +110,12 @@ def _stated(node: ir.Node) -> Sequence[Array] | None:
         return None if tensor is None or tensor.dtype == ir.DataType.STRING else [tensor.numpy()]
     shape = dims(node.inputs[0]) if node.op_type in ("Shape", "Size") else None
     return None if shape is None else [shape_result(node, shape)]
+
+
+def _like(value: ir.Value | None) -> Array | None:
+    """Zeros of a value's shape and type, for an operator that looks at nothing else; None where they are not known."""
+    shape = dims(value)
+    return None if shape is None or value is None or value.dtype is None else np.zeros(shape, value.dtype.numpy())
 
 
 def _replace(node: ir.Node, results: Sequence[Array]) -> None:

@@ -6,30 +6,34 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._origin import origin_of, set_origin
+from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.graph.constants import integers
 from edgeconv.graph.edit import add_initializer, constant, graph_of, hand_on, input_of
 from edgeconv.graph.names import move_name, unique_name
 
 
 class SplitSequencesPass(ir.passes.InPlacePass):
-    """Replaces SplitToSequence and the SequenceAt nodes that read it by one Split, or by Gather nodes.
+    """Replaces sequences, and what reads them, by nodes of tensors.
 
-    1. Requires: constant sizes, a static size of the axis, and a sequence that only SequenceAt nodes with constant
-       positions read.
-    2. Ensures: neither operator is left for which (1) holds; the parts keep the names of the SequenceAt results.
-    3. Exact: elements are moved, not computed. Without ``keepdims`` (torch's ``unbind``) a part is one index of the
-       axis: a Gather.
+    1. Requires: a sequence of which SplitToSequence or SequenceConstruct states the elements, by constant sizes and
+       static shapes, and that only SequenceAt at constant positions, SequenceLength and ConcatFromSequence read.
+    2. Ensures: none of these is left for which (1) holds. Parts that SequenceAt alone takes are of one Split and keep
+       the names of its results; without ``keepdims`` (torch's ``unbind``) a part is one index of the axis: a Gather.
+    3. Exact: elements are moved, not computed.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Replaces them in the graph's order."""
         modified = False
         for node in tuple(model.graph):
-            if node.op_type != "SplitToSequence" or node.domain != "":
+            if node.domain != "" or node.op_type not in ("SplitToSequence", "SequenceConstruct"):
                 continue
-            positions = _positions(node)
+            positions = _positions(node) if node.op_type == "SplitToSequence" else None
+            if positions is None:
+                modified = _take_apart(node) or modified
+                continue
             sizes = _sizes(node)
-            if positions is None or not sizes or not all(-len(sizes) <= at < len(sizes) for _, at in positions):
+            if not sizes or not all(-len(sizes) <= at < len(sizes) for _, at in positions):
                 continue
             if input_of(node, 1) is None and node.attributes.get_int("keepdims", 1) == 0:
                 _gather(node, positions)
@@ -37,6 +41,59 @@ class SplitSequencesPass(ir.passes.InPlacePass):
                 _split(node, sizes, positions)
             modified = True
         return ir.passes.PassResult(model, modified)
+
+
+def _take_apart(node: ir.Node) -> bool:
+    """Lets every reader of a sequence read its elements instead, and removes the node; whether it could."""
+    graph, sequence = graph_of(node), node.outputs[0]
+    count = len(node.inputs) if node.op_type == "SequenceConstruct" else len(_sizes(node) or ())
+    readers = list(dict.fromkeys(use.node for use in sequence.uses()))
+    are_static = all(value is not None and value.shape is not None and value.shape.is_static() for value in node.inputs)
+    if not count or not are_static or sequence.is_graph_output() or not all(_reads(r, count) for r in readers):
+        return False
+    elements = _elements(node)
+    for reader in readers:
+        steps = Steps(graph, reader)
+        steps.replace({reader.outputs[0]: _read(steps, reader, elements)})
+    graph.remove(node, safe=True)
+    return True
+
+
+def _reads(reader: ir.Node, count: int) -> bool:
+    """Whether an operator reads a sequence of so many elements in a way that is known."""
+    if reader.op_type == "SequenceAt":
+        position = integers(reader.inputs[1])
+        return position is not None and len(position) == 1 and -count <= position[0] < count
+    return reader.op_type in ("SequenceLength", "ConcatFromSequence")
+
+
+def _elements(node: ir.Node) -> list[ir.Value]:
+    """The elements of a sequence: slices of an axis, without it where its parts are of one and it is dropped."""
+    if node.op_type == "SequenceConstruct":
+        return [value for value in node.inputs if value is not None]
+    steps, lengths = Steps(graph_of(node), node), _sizes(node) or []
+    source = node.inputs[0]
+    assert source is not None  # of which _sizes knows the shape
+    axis = node.attributes.get_int("axis", 0) % len(sizes_of(source))
+    parts = steps.split(source, lengths, axis, "part")
+    if input_of(node, 1) is not None or node.attributes.get_int("keepdims", 1) != 0:
+        return parts
+    return [steps.reshape(part, [n for at, n in enumerate(sizes_of(part)) if at != axis], "row") for part in parts]
+
+
+def _read(steps: Steps, reader: ir.Node, elements: list[ir.Value]) -> ir.Value:
+    """What an operator reads of a sequence, made of its elements."""
+    if reader.op_type == "SequenceLength":
+        return steps.constant(np.array(len(elements), np.int64), "length")
+    if reader.op_type == "SequenceAt":
+        element = elements[(integers(reader.inputs[1]) or [0])[0]]
+        return steps.add("element", "Identity", [element], sizes_of(element))
+    axis = reader.attributes.get_int("axis", 0)
+    if reader.attributes.get_int("new_axis", 0):
+        at = axis % (len(sizes_of(elements[0])) + 1)
+        wider = [[*sizes_of(value)[:at], 1, *sizes_of(value)[at:]] for value in elements]
+        elements = [steps.reshape(value, sizes, "row") for value, sizes in zip(elements, wider, strict=True)]
+    return steps.concat(elements, axis, "joined")
 
 
 def _positions(node: ir.Node) -> list[tuple[ir.Node, int]] | None:
