@@ -14,7 +14,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist 
 RECIPES ?= models/dsconv_3x64_224.toml models/mobilenet_dsc_224.toml models/digits_dsc.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export zoo test test-all fuzz bench readme lint format lock clean
+.PHONY: help setup export zoo test test-all fuzz bench operators readme lint format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ fuzz: setup ## mutated files and answers: no traceback, no hang, no growth (10 m
 NETWORKS ?= full
 bench: setup ## edgeconv beside its peers into $(OUT)/bench (NETWORKS=quick for five networks)
 	$(BIN)/python tests/bench/run.py --networks "$(NETWORKS)" --out $(OUT)/bench $(BENCH)
+
+operators: $(READY) ## write what every table has of each operator, or why not, to $(OUT)/operators.md
+	@mkdir -p $(OUT)
+	$(BIN)/edgeconv operators --details > $(OUT)/operators.md
 
 readme: $(READY) ## write the list of operators of edgeconv/capture/README.md anew
 	$(BIN)/python -m edgeconv.flow.operators edgeconv/capture/README.md

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _COLUMNS = ("operator", ".onnx", ".tflite", "int8", "int16x8", "open batch")
 _LEGEND = (
     ".tflite no: refused by name. int8 and int16x8, float: computed in float between integers; parts: written out in "
-    "operators of this table. Open batch no: export with a fixed one. What depends on constants alone is computed at "
-    "export, whatever its operators."
+    "operators of this table; dissolved: reading a file puts others, or constants, in its place. Open batch no: export "
+    "with a fixed one. What depends on constants alone is computed at export, whatever its operators."
 )
 
 
@@ -32,6 +32,9 @@ def command(
     torch: Annotated[
         bool, typer.Option("--torch", help="List torch's (ATen) operators that fast capture knows, by family.")
     ] = False,
+    full: Annotated[
+        bool, typer.Option("--details", help="Say where each table has the operator, or why it has not (Markdown).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> int:
     """List the ONNX operators, and which formats and variants take each.
@@ -41,8 +44,9 @@ def command(
     from edgeconv.flow.operators import operators, rows
 
     if torch:
-        if names:
-            raise CaptureError("it takes no names", where="--torch", hint="leave out one of them")
+        if names or full:
+            what = "it takes no names" if names else "it has no --details"
+            raise CaptureError(what, where="--torch", hint="leave out one of them")
         families = dict(operators().aten)
         if as_json:
             say(json.dumps(families, indent=2))
@@ -50,12 +54,25 @@ def command(
             print_table(("family", "ATen operators"), [(name, ", ".join(aten)) for name, aten in families.items()])
         return OK
     chosen = _chosen(rows(), names or [])
+    if full:
+        _say_details({row.operator for row in chosen}, as_json=as_json)
+        return OK
     if as_json:
         say(json.dumps([dataclasses.asdict(row) for row in chosen], indent=2))
         return OK
     print_table(_COLUMNS, [_cells(row) for row in chosen])
     say(_LEGEND)
     return OK
+
+
+def _say_details(chosen: Collection[str], *, as_json: bool) -> None:
+    from edgeconv.flow.operator_page import details, to_page
+
+    page = [row for row in details() if row.operator in chosen]
+    if as_json:
+        say(json.dumps([dataclasses.asdict(row) | {"opsets": list(row.opsets)} for row in page], indent=2))
+    else:
+        say(to_page(page))
 
 
 def _chosen(table: Sequence[Row], names: Sequence[str]) -> list[Row]:

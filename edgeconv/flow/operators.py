@@ -1,7 +1,13 @@
 """The operators that can be exported, read from the tables that do it; the source of the list in `capture/README.md`.
 
-An operator is one entry in each of three tables: `edgeconv.capture` (ATen to ONNX), `edgeconv.reference` (what the
-ONNX operator computes) and `edgeconv.emit.tflite` (ONNX to TFLite; the ONNX file takes it as it is).
+An operator has an entry in each of these tables, or a reason near it why it has none; `operator_page` tells both:
+
+- `edgeconv.capture.torch._aten`, ATen to ONNX; what files dissolve is in `edgeconv.capture.onnx_file._dissolved`, and
+  what they write out in `_sums` beside it;
+- `edgeconv.reference._operators`, what the ONNX operator computes;
+- `edgeconv.emit.tflite.lower._operators`, ONNX to TFLite (an ``.onnx`` file takes the operator as it is);
+- `edgeconv.quantize._operators`, what integers make of it;
+- `edgeconv.rewrite.open_batch._rules`, how it carries an open batch.
 """
 
 from __future__ import annotations
@@ -9,14 +15,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from onnx.defs import get_all_schemas_with_history
+
+from edgeconv.capture import FILE_OPSETS
+from edgeconv.capture.onnx_file._dissolved import DISSOLVED
+from edgeconv.capture.onnx_file._file import OLDEST_OPSET
+from edgeconv.capture.onnx_file._sums import WRITTEN_OUT
+from edgeconv.capture.torch import _aten
+from edgeconv.emit.tflite.lower._operators import LOWERINGS
+from edgeconv.emit.tflite.lower._recurrent import GATES
+from edgeconv.quantize._operators import LAYERS, WITH_INTEGERS, WITHOUT_INT16
+from edgeconv.reference import OPERATORS
+from edgeconv.rewrite.open_batch._rules import RULES
 
 BEGIN = "<!-- operators: written by `make readme` -->"
 END = "<!-- end of operators -->"
 
 
-# What the TFLite writer takes without an operator of its own: integers become the tensors' types.
-_DISSOLVED = ("QuantizeLinear", "DequantizeLinear")
+BY_SCALES = ("QuantizeLinear", "DequantizeLinear")
+"""What the TFLite writer takes without an operator of its own: integers become the tensors' types."""
 
 
 @dataclass(frozen=True)
@@ -26,29 +46,45 @@ class Operators:
     Attributes:
         aten: ATen operators without overloads and without those that work in place, by family.
         both: ONNX operators that go into both formats.
+        dissolved: ONNX operators of which reading a file leaves others, or constants, for both formats.
         onnx_only: ONNX operators that the reference knows and TFLite has no form for.
+        unread: ONNX operators that the reference knows and no opset that is read has.
     """
 
     aten: tuple[tuple[str, tuple[str, ...]], ...]
     both: tuple[str, ...]
+    dissolved: tuple[str, ...]
     onnx_only: tuple[str, ...]
+    unread: tuple[str, ...]
 
 
 def operators() -> Operators:
-    """Reads the tables; imports torch."""
-    from edgeconv.capture.onnx_file._sums import WRITTEN_OUT
-    from edgeconv.capture.torch._aten import FAMILIES
-    from edgeconv.emit.tflite.lower._operators import LOWERINGS
-    from edgeconv.emit.tflite.lower._recurrent import GATES
-    from edgeconv.reference import OPERATORS
-
-    both = {*LOWERINGS, *_DISSOLVED, *WRITTEN_OUT, *GATES}
-    families = {name: {key.split(".")[1].strip("_") for key in table} for name, table in FAMILIES.items()}
+    """Reads the tables."""
+    both = {*LOWERINGS, *BY_SCALES, *WRITTEN_OUT, *GATES}
+    families = {name: {short(key) for key in table} for name, table in _aten.FAMILIES.items()}
+    unread = {name for name in OPERATORS if not opsets_of(name)}
     return Operators(
         aten=tuple((name, tuple(sorted(names, key=str.lower))) for name, names in families.items()),
         both=tuple(sorted(both)),
-        onnx_only=tuple(sorted(set(OPERATORS) - both)),
+        dissolved=tuple(sorted(DISSOLVED)),
+        onnx_only=tuple(sorted(OPERATORS.keys() - both - DISSOLVED.keys() - unread)),
+        unread=tuple(sorted(unread)),
     )
+
+
+def short(aten: str) -> str:
+    """``aten.relu_.default`` -> ``relu``."""
+    return aten.split(".")[1].strip("_")
+
+
+@cache
+def opsets_of(operator: str) -> range:
+    """The opsets of files that are read and in which the standard domain has the operator."""
+    history = [schema for schema in get_all_schemas_with_history() if (schema.name, schema.domain) == (operator, "")]
+    starts = {schema.since_version: not schema.deprecated for schema in history}
+    read = range(OLDEST_OPSET, FILE_OPSETS.stop)
+    there = [opset for opset in read if starts.get(max((start for start in starts if start <= opset), default=0))]
+    return range(there[0], there[-1] + 1) if there else range(0)
 
 
 @dataclass(frozen=True)
@@ -57,9 +93,10 @@ class Row:
 
     Attributes:
         operator: its name.
-        tflite: whether the TFLite writer takes it; else it refuses it by name.
+        tflite: whether a graph with it goes into a ``.tflite`` file; else the writer refuses it by name.
         int8: ``"yes"`` where integers compute it in an int8 file, if its parameters allow it; ``"float"`` where it
-            stays float there; ``"parts"`` where it is written out in operators that have rows of their own; ``"no"``.
+            stays float there; ``"parts"`` where it is written out in operators that have rows of their own;
+            ``"dissolved"`` where reading the file leaves others, or constants, in its place; ``"no"``.
         int16: likewise in an int16x8 file, which is TFLite only.
         batch: whether the batch can stay open across it.
     """
@@ -72,28 +109,24 @@ class Row:
 
 
 def rows() -> tuple[Row, ...]:
-    """A row for every ONNX operator that the reference knows, by name; imports torch."""
-    from edgeconv.capture.onnx_file._sums import WRITTEN_OUT
-    from edgeconv.emit.tflite.lower._recurrent import GATES
-    from edgeconv.quantize._operators import FIXED, LAYERS, OWN, READING, SHARED, WITHOUT_INT16
-    from edgeconv.reference import OPERATORS
-    from edgeconv.rewrite.open_batch._rules import RULES
-
+    """A row for every ONNX operator that the reference knows, by name."""
     both = set(operators().both)
-    integers = LAYERS | OWN | READING | SHARED | FIXED.keys() | set(_DISSOLVED)
+    integers = WITH_INTEGERS | set(BY_SCALES)
 
     def with_integers(name: str, able: Collection[str]) -> str:
-        if name in both and (name in WRITTEN_OUT or name in GATES):
+        if name in DISSOLVED:
+            return "dissolved"
+        if name in GATES or (name in WRITTEN_OUT and name not in LAYERS):
             return "parts"
         return ("yes" if name in able else "float") if name in both else "no"
 
     return tuple(
         Row(
             operator=name,
-            tflite=name in both,
+            tflite=name in both or name in DISSOLVED,
             int8=with_integers(name, integers),
             int16=with_integers(name, integers - WITHOUT_INT16),
-            batch=name in RULES or name in WRITTEN_OUT,
+            batch=name in RULES or name in WRITTEN_OUT or name in DISSOLVED,
         )
         for name in sorted({*OPERATORS, *both}, key=str.lower)
     )
@@ -112,6 +145,8 @@ def to_markdown(tables: Operators) -> str:
             *rows,
             "",
             f"The {len(tables.both)} ONNX operators that both formats take: {', '.join(tables.both)}.",
+            "",
+            f"Reading a file dissolves {len(tables.dissolved)} more, for both formats: {', '.join(tables.dissolved)}.",
             "",
             f"In `.onnx` files only, {len(tables.onnx_only)} more: {', '.join(tables.onnx_only)}. The TFLite writer "
             "refuses them by name, with the torch module that they come from.",

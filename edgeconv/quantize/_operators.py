@@ -8,6 +8,7 @@ row, is no layer and is not in `FIXED` stays float. What is true of an operator,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
 
@@ -156,3 +157,36 @@ WITH_INTEGERS = LAYERS | OWN | SHARED | READING | FIXED.keys()
 
 LOWEST_LOG = -16.0
 """What a LogSoftmax of integers can give; one that gives less stays float."""
+
+WITHOUT_KERNEL: Mapping[str, str] = {
+    "Ceil": "CEIL",
+    "Cosh": "NEG",
+    "CumSum": "CUMSUM",
+    "Floor": "FLOOR",
+    "GridSample": "FLOOR",
+    "Pow": "POW",
+    "Round": "ROUND",
+    **dict.fromkeys(("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Erf", "Tan"), "DIV"),
+    **dict.fromkeys(("InstanceNormalization", "LRN", "LayerNormalization", "LpNormalization"), "DIV"),
+    **dict.fromkeys(("GlobalLpPool", "LpPool", "ReduceL2", "ReduceSumSquare", "Sinh"), "SQUARE"),
+}
+"""Operators that are lowered to an operator of TFLite of which tflite-runtime 2.14 has no int8 kernel."""
+
+_COMPARES = "TFLite compares integers only after rounding them to 1/256"
+_INTEGERS = "its integers are the model's own, and stand for no real numbers"
+_BOOLEANS = "its results are booleans"
+_PLACES = "not written yet: integers could be moved as floats are"
+FLOAT: Mapping[str, str] = {
+    **{name: f"tflite-runtime 2.14 has no int8 kernel of {code}" for name, code in WITHOUT_KERNEL.items()},
+    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), _COMPARES),
+    **dict.fromkeys(("Shrink", "Sign", "ThresholdedRelu"), _COMPARES),
+    **dict.fromkeys(("And", "IsInf", "IsNaN", "Not", "Or", "Xor"), _BOOLEANS),
+    **dict.fromkeys(("BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"), _INTEGERS),
+    **dict.fromkeys(("GatherElements", "GatherND", "ScatterElements", "ScatterND", "TopK"), _PLACES),
+    **dict.fromkeys(("Cast", "CastLike"), "it leads to another type of numbers"),
+    "Mod": "TFLite's FLOOR_MOD of int8 knows no scales",
+    "ReduceLogSum": "the sum inside has no scale in the plan",
+    "ReduceLogSumExp": "the exponentials inside have no scale in the plan",
+    "ReduceProd": "TFLite's REDUCE_PROD of int8 knows no scales",
+}
+"""Operators with a TFLite form that integers do not compute, and why."""

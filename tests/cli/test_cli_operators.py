@@ -17,8 +17,9 @@ from edgeconv.reference import OPERATORS
 def test_every_operator_of_the_reference_has_a_row_as_the_readme_lists_it() -> None:
     table = {row.operator: row for row in rows()}
     assert set(OPERATORS) <= table.keys()
-    assert {name for name, row in table.items() if row.tflite} == set(operators().both)
-    assert {name for name, row in table.items() if not row.tflite} == set(operators().onnx_only)
+    lists = operators()
+    assert {name for name, row in table.items() if row.tflite} == {*lists.both, *lists.dissolved}
+    assert {name for name, row in table.items() if not row.tflite} == {*lists.onnx_only, *lists.unread}
     assert all((row.int8 == "no") == (not row.tflite) for row in table.values())
 
 
@@ -29,7 +30,9 @@ def test_every_operator_of_the_reference_has_a_row_as_the_readme_lists_it() -> N
         ("Gelu", {"tflite": True, "int8": "yes", "int16": "float", "batch": True}),
         ("GridSample", {"tflite": True, "int8": "float", "int16": "float", "batch": False}),
         ("Swish", {"tflite": True, "int8": "parts", "int16": "parts", "batch": True}),
-        ("NonZero", {"tflite": False, "int8": "no", "int16": "no", "batch": False}),  # its shape depends on values
+        ("Gemm", {"tflite": True, "int8": "yes", "int16": "yes", "batch": True}),
+        ("NonZero", {"tflite": True, "int8": "dissolved", "int16": "dissolved", "batch": True}),  # constant, or refused
+        ("Det", {"tflite": False, "int8": "no", "int16": "no", "batch": True}),
     ],
 )
 def test_rows_for_programs(operator: str, expected: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,11 +47,25 @@ def test_the_table_for_people_has_a_line_per_operator(capsys: pytest.CaptureFixt
     assert {line.split()[0] for line in lines[1:-1]} == {row.operator for row in rows()}
 
 
+def test_the_details_name_the_file_of_every_table_or_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["operators", "gridsample", "--details"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "## GridSample, opsets 16 to 24" in lines
+    assert "- capture: torch's grid_sampler, grid_sampler_2d; files" in lines
+    assert "- .tflite: `sampling`" in lines
+    assert "- int8: no, float: tflite-runtime 2.14 has no int8 kernel of FLOOR" in lines
+    assert run(["operators", "gridsample", "--details", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["opsets"] == list(range(16, 25))
+    assert row["tables"]["reference"] == {"entry": "`resize`", "reason": ""}
+
+
 def test_torchs_operators_by_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["operators", "--torch", "--json"]) == 0
     families = json.loads(capsys.readouterr().out)
     assert "conv2d" in families["convolution"]
     assert run(["operators", "--torch", "Conv"]) == 2
+    assert run(["operators", "--torch", "--details"]) == 2
 
 
 def test_an_operator_that_is_none_is_told_its_neighbours(capsys: pytest.CaptureFixture[str]) -> None:

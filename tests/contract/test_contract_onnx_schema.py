@@ -32,6 +32,7 @@ from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.emit.tflite.lower._operators import LOWERINGS
 from edgeconv.errors import EdgeconvError
+from edgeconv.flow.operators import operators, rows
 from edgeconv.reference import OPERATORS, evaluate
 from edgeconv.rewrite import optimize
 
@@ -40,13 +41,8 @@ RESULTS = [f"result_{index}" for index in range(6)]
 ELSEWHERE = {"Resize", "Upsample"}  # test_emit_tflite_resize and test_capture_onnx_resizing sweep these
 SUBGRAPHS = {"If", "SequenceAt", "SequenceConstruct", "SequenceLength", "SplitToSequence", "ConcatFromSequence"}
 CONSTANT = {"Constant", "DynamicQuantizeLinear"}
-DISSOLVED = {"QuantizeLinear", "DequantizeLinear"}
-WRITTEN_OUT = {"Attention", "GRU", "GroupNormalization", "LSTM", "MeanVarianceNormalization", "RMSNormalization", "RNN"}
-WRITTEN_OUT |= {"ConstantOfShape", "Range", "RotaryEmbedding", "Scatter", "Shape", "Size", "Swish"}
-WRITTEN_OUT |= {"Compress", "Einsum", "Hardmax", "Mean", "OneHot"}
-IN_TFLITE = {*LOWERINGS, *DISSOLVED, *WRITTEN_OUT}
-LATER = {"CumProd"}  # of opset 26
-WALKED = sorted({*OPERATORS, *LOWERINGS} - ELSEWHERE - SUBGRAPHS - CONSTANT - LATER)
+IN_TFLITE = {row.operator for row in rows() if row.tflite}
+WALKED = sorted({*OPERATORS, *LOWERINGS} - ELSEWHERE - SUBGRAPHS - CONSTANT - {*operators().unread})
 
 
 def versions(operator: str) -> Iterator[tuple[int, defs.OpSchema]]:

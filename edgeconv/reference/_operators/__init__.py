@@ -6,6 +6,8 @@ An operator is a function of a `Call`, after the operator's page of the ONNX spe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgeconv.reference._call import Operator
 from edgeconv.reference._operators import (
     activation,
@@ -25,22 +27,23 @@ from edgeconv.reference._operators import (
     shape,
 )
 
-OPERATORS: dict[str, Operator] = {
-    **convolution.OPERATORS,
-    **activation.OPERATORS,
-    **arithmetic.OPERATORS,
-    **pooling.OPERATORS,
-    **reduction.OPERATORS,
-    **resize.OPERATORS,
-    **normalization.OPERATORS,
-    **shape.OPERATORS,
-    **indexing.OPERATORS,
-    **linear.OPERATORS,
-    **attention.OPERATORS,
-    **recurrent.OPERATORS,
-    **constant.OPERATORS,
-    **quantization.OPERATORS,
-    **control.OPERATORS,
+FAMILIES: Mapping[str, Mapping[str, Operator]] = {
+    "convolution": convolution.OPERATORS,
+    "activation": activation.OPERATORS,
+    "arithmetic": arithmetic.OPERATORS,
+    "pooling": pooling.OPERATORS,
+    "reduction": reduction.OPERATORS,
+    "resize": resize.OPERATORS,
+    "normalization": normalization.OPERATORS,
+    "shape": shape.OPERATORS,
+    "indexing": indexing.OPERATORS,
+    "linear": linear.OPERATORS,
+    "attention": attention.OPERATORS,
+    "recurrent": recurrent.OPERATORS,
+    "constant": constant.OPERATORS,
+    "quantization": quantization.OPERATORS,
+    "control": control.OPERATORS,
 }
+OPERATORS: dict[str, Operator] = {name: function for family in FAMILIES.values() for name, function in family.items()}
 
-__all__ = ["OPERATORS"]
+__all__ = ["FAMILIES", "OPERATORS"]

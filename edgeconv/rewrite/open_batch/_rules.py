@@ -7,7 +7,7 @@ from the batch size looks like any other to it: that none is there, `edgeconv.re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -302,3 +302,20 @@ RULES: dict[str, Rule] = {
     "GatherElements": gather_elements,
     "ScatterND": scatter_nd,
 }
+
+_STATES = "its initial states have the batch's size, and TFLite's form is written out for a fixed one"
+WITHOUT_RULE: Mapping[str, str] = {
+    "AffineGrid": "its operand of sizes states the batch",
+    "CenterCropPad": "not written yet: its operand of sizes may state the batch",
+    "DynamicQuantizeLinear": "the whole batch has one scale, so that images depend on one another",
+    "GRU": _STATES,
+    "GridSample": "its TFLite form counts through the rows of the whole batch",
+    "LSTM": _STATES,
+    "MatMulInteger": "not written yet",
+    "MaxUnpool": "its indices count through the whole batch",
+    "QLinearMatMul": "not written yet",
+    "RNN": _STATES,
+    "ReverseSequence": "not written yet",
+    "ScatterElements": "not written yet: its indices would have to carry the batch as the data do",
+}
+"""Operators of the reference that meet this table and have no rule, and why."""

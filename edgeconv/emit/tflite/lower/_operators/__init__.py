@@ -6,6 +6,8 @@ its outputs. To add an operator, write such a function in the file of its family
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgeconv.emit.tflite.lower._lowering import Lower
 from edgeconv.emit.tflite.lower._operators import (
     activation,
@@ -26,23 +28,40 @@ from edgeconv.emit.tflite.lower._operators import (
     transposed_convolution,
 )
 
-LOWERINGS: dict[str, Lower] = {
-    **convolution.LOWERINGS,
-    **transposed_convolution.LOWERINGS,
-    **activation.LOWERINGS,
-    **elementwise.LOWERINGS,
-    **functions.LOWERINGS,
-    **piecewise.LOWERINGS,
-    **padding.LOWERINGS,
-    **pooling.LOWERINGS,
-    **reduction.LOWERINGS,
-    **resize.LOWERINGS,
-    **sampling.LOWERINGS,
-    **normalization.LOWERINGS,
-    **shape.LOWERINGS,
-    **indexing.LOWERINGS,
-    **linear.LOWERINGS,
-    **integers.LOWERINGS,
+FAMILIES: Mapping[str, Mapping[str, Lower]] = {
+    "convolution": convolution.LOWERINGS,
+    "transposed_convolution": transposed_convolution.LOWERINGS,
+    "activation": activation.LOWERINGS,
+    "elementwise": elementwise.LOWERINGS,
+    "functions": functions.LOWERINGS,
+    "piecewise": piecewise.LOWERINGS,
+    "padding": padding.LOWERINGS,
+    "pooling": pooling.LOWERINGS,
+    "reduction": reduction.LOWERINGS,
+    "resize": resize.LOWERINGS,
+    "sampling": sampling.LOWERINGS,
+    "normalization": normalization.LOWERINGS,
+    "shape": shape.LOWERINGS,
+    "indexing": indexing.LOWERINGS,
+    "linear": linear.LOWERINGS,
+    "integers": integers.LOWERINGS,
 }
+LOWERINGS: dict[str, Lower] = {name: lower for family in FAMILIES.values() for name, lower in family.items()}
 
-__all__ = ["LOWERINGS"]
+WITHOUT_LOWERING: Mapping[str, str] = {
+    "AffineGrid": "not written yet",
+    "BitShift": "ONNX shifts unsigned integers, of which TFLite's kernels take none but uint8",
+    "CenterCropPad": "not written yet: a Slice and a Pad",
+    "Col2Im": "not written yet: torch's fold becomes ConvTranspose or DepthToSpace",
+    "ConvInteger": "TFLite multiplies no integers without scales",
+    "Det": "TFLite has none: torch's becomes minors, up to four rows",
+    "DynamicQuantizeLinear": "its scale is computed, and those of a TFLite file are constants",
+    "MatMulInteger": "TFLite multiplies no integers without scales",
+    "MaxUnpool": "not written yet: torch's becomes ScatterElements",
+    "QLinearConv": "only QuantizeLinear and DequantizeLinear around floats' operators are read as integers",
+    "QLinearMatMul": "only QuantizeLinear and DequantizeLinear around floats' operators are read as integers",
+    "ReverseSequence": "not written yet",
+}
+"""Operators of the reference that meet this table and have no lowering, and why."""
+
+__all__ = ["FAMILIES", "LOWERINGS", "WITHOUT_LOWERING"]
