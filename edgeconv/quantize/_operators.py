@@ -2,8 +2,8 @@
 
 The rules are those of the TFLite int8 quantization specification
 (https://ai.google.dev/edge/litert/models/quantization_spec), applied to ONNX operators. An operator that has no
-row, is no layer and is not in `FIXED` stays float. What is true of an operator, whoever computes it, stands in
-`edgeconv.graph.traits`.
+row, is no layer and is not in `FIXED` stays float, and `FLOAT` says why. What is true of an operator, whoever computes
+it, stands in `edgeconv.graph.traits`.
 """
 
 from __future__ import annotations
@@ -165,6 +165,7 @@ WITHOUT_KERNEL: Mapping[str, str] = {
     "Floor": "FLOOR",
     "GridSample": "FLOOR",
     "Pow": "POW",
+    "ReverseSequence": "REVERSE_SEQUENCE",
     "Round": "ROUND",
     **dict.fromkeys(("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Erf", "Tan"), "DIV"),
     **dict.fromkeys(("InstanceNormalization", "LRN", "LayerNormalization", "LpNormalization"), "DIV"),

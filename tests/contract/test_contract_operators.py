@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,12 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from ai_edge_litert.schema_py_generated import BuiltinOperator
 from onnx import TensorProto, helper, numpy_helper
 from test_contract_onnx_schema import node_of, plain_of, versions
 from torch import nn
 
+import edgeconv.emit.tflite
 from edgeconv.capture import capture, open_onnx, settled_shapes
 from edgeconv.capture.onnx_file._dissolved import DISSOLVED
 from edgeconv.capture.onnx_file._sums import WRITTEN_OUT
@@ -29,6 +32,8 @@ from edgeconv.emit.tflite._graph import Graph, Tensor
 from edgeconv.emit.tflite._quantization import of_type
 from edgeconv.emit.tflite.file._encoding import Encoding
 from edgeconv.emit.tflite.file._flatbuffer import write
+from edgeconv.emit.tflite.file._integer_versions import SINCE_OF_INTEGERS
+from edgeconv.emit.tflite.file._versions import SINCE
 from edgeconv.emit.tflite.integer._rules import RULES as INTEGER_RULES
 from edgeconv.emit.tflite.lower._convert import convert
 from edgeconv.emit.tflite.lower._operators import WITHOUT_LOWERING
@@ -36,6 +41,7 @@ from edgeconv.flow.operator_page import Details, Support, aten_operators, detail
 from edgeconv.flow.operators import operators
 from edgeconv.quantize._operators import FLOAT, WITHOUT_KERNEL
 from edgeconv.reference import OPERATORS, evaluate
+from edgeconv.reference.tflite._operators import OPERATORS as READ_BACK
 from edgeconv.rewrite.open_batch._rules import WITHOUT_RULE
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4, 6, 6])
@@ -52,6 +58,16 @@ def test_every_table_has_each_operator_or_says_why_not() -> None:
 def test_a_table_that_says_nothing_and_one_that_says_both_are_found() -> None:
     row = Details("Foo", range(7, 25), {"a": Support(), "b": Support("`b`", "not yet"), "c": Support("`c`")})
     assert incomplete([row]) == ["Foo: a: MISSING", "Foo: b: `b`; AND YET: not yet"]
+
+
+def test_every_operator_of_tflite_that_is_written_has_its_versions_and_is_read_back() -> None:
+    room = Path(edgeconv.emit.tflite.__file__).parent
+    named = {node.value for file in room.rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))
+             if isinstance(node, ast.Constant) and hasattr(BuiltinOperator, str(node.value))}  # fmt: skip
+    named -= OPERATORS.keys()  # LSTM and RNN, which both name so
+    assert named >= {"CONV_2D", "REVERSE_SEQUENCE"}
+    assert named <= SINCE.keys() | SINCE_OF_INTEGERS.keys(), "enter it in emit/tflite/file/_versions.py"
+    assert named <= READ_BACK.keys(), "enter it in a file of reference/tflite/_operators"
 
 
 def test_no_reason_outlives_its_operator() -> None:
@@ -164,7 +180,8 @@ def _refuses_int8(code: str, path: Path) -> bool:
     graph.inputs = [Tensor("x", (2, 6), np.dtype(np.int8), quantization=steps)]
     if code in ("DIV", "POW", "ADD"):
         graph.inputs.append(Tensor("w", (2, 6), np.dtype(np.int8), quantization=steps))
-    operands = [*graph.inputs, *([graph.constant(np.array(1, np.int32), "axis")] if code == "CUMSUM" else [])]
+    constants = {"CUMSUM": np.array(1, np.int32), "REVERSE_SEQUENCE": np.array([6, 3], np.int32)}
+    operands = [*graph.inputs, *([graph.constant(constants[code], "axis")] if code in constants else [])]
     graph.outputs = graph.add(code, operands, [(2, 6)], "y")
     graph.outputs[0].quantization = steps
     path.write_bytes(write(graph, {})[0])

@@ -255,6 +255,15 @@ def scatter_nd(batch: Batch, node: ir.Node) -> Place:
     return place
 
 
+def reverse_sequence(batch: Batch, node: ir.Node) -> Place:
+    """ReverseSequence: the data carry the batch on ``batch_axis``, and the lengths carry it too."""
+    place = batch.place(node)
+    images = node.attributes.get_int("batch_axis", 1) % batch.rank(node, node.inputs[0])
+    if place.axis != images or batch.place(node, 1) != place.on(0):
+        batch.refuse(node, "reverses along the batch, or by lengths that do not carry it")
+    return place
+
+
 def gather_elements(batch: Batch, node: ir.Node) -> Place:
     """GatherElements along another axis, where both inputs carry the batch."""
     places = [batch.place(node, index) for index in (0, 1)]
@@ -289,6 +298,7 @@ RULES: dict[str, Rule] = {
     "Gemm": gemm,
     "MatMul": matmul,
     "Reshape": reshape,
+    "ReverseSequence": reverse_sequence,
     "Squeeze": squeeze,
     "Transpose": transpose,
     "Concat": concat,
@@ -315,7 +325,6 @@ WITHOUT_RULE: Mapping[str, str] = {
     "MaxUnpool": "its indices count through the whole batch",
     "QLinearMatMul": "not written yet",
     "RNN": _STATES,
-    "ReverseSequence": "not written yet",
     "ScatterElements": "not written yet: its indices would have to carry the batch as the data do",
 }
 """Operators of the reference that meet this table and have no rule, and why."""

@@ -150,6 +150,7 @@ SINCE: dict[str, dict[int, str]] = {
     "RESHAPE": {1: "1.5.0"},
     "RESIZE_BILINEAR": {1: "1.7.0", 3: "2.2.0"},
     "RESIZE_NEAREST_NEIGHBOR": {1: "1.13.1", 3: "2.3.0"},
+    "REVERSE_SEQUENCE": {1: "1.14.0"},
     "ROUND": {1: "1.14.0"},
     "RSQRT": {1: "1.10.0"},
     "SCATTER_ND": {1: "2.1.0"},

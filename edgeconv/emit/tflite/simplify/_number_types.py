@@ -22,13 +22,14 @@ AS_INT32: dict[str, frozenset[str]] = {
     "ARG_MIN": frozenset(("int16",)),
     "SCATTER_ND": frozenset(("int16",)),
     "DEPTH_TO_SPACE": frozenset(("int16", "bool")),
+    "REVERSE_SEQUENCE": frozenset(("int8", "bool")),
     "PAD": frozenset(("bool",)),
     "PADV2": frozenset(("bool",)),
 }
 """The element types, by operator, that it is computed in int32 for."""
 
 _POSITIONS = {"PAD": (0,), "PADV2": (0, 2), "SCATTER_ND": (1,)}
-_UNARY = frozenset(("ARG_MAX", "ARG_MIN", "CUMSUM", "NEG", "SUM", "DEPTH_TO_SPACE"))
+_UNARY = frozenset(("ARG_MAX", "ARG_MIN", "CUMSUM", "NEG", "SUM", "DEPTH_TO_SPACE", "REVERSE_SEQUENCE"))
 
 
 def widen_integers(graph: Graph) -> None:

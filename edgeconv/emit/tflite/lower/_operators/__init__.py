@@ -60,7 +60,6 @@ WITHOUT_LOWERING: Mapping[str, str] = {
     "MaxUnpool": "not written yet: torch's becomes ScatterElements",
     "QLinearConv": "only QuantizeLinear and DequantizeLinear around floats' operators are read as integers",
     "QLinearMatMul": "only QuantizeLinear and DequantizeLinear around floats' operators are read as integers",
-    "ReverseSequence": "not written yet",
 }
 """Operators of the reference that meet this table and have no lowering, and why."""
 

@@ -213,6 +213,17 @@ def cumulative_sum(low: Lowering, node: ir.Node) -> None:
     low.bind(node.outputs[0], form, low.emit("CUMSUM", [x, place], x.shape, **options))
 
 
+def reverse_sequence(low: Lowering, node: ir.Node) -> None:
+    """ReverseSequence, by TFLite's own operator."""
+    x, form = read(low, node)
+    lengths = low.tensor(low.input(node, 1), first(1))
+    time, images = (
+        form.index(node.attributes.get_int(f"{name}_axis", at)) for at, name in enumerate(("time", "batch"))
+    )
+    result = low.emit("REVERSE_SEQUENCE", [x, lengths], x.shape, seqDim=time, batchDim=images)
+    low.bind(node.outputs[0], form, result)
+
+
 def triangle(low: Lowering, node: ir.Node) -> None:
     """Trilu: a choice between the input and zero by a constant mask."""
     x, form = read(low, node)
@@ -230,6 +241,7 @@ def triangle(low: Lowering, node: ir.Node) -> None:
 
 LOWERINGS: dict[str, Lower] = {
     "GatherElements": gather_elements,
+    "ReverseSequence": reverse_sequence,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
     "TopK": top_k,
