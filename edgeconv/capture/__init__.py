@@ -44,6 +44,7 @@ inverse, determinant, solve             Div by the rows' largest, Gather, Mul, A
 einsum of two tensors                   Transpose, Reshape, MatMul (Einsum)
 F.unfold; F.fold                        depthwise Conv by single ones; DepthToSpace or ConvTranspose by single ones
 product with a vector                   Reshape, MatMul, Reshape (MatMul)
+affine_grid                             Split, Reshape, Mul, Add (Unsqueeze, Mul, ReduceSum)
 interpolate with antialias              MatMul by one constant matrix per axis (no form)
 interpolate, Upsample                   Resize by scales or, where torch is given a size, by sizes; Gather per axis
                                         where runtimes pick other elements than torch's nearest modes

@@ -142,3 +142,14 @@ def test_operations_of_every_family_compute_what_torch_does(family: str, evaluat
     values = evaluate(model, (x,))
     for name in names:
         np.testing.assert_allclose(values[name], expected[name].numpy(), rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(("rank", "sizes"), [(2, [2, 1, 5, 1]), (2, [2, 1, 5, 4]), (3, [2, 1, 2, 3, 4])])
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.filterwarnings("ignore:.*unit-size grids")
+def test_affine_grids_compute_what_torch_does(rank: int, sizes: list[int], corners: bool, evaluate) -> None:
+    """Not among the families: torch's own exporter fails on some of them."""
+    theta = torch.randn(2, rank, rank + 1)
+    module = Function(lambda x: functional.affine_grid(x, sizes, align_corners=corners))
+    model = capture(module, (theta,), input_names=["theta"], output_names=["grid"], path="fast")
+    np.testing.assert_allclose(evaluate(model, (theta,))["grid"], module(theta).numpy(), rtol=1e-6, atol=1e-6)

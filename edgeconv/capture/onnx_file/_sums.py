@@ -1,7 +1,8 @@
 """Operators that are sums of others: written out, as a module that computes the same is.
 
 Specification: Gemm, Mean, MeanVarianceNormalization; of opsets 23 and 24, RMSNormalization, RotaryEmbedding and Swish;
-`edgeconv.capture.normalize._attention` has Attention, and the rooms beside it Einsum, OneHot and Hardmax.
+`edgeconv.capture.normalize._attention` has Attention, and the files beside this one Einsum, OneHot, Hardmax and
+CenterCropPad.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.capture.normalize._affine_grid import coordinates
 from edgeconv.capture.normalize._attention import attention
 from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.capture.onnx_file._center_crop_pad import center_crop_pad
 from edgeconv.capture.onnx_file._einsum import einsum
 from edgeconv.capture.onnx_file._one_hot import hardmax, one_hot
 from edgeconv.errors import CaptureError
@@ -137,6 +140,25 @@ def _partners(size: int, interleaved: bool) -> Sequence[int]:
     return [int(place) for place in (places ^ 1 if interleaved else (places + size // 2) % size)]
 
 
+def _affine_grid(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """The last column of each matrix, and the others times the coordinates of an axis, the last axis first."""
+    theta, (batch, *sizes, rank) = node.inputs[0], sizes_of(node.outputs[0])
+    if theta is None:
+        raise ValueError("a node without its input")  # onnx's checker has seen to it
+    corners = bool(node.attributes.get_int("align_corners", 0))
+    column = [batch, *([1] * rank), rank]
+    *columns, grid = (
+        steps.reshape(part, column, f"column_{index}")
+        for index, part in enumerate(steps.split(theta, [1] * (rank + 1), 2, "part"))
+    )
+    for axis, factor in enumerate(reversed(columns)):
+        along = steps.constant(coordinates(sizes, axis, align_corners=corners), f"axis_{axis}")
+        wide = [batch, *(size if at == axis else 1 for at, size in enumerate(sizes)), rank]
+        product = steps.add("product", "Mul", [factor, along], wide)
+        grid = steps.add("sum", "Add", [grid, product], list(np.broadcast_shapes(sizes_of(grid), wide)))
+    return {node.outputs[0]: grid}
+
+
 def _mean(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     """Of several values, element by element."""
     values, sizes = list(node.inputs), sizes_of(node.outputs[0])
@@ -172,7 +194,9 @@ def _is_stored(value: ir.Value | None) -> bool:
 
 
 WRITTEN_OUT: Mapping[str, Callable[[Steps, ir.Node], Mapping[ir.Value, ir.Value]]] = {
+    "AffineGrid": _affine_grid,
     "Attention": attention,
+    "CenterCropPad": center_crop_pad,
     "Einsum": einsum,
     "Gemm": _gemm,
     "Hardmax": hardmax,

@@ -315,8 +315,6 @@ RULES: dict[str, Rule] = {
 
 _STATES = "its initial states have the batch's size, and TFLite's form is written out for a fixed one"
 WITHOUT_RULE: Mapping[str, str] = {
-    "AffineGrid": "its operand of sizes states the batch",
-    "CenterCropPad": "not written yet: its operand of sizes may state the batch",
     "DynamicQuantizeLinear": "the whole batch has one scale, so that images depend on one another",
     "GRU": _STATES,
     "GridSample": "its TFLite form counts through the rows of the whole batch",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.capture.normalize._affine_grid import coordinates
 from edgeconv.capture.normalize._origin import MEETING
 from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, sizes_of
 from edgeconv.graph.edit import constant
@@ -222,7 +223,20 @@ def _keeps_planes(node: ir.Node) -> bool:
     return False
 
 
+def affine_grid(b: Builder, theta: ir.Value, size: Ints, align_corners: bool) -> ir.Value:
+    """``F.affine_grid``: the last column of each matrix, and the others times the coordinates of an axis."""
+    batch, _, *sizes = size
+    rank = len(sizes)
+    parts = b.split(theta, 2, [1] * (rank + 1))
+    *columns, grid = (b.reshape(part, (batch, *[1] * rank, rank)) for part in parts)
+    for axis, factor in enumerate(reversed(columns)):
+        along = b.constant(coordinates(sizes, axis, align_corners=align_corners))
+        grid = b.add("Add", grid, b.add("Mul", factor, along))
+    return grid
+
+
 TABLE: Mapping[str, Entry] = {
+    "aten.affine_grid_generator.default": affine_grid,
     "aten.im2col.default": unfold,
     "aten.col2im.default": fold,
     "aten.unfold.default": unfold_axis,

@@ -49,9 +49,7 @@ FAMILIES: Mapping[str, Mapping[str, Lower]] = {
 LOWERINGS: dict[str, Lower] = {name: lower for family in FAMILIES.values() for name, lower in family.items()}
 
 WITHOUT_LOWERING: Mapping[str, str] = {
-    "AffineGrid": "not written yet",
     "BitShift": "ONNX shifts unsigned integers, of which TFLite's kernels take none but uint8",
-    "CenterCropPad": "not written yet: a Slice and a Pad",
     "Col2Im": "not written yet: torch's fold becomes ConvTranspose or DepthToSpace",
     "ConvInteger": "TFLite multiplies no integers without scales",
     "Det": "TFLite has none: torch's becomes minors, up to four rows",
