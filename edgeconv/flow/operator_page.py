@@ -46,7 +46,7 @@ class Support:
     def __str__(self) -> str:
         if self.entry and self.reason:
             return f"{self.entry}; AND YET: {self.reason}"
-        return self.entry or (f"no, {self.reason}" if self.reason else "MISSING")
+        return self.entry or (f"no ({self.reason})" if self.reason else "MISSING")
 
 
 @dataclass(frozen=True)
@@ -179,10 +179,10 @@ def _integers(name: str, *, int16: bool = False) -> Support:
     lowered, reason = _tflite(name), integers.FLOAT.get(name, "")
     if name not in integers.WITH_INTEGERS:
         if lowered.reason or reason:
-            return Support(reason=f"float: {reason}" if reason else lowered.reason)
+            return Support(reason=f"stays float: {reason}" if reason else lowered.reason)
         return Support("" if name in lowerings.LOWERINGS else lowered.entry)
     if int16 and name in integers.WITHOUT_INT16:
-        return Support(reason="float: TFLite has no int16 kernel of it, or none of use")
+        return Support(reason="stays float: TFLite has no int16 kernel of it, or none of use")
     rule = [str(flag.name).lower() for flag in integers.RULES.get(name, ())]
     rule += ["layer"] if name in integers.LAYERS else []
     rule += ["fixed scale"] if name in integers.FIXED else []
