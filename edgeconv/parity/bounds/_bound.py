@@ -1,0 +1,68 @@
+"""What is told of a result: the exact values, and how far a runtime's may lie from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeconv.errors import ParityError
+from edgeconv.parity.bounds._arithmetic import Array
+from edgeconv.parity.bounds._bounded import Bounded
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """One result of an operator on its own operands.
+
+    Attributes:
+        exact: float64 for real numbers, the tensor's integers or booleans else; in the file's layout.
+        worst: float64, of the same shape: no correct evaluation lies further away. In the result's own unit: of
+            quantized integers in steps. 0 where there is one correct result; infinite where any value is correct,
+            infinities and NaN among them (an overflow that a step may have, an operand beyond a kernel's domain).
+        likely: the same, at most `worst`: left with the probability that `Arithmetic.deviations` tells.
+    """
+
+    exact: Array
+    worst: Array
+    likely: Array
+
+    def used(self, result: Array, *, likely: bool = False) -> Array:
+        """The share of the bound that a runtime's result uses: float64, of the result's shape; correct up to 1.
+
+        Args:
+            result: of the runtime.
+            likely: of the likely bound.
+
+        Raises:
+            ParityError: it has another shape.
+        """
+        if result.shape != self.exact.shape:
+            raise ParityError(f"the result has shape {result.shape}, and its bound {self.exact.shape}")
+        bound = self.likely if likely else self.worst
+        actual, exact = result.astype(np.float64), self.exact.astype(np.float64)
+        with np.errstate(all="ignore"):
+            same = (actual == exact) | (np.isnan(actual) & np.isnan(exact)) | np.isposinf(bound)
+            error = np.where(same, 0.0, np.abs(actual - exact))
+            return np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error) / bound)
+
+
+def bound_of(exact: Array, bounded: Bounded | None) -> Bound:
+    """A result's bound.
+
+    Args:
+        exact: of the reference.
+        bounded: by a rule; None where nothing is rounded.
+    """
+    if bounded is None:
+        nothing = np.zeros(exact.shape)
+        return Bound(exact, nothing, nothing)
+    # Float64's own rounding, of both sides: 2^-29 of a step's.
+    worst, likely = (
+        np.broadcast_to(np.where(np.isnan(error), np.inf, error) * (1 + 2.0**-20), exact.shape)
+        for error in (bounded.worst, bounded.likely)
+    )
+    if exact.dtype.kind == "f":
+        infinite = np.isinf(exact)
+        worst, likely = (np.where(infinite, 0.0, np.where(np.isnan(exact), np.inf, error)) for error in (worst, likely))
+    return Bound(exact, worst, np.minimum(likely, worst))

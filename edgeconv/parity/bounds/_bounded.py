@@ -1,0 +1,285 @@
+"""Numbers with the error that a runtime's may have: running error analysis, array by array.
+
+Formulas are written in +, -, *, /, @ and functions, in the order of a kernel's steps; every step carries the errors of
+its operands on and adds its own rounding (Higham, Accuracy and Stability, section 3.3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+
+from edgeconv.parity.bounds._arithmetic import Arithmetic, Array
+from edgeconv.parity.bounds._functions import FUNCTIONS
+
+_Pair = tuple[Array, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """An array, and how far a runtime's may lie from it.
+
+    Attributes:
+        value: exact, float64.
+        worst: the largest error that is possible, of the same shape or one that broadcasts to it.
+        likely: the largest error that is to be expected, likewise.
+        arithmetic: of the steps that follow.
+    """
+
+    value: Array
+    worst: Array
+    likely: Array
+    arithmetic: Arithmetic
+
+    # Entering
+
+    @classmethod
+    def of(cls, values: Array | float, arithmetic: Arithmetic) -> Bounded:
+        """An operand: exact, but for numbers that the runtime reads as 0."""
+        values = np.asarray(values, np.float64)
+        error = arithmetic.flushed(values)
+        return cls(values, error, error, arithmetic)
+
+    def constant(self, number: float) -> Bounded:
+        """A constant of a formula, as the kernel's format holds it."""
+        held = float(np.dtype(self.arithmetic.compute).type(number))
+        error = np.asarray(0.0 if held == number else abs(number) * self.arithmetic.unit)
+        return Bounded(np.asarray(number, np.float64), error, error, self.arithmetic)
+
+    def _other(self, other: Bounded | float) -> Bounded:
+        return other if isinstance(other, Bounded) else self.constant(other)
+
+    # Steps
+
+    def _errors(self, rule: Callable[[Array], Array]) -> _Pair:
+        return rule(self.worst), rule(self.likely)
+
+    def rounded(self, value: Array, errors: _Pair, units: float | Array = 1.0) -> Bounded:
+        """A step's result: the carried errors, and so many roundings of what the runtime may have."""
+        u, least = self.arithmetic.unit, self.arithmetic.least
+        worst, likely = (error + units * u * (np.abs(value) + error) + least for error in errors)
+        return self.within(value, worst, likely)
+
+    def within(self, value: Array, worst: Array, likely: Array) -> Bounded:
+        """With infinite errors where the interval reaches the largest number, or nothing is known."""
+        reaches = ~(np.abs(value) + worst < self.arithmetic.largest)
+        worst, likely = (np.where(reaches, np.inf, error) for error in (worst, likely))
+        return replace(self, value=value, worst=worst, likely=likely)
+
+    def __add__(self, other: Bounded | float) -> Bounded:
+        b = self._other(other)
+        return self.rounded(self.value + b.value, (self.worst + b.worst, self.likely + b.likely))
+
+    def __sub__(self, other: Bounded | float) -> Bounded:
+        b = self._other(other)
+        return self.rounded(self.value - b.value, (self.worst + b.worst, self.likely + b.likely))
+
+    def __mul__(self, other: Bounded | float) -> Bounded:
+        b = self._other(other)
+        errors = [
+            np.abs(self.value) * of_b + np.abs(b.value) * of_a + of_a * of_b
+            for of_a, of_b in ((self.worst, b.worst), (self.likely, b.likely))
+        ]
+        return self.rounded(self.value * b.value, (errors[0], errors[1]))
+
+    def __truediv__(self, other: Bounded | float) -> Bounded:
+        b = self._other(other)
+        value = self.value / b.value
+        errors = [
+            np.where(np.abs(b.value) > of_b, (of_a + np.abs(value) * of_b) / (np.abs(b.value) - of_b), np.inf)
+            for of_a, of_b in ((self.worst, b.worst), (self.likely, b.likely))
+        ]
+        return self.rounded(value, (errors[0], errors[1]))
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Bounded:
+        return replace(self, value=-self.value)
+
+    def __rsub__(self, other: float) -> Bounded:
+        return self.constant(other) - self
+
+    def __rtruediv__(self, other: float) -> Bounded:
+        return self.constant(other) / self
+
+    def __matmul__(self, other: Bounded) -> Bounded:
+        """Products of matrices, by numpy's rules; sums in any order."""
+        a, b = np.abs(self.value), np.abs(other.value)
+        total, magnitude = self.value @ other.value, a @ b
+        spreads = []
+        for of_a, of_b in ((self.worst, other.worst), (self.likely, other.likely)):
+            spread = np.zeros(())
+            if of_b.any():
+                of_b = np.broadcast_to(of_b, b.shape)
+                spread = a @ of_b
+            if of_a.any():
+                spread = spread + np.broadcast_to(of_a, a.shape) @ (b + of_b)
+            spreads.append(spread)
+        return self.sum_of_products(total, magnitude, self.value.shape[-1], (spreads[0], spreads[1]))
+
+    def sum_of_products(
+        self, total: Array, magnitude: Array, count: Array | float, spreads: _Pair, *, terms: int = 0
+    ) -> Bounded:
+        """Sums of products in any order, fused or not.
+
+        Args:
+            total: the exact sums.
+            magnitude: the same of the operands' magnitudes.
+            count: the number of products.
+            spreads: the same of the operands' errors, worst and likely.
+            terms: further terms that are no products: a bias.
+        """
+        u, least = self.arithmetic.unit, self.arithmetic.least
+        errors = []
+        for index, spread in enumerate(spreads):
+            whole = magnitude + spread
+            rounding = self.arithmetic.summed(total, whole, count + terms, spread)[index]
+            errors.append(spread + rounding + u * (1 + 2 * np.asarray(count) * u) * whole + np.asarray(count) * least)
+        largest = np.where(magnitude + spreads[0] < self.arithmetic.largest, 0.0, np.inf)  # partial sums
+        return self.within(total, errors[0] + largest, errors[1] + largest)
+
+    def sum(self, axes: Sequence[int] | int, *, keepdims: bool = True) -> Bounded:
+        """Sums in any order."""
+        axes = (axes,) if isinstance(axes, int) else tuple(axes)
+        count = math.prod(self.value.shape[axis] for axis in axes)
+        total, magnitude = (
+            np.asarray(array.sum(axis=axes, keepdims=keepdims)) for array in (self.value, np.abs(self.value))
+        )
+        errors = []
+        for index, error in enumerate((self.worst, self.likely)):
+            spread = np.broadcast_to(error, self.value.shape).sum(axis=axes, keepdims=keepdims)
+            errors.append(spread + self.arithmetic.summed(total, magnitude + spread, count, spread)[index])
+        largest = np.where(magnitude < self.arithmetic.largest, 0.0, np.inf)
+        return self.within(total, errors[0] + largest, errors[1] + largest)
+
+    def mean(self, axes: Sequence[int] | int, *, keepdims: bool = True) -> Bounded:
+        """A sum, and a quotient or a product by the rounded reciprocal."""
+        axes = (axes,) if isinstance(axes, int) else tuple(axes)
+        count = float(math.prod(self.value.shape[axis] for axis in axes))
+        total = self.sum(axes, keepdims=keepdims)
+        return widest(total / count, total * (1 / count))
+
+    # Functions
+
+    def function(self, name: str) -> Bounded:
+        """One of `ACCURACY`, of each element."""
+        function, accuracy = FUNCTIONS[name], self.arithmetic.accuracy(name)
+        u, magnitude = self.arithmetic.unit, np.abs(self.value)
+        value, errors = function.value(self.value), []
+        for error in (self.worst, self.likely):
+            error = error + accuracy.argument * u * magnitude
+            carried = self._carried(function.value, error, monotone=function.monotone)
+            own = (
+                accuracy.relative * u * (np.abs(value) + carried)
+                + accuracy.absolute * u
+                + self.arithmetic.smallest_normal
+            )
+            small = (accuracy.lowest > 0) & (magnitude - error < accuracy.lowest)
+            beyond = small | (magnitude + error > accuracy.highest)
+            errors.append(np.where(beyond, np.inf, carried + own))
+        if function.grows:  # kernels scale by powers of two, and overflow within the last one
+            errors = [np.where(np.abs(value) + error > self.arithmetic.largest / 2, np.inf, error) for error in errors]
+        return self.within(value, errors[0], errors[1])
+
+    def _carried(self, function: Callable[[Array], Array], error: Array, *, monotone: bool) -> Array:
+        """What a function makes of its operand's error; the largest slope of those that are not monotone is 1."""
+        if not monotone:
+            return np.asarray(error)
+        value = function(self.value)
+        steps = [np.abs(function(self.value + end * error) - value) for end in (-1, 1)]
+        return np.where(error == 0, 0.0, np.where(np.isfinite(error), np.maximum(*steps), np.inf))
+
+    def monotone(self, function: Callable[[Array], Array]) -> Bounded:
+        """A function that rounds nothing: a clamp, a choice by sign."""
+        value = function(self.value)
+        worst, likely = self._errors(lambda error: self._carried(function, error, monotone=True))
+        return replace(self, value=value, worst=worst, likely=likely)
+
+    def clip(self, low: float, high: float) -> Bounded:
+        """Held between two numbers."""
+        return self.monotone(lambda values: np.clip(values, low, high))
+
+    def absolute(self) -> Bounded:
+        """Without its sign."""
+        return replace(self, value=np.abs(self.value))
+
+    def root(self) -> Bounded:
+        """The square root of what no runtime computes as negative."""
+        return self.clip(0.0, np.inf).function("sqrt")
+
+    def inverse_root(self) -> Bounded:
+        """1 / sqrt of what no runtime computes as negative: a quotient, or a function of its own."""
+        low = np.maximum(self.value - self.worst, 0.0)
+        unsure = np.where((low == 0) & (self.worst > 0), np.inf, 0.0)
+        quotient = 1.0 / self.root()
+        return replace(quotient, worst=quotient.worst + unsure, likely=quotient.likely + unsure)
+
+    # Moves
+
+    def move(self, function: Callable[[Array], Array]) -> Bounded:
+        """Elements in other places: an index, a shape, an order of axes."""
+        parts = (np.broadcast_to(part, self.value.shape) for part in (self.worst, self.likely))
+        worst, likely = (function(part) for part in parts)
+        return replace(self, value=function(self.value), worst=worst, likely=likely)
+
+    def reshape(self, *shape: int) -> Bounded:
+        """The same elements in another shape; without sizes, a single number."""
+        return self.move(lambda array: array.reshape(shape))
+
+    def widened(self, error: Array | float) -> Bounded:
+        """With a further error."""
+        return self.within(self.value, self.worst + error, self.likely + error)
+
+    def stored(self) -> Bounded:
+        """Rounded once more, where results are stored in a narrower format than they are computed in."""
+        if self.arithmetic.storage == self.arithmetic.compute:
+            return self
+        narrow = replace(self, arithmetic=replace(self.arithmetic, compute=self.arithmetic.storage))
+        return narrow.rounded(self.value, (self.worst, self.likely))
+
+
+def widest(*formulas: Bounded) -> Bounded:
+    """Of several ways to compute one value, the largest errors."""
+    first = formulas[0]
+    worst, likely = (
+        reduce(np.maximum, (getattr(formula, name) for formula in formulas)) for name in ("worst", "likely")
+    )
+    return replace(first, worst=worst, likely=likely)
+
+
+def chosen(condition: Array, a: Bounded, b: Bounded) -> Bounded:
+    """Of ``a`` where a condition on exact numbers holds, of ``b`` elsewhere."""
+    return replace(
+        a,
+        value=np.where(condition, a.value, b.value),
+        worst=np.where(condition, a.worst, b.worst),
+        likely=np.where(condition, a.likely, b.likely),
+    )
+
+
+def stacked(parts: Sequence[Bounded], axis: int) -> Bounded:
+    """Along a new axis."""
+    return _together(parts, lambda arrays: np.stack(arrays, axis))
+
+
+def joined(parts: Sequence[Bounded], axis: int) -> Bounded:
+    """Along an axis that they have."""
+    return _together(parts, lambda arrays: np.concatenate(arrays, axis))
+
+
+def _together(parts: Sequence[Bounded], merge: Callable[[list[Array]], Array]) -> Bounded:
+    value, worst, likely = (
+        merge([np.broadcast_to(getattr(part, name), part.value.shape) for part in parts])
+        for name in ("value", "worst", "likely")
+    )
+    return replace(parts[0], value=value, worst=worst, likely=likely)
+
+
+def exact(like: Bounded, value: Array) -> Bounded:
+    """Numbers that every runtime has: the largest of a row, 0 and 1."""
+    return Bounded(np.asarray(value, np.float64), np.zeros(()), np.zeros(()), like.arithmetic)

@@ -1,0 +1,214 @@
+"""Operators that are composed of steps, as plain formulas; both languages of files share them.
+
+Where runtimes take different formulas for one function, the largest errors count (`widest`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeconv.parity.bounds._arithmetic import Array
+from edgeconv.parity.bounds._bounded import Bounded, chosen, exact, widest
+
+# Activations
+
+
+def leaky(x: Bounded, slope: Bounded | float) -> Bounded:
+    """The identity above 0, a product below."""
+    below = x * slope
+    return chosen(np.broadcast_to(x.value >= 0, below.value.shape), _spread(x, below), below)
+
+
+def _spread(x: Bounded, like: Bounded) -> Bounded:
+    return x.move(lambda array: np.broadcast_to(array, like.value.shape))
+
+
+def hard_sigmoid(x: Bounded, alpha: float, beta: float) -> Bounded:
+    """A line between 0 and 1."""
+    return (x * alpha + beta).clip(0.0, 1.0)
+
+
+def hard_swish(x: Bounded) -> Bounded:
+    """x relu6(x + 3) / 6: either factor may be divided, or the product."""
+    gate = (x + 3.0).clip(0.0, 6.0)
+    return widest(
+        x * (x * (1 / 6) + 0.5).clip(0.0, 1.0),
+        x * gate * (1 / 6),
+        x * gate / 6.0,
+        x * (gate * (1 / 6)),
+        x * (1 / 6) * gate,
+    )
+
+
+def elu(x: Bounded, alpha: float = 1.0) -> Bounded:
+    """alpha (exp(x) - 1) below 0."""
+    below = x.monotone(lambda values: np.minimum(values, 0.0)).function("expm1")
+    return chosen(x.value >= 0, x, below if alpha == 1 else below * alpha)
+
+
+def celu(x: Bounded, alpha: float) -> Bounded:
+    """alpha (exp(x / alpha) - 1) below 0."""
+    below = (x / alpha).monotone(lambda values: np.minimum(values, 0.0)).function("expm1") * alpha
+    return chosen(x.value >= 0, x, below)
+
+
+def selu(x: Bounded, alpha: float, gamma: float) -> Bounded:
+    """gamma times an ELU; the factors below 0 may be one."""
+    below = x.monotone(lambda values: np.minimum(values, 0.0)).function("expm1")
+    return chosen(x.value >= 0, x * gamma, widest(below * alpha * gamma, below * (alpha * gamma)))
+
+
+def gelu(x: Bounded, *, approximate: bool) -> Bounded:
+    """x (1 + erf(x / sqrt(2))) / 2, or by a tanh of a cubic; kernels end both at 0 and at x for large magnitudes."""
+    half = x * 0.5
+    if approximate:
+        factor = math.sqrt(2 / math.pi)
+        inner = widest(
+            (x + x * x * x * 0.044715) * factor,
+            x * (x * x * (0.044715 * factor) + factor),
+            x * (x * x * 0.044715 + 1.0) * factor,
+        )
+        gate = inner.function("tanh") + 1.0
+    else:
+        gate = (x * math.sqrt(0.5)).function("erf") + 1.0
+    return widest(half * gate, x * (gate * 0.5), x * gate * 0.5)
+
+
+def swish(x: Bounded, alpha: float) -> Bounded:
+    """x sigmoid(alpha x)."""
+    return x * (x if alpha == 1 else x * alpha).function("sigmoid")
+
+
+def mish(x: Bounded) -> Bounded:
+    """x tanh(softplus(x))."""
+    return x * x.function("softplus").function("tanh")
+
+
+def softsign(x: Bounded) -> Bounded:
+    """x / (1 + |x|)."""
+    below = x.absolute() + 1.0
+    return widest(x / below, x * (1.0 / below))
+
+
+def power(base: Bounded, exponent: Bounded) -> Bounded:
+    """Of exact operands: a function of its own, products for small whole exponents, a root for 1/2."""
+    value = np.asarray(np.power(base.value, exponent.value))
+    arithmetic = base.arithmetic
+    error = arithmetic.accuracy("pow").relative * arithmetic.unit * np.abs(value) + arithmetic.least
+    # An operand that is read as 0 loses the power of what it was.
+    lost = np.where(np.broadcast_to(base.worst, value.shape) > 0, np.inf, 0.0)
+    return base.within(value, error + lost, error + lost)
+
+
+# Along axes
+
+
+def softmax(x: Bounded, axis: int) -> Bounded:
+    """Exponentials of what each element lacks to the largest, divided by their sum, or times its reciprocal."""
+    powers = _powers(x, axis)
+    total = powers.sum(axis)
+    return widest(powers / total, powers * (1.0 / total))
+
+
+def log_softmax(x: Bounded, axis: int) -> Bounded:
+    """x - max - log of the sum of the exponentials: in either order."""
+    top = exact(x, x.value.max(axis, keepdims=True))
+    logarithm = _powers(x, axis).sum(axis).function("log")
+    return widest((x - top) - logarithm, x - (logarithm + top))
+
+
+def _powers(x: Bounded, axis: int) -> Bounded:
+    return (x - exact(x, x.value.max(axis, keepdims=True))).function("exp")
+
+
+def log_sum_exp(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
+    """The logarithm of the sum of exponentials: as it is written, or of the differences to the largest."""
+    axes = tuple(axes)
+    top, wide = (exact(x, x.value.max(axes, keepdims=keep)) for keep in (keepdims, True))
+    written = x.function("exp").sum(axes, keepdims=keepdims).function("log")
+    shifted = (x - wide).function("exp").sum(axes, keepdims=keepdims).function("log") + top
+    return chosen(np.isfinite(written.worst), widest(shifted, written), shifted)  # no kernel may overflow here
+
+
+# Normalizations
+
+
+def moments(x: Bounded, axes: Sequence[int]) -> tuple[Bounded, Bounded]:
+    """Mean and variance over axes.
+
+    The variance is taken in two passes, or as the mean of the squares less the square of the mean, which cancels, as
+    ONNX Runtime does (core/providers/cpu/nn/layer_norm_impl.cc).
+    """
+    mean = x.mean(axes)
+    centred = x - mean
+    return mean, widest((centred * centred).mean(axes), (x * x).mean(axes) - mean * mean)
+
+
+def normalized(
+    x: Bounded, mean: Bounded, variance: Bounded, epsilon: float, scale: Bounded | None, bias: Bounded | None
+) -> Bounded:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias: step by step, or folded into one factor and one term."""
+    spread = variance + epsilon
+    root, inverse = spread.root(), spread.inverse_root()
+    centred = x - mean
+    steps = [affine(centred / root, scale, bias), affine(centred * inverse, scale, bias)]
+    for factor in (inverse, 1.0 / root) if scale is None else (scale * inverse, scale / root):
+        shift = mean * factor
+        steps += [affine(centred * factor, None, bias)]
+        steps += [x * factor - shift if bias is None else x * factor + (bias - shift)]
+    return widest(*steps)
+
+
+def affine(x: Bounded, scale: Bounded | None, bias: Bounded | None) -> Bounded:
+    """x scale + bias."""
+    x = x if scale is None else x * scale
+    return x if bias is None else x + bias
+
+
+def root_mean_square(x: Bounded, axes: Sequence[int], epsilon: float) -> Bounded:
+    """x / sqrt(mean of squares + epsilon)."""
+    spread = (x * x).mean(axes) + epsilon
+    return widest(x / spread.root(), x * spread.inverse_root())
+
+
+def norm(x: Bounded, axes: Sequence[int], p: int, *, keepdims: bool = True) -> Bounded:
+    """The p-norm; p of 1 or 2."""
+    if p == 1:
+        return x.absolute().sum(axes, keepdims=keepdims)
+    return (x * x).sum(axes, keepdims=keepdims).root()
+
+
+def unit_length(x: Bounded, axis: int, p: int, least: float = 0.0) -> Bounded:
+    """x over its norm, which is at least a number."""
+    length = norm(x, [axis], p).clip(least, np.inf)
+    shorter = x / length
+    zero = np.broadcast_to(length.value == 0, shorter.value.shape)
+    return chosen(zero, _spread(x, shorter), widest(shorter, x * (1.0 / length)))
+
+
+def local_response(x: Bounded, window: Array, alpha: float, bias: float, beta: float) -> Bounded:
+    """x / (bias + alpha * sum of squares) ^ beta, channels last.
+
+    Args:
+        x: channels last.
+        window: 1 where a channel's square (row) is in the sum of another (column), and 0 elsewhere.
+    """
+    squares = x * x
+    total = squares @ exact(x, window)
+    # ONNX Runtime's window slides (core/providers/cpu/nn/lrn.cc): a square is added, and subtracted behind it, and all
+    # before it leave a trace.
+    running = np.cumsum(squares.value, axis=-1)[..., -1:]
+    total = total.widened(2 * len(window) * x.arithmetic.unit * running)
+    base = (total * alpha + bias).widened(2 * len(window) * x.arithmetic.unit * abs(bias))
+    size = np.abs(base.value)
+    raised = np.power(base.value, beta)
+    errors = []
+    for error in (base.worst, base.likely):
+        ends = np.maximum(size - error, 0.0), size + error
+        slope = abs(beta) * np.maximum(*(np.power(end, beta - 1) for end in ends))
+        own = base.arithmetic.accuracy("pow").relative * base.arithmetic.unit * raised
+        errors.append(error * slope + own + base.arithmetic.least)
+    return x / base.within(raised, errors[0], errors[1])

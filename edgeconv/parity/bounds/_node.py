@@ -1,0 +1,134 @@
+"""ONNX nodes: their operands with errors, and which of them round nothing.
+
+Operators of which `edgeconv.graph.traits` knows that their results are elements of the operands, comparisons, places or
+shapes need no row: nothing is rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.errors import ParityError
+from edgeconv.graph.traits import Trait, having_any
+from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
+from edgeconv.parity.bounds._bound import Bound, bound_of
+from edgeconv.parity.bounds._bounded import Bounded
+from edgeconv.reference import evaluate_node
+from edgeconv.reference._operands import Operands, place_of
+
+_NOTHING_ROUNDED = having_any(
+    [
+        *(Trait.MOVES, Trait.REARRANGES, Trait.PICKS, Trait.COMPARES, Trait.RANKS, Trait.SHAPE_ONLY),
+        *(Trait.CLAMPS, Trait.PIECEWISE_CONSTANT),
+    ]
+) | {
+    *("Abs", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Constant"),
+    *("ConstantOfShape", "Dropout", "GatherND", "Hardmax", "MaxUnpool", "Neg", "NonZero", "Not", "OneHot", "Or", "Pad"),
+    *("Scatter", "ThresholdedRelu", "Trilu", "Where", "Xor"),
+}
+
+
+@dataclass(frozen=True)
+class Site(Operands[Array]):
+    """A node with its operands.
+
+    Attributes:
+        arithmetic: of the runtime.
+        results: the exact ones.
+    """
+
+    arithmetic: Arithmetic
+    results: tuple[Array, ...]
+
+    def x(self, index: int = 0) -> Bounded:
+        """An operand."""
+        return Bounded.of(self[index], self.arithmetic)
+
+    def maybe(self, index: int) -> Bounded | None:
+        """An operand that may be left out."""
+        value = self.optional(index)
+        return None if value is None else Bounded.of(value, self.arithmetic)
+
+    def number(self, name: str, default: float) -> float:
+        """A FLOAT attribute."""
+        return float(self.attribute(name, default))
+
+    def again(self, operands: Sequence[Array]) -> Array:
+        """The first result of the same node on others of its leading operands."""
+        rest = self.values[len(operands) :]
+        arrays = [*operands, *(item if not isinstance(item, list) else None for item in rest)]
+        return evaluate_node(self.node, arrays, opset=self.opset)[0]
+
+    def axes(self, index: int, default: Sequence[int] | None = None) -> tuple[int, ...]:
+        """The axes of a reduction, counted from the front; all where none is stated."""
+        rank = self[0].ndim
+        stated = self.ints(index, "axes") or (list(range(rank)) if default is None else default)
+        return tuple(axis % rank for axis in stated)
+
+    def unknown(self, form: str) -> ParityError:
+        """The error for a form of the operator that has no bound."""
+        what = f"no error bound is known for {self.node.op_type} {form}"
+        return ParityError(what, where=place_of(self.node), hint="judge its outputs")
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """The axes behind batch and channels."""
+        return tuple(range(2, self[0].ndim))
+
+
+Rule = Callable[[Site], "Bounded | tuple[Bounded | None, ...]"]
+
+
+def of_node(
+    node: ir.Node, operands: Sequence[Array | None], *, opset: int, arithmetic: Arithmetic = FLOAT32
+) -> tuple[Bound, ...]:
+    """How far any correct evaluation of a node may lie from the exact one, given its own operands.
+
+    Args:
+        node: as for `edgeconv.reference.evaluate_node`: its attributes are read, its subgraphs are not.
+        operands: one per input, in torch's layout, as the runtime had them: float32 or float16 (or wider: taken as they
+            are), and integers; None where an optional one is left out.
+        opset: of the default domain.
+        arithmetic: what the runtime computes in.
+
+    Returns:
+        One `Bound` per result.
+
+    Raises:
+        ParityError: the operator, or a form of it, has no bound.
+        RewriteError: `evaluate_node` refuses it.
+    """
+    from edgeconv.parity.bounds._node_rules import RULES  # whose rules are functions of this file's Site
+
+    results = evaluate_node(node, operands, opset=opset)
+    integral = all(result.dtype.kind != "f" for result in results)
+    if _is_exact(node, operands, integral=integral):
+        return tuple(bound_of(result, None) for result in results)
+    rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if rule is None:
+        raise ParityError(f"no error bound is known for {node.op_type}", where=place_of(node), hint="judge its outputs")
+    values = tuple(None if item is None else np.asarray(item) for item in operands)
+    site = Site(node, values, opset, _no_body, arithmetic, results)
+    with np.errstate(all="ignore"):
+        bounded = rule(site)
+        rows = bounded if isinstance(bounded, tuple) else (bounded,)
+        rows = (*rows, *[None] * (len(results) - len(rows)))
+        return tuple(
+            bound_of(result, row.stored() if row is not None and result.dtype.kind == "f" else row)
+            for result, row in zip(results, rows, strict=False)
+        )
+
+
+def _is_exact(node: ir.Node, operands: Sequence[Array | None], *, integral: bool) -> bool:
+    """Whether nothing is rounded: elements are moved or compared, or all are integers."""
+    quantizes = node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
+    whole = all(item is None or item.dtype.kind in "iub" for item in operands)
+    return node.op_type in _NOTHING_ROUNDED or (integral and (whole or node.op_type == "Cast") and not quantizes)
+
+
+def _no_body(graph: ir.Graph) -> tuple[Array, ...]:
+    raise ParityError(f"the subgraph {graph.name!r} has no error bound", hint="judge its operators")

@@ -1,0 +1,85 @@
+"""ONNX: recurrent layers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from edgeconv.parity.bounds import _recurrent as recurrent
+from edgeconv.parity.bounds._bounded import Bounded, exact, stacked
+from edgeconv.parity.bounds._node import Rule, Site
+
+_Step = Callable[[recurrent.Cell, Bounded, tuple[Bounded, ...]], tuple[Bounded, ...]]
+
+
+def _recurrent(step: _Step, gates: int, default: Sequence[str], states: int) -> Rule:
+    def rule(site: Site) -> tuple[Bounded | None, ...]:
+        if site.attribute("layout", 0) or site.optional(7) is not None or site.attribute("input_forget", 0):
+            raise site.unknown("with peepholes, coupled gates or the batch in front")
+        x, count, hidden = site.x(), site[1].shape[0], site[2].shape[2]
+        zeros = exact(x, np.zeros((count, x.value.shape[1], hidden)))
+        begin = [site.maybe(index) or zeros for index in (5, 6)[:states]]
+        backwards = [site.text("direction", "forward") == "reverse", True]
+        runs = []
+        for number in range(count):
+            state = tuple(part.move(lambda array, at=number: array[at]) for part in begin)  # type: ignore[misc]
+            cell = _cell(site, number, gates, default)
+            runs.append(_run(site, functools.partial(step, cell), x, state, backwards=backwards[number]))
+        y = stacked([run[0] for run in runs], 1)
+        return y, *(stacked([run[1][at] for run in runs], 0) for at in range(states))
+
+    return rule
+
+
+def _cell(site: Site, number: int, gates: int, default: Sequence[str]) -> recurrent.Cell:
+    def parts(index: int) -> list[Bounded]:
+        whole = site.x(index)
+        size = whole.value.shape[1] // (gates if index < 3 else 2 * gates)
+        count = gates if index < 3 else 2 * gates
+        return [whole.move(lambda array, at=at: array[number, at * size : (at + 1) * size]) for at in range(count)]  # type: ignore[misc]
+
+    names = [name.lower() for name in site.attribute("activations", list(default) * site[1].shape[0])]
+    own = names[number * len(default) : (number + 1) * len(default)]
+    if any(name not in recurrent.FUNCTIONS for name in own):
+        raise site.unknown(f"with activations {', '.join(own)}")
+    hidden = site[2].shape[2]
+    zeros = [exact(site.x(), np.zeros(hidden))] * 2 * gates
+    biases = zeros if site.optional(3) is None else parts(3)
+    return recurrent.Cell(
+        tuple(parts(1)),
+        tuple(parts(2)),
+        tuple((biases[at], biases[gates + at]) for at in range(gates)),
+        tuple(recurrent.FUNCTIONS[name] for name in own),
+        site.number("clip", 0.0),
+        bool(site.attribute("linear_before_reset", 0)),
+    )
+
+
+def _run(
+    site: Site,
+    step: Callable[[Bounded, tuple[Bounded, ...]], tuple[Bounded, ...]],
+    x: Bounded,
+    state: tuple[Bounded, ...],
+    *,
+    backwards: bool,
+) -> tuple[Bounded, tuple[Bounded, ...]]:
+    """All steps of one direction; behind a sequence's end its state stays, and its results are 0."""
+    length, batch = x.value.shape[:2]
+    stated = site.optional(4)
+    lengths = np.full(batch, length) if stated is None else stated
+    outputs: list[Bounded] = [state[0]] * length
+    for place in reversed(range(length)) if backwards else range(length):
+        new = step(x.move(lambda array, at=place: array[at]), state)  # type: ignore[misc]
+        alive = (place < lengths)[:, None]
+        state = tuple(recurrent.held(alive, now, before) for now, before in zip(new, state, strict=True))
+        outputs[place] = recurrent.held(alive, new[0], exact(new[0], np.zeros(new[0].value.shape)))
+    return stacked(outputs, 0), state
+
+
+RULES: Mapping[str, Rule] = {
+    "GRU": _recurrent(recurrent.gru, 3, ["Sigmoid", "Tanh"], 1),
+    "LSTM": _recurrent(recurrent.lstm, 4, ["Sigmoid", "Tanh", "Tanh"], 2),
+    "RNN": _recurrent(recurrent.rnn, 1, ["Tanh"], 1),
+}

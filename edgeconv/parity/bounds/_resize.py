@@ -1,0 +1,144 @@
+"""Resizing of images: the error of weights and sums, and of the places themselves, which kernels compute in float32."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeconv.parity.bounds._arithmetic import Array
+from edgeconv.parity.bounds._bounded import Bounded, widest
+
+# Of a place, in roundings of it and of 1: scale, product, two terms; and the scale's own.
+_PLACE_ROUNDINGS = 5.0
+_STEEPEST = 1.5  # of Keys' kernel, for coefficients from -0.75 to -0.5
+_KERNEL_ROUNDINGS = 12.0
+
+
+@dataclass(frozen=True)
+class ResizedAxis:
+    """One axis, and where its output elements lie in the input.
+
+    Attributes:
+        axis: its number.
+        size: of the input.
+        places: one per output element; not clamped.
+    """
+
+    axis: int
+    size: int
+    places: Array
+
+    def error(self, x: Bounded) -> Array:
+        """How far a kernel's places may be off."""
+        return _PLACE_ROUNDINGS * x.arithmetic.unit * (np.abs(self.places) + 1)
+
+    def take(self, x: Bounded, index: Array) -> Bounded:
+        """Elements along the axis; beyond its ends, those at the ends."""
+        held = np.clip(index, 0, self.size - 1).astype(np.int64)
+        return x.move(lambda array: np.take(array, held, self.axis))
+
+    def column(self, values: Array, x: Bounded) -> Array:
+        """One number per output element, as it broadcasts over the result."""
+        return values.reshape([-1 if at == self.axis else 1 for at in range(x.value.ndim)])
+
+
+def places_of(axis: int, size: int, out: int, scale: float, convention: str) -> ResizedAxis:
+    """An axis by one of ONNX's conventions (``coordinate_transformation_mode``).
+
+    Args:
+        scale: output over input, as stated, or the quotient of the sizes.
+    """
+    index, length = np.arange(out, dtype=np.float64), size * scale
+    if convention == "align_corners":
+        places = index * (size - 1) / (length - 1) if length != 1 else index * 0
+    elif convention == "asymmetric":
+        places = index / scale
+    elif convention == "pytorch_half_pixel" and length <= 1:
+        places = index * 0
+    else:
+        shift = size / 2 * (1 - out / length) if convention == "half_pixel_symmetric" else 0.0
+        places = shift + (index + 0.5) / scale - 0.5
+    return ResizedAxis(axis, size, places)
+
+
+def linear(x: Bounded, axes: Sequence[ResizedAxis]) -> Bounded:
+    """A line between two neighbours, axis by axis: by two weights, or by one and the difference."""
+    for axis in axes:
+        error = axis.error(x)
+        places = np.clip(axis.places, 0, axis.size - 1)
+        low = np.floor(places)
+        u = x.arithmetic.unit
+        weight = Bounded(axis.column(places - low, x), np.asarray(u), np.asarray(u), x.arithmetic)
+        a, b = axis.take(x, low), axis.take(x, low + 1)
+        result = widest(a * (1.0 - weight) + b * weight, a + (b - a) * weight)
+        # Lines beside the own one, where the place may be on these.
+        slope = _slope(a, b)
+        near = (places - low < error) | (places - low > 1 - error)
+        before, behind = _slope(axis.take(x, low - 1), a), _slope(b, axis.take(x, low + 2))
+        slope = np.maximum(slope, np.where(axis.column(near, x), np.maximum(before, behind), 0.0))
+        x = result.widened(axis.column(error, x) * slope)
+    return x
+
+
+def _slope(a: Bounded, b: Bounded) -> Array:
+    return np.asarray(np.abs(b.value - a.value) + a.worst + b.worst)
+
+
+def cubic(x: Bounded, axes: Sequence[ResizedAxis], coefficient: float) -> Bounded:
+    """A sum over four neighbours, axis by axis."""
+    for axis in axes:
+        error, low = axis.error(x), np.floor(axis.places)
+        own = _STEEPEST * error + _KERNEL_ROUNDINGS * x.arithmetic.unit
+        total: Bounded | None = None
+        for tap in (-1, 0, 1, 2):
+            weight = _keys(np.abs(axis.places - low - tap), coefficient)
+            column = Bounded(axis.column(weight, x), axis.column(own, x), axis.column(own, x), x.arithmetic)
+            term = axis.take(x, low + tap) * column
+            total = term if total is None else total + term
+        assert total is not None  # there are four taps
+        outer = np.maximum(*(np.abs(axis.take(x, low + tap).value) for tap in (-2, 3)))
+        near = (axis.places - low < error) | (axis.places - low > 1 - error)
+        magnitude = np.zeros(())
+        for tap in (-1, 0, 1, 2):  # an order of the sum that is not this one
+            magnitude = magnitude + np.abs(axis.take(x, low + tap).value)
+        widened = axis.column(np.where(near, own, 0.0), x) * outer + 8 * x.arithmetic.unit * magnitude
+        x = total.widened(widened)
+    return x
+
+
+def _keys(distance: Array, a: float) -> Array:
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+
+
+def nearest(x: Bounded, axes: Sequence[ResizedAxis], mode: str, picked: Array) -> Bounded:
+    """The element picked, or another where the place is at a tie, or within its error of one.
+
+    Args:
+        mode: ``floor``, ``ceil``, or one that rounds.
+        picked: the reference's result.
+    """
+    options = [x.value]
+    for axis in axes:
+        error = axis.error(x)
+        ends = axis.places - error, axis.places + error
+        if mode in ("floor", "ceil"):
+            places = [np.floor(end) if mode == "floor" else np.ceil(end) for end in ends]
+        else:
+            places = [np.ceil(ends[0] - 0.5), np.floor(ends[1] + 0.5)]
+        held = [np.clip(place, 0, axis.size - 1).astype(np.int64) for place in places]
+        same = bool((held[0] == held[1]).all())
+        options = [np.take(option, index, axis.axis) for option in options for index in held[: 1 if same else 2]]
+    error = np.zeros(picked.shape)
+    for option in options:
+        error = np.maximum(error, np.abs(option - picked))
+    return Bounded(picked, error, error, x.arithmetic)
+
+
+def implied_scale(size: int, out: int) -> float:
+    """Output over input, for sizes that are stated."""
+    return out / size if size else math.nan
