@@ -3,7 +3,7 @@
 Before the first change, the planned changes are written into the folder (`JOURNAL`) and synced to the disk. Without
 that file nothing has happened; with it, the next command on the folder (`settled`) completes them. Each step may be
 repeated. The journal is untrusted like any file: it may name only plain names in its own folder, and a file is deleted
-only if it has the stated checksum.
+only if it has the stated checksum and a name that exports give.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from edgeconv.flow.owner import lock
 JOURNAL = ".edgeconv-commit"
 STAGING_PREFIX = ".edgeconv-"
 _STAGING = re.compile(r"\.edgeconv-[0-9]+-[A-Za-z0-9_]+")
+# What exports write and later ones remove. Spelt out: `file_names` needs numpy, which the command line starts without.
+_EXPORTED = re.compile(r"parity\.(json|html|junit\.xml)|.+\.(onnx|onnx\.data|tflite|h|cc|golden\.safetensors)")
 _MOST_BYTES = 2**20
 _MOST_HASHED = 2**33
 
@@ -87,7 +89,7 @@ def complete(target: Path, commit: Commit) -> None:
         raise JournalError(f"{lost[0]} is gone")
     for name, sha256 in commit.discarded.items():
         pending = name not in commit.files or name in waiting  # else the new one lies there already
-        if pending and _has_checksum(target / name, sha256):
+        if pending and _EXPORTED.fullmatch(name) and _has_checksum(target / name, sha256):
             (target / name).unlink()
     for name in waiting:
         (staging / name).replace(target / name)

@@ -118,10 +118,13 @@ class Staging:
 def settle(folder: Path) -> None:
     """Completes interrupted commits in a folder and the folders in it, before anybody reads them.
 
+    A link in the folder is not followed: the files that it leads to are not the folder's. The folder itself may be one.
+
     Raises:
         EmitError: it cannot be completed.
     """
-    for path in (folder, *(pending.parent for pending in folder.glob(f"*/{journal.JOURNAL}"))):
+    inner = (pending.parent for pending in folder.glob(f"*/{journal.JOURNAL}"))
+    for path in (folder, *(subfolder for subfolder in inner if not subfolder.is_symlink())):
         _settle(path)
 
 

@@ -120,6 +120,30 @@ def test_what_a_journal_removes_is_proven(tmp_path: Path) -> None:
     assert state(folder) == {**{key: OLD[key] for key in OLD if key != "stale.tflite"}, "new.onnx": "new"}
 
 
+def test_a_journal_removes_only_what_exports_write(tmp_path: Path) -> None:
+    folder = old(tmp_path / "out")
+    own = ("net.py", "weights.safetensors", "recipe.toml")
+    for name in own:
+        (folder / name).write_text("precious")
+    _journal(folder, discarded=dict.fromkeys(own, _sha256(b"precious")))
+    settle(folder)
+    assert [(folder / name).read_text() for name in own] == ["precious"] * 3
+
+
+def test_a_linked_subfolder_is_not_settled(tmp_path: Path) -> None:
+    """A journal outside of the folder is not completed; the folder that the caller names may be a link itself."""
+    outside, folder = old(tmp_path / "outside"), tmp_path / "out"
+    _journal(outside, discarded={"stale.tflite": _sha256(b"old stale")})
+    folder.mkdir()
+    (folder / "link").symlink_to(outside, target_is_directory=True)
+    before = state(outside)
+    settle(folder)
+    assert state(outside) == before
+    assert (outside / journal.JOURNAL).exists()
+    settle(folder / "link")
+    assert not (outside / journal.JOURNAL).exists()
+
+
 @pytest.mark.parametrize("verb", ["parity", "bench", "inspect", "export"])
 def test_every_command_completes_first(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = old(tmp_path / "out")
