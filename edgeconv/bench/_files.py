@@ -62,15 +62,17 @@ def find_files(folder: Path) -> tuple[BenchFile, ...]:
     """Reads the .onnx and .tflite files of an export's folder, or of the folders in a folder of exports.
 
     Args:
-        folder: searched first itself, then one level down; a file is taken alone.
+        folder: searched first itself, then one level down, but not in linked folders; a file is taken alone.
 
     Raises:
         EmitError: there is none, or one cannot be read.
     """
     if folder.is_file():
         return (read_file(folder),)
-    for pattern in ("*", "*/*"):
-        paths = sorted(path for path in folder.glob(pattern) if path.suffix in _READERS and path.is_file())
+    subfolders = [path for path in folder.glob("*") if path.is_dir() and not path.is_symlink()]
+    for level in ([folder], subfolders):
+        entries = sorted(path for searched in level for path in searched.glob("*"))
+        paths = [path for path in entries if path.suffix in _READERS and path.is_file()]
         if paths:
             return tuple(read_file(path, name=path.relative_to(folder).as_posix()) for path in paths)
     raise EmitError("no .onnx or .tflite file here", where=str(folder), hint="give the folder of an export")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -62,11 +63,7 @@ def command(
     from edgeconv.report import to_json
 
     settle(directory)
-    folders = (
-        [directory] if (directory / JSON).exists() else sorted(path.parent for path in directory.glob(f"*/{JSON}"))
-    )
-    if not folders:
-        raise ParityError(f"no {JSON} here", where=str(directory), hint="give the folder of an export with a report")
+    folders = _folders_of_reports(directory, JSON)
     silent = quiet or as_json
     if shape and not (recipe is not None and _is_onnx(recipe)):
         raise RecipeError("it is about an .onnx file", where="--shape", hint="name the file with --recipe")
@@ -90,6 +87,25 @@ def command(
     if as_json:
         say(json.dumps([json.loads(to_json(report)) for report in reports], indent=2))
     return FAILED if any(report.verdict.value != "pass" for report in reports) else OK
+
+
+def _folders_of_reports(directory: Path, report_name: str) -> list[Path]:
+    """The folder itself where it has a report, else those of its subfolders that have one.
+
+    Raises:
+        ParityError: there is none; or one is a link, which could lead out of the folder: nothing is proven without it.
+    """
+    if os.path.lexists(directory / report_name):
+        return [directory]
+    folders = sorted(path.parent for path in directory.glob(f"*/{report_name}"))
+    if not folders:
+        hint = "give the folder of an export with a report"
+        raise ParityError(f"no {report_name} here", where=str(directory), hint=hint)
+    for folder in folders:
+        if folder.is_symlink():
+            what = "is a symbolic link, and could lead out of the folder"
+            raise ParityError(what, where=str(folder), hint="name the folder itself that it leads to, or remove it")
+    return folders
 
 
 class _FromRecipe(TypedDict, total=False):

@@ -1,8 +1,9 @@
 """Reads a folder's report as the record of its files, and decides which of them a new export removes.
 
 The report is untrusted, since whoever can write the folder can write it: it names files by plain names, each with its
-checksum, and nothing else of the folder is read or removed. Only a file with the stated checksum is removed, or a
-generated text with a valid seal (`edgeconv.seal.is_sealed`); links are never followed.
+checksum, and nothing else of the folder is read or removed. Only a file with the stated checksum is removed, under a
+name that an export of that model gives, or a generated text with a valid seal (`edgeconv.seal.is_sealed`); links are
+never followed, be it the report's own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from edgeconv.core import Artifact
 from edgeconv.emit.c_array import c_files_of
 from edgeconv.errors import ParityError
-from edgeconv.flow.file_names import HTML, JSON, JUNIT
+from edgeconv.flow.file_names import HTML, JSON, JUNIT, artifact_name, golden_name
 from edgeconv.flow.output import Staging, settle
 from edgeconv.recipe.files import read_named, sha256_of
 from edgeconv.report import GOLDEN_SHA256, Report
@@ -56,9 +57,7 @@ def _checked_report(folder: Path) -> Report:
     report = _read(folder)
     for name, sha256 in _recorded(report).items():
         file = folder / name
-        if file.is_symlink():
-            hint = "put a copy of the file itself in its place"
-            raise ParityError("is a symbolic link, and could lead out of the folder", where=str(file), hint=hint)
+        _refuse_link(file)
         if not file.is_file():
             raise ParityError("the report speaks of this file, and it is missing", where=str(file), hint="export again")
         if _sha256_of(file) != sha256:
@@ -133,16 +132,33 @@ def _outdated(out: Path, written: Collection[str]) -> list[str]:
 
 
 def _stale(out: Path, written: Collection[str]) -> list[str]:
-    """Names of the earlier report's files that are unchanged and that the new export does not write."""
+    """Names of the earlier report's own files that are unchanged and that the new export does not write."""
     try:
-        recorded = _recorded(_read(out))
+        report = _read(out)
     except ParityError:
         return []
-    return [name for name, sha256 in recorded.items() if name not in written and _has_checksum(out / name, sha256)]
+    own = _own_names(report)
+    recorded = {name: sha256 for name, sha256 in _recorded(report).items() if name in own and name not in written}
+    return [name for name, sha256 in recorded.items() if _has_checksum(out / name, sha256)]
+
+
+def _own_names(report: Report) -> set[str]:
+    """The names that an export of the report's model gives; a user's file that a report names does not become ours."""
+    from edgeconv.recipe import VARIANTS
+
+    exported = {
+        name
+        for item in report.artifacts
+        if item.variant in VARIANTS
+        and item.path.name == artifact_name(report.model, item.variant, item.format, item.layout)
+        for name in item.checksums
+    }
+    return {*exported, golden_name(report.model)}
 
 
 def _read(folder: Path) -> Report:
     path = folder / JSON
+    _refuse_link(path)
     data = read_named(path, kind=JSON, error=ParityError, most=_MOST_BYTES)
     from edgeconv.report import from_json
 
@@ -153,6 +169,12 @@ def _read(folder: Path) -> Report:
         raise ParityError(what, where=str(path), hint="export again") from error
     except ParityError as error:
         raise ParityError(error.what, where=str(path), hint=error.hint) from error
+
+
+def _refuse_link(file: Path) -> None:
+    if file.is_symlink():
+        hint = "put a copy of the file itself in its place"
+        raise ParityError("is a symbolic link, and could lead out of the folder", where=str(file), hint=hint)
 
 
 def _recorded(report: Report) -> dict[str, str]:

@@ -21,7 +21,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from edgeconv.bench import find_files
 from edgeconv.cli import run
+from edgeconv.flow.record import read_report
 from edgeconv.parity import Golden, golden_bytes, load_golden
 
 RECIPE = """
@@ -116,6 +118,55 @@ def test_links_are_not_followed(
     assert run(["export", str(room / "block.toml"), "--out", str(room / "out"), "--no-parity", "-q"]) == 0
     assert os.path.lexists(place), "what is no file of ours stays"
     assert victim.read_bytes() == before
+
+
+def test_a_link_in_the_reports_place_is_refused(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report, outside = room / "out/block/parity.json", room / "elsewhere.json"
+    shutil.move(report, outside)
+    report.symlink_to(outside)
+    before = outside.read_bytes()
+    for folder in ("out", "out/block"):
+        assert run(["parity", str(room / folder), "-q"]) == 2
+        assert "is a symbolic link" in capsys.readouterr().err
+    assert run(["export", str(room / "block.toml"), "--out", str(room / "out"), "-q"]) == 0
+    assert outside.read_bytes() == before
+    assert not report.is_symlink()
+
+
+def test_linked_subfolders_are_not_followed(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Parity says so, since a proof of the other folders alone would pass for one of all."""
+    (room / "reports").mkdir()
+    shutil.copytree(room / "out/block", room / "reports/own")
+    (room / "reports/link").symlink_to(room / "out/block", target_is_directory=True)
+    before = (room / "out/block/parity.json").read_bytes()
+    assert run(["parity", str(room / "reports"), "-q"]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "reports/link: is a symbolic link" in told
+    assert (room / "out/block/parity.json").read_bytes() == before
+    assert [file.name for file in find_files(room / "reports")] == ["own/block.fp32.onnx"]
+    assert [file.name for file in find_files(room / "reports/link")] == ["block.fp32.onnx"]
+
+
+@pytest.mark.parametrize("field", ["golden", "artifact", "another variant"])
+def test_a_users_own_file_does_not_become_ours(field: str, room: Path) -> None:
+    """A report names it, with its true checksum; only names that exports give are removed."""
+    name = {"golden": "my_weights.safetensors", "artifact": "trained.onnx", "another variant": "block.v2.onnx"}[field]
+    victim = room / "out/block" / name
+    victim.write_text("precious")
+    plain = _report(room)
+    if field == "golden":
+        plain["golden"], plain["environment"]["golden sha256"] = name, _sha256(victim)
+    else:
+        variant = "fp32" if field == "artifact" else "v2"
+        plain["artifacts"].append(
+            {**plain["artifacts"][0], "file": name, "sha256": _sha256(victim), "variant": variant}
+        )
+        plain["comparisons"].append({**plain["comparisons"][-1], "artifact": name})
+    _plant(room, plain)
+    assert read_report(room / "out/block").model == "block", "the planted report is sound in itself"
+    assert run(["export", str(room / "block.toml"), "--out", str(room / "out"), "--no-parity", "-q"]) == 0
+    assert victim.read_text() == "precious"
+    assert not (room / "out/block/parity.json").exists()
 
 
 def test_what_was_edited_is_somebodys_own(room: Path) -> None:
