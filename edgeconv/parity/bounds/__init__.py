@@ -2,9 +2,10 @@
 
 Public names
     `of_node`: of an ONNX node on operand arrays: one `Bound` per result, an array of the result's shape.
+    `of_tflite`: of an operator of a `.tflite` file, likewise.
     `Bound`: the exact values, the worst and the likely error, and the share of it that a runtime's result uses.
     `Arithmetic`: formats, runtime, fast convolution; `FLOAT32`, `FLOAT16` (sums in float16), `FLOAT16_IN_FLOAT32`.
-    `NODES`: the operators that have a rule; those that only move, compare or count elements need none.
+    `NODES`, `TFLITE`: the operators that have a rule; those that only move, compare or count elements need none.
 
 Rules. A sum of n products, in any order, with or without fused multiply-add, is off by at most
 ``u |W| |x| + (n - 1) u max(P, N)`` to first order, where P and N are the sums of its positive and of its negative terms
@@ -34,12 +35,16 @@ from edgeconv.parity.bounds._arithmetic import FLOAT16, FLOAT16_IN_FLOAT32, FLOA
 from edgeconv.parity.bounds._bound import Bound
 from edgeconv.parity.bounds._node import of_node
 from edgeconv.parity.bounds._node_rules import RULES as NODES
+from edgeconv.parity.bounds._tflite import RULES as TFLITE
+from edgeconv.parity.bounds._tflite import of_tflite
 
 __all__ = [
     # Bounds
     "of_node",
+    "of_tflite",
     "Bound",
     "NODES",
+    "TFLITE",
     # What is computed in
     "Arithmetic",
     "FLOAT32",

@@ -58,8 +58,9 @@ def bound_of(exact: Array, bounded: Bounded | None) -> Bound:
         nothing = np.zeros(exact.shape)
         return Bound(exact, nothing, nothing)
     # Float64's own rounding, of both sides: 2^-29 of a step's.
+    slack = 1 + 2.0**-20 if exact.dtype.kind == "f" else 1.0
     worst, likely = (
-        np.broadcast_to(np.where(np.isnan(error), np.inf, error) * (1 + 2.0**-20), exact.shape)
+        np.broadcast_to(np.where(np.isnan(error), np.inf, error) * slack, exact.shape)
         for error in (bounded.worst, bounded.likely)
     )
     if exact.dtype.kind == "f":

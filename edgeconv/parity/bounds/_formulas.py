@@ -106,9 +106,14 @@ def power(base: Bounded, exponent: Bounded) -> Bounded:
 # Along axes
 
 
-def softmax(x: Bounded, axis: int) -> Bounded:
-    """Exponentials of what each element lacks to the largest, divided by their sum, or times its reciprocal."""
-    powers = _powers(x, axis)
+def softmax(x: Bounded, axis: int, beta: float = 1.0) -> Bounded:
+    """Exponentials of what each element lacks to the largest, divided by their sum, or times its reciprocal.
+
+    Args:
+        axis: that is added up.
+        beta: that the differences are multiplied by.
+    """
+    powers = _powers(x, axis) if beta == 1 else ((x - _largest(x, axis)) * beta).function("exp")
     total = powers.sum(axis)
     return widest(powers / total, powers * (1.0 / total))
 
@@ -121,7 +126,11 @@ def log_softmax(x: Bounded, axis: int) -> Bounded:
 
 
 def _powers(x: Bounded, axis: int) -> Bounded:
-    return (x - exact(x, x.value.max(axis, keepdims=True))).function("exp")
+    return (x - _largest(x, axis)).function("exp")
+
+
+def _largest(x: Bounded, axis: int) -> Bounded:
+    return exact(x, x.value.max(axis, keepdims=True))
 
 
 def log_sum_exp(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:

@@ -1,0 +1,279 @@
+"""TFLite operators: their operands with errors, and which rule each has. A new operator is one row of `RULES`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgeconv.errors import ParityError
+from edgeconv.parity.bounds import _formulas as formulas
+from edgeconv.parity.bounds import _resize as resize
+from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
+from edgeconv.parity.bounds._bound import Bound, bound_of
+from edgeconv.parity.bounds._bounded import Bounded, exact, stacked
+from edgeconv.parity.bounds._sums import linear
+from edgeconv.reference.tflite import Operator, TfliteGraph, evaluate_operator
+from edgeconv.reference.tflite._call import Call
+
+_NOTHING_ROUNDED = frozenset(
+    {
+        *("ABS", "ARG_MAX", "ARG_MIN", "BATCH_TO_SPACE_ND", "BITCAST", "BROADCAST_TO", "CEIL", "CONCATENATION"),
+        *("DEPTH_TO_SPACE", "DYNAMIC_UPDATE_SLICE", "EMBEDDING_LOOKUP", "EQUAL", "EXPAND_DIMS", "FILL", "FLOOR"),
+        *("GATHER", "GATHER_ND", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "LOGICAL_AND", "LOGICAL_NOT"),
+        *(
+            "LOGICAL_OR",
+            "MAXIMUM",
+            "MAX_POOL_2D",
+            "MINIMUM",
+            "MIRROR_PAD",
+            "NEG",
+            "NOT_EQUAL",
+            "ONE_HOT",
+            "PACK",
+            "PAD",
+        ),
+        *("PADV2", "RANK", "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RELU_0_TO_1"),
+        *("RELU_N1_TO_1", "RESHAPE", "REVERSE_SEQUENCE", "REVERSE_V2", "ROUND", "SELECT", "SELECT_V2", "SHAPE", "SIGN"),
+        *("SLICE", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE", "STRIDED_SLICE", "TILE"),
+        *("TOPK_V2", "TRANSPOSE", "UNPACK", "WHERE", "ZEROS_LIKE"),
+    }
+)
+# Quantized, one step from the reference on TFLite's own kernels too: tables and formulas in float32, and products of
+# matrices, whose optimized kernels (ruy) round once where the reference kernels round twice.
+_ONE_STEP = frozenset(
+    {
+        *("ELU", "EXP", "GELU", "LOG", "LOGISTIC", "QUANTIZE", "RSQRT", "SOFTMAX", "SQRT", "TANH"),
+        *("BATCH_MATMUL", "CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"),
+    }
+)
+_CLAMPS = {0: (-math.inf, math.inf), 1: (0.0, math.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
+
+
+@dataclass(frozen=True)
+class Site:
+    """An operator with its operands.
+
+    Attributes:
+        graph: that it is of.
+        values: of its inputs, by tensor.
+        call: its options and tensors.
+        arithmetic: of the runtime.
+        results: the exact ones.
+    """
+
+    graph: TfliteGraph
+    values: Mapping[int, Array]
+    call: Call
+    arithmetic: Arithmetic
+    results: tuple[Array, ...]
+
+    def x(self, index: int = 0) -> Bounded:
+        """An operand, in real numbers."""
+        return Bounded.of(self.call.real(index), self.arithmetic)
+
+    def linear(self, indices: Sequence[int], count: Array | float) -> Bounded:
+        """A sum of products of these operands, the last of which may be a bias that is left out."""
+        stated = [index for index in indices if self.call.optional(index) is not None]
+        operands = [self.x(index) for index in stated]
+        if self._is_hybrid(stated):
+            operands[0] = operands[0].widened(np.abs(operands[0].value).max(initial=0.0) / 127 * (1 + 2.0**-10))
+        plain = self._plain(stated)
+        total = plain([operand.value for operand in operands])
+        return linear(operands, total, plain, count, terms=max(len(stated) - 2, 0))
+
+    def _is_hybrid(self, indices: Sequence[int]) -> bool:
+        """Data in float, weights in integers: kernels quantize the data to 8 bits, by at most one step of its range."""
+        tensors = [self.call.source(index) for index in indices[:2]]
+        return len(tensors) == 2 and tensors[0].floating and not tensors[1].floating
+
+    def _plain(self, indices: Sequence[int]) -> Callable[[Sequence[Array]], Array]:
+        """The operator without its activation, on real numbers in place of these operands."""
+        operator = self.call.operator
+        options = {name: 0 if name == "fused_activation_function" else item for name, item in operator.options.items()}
+        tensors = list(self.graph.tensors)
+        for index in indices:
+            at = operator.inputs[index]
+            tensors[at] = replace(tensors[at], dtype="float32", quantization=None, data=None)
+        graph, bare = replace(self.graph, tensors=tuple(tensors)), replace(operator, options=options)
+
+        def evaluate(operands: Sequence[Array]) -> Array:
+            held = {operator.inputs[index]: array for index, array in zip(indices, operands, strict=True)}
+            return evaluate_operator(graph, bare, {**self.values, **held})[0]
+
+        return evaluate
+
+    def axes(self) -> tuple[int, ...]:
+        """The axes of a reduction."""
+        return tuple(sorted({self.call.axis(axis, self.call[0].ndim) for axis in self.call.ints(1)}))
+
+    def activated(self, bounded: Bounded) -> Bounded:
+        """After the fused activation, where the operator has one."""
+        number = self.call.operator.options.get("fused_activation_function", 0)
+        low, high = _CLAMPS[int(number) if isinstance(number, int) else 0]
+        return bounded.clip(low, high) if (low, high) != _CLAMPS[0] else bounded
+
+
+Rule = Callable[[Site], Bounded]
+
+
+def of_tflite(
+    graph: TfliteGraph, operator: Operator, values: Mapping[int, Array], *, arithmetic: Arithmetic = FLOAT32
+) -> tuple[Bound, ...]:
+    """How far any correct evaluation of an operator may lie from the exact one, given its own operands.
+
+    Args:
+        graph: of `edgeconv.reference.tflite.read`.
+        operator: one of its operators.
+        values: of its inputs, by the index of the tensor, in the file's layout, as the runtime had them.
+        arithmetic: what the runtime computes in. ``xnnpack`` and ``any`` round quantized results once, in float32: at
+            most one step from the reference kernels, which ``tflite`` is held to where these are specified exactly.
+
+    Returns:
+        One `Bound` per result; of quantized ones in steps.
+
+    Raises:
+        ParityError: the operator, or a form of it, has no bound.
+        EmitError: `evaluate_operator` refuses it.
+    """
+    results = evaluate_operator(graph, operator, values)
+    call = Call(
+        operator,
+        tuple(None if index < 0 else graph.tensors[index] for index in operator.inputs),
+        tuple(graph.tensors[index] for index in operator.outputs),
+        tuple(None if index < 0 else values.get(index) for index in operator.inputs),
+    )
+    if operator.name in _NOTHING_ROUNDED and not (call.quantized and _rescales(call)):
+        return tuple(bound_of(result, None) for result in results)
+    if all(result.dtype.kind != "f" for result in results):
+        steps = _steps(call, arithmetic)
+        return tuple(bound_of(result, steps) for result in results)
+    if operator.name not in RULES:
+        what = f"no error bound is known for {operator.name}"
+        raise ParityError(what, where=call.result.name, hint="judge its outputs")
+    site = Site(graph, values, call, arithmetic, results)
+    with np.errstate(all="ignore"):
+        return (bound_of(results[0], site.activated(RULES[operator.name](site)).stored()),)
+
+
+def _rescales(call: Call) -> bool:
+    """Whether operand and result have scales of their own, so that moved elements are rounded."""
+    first = call.sources[0]
+    return first is not None and first.quantization != call.result.quantization
+
+
+def _steps(call: Call, arithmetic: Arithmetic) -> Bounded | None:
+    """Of integers: none where nothing is quantized, or the runtime is held to the reference kernels' arithmetic."""
+    exactly = arithmetic.runtime == "tflite" and call.operator.name not in _ONE_STEP
+    if not call.quantized or exactly:
+        return None
+    step = np.ones(())
+    return Bounded(step, step, step, arithmetic)
+
+
+def _function(name: str) -> Rule:
+    return lambda site: site.x().function(name)
+
+
+def _windowed(data: int, weight: int, bias: int, *, depthwise: bool = False) -> Rule:
+    """A convolution: each result adds up at most all taps of all channels that its weights have."""
+
+    def rule(site: Site) -> Bounded:
+        shape = site.call.source(weight).shape
+        return site.linear([data, weight, bias], math.prod(shape[1:3] if depthwise else shape[1:]))
+
+    return rule
+
+
+def _volume(site: Site) -> Bounded:
+    return site.linear([0, 1, 2], math.prod(site.call.source(1).shape[:4]))
+
+
+def _batched(site: Site) -> Bounded:
+    axis = -2 if site.call.flag("adj_x") else -1
+    return site.linear([0, 1], site.call.source(0).shape[axis])
+
+
+def _average(site: Site) -> Bounded:
+    count = site.call.integer("filter_height") * site.call.integer("filter_width")
+    mean = site.linear([0], count)
+    return mean.rounded(mean.value, (mean.worst, mean.likely), 2.0)
+
+
+def _reduced(function: Callable[..., Bounded]) -> Rule:
+    return lambda site: function(site.x(), site.axes(), keepdims=site.call.flag("keep_dims"))
+
+
+def _softmax(site: Site) -> Bounded:
+    x, beta = site.x(), site.call.number("beta")
+    return formulas.softmax(x, -1, beta)
+
+
+def _resize(site: Site) -> Bounded:
+    options = site.call
+    corners, halves = options.flag("align_corners"), options.flag("half_pixel_centers")
+    axes = []
+    for axis in (1, 2):
+        size, out = options[0].shape[axis], site.results[0].shape[axis]
+        convention = "align_corners" if corners and out > 1 else "half_pixel" if halves else "asymmetric"
+        axes.append(resize.places_of(axis, size, out, out / size, convention))
+    return resize.linear(site.x(), axes)
+
+
+def _sum_of_many(site: Site) -> Bounded:
+    return stacked([site.x(index) for index in range(len(site.call.values))], 0).sum(0, keepdims=False)
+
+
+def _cast(site: Site) -> Bounded:
+    error = np.where(site.results[0] == site.results[0].astype(np.float32), 0.0, 2.0**-24 * np.abs(site.results[0]))
+    return Bounded(site.results[0], error, error, site.arithmetic)
+
+
+def _dequantize(site: Site) -> Bounded:
+    """One product; of float16 weights nothing."""
+    value = exact(site.x(), site.results[0])
+    nothing = (np.zeros(()), np.zeros(()))
+    return value if site.call.source(0).floating else value.rounded(value.value, nothing)
+
+
+RULES: Mapping[str, Rule] = {
+    # Functions of each element
+    **{name: _function(name.lower()) for name in ("COS", "EXP", "LOG", "RSQRT", "SIN", "SQRT", "TANH")},
+    "LOGISTIC": _function("sigmoid"),
+    "SQUARE": lambda site: site.x() * site.x(),
+    # Arithmetic
+    "ADD": lambda site: site.x() + site.x(1),
+    "ADD_N": _sum_of_many,
+    "CAST": _cast,
+    "DEQUANTIZE": _dequantize,
+    "DIV": lambda site: site.x() / site.x(1),
+    "MUL": lambda site: site.x() * site.x(1),
+    "POW": lambda site: formulas.power(site.x(), site.x(1)),
+    "SQUARED_DIFFERENCE": lambda site: (site.x() - site.x(1)) * (site.x() - site.x(1)),
+    "SUB": lambda site: site.x() - site.x(1),
+    # Activations
+    "ELU": lambda site: formulas.elu(site.x()),
+    "GELU": lambda site: formulas.gelu(site.x(), approximate=site.call.flag("approximate")),
+    "HARD_SWISH": lambda site: formulas.hard_swish(site.x()),
+    "LEAKY_RELU": lambda site: formulas.leaky(site.x(), site.call.number("alpha")),
+    "LOG_SOFTMAX": lambda site: formulas.log_softmax(site.x(), -1),
+    "PRELU": lambda site: formulas.leaky(site.x(), site.x(1)),
+    "SOFTMAX": _softmax,
+    # Sums of products
+    "AVERAGE_POOL_2D": _average,
+    "BATCH_MATMUL": _batched,
+    "CONV_2D": _windowed(0, 1, 2),
+    "CONV_3D": _volume,
+    "DEPTHWISE_CONV_2D": _windowed(0, 1, 2, depthwise=True),
+    "FULLY_CONNECTED": _windowed(0, 1, 2),
+    "TRANSPOSE_CONV": _windowed(2, 1, 3),
+    # Reductions
+    "L2_NORMALIZATION": lambda site: formulas.unit_length(site.x(), -1, 2, 1e-6),
+    "MEAN": _reduced(lambda x, axes, keepdims: x.mean(axes, keepdims=keepdims)),
+    "SUM": _reduced(lambda x, axes, keepdims: x.sum(axes, keepdims=keepdims)),
+    # Resizing
+    "RESIZE_BILINEAR": _resize,
+}
+"""Of float results; quantized ones are counted in steps, and those of which nothing is rounded have no row."""

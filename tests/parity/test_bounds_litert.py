@@ -1,0 +1,148 @@
+"""LiteRT, operator by operator, within the bounds of its operators: XNNPACK, built-in and reference kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from reference.tflite_files import Spec, constant, file_of, ints, noise, quantized
+
+from edgeconv.errors import ParityError
+from edgeconv.parity.bounds import TFLITE, Arithmetic, Bound, of_tflite
+from edgeconv.reference import tflite
+
+Array = npt.NDArray[Any]
+RNG = np.random.default_rng(5)
+KERNELS = {
+    "xnnpack": OpResolverType.AUTO,
+    "tflite": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    "reference": OpResolverType.BUILTIN_REF,
+}
+
+
+def _weights(*shape: int) -> Spec:
+    return constant(RNG.standard_normal(shape).astype(np.float32))
+
+
+X, ROW = Spec((3, 40)), Spec((40,))
+IMAGE, STEPS = Spec((1, 9, 9, 8)), {"strideW": 1, "strideH": 1}
+CONV = {**STEPS, "table": "Conv2DOptions"}
+POOL = {**STEPS, "filterWidth": 3, "filterHeight": 3, "table": "Pool2DOptions"}
+# Operator, operands, result, options, whether operands are positive.
+CASES: list[tuple[str, list[Any], Spec, dict[str, Any], bool]] = [
+    *((name, [X], X, {}, False) for name in ("COS", "ELU", "EXP", "HARD_SWISH", "LOGISTIC", "LOG_SOFTMAX", "SIN")),
+    *((name, [X], X, {}, False) for name in ("RELU6", "SQUARE", "TANH")),
+    *((name, [X], X, {}, True) for name in ("LOG", "RSQRT", "SQRT")),
+    *((name, [X, ROW], X, {"fusedActivationFunction": 3}, False) for name in ("ADD", "DIV", "MUL", "SUB")),
+    ("ADD_N", [X, X, X], X, {}, False),
+    ("SQUARED_DIFFERENCE", [X, X], X, {}, False),
+    ("POW", [X, ROW], X, {}, True),
+    ("CAST", [Spec((3, 40), "int32")], X, {}, False),
+    ("DEQUANTIZE", [quantized(X, "int8")], X, {}, False),
+    *(("GELU", [X], X, {"approximate": flag}, False) for flag in (False, True)),
+    ("LEAKY_RELU", [X], X, {"alpha": 0.1}, False),
+    ("PRELU", [X, _weights(40)], X, {}, False),
+    *(("SOFTMAX", [X], X, {"beta": beta}, False) for beta in (1.0, 0.5)),
+    ("AVERAGE_POOL_2D", [IMAGE], IMAGE, POOL, False),
+    ("MAX_POOL_2D", [IMAGE], IMAGE, POOL, False),
+    ("BATCH_MATMUL", [Spec((2, 5, 30)), Spec((2, 30, 6))], Spec((2, 5, 6)), {}, False),
+    ("CONV_2D", [IMAGE, _weights(6, 3, 3, 8), _weights(6)], Spec((1, 9, 9, 6)), CONV, False),
+    ("CONV_2D", [Spec((1, 5, 5, 64)), _weights(32, 1, 1, 64), _weights(32)], Spec((1, 5, 5, 32)), CONV, False),
+    (
+        "DEPTHWISE_CONV_2D",
+        [IMAGE, _weights(1, 3, 3, 8), _weights(8)],
+        IMAGE,
+        {**STEPS, "depthMultiplier": 1, "table": "DepthwiseConv2DOptions", "fusedActivationFunction": 1},
+        False,
+    ),
+    (
+        *("TRANSPOSE_CONV", [ints(1, 18, 18, 4), _weights(4, 2, 2, 8), IMAGE], Spec((1, 18, 18, 4))),
+        *({"strideW": 2, "strideH": 2}, False),
+    ),
+    ("FULLY_CONNECTED", [Spec((4, 100)), _weights(7, 100), _weights(7)], Spec((4, 7)), {}, False),
+    ("MEAN", [IMAGE, ints(1, 2)], Spec((1, 8)), {"table": "ReducerOptions"}, False),
+    ("SUM", [IMAGE, ints(1, 2)], Spec((1, 8)), {"table": "ReducerOptions"}, False),
+    ("L2_NORMALIZATION", [X], X, {"table": "L2NormOptions"}, False),
+    *(
+        (
+            *("RESIZE_BILINEAR", [IMAGE, ints(*size)], Spec((1, *size, 8))),
+            *({"alignCorners": corners, "halfPixelCenters": halves}, False),
+        )
+        for size in ((18, 18), (13, 7))
+        for corners, halves in ((False, False), (True, False), (False, True))
+    ),
+]  # fmt: skip
+
+
+def _bounds(
+    case: tuple[str, list[Any], Spec, dict[str, Any], bool], kernels: str, rng: np.random.Generator
+) -> tuple[Bound, Array]:
+    name, sources, result, options, positive = case
+    data = file_of(name, sources, [result], **options)
+    graph = tflite.read(data)
+    interpreter = Interpreter(model_content=data, experimental_op_resolver_type=KERNELS[kernels], num_threads=1)
+    interpreter.allocate_tensors()
+    values = {at: tensor.data for at, tensor in enumerate(graph.tensors) if tensor.data is not None}
+    places = {detail["name"]: detail["index"] for detail in interpreter.get_input_details()}
+    for at in graph.inputs:
+        tensor = graph.tensors[at]
+        drawn = noise(Spec(tensor.shape, tensor.dtype, tensor.quantization and 1.0), rng)  # type: ignore[arg-type]
+        drawn = np.abs(drawn) if positive else drawn
+        interpreter.set_tensor(places[tensor.name], drawn)
+        values[at] = drawn.astype(tensor.held_as)
+    interpreter.invoke()
+    arithmetic = Arithmetic(runtime="tflite" if kernels == "reference" else kernels)
+    (bound,) = of_tflite(graph, graph.operators[0], values, arithmetic=arithmetic)
+    return bound, interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_operators_are_within_their_bounds(case: Any, kernels: str) -> None:
+    if kernels == "reference" and case[0] == "ELU":
+        pytest.skip("LiteRT has no reference kernel of ELU")
+    for seed in range(3):
+        bound, result = _bounds(case, kernels, np.random.default_rng(seed))
+        assert bound.worst.shape == result.shape
+        assert bound.used(result).max() <= 1
+        assert np.isfinite(bound.worst).all()
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", ["ADD", "MUL", "CONV_2D", "LOGISTIC"])
+def test_quantized_results_are_within_their_steps(name: str, kernels: str) -> None:
+    x, y = quantized(IMAGE, "int8", 0.05, 3), quantized(IMAGE, "int8", 0.1, -4)
+    cases: dict[str, tuple[list[Any], Spec, dict[str, Any]]] = {
+        "ADD": ([x, x], y, {}),
+        "MUL": ([x, x], y, {}),
+        "LOGISTIC": ([x], replace(y, scale=2.0**-8, zero=-128), {}),
+        "CONV_2D": (
+            [
+                x,
+                constant(RNG.integers(-127, 128, (8, 3, 3, 8)), "int8", scale=0.01),
+                constant(RNG.integers(-999, 999, 8), "int32", scale=0.0005),
+            ],
+            y,
+            CONV,
+        ),
+    }
+    sources, result, options = cases[name]
+    bound, actual = _bounds((name, sources, result, options, False), kernels, RNG)
+    assert bound.worst.max() <= 1
+    assert bound.used(actual).max() <= 1
+
+
+def test_every_rule_is_tried() -> None:
+    # LiteRT's CONV_3D is only among its optimized kernels.
+    assert set(TFLITE) - {case[0] for case in CASES} == {"CONV_3D"}
+
+
+def test_an_operator_without_a_rule_is_named() -> None:
+    data = file_of("LOCAL_RESPONSE_NORMALIZATION", [Spec((1, 2, 2, 4))], [Spec((1, 2, 2, 4))], radius=1, bias=1.0)
+    graph = tflite.read(data)
+    with pytest.raises(ParityError, match="no error bound is known for LOCAL_RESPONSE_NORMALIZATION"):
+        of_tflite(graph, graph.operators[0], {0: np.ones((1, 2, 2, 4))})
