@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds import _formulas as formulas
+from edgeconv.parity.bounds import _recurrent as recurrent
 from edgeconv.parity.bounds import _resize as resize
 from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
 from edgeconv.parity.bounds._bound import Bound, bound_of
@@ -112,7 +113,7 @@ class Site:
     def activated(self, bounded: Bounded) -> Bounded:
         """After the fused activation, where the operator has one."""
         number = self.call.operator.options.get("fused_activation_function", 0)
-        low, high = _CLAMPS[int(number) if isinstance(number, int) else 0]
+        low, high = _CLAMPS.get(int(number) if isinstance(number, int) else 0, _CLAMPS[0])
         return bounded.clip(low, high) if (low, high) != _CLAMPS[0] else bounded
 
 
@@ -222,6 +223,49 @@ def _resize(site: Site) -> Bounded:
     return resize.linear(site.x(), axes)
 
 
+def _nearest(site: Site) -> Bounded:
+    options = site.call
+    corners, halves = options.flag("align_corners"), options.flag("half_pixel_centers")
+    axes = []
+    for axis in (1, 2):
+        size, out = options[0].shape[axis], site.results[0].shape[axis]
+        scale = (size - 1) / (out - 1) if corners and out > 1 else size / out
+        places = (np.arange(out) + (0.5 if halves else 0.0)) * scale
+        axes.append(resize.ResizedAxis(axis, size, places))
+    return resize.nearest(site.x(), axes, "round" if corners else "floor", site.results[0])
+
+
+def _local_response(site: Site) -> Bounded:
+    x, radius = site.x(), site.call.integer("radius")
+    channels = np.arange(x.value.shape[-1])
+    window = (np.abs(channels[:, None] - channels[None, :]) <= radius).astype(np.float64)
+    return formulas.local_response(x, window, *(site.call.number(name) for name in ("alpha", "bias", "beta")))
+
+
+def _lstm(site: Site) -> Bounded:
+    """Of the plain form: no peepholes, projection, normalization or clip; an input gate of its own."""
+    call = site.call
+    further = [index for index in (*range(9, 12), 16, 17, *range(20, 24)) if call.optional(index) is not None]
+    if further or call.optional(1) is None or call.number("cell_clip") or not call.source(1).floating:
+        raise ParityError("no error bound is known for this LSTM", where=call.result.name, hint="judge its outputs")
+    if site.arithmetic.runtime == "xnnpack":  # which leaves it to the built-in kernel
+        site = replace(site, arithmetic=replace(site.arithmetic, runtime="tflite"))
+    gates = (0, 3, 1, 2)  # input, output, forget, cell
+    cell = recurrent.Cell(
+        tuple(site.x(1 + gate) for gate in gates),
+        tuple(site.x(5 + gate) for gate in gates),
+        tuple((site.x(12 + gate),) for gate in gates),
+        tuple(recurrent.FUNCTIONS[name] for name in ("sigmoid", "tanh", "tanh")),
+    )
+    x = site.x() if call.flag("time_major") else site.x().move(lambda array: np.swapaxes(array, 0, 1))
+    state: tuple[Bounded, ...] = (site.x(18), site.x(19))
+    outputs = []
+    for place in range(x.value.shape[0]):
+        state = recurrent.lstm(cell, x.move(lambda array, at=place: array[at]), state)  # type: ignore[misc]
+        outputs.append(state[0])
+    return stacked(outputs, 0 if call.flag("time_major") else 1)
+
+
 def _sum_of_many(site: Site) -> Bounded:
     return stacked([site.x(index) for index in range(len(site.call.values))], 0).sum(0, keepdims=False)
 
@@ -271,9 +315,13 @@ RULES: Mapping[str, Rule] = {
     "TRANSPOSE_CONV": _windowed(2, 1, 3),
     # Reductions
     "L2_NORMALIZATION": lambda site: formulas.unit_length(site.x(), -1, 2, 1e-6),
+    "LOCAL_RESPONSE_NORMALIZATION": _local_response,
     "MEAN": _reduced(lambda x, axes, keepdims: x.mean(axes, keepdims=keepdims)),
     "SUM": _reduced(lambda x, axes, keepdims: x.sum(axes, keepdims=keepdims)),
     # Resizing
     "RESIZE_BILINEAR": _resize,
+    "RESIZE_NEAREST_NEIGHBOR": _nearest,
+    # Recurrent layers
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
 }
 """Of float results; quantized ones are counted in steps, and those of which nothing is rounded have no row."""
