@@ -239,6 +239,8 @@ class Fidelity:
             (quantized outputs).
         layer_lsb: most steps between what a layer of a runtime's reference kernels makes and what the graph makes of
             the same operands exactly; see `LayerSteps`.
+        lost_parts: most parts of an output that may say nothing, as their error is as large as all that they vary
+            (outputs that are joined of `Parts`).
     """
 
     sqnr_db: float | None = INT8_SQNR_DB
@@ -247,6 +249,7 @@ class Fidelity:
     accuracy_drop: float | None = None
     lsb: int | None = None
     layer_lsb: int | None = 1
+    lost_parts: int | None = 0
 
     def __post_init__(self) -> None:
         values.settle(
@@ -257,7 +260,21 @@ class Fidelity:
             accuracy_drop=values.maybe_number(self.accuracy_drop, "Fidelity, accuracy_drop", ParityError),
             lsb=values.maybe_count(self.lsb, "Fidelity, lsb", ParityError),
             layer_lsb=values.maybe_count(self.layer_lsb, "Fidelity, layer_lsb", ParityError),
+            lost_parts=values.maybe_count(self.lost_parts, "Fidelity, lost_parts", ParityError),
         )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An output that is joined of parts, such as boxes beside scores.
+
+    Attributes:
+        axis: along which, in torch's layout.
+        sizes: of the parts along it, in their order; two or more.
+    """
+
+    axis: int
+    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -350,7 +367,8 @@ class Comparison:
     ``metrics`` are the worst over the samples (largest error, smallest cosine and SQNR; ``mean_abs`` is the mean);
     None when there was nothing to measure. Under a `Fidelity`, ``sqnr_db`` is that of all samples together. ``top1``
     holds ``labelled``/``correct`` counts where labels exist, ``agree`` (argmax equal to the reference's) for rank-2
-    outputs, and under a `Fidelity` ``reference`` (labelled samples that the reference has right). ``excess`` is the
+    outputs, and under a `Fidelity` ``reference`` (labelled samples that the reference has right). ``parts`` holds
+    ``all`` and ``lost`` counts of an output that is joined of parts, under a `Fidelity`. ``excess`` is the
     used share of a bound on all samples together, None where each sample has its own. ``lsb`` counts the elements by
     how many steps of the output's scale they are from what the graph's integers say (quantized variants).
     ``arena_bytes`` is the memory that a microcontroller's runtime needs for the artifact. ``layers`` are those of the
@@ -372,6 +390,7 @@ class Comparison:
     lsb: Mapping[int, int] = field(default_factory=dict)
     arena_bytes: int | None = None
     layers: tuple[LayerSteps, ...] = ()
+    parts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def layer_lsb(self) -> Mapping[int, int]:

@@ -96,6 +96,7 @@ def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tupl
         tolerance=proof.bounds.get(variant, proof.tolerance),
         output_names=outputs,
         integers=golden.integers.get(variant),
+        joints=golden.joints,
     )
 
 

@@ -49,6 +49,7 @@ from edgeconv.flow.record import discard_outdated
 from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
 from edgeconv.flow.target import measured, with_confirmation, with_target
 from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.graph.joints import joints_of
 from edgeconv.graph.summary import summarize
 from edgeconv.package import VERSION
 from edgeconv.progress import Progress
@@ -320,6 +321,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
                 graphs=graphs,
                 notes=notes,
                 variants=variants,
+                joints=joints_of(model.graph),
                 target_search=_target_search(job, variants, progress),
             )
     artifacts = tuple(dataclasses.replace(artifact, path=out / artifact.path.name) for artifact in artifacts)
@@ -378,7 +380,7 @@ def _rewritten(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSumma
 def _variants(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:
     """The job's variants; with a target, the job gets a check that the files reach it on the devices, too."""
     if job.target_search is not None:
-        job = with_confirmation(job, partial(_emit, job, {}), [value.name or "" for value in model.graph.outputs])
+        job = with_confirmation(job, partial(_emit, job, {}), model.graph)
     return job, tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
 
 

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from edgeconv.core import (
     Comparison,
     Fidelity,
     GraphSummary,
+    Parts,
     Run,
     Sample,
     Tolerance,
@@ -31,6 +33,7 @@ from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.record import read_report, require_unchanged, write_report
 from edgeconv.flow.source import OnnxSource, Source
 from edgeconv.flow.variants import Variant, is_quantized
+from edgeconv.graph.joints import joints_of
 from edgeconv.parity import (
     Golden,
     Integers,
@@ -101,6 +104,7 @@ def prove(
     graphs: tuple[GraphSummary, ...],
     notes: tuple[str, ...] = (),
     variants: Sequence[Variant] = (),
+    joints: Mapping[str, tuple[Parts, ...]] = MappingProxyType({}),
     target_search: TargetSearch | None = None,
 ) -> Report:
     """Judges freshly made artifacts; writes the golden values and the report beside them.
@@ -109,7 +113,7 @@ def prove(
         ParityError: the source itself cannot run the samples.
     """
     reference = _reference(source, proof.samples, outputs, name, progress)
-    golden = Golden(proof.samples, reference, _integers(variants, proof.samples, progress))
+    golden = Golden(proof.samples, reference, _integers(variants, proof.samples, progress), joints)
     golden_file, data = golden_name(name), golden_bytes(golden)
     staging.write(golden_file, data)
     comparisons, devices = judge(artifacts, golden, proof, source, progress)
@@ -197,7 +201,8 @@ def repeat(
             golden = _own_values(source, proof.samples, golden, folder / old.golden)
     variants = rebuild(artifacts, old) if rebuild is not None else ()
     if variants:
-        golden = replace(golden, integers=_integers(variants, proof.samples, progress))
+        joints = joints_of(variants[0].model.graph)
+        golden = replace(golden, integers=_integers(variants, proof.samples, progress), joints=joints)
         artifacts = _with_intermediates(artifacts, variants)
     stored_rows = tuple(row for row in old.comparisons if not _is_run_again(row, names, source))
     _require_bound(stored_rows, artifacts, proof, folder)
@@ -258,7 +263,7 @@ def _own_values(source: Source, samples: tuple[Sample, ...], golden: Golden, pat
             raise ParityError(what, where=str(path), hint=_OTHER_RECIPE)
     run = source.run(samples, tuple(golden.reference.outputs[0]), "float64")
     _require_same(run, golden.reference, samples, path)
-    return Golden(samples, replace(golden.reference, outputs=run.outputs), golden.integers)
+    return Golden(samples, replace(golden.reference, outputs=run.outputs), golden.integers, golden.joints)
 
 
 def _is_same_sample(sample: Sample | None, stored: Sample | None) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
+import onnx_ir as ir
+
 from edgeconv.bench import BenchRow, Effort, bench, read_file
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
 from edgeconv.devices import Device, find
@@ -15,6 +17,7 @@ from edgeconv.flow.job import Job
 from edgeconv.flow.judge import Proof, judge
 from edgeconv.flow.output import temporary
 from edgeconv.flow.variants import Batches, Variant
+from edgeconv.graph.joints import joints_of
 from edgeconv.parity import Golden
 from edgeconv.progress import Progress, Silent
 from edgeconv.quantize import Search, Step, Target
@@ -75,8 +78,10 @@ def with_target(job: Job, recipe: Recipe, target: Target) -> Job:
     )
 
 
-def with_confirmation(job: Job, emit: Emit, outputs: Sequence[str]) -> Job:
+def with_confirmation(job: Job, emit: Emit, graph: ir.Graph) -> Job:
     """The job with a check that the target also holds on its devices, if the report judges these by the same target.
+
+    The graph is the float one that is quantized.
 
     Kernels round on their own: of digits_dsc with four layers in float, whose graph says 31.6 dB, onnxruntime and
     LiteRT made 31.6 dB, LiteRT's reference kernels 30.9 and tflite-runtime 2.14 30.8.
@@ -84,20 +89,22 @@ def with_confirmation(job: Job, emit: Emit, outputs: Sequence[str]) -> Job:
     proof, target = job.proof, job.quantization.target
     if proof is None or target is None or not _judges_by(proof.bounds.get(job.variants[0]), target):
         return job
-    confirmed = partial(_confirmed, job, proof, target, emit, _Reference(job, proof, tuple(outputs)))
+    confirmed = partial(_confirmed, job, proof, target, emit, _Reference(job, proof, graph))
     return dataclasses.replace(job, quantization=dataclasses.replace(job.quantization, confirmed=confirmed))
 
 
 class _Reference:
     """The source's float64 outputs, computed once, on first use."""
 
-    def __init__(self, job: Job, proof: Proof, outputs: tuple[str, ...]) -> None:
-        self._job, self._proof, self._outputs = job, proof, outputs
+    def __init__(self, job: Job, proof: Proof, graph: ir.Graph) -> None:
+        self._job, self._proof, self._joints = job, proof, joints_of(graph)
+        self._outputs = tuple(value.name or "" for value in graph.outputs)
 
     @cached_property
     def golden(self) -> Golden:
         """Inputs and outputs."""
-        return Golden(self._proof.samples, self._job.source.run(self._proof.samples, self._outputs, "float64"), {})
+        reference = self._job.source.run(self._proof.samples, self._outputs, "float64")
+        return Golden(self._proof.samples, reference, joints=self._joints)
 
 
 def _confirmed(job: Job, proof: Proof, target: Target, emit: Emit, reference: _Reference, variant: Variant) -> bool:
@@ -117,13 +124,21 @@ def reached(rows: Sequence[Comparison], target: Target) -> bool:
     """Whether every row reaches the target; failed rows do not, skipped ones are passed over."""
     holds = []
     for row in rows:
-        if row.metrics is None:
+        if _loses_parts(row):
+            holds.append(False)
+        elif row.metrics is None:
             holds.append(row.verdict is not Verdict.FAIL)
         elif target.sqnr_db is not None:
             holds.append(row.metrics.sqnr_db >= target.sqnr_db)
         elif target.agreement is not None and "agree" in row.top1:
             holds.append(row.top1["agree"] >= target.agreement * len(row.samples))
     return all(holds)
+
+
+def _loses_parts(row: Comparison) -> bool:
+    """Whether more parts say nothing than its thresholds allow, whatever the whole output's distance."""
+    most = row.tolerance.lost_parts if isinstance(row.tolerance, Fidelity) else None
+    return most is not None and row.parts.get("lost", 0) > most
 
 
 def _judges_by(bound: Fidelity | None, target: Target) -> bool:

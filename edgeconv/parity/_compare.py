@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import median
+from types import MappingProxyType
 
 import numpy as np
 
-from edgeconv.core import Array, Comparison, Fidelity, Run, Sample, SampleResult, Tolerance, Verdict
+from edgeconv.core import Array, Comparison, Fidelity, Parts, Run, Sample, SampleResult, Tolerance, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.parity._check import check
 from edgeconv.parity._fidelity import Integers, judge_together, steps_apart
@@ -28,6 +29,7 @@ def compare(
     tolerance: Tolerance | Fidelity,
     output_names: Sequence[str],
     integers: Integers | None = None,
+    joints: Mapping[str, Sequence[Parts]] = MappingProxyType({}),
 ) -> tuple[Comparison, ...]:
     """Compares a run with the float64 reference.
 
@@ -40,6 +42,7 @@ def compare(
             acceptance thresholds of an approximation, over all samples.
         output_names: the outputs to compare; each becomes a row.
         integers: what the quantized graph computes exactly on the same samples; None where none is quantized.
+        joints: of what parts outputs are joined, by name.
 
     Returns:
         One Comparison per output name.
@@ -67,7 +70,7 @@ def compare(
         elif (reason := _incomplete(run, samples, name)) != "":
             rows.append(replace(row, verdict=Verdict.FAIL, reason=reason))
         else:
-            rows.append(_compared(_with_steps(row, run, integers), run, reference, samples))
+            rows.append(_compared(_with_steps(row, run, integers), run, reference, samples, joints.get(name, ())))
     return tuple(rows)
 
 
@@ -120,10 +123,12 @@ def _with_steps(row: Comparison, run: Run, integers: Integers | None) -> Compari
     return replace(row, lsb=steps_apart(pairs, integers.scales[row.output]))
 
 
-def _compared(row: Comparison, run: Run, reference: Run, samples: Sequence[Sample]) -> Comparison:
+def _compared(
+    row: Comparison, run: Run, reference: Run, samples: Sequence[Sample], joints: Sequence[Parts]
+) -> Comparison:
     pairs = [(a[row.output], b[row.output]) for a, b in zip(run.outputs, reference.outputs, strict=True)]
     if isinstance(row.tolerance, Fidelity):
-        return judge_together(row, row.tolerance, samples, pairs, _top1(samples, pairs, of_reference=True))
+        return judge_together(row, row.tolerance, samples, pairs, _top1(samples, pairs, of_reference=True), joints)
     bound = row.tolerance
     results = [_result(sample, a, b, bound) for sample, (a, b) in zip(samples, pairs, strict=True)]
     worst = max(range(len(results)), key=lambda index: results[index].excess)

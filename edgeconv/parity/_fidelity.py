@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeconv.core import Array, Comparison, Fidelity, Metrics, Run, Sample, SampleResult, Tolerance, Verdict
+from edgeconv.core import Array, Comparison, Fidelity, Metrics, Parts, Run, Sample, SampleResult, Tolerance, Verdict
 from edgeconv.parity._check import check
 from edgeconv.parity._metrics import Measured, decibels, measure, worst_of
 from edgeconv.parity._picture import picture
@@ -35,7 +35,12 @@ Pair = tuple[Array, Array]
 
 
 def judge_together(
-    row: Comparison, bound: Fidelity, samples: Sequence[Sample], pairs: Sequence[Pair], top1: Mapping[str, int]
+    row: Comparison,
+    bound: Fidelity,
+    samples: Sequence[Sample],
+    pairs: Sequence[Pair],
+    top1: Mapping[str, int],
+    joints: Sequence[Parts] = (),
 ) -> Comparison:
     """Fills in a row: metrics, the used share of the bound, and the verdict.
 
@@ -45,6 +50,7 @@ def judge_together(
         samples: those that both ran on.
         pairs: for each, what the device and what the float64 reference computed.
         top1: counts of right and of agreeing classes; empty for outputs that are no classes.
+        joints: of what parts the output is joined, by axis.
     """
     differences = [check(a, b) for a, b in pairs]
     measurements = [None if a.shape != b.shape else measure(a, b, Tolerance(), 1.0) for a, b in pairs]
@@ -61,15 +67,17 @@ def judge_together(
         reason = f"{other_kind.sample}: {other_kind.reason}"
         return replace(row, verdict=Verdict.FAIL, reason=reason, excess=float("inf"))
     worst = max(range(len(results)), key=lambda index: results[index].excess)
+    lost, count = lost_parts(pairs, joints)
+    row = replace(row, parts={"all": count, "lost": lost} if count else {})
     shares = dict(_shares(row, bound, len(samples)))
     excess = used_share(row, bound)
     reason = "; ".join(text for text, share in shares.items() if not share <= 1.0)
-    lost, channels = lost_channels(pairs)
-    caution = f"{lost} of {channels} channels say nothing: their error is as large as all that they vary"
+    lost_of_all, channels = lost_channels(pairs)
+    caution = f"{lost_of_all} of {channels} channels say nothing: their error is as large as all that they vary"
     return replace(
         row,
         verdict=Verdict.FAIL if reason else Verdict.PASS,
-        reason="; ".join(filter(None, [reason, caution if lost else ""])),
+        reason="; ".join(filter(None, [reason, caution if lost_of_all else ""])),
         excess=excess,
         picture=picture(results[worst].sample, *pairs[worst]),
     )
@@ -121,8 +129,8 @@ def failed(row: Comparison, reason: str) -> Comparison:
 def lost_channels(pairs: Sequence[Pair]) -> tuple[int, int]:
     """Counts the channels (axis 1) whose error is as large as their own variation, and all channels.
 
-    A signal-to-noise ratio over a whole output hides them behind an offset, or behind larger channels: the boxes of a
-    detector, in pixels, hide scores of 0 to 1 that became all zero. Channels that do not vary are not lost, and with
+    A signal-to-noise ratio over a whole output hides them behind an offset, or behind larger channels. That alone is no
+    fault: a class that no sample shows has scores below any step. Channels that do not vary are not lost, and with
     fewer than 16 elements of each there is nothing to say.
 
     Args:
@@ -144,6 +152,45 @@ def lost_channels(pairs: Sequence[Pair]) -> tuple[int, int]:
     error = np.mean(np.square(computed.astype(np.float64) - expected), axis=1)
     varies = variation > np.square(_LEAST_VARIATION) * np.mean(np.square(expected, dtype=np.float64), axis=1)
     return int(np.count_nonzero(varies & (error >= variation))), len(expected)
+
+
+def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int]:
+    """Counts the parts of an output whose error is as large as their own variation, and all parts.
+
+    What was joined of parts has no unit in common: the boxes of a detector, in pixels, hide from a ratio over the whole
+    output that scores of 0 to 1 became all zero. A part is judged as a whole, since its channels do have one.
+
+    Args:
+        pairs: what the device, and what the reference computed, for each sample; of equal shapes.
+        joints: along which axes the output is joined, and of what.
+
+    Returns:
+        The lost ones, and all; parts that do not vary are not lost.
+    """
+    lost = count = 0
+    for joint in joints:
+        ends = np.cumsum(joint.sizes)
+        if all(b.ndim > joint.axis and b.shape[joint.axis] == ends[-1] for _, b in pairs):
+            for end, size in zip(ends, joint.sizes, strict=True):
+                count += 1
+                lost += _is_lost([(_part(a, joint.axis, end, size), _part(b, joint.axis, end, size)) for a, b in pairs])
+    return lost, count
+
+
+def _part(array: Array, axis: int, end: int, size: int) -> Array:
+    return array[(slice(None),) * axis + (slice(end - size, end),)]
+
+
+def _is_lost(pairs: Sequence[Pair]) -> bool:
+    """Whether the error of a part is as large as all that it varies over the samples."""
+    count = sum(b.size for _, b in pairs)
+    if count < _LEAST_ELEMENTS or not all(np.isfinite(a).all() and np.isfinite(b).all() for a, b in pairs):
+        return False
+    mean = sum(float(b.sum(dtype=np.float64)) for _, b in pairs) / count
+    energy = sum(float(np.square(b, dtype=np.float64).sum()) for _, b in pairs)
+    variation = sum(float(np.square(b - mean, dtype=np.float64).sum()) for _, b in pairs)
+    error = sum(float(np.square(a.astype(np.float64) - b).sum()) for a, b in pairs)
+    return variation > np.square(_LEAST_VARIATION) * energy and error >= variation
 
 
 def steps_apart(pairs: Sequence[Pair], scale: float) -> Mapping[int, int]:
@@ -197,6 +244,9 @@ def _shares(row: Comparison, bound: Fidelity, count: int) -> Iterator[tuple[str,
         drop = 100.0 * (row.top1["reference"] - row.top1["correct"]) / labelled
         text = f"top-1 lost {drop:.2f} points, at most {bound.accuracy_drop:g} are allowed"
         yield text, _ratio(max(0.0, drop), bound.accuracy_drop)
+    if bound.lost_parts is not None and row.parts.get("lost"):
+        lost = "{lost} of {all} parts that the output is joined of say nothing".format(**row.parts)
+        yield f"{lost}, at most {bound.lost_parts} may", _ratio(row.parts["lost"], bound.lost_parts)
     if bound.lsb is not None and row.lsb:
         most = max(abs(steps) for steps in row.lsb)
         yield f"it is {most} steps from the graph's integers, at most {bound.lsb} are allowed", _ratio(most, bound.lsb)

@@ -3,7 +3,8 @@
 One safetensors file: no pickle, the same bytes for the same values. Tensors are named ``<sample index>/in/<name>``,
 ``<sample index>/out/<name>``, and ``<sample index>/<variant>/<name>`` for what a quantized graph says; the metadata key
 ``edgeconv.golden`` holds a JSON object with ``schema``, ``samples`` (name, scale, label and variants, in order),
-``inputs`` and ``outputs`` (names, in order) and ``integers`` (variant to the scales of its outputs).
+``inputs`` and ``outputs`` (names, in order), ``integers`` (variant to the scales of its outputs) and ``joints`` (output
+to the axes that it is joined along, each with the sizes of its parts).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from edgeconv import values
-from edgeconv.core import Array, Run, Sample, Verdict
+from edgeconv.core import Array, Parts, Run, Sample, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.parity._fidelity import Integers
 from edgeconv.recipe.wording import complaint
@@ -36,11 +37,13 @@ class Golden:
         samples: the inputs.
         reference: what the source makes of them in float64.
         integers: what the quantized graphs make of them, by variant.
+        joints: of what parts outputs are joined, by name.
     """
 
     samples: tuple[Sample, ...]
     reference: Run
     integers: Mapping[str, Integers] = field(default_factory=dict)
+    joints: Mapping[str, tuple[Parts, ...]] = field(default_factory=dict)
 
     def of(self, variant: str) -> Golden:
         """The samples for one variant (all, for the empty name), with their reference values and integers."""
@@ -54,6 +57,7 @@ class Golden:
                 for name, graph in self.integers.items()
                 if name == variant
             },
+            self.joints,
         )
 
 
@@ -89,6 +93,9 @@ def golden_bytes(golden: Golden) -> bytes:
         "inputs": list(samples[0].inputs),
         "outputs": list(reference.outputs[0]),
         "integers": {variant: dict(graph.scales) for variant, graph in golden.integers.items()},
+        "joints": {
+            name: [[joint.axis, list(joint.sizes)] for joint in joints] for name, joints in golden.joints.items()
+        },
     }
     # One key only: the library writes several in no fixed order.
     return bytes(save(tensors, metadata={_KEY: json.dumps(described, sort_keys=True)}))
@@ -131,6 +138,10 @@ class _SampleNode(BaseModel):
     variants: tuple[str, ...] = ()
 
 
+_Size = Annotated[int, Field(gt=0, lt=2**31)]
+_Joint = tuple[Annotated[int, Field(ge=0, lt=8)], Annotated[tuple[_Size, ...], Field(min_length=2)]]
+
+
 class _Described(BaseModel):
     """The metadata of a golden file."""
 
@@ -139,6 +150,7 @@ class _Described(BaseModel):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...] = Field(min_length=1)
     integers: dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = {}
+    joints: dict[str, tuple[_Joint, ...]] = {}
 
 
 def _golden_from(described: _Described, tensors: dict[str, Array]) -> Golden:
@@ -167,7 +179,8 @@ def _golden_from(described: _Described, tensors: dict[str, Array]) -> Golden:
         variant: Integers(Run(f"graph-{variant}", "", tuple(sides[variant])), scales)
         for variant, scales in described.integers.items()
     }
-    return Golden(tuple(samples), Run(_REFERENCE, "", tuple(sides["out"])), integers)
+    joints = {name: tuple(Parts(*joint) for joint in of_output) for name, of_output in described.joints.items()}
+    return Golden(tuple(samples), Run(_REFERENCE, "", tuple(sides["out"])), integers, joints)
 
 
 def _printable(text: str) -> str:

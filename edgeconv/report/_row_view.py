@@ -207,6 +207,8 @@ def _thresholds(bound: Fidelity) -> Iterator[str]:
         yield f"class as PyTorch's in ≥ {100 * bound.agreement:.4g} % of the samples"
     if bound.accuracy_drop is not None:
         yield f"top-1 within {bound.accuracy_drop:g} points of PyTorch's"
+    if bound.lost_parts:  # that none may be lost goes without saying
+        yield f"≤ {bound.lost_parts} joined parts that say nothing"
     if bound.lsb is not None:
         yield f"≤ {bound.lsb} LSB from the graph's integers"
 

@@ -151,6 +151,7 @@ class FidelityNode(_Node):
     layer_lsb: Count | None = Field(
         default=None, description="Most steps of a layer from what the graph makes of the layer's own operands."
     )
+    lost_parts: Count | None = Field(default=None, description="Most joined parts of an output that may say nothing.")
 
     def to_core(self) -> core.Fidelity:
         return core.Fidelity(**dict(self))
@@ -247,6 +248,11 @@ class ComparisonNode(_Node):
         "[] where the device does not tell what is inside.",
     )
     layer_lsb: dict[Steps, Count] = Field(default_factory=dict, description="The counts of all `layers` together.")
+    parts: dict[str, Count] = Field(
+        default_factory=dict,
+        description="Counts of the parts that the output is joined of: 'all', and those 'lost', whose error is as "
+        "large as all that they vary. {}: of one piece, or a bound on every element.",
+    )
     samples: Several[SampleNode] = Field(description="One entry per parity input, in their order.")
     picture: PictureNode | None = Field(description="null when there was nothing to draw.")
 

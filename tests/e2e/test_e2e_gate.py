@@ -248,3 +248,45 @@ def test_infinite_values_hide_no_other_module(tmp_path: Path) -> None:
         source = TorchSource(_Halves(factor), (x,), ("x",), (), "here", ())
         with nullcontext() if same else pytest.raises(edgeconv.ParityError, match="does not give these values"):
             repeat(tmp_path, devices=None, source=source, progress=Silent())
+
+
+class _Detector(torch.nn.Module):
+    """Boxes of 0 to some hundreds of pixels, joined with scores of 0 to 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, 2, 1), torch.nn.LeakyReLU(0.1))
+        self.box, self.cls = torch.nn.Conv2d(16, 4, 1), torch.nn.Conv2d(16, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.body(x)
+        return torch.cat([self.box(y).relu().flatten(2) * 200, self.cls(y).sigmoid().flatten(2)], 1).transpose(1, 2)
+
+
+def test_scores_that_a_joint_scale_makes_zero_fail_a_detector(tmp_path: Path) -> None:
+    """The signal-to-noise ratio of the whole output is good: boxes in pixels hide what became of the scores."""
+    torch.manual_seed(0)
+    module = _Detector().eval()
+    data = [{"x": torch.randn(1, 3, 16, 16).numpy()} for _ in range(4)]
+
+    def rows(plan: str) -> list[edgeconv.Comparison]:
+        result = edgeconv.export(
+            module, (torch.zeros(1, 3, 16, 16),), tmp_path, name="detector", variants="int8", input_names=["x"],
+            output_names=["y"], devices=("onnxruntime", "litert"),
+            samples=[edgeconv.Sample(f"image-{index}", sample) for index, sample in enumerate(data)],
+            quantization=edgeconv.Quantization(batches=lambda: data, plan=plan),
+        )  # fmt: skip
+        assert result.report is not None
+        return [row for row in result.report.comparisons if row.artifact]
+
+    apart = rows("")
+    assert [(row.verdict.value, dict(row.parts)) for row in apart] == [("pass", {"all": 2, "lost": 0})] * 2
+    plan = json.loads((tmp_path / "detector.int8.plan.json").read_text())
+    plan["tensors"] |= dict.fromkeys(plan["kept_float"], plan["tensors"]["mul"])
+    plan["kept_float"] = {}
+    for row in rows(json.dumps(plan)):
+        assert row.metrics is not None
+        assert row.metrics.sqnr_db > 20, "the boxes alone"
+        assert row.verdict.value == "fail"
+        assert "1 of 2 parts that the output is joined of say nothing" in row.reason
+    assert run(["parity", str(tmp_path), "-q"]) == 1, "the folder alone says so, too"

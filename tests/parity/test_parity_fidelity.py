@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edgeconv.core import Array, Comparison, Fidelity, Run, Sample, TensorSpec, Verdict
+from edgeconv.core import Array, Comparison, Fidelity, Parts, Run, Sample, TensorSpec, Verdict
 from edgeconv.parity import Integers, compare, held_to_all
-from edgeconv.parity._fidelity import lost_channels
+from edgeconv.parity._fidelity import lost_channels, lost_parts, used_share
 
 COUNT, CLASSES = 40, 5
 RANDOM = np.random.default_rng(5)
@@ -149,22 +149,55 @@ def test_what_is_asked_for_and_cannot_be_judged_fails(bound: Fidelity, says: str
         assert held_to_all([*judged, *rows], bound, of={"m.tflite"})[1].verdict is Verdict.PASS
 
 
-def test_channels_that_say_nothing_are_told_though_the_ratio_is_good() -> None:
+def _head(*, last: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes in pixels beside scores of 0 to 1 and a constant; and the same without what the scores say."""
     boxes = RANDOM.uniform(0.0, 640.0, (1, 4, 100))
     scores = RANDOM.uniform(0.0, 1.0, (1, 2, 100))
     constant = np.ones((1, 1, 100))
     head = np.concatenate([boxes, scores, constant], 1)
     without_scores = np.concatenate([boxes + 0.5, 0 * scores, constant + 0.1], 1)
-    (found,) = compare(
+    return (head.swapaxes(1, 2), without_scores.swapaxes(1, 2)) if last else (head, without_scores)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["axis 1", "the last axis"])
+@pytest.mark.parametrize(("most", "verdict"), [(0, Verdict.FAIL), (1, Verdict.PASS), (None, Verdict.PASS)])
+def test_a_part_that_says_nothing_fails_though_the_ratio_is_good(
+    most: int | None, verdict: Verdict, last: bool
+) -> None:
+    head, without_scores = _head(last=last)
+    bound = Fidelity(sqnr_db=40.0, lost_parts=most)
+    (judged,) = compare(
         run(without_scores[None]),
         run(head[None], "torch-float64"),
         SAMPLES[:1],
         artifact="m.tflite",
-        tolerance=Fidelity(sqnr_db=40.0),
+        tolerance=bound,
         output_names=["y"],
+        joints={"y": [Parts(2 if last else 1, (4, 2, 1))]},
     )
-    assert found.verdict is Verdict.PASS
-    assert found.reason == "2 of 7 channels say nothing: their error is as large as all that they vary"
+    assert judged.verdict is verdict
+    assert ("1 of 3 parts that the output is joined of say nothing" in judged.reason) == (verdict is Verdict.FAIL)
+    assert last or "2 of 7 channels say nothing: their error is as large as all that they vary" in judged.reason
+    assert judged.parts == {"all": 3, "lost": 1}, "a constant part is not lost"
+    assert (used_share(judged, bound) > 1) == (verdict is Verdict.FAIL), "as a report judges it again"
+
+
+def test_a_class_that_no_input_shows_is_no_lost_part() -> None:
+    """Its scores are below any step, and its channel alone says nothing; the part that it belongs to does."""
+    head, _ = _head(last=False)
+    head[:, 5] *= 1e-5
+    rounded = head.copy()
+    rounded[:, 5] = 0
+    joints = [Parts(1, (4, 3))]
+    assert lost_parts([(rounded, head)], joints) == (0, 2)
+    assert lost_channels([(rounded, head)]) == (1, 7)
+    rounded[:, 4:] = 0
+    assert lost_parts([(rounded, head)], joints) == (1, 2)
+    assert lost_parts([(rounded, head)], [Parts(1, (4, 4))]) == (0, 0), "other parts than the output has"
+
+
+def test_offsets_and_constants_lose_their_channels_or_none() -> None:
+    boxes = RANDOM.uniform(0.0, 640.0, (1, 4, 100))
     offset = [(boxes + 1e6 + RANDOM.standard_normal(boxes.shape) * 500, boxes + 1e6)]
     assert lost_channels(offset) == (4, 4)
     assert lost_channels([(boxes + 1.0, boxes)]) == (0, 4)

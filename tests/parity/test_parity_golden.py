@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeconv.core import Run, Sample, Verdict
+from edgeconv.core import Parts, Run, Sample, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.parity import Golden, Integers, golden_bytes, load_golden
 
@@ -61,6 +61,18 @@ def test_what_a_quantized_graph_says_comes_back_too(tmp_path: Path) -> None:
     for ours, theirs in zip(found.integers["int8"].run.outputs, exact.outputs, strict=True):
         np.testing.assert_array_equal(ours["y"], theirs["y"])
     np.testing.assert_array_equal(found.reference.outputs[3]["y"], reference.outputs[3]["y"])
+
+
+def test_the_parts_of_outputs_come_back_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+    path, joints = tmp_path / "golden.safetensors", {"y": (Parts(1, (4, 6)), Parts(2, (3, 3, 1)))}
+    whole = golden_bytes(Golden(*make(), joints=joints))
+    path.write_bytes(whole)
+    assert dict(load_golden(path).joints) == joints
+    assert load_golden(path).of("").joints == joints
+    for odd in (b"[1, [4,-6]]", b"[9, [4, 6]]", b"[1, [4, []]]", b"[1, 40000]"):
+        path.write_bytes(whole.replace(b"[1, [4, 6]]", odd.ljust(11)[:11]))
+        with pytest.raises(ParityError, match="is not a golden file"):
+            load_golden(path)
 
 
 def test_the_same_values_give_the_same_bytes_whatever_their_memory_layout() -> None:

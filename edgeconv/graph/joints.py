@@ -1,0 +1,85 @@
+"""Of what parts the outputs of a graph are joined: boxes in pixels beside scores of 0 to 1 have no unit in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from edgeconv.core import Parts
+from edgeconv.graph.traits import Trait, having
+
+_HOLDS_ITS_SHAPE = having(Trait.SCALED) | {"Cast"}  # what quantizes on the way moves nothing
+_Divisions = dict[int, tuple[int, ...]]  # axis: sizes along it
+
+
+def joints_of(graph: ir.Graph) -> dict[str, tuple[Parts, ...]]:
+    """Along which axes each output is joined by Concat, and of what; outputs of one piece are left out.
+
+    Transpose, Reshape and the like between the Concat and the output move the axis. Parts that differ between the parts
+    of another axis (scales of a detector that are joined of other parts each) are none.
+    """
+    known: dict[ir.Value, _Divisions] = {}
+    for node in graph:
+        for value in node.outputs:
+            known[value] = _divisions(node, known)
+    joints = {}
+    for value in graph.outputs:
+        divisions = sorted(known.get(value, {}).items())
+        if divisions:
+            joints[value.name or ""] = tuple(Parts(axis, sizes) for axis, sizes in divisions)
+    return joints
+
+
+def _divisions(node: ir.Node, known: dict[ir.Value, _Divisions]) -> _Divisions:
+    """Of a node's results, given those of all that comes before."""
+    sources = [value for value in node.inputs if value is not None]
+    if node.op_type == "Concat":
+        return _joined(node, sources, [known.get(value, {}) for value in sources])
+    if not sources or not known.get(sources[0]):
+        return {}
+    if node.op_type in _HOLDS_ITS_SHAPE:
+        return known[sources[0]]
+    if node.op_type not in having(Trait.REARRANGES):
+        return {}
+    before, after = _sizes_of(sources[0]), _sizes_of(node.outputs[0])
+    moved = {}
+    for axis, sizes in known[sources[0]].items():
+        place = _place_after(node, axis, before, after)
+        if place is not None:
+            moved[place] = sizes
+    return moved
+
+
+def _joined(node: ir.Node, sources: Sequence[ir.Value], before: Sequence[_Divisions]) -> _Divisions:
+    """Along its own axis the parts of all; along others what all have in common."""
+    sizes = [_sizes_of(value) for value in sources]
+    if not all(sizes):
+        return {}
+    axis = node.attributes.get_int("axis") % len(sizes[0])
+    common = {
+        other: parts
+        for other, parts in before[0].items()
+        if other != axis and all(divisions.get(other) == parts for divisions in before)
+    }
+    own = [part for size, divisions in zip(sizes, before, strict=True) for part in divisions.get(axis, (size[axis],))]
+    return common | ({axis: tuple(own)} if len(own) > 1 else {})
+
+
+def _place_after(node: ir.Node, axis: int, before: Sequence[int], after: Sequence[int]) -> int | None:
+    """Where an axis is after a node that rearranges; None where it is no axis any more."""
+    if not before or not after:
+        return None
+    if node.op_type == "Transpose":
+        return list(node.attributes.get_ints("perm", range(len(before))[::-1])).index(axis)
+    if node.op_type in having(Trait.BY_SAMPLE):  # a part of one axis goes into another
+        return axis if axis == 0 else None
+    ahead = math.prod(before[:axis])
+    places = [place for place, size in enumerate(after) if size == before[axis] and math.prod(after[:place]) == ahead]
+    return places[0] if places else None
+
+
+def _sizes_of(value: ir.Value) -> list[int]:
+    """The shape, where it is known; an open batch counts as 1."""
+    return [size if isinstance(size, int) else 1 for size in value.shape or ()]
