@@ -178,8 +178,37 @@ def _function(name: str, calls: list[str]) -> Any:
     return helper.make_function("f", name, ["x"], [names[-1]], body, opsets)
 
 
+def _branching(name: str, callee: str, calls: int = 9) -> Any:
+    """A function that calls another in both branches of an If."""
+    domain = "" if callee == "Relu" else "f"
+    branches = {
+        branch: helper.make_graph(
+            [*(node(callee, ["x"], [f"a{at}"], domain=domain) for at in range(calls)), node("Relu", ["a0"], ["o"])],
+            branch,
+            [],
+            [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)],
+        )
+        for branch in ("then_branch", "else_branch")
+    }
+    condition = node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True)))
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("f", 1)]
+    return helper.make_function("f", name, ["x"], ["y"], [condition, node("If", ["c"], ["y"], **branches)], opsets)
+
+
+def _trivial(name: str) -> Any:
+    """A function of one node and of a name that another has, which it would hide from whoever looks at names alone."""
+    function = _function(name, ["Relu"])
+    function.overload = "other"
+    return function
+
+
+LAUGHS = [_function("f0", ["Relu"]), *(_function(f"f{at}", [f"f{at - 1}"] * 10) for at in range(1, 11))]
 FUNCTIONS = {
-    "laughs": [_function("f0", ["Relu"]), *(_function(f"f{at}", [f"f{at - 1}"] * 10) for at in range(1, 11))],
+    "in branches": [_branching("f0", "Relu"), *(_branching(f"f{at}", f"f{at - 1}") for at in range(1, 12))],
+    "branch in branch": [_branching("f0", "Relu"), *(_branching(f"f{at}", f"f{at - 1}", 1) for at in range(1, 10))],
+    "itself in a branch": [_branching("f0", "f0")],
+    "laughs": LAUGHS,
+    "hidden by overloads": [*LAUGHS, *(_trivial(f"f{at}") for at in range(11))],
     "deep": [_function("f0", ["Relu"]), *(_function(f"f{at}", [f"f{at - 1}"] * 2) for at in range(1, 61))],
     "itself": [_function("f0", ["f0"])],
     "each other": [_function("f0", ["f1"]), _function("f1", ["f0"])],

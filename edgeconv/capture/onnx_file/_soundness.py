@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 
@@ -24,7 +25,20 @@ _POSITIVE = frozenset(
     {"strides", "dilations", "kernel_shape", "group", "blocksize", "num_groups", "hidden_size", "size"}
 )
 _SMALL = 64  # elements of constants that may be shapes
+_SAID = 10**15  # a count beyond it is not written out
 _HINT = "correct the model, or export it again"
+_Key = tuple[str, str, str]
+"""Of a function: its domain, its name, its overload."""
+
+
+class _Extent(NamedTuple):
+    """What a graph becomes once functions are dissolved: how many nodes, and how deep their subgraphs are nested."""
+
+    nodes: int
+    depth: int
+
+
+_ONE_NODE = _Extent(nodes=1, depth=0)
 
 
 @contextmanager
@@ -195,35 +209,48 @@ def _check_joins(graph: onnx.GraphProto | onnx.FunctionProto, where: str) -> Non
 
 def _check_functions(proto: onnx.ModelProto, where: str) -> None:
     """Counts what there will be once they are dissolved, and sees that none calls itself."""
-    bodies = {(function.domain, function.name): function for function in proto.functions}
-    counts: dict[tuple[str, str], int] = {}
+    bodies = {(function.domain, function.name, function.overload): function for function in proto.functions}
+    extents: dict[_Key, _Extent] = {}
     for start in bodies:
-        _count(start, bodies, counts, where)
-    total = sum(counts.get((node.domain, node.op_type), 1) for node in proto.graph.node)
-    if total > MOST_NODES:
-        what = f"it has {total:,} nodes once its functions are dissolved, and at most {MOST_NODES:,} are converted"
+        _measure(start, bodies, extents, where)
+    total = _extent(proto.graph, extents)
+    if total.nodes > MOST_NODES:
+        count = f"{total.nodes:,}" if total.nodes < _SAID else f"more than {_SAID:,}"
+        what = f"it has {count} nodes once its functions are dissolved, and at most {MOST_NODES:,} are converted"
+        raise CaptureError(what, where=where, hint="export it without functions")
+    if bodies and total.depth > MOST_NESTED:
+        what = f"it nests subgraphs more than {MOST_NESTED} deep once its functions are dissolved"
         raise CaptureError(what, where=where, hint="export it without functions")
 
 
-def _count(
-    start: tuple[str, str],
-    bodies: Mapping[tuple[str, str], onnx.FunctionProto],
-    counts: dict[tuple[str, str], int],
-    where: str,
-) -> None:
-    """The nodes of one function with all that it calls, depth first."""
+def _measure(start: _Key, bodies: Mapping[_Key, onnx.FunctionProto], extents: dict[_Key, _Extent], where: str) -> None:
+    """One function with all that it calls, depth first."""
     waiting, open_ = [start], set()
     while waiting:
         key = waiting[-1]
-        if key in counts:
+        if key in extents:
             open_.discard(waiting.pop())
             continue
-        called = {(node.domain, node.op_type) for node in bodies[key].node} & bodies.keys()
-        missing = [callee for callee in called if callee not in counts]
+        called = {_called(node) for node in every_node(bodies[key])} & bodies.keys()
+        missing = [callee for callee in called if callee not in extents]
         if key in open_ and any(callee in open_ for callee in missing):
             raise CaptureError(f"the function {key[1]!r} calls itself", where=where, hint="export it without functions")
         open_.add(key)
         if missing:
             waiting += missing
             continue
-        counts[key] = sum(counts.get((node.domain, node.op_type), 1) for node in bodies[key].node)
+        extents[key] = _extent(bodies[key], extents)
+
+
+def _extent(graph: onnx.GraphProto | onnx.FunctionProto, extents: Mapping[_Key, _Extent]) -> _Extent:
+    """The functions that it calls are measured."""
+    nodes, deepest = 0, 0
+    for inner, depth in _inside(graph):
+        extents_inside = [extents.get(_called(node), _ONE_NODE) for node in inner.node]
+        nodes += sum(extent.nodes for extent in extents_inside)
+        deepest = max([deepest, depth, *(depth + extent.depth for extent in extents_inside)])
+    return _Extent(nodes, deepest)
+
+
+def _called(node: onnx.NodeProto) -> _Key:
+    return node.domain, node.op_type, node.overload
