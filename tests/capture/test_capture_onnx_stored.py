@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,10 @@ def numbers(count: int) -> TensorProto:
         (numbers(3), "holds 3 numbers, and needs 4"),
         (outside(length="20"), "holds 20 bytes, and needs 16"),
         (outside(length="8"), "holds 8 bytes, and needs 16"),
-        (outside(length="4000"), "the data of 'w' cannot be read from 'w.bin'"),
+        (outside(length="4000"), "holds 4000 bytes, and needs 16"),
+        (outside(length="sixteen"), "holds sixteen bytes, and needs 16"),
+        (outside(length="9" * 5000), "bytes, and needs 16"),
+        (outside(offset="40"), "the data of 'w' cannot be read from 'w.bin'"),
         (outside(offset="a lot"), "the data of 'w' cannot be read from 'w.bin'"),
         (outside("a" * 5000), "which is not beside it"),
         (outside("a\0b"), "which is not beside it"),
@@ -156,3 +160,30 @@ def test_packed_elements_are_counted(tmp_path: Path, kind: int, raw: bool) -> No
     model.ir_version, model.opset_import[0].version = 10, 21  # which know all of these types
     onnx.save(model, path)
     assert settled_shapes(open_onnx(path), {}) == {"x": (1, 4)}
+
+
+def test_a_stated_length_is_not_read_where_the_shape_says_another(tmp_path: Path) -> None:
+    """Files of holes: they cost their author nothing, and a reader that believes them all memory."""
+    with (tmp_path / "w.bin").open("wb") as file:
+        file.truncate(30 << 30)
+    texts = outside(length=str(20 << 30))
+    texts.data_type = TensorProto.STRING
+    below = outside(length=str(20 << 30))
+    below.dims[:] = [-4]
+    twice = outside(length="16")
+    twice.external_data.add(key="length", value=str(20 << 30))
+    cases = {
+        "holds 21474836480 bytes, and needs 16": [outside(length=str(20 << 30))],
+        "holds 1468006400 bytes, and needs 16": [outside(name=name, length=str(1400 << 20)) for name in ("w", "v", "u")],
+        "holds 21474836480 bytes, and needs 16; ": [twice],
+        "is of the element type 8, which no other file can hold": [texts],
+        r"has the shape \[-4\]": [below],
+    }
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for says, weights in cases.items():
+        with pytest.raises(CaptureError, match=says):
+            open_onnx(save(tmp_path / "m.onnx", [ADD], weights))
+    nothing = outside(length="0")
+    nothing.dims[:] = [0]
+    assert open_onnx(save(tmp_path / "m.onnx", [ADD], [nothing])).proto.graph.initializer[0].raw_data == b""
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18, "kilobytes"

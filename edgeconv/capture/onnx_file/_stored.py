@@ -48,9 +48,13 @@ def load_external(proto: onnx.ModelProto, path: Path, size_bytes: int) -> bool:
     tensors = [tensor for tensor in stored_tensors(proto) if uses_external_data(tensor)]
     for tensor in tensors:
         _check_there(tensor, path)
-        _state_length(tensor)
-    check_total(size_bytes + sum(filter(None, map(_stored_bytes, tensors))), str(path))
+        _state_length(tensor, str(path))
+    check_total(size_bytes + sum(map(_needed_bytes, tensors)), str(path))
     for tensor in tensors:
+        if not _needed_bytes(tensor):  # a length of 0 is to onnx all that the file holds
+            tensor.raw_data, tensor.data_location = b"", onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+            continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # onnx's own, about keys that it does not know
@@ -86,16 +90,10 @@ def check_sizes(proto: onnx.ModelProto, where: str) -> None:
         CaptureError: one holds more or less.
     """
     for tensor in stored_tensors(proto):
-        if any(dim < 0 for dim in tensor.dims):
-            what = f"the tensor {tensor.name!r} has the shape {list(tensor.dims)}"
-            raise CaptureError(what, where=where, hint=_WHOLE)
-        held, wanted, unit = _held(tensor)
-        if held != wanted:
-            raise CaptureError(
-                f"the tensor {tensor.name!r} of the shape {list(tensor.dims)} holds {held} {unit}, and needs {wanted}",
-                where=where,
-                hint=_WHOLE,
-            )
+        _check_dims(tensor, where)
+        held, needed, unit = _held(tensor)
+        if held != needed:
+            raise _unlike(tensor, held, needed, unit, where)
 
 
 def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -126,7 +124,7 @@ def _of_attributes(attributes: Iterable[onnx.AttributeProto]) -> Iterator[onnx.T
 
 
 def _location(tensor: onnx.TensorProto) -> str:
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    return next((str(entry.value) for entry in tensor.external_data if entry.key == "location"), "")
 
 
 def _shown(name: str) -> str:
@@ -160,17 +158,36 @@ def _check_there(tensor: onnx.TensorProto, path: Path) -> None:
         )
 
 
-def _state_length(tensor: onnx.TensorProto) -> None:
-    """Without a length, a tensor takes what its shape says: others may follow in the same file."""
-    size = _stored_bytes(tensor)
-    if size is not None and not any(entry.key == "length" for entry in tensor.external_data):
+def _state_length(tensor: onnx.TensorProto, where: str) -> None:
+    """A tensor takes what its shape says, and no more is read: others may follow in the same file."""
+    _check_dims(tensor, where)
+    if _bits(tensor) is None:
+        what = f"the tensor {tensor.name!r} is of the element type {tensor.data_type}, which no other file can hold"
+        raise CaptureError(what, where=where, hint=_WHOLE)
+    size = _needed_bytes(tensor)
+    for entry in tensor.external_data:
+        text = str(entry.value)  # bytes, where it is no UTF-8
+        if entry.key == "length" and text.strip().lstrip("0") != str(size).lstrip("0"):
+            raise _unlike(tensor, _shown(text).strip("'"), size, "bytes", where)
+    if not any(entry.key == "length" for entry in tensor.external_data):
         tensor.external_data.add(key="length", value=str(size))
 
 
-def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
-    """What a tensor takes by its shape; None where that cannot be said."""
-    bits = _bits(tensor)
-    return None if bits is None or any(dim < 0 for dim in tensor.dims) else -(-math.prod(tensor.dims) * bits // 8)
+def _check_dims(tensor: onnx.TensorProto, where: str) -> None:
+    if any(dim < 0 for dim in tensor.dims):
+        what = f"the tensor {tensor.name!r} has the shape {list(tensor.dims)}"
+        raise CaptureError(what, where=where, hint=_WHOLE)
+
+
+def _unlike(tensor: onnx.TensorProto, held: object, needed: int, unit: str, where: str) -> CaptureError:
+    what = f"the tensor {tensor.name!r} of the shape {list(tensor.dims)} holds {held} {unit}, and needs {needed}"
+    return CaptureError(what, where=where, hint=_WHOLE)
+
+
+def _needed_bytes(tensor: onnx.TensorProto) -> int:
+    """What a tensor of numbers takes by its shape."""
+    count: int = math.prod(tensor.dims)
+    return -(-count * (_bits(tensor) or 0) // 8)
 
 
 def _bits(tensor: onnx.TensorProto) -> int | None:
@@ -189,7 +206,7 @@ def _held(tensor: onnx.TensorProto) -> tuple[int, int, str]:
     if bits is None:  # the checker's affair
         return count, count, "elements"
     if tensor.HasField("raw_data"):
-        return len(tensor.raw_data), -(-count * bits // 8), "bytes"
+        return len(tensor.raw_data), _needed_bytes(tensor), "bytes"
     field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
     # Elements of less than a byte are packed; a complex one takes two entries.
     pairs = 2 if tensor.data_type in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128) else 1
