@@ -174,7 +174,9 @@ def test_a_stated_length_is_not_read_where_the_shape_says_another(tmp_path: Path
     twice.external_data.add(key="length", value=str(20 << 30))
     cases = {
         "holds 21474836480 bytes, and needs 16": [outside(length=str(20 << 30))],
-        "holds 1468006400 bytes, and needs 16": [outside(name=name, length=str(1400 << 20)) for name in ("w", "v", "u")],
+        "holds 1468006400 bytes, and needs 16": [
+            outside(name=name, length=str(1400 << 20)) for name in ("w", "v", "u")
+        ],
         "holds 21474836480 bytes, and needs 16; ": [twice],
         "is of the element type 8, which no other file can hold": [texts],
         r"has the shape \[-4\]": [below],

@@ -6,6 +6,7 @@ the command line, a recipe and Python; a type that cannot hold the number, names
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from onnx import TensorProto as Tensors
 from onnx import helper, numpy_helper
 
 import edgeconv
+from edgeconv.capture import open_onnx
 from edgeconv.cli import run
-from edgeconv.errors import EdgeconvError
+from edgeconv.errors import CaptureError, EdgeconvError
 from edgeconv.recipe import load_recipe
 
 NET = """from torch import nn
@@ -110,6 +112,41 @@ def test_numbers_that_do_not_fit(tmp_path: Path) -> None:
     for fixed, what in cases:
         with pytest.raises(EdgeconvError, match=what):
             edgeconv.export_onnx(path, tmp_path / "a", name="m", fixed=fixed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "refused"),
+    [
+        (Tensors.FLOAT, 1e39, r"'sr' is float32, which has no 1e\+39"),
+        (Tensors.FLOAT, -1e39, r"'sr' is float32, which has no -1e\+39"),
+        (Tensors.FLOAT, 1e-50, "'sr' is float32, which has no 1e-50"),
+        (Tensors.FLOAT, 1e-44, "'sr' is float32, which has no 1e-44"),
+        (Tensors.FLOAT, 10**39, r"'sr' is float32, which has no 1e\+39"),
+        pytest.param(Tensors.FLOAT, 10**5000, "it is inf; give a finite number", id="thousands of digits"),
+        (Tensors.FLOAT, 3.4028235e38, None),
+        (Tensors.FLOAT, 1.2e-38, None),
+        (Tensors.FLOAT, -0.1, None),
+        (Tensors.FLOAT, 0, None),
+        (Tensors.INT64, 2**63, "'sr' is int64, which has no 9223372036854775808"),
+        (Tensors.INT64, 1e19, r"'sr' is int64, which has no 1e\+19"),
+        (Tensors.INT64, 2**63 - 1, None),
+        (Tensors.INT64, -(2**63), None),
+        (Tensors.INT64, -(2**70), "'sr' is int64, which has no -1.18"),
+        (Tensors.UINT8, -1, "'sr' is uint8, which has no -1"),
+        (Tensors.BOOL, 2, "'sr' is bool, which has no 2"),
+        (Tensors.BOOL, True, None),
+    ],
+)
+def test_the_limits_of_each_type(tmp_path: Path, kind: int, number: float, refused: str | None) -> None:
+    file = open_onnx(_file(tmp_path / "m.onnx", kind))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # numpy's
+        if refused is not None:
+            with pytest.raises(CaptureError, match=refused):
+                file.fixed({"sr": number})
+            return
+        fixed = file.fixed({"sr": number}).proto.graph.initializer[-1]
+    assert numpy_helper.to_array(fixed) == np.asarray(number).astype(helper.tensor_dtype_to_np_dtype(kind))
 
 
 @pytest.mark.parametrize("text", ["sr", "=1", "sr=fast", "sr=nan", "sr=inf"])

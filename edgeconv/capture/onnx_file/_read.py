@@ -353,18 +353,33 @@ def _filled(declared: Mapping[str, OnnxTensor], name: str, value: float, where: 
     if not isinstance(value, bool):
         value = _fixed_to(value, place)
     shape = tuple(dim if isinstance(dim, int) else 1 for dim in declared[name].shape or ())
-    array = np.full(shape, value).astype(declared[name].dtype)
-    if array.size and float(array.flat[0]) != float(np.float32(value) if array.dtype.kind == "f" else value):
-        what = f"its input {name!r} is {array.dtype}, which has no {value}"
+    if math.prod(shape) > MOST_ELEMENTS:
+        what = f"it has {math.prod(shape):,} elements, and at most {MOST_ELEMENTS:,} are computed"
+        raise CaptureError(what, where=place, hint="make the tensor smaller")
+    with np.errstate(all="ignore"):
+        element = np.asarray(value).astype(declared[name].dtype)
+    if not _holds(element, value):
+        what = f"its input {name!r} is {element.dtype}, which has no {value}"
         raise CaptureError(what, where=where, hint="fix it to a number of that type")
-    return array
+    return np.full(shape, element)
+
+
+def _holds(element: npt.NDArray[Any], value: float) -> bool:
+    """Whether an element is that number: exactly, or as a floating-point type rounds what lies in its normal range."""
+    if element.dtype.kind != "f":
+        return int(element) == value
+    limits = np.finfo(element.dtype)
+    return value == 0 or bool(limits.tiny <= abs(element) <= limits.max)
 
 
 def _fixed_to(value: Any, place: str) -> float:
-    """The number that an input is fixed to; an integer stays one."""
-    if hasattr(value, "__index__") and getattr(value, "shape", ()) == ():
-        return operator.index(value)
-    return number(value, place, CaptureError, least=-math.inf)
+    """The number that an input is fixed to; an integer stays one where 64 bits hold it."""
+    if not hasattr(value, "__index__") or getattr(value, "shape", ()) != ():
+        return number(value, place, CaptureError, least=-math.inf)
+    integer = operator.index(value)
+    if -(2**63) <= integer < 2**64:
+        return integer
+    return number(integer if integer.bit_length() <= 1024 else math.inf, place, CaptureError, least=-math.inf)
 
 
 def _rank_of_name(value: ir.Value) -> int:
