@@ -132,3 +132,31 @@ def test_infinite_weights_and_infinite_masks(tmp_path: Path) -> None:
     captured(written(tmp_path / "m.onnx", masked, w=mask))
     with pytest.raises(CaptureError, match="node head: its weight 'w' holds Inf in 1 of 4 places"):
         captured(written(tmp_path / "m.onnx", [helper.make_node("Gemm", ["x", "w"], ["y"], name="head")], w=mask.T))
+
+
+LOOKED_UP: list[tuple[str, list[Any], dict[str, int]]] = [  # the indices of x, of the shape [2, 4]; what comes as well
+    ("Gather", [[3, -4]], {"axis": 1}),
+    ("GatherElements", [[3, -4], [0, 0]], {"axis": 1}),
+    ("GatherElements", [[1, -2]], {}),
+    ("ScatterElements", [[3, -4], [0, 0]], {"axis": -1}),
+    ("ScatterElements", [[1, -2]], {}),
+    ("GatherND", [[1, -4], [-2, 3]], {}),
+    ("GatherND", [[3], [-4]], {"batch_dims": 1}),
+    ("ScatterND", [[1, -4], [-2, 3]], {}),
+    ("ScatterND", [[1], [-2]], {}),
+]
+
+
+@pytest.mark.parametrize(("op", "indices", "attributes"), LOOKED_UP)
+@pytest.mark.parametrize("beyond", [0, 1, -1])
+def test_indices_of_what_is_not_there(
+    tmp_path: Path, op: str, indices: list[Any], attributes: dict[str, int], beyond: int
+) -> None:
+    array = np.array(indices, np.int64)
+    array = array + (np.sign(beyond) == np.sign(array + 0.5)) * beyond
+    updates = np.zeros((2, 4) if array.ndim == 2 and array.shape[-1] == 1 else array.shape[:1], np.float32)
+    updates = np.zeros(array.shape, np.float32) if op == "ScatterElements" else updates
+    constants = {"i": array, **({"u": updates} if op.startswith("Scatter") else {})}
+    path = written(tmp_path / "m.onnx", [helper.make_node(op, ["x", *constants], ["y"], **attributes)], **constants)
+    with pytest.raises(CaptureError, match=f"{op} takes the indices .* of an axis of") if beyond else nullcontext():
+        captured(path)

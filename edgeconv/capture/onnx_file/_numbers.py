@@ -18,7 +18,8 @@ from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having
 
 _ARITHMETIC = having(Trait.AFFINE)  # an infinite operand may be meant: a mask is added, a bound is divided by
-_INDEXED = frozenset({"Gather", "GatherElements"})
+_ALONG_AN_AXIS = frozenset({"Gather", "GatherElements", "ScatterElements"})
+_ALONG_SEVERAL = frozenset({"GatherND", "ScatterND"})  # an index is a row of numbers, one for each axis
 
 
 def check_numbers(graph: ir.Graph) -> None:
@@ -29,7 +30,7 @@ def check_numbers(graph: ir.Graph) -> None:
             an index is out of range; a reshape would have to make or lose elements. Names the node and the constant.
     """
     for node in graph:
-        if node.op_type in _INDEXED:
+        if node.op_type in _ALONG_AN_AXIS | _ALONG_SEVERAL:
             _check_indices(node)
         elif node.op_type in having(Trait.REARRANGES):
             _check_count(node)
@@ -40,17 +41,23 @@ def check_numbers(graph: ir.Graph) -> None:
 
 
 def _check_indices(node: ir.Node) -> None:
+    """Of each axis of n elements, they are from -n to n - 1."""
     source, indices = node.inputs[0], constant(node.inputs[1])
-    axis = node.attributes.get_int("axis", 0)
     if source is None or source.shape is None or indices is None or not indices.size:
         return
-    size = source.shape[axis] if -len(source.shape) <= axis < len(source.shape) else None
-    if isinstance(size, int) and not (-size <= indices.min() and indices.max() < size):
-        raise CaptureError(
-            f"{node.op_type} takes the indices {indices.min()} to {indices.max()} of an axis of {size} elements",
-            where=place_of(node),
-            hint="correct the indices",
-        )
+    if node.op_type in _ALONG_SEVERAL:
+        first = node.attributes.get_int("batch_dims", 0)
+        by_axis = dict(enumerate(np.moveaxis(np.atleast_1d(indices), -1, 0), first))
+    else:
+        by_axis = {node.attributes.get_int("axis", 0): indices}
+    for axis, numbers in by_axis.items():
+        size = source.shape[axis] if -len(source.shape) <= axis < len(source.shape) else None
+        if isinstance(size, int) and not (-size <= numbers.min() and numbers.max() < size):
+            raise CaptureError(
+                f"{node.op_type} takes the indices {numbers.min()} to {numbers.max()} of an axis of {size} elements",
+                where=place_of(node),
+                hint="correct the indices",
+            )
 
 
 def _check_count(node: ir.Node) -> None:
