@@ -94,6 +94,8 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any]]] = {
     **{f"perm {perm}": _of_input("Transpose", perm=perm) for perm in ([0, 0, 0, 0], [0, 1, 2, 9], [1, 0])},
     "Div by 0": _constant("Div", {"a": _long(1), "b": _long(0)}),
     "Mod by 0": _constant("Mod", {"a": _long(1), "b": _long(0)}),
+    "Pow to -1": _constant("Pow", {"a": _long(0, 1, 2, 3), "b": _long(-1, -1, -1, -1)}),
+    "Pow to -1.0": _constant("Pow", {"a": _long(0), "b": np.float32(-1)}),
     "out of range": _of_input("Gather", {"i": _long(10**15)}, axis=1),
     "axis": _of_input("Softmax", axis=99),
     "a name of control characters": ([node("Foo\x1b[2J", ["x"], ["y"])], {}),

@@ -39,7 +39,13 @@ def _divisor(b: Tensor) -> Tensor:
 
 
 def _power(a: Tensor, b: Tensor) -> Tensor:
-    """The result has the base's dtype; an integer base and exponent stay integers."""
+    """The result has the base's dtype; an integer base and exponent stay integers.
+
+    Raises:
+        ZeroDivisionError: an integer is taken to a negative power, which divides 1 by what may be 0.
+    """
+    if not a.is_floating_point() and bool((b < 0).any()):
+        raise ZeroDivisionError("an integer is taken to a negative power")
     if b.numel() == 1 and a.is_floating_point():
         exponent = b.item()  # torch knows the squares and roots of a scalar exponent
         return torch.pow(a, exponent).expand(np.broadcast_shapes(a.shape, b.shape))
