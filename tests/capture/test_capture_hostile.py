@@ -67,6 +67,7 @@ def _chain(count: int) -> tuple[list[Any], dict[str, Any]]:
     return [*joins, *ends], {"c0": np.ones(8, np.float32)}
 
 
+OPSET_18 = helper.make_opsetid("", 18)
 ONE, TEN = np.float32(1), np.ones(10, np.float32)
 HUGE = 10**9
 REFUSED: dict[str, tuple[list[Any], dict[str, Any]]] = {
@@ -222,6 +223,15 @@ def test_functions_that_never_end(name: str, tmp_path: Path, capsys: pytest.Capt
     last = FUNCTIONS[name][-1].name
     _file(tmp_path / "in.onnx", [node(last, ["x"], ["y"], domain="f")], {}, FUNCTIONS[name])
     _refused(tmp_path / "in.onnx", capsys)
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+def test_no_function_takes_the_place_of_an_operator(
+    domain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function = helper.make_function(domain, "Relu", ["x"], ["y"], [node("Neg", ["x"], ["y"])], [OPSET_18])
+    _file(tmp_path / "in.onnx", [node("Relu", ["x"], ["y"], domain=domain)], {}, [function])
+    assert "its function 'Relu' takes the place of the operator" in _refused(tmp_path / "in.onnx", capsys)
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "toml", "tflite"])

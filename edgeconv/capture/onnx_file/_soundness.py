@@ -208,7 +208,11 @@ def _check_joins(graph: onnx.GraphProto | onnx.FunctionProto, where: str) -> Non
 
 
 def _check_functions(proto: onnx.ModelProto, where: str) -> None:
-    """Counts what there will be once they are dissolved, and sees that none calls itself."""
+    """None is named as an operator of ONNX, none calls itself, and what there will be without them is not too much."""
+    for function in proto.functions:
+        if function.domain in ("", "ai.onnx") and onnx.defs.has(str(function.name)):
+            what = f"its function {function.name!r} takes the place of the operator of ONNX of that name"
+            raise CaptureError(what, where=where, hint="rename the function, or give it a domain of its own")
     bodies = {(function.domain, function.name, function.overload): function for function in proto.functions}
     extents: dict[_Key, _Extent] = {}
     for start in bodies:
