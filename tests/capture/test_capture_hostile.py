@@ -234,6 +234,26 @@ def test_no_function_takes_the_place_of_an_operator(
     assert "its function 'Relu' takes the place of the operator" in _refused(tmp_path / "in.onnx", capsys)
 
 
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        ([("", 18), ("", 11)], "opset 18 and opset 11 of the domain 'ai.onnx'"),
+        ([("ai.onnx", 9), ("", 18)], "opset 9 and opset 18 of the domain 'ai.onnx'"),
+        ([("", 18), ("f", 1), ("f", 2)], "opset 1 and opset 2 of the domain 'f'"),
+    ],
+)
+@pytest.mark.parametrize("of_function", [False, True])
+def test_a_domain_has_one_version(
+    stated: list[tuple[str, int]], told: str, of_function: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = _file(tmp_path / "in.onnx", [node("f0", ["x"], ["y"], domain="f")], {}, [_function("f0", ["Relu"])])
+    opsets = (model.functions[0] if of_function else model).opset_import
+    del opsets[:]
+    opsets.extend(helper.make_opsetid(domain, version) for domain, version in stated)
+    (tmp_path / "in.onnx").write_bytes(model.SerializeToString())
+    assert f"it states {told}" in _refused(tmp_path / "in.onnx", capsys)
+
+
 @pytest.mark.parametrize("suffix", ["onnx", "toml", "tflite"])
 @pytest.mark.parametrize("verb", ["export", "inspect", "bench"])
 @pytest.mark.parametrize("kind", ["sparse", "pipe"])

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -124,6 +124,8 @@ def _check(proto: onnx.ModelProto) -> None:
 
 
 def _check_versions(proto: onnx.ModelProto, where: str) -> None:
+    for stated in (proto.opset_import, *(function.opset_import for function in proto.functions)):
+        _check_stated_once(stated, where)
     opset, newest = opset_of(proto), onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         what = f"opset {opset} is not read" if opset else "it states no opset of the default domain"
@@ -131,6 +133,16 @@ def _check_versions(proto: onnx.ModelProto, where: str) -> None:
     nodes = (node for graph in (proto.graph, *proto.functions) for node in every_node(graph))
     if proto.graph.sparse_initializer or any(a.HasField("sparse_tensor") for node in nodes for a in node.attribute):
         raise CaptureError("it holds sparse weights", where=where, hint="save them dense")
+
+
+def _check_stated_once(opsets: Iterable[onnx.OperatorSetIdProto], where: str) -> None:
+    """A domain of two versions is for each reader what it reads first, or last; one domain has two names."""
+    versions: dict[str, int] = {}
+    for entry in opsets:
+        domain = "" if entry.domain in STANDARD else entry.domain
+        if versions.setdefault(domain, entry.version) != entry.version:
+            what = f"it states opset {versions[domain]} and opset {entry.version} of the domain {domain or 'ai.onnx'!r}"
+            raise CaptureError(what, where=where, hint="export it again: which of them it means cannot be told")
 
 
 def _check_operators(graph: onnx.GraphProto, where: str) -> None:
