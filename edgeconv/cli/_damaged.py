@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgeconv.errors import EmitError
+from edgeconv.errors import EdgeconvError, EmitError
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def damaged(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except EmitError:
+    except EdgeconvError:
         raise
     except Exception as error:
         raise EmitError(what, hint="export it again") from error

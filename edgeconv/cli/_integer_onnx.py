@@ -27,11 +27,17 @@ def float_parts_of_onnx(data: bytes) -> list[str]:
 
     Raises:
         EmitError: damaged.
+        CaptureError: its functions never end, or are too many; names no file.
     """
     import onnx.inliner
 
+    from edgeconv.capture.onnx_file._soundness import check_functions, open_sizes
+
     with damaged(NO_ONNX):
-        model = onnx.inliner.inline_local_functions(onnx.ModelProto.FromString(data))
+        model = onnx.ModelProto.FromString(data)
+        check_functions(model, "")
+        open_sizes(model)
+        model = onnx.inliner.inline_local_functions(model)
         model = onnx.shape_inference.infer_shapes(model)
         return list(_parts(model.graph, _Enclosing()))
 

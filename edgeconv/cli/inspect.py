@@ -16,7 +16,7 @@ from edgeconv.cli._integer_onnx import float_parts_of_onnx
 from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.cli._streams import printable, say
 from edgeconv.cli.exit_codes import FAILED, OK
-from edgeconv.errors import EmitError
+from edgeconv.errors import EdgeconvError, EmitError
 from edgeconv.flow.output import settle
 from edgeconv.recipe.files import read_named
 
@@ -79,8 +79,8 @@ def _named_errors(file: Path, reader: Callable[[bytes], _T], data: bytes) -> _T:
     """What a reader finds, its complaints with the file's name."""
     try:
         return reader(data)
-    except EmitError as error:
-        raise EmitError(error.what, where=str(file), hint=error.hint) from error
+    except EdgeconvError as error:
+        raise type(error)(error.what, where=str(file), hint=error.hint) from error
 
 
 def _read(file: Path) -> bytes:

@@ -3,8 +3,8 @@
 Members: offsets, lengths and vtables of `.tflite` files that lead out of them, operators without outputs; `.onnx` files
 whose reshapes do not fit, whose indices or axes are out of range, with element types that there are not, with values in
 subgraphs that are no tensors, with configurations of devices, with attributes of functions outside of any, with scales
-and sizes beyond float32 and beyond any line; golden files that lack tensors; journals of other types, and with numbers
-of thousands of digits.
+and sizes beyond float32 and beyond any line, with sizes below zero, with attributes that are no text; golden files that
+lack tensors; journals of other types, and with numbers of thousands of digits; plans with keys of as many.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edgeconv.bench import read_file
 from edgeconv.errors import EdgeconvError
 from edgeconv.flow.journal import JOURNAL
 from edgeconv.parity import load_golden
+from edgeconv.quantize import Plan
 from edgeconv.reference import tflite
 
 HERE = Path(__file__).parent
@@ -108,6 +109,15 @@ def test_journal_mutants_are_refused_as_no_journal(
     assert edgeconv.cli.run(["parity", str(tmp_path)]) == 2
     assert refusals == [""]
     assert f"{JOURNAL} is no journal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", _of_kind(".plan"), ids=lambda path: path.stem)
+def test_plan_mutants_are_refused_in_a_line_that_can_be_read(path: Path) -> None:
+    with pytest.raises(EdgeconvError, match=r"^plan") as error:
+        Plan.from_json(path.read_text())
+    assert not unforeseen(error.value)
+    assert len(str(error.value)) < 4_000
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("file", sorted({file for file, _ in CALLS_OF_LIBRARIES}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -65,7 +65,7 @@ def check_sound(proto: onnx.ModelProto, where: str) -> None:
     Raises:
         CaptureError: one is not.
     """
-    _check_functions(proto, where)
+    check_functions(proto, where)
     for node in every_node(proto.graph):
         _check_references(node, where)
     for graph, depth in _graphs(proto):
@@ -75,12 +75,27 @@ def check_sound(proto: onnx.ModelProto, where: str) -> None:
             _check_tensor(tensor, where)
         if depth and isinstance(graph, onnx.GraphProto):
             _check_values(graph, where)
+        if isinstance(graph, onnx.FunctionProto):
+            _check_texts(graph.attribute_proto, f"{where}: function {graph.name!r}")
         _check_joins(graph, where)
         for node in graph.node:
             _check_node(node, where)
         for name in _names(graph):
             if not isinstance(name, str):
                 raise CaptureError(f"the name {name!r:.60} is not UTF-8", where=where, hint="rename that tensor")
+
+
+def open_sizes(proto: onnx.ModelProto) -> None:
+    """Declares sizes below zero as not known: onnx's inference ends the process with some of them."""
+    for graph, _ in _graphs(proto):
+        interface = (*graph.input, *graph.output) if isinstance(graph, onnx.GraphProto) else ()
+        for value in (*interface, *graph.value_info):
+            kind = value.type
+            while (inner := kind.WhichOneof("value")) in ("sequence_type", "optional_type"):
+                kind = getattr(kind, inner).elem_type
+            for dim in kind.tensor_type.shape.dim if inner == "tensor_type" else ():
+                if dim.dim_value < 0:
+                    dim.ClearField("dim_value")
 
 
 def _graphs(proto: onnx.ModelProto) -> Iterator[tuple[onnx.GraphProto | onnx.FunctionProto, int]]:
@@ -141,6 +156,7 @@ def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
 
 def _check_node(node: onnx.NodeProto, where: str) -> None:
     place = f"{where}: node {node.name or ', '.join(map(str, node.output))}"
+    _check_texts(node.attribute, place)
     for attribute in node.attribute:
         numbers = [*attribute.ints, *([attribute.i] if attribute.type == onnx.AttributeProto.INT else [])]
         if attribute.HasField("t"):
@@ -154,6 +170,16 @@ def _check_node(node: onnx.NodeProto, where: str) -> None:
         if name == "perm" and sorted(numbers) != list(range(len(numbers))):
             what = f"{node.op_type} has perm {numbers[:16]}, which names no axes in another order"
             raise CaptureError(what, where=place, hint=_HINT)
+
+
+def _check_texts(attributes: Iterable[onnx.AttributeProto], where: str) -> None:
+    for attribute in attributes:
+        for text in (attribute.s, *attribute.strings):
+            try:
+                text.decode()
+            except UnicodeDecodeError as error:
+                what = f"its attribute {attribute.name!r} is not UTF-8 at byte {error.start}"
+                raise CaptureError(what, where=where, hint=_HINT) from error
 
 
 def _check_references(node: onnx.NodeProto, where: str) -> None:
@@ -207,8 +233,12 @@ def _check_joins(graph: onnx.GraphProto | onnx.FunctionProto, where: str) -> Non
                 raise CaptureError(what, where=f"{where}: node {node.name or node.output[0]}", hint=_HINT)
 
 
-def _check_functions(proto: onnx.ModelProto, where: str) -> None:
-    """None is named as an operator of ONNX, none calls itself, and what there will be without them is not too much."""
+def check_functions(proto: onnx.ModelProto, where: str) -> None:
+    """None is named as an operator of ONNX, none calls itself, and what there will be without them is not too much.
+
+    Raises:
+        CaptureError: one is, or does, or it is.
+    """
     for function in proto.functions:
         if function.domain in ("", "ai.onnx") and onnx.defs.has(str(function.name)):
             what = f"its function {function.name!r} takes the place of the operator of ONNX of that name"
