@@ -84,6 +84,7 @@ def _stand_in(operand: Operand) -> torch.Tensor | float:
 
 _COMPARED = {"gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "eq": "Equal"}
 _KINDS = ("Tensor", "Scalar")
+_LOGIC = ("And", "Or", "Xor")
 
 TABLE: Mapping[str, Entry] = {
     **{f"aten.{name}.{kind}": comparison(op) for name, op in _COMPARED.items() for kind in _KINDS},
@@ -92,12 +93,8 @@ TABLE: Mapping[str, Entry] = {
     "aten.logical_or.default": logical("Or"),
     "aten.logical_xor.default": logical("Xor"),
     "aten.logical_not.default": logical_not,
-    "aten.bitwise_and.Tensor": bitwise("And"),
-    "aten.bitwise_or.Tensor": bitwise("Or"),
-    "aten.bitwise_xor.Tensor": bitwise("Xor"),
-    "aten.__and__.Tensor": bitwise("And"),
-    "aten.__or__.Tensor": bitwise("Or"),
-    "aten.__xor__.Tensor": bitwise("Xor"),
+    **{f"aten.bitwise_{op.lower()}.{kind}": bitwise(op) for op in _LOGIC for kind in (*_KINDS, "Scalar_Tensor")},
+    **{f"aten.__{op.lower()}__.{kind}": bitwise(op) for op in _LOGIC for kind in _KINDS},
     "aten.bitwise_not.default": bitwise_not,
     "aten.isnan.default": test("IsNaN"),
 }
