@@ -232,3 +232,32 @@ def test_a_program_takes_the_sizes_and_types_that_it_was_exported_for(tmp_path: 
 def test_arguments_that_a_script_does_not_take(tmp_path: Path, args: Any, kwargs: Any, what: str) -> None:
     with pytest.raises(edgeconv.CaptureError, match=what):
         edgeconv.export(torch.jit.script(nn.ReLU()), args, tmp_path, name="m", kwargs=kwargs)
+
+
+class Counting(nn.Module):
+    """Carries a number from call to call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = torch.jit.Attribute(1, int)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count = self.count + 1
+        return x * self.count
+
+
+class Measuring(Counting):
+    """Sets the number before it reads it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count = x.shape[1]
+        return x * self.count
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_number_that_a_script_carries_from_call_to_call(tmp_path: Path) -> None:
+    script = torch.jit.script(nn.Sequential(nn.ReLU(), Counting()).eval())
+    with pytest.raises(edgeconv.CaptureError, match=r"forward changes the attribute 1\.count and reads it again"):
+        edgeconv.export(script, (X,), tmp_path, name="m")
+    assert script(X).equal(2 * X.relu())  # nothing was counted
+    _proven(torch.jit.script(Measuring().eval()), (X,), tmp_path)

@@ -92,6 +92,7 @@ def converted(
         what = f"forward({', '.join(taken)}) cannot be called so: "
         what += f"no argument {unknown[0]!r} is left" if unknown else f"{len(args)} are too many"
         raise CaptureError(what, where="args and kwargs" if kwargs else "args", hint="pass one value per argument")
+    _check_attributes(script)
     try:
         from torch._export.converter import TS2EPConverter
 
@@ -117,6 +118,50 @@ def converted(
                 hint="pass the nn.Module that it was made of",
             )
     return program, tuple(stated)
+
+
+def _check_attributes(script: torch.jit.ScriptModule) -> None:
+    """No call reads a number among a script's attributes before it sets it: torch would convert it as a constant.
+
+    Tensors are left to the check of what was converted, which knows them as buffers.
+
+    Raises:
+        CaptureError: naming the first attribute.
+    """
+    steps, is_set, carried = list(_steps(script.inlined_graph)), set[str](), set[str]()
+    for step, is_certain in steps:
+        if step.kind() == "prim::GetAttr" and _attribute(step) not in is_set:
+            carried.add(_attribute(step))
+        elif step.kind() == "prim::SetAttr" and is_certain:
+            is_set.add(_attribute(step))
+    for step, _ in steps:
+        if step.kind() == "prim::SetAttr" and _attribute(step) in carried and not _is_tensor(step):
+            raise CaptureError(
+                f"forward changes the attribute {_attribute(step)} and reads it again, but a file keeps no state",
+                where=script.original_name,
+                hint="take the state as an input and return it as an output",
+            )
+
+
+def _steps(block: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:
+    """The operators of a script's block and of those inside, in order, and whether every call comes by each."""
+    for step in block.nodes():
+        yield step, is_certain
+        for inner in step.blocks():
+            yield from _steps(inner, is_certain=False)
+
+
+def _attribute(step: Any) -> str:
+    """The path of what an operator gets or sets: ``backbone.scale``."""
+    names: list[str] = []
+    while step.kind() in ("prim::GetAttr", "prim::SetAttr"):
+        names.append(step.s("name"))
+        step = next(step.inputs()).node()
+    return ".".join(reversed(names))
+
+
+def _is_tensor(step: Any) -> bool:
+    return bool(list(step.inputs())[1].type().isSubtypeOf(torch._C.TensorType.get()))
 
 
 @contextmanager
