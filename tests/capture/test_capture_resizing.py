@@ -90,3 +90,23 @@ def test_what_runtimes_compute_alike_stays_one_operator(path: str) -> None:
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 def test_a_size_that_the_rounded_factor_does_not_say(path: str, mode: str) -> None:
     assert _check(Resize(mode, scale_factor=2.6), (4, 5), path, atol=1e-4) == ["Resize"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "bilinear", "scale_factor": 2},
+        {"mode": "bilinear", "size": (7, 1)},
+        {"mode": "bilinear", "size": (40, 31), "align_corners": True},
+        {"mode": "bilinear", "size": (5, 4), "antialias": True},
+        {"mode": "bicubic", "scale_factor": 1.7},
+        {"mode": "bicubic", "size": (11, 17)},
+        {"mode": "bicubic", "size": (50, 40), "antialias": True},
+    ],
+)
+def test_bytes_are_resized_to_the_same_bytes(options: dict[str, object]) -> None:
+    x = torch.randint(0, 256, (2, 3, 23, 17), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    module = Resize(**options)  # type: ignore[arg-type]
+    model = capture(module, (x,), input_names=["input"], output_names=["output"])
+    session = onnxruntime.InferenceSession(to_onnx(model, metadata={}).data, providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {"input": x.numpy()})[0], module(x).numpy())

@@ -36,6 +36,8 @@ def linear(
     b: Builder, x: ir.Value, output_size: Ints | None, align_corners: bool, scale_factors: Sequence[float] | None
 ) -> ir.Value:
     """Linear interpolation along the last 1 to 3 axes: Resize, at half pixels or with aligned corners."""
+    if x.dtype == ir.DataType.UINT8:
+        return _bytes(b, x, _interpolations(b, x, _triangle, 1, align_corners, scale_factors))
     return _resize(b, x, scale_factors, mode="linear", coordinate_transformation_mode=_coordinates(align_corners))
 
 
@@ -43,6 +45,9 @@ def cubic(
     b: Builder, x: ir.Value, output_size: Ints | None, align_corners: bool, scale_factors: Sequence[float] | None
 ) -> ir.Value:
     """Cubic convolution with torch's coefficient of -0.75: Resize."""
+    if x.dtype == ir.DataType.UINT8:
+        kernel = partial(_cubic, a=-0.75)
+        return _bytes(b, x, _interpolations(b, x, kernel, 2, align_corners, scale_factors))
     return _resize(
         b, x, scale_factors, mode="cubic", coordinate_transformation_mode=_coordinates(align_corners),
         cubic_coeff_a=-0.75,
@@ -68,11 +73,54 @@ def antialiased(kernel: Callable[[Array], Array], support: float) -> Entry:
             first = np.maximum(np.trunc(centre - width + 0.5), 0)
             last = np.minimum(np.trunc(centre + width + 0.5), size)
             weights = kernel((places - centre + 0.5) / max(scale, 1.0)) * ((places >= first) & (places < last))
-            matrices.append(torch.from_numpy(weights / weights.sum(1, keepdims=True)))
-        y = b.matmul(x, b.exactly(matrices[1].T.contiguous(), b.dtype))
-        return b.matmul(b.exactly(matrices[0], b.dtype), y)
+            matrices.append(weights / weights.sum(1, keepdims=True))
+        if x.dtype == ir.DataType.UINT8:
+            return _bytes(b, x, matrices)
+        vertical, horizontal = map(torch.from_numpy, matrices)
+        y = b.matmul(x, b.exactly(horizontal.T.contiguous(), b.dtype))
+        return b.matmul(b.exactly(vertical, b.dtype), y)
 
     return entry
+
+
+def _interpolations(
+    b: Builder, x: ir.Value, kernel: Callable[[Array], Array], support: int, align_corners: bool,
+    scale_factors: Sequence[float] | None,
+) -> list[Array]:  # fmt: skip
+    """Weights of interpolation without antialiasing along the two axes, (out, size) each; the edge goes on outside."""
+    matrices = []
+    for size, out, factor in zip(sizes_of(x)[2:], b.shape[2:], scale_factors or (None, None), strict=True):
+        indices = np.arange(out)
+        scale = (size - 1) / max(out - 1, 1) if align_corners else 1 / factor if factor else size / out
+        places = indices * scale if align_corners else (indices + 0.5) * scale - 0.5
+        places = places if support > 1 else np.maximum(places, 0)
+        first = np.minimum(np.floor(places), size - 1)
+        fraction = np.clip(places - first, 0, 1)
+        matrix = np.zeros((out, size))
+        for offset in range(1 - support, support + 1):
+            columns = np.clip(first + offset, 0, size - 1).astype(np.int64)
+            np.add.at(matrix, (indices, columns), kernel(offset - fraction))
+        matrices.append(matrix)
+    return matrices
+
+
+def _bytes(b: Builder, x: ir.Value, matrices: Sequence[Array]) -> ir.Value:
+    """An image of uint8 by the weights of its height and its width, in the integers of torch (and Pillow).
+
+    The width comes first, and each axis gives whole numbers from 0 to 255: sums of weights of 16 bits, rounded.
+    Specification: ``_compute_index_ranges_int16_weights`` in ATen's UpSampleKernel.cpp.
+    """
+    b.write_out()  # sums that float16 does not hold
+    y = b.cast(x, ir.DataType.FLOAT)
+    for axis in (1, 0):
+        steps = 2.0 ** min(22, int(np.ceil(np.log2((2**15 - 0.5) / matrices[axis].max()))) - 1)
+        weights = np.trunc(matrices[axis] * steps + np.copysign(0.5, matrices[axis])) / steps
+        stored = b.constant((weights.T if axis else weights).astype(np.float32))
+        y = b.matmul(y, stored) if axis else b.matmul(stored, y)
+        half, bounds = b.scalar(0.5, ir.DataType.FLOAT), [b.scalar(end, ir.DataType.FLOAT) for end in (0, 255)]
+        whole = b.add("Floor", b.add("Add", y, half, dtype=ir.DataType.FLOAT), dtype=ir.DataType.FLOAT)
+        y = b.add("Clip", whole, *bounds, shape=sizes_of(whole), dtype=ir.DataType.FLOAT)
+    return b.cast(y, ir.DataType.UINT8)
 
 
 def _triangle(x: Array) -> Array:
@@ -81,9 +129,9 @@ def _triangle(x: Array) -> Array:
     return tent
 
 
-def _cubic_half(x: Array) -> Array:
-    """Keys' kernel with a = -1/2, which torch takes here."""
-    x, a = np.abs(x), -0.5
+def _cubic(x: Array, a: float = -0.5) -> Array:
+    """Keys' kernel; torch takes a = -1/2 with antialiasing."""
+    x = np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     return np.where(x < 1, near, np.where(x < 2, (((x - 5) * x + 8) * x - 4) * a, 0))
 
@@ -158,7 +206,7 @@ TABLE: Mapping[str, Entry] = {
     "aten.upsample_trilinear3d.vec": linear,
     "aten.upsample_bicubic2d.vec": cubic,
     "aten._upsample_bilinear2d_aa.vec": antialiased(_triangle, 1),
-    "aten._upsample_bicubic2d_aa.vec": antialiased(_cubic_half, 2),
+    "aten._upsample_bicubic2d_aa.vec": antialiased(_cubic, 2),
     "aten.pad.default": pad,
     "aten.constant_pad_nd.default": pad,
     "aten.reflection_pad1d.default": _REFLECTED,
