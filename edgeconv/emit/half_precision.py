@@ -34,8 +34,9 @@ _ON_THE_WAY = frozenset(
 _SEEDS = having(Trait.BEYOND_FLOAT16) | _ON_THE_WAY | {"Log"}  # float16 makes zero of the 1e-12 that a logarithm is of
 """Whose results, or what they compute on the way to them, leave float16 for ordinary operands."""
 
-_NO_HALVES = frozenset({"Celu", "ScatterElements"})
-"""Which ONNX (Celu) or onnxruntime's CPU kernels (ScatterElements that combine) have for float32 alone."""
+_NO_HALVES = frozenset({"Celu", "DynamicQuantizeLinear", "IsInf", "Range", "ScatterElements"})
+"""Which ONNX (in some versions of it) or onnxruntime's CPU kernels (scatters that combine) have for float32 alone;
+ScatterND is of them where it combines."""
 
 _STASHED = frozenset({"LayerNormalization", "RMSNormalization"})
 """Norms that compute in float32 by themselves, after the specification (``stash_type``)."""
@@ -243,7 +244,9 @@ def _why(node: ir.Node, tflite: bool) -> str:
     if tflite and node.op_type == "Div" and node.outputs[0].dtype == ir.DataType.INT64:
         return "quotients of integers leave float16"
     gives_floats = any(value.dtype == ir.DataType.FLOAT for value in node.outputs)
-    if gives_floats and (reason := _why_by_type(node, tflite)) is not None:
+    reads_floats = any(value is not None and value.dtype == ir.DataType.FLOAT for value in node.inputs)
+    is_by_type = gives_floats or (reads_floats and node.op_type in _NO_HALVES)
+    if is_by_type and (reason := _why_by_type(node, tflite)) is not None:
         return reason
     if not gives_floats and node.op_type not in _TELLING:  # a comparison with 1e-8 reads it as 0, whatever it gives
         return ""
@@ -270,7 +273,8 @@ def _why_by_type(node: ir.Node, tflite: bool) -> str | None:
         return f"{node.op_type} leaves float16"
     if node.op_type == "Mul" and node.inputs[0] is node.inputs[1]:
         return "a square leaves float16"
-    if not tflite and node.op_type in _NO_HALVES:
+    combines = node.op_type == "ScatterND" and node.attributes.get_string("reduction", "none") != "none"
+    if not tflite and (combines or node.op_type in _NO_HALVES):
         return "onnxruntime has it in float32 alone"
     if tflite and node.op_type in _STASHED:
         return "squares leave float16"
