@@ -17,7 +17,7 @@ import numpy as np
 from edgeconv.core import DATA_SUFFIX, NCHW, Artifact, Sample, TensorSpec
 from edgeconv.devices.agent import DTYPES
 from edgeconv.errors import EmitError
-from edgeconv.recipe.files import read_named, sha256_of
+from edgeconv.named_files import read_named, sha256_of
 from edgeconv.reference.tflite import open_tflite, text_of
 
 _OPEN_DIMENSION = 1

@@ -18,7 +18,7 @@ from edgeconv.cli._streams import printable, say
 from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.errors import EdgeconvError, EmitError
 from edgeconv.flow.output import settle
-from edgeconv.recipe.files import read_named
+from edgeconv.named_files import read_named
 
 _T = TypeVar("_T")
 _READERS: Mapping[str, Callable[[bytes], dict[str, Any]]] = {".onnx": read_onnx, ".tflite": read_tflite}

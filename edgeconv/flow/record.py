@@ -17,7 +17,7 @@ from edgeconv.emit.c_array import c_files_of
 from edgeconv.errors import ParityError
 from edgeconv.flow.file_names import HTML, JSON, JUNIT, artifact_name, golden_name
 from edgeconv.flow.output import Staging, settle
-from edgeconv.recipe.files import read_named, sha256_of
+from edgeconv.named_files import read_named, sha256_of
 from edgeconv.report import GOLDEN_SHA256, Report
 from edgeconv.seal import is_sealed
 

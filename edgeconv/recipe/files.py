@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import importlib.util
-import os
-import stat
 from collections.abc import Mapping
-from io import BufferedReader
 from pathlib import Path
 
-from edgeconv.errors import EdgeconvError, RecipeError
+from edgeconv.errors import RecipeError
 
 PACKAGE = "package:"
-MOST_BYTES = 2**31
-"""Of a file that is read whole: neither format holds more in one."""
-MOST_HASHED = 2**33
-"""Of a file of weights: hashing takes a second for each GiB or two, and a sparse file of any size costs nothing."""
 
 EXTRAS: Mapping[str, str] = {
     "efficientnet_lite_pytorch": "zoo",
@@ -59,71 +50,6 @@ def locate(name: str, directory: Path, *, where: str) -> Path:
         )
     hint = "correct the path" if Path(name).is_absolute() else "names are relative to the recipe"
     raise RecipeError(f"there is no file {name!r}", where=where, hint=hint)
-
-
-def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int = MOST_BYTES) -> bytes:
-    """Reads a file that the user names; pipes are refused, since reading one could wait for ever.
-
-    Args:
-        path: of the file.
-        kind: what is expected there, for the message: ``".toml"``.
-        error: raised where it cannot be read.
-        most: bytes at the most; a larger file is refused before any of it is read.
-
-    Raises:
-        EdgeconvError: an `error`.
-    """
-    where, hint, too_large = str(path), f"give a {kind} file", f"is larger than {most / 2**20:g} MiB"
-    try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > most:
-                raise error(too_large, where=where, hint=hint)
-            data = file.read(most + 1)
-    except FileNotFoundError as cause:
-        raise error("there is no such file", where=where, hint=f"give the path of a {kind} file") from cause
-    except IsADirectoryError as cause:
-        raise error("is a folder", where=where, hint=f"give the {kind} file in it") from cause
-    except (OSError, ValueError) as cause:  # ValueError: a NUL in the name
-        reason = getattr(cause, "strerror", None) or str(cause)
-        raise error(f"cannot be read: {reason}", where=where, hint=f"give a {kind} file that can be") from cause
-    if len(data) > most:  # it grew meanwhile, or is of a system that tells no sizes (/proc)
-        raise error(too_large, where=where, hint=hint)
-    return data
-
-
-def open_regular(path: Path) -> BufferedReader:
-    """Opens a file to read it, without ever waiting for the other side of a pipe.
-
-    Raises:
-        OSError: it cannot be opened, or is a folder, a pipe or a socket.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
-        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):  # /dev/null does not wait, and /dev/zero is cut off
-            raise OSError(errno.EINVAL, "it is a pipe or a socket", str(path))
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal; the file may be larger than memory.
-
-    Raises:
-        OSError: it cannot be opened or read, is no plain file, or larger than `MOST_HASHED`.
-    """
-    with open_regular(path) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):  # /dev/zero has no end
-            raise OSError(errno.EINVAL, "it is a device", str(path))
-        if status.st_size > MOST_HASHED:
-            raise OSError(errno.EFBIG, f"it is larger than {MOST_HASHED // 2**30} GiB", str(path))
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def missing_package(package: str, *, where: str) -> RecipeError:

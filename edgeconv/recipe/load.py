@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from edgeconv import values
 from edgeconv.errors import RecipeError
+from edgeconv.named_files import read_named
 from edgeconv.recipe.fields import MAX_NAME
-from edgeconv.recipe.files import read_named
 from edgeconv.recipe.schema import Recipe
 from edgeconv.recipe.wording import dotted, first_error
 

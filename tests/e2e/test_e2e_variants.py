@@ -20,7 +20,7 @@ from edgeconv.devices import ENVIRONMENTS
 from edgeconv.devices._environments import python_of
 from edgeconv.errors import DeviceError, EdgeconvError
 from edgeconv.flow.pipeline import ExportResult
-from edgeconv.recipe.files import sha256_of
+from edgeconv.named_files import sha256_of
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "models" / "digits_dsc.toml"

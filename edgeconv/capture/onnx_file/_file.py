@@ -21,7 +21,7 @@ from edgeconv.capture.onnx_file._soundness import check_sound, every_node, open_
 from edgeconv.capture.onnx_file._stored import check_sizes, check_total, load_external
 from edgeconv.errors import CaptureError
 from edgeconv.graph.names import take_name
-from edgeconv.recipe.files import read_named
+from edgeconv.named_files import read_named
 
 OLDEST_OPSET = 7
 """Older operators broadcast by other rules."""
