@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -101,6 +103,24 @@ def test_names_that_the_file_uses_twice_get_their_index() -> None:
     np.testing.assert_array_equal(tflite.evaluate(graph, {"a#0": np.ones(2), "a#1": np.ones(2)})["y0"], [2, 2])
 
 
+@pytest.mark.parametrize(
+    ("stored", "unique"),
+    [
+        (["x", "x", "x#0"], ["x#0#0", "x#1", "x#0"]),
+        (["x#1", "x", "x"], ["x#1", "x#1#1", "x#2"]),
+        (["", "#0", ""], ["#0#0", "#0", "#2"]),
+        (["x", "x", "x#0", "x#0"], ["x#0", "x#1", "x#0#2", "x#0#3"]),
+    ],
+)
+def test_no_name_stands_for_two_tensors(stored: list[str], unique: list[str]) -> None:
+    def rename(model: Any) -> None:
+        for tensor, name in zip(model.subgraphs[0].tensors, stored, strict=True):
+            tensor.name = name
+
+    data = file_of("ADD_N", [Spec((2,))] * (len(stored) - 1), [Spec((2,))])
+    assert [tensor.name for tensor in tflite.read(_changed(data, rename)).tensors] == unique
+
+
 def test_every_tensor_is_evaluated_in_its_own_kind() -> None:
     values = tflite.evaluate(tflite.read(_conv()), {"x0": np.zeros((1, 6, 6, 3), np.int8)})
     assert set(values) == {"x0", "x1", "x2", "y0"}
@@ -172,10 +192,93 @@ def test_options_of_another_operator() -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(EmitError, match="cannot be read"):
-        tflite.read(tmp_path / "none.tflite")
+    os.mkfifo(tmp_path / "pipe.tflite")
+    for name, message in (("none.tflite", "no such file"), (".", "is a folder"), ("pipe.tflite", "is a pipe")):
+        with pytest.raises(EmitError, match=message):
+            tflite.read(tmp_path / name)
     with pytest.raises(EmitError, match="not a TFLite file"):
         tflite.read(b"nothing of the kind")
+
+
+@pytest.mark.parametrize("source", [5, bytearray(b"TFL3"), None, "", "a\0b"])
+def test_what_is_no_path_is_refused_in_one_line(source: Any) -> None:
+    with pytest.raises(EmitError, match=r"give the path of a \.tflite file, or its bytes") as caught:
+        tflite.read(source)
+    assert "\n" not in str(caught.value)
+
+
+def _sharing(operators: int, indices: int) -> bytes:
+    """A file whose operators are one and the same table, with one vector of indices for its inputs and outputs."""
+    builder = flatbuffers.Builder(1 << 16)
+
+    def table(name: str, **fields: int) -> int:
+        getattr(schema, f"{name}Start")(builder)
+        for field, value in fields.items():
+            getattr(schema, f"{name}Add{field}")(builder, value)
+        return int(getattr(schema, f"{name}End")(builder))
+
+    def vector(*tables: int) -> int:
+        builder.StartVector(4, len(tables), 4)
+        for offset in tables:
+            builder.PrependUOffsetTRelative(offset)
+        return int(builder.EndVector())
+
+    shape, own = (builder.CreateNumpyVector(np.array([at], np.int32)) for at in (1, 0))
+    shared = builder.CreateNumpyVector(np.zeros(indices, np.int32))
+    tensors = vector(table("Tensor", Shape=shape))
+    listed = vector(*[table("Operator", Inputs=shared, Outputs=shared)] * operators)
+    graphs = vector(table("SubGraph", Tensors=tensors, Operators=listed, Inputs=own, Outputs=own))
+    codes = vector(table("OperatorCode", BuiltinCode=0))
+    model = table("Model", Version=3, Subgraphs=graphs, OperatorCodes=codes)
+    builder.Finish(model, file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_shared_vectors_are_counted_as_often_as_they_are_read() -> None:
+    tflite.open_tflite(_sharing(100, 100))
+    data = _sharing(60_000, 60_000)
+    assert len(data) < 500_000
+    with pytest.raises(EmitError, match="too many tables share a vector"):
+        tflite.open_tflite(data)
+
+
+def test_constants_that_share_a_buffer_are_counted_together() -> None:
+    """500 constants of 2^21 bytes, which lie in one buffer and would take 8 GiB in float64."""
+    large = np.zeros(2**21, np.int8)
+
+    def share(model: Any) -> None:
+        (graph,) = model.subgraphs
+        graph.tensors += [graph.tensors[0]] * 500
+
+    data = file_of("RESHAPE", [constant(large, "int8"), ints(2**21)], [Spec((2**21,), "int8")])
+    with pytest.raises(EmitError, match="constants have more than 536,870,912 elements together"):
+        tflite.read(_changed(data, share))
+
+
+def test_results_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeconv.reference.tflite._evaluate.MOST_ELEMENTS", 11)
+    graph = tflite.read(file_of("ADD", [Spec((4,)), Spec((4,))], [Spec((4,))]))
+    with pytest.raises(EmitError, match="y0: with this result there are more than 11 elements"):
+        tflite.evaluate(graph, {"x0": np.ones(4), "x1": np.ones(4)})
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ([0], "writes 'x0', which has a value"),
+        ([1], "writes 'x1', which has a value"),
+        ([], "computes the output 'y0'"),
+    ],
+)
+def test_operators_write_every_output_and_nothing_that_has_a_value(outputs: list[int], message: str) -> None:
+    """x0 is an input, x1 a constant."""
+
+    def change(model: Any) -> None:
+        model.subgraphs[0].operators[0].outputs = outputs
+
+    data = file_of("ADD", [Spec((2,)), constant([1.0, 2.0])], [Spec((2,))])
+    with pytest.raises(EmitError, match=message):
+        tflite.read(_changed(data, change))
 
 
 REDUCE = {"table": "ReducerOptions"}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgeconv.errors import EmitError
+from edgeconv.reference._extent import MOST_ELEMENTS
 from edgeconv.reference.tflite._call import Call
 from edgeconv.reference.tflite._graph import Array, Operator, Tensor, TfliteGraph
 from edgeconv.reference.tflite._operators import OPERATORS
@@ -34,8 +35,8 @@ def evaluate(graph: TfliteGraph, inputs: Mapping[str, Array]) -> dict[str, Array
 
     Raises:
         EmitError: an input is missing, unknown, or of another type or shape than the graph's; an operator is unknown,
-            or its operands admit no result, or one of more than `MOST_ELEMENTS` elements. Names the operator's first
-            output.
+            or its operands admit no result, or one of more than `MOST_ELEMENTS` elements, counted with all before it.
+            Names the operator's first output.
     """
     names = [graph.tensors[index].name for index in graph.inputs]
     _check_names(names, inputs)
@@ -47,9 +48,14 @@ def evaluate(graph: TfliteGraph, inputs: Mapping[str, Array]) -> dict[str, Array
             values[index] = np.zeros(tensor.shape, tensor.held_as)
     for index in graph.inputs:
         values[index] = _input(graph.tensors[index], inputs[graph.tensors[index].name])
+    held = sum(value.size for value in values.values())
     for operator in graph.operators:
         for index, value in zip(operator.outputs, evaluate_operator(graph, operator, values), strict=False):
             values[index] = value
+            held += value.size
+            if held > MOST_ELEMENTS:
+                what = f"with this result there are more than {MOST_ELEMENTS:,} elements, more than are computed"
+                raise EmitError(what, where=graph.tensors[index].name, hint="evaluate the operators one by one")
     return {graph.tensors[index].name: value for index, value in values.items()}
 
 

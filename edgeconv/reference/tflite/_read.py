@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from edgeconv import values
 from edgeconv.errors import EmitError
+from edgeconv.named_files import read_named
 from edgeconv.reference._extent import MOST_ELEMENTS
 from edgeconv.reference.tflite._graph import Array, Operator, Quantization, Tensor, TfliteGraph
 from edgeconv.reference.tflite._options import options_of
-from edgeconv.reference.tflite._verify import open_tflite, operator_number, require, text_of
+from edgeconv.reference.tflite._verify import indices_of, open_tflite, operator_number, require, text_of
 
 _HIGHEST_RANK = 8
 _WIDEST_ZERO_POINT = 2**31
@@ -29,37 +31,75 @@ def read(source: Path | str | bytes) -> TfliteGraph:
     """Reads the main graph of a file.
 
     Args:
-        source: the file's path, or its bytes.
+        source: the file's path, or its bytes; at most 2 GiB, and no pipe.
 
     Returns:
         The graph of the first subgraph. Every index in it is one of what there is, every constant has the size that its
-        shape and type ask for, and every quantization parameter is a sound number.
+        shape and type ask for, and every quantization parameter is a sound number. Operators write no tensor twice, and
+        no constant or input; every output is an input, a constant or written by one of them.
 
     Raises:
         EmitError: the file cannot be read, is damaged or no TFLite file, or holds what is not read here: sparse
-            tensors, strings, more than `MOST_ELEMENTS` elements in one tensor. Says where.
+            tensors, strings, more than `MOST_ELEMENTS` elements in one tensor or in all constants. Says where.
     """
     if isinstance(source, bytes):
         data = source
     else:
-        try:
-            data = Path(source).read_bytes()
-        except (OSError, ValueError) as error:
-            raise EmitError(f"cannot be read: {error}", where=str(source), hint="check the path") from error
+        path = values.path(source, "source", EmitError, hint="give the path of a .tflite file, or its bytes")
+        data = read_named(path, kind=".tflite", error=EmitError)
     model = open_tflite(data)
     graph = model.Subgraphs(0)
-    names = _names([text_of(graph.Tensors(at).Name()) for at in range(graph.TensorsLength())])
-    return TfliteGraph(
-        tuple(_tensor(data, model, graph.Tensors(at), name) for at, name in enumerate(names)),
+    read_graph = TfliteGraph(
+        _tensors(data, model, graph),
         tuple(_operator(data, model, graph.Operators(at), at) for at in range(graph.OperatorsLength())),
-        tuple(int(graph.Inputs(at)) for at in range(graph.InputsLength())),
-        tuple(int(graph.Outputs(at)) for at in range(graph.OutputsLength())),
+        indices_of(graph, "Inputs"),
+        indices_of(graph, "Outputs"),
     )
+    _check_writes(read_graph)
+    return read_graph
+
+
+def _has_value(tensor: Tensor) -> bool:
+    """Whether it has one before any operator runs, and is no input."""
+    return tensor.data is not None or tensor.variable
+
+
+def _check_writes(graph: TfliteGraph) -> None:
+    """Requires that operators write each tensor once and no constant or input, and that each output is computed."""
+    valued = {*graph.inputs, *(index for index, tensor in enumerate(graph.tensors) if _has_value(tensor))}
+    for at, operator in enumerate(graph.operators):
+        for index in operator.outputs:
+            where = f"operator {at} ({operator.name}) writes {graph.tensors[index].name!r}"
+            require(index not in valued, f"{where}, which has a value already")
+            valued.add(index)
+    for index in graph.outputs:
+        require(index in valued, f"nothing computes the output {graph.tensors[index].name!r}")
+
+
+def _tensors(data: bytes, model: Any, graph: Any) -> tuple[Tensor, ...]:
+    """All tensors; constants are counted as they come, since many may share a buffer."""
+    tensors, elements = [], 0
+    for at, name in enumerate(_names([text_of(graph.Tensors(at).Name()) for at in range(graph.TensorsLength())])):
+        tensors.append(_tensor(data, model, graph.Tensors(at), name))
+        elements += math.prod(tensors[-1].shape) if _has_value(tensors[-1]) else 0
+        require(elements <= MOST_ELEMENTS, f"its constants have more than {MOST_ELEMENTS:,} elements together")
+    return tuple(tensors)
 
 
 def _names(stored: list[str]) -> list[str]:
+    """Unique names: those that are empty or stored twice get the index behind them, until nothing else is so called."""
     counts = Counter(stored)
-    return [name if name and counts[name] == 1 else f"{name}#{index}" for index, name in enumerate(stored)]
+    taken = {name for name in stored if name and counts[name] == 1}
+    names = []
+    for index, name in enumerate(stored):
+        unique = name
+        if not name or counts[name] > 1:
+            unique = f"{name}#{index}"
+            while unique in taken:
+                unique += f"#{index}"
+        taken.add(unique)
+        names.append(unique)
+    return names
 
 
 def _tensor(data: bytes, model: Any, tensor: Any, name: str) -> Tensor:
@@ -71,7 +111,7 @@ def _tensor(data: bytes, model: Any, tensor: Any, name: str) -> Tensor:
     shape = tuple(int(tensor.Shape(at)) for at in range(tensor.ShapeLength()))
     require(all(size >= 0 for size in shape), f"{where} has the shape {list(shape)}")
     require(math.prod(shape) <= MOST_ELEMENTS, f"{where} has more than {MOST_ELEMENTS:,} elements")
-    stored = _stored(data, model.Buffers(tensor.Buffer()), where) if tensor.Buffer() < model.BuffersLength() else b""
+    stored = _stored(data, model.Buffers(tensor.Buffer()), where) if tensor.Buffer() < model.BuffersLength() else None
     if stored and tensor.Sparsity() is not None:
         raise EmitError("the constant is sparse, which is not read", where=where, hint="convert it dense")
     return Tensor(
@@ -90,19 +130,18 @@ def _type_name(number: int) -> str:
     return next(str(name) for name, value in vars(schema.TensorType).items() if value == number).lower()
 
 
-def _stored(data: bytes, buffer: Any, where: str) -> bytes:
-    """A buffer's bytes: within the table, or, in files of more than 2 GB, behind it."""
-    length = buffer.DataLength()
-    if length:
-        return bytes(memoryview(buffer.DataAsNumpy()))
+def _stored(data: bytes, buffer: Any, where: str) -> memoryview:
+    """A buffer's bytes, not copied, since tensors may share it: in the table, or, in files of over 2 GB, behind it."""
+    if buffer.DataLength():
+        return memoryview(buffer.DataAsNumpy())
     offset, size = buffer.Offset(), buffer.Size()
     if offset <= 1 or size == 0:
-        return b""
+        return memoryview(b"")
     require(offset + size <= len(data), f"{where} has its values outside of the file")
-    return data[offset : offset + size]
+    return memoryview(data)[offset : offset + size]
 
 
-def _constant(stored: bytes, shape: tuple[int, ...], dtype: str, where: str) -> Array:
+def _constant(stored: memoryview, shape: tuple[int, ...], dtype: str, where: str) -> Array:
     kind, count = np.dtype(_STORED[dtype]), math.prod(shape)
     size = (count + 1) // 2 if dtype == "int4" else count * kind.itemsize
     require(len(stored) == size, f"{where} of shape {list(shape)} has {len(stored)} bytes where it needs {size}")
@@ -149,8 +188,8 @@ def _operator(data: bytes, model: Any, operator: Any, index: int) -> Operator:
     where = f"operator {index} ({name})"
     return Operator(
         name,
-        tuple(int(operator.Inputs(at)) for at in range(operator.InputsLength())),
-        tuple(int(operator.Outputs(at)) for at in range(operator.OutputsLength())),
+        indices_of(operator, "Inputs"),
+        indices_of(operator, "Outputs"),
         {} if custom else options_of(name, operator, data, where),
         int(code.Version()),
         custom,
