@@ -13,17 +13,26 @@ def stated_shapes(texts: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
     """``images=batch,3,224,224`` as a name and a shape; names may hold ``=``, shapes may not.
 
     Raises:
-        RecipeError: a text names no input, or two name the same.
+        RecipeError: a text names no input, or two name the same, or a dimension has thousands of digits.
     """
     stated: dict[str, tuple[int | str, ...]] = {}
     for text in texts:
         name, sign, dims = text.rpartition("=")
         if not sign or not name:
-            raise RecipeError(f"{text!r} names no input", where="--shape", hint="write NAME=1,3,224,224")
+            raise RecipeError(f"{text!r:.80} names no input", where="--shape", hint="write NAME=1,3,224,224")
         if name in stated:
-            raise RecipeError(f"two shapes are given for {name!r}", where="--shape", hint="give one")
-        stated[name] = tuple(int(dim) if dim.isdecimal() else dim for dim in map(str.strip, dims.split(",")))
+            raise RecipeError(f"two shapes are given for {name!r:.80}", where="--shape", hint="give one")
+        stated[name] = tuple(map(_dimension, dims.split(",")))
     return stated
+
+
+def _dimension(text: str) -> int | str:
+    text = text.strip()
+    try:
+        return int(text) if text.isdecimal() else text
+    except ValueError as error:  # Python refuses to parse integers of thousands of digits
+        what = f"a dimension has {len(text):,} digits"
+        raise RecipeError(what, where="--shape", hint="write NAME=1,3,224,224") from error
 
 
 def stated_values(texts: Sequence[str]) -> dict[str, float]:
@@ -36,9 +45,9 @@ def stated_values(texts: Sequence[str]) -> dict[str, float]:
     for text in texts:
         name, sign, number = (part.strip() for part in text.rpartition("="))
         if not sign or not name:
-            raise RecipeError(f"{text!r} names no input", where="--set", hint="write NAME=NUMBER")
+            raise RecipeError(f"{text!r:.80} names no input", where="--set", hint="write NAME=NUMBER")
         if name in stated:
-            raise RecipeError(f"two numbers are given for {name!r}", where="--set", hint="give one")
+            raise RecipeError(f"two numbers are given for {name!r:.80}", where="--set", hint="give one")
         stated[name] = _number(number)
     return stated
 
@@ -51,4 +60,4 @@ def _number(text: str) -> float:
             value = kind(text)
             if math.isfinite(value):
                 return value
-    raise RecipeError(f"{text!r} is no number", where="--set", hint="write NAME=NUMBER, or true or false")
+    raise RecipeError(f"{text!r:.80} is no number", where="--set", hint="write NAME=NUMBER, or true or false")

@@ -68,6 +68,7 @@ def test_the_recipe_exports(capsys: pytest.CaptureFixture[str]) -> None:
         ([], "name package.module:callable"),
         (["no factory", "--shape", "x=1"], "write package.module:callable"),
         ([FACTORY, "--shape", "x=1,wide,3"], "only the first one, the batch, can stay open"),
+        ([FACTORY, "--shape", f"x=1,{'3' * 5000}"], "--shape: a dimension has 5,000 digits"),
         ([FACTORY, "--shape", "x=1,3", "--name", "../x"], "use letters, digits"),
         ([FACTORY, "--shape", "x=1,3", "--weights", "a\nb"], "weights"),
         ([FACTORY, "--shape", "x=1,3", "--out", "x.json"], "ends in .toml"),
