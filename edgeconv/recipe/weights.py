@@ -117,6 +117,9 @@ def _state_dict(value: Any, path: Path, key: str | None, where: str) -> dict[str
             where=where,
             hint="save module.state_dict()",
         )
+    if not value:
+        what = f"{path.name} is empty" + (f" at {key!r}" if key else "")
+        raise RecipeError(what, where=where, hint="save module.state_dict()")
     inner = [str(name) for name, item in value.items() if isinstance(item, Mapping)]
     hint = f"set model.key to one of: {_first_few(inner)}" if inner else "save module.state_dict()"
     raise RecipeError(f"{path.name} is no state dict; it holds: {_first_few(list(value))}", where=where, hint=hint)

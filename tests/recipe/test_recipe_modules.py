@@ -374,6 +374,13 @@ def test_a_factory_may_be_an_attribute_path(recipe_of, factories) -> None:
     assert module.kind == "b0"
 
 
+def test_an_empty_checkpoint_is_told_as_that(recipe_of, tmp_path: Path) -> None:
+    torch.save({"state": {}}, tmp_path / "inner.pt")
+    torch.save({}, tmp_path / "w.pt")
+    refused(recipe_of('weights = "w.pt"'), "w.pt is empty; save module.state_dict()")
+    refused(recipe_of('weights = "inner.pt"\nkey = "state"'), "inner.pt is empty at 'state'; save")
+
+
 def test_a_missing_package_of_an_extra_names_the_extra(recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:
     import edgeconv.recipe.files as files
 
