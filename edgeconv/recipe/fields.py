@@ -83,6 +83,10 @@ def _number_or_text(value: Any) -> str:
     return "<text>" if isinstance(value, str) else "<number>"
 
 
+def _flag_or_number(value: Any) -> str:
+    return "<flag>" if isinstance(value, bool) else "<integer>" if isinstance(value, int) else "<number>"
+
+
 def _number_or_list(value: Any) -> str:
     return "<list>" if isinstance(value, tuple) else "<number>"
 
@@ -102,6 +106,10 @@ Size = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
 DimensionName = Annotated[str, written_as(r"[A-Za-z_]\w*", "give a number, or the name of a dimension", most=MAX_NAME)]
 Dimension = Annotated[
     Annotated[Size, Tag("<number>")] | Annotated[DimensionName, Tag("<text>")], Discriminator(_number_or_text)
+]
+FlagOrNumber = Annotated[
+    Annotated[bool, Tag("<flag>")] | Annotated[int, Tag("<integer>")] | Annotated[float, Tag("<number>")],
+    Discriminator(_flag_or_number),
 ]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE_PIXELS)]
 Sides = Annotated[

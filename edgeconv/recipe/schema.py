@@ -17,6 +17,7 @@ from edgeconv.recipe.fields import (
     Count,
     Dimension,
     FileName,
+    FlagOrNumber,
     NotNegative,
     Positive,
     Seconds,
@@ -98,7 +99,7 @@ class Model(Section):
     weights: FileName | None = None
     key: str | None = None
     prefix: str = ""
-    fixed: dict[TensorName, bool | int | float] = Field(default_factory=dict)
+    fixed: dict[TensorName, FlagOrNumber] = Field(default_factory=dict)
     warmup: Warmup | None = None
 
     @model_validator(mode="after")

@@ -275,3 +275,27 @@ def test_reading_a_recipe_does_not_import_torch(write) -> None:
         f"load_recipe(Path({str(write(SMALL))!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [('"a"', 'model.fixed.y: should be a number, not "a"; correct'), ("[1]", "model.fixed.y: should be a number, not")],
+)
+def test_a_fixed_value_that_is_no_number_is_told_by_its_own_name(value: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        f'name = "x"\n[model]\nfactory = "a:b"\nfixed = {{ y = {value} }}\n[[inputs]]\nname = "x"\nshape = [1]\n'
+    )
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert told in str(caught.value)
+    assert "also wrong" not in str(caught.value)
+
+
+def test_fixed_numbers_keep_their_kind(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    fixed = "a = true, b = 16000, c = 0.5"
+    path.write_text(
+        f'name = "x"\n[model]\nfactory = "a:b"\nfixed = {{ {fixed} }}\n[[inputs]]\nname = "x"\nshape = [1]\n'
+    )
+    assert repr(load_recipe(path).model.fixed) == "{'a': True, 'b': 16000, 'c': 0.5}"
