@@ -105,14 +105,17 @@ def with_inputs(recipe: Recipe, shapes: Mapping[str, tuple[int | str, ...]], dty
             )
     inputs = tuple({"name": name, "shape": shape, "dtype": dtypes[name]} for name, shape in shapes.items())
     stated = {name: getattr(recipe, name) for name in recipe.model_fields_set - {"outputs_section"}}
-    return _checked({**stated, "inputs": inputs})
+    # What the recipe states of them was checked before: what is refused now is of the file.
+    file = recipe.directory / (recipe.model.onnx or "")
+    places = {f"inputs[{at}]": f"{file}: the input {name!r}" for at, name in enumerate(shapes)}
+    return _checked({**stated, "inputs": inputs}, places)
 
 
-def _checked(data: Mapping[str, Any]) -> Recipe:
+def _checked(data: Mapping[str, Any], places: Mapping[str, str] | None = None) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise first_error(error, data["path"]) from error
+        raise first_error(error, data["path"], places) from error
 
 
 def _read(path: Path) -> str:

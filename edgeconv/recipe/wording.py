@@ -75,17 +75,29 @@ def complaint(detail: ErrorDetails, *, table: str) -> str:
     return f"{message[:1].lower()}{message[1:]}" if message[1:2].islower() else message
 
 
-def first_error(error: ValidationError, path: Path) -> RecipeError:
-    """One error: the first field that a schema refuses, then the names of others; `path` is the recipe."""
+def first_error(error: ValidationError, path: Path, places: Mapping[str, str] | None = None) -> RecipeError:
+    """One error: the first field that a schema refuses, then the names of others.
+
+    Args:
+        error: of the schema.
+        path: the recipe.
+        places: of values that neither the recipe nor a flag states, by the beginning of their fields (``inputs[0]``).
+    """
     details = error.errors(include_url=False)
     # A list whose items are refused is reported as too short as well.
     details = [detail for detail in details if detail["type"] != "too_short"] or details
     detail = details[0]
     field = dotted(detail["loc"])
     others = sorted({dotted(item["loc"]) for item in details} - {field})
+    beginning, _, inside = field.partition(".")
+    if places and beginning in places:
+        where = f"{places[beginning]}: {inside}" if inside else places[beginning]
+        others = [other.removeprefix(f"{beginning}.") for other in others]
+    else:
+        where = place_of(path, field) if field else str(path)
     what = _complaint_of(detail) + (f" (also wrong: {_first_few(others)})" if others else "")
     hint = str(detail.get("ctx", {}).get("hint", _HINTS.get(detail["type"], "correct it")))
-    return RecipeError(what, where=place_of(path, field) if field else str(path), hint=hint)
+    return RecipeError(what, where=where, hint=hint)
 
 
 def _complaint_of(detail: ErrorDetails) -> str:

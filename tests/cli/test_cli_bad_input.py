@@ -203,6 +203,9 @@ def test_a_file_that_no_device_takes_does_not_pass(tmp_path: Path) -> None:
     [
         (("--shape", "x=0,3,8,8"), "--shape: shape[0]: should be at least 1, not 0"),
         (("--shape", "x=1.5,3,8,8"), "--shape: shape[0]: '1.5' cannot be used; give a number"),
+        (("--shape", f"x={'9' * 5000},3,8,8"), "--shape: a dimension has 5,000 digits; write NAME=1,3,224,224"),
+        (("--shape", "9" * 5000), f"--shape: '{'9' * 79} names no input"),
+        (("--set", f"x={'9' * 5000}"), f"--set: '{'9' * 79} is no number"),
         (("--samples", "nope.npz"), "--samples: there is no file"),
         (("--samples", "other.npz"), "--samples: other.npz has no array 'x', but: y; save each input under its name"),
         (("--samples", "nan.npz"), "--samples: nan.npz holds NaN or Inf"),
@@ -234,4 +237,36 @@ def test_a_file_without_a_recipe_is_told_its_flags(
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert told in line
     assert "parity.arrays" not in line
+    assert "inputs[" not in line
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        (
+            [2**31, 2**31],
+            "the input 'x': shape[0]: should be at most 2147483647, not 2147483648 (also wrong: shape[1])",
+        ),
+        ([1] * 1000, "the input 'x': shape: has more than 8 items"),
+    ],
+)
+@pytest.mark.parametrize("source", ["m.onnx", "r.toml"])
+def test_what_a_file_declares_is_told_as_its_own(
+    source: str,
+    shape: list[int],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Not as a fault of --shape, which nobody gave, or of a field that the recipe does not have."""
+    monkeypatch.chdir(tmp_path)
+    tensors = [onnx.helper.make_tensor_value_info(name, 1, shape) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", tensors[:1], tensors[1:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9), "m.onnx")
+    Path("r.toml").write_text('name = "r"\n[model]\nonnx = "m.onnx"\n')
+    assert run(["export", source, "--out", "out", "--no-parity", "-q"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"m.onnx: {told}" in line
+    assert "--shape" not in line
     assert "inputs[" not in line
