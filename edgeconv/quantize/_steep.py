@@ -28,7 +28,9 @@ from edgeconv.quantize._structure import Structure
 _Floats = npt.NDArray[np.float64]
 _Function = Callable[[_Floats], _Floats]
 
-_LEAST_DB = 25.0  # of the function's results, less their mean; two numbers of one range have about 40 in 8 bits
+_LEAST_DB = {"int8": 25.0, "int16": 35.0}  # of the function's results, less their mean: 5 above what files are held to
+_SEGMENTS, _TABLES = 512, {"Exp", "Log"}
+"""LiteRT computes these of int16 by straight lines between the entries of a table over all integers."""
 _SHARES = (0.5, 0.9, 0.99, 1.0)  # of the numbers, from the largest on
 _ENDS = frozenset({"Exp", "LogSoftmax", "Sigmoid", "Softmax", "Softplus"})
 """Whose logarithm is as good as their own operand."""
@@ -75,12 +77,13 @@ def steep_operands(
         value = input_of(node, _steep_index(node))
         if value is None or node in structure.spelt or not (_is_steep(node) or _divides(node)):
             continue
+        tabulates = dtype == "int16" and node.op_type in _TABLES
         losses = [
-            _decibels(function, calibration.histograms[name], tensors[name])
+            _decibels(function, calibration.histograms[name], tensors[name], table=tabulates and operand is value)
             for operand, function in _operands(node)
             if (name := named(operand)) in calibration.histograms and name in tensors
         ]
-        if min(losses, default=np.inf) < _LEAST_DB:
+        if min(losses, default=np.inf) < _LEAST_DB[dtype]:
             reason = f"{node.op_type} tells apart what {8 if dtype == 'int8' else 16} bits would not"
             found |= dict.fromkeys((node, *_makers(value)), reason)
     for node, reason in found.items():
@@ -158,11 +161,12 @@ def _function(node: ir.Node) -> _Function | None:
     return lambda numbers: function(numbers, number)
 
 
-def _decibels(function: _Function, seen: Histogram, parameters: TensorParameters) -> float:
+def _decibels(function: _Function, seen: Histogram, parameters: TensorParameters, *, table: bool = False) -> float:
     """Signal (about its mean) over error of a function of quantised numbers, by how often each was seen.
 
     The least of it with and without the numbers next to zero: integers hold zero itself exactly, so a reciprocal of
     many zeros is a large signal without an error, and hides how far the others are off in samples that have none.
+    With `table` the function is interpolated as the kernels of int16 do.
     """
     numbers, counts = np.append(seen.centres(), 0.0), np.append(seen.counts, seen.zeros)
     grid = parameters.scale, parameters.zero_point
@@ -172,6 +176,13 @@ def _decibels(function: _Function, seen: Histogram, parameters: TensorParameters
     defined = (counts > 0) & np.isfinite(exact)
     if not defined.any():
         return np.inf
+    if table:
+        ends = _SEGMENTS * 64 * parameters.scale
+        entries = np.linspace(-ends, ends, _SEGMENTS + 1)
+        with np.errstate(all="ignore"):
+            results = function(entries)
+        lowest = exact[defined].min()
+        rounded = np.interp(represented, entries, np.where(np.isfinite(results), results, lowest))
     exact, rounded, weights = exact[defined], rounded[defined], counts[defined] / counts[defined].sum()
     if not np.isfinite(rounded).all():
         return -np.inf

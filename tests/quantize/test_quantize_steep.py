@@ -172,3 +172,15 @@ def test_a_reciprocal_of_zeros_hides_no_error_of_other_numbers() -> None:
     parameters = parameters_of(seen.low, seen.high, "int8")
     assert _decibels(lambda numbers: 1 / np.sqrt(numbers**2 + 1e-4), seen, parameters) < 10
     assert _decibels(np.positive, seen, parameters) > 45
+
+
+def test_a_logarithm_of_small_int16_numbers_is_computed_in_float(tmp_path: Path) -> None:
+    """LiteRT's table of 512 lines over the whole range has one for all numbers near zero."""
+    module = _module(lambda y: y.relu().add(1e-3).log())
+    quantization = edgeconv.Quantization(batches=lambda: [{"x": sample[0].numpy()} for sample in _samples()])
+    options = {"formats": "tflite", "input_names": ["x"], "quantization": quantization, "devices": ("litert",)}
+    result = edgeconv.export(module, _samples()[0], tmp_path, name="m", variants="int16x8", **options)
+    assert result.report is not None
+    (comparison,) = result.report.comparisons
+    assert comparison.metrics is not None
+    assert comparison.metrics.sqnr_db > 35
