@@ -148,7 +148,7 @@ def capture(
     from edgeconv.capture.torch._eval_mode import eval_mode
     from edgeconv.capture.torch._masked import settle_masks
     from edgeconv.capture.torch._precision import in_module_precision, settle_precision
-    from edgeconv.capture.torch._refused import check_deterministic
+    from edgeconv.capture.torch._refused import check_deterministic, check_windows
     from edgeconv.capture.torch._trace import export_program
     from edgeconv.capture.torch._unfit import check_fit, frozen_quantization
     from edgeconv.capture.torch.argument import checked_module
@@ -183,6 +183,7 @@ def capture(
         outputs = _interface.fit_output_names(output_names, program, input_names, {*parameters, *modules}, where)
         _interface.check_names(input_names, outputs)
         model, note = _to_ir(program, opset, path)
+    check_windows(model.graph)
     settle_circular_pads(model.graph)
     settle_ceil_mode(model.graph)
     settle_resizes(model.graph)

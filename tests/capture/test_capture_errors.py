@@ -147,3 +147,17 @@ def test_of_many_operators_that_have_no_form_two_are_told() -> None:
         clean(ir.Model(graph, ir_version=10))
     assert str(caught.value).count("RandomNormal draws random numbers") == 2
     assert caught.value.what.endswith("; and 3 more")
+
+
+@pytest.mark.parametrize("path", ["fast", "official"])
+@pytest.mark.parametrize(
+    ("operation", "function"),
+    [
+        ("avg_pool2d", lambda m, x: nn.functional.avg_pool2d(x.long(), 2)),
+        ("max_pool2d", lambda m, x: nn.functional.max_pool2d(x.int(), 3)),
+        ("conv2d", lambda m, x: nn.functional.conv2d(x.long(), torch.ones(2, 3, 3, 3, dtype=torch.long))),
+    ],
+)
+def test_windows_of_integers(operation: str, function: Callable[[Any, Tensor], Any], path: Any) -> None:
+    with pytest.raises(CaptureError, match=rf"^stage\.1: {operation} is of int\d\d, and no runtime has it"):
+        capture(Outer(function).eval(), (torch.ones(1, 3, 8, 8),), input_names=["x"], output_names=["y"], path=path)

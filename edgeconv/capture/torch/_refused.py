@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch.fx import Node as FxNode
 
+from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.capture.torch._aten.matrices import LARGEST
 from edgeconv.capture.torch._provenance import origin_in
 from edgeconv.errors import CaptureError
@@ -33,6 +35,27 @@ def check_deterministic(program: torch.export.ExportedProgram) -> None:
                 f"{operation} draws random numbers in eval mode, and a file cannot",
                 where=origin_in(node).module or "the module",
                 hint="take the random tensor as an input, or leave it out in eval mode (training=self.training)",
+            )
+
+
+_OF_FLOATS = frozenset({"AveragePool", "Conv", "ConvTranspose", "MaxPool"})
+
+
+def check_windows(graph: ir.Graph) -> None:
+    """No convolution and no pool is of integers, which no runtime computes; a MaxPool may be of 8 bits.
+
+    Raises:
+        CaptureError: naming the module of the first that is.
+    """
+    for node in graph:
+        dtype = node.inputs[0].dtype if node.op_type in _OF_FLOATS and node.inputs[0] is not None else None
+        is_narrow = node.op_type == "MaxPool" and dtype in (ir.DataType.INT8, ir.DataType.UINT8)
+        if dtype is not None and not dtype.is_floating_point() and not is_narrow:
+            origin = origin_of(node)
+            raise CaptureError(
+                f"{origin.operation} is of {dtype.name.lower()}, and no runtime has it of these integers",
+                where=origin.module or "the module",
+                hint="cast its input to float32 before, and the result back",
             )
 
 
