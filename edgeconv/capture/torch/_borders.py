@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.utils.rnn import PackedSequence
 
@@ -142,6 +143,12 @@ def _explain(error: Exception) -> tuple[str, str | Wording]:
         return (
             "control flow depends on the values of a tensor, so there is no one graph for all inputs",
             "use torch.where, or let the branch depend on shapes and options only",
+        )
+    if isinstance(error, DataDependentOutputException):
+        return (
+            f"{str(error.func).removesuffix('.default')} looks at the values of a tensor, which a graph for all inputs"
+            " does not have",
+            "write what calls it with other torch operations",
         )
     if any(sign in text for sign in _NOT_TRACEABLE):
         return (

@@ -34,7 +34,8 @@ def check_deterministic(program: torch.export.ExportedProgram) -> None:
             raise CaptureError(
                 f"{operation} draws random numbers in eval mode, and a file cannot",
                 where=origin_in(node).module or "the module",
-                hint="take the random tensor as an input, or leave it out in eval mode (training=self.training)",
+                hint="take the random tensor as an input, or leave it out in eval mode (training=self.training; an"
+                " ExportedProgram keeps the mode that it was exported in: export module.eval())",
             )
 
 
