@@ -35,7 +35,7 @@ def _file(path: Path, x: Any, batch_axis: int, *, constant: bool, batch: int | s
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("constant", [True, False])
-@pytest.mark.parametrize("rest", [(), (2, 5), (2, 1, 2, 2)], ids=str)
+@pytest.mark.parametrize("rest", [(), (2, 5), (2, 1, 2, 2), (2, 1, 2, 2, 2, 2)], ids=str)
 def test_the_first_elements_of_each_row_are_turned(
     kind: Any, constant: bool, rest: tuple[int, ...], tmp_path: Path, tflite: Any, old_runtime: Any
 ) -> None:

@@ -26,7 +26,7 @@ from edgeconv.quantize._operators import LOOKED_UP
 from edgeconv.reference import evaluate_node
 from edgeconv.rewrite.algebra.gelus import Gelu, gelus
 
-_WITHOUT_LOWERING = ("Constant", "Shape", REQUANTIZE)
+_ELSEWHERE = ("Constant", "Shape", REQUANTIZE)  # what reads them lowers them, or the integers do
 _NAMED = 8  # operators that an error lists before it says "and more"
 
 
@@ -212,9 +212,7 @@ def _is_lacking(node: ir.Node, matched: Collection[ir.Node]) -> bool:
     """Whether the emitter has nothing for an operator, and no pattern takes it."""
     if node.domain not in ("", "ai.onnx"):
         return True
-    return (
-        node not in matched and node.op_type not in LOWERINGS and node.op_type not in ("Constant", "Shape", REQUANTIZE)
-    )
+    return node not in matched and node.op_type not in LOWERINGS and node.op_type not in _ELSEWHERE
 
 
 def _lack_of(nodes: Sequence[ir.Node]) -> EmitError:

@@ -257,6 +257,17 @@ def _along(steps: _Steps) -> None:
     steps.finish(steps.add([flat, place], (flat.shape[0], flat.shape[2]) if is_index else flat.shape))
 
 
+def _reversed(steps: _Steps) -> None:
+    """Along one axis, by lengths along another: what lies before, between and behind the two is one axis each."""
+    source, lengths = steps.operator.inputs
+    time, images = (steps.operator.options[name] for name in ("seqDim", "batchDim"))
+    first, second = sorted((time, images))
+    around, behind = _around(source.shape, first)[:2], _around(source.shape[first + 1 :], second - first - 1)
+    flat = steps.shaped(source, (*around, *behind))
+    places = {"seqDim": 1 if time == first else 3, "batchDim": 1 if images == first else 3}
+    steps.finish(steps.add([flat, lengths], flat.shape, **places))
+
+
 def _largest(steps: _Steps) -> None:
     """The largest of each row, and where they lie."""
     source, count = steps.operator.inputs
@@ -395,6 +406,7 @@ _RULES: dict[str, Callable[[_Steps], None]] = {
     "SPLIT": _split,
     **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"), _reduction),
     **dict.fromkeys(("GATHER", "CUMSUM", "ARG_MAX", "ARG_MIN"), _along),
+    "REVERSE_SEQUENCE": _reversed,
     "TOPK_V2": _largest,
     "PAD": _pad,
     "PADV2": _pad,
