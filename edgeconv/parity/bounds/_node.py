@@ -6,8 +6,7 @@ shapes need no row: nothing is rounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -16,9 +15,10 @@ from edgeconv.errors import ParityError
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
 from edgeconv.parity.bounds._bound import Bound, bound_of
-from edgeconv.parity.bounds._bounded import Bounded
+from edgeconv.parity.bounds._node_rules import RULES
+from edgeconv.parity.bounds._site import Site
 from edgeconv.reference import evaluate_node
-from edgeconv.reference._operands import Operands, place_of
+from edgeconv.reference._operands import place_of
 
 _NOTHING_ROUNDED = having_any(
     [
@@ -30,57 +30,6 @@ _NOTHING_ROUNDED = having_any(
     *("ConstantOfShape", "Dropout", "GatherND", "Hardmax", "MaxUnpool", "Neg", "NonZero", "Not", "OneHot", "Or", "Pad"),
     *("Scatter", "ThresholdedRelu", "Trilu", "Where", "Xor"),
 }
-
-
-@dataclass(frozen=True)
-class Site(Operands[Array]):
-    """A node with its operands.
-
-    Attributes:
-        arithmetic: of the runtime.
-        results: the exact ones.
-    """
-
-    arithmetic: Arithmetic
-    results: tuple[Array, ...]
-
-    def x(self, index: int = 0) -> Bounded:
-        """An operand."""
-        return Bounded.of(self[index], self.arithmetic)
-
-    def maybe(self, index: int) -> Bounded | None:
-        """An operand that may be left out."""
-        value = self.optional(index)
-        return None if value is None else Bounded.of(value, self.arithmetic)
-
-    def number(self, name: str, default: float) -> float:
-        """A FLOAT attribute."""
-        return float(self.attribute(name, default))
-
-    def again(self, operands: Sequence[Array]) -> Array:
-        """The first result of the same node on others of its leading operands."""
-        rest = self.values[len(operands) :]
-        arrays = [*operands, *(item if not isinstance(item, list) else None for item in rest)]
-        return evaluate_node(self.node, arrays, opset=self.opset)[0]
-
-    def axes(self, index: int, default: Sequence[int] | None = None) -> tuple[int, ...]:
-        """The axes of a reduction, counted from the front; all where none is stated."""
-        rank = self[0].ndim
-        stated = self.ints(index, "axes") or (list(range(rank)) if default is None else default)
-        return tuple(axis % rank for axis in stated)
-
-    def unknown(self, form: str) -> ParityError:
-        """The error for a form of the operator that has no bound."""
-        what = f"no error bound is known for {self.node.op_type} {form}"
-        return ParityError(what, where=place_of(self.node), hint="judge its outputs")
-
-    @property
-    def spatial(self) -> tuple[int, ...]:
-        """The axes behind batch and channels."""
-        return tuple(range(2, self[0].ndim))
-
-
-Rule = Callable[[Site], "Bounded | tuple[Bounded | None, ...]"]
 
 
 def of_node(
@@ -102,8 +51,6 @@ def of_node(
         ParityError: the operator, or a form of it, has no bound.
         RewriteError: `evaluate_node` refuses it.
     """
-    from edgeconv.parity.bounds._node_rules import RULES  # whose rules are functions of this file's Site
-
     results = evaluate_node(node, operands, opset=opset)
     integral = all(result.dtype.kind != "f" for result in results)
     if _is_exact(node, operands, integral=integral):

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from edgeconv.parity.bounds._arithmetic import Array
 from edgeconv.parity.bounds._bounded import Bounded, exact, widest
 from edgeconv.parity.bounds._integers import quantized
-from edgeconv.parity.bounds._node import Rule, Site
+from edgeconv.parity.bounds._site import Rule, Site
 from edgeconv.reference import evaluate_node
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeconv.parity.bounds import _recurrent as recurrent
 from edgeconv.parity.bounds._bounded import Bounded, exact, stacked
-from edgeconv.parity.bounds._node import Rule, Site
+from edgeconv.parity.bounds._site import Rule, Site
 
 _Step = Callable[[recurrent.Cell, Bounded, tuple[Bounded, ...]], tuple[Bounded, ...]]
 

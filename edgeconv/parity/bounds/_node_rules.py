@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgeconv.parity.bounds import _formulas as formulas
 from edgeconv.parity.bounds import _node_integers, _node_recurrent, _node_sums
 from edgeconv.parity.bounds._bounded import Bounded, chosen, exact, stacked, widest
-from edgeconv.parity.bounds._node import Rule, Site
+from edgeconv.parity.bounds._site import Rule, Site
 
 # Elementwise
 

@@ -11,7 +11,7 @@ from edgeconv.parity.bounds import _formulas as formulas
 from edgeconv.parity.bounds import _resize as resize
 from edgeconv.parity.bounds._arithmetic import Array
 from edgeconv.parity.bounds._bounded import Bounded, widest
-from edgeconv.parity.bounds._node import Rule, Site
+from edgeconv.parity.bounds._site import Rule, Site
 from edgeconv.parity.bounds._sums import linear, winograd
 
 # Sums of products
