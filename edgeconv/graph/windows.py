@@ -1,4 +1,4 @@
-"""How many elements the windows of an average pool divide by."""
+"""What windows count: the elements that an average pool divides by, the channels that a local response adds up."""
 
 from __future__ import annotations
 
@@ -31,3 +31,16 @@ def counted_elements(
     taps = starts[:, None] + np.arange(kernel) * dilation
     low, high = (-before, size + behind) if with_padding else (0, size)
     return np.asarray(((taps >= low) & (taps < high)).sum(axis=1))
+
+
+def neighbours(channels: int, size: int) -> npt.NDArray[np.bool_]:
+    """The channels that LRN adds up for each channel; of an even size more lie behind.
+
+    Specification: LRN. `edgeconv.reference` has its own sum, which tests hold against this one.
+
+    Returns:
+        Shape ``(channels, channels)``: whether the column's channel counts for the row's.
+    """
+    places = np.arange(channels)
+    offsets = places[None, :] - places[:, None]
+    return np.asarray((offsets >= -((size - 1) // 2)) & (offsets <= size // 2))

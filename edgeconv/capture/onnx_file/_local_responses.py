@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._steps import Steps, sizes_of
-from edgeconv.core import Array
+from edgeconv.graph.windows import neighbours
 
 _SPATIAL = (1, 2, 3)  # axes that a Conv of every runtime has
 
@@ -34,7 +34,7 @@ def _settle(steps: Steps, node: ir.Node, size: int) -> None:
     squares = steps.add("square", "Mul", [x, x], sizes)
     inner = image if len(image) in _SPATIAL else [math.prod(image)]
     squares = squares if inner == image else steps.reshape(squares, [batch, channels, *inner], "square.flat")
-    weight = _neighbours(channels, size) * (node.attributes.get_float("alpha", 1e-4) / size)
+    weight = neighbours(channels, size) * (node.attributes.get_float("alpha", 1e-4) / size)
     bias = np.full(channels, node.attributes.get_float("bias", 1.0))
     stored = [
         steps.constant(array.astype(np.float32), name)
@@ -45,10 +45,3 @@ def _settle(steps: Steps, node: ir.Node, size: int) -> None:
     beta = steps.constant(np.array(node.attributes.get_float("beta", 0.75), np.float32), "beta")
     power = steps.add("power", "Pow", [total, beta], sizes)
     steps.replace({node.outputs[0]: steps.add("quotient", "Div", [x, power], sizes)})
-
-
-def _neighbours(channels: int, size: int) -> Array:
-    """(channels, channels): 1 where the column's channel counts for the row's; of an even size more lie behind."""
-    places = np.arange(channels)
-    offsets = places[None, :] - places[:, None]
-    return ((offsets >= -((size - 1) // 2)) & (offsets <= size // 2)).astype(np.float64)

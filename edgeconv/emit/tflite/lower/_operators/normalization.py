@@ -15,6 +15,7 @@ from edgeconv.emit.tflite.lower._operators.convolution import convolved
 from edgeconv.emit.tflite.lower._operators.elementwise import aligned
 from edgeconv.emit.tflite.lower._operators.reduction import norm_of, reduced
 from edgeconv.emit.tflite.lower._windows import Window
+from edgeconv.graph.windows import neighbours
 
 
 def batch_normalization(low: Lowering, node: ir.Node) -> None:
@@ -73,9 +74,7 @@ def local_response(low: Lowering, node: ir.Node) -> None:
     form = last(len(shape))
     tensor = low.tensor(x, form)
     squares = low.emit("SQUARE", [tensor], tensor.shape)
-    places = np.arange(shape[1])
-    offsets = places[None, :] - places[:, None]  # of the channels that are read from the one that is made
-    weight = ((offsets >= -((size - 1) // 2)) & (offsets <= size // 2)) * (alpha / size)
+    weight = neighbours(shape[1], size) * (alpha / size)
     count = int(np.prod(squares.shape[1:-1]))
     image = low.reshape(squares, (squares.shape[0], 1, count, shape[1]))
     point = [Window(1, 1, 1, 0, 0, 1, 1), Window(1, 1, 1, 0, 0, count, count)]
