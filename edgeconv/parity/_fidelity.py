@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeconv.core import Array, Comparison, Fidelity, Metrics, Parts, Run, Sample, SampleResult, Tolerance, Verdict
 from edgeconv.parity._check import check
@@ -146,12 +147,17 @@ def lost_channels(pairs: Sequence[Pair]) -> tuple[int, int]:
         np.concatenate([np.moveaxis(pair[at], 1, 0).reshape(pair[at].shape[1], -1) for pair in pairs], axis=1)
         for at in (0, 1)
     )
+    return int(np.count_nonzero(_lost_rows(computed, expected))), len(expected)
+
+
+def _lost_rows(computed: Array, expected: Array) -> npt.NDArray[np.bool_]:
+    """Which rows have an error as large as all that they vary; none where they are short, or not all finite."""
     if expected.shape[1] < _LEAST_ELEMENTS or not (np.isfinite(expected).all() and np.isfinite(computed).all()):
-        return 0, len(expected)
+        return np.zeros(len(expected), np.bool_)
     variation = np.var(expected, axis=1, dtype=np.float64)
     error = np.mean(np.square(computed.astype(np.float64) - expected), axis=1)
     varies = variation > np.square(_LEAST_VARIATION) * np.mean(np.square(expected, dtype=np.float64), axis=1)
-    return int(np.count_nonzero(varies & (error >= variation))), len(expected)
+    return np.asarray(varies & (error >= variation))
 
 
 def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int]:
@@ -173,24 +179,15 @@ def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int
         if all(b.ndim > joint.axis and b.shape[joint.axis] == ends[-1] for _, b in pairs):
             for end, size in zip(ends, joint.sizes, strict=True):
                 count += 1
-                lost += _is_lost([(_part(a, joint.axis, end, size), _part(b, joint.axis, end, size)) for a, b in pairs])
+                computed, expected = (
+                    np.concatenate([_part(pair[at], joint.axis, end, size).ravel() for pair in pairs]) for at in (0, 1)
+                )
+                lost += int(_lost_rows(computed[None], expected[None]).sum())
     return lost, count
 
 
 def _part(array: Array, axis: int, end: int, size: int) -> Array:
     return array[(slice(None),) * axis + (slice(end - size, end),)]
-
-
-def _is_lost(pairs: Sequence[Pair]) -> bool:
-    """Whether the error of a part is as large as all that it varies over the samples."""
-    count = sum(b.size for _, b in pairs)
-    if count < _LEAST_ELEMENTS or not all(np.isfinite(a).all() and np.isfinite(b).all() for a, b in pairs):
-        return False
-    mean = sum(float(b.sum(dtype=np.float64)) for _, b in pairs) / count
-    energy = sum(float(np.square(b, dtype=np.float64).sum()) for _, b in pairs)
-    variation = sum(float(np.square(b - mean, dtype=np.float64).sum()) for _, b in pairs)
-    error = sum(float(np.square(a.astype(np.float64) - b).sum()) for a, b in pairs)
-    return variation > np.square(_LEAST_VARIATION) * energy and error >= variation
 
 
 def steps_apart(pairs: Sequence[Pair], scale: float) -> Mapping[int, int]:
