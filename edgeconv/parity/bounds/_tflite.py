@@ -212,23 +212,29 @@ def _softmax(site: Site) -> Bounded:
     return formulas.softmax(x, -1, beta)
 
 
+def _convention_of(site: Site) -> tuple[bool, bool]:
+    """``align_corners`` and ``half_pixel_centers``."""
+    return site.call.flag("align_corners"), site.call.flag("half_pixel_centers")
+
+
+def _resized(site: Site) -> list[tuple[int, int, int]]:
+    """Height and width: the axis, and its sizes before and after."""
+    return [(axis, site.call[0].shape[axis], site.results[0].shape[axis]) for axis in (1, 2)]
+
+
 def _resize(site: Site) -> Bounded:
-    options = site.call
-    corners, halves = options.flag("align_corners"), options.flag("half_pixel_centers")
+    corners, halves = _convention_of(site)
     axes = []
-    for axis in (1, 2):
-        size, out = options[0].shape[axis], site.results[0].shape[axis]
+    for axis, size, out in _resized(site):
         convention = "align_corners" if corners and out > 1 else "half_pixel" if halves else "asymmetric"
         axes.append(resize.places_of(axis, size, out, out / size, convention))
     return resize.linear(site.x(), axes)
 
 
 def _nearest(site: Site) -> Bounded:
-    options = site.call
-    corners, halves = options.flag("align_corners"), options.flag("half_pixel_centers")
+    corners, halves = _convention_of(site)
     axes = []
-    for axis in (1, 2):
-        size, out = options[0].shape[axis], site.results[0].shape[axis]
+    for axis, size, out in _resized(site):
         scale = (size - 1) / (out - 1) if corners and out > 1 else size / out
         places = (np.arange(out) + (0.5 if halves else 0.0)) * scale
         axes.append(resize.ResizedAxis(axis, size, places))
