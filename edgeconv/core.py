@@ -6,7 +6,6 @@ layout (NCHW for rank 4), whatever the layout inside the artifact, so that `pari
 
 from __future__ import annotations
 
-import enum
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +20,8 @@ from edgeconv import values
 from edgeconv.affine import dequantized, quantized
 from edgeconv.defaults import INT8_SQNR_DB, TOLERANCE
 from edgeconv.errors import ParityError
+from edgeconv.verdicts import LinkResult
+from edgeconv.verdicts import Verdict as Verdict
 
 Array = npt.NDArray[Any]
 
@@ -31,14 +32,6 @@ NHWC = "nhwc"
 Format = Literal["onnx", "tflite"]
 FORMATS: tuple[str, ...] = get_args(Format)
 """What files there are, and their suffixes without the dot."""
-
-
-class Verdict(enum.StrEnum):
-    """The outcome of one comparison, or of a whole report."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True)
@@ -118,6 +111,7 @@ class Artifact:
         size_bytes: of the file, with that of its weights; None when it is not known.
         data_sha256: of the bytes of ``<its name>.data`` beside it, which holds its weights; None where it has them all.
         intermediates: tensors inside the file whose integers a runtime can return; empty where none is known.
+        links: how the links of the proof hold that no device takes part in: rewrites, rounding, writing.
     """
 
     path: Path
@@ -130,6 +124,7 @@ class Artifact:
     size_bytes: int | None = None
     data_sha256: str | None = None
     intermediates: tuple[IntegerTensor, ...] = ()
+    links: tuple[LinkResult, ...] = ()
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -372,7 +367,8 @@ class Comparison:
     used share of a bound on all samples together, None where each sample has its own. ``lsb`` counts the elements by
     how many steps of the output's scale they are from what the graph's integers say (quantized variants).
     ``arena_bytes`` is the memory that a microcontroller's runtime needs for the artifact. ``layers`` are those of the
-    whole artifact, in the row of its first output, where the device tells what is inside.
+    whole artifact, in the row of its first output, where the device tells what is inside; ``links`` are the links of
+    the proof that the device takes part in (running), there too.
     """
 
     artifact: str
@@ -391,6 +387,7 @@ class Comparison:
     arena_bytes: int | None = None
     layers: tuple[LayerSteps, ...] = ()
     parts: Mapping[str, int] = field(default_factory=dict)
+    links: tuple[LinkResult, ...] = ()
 
     @property
     def layer_lsb(self) -> Mapping[int, int]:

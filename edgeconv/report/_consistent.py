@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 from edgeconv.core import Comparison, Fidelity, SampleResult, Tolerance, Verdict
 from edgeconv.parity import judge_layers, used_share
+from edgeconv.parity.chain import held_to_links
 from edgeconv.recipe import DEFAULT_FIDELITY
 from edgeconv.report._report import Report
+from edgeconv.verdicts import LinkResult
 
 
 def contradictions(report: Report) -> Iterator[str]:
@@ -29,6 +31,12 @@ def contradictions(report: Report) -> Iterator[str]:
             yield from (f"{artifact.path.name!r} has the tensor {name!r} twice" for name in names_twice)
     variants = {artifact.path.name: artifact.variant for artifact in report.artifacts}
     rows = report.comparisons
+    links = [link for artifact in report.artifacts for link in artifact.links]
+    links += [link for row in rows for link in row.links]
+    yield from (f"the link {link.link.value} passes beyond its bound" for link in links if _is_beyond(link))
+    for row, held in zip(rows, held_to_links(rows, report.artifacts), strict=True):
+        if row.verdict is Verdict.PASS and held.verdict is not Verdict.PASS:
+            yield f"{_place(row)}: it passes though {held.reason}"
     yield from (f"it has two rows of {place}" for place in _twice([_place(row) for row in rows]))
     for row in rows:
         yield from (f"{_place(row)}: {what}" for what in _of_row(row, variants))
@@ -62,6 +70,11 @@ def _within(sample: SampleResult, bound: Tolerance | Fidelity) -> bool:
         return False
     most = bound.max_abs if isinstance(bound, Tolerance) else None
     return most is None or sample.metrics.max_abs <= max(1.0, sample.scale) * most * (1 + 1e-9)
+
+
+def _is_beyond(link: LinkResult) -> bool:
+    """Whether a link passes against its own number; NaN is beyond any bound."""
+    return link.verdict is Verdict.PASS and link.used is not None and not link.used <= 1.0
 
 
 def _place(row: Comparison) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from edgeconv import core
+from edgeconv import core, verdicts
 from edgeconv.report._fields import (
     Count,
     Decibels,
@@ -76,6 +76,30 @@ class TensorNode(_Node):
         return core.TensorSpec(**dict(self))
 
 
+class LinkNode(_Node):
+    """How one link of the proof holds; the chain leads from the module to a runtime's outputs."""
+
+    link: verdicts.Link = Field(
+        description="'rewrites': the module and the rewritten graph with unrounded constants, in float64; 'rounding': "
+        "what rounding the constants once costs; 'writing': that graph and the file read back, in float64; 'running': "
+        "the file and the device, layer by layer on its own operands; 'end_to_end': the row itself."
+    )
+    verdict: core.Verdict = Field(description="'pass', 'fail' or 'skipped'.")
+    error: Number | None = Field(
+        description="The largest |a - b| at the place that uses most of its bound, in its unit; null: not measured."
+    )
+    bound: Number | None = Field(description="What it may be there; null: it has no bound, and is a cost.")
+    used: Number | None = Field(description="The largest error / bound, a ratio: above 1 fails; null: no bound.")
+    sqnr_db: Number | None = Field(
+        description="Signal to error over all that was compared, decibels; 'inf' when equal; null: not measured."
+    )
+    where: str = Field(description="The value, node or tensor that uses most of its bound; may be empty.")
+    reason: str = Field(description="Why it failed or was skipped, or what to know though it passed; one line.")
+
+    def to_core(self) -> verdicts.LinkResult:
+        return verdicts.LinkResult(**dict(self))
+
+
 class ArtifactNode(_Node):
     """A deployable file that was judged."""
 
@@ -94,6 +118,9 @@ class ArtifactNode(_Node):
     )
     inputs: Several[TensorNode] = Field(description="In the order of the module's arguments.")
     outputs: Several[TensorNode] = Field(description="In the order of the module's results.")
+    links: Several[LinkNode] = Field(
+        default=(), description="The links of the proof without a device: rewrites, rounding, writing; []: not judged."
+    )
 
     @classmethod
     def of(cls, artifact: core.Artifact) -> ArtifactNode:
@@ -111,6 +138,7 @@ class ArtifactNode(_Node):
             outputs=tuple(spec.to_core() for spec in self.outputs),
             size_bytes=self.size_bytes,
             data_sha256=self.data_sha256,
+            links=tuple(link.to_core() for link in self.links),
         )
 
 
@@ -253,6 +281,11 @@ class ComparisonNode(_Node):
         description="Counts of the parts that the output is joined of: 'all', and those 'lost', whose error is as "
         "large as all that they vary. {}: of one piece, or a bound on every element.",
     )
+    links: Several[LinkNode] = Field(
+        default=(),
+        description="The links of the proof that the device takes part in (running), of the whole artifact, in the row "
+        "of its first output; []: not judged.",
+    )
     samples: Several[SampleNode] = Field(description="One entry per parity input, in their order.")
     picture: PictureNode | None = Field(description="null when there was nothing to draw.")
 
@@ -263,6 +296,7 @@ class ComparisonNode(_Node):
             "samples": tuple(sample.to_core() for sample in self.samples),
             "picture": self.picture.to_core() if self.picture else None,
             "layers": tuple(layer.to_core() for layer in self.layers),
+            "links": tuple(link.to_core() for link in self.links),
         }
         del values["layer_lsb"]  # it follows from the layers
         return core.Comparison(**values)

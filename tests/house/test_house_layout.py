@@ -20,7 +20,7 @@ ROOT = Path(edgeconv.__file__).parents[1]
 PACKAGE = ROOT / "edgeconv"
 STAGES = ("recipe", "capture", "rewrite", "quantize", "emit", "devices", "parity", "report", "release")
 # What every stage may import beside the stages to its left; the reference is the truth that tests and folds ask.
-GROUND = {"defaults", "errors", "values", "affine", "quantization_options", "core", "graph"} | {
+GROUND = {"defaults", "errors", "values", "affine", "quantization_options", "core", "verdicts", "graph"} | {
     *("reference", "package", "seal", "named_files")
 }
 KNOW_ALL = {"flow", "cli", "__init__"}

@@ -20,7 +20,12 @@ from edgeconv.core import Comparison, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.report import Report, from_json, to_json
 from edgeconv.report._schema import schema_text
+from edgeconv.verdicts import Link, LinkResult
 
+LINKS = (
+    LinkResult(Link.REWRITES, Verdict.PASS, 1e-14, 1e-12, 0.01, 290.0, "output"),
+    LinkResult(Link.WRITING, Verdict.PASS, 0.0, 1e-13, 0.0, math.inf, "features.0"),
+)
 SCHEMA_FILE = Path(edgeconv.report.__file__).with_name("parity.schema.json")
 TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
@@ -237,3 +242,31 @@ def test_layers_come_back_and_their_counts_are_added_up() -> None:
     assert from_json(to_json(report)).comparisons[2].layers == report.comparisons[2].layers
     old = to_json(report).replace('"layer_lsb"', '"unknown"').replace('"layers"', '"unknown too"')
     assert from_json(old).comparisons[2].layers == ()  # reports of before
+
+
+def _linked(links: tuple[LinkResult, ...]) -> Report:
+    report = passing_report()
+    return replace(report, artifacts=tuple(replace(item, links=links) for item in report.artifacts))
+
+
+def test_links_of_the_proof_are_read_as_they_were_written_and_are_not_needed() -> None:
+    text = to_json(_linked(LINKS))
+    assert from_json(text).artifacts[0].links == LINKS
+    plain = json.loads(text)
+    for item in (*plain["artifacts"], *plain["comparisons"]):
+        del item["links"]
+    assert from_json(json.dumps(plain)).artifacts[0].links == ()
+
+
+def test_a_link_that_passes_beyond_its_bound_was_altered() -> None:
+    beyond = (replace(LINKS[0], used=2.0),)
+    text = to_json(_linked(beyond))
+    with pytest.raises(ParityError, match="the link rewrites passes beyond its bound"):
+        from_json(text)
+
+
+def test_a_row_that_passes_though_a_link_is_broken_was_altered() -> None:
+    broken = (replace(LINKS[1], verdict=Verdict.FAIL, reason="conv.weight is 1 ulp off"),)
+    text = to_json(_linked(broken))
+    with pytest.raises(ParityError, match="it passes though link 3"):
+        from_json(text)

@@ -1,0 +1,75 @@
+"""The chain of the proof: which link breaks first, and what that leaves of the rows of an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgeconv.core import Artifact, Comparison
+from edgeconv.parity._fidelity import failed
+from edgeconv.verdicts import Link, LinkResult, Verdict
+
+
+def first_broken(links: Sequence[LinkResult]) -> LinkResult | None:
+    """The first link of the chain that does not hold; None where all do that were judged."""
+    broken = [link for link in links if link.verdict is Verdict.FAIL]
+    return min(broken, key=lambda link: link.link.number, default=None)
+
+
+def diagnosis(link: LinkResult) -> str:
+    """One line on a broken link: which, where, how far beyond its bound."""
+    name = f"link {link.link.number} ({link.link.value.replace('_', ' ')}) breaks"
+    return f"{name}: {link.reason}" if link.reason else f"{name} at {link.where}"
+
+
+def held_to_links(rows: Sequence[Comparison], artifacts: Sequence[Artifact]) -> tuple[Comparison, ...]:
+    """The rows; those of an artifact with a broken link fail for that reason, as do rows with a broken link themselves.
+
+    A row that was skipped stays so: nothing ran there.
+
+    Args:
+        rows: judged by their outputs.
+        artifacts: with their links.
+    """
+    by_file = {artifact.path.name: artifact.links for artifact in artifacts}
+    return tuple(_held(row, by_file) for row in rows)
+
+
+def _held(row: Comparison, by_file: Mapping[str, Sequence[LinkResult]]) -> Comparison:
+    broken = first_broken((*by_file.get(row.artifact, ()), *row.links))
+    if broken is None or row.verdict is Verdict.SKIPPED:
+        return row
+    reason = diagnosis(broken)
+    return row if reason in row.reason else failed(row, reason)
+
+
+def states(artifact: Artifact, rows: Sequence[Comparison]) -> tuple[LinkResult, ...]:
+    """All five links of an artifact in their order, those of rows put together: the worst of them counts.
+
+    Args:
+        artifact: with its links.
+        rows: its own, on all devices.
+    """
+    judged = {link.link: link for link in artifact.links}
+    running = [link for row in rows for link in row.links if link.link is Link.RUNNING]
+    judged |= {Link.RUNNING: worst} if (worst := _worst(running)) is not None else {}
+    judged |= {Link.END_TO_END: worst} if (worst := _worst([_end_to_end(row) for row in rows])) is not None else {}
+    return tuple(judged.get(link, LinkResult(link, Verdict.SKIPPED, reason="not judged")) for link in Link)
+
+
+def _worst(links: Sequence[LinkResult]) -> LinkResult | None:
+    order = {Verdict.FAIL: 2, Verdict.PASS: 1, Verdict.SKIPPED: 0}
+    return max(links, key=lambda link: (order[link.verdict], link.used or 0.0), default=None)
+
+
+def _end_to_end(row: Comparison) -> LinkResult:
+    used = row.excess if row.excess is not None else max((sample.excess for sample in row.samples), default=None)
+    metrics = row.metrics
+    return LinkResult(
+        Link.END_TO_END,
+        row.verdict,
+        error=None if metrics is None else metrics.max_abs,
+        used=used,
+        sqnr_db=None if metrics is None else metrics.sqnr_db,
+        where=f"{row.output} on {row.device}",
+        reason=row.reason,
+    )

@@ -1,0 +1,60 @@
+"""What the proof says: the verdict of a comparison, and of each link of the chain from the module to a runtime.
+
+The chain. (1) The module computes what the rewritten graph computes with unrounded constants. (2) Its constants are
+rounded once. (3) The file, read back by an independent reader, computes what that graph computes. (4) A runtime
+computes what the file says, layer by layer on its own operands. (5) The runtime's outputs are the module's, within the
+bounds that the user accepts. The first link that breaks is the diagnosis.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Verdict(enum.StrEnum):
+    """The outcome of one comparison, or of a whole report."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    SKIPPED = "skipped"
+
+
+class Link(enum.StrEnum):
+    """A link of the proof, in the order of the chain."""
+
+    REWRITES = "rewrites"
+    ROUNDING = "rounding"
+    WRITING = "writing"
+    RUNNING = "running"
+    END_TO_END = "end_to_end"
+
+    @property
+    def number(self) -> int:
+        """Its place in the chain, from 1."""
+        return list(Link).index(self) + 1
+
+
+@dataclass(frozen=True)
+class LinkResult:
+    """How one link of the proof holds: of an artifact, or (running) of an artifact on a device.
+
+    Attributes:
+        link: which.
+        verdict: SKIPPED where it could not be judged, which `reason` explains.
+        error: the largest |a - b| there is, at the place that uses most of its bound; None where nothing was measured.
+        bound: what it may be at that place; None for a link that has no bound, but is a cost that is stated.
+        used: the largest error / bound; above 1 fails. None without a bound.
+        sqnr_db: signal to error over everything that was compared, decibels; None where nothing was measured.
+        where: the value (named after its torch module), node or tensor that uses most of its bound.
+        reason: one line: why it fails or was skipped, what to know though it passed; else empty.
+    """
+
+    link: Link
+    verdict: Verdict
+    error: float | None = None
+    bound: float | None = None
+    used: float | None = None
+    sqnr_db: float | None = None
+    where: str = ""
+    reason: str = ""
