@@ -1,4 +1,4 @@
-"""Constants folded, no-ops and twins removed, sequences replaced; names survive it all."""
+"""Constants folded, no-ops removed, sequences replaced; names survive it all."""
 
 from __future__ import annotations
 
@@ -260,42 +260,3 @@ def test_a_part_that_a_sequence_does_not_have_is_left_to_the_runtime(position):
     model = graph(nodes, INPUT, ["output"], {"at": np.array(position, np.int64)})
     optimize(model)
     assert operators(model) == ["SplitToSequence", "SequenceAt"]
-
-
-# --- twins
-
-
-def test_equal_nodes_and_constants_are_merged():
-    nodes = [
-        node("Clip", ["input", "low1", "high1"], "first"),
-        node("Clip", ["input", "low2", "high2"], "second"),
-        node("Add", ["first", "second"], "output"),
-    ]
-    constants = {"low1": np.array(0.0), "low2": np.array(0.0), "high1": np.array(6.0), "high2": np.array(6.0)}
-    model = graph(nodes, INPUT, ["output"], constants)
-    assert_rewritten_exactly(model)
-    assert operators(model) == ["Clip", "Add"]
-    assert set(model.graph.initializers) == {"low1", "high1"}
-
-
-def test_twins_that_are_graph_outputs_keep_their_names():
-    nodes = [node("Relu", ["input"], "first"), node("Relu", ["input"], "second"), node("Neg", ["first"], "third")]
-    model = graph(nodes, INPUT, ["second", "third"], {})
-    assert_rewritten_exactly(model)
-    assert operators(model) == ["Relu", "Neg"]
-    assert model.graph.outputs[0].metadata_props["edgeconv.module"] == "first"
-    both = graph(nodes[:2], INPUT, ["first", "second"], {})
-    assert_rewritten_exactly(both)
-    assert operators(both) == ["Relu", "Identity"]
-
-
-def test_dead_values_and_unused_initializers_go():
-    nodes = [
-        node("Relu", ["input"], "output"),
-        node("Neg", ["input"], "dead"),
-        node("Add", ["dead", "unused"], "deader"),
-    ]
-    model = graph(nodes, INPUT, ["output"], {"unused": np.array(1.0)})
-    assert_rewritten_exactly(model)
-    assert operators(model) == ["Relu"]
-    assert not model.graph.initializers
