@@ -151,6 +151,7 @@ FIXED: dict[str, Fixed] = {
     "Softmax": Fixed(1 / 256, -128, 1 / 32768),
     "Tanh": Fixed(1 / 128, 0, 1 / 32768),
 }
+"""By operator. SiLU is one of these and a product: a Sigmoid, and a Mul of `OWN`, whose scale is calibrated."""
 
 WITH_INTEGERS = LAYERS | OWN | SHARED | READING | FIXED.keys()
 """Operators that integers compute, where their parameters allow it."""
