@@ -59,6 +59,18 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
+def stated_input(node: ir.Node, index: int = 0) -> ir.Value:
+    """Input ``index`` of a node that has it by the specification: onnx's checker has seen to it.
+
+    Raises:
+        ValueError: the node leaves it out.
+    """
+    value = input_of(node, index)
+    if value is None:
+        raise ValueError(f"{node.op_type} without its input {index}")
+    return value
+
+
 def is_taken(value: ir.Value) -> bool:
     """Whether anything reads a result, or it is an output of the graph."""
     return bool(value.uses()) or value.is_graph_output()

@@ -11,13 +11,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.graph.edit import stated_input
 
 
 def center_crop_pad(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     """Both, or one of them; an Identity where the sizes stay."""
-    x, sizes = node.inputs[0], sizes_of(node.outputs[0])
-    if x is None:
-        raise ValueError("a node without its input")  # onnx's checker has seen to it
+    x, sizes = stated_input(node), sizes_of(node.outputs[0])
     for axis, (before, after) in enumerate(zip(sizes_of(x), sizes, strict=True)):
         if after < before:
             start = (before - after) // 2

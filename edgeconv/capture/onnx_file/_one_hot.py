@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._steps import Steps, sizes_of
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, stated_input
 from edgeconv.graph.traits import Trait, having
 
 _INDICES = (ir.DataType.INT32, ir.DataType.INT64)
@@ -19,31 +19,31 @@ _INDICES = (ir.DataType.INT32, ir.DataType.INT64)
 
 def one_hot(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     """OneHot: the second of the values where the index is, from the end where it is negative; the first elsewhere."""
-    index, values, sizes = node.inputs[0], node.inputs[2], sizes_of(node.outputs[0])
+    index, values, sizes = stated_input(node), stated_input(node, 2), sizes_of(node.outputs[0])
     axis = node.attributes.get_int("axis", -1) % len(sizes)
-    if index is not None and index.dtype not in _INDICES:
+    if index.dtype not in _INDICES:
         integer = ir.DataType.INT64
         index = steps.add("index", "Cast", [index], sizes_of(index), {"to": integer}, integer)
     shape = [1 if at == axis else size for at, size in enumerate(sizes)]
     places = steps.reshape(index, shape, "places")
     hit = _hits(steps, places, axis, 0, sizes)
-    producer = None if index is None else index.producer()
+    producer = index.producer()
     if producer is None or producer.op_type not in having(Trait.RANKS):
         from_end = _hits(steps, places, axis, -sizes[axis], sizes)
         hit = steps.add("hit", "Or", [hit, from_end], sizes)
     off, on = (_number(steps, values, at) for at in (0, 1))
-    made = steps.add("hot", "Where", [hit, on, off], sizes, dtype=None if values is None else values.dtype)
+    made = steps.add("hot", "Where", [hit, on, off], sizes, dtype=values.dtype)
     return {node.outputs[0]: made}
 
 
 def hardmax(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     """Hardmax: one where the first of the largest elements of the axis lies."""
-    x, sizes = node.inputs[0], sizes_of(node.inputs[0])
+    x, sizes = stated_input(node), sizes_of(node.inputs[0])
     axis = node.attributes.get_int("axis", -1) % len(sizes)
     shape = [1 if at == axis else size for at, size in enumerate(sizes)]
     first = steps.add("first", "ArgMax", [x], shape, {"axis": axis, "keepdims": 1}, ir.DataType.INT64)
     hit = _hits(steps, first, axis, 0, sizes)
-    to = ir.DataType.FLOAT if x is None or x.dtype is None else x.dtype
+    to = ir.DataType.FLOAT if x.dtype is None else x.dtype
     return {node.outputs[0]: steps.add("hot", "Cast", [hit], sizes, {"to": to}, to)}
 
 
@@ -56,10 +56,8 @@ def _hits(steps: Steps, places: ir.Value, axis: int, start: int, sizes: list[int
     return steps.add("equal", "Equal", [places, constant], sizes, dtype=ir.DataType.BOOL)
 
 
-def _number(steps: Steps, values: ir.Value | None, at: int) -> ir.Value:
+def _number(steps: Steps, values: ir.Value, at: int) -> ir.Value:
     array = constant(values)
     if array is not None:
         return steps.constant(array.reshape(-1)[at], f"value_{at}")
-    if values is None:
-        raise ValueError("a node without its input")  # onnx's checker has seen to it
     return steps.reshape(steps.slice(values, 0, at, at + 1, f"value_{at}"), [], f"value_{at}.scalar")

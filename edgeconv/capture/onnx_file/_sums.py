@@ -20,7 +20,7 @@ from edgeconv.capture.onnx_file._center_crop_pad import center_crop_pad
 from edgeconv.capture.onnx_file._einsum import einsum
 from edgeconv.capture.onnx_file._one_hot import hardmax, one_hot
 from edgeconv.errors import CaptureError
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, stated_input
 
 
 def settle_sums(graph: ir.Graph) -> None:
@@ -55,7 +55,7 @@ def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     That is far below the error of a mean in float32, which would be the whole of a row of equal numbers. So the
     difference from the mean is centred once more: nothing in real numbers.
     """
-    x, sizes = node.inputs[0], sizes_of(node.inputs[0])
+    x, sizes = stated_input(node), sizes_of(node.inputs[0])
     stated = node.attributes.get_ints("axes", (0, 2, 3))
     if any(not -len(sizes) <= axis < len(sizes) for axis in stated):
         raise CaptureError(
@@ -64,8 +64,6 @@ def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
             hint="state axes that it has",
         )
     axes = [axis % len(sizes) for axis in stated]
-    if x is None:
-        raise ValueError("a node without its input")  # onnx's checker has seen to it
     centred = steps.add("near", "Sub", [x, steps.mean(x, axes, "mean")], sizes)
     centred = steps.add("centred", "Sub", [centred, steps.mean(centred, axes, "rest")], sizes)
     variance = steps.mean(steps.add("squares", "Mul", [centred, centred], sizes), axes, "variance")
@@ -142,9 +140,7 @@ def _partners(size: int, interleaved: bool) -> Sequence[int]:
 
 def _affine_grid(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     """The last column of each matrix, and the others times the coordinates of an axis, the last axis first."""
-    theta, (batch, *sizes, rank) = node.inputs[0], sizes_of(node.outputs[0])
-    if theta is None:
-        raise ValueError("a node without its input")  # onnx's checker has seen to it
+    theta, (batch, *sizes, rank) = stated_input(node), sizes_of(node.outputs[0])
     corners = bool(node.attributes.get_int("align_corners", 0))
     column = [batch, *([1] * rank), rank]
     *columns, grid = (
