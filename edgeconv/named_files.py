@@ -1,4 +1,8 @@
-"""Reads the files that a user names: whole, or for a checksum, and without waiting for the other side of a pipe."""
+"""Reads the files that a user names: whole, or for a checksum, and without waiting for the other side of a pipe.
+
+A folder that the user names may be a link, or lie behind one: whoever made it meant it. A link to a folder inside
+of it may be another's, and could lead anywhere: nothing is read or written through it (`subfolder`, `subfolders`).
+"""
 
 from __future__ import annotations
 
@@ -80,3 +84,34 @@ def sha256_of(path: Path) -> str:
         if status.st_size > MOST_HASHED:
             raise OSError(errno.EFBIG, f"it is larger than {MOST_HASHED // 2**30} GiB", str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def subfolders(folder: Path, *, holding: str, linked: type[EdgeconvError] | None = None) -> list[Path]:
+    """The folders in a folder that hold a file of such a name, sorted, without those that are links.
+
+    Args:
+        folder: that the user names.
+        holding: the file's name, or a pattern of names.
+        linked: raised where one is a link, by those who must not be silent on what they pass over.
+
+    Raises:
+        EdgeconvError: a `linked`.
+    """
+    holders = sorted({path.parent for path in folder.glob(f"*/{holding}")})
+    if linked is not None:
+        for path in holders:
+            subfolder(folder, path.name, error=linked)
+    return [path for path in holders if not path.is_symlink()]
+
+
+def subfolder(folder: Path, name: str, *, error: type[EdgeconvError]) -> Path:
+    """The path of such a folder in a folder that the user names, be it there or not.
+
+    Raises:
+        EdgeconvError: an `error`: there is a link in its place.
+    """
+    path = folder / name
+    if path.is_symlink():
+        what = "is a symbolic link, and could lead out of the folder"
+        raise error(what, where=str(path), hint="name the folder itself that it leads to, or remove it")
+    return path

@@ -17,7 +17,7 @@ import numpy as np
 from edgeconv.core import DATA_SUFFIX, NCHW, Artifact, Sample, TensorSpec
 from edgeconv.devices.agent import DTYPES
 from edgeconv.errors import EmitError
-from edgeconv.named_files import read_named, sha256_of
+from edgeconv.named_files import read_named, sha256_of, subfolders
 from edgeconv.reference.tflite import open_tflite, text_of
 
 _OPEN_DIMENSION = 1
@@ -69,8 +69,7 @@ def find_files(folder: Path) -> tuple[BenchFile, ...]:
     """
     if folder.is_file():
         return (read_file(folder),)
-    subfolders = [path for path in folder.glob("*") if path.is_dir() and not path.is_symlink()]
-    for level in ([folder], subfolders):
+    for level in ([folder], subfolders(folder, holding="*")):
         entries = sorted(path for searched in level for path in searched.glob("*"))
         paths = [path for path in entries if path.suffix in _READERS and path.is_file()]
         if paths:

@@ -15,8 +15,9 @@ from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
 from edgeconv.cli.exit_codes import FAILED, OK
-from edgeconv.errors import RecipeError
+from edgeconv.errors import EmitError, RecipeError
 from edgeconv.flow.output import settle
+from edgeconv.named_files import subfolder
 
 if TYPE_CHECKING:
     from edgeconv.recipe import Recipe
@@ -82,7 +83,7 @@ def command(
     results: list[dict[str, Any]] = []
     failed = False
     for recipe in loaded:
-        folder = out / recipe.name
+        folder = subfolder(out, recipe.name, error=EmitError)
         writes_to(folder)
         if not silent:
             say(printable(f"{recipe.name} -> {folder}"))

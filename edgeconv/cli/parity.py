@@ -17,8 +17,9 @@ from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.cli.exit_codes import FAILED, OK
-from edgeconv.errors import ParityError, RecipeError
+from edgeconv.errors import EmitError, ParityError, RecipeError
 from edgeconv.flow.output import settle
+from edgeconv.named_files import subfolder, subfolders
 
 if TYPE_CHECKING:
     from edgeconv.flow.judge import Proof
@@ -75,7 +76,7 @@ def command(
     reports = []
     for folder in folders:
         with results_only(when=silent):
-            where = out / folder.resolve().name if out else folder
+            where = subfolder(out, folder.resolve().name, error=EmitError) if out else folder
             writes_to(where)
             report = repeat(folder, devices=device, progress=progress, out=where, **named)
         reports.append(report)
@@ -93,18 +94,14 @@ def _folders_of_reports(directory: Path, report_name: str) -> list[Path]:
     """The folder itself where it has a report, else those of its subfolders that have one.
 
     Raises:
-        ParityError: there is none; or one is a link, which could lead out of the folder: nothing is proven without it.
+        ParityError: there is none, or one is a link: a proof of the others alone would pass for one of all.
     """
     if os.path.lexists(directory / report_name):
         return [directory]
-    folders = sorted(path.parent for path in directory.glob(f"*/{report_name}"))
+    folders = subfolders(directory, holding=report_name, linked=ParityError)
     if not folders:
         hint = "give the folder of an export with a report"
         raise ParityError(f"no {report_name} here", where=str(directory), hint=hint)
-    for folder in folders:
-        if folder.is_symlink():
-            what = "is a symbolic link, and could lead out of the folder"
-            raise ParityError(what, where=str(folder), hint="name the folder itself that it leads to, or remove it")
     return folders
 
 

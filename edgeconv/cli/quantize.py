@@ -15,7 +15,8 @@ from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._tables import print_table
 from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
 from edgeconv.cli.exit_codes import FAILED, OK
-from edgeconv.errors import QuantizeError, TargetError
+from edgeconv.errors import EmitError, QuantizeError, TargetError
+from edgeconv.named_files import subfolder
 
 if TYPE_CHECKING:
     from edgeconv.flow.pipeline import ExportResult
@@ -57,7 +58,7 @@ def command(
     if variant not in TARGETED:
         raise QuantizeError(f"no target is for {variant!r}", where="--variant", hint=f"choose of {', '.join(TARGETED)}")
     loaded = load_recipe(recipe)
-    folder, silent = out / loaded.name, quiet or as_json
+    folder, silent = subfolder(out, loaded.name, error=EmitError), quiet or as_json
     writes_to(folder)
     if not silent:
         say(printable(f"{loaded.name} -> {folder}"))

@@ -24,6 +24,7 @@ from edgeconv.errors import OUT, EmitError
 from edgeconv.flow import journal
 from edgeconv.flow.journal import STAGING_PREFIX
 from edgeconv.flow.owner import owned, remove_abandoned
+from edgeconv.named_files import subfolders
 
 if TYPE_CHECKING:
     from edgeconv.core import Array
@@ -118,13 +119,10 @@ class Staging:
 def settle(folder: Path) -> None:
     """Completes interrupted commits in a folder and the folders in it, before anybody reads them.
 
-    A link in the folder is not followed: the files that it leads to are not the folder's. The folder itself may be one.
-
     Raises:
         EmitError: it cannot be completed.
     """
-    inner = (pending.parent for pending in folder.glob(f"*/{journal.JOURNAL}"))
-    for path in (folder, *(subfolder for subfolder in inner if not subfolder.is_symlink())):
+    for path in (folder, *subfolders(folder, holding=journal.JOURNAL)):
         _settle(path)
 
 

@@ -147,6 +147,29 @@ def test_linked_subfolders_are_not_followed(room: Path, capsys: pytest.CaptureFi
     assert [file.name for file in find_files(room / "reports/link")] == ["block.fp32.onnx"]
 
 
+@pytest.mark.parametrize("command", ["export", "quantize", "parity"])
+def test_nothing_is_written_through_a_link_in_the_folder(
+    command: str, room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OUT/<name> lies in the folder that the user names, and who made a link of it is not known; OUT may be one."""
+    victim = room / "victim"
+    victim.mkdir()
+    (victim / "block.fp32.onnx").write_text("precious")
+    (room / "other").mkdir()
+    (room / "other/block").symlink_to(victim, target_is_directory=True)
+    source = str(room / ("out/block" if command == "parity" else "block.toml"))
+    options = {"export": ["--no-parity"], "quantize": ["--target-sqnr", "20"], "parity": []}[command]
+    assert run([command, source, "--out", str(room / "other"), "-q", *options]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "other/block: is a symbolic link, and could lead out of the folder" in told
+    assert [path.name for path in victim.iterdir()] == ["block.fp32.onnx"]
+    assert (victim / "block.fp32.onnx").read_text() == "precious"
+    (room / "linked").symlink_to(victim, target_is_directory=True)
+    if command == "export":
+        assert run([command, source, "--out", str(room / "linked"), "-q", *options]) == 0
+        assert (victim / "block/block.fp32.onnx").exists()
+
+
 @pytest.mark.parametrize("field", ["golden", "artifact", "another variant"])
 def test_a_users_own_file_does_not_become_ours(field: str, room: Path) -> None:
     """A report names it, with its true checksum; only names that exports give are removed."""
