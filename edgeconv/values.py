@@ -52,8 +52,16 @@ def close_to(name: str, candidates: Iterable[str], *, most: int = 1, likeness: f
 
 def _shown(value: object) -> str:
     """A value as a message shows it: its repr where that is short, else its type."""
-    text = repr(value) if isinstance(value, str | bool | int | float | np.generic) else ""
+    text = _written(value) if isinstance(value, str | bool | int | float | np.generic) else ""
     return text if 0 < len(text) <= _LONGEST else kind_of(value)
+
+
+def _written(value: object) -> str:
+    """The repr; where there is none (Python writes no integer of more than 4,300 digits), what the value is."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001  (a caller's class may raise anything)
+        return kind_of(value)
 
 
 def _plain(name: str) -> str:
@@ -115,7 +123,7 @@ def one_of(value: object, where: Where, choices: Collection[str], error: Refusal
         return str(value)
     close = close_to(value, choices) if isinstance(value, str) else []
     suggestion = f"; did you mean {close[0]!r}?" if close else ""
-    raise error(f"{value!r:.80} is not known", where=where, hint=f"choose of {', '.join(choices)}{suggestion}")
+    raise error(f"{_written(value):.80} is not known", where=where, hint=f"choose of {', '.join(choices)}{suggestion}")
 
 
 def tensor_names(value: object, where: Where, error: Refusal) -> tuple[str, ...]:
@@ -229,5 +237,5 @@ def mapping(value: object, where: Where, error: Refusal, *, hint: str) -> dict[s
         raise error(f"it is {kind_of(value)}", where=where, hint=hint)
     wrong = [key for key in value if not isinstance(key, str)]
     if wrong:
-        raise error(f"its key {wrong[0]!r:.40} is {kind_of(wrong[0])}", where=where, hint=hint)
+        raise error(f"its key {_written(wrong[0]):.40} is {kind_of(wrong[0])}", where=where, hint=hint)
     return dict(value)

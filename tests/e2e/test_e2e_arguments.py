@@ -181,6 +181,14 @@ def test_arguments_of_export(argument: str, value: Any, words: str, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_integers_that_python_does_not_write(tmp_path: Path) -> None:
+    """More than 4,300 digits: their repr raises."""
+    out, huge = tmp_path / "out", 10**5000
+    _told(lambda: edgeconv.export(nn.ReLU(), (X,), out, name="m", opset=huge), "opset: it is an int; give an integer")
+    _told(lambda: edgeconv.export(nn.ReLU(), (X,), out, name="m", kwargs={huge: X}), "its key an int is an int")
+    _told(lambda: edgeconv.export(nn.ReLU(), (X,), out, name="m", c_array=huge), "c_array: it is an int; give True")
+
+
 def test_forms_that_say_the_same(tmp_path: Path) -> None:
     def files(**given: Any) -> list[str]:
         result = edgeconv.export(nn.ReLU(), (X,), str(tmp_path / "out"), name="m", **given)
