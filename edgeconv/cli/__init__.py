@@ -28,7 +28,6 @@ from edgeconv.cli._machine import lacking
 from edgeconv.cli._streams import OutputError, prepare, printable, say, tell, writing
 from edgeconv.cli._supervisor import (
     LATE,
-    Answer,
     Interrupted,
     Terminated,
     TimeLimitReached,
@@ -153,7 +152,7 @@ def _answer_to(end: BaseException) -> int:
     if isinstance(end, TimeLimitReached):
         return _refuse(LATE.format(end.seconds))
     if isinstance(end, KeyboardInterrupt):
-        ours = isinstance(end, Interrupted) or not isinstance(signal.getsignal(signal.SIGINT), Answer)
+        ours = isinstance(end, Interrupted) or signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if ours:
             return _ended("interrupted", INTERRUPTED)
     if isinstance(end, SystemExit):

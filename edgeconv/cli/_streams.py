@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Iterator
 
+from edgeconv.cli.exit_codes import USER_ERROR
+
 
 def prepare() -> None:
     """Makes printing safe with closed streams and with encodings that lack a character."""
@@ -99,7 +101,10 @@ def results_only(*, when: bool) -> Iterator[None]:
             yield
     finally:
         _flush(ours)  # what was written past the redirection waits in buffers that outlive it
-        os.dup2(saved, 1)
+        try:
+            os.dup2(saved, 1)
+        except OSError:  # foreign code closed it, as it has closed the pipe to the parent, which tells
+            os._exit(USER_ERROR)
         os.close(saved)
 
 

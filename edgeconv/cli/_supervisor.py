@@ -222,8 +222,8 @@ class _Watch:
             return self._refuse(LATE.format(self._limit_s))
         if os.WIFSIGNALED(status):
             return self._killed(os.WTERMSIG(status))
-        code = os.WEXITSTATUS(status)
-        return self._refuse(f"the module's code ended the process (exit status {code}); mend it, it must not do that")
+        how = f"ended the process (exit status {os.WEXITSTATUS(status)}), or closed files of the command's"
+        return self._refuse(f"the module's code {how}; mend it, it must not do that")
 
     def _reaped(self) -> int:
         while True:

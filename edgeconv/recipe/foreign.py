@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -37,10 +38,12 @@ def state_restored() -> Iterator[None]:
     """
     from edgeconv.recipe.settings import saved_state
 
-    put_back = saved_state()
+    put_back, process = saved_state(), os.getpid()
     try:
         yield
     finally:
+        if os.getpid() != process:  # that code has forked: the copy would write the same files, and print them again
+            os._exit(0)
         put_back()
 
 

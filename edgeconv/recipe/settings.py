@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 import gc
+import hashlib
+import io
+import json
 import os
+import shutil
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -15,14 +21,31 @@ import torch
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name))
 
+_OUTPUTS = (1, 2)
+_NAMESPACES = (builtins, hashlib, io, json, os, shutil)
+
 
 def saved_state() -> Callable[[], None]:
     """Saves the state; returns the function that restores it."""
-    undo = [_folder(), _streams(), _signals(), _torch(), _rest()]
+    undo = [_functions(), _folder(), _streams(), _signals(), _torch(), _modules(), _rest()]
 
     def put_back() -> None:
         for put_back_part in undo:
             put_back_part()
+
+    return put_back
+
+
+def _functions() -> Callable[[], None]:
+    """What foreign code may have replaced of the functions with which files are written and results printed."""
+    before = [(namespace, dict(vars(namespace))) for namespace in _NAMESPACES]
+
+    def put_back() -> None:
+        for namespace, members in before:
+            now = vars(namespace)
+            for name, member in members.items():
+                if now.get(name) is not member:
+                    setattr(namespace, name, member)
 
     return put_back
 
@@ -43,12 +66,24 @@ def _folder() -> Callable[[], None]:
 
 
 def _streams() -> Callable[[], None]:
+    """The standard streams, also where foreign code has closed them, or what lies beneath them."""
     streams = sys.stdin, sys.stdout, sys.stderr
     hooks = sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook
     limit = sys.getrecursionlimit()
+    copies = {}
+    for descriptor in _OUTPUTS:
+        with suppress(OSError):
+            copies[descriptor] = os.dup(descriptor)
 
     def put_back() -> None:
+        for descriptor, copy in copies.items():
+            with suppress(OSError):
+                os.dup2(copy, descriptor)
+                os.close(copy)
         sys.stdin, sys.stdout, sys.stderr = streams
+        for name, descriptor in (("stdout", 1), ("stderr", 2)):
+            if getattr(getattr(sys, name), "closed", False):
+                setattr(sys, name, os.fdopen(descriptor, "w", errors="backslashreplace", closefd=False))
         sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook = hooks
         sys.setrecursionlimit(limit)
 
@@ -71,6 +106,7 @@ def _signals() -> Callable[[], None]:
 def _torch() -> Callable[[], None]:
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     grad, threads = torch.is_grad_enabled(), torch.get_num_threads()
+    autocast, autocast_dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
     deterministic, precision = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
 
     def put_back() -> None:
@@ -78,6 +114,8 @@ def _torch() -> Callable[[], None]:
         if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)
         torch.set_grad_enabled(grad)
+        torch.set_autocast_enabled("cpu", autocast)
+        torch.set_autocast_dtype("cpu", autocast_dtype)
         if torch.are_deterministic_algorithms_enabled() != deterministic:  # setting it imports torch's compiler: 0.4 s
             torch.use_deterministic_algorithms(deterministic)
         torch.set_float32_matmul_precision(precision)
@@ -87,15 +125,29 @@ def _torch() -> Callable[[], None]:
     return put_back
 
 
+def _modules() -> Callable[[], None]:
+    """Of the imported modules, those that were there are there again; what foreign code imported stays."""
+    before = dict(sys.modules)
+
+    def put_back() -> None:
+        for name in [name for name, module in sys.modules.items() if module is None and name not in before]:
+            del sys.modules[name]  # a None says that it must not be imported
+        sys.modules.update({name: module for name, module in before.items() if sys.modules.get(name) is None})
+
+    return put_back
+
+
 def _rest() -> Callable[[], None]:
     errors, collects, mask = np.geterr(), gc.isenabled(), os.umask(0o077)
     os.umask(mask)
-    environment = dict(os.environ)
+    environment, filters = dict(os.environ), warnings.catch_warnings()
+    filters.__enter__()
 
     def put_back() -> None:
         np.seterr(**errors)
         (gc.enable if collects else gc.disable)()
         os.umask(mask)
+        filters.__exit__(None, None, None)
         if os.environ != environment:
             os.environ.clear()
             os.environ.update(environment)

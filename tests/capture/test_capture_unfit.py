@@ -25,6 +25,7 @@ import torch
 import torch.ao.quantization as quantization
 from right_in_both import assert_right_in_both
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.nn.utils import parametrizations, prune, rnn
 from torch.utils.checkpoint import checkpoint
@@ -91,6 +92,11 @@ def _on_meta() -> nn.Module:
         return _net()
 
 
+def _fake() -> nn.Module:
+    with FakeTensorMode():
+        return _net()
+
+
 def _sparse() -> nn.Module:
     net = Net(lambda self, x: torch.sparse.mm(self.table, x.flatten(1).t()))
     net.table = torch.eye(192).to_sparse()
@@ -132,6 +138,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "lazy": (lambda: nn.Sequential(nn.LazyConv2d(4, 3)), "^0: it is a LazyConv2d that has no weights yet; run"),
     "meta": (_on_meta, "no values: 0.weight, 0.bias, 3.weight, …; call module.to_empty"),
+    "fake": (_fake, "fake ones, have no values: 0.weight, 0.bias, 3.weight, …; call module.to_empty"),
     "sparse weight": (_sparse, r"table is a sparse tensor \(sparse_coo\); make it dense"),
     "sparse": (lambda: Net(lambda self, x: torch.sparse.mm(x[0, 0].to_sparse(), x[0, 1])), "with sparse tensors"),
     "nested": (

@@ -4,7 +4,9 @@ Members thought of: a factory, a forward, an import, a calibration generator tha
 themselves, abort, overflow the stack, divide by zero in C, raise exceptions that are no Exception (also
 KeyboardInterrupt and GeneratorExit), never return in Python, in C, and while catching everything or ignoring signals;
 that change the folder, default dtype and device, gradients, the file mask, the environment, signal handlers, streams;
-that print, also through C, and at the end of the program; that leave a thread which never ends.
+that print, also through C, and at the end of the program; that leave a thread which never ends; that fork and return
+twice, close the standard streams or all files, forbid imports, enter autocast, make errors of warnings,
+replace functions that write files and print.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -30,7 +33,7 @@ formats = ["onnx"]
 {more}
 """
 MODULE = """
-import atexit, ctypes, gc, os, pathlib, signal, sys, threading, time
+import atexit, builtins, ctypes, gc, json, os, pathlib, signal, sys, threading, time, warnings
 import numpy, torch
 from torch import nn
 
@@ -160,6 +163,9 @@ CHANGES = (
     "print('noise'); ctypes.CDLL(None).puts(b'noise'); os.system('echo noise'); sys.__stdout__.write('noise')",
     "atexit.register(print, 'noise'); atexit.register(os.write, 1, b'noise')",
     "threading.Thread(target=time.sleep, args=(600,)).start()",
+    "os.fork()",
+    "sys.stdout.close(); sys.stderr.close(); sys.modules['hashlib'] = None; warnings.simplefilter('error')",
+    "os.replace = os.rename = lambda *_: None; builtins.print = builtins.open = json.dumps = os.replace",
 )
 
 
@@ -173,8 +179,18 @@ def test_what_it_changes_is_put_back(code: str, tmp_path: Path) -> None:
     assert (tmp_path / "out/foreign/foreign.fp32.onnx").stat().st_mode & 0o600 == 0o600
 
 
+def test_a_command_whose_files_are_closed_says_so(tmp_path: Path) -> None:
+    """Its result cannot be printed any more, and its end not be told to the process that waits for it."""
+    done = _export(tmp_path, "os.closerange(3, 4096)", "factory", "--json")
+    assert done.returncode == 2, done
+    (told,) = done.stderr.splitlines()
+    assert "or closed files of the command's; mend it" in told
+    assert done.stdout == ""
+
+
 def test_settings_are_put_back(tmp_path: Path) -> None:
     import gc
+    import warnings
 
     import numpy as np
     import torch
@@ -190,8 +206,14 @@ def test_settings_are_put_back(tmp_path: Path) -> None:
         np.seterr(all="raise")
         os.umask(0o777)
         gc.disable()
+        torch.autocast("cpu", torch.float16).__enter__()
+        warnings.simplefilter("error", FutureWarning)
+        sys.modules.pop("json")
     after = (Path.cwd(), torch.get_default_dtype(), torch.get_default_device(), np.geterr(), os.umask(0o022))
     os.umask(before[-1])
     assert after == before
     assert gc.isenabled()
+    assert (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")) == (False, torch.bfloat16)
+    assert ("error", None, FutureWarning, None, 0) not in warnings.filters
+    assert sys.modules["json"] is json
     assert torch.zeros(1).device.type == "cpu"

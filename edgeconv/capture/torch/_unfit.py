@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.jit._trace import TopLevelTracedModule
 from torch.nn.modules.lazy import LazyModuleMixin
 
@@ -119,10 +120,11 @@ def _check_tensors(module: torch.nn.Module, root: str) -> None:
     for path, part in module.named_modules():
         plain = [(name, value) for name, value in vars(part).items() if isinstance(value, torch.Tensor)]
         held += [(f"{path}.{name}" if path else name, value) for name, value in plain]
-    absent = [name for name, tensor in held if tensor.is_meta]
+    absent = [name for name, tensor in held if tensor.is_meta or isinstance(tensor, FakeTensor)]
     if absent:
-        what = f"weights on the meta device have no values: {', '.join(absent[:3])}{', …' if len(absent) > 3 else ''}"
-        hint = 'call module.to_empty(device="cpu") and load its weights'
+        listed = ", ".join(absent[:3]) + (", …" if len(absent) > 3 else "")
+        what = f"weights on the meta device, or fake ones, have no values: {listed}"
+        hint = 'call module.to_empty(device="cpu") outside of any FakeTensorMode, and load its weights'
         raise CaptureError(what, where=root, hint=hint)
     for name, tensor in held:
         if tensor.layout is not torch.strided:
