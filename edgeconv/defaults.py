@@ -1,9 +1,24 @@
-"""Numbers that hold where nobody states others. Light: the command line reads them before any stage is imported."""
+"""What holds where nobody states otherwise, and limits that several stages heed.
+
+Light: the command line reads them before any stage is imported.
+"""
 
 from __future__ import annotations
 
 DEVICE_TIMEOUT_S = 120.0
 """What a device may take for one artifact, start and load included; after that it counts as hung."""
+
+LONGEST_TIMEOUT_S = 86_400.0
+"""A day: the longest time limit that a recipe may state and a report may hold."""
+
+PROBE_TIMEOUT_S = 60.0
+"""What a device may take to start and say what it is."""
+
+BATCH = "batch"
+"""The symbol of an open batch that nobody names."""
+
+MOST_JOINED = 4
+"""Tensors that XNNPACK of TensorFlow Lite 2.14 joins, or splits one into; more leave its delegate."""
 
 TOLERANCE = 1e-5
 """Bound of float32 against float64, absolute and relative: some 170 units of float32's last place.

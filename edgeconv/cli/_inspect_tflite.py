@@ -9,7 +9,6 @@ from typing import Any
 from edgeconv.reference.tflite import open_tflite, operator_number, text_of
 
 _LONGEST = 1 << 16  # bytes of a metadata value that are shown
-_CUSTOM = 32
 
 
 def read_tflite(data: bytes) -> dict[str, Any]:
@@ -53,7 +52,7 @@ def titles_of(model: Any, graph: Any) -> Iterator[str]:
         if code_index not in titles:
             code = model.OperatorCodes(code_index)
             number = operator_number(code)
-            name = text_of(code.CustomCode()) if number == _CUSTOM else names[number]
+            name = text_of(code.CustomCode()) if number == schema.BuiltinOperator.CUSTOM else names[number]
             titles[code_index] = f"{name} v{code.Version()}"
         yield titles[code_index]
 

@@ -53,7 +53,7 @@ def command(
 
 def _state(device: Device) -> dict[str, str]:
     try:
-        environment = device.probe(timeout_s=60.0)
+        environment = device.probe()
     except DeviceError as error:
         return {"version": "", "problem": str(error)}
     return {"version": f"{environment.get('runtime', '')} {environment.get('version', '')}".strip(), "problem": ""}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
+from edgeconv.defaults import PROBE_TIMEOUT_S
 from edgeconv.devices._process import NotInstalledError, printable
 from edgeconv.devices._session import Session
 from edgeconv.devices.agent import machine_environment
@@ -46,7 +47,7 @@ class Device:
             if not isinstance(words, tuple | list) or not all(isinstance(word, str) for word in words):
                 raise DeviceError(f"its {what} are {words!r:.80}", where=f"device {self.name}", hint="give a tuple")
 
-    def probe(self, timeout_s: float = 30.0) -> Mapping[str, str]:
+    def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> Mapping[str, str]:
         """Asks the device what it is: runtime, version, python, numpy, machine, cpu.
 
         Raises:

@@ -10,8 +10,8 @@ import numpy as np
 
 from edgeconv import errors, values
 from edgeconv.core import Array, Sample
+from edgeconv.defaults import BATCH
 from edgeconv.errors import CaptureError, DeviceError, EmitError, ParityError, RecipeError, RewriteError
-from edgeconv.flow.source import BATCH
 from edgeconv.progress import Progress, Silent
 from edgeconv.recipe import FORMATS, VARIANTS, Recipe
 

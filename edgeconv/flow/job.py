@@ -10,11 +10,12 @@ from functools import partial
 from edgeconv import errors, values
 from edgeconv.capture import open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Sample
+from edgeconv.defaults import BATCH
 from edgeconv.errors import NO_TORCH, DeviceError, EmitError, QuantizeError, RecipeError, RewriteError
 from edgeconv.flow.arguments import Expected, checked_samples
 from edgeconv.flow.judge import Proof
 from edgeconv.flow.prove import check_devices
-from edgeconv.flow.source import BATCH, OnnxSource, Source, TorchSource, with_other_batch
+from edgeconv.flow.source import OnnxSource, Source, TorchSource, with_other_batch
 from edgeconv.flow.variants import Quantization, Variant
 from edgeconv.recipe import (
     FORMATS,

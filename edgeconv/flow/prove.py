@@ -67,7 +67,7 @@ def check_devices(names: Sequence[str] | None, where: str | Wording = "") -> Non
         command = _command_of(device)
         if command in _ANSWERED:
             continue
-        device.probe(timeout_s=60.0)
+        device.probe()
         if command is not None:
             _ANSWERED.add(command)
 

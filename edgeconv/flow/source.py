@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeconv.capture import capture, whatever_it_brings
 from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
-from edgeconv.defaults import DEVICE_TIMEOUT_S
+from edgeconv.defaults import BATCH, DEVICE_TIMEOUT_S
 from edgeconv.devices import find, run_artifact, run_module
 from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
 from edgeconv.flow.output import temporary
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from edgeconv.capture import OnnxFile
 
-BATCH = "batch"
 CAPTURED_BATCH = 11
 """Of a graph whose batch is freed afterwards: a size that other dimensions seldom have, so that none is taken for it.
 

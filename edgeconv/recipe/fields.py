@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from edgeconv.defaults import LONGEST_TIMEOUT_S
 from edgeconv.values import close_to
 
 MAX_NAME = 128
@@ -20,7 +21,6 @@ MAX_DIMENSION = 2**31 - 1  # both file formats hold dimensions as int32 somewher
 MAX_RANK = 8  # of the TFLite runtime's kernels
 MAX_SIDE_PIXELS = 16384
 MAX_CLASS_INDEX = 2**31 - 1
-DAY_S = 86400.0
 
 
 def nearest(name: str, choices: Collection[str]) -> str:
@@ -97,9 +97,12 @@ ClassIndex = Annotated[int, Field(ge=0, le=MAX_CLASS_INDEX)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_S)]
 
 TensorName = Annotated[str, written_as(r"\S+", "give a name without spaces or control characters", most=MAX_NAME)]
+CallableName = Annotated[
+    str, written_as(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "write package.module:callable", most=2 * MAX_NAME)
+]
 FileName = Annotated[str, written_as(r".+", "give the name of a file", most=4096)]
 
 Size = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]

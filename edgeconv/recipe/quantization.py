@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeconv.core import Fidelity
 from edgeconv.quantization_options import CHOICES, LEAST, MOST, QuantizationOptions
-from edgeconv.recipe.fields import MAX_NAME, FileName, NotNegative, Seed, one_of, unique, written_as
+from edgeconv.recipe.fields import CallableName, FileName, NotNegative, Seed, one_of, unique
 from edgeconv.recipe.inputs import ArrayInputs, RandomInputs
 from edgeconv.recipe.section import Section
 
@@ -74,10 +74,7 @@ class Quantize(_Options):
     images: tuple[CalibrationImages, ...] = ()
     arrays: tuple[ArrayInputs, ...] = ()
     random: tuple[RandomInputs, ...] = ()
-    generator: Annotated[
-        str | None,
-        written_as(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "write package.module:callable", most=2 * MAX_NAME),
-    ] = None
+    generator: CallableName | None = None
 
     @property
     def options(self) -> QuantizationOptions:

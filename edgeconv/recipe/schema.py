@@ -14,6 +14,7 @@ from edgeconv.defaults import DEVICE_TIMEOUT_S, TOLERANCE
 from edgeconv.recipe.fields import (
     MAX_NAME,
     MAX_RANK,
+    CallableName,
     Count,
     Dimension,
     FileName,
@@ -87,12 +88,7 @@ class Model(Section):
         warmup: see `Warmup`; excludes ``weights``, whose statistics it would spoil.
     """
 
-    factory: (
-        Annotated[
-            str, written_as(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "write package.module:callable", most=2 * MAX_NAME)
-        ]
-        | None
-    ) = None
+    factory: CallableName | None = None
     onnx: FileName | None = None
     args: dict[str, Any] = Field(default_factory=dict)
     seed: Seed = 0

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, FailFast, Field, PlainSerializer, WithJsonSchema
 
+from edgeconv.defaults import LONGEST_TIMEOUT_S
 from edgeconv.devices.agent import DTYPES
 
 TIMEOUT = "timeout, s"
@@ -21,7 +22,6 @@ GOLDEN_SHA256 = "golden sha256"
 LEFT_OUT = "rewrites left out"
 """Keys of a report's environment that edgeconv reads again."""
 
-MOST_SECONDS = 86400.0
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
 _SHA256 = r"^[0-9a-f]{64}$"
@@ -116,8 +116,8 @@ def seconds_of(text: object) -> float:
         seconds = float(text) if isinstance(text, str) else math.nan
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= MOST_SECONDS:
-        raise ValueError(f"{TIMEOUT!r} is no number of seconds up to {MOST_SECONDS:g}")
+    if not 0 < seconds <= LONGEST_TIMEOUT_S:
+        raise ValueError(f"{TIMEOUT!r} is no number of seconds up to {LONGEST_TIMEOUT_S:g}")
     return seconds
 
 

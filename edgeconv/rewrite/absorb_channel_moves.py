@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.defaults import MOST_JOINED
 from edgeconv.graph.constants import add_constant, exact, integers
 from edgeconv.graph.edit import graph_of, hand_on, rank, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
@@ -18,9 +19,6 @@ from edgeconv.rewrite.algebra._linear import linear
 from edgeconv.rewrite.algebra._planes import Numbers, Planes, fresh, moved, moves, sizes
 
 _MIXERS = frozenset({"Transpose", "Gather"})
-
-# XNNPACK of TensorFlow Lite 2.14 concatenates up to four tensors; more of them leave the delegate.
-_MOST_OPERANDS = 4
 
 
 class AbsorbChannelMovesPass(ir.passes.InPlacePass):
@@ -131,7 +129,7 @@ class _Walk:
         if runs not in self.made:
             parts = [self._part(node, start, stop) for start, stop in runs]
             while len(parts) > 1:
-                few = parts[-_MOST_OPERANDS:] if len(parts) > _MOST_OPERANDS else parts
+                few = parts[-MOST_JOINED:] if len(parts) > MOST_JOINED else parts
                 name = unique_name(graph_of(node), f"{value.name}.ordered")
                 channels = sum(_channels(part) or 0 for part in few)
                 whole = _insert(node, "Concat", few, [ir.AttrInt64("axis", 1)], channels, name)

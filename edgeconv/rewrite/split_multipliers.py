@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.defaults import MOST_JOINED
 from edgeconv.graph.constants import Float64, exact
 from edgeconv.graph.edit import dims, graph_of
 from edgeconv.graph.names import unique_name
@@ -15,7 +16,6 @@ from edgeconv.rewrite.algebra._graph import disown, insert_like, replace_constan
 from edgeconv.rewrite.algebra._linear import Linear, linear
 
 _FEWEST_CHANNELS = 8  # below that no runtime's vectors are full, whatever the form
-_MOST_PARTS = 4  # tensors that XNNPACK of TensorFlow Lite 2.14 concatenates
 
 
 class SplitMultipliersPass(ir.passes.InPlacePass):
@@ -90,7 +90,7 @@ def _found(node: ir.Node) -> _Split | None:
     if weight is None or shape is None or groups < _FEWEST_CHANNELS or (bias is not None and exact(bias) is None):
         return None
     count = len(weight) // groups
-    if weight.shape[1] != 1 or not 2 <= count <= _MOST_PARTS:
+    if weight.shape[1] != 1 or not 2 <= count <= MOST_JOINED:
         return None
     between = [result]
     readers: list[Linear] = []

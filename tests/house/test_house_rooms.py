@@ -78,3 +78,13 @@ def test_pages_and_templates_tell_the_numbers_of_the_code() -> None:
     assert codes == [str(code) for code in stated]
     (pin,) = [pin for pin in ENVIRONMENTS["tflite-runtime"].packages if pin.startswith("tflite-runtime")]
     assert pin in (ROOT / "export_scripts" / "README.md").read_text()
+
+
+def test_every_key_of_metadata_is_said_once() -> None:
+    """What stages note on graphs, nodes and values has a constant; whoever reads it imports that."""
+    files = list(PACKAGE.rglob("*.py"))
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files}
+    texts = [text for path in files for text in re.findall(r"\"(edgeconv\.[a-z_.]+)\"", path.read_text())]
+    keys = [text for text in texts if text not in modules]
+    assert len(keys) > 10
+    assert sorted({key for key in keys if keys.count(key) > 1}) == []

@@ -22,7 +22,7 @@ from edgeconv.graph.edit import constant
 
 # torch's two nearest modes, as coordinates and rounding of Resize: where in an output element they look.
 _OFFSETS = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}
-_MARGIN = 1e-3  # input elements; rounding errors of float32 stay far below it for any image
+MARGIN = 1e-3  # input elements; rounding errors of float32 stay far below it for any image
 _LARGEST_DENOMINATOR = 1000
 _SMALL = 128
 
@@ -83,7 +83,7 @@ def _is_certain(node: ir.Node, axis: int, offset: float) -> bool:
         return False
     if scale.denominator & (scale.denominator - 1) == 0:
         return True  # float32 holds the scale itself, and no correctly rounded quotient crosses a border
-    return bool(((np.abs(places - np.round(places)) > _MARGIN) | (places == 0)).all())
+    return bool(((np.abs(places - np.round(places)) > MARGIN) | (places == 0)).all())
 
 
 def _has_size(size: int, scale: np.float32, result_size: int) -> bool:

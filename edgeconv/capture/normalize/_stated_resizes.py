@@ -23,7 +23,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._origin import place_of
-from edgeconv.capture.normalize._resizing import gather_elements, take_elements
+from edgeconv.capture.normalize._resizing import MARGIN, gather_elements, take_elements
 from edgeconv.capture.normalize._runtime_places import (
     BEFORE_11,
     STATED,
@@ -52,7 +52,6 @@ _KNOWN = {
 # floor(x) is what half a pixel before x rounds up to; and ceil(x - 1/2) is what rounding x prefers below.
 _ROUNDED = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
 _MOST_PARTS = 1024  # a factor of so many binary parts of one, or fewer, float32 holds exactly, and its products too
-_MARGIN = 1e-3  # input elements; rounding errors of float32 stay far below it for any image
 _OPSET = 18
 _Matrix = npt.NDArray[np.float64]
 
@@ -150,7 +149,7 @@ def _is_certain(node: ir.Node, axis: Axis) -> bool:
     rule = rounding(node, axis)
     if (np.clip(rule(rounded), 0, axis.size - 1) != np.clip(rule(exact), 0, axis.size - 1)).any():
         return False
-    near = [rule(exact - _MARGIN), rule(exact + _MARGIN)]
+    near = [rule(exact - MARGIN), rule(exact + MARGIN)]
     border = np.clip(near[0], 0, axis.size - 1) != np.clip(near[1], 0, axis.size - 1)
     is_held = Fraction(float(axis.scale(np.float64))).denominator <= _MOST_PARTS
     return bool(not border.any() or (is_held and (rounded == exact)[border].all()))

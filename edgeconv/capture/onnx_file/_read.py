@@ -172,7 +172,7 @@ class OnnxFile:
         where = str(self.path)
         model = _plain(self.proto)
         graph = model.graph
-        _own_interface(graph, self.inputs, self.outputs, shapes)
+        _own_interface(graph, self.inputs, shapes)
         names = [output.name for output in self.outputs]
         remove_unread_constants(graph)
         for value in graph.initializers.values():
@@ -298,9 +298,7 @@ def _plain(proto: onnx.ModelProto) -> ir.Model:
     return ir.from_proto(bare)
 
 
-def _own_interface(
-    graph: ir.Graph, inputs: Sequence[OnnxTensor], outputs: Sequence[OnnxTensor], shapes: Mapping[str, Sequence[int]]
-) -> None:
+def _own_interface(graph: ir.Graph, inputs: Sequence[OnnxTensor], shapes: Mapping[str, Sequence[int]]) -> None:
     """Inputs get their static shapes; outputs are inferred, whatever the file said of them."""
     for value in graph.outputs:  # first: one can be an input, too
         value.shape = None

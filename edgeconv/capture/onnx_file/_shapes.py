@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from edgeconv import values
 from edgeconv.capture.onnx_file._read import OnnxFile, OnnxTensor
+from edgeconv.defaults import BATCH
 from edgeconv.errors import CaptureError, Wording
 from edgeconv.recipe.fields import MAX_DIMENSION
-
-BATCH = "batch"
-"""The name of a batch that the file leaves nameless."""
 
 Shape = tuple[int | str, ...]
 

@@ -21,6 +21,7 @@ from edgeconv.capture.torch._memory import Memory, is_same_view
 from edgeconv.capture.torch._provenance import origin_in
 from edgeconv.graph.names import temporary_name
 
+_IR_VERSION = 10  # which torch's exporter writes, so that both paths give the same
 _NOTHING = frozenset({"aten._assert_tensor_metadata.default", "aten._assert_async.msg", "aten._assert_scalar.default"})
 # Arguments that say nothing of what is computed here, where tensors lie where torch put them.
 _MEANINGLESS = frozenset(
@@ -44,7 +45,7 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:
         elif node.op not in ("placeholder", "output"):
             raise Unsupported(f"a node of kind {node.op}")
     walk.finish()
-    return ir.Model(walk.builder.graph, ir_version=_ir_version(opset))
+    return ir.Model(walk.builder.graph, ir_version=_IR_VERSION)
 
 
 class _Walk:
@@ -247,8 +248,3 @@ def _functional(node: FxNode) -> str:
 def _where(node: FxNode) -> str:
     module = origin_in(node).module
     return f"{node.target} (module {module})" if module else f"{node.target}"
-
-
-def _ir_version(opset: int) -> int:
-    """The IR version that torch's exporter writes, so that both paths give the same."""
-    return 10

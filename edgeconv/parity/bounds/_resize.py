@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -137,8 +136,3 @@ def nearest(x: Bounded, axes: Sequence[ResizedAxis], mode: str, picked: Array) -
     for option in options:
         error = np.maximum(error, np.abs(option - picked))
     return Bounded(picked, error, error, x.arithmetic)
-
-
-def implied_scale(size: int, out: int) -> float:
-    """Output over input, for sizes that are stated."""
-    return out / size if size else math.nan

@@ -19,7 +19,6 @@ from edgeconv.reference.tflite._verify import indices_of, open_tflite, operator_
 
 _HIGHEST_RANK = 8
 _WIDEST_ZERO_POINT = 2**31
-_CUSTOM = 32
 # How a buffer stores the elements of each type; those of four bits lie in pairs, the lower half first.
 _STORED = {
     "bool": "|b1", "float16": "<f2", "float32": "<f4", "float64": "<f8", "int8": "|i1", "int16": "<i2", "int32": "<i4",
@@ -182,7 +181,7 @@ def _operator(data: bytes, model: Any, operator: Any, index: int) -> Operator:
 
     code = model.OperatorCodes(operator.OpcodeIndex())
     number = operator_number(code)
-    custom = number == _CUSTOM
+    custom = number == schema.BuiltinOperator.CUSTOM
     builtin = next(name for name, value in vars(schema.BuiltinOperator).items() if value == number)
     name = text_of(code.CustomCode()) if custom else builtin
     where = f"operator {index} ({name})"

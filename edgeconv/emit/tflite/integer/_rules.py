@@ -73,10 +73,6 @@ def _absolute(operator: Operator, given: Sequence[Interval]) -> Interval:
     return 0.0, max(map(abs, given[0]))
 
 
-def _square(operator: Operator, given: Sequence[Interval]) -> Interval:
-    return 0.0, max(one * one for one in given[0])
-
-
 def _leaky(operator: Operator, given: Sequence[Interval]) -> Interval:
     slope = operator.options["alpha"]
     made = [one if one > 0 else slope * one for one in (*given[0], 0.0)]

@@ -117,7 +117,7 @@ class _Strip:
             return
         requantize = ir.Node("", REQUANTIZE, [value], outputs=[_like(result)], metadata_props=dict(node.metadata_props))
         self.graph.insert_after(node, requantize)
-        _take_over(self.graph, result, requantize.outputs[0])
+        _take_over(result, requantize.outputs[0])
         self.activations[_named(requantize.outputs[0])] = parameters
         self.held[requantize.outputs[0]] = [name]
 
@@ -129,10 +129,10 @@ class _Strip:
             producer = result.producer()
             copy = ir.Node("", "Identity", [value], outputs=[_like(result)])
             self.graph.insert_after(producer, copy)  # type: ignore[arg-type]
-            _take_over(self.graph, result, copy.outputs[0])
+            _take_over(result, copy.outputs[0])
             self.activations[_named(copy.outputs[0])] = self.activations[own]
             return
-        _take_over(self.graph, result, value)
+        _take_over(result, value)
         suffixed = own.startswith(name or "\0")  # `x.float` before the pair, `x` after it
         if value.is_graph_input() or (value.is_graph_output() and not is_output) or not (is_output or suffixed):
             return
@@ -149,7 +149,7 @@ class _Strip:
         constant = ir.Value(name=result.name, const_value=ir.tensor(array, name=result.name), type=result.type)
         constant.shape = ir.Shape(array.shape)
         result.name = f"{result.name}/dequantized"
-        _take_over(self.graph, result, constant)
+        _take_over(result, constant)
         self.graph.initializers[_named(constant)] = constant
         if moved.dtype not in ("int16", "int32") or (moved.dtype == "int16" and _is_operand(constant, moved)):
             self.constants[_named(constant)] = moved
@@ -203,7 +203,7 @@ def _constant(value: ir.Value | None) -> Array | None:
     return tensor.numpy() if tensor is not None else None
 
 
-def _take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+def _take_over(old: ir.Value, new: ir.Value) -> None:
     """Every reader of the one, and the graph's outputs, read the other."""
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     new.shape = old.shape if new.shape is None else new.shape

@@ -20,7 +20,7 @@ import numpy as np
 from edgeconv.core import Array
 
 MODES = ((False, True), (True, False), (False, False))  # (align corners, half-pixel centers)
-_HALF, _ONE = np.float32(0.5), np.float32(1.0)
+_HALF = np.float32(0.5)
 _PARTS = 1024  # of an element
 # Of int16 the products with matrices are exact but for their rounding. Of int8 they round their weights, too, which
 # costs some two steps on every runtime; XNNPACK's operator has none of this error, and is faster.

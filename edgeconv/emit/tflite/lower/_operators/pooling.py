@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.defaults import MOST_JOINED
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import last, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
@@ -103,7 +104,7 @@ def _maximum(low: Lowering, image: Tensor, windows: Sequence[Window], never_belo
     Zeros never win where nothing is negative. Else a copy of the edge does not, as the edge lies in every window that
     is padded (slices and a concatenation, which stay in the delegate); a wide padding is filled with the lowest float.
     """
-    if padding_of(windows) is None and not never_below_zero and all(w.begin + w.reach < _MOST_COPIES for w in windows):
+    if padding_of(windows) is None and not never_below_zero and all(w.begin + w.reach < MOST_JOINED for w in windows):
         for axis, window in enumerate(windows, start=1):
             if window.begin or window.reach:
                 head, tail = line(low, image, axis, 0), line(low, image, axis, -1)
@@ -112,9 +113,6 @@ def _maximum(low: Lowering, image: Tensor, windows: Sequence[Window], never_belo
             replace(window, begin=0, end=0, length=image.shape[at]) for at, window in enumerate(windows, start=1)
         ]
     return _pooled(low, "MAX_POOL_2D", image, windows, 0.0 if never_below_zero else _LOWEST)
-
-
-_MOST_COPIES = 4  # XNNPACK of TensorFlow Lite 2.14 concatenates up to four tensors
 
 
 def _dilated_maximum(low: Lowering, image: Tensor, windows: Sequence[Window]) -> Tensor:

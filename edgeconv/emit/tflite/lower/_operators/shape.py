@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.defaults import MOST_JOINED
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import (
     Form,
@@ -102,9 +103,6 @@ def concat(low: Lowering, node: ir.Node) -> None:
     low.bind(y, form, joint)
 
 
-_MOST_PARTS = 4
-
-
 def split(low: Lowering, node: ir.Node) -> None:
     """Split: SPLIT for up to four equal parts, which is what XNNPACK takes; else one slice each.
 
@@ -113,7 +111,7 @@ def split(low: Lowering, node: ir.Node) -> None:
     x, form = read(low, node)
     axis = form.index(node.attributes.get_int("axis", 0) % len(form))
     shapes = [permuted(low.shape(y), form) for y in node.outputs]
-    is_equal = len({shape[axis] for shape in shapes}) == 1 and 1 < len(shapes) <= _MOST_PARTS
+    is_equal = len({shape[axis] for shape in shapes}) == 1 and 1 < len(shapes) <= MOST_JOINED
     if is_equal and x.dtype not in (np.int64, np.bool_):
         parts = low.graph.add(
             "SPLIT", [low.integers(np.array(axis)), x], shapes, f"{low.base}/split", x.dtype, numSplits=len(shapes)
