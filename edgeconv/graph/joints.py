@@ -20,32 +20,32 @@ def joints_of(graph: ir.Graph) -> dict[str, tuple[Parts, ...]]:
     Transpose, Reshape and the like between the Concat and the output move the axis. Parts that differ between the parts
     of another axis (scales of a detector that are joined of other parts each) are none.
     """
-    known: dict[ir.Value, _Divisions] = {}
+    by_value: dict[ir.Value, _Divisions] = {}
     for node in graph:
         for value in node.outputs:
-            known[value] = _divisions(node, known)
+            by_value[value] = _divisions(node, by_value)
     joints = {}
     for value in graph.outputs:
-        divisions = sorted(known.get(value, {}).items())
+        divisions = sorted(by_value.get(value, {}).items())
         if divisions:
             joints[value.name or ""] = tuple(Parts(axis, sizes) for axis, sizes in divisions)
     return joints
 
 
-def _divisions(node: ir.Node, known: dict[ir.Value, _Divisions]) -> _Divisions:
+def _divisions(node: ir.Node, by_value: dict[ir.Value, _Divisions]) -> _Divisions:
     """Of a node's results, given those of all that comes before."""
     sources = [value for value in node.inputs if value is not None]
     if node.op_type == "Concat":
-        return _joined(node, sources, [known.get(value, {}) for value in sources])
-    if not sources or not known.get(sources[0]):
+        return _joined(node, sources, [by_value.get(value, {}) for value in sources])
+    if not sources or not by_value.get(sources[0]):
         return {}
     if node.op_type in _HOLDS_ITS_SHAPE:
-        return known[sources[0]]
+        return by_value[sources[0]]
     if node.op_type not in having(Trait.REARRANGES):
         return {}
     before, after = _sizes_of(sources[0]), _sizes_of(node.outputs[0])
     moved = {}
-    for axis, sizes in known[sources[0]].items():
+    for axis, sizes in by_value[sources[0]].items():
         place = _place_after(node, axis, before, after)
         if place is not None:
             moved[place] = sizes

@@ -41,24 +41,24 @@ def names_of(graph: ir.Graph) -> frozenset[str]:
     return frozenset(value.name for value in values if value.name)
 
 
-def unique_name(graph: ir.Graph, wanted: str) -> str:
-    """``wanted``, or ``wanted_1``, ``wanted_2``, … where that name is or was taken in the graph."""
-    return free_name(wanted, names_of(graph) | reserved_names(graph))
+def unique_name(graph: ir.Graph, preferred: str) -> str:
+    """``preferred``, or ``preferred_1``, ``preferred_2``, … where that name is or was taken in the graph."""
+    return free_name(preferred, names_of(graph) | reserved_names(graph))
 
 
-def free_name(wanted: str, taken: Iterable[str]) -> str:
-    """``wanted``, or ``wanted_1``, ``wanted_2``, … where it is among the taken names."""
+def free_name(preferred: str, taken: Iterable[str]) -> str:
+    """``preferred``, or ``preferred_1``, ``preferred_2``, … where it is among the taken names."""
     names = taken if isinstance(taken, set | frozenset) else set(taken)
-    name, number = wanted, 0
+    name, number = preferred, 0
     while name in names:
         number += 1
-        name = f"{wanted}_{number}"
+        name = f"{preferred}_{number}"
     return name
 
 
-def take_name(wanted: str, taken: set[str]) -> str:
+def take_name(preferred: str, taken: set[str]) -> str:
     """As `free_name`; the name counts as taken from then on."""
-    name = free_name(wanted, taken)
+    name = free_name(preferred, taken)
     taken.add(name)
     return name
 

@@ -73,48 +73,48 @@ def evaluate_each(
         model = model.clone()
         InlinePass()(model)
     graph = model.graph
-    known = {value.name: value for value in _values(graph) if value.name}
-    wanted = [value for value in known.values() if not value.is_initializer() or value.is_graph_output()]
+    by_name = {value.name: value for value in _values(graph) if value.name}
+    targets = [value for value in by_name.values() if not value.is_initializer() or value.is_graph_output()]
     if keep is not None:
-        wanted = [_named(known, name) for name in keep]
-    opset, kept = graph.opset_imports.get("", 1), None if keep is None else frozenset(wanted)
+        targets = [_named(by_name, name) for name in keep]
+    opset, retained = graph.opset_imports.get("", 1), None if keep is None else frozenset(targets)
     settled: dict[ir.Value, Value] | None = None
     for inputs in samples:
-        fed = {value: _checked(value, array) for name, array in inputs.items() for value in (_fed(known, name),)}
+        fed = {value: _checked(value, array) for name, array in inputs.items() for value in (_fed(by_name, name),)}
         if settled is None:
-            settled = _constants(graph, frozenset(wanted), fed.keys(), opset)
-        walk = _Walk(opset, kept)
+            settled = _constants(graph, frozenset(targets), fed.keys(), opset)
+        walk = _Walk(opset, retained)
         walk.values = {**settled, **fed}
-        nodes = _needed(graph, frozenset(wanted), walk.values.keys())
+        nodes = _needed(graph, frozenset(targets), walk.values.keys())
         walk.count(nodes)
         with torch.no_grad():
             for node in nodes:
                 walk.step(node)
-            found = {value.name or "": walk.read(value) for value in wanted}
-        yield {name: value.numpy() for name, value in found.items() if isinstance(value, torch.Tensor)}
+            results = {value.name or "": walk.read(value) for value in targets}
+        yield {name: value.numpy() for name, value in results.items() if isinstance(value, torch.Tensor)}
 
 
 def _constants(
-    graph: ir.Graph, wanted: frozenset[ir.Value], fed: Collection[ir.Value], opset: int
+    graph: ir.Graph, targets: frozenset[ir.Value], fed: Collection[ir.Value], opset: int
 ) -> dict[ir.Value, Value]:
     """What the other nodes read of those that depend on constants alone: dequantised weights, above all."""
-    nodes = _needed(graph, wanted, fed)
+    nodes = _needed(graph, targets, fed)
     varying = set(graph.inputs) | set(fed)
     constant: list[ir.Node] = []
-    read = set(wanted)
+    read = set(targets)
     for node in nodes:
         if varying.intersection(_read_by(node)):
             varying.update(node.outputs)
             read |= _read_by(node)
         else:
             constant.append(node)
-    made = {value for node in constant for value in node.outputs}
-    walk = _Walk(opset, frozenset(made & read))
+    results = {value for node in constant for value in node.outputs}
+    walk = _Walk(opset, frozenset(results & read))
     walk.count(constant)
     with torch.no_grad():
         for node in constant:
             walk.step(node)
-    return {value: walk.values[value] for value in made & read}
+    return {value: walk.values[value] for value in results & read}
 
 
 def evaluate_alone(node: ir.Node, arrays: Sequence[Array | None], *, opset: int) -> tuple[Array, ...]:
@@ -185,8 +185,8 @@ class _Walk:
             ) from cause
         results = result if isinstance(result, tuple) else (result,)
         return tuple(
-            wrapped(made, value.dtype) if isinstance(made, torch.Tensor) else made
-            for value, made in zip(node.outputs, results, strict=False)
+            wrapped(computed, value.dtype) if isinstance(computed, torch.Tensor) else computed
+            for value, computed in zip(node.outputs, results, strict=False)
         )
 
     def _check_extent(self, node: ir.Node, arguments: tuple[Value | None, ...]) -> None:
@@ -242,9 +242,9 @@ def _read_by(node: ir.Node) -> set[ir.Value]:
     return read
 
 
-def _needed(graph: ir.Graph, wanted: frozenset[ir.Value], given: Collection[ir.Value]) -> list[ir.Node]:
-    """The nodes that the wanted values depend on, in an order in which they can be computed."""
-    needed, nodes = set(wanted) - set(given), []
+def _needed(graph: ir.Graph, targets: frozenset[ir.Value], available: Collection[ir.Value]) -> list[ir.Node]:
+    """The nodes that the targets depend on, in an order in which they can be computed."""
+    needed, nodes = set(targets) - set(available), []
     for node in reversed(list(graph)):
         if needed.intersection(node.outputs):
             needed |= _read_by(node)
@@ -252,15 +252,15 @@ def _needed(graph: ir.Graph, wanted: frozenset[ir.Value], given: Collection[ir.V
     return nodes[::-1]
 
 
-def _named(known: Mapping[str, ir.Value], name: str) -> ir.Value:
-    if name not in known:
-        near = close_to(name, known, most=3, likeness=0.6)
+def _named(by_name: Mapping[str, ir.Value], name: str) -> ir.Value:
+    if name not in by_name:
+        near = close_to(name, by_name, most=3, likeness=0.6)
         raise RewriteError(f"no value is named {name!r}", hint=f"the nearest are {', '.join(near)}" if near else "")
-    return known[name]
+    return by_name[name]
 
 
-def _fed(known: Mapping[str, ir.Value], name: str) -> ir.Value:
-    value = _named(known, name)
+def _fed(by_name: Mapping[str, ir.Value], name: str) -> ir.Value:
+    value = _named(by_name, name)
     if not (value.is_graph_input() or value.is_initializer()):
         raise RewriteError(f"{name!r} is no input of the graph", hint="give graph inputs, or constants to replace")
     return value

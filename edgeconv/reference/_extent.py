@@ -69,10 +69,10 @@ def _numbers(tensor: TensorLike | None) -> list[float]:
 
 
 def _tensor(tensors: Arguments, at: int) -> TensorLike:
-    found = tensors[at]
-    if found is None:
+    tensor = tensors[at]
+    if tensor is None:
         raise ValueError(at)
-    return found
+    return tensor
 
 
 def _range(node: ir.Node, tensors: Arguments) -> float:

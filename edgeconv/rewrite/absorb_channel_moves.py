@@ -69,17 +69,17 @@ class _Walk:
     def of(self, value: ir.Value) -> Planes | None:
         """The planes of a value; new ones if nothing is known of where they come from."""
         if value not in self.planes:
-            self.planes[value] = found = fresh(value, self.count)
-            if found is not None:
+            self.planes[value] = planes = fresh(value, self.count)
+            if planes is not None:
                 self.origins.append((self.count, value))
-                self.count += found.numbers.size
+                self.count += planes.numbers.size
         return self.planes[value]
 
     def step(self, node: ir.Node) -> None:
         """Follows a move, or lets an operator read what lies before the moves."""
         if _absorbs_here(node, self.absorbed):
-            found = _moved(node, [None if value is None else self.of(value) for value in _operands(node)])
-            for value, planes in zip(node.outputs, found or (), strict=False):
+            results = _moved(node, [None if value is None else self.of(value) for value in _operands(node)])
+            for value, planes in zip(node.outputs, results or (), strict=False):
                 self.planes[value] = planes
                 if node.op_type in _MIXERS or any(source in self.mixed for source in _operands(node)):
                     self.mixed.add(value)
@@ -114,11 +114,11 @@ class _Walk:
         self.mixed.add(result)
         disown(result, graph_of(node))
 
-    def _runs(self, wanted: Numbers) -> tuple[tuple[int, int], ...]:
+    def _runs(self, numbers: Numbers) -> tuple[tuple[int, int], ...]:
         """Neighbouring planes of one origin: first number, number behind the last; the longest run first."""
         borders = {first for first, _ in self.origins}
-        runs, start = [], int(wanted[0])
-        for before, after in itertools.pairwise([*wanted.tolist(), None]):
+        runs, start = [], int(numbers[0])
+        for before, after in itertools.pairwise([*numbers.tolist(), None]):
             if after is None or after != before + 1 or after in borders:
                 runs.append((start, before + 1))
                 start = after or 0
@@ -157,11 +157,11 @@ def _insert(
     """A node before ``node`` whose result is like its own first input, with so many channels."""
     like = inputs[0]
     shape = None if like.shape is None else [like.shape[0], channels, *like.shape[2:]]
-    made = ir.Value(name=name, type=like.type, shape=None if shape is None else ir.Shape(shape))
-    new = ir.Node("", op_type, inputs, attributes, outputs=[made], name=name)
+    result = ir.Value(name=name, type=like.type, shape=None if shape is None else ir.Shape(shape))
+    new = ir.Node("", op_type, inputs, attributes, outputs=[result], name=name)
     hand_on(node, new)
     graph_of(node).insert_before(node, new)
-    return made
+    return result
 
 
 def _operands(node: ir.Node) -> tuple[ir.Value | None, ...]:
@@ -170,8 +170,8 @@ def _operands(node: ir.Node) -> tuple[ir.Value | None, ...]:
 
 
 def _moved(node: ir.Node, operands: list[Planes | None]) -> list[Planes] | None:
-    found = [operand for operand in operands if operand is not None]
-    return moved(node, found) if found and len(found) == len(operands) else None
+    planes = [operand for operand in operands if operand is not None]
+    return moved(node, planes) if planes and len(planes) == len(operands) else None
 
 
 def _absorbed(graph: ir.Graph) -> set[ir.Value]:
@@ -180,10 +180,10 @@ def _absorbed(graph: ir.Graph) -> set[ir.Value]:
     for node in graph:
         if not moves(node) or any(value is None or tensor_of(value) is not None for value in _operands(node)):
             continue
-        found = _moved(node, [None if value is None else trial.of(value) for value in _operands(node)])
-        if found is not None and not _flattens(node):
+        planes = _moved(node, [None if value is None else trial.of(value) for value in _operands(node)])
+        if planes is not None and not _flattens(node):
             followed.add(node)
-            trial.planes.update(zip(node.outputs, found, strict=False))
+            trial.planes.update(zip(node.outputs, planes, strict=False))
     absorbed: set[ir.Value] = set()
     for node in reversed(list(graph)):
         for value in node.outputs:

@@ -75,7 +75,7 @@ def _region(gather: ir.Node) -> _Region | None:
     source, shape = turn.inputs[0], dims(turn.inputs[0])
     if source is None or shape is None or len(shape) != 4 or tensor_of(gather.inputs[1]) is None:
         return None
-    nodes, inside, found = [turn, gather], {data, gather.outputs[0]}, None
+    nodes, inside, region = [turn, gather], {data, gather.outputs[0]}, None
     following = _after(gather)
     for node in following:
         if not any(value in inside for value in node.inputs) or not _is_linear(node, inside):
@@ -84,8 +84,8 @@ def _region(gather: ir.Node) -> _Region | None:
         inside.add(node.outputs[0])
         after = dims(node.outputs[0])
         if after is not None and len(after) == 4 and after[:2] == shape[:2] and _ends(nodes, node):
-            found = _Region(source, tuple(nodes), node.outputs[0])
-    return found
+            region = _Region(source, tuple(nodes), node.outputs[0])
+    return region
 
 
 def _after(node: ir.Node) -> list[ir.Node]:
@@ -132,11 +132,11 @@ def _matrices(region: _Region) -> tuple[Float64, Float64] | None:
     rows = region.run(np.repeat(np.eye(height)[:, :, None], width, axis=2))
     columns = region.run(np.repeat(np.eye(width)[:, None, :], height, axis=1))
     planes = np.random.default_rng(0).normal(size=(_PROBES, height, width))
-    wanted = region.run(planes)
-    if rows is None or columns is None or wanted is None:
+    averages = region.run(planes)
+    if rows is None or columns is None or averages is None:
         return None
     over_rows, over_columns = rows[:, :, 0].T, columns[:, 0, :]
-    difference = np.abs(over_rows @ planes @ over_columns - wanted)
+    difference = np.abs(over_rows @ planes @ over_columns - averages)
     return (over_rows, over_columns) if difference.max(initial=0.0) <= _TOLERANCE * height * width else None
 
 

@@ -32,9 +32,9 @@ class CarryThroughPass(ir.passes.InPlacePass):
         """Changes every module for which (1) holds."""
         modified = False
         for node in tuple(model.graph):
-            found = _ghost(node) if node.op_type == "Concat" and node.domain == "" else None
-            if found is not None:
-                found.carry()
+            ghost = _ghost(node) if node.op_type == "Concat" and node.domain == "" else None
+            if ghost is not None:
+                ghost.carry()
                 modified = True
         return ir.passes.PassResult(model, modified)
 
@@ -58,9 +58,9 @@ class _Ghost:
             shape = dims(value) or ()
             value.shape = ir.Shape([shape[0], 2 * shape[1], *shape[2:]])
             disown(value, graph)
-        one = np.zeros_like(kernel)
-        one[(slice(None), 0, *(size // 2 for size in kernel.shape[2:]))] = 1
-        self._store(self.depthwise, one, np.zeros(len(kernel)))
+        identity = np.zeros_like(kernel)
+        identity[(slice(None), 0, *(size // 2 for size in kernel.shape[2:]))] = 1
+        self._store(self.depthwise, identity, np.zeros(len(kernel)))
         self.depthwise.attributes["group"] = ir.AttrInt64("group", 2 * len(kernel))
         weight, bias = (exact(value) for value in (*self.first.inputs[1:], None)[:2])
         if weight is not None:
@@ -127,6 +127,6 @@ def _passes(depthwise: ir.Node) -> bool:
     dilations = depthwise.attributes.get_ints("dilations", (1, 1))
     pads = depthwise.attributes.get_ints("pads", (0, 0, 0, 0))
     middle = [(size - 1) * dilation // 2 for size, dilation in zip(sizes, dilations, strict=True)]
-    plain = all(one == 1 for one in depthwise.attributes.get_ints("strides", (1, 1)))
+    plain = all(stride == 1 for stride in depthwise.attributes.get_ints("strides", (1, 1)))
     explicit = depthwise.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
     return plain and explicit and all(size % 2 for size in sizes) and list(pads) == [*middle, *middle]

@@ -61,8 +61,8 @@ def _readers(outer: Affine) -> list[_Reader] | None:
     if outer.result.is_graph_output() or not outer.result.uses():
         return None
     readers = [_reader(outer, use.node) for use in outer.result.uses()]
-    found = [reader for reader in readers if reader is not None]
-    return found if len(found) == len(readers) else None
+    folded = [reader for reader in readers if reader is not None]
+    return folded if len(folded) == len(readers) else None
 
 
 def _reader(outer: Affine, node: ir.Node) -> _Reader | None:

@@ -31,7 +31,7 @@ class FoldPaddingPass(ir.passes.InPlacePass):
                 continue
             for reader in readers:
                 own = reader.attributes.get_ints("pads", (0,) * len(pads))
-                total = [mine + more for mine, more in zip(own, pads, strict=True)]
+                total = [own_pad + more for own_pad, more in zip(own, pads, strict=True)]
                 reader.attributes["pads"] = ir.AttrInt64s("pads", total)
                 reader.attributes.pop("auto_pad", None)
                 if reader.op_type == "AveragePool":
@@ -71,4 +71,5 @@ def _takes(reader: ir.Node, padded: ir.Value, pads: list[int]) -> bool:
     own = reader.attributes.get_ints("pads", (0,) * len(pads))
     kernel = reader.attributes.get_ints("kernel_shape", ())
     counted = reader.attributes.get_int("count_include_pad", 0) == 1 or not any(own)
-    return counted and all(mine + more < size for mine, more, size in zip(own, pads, (*kernel, *kernel), strict=True))
+    totals = [own_pad + more for own_pad, more in zip(own, pads, strict=True)]
+    return counted and all(total < size for total, size in zip(totals, (*kernel, *kernel), strict=True))

@@ -89,8 +89,8 @@ def _repeat(node: ir.Node, quantize: ir.Node, dequantize: ir.Node) -> None:
     ir.convenience.replace_all_uses_with(result, real, replace_graph_outputs=True)
     result.name = unique_name(graph, f"{name}.float")
     pair = [
-        ir.Node("", old.op_type, [source, *old.inputs[1:]], list(old.attributes.values()), outputs=[made])
-        for old, source, made in ((quantize, result, integers), (dequantize, integers, real))
+        ir.Node("", old.op_type, [source, *old.inputs[1:]], list(old.attributes.values()), outputs=[target])
+        for old, source, target in ((quantize, result, integers), (dequantize, integers, real))
     ]
     for new in pair:
         hand_on(node, new)

@@ -81,9 +81,9 @@ class _Merge:
         result, operands = self.node.outputs[0], self.node.inputs
         alone = len(self.merged) == 1 and not self.rest
         total: ir.Value | None = None
-        for found, weight, bias in self.merged:
-            made = convolution(self.node, found, (weight, bias), "" if alone else ".merged")
-            total = made if total is None else _added(self.node, "Add", total, made)
+        for merged, weight, bias in self.merged:
+            conv = convolution(self.node, merged, (weight, bias), "" if alone else ".merged")
+            total = conv if total is None else _added(self.node, "Add", total, conv)
         for sign, value in self.rest:
             if total is not None:
                 total = _added(self.node, "Add" if sign > 0 else "Sub", total, value)
@@ -109,25 +109,25 @@ def _is_part(node: ir.Node) -> bool:
 def _merge(node: ir.Node) -> _Merge | None:
     """Merges operands one after another, the costliest first, each with the first that takes it."""
     operands = _operands(node, 1.0)
-    branches = [(found, item) for item in operands if (found := branch(item[1], item[0])) is not None]
-    if len({(id(found.source), found.strides) for found, _ in branches}) == len(branches):
+    branches = [(candidate, item) for item in operands if (candidate := branch(item[1], item[0])) is not None]
+    if len({(id(candidate.source), candidate.strides) for candidate, _ in branches}) == len(branches):
         return None
     groups: list[tuple[Branch, list[tuple[float, ir.Value]]]] = []
-    for found, item in sorted(branches, key=lambda pair: -pair[0].cost):
+    for candidate, item in sorted(branches, key=lambda pair: -pair[0].cost):
         for index, (other, items) in enumerate(groups):
-            same = other.source is found.source and other.strides == found.strides
-            both = other + found if same else None
+            same = other.source is candidate.source and other.strides == candidate.strides
+            both = other + candidate if same else None
             if both is not None:
                 groups[index] = (both, [*items, item])
                 break
         else:
-            groups.append((found, [item]))
+            groups.append((candidate, [item]))
     merged = [(whole, items, *whole.numbers()) for whole, items in groups if len(items) > 1]
     dtype = node.outputs[0].dtype or ir.DataType.FLOAT
-    kept = [entry for entry in merged if holds(dtype, entry[2]) and holds(dtype, entry[3])]
-    taken = {id(item) for entry in kept for item in entry[1]}
+    storable = [entry for entry in merged if holds(dtype, entry[2]) and holds(dtype, entry[3])]
+    taken = {id(item) for entry in storable for item in entry[1]}
     rest = [item for item in operands if id(item) not in taken]
-    return _Merge(node, [(entry[0], entry[2], entry[3]) for entry in kept], rest) if kept else None
+    return _Merge(node, [(entry[0], entry[2], entry[3]) for entry in storable], rest) if storable else None
 
 
 def _operands(node: ir.Node, sign: float) -> list[tuple[float, ir.Value]]:

@@ -34,10 +34,10 @@ class MergeChainsPass(ir.passes.InPlacePass):
     def _merge_once(self, model: ir.Model) -> bool:
         modified = False
         for node in tuple(model.graph):
-            found = _merge(node)
-            if found is not None:
+            merged = _merge(node)
+            if merged is not None:
                 result, former = node.outputs[0], node.inputs
-                take_over(result, convolution(node, *found))
+                take_over(result, convolution(node, *merged))
                 remove_unread(former)
                 modified = True
         return modified
@@ -64,10 +64,10 @@ def _merge(node: ir.Node) -> tuple[Branch, tuple[Float64, Float64]] | None:
     if between is None or after is None:
         return None
     spent = inner.taps.weights * math.prod(between[2:]) + outer.taps.weights * math.prod(after[2:])
-    padded = any(any(one.padding) for one in outer.taps.windows)
+    padded = any(any(span.padding) for span in outer.taps.windows)
     if taps.weights * math.prod(after[2:]) > spent or (padded and inner.numbers()[1].any()):
         return None
-    strides = tuple(one * two for one, two in zip(inner.strides, outer.strides, strict=True))
+    strides = tuple(first * second for first, second in zip(inner.strides, outer.strides, strict=True))
     numbers = _product(inner, outer, taps)
     dtype = node.outputs[0].dtype or ir.DataType.FLOAT
     if not all(holds(dtype, array) for array in numbers):
@@ -76,14 +76,15 @@ def _merge(node: ir.Node) -> tuple[Branch, tuple[Float64, Float64]] | None:
 
 
 def _pointwise(taps: Taps) -> bool:
-    return all(one.count == 1 and one.padding == (0, 0) for one in taps.windows)
+    return all(span.count == 1 and span.padding == (0, 0) for span in taps.windows)
 
 
 def _composed(inner: Branch, outer: Branch) -> Taps:
     """The taps of the two; the pointwise one adds none."""
+    pointwise = _pointwise(outer.taps)
     windows = []
-    for one, two, stride in zip(inner.taps.windows, outer.taps.windows, inner.strides, strict=True):
-        windows.append(one if two.count == 1 and _pointwise(outer.taps) else replace(two, step=two.step * stride))
+    for first, second, stride in zip(inner.taps.windows, outer.taps.windows, inner.strides, strict=True):
+        windows.append(first if second.count == 1 and pointwise else replace(second, step=second.step * stride))
     groups = math.gcd(inner.taps.groups, outer.taps.groups)
     return Taps(tuple(windows), groups, inner.taps.channels_in, outer.taps.channels_out)
 
@@ -99,6 +100,6 @@ def _product(inner: Branch, outer: Branch, taps: Taps) -> tuple[Float64, Float64
     product = left.reshape(groups, -1, left.shape[3]) @ right  # [groups, out * taps, in * taps]: one has but one tap
     per_group, inputs = taps.channels_out // groups, first.shape[1]
     ordered = product.reshape(groups, per_group, left.shape[2], inputs, -1).swapaxes(2, 3)
-    weight = ordered.reshape(taps.channels_out, inputs, *(one.count for one in taps.windows))
+    weight = ordered.reshape(taps.channels_out, inputs, *(span.count for span in taps.windows))
     constant = left.sum(axis=2) @ shift.reshape(groups, -1, 1)
     return weight, bias + constant.reshape(-1)

@@ -47,9 +47,9 @@ def _merge_constants(graph: ir.Graph) -> bool:
         if array is None:
             continue
         key = (tensor.dtype, tensor.shape.numpy(), array.tobytes())
-        kept = first.setdefault(key, value)
-        if kept is not value:
-            ir.convenience.replace_all_uses_with(value, kept)
+        original = first.setdefault(key, value)
+        if original is not value:
+            ir.convenience.replace_all_uses_with(value, original)
             del graph.initializers[name]
             merged = True
     return merged

@@ -27,10 +27,10 @@ class MultiplyMatricesPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Replaces them in the graph's order."""
-        found = [node for node in model.graph if node.op_type == "MatMul" and node.domain == "" and _fits(node)]
-        for node in found:
+        products = [node for node in model.graph if node.op_type == "MatMul" and node.domain == "" and _fits(node)]
+        for node in products:
             _replace(node)
-        return ir.passes.PassResult(model, bool(found))
+        return ir.passes.PassResult(model, bool(products))
 
 
 def _fits(node: ir.Node) -> bool:
@@ -63,7 +63,7 @@ def _matrix(node: ir.Node, vector: ir.Value, shape: tuple[int, int]) -> ir.Value
             graph, unique_name(graph, name), (tensor.numpy() if array is None else array).reshape(shape), tensor.dtype
         )
     size = int(vector.shape.numpy()[0]) if vector.shape is not None and vector.shape.is_static() else -1
-    sizes = [size if each == -1 else each for each in shape]
+    sizes = [size if length == -1 else length for length in shape]
     return _insert(node, "Reshape", [vector, _target(graph, f"{name}.shape", sizes)], sizes, name)
 
 
@@ -73,8 +73,8 @@ def _target(graph: ir.Graph, name: str, sizes: Sequence[int]) -> ir.Value:
 
 def _insert(node: ir.Node, op_type: str, inputs: Sequence[ir.Value], sizes: Sequence[int], name: str) -> ir.Value:
     graph = graph_of(node)
-    made = ir.Value(name=unique_name(graph, name), type=node.outputs[0].type, shape=ir.Shape(sizes))
-    new = ir.Node("", op_type, inputs, outputs=[made], name=made.name)
+    result = ir.Value(name=unique_name(graph, name), type=node.outputs[0].type, shape=ir.Shape(sizes))
+    new = ir.Node("", op_type, inputs, outputs=[result], name=result.name)
     hand_on(node, new)
     graph.insert_before(node, new)
-    return made
+    return result

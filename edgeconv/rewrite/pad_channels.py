@@ -64,7 +64,7 @@ class _Row:
                 array = exact(weight)
                 if weight is None or array is None or (index == 2 and axis == 1):
                     continue
-                wider = np.pad(array, [(0, self.more if each == axis else 0) for each in range(array.ndim)])
+                wider = np.pad(array, [(0, self.more if dimension == axis else 0) for dimension in range(array.ndim)])
                 replace_constant(node, index, wider, weight.dtype or ir.DataType.FLOAT, weight.name or "weight")
         groups = self.depthwise.attributes.get_int("group", 1)
         self.depthwise.attributes["group"] = ir.AttrInt64("group", groups + self.more)
@@ -81,13 +81,13 @@ def _row(node: ir.Node) -> _Row | None:
         return None
     before, first = _behind(node)
     after, last = _ahead(node)
-    if first is None or last is None or not all(_has_constants(one) for one in (first, node, last)):
+    if first is None or last is None or not all(_has_constants(layer) for layer in (first, node, last)):
         return None
-    if any(one.attributes.get_int("group", 1) != 1 for one in (first, last)):
+    if any(layer.attributes.get_int("group", 1) != 1 for layer in (first, last)):
         return None
     between = [*before, *after]
-    known = all(dims(value) is not None and not value.is_graph_output() for value in between)
-    return _Row(first, node, last, between, more) if known else None
+    is_free = all(dims(value) is not None and not value.is_graph_output() for value in between)
+    return _Row(first, node, last, between, more) if is_free else None
 
 
 def _behind(node: ir.Node) -> tuple[list[ir.Value], ir.Node | None]:

@@ -40,24 +40,24 @@ def _pool(node: ir.Node) -> ir.Node | None:
     pool = only_reader(node.outputs[0])
     if pool is None or pool.domain != "" or pool.op_type not in having(Trait.AVERAGES):
         return None
-    found = window(node)
+    conv = window(node)
     before, after = dims(node.outputs[0]), dims(pool.outputs[0])
-    if found is None or before is None or after is None or pool.inputs[0] is not node.outputs[0]:
+    if conv is None or before is None or after is None or pool.inputs[0] is not node.outputs[0]:
         return None
-    pointwise = all(one.count == 1 and one.padding == (0, 0) for one in found.taps.windows)
-    if not pointwise or any(stride != 1 for stride in found.strides) or not _averages_space(pool, before, after):
+    pointwise = all(span.count == 1 and span.padding == (0, 0) for span in conv.taps.windows)
+    if not pointwise or any(stride != 1 for stride in conv.strides) or not _averages_space(pool, before, after):
         return None
     if _counts_padding(pool) and len(node.inputs) > 2:
         return None
-    return pool if _saves(found, pool, before[2:], after[2:]) else None
+    return pool if _saves(conv, pool, before[2:], after[2:]) else None
 
 
 def _averages_space(pool: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     if pool.op_type != "ReduceMean":
         return True
-    given = integers(pool.inputs[1]) if len(pool.inputs) > 1 else list(pool.attributes.get_ints("axes", ()))
+    axes = integers(pool.inputs[1]) if len(pool.inputs) > 1 else list(pool.attributes.get_ints("axes", ()))
     spatial = set(range(2, len(before)))
-    return {axis % len(before) for axis in given or ()} == spatial and len(after) == len(before)
+    return {axis % len(before) for axis in axes or ()} == spatial and len(after) == len(before)
 
 
 def _counts_padding(pool: ir.Node) -> bool:
@@ -68,12 +68,12 @@ def _counts_padding(pool: ir.Node) -> bool:
     return any(pool.attributes.get_ints("pads", ())) or pool.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
 
 
-def _saves(found: Branch, pool: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+def _saves(conv: Branch, pool: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     """Whether the multiply-adds of both fall; the pool then has as many channels as the Conv reads."""
     kernel = pool.attributes.get_ints("kernel_shape", before)
     pooled = math.prod(kernel) * math.prod(after)
-    less = found.taps.weights * (math.prod(before) - math.prod(after))
-    return less > pooled * (found.taps.channels_in - found.taps.channels_out) and less > 0
+    less = conv.taps.weights * (math.prod(before) - math.prod(after))
+    return less > pooled * (conv.taps.channels_in - conv.taps.channels_out) and less > 0
 
 
 def _swap(node: ir.Node, pool: ir.Node) -> None:

@@ -48,10 +48,10 @@ class RecogniseActivationsPass(ir.passes.InPlacePass):
 
 def _hard_swish(node: ir.Node) -> bool:
     """Replaces the product that a gate node is a factor of; says whether it was one."""
-    found = _gate(node)
-    if found is None or graph_of(node).opset_imports.get("", 0) < _HARD_SWISH_OPSET:
+    gate = _gate(node)
+    if gate is None or graph_of(node).opset_imports.get("", 0) < _HARD_SWISH_OPSET:
         return False
-    x, factor, times_x = found[0], found[1], False
+    x, factor, times_x = gate[0], gate[1], False
     while not (times_x and abs(6 * factor - 1) < _CLOSE):
         after = only_reader(node.outputs[0])
         if after is None or after.op_type not in ("Mul", "Div") or after.domain != "":
@@ -108,8 +108,8 @@ def _bounds(node: ir.Node) -> tuple[float, float] | None:
     """What a Relu or Clip clamps to; None when a bound is not constant, or they are in the wrong order."""
     if node.op_type == "Relu":
         return 0.0, math.inf
-    given = (*node.inputs[1:], None, None)[:2]
-    bounds = [default if value is None else exact(value) for value, default in zip(given, _UNBOUNDED, strict=True)]
+    stated = (*node.inputs[1:], None, None)[:2]
+    bounds = [default if value is None else exact(value) for value, default in zip(stated, _UNBOUNDED, strict=True)]
     lowest, highest = (math.nan if bound is None else float(np.reshape(bound, ())) for bound in bounds)
     return (lowest, highest) if lowest <= highest else None
 
@@ -125,11 +125,11 @@ def _bound(node: ir.Node, what: str, number: float) -> ir.Value | None:
 def _replace(node: ir.Node, op_type: str, inputs: list[ir.Value | None]) -> None:
     """Puts an operator in the place of a node and of what only it depends on."""
     result, former = node.outputs[0], node.inputs
-    made = ir.Value(name=None, type=result.type, shape=result.shape)
-    new = ir.Node("", op_type, inputs, outputs=[made], name=result.name)
+    replacement = ir.Value(name=None, type=result.type, shape=result.shape)
+    new = ir.Node("", op_type, inputs, outputs=[replacement], name=result.name)
     hand_on(node, new)
     graph_of(node).insert_before(node, new)
-    take_over(result, made)
+    take_over(result, replacement)
     remove_unread(former)
 
 

@@ -35,29 +35,29 @@ def scale_as_conv(model: ir.Model) -> tuple[ir.Model, int]:
     count = 0
     for node in list(model.graph):
         is_norm = node.op_type == "BatchNormalization" and node.domain == ""
-        one = batch_normalization(node) if is_norm else None  # read now: what it reads may just have been replaced
-        if one is not None and rank(one.source) in _RANKS:
-            _replace(model.graph, one)
+        norm = batch_normalization(node) if is_norm else None  # read now: what it reads may just have been replaced
+        if norm is not None and rank(norm.source) in _RANKS:
+            _replace(model.graph, norm)
             count += 1
     return model, count
 
 
-def _replace(graph: ir.Graph, one: Affine) -> None:
-    old, spatial = one.result, (rank(one.source) or 0) - 2
-    dtype = one.source.dtype or ir.DataType.FLOAT
-    weight = one.scale.reshape(-1, 1, *[1] * spatial)
-    inputs: list[ir.Value | None] = [one.source]
-    for what, array in (("weight", weight), ("bias", one.shift)):
+def _replace(graph: ir.Graph, norm: Affine) -> None:
+    old, spatial = norm.result, (rank(norm.source) or 0) - 2
+    dtype = norm.source.dtype or ir.DataType.FLOAT
+    weight = norm.scale.reshape(-1, 1, *[1] * spatial)
+    inputs: list[ir.Value | None] = [norm.source]
+    for what, array in (("weight", weight), ("bias", norm.shift)):
         inputs.append(add_constant(graph, unique_name(graph, f"{old.name}.{what}"), np.asarray(array), dtype))
-    attributes: dict[str, int | list[int]] = {"group": len(one.scale), "kernel_shape": [1] * spatial}
-    conv = ir.node("Conv", inputs, attributes, metadata_props=dict(one.node.metadata_props))
+    attributes: dict[str, int | list[int]] = {"group": len(norm.scale), "kernel_shape": [1] * spatial}
+    conv = ir.node("Conv", inputs, attributes, metadata_props=dict(norm.node.metadata_props))
     new = conv.outputs[0]
     new.shape, new.type, new.name = old.shape, old.type, old.name
     new.metadata_props.update(old.metadata_props)
-    graph.insert_before(one.node, conv)
+    graph.insert_before(norm.node, conv)
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    statistics = one.node.inputs[1:]
-    graph.remove(one.node, safe=True)
+    statistics = norm.node.inputs[1:]
+    graph.remove(norm.node, safe=True)
     for value in statistics:
         if value is not None:
             drop(value)

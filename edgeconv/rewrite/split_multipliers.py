@@ -37,9 +37,9 @@ class SplitMultipliersPass(ir.passes.InPlacePass):
         """Splits every one that can be split."""
         modified = False
         for node in tuple(model.graph):
-            found = _found(node) if node.op_type == "Conv" and node.domain == "" else None
-            if found is not None:
-                found.split()
+            split = _found(node) if node.op_type == "Conv" and node.domain == "" else None
+            if split is not None:
+                split.split()
                 modified = True
         return ir.passes.PassResult(model, modified)
 
@@ -70,17 +70,17 @@ class _Split:
         """The Conv that makes output ``index`` of each channel."""
         node, graph = self.node, graph_of(self.node)
         name = unique_name(graph, f"{node.outputs[0].name}.{index}")
-        made = insert_like(node, "Conv", list(node.inputs), list(node.attributes.values()), name)  # type: ignore[arg-type]
-        shape = dims(made) or ()
-        made.shape = ir.Shape([shape[0], len(self.weight) // self.count, *shape[2:]])
-        part = made.producer()
-        dtype = made.dtype or ir.DataType.FLOAT
+        value = insert_like(node, "Conv", list(node.inputs), list(node.attributes.values()), name)  # type: ignore[arg-type]
+        shape = dims(value) or ()
+        value.shape = ir.Shape([shape[0], len(self.weight) // self.count, *shape[2:]])
+        part = value.producer()
+        dtype = value.dtype or ir.DataType.FLOAT
         if part is not None:
             replace_constant(part, 1, self.weight[index :: self.count], dtype, f"{name}.weight")
             bias = exact(node.inputs[2]) if len(node.inputs) > 2 else None
             if bias is not None:
                 replace_constant(part, 2, bias[index :: self.count], dtype, f"{name}.bias")
-        return made
+        return value
 
 
 def _found(node: ir.Node) -> _Split | None:
@@ -99,14 +99,15 @@ def _found(node: ir.Node) -> _Split | None:
             return None
         for use in value.uses():
             if _is_elementwise(use.node, shape):
-                between += [one for one in use.node.outputs if one not in between]
+                between += [output for output in use.node.outputs if output not in between]
             else:
                 reader = _reader(use.node, value, len(weight))
                 if reader is None:
                     return None
                 readers.append(reader)
-    nodes = {value.producer() for value in between[1:]}
-    inner = all(_is_scalar(one) or one in between for each in nodes if each is not None for one in each.inputs)
+    producers = [value.producer() for value in between[1:]]
+    operands = [operand for producer in producers if producer is not None for operand in producer.inputs]
+    inner = all(_is_scalar(operand) or operand in between for operand in operands)
     return _Split(node, weight, count, between, readers) if inner and readers else None
 
 
@@ -114,7 +115,7 @@ def _reader(node: ir.Node, value: ir.Value, channels: int) -> Linear | None:
     operator = linear(node)
     if operator is None or operator.groups != 1 or operator.source is not value or operator.axis_in != 1:
         return None
-    once = [one is value for one in node.inputs].count(True) == 1
+    once = [operand is value for operand in node.inputs].count(True) == 1
     return operator if once and operator.channels_in == channels else None
 
 

@@ -39,7 +39,7 @@ def attention(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
         if len(node.outputs) > index and is_taken(node.outputs[index]):
             results[node.outputs[index]] = joined
     shared = sizes_of(query)[1] // sizes_of(key)[1]
-    key, value = (_repeated(steps, each, shared, name) for each, name in ((key, "keys"), (value, "values")))
+    key, value = (_repeated(steps, state, shared, name) for state, name in ((key, "keys"), (value, "values")))
     raw = _scores(steps, node, query, key)
     capped = _capped(steps, raw, node.attributes.get_float("softcap", 0.0))
     weights = _weights(steps, node, capped)
@@ -64,8 +64,8 @@ def state_shapes(graph: ir.Graph) -> None:
         query, key, value = (_as_heads(node, index) for index in range(3))
         past = node.inputs[4] if len(node.inputs) > 4 else None
         keys = key[2] + (0 if past is None or past.shape is None else int(str(past.shape[2])))
-        made = [(*key[:2], keys, key[3]), (*value[:2], keys, value[3]), (*query[:3], keys)]
-        for result, sizes in zip(node.outputs[1:], made, strict=False):
+        state_sizes = [(*key[:2], keys, key[3]), (*value[:2], keys, value[3]), (*query[:3], keys)]
+        for result, sizes in zip(node.outputs[1:], state_sizes, strict=False):
             result.shape, result.type = ir.Shape(sizes), node.outputs[0].type
 
 

@@ -51,9 +51,9 @@ def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
     inner = list(branch)
     branch.outputs.clear()
     branch.remove(inner)
-    for each in inner:
-        set_origin(each, origin_of(node))
-        for value in each.outputs:
+    for inner_node in inner:
+        set_origin(inner_node, origin_of(node))
+        for value in inner_node.outputs:
             value.name = take_name(value.name or "branch", names)
     graph.insert_before(node, inner)
     for output, result in zip(node.outputs, results, strict=True):

@@ -59,7 +59,7 @@ def axes_of(node: ir.Node) -> list[Axis]:
     regions = [(0.0, 1.0)] * len(numbers)
     if roi is not None and roi.size == 2 * len(numbers):
         regions = [(float(roi[i]), float(roi[len(numbers) + i])) for i in range(len(numbers))]
-    stated = [None] * len(numbers) if scales is None else [np.float32(each) for each in scales]
+    stated = [None] * len(numbers) if scales is None else [np.float32(number) for number in scales]
     return [
         Axis(axis, before[axis], after[axis], scale, region)
         for axis, scale, region in zip(numbers, stated, regions, strict=True)

@@ -151,4 +151,4 @@ def sizes_of(value: ir.Value | None) -> list[int]:
     """The static shape of a value, as every value has one once a graph is clean."""
     if value is None or value.shape is None:
         raise ValueError("a value without a shape")  # a bug of ours: shapes are checked before
-    return [int(str(each)) for each in value.shape]
+    return [int(str(size)) for size in value.shape]

@@ -100,13 +100,13 @@ def _positions(node: ir.Node) -> list[tuple[ir.Node, int]] | None:
     """The SequenceAt nodes and what they take; None when the sequence is used otherwise."""
     if node.outputs[0].is_graph_output():
         return None
-    found = []
+    positions = []
     for use in node.outputs[0].uses():
         position = integers(use.node.inputs[1]) if use.node.op_type == "SequenceAt" else None
         if position is None or len(position) != 1:
             return None
-        found.append((use.node, position[0]))
-    return found
+        positions.append((use.node, position[0]))
+    return positions
 
 
 def _sizes(node: ir.Node) -> list[int] | None:

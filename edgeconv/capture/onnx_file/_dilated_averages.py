@@ -42,17 +42,17 @@ def settle_dilated_averages(graph: ir.Graph) -> None:
 def _settle(steps: Steps, node: ir.Node) -> None:
     x, result = node.inputs[0], node.outputs[0]
     _, channels, *before = sizes_of(x)
-    _, _, *made = sizes_of(result)
+    _, _, *after = sizes_of(result)
     kernel = list(node.attributes.get_ints("kernel_shape"))
     rank = len(kernel)
     strides = list(node.attributes.get_ints("strides", (1,) * rank))
     dilations = list(node.attributes.get_ints("dilations"))
     pads = _pads(node, rank)
     reaches = [
-        max(0, (made[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - before[i] - pads[i])
+        max(0, (after[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - before[i] - pads[i])
         for i in range(rank)
     ]
-    counts = _counts(node, before, made, pads)
+    counts = _counts(node, before, after, pads)
     if not counts.all():
         raise _refused(node, "has windows of nothing but padding", "pad less than a window on each side")
     alike = bool((counts == counts.flat[0]).all())
@@ -76,14 +76,14 @@ def _refused(node: ir.Node, why: str, hint: str) -> CaptureError:
     return CaptureError(f"{node.op_type} {why}", where=where, hint=hint)
 
 
-def _counts(node: ir.Node, sizes: list[int], made: list[int], pads: list[int]) -> Array:
+def _counts(node: ir.Node, sizes: list[int], after: list[int], pads: list[int]) -> Array:
     """How many elements each window divides by, over the spatial axes."""
     rank, padding = len(sizes), bool(node.attributes.get_int("count_include_pad", 0))
     kernel, dilations = (node.attributes.get_ints(name) for name in ("kernel_shape", "dilations"))
     strides = node.attributes.get_ints("strides", (1,) * rank)
     counts = [
         counted_elements(
-            *(size, made[i], kernel[i], (pads[i], pads[rank + i])),
+            *(size, after[i], kernel[i], (pads[i], pads[rank + i])),
             stride=strides[i],
             dilation=dilations[i],
             with_padding=padding,

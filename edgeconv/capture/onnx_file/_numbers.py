@@ -63,8 +63,8 @@ def _check_indices(node: ir.Node) -> None:
 def _check_count(node: ir.Node) -> None:
     shapes = [value.shape for value in (node.inputs[0], node.outputs[0]) if value is not None]
     sizes = [[size for size in shape if isinstance(size, int)] for shape in shapes if shape is not None]
-    known = len(sizes) == 2 and all(len(a) == len(b) for a, b in zip(sizes, shapes, strict=True) if b is not None)
-    if known and math.prod(sizes[0]) != math.prod(sizes[1]):
+    is_static = len(sizes) == 2 and all(len(a) == len(b) for a, b in zip(sizes, shapes, strict=True) if b is not None)
+    if is_static and math.prod(sizes[0]) != math.prod(sizes[1]):
         raise CaptureError(
             f"{node.op_type} cannot make the shape {sizes[1]} of {sizes[0]}",
             where=place_of(node),

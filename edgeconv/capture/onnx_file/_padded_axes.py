@@ -40,4 +40,4 @@ def _spell_out(graph: ir.Graph, node: ir.Node) -> None:
 
 def _constant(value: ir.Value | None) -> list[int] | None:
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else [int(each) for each in tensor.numpy().ravel()]
+    return None if tensor is None else [int(number) for number in tensor.numpy().ravel()]

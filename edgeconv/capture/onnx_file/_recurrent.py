@@ -81,9 +81,9 @@ def _check(node: ir.Node) -> None:
     first, second, inputs = sizes_of(node.inputs[0])
     batch = first if batch_first else second
     state = [batch, count, hidden] if batch_first else [count, batch, hidden]
-    wanted = {1: [count, gates * hidden, inputs], 2: [count, gates * hidden, hidden], 3: [count, 2 * gates * hidden]}
-    wanted |= {4: [batch], 5: state, 6: state, 7: [count, 3 * hidden]}
-    for index, sizes in wanted.items():
+    expected = {1: [count, gates * hidden, inputs], 2: [count, gates * hidden, hidden], 3: [count, 2 * gates * hidden]}
+    expected |= {4: [batch], 5: state, 6: state, 7: [count, 3 * hidden]}
+    for index, sizes in expected.items():
         value = node.inputs[index] if index < len(node.inputs) else None
         if value is not None and sizes_of(value) != sizes:
             what = f"takes {value.name!r} of the shape {sizes_of(value)} where {sizes} is due"
@@ -105,15 +105,15 @@ def _settle(graph: ir.Graph, node: ir.Node) -> None:
     layer = ir.node(node.op_type, inputs, dict(node.attributes), num_outputs=len(node.outputs))
     steps.insert(layer)
     results = {}
-    for index, (result, made) in enumerate(zip(node.outputs, layer.outputs, strict=True)):
-        made.name = ""
+    for index, (result, output) in enumerate(zip(node.outputs, layer.outputs, strict=True)):
+        output.name = ""
         if not is_taken(result):
             continue
         sizes = sizes_of(result)
-        made.type = result.type
-        made.shape = ir.Shape(
+        output.type = result.type
+        output.shape = ir.Shape(
             [sizes[1], sizes[2], sizes[0], sizes[3]] if index == 0 else [sizes[1], sizes[0], sizes[2]]
         )
-        steps.name(made, f"output_{index}")
-        results[result] = steps.transpose(made, (2, 0, 1, 3) if index == 0 else (1, 0, 2), f"moved_{index}")
+        steps.name(output, f"output_{index}")
+        results[result] = steps.transpose(output, (2, 0, 1, 3) if index == 0 else (1, 0, 2), f"moved_{index}")
     steps.replace(results)

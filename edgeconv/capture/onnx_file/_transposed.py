@@ -76,18 +76,18 @@ def settle_transposed(graph: ir.Graph) -> None:
 
 def _settle(node: ir.Node, automatic: str) -> None:
     before, kernel = sizes_of(node.inputs[0])[2:], sizes_of(node.inputs[1])[2:]
-    rank, made = len(before), sizes_of(node.outputs[0])[2:]
+    rank, after = len(before), sizes_of(node.outputs[0])[2:]
     strides = node.attributes.get_ints("strides", [1] * rank)
     dilations = node.attributes.get_ints("dilations", [1] * rank)
     extra = list(node.attributes.get_ints("output_padding", [0] * rank))
     totals = []
     for i in range(rank):
         size = strides[i] * (before[i] - 1) + extra[i] + (kernel[i] - 1) * dilations[i] + 1
-        totals.append(max(size - made[i], 0))
-        extra[i] += max(made[i] - size, 0)
+        totals.append(max(size - after[i], 0))
+        extra[i] += max(after[i] - size, 0)
         if extra[i] >= max(strides[i], dilations[i]):
             raise CaptureError(
-                f"ConvTranspose cannot make its output_shape {made}: axis {2 + i} has {size} elements without padding",
+                f"ConvTranspose cannot make its output_shape {after}: axis {2 + i} has {size} elements without padding",
                 where=place_of(node),
                 hint="state a smaller output_shape, or pad the result",
             )

@@ -96,9 +96,9 @@ def float_layers(graph: ir.Graph) -> None:
 
 def _by_channel(graph: ir.Graph, source: ir.Node) -> ir.Node | None:
     """The same DequantizeLinear with its scale and zero point once per channel; None where it has none to repeat."""
-    made, (integer, *numbers) = source.outputs[0], source.inputs
+    real, (integer, *numbers) = source.outputs[0], source.inputs
     arrays = [_array(value) for value in numbers]
-    shape = made.shape
+    shape = real.shape
     if shape is None or len(shape) < _PER_AXIS_RANK or any(array is None or array.size != 1 for array in arrays):
         return None
     channels = shape[1]
@@ -109,7 +109,7 @@ def _by_channel(graph: ir.Graph, source: ir.Node) -> ir.Node | None:
         for value, array in zip(numbers, arrays, strict=True)
         if value is not None and array is not None
     ]
-    result = ir.Value(name=unique_name(graph, f"{made.name}.by_channel"), type=made.type, shape=made.shape)
+    result = ir.Value(name=unique_name(graph, f"{real.name}.by_channel"), type=real.type, shape=real.shape)
     return ir.Node("", "DequantizeLinear", [integer, *repeated], [ir.AttrInt64("axis", 1)], outputs=[result])
 
 
@@ -123,18 +123,18 @@ def stated_windows(graph: ir.Graph) -> None:
         pair = source.producer() if source is not None else None
         if not attributes.get_int("count_include_pad", 0) or source is None or pair is None:
             continue
-        sizes, made = (_sizes(value) for value in (source, result))
-        if pair.op_type != "DequantizeLinear" or sizes is None or made is None:
+        sizes, counts = (_sizes(value) for value in (source, result))
+        if pair.op_type != "DequantizeLinear" or sizes is None or counts is None:
             continue
         kernel = attributes.get_ints("kernel_shape")
         strides = attributes.get_ints("strides", (1,) * len(kernel))
-        pads = _stated_pads(node, sizes, made)
+        pads = _stated_pads(node, sizes, counts)
         padded = [size + before + after for size, before, after in zip(sizes, pads, pads[len(kernel) :], strict=False)]
         if any(pads):
             source = _padded(graph, node, pair, pads, padded)
         lacking = [
             max(0, (count - 1) * stride + window - size)
-            for count, stride, window, size in zip(made, strides, kernel, padded, strict=True)
+            for count, stride, window, size in zip(counts, strides, kernel, padded, strict=True)
         ]
         node.replace_input_with(0, source)
         for name in ("ceil_mode", "count_include_pad"):
@@ -143,7 +143,7 @@ def stated_windows(graph: ir.Graph) -> None:
         attributes["pads"] = ir.AttrInt64s("pads", [0] * len(kernel) + lacking)
 
 
-def _stated_pads(node: ir.Node, sizes: Sequence[int], made: Sequence[int]) -> list[int]:
+def _stated_pads(node: ir.Node, sizes: Sequence[int], counts: Sequence[int]) -> list[int]:
     """All before, then all behind: stated, or such that there are as many windows as results."""
     attributes = node.attributes
     kernel, automatic = attributes.get_ints("kernel_shape"), attributes.get_string("auto_pad", "NOTSET")
@@ -153,7 +153,7 @@ def _stated_pads(node: ir.Node, sizes: Sequence[int], made: Sequence[int]) -> li
     strides = attributes.get_ints("strides", (1,) * len(kernel))
     totals = [
         max(0, (count - 1) * stride + window - size)
-        for count, stride, window, size in zip(made, strides, kernel, sizes, strict=True)
+        for count, stride, window, size in zip(counts, strides, kernel, sizes, strict=True)
     ]
     return same_pads(totals, automatic)
 
@@ -161,8 +161,8 @@ def _stated_pads(node: ir.Node, sizes: Sequence[int], made: Sequence[int]) -> li
 def _sizes(value: ir.Value) -> list[int] | None:
     """The lengths behind batch and channels; None where one is open."""
     lengths = list(value.shape)[2:] if value.shape is not None else []
-    known = [length for length in lengths if isinstance(length, int)]
-    return known if known and len(known) == len(lengths) else None
+    static = [length for length in lengths if isinstance(length, int)]
+    return static if static and len(static) == len(lengths) else None
 
 
 def _padded(graph: ir.Graph, node: ir.Node, pair: ir.Node, pads: Sequence[int], sizes: Sequence[int]) -> ir.Value:
@@ -235,8 +235,8 @@ def integer_borders(graph: ir.Graph) -> None:
     """Makes integers of the inputs that are only quantised, and of the outputs that come dequantised."""
     for index, value in enumerate(list(graph.inputs)):
         readers = [use.node for use in value.uses()]
-        made = {_numbers(node): node.outputs[0] for node in readers if node.op_type == "QuantizeLinear"}
-        if len(made) != 1 or len(readers) != len([node for node in readers if node.op_type == "QuantizeLinear"]):
+        quantized = {_numbers(node): node.outputs[0] for node in readers if node.op_type == "QuantizeLinear"}
+        if len(quantized) != 1 or len(readers) != len([node for node in readers if node.op_type == "QuantizeLinear"]):
             continue
         integer = ir.Value(name=value.name, type=readers[0].outputs[0].type, shape=value.shape)
         value.name = unique_name(graph, f"{value.name}.float")
@@ -259,16 +259,16 @@ def integer_borders(graph: ir.Graph) -> None:
 
 def border_parameters(graph: ir.Graph) -> dict[str, tuple[float, int]]:
     """Scale and zero point of the integers that cross the graph's border, by name; before `integer_borders`."""
-    found = {}
+    parameters = {}
     for value in graph.inputs:
         nodes = [use.node for use in value.uses() if use.node.op_type == "QuantizeLinear"]
         if nodes:
-            found[value.name or ""] = _numbers(nodes[0])
+            parameters[value.name or ""] = _numbers(nodes[0])
     for value in graph.outputs:
         node = value.producer()
         if node is not None and node.op_type == "DequantizeLinear":
-            found[value.name or ""] = _numbers(node)
-    return found
+            parameters[value.name or ""] = _numbers(node)
+    return parameters
 
 
 def _numbers(node: ir.Node) -> tuple[float, int]:
@@ -292,14 +292,14 @@ def _bounds(node: ir.Node) -> tuple[float, float] | None:
         return 0.0, math.inf
     if node.op_type != "Clip":
         return None
-    found = []
+    bounds = []
     for index, default in ((1, -math.inf), (2, math.inf)):
         value = node.inputs[index] if index < len(node.inputs) else None
         array = None if value is None else _array(value)
         if value is not None and array is None:
             return None
-        found.append(default if array is None else float(array.reshape(())))
-    return found[0], found[1]
+        bounds.append(default if array is None else float(array.reshape(())))
+    return bounds[0], bounds[1]
 
 
 def _array(value: ir.Value | None) -> Array | None:
@@ -309,8 +309,8 @@ def _array(value: ir.Value | None) -> Array | None:
 
 def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """A constant; the one that was made under that name before, which is always of the same numbers."""
-    made: dict[str, ir.Value] = graph.meta.setdefault(_MADE, {})
-    if name in made and made[name].graph is graph:
-        return made[name]
-    made[name] = add_initializer(graph, unique_name(graph, name), array)
-    return made[name]
+    by_name: dict[str, ir.Value] = graph.meta.setdefault(_MADE, {})
+    if name in by_name and by_name[name].graph is graph:
+        return by_name[name]
+    by_name[name] = add_initializer(graph, unique_name(graph, name), array)
+    return by_name[name]

@@ -72,8 +72,8 @@ class Quantization:
 
 def of_type(dtype: str, scale: Any, zero_point: Any, axis: int = 0) -> Quantization:
     """Parameters from arrays or numbers, the scales rounded to float32."""
-    scales = tuple(float(np.float32(one)) for one in np.atleast_1d(scale))
-    zeros = tuple(int(one) for one in np.broadcast_to(np.atleast_1d(zero_point), (len(scales),)))
+    scales = tuple(float(np.float32(number)) for number in np.atleast_1d(scale))
+    zeros = tuple(int(number) for number in np.broadcast_to(np.atleast_1d(zero_point), (len(scales),)))
     return Quantization(dtype, scales, zeros, axis)
 
 

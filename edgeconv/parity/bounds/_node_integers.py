@@ -84,8 +84,8 @@ def _dynamic(site: Site) -> tuple[Bounded | None, ...]:
     x = site.x()
     u = x.arithmetic.unit
     scale = exact(x, site.results[1]).widened(2 * u * np.abs(site.results[1]) + x.arithmetic.least)
-    one = np.ones(())
-    return exact(x, site.results[0]).widened(one), scale, exact(x, site.results[2]).widened(one)
+    step = np.ones(())
+    return exact(x, site.results[0]).widened(step), scale, exact(x, site.results[2]).widened(step)
 
 
 RULES: Mapping[str, Rule] = {

@@ -187,13 +187,13 @@ class _Verifier:
         size, extent = self._read("<H", vtable, kind), self._read("<H", vtable + 2, kind)
         sound = size >= 4 and size % 2 == 0 and vtable + size <= len(self._data) and table + extent <= len(self._data)
         require(sound, f"{kind} has no layout")
-        found: list[tuple[str, int]] = []
+        targets: list[tuple[str, int]] = []
         for slot, form in _LAYOUT[kind].items():
             offset = self._read("<H", vtable + 4 + 2 * slot, kind) if 4 + 2 * slot < size else 0
             if offset:
                 require(offset + _SCALARS.get(form, 4) <= extent, f"{kind} has a field outside of it")
-                found += self._field(kind, form, table + offset)
-        return found
+                targets += self._field(kind, form, table + offset)
+        return targets
 
     def _field(self, kind: str, form: str, at: int) -> list[tuple[str, int]]:
         if form in _SCALARS:

@@ -66,11 +66,11 @@ def _fold_parts(outer: Affine, part: Affine) -> Fold | None:
     operands = [value for value in node.inputs if value is not None]
     pieces = _pieces(part, node, operands)
     folds = [_fold(outer, piece) for piece in pieces if only_reader(piece.source) is node]
-    found = [fold for fold in folds if fold is not None]
-    if not found or len(found) != len(operands):
+    parts = [fold for fold in folds if fold is not None]
+    if not parts or len(parts) != len(operands):
         return None
-    operators = tuple(operator for fold in found for operator in fold.operators)
-    between = tuple(value for fold in found for value in fold.between)
+    operators = tuple(operator for fold in parts for operator in fold.operators)
+    between = tuple(value for fold in parts for value in fold.between)
     return Fold(outer, operators, (*operands, *between))
 
 

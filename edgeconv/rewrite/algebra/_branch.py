@@ -84,7 +84,7 @@ class Taps:
         return self.channels_out * (self.channels_in // self.groups) * taps
 
     def __add__(self, other: Taps) -> Taps:
-        windows = tuple(one + two for one, two in zip(self.windows, other.windows, strict=True))
+        windows = tuple(first + second for first, second in zip(self.windows, other.windows, strict=True))
         return replace(self, windows=windows, groups=math.gcd(self.groups, other.groups))
 
     def spread(self, weight: Float64, whole: Taps) -> Float64:
@@ -93,7 +93,7 @@ class Taps:
         out, inner = self.channels_out // self.groups, self.channels_in // self.groups
         sizes = [window.count for window in whole.windows]
         full = np.zeros((whole.groups, parts, out, parts, inner, *sizes))
-        places = tuple(mine.places_in(its) for mine, its in zip(self.windows, whole.windows, strict=True))
+        places = tuple(window.places_in(outer) for window, outer in zip(self.windows, whole.windows, strict=True))
         ours = weight.reshape(whole.groups, parts, out, inner, *weight.shape[2:])
         for part in range(parts):
             block: tuple[slice | int, ...] = (slice(None), part, slice(None), part, slice(None), *places)
@@ -141,12 +141,12 @@ def branch(operand: ir.Value, sign: float) -> Branch | None:
     Affine nodes that only the sum depends on belong to the branch, and so does the window before them.
     """
     maps, value = _affine_chain(operand)
-    found = window(value.producer()) if only_reader(value) is not None else None
-    found = _identity(value) if found is None else found
-    if found is None or any(item.along(1, found.taps.channels_out) is None for item in maps):
+    inner = window(value.producer()) if only_reader(value) is not None else None
+    inner = _identity(value) if inner is None else inner
+    if inner is None or any(item.along(1, inner.taps.channels_out) is None for item in maps):
         return None
-    cost = found.cost if found.convolves else found.taps.channels_out * len(maps)
-    return replace(found, cost=cost, numbers=_mapped(found, maps, sign))
+    cost = inner.cost if inner.convolves else inner.taps.channels_out * len(maps)
+    return replace(inner, cost=cost, numbers=_mapped(inner, maps, sign))
 
 
 def window(node: ir.Node | None) -> Branch | None:
@@ -159,16 +159,16 @@ def _affine_chain(value: ir.Value) -> tuple[list[Affine], ir.Value]:
     """The affine nodes behind a value that only this chain reads, last one first, and what they act on."""
     maps: list[Affine] = []
     node = value.producer()
-    while node is not None and only_reader(value) is not None and (found := affine(node)) is not None:
-        maps.append(found)
-        value = found.source
+    while node is not None and only_reader(value) is not None and (affine_map := affine(node)) is not None:
+        maps.append(affine_map)
+        value = affine_map.source
         node = value.producer()
     return maps, value
 
 
-def _mapped(found: Branch, maps: list[Affine], sign: float) -> Callable[[], tuple[Float64, Float64]]:
+def _mapped(inner: Branch, maps: list[Affine], sign: float) -> Callable[[], tuple[Float64, Float64]]:
     def numbers() -> tuple[Float64, Float64]:
-        weight, bias = found.numbers()
+        weight, bias = inner.numbers()
         for item in reversed(maps):
             scale, shift = item.along(1, len(bias)) or (np.ones(1), np.zeros(1))
             weight, bias = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), bias * scale + shift
@@ -239,22 +239,22 @@ def _windows(node: ir.Node, kernel: Sequence[int]) -> tuple[Window, ...] | None:
     )
 
 
-def convolution(node: ir.Node, found: Branch, numbers: tuple[Float64, Float64], suffix: str = "") -> ir.Value:
+def convolution(node: ir.Node, conv: Branch, numbers: tuple[Float64, Float64], suffix: str = "") -> ir.Value:
     """Puts the Conv of a branch, with its weight and bias, before ``node``, whose result it is or is like."""
     graph, base = graph_of(node), f"{node.outputs[0].name}{suffix}"
     dtype = node.outputs[0].dtype or ir.DataType.FLOAT
     weight, bias = numbers
-    inputs = [found.source, add_constant(graph, unique_name(graph, f"{base}.weight"), weight, dtype)]
+    inputs = [conv.source, add_constant(graph, unique_name(graph, f"{base}.weight"), weight, dtype)]
     if bias.any():
         inputs.append(add_constant(graph, unique_name(graph, f"{base}.bias"), bias, dtype))
-    windows = found.taps.windows
+    windows = conv.taps.windows
     before, behind = zip(*(window.padding for window in windows), strict=True)
     attributes = [
         ir.AttrInt64s("kernel_shape", [window.count for window in windows]),
         ir.AttrInt64s("pads", [*before, *behind]),
-        ir.AttrInt64s("strides", list(found.strides)),
+        ir.AttrInt64s("strides", list(conv.strides)),
         ir.AttrInt64s("dilations", [window.step for window in windows]),
-        ir.AttrInt64("group", found.taps.groups),
+        ir.AttrInt64("group", conv.taps.groups),
     ]
     return insert_like(node, "Conv", inputs, attributes, unique_name(graph, base))
 

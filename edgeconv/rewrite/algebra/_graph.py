@@ -36,11 +36,11 @@ def drop(value: ir.Value) -> bool:
 def insert_like(node: ir.Node, op_type: str, inputs: list[ir.Value], attributes: list[ir.Attr], name: str) -> ir.Value:
     """Puts a node before ``node`` whose result, under that free name, is of the same type and shape as that node's."""
     result = node.outputs[0]
-    made = ir.Value(name=name, type=result.type, shape=result.shape)
-    new = ir.Node("", op_type, inputs, attributes, outputs=[made], name=name)
+    value = ir.Value(name=name, type=result.type, shape=result.shape)
+    new = ir.Node("", op_type, inputs, attributes, outputs=[value], name=name)
     hand_on(node, new)
     graph_of(node).insert_before(node, new)
-    return made
+    return value
 
 
 def where(node: ir.Node) -> str:

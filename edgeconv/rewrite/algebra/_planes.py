@@ -101,8 +101,8 @@ def _split(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
 
 
 def _slice(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
-    given = [integers(value) if value is not None else None for value in (*node.inputs[1:], None, None)]
-    starts, ends, axes, steps = given[:4]
+    parameters = [integers(value) if value is not None else None for value in (*node.inputs[1:], None, None)]
+    starts, ends, axes, steps = parameters[:4]
     if starts is None or ends is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
         return None
     if steps is None and len(node.inputs) > 4 and node.inputs[4] is not None:

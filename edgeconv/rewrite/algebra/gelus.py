@@ -37,16 +37,16 @@ def gelus(nodes: Iterable[ir.Node]) -> tuple[dict[ir.Node, Gelu], set[ir.Node]]:
 
     Returns the last node of each, and the nodes before it that need not be computed.
     """
-    found: dict[ir.Node, Gelu] = {}
+    matches: dict[ir.Node, Gelu] = {}
     inner: set[ir.Node] = set()
     for node in nodes:
         x = _ARGUMENT[node.op_type](node.inputs[0]) if node.op_type in _ARGUMENT else None
         match = _match(node, x) if x is not None else None
         if match is not None and x is not None:
             last, between = match
-            found[last] = Gelu(x, node)
+            matches[last] = Gelu(x, node)
             inner |= between
-    return found, inner
+    return matches, inner
 
 
 def _match(gate: ir.Node, x: ir.Value) -> tuple[ir.Node, set[ir.Node]] | None:
@@ -73,8 +73,8 @@ def _of_tanh(value: ir.Value | None) -> ir.Value | None:
     """The x of which the value is the polynomial that GELU's approximation gives to tanh."""
     seen, level = [value], [value]
     for _ in range(_DEEP):
-        makers = [one.producer() for one in level if one is not None]
-        level = [given for node in makers if node is not None and node.op_type in _ALGEBRA for given in node.inputs]
+        makers = [item.producer() for item in level if item is not None]
+        level = [operand for node in makers if node is not None and node.op_type in _ALGEBRA for operand in node.inputs]
         seen += level
     return next((x for x in seen if x is not None and _is_close(_polynomial(value, x), _TANH_POLYNOMIAL)), None)
 
@@ -97,7 +97,7 @@ def _polynomial(value: ir.Value | None, x: ir.Value, depth: int = _DEEP) -> _Pol
     node = value.producer() if value is not None else None
     if node is None or node.op_type not in _ALGEBRA or not depth:
         return None
-    a, b = (_polynomial(given, x, depth - 1) for given in node.inputs)
+    a, b = (_polynomial(operand, x, depth - 1) for operand in node.inputs)
     if a is None or b is None:
         return None
     if node.op_type == "Add":
@@ -108,21 +108,23 @@ def _polynomial(value: ir.Value | None, x: ir.Value, depth: int = _DEEP) -> _Pol
 
 
 def _product(a: _Polynomial, b: _Polynomial) -> _Polynomial:
-    made: _Polynomial = {}
+    product: _Polynomial = {}
     for (p, u), (q, v) in itertools.product(a.items(), b.items()):
-        made[p + q] = made.get(p + q, 0.0) + u * v
-    return made
+        product[p + q] = product.get(p + q, 0.0) + u * v
+    return product
 
 
-def _is_close(made: _Polynomial | None, wanted: _Polynomial) -> bool:
-    return made is not None and all(abs(made.get(key, 0.0) - wanted.get(key, 0.0)) < _CLOSE for key in made | wanted)
+def _is_close(polynomial: _Polynomial | None, target: _Polynomial) -> bool:
+    if polynomial is None:
+        return False
+    return all(abs(polynomial.get(power, 0.0) - target.get(power, 0.0)) < _CLOSE for power in polynomial | target)
 
 
-def _factors(node: ir.Node, known: ir.Value, x: ir.Value) -> set[str] | None:
-    """Which of x and 0.5 a product multiplies the known value by."""
-    if _scaled_by(node.outputs[0], 0.5) is known:
+def _factors(node: ir.Node, operand: ir.Value, x: ir.Value) -> set[str] | None:
+    """Which of x and 0.5 a product multiplies the operand by."""
+    if _scaled_by(node.outputs[0], 0.5) is operand:
         return {"half"}
-    other = node.inputs[1] if node.inputs[0] is known else node.inputs[0]
+    other = node.inputs[1] if node.inputs[0] is operand else node.inputs[0]
     if node.op_type != "Mul":
         return None
     if other is x:
@@ -144,8 +146,8 @@ def _scaled_by(value: ir.Value | None, factor: float) -> ir.Value | None:
     return None
 
 
-def _has_constant(node: ir.Node, wanted: float) -> bool:
-    return any(_scalar(value) == wanted for value in node.inputs)
+def _has_constant(node: ir.Node, number: float) -> bool:
+    return any(_scalar(value) == number for value in node.inputs)
 
 
 def _scalar(value: ir.Value | None) -> float | None:

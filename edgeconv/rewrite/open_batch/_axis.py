@@ -80,10 +80,10 @@ class Batch:
 
     def constant(self, node: ir.Node, index: int) -> list[int]:
         """Input ``index``, a constant of integers."""
-        found = integers(node.inputs[index]) if index < len(node.inputs) else None
-        if found is None:
+        numbers = integers(node.inputs[index]) if index < len(node.inputs) else None
+        if numbers is None:
             self.refuse(node, f"takes sizes that are computed at run time as input {index}")
-        return found
+        return numbers
 
     def rewrite(self, node: ir.Node, index: int, values: Sequence[int]) -> None:
         """Gives the node other integers as input ``index``."""
@@ -131,7 +131,7 @@ class Batch:
         before, after = self.shape(node, value), self.shape(node, node.outputs[0])
         ahead = math.prod(before[: place.axis]) * place.outer
         behind = place.inner * math.prod(before[place.axis + 1 :])
-        found: Place | None = None
+        destination: Place | None = None
         for axis, size in enumerate(after):
             rest = math.prod(after[axis + 1 :])
             inner, left = divmod(behind, rest) if rest else (0, 1)
@@ -139,10 +139,10 @@ class Batch:
                 continue
             outer, left = divmod(size, self.size * inner)
             if not left and outer and math.prod(after[:axis]) * outer == ahead:
-                found = Place(axis, outer, inner)
-        if found is None:
+                destination = Place(axis, outer, inner)
+        if destination is None:
             self.refuse(node, f"splits the batch, {_times(before)} to {_times(after)}")
-        return found
+        return destination
 
     def refuse(self, node: ir.Node, why: str) -> NoReturn:
         """Raises the one error that says which operator cannot carry the batch, and where it stands."""
@@ -157,8 +157,8 @@ def _constant(value: ir.Value | None) -> _Array | None:
     """A constant, or an Expand of one that was too large to be folded (its rows share their memory)."""
     tensor = tensor_of(value)
     if value is not None and tensor is not None:
-        known = exact(value)
-        return tensor.numpy() if known is None else known
+        array = exact(value)
+        return tensor.numpy() if array is None else array
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "Expand":
         return None

@@ -46,13 +46,13 @@ def require_same(first: Freed, second: Freed) -> None:
         RewriteError: they do not: something is made from the batch size, or chosen by it. Names the first such node.
     """
     graphs = first.model.graph, second.model.graph
-    known: dict[ir.Value, ir.Value] = dict(zip(graphs[0].inputs, graphs[1].inputs, strict=True))
+    counterparts: dict[ir.Value, ir.Value] = dict(zip(graphs[0].inputs, graphs[1].inputs, strict=True))
     compared: set[tuple[ir.Value, ir.Value]] = set()
     for node, other in zip_longest(*graphs):
         if node is None or other is None or not _is_like(node, other):
             _refuse_node(node, other, first.size, second.size)
         for value, counterpart in zip(node.inputs, other.inputs, strict=True):
-            if value is None or counterpart is None or known.get(value) is counterpart:
+            if value is None or counterpart is None or counterparts.get(value) is counterpart:
                 continue
             if (value, counterpart) not in compared:
                 arrays = constant(value), constant(counterpart)
@@ -61,9 +61,9 @@ def require_same(first: Freed, second: Freed) -> None:
                 if not _same(arrays[0], arrays[1]):
                     _refuse_constant(node, _shown(arrays[0], arrays[1]), first.size, second.size)
                 compared.add((value, counterpart))
-        known.update(zip(node.outputs, other.outputs, strict=True))
+        counterparts.update(zip(node.outputs, other.outputs, strict=True))
     for value, counterpart in zip(graphs[0].outputs, graphs[1].outputs, strict=True):
-        if known.get(value) is not counterpart:
+        if counterparts.get(value) is not counterpart:
             _refuse_node(value.producer(), counterpart.producer(), first.size, second.size)
 
 
@@ -123,7 +123,7 @@ def _refuse_constant(node: ir.Node, shown: tuple[str, str], size: int, other: in
 
 def _refuse_node(node: ir.Node | None, other: ir.Node | None, size: int, other_size: int) -> NoReturn:
     here = node if node is not None else other
-    names = [each.op_type if each is not None else "nothing" for each in (node, other)]
+    names = [side.op_type if side is not None else "nothing" for side in (node, other)]
     what = f"{names[0]} with a batch of {size} is {names[1]} with one of {other_size}"
     if names[0] == names[1]:
         what = f"{names[0]} has other sizes, attributes or inputs with a batch of {size} than with one of {other_size}"

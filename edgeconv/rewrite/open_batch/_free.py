@@ -72,20 +72,20 @@ def _free(model: ir.Model, inputs: Collection[str], symbol: str) -> int:
 
 def _begin(graph: ir.Graph, inputs: Collection[str]) -> Batch:
     """The batch size that the named inputs were captured with, and their places."""
-    known = {value.name or "": value for value in graph.inputs}
+    by_name = {value.name or "": value for value in graph.inputs}
     sizes = {}
     for name in inputs:
-        shape = dims(known.get(name))
+        shape = dims(by_name.get(name))
         if shape is None or not shape:
             what = f"{name!r} is no input of the graph with a static shape and a dimension 0"
-            raise RewriteError(what, where="free_batch", hint=f"its inputs are {', '.join(known)}")
+            raise RewriteError(what, where="free_batch", hint=f"its inputs are {', '.join(by_name)}")
         sizes[name] = shape[0]
     if len(set(sizes.values())) != 1 or min(sizes.values()) < 2:
         said = ", ".join(f"{name} of {size}" for name, size in sizes.items())
         what = f"the batch must be captured with one size of at least 2, not {said or 'no input'}"
         raise RewriteError(what, where="free_batch", hint="capture with a batch of 2")
     batch = Batch(next(iter(sizes.values())))
-    batch.places = {known[name]: Place(0) for name in sizes}
+    batch.places = {by_name[name]: Place(0) for name in sizes}
     return batch
 
 

@@ -24,20 +24,20 @@ _TO_THE_END = int(np.iinfo(np.int64).max)
 
 def elementwise(batch: Batch, node: ir.Node) -> Place:
     """Operators that broadcast: all that carry the batch must carry it alike, the others have one row there."""
-    found: Place | None = None
+    shared: Place | None = None
     for value in node.inputs:
         if value is not None and value in batch.places:
             place = batch.places[value]
             place = place.on(place.axis - batch.rank(node, value))
-            if found not in (None, place):
+            if shared not in (None, place):
                 batch.refuse(node, "meets the batch in two places")
-            found = place
-    if found is None:
+            shared = place
+    if shared is None:
         batch.refuse(node, "does not carry it")
     for index, value in enumerate(node.inputs):
         if value is not None and value not in batch.places:
-            batch.free(node, index, batch.rank(node, value) + found.axis, found)
-    return found.on(batch.rank(node, node.outputs[0]) + found.axis)
+            batch.free(node, index, batch.rank(node, value) + shared.axis, shared)
+    return shared.on(batch.rank(node, node.outputs[0]) + shared.axis)
 
 
 def image(batch: Batch, node: ir.Node) -> Place:
@@ -72,12 +72,12 @@ def along_input(batch: Batch, node: ir.Node) -> Place:
 def reduce(batch: Batch, node: ir.Node) -> Place:
     """Reductions; axes as an input or an attribute."""
     rank = batch.rank(node, node.inputs[0])
-    given = node.attributes.get_ints("axes", ())
+    axes = node.attributes.get_ints("axes", ())
     if len(node.inputs) > 1 and node.inputs[1] is not None:
-        given = tuple(batch.constant(node, 1))
-    if not given and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
+        axes = tuple(batch.constant(node, 1))
+    if not axes and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
         return batch.only(node)
-    return _without(batch, node, {axis % rank for axis in given} or set(range(rank)))
+    return _without(batch, node, {axis % rank for axis in axes} or set(range(rank)))
 
 
 def arg_reduce(batch: Batch, node: ir.Node) -> Place:
@@ -163,12 +163,12 @@ def slice_(batch: Batch, node: ir.Node) -> Place:
     """Slice: along the batch only the whole of it."""
     place, rank = batch.only(node), batch.rank(node, node.inputs[0])
     starts, ends = batch.constant(node, 1), batch.constant(node, 2)
-    given = [integers(value) if value is not None else None for value in (*node.inputs[3:], None, None)]
-    axes = [axis % rank for axis in given[0] or range(len(starts))]
+    optional = [integers(value) if value is not None else None for value in (*node.inputs[3:], None, None)]
+    axes = [axis % rank for axis in optional[0] or range(len(starts))]
     if place.axis not in axes:
         return place
     at, size = axes.index(place.axis), batch.shape(node, node.inputs[0])[place.axis]
-    if range(*slice(starts[at], ends[at], (given[1] or [1] * len(axes))[at]).indices(size)) != range(size):
+    if range(*slice(starts[at], ends[at], (optional[1] or [1] * len(axes))[at]).indices(size)) != range(size):
         batch.refuse(node, "takes a part of the batch")
     starts[at], ends[at] = 0, _TO_THE_END
     batch.rewrite(node, 1, starts)
@@ -216,13 +216,12 @@ def resize(batch: Batch, node: ir.Node) -> Place:
         sizes, before = batch.constant(node, 3), batch.shape(node, node.inputs[0])
         axes = [axis % len(before) for axis in node.attributes.get_ints("axes", tuple(range(len(before))))]
         if 0 in axes:
-            kept = [at for at, axis in enumerate(axes) if sizes[at] != before[axis]]
-            if 0 in [axes[at] for at in kept] or node.attributes.get_string("coordinate_transformation_mode", "") in (
-                "tf_crop_and_resize",
-            ):
+            resized = [at for at, axis in enumerate(axes) if sizes[at] != before[axis]]
+            mode = node.attributes.get_string("coordinate_transformation_mode", "")
+            if 0 in [axes[at] for at in resized] or mode == "tf_crop_and_resize":
                 batch.refuse(node, "resizes the batch")
-            node.attributes["axes"] = ir.AttrInt64s("axes", [axes[at] for at in kept])
-            batch.rewrite(node, 3, [sizes[at] for at in kept])
+            node.attributes["axes"] = ir.AttrInt64s("axes", [axes[at] for at in resized])
+            batch.rewrite(node, 3, [sizes[at] for at in resized])
     return place
 
 
@@ -249,8 +248,8 @@ def gather_nd(batch: Batch, node: ir.Node) -> Place:
 def scatter_nd(batch: Batch, node: ir.Node) -> Place:
     """ScatterND by a constant index of other axes."""
     place, index = batch.place(node), batch.shape(node, node.inputs[1])
-    wanted = place.on(len(index) - 1 + place.axis - index[-1])
-    if node.inputs[1] in batch.places or place.axis < index[-1] or batch.places.get(node.inputs[2]) != wanted:  # type: ignore[arg-type]
+    aligned = place.on(len(index) - 1 + place.axis - index[-1])
+    if node.inputs[1] in batch.places or place.axis < index[-1] or batch.places.get(node.inputs[2]) != aligned:  # type: ignore[arg-type]
         batch.refuse(node, "scatters along the batch, or what is the same for all of it")
     return place
 

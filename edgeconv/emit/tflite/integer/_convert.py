@@ -58,9 +58,9 @@ class _Rewrite:
         self.made: list[Operator] = []
         self.notes: list[str] = []
         self.integer = {operator for operator in graph.operators if is_integer(operator)}
-        used = {one for operator in graph.operators for one in (*operator.inputs, *operator.outputs)}
-        used = {one for one in used if one.data is None and one.dtype == _FLOAT}
-        self.held = {one for one in used if one.quantization is not None}  # rounded, even between floats
+        used = {tensor for operator in graph.operators for tensor in (*operator.inputs, *operator.outputs)}
+        used = {tensor for tensor in used if tensor.data is None and tensor.dtype == _FLOAT}
+        self.held = {tensor for tensor in used if tensor.quantization is not None}  # rounded, even between floats
         self.floats: dict[Tensor, Tensor] = {}
 
     def run(self) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ class _Rewrite:
         for tensor in self.held:
             assert tensor.quantization is not None
             tensor.dtype = np.dtype(tensor.quantization.dtype)
-        for tensor in {one for operator in self.made for one in (*operator.inputs, *operator.outputs)}:
+        for tensor in {tensor for operator in self.made for tensor in (*operator.inputs, *operator.outputs)}:
             if tensor.dtype == _FLOAT:
                 tensor.quantization = None
         self.graph.operators = self.made
@@ -113,12 +113,12 @@ class _Rewrite:
             return
         results = results_of(operator)
         same = results[0].quantization if rule.kind is Kind.SAME else None
-        computed = [*(one for one in data_of(operator) if one.data is None), *results]  # of a table, the result alone
-        dtype = next(one.quantization.dtype for one in computed if one.quantization)
+        operands = [tensor for tensor in data_of(operator) if tensor.data is None]  # none of a table
+        dtype = next(tensor.quantization.dtype for tensor in (*operands, *results) if tensor.quantization)
         for index, tensor in enumerate(operator.inputs):
             if tensor.data is not None and tensor.dtype == _FLOAT:
-                known = same or operand_parameters(operator, tensor, dtype)
-                operator.inputs[index] = self._constant(tensor, known)
+                parameters = same or operand_parameters(operator, tensor, dtype)
+                operator.inputs[index] = self._constant(tensor, parameters)
         if dtype == "int16" and operator.code in ("ADD", "SUB"):
             operator.options["potScaleInt16"] = False
 
@@ -155,6 +155,6 @@ def _float_borders(graph: Graph) -> None:
 
 def _border(tensor: Tensor) -> Tensor:
     """A float tensor that takes the name of a quantized one."""
-    made = Tensor(tensor.name, tensor.shape, _FLOAT, owner=tensor.owner)
+    border = Tensor(tensor.name, tensor.shape, _FLOAT, owner=tensor.owner)
     tensor.name, tensor.owner = f"{tensor.name}/quantized", ""
-    return made
+    return border

@@ -25,12 +25,12 @@ def _sum(graph: Graph, operator: Operator) -> list[Operator]:
     LiteRT 2.3's own SUM of int8 is wrong on its reference kernels.
     """
     source, result = operator.inputs[0], operator.outputs[0]
-    known = _of(result)
+    parameters = _of(result)
     count = max(1, int(np.prod(source.shape)) // max(1, int(np.prod(result.shape))))
-    steps = of_type(known.dtype, known.scale[0] / count, known.zero_point)
-    mean = Tensor(f"{result.name}/mean", result.shape, np.dtype(known.dtype), quantization=steps)
+    steps = of_type(parameters.dtype, parameters.scale[0] / count, parameters.zero_point)
+    mean = Tensor(f"{result.name}/mean", result.shape, np.dtype(parameters.dtype), quantization=steps)
     times = np.full(_single(result), count, np.float32)
-    by = of_constant(times, known.dtype)
+    by = of_constant(times, parameters.dtype)
     factor = graph.constant(by.quantized(times), f"{result.name}/count", by)
     return [
         Operator("MEAN", operator.inputs, [mean], operator.options),
@@ -41,12 +41,12 @@ def _sum(graph: Graph, operator: Operator) -> list[Operator]:
 def _table(graph: Graph, operator: Operator) -> list[Operator]:
     """Any function of one number: each integer's image is looked up."""
     source, result = operator.inputs[0], operator.outputs[0]
-    known, made = _of(source), _of(result)
-    lowest, highest = limits_of(known.dtype)
-    numbers = known.dequantized(np.arange(lowest, highest + 1)).astype(np.float32)
+    parameters, result_parameters = _of(source), _of(result)
+    lowest, highest = limits_of(parameters.dtype)
+    numbers = parameters.dequantized(np.arange(lowest, highest + 1)).astype(np.float32)
     images = operator.options["function"](numbers)
-    images = np.nan_to_num(images, nan=0.0, posinf=made.interval[1], neginf=made.interval[0])
-    table = graph.constant(made.quantized(images), f"{result.name}/table", made)
+    images = np.nan_to_num(images, nan=0.0, posinf=result_parameters.interval[1], neginf=result_parameters.interval[0])
+    table = graph.constant(result_parameters.quantized(images), f"{result.name}/table", result_parameters)
     wide, index = (Tensor(f"{result.name}/{name}", source.shape, np.dtype(np.int32)) for name in ("wide", "index"))
     shift = graph.constant(np.full(_single(source), -lowest, np.int32), "integers")
     return [
@@ -79,7 +79,7 @@ def _reshape(graph: Graph, source: Tensor, result: Tensor) -> Operator:
 def _hard_swish(graph: Graph, operator: Operator) -> list[Operator]:
     """x / 6 times ReLU6(x + 3); the integers of x / 6 are those of x."""
     source, result = operator.inputs[0], operator.outputs[0]
-    three, sixth = (_number(graph, one, result, name) for one, name in ((3.0, "three"), (1 / 6, "sixth")))
+    three, sixth = (_number(graph, number, result, name) for number, name in ((3.0, "three"), (1 / 6, "sixth")))
     gate = _like(source, f"{result.name}/gate", source.shape, of_interval(0.0, 6.0, "int16"))
     part = _like(source, f"{result.name}/part", source.shape, of_type("int16", _of(source).scale[0] / 6, 0))
     return [
@@ -105,8 +105,8 @@ def _prelu(graph: Graph, operator: Operator) -> list[Operator]:
 
 def _number(graph: Graph, number: float, result: Tensor, name: str) -> Tensor:
     array = np.full(_single(result), number, np.float32)
-    known = of_constant(array, "int16")
-    return graph.constant(known.quantized(array), f"{result.name}/{name}", known)
+    parameters = of_constant(array, "int16")
+    return graph.constant(parameters.quantized(array), f"{result.name}/{name}", parameters)
 
 
 def _single(tensor: Tensor) -> tuple[int, ...]:
@@ -114,10 +114,10 @@ def _single(tensor: Tensor) -> tuple[int, ...]:
     return (1,) if tensor.shape else ()
 
 
-def _like(tensor: Tensor, name: str, shape: tuple[int, ...], known: Quantization | None = None) -> Tensor:
+def _like(tensor: Tensor, name: str, shape: tuple[int, ...], parameters: Quantization | None = None) -> Tensor:
     """A tensor of integers with other parameters, or with the same."""
-    known = known or _of(tensor)
-    return Tensor(name, shape, np.dtype(known.dtype), quantization=known)
+    parameters = parameters or _of(tensor)
+    return Tensor(name, shape, np.dtype(parameters.dtype), quantization=parameters)
 
 
 def _of(tensor: Tensor) -> Quantization:

@@ -56,58 +56,58 @@ class Rule:
 
 def _each(function: Callable[[float], float]) -> Callable[[Operator, Sequence[Interval]], Interval]:
     """Of a function that grows everywhere."""
-    return lambda operator, given: (function(given[0][0]), function(given[0][1]))
+    return lambda operator, intervals: (function(intervals[0][0]), function(intervals[0][1]))
 
 
 def _corners(function: Callable[[float, float], float]) -> Callable[[Operator, Sequence[Interval]], Interval]:
     """Of a function of two operands whose extremes lie at the ends of both."""
 
-    def rule(operator: Operator, given: Sequence[Interval]) -> Interval:
-        made = [function(a, b) for a in given[0] for b in given[1]]
-        return min(made), max(made)
+    def rule(operator: Operator, intervals: Sequence[Interval]) -> Interval:
+        ends = [function(a, b) for a in intervals[0] for b in intervals[1]]
+        return min(ends), max(ends)
 
     return rule
 
 
-def _absolute(operator: Operator, given: Sequence[Interval]) -> Interval:
-    return 0.0, max(map(abs, given[0]))
+def _absolute(operator: Operator, intervals: Sequence[Interval]) -> Interval:
+    return 0.0, max(map(abs, intervals[0]))
 
 
-def _leaky(operator: Operator, given: Sequence[Interval]) -> Interval:
+def _leaky(operator: Operator, intervals: Sequence[Interval]) -> Interval:
     slope = operator.options["alpha"]
-    made = [one if one > 0 else slope * one for one in (*given[0], 0.0)]
-    return min(made), max(made)
+    ends = [end if end > 0 else slope * end for end in (*intervals[0], 0.0)]
+    return min(ends), max(ends)
 
 
-def _weighted(operator: Operator, given: Sequence[Interval]) -> Interval:
+def _weighted(operator: Operator, intervals: Sequence[Interval]) -> Interval:
     """Exact for each output channel, as if all its inputs could have any value of their range at once."""
     weight, bias = operator.inputs[1], operator.inputs[2]
     if weight.data is None or bias.data is None or weight.quantization is not None:
         return -math.inf, math.inf  # far too wide for a layer of a network: it is left to the plan
     axis = RULES[operator.code].axis or 0
     flat = _rows(weight.data, axis)
-    low, high = given[0]
+    low, high = intervals[0]
     above, below = flat.clip(min=0).sum(axis=1), flat.clip(max=0).sum(axis=1)
     lowest, highest = above * low + below * high + bias.data, above * high + below * low + bias.data
     return float(lowest.min()), float(highest.max())
 
 
-def _matrix(operator: Operator, given: Sequence[Interval]) -> Interval:
+def _matrix(operator: Operator, intervals: Sequence[Interval]) -> Interval:
     """A product with a constant matrix on the left; of two computed ones only the plan knows."""
     left = operator.inputs[0].data
     if left is None:
         return -math.inf, math.inf
-    low, high = given[1]
+    low, high = intervals[1]
     above, below = left.clip(min=0).sum(axis=-1), left.clip(max=0).sum(axis=-1)
     return float((above * low + below * high).min()), float((above * high + below * low).max())
 
 
-def _hull(operator: Operator, given: Sequence[Interval]) -> Interval:
-    return min(low for low, _ in given), max(high for _, high in given)
+def _hull(operator: Operator, intervals: Sequence[Interval]) -> Interval:
+    return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
-def _padded(operator: Operator, given: Sequence[Interval]) -> Interval:
-    return _hull(operator, (*given, (0.0, 0.0)) if operator.code == "PAD" else given)
+def _padded(operator: Operator, intervals: Sequence[Interval]) -> Interval:
+    return _hull(operator, (*intervals, (0.0, 0.0)) if operator.code == "PAD" else intervals)
 
 
 def _rows(array: Array, axis: int) -> Array:
@@ -115,7 +115,7 @@ def _rows(array: Array, axis: int) -> Array:
     return moved.reshape(moved.shape[0], -1)
 
 
-_ADD, _SUB, _MUL = (_corners(one) for one in (lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b))
+_ADD, _SUB, _MUL = (_corners(function) for function in (lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b))
 _PICKED = _each(lambda x: x)
 
 RULES: Mapping[str, Rule] = {
@@ -237,13 +237,13 @@ def _fits(operator: Operator) -> bool:
     """
     (result,) = results_of(operator)
     assert result.quantization is not None  # the caller looked
-    known = result.quantization
-    given = [
-        one.quantization if one.data is None else operand_parameters(operator, one, known.dtype)
-        for one in data_of(operator)
+    parameters = result.quantization
+    operands = [
+        tensor.quantization if tensor.data is None else operand_parameters(operator, tensor, parameters.dtype)
+        for tensor in data_of(operator)
     ]
-    coarsest = max(one.scale[0] for one in given if one is not None)
-    return 2 * coarsest * _FINEST[known.dtype] < known.scale[0]
+    coarsest = max(operand.scale[0] for operand in operands if operand is not None)
+    return 2 * coarsest * _FINEST[parameters.dtype] < parameters.scale[0]
 
 
 def prescribed(operator: Operator, dtype: str) -> Quantization | None:

@@ -42,18 +42,18 @@ def spread(graph: Graph) -> None:
 def _backwards(graph: Graph) -> None:
     consumers = graph.consumers()
     for operator in reversed(graph.operators):
-        known = _written(operator)
+        parameters = _written(operator)
         for tensor in computed(operator):
-            alike = known is not None and all(_written(reader) == known for reader in consumers[tensor])
+            alike = parameters is not None and all(_written(reader) == parameters for reader in consumers[tensor])
             if alike and tensor.quantization is None and tensor not in graph.outputs:
-                tensor.quantization = known
+                tensor.quantization = parameters
 
 
 def _written(operator: Operator) -> Quantization | None:
     """The parameters of all results, where the operator picks, averages or clamps in integers."""
-    rule, found = RULES.get(operator.code), {tensor.quantization for tensor in results_of(operator)}
+    rule, written = RULES.get(operator.code), {tensor.quantization for tensor in results_of(operator)}
     passes = (rule is not None and rule.kind is Kind.SAME) or bounds_of(operator) is not None
-    return found.pop() if passes and not operator.keeps_float and len(found) == 1 else None
+    return written.pop() if passes and not operator.keeps_float and len(written) == 1 else None
 
 
 class _Forwards:
@@ -71,37 +71,40 @@ class _Forwards:
 
     def run(self) -> set[Tensor]:
         for operator in self.graph.operators:
-            rule, given = RULES.get(operator.code), computed(operator)
-            if rule is None or not given or any(one.quantization is None for one in given) or operator.keeps_float:
+            rule, operands = RULES.get(operator.code), computed(operator)
+            if rule is None or not operands or operator.keeps_float:
                 continue
-            made = self._made(operator, rule)
+            if any(tensor.quantization is None for tensor in operands):
+                continue
+            interval = self._made(operator, rule)
             for tensor in results_of(operator):
                 if tensor.quantization is None:
-                    self._give(operator, rule, tensor, made)
-                if made is not None:
-                    self.ranges[tensor] = made
+                    self._give(operator, rule, tensor, interval)
+                if interval is not None:
+                    self.ranges[tensor] = interval
         return self.invented
 
-    def _give(self, operator: Operator, rule: Rule, tensor: Tensor, made: Interval | None) -> None:
-        given = computed(operator)
-        known = {one.quantization for one in given if one.quantization is not None}
-        one = next(iter(known))
-        exact = picks(operator) and all(_holds(one, constant) for constant in data_of(operator))
+    def _give(self, operator: Operator, rule: Rule, tensor: Tensor, interval: Interval | None) -> None:
+        operands = computed(operator)
+        parameters = {operand.quantization for operand in operands if operand.quantization is not None}
+        shared = next(iter(parameters))
+        exact = picks(operator) and all(_holds(shared, constant) for constant in data_of(operator))
         if rule.kind is Kind.SAME:
-            tensor.quantization = one if len(known) == 1 else None
+            tensor.quantization = shared if len(parameters) == 1 else None
         elif rule.kind is Kind.FIXED:
-            tensor.quantization = prescribed(operator, one.dtype)
-        elif tensor not in self.values and made is not None:
-            tensor.quantization = of_interval(*made, one.dtype)
-        if not exact or any(source in self.invented for source in given):
+            tensor.quantization = prescribed(operator, shared.dtype)
+        elif tensor not in self.values and interval is not None:
+            tensor.quantization = of_interval(*interval, shared.dtype)
+        if not exact or any(source in self.invented for source in operands):
             self.invented.add(tensor)
 
     def _made(self, operator: Operator, rule: Rule) -> Interval | None:
         """The range of the result by the ranges of the operands, where the operator has a rule for that."""
         if rule.interval is None:
             return None
-        made = clamped(operator, rule.interval(operator, [_interval(one, self.ranges) for one in data_of(operator)]))
-        return made if all(map(math.isfinite, made)) else None
+        operands = [_interval(tensor, self.ranges) for tensor in data_of(operator)]
+        interval = clamped(operator, rule.interval(operator, operands))
+        return interval if all(map(math.isfinite, interval)) else None
 
 
 def _values(graph: Graph) -> set[Tensor]:
@@ -111,7 +114,7 @@ def _values(graph: Graph) -> set[Tensor]:
     """
     values = {tensor for operator in graph.operators for tensor in operator.outputs if tensor.owner}
     for operator in reversed(graph.operators):
-        if picks(operator) and any(one in values and one.quantization is None for one in operator.outputs):
+        if picks(operator) and any(tensor in values and tensor.quantization is None for tensor in operator.outputs):
             values.update(computed(operator))
     return values
 
@@ -138,7 +141,7 @@ def _withdraw(graph: Graph, invented: set[Tensor]) -> None:
     while True:
         floats = [operator for operator in graph.operators if not is_integer(operator)]
         beside = {tensor for operator in floats for tensor in (*data_of(operator), *results_of(operator))}
-        gone = [one for one in invented & (beside | set(graph.outputs)) if one.quantization is not None]
+        gone = [tensor for tensor in invented & (beside | set(graph.outputs)) if tensor.quantization is not None]
         if not gone:
             return
         for tensor in gone:

@@ -26,16 +26,16 @@ from edgeconv.emit.tflite.lower._windows import SAME, VALID
 
 def settle(graph: Graph) -> None:
     """Makes parameters alike where an operator wants them so."""
-    made: list[Operator] = []
+    settled: list[Operator] = []
     for operator in graph.operators:
         kind = RULES[operator.code].kind if is_integer(operator) else Kind.FREE
         if kind is Kind.SAME:
-            made += [operator] if _averages_by_weights(graph, operator) else _alike(operator)
+            settled += [operator] if _averages_by_weights(graph, operator) else _alike(operator)
         elif kind is Kind.FIXED:
-            made += _prescribed(operator)
+            settled += _prescribed(operator)
         else:
-            made.append(operator)
-    graph.operators = made
+            settled.append(operator)
+    graph.operators = settled
 
 
 def _alike(operator: Operator) -> list[Operator]:
@@ -48,8 +48,8 @@ def _alike(operator: Operator) -> list[Operator]:
     shared = len({tensor.quantization for tensor in data}) == 1 and len(data) == len(data_of(operator))
     target = (data if shared else results)[0].quantization
     assert target is not None  # is_integer looked
-    before = [_before(operator, one, target) for one in dict.fromkeys(data) if one.quantization != target]
-    behind = [_behind(operator, one, target) for one in results if one.quantization != target]
+    before = [_before(operator, tensor, target) for tensor in dict.fromkeys(data) if tensor.quantization != target]
+    behind = [_behind(operator, tensor, target) for tensor in results if tensor.quantization != target]
     return [*before, operator, *behind]
 
 
@@ -68,9 +68,9 @@ def _averages_by_weights(graph: Graph, operator: Operator) -> bool:
     channels = source.shape[3]
     weights = np.full((1, *size, channels), 1 / (size[0] * size[1]), np.float32)
     constants = [graph.constant(array, f"{result.name}/share") for array in (weights, np.zeros(channels, np.float32))]
-    kept = {name: options[name] for name in ("strideH", "strideW", "fusedActivationFunction") if name in options}
+    carried = {name: options[name] for name in ("strideH", "strideW", "fusedActivationFunction") if name in options}
     operator.code, operator.inputs = "DEPTHWISE_CONV_2D", [source, *constants]
-    operator.options = kept | {"padding": VALID, "depthMultiplier": 1}
+    operator.options = carried | {"padding": VALID, "depthMultiplier": 1}
     return True
 
 
@@ -86,14 +86,14 @@ def _prescribed(operator: Operator) -> list[Operator]:
 def _before(operator: Operator, tensor: Tensor, target: Quantization) -> Operator:
     """Gives the operator what it reads in other steps."""
     copy = Tensor(f"{tensor.name}/requantized", tensor.shape, tensor.dtype, quantization=target)
-    operator.inputs = [copy if one is tensor else one for one in operator.inputs]
+    operator.inputs = [copy if operand is tensor else operand for operand in operator.inputs]
     return Operator("QUANTIZE", [tensor], [copy])
 
 
 def _behind(operator: Operator, tensor: Tensor, target: Quantization) -> Operator:
     """Lets the operator write what the tensor is then made of."""
     copy = Tensor(f"{tensor.name}/unscaled", tensor.shape, tensor.dtype, quantization=target)
-    operator.outputs = [copy if one is tensor else one for one in operator.outputs]
+    operator.outputs = [copy if output is tensor else output for output in operator.outputs]
     return Operator("QUANTIZE", [copy], [tensor])
 
 
@@ -107,7 +107,7 @@ def drop_clamps(graph: Graph) -> None:
             continue
         alone = len(consumers[source]) == 1 and source not in graph.outputs and not operator.keeps_float
         if alone and source.quantization == result.quantization and _within(source.quantization, bounds):
-            producer.outputs = [result if one is source else one for one in producer.outputs]
+            producer.outputs = [result if output is source else output for output in producer.outputs]
             producers[result] = producer
             graph.operators.remove(operator)
 

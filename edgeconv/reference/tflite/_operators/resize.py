@@ -30,8 +30,8 @@ def _nearest(call: Call) -> Array:
     result = call[0]
     for axis, size in enumerate(_sizes(call), start=1):
         whole, corners = result.shape[axis], call.flag("align_corners")
-        one = np.float32(1)
-        scale = (whole - 1) * one / np.float32(size - 1) if corners and size > 1 else whole * one / np.float32(size)
+        unit = np.float32(1)
+        scale = (whole - 1) * unit / np.float32(size - 1) if corners and size > 1 else whole * unit / np.float32(size)
         offset = np.float32(0.5 if call.flag("half_pixel_centers") else 0.0)
         position = (np.arange(size).astype(np.float32) + offset) * scale
         index = rounded(position) if corners else np.floor(position)
