@@ -1,7 +1,7 @@
 """The numbers of constants: those that the file holds, and those that they were rounded from.
 
 A constant has two faces: the tensor that the file will hold, rounded to the graph's dtype, and the exact float64
-array that it was rounded from. The exact face travels in ``Value.meta`` (never serialised), so that a weight that
+array that it was rounded from. The exact face travels in ``Value.meta`` (never serialized), so that a weight that
 three rewrites touch is still rounded only once, from real arithmetic done in float64.
 """
 

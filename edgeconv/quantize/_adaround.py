@@ -1,7 +1,7 @@
 """AdaRound: each weight is rounded up or down, whichever of the two the layer's output wants.
 
 Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (ICML 2020, arXiv 2004.10568). The soft
-rounding of section 3.3 is a rectified sigmoid h(V) in [0, 1] between floor and ceiling, which a regulariser drives to
+rounding of section 3.3 is a rectified sigmoid h(V) in [0, 1] between floor and ceiling, which a regularizer drives to
 its ends; V is found by Adam on the layer's output error, layer by layer, each on what the quantized layers before it
 give. As in section 3.4 the error is taken after a clamp that follows: what ReLU6 cuts off needs no care.
 
@@ -37,9 +37,9 @@ _Floats = npt.NDArray[np.float64]
 
 _POSITIONS = 10000
 _STRETCH_LOW, _STRETCH_HIGH = -0.1, 1.1  # the paper's zeta and gamma
-_WARM_UP = 0.2  # of the iterations, without the regulariser
+_WARM_UP = 0.2  # of the iterations, without the regularizer
 _BETA_FIRST, _BETA_LAST = 20.0, 2.0  # its exponent, annealed
-_WEIGHT = 20.0  # of the regulariser of a channel, against its output error relative to that of rounding to nearest
+_WEIGHT = 20.0  # of the regularizer of a channel, against its output error relative to that of rounding to nearest
 _RATE = 0.1
 _SEEN = 128  # positions per step
 _DAMPING = 0.1  # of the inputs' mean square: where a tap has few positions, weights stay near their own value

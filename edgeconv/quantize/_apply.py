@@ -40,7 +40,7 @@ from edgeconv.quantize._make_plan import check_names
 from edgeconv.quantize._operators import CONSTANT_OPERANDS, SHARED
 from edgeconv.quantize._pairs import nearest_safe, partners
 from edgeconv.quantize._plan import Plan, TensorParameters, WeightParameters
-from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of, unquantisable
+from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of, unquantizable
 
 _INT16_OPSET = 21  # the first in which QuantizeLinear knows int16
 
@@ -75,7 +75,7 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
     check_plan(model, structure, plan)
     for node in model.graph:
         reason = structure.kept_float.get(name_of(structure.spelt.get(node, node)))
-        if reason is not None and (node in structure.spelt or unquantisable(node) is None):
+        if reason is not None and (node in structure.spelt or unquantizable(node) is None):
             node.metadata_props[KEEP_FLOAT] = reason or "the plan says so"  # which need not say why
     floats = {node for node in model.graph if name_of(structure.spelt.get(node, node)) in structure.kept_float}
     work = _Work(model.graph, plan, floats)

@@ -6,7 +6,7 @@ what counts. So does a maximum (of a window, of axes, of operands) need nothing 
 nothing beyond its ends. Where a maximum is, is told by its distance to the runner-up: that takes all numbers but the
 masked ones, which only have to come last. A bound goes backwards through what merely adds, picks, moves, pads and
 scales, to the mask itself, whether it is a constant, is computed, or is an input. Saturation there is then what
-quantisation does anyway.
+quantization does anyway.
 
 The ranges of the other operands, and how large the rows' largest are, come from the calibration data.
 """

@@ -222,7 +222,7 @@ def _check_fits(array: object, value: ir.Value, where: str) -> None:
         raise QuantizeError(what, where=where, hint="give one batch as the module takes it, NCHW")
 
 
-def session_of(model: ir.Model, outputs: Iterable[str], *, optimised: bool = True) -> onnxruntime.InferenceSession:
+def session_of(model: ir.Model, outputs: Iterable[str], *, optimized: bool = True) -> onnxruntime.InferenceSession:
     """An onnxruntime session of the graph with these values as further outputs.
 
     Without its optimiser a QDQ graph computes what it says: with it, onnxruntime 1.32 quantizes the float weights of
@@ -232,7 +232,7 @@ def session_of(model: ir.Model, outputs: Iterable[str], *, optimised: bool = Tru
     values = {value.name: value for node in model.graph for value in node.outputs}
     model.graph.outputs[:] = list(dict.fromkeys([*model.graph.outputs, *(values[name] for name in outputs)]))
     with mapped("onnxruntime"):
-        return session(ir.to_proto(model).SerializeToString(), optimised=optimised)
+        return session(ir.to_proto(model).SerializeToString(), optimized=optimized)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Cross-layer equalisation: channels of a value take ranges alike, and its makers and readers undo one another.
+"""Cross-layer equalization: channels of a value take ranges alike, and its makers and readers undo one another.
 
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (ICCV 2019, arXiv 1906.04721),
 section 4.1. Where y = W₂ f(W₁ x + b₁) and f(s·x) = s·f(x) for s > 0, the channels of W₁ and b₁ can be multiplied by any
@@ -7,7 +7,7 @@ none and ends the search. With s = √(r₁·r₂) / r₁, where r is the range 
 √(r₁·r₂).
 
 It is exact in real arithmetic. The scales are powers of two, which floating-point multiplication does not round: the
-equalised network computes the same bits but for underflow. Their ranges meet within a factor of √2.
+equalized network computes the same bits but for underflow. Their ranges meet within a factor of √2.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Pair:
 
 
 def equalize(model: ir.Model, exponents: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
-    """Equalises the ranges of neighbouring layers, depthwise ones among them.
+    """Equalizes the ranges of neighbouring layers, depthwise ones among them.
 
     Args:
         model: float32 or float64; not changed. Constants that several layers share stay as they are.
@@ -64,7 +64,7 @@ def equalize(model: ir.Model, exponents: Mapping[str, Sequence[int]] | None = No
         _scale({pair.first.name: pair for pair in pairs}, exponents)
         return model
     for _ in range(_ROUNDS):
-        moved = [_equalise(pair) for pair in pairs]  # all of them: no pair waits for another round
+        moved = [_equalize(pair) for pair in pairs]  # all of them: no pair waits for another round
         if not any(moved):
             break
     for pair in pairs:
@@ -89,7 +89,7 @@ def _scale(pairs: Mapping[str, Pair], exponents: Mapping[str, Sequence[int]]) ->
 
 
 def pairs_of(model: ir.Model) -> list[Pair]:
-    """The pairs of layers that can be equalised, in graph order."""
+    """The pairs of layers that can be equalized, in graph order."""
     found = []
     for node in model.graph:
         first = layer_of(node)
@@ -152,7 +152,7 @@ def scale_inputs(layer: Layer, factors: _Floats) -> None:
     replace_weight(layer.weight, scaled)
 
 
-def _equalise(pair: Pair) -> bool:
+def _equalize(pair: Pair) -> bool:
     """Evens the ranges of one pair; says whether anything moved."""
     first, second = out_ranges(pair.first), in_ranges(pair.second)
     used = (first > 0) & (second > 0)  # a channel that is dead on either side has nothing to give

@@ -1,4 +1,4 @@
-"""Which factors of cross-layer equalisation serve a pair of layers, by what their channels hold on data.
+"""Which factors of cross-layer equalization serve a pair of layers, by what their channels hold on data.
 
 With a scale per output channel, what the first layer's channels are multiplied by costs its weights nothing. What it
 changes is the step of the value between, one for all channels, and the step of the second layer's weights, one for all
@@ -75,7 +75,7 @@ def exponents_of(
     pairs = pairs_of(model)
     readers = {pair.first.node: pair.second for pair in pairs}
     seen: dict[str, _Channels] = {}
-    inner = {name: pair for pair in pairs for name in _quantised(pair)}
+    inner = {name: pair for pair in pairs for name in _quantized(pair)}
     for values in run_float(model, batches, inner) if inner else ():
         for name, array in values.items():
             pair = inner[name]
@@ -83,15 +83,15 @@ def exponents_of(
             seen.setdefault(name, _Channels(zeros, zeros, zeros, zeros)).add(array, channel_axis(pair.second))
     found = {}
     for pair in pairs:
-        channels = [seen[name] for name in _quantised(pair) if name in seen and np.isfinite(seen[name].power).all()]
-        if len(channels) == len(_quantised(pair)):
+        channels = [seen[name] for name in _quantized(pair) if name in seen and np.isfinite(seen[name].power).all()]
+        if len(channels) == len(_quantized(pair)):
             exponents = _Choice(pair, readers.get(pair.second.node), channels, per_channel).best()
             if exponents.any():
                 found[pair.first.name] = tuple(int(one) for one in exponents)
     return found
 
 
-def _quantised(pair: Pair) -> list[str]:
+def _quantized(pair: Pair) -> list[str]:
     """The values between the layers that have steps of their own: not those that a Relu clamps as they are made."""
     nodes = between(pair)
     fused = len(nodes) > 1 and nodes[1].op_type == "Relu"

@@ -16,7 +16,7 @@ KEEP_FLOAT = "edgeconv.keep_float"
 Between what is quantized on either side it would look like one that is not."""
 
 LAYER = "edgeconv.quantize.layer"
-"""Node.meta key (never serialised): the name in the plan, which the node's output loses when it is quantized."""
+"""Node.meta key (never serialized): the name in the plan, which the node's output loses when it is quantized."""
 
 
 def is_activation(value: ir.Value | None) -> bool:

@@ -2,7 +2,7 @@
 
 The bins are [i·w, (i + 1)·w) for whole i, and w is the smallest power of two with which `BINS` bins hold everything
 seen so far. Doubling w merges pairs of bins exactly, so batches of any size in any order end in the same counts.
-Exact zeros, of which rectified networks are full, are counted apart: every quantisation represents them exactly.
+Exact zeros, of which rectified networks are full, are counted apart: every quantization represents them exactly.
 """
 
 from __future__ import annotations

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 _DISABLED = ["MatMulScaleFusion"]
 
 
-def session(data: bytes, *, optimised: bool = True) -> onnxruntime.InferenceSession:
+def session(data: bytes, *, optimized: bool = True) -> onnxruntime.InferenceSession:
     """A session on the CPU that tells of errors alone; raises what onnxruntime does."""
     switch_off_telemetry()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if not optimised:
+    if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(
         data, options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED

@@ -1,4 +1,4 @@
-"""What quantisation does to each operator: the table that everything else in this room reads.
+"""What quantization does to each operator: the table that everything else in this room reads.
 
 The rules are those of the TFLite int8 quantization specification
 (https://ai.google.dev/edge/litert/models/quantization_spec), applied to ONNX operators. An operator that has no
@@ -40,7 +40,7 @@ class Rule(Flag):
     Selu: up to 25."""
 
     FUSES = auto()
-    """A Relu or Clip after it fuses into it: the quantisation of the clamped value clamps by saturation."""
+    """A Relu or Clip after it fuses into it: the quantization of the clamped value clamps by saturation."""
 
     CONSTANTS = auto()
     """Its constant operands are tensors of integers, too."""

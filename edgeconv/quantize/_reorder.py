@@ -84,7 +84,7 @@ def reorder(model: ir.Model, orders: Mapping[str, Sequence[int]]) -> ir.Model:
 
     Returns:
         A new model with the same outputs. The values between hold the same numbers in another order, and say so by
-        their names, where equalisation has not made these others than their modules'.
+        their names, where equalization has not made these others than their modules'.
 
     Raises:
         QuantizeError: the orders are not those of this graph.

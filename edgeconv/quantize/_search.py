@@ -1,7 +1,7 @@
 """As many of the worst layers in float as a target needs: with one fewer it does not hold.
 
 The layers are ordered by their share of the error, measured once; then the number of those that stay float is bisected,
-and every step is measured on the whole quantised graph. A layer's share alone does not say what keeping it brings: its
+and every step is measured on the whole quantized graph. A layer's share alone does not say what keeping it brings: its
 input stays as coarse as the layer before it writes it. Another order, or choice, may do with fewer.
 """
 
@@ -38,10 +38,10 @@ TARGET = "the target asks for it"
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked of a quantised graph against the float graph; one of both.
+    """What is asked of a quantized graph against the float graph; one of both.
 
     Attributes:
-        sqnr_db: least signal to quantisation noise ratio of every output over all data, above 0 up to 100.
+        sqnr_db: least signal to quantization noise ratio of every output over all data, above 0 up to 100.
         agreement: least share of the data whose largest score is where the float graph has it, above 0 up to 1.
 
     Raises:
@@ -72,7 +72,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a quantised graph loses.
+    """What a quantized graph loses.
 
     Attributes:
         sqnr_db: of the output that lost most, over all data.
@@ -91,7 +91,7 @@ class Step:
     Attributes:
         kept: the layers, the worst first.
         plan: with them in float.
-        model: the quantised graph.
+        model: the quantized graph.
         measured: on the data that the target is about.
     """
 
@@ -151,7 +151,7 @@ def search(
         raise QuantizeError("there is no data to judge by", where="target", hint=JUDGED)
     meter = _Meter(reference or model, judged, target)
     rounded = tuned(plan)
-    # not of the rounded model, whose weights lie on the grid already: quantising them again loses nothing
+    # not of the rounded model, whose weights lie on the grid already: quantizing them again loses nothing
     layers = sensitivity(model, plan, batches[:_ORDERED_BY], progress=tell)
     ladder = _Ladder(model, plan, rounded, tuple(item.layer for item in layers), meter.measure)
 
@@ -199,7 +199,7 @@ def _between(missed: int, reached: int, reaches: Callable[[int], bool]) -> int:
 
 
 def _unreachable(measured: Measured, target: Target) -> str:
-    """With nothing quantised, only a graph that computes something else from the start can miss a target."""
+    """With nothing quantized, only a graph that computes something else from the start can miss a target."""
     asked, reached = f"an SQNR of {target.sqnr_db:g} dB", f"{measured.sqnr_db:.1f} dB"
     if target.agreement is not None:
         asked, reached = f"an agreement of {target.agreement:g}", f"{measured.agreement or 0.0:.4g}"
@@ -222,7 +222,7 @@ class _Meter:
             )
 
     def measure(self, model: ir.Model) -> Measured:
-        """Runs the quantised graph on the judged data, as it says."""
+        """Runs the quantized graph on the judged data, as it says."""
         found = self._outputs(model)
         ratios, agreements = [], []
         for index, scores in enumerate(self._scores):
@@ -237,7 +237,7 @@ class _Meter:
         return Measured(min(ratios), min(agreements, default=None))
 
     def _outputs(self, model: ir.Model) -> list[list[Array]]:
-        session = session_of(model, (), optimised=False)
+        session = session_of(model, (), optimized=False)
         with mapped("target"):
             return [list(session.run(None, dict(batch))) for batch in self._judged]
 

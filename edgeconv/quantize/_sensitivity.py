@@ -24,7 +24,7 @@ class Sensitivity:
 
     Attributes:
         layer: its name in the plan.
-        alone_db: signal to quantisation noise ratio of the outputs with this layer quantised and no other.
+        alone_db: signal to quantization noise ratio of the outputs with this layer quantized and no other.
         share: of the noise power of all layers alone, summed; 0 to 1.
     """
 
@@ -40,13 +40,13 @@ def sensitivity(
     *,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Sensitivity, ...]:
-    """Quantises one layer at a time, its weight and its output, and measures the graph's outputs.
+    """Quantizes one layer at a time, its weight and its output, and measures the graph's outputs.
 
     The sum of the shares is a good guess of the whole where errors are small; keeping the first n in float takes about
     their shares away.
 
     Args:
-        model: the float graph, with the weights that will be quantised.
+        model: the float graph, with the weights that will be quantized.
         plan: for all of its layers.
         batches: data; a handful is enough for an order.
         progress: is told how far it is, in one line, before every layer.
@@ -104,13 +104,13 @@ def noise_of(wanted: list[Array], got: list[Array]) -> float:
 
 
 def _only(model: ir.Model, plan: Plan, name: str) -> ir.Model:
-    """The graph with one layer's weight and output quantised; what it reads is quantised with whoever makes it."""
+    """The graph with one layer's weight and output quantized; what it reads is quantized with whoever makes it."""
     structure = structure_of(model, plan.kept_float)
     return apply_only(model, plan, {name, structure.layers[name].output.name or name})
 
 
 def _outputs(model: ir.Model, samples: list[Mapping[str, Array]]) -> list[Array]:
-    session = session_of(model, (), optimised=False)
+    session = session_of(model, (), optimized=False)
     with mapped("sensitivity"):
         return [array for sample in samples for array in session.run(None, dict(sample))]
 

@@ -162,7 +162,7 @@ def _function(node: ir.Node) -> _Function | None:
 
 
 def _decibels(function: _Function, seen: Histogram, parameters: TensorParameters, *, table: bool = False) -> float:
-    """Signal (about its mean) over error of a function of quantised numbers, by how often each was seen.
+    """Signal (about its mean) over error of a function of quantized numbers, by how often each was seen.
 
     The least of it with and without the numbers next to zero: integers hold zero itself exactly, so a reciprocal of
     many zeros is a large signal without an error, and hides how far the others are off in samples that have none.

@@ -1,4 +1,4 @@
-"""What there is to quantise in a graph: which values, which of them share parameters, which weights.
+"""What there is to quantize in a graph: which values, which of them share parameters, which weights.
 
 This depends on the graph and on the operators that are to stay float; not on data.
 """
@@ -27,7 +27,7 @@ class Layer:
         weight: its initializer.
         axis: of the weight, along which the output channels lie (of one group, in a ConvTranspose).
         bias: its initializer of one number per output channel; None where it has none.
-        output: the value after the fused activation, whose quantisation the layer writes.
+        output: the value after the fused activation, whose quantization the layer writes.
     """
 
     node: ir.Node
@@ -51,14 +51,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Structure:
-    """What there is to quantise.
+    """What there is to quantize.
 
     Attributes:
         activations: the values with parameters of their own or of their group, in graph order.
         groups: for each of them, the name of the first value of its group.
         fixed: operator that prescribes the parameters of a group, by the group's name.
-        layers: quantised operators with weights, by name.
-        operands: constant operands of quantised operators, by name.
+        layers: quantized operators with weights, by name.
+        operands: constant operands of quantized operators, by name.
         kept_float: name of each operator that stays float, and why.
         spelt: the nodes that spell out an operator, and the last of them, which stands for it.
     """
@@ -95,22 +95,22 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
     reasons = {}
     for node in model.graph:
         name = name_of(node)
-        reason = wanted[name] if name in wanted else None if node in spelt else unquantisable(node)
+        reason = wanted[name] if name in wanted else None if node in spelt else unquantizable(node)
         reason = WHY if reason is None and node in dividing else reason
         if reason is not None and any(is_activation(value) for value in (*node.inputs, *node.outputs)):
             reasons[name_of(spelt.get(node, node))] = reason
-    quantised = [n for n in model.graph if spelt.get(n, n) is n and name_of(n) not in reasons]
-    fused = dict(_fusions(quantised))
+    quantized = [n for n in model.graph if spelt.get(n, n) is n and name_of(n) not in reasons]
+    fused = dict(_fusions(quantized))
     layers: dict[str, Layer] = {}
     operands: dict[str, ir.Value] = {}
-    for node in quantised:
+    for node in quantized:
         layer = layer_of(node, fused)
         if layer is not None:
             layers[layer.name] = layer
         elif node.op_type in CONSTANT_OPERANDS and node not in spelt:
             operands |= {named(value): value for value in node.inputs if value is not None and _is_operand(node, value)}
-    activations = tuple(_activations(model.graph, set(quantised), spelt, fused))
-    groups, fixed = _groups(quantised, activations)
+    activations = tuple(_activations(model.graph, set(quantized), spelt, fused))
+    groups, fixed = _groups(quantized, activations)
     return Structure(activations, groups, fixed, layers, operands, reasons, spelt)
 
 
@@ -143,7 +143,7 @@ def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def unquantisable(node: ir.Node) -> str | None:
+def unquantizable(node: ir.Node) -> str | None:
     """Why no integer kernel computes the node; None where one does."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in WITH_INTEGERS:
         return f"{node.op_type} has no integer form"
@@ -194,10 +194,10 @@ def spelt_out(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
     return found
 
 
-def _fusions(quantised: Collection[ir.Node]) -> Iterator[tuple[ir.Value, ir.Value]]:
-    """Values that are clamped right after they are made, and what they become; they are not quantised."""
-    known = set(quantised)
-    for node in quantised:
+def _fusions(quantized: Collection[ir.Node]) -> Iterator[tuple[ir.Value, ir.Value]]:
+    """Values that are clamped right after they are made, and what they become; they are not quantized."""
+    known = set(quantized)
+    for node in quantized:
         bounds = clip_bounds(node)
         before = node.inputs[0] if node.inputs else None
         producer = before.producer() if before is not None else None
@@ -208,9 +208,9 @@ def _fusions(quantised: Collection[ir.Node]) -> Iterator[tuple[ir.Value, ir.Valu
 
 
 def _activations(
-    graph: ir.Graph, quantised: Collection[ir.Node], spelt: Mapping[ir.Node, ir.Node], fused: Collection[ir.Value]
+    graph: ir.Graph, quantized: Collection[ir.Node], spelt: Mapping[ir.Node, ir.Node], fused: Collection[ir.Value]
 ) -> Iterator[ir.Value]:
-    """Graph inputs and values of nodes that a quantised operator makes or reads."""
+    """Graph inputs and values of nodes that a quantized operator makes or reads."""
     for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
         producer = value.producer()
         is_inside = producer is not None and spelt.get(producer, producer) is not producer
@@ -218,7 +218,7 @@ def _activations(
             continue
         around = [use.node for use in value.uses()]
         around += [producer] if producer is not None else []
-        if any(spelt.get(node, node) in quantised for node in around):
+        if any(spelt.get(node, node) in quantized for node in around):
             yield value
 
 
@@ -227,15 +227,15 @@ def _is_operand(node: ir.Node, value: ir.Value) -> bool:
     return array is not None and array.dtype == np.float32 and (node.op_type != "PRelu" or value is node.inputs[1])
 
 
-def _groups(quantised: Collection[ir.Node], activations: Collection[ir.Value]) -> tuple[dict[str, str], dict[str, str]]:
+def _groups(quantized: Collection[ir.Node], activations: Collection[ir.Value]) -> tuple[dict[str, str], dict[str, str]]:
     """The group of every activation, and the groups whose parameters an operator prescribes.
 
     Where several groups meet in an operator of shared parameters and one of them is prescribed, that one stays apart:
-    what it holds is requantised on its way into the operator.
+    what it holds is requantized on its way into the operator.
     """
     groups = {named(value): named(value) for value in activations}
     fixed: dict[str, str] = {}
-    for node in quantised:
+    for node in quantized:
         made = node.outputs[0].name
         if node.op_type in FIXED and made in groups:
             fixed[groups[made]] = node.op_type

@@ -97,7 +97,7 @@ def evaluate_each(
 def _constants(
     graph: ir.Graph, targets: frozenset[ir.Value], fed: Collection[ir.Value], opset: int
 ) -> dict[ir.Value, Value]:
-    """What the other nodes read of those that depend on constants alone: dequantised weights, above all."""
+    """What the other nodes read of those that depend on constants alone: dequantized weights, above all."""
     nodes = _needed(graph, targets, fed)
     varying = set(graph.inputs) | set(fed)
     constant: list[ir.Node] = []

@@ -1,10 +1,10 @@
-"""Exact rewrites of the graph: one per file, and the ordered table that is the optimiser.
+"""Exact rewrites of the graph: one per file, and the ordered table that is the optimizer.
 
 A rewrite is a pass (`onnx_ir.passes.InPlacePass`) whose docstring states its contract: (1) what it requires, (2) what
 it ensures, (3) why it is exact in real arithmetic. Its arithmetic is done in float64 and rounded once, to the dtype of
 the weight, however many rewrites touch that weight on the way.
 
-`open_batch` is no line of the table: it leaves the batch of an optimised graph open, where that is asked for.
+`open_batch` is no line of the table: it leaves the batch of an optimized graph open, where that is asked for.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from edgeconv.rewrite.algebra._graph import where
 
 
 class FoldBatchNormPass(ir.passes.InPlacePass):
-    """Folds BatchNormalization into the Conv, ConvTranspose, Gemm or MatMul whose result it normalises.
+    """Folds BatchNormalization into the Conv, ConvTranspose, Gemm or MatMul whose result it normalizes.
 
     1. Requires: inference mode, constant statistics, constant weights and bias, and an intermediate value that nobody
        else reads and that is no graph output. A Concat of such results will do. A BatchNormalization for which that

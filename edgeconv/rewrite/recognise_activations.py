@@ -34,7 +34,7 @@ class RecogniseActivationsPass(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Recognises them in the graph's order."""
+        """Recognizes them in the graph's order."""
         modified = False
         for node in tuple(model.graph):
             if node.domain != "" or node.graph is None:

@@ -1,4 +1,4 @@
-"""A BatchNormalization that stands by itself as a depthwise Conv: exact, but only a quantised graph gains by it."""
+"""A BatchNormalization that stands by itself as a depthwise Conv: exact, but only a quantized graph gains by it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def scale_as_conv(model: ir.Model) -> tuple[ir.Model, int]:
     3. Exact: scale and shift are computed in float64 and rounded once.
 
     There is no BatchNormalization in integers. As a Conv it is a layer like others: a scale per channel, 32 bits of
-    bias, an activation that runtimes fuse, and ranges that equalisation can even out. In float it gains nothing on
+    bias, an activation that runtimes fuse, and ranges that equalization can even out. In float it gains nothing on
     onnxruntime, which is why this is no line of the table.
 
     Args:

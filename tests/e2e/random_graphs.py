@@ -1,7 +1,7 @@
 """``.onnx`` graphs by chance: any operator, constants, branches, outputs, odd names; the same for a seed.
 
 A graph grows node by node. Each step of `random_operators` proposes nodes over the values so far; onnxruntime, without
-any optimisation, computes them at once, and what it refuses, or what is no use as data, is not taken.
+any optimization, computes them at once, and what it refuses, or what is no use as data, is not taken.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def declared(name: str, dtype: Any, shape: Sequence[int | str]) -> onnx.ValueInf
 
 
 def run_plain(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
-    """On onnxruntime without optimisations."""
+    """On onnxruntime without optimizations."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level, options.intra_op_num_threads = 4, 1

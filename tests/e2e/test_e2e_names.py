@@ -28,7 +28,7 @@ X = np.random.default_rng(0).standard_normal((4, 1, 3, 8, 8)).astype(np.float32)
 
 
 def _nodes() -> tuple[list[onnx.NodeProto], dict[str, npt.NDArray[np.generic]]]:
-    """Layers whose weights are equalised, a branch, a gate, a group norm, a resize, two outputs and a head."""
+    """Layers whose weights are equalized, a branch, a gate, a group norm, a resize, two outputs and a head."""
     draw = np.random.default_rng(1)
     constants: dict[str, npt.NDArray[np.generic]] = {
         "w0": draw.standard_normal((8, 3, 3, 3)).astype(np.float32), "b0": np.ones(8, np.float32),

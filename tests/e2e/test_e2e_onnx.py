@@ -175,7 +175,7 @@ def test_parity_of_a_file_that_leaves_more_open(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.fixture(scope="module")
-def quantised(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quantized(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network as onnxruntime's quantizer writes it."""
     path, rng = tmp_path_factory.mktemp("quantised") / "ready.onnx", np.random.default_rng(0)
     batches = iter([{"x": rng.standard_normal((1, 3, 16, 16)).astype(np.float32)} for _ in range(8)])
@@ -188,29 +188,29 @@ def quantised(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_quantised_file_is_its_own_variant(quantised: Path, tmp_path: Path) -> None:
-    assert run(["export", str(quantised), "--out", str(tmp_path), *NAMED, "-q"]) == 0
+def test_a_quantized_file_is_its_own_variant(quantized: Path, tmp_path: Path) -> None:
+    assert run(["export", str(quantized), "--out", str(tmp_path), *NAMED, "-q"]) == 0
     folder = tmp_path / "ready"
     assert {path.name for path in folder.glob("*.int8.*")} == {"ready.int8.onnx", "ready.int8.tflite"}
     assert not list(folder.glob("*.fp32.*"))
     assert float_parts_of_tflite((folder / "ready.int8.tflite").read_bytes()) == []
     rows = json.loads((folder / "parity.json").read_text())["comparisons"]
     assert len({json.dumps(row["tolerance"]) for row in rows}) == 1  # its own row is no float's either
-    assert run(["parity", str(folder), "--recipe", str(quantised), "-q"]) == 0
+    assert run(["parity", str(folder), "--recipe", str(quantized), "-q"]) == 0
 
 
-def test_a_quantised_file_from_python(quantised: Path, tmp_path: Path) -> None:
-    result = edgeconv.export_onnx(quantised, tmp_path, name="ready", devices=BOTH)
+def test_a_quantized_file_from_python(quantized: Path, tmp_path: Path) -> None:
+    result = edgeconv.export_onnx(quantized, tmp_path, name="ready", devices=BOTH)
     assert {artifact.variant for artifact in result.artifacts} == {"int8"}
     assert result.report is not None
     assert result.report.verdict is edgeconv.Verdict.PASS
 
 
 @pytest.mark.parametrize("variant", ["fp32", "fp16", "int8-weights"])
-def test_a_quantised_file_has_no_other_variant(
-    quantised: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], variant: str
+def test_a_quantized_file_has_no_other_variant(
+    quantized: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], variant: str
 ) -> None:
-    assert run(["export", str(quantised), "--out", str(tmp_path), "--variant", variant, *NAMED, "-q"]) == 2
+    assert run(["export", str(quantized), "--out", str(tmp_path), "--variant", variant, *NAMED, "-q"]) == 2
     assert f"{variant}: the model is quantized already; ask for --variant int8" in capsys.readouterr().err
     assert not (tmp_path / "ready").exists()
 

@@ -83,9 +83,9 @@ def test_the_reference_equals_torch_at_every_batch(case: Case) -> None:
         found = evaluate(plain, sample.inputs)["y"]
         assert found.shape == wanted.shape
         np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-10 * np.abs(wanted).max())
-        optimised = evaluate(case.model, sample.inputs)["y"]
+        optimized = evaluate(case.model, sample.inputs)["y"]
         expected = evaluate(static[len(sample.inputs["x"])], sample.inputs)["y"]
-        np.testing.assert_allclose(optimised, expected, rtol=1e-10, atol=1e-10 * np.abs(wanted).max())
+        np.testing.assert_allclose(optimized, expected, rtol=1e-10, atol=1e-10 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("form", RUNNERS)

@@ -1,4 +1,4 @@
-"""What is done to the float graph before it is quantised is asked for, switched, and told."""
+"""What is done to the float graph before it is quantized is asked for, switched, and told."""
 
 from __future__ import annotations
 

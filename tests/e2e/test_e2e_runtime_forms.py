@@ -1,4 +1,4 @@
-"""Forms that onnxruntime refuses in its own optimised graph, or has no kernel for: written so that it takes them.
+"""Forms that onnxruntime refuses in its own optimized graph, or has no kernel for: written so that it takes them.
 
 Thought of: Pad with a list of axes behind a Transpose, cubic Resize by sizes and by scales among integers,
 Celu, IsInf and scatters with a reduction in float16; every operator that onnxruntime runs in float32, but not in

@@ -89,7 +89,7 @@ def test_microcontrollers_tell_their_arena_and_refuse_what_they_have_no_kernels_
     assert 10_000 < arenas["int8"] < arenas["int16x8"] < 40_000
 
 
-def test_quantised_rows_count_steps_from_the_graphs_integers(exported: tuple[Path, ExportResult]) -> None:
+def test_quantized_rows_count_steps_from_the_graphs_integers(exported: tuple[Path, ExportResult]) -> None:
     # TFLite's kernels round products twice, which makes a step in about 5 % of the elements of each of the 19 layers.
     for variant in ("int8", "int16x8"):
         for row in _rows(exported[1], variant):
@@ -192,7 +192,7 @@ def _nothing(model: schema.ModelT) -> None:
     [(_nothing, 0), (_other_bias, 1), (_other_zero_point, 1)],
     ids=["unchanged", "bias", "zero point"],
 )
-def test_parity_judges_quantised_files_again_and_a_wrong_number_fails(
+def test_parity_judges_quantized_files_again_and_a_wrong_number_fails(
     change: Callable[[schema.ModelT], None],
     code: int,
     exported: tuple[Path, ExportResult],

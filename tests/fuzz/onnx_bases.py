@@ -97,7 +97,7 @@ def with_parts(rng: random.Random) -> onnx.ModelProto:
     return model
 
 
-def quantised(rng: random.Random) -> onnx.ModelProto:
+def quantized(rng: random.Random) -> onnx.ModelProto:
     """A convolution between QuantizeLinear and DequantizeLinear, its weights stored as integers."""
     nodes = [
         node("QuantizeLinear", ["x", "s", "z"], ["q"]),
@@ -165,4 +165,4 @@ def of_sequences(rng: random.Random) -> onnx.ModelProto:
     return _model(*rng.choice(chains), rng)
 
 
-BASES = (with_subgraphs, with_functions, with_parts, quantised, of_sequences)
+BASES = (with_subgraphs, with_functions, with_parts, quantized, of_sequences)

@@ -1,4 +1,4 @@
-"""Small float32 graphs to quantise, and data for them."""
+"""Small float32 graphs to quantize, and data for them."""
 
 from __future__ import annotations
 

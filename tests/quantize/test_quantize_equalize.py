@@ -1,4 +1,4 @@
-"""Cross-layer equalisation: exact where it acts, it does not act across a Clip, and by data it never costs.
+"""Cross-layer equalization: exact where it acts, it does not act across a Clip, and by data it never costs.
 
 Members of channels that data judge otherwise than weights do: tiny weights and a real bias, a bias alone, dead ones,
 loud ones; Relu, LeakyRelu, PRelu; dense and depthwise; a scale per channel and per weight.
@@ -34,7 +34,7 @@ def _array(model: ir.Model, name: str) -> np.ndarray:
 
 
 def spread(model: ir.Model, factor: float, seed: int = 0) -> ir.Model:
-    """Undoes equalisation: each channel of a depthwise layer's input and output by a factor up to `factor`."""
+    """Undoes equalization: each channel of a depthwise layer's input and output by a factor up to `factor`."""
     rng = np.random.default_rng(seed)
     model = model.clone()
     names = ["stem", "0.dw", "0.pw", "1.dw"]
@@ -64,7 +64,7 @@ def _over_inputs(weight: np.ndarray, by: np.ndarray) -> np.ndarray:
     kind=st.sampled_from(["dense", "depthwise", "grouped", "multiplier", "transposed"]),
     bias=st.booleans(),
 )
-def test_equalised_graphs_compute_the_same(seed: int, act: str, channels: int, kind: str, bias: bool) -> None:
+def test_equalized_graphs_compute_the_same(seed: int, act: str, channels: int, kind: str, bias: bool) -> None:
     g = Graph(seed, input=(1, 2, 7, 6))
     g.conv("input", "a", (channels, 2, 3, 3), pads=[1, 1, 1, 1])
     g.constants["a.weight"] *= np.exp(g.rng.uniform(-6, 6, (channels, 1, 1, 1))).astype(np.float32)
@@ -82,12 +82,12 @@ def test_equalised_graphs_compute_the_same(seed: int, act: str, channels: int, k
         del g.constants["a.bias"]
         g.nodes[0].input.pop()
     model = g.model("d")
-    equalised = equalize(model)
+    equalized = equalize(model)
     (feeds,) = data(model, 1, seed)
-    before, after = evaluate(model, feeds)["d"], evaluate(equalised, feeds)["d"]
+    before, after = evaluate(model, feeds)["d"], evaluate(equalized, feeds)["d"]
     np.testing.assert_allclose(after, before, rtol=1e-12, atol=1e-12 * np.abs(before).max())
-    made = np.abs(_array(equalised, "a.weight")).reshape(channels, -1).max(axis=1)
-    assert np.abs(np.log2(made / _met(_array(equalised, "d.weight"), channels, kind))).max() <= 1 + 1e-6
+    made = np.abs(_array(equalized, "a.weight")).reshape(channels, -1).max(axis=1)
+    assert np.abs(np.log2(made / _met(_array(equalized, "d.weight"), channels, kind))).max() <= 1 + 1e-6
 
 
 def _met(weight: np.ndarray, channels: int, kind: str) -> np.ndarray:
@@ -116,7 +116,7 @@ _BEHIND = {
     first=st.sampled_from([name for name, (op, *_) in _BEHIND.items() if op == "Gemm"]),
     second=st.sampled_from(sorted(_BEHIND)),
 )
-def test_equalised_products_compute_the_same(seed: int, act: str, first: str, second: str) -> None:
+def test_equalized_products_compute_the_same(seed: int, act: str, first: str, second: str) -> None:
     g = Graph(seed, input=(6, 6))
     for x, name, kind in (("input", "a", first), ("b", "c", second)):
         op, shape, attributes, bias = _BEHIND[kind]
@@ -134,7 +134,7 @@ def test_equalised_products_compute_the_same(seed: int, act: str, first: str, se
 
 
 @pytest.mark.parametrize("kind", sorted(_BEHIND))
-def test_products_are_quantised_as_they_are(kind: str) -> None:
+def test_products_are_quantized_as_they_are(kind: str) -> None:
     op, shape, attributes, bias = _BEHIND[kind]
     g = Graph(3, input=(6, 6))
     operands = [g.constant("w", g.rng.normal(size=shape).astype(np.float32))]
@@ -144,16 +144,16 @@ def test_products_are_quantised_as_they_are(kind: str) -> None:
     for scheme in ("int8", "int8-weights"):
         plan = make_plan(model, calibrate(model, data(model, 16)), scheme=scheme)
         unseen = data(model, 4, seed=1)
-        quantised = apply(round_weights(model, plan, data(model, 4)), plan)
-        assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, quantised, unseen)) > 25
+        quantized = apply(round_weights(model, plan, data(model, 4)), plan)
+        assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, quantized, unseen)) > 25
 
 
 @pytest.mark.parametrize("act", _ACTS)
-def test_a_whole_network_is_equalised_bit_for_bit(act: str) -> None:
+def test_a_whole_network_is_equalized_bit_for_bit(act: str) -> None:
     model = spread(mobile(act=act), 1000.0)
-    equalised = equalize(model)
+    equalized = equalize(model)
     for feeds in data(model, 3):
-        np.testing.assert_array_equal(evaluate(equalised, feeds)["fc"], evaluate(model, feeds)["fc"])
+        np.testing.assert_array_equal(evaluate(equalized, feeds)["fc"], evaluate(model, feeds)["fc"])
 
 
 def test_values_that_changed_lose_their_names() -> None:
@@ -274,7 +274,7 @@ _TINY = {
 @pytest.mark.parametrize("case", _TINY)
 @pytest.mark.parametrize("act", _ACTS)
 @pytest.mark.parametrize("kind", ["dense", "depthwise"])
-def test_equalising_by_data_costs_nothing(case: str, act: str, kind: str) -> None:
+def test_equalizing_by_data_costs_nothing(case: str, act: str, kind: str) -> None:
     g = Graph(1, input=(1, 3, 12, 12))
     _between(g, kind, act)
     for name, (channel, factor, bias) in _TINY[case].items():
@@ -304,11 +304,11 @@ def test_ranges_spread_a_thousandfold_come_back_by_data(act: str, per_channel: b
     assert found[1] > 20
 
 
-def test_equalising_by_data_is_exact_too() -> None:
+def test_equalizing_by_data_is_exact_too() -> None:
     model = spread(mobile(act="LeakyRelu"), 1000.0)
-    equalised = equalize(model, exponents_of(model, data(model, 3)))
+    equalized = equalize(model, exponents_of(model, data(model, 3)))
     for feeds in data(model, 3, seed=1):
-        np.testing.assert_array_equal(evaluate(equalised, feeds)["fc"], evaluate(model, feeds)["fc"])
+        np.testing.assert_array_equal(evaluate(equalized, feeds)["fc"], evaluate(model, feeds)["fc"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From calibration to QDQ nodes: what the quantised graph computes, and what stands in it."""
+"""From calibration to QDQ nodes: what the quantized graph computes, and what stands in it."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def test_weights_alone_lose_less_and_small_ones_nothing(act: str) -> None:
     plan = make_plan(model, None, scheme="int8-weights")
     assert list(plan.weights) == ["0.pw", "1.pw"]
     assert plan.kept_float["stem"] == "its weight has fewer than 1024 elements"
-    quantised = apply(model, plan)
-    assert not any(node.op_type == "QuantizeLinear" for node in quantised.graph)
-    found = sqnr_db(wanted, outputs(evaluate, quantised, unseen))
+    quantized = apply(model, plan)
+    assert not any(node.op_type == "QuantizeLinear" for node in quantized.graph)
+    found = sqnr_db(wanted, outputs(evaluate, quantized, unseen))
     assert sqnr_db(wanted, outputs(evaluate, apply(model, _planned(model)), unseen)) + 6 < found < 60
 
 
@@ -83,20 +83,20 @@ def test_a_weight_that_is_not_stored_in_eight_bits_says_why() -> None:
 def test_onnxruntime_computes_the_plan() -> None:
     model = mobile()
     plan = _planned(model)
-    quantised = apply(model, plan)
-    session = onnxruntime.InferenceSession(ir.to_proto(quantised).SerializeToString())
+    quantized = apply(model, plan)
+    session = onnxruntime.InferenceSession(ir.to_proto(quantized).SerializeToString())
     step = plan.tensors["fc"].scale
     for batch in data(model, 4, seed=1):
         (got,) = session.run(["fc"], batch)
-        assert np.abs(got - evaluate(quantised, batch)["fc"]).max() <= 3 * step
+        assert np.abs(got - evaluate(quantized, batch)["fc"]).max() <= 3 * step
 
 
-def test_names_and_operators_of_the_quantised_graph() -> None:
+def test_names_and_operators_of_the_quantized_graph() -> None:
     model = mobile(blocks=1)
-    quantised = apply(model, _planned(model))
-    made = _by_output(quantised)
-    assert [value.name for value in quantised.graph.inputs] == ["input"]
-    assert [value.name for value in quantised.graph.outputs] == ["fc"]
+    quantized = apply(model, _planned(model))
+    made = _by_output(quantized)
+    assert [value.name for value in quantized.graph.inputs] == ["input"]
+    assert [value.name for value in quantized.graph.outputs] == ["fc"]
     assert made["stem.act"].op_type == "DequantizeLinear"  # the name of the float value
     assert made["fc"].op_type == "DequantizeLinear"
     assert made["input.quantized"].op_type == "QuantizeLinear"
@@ -114,7 +114,7 @@ def test_names_and_operators_of_the_quantised_graph() -> None:
     np.testing.assert_array_equal(bias.inputs[1].const_value.numpy(), scale)
 
 
-def test_the_model_that_is_quantised_stays_as_it_is() -> None:
+def test_the_model_that_is_quantized_stays_as_it_is() -> None:
     model = mobile()
     before = ir.to_proto(model).SerializeToString(deterministic=True)
     plan = _planned(model)
@@ -180,11 +180,11 @@ def test_a_layer_kept_in_float_takes_its_share_of_the_error_away() -> None:
     assert [item.share for item in found] == sorted((item.share for item in found), reverse=True)
     mixed = keep_in_float(model, plan, [item.layer for item in found[:2]], "the worst")
     wanted = outputs(evaluate, model, unseen)
-    quantised = apply(model, mixed)
-    kept = _by_output(quantised)[found[0].layer]
+    quantized = apply(model, mixed)
+    kept = _by_output(quantized)[found[0].layer]
     assert not any(value.producer() and value.producer().op_type == "DequantizeLinear" for value in kept.inputs[1:])
     before = sqnr_db(wanted, outputs(evaluate, apply(model, plan), unseen))
-    assert sqnr_db(wanted, outputs(evaluate, quantised, unseen)) > before + 0.3
+    assert sqnr_db(wanted, outputs(evaluate, quantized, unseen)) > before + 0.3
 
 
 def test_shared_parameters_and_prescribed_ones() -> None:
@@ -201,10 +201,10 @@ def test_shared_parameters_and_prescribed_ones() -> None:
     assert plan.tensors["b"] == plan.tensors["pooled"] == plan.tensors["joined"] == plan.tensors["a"]
     assert (plan.tensors["gate"].scale, plan.tensors["gate"].zero_point) == (1 / 256, -128)
     assert (plan.tensors["soft"].scale, plan.tensors["soft"].zero_point) == (1 / 256, -128)
-    quantised = apply(model, plan)
-    concat = _by_output(quantised)["joined.float"]
+    quantized = apply(model, plan)
+    concat = _by_output(quantized)["joined.float"]
     scales = {float(value.producer().inputs[1].const_value.numpy()) for value in concat.inputs}
-    assert scales == {plan.tensors["joined"].scale}  # what the sigmoid gives is requantised on its way
+    assert scales == {plan.tensors["joined"].scale}  # what the sigmoid gives is requantized on its way
 
 
 def test_an_operator_without_integer_form_stays_float_and_says_why() -> None:
@@ -226,8 +226,8 @@ def test_a_channel_without_weights_and_a_huge_bias() -> None:
     g.constants["a.weight"][2] = 1e-12
     g.constants["a.bias"][2] = 3.0
     model = g.model("a")
-    quantised = apply(model, _planned(model))
-    got, wanted = (outputs(evaluate, one, data(model, 3)) for one in (quantised, model))
+    quantized = apply(model, _planned(model))
+    got, wanted = (outputs(evaluate, one, data(model, 3)) for one in (quantized, model))
     assert sqnr_db(wanted, got) > 30
 
 
@@ -247,8 +247,8 @@ def test_transposed_convolution_in_groups() -> None:
     g.constant("up.bias", g.rng.normal(size=6).astype(np.float32))
     g.add("ConvTranspose", ["input", "up.weight", "up.bias"], "up", group=2, strides=[2, 2])
     model = g.model("up")
-    quantised = apply(model, _planned(model))
-    assert sqnr_db(outputs(evaluate, model, data(model, 2)), outputs(evaluate, quantised, data(model, 2))) > 30
+    quantized = apply(model, _planned(model))
+    assert sqnr_db(outputs(evaluate, model, data(model, 2)), outputs(evaluate, quantized, data(model, 2))) > 30
 
 
 @pytest.mark.parametrize(

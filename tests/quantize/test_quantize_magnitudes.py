@@ -55,7 +55,7 @@ def test_weights_are_rounded_the_same_whatever_the_unit_of_the_data(tune, expone
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("rounding", ["corrected", "feedback", "learned"])
 @pytest.mark.parametrize("which", ["channel", "batch", "weight"])
-def test_one_huge_number_among_others_is_quantised_without_a_warning(rounding: str, which: str) -> None:
+def test_one_huge_number_among_others_is_quantized_without_a_warning(rounding: str, which: str) -> None:
     model = _homogeneous(1e37 if which == "weight" else 0.0)
     batches = data(model, 3)
     if which == "channel":

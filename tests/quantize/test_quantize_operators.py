@@ -150,11 +150,11 @@ def test_a_gelu_of_several_nodes_is_one_operator(tanh: bool) -> None:
     plan = _planned(model)
     assert plan.kept_float == {}
     assert set(plan.tensors) == {"input", "a", "gelu", "b", "last"}
-    quantised = apply(model, plan)
-    assert sum(node.op_type == "QuantizeLinear" for node in quantised.graph) == 5
-    assert to_tflite(quantised, metadata={}).notes == ()
+    quantized = apply(model, plan)
+    assert sum(node.op_type == "QuantizeLinear" for node in quantized.graph) == 5
+    assert to_tflite(quantized, metadata={}).notes == ()
     unseen = data(model, 4, seed=1)
-    assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, quantised, unseen)) > 28
+    assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, quantized, unseen)) > 28
 
 
 @pytest.mark.parametrize("name", ["gelu", "gate"])

@@ -73,7 +73,7 @@ def _variant(model: ir.Model, *, formats: tuple[str, ...] = ("onnx", "tflite"), 
 
 
 def _extreme(model: ir.Model) -> dict[str, Array]:
-    """Inputs that quantise to the largest integer everywhere."""
+    """Inputs that quantize to the largest integer everywhere."""
     (value,) = model.graph.inputs
     assert value.shape is not None
     return {value.name or "": np.full(tuple(value.shape.numpy()), 100.0, np.float32)}

@@ -31,8 +31,8 @@ def test_an_edit_is_obeyed(planned) -> None:
     model, plan = planned
     document = json.loads(plan.to_json())
     document["tensors"]["stem.act"] |= {"scale": 0.5, "zero_point": -128}
-    quantised = apply(model, Plan.from_json(json.dumps(document)))
-    node = next(value.producer() for n in quantised.graph for value in n.outputs if value.name == "stem.act")
+    quantized = apply(model, Plan.from_json(json.dumps(document)))
+    node = next(value.producer() for n in quantized.graph for value in n.outputs if value.name == "stem.act")
     assert float(node.inputs[1].const_value.numpy()) == 0.5
 
 

@@ -113,7 +113,7 @@ def test_the_steps_end_with_the_float_graph() -> None:
 
 
 def test_a_target_beyond_the_float_graph_is_not_reached() -> None:
-    """The graph that is quantised need not compute what the target compares with, as where ReLU6 became ReLU."""
+    """The graph that is quantized need not compute what the target compares with, as where ReLU6 became ReLU."""
     model, other = mobile(seed=2), mobile(seed=3)
     with pytest.raises(TargetError, match=r"an SQNR of 20 dB cannot be reached: with every layer in float it is -?\d"):
         _searched(model, Target(sqnr_db=20.0), reference=other)

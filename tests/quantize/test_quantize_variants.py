@@ -29,7 +29,7 @@ def _wide() -> ir.Model:
     return g.model("c")
 
 
-def _dequantised(variant: Variant) -> dict[str, np.ndarray]:
+def _dequantized(variant: Variant) -> dict[str, np.ndarray]:
     """The scales of the weights that are stored as integers, by the weight's name."""
     nodes = [node for node in variant.model.graph if node.op_type == "DequantizeLinear"]
     return {node.outputs[0].name: node.inputs[1].const_value.numpy() for node in nodes}
@@ -42,7 +42,7 @@ def test_an_edited_plan_of_weights_is_obeyed() -> None:
     edited = dataclasses.replace(plan, weights={**plan.weights, "c": twice}, kept_float={"a": "as it was edited"})
     made = _made(model, "int8-weights", plan=edited.to_json())
     assert made.plan == edited
-    scales = _dequantised(made)
+    scales = _dequantized(made)
     assert list(scales) == ["c.weight"]  # `a` has a scale in the plan, and stays float
     np.testing.assert_array_equal(scales["c.weight"], np.float32(twice.scales))
 
@@ -53,12 +53,12 @@ def test_an_activation_can_stay_float_while_the_layer_before_it_does_not(equaliz
     made = _made(model, "int8", batches=lambda: data(model, 2), keep_float=("b",), equalize=equalize)
     assert list(made.plan.kept_float.values()) == ["it was asked for"]
     (relu,) = (node for node in made.model.graph if node.op_type == "Relu")
-    assert relu.inputs[0].producer().op_type == "DequantizeLinear"  # what the convolution makes is quantised by itself
+    assert relu.inputs[0].producer().op_type == "DequantizeLinear"  # what the convolution makes is quantized by itself
     first = "a.equalized" if equalize else "a.reordered"  # whose channels the second layer reads in pairs
     assert list(made.plan.weights) == [first, "c"]
 
 
-def test_an_equalised_layer_stays_float_by_the_name_of_its_module() -> None:
+def test_an_equalized_layer_stays_float_by_the_name_of_its_module() -> None:
     model = _wide()
     made = _made(model, "int8", batches=lambda: data(model, 2), keep_float=("a",))
     assert list(made.plan.weights) == ["c"]
@@ -75,12 +75,12 @@ def test_an_equalised_layer_stays_float_by_the_name_of_its_module() -> None:
         {"equalize": False},
     ],
 )
-def test_a_graph_that_is_quantised_already_refuses_choices(asked: dict[str, object]) -> None:
+def test_a_graph_that_is_quantized_already_refuses_choices(asked: dict[str, object]) -> None:
     model = _wide()
-    quantised = _made(model, "int8", batches=lambda: data(model, 2)).model
-    assert _made(quantised, "int8", batches=lambda: data(model, 2), io="int8").io == "int8"
+    quantized = _made(model, "int8", batches=lambda: data(model, 2)).model
+    assert _made(quantized, "int8", batches=lambda: data(model, 2), io="int8").io == "int8"
     with pytest.raises(QuantizeError, match=f"{next(iter(asked))}: the model is quantized already"):
-        _made(quantised, "int8", **asked)
+        _made(quantized, "int8", **asked)
 
 
 def test_a_plan_without_data_rounds_to_nearest_and_says_so() -> None:
@@ -90,10 +90,10 @@ def test_a_plan_without_data_rounds_to_nearest_and_says_so() -> None:
     told, nearest = _made(model, "int8", plan=text), _made(model, "int8", plan=text, rounding="nearest")
     assert told.notes == ("int8: weights are rounded to nearest: rounding with feedback needs data",)
     assert nearest.notes == ()
-    assert _serialised(told) == _serialised(nearest)
+    assert _serialized(told) == _serialized(nearest)
     with_data = _made(model, "int8", plan=text, batches=lambda: data(model, 4))
     assert with_data.notes == ()
-    assert _serialised(with_data) != _serialised(nearest)
+    assert _serialized(with_data) != _serialized(nearest)
 
 
 @pytest.mark.parametrize("rounding", ["corrected", "learned"])
@@ -104,7 +104,7 @@ def test_rounding_that_was_asked_for_is_not_left_out(rounding: str) -> None:
         _made(model, "int8", plan=plan.to_json(), rounding=rounding)
 
 
-def _serialised(variant: Variant) -> bytes:
+def _serialized(variant: Variant) -> bytes:
     return bytes(ir.to_proto(variant.model).SerializeToString(deterministic=True))
 
 
@@ -113,8 +113,8 @@ def test_what_is_asked_to_stay_float_does_beside_what_a_plan_says(name: str) -> 
     model = _wide()
     plan = _made(model, name, batches=lambda: data(model, 4)).plan.to_json()
     made = _made(model, name, plan=plan, keep_float=("a",))
-    assert "c.weight" in _dequantised(made)
-    assert not [value for value in _dequantised(made) if value.startswith("a")]
+    assert "c.weight" in _dequantized(made)
+    assert not [value for value in _dequantized(made) if value.startswith("a")]
     assert any("stays float: it was asked for" in note for note in made.notes) or name == "int8-weights"
     with pytest.raises(QuantizeError, match=r"^r\.toml: quantize\.keep_float: no operator makes 'd'"):
         _made(model, name, plan=plan, keep_float=("d",), places={"keep_float": "r.toml: quantize.keep_float"})

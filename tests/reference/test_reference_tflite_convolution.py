@@ -29,7 +29,9 @@ def _whole(*shape: int) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 1), (3, 2)])
 @pytest.mark.parametrize("dilation", [(1, 1), (2, 1), (1, 3)])
-def test_conv_windows(padding: int, stride: tuple[int, int], dilation: tuple[int, int]) -> None:
+def test_convolutions_take_the_windows_that_the_kernels_take(
+    padding: int, stride: tuple[int, int], dilation: tuple[int, int]
+) -> None:
     data = file_of(
         "CONV_2D",
         [Spec((2, 9, 8, 4)), constant(_whole(5, 3, 2, 4)), constant(_whole(5))],
@@ -61,7 +63,7 @@ def test_fused_activations_and_groups(activation: int) -> None:
 
 @pytest.mark.parametrize("multiplier", [1, 3])
 @pytest.mark.parametrize("padding", [0, 1])
-def test_depthwise(multiplier: int, padding: int) -> None:
+def test_depthwise_convolutions_are_the_kernels(multiplier: int, padding: int) -> None:
     channels = 4 * multiplier
     data = file_of(
         "DEPTHWISE_CONV_2D",
@@ -82,7 +84,7 @@ def test_depthwise(multiplier: int, padding: int) -> None:
     ("padding", "stride", "size"),
     [(0, 2, (10, 12)), (0, 2, (9, 11)), (0, 3, (14, 17)), (1, 2, (11, 13)), (1, 1, (7, 7)), (1, 3, (15, 19))],
 )
-def test_transposed(padding: int, stride: int, size: tuple[int, int]) -> None:
+def test_transposed_convolutions_are_the_kernels(padding: int, stride: int, size: tuple[int, int]) -> None:
     shape = (1, *size, 5)
     data = file_of(
         "TRANSPOSE_CONV",
@@ -99,7 +101,7 @@ def test_transposed(padding: int, stride: int, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("padding", [0, 1])
-def test_three_dimensions(padding: int) -> None:
+def test_convolutions_over_three_axes_are_the_kernels(padding: int) -> None:
     data = file_of(
         "CONV_3D",
         [Spec((1, 5, 6, 7, 3)), constant(_whole(2, 3, 2, 3, 4)), constant(_whole(4))],
@@ -199,14 +201,14 @@ def test_weights_of_eight_bits_with_a_zero_point_in_a_dense_layer() -> None:
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_dense(keep: bool) -> None:
+def test_dense_layers_are_the_kernels(keep: bool) -> None:
     sources = [Spec((2, 3, 10)), constant(_whole(6, 10)), constant(_whole(6))]
     equal(both(file_of("FULLY_CONNECTED", sources, [Spec((1, 1))], table=DENSE, keepNumDims=keep), RNG, whole=True))
 
 
 @pytest.mark.parametrize(("adj_x", "adj_y"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("kind", ["float32", "int8", "int16"])
-def test_batched_matrices(adj_x: bool, adj_y: bool, kind: str) -> None:
+def test_products_of_batched_matrices_are_the_kernels(adj_x: bool, adj_y: bool, kind: str) -> None:
     a, b = Spec((2, 3, 5, 4) if adj_x else (2, 3, 4, 5)), Spec((1, 3, 6, 5) if adj_y else (1, 3, 5, 6))
     y = Spec((2, 3, 4, 6))
     if kind != "float32":
@@ -218,7 +220,7 @@ def test_batched_matrices(adj_x: bool, adj_y: bool, kind: str) -> None:
 @pytest.mark.parametrize("name", ["AVERAGE_POOL_2D", "MAX_POOL_2D"])
 @pytest.mark.parametrize("kind", ["float32", "int8", "uint8", "int16"])
 @pytest.mark.parametrize("padding", [0, 1])
-def test_pooling(name: str, kind: str, padding: int) -> None:
+def test_pools_of_numbers_and_integers_are_the_kernels(name: str, kind: str, padding: int) -> None:
     x = Spec((2, 7, 9, 3)) if kind == "float32" else quantized(Spec((2, 7, 9, 3)), kind, 0.1, 7)
     rest = {"padding": padding, "strideH": 3, "strideW": 2, "filterHeight": 3, "filterWidth": 4}
     pairs = both(file_of(name, [x], [x], table=POOL, fusedActivationFunction=3 * padding, **rest), RNG, whole=True)

@@ -22,14 +22,16 @@ def _seeded() -> None:
 @pytest.mark.parametrize(("a", "b"), SHAPES)
 @pytest.mark.parametrize("name", ["ADD", "SUB", "MUL"])
 @pytest.mark.parametrize("kind", ["float32", "int32", "int64"])
-def test_arithmetic(a: tuple[int, ...], b: tuple[int, ...], name: str, kind: str) -> None:
+def test_sums_differences_and_products_are_the_kernels(
+    a: tuple[int, ...], b: tuple[int, ...], name: str, kind: str
+) -> None:
     data = file_of(name, [Spec(a, kind), Spec(b, kind)], [Spec((1,), kind)], fusedActivationFunction=2)
     equal(both(data, RNG, whole=True))
 
 
 @pytest.mark.parametrize("name", ["MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "FLOOR_DIV", "FLOOR_MOD", "DIV"])
 @pytest.mark.parametrize("kind", ["float32", "int32"])
-def test_further_arithmetic(name: str, kind: str) -> None:
+def test_extremes_and_divisions_are_the_kernels_within_rounding(name: str, kind: str) -> None:
     divisor = RNG.integers(1, 9, (2, 3, 4)) * RNG.choice([-1, 1], (2, 3, 4))
     table = "MaximumMinimumOptions" if name in ("MAXIMUM", "MINIMUM") else f"{name.title().replace('_', '')}Options"
     data = file_of(name, [Spec((2, 3, 4), kind), Spec((2, 3, 4), kind)], [Spec((2, 3, 4), kind)], table=table)
@@ -46,7 +48,7 @@ def test_power_and_sum_of_many() -> None:
 @pytest.mark.parametrize("name", ["ADD", "SUB", "MUL"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scales", [(0.02, 0.03, 0.05), (0.5, 0.004, 0.3), (0.0625, 0.125, 0.125)])
-def test_arithmetic_in_integers(
+def test_sums_differences_and_products_of_integers_are_the_kernels(
     a: tuple[int, ...], b: tuple[int, ...], name: str, kind: str, scales: tuple[float, float, float]
 ) -> None:
     x, z = quantized(Spec(a), kind, scales[0], 3), quantized(Spec(b), kind, scales[1], 12)
@@ -78,7 +80,7 @@ COMPARED = [(name, kind) for name in COMPARISONS for kind in ("float32", "int32"
 
 
 @pytest.mark.parametrize(("name", "kind"), [*COMPARED, ("EQUAL", "int16"), ("GREATER_EQUAL", "int16")])
-def test_comparisons(name: str, kind: str) -> None:
+def test_comparisons_are_the_kernels_of_numbers_and_of_integers(name: str, kind: str) -> None:
     x, z = Spec((3, 40), kind), Spec((40,), kind)
     if kind in KINDS:
         x, z = quantized(x, kind, 0.1, 4), quantized(z, kind, 0.05, 9)
@@ -119,7 +121,7 @@ ACTIVATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 @pytest.mark.parametrize(("name", "options"), ACTIVATIONS)
-def test_activations(name: str, options: dict[str, Any]) -> None:
+def test_activations_are_within_four_units_of_the_kernels(name: str, options: dict[str, Any]) -> None:
     value = np.linspace(-9, 9, 400, dtype=np.float32).reshape(4, 100)
     data = file_of(name, [Spec((4, 100))], [Spec((4, 100))], **options)
     for theirs, ours in both(data, RNG, reference=name != "ELU", x0=value):
@@ -178,7 +180,7 @@ def test_activations_in_integers(name: str, options: dict[str, Any], kind: str, 
 
 
 @pytest.mark.parametrize("kind", ["float32", *KINDS])
-def test_prelu(kind: str) -> None:
+def test_prelu_is_the_kernels_with_a_slope_per_channel(kind: str) -> None:
     x, alpha = Spec((2, 3, 4, 5)), constant(RNG.uniform(-1, 1, (1, 1, 5)))
     if kind == "float32":
         within_ulps(both(file_of("PRELU", [x, alpha], [x]), RNG), 0.5)
@@ -192,7 +194,7 @@ def test_prelu(kind: str) -> None:
 @pytest.mark.parametrize("beta", [1.0, 0.5])
 @pytest.mark.parametrize("kind", ["float32", *KINDS])
 @pytest.mark.parametrize("shape", [(3, 10), (2, 3, 2, 7), (1, 1), (2, 1000)])
-def test_softmax(beta: float, kind: str, shape: tuple[int, ...]) -> None:
+def test_softmax_is_the_kernels_and_of_integers_exactly(beta: float, kind: str, shape: tuple[int, ...]) -> None:
     x = Spec(shape)
     if kind == "float32":
         # exp to 2 units, a sum of n of them, a quotient
@@ -249,10 +251,10 @@ def test_weights_of_half_precision_and_by_channel() -> None:
         ("int64", "int32"),
     ],
 )
-def test_casts(source: str, target: str) -> None:
+def test_casts_are_the_kernels_between_all_types(source: str, target: str) -> None:
     equal(both(file_of("CAST", [Spec((4, 9), source)], [Spec((4, 9), target)]), RNG))
 
 
-def test_casts_saturate() -> None:
+def test_casts_to_integers_saturate_as_the_kernels_do() -> None:
     value = np.array([1e20, -1e20, 2.9, -2.9, 3e9], np.float32)
     equal(both(file_of("CAST", [Spec((5,))], [Spec((5,), "int32")]), RNG, x0=value))

@@ -177,7 +177,7 @@ def _quantization(index: int, **fields: Any) -> Callable[[Any], None]:
         (_quantization(0, zeroPoint=[2**40]), "more than 32 bits"),
     ],
 )
-def test_damaged_files(change: Callable[[Any], None], message: str) -> None:
+def test_damaged_files_are_refused_for_what_is_wrong(change: Callable[[Any], None], message: str) -> None:
     with pytest.raises(EmitError, match=message):
         tflite.read(_changed(_conv(), change))
 

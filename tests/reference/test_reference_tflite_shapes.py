@@ -80,7 +80,9 @@ OF_INTEGERS = [
 
 
 @pytest.mark.parametrize(("name", "sources", "results", "options"), MOVES, ids=[case[0] for case in MOVES])
-def test_moves(name: str, sources: Sequence[Spec | None], results: int, options: dict[str, Any]) -> None:
+def test_what_moves_elements_moves_them_as_the_kernels_do(
+    name: str, sources: Sequence[Spec | None], results: int, options: dict[str, Any]
+) -> None:
     data = file_of(name, sources, [ANY] * results, **options)
     equal(both(data, RNG, whole=True))
 
@@ -113,7 +115,7 @@ def test_bytes_of_different_scales_are_joined() -> None:
 
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("axes", [(1, 2), (3,), (0, 1, 2, 3), (-1, 1)])
-def test_means(keep: bool, axes: tuple[int, ...]) -> None:
+def test_means_over_any_axes_are_the_kernels(keep: bool, axes: tuple[int, ...]) -> None:
     options = {"table": "ReducerOptions", "keepDims": keep}
     within_ulps(both(file_of("MEAN", [X, ints(*axes)], [ANY], **options), RNG, whole=True), 1)
     for kind in KINDS:
@@ -122,7 +124,7 @@ def test_means(keep: bool, axes: tuple[int, ...]) -> None:
 
 
 def test_sums_of_integers() -> None:
-    """The reference kernel takes all bytes as unsigned; the optimised one computes in float, and may differ by 1."""
+    """The reference kernel takes all bytes as unsigned; the optimized one computes in float, and may differ by 1."""
     options = {"table": "ReducerOptions"}
     for kind in KINDS:
         x, y = quantized(X, kind, 0.1, 7), quantized(ANY, kind, 1.7, 20)
@@ -145,7 +147,7 @@ def test_indices_of_extremes(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["float32", "int8", "uint8", "int32"])
-def test_the_largest(kind: str) -> None:
+def test_the_largest_elements_and_their_places_are_the_kernels(kind: str) -> None:
     data = file_of("TOPK_V2", [Spec((3, 50), kind), ints(5)], [Spec((1,), kind), Spec((1,), "int32")])
     equal(both(data, RNG, whole=True))
 
@@ -166,7 +168,9 @@ RESIZES = ((8, 12), (7, 9), (2, 3), (1, 1), (4, 6), (16, 5))
 @pytest.mark.parametrize("size", RESIZES)
 @pytest.mark.parametrize(("corners", "halves"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("name", ["RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"])
-def test_resizing(name: str, size: tuple[int, int], corners: bool, halves: bool) -> None:
+def test_resizing_picks_and_weighs_pixels_as_the_kernels_do(
+    name: str, size: tuple[int, int], corners: bool, halves: bool
+) -> None:
     table = "ResizeBilinearOptions" if name == "RESIZE_BILINEAR" else "ResizeNearestNeighborOptions"
     options = {"table": table, "alignCorners": corners, "halfPixelCenters": halves}
     for kind in ("float32", *KINDS):
@@ -183,7 +187,7 @@ def test_resizing(name: str, size: tuple[int, int], corners: bool, halves: bool)
 
 
 @pytest.mark.parametrize("time_major", [False, True])
-def test_lstm(time_major: bool) -> None:
+def test_an_lstm_with_peepholes_is_the_kernels(time_major: bool) -> None:
     """The gates' sums are of 3 + 4 products; each step adds the error of the one before."""
     weights = [constant(RNG.standard_normal((4, 3)) * 0.5) for _ in range(4)]
     recurrent = [constant(RNG.standard_normal((4, 4)) * 0.5) for _ in range(4)]
@@ -199,7 +203,7 @@ def test_lstm(time_major: bool) -> None:
             np.testing.assert_allclose(theirs, ours, rtol=0, atol=2e-6)
 
 
-def test_rnn() -> None:
+def test_an_rnn_is_the_kernels() -> None:
     weights = [constant(RNG.standard_normal(shape) * 0.5) for shape in ((4, 3), (4, 4), (4,))]
     sources = [Spec((2, 5, 3)), *weights, Spec((2, 4), variable=True, name="h")]
     options = {"table": "SequenceRNNOptions", "fusedActivationFunction": 4}

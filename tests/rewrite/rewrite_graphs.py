@@ -111,10 +111,10 @@ def evaluate(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.n
 
 
 def assert_rewritten_exactly(model: ir.Model, seed: int = 0, *, skip: Sequence[str] = (), rtol: float = 1e-12) -> None:
-    """Optimises the model, and checks the promises that hold for every graph.
+    """Optimizes the model, and checks the promises that hold for every graph.
 
     Outputs keep names and shapes; every value left under a name that was there before holds the same numbers; a second
-    optimisation changes nothing; the result is a valid ONNX model.
+    optimization changes nothing; the result is a valid ONNX model.
     """
     rng = np.random.default_rng(seed)
     feeds = {}

@@ -101,7 +101,7 @@ def test_large_copies_of_small_constants_stay_computed():
     assert operators(model) == ["Expand", "Add"]
 
 
-def test_quantised_weights_and_random_numbers_stay():
+def test_quantized_weights_and_random_numbers_stay():
     nodes = [
         node("DequantizeLinear", ["q", "scale"], "weight"),
         node("Conv", ["input", "weight"], "conv"),

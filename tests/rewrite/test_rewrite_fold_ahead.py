@@ -126,7 +126,7 @@ def test_it_does_not_pass_through_an_average_that_counts_padding():
     assert operators(model) == ["BatchNormalization", "AveragePool", "Conv"]
 
 
-def test_normalised_input_keeps_its_shift_before_a_padded_conv():
+def test_normalized_input_keeps_its_shift_before_a_padded_conv():
     """(x - mean) / std: the division goes into the weights, the subtraction cannot."""
     rng = np.random.default_rng(10)
     constants = {"mean": rng.normal(size=(1, 4, 1, 1)), "std": rng.uniform(0.1, 2, size=(4, 1, 1))}

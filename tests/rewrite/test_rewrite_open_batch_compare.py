@@ -147,7 +147,7 @@ def _network(names: list[str], culprit: int | None) -> nn.Sequential:
 @settings(deadline=None, max_examples=10)
 @given(st.lists(st.sampled_from(LAYERS), min_size=1, max_size=5), st.data())
 def test_networks_pass_and_one_with_a_batch_size_in_it_does_not(names: list[str], data: st.DataObject) -> None:
-    """As captured and as optimised; what passes gives torch's values at other sizes, 1 among them."""
+    """As captured and as optimized; what passes gives torch's values at other sizes, 1 among them."""
     network = _network(names, None)
     one, other = captured(network, 2, 4, 4)
     model = free_batch(one.clone(), inputs=["x"], beside=other.clone())

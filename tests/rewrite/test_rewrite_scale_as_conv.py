@@ -1,4 +1,4 @@
-"""BatchNormalization as a Conv of kernel 1, for graphs that are quantised."""
+"""BatchNormalization as a Conv of kernel 1, for graphs that are quantized."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_one_of_volumes_stays() -> None:
 
 
 class _Preactivated(nn.Module):
-    """DenseNet's layers: normalisations that come before the convolutions, of what is concatenated."""
+    """DenseNet's layers: normalizations that come before the convolutions, of what is concatenated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class _Preactivated(nn.Module):
         return z.mean((2, 3))
 
 
-def test_a_network_with_its_normalisations_in_front_is_integer_only(
+def test_a_network_with_its_normalizations_in_front_is_integer_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     x = torch.randn(1, 3, 16, 16)

@@ -190,7 +190,7 @@ class AntiAliased(nn.Module):
 
 
 class StandardizedConv2d(nn.Conv2d):
-    """Weight standardisation (Qiao et al., 2019), as in BiT: the weight is normalised in every forward."""
+    """Weight standardisation (Qiao et al., 2019), as in BiT: the weight is normalized in every forward."""
 
     def forward(self, x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(self.weight, dim=[1, 2, 3], keepdim=True, unbiased=False)

@@ -167,7 +167,7 @@ class Rescaler(nn.Module):
 
 
 class Parametrized(nn.Module):
-    """Weight and spectral normalisation as parametrizations, the latter's iteration frozen by eval mode."""
+    """Weight and spectral normalization as parametrizations, the latter's iteration frozen by eval mode."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 Kinds thought of: LSTM, GRU, RNN with tanh and with relu; one layer and several, one direction and both, batch first and
 second, with and without biases and initial states, unbatched inputs, dropout between layers out of training, a single
-step, cells, projected states (`proj_size`); as part of a network that is quantised, and in float16.
+step, cells, projected states (`proj_size`); as part of a network that is quantized, and in float16.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Origin:
 
 
 def set_origin(node: ir.Node, origin: Origin) -> None:
-    """Remembers the origin on the node, outside of what is serialised."""
+    """Remembers the origin on the node, outside of what is serialized."""
     node.meta[_KEY] = origin
 
 

@@ -1,6 +1,6 @@
 """Pad with a list of axes: its amounts are spelt out for every axis.
 
-onnxruntime's layout optimiser moves a Transpose across a Pad and permutes the amounts as if there were one for each
+onnxruntime's layout optimizer moves a Transpose across a Pad and permutes the amounts as if there were one for each
 axis (1.32), so that a file with a list of axes does not run.
 """
 

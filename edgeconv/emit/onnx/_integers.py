@@ -1,4 +1,4 @@
-"""The quantised numbers in the form that onnxruntime computes with, and at the file's inputs and outputs.
+"""The quantized numbers in the form that onnxruntime computes with, and at the file's inputs and outputs.
 
 1. int8 activations are written as uint8, every integer and zero point 128 higher: the same real numbers. Integers that
    are inputs or outputs of the graph itself stay what they are. onnxruntime 1.32 computes an operator in floats when an
@@ -114,7 +114,7 @@ def _by_channel(graph: ir.Graph, source: ir.Node) -> ir.Node | None:
 
 
 def stated_windows(graph: ir.Graph) -> None:
-    """Writes each quantised AveragePool of `ceil_mode` and `count_include_pad` without either."""
+    """Writes each quantized AveragePool of `ceil_mode` and `count_include_pad` without either."""
     for node in list(graph):
         attributes = node.attributes
         if node.op_type != "AveragePool" or not attributes.get_int("ceil_mode", 0):
@@ -166,7 +166,7 @@ def _sizes(value: ir.Value) -> list[int] | None:
 
 
 def _padded(graph: ir.Graph, node: ir.Node, pair: ir.Node, pads: Sequence[int], sizes: Sequence[int]) -> ir.Value:
-    """What a node reads with zeros around it, of these sizes then, quantised as it is itself."""
+    """What a node reads with zeros around it, of these sizes then, quantized as it is itself."""
     source = pair.outputs[0]
     name, count = f"{node.outputs[0].name}.padded", len(pads) // 2
     amounts = np.array([0, 0, *pads[:count], 0, 0, *pads[count:]], np.int64)
@@ -232,7 +232,7 @@ def _one_each(graph: onnx.GraphProto, constants: Collection[str], taken: set[str
 
 
 def integer_borders(graph: ir.Graph) -> None:
-    """Makes integers of the inputs that are only quantised, and of the outputs that come dequantised."""
+    """Makes integers of the inputs that are only quantized, and of the outputs that come dequantized."""
     for index, value in enumerate(list(graph.inputs)):
         readers = [use.node for use in value.uses()]
         quantized = {_numbers(node): node.outputs[0] for node in readers if node.op_type == "QuantizeLinear"}

@@ -13,7 +13,7 @@ from edgeconv.core import Array
 
 @dataclass(frozen=True)
 class Quantization:
-    """Quantisation parameters of a tensor.
+    """Quantization parameters of a tensor.
 
     Attributes:
         dtype: numpy's name of the integer type.

@@ -25,7 +25,7 @@ def requantized(call: Call, total: Array, *, x: int, weight: int, bias: int, den
         weight: the input that holds the weights, with one scale or one per output channel.
         bias: the input that holds the bias, if any.
         dense: whether it is FULLY_CONNECTED, whose signed sums LiteRT's reference kernels scale in double precision
-            and round once. Its optimised ones, and all before it, have the others' fixed point, and may differ by 1.
+            and round once. Its optimized ones, and all before it, have the others' fixed point, and may differ by 1.
     """
     values = total.astype(np.int64)
     terms = call.optional(bias)

@@ -128,7 +128,7 @@ def _unit_length(call: Call) -> Array:
 def _local_response(call: Call) -> Array:
     """Divided by a power of the squares' sum over the neighbouring channels on both sides.
 
-    LiteRT's reference kernel leaves the last of them out; its optimised one, and TensorFlow, do not.
+    LiteRT's reference kernel leaves the last of them out; its optimized one, and TensorFlow, do not.
     """
     radius = min(max(0, call.integer("radius")), call[0].shape[-1])
     sums = np.concatenate([np.zeros((*call[0].shape[:-1], 1)), np.cumsum(call[0] ** 2, axis=-1)], axis=-1)
