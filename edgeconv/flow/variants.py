@@ -14,6 +14,7 @@ import onnx_ir as ir
 from edgeconv import quantize, values
 from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample, TensorSpec
 from edgeconv.emit.c_array import Golden, to_c
+from edgeconv.emit.tflite import check_size
 from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, NO_SAMPLE, PAIR_SAFE, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
@@ -148,12 +149,15 @@ def variants_of(
     Raises:
         QuantizeError: there is no calibration data, or it or the plan does not fit the graph; the graph is quantized
             already and other variants or options than its own are chosen.
+        EmitError: the weights are too large for a .tflite file in float32.
     """
     reorders = quantization.pair_safe and "int8" in names and "onnx" in formats
     maker = _Quantizer(model, quantization, progress, formats, reorders)
     with _naming_places(quantization.places):
         if is_quantized(model):
             _refuse_choices(names, quantization)
+        if "tflite" in formats and "fp32" in names:  # told before gigabytes are written in the other format
+            check_size(model)
         for name in names:
             if name == "fp32":
                 yield Variant(name, model)

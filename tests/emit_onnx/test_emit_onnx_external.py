@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,9 @@ import edgeconv
 from edgeconv.bench import read_file
 from edgeconv.cli import run
 from edgeconv.core import DATA_SUFFIX
+from edgeconv.emit import tflite
 from edgeconv.emit.onnx import _external
-from edgeconv.emit.tflite.file import _encoding
+from edgeconv.progress import Silent
 from edgeconv.report import from_json
 
 
@@ -51,7 +54,7 @@ X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture(autouse=True)
 def lowered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (_external, _encoding):
+    for module in (_external, tflite):
         monkeypatch.setattr(module, "LARGEST_BYTES", 16 * 2**10)  # the matrix takes 20 KiB, and 10 in float16
 
 
@@ -148,3 +151,41 @@ def test_the_bench_hands_the_weights_on(net: nn.Module, tmp_path: Path) -> None:
     file = read_file(tmp_path / "net.fp32.onnx")
     assert file.size_bytes == sum(path.stat().st_size for path in tmp_path.glob("net.fp32.onnx*"))
     assert run(["bench", str(tmp_path), "--device", "onnxruntime", "--rounds", "1", "--runs", "1", "-q"]) == 0
+
+
+class _Stages(Silent):
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def stage(self, title: str) -> AbstractContextManager[Callable[[str], None]]:
+        self.begun.append(title)
+        return super().stage(title)
+
+
+def test_tflite_is_refused_before_gigabytes_are_written(net: nn.Module, tmp_path: Path) -> None:
+    stages = _Stages()
+    with pytest.raises(edgeconv.EmitError, match="tflite: the weights take"):
+        edgeconv.export(net, (X,), tmp_path / "out", name="net", variants=("fp32", "int8-weights"), progress=stages)
+    assert stages.begun
+    assert not [name for name in stages.begun if name.startswith("emit")]
+
+
+@pytest.mark.slow
+def test_weights_above_the_true_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.3 GB, which neither protobuf nor onnx's checker holds in one piece."""
+    monkeypatch.undo()
+    size = 24_000
+    net = nn.Linear(size, size, bias=False, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        net.weight.zero_().fill_diagonal_(0.5)
+    x = torch.randn(1, size, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(edgeconv.EmitError, match=r"tflite: the weights take 2\.15 GiB"):
+        edgeconv.export(net, (x,), tmp_path / "out", name="net")
+    (artifact,) = edgeconv.export(net, (x,), tmp_path / "out", name="net", formats="onnx").artifacts
+    del net
+    assert artifact.path.with_name(artifact.path.name + DATA_SUFFIX).stat().st_size == 4 * size * size
+    assert run(["inspect", str(artifact.path)]) == 0
+    session = onnxruntime.InferenceSession(str(artifact.path), providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_array_equal(y, x.numpy() / 2)
+    shutil.rmtree(tmp_path / "out")

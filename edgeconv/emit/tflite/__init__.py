@@ -8,7 +8,7 @@
 Images flow channels-last inside the file (NHWC), whatever the layout of its inputs and outputs; a transpose appears
 only where an operator's meaning depends on torch's order.
 
-Public: `to_tflite`.
+Public: `to_tflite`, and `check_size` for those who want to know before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,31 @@ from edgeconv.errors import EmitError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["to_tflite"]
+__all__ = ["check_size", "to_tflite"]
+
+LARGEST_BYTES = 2**31 - 2**20
+"""flatbuffers' offsets end at 2 GiB; a megabyte is left for everything but the weights."""
+
+
+def check_size(model: ir.Model, weights: str = "float32") -> None:
+    """Refuses a graph whose weights no file holds: TFLite's offsets end at 2 GiB, and have no file beside it.
+
+    Raises:
+        EmitError: they take more.
+    """
+    import onnx_ir as ir
+
+    constants = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    halved = weights == "float16"
+    size = sum(
+        constant.nbytes // (2 if halved and constant.dtype == ir.DataType.FLOAT else 1) for constant in constants
+    )
+    if size > LARGEST_BYTES:
+        raise EmitError(
+            f"the weights take {size / 2**30:.2f} GiB, and a .tflite file holds less than 2 GiB",
+            where="tflite",
+            hint="export a smaller variant, the .onnx file alone, or the network in parts",
+        )
 
 
 def to_tflite(
@@ -62,7 +86,7 @@ def to_tflite(
         EmitError: an operator, or a setting of one, has no form in TFLite, or none that holds at every batch size;
             the layout is unknown; or the weights take more than 2 GiB.
     """
-    from edgeconv.emit.tflite.file._encoding import check_size, encoding_of
+    from edgeconv.emit.tflite.file._encoding import encoding_of
     from edgeconv.emit.tflite.file._flatbuffer import write
     from edgeconv.emit.tflite.lower._inside import described
     from edgeconv.emit.tflite.lower._open_batch import converted
