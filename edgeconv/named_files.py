@@ -17,8 +17,8 @@ from edgeconv.errors import EdgeconvError
 
 MOST_BYTES = 2**31
 """Of a file that is read whole: neither format holds more in one."""
-MOST_HASHED = 2**33
-"""Of a file of weights: hashing takes a second for each GiB or two, and a sparse file of any size costs nothing."""
+MOST_HASHED = 2**32
+"""Of a file of weights: a slow processor hashes a GiB in 2.5 s, and a sparse file of any size costs nothing."""
 
 
 def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int = MOST_BYTES) -> bytes:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from edgeconv.flow.owner import lock
+from edgeconv.named_files import MOST_HASHED
 
 JOURNAL = ".edgeconv-commit"
 STAGING_PREFIX = ".edgeconv-"
@@ -29,7 +30,6 @@ _STAGING = re.compile(r"\.edgeconv-[0-9]+-[A-Za-z0-9_]+")
 # What exports write and later ones remove. Spelt out: `file_names` needs numpy, which the command line starts without.
 _EXPORTED = re.compile(r"parity\.(json|html|junit\.xml)|.+\.(onnx|onnx\.data|tflite|h|cc|golden\.safetensors)")
 _MOST_BYTES = 2**20
-_MOST_HASHED = 2**33
 
 
 class JournalError(Exception):
@@ -191,7 +191,7 @@ def _has_checksum(path: Path, sha256: str) -> bool:
 
 def _sha256_of(path: Path) -> str:
     """SHA-256 of a file; empty for one larger than any that an export writes."""
-    if path.stat().st_size > _MOST_HASHED:
+    if path.stat().st_size > MOST_HASHED:
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,8 +14,8 @@ from edgeconv.core import Array
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.foreign import printable
 
-MAX_FILE_BYTES = 2**32
-"""Largest total size of the unpacked arrays of an ``.npz``: megabytes of zip may hold terabytes of zeros."""
+MAX_FILE_BYTES = 2**31
+"""Largest total size of the arrays of a file: megabytes of zip may hold terabytes of zeros, and holes cost nothing."""
 _MOST_ARRAYS = 4096
 """Most arrays in an ``.npz``: each takes the time of opening a file, however small it is."""
 _MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
@@ -59,7 +59,7 @@ def _npy_array(path: Path, where: str) -> Mapping[str, Array]:
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     if mapped.nbytes > MAX_FILE_BYTES:
         raise _too_large(path, where)
-    return {"": np.array(mapped)}
+    return {"": np.load(path, allow_pickle=False)}  # not as a copy of the map, which would take the memory twice
 
 
 def _npz_arrays(path: Path, where: str) -> Mapping[str, Array]:

@@ -5,11 +5,13 @@ MatMul, broadcasting and chains of Concat; groups, strides, dilations, kernels, 
 beyond int32; perm that is none; integer division by 0 and of the smallest integer by -1, in both widths, and Mod;
 element types that there are not; sizes below zero; names that are no UTF-8 or steer a terminal; functions that call
 themselves, each other, or each the next ten times, inside of branches too, that share a name, or have that of an
-operator of ONNX; domains of two versions; integers to negative powers; subgraphs in subgraphs; indices out of range.
+operator of ONNX; domains of two versions; integers to negative powers; subgraphs in subgraphs; indices out of range;
+chains of more nodes than any network has.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import time
@@ -23,6 +25,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import edgeconv
+from edgeconv.capture.onnx_file._soundness import MOST_NODES
 from edgeconv.cli import run
 
 node = helper.make_node
@@ -226,6 +229,14 @@ def test_functions_that_never_end(name: str, tmp_path: Path, capsys: pytest.Capt
     _file(tmp_path / "in.onnx", [node(last, ["x"], ["y"], domain="f")], {}, FUNCTIONS[name])
     told = _refused(tmp_path / "in.onnx", capsys)
     assert _refused(tmp_path / "in.onnx", capsys, ["inspect", "--integer-only"]) == told
+
+
+def test_a_chain_without_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each node takes half a millisecond, so that 99,001 of them took a minute."""
+    names = ["x", *(f"v{at}" for at in range(MOST_NODES)), "y"]
+    _file(tmp_path / "in.onnx", [node("Sin", [x], [y]) for x, y in itertools.pairwise(names)], {})
+    told = _refused(tmp_path / "in.onnx", capsys)
+    assert f"it has {MOST_NODES + 1:,} nodes, and at most {MOST_NODES:,} are converted; simplify it" in told
 
 
 @pytest.mark.parametrize("domain", ["", "ai.onnx"])

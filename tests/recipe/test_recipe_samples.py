@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 import zlib
@@ -277,6 +278,25 @@ def test_an_archive_of_terabytes_is_not_unpacked(recipe_of, tmp_path: Path, monk
     with zipfile.ZipFile(tmp_path / "x.npz") as archive:
         (tmp_path / "x.npy").write_bytes(archive.read("input.npy"))
     refused(recipe_of('[[parity.arrays]]\nfile = "x.npy"'), "x.npy holds more than")
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_an_array_that_is_a_hole_is_not_read(suffix: str, recipe_of, tmp_path: Path) -> None:
+    """3 GiB that take nothing on the disk, and would take all of the memory."""
+    header = io.BytesIO()
+    rows = 3 * 2**30 // (3 * 4 * 6 * 4)
+    layout = {"descr": "<f4", "fortran_order": False, "shape": (rows, 3, 4, 6)}
+    np.lib.format.write_array_header_1_0(header, layout)
+    size = len(header.getvalue()) + rows * 3 * 4 * 6 * 4
+    with (tmp_path / "x.npy").open("wb") as file:
+        file.write(header.getvalue())
+        file.truncate(size)
+    if suffix == "npz":
+        entry = zipfile.ZipInfo("input.npy")
+        with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+            archive.writestr(entry, header.getvalue())
+            entry.file_size = size  # as the directory of the archive, written last, declares
+    refused(recipe_of(f'[[parity.arrays]]\nfile = "x.{suffix}"'), f"x.{suffix} holds more than 2 GiB")
 
 
 def test_photographs_of_cameras_that_hold_two_frames(recipe_of, tmp_path: Path) -> None:

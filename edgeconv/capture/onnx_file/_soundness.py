@@ -13,8 +13,12 @@ import onnx
 from edgeconv.errors import CaptureError, EdgeconvError
 from edgeconv.reference import MOST_ELEMENTS
 
-MOST_NODES = 100_000
-"""After functions are dissolved: a file of ten functions that call each other ten times holds 10^10."""
+MOST_NODES = 15_000
+"""After functions are dissolved: a file of ten functions that call each other ten times holds 10^10.
+
+Conversion takes half a millisecond for each, so that a hostile file ends within 10 s. The largest networks of the field
+(detectors, unrolled recurrences) have about 5,000.
+"""
 MOST_PARTS = 2**20
 """Of a join of joins."""
 MOST_NESTED = 8
@@ -250,8 +254,12 @@ def check_functions(proto: onnx.ModelProto, where: str) -> None:
     total = _extent(proto.graph, extents)
     if total.nodes > MOST_NODES:
         count = f"{total.nodes:,}" if total.nodes < _SAID else f"more than {_SAID:,}"
-        what = f"it has {count} nodes once its functions are dissolved, and at most {MOST_NODES:,} are converted"
-        raise CaptureError(what, where=where, hint="export it without functions")
+        how, hint = " once its functions are dissolved", "export it without functions"
+        if not bodies:
+            how, hint = "", "simplify it with onnxsim, or export the network in parts"
+        raise CaptureError(
+            f"it has {count} nodes{how}, and at most {MOST_NODES:,} are converted", where=where, hint=hint
+        )
     if bodies and total.depth > MOST_NESTED:
         what = f"it nests subgraphs more than {MOST_NESTED} deep once its functions are dissolved"
         raise CaptureError(what, where=where, hint="export it without functions")
