@@ -33,6 +33,7 @@ def read_checkpoint(path: Path, *, where: str = "") -> Any:
     """
     # torch.load raises nearly anything on a damaged file (RuntimeError, KeyError, EOFError, AttributeError, …).
     try:
+        _check_stored(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they advise, too, and whatever they warn of is refused below
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -50,6 +51,19 @@ def read_checkpoint(path: Path, *, where: str = "") -> Any:
         ) from error
     except Exception as error:
         raise _unreadable(path, where) from error
+
+
+def _check_stored(path: Path) -> None:
+    """Refuses an archive that is larger than its file: a few megabytes may hold a pickle of terabytes.
+
+    Raises:
+        BadZipFile: it is damaged, or has compressed entries, of which torch.save writes none.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise zipfile.BadZipFile
 
 
 def _unreadable(path: Path, where: str) -> RecipeError:

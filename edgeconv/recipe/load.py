@@ -136,8 +136,9 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
         data: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"is not TOML: {error}", where=str(path), hint="mend that line") from error
-    except ValueError as error:  # Python refuses to parse integers of thousands of digits
-        raise RecipeError(f"holds a value out of range: {error}", where=str(path), hint="correct it") from error
+    except ValueError as error:  # Python refuses to parse it, and tells of a switch of its own
+        what = "holds a value out of range: an integer of more than 4,300 digits"
+        raise RecipeError(what, where=str(path), hint="correct it") from error
     except RecursionError as error:
         raise _too_deep(path) from error
     return {key: _frozen(value, path, (key,)) for key, value in data.items()}

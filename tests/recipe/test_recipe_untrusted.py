@@ -5,7 +5,7 @@ of place; exceptions that cannot be told; an `eval` that raises or returns nothi
 floats of 4 and 8 bits, complex numbers, tensors of 10^12 elements by a stride of 0 (in the module's place and beside
 it), keys that the module has not; PNG of 16 bits in grey and in colour, PPM of 16 bits; lists of 90,000 tables; NumPy
 files of 10^12 elements without a size (void, text and bytes of no length, records without fields), archives of 60,000
-arrays.
+arrays; checkpoints that are compressed; integers of 100,000 decimal digits.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import nn
 from edgeconv.errors import RecipeError
 from edgeconv.recipe import build_module, load_recipe
 from edgeconv.recipe.arrays import read_arrays
+from edgeconv.recipe.checkpoint import read_checkpoint
 from edgeconv.recipe.preprocessing import _open
 from edgeconv.recipe.weights import load_weights
 
@@ -78,6 +79,20 @@ def test_elements_of_no_size_are_refused_at_once(suffix: str, descr: object, tmp
     with pytest.raises(RecipeError, match="holds elements of no size"):
         read_arrays(path)
     assert time.process_time() - started < 5
+
+
+def test_a_checkpoint_that_is_larger_than_its_file_is_not_unpacked(tmp_path: Path) -> None:
+    """torch reads the pickle of a compressed archive as a whole: 3 GB, and minutes, of a file of 3 MB."""
+    torch.save({"weight": torch.ones(3)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    assert list(read_checkpoint(tmp_path / "plain.pt")) == ["weight"]
+    with pytest.raises(RecipeError, match=r"w\.pt is no readable checkpoint"):
+        read_checkpoint(tmp_path / "w.pt")
 
 
 def test_archives_of_endless_arrays_are_refused_at_once(tmp_path: Path) -> None:
