@@ -14,7 +14,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist 
 RECIPES ?= models/dsconv_3x64_224.toml models/mobilenet_dsc_224.toml models/digits_dsc.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export zoo test test-all fuzz bench operators readme lint format lock clean
+.PHONY: help setup export zoo test test-all fuzz mutants bench operators readme lint format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ test-all: setup $(MICRO_RUNTIME) ## all tests, the slow sweeps too
 FUZZ_SECONDS ?= 600
 fuzz: setup ## mutated files and answers: no traceback, no hang, no growth (10 minutes)
 	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS) --out $(OUT)/fuzz
+
+# MUTANTS holds options: make mutants MUTANTS="--networks dsconv relu6 --seed 7".
+mutants: setup ## faults planted into files and graphs: does the proof reject them? (half an hour)
+	$(BIN)/python tests/mutants/run.py --out $(OUT)/mutants $(MUTANTS)
 
 # NETWORKS=quick, NETWORKS=full, or names; BENCH holds further options: make bench BENCH="--rounds 10".
 NETWORKS ?= full

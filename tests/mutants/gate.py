@@ -1,0 +1,145 @@
+"""The gate that is put to the test: what the proof says of a file, link by link.
+
+`Gate.judge` is the one function that faults and clean rows are put to. It asks what the flow asks (`edgeconv.flow`), in
+this process and with runtimes that stay started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from exports import Export
+
+from edgeconv.core import Artifact, Comparison, Run, Sample, Tolerance
+from edgeconv.devices import Session, Sessions, find, start
+from edgeconv.errors import DeviceError, EdgeconvError
+from edgeconv.parity import Golden, Integers, compare, judge_layers, layer_steps, unjudged_layers
+from edgeconv.recipe import DEFAULT_FIDELITY
+from edgeconv.verdicts import Link, Verdict
+
+DEVICES = ("onnxruntime", "litert", "litert-reference")
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the gate says of a file.
+
+    Attributes:
+        broken: the links that do not hold, with the first reason of each; empty where the file passes.
+        broken_on: the same by device, of the links that a device takes part in.
+        runs: what each device computed.
+    """
+
+    broken: Mapping[Link, str]
+    broken_on: Mapping[str, Mapping[Link, str]]
+    runs: tuple[Run, ...]
+
+    def links_on(self, device: str) -> Mapping[Link, str]:
+        """The links that do not hold for a device: its own, and those of the file, which no device takes part in."""
+        own = self.broken_on[device]
+        elsewhere = {link for links in self.broken_on.values() for link in links}
+        return {**{link: reason for link, reason in self.broken.items() if link not in elsewhere}, **own}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What files are compared with: samples, the module on them in float64, and the integers of a quantized graph."""
+
+    samples: tuple[Sample, ...]
+    golden: Golden
+    integers: Integers | None
+
+    @classmethod
+    def of(cls, export: Export, samples: Sequence[Sample], golden: Golden) -> Reference:
+        """For an export; ``golden`` is the module's on these samples."""
+        return cls(tuple(samples), golden, export.variant.integers(samples))
+
+
+class Gate:
+    """Judges files; a context, at whose end the devices are closed.
+
+    Args:
+        folder: where the files that are judged lie while they are.
+        devices: names.
+    """
+
+    def __init__(self, folder: Path, devices: Sequence[str] = DEVICES) -> None:
+        self._folder = folder
+        self._devices = [find(name) for name in devices]
+        self._sessions = Sessions()
+        self._probing: dict[str, Session] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sessions.__exit__(kind, error, trace)
+        for session in self._probing.values():
+            session.close()
+
+    def judge(self, export: Export, data: bytes, reference: Reference) -> Judged:
+        """Judges bytes that are said to be the export's file."""
+        artifact = export.renewed(data, self._folder)
+        runs, broken_on = [], {}
+        for device in self._devices:
+            if artifact.format in device.formats:
+                run = self._sessions.run(device, artifact, reference.samples, timeout_s=_TIMEOUT_S)
+                rows = self._rows(export, artifact, run, reference)
+                runs.append(run)
+                broken_on[device.name] = _links_of(rows)
+        broken: dict[Link, str] = {}
+        for links in broken_on.values():
+            broken = {**links, **broken}
+        artifact.path.unlink()
+        return Judged(broken, broken_on, tuple(runs))
+
+    def _rows(
+        self, export: Export, artifact: Artifact, run: Run, reference: Reference
+    ) -> tuple[tuple[Link, Comparison], ...]:
+        """Rows with the link that each speaks of: the outputs, and the layers of integers."""
+        outputs = compare(
+            run,
+            reference.golden.reference,
+            reference.samples,
+            artifact=artifact.path.name,
+            tolerance=DEFAULT_FIDELITY.get(artifact.variant, Tolerance()),
+            output_names=export.model.outputs,
+            integers=reference.integers,
+            joints=reference.golden.joints,
+        )
+        rows = [(Link.END_TO_END, row) for row in outputs]
+        judged = artifact.intermediates and find(run.device).tells_intermediates
+        if judged and outputs[0].verdict is not Verdict.SKIPPED and run.outputs:
+            rows.append((Link.RUNNING, self._layers(export, artifact, run, reference, outputs[0])))
+        return tuple(rows)
+
+    def _layers(
+        self, export: Export, artifact: Artifact, run: Run, reference: Reference, row: Comparison
+    ) -> Comparison:
+        blank = Comparison(row.artifact, row.device, row.output, None, row.tolerance, Verdict.PASS)
+        try:
+            session = self._probing.get(run.device)
+            if session is None or not session.alive:
+                session = self._probing[run.device] = start(find(run.device))
+            tensors = session.run_intermediates(artifact, reference.samples, timeout_s=_TIMEOUT_S)
+            inputs = [sample.inputs for sample in reference.samples]
+            return judge_layers(blank, layer_steps(export.variant.model, artifact.intermediates, inputs, tensors))
+        except DeviceError as error:
+            return unjudged_layers(blank, str(error))
+        except EdgeconvError as error:
+            return unjudged_layers(blank, f"{type(error).__name__}: {error}")
+
+
+def _links_of(rows: Sequence[tuple[Link, Comparison]]) -> dict[Link, str]:
+    broken: dict[Link, str] = {}
+    for link, row in rows:
+        if row.verdict is Verdict.FAIL:
+            broken.setdefault(link, row.reason)
+    return broken
