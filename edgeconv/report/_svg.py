@@ -77,16 +77,16 @@ def _axes(frame: _Frame) -> list[Markup]:
     parts = []
     for decade in range(0, math.ceil(math.log10(1 + frame.top)), max(1, math.ceil(math.log10(1 + frame.top) / 4))):
         y = frame.y(10**decade)
-        parts.append(_line("grid", _LEFT, y, _WIDTH - _RIGHT, y))
-        parts.append(_text(_LEFT - 6, y + 4, power_of_ten(decade) if decade else "1", "end"))
+        parts.append(line("grid", _LEFT, y, _WIDTH - _RIGHT, y))
+        parts.append(text_at(_LEFT - 6, y + 4, power_of_ten(decade) if decade else "1", "end"))
     for exponent in range(round(frame.low), round(frame.high) + 1):
         labelled = (exponent - round(frame.high)) % step == 0
-        parts.append(_line("axis", frame.x(exponent), base, frame.x(exponent), base + (5 if labelled else 3)))
+        parts.append(line("axis", frame.x(exponent), base, frame.x(exponent), base + (5 if labelled else 3)))
         if labelled:
-            parts.append(_text(frame.x(exponent), base + 18, power_of_ten(exponent), "middle"))
-    parts.append(_line("axis", _LEFT, base, _WIDTH - _RIGHT, base))
-    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 5, "error |a − b|", "middle"))
-    parts.append(_text(0, 12, "elements", "start"))
+            parts.append(text_at(frame.x(exponent), base + 18, power_of_ten(exponent), "middle"))
+    parts.append(line("axis", _LEFT, base, _WIDTH - _RIGHT, base))
+    parts.append(text_at((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 5, "error |a − b|", "middle"))
+    parts.append(text_at(0, 12, "elements", "start"))
     return parts
 
 
@@ -107,14 +107,16 @@ def _marks(frame: _Frame, marks: Sequence[Mark]) -> list[Markup]:
 
 def _mark(frame: _Frame, mark: Mark, y: float, *, to_left: bool) -> Markup:
     x = frame.x(mark.at)
-    label = _text(x - 4 if to_left else x + 4, y, mark.label, "end" if to_left else "start", "marklabel")
-    return _line("mark", x, y - 9, x, _HEIGHT - _BOTTOM) + label
+    label = text_at(x - 4 if to_left else x + 4, y, mark.label, "end" if to_left else "start", "marklabel")
+    return line("mark", x, y - 9, x, _HEIGHT - _BOTTOM) + label
 
 
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    """A line of that class, in user units."""
     return Markup(f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>')
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "label") -> Markup:
+def text_at(x: float, y: float, text: str, anchor: str, kind: str = "label") -> Markup:
+    """Escaped text that starts, ends or has its middle at x (``anchor``)."""
     body = escape(text)
     return Markup(f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">') + body + Markup("</text>")

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from edgeconv.report import _format as fmt
+from edgeconv.report._svg import line, text_at
 from edgeconv.report._target_search import TargetPoint, TargetSearch
 
 _WIDTH, _HEIGHT = 400, 260
@@ -119,7 +120,7 @@ def _chart(
     parts = [
         Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, _HEIGHT, label),
         *_axes(x, y, x_title, y_title),
-        _line("mark", _LEFT, y.at(target), _WIDTH - _RIGHT, y.at(target)),
+        line("mark", _LEFT, y.at(target), _WIDTH - _RIGHT, y.at(target)),
     ]
     for index, (name, pairs) in enumerate(series.items()):
         parts += _series(index, name, pairs, x, y)
@@ -142,30 +143,22 @@ def _series(index: int, name: str, pairs: list[tuple[float, float, TargetPoint]]
         parts.append(shape.format(f"point s{index % 2}", across, height, 4, title))
     at = _LEFT + 130 * index
     key = Markup('<circle class="point s{}" cx="{}" cy="9" r="4"/>').format(index % 2, at + 6)
-    return [*parts, key, _text(at + 15, 13, name, "start")]
+    return [*parts, key, text_at(at + 15, 13, name, "start")]
 
 
 def _axes(x: _Scale, y: _Scale, x_title: str, y_title: str) -> list[Markup]:
     base = _HEIGHT - _BOTTOM
-    parts = [_text(_WIDTH - _RIGHT, _HEIGHT - 6, x_title, "end"), _text(0, _HEIGHT - 6, y_title, "start")]
+    parts = [text_at(_WIDTH - _RIGHT, _HEIGHT - 6, x_title, "end"), text_at(0, _HEIGHT - 6, y_title, "start")]
     for value in y.ticks():
-        parts.append(_line("grid", _LEFT, y.at(value), _WIDTH - _RIGHT, y.at(value)))
-        parts.append(_text(_LEFT - 6, y.at(value) + 4, f"{value:,.10g}", "end"))
+        parts.append(line("grid", _LEFT, y.at(value), _WIDTH - _RIGHT, y.at(value)))
+        parts.append(text_at(_LEFT - 6, y.at(value) + 4, f"{value:,.10g}", "end"))
     for value in x.ticks():
-        parts.append(_line("axis", x.at(value), base, x.at(value), base + 5))
-        parts.append(_text(x.at(value), base + 18, f"{value:.3g}", "middle"))
-    return [*parts, _line("axis", _LEFT, base, _WIDTH - _RIGHT, base)]
+        parts.append(line("axis", x.at(value), base, x.at(value), base + 5))
+        parts.append(text_at(x.at(value), base + 18, f"{value:.3g}", "middle"))
+    return [*parts, line("axis", _LEFT, base, _WIDTH - _RIGHT, base)]
 
 
 def _round_step(rough: float) -> float:
     """1, 2 or 5 times a power of ten, at least ``rough``."""
     power = 10.0 ** math.floor(math.log10(max(rough, 1e-12)))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-
-
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
-    return Markup(f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>')
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> Markup:
-    return Markup(f'<text class="label" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>')

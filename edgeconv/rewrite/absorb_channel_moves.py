@@ -14,7 +14,7 @@ from edgeconv.graph.edit import graph_of, hand_on, rank, remove_unread, tensor_o
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._affine import affine
-from edgeconv.rewrite.algebra._graph import disown, replace_constant
+from edgeconv.rewrite.algebra._graph import disown, has_constants, replace_constant
 from edgeconv.rewrite.algebra._linear import linear
 from edgeconv.rewrite.algebra._planes import Numbers, Planes, fresh, moved, moves, sizes
 
@@ -220,7 +220,7 @@ def _flattens(node: ir.Node) -> bool:
 
 def _mixes_all(node: ir.Node) -> bool:
     """Whether the operator has constant weights over all channels of its first input."""
-    if node.op_type not in having(Trait.LAYER) or not _has_constants(node):
+    if node.op_type not in having(Trait.LAYER) or not has_constants(node):
         return False
     if node.op_type == "Gemm":
         return node.attributes.get_int("transA", 0) == 0
@@ -235,7 +235,7 @@ def _carries(node: ir.Node, absorbed: set[ir.Value]) -> bool:
         return False
     if node.op_type == "Conv":
         channels = node.attributes.get_int("group", 1)
-        return _has_constants(node) and channels == _channels(node.inputs[0]) == _channels(node.outputs[0])
+        return has_constants(node) and channels == _channels(node.inputs[0]) == _channels(node.outputs[0])
     if node.op_type == "BatchNormalization":
         return affine(node) is not None
     if node.op_type in ("Flatten", "Reshape", "Squeeze"):
@@ -245,10 +245,6 @@ def _carries(node: ir.Node, absorbed: set[ir.Value]) -> bool:
         dimensions = rank(node.inputs[0]) or 0
         return bool(axes) and all(axis % dimensions > 1 for axis in axes or ())
     return node.op_type in _PER_CHANNEL
-
-
-def _has_constants(node: ir.Node) -> bool:
-    return all(value is None or exact(value) is not None for value in node.inputs[1:])
 
 
 def _channels(value: ir.Value | None) -> int | None:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from edgeconv.graph.constants import exact
 from edgeconv.graph.edit import dims, graph_of, is_taken, only_reader
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite.algebra._graph import disown, replace_constant
+from edgeconv.rewrite.algebra._graph import disown, has_constants, replace_constant
 
 _WIDEST_VECTOR = 16  # floats; the block of onnxruntime's blocked layout on AVX-512
 _FULL = 8  # channels of a multiple of this are left alone: no vector of any runtime's is half empty
@@ -81,7 +81,7 @@ def _row(node: ir.Node) -> _Row | None:
         return None
     before, first = _behind(node)
     after, last = _ahead(node)
-    if first is None or last is None or not all(_has_constants(layer) for layer in (first, node, last)):
+    if first is None or last is None or not all(has_constants(layer) for layer in (first, node, last)):
         return None
     if any(layer.attributes.get_int("group", 1) != 1 for layer in (first, last)):
         return None
@@ -122,10 +122,6 @@ def _ahead(node: ir.Node) -> tuple[list[ir.Value], ir.Node | None]:
 def _is_activation(node: ir.Node) -> bool:
     """Whether a node does the same to all channels, and makes nothing else (as a Dropout's mask)."""
     return node.op_type in _ACTIVATIONS and not any(map(is_taken, node.outputs[1:]))
-
-
-def _has_constants(node: ir.Node) -> bool:
-    return all(value is None or exact(value) is not None for value in node.inputs[1:])
 
 
 _ACTIVATIONS = having(Trait.FUNCTION | Trait.FINITE)  # an infinite number times a weight of zero is none

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.capture.normalize._steps import sizes_of
 from edgeconv.graph.edit import constant
 
 Array = npt.NDArray[Any]
@@ -52,7 +53,7 @@ def operand(node: ir.Node, index: int) -> Array | None:
 
 def axes_of(node: ir.Node) -> list[Axis]:
     """The axes that a Resize of opset 11 or newer speaks of; its shapes must be static."""
-    before, after = (static(value) for value in (node.inputs[0], node.outputs[0]))
+    before, after = (sizes_of(value) for value in (node.inputs[0], node.outputs[0]))
     numbers = numbered(node, len(before))
     scales = _one_ratio(node, [before[axis] for axis in numbers], node.meta.get(STATED, operand(node, 2)))
     roi = operand(node, 1)
@@ -69,13 +70,6 @@ def axes_of(node: ir.Node) -> list[Axis]:
 def numbered(node: ir.Node, rank: int) -> list[int]:
     """The axes that scales, sizes and regions are given for."""
     return [axis % rank for axis in node.attributes.get_ints("axes", range(rank))]
-
-
-def static(value: ir.Value | None) -> list[int]:
-    """The shape of a value that has a static one."""
-    if value is None or value.shape is None:
-        raise ValueError("a value without a shape")  # a bug of ours: shapes are checked before
-    return [int(str(size)) for size in value.shape]
 
 
 def _one_ratio(node: ir.Node, sizes: Sequence[int], scales: Array | None) -> Array | None:

@@ -35,7 +35,6 @@ from edgeconv.capture.normalize._runtime_places import (
     places,
     rounding,
     size_of,
-    static,
 )
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
@@ -81,13 +80,13 @@ def settle_stated_resizes(graph: ir.Graph) -> None:
 
 
 def _keeps_its_size(node: ir.Node) -> bool:
-    return static(node.inputs[0]) == static(node.outputs[0])
+    return sizes_of(node.inputs[0]) == sizes_of(node.outputs[0])
 
 
 def _settle_copy(graph: ir.Graph, node: ir.Node) -> None:
     """onnxruntime copies what keeps its size, whatever the scales and modes say."""
     steps, result = Steps(graph, node), node.outputs[0]
-    steps.replace({result: steps.add("same", "Identity", [node.inputs[0]], static(result))})
+    steps.replace({result: steps.add("same", "Identity", [node.inputs[0]], sizes_of(result))})
 
 
 def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
@@ -98,7 +97,7 @@ def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
     """
     transformation = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
     if transformation == "align_corners" and node.attributes.get_int("antialias", 0) == 0:
-        sizes = [static(node.outputs[0])[axis] for axis in numbered(node, len(static(node.outputs[0])))]
+        sizes = [sizes_of(node.outputs[0])[axis] for axis in numbered(node, len(sizes_of(node.outputs[0])))]
         node.attributes.pop("keep_aspect_ratio_policy", None)
         _restate(graph, node, 2, None)
         _restate(graph, node, 3, np.array(sizes, np.int64))
@@ -108,7 +107,7 @@ def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
         for axis in [axis for axis in axes_of(node) if axis.out == 1 and axis.size > 1]:
             take_elements(graph, node, axis.axis, np.zeros(1, np.int64))
             scales = np.array(operand(node, 2), np.float32)
-            scales[numbered(node, len(static(node.outputs[0]))).index(axis.axis)] = 1
+            scales[numbered(node, len(sizes_of(node.outputs[0]))).index(axis.axis)] = 1
             node.meta.pop(STATED, None)
             _restate(graph, node, 2, scales)
 
@@ -188,7 +187,7 @@ def settle_first_size(nodes: list[ir.Node]) -> bool:
             continue
         if node.graph is None or result.shape is None or not result.shape.is_static():
             continue
-        before, after = static(source), static(result)
+        before, after = sizes_of(source), sizes_of(result)
         axes, scales = numbered(node, len(before)), np.asarray(stated.numpy(), np.float32)
         fitting = scales.copy()
         for i, axis in enumerate(axes[: fitting.size]):
@@ -230,12 +229,12 @@ def _settle_crop(graph: ir.Graph, node: ir.Node) -> None:
     fill = node.attributes.get_float("extrapolation_value", 0.0)
     if fill and not inside.all():
         extrapolated = steps.constant(np.where(inside, 0.0, fill).astype(np.float32), "extrapolated")
-        value = steps.add("filled", "Add", [value, extrapolated], static(result))
+        value = steps.add("filled", "Add", [value, extrapolated], sizes_of(result))
     if value is source and not result.is_graph_output():
         ir.convenience.replace_all_uses_with(result, source)
         graph.remove(node, safe=True)
     else:
-        steps.replace({result: steps.add("same", "Identity", [source], static(result)) if value is source else value})
+        steps.replace({result: steps.add("same", "Identity", [source], sizes_of(result)) if value is source else value})
 
 
 def _matrices(node: ir.Node) -> Iterator[tuple[int, _Matrix]]:

@@ -11,6 +11,7 @@ from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
 from edgeconv.capture.torch._builder import Builder, Result, Unsupported, dtype_of, torch_dtype
+from edgeconv.capture.torch._operation import name_of
 
 # Operators that take nothing but a shape from their tensor, with what they fill it with; nobody may read what is in
 # an empty tensor before it is written, so that zeros are as good as anything.
@@ -24,7 +25,7 @@ def is_constant_operator(node: FxNode, arguments: Mapping[str, Any], b: Builder)
     """Whether nothing that is known only at run time goes into the operator: no tensor, and no random numbers."""
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return False
-    if _name(node) in _FILLED:
+    if name_of(node) in _FILLED:
         return not isinstance(arguments.get("fill_value"), ir.Value)
     return all(value in b.exact for value in _tensors(arguments))
 
@@ -32,7 +33,7 @@ def is_constant_operator(node: FxNode, arguments: Mapping[str, Any], b: Builder)
 def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, fakes: list[torch.Tensor]) -> Result:
     """The results of an operator on constants."""
     target = node.target
-    if _name(node) in _FILLED:
+    if name_of(node) in _FILLED:
         return _filled(node, read, b, fakes[0])
     args, kwargs = read(list(node.args)), {key: read(item) for key, item in node.kwargs.items()}
     if not callable(target):
@@ -54,16 +55,11 @@ def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, fakes: list[t
 
 
 def _filled(node: FxNode, read: Callable[[Any], Any], b: Builder, fake: torch.Tensor) -> ir.Value:
-    number = _FILLED[_name(node)]
+    number = _FILLED[name_of(node)]
     if number is None:
-        position = {"full_like": 1, "new_full": 2}[_name(node)]
+        position = {"full_like": 1, "new_full": 2}[name_of(node)]
         number = read(node.args[position] if len(node.args) > position else node.kwargs["fill_value"])
     return b.exactly(torch.full(tuple(fake.shape), number, dtype=fake.dtype), dtype_of(fake))
-
-
-def _name(node: FxNode) -> str:
-    """The name of an operator without namespace and overload."""
-    return str(getattr(node.target, "_opname", ""))
 
 
 def _argument(item: Any, b: Builder, wide: bool) -> Any:

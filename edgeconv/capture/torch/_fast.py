@@ -18,6 +18,7 @@ from edgeconv.capture.torch._aten.quantization import TABLE as ROUNDINGS
 from edgeconv.capture.torch._builder import DTYPES, Builder, Result, Unsupported, dtype_of, numpy_of, shape_of, sizes_of
 from edgeconv.capture.torch._constant_torch import evaluate, is_constant_operator
 from edgeconv.capture.torch._memory import Memory, is_same_view
+from edgeconv.capture.torch._operation import writes
 from edgeconv.capture.torch._provenance import origin_in
 from edgeconv.graph.names import temporary_name
 
@@ -61,7 +62,7 @@ class _Walk:
     def __init__(self, program: torch.export.ExportedProgram, opset: int) -> None:
         self.program = program
         self.builder = Builder(opset, [*program.state_dict, *program.constants])
-        self.memory = Memory(self.builder, self._translate, is_written=any(map(_writes, program.graph.nodes)))
+        self.memory = Memory(self.builder, self._translate, is_written=any(map(writes, program.graph.nodes)))
         self.rounds_activations = _rounds_activations(program)
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
         for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
@@ -71,7 +72,7 @@ class _Walk:
         """Translates a node; one that writes to its first argument writes."""
         if str(node.target) in _NOTHING or (_is_item(node) and not node.users):
             return
-        if _writes(node):
+        if writes(node):
             self._write(node)
         else:
             self.memory.bind(node, self._translate(node))
@@ -224,11 +225,6 @@ def _is_item(node: FxNode) -> bool:
     return getattr(node.target, "__name__", "") == "getitem"
 
 
-def _writes(node: FxNode) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
-
-
 def _writes_its_first(node: FxNode) -> bool:
     """Whether an operator changes the elements of its first argument, and nothing else (no shape, no strides)."""
     parameters = node.target._schema.arguments  # type: ignore[union-attr]
@@ -240,7 +236,7 @@ def _writes_its_first(node: FxNode) -> bool:
 def _functional(node: FxNode) -> str:
     """The operator, and ``aten.relu.default`` for ``aten.relu_.default``, ``aten.__or__`` for ``aten.__ior__``."""
     name = str(node.target)
-    if not _writes(node):
+    if not writes(node):
         return name
     return name.replace("__i", "__", 1) if name.startswith("aten.__i") else name.replace("_.", ".", 1)
 

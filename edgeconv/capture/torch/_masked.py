@@ -26,6 +26,7 @@ from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
 from edgeconv.capture.torch._memory import storage_of
+from edgeconv.capture.torch._operation import name_of, writes
 
 _ALIKE = frozenset(
     {"clone", "contiguous", "detach", "alias", "to", "_to_copy", "dropout", "lift_fresh_copy"}
@@ -124,7 +125,7 @@ class _Walk:
         rank = len(_shape(mask))
         behind = len(_shape(tensor)) - lead - rank
         self.masks[node] = first
-        if behind < 0 or (_name(node) == "masked_select" and _shape(mask) != _shape(tensor)):
+        if behind < 0 or (name_of(node) == "masked_select" and _shape(mask) != _shape(tensor)):
             self.spoilt.add(first)
             return
         whole = self._add(node, torch.ops.aten.clone.default, (tensor,))
@@ -132,17 +133,17 @@ class _Walk:
 
     def _follow(self, place: int, node: FxNode, sources: Sequence[FxNode]) -> bool:
         """Whether a node that takes what follows from a selection is understood."""
-        if node.target in vars(operator).values() or _name(node) in _SIZES:
+        if node.target in vars(operator).values() or name_of(node) in _SIZES:
             return not isinstance(node.meta.get("val"), torch.Tensor)
         rows = [self.selected[source] for source in sources if source in self.selected]
-        if len(rows) != len(sources) and _name(node) != "view":
+        if len(rows) != len(sources) and name_of(node) != "view":
             return False
         first = rows[0] if rows else None
         if first is None or any((row.lead, row.behind) != (first.lead, first.behind) for row in rows):
             return False
-        if _name(node) in ("index_put", "index_put_", "masked_scatter", "masked_scatter_"):
+        if name_of(node) in ("index_put", "index_put_", "masked_scatter", "masked_scatter_"):
             return self._choose(place, node, first)
-        if _name(node) == "view":  # torch leaves out axes of one element in front of what it assigns
+        if name_of(node) == "view":  # torch leaves out axes of one element in front of what it assigns
             value = node.args[0]
             if not isinstance(value, FxNode) or value not in self.selected or not _drops_ones(value, node):
                 return False
@@ -173,7 +174,7 @@ class _Walk:
 
     def _fit_others(self, node: FxNode, rows: _Selected) -> bool:
         """Whether the tensors beside the selected ones lie at the same axes when the mask's are there."""
-        if _name(node) in ("linear", "layer_norm"):
+        if name_of(node) in ("linear", "layer_norm"):
             return node.args[0] in self.selected and len([x for x in node.all_input_nodes if x in self.selected]) == 1
         for other in node.all_input_nodes:
             front = _shape(other)[: len(_shape(other)) - rows.behind] if other not in self.selected else ()
@@ -184,7 +185,7 @@ class _Walk:
     def _choose(self, place: int, node: FxNode, rows: _Selected) -> bool:
         """Adds the choice that an assignment is."""
         target, where, values = (node.args[0], *node.args[1:3]) if len(node.args) > 2 else (None, None, None)
-        if _name(node).startswith("index_put") and isinstance(where, list | tuple):
+        if name_of(node).startswith("index_put") and isinstance(where, list | tuple):
             mask, lead = _only_mask(where)
             if len(node.args) > 3 and node.args[3]:
                 return False
@@ -209,7 +210,7 @@ class _Walk:
             return False
         wide = self._add(node, torch.ops.aten.view.default, (mask, [*mask_sizes, *(1 for _ in range(rows.behind))]))
         choice = self._add(node, torch.ops.aten.where.self, (wide, whole, target))
-        if _name(node).endswith("_"):
+        if name_of(node).endswith("_"):
             choice = self._add(node, torch.ops.aten.copy_.default, (target, choice))
         self.choices[node] = choice, self._mask_of(node)
         return True
@@ -220,7 +221,7 @@ class _Walk:
         if differing is None:
             return False
         start = min((self.places[node] for node in differing), default=rows.read_at if rows else self.places[before])
-        written = [node.args[0] for node in self.nodes[start:place] if _writes(node)]
+        written = [node.args[0] for node in self.nodes[start:place] if writes(node)]
         plain = [node for node in written if isinstance(node, FxNode)]
         if before is not mask:
             return len(plain) == len(written) and all(node in self.selected for node in plain)
@@ -245,7 +246,7 @@ class _Walk:
 
 def _is_selection(node: FxNode) -> bool:
     """Whether a node selects rows by a mask, so many that nobody knows."""
-    if node.op != "call_function" or _name(node) not in ("index", "masked_select"):
+    if node.op != "call_function" or name_of(node) not in ("index", "masked_select"):
         return False
     mask = _selection(node)[1]
     return isinstance(mask, FxNode) and mask.meta["val"].dtype is torch.bool and bool(_open_axes(node))
@@ -253,7 +254,7 @@ def _is_selection(node: FxNode) -> bool:
 
 def _selection(node: FxNode) -> tuple[Any, Any, int]:
     """The tensor that is selected from, the mask, and how many axes lie in front of it."""
-    if _name(node) == "masked_select":
+    if name_of(node) == "masked_select":
         return node.args[0], node.args[1], 0
     mask, lead = _only_mask(node.args[1])
     return node.args[0], mask, lead
@@ -292,7 +293,7 @@ def _differing_nodes(node: FxNode, other: FxNode) -> list[FxNode] | None:
         return []
     if node.op != "call_function" or node.target is not other.target or other.op != "call_function":
         return None
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) or _writes(node):
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) or writes(node):
         return None
     (left, left_form), (right, right_form) = (pytree.tree_flatten((side.args, side.kwargs)) for side in (node, other))
     if left_form != right_form:
@@ -343,12 +344,3 @@ def _open_axes(node: FxNode) -> list[int]:
 def _shape(node: Any) -> tuple[Any, ...]:
     value = node.meta["val"]
     return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
-
-
-def _name(node: FxNode) -> str:
-    return str(getattr(node.target, "_opname", ""))
-
-
-def _writes(node: FxNode) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable

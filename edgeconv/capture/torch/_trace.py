@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 from edgeconv.capture.normalize._silent import silent
 from edgeconv.capture.torch._borders import export_errors
 from edgeconv.capture.torch._holdings import Change, Holdings, held
+from edgeconv.capture.torch._operation import copied
 from edgeconv.capture.torch._regions import dissolve_regions
 from edgeconv.capture.torch._state import check_stateless, drop_void_writes
 
@@ -41,7 +42,7 @@ def export_program(
             program, changes = _traced(module, args, kwargs, holdings)
         except SpecViolationError:
             program, changes = _traced(module, args, kwargs, holdings, see=_view)
-        calls = ((args, dict(kwargs)), pytree.tree_map(_copy, (args, dict(kwargs))))
+        calls = ((args, dict(kwargs)), pytree.tree_map(copied, (args, dict(kwargs))))
         check_stateless(module, program, changes, calls, _flat)
         drop_void_writes(program, running=True)
         return program
@@ -92,10 +93,6 @@ def _flat(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any = None) ->
 def _view(leaf: Any) -> Any:
     """torch cannot export a forward that assigns an input, as it is, to a buffer; it can a view of it."""
     return leaf.view_as(leaf) if isinstance(leaf, torch.Tensor) else leaf
-
-
-def _copy(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
+from edgeconv.capture.torch._operation import name_of
+
 # Functional writes to a part of a tensor, with the operators that read the same part: the arguments behind the tensor.
 _PARTS: Mapping[str, str] = {
     "aten.slice_scatter.default": "aten.slice.Tensor",
@@ -98,7 +100,7 @@ class TwoCalls:
         name, args = str(node.target), list(node.args)
         while name in _PARTS and (void := _void_write(node, self._equal(args[0]))) is not None:
             args[0] = void.args[0]
-        if _operation(node) in _FILLED or name == "aten.copy.default":  # the first gives its shape and dtype, no value
+        if name_of(node) in _FILLED or name == "aten.copy.default":  # the first gives its shape and dtype, no value
             args[0] = _kind(node)
         if name == _BATCH_NORM and args[5]:
             args[3:5] = ()
@@ -181,10 +183,6 @@ def _ancestors(nodes: Collection[FxNode]) -> set[FxNode]:
                 ancestors.add(source)
                 waiting.append(source)
     return ancestors
-
-
-def _operation(node: FxNode) -> str:
-    return str(getattr(node.target, "_opname", ""))
 
 
 def _kind(node: FxNode) -> tuple[Any, ...]:

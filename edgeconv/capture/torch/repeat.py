@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from edgeconv.capture.torch._eval_mode import eval_mode
 from edgeconv.capture.torch._holdings import Change, Holdings, held
+from edgeconv.capture.torch._operation import copied
 from edgeconv.capture.torch._precision import in_module_precision
 from edgeconv.capture.torch._trace import quiet
 from edgeconv.errors import CaptureError
@@ -95,21 +96,17 @@ class _Calls:
         random.seed(self._count)
         np.random.seed(self._count)
         before = random.getstate(), _state_of_numpy()
-        results = pytree.tree_leaves(self._module(*pytree.tree_map(_copied, args)))
+        results = pytree.tree_leaves(self._module(*pytree.tree_map(copied, args)))
         names = "random numbers of Python", "random numbers of numpy"
         after = random.getstate(), _state_of_numpy()
         self._drawn |= {name for name, old, new in zip(names, before, after, strict=True) if old != new}
         self._changes = self._changes or self._holdings.changes()
-        return [_copied(leaf) for leaf in results]
+        return [copied(leaf) for leaf in results]
 
 
 def _state_of_numpy() -> tuple[Any, ...]:
     name, keys, *rest = np.random.get_state()
     return (name, np.asarray(keys).tobytes(), *rest)
-
-
-def _copied(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
 def _other_input(leaf: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.constants import add_constant
+from edgeconv.graph.constants import add_constant, exact
 from edgeconv.graph.edit import MODULE, graph_of, hand_on
 from edgeconv.graph.names import unique_name
 
@@ -41,6 +41,11 @@ def insert_like(node: ir.Node, op_type: str, inputs: list[ir.Value], attributes:
     hand_on(node, new)
     graph_of(node).insert_before(node, new)
     return value
+
+
+def has_constants(node: ir.Node) -> bool:
+    """Whether all operands behind the first are float constants, or left out."""
+    return all(value is None or exact(value) is not None for value in node.inputs[1:])
 
 
 def where(node: ir.Node) -> str:
