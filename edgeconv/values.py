@@ -23,7 +23,7 @@ Where = str | Wording
 Refusal = type[EdgeconvError]
 
 _SPOKEN = {"bytes": "bytes", "ndarray": "an ndarray"}
-_LONGEST = 40
+_LONGEST = 40  # characters of a value in a message; longer ones are told by their kind
 _NAMES = "give a name, or a list of names"
 
 

@@ -22,7 +22,7 @@ from edgeconv.reference.tflite import open_tflite, text_of
 
 _OPEN_DIMENSION = 1
 """The size that an open dimension gets: one image of a batch."""
-_MOST_INPUT_BYTES = 2**31
+_MOST_INPUT_BYTES = 2**31  # of all inputs of a file together, which are made here
 
 _Interface = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], int]
 

@@ -20,7 +20,7 @@ from edgeconv.devices import Device, Session, start
 from edgeconv.errors import DeviceError
 from edgeconv.progress import Progress, Silent
 
-_SETTLING_RUNS = 1
+_SETTLING_RUNS = 1  # after each load, not counted: the first run meets cold caches
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 LONGEST_S = 1e9  # timers and waits of the system take no more
-_SHORTEST_S = 0.1
+_SHORTEST_S = 0.1  # in which nothing starts
 
 
 def seconds(text: str | float) -> float:

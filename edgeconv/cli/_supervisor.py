@@ -30,7 +30,7 @@ from edgeconv.flow.output import clear, clear_temporary
 
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 _SAME_S = 0.5  # a terminal signals parent and child alike: within this, it is one signal
-_GRACE_S = 5.0
+_GRACE_S = 5.0  # that the child gets to end by itself, once it has told its exit code or its limit is over
 _PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG
 LATE = "not done within the {:g} s of --timeout; give it longer, or mend the module"
 _to_parent: int | None = None

@@ -21,7 +21,7 @@ ROOT_VARIABLE = "EDGECONV_RUNTIMES"
 TFLITE_RUNTIME = "2.14.0"
 """The pinned version of tflite-runtime: its last, and so the oldest runtime that files are promised to load in."""
 _READY = "edgeconv-ready.json"
-_UV_TIMEOUT_S = 600
+_UV_TIMEOUT_S = 600  # packages are downloaded, and a Python where there is none of that version
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ EXACT = "exact"
 SATURATING = "sums of two products saturate at 16 bits"
 
 _ROWS, _COUNT, _COLUMNS = 8, 64, 32  # several of each, so that no kernel for vectors or edges is taken
-_LARGEST, _WEIGHT, _STEP = 255, 127, 16384.0
+_LARGEST, _WEIGHT, _STEP = 255, 127, 16384.0  # the exact sum is 127 steps, the saturated one 64: both are uint8
 
 
 @cache

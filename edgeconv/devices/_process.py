@@ -25,10 +25,10 @@ from edgeconv.errors import DeviceError
 from edgeconv.package import environment_without_telemetry
 
 _OF_THE_HOST = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
-_POLL_S = 0.25
-_GRACE_S = 1.0
+_POLL_S = 0.25  # between two looks whether it still lives
+_GRACE_S = 1.0  # that it gets to end, and its last words to arrive
 _SHOWN = 300
-_MOST_UNASKED = 8
+_MOST_UNASKED = 8  # frames; a device that sends more talks without being asked
 _KEPT_BYTES = 1 << 14  # of stderr
 
 

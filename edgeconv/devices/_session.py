@@ -18,8 +18,8 @@ from edgeconv.errors import DeviceError
 
 _SLACK_BYTES = 1 << 20  # beyond the declared size, so that an undeclared output is received and named in the error
 _UNKNOWN_BYTES = 1 << 31  # limit for outputs whose shape does not follow from the inputs
-_LONGEST_MS = 1e9
-_MOST_FACTS = 64
+_LONGEST_MS = 1e9  # twelve days: no inference takes that long
+_MOST_FACTS = 64  # each is a line of the report
 
 _Spec = TypeVar("_Spec", TensorSpec, IntegerTensor)
 

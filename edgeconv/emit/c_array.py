@@ -30,7 +30,7 @@ _TYPES = {
     "float32": "float",
     "float64": "double",
 }
-_WIDTH = 120
+_WIDTH = 120  # of a line, as in the sources here
 _BYTES = tuple(f"0x{value:02x}," for value in range(256))
 _PER_LINE = 20
 

@@ -15,7 +15,7 @@ from edgeconv.report._palette import png_uri
 from edgeconv.report._report import excess_of
 from edgeconv.report._svg import Mark, histogram
 
-MAX_SAMPLES = 40
+MAX_SAMPLES = 40  # the worst ones; the page says how many more there are
 MAX_LAYERS = 12
 
 

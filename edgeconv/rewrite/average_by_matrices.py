@@ -15,8 +15,8 @@ from edgeconv.graph.names import unique_name
 from edgeconv.reference import evaluate_node
 from edgeconv.rewrite.algebra._graph import insert_like, take_over
 
-_TOLERANCE = 1e-12
-_PROBES = 8
+_TOLERANCE = 1e-12  # of each element that is summed: the rounding of float64, and no more
+_PROBES = 8  # random planes, on which the product and the nodes are compared
 
 
 class AverageByMatricesPass(ir.passes.InPlacePass):

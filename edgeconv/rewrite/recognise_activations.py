@@ -14,7 +14,7 @@ from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._affine import affine
 from edgeconv.rewrite.algebra._graph import take_over
 
-_HARD_SWISH_OPSET = 14
+_HARD_SWISH_OPSET = 14  # the first with HardSwish
 _CLOSE = 1e-6  # a constant 1/6 is a rounded one
 
 

@@ -23,8 +23,8 @@ from edgeconv.graph.edit import constant
 # torch's two nearest modes, as coordinates and rounding of Resize: where in an output element they look.
 _OFFSETS = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}
 MARGIN = 1e-3  # input elements; rounding errors of float32 stay far below it for any image
-_LARGEST_DENOMINATOR = 1000
-_SMALL = 128
+_LARGEST_DENOMINATOR = 1000  # of a factor that somebody wrote: 1.5, 2/3, 0.125
+_SMALL = 128  # height and width together, as in torch's UpSampleKernel.cpp
 
 
 def settle_resizes(graph: ir.Graph) -> None:

@@ -51,7 +51,7 @@ _KNOWN = {
 # floor(x) is what half a pixel before x rounds up to; and ceil(x - 1/2) is what rounding x prefers below.
 _ROUNDED = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
 _MOST_PARTS = 1024  # a factor of so many binary parts of one, or fewer, float32 holds exactly, and its products too
-_OPSET = 18
+_OPSET = 18  # the first with axes and keep_aspect_ratio_policy
 _Matrix = npt.NDArray[np.float64]
 
 

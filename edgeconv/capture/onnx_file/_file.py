@@ -27,7 +27,7 @@ OLDEST_OPSET = 7
 """Older operators broadcast by other rules."""
 STANDARD = ("", "ai.onnx")
 _WANTED = 240
-_MASKS_SINCE = 12
+_MASKS_SINCE = 12  # since which Dropout's specification says what its mask is out of training
 _ALONG_ONE_AXIS = 13  # since which Hardmax works so; of Softmax and LogSoftmax, onnx's converter knows it
 _PLAIN_IR_VERSION = 8  # from 4 on initializers need not stand among the inputs, which onnx's converter relies on
 # Resize had no attributes for these before 11, and onnx's converter leaves them to the defaults of 11.

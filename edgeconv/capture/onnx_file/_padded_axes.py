@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgeconv.capture.normalize._steps import Steps
 
-_AXES = 3
+_AXES = 3  # which operand of Pad they are
 
 
 def settle_padded_axes(graph: ir.Graph) -> None:

@@ -21,7 +21,7 @@ from edgeconv.capture.torch._outside import Variables, is_foreign, variables
 
 # torch.nn.Module's own; what happens to parameters and buffers stands in the traced graph.
 _STANDARD = frozenset(vars(torch.nn.Module()))
-_LARGEST = 100_000
+_LARGEST = 100_000  # places that are watched; a data set in memory would take longer than the export
 _OPAQUE = (torch.Tensor, str, bytes, int, float, complex, type, FunctionType, MethodType, ModuleType)
 _ABSENT = object()
 _ATTRIBUTE = "attribute"

@@ -36,7 +36,7 @@ from edgeconv.graph.edit import add_initializer
 from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having
 
-_SHIFT = 128
+_SHIFT = 128  # from int8 to uint8, whose operators onnxruntime fuses best
 _MADE = "edgeconv.emit.made"
 _PER_AXIS_RANK = 2  # there has to be an axis of channels, and its size known
 

@@ -21,7 +21,7 @@ from edgeconv.graph.edit import add_initializer, constant
 from edgeconv.graph.names import unique_name
 
 _ROI, _SCALES, _SIZES = 1, 2, 3
-_RANK = 4
+_RANK = 4  # batch, channels and an image
 
 
 def plain_resizes(graph: ir.Graph) -> None:

@@ -25,7 +25,7 @@ from edgeconv.errors import TFLITE_ONLY, EmitError
 from edgeconv.graph.argument import checked_metadata, checked_model
 from edgeconv.package import VERSION
 
-_ROUNDS = 8
+_ROUNDS = 8  # of onnxsim; a graph that still changes then may do so for ever
 _SKIPPED = (
     "fuse_bn_into_conv",  # folded in float64 before; onnxsim would fold what is left in float32
     "fuse_pad_into_pool",  # ours does where it is right; this one also where the pads are as wide as the window

@@ -18,7 +18,7 @@ from edgeconv.reference.tflite._options import options_of
 from edgeconv.reference.tflite._verify import indices_of, open_tflite, operator_number, require, text_of
 
 _HIGHEST_RANK = 8
-_WIDEST_ZERO_POINT = 2**31
+_WIDEST_ZERO_POINT = 2**31  # an int32 in every kernel, though the file's field has 64 bits
 # How a buffer stores the elements of each type; those of four bits lie in pairs, the lower half first.
 _STORED = {
     "bool": "|b1", "float16": "<f2", "float32": "<f4", "float64": "<f8", "int8": "|i1", "int16": "<i2", "int32": "<i4",

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.edit import only_reader
 
-_CLOSE = 1e-6
+_CLOSE = 1e-6  # constants are rounded: to float32, or by whoever wrote them
 
 
 _TANH_SLOPE = math.sqrt(2 / math.pi)

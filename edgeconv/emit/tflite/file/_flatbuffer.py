@@ -17,12 +17,12 @@ from edgeconv.emit.tflite.file._versions import minimum_runtime, version_of
 
 SIGNATURE = "serving_default"
 _IDENTIFIER = b"TFL3"
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 3  # of tensorflow/lite/schema/schema.fbs, whose files begin TFL3
 # tflite/tools/optimize/reduced_precision_support.h; the delegate (tflite/delegates/xnnpack/xnnpack_delegate.cc) asks
 # for both the inference and the accumulation in float16.
 _PRECISION, _HALF_PRECISION = "reduced_precision_support", b"fp16accfp16"
 _ALIGNMENT = 16  # the schema's force_align of Buffer.data, which its Python module does not apply
-_BUILTIN_CODES_IN_A_BYTE = 127
+_BUILTIN_CODES_IN_A_BYTE = 127  # schema.fbs: PLACEHOLDER_FOR_GREATER_OP_CODES
 
 _TYPES = {
     "float32": schema.TensorType.FLOAT32,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from edgeconv.emit.tflite.lower._windows import Window
 
-_MOST_TAPS = 25
+_MOST_TAPS = 25  # of XNNPACK's largest depthwise kernel
 _MOST_PARTS = 8  # above that the additions cost what the parts save
 
 

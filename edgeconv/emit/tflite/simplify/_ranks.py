@@ -51,7 +51,7 @@ MOST: dict[str, tuple[int, int]] = {
 """The most axes of a float operator and of one of integers (quantized ones, too); operators that broadcast take
 `IN_COMPANY` where the shapes of their operands are the same."""
 
-IN_COMPANY = 6
+IN_COMPANY = 6  # XNN_MAX_TENSOR_DIMS
 
 
 def lower_ranks(graph: Graph) -> None:

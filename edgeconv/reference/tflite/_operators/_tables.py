@@ -17,7 +17,7 @@ from edgeconv.reference.tflite._fixed_point import rounded
 from edgeconv.reference.tflite._graph import Array
 
 Function = Callable[[Array], Array]
-_STEPS = 512
+_STEPS = 512  # between which the kernel interpolates
 
 
 def looked_up(call: Call, function: Function) -> Array:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edgeconv.reference.tflite._call import Call
 
-_SAME = 0
+_SAME = 0  # schema.fbs: Padding
 
 
 @dataclass(frozen=True)

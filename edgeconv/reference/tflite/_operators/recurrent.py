@@ -14,8 +14,8 @@ from edgeconv.reference.tflite._call import Call, Kernel
 from edgeconv.reference.tflite._graph import Array
 
 _INPUT, _FORGET, _CELL, _OUTPUT = range(4)
-_TANH = 4
-_NORM_EPSILON = 1e-8
+_TANH = 4  # schema.fbs: ActivationFunctionType
+_NORM_EPSILON = 1e-8  # kNormalizationConstant of MeanStddevNormalization, portable_tensor_utils.cc
 
 
 def _sigmoid(x: Array) -> Array:

@@ -15,7 +15,7 @@ from edgeconv.reference.tflite._call import Call, Kernel, Result
 from edgeconv.reference.tflite._fixed_point import rounded
 from edgeconv.reference.tflite._graph import Array
 
-_REFLECT = 0
+_REFLECT = 0  # schema.fbs: MirrorPadMode
 _MOST_AXES = 8
 
 

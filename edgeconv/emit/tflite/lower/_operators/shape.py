@@ -221,7 +221,7 @@ def expand(low: Lowering, node: ir.Node) -> None:
     low.bind(y, form, tensor)
 
 
-_MOST_ONES = 2**16
+_MOST_ONES = 2**16  # elements of a constant; larger ones are made axis by axis, of short constants
 
 
 def _only(shape: Form, axis: int) -> Form:
