@@ -194,5 +194,5 @@ _LONGEST_TEXT = 2000
 
 
 def _shortened(text: str, most: int) -> str:
-    """Without its middle where it is longer than `most` characters."""
+    """A text without its middle, where it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"

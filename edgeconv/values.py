@@ -174,12 +174,12 @@ def number(value: Any, where: Where, error: Refusal, *, least: float = 0.0, most
 def maybe_number(
     value: object, where: Where, error: Refusal, *, least: float = 0.0, most: float = math.inf
 ) -> float | None:
-    """As `number`, or None."""
+    """A `number`, or None."""
     return None if value is None else number(value, where, error, least=least, most=most)
 
 
 def maybe_integer(value: object, where: Where, error: Refusal, *, least: int, most: int) -> int | None:
-    """As `integer`, or None."""
+    """An `integer`, or None."""
     return None if value is None else integer(value, where, error, least=least, most=most)
 
 

@@ -17,7 +17,7 @@ VARIABLE = "_EDGECONV_COMPLETE"
 
 
 class Shell(StrEnum):
-    """Those that have a script."""
+    """The shells that have a completion script."""
 
     BASH = "bash"
     ZSH = "zsh"

@@ -11,7 +11,7 @@ OK = 0
 FAILED = 1
 """A result: parity failed, a target was missed, a device refused a file, a file is not all integer."""
 USER_ERROR = 2
-"""Something that the user can mend, told in one line: what, where, what to do."""
+"""Something that the user can change, told in one line: what, where, hint."""
 BUG = 3
 """A bug of ours, with its traceback."""
 

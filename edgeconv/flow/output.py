@@ -58,7 +58,7 @@ class Staging:
         return path
 
     def write_parts(self, name: str, parts: Iterable[Array]) -> str:
-        """As `write`, of a file that is not held in one piece; returns its checksum.
+        """Writes a file that is not held in one piece, as `write` does one that is; returns its checksum.
 
         Raises:
             EmitError: the disk is full, or the like.

@@ -57,7 +57,7 @@ def free_name(preferred: str, taken: Iterable[str]) -> str:
 
 
 def take_name(preferred: str, taken: set[str]) -> str:
-    """As `free_name`; the name counts as taken from then on."""
+    """A free name, as `free_name` gives it, which counts as taken from then on."""
     name = free_name(preferred, taken)
     taken.add(name)
     return name

@@ -61,7 +61,7 @@ def metrics(a: Array, b: Array) -> Metrics:
 
 
 def measure(a: Array, b: Array, tolerance: Tolerance, scale: float) -> Measured:
-    """As `metrics`, and against the bound that ``tolerance`` sets for a sample of ``scale``; raises alike."""
+    """The `metrics`, and the distance against the bound of ``tolerance`` for a sample of ``scale``; raises alike."""
     if a.shape != b.shape:
         raise ParityError(f"an output of shape {a.shape} cannot be measured against one of shape {b.shape}")
     if a.size == 0:

@@ -83,7 +83,7 @@ class ArrayInputs(Section):
 
 
 class Preprocessing(Section):
-    """From an image file to the input: ``(pixel * rescale - mean) / std``, pixels 0..255, per channel of ``colour``.
+    """An image file becomes the input: ``(pixel * rescale - mean) / std``, pixels 0..255, per channel of ``colour``.
 
     Attributes:
         resize: an int is the length of the shorter side, a pair (height, width) is exact.

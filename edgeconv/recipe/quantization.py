@@ -1,4 +1,4 @@
-"""What a recipe says of approximations: how they are quantized, on which data, and what is asked of them."""
+"""What a recipe says of approximations: how they are quantized, on which data, and their acceptance thresholds."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Quantize(_Options):
 
 
 class FidelitySection(Section):
-    """What is asked of an approximation on all parity inputs together, as `edgeconv.core.Fidelity`."""
+    """The acceptance thresholds of an approximation on all parity inputs together, as `edgeconv.core.Fidelity`."""
 
     sqnr_db: float | None = None
     cosine: Share | None = None

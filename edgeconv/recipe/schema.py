@@ -316,7 +316,7 @@ class Recipe(Section):
 
     @property
     def opset(self) -> int | None:
-        """Of the ONNX file; None is that of the ``.onnx`` file that is exported, where the recipe states none."""
+        """The opset of the ONNX file; None where that of an ``.onnx`` source is kept, as the recipe states none."""
         own = self.model.onnx is not None and "opset" not in self.export.model_fields_set
         return None if own else self.export.opset
 

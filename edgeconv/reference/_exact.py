@@ -85,7 +85,7 @@ def _not_a_number(array: Array) -> bool:
 
 
 def _pair(function: Callable[[Array, Array], Array], kinds: str = "if") -> Operator:
-    """Of two operands of one type, whose kind numpy names by one of these letters."""
+    """An operator of two operands of one type, whose kind numpy names by one of these letters."""
 
     def operator(call: Call) -> Array:
         a, b = call[0], call[1]
@@ -174,7 +174,7 @@ def _chosen(call: Call) -> Array:
 
 
 def _product(call: Call) -> Array:
-    """Of the elements of integers that are all reduced."""
+    """The product of all elements of integers."""
     if call[0].dtype.kind != "i" or call.ints(1, "axes") or call.attribute("noop_with_empty_axes", 0):
         raise _Unfit
     return np.asarray(np.prod(call[0], keepdims=bool(call.attribute("keepdims", 1)), dtype=call[0].dtype))

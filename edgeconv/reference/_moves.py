@@ -33,7 +33,7 @@ def _flatten(call: Operands[_Tensor]) -> _Tensor:
 
 
 def _squeeze(call: Operands[_Tensor]) -> _Tensor:
-    """Without axes, every dimension of 1."""
+    """Squeeze; without axes, of every dimension of 1."""
     shape, axes = call[0].shape, call.ints(1, "axes")
     dropped = [axis for axis, size in enumerate(shape) if size == 1] if axes is None else _counted(axes, len(shape))
     if any(shape[axis] != 1 for axis in dropped):

@@ -1,4 +1,4 @@
-"""On how many threads torch computes."""
+"""The number of threads on which torch computes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """As the devices run, and as torch's sums always come out the same.
+    """Lets torch compute on one thread, as the devices do, so that its sums always come out the same.
 
     Two threads gain little on batches of one, and wait for each other on a busy machine: the 362 small samples of the
     digits took 46 s there, and 0.4 s with one thread.

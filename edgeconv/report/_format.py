@@ -41,7 +41,7 @@ def decibel(value: float | None) -> str:
 
 
 def cosine(value: float | None) -> str:
-    """By its distance from 1, which is what differs: ``"1 − 3.1×10⁻¹³"``."""
+    """A cosine by its distance from 1, which is what differs: ``"1 − 3.1×10⁻¹³"``."""
     if value is None or not math.isfinite(value):
         return number(value)
     if value == 1:

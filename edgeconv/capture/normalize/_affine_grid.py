@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 
 def coordinates(sizes: list[int], axis: int, *, align_corners: bool) -> npt.NDArray[np.float32]:
-    """Those of the elements along an axis of an image, to be broadcast to [batch, *sizes, coordinates]."""
+    """The coordinates of the elements along an axis of an image, to be broadcast to [batch, *sizes, coordinates]."""
     size = sizes[axis]
     end = float(size > 1) if align_corners else 1 - 1 / size
     shape = [1, *(size if at == axis else 1 for at in range(len(sizes))), 1]

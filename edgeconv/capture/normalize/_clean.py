@@ -61,7 +61,7 @@ def clean(model: ir.Model) -> None:
 
 
 def clean_known(model: ir.Model) -> None:
-    """The same for a graph that was made with all shapes known, without anything of the exporter's."""
+    """`clean` for a graph that was made with all shapes known, without anything of the exporter's."""
     graph = model.graph
     weights = frozenset(graph.initializers.values())
     _fold_constants(model)

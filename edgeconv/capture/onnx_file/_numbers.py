@@ -41,7 +41,7 @@ def check_numbers(graph: ir.Graph) -> None:
 
 
 def _check_indices(node: ir.Node) -> None:
-    """Of each axis of n elements, they are from -n to n - 1."""
+    """Stored indices of an axis of n elements are from -n to n - 1."""
     source, indices = node.inputs[0], constant(node.inputs[1])
     if source is None or source.shape is None or indices is None or not indices.size:
         return
@@ -90,7 +90,7 @@ def _check_scale(node: ir.Node) -> None:
 
 
 def _check_shapes(node: ir.Node) -> None:
-    """Of scales and zero points, computed ones too: one for all, one per element of the axis, or per block of it."""
+    """Scales and zero points, computed ones too, are one for all, one per element of the axis, or per block of it."""
     source, scales, *zeros = (value.shape if value is not None else None for value in node.inputs)
     if scales is None or not scales.is_static():
         return

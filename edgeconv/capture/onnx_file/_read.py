@@ -151,7 +151,7 @@ class OnnxFile:
 
     @property
     def sha256(self) -> str:
-        """Of `data`, hexadecimal."""
+        """The checksum of `data`, hexadecimal."""
         return sha256(self.data)
 
     @property

@@ -16,7 +16,7 @@ def sort_largest(model: onnx.ModelProto) -> bool:
 
 
 def sorted_file(data: bytes) -> bytes:
-    """The same for the bytes of a file; as they are where nothing was to be changed."""
+    """The bytes of a file whose TopK sort; the same bytes where all of them did."""
     model = onnx.ModelProto.FromString(data)
     return model.SerializeToString() if sort_largest(model) else data
 

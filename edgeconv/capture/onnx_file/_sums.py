@@ -156,7 +156,7 @@ def _affine_grid(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
 
 
 def _mean(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """Of several values, element by element."""
+    """Mean of several values, element by element: their Sum, divided by how many there are."""
     values, sizes = list(node.inputs), sizes_of(node.outputs[0])
     total = steps.add("total", "Sum", values, sizes)
     return {node.outputs[0]: steps.scaled(total, 1 / len(values), "mean")}

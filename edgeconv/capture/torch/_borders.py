@@ -137,7 +137,7 @@ def _without_form(program: torch.export.ExportedProgram) -> list[str]:
 
 
 def _explain(error: Exception) -> tuple[str, str | Wording]:
-    """What went wrong and how it is mended."""
+    """What went wrong, and what to do about it."""
     text = str(error)
     if isinstance(error, GuardOnDataDependentSymNode) or any(sign in text for sign in _DATA_DEPENDENT):
         return (

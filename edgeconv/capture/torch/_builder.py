@@ -230,7 +230,7 @@ class Builder:
         return self.cast(operand, of) if isinstance(operand, ir.Value) else self.scalar(operand, of)
 
     def reshape(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
-        """The same elements in another shape."""
+        """Reshape: the same elements in another shape."""
         if sizes_of(value) == tuple(shape):
             return value
         if value in self.exact:

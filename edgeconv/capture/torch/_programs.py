@@ -166,7 +166,7 @@ def _is_tensor(step: Any) -> bool:
 
 @contextmanager
 def _in_eval_mode(script: torch.jit.ScriptModule) -> Iterator[None]:
-    """As every module is exported; a frozen script has no mode."""
+    """Puts a script into eval mode, as every module is exported; a frozen script has no mode."""
     modes = [(part, part.training) for part in script.modules() if hasattr(part, "training")]
     try:
         for part, _ in modes:

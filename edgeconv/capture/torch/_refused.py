@@ -94,7 +94,7 @@ def check_official(program: torch.export.ExportedProgram, reason: str) -> None:
 
 
 def _projections(node: FxNode, operation: str, reason: str) -> tuple[str, str] | None:
-    """Of an LSTM with ``proj_size``, which the exporter takes for one without: what is wrong, and what to do."""
+    """What is wrong with an LSTM with ``proj_size``, which the exporter takes for one without, and what to do."""
     if operation != "lstm" or not _is_projected(node):
         return None
     named = re.match(r"\w+\.(\w+)", reason)
@@ -104,7 +104,7 @@ def _projections(node: FxNode, operation: str, reason: str) -> tuple[str, str] |
 
 
 def _without_form(node: FxNode, operation: str) -> tuple[str, str] | None:
-    """Of an operation, or an argument of one, that has no ONNX form: what is wrong, and what to do."""
+    """What is wrong with an operation, or an argument of one, that has no ONNX form, and what to do."""
     rows = node.args[0].meta["val"].shape[-1] if operation in _BY_MINORS else 0  # type: ignore[union-attr]
     if rows > LARGEST:
         what = f"{operation} of {rows} rows has no ONNX form, up to {LARGEST} rows have"

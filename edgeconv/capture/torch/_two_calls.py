@@ -93,7 +93,7 @@ class TwoCalls:
         return self._numbers.setdefault(key, len(self._numbers))
 
     def _number_of(self, node: FxNode, numbers: Mapping[FxNode, int]) -> int:
-        """Of an expression; a part that is written twice holds what was written last, and gives it back."""
+        """The number of an expression; a part that is written twice holds what was written last, and gives it back."""
         equal = self._equal(node)
         if equal is not node:
             return numbers[equal]

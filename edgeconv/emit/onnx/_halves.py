@@ -75,7 +75,7 @@ class _Halves:
                 del self.graph.initializers[name]
 
     def _halve_constants(self) -> None:
-        """Those that nothing reads in float32."""
+        """Rounds the constants that nothing reads in float32."""
         for value in self.graph.initializers.values():
             stored = value.const_value
             if stored is None or value not in self.floats or value.is_graph_input() or self._is_read_in_float(value):

@@ -42,7 +42,7 @@ class Quantization:
         return not self.per_channel or self.axis == axis
 
     def moved(self, axis: int) -> Quantization:
-        """The same scales along another axis."""
+        """These parameters with their scales along another axis."""
         return Quantization(self.dtype, self.scale, self.zero_point, axis)
 
     def repeated(self, times: int) -> Quantization:

@@ -141,7 +141,7 @@ class Arithmetic:
         return np.where(magnitude < limit, magnitude, 0.0)
 
     def accuracy(self, function: str) -> Accuracy:
-        """Of a function on the runtime."""
+        """How accurate a function is on the runtime."""
         stated = ACCURACY[function]
         if self.runtime in stated:
             return stated[self.runtime]

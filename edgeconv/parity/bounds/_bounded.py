@@ -205,7 +205,7 @@ class Bounded:
         return self.monotone(lambda values: np.clip(values, low, high))
 
     def absolute(self) -> Bounded:
-        """Without its sign."""
+        """The absolute value."""
         return replace(self, value=np.abs(self.value))
 
     def root(self) -> Bounded:
@@ -232,7 +232,7 @@ class Bounded:
         return self.move(lambda array: array.reshape(shape))
 
     def widened(self, error: Array | float) -> Bounded:
-        """With a further error."""
+        """The same numbers with a further error."""
         return self.within(self.value, self.worst + error, self.likely + error)
 
     def stored(self) -> Bounded:

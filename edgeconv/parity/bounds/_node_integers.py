@@ -62,7 +62,7 @@ def _linear_operator(site: Site) -> Bounded:
 
 
 def _sums_of_integers(site: Site) -> Array:
-    """In units of both operands' scales."""
+    """Sums of products, in units of both operands' scales."""
     data, weight = site[0].astype(np.float64), site[3].astype(np.float64)
     if site[2].size > 1:
         raise site.unknown("with a zero point for each row")

@@ -21,7 +21,7 @@ def _function(name: str) -> Rule:
 
 
 def _sum(site: Site) -> Bounded:
-    """Of any number of operands, in any order."""
+    """A sum of any number of operands, in any order."""
     parts = [site.x(index) for index in range(len(site.values))]
     shape = np.broadcast_shapes(*(part.value.shape for part in parts))
     wide = [part.move(lambda array: np.broadcast_to(array, shape)) for part in parts]
@@ -46,7 +46,7 @@ _FORMATS = {"FLOAT": ("float32", 2.0**-24), "FLOAT16": ("float16", 2.0**-11), "D
 
 
 def _cast(site: Site) -> Bounded:
-    """To real numbers: rounded to the target's format where it does not hold them."""
+    """A cast to real numbers: rounded to the target's format where it does not hold them."""
     target = ir.DataType(site.attribute("to", 0)).name
     if target not in _FORMATS:
         raise site.unknown(f"to {target.lower()}")
@@ -99,7 +99,7 @@ def _squares(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
 
 
 def _product(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
-    """In any order: each factor's rounding, and that of each product."""
+    """A product in any order: each factor's rounding, and that of each product."""
     value = np.asarray(x.value.prod(axis=tuple(axes), keepdims=keepdims))
     count = math.prod(x.value.shape[axis] for axis in axes)
     u, flushed = x.arithmetic.unit, np.broadcast_to(x.worst > 0, x.value.shape).any(axis=tuple(axes), keepdims=keepdims)
@@ -112,7 +112,7 @@ def _product(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
 
 
 def _running_sum(site: Site) -> Bounded:
-    """In order, or by halves: at most all elements of the axis."""
+    """A running sum in order, or by halves: at most all elements of the axis."""
     x = site.x()
     axis = int(site[1].reshape(-1)[0]) % x.value.ndim
     magnitude = site.again([np.abs(x.value)])

@@ -99,7 +99,7 @@ def _local_response(site: Site) -> Bounded:
 
 
 def _lp_pool(site: Site) -> Bounded:
-    """Of p = 2 or 1: a root of the sum of squares, or a sum of magnitudes."""
+    """LpPool of p = 2 or 1: a root of the sum of squares, or a sum of magnitudes."""
     p, x = site.attribute("p", 2), site.x()
     if p not in (1, 2):
         raise site.unknown(f"of p = {p}")

@@ -61,7 +61,7 @@ def _dequantize(call: Call) -> Tensor:
 
 
 def _dynamic(call: Call) -> Result:
-    """To uint8, over the range of the data together with zero."""
+    """DynamicQuantizeLinear: to uint8, over the range of the data together with zero."""
     x = call[0]
     low, high = x.amin().clamp(max=0.0), x.amax().clamp(min=0.0)
     scale = (high - low) / 255

@@ -41,7 +41,7 @@ def _mirrored(mode: str, places: Tensor, size: int) -> Tensor:
 
 
 def _center_crop_pad(call: Call) -> Tensor:
-    """Of an odd difference, the smaller half is in front."""
+    """CenterCropPad: of an odd difference, the smaller half is in front."""
     x, shape = call[0], call.ints(1, "") or []
     pads = [0] * 2 * x.ndim
     for axis, size in zip(call.attribute("axes", list(range(x.ndim))), shape, strict=True):

@@ -92,7 +92,7 @@ class Call:
         return tuple(-1 if at == axis else 1 for at in range(len(tensor.shape)))
 
     def integers(self, index: int) -> Array:
-        """As `centred`, in int64."""
+        """The integers less their zero point, as `centred` has them, in int64."""
         return self.centred(index).astype(np.int64)
 
     def scale(self, tensor: Tensor | int) -> np.float32:

@@ -50,7 +50,7 @@ def _pair(real: float) -> tuple[int, int]:
 
 
 def rounded(values: Array | float) -> Array:
-    """To the nearest integer, ties away from zero: C's ``round``."""
+    """Rounds to the nearest integer, ties away from zero: C's ``round``."""
     values = np.asarray(values)
     whole = np.trunc(values)
     return np.asarray(whole + np.sign(values) * (np.abs(values - whole) >= 0.5))
@@ -69,7 +69,7 @@ def high_product(a: Array, b: Array | int) -> Array:
 
 
 def divided(values: Array, exponent: Array | int) -> Array:
-    """By a power of two, ties away from zero."""
+    """Divides by a power of two, ties away from zero."""
     mask = (np.int64(1) << np.asarray(exponent, np.int64)) - 1
     threshold = (mask >> 1) + (values < 0)
     return np.asarray((values >> exponent) + ((values & mask) > threshold))

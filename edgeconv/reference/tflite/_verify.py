@@ -83,7 +83,7 @@ def open_tflite(data: bytes) -> Any:
 
 
 def operator_number(code: Any) -> int:
-    """Of BuiltinOperator; old files know only the byte-wide field."""
+    """The operator's number in BuiltinOperator; old files know only the byte-wide field."""
     return int(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
 
 

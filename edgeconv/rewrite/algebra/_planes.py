@@ -43,7 +43,7 @@ class Planes:
         return self.numbers[0] if whole else None
 
     def arranged(self, numbers: Numbers, spatial: tuple[int, ...] | None = None) -> Planes:
-        """The same kind of planes, others of them."""
+        """Other planes of the same kind."""
         return replace(self, numbers=numbers, spatial=self.spatial if spatial is None else spatial)
 
 
@@ -79,7 +79,7 @@ def moved(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
 
 
 def _concat(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
-    """Of operands that have the same axes: where a 1 stands for the batch of one, it does so in all of them."""
+    """Joins operands that have the same axes: where a 1 stands for the batch of one, it does so in all of them."""
     axis = _axis(node, operands[0], node.attributes.get_int("axis", 0))
     pairs = list(zip(node.inputs, operands, strict=True))
     if axis is None or (axis == 0 and any(_stands_for_batch(value, planes) for value, planes in pairs)):

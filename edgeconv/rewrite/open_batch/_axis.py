@@ -31,7 +31,7 @@ class Place:
     inner: int = 1
 
     def on(self, axis: int) -> Place:
-        """The same on another axis."""
+        """This place on another axis."""
         return Place(axis, self.outer, self.inner)
 
 
@@ -72,7 +72,7 @@ class Batch:
         return place
 
     def untouched(self, node: ir.Node, axes: Sequence[int], index: int = 0) -> Place:
-        """As `only`; refused where the batch lies on one of the axes that the node works along."""
+        """The place of the `only` batch; refused where it lies on one of the axes that the node works along."""
         place, rank = self.only(node, index), self.rank(node, node.inputs[index])
         if place.axis in {axis % rank for axis in axes}:
             self.refuse(node, "works along the batch")

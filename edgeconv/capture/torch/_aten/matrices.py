@@ -110,7 +110,7 @@ def _with_logarithms(b: Builder, whole: ir.Value, scales: ir.Value) -> ir.Value:
 
 
 def _determinant(b: Builder, matrix: ir.Value) -> ir.Value:
-    """Of shape (…, 1, 1)."""
+    """The determinant, of shape (…, 1, 1)."""
     *batch, size, _ = sizes_of(matrix)
     return b.reshape(_minors(b, b.reshape(matrix, (*batch, size * size)), size, size)[0], (*batch, 1, 1))
 

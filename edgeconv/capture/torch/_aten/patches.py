@@ -42,7 +42,7 @@ def unfold(b: Builder, x: ir.Value, kernel_size: Ints, dilation: Ints, padding: 
 def _gathered_windows(
     b: Builder, x: ir.Value, kernel_size: Ints, dilation: Ints, padding: Ints, stride: Ints, places: Ints
 ) -> ir.Value:
-    """Of shape (batch, channels, kernel height, kernel width, high, wide)."""
+    """The elements of each window: (batch, channels, kernel height, kernel width, high, wide)."""
     batch, channels, *sizes = sizes_of(x)
     if any(padding):
         wide = [size + 2 * pad for size, pad in zip(sizes, padding, strict=True)]

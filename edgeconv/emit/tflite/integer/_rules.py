@@ -55,12 +55,12 @@ class Rule:
 
 
 def _each(function: Callable[[float], float]) -> Callable[[Operator, Sequence[Interval]], Interval]:
-    """Of a function that grows everywhere."""
+    """The interval rule of a function that grows everywhere."""
     return lambda operator, intervals: (function(intervals[0][0]), function(intervals[0][1]))
 
 
 def _corners(function: Callable[[float, float], float]) -> Callable[[Operator, Sequence[Interval]], Interval]:
-    """Of a function of two operands whose extremes lie at the ends of both."""
+    """The interval rule of a function of two operands whose extremes lie at the ends of both."""
 
     def rule(operator: Operator, intervals: Sequence[Interval]) -> Interval:
         ends = [function(a, b) for a in intervals[0] for b in intervals[1]]
@@ -178,7 +178,7 @@ def data_of(operator: Operator) -> list[Tensor]:
 
 
 def computed(operator: Operator) -> list[Tensor]:
-    """Those of them that are no constants."""
+    """The data operands that are no constants."""
     return [tensor for tensor in data_of(operator) if tensor.data is None]
 
 

@@ -79,6 +79,6 @@ def described(graph: Graph, holders: Sequence[Held], names: Mapping[Tensor, str]
 
 
 def _shape(graph: Graph, tensor: Tensor) -> tuple[int | str, ...]:
-    """With a name for what follows an open batch."""
+    """The shape of a tensor, with a name for what follows an open batch."""
     axis = graph.open_axes.get(tensor)
     return tuple(f"{size} a batch" if at == axis else size for at, size in enumerate(tensor.shape))

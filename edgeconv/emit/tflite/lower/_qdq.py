@@ -190,7 +190,7 @@ def _integer_type(node: ir.Node) -> str:
 
 
 def _signed(parameters: Quantization) -> Quantization:
-    """The same real numbers, as signed integers."""
+    """Parameters of the same real numbers as signed integers."""
     if parameters.dtype not in _SIGNED:
         return parameters
     dtype, shift = _SIGNED[parameters.dtype]

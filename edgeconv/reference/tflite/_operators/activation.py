@@ -61,7 +61,7 @@ def _parametric(call: Call) -> Array:
 
 
 def _logistic_of(x: Array) -> Array:
-    """Without overflow on either side."""
+    """The logistic function, without overflow on either side."""
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
 
@@ -160,13 +160,13 @@ def _hard_swish(call: Call) -> Array:
 
 
 def _factor_16(real: float) -> tuple[int, int]:
-    """As `factor`, with 15 bits."""
+    """A real number as `factor` has it, with 15 bits."""
     wide = factor(real)
     return min((int(wide.multiplier) + (1 << 15)) >> 16, 2**15 - 1), int(wide.shift)
 
 
 def _high_product_16(a: Array, b: int) -> Array:
-    """As `high_product`, of 16 bits: the same product, 16 bits lower."""
+    """The `high_product` of 16 bits: the same product, 16 bits lower."""
     return high_product(a << 16, b)
 
 

@@ -66,7 +66,7 @@ def _product(call: Call) -> Array:
 
 
 def _quotient(call: Call) -> Array:
-    """Of integers truncated toward zero."""
+    """The quotient; of integers, truncated toward zero."""
     call.together(call[0], call[1])
     if call.quantized:
         raise call.refuse("of quantized integers is not computed")

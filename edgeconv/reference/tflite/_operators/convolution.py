@@ -100,7 +100,7 @@ def _axes(call: Call, sizes: Sequence[int], kernel: Sequence[int]) -> list[Axis]
 
 
 def _finished(call: Call, total: Array, *, x: int, weight: int, bias: int) -> Array:
-    """With bias and activation, in real numbers or as the output's integers."""
+    """A sum of products with its bias and activation, in real numbers or as the output's integers."""
     terms = call.optional(bias)
     if terms is not None and terms.shape != total.shape[-1:]:
         raise call.refuse(f"has a bias of shape {list(terms.shape)} for {total.shape[-1]} channels")

@@ -101,7 +101,7 @@ def _reverse(call: Call) -> Array:
 
 
 def _reverse_sequence(call: Call) -> Array:
-    """Of each batch the first elements along an axis, as many as input 1 says."""
+    """Reverses the first elements of each batch along an axis, as many as input 1 says."""
     sequence, batch = (call.axis(call.integer(name), call[0].ndim) for name in ("seq_dim", "batch_dim"))
     x = np.moveaxis(call[0], (batch, sequence), (0, 1)).copy()
     for row, length in zip(x, call.ints(1), strict=True):

@@ -15,7 +15,7 @@ from edgeconv.reference.tflite._graph import Array
 
 
 def _quantize(call: Call) -> Array:
-    """Of real numbers to the nearest integer, divided in float32, ties away from zero; of integers by a factor."""
+    """Real numbers to the nearest integer, divided in float32, ties away from zero; integers by a factor."""
     if not call.quantized:
         raise call.refuse("gives no quantized tensor")
     if not call.source(0).floating:

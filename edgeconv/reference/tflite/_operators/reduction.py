@@ -20,7 +20,7 @@ def _axes(call: Call) -> tuple[int, ...]:
 
 
 def _reduced(function: Callable[..., Array]) -> Callable[[Call], Array]:
-    """Of real numbers and plain integers, and of quantized ones where these are only compared."""
+    """Reduces real numbers and plain integers, and quantized ones where these are only compared."""
 
     def compute(call: Call) -> Array:
         if call.quantized and function in (np.sum, np.prod):
@@ -36,7 +36,7 @@ def _sum(call: Call) -> Array:
 
 
 def _mean(call: Call) -> Array:
-    """Of plain integers truncated toward zero."""
+    """The mean; of plain integers, truncated toward zero."""
     axes = _axes(call)
     count = math.prod(call[0].shape[axis] for axis in axes)
     if not count:

@@ -20,7 +20,7 @@ _MOST_AXES = 8
 
 
 def _reshape(call: Call) -> Array:
-    """To the shape of input 1, where that is a vector of int32, or of the option."""
+    """RESHAPE to the shape of input 1, where that is a vector of int32, or of the option."""
     if len(call.values) > 1 and call.source(1).dtype == "int32" and call[1].ndim == 1:
         shape = call.ints(1)
     else:
@@ -99,7 +99,7 @@ def _split_sizes(call: Call) -> Result:
 
 
 def _slice(call: Call) -> Array:
-    """From ``begin``, of ``size`` or, for -1, to the end."""
+    """SLICE from ``begin``, of ``size`` or, for -1, to the end."""
     index = []
     for begin, size, whole in zip(call.ints(1), call.ints(2), call[0].shape, strict=True):
         end = whole if size == -1 else begin + size
@@ -147,7 +147,7 @@ def _cut(call: Call, bounds: tuple[int, int, int], size: int, masks: Mapping[str
 
 
 def _pad(call: Call) -> Array:
-    """With input 2, or the output's zero point, or 0."""
+    """PAD with input 2, or the output's zero point, or 0."""
     pads = _pads(call)
     point = call.result.quantization
     value: Any = point.zero_points[0] if call.quantized and point is not None else 0

@@ -16,7 +16,7 @@ from edgeconv.reference.tflite._operators._tables import looked_up
 
 
 def _real(function: Callable[[Array], Array]) -> Kernel:
-    """Of real numbers and plain integers only."""
+    """A function of real numbers and plain integers only."""
 
     def compute(call: Call) -> Array:
         if call.quantized:
@@ -49,7 +49,7 @@ def _logarithm(call: Call) -> Array:
 
 
 def _root(call: Call) -> Array:
-    """Of quantized integers truncated, not rounded, as the kernel does."""
+    """The root; of quantized integers truncated, not rounded, as the kernel does."""
     if not call.quantized:
         return np.sqrt(call[0])
     values = call.scale(0) * call.integers(0).astype(np.float32)

@@ -114,7 +114,7 @@ def _check_padding(low: Lowering, windows: Sequence[Window]) -> None:
 
 
 def _transposed_windows(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> list[Window]:
-    """As `_Transposed` has them, per spatial axis."""
+    """The windows of the transposed convolution, per spatial axis, as `_Transposed` has them."""
     before, after = low.shape(low.input(node))[2:], low.shape(node.outputs[0])[2:]
     if node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         low.refuse("it has auto_pad")
@@ -122,7 +122,7 @@ def _transposed_windows(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> 
 
 
 def _by_ordinary_convolution(low: Lowering, layer: _Transposed) -> Tensor:
-    """By the flipped kernel, over the input with zeros between its elements where the stride is above 1."""
+    """Convolves by the flipped kernel, over the input with zeros between its elements where the stride is above 1."""
     image, weight, groups = layer.image, layer.weight, layer.groups
     batch, height, width, channels = image.shape
     rows, columns = layer.windows
