@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.edit import WRITTEN_OUT, constant
+from edgeconv.graph.edit import LOG1P, WRITTEN_OUT, constant
 from edgeconv.graph.traits import Trait, having, having_any
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -231,6 +231,7 @@ def _note_size(node: ir.Node, reciprocals: set[ir.Value], found: dict[ir.Node, s
         is_ordinary = all(value is None or _is_ordinary(value, found) for value in operands)
     else:
         is_ordinary = divides or node.op_type not in _CHEAP | _SEEDS or node.op_type in _ORDINARY
+        is_ordinary |= node.op_type == "Where" and node.metadata_props.get(WRITTEN_OUT) == LOG1P
     node.meta[_ORDINARY_SIZE] = is_ordinary
 
 

@@ -23,6 +23,9 @@ WRITTEN_OUT = "edgeconv.written_out"
 Products of many elements, say, where neither what the operation reads nor what it gives leaves float16.
 """
 
+LOG1P = "ln(1 + x)"
+"""The operation of `WRITTEN_OUT` whose result is of an ordinary size, whatever x is."""
+
 _MARKS = (MODULE, WRITTEN_OUT)
 
 

@@ -8,6 +8,7 @@ import io
 import onnx_ir as ir
 import torch
 
+from edgeconv.capture.normalize._origin import origin_of, set_origin
 from edgeconv.capture.torch._borders import onnx_errors
 from edgeconv.capture.torch._provenance import set_origins
 from edgeconv.capture.torch._trace import quiet
@@ -28,4 +29,21 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:
     model = onnx_program.model
     decomposed = onnx_program.exported_program or program
     set_origins(model, decomposed, program)
+    _write_log_sigmoids(model.graph)
     return model
+
+
+def _write_log_sigmoids(graph: ir.Graph) -> None:
+    """ln(sigmoid(x)) as -softplus(-x), as the fast path has it: where the sigmoid underflows, torch's result is x."""
+    for node in tuple(graph):
+        sigmoid = node.inputs[0].producer() if node.op_type == "Log" and node.inputs[0] is not None else None
+        if sigmoid is None or sigmoid.op_type != "Sigmoid" or origin_of(node).operation != "log_sigmoid":
+            continue
+        opposite = ir.node("Neg", [sigmoid.inputs[0]])
+        soft = ir.node("Softplus", [opposite.outputs[0]])
+        for new in (opposite, soft):
+            new.outputs[0].shape, new.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
+            set_origin(new, origin_of(node))
+        graph.insert_before(node, [opposite, soft])
+        node.op_type = "Neg"
+        node.replace_input_with(0, soft.outputs[0])

@@ -17,10 +17,11 @@ from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windo
 from edgeconv.emit.onnx._narrow import wide_integers
 from edgeconv.emit.onnx._resizes import plain_resizes
 from edgeconv.graph.constants import holds
-from edgeconv.graph.edit import add_initializer, only_reader
+from edgeconv.graph.edit import LOG1P, WRITTEN_OUT, add_initializer, graph_of, hand_on, only_reader
 from edgeconv.graph.names import unique_name
 from edgeconv.rewrite.algebra._affine import affine
 from edgeconv.rewrite.algebra.gelus import Gelu, gelus
+from edgeconv.rewrite.algebra.near_zero import NearZero, near_zero
 from edgeconv.rewrite.pad_channels import pad_channels
 
 
@@ -57,6 +58,52 @@ def _respell(graph: ir.Graph, last: ir.Node, gelu: Gelu) -> None:
     product.name, result.name = result.name, unused
 
 
+def near_zero_functions(graph: ir.Graph) -> None:
+    """ln(1 + x) and exp(x) - 1 such that nothing of a small x is lost in float32.
+
+    exp(x) - 1 is tanh(x / 2) · (exp(x) + 1). ln(1 + x) is the logarithm of u, which 1 + x is rounded to, plus what that
+    lost of x over u (Kahan 1984): (x - (u - 1)) / u. Where nothing was lost, infinity and -1 among it, there is no
+    quotient.
+    """
+    for last, function in near_zero(graph)[0].items():
+        name = unique_name(graph, f"{last.outputs[0].name}.near_zero")
+        (_write_log1p if function.is_logarithm else _write_expm1)(graph, last, function, name)
+
+
+def _write_expm1(graph: ir.Graph, last: ir.Node, function: NearZero, name: str) -> None:
+    x, exponential = function.x, function.inner.outputs[0]
+    half = _insert(last, "Mul", [x, _scalar(graph, f"{name}.half", 0.5, x)], f"{name}.halved")
+    tangent = _insert(last, "Tanh", [half], f"{name}.tangent")
+    above = _insert(last, "Add", [exponential, _scalar(graph, f"{name}.one", 1.0, x)], f"{name}.above")
+    _replace(last, "Mul", [tangent, above])
+
+
+def _write_log1p(graph: ir.Graph, last: ir.Node, function: NearZero, name: str) -> None:
+    x, rounded = function.x, function.inner.outputs[0]
+    before = set(graph)
+    back = _insert(last, "Sub", [rounded, _scalar(graph, f"{name}.one", 1.0, x)], f"{name}.back")
+    is_exact = _insert(last, "Equal", [back, x], f"{name}.is_exact", ir.DataType.BOOL)
+    logarithm = _insert(last, "Log", [rounded], f"{name}.logarithm")
+    rest = _insert(last, "Div", [_insert(last, "Sub", [x, back], f"{name}.lost"), rounded], f"{name}.rest")
+    corrected = _insert(last, "Add", [logarithm, rest], f"{name}.corrected")
+    _replace(last, "Where", [is_exact, logarithm, corrected])
+    for node in {function.inner, *graph} - before:
+        node.metadata_props[WRITTEN_OUT] = LOG1P
+
+
+def _replace(last: ir.Node, op_type: str, inputs: Sequence[ir.Value]) -> None:
+    """Puts an operator in the place of a node, for the same result."""
+    result, graph = last.outputs[0], graph_of(last)
+    value = ir.Value(name=result.name, type=result.type, shape=result.shape)
+    value.metadata_props.update(result.metadata_props)
+    new = ir.Node("", op_type, inputs, outputs=[value])
+    hand_on(last, new)
+    graph.insert_before(last, new)
+    ir.convenience.replace_all_uses_with(result, value, replace_graph_outputs=True)
+    graph.remove(last, safe=True)
+    value.name = result.name
+
+
 def apart_scales(graph: ir.Graph) -> None:
     """A number times what others read as a number times x is the product of both numbers times x.
 
@@ -80,6 +127,7 @@ def apart_scales(graph: ir.Graph) -> None:
 
 FORMS: tuple[Callable[[ir.Graph], object], ...] = (
     fusable_gelu,
+    near_zero_functions,
     apart_scales,
     pad_channels,
     stated_windows,
@@ -91,12 +139,14 @@ FORMS: tuple[Callable[[ir.Graph], object], ...] = (
 )
 
 
-def _insert(before: ir.Node, op_type: str, inputs: Sequence[ir.Value], name: str) -> ir.Value:
-    """The result of a new node before the given one, of its first input's type and shape."""
-    result = ir.Value(name=name, type=inputs[0].type, shape=inputs[0].shape)
-    if isinstance(before.graph, ir.Graph):
-        result.name = unique_name(before.graph, name)
-        before.graph.insert_before(before, ir.Node("", op_type, inputs, outputs=[result]))
+def _insert(
+    before: ir.Node, op_type: str, inputs: Sequence[ir.Value], name: str, dtype: ir.DataType | None = None
+) -> ir.Value:
+    """The result of a new node before the given one, of its first input's shape and type, or of a type of its own."""
+    graph = graph_of(before)
+    result = ir.Value(name=unique_name(graph, name), type=inputs[0].type, shape=inputs[0].shape)
+    result.type = result.type if dtype is None else ir.TensorType(dtype)
+    graph.insert_before(before, ir.Node("", op_type, inputs, outputs=[result]))
     return result
 
 

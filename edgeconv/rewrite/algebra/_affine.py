@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.constants import Float64, exact
 from edgeconv.graph.edit import is_taken
+from edgeconv.rewrite.algebra.near_zero import holds_one
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ def batch_normalization(node: ir.Node) -> Affine | None:
 
 
 def _arithmetic(node: ir.Node) -> Affine | None:
-    """Add, Sub, Mul or Div with one constant operand that has one number per channel, or one in all."""
+    """Add, Sub, Mul or Div with one constant operand that has one number per channel, or one in all.
+
+    The 1 of ln(1 + x) and of exp(x) - 1 is no shift: rounded together with another one, nothing is left of a small x.
+    """
     left, right = node.inputs
     constants = exact(left), exact(right)
     if (constants[0] is None) == (constants[1] is None):
@@ -76,7 +80,7 @@ def _arithmetic(node: ir.Node) -> Affine | None:
     constant_first = constants[0] is not None
     constant = constants[0] if constants[0] is not None else constants[1]
     source = right if constant_first else left
-    if constant is None or source is None or source.shape is None:
+    if constant is None or source is None or source.shape is None or holds_one(node):
         return None
     channels = _channels(constant, source.shape)
     coefficients = _COEFFICIENTS.get((node.op_type, constant_first))

@@ -157,9 +157,13 @@ def nan_to_num(b: Builder, x: ir.Value, nan: float | None, posinf: float | None,
 
 
 def log_add_exp(b: Builder, x: ir.Value, other: ir.Value) -> ir.Value:
-    """ln(exp(x) + exp(other)) as the larger plus ln(1 + exp(-|x - other|)): nothing overflows."""
-    distance = b.add("Abs", b.add("Sub", x, other))
-    smaller = b.add("Log", b.add("Add", b.add("Exp", b.add("Neg", distance)), b.scalar(1.0)))
+    """ln(exp(x) + exp(other)) as the larger plus ln(1 + exp(-|x - other|)): nothing overflows.
+
+    Equal operands are not subtracted: of two infinities nothing would be left.
+    """
+    is_equal = b.add("Equal", x, other, dtype=ir.DataType.BOOL)
+    difference = b.add("Where", is_equal, b.scalar(0.0), b.add("Sub", x, other), dtype=b.dtype)
+    smaller = b.add("Softplus", b.add("Neg", b.add("Abs", difference)))
     return b.add("Add", b.add("Max", x, other), smaller)
 
 

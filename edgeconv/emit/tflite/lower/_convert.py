@@ -16,7 +16,7 @@ from edgeconv.emit.tflite.file._flatbuffer import knows_dtype
 from edgeconv.emit.tflite.lower._inside import held
 from edgeconv.emit.tflite.lower._layout import Form, first, last, permuted
 from edgeconv.emit.tflite.lower._lowering import Lowering, another_way, maker_of, refusal
-from edgeconv.emit.tflite.lower._operators import LOWERINGS, activation, tables
+from edgeconv.emit.tflite.lower._operators import LOWERINGS, activation, functions, tables
 from edgeconv.emit.tflite.lower._pool_places import with_places
 from edgeconv.emit.tflite.lower._qdq import REQUANTIZE, strip
 from edgeconv.emit.tflite.lower._recurrent import unrolled
@@ -25,6 +25,7 @@ from edgeconv.errors import ONNX_ONLY, EmitError
 from edgeconv.quantize._operators import LOOKED_UP
 from edgeconv.reference import evaluate_node
 from edgeconv.rewrite.algebra.gelus import Gelu, gelus
+from edgeconv.rewrite.algebra.near_zero import NearZero, near_zero
 
 _ELSEWHERE = ("Constant", "Shape", REQUANTIZE)  # what reads them lowers them, or the integers do
 _NAMED = 8  # operators that an error lists before it says "and more"
@@ -36,8 +37,8 @@ def convert(
     """Lowers the whole graph, at these sizes of its symbolic dimensions; with the specs of its inputs and outputs."""
     quantized = strip(with_places(unrolled(model)))
     model = quantized.model
-    compound, inner = gelus(model.graph)
     low = Lowering(sizes, activations=quantized.activations)
+    compound, inner = _groups(model.graph, integer=low.integer)
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             raise EmitError(f"the initializer {name!r} has no value", where="tflite", hint="capture the module again")
@@ -79,7 +80,9 @@ def _computed_in_float32(graph: Graph, source: ir.Graph) -> tuple[str, ...]:
     return (f"float16 is stored, and float32 computed: {why[0] if why else 'it does not hold a constant'}",)
 
 
-def _lower_all(low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu], inner: Collection[ir.Node]) -> None:
+def _lower_all(
+    low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu | NearZero], inner: Collection[ir.Node]
+) -> None:
     """Lowers node after node; whatever is lacking and whatever is refused is told together at the end."""
     refused: list[EmitError] = []
     lacking = [node for node in graph if _is_lacking(node, inner)]
@@ -91,8 +94,7 @@ def _lower_all(low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu],
                 if not _stand_in(low, node):
                     break
             elif node in compound:
-                low.node = node
-                activation.gelu_of(low, compound[node].x, node.outputs[0], tanh=compound[node].tanh)
+                _lower_group(low, node, compound[node])
             elif node not in inner:
                 _lower(low, node)
         except EmitError as error:
@@ -103,6 +105,25 @@ def _lower_all(low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu],
         for operator in low.graph.operators[before:] if node in placing else ():
             operator.places = True
     _refuse_all([_lack_of(lacking), *refused] if lacking else refused)
+
+
+def _groups(graph: ir.Graph, *, integer: bool) -> tuple[dict[ir.Node, Gelu | NearZero], Collection[ir.Node]]:
+    """The last nodes of all that spell one function out, and the nodes before them that need not be computed.
+
+    Among integers ln(1 + x) and exp(x) - 1 stay two operators, each with its own scale.
+    """
+    compound, inside = gelus(graph)
+    functions_of_one, inside_those = ({}, set()) if integer else near_zero(graph)
+    return {**compound, **functions_of_one}, inside | inside_those
+
+
+def _lower_group(low: Lowering, node: ir.Node, group: Gelu | NearZero) -> None:
+    """Lowers nodes that spell one function out; this is their last one."""
+    low.node = node
+    if isinstance(group, Gelu):
+        activation.gelu_of(low, group.x, node.outputs[0], tanh=group.tanh)
+    else:
+        functions.near_zero_of(low, group.x, node.outputs[0], is_logarithm=group.is_logarithm)
 
 
 def border_form(low: Lowering, value: ir.Value, layout: str) -> Form:

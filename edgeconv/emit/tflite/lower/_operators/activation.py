@@ -54,16 +54,16 @@ def clip(low: Lowering, node: ir.Node) -> None:
     if x.dtype == np.float32 and all(
         (value is None) == (array is None) for value, array in zip((lower, upper), arrays, strict=True)
     ):
-        x = clipped(low, x, *(_finite(array, sign) for array, sign in zip(arrays, (-1, 1), strict=True)))
+        x = clipped(low, x, *(_finite(low, array, sign) for array, sign in zip(arrays, (-1, 1), strict=True)))
     else:
         x = _bounded(low, _bounded(low, x, "MAXIMUM", lower), "MINIMUM", upper)
     low.bind(node.outputs[0], form, x)
 
 
-def _finite(array: Array | None, sign: int) -> float:
-    """A bound, or None for one beyond half of float32's range: it bounds nothing."""
+def _finite(low: Lowering, array: Array | None, sign: int) -> float:
+    """A bound; infinite where there is none, or, of integers, one beyond half of float32's range: it bounds nothing."""
     bound = math.inf * sign if array is None else float(array.reshape(-1)[0])
-    return math.inf * sign if bound * sign > np.finfo(np.float32).max / 2 else bound
+    return math.inf * sign if low.integer and bound * sign > np.finfo(np.float32).max / 2 else bound
 
 
 def _bounded(low: Lowering, x: Tensor, code: str, value: ir.Value | None) -> Tensor:
@@ -150,36 +150,11 @@ def mish(low: Lowering, node: ir.Node) -> None:
     low.bind(node.outputs[0], form, low.emit("MUL", [x, gate], x.shape))
 
 
-def softplus(low: Lowering, node: ir.Node) -> None:
-    """Softplus ln(1 + eˣ) as relu(x) - ln(sigmoid(|x|)), whose logarithm's argument is in [1/2, 1]."""
-    x, form = read(low, node)
-    gate = low.emit("LOGISTIC", [low.emit("ABS", [x], x.shape)], x.shape)
-    parts = [low.emit("RELU", [x], x.shape), low.emit("LOG", [gate], x.shape)]
-    low.bind(node.outputs[0], form, low.emit("SUB", parts, x.shape))
-
-
 def softsign(low: Lowering, node: ir.Node) -> None:
     """Softsign x / (1 + |x|)."""
     x, form = read(low, node)
     below = low.emit("ADD", [low.emit("ABS", [x], x.shape), low.floats(1.0)], x.shape)
     low.bind(node.outputs[0], form, low.emit("DIV", [x, below], x.shape))
-
-
-def elu(low: Lowering, node: ir.Node) -> None:
-    """Elu, Selu and Celu: scale·(max(x, 0) + alpha·(exp(min(x, 0) / width) - 1)).
-
-    Spelt out, because TFLite's ELU has no alpha and LiteRT's reference kernels do not have the operator.
-    """
-    x, form = read(low, node)
-    default_alpha, scale = (1.6732632423543772, 1.0507009873554805) if node.op_type == "Selu" else (1.0, 1.0)
-    alpha = node.attributes.get_float("alpha", default_alpha)
-    scale = node.attributes.get_float("gamma", scale)
-    below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
-    if node.op_type == "Celu":
-        below = times(low, below, 1 / alpha)
-    below = low.emit("SUB", [low.emit("EXP", [below], x.shape), low.floats(1.0)], x.shape)
-    parts = [times(low, low.emit("RELU", [x], x.shape), scale), times(low, below, alpha * scale)]
-    low.bind(node.outputs[0], form, low.emit("ADD", parts, x.shape))
 
 
 def times(low: Lowering, x: Tensor, factor: float) -> Tensor:
@@ -234,11 +209,7 @@ LOWERINGS: dict[str, Lower] = {
     "HardSigmoid": hard_sigmoid,
     "HardSwish": hard_swish,
     "Mish": mish,
-    "Softplus": softplus,
     "Softsign": softsign,
-    "Elu": elu,
-    "Selu": elu,
-    "Celu": elu,
     "Gelu": gelu,
     "Softmax": softmax("SOFTMAX"),
     "LogSoftmax": softmax("LOG_SOFTMAX"),

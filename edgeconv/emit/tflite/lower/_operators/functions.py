@@ -1,4 +1,4 @@
-"""Functions of one number that TFLite lacks: hyperbolic ones, their inverses, arcs, the error function.
+"""Functions of one number that TFLite lacks: hyperbolic ones, their inverses, arcs, exponentials less 1, and more.
 
 Written with its own operators such that small numbers keep all their digits: no difference of nearly equal numbers.
 """
@@ -17,6 +17,7 @@ from edgeconv.emit.tflite.lower._operators.activation import clipped, read, time
 
 Function = Callable[[Lowering, Tensor], Tensor]
 _BOOL = np.dtype(np.bool_)
+_WITH_A_SQUARE = 1e18  # in float32, and next to which 1 is nothing
 
 
 def _lowering(function: Function) -> Lower:
@@ -51,34 +52,82 @@ def _tan(low: Lowering, x: Tensor) -> Tensor:
 
 
 def _log1p(low: Lowering, x: Tensor) -> Tensor:
-    """ln(1 + x) of what is not negative: below 1 twice the series of the area tangent of s = x / (2 + x).
+    """ln(1 + x), from -1/2 to 1/2 by a series.
 
-    The term after its last is 8e-9 of it. XNNPACK's LOG has errors of 6e-8 next to 1, whatever is left of it there.
+    XNNPACK's LOG has errors of 6e-8 next to 1, whatever is left of it there.
+    """
+    plain = low.emit("LOG", [low.emit("ADD", [x, low.floats(1.0)], x.shape)], x.shape)
+    return _where(low, "LESS", low.emit("ABS", [x], x.shape), 0.5, _log1p_series(low, x), plain)
+
+
+def _log1p_series(low: Lowering, x: Tensor) -> Tensor:
+    """ln(1 + x) from -1/2 to 1: twice the series of the area tangent of s = x / (2 + x).
+
+    The term after its last is 8e-9 of it.
     """
     s = low.emit("DIV", [x, low.emit("ADD", [x, low.floats(2.0)], x.shape)], x.shape)
     series = _polynomial(low, low.emit("SQUARE", [s], x.shape), [2 / (2 * n + 1) for n in range(8)])
-    plain = low.emit("LOG", [low.emit("ADD", [x, low.floats(1.0)], x.shape)], x.shape)
-    return _where(low, "LESS", x, 1.0, low.emit("MUL", [s, series], x.shape), plain)
+    return low.emit("MUL", [s, series], x.shape)
+
+
+def _expm1(low: Lowering, x: Tensor) -> Tensor:
+    """exp(x) - 1 as tanh(x / 2) · (exp(x) + 1), where nothing of a small x is lost."""
+    tangent = low.emit("TANH", [times(low, x, 0.5)], x.shape)
+    above = low.emit("ADD", [low.emit("EXP", [x], x.shape), low.floats(1.0)], x.shape)
+    return low.emit("MUL", [tangent, above], x.shape)
+
+
+def near_zero_of(low: Lowering, value: ir.Value, result: ir.Value, *, is_logarithm: bool) -> None:
+    """ln(1 + x) or exp(x) - 1 of a value, for a group of nodes that spell it out."""
+    form = low.form(value)
+    x = low.tensor(value, form)
+    low.bind(result, form, _log1p(low, x) if is_logarithm else _expm1(low, x))
+
+
+def softplus(low: Lowering, node: ir.Node) -> None:
+    """Softplus ln(1 + eˣ) as relu(x) + ln(1 + exp(-|x|))."""
+    x, form = read(low, node)
+    opposite = low.emit("NEG", [low.emit("ABS", [x], x.shape)], x.shape)
+    rest = _log1p_series(low, low.emit("EXP", [opposite], x.shape))
+    low.bind(node.outputs[0], form, low.emit("ADD", [low.emit("RELU", [x], x.shape), rest], x.shape))
+
+
+def elu(low: Lowering, node: ir.Node) -> None:
+    """Elu, Selu and Celu: scale·(max(x, 0) + alpha·(exp(min(x, 0) / width) - 1)).
+
+    Spelt out, because TFLite's ELU has no alpha and LiteRT's reference kernels do not have the operator.
+    """
+    x, form = read(low, node)
+    default_alpha, scale = (1.6732632423543772, 1.0507009873554805) if node.op_type == "Selu" else (1.0, 1.0)
+    alpha = node.attributes.get_float("alpha", default_alpha)
+    scale = node.attributes.get_float("gamma", scale)
+    below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
+    below = _expm1(low, times(low, below, 1 / alpha) if node.op_type == "Celu" else below)
+    parts = [times(low, low.emit("RELU", [x], x.shape), scale), times(low, below, alpha * scale)]
+    low.bind(node.outputs[0], form, low.emit("ADD", parts, x.shape))
 
 
 def _asinh(low: Lowering, x: Tensor) -> Tensor:
-    """ln(1 + |x| + x² / (1 + root(1 + x²))), with the sign of x."""
-    size, square = low.emit("ABS", [x], x.shape), low.emit("SQUARE", [x], x.shape)
-    root = low.emit("SQRT", [low.emit("ADD", [square, low.floats(1.0)], x.shape)], x.shape)
-    rest = low.emit("DIV", [square, low.emit("ADD", [root, low.floats(1.0)], x.shape)], x.shape)
+    """ln(1 + |x| + |x|·s / (1 + root(1 + s²))), with the sign of x; s is |x|, kept from an infinite square."""
+    size = low.emit("ABS", [x], x.shape)
+    bounded = clipped(low, size, -math.inf, _WITH_A_SQUARE)
+    square = low.emit("ADD", [low.emit("SQUARE", [bounded], x.shape), low.floats(1.0)], x.shape)
+    below = low.emit("ADD", [low.emit("SQRT", [square], x.shape), low.floats(1.0)], x.shape)
+    rest = low.emit("MUL", [size, low.emit("DIV", [bounded, below], x.shape)], x.shape)
     positive = _log1p(low, low.emit("ADD", [size, rest], x.shape))
     return _where(low, "LESS", x, 0.0, low.emit("NEG", [positive], x.shape), positive)
 
 
 def _acosh(low: Lowering, x: Tensor) -> Tensor:
-    """ln(1 + t + root(2t + t²)) of t = x - 1."""
+    """ln(1 + t + root(t)·root(t + 2)) of t = x - 1: below 1 no number."""
     t = low.emit("SUB", [x, low.floats(1.0)], x.shape)
-    square = low.emit("MUL", [t, low.emit("ADD", [t, low.floats(2.0)], x.shape)], x.shape)
-    return _log1p(low, low.emit("ADD", [t, low.emit("SQRT", [square], x.shape)], x.shape))
+    factors = [t, low.emit("ADD", [t, low.floats(2.0)], x.shape)]
+    root = low.emit("MUL", [low.emit("SQRT", [factor], x.shape) for factor in factors], x.shape)
+    return _log1p(low, low.emit("ADD", [t, root], x.shape))
 
 
 def _atanh(low: Lowering, x: Tensor) -> Tensor:
-    """Half of ln(1 + 2|x| / (1 - |x|)), with the sign of x."""
+    """Half of ln(1 + 2|x| / (1 - |x|)), with the sign of x: beyond 1 of a negative number, which has no logarithm."""
     size = low.emit("ABS", [x], x.shape)
     quotient = low.emit("DIV", [times(low, size, 2.0), low.emit("SUB", [low.floats(1.0), size], x.shape)], x.shape)
     positive = times(low, _log1p(low, quotient), 0.5)
@@ -158,4 +207,8 @@ _FUNCTIONS: dict[str, Function] = {
     "Tan": _tan,
 }
 
-LOWERINGS: dict[str, Lower] = {name: _lowering(function) for name, function in _FUNCTIONS.items()}
+LOWERINGS: dict[str, Lower] = {
+    **{name: _lowering(function) for name, function in _FUNCTIONS.items()},
+    **dict.fromkeys(("Celu", "Elu", "Selu"), elu),
+    "Softplus": softplus,
+}
