@@ -180,6 +180,20 @@ def test_every_form_computes_what_onnxruntime_computes(
             raise
 
 
+@pytest.mark.parametrize("code", [TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32])
+def test_integers_by_cubics_are_refused(tmp_path: Path, code: int) -> None:
+    """onnxruntime has no kernel that runs, whatever its table of types says."""
+    node = helper.make_node("Resize", ["x", "", "s"], ["y"], name="grow", mode="cubic")
+    x, y = (helper.make_tensor_value_info(name, code, [1, 3, size, size]) for name, size in (("x", 6), ("y", 12)))
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "s")
+    model = helper.make_model(
+        helper.make_graph([node], "g", [x], [y], [scales]), opset_imports=[helper.make_opsetid("", 18)], ir_version=8
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(CaptureError, match=r"grow.*no runtime resizes integers by mode 'cubic'.*cast them to float32"):
+        open_onnx(tmp_path / "m.onnx").graph({"x": (1, 3, 6, 6)})
+
+
 @pytest.mark.parametrize("factors", [(0.6, 0.6), (1.4, 0.3), (2.0, 1.7), (17 / 13, 0.5)])
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 def test_before_opset_11(tmp_path: Path, factors: tuple[float, float], mode: str) -> None:

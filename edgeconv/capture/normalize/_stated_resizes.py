@@ -201,7 +201,7 @@ def settle_first_size(nodes: list[ir.Node]) -> bool:
 
 
 def check_resize(node: ir.Node) -> None:
-    """Refuses attributes that the specification does not know, and scales that are no positive numbers."""
+    """Refuses what the specification does not know or no runtime computes, and scales that are no positive numbers."""
     for name, choices in _KNOWN.items():
         chosen = node.attributes.get_string(name, choices[0])
         if chosen not in choices:
@@ -209,6 +209,10 @@ def check_resize(node: ir.Node) -> None:
     scales = operand(node, 2)
     if scales is not None and not (np.isfinite(scales) & (scales > 0)).all():
         raise _refused(node, f"Resize cannot scale by {scales.tolist()}", "give positive numbers")
+    source = node.inputs[0]
+    is_integer = source is not None and source.dtype is not None and not source.dtype.is_floating_point()
+    if is_integer and node.attributes.get_string("mode", "nearest") == "cubic":
+        raise _refused(node, "no runtime resizes integers by mode 'cubic'", "cast them to float32 before, and back")
 
 
 def _settle_crop(graph: ir.Graph, node: ir.Node) -> None:
