@@ -88,3 +88,9 @@ def test_every_key_of_metadata_is_said_once() -> None:
     keys = [text for text in texts if text not in modules]
     assert len(keys) > 10
     assert sorted({key for key in keys if keys.count(key) > 1}) == []
+
+
+def test_constants_are_read_in_one_place() -> None:
+    """`edgeconv.graph.edit.tensor_of`: an initializer that is an input, too, is only a default, and no constant."""
+    readers = [path for path in PACKAGE.rglob("*.py") if "get_const_tensor" in path.read_text()]
+    assert readers == [PACKAGE / "graph" / "edit.py"]

@@ -38,6 +38,7 @@ from edgeconv.capture.normalize._runtime_places import (
 )
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.reference import evaluate_node
 
 _FOR_NN, _CROP = "tf_half_pixel_for_nn", "tf_crop_and_resize"
@@ -182,13 +183,13 @@ def settle_first_size(nodes: list[ir.Node]) -> bool:
     """Corrects the scales of the first of these whose inferred size is not the runtime's; whether there was one."""
     for node in nodes:
         source, result = node.inputs[0], node.outputs[0]
-        stated = ir.convenience.get_const_tensor(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
+        stated = constant(input_of(node, 2))
         if stated is None or source is None or source.shape is None or not source.shape.is_static():
             continue
         if node.graph is None or result.shape is None or not result.shape.is_static():
             continue
         before, after = sizes_of(source), sizes_of(result)
-        axes, scales = numbered(node, len(before)), np.asarray(stated.numpy(), np.float32)
+        axes, scales = numbered(node, len(before)), np.asarray(stated, np.float32)
         fitting = scales.copy()
         for i, axis in enumerate(axes[: fitting.size]):
             if size_of(before[axis], fitting[i]) == after[axis] + 1:

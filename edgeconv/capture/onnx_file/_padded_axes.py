@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._steps import Steps
+from edgeconv.graph.constants import integers
 
 _AXES = 3  # which operand of Pad they are
 
@@ -26,7 +27,7 @@ def _spell_out(graph: ir.Graph, node: ir.Node) -> None:
     if axes is None:
         node.resize_inputs(_AXES)
         return
-    stated, listed = _constant(amounts), _constant(axes)
+    stated, listed = integers(amounts), integers(axes)
     if source is None or source.shape is None or stated is None or listed is None:
         return
     rank, count = len(source.shape), len(listed)
@@ -36,8 +37,3 @@ def _spell_out(graph: ir.Graph, node: ir.Node) -> None:
     node.replace_input_with(1, Steps(graph, node).constant(spelt_out, "pads"))
     node.replace_input_with(_AXES, None)
     node.resize_inputs(_AXES)
-
-
-def _constant(value: ir.Value | None) -> list[int] | None:
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else [int(number) for number in tensor.numpy().ravel()]

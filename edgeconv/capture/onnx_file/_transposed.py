@@ -17,6 +17,7 @@ from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import sizes_of
 from edgeconv.capture.normalize.same_pads import same_pads
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import constant
 
 
 def state_same_pads(graph: ir.Graph) -> None:
@@ -31,9 +32,9 @@ def state_same_pads(graph: ir.Graph) -> None:
         automatic = node.attributes.get_string("auto_pad", "NOTSET")
         if not automatic.startswith("SAME"):
             continue
-        weight = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] is not None else None
+        weight = constant(node.inputs[1])
         stated = node.attributes.get_ints("kernel_shape", ())
-        kernel = list(stated) if weight is None else [int(size) for size in weight.shape.numpy()[2:]]
+        kernel = list(stated) if weight is None else list(weight.shape[2:])
         extra = node.attributes.get_ints("output_padding", ())
         if kernel:
             _state(node, automatic, kernel, extra or [0] * len(kernel))

@@ -32,7 +32,7 @@ import onnx_ir as ir
 from edgeconv.affine import limits_of, quantized
 from edgeconv.capture.normalize.same_pads import same_pads
 from edgeconv.core import Array
-from edgeconv.graph.edit import add_initializer
+from edgeconv.graph.edit import add_initializer, constant
 from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having
 
@@ -49,8 +49,8 @@ def unsigned_activations(graph: ir.Graph) -> None:
         if node.op_type not in having(Trait.SCALED) or len(node.inputs) < 3 or value is None:
             continue
         point = node.inputs[2]
-        zero = None if point is None else _array(point)
-        if point is None or zero is None or zero.dtype != np.int8 or zero.size != 1 or _array(value) is not None:
+        zero = constant(point)
+        if point is None or zero is None or zero.dtype != np.int8 or zero.size != 1 or constant(value) is not None:
             continue
         if value.is_graph_input() or value.is_graph_output():
             continue
@@ -81,7 +81,7 @@ def float_layers(graph: ir.Graph) -> None:
         source = (
             node.inputs[0].producer() if node.op_type in having(Trait.LAYER) and node.inputs[0] is not None else None
         )
-        weight = _array(node.inputs[1]) if node.op_type in having(Trait.LAYER) else None
+        weight = constant(node.inputs[1]) if node.op_type in having(Trait.LAYER) else None
         if source is None or source.op_type != "DequantizeLinear" or weight is None or weight.dtype != np.float32:
             continue
         readers = [use.node for use in node.outputs[0].uses()]
@@ -97,7 +97,7 @@ def float_layers(graph: ir.Graph) -> None:
 def _by_channel(graph: ir.Graph, source: ir.Node) -> ir.Node | None:
     """The same DequantizeLinear with its scale and zero point once per channel; None where it has none to repeat."""
     real, (integer, *numbers) = source.outputs[0], source.inputs
-    arrays = [_array(value) for value in numbers]
+    arrays = [constant(value) for value in numbers]
     shape = real.shape
     if shape is None or len(shape) < _PER_AXIS_RANK or any(array is None or array.size != 1 for array in arrays):
         return None
@@ -272,7 +272,7 @@ def border_parameters(graph: ir.Graph) -> dict[str, tuple[float, int]]:
 
 
 def _numbers(node: ir.Node) -> tuple[float, int]:
-    scale, zero = (_array(value) for value in (*node.inputs[1:3], *[None] * (3 - len(node.inputs))))
+    scale, zero = (constant(value) for value in (*node.inputs[1:3], *[None] * (3 - len(node.inputs))))
     return float(scale.reshape(-1)[0]) if scale is not None else 1.0, int(
         zero.reshape(-1)[0]
     ) if zero is not None else 0
@@ -280,7 +280,7 @@ def _numbers(node: ir.Node) -> tuple[float, int]:
 
 def _saturates(node: ir.Node, low: float, high: float) -> bool:
     """Whether the bounds have the least and the greatest integer, so that what is beyond them has too."""
-    scale, zero = (_array(value) for value in node.inputs[1:3]) if len(node.inputs) > 2 else (None, None)
+    scale, zero = (constant(value) for value in node.inputs[1:3]) if len(node.inputs) > 2 else (None, None)
     if scale is None or zero is None or scale.size != 1:
         return False
     ends = quantized(np.array([low, high]), scale.reshape(()), zero.reshape(()), zero.dtype)
@@ -295,16 +295,11 @@ def _bounds(node: ir.Node) -> tuple[float, float] | None:
     bounds = []
     for index, default in ((1, -math.inf), (2, math.inf)):
         value = node.inputs[index] if index < len(node.inputs) else None
-        array = None if value is None else _array(value)
+        array = constant(value)
         if value is not None and array is None:
             return None
         bounds.append(default if array is None else float(array.reshape(())))
     return bounds[0], bounds[1]
-
-
-def _array(value: ir.Value | None) -> Array | None:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None else tensor.numpy()
 
 
 def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:

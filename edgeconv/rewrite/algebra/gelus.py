@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgeconv.graph.edit import only_reader
+from edgeconv.graph.edit import constant, only_reader
 
 _CLOSE = 1e-6  # constants are rounded: to float32, or by whoever wrote them
 
@@ -152,5 +152,5 @@ def _has_constant(node: ir.Node, number: float) -> bool:
 
 def _scalar(value: ir.Value | None) -> float | None:
     """The constant's only element: of an initializer, or of a Constant node."""
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return float(tensor.numpy().reshape(())) if tensor is not None and tensor.size == 1 else None
+    array = constant(value)
+    return float(array.reshape(())) if array is not None and array.size == 1 else None

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.emit.tflite._quantization import Quantization, of_type
 from edgeconv.errors import EmitError
+from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having
 
 REQUANTIZE = "Requantize"
@@ -77,7 +78,7 @@ class _Strip:
         if node.outputs[0].is_graph_output():
             hint = 'end the graph with DequantizeLinear (io = "int8" leaves it out of the files), or export only ONNX'
             raise _refused(node, "its integers are an output of the graph", hint)
-        array = _constant(node.inputs[0])
+        array = constant(node.inputs[0])
         if array is not None:
             parameters = _parameters(node, array.ndim)
             self.integers[node.outputs[0]] = parameters.quantized(array)
@@ -91,7 +92,7 @@ class _Strip:
             EmitError: what TFLite has no form for (`strip`).
         """
         source, result = node.inputs[0], node.outputs[0]
-        integers = _constant(source) if source not in self.integers else self.integers[source]
+        integers = constant(source) if source not in self.integers else self.integers[source]
         if integers is not None:
             self._constant(node, integers)
             return
@@ -146,13 +147,13 @@ class _Strip:
         shift = parameters.zero_point[0] - moved.zero_point[0]
         integers = (integers.astype(np.int64) - shift).astype(moved.dtype)
         array = moved.dequantized(integers).astype(np.float32)  # rounded once
-        constant = ir.Value(name=result.name, const_value=ir.tensor(array, name=result.name), type=result.type)
-        constant.shape = ir.Shape(array.shape)
+        real = ir.Value(name=result.name, const_value=ir.tensor(array, name=result.name), type=result.type)
+        real.shape = ir.Shape(array.shape)
         result.name = f"{result.name}/dequantized"
-        _take_over(result, constant)
-        self.graph.initializers[_named(constant)] = constant
-        if moved.dtype not in ("int16", "int32") or (moved.dtype == "int16" and _is_operand(constant, moved)):
-            self.constants[_named(constant)] = moved
+        _take_over(result, real)
+        self.graph.initializers[_named(real)] = real
+        if moved.dtype not in ("int16", "int32") or (moved.dtype == "int16" and _is_operand(real, moved)):
+            self.constants[_named(real)] = moved
 
 
 def _is_operand(value: ir.Value, parameters: Quantization) -> bool:
@@ -171,9 +172,9 @@ def _is_whole(value: ir.Value) -> bool:
 
 def _parameters(node: ir.Node, rank: int) -> Quantization:
     """Scale and zero point of a node of either kind."""
-    scale = _constant(node.inputs[1])
+    scale = constant(node.inputs[1])
     zero_input = node.inputs[2] if len(node.inputs) > 2 else None
-    zero = None if zero_input is None else _constant(zero_input)
+    zero = constant(zero_input)
     if scale is None or (zero is None and zero_input is not None):
         raise _refused(node, "its scale or zero point is no constant", "quantize with constants")
     if node.attributes.get_int("block_size", 0) or scale.ndim > 1:
@@ -196,11 +197,6 @@ def _signed(parameters: Quantization) -> Quantization:
     dtype, shift = _SIGNED[parameters.dtype]
     zero = tuple(point - shift for point in parameters.zero_point)
     return Quantization(dtype, parameters.scale, zero, parameters.axis)
-
-
-def _constant(value: ir.Value | None) -> Array | None:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return tensor.numpy() if tensor is not None else None
 
 
 def _take_over(old: ir.Value, new: ir.Value) -> None:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.emit.tflite.lower._lowering import refusal
-from edgeconv.graph.edit import is_taken
+from edgeconv.graph.edit import constant, input_of, is_taken
 from edgeconv.quantize._graph import KEEP_FLOAT
 
 LONGEST = 256
@@ -259,14 +259,15 @@ def _run(layer: _Direction, x: ir.Value, state: State, backwards: bool) -> tuple
 
 def _is_inside(layer: _Direction, place: int, batch: int) -> ir.Value | None:
     """Whether a step lies before the end of each sequence, [batch, 1]; None where it does in all of them."""
-    lengths = layer.node.inputs[4] if len(layer.node.inputs) > 4 else None
+    lengths = input_of(layer.node, 4)
     if lengths is None:
         return None
-    if lengths.const_value is None or lengths.is_graph_input():
+    stated = constant(lengths)
+    if stated is None:
         bound = layer.steps.constant(np.array(place, np.int32), "place")
         longer = layer.steps.add("longer", "Greater", [lengths, bound], [batch], dtype=ir.DataType.BOOL)
         return layer.steps.reshape(longer, [batch, 1], "inside")
-    inside = lengths.const_value.numpy() > place
+    inside = stated > place
     return None if inside.all() else layer.steps.constant(inside[:, None], "inside")
 
 
@@ -282,8 +283,8 @@ def _begin(steps: Steps, node: ir.Node, number: int) -> State:
     """The initial states of a direction, [batch, hidden]; None for zeros."""
     states: list[ir.Value | None] = []
     for index in (5, 6) if node.op_type == "LSTM" else (5,):
-        value = node.inputs[index] if index < len(node.inputs) else None
-        array = None if value is None or value.const_value is None else value.const_value.numpy()
+        value = input_of(node, index)
+        array = constant(value)
         if value is None or (array is not None and not array.any()):
             states.append(None)
             continue
@@ -324,12 +325,10 @@ def _functions(node: ir.Node, number: int) -> list[tuple[str, Mapping[str, float
 
 
 def _array(node: ir.Node, index: int, what: str) -> Array | None:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None:
-        return None
-    if value.const_value is None or value.is_graph_input():
+    array = constant(input_of(node, index))
+    if array is None and input_of(node, index) is not None:
         _refuse(node, f"its {what} are no constants")
-    return value.const_value.numpy()
+    return array
 
 
 def _refuse(node: ir.Node, why: str) -> NoReturn:

@@ -18,6 +18,7 @@ from edgeconv.emit.tflite.lower._operators.convolution import as_image, convolve
 from edgeconv.emit.tflite.lower._operators.padding import joined, line
 from edgeconv.emit.tflite.lower._operators.volumes import THREE, along_depth, images_of
 from edgeconv.emit.tflite.lower._windows import SAME, Window, padding_of, windows_of
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.graph.windows import counted_elements
 
@@ -235,8 +236,8 @@ def never_negative(value: ir.Value | None, depth: int = 64) -> bool:
     if producer.op_type in having(Trait.NEVER_NEGATIVE):
         return True
     if producer.op_type == "Clip":
-        bound = producer.inputs[1].const_value if len(producer.inputs) > 1 and producer.inputs[1] else None
-        return bound is not None and float(bound.numpy()) >= 0
+        bound = constant(input_of(producer, 1))
+        return bound is not None and float(bound) >= 0
     if producer.op_type == "Cast" and producer.outputs[0].dtype == ir.DataType.FLOAT:  # integers may wrap
         return never_negative(producer.inputs[0], depth - 1)
     several = producer.op_type in having(Trait.BROADCASTS) | {"Concat"}
