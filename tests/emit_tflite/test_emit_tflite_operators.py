@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
@@ -212,3 +213,28 @@ def test_what_no_device_holds_is_refused(tflite: Any) -> None:
     model = tflite.node_of("Expand", {"input": np.zeros((1, 1, 1, 1), np.float32)}, [np.array(shape)], shape)
     with pytest.raises(EmitError, match="'output' has 1,000,000,000,000 elements"):
         tflite.to_tflite(model, metadata={})
+
+
+@pytest.mark.parametrize("slope", [(1, 4, 1, 1), (1, 1, 1, 1), (2, 4, 1, 1)])
+def test_a_slope_that_is_computed(tflite: Any, slope: tuple[int, ...]) -> None:
+    inputs = {"x": np.zeros((2, 4, 5, 6), np.float32), "slope": np.zeros(slope, np.float32)}
+    model = tflite.node_of("PRelu", inputs, [], (2, 4, 5, 6))
+    module = tflite.Function(lambda x, slope: torch.where(x < 0, slope * x, x))
+    tflite.check(module, (2, 4, 5, 6), slope, model=model)
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+def test_a_bias_that_is_computed(tflite: Any, rank: int) -> None:
+    sizes = (9, 8)[: rank - 2]
+    weight = np.random.default_rng(0).standard_normal((5, 4, *(3,) * (rank - 2))).astype(np.float32)
+    names, shapes = ["x", "weight", "bias"], [(1, 4, *sizes), weight.shape, (5,)]
+    values = {name: ir.val(name, ir.DataType.FLOAT, shape) for name, shape in zip(names, shapes, strict=True)}
+    values["weight"].const_value = ir.tensor(weight, name="weight")
+    result = ir.val("y", ir.DataType.FLOAT, (1, 5, *(size - 2 for size in sizes)))
+    node = ir.node("Conv", list(values.values()), outputs=[result])
+    graph = ir.Graph(
+        [values["x"], values["bias"]], [result], nodes=[node], initializers=[values["weight"]], opset_imports={"": 18}
+    )
+    convolve = {3: torch.nn.functional.conv1d, 4: torch.nn.functional.conv2d}[rank]
+    module = tflite.Function(lambda x, bias: convolve(x, torch.from_numpy(weight).to(x.dtype), bias))
+    tflite.check(module, (1, 4, *sizes), (5,), model=ir.Model(graph, ir_version=10))

@@ -97,27 +97,6 @@ def clipped(low: Lowering, x: Tensor, lowest: float, highest: float) -> Tensor:
     return x
 
 
-def prelu(low: Lowering, node: ir.Node) -> None:
-    """PRelu; the slope is permuted with the input.
-
-    A shared slope is written once per channel: XNNPACK in TensorFlow Lite 2.14 computes a slope of one element wrongly.
-    """
-    x, form = read(low, node)
-    slope = low.constant(node.inputs[1], "slope")
-    slope = slope.reshape(slope.shape[slope.ndim - len(form) :] if slope.ndim > len(form) else slope.shape)
-    full = slope.reshape((1,) * (len(form) - slope.ndim) + slope.shape).transpose(form)
-    if full.ndim and full.shape[-1] == 1:
-        full = np.broadcast_to(full, (*full.shape[:-1], x.shape[-1]))
-    name = low.input(node, 1).name or ""
-    if not full.ndim or full.shape[0] != 1:  # PRELU has no number alone, nor a slope of its own for each image
-        below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
-        parts = [low.emit("RELU", [x], x.shape), low.emit("MUL", [below, low.floats(full, name)], x.shape)]
-        low.bind(node.outputs[0], form, low.emit("ADD", parts, x.shape))
-        return
-    constant = low.graph.constant(full.reshape(full.shape[1:]).astype(np.float32), name, low.scale_of(node.inputs[1]))
-    low.bind(node.outputs[0], form, low.emit("PRELU", [x, constant], x.shape))
-
-
 def hard_sigmoid(low: Lowering, node: ir.Node) -> None:
     """HardSigmoid max(0, min(1, alpha·x + beta)) as relu6(6·alpha·x + 6·beta) / 6."""
     x, form = read(low, node)
@@ -205,7 +184,6 @@ LOWERINGS: dict[str, Lower] = {
     "Tanh": unary("TANH"),
     "LeakyRelu": leaky_relu,
     "Clip": clip,
-    "PRelu": prelu,
     "HardSigmoid": hard_sigmoid,
     "HardSwish": hard_swish,
     "Mish": mish,

@@ -35,13 +35,15 @@ def conv(low: Lowering, node: ir.Node) -> None:
     image = as_image(low, x)
     if rank == 3:
         weight, windows = weight[:, :, None, :], [Window(1, 1, 1, 0, 0, 1, 1), *windows]
-    bias = bias_of(low, node, weight.shape[0])
+    shift = _computed_bias(low, node)
+    bias = bias_of(low, node, weight.shape[0]) if shift is None else np.zeros(weight.shape[0], np.float32)
     groups = node.attributes.get_int("group", 1)
     scales = low.scales_of(node.inputs[1], axis=0)
     if groups > 1 and weight.shape[1] == 1 and scales is None and parts_of(windows):
         result = _sum_of_parts(low, image, weight, bias, groups, windows)
     else:
         result = convolved(low, image, weight, bias, groups, windows, scales=scales)
+    result = result if shift is None else low.emit("ADD", [result, shift], result.shape)
     low.bind(y, last(rank), low.reshape(result, [low.shape(y)[axis] for axis in last(rank)]))
 
 
@@ -97,6 +99,12 @@ def bias_of(low: Lowering, node: ir.Node, channels: int) -> Array:
     """The bias, zeros when there is none: the delegates want one."""
     value = node.inputs[2] if len(node.inputs) > 2 else None
     return np.zeros(channels, np.float32) if value is None else low.constant(value, "bias")
+
+
+def _computed_bias(low: Lowering, node: ir.Node) -> Tensor | None:
+    """A bias that is computed, to be added to the result; integers have no scale for what is before the sum."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    return None if value is None or low.integer or low.array(value) is not None else low.tensor(value, (0,))
 
 
 def convolved(

@@ -95,6 +95,34 @@ def aligned(array: Array, form: Form) -> Array:
     return np.atleast_1d(array)
 
 
+def prelu(low: Lowering, node: ir.Node) -> None:
+    """PRelu; the slope is permuted with the input, and one that is computed multiplies what is below zero.
+
+    A shared slope is written once per channel: XNNPACK in TensorFlow Lite 2.14 computes a slope of one element wrongly.
+    """
+    x, form = read(low, node)
+    if low.array(low.input(node, 1)) is None and not low.integer:
+        _sloped(low, node, x, form, operand(low, node.inputs[1], form))
+        return
+    slope = low.constant(node.inputs[1], "slope")
+    slope = slope.reshape(slope.shape[slope.ndim - len(form) :] if slope.ndim > len(form) else slope.shape)
+    full = slope.reshape((1,) * (len(form) - slope.ndim) + slope.shape).transpose(form)
+    if full.ndim and full.shape[-1] == 1:
+        full = np.broadcast_to(full, (*full.shape[:-1], x.shape[-1]))
+    name = low.input(node, 1).name or ""
+    if not full.ndim or full.shape[0] != 1:  # PRELU has no number alone, nor a slope of its own for each image
+        _sloped(low, node, x, form, low.floats(full, name))
+        return
+    constant = low.graph.constant(full.reshape(full.shape[1:]).astype(np.float32), name, low.scale_of(node.inputs[1]))
+    low.bind(node.outputs[0], form, low.emit("PRELU", [x, constant], x.shape))
+
+
+def _sloped(low: Lowering, node: ir.Node, x: Tensor, form: Form, slope: Tensor) -> None:
+    below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
+    parts = [low.emit("RELU", [x], x.shape), low.emit("MUL", [below, slope], x.shape)]
+    low.bind(node.outputs[0], form, low.emit("ADD", parts, x.shape))
+
+
 def power(low: Lowering, node: ir.Node) -> None:
     """Pow; small constant exponents as products and roots, which are exact and which delegates take."""
     exponent = low.array(node.inputs[1])
@@ -216,6 +244,7 @@ def cast(low: Lowering, node: ir.Node) -> None:
 
 
 LOWERINGS: dict[str, Lower] = {
+    "PRelu": prelu,
     "Add": binary("ADD"),
     "Sub": binary("SUB"),
     "Mul": binary("MUL"),
