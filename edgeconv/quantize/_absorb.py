@@ -49,8 +49,8 @@ def absorb_biases(model: ir.Model, batches: Iterable[Mapping[str, Array]]) -> ir
     for values in run_float(model, batches, pairs):
         for name, array in values.items():
             axis = channel_axis(pairs[name].first)
-            found = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1).min(axis=1).astype(np.float64)
-            lowest[name] = np.minimum(lowest[name], found) if name in lowest else found
+            least = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1).min(axis=1).astype(np.float64)
+            lowest[name] = np.minimum(lowest[name], least) if name in lowest else least
     for name, pair in pairs.items():
         shift = np.maximum(lowest.get(name, np.zeros(1)), 0.0)
         if np.any(shift > 0):

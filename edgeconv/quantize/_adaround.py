@@ -73,19 +73,19 @@ def adaround(
     if iterations < 0:
         raise QuantizeError(f"{iterations} is negative", where="iterations", hint="give the steps per layer")
 
-    def rounding(given: Given) -> _Floats:
-        return learned(given, iterations)
+    def rounding(problem: Given) -> _Floats:
+        return learned(problem, iterations)
 
     return tune(
         model, plan, batches, title="adaptive rounding", rounding=rounding, positions=_POSITIONS, progress=progress
     )
 
 
-def learned(given: Given, iterations: int) -> _Floats:
+def learned(problem: Given, iterations: int) -> _Floats:
     """Rounds by AdaRound.
 
     Args:
-        given: the weight, and what its layer reads and should make.
+        problem: the weight, and what its layer reads and should make.
         iterations: of Adam.
 
     Returns:
@@ -93,35 +93,35 @@ def learned(given: Given, iterations: int) -> _Floats:
     """
     import torch
 
-    task = _Task(given)
-    near = task.rounded(torch.from_numpy(nearest_safe((task.weight / task.scales).numpy(), given.partner)))
+    task = _Task(problem)
+    near = task.rounded(torch.from_numpy(nearest_safe((task.weight / task.scales).numpy(), problem.partner)))
     unit = task.error(near).clamp(min=1e-30)
-    found = task.rounded(task.settled(_learned(task, unit, iterations)))
-    better = (task.error(found) < unit)[:, :, None]
-    steps = torch.round(torch.where(better, found, near) / task.scales)
-    return np.asarray(steps.double().numpy() * given.scales)
+    rounded = task.rounded(task.settled(_learned(task, unit, iterations)))
+    better = (task.error(rounded) < unit)[:, :, None]
+    steps = torch.round(torch.where(better, rounded, near) / task.scales)
+    return np.asarray(steps.double().numpy() * problem.scales)
 
 
 class _Task:
     """A layer in torch: positions in an order of chance, and inputs without their mean where a bias makes up for it."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, problem: Given) -> None:
         import torch
 
-        order = np.random.default_rng(0).permutation(given.inputs.shape[1])
-        self.inputs = torch.from_numpy(given.inputs[:, order])
+        order = np.random.default_rng(0).permutation(problem.inputs.shape[1])
+        self.inputs = torch.from_numpy(problem.inputs[:, order])
         self.weight, self.scales = (
-            torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (given.weight, given.scales)
+            torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (problem.weight, problem.scales)
         )
-        self.partner = given.partner
-        self.steps = torch.from_numpy(within_pairs((self.weight / self.scales).numpy(), given.partner))
+        self.partner = problem.partner
+        self.steps = torch.from_numpy(within_pairs((self.weight / self.scales).numpy(), problem.partner))
         self.floor = torch.floor(self.steps)
-        self.low, self.high = given.bounds
-        self.mean = torch.from_numpy(given.mean if given.shifted else np.zeros_like(given.mean))
-        if given.shifted:
+        self.low, self.high = problem.bounds
+        self.mean = torch.from_numpy(problem.mean if problem.shifted else np.zeros_like(problem.mean))
+        if problem.shifted:
             self.inputs -= self.inputs.mean(dim=1, keepdim=True)
         count, taps = self.inputs.shape[1:]
-        self.wanted = self._made(self.weight, self.inputs).clamp_(self.low, self.high)
+        self.target = self._output(self.weight, self.inputs).clamp_(self.low, self.high)
         self.damping = float(self.inputs.square().mean()) * _DAMPING * taps / count
 
     def rounded(self, steps: torch.Tensor) -> torch.Tensor:
@@ -140,8 +140,8 @@ class _Task:
             return chosen
         ends = tuple(torch.from_numpy(taps) for taps in pairs_of(self.partner))
         for _ in ends:
-            one, other = (chosen[:, :, end] for end in ends)
-            over = (one * other > 0) & ((one + other).abs() > LARGEST_SUM)
+            first, other = (chosen[:, :, end] for end in ends)
+            over = (first * other > 0) & ((first + other).abs() > LARGEST_SUM)
             outward = (chosen.abs() > self.steps.abs()) & (chosen.abs() > 0)
             doubt = torch.where(outward, (up - 0.5).abs(), torch.inf)
             first_yields = doubt[:, :, ends[0]] <= doubt[:, :, ends[1]]
@@ -151,20 +151,20 @@ class _Task:
 
     def error(self, weight: torch.Tensor) -> torch.Tensor:
         """The mean square error of each channel after the clamp, (groups, channels)."""
-        made = self._made(weight, self.inputs).clamp_(self.low, self.high)
-        return made.sub_(self.wanted).square_().mean(dim=1)
+        output = self._output(weight, self.inputs).clamp_(self.low, self.high)
+        return output.sub_(self.target).square_().mean(dim=1)
 
     def slope(self, weight: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         """Half the gradient of `error` by the weight, at some positions."""
         import torch
 
         inputs = self.inputs[:, start:stop]
-        made = self._made(weight, inputs)
-        inside = (made > self.low) & (made < self.high)
-        lost = made.clamp_(self.low, self.high).sub_(self.wanted[:, start:stop]).mul_(inside)
+        output = self._output(weight, inputs)
+        inside = (output > self.low) & (output < self.high)
+        lost = output.clamp_(self.low, self.high).sub_(self.target[:, start:stop]).mul_(inside)
         return torch.bmm(lost.transpose(1, 2), inputs).div_(stop - start).add_(weight - self.weight, alpha=self.damping)
 
-    def _made(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    def _output(self, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         import torch
 
         return torch.baddbmm(self.mean, inputs, weight.transpose(1, 2))

@@ -42,8 +42,8 @@ def columns(layer: Layer, arrays: Sequence[Array], most: int) -> Array:
     The positions are drawn evenly from all samples, from a generator of a fixed seed.
     """
     rng = np.random.default_rng(0)
-    each = max(1, -(-most // len(arrays)))
-    parts = [_columns(layer, array, each, rng) for array in arrays]
+    per_array = max(1, -(-most // len(arrays)))
+    parts = [_columns(layer, array, per_array, rng) for array in arrays]
     return np.concatenate(parts, axis=1)
 
 

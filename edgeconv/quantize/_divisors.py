@@ -26,7 +26,7 @@ def divisors(graph: ir.Graph) -> set[ir.Node]:
 
     An Exp is one of them; what it reads is fit for integers.
     """
-    found: set[ir.Node] = set()
+    operators: set[ir.Node] = set()
     waiting = [
         input_of(node, 1)
         for node in graph
@@ -35,9 +35,9 @@ def divisors(graph: ir.Graph) -> set[ir.Node]:
     while waiting:
         value = waiting.pop()
         node = value.producer() if value is not None else None
-        if node is None or node in found or node.op_type not in _OPERATORS | {"Exp"}:
+        if node is None or node in operators or node.op_type not in _OPERATORS | {"Exp"}:
             continue
-        found.add(node)
+        operators.add(node)
         if node.op_type != "Exp":
             waiting += [operand for operand in node.inputs if operand is not None and constant(operand) is None]
-    return found
+    return operators

@@ -90,15 +90,15 @@ def _scale(pairs: Mapping[str, Pair], exponents: Mapping[str, Sequence[int]]) ->
 
 def pairs_of(model: ir.Model) -> list[Pair]:
     """The pairs of layers that can be equalized, in graph order."""
-    found = []
+    pairs = []
     for node in model.graph:
         first = layer_of(node)
         if first is None or not is_own(first) or node.op_type == "MatMul":
             continue
         second = _reader(first)
         if second is not None and is_own(second) and _fit(first, second):
-            found.append(Pair(first, second))
-    return found
+            pairs.append(Pair(first, second))
+    return pairs
 
 
 def between(pair: Pair) -> list[ir.Node]:

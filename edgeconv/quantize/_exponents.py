@@ -81,14 +81,14 @@ def exponents_of(
             pair = inner[name]
             zeros = np.zeros(len(in_ranges(pair.second)))
             seen.setdefault(name, _Channels(zeros, zeros, zeros, zeros)).add(array, channel_axis(pair.second))
-    found = {}
+    chosen = {}
     for pair in pairs:
         channels = [seen[name] for name in _quantized(pair) if name in seen and np.isfinite(seen[name].power).all()]
         if len(channels) == len(_quantized(pair)):
             exponents = _Choice(pair, readers.get(pair.second.node), channels, per_channel).best()
             if exponents.any():
-                found[pair.first.name] = tuple(int(one) for one in exponents)
-    return found
+                chosen[pair.first.name] = tuple(int(exponent) for exponent in exponents)
+    return chosen
 
 
 def _quantized(pair: Pair) -> list[str]:
@@ -116,7 +116,7 @@ class _Choice:
         self.power, self.per_channel = channels[-1].power, per_channel
         outputs = (groups, self.squares.shape[2])
         self.matters = np.ones(outputs) if reader is None else _powers(reader).reshape(outputs)
-        self.reaches = [one.reach() for one in channels]
+        self.reaches = [channel.reach() for channel in channels]
         self.range = np.max([high - low for low, high in self.reaches], axis=0)
         self.first, self.second = out_ranges(pair.first), in_ranges(pair.second)
 
@@ -135,9 +135,8 @@ class _Choice:
         ranges = [float(np.max(high * factors) - np.min(low * factors)) for low, high in self.reaches]
         spread, power = self._grouped(factors), self._grouped(self.power)
         steps = (self.largest / spread).max(axis=1) / _WEIGHT_STEPS  # of each output's weights
-        noise = sum((one / _ACTIVATION_STEPS) ** 2 for one in ranges) * ((self.squares / spread**2) * (power > 0)).sum(
-            axis=1
-        )
+        noise = sum((span / _ACTIVATION_STEPS) ** 2 for span in ranges)
+        noise = noise * ((self.squares / spread**2) * (power > 0)).sum(axis=1)
         if not self.per_channel:
             steps = np.full_like(steps, steps.max())
             noise = noise + self._of_first(factors) * (self.squares / spread**2).sum(axis=1)

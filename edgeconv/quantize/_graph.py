@@ -62,12 +62,12 @@ def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) 
     return edit.add_initializer(graph, unique_name(graph, name), array)
 
 
-def unique_name(graph: ir.Graph, wanted: str) -> str:
-    """``wanted``, or ``wanted_1``, … where that name is taken in the graph."""
+def unique_name(graph: ir.Graph, preferred: str) -> str:
+    """``preferred``, or ``preferred_1``, … where that name is taken in the graph."""
     taken: set[str] | None = graph.meta.get(_TAKEN)
     if taken is None:  # every new name goes through here, so the set stays complete
         taken = graph.meta[_TAKEN] = {*names_of(graph), *reserved_names(graph)}
-    return take_name(wanted, taken)
+    return take_name(preferred, taken)
 
 
 def forget_names(graph: ir.Graph) -> None:

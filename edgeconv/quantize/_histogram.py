@@ -79,8 +79,8 @@ class Histogram:
             return
         moved = (self.first + np.arange(len(self.counts))) >> (exponent - self.exponent)
         counts = np.zeros(last - first + 1, np.int64)
-        kept = self.counts != 0
-        np.add.at(counts, moved[kept] - first, self.counts[kept])
+        filled = self.counts != 0
+        np.add.at(counts, moved[filled] - first, self.counts[filled])
         self.exponent, self.first, self.counts = exponent, first, counts
 
 

@@ -78,16 +78,16 @@ def entropy(seen: Histogram, levels: int) -> Range:
 
 def _divergence(values: _Floats, counts: _Floats, low: float, high: float, levels: int) -> float:
     """KL(clipped || quantized), in nats."""
-    kept = (values >= low) & (values <= high)
-    if not kept.any():
+    inside = (values >= low) & (values <= high)
+    if not inside.any():
         return float("inf")
-    true = counts[kept].copy()
+    true = counts[inside].copy()
     true[0] += counts[values < low].sum()
     true[-1] += counts[values > high].sum()
-    level = np.minimum(((values[kept] - low) / (high - low) * levels).astype(np.int64), levels - 1)
-    mass = np.bincount(level, weights=counts[kept], minlength=levels)
-    filled = np.bincount(level, weights=counts[kept] > 0, minlength=levels)
-    spread = np.where(counts[kept] > 0, (mass / np.maximum(filled, 1))[level], 0.0)
+    level = np.minimum(((values[inside] - low) / (high - low) * levels).astype(np.int64), levels - 1)
+    mass = np.bincount(level, weights=counts[inside], minlength=levels)
+    filled = np.bincount(level, weights=counts[inside] > 0, minlength=levels)
+    spread = np.where(counts[inside] > 0, (mass / np.maximum(filled, 1))[level], 0.0)
     p, q = true / true.sum(), spread / max(spread.sum(), 1e-300)
     some = p > 0
     return float(np.sum(p[some] * np.log(p[some] / np.maximum(q[some], 1e-12))))

@@ -98,12 +98,12 @@ def nearest_safe(steps: npt.NDArray[_Real], partner: _Indices | None) -> npt.NDA
     if partner is None:
         return rounded
     first, second = pairs_of(partner)
-    one, other = rounded[..., first], rounded[..., second]
-    over = (one * other > 0) & (np.abs(one) + np.abs(other) > LARGEST_SUM)
+    left, right = rounded[..., first], rounded[..., second]
+    over = (left * right > 0) & (np.abs(left) + np.abs(right) > LARGEST_SUM)
     size, other_size = (np.minimum(np.abs(steps[..., taps][over]), _HIGHEST) for taps in (first, second))
     part = np.clip(np.rint((size - other_size + LARGEST_SUM) / 2), 1, _HIGHEST)
-    one[over], other[over] = np.sign(one[over]) * part, np.sign(other[over]) * (LARGEST_SUM - part)
-    rounded[..., first], rounded[..., second] = one, other
+    left[over], right[over] = np.sign(left[over]) * part, np.sign(right[over]) * (LARGEST_SUM - part)
+    rounded[..., first], rounded[..., second] = left, right
     return rounded
 
 
@@ -113,17 +113,17 @@ def within_pairs(steps: npt.NDArray[_Real], partner: _Indices | None) -> npt.NDA
         return steps
     first, second = pairs_of(partner)
     bounded = np.clip(steps, *WEIGHT_LIMITS)
-    one, other = bounded[..., first], bounded[..., second]
-    excess = np.where(one * other > 0, np.maximum(np.abs(one + other) - LARGEST_SUM, 0), 0) / 2
-    bounded[..., first] = one - np.sign(one) * excess
-    bounded[..., second] = other - np.sign(other) * excess
+    left, right = bounded[..., first], bounded[..., second]
+    excess = np.where(left * right > 0, np.maximum(np.abs(left + right) - LARGEST_SUM, 0), 0) / 2
+    bounded[..., first] = left - np.sign(left) * excess
+    bounded[..., second] = right - np.sign(right) * excess
     return bounded
 
 
 def unsafe_pairs(integers: npt.NDArray[np.generic], partner: _Indices) -> int:
     """How many pairs of integers (..., taps) may overflow."""
-    one, other = (integers[..., taps].astype(np.int64) for taps in pairs_of(partner))
-    return int(np.count_nonzero((one * other > 0) & (np.abs(one + other) > LARGEST_SUM)))
+    left, right = (integers[..., taps].astype(np.int64) for taps in pairs_of(partner))
+    return int(np.count_nonzero((left * right > 0) & (np.abs(left + right) > LARGEST_SUM)))
 
 
 def overflowing(model: ir.Model) -> tuple[str, ...]:
@@ -174,8 +174,8 @@ def safe_growth(channels: _Floats, scales: _Floats, partner: _Indices) -> _Float
     Returns:
         (channels,), 1 or more.
     """
-    one, other = (channels[:, taps] for taps in pairs_of(partner))
-    sums = np.where(one * other > 0, np.abs(one + other), 0.0).max(axis=1, initial=0.0)
+    left, right = (channels[:, taps] for taps in pairs_of(partner))
+    sums = np.where(left * right > 0, np.abs(left + right), 0.0).max(axis=1, initial=0.0)
     limits = scales * LARGEST_SUM  # 0 for a channel of zeros
     largest = np.maximum(1.0, np.divide(sums, limits, out=np.zeros_like(sums), where=limits > 0))
     best, least = np.ones(len(scales)), np.full(len(scales), np.inf)

@@ -100,10 +100,10 @@ class Plan:
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
             raise _bad(f"scheme is {brief(self.scheme)}", f"choose of {', '.join(SCHEMES)}")
-        wanted = {"int8": "int8", "int16x8": "int16"}.get(self.scheme)
+        dtype = {"int8": "int8", "int16x8": "int16"}.get(self.scheme)
         for name, parameters in self.tensors.items():
-            if parameters.dtype != wanted:
-                raise _bad(f"tensor {name!r} is {parameters.dtype} in a plan of {self.scheme}", f"make it {wanted}")
+            if parameters.dtype != dtype:
+                raise _bad(f"tensor {name!r} is {parameters.dtype} in a plan of {self.scheme}", f"make it {dtype}")
         if type(self.pair_safe) is not bool:
             raise _bad(f"pair_safe is {brief(self.pair_safe)}", "give true or false")
 
@@ -121,7 +121,7 @@ class Plan:
             "weights": {name: {"axis": item.axis, "scales": list(item.scales)} for name, item in self.weights.items()},
         }
         if self.equalization is not None:
-            document["equalization"] = {name: list(one) for name, one in self.equalization.items()}
+            document["equalization"] = {name: list(exponents) for name, exponents in self.equalization.items()}
         if self.channel_orders:
             document["channel_orders"] = {name: list(order) for name, order in self.channel_orders.items()}
         return json.dumps(document, indent=1) + "\n"
@@ -148,14 +148,14 @@ class Plan:
         if type(fields["schema"]) is not int or fields["schema"] != SCHEMA:
             what = f"schema is {brief(fields['schema'])}"
             raise QuantizeError(what, where=where, hint=f"only schema {SCHEMA} is read")
-        kept = _mapping(fields["kept_float"], f"{where}, kept_float", _text)
+        in_float = _mapping(fields["kept_float"], f"{where}, kept_float", _text)
         tensors = _mapping(fields["tensors"], f"{where}, tensors", _tensor)
         weights = _mapping(fields["weights"], f"{where}, weights", _weight)
         scheme = _text(fields["scheme"], where)
         equalized, inside = fields["equalization"], f"{where}, equalization"
         exponents = None if equalized is None else _mapping(equalized, inside, _exponents)
         orders = _mapping(fields["channel_orders"], f"{where}, channel_orders", _order)
-        return _located(lambda: cls(scheme, tensors, weights, kept, fields["pair_safe"], exponents, orders), where)
+        return _located(lambda: cls(scheme, tensors, weights, in_float, fields["pair_safe"], exponents, orders), where)
 
 
 _T = TypeVar("_T")
@@ -163,11 +163,11 @@ _T = TypeVar("_T")
 
 def _parsed(text: str, where: str) -> Any:
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):  # JSON readers take the last, and the one that was edited may be the first
+        content = dict(pairs)
+        if len(content) < len(pairs):  # JSON readers take the last, and the one that was edited may be the first
             ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
             raise QuantizeError(f"{brief(twice)} stands twice in an object", where=where, hint="remove one of them")
-        return found
+        return content
 
     try:
         return json.loads(text, object_pairs_hook=members)
@@ -189,7 +189,7 @@ def _weight(value: Any, where: str) -> WeightParameters:
 
 
 def _exponents(value: Any, where: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(type(one) is int and abs(one) <= _WIDEST for one in value):
+    if not isinstance(value, list) or not all(type(exponent) is int and abs(exponent) <= _WIDEST for exponent in value):
         hint = f"give a list of integers from {-_WIDEST} to {_WIDEST}"
         raise QuantizeError("it is no list of exponents", where=where, hint=hint)
     return tuple(value)

@@ -48,7 +48,7 @@ class ReadElements:
                     continue
                 self._partial[named(value)] = value
                 choices = [use.node.inputs[0] for use in value.uses() if use.node.op_type == "Where"]
-                conditions.update((named(each), None) for each in choices if each and constant(each) is None)
+                conditions.update((named(choice), None) for choice in choices if choice and constant(choice) is None)
         self.names = frozenset(self._partial)
         self.conditions = tuple(conditions)
 
@@ -58,18 +58,18 @@ class ReadElements:
         Args:
             values: those of `conditions` among them.
         """
-        found: dict[str, _Read] = {}
+        reads: dict[str, _Read] = {}
         for name, value in self._partial.items():  # readers first
             sizes = dims(value) or ()
             read = np.zeros(sizes, np.bool_)
             for use in value.uses():
                 result = use.node.outputs[0]
-                of_result = found.get(named(result), np.ones(dims(result) or (), np.bool_))
+                of_result = reads.get(named(result), np.ones(dims(result) or (), np.bool_))
                 if use.node.op_type == "Where":
                     of_result = of_result & _picked(use.node, use.idx, values)
                 read |= _back(use.node, use.idx)(of_result, sizes)  # type: ignore[misc]  # `_may_be_partial` saw to it
-            found[name] = read
-        return found
+            reads[name] = read
+        return reads
 
     def _may_be_partial(self, value: ir.Value) -> bool:
         if value.is_graph_output() or value.dtype != ir.DataType.FLOAT or dims(value) is None:

@@ -66,13 +66,13 @@ def orders_of(model: ir.Model, *, per_channel: bool = True) -> dict[str, tuple[i
     Returns:
         For `reorder`; without the layers behind which no pair would overflow, or no other order is better.
     """
-    found = {}
+    orders = {}
     for chain in _chains(model):
         cost = _cost(chain.second, per_channel)
         order = _order(cost)
         if _total(cost, order) < _total(cost, np.arange(len(order))):
-            found[chain.first.name] = tuple(int(channel) for channel in order)
-    return found
+            orders[chain.first.name] = tuple(int(channel) for channel in order)
+    return orders
 
 
 def reorder(model: ir.Model, orders: Mapping[str, Sequence[int]]) -> ir.Model:
@@ -91,14 +91,14 @@ def reorder(model: ir.Model, orders: Mapping[str, Sequence[int]]) -> ir.Model:
     """
     model = model.clone()
     chains = {chain.first.name: chain for chain in _chains(model)}
-    for name, given in orders.items():
+    for name, channels in orders.items():
         where = f"plan, channel_orders, {name}"
         if name not in chains:
             hint = "remove it, or export the model that the plan was made for"
             raise QuantizeError("no layer of that name can be reordered", where=where, hint=hint)
-        chain, order = chains[name], np.array(given, np.int64)
+        chain, order = chains[name], np.array(channels, np.int64)
         count = _inputs_of(chain.second)
-        if sorted(given) != list(range(count)):
+        if sorted(channels) != list(range(count)):
             raise QuantizeError("it is no order of the channels", where=where, hint=f"give 0 to {count - 1}, each once")
         for layer in (chain.first, *chain.depthwise):
             _take(layer.weight, order, layer.axis)

@@ -58,8 +58,8 @@ def round_weights(
     return tune(model, plan, batches, title=title, rounding=_round, positions=_POSITIONS, progress=progress)
 
 
-def _round(given: Given) -> _Floats:
-    return rounded_with_feedback(given.weight, given.scales, moments(given.inputs), _HIGHEST, given.partner)
+def _round(problem: Given) -> _Floats:
+    return rounded_with_feedback(problem.weight, problem.scales, moments(problem.inputs), _HIGHEST, problem.partner)
 
 
 def moments(columns: Array) -> _Floats:
@@ -67,8 +67,8 @@ def moments(columns: Array) -> _Floats:
     import torch
 
     x = torch.from_numpy(columns)
-    found = torch.bmm(x.transpose(1, 2), x) / x.shape[1]
-    return np.asarray(found.double().numpy())
+    means = torch.bmm(x.transpose(1, 2), x) / x.shape[1]
+    return np.asarray(means.double().numpy())
 
 
 def rounded_with_feedback(
@@ -98,7 +98,7 @@ def rounded_with_feedback(
     h = h + torch.eye(taps, dtype=h.dtype) * (_DAMPING * diagonal.mean(dim=1).clamp(min=1e-30))[:, None, None]
     factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
     pairs = None if partner is None else _Pairs(partner, order, factor)
-    made = torch.empty_like(w)
+    rounded = torch.empty_like(w)
     for start in range(0, taps, _BLOCK):
         stop = min(start + _BLOCK, taps)
         errors = torch.empty(groups, channels, stop - start, dtype=w.dtype)
@@ -106,13 +106,13 @@ def rounded_with_feedback(
             real = w[:, :, tap]
             steps = real / s[:, :, tap]
             if pairs is not None:
-                steps = pairs.limited(tap, steps, w, s, made)
-            made[:, :, tap] = saturated(steps, (-highest, highest)) * s[:, :, tap]
-            error = (real - made[:, :, tap]) / factor[:, tap, tap, None]
+                steps = pairs.limited(tap, steps, w, s, rounded)
+            rounded[:, :, tap] = saturated(steps, (-highest, highest)) * s[:, :, tap]
+            error = (real - rounded[:, :, tap]) / factor[:, tap, tap, None]
             w[:, :, tap:stop] -= error[:, :, None] * factor[:, None, tap, tap:stop]
             errors[:, :, tap - start] = error
         w[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
-    return np.asarray(torch.empty_like(made).scatter_(2, rows, made).numpy())
+    return np.asarray(torch.empty_like(rounded).scatter_(2, rows, rounded).numpy())
 
 
 class _Pairs:
@@ -135,7 +135,7 @@ class _Pairs:
         self._share = ease / (ease + ease.gather(1, self._mates))
 
     def limited(
-        self, tap: int, steps: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, made: torch.Tensor
+        self, tap: int, steps: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, rounded: torch.Tensor
     ) -> torch.Tensor:
         """The steps (groups, channels) of a tap within what its partner leaves it."""
         import torch
@@ -143,7 +143,7 @@ class _Pairs:
         mate = self._mates[:, tap, None, None].expand(-1, steps.shape[1], 1)
         scale = scales[:, :, tap]
         is_second = (self._mates[:, tap] < tap)[:, None]
-        other = torch.where(is_second, made.gather(2, mate)[:, :, 0], weight.gather(2, mate)[:, :, 0]) / scale
+        other = torch.where(is_second, rounded.gather(2, mate)[:, :, 0], weight.gather(2, mate)[:, :, 0]) / scale
         size = steps.abs().clamp(max=_HIGHEST)
         excess = (size + other.abs().clamp(max=_HIGHEST) - LARGEST_SUM).clamp(min=0)
         share = torch.where(is_second, 1.0, self._share[:, tap, None])

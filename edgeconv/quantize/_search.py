@@ -214,8 +214,8 @@ class _Meter:
 
     def __init__(self, reference: ir.Model, judged: Batches, target: Target) -> None:
         self._judged, self._target = judged, target
-        self._wanted = self._outputs(reference)
-        self._scores = [array.ndim == _SCORES_RANK and array.shape[1] > 1 for array in self._wanted[0]]
+        self._targets = self._outputs(reference)
+        self._scores = [array.ndim == _SCORES_RANK and array.shape[1] > 1 for array in self._targets[0]]
         if target.agreement is not None and not any(self._scores):
             raise QuantizeError(
                 "no output is scores of classes (N, classes)", where="target", hint="ask for an SQNR instead"
@@ -226,7 +226,7 @@ class _Meter:
         found = self._outputs(model)
         ratios, agreements = [], []
         for index, scores in enumerate(self._scores):
-            pairs = [(a[index].astype(np.float64), b[index]) for a, b in zip(self._wanted, found, strict=True)]
+            pairs = [(a[index].astype(np.float64), b[index]) for a, b in zip(self._targets, found, strict=True)]
             signal, noise = (
                 sum(float(np.sum(a**2)) for a, _ in pairs),
                 sum(float(np.sum((a - b) ** 2)) for a, b in pairs),
@@ -264,21 +264,21 @@ class _Ladder:
             whole = count == self.top
             plan = _all_float(self._model) if whole else keep_in_float(self._model, self._plan, kept, TARGET)
             plan = dataclasses.replace(plan, scheme=self._plan.scheme)
-            self._steps[count] = self._made(kept, plan, with_own_weights(self._rounded, self._model, plan.kept_float))
+            self._steps[count] = self._step(kept, plan, with_own_weights(self._rounded, self._model, plan.kept_float))
         return self._steps[count]
 
     def rounded_for_itself(self, count: int, tuned: Callable[[Plan], ir.Model]) -> Step:
         """The step again with weights rounded for its own plan, which is what that plan gives when it is fed back."""
         step = self.step(count)
         if 0 < count < self.top:
-            self._steps[count] = self._made(step.kept, step.plan, tuned(step.plan))
+            self._steps[count] = self._step(step.kept, step.plan, tuned(step.plan))
         return self._steps[count]
 
     def steps(self) -> tuple[Step, ...]:
         """All that were made, the fewest in float first."""
         return tuple(self._steps[count] for count in sorted(self._steps))
 
-    def _made(self, kept: tuple[str, ...], plan: Plan, model: ir.Model) -> Step:
+    def _step(self, kept: tuple[str, ...], plan: Plan, model: ir.Model) -> Step:
         graph = apply(model, plan)
         return Step(kept, plan, graph, self._measure(graph))
 

@@ -69,8 +69,8 @@ def sensitivity(
             progress(f"sensitivity, layer {number} of {len(names)}")
         noises[name] = noise_of(float_outputs, _outputs(_only(model, plan, name), samples))
     total = sum(noises.values()) or 1.0
-    found = [Sensitivity(name, _db(signal, noise), noise / total) for name, noise in noises.items()]
-    return tuple(sorted(found, key=lambda item: -item.share))
+    layers = [Sensitivity(name, _db(signal, noise), noise / total) for name, noise in noises.items()]
+    return tuple(sorted(layers, key=lambda item: -item.share))
 
 
 def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: str) -> Plan:
@@ -79,27 +79,27 @@ def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: st
     These would else be integers for themselves alone, and round what the layer just computed in float.
     """
     structure = structure_of(model, plan.kept_float)
-    kept = dict(plan.kept_float)
+    kept_float = dict(plan.kept_float)
     for name in layers:
         if name not in structure.layers:
             raise QuantizeError(f"there is no quantised layer {name!r}", where="keep in float", hint="see the plan")
-        kept[name] = reason
-        kept[structure.layers[name].output.name or name] = reason
+        kept_float[name] = reason
+        kept_float[structure.layers[name].output.name or name] = reason
     for node in model.graph:
         makers = [value.producer() for value in node.inputs if is_activation(value) and value is not None]
-        if makers and name_of(node) not in structure.layers and all(_name(maker) in kept for maker in makers):
-            kept.setdefault(name_of(node), reason)
-    weights = {name: item for name, item in plan.weights.items() if name not in kept}
-    return dataclasses.replace(plan, weights=weights, kept_float=kept)
+        if makers and name_of(node) not in structure.layers and all(_name(maker) in kept_float for maker in makers):
+            kept_float.setdefault(name_of(node), reason)
+    weights = {name: item for name, item in plan.weights.items() if name not in kept_float}
+    return dataclasses.replace(plan, weights=weights, kept_float=kept_float)
 
 
 def _name(node: ir.Node | None) -> str:
     return "" if node is None else name_of(node)
 
 
-def noise_of(wanted: list[Array], got: list[Array]) -> float:
+def noise_of(expected: list[Array], got: list[Array]) -> float:
     """The energy of the difference."""
-    pairs = zip(wanted, got, strict=True)
+    pairs = zip(expected, got, strict=True)
     return sum(float(np.sum((a.astype(np.float64) - b.astype(np.float64)) ** 2)) for a, b in pairs)
 
 

@@ -72,7 +72,7 @@ def steep_operands(
         tensors: the parameters that the values would have.
         dtype: of their integers, ``"int8"`` or ``"int16"``.
     """
-    found: dict[ir.Node, str] = {}
+    reasons: dict[ir.Node, str] = {}
     for node in graph:
         value = input_of(node, _steep_index(node))
         if value is None or node in structure.spelt or not (_is_steep(node) or _divides(node)):
@@ -85,8 +85,8 @@ def steep_operands(
         ]
         if min(losses, default=np.inf) < _LEAST_DB[dtype]:
             reason = f"{node.op_type} tells apart what {8 if dtype == 'int8' else 16} bits would not"
-            found |= dict.fromkeys((node, *_makers(value)), reason)
-    for node, reason in found.items():
+            reasons |= dict.fromkeys((node, *_makers(value)), reason)
+    for node, reason in reasons.items():
         if name_of(node) not in structure.kept_float:
             yield name_of(node), reason
 
@@ -207,16 +207,16 @@ def _ratio_db(exact: _Floats, rounded: _Floats, weights: _Floats) -> float:
 
 def _makers(operand: ir.Value) -> set[ir.Node]:
     """The operators between a steep function and what is fit for integers."""
-    found: set[ir.Node] = set()
+    makers: set[ir.Node] = set()
     waiting = [(operand, False)]
     while waiting:
         value, summed = waiting.pop()
         node = value.producer()
         passed = _PASSED - _CLAMPS if summed else _PASSED | having(Trait.LAYER)
-        if node is None or node in found or not is_activation(value) or node.op_type not in passed | _ENDS:
+        if node is None or node in makers or not is_activation(value) or node.op_type not in passed | _ENDS:
             continue
-        found.add(node)
+        makers.add(node)
         if node.op_type not in _ENDS | having(Trait.LAYER):
             inner = summed or node.op_type in SUMS
-            waiting += [(one, inner) for one in node.inputs if one is not None and constant(one) is None]
-    return found
+            waiting += [(source, inner) for source in node.inputs if source is not None and constant(source) is None]
+    return makers

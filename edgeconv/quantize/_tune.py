@@ -104,8 +104,8 @@ def tune(
             progress(f"{title}, layer {number} of {len(layers)}")
         if rounding is not None and _is_rounded(layer) and layer.name not in reads:
             inputs = columns(layer, walk.read(node.inputs[0]), positions)
-            wanted = columns(layer, floats.read(twin.inputs[0]), positions)  # at the same positions
-            weight = untaps(layer, rounding(_given(layer, plan, inputs, wanted)))
+            float_inputs = columns(layer, floats.read(twin.inputs[0]), positions)  # at the same positions
+            weight = untaps(layer, rounding(_given(layer, plan, inputs, float_inputs)))
             replace_weight(layer.weight, weight)
             walk.write(node.inputs[1], [weight.astype(np.float32)] * len(samples))
         walk.compute(node)
@@ -128,9 +128,9 @@ def add_to_bias(graph: ir.Graph, layer: Layer, shift: _Floats) -> None:
     if value is not None and old is not None and value.is_initializer() and len(tuple(value.uses())) == 1:
         replace_weight(value, bias.reshape(old.shape))
         return
-    wanted = f"{named(layer.weight).removesuffix('.weight')}.bias"
+    name = f"{named(layer.weight).removesuffix('.weight')}.bias"
     layer.node.resize_inputs(3)
-    layer.node.replace_input_with(2, add_initializer(graph, wanted, bias.astype(np.float32)))
+    layer.node.replace_input_with(2, add_initializer(graph, name, bias.astype(np.float32)))
 
 
 def _is_rounded(layer: Layer) -> bool:
@@ -142,25 +142,25 @@ def _is_rounded(layer: Layer) -> bool:
     return bool(form.shape[2] <= _MOST_TAPS)
 
 
-def _given(layer: Layer, plan: Plan, inputs: Array, wanted: Array) -> Given:
-    """The layer's weight with its gain, and what is known of it; ``wanted`` is what the float layer reads."""
+def _given(layer: Layer, plan: Plan, inputs: Array, float_inputs: Array) -> Given:
+    """The layer's weight with its gain, and what is known of it; ``float_inputs`` are what the float layer reads."""
     stored, bias = constant(layer.weight), constant(layer.bias)
     assert stored is not None  # it is a layer
     grid = plan.weights[layer.name]
     scales = np.broadcast_to(spread(grid.scales, grid.axis, stored.ndim), stored.shape)
     form = taps(layer, stored.astype(np.float64))
     across = np.swapaxes(form, 1, 2).astype(np.float32)
-    unit = _unit(inputs, wanted)
+    unit = _unit(inputs, float_inputs)
     inputs = inputs * unit
     with np.errstate(over="ignore", invalid="ignore"):  # by weights near the end of float32, which keep their size
-        made, right = np.matmul(inputs, across), np.matmul(wanted * unit, across)
+        quantized, right = np.matmul(inputs, across), np.matmul(float_inputs * unit, across)
         mean = right.mean(axis=1, keepdims=True)
         if bias is not None:
             mean += bias.reshape(mean.shape) * unit
     after = only_reader(layer.node.outputs[0])
     low, high = (None if after is None else clip_bounds(after)) or (-np.inf, np.inf)
     return Given(
-        form * _gain(made, right),
+        form * _gain(quantized, right),
         np.ascontiguousarray(taps(layer, scales)),
         inputs,
         mean,
@@ -176,7 +176,7 @@ def _unit(*arrays: Array) -> np.float32:
     return np.float32(2.0 ** -min(max(math.frexp(largest)[1], -126), 126))
 
 
-def _gain(made: Array, right: Array) -> float:
+def _gain(quantized: Array, right: Array) -> float:
     """Least-squares gain from the quantized to the float output, after removing the means; within 1 and `_MOST_GAIN`.
 
     Clipping weakens signals a little in every layer, and the logits of a deep network by 3 to 5 %. One number per
@@ -185,13 +185,13 @@ def _gain(made: Array, right: Array) -> float:
     25.7, 25.0 and 25.2 dB with it; 24.4 dB with one per channel, 20.0 dB with a linear map. A gain below 1 answers to
     noise, not to clipping: MobileNetV2 with random weights went from 10.8 to 10.6 dB by such.
     """
-    if not (np.isfinite(made).all() and np.isfinite(right).all()):
+    if not (np.isfinite(quantized).all() and np.isfinite(right).all()):
         return 1.0
-    unit = _unit(made, right) / np.float32(2**16)  # so that neither squares nor sums of them leave float32
-    made, right = made * unit, right * unit
-    made = made - made.mean(axis=1, keepdims=True)
+    unit = _unit(quantized, right) / np.float32(2**16)  # so that neither squares nor sums of them leave float32
+    quantized, right = quantized * unit, right * unit
+    quantized = quantized - quantized.mean(axis=1, keepdims=True)
     right = right - right.mean(axis=1, keepdims=True)
-    power, along = (float(np.sum(made * other, dtype=np.float64)) for other in (made, right))
+    power, along = (float(np.sum(quantized * other, dtype=np.float64)) for other in (quantized, right))
     return float(np.clip(along / power, 1.0, _MOST_GAIN)) if power > 0 else 1.0
 
 
@@ -200,11 +200,11 @@ def _is_corrected(layer: Layer) -> bool:
     return layer.node.op_type != "MatMul"
 
 
-def _shift(layer: Layer, outputs: Sequence[Array], wanted: Sequence[Array], read: Sequence[Array] | None) -> _Floats:
+def _shift(layer: Layer, outputs: Sequence[Array], targets: Sequence[Array], read: Sequence[Array] | None) -> _Floats:
     """By how much a layer's output falls short of what it should be, per channel, on average of what is read of it."""
     axis = channel_axis(layer) % outputs[0].ndim
     with np.errstate(invalid="ignore"):
-        shift = _mean(wanted, axis, read) - _mean(outputs, axis, read)
+        shift = _mean(targets, axis, read) - _mean(outputs, axis, read)
     return np.where(np.isfinite(shift), shift, 0.0)  # a clamp may follow sums that float32 does not hold
 
 

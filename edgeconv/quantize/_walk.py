@@ -73,20 +73,20 @@ class Walk:
     def compute(self, node: ir.Node) -> None:
         """Computes one node, and forgets what nobody reads any more."""
         self._computed.add(node)
-        given = [value for value in dict.fromkeys(node.inputs) if value is not None]
-        fed = [value for value in given if value in self._values]
+        operands = [value for value in dict.fromkeys(node.inputs) if value is not None]
+        fed = [value for value in operands if value in self._values]
         session = _session(node, self._opset, fed)
         feeds = [self._values[value] for value in fed]
         once = all(arrays[0] is arrays[-1] for arrays in feeds)  # a constant: the same array for every sample
-        made: list[list[Array]] = []
+        runs: list[list[Array]] = []
         with mapped(f"operator {name_of(node)}"):
             for index in range(1 if once else self._count):
-                made.append(session.run(None, {f"x{i}": arrays[index] for i, arrays in enumerate(feeds)}))
-        made = made * self._count if once else made
+                runs.append(session.run(None, {f"x{i}": arrays[index] for i, arrays in enumerate(feeds)}))
+        runs = runs * self._count if once else runs
         for position, value in enumerate(output for output in node.outputs if output.name):
-            self._values[value] = [results[position] for results in made]
+            self._values[value] = [results[position] for results in runs]
         self._reads.subtract(value for value in node.inputs if value is not None)
-        for value in [*given, *node.outputs]:
+        for value in [*operands, *node.outputs]:
             if self._reads[value] <= 0:
                 self._values.pop(value, None)
 

@@ -11,11 +11,11 @@ import onnx_ir as ir
 from edgeconv.affine import are_scales, limits_of
 from edgeconv.graph.constants import Float64, exact, holds
 from edgeconv.graph.edit import dims, only_reader, tensor_of
+from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._affine import affine
 from edgeconv.rewrite.algebra._graph import replace_constant, take_over, where
 
 _KINDS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16})
-_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 class FoldIntoScalesPass(ir.passes.InPlacePass):
@@ -135,7 +135,7 @@ def _folded(node: ir.Node) -> _Fold | None:
     """An affine map behind an operator with such a weight."""
     outer = affine(node)
     operator = outer.source.producer() if outer is not None else None
-    if outer is None or operator is None or operator.op_type not in _LINEAR or operator.domain != "":
+    if outer is None or operator is None or operator.op_type not in having(Trait.LAYER) or operator.domain != "":
         return None
     if only_reader(outer.source) is not node or not all(operator.attributes.get_float(x, 1.0) == 1 for x in _FACTORS):
         return None

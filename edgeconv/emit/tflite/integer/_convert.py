@@ -55,7 +55,7 @@ def make_integer(graph: Graph, *, integer_io: bool) -> tuple[str, ...]:
 class _Rewrite:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.made: list[Operator] = []
+        self.converted: list[Operator] = []
         self.notes: list[str] = []
         self.integer = {operator for operator in graph.operators if is_integer(operator)}
         used = {tensor for operator in graph.operators for tensor in (*operator.inputs, *operator.outputs)}
@@ -68,30 +68,30 @@ class _Rewrite:
         for operator in operators:
             if operator in self.integer:
                 self._to_integers(operator)
-                self.made += integer_form(self.graph, operator)
+                self.converted += integer_form(self.graph, operator)
             elif operator.code == "QUANTIZE" and operator.outputs[0] in self.held:
-                self.made.append(operator)  # of floats: the integers are its own work
+                self.converted.append(operator)  # of floats: the integers are its own work
             else:
                 self._stays_float(operator)
         for tensor in self.held:
             assert tensor.quantization is not None
             tensor.dtype = np.dtype(tensor.quantization.dtype)
-        for tensor in {tensor for operator in self.made for tensor in (*operator.inputs, *operator.outputs)}:
+        for tensor in {tensor for operator in self.converted for tensor in (*operator.inputs, *operator.outputs)}:
             if tensor.dtype == _FLOAT:
                 tensor.quantization = None
-        self.graph.operators = self.made
+        self.graph.operators = self.converted
         return tuple(self.notes)
 
     def _stays_float(self, operator: Operator) -> None:
         """Reads floats; what of its results the graph quantizes is quantized, whoever reads it."""
         why = why_float(operator)
         operator.inputs = [self._as_float(tensor) for tensor in operator.inputs]
-        self.made.append(operator)
+        self.converted.append(operator)
         for index, tensor in enumerate(operator.outputs):
             if tensor in self.held:
                 inner = Tensor(f"{tensor.name}/float", tensor.shape, _FLOAT)
                 operator.outputs[index] = inner
-                self.made.append(Operator("QUANTIZE", [inner], [tensor]))
+                self.converted.append(Operator("QUANTIZE", [inner], [tensor]))
         if any(tensor.dtype == _FLOAT for tensor in (*operator.inputs, *operator.outputs)):
             note = f"{operator.code} {operator.outputs[0].name!r} stays float: {why}"
             whole = why if why.startswith(WHOLE_LAYER) else ""  # one line for all operators of it
@@ -103,7 +103,7 @@ class _Rewrite:
             return tensor
         if tensor not in self.floats:
             self.floats[tensor] = Tensor(f"{tensor.name}/float", tensor.shape, _FLOAT)
-            self.made.append(Operator("DEQUANTIZE", [tensor], [self.floats[tensor]]))
+            self.converted.append(Operator("DEQUANTIZE", [tensor], [self.floats[tensor]]))
         return self.floats[tensor]
 
     def _to_integers(self, operator: Operator) -> None:

@@ -76,7 +76,7 @@ class _Forwards:
                 continue
             if any(tensor.quantization is None for tensor in operands):
                 continue
-            interval = self._made(operator, rule)
+            interval = self._range(operator, rule)
             for tensor in results_of(operator):
                 if tensor.quantization is None:
                     self._give(operator, rule, tensor, interval)
@@ -98,7 +98,7 @@ class _Forwards:
         if not exact or any(source in self.invented for source in operands):
             self.invented.add(tensor)
 
-    def _made(self, operator: Operator, rule: Rule) -> Interval | None:
+    def _range(self, operator: Operator, rule: Rule) -> Interval | None:
         """The range of the result by the ranges of the operands, where the operator has a rule for that."""
         if rule.interval is None:
             return None
