@@ -26,6 +26,15 @@ Products of many elements, say, where neither what the operation reads nor what 
 LOG1P = "ln(1 + x)"
 """The operation of `WRITTEN_OUT` whose result is of an ordinary size, whatever x is."""
 
+KEEP_FLOAT = "edgeconv.keep_float"
+"""metadata_props key: why a node with an integer form is to be computed in float.
+
+Between what is quantized on either side it would look like one that is not.
+"""
+
+MEETING = "edgeconv.meeting"
+"""metadata_props key: why several updates of a ScatterElements may come to one place."""
+
 _MARKS = (MODULE, WRITTEN_OUT)
 
 

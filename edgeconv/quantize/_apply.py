@@ -23,10 +23,9 @@ import onnx_ir as ir
 from edgeconv.affine import bias_scales, quantized, spread
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
-from edgeconv.graph.edit import MODULE, constant, remove_unread_constants
+from edgeconv.graph.edit import KEEP_FLOAT, MODULE, constant, remove_unread_constants
 from edgeconv.quantize._columns import taps, untaps
 from edgeconv.quantize._graph import (
-    KEEP_FLOAT,
     LAYER,
     add_initializer,
     forget_names,

@@ -10,11 +10,6 @@ from edgeconv.errors import QuantizeError
 from edgeconv.graph import edit
 from edgeconv.graph.names import names_of, reserved_names, take_name
 
-KEEP_FLOAT = "edgeconv.keep_float"
-"""metadata_props key: why a node with an integer form is to be computed in float.
-
-Between what is quantized on either side it would look like one that is not."""
-
 LAYER = "edgeconv.quantize.layer"
 """Node.meta key (never serialized): the name in the plan, which the node's output loses when it is quantized."""
 

@@ -8,8 +8,8 @@ import pytest
 from quantize_graphs import data, mobile
 
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.edit import KEEP_FLOAT
 from edgeconv.quantize import Plan, apply, calibrate, make_plan
-from edgeconv.quantize._graph import KEEP_FLOAT
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 _KEY = "edgeconv.origin"
-MEETING = "edgeconv.meeting"
-"""The metadata property of a ScatterElements that says why several of its updates may come to one place."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._affine_grid import coordinates
-from edgeconv.capture.normalize._origin import MEETING
 from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, sizes_of
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import MEETING, constant
 from edgeconv.graph.traits import Trait, having
 
 Ints = Sequence[int]

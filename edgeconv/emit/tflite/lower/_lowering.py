@@ -17,9 +17,8 @@ from edgeconv.emit.tflite.integer._weights import weights_of
 from edgeconv.emit.tflite.lower._inside import Held
 from edgeconv.emit.tflite.lower._layout import Form, Shape, between, first, last, permuted, same_memory
 from edgeconv.errors import ONNX_ONLY, EmitError
-from edgeconv.graph.edit import MODULE, NODE
+from edgeconv.graph.edit import KEEP_FLOAT, MODULE, NODE
 from edgeconv.graph.traits import Trait, having
-from edgeconv.quantize._graph import KEEP_FLOAT
 
 Lower = Callable[["Lowering", ir.Node], None]
 _TRANSPOSED_AS_IS = 5  # axes; of more, those that stay neighbours are merged first: TRANSPOSE of six needs a 2.12

@@ -16,8 +16,7 @@ from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.emit.tflite.lower._lowering import refusal
 from edgeconv.emit.tflite.lower._windows import Window, windows_of
 from edgeconv.errors import ONNX_ONLY
-from edgeconv.graph.edit import is_taken
-from edgeconv.quantize._graph import KEEP_FLOAT
+from edgeconv.graph.edit import KEEP_FLOAT, is_taken
 
 _REASON = "the places of maxima"
 

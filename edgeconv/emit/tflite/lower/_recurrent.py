@@ -17,8 +17,7 @@ import onnx_ir as ir
 
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.emit.tflite.lower._lowering import refusal
-from edgeconv.graph.edit import constant, input_of, is_taken
-from edgeconv.quantize._graph import KEEP_FLOAT
+from edgeconv.graph.edit import KEEP_FLOAT, constant, input_of, is_taken
 
 LONGEST = 256
 """Steps in both directions together: an LSTM of 256 is some 4,000 operators."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import MEETING
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import first, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.activation import read
 from edgeconv.emit.tflite.lower._operators.elementwise import aligned
+from edgeconv.graph.edit import MEETING
 from edgeconv.graph.traits import Trait, having
 
 

@@ -12,7 +12,7 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite.integer._rules import TABLE
 from edgeconv.emit.tflite.lower._lowering import Lowering
 from edgeconv.emit.tflite.lower._operators.activation import read
-from edgeconv.quantize._graph import KEEP_FLOAT
+from edgeconv.graph.edit import KEEP_FLOAT
 
 
 def is_known(low: Lowering, node: ir.Node) -> bool:
