@@ -15,26 +15,15 @@ from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.activation import read, unary
 
 
-def binary(code: str) -> Lower:
-    """A broadcasting operator of two inputs."""
+def binary(code: str, dtype: type[np.generic] | None = None) -> Lower:
+    """A broadcasting operator of two inputs, whose result is of their type, or of that one."""
 
     def lower(low: Lowering, node: ir.Node) -> None:
         form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
         operands = [operand(low, value, form) for value in node.inputs]
         shape = permuted(low.shape(node.outputs[0]), form)
-        low.bind(node.outputs[0], form, low.emit(code, operands, shape))
-
-    return lower
-
-
-def comparison(code: str) -> Lower:
-    """A comparison."""
-
-    def lower(low: Lowering, node: ir.Node) -> None:
-        form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
-        operands = [operand(low, value, form) for value in node.inputs]
-        shape = permuted(low.shape(node.outputs[0]), form)
-        low.bind(node.outputs[0], form, low.emit(code, operands, shape, dtype=np.dtype(np.bool_)))
+        result = low.emit(code, operands, shape, dtype=None if dtype is None else np.dtype(dtype))
+        low.bind(node.outputs[0], form, result)
 
     return lower
 
@@ -251,14 +240,14 @@ LOWERINGS: dict[str, Lower] = {
     "Max": variadic("MAXIMUM"),
     "Min": variadic("MINIMUM"),
     "Sum": variadic("ADD"),
-    "Greater": comparison("GREATER"),
-    "GreaterOrEqual": comparison("GREATER_EQUAL"),
-    "Less": comparison("LESS"),
-    "LessOrEqual": comparison("LESS_EQUAL"),
-    "Equal": comparison("EQUAL"),
+    "Greater": binary("GREATER", np.bool_),
+    "GreaterOrEqual": binary("GREATER_EQUAL", np.bool_),
+    "Less": binary("LESS", np.bool_),
+    "LessOrEqual": binary("LESS_EQUAL", np.bool_),
+    "Equal": binary("EQUAL", np.bool_),
     "And": binary("LOGICAL_AND"),
     "Or": binary("LOGICAL_OR"),
-    "Xor": comparison("NOT_EQUAL"),
+    "Xor": binary("NOT_EQUAL", np.bool_),
     "Not": unary("LOGICAL_NOT"),
     "Where": where,
     "Cast": cast,
