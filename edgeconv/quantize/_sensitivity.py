@@ -76,7 +76,7 @@ def sensitivity(
 def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: str) -> Plan:
     """The plan with some layers left in float, and what only reads them: fused operators and others without weights.
 
-    These would else be integers for themselves alone, and round what the layer just computed in float.
+    Otherwise they would quantize a result that was just computed in float.
     """
     structure = structure_of(model, plan.kept_float)
     kept_float = dict(plan.kept_float)

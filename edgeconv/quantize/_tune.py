@@ -42,7 +42,7 @@ class Given:
         weight: (groups, channels, taps).
         scales: alike, the steps of its grid.
         inputs: float32 (groups, positions, taps), as the quantized layers before give them, times a power of two with
-            which they are within -1 and 1: squares of 1e20 are none of float32.
+            which they are within -1 and 1: float32 does not hold the square of 1e20.
         mean: float32 (groups, 1, channels), of what the float layer makes at the same positions, times the same.
         bounds: of the clamp that alone reads the layer, times the same; infinite where none does.
         shifted: whether the layer's bias will take back what rounding does to its mean.

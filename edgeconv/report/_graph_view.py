@@ -52,7 +52,7 @@ class GraphsView:
 
 
 def graphs_view(graphs: Sequence[GraphSummary]) -> GraphsView | None:
-    """Compares the first graph with the last; None when there is none."""
+    """Compares the first graph with the last; None for a report without graphs."""
     if not graphs:
         return None
     tables = [Counter(node.op for node in graph.nodes) for graph in graphs]

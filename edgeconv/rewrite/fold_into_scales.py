@@ -100,7 +100,7 @@ class _Fold:
 
 
 def _weight(value: ir.Value | None) -> _Weight | None:
-    """Reads a weight that one operator reads; None where it is none of integers."""
+    """Reads a weight that one operator reads; None where it is not of integers."""
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "DequantizeLinear" or only_reader(node.outputs[0]) is None:
         return None

@@ -124,4 +124,4 @@ def _is_activation(node: ir.Node) -> bool:
     return node.op_type in _ACTIVATIONS and not any(map(is_taken, node.outputs[1:]))
 
 
-_ACTIVATIONS = having(Trait.FUNCTION | Trait.FINITE)  # an infinite number times a weight of zero is none
+_ACTIVATIONS = having(Trait.FUNCTION | Trait.FINITE)  # infinity times a weight of zero would be NaN

@@ -60,7 +60,7 @@ def settle_stated_resizes(graph: ir.Graph) -> None:
     """Changes the resizes of a graph in place by the rules above; all shapes must be static.
 
     Raises:
-        CaptureError: a mode is not known, the scales are none, or a region has no form; names the node.
+        CaptureError: a mode is not known, scales are not positive, or a region has no form; names the node.
     """
     for node in [node for node in graph if node.op_type == "Resize"]:
         check_resize(node)

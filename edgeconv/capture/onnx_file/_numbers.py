@@ -1,4 +1,4 @@
-"""Numbers that a file stores and that nothing sound can be computed with: scales that are none, weights of NaN,
+"""Stored numbers that nothing sound can be computed with: scales that are not positive and finite, weights of NaN,
 indices of what is not there, shapes of another count of elements.
 
 What a runtime makes of them is its own affair: with a scale of 0 one loads no file, one crashes, one gives zeros.

@@ -191,7 +191,7 @@ def _needed_bytes(tensor: onnx.TensorProto) -> int:
 
 
 def _bits(tensor: onnx.TensorProto) -> int | None:
-    """The bits of one element; None for strings, and for a type that is none."""
+    """The bits of one element; None for strings, and for unknown types."""
     if tensor.data_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
         return None
     if tensor.data_type not in ir.DataType._value2member_map_:

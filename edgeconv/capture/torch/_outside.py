@@ -96,7 +96,7 @@ def variables(module: torch.nn.Module) -> Iterator[Variables]:
 
 
 def is_foreign(item: Any) -> bool:
-    """Whether an object is of a library whose own state is none of a module's."""
+    """Whether an object belongs to a library whose state is not the module's."""
     root = str(type(item).__module__).partition(".")[0]
     return root in _FOREIGN - _CONTAINERS
 

@@ -24,7 +24,8 @@ from edgeconv.errors import CaptureError
 from edgeconv.reference import one_thread
 
 _MORE = 16
-"""Further calls of what draws random numbers and has given the same results so far: a branch may have fallen alike."""
+"""Further calls of a module that draws random numbers and gave the same results so far: the draws may have led into
+the same branch by chance."""
 _LONGEST_S = 10.0
 """After so long no further call is made: the forward is seen to return the same by then, or it is slow."""
 

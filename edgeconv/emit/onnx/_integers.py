@@ -14,10 +14,9 @@
    ``session.x64quantprecision`` onnxruntime rewrites them as uint8, reader by reader, and refuses a file in which it
    meets one of them twice ("Attempt to replace the existing tensor").
 5. An AveragePool with ``ceil_mode`` and ``count_include_pad`` states its windows: the padding that counts as a Pad, and
-   what the last window lacks as padding that does not; ``auto_pad``, beside which pads are none, is gone.
-   onnxruntime 1.32's QLinearAveragePool divides the sums of such
-   last windows by too little: up to 67 steps for 2x2 and a stride of 2. 108 other forms of 33 operators that it fuses
-   are within one step.
+   what the last window lacks as padding that does not; ``auto_pad``, beside which pads may not be stated, goes.
+   onnxruntime 1.32's QLinearAveragePool divides the sums of such last windows by too little: up to 67 steps for 2x2
+   and a stride of 2. 108 other forms of 33 operators that it fuses are within one step.
 """
 
 from __future__ import annotations

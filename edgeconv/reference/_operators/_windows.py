@@ -72,7 +72,7 @@ def axes_of(call: Call, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[Ax
         else:
             room = size + begin + end - extent
             count = (-(-room // strides[i]) if ceil else room // strides[i]) + 1
-            # A window that would start behind the input, in its padding, is none.
+            # A window that would start behind the input, in its padding, is left out.
             count -= ceil and (count - 1) * strides[i] >= size + begin
         axes.append(Axis(size, kernel[i], strides[i], dilations[i], begin, end, count))
     return tuple(axes)

@@ -86,7 +86,7 @@ def _tensors(data: bytes, model: Any, graph: Any) -> tuple[Tensor, ...]:
 
 
 def _names(stored: list[str]) -> list[str]:
-    """Unique names: those that are empty or stored twice get the index behind them, until nothing else is so called."""
+    """Unique names: those that are empty or stored twice get the index behind them, until no other has that name."""
     counts = Counter(stored)
     taken = {name for name in stored if name and counts[name] == 1}
     names = []

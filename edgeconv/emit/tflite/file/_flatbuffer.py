@@ -207,7 +207,7 @@ class _Buffer:
 class _Parameters:
     """A ``QuantizationParametersT`` that shares equal vectors.
 
-    The zero points of weights and biases, eight bytes each and all 0, would else take 1.5 % of a MobileNet's file.
+    The zero points of weights and biases, eight bytes each and all 0, would otherwise take 1.5 % of a MobileNet's file.
     """
 
     def __init__(self, quantization: Quantization, vectors: dict[bytes, Any]) -> None:

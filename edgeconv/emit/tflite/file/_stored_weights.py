@@ -39,8 +39,11 @@ def store_int8(graph: Graph) -> None:
 def store_halves(graph: Graph) -> bool:
     """Float constants become float16 behind DEQUANTIZE, which XNNPACK computes once, when the file is loaded.
 
-    Those that float16 does not hold stay float32: guards, masks and bounds; says whether there are none of these. So do
-    those of places in an image, which float16 moves by up to half a pixel.
+    Those that float16 does not hold stay float32: guards, masks and bounds. So do those of places in an image, which
+    float16 moves by up to half a pixel.
+
+    Returns:
+        Whether float16 held all of them.
     """
     behind: dict[Tensor, Tensor] = {}
     first: list[Operator] = []

@@ -175,7 +175,7 @@ def _output_name(node: ir.Node, index: int) -> str:
 
 
 def _stand_in(low: Lowering, node: ir.Node) -> bool:
-    """Gives what a refused node makes tensors that nothing computes, so that the walk finds what else is refused."""
+    """Binds a refused node's results to tensors that nothing computes, so that the walk finds all other refusals."""
     for value in node.outputs:
         static = value.shape is not None and value.shape.evaluate(low.sizes).is_static()
         if not static or value.dtype is None or not knows_dtype(value.dtype.numpy()):
