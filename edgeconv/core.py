@@ -261,11 +261,12 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Parts:
-    """An output that is joined of parts, such as boxes beside scores.
+    """An output of parts, such as boxes beside scores.
 
     Attributes:
         axis: along which, in torch's layout.
-        sizes: of the parts along it, in their order; two or more.
+        sizes: of the parts that are joined along it, in their order; a single one where one layer makes all as its
+            channels, and what parts they are can only be told by their ranges.
     """
 
     axis: int

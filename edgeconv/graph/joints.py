@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from edgeconv.core import Parts
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 
 _HOLDS_ITS_SHAPE = having(Trait.SCALED) | {"Cast"}  # what quantizes on the way moves nothing
@@ -16,6 +17,8 @@ _Divisions = dict[int, tuple[int, ...]]  # axis: sizes along it
 
 def joints_of(graph: ir.Graph) -> dict[str, tuple[Parts, ...]]:
     """Along which axes each output is joined by Concat, and of what; outputs of one piece are left out.
+
+    A layer's channels are one part.
 
     Transpose, Reshape and the like between the Concat and the output move the axis. Parts that differ between the parts
     of another axis (scales of a detector that are joined of other parts each) are none.
@@ -35,6 +38,8 @@ def joints_of(graph: ir.Graph) -> dict[str, tuple[Parts, ...]]:
 def _divisions(node: ir.Node, by_value: dict[ir.Value, _Divisions]) -> _Divisions:
     """Of a node's results, given those of all that comes before."""
     sources = [value for value in node.inputs if value is not None]
+    if node.op_type in having(Trait.LAYER):
+        return _channels(node)
     if node.op_type == "Concat":
         return _joined(node, sources, [by_value.get(value, {}) for value in sources])
     if not sources or not by_value.get(sources[0]):
@@ -43,18 +48,27 @@ def _divisions(node: ir.Node, by_value: dict[ir.Value, _Divisions]) -> _Division
         return by_value[sources[0]]
     if node.op_type not in having(Trait.REARRANGES):
         return {}
-    before, after = _sizes_of(sources[0]), _sizes_of(node.outputs[0])
+    before, after = sizes_of(sources[0]), sizes_of(node.outputs[0])
     moved = {}
     for axis, sizes in by_value[sources[0]].items():
-        place = _place_after(node, axis, before, after)
+        place = place_after(node, axis, before, after)
         if place is not None:
             moved[place] = sizes
     return moved
 
 
+def _channels(node: ir.Node) -> _Divisions:
+    """The channels that a layer makes; of two activations that are multiplied there are none."""
+    shape = sizes_of(node.outputs[0])
+    if constant(input_of(node, 1)) is None or len(shape) < 2:
+        return {}
+    axis = len(shape) - 1 if node.op_type == "MatMul" else 1
+    return {axis: (shape[axis],)}
+
+
 def _joined(node: ir.Node, sources: Sequence[ir.Value], before: Sequence[_Divisions]) -> _Divisions:
     """Along its own axis the parts of all; along others what all have in common."""
-    sizes = [_sizes_of(value) for value in sources]
+    sizes = [sizes_of(value) for value in sources]
     if not all(sizes):
         return {}
     axis = node.attributes.get_int("axis") % len(sizes[0])
@@ -67,8 +81,8 @@ def _joined(node: ir.Node, sources: Sequence[ir.Value], before: Sequence[_Divisi
     return common | ({axis: tuple(own)} if len(own) > 1 else {})
 
 
-def _place_after(node: ir.Node, axis: int, before: Sequence[int], after: Sequence[int]) -> int | None:
-    """Where an axis is after a node that rearranges; None where it is no axis any more."""
+def place_after(node: ir.Node, axis: int, before: Sequence[int], after: Sequence[int]) -> int | None:
+    """Where an axis is after a node that rearranges, of shapes as `sizes_of` gives; None where it is none any more."""
     if not before or not after:
         return None
     if node.op_type == "Transpose":
@@ -80,6 +94,6 @@ def _place_after(node: ir.Node, axis: int, before: Sequence[int], after: Sequenc
     return places[0] if places else None
 
 
-def _sizes_of(value: ir.Value) -> list[int]:
+def sizes_of(value: ir.Value) -> list[int]:
     """The shape, where it is known; an open batch counts as 1."""
     return [size if isinstance(size, int) else 1 for size in value.shape or ()]

@@ -16,6 +16,8 @@ from edgeconv.parity._picture import picture
 
 _MOST_STEPS = 255
 _LEAST_ELEMENTS = 16
+_WIDER = 10.0  # the range of channels beside which others are parts of their own
+_LEAST_SHARE = 1 / 20  # of the channels: one of a hundred is a feature that no input shows, and no part
 _LEAST_VARIATION = 1e-7  # relative to the channel's RMS: below it, float32 shows no variation
 
 
@@ -164,7 +166,8 @@ def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int
     """Counts the parts of an output whose error is as large as their own variation, and all parts.
 
     What was joined of parts has no unit in common: the boxes of a detector, in pixels, hide from a ratio over the whole
-    output that scores of 0 to 1 became all zero. A part is judged as a whole, since its channels do have one.
+    output that scores of 0 to 1 became all zero. A part is judged as a whole, since its channels do have one. Of the
+    channels of one layer those are parts of their own whose range is less than a tenth of the widest.
 
     Args:
         pairs: what the device, and what the reference computed, for each sample; of equal shapes.
@@ -176,7 +179,10 @@ def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int
     lost = count = 0
     for joint in joints:
         ends = np.cumsum(joint.sizes)
-        if all(b.ndim > joint.axis and b.shape[joint.axis] == ends[-1] for _, b in pairs):
+        if len(ends) == 1:
+            of_narrow = _lost_narrow_channels(pairs, joint)
+            lost, count = lost + of_narrow[0], count + of_narrow[1]
+        elif all(b.ndim > joint.axis and b.shape[joint.axis] == ends[-1] for _, b in pairs):
             for end, size in zip(ends, joint.sizes, strict=True):
                 count += 1
                 computed, expected = (
@@ -184,6 +190,21 @@ def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int
                 )
                 lost += int(_lost_rows(computed[None], expected[None]).sum())
     return lost, count
+
+
+def _lost_narrow_channels(pairs: Sequence[Pair], joint: Parts) -> tuple[int, int]:
+    """Of the channels that are narrow beside the widest, the lost ones, and all; of a few among many there are none."""
+    if not all(b.ndim > joint.axis and b.shape[joint.axis] == joint.sizes[0] for _, b in pairs):
+        return 0, 0
+    computed, expected = (
+        np.concatenate([np.moveaxis(pair[at], joint.axis, 0).reshape(joint.sizes[0], -1) for pair in pairs], axis=1)
+        for at in (0, 1)
+    )
+    widths = expected.max(axis=1, initial=0.0) - expected.min(axis=1, initial=0.0)
+    narrow = (widths > 0) & (widths < widths.max() / _WIDER)
+    if narrow.sum() < _LEAST_SHARE * len(widths):
+        return 0, 0
+    return int(_lost_rows(computed, expected)[narrow].sum()), int(narrow.sum())
 
 
 def _part(array: Array, axis: int, end: int, size: int) -> Array:
@@ -242,7 +263,7 @@ def _shares(row: Comparison, bound: Fidelity, count: int) -> Iterator[tuple[str,
         text = f"top-1 lost {drop:.2f} points, at most {bound.accuracy_drop:g} are allowed"
         yield text, _ratio(max(0.0, drop), bound.accuracy_drop)
     if bound.lost_parts is not None and row.parts.get("lost"):
-        lost = "{lost} of {all} parts that the output is joined of say nothing".format(**row.parts)
+        lost = "{lost} of {all} parts of the output say nothing".format(**row.parts)
         yield f"{lost}, at most {bound.lost_parts} may", _ratio(row.parts["lost"], bound.lost_parts)
     if bound.lsb is not None and row.lsb:
         most = max(abs(steps) for steps in row.lsb)

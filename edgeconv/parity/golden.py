@@ -139,7 +139,7 @@ class _SampleNode(BaseModel):
 
 
 _Size = Annotated[int, Field(gt=0, lt=2**31)]
-_Joint = tuple[Annotated[int, Field(ge=0, lt=8)], Annotated[tuple[_Size, ...], Field(min_length=2)]]
+_Joint = tuple[Annotated[int, Field(ge=0, lt=8)], Annotated[tuple[_Size, ...], Field(min_length=1)]]
 
 
 class _Described(BaseModel):

@@ -16,6 +16,7 @@ from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant
+from edgeconv.quantize._channels import ChannelCounts, Channels
 from edgeconv.quantize._graph import named
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._observers import OBSERVERS, Range
@@ -39,6 +40,7 @@ class Calibration:
         batches: how many were run.
         bounds: of values and constants beyond which their readers cannot tell numbers apart, by name.
         infinite: the values that were infinite, as constants of the graph made them, and matter so.
+        channels: of the values that the graph ends in (`edgeconv.quantize._channels`), by name.
     """
 
     observer: str
@@ -46,6 +48,7 @@ class Calibration:
     batches: int
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     infinite: frozenset[str] = frozenset()
+    channels: Mapping[str, Channels] = field(default_factory=dict)
     _ranges: dict[tuple[str, int], Range] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def range_of(self, name: str, levels: int = 256) -> Range:
@@ -93,10 +96,11 @@ def calibrate(
     checked_model(model, QuantizeError)
     observer = one_of(observer, "observer", OBSERVERS, QuantizeError)
     kept = dict.fromkeys(keep_float, REQUESTED)
-    activations = structure_of(model, kept).activations
-    names = [named(value) for value in activations]
-    counts, elements = _Counts(names, bounds, _with_infinities(model.graph)), ReadElements(model.graph)
-    for value in activations:
+    structure, infinities = structure_of(model, kept), _with_infinities(model.graph)
+    names = [named(value) for value in structure.activations]
+    counts, elements = _Counts(names, bounds, infinities), ReadElements(model.graph)
+    channels = ChannelCounts(model.graph, structure, infinities)
+    for value in structure.activations:
         for table in tables_of(value):
             counts.add(named(value), table, f"the table of {named(value)}")
     count = 0
@@ -105,11 +109,12 @@ def calibrate(
         for name in names:
             where = f"calibration batch {count}, value {name}"
             counts.add(name, values[name], where, read.get(name))
+        channels.add(values)
         if progress is not None:
             progress(f"calibration batch {count}")
     if not count:
         raise QuantizeError("there is no calibration data", where="calibration", hint="give at least one batch")
-    return Calibration(observer, counts.histograms(), count, bounds, frozenset(counts.infinite))
+    return Calibration(observer, counts.histograms(), count, bounds, frozenset(counts.infinite), channels.channels())
 
 
 class _Counts:

@@ -14,7 +14,7 @@ from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.quantization_options import QuantizationOptions
-from edgeconv.quantize._apart import joins_of_uneven_parts
+from edgeconv.quantize._apart import joins_of_uneven_parts, uneven_channels
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._graph import name_of, named
 from edgeconv.quantize._operators import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
@@ -67,6 +67,7 @@ def make_plan(
     kept = dict(_without_kernels(model, structure, calibration, scheme))
     kept |= steep_operands(model.graph, structure, calibration, _tensors(structure, calibration, dtype), dtype)
     if scheme == "int8":  # 16 bits hold parts of different ranges side by side
+        kept |= uneven_channels(model, structure, calibration)
         kept |= joins_of_uneven_parts(model, structure, calibration)
     structure = structure_of(model, {**kept, **asked}) if kept else structure
     tensors = _tensors(structure, calibration, dtype)

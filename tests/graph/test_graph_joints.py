@@ -54,3 +54,16 @@ def test_joints_follow_their_axes_to_the_output(name: str) -> None:
     function, joints = CASES[name]
     model = capture(Head(function), (torch.randn(1, 10, 8, 8),), input_names=["x"], output_names=["y"])
     assert joints_of(model.graph) == ({"y": tuple(joints)} if joints else {})
+
+
+def test_the_channels_of_a_layer_are_one_part() -> None:
+    layer = nn.Conv2d(10, 6, 1)
+    for function, joints in (
+        (layer, [Parts(1, (6,))]),
+        (lambda x: layer(x).flatten(2).transpose(1, 2), [Parts(2, (6,))]),
+        (lambda x: torch.cat([layer(x), layer(x) * 2], 1), [Parts(1, (6, 6))]),
+        (lambda x: layer(x).sigmoid(), []),
+        (lambda x: x @ x, []),
+    ):
+        model = capture(Head(function), (torch.randn(1, 10, 8, 8),), input_names=["x"], output_names=["y"])
+        assert joints_of(model.graph) == ({"y": tuple(joints)} if joints else {})

@@ -176,7 +176,7 @@ def test_a_part_that_says_nothing_fails_though_the_ratio_is_good(
         joints={"y": [Parts(2 if last else 1, (4, 2, 1))]},
     )
     assert judged.verdict is verdict
-    assert ("1 of 3 parts that the output is joined of say nothing" in judged.reason) == (verdict is Verdict.FAIL)
+    assert ("1 of 3 parts of the output say nothing" in judged.reason) == (verdict is Verdict.FAIL)
     assert last or "2 of 7 channels say nothing: their error is as large as all that they vary" in judged.reason
     assert judged.parts == {"all": 3, "lost": 1}, "a constant part is not lost"
     assert (used_share(judged, bound) > 1) == (verdict is Verdict.FAIL), "as a report judges it again"
@@ -202,3 +202,16 @@ def test_offsets_and_constants_lose_their_channels_or_none() -> None:
     assert lost_channels(offset) == (4, 4)
     assert lost_channels([(boxes + 1.0, boxes)]) == (0, 4)
     assert lost_channels([(np.zeros((1, 9)), np.ones((1, 9)))]) == (0, 9)
+
+
+def test_channels_of_a_layer_are_parts_where_they_are_narrow_beside_others() -> None:
+    rng, channels = np.random.default_rng(0), [Parts(1, (6,))]
+    boxes, scores = rng.random((1, 4, 8, 8)) * 640, rng.random((1, 2, 8, 8))
+    head = np.concatenate([boxes, scores], 1)
+    silent = np.concatenate([boxes, np.zeros_like(scores)], 1)
+    assert lost_parts([(head, head)], channels) == (0, 2)
+    assert lost_parts([(silent, head)], channels) == (2, 2)
+    alike = np.concatenate([boxes, scores * 100], 1)
+    assert lost_parts([(np.zeros_like(alike), alike)], channels) == (0, 0), "all of one range: judged as a whole"
+    many = np.concatenate([np.repeat(boxes, 10, 1), scores[:, :1]], 1)
+    assert lost_parts([(many * 0, many)], [Parts(1, (41,))]) == (0, 0), "one of many that no input shows"

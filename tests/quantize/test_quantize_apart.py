@@ -2,7 +2,9 @@
 
 Members: boxes in pixels beside scores; joined along channels, along the last axis, of several levels that are joined
 again; moved, reshaped, sliced or split behind the join; three parts, a constant among them; both formats, integers at
-the border. And what stays in integers: parts alike, a join that a layer reads, 16 bits.
+the border. Boxes and scores that one layer makes as its channels (Conv, Gemm), to the output, moved, sliced,
+a function of one slice, levels joined before they are split, scaled by a constant per channel. And what stays
+in integers: parts alike, a join that a layer reads, 16 bits, features, a channel of many that no input shows.
 """
 
 from __future__ import annotations
@@ -88,6 +90,44 @@ def test_scores_beside_pixels_live(name: str, tmp_path: Path) -> None:
     assert min(found.values()) > 28, found
 
 
+class OneLayer(nn.Module):
+    """Boxes of 0 to 640 and scores of 0 to 1, or their logits, that one layer makes."""
+
+    def __init__(self, parts: Callable[[Tensor], Tensor], *, logits: bool = False, linear: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.head: nn.Module = nn.Linear(16 * 64, 9) if linear else nn.Conv2d(16, 9, 1)
+        self.parts, self.linear = parts, linear
+        with torch.no_grad():
+            self.head.weight[:4] *= 300
+            self.head.bias[:] = torch.tensor([320.0] * 4 + [-2.0 if logits else 0.3] * 5)
+            self.head.weight[4:] *= 4 if logits else 0.2
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.parts(self.head(x.flatten(1) if self.linear else x))
+
+
+_SCALES = torch.tensor([640.0] * 4 + [1.0] * 5).reshape(1, 9, 1, 1)
+ONE_LAYER: dict[str, tuple[OneLayer, int]] = {  # and the axis of the channels
+    "raw": (OneLayer(lambda y: y), 1),
+    "moved": (OneLayer(lambda y: y.flatten(2).transpose(1, 2)), 2),
+    "anchors": (OneLayer(lambda y: y.reshape(1, 1, 9, 8, 8).permute(0, 1, 3, 4, 2).reshape(1, -1, 9)), 2),
+    "a function of a slice": (OneLayer(lambda y: torch.cat([y[:, :4], y[:, 4:].sigmoid()], 1), logits=True), 1),
+    "levels": (OneLayer(lambda y: torch.cat([y.flatten(2), y[:, :, 1:].flatten(2) + 0.1], 2)), 1),
+    "scaled": (OneLayer(lambda y: (y * (1 / _SCALES)) * _SCALES), 1),
+    "linear": (OneLayer(lambda y: y, linear=True), 1),
+}
+
+
+@pytest.mark.parametrize("name", ONE_LAYER)
+def test_scores_that_a_layer_makes_beside_pixels_live(name: str, tmp_path: Path) -> None:
+    module, axis = ONE_LAYER[name]
+    found = _least_db(tmp_path, module.eval(), axis)
+    assert min(found.values()) > 26, found
+
+
 def _graph(*, factor: float, behind: str = "") -> tuple[Graph, str]:
     """Two convolutions, one of them times a factor, that are joined; and what stands behind."""
     g = Graph(0, input=(1, 4, 8, 8))
@@ -127,3 +167,56 @@ def test_what_was_asked_for_keeps_its_reason() -> None:
     options = QuantizationOptions(keep_float=("joined",))
     plan = make_plan(model, calibrate(model, data(model, 4), keep_float=["joined"]), options=options)
     assert plan.kept_float == {"joined": "it was asked for"}
+
+
+def _head(widths: list[float], *, behind: str = "") -> tuple[Graph, str]:
+    """One convolution whose channels have ranges like the widths."""
+    g = Graph(0, input=(1, 4, 8, 8))
+    output = g.conv("input", "head", (len(widths), 4, 1, 1))
+    factors = np.array(widths, np.float32)
+    weight = g.constants["head.weight"]
+    weight *= (factors / np.linalg.norm(weight.reshape(len(widths), -1), axis=1)).reshape(-1, 1, 1, 1)
+    g.constants["head.bias"] *= factors
+    if behind == "Conv":
+        output = g.conv(output, "last", (2, len(widths), 1, 1))
+    elif behind == "Transpose":
+        output = g.add("Transpose", [output], "last", perm=[0, 2, 3, 1])
+    elif behind:
+        output = g.add(behind, [output], "last")
+    return g, output
+
+
+@pytest.mark.parametrize(
+    ("widths", "behind", "scheme", "kept"),
+    [
+        ([500.0] * 4 + [1.0] * 5, "", "int8", {"head"}),
+        ([500.0] * 4 + [1.0], "Transpose", "int8", {"head", "last"}),
+        ([500.0] * 4 + [1.0], "Sigmoid", "int8", {"head"}),
+        ([5.0] * 4 + [1.0] * 5, "", "int8", set()),
+        ([500.0] * 29 + [1.0], "", "int8", set()),
+        ([500.0] * 4 + [1.0], "Conv", "int8", set()),
+        ([500.0] * 4 + [1.0], "Relu", "int8", set()),
+        ([500.0] * 4 + [1.0], "", "int16x8", set()),
+    ],
+)
+def test_only_a_last_layer_of_uneven_channels_stays_float(
+    widths: list[float], behind: str, scheme: str, kept: set[str]
+) -> None:
+    g, output = _head(widths, behind=behind)
+    model = g.model(output)
+    plan = make_plan(model, calibrate(model, data(model, 4)), scheme=scheme)
+    assert plan.kept_float.keys() == kept
+    assert all(reason.startswith("its channels have ranges of") for reason in plan.kept_float.values())
+
+
+def test_layers_that_only_their_join_makes_uneven_stay_integers() -> None:
+    """Split again behind the join, so that it does not end in an output."""
+    g = Graph(0, input=(1, 4, 8, 8))
+    wide = g.conv("input", "wide", (4, 4, 1, 1), gain=500.0)
+    g.add("Concat", [wide, g.conv("input", "narrow", (3, 4, 1, 1))], "joined", axis=1)
+    bounds = [g.constant(name, np.array([at])) for name, at in (("start", 4), ("end", 7), ("axis", 1))]
+    output = g.add("Sigmoid", [g.add("Slice", ["joined", *bounds], "sliced")], "scores")
+    model = g.model(output)
+    plan = make_plan(model, calibrate(model, data(model, 4)))
+    assert plan.kept_float.keys() == {"joined", "sliced"}
+    assert plan.tensors["wide"].scale > 50 * plan.tensors["narrow"].scale

@@ -1,0 +1,150 @@
+"""The channels that a graph ends in: along which axis they lie, and what range each has on the user's data.
+
+Behind the last layers there are only functions of one number, sums and products with constants, and what moves
+elements: a detector's boxes and scores are still apart there, and an application reads them so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.graph.edit import constant
+from edgeconv.graph.joints import place_after, sizes_of
+from edgeconv.graph.traits import Trait, having
+from edgeconv.quantize._graph import is_activation, named
+from edgeconv.quantize._operators import MOVING
+from edgeconv.quantize._structure import Structure, layer_of
+
+_WITH_CONSTANTS = {"Add", "Div", "Mul", "Pow", "Sub"}
+_TAIL = MOVING | _WITH_CONSTANTS | {"Exp", "LogSoftmax", "Resize", "Sigmoid", "Softmax", "Softplus", "Tanh"}
+"""Not the rectifiers: what they make are features, of which some are rarely above zero."""
+
+
+@dataclass
+class Channels:
+    """What was seen of each channel of a value.
+
+    Attributes:
+        axis: along which they lie.
+        low: the smallest number of each, at most 0: shape (channels,).
+        high: the largest, at least 0.
+        sums: of the numbers, and of their squares: shape (2, channels).
+        count: of the numbers of one channel.
+    """
+
+    axis: int
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    sums: npt.NDArray[np.float64]
+    count: int
+
+    @staticmethod
+    def of(axis: int, count: int) -> Channels:
+        """So many channels of which nothing was seen yet."""
+        return Channels(axis, np.zeros(count), np.zeros(count), np.zeros((2, count)), 0)
+
+    def add(self, array: Array) -> None:
+        """Looks at one batch."""
+        rows = np.moveaxis(array, self.axis, 0).reshape(len(self.low), -1)
+        if not rows.size:
+            return
+        self.low, self.high = np.minimum(self.low, rows.min(axis=1)), np.maximum(self.high, rows.max(axis=1))
+        self.sums += np.stack([rows.sum(axis=1, dtype=np.float64), np.square(rows, dtype=np.float64).sum(axis=1)])
+        self.count += rows.shape[1]
+
+    @property
+    def widths(self) -> npt.NDArray[np.float64]:
+        """Of each channel's range, which holds zero."""
+        return self.high - self.low
+
+    @property
+    def variances(self) -> npt.NDArray[np.float64]:
+        """Of each channel's numbers about their mean."""
+        means, squares = self.sums / max(1, self.count)
+        return np.asarray(np.maximum(squares - np.square(means), 0.0))
+
+
+class ChannelCounts:
+    """`Channels` of the values that the graph ends in, as the batches come.
+
+    Args:
+        graph: float32, NCHW.
+        structure: of the graph.
+        left_out: the names of values that may be infinite.
+    """
+
+    def __init__(self, graph: ir.Graph, structure: Structure, left_out: Iterable[str]) -> None:
+        axes = {named(value): axis for value, axis in axes_of(graph, structure).items()}
+        self._axes = {named(value): axes[named(value)] for value in structure.activations if value.name in axes}
+        for name in left_out:
+            self._axes.pop(name, None)
+        self._seen: dict[str, Channels] = {}
+
+    def add(self, values: Mapping[str, Array]) -> None:
+        """Looks at the values of one batch."""
+        for name, axis in self._axes.items():
+            if name not in self._seen:
+                self._seen[name] = Channels.of(axis, values[name].shape[axis])
+            self._seen[name].add(values[name])
+
+    def channels(self) -> dict[str, Channels]:
+        """By the name of the value."""
+        return self._seen
+
+
+def tail_of(graph: ir.Graph) -> set[ir.Node]:
+    """The last layers, and all nodes between them and the outputs."""
+    tail: set[ir.Node] = set()
+    waiting = [value for value in graph.outputs if value is not None]
+    while waiting:
+        node = waiting.pop().producer()
+        if node is None or node in tail:
+            continue
+        if layer_of(node) is not None:
+            tail.add(node)
+        elif node.op_type in _TAIL and (node.op_type not in _WITH_CONSTANTS or len(_computed(node)) == 1):
+            tail.add(node)
+            waiting += _computed(node)
+    return tail
+
+
+def axes_of(graph: ir.Graph, structure: Structure) -> dict[ir.Value, int]:
+    """The axis of the channels of what the last layers make and of what functions of one number make of it."""
+    tail, axes = tail_of(graph), dict[ir.Value, int]()
+    for node in graph:
+        if node not in tail:
+            continue
+        if (layer := layer_of(node)) is not None:
+            rank = len(node.outputs[0].shape or ())
+            fused = structure.layers[layer.name].output if layer.name in structure.layers else node.outputs[0]
+            if fused is node.outputs[0] and rank > 1:
+                axes[fused] = rank - 1 if node.op_type == "MatMul" else 1
+            continue
+        axis = _axis_behind(node, axes)
+        if axis is not None:
+            axes |= dict.fromkeys(node.outputs, axis)
+    return {value: axis for value, axis in axes.items() if (node := value.producer()) and node.op_type not in MOVING}
+
+
+def _axis_behind(node: ir.Node, axes: Mapping[ir.Value, int]) -> int | None:
+    """Where the channels are in a node's results; None where that is not known."""
+    sources = _computed(node)
+    before = {axes.get(source) for source in sources}
+    axis = before.pop() if len(before) == 1 else None
+    if axis is None:
+        return None
+    shape, result = sizes_of(sources[0]), sizes_of(node.outputs[0])
+    if node.op_type in having(Trait.REARRANGES):
+        return place_after(node, axis, shape, result)
+    return axis if len(result) == len(shape) else None
+
+
+def _computed(node: ir.Node) -> list[ir.Value]:
+    """The activations that a node reads."""
+    return [value for value in node.inputs if value is not None and is_activation(value) and constant(value) is None]
