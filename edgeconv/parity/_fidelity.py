@@ -193,7 +193,10 @@ def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int
 
 
 def _lost_narrow_channels(pairs: Sequence[Pair], joint: Parts) -> tuple[int, int]:
-    """Of the channels that are narrow beside the widest, the lost ones, and all; of a few among many there are none."""
+    """Of the channels that are narrow, and vary little, beside the widest: the lost ones, and all.
+
+    Of a few among many there are none.
+    """
     if not all(b.ndim > joint.axis and b.shape[joint.axis] == joint.sizes[0] for _, b in pairs):
         return 0, 0
     computed, expected = (
@@ -201,7 +204,8 @@ def _lost_narrow_channels(pairs: Sequence[Pair], joint: Parts) -> tuple[int, int
         for at in (0, 1)
     )
     widths = expected.max(axis=1, initial=0.0) - expected.min(axis=1, initial=0.0)
-    narrow = (widths > 0) & (widths < widths.max() / _WIDER)
+    deviations = np.std(expected, axis=1, dtype=np.float64)
+    narrow = (widths < widths.max() / _WIDER) & (deviations < deviations.max() / _WIDER)
     if narrow.sum() < _LEAST_SHARE * len(widths):
         return 0, 0
     return int(_lost_rows(computed, expected)[narrow].sum()), int(narrow.sum())

@@ -34,6 +34,7 @@ from edgeconv.quantize._structure import Structure
 _MOST_LOST = 20.0  # decibels that a part may lose by the scale of another; a tenth of its steps is left
 _LEAST_DB = 20.0  # of a channel's variation over the error of its scale
 _LEAST_SHARE = 1 / 20  # of the channels: one of a hundred is a feature that no input shows, and no part
+_LEAST_NUMBERS = 32  # of a channel, before what it varies says anything
 _LEVELS = 256
 
 
@@ -75,7 +76,7 @@ def uneven_channels(model: ir.Model, structure: Structure, calibration: Calibrat
             groups.setdefault(structure.groups[name], []).append(channels)
             if (reason := _lost_channels([channels])) is not None:
                 makers[name] = reason
-    movers = {group: reason for group, parts in groups.items() if (reason := _lost_channels(parts)) is not None}
+    movers = {group: reason for group, seen in groups.items() if (reason := _lost_channels(seen)) is not None}
     movers |= {structure.groups[name]: reason for name, reason in makers.items()}
     tail = tail_of(model.graph)
     for node in model.graph:
@@ -88,9 +89,13 @@ def uneven_channels(model: ir.Model, structure: Structure, calibration: Calibrat
 
 def _lost_channels(parts: Sequence[Channels]) -> str | None:
     """What the narrowest channels lose by the scale of the widest; None where that is little, or few of them."""
+    parts = [part for part in parts if part.count >= _LEAST_NUMBERS]
+    if not parts:
+        return None
     widths, variances = (np.concatenate([getattr(part, of) for part in parts]) for of in ("widths", "variances"))
     widest = float(widths.max(initial=0.0))
     narrow = (variances > 0) & (widths < widest * 10 ** (-_MOST_LOST / 20))
+    narrow &= variances < 10 ** (-_MOST_LOST / 10) * variances.max(initial=0.0)  # not constants of many sizes
     narrow &= variances < 10 ** (_LEAST_DB / 10) * (widest / (_LEVELS - 1)) ** 2 / 12
     if not narrow.any() or narrow.sum() < _LEAST_SHARE * len(widths):
         return None

@@ -129,7 +129,8 @@ def axes_of(graph: ir.Graph, structure: Structure) -> dict[ir.Value, int]:
         axis = _axis_behind(node, axes)
         if axis is not None:
             axes |= dict.fromkeys(node.outputs, axis)
-    return {value: axis for value, axis in axes.items() if (node := value.producer()) and node.op_type not in MOVING}
+    makers = {value: value.producer() for value in axes}
+    return {value: axes[value] for value, maker in makers.items() if maker is not None and maker.op_type not in MOVING}
 
 
 def _axis_behind(node: ir.Node, axes: Mapping[ir.Value, int]) -> int | None:

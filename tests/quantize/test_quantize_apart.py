@@ -53,7 +53,7 @@ JOINS: dict[str, tuple[_Joined, int]] = {  # and the axis of the channels
 
 
 def _images() -> list[np.ndarray]:
-    return [np.random.default_rng(seed).random((1, 3, 16, 16), np.float32) for seed in range(8)]
+    return [np.random.default_rng(seed).random((1, 3, 16, 16), np.float32) for seed in range(32)]
 
 
 def _least_db(folder: Path, module: nn.Module, axis: int, io: str = "float32") -> dict[str, float]:
