@@ -103,48 +103,48 @@ def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, st
         tflite: as XNNPACK computes it: norms are spelt out, and means are added up in float32.
     """
     reasons = {node: why for node in graph if (why := _why(node, tflite))}
-    found = dict(reasons)
+    region = dict(reasons)
     reciprocals: set[ir.Value] = set()
     for node in graph:  # forwards: the graph's order is the data's
-        opens = any(value is not None and _is_open(value, found) for value in node.inputs)
+        opens = any(value is not None and _is_open(value, region) for value in node.inputs)
         if opens and node.op_type not in ("Shape", "Size"):
-            found.setdefault(node, "")
-        if node in found:
-            _note_size(node, reciprocals, found)
+            region.setdefault(node, "")
+        if node in region:
+            _note_size(node, reciprocals, region)
     if not tflite:
         for node in _self_comparisons(graph):
-            found.setdefault(node, "numbers are compared with themselves" if _tells(node) else "")
+            region.setdefault(node, "numbers are compared with themselves" if _tells(node) else "")
     for node in reversed(list(graph)):  # backwards
-        if node in found or node.op_type not in _CHEAP | _ORDINARY:
+        if node in region or node.op_type not in _CHEAP | _ORDINARY:
             continue
         floats = [value for value in node.outputs if value.dtype == ir.DataType.FLOAT and value.uses()]
         shown = any(value.is_graph_output() for value in node.outputs)
         if (
             floats
             and not shown
-            and all(_reads_exactly(use.node, use.idx, found) for value in floats for use in value.uses())
+            and all(_reads_exactly(use.node, use.idx, region) for value in floats for use in value.uses())
         ):
-            found[node] = ""
+            region[node] = ""
     for node in graph:
         node.meta.pop(_ORDINARY_SIZE, None)
-    return found
+    return region
 
 
 def places(graph: ir.Graph) -> set[ir.Node]:
     """The operators that compute or read places in an image: GridSample, and what leads to its grid."""
-    found: set[ir.Node] = set()
+    nodes: set[ir.Node] = set()
     for node in graph:
         if (index := _POSITIONS.get(node.op_type)) is None:
             continue
-        found.add(node)
+        nodes.add(node)
         waiting = [node.inputs[index]]
         while waiting:
             value = waiting.pop()
             producer = value.producer() if value is not None and value.dtype != ir.DataType.BOOL else None
-            if producer is not None and producer not in found and producer.op_type in _CHEAP | _ORDINARY:
-                found.add(producer)
+            if producer is not None and producer not in nodes and producer.op_type in _CHEAP | _ORDINARY:
+                nodes.add(producer)
                 waiting += producer.inputs
-    return found
+    return nodes
 
 
 def _self_comparisons(graph: ir.Graph) -> list[ir.Node]:
@@ -203,21 +203,21 @@ def _chosen_from(operand: ir.Value | None) -> tuple[dict[ir.Node, None], set[ir.
     return choosing, sources
 
 
-def _reads_exactly(node: ir.Node, index: int, found: dict[ir.Node, str]) -> bool:
+def _reads_exactly(node: ir.Node, index: int, region: dict[ir.Node, str]) -> bool:
     position = _POSITIONS.get(node.op_type)
-    return node in found and (position is None or index == position)
+    return node in region and (position is None or index == position)
 
 
 _ORDINARY_SIZE = "edgeconv.ordinary_size"
 
 
-def _is_open(value: ir.Value, found: dict[ir.Node, str]) -> bool:
+def _is_open(value: ir.Value, region: dict[ir.Node, str]) -> bool:
     """Whether a value of the region may be of any size."""
     node = value.producer()
-    return node is not None and node in found and not node.meta.get(_ORDINARY_SIZE, False)
+    return node is not None and node in region and not node.meta.get(_ORDINARY_SIZE, False)
 
 
-def _note_size(node: ir.Node, reciprocals: set[ir.Value], found: dict[ir.Node, str]) -> None:
+def _note_size(node: ir.Node, reciprocals: set[ir.Value], region: dict[ir.Node, str]) -> None:
     """Says of an operator of the region whether its results are of an ordinary size."""
     inverse = node.op_type == "Reciprocal" or (node.op_type == "Div" and constant(node.inputs[0]) is not None)
     inverse |= node.op_type == "Pow" and ((power := constant(node.inputs[1])) is not None and bool((power < 0).all()))
@@ -228,16 +228,16 @@ def _note_size(node: ir.Node, reciprocals: set[ir.Value], found: dict[ir.Node, s
     divides |= node.op_type == "Mul" and any(value in reciprocals for value in node.inputs)
     if node.op_type in _FOLLOWING:
         operands = [value for index, value in enumerate(node.inputs) if index != _POSITIONS.get(node.op_type)]
-        is_ordinary = all(value is None or _is_ordinary(value, found) for value in operands)
+        is_ordinary = all(value is None or _is_ordinary(value, region) for value in operands)
     else:
         is_ordinary = divides or node.op_type not in _CHEAP | _SEEDS or node.op_type in _ORDINARY
         is_ordinary |= node.op_type == "Where" and node.metadata_props.get(WRITTEN_OUT) == LOG1P
     node.meta[_ORDINARY_SIZE] = is_ordinary
 
 
-def _is_ordinary(operand: ir.Value, found: dict[ir.Node, str]) -> bool:
+def _is_ordinary(operand: ir.Value, region: dict[ir.Node, str]) -> bool:
     array = constant(operand)
-    return is_held(array) if array is not None and array.dtype == np.float32 else not _is_open(operand, found)
+    return is_held(array) if array is not None and array.dtype == np.float32 else not _is_open(operand, region)
 
 
 def _why(node: ir.Node, tflite: bool) -> str:

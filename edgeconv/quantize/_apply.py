@@ -160,8 +160,8 @@ def check_plan(model: ir.Model, structure: Structure, plan: Plan) -> None:
 def _with_weights(model: ir.Model, plan: Plan) -> dict[str, Layer]:
     """The layers of a plan of weights alone: what it does not name, or keeps in float, stays as it is."""
     every = (layer_of(node) for node in model.graph)
-    wanted = plan.weights.keys() - plan.kept_float.keys()
-    return {layer.name: layer for layer in every if layer is not None and layer.name in wanted}
+    names = plan.weights.keys() - plan.kept_float.keys()
+    return {layer.name: layer for layer in every if layer is not None and layer.name in names}
 
 
 def _check_tensors(structure: Structure, plan: Plan) -> None:
@@ -219,8 +219,8 @@ class _Work:
         integers = quantized(array.reshape(-1), scales, 0, "int32")
         name = layer.bias.name or f"{layer.name}.bias"
         zero = self._once(("zero", scales.size), f"{name}.zero_point", np.zeros(scales.size, np.int32))
-        made = self._dequantized(layer.node, name, integers, scales, zero, axis=0)
-        layer.node.replace_input_with(2, made)
+        real = self._dequantized(layer.node, name, integers, scales, zero, axis=0)
+        layer.node.replace_input_with(2, real)
 
     def operand(self, node: ir.Node, index: int, parameters: TensorParameters) -> None:
         """Replaces a constant operand by integers."""
@@ -249,18 +249,18 @@ class _Work:
         name, uses, producer = named(value), tuple(value.uses()), value.producer()
         is_input = value.is_graph_input()
         quantized, result = self._pair(value, name, parameters)
-        made = result.outputs[0]
+        real = result.outputs[0]
         for use in uses:
             if producer not in self.floats or use.node not in self.floats:
-                use.node.replace_input_with(use.idx, made)
+                use.node.replace_input_with(use.idx, real)
         if is_input:
-            made.name = unique_name(self.graph, f"{name}.dequantized")
+            real.name = unique_name(self.graph, f"{name}.dequantized")
         else:
-            made.name, value.name = name, unique_name(self.graph, f"{name}.float")
-            made.metadata_props.update(value.metadata_props)
+            real.name, value.name = name, unique_name(self.graph, f"{name}.float")
+            real.metadata_props.update(value.metadata_props)
         for index, output in enumerate(self.graph.outputs):
             if output is value:
-                self.graph.outputs[index] = made
+                self.graph.outputs[index] = real
         if producer is not None:
             self.graph.insert_after(producer, [quantized, result])
         elif (first := next(iter(self.graph), None)) is not None:
@@ -296,10 +296,10 @@ class _Work:
             scale = add_initializer(self.graph, f"{name}.scale", scale)
         result = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(integers.shape))
         attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
-        made = ir.Node(
+        dequantize = ir.Node(
             "", "DequantizeLinear", [stored, scale, zero], attributes, outputs=[result], name=f"{name}.dequantize"
         )
-        self.graph.insert_before(node, made)
+        self.graph.insert_before(node, dequantize)
         return result
 
     def _pair(self, value: ir.Value, name: str, parameters: TensorParameters) -> tuple[ir.Node, ir.Node]:

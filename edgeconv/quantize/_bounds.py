@@ -131,7 +131,7 @@ def bounds_of(model: ir.Model, batches: Callable[[], Iterable[Mapping[str, Array
         for name, array in values.items():
             if (value := computed[name]) in seen:
                 seen[value].add(array)
-            for end in (each for each, sources in shown.items() if value in sources):
+            for end in (reader for reader, sources in shown.items() if value in sources):
                 _add_rows(rows, end, array)
     for value in inner:
         if (stored := constant(value)) is not None:
@@ -141,7 +141,7 @@ def bounds_of(model: ir.Model, batches: Callable[[], Iterable[Mapping[str, Array
 
 def _gated(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Value, float]]:
     """Nodes that multiply a value by what shuts where it is low, the value, and from where on they give nothing."""
-    found: dict[ir.Node, tuple[ir.Value, float]] = {}
+    gates: dict[ir.Node, tuple[ir.Value, float]] = {}
     for node in graph:
         for x, gate in permutations(node.inputs) if node.op_type == "Mul" else ():
             maker = gate.producer() if gate is not None else None
@@ -150,14 +150,14 @@ def _gated(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Value, float]]:
             if x is None or maker is None or maker.inputs[0] is not x:
                 continue
             if maker.op_type in ("Sigmoid", "Softplus"):
-                found[node] = x, _GATED
+                gates[node] = x, _GATED
             elif maker.op_type == "HardSigmoid":
-                found[node] = x, _limits(maker)[0]
+                gates[node] = x, _limits(maker)[0]
     spelt = gelus(graph)[0]
     for node, last in spelt_out(graph).items():
         if (x := spelt[last].x) in node.inputs:
-            found[node] = x, _LIMITS["Gelu"][0]
-    return found
+            gates[node] = x, _LIMITS["Gelu"][0]
+    return gates
 
 
 def _maker(node: ir.Node) -> ir.Node | None:
@@ -217,12 +217,13 @@ def _selected(value: ir.Value) -> list[ir.Value]:
     readers = [use.node for use in value.uses()]
     if value.is_graph_output() or not all(node.op_type in _SELECTS and node.inputs[0] is value for node in readers):
         return [value]
-    return [one for node in readers for result in node.outputs if is_taken(result) for one in _selected(result)]
+    results = [result for node in readers for result in node.outputs if is_taken(result)]
+    return [selected for result in results for selected in _selected(result)]
 
 
 def _region(graph: ir.Graph, gated: Mapping[ir.Node, tuple[ir.Value, float]]) -> tuple[list[ir.Value], list[ir.Node]]:
     """What reaches a softmax, a maximum and the like through operators that a bound passes, where one may mask."""
-    found: dict[ir.Value, None] = {}
+    region: dict[ir.Value, None] = {}
     ends = []
     for node in graph:
         if node not in gated and (node.op_type not in _ENDS or not any(map(is_activation, node.inputs))):
@@ -243,8 +244,8 @@ def _region(graph: ir.Graph, gated: Mapping[ir.Node, tuple[ir.Value, float]]) ->
             todo += producer.inputs
         if masks:
             ends.append(node)
-            found |= inner | (dict.fromkeys(node.outputs[:1]) if node.op_type == "TopK" else {})
-    return list(found), ends
+            region |= inner | (dict.fromkeys(node.outputs[:1]) if node.op_type == "TopK" else {})
+    return list(region), ends
 
 
 def _add_rows(rows: dict[ir.Node, Bounds], end: ir.Node, array: Array) -> None:
@@ -253,12 +254,12 @@ def _add_rows(rows: dict[ir.Node, Bounds], end: ir.Node, array: Array) -> None:
     One that is masked whole counts for nothing.
     """
     array = array.max(axis=_axes(end), keepdims=True) if end.op_type in _SUMS_OF_POWERS else array
-    found = array[np.isfinite(array)]
+    numbers = array[np.isfinite(array)]
     if end.op_type != "TopK":  # of few numbers it may have to give a masked one
-        found = found[found < -_MASKED] if end.op_type in _SMALLEST else found[found > _MASKED]
-    if found.size:
+        numbers = numbers[numbers < -_MASKED] if end.op_type in _SMALLEST else numbers[numbers > _MASKED]
+    if numbers.size:
         least, most = rows.get(end, (math.inf, -math.inf))
-        rows[end] = min(least, float(found.min())), max(most, float(found.max()))
+        rows[end] = min(least, float(numbers.min())), max(most, float(numbers.max()))
 
 
 class _Backwards:
@@ -305,7 +306,7 @@ class _Backwards:
         results = [self.found.get(output, ALL) for output in node.outputs if is_taken(output)]
         if not results:
             return ALL
-        low, high = min(one for one, _ in results), max(one for _, one in results)
+        low, high = min(end for end, _ in results), max(end for _, end in results)
         if node.op_type == "TopK" and index == 0:
             return self._of_largest(node, value)
         if node in self.gated and value is self.gated[node][0]:
@@ -342,14 +343,14 @@ class _Backwards:
             return self.seen[value].high + 2 * math.log(_COUNTS), math.inf
         if node not in self.rows or (steep and _sum_of(node) is None):
             return ALL
-        found, most = self.rows[node]
+        least, most = self.rows[node]
         if node.op_type in _LARGEST | _SMALLEST:
-            return (-math.inf, most) if node.op_type in _SMALLEST else (found, math.inf)
+            return (-math.inf, most) if node.op_type in _SMALLEST else (least, math.inf)
         shape = tuple(value.shape) if value.shape is not None else ()
         sizes = shape if (axes := _axes(node)) is None else [shape[axis] for axis in axes]
         whole = [size for size in sizes if isinstance(size, int) and size]
-        known = bool(shape) and len(whole) == len(sizes)
-        return (found + math.log(_COUNTS / math.prod(whole)), math.inf) if known else ALL
+        is_static = bool(shape) and len(whole) == len(sizes)
+        return (least + math.log(_COUNTS / math.prod(whole)), math.inf) if is_static else ALL
 
     def _of_largest(self, node: ir.Node, value: ir.Value) -> Bounds:
         """Of the largest few: as far as what is taken of them reaches; more where their places are taken too."""
@@ -378,10 +379,11 @@ class _Backwards:
 
     def _of_sum(self, node: ir.Node, index: int, low: float, high: float) -> Bounds:
         """Of an addend, or of either side of a difference; by what the others can bring."""
-        others = [self.seen.get(one) for at, one in enumerate(node.inputs) if at != index and one is not None]
-        if any(one is None for one in others):
+        operands = [operand for at, operand in enumerate(node.inputs) if at != index and operand is not None]
+        others = [self.seen.get(operand) for operand in operands]
+        if any(other is None for other in others):
             return ALL
-        least, most = sum(one.low for one in others if one), sum(one.high for one in others if one)
+        least, most = sum(other.low for other in others if other), sum(other.high for other in others if other)
         if node.op_type != "Sub":
             return low - most, high - least
         return (low + least, high + most) if index == 0 else (least - high, most - low)
@@ -398,8 +400,8 @@ class _Backwards:
         else:
             own = operands[index]
             opens = own is not None and own.gate is not None and self._is_wide(float(np.abs(factor).max()), low, high)
-            known = factor.size == 1 and not opens and (index == 0 or node.op_type == "Mul")
-            gate = float(factor.reshape(())) if known else None
+            scales = factor.size == 1 and not opens and (index == 0 or node.op_type == "Mul")
+            gate = float(factor.reshape(())) if scales else None
             gate = 1 / gate if gate and node.op_type == "Div" else gate
         if not gate or not math.isfinite(gate):
             return ALL

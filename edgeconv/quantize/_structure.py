@@ -77,10 +77,10 @@ class Structure:
 
     def members(self) -> dict[str, list[str]]:
         """The names of the values of each group."""
-        found: dict[str, list[str]] = {}
+        by_group: dict[str, list[str]] = {}
         for name, group in self.groups.items():
-            found.setdefault(group, []).append(name)
-        return found
+            by_group.setdefault(group, []).append(name)
+        return by_group
 
 
 def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -> Structure:
@@ -91,11 +91,11 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
         kept_float: operators (by the name of their first output) that stay float, and why, beside those that no
             integer kernel computes.
     """
-    spelt, wanted, dividing = spelt_out(model.graph), kept_float or {}, divisors(model.graph)
+    spelt, by_choice, dividing = spelt_out(model.graph), kept_float or {}, divisors(model.graph)
     reasons = {}
     for node in model.graph:
         name = name_of(node)
-        reason = wanted[name] if name in wanted else None if node in spelt else unquantizable(node)
+        reason = by_choice[name] if name in by_choice else None if node in spelt else unquantizable(node)
         reason = WHY if reason is None and node in dividing else reason
         if reason is not None and any(is_activation(value) for value in (*node.inputs, *node.outputs)):
             reasons[name_of(spelt.get(node, node))] = reason
@@ -178,32 +178,31 @@ def _unfit_layer(node: ir.Node) -> str | None:
 
 def spelt_out(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
     """The nodes of each GELU that is several of them, none of whose inner values is read elsewhere; and its last."""
-    found: dict[ir.Node, ir.Node] = {}
+    lasts: dict[ir.Node, ir.Node] = {}
     for last, gelu in gelus(graph)[0].items():
         nodes, todo = {last}, [last]
         while todo:
-            given = [
-                one for one in todo.pop().inputs if one is not None and one is not gelu.x and constant(one) is None
-            ]
-            new = [node for one in given if (node := one.producer()) is not None and node not in nodes]
+            operands = [value for value in todo.pop().inputs if value is not None and value is not gelu.x]
+            operands = [value for value in operands if constant(value) is None]
+            new = [node for operand in operands if (node := operand.producer()) is not None and node not in nodes]
             nodes.update(new)
             todo += new
         inner = [value for node in nodes - {last} for value in node.outputs]
         if not any(value.is_graph_output() or any(use.node not in nodes for use in value.uses()) for value in inner):
-            found |= dict.fromkeys(nodes, last)
-    return found
+            lasts |= dict.fromkeys(nodes, last)
+    return lasts
 
 
 def _fusions(quantized: Collection[ir.Node]) -> Iterator[tuple[ir.Value, ir.Value]]:
     """Values that are clamped right after they are made, and what they become; they are not quantized."""
-    known = set(quantized)
+    producers = set(quantized)
     for node in quantized:
         bounds = clip_bounds(node)
         before = node.inputs[0] if node.inputs else None
         producer = before.producer() if before is not None else None
         if bounds is None or before is None or producer is None or only_reader(before) is not node:
             continue
-        if producer.op_type in FUSING and producer in known and bounds[0] <= 0 <= bounds[1]:
+        if producer.op_type in FUSING and producer in producers and bounds[0] <= 0 <= bounds[1]:
             yield before, node.outputs[0]
 
 
@@ -236,9 +235,9 @@ def _groups(quantized: Collection[ir.Node], activations: Collection[ir.Value]) -
     groups = {named(value): named(value) for value in activations}
     fixed: dict[str, str] = {}
     for node in quantized:
-        made = node.outputs[0].name
-        if node.op_type in FIXED and made in groups:
-            fixed[groups[made]] = node.op_type
+        result = node.outputs[0].name
+        if node.op_type in FIXED and result in groups:
+            fixed[groups[result]] = node.op_type
         if node.op_type not in SHARED:
             continue
         read = {groups[value.name] for value in node.inputs if value is not None and value.name in groups}

@@ -32,8 +32,8 @@ def one_hot(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
         from_end = _hits(steps, places, axis, -sizes[axis], sizes)
         hit = steps.add("hit", "Or", [hit, from_end], sizes)
     off, on = (_number(steps, values, at) for at in (0, 1))
-    made = steps.add("hot", "Where", [hit, on, off], sizes, dtype=values.dtype)
-    return {node.outputs[0]: made}
+    hot = steps.add("hot", "Where", [hit, on, off], sizes, dtype=values.dtype)
+    return {node.outputs[0]: hot}
 
 
 def hardmax(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:

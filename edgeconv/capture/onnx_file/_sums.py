@@ -96,8 +96,8 @@ def _rotary(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     turned = node.attributes.get_int("rotary_embedding_dim", 0) or width
     angles = [_angles(node, index)[..., : turned // 2] for index in (1, 2)]
     interleaved = bool(node.attributes.get_int("interleaved", 0))
-    wide = [np.repeat(each, 2, -1) if interleaved else np.concatenate([each, each], -1) for each in angles]
-    cosine, sine = (steps.constant(np.ascontiguousarray(each[:, None]), f"angle_{i}") for i, each in enumerate(wide))
+    wide = [np.repeat(angle, 2, -1) if interleaved else np.concatenate([angle, angle], -1) for angle in angles]
+    cosine, sine = (steps.constant(np.ascontiguousarray(angle[:, None]), f"angle_{i}") for i, angle in enumerate(wide))
     parts = steps.split(heads, [turned, width - turned], 3, "parts") if turned < width else [heads]
     shape = sizes_of(parts[0])
     across = steps.gather(parts[0], _partners(turned, interleaved), 3, "partners")

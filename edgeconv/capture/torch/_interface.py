@@ -213,8 +213,8 @@ def fit_output_names(
     count = check_outputs(program, where)
     if not output_names:
         names = set(input_names)
-        wanted = ("output", *(f"output_{index}" for index in range(1, count)))
-        return _keys(program, {*input_names, *taken}) or [take_name(name, names) for name in wanted]
+        defaults = ("output", *(f"output_{index}" for index in range(1, count)))
+        return _keys(program, {*input_names, *taken}) or [take_name(name, names) for name in defaults]
     if len(output_names) != count:
         raise CaptureError(
             f"{counted(len(output_names), 'output name')} for {counted(count, 'output tensor')}",

@@ -115,7 +115,7 @@ def apart_scales(graph: ir.Graph) -> None:
         inner = affine(maker) if outer is not None and (maker := outer.source.producer()) is not None else None
         if outer is None or inner is None or only_reader(inner.result) is not None:
             continue
-        if any(each.axis is not None or each.shift.any() for each in (outer, inner)):
+        if any(factor_map.axis is not None or factor_map.shift.any() for factor_map in (outer, inner)):
             continue
         factor = float(outer.scale[0] * inner.scale[0])
         if not holds(ir.DataType.FLOAT, np.array(factor)) or node.op_type not in ("Mul", "Div"):
