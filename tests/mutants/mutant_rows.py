@@ -75,6 +75,7 @@ class FaultRow:
 
 Key = Callable[[Any], str]
 _GROUPS: dict[str, Key] = {
+    "place": lambda row: f"in the {row.place}",
     "kind": lambda row: f"{row.kind} (graph)" if row.place == "graph" else str(row.kind),
     "network": lambda row: str(row.network),
     "file": lambda row: f"{row.variant} .{row.format}",
@@ -106,11 +107,11 @@ def _first(links: Mapping[str, str]) -> str:
 
 
 def _grouped(clean: Sequence[CleanRow], live: Sequence[FaultRow], key: Key, name: str) -> dict[str, Any]:
-    titles = sorted({key(row) for row in live} | ({key(row) for row in clean} if name != "kind" else set()))
+    if name in ("kind", "place"):
+        clean = []  # a right file has none
+    titles = sorted({key(row) for row in (*live, *clean)})
     return {
-        title: _counts(
-            [row for row in clean if name != "kind" and key(row) == title], [row for row in live if key(row) == title]
-        )
+        title: _counts([row for row in clean if key(row) == title], [row for row in live if key(row) == title])
         for title in titles
     }
 
@@ -146,6 +147,8 @@ def markdown(result: Mapping[str, Any], *, short: bool = False) -> str:
         f" {ulp['faults']} named by link 3.",
         "",
         *_rule_table(result),
+        "",
+        *_table("fault", result["by place"]),
         "",
         *_table("variant and format", result["by weights"]),
         "",

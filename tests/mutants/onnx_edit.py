@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -166,7 +167,8 @@ class OnnxEdit:
             return ()
         shape = self.shape(producer.input[0])
         flat = self.shape(producer.output[0])
-        return shape[1:] if len(shape) == 4 and len(flat) == 2 and shape[2] * shape[3] > 1 else ()
+        is_flat = len(shape) == 4 and flat == (shape[0], math.prod(shape[1:])) and shape[2] * shape[3] > 1
+        return shape[1:] if is_flat else ()
 
     def constants(self) -> list[Constant]:
         """Real constants that are no layer's, and no scales."""
