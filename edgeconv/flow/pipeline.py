@@ -21,13 +21,7 @@ from edgeconv.core import NHWC, Artifact, Emitted, GraphSummary, IntegerTensor, 
 from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.errors import (
-    Caller,
-    CaptureError,
-    QuantizeError,
-    RecipeError,
-    telling,
-)
+from edgeconv.errors import Caller, CaptureError, QuantizeError, RecipeError, telling
 from edgeconv.flow.arguments import (
     batched_inputs,
     checked_call,
@@ -42,6 +36,7 @@ from edgeconv.flow.arguments import (
     stated_samples,
 )
 from edgeconv.flow.file_names import artifact_name, data_name, plan_name
+from edgeconv.flow.half_range import beyond_half
 from edgeconv.flow.job import Job, job_of, stated_job
 from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.prove import check_devices, prove
@@ -303,6 +298,8 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
         _write_c(staging, job, variants, written)
         removal = discard_outdated(staging, out, artifacts)
         notes = _notes(model, variants, written) + removal.notes
+        if job.proof is not None:
+            notes += beyond_half(artifacts, variants, job.proof.samples)
         for note in notes:
             progress.note(note)
         report = None
