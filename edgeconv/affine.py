@@ -133,3 +133,11 @@ def bias_scales(source: float, weights: Sequence[float]) -> npt.NDArray[np.float
     Products in float32, as kernels compute them of the scales in a file.
     """
     return np.array(weights, np.float32) * np.float32(source)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """10·log10(signal / noise), of powers; infinite without noise."""
+    if noise == 0.0:
+        return float("inf")
+    with np.errstate(divide="ignore"):
+        return float(10.0 * np.log10(np.float64(signal) / noise))

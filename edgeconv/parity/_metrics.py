@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeconv import values
+from edgeconv.affine import decibels
 from edgeconv.core import Array, Metrics, Tolerance
 from edgeconv.errors import ParityError
 
@@ -159,14 +160,6 @@ class _Maxima:
             return self.excess, self._at
         beyond = self.max_abs / (limit * self._scale) if limit > 0.0 else float("inf")
         return (beyond, self._at_max_abs) if beyond > self.excess else (self.excess, self._at)
-
-
-def decibels(signal: float, noise: float) -> float:
-    """10·log10(signal / noise), of powers; infinite without noise."""
-    if noise == 0.0:
-        return float("inf")
-    with np.errstate(divide="ignore"):
-        return float(10.0 * np.log10(np.float64(signal) / noise))
 
 
 def float32_spacing(magnitude: Floats) -> Floats:

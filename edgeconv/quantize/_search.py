@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv import values
+from edgeconv.affine import decibels
 from edgeconv.core import Array
 from edgeconv.errors import JUDGED, QuantizeError, TargetError, Wording
 from edgeconv.graph.edit import constant
@@ -223,15 +224,15 @@ class _Meter:
 
     def measure(self, model: ir.Model) -> Measured:
         """Runs the quantized graph on the judged data, as it says."""
-        found = self._outputs(model)
+        outputs = self._outputs(model)
         ratios, agreements = [], []
         for index, scores in enumerate(self._scores):
-            pairs = [(a[index].astype(np.float64), b[index]) for a, b in zip(self._targets, found, strict=True)]
+            pairs = [(a[index].astype(np.float64), b[index]) for a, b in zip(self._targets, outputs, strict=True)]
             signal, noise = (
                 sum(float(np.sum(a**2)) for a, _ in pairs),
                 sum(float(np.sum((a - b) ** 2)) for a, b in pairs),
             )
-            ratios.append(math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-300) / noise))
+            ratios.append(decibels(max(signal, 1e-300), noise))  # finite: charts draw it
             if scores:
                 agreements.append(float(np.mean(np.concatenate([a.argmax(1) == b.argmax(1) for a, b in pairs]))))
         return Measured(min(ratios), min(agreements, default=None))

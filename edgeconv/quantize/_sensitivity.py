@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.affine import decibels
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._apply import apply_only
@@ -69,7 +70,7 @@ def sensitivity(
             progress(f"sensitivity, layer {number} of {len(names)}")
         noises[name] = noise_of(float_outputs, _outputs(_only(model, plan, name), samples))
     total = sum(noises.values()) or 1.0
-    layers = [Sensitivity(name, _db(signal, noise), noise / total) for name, noise in noises.items()]
+    layers = [Sensitivity(name, decibels(signal, noise), noise / total) for name, noise in noises.items()]
     return tuple(sorted(layers, key=lambda item: -item.share))
 
 
@@ -113,7 +114,3 @@ def _outputs(model: ir.Model, samples: list[Mapping[str, Array]]) -> list[Array]
     session = session_of(model, (), optimized=False)
     with mapped("sensitivity"):
         return [array for sample in samples for array in session.run(None, dict(sample))]
-
-
-def _db(signal: float, noise: float) -> float:
-    return float("inf") if noise == 0 else float(10 * np.log10(max(signal, 1e-300) / noise))

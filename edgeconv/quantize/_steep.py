@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.affine import dequantized, quantized
+from edgeconv.affine import decibels, dequantized, quantized
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import Calibration
@@ -202,7 +202,7 @@ def _ratio_db(exact: _Floats, rounded: _Floats, weights: _Floats) -> float:
     weights = weights / weights.sum()
     error = float((weights * np.square(rounded - exact)).sum())
     signal = float((weights * np.square(exact - (weights * exact).sum())).sum())
-    return np.inf if error == 0 else 10 * float(np.log10(max(signal, 1e-300) / error))
+    return decibels(signal, error)
 
 
 def _makers(operand: ir.Value) -> set[ir.Node]:
