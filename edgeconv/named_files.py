@@ -21,6 +21,11 @@ MOST_HASHED = 2**32
 """Of a file of weights: a slow processor hashes a GiB in 2.5 s, and a sparse file of any size costs nothing."""
 
 
+def is_onnx(path: Path) -> bool:
+    """Whether a file is an ``.onnx`` file by its name; where both may be named, any other is a recipe."""
+    return path.suffix.lower() == ".onnx"
+
+
 def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int = MOST_BYTES) -> bytes:
     """Reads a file that the user names; pipes are refused, since reading one could wait for ever.
 

@@ -15,6 +15,7 @@ from edgeconv.cli._supervisor import limit
 from edgeconv.cli._tables import print_table
 from edgeconv.cli.exit_codes import OK
 from edgeconv.errors import RecipeError
+from edgeconv.named_files import is_onnx
 
 if TYPE_CHECKING:
     from edgeconv.nn.cost import Amounts, Cost
@@ -32,7 +33,7 @@ def command(
     limit(timeout)
     from edgeconv.recipe import load_recipe
 
-    if recipe.suffix.lower() == ".onnx":
+    if is_onnx(recipe):
         what = "cost counts the layers of a module, and this is an .onnx file"
         raise RecipeError(what, where=str(recipe), hint="give the recipe of a module")
     loaded = load_recipe(recipe)

@@ -17,7 +17,7 @@ from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
 from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.errors import EmitError, RecipeError
 from edgeconv.flow.output import settle
-from edgeconv.named_files import subfolder
+from edgeconv.named_files import is_onnx, subfolder
 
 if TYPE_CHECKING:
     from edgeconv.recipe import Recipe
@@ -115,24 +115,20 @@ def command(
 def _recipes(paths: list[Path], shapes: list[str], samples: Path | None, fixed: list[str]) -> list[Recipe]:
     from edgeconv.recipe import load_recipe, onnx_recipe, with_fixed
 
-    if (shapes or samples is not None) and not (len(paths) == 1 and _is_onnx(paths[0])):
+    if (shapes or samples is not None) and not (len(paths) == 1 and is_onnx(paths[0])):
         raise RecipeError(
             "these are about one .onnx file",
             where="--shape" if shapes else "--samples",
             hint="export it alone, or state them in its recipe: [model] onnx, [[inputs]], [[parity.arrays]]",
         )
     stated = stated_shapes(shapes)
-    for path in filter(_is_onnx, paths):  # an earlier export's, perhaps
+    for path in filter(is_onnx, paths):  # an earlier export's, perhaps
         settle(path.parent)
     values = stated_values(fixed)
     if values and len(paths) != 1:
         raise RecipeError("it is about one file", where="--set", hint="export it alone, or state [model] fixed there")
-    read = [onnx_recipe(path, shapes=stated, arrays=samples) if _is_onnx(path) else load_recipe(path) for path in paths]
+    read = [onnx_recipe(path, shapes=stated, arrays=samples) if is_onnx(path) else load_recipe(path) for path in paths]
     return [with_fixed(recipe, values) for recipe in read] if values else read
-
-
-def _is_onnx(path: Path) -> bool:
-    return path.suffix.lower() == ".onnx"
 
 
 def _summary(name: str, folder: Path, result: Any) -> dict[str, Any]:

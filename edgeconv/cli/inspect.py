@@ -18,7 +18,7 @@ from edgeconv.cli._streams import printable, say
 from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.errors import EdgeconvError, EmitError
 from edgeconv.flow.output import settle
-from edgeconv.named_files import read_named
+from edgeconv.named_files import is_onnx, read_named
 
 _T = TypeVar("_T")
 _READERS: Mapping[str, Callable[[bytes], dict[str, Any]]] = {".onnx": read_onnx, ".tflite": read_tflite}
@@ -56,7 +56,7 @@ def command(
 def _integer_only(file: Path, as_json: bool) -> int:
     """Prints what is float in a file; returns `FAILED` if anything is."""
     data = _read(file)
-    reader = float_parts_of_onnx if file.suffix.lower() == ".onnx" else float_parts_of_tflite
+    reader = float_parts_of_onnx if is_onnx(file) else float_parts_of_tflite
     _named_errors(file, _READERS[file.suffix.lower()], data)
     parts = _named_errors(file, reader, data)
     if as_json:

@@ -19,7 +19,7 @@ from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.errors import EmitError, ParityError, RecipeError
 from edgeconv.flow.output import settle
-from edgeconv.named_files import subfolder, subfolders
+from edgeconv.named_files import is_onnx, subfolder, subfolders
 
 if TYPE_CHECKING:
     from edgeconv.flow.judge import Proof
@@ -66,7 +66,7 @@ def command(
     settle(directory)
     folders = _folders_of_reports(directory, JSON)
     silent = quiet or as_json
-    if shape and not (recipe is not None and _is_onnx(recipe)):
+    if shape and not (recipe is not None and is_onnx(recipe)):
         raise RecipeError("it is about an .onnx file", where="--shape", hint="name the file with --recipe")
     if fixed and recipe is None:
         raise RecipeError("it is about what was exported", where="--set", hint="name that with --recipe")
@@ -123,21 +123,17 @@ def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progres
     from edgeconv.flow.pipeline import rebuilt_variants
     from edgeconv.recipe import load_recipe, onnx_recipe, with_fixed
 
-    is_onnx = _is_onnx(recipe_path)
-    read = onnx_recipe(recipe_path, shapes=stated_shapes(shapes)) if is_onnx else load_recipe(recipe_path)
+    of_file = is_onnx(recipe_path)
+    read = onnx_recipe(recipe_path, shapes=stated_shapes(shapes)) if of_file else load_recipe(recipe_path)
     values = stated_values(fixed)
     read = with_fixed(read, values) if values else read
     source = job_of(read, prove=False).source
 
     def make_proof(variants: tuple[str, ...]) -> Proof:
         proof = proof_of(read, source, variants)
-        return dataclasses.replace(proof, samples=()) if is_onnx else proof
+        return dataclasses.replace(proof, samples=()) if of_file else proof
 
     named: _FromRecipe = {"source": source, "make_proof": make_proof}
-    if not is_onnx or source.variant:
+    if not of_file or source.variant:
         named["rebuild"] = lambda artifacts, report: rebuilt_variants(read, artifacts, report, progress)
     return named
-
-
-def _is_onnx(path: Path) -> bool:
-    return path.suffix.lower() == ".onnx"

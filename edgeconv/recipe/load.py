@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from edgeconv import values
 from edgeconv.errors import RecipeError
-from edgeconv.named_files import read_named
+from edgeconv.named_files import is_onnx, read_named
 from edgeconv.recipe.fields import MAX_NAME
 from edgeconv.recipe.schema import Recipe
 from edgeconv.recipe.wording import dotted, first_error
@@ -36,7 +36,7 @@ def load_recipe(path: str | Path) -> Recipe:
         RecipeError: the file is missing, is not TOML, or breaks the schema.
     """
     path = values.path(path, "path", RecipeError, hint="give the path of a .toml file")
-    if path.suffix.lower() == ".onnx":
+    if is_onnx(path):
         raise RecipeError(
             "it is an .onnx file, and a recipe is wanted",
             where=str(path),

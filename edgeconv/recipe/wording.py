@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from edgeconv.errors import RecipeError
+from edgeconv.named_files import is_onnx
 
 _WORDS: Mapping[str, str] = {
     "missing": "is required",
@@ -60,7 +61,7 @@ _FLAGS: Mapping[str, str] = {
 def place_of(path: Path, field: str) -> str:
     """Where a field is stated: in the recipe, or by a flag where an ``.onnx`` file stands in a recipe's place."""
     flag = next((flag for key, flag in _FLAGS.items() if field.startswith(key)), "")
-    if not flag or path.suffix.lower() != ".onnx":
+    if not flag or not is_onnx(path):
         return f"{path}: {field}"
     inside = field.partition("].")[2]
     return f"{flag}: {inside}" if inside else flag
