@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.affine import decibels
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._apply import apply_only
@@ -25,12 +24,10 @@ class Sensitivity:
 
     Attributes:
         layer: its name in the plan.
-        alone_db: signal to quantization noise ratio of the outputs with this layer quantized and no other.
         share: of the noise power of all layers alone, summed; 0 to 1.
     """
 
     layer: str
-    alone_db: float
     share: float
 
 
@@ -62,7 +59,6 @@ def sensitivity(
     if not samples:
         raise QuantizeError("there is no data", where="sensitivity", hint="give at least one batch")
     float_outputs = _outputs(model, samples)
-    signal = sum(float(np.sum(array.astype(np.float64) ** 2)) for array in float_outputs)
     names = list(structure_of(model, plan.kept_float).layers)
     noises = {}
     for number, name in enumerate(names, start=1):
@@ -70,7 +66,7 @@ def sensitivity(
             progress(f"sensitivity, layer {number} of {len(names)}")
         noises[name] = noise_of(float_outputs, _outputs(_only(model, plan, name), samples))
     total = sum(noises.values()) or 1.0
-    layers = [Sensitivity(name, decibels(signal, noise), noise / total) for name, noise in noises.items()]
+    layers = [Sensitivity(name, noise / total) for name, noise in noises.items()]
     return tuple(sorted(layers, key=lambda item: -item.share))
 
 
