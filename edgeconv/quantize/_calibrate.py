@@ -230,7 +230,7 @@ def _check_fits(array: object, value: ir.Value, where: str) -> None:
 def session_of(model: ir.Model, outputs: Iterable[str], *, optimized: bool = True) -> onnxruntime.InferenceSession:
     """An onnxruntime session of the graph with these values as further outputs.
 
-    Without its optimiser a QDQ graph computes what it says: with it, onnxruntime 1.32 quantizes the float weights of
+    Without its optimizer a QDQ graph computes what it says: with it, onnxruntime 1.32 quantizes the float weights of
     operators that stand between a DequantizeLinear and a QuantizeLinear, one scale per weight.
     """
     model = model.clone()
