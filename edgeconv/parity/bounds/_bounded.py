@@ -239,7 +239,8 @@ class Bounded:
         """Rounded once more, where results are stored in a narrower format than they are computed in."""
         if self.arithmetic.storage == self.arithmetic.compute:
             return self
-        narrow = replace(self, arithmetic=replace(self.arithmetic, compute=self.arithmetic.storage))
+        # A conversion rounds the smallest numbers as it does all others, whatever arithmetic does with them.
+        narrow = replace(self, arithmetic=replace(self.arithmetic, compute=self.arithmetic.storage, flushes=False))
         return narrow.rounded(self.value, (self.worst, self.likely))
 
 
@@ -260,6 +261,14 @@ def chosen(condition: Array, a: Bounded, b: Bounded) -> Bounded:
         worst=np.where(condition, a.worst, b.worst),
         likely=np.where(condition, a.likely, b.likely),
     )
+
+
+def by_sign(x: Bounded, above: Bounded, below: Bounded) -> Bounded:
+    """``above`` where a number is not negative, ``below`` elsewhere; of functions that meet at 0."""
+    result = chosen(x.value >= 0, above, below)
+    either = widest(above, below)
+    worst, likely = either.worst + x.worst, either.likely + x.likely
+    return chosen(np.abs(x.value) < x.worst, replace(result, worst=worst, likely=likely), result)
 
 
 def stacked(parts: Sequence[Bounded], axis: int) -> Bounded:

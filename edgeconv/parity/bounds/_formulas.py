@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeconv.parity.bounds._arithmetic import Array
-from edgeconv.parity.bounds._bounded import Bounded, chosen, exact, widest
+from edgeconv.parity.bounds._bounded import Bounded, by_sign, chosen, exact, widest
 
 # Activations
 
@@ -19,7 +19,8 @@ from edgeconv.parity.bounds._bounded import Bounded, chosen, exact, widest
 def leaky(x: Bounded, slope: Bounded | float) -> Bounded:
     """The identity above 0, a product below."""
     below = x * slope
-    return chosen(np.broadcast_to(x.value >= 0, below.value.shape), _spread(x, below), below)
+    above = _spread(x, below)
+    return by_sign(above, above, below)
 
 
 def _spread(x: Bounded, like: Bounded) -> Bounded:
@@ -46,19 +47,19 @@ def hard_swish(x: Bounded) -> Bounded:
 def elu(x: Bounded, alpha: float = 1.0) -> Bounded:
     """alpha (exp(x) - 1) below 0."""
     below = x.monotone(lambda values: np.minimum(values, 0.0)).function("expm1")
-    return chosen(x.value >= 0, x, below if alpha == 1 else below * alpha)
+    return by_sign(x, x, below if alpha == 1 else below * alpha)
 
 
 def celu(x: Bounded, alpha: float) -> Bounded:
     """alpha (exp(x / alpha) - 1) below 0."""
     below = (x / alpha).monotone(lambda values: np.minimum(values, 0.0)).function("expm1") * alpha
-    return chosen(x.value >= 0, x, below)
+    return by_sign(x, x, below)
 
 
 def selu(x: Bounded, alpha: float, gamma: float) -> Bounded:
     """gamma times an ELU; the factors below 0 may be one."""
     below = x.monotone(lambda values: np.minimum(values, 0.0)).function("expm1")
-    return chosen(x.value >= 0, x * gamma, widest(below * alpha * gamma, below * (alpha * gamma)))
+    return by_sign(x, x * gamma, widest(below * alpha * gamma, below * (alpha * gamma)))
 
 
 def gelu(x: Bounded, *, approximate: bool) -> Bounded:

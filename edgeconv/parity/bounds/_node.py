@@ -6,7 +6,7 @@ shapes need no row: nothing is rounded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -32,15 +32,27 @@ _NOTHING_ROUNDED = having_any(
 }
 
 
+_CARRIED = (
+    having_any([Trait.MOVES, Trait.REARRANGES, Trait.CLAMPS, Trait.LARGEST, Trait.SMALLEST])
+    | {"Abs", "CenterCropPad", "Dropout", "GatherND", "Neg", "Pad", "Trilu", "Where"}
+) - having_any([Trait.RANKS])
+"""Those that round nothing, and whose results lie between what they make of both ends of their operands' errors."""
+_TOLD = frozenset({"CumSum", "DequantizeLinear", "DynamicQuantizeLinear", "LpPool", "Mod", "QLinearConv"}) | {
+    *("QLinearMatMul", "Resize", "Shrink", "Upsample"),
+}
+"""Those whose rules take their operands as a runtime told them, without an error."""
+
+
 def of_node(
-    node: ir.Node, operands: Sequence[Array | None], *, opset: int, arithmetic: Arithmetic = FLOAT32
+    node: ir.Node, operands: Sequence[Array | Bound | None], *, opset: int, arithmetic: Arithmetic = FLOAT32
 ) -> tuple[Bound, ...]:
     """How far any correct evaluation of a node may lie from the exact one, given its own operands.
 
     Args:
         node: as for `edgeconv.reference.evaluate_node`: its attributes are read, its subgraphs are not.
         operands: one per input, in torch's layout, as the runtime had them: float32 or float16 (or wider: taken as they
-            are), and integers; None where an optional one is left out.
+            are), and integers; None where an optional one is left out. A `Bound` is an operand that the runtime did not
+            tell: its errors are carried on, so that several nodes are bounded as one.
         opset: of the default domain.
         arithmetic: what the runtime computes in.
 
@@ -51,15 +63,21 @@ def of_node(
         ParityError: the operator, or a form of it, has no bound.
         RewriteError: `evaluate_node` refuses it.
     """
-    results = evaluate_node(node, operands, opset=opset)
+    carried = {at: item for at, item in enumerate(operands) if isinstance(item, Bound) and item.worst.any()}
+    values = tuple(item.exact if isinstance(item, Bound) else item for item in operands)
+    results = evaluate_node(node, values, opset=opset)
     integral = all(result.dtype.kind != "f" for result in results)
-    if _is_exact(node, operands, integral=integral):
-        return tuple(bound_of(result, None) for result in results)
+    exact = _is_exact(node, values, integral=integral)
+    if carried and (node.op_type not in _CARRIED if exact else node.op_type in _TOLD):
+        what = f"{node.op_type} is bounded for operands that a runtime told, and not for computed ones"
+        raise ParityError(what, where=place_of(node), hint="have the runtime tell its operands")
+    if exact:
+        return _moved(node, values, carried, opset, results)
     rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if rule is None:
         raise ParityError(f"no error bound is known for {node.op_type}", where=place_of(node), hint="judge its outputs")
-    values = tuple(None if item is None else np.asarray(item) for item in operands)
-    site = Site(node, values, opset, _no_body, arithmetic, results)
+    arrays = tuple(None if item is None else np.asarray(item) for item in values)
+    site = Site(node, arrays, opset, _no_body, arithmetic, results, carried)
     with np.errstate(all="ignore"):
         bounded = rule(site)
         rows = bounded if isinstance(bounded, tuple) else (bounded,)
@@ -68,6 +86,37 @@ def of_node(
             bound_of(result, row.stored() if row is not None and result.dtype.kind == "f" else row)
             for result, row in zip(results, rows, strict=False)
         )
+
+
+def _moved(
+    node: ir.Node,
+    values: Sequence[Array | None],
+    carried: Mapping[int, Bound],
+    opset: int,
+    results: Sequence[Array],
+) -> tuple[Bound, ...]:
+    """The results of a node that rounds nothing: between what it makes of both ends of its operands' errors."""
+    if not carried:
+        return tuple(bound_of(result, None) for result in results)
+    errors = []
+    for name in ("worst", "likely"):
+        ends = []
+        for sign in (-1, 1):
+            shifted = list(values)
+            for at, bound in carried.items():
+                shifted[at] = bound.exact + sign * getattr(bound, name)
+            ends.append(evaluate_node(node, shifted, opset=opset))
+        with np.errstate(invalid="ignore"):
+            errors.append(
+                [
+                    np.maximum(np.abs(low - result), np.abs(high - result))
+                    for low, high, result in zip(*ends, results, strict=True)
+                ]
+            )
+    return tuple(
+        Bound(result, np.where(np.isnan(worst), np.inf, worst), np.where(np.isnan(likely), np.inf, likely))
+        for result, worst, likely in zip(results, *errors, strict=True)
+    )
 
 
 def _is_exact(node: ir.Node, operands: Sequence[Array | None], *, integral: bool) -> bool:

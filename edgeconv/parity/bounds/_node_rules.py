@@ -52,10 +52,15 @@ def _cast(site: Site) -> Bounded:
         raise site.unknown(f"to {target.lower()}")
     (name, unit), value = _FORMATS[target], site.results[0]
     limits = np.finfo(name)
-    rounded = unit * np.abs(value) + float(limits.smallest_normal)
+    # A conversion rounds halves below the smallest normal one, too; of float32 these may become 0.
+    rounded = unit * np.abs(value) + float(limits.smallest_subnormal if name == "float16" else limits.smallest_normal)
     beyond = np.abs(value) > float(limits.max)
-    error = np.where(value.astype(name) == value, 0.0, np.where(beyond, np.inf, rounded))
-    return Bounded(value, error, error, site.arithmetic)
+    own = np.where(value.astype(name) == value, 0.0, rounded)
+    x = site.x()
+    worst, likely = (
+        np.where(beyond, np.inf, error + np.where(error > 0, rounded, own)) for error in (x.worst, x.likely)
+    )
+    return Bounded(value, worst, likely, site.arithmetic)
 
 
 def _shrink(site: Site) -> Bounded:

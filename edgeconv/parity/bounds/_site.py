@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds._arithmetic import Arithmetic, Array
+from edgeconv.parity.bounds._bound import Bound
 from edgeconv.parity.bounds._bounded import Bounded
 from edgeconv.reference import evaluate_node
 from edgeconv.reference._operands import Operands, place_of
@@ -19,19 +20,24 @@ class Site(Operands[Array]):
     Attributes:
         arithmetic: of the runtime.
         results: the exact ones.
+        carried: operands that no runtime told, by their place: computed, with the errors that they may have.
     """
 
     arithmetic: Arithmetic
     results: tuple[Array, ...]
+    carried: Mapping[int, Bound] = field(default_factory=dict)
 
     def x(self, index: int = 0) -> Bounded:
         """An operand."""
-        return Bounded.of(self[index], self.arithmetic)
+        own = Bounded.of(self[index], self.arithmetic)
+        bound = self.carried.get(index)
+        if bound is None:
+            return own
+        return replace(own, worst=own.worst + bound.worst, likely=own.likely + bound.likely)
 
     def maybe(self, index: int) -> Bounded | None:
         """An operand that may be left out."""
-        value = self.optional(index)
-        return None if value is None else Bounded.of(value, self.arithmetic)
+        return None if self.optional(index) is None else self.x(index)
 
     def number(self, name: str, default: float) -> float:
         """A FLOAT attribute."""
