@@ -17,7 +17,7 @@ from edgeconv.devices._environments import ENVIRONMENTS, install
 from edgeconv.devices._integer_probe import INTEGER_KERNELS, SATURATING
 from edgeconv.devices._module import run_module
 from edgeconv.devices._run import Sessions, run_artifact, run_intermediates
-from edgeconv.devices._session import Session
+from edgeconv.devices._session import Session, file_inputs
 from edgeconv.devices._table import AGENT, DEVICES, all_devices, find
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Session",
     "Sessions",
     "all_devices",
+    "file_inputs",
     "find",
     "install",
     "run_artifact",

@@ -82,6 +82,22 @@ class Sessions:
             self._open.pop(device.name).close()
         return run
 
+    def run_probe(
+        self, device: Device, artifact: Artifact, probe: bytes, sample: Sample, *, outputs: int, timeout_s: float
+    ) -> tuple[Array, ...]:
+        """As `Session.run_probe`.
+
+        Raises:
+            DeviceError: as there; also where the device cannot be started.
+        """
+        session = self._open.get(device.name) or start(device)
+        self._open[device.name] = session
+        try:
+            return session.run_probe(artifact, probe, sample, outputs=outputs, timeout_s=timeout_s)
+        except DeviceError:
+            self._open.pop(device.name).close()
+            raise
+
     def __enter__(self) -> Self:
         return self
 

@@ -105,6 +105,30 @@ class Session:
             told.append({spec.name: array for spec, array in _declared(artifact.intermediates, frame.arrays)})
         return tuple(told)
 
+    def run_probe(
+        self, artifact: Artifact, probe: bytes, sample: Sample, *, outputs: int, timeout_s: float
+    ) -> tuple[Array, ...]:
+        """All outputs of a copy of an artifact that has more of them: in its order and layout.
+
+        Args:
+            artifact: whose inputs the copy has.
+            probe: the copy's bytes.
+            sample: as for `run`.
+            outputs: how many the copy has.
+            timeout_s: as for `run`.
+
+        Raises:
+            DeviceError: the runtime refuses it, crashes or hangs, or returns more or fewer.
+        """
+        limit = Deadline(timeout_s)
+        self._hello(limit)
+        self._load_bytes(artifact, np.frombuffer(probe, np.uint8), limit, outputs)
+        failure = f"cannot run sample {sample.name!r}"
+        frame = self._ask("run", "outputs", file_inputs(artifact, sample), limit, failure, _UNKNOWN_BYTES)
+        if len(frame.arrays) != outputs:
+            raise DeviceError(f"returned {len(frame.arrays)} outputs, the file declares {outputs}")
+        return tuple(array for _, array in frame.arrays)
+
     def close(self) -> None:
         """Ends the device's process; harmless when it has ended."""
         self._process.close()
@@ -183,12 +207,15 @@ class Session:
                 data = np.frombuffer(file.read(), np.uint8)
         except OSError as error:
             raise DeviceError(f"cannot read {artifact.path.name}: {error.strerror or error}") from error
+        outputs = artifact.intermediates if "tensors" in fields else artifact.outputs
+        return self._load_bytes(artifact, data, limit, len(outputs), **fields)
+
+    def _load_bytes(self, artifact: Artifact, data: Array, limit: Deadline, outputs: int, **fields: Any) -> Frame:
         if artifact.data_sha256 is not None:  # gigabytes, which are not sent
             fields["folder"] = str(artifact.path.parent.resolve())
         frame = self._ask("load", "loaded", [("model", data)], limit, "cannot load the file", **fields)
-        outputs = artifact.intermediates if "tensors" in fields else artifact.outputs
-        for side, specs in (("inputs", artifact.inputs), ("outputs", outputs)):
-            _check_names(frame.fields.get(side), side, len(specs))
+        for side, count in (("inputs", len(artifact.inputs)), ("outputs", outputs)):
+            _check_names(frame.fields.get(side), side, count)
         return frame
 
     def _ask(

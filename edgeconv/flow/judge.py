@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from edgeconv.core import Artifact, Comparison, Fidelity, Run, Sample, Tolerance
+from edgeconv.core import Artifact, Comparison, Fidelity, Run, Sample, Tolerance, Verdict
 from edgeconv.defaults import DEVICE_TIMEOUT_S
 from edgeconv.devices import INTEGER_KERNELS, SATURATING, Sessions, all_devices, find
 from edgeconv.errors import NO_SAMPLE, ParityError
+from edgeconv.flow.running import judged_running
 from edgeconv.flow.source import Source
 from edgeconv.parity import Golden, asks_of_all, compare, explained_by_fusion, held_to_all
+from edgeconv.parity.chain import held_to_links
 from edgeconv.progress import Progress
 from edgeconv.recipe import DEFAULT_FIDELITY
+from edgeconv.verdicts import LinkResult
 
 _MakeRun = Callable[[tuple[Sample, ...]], Run]
+_JudgeRunning = Callable[[Sequence[Sample], Run, Sequence[Comparison]], LinkResult]
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def judge(
     comparisons: list[Comparison] = []
     environments: dict[str, Mapping[str, str]] = {}
     with Sessions() as sessions:
-        for title, variant, make_run, unfused in _runs(artifacts, proof, source, outputs, sessions):
+        for title, variant, make_run, unfused, judge_running in _runs(artifacts, proof, source, outputs, sessions):
             variant_golden = golden.of(variant)
             if not variant_golden.samples:
                 raise ParityError(f"no parity input is for the variant {variant}", hint=NO_SAMPLE)
@@ -77,6 +81,10 @@ def judge(
                 with progress.stage(f"{title}, nothing fused"):
                     saturating = run.environment.get(INTEGER_KERNELS) == SATURATING
                     rows = explained_by_fusion(rows, rows_of(unfused(variant_golden.samples)), saturating=saturating)
+            if judge_running is not None and run.verdict is Verdict.PASS:
+                with progress.stage(f"{title}, layer by layer on its own operands"):
+                    link = judge_running(variant_golden.samples, run, rows)
+                rows = (replace(rows[0], links=(link,)), *rows[1:])
             comparisons += rows
             if run.environment:
                 key = f"device {run.device}"
@@ -84,7 +92,7 @@ def judge(
     for variant, bound in proof.bounds.items():
         of = {artifact.path.name for artifact in artifacts if artifact.variant == variant}
         comparisons = held_to_all(comparisons, bound, of=of)
-    return tuple(comparisons), environments
+    return held_to_links(comparisons, artifacts), environments
 
 
 def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tuple[str, ...]) -> tuple[Comparison, ...]:
@@ -102,18 +110,20 @@ def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tupl
 
 def _runs(
     artifacts: Sequence[Artifact], proof: Proof, source: Source | None, outputs: tuple[str, ...], sessions: Sessions
-) -> Iterator[tuple[str, str, _MakeRun, _MakeRun | None]]:
+) -> Iterator[tuple[str, str, _MakeRun, _MakeRun | None, _JudgeRunning | None]]:
     """Yields title, variant and function of each run, one at a time, since outputs may be large.
 
-    The last item is the same run with graph optimization off, which may tell why an artifact fails; else None.
+    Two items more of files: the same run with graph optimization off, which may tell why an artifact fails; and what
+    judges the runtime by what it tells of its layers. Else None.
     """
     if source is not None and source.device in proof.device_names:
         run = partial(source.run, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)
-        yield f"{source.title} float32", source.variant, run, None
+        yield f"{source.title} float32", source.variant, run, None, None
     for artifact in artifacts:
         for device in map(find, proof.device_names):
             if artifact.format in device.formats:
                 title = f"{artifact.path.name} on {device.name}"
                 make_run = partial(sessions.run, device, artifact, timeout_s=proof.timeout_s)
                 unfused = partial(make_run, optimized=False) if artifact.format == "onnx" else None
-                yield title, artifact.variant, make_run, unfused
+                judge_running = partial(judged_running, sessions, device, artifact, timeout_s=proof.timeout_s)
+                yield title, artifact.variant, make_run, unfused, judge_running

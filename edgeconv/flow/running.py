@@ -1,0 +1,131 @@
+"""Runs probes of an artifact on a device, and judges what the runtime tells layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from edgeconv.core import Array, Artifact, Comparison, Run, Sample, Verdict
+from edgeconv.devices import Device, Sessions, file_inputs
+from edgeconv.errors import DeviceError, EdgeconvError
+from edgeconv.named_files import read_named
+from edgeconv.parity.running import Judged, ProbedFile, arithmetic_of, open_probed, running_link
+from edgeconv.verdicts import Link, LinkResult
+
+_MOST_PROBES = 12  # copies of one file that are run until one computes as the file itself does
+_ENOUGH = 1 << 20  # values: no second sample tells what these do not
+
+
+def judged_running(
+    sessions: Sessions,
+    device: Device,
+    artifact: Artifact,
+    samples: Sequence[Sample],
+    run: Run,
+    rows: Sequence[Comparison],
+    *,
+    timeout_s: float,
+) -> LinkResult:
+    """How the link `RUNNING` of an artifact on a device holds.
+
+    A kernel does the same for every sample, and computes many elements of each: the sample that uses most of its row's
+    bound, and a second one where it has few elements, tell what all would.
+
+    Args:
+        sessions: where the device may be running already.
+        device: where.
+        artifact: the file.
+        samples: of the run.
+        run: of the file itself, which passed; the probes must compute the same, to the last bit.
+        rows: what the run was judged to be.
+        timeout_s: of each probe, seconds.
+    """
+    try:
+        data = read_named(artifact.path, kind=artifact.path.suffix, error=DeviceError)
+        file = open_probed(artifact.path, data, arithmetic_of(run.environment))
+        probe = _Probe(partial(sessions.run_probe, device, artifact, timeout_s=timeout_s), artifact, file)
+        judged: dict[str, Judged] = {}
+        elements = 0
+        for at in _telling(rows, len(samples)):
+            outputs, told = probe.told(samples[at], run.outputs[at])
+            inputs = [array for _, array in file_inputs(artifact, samples[at])]
+            judged[samples[at].name] = file.judge(inputs, outputs, told)
+            elements += sum(array.size for array in told.values())
+            if elements > _ENOUGH:
+                break
+    except EdgeconvError as error:
+        return LinkResult(Link.RUNNING, Verdict.SKIPPED, reason=str(error))
+    return running_link(judged)
+
+
+def _telling(rows: Sequence[Comparison], count: int) -> list[int]:
+    """Two samples: the one that uses most of its bound, and the first; where these are one, the last."""
+    excess = [[sample.excess for sample in row.samples] for row in rows if len(row.samples) == count]
+    worst = max(range(count), key=lambda at: max((row[at] for row in excess), default=0.0))
+    return list(dict.fromkeys([worst, 0 if worst else count - 1]))
+
+
+_Told = tuple[tuple[Array, ...], dict[str, Array]]
+"""The file's own outputs, and values by name, in the file's layout."""
+
+
+class _Probe:
+    """Finds the values that a runtime tells without computing otherwise than it does of the file itself."""
+
+    def __init__(self, run: Callable[..., tuple[Array, ...]], artifact: Artifact, file: ProbedFile) -> None:
+        self._run, self._artifact, self._file = run, artifact, file
+        self._groups = list(file.groups)
+        self._left = _MOST_PROBES
+        self._why = "whatever value it tells, it computes otherwise than without"
+
+    def told(self, sample: Sample, expected: Mapping[str, Array]) -> _Told:
+        """What the runtime tells of a sample.
+
+        Args:
+            sample: the input.
+            expected: the outputs of the file itself, by name, in torch's layout.
+
+        Raises:
+            DeviceError: no value can be had without changing what is computed.
+        """
+        kept: list[Collection[str]] = []
+        told = self._widest(self._groups, kept, partial(self._of, sample, expected))
+        if told is None:
+            raise DeviceError(self._why)
+        self._groups = kept
+        return told
+
+    def _widest(
+        self,
+        groups: Sequence[Collection[str]],
+        kept: list[Collection[str]],
+        tell: Callable[[Sequence[Collection[str]]], _Told | None],
+    ) -> _Told | None:
+        """Adds those groups to the kept ones that change nothing: all, or what is left of either half."""
+        if not self._left or not groups:
+            return None
+        self._left -= 1
+        told = tell([*kept, *groups])
+        if told is not None:
+            kept += groups
+            return told
+        if len(groups) == 1:
+            return None
+        first = self._widest(groups[: len(groups) // 2], kept, tell)
+        return self._widest(groups[len(groups) // 2 :], kept, tell) or first
+
+    def _of(self, sample: Sample, expected: Mapping[str, Array], groups: Sequence[Collection[str]]) -> _Told | None:
+        """What the runtime tells of these values; None where its outputs are not the file's to the last bit."""
+        specs, names = self._artifact.outputs, [name for group in groups for name in group]
+        try:
+            arrays = self._run(self._file.probe(names), sample, outputs=len(specs) + len(names))
+        except DeviceError as error:
+            self._why = str(error)
+            return None
+        own = arrays[: len(specs)]
+        for spec, array in zip(specs, own, strict=True):
+            if not np.array_equal(spec.from_file(array), expected[spec.name], equal_nan=array.dtype.kind == "f"):
+                return None
+        return own, dict(zip(names, arrays[len(specs) :], strict=True))

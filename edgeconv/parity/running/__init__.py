@@ -1,0 +1,15 @@
+"""Link 4 of the proof: a runtime computes what the file says, layer by layer on the runtime's own operands.
+
+Public names
+    `open_probed`: a file that can be given further outputs, `ProbedFile`.
+    `running_link`: the link of an artifact on a device, of what the walks over its samples tell: `Judged`, `Layer`.
+    `arithmetic_of`: what a device computes in, by what it says of itself.
+"""
+
+from __future__ import annotations
+
+from edgeconv.parity.running._file import ProbedFile, arithmetic_of, open_probed
+from edgeconv.parity.running._layers import Judged, Layer
+from edgeconv.parity.running._link import running_link
+
+__all__ = ["Judged", "Layer", "ProbedFile", "arithmetic_of", "open_probed", "running_link"]

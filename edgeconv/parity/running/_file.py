@@ -1,0 +1,67 @@
+"""Files with further outputs, in both languages; and what a device computes in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from edgeconv.core import Array
+from edgeconv.parity.bounds import Arithmetic
+from edgeconv.parity.running._layers import Judged
+
+
+class ProbedFile(Protocol):
+    """A file that can be given further outputs."""
+
+    @property
+    def groups(self) -> Sequence[Collection[str]]:
+        """Values to be told, by what a runtime may fuse them with: all of a group change its kernels, or none does."""
+        ...
+
+    def probe(self, names: Sequence[str]) -> bytes:
+        """A copy of the file that gives these values behind its own outputs, in this order."""
+        ...
+
+    def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]) -> Judged:
+        """Judges what a runtime told.
+
+        Args:
+            inputs: in the file's order and layout.
+            outputs: of the file, likewise.
+            told: values of the probe, by name.
+        """
+        ...
+
+
+def open_probed(path: Path, data: bytes, arithmetic: Arithmetic) -> ProbedFile:
+    """The file as a `ProbedFile`.
+
+    Args:
+        path: where it lies, with what belongs to it; its suffix tells the language.
+        data: its bytes.
+        arithmetic: of the runtime that it is judged for.
+    """
+    if path.suffix == ".onnx":
+        from edgeconv.parity.running._onnx import OnnxFile
+
+        return OnnxFile(path, data, arithmetic)
+    from edgeconv.parity.running._tflite import TfliteFile
+
+    return TfliteFile(data, arithmetic)
+
+
+_RUNTIMES = {"onnxruntime": "onnxruntime", "litert": "any", "litert-reference": "tflite", "tflite-runtime": "any"}
+"""XNNPACK leaves some operators to TFLite's own kernels: either may have computed a value."""
+
+
+def arithmetic_of(environment: Mapping[str, str]) -> Arithmetic:
+    """What a device computes in.
+
+    Args:
+        environment: what it says of itself; an unknown runtime is held to the widest bounds. Halves are computed in
+            float32 on x86-64, whose kernels know no others.
+    """
+    runtime = _RUNTIMES.get(environment.get("runtime", ""), "any")
+    compute = "float32" if environment.get("machine") in ("x86_64", "AMD64") else "float16"
+    return Arithmetic("float32", compute, runtime)

@@ -1,0 +1,174 @@
+"""The walk over a file: each value that a runtime tells, against what the file makes of the runtime's own operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.errors import EdgeconvError
+from edgeconv.parity.bounds import Bound
+
+Operand = Array | Bound | None
+Reading = Callable[[Hashable, Array], Operand]
+"""Makes of a told value what an operator behind it read."""
+
+_LONG = 8  # operators of a piece, beyond which each kind is named once
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator of a file.
+
+    Attributes:
+        operator: its name in the file's language.
+        inputs: keys of its operands; None where one is left out.
+        outputs: keys of its results.
+        bounds: gives a `Bound` per result, of operands that a runtime told or of carried ones.
+    """
+
+    operator: str
+    inputs: tuple[Hashable | None, ...]
+    outputs: tuple[Hashable, ...]
+    bounds: Callable[[Sequence[Operand]], Sequence[Bound]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One value that a runtime told, and the operators since the values that it told before.
+
+    Attributes:
+        name: of the value, which has that of its torch module.
+        operators: that lie between, in the file's order.
+        used: the largest share of its bound that an element uses; above 1, no correct evaluation gives it.
+        likely: the same of the likely bound.
+        error: of the element that uses most, in the value's unit (steps of quantized ones).
+        bound: of that element.
+        signal: sum of the squares of the exact values.
+        noise: sum of the squares of the errors.
+    """
+
+    name: str
+    operators: tuple[str, ...]
+    used: float
+    likely: float
+    error: float
+    bound: float
+    signal: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a walk over a sample tells: the layers in the file's order, and why others could not be judged, by name."""
+
+    layers: tuple[Layer, ...]
+    unjudged: Mapping[str, str]
+
+
+def judged_layers(
+    steps: Sequence[Step],
+    held: Mapping[Hashable, Operand],
+    told: Mapping[Hashable, Array],
+    readings: Sequence[Reading],
+    name_of: Callable[[Hashable], str],
+) -> Judged:
+    """Judges each told value by the operators that lead to it from told ones.
+
+    Errors do not add up from layer to layer: an operator reads what the runtime itself had. Where the runtime tells
+    nothing, within a piece that it fuses, the exact values go on with the errors that they may have.
+
+    Args:
+        steps: the operators, in the order of execution.
+        held: inputs and constants.
+        told: results, as the runtime has them.
+        readings: how the operators behind a told value may have read it; a value that is right by one of them is right.
+        name_of: the name of a told value.
+    """
+    layers: dict[Hashable, Layer] = {}
+    unjudged: dict[str, str] = {}
+    left = frozenset(told)
+    for reading in readings:
+        walk = _Walk(held, told, reading)
+        for step in _needed(steps, told, left):
+            walk.step(step)
+        layers |= {key: _layer(name_of(key), *walk.results[key], told[key]) for key in walk.results.keys() & left}
+        unjudged |= {name_of(key): why for key, why in walk.unjudged.items() if key in left}
+        left = frozenset(key for key in left if key in layers and not layers[key].used <= 1)
+        if not left:
+            break
+    order = {key: at for at, step in enumerate(steps) for key in step.outputs}
+    return Judged(tuple(layers[key] for key in sorted(layers, key=order.__getitem__)), unjudged)
+
+
+def _needed(steps: Sequence[Step], told: Collection[Hashable], wanted: Collection[Hashable]) -> list[Step]:
+    """The steps that lead to these values from told ones."""
+    keys, needed = set(wanted), []
+    for step in reversed(steps):
+        if keys.intersection(step.outputs):
+            needed.append(step)
+            keys.update(key for key in step.inputs if key is not None and key not in told)
+    return needed[::-1]
+
+
+class _Walk:
+    """The values so far, read in one way.
+
+    Attributes:
+        results: of each told value, the operators since the told ones before, and its bound.
+        unjudged: why others have none.
+    """
+
+    def __init__(self, held: Mapping[Hashable, Operand], told: Mapping[Hashable, Array], reading: Reading) -> None:
+        self.results: dict[Hashable, tuple[tuple[str, ...], Bound]] = {}
+        self.unjudged: dict[Hashable, str] = {}
+        self._told, self._reading = told, reading
+        self._values: dict[Hashable, Operand] = dict(held)
+        self._pieces: dict[Hashable, tuple[str, ...]] = {}
+
+    def step(self, step: Step) -> None:
+        """Bounds what an operator gives."""
+        before = [name for key in step.inputs if key in self._pieces for name in self._pieces[key]]
+        piece = (*dict.fromkeys(before), step.operator) if len(before) > _LONG else (*before, step.operator)
+        bounds, reason = self._bounds(step)
+        for key, bound in zip(step.outputs, bounds, strict=False):
+            if key in self._told:
+                if bound is None:
+                    self.unjudged[key] = reason
+                else:
+                    self.results[key] = piece, bound
+            elif bound is not None:
+                self._values[key] = bound if bound.worst.any() else bound.exact
+                self._pieces[key] = piece
+
+    def _bounds(self, step: Step) -> tuple[Sequence[Bound | None], str]:
+        """Of each result; or why there is none."""
+        nothing: Sequence[Bound | None] = [None] * len(step.outputs)
+        operands: list[Operand] = []
+        for key in step.inputs:
+            if key in self._told:
+                operands.append(self._reading(key, self._told[key]))
+            elif key is None or key in self._values:
+                operands.append(None if key is None else self._values[key])
+            else:
+                return nothing, "it follows a value that has no bound"
+        try:
+            return step.bounds(operands), ""
+        except EdgeconvError as error:
+            return nothing, error.what
+
+
+def _layer(name: str, operators: tuple[str, ...], bound: Bound, told: Array) -> Layer:
+    if not told.size:
+        return Layer(name, operators, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    used = bound.used(told)
+    at = np.unravel_index(int(np.argmax(used)), used.shape)
+    exact = np.asarray(bound.exact, np.float64)
+    with np.errstate(all="ignore"):
+        errors = np.where(np.isfinite(exact), told.astype(np.float64) - exact, 0.0)
+        signal, noise = (float(np.nansum(np.square(part))) for part in (np.where(np.isfinite(exact), exact, 0), errors))
+        error = abs(float(told[at]) - float(exact[at]))
+    likely = float(bound.used(told, likely=True).max())
+    return Layer(name, operators, float(used[at]), likely, error, float(bound.worst[at]), signal, noise)

@@ -1,0 +1,53 @@
+"""What the layers of all samples make of the link."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from edgeconv.core import Verdict
+from edgeconv.parity.running._layers import Judged, Layer
+from edgeconv.values import counted
+from edgeconv.verdicts import Link, LinkResult
+
+
+def running_link(judged: Mapping[str, Judged]) -> LinkResult:
+    """The link of an artifact on a device.
+
+    Args:
+        judged: what the walk over each sample tells, by the sample's name.
+    """
+    layers = [(layer, sample) for sample, walk in judged.items() for layer in walk.layers]
+    unjudged = {name: why for walk in judged.values() for name, why in walk.unjudged.items()}
+    if not layers:
+        why = next(iter(unjudged.values()), "no value is computed")
+        return LinkResult(Link.RUNNING, Verdict.SKIPPED, reason=f"no layer can be judged: {why}")
+    beyond = [(layer, sample) for layer, sample in layers if not layer.used <= 1]
+    # The first in the file's order is where it begins; all others read what the runtime itself had.
+    layer, sample = beyond[0] if beyond else max(layers, key=lambda item: item[0].used)
+    noise, signal = (sum(getattr(layer, name) for layer, _ in layers) for name in ("noise", "signal"))
+    return LinkResult(
+        Link.RUNNING,
+        Verdict.FAIL if beyond else Verdict.PASS,
+        error=layer.error,
+        bound=layer.bound,
+        used=layer.used,
+        sqnr_db=math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf,
+        where=layer.name,
+        reason=_reason(layer, sample, len({layer.name for layer, _ in beyond}), unjudged),
+    )
+
+
+def _reason(layer: Layer, sample: str, beyond: int, unjudged: Mapping[str, str]) -> str:
+    place = f"layer {layer.name} ({', '.join(layer.operators)}), input {sample}"
+    parts = [f"{place}, uses {layer.used:.2g} of its bound"]
+    if beyond:
+        parts = [
+            f"{place}: {layer.error:.3g} from what the file says of its operands, {layer.used:.3g} times its bound"
+        ]
+        if beyond > 1:
+            parts.append(f"and {counted(beyond - 1, 'further layer')} beyond theirs")
+    if unjudged:
+        name, why = next(iter(unjudged.items()))
+        parts.append(f"{counted(len(unjudged), 'value')} could not be judged: {name}, {why}")
+    return "; ".join(parts)

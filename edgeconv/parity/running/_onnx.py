@@ -1,0 +1,155 @@
+"""``.onnx`` files: probes, and the walk over their nodes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from edgeconv.core import Array
+from edgeconv.graph.traits import Trait, having, having_any
+from edgeconv.parity.bounds import Arithmetic, Bound, of_node
+from edgeconv.parity.running._layers import Judged, Operand, Step, judged_layers
+
+_SUMS = having(Trait.LAYER) | {"AveragePool", "BatchNormalization"}
+_AFFINE = having(Trait.AFFINE)
+_FUSED_BEHIND = having_any([Trait.CLAMPS, Trait.FUNCTION, Trait.AFFINE]) | {"LeakyRelu", "PRelu"}
+_UNTOLD_HALVES = having_any([Trait.CLAMPS, Trait.REARRANGES])
+_PROBE = "/probe"
+_HALF_UNIT, _HALF_LEAST = 2.0**-11, 2.0**-25
+
+
+class OnnxFile:
+    """A file, with the arithmetic of the runtime that it is judged for.
+
+    A runtime fuses a convolution with the activation or the sum behind it, which asks nothing else of it: such values
+    are not told. Of half precision, onnxruntime computes in float32 and rounds where it has a kernel for halves; a
+    clamp behind a convolution is such a place, and a value is told in float32, before it is rounded.
+
+    Args:
+        path: where it lies; its external data beside it.
+        data: its bytes.
+        arithmetic: of the runtime.
+    """
+
+    def __init__(self, path: Path, data: bytes, arithmetic: Arithmetic) -> None:
+        self._data = data
+        model = ir.from_proto(onnx.load_model_from_string(data))
+        ir.external_data.set_base_dir(model.graph, path.parent)
+        if model.functions:
+            InlinePass()(model)
+        self._graph = model.graph
+        self._opset = model.graph.opset_imports.get("", 1)
+        self._arithmetic = arithmetic
+        self._quantized = any(node.op_type == "QuantizeLinear" for node in model.graph)
+        self._casts = {value.name for node in model.graph if node.op_type == "Cast" for value in node.outputs}
+        self._halves = {value.name or "" for value in _values(self._graph) if value.dtype == ir.DataType.FLOAT16}
+
+    @property
+    def groups(self) -> Sequence[Collection[str]]:
+        outputs = set(self._graph.outputs)
+        groups: dict[Hashable, list[str]] = defaultdict(list)
+        for node in self._graph:
+            for value in node.outputs:
+                if value.name and value not in outputs and not self._is_fused(node, value):
+                    groups[node.op_type, tuple(sorted({use.node.op_type for use in value.uses()}))].append(value.name)
+        return list(groups.values())
+
+    def _is_fused(self, node: ir.Node, value: ir.Value) -> bool:
+        if not value.uses() or _is_constant(node):
+            return True
+        if self._quantized:
+            return node.op_type != "QuantizeLinear"
+        readers = [use.node.op_type for use in value.uses()]
+        alone = len(readers) == 1
+        if value.name in self._halves:
+            return node.op_type in _UNTOLD_HALVES or (node.op_type in _SUMS and alone and readers[0] in _AFFINE)
+        return node.op_type in _SUMS and alone and readers[0] in _FUSED_BEHIND
+
+    def probe(self, names: Sequence[str]) -> bytes:
+        """See `ProbedFile`. Messages of one kind behind each other are one (Protocol Buffers, merging)."""
+        extra = onnx.GraphProto()
+        for name in names:
+            told = name
+            if name in self._halves - self._casts:
+                told = f"{name}{_PROBE}"
+                extra.node.append(onnx.helper.make_node("Cast", [name], [told], to=onnx.TensorProto.FLOAT))
+            extra.output.append(onnx.ValueInfoProto(name=told))
+        behind: bytes = onnx.ModelProto(graph=extra).SerializeToString()
+        return self._data + behind
+
+    def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]) -> Judged:
+        """See `ProbedFile`."""
+        held: dict[Hashable, Operand] = {}
+        for name, value in self._graph.initializers.items():
+            if value.const_value is not None:
+                held[name] = value.const_value.numpy()
+        fed = [value for value in self._graph.inputs if not value.is_initializer()]
+        held |= {value.name: array for value, array in zip(fed, inputs, strict=True)}
+        results: dict[Hashable, Array] = dict(told.items())
+        results |= {value.name: array for value, array in zip(self._graph.outputs, outputs, strict=True)}
+        steps = [self._step(node, results) for node in self._graph]
+        readings = [_as_told, self._rounded, self._either] if self._halves else [_as_told]
+        from edgeconv.reference import one_thread  # torch, which files of the other language do without
+
+        with one_thread():
+            return judged_layers(steps, held, results, readings, str)
+
+    def _step(self, node: ir.Node, told: Mapping[Hashable, Array]) -> Step:
+        halves = any(value.name in self._halves and not _is_wider(told.get(value.name)) for value in node.outputs)
+        arithmetic = replace(self._arithmetic, storage="float16") if halves else self._arithmetic
+        inputs = tuple(None if value is None else value.name for value in node.inputs)
+        bounds = partial(_bounds, node, self._opset, arithmetic)
+        return Step(node.op_type, inputs, tuple(value.name for value in node.outputs), bounds)
+
+    def _rounded(self, key: Hashable, told: Array) -> Operand:
+        """A value that was rounded to a half behind the place where it was told."""
+        return told.astype(np.float16) if key in self._halves and told.dtype.kind == "f" else told
+
+    def _either(self, key: Hashable, told: Array) -> Operand:
+        """A value that was rounded to a half behind the place where it was told, or before it, here and not there."""
+        if key not in self._halves or told.dtype.kind != "f":
+            return told
+        exact = told.astype(np.float64)
+        error = _HALF_UNIT * np.abs(exact) + _HALF_LEAST
+        return Bound(exact, error, error)
+
+
+def _as_told(key: Hashable, told: Array) -> Operand:
+    return told
+
+
+def _is_wider(told: Array | None) -> bool:
+    """Whether a value was told that no half holds: the runtime stored none."""
+    if told is None or told.dtype != np.float32:
+        return False
+    with np.errstate(over="ignore"):
+        return bool((told.astype(np.float16) != told)[np.isfinite(told)].any())
+
+
+def _bounds(node: ir.Node, opset: int, arithmetic: Arithmetic, operands: Sequence[Operand]) -> Sequence[Bound]:
+    bounds = of_node(node, operands, opset=opset, arithmetic=arithmetic)
+    if node.op_type == "QuantizeLinear" and isinstance(operands[0], Bound):
+        # A kernel of integers rounds its bias and the product of its scales once more: the next integer is right, too.
+        return [replace(bound, worst=np.maximum(bound.worst, 1.0)) for bound in bounds]
+    return bounds
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+
+
+def _is_constant(node: ir.Node) -> bool:
+    """Whether it computes of constants alone, which a runtime does beforehand."""
+    producers = [None if value is None else value.producer() for value in node.inputs]
+    return all(
+        value is None or value.is_initializer() or (producer is not None and _is_constant(producer))
+        for value, producer in zip(node.inputs, producers, strict=True)
+    )

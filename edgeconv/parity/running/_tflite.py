@@ -1,0 +1,98 @@
+"""``.tflite`` files: probes, and the walk over their operators."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.errors import ParityError
+from edgeconv.parity.bounds import Arithmetic, Bound, of_tflite
+from edgeconv.parity.running._layers import Judged, Operand, Step, judged_layers
+from edgeconv.reference.tflite import Operator, TfliteGraph, open_tflite, read
+
+_OUTPUTS = 8  # of a SubGraph: the place of its third field in its table of offsets
+_UNTOLD = ("int4", "bfloat16")  # what frames and numpy do not carry
+
+
+class TfliteFile:
+    """A file, with the arithmetic of the runtime that it is judged for.
+
+    Args:
+        data: its bytes.
+        arithmetic: of the runtime; halves are dequantized, and all is computed in float32.
+    """
+
+    def __init__(self, data: bytes, arithmetic: Arithmetic) -> None:
+        self._data = data
+        self._graph = read(data)
+        self._arithmetic = arithmetic
+        self._places = {tensor.name: at for at, tensor in enumerate(self._graph.tensors)}
+
+    @property
+    def groups(self) -> Sequence[Collection[str]]:
+        """One: TFLite fuses nothing when it loads a file, and what XNNPACK does not depend on who reads a value."""
+        varying = set(self._graph.inputs)
+        names = []
+        for operator in self._graph.operators:
+            if varying.isdisjoint(operator.inputs):  # of constants alone: it is computed beforehand
+                continue
+            varying.update(operator.outputs)
+            tensors = [(at, self._graph.tensors[at]) for at in operator.outputs if at not in self._graph.outputs]
+            names += [tensor.name for _, tensor in tensors if tensor.dtype not in _UNTOLD]
+        return [names]
+
+    def probe(self, names: Sequence[str]) -> bytes:
+        """See `ProbedFile`. A new list of outputs lies behind the file, and its graph points there."""
+        places = [*self._graph.outputs, *(self._places[name] for name in names)]
+        data = bytearray(self._data)
+        data += bytes(-len(data) % 4)
+        table = open_tflite(self._data).Subgraphs(0)._tab
+        field = table.Pos + table.Offset(_OUTPUTS)
+        struct.pack_into("<I", data, field, len(data) - field)
+        return bytes(data + struct.pack(f"<I{len(places)}i", len(places), *places))
+
+    def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]) -> Judged:
+        """See `ProbedFile`."""
+        graph = self._graph
+        held: dict[Hashable, Operand] = {}
+        for at, tensor in enumerate(graph.tensors):
+            if tensor.data is not None:
+                held[at] = np.asarray(tensor.data, tensor.held_as)
+            elif tensor.variable:
+                held[at] = np.zeros(tensor.shape, tensor.held_as)
+        held |= {at: self._held(at, array) for at, array in zip(graph.inputs, inputs, strict=True)}
+        results: dict[Hashable, Array] = {self._places[name]: array for name, array in told.items()}
+        results |= dict(zip(graph.outputs, outputs, strict=True))
+        steps = [
+            Step(
+                operator.name,
+                tuple(None if at < 0 else at for at in operator.inputs),
+                operator.outputs,
+                partial(_bounds, graph, operator, self._arithmetic),
+            )
+            for operator in graph.operators
+        ]
+        return judged_layers(steps, held, results, [self._held], self._name)
+
+    def _held(self, key: Hashable, array: Array) -> Operand:
+        """A told value in the type that operators read it in."""
+        assert isinstance(key, int)  # tensors have indices
+        return np.asarray(array, self._graph.tensors[key].held_as)
+
+    def _name(self, key: Hashable) -> str:
+        assert isinstance(key, int)  # tensors have indices
+        return self._graph.tensors[key].name
+
+
+def _bounds(
+    graph: TfliteGraph, operator: Operator, arithmetic: Arithmetic, operands: Sequence[Operand]
+) -> Sequence[Bound]:
+    values = {at: value for at, value in zip(operator.inputs, operands, strict=True) if value is not None}
+    if any(isinstance(value, Bound) for value in values.values()):
+        raise ParityError(f"the runtime does not tell the operands of {operator.name}")
+    arrays = {at: value for at, value in values.items() if isinstance(value, np.ndarray)}
+    return of_tflite(graph, operator, arrays, arithmetic=arithmetic)

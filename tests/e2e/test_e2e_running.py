@@ -1,0 +1,171 @@
+"""A runtime that computes something else than the file says is found, and its layer is named; a right one never is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+import edgeconv
+from edgeconv.core import Array, Artifact, Comparison, Run, Sample, Tolerance, Verdict
+from edgeconv.devices import Device, Sessions, find
+from edgeconv.flow import judge
+from edgeconv.flow.running import judged_running
+from edgeconv.nn import MobileNetDSC
+from edgeconv.reference.tflite import read
+from edgeconv.verdicts import Link, LinkResult
+
+# A runtime whose kernels read other weights than the file has: bytes are exchanged as it loads one.
+_FAULTY = """
+import pathlib, sys
+from edgeconv.devices import agent
+runtime, *paths = sys.argv[1:]
+right, wrong = (pathlib.Path(path).read_bytes() for path in paths)
+class Faulty(agent.RUNTIMES[runtime]):
+    def load(self, model, **fields):
+        assert model.count(right) == 1
+        return super().load(model.replace(right, wrong), **fields)
+agent.RUNTIMES[runtime] = Faulty
+sys.exit(agent.main([runtime]))
+"""
+_PLACES = [
+    ("mobilenet.fp32.onnx", "onnxruntime"),
+    ("mobilenet.fp16.onnx", "onnxruntime"),
+    ("mobilenet.fp32.tflite", "litert"),
+    ("mobilenet.fp32.tflite", "litert-reference"),
+    ("mobilenet.fp32.tflite", "tflite-runtime"),
+    ("mobilenet.fp16.tflite", "litert"),
+]
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Artifact]:
+    """Files of a network of 28 layers of convolution, by name."""
+    torch.manual_seed(0)
+    module = MobileNetDSC(num_classes=10, width=0.25).eval()
+    result = edgeconv.export(
+        module,
+        (torch.randn(1, 3, 64, 64),),
+        tmp_path_factory.mktemp("running"),
+        name="mobilenet",
+        variants=("fp32", "fp16"),
+    )
+    return {artifact.path.name: artifact for artifact in result.artifacts}
+
+
+def _samples(artifact: Artifact) -> tuple[Sample, ...]:
+    rng = np.random.default_rng(5)
+    name = artifact.inputs[0].name
+    return tuple(Sample(str(at), {name: rng.standard_normal((1, 3, 64, 64)).astype(np.float32)}) for at in range(3))
+
+
+def _link(device: Device, artifact: Artifact) -> LinkResult:
+    """The link as an export judges it."""
+    samples = _samples(artifact)
+    row = Comparison(artifact.path.name, device.name, "output", None, Tolerance(), Verdict.PASS)
+    with Sessions() as sessions:
+        run = sessions.run(device, artifact, samples, timeout_s=60)
+        assert run.verdict is Verdict.PASS, run.reason
+        return judged_running(sessions, device, artifact, samples, run, [row], timeout_s=60)
+
+
+def _weights(path: Path) -> dict[str, Array]:
+    """The weights of convolutions as the file stores them, by the value that they give."""
+    if path.suffix == ".onnx":
+        graph = onnx.load(path).graph
+        constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+        return {node.output[0]: constants[node.input[1]] for node in graph.node if node.op_type == "Conv"}
+    read_graph = read(path)
+    stored = {at: tensor.data for at, tensor in enumerate(read_graph.tensors) if tensor.data is not None}
+    halves = {item.outputs[0]: item.inputs[0] for item in read_graph.operators if item.name == "DEQUANTIZE"}
+    weights = {}
+    for operator in read_graph.operators:
+        if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            at = operator.inputs[1]
+            weights[read_graph.tensors[operator.outputs[0]].name] = stored[halves.get(at, at)]
+    return weights
+
+
+def _faulty(device: Device, right: Array, wrong: Array, folder: Path) -> Device:
+    paths = [folder / "right", folder / "wrong"]
+    for path, weight in zip(paths, (right, wrong), strict=True):
+        path.write_bytes(weight.tobytes())
+    return replace(device, command=lambda: [sys.executable, "-c", _FAULTY, device.name, *map(str, paths)])
+
+
+@pytest.mark.parametrize(("name", "device"), _PLACES)
+def test_a_right_runtime_is_within_its_bounds_and_uses_them(
+    artifacts: Mapping[str, Artifact], name: str, device: str
+) -> None:
+    link = _link(find(device), artifacts[name])
+    assert link.verdict is Verdict.PASS, link.reason
+    assert link.used is not None
+    assert 0.05 < link.used <= 1
+    assert link.sqnr_db is not None
+    assert link.sqnr_db > (130 if "fp32" in name or device == "litert" else 70)
+
+
+@pytest.mark.parametrize(("name", "device"), _PLACES[:4])
+@pytest.mark.parametrize("depth", [0, 9, 20, 26])
+def test_a_fault_of_a_runtime_is_found_in_its_layer(
+    artifacts: Mapping[str, Artifact], name: str, device: str, depth: int, tmp_path: Path
+) -> None:
+    layer, right = list(_weights(artifacts[name].path).items())[depth]
+    wrong = right.copy()
+    wrong[0] = np.roll(wrong[0], 1, -1) if wrong.shape[-1] > 1 else -wrong[0]
+    link = _link(_faulty(find(device), right, wrong, tmp_path), artifacts[name])
+    assert link.verdict is Verdict.FAIL
+    assert link.used is not None
+    assert link.used > 1
+    # A piece has the name of its last value: the convolution's own, or that of the activation behind it.
+    assert link.where.rpartition(".")[0] == layer.rpartition(".")[0]
+    assert f"layer {link.where} (" in link.reason
+    assert "times its bound" in link.reason
+
+
+def test_a_broken_link_fails_the_row_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, artifacts: Mapping[str, Artifact], tmp_path: Path
+) -> None:
+    artifact = artifacts["mobilenet.fp32.onnx"]
+    layer, right = list(_weights(artifact.path).items())[12]
+    device = _faulty(find("onnxruntime"), right, -right, tmp_path)
+    monkeypatch.setattr(judge, "find", lambda name: device)
+    torch.manual_seed(0)
+    result = edgeconv.export(
+        MobileNetDSC(num_classes=10, width=0.25).eval(),
+        (torch.randn(1, 3, 64, 64),),
+        tmp_path / "out",
+        name="mobilenet",
+        formats="onnx",
+        devices="onnxruntime",
+    )
+    assert result.report is not None
+    (row,) = [row for row in result.report.comparisons if row.artifact]
+    assert row.verdict is Verdict.FAIL
+    assert row.links, row.reason
+    assert [link.link for link in row.links] == [Link.RUNNING]
+    assert "link 4 (running) breaks: layer features" in row.reason
+    assert "\n" not in row.reason
+    assert layer.rpartition(".")[0] in row.reason
+
+
+def test_what_a_runtime_cannot_tell_is_no_verdict(artifacts: Mapping[str, Artifact]) -> None:
+    """A runtime whose outputs change whatever it tells, as one that fuses everything would."""
+    artifact = artifacts["mobilenet.fp32.onnx"]
+    samples = _samples(artifact)
+    row = Comparison(artifact.path.name, "onnxruntime", "output", None, Tolerance(), Verdict.PASS)
+    with Sessions() as sessions:
+        run = sessions.run(find("onnxruntime"), artifact, samples, timeout_s=60)
+        outputs = tuple({name: array + 1 for name, array in output.items()} for output in run.outputs)
+        judged = partial(judged_running, sessions, find("onnxruntime"), artifact, samples, timeout_s=60)
+        link = judged(Run(run.device, run.artifact, outputs, environment=run.environment), [row])
+    assert link.verdict is Verdict.SKIPPED
+    assert "computes otherwise" in link.reason
