@@ -169,3 +169,28 @@ def test_what_a_runtime_cannot_tell_is_no_verdict(artifacts: Mapping[str, Artifa
         link = judged(Run(run.device, run.artifact, outputs, environment=run.environment), [row])
     assert link.verdict is Verdict.SKIPPED
     assert "computes otherwise" in link.reason
+
+
+class _OntoLarge(torch.nn.Module):
+    """A small sum of 144 products is added to a number that is thousands of times as large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(16, 16, 3, padding=1)
+        self.large = torch.nn.Conv2d(16, 16, 1)
+        with torch.no_grad():
+            self.large.weight *= 3000
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.conv(torch.relu(x)) + torch.relu(self.large(x))
+        return y
+
+
+def test_a_convolution_that_begins_with_what_is_added_is_right(tmp_path: Path) -> None:
+    """ONNX Runtime's kernels add up onto the other operand of a sum that follows."""
+    x = torch.randn(1, 16, 40, 40)
+    result = edgeconv.export(_OntoLarge().eval(), (x,), tmp_path, name="sum", formats="onnx", devices="onnxruntime")
+    assert result.report is not None
+    (link,) = [link for row in result.report.comparisons for link in row.links]
+    assert link.verdict is Verdict.PASS, link.reason

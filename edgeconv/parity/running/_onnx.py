@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -106,7 +107,7 @@ class OnnxFile:
         halves = any(value.name in self._halves and not _is_wider(told.get(value.name)) for value in node.outputs)
         arithmetic = replace(self._arithmetic, storage="float16") if halves else self._arithmetic
         inputs = tuple(None if value is None else value.name for value in node.inputs)
-        bounds = partial(_bounds, node, self._opset, arithmetic)
+        bounds = partial(_bounds, node, self._opset, arithmetic, [_terms(value, told) for value in node.inputs])
         return Step(node.op_type, inputs, tuple(value.name for value in node.outputs), bounds)
 
     def _rounded(self, key: Hashable, told: Array) -> Operand:
@@ -134,12 +135,33 @@ def _is_wider(told: Array | None) -> bool:
         return bool((told.astype(np.float16) != told)[np.isfinite(told)].any())
 
 
-def _bounds(node: ir.Node, opset: int, arithmetic: Arithmetic, operands: Sequence[Operand]) -> Sequence[Bound]:
+def _terms(value: ir.Value | None, told: Mapping[Hashable, Array]) -> int:
+    """How many products a convolution adds up whose result is not told, as it is fused with what reads it; else 0."""
+    node = value.producer() if value is not None else None
+    if value is None or node is None or node.op_type != "Conv" or value.name in told or node.inputs[1] is None:
+        return 0
+    shape = node.inputs[1].shape
+    return math.prod(size for size in shape[1:] if isinstance(size, int)) if shape is not None else 0
+
+
+def _bounds(
+    node: ir.Node, opset: int, arithmetic: Arithmetic, terms: Sequence[int], operands: Sequence[Operand]
+) -> Sequence[Bound]:
     bounds = of_node(node, operands, opset=opset, arithmetic=arithmetic)
     if node.op_type == "QuantizeLinear" and isinstance(operands[0], Bound):
         # A kernel of integers rounds its bias and the product of its scales once more: the next integer is right, too.
         return [replace(bound, worst=np.maximum(bound.worst, 1.0)) for bound in bounds]
+    if node.op_type == "Add" and any(terms):
+        # The convolution may begin with what is added: each of its partial sums is rounded with it.
+        addends = [_exact(item) for item, count in zip(operands, terms, strict=True) if not count or all(terms)]
+        error = max(terms) * arithmetic.unit * sum(np.abs(addend) for addend in addends)
+        return [Bound(bound.exact, bound.worst + error, bound.likely + error) for bound in bounds]
     return bounds
+
+
+def _exact(operand: Operand) -> Array:
+    exact = operand.exact if isinstance(operand, Bound) else operand
+    return np.asarray(exact, np.float64)
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
