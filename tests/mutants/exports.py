@@ -30,7 +30,7 @@ VARIANTS: tuple[tuple[str, str], ...] = (
     *(("fp32", "onnx"), ("fp32", "tflite"), ("fp16", "onnx"), ("fp16", "tflite")),
     *(("int8", "onnx"), ("int8", "tflite"), ("int16x8", "tflite")),
 )
-_CALIBRATION = 4  # batches
+_CALIBRATION = 3  # images, and as much noise
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ class Model:
 
     def variants(self, names: Sequence[str]) -> Iterator[Variant]:
         """The graphs of these variants; those that a network does not allow are left out."""
-        batches = [dict(sample.inputs) for sample in map(self.image, range(100, 100 + _CALIBRATION))]
+        numbers = range(100, 100 + _CALIBRATION)
+        batches = [dict(make(number).inputs) for number in numbers for make in (self.image, self.noise)]
         quantization = Quantization(lambda: batches, rounding="nearest")
         for name in names:
             try:
