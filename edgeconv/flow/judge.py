@@ -14,6 +14,7 @@ from edgeconv.flow.running import judged_running
 from edgeconv.flow.source import Source
 from edgeconv.parity import Golden, asks_of_all, compare, explained_by_fusion, held_to_all
 from edgeconv.parity.chain import held_to_links
+from edgeconv.parity.running import told_as_precision
 from edgeconv.progress import Progress
 from edgeconv.recipe import DEFAULT_FIDELITY
 from edgeconv.verdicts import LinkResult
@@ -92,7 +93,7 @@ def judge(
     for variant, bound in proof.bounds.items():
         of = {artifact.path.name for artifact in artifacts if artifact.variant == variant}
         comparisons = held_to_all(comparisons, bound, of=of)
-    return held_to_links(comparisons, artifacts), environments
+    return told_as_precision(held_to_links(comparisons, artifacts), artifacts), environments
 
 
 def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tuple[str, ...]) -> tuple[Comparison, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -194,3 +195,22 @@ def test_a_convolution_that_begins_with_what_is_added_is_right(tmp_path: Path) -
     assert result.report is not None
     (link,) = [link for row in result.report.comparisons for link in row.links]
     assert link.verdict is Verdict.PASS, link.reason
+
+
+def test_a_row_beyond_its_bound_whose_links_hold_is_told_as_the_precision_of_float32(tmp_path: Path) -> None:
+    sample = Sample("large", {"x": 1e4 * torch.randn(1, 16, 40, 40).numpy()})
+    result = edgeconv.export(
+        _OntoLarge().eval(),
+        (torch.randn(1, 16, 40, 40),),
+        tmp_path,
+        name="sum",
+        devices=("torch", "onnxruntime", "litert"),
+        samples=[sample],
+    )
+    assert result.report is not None
+    rows = [row for row in result.report.comparisons if row.artifact]
+    assert len(rows) == 2
+    for row in rows:
+        assert row.verdict is Verdict.FAIL
+        assert [link.verdict for link in row.links] == [Verdict.PASS]
+        assert re.search(r"float32 itself is this far off .*\(torch in float32 uses [\d.e+]+ of this bound", row.reason)

@@ -9,6 +9,10 @@ import torch
 from pytorchcv_networks import NETWORKS, OTHERS, network, other_network, sample_of
 
 import edgeconv
+from edgeconv.core import Verdict
+
+SMALL = [entry for entry in NETWORKS if entry[1] in ("resnet20_cifar10", "nin_cifar10", "mobilenetv3_small_w1")]
+"""Those that are quick, in the fast suite too."""
 
 # Networks whose torch float32 result is itself outside the bound around float64 with these random weights: no file
 # can be judged by it. Their root mean square error may be twice torch's own (6 dB).
@@ -35,6 +39,11 @@ def test_exports_within_tolerance(entry: tuple, tmp_path: Path) -> None:
     check(entry[1], network(*entry), sample_of(((1, 3, *entry[2]),)), tmp_path)
 
 
+@pytest.mark.parametrize("entry", SMALL, ids=[entry[1] for entry in SMALL])
+def test_small_ones_are_exported_and_pass(entry: tuple, tmp_path: Path) -> None:
+    check(entry[1], network(*entry), sample_of(((1, 3, *entry[2]),)), tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", OTHERS, ids=[entry[1] for entry in OTHERS])
 def test_networks_of_other_inputs_are_exported_and_pass(entry: tuple, tmp_path: Path) -> None:
@@ -57,6 +66,10 @@ def check(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], 
     result = edgeconv.export(module, inputs, folder, name=name, devices=("torch", "onnxruntime", "litert"))
     assert result.report is not None
     rows = result.report.comparisons
+    for link in (link for row in rows for link in row.links):
+        assert link.verdict is Verdict.PASS, link.reason
+        assert link.used is not None
+        assert 0.05 < link.used <= 1, link.reason
     if name not in ILL_CONDITIONED | LITERT_ROUNDS_MORE:
         wrong = [(row.device, row.output, row.reason) for row in rows if row.verdict is not edgeconv.Verdict.PASS]
         assert not wrong

@@ -43,7 +43,6 @@ class Layer:
         name: of the value, which has that of its torch module.
         operators: that lie between, in the file's order.
         used: the largest share of its bound that an element uses; above 1, no correct evaluation gives it.
-        likely: the same of the likely bound.
         error: of the element that uses most, in the value's unit (steps of quantized ones).
         bound: of that element.
         signal: sum of the squares of the exact values.
@@ -53,7 +52,6 @@ class Layer:
     name: str
     operators: tuple[str, ...]
     used: float
-    likely: float
     error: float
     bound: float
     signal: float
@@ -162,7 +160,7 @@ class _Walk:
 
 def _layer(name: str, operators: tuple[str, ...], bound: Bound, told: Array) -> Layer:
     if not told.size:
-        return Layer(name, operators, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return Layer(name, operators, 0.0, 0.0, 0.0, 0.0, 0.0)
     used = bound.used(told)
     at = np.unravel_index(int(np.argmax(used)), used.shape)
     exact = np.asarray(bound.exact, np.float64)
@@ -170,5 +168,4 @@ def _layer(name: str, operators: tuple[str, ...], bound: Bound, told: Array) -> 
         errors = np.where(np.isfinite(exact), told.astype(np.float64) - exact, 0.0)
         signal, noise = (float(np.nansum(np.square(part))) for part in (np.where(np.isfinite(exact), exact, 0), errors))
         error = abs(float(told[at]) - float(exact[at]))
-    likely = float(bound.used(told, likely=True).max())
-    return Layer(name, operators, float(used[at]), likely, error, float(bound.worst[at]), signal, noise)
+    return Layer(name, operators, float(used[at]), error, float(bound.worst[at]), signal, noise)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from edgeconv.core import Verdict
+from edgeconv.core import Artifact, Comparison, Tolerance, Verdict
+from edgeconv.parity._fidelity import failed
 from edgeconv.parity.running._layers import Judged, Layer
 from edgeconv.values import counted
 from edgeconv.verdicts import Link, LinkResult
@@ -51,3 +52,34 @@ def _reason(layer: Layer, sample: str, beyond: int, unjudged: Mapping[str, str])
         name, why = next(iter(unjudged.items()))
         parts.append(f"{counted(len(unjudged), 'value')} could not be judged: {name}, {why}")
     return "; ".join(parts)
+
+
+def told_as_precision(rows: Sequence[Comparison], artifacts: Sequence[Artifact]) -> tuple[Comparison, ...]:
+    """The rows; one of float32 that is beyond its bound while every link holds says so, with torch's own figure.
+
+    Args:
+        rows: of all devices, the source's own float32 among them where it was run.
+        artifacts: with their links.
+    """
+    links = {artifact.path.name: artifact.links for artifact in artifacts}
+    running = {(row.artifact, row.device): row.links for row in rows if row.links}
+    own = {row.output: row for row in rows if not row.artifact}
+    told = []
+    for row in rows:
+        judged = (*links.get(row.artifact, ()), *running.get((row.artifact, row.device), ()))
+        verdicts = {link.link: link.verdict for link in judged}
+        holds = verdicts.get(Link.RUNNING) is Verdict.PASS and Verdict.FAIL not in verdicts.values()
+        if row.verdict is Verdict.FAIL and row.metrics is not None and isinstance(row.tolerance, Tolerance) and holds:
+            is_read_back = verdicts.get(Link.WRITING) is Verdict.PASS
+            row = failed(row, _precision(own.get(row.output), is_read_back=is_read_back))
+        told.append(row)
+    return tuple(told)
+
+
+def _precision(own: Comparison | None, *, is_read_back: bool) -> str:
+    right = "the file is right" if is_read_back else "every layer computes what the file says"
+    figure = ""
+    if own is not None and own.samples and own.metrics is not None:
+        excess = max(sample.excess for sample in own.samples)
+        figure = f" (torch in float32 uses {excess:.3g} of this bound, {own.metrics.sqnr_db:.0f} dB)"
+    return f"{right}; float32 itself is this far off for this network{figure}"
