@@ -17,6 +17,7 @@ from exports import Export
 from edgeconv.core import Artifact, Comparison, Run, Sample, Tolerance
 from edgeconv.devices import Session, Sessions, find, start
 from edgeconv.errors import DeviceError, EdgeconvError
+from edgeconv.flow.running import judged_running
 from edgeconv.parity import Golden, Integers, compare, judge_layers, layer_steps, unjudged_layers
 from edgeconv.recipe import DEFAULT_FIDELITY
 from edgeconv.verdicts import Link, Verdict
@@ -93,17 +94,15 @@ class Gate:
                 run = self._sessions.run(device, artifact, reference.samples, timeout_s=_TIMEOUT_S)
                 rows = self._rows(export, artifact, run, reference)
                 runs.append(run)
-                broken_on[device.name] = _links_of(rows)
+                broken_on[device.name] = self._broken(artifact, run, rows, reference)
         broken: dict[Link, str] = {}
         for links in broken_on.values():
             broken = {**links, **broken}
         artifact.path.unlink()
         return Judged(broken, broken_on, tuple(runs))
 
-    def _rows(
-        self, export: Export, artifact: Artifact, run: Run, reference: Reference
-    ) -> tuple[tuple[Link, Comparison], ...]:
-        """Rows with the link that each speaks of: the outputs, and the layers of integers."""
+    def _rows(self, export: Export, artifact: Artifact, run: Run, reference: Reference) -> list[Comparison]:
+        """Of the outputs, and of the layers of integers."""
         outputs = compare(
             run,
             reference.golden.reference,
@@ -114,11 +113,23 @@ class Gate:
             integers=reference.integers,
             joints=reference.golden.joints,
         )
-        rows = [(Link.END_TO_END, row) for row in outputs]
+        rows = list(outputs)
         judged = artifact.intermediates and find(run.device).tells_intermediates
         if judged and outputs[0].verdict is not Verdict.SKIPPED and run.outputs:
-            rows.append((Link.RUNNING, self._layers(export, artifact, run, reference, outputs[0])))
-        return tuple(rows)
+            rows.append(self._layers(export, artifact, run, reference, outputs[0]))
+        return rows
+
+    def _broken(
+        self, artifact: Artifact, run: Run, rows: Sequence[Comparison], reference: Reference
+    ) -> dict[Link, str]:
+        """The links that a device takes part in, and that do not hold."""
+        reasons = [row.reason for row in rows if row.verdict is Verdict.FAIL]
+        broken = {Link.END_TO_END: reasons[0]} if reasons else {}
+        if run.outputs:
+            device, samples = find(run.device), reference.samples
+            link = judged_running(self._sessions, device, artifact, samples, run, rows, timeout_s=_TIMEOUT_S)
+            broken |= {link.link: link.reason} if link.verdict is Verdict.FAIL else {}
+        return broken
 
     def _layers(
         self, export: Export, artifact: Artifact, run: Run, reference: Reference, row: Comparison
@@ -135,11 +146,3 @@ class Gate:
             return unjudged_layers(blank, str(error))
         except EdgeconvError as error:
             return unjudged_layers(blank, f"{type(error).__name__}: {error}")
-
-
-def _links_of(rows: Sequence[tuple[Link, Comparison]]) -> dict[Link, str]:
-    broken: dict[Link, str] = {}
-    for link, row in rows:
-        if row.verdict is Verdict.FAIL:
-            broken.setdefault(link, row.reason)
-    return broken
