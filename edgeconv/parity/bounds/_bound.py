@@ -42,6 +42,10 @@ class Bound:
         bound = self.likely if likely else self.worst
         actual, exact = result.astype(np.float64), self.exact.astype(np.float64)
         with np.errstate(all="ignore"):
+            error = np.abs(actual - exact)
+            shares = np.divide(error, bound, out=np.zeros(error.shape), where=error != 0)
+            if np.isfinite(shares).all():
+                return shares
             same = (actual == exact) | (np.isnan(actual) & np.isnan(exact)) | np.isposinf(bound)
             error = np.where(same, 0.0, np.abs(actual - exact))
             return np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error) / bound)

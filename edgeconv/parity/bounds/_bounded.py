@@ -136,9 +136,14 @@ class Bounded:
         """
         u, least = self.arithmetic.unit, self.arithmetic.least
         errors = []
+        plain = (
+            None
+            if any(np.any(spread) for spread in spreads)
+            else self.arithmetic.summed(total, magnitude, count + terms, 0.0)
+        )
         for index, spread in enumerate(spreads):
             whole = magnitude + spread
-            rounding = self.arithmetic.summed(total, whole, count + terms, spread)[index]
+            rounding = (plain or self.arithmetic.summed(total, whole, count + terms, spread))[index]
             errors.append(spread + rounding + u * (1 + 2 * np.asarray(count) * u) * whole + np.asarray(count) * least)
         largest = np.where(magnitude + spreads[0] < self.arithmetic.largest, 0.0, np.inf)  # partial sums
         return self.within(total, errors[0] + largest, errors[1] + largest)
@@ -265,10 +270,12 @@ def chosen(condition: Array, a: Bounded, b: Bounded) -> Bounded:
 
 def by_sign(x: Bounded, above: Bounded, below: Bounded) -> Bounded:
     """``above`` where a number is not negative, ``below`` elsewhere; of functions that meet at 0."""
-    result = chosen(x.value >= 0, above, below)
+    result, near = chosen(x.value >= 0, above, below), np.abs(x.value) < x.worst
+    if not near.any():
+        return result
     either = widest(above, below)
     worst, likely = either.worst + x.worst, either.likely + x.likely
-    return chosen(np.abs(x.value) < x.worst, replace(result, worst=worst, likely=likely), result)
+    return chosen(near, replace(result, worst=worst, likely=likely), result)
 
 
 def stacked(parts: Sequence[Bounded], axis: int) -> Bounded:

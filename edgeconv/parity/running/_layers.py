@@ -164,8 +164,9 @@ def _layer(name: str, operators: tuple[str, ...], bound: Bound, told: Array) -> 
     used = bound.used(told)
     at = np.unravel_index(int(np.argmax(used)), used.shape)
     exact = np.asarray(bound.exact, np.float64)
+    finite = np.isfinite(exact).all()
+    pair = (exact, told.astype(np.float64)) if finite else (exact[np.isfinite(exact)], told[np.isfinite(exact)])
     with np.errstate(all="ignore"):
-        errors = np.where(np.isfinite(exact), told.astype(np.float64) - exact, 0.0)
-        signal, noise = (float(np.nansum(np.square(part))) for part in (np.where(np.isfinite(exact), exact, 0), errors))
+        signal, noise = (float(np.sum(np.square(part))) for part in (pair[0], pair[1] - pair[0]))
         error = abs(float(told[at]) - float(exact[at]))
     return Layer(name, operators, float(used[at]), error, float(bound.worst[at]), signal, noise)
