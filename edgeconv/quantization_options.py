@@ -36,7 +36,8 @@ class QuantizationOptions:
         relu6_as_relu: writes ReLU6 as ReLU, which equalization can cross; changes what the float network computes, and
             the report says how much.
         io: element type of the files' inputs and outputs.
-        keep_float: operators that stay float, by the torch module or value that they make (their first output).
+        keep_float: operators that stay float: by the value that they make (their first output), the torch module or the
+            ONNX type, with ``*`` for any letters: ``("head.*", "Sigmoid")``.
 
     Raises:
         QuantizeError: a choice is not known, or has another type.

@@ -187,7 +187,7 @@ class Session:
 
     def _kernels(self, artifact: Artifact, limit: Deadline) -> Mapping[str, str]:
         """The result of the integer probe, for int8 ``.onnx`` files on a device that can compute it."""
-        if artifact.format != "onnx" or artifact.variant != "int8":
+        if artifact.format != "onnx" or artifact.variant not in ("int8", "int8-mixed"):
             return {}
         file, inputs = integer_probe()
         try:

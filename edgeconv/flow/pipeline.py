@@ -42,14 +42,14 @@ from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.prove import check_devices, prove
 from edgeconv.flow.record import discard_outdated
 from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
-from edgeconv.flow.target import measured, with_confirmation, with_target
+from edgeconv.flow.target import measured, with_confirmation, with_target, with_thresholds
 from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.graph.joints import joints_of
 from edgeconv.graph.summary import summarize
 from edgeconv.package import VERSION
 from edgeconv.progress import Progress
 from edgeconv.quantize import Target
-from edgeconv.recipe import FORMATS, Recipe, place_of
+from edgeconv.recipe import FORMATS, MIXED, Recipe, place_of
 from edgeconv.report import LEFT_OUT, Report, TargetSearch
 from edgeconv.rewrite import optimize, selected
 from edgeconv.rewrite.open_batch import free_batch
@@ -109,7 +109,7 @@ def export(
             ``<name>.<variant>.nchw.tflite``.
         kwargs: example arguments by keyword, as in `args`.
         formats: of ``"onnx"``, ``"tflite"``; here and below a single name may stand for a sequence of one.
-        variants: of ``"fp32"``, ``"fp16"``, ``"int8"``, ``"int8-weights"``, ``"int16x8"`` (TFLite only).
+        variants: of ``"fp32"``, ``"fp16"``, ``"int8"``, ``"int8-mixed"``, ``"int8-weights"``, ``"int16x8"`` (TFLite).
         tflite_layout: ``"nhwc"``, ``"nchw"`` or both: of rank-4 inputs and outputs of the TFLite file.
         opset: of the ONNX file, 13 or newer.
         input_names: one per input; the names of ``forward``'s parameters by default.
@@ -346,7 +346,7 @@ def rebuilt_variants(
     left_out = [name for name in str(report.environment.get(LEFT_OUT, "")).split(", ") if name]
     job = job_of(recipe, formats=formats, variants=names, skip_rewrites=tuple(left_out))
     target_search = report.target_search
-    if target_search is not None:
+    if target_search is not None and target_search.variant != MIXED:
         job = with_target(job, recipe, Target(sqnr_db=target_search.sqnr_db, agreement=target_search.agreement))
     with failing_as_a_file(job.source):
         model, _ = _rewritten(job, progress)
@@ -376,8 +376,8 @@ def _rewritten(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSumma
 
 def _variants(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:
     """The job's variants; with a target, the job gets a check that the files reach it on the devices, too."""
-    if job.target_search is not None:
-        job = with_confirmation(job, partial(_emit, job, {}), model.graph)
+    job = with_thresholds(job, model)
+    job = with_confirmation(job, partial(_emit, job, {}), model.graph)
     return job, tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
 
 

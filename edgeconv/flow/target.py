@@ -11,17 +11,18 @@ import onnx_ir as ir
 
 from edgeconv.bench import BenchRow, Effort, bench, read_file
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
+from edgeconv.defaults import INT8_SQNR_DB
 from edgeconv.devices import Device, find
 from edgeconv.errors import CALIBRATE, QuantizeError, RecipeError
 from edgeconv.flow.job import Job
 from edgeconv.flow.judge import Proof, judge
 from edgeconv.flow.output import temporary
-from edgeconv.flow.variants import Batches, Variant
+from edgeconv.flow.variants import Batches, Variant, is_quantized
 from edgeconv.graph.joints import joints_of
 from edgeconv.parity import Golden
 from edgeconv.progress import Progress, Silent
 from edgeconv.quantize import Search, Step, Target
-from edgeconv.recipe import DEFAULT_FIDELITY, Recipe, names_data
+from edgeconv.recipe import DEFAULT_FIDELITY, MIXED, Recipe, names_data
 from edgeconv.report import TargetPoint, TargetSearch
 
 TARGETED = ("int8", "int16x8")
@@ -78,6 +79,42 @@ def with_target(job: Job, recipe: Recipe, target: Target) -> Job:
     )
 
 
+def with_thresholds(job: Job, model: ir.Model) -> Job:
+    """The job whose variants of int8 know their acceptance thresholds.
+
+    `MIXED` keeps as many layers in float as these need, on the parity inputs for it, or without a proof on every fourth
+    calibration batch. A note on int8 tells what would help where it misses its own. A model that is quantized already
+    has neither.
+    """
+    if job.target_search is not None or is_quantized(model):
+        return job
+    bounds = job.proof.bounds if job.proof is not None else DEFAULT_FIDELITY
+    mixed = MIXED in job.variants
+    name, batches = MIXED if mixed else "int8", job.quantization.batches
+    samples = [sample for sample in (job.proof.samples if job.proof else ()) if sample.is_for(name)]
+    if name not in job.variants or batches is None or not (mixed or samples):
+        return job
+    judged: Callable[[], Batches] = partial(_every_fourth, batches, held_out=True)
+    words = f"every {_HELD_OUT}th calibration batch"
+    if samples:
+        judged, words = partial(_inputs, samples), f"the {len(samples)} parity inputs"
+    least_db = bounds["int8"].sqnr_db if samples else None
+    quantization = dataclasses.replace(job.quantization, judged=judged, least_db=least_db)
+    if not mixed:
+        return dataclasses.replace(job, quantization=quantization)
+    target = _targets_of(bounds[MIXED])[0]
+    target_search = TargetSearch(MIXED, target.sqnr_db, target.agreement, words, 0)
+    quantization = dataclasses.replace(quantization, target=target)
+    return dataclasses.replace(job, quantization=quantization, target_search=target_search)
+
+
+def _targets_of(bound: Fidelity) -> tuple[Target, ...]:
+    """What the thresholds ask of a quantized graph; one at least."""
+    targets = [Target(sqnr_db=bound.sqnr_db)] if bound.sqnr_db is not None and bound.sqnr_db > 0 else []
+    targets += [Target(agreement=bound.agreement)] if bound.agreement else []
+    return tuple(targets) or (Target(sqnr_db=INT8_SQNR_DB),)
+
+
 def with_confirmation(job: Job, emit: Emit, graph: ir.Graph) -> Job:
     """The job with a check that the target also holds on its devices, if the report judges these by the same target.
 
@@ -87,9 +124,13 @@ def with_confirmation(job: Job, emit: Emit, graph: ir.Graph) -> Job:
     LiteRT made 31.6 dB, LiteRT's reference kernels 30.9 and tflite-runtime 2.14 30.8.
     """
     proof, target = job.proof, job.quantization.target
-    if proof is None or target is None or not _judges_by(proof.bounds.get(job.variants[0]), target):
+    if proof is None or target is None or job.target_search is None:
         return job
-    confirmed = partial(_confirmed, job, proof, target, emit, _Reference(job, proof, graph))
+    bound = proof.bounds.get(job.target_search.variant)
+    if not _judges_by(bound, target):
+        return job
+    targets = _targets_of(bound) if bound is not None and job.target_search.variant == MIXED else (target,)
+    confirmed = partial(_confirmed, job, proof, targets, emit, _Reference(job, proof, graph))
     return dataclasses.replace(job, quantization=dataclasses.replace(job.quantization, confirmed=confirmed))
 
 
@@ -107,8 +148,10 @@ class _Reference:
         return Golden(self._proof.samples, reference, joints=self._joints)
 
 
-def _confirmed(job: Job, proof: Proof, target: Target, emit: Emit, reference: _Reference, variant: Variant) -> bool:
-    """Whether the variant's files reach the target on every device that can run them."""
+def _confirmed(
+    job: Job, proof: Proof, targets: Sequence[Target], emit: Emit, reference: _Reference, variant: Variant
+) -> bool:
+    """Whether the variant's files reach the targets on every device that can run them."""
     with temporary() as folder:
         artifacts = []
         for format_, layout in job.files(variant):
@@ -117,7 +160,7 @@ def _confirmed(job: Job, proof: Proof, target: Target, emit: Emit, reference: _R
             path.write_bytes(emitted.data)
             artifacts.append(Artifact(path, format_, variant.name, layout, "", emitted.inputs, emitted.outputs))
         rows, _ = judge(artifacts, reference.golden, proof, None, Silent())
-    return reached(rows, target)
+    return all(reached(rows, target) for target in targets)
 
 
 def reached(rows: Sequence[Comparison], target: Target) -> bool:

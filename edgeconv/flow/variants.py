@@ -19,11 +19,12 @@ from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, NO_SAMPLE, PAIR_SA
 from edgeconv.parity import Integers, metrics
 from edgeconv.progress import Progress
 from edgeconv.quantization_options import QuantizationOptions
-from edgeconv.recipe import FORMATS, checked_batches
+from edgeconv.recipe import FORMATS, MIXED, checked_batches
 from edgeconv.rewrite.relu6 import relu6_as_relu
 from edgeconv.rewrite.scale_as_conv import scale_as_conv
 
 Batches = Iterable[Mapping[str, Array]]
+_OF_INT8 = frozenset({"int8", MIXED})
 _NAMED = 3  # layers, in a note about many
 _SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
 
@@ -35,8 +36,10 @@ class Quantization(QuantizationOptions):
     Attributes:
         batches: calibration data, read anew at every call: one mapping per inference, input name -> array (NCHW).
         plan: JSON of a plan to use instead of calibration; empty for none. Its own operators stay float, too.
-        target: keeps as many of the worst layers in float as it needs; None keeps those of `keep_float` alone.
+        target: keeps as many of the worst layers in float as it needs; None keeps those of `keep_float` alone. Where
+            `MIXED` is among the variants, it is that one's.
         judged: the data that the target is about, read as `batches` are.
+        least_db: the acceptance threshold of int8 on `judged`: a note tells what helps where it is missed.
         confirmed: whether the files of a variant that reaches the target reach it, too.
         places: the files and fields that ``keep_float`` and ``plan`` are from, as errors name them.
 
@@ -49,6 +52,7 @@ class Quantization(QuantizationOptions):
     plan: str = ""
     target: quantize.Target | None = None
     judged: Callable[[], Batches] | None = None
+    least_db: float | None = None
     confirmed: Callable[[Variant], bool] | None = None
     places: Mapping[str, str] = field(default_factory=dict)
 
@@ -151,8 +155,7 @@ def variants_of(
             already and other variants or options than its own are chosen.
         EmitError: the weights are too large for a .tflite file in float32.
     """
-    reorders = quantization.pair_safe and "int8" in names and "onnx" in formats
-    maker = _Quantizer(model, quantization, progress, formats, reorders)
+    maker = _Quantizer(model, quantization, progress, formats, names)
     with _naming_places(quantization.places):
         if is_quantized(model):
             _refuse_choices(names, quantization)
@@ -204,14 +207,20 @@ class _Quantizer:
     """Makes integer variants; they share the prepared graph and its calibration."""
 
     def __init__(
-        self, model: ir.Model, quantization: Quantization, progress: Progress, formats: Sequence[str], reorders: bool
+        self,
+        model: ir.Model,
+        quantization: Quantization,
+        progress: Progress,
+        formats: Sequence[str],
+        names: Sequence[str],
     ) -> None:
         self._model = model
         self._formats = formats
         self._settings = quantization
         self._progress = progress
         self._exponents: Mapping[str, tuple[int, ...]] | None = None  # of a plan: {} where nothing is equalized
-        self._reorders = reorders
+        self._names = names
+        self._reorders = quantization.pair_safe and "onnx" in formats and not _OF_INT8.isdisjoint(names)
         self._orders: Mapping[str, tuple[int, ...]] = {}
 
     def of_weights(self, name: str) -> Variant:
@@ -227,7 +236,8 @@ class _Quantizer:
         """The operators of `keep_float`, by their names in the prepared graph, whose nodes may be renamed."""
         pairs = zip(self._model.graph, model.graph, strict=True)  # preparing replaces nodes, one by one
         now = {before.outputs[0].name: after.outputs[0].name or "" for before, after in pairs}
-        return [now.get(name, name) for name in self._settings.keep_float]
+        names = quantize.matching(self._model.graph, self._settings.keep_float, "keep_float")
+        return [now.get(name, name) for name in names]
 
     def variant(self, name: str) -> Variant:
         if is_quantized(self._model):
@@ -236,8 +246,9 @@ class _Quantizer:
         prepared, notes = self._prepared
         plan = self._plan(name)
         search = None
-        if self._settings.target is not None:
-            search = self._search(name, prepared, plan, self._settings.target)
+        target = self._settings.target if name == MIXED or MIXED not in self._names else None
+        if target is not None:
+            search = self._search(name, prepared, plan, target)
             plan, model = search.best.plan, search.best.model
         else:
             with self._progress.stage(f"{name}: {self._rounding} rounding") as tell:
@@ -250,6 +261,8 @@ class _Quantizer:
             for operator, why in plan.kept_float.items()
             if search is None or why != quantize.TARGET  # the report of the search names these
         )
+        if name == "int8" and search is None and self._settings.least_db is not None:
+            notes = (*notes, *self._advice(name, prepared, plan, model))
         saturating = self._saturating(name, model, f"export with {PAIR_SAFE}, or turn")
         return dataclasses.replace(
             self._variant_of(name, model, plan), notes=(*notes, *float_notes, *saturating), search=search
@@ -257,7 +270,7 @@ class _Quantizer:
 
     def _saturating(self, name: str, model: ir.Model, hint: str) -> tuple[str, ...]:
         """A note on layers whose int8 sums saturate on x86 processors without VNNI."""
-        layers = quantize.overflowing(model) if name == "int8" and "onnx" in self._formats else ()
+        layers = quantize.overflowing(model) if name in _OF_INT8 and "onnx" in self._formats else ()
         if not layers:
             return ()
         named = ", ".join(layers[:_NAMED]) + (f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else "")
@@ -292,8 +305,29 @@ class _Quantizer:
                 judged=list(self._settings.judged() if self._settings.judged is not None else ()),
                 reference=self._model,
                 confirmed=confirmed,
+                by_cost=name == MIXED,
                 progress=tell,
             )
+
+    def _advice(self, name: str, prepared: ir.Model, plan: quantize.Plan, model: ir.Model) -> Iterator[str]:
+        """A note on what would reach the threshold, where the graph misses it."""
+        least_db, judged = self._settings.least_db, self._settings.judged
+        if least_db is None or judged is None or self._settings.batches is None:
+            return
+        sixteen = None if self._settings.plan or "tflite" not in self._formats else lambda: self._plan("int16x8")
+        with self._progress.stage(f"{name}: judged by its threshold"):
+            words = quantize.advice(
+                prepared,
+                plan,
+                model,
+                batches=lambda: list(self._batches()),
+                judged=list(judged()),
+                least_db=least_db,
+                reference=self._model,
+                of_16_bits=sixteen,
+            )
+        if words:
+            yield f"{name}: {words}"
 
     @cached_property
     def _prepared(self) -> tuple[ir.Model, tuple[str, ...]]:
@@ -344,16 +378,16 @@ class _Quantizer:
 
     def _plan(self, name: str) -> quantize.Plan:
         """The given plan, else one made from the prepared graph (for int8-weights, from the graph as it is)."""
-        by_data = name != "int8-weights"
+        by_data, scheme = name != "int8-weights", "int8" if name == MIXED else name
         model = self._prepared[0] if by_data else self._model
         if not self._settings.plan:
             calibration = self._calibration if by_data else None
-            plan = quantize.make_plan(model, calibration, scheme=name, options=self._options(model))
+            plan = quantize.make_plan(model, calibration, scheme=scheme, options=self._options(model))
             if not by_data:
                 return plan
             return dataclasses.replace(plan, equalization=self._exponents, channel_orders=self._orders)
         plan = quantize.Plan.from_json(self._settings.plan)
-        if plan.scheme != name:
+        if plan.scheme != scheme:
             raise QuantizeError(
                 f"it is a plan of {plan.scheme}", where="plan", hint=f"export the variant {plan.scheme} alone"
             )

@@ -12,13 +12,15 @@ Before the plan
 The plan
     `make_plan`: which numbers quantize which tensor, as the options say. `Plan`: a frozen value, JSON and back.
     What is joined of parts with ranges of their own stays float (`edgeconv.quantize._apart`).
-    `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float.
+    `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float;
+    `matching`: which ones patterns mean.
 After the plan, in the order of what they cost; each gives a float model that the same plan fits
     `correct_biases`: no layer's mean is shifted any more.
     `round_weights`: that, and weights rounded so that later ones make up for earlier ones.
     `adaround`: that, and the rounding learned by gradient descent.
 Mixed precision
     `sensitivity`: each layer's share of the error. `keep_in_float`: the plan with some layers left in float.
+    `advice`: what helps where int8 falls short of a threshold.
     `search`: as many of the worst layers in float as a `Target` needs. `Search`, `Step`, `Measured`, `TARGET`.
 """
 
@@ -26,6 +28,7 @@ from __future__ import annotations
 
 from edgeconv.quantize._absorb import absorb_biases
 from edgeconv.quantize._adaround import adaround
+from edgeconv.quantize._advice import advice
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._bias import correct_biases
 from edgeconv.quantize._bounds import bounds_of
@@ -35,6 +38,7 @@ from edgeconv.quantize._exponents import exponents_of
 from edgeconv.quantize._make_plan import keep_operators, make_plan
 from edgeconv.quantize._observers import OBSERVERS
 from edgeconv.quantize._pairs import overflowing
+from edgeconv.quantize._patterns import matching
 from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._reorder import orders_of, reorder
 from edgeconv.quantize._rounding import round_weights
@@ -59,6 +63,7 @@ __all__ = [
     "make_plan",
     "apply",
     "keep_operators",
+    "matching",
     "Plan",
     "SCHEMES",
     "TensorParameters",
@@ -72,6 +77,7 @@ __all__ = [
     "Sensitivity",
     "keep_in_float",
     "search",
+    "advice",
     "Search",
     "Step",
     "Measured",

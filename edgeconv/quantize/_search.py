@@ -24,13 +24,13 @@ from edgeconv.quantize._apply import apply
 from edgeconv.quantize._calibrate import mapped, session_of
 from edgeconv.quantize._graph import add_initializer, forget_names, name_of
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
+from edgeconv.quantize._sensitivity import Sensitivity, float_costs, keep_in_float, sensitivity
 from edgeconv.quantize._structure import layer_of
 
 Batches = Sequence[Mapping[str, Array]]
 Tell = Callable[[str], None]
 MOST_DB = 100.0  # float32 itself ends between 120 and 140
-_ORDERED_BY = 8  # batches that give the order of the layers
+ORDERED_BY = 8  # batches that give the order of the layers
 _SCORES_RANK = 2
 _FLAGS = {"sqnr_db": "--target-sqnr", "agreement": "--target-agreement"}
 TARGET = "the target asks for it"
@@ -127,6 +127,7 @@ def search(
     judged: Batches,
     reference: ir.Model | None = None,
     confirmed: Callable[[Step], bool] | None = None,
+    by_cost: bool = False,
     progress: Tell | None = None,
 ) -> Search:
     """Finds how many of the worst layers have to stay float for the target to hold.
@@ -141,6 +142,8 @@ def search(
         reference: the float graph that the target compares with; `model` by default.
         confirmed: has the last word on a step that reaches the target: what kernels make of it. Not asked about the
             step with everything in float, beyond which there is none.
+        by_cost: orders the layers by the error that they make for each millisecond that they take longer in float, and
+            not by the error alone.
         progress: is told how far it is, in one line.
 
     Raises:
@@ -150,10 +153,13 @@ def search(
     tell = progress or (lambda _: None)
     if not judged:
         raise QuantizeError("there is no data to judge by", where="target", hint=JUDGED)
-    meter = _Meter(reference or model, judged, target)
+    meter = Meter(reference or model, judged, target)
     rounded = tuned(plan)
     # not of the rounded model, whose weights lie on the grid already: quantizing them again loses nothing
-    layers = sensitivity(model, plan, batches[:_ORDERED_BY], progress=tell)
+    layers = sensitivity(model, plan, batches[:ORDERED_BY], progress=tell)
+    if by_cost:
+        costs = float_costs(model, [item.layer for item in layers])
+        layers = tuple(sorted(layers, key=lambda item: -item.share / costs[item.layer]))
     ladder = _Ladder(model, plan, rounded, tuple(item.layer for item in layers), meter.measure)
 
     whole = ladder.step(ladder.top)
@@ -172,7 +178,8 @@ def search(
         return count == ladder.top or (target.holds(step.measured) and (confirmed is None or confirmed(step)))
 
     start = 0 if holds_as_rounded(0) else _between(0, ladder.top, holds_as_rounded)
-    return Search(ladder.steps(), ladder.step(_least(start, ladder.top, reaches)), layers)
+    best = _least(start, ladder.top, reaches)
+    return Search(ladder.steps(), ladder.step(best), layers)  # the steps that `_least` made, too
 
 
 def _least(start: int, top: int, reaches: Callable[[int], bool]) -> int:
@@ -210,7 +217,7 @@ def _unreachable(measured: Measured, target: Target) -> str:
     )
 
 
-class _Meter:
+class Meter:
     """Compares graphs with the float one on the judged data."""
 
     def __init__(self, reference: ir.Model, judged: Batches, target: Target) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "LAYOUTS",
     "MAX_OPSET",
     "MIN_OPSET",
+    "MIXED",
     "VARIANTS",
     "Recipe",
     "build_module",
@@ -57,7 +58,7 @@ _PLACES = {
     "modules": ("build_module",),
     "samples": ("parity_samples",),
     "schema": ("FORMATS", "LAYOUTS", "MAX_OPSET", "MIN_OPSET", "Recipe"),
-    "variants": ("DEFAULT_FIDELITY", "VARIANTS"),
+    "variants": ("DEFAULT_FIDELITY", "MIXED", "VARIANTS"),
     "wording": ("place_of",),
 }
 __getattr__ = on_first_use(

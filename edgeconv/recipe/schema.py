@@ -32,7 +32,7 @@ from edgeconv.recipe.fields import (
 from edgeconv.recipe.inputs import ArrayInputs, ImageInputs, Preprocessing, RandomInputs
 from edgeconv.recipe.quantization import FidelitySection, Quantize
 from edgeconv.recipe.section import Section
-from edgeconv.recipe.variants import DEFAULT_FIDELITY, VariantNames
+from edgeconv.recipe.variants import DEFAULT_FIDELITY, MIXED, VariantNames
 
 LAYOUTS = (NHWC, NCHW)
 DTYPES = {
@@ -217,10 +217,11 @@ class Parity(Section):
     @property
     def bounds(self) -> dict[str, Fidelity]:
         """The acceptance thresholds of each approximating variant, by its name."""
-        return {
-            variant: self.fidelity[variant].over(default) if variant in self.fidelity else default
-            for variant, default in DEFAULT_FIDELITY.items()
-        }
+        bounds = dict(DEFAULT_FIDELITY)
+        for variant in DEFAULT_FIDELITY:
+            default = bounds["int8"] if variant == MIXED else bounds[variant]  # int8 comes first
+            bounds[variant] = self.fidelity[variant].over(default) if variant in self.fidelity else default
+        return bounds
 
 
 class Recipe(Section):

@@ -39,7 +39,7 @@ _REST = """
 
 [export]
 formats = ["onnx", "tflite"]
-variants = ["fp32"]  # also fp16, int8, int8-weights, int16x8
+variants = ["fp32"]  # also fp16, int8, int8-mixed, int8-weights, int16x8
 # tflite_layouts = ["nhwc", "nchw"]
 # opset = 18
 

@@ -11,9 +11,13 @@ from edgeconv.core import Fidelity
 from edgeconv.defaults import INT8_SQNR_DB
 from edgeconv.recipe.fields import one_of, unique
 
+MIXED = "int8-mixed"
+"""int8 with the fewest layers in float that reach its acceptance thresholds: by default those of int8."""
+
 DEFAULT_FIDELITY: Mapping[str, Fidelity] = {
     "fp16": Fidelity(sqnr_db=40.0),
     "int8": Fidelity(sqnr_db=INT8_SQNR_DB),
+    MIXED: Fidelity(sqnr_db=INT8_SQNR_DB),
     "int8-weights": Fidelity(sqnr_db=INT8_SQNR_DB),
     "int16x8": Fidelity(sqnr_db=30.0),
 }

@@ -214,7 +214,7 @@ def test_a_file_that_no_device_takes_does_not_pass(tmp_path: Path) -> None:
         (("--no-rewrite", "fold"), "--no-rewrite: there is no rewrite 'fold'"),
         (
             ("--variant", "float16"),
-            "--variant: 'float16' is not known; choose of fp32, fp16, int8, int8-weights, int16x8; did",
+            "--variant: 'float16' is not known; choose of fp32, fp16, int8, int8-mixed, int8-weights, int16x8; did",
         ),
         (("--c-array", "--format", "onnx"), "--format: the C source is made of TFLite only"),
     ],

@@ -127,7 +127,7 @@ CHOICES: list[tuple[str, Any, str]] = [
     (
         "variants",
         "float16",
-        "variants: 'float16' is not known; choose of fp32, fp16, int8, int8-weights, int16x8; did",
+        "variants: 'float16' is not known; choose of fp32, fp16, int8, int8-mixed, int8-weights, int16x8; did",
     ),
     ("variants", "int8_weights", "did you mean 'int8-weights'?"),
     ("tflite_layout", "NHWC", "tflite_layout: 'NHWC' is not known; choose of nhwc, nchw; did you mean 'nhwc'?"),

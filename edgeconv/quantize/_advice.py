@@ -1,0 +1,62 @@
+"""What helps where int8 falls short of its acceptance threshold: layers in float, or activations of 16 bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from edgeconv.quantize._apply import apply
+from edgeconv.quantize._plan import Plan
+from edgeconv.quantize._search import ORDERED_BY, Batches, Meter, Target
+from edgeconv.quantize._sensitivity import sensitivity
+
+_NAMED = 4
+_LEAST_GAIN_DB = 0.1
+_MOST_JUDGED = 16  # inputs, evenly taken: the devices judge all
+
+
+def advice(
+    model: ir.Model,
+    plan: Plan,
+    quantized: ir.Model,
+    *,
+    batches: Callable[[], Batches],
+    judged: Batches,
+    least_db: float,
+    reference: ir.Model,
+    of_16_bits: Callable[[], Plan] | None = None,
+) -> str:
+    """One sentence on what would reach a threshold, and the command for it; empty where the graph reaches it.
+
+    Args:
+        model: the float graph that the plan was made for.
+        plan: of int8.
+        quantized: the graph with the plan in it, its weights rounded.
+        batches: calibration data; the first few tell the layers apart.
+        judged: data that the threshold is about; some of them are looked at.
+        least_db: the threshold, decibels.
+        reference: the float graph that the threshold is about.
+        of_16_bits: makes the plan of int16x8; None where no file can hold that.
+    """
+    if not judged:
+        return ""
+    judged = judged[:: max(1, len(judged) // _MOST_JUDGED)]
+    meter = Meter(reference, judged, Target(sqnr_db=max(least_db, 1e-3)))
+    reached = meter.measure(quantized).sqnr_db
+    if reached >= least_db:
+        return ""
+    gains = [
+        (item.layer, -10 * math.log10(max(1.0 - item.share, 1e-10)))
+        for item in sensitivity(model, plan, batches()[:ORDERED_BY])[:_NAMED]
+    ]
+    layers = ", ".join(f"{layer} {gain:.1f} dB" for layer, gain in gains if gain >= _LEAST_GAIN_DB)
+    words = [f"{reached:.1f} dB on {len(judged)} of the parity inputs, and {least_db:g} are asked for"]
+    if layers:
+        words.append(f"in float these layers would give back: {layers}")
+    words.append("`edgeconv export … --variant int8-mixed` keeps as few layers in float as it takes")
+    if of_16_bits is not None:
+        of_16 = meter.measure(apply(model, of_16_bits())).sqnr_db
+        words.append(f"`--variant int16x8` (.tflite) has {of_16:.1f} dB")
+    return "; ".join(words)
