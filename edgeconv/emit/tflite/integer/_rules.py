@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Operator, Tensor
-from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_type
+from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_interval, of_type
 from edgeconv.quantize._operators import FIXED, Fixed
 
 Interval = tuple[float, float]
@@ -211,7 +211,7 @@ def why_float(operator: Operator) -> str:
         return f"there is no kernel of {' and '.join(sorted(dtypes))} for it"
     if rule.kind is Kind.WEIGHTS and operator.inputs[1].data is None:
         return "its weights are computed"
-    if operator.code in _SUMS and results_of(operator) and not _fits(operator):
+    if results_of(operator) and not _fits(operator):
         return "the steps of its result are too fine for those of its operands"
     return ""
 
@@ -228,22 +228,34 @@ def operand_parameters(operator: Operator, tensor: Tensor, dtype: str) -> Quanti
 
 _SUMS = ("ADD", "SUB")
 _FINEST = {"int8": 2.0**-20, "int16": 2.0**-15}
+_HIGH_RESOLUTION = 128  # HARD_SWISH of int8 shifts its operand up by seven bits, and rescales by a factor below one
+_BELOW_ONE = 1 - 2.0**-20  # a factor nearer to one is rounded up to it
 
 
 def _fits(operator: Operator) -> bool:
-    """Whether the kernels of sums can rescale: from twice the coarsest operand, shifted up, by a factor below one.
+    """Whether the kernels can rescale: sums from twice the coarsest operand, shifted up, by a factor below one.
 
-    Beyond it ADD aborts the process, and SUB of int16 gives other numbers (LiteRT 2.3).
+    Beyond it ADD aborts the process, SUB of int16 gives other numbers, and HARD_SWISH refuses to be prepared (LiteRT
+    2.3). Of int16 PRELU and HARD_SWISH are written with sums, whose operand is theirs.
     """
+    if operator.code not in (*_SUMS, "HARD_SWISH", "PRELU"):
+        return True
     (result,) = results_of(operator)
     assert result.quantization is not None  # the caller looked
-    parameters = result.quantization
-    operands = [
-        tensor.quantization if tensor.data is None else operand_parameters(operator, tensor, parameters.dtype)
-        for tensor in data_of(operator)
-    ]
-    coarsest = max(operand.scale[0] for operand in operands if operand is not None)
-    return 2 * coarsest * _FINEST[parameters.dtype] < parameters.scale[0]
+    dtype, scale = result.quantization.dtype, result.quantization.scale[0]
+    if operator.code in _SUMS:
+        operands = [
+            tensor.quantization if tensor.data is None else operand_parameters(operator, tensor, dtype)
+            for tensor in data_of(operator)
+        ]
+        coarsest = max(operand.scale[0] for operand in operands if operand is not None)
+        return 2 * coarsest * _FINEST[dtype] < scale
+    operand = operator.inputs[0].quantization
+    assert operand is not None  # the caller looked
+    if dtype == "int16":
+        scale = scale if operator.code == "PRELU" else of_interval(0.0, 6.0, dtype).scale[0]  # of ReLU6(x + 3)
+        return 2 * operand.scale[0] * _FINEST[dtype] < scale
+    return operator.code == "PRELU" or operand.scale[0] / _HIGH_RESOLUTION < scale * _BELOW_ONE
 
 
 def prescribed(operator: Operator, dtype: str) -> Quantization | None:
