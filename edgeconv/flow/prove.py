@@ -29,6 +29,7 @@ from edgeconv.flow.environment import environment
 from edgeconv.flow.file_names import golden_name
 from edgeconv.flow.judge import Proof, judge
 from edgeconv.flow.layers import carried_over, judged_by_layer
+from edgeconv.flow.links import with_links
 from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.record import read_report, require_unchanged, write_report
 from edgeconv.flow.source import OnnxSource, Source
@@ -116,6 +117,7 @@ def prove(
     golden = Golden(proof.samples, reference, _integers(variants, proof.samples, progress), joints)
     golden_file, data = golden_name(name), golden_bytes(golden)
     staging.write(golden_file, data)
+    artifacts = with_links(artifacts, variants, proof.samples, progress)
     comparisons, devices = judge(artifacts, golden, proof, source, progress)
     comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
     report = Report(
@@ -204,6 +206,7 @@ def repeat(
         joints = joints_of(variants[0].model.graph)
         golden = replace(golden, integers=_integers(variants, proof.samples, progress), joints=joints)
         artifacts = _with_intermediates(artifacts, variants)
+        artifacts = with_links(artifacts, variants, proof.samples, progress)
     stored_rows = tuple(row for row in old.comparisons if not _is_run_again(row, names, source))
     _require_bound(stored_rows, artifacts, proof, folder)
     comparisons, devices_now = judge(artifacts, golden, proof, source, progress)

@@ -101,6 +101,10 @@ def _pad(node: ir.Node, tensors: Arguments) -> float:
     return _product(sizes)
 
 
+def _as_it_is(node: ir.Node, tensors: Arguments) -> float:
+    return _count(_tensor(tensors, 0))  # scales lie along one axis, and broadcast nothing
+
+
 def _filled(node: ir.Node, tensors: Arguments) -> float:
     return _product(_numbers(tensors[0]))
 
@@ -165,6 +169,7 @@ _RULES: Mapping[str, _Rule] = {
     "ConstantOfShape": _filled,
     "Conv": _window,
     "ConvTranspose": _window,
+    "DequantizeLinear": _as_it_is,
     "Einsum": _einsum,
     "Expand": _expand,
     "Gather": _gather,
@@ -173,6 +178,7 @@ _RULES: Mapping[str, _Rule] = {
     "MaxPool": _window,
     "OneHot": _one_hot,
     "Pad": _pad,
+    "QuantizeLinear": _as_it_is,
     "Range": _range,
     "Resize": _resize,
     "Tile": _tile,

@@ -1,0 +1,23 @@
+"""Link 3 of the proof, writing: a file, read back by an independent reader, computes what the graph computes.
+
+This is translation validation. The graph is evaluated in float64 on a sample, with its constants rounded as the file
+has them. The file is read from its bytes and evaluated, too, held at every value that both have (see `_held`): each
+part of the file between two such values answers for itself, on the graph's own operands, so that nothing adds up and
+the first part that differs is where the fault lies. What is compared besides: the numbers of all constants, scales and
+zero points, and whether every constant is read.
+
+The bound of a part is float64's own rounding: `GAMMA` times what is summed, which is at least the largest magnitude of
+the result, and, where that is not enough, the response of the part to a relative change of GAMMA in each operand
+(measured with changes of random signs, 2^14 times as large). A constant that only one side has is rounded once from
+what only the writer knows (a reciprocal, a product); such may have moved by half a unit in the last place, and what
+that makes of the result is measured by moving them.
+"""
+
+from __future__ import annotations
+
+from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._judge import File, writing
+from edgeconv.parity.writing._onnx import OnnxFile
+from edgeconv.parity.writing._tflite import TfliteFile
+
+__all__ = ["File", "Graph", "OnnxFile", "TfliteFile", "writing"]

@@ -1,0 +1,224 @@
+"""Constants of a file beside those of the graph: every number of the one is a number of the other.
+
+The order of the elements is not looked at, since a file may hold them in another layout: whether they stand in the
+right places is for the comparison of values to say, and which numbers there are needs no tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgeconv.core import Array
+
+_ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)), 4: ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0))}
+_NEAR = 2.0**-8  # relative: a number this near to one that is missing is that one, altered
+_HALF_LIMIT = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What became of the constants.
+
+    Attributes:
+        faults: by the file's tensor, one line on how it differs from a constant of the graph.
+        own: constants of the file that the writer rounded: with numbers that the graph does not have.
+        without: constants of the graph with numbers that the file does not have.
+        rounded: constants of the graph that the file holds in float16 or as integers, as it does.
+    """
+
+    faults: Mapping[str, str] = field(default_factory=dict)
+    own: frozenset[str] = frozenset()
+    without: frozenset[str] = frozenset()
+    rounded: Mapping[str, Array] = field(default_factory=dict)
+
+
+def match(graph: Mapping[str, Array], file: Mapping[str, Array], steps: Callable[[str], Array]) -> Matching:
+    """Finds each constant of a file among the graph's, and each of these in the file.
+
+    Args:
+        graph: the graph's constants by name: float32, and float64 for the real numbers that integers stand for.
+        file: the file's, likewise, float16 among them.
+        steps: half a step of each number of one of the file's.
+    """
+    work = _Match(graph, file)
+    work.find_quantized(steps)
+    foreign, lost = dict(work.foreign()), dict(work.lost())
+    faults = {name: text for name, numbers in foreign.items() if (text := work.fault(name, numbers, lost))}
+    own, without = foreign.keys() | work.by_chance, lost.keys() | {work.partners[name] for name in work.by_chance}
+    integers = {name for name in file.keys() - work.partners.keys() if file[name].dtype == np.float64}
+    return Matching(faults, frozenset(own | integers), frozenset(without), work.rounded)
+
+
+class _Match:
+    def __init__(self, graph: Mapping[str, Array], file: Mapping[str, Array]) -> None:
+        self.graph, self.file = graph, file
+        self.rounded: dict[str, Array] = {}
+        self.partners: dict[str, str] = {}
+        by_size: dict[int, list[str]] = {}
+        for name, array in graph.items():
+            by_size.setdefault(array.size, []).append(name)
+        sorted_numbers: dict[tuple[str, ...], Array] = {}
+        for name, array in file.items():
+            alike = by_size.get(array.size, [])
+            for candidate in sorted(alike, key=lambda other: other != name):
+                if _is_same(array, graph[candidate], (name, candidate), sorted_numbers):
+                    self.partners[name] = candidate
+                    if array.dtype == np.float16 and graph[candidate].dtype != np.float16:
+                        self.rounded[candidate] = halved(graph[candidate]).astype(np.float64)
+                    break
+
+    @property
+    def by_chance(self) -> set[str]:
+        """Single numbers of the file with a partner of another name, which may be theirs by chance."""
+        return {name for name, other in self.partners.items() if self.file[name].size == 1 and name != other}
+
+    def find_quantized(self, steps: Callable[[str], Array]) -> None:
+        """Partners of constants that the graph has in float and the file as integers: each is the nearest integer's."""
+        integers = [name for name, array in self.file.items() if array.dtype == np.float64]
+        found = set(self.partners.values())
+        for other, due in self.graph.items():
+            if due.dtype == np.float64 or other in found:
+                continue
+            alike = [name for name in integers if self.file[name].size == due.size]
+            moved = {name: _moved_back(self.file[name], due, steps(name) * (1 + 2.0**-20)) for name in alike}
+            near = {name: array for name, array in moved.items() if array is not None}
+            if near:
+                nearest = min(near, key=lambda name: float(np.abs(near[name] - due).max(initial=0.0)))
+                self.partners.setdefault(nearest, other)
+                self.rounded[other] = near[nearest]
+
+    def foreign(self) -> Iterator[tuple[str, Array]]:
+        """The constants of the file without a partner, with their numbers that no constant of the graph has."""
+        rest = [name for name in self.file if name not in self.partners]
+        pools: dict[str, Array] = {}
+        for name in rest:
+            array = self.file[name]
+            kind = array.dtype.str
+            if kind not in pools:
+                pools[kind] = _pool([in_precision(other, array.dtype) for other in self.graph.values()], array.dtype)
+            numbers = _missing(array, pools[kind])
+            if numbers.size:
+                yield name, numbers
+
+    def lost(self) -> Iterator[tuple[str, Array]]:
+        """The constants of the graph without a partner, with their numbers that no constant of the file has."""
+        found = set(self.partners.values()) | self.rounded.keys()
+        halves = [array for array in self.file.values() if array.dtype == np.float16]
+        pool: Array | None = None
+        for name, array in self.graph.items():
+            if name in found:
+                continue
+            if pool is None:
+                pool = _pool([other.astype(np.float64) for other in self.file.values()], np.dtype(np.float64))
+            numbers = _missing(array.astype(np.float64), pool)
+            if numbers.size and halves and np.isin(halved(array).astype(np.float64), pool).all():
+                self.rounded[name] = halved(array).astype(np.float64)
+            elif numbers.size:
+                yield name, numbers
+
+    def fault(self, name: str, numbers: Array, lost: Mapping[str, Array]) -> str:
+        """One line on a constant of the file that is one of the graph's, altered; empty where it is none of them."""
+        array = self.file[name]
+        same = self.graph.get(name)
+        if same is not None and same.size == array.size:
+            return self._told(name, numbers, name, np.unique(same))
+        for other in sorted(lost, key=lambda candidate: candidate != name):
+            if self.graph[other].size == array.size and self._is_altered(name, numbers, other, lost[other]):
+                return self._told(name, numbers, other, lost[other])
+        if array.size == 1 or array.dtype == np.float64:
+            return ""  # a product or a reciprocal of the writer's may be near to anything
+        near = [(other, absent) for other, absent in lost.items() if _is_near(numbers, absent)]
+        return self._told(name, numbers, *near[0]) if near else ""
+
+    def _is_altered(self, name: str, numbers: Array, other: str, absent: Array) -> bool:
+        array = self.file[name]
+        most_agree = array.size > 3 and 2 * int(np.count_nonzero(np.isin(array, numbers))) < array.size
+        return name == other or most_agree or _is_near(numbers, absent)
+
+    def _told(self, name: str, numbers: Array, other: str, absent: Array) -> str:
+        array = self.file[name]
+        at = int(np.flatnonzero(np.isin(array, numbers))[0])
+        place = [int(index) for index in np.unravel_index(at, array.shape)]
+        held = array.reshape(-1)[at]
+        nearest = absent[np.argmin(np.abs(absent.astype(np.float64) - float(held)))]
+        count = int(np.count_nonzero(np.isin(array, numbers)))
+        several = f"{count} of {array.size} numbers are" if array.size > 1 else "the number is"
+        return (
+            f"constant {name}: {several} not those of the graph's {other}; {place} is {float(held):.9g}, "
+            f"and the nearest that the file lacks is {float(nearest):.9g}{_units(held, nearest)}"
+        )
+
+
+def halved(array: Array) -> Array:
+    """Rounded to float16; numbers beyond its range become its ends, infinities stay."""
+    finite = np.isfinite(array)
+    return np.where(finite, np.clip(array, -_HALF_LIMIT, _HALF_LIMIT), array).astype(np.float16)
+
+
+def in_precision(array: Array, dtype: np.dtype[np.generic]) -> Array:
+    """The graph's constant in the precision of one of the file's."""
+    return halved(array) if dtype == np.float16 else array.astype(dtype)
+
+
+def half_steps(array: Array) -> Array:
+    """Half a unit in the last place of each number: what rounding once may have moved it by; float64."""
+    return np.abs(np.spacing(array)).astype(np.float64) / 2
+
+
+def _is_same(array: Array, other: Array, names: tuple[str, str], known: dict[tuple[str, ...], Array]) -> bool:
+    """Whether two constants of one size have the same numbers, bit for bit but for the sign of zero."""
+    other = in_precision(other, array.dtype)
+    flat = array.reshape(-1)
+    for order in _ORDERS.get(other.ndim, ((*range(other.ndim),),)):
+        if np.array_equal(other.transpose(order).reshape(-1), flat, equal_nan=True):
+            return True
+    apart = abs(float(array.sum(dtype=np.float64)) - float(other.sum(dtype=np.float64)))
+    if not apart <= 1e-9 * float(np.abs(other).sum(dtype=np.float64)):
+        return False
+    keys = [("file", names[0], array.dtype.str), ("graph", names[1], array.dtype.str)]
+    first, second = (
+        known[key] if key in known else known.setdefault(key, np.sort(numbers, axis=None))
+        for key, numbers in zip(keys, (array, other), strict=True)
+    )
+    return np.array_equal(first, second, equal_nan=True)
+
+
+def _moved_back(array: Array, due: Array, half: Array) -> Array | None:
+    """A file's constant in the graph's order of axes, where all numbers are within half a step of the graph's."""
+    for order in _ORDERS.get(due.ndim, ((*range(due.ndim),),)):
+        moved = due.transpose(order)
+        if (np.abs(moved.reshape(array.shape) - array) <= half).all():
+            return array.reshape(moved.shape).transpose(np.argsort(order))
+    return None
+
+
+def _pool(arrays: Collection[Array], dtype: np.dtype[np.generic]) -> Array:
+    trivial = np.array([0, 1, -1], dtype)
+    return np.unique(np.concatenate([trivial, *(array.reshape(-1).astype(dtype) for array in arrays)]))
+
+
+def _missing(array: Array, pool: Array) -> Array:
+    numbers = np.unique(array.reshape(-1))
+    places = np.minimum(np.searchsorted(pool, numbers), len(pool) - 1)
+    return np.asarray(numbers[(pool[places] != numbers) & ~np.isnan(numbers)])
+
+
+def _is_near(numbers: Array, absent: Array) -> bool:
+    """Whether each number is near to one that is absent."""
+    ordered = np.sort(absent.astype(np.float64))
+    wanted = numbers.astype(np.float64)
+    places = np.searchsorted(ordered, wanted)
+    sides = [ordered[np.clip(places + step, 0, len(ordered) - 1)] for step in (-1, 0)]
+    distance = np.minimum(*(np.abs(side - wanted) for side in sides))
+    return bool(np.all(distance <= _NEAR * np.abs(wanted)))
+
+
+def _units(held: np.generic, nearest: np.generic) -> str:
+    """The distance in units of the last place, where that says something."""
+    if held.dtype == np.float64:
+        return ""
+    units = abs(float(held) - float(nearest)) / float(np.abs(np.spacing(held)))
+    return f" ({units:.0f} ulp)" if units < 1000 else ""

@@ -1,0 +1,70 @@
+"""What is compared: a value as the file computes it and as the graph does, both from the same operands in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeconv.core import Array
+
+GAMMA = 2.0**-40
+"""Of what is summed: 2^13 roundings of float64 (u = 2^-53), about 1e-12.
+
+A sum of n products is off by gamma_n |W| |x| at most, gamma_n = n u / (1 - n u) (Higham, Accuracy and Stability of
+Numerical Algorithms, section 3.1), and both sides round: 2^13 covers any order of 4096 terms, and with the square root
+of n, which independent roundings grow with (Higham and Mary 2019), of millions.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class End:
+    """One value on both sides.
+
+    Attributes:
+        value: its name in the graph.
+        tensor: its name in the file.
+        operator: of the file, that computes it.
+        actual: as the file computes it, in the file's layout.
+        expected: as the graph does, in the same.
+        axes: of the graph's value, in the file's order.
+    """
+
+    value: str
+    tensor: str
+    operator: str
+    actual: Array
+    expected: Array
+    axes: tuple[int, ...]
+
+    def arranged(self, array: Array) -> Array:
+        """An array of the graph's layout in the file's."""
+        return array.transpose(self.axes).reshape(self.expected.shape)
+
+    @property
+    def fits(self) -> bool:
+        """Whether both sides have the same shape."""
+        return self.actual.shape == self.expected.shape
+
+
+def errors(actual: Array, expected: Array) -> Array:
+    """|a - b| in float64; infinite where only one side is finite, 0 where both are NaN or equal."""
+    if expected.dtype.kind not in "f":
+        return np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
+        distance = np.where(same, 0.0, np.abs(actual - expected))
+    return np.where(np.isnan(distance), np.inf, distance)
+
+
+def magnitude(array: Array) -> float:
+    """The largest finite magnitude of an array; 0 where there is none."""
+    if array.dtype.kind != "f":
+        return 0.0
+    finite = np.abs(array[np.isfinite(array)])
+    return float(finite.max(initial=0.0))
+
+
+def is_equal(actual: Array, expected: Array) -> bool:
+    """Whether two arrays agree by the rounding of their own largest number."""
+    return bool(np.max(errors(actual, expected), initial=0.0) <= GAMMA * magnitude(expected))

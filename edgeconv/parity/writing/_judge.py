@@ -1,0 +1,281 @@
+"""Holds a file against the graph that it was written from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.errors import EmitError, RewriteError
+from edgeconv.parity._metrics import decibels
+from edgeconv.parity.writing._constants import Matching, half_steps, match
+from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude
+from edgeconv.parity.writing._held import Graph
+from edgeconv.verdicts import Link, LinkResult, Verdict
+
+_CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
+_LARGER = 1024.0  # what operands are raised to, by powers of two, so that nothing is rounded
+_PATTERNS = 4  # of signs, that several numbers of a constant are moved by
+_MANY = 4.0  # where a result depends on several numbers of a constant: more than one pattern shows
+
+
+class File(Protocol):
+    """A file beside its graph; see `OnnxFile` and `TfliteFile`."""
+
+    @property
+    def constants(self) -> Mapping[str, Array]: ...
+    @property
+    def unused(self) -> tuple[str, ...]: ...
+    @property
+    def unknown(self) -> tuple[str, ...]: ...
+    @property
+    def names(self) -> frozenset[str]: ...
+    @property
+    def read(self) -> frozenset[str]: ...
+    def quantized(self) -> Iterator[tuple[str, str, float, int]]: ...
+    def requantized(self) -> Iterator[tuple[str, str]]: ...
+    def compare(
+        self, inputs: Mapping[str, Array], values: Mapping[str, Array], expected: Mapping[str, Array]
+    ) -> Iterator[End]: ...
+    def again(self, tensor: str, changed: Mapping[str, Array]) -> Array: ...
+    def half_steps(self, constant: str) -> Array: ...
+    def constants_before(self, tensor: str) -> frozenset[str]: ...
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """An end with its numbers: the largest error, its bound, and the used share."""
+
+    end: End
+    error: float
+    bound: float
+
+    @property
+    def used(self) -> float:
+        if self.error == 0:
+            return 0.0
+        return self.error / self.bound if self.bound else float("inf")
+
+    def told(self) -> str:
+        """One line on a part of the file that computes something else."""
+        end = self.end
+        place = f"{end.operator} {end.tensor}" if end.operator else end.tensor
+        of = "" if end.tensor == end.value else f" ({end.value})"
+        if not end.fits:
+            return f"{place}{of} has the shape {list(end.actual.shape)}, and the graph's is {list(end.expected.shape)}"
+        return (
+            f"{place}{of} is {self.error:.3g} from what the graph computes of the same, {self.used:.3g} times its bound"
+        )
+
+
+@dataclass(frozen=True)
+class _Operands:
+    """What both sides compute from.
+
+    Attributes:
+        inputs: of the graph, by name.
+        values: what the readers of a held value read, by name.
+        expected: what the graph computes of these, before rounding, by name.
+        all_finite: whether what is not finite on one side alone is a fault: these are operands of a user's.
+    """
+
+    inputs: Mapping[str, Array]
+    values: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    all_finite: bool = True
+
+
+def writing(graph: Graph, file: File, inputs: Mapping[str, Array]) -> LinkResult:
+    """Judges link 3 on one sample, and on operands that are larger than the sample's.
+
+    Args:
+        graph: that the file was written from.
+        file: the file, read back.
+        inputs: of the graph, by name, in torch's layout.
+
+    Raises:
+        RewriteError: the graph cannot be evaluated.
+    """
+    work = _Writing(graph, file)
+    faults = [*work.faults()]
+    judged: list[_Judged] = []
+    for operands in work.operands(inputs):
+        try:
+            judged += work.judged(operands)
+        except (RewriteError, EmitError) as error:
+            faults.append((str(error.where), f"the file cannot be evaluated: {error}"))
+            break
+        wrong = next((item for item in judged if item.used > 1), None)
+        if wrong is not None:
+            faults.append((wrong.end.tensor, wrong.told()))
+            break
+    missing = [name for name in graph.outputs if name not in work.compared]
+    faults += [(name, f"the output {name} is not found in the file") for name in missing if not faults]
+    shown = next((item for item in judged if item.used > 1), max(judged, key=lambda item: item.used, default=None))
+    return LinkResult(
+        Link.WRITING,
+        Verdict.FAIL if faults else Verdict.PASS,
+        error=None if shown is None else shown.error,
+        bound=None if shown is None else shown.bound,
+        used=None if shown is None else shown.used,
+        sqnr_db=decibels(*work.energies) if judged else None,
+        where=faults[0][0] if faults else "" if shown is None else shown.end.value,
+        reason="; ".join(text for _, text in faults[:3]),
+    )
+
+
+class _Writing:
+    def __init__(self, graph: Graph, file: File) -> None:
+        self.graph, self.file = graph, file
+        self.matching: Matching = match(graph.real_constants, file.constants, file.half_steps)
+        self.energies = (0.0, 0.0)
+        self.compared: set[str] = set()
+
+    def operands(self, inputs: Mapping[str, Array]) -> Iterator[_Operands]:
+        """The sample's; of a float graph then larger ones of the same signs, which reach what clamps hold back."""
+        names = self.graph.chosen(self.file.names & self.graph.named)
+        values = self.graph.values(inputs, self.matching.rounded, names)
+        if self.graph.quantizers:
+            yield _Operands(inputs, values, self.graph.held(inputs, values, self.matching.rounded, names))
+            return
+        yield _Operands(inputs, values, values)
+        free = values.keys() & self.file.read - self.graph.moved  # nothing else has the same elements
+        larger = {name: _raised(values[name]) for name in free}
+        raised = {name: _raised(array) for name, array in inputs.items()}
+        expected = self.graph.held(raised, larger, self.matching.rounded, names)
+        yield _Operands(raised, larger, expected, all_finite=False)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Tensor and one line, of what needs no evaluation."""
+        yield from self.matching.faults.items()
+        for tensor, name, scale, zero in self.file.quantized():
+            if name in self.graph.quantizers:
+                due = self.graph.parameters(name)
+                pairs = (("scale", scale, due[0]), ("zero point, from the least integer,", zero, due[1]))
+                for what, held, stated in pairs:
+                    if held != stated:
+                        yield tensor, f"tensor {tensor}: its {what} is {held:.9g}, the graph's {name} has {stated:.9g}"
+        for result, source in self.file.requantized():
+            yield result, f"tensor {result} has the integers of {source}, and another scale or zero point"
+        for name in self.file.unused:
+            yield name, f"constant {name} is read by no operator"
+
+    def judged(self, operands: _Operands) -> list[_Judged]:
+        """Every end with its numbers, in the file's order."""
+        judged = []
+        signal, noise = self.energies
+        for end in self.file.compare(operands.inputs, operands.values, operands.expected):
+            self.compared.add(end.value)
+            if not end.fits:
+                judged.append(_Judged(end, float("inf"), 0.0))
+                continue
+            distance = _distance(end.actual, end.expected, operands)
+            if operands.all_finite:
+                finite = np.isfinite(distance) & np.isfinite(end.expected)
+                noise += float(np.square(distance[finite], dtype=np.float64).sum())
+                signal += float(np.square(end.expected[finite], dtype=np.float64).sum())
+            judged.append(_Judged(end, float(distance.max(initial=0.0)), GAMMA * magnitude(end.expected)))
+        self.energies = (signal, noise)
+        return [self._closer(item, operands) if item.used > 1 else item for item in judged]
+
+    def _closer(self, item: _Judged, operands: _Operands) -> _Judged:
+        """With the bound that needs more evaluations."""
+        end = item.end
+        if end.expected.dtype.kind != "f" or not np.isfinite(item.error):
+            return item
+        bound = np.full(end.expected.shape, item.bound + GAMMA * self._response(end, operands))
+        bound += self._of_constants(end, operands)
+        readings = (_judged(end, due, bound, operands) for due in self._readings(end, operands))
+        return min(readings, key=lambda judged: judged.used)
+
+    def _readings(self, end: End, operands: _Operands) -> Iterator[Array]:
+        """What the graph computes; then with constants unrounded that other parts of the file read rounded."""
+        yield end.expected
+        before = self.graph.constants_before(end.value, self._held(operands))
+        for name in sorted(self.matching.rounded.keys() & before):
+            yield self._graph_again(end, operands, name, self.graph.constants[name].astype(np.float64))
+
+    def _response(self, end: End, operands: _Operands) -> float:
+        """What a relative change of 1 in each operand would make of a value, by its slope: the largest."""
+        generator = np.random.default_rng(0)
+        held = {name: _changed(array, generator) for name, array in sorted(self._held(operands).items())}
+        inputs = {name: _changed(array, generator) for name, array in operands.inputs.items()}
+        (result,) = self.graph.held(inputs, held, self.matching.rounded, [end.value]).values()
+        return magnitude(errors(result, operands.expected[end.value])) / _CHANGE
+
+    def _of_constants(self, end: End, operands: _Operands) -> Array:
+        """How far constants that one side alone has may have moved the result by being rounded, element by element."""
+        total = np.zeros(end.expected.shape)
+        for name in sorted(self.matching.own & self.file.constants_before(end.tensor)):
+            compute = partial(self._again, end, name)
+            total += _shift(compute, self.file.constants[name].astype(np.float64), self.file.half_steps(name))
+        before = self.graph.constants_before(end.value, self._held(operands))
+        for name in sorted(self.matching.without & before & self.graph.constants.keys()):
+            array = self.graph.constants[name]
+            compute = partial(self._graph_again, end, operands, name)
+            total += _shift(compute, array.astype(np.float64), half_steps(array))
+        return total
+
+    def _again(self, end: End, name: str, array: Array) -> Array:
+        return self.file.again(end.tensor, {name: array})
+
+    def _graph_again(self, end: End, operands: _Operands, name: str, array: Array) -> Array:
+        changed = {**self.matching.rounded, name: array}
+        try:
+            result = self.graph.held(operands.inputs, self._held(operands), changed, [end.value])[end.value]
+        except RewriteError:  # it decides on a size
+            return end.expected
+        return end.arranged(result) if result.size == end.expected.size else end.expected
+
+    def _held(self, operands: _Operands) -> dict[str, Array]:
+        """The values that both sides read in place of what they compute."""
+        return {name: array for name, array in operands.values.items() if name in self.compared}
+
+
+def _distance(actual: Array, expected: Array, operands: _Operands) -> Array:
+    """|a - b|; of operands that no user has, only where both sides are finite."""
+    distance = errors(actual, expected)
+    if operands.all_finite or expected.dtype.kind != "f":
+        return distance
+    return np.where(np.isfinite(actual) & np.isfinite(expected), distance, 0.0)
+
+
+def _judged(end: End, expected: Array, bound: Array, operands: _Operands) -> _Judged:
+    """The element that uses most of its bound."""
+    distance = _distance(end.actual, expected, operands)
+    shares = np.where(distance == 0, 0.0, distance / np.maximum(bound, 5e-324))
+    at = np.unravel_index(int(np.argmax(shares)), shares.shape)
+    return _Judged(end, float(distance[at]), float(bound[at]))
+
+
+def _raised(array: Array) -> Array:
+    """Real numbers times the power of two that brings the largest to the size that clamps are passed at."""
+    if array.dtype.kind != "f":
+        return array
+    return np.asarray(array * max(1.0, 2.0 ** np.ceil(np.log2(_LARGER / (magnitude(array) or _LARGER)))))
+
+
+def _changed(array: Array, generator: np.random.Generator) -> Array:
+    """Real numbers, each changed by the relative change, up or down."""
+    if array.dtype.kind != "f":
+        return array
+    return np.asarray(array * (1 + _CHANGE * generator.choice([-1.0, 1.0], array.shape)))
+
+
+def _shift(compute: Callable[[Array], Array], array: Array, steps: Array) -> Array:
+    """How far a result moves with the numbers of a constant, each moved by up to a step: float64.
+
+    Where a result depends on one number, all patterns of signs move it alike, and it is told exactly.
+    """
+    generator = np.random.default_rng(0)
+    before = compute(array)
+    patterns = [np.ones(array.shape)]
+    if array.size > 1:
+        patterns += [generator.choice([-1.0, 1.0], array.shape) for _ in range(_PATTERNS)]
+    moved = [errors(compute(array + steps * pattern), before) for pattern in patterns]
+    least, greatest = np.minimum.reduce(moved), np.maximum.reduce(moved)
+    return np.asarray(np.where(greatest <= least * (1 + 1e-6), greatest * (1 + 1e-6), _MANY * greatest))

@@ -1,0 +1,108 @@
+"""An `.onnx` file held at the values that the graph has, too: read back from its bytes, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.parity.writing._constants import half_steps
+from edgeconv.parity.writing._ends import End
+from edgeconv.parity.writing._held import Graph
+from edgeconv.reference import OPERATORS
+
+
+class OnnxFile:
+    """A file, beside the graph that it should be.
+
+    Attributes:
+        constants: its floating-point constants, by name.
+        unused: its constants that no operator reads.
+        unknown: its operators that the reference does not compute.
+    """
+
+    def __init__(self, path: Path, graph: Graph) -> None:
+        model = ir.load(path)
+        _with_real_borders(model.graph, graph)
+        self._file = Graph(model)
+        types = {node.op_type for node in self._file.model.graph.all_nodes()}
+        self.unknown = tuple(sorted(types - OPERATORS.keys()))
+        self._operators = {value.name: node.op_type for node in self._file.model.graph for value in node.outputs}
+        self.names = frozenset(self._file.named & graph.named)
+        self.constants = self._file.real_constants
+        self.unused = tuple(
+            name
+            for name, value in self._file.model.graph.initializers.items()
+            if not value.uses() and not value.is_graph_output()
+        )
+        self._fed: tuple[Mapping[str, Array], Mapping[str, Array]] = ({}, {})
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Those that operators read, and not the value of another precision that they were cast from."""
+        values = [value for node in self._file.model.graph if node.op_type != "Cast" for value in node.outputs]
+        return frozenset(value.name or "" for value in values if value.uses())
+
+    def quantized(self) -> Iterator[tuple[str, str, float, int]]:
+        """Name, again, scale, and the zero point counted from the smallest integer, of each quantized value."""
+        for name in self.names & self._file.quantizers.keys():
+            yield (name, name, *self._file.parameters(name))
+
+    def requantized(self) -> Iterator[tuple[str, str]]:
+        """None: operators compute with real numbers."""
+        return iter(())
+
+    def compare(
+        self, inputs: Mapping[str, Array], values: Mapping[str, Array], expected: Mapping[str, Array]
+    ) -> Iterator[End]:
+        """Evaluates the file; what reads a held value reads the graph's. Parameters as of `TfliteFile.compare`."""
+        names = [name for name in self._in_order() if name in expected]
+        self._fed = (inputs, {name: values[name] for name in names if name in values})
+        results = self._file.held(*self._fed, {}, names)
+        for name in names:
+            yield End(
+                name, name, self._operators.get(name, ""), results[name], expected[name], (*range(expected[name].ndim),)
+            )
+
+    def again(self, tensor: str, changed: Mapping[str, Array]) -> Array:
+        """Evaluates one value that was compared once more, with other numbers in constants."""
+        return self._file.held(*self._fed, changed, [tensor])[tensor]
+
+    def half_steps(self, constant: str) -> Array:
+        """What rounding once may have moved the numbers of a constant by."""
+        return half_steps(self.constants[constant])
+
+    def constants_before(self, tensor: str) -> frozenset[str]:
+        """The constants between a value and the held ones that it is computed from."""
+        return self._file.constants_before(tensor, self._fed[1]) & self._file.constants.keys()
+
+    def _in_order(self) -> list[str]:
+        made = [value.name or "" for node in self._file.model.graph for value in node.outputs]
+        return [name for name in made if name in self.names]
+
+
+def _with_real_borders(graph: ir.Graph, beside: Graph) -> None:
+    """Quantizes the inputs and dequantizes the outputs of a graph that are integers, as the graph beside it does."""
+    for index, value in enumerate(list(graph.inputs)):
+        readers = [use.node for use in value.uses()]
+        quantized = beside.quantized_inputs.get(value.name or "")
+        if quantized is None or not readers or any(node.op_type != "DequantizeLinear" for node in readers):
+            continue
+        real = ir.Value(name=value.name, shape=value.shape, type=readers[0].outputs[0].type)
+        graph.inputs[index] = real
+        quantizer = ir.Node("", "QuantizeLinear", [real, *readers[0].inputs[1:]], num_outputs=1)
+        quantizer.outputs[0].name, quantizer.outputs[0].type = quantized, value.type
+        graph.insert_before(graph[0], quantizer)
+        for node in readers:
+            node.replace_input_with(0, quantizer.outputs[0])
+    for index, value in enumerate(list(graph.outputs)):
+        maker = value.producer()
+        if maker is None or maker.op_type != "QuantizeLinear":
+            continue
+        name = value.name
+        real = ir.Value(name=name, shape=value.shape, type=maker.inputs[0].type if maker.inputs[0] else None)
+        value.name = beside.dequantized.get(name or "", f"{name}.quantized")
+        graph.outputs[index] = real
+        graph.append(ir.Node("", "DequantizeLinear", [value, *maker.inputs[1:]], outputs=[real]))

@@ -1,0 +1,281 @@
+"""A `.tflite` file held at the values that the graph has, too: read back, in float64.
+
+A quantized tensor is taken for the real numbers that it stands for, within its range but not rounded: whether its scale
+and zero point are the graph's is another question, which needs no tolerance. Integers are rounded only where an
+operator reads them as such, for a look-up.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgeconv.affine import limits_of
+from edgeconv.core import Array, IntegerTensor, TensorSpec
+from edgeconv.parity.writing._constants import half_steps
+from edgeconv.parity.writing._ends import End, is_equal
+from edgeconv.parity.writing._held import Graph, Steps, steps_of
+from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, evaluate_operator
+
+_SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
+_MOVING = frozenset({"TRANSPOSE", "RESHAPE", "DEQUANTIZE"})
+_HANDING_ON = _MOVING - {"DEQUANTIZE"} | {"SQUEEZE", "EXPAND_DIMS", "PAD", "MAX_POOL_2D", "SLICE", "STRIDED_SLICE"}
+_MOST_TRIED = 6  # axes whose every order is tried
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """What a tensor holds: a value of the graph, and its axes in the tensor's order where they are known."""
+
+    name: str
+    axes: tuple[int, ...] | None = None
+
+
+class TfliteFile:
+    """A file, beside the graph that it should be.
+
+    Attributes:
+        constants: the real numbers of its floating-point and quantized constants, by tensor.
+        unused: its constants that no operator reads.
+        unknown: its operators that the reference does not compute.
+    """
+
+    def __init__(
+        self,
+        file: TfliteGraph,
+        graph: Graph,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        intermediates: Sequence[IntegerTensor],
+    ) -> None:
+        self._stated, self._inputs, self._outputs = file, inputs, outputs
+        self._real = replace(file, tensors=tuple(map(_in_real_numbers, file.tensors)))
+        names = {operator.name for operator in file.operators}
+        self.unknown = tuple(sorted(name for name in names if name not in OPERATORS))
+        self._makers = {index: operator for operator in file.operators for index in operator.outputs}
+        self._index = {tensor.name: index for index, tensor in enumerate(file.tensors)}
+        self._holders = self._held_values(graph, intermediates)
+        self._values: dict[int, Array] = {}
+        self._cut: set[int] = set()
+        read = {index for operator in file.operators for index in operator.inputs} | set(file.outputs)
+        constants = {index: tensor for index, tensor in enumerate(self._real.tensors) if tensor.data is not None}
+        self.constants = {tensor.name: np.asarray(tensor.data) for tensor in constants.values() if tensor.floating}
+        self.unused = tuple(tensor.name for index, tensor in constants.items() if index not in read)
+
+    def _held_values(self, graph: Graph, intermediates: Sequence[IntegerTensor]) -> dict[int, _Holder]:
+        """By tensor: quantized values as the writer tells them, all others by their name."""
+        told = {tensor.name: tensor for tensor in intermediates}
+        holders: dict[int, _Holder] = {}
+        for index, tensor in enumerate(self._stated.tensors):
+            integer = told.get(tensor.name)
+            if integer is not None and integer.values[0] in graph.quantizers:
+                holders[index] = _Holder(integer.values[0], integer.axes)
+            elif tensor.quantization is not None and tensor.name in graph.dequantized:
+                holders[index] = _Holder(graph.dequantized[tensor.name])
+            elif tensor.data is None and not tensor.variable and tensor.name in graph.floats:
+                holders[index] = _Holder(tensor.name)
+        for index, spec in zip(self._stated.outputs, self._outputs, strict=True):
+            name = holders[index].name if index in holders else spec.name
+            holders[index] = _Holder(name, _axes_of(spec))
+        return holders
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The values of the graph that its tensors hold."""
+        return frozenset(holder.name for holder in self._holders.values())
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Those whose tensors operators read, and not the tensor that they were moved from."""
+        indices = {index for operator in self._stated.operators for index in operator.inputs}
+        indices -= {index for index, operator in self._makers.items() if operator.name in _MOVING}
+        return frozenset(holder.name for index, holder in self._holders.items() if index in indices)
+
+    def quantized(self) -> Iterator[tuple[str, str, float, int]]:
+        """Tensor, value, scale, and the zero point counted from the smallest integer, of each quantized holder."""
+        for index, holder in self._holders.items():
+            tensor = self._stated.tensors[index]
+            if tensor.quantization is not None and not tensor.floating:
+                least, _ = limits_of(str(tensor.held_as))
+                yield (
+                    tensor.name,
+                    holder.name,
+                    tensor.quantization.scales[0],
+                    tensor.quantization.zero_points[0] - least,
+                )
+
+    def requantized(self) -> Iterator[tuple[str, str]]:
+        """Result and operand of operators that hand integers on as they are, where these stand for other numbers."""
+        tensors = self._stated.tensors
+        for operator in self._stated.operators:
+            if operator.name in _HANDING_ON:
+                source, result = tensors[operator.inputs[0]], tensors[operator.outputs[0]]
+                if not source.floating and source.quantization != result.quantization:
+                    yield result.name, source.name
+
+    def compare(
+        self, inputs: Mapping[str, Array], values: Mapping[str, Array], expected: Mapping[str, Array]
+    ) -> Iterator[End]:
+        """Evaluates the file operator by operator; each held tensor is compared, then read as the graph's value.
+
+        Args:
+            inputs: of the graph, by name, in torch's layout.
+            values: what the graph's readers read, by name.
+            expected: what it computes, before rounding, by name.
+        """
+        self._cut = set()
+        self._values = {
+            index: np.asarray(tensor.data, tensor.held_as) if tensor.data is not None else np.zeros(tensor.shape)
+            for index, tensor in enumerate(self._real.tensors)
+            if tensor.data is not None or tensor.variable
+        }
+        for index, spec in zip(self._stated.inputs, self._inputs, strict=True):
+            holder = self._holders.get(index)
+            array = values.get(holder.name, inputs[spec.name]) if holder is not None else inputs[spec.name]
+            self._values[index] = array.transpose(_axes_of(spec)).astype(self._real.tensors[index].held_as)
+        last = {index: operator for operator in self._stated.operators for index in operator.inputs}
+        for operator in self._stated.operators:
+            results = self._computed(operator, self._values)
+            for index in operator.inputs:
+                if last[index] is operator and index in self._makers and index not in self._cut:
+                    self._values.pop(index, None)
+            for index, array in results:
+                self._values[index] = array
+                holder = self._holders.get(index)
+                if holder is None or holder.name not in expected:
+                    continue
+                if array.size != expected[holder.name].size:
+                    tensor, due = self._stated.tensors[index], expected[holder.name]
+                    yield End(holder.name, tensor.name, operator.name, array, due, (*range(due.ndim),))
+                    return
+                axes = holder.axes if holder.axes is not None else _axes(array, expected[holder.name])
+                if axes is None:
+                    continue
+                tensor = self._stated.tensors[index]
+                due = _moved(expected[holder.name], axes, array)
+                yield End(holder.name, tensor.name, operator.name, _compared(tensor, array), due, axes)
+                if holder.name in values:
+                    self._values[index] = _moved(values[holder.name], axes, array).astype(array.dtype)
+                    self._cut.add(index)
+
+    def again(self, tensor: str, changed: Mapping[str, Array]) -> Array:
+        """Evaluates one tensor that was compared once more, with other numbers in constants."""
+        wanted = self._index[tensor]
+        values = self._values | {self._index[name]: array for name, array in changed.items()}
+        for operator in self._before(wanted):
+            values.update(self._computed(operator, values))
+        return _compared(self._stated.tensors[wanted], values[wanted])
+
+    def half_steps(self, constant: str) -> Array:
+        """What rounding once may have moved the numbers of a constant by."""
+        tensor = self._stated.tensors[self._index[constant]]
+        assert tensor.data is not None  # it is a constant
+        if tensor.floating:
+            return half_steps(tensor.data)
+        steps = _real(tensor, np.ones(tensor.shape)) - _real(tensor, np.zeros(tensor.shape))
+        return np.asarray(steps / 2)
+
+    def constants_before(self, tensor: str) -> frozenset[str]:
+        """The constants between a tensor and the held ones that it is computed from."""
+        read = {index for operator in self._before(self._index[tensor]) for index in operator.inputs if index >= 0}
+        return frozenset({self._stated.tensors[index].name for index in read} & self.constants.keys())
+
+    def _before(self, wanted: int) -> list[Operator]:
+        """The operators between a tensor and the held ones before it, in their order."""
+        waiting, needed = [wanted], set()
+        while waiting:
+            index = waiting.pop()
+            if index in self._makers and index not in needed and (index == wanted or index not in self._cut):
+                needed.add(index)
+                waiting += self._makers[index].inputs
+        return [operator for operator in self._stated.operators if needed.intersection(operator.outputs)]
+
+    def _computed(self, operator: Operator, values: Mapping[int, Array]) -> list[tuple[int, Array]]:
+        """The results of an operator on real numbers, saturated where they are quantized."""
+        source = self._stated.tensors[operator.inputs[0]] if operator.inputs else None
+        if operator.name in _SAME:
+            results: tuple[Array, ...] = (values[operator.inputs[0]],)
+        elif operator.name == "CAST" and source is not None and source.quantization is not None:
+            stored = {operator.inputs[0]: _stored(source, values[operator.inputs[0]])}
+            results = evaluate_operator(self._stated, operator, stored)
+        else:
+            results = evaluate_operator(self._real, operator, values)
+        return [
+            (index, _saturated(self._stated.tensors[index], array))
+            for index, array in zip(operator.outputs, results, strict=False)
+        ]
+
+
+def _in_real_numbers(tensor: Tensor) -> Tensor:
+    """A quantized tensor as one of real numbers, float16 constants as they are."""
+    if tensor.quantization is None or tensor.floating:
+        return tensor
+    data = None if tensor.data is None else _real(tensor, tensor.data)
+    return replace(tensor, dtype="float32", quantization=None, data=data)
+
+
+def _real(tensor: Tensor, stored: Array) -> Array:
+    """The real numbers that integers of a tensor stand for, float64."""
+    assert tensor.quantization is not None  # the caller looked
+    scales, points = (np.array(numbers, np.float64) for numbers in _parameters(tensor))
+    if len(scales) > 1:
+        along = [-1 if axis == tensor.quantization.axis else 1 for axis in range(stored.ndim)]
+        scales, points = scales.reshape(along), points.reshape(along)
+    return np.asarray((stored.astype(np.float64) - points) * scales)
+
+
+def _parameters(tensor: Tensor) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    assert tensor.quantization is not None  # the caller looked
+    return tensor.quantization.scales, tensor.quantization.zero_points
+
+
+def _stored(tensor: Tensor, real: Array) -> Array:
+    """The integers that stand for real numbers."""
+    (scale, *_), (point, *_) = _parameters(tensor)
+    return np.asarray(np.clip(np.rint(real / scale) + point, *limits_of(str(tensor.held_as))), tensor.held_as)
+
+
+def _saturated(tensor: Tensor, array: Array) -> Array:
+    """Within the range of a quantized tensor."""
+    steps = _steps(tensor)
+    return array if steps is None else np.clip(array, steps.least, steps.greatest)
+
+
+def _compared(tensor: Tensor, array: Array) -> Array:
+    """As the graph's quantized values are compared."""
+    steps = _steps(tensor)
+    return array if steps is None else steps.saturated(array)
+
+
+def _steps(tensor: Tensor) -> Steps | None:
+    if tensor.quantization is None or tensor.floating or tensor.quantization.per_channel:
+        return None
+    (scale, *_), (point, *_) = _parameters(tensor)
+    return steps_of(scale, point, str(tensor.held_as))
+
+
+def _axes_of(spec: TensorSpec) -> tuple[int, ...]:
+    return (0, 2, 3, 1) if spec.layout == "nhwc" else tuple(range(len(spec.shape)))
+
+
+def _axes(array: Array, expected: Array) -> tuple[int, ...] | None:
+    """The order of the axes in which a value is the array, in whatever shape; None where there is none that is near.
+
+    Where none is equal, the usual order of the shape, so that the difference is told.
+    """
+    rank = expected.ndim
+    usual = [tuple(range(rank))] if rank < 3 else [(0, *range(2, rank), 1), tuple(range(rank))]
+    fitting = [axes for axes in usual if tuple(expected.shape[axis] for axis in axes) == array.shape]
+    candidates = itertools.chain(fitting, usual, itertools.permutations(range(rank)) if rank <= _MOST_TRIED else ())
+    for axes in candidates:
+        if is_equal(array, _moved(expected, axes, array)):
+            return axes
+    same_numbers = is_equal(np.sort(array, axis=None), np.sort(expected, axis=None))
+    return None if same_numbers or not fitting else fitting[0]
+
+
+def _moved(value: Array, axes: Sequence[int], like: Array) -> Array:
+    return value.transpose(axes).reshape(like.shape)

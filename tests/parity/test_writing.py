@@ -1,0 +1,121 @@
+"""Link 3: a file with a fault is told from a right one, and the tensor or layer that has the fault is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from writing_faults import planted_in_onnx, planted_in_tflite
+
+from edgeconv.capture import capture
+from edgeconv.core import Artifact, Emitted, Sample
+from edgeconv.emit.onnx import to_onnx
+from edgeconv.emit.tflite import to_tflite
+from edgeconv.flow.links import with_links
+from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.progress import Silent
+from edgeconv.rewrite import optimize
+from edgeconv.verdicts import Link, LinkResult, Verdict
+
+
+class Residual(nn.Module):
+    """Convolutions of several strides and paddings around a sum, and a classifier."""
+
+    def __init__(self, activation: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), activation())
+        self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, groups=8), activation())
+        self.pointwise = nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = x + self.pointwise(self.depthwise(x))
+        return self.head(x.mean((2, 3)))
+
+
+class Normed(nn.Module):
+    """LayerNorm and GELU over patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 12, 4, 4)
+        self.norm = nn.LayerNorm(12, eps=1e-4)
+        self.up, self.down = nn.Linear(12, 20), nn.Linear(20, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        return tokens + self.down(nn.functional.gelu(self.up(self.norm(tokens))))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: Residual(nn.ReLU),
+    "relu6": lambda: Residual(nn.ReLU6),
+    "leaky": lambda: Residual(lambda: nn.LeakyReLU(0.1)),
+    "swish": lambda: Residual(nn.SiLU),
+    "norm": Normed,
+    "pool": lambda: nn.Sequential(nn.Conv2d(3, 6, 5), nn.PReLU(6), nn.AvgPool2d(2), nn.ConvTranspose2d(6, 4, 2, 2)),
+}
+LAYERS_TOLD = ("permuted", "stride", "padding")
+"""Kinds that are told by the layer whose result differs."""
+
+
+def made(name: str, variant: str) -> tuple[Variant, dict[str, np.ndarray]]:
+    torch.manual_seed(0)
+    module = NETWORKS[name]().eval()
+    inputs = {"x": torch.randn(1, 3, 16, 16).numpy()}
+    model = optimize(capture(module, (torch.from_numpy(inputs["x"]),), input_names=["x"], output_names=["y"]))
+    quantization = Quantization(batches=lambda: [inputs])
+    (made_variant,) = variants_of(model, (variant,), quantization, Silent())
+    return made_variant, inputs
+
+
+def emitted(variant: Variant, format_: str) -> Emitted:
+    write = to_onnx if format_ == "onnx" else to_tflite
+    return write(variant.model, metadata={}, weights=variant.weights, io=variant.io)
+
+
+def judged(
+    variant: Variant, inputs: Mapping[str, np.ndarray], contents: Emitted, data: bytes, path: Path
+) -> LinkResult:
+    path.write_bytes(data)
+    borders = (contents.inputs, contents.outputs)
+    artifact = Artifact(path, path.suffix[1:], variant.name, "nhwc", "0" * 64, *borders)
+    artifact = replace(artifact, intermediates=contents.intermediates)
+    (linked,) = with_links([artifact], [variant], [Sample("x", inputs)], Silent())
+    return next(link for link in linked.links if link.link is Link.WRITING)
+
+
+def missed_faults(name: str, variant: str, folder: Path) -> list[tuple[str, str, str, str]]:
+    """Format, kind, place and what was said of each planted fault that was not found, or not where it is."""
+    graph, inputs = made(name, variant)
+    missed = []
+    for format_ in graph.formats:
+        contents = emitted(graph, format_)
+        path = folder / f"net.{format_}"
+        right = judged(graph, inputs, contents, contents.data, path)
+        assert right.verdict is Verdict.PASS, right.reason
+        plant = planted_in_onnx if format_ == "onnx" else planted_in_tflite
+        for kind, data, where in plant(contents.data):
+            wrong = judged(graph, inputs, contents, data, path)
+            named = kind in LAYERS_TOLD or where.removesuffix(".quantized") in wrong.reason
+            if wrong.verdict is not Verdict.FAIL or not named:
+                missed.append((format_, kind, where, wrong.reason))
+    return missed
+
+
+@pytest.mark.parametrize("case", ["relu6 fp32", "leaky fp16", "swish int8", "relu int16x8"])
+def test_planted_faults_are_found_and_named(case: str, tmp_path: Path) -> None:
+    assert not missed_faults(*case.split(), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["fp32", "fp16", "int8", "int16x8", "int8-weights"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_planted_faults_are_found_in_all_variants(name: str, variant: str, tmp_path: Path) -> None:
+    assert not missed_faults(name, variant, tmp_path)
