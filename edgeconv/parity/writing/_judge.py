@@ -9,9 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from edgeconv.affine import decibels
 from edgeconv.core import Array
 from edgeconv.errors import EmitError, RewriteError
-from edgeconv.parity._metrics import decibels
 from edgeconv.parity.writing._constants import Matching, half_steps, match
 from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude
 from edgeconv.parity.writing._held import Graph
