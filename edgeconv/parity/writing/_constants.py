@@ -26,7 +26,7 @@ class Matching:
         faults: by the file's tensor, one line on how it differs from a constant of the graph.
         own: constants of the file that the writer rounded: with numbers that the graph does not have.
         without: constants of the graph with numbers that the file does not have.
-        rounded: constants of the graph that the file holds in float16 or as integers, as it does.
+        rounded: constants of the graph that the file holds in fewer bits or as integers, as it does.
     """
 
     faults: Mapping[str, str] = field(default_factory=dict)
@@ -66,8 +66,8 @@ class _Match:
             for candidate in sorted(alike, key=lambda other: other != name):
                 if _is_same(array, graph[candidate], (name, candidate), sorted_numbers):
                     self.partners[name] = candidate
-                    if array.dtype == np.float16 and graph[candidate].dtype != np.float16:
-                        self.rounded[candidate] = halved(graph[candidate]).astype(np.float64)
+                    if array.dtype.itemsize < graph[candidate].dtype.itemsize:
+                        self.rounded[candidate] = in_precision(graph[candidate], array.dtype).astype(np.float64)
                     break
 
     @property

@@ -22,6 +22,7 @@ from edgeconv.graph.traits import Trait, having_any
 from edgeconv.reference import evaluate, one_thread
 
 _SUFFIX = "/held"
+_STORED = "/stored"
 _MOST_ELEMENTS = 40_000_000  # of float64, on both sides
 _MOVING = (Trait.MOVES, Trait.PICKS)
 _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
@@ -61,6 +62,7 @@ class Graph:
 
     def __init__(self, model: ir.Model) -> None:
         self.model = _rounded_attributes(model)
+        _store_real_numbers(self.model)
         self._cuts: dict[frozenset[str], _Cut] = {}
 
     @cached_property
@@ -119,7 +121,7 @@ class Graph:
 
     @cached_property
     def constants(self) -> dict[str, Array]:
-        """The numbers of floating-point initializers that are no scales, as stored, by name."""
+        """The numbers of floating-point initializers that are no scales, and what integers stand for (float64)."""
         initializers = self.model.graph.initializers.values()
         tensors = {value.name or "": value.const_value for value in initializers if not _is_parameter(value)}
         floats = {name: tensor for name, tensor in tensors.items() if tensor is not None}
@@ -127,13 +129,9 @@ class Graph:
 
     @cached_property
     def real_constants(self) -> dict[str, Array]:
-        """`constants`, those that are quantized as what they become, and what integer ones stand for (float64)."""
-        nodes = [node for node in self.model.graph if node.op_type == "DequantizeLinear"]
-        names = [node.outputs[0].name or "" for node in nodes if _is_constant(node.inputs[0])]
+        """`constants`, but for those that are quantized before anything reads them."""
         initializers = self.model.graph.initializers
-        read = {name for name in self.constants if not _is_quantized(initializers[name])}
-        floats = {name: array for name, array in self.constants.items() if name in read}
-        return {**floats, **(evaluate(self.model, {}, keep=names) if names else {})}
+        return {name: array for name, array in self.constants.items() if not _is_quantized(initializers[name])}
 
     def steps(self, name: str) -> Steps:
         """Of a quantized value."""
@@ -274,6 +272,23 @@ def _redirect(value: ir.Value, given: ir.Value, *, outputs: bool = False) -> Non
 def _constant(value: ir.Value | None) -> Array:
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
     return np.zeros(1, np.uint8) if tensor is None else tensor.numpy()
+
+
+def _store_real_numbers(model: ir.Model) -> None:
+    """Puts the real numbers that constant integers stand for in place of the integers, as constants of float64."""
+    graph = model.graph
+    nodes = [node for node in graph if node.op_type == "DequantizeLinear" and _is_constant(node.inputs[0])]
+    nodes = [node for node in nodes if not node.outputs[0].is_graph_output()]
+    names = [node.outputs[0].name or "" for node in nodes]
+    arrays = evaluate(model, {}, keep=names) if names else {}
+    for node, name in zip(nodes, names, strict=True):
+        result = node.outputs[0]
+        result.name = unique_name(graph, name + _STORED)
+        stored = ir.Value(name=name, shape=result.shape, type=ir.TensorType(ir.DataType.DOUBLE))
+        stored.const_value = ir.tensor(arrays[name], name=name)
+        graph.register_initializer(stored)
+        _redirect(result, stored)
+        graph.remove(node, safe=True)
 
 
 def _is_constant(value: ir.Value | None) -> bool:

@@ -26,17 +26,14 @@ class OnnxFile:
     def __init__(self, path: Path, graph: Graph) -> None:
         model = ir.load(path)
         _with_real_borders(model.graph, graph)
+        initializers = model.graph.initializers.items()
+        self.unused = tuple(name for name, item in initializers if not item.uses() and not item.is_graph_output())
         self._file = Graph(model)
         types = {node.op_type for node in self._file.model.graph.all_nodes()}
         self.unknown = tuple(sorted(types - OPERATORS.keys()))
         self._operators = {value.name: node.op_type for node in self._file.model.graph for value in node.outputs}
         self.names = frozenset(self._file.named & graph.named)
         self.constants = self._file.real_constants
-        self.unused = tuple(
-            name
-            for name, value in self._file.model.graph.initializers.items()
-            if not value.uses() and not value.is_graph_output()
-        )
         self._fed: tuple[Mapping[str, Array], Mapping[str, Array]] = ({}, {})
 
     @property
