@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from edgeconv.core import Array, Artifact, Sample
 from edgeconv.errors import EmitError, RewriteError
 from edgeconv.flow.variants import Variant
-from edgeconv.parity.writing import File, Graph, OnnxFile, TfliteFile, writing
 from edgeconv.progress import Progress
 from edgeconv.reference import tflite
 from edgeconv.verdicts import Link, LinkResult, Verdict
+
+if TYPE_CHECKING:
+    from edgeconv.parity.writing import File, Graph
 
 
 def with_links(
@@ -28,6 +31,10 @@ def with_links(
         samples: of the proof.
         progress: hears of each file.
     """
+    if not variants:
+        return tuple(artifacts)
+    from edgeconv.parity.writing import Graph  # torch, which proving again does not need
+
     judged: dict[str, LinkResult] = {}
     for variant in variants:
         sample = next((sample for sample in samples if sample.is_for(variant.name)), None)
@@ -54,6 +61,8 @@ def _put(links: Sequence[LinkResult], link: LinkResult) -> tuple[LinkResult, ...
 
 def _writing(graph: Graph, artifact: Artifact, sample: Sample) -> LinkResult:
     """Link 3 of an artifact; skipped where the reference lacks an operator of it."""
+    from edgeconv.parity.writing import OnnxFile, TfliteFile, writing
+
     try:
         if artifact.format == "onnx":
             file: File = OnnxFile(artifact.path, graph)
