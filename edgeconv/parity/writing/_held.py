@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from edgeconv.affine import limits_of
 from edgeconv.core import Array
+from edgeconv.graph.edit import tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.reference import evaluate, one_thread
@@ -270,7 +271,7 @@ def _redirect(value: ir.Value, given: ir.Value, *, outputs: bool = False) -> Non
 
 
 def _constant(value: ir.Value | None) -> Array:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    tensor = tensor_of(value)
     return np.zeros(1, np.uint8) if tensor is None else tensor.numpy()
 
 
@@ -296,7 +297,7 @@ def _is_constant(value: ir.Value | None) -> bool:
     maker = value.producer() if value is not None else None
     if maker is not None and maker.op_type == "QuantizeLinear":
         value = maker.inputs[0]
-    return value is not None and ir.convenience.get_const_tensor(value) is not None
+    return tensor_of(value) is not None
 
 
 def _is_quantized(value: ir.Value) -> bool:
