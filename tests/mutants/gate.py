@@ -17,8 +17,10 @@ from exports import Export
 from edgeconv.core import Artifact, Comparison, Run, Sample, Tolerance
 from edgeconv.devices import Session, Sessions, find, start
 from edgeconv.errors import DeviceError, EdgeconvError
+from edgeconv.flow.links import with_links
 from edgeconv.flow.running import judged_running
 from edgeconv.parity import Golden, Integers, compare, judge_layers, layer_steps, unjudged_layers
+from edgeconv.progress import Silent
 from edgeconv.recipe import DEFAULT_FIDELITY
 from edgeconv.verdicts import Link, Verdict
 
@@ -95,7 +97,8 @@ class Gate:
                 rows = self._rows(export, artifact, run, reference)
                 runs.append(run)
                 broken_on[device.name] = self._broken(artifact, run, rows, reference)
-        broken: dict[Link, str] = {}
+        (linked,) = with_links([artifact], [export.variant], reference.samples, Silent())
+        broken = {link.link: link.reason for link in linked.links if link.verdict is Verdict.FAIL}
         for links in broken_on.values():
             broken = {**links, **broken}
         artifact.path.unlink()

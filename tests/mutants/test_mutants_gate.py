@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from exports import Export, Model, exports_of
 from gate import Gate, Reference
-from kinds import KINDS
+from kinds import KINDS, SINGLE_ULP
 from mutant_networks import BENIGN, NETWORKS
 from mutant_plot import svg
 from mutant_rows import CleanRow, FaultRow, document, markdown
@@ -44,7 +44,7 @@ def test_the_gate_tells_right_from_wrong(gate: Gate) -> None:
     assert not gate.judge(export, export.data, reference).broken
     other = next(exports_of(Model.of(NETWORKS["dsconv"], BENIGN, 1), [("fp32", "tflite")]))
     judged = gate.judge(export, other.data, reference)
-    assert Link.END_TO_END in judged.broken
+    assert {Link.WRITING, Link.END_TO_END} <= judged.broken.keys()
     assert judged.links_on("litert") == judged.broken
 
 
@@ -63,7 +63,10 @@ def test_clean_rows_pass_and_live_faults_are_found(rows: tuple[list[CleanRow], l
     assert not any(row.rejected for row in clean)
     live = [row for row in faults if row.status == "live"]
     assert {(row.variant, row.place) for row in live} >= {("fp32", "file"), ("fp32", "graph"), ("int8", "file")}
-    assert any(row.rejected for row in live)
+    assert all(row.rejected for row in live)
+    ulps = [row for row in faults if row.kind in SINGLE_ULP and row.variant == "fp32"]
+    assert len(ulps) > 2
+    assert all(Link.WRITING in row.links for row in ulps)
 
 
 def test_rules_of_others() -> None:
