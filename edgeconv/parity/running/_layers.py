@@ -93,6 +93,8 @@ def judged_layers(
         for step in _needed(steps, told, left):
             walk.step(step)
         layers |= {key: _layer(name_of(key), *walk.results[key], told[key]) for key in walk.results.keys() & left}
+        for key in walk.unjudged.keys() & layers.keys() & left:
+            del layers[key]  # it is not right by a narrower reading, and may be by this one
         unjudged |= {name_of(key): why for key, why in walk.unjudged.items() if key in left}
         left = frozenset(key for key in left if key in layers and not layers[key].used <= 1)
         if not left:
