@@ -166,8 +166,8 @@ def _layer(name: str, operators: tuple[str, ...], bound: Bound, told: Array) -> 
     used = bound.used(told)
     at = np.unravel_index(int(np.argmax(used)), used.shape)
     exact = np.asarray(bound.exact, np.float64)
-    finite = np.isfinite(exact).all()
-    pair = (exact, told.astype(np.float64)) if finite else (exact[np.isfinite(exact)], told[np.isfinite(exact)])
+    finite = np.isfinite(exact) & np.isfinite(told)
+    pair = exact[finite], told[finite].astype(np.float64)
     with np.errstate(all="ignore"):
         signal, noise = (float(np.sum(np.square(part))) for part in (pair[0], pair[1] - pair[0]))
         error = abs(float(told[at]) - float(exact[at]))

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes.common import InlinePass
 
 from edgeconv.core import Array
+from edgeconv.errors import ParityError
 from edgeconv.graph.traits import Trait, having, having_any
 from edgeconv.parity.bounds import Arithmetic, Bound, of_node
 from edgeconv.parity.running._layers import Judged, Operand, Step, judged_layers
@@ -38,11 +40,17 @@ class OnnxFile:
         path: where it lies; its external data beside it.
         data: its bytes.
         arithmetic: of the runtime.
+
+    Raises:
+        ParityError: another command has written something else there.
     """
 
     def __init__(self, path: Path, data: bytes, arithmetic: Arithmetic) -> None:
         self._data = data
-        model = ir.from_proto(onnx.load_model_from_string(data))
+        try:
+            model = ir.from_proto(onnx.load_model_from_string(data))
+        except DecodeError as error:
+            raise ParityError("is no ONNX file any more", where=path.name, hint="export it again") from error
         ir.external_data.set_base_dir(model.graph, path.parent)
         if model.functions:
             InlinePass()(model)
