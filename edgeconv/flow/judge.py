@@ -51,7 +51,13 @@ class Proof:
 
 
 def judge(
-    artifacts: Sequence[Artifact], golden: Golden, proof: Proof, source: Source | None, progress: Progress
+    artifacts: Sequence[Artifact],
+    golden: Golden,
+    proof: Proof,
+    source: Source | None,
+    progress: Progress,
+    *,
+    running: bool = True,
 ) -> tuple[tuple[Comparison, ...], dict[str, Mapping[str, str]]]:
     """Runs every artifact on every device that takes its format, and compares with the float64 reference.
 
@@ -61,6 +67,7 @@ def judge(
         proof: samples, devices and bounds.
         source: its own float32 is a row; None where it is not at hand.
         progress: hears of each run.
+        running: whether each runtime's layers are judged, too; a search for a target asks for the outputs alone.
 
     Returns:
         One comparison per output of every artifact and device, the source first; and what each device said of itself,
@@ -82,7 +89,7 @@ def judge(
                 with progress.stage(f"{title}, nothing fused"):
                     saturating = run.environment.get(INTEGER_KERNELS) == SATURATING
                     rows = explained_by_fusion(rows, rows_of(unfused(variant_golden.samples)), saturating=saturating)
-            if judge_running is not None and run.verdict is Verdict.PASS:
+            if running and judge_running is not None and run.verdict is Verdict.PASS:
                 with progress.stage(f"{title}, layer by layer on its own operands"):
                     link = judge_running(variant_golden.samples, run, rows)
                 rows = (replace(rows[0], links=(link,)), *rows[1:])
