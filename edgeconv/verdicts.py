@@ -36,6 +36,27 @@ class Link(enum.StrEnum):
 
 
 @dataclass(frozen=True)
+class LayerUse:
+    """How much of its bound a layer uses on a device, given the runtime's own operands: the worst of all samples.
+
+    Attributes:
+        name: the value that it gives, named after its torch module.
+        operators: the file's, since the values that the runtime told before, joined by commas.
+        used: the largest error / bound; above 1, no correct evaluation gives it.
+        likely: the largest error / likely bound, which correct evaluations seldom pass.
+        error: of the element that uses most, in the value's unit (steps of quantized ones).
+        sqnr_db: signal to error over all of its elements, decibels.
+    """
+
+    name: str
+    operators: str
+    used: float
+    likely: float
+    error: float
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
 class LinkResult:
     """How one link of the proof holds: of an artifact, or (running) of an artifact on a device.
 
@@ -48,6 +69,7 @@ class LinkResult:
         sqnr_db: signal to error over everything that was compared, decibels; None where nothing was measured.
         where: the value (named after its torch module), node or tensor that uses most of its bound.
         reason: one line: why it fails or was skipped, what to know though it passed; else empty.
+        layers: of a link that is judged layer by layer (running), in the file's order.
     """
 
     link: Link
@@ -58,3 +80,4 @@ class LinkResult:
     sqnr_db: float | None = None
     where: str = ""
     reason: str = ""
+    layers: tuple[LayerUse, ...] = ()

@@ -73,8 +73,9 @@ def _within(sample: SampleResult, bound: Tolerance | Fidelity) -> bool:
 
 
 def _is_beyond(link: LinkResult) -> bool:
-    """Whether a link passes against its own number; NaN is beyond any bound."""
-    return link.verdict is Verdict.PASS and link.used is not None and not link.used <= 1.0
+    """Whether a link passes against its own numbers; NaN is beyond any bound."""
+    shares = [link.used, *(layer.used for layer in link.layers)]
+    return link.verdict is Verdict.PASS and any(share is not None and not share <= 1.0 for share in shares)
 
 
 def _place(row: Comparison) -> str:

@@ -28,6 +28,7 @@ _SHA256 = r"^[0-9a-f]{64}$"
 _SCALES = (float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max))
 """Files hold scales in float32, where smaller ones are 0 and larger ones infinite."""
 _MOST_CELLS = 64  # of a side of an error map
+MOST_LAYERS = 1 << 15  # of a file; more would make a page that no browser draws
 
 
 def _check_choice(choices: Sequence[str], name: str) -> str:

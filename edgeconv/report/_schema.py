@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from edgeconv import core, verdicts
 from edgeconv.report._fields import (
+    MOST_LAYERS,
     Count,
     Decibels,
     Dimension,
@@ -76,6 +77,20 @@ class TensorNode(_Node):
         return core.TensorSpec(**dict(self))
 
 
+class LayerUseNode(_Node):
+    """How much of its bound a layer uses on a device, given the runtime's own operands: the worst of all samples."""
+
+    name: str = Field(description="The value that it gives, named after its torch module.")
+    operators: str = Field(description="The file's, since the values that the runtime told before, joined by commas.")
+    used: Drawn = Field(description="The largest error / bound: above 1 no correct evaluation gives it. 4 digits.")
+    likely: Drawn = Field(description="The largest error / likely bound, which correct ones seldom pass. 4 digits.")
+    error: Drawn = Field(description="Of the element that uses most, in the value's unit (steps, quantized). 4 digits.")
+    sqnr_db: Drawn = Field(description="Signal to error over all of its elements, decibels; 'inf' when equal.")
+
+    def to_core(self) -> verdicts.LayerUse:
+        return verdicts.LayerUse(**dict(self))
+
+
 class LinkNode(_Node):
     """How one link of the proof holds; the chain leads from the module to a runtime's outputs."""
 
@@ -95,9 +110,14 @@ class LinkNode(_Node):
     )
     where: str = Field(description="The value, node or tensor that uses most of its bound; may be empty.")
     reason: str = Field(description="Why it failed or was skipped, or what to know though it passed; one line.")
+    layers: Several[LayerUseNode] = Field(
+        default=(),
+        description="Of 'running': the layers that were judged, in the file's order.",
+        max_length=MOST_LAYERS,
+    )
 
     def to_core(self) -> verdicts.LinkResult:
-        return verdicts.LinkResult(**dict(self))
+        return verdicts.LinkResult(**{**dict(self), "layers": tuple(layer.to_core() for layer in self.layers)})
 
 
 class ArtifactNode(_Node):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from edgeconv.core import Array
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds import Bound
+from edgeconv.parity.running import Judged, Layer, running_link
 from edgeconv.parity.running._layers import Operand, Step, judged_layers
+from edgeconv.verdicts import LayerUse, Verdict
 
 _X = np.array([1.0, 2.0])
 
@@ -43,3 +47,21 @@ def test_a_value_that_a_wider_reading_cannot_judge_has_no_verdict() -> None:
 
 def test_a_value_that_is_right_as_told_needs_no_wider_reading() -> None:
     assert _judged(2 * _X) == ([0.0], [])
+
+
+def test_a_layer_tells_how_much_of_either_bound_its_worst_element_uses() -> None:
+    bound = Bound(_X, np.array([1.0, 0.5]), np.array([0.25, 0.125]))
+    steps = [Step("Conv", ("input",), ("y",), lambda operands: [bound])]
+    (layer,) = judged_layers(steps, {"input": _X}, {"y": _X + np.array([0.25, 0.25])}, [_as_told], str).layers
+    assert (layer.used, layer.likely, layer.error, layer.bound) == (0.5, 2.0, 0.25, 0.5)
+
+
+def test_the_link_keeps_each_layer_once_in_the_files_order_as_its_worst_sample_has_it() -> None:
+    stem = [Layer("stem", ("Conv", "Relu"), used, 1e-6 * used, 1e-6, 3 * used, 1.0, 1e-12) for used in (0.25, 0.5)]
+    head = Layer("head", ("Gemm",), 0.125, 1e-7, 8e-7, 0.25, 1.0, 0.0)
+    link = running_link({"a": Judged((stem[0], head), {}), "b": Judged((stem[1], head), {})})
+    assert link.verdict is Verdict.PASS
+    assert [layer.name for layer in link.layers] == ["stem", "head"]
+    assert replace(link.layers[0], sqnr_db=0.0) == LayerUse("stem", "Conv, Relu", 0.5, 1.5, 5e-7, 0.0)
+    assert link.layers[0].sqnr_db == pytest.approx(120.0)
+    assert link.layers[1].sqnr_db == np.inf

@@ -20,7 +20,7 @@ from edgeconv.core import Comparison, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.report import Report, from_json, to_json
 from edgeconv.report._schema import schema_text
-from edgeconv.verdicts import Link, LinkResult
+from edgeconv.verdicts import LayerUse, Link, LinkResult
 
 LINKS = (
     LinkResult(Link.REWRITES, Verdict.PASS, 1e-14, 1e-12, 0.01, 290.0, "output"),
@@ -256,6 +256,29 @@ def test_links_of_the_proof_are_read_as_they_were_written_and_are_not_needed() -
     for item in (*plain["artifacts"], *plain["comparisons"]):
         del item["links"]
     assert from_json(json.dumps(plain)).artifacts[0].links == ()
+
+
+def _profiled(*used: float) -> Report:
+    """The first file's row with a link that was judged layer by layer."""
+    layers = tuple(LayerUse(f"layer.{at}", "Conv", share, 2 * share, 1e-7, 140.0) for at, share in enumerate(used))
+    link = LinkResult(Link.RUNNING, Verdict.PASS, 1e-7, 1e-6, max(used), 140.0, "layer.0", layers=layers)
+    source, row, *others = passing_report().comparisons
+    return replace(passing_report(), comparisons=(source, replace(row, links=(link,)), *others))
+
+
+def test_layers_of_a_link_come_back_with_four_digits_and_take_a_line_each() -> None:
+    text = to_json(_profiled(0.25, 1 / 3))
+    (link,) = from_json(text).comparisons[1].links
+    assert link.layers[0] == LayerUse("layer.0", "Conv", 0.25, 0.5, 1e-7, 140.0)
+    assert link.layers[1].used == 0.3333
+    line = '{"name": "layer.0", "operators": "Conv", "used": 0.25, "likely": 0.5, "error": 1e-07, "sqnr_db": 140.0}'
+    assert line in text
+
+
+def test_a_link_that_passes_with_a_layer_beyond_its_bound_was_altered() -> None:
+    text = to_json(_profiled(0.25, 0.5)).replace('"used": 0.25', '"used": 2.5')
+    with pytest.raises(ParityError, match="the link running passes beyond its bound"):
+        from_json(text)
 
 
 def test_a_link_that_passes_beyond_its_bound_was_altered() -> None:

@@ -45,6 +45,7 @@ class Layer:
         used: the largest share of its bound that an element uses; above 1, no correct evaluation gives it.
         error: of the element that uses most, in the value's unit (steps of quantized ones).
         bound: of that element.
+        likely: the largest share of its likely bound that an element uses.
         signal: sum of the squares of the exact values.
         noise: sum of the squares of the errors.
     """
@@ -54,6 +55,7 @@ class Layer:
     used: float
     error: float
     bound: float
+    likely: float
     signal: float
     noise: float
 
@@ -162,7 +164,7 @@ class _Walk:
 
 def _layer(name: str, operators: tuple[str, ...], bound: Bound, told: Array) -> Layer:
     if not told.size:
-        return Layer(name, operators, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return Layer(name, operators, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     used = bound.used(told)
     at = np.unravel_index(int(np.argmax(used)), used.shape)
     exact = np.asarray(bound.exact, np.float64)
@@ -171,4 +173,5 @@ def _layer(name: str, operators: tuple[str, ...], bound: Bound, told: Array) -> 
     with np.errstate(all="ignore"):
         signal, noise = (float(np.sum(np.square(part))) for part in (pair[0], pair[1] - pair[0]))
         error = abs(float(told[at]) - float(exact[at]))
-    return Layer(name, operators, float(used[at]), error, float(bound.worst[at]), signal, noise)
+    likely = float(bound.used(told, likely=True).max())
+    return Layer(name, operators, float(used[at]), error, float(bound.worst[at]), likely, signal, noise)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from edgeconv.affine import decibels
 from edgeconv.core import Artifact, Comparison, Tolerance, Verdict
 from edgeconv.parity._fidelity import failed
 from edgeconv.parity.running._layers import Judged, Layer
 from edgeconv.values import counted
-from edgeconv.verdicts import Link, LinkResult
+from edgeconv.verdicts import LayerUse, Link, LinkResult
 
 
 def running_link(judged: Mapping[str, Judged]) -> LinkResult:
@@ -26,17 +26,36 @@ def running_link(judged: Mapping[str, Judged]) -> LinkResult:
     beyond = [(layer, sample) for layer, sample in layers if not layer.used <= 1]
     # The first in the file's order is where it begins; all others read what the runtime itself had.
     layer, sample = beyond[0] if beyond else max(layers, key=lambda item: item[0].used)
-    noise, signal = (sum(getattr(layer, name) for layer, _ in layers) for name in ("noise", "signal"))
     return LinkResult(
         Link.RUNNING,
         Verdict.FAIL if beyond else Verdict.PASS,
         error=layer.error,
         bound=layer.bound,
         used=layer.used,
-        sqnr_db=math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf,
+        sqnr_db=_decibels(layer for layer, _ in layers),
         where=layer.name,
         reason=_reason(layer, sample, len({layer.name for layer, _ in beyond}), unjudged),
+        layers=_profile([layer for layer, _ in layers]),
     )
+
+
+def _profile(layers: Sequence[Layer]) -> tuple[LayerUse, ...]:
+    """Each layer once: the worst of its samples."""
+    by_name: dict[str, list[Layer]] = {}
+    for layer in layers:
+        by_name.setdefault(layer.name, []).append(layer)
+    profile = []
+    for name, of_samples in by_name.items():
+        worst = max(of_samples, key=lambda layer: layer.used)
+        likely = max(layer.likely for layer in of_samples)
+        operators = ", ".join(worst.operators)
+        profile.append(LayerUse(name, operators, worst.used, likely, worst.error, _decibels(of_samples)))
+    return tuple(profile)
+
+
+def _decibels(layers: Iterable[Layer]) -> float:
+    energies = [(layer.signal, layer.noise) for layer in layers]
+    return decibels(sum(signal for signal, _ in energies), sum(noise for _, noise in energies))
 
 
 def _reason(layer: Layer, sample: str, beyond: int, unjudged: Mapping[str, str]) -> str:
