@@ -67,9 +67,14 @@ class TensorSpec:
         return np.asarray(array.transpose(0, 2, 3, 1) if self.layout == NHWC else array, order="C")
 
     def from_file(self, array: Array) -> Array:
-        """Moves an array from the file's layout to torch's (N, C, H, W), as real numbers; C-contiguous."""
+        """Moves an array from the file's layout to torch's (N, C, H, W), as real numbers; C-contiguous.
+
+        Halves become float32, which holds them.
+        """
         if self.scale is not None:
             array = dequantized(array, self.scale, self.zero_point, np.float32)
+        elif array.dtype == np.float16:
+            array = array.astype(np.float32)
         return np.asarray(array.transpose(0, 3, 1, 2) if self.layout == NHWC else array, order="C")
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
+from edgeconv.cli._artifact import judged_artifact, stated_ends
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._shapes import stated_shapes, stated_values
@@ -26,17 +29,29 @@ if TYPE_CHECKING:
     from edgeconv.flow.prove import MakeProof, Rebuild
     from edgeconv.flow.source import Source
     from edgeconv.progress import Progress
+    from edgeconv.recipe import Recipe
+    from edgeconv.report import Report
 
 
 def command(
-    directory: Annotated[Path, typer.Argument(help="An export's folder, or a folder of such folders.", metavar="DIR")],
+    directory: Annotated[
+        Path | None, typer.Argument(help="An export's folder, or a folder of such folders.", metavar="DIR")
+    ] = None,
+    artifact: Annotated[
+        Path | None,
+        typer.Option(
+            help="Judge this file of any converter, in DIR's place, by --recipe or --against.", metavar="FILE"
+        ),
+    ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="Run on this device instead of the report's; may be repeated.")
     ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option(
-            help="Build the module (or read the .onnx file) again, to run it too and check the golden values."
+            "--recipe",
+            "--against",
+            help="Build the module (or read the .onnx file) again, to run it too and check the golden values.",
         ),
     ] = None,
     fixed: Annotated[
@@ -47,8 +62,18 @@ def command(
         list[str] | None,
         typer.Option(help="Of an input that this .onnx file leaves open; may be repeated.", metavar="NAME=1,3,224,224"),
     ] = None,
+    match: Annotated[
+        list[str] | None,
+        typer.Option(help="An input or output of the --artifact, and of the recipe.", metavar="THEIRS=OURS"),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Of the --artifact's inputs and outputs, where shapes do not tell: nhwc or nchw.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the new reports to OUT/<folder's name>/ and leave DIR as it is.")
+        Path | None,
+        typer.Option(
+            help="Write the new reports to OUT/<folder's name>/ and leave DIR as it is; an --artifact's to OUT."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     timeout: TimeLimit = None,
@@ -56,38 +81,80 @@ def command(
 ) -> int:
     """Run exported files on their devices again and compare with the golden values stored beside them.
 
-    Needs no torch module: the folder can be taken to another machine. Exits with 1 when a comparison fails.
+    Needs no torch module: the folder can be taken to another machine. With --artifact, judge a file that another
+    converter wrote. Exits with 1 when a comparison fails.
     """
     limit(timeout)
-    from edgeconv.flow.file_names import JSON
-    from edgeconv.flow.prove import JUDGED_BY, repeat
-    from edgeconv.report import to_json
-
-    settle(directory)
-    folders = _folders_of_reports(directory, JSON)
-    silent = quiet or as_json
     if shape and not (recipe is not None and is_onnx(recipe)):
         raise RecipeError("it is about an .onnx file", where="--shape", hint="name the file with --recipe")
     if fixed and recipe is None:
         raise RecipeError("it is about what was exported", where="--set", hint="name that with --recipe")
+    silent = quiet or as_json
     progress = progress_for(silent=silent)
-    with results_only(when=silent):
-        named: _FromRecipe = {} if recipe is None else _from_recipe(recipe, shape or [], fixed or [], progress)
+    if artifact is not None:
+        if directory is not None or recipe is None or out is None:
+            hint = "leave DIR out, and give --recipe or --against, and --out"
+            raise ParityError("a file is judged alone, by a recipe, into a folder", where="--artifact", hint=hint)
+        ends = stated_ends(match or [], layout or "")
+        read = _read_recipe(recipe, shape or [], fixed or [])
+        judged: list[tuple[Path, _Judge]] = [
+            (out, partial(judged_artifact, artifact, read, out, device, ends, progress))
+        ]
+    elif match or layout or directory is None:
+        what = "the folder of an export is missing" if directory is None else "--match and --layout are about a file"
+        raise ParityError(what, hint="name a file of another converter with --artifact")
+    else:
+        judged = _judged_folders(directory, out, device, recipe, shape or [], fixed or [], progress, silent)
+    return _told(judged, as_json=as_json, silent=silent)
+
+
+_Judge = Callable[[], "Report"]
+
+
+def _told(judged: Sequence[tuple[Path, _Judge]], *, as_json: bool, silent: bool) -> int:
+    """Judges one after another, and tells of each."""
+    from edgeconv.flow.prove import JUDGED_BY
+    from edgeconv.report import to_json
+
     reports = []
-    for folder in folders:
+    for folder, judge in judged:
         with results_only(when=silent):
-            where = subfolder(out, folder.resolve().name, error=EmitError) if out else folder
-            writes_to(where)
-            report = repeat(folder, devices=device, progress=progress, out=where, **named)
+            writes_to(folder)
+            report = judge()
         reports.append(report)
         if silent:
             tell_failures(report)
         else:
-            show_report(report, where)
+            show_report(report, folder)
             say(printable(f"judged by {report.environment[JUDGED_BY]}"))
     if as_json:
         say(json.dumps([json.loads(to_json(report)) for report in reports], indent=2))
     return FAILED if any(report.verdict.value != "pass" for report in reports) else OK
+
+
+def _judged_folders(
+    directory: Path,
+    out: Path | None,
+    devices: list[str] | None,
+    recipe: Path | None,
+    shapes: list[str],
+    fixed: list[str],
+    progress: Progress,
+    silent: bool,
+) -> list[tuple[Path, _Judge]]:
+    """For each folder with a report, where the new one goes, and what makes it."""
+    from edgeconv.flow.file_names import JSON
+    from edgeconv.flow.prove import repeat
+
+    settle(directory)
+    folders = _folders_of_reports(directory, JSON)
+    with results_only(when=silent):
+        named: _FromRecipe = {} if recipe is None else _from_recipe(recipe, shapes, fixed, progress)
+    places = [subfolder(out, folder.resolve().name, error=EmitError) if out else folder for folder in folders]
+    return [
+        (place, partial(repeat, folder, devices=devices, progress=progress, out=place, **named))
+        for folder, place in zip(folders, places, strict=True)
+    ]
 
 
 def _folders_of_reports(directory: Path, report_name: str) -> list[Path]:
@@ -121,12 +188,9 @@ def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progres
     """
     from edgeconv.flow.job import job_of, proof_of
     from edgeconv.flow.pipeline import rebuilt_variants
-    from edgeconv.recipe import load_recipe, onnx_recipe, with_fixed
 
     of_file = is_onnx(recipe_path)
-    read = onnx_recipe(recipe_path, shapes=stated_shapes(shapes)) if of_file else load_recipe(recipe_path)
-    values = stated_values(fixed)
-    read = with_fixed(read, values) if values else read
+    read = _read_recipe(recipe_path, shapes, fixed)
     source = job_of(read, prove=False).source
 
     def make_proof(variants: tuple[str, ...]) -> Proof:
@@ -137,3 +201,12 @@ def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progres
     if not of_file or source.variant:
         named["rebuild"] = lambda artifacts, report: rebuilt_variants(read, artifacts, report, progress)
     return named
+
+
+def _read_recipe(path: Path, shapes: list[str], fixed: list[str]) -> Recipe:
+    """The recipe that a file is, or that of an .onnx file."""
+    from edgeconv.recipe import load_recipe, onnx_recipe, with_fixed
+
+    read = onnx_recipe(path, shapes=stated_shapes(shapes)) if is_onnx(path) else load_recipe(path)
+    values = stated_values(fixed)
+    return with_fixed(read, values) if values else read

@@ -113,7 +113,7 @@ def prove(
     Raises:
         ParityError: the source itself cannot run the samples.
     """
-    reference = _reference(source, proof.samples, outputs, name, progress)
+    reference = reference_of(source, proof.samples, outputs, name, progress)
     golden = Golden(proof.samples, reference, _integers(variants, proof.samples, progress), joints)
     golden_file, data = golden_name(name), golden_bytes(golden)
     staging.write(golden_file, data)
@@ -143,7 +143,7 @@ def prove(
     return report
 
 
-def _reference(
+def reference_of(
     source: Source, samples: tuple[Sample, ...], outputs: tuple[str, ...], name: str, progress: Progress
 ) -> Run:
     """Runs the source in float64 on all samples: the reference.

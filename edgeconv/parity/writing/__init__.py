@@ -18,6 +18,19 @@ from __future__ import annotations
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._judge import File, writing
 from edgeconv.parity.writing._onnx import OnnxFile
+from edgeconv.parity.writing._outputs import outputs_link, rounding_bound, told_constants
+from edgeconv.parity.writing._read_back import ReadBack, read_back
 from edgeconv.parity.writing._tflite import TfliteFile
 
-__all__ = ["File", "Graph", "OnnxFile", "TfliteFile", "writing"]
+__all__ = [
+    "File",
+    "Graph",
+    "OnnxFile",
+    "ReadBack",
+    "TfliteFile",
+    "outputs_link",
+    "read_back",
+    "rounding_bound",
+    "told_constants",
+    "writing",
+]

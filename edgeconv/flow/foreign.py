@@ -1,0 +1,297 @@
+"""Judges a file that another converter wrote: read back, on runtimes layer by layer, and by its outputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeconv.capture import whatever_it_brings
+from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Array, Artifact, Fidelity, Run, Sample, Verdict
+from edgeconv.errors import DEVICES, EdgeconvError, ParityError
+from edgeconv.flow.borders import matched_specs, told_matches
+from edgeconv.flow.environment import environment
+from edgeconv.flow.file_names import JSON, golden_name
+from edgeconv.flow.job import job_of
+from edgeconv.flow.judge import Proof, judge
+from edgeconv.flow.output import Staging, staged
+from edgeconv.flow.prove import JUDGED_BY, check_devices, reference_of
+from edgeconv.flow.record import read_report, write_report
+from edgeconv.flow.source import OnnxSource, Source, TorchSource
+from edgeconv.graph.joints import joints_of
+from edgeconv.graph.summary import summarize
+from edgeconv.named_files import read_named
+from edgeconv.parity import Golden, compare, golden_bytes
+from edgeconv.progress import Progress
+from edgeconv.report import GOLDEN_SHA256, TIMEOUT, Report
+from edgeconv.rewrite import optimize
+from edgeconv.verdicts import Link, LinkResult
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeconv.parity.writing import ReadBack
+    from edgeconv.recipe import Recipe
+
+_MOST_READ_BACK = 32  # samples that a file of integers is read back on
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What the caller says of a file's inputs and outputs.
+
+    Attributes:
+        names: the module's name, by the file's, where name and shape do not tell.
+        layout: ``"nhwc"`` or ``"nchw"``, where a shape is the same in both; empty where that is not known.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    layout: str = ""
+
+
+def judge_file(
+    path: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    devices: Sequence[str] | None = None,
+    ends: Ends | None = None,
+    progress: Progress,
+) -> Report:
+    """Judges a file of any converter by a recipe; writes the report, a copy of the file and golden values into `out`.
+
+    Link 3 holds the outputs of the file, read back, against the module's in float64: a float32 file within what
+    rounding its constants explains (`edgeconv.parity.writing.rounding_bound`), any other by the recipe's acceptance
+    thresholds for its variant, since its quantization is its converter's. Links 4 and 5 are those of our own files.
+
+    Args:
+        path: of an ``.onnx`` or ``.tflite`` file.
+        recipe: of the network that the file should be: module or ``.onnx`` file, samples, bounds.
+        out: a folder without another file's report.
+        devices: in place of the recipe's.
+        ends: what name and shape do not tell of inputs and outputs.
+        progress: hears of the stages.
+
+    Raises:
+        ParityError: the file cannot be read, or is none of this network by its inputs and outputs; `out` has another
+            report; no sample fits the file.
+        EdgeconvError: as `edgeconv.flow.job.job_of` raises of recipes.
+    """
+    from edgeconv.parity.writing import read_back
+
+    check_devices(devices, DEVICES)
+    _require_free(out, path.name)
+    with whatever_it_brings(path), progress.stage(f"{path.name} read"):
+        file = read_back(path)
+    with progress.stage("model and inputs"):
+        named = devices if devices is not None else recipe.parity.devices
+        job = job_of(recipe, variants=(file.variant,), devices=None if named is None else tuple(named))
+    assert job.proof is not None  # job_of makes one unless told otherwise
+    proof, source = job.proof, job.source
+    with progress.stage("capture"):
+        model = _fixed(source, proof.samples[0]).graph()
+    artifact, notes = _artifact(path, file, model, ends or Ends())
+    proof = replace(proof, samples=_fitting(proof.samples, artifact))
+    with staged(out) as staging:
+        artifact = _copied(staging, artifact)
+        report = _judged(staging, artifact, file, model, proof, source, progress)
+        report = replace(
+            report,
+            model=job.name,
+            description=job.description,
+            source=job.metadata,
+            graphs=(summarize("captured", model),),
+            notes=notes,
+        )
+        write_report(staging, report)
+    return report
+
+
+def _judged(
+    staging: Staging,
+    artifact: Artifact,
+    file: ReadBack,
+    model: ir.Model,
+    proof: Proof,
+    source: Source,
+    progress: Progress,
+) -> Report:
+    """All links; golden values are written."""
+    outputs = tuple(value.name or "" for value in model.graph.outputs)
+    reference = reference_of(source, proof.samples, outputs, artifact.path.name, progress)
+    rewritten = optimize(model.clone())
+    golden = Golden(proof.samples, reference, joints=joints_of(rewritten.graph))
+    name, data = golden_name(artifact.path.stem), golden_bytes(golden)
+    staging.write(name, data)
+    with progress.stage(f"{artifact.path.name} read back"):
+        link = _writing(artifact, file, model, rewritten, golden, proof)
+    artifact = replace(artifact, links=(link,))
+    comparisons, told = judge([artifact], golden, proof, source, progress)
+    return Report(
+        model=artifact.path.stem,
+        artifacts=(artifact,),
+        comparisons=comparisons,
+        environment={
+            **environment(),
+            **proof.facts,
+            TIMEOUT: f"{proof.timeout_s:g}",
+            JUDGED_BY: f"the recipe's bounds, and what {source.title} computes",
+            GOLDEN_SHA256: hashlib.sha256(data).hexdigest(),
+            **told,
+        },
+        golden=name,
+    )
+
+
+def _writing(
+    artifact: Artifact, file: ReadBack, captured: ir.Model, rewritten: ir.Model, golden: Golden, proof: Proof
+) -> LinkResult:
+    """Link 3 of the file; skipped where the reference lacks an operator of it."""
+    from edgeconv.parity.writing import outputs_link, rounding_bound, told_constants
+
+    if file.unknown:
+        reason = f"not judged: the reference does not compute {', '.join(file.unknown)}"
+        return LinkResult(Link.WRITING, Verdict.SKIPPED, reason=reason)
+    bound = proof.bounds.get(artifact.variant)
+    try:
+        if bound is not None:
+            return _by_threshold(artifact, file, golden.of(artifact.variant), bound)
+        sample, expected = golden.samples[0], golden.reference.outputs[0]
+        computed = _computed(artifact, file, sample)
+        remark = told_constants(captured, rewritten, file.constants)
+        return outputs_link(expected, computed, rounding_bound(captured, sample.inputs), remark)
+    except EdgeconvError as error:
+        return LinkResult(Link.WRITING, Verdict.SKIPPED, reason=f"not judged: {error}")
+
+
+def _by_threshold(artifact: Artifact, file: ReadBack, golden: Golden, bound: Fidelity) -> LinkResult:
+    """Link 3 of a file whose quantization is its converter's: by the thresholds that its outputs must reach."""
+    samples = golden.samples[:_MOST_READ_BACK]
+    outputs = tuple({n: _single(a) for n, a in _computed(artifact, file, sample).items()} for sample in samples)
+    reference = replace(golden.reference, outputs=golden.reference.outputs[: len(samples)])
+    rows = compare(
+        Run("reference", artifact.path.name, outputs),
+        reference,
+        samples,
+        artifact=artifact.path.name,
+        tolerance=bound,
+        output_names=tuple(reference.outputs[0]),
+        joints=golden.joints,
+    )
+    worst = max(rows, key=lambda row: (row.verdict is Verdict.FAIL, row.excess or 0.0))
+    return LinkResult(
+        Link.WRITING,
+        worst.verdict,
+        error=None if worst.metrics is None else worst.metrics.max_abs,
+        used=worst.excess,
+        sqnr_db=None if worst.metrics is None else worst.metrics.sqnr_db,
+        where=worst.output,
+        reason=worst.reason,
+    )
+
+
+def _computed(artifact: Artifact, file: ReadBack, sample: Sample) -> dict[str, Array]:
+    """The outputs of the file, read back, by the module's names and in torch's layout."""
+    inputs = [_stored(spec.to_file(sample.inputs[spec.name]), spec.dtype) for spec in artifact.inputs]
+    results = file.computed(inputs)
+    return {spec.name: spec.from_file(array) for spec, array in zip(artifact.outputs, results, strict=True)}
+
+
+def _stored(array: Array, dtype: str) -> Array:
+    """Integers in the file's type; real numbers as they are."""
+    return array if array.dtype.kind == "f" else array.astype(dtype)
+
+
+def _single(array: Array) -> Array:
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _fixed(source: Source, sample: Sample) -> Source:
+    """The source for the shapes of a sample: an open batch has the sample's size."""
+    if isinstance(source, OnnxSource):
+        return replace(source, shapes={name: sample.inputs[name].shape for name in source.shapes})
+    if isinstance(source, TorchSource) and source.batched:
+        import torch
+
+        return replace(source, args=tuple(torch.tensor(sample.inputs[name]) for name in source.input_names), batched=())
+    return source
+
+
+def _artifact(path: Path, file: ReadBack, model: ir.Model, ends: Ends) -> tuple[Artifact, tuple[str, ...]]:
+    """The file as an artifact of the module, and notes on what its inputs and outputs were taken for.
+
+    Raises:
+        ParityError: see `matched_specs`.
+    """
+    sides = []
+    told: list[str] = []
+    for side, specs, values in (
+        ("input", file.inputs, model.graph.inputs),
+        ("output", file.outputs, model.graph.outputs),
+    ):
+        ours = {
+            value.name or "": tuple(n if isinstance(n, int) else str(n) for n in value.shape or ()) for value in values
+        }
+        matched = matched_specs(
+            specs, ours, side=side, titles=file.titles, stated=ends.names, layout=ends.layout, where=str(path)
+        )
+        told += told_matches(specs, matched)
+        sides.append(matched)
+    data = read_named(path, kind=path.suffix, error=ParityError)
+    layout = NHWC if any(spec.layout == NHWC for side in sides for spec in side) else NCHW
+    format_ = path.suffix.lower()[1:]
+    artifact = Artifact(
+        path, format_, file.variant, layout, hashlib.sha256(data).hexdigest(), sides[0], sides[1], len(data)
+    )
+    return artifact, (f"{path.name}: {', '.join(told)}",) if told else ()
+
+
+def _copied(staging: Staging, artifact: Artifact) -> Artifact:
+    """The artifact, with its file and the weights beside it in the staging folder."""
+    data = read_named(artifact.path, kind=artifact.path.suffix, error=ParityError)
+    path = staging.write(artifact.path.name, data)
+    beside = artifact.path.with_name(artifact.path.name + DATA_SUFFIX)
+    if artifact.format != "onnx" or not beside.is_file():
+        return replace(artifact, path=path)
+    weights = np.fromfile(beside, np.uint8)
+    sha256 = staging.write_parts(beside.name, [weights])
+    return replace(artifact, path=path, data_sha256=sha256, size_bytes=len(data) + weights.nbytes)
+
+
+def _fitting(samples: Sequence[Sample], artifact: Artifact) -> tuple[Sample, ...]:
+    """The samples whose shapes the file takes.
+
+    Raises:
+        ParityError: there are none.
+    """
+    fitting = tuple(
+        sample
+        for sample in samples
+        if sample.is_for(artifact.variant)
+        and all(
+            isinstance(size, str) or size == actual
+            for spec in artifact.inputs
+            for size, actual in zip(spec.shape, spec.to_file(sample.inputs[spec.name]).shape, strict=True)
+        )
+    )
+    if not fitting:
+        what = f"no parity input of the recipe has the shapes that it takes, or is for {artifact.variant}"
+        raise ParityError(what, where=str(artifact.path), hint="state one in the recipe")
+    return fitting
+
+
+def _require_free(out: Path, name: str) -> None:
+    """Refuses a folder with the report of other files: it would be lost, and they would lie unjudged.
+
+    Raises:
+        ParityError: there is one.
+    """
+    if (out / JSON).exists():
+        others = [item.path.name for item in read_report(out).artifacts if item.path.name != name]
+        if others:
+            what = f"the report of other files lies here ({', '.join(others[:3])})"
+            raise ParityError(what, where=str(out), hint="give a folder of its own with --out")

@@ -1,0 +1,167 @@
+"""A file of any converter, read back for its own sake: what goes in and comes out, what it holds, what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from edgeconv.core import Array, TensorSpec
+from edgeconv.errors import ParityError
+from edgeconv.named_files import is_onnx, read_named
+from edgeconv.parity.writing._held import Graph
+from edgeconv.reference import OPERATORS, evaluate, one_thread, tflite
+
+
+class ReadBack(Protocol):
+    """A file, read back.
+
+    Attributes:
+        variant: what it computes in: ``"fp32"``, ``"fp16"``, ``"int8"``, ``"int8-weights"``, ``"int16x8"``.
+        inputs: as the file declares them, in its own layout, which it does not tell.
+        outputs: likewise.
+        titles: what else its inputs and outputs are called, by name: a signature's names.
+        constants: the numbers of its floating-point constants, by name.
+        unknown: its operators that the reference does not compute.
+    """
+
+    @property
+    def variant(self) -> str: ...
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def titles(self) -> Mapping[str, str]: ...
+    @property
+    def constants(self) -> Mapping[str, Array]: ...
+    @property
+    def unknown(self) -> tuple[str, ...]: ...
+
+    def computed(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Its outputs, in its order: real numbers in float64, integers as they are stored.
+
+        Args:
+            inputs: in its order, layout and element types.
+
+        Raises:
+            RewriteError: it cannot be evaluated (``.onnx``).
+            EmitError: it cannot be evaluated (``.tflite``).
+        """
+        ...
+
+
+def read_back(path: Path) -> ReadBack:
+    """Reads a file.
+
+    Raises:
+        ParityError: it has neither of the two suffixes, cannot be read, or is no ONNX file.
+        EmitError: it is no TFLite file, or damaged.
+    """
+    if is_onnx(path):
+        return _Onnx(path)
+    if path.suffix.lower() == ".tflite":
+        return _Tflite(path)
+    raise ParityError("is no .onnx and no .tflite file by its name", where=str(path), hint="give such a file")
+
+
+class _Onnx:
+    def __init__(self, path: Path) -> None:
+        data = read_named(path, kind=".onnx", error=ParityError)
+        try:
+            model = ir.from_proto(onnx.load_model_from_string(data))
+        except DecodeError as error:
+            raise ParityError("is no ONNX file", where=str(path), hint="give one that a converter wrote") from error
+        ir.external_data.set_base_dir(model.graph, path.parent)
+        self._model = model
+        graph = model.graph
+        self.inputs = tuple(_spec(value) for value in graph.inputs if not value.is_initializer())
+        self.outputs = tuple(map(_spec, graph.outputs))
+        self.titles: Mapping[str, str] = {}
+        kinds = {node.op_type for node in graph.all_nodes()}
+        inside = {kind for function in model.functions.values() for kind in (n.op_type for n in function.all_nodes())}
+        functions = {name for _, name, _ in model.functions}
+        self.unknown = tuple(sorted((kinds | inside) - functions - OPERATORS.keys()))
+        self.variant = _variant_of(kinds, graph.initializers.values())
+
+    @property
+    def constants(self) -> Mapping[str, Array]:
+        return Graph(self._model).real_constants
+
+    def computed(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        names = [spec.name for spec in self.outputs]
+        fed = {spec.name: array for spec, array in zip(self.inputs, inputs, strict=True)}
+        with one_thread():
+            values = evaluate(self._model, fed, keep=names)
+        return tuple(values[name] for name in names)
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    sizes = [size if isinstance(size, int) else size.value or f"d{at}" for at, size in enumerate(value.shape or ())]
+    dtype = value.dtype or ir.DataType.FLOAT
+    return TensorSpec(value.name or "", tuple(sizes), dtype.numpy().name)
+
+
+def _variant_of(kinds: Collection[str], initializers: Collection[ir.Value]) -> str:
+    if "QuantizeLinear" in kinds or any(kind.startswith("QLinear") or kind.endswith("Integer") for kind in kinds):
+        return "int8"
+    if "DequantizeLinear" in kinds:
+        return "int8-weights"
+    return "fp16" if any(value.dtype == ir.DataType.FLOAT16 for value in initializers) else "fp32"
+
+
+class _Tflite:
+    def __init__(self, path: Path) -> None:
+        data = read_named(path, kind=".tflite", error=ParityError)
+        self._graph = graph = tflite.read(data)
+        self.inputs, self.outputs = (
+            tuple(_tflite_spec(graph.tensors[index]) for index in indices) for indices in (graph.inputs, graph.outputs)
+        )
+        self.titles = dict(_signature(tflite.open_tflite(data), graph))
+        constants = [tensor for tensor in graph.tensors if tensor.data is not None]
+        self.constants: Mapping[str, Array] = {
+            tensor.name: np.asarray(tensor.data) for tensor in constants if tensor.floating
+        }
+        names = {operator.name for operator in graph.operators}
+        self.unknown = tuple(sorted(name for name in names if name not in tflite.OPERATORS))
+        self.variant = _tflite_variant(graph)
+
+    def computed(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        fed = {spec.name: array for spec, array in zip(self.inputs, inputs, strict=True)}
+        values = tflite.evaluate(self._graph, fed)
+        return tuple(values[spec.name] for spec in self.outputs)
+
+
+def _tflite_variant(graph: tflite.TfliteGraph) -> str:
+    quantized = [tensor for tensor in graph.tensors if tensor.quantization is not None and not tensor.floating]
+    varying = {tensor.dtype for tensor in quantized if tensor.data is None}
+    if varying:
+        return "int16x8" if "int16" in varying else "int8"
+    if quantized:
+        return "int8-weights"
+    halves = any(tensor.dtype == "float16" and tensor.data is not None for tensor in graph.tensors)
+    return "fp16" if halves else "fp32"
+
+
+def _tflite_spec(tensor: tflite.Tensor) -> TensorSpec:
+    quantization = None if tensor.floating else tensor.quantization
+    if quantization is None:
+        return TensorSpec(tensor.name, tensor.shape, tensor.dtype)
+    scale, zero_point = quantization.scales[0], quantization.zero_points[0]
+    return TensorSpec(tensor.name, tensor.shape, tensor.dtype, scale=scale, zero_point=zero_point)
+
+
+def _signature(model: Any, graph: tflite.TfliteGraph) -> Iterator[tuple[str, str]]:
+    """The names that the first signature gives to tensors, by the tensors' own."""
+    if model.SignatureDefsLength():
+        signature = model.SignatureDefs(0)
+        for side in ("Inputs", "Outputs"):
+            for at in range(getattr(signature, f"{side}Length")()):
+                item = getattr(signature, side)(at)
+                if item.TensorIndex() < len(graph.tensors):
+                    yield graph.tensors[item.TensorIndex()].name, tflite.text_of(item.Name())

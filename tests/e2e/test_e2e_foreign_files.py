@@ -1,0 +1,259 @@
+"""Files that other converters wrote are judged by a recipe or an .onnx file: read back, layer by layer, by outputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+import edgeconv
+from edgeconv.cli import run
+from edgeconv.core import TensorSpec
+from edgeconv.errors import ParityError
+from edgeconv.flow.borders import matched_specs
+
+SHAPE = (1, 3, 12, 12)
+
+
+class Network(nn.Module):
+    """Two convolutions with BatchNorm around a sum, and an image and class scores as outputs."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.body = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish())
+        self.head = nn.Linear(8, 5)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean = torch.rand(8) - 0.5
+                layer.running_var = torch.rand(8) + 0.5
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.stem(x)
+        x = x + self.body(x)
+        return x, self.head(x.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network as torch.onnx writes it, as another converter's .tflite, and its recipe."""
+    path = tmp_path_factory.mktemp("foreign")
+    x = torch.randn(SHAPE)
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["features", "scores"]}
+    torch.onnx.export(Network(), (x,), path / "torch.onnx", dynamo=True, external_data=False, verbose=False, **names)
+    edgeconv.export(Network(), (x,), path / "ours", name="net", formats="tflite", **names)
+    (path / "theirs.tflite").write_bytes(_renamed((path / "ours" / "net.fp32.tflite").read_bytes()))
+    (path / "network.py").write_text(Path(__file__).read_text())
+    (path / "net.toml").write_text(_recipe(SHAPE))
+    return path
+
+
+def _recipe(shape: tuple[int, ...]) -> str:
+    return f"""
+name = "net"
+[model]
+factory = "network:Network"
+args = {{ channels = {shape[1]} }}
+[[inputs]]
+name = "image"
+shape = {list(shape)}
+[outputs]
+names = ["features", "scores"]
+[parity]
+devices = ["onnxruntime", "litert", "litert-reference"]
+[[parity.random]]
+seed = 0
+count = 2
+"""
+
+
+def _renamed(data: bytes) -> bytes:
+    """A file as a converter from TensorFlow leaves it: no metadata, no signature, and names of its own."""
+    model = _unpacked(data)
+    graph = model.subgraphs[0]
+    for index, tensor in enumerate(graph.tensors):
+        tensor.name = f"model/layer_{index}/{'weights' if model.buffers[tensor.buffer].data is not None else 'out'}"
+    for index in graph.inputs:
+        graph.tensors[index].name = "serving_default_keras_tensor:0"
+    for at, index in enumerate(graph.outputs):
+        graph.tensors[index].name = f"StatefulPartitionedCall_1:{at}"
+    model.metadata, model.signatureDefs, model.description = [], [], "MLIR Converted."
+    return _packed(model)
+
+
+def _unpacked(data: bytes) -> Any:
+    from ai_edge_litert import schema_py_generated as schema
+
+    return schema.ModelT.InitFromPackedBuf(data, 0)
+
+
+def _packed(model: Any) -> bytes:
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _judged(file: Path, out: Path, *options: str) -> dict[str, Any]:
+    """The report, with the exit code beside it."""
+    code = run(["parity", "--artifact", str(file), "--out", str(out), "--quiet", *options])
+    report: dict[str, Any] = json.loads((out / "parity.json").read_text())
+    return report | {"code": code}
+
+
+def _link_3(report: dict[str, Any]) -> dict[str, Any]:
+    (artifact,) = report["artifacts"]
+    (link,) = artifact["links"]
+    assert link["link"] == "writing"
+    return dict(link)
+
+
+@pytest.mark.parametrize(("name", "devices"), [("torch.onnx", 1), ("theirs.tflite", 2)])
+def test_a_right_file_of_another_converter_passes_all_links(
+    name: str, devices: int, folder: Path, tmp_path: Path
+) -> None:
+    report = _judged(folder / name, tmp_path, "--recipe", str(folder / "net.toml"))
+    assert report["code"] == 0
+    assert 0.001 < _link_3(report)["used"] < 0.5
+    assert "constants" in _link_3(report)["reason"]
+    running = [link for row in report["comparisons"] for link in row["links"]]
+    assert [link["verdict"] for link in running if link["link"] == "running"] == ["pass"] * devices
+    assert run(["parity", str(tmp_path), "--quiet"]) == 0  # the folder can be proven again
+
+
+def test_an_onnx_file_stands_in_the_place_of_the_recipe(folder: Path, tmp_path: Path) -> None:
+    options = ("--against", str(folder / "torch.onnx"), "--device", "litert")
+    report = _judged(folder / "theirs.tflite", tmp_path, *options)
+    assert report["code"] == 0
+    assert _link_3(report)["verdict"] == "pass"
+    assert "serving_default_keras_tensor:0 is image in NHWC" in report["notes"][0]
+
+
+def _fault(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The largest weight, changed by a ten-thousandth: far above what rounding explains."""
+    faulty = array.copy()
+    faulty.reshape(-1)[np.argmax(np.abs(faulty))] *= 1 + 1e-4
+    return faulty
+
+
+def test_one_weight_that_is_off_breaks_link_3_of_an_onnx_file(folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(folder / "torch.onnx")
+    weights = max(model.graph.initializer, key=lambda item: int(np.prod(item.dims)))
+    weights.CopyFrom(numpy_helper.from_array(_fault(numpy_helper.to_array(weights)), weights.name))
+    onnx.save(model, tmp_path / "faulty.onnx")
+    report = _judged(tmp_path / "faulty.onnx", tmp_path / "out", "--recipe", str(folder / "net.toml"))
+    assert report["code"] == 1
+    assert _link_3(report)["verdict"] == "fail"
+    assert "times what rounding its constants explains" in _link_3(report)["reason"]
+
+
+def test_one_weight_that_is_off_breaks_link_3_of_a_tflite_file(folder: Path, tmp_path: Path) -> None:
+    model = _unpacked((folder / "theirs.tflite").read_bytes())
+    buffer = max(model.buffers, key=lambda item: 0 if item.data is None else len(item.data))
+    buffer.data = _fault(np.frombuffer(bytes(buffer.data), np.float32)).view(np.uint8)
+    (tmp_path / "faulty.tflite").write_bytes(_packed(model))
+    report = _judged(tmp_path / "faulty.tflite", tmp_path / "out", "--recipe", str(folder / "net.toml"))
+    assert (report["code"], _link_3(report)["verdict"]) == (1, "fail")
+
+
+def test_a_file_of_integers_is_judged_by_the_thresholds_of_its_variant(folder: Path, tmp_path: Path) -> None:
+    data = [{"image": np.random.default_rng(seed).standard_normal(SHAPE).astype(np.float32)} for seed in range(4)]
+    edgeconv.export(
+        Network(),
+        (torch.zeros(SHAPE),),
+        tmp_path,
+        name="net",
+        formats="tflite",
+        variants="int8",
+        input_names=["image"],
+        output_names=["features", "scores"],
+        quantization=edgeconv.Quantization(batches=lambda: data),
+    )
+    (tmp_path / "theirs.tflite").write_bytes(_renamed((tmp_path / "net.int8.tflite").read_bytes()))
+    report = _judged(tmp_path / "theirs.tflite", tmp_path / "out", "--recipe", str(folder / "net.toml"))
+    link = _link_3(report)
+    assert (report["code"], report["artifacts"][0]["variant"], link["verdict"]) == (0, "int8", "pass")
+    assert link["sqnr_db"] > 20
+    assert link["bound"] is None
+
+
+def test_a_layout_that_shapes_do_not_tell_is_asked_for(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = (1, 8, 8, 8)
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["features", "scores"]}
+    edgeconv.export(Network(8), (torch.zeros(shape),), tmp_path, name="net", formats="tflite", **names)
+    recipe = folder / "cube.toml"
+    recipe.write_text(_recipe(shape))
+    command = ["parity", "--artifact", str(tmp_path / "net.fp32.tflite"), "--recipe", str(recipe), "--device", "litert"]
+    assert run([*command, "--out", str(tmp_path / "no")]) == 2
+    told = capsys.readouterr().err
+    assert "fits NCHW and NHWC; say which it is with --layout nhwc or --layout nchw" in told
+    assert run([*command, "--out", str(tmp_path / "right"), "--layout", "nhwc"]) == 0
+    assert run([*command, "--out", str(tmp_path / "wrong"), "--layout", "nchw"]) == 1
+
+
+def test_a_folder_with_the_report_of_other_files_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--recipe", str(folder / "net.toml"), "--device", "litert", "--out", str(tmp_path)]
+    assert run(["parity", "--artifact", str(folder / "theirs.tflite"), "--quiet", *options]) == 0
+    before = (tmp_path / "parity.json").read_bytes()
+    assert run(["parity", "--artifact", str(folder / "torch.onnx"), *options]) == 2
+    assert "the report of other files lies here (theirs.tflite)" in capsys.readouterr().err
+    assert (tmp_path / "parity.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "the folder of an export is missing"),
+        (["--artifact", "x.tflite"], "by a recipe, into a folder"),
+        ([".", "--layout", "nhwc"], "are about a file"),
+        (["--artifact", "x.tflite", "--recipe", "r.toml", "--out", "o", "--match", "a"], "names no two"),
+        (["--artifact", "x.tflite", "--recipe", "r.toml", "--out", "o", "--layout", "hwc"], "is no layout"),
+    ],
+)
+def test_what_cannot_be_judged_is_told_in_one_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["parity", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert len(said.splitlines()) == 1
+
+
+def _matched(theirs: list[TensorSpec], ours: dict[str, tuple[int | str, ...]], **options: Any) -> list[tuple[str, str]]:
+    choices = {"side": "output", "titles": {}, "stated": {}, "layout": "", "where": "f.tflite", **options}
+    return [(spec.name, spec.layout) for spec in matched_specs(theirs, ours, **choices)]
+
+
+def test_names_come_before_shapes_and_shapes_before_order() -> None:
+    boxes, scores = TensorSpec("scores:0", (1, 10, 4), "float32"), TensorSpec("Identity", (1, 10, 4), "float32")
+    ours: dict[str, tuple[int | str, ...]] = {"boxes": (1, 10, 4), "scores": (1, 10, 4)}
+    assert _matched([boxes, scores], ours) == [("scores", "nchw"), ("boxes", "nchw")]
+    other = [TensorSpec("a", (1, 10, 4), "float32"), TensorSpec("b", (1, 10, 4), "float32")]
+    assert _matched(other, ours) == [("boxes", "nchw"), ("scores", "nchw")]
+    assert _matched(other, ours, titles={"a": "scores"}) == [("scores", "nchw"), ("boxes", "nchw")]
+    assert _matched(other, ours, stated={"b": "boxes"}) == [("scores", "nchw"), ("boxes", "nchw")]
+    image = [TensorSpec("p", (1, 4, 6, 3), "float32"), TensorSpec("q", (1, 10, 4), "float32")]
+    mixed: dict[str, tuple[int | str, ...]] = {"boxes": (1, 10, 4), "image": (1, 3, 4, 6)}
+    assert _matched(image, mixed) == [("image", "nhwc"), ("boxes", "nchw")]
+
+
+def test_a_file_of_another_network_is_refused() -> None:
+    ours: dict[str, tuple[int | str, ...]] = {"scores": (1, 5)}
+    with pytest.raises(ParityError, match=r"its output 'a' of shape \[1, 4\] is none of the module's: scores \[1, 5\]"):
+        _matched([TensorSpec("a", (1, 4), "float32")], ours)
+    with pytest.raises(ParityError, match="it has 2 outputs"):
+        _matched([TensorSpec("a", (1, 5), "float32"), TensorSpec("b", (1, 5), "float32")], ours)
