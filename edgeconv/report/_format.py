@@ -58,6 +58,21 @@ def share(value: float | None) -> str:
     return "below 1 %" if 0 < value < 0.01 else f"{math.floor(100 * value)} %"
 
 
+def used(value: float) -> str:
+    """As `share`, of a bound that is derived, where small shares matter, too: ``"0.034 %"``, ``"exact"`` of none."""
+    if value == 0:
+        return "exact"
+    if not math.isfinite(value):
+        return f"{number(value)} times"
+    return f"{number(100 * value, 2)} %" if 0 < value < 0.01 else share(value)
+
+
+def used_of(value: float, bound: str) -> str:
+    """``"0.034 % of its bound"``, ``"341 times its bound"``, ``"exact"``."""
+    of = " of" if 0 < value <= 1 else ""
+    return f"{used(value)}{of} {bound}" if value else used(value)
+
+
 def percentage(part: int, whole: int) -> str:
     """``"97.5 %"``; rounded down, so that only all of them are ``"100 %"``."""
     return "100 %" if part == whole else f"{math.floor(1000 * part / whole) / 10:.1f} %"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgeconv.core import Artifact, Comparison, Verdict
 from edgeconv.report import _format as fmt
+from edgeconv.report._chain_view import ChainView, chain_view
 from edgeconv.report._graph_view import GraphsView, graphs_view
 from edgeconv.report._palette import css_gradient
 from edgeconv.report._report import Report, excess_of
@@ -55,6 +56,7 @@ class PageView:
     worst: WorstView | None
     cautions: tuple[str, ...]
     figures: tuple[tuple[str, str], ...]
+    chains: tuple[ChainView, ...]
     groups: tuple[GroupView, ...]
     many_outputs: bool
     has_top1: bool
@@ -88,6 +90,7 @@ def page_view(report: Report) -> PageView:
         worst=None if worst is None else _worst(worst, rows[report.comparisons.index(worst)], many_outputs),
         cautions=_cautions(report),
         figures=_figures(report),
+        chains=_chains(report),
         groups=_groups(report, rows),
         many_outputs=many_outputs,
         has_top1=any(row.top1.get("labelled") for row in report.comparisons),
@@ -162,6 +165,19 @@ def _figures(report: Report) -> tuple[tuple[str, str], ...]:
 def _largest(values: list[float]) -> float:
     """Their maximum; NaN when one is NaN, which ``max`` would hide."""
     return math.nan if any(map(math.isnan, values)) else max(values)
+
+
+def _chains(report: Report) -> tuple[ChainView, ...]:
+    worst = report.worst
+    return tuple(
+        chain_view(
+            artifact,
+            _subtitle(artifact),
+            [row for row in report.comparisons if row.artifact == artifact.path.name],
+            opened=worst is not None and worst.artifact == artifact.path.name,
+        )
+        for artifact in report.artifacts
+    )
 
 
 def _groups(report: Report, rows: list[RowView]) -> tuple[GroupView, ...]:

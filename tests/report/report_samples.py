@@ -23,7 +23,9 @@ from edgeconv.core import (
     Tolerance,
     Verdict,
 )
+from edgeconv.parity.chain import held_to_links
 from edgeconv.report import Report
+from edgeconv.verdicts import LayerUse, Link, LinkResult
 
 ROWS = (
     ("", "torch", 0.21),
@@ -238,11 +240,52 @@ def quantized_report() -> Report:
     )
 
 
+def layers(count: int, *, beyond: int | None = None) -> tuple[LayerUse, ...]:
+    """A profile of a deep network; the layer at `beyond` is 341 times its bound off."""
+    generator = np.random.default_rng(count)
+    shares = 10 ** generator.uniform(-4.5, -0.25, count)
+    names = [f"features.{at // 3}.conv.{at % 3}" for at in range(count)]
+    uses = [
+        LayerUse(name, "Conv, Clip", share, min(3 * share, 1.2), 1e-6 * share, 130 - 20 * math.log10(share))
+        for name, share in zip(names, shares.tolist(), strict=True)
+    ]
+    if beyond is not None:
+        uses[beyond] = replace(uses[beyond], used=341.0, likely=1200.0, error=0.3, sqnr_db=21.0)
+    return tuple(uses)
+
+
+def running(count: int, *, beyond: int | None = None) -> LinkResult:
+    """A link of a runtime that was judged layer by layer."""
+    uses = layers(count, beyond=beyond)
+    worst = max(uses, key=lambda layer: layer.used)
+    verdict = Verdict.PASS if worst.used <= 1 else Verdict.FAIL
+    reason = f"layer {worst.name} (Conv, Clip), input coffee.png, uses {worst.used:.2g} of its bound"
+    return LinkResult(Link.RUNNING, verdict, worst.error, 1e-6, worst.used, 140.0, worst.name, reason, uses)
+
+
+def chained_report() -> Report:
+    """Links in every state: of the first file all hold, of the second two break, of the third none was judged."""
+    rewrites = LinkResult(Link.REWRITES, Verdict.PASS, 2e-14, 1e-12, 0.021, 300.0, "classifier.1")
+    rounding = LinkResult(Link.ROUNDING, Verdict.PASS, 3e-7, None, None, 141.3, "output")
+    writing = LinkResult(Link.WRITING, Verdict.PASS, 3e-16, 1e-12, 2.8e-4, 322.0, "features.3.conv.1")
+    what = "CONV_2D features.0.0 is 2.1e-07 from what the graph computes of the same, 2.3e+06 times its bound"
+    broken = LinkResult(Link.WRITING, Verdict.FAIL, 2e-7, 1e-13, 2.3e6, None, "features.0.weight", what)
+    unknown = LinkResult(Link.WRITING, Verdict.SKIPPED, reason="not judged: the reference does not compute GRU")
+    report = passing_report()
+    links = ((rewrites, rounding, writing), (rewrites, rounding, broken), (unknown,))
+    artifacts = tuple(replace(item, links=own) for item, own in zip(report.artifacts, links, strict=True))
+    rows = list(report.comparisons)
+    for at, link in {1: running(8), 2: running(65), 3: running(300, beyond=200), 4: running(700)}.items():
+        rows[at] = replace(rows[at], links=(link,))
+    return replace(report, artifacts=artifacts, comparisons=held_to_links(rows, artifacts))
+
+
 REPORTS: dict[str, Callable[[], Report]] = {
     "passing": passing_report,
     "failing": failing_report,
     "hostile": hostile_report,
     "large": large_report,
     "quantized": quantized_report,
+    "chained": chained_report,
     "empty": lambda: Report(model="empty"),
 }

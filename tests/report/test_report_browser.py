@@ -52,6 +52,14 @@ addEventListener("load", async () => {
       broken: [...page.images].filter(image => !image.naturalWidth).length,
       hidden: [...page.querySelectorAll(".results, .counts")].map(table => table.parentElement)
         .filter(area => area.scrollWidth > area.clientWidth).length,
+      overlaps: [...page.querySelectorAll(".chain")].flatMap(chain => {
+        const boxes = [...chain.querySelectorAll(".stop, .linktitle, .linktext, .linkwhere")]
+          .map(element => element.getBoundingClientRect()).filter(box => box.width);
+        return boxes.filter((a, at) => boxes.some((b, other) => other > at && a.left < b.right - 1 &&
+          b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1));
+      }).length,
+      plots: [...page.querySelectorAll(".plot")].map(plot => [plot.clientWidth, plot.querySelectorAll("i").length]),
+      cut: [...page.querySelectorAll(".peak span")].filter(peak => peak.getBoundingClientRect().left < 0).length,
       charts: page.querySelectorAll("svg.chart").length,
     };
   });
@@ -104,6 +112,18 @@ def test_pictures_are_drawn_and_their_labels_legible(seen: tuple[list[dict[str, 
         assert page["broken"] == 0, page
         assert page["small"] == 0, page
     assert all(page["charts"] for page in seen[0] if page["name"] in ("passing", "failing", "large"))
+
+
+def test_nothing_of_a_chain_lies_on_another_thing(seen: tuple[list[dict[str, Any]], str]) -> None:
+    assert [page for page in seen[0] if page["overlaps"]] == []
+
+
+def test_profiles_of_many_layers_are_as_wide_as_the_page(seen: tuple[list[dict[str, Any]], str]) -> None:
+    for page in seen[0]:
+        assert page["cut"] == 0, page
+        if page["name"] == "chained":
+            assert [columns for _, columns in page["plots"]] == [65, 300, 350], page
+            assert min(width for width, _ in page["plots"]) > 0.6 * page["width"], page
 
 
 def test_the_page_asks_for_nothing_and_the_console_is_silent(seen: tuple[list[dict[str, Any]], str]) -> None:

@@ -28,6 +28,7 @@ from edgeconv.report import Report, TargetPoint, TargetSearch, from_json, to_htm
 from edgeconv.report import _format as fmt
 from edgeconv.report._graph_view import graphs_view
 from edgeconv.report._palette import PALETTE
+from edgeconv.report._profile_view import log_height
 from edgeconv.report._view import page_view
 
 STYLE = (Path(edgeconv.report.__file__).parent / "templates" / "style.css").read_text("utf-8")
@@ -292,6 +293,65 @@ def test_the_frontier_is_drawn_and_told(by_class: bool) -> None:
     assert ("the same class in 0.99" if by_class else "32 dB") in section
     assert "<code>layer.0</code>" in section
     assert 'id="frontier"' not in to_html(Report("x"))
+
+
+def test_a_chain_says_how_each_link_stands() -> None:
+    holds, breaks, unjudged = page_view(REPORTS["chained"]()).chains
+    assert [(link.number, link.title, link.text, link.of) for link in (*holds.links, holds.end_to_end)] == [
+        (1, "Rewrites", "2 %", "of its bound"),
+        (2, "Rounding", "141.3 dB", ""),
+        (3, "Writing", "0.028 %", "of its bound"),
+        (4, "Running", fmt.used(holds.profiles[0].most), "of its bound"),
+        (5, "End to end", "30 %", "of the tolerance"),
+    ]
+    assert [link.fill for link in holds.links[:3]] == [58.1, None, 11.2], "of four decades"
+    assert [link.text for link in breaks.links[2:]] == ["2.3×10⁶ times", "341 times"]
+    assert breaks.end_to_end.text == "fails at 44 %"
+    assert breaks.broken[0].startswith("link 3 (writing) breaks: CONV_2D features.0.0 is 2.1e-07")
+    assert [line.split(":")[0] for line in breaks.broken] == ["link 3 (writing) breaks", "link 4 (running) breaks"]
+    assert [link.text for link in unjudged.links] == ["not judged"] * 4
+    assert unjudged.not_judged == ("Link 3, writing, was not judged: the reference does not compute GRU",)
+
+
+def test_a_file_that_is_beyond_its_threshold_while_its_links_hold_says_why() -> None:
+    row = replace(comparison("a.onnx", "onnxruntime", 3.0), reason="the file is right; float32 itself is this far off")
+    (chain,) = page_view(Report(model="m", artifacts=(artifact("a.onnx"),), comparisons=(row,))).chains
+    assert (chain.end_to_end.text, chain.end_to_end.of) == ("3 times", "the tolerance")
+    assert chain.broken == ("link 5 (end to end) breaks: the file is right; float32 itself is this far off",)
+
+
+def test_a_profile_shows_few_layers_in_words_and_many_as_columns_in_the_files_order() -> None:
+    chains = page_view(REPORTS["chained"]()).chains
+    (few,), (many, failed, binned) = chains[0].profiles, chains[1].profiles
+    assert (few.columns, [layer.name for layer in few.layers[:2]]) == ((), ["features.0.conv.0", "features.0.conv.1"])
+    assert (len(many.columns), len(many.layers), many.bound_at) == (65, 5, log_height(1.0, 1))
+    assert [column.beyond for column in failed.columns].index(True) == 200
+    assert failed.worst == "features.66.conv.2, 341 times its bound"
+    assert failed.columns[200].title == (
+        "features.66.conv.2 (Conv, Clip): 341 times its bound, 1,200 times the likely one, error 0.3, 21.0 dB"
+    )
+    assert [label for label, _ in failed.ticks] == ["1 %", "bound", "100×", "10,000×"]
+    assert [label for label, _ in many.ticks] == ["0.1 %", "1 %", "10 %", "bound", "10×"]
+    assert binned.columns[0].title.endswith(", and 1 beside it that use less")
+    assert chains[1].opened
+    assert chains[1].worst_layer == failed.worst
+
+
+@pytest.mark.parametrize(
+    ("share", "height"),
+    [
+        (0.0, 0.0),
+        (1e-9, 0.0),
+        (1e-4, 0.0),
+        (0.01, 50.0),
+        (1.0, 100.0),
+        (7.0, 100.0),
+        (math.inf, 100.0),
+        (math.nan, 100.0),
+    ],
+)
+def test_bars_of_links_are_logarithmic_and_end_at_the_bound(share: float, height: float) -> None:
+    assert log_height(share) == height
 
 
 def test_layers_stand_worst_first_with_what_is_allowed_to_them() -> None:

@@ -155,9 +155,22 @@ def _replaced(old: str, new: str) -> str:
 
 
 # Written when a test asks: at import, each process would write all of them.
+CHAINED: dict[str, Edit] = {
+    "a layer beyond its bound": _set("comparisons", 1, "links", 0, "layers", 3, "used", value=1.5),
+    "a layer of no number": _set("comparisons", 1, "links", 0, "layers", 3, "used", value="nan"),
+    "a layer of text": _set("comparisons", 1, "links", 0, "layers", 3, "likely", value="soon"),
+    "a layer of lists": _set("comparisons", 1, "links", 0, "layers", 3, "operators", value=["Conv"]),
+    "a layer without a name": lambda plain: plain["comparisons"][1]["links"][0]["layers"][0].pop("name"),
+    "many layers": lambda plain: plain["comparisons"][1]["links"][0].update(
+        layers=40_000 * plain["comparisons"][1]["links"][0]["layers"][:1]
+    ),
+    "a link that is none": _set("artifacts", 0, "links", 0, "link", value="luck"),
+    "a share of text": _set("artifacts", 0, "links", 0, "used", value="half"),
+}
 TEXTS: dict[str, Callable[[], str]] = {
     **{name: partial(_text, edit) for name, edit in EDITS.items()},
     **{f"int8 {name}": partial(_text, edit, "quantized") for name, edit in QUANTIZED.items()},
+    **{f"links, {name}": partial(_text, edit, "chained") for name, edit in CHAINED.items()},
     "surrogate": partial(_replaced, "mobile_dsc.fp32.onnx", "\\ud800.onnx"),
     "surrogate in a text": partial(_text, _set("model", value="\ud800")),
     "a key twice": partial(_replaced, '"verdict": "pass"', '"verdict": "pass", "verdict": "pass"'),

@@ -1,0 +1,134 @@
+"""The chain of the proof as a picture: five links per artifact, and how much of its bound each layer uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeconv.core import Artifact, Comparison, Verdict
+from edgeconv.parity.chain import diagnosis, states
+from edgeconv.report import _format as fmt
+from edgeconv.report._profile_view import ProfileView, log_height, profile_view
+from edgeconv.verdicts import Link, LinkResult
+
+_TITLES = {
+    Link.REWRITES: "Rewrites",
+    Link.ROUNDING: "Rounding",
+    Link.WRITING: "Writing",
+    Link.RUNNING: "Running",
+    Link.END_TO_END: "End to end",
+}
+_NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True)
+class LinkView:
+    """One link.
+
+    ``text`` says how it stands in a few words, and ``of`` of which bound; ``fill`` is the used share of its bound on a
+    logarithmic scale, in percent of the bar's length; None where it has no bound, or was not judged.
+    """
+
+    number: int
+    title: str
+    verdict: Verdict
+    text: str
+    of: str
+    fill: float | None
+    where: str
+
+
+@dataclass(frozen=True)
+class ChainView:
+    """One artifact: its links, what is to be said of those that broke or were not judged, and its layers by device."""
+
+    title: str
+    subtitle: str
+    links: tuple[LinkView, ...]
+    end_to_end: LinkView
+    broken: tuple[str, ...]
+    not_judged: tuple[str, ...]
+    profiles: tuple[ProfileView, ...]
+    worst_layer: str
+    opened: bool
+
+
+def chain_view(artifact: Artifact, subtitle: str, rows: Sequence[Comparison], *, opened: bool) -> ChainView:
+    """Puts the proof of one artifact into words.
+
+    Args:
+        artifact: with its links.
+        subtitle: what file it is.
+        rows: its own, on all devices.
+        opened: whether its layers are shown from the start.
+    """
+    results = states(artifact, rows)
+    *links, end_to_end = (_link(result) for result in results)
+    judged = [(row.device, link) for row in rows for link in row.links if link.link is Link.RUNNING and link.layers]
+    profiles = tuple(profile_view(device, link) for device, link in judged)
+    return ChainView(
+        title=artifact.path.name,
+        subtitle=subtitle,
+        links=tuple(links),
+        end_to_end=end_to_end,
+        broken=_broken(results),
+        not_judged=tuple(
+            f"Link {result.link.number}, {_TITLES[result.link].lower()}, was not judged: {_why(result)}"
+            for result in results
+            if result.verdict is Verdict.SKIPPED and _why(result)
+        ),
+        profiles=profiles,
+        worst_layer=max(profiles, key=lambda profile: profile.most).worst if profiles else "",
+        opened=opened or any(link.verdict is Verdict.FAIL for _, link in judged),
+    )
+
+
+def _broken(results: Sequence[LinkResult]) -> tuple[str, ...]:
+    """One line for each link that broke; the last one, which they all go into, is told where it broke alone."""
+    *links, end_to_end = results
+    broken = [result for result in links if result.verdict is Verdict.FAIL]
+    if not broken and end_to_end.verdict is Verdict.FAIL:
+        broken = [end_to_end]
+    return tuple(diagnosis(result) for result in broken)
+
+
+def _why(result: LinkResult) -> str:
+    """Why a link was not judged; nothing where no more is known than that."""
+    return result.reason.removeprefix(_NOT_JUDGED).removeprefix(": ")
+
+
+def _link(result: LinkResult) -> LinkView:
+    judged = result.verdict is not Verdict.SKIPPED
+    used = result.used if judged and _is_told(result) else None
+    bound = "the tolerance" if result.link is Link.END_TO_END else "its bound"
+    return LinkView(
+        number=result.link.number,
+        title=_TITLES[result.link],
+        verdict=result.verdict,
+        text=_state(result),
+        of="" if not used else f"of {bound}" if used <= 1 else bound,
+        fill=None if used is None else log_height(used),
+        where=result.where if judged else "",
+    )
+
+
+def _is_told(result: LinkResult) -> bool:
+    """Whether the used share says why a link holds or breaks: what broke may be another thing than numbers."""
+    if result.used is None:
+        return False
+    return result.verdict is Verdict.PASS or not result.used <= 1 or result.link is Link.END_TO_END
+
+
+def _state(result: LinkResult) -> str:
+    """``"37 %"``, ``"148.2 dB"`` where there is no bound, or what else there is to say."""
+    if result.verdict is Verdict.SKIPPED:
+        return _NOT_JUDGED
+    if result.used is not None and _is_told(result):
+        text = fmt.used(result.used)
+        return f"fails at {text}" if result.verdict is Verdict.FAIL and result.used <= 1 else text
+    if result.verdict is Verdict.FAIL:
+        return "broken"
+    if result.sqnr_db is None:
+        return "holds"
+    return "nothing lost" if result.sqnr_db == math.inf else f"{fmt.decibel(result.sqnr_db)} dB"
