@@ -20,7 +20,7 @@ from edgeconv import values
 from edgeconv.affine import dequantized, quantized
 from edgeconv.defaults import INT8_SQNR_DB, TOLERANCE
 from edgeconv.errors import ParityError
-from edgeconv.verdicts import LinkResult
+from edgeconv.verdicts import Coverage, LinkResult
 from edgeconv.verdicts import Verdict as Verdict
 
 Array = npt.NDArray[Any]
@@ -117,6 +117,7 @@ class Artifact:
         data_sha256: of the bytes of ``<its name>.data`` beside it, which holds its weights; None where it has them all.
         intermediates: tensors inside the file whose integers a runtime can return; empty where none is known.
         links: how the links of the proof hold that no device takes part in: rewrites, rounding, writing.
+        coverage: what of its graph the inputs of the proof reached; None where that is not known.
     """
 
     path: Path
@@ -130,6 +131,7 @@ class Artifact:
     data_sha256: str | None = None
     intermediates: tuple[IntegerTensor, ...] = ()
     links: tuple[LinkResult, ...] = ()
+    coverage: Coverage | None = None
 
     @property
     def checksums(self) -> dict[str, str]:

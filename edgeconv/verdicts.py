@@ -9,6 +9,7 @@ bounds that the user accepts. The first link that breaks is the diagnosis.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -33,6 +34,45 @@ class Link(enum.StrEnum):
     def number(self) -> int:
         """Its place in the chain, from 1."""
         return list(Link).index(self) + 1
+
+
+class PartKind(enum.StrEnum):
+    """Parts of a graph that a fault may hide in where no input of the proof reaches them."""
+
+    CLAMP = "clamp"
+    BRANCH = "branch"
+    PADDING = "padding"
+    SATURATION = "saturation"
+
+
+@dataclass(frozen=True)
+class UnreachedPart:
+    """A part of a graph that no input reached.
+
+    Attributes:
+        kind: what it is.
+        name: the value that its operator gives, named after its torch module.
+        operator: ONNX's name.
+        part: which side, branch or border: ``"above 6"``, ``"top"``.
+    """
+
+    kind: PartKind
+    name: str
+    operator: str
+    part: str
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What of a graph the inputs of a proof reached.
+
+    Attributes:
+        counts: the parts that there are, by kind.
+        unreached: those that no input reached, in the graph's order.
+    """
+
+    counts: Mapping[PartKind, int]
+    unreached: tuple[UnreachedPart, ...] = ()
 
 
 @dataclass(frozen=True)

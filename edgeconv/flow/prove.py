@@ -25,6 +25,7 @@ from edgeconv.core import (
 )
 from edgeconv.devices import Device, find
 from edgeconv.errors import DEVICES, DeviceError, ParityError, Wording
+from edgeconv.flow.coverage import with_coverage
 from edgeconv.flow.environment import environment
 from edgeconv.flow.file_names import golden_name
 from edgeconv.flow.judge import Proof, judge
@@ -41,6 +42,7 @@ from edgeconv.parity import (
     golden_bytes,
     load_golden,
 )
+from edgeconv.parity.coverage import Reach
 from edgeconv.progress import Progress
 from edgeconv.report import GOLDEN_SHA256, TIMEOUT, Report, TargetSearch, seconds_of
 
@@ -114,10 +116,12 @@ def prove(
         ParityError: the source itself cannot run the samples.
     """
     reference = reference_of(source, proof.samples, outputs, name, progress)
-    golden = Golden(proof.samples, reference, _integers(variants, proof.samples, progress), joints)
+    reached: dict[str, Reach] = {}
+    golden = Golden(proof.samples, reference, _integers(variants, proof.samples, reached, progress), joints)
     golden_file, data = golden_name(name), golden_bytes(golden)
     staging.write(golden_file, data)
     artifacts = with_links(artifacts, variants, proof.samples, progress)
+    artifacts = with_coverage(artifacts, variants, golden, reached, progress)
     comparisons, devices = judge(artifacts, golden, proof, source, progress)
     comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
     report = Report(
@@ -204,9 +208,12 @@ def repeat(
     variants = rebuild(artifacts, old) if rebuild is not None else ()
     if variants:
         joints = joints_of(variants[0].model.graph)
-        golden = replace(golden, integers=_integers(variants, proof.samples, progress), joints=joints)
+        reached: dict[str, Reach] = {}
+        integers = _integers(variants, proof.samples, reached, progress)
+        golden = replace(golden, integers=integers, joints=joints)
         artifacts = _with_intermediates(artifacts, variants)
         artifacts = with_links(artifacts, variants, proof.samples, progress)
+        artifacts = with_coverage(artifacts, variants, golden, reached, progress)
     stored_rows = tuple(row for row in old.comparisons if not _is_run_again(row, names, source))
     _require_bound(stored_rows, artifacts, proof, folder)
     comparisons, devices_now = judge(artifacts, golden, proof, source, progress)
@@ -299,15 +306,19 @@ def _judged_by(source: Source | None, by_recipe: bool) -> str:
     return f"{bounds}, and what {source.title} computes anew"
 
 
-def _integers(variants: Sequence[Variant], samples: Sequence[Sample], progress: Progress) -> dict[str, Integers]:
-    """The exact outputs of each quantized graph, by variant."""
+def _integers(
+    variants: Sequence[Variant], samples: Sequence[Sample], reached: dict[str, Reach], progress: Progress
+) -> dict[str, Integers]:
+    """The exact outputs of each quantized graph, by variant; tells, likewise, what the samples reached of it."""
     by_variant = {}
     for variant in variants:
         if variant.plan is not None or is_quantized(variant.model):
             with progress.stage(f"{variant.name} graph, its integers"):
-                integers = variant.integers(samples)
+                reach = Reach(variant.model)
+                counting = [sample.is_for(variant.name) for sample in samples]
+                integers = variant.integers(samples, reach.observer(counting))
             if integers is not None:
-                by_variant[variant.name] = integers
+                by_variant[variant.name], reached[variant.name] = integers, reach
     return by_variant
 
 

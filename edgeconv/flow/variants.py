@@ -17,6 +17,7 @@ from edgeconv.emit.c_array import Golden, to_c
 from edgeconv.emit.tflite import check_size
 from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, NO_SAMPLE, PAIR_SAFE, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
+from edgeconv.parity.coverage import Observe
 from edgeconv.progress import Progress
 from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.recipe import FORMATS, MIXED, checked_batches
@@ -102,20 +103,18 @@ class Variant:
     search: quantize.Search | None = None
     intermediates: Mapping[str, tuple[IntegerTensor, ...]] = field(default_factory=dict)
 
-    def integers(self, samples: Sequence[Sample]) -> Integers | None:
+    def integers(self, samples: Sequence[Sample], observe: Observe | None = None) -> Integers | None:
         """What the quantized graph computes exactly on samples; None for one without quantized outputs."""
         scales = {value.name or "": scale for value in self.model.graph.outputs if (scale := _scale_of(value))}
-        if not scales:
-            return None
-        return Integers(Run(f"graph-{self.name}", "", self.computed(samples)), scales)
+        return Integers(Run(f"graph-{self.name}", "", self.computed(samples, observe)), scales) if scales else None
 
-    def computed(self, samples: Sequence[Sample]) -> tuple[Mapping[str, Array], ...]:
+    def computed(self, samples: Sequence[Sample], observe: Observe | None = None) -> tuple[Mapping[str, Array], ...]:
         """The outputs of the variant's graph in float64, by name: of a quantized one, what its integers say."""
         from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
 
         names = [value.name or "" for value in self.model.graph.outputs]
         with one_thread():
-            return tuple(evaluate_each(self.model, (sample.inputs for sample in samples), keep=names))
+            return tuple(evaluate_each(self.model, (item.inputs for item in samples), keep=names, observe=observe))
 
     def as_c(self, file_name: str, emitted: Emitted, samples: Sequence[Sample]) -> tuple[str, str]:
         """A TFLite file of this variant as C, with the first sample that is for it and what `computed` says to that.

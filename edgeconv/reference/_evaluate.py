@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,11 @@ def evaluate(model: ir.Model, inputs: Mapping[str, Array], *, keep: Collection[s
 
 
 def evaluate_each(
-    model: ir.Model, samples: Iterable[Mapping[str, Array]], *, keep: Collection[str] | None = None
+    model: ir.Model,
+    samples: Iterable[Mapping[str, Array]],
+    *,
+    keep: Collection[str] | None = None,
+    observe: Callable[[int, str, Array], None] | None = None,
 ) -> Iterator[dict[str, Array]]:
     """As `evaluate`, for one sample after another; what depends on constants alone is computed once.
 
@@ -61,6 +66,7 @@ def evaluate_each(
         model: see `evaluate`.
         samples: the inputs of each; all name the same ones.
         keep: see `evaluate`.
+        observe: hears of each input and result while it is there: the sample's index, the value's name, and its array.
 
     Yields:
         The values of each sample.
@@ -79,12 +85,14 @@ def evaluate_each(
         targets = [_named(by_name, name) for name in keep]
     opset, retained = graph.opset_imports.get("", 1), None if keep is None else frozenset(targets)
     settled: dict[ir.Value, Value] | None = None
-    for inputs in samples:
+    for index, inputs in enumerate(samples):
         fed = {value: _checked(value, array) for name, array in inputs.items() for value in (_fed(by_name, name),)}
         if settled is None:
             settled = _constants(graph, frozenset(targets), fed.keys(), opset)
         walk = _Walk(opset, retained)
         walk.values = {**settled, **fed}
+        walk.observe = None if observe is None else partial(observe, index)
+        walk.tell(fed)
         nodes = _needed(graph, frozenset(targets), walk.values.keys())
         walk.count(nodes)
         with torch.no_grad():
@@ -146,6 +154,7 @@ class _Walk:
     def __init__(self, opset: int, keep: frozenset[ir.Value] | None, *, folds: bool = False) -> None:
         self._folds = folds
         self.values: dict[ir.Value, Value] = {}
+        self.observe: Callable[[str, Array], None] | None = None
         self._opset = opset
         self._keep = keep
         self._reads: Counter[ir.Value] = Counter()
@@ -158,7 +167,15 @@ class _Walk:
         """Computes a node from the values so far."""
         arguments = tuple(None if value is None else self.read(value) for value in node.inputs)
         self.values.update(zip(node.outputs, self.compute(node, arguments), strict=False))
+        self.tell(node.outputs)
         self._forget(node)
+
+    def tell(self, values: Iterable[ir.Value]) -> None:
+        """Tells whoever observes of some values."""
+        for value in values if self.observe is not None else ():
+            result = self.values.get(value)
+            if isinstance(result, torch.Tensor) and self.observe is not None:
+                self.observe(value.name or "", result.numpy())
 
     def compute(self, node: ir.Node, arguments: tuple[Value | None, ...]) -> tuple[Value, ...]:
         """The results of a node."""

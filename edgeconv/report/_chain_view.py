@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from edgeconv.core import Artifact, Comparison, Verdict
 from edgeconv.parity.chain import diagnosis, states
 from edgeconv.report import _format as fmt
+from edgeconv.report._coverage_view import CoverageView, coverage_view
 from edgeconv.report._profile_view import ProfileView, log_height, profile_view
 from edgeconv.verdicts import Link, LinkResult
 
@@ -41,7 +42,7 @@ class LinkView:
 
 @dataclass(frozen=True)
 class ChainView:
-    """One artifact: its links, what is to be said of those that broke or were not judged, and its layers by device."""
+    """One artifact: its links, what is to be said of those that broke or were not judged, its layers, its coverage."""
 
     title: str
     subtitle: str
@@ -51,6 +52,7 @@ class ChainView:
     not_judged: tuple[str, ...]
     profiles: tuple[ProfileView, ...]
     worst_layer: str
+    coverage: CoverageView | None
     opened: bool
 
 
@@ -80,6 +82,7 @@ def chain_view(artifact: Artifact, subtitle: str, rows: Sequence[Comparison], *,
         ),
         profiles=profiles,
         worst_layer=max(profiles, key=lambda profile: profile.most).worst if profiles else "",
+        coverage=coverage_view(artifact.coverage),
         opened=opened or any(link.verdict is Verdict.FAIL for _, link in judged),
     )
 

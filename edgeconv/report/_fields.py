@@ -12,7 +12,16 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, FailFast, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
 from edgeconv.defaults import LONGEST_TIMEOUT_S
 from edgeconv.devices.agent import DTYPES
@@ -29,6 +38,12 @@ _SCALES = (float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.flo
 """Files hold scales in float32, where smaller ones are 0 and larger ones infinite."""
 _MOST_CELLS = 64  # of a side of an error map
 MOST_LAYERS = 1 << 15  # of a file; more would make a page that no browser draws
+
+
+class Node(BaseModel):
+    """A part of a report: frozen, read of values of the same names; keys of a later version are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
 
 
 def _check_choice(choices: Sequence[str], name: str) -> str:

@@ -11,12 +11,11 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from edgeconv import core, verdicts
+from edgeconv import core
 from edgeconv.report._fields import (
-    MOST_LAYERS,
     Count,
     Decibels,
     Dimension,
@@ -26,6 +25,7 @@ from edgeconv.report._fields import (
     FileName,
     Golden,
     Layout,
+    Node,
     NotNegative,
     Number,
     Positive,
@@ -39,17 +39,14 @@ from edgeconv.report._fields import (
     checked_picture,
     checked_tensor,
 )
+from edgeconv.report._proof_schema import CoverageNode, LinkNode
 from edgeconv.report._target_search import TargetPoint, TargetSearch
 
 SCHEMA_VERSION = 1
 SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
 
 
-class _Node(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
-
-
-class TensorNode(_Node):
+class TensorNode(Node):
     """One input or output of an artifact, as the file declares it."""
 
     name: str = Field(description="Its name in the file.")
@@ -77,50 +74,7 @@ class TensorNode(_Node):
         return core.TensorSpec(**dict(self))
 
 
-class LayerUseNode(_Node):
-    """How much of its bound a layer uses on a device, given the runtime's own operands: the worst of all samples."""
-
-    name: str = Field(description="The value that it gives, named after its torch module.")
-    operators: str = Field(description="The file's, since the values that the runtime told before, joined by commas.")
-    used: Drawn = Field(description="The largest error / bound: above 1 no correct evaluation gives it. 4 digits.")
-    likely: Drawn = Field(description="The largest error / likely bound, which correct ones seldom pass. 4 digits.")
-    error: Drawn = Field(description="Of the element that uses most, in the value's unit (steps, quantized). 4 digits.")
-    sqnr_db: Drawn = Field(description="Signal to error over all of its elements, decibels; 'inf' when equal.")
-
-    def to_core(self) -> verdicts.LayerUse:
-        return verdicts.LayerUse(**dict(self))
-
-
-class LinkNode(_Node):
-    """How one link of the proof holds; the chain leads from the module to a runtime's outputs."""
-
-    link: verdicts.Link = Field(
-        description="'rewrites': the module and the rewritten graph with unrounded constants, in float64; 'rounding': "
-        "what rounding the constants once costs; 'writing': that graph and the file read back, in float64; 'running': "
-        "the file and the device, layer by layer on its own operands; 'end_to_end': the row itself."
-    )
-    verdict: core.Verdict = Field(description="'pass', 'fail' or 'skipped'.")
-    error: Number | None = Field(
-        description="The largest |a - b| at the place that uses most of its bound, in its unit; null: not measured."
-    )
-    bound: Number | None = Field(description="What it may be there; null: it has no bound, and is a cost.")
-    used: Number | None = Field(description="The largest error / bound, a ratio: above 1 fails; null: no bound.")
-    sqnr_db: Number | None = Field(
-        description="Signal to error over all that was compared, decibels; 'inf' when equal; null: not measured."
-    )
-    where: str = Field(description="The value, node or tensor that uses most of its bound; may be empty.")
-    reason: str = Field(description="Why it failed or was skipped, or what to know though it passed; one line.")
-    layers: Several[LayerUseNode] = Field(
-        default=(),
-        description="Of 'running': the layers that were judged, in the file's order.",
-        max_length=MOST_LAYERS,
-    )
-
-    def to_core(self) -> verdicts.LinkResult:
-        return verdicts.LinkResult(**{**dict(self), "layers": tuple(layer.to_core() for layer in self.layers)})
-
-
-class ArtifactNode(_Node):
+class ArtifactNode(Node):
     """A deployable file that was judged."""
 
     file: FileName = Field(description="Its file name, without any folder. It lies beside the report.")
@@ -141,6 +95,9 @@ class ArtifactNode(_Node):
     links: Several[LinkNode] = Field(
         default=(), description="The links of the proof without a device: rewrites, rounding, writing; []: not judged."
     )
+    coverage: CoverageNode | None = Field(
+        default=None, description="What of its graph the inputs reached; null: not known."
+    )
 
     @classmethod
     def of(cls, artifact: core.Artifact) -> ArtifactNode:
@@ -159,10 +116,11 @@ class ArtifactNode(_Node):
             size_bytes=self.size_bytes,
             data_sha256=self.data_sha256,
             links=tuple(link.to_core() for link in self.links),
+            coverage=None if self.coverage is None else self.coverage.to_core(),
         )
 
 
-class MetricsNode(_Node):
+class MetricsNode(Node):
     """The distance of an output a from its float64 reference b; a number, or 'inf', '-inf', 'nan'."""
 
     max_abs: Number = Field(description="max |a - b|, in the output's unit.")
@@ -177,7 +135,7 @@ class MetricsNode(_Node):
         return core.Metrics(**dict(self))
 
 
-class ToleranceNode(_Node):
+class ToleranceNode(Node):
     """The bound, element by element: |a - b| <= s*atol + rtol*|b|, where s >= 1 is the scale of the sample's input."""
 
     atol: NotNegative = Field(description="Absolute part at scale 1, in the output's unit.")
@@ -188,7 +146,7 @@ class ToleranceNode(_Node):
         return core.Tolerance(**dict(self))
 
 
-class FidelityNode(_Node):
+class FidelityNode(Node):
     """The bound of a variant that approximates, on all samples together; null: no such bound."""
 
     sqnr_db: Decibels | None = Field(description="Least SQNR over all samples, decibels.")
@@ -205,7 +163,7 @@ class FidelityNode(_Node):
         return core.Fidelity(**dict(self))
 
 
-class SampleNode(_Node):
+class SampleNode(Node):
     """How one parity input fared."""
 
     sample: str = Field(description="Its name, unique in the report's inputs.")
@@ -226,7 +184,7 @@ class SampleNode(_Node):
         return core.SampleResult(**{**dict(self), "metrics": metrics})
 
 
-class PictureNode(_Node):
+class PictureNode(Node):
     """The error of the worst sample, to be drawn."""
 
     sample: str = Field(description="The sample's name.")
@@ -247,7 +205,7 @@ class PictureNode(_Node):
         return core.ErrorPicture(**dict(self))
 
 
-class LayerNode(_Node):
+class LayerNode(Node):
     """How far a layer of a device is from the graph, both given the operands that the device has."""
 
     name: str = Field(description="The value that it makes, named after its torch module.")
@@ -260,7 +218,7 @@ class LayerNode(_Node):
         return core.LayerSteps(**dict(self))
 
 
-class ComparisonNode(_Node):
+class ComparisonNode(Node):
     """One output of one artifact on one device, against float64 torch, over all samples."""
 
     artifact: str = Field(description="The artifact's file name; empty for torch's own float32 run.")
@@ -322,7 +280,7 @@ class ComparisonNode(_Node):
         return core.Comparison(**values)
 
 
-class OperatorNode(_Node):
+class OperatorNode(Node):
     """One operator of a graph."""
 
     op: str = Field(description="The ONNX operator's type, e.g. 'Conv'.")
@@ -334,7 +292,7 @@ class OperatorNode(_Node):
         return core.NodeSummary(**dict(self))
 
 
-class GraphNode(_Node):
+class GraphNode(Node):
     """The graph at one point of the flow."""
 
     stage: str = Field(description="'captured' before folding, 'folded' after.")
@@ -344,7 +302,7 @@ class GraphNode(_Node):
         return core.GraphSummary(stage=self.stage, nodes=tuple(node.to_core() for node in self.nodes))
 
 
-class FrontierPointNode(_Node):
+class FrontierPointNode(Node):
     """A number of layers in float, and what it costs."""
 
     kept: Count = Field(description="How many layers are in float.")
@@ -359,7 +317,7 @@ class FrontierPointNode(_Node):
         return TargetPoint(**dict(self))
 
 
-class FrontierNode(_Node):
+class FrontierNode(Node):
     """What was tried for a target."""
 
     variant: str = Field(description="What was quantized: 'int8', ….")
@@ -373,7 +331,7 @@ class FrontierNode(_Node):
         return TargetSearch(**{**dict(self), "points": tuple(point.to_core() for point in self.points)})
 
 
-class ReportNode(_Node):
+class ReportNode(Node):
     """What one export proved: may these files be shipped?"""
 
     model_config = ConfigDict(title="parity.json", validate_by_name=True, validate_by_alias=True)

@@ -25,7 +25,7 @@ from edgeconv.core import (
 )
 from edgeconv.parity.chain import held_to_links
 from edgeconv.report import Report
-from edgeconv.verdicts import LayerUse, Link, LinkResult
+from edgeconv.verdicts import Coverage, LayerUse, Link, LinkResult, PartKind, UnreachedPart
 
 ROWS = (
     ("", "torch", 0.21),
@@ -273,7 +273,14 @@ def chained_report() -> Report:
     unknown = LinkResult(Link.WRITING, Verdict.SKIPPED, reason="not judged: the reference does not compute GRU")
     report = passing_report()
     links = ((rewrites, rounding, writing), (rewrites, rounding, broken), (unknown,))
-    artifacts = tuple(replace(item, links=own) for item, own in zip(report.artifacts, links, strict=True))
+    counts = {PartKind.CLAMP: 60, PartKind.BRANCH: 8, PartKind.PADDING: 24}
+    parts = [UnreachedPart(PartKind.CLAMP, f"features.{at}.conv.2", "Clip", "above 6") for at in range(20)]
+    parts += [UnreachedPart(PartKind.BRANCH, "act", "PRelu", "below 0, in 3 of 64 channels")]
+    coverages = (Coverage(counts), Coverage(counts, tuple(parts)), None)
+    artifacts = tuple(
+        replace(item, links=own, coverage=coverage)
+        for item, own, coverage in zip(report.artifacts, links, coverages, strict=True)
+    )
     rows = list(report.comparisons)
     for at, link in {1: running(8), 2: running(65), 3: running(300, beyond=200), 4: running(700)}.items():
         rows[at] = replace(rows[at], links=(link,))

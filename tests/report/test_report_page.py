@@ -313,6 +313,24 @@ def test_a_chain_says_how_each_link_stands() -> None:
     assert unjudged.not_judged == ("Link 3, writing, was not judged: the reference does not compute GRU",)
 
 
+def test_what_no_input_reached_is_counted_and_named() -> None:
+    complete, missed, unknown = (chain.coverage for chain in page_view(REPORTS["chained"]()).chains)
+    assert complete is not None
+    assert missed is not None
+    assert unknown is None
+    assert complete.complete
+    assert complete.summary == "60 pieces of clamps, 8 branches of activations, 24 padded borders"
+    assert missed.summary == "20 of 60 pieces of clamps, 1 of 8 branches of activations"
+    (clamps, (clip,), _), (branches, (slope,), _) = missed.kinds
+    assert (clamps, clip.title, clip.names[0], len(clip.names), clip.more) == (
+        ("Pieces of clamps", "Clip, above 6", "features.0.conv.2", 12, 8)
+    )
+    assert (branches, slope.title, slope.names) == (
+        ("Branches of activations", "PRelu, below 0, in 3 of 64 channels", ("act",))
+    )
+    assert "and 8 more" in to_html(REPORTS["chained"]())
+
+
 def test_a_file_that_is_beyond_its_threshold_while_its_links_hold_says_why() -> None:
     row = replace(comparison("a.onnx", "onnxruntime", 3.0), reason="the file is right; float32 itself is this far off")
     (chain,) = page_view(Report(model="m", artifacts=(artifact("a.onnx"),), comparisons=(row,))).chains

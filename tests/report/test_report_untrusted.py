@@ -166,6 +166,13 @@ CHAINED: dict[str, Edit] = {
     ),
     "a link that is none": _set("artifacts", 0, "links", 0, "link", value="luck"),
     "a share of text": _set("artifacts", 0, "links", 0, "used", value="half"),
+    "parts below nothing": _set("artifacts", 0, "coverage", "counts", "clamp", value=-1),
+    "parts of a kind that is none": _set("artifacts", 0, "coverage", "counts", value={"luck": 1}),
+    "more parts unreached than there are": _set("artifacts", 1, "coverage", "counts", value={"clamp": 19, "branch": 8}),
+    "a part of lists": _set("artifacts", 1, "coverage", "unreached", 0, "part", value=["above 6"]),
+    "many parts": lambda plain: plain["artifacts"][1]["coverage"].update(
+        counts={"clamp": 10**9}, unreached=40_000 * plain["artifacts"][1]["coverage"]["unreached"][:1]
+    ),
 }
 TEXTS: dict[str, Callable[[], str]] = {
     **{name: partial(_text, edit) for name, edit in EDITS.items()},
