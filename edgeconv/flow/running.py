@@ -91,7 +91,8 @@ class _Probe:
             DeviceError: no value can be had without changing what is computed.
         """
         kept: list[Collection[str]] = []
-        told = self._widest(self._groups, kept, partial(self._of, sample, expected))
+        tell = partial(self._of, sample, expected)
+        told = self._widest(self._groups, kept, tell) if self._groups else tell(())
         if told is None:
             raise DeviceError(self._why)
         self._groups = kept
