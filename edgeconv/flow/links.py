@@ -75,7 +75,7 @@ def _writing(graph: Graph, artifact: Artifact, sample: Sample) -> LinkResult:
         reason = f"not judged: the reference does not compute {', '.join(file.unknown)}"
         return LinkResult(Link.WRITING, Verdict.SKIPPED, reason=reason)
     try:
-        return writing(graph, file, _one_row(graph, sample.inputs))
+        return writing(graph, file, _one_row(graph, sample.inputs), sample.name)
     except RewriteError as error:
         return LinkResult(Link.WRITING, Verdict.SKIPPED, reason=f"not judged: {error}")
 

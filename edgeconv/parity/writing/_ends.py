@@ -41,6 +41,10 @@ class End:
         """An array of the graph's layout in the file's."""
         return array.transpose(self.axes).reshape(self.expected.shape)
 
+    def moved_back(self, like: Array) -> Array:
+        """The file's array in the graph's layout, which is that of an array."""
+        return self.actual.reshape([like.shape[axis] for axis in self.axes]).transpose(np.argsort(self.axes))
+
     @property
     def fits(self) -> bool:
         """Whether both sides have the same shape."""

@@ -10,21 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeconv.affine import limits_of
 from edgeconv.core import Array
+from edgeconv.errors import RewriteError
 from edgeconv.graph.edit import tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having_any
+from edgeconv.parity.causes import HELD, Piece
 from edgeconv.reference import evaluate, one_thread
 
-_SUFFIX = "/held"
 _STORED = "/stored"
 _MOST_ELEMENTS = 40_000_000  # of float64, on both sides
+_MOST_LEFT_OUT = 3  # nodes behind each other
 _MOVING = (Trait.MOVES, Trait.PICKS)
 _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 
@@ -190,6 +192,53 @@ class Graph:
         nodes = self._cut(frozenset(held)).before(name)
         return frozenset(value.name or "" for node in nodes for value in node.inputs if value is not None)
 
+    def piece(
+        self, name: str, inputs: Mapping[str, Array], values: Mapping[str, Array], changed: Mapping[str, Array]
+    ) -> Piece:
+        """What computes a value from the held ones before it; parameters as of `held`.
+
+        Raises:
+            RewriteError: the reference cannot compute it by itself.
+        """
+        cut = self._cut(frozenset(values))
+        needed = set(cut.before(name))
+        feeds = {**inputs, **changed, **{inner: values[outer] for outer, inner in cut.inputs.items()}}
+        nodes = [node for node in cut.model.graph if node in needed]
+        read = {value for node in nodes for value in node.inputs if value is not None}
+        arrays = {value: feeds[value.name] for value in read if value.name in feeds}
+        arrays |= {
+            value: value.const_value.numpy() for value in read if value not in arrays and value.const_value is not None
+        }
+        results = [value for node in nodes for value in node.outputs if value.name == cut.ends[name]]
+        if not results:
+            raise RewriteError("no node computes it", where=name)
+        real = {
+            value: array.astype(np.float64) if array.dtype.kind == "f" else array for value, array in arrays.items()
+        }
+        inner = {value.name: value for value in read}
+        before = {inner[of]: self._before(outer, values) for outer, of in cut.inputs.items() if of in inner}
+        opset = cut.model.graph.opset_imports.get("", 1)
+        return Piece(nodes, real, results[0], opset, partial(self._saturated, name), before)
+
+    def _before(self, name: str, values: Mapping[str, Array]) -> list[tuple[str, Array]]:
+        """The values of the same shape that a held one is computed from within a few nodes, which may be left out."""
+        passed_over, waiting = [], [(name, 0)]
+        while waiting:
+            node_name, depth = waiting.pop(0)
+            node = self._makers.get(node_name)
+            operands = [value.name or "" for value in node.inputs if value is not None] if node is not None else []
+            for operand in operands:
+                if operand in values and values[operand].shape == values[name].shape:
+                    what = f"{node.op_type} {name}" if node is not None and not depth else f"what computes {name}"
+                    passed_over.append((f"{what} is left out, and {operand} read in its place", values[operand]))
+                if depth < _MOST_LEFT_OUT:
+                    waiting.append((operand, depth + 1))
+        return passed_over
+
+    @cached_property
+    def _makers(self) -> dict[str, ir.Node]:
+        return {value.name or "": node for node in self.model.graph for value in node.outputs}
+
     def _saturated(self, name: str, array: Array) -> Array:
         if name not in self.quantizers:
             return array
@@ -239,7 +288,7 @@ class _Cut:
             self.ends[name] = value.name or ""
 
     def _input(self, name: str, like: ir.Value) -> ir.Value:
-        given = ir.Value(name=unique_name(self.model.graph, name + _SUFFIX), shape=like.shape, type=like.type)
+        given = ir.Value(name=unique_name(self.model.graph, name + HELD), shape=like.shape, type=like.type)
         self.model.graph.inputs.append(given)
         self.inputs[name] = given.name or ""
         return given

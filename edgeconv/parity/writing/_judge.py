@@ -11,10 +11,12 @@ import numpy as np
 
 from edgeconv.affine import decibels
 from edgeconv.core import Array
-from edgeconv.errors import EmitError, RewriteError
+from edgeconv.errors import EdgeconvError, EmitError, RewriteError
+from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.writing._constants import Matching, half_steps, match
 from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude
 from edgeconv.parity.writing._held import Graph
+from edgeconv.reference import one_thread
 from edgeconv.verdicts import Link, LinkResult, Verdict
 
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
@@ -60,16 +62,15 @@ class _Judged:
             return 0.0
         return self.error / self.bound if self.bound else float("inf")
 
-    def told(self) -> str:
-        """One line on a part of the file that computes something else."""
+    def told(self, sample: str) -> str:
+        """One line on a part of the file that computes something else, of this input."""
         end = self.end
         place = f"{end.operator} {end.tensor}" if end.operator else end.tensor
-        of = "" if end.tensor == end.value else f" ({end.value})"
+        place += "" if end.tensor == end.value else f" ({end.value})"
+        place += f", input {sample}," if sample else ""
         if not end.fits:
-            return f"{place}{of} has the shape {list(end.actual.shape)}, and the graph's is {list(end.expected.shape)}"
-        return (
-            f"{place}{of} is {self.error:.3g} from what the graph computes of the same, {self.used:.3g} times its bound"
-        )
+            return f"{place} has the shape {list(end.actual.shape)}, and the graph's is {list(end.expected.shape)}"
+        return f"{place} is {self.error:.3g} from what the graph computes of the same, {self.used:.3g} times its bound"
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,14 @@ class _Operands:
     all_finite: bool = True
 
 
-def writing(graph: Graph, file: File, inputs: Mapping[str, Array]) -> LinkResult:
+def writing(graph: Graph, file: File, inputs: Mapping[str, Array], sample: str = "") -> LinkResult:
     """Judges link 3 on one sample, and on operands that are larger than the sample's.
 
     Args:
         graph: that the file was written from.
         file: the file, read back.
         inputs: of the graph, by name, in torch's layout.
+        sample: how they are called.
 
     Raises:
         RewriteError: the graph cannot be evaluated.
@@ -103,6 +105,7 @@ def writing(graph: Graph, file: File, inputs: Mapping[str, Array]) -> LinkResult
     work = _Writing(graph, file)
     faults = [*work.faults()]
     judged: list[_Judged] = []
+    cause = ""
     for operands in work.operands(inputs):
         try:
             judged += work.judged(operands)
@@ -111,7 +114,10 @@ def writing(graph: Graph, file: File, inputs: Mapping[str, Array]) -> LinkResult
             break
         wrong = next((item for item in judged if item.used > 1), None)
         if wrong is not None:
-            faults.append((wrong.end.tensor, wrong.told()))
+            faults.append(
+                (wrong.end.tensor, wrong.told(sample if operands.all_finite or not sample else f"{sample} (enlarged)"))
+            )
+            cause = work.cause(wrong, operands)
             break
     # A file of integers at its border ends in the integers.
     missing = [name for name in graph.outputs if not {name, graph.dequantized.get(name)} & work.compared]
@@ -124,8 +130,12 @@ def writing(graph: Graph, file: File, inputs: Mapping[str, Array]) -> LinkResult
         bound=None if shown is None else shown.bound,
         used=None if shown is None else shown.used,
         sqnr_db=decibels(*work.energies) if judged else None,
-        where=faults[0][0] if faults else "" if shown is None else shown.end.value,
-        reason="; ".join(text for _, text in faults[:3]),
+        where=shown.end.value
+        if shown is not None and (shown.used > 1 or not faults)
+        else faults[0][0]
+        if faults
+        else "",
+        reason="; ".join([*(text for _, text in faults[:3]), *([f"cause: {cause}"] if cause else [])]),
     )
 
 
@@ -188,10 +198,14 @@ class _Writing:
         end = item.end
         if end.expected.dtype.kind != "f" or not np.isfinite(item.error):
             return item
-        bound = np.full(end.expected.shape, item.bound + GAMMA * self._response(end, operands))
-        bound += self._of_constants(end, operands)
+        bound = self._bound(end, operands)
         readings = (_judged(end, due, bound, operands) for due in self._readings(end, operands))
         return min(readings, key=lambda judged: judged.used)
+
+    def _bound(self, end: End, operands: _Operands) -> Array:
+        """With the response to its operands, and to the constants that one side alone has: element by element."""
+        least = GAMMA * (magnitude(end.expected) + self._response(end, operands))
+        return least + self._of_constants(end, operands)
 
     def _readings(self, end: End, operands: _Operands) -> Iterator[Array]:
         """What the graph computes; then with constants unrounded that other parts of the file read rounded."""
@@ -220,6 +234,24 @@ class _Writing:
             compute = partial(self._graph_again, end, operands, name)
             total += _shift(compute, array.astype(np.float64), half_steps(array))
         return total
+
+    def cause(self, item: _Judged, operands: _Operands) -> str:
+        """Why a part of the file computes something else, in words, where a hypothesis explains it."""
+        end = item.end
+        if not end.fits:
+            return ""
+        actual = end.moved_back(operands.expected[end.value])
+        held = self._held(operands)
+        try:
+            piece = self.graph.piece(end.value, operands.inputs, held, self.matching.rounded)
+        except EdgeconvError:  # it has subgraphs
+            return ""
+        bound = magnitude(self._bound(end, operands))
+        relative = bound / (magnitude(end.expected) or 1.0)
+        stored = {name: self.file.constants[name] for name in self.file.constants_before(end.tensor)}
+        others = {name: array for name, array in operands.expected.items() if name != end.value}
+        with one_thread():
+            return cause_of(piece, Evidence(actual, bound, relative), stored=stored, others=others)
 
     def _again(self, end: End, name: str, array: Array) -> Array:
         return self.file.again(end.tensor, {name: array})

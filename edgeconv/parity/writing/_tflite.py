@@ -16,7 +16,7 @@ import numpy as np
 from edgeconv.affine import limits_of
 from edgeconv.core import Array, IntegerTensor, TensorSpec
 from edgeconv.parity.writing._constants import half_steps
-from edgeconv.parity.writing._ends import End, is_equal
+from edgeconv.parity.writing._ends import End, errors, is_equal
 from edgeconv.parity.writing._held import Graph, Steps, steps_of
 from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, evaluate_operator
 
@@ -264,7 +264,7 @@ def _axes_of(spec: TensorSpec) -> tuple[int, ...]:
 def _axes(array: Array, expected: Array) -> tuple[int, ...] | None:
     """The order of the axes in which a value is the array, in whatever shape; None where there is none that is near.
 
-    Where none is equal, the usual order of the shape, so that the difference is told.
+    Where none is equal, that of the usual orders which is nearest, so that the difference is told.
     """
     rank = expected.ndim
     usual = [tuple(range(rank))] if rank < 3 else [(0, *range(2, rank), 1), tuple(range(rank))]
@@ -274,7 +274,9 @@ def _axes(array: Array, expected: Array) -> tuple[int, ...] | None:
         if is_equal(array, _moved(expected, axes, array)):
             return axes
     same_numbers = is_equal(np.sort(array, axis=None), np.sort(expected, axis=None))
-    return None if same_numbers or not fitting else fitting[0]
+    if same_numbers or not fitting:
+        return None
+    return min(fitting, key=lambda axes: float(np.median(errors(array, _moved(expected, axes, array)))))
 
 
 def _moved(value: Array, axes: Sequence[int], like: Array) -> Array:

@@ -1,0 +1,15 @@
+"""Why a layer is wrong: hypotheses, each tried by evaluating the layer under it.
+
+Public names
+    `cause_of`: the first hypothesis that explains a result, in words.
+    `Piece`: the layers between values that are held and one that is judged, on arrays.
+    `HELD`: the suffix of values that the caller reads in place of computed ones.
+    `Evidence`: what was computed in fact, and the bound of a right result.
+"""
+
+from __future__ import annotations
+
+from edgeconv.parity.causes._explain import cause_of
+from edgeconv.parity.causes._piece import HELD, Evidence, Piece
+
+__all__ = ["HELD", "Evidence", "Piece", "cause_of"]

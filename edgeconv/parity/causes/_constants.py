@@ -1,0 +1,99 @@
+"""Constants that a file holds otherwise than the graph: whether they explain the result, and what became of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.parity.causes._piece import Hypothesis, Piece
+from edgeconv.parity.causes._weights import change_of
+
+_ORDERS = {
+    2: ((0, 1), (1, 0)),
+    3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)),
+    4: ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0), (2, 3, 1, 0), (2, 3, 0, 1)),
+}
+"""How files order the axes of a constant: as torch, channels last, as depthwise and transposed convolutions do."""
+_MOST_PARTS = 8
+_MOST = 24  # combinations of constants that are tried
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A constant of the graph as the file may hold it: its name, the real numbers in torch's layout, in words."""
+
+    name: str
+    array: Array
+    words: str
+
+
+def stored_otherwise(piece: Piece, stored: Mapping[str, Array]) -> Iterator[Hypothesis]:
+    """The constants of the piece as the file has them, one by one, and two together.
+
+    Args:
+        piece: of the graph.
+        stored: the file's constants that the same value is computed from, in the file's layout and precision.
+    """
+    candidates = {
+        name: [*_candidates(name, due, stored), *_parts(name, due, stored)] for name, due in piece.names.items()
+    }
+    singles = [item for items in candidates.values() for item in items]
+    for item in singles:
+        words = f"the constant {item.name} {item.words}"
+        yield Hypothesis(words, partial(piece.with_constants, {item.name: item.array}))
+    pairs = (pair for pair in itertools.combinations(singles, 2) if pair[0].name != pair[1].name)
+    for first, second in itertools.islice(pairs, _MOST):
+        same = first.words == second.words
+        words = f"the constant {first.name} {first.words}" if first.words else ""
+        words += f", and {second.name} too" if same else f", and {second.name} {second.words}"
+        changed = {item.name: item.array for item in (first, second)}
+        yield Hypothesis(words, partial(piece.with_constants, changed))
+
+
+def _candidates(name: str, due: Array, stored: Mapping[str, Array]) -> Iterator[_Candidate]:
+    """What the file may hold in a constant's place, the one of the same name first."""
+    alike = [other for other, array in stored.items() if array.size == due.size]
+    for other in sorted(alike, key=lambda item: (item != name, item)):
+        array = stored[other]
+        for order in _ORDERS.get(due.ndim, ((*range(due.ndim),),)):
+            moved_back = _moved_back(array, due, order)
+            if moved_back is None or np.array_equal(moved_back, due):
+                continue
+            words = change_of(_in_precision(due, array), moved_back)
+            yield _Candidate(name, moved_back.astype(np.float64), words or "has other numbers")
+
+
+def _parts(name: str, due: Array, stored: Mapping[str, Array]) -> Iterator[_Candidate]:
+    """A constant that the file holds in parts, one of which is another."""
+    for other, axis in itertools.product(sorted(stored), range(min(due.ndim, 2))):
+        array = stored[other]
+        count = due.size // max(array.size, 1)
+        if due.ndim < 2 or due.size % max(array.size, 1) or not 1 < count <= _MOST_PARTS or due.shape[axis] % count:
+            continue
+        for at, part in enumerate(np.split(due, count, axis)):
+            for order in _ORDERS.get(due.ndim, ()):
+                moved_back = _moved_back(array, part, order)
+                if moved_back is None or np.array_equal(moved_back, part):
+                    continue
+                parts = np.split(due.astype(np.float64), count, axis)
+                parts[at] = moved_back.astype(np.float64)
+                words = change_of(_in_precision(part, array), moved_back) or "has other numbers"
+                yield _Candidate(name, np.concatenate(parts, axis), f"{words}, in part {at + 1} of {count}")
+
+
+def _moved_back(array: Array, due: Array, order: tuple[int, ...]) -> Array | None:
+    """A file's constant in the graph's order of axes; None where its shape is another."""
+    shape = tuple(due.shape[axis] for axis in order)
+    if tuple(size for size in shape if size > 1) != tuple(size for size in array.shape if size > 1):
+        return None
+    return np.asarray(array.reshape(shape).transpose(np.argsort(order)))
+
+
+def _in_precision(due: Array, array: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return due.astype(array.dtype) if array.dtype.kind == "f" else due

@@ -1,0 +1,71 @@
+"""Tries the hypotheses, the likeliest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from edgeconv.core import Array
+from edgeconv.parity.causes._attributes import choices, factors, numbers
+from edgeconv.parity.causes._constants import stored_otherwise
+from edgeconv.parity.causes._functions import clamped_operands, functions
+from edgeconv.parity.causes._operands import (
+    exchanged_operands,
+    flattened_images,
+    layers_before,
+    misread_operands,
+    shifted_places,
+)
+from edgeconv.parity.causes._piece import Evidence, Hypothesis, Piece, confirmed
+from edgeconv.parity.causes._results import exchanged_values, permuted_channels
+from edgeconv.parity.causes._weights import misread_weights
+from edgeconv.parity.causes._windows import windows
+
+_NOTHING: Mapping[str, Array] = MappingProxyType({})
+
+
+def cause_of(
+    piece: Piece,
+    evidence: Evidence,
+    *,
+    stored: Mapping[str, Array] = _NOTHING,
+    others: Mapping[str, Array] = _NOTHING,
+) -> str:
+    """Why a result is not what a piece of a graph gives, in words; empty where no hypothesis explains it.
+
+    A hypothesis is confirmed where the piece, evaluated under it, gives the actual result within the bound, which it
+    does not give otherwise. Numbers that a hypothesis reads from the result must explain more elements than they are.
+
+    Args:
+        piece: what should have been computed.
+        evidence: what was.
+        stored: the constants that the file has for it, in its own layout and precision, by name.
+        others: further values of the graph, which may stand in its place.
+    """
+    differing = evidence.beyond(piece.expected)
+    if not differing:
+        return ""
+    for hypothesis in _hypotheses(piece, evidence, stored, others):
+        if confirmed(hypothesis, evidence, differing):
+            return hypothesis.words
+    return ""
+
+
+def _hypotheses(
+    piece: Piece, evidence: Evidence, stored: Mapping[str, Array], others: Mapping[str, Array]
+) -> Iterator[Hypothesis]:
+    yield from stored_otherwise(piece, stored)
+    yield from windows(piece, evidence)
+    yield from clamped_operands(piece)
+    yield from functions(piece, evidence)
+    yield from layers_before(piece)
+    yield from choices(piece)
+    yield from exchanged_operands(piece)
+    yield from misread_operands(piece)
+    yield from misread_weights(piece)
+    yield from flattened_images(piece)
+    yield from permuted_channels(piece, evidence)
+    yield from shifted_places(piece)
+    yield from exchanged_values(evidence, others)
+    yield from numbers(piece, evidence)
+    yield from factors(piece, evidence)

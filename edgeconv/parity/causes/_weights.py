@@ -1,0 +1,245 @@
+"""Weights in another order, precision or scale: what one array of numbers is of another, in words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.parity.causes._piece import Hypothesis, Layer, Piece
+
+Move = tuple[str, Callable[[Array], Array]]
+_AXES = "OIHW"
+_TOLD = 3  # places or pairs that are told one by one
+_FEW = 8  # numbers that differ, and are told as such
+_KERNELS = ("Conv", "ConvTranspose")
+_MATRICES = ("Gemm", "MatMul")
+
+
+def kernel_moves(kernel: Array) -> Iterator[Move]:
+    """The ways in which a kernel (output, input, height, width) may be read wrongly, in words and as functions."""
+    if kernel.ndim == 4:
+        yield "is rotated by 180 degrees", lambda array: array[..., ::-1, ::-1]
+        yield "is mirrored left to right", lambda array: array[..., ::-1]
+        yield "is mirrored upside down", lambda array: array[..., ::-1, :]
+        if kernel.shape[2] == kernel.shape[3]:
+            yield "is transposed (height and width exchanged)", lambda array: array.swapaxes(2, 3)
+        if kernel.shape[1] == 3:
+            yield "has its input channels in reverse order (RGB and BGR)", lambda array: array[:, ::-1]
+    if kernel.ndim >= 2 and kernel.shape[0] == kernel.shape[1]:
+        yield "is transposed (outputs and inputs exchanged)", lambda array: array.swapaxes(0, 1)
+    if kernel.ndim in (3, 4):
+        for order in itertools.permutations(range(kernel.ndim)):
+            names = "".join(_AXES[axis] for axis in order)
+            if list(order) != sorted(order):
+                yield f"is read in another layout ({names} for {_AXES[: kernel.ndim]})", _misread(order)
+    if kernel.ndim >= 2:
+        yield "is upside down in its outputs", lambda array: array[::-1]
+
+
+def _misread(order: Sequence[int]) -> Callable[[Array], Array]:
+    """Bytes in one order of axes, taken for those in another."""
+    return lambda array: array.transpose(order).reshape(array.shape)
+
+
+def misread_weights(piece: Piece) -> Iterator[Hypothesis]:
+    """A runtime that reads the weights in another order, or leaves the bias out."""
+    for at, layer in enumerate(piece.layers):
+        if layer.operator not in (*_KERNELS, *_MATRICES):
+            continue
+        kernel = layer.operands[1]
+        if kernel is not None and layer.is_constant(1) and kernel.ndim >= 2:
+            for words, move in kernel_moves(kernel):
+                if not np.array_equal(moved := move(kernel), kernel):
+                    yield Hypothesis(f"the kernel of {layer.name} {words}", _with_operand(piece, at, 1, moved))
+        bias = layer.operands[2] if len(layer.operands) > 2 else None
+        if bias is not None:
+            yield Hypothesis(f"the bias of {layer.name} is missing", _with_operand(piece, at, 2, np.zeros_like(bias)))
+            yield Hypothesis(f"the bias of {layer.name} is added twice", _with_operand(piece, at, 2, 2 * bias))
+        elif layer.operator in _MATRICES:
+            yield from _bias_added_behind(piece, at, layer)
+
+
+def _bias_added_behind(piece: Piece, at: int, layer: Layer) -> Iterator[Hypothesis]:
+    """The addition of a constant behind a product, left out."""
+    for behind in range(at + 1, len(piece.layers)):
+        addition = piece.layers[behind]
+        if addition.operator == "Add" and addition.constants():
+            yield Hypothesis(
+                f"the bias of {layer.name} is missing",
+                lambda behind=behind, layer=layer: piece.after(behind, layer.results),  # type: ignore[misc]
+            )
+
+
+def _with_operand(piece: Piece, at: int, index: int, array: Array) -> Callable[[], Array]:
+    return lambda: piece.after(at, piece.layers[at].again({index: array}))
+
+
+def change_of(due: Array, actual: Array) -> str:
+    """What became of a constant, in words that follow its name; empty where there are none.
+
+    Args:
+        due: what it should be, in the precision that it is stored in.
+        actual: what it is, of the same shape.
+    """
+    if not actual.any():
+        return "is missing: all its numbers are zero"
+    if due.dtype.kind == "f":
+        for name, rounded in (("float16", _halved(due)), ("bfloat16", _truncated(due)), ("bfloat16", _brain(due))):
+            if np.array_equal(rounded, actual):
+                return f"is rounded to {name}"
+    for rule in (_moved, _scaled, _permuted, _few, _clipped, _zeroed):
+        if words := rule(due.astype(np.float64), actual.astype(np.float64)):
+            return words
+    return ""
+
+
+def _halved(array: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return array.astype(np.float16).astype(array.dtype)
+
+
+def _brain(array: Array) -> Array:
+    """Rounded to bfloat16, ties away from zero in magnitude as the bits are cut."""
+    bits = array.astype(np.float32).view(np.uint32)
+    return np.asarray(((bits + 0x8000) & np.uint32(0xFFFF0000)).view(np.float32), array.dtype)
+
+
+def _truncated(array: Array) -> Array:
+    return np.asarray((array.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32), array.dtype)
+
+
+def _moved(due: Array, actual: Array) -> str:
+    if due.ndim < 2 or not np.array_equal(np.sort(due, axis=None), np.sort(actual, axis=None)):
+        return ""
+    for words, move in kernel_moves(due):
+        if np.array_equal(move(due), actual):
+            return words
+    return _flattened(due, actual) or _interleaved(due, actual)
+
+
+def _flattened(due: Array, actual: Array) -> str:
+    """A matrix behind an image that is flattened in another order."""
+    if due.ndim != 2:
+        return ""
+    for axis in (1, 0):
+        count = due.shape[axis]
+        for channels in (number for number in range(2, count) if count % number == 0):
+            order = np.arange(count).reshape(channels, -1).T.reshape(-1)
+            if np.array_equal(np.take(due, order, axis), actual):
+                return f"is for an image flattened in another order ({channels} channels last, or first)"
+    return ""
+
+
+def _interleaved(due: Array, actual: Array) -> str:
+    count = len(due)
+    if np.array_equal(np.roll(due, 1, 0), actual) or np.array_equal(np.roll(due, -1, 0), actual):
+        return "has its output channels permuted: each is its neighbor's"
+    for groups in (number for number in range(2, count) if count % number == 0):
+        order = np.arange(count).reshape(groups, -1).T.reshape(-1)
+        if np.array_equal(due[order], actual):
+            return f"has its output channels permuted: {groups} groups are interleaved"
+    return ""
+
+
+def _permuted(due: Array, actual: Array) -> str:
+    """Slices along one axis change places, or numbers do."""
+    if not np.array_equal(np.sort(due, axis=None), np.sort(actual, axis=None)):
+        return ""
+    sides = (
+        ("output channels", "input channels") if due.ndim in (2, 4) and min(due.shape[:2]) > 1 else ("channels",) * 2
+    )
+    for axis, name in zip(range(min(due.ndim, 2)), sides, strict=False):
+        places = matched(np.moveaxis(due, axis, 0), np.moveaxis(actual, axis, 0), 0.0)
+        if places is not None:
+            return f"has its {name} permuted ({exchanges(places)})"
+    return "has its numbers in another order"
+
+
+def matched(due: Array, actual: Array, tolerance: float) -> list[int] | None:
+    """For each slice of one array the place of the other's slice that it is; None where it is no permutation."""
+    first, second = due.reshape(len(due), -1), actual.reshape(len(actual), -1)
+    if first.shape != second.shape:
+        return None
+    places = list(range(len(first)))
+    wrong = [at for at in places if not _near(first[at], second[at], tolerance)]
+    free = set(wrong)
+    for at in wrong:
+        place = next((item for item in sorted(free) if _near(first[item], second[at], tolerance)), None)
+        if place is None:
+            return None
+        places[at] = place
+        free.discard(place)
+    return places if wrong else None
+
+
+def _near(first: Array, second: Array, tolerance: float) -> bool:
+    with np.errstate(invalid="ignore"):
+        return bool(np.all((first == second) | (np.abs(first - second) <= tolerance)))
+
+
+def exchanges(places: Sequence[int]) -> str:
+    """Which slice stands where, in words: the first few."""
+    moved = [(at, place) for at, place in enumerate(places) if at != place]
+    told = ", ".join(f"{place} stands at {at}" for at, place in moved[:_TOLD])
+    return f"{told}, and {len(moved) - _TOLD} more" if len(moved) > _TOLD else told
+
+
+def _scaled(due: Array, actual: Array) -> str:
+    """All numbers, or all of some output channels, by a factor."""
+    factor = _factor(due, actual)
+    if factor is not None:
+        return f"is {factor:.6g} times what it should be"
+    if due.ndim < 2:
+        return ""
+    for axis in dict.fromkeys((0, due.ndim - 1, 1)):
+        pairs = zip(np.moveaxis(due, axis, 0), np.moveaxis(actual, axis, 0), strict=True)
+        factors = [_factor(first, second) for first, second in pairs]
+        changed = [at for at, item in enumerate(factors) if item != 1.0]
+        if None in factors or not changed or due.size == due.shape[axis]:
+            continue
+        if len(changed) == 1:
+            return f"is {factors[changed[0]]:.6g} times what it should be in channel {changed[0]}"
+        return f"has another scale in {len(changed)} of {len(factors)} channels"
+    return ""
+
+
+def _factor(due: Array, actual: Array) -> float | None:
+    """What all numbers are multiplied by, to the precision that they are stored in."""
+    if np.array_equal(due, actual):
+        return 1.0
+    at = np.unravel_index(int(np.argmax(np.abs(due))), due.shape)
+    if not due[at] or not np.isfinite(due).all() or not np.count_nonzero(due) > 2:
+        return None
+    factor = float(actual[at] / due[at])
+    near = np.abs(actual - factor * due) <= 2.0**-22 * np.abs(factor * due)
+    return factor if factor and near.all() else None
+
+
+def _few(due: Array, actual: Array) -> str:
+    """A few numbers are others."""
+    places = np.argwhere(due != actual)
+    if len(places) > min(_FEW, due.size // 2) and due.size > 1:
+        return ""
+    place = tuple(int(index) for index in places[0])
+    held, stated = float(actual[place]), float(due[place])
+    what = f"{held:.9g} instead of {stated:.9g}"
+    if due.size == 1:
+        return f"is {what}"
+    how = "changes its sign" if held == -stated else "is zero" if held == 0 else "is another"
+    count = "one number" if len(places) == 1 else f"{len(places)} numbers, the first of which"
+    return f"has {count} that {how} ({what} at {list(place)})"
+
+
+def _clipped(due: Array, actual: Array) -> str:
+    low, high = float(actual.min()), float(actual.max())
+    return f"is clipped to {low:.6g} and {high:.6g}" if np.array_equal(np.clip(due, low, high), actual) else ""
+
+
+def _zeroed(due: Array, actual: Array) -> str:
+    changed = due != actual
+    if actual[changed].any():
+        return ""
+    return f"has {int(np.count_nonzero(changed))} of {due.size} numbers set to zero"

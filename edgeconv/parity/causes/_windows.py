@@ -1,0 +1,250 @@
+"""Convolutions and pools: padding (side, amount, value, mode), phase of strides, dilation, what a window makes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.parity.causes._fit import fitted
+from edgeconv.parity.causes._piece import Evidence, Hypothesis, Layer, Piece
+
+_POOLS = ("MaxPool", "AveragePool", "LpPool")
+_WINDOWS = ("Conv", *_POOLS)
+_MODES = {
+    "edge": "the nearest cell",
+    "reflect": "the image mirrored at its edge cells",
+    "symmetric": "a mirrored image",
+}
+_DILATIONS = (1, 2, 3, 4)
+_MOST = 48  # combinations of paddings
+_WHOLE = {"GlobalAveragePool": "GlobalMaxPool", "GlobalMaxPool": "GlobalAveragePool"}
+_REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2")
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A window along the spatial axes: what it is, and the sizes before and after."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+    sizes: tuple[int, ...]
+    results: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layer: Layer) -> _Window | None:
+        """Of a layer; None where its padding is not stated as numbers."""
+        rank = layer.data.ndim - 2
+        weight = layer.operands[1] if layer.operator == "Conv" else None
+        kernel = layer.attribute("kernel_shape", [] if weight is None else list(weight.shape[2:]))
+        pads = layer.attribute("pads", [0] * (2 * rank))
+        if layer.attribute("auto_pad", "NOTSET") != "NOTSET" or len(kernel) != rank or rank < 1:
+            return None
+        return cls(
+            tuple(kernel),
+            tuple(layer.attribute("strides", [1] * rank)),
+            tuple(layer.attribute("dilations", [1] * rank)),
+            tuple(pads[:rank]),
+            tuple(pads[rank:]),
+            layer.data.shape[2:],
+            layer.result.shape[2:],
+        )
+
+    def needed(self, axis: int, dilation: int | None = None) -> int:
+        """How much padding, on both sides together, gives the size that the result has."""
+        extent = (self.kernel[axis] - 1) * (dilation or self.dilations[axis]) + 1
+        return max((self.results[axis] - 1) * self.strides[axis] + extent - self.sizes[axis], 0)
+
+    def pads(self, begins: Sequence[int], dilations: Sequence[int] | None = None) -> list[int]:
+        """With this much before: as much behind as the size of the result asks for."""
+        stated = dilations or self.dilations
+        ends = [max(self.needed(axis, stated[axis]) - begin, 0) for axis, begin in enumerate(begins)]
+        return [*begins, *ends]
+
+
+def windows(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Other paddings, phases, dilations and kinds of windows."""
+    for at, layer in enumerate(piece.layers):
+        if layer.operator in _WINDOWS and (window := _Window.of(layer)) is not None:
+            yield from _other_sides(piece, at, window)
+            yield from _other_padding(piece, at, window, evidence)
+            yield from _other_dilations(piece, at, window)
+        if layer.operator in _POOLS:
+            yield from _other_pools(piece, at)
+        if layer.operator == "Pad":
+            yield from _other_pads(piece, at)
+        if layer.operator == "ConvTranspose":
+            yield from _transposed(piece, at)
+        kinds = _REDUCTIONS if layer.operator in _REDUCTIONS else (_WHOLE.get(layer.operator, layer.operator),)
+        for kind in (kind for kind in kinds if kind != layer.operator):
+            attributes = {"keepdims": layer.attribute("keepdims", 1)} if kind in _REDUCTIONS else {}
+            yield Hypothesis(f"{layer.name} is computed as {kind}", _of_kind(piece, at, kind, attributes))
+
+
+def _of_kind(piece: Piece, at: int, kind: str, attributes: dict[str, Any]) -> Callable[[], Array]:
+    def compute() -> Array:
+        layer = piece.layers[at]
+        operands: dict[int, Array | None] = {}
+        axes = layer.attribute("axes", list[int]())
+        if axes and len(layer.operands) < 2:
+            operands = {1: np.array(axes, np.int64)}
+        return piece.after(at, layer.again(operands, attributes, kind))
+
+    return compute
+
+
+def _other_sides(piece: Piece, at: int, window: _Window) -> Iterator[Hypothesis]:
+    """The same padding, on other sides: which cells a window with strides takes follows from it."""
+    layer = piece.layers[at]
+    stated = [*window.begins, *window.ends]
+    totals = [begin + end for begin, end in zip(window.begins, window.ends, strict=True)]
+    counts = [range(max(window.needed(axis), total) + 1) for axis, total in enumerate(totals)]
+    same = tuple(window.needed(axis) // 2 for axis in range(len(window.sizes)))
+    choices = [begins for begins in itertools.product(*counts) if begins != window.begins]
+    choices.sort(key=lambda begins: sum(abs(a - b) for a, b in zip(begins, window.begins, strict=True)))
+    for begins in choices[:_MOST]:
+        pads = window.pads(begins)
+        phase = " (another phase of its stride)" if max(window.strides) > 1 else ""
+        phase += ", which is what SAME means" if begins == same and max(window.strides) > 1 else ""
+        words = f"the padding of {layer.name} is {_sides(pads)} instead of {_sides(stated)}{phase}"
+        yield Hypothesis(words, partial(_computed, piece, at, {"pads": pads}))
+
+
+def _sides(pads: Sequence[int]) -> str:
+    half = len(pads) // 2
+    return f"{list(pads[:half])} before and {list(pads[half:])} behind"
+
+
+def _computed(piece: Piece, at: int, attributes: dict[str, Any]) -> Array:
+    return piece.after(at, piece.layers[at].again(attributes=attributes))
+
+
+def _other_padding(piece: Piece, at: int, window: _Window, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Padding with other values: the edge's, a mirrored image, a number."""
+    layer = piece.layers[at]
+    if not any((*window.begins, *window.ends)):
+        return
+    widths = [(0, 0), (0, 0), *zip(window.begins, window.ends, strict=True)]
+    bare = {"pads": [0] * (2 * len(window.sizes)), "ceil_mode": 0}
+
+    def padded(array: Array) -> Array:
+        return piece.after(at, layer.again({0: array}, {k: v for k, v in bare.items() if k in layer.node.attributes}))
+
+    for mode, words in _MODES.items():
+
+        def of_mode(mode: str = mode) -> Array:
+            return padded(np.pad(layer.data, widths, mode=mode))  # type: ignore[call-overload]
+
+        yield Hypothesis(f"the padding of {layer.name} holds {words} instead of zeros", of_mode)
+
+    def of_number(number: float) -> Array:
+        return padded(np.pad(layer.data, widths, constant_values=number))
+
+    for number in (1.0, -1.0):
+        yield Hypothesis(f"the padding of {layer.name} holds {number:g} instead of zeros", partial(of_number, number))
+    if layer.operator == "Conv":
+        for number in fitted(of_number, 0.0, evidence.actual):
+            words = f"the padding of {layer.name} holds {number:.6g} instead of zeros"
+            yield Hypothesis(words, partial(of_number, number), fitted=1)
+
+
+def _other_dilations(piece: Piece, at: int, window: _Window) -> Iterator[Hypothesis]:
+    layer = piece.layers[at]
+    rank = len(window.sizes)
+    if max(window.kernel) == 1:
+        return
+    for dilation in _DILATIONS:
+        dilations = [dilation if size > 1 else 1 for size in window.kernel]
+        if tuple(dilations) == window.dilations:
+            continue
+        grow = [(size - 1) * (dilation - old) for size, old in zip(window.kernel, window.dilations, strict=True)]
+        centred = [begin + more // 2 for begin, more in zip(window.begins, grow, strict=True)]
+        halves = [window.needed(axis, dilations[axis]) // 2 for axis in range(rank)]
+        for begins in dict.fromkeys((tuple(centred), tuple(halves))):
+            if min(begins) >= 0:
+                attributes = {"dilations": dilations, "pads": window.pads(begins, dilations)}
+                words = f"the dilation of {layer.name} is {dilations} instead of {list(window.dilations)}"
+                yield Hypothesis(words, partial(_computed, piece, at, attributes))
+
+
+def _other_pools(piece: Piece, at: int) -> Iterator[Hypothesis]:
+    layer = piece.layers[at]
+    if layer.operator == "AveragePool":
+        counted = 1 - layer.attribute("count_include_pad", 0)
+        words = f"{layer.name} {'counts' if counted else 'leaves out'} the cells of its padding"
+        yield Hypothesis(words, partial(_computed, piece, at, {"count_include_pad": counted}))
+        yield from _other_divisors(piece, at)
+    names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode")
+    attributes = {name: layer.node.attributes[name].value for name in names if name in layer.node.attributes}
+    other = "AveragePool" if layer.operator == "MaxPool" else "MaxPool"
+    for counted in (0, 1):
+        stated = {**attributes, "count_include_pad": counted} if other == "AveragePool" else attributes
+        yield Hypothesis(f"{layer.name} is computed as {other}", _of_kind(piece, at, other, stated))
+
+
+def _other_divisors(piece: Piece, at: int) -> Iterator[Hypothesis]:
+    """Averages and maxima over padded windows, times or over the share of the window that is the image's."""
+    layer = piece.layers[at]
+    names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode")
+    stated = {name: layer.node.attributes[name].value for name in names if name in layer.node.attributes}
+    if not any(layer.attribute("pads", [0])):
+        return
+    (share,) = layer.again({0: np.ones_like(layer.data)}, {"count_include_pad": 1})
+    (counted,), (inside,) = (layer.again(attributes={"count_include_pad": flag}) for flag in (1, 0))
+    (largest,) = layer.again(attributes=stated, operator="MaxPool")
+    averages = (counted * share, inside / share)
+    for result in averages:
+        words = f"{layer.name} divides by another number of cells at its padding"
+        yield Hypothesis(words, partial(piece.after, at, (result,)))
+    for maximum, factor in itertools.product(
+        (largest, np.maximum(largest, np.where(share < 1, 0.0, largest))), (share, 1 / share)
+    ):
+        yield Hypothesis(f"{layer.name} is computed as MaxPool", partial(piece.after, at, (maximum * factor,)))
+
+
+def _other_pads(piece: Piece, at: int) -> Iterator[Hypothesis]:
+    """A Pad: cells on other sides, another mode."""
+    layer = piece.layers[at]
+    mode = layer.attribute("mode", "constant")
+    for other in ("constant", "edge", "reflect", "wrap"):
+        if other != mode:
+            words = f"{layer.name} pads by {other} instead of {mode}"
+            yield Hypothesis(words, partial(_computed, piece, at, {"mode": other}))
+    pads = layer.operands[1] if len(layer.operands) > 1 else None
+    if pads is None:
+        return
+    half = pads.size // 2
+    for axis, by in itertools.product(range(half), (1, -1)):
+        shifted = pads.copy().reshape(-1)
+        shifted[axis] += by
+        shifted[axis + half] -= by
+        if shifted.min() >= 0:
+            words = f"the padding of {layer.name} is {_sides(shifted.tolist())} instead of {_sides(pads.tolist())}"
+            yield Hypothesis(words, partial(_of_operand, piece, at, 1, shifted))
+
+
+def _of_operand(piece: Piece, at: int, index: int, array: Array) -> Array:
+    return piece.after(at, piece.layers[at].again({index: array}))
+
+
+def _transposed(piece: Piece, at: int) -> Iterator[Hypothesis]:
+    """A transposed convolution, its result cut off on the other side."""
+    layer = piece.layers[at]
+    rank = layer.data.ndim - 2
+    pads = layer.attribute("pads", [0] * (2 * rank))
+    for by in itertools.product((-1, 0, 1), repeat=rank):
+        shifted = [
+            *(pads[axis] + by[axis] for axis in range(rank)),
+            *(pads[axis + rank] - by[axis] for axis in range(rank)),
+        ]
+        if any(by) and min(shifted) >= 0:
+            words = f"the padding of {layer.name} is {_sides(shifted)} instead of {_sides(pads)}"
+            yield Hypothesis(words, partial(_computed, piece, at, {"pads": shifted}))

@@ -1,0 +1,142 @@
+"""Causes: of each kind of fault, the right hypothesis explains what was computed, and nothing else is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgeconv.core import Array
+from edgeconv.parity.causes import Evidence, Piece, cause_of
+from edgeconv.reference import evaluate_node
+
+RNG = np.random.default_rng(0)
+IMAGE, SQUARE = RNG.normal(size=(1, 3, 8, 6)), RNG.normal(size=(1, 3, 6, 6))
+KERNEL, BIAS = RNG.normal(size=(4, 3, 3, 3)), RNG.normal(size=4)
+
+
+def piece_of(op_type: str, operands: Sequence[Array], stored: Sequence[int] = (), **attributes: Any) -> Piece:
+    """One layer; the operands at these places are constants of float32 (integers: as they are)."""
+    values = [ir.Value(name=f"x{at}") for at in range(len(operands))]
+    for at in stored:
+        array = operands[at].astype(np.float32) if operands[at].dtype.kind == "f" else operands[at]
+        values[at].const_value = ir.tensor(array)
+        ir.Graph([], [], nodes=[], initializers=[values[at]])
+    node = ir.node(op_type, values, attributes, num_outputs=1)
+    node.outputs[0].name = "layer.0"
+    return Piece([node], dict(zip(values, operands, strict=True)), node.outputs[0], 18)
+
+
+def convolution(image: Array = IMAGE, **attributes: Any) -> Piece:
+    weights = [array.astype(np.float32).astype(np.float64) for array in (KERNEL, BIAS)]
+    return piece_of("Conv", [image, *weights], (1, 2), **{"pads": [1, 1, 1, 1], **attributes})
+
+
+def computed(op_type: str, *operands: Array, **attributes: Any) -> Array:
+    node = ir.node(op_type, [ir.Value() for _ in operands], attributes, num_outputs=1)
+    return evaluate_node(node, operands, opset=18)[0]
+
+
+def wrong(kernel: Array = KERNEL, bias: Array = BIAS, image: Array = IMAGE, **attributes: Any) -> Array:
+    weights = [array.astype(np.float32).astype(np.float64) for array in (kernel, bias)]
+    return computed("Conv", image, *weights, **{"pads": [1, 1, 1, 1], **attributes})
+
+
+def resized(mode: str) -> Piece:
+    operands = [IMAGE, np.empty(0), np.array([1.0, 1.0, 2.0, 2.0])]
+    return piece_of("Resize", operands, (1, 2), mode="linear", coordinate_transformation_mode=mode)
+
+
+SLOPED, CLAMPED, SUBTRACTED = (
+    piece_of("LeakyRelu", [IMAGE], alpha=0.1),
+    piece_of("Clip", [4 * IMAGE, np.array(0.0), np.array(6.0)], (1, 2)),
+    piece_of("Sub", [IMAGE, IMAGE[:, ::-1] + 1]),
+)
+NORM = [IMAGE, *(RNG.uniform(0.5, 1.5, 3) for _ in range(4))]
+NORMED = piece_of("BatchNormalization", NORM, (1, 2, 3, 4), epsilon=1e-3)
+FAULTS: dict[str, tuple[Piece, Array, str]] = {
+    "rotated": (convolution(), wrong(KERNEL[..., ::-1, ::-1]), "rotated by 180 degrees"),
+    "transposed": (convolution(), wrong(KERNEL.swapaxes(2, 3)), "height and width exchanged"),
+    "kernel's layout": (convolution(), wrong(KERNEL.transpose(0, 2, 3, 1).reshape(KERNEL.shape)), "OHWI for OIHW"),
+    "bgr": (convolution(), wrong(image=IMAGE[:, ::-1]), "RGB and BGR"),
+    "channels": (convolution(), wrong()[:, [0, 2, 1, 3]], "permuted (2 stands at 1, 1 stands at 2)"),
+    "padding": (convolution(), wrong(pads=[2, 1, 0, 1]), "the padding of Conv layer.0 is [2, 1] before"),
+    "padding's value": (
+        convolution(),
+        wrong(image=np.pad(IMAGE, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.25), pads=[0] * 4),
+        "holds 0.25 instead of zeros",
+    ),
+    "phase": (
+        convolution(strides=[2, 2]),
+        wrong(pads=[0, 0, 1, 1], strides=[2, 2]),
+        "another phase of its stride), which is what SAME means",
+    ),
+    "dilation": (convolution(), wrong(pads=[2, 2, 2, 2], dilations=[2, 2]), "dilation of Conv layer.0 is [2, 2]"),
+    "bias missing": (convolution(), wrong(bias=0 * BIAS), "the bias of Conv layer.0 is missing"),
+    "layout": (
+        convolution(),
+        wrong(image=IMAGE.transpose(0, 2, 3, 1).reshape(IMAGE.shape)),
+        "(N, H, W, C) is taken for (N, C, H, W)",
+    ),
+    "sides": (convolution(SQUARE), wrong(image=SQUARE.swapaxes(2, 3)), "height and width exchanged"),
+    "scale": (convolution(), 1.5 * wrong(), "the result is scaled by 1.5"),
+    "slope": (SLOPED, np.where(IMAGE > 0, IMAGE, np.float32(0.3) * IMAGE), "the slope of LeakyRelu layer.0 is 0.3"),
+    "clamp missing": (CLAMPED, np.maximum(4 * IMAGE, 0), "holds [0, inf] instead of [0, 6]"),
+    "clamp": (CLAMPED, np.clip(4 * IMAGE, 0, 5), "holds [0, 5] instead of [0, 6]"),
+    "exchanged": (SUBTRACTED, IMAGE[:, ::-1] + 1 - IMAGE, "in another order"),
+    "eps": (NORMED, computed("BatchNormalization", *NORM, epsilon=0.0125), "the eps of BatchNormalization"),
+    "norm missing": (NORMED, IMAGE, "BatchNormalization layer.0 is left out"),
+    "norm twice": (
+        NORMED,
+        computed("BatchNormalization", NORMED.expected, *NORM[1:], epsilon=1e-3),
+        "BatchNormalization layer.0 is applied twice",
+    ),
+    "resize": (resized("half_pixel"), resized("align_corners").expected, "align_corners instead of half_pixel"),
+    "softmax": (piece_of("Softmax", [IMAGE], axis=1), computed("Softmax", IMAGE, axis=3), "along axis 3 instead of 1"),
+    "sigmoid": (piece_of("Sigmoid", [IMAGE]), np.tanh(IMAGE), "is computed as Tanh"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_right_hypothesis_is_confirmed(name: str) -> None:
+    piece, actual, words = FAULTS[name]
+    assert words in cause_of(piece, Evidence(actual, 1e-9, 1e-12))
+
+
+@pytest.mark.parametrize("piece", [convolution(), CLAMPED, NORMED], ids=["conv", "clip", "norm"])
+@pytest.mark.parametrize(
+    "change", [lambda array: array, lambda array: array + RNG.normal(size=array.shape)], ids=["nothing", "noise"]
+)
+def test_nothing_is_told_of_what_is_right_or_unexplained(piece: Piece, change: Callable[[Array], Array]) -> None:
+    assert cause_of(piece, Evidence(change(piece.expected), 1e-9, 1e-12)) == ""
+
+
+def test_a_single_element_is_not_explained_by_a_number_read_from_it() -> None:
+    piece = CLAMPED
+    actual = piece.expected.copy()
+    at = np.unravel_index(int(np.argmax(actual)), actual.shape)
+    actual[at] = 5.0
+    assert cause_of(piece, Evidence(actual, 1e-9)) == ""
+
+
+STORED: dict[str, tuple[Array, str]] = {
+    "float16": (KERNEL.astype(np.float16).astype(np.float32), "is rounded to float16"),
+    "one number": (np.where(KERNEL[1, 2, 0, 1] == KERNEL, 2 * KERNEL, KERNEL), "has one number that is another"),
+    "input channels": (KERNEL[:, [2, 0, 1]], "has its input channels permuted"),
+    "a channel": (KERNEL * np.array([1, 1, 1.5, 1])[:, None, None, None], "1.5 times what it should be in channel 2"),
+    "zeros": (np.where(np.abs(KERNEL) < 0.5, 0, KERNEL), "numbers set to zero"),
+}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1)], ids=["as torch", "channels last"])
+@pytest.mark.parametrize("name", STORED)
+def test_what_became_of_a_constant_is_told_where_it_explains_the_result(name: str, order: tuple[int, ...]) -> None:
+    kernel, words = STORED[name]
+    stored = {"weights": kernel.astype(np.float32).transpose(order)}
+    cause = cause_of(convolution(), Evidence(wrong(kernel), 1e-9, 1e-12), stored=stored)
+    assert cause.startswith("the constant x1")
+    assert words in cause
+    assert cause_of(convolution(), Evidence(wrong() + RNG.normal(), 1e-9), stored=stored) != cause
