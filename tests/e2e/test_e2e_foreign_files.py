@@ -187,6 +187,22 @@ def test_a_file_of_integers_is_judged_by_the_thresholds_of_its_variant(folder: P
     assert link["bound"] is None
 
 
+def test_a_file_that_computes_in_halves_is_bounded_in_halves(folder: Path, tmp_path: Path) -> None:
+    model = _unpacked((folder / "theirs.tflite").read_bytes())
+    for tensor in model.subgraphs[0].tensors:
+        buffer = model.buffers[tensor.buffer]
+        if tensor.type == 0:  # FLOAT32
+            tensor.type = 1
+            if buffer.data is not None:
+                buffer.data = np.frombuffer(bytes(buffer.data), np.float32).astype(np.float16).view(np.uint8)
+    (tmp_path / "half.tflite").write_bytes(_packed(model))
+    options = ("--recipe", str(folder / "net.toml"), "--device", "litert")
+    report = _judged(tmp_path / "half.tflite", tmp_path / "out", *options)
+    (link,) = [link for row in report["comparisons"] for link in row["links"]]
+    assert (report["code"], link["verdict"], report["artifacts"][0]["variant"]) == (0, "pass", "fp16")
+    assert link["used"] > 0.05
+
+
 def test_a_layout_that_shapes_do_not_tell_is_asked_for(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgeconv.core import Array
 from edgeconv.errors import ParityError
-from edgeconv.parity.bounds import Bound
+from edgeconv.parity.bounds import Arithmetic, Bound
 from edgeconv.parity.running import Judged, Layer, running_link
 from edgeconv.parity.running._layers import Operand, Step, judged_layers
+from edgeconv.parity.running._onnx import OnnxFile
 from edgeconv.verdicts import LayerUse, Verdict
 
 _X = np.array([1.0, 2.0])
@@ -65,3 +68,20 @@ def test_the_link_keeps_each_layer_once_in_the_files_order_as_its_worst_sample_h
     assert replace(link.layers[0], sqnr_db=0.0) == LayerUse("stem", "Conv, Relu", 0.5, 1.5, 5e-7, 0.0)
     assert link.layers[0].sqnr_db == pytest.approx(120.0)
     assert link.layers[1].sqnr_db == np.inf
+
+
+def test_normalization_may_begin_with_what_is_added(tmp_path: Path) -> None:
+    """onnxruntime's blocked layout has BatchNormalization as a convolution, which a sum behind it is fused into."""
+    graph = onnx.parser.parse_graph(
+        "g (float[1,4,9,9] x, float[1,4,9,9] z, float[4] s, float[4] b, float[4] m, float[4] v) => (float[1,4,9,9] y)"
+        "{ n = BatchNormalization <epsilon = 0.0> (x, s, b, m, v) y = Add (n, z) }"
+    )
+    data = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 15)]).SerializeToString()
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((1, 4, 9, 9)).astype(np.float32)
+    z = generator.uniform(1000, 1500, x.shape).astype(np.float32)
+    shift, one, zero = (np.full(4, number, np.float32) for number in (0.3, 1.0, 0.0))
+    y = (z + np.float32(0.3)) + x
+    file = OnnxFile(tmp_path / "net.onnx", data, Arithmetic(runtime="onnxruntime"))
+    (layer,) = file.judge([x, z, one, shift, zero, one], [y], {}).layers
+    assert 0.1 < layer.used <= 1

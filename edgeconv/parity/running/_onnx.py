@@ -144,9 +144,16 @@ def _is_wider(told: Array | None) -> bool:
 
 
 def _terms(value: ir.Value | None, told: Mapping[Hashable, Array]) -> int:
-    """How many products a convolution adds up whose result is not told, as it is fused with what reads it; else 0."""
+    """How many products a convolution adds up whose result is not told, as it is fused with what reads it; else 0.
+
+    BatchNormalization is a convolution of one product in onnxruntime's blocked layout (NchwcTransformer).
+    """
     node = value.producer() if value is not None else None
-    if value is None or node is None or node.op_type != "Conv" or value.name in told or node.inputs[1] is None:
+    if value is None or node is None or value.name in told:
+        return 0
+    if node.op_type == "BatchNormalization":
+        return 1
+    if node.op_type != "Conv" or node.inputs[1] is None:
         return 0
     shape = node.inputs[1].shape
     return math.prod(size for size in shape[1:] if isinstance(size, int)) if shape is not None else 0

@@ -102,8 +102,9 @@ def _axes(call: Call, sizes: Sequence[int], kernel: Sequence[int]) -> list[Axis]
 def _finished(call: Call, total: Array, *, x: int, weight: int, bias: int) -> Array:
     """A sum of products with its bias and activation, in real numbers or as the output's integers."""
     terms = call.optional(bias)
-    if terms is not None and terms.shape != total.shape[-1:]:
-        raise call.refuse(f"has a bias of shape {list(terms.shape)} for {total.shape[-1]} channels")
+    channels = total.shape[-1]
+    if terms is not None and (terms.size != channels or terms.shape[-1:] != (channels,)):
+        raise call.refuse(f"has a bias of shape {list(terms.shape)} for {channels} channels")
     if call.quantized:
         return requantized(call, total, x=x, weight=weight, bias=bias)
     return call.activated(total if terms is None else total + call.real(bias))
