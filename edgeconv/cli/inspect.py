@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,7 +15,8 @@ from edgeconv.cli._inspect_onnx import read_onnx
 from edgeconv.cli._inspect_tflite import read_tflite
 from edgeconv.cli._integer_onnx import float_parts_of_onnx
 from edgeconv.cli._integer_tflite import float_parts_of_tflite
-from edgeconv.cli._streams import printable, say
+from edgeconv.cli._streams import printable, results_only, say
+from edgeconv.cli._supervisor import writes_to
 from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.errors import EdgeconvError, EmitError
 from edgeconv.flow.output import settle
@@ -30,13 +32,22 @@ def command(
     integer_only: Annotated[
         bool, typer.Option("--integer-only", help="Check that it computes in integers; exit 1 if not.")
     ] = False,
+    as_onnx: Annotated[
+        Path | None,
+        typer.Option(help="Write the graph that a .tflite file was read as; exit 1 if LiteRT differs.", metavar="OUT"),
+    ] = None,
 ) -> int:
     """Show a file's inputs, outputs, operators, metadata and size.
 
     With --integer-only, list instead what is float in it, but for QUANTIZE at the inputs of a .tflite file and
     DEQUANTIZE at its outputs. Of an .onnx file, the form with QuantizeLinear and DequantizeLinear is checked: every
     operator must stand between the two.
+
+    With --as-onnx, write a .tflite file as ONNX: its names and its layout, quantized tensors between QuantizeLinear and
+    DequantizeLinear, checked against LiteRT on noise.
     """
+    if as_onnx is not None:
+        return _as_onnx(file, as_onnx, as_json)
     if integer_only:
         return _integer_only(file, as_json)
     facts = _facts_of(file)
@@ -51,6 +62,28 @@ def command(
         else:
             say(printable(f"{key}: {value}"))
     return OK
+
+
+def _as_onnx(file: Path, out: Path, as_json: bool) -> int:
+    """Writes a .tflite file as ONNX, and tells how near LiteRT's outputs are; returns `FAILED` where they are not."""
+    from edgeconv.flow.as_onnx import write_as_onnx
+
+    writes_to(out.parent)
+    with results_only(when=as_json):
+        rows = write_as_onnx(file, out)
+    least = min((row.metrics.sqnr_db for row in rows if row.metrics is not None), default=None)
+    failed = [row for row in rows if row.verdict.value == "fail"]
+    reason = next((row.reason for row in failed or rows if row.reason), "")
+    if as_json:
+        shown = None if least is None else min(least, sys.float_info.max)
+        say(json.dumps({"file": file.name, "onnx": None if failed else str(out), "sqnr_db": shown, "reason": reason}))
+    elif failed:
+        say(printable(f"{file.name}: not written: LiteRT computes something else: {reason}"))
+    elif least is None:
+        say(printable(f"{out}: written, and not checked: {reason}"))
+    else:
+        say(printable(f"{out}: written; LiteRT computes the same on noise, {least:.0f} dB"))
+    return FAILED if failed else OK
 
 
 def _integer_only(file: Path, as_json: bool) -> int:

@@ -1,0 +1,155 @@
+"""Operators on each element by itself, in whichever layout their operands are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.reference.tflite.as_onnx._site import Attribute, Rule, Site
+
+
+def _unary(kind: str, **attributes: Attribute) -> Rule:
+    return _of_one(lambda site, x: site.node(kind, [x], **attributes))
+
+
+def _of_one(compute: Callable[[Site, ir.Value], ir.Value]) -> Rule:
+    def rule(site: Site) -> None:
+        first = site.builder.is_first(site.index(0))
+        site.give(compute(site, site.first(0) if first else site[0]), first=first)
+
+    return rule
+
+
+def _operands(site: Site) -> tuple[list[ir.Value], bool]:
+    """All in one layout: channels first where one is at hand so, and the others are of its shape or constant."""
+    places = range(len(site.call.operator.inputs))
+    first = [site.builder.is_first(site.index(at)) for at in places]
+    whole = [len(site.result) == 4 and site.shape(at) == site.result for at in places]
+    spread = [site.index(at) in site.builder.constants and len(site.shape(at)) in (0, 1, 4) for at in places]
+    if not any(first) or not all(a or b for a, b in zip(whole, spread, strict=True)):
+        return [site[at] for at in places], False
+    return [site.first(at) if whole[at] else _channels(site, at) for at in places], True
+
+
+def _channels(site: Site, at: int) -> ir.Value:
+    """A constant that is spread over an image, channels first."""
+    shape = site.shape(at)
+    if len(shape) == 4:
+        return site.weights(at, (0, 3, 1, 2))
+    return site[at] if not shape else site.node("Reshape", [site[at], site.sizes([1, shape[0], 1, 1])])
+
+
+def _together(kind: str, *, fused: bool = False, inverted: bool = False) -> Rule:
+    def rule(site: Site) -> None:
+        operands, first = _operands(site)
+        value = site.node(kind, operands)
+        value = site.activated(value) if fused else value
+        site.give(site.node("Not", [value]) if inverted else value, first=first)
+
+    return rule
+
+
+def _squared_difference(site: Site) -> None:
+    operands, first = _operands(site)
+    difference = site.node("Sub", operands)
+    site.give(site.node("Mul", [difference, difference]), first=first)
+
+
+def _rsqrt(site: Site, x: ir.Value) -> ir.Value:
+    return site.node("Reciprocal", [site.node("Sqrt", [x])])
+
+
+def _leaky(site: Site, x: ir.Value) -> ir.Value:
+    return site.node("LeakyRelu", [x], alpha=site.call.number("alpha"))
+
+
+def _gelu(site: Site, x: ir.Value) -> ir.Value:
+    return site.node("Gelu", [x], approximate="tanh" if site.call.flag("approximate") else "none")
+
+
+def _clipped(least: float, most: float) -> Rule:
+    return _of_one(lambda site, x: site.clipped(x, least, most))
+
+
+def _cast(site: Site, x: ir.Value) -> ir.Value:
+    to = ir.DataType.FLOAT if site.call.result.floating else ir.DataType.from_numpy(np.dtype(site.call.result.dtype))
+    return site.node("Cast", [x], to=int(to))
+
+
+def _softmax(site: Site) -> None:
+    beta = site.call.number("beta")
+    x = site[0] if beta == 1 else site.node("Mul", [site[0], site.number(beta)])
+    site.give(site.node("Softmax", [x], axis=-1))
+
+
+def _dequantize(site: Site) -> None:
+    """The same real numbers; halves that are constants stay so."""
+    index, result = site.index(0), site.call.operator.outputs[0]
+    if index in site.builder.constants and site.call.source(0).floating:
+        site.builder.constants[result] = site.builder.constants[index]
+        return
+    first = site.builder.is_first(index)
+    site.give(site.first(0) if first else site[0], first=first)
+
+
+RULES: Mapping[str, Rule] = {
+    **{
+        name: _unary(kind)
+        for name, kind in {
+            "ABS": "Abs",
+            "CEIL": "Ceil",
+            "COS": "Cos",
+            "ELU": "Elu",
+            "EXP": "Exp",
+            "FLOOR": "Floor",
+            "HARD_SWISH": "HardSwish",
+            "LOG": "Log",
+            "LOGICAL_NOT": "Not",
+            "LOGISTIC": "Sigmoid",
+            "NEG": "Neg",
+            "RELU": "Relu",
+            "SIGN": "Sign",
+            "SIN": "Sin",
+            "SQRT": "Sqrt",
+            "TANH": "Tanh",
+        }.items()
+    },
+    **{
+        name: _together(kind, fused=True)
+        for name, kind in {"ADD": "Add", "DIV": "Div", "MUL": "Mul", "SUB": "Sub"}.items()
+    },
+    **{
+        name: _together(kind)
+        for name, kind in {
+            "ADD_N": "Sum",
+            "EQUAL": "Equal",
+            "GREATER": "Greater",
+            "GREATER_EQUAL": "GreaterOrEqual",
+            "LESS": "Less",
+            "LESS_EQUAL": "LessOrEqual",
+            "LOGICAL_AND": "And",
+            "LOGICAL_OR": "Or",
+            "MAXIMUM": "Max",
+            "MINIMUM": "Min",
+            "POW": "Pow",
+            "PRELU": "PRelu",
+            "SELECT_V2": "Where",
+        }.items()
+    },
+    "CAST": _of_one(_cast),
+    "DEQUANTIZE": _dequantize,
+    "GELU": _of_one(_gelu),
+    "LEAKY_RELU": _of_one(_leaky),
+    "LOG_SOFTMAX": lambda site: site.give(site.node("LogSoftmax", [site[0]], axis=-1)),
+    "NOT_EQUAL": _together("Equal", inverted=True),
+    "QUANTIZE": _dequantize,
+    "RELU6": _clipped(0.0, 6.0),
+    "RELU_0_TO_1": _clipped(0.0, 1.0),
+    "RELU_N1_TO_1": _clipped(-1.0, 1.0),
+    "RSQRT": _of_one(_rsqrt),
+    "SOFTMAX": _softmax,
+    "SQUARE": _of_one(lambda site, x: site.node("Mul", [x, x])),
+    "SQUARED_DIFFERENCE": _squared_difference,
+}
