@@ -20,7 +20,7 @@ from edgeconv import values
 from edgeconv.affine import dequantized, quantized
 from edgeconv.defaults import INT8_SQNR_DB, TOLERANCE
 from edgeconv.errors import ParityError
-from edgeconv.verdicts import Coverage, LinkResult
+from edgeconv.verdicts import Coverage, FlipCertificate, LinkResult
 from edgeconv.verdicts import Verdict as Verdict
 
 Array = npt.NDArray[Any]
@@ -118,6 +118,7 @@ class Artifact:
         intermediates: tensors inside the file whose integers a runtime can return; empty where none is known.
         links: how the links of the proof hold that no device takes part in: rewrites, rounding, writing.
         coverage: what of its graph the inputs of the proof reached; None where that is not known.
+        certificate: of a classifier's classes; None where there is none.
     """
 
     path: Path
@@ -132,6 +133,7 @@ class Artifact:
     intermediates: tuple[IntegerTensor, ...] = ()
     links: tuple[LinkResult, ...] = ()
     coverage: Coverage | None = None
+    certificate: FlipCertificate | None = None
 
     @property
     def checksums(self) -> dict[str, str]:

@@ -76,6 +76,23 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class FlipCertificate:
+    """How many samples have a class that no correct evaluation of a file in float32 can change.
+
+    Attributes:
+        samples: how many were judged.
+        certain: those whose first class is further above the others than rounding may move them.
+        margin: the smallest distance of the first two classes among the samples, in the output's unit.
+        error: the largest that correct evaluations may be off at the output, in its unit; infinite for no bound.
+    """
+
+    samples: int
+    certain: int
+    margin: float
+    error: float
+
+
+@dataclass(frozen=True)
 class LayerUse:
     """How much of its bound a layer uses on a device, given the runtime's own operands: the worst of all samples.
 

@@ -25,6 +25,7 @@ from edgeconv.core import (
 )
 from edgeconv.devices import Device, find
 from edgeconv.errors import DEVICES, DeviceError, ParityError, Wording
+from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import with_coverage
 from edgeconv.flow.environment import environment
 from edgeconv.flow.file_names import golden_name
@@ -122,6 +123,7 @@ def prove(
     staging.write(golden_file, data)
     artifacts = with_links(artifacts, variants, proof.samples, progress)
     artifacts = with_coverage(artifacts, variants, golden, reached, progress)
+    artifacts = with_certificates(artifacts, golden, progress)
     comparisons, devices = judge(artifacts, golden, proof, source, progress)
     comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
     report = Report(
@@ -216,6 +218,7 @@ def repeat(
         artifacts = with_coverage(artifacts, variants, golden, reached, progress)
     stored_rows = tuple(row for row in old.comparisons if not _is_run_again(row, names, source))
     _require_bound(stored_rows, artifacts, proof, folder)
+    artifacts = with_certificates(artifacts, golden, progress)
     comparisons, devices_now = judge(artifacts, golden, proof, source, progress)
     if rebuild is None:
         comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)

@@ -11,7 +11,8 @@ from edgeconv.parity.chain import diagnosis, states
 from edgeconv.report import _format as fmt
 from edgeconv.report._coverage_view import CoverageView, coverage_view
 from edgeconv.report._profile_view import ProfileView, log_height, profile_view
-from edgeconv.verdicts import Link, LinkResult
+from edgeconv.values import counted
+from edgeconv.verdicts import FlipCertificate, Link, LinkResult
 
 _TITLES = {
     Link.REWRITES: "Rewrites",
@@ -53,6 +54,7 @@ class ChainView:
     profiles: tuple[ProfileView, ...]
     worst_layer: str
     coverage: CoverageView | None
+    certificate: str
     opened: bool
 
 
@@ -83,7 +85,25 @@ def chain_view(artifact: Artifact, subtitle: str, rows: Sequence[Comparison], *,
         profiles=profiles,
         worst_layer=max(profiles, key=lambda profile: profile.most).worst if profiles else "",
         coverage=coverage_view(artifact.coverage),
+        certificate=_certified(artifact.certificate),
         opened=opened or any(link.verdict is Verdict.FAIL for _, link in judged),
+    )
+
+
+def _certified(certificate: FlipCertificate | None) -> str:
+    """What a certificate says of the classes of the inputs; nothing without one."""
+    if certificate is None or not certificate.samples:
+        return ""
+    error, margin = fmt.number(certificate.error), fmt.number(certificate.margin)
+    if not certificate.certain:
+        return (
+            f"No class is certified: carried through all layers by its worst bound, rounding may move the outputs by "
+            f"{error}, and the first two classes are {margin} apart at the least."
+        )
+    return (
+        f"No correct runtime can change the class of {certificate.certain:,} of "
+        f"{counted(certificate.samples, 'input')}: rounding moves the outputs by {error} at the most, and the first "
+        f"two classes are {margin} apart at the least."
     )
 
 

@@ -54,6 +54,24 @@ class LinkNode(Node):
         return verdicts.LinkResult(**{**dict(self), "layers": tuple(layer.to_core() for layer in self.layers)})
 
 
+class FlipCertificateNode(Node):
+    """How many inputs have a class that no correct evaluation of the file in float32 can change."""
+
+    samples: Count = Field(description="How many were judged: the first ones, where there are many.")
+    certain: Count = Field(description="Those whose first class is further above the others than rounding moves them.")
+    margin: Number = Field(description="The smallest distance of the first two classes, in the output's unit.")
+    error: Number = Field(description="The largest that a correct evaluation may be off at the output, in its unit.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.certain > self.samples:
+            raise ValueError(f"{self.certain} inputs are certain, of {self.samples}")
+        return self
+
+    def to_core(self) -> verdicts.FlipCertificate:
+        return verdicts.FlipCertificate(**dict(self))
+
+
 class UnreachedPartNode(Node):
     """A part of a graph that no input reached: a fault in it changes nothing that was seen."""
 

@@ -39,7 +39,7 @@ from edgeconv.report._fields import (
     checked_picture,
     checked_tensor,
 )
-from edgeconv.report._proof_schema import CoverageNode, LinkNode
+from edgeconv.report._proof_schema import CoverageNode, FlipCertificateNode, LinkNode
 from edgeconv.report._target_search import TargetPoint, TargetSearch
 
 SCHEMA_VERSION = 1
@@ -98,6 +98,9 @@ class ArtifactNode(Node):
     coverage: CoverageNode | None = Field(
         default=None, description="What of its graph the inputs reached; null: not known."
     )
+    certificate: FlipCertificateNode | None = Field(
+        default=None, description="Of the classes that a classifier gives; null: none."
+    )
 
     @classmethod
     def of(cls, artifact: core.Artifact) -> ArtifactNode:
@@ -117,6 +120,7 @@ class ArtifactNode(Node):
             data_sha256=self.data_sha256,
             links=tuple(link.to_core() for link in self.links),
             coverage=None if self.coverage is None else self.coverage.to_core(),
+            certificate=None if self.certificate is None else self.certificate.to_core(),
         )
 
 

@@ -25,7 +25,7 @@ from edgeconv.core import (
 )
 from edgeconv.parity.chain import held_to_links
 from edgeconv.report import Report
-from edgeconv.verdicts import Coverage, LayerUse, Link, LinkResult, PartKind, UnreachedPart
+from edgeconv.verdicts import Coverage, FlipCertificate, LayerUse, Link, LinkResult, PartKind, UnreachedPart
 
 ROWS = (
     ("", "torch", 0.21),
@@ -277,9 +277,10 @@ def chained_report() -> Report:
     parts = [UnreachedPart(PartKind.CLAMP, f"features.{at}.conv.2", "Clip", "above 6") for at in range(20)]
     parts += [UnreachedPart(PartKind.BRANCH, "act", "PRelu", "below 0, in 3 of 64 channels")]
     coverages = (Coverage(counts), Coverage(counts, tuple(parts)), None)
+    certificates = (FlipCertificate(100, 98, 0.25, 0.5), FlipCertificate(3, 0, 0.0113, 107.6), None)
     artifacts = tuple(
-        replace(item, links=own, coverage=coverage)
-        for item, own, coverage in zip(report.artifacts, links, coverages, strict=True)
+        replace(item, links=own, coverage=coverage, certificate=certificate)
+        for item, own, coverage, certificate in zip(report.artifacts, links, coverages, certificates, strict=True)
     )
     rows = list(report.comparisons)
     for at, link in {1: running(8), 2: running(65), 3: running(300, beyond=200), 4: running(700)}.items():

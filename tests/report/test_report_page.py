@@ -331,6 +331,17 @@ def test_what_no_input_reached_is_counted_and_named() -> None:
     assert "and 8 more" in to_html(REPORTS["chained"]())
 
 
+def test_a_certificate_is_told_with_its_numbers() -> None:
+    told = [chain.certificate for chain in page_view(REPORTS["chained"]()).chains]
+    assert told == [
+        "No correct runtime can change the class of 98 of 100 inputs: rounding moves the outputs by 0.5 at the most, "
+        "and the first two classes are 0.25 apart at the least.",
+        "No class is certified: carried through all layers by its worst bound, rounding may move the outputs by 108, "
+        "and the first two classes are 0.0113 apart at the least.",
+        "",
+    ]
+
+
 def test_a_file_that_is_beyond_its_threshold_while_its_links_hold_says_why() -> None:
     row = replace(comparison("a.onnx", "onnxruntime", 3.0), reason="the file is right; float32 itself is this far off")
     (chain,) = page_view(Report(model="m", artifacts=(artifact("a.onnx"),), comparisons=(row,))).chains

@@ -169,6 +169,8 @@ CHAINED: dict[str, Edit] = {
     "parts below nothing": _set("artifacts", 0, "coverage", "counts", "clamp", value=-1),
     "parts of a kind that is none": _set("artifacts", 0, "coverage", "counts", value={"luck": 1}),
     "more parts unreached than there are": _set("artifacts", 1, "coverage", "counts", value={"clamp": 19, "branch": 8}),
+    "more classes certain than inputs": _set("artifacts", 0, "certificate", "certain", value=101),
+    "a margin of text": _set("artifacts", 0, "certificate", "margin", value="wide"),
     "a part of lists": _set("artifacts", 1, "coverage", "unreached", 0, "part", value=["above 6"]),
     "many parts": lambda plain: plain["artifacts"][1]["coverage"].update(
         counts={"clamp": 10**9}, unreached=40_000 * plain["artifacts"][1]["coverage"]["unreached"][:1]

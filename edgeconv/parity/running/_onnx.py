@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -96,12 +96,6 @@ class OnnxFile:
 
     def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]) -> Judged:
         """See `ProbedFile`."""
-        held: dict[Hashable, Operand] = {}
-        for name, value in self._graph.initializers.items():
-            if value.const_value is not None:
-                held[name] = value.const_value.numpy()
-        fed = [value for value in self._graph.inputs if not value.is_initializer()]
-        held |= {value.name: array for value, array in zip(fed, inputs, strict=True)}
         results: dict[Hashable, Array] = dict(told.items())
         results |= {value.name: array for value, array in zip(self._graph.outputs, outputs, strict=True)}
         steps = [self._step(node, results) for node in self._graph]
@@ -109,7 +103,38 @@ class OnnxFile:
         from edgeconv.reference import one_thread  # torch, which files of the other language do without
 
         with one_thread():
-            return judged_layers(steps, held, results, readings, str)
+            return judged_layers(steps, self._held(inputs), results, readings, str)
+
+    def carried(self, inputs: Sequence[Array]) -> Sequence[Bound]:
+        """The outputs, with the errors that correct evaluations may add up from the inputs on.
+
+        Raises:
+            ParityError: an operator has no bound of operands that have errors.
+        """
+        from edgeconv.reference import one_thread  # torch, which files of the other language do without
+
+        values, steps = self._held(inputs), [self._step(node, {}) for node in self._graph]
+        outputs = [value.name for value in self._graph.outputs]
+        left = Counter([*outputs, *(key for step in steps for key in step.inputs)])
+        with one_thread():
+            for step in steps:
+                bounds = step.bounds([None if key is None else values[key] for key in step.inputs])
+                for key, bound in zip(step.outputs, bounds, strict=False):
+                    values[key] = bound if bound.worst.any() else bound.exact
+                left.subtract(step.inputs)
+                for key in {*step.inputs, *step.outputs}:
+                    if key is not None and left[key] <= 0:
+                        values.pop(key, None)
+        return [_as_bound(values[name]) for name in outputs]
+
+    def _held(self, inputs: Sequence[Array]) -> dict[Hashable, Operand]:
+        """Constants and inputs, by name."""
+        held: dict[Hashable, Operand] = {}
+        for name, value in self._graph.initializers.items():
+            if value.const_value is not None:
+                held[name] = value.const_value.numpy()
+        fed = [value for value in self._graph.inputs if not value.is_initializer()]
+        return held | {value.name: array for value, array in zip(fed, inputs, strict=True)}
 
     def _step(self, node: ir.Node, told: Mapping[Hashable, Array]) -> Step:
         halves = any(value.name in self._halves and not _is_wider(told.get(value.name)) for value in node.outputs)
@@ -129,6 +154,14 @@ class OnnxFile:
         exact = told.astype(np.float64)
         error = _HALF_UNIT * np.abs(exact) + _HALF_LEAST
         return Bound(exact, error, error)
+
+
+def _as_bound(value: Operand) -> Bound:
+    """A value; an exact one as a bound of nothing."""
+    if isinstance(value, Bound):
+        return value
+    exact = np.asarray(value)
+    return Bound(exact, np.zeros(exact.shape), np.zeros(exact.shape))
 
 
 def _as_told(key: Hashable, told: Array) -> Operand:
