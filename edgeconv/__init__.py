@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgeconv.core import Artifact, Fidelity, Sample, TensorSpec, Tolerance, Verdict
     from edgeconv.flow.pipeline import ExportResult, export, export_onnx, export_recipe
     from edgeconv.flow.variants import Quantization
+    from edgeconv.quantization_options import Override
     from edgeconv.recipe import Recipe, load_recipe
 
 __version__ = VERSION
@@ -32,6 +33,7 @@ __all__ = [
     "export_onnx",
     "export_recipe",
     "Quantization",
+    "Override",
     # Recipes
     "Recipe",
     "load_recipe",
@@ -63,6 +65,7 @@ _LAZY = {
     "export_onnx": "edgeconv.flow.pipeline",
     "export_recipe": "edgeconv.flow.pipeline",
     "Quantization": "edgeconv.flow.variants",
+    "Override": "edgeconv.quantization_options",
     "Recipe": "edgeconv.recipe",
     "load_recipe": "edgeconv.recipe",
 }

@@ -6,6 +6,7 @@ arguments, and the stages take the value itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -13,7 +14,51 @@ from edgeconv import values
 from edgeconv.errors import QuantizeError
 
 CHOICES, LEAST, MOST = "choices", "least", "most"
-"""Keys of the metadata of a field: the names that it may be; the ends of the range of an integer."""
+"""Keys of the metadata of a field: the names that it may be; the ends of the range of a number."""
+OBSERVERS = ("min-max", "percentile", "mse", "entropy")
+LEAST_PERCENTILE = 50.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Override:
+    """What is chosen otherwise for some operators; None leaves a choice as it is for all.
+
+    Attributes:
+        operators: named as in `QuantizationOptions.keep_float`; inputs of the graph by their names. Where several
+            overrides name an operator, the last counts.
+        observer: of what they make.
+        percentile: of that observer.
+        per_channel: of their weights.
+
+    Raises:
+        QuantizeError: no operator is named, nothing is chosen, or a choice is not known.
+    """
+
+    operators: tuple[str, ...]
+    observer: str | None = None
+    percentile: float | None = None
+    per_channel: bool | None = None
+
+    def __post_init__(self) -> None:
+        where = "override"
+        if isinstance(self.operators, str):
+            raise QuantizeError("operators is one string", where=where, hint=f"write ({self.operators!r},)")
+        operators = values.names(self.operators, f"{where}, operators", QuantizeError)
+        if not operators:
+            raise QuantizeError("it names no operators", where=where, hint='give operators=("head.*",), say')
+        if (self.observer, self.percentile, self.per_channel) == (None, None, None):
+            raise QuantizeError("it chooses nothing", where=where, hint="give observer, percentile or per_channel")
+        if self.observer is not None:
+            values.one_of(self.observer, f"{where}, observer", OBSERVERS, QuantizeError)
+        if self.percentile is not None:
+            values.settle(self, percentile=_percentile(self.percentile, f"{where}, percentile"))
+        if self.per_channel is not None:
+            values.flag(self.per_channel, f"{where}, per_channel", QuantizeError)
+        values.settle(self, operators=operators)
+
+
+def _percentile(value: object, where: str) -> float:
+    return values.number(value, where, QuantizeError, least=LEAST_PERCENTILE, most=100.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +67,8 @@ class QuantizationOptions:
 
     Attributes:
         observer: how a range is chosen from what calibration saw of a tensor.
+        percentile: of the observer of this name: the share of the elements that the range holds, in percent; what is
+            left out is left out by halves at both ends.
         per_channel: a scale per output channel of a weight rather than one per weight.
         equalize: evens out the ranges of neighbouring layers before (exact; Nagel et al. 2019, arXiv 1906.04721).
         absorb_biases: then what a rectified channel never falls below moves into the next layer's bias (exact on the
@@ -38,12 +85,14 @@ class QuantizationOptions:
         io: element type of the files' inputs and outputs.
         keep_float: operators that stay float: by the value that they make (their first output), the torch module or the
             ONNX type, with ``*`` for any letters: ``("head.*", "Sigmoid")``.
+        override: what is chosen otherwise for some operators.
 
     Raises:
-        QuantizeError: a choice is not known, or has another type.
+        QuantizeError: a choice is not known, has another type, or is one that nothing heeds.
     """
 
-    observer: str = field(default="mse", metadata={CHOICES: ("min-max", "percentile", "mse", "entropy")})
+    observer: str = field(default="mse", metadata={CHOICES: OBSERVERS})
+    percentile: float = field(default=99.99, metadata={LEAST: LEAST_PERCENTILE, MOST: 100.0})
     per_channel: bool = True
     equalize: bool = True
     absorb_biases: bool = False
@@ -53,10 +102,18 @@ class QuantizationOptions:
     relu6_as_relu: bool = False
     io: str = field(default="float32", metadata={CHOICES: ("float32", "int8")})
     keep_float: tuple[str, ...] = ()
+    override: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:
         for option in fields(QuantizationOptions):
             values.settle(self, **{option.name: _checked(option, getattr(self, option.name))})
+        observers = [override.observer or self.observer for override in self.override]
+        stated = [override.percentile is not None for override in self.override]
+        unheeded = any(by and name != "percentile" for by, name in zip(stated, observers, strict=True))
+        changed = self.percentile != QuantizationOptions.percentile
+        if unheeded or (changed and "percentile" not in (self.observer, *observers)):
+            hint = 'choose observer = "percentile" beside it'
+            raise QuantizeError("no observer heeds it", where="percentile", hint=hint)
 
 
 def _checked(option: Field[Any], value: object) -> object:
@@ -64,8 +121,15 @@ def _checked(option: Field[Any], value: object) -> object:
     name, rule = option.name, option.metadata
     if CHOICES in rule:
         return values.one_of(value, name, rule[CHOICES], QuantizeError)
+    if MOST in rule and isinstance(option.default, float):
+        return values.number(value, name, QuantizeError, least=rule[LEAST], most=rule[MOST])
     if MOST in rule:
         return values.integer(value, name, QuantizeError, least=rule[LEAST], most=rule[MOST])
+    if name == "override":
+        hint = "give (Override(operators=…, …),)"
+        if not isinstance(value, Sequence) or not all(isinstance(item, Override) for item in value):
+            raise QuantizeError(f"it is {values.kind_of(value)}", where=name, hint=hint)
+        return tuple(value)
     if isinstance(option.default, bool):
         return values.flag(value, name, QuantizeError)
     if isinstance(value, str):

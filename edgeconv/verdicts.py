@@ -98,7 +98,7 @@ class LayerUse:
 
     Attributes:
         name: the value that it gives, named after its torch module.
-        operators: the file's, since the values that the runtime told before, joined by commas.
+        operators: the file's, since the values that the runtime told before: each kind once, joined by commas.
         used: the largest error / bound; above 1, no correct evaluation gives it.
         likely: the largest error / likely bound, which correct evaluations seldom pass.
         error: of the element that uses most, in the value's unit (steps of quantized ones).

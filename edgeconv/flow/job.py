@@ -261,7 +261,7 @@ def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
 def _quantization(recipe: Recipe) -> Quantization:
     """The recipe's options for integer variants."""
     plan, path = plan_text(recipe)
-    places = {"keep_float": f"{recipe.path}: quantize.keep_float"}
+    places = {name: f"{recipe.path}: quantize.{name}" for name in ("keep_float", "override")}
     if path is not None:
         places["plan"] = str(path)
     return Quantization(

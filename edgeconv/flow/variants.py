@@ -229,14 +229,8 @@ class _Quantizer:
 
     def _options(self, model: ir.Model) -> QuantizationOptions:
         pair_safe = self._settings.pair_safe and "onnx" in self._formats
-        return dataclasses.replace(self._settings, pair_safe=pair_safe, keep_float=tuple(self._float_names_in(model)))
-
-    def _float_names_in(self, model: ir.Model) -> list[str]:
-        """The operators of `keep_float`, by their names in the prepared graph, whose nodes may be renamed."""
-        pairs = zip(self._model.graph, model.graph, strict=True)  # preparing replaces nodes, one by one
-        now = {before.outputs[0].name: after.outputs[0].name or "" for before, after in pairs}
-        names = quantize.matching(self._model.graph, self._settings.keep_float, "keep_float")
-        return [now.get(name, name) for name in names]
+        options = quantize.with_names(self._settings, self._model.graph, model.graph)
+        return dataclasses.replace(options, pair_safe=pair_safe)
 
     def variant(self, name: str) -> Variant:
         if is_quantized(self._model):
@@ -364,11 +358,9 @@ class _Quantizer:
     @cached_property
     def _calibration(self) -> quantize.Calibration:
         with self._progress.stage("calibrate") as tell:
-            model, float_names = self._prepared[0], self._float_names_in(self._prepared[0])
-            observer, bounds = self._settings.observer, self._bounds
-            return quantize.calibrate(
-                model, self._batches(), observer=observer, keep_float=float_names, bounds=bounds, progress=tell
-            )
+            model = self._prepared[0]
+            options = self._options(model)
+            return quantize.calibrate(model, self._batches(), options=options, bounds=self._bounds, progress=tell)
 
     @cached_property
     def _bounds(self) -> Mapping[str, tuple[float, float]]:
@@ -390,7 +382,7 @@ class _Quantizer:
             raise QuantizeError(
                 f"it is a plan of {plan.scheme}", where="plan", hint=f"export the variant {plan.scheme} alone"
             )
-        return quantize.keep_operators(model, plan, self._float_names_in(model))
+        return quantize.keep_operators(model, plan, self._options(model).keep_float)
 
     @property
     def _rounding(self) -> str:

@@ -15,9 +15,14 @@ def first_broken(links: Sequence[LinkResult]) -> LinkResult | None:
     return min(broken, key=lambda link: link.link.number, default=None)
 
 
+def told(link: LinkResult) -> str:
+    """Which link it is: ``"link 3 (writing)"``."""
+    return f"link {link.link.number} ({link.link.value.replace('_', ' ')})"
+
+
 def diagnosis(link: LinkResult) -> str:
     """One line on a broken link: which, where, how far beyond its bound."""
-    name = f"link {link.link.number} ({link.link.value.replace('_', ' ')}) breaks"
+    name = f"{told(link)} breaks"
     return f"{name}: {link.reason}" if link.reason else f"{name} at {link.where}"
 
 

@@ -13,7 +13,7 @@ The plan
     `make_plan`: which numbers quantize which tensor, as the options say. `Plan`: a frozen value, JSON and back.
     What is joined of parts with ranges of their own stays float (`edgeconv.quantize._apart`).
     `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float;
-    `matching`: which ones patterns mean.
+    `matching`, `with_names`: which ones patterns mean.
 After the plan, in the order of what they cost; each gives a float model that the same plan fits
     `correct_biases`: no layer's mean is shifted any more.
     `round_weights`: that, and weights rounded so that later ones make up for earlier ones.
@@ -38,7 +38,7 @@ from edgeconv.quantize._exponents import exponents_of
 from edgeconv.quantize._make_plan import keep_operators, make_plan
 from edgeconv.quantize._observers import OBSERVERS
 from edgeconv.quantize._pairs import overflowing
-from edgeconv.quantize._patterns import matching
+from edgeconv.quantize._patterns import matching, with_names
 from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._reorder import orders_of, reorder
 from edgeconv.quantize._rounding import round_weights
@@ -64,6 +64,7 @@ __all__ = [
     "apply",
     "keep_operators",
     "matching",
+    "with_names",
     "Plan",
     "SCHEMES",
     "TensorParameters",

@@ -16,18 +16,22 @@ from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant
+from edgeconv.quantization_options import Override, QuantizationOptions
 from edgeconv.quantize._channels import ChannelCounts, Channels
 from edgeconv.quantize._graph import named
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._observers import OBSERVERS, Range
 from edgeconv.quantize._onnxruntime import session
+from edgeconv.quantize._patterns import overrides_by_value
 from edgeconv.quantize._plan import REQUESTED
 from edgeconv.quantize._read_elements import ReadElements
 from edgeconv.quantize._structure import structure_of
-from edgeconv.values import one_of
 
 if TYPE_CHECKING:
     import onnxruntime
+
+
+_DEFAULT = QuantizationOptions()
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Calibration:
 
     Attributes:
         observer: how a range is chosen from a histogram, one of `OBSERVERS`.
+        percentile: of the observer of this name.
+        overrides: of these two, by the name of the value.
         histograms: by the name of the value.
         batches: how many were run.
         bounds: of values and constants beyond which their readers cannot tell numbers apart, by name.
@@ -49,10 +55,17 @@ class Calibration:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     infinite: frozenset[str] = frozenset()
     channels: Mapping[str, Channels] = field(default_factory=dict)
-    _ranges: dict[tuple[str, int], Range] = field(default_factory=dict, init=False, repr=False, compare=False)
+    percentile: float = QuantizationOptions.percentile
+    overrides: Mapping[str, Override] = field(default_factory=dict)
+    _ranges: dict[tuple[str, int, str], Range] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def range_of(self, name: str, levels: int = 256) -> Range:
+    def range_of(self, name: str, levels: int = 256, *, observer: str = "") -> Range:
         """The range of a value that is worth representing; it holds zero.
+
+        Args:
+            name: of the value.
+            levels: that are to represent it.
+            observer: in place of the calibration's own, where no override names one.
 
         Raises:
             QuantizeError: the value was not seen.
@@ -61,17 +74,20 @@ class Calibration:
             raise QuantizeError(
                 f"the calibration has no value {name!r}", where="calibration", hint="calibrate this very graph"
             )
-        if (name, levels) not in self._ranges:  # plans are made more than once of one calibration
-            self._ranges[name, levels] = OBSERVERS[self.observer](self.histograms[name], levels)
-        return self._ranges[name, levels]
+        override = self.overrides.get(name)
+        observer = (override and override.observer) or observer or self.observer
+        key = name, levels, observer
+        if key not in self._ranges:  # plans are made more than once of one calibration
+            percent = (override and override.percentile) or self.percentile
+            self._ranges[key] = OBSERVERS[observer](self.histograms[name], levels, percent)
+        return self._ranges[key]
 
 
 def calibrate(
     model: ir.Model,
     batches: Iterable[Mapping[str, Array]],
     *,
-    observer: str = "mse",
-    keep_float: Iterable[str] = (),
+    options: QuantizationOptions = _DEFAULT,
     bounds: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     progress: Callable[[str], None] | None = None,
 ) -> Calibration:
@@ -82,20 +98,19 @@ def calibrate(
     Args:
         model: float32, NCHW; not changed.
         batches: one mapping per inference: graph input -> array of the input's shape and dtype.
-        observer: ``"min-max"``, ``"percentile"`` (99.99 %), ``"mse"`` or ``"entropy"``.
-        keep_float: operators that will stay float, by the name of their first output: what enters and leaves them is
-            looked at then, and what only they make is not.
+        options: of these `observer`, `percentile`, `override` and `keep_float`: of operators that will stay float, by
+            the name of their first output, what enters and leaves them is looked at, and what only they make is not.
         bounds: see `edgeconv.quantize.bounds_of`; beyond them, values are counted as at them.
         progress: is told how far it is, in one line, after every batch.
 
     Raises:
-        QuantizeError: the observer is unknown, there are no batches, one does not fit the graph, or a value of the
-            graph is NaN or infinite on it, but for infinities that the graph's own constants bring in: integers
-            saturate at them. What a `Where` drops does not count, unless it drops all that there is.
+        QuantizeError: an operator of an override is unknown, there are no batches, one does not fit the graph, or a
+            value of the graph is NaN or infinite on it, but for infinities that the graph's own constants bring in:
+            integers saturate at them. What a `Where` drops does not count, unless it drops all that there is.
     """
     checked_model(model, QuantizeError)
-    observer = one_of(observer, "observer", OBSERVERS, QuantizeError)
-    kept = dict.fromkeys(keep_float, REQUESTED)
+    overrides = overrides_by_value(model.graph, options.override)
+    kept = dict.fromkeys(options.keep_float, REQUESTED)
     structure, infinities = structure_of(model, kept), _with_infinities(model.graph)
     names = [named(value) for value in structure.activations]
     counts, elements = _Counts(names, bounds, infinities), ReadElements(model.graph)
@@ -114,7 +129,16 @@ def calibrate(
             progress(f"calibration batch {count}")
     if not count:
         raise QuantizeError("there is no calibration data", where="calibration", hint="give at least one batch")
-    return Calibration(observer, counts.histograms(), count, bounds, frozenset(counts.infinite), channels.channels())
+    return Calibration(
+        options.observer,
+        counts.histograms(),
+        count,
+        bounds,
+        frozenset(counts.infinite),
+        channels.channels(),
+        options.percentile,
+        overrides,
+    )
 
 
 class _Counts:

@@ -13,12 +13,13 @@ from edgeconv.affine import WEIGHT_LIMITS, asymmetric, normal, symmetric
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant, input_of
-from edgeconv.quantization_options import QuantizationOptions
+from edgeconv.quantization_options import Override, QuantizationOptions
 from edgeconv.quantize._apart import joins_of_uneven_parts, uneven_channels
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._graph import name_of, named
 from edgeconv.quantize._operators import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
 from edgeconv.quantize._pairs import partners, safe_growth
+from edgeconv.quantize._patterns import overrides_of
 from edgeconv.quantize._plan import RANGES, REQUESTED, SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._steep import steep_operands
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
@@ -46,8 +47,8 @@ def make_plan(
         model: the graph that was calibrated, or one with the same values (whose weights were corrected).
         calibration: what was seen of its activations; not needed for ``"int8-weights"``.
         scheme: ``"int8"`` (all integer), ``"int8-weights"`` (weights only) or ``"int16x8"`` (activations of 16 bits).
-        options: of these `per_channel`, `pair_safe` (of ``"int8"`` alone, since kernels whose sums overflow take 8-bit
-            activations) and `keep_float`.
+        options: of these `per_channel` (also of `override`), `pair_safe` (of ``"int8"`` alone, since kernels whose
+            sums overflow take 8-bit activations) and `keep_float`.
 
     Raises:
         QuantizeError: the scheme or an operator to keep in float is unknown, the calibration is missing or is one of
@@ -58,8 +59,9 @@ def make_plan(
     asked = dict.fromkeys(options.keep_float, REQUESTED)
     check_names(model, asked, "keep_float")
     options = replace(options, pair_safe=options.pair_safe and scheme == "int8")
+    overrides = overrides_of(model.graph, options.override)
     if scheme == "int8-weights":
-        return _weights_only(model, options, asked)
+        return _weights_only(model, options, overrides, asked)
     if calibration is None:
         raise QuantizeError(f"{scheme} needs calibration", where="plan", hint="calibrate the graph first")
     structure = structure_of(model, asked)
@@ -72,7 +74,9 @@ def make_plan(
     structure = structure_of(model, {**kept, **asked}) if kept else structure
     tensors = _tensors(structure, calibration, dtype)
     weights = {
-        name: weight_parameters(layer, options, tensors[named(layer.input)], tensors[named(layer.output)])
+        name: weight_parameters(
+            layer, _of_layer(name, options, overrides), tensors[named(layer.input)], tensors[named(layer.output)]
+        )
         for name, layer in structure.layers.items()
     }
     return Plan(scheme, tensors, weights, structure.kept_float, options.pair_safe)
@@ -117,6 +121,12 @@ def _without_kernels(
             yield name, f"TFLite has no {operator} of int16"
         elif operator == "LogSoftmax" and seen is not None and seen.low < LOWEST_LOG:
             yield name, f"it reaches {seen.low:.3g}, and the integers of LogSoftmax end at {LOWEST_LOG:g}"
+
+
+def _of_layer(name: str, options: QuantizationOptions, overrides: Mapping[str, Override]) -> QuantizationOptions:
+    """The options with the choice of an override for a layer's weight."""
+    per_channel = overrides[name].per_channel if name in overrides else None
+    return options if per_channel is None else replace(options, per_channel=per_channel)
 
 
 def parameters_of(low: float, high: float, dtype: str) -> TensorParameters:
@@ -192,12 +202,13 @@ def _range(value: ir.Value, calibration: Calibration, levels: int) -> tuple[floa
     if producer is not None and producer.op_type in KNOWN_RANGES:
         return KNOWN_RANGES[producer.op_type]
     # EfficientNet-Lite0's logits alone: 33.8 dB by "mse", 36.1 dB whole. The block's 64 planes: 0.6 dB more by "mse".
-    if value.is_graph_output() and len(value.shape or ()) <= _SCORES_RANK:
-        calibration = replace(calibration, observer="min-max")
-    return calibration.range_of(named(value), levels)
+    is_scores = value.is_graph_output() and len(value.shape or ()) <= _SCORES_RANK
+    return calibration.range_of(named(value), levels, observer="min-max" if is_scores else "")
 
 
-def _weights_only(model: ir.Model, options: QuantizationOptions, asked: Mapping[str, str]) -> Plan:
+def _weights_only(
+    model: ir.Model, options: QuantizationOptions, overrides: Mapping[str, Override], asked: Mapping[str, str]
+) -> Plan:
     weights, kept = {}, dict(asked)
     unfit = structure_of(model, asked).kept_float
     for node in model.graph:
@@ -210,7 +221,7 @@ def _weights_only(model: ir.Model, options: QuantizationOptions, asked: Mapping[
         if layer.weight.const_value is not None and layer.weight.const_value.size < _FEWEST:
             kept[layer.name] = f"its weight has fewer than {_FEWEST} elements"
             continue
-        weights[layer.name] = weight_parameters(layer, options)
+        weights[layer.name] = weight_parameters(layer, _of_layer(layer.name, options, overrides))
     return Plan("int8-weights", {}, weights, kept)
 
 

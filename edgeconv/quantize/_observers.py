@@ -1,6 +1,7 @@
 """histogram -> the range that is worth representing.
 
-A range always holds zero, which padding and rectified values need to be exact.
+A range always holds zero, which padding and rectified values need to be exact. Each takes what was seen, how many
+integers are to represent it, and the share of the elements in percent that `percentile` alone heeds.
 """
 
 from __future__ import annotations
@@ -15,28 +16,31 @@ from edgeconv.quantize._histogram import Histogram
 Range = tuple[float, float]
 _Floats = npt.NDArray[np.float64]
 
-_PERCENT = 99.99
 _SHARES = np.linspace(0.02, 1.0, 99)  # of the seen range, on either side, that the searches try
 _CUT_OFF = 5.0  # the weight of a square error by clipping, against one by rounding
 
 
-def min_max(seen: Histogram, levels: int) -> Range:
+def min_max(seen: Histogram, levels: int, percent: float) -> Range:
     """Everything that was seen."""
     return seen.low, seen.high
 
 
-def percentile(seen: Histogram, levels: int) -> Range:
-    """What leaves out 0.01 % of the elements, by halves at both ends."""
+def percentile(seen: Histogram, levels: int, percent: float) -> Range:
+    """What holds so many percent of the elements, and leaves out the rest by halves at both ends.
+
+    Within the width of a bin of ``numpy.quantile(elements, (tail, 1 - tail), method="inverted_cdf")``, outwards, and
+    widened to hold zero.
+    """
     counts = _with_zeros(seen)
     cumulated = np.cumsum(counts) / max(1, counts.sum())
-    tail = (1 - _PERCENT / 100) / 2
+    tail = (1 - percent / 100) / 2
     width = 2.0**seen.exponent
     low = (seen.first + int(np.searchsorted(cumulated, tail, side="right"))) * width
     high = (seen.first + int(np.searchsorted(cumulated, 1 - tail)) + 1) * width
     return min(0.0, max(seen.low, low)), max(0.0, min(seen.high, high))
 
 
-def mean_square(seen: Histogram, levels: int) -> Range:
+def mean_square(seen: Histogram, levels: int, percent: float) -> Range:
     """The range with the least mean square error of what was seen, where being cut off weighs more than being rounded.
 
     The error inside of a range is scale²/12 per element that is not exactly zero; outside it is the distance to the
@@ -59,7 +63,7 @@ def mean_square(seen: Histogram, levels: int) -> Range:
     return float(lows[i]), float(highs[j])
 
 
-def entropy(seen: Histogram, levels: int) -> Range:
+def entropy(seen: Histogram, levels: int, percent: float) -> Range:
     """The range in which the quantized distribution diverges least (Kullback-Leibler) from the clipped one.
 
     As in Migacz, "8-bit inference with TensorRT" (GTC 2017), for ranges that shrink by the same share on both sides.
@@ -111,7 +115,7 @@ def _with_zeros(seen: Histogram) -> _Floats:
     return counts
 
 
-OBSERVERS: dict[str, Callable[[Histogram, int], Range]] = {
+OBSERVERS: dict[str, Callable[[Histogram, int, float], Range]] = {
     "entropy": entropy,
     "min-max": min_max,
     "mse": mean_square,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
-from edgeconv.graph.edit import MODULE
-from edgeconv.quantize._graph import is_activation, name_of
+from edgeconv.graph.edit import MODULE, only_reader
+from edgeconv.quantization_options import Override, QuantizationOptions
+from edgeconv.quantize._graph import is_activation, name_of, named
+from edgeconv.quantize._structure import clip_bounds
 
+T = TypeVar("T", bound=QuantizationOptions)
 _WILD = frozenset("*?[")
 
 
-def matching(graph: ir.Graph, patterns: Sequence[str], where: str) -> list[str]:
+def matching(graph: ir.Graph, patterns: Sequence[str], where: str, inputs: Sequence[str] = ()) -> list[str]:
     """The names of the operators that are meant, in the order of the patterns.
 
     A pattern that is the name of an operator's first output means that one alone. Else it means all operators whose
@@ -24,20 +29,72 @@ def matching(graph: ir.Graph, patterns: Sequence[str], where: str) -> list[str]:
         graph: float32, NCHW.
         patterns: the caller's.
         where: as errors name them.
+        inputs: names that may be meant, too.
 
     Raises:
         QuantizeError: no operator that makes real numbers is meant by one.
     """
     nodes = [node for node in graph if any(is_activation(value) for value in node.outputs)]
-    exact = {name_of(node) for node in graph}
+    exact = {*inputs, *(name_of(node) for node in graph)}
     names: dict[str, None] = {}
     for pattern in patterns:
-        meant = [pattern] if pattern in exact else [name_of(node) for node in nodes if _is_meant(node, pattern)]
+        meant = [pattern] if pattern in exact else [name for name in inputs if fnmatchcase(name, pattern)]
+        meant += [] if pattern in exact else [name_of(node) for node in nodes if _is_meant(node, pattern)]
         if not meant and not _WILD.isdisjoint(pattern):
             hint = "name an operator's first output, a torch module or a type, with * for any letters"
             raise QuantizeError(f"{pattern!r} matches no operator", where=where, hint=hint)
         names |= dict.fromkeys(meant or [pattern])  # a plain name that is unknown is told where it is used
     return list(names)
+
+
+def with_names(options: T, before: ir.Graph, after: ir.Graph) -> T:
+    """The options with what patterns mean in one graph by its names in another, whose nodes replace its own in order.
+
+    Raises:
+        QuantizeError: a name or a pattern means nothing.
+    """
+    pairs = zip(before, after, strict=True)
+    now = {node.outputs[0].name or "": replaced.outputs[0].name or "" for node, replaced in pairs}
+    float_names = matching(before, options.keep_float, "keep_float")
+    overrides = overrides_of(before, options.override)
+    return replace(
+        options,
+        keep_float=tuple(now.get(name, name) for name in float_names),
+        override=tuple(replace(item, operators=(now.get(name, name),)) for name, item in overrides.items()),
+    )
+
+
+def overrides_of(graph: ir.Graph, overrides: Iterable[Override]) -> dict[str, Override]:
+    """The override that counts for each operator, by its first output, and for each input of the graph.
+
+    Raises:
+        QuantizeError: a name or a pattern means neither.
+    """
+    inputs = [named(value) for value in graph.inputs if is_activation(value)]
+    known = {*inputs, *(name_of(node) for node in graph)}
+    counting: dict[str, Override] = {}
+    for override in overrides:
+        names = matching(graph, override.operators, "override", inputs)
+        for name in names:
+            if name not in known:
+                hint = "name an operator's first output, a torch module, a type or an input"
+                raise QuantizeError(f"no operator makes {name!r}", where="override", hint=hint)
+        counting |= dict.fromkeys(names, override)
+    return counting
+
+
+def overrides_by_value(graph: ir.Graph, overrides: Iterable[Override]) -> dict[str, Override]:
+    """The override that counts for each value; of an operator that a clamp is fused into, also for what that makes."""
+    counting = overrides_of(graph, overrides)
+    by_value = {named(value): counting[named(value)] for value in graph.inputs if value.name in counting}
+    for node in graph:
+        if name_of(node) not in counting:
+            continue
+        values = list(node.outputs)
+        for clamp in [reader for value in node.outputs if (reader := only_reader(value)) is not None]:
+            values += clamp.outputs if clip_bounds(clamp) is not None and name_of(clamp) not in counting else ()
+        by_value |= {value.name: counting[name_of(node)] for value in values if value.name}
+    return by_value
 
 
 def _is_meant(node: ir.Node, pattern: str) -> bool:

@@ -9,7 +9,16 @@ from pydantic import AfterValidator, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgeconv.core import Fidelity
-from edgeconv.quantization_options import CHOICES, LEAST, MOST, QuantizationOptions
+from edgeconv.errors import QuantizeError
+from edgeconv.quantization_options import (
+    CHOICES,
+    LEAST,
+    LEAST_PERCENTILE,
+    MOST,
+    OBSERVERS,
+    Override,
+    QuantizationOptions,
+)
 from edgeconv.recipe.fields import CallableName, FileName, NotNegative, Seed, one_of, unique
 from edgeconv.recipe.inputs import ArrayInputs, RandomInputs
 from edgeconv.recipe.section import Section
@@ -39,11 +48,17 @@ class CalibrationImages(Section):
         return self
 
 
+_OPTIONS = [option for option in dataclasses.fields(QuantizationOptions) if option.name != "override"]
+"""Those of one key each."""
+
+
 def _key(option: dataclasses.Field[Any]) -> tuple[Any, Any]:
     """What a recipe may write for an option, and its default."""
     rule, default = option.metadata, option.default
     if CHOICES in rule:
         return Annotated[str, one_of(rule[CHOICES], option.name)], default
+    if MOST in rule and isinstance(default, float):
+        return Annotated[float, Field(ge=rule[LEAST], le=rule[MOST])], default
     if MOST in rule:
         return Annotated[int, Field(ge=rule[LEAST], le=rule[MOST])], default
     return (bool if isinstance(default, bool) else Annotated[tuple[str, ...], AfterValidator(unique)]), default
@@ -55,14 +70,24 @@ else:
     _Options = create_model(
         "_Options",
         __base__=Section,
-        **{option.name: _key(option) for option in dataclasses.fields(QuantizationOptions)},
+        **{option.name: _key(option) for option in _OPTIONS},
     )
+
+
+class OverrideSection(Section):
+    """What is chosen otherwise for some operators, as `edgeconv.quantization_options.Override`."""
+
+    operators: Annotated[tuple[str, ...], AfterValidator(unique), Field(min_length=1)]
+    observer: Annotated[str, one_of(OBSERVERS, "observer")] | None = None
+    percentile: Annotated[float, Field(ge=LEAST_PERCENTILE, le=100.0)] | None = None
+    per_channel: bool | None = None
 
 
 class Quantize(_Options):
     """How variants of integers are made: the options of `QuantizationOptions`, and the data to choose numbers by.
 
     Attributes:
+        override: see `OverrideSection`.
         plan: a plan as an earlier export wrote it, perhaps edited, instead of calibration.
         images: see `CalibrationImages`.
         arrays: rows of a file, as in ``parity.arrays``.
@@ -70,6 +95,7 @@ class Quantize(_Options):
         generator: ``"package.module:callable"``, called without arguments; yields arrays, or mappings from input names.
     """
 
+    override: tuple[OverrideSection, ...] = ()
     plan: FileName | None = None
     images: tuple[CalibrationImages, ...] = ()
     arrays: tuple[ArrayInputs, ...] = ()
@@ -79,9 +105,18 @@ class Quantize(_Options):
     @property
     def options(self) -> QuantizationOptions:
         """What the table says of them."""
-        return QuantizationOptions(
-            **{option.name: getattr(self, option.name) for option in dataclasses.fields(QuantizationOptions)}
-        )
+        stated = {option.name: getattr(self, option.name) for option in _OPTIONS}
+        overrides = tuple(Override(**table.model_dump()) for table in self.override)
+        return QuantizationOptions(**stated, override=overrides)
+
+    @model_validator(mode="after")
+    def _heeded(self) -> Self:
+        try:
+            self.options  # noqa: B018  (it refuses what does not go together)
+        except QuantizeError as error:
+            context = {"hint": error.hint, "where": error.where, "what": error.what}
+            raise PydanticCustomError("options", "{where}: {what}", context) from error
+        return self
 
 
 class FidelitySection(Section):

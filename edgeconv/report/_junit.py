@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from xml.etree import ElementTree as ET
 
 from edgeconv.core import Comparison, Verdict
+from edgeconv.parity.chain import diagnosis, told
 from edgeconv.report._report import Report, checked
 from edgeconv.seal import sealed
+from edgeconv.verdicts import LinkResult
 
 # Characters that XML 1.0 (section 2.2) cannot hold, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -16,7 +18,7 @@ _COUNTED = {"failures": "failure", "skipped": "skipped"}
 
 
 def to_junit(report: Report) -> str:
-    """Writes JUnit XML: a ``testsuite`` per artifact, a ``testcase`` per device and output.
+    """Writes JUnit XML: a ``testsuite`` per artifact, a ``testcase`` per link of its proof, device and output.
 
     A failed comparison is a ``failure``, a skipped one ``skipped``, both with the reason as ``message``; the metrics
     are text. A report that fails without a failed comparison (nothing was compared) has a failed case that says so.
@@ -33,6 +35,8 @@ def to_junit(report: Report) -> str:
     for title, rows in _suites(report):
         suite = ET.SubElement(root, "testsuite", name=_clean(title))
         _add_properties(suite, report)
+        for name, link in _links(report, title, rows):
+            _add_link(suite, report, title, name, link)
         for row in rows:
             _add_case(suite, report, title, row)
         if not rows:
@@ -53,6 +57,26 @@ def _suites(report: Report) -> Iterator[tuple[str, list[Comparison]]]:
     for name in dict.fromkeys(names + [row.artifact for row in report.comparisons]):
         rows = [row for row in report.comparisons if row.artifact == name]
         yield name or rows[0].device, rows  # the source's own rows: "torch", or the file that was given
+
+
+def _links(report: Report, title: str, rows: Sequence[Comparison]) -> Iterator[tuple[str, LinkResult]]:
+    """The links that were judged, with the names of their cases: those of the file, then those of each device."""
+    for artifact in report.artifacts:
+        if artifact.path.name == title:
+            yield from ((told(link), link) for link in artifact.links)
+    yield from ((f"{row.device}: {told(link)}", link) for row in rows for link in row.links)
+
+
+def _add_link(suite: ET.Element, report: Report, title: str, name: str, link: LinkResult) -> None:
+    case = ET.SubElement(suite, "testcase", name=_clean(name), classname=_classname(report, title))
+    if link.verdict is Verdict.FAIL:
+        ET.SubElement(case, "failure", message=_clean(diagnosis(link)), type="parity")
+    elif link.verdict is Verdict.SKIPPED:
+        ET.SubElement(case, "skipped", message=_clean(link.reason or "skipped"))
+    else:
+        numbers = {"used": link.used, "error": link.error, "bound": link.bound, "sqnr_db": link.sqnr_db}
+        lines = [f"{key}: {number!r}" for key, number in numbers.items() if number is not None]
+        ET.SubElement(case, "system-out").text = _clean("\n".join([*lines, f"where: {link.where}"]))
 
 
 def _add_properties(suite: ET.Element, report: Report) -> None:

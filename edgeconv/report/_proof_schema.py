@@ -15,7 +15,7 @@ class LayerUseNode(Node):
     """How much of its bound a layer uses on a device, given the runtime's own operands: the worst of all samples."""
 
     name: str = Field(description="The value that it gives, named after its torch module.")
-    operators: str = Field(description="The file's, since the values that the runtime told before, joined by commas.")
+    operators: str = Field(description="The file's, since the values that were told before, once each: 'Conv, Clip'.")
     used: Drawn = Field(description="The largest error / bound: above 1 no correct evaluation gives it. 4 digits.")
     likely: Drawn = Field(description="The largest error / likely bound, which correct ones seldom pass. 4 digits.")
     error: Drawn = Field(description="Of the element that uses most, in the value's unit (steps, quantized). 4 digits.")

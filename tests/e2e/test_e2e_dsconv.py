@@ -77,9 +77,11 @@ def test_report_names_the_bytes_it_judged(dsconv_export: Path, report: dict) -> 
     assert report["environment"]["torch"]
 
 
-def test_junit_has_a_case_per_comparison(dsconv_export: Path, report: dict) -> None:
-    cases = ET.parse(dsconv_export / "parity.junit.xml").findall(".//testcase")
-    assert len(cases) == len(report["comparisons"])
+def test_junit_has_a_case_per_comparison_and_link(dsconv_export: Path, report: dict) -> None:
+    names = [case.get("name", "") for case in ET.parse(dsconv_export / "parity.junit.xml").findall(".//testcase")]
+    assert sum("link " not in name for name in names) == len(report["comparisons"])
+    links = [link for item in (*report["artifacts"], *report["comparisons"]) for link in item["links"]]
+    assert sum("link " in name for name in names) == len(links) > 0
 
 
 def test_page_stands_alone(dsconv_export: Path) -> None:

@@ -64,7 +64,7 @@ def _graph(tflite: Any, module: nn.Module, keep_float: Sequence[str] = ()) -> ir
         graph,
         make_plan(
             graph,
-            calibrate(graph, samples, keep_float=keep_float),
+            calibrate(graph, samples, options=QuantizationOptions(keep_float=tuple(keep_float))),
             options=QuantizationOptions(keep_float=tuple(keep_float)),
         ),
     )

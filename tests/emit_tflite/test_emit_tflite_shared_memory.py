@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from edgeconv.emit.tflite import to_tflite
+from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import apply, calibrate, make_plan
 from edgeconv.reference import evaluate
 from edgeconv.rewrite.open_batch import free_batch
@@ -49,7 +50,7 @@ def _graph(tflite: Any, function: _Function, variant: str) -> Any:
     graph = tflite.graph_of(tflite.Function(function), torch.zeros(_SHAPE))
     if variant == "fp32":
         return graph
-    calibration = calibrate(graph, [{"input0": x} for x in _samples()], observer="min-max")
+    calibration = calibrate(graph, [{"input0": x} for x in _samples()], options=QuantizationOptions(observer="min-max"))
     return apply(graph, make_plan(graph, calibration, scheme=variant))
 
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 from quantize_graphs import Graph, outputs, sqnr_db
 
+from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import Plan, adaround, apply, calibrate, correct_biases, make_plan
 from edgeconv.reference import evaluate
 
@@ -32,7 +33,9 @@ def _layer(kind: str) -> ir.Model:
 
 def _coarse(model: ir.Model) -> Plan:
     """Weights of about three bits, activations of sixteen: rounding is then all that matters."""
-    plan = make_plan(model, calibrate(model, _images(16, 0), observer="min-max"), scheme="int16x8")
+    plan = make_plan(
+        model, calibrate(model, _images(16, 0), options=QuantizationOptions(observer="min-max")), scheme="int16x8"
+    )
     weights = {
         name: dataclasses.replace(item, scales=tuple(32 * scale for scale in item.scales))
         for name, item in plan.weights.items()

@@ -165,7 +165,7 @@ def test_what_was_asked_for_keeps_its_reason() -> None:
     g, output = _graph(factor=500.0)
     model = g.model(output)
     options = QuantizationOptions(keep_float=("joined",))
-    plan = make_plan(model, calibrate(model, data(model, 4), keep_float=["joined"]), options=options)
+    plan = make_plan(model, calibrate(model, data(model, 4), options=options), options=options)
     assert plan.kept_float == {"joined": "it was asked for"}
 
 

@@ -67,7 +67,7 @@ def test_weights_alone_lose_less_and_small_ones_nothing(act: str) -> None:
 @pytest.mark.parametrize("observer", sorted(OBSERVERS))
 def test_every_observer_gives_a_usable_plan(observer: str) -> None:
     model = mobile()
-    plan = make_plan(model, calibrate(model, data(model, 8), observer=observer))
+    plan = make_plan(model, calibrate(model, data(model, 8), options=QuantizationOptions(observer=observer)))
     unseen = data(model, 4, seed=1)
     assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, apply(model, plan), unseen)) > 18
 
@@ -258,7 +258,7 @@ def test_transposed_convolution_in_groups() -> None:
         (lambda m: calibrate(m, [{"other": np.zeros((1, 3, 16, 16), np.float32)}]), "arrays named input"),
         (lambda m: calibrate(m, [{"input": np.zeros((1, 3, 8, 8), np.float32)}]), r"shape \(1, 3, 8, 8\)"),
         (lambda m: calibrate(m, [{"input": np.full((1, 3, 16, 16), np.nan, np.float32)}]), "NaN or infinite"),
-        (lambda m: calibrate(m, data(m, 1), observer="minmax"), "did you mean 'min-max'"),
+        (lambda m: calibrate(m, data(m, 1), options=QuantizationOptions(observer="minmax")), "did you mean 'min-max'"),
         (lambda m: make_plan(m, None), "needs calibration"),
         (lambda m: make_plan(m, None, scheme="int4"), "'int4' is not known"),
         (

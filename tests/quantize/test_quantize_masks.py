@@ -28,6 +28,7 @@ from torch.nn import functional
 from edgeconv.errors import QuantizeError
 from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.progress import Silent
+from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import bounds_of, calibrate
 
 _INF, _LOWEST = float("-inf"), float(torch.finfo(torch.float32).min)
@@ -234,7 +235,7 @@ def test_what_no_softmax_reads_keeps_its_range() -> None:
     g.add("Softmax", [g.add("Add", ["input", "low"], "sum")], "score")
     model = g.model("score", "sum")  # an output: whoever reads it can tell
     assert bounds_of(model, lambda: data(model, 2)) == {}
-    low, _ = calibrate(model, data(model, 2), observer="min-max").range_of("sum")
+    low, _ = calibrate(model, data(model, 2), options=QuantizationOptions(observer="min-max")).range_of("sum")
     assert low < -900
 
 

@@ -11,13 +11,14 @@ import pytest
 import edgeconv
 from edgeconv.errors import QuantizeError, RecipeError
 from edgeconv.flow.job import _quantization
-from edgeconv.quantization_options import CHOICES, MOST, QuantizationOptions
+from edgeconv.quantization_options import CHOICES, LEAST, MOST, QuantizationOptions
 from edgeconv.quantize import OBSERVERS
 from edgeconv.recipe.quantization import Quantize
 
 _OPTIONS = dataclasses.fields(QuantizationOptions)
 _OTHERS: dict[str, Any] = {
-    "observer": "entropy",
+    "observer": "percentile",
+    "percentile": 99.5,
     "per_channel": False,
     "equalize": False,
     "absorb_biases": True,
@@ -27,6 +28,7 @@ _OTHERS: dict[str, Any] = {
     "relu6_as_relu": True,
     "io": "int8",
     "keep_float": ("a", "b"),
+    "override": (edgeconv.Override(operators=("a",), observer="entropy"),),
 }
 _REFUSED: list[tuple[str, object, str, str]] = [
     ("observer", "mean", "observer: 'mean' is not known; choose of min-max, ", "quantize.observer: unknown observer"),
@@ -52,6 +54,10 @@ def _recipe(tmp_path: Path, lines: str) -> edgeconv.Recipe:
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, tuple) and isinstance(value[0], edgeconv.Override):
+        tables = [{name: stated for name, stated in vars(item).items() if stated is not None} for item in value]
+        pairs = (", ".join(f"{name} = {_toml(stated)}" for name, stated in table.items()) for table in tables)
+        return f"[{', '.join(f'{{{table}}}' for table in pairs)}]"
     return str(list(value)) if isinstance(value, tuple) else repr(value).lower().replace("'", '"')
 
 
@@ -81,9 +87,11 @@ def test_every_choice_is_taken_by_both(option: dataclasses.Field[str]) -> None:
 
 
 def test_the_ends_of_a_range_are_taken_by_both() -> None:
-    (most,) = [option.metadata[MOST] for option in _OPTIONS if MOST in option.metadata]
-    for count in (1, most):
-        assert edgeconv.Quantization(iterations=count).iterations == Quantize(iterations=count).options.iterations
+    for option in _OPTIONS:
+        for end in (option.metadata[LEAST], option.metadata[MOST]) if MOST in option.metadata else ():
+            chosen = {option.name: end, "observer": "percentile"}
+            assert getattr(edgeconv.Quantization(**chosen), option.name) == end
+            assert getattr(Quantize(**chosen).options, option.name) == end
 
 
 @pytest.mark.parametrize(("name", "value", "python", "recipe"), _REFUSED)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import edgeconv
 from edgeconv.capture import capture
 from edgeconv.core import Artifact
+from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import calibrate
 
 _X = torch.linspace(-3, 3, 2 * 4 * 6).reshape(2, 4, 6)
@@ -88,7 +89,9 @@ def test_int8_files_keep_30_db_where_elements_are_read(function: Callable[..., T
 def _ranges(function: Callable[..., Any], *batches: Tensor) -> dict[str, tuple[float, float]]:
     module = _Of(function).eval()
     graph = capture(module, (batches[0],), input_names=["x"], output_names=[])
-    seen = calibrate(graph, [{"x": batch.numpy()} for batch in batches], observer="min-max").histograms
+    seen = calibrate(
+        graph, [{"x": batch.numpy()} for batch in batches], options=QuantizationOptions(observer="min-max")
+    ).histograms
     return {name: (histogram.low, histogram.high) for name, histogram in seen.items()}
 
 

@@ -11,6 +11,7 @@ import pytest
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
 from edgeconv.errors import QuantizeError, TargetError
+from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import (
     Plan,
     Search,
@@ -30,7 +31,9 @@ def _searched(model, target: Target, coarse: tuple[str, ...] = (), **options: ob
     """With weights of about three bits in some layers, and then activations of sixteen."""
     batches = data(model, 12)
     scheme = "int16x8" if coarse else "int8"
-    plan = make_plan(model, calibrate(model, data(model, 100), observer="min-max"), scheme=scheme)
+    plan = make_plan(
+        model, calibrate(model, data(model, 100), options=QuantizationOptions(observer="min-max")), scheme=scheme
+    )
     scales = {name: tuple(24 * scale for scale in plan.weights[name].scales) for name in coarse}
     weights = {name: dataclasses.replace(plan.weights[name], scales=scales[name]) for name in coarse}
     plan = dataclasses.replace(plan, weights={**plan.weights, **weights})
@@ -81,7 +84,7 @@ def test_no_step_below_the_best_reaches_the_target(least: int) -> None:
 def test_a_step_that_is_reached_when_rounded_for_itself_is_found_from_above() -> None:
     """The bisection's weights are rounded for all layers in integers, so it may stop at one too many."""
     model, batches = mobile(seed=2, blocks=3), data(mobile(), 12)
-    plan = make_plan(model, calibrate(model, data(model, 100), observer="min-max"))
+    plan = make_plan(model, calibrate(model, data(model, 100), options=QuantizationOptions(observer="min-max")))
     made = []
 
     def tuned(one: Plan) -> ir.Model:

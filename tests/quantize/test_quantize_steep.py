@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import edgeconv
+from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import calibrate, make_plan
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._make_plan import parameters_of
@@ -137,7 +138,7 @@ def test_many_zeros_do_not_hide_a_bad_sample(zeros: bool) -> None:
     generator = np.random.default_rng(0)
     batches = [{"input": generator.uniform(-6, 6, (1, 4, 16)).astype(np.float32)} for _ in range(20)]
     batches += [{"input": np.zeros((1, 4, 16), np.float32)} for _ in range(20 * zeros)]
-    kept = make_plan(model, calibrate(model, batches, observer="min-max")).kept_float
+    kept = make_plan(model, calibrate(model, batches, options=QuantizationOptions(observer="min-max"))).kept_float
     assert kept["y"] == "Div tells apart what 8 bits would not"
 
 

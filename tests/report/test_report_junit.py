@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from report_samples import failing_report, hostile_report, passing_report
+from report_samples import REPORTS, failing_report, hostile_report, passing_report
 
 from edgeconv.core import Verdict
 from edgeconv.report import Report, to_junit
@@ -26,7 +26,9 @@ def test_counts_agree_with_the_rows(report: Report) -> None:
         assert _count(root, attribute) == sum(_count(suite, attribute) for suite in root.iter("testsuite"))
     assert _count(root, "tests") == len(list(root.iter("testcase")))
     rowless = {item.path.name for item in report.artifacts} - {row.artifact for row in report.comparisons}
-    assert _count(root, "failures") == len(rowless) + (failed or int(report.verdict is Verdict.FAIL))
+    links = [link for item in (*report.artifacts, *report.comparisons) for link in item.links]
+    broken = sum(link.verdict is Verdict.FAIL for link in links)
+    assert _count(root, "failures") == broken + len(rowless) + (failed or int(report.verdict is Verdict.FAIL))
     assert (_count(root, "failures") == 0) == (report.verdict is Verdict.PASS), "CI must see what the exit code says"
 
 
@@ -46,6 +48,26 @@ def test_a_suite_per_artifact_and_a_case_per_device_and_output() -> None:
         "time": "0.003130",
     }
     assert "max_abs: 4.2" in case.findtext("system-out", "")
+
+
+def test_each_link_is_a_case_and_a_broken_one_is_told_in_one_line() -> None:
+    holds, breaks, unjudged, _ = _parse(REPORTS["chained"]())
+    cases = {case.get("name"): case for case in breaks.iter("testcase")}
+    assert list(cases)[:6] == [
+        "link 1 (rewrites)",
+        "link 2 (rounding)",
+        "link 3 (writing)",
+        "litert: link 4 (running)",
+        "litert-reference: link 4 (running)",
+        "tflite-runtime: link 4 (running)",
+    ]
+    failure = cases["link 3 (writing)"].find("failure")
+    assert failure is not None
+    assert failure.get("message", "").startswith("link 3 (writing) breaks: CONV_2D features.0.0 is 2.1e-07 from what")
+    assert holds[2].findtext("system-out") == "error: 3e-07\nsqnr_db: 141.3\nwhere: output"
+    assert [skip.get("message") for skip in unjudged.iter("skipped")] == [
+        "not judged: the reference does not compute GRU"
+    ]
 
 
 def test_failures_and_skips_say_why() -> None:

@@ -48,7 +48,7 @@ def _profile(layers: Sequence[Layer]) -> tuple[LayerUse, ...]:
     for name, of_samples in by_name.items():
         worst = max(of_samples, key=lambda layer: layer.used)
         likely = max(layer.likely for layer in of_samples)
-        operators = ", ".join(worst.operators)
+        operators = ", ".join(dict.fromkeys(worst.operators))
         profile.append(LayerUse(name, operators, worst.used, likely, worst.error, _decibels(of_samples)))
     return tuple(profile)
 
