@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgeconv.core import Artifact, Comparison, Verdict
@@ -77,11 +77,7 @@ def chain_view(artifact: Artifact, subtitle: str, rows: Sequence[Comparison], *,
         links=tuple(links),
         end_to_end=end_to_end,
         broken=_broken(results),
-        not_judged=tuple(
-            f"Link {result.link.number}, {_TITLES[result.link].lower()}, was not judged: {_why(result)}"
-            for result in results
-            if result.verdict is Verdict.SKIPPED and _why(result)
-        ),
+        not_judged=tuple(_not_judged(results, rows)),
         profiles=profiles,
         worst_layer=max(profiles, key=lambda profile: profile.most).worst if profiles else "",
         coverage=coverage_view(artifact.coverage),
@@ -114,6 +110,17 @@ def _broken(results: Sequence[LinkResult]) -> tuple[str, ...]:
     if not broken and end_to_end.verdict is Verdict.FAIL:
         broken = [end_to_end]
     return tuple(diagnosis(result) for result in broken)
+
+
+def _not_judged(results: Sequence[LinkResult], rows: Sequence[Comparison]) -> Iterator[str]:
+    """One line for each link that was not judged, and for each device on which one was not that others were."""
+    for result in results:
+        skipped = result.verdict is Verdict.SKIPPED
+        places = [("", result)] if skipped else [(f" on {row.device}", link) for row in rows for link in row.links]
+        for place, link in places:
+            if link.link is result.link and link.verdict is Verdict.SKIPPED and _why(link):
+                title = f"Link {link.link.number}, {_TITLES[link.link].lower()}"
+                yield f"{title}, was not judged{place}: {_why(link)}"
 
 
 def _why(result: LinkResult) -> str:

@@ -309,8 +309,11 @@ def test_a_chain_says_how_each_link_stands() -> None:
     assert breaks.end_to_end.text == "fails at 44 %"
     assert breaks.broken[0].startswith("link 3 (writing) breaks: CONV_2D features.0.0 is 2.1e-07")
     assert [line.split(":")[0] for line in breaks.broken] == ["link 3 (writing) breaks", "link 4 (running) breaks"]
-    assert [link.text for link in unjudged.links] == ["not judged"] * 4
-    assert unjudged.not_judged == ("Link 3, writing, was not judged: the reference does not compute GRU",)
+    assert [link.text for link in unjudged.links[:3]] == ["not judged"] * 3
+    assert unjudged.not_judged == (
+        "Link 3, writing, was not judged: the reference does not compute GRU",
+        "Link 4, running, was not judged on litert: whatever value it tells, it computes otherwise",
+    )
 
 
 def test_what_no_input_reached_is_counted_and_named() -> None:

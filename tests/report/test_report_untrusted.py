@@ -164,6 +164,7 @@ CHAINED: dict[str, Edit] = {
     "many layers": lambda plain: plain["comparisons"][1]["links"][0].update(
         layers=40_000 * plain["comparisons"][1]["links"][0]["layers"][:1]
     ),
+    "a link twice": lambda plain: plain["artifacts"][0]["links"].append(plain["artifacts"][0]["links"][0]),
     "a link that is none": _set("artifacts", 0, "links", 0, "link", value="luck"),
     "a share of text": _set("artifacts", 0, "links", 0, "used", value="half"),
     "parts below nothing": _set("artifacts", 0, "coverage", "counts", "clamp", value=-1),
