@@ -18,6 +18,8 @@ from edgeconv.cli import run
 from edgeconv.core import TensorSpec
 from edgeconv.errors import ParityError
 from edgeconv.flow.borders import matched_specs
+from edgeconv.parity.bounds import Arithmetic
+from edgeconv.parity.running._tflite import TfliteFile
 
 SHAPE = (1, 3, 12, 12)
 
@@ -201,6 +203,29 @@ def test_a_file_that_computes_in_halves_is_bounded_in_halves(folder: Path, tmp_p
     (link,) = [link for row in report["comparisons"] for link in row["links"]]
     assert (report["code"], link["verdict"], report["artifacts"][0]["variant"]) == (0, "pass", "fp16")
     assert link["used"] > 0.05
+
+
+def test_halves_may_be_read_before_they_are_rounded(folder: Path) -> None:
+    """XNNPACK computes what it has no kernels of halves for in float32, and rounds what it tells."""
+    model = _unpacked((folder / "theirs.tflite").read_bytes())
+    graph = model.subgraphs[0]
+    (add,) = [item for item in graph.operators if model.operatorCodes[item.opcodeIndex].builtinCode == 0]
+    for index in (*add.inputs, *add.outputs):
+        graph.tensors[index].type = 1
+    shape = tuple(graph.tensors[add.outputs[0]].shape)
+    graph.operators, graph.inputs, graph.outputs = [add], list(add.inputs), list(add.outputs)
+    file = TfliteFile(_packed(model), Arithmetic())
+    generator = np.random.default_rng(0)
+    a = generator.standard_normal(shape).astype(np.float32)
+    b = (generator.standard_normal(shape) * 1e-3 - a).astype(np.float32)
+    operands = [array.astype(np.float16) for array in (a, b)]
+    (layer,) = file.judge(operands, [(a + b).astype(np.float16)], {}).layers
+    assert layer.used > 1  # an input is what it is
+    told = dict(zip([graph.tensors[index].name.decode() for index in add.inputs], operands, strict=True))
+    (layer,) = file.judge(operands, [(a + b).astype(np.float16)], told).layers
+    assert 0.1 < layer.used <= 1
+    (layer,) = file.judge(operands, [(a + b + 0.01).astype(np.float16)], told).layers
+    assert layer.used > 1
 
 
 def test_a_layout_that_shapes_do_not_tell_is_asked_for(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -70,10 +71,13 @@ class Site:
     call: Call
     arithmetic: Arithmetic
     results: tuple[Array, ...]
+    errors: Mapping[int, Array]
 
     def x(self, index: int = 0) -> Bounded:
         """An operand, in real numbers."""
-        return Bounded.of(self.call.real(index), self.arithmetic)
+        operand = Bounded.of(self.call.real(index), self.arithmetic)
+        error = self.errors.get(self.call.operator.inputs[index])
+        return operand if error is None else operand.widened(error)
 
     def linear(self, indices: Sequence[int], count: Array | float) -> Bounded:
         """A sum of products of these operands, the last of which may be a bias that is left out."""
@@ -121,7 +125,12 @@ Rule = Callable[[Site], Bounded]
 
 
 def of_tflite(
-    graph: TfliteGraph, operator: Operator, values: Mapping[int, Array], *, arithmetic: Arithmetic = FLOAT32
+    graph: TfliteGraph,
+    operator: Operator,
+    values: Mapping[int, Array],
+    *,
+    arithmetic: Arithmetic = FLOAT32,
+    errors: Mapping[int, Array] = MappingProxyType({}),
 ) -> tuple[Bound, ...]:
     """How far any correct evaluation of an operator may lie from the exact one, given its own operands.
 
@@ -131,6 +140,7 @@ def of_tflite(
         values: of its inputs, by the index of the tensor, in the file's layout, as the runtime had them.
         arithmetic: what the runtime computes in. ``xnnpack`` and ``any`` round quantized results once, in float32: at
             most one step from the reference kernels, which ``tflite`` is held to where these are specified exactly.
+        errors: how far the runtime may have had other real numbers, by the index of the tensor.
 
     Returns:
         One `Bound` per result; of quantized ones in steps.
@@ -146,6 +156,8 @@ def of_tflite(
         tuple(graph.tensors[index] for index in operator.outputs),
         tuple(None if index < 0 else values.get(index) for index in operator.inputs),
     )
+    if errors and (operator.name in _NOTHING_ROUNDED or results[0].dtype.kind != "f"):
+        raise ParityError(f"no error is carried through {operator.name}", where=call.result.name)
     if operator.name in _NOTHING_ROUNDED and not (call.quantized and _rescales(call)):
         return tuple(bound_of(result, None) for result in results)
     if all(result.dtype.kind != "f" for result in results):
@@ -154,7 +166,7 @@ def of_tflite(
     if operator.name not in RULES:
         what = f"no error bound is known for {operator.name}"
         raise ParityError(what, where=call.result.name, hint="judge its outputs")
-    site = Site(graph, values, call, arithmetic, results)
+    site = Site(graph, values, call, arithmetic, results, errors)
     with np.errstate(all="ignore"):
         return (bound_of(results[0], site.activated(RULES[operator.name](site)).stored()),)
 

@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.errors import ParityError
 from edgeconv.parity.bounds import Arithmetic, Bound, of_tflite
 from edgeconv.parity.running._layers import Judged, Operand, Step, judged_layers
 from edgeconv.reference.tflite import Operator, TfliteGraph, open_tflite, read
@@ -77,12 +76,23 @@ class TfliteFile:
             )
             for operator in graph.operators
         ]
-        return judged_layers(steps, held, results, [self._held], self._name)
+        halves = any(graph.tensors[at].dtype == "float16" for at in results if isinstance(at, int))
+        readings = [self._held, self._unrounded] if halves else [self._held]
+        return judged_layers(steps, held, results, readings, self._name)
 
     def _held(self, key: Hashable, array: Array) -> Operand:
         """A told value in the type that operators read it in."""
         assert isinstance(key, int)  # tensors have indices
         return np.asarray(array, self._graph.tensors[key].held_as)
+
+    def _unrounded(self, key: Hashable, array: Array) -> Operand:
+        """A half that XNNPACK may have read before it was rounded: of what it has no kernels for halves, a subgraph is
+        computed in float32, and only its results are rounded."""
+        told = self._held(key, array)
+        if array.dtype != np.float16 or not isinstance(told, np.ndarray):
+            return told
+        error = np.spacing(np.abs(array)).astype(np.float64) / 2
+        return Bound(told, error, error)
 
     def _name(self, key: Hashable) -> str:
         assert isinstance(key, int)  # tensors have indices
@@ -93,10 +103,9 @@ def _bounds(
     graph: TfliteGraph, operator: Operator, arithmetic: Arithmetic, operands: Sequence[Operand]
 ) -> Sequence[Bound]:
     values = {at: value for at, value in zip(operator.inputs, operands, strict=True) if value is not None}
-    if any(isinstance(value, Bound) for value in values.values()):
-        raise ParityError(f"the runtime does not tell the operands of {operator.name}")
-    arrays = {at: value for at, value in values.items() if isinstance(value, np.ndarray)}
+    errors = {at: value.worst for at, value in values.items() if isinstance(value, Bound)}
+    arrays = {at: value.exact if isinstance(value, Bound) else value for at, value in values.items()}
     if any(graph.tensors[at].dtype == "float16" for at in operator.outputs):
         # A file that computes in halves, and not only stores its weights so: XNNPACK adds up in them.
         arithmetic = replace(arithmetic, storage="float16", compute="float16")
-    return of_tflite(graph, operator, arrays, arithmetic=arithmetic)
+    return of_tflite(graph, operator, arrays, arithmetic=arithmetic, errors=errors)
