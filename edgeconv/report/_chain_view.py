@@ -50,7 +50,7 @@ class ChainView:
     links: tuple[LinkView, ...]
     end_to_end: LinkView
     broken: tuple[str, ...]
-    not_judged: tuple[str, ...]
+    remarks: tuple[str, ...]
     profiles: tuple[ProfileView, ...]
     worst_layer: str
     coverage: CoverageView | None
@@ -77,7 +77,7 @@ def chain_view(artifact: Artifact, subtitle: str, rows: Sequence[Comparison], *,
         links=tuple(links),
         end_to_end=end_to_end,
         broken=_broken(results),
-        not_judged=tuple(_not_judged(results, rows)),
+        remarks=tuple(_remarks(results, rows)),
         profiles=profiles,
         worst_layer=max(profiles, key=lambda profile: profile.most).worst if profiles else "",
         coverage=coverage_view(artifact.coverage),
@@ -112,9 +112,11 @@ def _broken(results: Sequence[LinkResult]) -> tuple[str, ...]:
     return tuple(diagnosis(result) for result in broken)
 
 
-def _not_judged(results: Sequence[LinkResult], rows: Sequence[Comparison]) -> Iterator[str]:
-    """One line for each link that was not judged, and for each device on which one was not that others were."""
+def _remarks(results: Sequence[LinkResult], rows: Sequence[Comparison]) -> Iterator[str]:
+    """One line for each link that was not judged, on some device or on all, and on what holds with a reservation."""
     for result in results:
+        if result.verdict is Verdict.PASS and result.reason and result.link not in (Link.RUNNING, Link.END_TO_END):
+            yield f"Link {result.link.number}, {_TITLES[result.link].lower()}: {result.reason}"
         skipped = result.verdict is Verdict.SKIPPED
         places = [("", result)] if skipped else [(f" on {row.device}", link) for row in rows for link in row.links]
         for place, link in places:

@@ -310,7 +310,8 @@ def test_a_chain_says_how_each_link_stands() -> None:
     assert breaks.broken[0].startswith("link 3 (writing) breaks: CONV_2D features.0.0 is 2.1e-07")
     assert [line.split(":")[0] for line in breaks.broken] == ["link 3 (writing) breaks", "link 4 (running) breaks"]
     assert [link.text for link in unjudged.links[:3]] == ["not judged"] * 3
-    assert unjudged.not_judged == (
+    assert holds.remarks == ("Link 3, writing: 1 of 106 constants is within 1e-06 of the module's",)
+    assert unjudged.remarks == (
         "Link 3, writing, was not judged: the reference does not compute GRU",
         "Link 4, running, was not judged on litert: whatever value it tells, it computes otherwise",
     )
