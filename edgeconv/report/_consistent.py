@@ -31,11 +31,9 @@ def contradictions(report: Report) -> Iterator[str]:
             yield from (f"{artifact.path.name!r} has the tensor {name!r} twice" for name in names_twice)
     variants = {artifact.path.name: artifact.variant for artifact in report.artifacts}
     rows = report.comparisons
-    links = [link for artifact in report.artifacts for link in artifact.links]
-    links += [link for row in rows for link in row.links]
-    for owner in (*report.artifacts, *rows):
-        yield from (f"it has the link {name!r} twice" for name in _twice([link.link.value for link in owner.links]))
-    yield from (f"the link {link.link.value} passes beyond its bound" for link in links if _is_beyond(link))
+    for links in (*(artifact.links for artifact in report.artifacts), *(row.links for row in rows)):
+        yield from (f"it has the link {name!r} twice" for name in _twice([link.link.value for link in links]))
+        yield from (f"the link {link.link.value} passes beyond its bound" for link in links if _is_beyond(link))
     for row, held in zip(rows, held_to_links(rows, report.artifacts), strict=True):
         if row.verdict is Verdict.PASS and held.verdict is not Verdict.PASS:
             yield f"{_place(row)}: it passes though {held.reason}"
