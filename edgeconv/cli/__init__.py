@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import edgeconv
-from edgeconv.cli import bench, completion, cost, devices, export, init, inspect, operators, parity, quantize
+from edgeconv.cli import bench, bisect, completion, cost, devices, export, init, inspect, operators, parity, quantize
 from edgeconv.cli._blame import blame
 from edgeconv.cli._machine import lacking
 from edgeconv.cli._streams import OutputError, prepare, printable, say, tell, writing
@@ -59,6 +59,7 @@ app.command("init")(init.command)
 app.command("export")(export.command)
 app.command("quantize")(quantize.command)
 app.command("parity")(parity.command)
+app.command("bisect")(bisect.command)
 app.command("devices")(devices.command)
 app.command("inspect")(inspect.command)
 app.command("cost")(cost.command)

@@ -5,8 +5,27 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeconv.errors import RecipeError
+from edgeconv.named_files import is_onnx
+
+if TYPE_CHECKING:
+    from edgeconv.recipe import Recipe
+
+
+def recipe_of(path: Path, shapes: Sequence[str], fixed: Sequence[str]) -> Recipe:
+    """The recipe that a file is, or that of an .onnx file, with what ``--shape`` and ``--set`` say.
+
+    Raises:
+        RecipeError: the recipe cannot be read, or they say nothing sound.
+    """
+    from edgeconv.recipe import load_recipe, onnx_recipe, with_fixed
+
+    read = onnx_recipe(path, shapes=stated_shapes(shapes)) if is_onnx(path) else load_recipe(path)
+    values = stated_values(fixed)
+    return with_fixed(read, values) if values else read
 
 
 def stated_shapes(texts: Sequence[str]) -> dict[str, tuple[int | str, ...]]:

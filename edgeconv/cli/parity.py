@@ -15,7 +15,7 @@ import typer
 from edgeconv.cli._artifact import judged_artifact, stated_ends
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._limits import TimeLimit
-from edgeconv.cli._shapes import stated_shapes, stated_values
+from edgeconv.cli._shapes import recipe_of
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from edgeconv.flow.prove import MakeProof, Rebuild
     from edgeconv.flow.source import Source
     from edgeconv.progress import Progress
-    from edgeconv.recipe import Recipe
     from edgeconv.report import Report
 
 
@@ -96,7 +95,7 @@ def command(
             hint = "leave DIR out, and give --recipe or --against, and --out"
             raise ParityError("a file is judged alone, by a recipe, into a folder", where="--artifact", hint=hint)
         ends = stated_ends(match or [], layout or "")
-        read = _read_recipe(recipe, shape or [], fixed or [])
+        read = recipe_of(recipe, shape or [], fixed or [])
         judged: list[tuple[Path, _Judge]] = [
             (out, partial(judged_artifact, artifact, read, out, device, ends, progress))
         ]
@@ -190,7 +189,7 @@ def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progres
     from edgeconv.flow.pipeline import rebuilt_variants
 
     of_file = is_onnx(recipe_path)
-    read = _read_recipe(recipe_path, shapes, fixed)
+    read = recipe_of(recipe_path, shapes, fixed)
     source = job_of(read, prove=False).source
 
     def make_proof(variants: tuple[str, ...]) -> Proof:
@@ -201,12 +200,3 @@ def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progres
     if not of_file or source.variant:
         named["rebuild"] = lambda artifacts, report: rebuilt_variants(read, artifacts, report, progress)
     return named
-
-
-def _read_recipe(path: Path, shapes: list[str], fixed: list[str]) -> Recipe:
-    """The recipe that a file is, or that of an .onnx file."""
-    from edgeconv.recipe import load_recipe, onnx_recipe, with_fixed
-
-    read = onnx_recipe(path, shapes=stated_shapes(shapes)) if is_onnx(path) else load_recipe(path)
-    values = stated_values(fixed)
-    return with_fixed(read, values) if values else read

@@ -61,26 +61,35 @@ def _put(links: Sequence[LinkResult], link: LinkResult) -> tuple[LinkResult, ...
 
 def _writing(graph: Graph, artifact: Artifact, sample: Sample) -> LinkResult:
     """Link 3 of an artifact; skipped where the reference lacks an operator of it."""
-    from edgeconv.parity.writing import OnnxFile, TfliteFile, writing
+    from edgeconv.parity.writing import writing
 
     try:
-        if artifact.format == "onnx":
-            file: File = OnnxFile(artifact.path, graph)
-        else:
-            read = tflite.read(artifact.path)
-            file = TfliteFile(read, graph, artifact.inputs, artifact.outputs, artifact.intermediates)
+        file = opened(artifact, graph)
     except EmitError as error:
         return LinkResult(Link.WRITING, Verdict.FAIL, where=artifact.path.name, reason=f"it cannot be read: {error}")
     if file.unknown:
         reason = f"not judged: the reference does not compute {', '.join(file.unknown)}"
         return LinkResult(Link.WRITING, Verdict.SKIPPED, reason=reason)
     try:
-        return writing(graph, file, _one_row(graph, sample.inputs), sample.name)
+        return writing(graph, file, one_row(graph, sample.inputs), sample.name)
     except RewriteError as error:
         return LinkResult(Link.WRITING, Verdict.SKIPPED, reason=f"not judged: {error}")
 
 
-def _one_row(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def opened(artifact: Artifact, graph: Graph) -> File:
+    """The file, read back beside the graph that it was written from.
+
+    Raises:
+        EmitError: it cannot be read.
+    """
+    from edgeconv.parity.writing import OnnxFile, TfliteFile
+
+    if artifact.format == "onnx":
+        return OnnxFile(artifact.path, graph)
+    return TfliteFile(tflite.read(artifact.path), graph, artifact.inputs, artifact.outputs, artifact.intermediates)
+
+
+def one_row(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The first row of inputs whose batch is open: a `.tflite` file states a batch of one."""
     open_batch = {
         value.name for value in graph.model.graph.inputs if value.shape and not isinstance(value.shape[0], int)

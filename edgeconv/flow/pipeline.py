@@ -326,20 +326,21 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
 
 
 def rebuilt_variants(
-    recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progress: Progress
+    recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progress: Progress, *, floats: bool = False
 ) -> tuple[Variant, ...]:
-    """The variants of integers that a recipe says files of an earlier export were written from; nothing is written.
+    """The variants that a recipe says files of an earlier export were written from; nothing is written.
 
     Args:
         recipe: that the files were exported from, by what it states itself.
         artifacts: the files; the variants come with the intermediates that these would have if written now.
         report: the earlier one; its target, if any, is searched for again, without the rewrites that it left out.
         progress: hears of the stages.
+        floats: fp32 and fp16, too, and not those of integers alone.
 
     Raises:
         EdgeconvError: as `export_recipe`.
     """
-    names = tuple(dict.fromkeys(item.variant for item in artifacts if item.variant not in ("fp32", "fp16")))
+    names = tuple(dict.fromkeys(item.variant for item in artifacts if floats or item.variant not in ("fp32", "fp16")))
     if not names:
         return ()
     formats = tuple(format_ for format_ in FORMATS if any(item.format == format_ for item in artifacts))

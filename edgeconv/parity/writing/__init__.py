@@ -16,7 +16,7 @@ that makes of the result is measured by moving them.
 from __future__ import annotations
 
 from edgeconv.parity.writing._held import Graph
-from edgeconv.parity.writing._judge import File, writing
+from edgeconv.parity.writing._judge import File, both_sides, writing
 from edgeconv.parity.writing._onnx import OnnxFile
 from edgeconv.parity.writing._outputs import outputs_link, rounding_bound, told_constants
 from edgeconv.parity.writing._read_back import ReadBack, read_back
@@ -28,6 +28,7 @@ __all__ = [
     "OnnxFile",
     "ReadBack",
     "TfliteFile",
+    "both_sides",
     "outputs_link",
     "read_back",
     "rounding_bound",

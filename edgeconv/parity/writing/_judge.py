@@ -139,6 +139,34 @@ def writing(graph: Graph, file: File, inputs: Mapping[str, Array], sample: str =
     )
 
 
+def both_sides(graph: Graph, file: File, inputs: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+    """By the file's tensor, in its layout: what the layers behind it read, in float32, and what the graph computes.
+
+    The layers of both sides between two such tensors are the parts that `writing` judges; the graph computes of what is
+    read. Real numbers, for quantized tensors too.
+
+    Args:
+        graph: that the file was written from.
+        file: the file, read back.
+        inputs: of the graph, by name, in torch's layout.
+
+    Raises:
+        RewriteError: the graph cannot be evaluated.
+        EmitError: the file cannot be.
+    """
+    work = _Writing(graph, file)
+    first = next(work.operands(inputs))
+    values = {name: _single(array) for name, array in first.values.items()}
+    expected = graph.held(inputs, values, work.matching.rounded, list(first.expected))
+    ends = [end for end in file.compare(inputs, values, expected) if end.fits]
+    read = {**expected, **values}
+    return {end.tensor: (end.arranged(read[end.value]), end.expected) for end in ends}
+
+
+def _single(array: Array) -> Array:
+    return array.astype(np.float32).astype(np.float64) if array.dtype.kind == "f" else array
+
+
 class _Writing:
     def __init__(self, graph: Graph, file: File) -> None:
         self.graph, self.file = graph, file

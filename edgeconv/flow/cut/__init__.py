@@ -1,0 +1,69 @@
+"""One layer of a file as a file of its own, cut from its bytes: what is wrong with it stays in it.
+
+Public names
+    `open_layers`: a file whose layers can be cut.
+    `Layers`: what it is asked for, in either language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from edgeconv.core import Array
+
+
+class Layers(Protocol):
+    """A file whose layers can be cut.
+
+    Attributes:
+        inputs: of the file, in its order.
+        results: the names of what its operators compute, in their order.
+        told: those of them that runtimes tell.
+    """
+
+    @property
+    def inputs(self) -> Sequence[str]: ...
+    @property
+    def results(self) -> Sequence[str]: ...
+    @property
+    def told(self) -> Collection[str]: ...
+    def operands(self, layer: str, borders: Collection[str]) -> list[str]:
+        """What a layer reads: its way back to these values and the file's inputs, by name."""
+        ...
+
+    def values(self, inputs: Sequence[Array], names: Collection[str]) -> dict[str, Array]:
+        """What the file computes of inputs in its own order and layout, in float64 or exact integers."""
+        ...
+
+    def stored(self, name: str, array: Array) -> Array:
+        """Real numbers as a tensor of the file stores them."""
+        ...
+
+    def cut(self, layer: str, operands: Mapping[str, Array]) -> bytes:
+        """The layer as a file with these inputs, in their order, and one output.
+
+        Raises:
+            ParityError: it cannot be.
+        """
+        ...
+
+
+def open_layers(path: Path, data: bytes) -> Layers:
+    """The file as `Layers`.
+
+    Args:
+        path: where it lies; its suffix tells the language, and what belongs to it lies beside it.
+        data: its bytes.
+
+    Raises:
+        EdgeconvError: it cannot be read.
+    """
+    if path.suffix == ".onnx":
+        from edgeconv.flow.cut.onnx import OnnxLayers
+
+        return OnnxLayers(path, data)
+    from edgeconv.flow.cut.tflite import TfliteLayers
+
+    return TfliteLayers(data)

@@ -1,0 +1,117 @@
+"""Layers of `.onnx` files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import external_data_helper, helper, inliner, shape_inference
+
+from edgeconv.core import DATA_SUFFIX, Array
+from edgeconv.errors import ParityError
+from edgeconv.flow.cut.integers import as_integers
+from edgeconv.parity.bounds import FLOAT32
+from edgeconv.reference import evaluate, one_thread
+
+
+class OnnxLayers:
+    """See `Layers`.
+
+    Raises:
+        ParityError: it is no ONNX file.
+    """
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        from edgeconv.parity.running import open_probed
+
+        try:
+            model = onnx.load_model_from_string(data)
+            _require_own_weights(model, path)
+            external_data_helper.load_external_data_for_model(model, str(path.parent))
+        except (DecodeError, ValueError, OSError) as error:
+            raise ParityError(f"cannot be read: {error}", where=str(path), hint="export it again") from error
+        if model.functions:
+            model = inliner.inline_local_functions(model)
+        self._model = shape_inference.infer_shapes(model)
+        graph = self._model.graph
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._types = {
+            info.name: info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.output, *graph.input)
+        }
+        self.inputs: Sequence[str] = [info.name for info in graph.input if info.name not in self._constants]
+        self.results: Sequence[str] = list(self._makers)
+        groups = open_probed(path, data, FLOAT32).groups
+        self.told: Collection[str] = {name for group in groups for name in group}
+
+    def operands(self, layer: str, borders: Collection[str]) -> list[str]:
+        """See `Layers`."""
+        return self._way_back(layer, {*borders, *self.inputs})[1]
+
+    def _way_back(self, layer: str, borders: Collection[str]) -> tuple[list[onnx.NodeProto], list[str]]:
+        """The nodes of a layer in the file's order, and what they read."""
+        waiting, outputs, read = [layer], set(), list[str]()
+        while waiting:
+            node = self._makers.get(waiting.pop())
+            if node is None or node.output[0] in outputs:
+                continue
+            outputs.add(node.output[0])
+            if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
+                raise ParityError(
+                    f"{node.op_type} has subgraphs, and is not cut", where=layer, hint="name another layer"
+                )
+            read += [name for name in node.input if name in borders]
+            waiting += [name for name in node.input if name not in borders]
+        nodes = [node for node in self._model.graph.node if node.output[0] in outputs]
+        return nodes, list(dict.fromkeys(read))
+
+    def values(self, inputs: Sequence[Array], names: Collection[str]) -> dict[str, Array]:
+        """See `Layers`."""
+        feeds = dict(zip(self.inputs, inputs, strict=True))
+        own = {name: feeds[name] for name in names if name in feeds}
+        with one_thread():
+            return own | evaluate(ir.from_proto(self._model), feeds, keep=[name for name in names if name not in own])
+
+    def stored(self, name: str, array: Array) -> Array:
+        """See `Layers`."""
+        dtype = helper.tensor_dtype_to_np_dtype(self._types.get(name, onnx.TensorProto.FLOAT))
+        node = self._makers.get(name)
+        if dtype.kind in "iu" and array.dtype.kind == "f" and node is not None and node.op_type == "QuantizeLinear":
+            stored = [self._constants[item] for item in node.input[1:3] if item in self._constants]
+            numbers = [onnx.numpy_helper.to_array(tensor).reshape(-1) for tensor in stored]
+            if len(numbers) != 2 or any(item.size != 1 for item in numbers):
+                raise ParityError("its scale or zero point is no stored number", where=name, hint="name another layer")
+            return as_integers(array, float(numbers[0][0]), int(numbers[1][0]), dtype)
+        return array.astype(dtype)
+
+    def cut(self, layer: str, operands: Mapping[str, Array]) -> bytes:
+        """See `Layers`."""
+        nodes, _ = self._way_back(layer, operands)
+        names = {name for node in nodes for name in node.input}
+        inputs = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in operands.items()
+        ]
+        output = onnx.ValueInfoProto(name=layer)
+        output.type.tensor_type.elem_type = self._types.get(layer, onnx.TensorProto.FLOAT)
+        constants = [tensor for name, tensor in self._constants.items() if name in names]
+        graph = helper.make_graph(nodes, "layer", inputs, [output], constants)
+        model = helper.make_model(graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
+        data: bytes = model.SerializeToString(deterministic=True)
+        return data
+
+
+def _require_own_weights(model: onnx.ModelProto, path: Path) -> None:
+    """Refuses weights in other files than the one beside it: a path of the file's choice could lead anywhere.
+
+    Raises:
+        ParityError: there are such.
+    """
+    for tensor in model.graph.initializer:
+        places = {entry.key: entry.value for entry in tensor.external_data}
+        if external_data_helper.uses_external_data(tensor) and places.get("location") != path.name + DATA_SUFFIX:
+            what = f"the constant {tensor.name!r} lies in a file that is not its own"
+            raise ParityError(what, where=str(path), hint="export it again")
