@@ -16,6 +16,7 @@ VERBS = {
     "parity": ["parity", "x"],
     "cost": ["cost", "x.toml"],
     "bench": ["bench", "x"],
+    "bisect": ["bisect", "x"],
 }
 
 
