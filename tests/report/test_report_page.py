@@ -335,6 +335,11 @@ def test_what_no_input_reached_is_counted_and_named() -> None:
     assert "and 8 more" in to_html(REPORTS["chained"]())
 
 
+def test_a_broken_layer_comes_with_the_command_that_cuts_it_out() -> None:
+    assert to_html(REPORTS["chained"]()).count("edgeconv bisect .") == 1
+    assert "edgeconv bisect" not in to_html(failing_report()), "no link is broken there"
+
+
 def test_a_certificate_is_told_with_its_numbers() -> None:
     told = [chain.certificate for chain in page_view(REPORTS["chained"]()).chains]
     assert told == [
