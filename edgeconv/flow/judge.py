@@ -14,7 +14,7 @@ from edgeconv.flow.running import judged_running
 from edgeconv.flow.source import Source
 from edgeconv.parity import Golden, asks_of_all, compare, explained_by_fusion, held_to_all
 from edgeconv.parity.chain import held_to_links
-from edgeconv.parity.running import told_as_precision
+from edgeconv.parity.running import told_as_precision, told_as_runtimes_own
 from edgeconv.progress import Progress
 from edgeconv.recipe import DEFAULT_FIDELITY
 from edgeconv.verdicts import LinkResult
@@ -58,6 +58,7 @@ def judge(
     progress: Progress,
     *,
     running: bool = True,
+    own: Sequence[Comparison] = (),
 ) -> tuple[tuple[Comparison, ...], dict[str, Mapping[str, str]]]:
     """Runs every artifact on every device that takes its format, and compares with the float64 reference.
 
@@ -67,6 +68,7 @@ def judge(
         proof: samples, devices and bounds.
         source: its own float32 is a row; None where it is not at hand.
         progress: hears of each run.
+        own: rows of the source's own float32 from before; else it is run where a row beyond its bound asks for them.
         running: whether each runtime's layers are judged, too; a search for a target asks for the outputs alone.
 
     Returns:
@@ -100,7 +102,17 @@ def judge(
     for variant, bound in proof.bounds.items():
         of = {artifact.path.name for artifact in artifacts if artifact.variant == variant}
         comparisons = held_to_all(comparisons, bound, of=of)
-    return told_as_precision(held_to_links(comparisons, artifacts), artifacts), environments
+    held = held_to_links(told_as_runtimes_own(comparisons, artifacts), artifacts)
+
+    def run_source() -> Sequence[Comparison]:
+        """The source's own float32, for a figure alone: it is no device that was asked for."""
+        if own or source is None:
+            return own
+        golden_of = golden.of(source.variant)
+        run = source.run(golden_of.samples, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)
+        return _rows(run, golden=golden_of, variant=source.variant, proof=proof, outputs=outputs)
+
+    return told_as_precision(held, artifacts, run_source), environments
 
 
 def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tuple[str, ...]) -> tuple[Comparison, ...]:

@@ -219,7 +219,8 @@ def repeat(
     stored_rows = tuple(row for row in old.comparisons if not _is_run_again(row, names, source))
     _require_bound(stored_rows, artifacts, proof, folder)
     artifacts = with_certificates(artifacts, golden, progress)
-    comparisons, devices_now = judge(artifacts, golden, proof, source, progress)
+    own = [row for row in stored_rows if not row.artifact]
+    comparisons, devices_now = judge(artifacts, golden, proof, source, progress, own=own)
     if rebuild is None:
         comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)
     else:

@@ -10,6 +10,7 @@ import numpy as np
 from edgeconv.core import Array, Artifact, Comparison, Run, Sample, Verdict
 from edgeconv.devices import Device, Sessions, file_inputs
 from edgeconv.errors import DeviceError, EdgeconvError
+from edgeconv.flow.layer_causes import cause_on_runtime
 from edgeconv.named_files import read_named
 from edgeconv.parity.running import Judged, ProbedFile, arithmetic_of, open_probed, running_link
 from edgeconv.verdicts import Link, LinkResult
@@ -47,17 +48,21 @@ def judged_running(
         file = open_probed(artifact.path, data, arithmetic_of(run.environment))
         probe = _Probe(partial(sessions.run_probe, device, artifact, timeout_s=timeout_s), artifact, file)
         judged: dict[str, Judged] = {}
+        cause = ""
         elements = 0
         for at in _telling(rows, len(samples)):
             outputs, told = probe.told(samples[at], run.outputs[at])
             inputs = [array for _, array in file_inputs(artifact, samples[at])]
-            judged[samples[at].name] = file.judge(inputs, outputs, told)
+            walk = judged[samples[at].name] = file.judge(inputs, outputs, told)
+            beyond = next((layer for layer in walk.layers if not layer.used <= 1), None)
+            if beyond is not None and not cause:
+                cause = cause_on_runtime(artifact.path, data, beyond, inputs, outputs, told)
             elements += sum(array.size for array in told.values())
             if elements > _ENOUGH:
                 break
     except EdgeconvError as error:
         return LinkResult(Link.RUNNING, Verdict.SKIPPED, reason=str(error))
-    return running_link(judged)
+    return running_link(judged, cause)
 
 
 def _telling(rows: Sequence[Comparison], count: int) -> list[int]:

@@ -140,3 +140,36 @@ def test_what_became_of_a_constant_is_told_where_it_explains_the_result(name: st
     assert cause.startswith("the constant x1")
     assert words in cause
     assert cause_of(convolution(), Evidence(wrong() + RNG.normal(), 1e-9), stored=stored) != cause
+
+
+def test_a_runtime_that_rounds_its_operands_is_told() -> None:
+    rounded = [array.astype(np.float16).astype(np.float64) for array in (IMAGE, KERNEL.astype(np.float32))]
+    actual = computed("Conv", *rounded, BIAS.astype(np.float32).astype(np.float64), pads=[1, 1, 1, 1])
+    cause = cause_of(convolution(), Evidence(actual, 1e-6))
+    assert cause == "the operands of Conv layer.0 are rounded to float16"
+
+
+def test_a_runtime_that_adds_up_in_float16_is_told() -> None:
+    rows, matrix = RNG.normal(size=(6, 40)), RNG.normal(size=(40, 5)).astype(np.float32).astype(np.float64)
+    total = np.zeros((6, 5), np.float16)
+    for at in range(40):
+        total += (rows[:, at : at + 1] * matrix[at]).astype(np.float16)
+    cause = cause_of(piece_of("MatMul", [rows, matrix], (1,)), Evidence(total.astype(np.float64), 1e-6))
+    assert cause == "MatMul layer.0 is summed in float16"
+
+
+@pytest.mark.parametrize(
+    ("rounding", "words"),
+    [(lambda x: np.floor(x + 0.5), "rounds ties up"), (np.trunc, "cuts fractions off"), (np.floor, "rounds down")],
+)
+def test_another_rounding_to_integers_is_told(rounding: Callable[[Array], Array], words: str) -> None:
+    x = np.arange(-20.0, 20.0) / 4
+    piece = piece_of("QuantizeLinear", [x, np.array(1.0), np.array(3, np.int8)], (1, 2))
+    actual = (rounding(x) + 3).astype(np.int8)
+    assert words in cause_of(piece, Evidence(actual, 0.0))
+
+
+def test_integers_that_saturate_early_are_told() -> None:
+    x = np.arange(-100.0, 100.0)
+    piece = piece_of("QuantizeLinear", [x, np.array(1.0), np.array(0, np.int8)], (1, 2))
+    assert "saturates at 64" in cause_of(piece, Evidence(np.clip(piece.expected, -128, 64), 0.0))

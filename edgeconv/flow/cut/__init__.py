@@ -9,22 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeconv.core import Array
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 class Layers(Protocol):
     """A file whose layers can be cut.
 
     Attributes:
-        inputs: of the file, in its order.
+        inputs: names of the file's inputs, in their order.
+        outputs: of its outputs.
         results: the names of what its operators compute, in their order.
         told: those of them that runtimes tell.
     """
 
     @property
     def inputs(self) -> Sequence[str]: ...
+    @property
+    def outputs(self) -> Sequence[str]: ...
     @property
     def results(self) -> Sequence[str]: ...
     @property
@@ -46,6 +52,14 @@ class Layers(Protocol):
 
         Raises:
             ParityError: it cannot be.
+        """
+        ...
+
+    def graph(self, layer: str, operands: Mapping[str, Array]) -> ir.Graph:
+        """The same as a graph of ONNX.
+
+        Raises:
+            EdgeconvError: it cannot be.
         """
         ...
 

@@ -43,6 +43,7 @@ class OnnxLayers:
             info.name: info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.output, *graph.input)
         }
         self.inputs: Sequence[str] = [info.name for info in graph.input if info.name not in self._constants]
+        self.outputs: Sequence[str] = [info.name for info in graph.output]
         self.results: Sequence[str] = list(self._makers)
         groups = open_probed(path, data, FLOAT32).groups
         self.told: Collection[str] = {name for group in groups for name in group}
@@ -102,6 +103,10 @@ class OnnxLayers:
         model = helper.make_model(graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
         data: bytes = model.SerializeToString(deterministic=True)
         return data
+
+    def graph(self, layer: str, operands: Mapping[str, Array]) -> ir.Graph:
+        """See `Layers`."""
+        return ir.from_proto(onnx.load_model_from_string(self.cut(layer, operands))).graph
 
 
 def _require_own_weights(model: onnx.ModelProto, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flatbuffers
 import numpy as np
@@ -14,6 +14,9 @@ from edgeconv.errors import ParityError
 from edgeconv.flow.cut.integers import as_integers
 from edgeconv.parity.bounds import FLOAT32
 from edgeconv.reference.tflite import evaluate, read
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 _IDENTIFIER = b"TFL3"
 
@@ -33,6 +36,7 @@ class TfliteLayers:
         self._places = {tensor.name: at for at, tensor in enumerate(tensors)}
         self._makers = {at: number for number, item in enumerate(self._graph.operators) for at in item.outputs}
         self.inputs: Sequence[str] = [tensors[at].name for at in self._graph.inputs]
+        self.outputs: Sequence[str] = [tensors[at].name for at in self._graph.outputs]
         self.results: Sequence[str] = [tensors[at].name for at in self._makers]
         self.told: Collection[str] = {name for group in TfliteFile(data, FLOAT32).groups for name in group}
 
@@ -73,6 +77,12 @@ class TfliteLayers:
         except (struct.error, AttributeError, IndexError, TypeError, ValueError) as error:
             what = f"the layer cannot be cut: {error}"
             raise ParityError(what, where=layer, hint="the file is damaged where no runtime looks") from error
+
+    def graph(self, layer: str, operands: Mapping[str, Array]) -> ir.Graph:
+        """See `Layers`."""
+        from edgeconv.reference.tflite.as_onnx import to_onnx
+
+        return to_onnx(read(self.cut(layer, operands))).graph
 
     def _packed(self, layer: str, operands: Mapping[str, Array]) -> bytes:
         from ai_edge_litert import schema_py_generated as schema

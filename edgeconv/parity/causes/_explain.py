@@ -18,6 +18,7 @@ from edgeconv.parity.causes._operands import (
 )
 from edgeconv.parity.causes._piece import Evidence, Hypothesis, Piece, confirmed
 from edgeconv.parity.causes._results import exchanged_values, permuted_channels
+from edgeconv.parity.causes._rounding import coarser_numbers, integers
 from edgeconv.parity.causes._weights import misread_weights
 from edgeconv.parity.causes._windows import windows
 
@@ -67,5 +68,7 @@ def _hypotheses(
     yield from permuted_channels(piece, evidence)
     yield from shifted_places(piece)
     yield from exchanged_values(evidence, others)
+    yield from integers(piece, evidence)
     yield from numbers(piece, evidence)
     yield from factors(piece, evidence)
+    yield from coarser_numbers(piece, evidence)

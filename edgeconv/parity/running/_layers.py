@@ -48,6 +48,7 @@ class Layer:
         likely: the largest share of its likely bound that an element uses.
         signal: sum of the squares of the exact values.
         noise: sum of the squares of the errors.
+        widest: the largest bound of an element.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Layer:
     likely: float
     signal: float
     noise: float
+    widest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -174,4 +176,5 @@ def _layer(name: str, operators: tuple[str, ...], bound: Bound, told: Array) -> 
         signal, noise = (float(np.sum(np.square(part))) for part in (pair[0], pair[1] - pair[0]))
         error = abs(float(told[at]) - float(exact[at]))
     likely = float(bound.used(told, likely=True).max())
-    return Layer(name, operators, float(used[at]), error, float(bound.worst[at]), likely, signal, noise)
+    widest = float(np.max(bound.worst))
+    return Layer(name, operators, float(used[at]), error, float(bound.worst[at]), likely, signal, noise, widest)

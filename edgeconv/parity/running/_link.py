@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from edgeconv.affine import decibels
 from edgeconv.core import Artifact, Comparison, Tolerance, Verdict
@@ -12,11 +13,12 @@ from edgeconv.values import counted
 from edgeconv.verdicts import LayerUse, Link, LinkResult
 
 
-def running_link(judged: Mapping[str, Judged]) -> LinkResult:
+def running_link(judged: Mapping[str, Judged], cause: str = "") -> LinkResult:
     """The link of an artifact on a device.
 
     Args:
         judged: what the walk over each sample tells, by the sample's name.
+        cause: why the first layer is beyond its bound, where a hypothesis explains it.
     """
     layers = [(layer, sample) for sample, walk in judged.items() for layer in walk.layers]
     unjudged = {name: why for walk in judged.values() for name, why in walk.unjudged.items()}
@@ -34,7 +36,7 @@ def running_link(judged: Mapping[str, Judged]) -> LinkResult:
         used=layer.used,
         sqnr_db=_decibels(layer for layer, _ in layers),
         where=layer.name,
-        reason=_reason(layer, sample, len({layer.name for layer, _ in beyond}), unjudged),
+        reason=_reason(layer, sample, len({layer.name for layer, _ in beyond}), unjudged, cause),
         layers=_profile([layer for layer, _ in layers]),
     )
 
@@ -58,7 +60,7 @@ def _decibels(layers: Iterable[Layer]) -> float:
     return decibels(sum(signal for signal, _ in energies), sum(noise for _, noise in energies))
 
 
-def _reason(layer: Layer, sample: str, beyond: int, unjudged: Mapping[str, str]) -> str:
+def _reason(layer: Layer, sample: str, beyond: int, unjudged: Mapping[str, str], cause: str) -> str:
     place = f"layer {layer.name} ({', '.join(layer.operators)}), input {sample}"
     parts = [f"{place}, uses {layer.used:.2g} of its bound"]
     if beyond:
@@ -70,35 +72,86 @@ def _reason(layer: Layer, sample: str, beyond: int, unjudged: Mapping[str, str])
     if unjudged:
         name, why = next(iter(unjudged.items()))
         parts.append(f"{counted(len(unjudged), 'value')} could not be judged: {name}, {why}")
+    if beyond and cause:
+        parts.append(f"cause: {cause}")
     return "; ".join(parts)
 
 
-def told_as_precision(rows: Sequence[Comparison], artifacts: Sequence[Artifact]) -> tuple[Comparison, ...]:
+def told_as_runtimes_own(rows: Sequence[Comparison], artifacts: Sequence[Artifact]) -> list[Comparison]:
+    """The rows; where link 4 of one breaks, of a file that says what its graph says, the fault is the runtime's own.
+
+    Args:
+        rows: of all devices.
+        artifacts: with their links.
+    """
+    read_back = {item.path.name for item in artifacts if _verdict(item.links, Link.WRITING) is Verdict.PASS}
+    holding: dict[str, list[str]] = {}
+    for row in rows:
+        if _verdict(row.links, Link.RUNNING) is Verdict.PASS:
+            holding.setdefault(row.artifact, []).append(row.device)
+    return [_as_its_own(row, holding.get(row.artifact, [])) if row.artifact in read_back else row for row in rows]
+
+
+def _as_its_own(row: Comparison, others: Sequence[str]) -> Comparison:
+    """The row with what tells its device's fault from the file's, where its link 4 breaks."""
+    agree = (
+        f", and {' and '.join(dict.fromkeys(others))} compute{'s' if len(set(others)) == 1 else ''} it"
+        if others
+        else ""
+    )
+    links = []
+    for link in row.links:
+        if link.link is Link.RUNNING and link.verdict is Verdict.FAIL:
+            own = f"the fault is {row.device}'s own: the file says what the graph says{agree}"
+            link = replace(link, reason=f"{link.reason}; {own}")
+        links.append(link)
+    return replace(row, links=tuple(links))
+
+
+def _verdict(links: Sequence[LinkResult], link: Link) -> Verdict | None:
+    return next((item.verdict for item in links if item.link is link), None)
+
+
+def told_as_precision(
+    rows: Sequence[Comparison],
+    artifacts: Sequence[Artifact],
+    run_source: Callable[[], Sequence[Comparison]] = tuple,
+) -> tuple[Comparison, ...]:
     """The rows; one of float32 that is beyond its bound while every link holds says so, with torch's own figure.
 
     Args:
         rows: of all devices, the source's own float32 among them where it was run.
         artifacts: with their links.
+        run_source: gives the rows of the source's own float32, where they are none of these and a row asks for them.
     """
+    precise = {
+        at: is_read_back for at, is_read_back in enumerate(_of_precision(rows, artifacts)) if is_read_back is not None
+    }
+    own = [row for row in rows if not row.artifact] or (list(run_source()) if precise else [])
+    by_output = {row.output: row for row in own}
+    return tuple(
+        failed(row, _precision(by_output.get(row.output), is_read_back=precise[at])) if at in precise else row
+        for at, row in enumerate(rows)
+    )
+
+
+def _of_precision(rows: Sequence[Comparison], artifacts: Sequence[Artifact]) -> Iterator[bool | None]:
+    """Whether the file of each row was read back; None where the row passes, or is no float32, or a link is broken."""
     links = {artifact.path.name: artifact.links for artifact in artifacts}
     running = {(row.artifact, row.device): row.links for row in rows if row.links}
-    own = {row.output: row for row in rows if not row.artifact}
-    told = []
     for row in rows:
         judged = (*links.get(row.artifact, ()), *running.get((row.artifact, row.device), ()))
         verdicts = {link.link: link.verdict for link in judged}
         holds = verdicts.get(Link.RUNNING) is Verdict.PASS and Verdict.FAIL not in verdicts.values()
-        if row.verdict is Verdict.FAIL and row.metrics is not None and isinstance(row.tolerance, Tolerance) and holds:
-            is_read_back = verdicts.get(Link.WRITING) is Verdict.PASS
-            row = failed(row, _precision(own.get(row.output), is_read_back=is_read_back))
-        told.append(row)
-    return tuple(told)
+        fails = row.verdict is Verdict.FAIL and row.metrics is not None and isinstance(row.tolerance, Tolerance)
+        yield verdicts.get(Link.WRITING) is Verdict.PASS if fails and holds else None
 
 
 def _precision(own: Comparison | None, *, is_read_back: bool) -> str:
     right = "the file is right" if is_read_back else "every layer computes what the file says"
-    figure = ""
-    if own is not None and own.samples and own.metrics is not None:
-        excess = max(sample.excess for sample in own.samples)
-        figure = f" (torch in float32 uses {excess:.3g} of this bound, {own.metrics.sqnr_db:.0f} dB)"
-    return f"{right}; float32 itself is this far off for this network{figure}"
+    if own is None or not own.samples or own.metrics is None:
+        return f"{right}; float32 itself is this far off for this network"
+    excess = max(sample.excess for sample in own.samples)
+    order = "" if excess > 1 else ", where it adds up in another order"
+    figure = f"{own.device} in float32 uses {excess:.3g} of this bound, {own.metrics.sqnr_db:.0f} dB"
+    return f"{right}; float32 itself is this far off for this network{order} ({figure})"
