@@ -57,6 +57,7 @@ class OnnxFile:
         self._graph = model.graph
         self._opset = model.graph.opset_imports.get("", 1)
         self._arithmetic = arithmetic
+        self._constants = _constants(model.graph)
         self._quantized = any(node.op_type == "QuantizeLinear" for node in model.graph)
         self._casts = {value.name for node in model.graph if node.op_type == "Cast" for value in node.outputs}
         self._halves = {value.name or "" for value in _values(self._graph) if value.dtype == ir.DataType.FLOAT16}
@@ -72,7 +73,7 @@ class OnnxFile:
         return list(groups.values())
 
     def _is_fused(self, node: ir.Node, value: ir.Value) -> bool:
-        if not value.uses() or _is_constant(node):
+        if not value.uses() or value in self._constants:
             return True
         if self._quantized:
             return node.op_type != "QuantizeLinear"
@@ -216,10 +217,10 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
     return [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
 
 
-def _is_constant(node: ir.Node) -> bool:
-    """Whether it computes of constants alone, which a runtime does beforehand."""
-    producers = [None if value is None else value.producer() for value in node.inputs]
-    return all(
-        value is None or value.is_initializer() or (producer is not None and _is_constant(producer))
-        for value, producer in zip(node.inputs, producers, strict=True)
-    )
+def _constants(graph: ir.Graph) -> set[ir.Value]:
+    """What is computed of constants alone, which a runtime does beforehand."""
+    constants = set(graph.initializers.values())
+    for node in graph:
+        if all(value is None or value in constants for value in node.inputs):
+            constants.update(node.outputs)
+    return constants

@@ -14,7 +14,9 @@ import numpy as np
 from edgeconv.core import Array
 
 _ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)), 4: ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0))}
-_NEAR = 2.0**-8  # relative: a number this near to one that is missing is that one, altered
+_NEAR = 2.0**-8  # relative: the most that numbers which are taken for others, altered, differ from these
+_CHANCE = 1e-9  # numbers that are as near by chance are the writer's own: a file has up to a million pairs of constants
+_CHANCE_OF_SAME_SIZE = 1e-6
 _HALF_LIMIT = float(np.finfo(np.float16).max)
 
 
@@ -130,13 +132,13 @@ class _Match:
                 return self._told(name, numbers, other, lost[other])
         if array.size == 1 or array.dtype == np.float64:
             return ""  # a product or a reciprocal of the writer's may be near to anything
-        near = [(other, absent) for other, absent in lost.items() if _is_near(numbers, absent)]
+        near = [(other, absent) for other, absent in lost.items() if _chance(numbers, absent) < _CHANCE]
         return self._told(name, numbers, *near[0]) if near else ""
 
     def _is_altered(self, name: str, numbers: Array, other: str, absent: Array) -> bool:
         array = self.file[name]
         most_agree = array.size > 3 and 2 * int(np.count_nonzero(np.isin(array, numbers))) < array.size
-        return name == other or most_agree or _is_near(numbers, absent)
+        return name == other or most_agree or _chance(numbers, absent) < _CHANCE_OF_SAME_SIZE
 
     def _told(self, name: str, numbers: Array, other: str, absent: Array) -> str:
         array = self.file[name]
@@ -206,14 +208,22 @@ def _missing(array: Array, pool: Array) -> Array:
     return np.asarray(numbers[(pool[places] != numbers) & ~np.isnan(numbers)])
 
 
-def _is_near(numbers: Array, absent: Array) -> bool:
-    """Whether each number is near to one that is absent."""
+def _chance(numbers: Array, absent: Array) -> float:
+    """How likely numbers that have nothing to do with those that are absent lie as near to them.
+
+    A number x lies within d of one of n that are spread over [x/2, 2x] with a probability of about 2dn / 1.5x.
+    """
     ordered = np.sort(absent.astype(np.float64))
-    wanted = numbers.astype(np.float64)
-    places = np.searchsorted(ordered, wanted)
+    altered = numbers.astype(np.float64)
+    places = np.searchsorted(ordered, altered)
     sides = [ordered[np.clip(places + step, 0, len(ordered) - 1)] for step in (-1, 0)]
-    distance = np.minimum(*(np.abs(side - wanted) for side in sides))
-    return bool(np.all(distance <= _NEAR * np.abs(wanted)))
+    distance = np.minimum(*(np.abs(side - altered) for side in sides))
+    if not (distance <= _NEAR * np.abs(altered)).all():
+        return 1.0
+    ends = np.sort(np.stack([altered / 2, altered * 2]), axis=0)
+    count = np.searchsorted(ordered, ends[1], side="right") - np.searchsorted(ordered, ends[0])
+    likely = 2 * distance * count / (1.5 * np.abs(altered))
+    return float(min(1.0, likely.max())) ** len(altered)
 
 
 def _units(held: np.generic, nearest: np.generic) -> str:

@@ -16,6 +16,8 @@ Numerical Algorithms, section 3.1), and both sides round: 2^13 covers any order 
 of n, which independent roundings grow with (Higham and Mary 2019), of millions.
 """
 
+_FEW = 256
+
 
 @dataclass(frozen=True, eq=False)
 class End:
@@ -56,8 +58,11 @@ def errors(actual: Array, expected: Array) -> Array:
     if expected.dtype.kind not in "f":
         return np.abs(actual.astype(np.float64) - expected.astype(np.float64))
     with np.errstate(invalid="ignore"):
+        distance = np.abs(actual - expected)
+        if np.isfinite(distance).all():
+            return np.asarray(distance)
         same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
-        distance = np.where(same, 0.0, np.abs(actual - expected))
+        distance = np.where(same, 0.0, distance)
     return np.where(np.isnan(distance), np.inf, distance)
 
 
@@ -65,10 +70,14 @@ def magnitude(array: Array) -> float:
     """The largest finite magnitude of an array; 0 where there is none."""
     if array.dtype.kind != "f":
         return 0.0
-    finite = np.abs(array[np.isfinite(array)])
-    return float(finite.max(initial=0.0))
+    largest = float(np.abs(array).max(initial=0.0))
+    return largest if np.isfinite(largest) else float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
 
 
-def is_equal(actual: Array, expected: Array) -> bool:
-    """Whether two arrays agree by the rounding of their own largest number."""
-    return bool(np.max(errors(actual, expected), initial=0.0) <= GAMMA * magnitude(expected))
+def is_equal(actual: Array, expected: Array, largest: float) -> bool:
+    """Whether two arrays agree by the rounding of the largest number of theirs, as `magnitude` gives it."""
+    most = GAMMA * largest
+    few = slice(None, None, max(1, actual.size // _FEW))
+    if not (errors(actual.reshape(-1)[few], expected.reshape(-1)[few]) <= most).all():
+        return False  # most that are not equal are told by a few elements
+    return bool(np.max(errors(actual, expected), initial=0.0) <= most)

@@ -8,7 +8,7 @@ compared. All other roundings are left out, as a file may fuse operators and rou
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -180,17 +180,23 @@ class Graph:
             names: what is returned.
         """
         cut = self._cut(frozenset(values))
+        part = cut.part(frozenset(names))
+        fed = {**inputs, **changed, **{inner: values[name] for name, inner in cut.inputs.items()}}
+        readable = {value.name for value in part.graph.inputs} | part.graph.initializers.keys()
         ends = {name: cut.ends[name] for name in names}
-        feeds = {inner: values[name] for name, inner in cut.inputs.items()}
-        present = {name: array for name, array in {**inputs, **changed}.items() if name in cut.known}
         with one_thread():
-            results = evaluate(cut.model, {**present, **feeds}, keep=set(ends.values()))
+            results = evaluate(part, {name: fed[name] for name in fed.keys() & readable}, keep=set(ends.values()))
         return {name: self._saturated(name, results[end]) for name, end in ends.items()}
+
+    def operands(self, name: str, held: Collection[str]) -> frozenset[str]:
+        """The held values, and the graph's inputs, that a value is computed from directly."""
+        cut = self._cut(frozenset(held))
+        read = {value.name or "" for value in cut.part(frozenset([name])).graph.inputs}
+        return frozenset({value for value, inner in cut.inputs.items() if inner in read} | read)
 
     def constants_before(self, name: str, held: Collection[str]) -> frozenset[str]:
         """The constants that a value is computed from, behind the held values before it."""
-        nodes = self._cut(frozenset(held)).before(name)
-        return frozenset(value.name or "" for node in nodes for value in node.inputs if value is not None)
+        return frozenset(self._cut(frozenset(held)).part(frozenset([name])).graph.initializers)
 
     def piece(
         self, name: str, inputs: Mapping[str, Array], values: Mapping[str, Array], changed: Mapping[str, Array]
@@ -283,7 +289,7 @@ class _Cut:
                     if name in names and value.uses():
                         _redirect(value, self._input(name, value))
         self.ends |= {value.name or "": value.name or "" for value in graph.inputs}
-        self.known = {value.name for value in graph.inputs} | set(graph.initializers)
+        self._parts: dict[frozenset[str], ir.Model] = {}
         for value, name in zip(graph.outputs, [value.name or "" for value in model.graph.outputs], strict=True):
             self.ends[name] = value.name or ""
 
@@ -293,15 +299,17 @@ class _Cut:
         self.inputs[name] = given.name or ""
         return given
 
-    def before(self, name: str) -> Iterator[ir.Node]:
-        by_name = {value.name: node for node in self.model.graph for value in node.outputs}
-        waiting, visited = [self.ends[name]], set()
-        while waiting:
-            node = by_name.get(waiting.pop())
-            if node is not None and node not in visited:
-                visited.add(node)
-                yield node
-                waiting += [value.name or "" for value in node.inputs if value is not None]
+    def part(self, names: frozenset[str]) -> ir.Model:
+        """What some values are computed from, alone: most values have few operators behind the held ones."""
+        if names not in self._parts:
+            graph = self.model.graph
+            part = ir.convenience.extract(graph, graph.inputs, sorted({self.ends[name] for name in names}))
+            for value in [value for value in part.inputs if not value.uses() and not value.is_graph_output()]:
+                part.inputs.remove(value)
+            functions = list(self.model.functions.values())
+            model = ir.Model(part, ir_version=self.model.ir_version, functions=functions)
+            self._parts = {names: model}  # one, as all evaluations of a value follow each other
+        return self._parts[names]
 
 
 def _elements(shape: ir.Shape | None) -> int:

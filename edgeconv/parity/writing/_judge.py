@@ -245,8 +245,10 @@ class _Writing:
     def _response(self, end: End, operands: _Operands) -> float:
         """What a relative change of 1 in each operand would make of a value, by its slope: the largest."""
         generator = np.random.default_rng(0)
-        held = {name: _changed(array, generator) for name, array in sorted(self._held(operands).items())}
-        inputs = {name: _changed(array, generator) for name, array in operands.inputs.items()}
+        held = self._held(operands)
+        read = sorted(self.graph.operands(end.value, held))
+        held |= {name: _changed(held[name], generator) for name in read if name in held}
+        inputs = {name: _changed(array, generator) for name, array in operands.inputs.items() if name in read}
         (result,) = self.graph.held(inputs, held, self.matching.rounded, [end.value]).values()
         return magnitude(errors(result, operands.expected[end.value])) / _CHANGE
 
@@ -255,12 +257,14 @@ class _Writing:
         total = np.zeros(end.expected.shape)
         for name in sorted(self.matching.own & self.file.constants_before(end.tensor)):
             compute = partial(self._again, end, name)
-            total += _shift(compute, self.file.constants[name].astype(np.float64), self.file.half_steps(name))
+            array = self.file.constants[name].astype(np.float64)
+            total += _shift(compute, end.actual, array, self.file.half_steps(name))
         before = self.graph.constants_before(end.value, self._held(operands))
         for name in sorted(self.matching.without & before & self.graph.constants.keys()):
             array = self.graph.constants[name]
             compute = partial(self._graph_again, end, operands, name)
-            total += _shift(compute, array.astype(np.float64), half_steps(array))
+            used = self.matching.rounded.get(name, array).astype(np.float64)
+            total += _shift(compute, end.expected, used, half_steps(array))
         return total
 
     def cause(self, item: _Judged, operands: _Operands) -> str:
@@ -327,13 +331,18 @@ def _changed(array: Array, generator: np.random.Generator) -> Array:
     return np.asarray(array * (1 + _CHANGE * generator.choice([-1.0, 1.0], array.shape)))
 
 
-def _shift(compute: Callable[[Array], Array], array: Array, steps: Array) -> Array:
+def _shift(compute: Callable[[Array], Array], before: Array, array: Array, steps: Array) -> Array:
     """How far a result moves with the numbers of a constant, each moved by up to a step: float64.
+
+    Args:
+        compute: the result with other numbers.
+        before: the result with those that the constant has.
+        array: those that the constant has, float64.
+        steps: what each is moved by.
 
     Where a result depends on one number, all patterns of signs move it alike, and it is told exactly.
     """
     generator = np.random.default_rng(0)
-    before = compute(array)
     patterns = [np.ones(array.shape)]
     if array.size > 1:
         patterns += [generator.choice([-1.0, 1.0], array.shape) for _ in range(_PATTERNS)]

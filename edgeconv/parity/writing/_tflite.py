@@ -16,7 +16,7 @@ import numpy as np
 from edgeconv.affine import limits_of
 from edgeconv.core import Array, IntegerTensor, TensorSpec
 from edgeconv.parity.writing._constants import half_steps
-from edgeconv.parity.writing._ends import End, errors, is_equal
+from edgeconv.parity.writing._ends import End, errors, is_equal, magnitude
 from edgeconv.parity.writing._held import Graph, Steps, steps_of
 from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, evaluate_operator
 
@@ -270,10 +270,11 @@ def _axes(array: Array, expected: Array) -> tuple[int, ...] | None:
     usual = [tuple(range(rank))] if rank < 3 else [(0, *range(2, rank), 1), tuple(range(rank))]
     fitting = [axes for axes in usual if tuple(expected.shape[axis] for axis in axes) == array.shape]
     candidates = itertools.chain(fitting, usual, itertools.permutations(range(rank)) if rank <= _MOST_TRIED else ())
+    largest = magnitude(expected)
     for axes in candidates:
-        if is_equal(array, _moved(expected, axes, array)):
+        if is_equal(array, _moved(expected, axes, array), largest):
             return axes
-    same_numbers = is_equal(np.sort(array, axis=None), np.sort(expected, axis=None))
+    same_numbers = is_equal(np.sort(array, axis=None), np.sort(expected, axis=None), largest)
     if same_numbers or not fitting:
         return None
     return min(fitting, key=lambda axes: float(np.median(errors(array, _moved(expected, axes, array)))))
