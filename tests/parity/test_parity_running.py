@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,13 @@ def test_normalization_may_begin_with_what_is_added(tmp_path: Path) -> None:
     file = OnnxFile(tmp_path / "net.onnx", data, Arithmetic(runtime="onnxruntime"))
     (layer,) = file.judge([x, z, one, shift, zero, one], [y], {}).layers
     assert 0.1 < layer.used <= 1
+
+
+def test_a_network_of_thousands_of_layers_has_its_layers_told(tmp_path: Path) -> None:
+    names = ["x", *(f"value_{index}" for index in range(3000)), "y"]
+    nodes = [onnx.helper.make_node("Neg", [source], [result]) for source, result in pairwise(names)]
+    borders = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph(nodes, "deep", borders[:1], borders[1:])
+    data = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]).SerializeToString()
+    groups = OnnxFile(tmp_path / "deep.onnx", data, Arithmetic()).groups
+    assert sorted(name for group in groups for name in group) == sorted(names[1:-1])

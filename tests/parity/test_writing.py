@@ -18,6 +18,7 @@ from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.flow.links import with_links
 from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.parity.writing._constants import half_steps, match
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
 from edgeconv.verdicts import Link, LinkResult, Verdict
@@ -134,6 +135,26 @@ def missed_faults(name: str, variant: str, folder: Path) -> list[tuple[str, str,
 @pytest.mark.parametrize("case", ["relu6 fp32", "leaky fp16", "swish int8", "relu int16x8"])
 def test_planted_faults_are_found_and_named(case: str, tmp_path: Path) -> None:
     assert not missed_faults(*case.split(), tmp_path)
+
+
+def test_numbers_of_the_writer_s_own_are_not_called_those_of_a_large_constant_altered() -> None:
+    generator = np.random.default_rng(0)
+    bias = generator.uniform(0.1, 1, 2000).astype(np.float32)  # any number is near to one of these
+    scale = generator.uniform(0.1, 1, (1, 1, 1, 16)).astype(np.float32)
+    matching = match({"bias": bias}, {"scale": scale}, half_steps_of(scale))
+    assert not matching.faults
+    assert matching.own == {"scale"}
+
+
+def test_a_part_of_a_constant_that_is_one_ulp_off_is_told_though_the_constant_has_many_numbers() -> None:
+    bias = np.random.default_rng(0).uniform(0.1, 1, 2000).astype(np.float32)
+    part = np.nextafter(bias[:16], np.float32(2))
+    (fault,) = match({"bias": bias}, {"part": part}, half_steps_of(part)).faults.values()
+    assert "16 of 16 numbers are not those of the graph's bias" in fault
+
+
+def half_steps_of(array: np.ndarray) -> Callable[[str], np.ndarray]:
+    return lambda name: half_steps(array)
 
 
 @pytest.mark.slow

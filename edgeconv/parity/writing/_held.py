@@ -207,9 +207,8 @@ class Graph:
             RewriteError: the reference cannot compute it by itself.
         """
         cut = self._cut(frozenset(values))
-        needed = set(cut.before(name))
         feeds = {**inputs, **changed, **{inner: values[outer] for outer, inner in cut.inputs.items()}}
-        nodes = [node for node in cut.model.graph if node in needed]
+        nodes = list(cut.part(frozenset([name])).graph)
         read = {value for node in nodes for value in node.inputs if value is not None}
         arrays = {value: feeds[value.name] for value in read if value.name in feeds}
         arrays |= {
