@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeconv.capture import whatever_it_brings
 from edgeconv.core import Array, Artifact, Sample
 from edgeconv.devices import file_inputs
 from edgeconv.errors import ParityError
@@ -104,6 +105,7 @@ def bisect(
     Raises:
         ParityError: the report cannot be read or a file changed; no link of a layer is broken; no file has the layer;
             link 3 is broken, and the graph is not at hand.
+        CaptureError: a file is damaged.
         EmitError: the files cannot be written.
     """
     report = read_report(folder)
@@ -117,7 +119,8 @@ def bisect(
     written = []
     with staged(out) as staging:
         for place in places:
-            cut = _cut(place, samples, graphs.get(place.artifact.variant))
+            with whatever_it_brings(place.artifact.path):
+                cut = _cut(place, samples, graphs.get(place.artifact.variant))
             if cut is None:
                 continue
             data, arrays, reproduction = cut

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeconv.capture import whatever_it_brings
 from edgeconv.core import Array
 from edgeconv.errors import EdgeconvError
 from edgeconv.flow.cut import open_layers
@@ -28,29 +29,34 @@ def cause_on_runtime(
         outputs: of the runtime, likewise.
         told: values of the runtime, by name.
     """
+    try:
+        with whatever_it_brings(path):
+            return _cause(path, data, layer, inputs, outputs, told)
+    except EdgeconvError:  # a layer that cannot be cut, or is no graph of ours
+        return ""
+
+
+def _cause(
+    path: Path, data: bytes, layer: Layer, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]
+) -> str:
     from edgeconv.parity.causes import Evidence, Piece, cause_of  # onnx_ir, which the caller may do without
     from edgeconv.reference import one_thread
 
-    try:
-        file = open_layers(path, data)
-        held = {**dict(zip(file.inputs, inputs, strict=True)), **told, **dict(zip(file.outputs, outputs, strict=True))}
-        operands = {
-            name: held[name] for name in file.operands(layer.name, [name for name in held if name != layer.name])
-        }
-        graph = file.graph(layer.name, operands)
-        values = {value: _real(operands[name]) for value, name in zip(graph.inputs, operands, strict=True)}
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                values[value] = _real(value.const_value.numpy())
-        with one_thread():
-            piece = Piece(list(graph), values, graph.outputs[0], graph.opset_imports.get("", 1))
-            actual = _real(held[layer.name])
-            magnitude = float(np.max(np.abs(piece.expected), initial=0.0, where=np.isfinite(piece.expected)))
-            if actual.dtype.kind == "f" and not layer.widest <= _COARSEST * magnitude:
-                return ""
-            return cause_of(piece, Evidence(actual, layer.widest))
-    except (EdgeconvError, KeyError, ValueError):  # a layer that cannot be cut, or is no graph of ours
-        return ""
+    file = open_layers(path, data)
+    held = {**dict(zip(file.inputs, inputs, strict=True)), **told, **dict(zip(file.outputs, outputs, strict=True))}
+    operands = {name: held[name] for name in file.operands(layer.name, [name for name in held if name != layer.name])}
+    graph = file.graph(layer.name, operands)
+    values = {value: _real(operands[name]) for value, name in zip(graph.inputs, operands, strict=True)}
+    for value in graph.initializers.values():
+        if value.const_value is not None:
+            values[value] = _real(value.const_value.numpy())
+    with one_thread():
+        piece = Piece(list(graph), values, graph.outputs[0], graph.opset_imports.get("", 1))
+        actual = _real(held[layer.name])
+        magnitude = float(np.max(np.abs(piece.expected), initial=0.0, where=np.isfinite(piece.expected)))
+        if actual.dtype.kind == "f" and not layer.widest <= _COARSEST * magnitude:
+            return ""
+        return cause_of(piece, Evidence(actual, layer.widest))
 
 
 def _real(array: Array) -> Array:

@@ -197,3 +197,15 @@ def compared_layers(artifact: Artifact, sample: Sample) -> int:
         assert np.max(np.abs(alone - values[layer])) <= rounding * np.max(np.abs(values[layer])), layer
         count += 1
     return count
+
+
+@pytest.mark.parametrize("name", ["block.fp32.onnx", "block.fp32.tflite"])
+def test_a_damaged_file_is_told_in_one_line(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 3 : len(data) // 3 + 200] = bytes(range(200))
+    (folder / name).write_bytes(data)
+    mark(folder, LinkResult(Link.RUNNING, Verdict.PASS))
+    code = run(["bisect", str(folder), "--layer", "nowhere", "-q"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert line.startswith("edgeconv: error: ")

@@ -72,7 +72,7 @@ def open_layers(path: Path, data: bytes) -> Layers:
         data: its bytes.
 
     Raises:
-        EdgeconvError: it cannot be read.
+        EdgeconvError: it cannot be read. A damaged file may raise anything (`edgeconv.capture.whatever_it_brings`).
     """
     if path.suffix == ".onnx":
         from edgeconv.flow.cut.onnx import OnnxLayers

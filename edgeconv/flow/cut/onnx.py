@@ -7,7 +7,6 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import external_data_helper, helper, inliner, shape_inference
 
 from edgeconv.core import DATA_SUFFIX, Array
@@ -21,18 +20,15 @@ class OnnxLayers:
     """See `Layers`.
 
     Raises:
-        ParityError: it is no ONNX file.
+        ParityError: its weights lie in another's file.
     """
 
     def __init__(self, path: Path, data: bytes) -> None:
         from edgeconv.parity.running import open_probed
 
-        try:
-            model = onnx.load_model_from_string(data)
-            _require_own_weights(model, path)
-            external_data_helper.load_external_data_for_model(model, str(path.parent))
-        except (DecodeError, ValueError, OSError) as error:
-            raise ParityError(f"cannot be read: {error}", where=str(path), hint="export it again") from error
+        model = onnx.load_model_from_string(data)
+        _require_own_weights(model, path)
+        external_data_helper.load_external_data_for_model(model, str(path.parent))
         if model.functions:
             model = inliner.inline_local_functions(model)
         self._model = shape_inference.infer_shapes(model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ import flatbuffers
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.errors import ParityError
 from edgeconv.flow.cut.integers import as_integers
 from edgeconv.parity.bounds import FLOAT32
 from edgeconv.reference.tflite import evaluate, read
@@ -72,19 +70,6 @@ class TfliteLayers:
 
     def cut(self, layer: str, operands: Mapping[str, Array]) -> bytes:
         """See `Layers`."""
-        try:
-            return self._packed(layer, operands)
-        except (struct.error, AttributeError, IndexError, TypeError, ValueError) as error:
-            what = f"the layer cannot be cut: {error}"
-            raise ParityError(what, where=layer, hint="the file is damaged where no runtime looks") from error
-
-    def graph(self, layer: str, operands: Mapping[str, Array]) -> ir.Graph:
-        """See `Layers`."""
-        from edgeconv.reference.tflite.as_onnx import to_onnx
-
-        return to_onnx(read(self.cut(layer, operands))).graph
-
-    def _packed(self, layer: str, operands: Mapping[str, Array]) -> bytes:
         from ai_edge_litert import schema_py_generated as schema
 
         model = schema.ModelT.InitFromPackedBuf(self._data, 0)
@@ -105,6 +90,12 @@ class TfliteLayers:
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
         return bytes(builder.Output())
+
+    def graph(self, layer: str, operands: Mapping[str, Array]) -> ir.Graph:
+        """See `Layers`."""
+        from edgeconv.reference.tflite.as_onnx import to_onnx
+
+        return to_onnx(read(self.cut(layer, operands))).graph
 
 
 def _without_unused(model: Any) -> None:
