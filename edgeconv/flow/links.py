@@ -2,71 +2,150 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeconv.core import Array, Artifact, Sample
 from edgeconv.errors import EmitError, RewriteError
+from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.variants import Variant
+from edgeconv.parity import Golden
 from edgeconv.progress import Progress
 from edgeconv.reference import tflite
+from edgeconv.rewrite import REWRITES, optimize
 from edgeconv.verdicts import Link, LinkResult, Verdict
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from edgeconv.parity.writing import File, Graph
 
 
 def with_links(
-    artifacts: Sequence[Artifact], variants: Sequence[Variant], samples: Sequence[Sample], progress: Progress
+    artifacts: Sequence[Artifact],
+    variants: Sequence[Variant],
+    golden: Golden,
+    progress: Progress,
+    rewriting: Rewriting | None = None,
 ) -> tuple[Artifact, ...]:
     """The artifacts with their links; one whose variant is not among these keeps those that it has.
 
-    One sample is enough for link 3: constants are compared number by number, and every part of the file on operands in
+    One sample is enough for links 1 and 3: constants are compared number by number, and every part on operands in
     which no error adds up, so that what differs at all differs by far more than float64 rounds.
 
     Args:
         artifacts: their files exist.
         variants: the graphs that they were written from.
-        samples: of the proof.
-        progress: hears of each file.
+        golden: the samples of the proof, and what the module makes of them in float64.
+        progress: hears of each step.
+        rewriting: what link 1 is about; without it, the artifacts keep what was said of it.
     """
     if not variants:
         return tuple(artifacts)
-    from edgeconv.parity.writing import Graph  # torch, which proving again does not need
-
-    judged: dict[str, LinkResult] = {}
+    links: list[LinkResult] = []
+    if rewriting is not None:
+        with progress.stage("rewrites, in float64"):
+            links.append(_rewrites(rewriting, golden))
+    judged: dict[str, list[LinkResult]] = {}
     for variant in variants:
-        sample = next((sample for sample in samples if sample.is_for(variant.name)), None)
-        own = [artifact for artifact in artifacts if artifact.variant == variant.name]
-        if sample is None or not own:
-            continue
-        graph = Graph(variant.model)
-        for artifact in own:
-            with progress.stage(f"{artifact.path.name} read back"):
-                judged[artifact.path.name] = _writing(graph, artifact, sample)
+        own, samples = [artifact for artifact in artifacts if artifact.variant == variant.name], golden.of(variant.name)
+        if own and samples.samples:
+            judged |= {name: [*links, *own_links] for name, own_links in _of_variant(variant, own, samples, progress)}
     return tuple(
-        replace(artifact, links=_put(artifact.links, judged[artifact.path.name]))
-        if artifact.path.name in judged
-        else artifact
-        for artifact in artifacts
+        replace(artifact, links=_put(artifact.links, judged.get(artifact.path.name, []))) for artifact in artifacts
     )
 
 
-def _put(links: Sequence[LinkResult], link: LinkResult) -> tuple[LinkResult, ...]:
-    """The links with one of them judged anew, in the order of the chain."""
-    others = [other for other in links if other.link is not link.link]
-    return tuple(sorted((*others, link), key=lambda item: item.link.number))
+def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
+    """Link 1; one that breaks names the rewrite without which it holds, if there is one."""
+    index = _smallest(golden)
+    inputs, outputs = golden.samples[index].inputs, golden.reference.outputs[index]
 
+    def judged(rewritten: ir.Model) -> LinkResult:
+        from edgeconv.parity.rewriting import rewriting as judge
 
-def _writing(graph: Graph, artifact: Artifact, sample: Sample) -> LinkResult:
-    """Link 3 of an artifact; skipped where the reference lacks an operator of it."""
-    from edgeconv.parity.writing import writing
+        return judge(rewriting.captured, rewritten, inputs, outputs)
 
     try:
-        file = opened(artifact, graph)
-    except EmitError as error:
-        return LinkResult(Link.WRITING, Verdict.FAIL, where=artifact.path.name, reason=f"it cannot be read: {error}")
+        link = judged(rewriting.rewritten)
+    except RewriteError as error:
+        return LinkResult(Link.REWRITES, Verdict.SKIPPED, reason=f"not judged: {error}")
+    name = _broken_by(rewriting, judged) if link.verdict is Verdict.FAIL else ""
+    return replace(link, reason=f"{link.reason}; without the rewrite {name} it is not") if name else link
+
+
+def _broken_by(rewriting: Rewriting, judged: Callable[[ir.Model], LinkResult]) -> str:
+    """The first rewrite without which all others compute what the captured graph does; empty where there is none."""
+    captured = rewriting.captured
+    if captured is None or any(not value.shape or not value.shape.is_static() for value in captured.graph.inputs):
+        return ""
+
+    def holds(*skip: str) -> bool:
+        try:
+            others = optimize(captured.clone(), skip=(*rewriting.skip, *skip), keep_exact=True)
+            return judged(others).verdict is Verdict.PASS
+        except RewriteError:
+            return False
+
+    names = [rewrite.name for rewrite in REWRITES if rewrite.name not in rewriting.skip]
+    return "" if holds() else next(filter(holds, names), "")
+
+
+def _smallest(golden: Golden) -> int:
+    """The first of the samples with the fewest elements: batches may differ."""
+    sizes = [sum(array.size for array in sample.inputs.values()) for sample in golden.samples]
+    return sizes.index(min(sizes))
+
+
+def _of_variant(
+    variant: Variant, artifacts: Sequence[Artifact], golden: Golden, progress: Progress
+) -> Iterator[tuple[str, list[LinkResult]]]:
+    """Links 2 and 3 of a variant's files, by their name."""
+    from edgeconv.parity.rewriting import rounded_constants
+    from edgeconv.parity.writing import Graph  # torch, which proving again does not need
+
+    graph = Graph(variant.model)
+    costs: dict[frozenset[str], LinkResult] = {}
+    for artifact in artifacts:
+        with progress.stage(f"{artifact.path.name} read back"):
+            try:
+                file = opened(artifact, graph)
+            except EmitError as error:
+                name, reason = artifact.path.name, f"it cannot be read: {error}"
+                yield name, [LinkResult(Link.WRITING, Verdict.FAIL, where=name, reason=reason)]
+                continue
+            rounded = rounded_constants(graph, file)
+            key = frozenset(rounded)
+            if key not in costs:
+                costs[key] = _rounding(graph, rounded, golden, variant.name)
+            yield artifact.path.name, [costs[key], _writing(graph, file, golden.samples[0])]
+
+
+def _rounding(graph: Graph, rounded: Mapping[str, Array], golden: Golden, variant: str) -> LinkResult:
+    """Link 2 of a variant: on all samples where its integers are known, else on the smallest."""
+    from edgeconv.parity.rewriting import rounding
+
+    if variant in golden.integers:
+        return rounding(golden.integers[variant].run.outputs, golden.reference.outputs)
+    index = _smallest(golden)
+    try:
+        values = graph.values(golden.samples[index].inputs, rounded, graph.outputs)
+    except RewriteError as error:
+        return LinkResult(Link.ROUNDING, Verdict.SKIPPED, reason=f"not judged: {error}")
+    return rounding([values], [golden.reference.outputs[index]])
+
+
+def _put(links: Sequence[LinkResult], judged: Sequence[LinkResult]) -> tuple[LinkResult, ...]:
+    """The links with some of them judged anew, in the order of the chain."""
+    by_link = {link.link: link for link in (*links, *judged)}
+    return tuple(sorted(by_link.values(), key=lambda item: item.link.number))
+
+
+def _writing(graph: Graph, file: File, sample: Sample) -> LinkResult:
+    """Link 3; skipped where the reference lacks an operator of the file."""
+    from edgeconv.parity.writing import writing
+
     if file.unknown:
         reason = f"not judged: the reference does not compute {', '.join(file.unknown)}"
         return LinkResult(Link.WRITING, Verdict.SKIPPED, reason=reason)

@@ -41,18 +41,17 @@ from edgeconv.flow.job import Job, job_of, stated_job
 from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.prove import check_devices, prove
 from edgeconv.flow.record import discard_outdated
+from edgeconv.flow.rewriting import rewritten
 from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
 from edgeconv.flow.target import measured, with_confirmation, with_target, with_thresholds
 from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.graph.joints import joints_of
-from edgeconv.graph.summary import summarize
 from edgeconv.package import VERSION
 from edgeconv.progress import Progress
 from edgeconv.quantize import Target
 from edgeconv.recipe import FORMATS, MIXED, Recipe, place_of
 from edgeconv.report import LEFT_OUT, Report, TargetSearch
-from edgeconv.rewrite import optimize, selected
-from edgeconv.rewrite.open_batch import free_batch
+from edgeconv.rewrite import selected
 
 if TYPE_CHECKING:
     import torch
@@ -286,7 +285,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     selected(job.skip_rewrites, errors.SKIPPED)  # a misspelt name is told before the work
     # The folder first of all: one that cannot be written is told before the work.
     with failing_as_a_file(job.source), staged(out) as staging:
-        model, graphs = _rewritten(job, progress)
+        model, rewriting, graphs = rewritten(job.source, job.skip_rewrites, progress, is_proved=job.proof is not None)
         job, variants = _variants(job, model, progress)
         written = [
             _write(staging, variant, job, format_, layout, progress)
@@ -320,6 +319,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
                 variants=variants,
                 joints=joints_of(model.graph),
                 target_search=_target_search(job, variants, progress),
+                rewriting=rewriting,
             )
     artifacts = tuple(dataclasses.replace(artifact, path=out / artifact.path.name) for artifact in artifacts)
     return ExportResult(artifacts, graphs, (*notes, *removal.late), report, tuple(removal.late))
@@ -350,7 +350,7 @@ def rebuilt_variants(
     if target_search is not None and target_search.variant != MIXED:
         job = with_target(job, recipe, Target(sqnr_db=target_search.sqnr_db, agreement=target_search.agreement))
     with failing_as_a_file(job.source):
-        model, _ = _rewritten(job, progress)
+        model, *_ = rewritten(job.source, job.skip_rewrites, progress, is_proved=False)
         job, variants = _variants(job, model, progress)
         return tuple(dataclasses.replace(variant, intermediates=_intermediates(job, variant)) for variant in variants)
 
@@ -361,18 +361,6 @@ def _intermediates(job: Job, variant: Variant) -> dict[str, tuple[IntegerTensor,
         artifact_name(job.name, variant.name, *kind): _emit(job, {}, variant, *kind) for kind in job.files(variant)
     }
     return {name: emitted.intermediates for name, emitted in names.items()}
-
-
-def _rewritten(job: Job, progress: Progress) -> tuple[ir.Model, tuple[GraphSummary, GraphSummary]]:
-    """The rewritten graph, which variants are made of, and summaries of the captured and the rewritten graph."""
-    with progress.stage("capture"):
-        model = job.source.graph()
-    captured = summarize("captured", model)
-    with progress.stage("rewrite"):
-        model = optimize(model, skip=job.skip_rewrites)
-        if job.source.batched:
-            model = free_batch(model, inputs=job.source.batched, symbol=job.source.symbol)
-    return model, (captured, summarize("folded", model))
 
 
 def _variants(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:

@@ -34,6 +34,7 @@ from edgeconv.flow.layers import carried_over, judged_by_layer
 from edgeconv.flow.links import with_links
 from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.record import read_report, require_unchanged, write_report
+from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.source import OnnxSource, Source
 from edgeconv.flow.variants import Variant, is_quantized
 from edgeconv.graph.joints import joints_of
@@ -110,6 +111,7 @@ def prove(
     variants: Sequence[Variant] = (),
     joints: Mapping[str, tuple[Parts, ...]] = MappingProxyType({}),
     target_search: TargetSearch | None = None,
+    rewriting: Rewriting | None = None,
 ) -> Report:
     """Judges freshly made artifacts; writes the golden values and the report beside them.
 
@@ -121,7 +123,7 @@ def prove(
     golden = Golden(proof.samples, reference, _integers(variants, proof.samples, reached, progress), joints)
     golden_file, data = golden_name(name), golden_bytes(golden)
     staging.write(golden_file, data)
-    artifacts = with_links(artifacts, variants, proof.samples, progress)
+    artifacts = with_links(artifacts, variants, golden, progress, rewriting)
     artifacts = with_coverage(artifacts, variants, golden, reached, progress)
     artifacts = with_certificates(artifacts, golden, progress)
     comparisons, devices = judge(artifacts, golden, proof, source, progress)
@@ -214,7 +216,7 @@ def repeat(
         integers = _integers(variants, proof.samples, reached, progress)
         golden = replace(golden, integers=integers, joints=joints)
         artifacts = _with_intermediates(artifacts, variants)
-        artifacts = with_links(artifacts, variants, proof.samples, progress)
+        artifacts = with_links(artifacts, variants, golden, progress)
         artifacts = with_coverage(artifacts, variants, golden, reached, progress)
     stored_rows = tuple(row for row in old.comparisons if not _is_run_again(row, names, source))
     _require_bound(stored_rows, artifacts, proof, folder)

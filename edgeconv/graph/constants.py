@@ -2,10 +2,13 @@
 
 A constant has two faces: the tensor that the file will hold, rounded to the graph's dtype, and the exact float64
 array that it was rounded from. The exact face travels in ``Value.meta`` (never serialized), so that a weight that
-three rewrites touch is still rounded only once, from real arithmetic done in float64.
+three rewrites touch is still rounded only once, from real arithmetic done in float64. The proof asks for it, too: what
+the rewrites compute is judged apart from what rounding costs.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,8 @@ from edgeconv.core import Array
 from edgeconv.graph.edit import tensor_of
 
 Float64 = npt.NDArray[np.float64]
+
+Face = tuple[ir.TensorProtocol, Float64]
 
 _EXACT = "edgeconv.exact"  # Value.meta key: (tensor, float64 array that the tensor was rounded from)
 
@@ -67,12 +72,40 @@ def add_constant(graph: ir.Graph, name: str, array: Array, dtype: ir.DataType) -
     tensor = ir.tensor(stored, dtype=dtype, name=name)
     value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(stored.shape), const_value=tensor)
     if is_float(dtype) and array.dtype == np.float64:
-        value.meta[_EXACT] = (tensor, array)
+        remember_exact(value, array)
     graph.register_initializer(value)
     return value
 
 
-def forget_exact(model: ir.Model) -> None:
-    """Drops the float64 faces of all constants, which weigh twice the model."""
-    for value in model.graph.initializers.values():
-        value.meta.pop(_EXACT, None)
+def remember_exact(value: ir.Value, array: Float64) -> None:
+    """Remembers what the tensor of a constant was rounded from; nothing where it was not rounded."""
+    tensor = value.const_value
+    if tensor is not None and not np.array_equal(tensor.numpy(), array):
+        value.meta[_EXACT] = (tensor, array)
+
+
+def unrounded_copy(model: ir.Model) -> ir.Model:
+    """A copy of a graph that holds each constant as the float64 array it was rounded from, where that is remembered.
+
+    Arrays are shared, not copied.
+    """
+    model = model.clone()
+    for name, value in model.graph.initializers.items():
+        if (remembered := value.meta.get(_EXACT)) is not None and remembered[0] is value.const_value:
+            value.const_value = ir.tensor(remembered[1], name=name)
+            value.type = ir.TensorType(ir.DataType.DOUBLE)
+    return model
+
+
+def take_exact(model: ir.Model) -> dict[str, Face]:
+    """Takes the float64 faces of all constants away, which weigh twice what was rounded; returns them by name."""
+    values = model.graph.initializers.items()
+    return {name: value.meta.pop(_EXACT) for name, value in values if _EXACT in value.meta}
+
+
+def give_exact(model: ir.Model, faces: Mapping[str, Face]) -> None:
+    """Gives constants that are still the same tensors their float64 faces back."""
+    for name, (tensor, array) in faces.items():
+        value = model.graph.initializers.get(name)
+        if value is not None and value.const_value is tensor:
+            value.meta[_EXACT] = (tensor, array)

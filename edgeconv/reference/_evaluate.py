@@ -27,7 +27,13 @@ Array = npt.NDArray[Any]
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
-def evaluate(model: ir.Model, inputs: Mapping[str, Array], *, keep: Collection[str] | None = None) -> dict[str, Array]:
+def evaluate(
+    model: ir.Model,
+    inputs: Mapping[str, Array],
+    *,
+    keep: Collection[str] | None = None,
+    altered: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> dict[str, Array]:
     """Evaluates a graph in float64.
 
     Floating-point values of every width are float64 from the first to the last operator: a cast between floating
@@ -40,6 +46,7 @@ def evaluate(model: ir.Model, inputs: Mapping[str, Array], *, keep: Collection[s
             then used in its place (the float64 weights that stored ones were rounded from, for instance).
         keep: names of the values to return; only what they depend on is computed, and memory is given back as soon as
             it is no longer needed. None returns every graph input and every value that a node makes.
+        altered: what readers of a floating-point result get in its place: how far a graph carries a change.
 
     Returns:
         The values by name. Sequences, and values inside subgraphs, are left out. Arrays may share memory with one
@@ -49,7 +56,7 @@ def evaluate(model: ir.Model, inputs: Mapping[str, Array], *, keep: Collection[s
         RewriteError: an operator is not in `OPERATORS`, does not accept its inputs, or draws random numbers; an input
             is missing, unknown or of another shape or kind than the graph says; `keep` names no value.
     """
-    (values,) = evaluate_each(model, (inputs,), keep=keep)
+    (values,) = evaluate_each(model, (inputs,), keep=keep, altered=altered)
     return values
 
 
@@ -59,6 +66,7 @@ def evaluate_each(
     *,
     keep: Collection[str] | None = None,
     observe: Callable[[int, str, Array], None] | None = None,
+    altered: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Iterator[dict[str, Array]]:
     """As `evaluate`, for one sample after another; what depends on constants alone is computed once.
 
@@ -67,6 +75,7 @@ def evaluate_each(
         samples: the inputs of each; all name the same ones.
         keep: see `evaluate`.
         observe: hears of each input and result while it is there: the sample's index, the value's name, and its array.
+        altered: see `evaluate`.
 
     Yields:
         The values of each sample.
@@ -89,7 +98,7 @@ def evaluate_each(
         fed = {value: _checked(value, array) for name, array in inputs.items() for value in (_fed(by_name, name),)}
         if settled is None:
             settled = _constants(graph, frozenset(targets), fed.keys(), opset)
-        walk = _Walk(opset, retained)
+        walk = _Walk(opset, retained, altered=altered)
         walk.values = {**settled, **fed}
         walk.observe = None if observe is None else partial(observe, index)
         walk.tell(fed)
@@ -151,8 +160,15 @@ def evaluate_alone(node: ir.Node, arrays: Sequence[Array | None], *, opset: int)
 class _Walk:
     """The values so far, and how often each is still to be read."""
 
-    def __init__(self, opset: int, keep: frozenset[ir.Value] | None, *, folds: bool = False) -> None:
-        self._folds = folds
+    def __init__(
+        self,
+        opset: int,
+        keep: frozenset[ir.Value] | None,
+        *,
+        folds: bool = False,
+        altered: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        self._folds, self._altered = folds, altered
         self.values: dict[ir.Value, Value] = {}
         self.observe: Callable[[str, Array], None] | None = None
         self._opset = opset
@@ -166,7 +182,8 @@ class _Walk:
     def step(self, node: ir.Node) -> None:
         """Computes a node from the values so far."""
         arguments = tuple(None if value is None else self.read(value) for value in node.inputs)
-        self.values.update(zip(node.outputs, self.compute(node, arguments), strict=False))
+        results = tuple(map(self._changed, self.compute(node, arguments)))
+        self.values.update(zip(node.outputs, results, strict=False))
         self.tell(node.outputs)
         self._forget(node)
 
@@ -176,6 +193,11 @@ class _Walk:
             result = self.values.get(value)
             if isinstance(result, torch.Tensor) and self.observe is not None:
                 self.observe(value.name or "", result.numpy())
+
+    def _changed(self, result: Value) -> Value:
+        if self._altered is None or not isinstance(result, torch.Tensor) or not result.is_floating_point():
+            return result
+        return self._altered(result)
 
     def compute(self, node: ir.Node, arguments: tuple[Value | None, ...]) -> tuple[Value, ...]:
         """The results of a node."""

@@ -21,7 +21,7 @@ from edgeconv.capture.normalize.remove_no_ops import RemoveNoOpsPass
 from edgeconv.capture.normalize.split_sequences import SplitSequencesPass
 from edgeconv.errors import RewriteError, Wording
 from edgeconv.graph.argument import checked_model
-from edgeconv.graph.constants import forget_exact
+from edgeconv.graph.constants import take_exact
 from edgeconv.rewrite.absorb_channel_moves import AbsorbChannelMovesPass
 from edgeconv.rewrite.average_by_matrices import AverageByMatricesPass
 from edgeconv.rewrite.carry_through import CarryThroughPass
@@ -81,12 +81,14 @@ REWRITES: tuple[Rewrite, ...] = (
 )
 
 
-def optimize(model: ir.Model, *, skip: Collection[str] = ()) -> ir.Model:
+def optimize(model: ir.Model, *, skip: Collection[str] = (), keep_exact: bool = False) -> ir.Model:
     """Runs the table from top to bottom, again and again until nothing changes.
 
     Args:
         model: changed in place. NCHW; the float values that the rewrites touch have constant weights.
         skip: names of rewrites to leave out.
+        keep_exact: whether constants remember what they were rounded from (twice what is folded weighs), for
+            `edgeconv.graph.constants.unrounded_copy`.
 
     Returns:
         The same model. It computes the same function; graph inputs and outputs keep their names, and every value left
@@ -100,7 +102,8 @@ def optimize(model: ir.Model, *, skip: Collection[str] = ()) -> ir.Model:
     for _ in range(len(model.graph) + 2):  # a bound that only a bug can reach
         modified = [_run(rewrite, model) for rewrite in chosen]
         if not any(modified):
-            forget_exact(model)
+            if not keep_exact:
+                take_exact(model)
             return model
     raise RewriteError("the rewrites undo one another and never settle", where="rewrite", hint="leave one out")
 

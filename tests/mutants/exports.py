@@ -42,13 +42,15 @@ class Model:
         weights: of `mutant_networks.WEIGHTS`.
         seed: of the weights and of all inputs.
         source: the module.
-        graph: the rewritten graph.
+        captured: the graph before it was rewritten.
+        graph: the rewritten graph, with what its constants were rounded from.
     """
 
     network: Network
     weights: str
     seed: int
     source: TorchSource
+    captured: ir.Model
     graph: ir.Model
 
     @classmethod
@@ -62,7 +64,8 @@ class Model:
         arguments = tuple(torch.zeros(shape) for shape in network.shapes)
         module, tensors, own_names = checked_call(module, arguments, None)
         source = TorchSource(module, tensors, named_inputs(None, own_names), (), network.name)
-        return cls(network, weights, seed, source, optimize(source.graph()))
+        graph = source.graph()
+        return cls(network, weights, seed, source, graph.clone(), optimize(graph, keep_exact=True))
 
     @property
     def title(self) -> str:

@@ -18,6 +18,7 @@ from edgeconv.core import Artifact, Comparison, Run, Sample, Tolerance
 from edgeconv.devices import Session, Sessions, find, start
 from edgeconv.errors import DeviceError, EdgeconvError
 from edgeconv.flow.links import with_links
+from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.running import judged_running
 from edgeconv.parity import Golden, Integers, compare, judge_layers, layer_steps, unjudged_layers
 from edgeconv.progress import Silent
@@ -97,7 +98,8 @@ class Gate:
                 rows = self._rows(export, artifact, run, reference)
                 runs.append(run)
                 broken_on[device.name] = self._broken(artifact, run, rows, reference)
-        (linked,) = with_links([artifact], [export.variant], reference.samples, Silent())
+        rewriting = Rewriting(export.model.captured, export.model.graph)
+        (linked,) = with_links([artifact], [export.variant], reference.golden, Silent(), rewriting)
         broken = {link.link: link.reason for link in linked.links if link.verdict is Verdict.FAIL}
         for links in broken_on.values():
             broken = {**links, **broken}

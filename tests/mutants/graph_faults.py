@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -19,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeconv.errors import EdgeconvError
 from edgeconv.flow.variants import Variant
+from edgeconv.graph.constants import exact, remember_exact
 
 ModuleFault = Callable[[nn.Module, str], None]
 
@@ -78,10 +80,32 @@ def wrong_graphs(model: Model, format_: str, kinds: list[str], rng: random.Rando
                 if planted is None:
                     continue
                 where, graph = planted.where, ir.from_proto(onnx.load_from_string(planted.data))
+                _unround(graph, model.graph)
             wrong = replace(model, graph=graph)
             yield WrongGraph(kind, where, written(wrong, Variant("fp32", graph), format_))
         except (EdgeconvError, LookupError):
             continue  # the emitter refuses it, or there is no place
+
+
+def _unround(graph: ir.Model, clean: ir.Model) -> None:
+    """Gives a graph that was parsed from bytes the float64 numbers back that they were rounded from, faults on top."""
+    for name, value in graph.graph.initializers.items():
+        right = clean.graph.initializers.get(name)
+        unrounded = exact(right)
+        if right is None or unrounded is None or right.dtype != value.dtype or value.const_value is None:
+            continue
+        stored, wrong = right.const_value.numpy(), value.const_value.numpy()
+        if stored.shape == wrong.shape:
+            remember_exact(value, unrounded + (wrong.astype(np.float64) - stored))
+    makers = {value.name: node for node in clean.graph for value in node.outputs}
+    for node in graph.graph:
+        twin = makers.get(node.outputs[0].name)
+        for key, attribute in node.attributes.items():
+            stated = None if twin is None else twin.attributes.get(key)
+            if stated is None or not attribute.type == stated.type == ir.AttributeType.FLOAT:
+                continue
+            if np.float32(stated.as_float()) == np.float32(attribute.as_float()):
+                node.attributes[key] = stated
 
 
 def _of_module(model: Model, kind: str, rng: random.Random) -> tuple[str, ir.Model]:

@@ -85,6 +85,7 @@ Told = tuple[str, bool, bool, str]
 def told_of(export: Export, kinds: list[str], count: int, folder: Path) -> Iterator[Told]:
     """Plants faults that change the function, of these kinds, until as many as asked for."""
     rng, clean, planted_so_far = random.Random(f"causes {export.title}"), Clean.file(export), 0
+    golden = export.model.golden(export.model.samples)
     for kind in rng.sample(kinds, len(kinds)):
         planted = plant(export.data, export.artifact.format, kind, rng)
         if planted is None or planted_so_far == count:
@@ -96,7 +97,7 @@ def told_of(export: Export, kinds: list[str], count: int, folder: Path) -> Itera
             continue
         planted_so_far += 1
         artifact = export.renewed(planted.data, folder)
-        (linked,) = with_links([artifact], [export.variant], export.model.samples, Silent())
+        (linked,) = with_links([artifact], [export.variant], golden, Silent())
         link = next(link for link in linked.links if link.link is Link.WRITING)
         cause = link.reason.partition("cause: ")[2]
         is_told = re.search(CAUSES[kind], cause) is not None

@@ -13,11 +13,12 @@ from torch import nn
 from writing_faults import planted_in_onnx, planted_in_tflite
 
 from edgeconv.capture import capture
-from edgeconv.core import Artifact, Emitted, Sample
+from edgeconv.core import Artifact, Emitted, Run, Sample
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.flow.links import with_links
 from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.parity import Golden
 from edgeconv.parity.writing._constants import half_steps, match
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
@@ -108,7 +109,9 @@ def judged(
     borders = (contents.inputs, contents.outputs)
     artifact = Artifact(path, path.suffix[1:], variant.name, "nhwc", "0" * 64, *borders)
     artifact = replace(artifact, intermediates=contents.intermediates)
-    (linked,) = with_links([artifact], [variant], [Sample("x", inputs)], Silent())
+    samples = (Sample("x", inputs),)
+    golden = Golden(samples, Run("torch-float64", "", variant.computed(samples)))
+    (linked,) = with_links([artifact], [variant], golden, Silent())
     return next(link for link in linked.links if link.link is Link.WRITING)
 
 

@@ -22,7 +22,7 @@ from edgeconv.capture.normalize.fold_constants import FoldConstantsPass, lift_co
 from edgeconv.capture.normalize.remove_no_ops import FORMS, RemoveNoOpsPass
 from edgeconv.capture.normalize.split_sequences import SplitSequencesPass
 from edgeconv.errors import CaptureError
-from edgeconv.graph.constants import forget_exact
+from edgeconv.graph.constants import take_exact
 from edgeconv.graph.edit import constant, remove_unread_constants
 from edgeconv.graph.names import forget_all_but_name, unique_name
 from edgeconv.graph.traits import TRAITS, Trait, having
@@ -68,7 +68,7 @@ def clean_known(model: ir.Model) -> None:
     RemoveNoOpsPass(FORMS, capturing=True, parameters=weights)(model)
     RemoveUnusedNodesPass()(model)
     _separate_outputs(graph)
-    forget_exact(model)
+    take_exact(model)
 
 
 def _fold_constants(model: ir.Model) -> None:

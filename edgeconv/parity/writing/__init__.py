@@ -15,6 +15,8 @@ that makes of the result is measured by moving them.
 
 from __future__ import annotations
 
+from edgeconv.parity.writing._constants import match
+from edgeconv.parity.writing._ends import GAMMA, errors, magnitude, raised
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._judge import File, both_sides, writing
 from edgeconv.parity.writing._onnx import OnnxFile
@@ -23,13 +25,18 @@ from edgeconv.parity.writing._read_back import ReadBack, read_back
 from edgeconv.parity.writing._tflite import TfliteFile
 
 __all__ = [
+    "GAMMA",
     "File",
     "Graph",
     "OnnxFile",
     "ReadBack",
     "TfliteFile",
     "both_sides",
+    "errors",
+    "magnitude",
+    "match",
     "outputs_link",
+    "raised",
     "read_back",
     "rounding_bound",
     "told_constants",

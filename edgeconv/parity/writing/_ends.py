@@ -17,6 +17,7 @@ of n, which independent roundings grow with (Higham and Mary 2019), of millions.
 """
 
 _FEW = 256
+_LARGER = 1024.0  # what operands are raised to, by powers of two, so that nothing is rounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,3 +82,10 @@ def is_equal(actual: Array, expected: Array, largest: float) -> bool:
     if not (errors(actual.reshape(-1)[few], expected.reshape(-1)[few]) <= most).all():
         return False  # most that are not equal are told by a few elements
     return bool(np.max(errors(actual, expected), initial=0.0) <= most)
+
+
+def raised(array: Array) -> Array:
+    """Real numbers times the power of two that brings the largest to the size that clamps are passed at."""
+    if array.dtype.kind != "f":
+        return array
+    return np.asarray(array * max(1.0, 2.0 ** np.ceil(np.log2(_LARGER / (magnitude(array) or _LARGER)))))

@@ -8,16 +8,18 @@ compared. All other roundings are left out, as a file may fuse operators and rou
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from edgeconv.affine import limits_of
 from edgeconv.core import Array
 from edgeconv.errors import RewriteError
+from edgeconv.graph.constants import unrounded_copy
 from edgeconv.graph.edit import tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having_any
@@ -29,6 +31,7 @@ _MOST_ELEMENTS = 40_000_000  # of float64, on both sides
 _MOST_LEFT_OUT = 3  # nodes behind each other
 _MOVING = (Trait.MOVES, Trait.PICKS)
 _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
+Altered = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,16 @@ def steps_of(scale: float, zero_point: int, dtype: str) -> Steps:
 class Graph:
     """A graph whose values can be compared with those of another.
 
+    Args:
+        model: stays as it is.
+        unrounded: with the float64 numbers that constants were rounded from, and attributes as they are.
+
     Attributes:
-        model: a copy with the float32 attributes that files hold; the caller does not change it.
+        model: a copy, if not unrounded with the float32 attributes that files hold; the caller does not change it.
     """
 
-    def __init__(self, model: ir.Model) -> None:
-        self.model = _rounded_attributes(model)
+    def __init__(self, model: ir.Model, *, unrounded: bool = False) -> None:
+        self.model = unrounded_copy(model) if unrounded else _rounded_attributes(model)
         _store_real_numbers(self.model)
         self._cuts: dict[frozenset[str], _Cut] = {}
 
@@ -149,7 +156,11 @@ class Graph:
         return steps.scale, round(-steps.least / steps.scale)
 
     def values(
-        self, inputs: Mapping[str, Array], changed: Mapping[str, Array], names: Collection[str]
+        self,
+        inputs: Mapping[str, Array],
+        changed: Mapping[str, Array],
+        names: Collection[str],
+        altered: Altered | None = None,
     ) -> dict[str, Array]:
         """Evaluates the whole graph, roundings and all: floats by their name, quantized ones by the integers'.
 
@@ -157,11 +168,12 @@ class Graph:
             inputs: of the graph, by name.
             changed: constants to replace, by name.
             names: of `floats`, `quantizers` and outputs.
+            altered: see `edgeconv.reference.evaluate`.
         """
         real = {name: self._read_as(name) for name in names if name in self.quantizers}
         keep = {*real.values(), *(name for name in names if name not in real)}
         with one_thread():
-            values = evaluate(self.model, {**inputs, **changed}, keep=keep)
+            values = evaluate(self.model, {**inputs, **changed}, keep=keep, altered=altered)
         return {name: values[real.get(name, name)] for name in names}
 
     def held(
@@ -170,6 +182,7 @@ class Graph:
         values: Mapping[str, Array],
         changed: Mapping[str, Array],
         names: Collection[str],
+        altered: Altered | None = None,
     ) -> dict[str, Array]:
         """Evaluates the graph held at `values`; quantized results are saturated, but not rounded.
 
@@ -178,6 +191,7 @@ class Graph:
             values: what is read in place of floats and quantized values, by name.
             changed: constants to replace, by name.
             names: what is returned.
+            altered: see `edgeconv.reference.evaluate`.
         """
         cut = self._cut(frozenset(values))
         part = cut.part(frozenset(names))
@@ -185,7 +199,8 @@ class Graph:
         readable = {value.name for value in part.graph.inputs} | part.graph.initializers.keys()
         ends = {name: cut.ends[name] for name in names}
         with one_thread():
-            results = evaluate(part, {name: fed[name] for name in fed.keys() & readable}, keep=set(ends.values()))
+            feeds = {name: fed[name] for name in fed.keys() & readable}
+            results = evaluate(part, feeds, keep=set(ends.values()), altered=altered)
         return {name: self._saturated(name, results[end]) for name, end in ends.items()}
 
     def operands(self, name: str, held: Collection[str]) -> frozenset[str]:

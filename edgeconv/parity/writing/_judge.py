@@ -14,13 +14,12 @@ from edgeconv.core import Array
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.writing._constants import Matching, half_steps, match
-from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude
+from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude, raised
 from edgeconv.parity.writing._held import Graph
 from edgeconv.reference import one_thread
 from edgeconv.verdicts import Link, LinkResult, Verdict
 
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
-_LARGER = 1024.0  # what operands are raised to, by powers of two, so that nothing is rounded
 _PATTERNS = 4  # of signs, that several numbers of a constant are moved by
 _MANY = 4.0  # where a result depends on several numbers of a constant: more than one pattern shows
 
@@ -183,10 +182,10 @@ class _Writing:
             return
         yield _Operands(inputs, values, values)
         free = values.keys() & self.file.read - self.graph.moved  # nothing else has the same elements
-        larger = {name: _raised(values[name]) for name in free}
-        raised = {name: _raised(array) for name, array in inputs.items()}
-        expected = self.graph.held(raised, larger, self.matching.rounded, names)
-        yield _Operands(raised, larger, expected, all_finite=False)
+        larger = {name: raised(values[name]) for name in free}
+        larger_inputs = {name: raised(array) for name, array in inputs.items()}
+        expected = self.graph.held(larger_inputs, larger, self.matching.rounded, names)
+        yield _Operands(larger_inputs, larger, expected, all_finite=False)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Tensor and one line, of what needs no evaluation."""
@@ -315,13 +314,6 @@ def _judged(end: End, expected: Array, bound: Array, operands: _Operands) -> _Ju
     shares = np.where(distance == 0, 0.0, distance / np.maximum(bound, 5e-324))
     at = np.unravel_index(int(np.argmax(shares)), shares.shape)
     return _Judged(end, float(distance[at]), float(bound[at]))
-
-
-def _raised(array: Array) -> Array:
-    """Real numbers times the power of two that brings the largest to the size that clamps are passed at."""
-    if array.dtype.kind != "f":
-        return array
-    return np.asarray(array * max(1.0, 2.0 ** np.ceil(np.log2(_LARGER / (magnitude(array) or _LARGER)))))
 
 
 def _changed(array: Array, generator: np.random.Generator) -> Array:

@@ -1,0 +1,68 @@
+"""The captured graph -> the rewritten one, with what link 1 of the proof is about."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgeconv.core import GraphSummary
+from edgeconv.errors import RewriteError
+from edgeconv.flow.source import Source
+from edgeconv.graph.constants import give_exact, take_exact
+from edgeconv.graph.summary import summarize
+from edgeconv.progress import Progress
+from edgeconv.rewrite import optimize
+from edgeconv.rewrite.open_batch import free_batch
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """What the rewrites were given, and what they made of it.
+
+    Attributes:
+        captured: the graph before; None where its batch cannot be left open, and outputs alone can be compared.
+        rewritten: the graph after, with what its constants were rounded from.
+        skip: the rewrites that were left out.
+    """
+
+    captured: ir.Model | None
+    rewritten: ir.Model
+    skip: tuple[str, ...] = ()
+
+
+def rewritten(
+    source: Source, skip: Collection[str], progress: Progress, *, is_proved: bool
+) -> tuple[ir.Model, Rewriting | None, tuple[GraphSummary, GraphSummary]]:
+    """The rewritten graph, of which variants are made, what link 1 is about, and summaries before and after.
+
+    Args:
+        source: what is exported.
+        skip: rewrites to leave out, by name.
+        progress: hears of the stages.
+        is_proved: whether link 1 will be judged.
+    """
+    with progress.stage("capture"):
+        model = source.graph()
+    summary = summarize("captured", model)
+    with progress.stage("rewrite"):
+        captured = model.clone() if is_proved else None
+        model = optimize(model, skip=skip, keep_exact=is_proved)
+        faces = take_exact(model)  # what is made of the graph is the same, proved or not
+        if source.batched:
+            model = free_batch(model, inputs=source.batched, symbol=source.symbol)
+            captured = None if captured is None else _freed(source, captured)
+        rewriting = None
+        if is_proved:
+            rewriting = Rewriting(captured, model.clone(), tuple(skip))
+            give_exact(rewriting.rewritten, faces)
+    return model, rewriting, (summary, summarize("folded", model))
+
+
+def _freed(source: Source, captured: ir.Model) -> ir.Model | None:
+    """A captured graph with its batch open; None where an operator that the rewrites take away cannot carry it."""
+    try:
+        return free_batch(captured, inputs=source.batched, symbol=source.symbol)
+    except RewriteError:
+        return None

@@ -1,0 +1,250 @@
+"""Link 1: the module, the graph that was captured of it, and the graph that the rewrites made of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.affine import decibels
+from edgeconv.core import Array
+from edgeconv.errors import RewriteError
+from edgeconv.graph.traits import Trait, having_any
+from edgeconv.parity.rewriting._beside import Beside
+from edgeconv.parity.rewriting._signs import Signs
+from edgeconv.parity.writing import GAMMA, Graph, errors, magnitude, raised
+from edgeconv.verdicts import Link, LinkResult, Verdict
+
+_DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
+_SAFETY = 4.0  # times the largest of these, element by element
+_HALF_ULP = 2.0**-24  # of float32, relative
+# Products and sums: what they make of some operands tells them apart, and larger operands tell no more.
+_POLYNOMIAL = having_any((Trait.AFFINE, Trait.SIGNED_SUM, Trait.LAYER, Trait.MOVES, Trait.AVERAGES)) | {
+    "BatchNormalization",
+    "ReduceSum",
+}
+# Each element of the result is computed from few numbers, which are rounded a few times; and it does not jump.
+_ELEMENTWISE = having_any((Trait.FUNCTION, Trait.BROADCASTS)) - having_any((Trait.PIECEWISE_CONSTANT, Trait.COMPARES))
+_FEW = 2.0**-7  # of GAMMA: 64 roundings
+_OF_CAPTURE = "what the graph computes that was captured of the module"
+_OF_REWRITES = "what the graph computed of the same before it was rewritten"
+_AT_CAPTURE = "{} of the captured graph is {:.3g} from the module's, as capture rounds numbers of its own to float32"
+_Allowance = Callable[[], Array]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A value on both sides, at the element that uses most of its bound.
+
+    Attributes:
+        value: its name in the graph.
+        error: |a - b| there.
+        bound: what it may be.
+        beside: what it differs from, for a sentence.
+    """
+
+    value: str
+    error: float
+    bound: float
+    beside: str
+
+    @property
+    def used(self) -> float:
+        if self.error == 0:
+            return 0.0
+        return self.error / self.bound if self.bound else float("inf")
+
+    @property
+    def reason(self) -> str:
+        """One line on a value that is another one."""
+        return f"{self.value} is {self.error:.3g} from {self.beside}, {self.used:.3g} times its bound"
+
+
+@dataclass(frozen=True)
+class _Operands:
+    """What both graphs compute from.
+
+    Attributes:
+        inputs: by name.
+        held: what readers of the held values read, by name.
+        names: the values that are compared.
+        all_finite: whether what is not finite on one side alone is a fault: these are operands of a user's.
+    """
+
+    inputs: Mapping[str, Array]
+    held: Mapping[str, Array]
+    names: Sequence[str]
+    all_finite: bool = True
+
+
+def rewriting(
+    captured: ir.Model | None, rewritten: ir.Model, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
+) -> LinkResult:
+    """Judges link 1 on one sample.
+
+    Args:
+        captured: before any rewrite; None where it cannot be compared, and then outputs alone are.
+        rewritten: after all of them, with what its constants were rounded from (`optimize`'s ``keep_exact``).
+        inputs: by name, in torch's layout.
+        outputs: what the module computes of them in float64, by name.
+
+    Raises:
+        RewriteError: a graph cannot be evaluated.
+    """
+    work = _Rewriting(Graph(rewritten if captured is None else captured, unrounded=True), inputs)
+    places = [*work.of_module(outputs)]
+    if captured is not None:
+        places += work.of_rewrites(Graph(rewritten, unrounded=True))
+    broken = next((place for place in places if place.used > 1), None)
+    shown = broken or max(places, key=lambda place: place.used, default=None)
+    return LinkResult(
+        Link.REWRITES,
+        Verdict.FAIL if broken else Verdict.PASS,
+        error=None if shown is None else shown.error,
+        bound=None if shown is None else shown.bound,
+        used=None if shown is None else shown.used,
+        sqnr_db=decibels(*work.energies) if places else None,
+        where="" if shown is None else shown.value,
+        reason=broken.reason if broken else work.note,
+    )
+
+
+class _Rewriting:
+    def __init__(self, before: Graph, inputs: Mapping[str, Array]) -> None:
+        self.before, self.inputs = before, inputs
+        self.energies = (0.0, 0.0)
+        self.note = ""
+        self.values = before.values(inputs, {}, before.chosen(before.named))
+
+    def of_module(self, outputs: Mapping[str, Array]) -> Iterator[_Place]:
+        """The module's outputs beside those of the captured graph."""
+        for name, actual in outputs.items():
+            expected, array = self.values[name], np.asarray(actual)
+            allowances = (partial(self._carried_to, name), partial(self._rounded_at_capture, name, array))
+            yield self._place((name, _OF_CAPTURE), array, expected, GAMMA * magnitude(expected), allowances)
+
+    def of_rewrites(self, after: Graph) -> Iterator[_Place]:
+        """The values of the rewritten graph beside those of the captured one, up to the first that differs."""
+        held = {name: array for name, array in self.values.items() if name in after.named}
+        beside = Beside(self.before.model, after.model, held)
+        for operands in self._operands(after, beside, held):
+            if not operands.names:
+                continue
+            expected = self._expected(operands)
+            actual = after.held(operands.inputs, operands.held, {}, operands.names)
+            for name in operands.names:
+                few = _FEW if beside.operators(name) <= _ELEMENTWISE else 1.0
+                size = np.abs(expected[name]) if few < 1 else magnitude(expected[name])
+                carried = partial(_carried_by_part, (self.before, after), operands, name, few)
+                sides = actual[name], expected[name]
+                place = self._place(
+                    (name, _OF_REWRITES), *sides, few * GAMMA * size, [carried], all_finite=operands.all_finite
+                )
+                yield place
+                if place.used > 1:
+                    return
+
+    def _operands(self, after: Graph, beside: Beside, held: Mapping[str, Array]) -> Iterator[_Operands]:
+        """The sample's; of a float graph then larger ones of the same signs, for what clamps or saturates."""
+        changed = beside.changed()
+        yield _Operands(self.inputs, held, changed)
+        if self.before.quantizers:
+            return
+        larger = {name: raised(array) for name, array in self.inputs.items()}
+        names = [name for name in changed if not _POLYNOMIAL.issuperset(beside.operators(name))]
+        free = beside.alike(names, held.keys() - self.before.moved - after.moved)  # nothing else has the same elements
+        yield _Operands(larger, {name: raised(held[name]) for name in free}, names, all_finite=False)
+
+    def _expected(self, operands: _Operands) -> Mapping[str, Array]:
+        """What the captured graph computes of operands; of a graph of integers before it is rounded."""
+        if operands.all_finite and not self.before.quantizers:
+            return self.values
+        return self.before.held(operands.inputs, operands.held, {}, operands.names)
+
+    def _place(
+        self,
+        told: tuple[str, str],
+        actual: Array,
+        expected: Array,
+        least: float | Array,
+        allowances: Sequence[_Allowance],
+        *,
+        all_finite: bool = True,
+    ) -> _Place:
+        """Judges a value, told by its name and what it is beside, by a bound and as many allowances as it needs."""
+        if actual.shape != expected.shape:
+            return _Place(told[0], float("inf"), 0.0, f"the shape {list(expected.shape)} that it should have")
+        distance = errors(actual, expected)
+        if all_finite:
+            finite = np.isfinite(distance) & np.isfinite(expected)
+            signal, noise = (float(np.square(array[finite], dtype=np.float64).sum()) for array in (expected, distance))
+            self.energies = (self.energies[0] + signal, self.energies[1] + noise)
+        else:
+            distance = np.where(np.isfinite(actual) & np.isfinite(expected), distance, 0.0)
+        bound = np.zeros(expected.shape) + least
+        place = _worst(told, distance, bound)
+        for allowance in allowances:
+            if place.used > 1:
+                bound = bound + _SAFETY * allowance()
+                place = _worst(told, distance, bound)
+        return place
+
+    def _carried_to(self, name: str) -> Array:
+        """What the captured graph makes of a relative change of `GAMMA` in every number on the way."""
+
+        def compute(signs: Signs) -> Array:
+            return self.before.values(signs.on_arrays(self.inputs), {}, [name], signs.on_tensor)[name]
+
+        return _largest(compute, self.values[name], GAMMA)
+
+    def _rounded_at_capture(self, name: str, actual: Array) -> Array:
+        """What float32 would make of the captured graph, whose constants and functions are of that precision."""
+
+        def compute(signs: Signs) -> Array:
+            return self.before.values(self.inputs, signs.on_rounded(self.before.constants), [name], signs.on_tensor)[
+                name
+            ]
+
+        self.note = _AT_CAPTURE.format(name, magnitude(errors(actual, self.values[name])))
+        return _largest(compute, self.values[name], _HALF_ULP)
+
+
+def _carried_by_part(graphs: Sequence[Graph], operands: _Operands, name: str, few: float) -> Array:
+    """What both graphs make of relative changes in the operands of a value and all numbers on the way: a part of it."""
+    total = np.zeros(())
+    for graph in graphs:
+
+        def compute(signs: Signs, graph: Graph = graph) -> Array:
+            inputs, held = signs.on_arrays(operands.inputs), signs.on_arrays(operands.held)
+            return graph.held(inputs, held, {}, [name], signs.on_tensor)[name]
+
+        (unmoved,) = graph.held(operands.inputs, operands.held, {}, [name]).values()
+        total = total + _largest(compute, unmoved, GAMMA)
+    return few * total
+
+
+def _largest(compute: Callable[[Signs], Array], unmoved: Array, change: float) -> Array:
+    """How far a value moves at most, element by element, over several draws of signs."""
+    total = np.zeros(unmoved.shape)
+    for seed in range(_DRAWS):
+        try:
+            moved = compute(Signs(change, seed))
+        except RewriteError:  # a size is decided by these numbers
+            continue
+        if moved.shape == unmoved.shape:
+            total = np.maximum(total, errors(moved, unmoved))
+    return total
+
+
+def _worst(told: tuple[str, str], distance: Array, bound: Array) -> _Place:
+    """The element that uses most of its bound; where that is infinite, nothing is told."""
+    with np.errstate(over="ignore"):
+        shares = np.where((distance == 0) | np.isinf(bound), 0.0, distance / np.maximum(bound, 5e-324))
+    name, beside = told
+    if not shares.size:
+        return _Place(name, 0.0, 0.0, beside)
+    at = np.unravel_index(int(np.argmax(shares)), shares.shape)
+    return _Place(name, float(distance[at]), float(bound[at]), beside)

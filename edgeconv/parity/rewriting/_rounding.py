@@ -1,0 +1,48 @@
+"""Link 2: what it costs that constants are rounded, to the precision of a file or to integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edgeconv.affine import decibels
+from edgeconv.core import Array
+from edgeconv.parity.writing import File, Graph, errors, magnitude, match
+from edgeconv.verdicts import Link, LinkResult, Verdict
+
+
+def rounded_constants(graph: Graph, file: File) -> Mapping[str, Array]:
+    """The constants of a graph that a file holds in fewer bits or as integers, as it holds them, by name."""
+    return match(graph.real_constants, file.constants, file.half_steps).rounded
+
+
+def rounding(rounded: Sequence[Mapping[str, Array]], unrounded: Sequence[Mapping[str, Array]]) -> LinkResult:
+    """States the distance of two graphs' outputs; the output that is furthest away for its magnitude is named.
+
+    Args:
+        rounded: of each sample, the outputs of the graph with its constants as files have them, by name.
+        unrounded: those with constants as they were before; shapes are the same.
+    """
+    shares: dict[str, tuple[float, float]] = {}
+    signal = noise = 0.0
+    beyond = 0
+    for actual, expected in zip(rounded, unrounded, strict=True):
+        for name, array in expected.items():
+            distance = errors(np.asarray(actual[name]), array)
+            finite = np.isfinite(distance) & np.isfinite(array)
+            beyond += int(np.count_nonzero(np.isinf(distance)))
+            noise += float(np.square(distance[finite], dtype=np.float64).sum())
+            signal += float(np.square(array[finite], dtype=np.float64).sum())
+            error = float(distance[finite].max(initial=0.0))
+            share = error / (magnitude(array) or 1.0)
+            shares[name] = max(shares.get(name, (0.0, 0.0)), (share, error))
+    where = max(shares, key=lambda name: shares[name], default="")
+    return LinkResult(
+        Link.ROUNDING,
+        Verdict.PASS,
+        error=shares[where][1] if where else None,
+        sqnr_db=decibels(signal, noise) if where else None,
+        where=where,
+        reason=f"{beyond} numbers of the outputs are infinite, or no numbers, of one graph alone" if beyond else "",
+    )
