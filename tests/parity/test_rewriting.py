@@ -24,6 +24,7 @@ from edgeconv.flow.variants import Variant
 from edgeconv.graph.constants import exact, remember_exact, unrounded_copy
 from edgeconv.parity import Golden
 from edgeconv.parity.rewriting import rewriting, rounding
+from edgeconv.parity.rewriting._beside import Beside
 from edgeconv.progress import Silent
 from edgeconv.rewrite import fold_batch_norm, optimize
 from edgeconv.verdicts import Link, LinkResult, Verdict
@@ -235,6 +236,14 @@ class IllConditioned(nn.Module):
 def test_what_the_module_itself_magnifies_is_no_fault() -> None:
     link = Case(IllConditioned()).link()
     assert link.verdict is Verdict.PASS, link.reason
+
+
+def test_operands_that_depend_on_each_other_are_not_exchanged_for_anything() -> None:
+    start = '<ir_version: 9, opset_import: ["": 17]> g (float[2] x, float[2] w) => (float[2] m, float[2] k)'
+    start += " { y = Neg(x) r = Relu(y) z = Abs(w) "
+    before = ir.from_onnx_text(f"{start} same = Relu(y) m = Sum(same, y, r) k = Max(z, y) }}")
+    after = ir.from_onnx_text(f"{start} m = Sum(r, y, r) k = Max(y, z) }}")  # as merge-common leaves it
+    assert Beside(before, after, {"y", "r", "z", "m", "k"}).apart(["m", "k"]) == ["k"]
 
 
 def test_a_rewrite_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

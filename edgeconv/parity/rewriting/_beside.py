@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +23,7 @@ class Beside:
     def __init__(self, before: ir.Model, after: ir.Model, held: Collection[str]) -> None:
         self._makers = tuple(_makers(model) for model in (before, after))
         self._held = frozenset(held)
+        self._inputs = frozenset(value.name or "" for value in before.graph.inputs)
         self._is_same: dict[str, bool] = {}
 
     def changed(self) -> list[str]:
@@ -32,18 +34,35 @@ class Beside:
         """The operators, of both graphs, between a value and the held values before it."""
         return frozenset(node.op_type for makers in self._makers for node in _before(makers, name, self._held)[0])
 
-    def alike(self, names: Collection[str], free: Collection[str]) -> frozenset[str]:
-        """Of free values, those from which both graphs compute all of these: they may then be anything.
+    def apart(self, names: Collection[str]) -> list[str]:
+        """Those that both graphs compute from the same held values, of which none is computed from another.
 
-        Of what one graph alone reads the other may read the origin, as where the same was computed twice.
+        These held values may then be anything. Of what one graph alone reads the other may read the origin, as where
+        the same was computed twice; and a graph may rely on what a value is computed from.
         """
-        held = frozenset(free)
-        while True:
-            sides = [[_before(makers, name, held)[1] for name in names] for makers in self._makers]
-            apart = frozenset().union(*(one ^ other for one, other in zip(*sides, strict=True)))
-            if not apart & held:
-                return held
-            held -= apart
+        free = self._held | self._inputs
+        chosen = []
+        for name in names:
+            read, also = (_before(makers, name, free)[1] for makers in self._makers)
+            bits = sum(1 << self._places[value] for value in read if value in self._places)
+            if read == also and not any(self._origins.get(value, 0) & bits for value in read):
+                chosen.append(name)
+        return chosen
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate((*self._inputs, *self._makers[0]))}
+
+    @cached_property
+    def _origins(self) -> dict[str, int]:
+        """The values that each value of the first graph is computed from, as bits at their places."""
+        origins: dict[str, int] = {}
+        for name, node in self._makers[0].items():
+            bits = 0
+            for operand in (value.name or "" for value in node.inputs if value is not None):
+                bits |= origins.get(operand, 0) | (1 << self._places[operand] if operand in self._places else 0)
+            origins[name] = bits
+        return origins
 
     def _same(self, name: str) -> bool:
         if name not in self._is_same:

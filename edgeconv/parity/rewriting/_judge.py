@@ -154,8 +154,9 @@ class _Rewriting:
         if self.before.quantizers:
             return
         larger = {name: raised(array) for name, array in self.inputs.items()}
-        names = [name for name in changed if not _POLYNOMIAL.issuperset(beside.operators(name))]
-        free = beside.alike(names, held.keys() - self.before.moved - after.moved)  # nothing else has the same elements
+        free = held.keys() - self.before.moved - after.moved  # nothing else has the same elements
+        beside = Beside(self.before.model, after.model, free)
+        names = [name for name in beside.apart(changed) if not _POLYNOMIAL.issuperset(beside.operators(name))]
         yield _Operands(larger, {name: raised(held[name]) for name in free}, names, all_finite=False)
 
     def _expected(self, operands: _Operands) -> Mapping[str, Array]:
@@ -215,10 +216,13 @@ class _Rewriting:
 def _carried_by_part(graphs: Sequence[Graph], operands: _Operands, name: str, few: float) -> Array:
     """What both graphs make of relative changes in the operands of a value and all numbers on the way: a part of it."""
     total = np.zeros(())
+    sides = (operands.inputs, operands.held)
     for graph in graphs:
+        read = sorted(graph.operands(name, operands.held))
+        own = [{of: array[of] for of in read if of in array} for array in sides]
 
-        def compute(signs: Signs, graph: Graph = graph) -> Array:
-            inputs, held = signs.on_arrays(operands.inputs), signs.on_arrays(operands.held)
+        def compute(signs: Signs, graph: Graph = graph, own: Sequence[Mapping[str, Array]] = own) -> Array:
+            inputs, held = ({**whole, **signs.on_arrays(part)} for whole, part in zip(sides, own, strict=True))
             return graph.held(inputs, held, {}, [name], signs.on_tensor)[name]
 
         (unmoved,) = graph.held(operands.inputs, operands.held, {}, [name]).values()

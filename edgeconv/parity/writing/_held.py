@@ -193,6 +193,8 @@ class Graph:
             names: what is returned.
             altered: see `edgeconv.reference.evaluate`.
         """
+        if not names:
+            return {}
         cut = self._cut(frozenset(values))
         part = cut.part(frozenset(names))
         fed = {**inputs, **changed, **{inner: values[name] for name, inner in cut.inputs.items()}}
