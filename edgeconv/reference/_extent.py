@@ -102,7 +102,7 @@ def _pad(node: ir.Node, tensors: Arguments) -> float:
 
 
 def _as_it_is(node: ir.Node, tensors: Arguments) -> float:
-    return _count(_tensor(tensors, 0))  # scales lie along one axis, and broadcast nothing
+    return _count(_tensor(tensors, 0))  # scales and indices lie along axes of it, and broadcast nothing
 
 
 def _filled(node: ir.Node, tensors: Arguments) -> float:
@@ -143,6 +143,16 @@ def _gather(node: ir.Node, tensors: Arguments) -> float:
     return _count(_tensor(tensors, 1)) * _count(x) / max(1, x.shape[axis])
 
 
+def _gather_nd(node: ir.Node, tensors: Arguments) -> float:
+    x, indices = _tensor(tensors, 0), _tensor(tensors, 1)
+    *places, depth = indices.shape
+    return _product([*places, *x.shape[node.attributes.get_int("batch_dims", 0) + depth :]])
+
+
+def _of_indices(node: ir.Node, tensors: Arguments) -> float:
+    return _count(_tensor(tensors, 1))
+
+
 def _grid(node: ir.Node, tensors: Arguments) -> float:
     return 3 * _product(_numbers(tensors[1])[2:])
 
@@ -165,6 +175,7 @@ def _ints(node: ir.Node, name: str) -> list[int]:
 _RULES: Mapping[str, _Rule] = {
     "AffineGrid": _grid,
     "AveragePool": _window,
+    "BatchNormalization": _as_it_is,
     "Concat": _joined,
     "ConstantOfShape": _filled,
     "Conv": _window,
@@ -173,6 +184,10 @@ _RULES: Mapping[str, _Rule] = {
     "Einsum": _einsum,
     "Expand": _expand,
     "Gather": _gather,
+    "GatherElements": _of_indices,
+    "GatherND": _gather_nd,
+    "GroupNormalization": _as_it_is,
+    "InstanceNormalization": _as_it_is,
     "LpPool": _window,
     "MatMul": _matrices,
     "MaxPool": _window,
@@ -181,6 +196,9 @@ _RULES: Mapping[str, _Rule] = {
     "QuantizeLinear": _as_it_is,
     "Range": _range,
     "Resize": _resize,
+    "Scatter": _as_it_is,
+    "ScatterElements": _as_it_is,
+    "ScatterND": _as_it_is,
     "Tile": _tile,
     "Upsample": _resize,
 }
