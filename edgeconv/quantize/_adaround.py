@@ -28,7 +28,7 @@ from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, pairs_of, within_pairs
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._tune import Given, tune
+from edgeconv.quantize._tune import Given, Rounding, tune, unit_of
 
 if TYPE_CHECKING:
     import torch
@@ -73,12 +73,8 @@ def adaround(
     if iterations < 0:
         raise QuantizeError(f"{iterations} is negative", where="iterations", hint="give the steps per layer")
 
-    def rounding(problem: Given) -> _Floats:
-        return learned(problem, iterations)
-
-    return tune(
-        model, plan, batches, title="adaptive rounding", rounding=rounding, positions=_POSITIONS, progress=progress
-    )
+    rounding = Rounding(lambda problem: learned(problem, iterations), _POSITIONS, np.asarray)
+    return tune(model, plan, batches, title="adaptive rounding", rounding=rounding, progress=progress)
 
 
 def learned(problem: Given, iterations: int) -> _Floats:
@@ -108,16 +104,17 @@ class _Task:
     def __init__(self, problem: Given) -> None:
         import torch
 
-        order = np.random.default_rng(0).permutation(problem.inputs.shape[1])
-        self.inputs = torch.from_numpy(problem.inputs[:, order])
+        order, unit = np.random.default_rng(0).permutation(problem.seen.shape[1]), unit_of(problem.seen)
+        self.inputs = torch.from_numpy(problem.seen[:, order]).mul_(float(unit))
         self.weight, self.scales = (
             torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (problem.weight, problem.scales)
         )
         self.partner = problem.partner
         self.steps = torch.from_numpy(within_pairs((self.weight / self.scales).numpy(), problem.partner))
         self.floor = torch.floor(self.steps)
-        self.low, self.high = problem.bounds
-        self.mean = torch.from_numpy(problem.mean if problem.shifted else np.zeros_like(problem.mean))
+        self.low, self.high = (bound * float(unit) for bound in problem.bounds)
+        mean = problem.mean * unit if problem.shifted else np.zeros_like(problem.mean)
+        self.mean = torch.from_numpy(mean.astype(np.float32))
         if problem.shifted:
             self.inputs -= self.inputs.mean(dim=1, keepdim=True)
         count, taps = self.inputs.shape[1:]

@@ -20,6 +20,8 @@ def session(data: bytes, *, optimized: bool = True) -> onnxruntime.InferenceSess
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # Threads that wait by spinning took 8 of the 40 seconds that EfficientNet-Lite0 takes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(

@@ -18,7 +18,7 @@ from edgeconv.affine import WEIGHT_LIMITS, saturated
 from edgeconv.core import Array
 from edgeconv.quantize._pairs import LARGEST_SUM
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._tune import Given, tune
+from edgeconv.quantize._tune import Given, Rounding, tune, unit_of
 
 if TYPE_CHECKING:
     import torch
@@ -55,18 +55,21 @@ def round_weights(
         QuantizeError: the plan does not fit the model, or the batches do not.
     """
     title = "rounding with feedback"
-    return tune(model, plan, batches, title=title, rounding=_round, positions=_POSITIONS, progress=progress)
+    return tune(model, plan, batches, title=title, rounding=Rounding(_round, _POSITIONS, moments), progress=progress)
 
 
 def _round(problem: Given) -> _Floats:
-    return rounded_with_feedback(problem.weight, problem.scales, moments(problem.inputs), _HIGHEST, problem.partner)
+    return rounded_with_feedback(problem.weight, problem.scales, problem.seen, _HIGHEST, problem.partner)
 
 
 def moments(columns: Array) -> _Floats:
-    """Second moments (groups, taps, taps) of columns (groups, positions, taps)."""
+    """Second moments (groups, taps, taps) of columns (groups, positions, taps), times a number of their own.
+
+    float32 does not hold the square of 1e20, and rounding does not depend on the number.
+    """
     import torch
 
-    x = torch.from_numpy(columns)
+    x = torch.from_numpy(columns * unit_of(columns))
     means = torch.bmm(x.transpose(1, 2), x) / x.shape[1]
     return np.asarray(means.double().numpy())
 

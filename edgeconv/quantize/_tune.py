@@ -19,12 +19,20 @@ from edgeconv.errors import QuantizeError
 from edgeconv.graph.edit import constant, only_reader
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._calibrate import read_in
-from edgeconv.quantize._columns import columns, taps, untaps
-from edgeconv.quantize._graph import LAYER, add_initializer, forget_names, layer_name, named, replace_weight
+from edgeconv.quantize._columns import Columns, taps, untaps
+from edgeconv.quantize._graph import (
+    LAYER,
+    add_initializer,
+    forget_names,
+    layer_name,
+    named,
+    replace_weight,
+    static_shape,
+)
 from edgeconv.quantize._pairs import partners
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._structure import Layer, clip_bounds, layer_of
-from edgeconv.quantize._walk import Walk, chosen
+from edgeconv.quantize._walk import Values, Walk, chosen
 
 _Floats = npt.NDArray[np.float64]
 
@@ -41,25 +49,41 @@ class Given:
     Attributes:
         weight: (groups, channels, taps).
         scales: alike, the steps of its grid.
-        inputs: float32 (groups, positions, taps), as the quantized layers before give them, times a power of two with
-            which they are within -1 and 1: float32 does not hold the square of 1e20.
-        mean: float32 (groups, 1, channels), of what the float layer makes at the same positions, times the same.
-        bounds: of the clamp that alone reads the layer, times the same; infinite where none does.
+        seen: what the rounding keeps of the inputs, float32 (groups, positions, taps), as the quantized layers before
+            give them; along the first axis the groups.
+        mean: float64 (groups, 1, channels), of what the float layer makes at the same positions.
+        bounds: of the clamp that alone reads the layer; infinite where none does.
         shifted: whether the layer's bias will take back what rounding does to its mean.
         partner: which taps may not overflow together, of `edgeconv.quantize._pairs.partners`; None where all may.
     """
 
     weight: _Floats
     scales: _Floats
-    inputs: Array
-    mean: Array
+    seen: Array
+    mean: _Floats
     bounds: tuple[float, float]
     shifted: bool
     partner: npt.NDArray[np.int64] | None = None
 
 
-Rounding = Callable[[Given], _Floats]
-"""Gives multiples of the scales, (groups, channels, taps)."""
+_PART_BYTES = 1 << 25
+"""Of a layer's inputs that are looked at together: those of a depthwise layer are its taps times its channels."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How weights are rounded.
+
+    Attributes:
+        round: gives multiples of the scales, (groups, channels, taps).
+        positions: how many output positions of each layer it sees.
+        kept: what it keeps of the inputs of some groups, (groups, positions, taps) in float32; along the first axis
+            the groups.
+    """
+
+    round: Callable[[Given], _Floats]
+    positions: int
+    kept: Callable[[Array], Array]
 
 
 def tune(
@@ -69,10 +93,9 @@ def tune(
     *,
     title: str,
     rounding: Rounding | None = None,
-    positions: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> ir.Model:
-    """Rounds weights where ``rounding`` says how, and moves every bias by the mean error of its layer's output.
+    """Rounds weights as ``rounding`` says, and moves every bias by the mean error of its layer's output.
 
     Before a weight is rounded it takes back how much weaker its layer's output became.
 
@@ -81,8 +104,7 @@ def tune(
         plan: says what is quantized.
         batches: calibration data; as many as a `Walk` holds are used.
         title: what progress calls it.
-        rounding: gives a layer's weight; None leaves the weights alone.
-        positions: how many output positions ``rounding`` sees of each layer.
+        rounding: None leaves the weights alone.
         progress: is told how far it is, in one line, before every layer.
 
     Returns:
@@ -103,9 +125,9 @@ def tune(
         if progress is not None:
             progress(f"{title}, layer {number} of {len(layers)}")
         if rounding is not None and _is_rounded(layer) and layer.name not in reads:
-            inputs = columns(layer, walk.read(node.inputs[0]), positions)
-            float_inputs = columns(layer, floats.read(twin.inputs[0]), positions)  # at the same positions
-            weight = untaps(layer, rounding(_given(layer, plan, inputs, float_inputs)))
+            seen = _Seen(layer, rounding)
+            seen.add(walk.read(node.inputs[0]), floats.read(twin.inputs[0]))
+            weight = untaps(layer, rounding.round(_given(layer, plan, seen)))
             replace_weight(layer.weight, weight)
             walk.write(node.inputs[1], [weight.astype(np.float32)] * len(samples))
         walk.compute(node)
@@ -142,57 +164,79 @@ def _is_rounded(layer: Layer) -> bool:
     return bool(form.shape[2] <= _MOST_TAPS)
 
 
-def _given(layer: Layer, plan: Plan, inputs: Array, float_inputs: Array) -> Given:
-    """The layer's weight with its gain, and what is known of it; ``float_inputs`` are what the float layer reads."""
-    stored, bias = constant(layer.weight), constant(layer.bias)
-    assert stored is not None  # it is a layer
-    grid = plan.weights[layer.name]
-    scales = np.broadcast_to(spread(grid.scales, grid.axis, stored.ndim), stored.shape)
-    form = taps(layer, stored.astype(np.float64))
-    across = np.swapaxes(form, 1, 2).astype(np.float32)
-    unit = _unit(inputs, float_inputs)
-    inputs = inputs * unit
-    with np.errstate(over="ignore", invalid="ignore"):  # by weights near the end of float32, which keep their size
-        quantized, right = np.matmul(inputs, across), np.matmul(float_inputs * unit, across)
-        mean = right.mean(axis=1, keepdims=True)
-        if bias is not None:
-            mean += bias.reshape(mean.shape) * unit
+def _given(layer: Layer, plan: Plan, seen: _Seen) -> Given:
+    """The layer's weight with its gain, and what is known of it."""
+    bias, grid, rank = constant(layer.bias), plan.weights[layer.name], len(static_shape(layer.weight))
+    scales = np.broadcast_to(spread(grid.scales, grid.axis, rank), static_shape(layer.weight))
+    mean = np.concatenate(seen.means)
+    if bias is not None:
+        mean += bias.reshape(mean.shape)
     after = only_reader(layer.node.outputs[0])
-    low, high = (None if after is None else clip_bounds(after)) or (-np.inf, np.inf)
     return Given(
-        form * _gain(quantized, right),
+        seen.weight * seen.gain(),
         np.ascontiguousarray(taps(layer, scales)),
-        inputs,
+        seen.kept[0] if len(seen.kept) == 1 else np.concatenate(seen.kept),
         mean,
-        (low * float(unit), high * float(unit)),
+        (None if after is None else clip_bounds(after)) or (-np.inf, np.inf),
         _is_corrected(layer),
         partners(layer) if plan.pair_safe else None,
     )
 
 
-def _unit(*arrays: Array) -> np.float32:
+class _Seen:
+    """What a layer reads and makes in the quantized and in the float graph, some of its groups at a time."""
+
+    def __init__(self, layer: Layer, rounding: Rounding) -> None:
+        stored = constant(layer.weight)
+        assert stored is not None  # it is a layer
+        self.weight = taps(layer, stored.astype(np.float64))
+        self.kept: list[Array] = []
+        self.means: list[_Floats] = []
+        self._layer, self._rounding = layer, rounding
+        self._across = np.swapaxes(self.weight, 1, 2).astype(np.float32)
+        self._power = self._along = 0.0
+
+    def add(self, quantized: Values, floats: Values) -> None:
+        """Looks at what the layer reads in the two graphs."""
+        columns, groups = Columns(self._layer, quantized, self._rounding.positions), len(self._across)
+        count = max(1, _PART_BYTES // (4 * self._rounding.positions * columns.taps))
+        for start in range(0, groups, count):
+            part = slice(start, start + count)
+            inputs, float_inputs = (columns.of(arrays, part) for arrays in (quantized, floats))
+            self.kept.append(self._rounding.kept(inputs))
+            unit = unit_of(inputs, float_inputs)  # float32 does not hold the square of 1e20
+            with np.errstate(over="ignore", invalid="ignore"):  # by weights near the end of float32, which stay
+                made, right = (np.matmul(array * unit, self._across[part]) for array in (inputs, float_inputs))
+                self.means.append(right.mean(axis=1, keepdims=True).astype(np.float64) / unit)
+            self._count(made, right, float(unit))
+
+    def _count(self, made: Array, right: Array, unit: float) -> None:
+        """Adds to the products that the gain is of."""
+        if not (np.isfinite(made).all() and np.isfinite(right).all()):
+            self._power = math.nan
+            return
+        scale = unit_of(made, right) / np.float32(2**16)  # so that neither squares nor sums of them leave float32
+        made, right = (array * scale - (array * scale).mean(axis=1, keepdims=True) for array in (made, right))
+        unit *= float(scale)
+        self._power += float(np.sum(made * made, dtype=np.float64)) / unit**2
+        self._along += float(np.sum(made * right, dtype=np.float64)) / unit**2
+
+    def gain(self) -> float:
+        """Least-squares gain from the quantized to the float output, without the means; within 1 and `_MOST_GAIN`.
+
+        Clipping weakens signals a little in every layer, and the logits of a deep network by 3 to 5 %. One number per
+        layer is found from few data; one per channel, or a whole linear map, fits the calibration data rather than
+        others. EfficientNet-Lite0, 300 other photographs, three sets of 100 calibration images: 22.0, 23.4 and 24.2 dB
+        without it, 25.7, 25.0 and 25.2 dB with it; 24.4 dB with one per channel, 20.0 dB with a linear map. A gain
+        below 1 answers to noise, not to clipping: MobileNetV2 with random weights went from 10.8 to 10.6 dB by such.
+        """
+        return float(np.clip(self._along / self._power, 1.0, _MOST_GAIN)) if self._power > 0 else 1.0
+
+
+def unit_of(*arrays: Array) -> np.float32:
     """The power of two with which the largest number of the arrays is between 1/2 and 1, as far as float32 has it."""
-    largest = max(float(np.abs(array).max(initial=0.0)) for array in arrays)
+    largest = max(max(-float(array.min(initial=0.0)), float(array.max(initial=0.0))) for array in arrays)
     return np.float32(2.0 ** -min(max(math.frexp(largest)[1], -126), 126))
-
-
-def _gain(quantized: Array, right: Array) -> float:
-    """Least-squares gain from the quantized to the float output, after removing the means; within 1 and `_MOST_GAIN`.
-
-    Clipping weakens signals a little in every layer, and the logits of a deep network by 3 to 5 %. One number per
-    layer is found from few data; one per channel, or a whole linear map, fits the calibration data rather than others.
-    EfficientNet-Lite0, 300 other photographs, three sets of 100 calibration images: 22.0, 23.4 and 24.2 dB without it,
-    25.7, 25.0 and 25.2 dB with it; 24.4 dB with one per channel, 20.0 dB with a linear map. A gain below 1 answers to
-    noise, not to clipping: MobileNetV2 with random weights went from 10.8 to 10.6 dB by such.
-    """
-    if not (np.isfinite(quantized).all() and np.isfinite(right).all()):
-        return 1.0
-    unit = _unit(quantized, right) / np.float32(2**16)  # so that neither squares nor sums of them leave float32
-    quantized, right = quantized * unit, right * unit
-    quantized = quantized - quantized.mean(axis=1, keepdims=True)
-    right = right - right.mean(axis=1, keepdims=True)
-    power, along = (float(np.sum(quantized * other, dtype=np.float64)) for other in (quantized, right))
-    return float(np.clip(along / power, 1.0, _MOST_GAIN)) if power > 0 else 1.0
 
 
 def _is_corrected(layer: Layer) -> bool:
@@ -200,7 +244,7 @@ def _is_corrected(layer: Layer) -> bool:
     return layer.node.op_type != "MatMul"
 
 
-def _shift(layer: Layer, outputs: Sequence[Array], targets: Sequence[Array], read: Sequence[Array] | None) -> _Floats:
+def _shift(layer: Layer, outputs: Values, targets: Values, read: Sequence[Array] | None) -> _Floats:
     """By how much a layer's output falls short of what it should be, per channel, on average of what is read of it."""
     axis = channel_axis(layer) % outputs[0].ndim
     with np.errstate(invalid="ignore"):
@@ -216,10 +260,12 @@ def _correct(graph: ir.Graph, layer: Layer, walk: Walk, output: ir.Value, shift:
     axis = channel_axis(layer) % arrays[0].ndim
     add_to_bias(graph, layer, shift)
     along = [-1 if index == axis else 1 for index in range(arrays[0].ndim)]
-    walk.write(output, [array + shift.astype(np.float32).reshape(along) for array in arrays])
+    moved = shift.astype(np.float32).reshape(along)
+    for array in {id(array): array for array in arrays}.values():  # in place: all take a quarter of a gigabyte
+        array += moved
 
 
-def _mean(arrays: Sequence[Array], axis: int, read: Sequence[Array] | None) -> _Floats:
+def _mean(arrays: Values, axis: int, read: Sequence[Array] | None) -> _Floats:
     """Over samples and all axes but one, of the elements that are read; NaN where none is."""
     rows = [np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in arrays]
     if read is None:

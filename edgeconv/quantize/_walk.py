@@ -7,14 +7,16 @@ layer, and go on with what it then makes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
+from edgeconv.affine import dequantized
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.quantize._calibrate import mapped
 from edgeconv.quantize._graph import layer_name, name_of
 from edgeconv.quantize._onnxruntime import session
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
+_FORGOTTEN = np.empty(0, np.float32)
 _MOST_BYTES = 1 << 28  # of one value over all samples: three or four are alive at a time
+
+Values: TypeAlias = "list[Array] | _Dequantized"
+"""One array per sample."""
 
 
 class Walk:
@@ -36,7 +42,7 @@ class Walk:
 
     def __init__(self, model: ir.Model, samples: Sequence[Mapping[str, Array]]) -> None:
         self._opset = model.graph.opset_imports.get("", 1)
-        self._values: dict[ir.Value, list[Array]] = {
+        self._values: dict[ir.Value, Values] = {
             value: [sample[value.name or ""] for sample in samples]
             for value in model.graph.inputs
             if not value.is_initializer()
@@ -55,7 +61,7 @@ class Walk:
             if node not in self._computed:
                 self.compute(node)
 
-    def read(self, value: ir.Value | None) -> list[Array]:
+    def read(self, value: ir.Value | None) -> Values:
         """A value that is still alive: of a graph input, or of a node that was computed and is yet to be read."""
         if value is None or value not in self._values:
             array = constant(value)
@@ -71,24 +77,55 @@ class Walk:
         self._values[value] = arrays
 
     def compute(self, node: ir.Node) -> None:
-        """Computes one node, and forgets what nobody reads any more."""
+        """Computes one node, and forgets what nobody reads any more, sample by sample."""
         self._computed.add(node)
+        self._reads.subtract(value for value in node.inputs if value is not None)
+        integers, scale, zero_point = (input_of(node, index) for index in range(3))
+        steps = constant(scale) if node.op_type == "DequantizeLinear" and integers in self._values else None
+        if integers is not None and steps is not None and steps.size == 1:
+            self._values[node.outputs[0]] = _Dequantized(self._values[integers], steps, constant(zero_point))
+        else:
+            self._run(node)
+        for value in [*node.inputs, *node.outputs]:
+            if value is not None and self._reads[value] <= 0:
+                self._values.pop(value, None)
+
+    def _run(self, node: ir.Node) -> None:
         operands = [value for value in dict.fromkeys(node.inputs) if value is not None]
         fed = [value for value in operands if value in self._values]
         session = _session(node, self._opset, fed)
         feeds = [self._values[value] for value in fed]
         once = all(arrays[0] is arrays[-1] for arrays in feeds)  # a constant: the same array for every sample
+        last_read = [] if once else [self._values.pop(value) for value in fed if self._reads[value] <= 0]
         runs: list[list[Array]] = []
         with mapped(f"operator {name_of(node)}"):
             for index in range(1 if once else self._count):
                 runs.append(session.run(None, {f"x{i}": arrays[index] for i, arrays in enumerate(feeds)}))
+                for arrays in last_read:
+                    arrays[index] = _FORGOTTEN
         runs = runs * self._count if once else runs
         for position, value in enumerate(output for output in node.outputs if output.name):
             self._values[value] = [results[position] for results in runs]
-        self._reads.subtract(value for value in node.inputs if value is not None)
-        for value in [*operands, *node.outputs]:
-            if self._reads[value] <= 0:
-                self._values.pop(value, None)
+
+
+class _Dequantized:
+    """Real numbers, sample by sample, that are held as the integers that stand for them: in a quarter of the memory."""
+
+    def __init__(self, integers: Iterable[Array], scale: Array, zero_point: Array | None) -> None:
+        self._integers, self._scale = list(integers), scale.reshape(())
+        self._zero_point = np.zeros(()) if zero_point is None else zero_point.reshape(())
+
+    def __len__(self) -> int:
+        return len(self._integers)
+
+    def __getitem__(self, index: int) -> Array:
+        return dequantized(self._integers[index], self._scale, self._zero_point, np.float32)
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self[index] for index in range(len(self)))
+
+    def __setitem__(self, index: int, array: Array) -> None:
+        self._integers[index] = array
 
 
 def chosen(model: ir.Model, batches: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
