@@ -17,6 +17,7 @@ CHOICES, LEAST, MOST = "choices", "least", "most"
 """Keys of the metadata of a field: the names that it may be; the ends of the range of a number."""
 OBSERVERS = ("min-max", "percentile", "mse", "entropy")
 LEAST_PERCENTILE = 50.0
+_GREATEST = 2.0**64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class Override:
             overrides name an operator, the last counts.
         observer: of what they make.
         percentile: of that observer.
+        range: of inputs alone, in place of an observer: the least and the greatest number that is worth representing,
+            which the 256 integers then stand for. It is widened to hold zero.
         per_channel: of their weights.
 
     Raises:
@@ -37,6 +40,7 @@ class Override:
     operators: tuple[str, ...]
     observer: str | None = None
     percentile: float | None = None
+    range: tuple[float, float] | None = None
     per_channel: bool | None = None
 
     def __post_init__(self) -> None:
@@ -46,15 +50,29 @@ class Override:
         operators = values.names(self.operators, f"{where}, operators", QuantizeError)
         if not operators:
             raise QuantizeError("it names no operators", where=where, hint='give operators=("head.*",), say')
-        if (self.observer, self.percentile, self.per_channel) == (None, None, None):
-            raise QuantizeError("it chooses nothing", where=where, hint="give observer, percentile or per_channel")
+        if (self.observer, self.percentile, self.range, self.per_channel) == (None,) * 4:
+            hint = "give observer, percentile, range or per_channel"
+            raise QuantizeError("it chooses nothing", where=where, hint=hint)
+        if self.range is not None and (self.observer, self.percentile) != (None, None):
+            raise QuantizeError("it has a range and an observer", where=where, hint="leave one of them out")
         if self.observer is not None:
             values.one_of(self.observer, f"{where}, observer", OBSERVERS, QuantizeError)
         if self.percentile is not None:
             values.settle(self, percentile=_percentile(self.percentile, f"{where}, percentile"))
         if self.per_channel is not None:
             values.flag(self.per_channel, f"{where}, per_channel", QuantizeError)
+        if self.range is not None:
+            values.settle(self, range=_range(self.range, f"{where}, range"))
         values.settle(self, operators=operators)
+
+
+def _range(value: object, where: str) -> tuple[float, float]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise QuantizeError(f"it is {values.kind_of(value)}", where=where, hint="give two numbers: (-1.0, 1.0)")
+    low, high = (values.number(end, where, QuantizeError, least=-_GREATEST, most=_GREATEST) for end in value)
+    if not low < high:
+        raise QuantizeError(f"it is {low:g} to {high:g}", where=where, hint="give the smaller number first")
+    return low, high
 
 
 def _percentile(value: object, where: str) -> float:
@@ -100,7 +118,7 @@ class QuantizationOptions:
     iterations: int = field(default=1000, metadata={LEAST: 1, MOST: 100_000})
     pair_safe: bool = True
     relu6_as_relu: bool = False
-    io: str = field(default="float32", metadata={CHOICES: ("float32", "int8")})
+    io: str = field(default="float32", metadata={CHOICES: ("float32", "int8", "uint8")})
     keep_float: tuple[str, ...] = ()
     override: tuple[Override, ...] = ()
 

@@ -17,6 +17,7 @@ from edgeconv.flow.judge import Proof
 from edgeconv.flow.prove import check_devices
 from edgeconv.flow.source import OnnxSource, Source, TorchSource, with_other_batch
 from edgeconv.flow.variants import Quantization, Variant
+from edgeconv.quantization_options import Override
 from edgeconv.recipe import (
     FORMATS,
     LAYOUTS,
@@ -269,8 +270,16 @@ def _quantization(recipe: Recipe) -> Quantization:
         batches=partial(calibration_batches, recipe) if names_data(recipe) or not plan else None,
         plan=plan,
         places=places,
+        pixels=_pixels(recipe) if recipe.quantize.options.io == "uint8" else None,
         **vars(recipe.quantize.options),
     )
+
+
+def _pixels(recipe: Recipe) -> Override | None:
+    """What the preprocessing makes of pixels, where one scale has that; images are the input of rank 4."""
+    pixels = recipe.preprocessing.pixel_range if recipe.preprocessing is not None else None
+    images = [item.name for item in recipe.inputs if item.dtype == "float32" and len(item.shape) == 4]
+    return Override(operators=tuple(images), range=pixels) if pixels is not None and images else None
 
 
 def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:

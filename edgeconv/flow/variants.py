@@ -19,13 +19,14 @@ from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, NO_SAMPLE, PAIR_SA
 from edgeconv.parity import Integers, metrics
 from edgeconv.parity.coverage import Observe
 from edgeconv.progress import Progress
-from edgeconv.quantization_options import QuantizationOptions
+from edgeconv.quantization_options import Override, QuantizationOptions
 from edgeconv.recipe import FORMATS, MIXED, checked_batches
 from edgeconv.rewrite.relu6 import relu6_as_relu
 from edgeconv.rewrite.scale_as_conv import scale_as_conv
 
 Batches = Iterable[Mapping[str, Array]]
 _OF_INT8 = frozenset({"int8", MIXED})
+_HONOURED = ("batches", "io", "places", "pixels")  # or not refused, of a graph that is quantized already
 _NAMED = 3  # layers, in a note about many
 _SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
 
@@ -43,6 +44,8 @@ class Quantization(QuantizationOptions):
         least_db: the acceptance threshold of int8 on `judged`: a note tells what helps where it is missed.
         confirmed: whether the files of a variant that reaches the target reach it, too.
         places: the files and fields that ``keep_float`` and ``plan`` are from, as errors name them.
+        pixels: the range that images have as the module takes them, where inputs of uint8 are to be pixels as they are;
+            an `override` of the same input counts more.
 
     Raises:
         QuantizeError: `batches` cannot be called, `plan` is no text, or an option is not known.
@@ -56,6 +59,7 @@ class Quantization(QuantizationOptions):
     least_db: float | None = None
     confirmed: Callable[[Variant], bool] | None = None
     places: Mapping[str, str] = field(default_factory=dict)
+    pixels: Override | None = None
 
     def __post_init__(self) -> None:
         if self.batches is not None and not callable(self.batches):
@@ -194,7 +198,7 @@ def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
     if wrong:
         raise QuantizeError("the model is quantized already", where=wrong[0], hint=INT8_ONLY)
     for setting in dataclasses.fields(quantization):
-        if setting.name not in ("batches", "io", "places") and getattr(quantization, setting.name) != setting.default:
+        if setting.name not in _HONOURED and getattr(quantization, setting.name) != setting.default:
             raise QuantizeError(
                 "the model is quantized already, and keeps its own numbers",
                 where=setting.name,
@@ -229,8 +233,9 @@ class _Quantizer:
 
     def _options(self, model: ir.Model) -> QuantizationOptions:
         pair_safe = self._settings.pair_safe and "onnx" in self._formats
-        options = quantize.with_names(self._settings, self._model.graph, model.graph)
-        return dataclasses.replace(options, pair_safe=pair_safe)
+        overrides = (*filter(None, [self._settings.pixels]), *self._settings.override)
+        options = dataclasses.replace(self._settings, pair_safe=pair_safe, override=overrides)
+        return quantize.with_names(options, self._model.graph, model.graph)
 
     def variant(self, name: str) -> Variant:
         if is_quantized(self._model):

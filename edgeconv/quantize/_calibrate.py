@@ -75,6 +75,8 @@ class Calibration:
                 f"the calibration has no value {name!r}", where="calibration", hint="calibrate this very graph"
             )
         override = self.overrides.get(name)
+        if override is not None and override.range is not None:
+            return min(0.0, override.range[0]), max(0.0, override.range[1])
         observer = (override and override.observer) or observer or self.observer
         key = name, levels, observer
         if key not in self._ranges:  # plans are made more than once of one calibration

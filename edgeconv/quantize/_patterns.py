@@ -79,6 +79,9 @@ def overrides_of(graph: ir.Graph, overrides: Iterable[Override]) -> dict[str, Ov
             if name not in known:
                 hint = "name an operator's first output, a torch module, a type or an input"
                 raise QuantizeError(f"no operator makes {name!r}", where="override", hint=hint)
+            if override.range is not None and name not in inputs:  # whose channels equalization may change
+                hint = "state ranges of inputs alone, and choose an observer of what operators make"
+                raise QuantizeError(f"{name!r} is no input", where="override", hint=hint)
         counting |= dict.fromkeys(names, override)
     return counting
 

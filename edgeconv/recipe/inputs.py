@@ -114,6 +114,15 @@ class Preprocessing(Section):
                 )
         return self
 
+    @property
+    def pixel_range(self) -> tuple[float, float] | None:
+        """What pixels of 0 and 255 become; None where that differs by channel."""
+        means, deviations = ({*value} if isinstance(value, tuple) else {value} for value in (self.mean, self.std))
+        if len(means) > 1 or len(deviations) > 1:
+            return None
+        (mean,), (deviation,) = means, deviations
+        return -mean / deviation, (255 * self.rescale - mean) / deviation
+
     def to_json(self) -> str:
         """One line of JSON with sorted keys, for the artifacts' metadata."""
         return json.dumps(self.model_dump(), sort_keys=True)

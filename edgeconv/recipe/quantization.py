@@ -19,7 +19,7 @@ from edgeconv.quantization_options import (
     Override,
     QuantizationOptions,
 )
-from edgeconv.recipe.fields import CallableName, FileName, NotNegative, Seed, one_of, unique
+from edgeconv.recipe.fields import CallableName, FileName, Finite, NotNegative, Seed, one_of, unique
 from edgeconv.recipe.inputs import ArrayInputs, RandomInputs
 from edgeconv.recipe.section import Section
 
@@ -80,6 +80,7 @@ class OverrideSection(Section):
     operators: Annotated[tuple[str, ...], AfterValidator(unique), Field(min_length=1)]
     observer: Annotated[str, one_of(OBSERVERS, "observer")] | None = None
     percentile: Annotated[float, Field(ge=LEAST_PERCENTILE, le=100.0)] | None = None
+    range: tuple[Finite, Finite] | None = None
     per_channel: bool | None = None
 
 

@@ -240,7 +240,8 @@ def _batches() -> list[dict[str, np.ndarray]]:
     return [{"x": rng.standard_normal((1, 3, 12, 12)).astype(np.float32)} for _ in range(6)]
 
 
-def test_from_python_with_integers_at_the_border(tmp_path: Path) -> None:
+@pytest.mark.parametrize("io", ["int8", "uint8"])
+def test_from_python_with_integers_at_the_border(tmp_path: Path, io: str) -> None:
     sample = edgeconv.Sample("unseen", {"x": np.random.default_rng(1).standard_normal((1, 3, 12, 12), np.float32)})
     result = edgeconv.export(
         _Net(),
@@ -248,7 +249,7 @@ def test_from_python_with_integers_at_the_border(tmp_path: Path) -> None:
         tmp_path,
         name="net",
         variants=("int8",),
-        quantization=edgeconv.Quantization(batches=_batches, io="int8"),
+        quantization=edgeconv.Quantization(batches=_batches, io=io),
         devices=DEVICES,
         samples=[sample],
         c_array=True,
@@ -257,11 +258,14 @@ def test_from_python_with_integers_at_the_border(tmp_path: Path) -> None:
     assert result.report.verdict is Verdict.PASS
     files = {item.format: item for item in result.artifacts}
     spec = files["tflite"].inputs[0]
-    assert (spec.dtype, spec.layout, spec.shape) == ("int8", "nhwc", (1, 12, 12, 3))
-    plan = json.loads((tmp_path / "net.int8.plan.json").read_text())
-    assert spec.scale == pytest.approx(plan["tensors"]["x"]["scale"], rel=1e-7)
+    assert (spec.dtype, spec.layout, spec.shape) == (io, "nhwc", (1, 12, 12, 3))
+    assert files["onnx"].inputs[0].dtype == files["onnx"].outputs[0].dtype == "uint8"
+    assert files["tflite"].outputs[0].dtype == io
+    plan = json.loads((tmp_path / "net.int8.plan.json").read_text())["tensors"]["x"]
+    assert spec.scale == pytest.approx(plan["scale"], rel=1e-7)
+    assert spec.zero_point == plan["zero_point"] + (128 if io == "uint8" else 0)
     header, source = ((tmp_path / f"net.int8.{end}").read_text() for end in ("h", "cc"))
-    assert "/* x: int8 [1, 12, 12, 3] NHWC, real = net_int8_input0_scale" in header
+    assert f"/* x: {io} [1, 12, 12, 3] NHWC, real = net_int8_input0_scale" in header
     written = source.split("net_int8_input0[432] = {")[1].split("}")[0].replace(",", " ").split()
     assert list(map(int, written)) == spec.to_file(sample.inputs["x"]).reshape(-1).tolist()
 

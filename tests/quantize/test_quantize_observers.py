@@ -171,9 +171,19 @@ def test_an_override_is_refused_in_pythons_terms(tmp_path: Path) -> None:
     refused = [
         (lambda: override(operators="a", observer="mse"), r"override: operators is one string; write \('a',\)"),
         (lambda: override(operators=(), observer="mse"), "override: it names no operators"),
-        (lambda: override(operators=("a",)), "override: it chooses nothing; give observer, percentile or per_channel"),
+        (
+            lambda: override(operators=("a",)),
+            "override: it chooses nothing; give observer, percentile, range or",
+        ),
         (lambda: override(operators=("a",), observer="mean"), "override, observer: 'mean' is not known"),
         (lambda: override(operators=("a",), percentile=101), "override, percentile: it is 101; give a number from 50"),
+        (lambda: override(operators=("a",), range=(1, 0)), "override, range: it is 1 to 0; give the smaller number"),
+        (lambda: override(operators=("a",), range=1.0), "override, range: it is a float; give two numbers"),
+        (lambda: override(operators=("a",), range=(0, 1), observer="mse"), "override: it has a range and an observer"),
+        (
+            lambda: _plan(tmp_path, override=(override(operators=("body.0",), range=(0, 1)),)),
+            "override: 'body.0' is no input; state ranges of inputs alone",
+        ),
         (lambda: override(operators=("a",), per_channel=1), "override, per_channel: it is 1; give True or False"),
         (lambda: edgeconv.Quantization(percentile=99.0), 'percentile: no observer heeds it; choose observer = "per'),
         (

@@ -39,7 +39,7 @@ _REFUSED: list[tuple[str, object, str, str]] = [
         "rounding: 'up' is not known; choose of nearest, corr",
         "quantize.rounding: unknown rounding 'up'",
     ),
-    ("io", "int16", "io: 'int16' is not known; choose of float32, int8", "quantize.io: unknown io 'int16'"),
+    ("io", "int16", "io: 'int16' is not known; choose of float32, int8, uint8", "quantize.io: unknown io 'int16'"),
     ("equalize", 1, "equalize: it is 1; give True or False", "quantize.equalize: should be true or false, not 1"),
     ("iterations", 0, "iterations: it is 0; give an integer from 1 to 100000", "quantize.iterations: should be"),
     ("iterations", 100_001, "give an integer from 1 to 100000", "quantize.iterations: should be"),

@@ -54,8 +54,9 @@ def to_onnx(
         opset: version of the default ONNX domain (13 to 24); the graph's own by default.
         weights: ``"float16"`` stores and computes in float16, between Casts of the inputs and outputs, but for what
             float16 cannot compute (`edgeconv.emit.half_precision`), which the notes name.
-        io: ``"int8"`` leaves the QuantizeLinear of inputs and the DequantizeLinear of outputs out of a quantized
-            graph: these are then integers, uint8 like all activations of the file, with the parameters of the specs.
+        io: ``"int8"``, like ``"uint8"``, leaves the QuantizeLinear of inputs and the DequantizeLinear of outputs out of
+            a quantized graph: these are then integers, uint8 like all activations of the file, with the parameters of
+            the specs.
         data_name: of the file that takes weights above 2 GiB; without it, such a graph is refused. onnxsim, which
             compares whole files, simplifies no such graph.
 
@@ -131,7 +132,7 @@ def _written_apart(model: ir.Model, opset: int | None, data_name: str) -> tuple[
 
 
 def _check_names(weights: str, io: str) -> None:
-    options = {"weights": ("float32", "float16"), "io": ("float32", "int8", "int16")}
+    options = {"weights": ("float32", "float16"), "io": ("float32", "int8", "uint8", "int16")}
     for what, option in (("weights", weights), ("io", io)):
         if option not in options[what]:
             raise EmitError(f"unknown {what} {option!r}", where="ONNX", hint=f"use {', '.join(options[what])}")

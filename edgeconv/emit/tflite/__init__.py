@@ -73,7 +73,8 @@ def to_tflite(
             float32; in float16 by processors that can, where the whole graph can (`edgeconv.emit.half_precision`):
             the file's metadata says so to XNNPACK, else the notes say why not.
         io: ``"int8"`` (for int16 activations: ``"int16"``) gives a quantized graph inputs and outputs of integers,
-            whose parameters the file states; ``"float32"`` quantizes and dequantizes inside.
+            whose parameters the file states; ``"uint8"`` those of int8, 128 higher; ``"float32"`` quantizes and
+            dequantizes inside.
 
     Returns:
         The bytes (file identifier ``TFL3``), deterministic, with one signature ``serving_default`` and the

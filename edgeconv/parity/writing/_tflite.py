@@ -57,6 +57,15 @@ class TfliteFile:
         self.unknown = tuple(sorted(name for name in names if name not in OPERATORS))
         self._makers = {index: operator for operator in file.operators for index in operator.outputs}
         self._index = {tensor.name: index for index, tensor in enumerate(file.tensors)}
+        # A border of uint8 holds what int8 held before it: rounded already, the graph's dequantized value.
+        self._written_again = {
+            index: graph.dequantized[file.tensors[index].name]
+            for operator in file.operators
+            for index in operator.outputs
+            if operator.name == "QUANTIZE" and not file.tensors[operator.inputs[0]].floating
+            if index in file.outputs and str(file.tensors[index].held_as) == "uint8"
+            if file.tensors[index].name in graph.dequantized
+        }
         self._holders = self._held_values(graph, intermediates)
         self._values: dict[int, Array] = {}
         self._cut: set[int] = set()
@@ -73,7 +82,11 @@ class TfliteFile:
             integer = told.get(tensor.name)
             if integer is not None and integer.values[0] in graph.quantizers:
                 holders[index] = _Holder(integer.values[0], integer.axes)
-            elif tensor.quantization is not None and tensor.name in graph.dequantized:
+            elif (
+                tensor.quantization is not None
+                and tensor.name in graph.dequantized
+                and index not in self._written_again
+            ):
                 holders[index] = _Holder(graph.dequantized[tensor.name])
             elif tensor.data is None and not tensor.variable and tensor.name in graph.floats:
                 holders[index] = _Holder(tensor.name)
@@ -102,7 +115,7 @@ class TfliteFile:
                 least, _ = limits_of(str(tensor.held_as))
                 yield (
                     tensor.name,
-                    holder.name,
+                    self._written_again.get(index, holder.name),
                     tensor.quantization.scales[0],
                     tensor.quantization.zero_points[0] - least,
                 )
@@ -156,7 +169,7 @@ class TfliteFile:
                     continue
                 tensor = self._stated.tensors[index]
                 due = _moved(expected[holder.name], axes, array)
-                yield End(holder.name, tensor.name, operator.name, _compared(tensor, array), due, axes)
+                yield End(holder.name, tensor.name, operator.name, self._compared(index, array), due, axes)
                 if holder.name in values:
                     self._values[index] = _moved(values[holder.name], axes, array).astype(array.dtype)
                     self._cut.add(index)
@@ -167,7 +180,12 @@ class TfliteFile:
         values = self._values | {self._index[name]: array for name, array in changed.items()}
         for operator in self._before(wanted):
             values.update(self._computed(operator, values))
-        return _compared(self._stated.tensors[wanted], values[wanted])
+        return self._compared(wanted, values[wanted])
+
+    def _compared(self, index: int, array: Array) -> Array:
+        """As the graph's quantized values are compared; what is rounded already is not saturated again."""
+        steps = None if index in self._written_again else _steps(self._stated.tensors[index])
+        return array if steps is None else steps.saturated(array)
 
     def half_steps(self, constant: str) -> Array:
         """What rounding once may have moved the numbers of a constant by."""
@@ -242,12 +260,6 @@ def _saturated(tensor: Tensor, array: Array) -> Array:
     """Within the range of a quantized tensor."""
     steps = _steps(tensor)
     return array if steps is None else np.clip(array, steps.least, steps.greatest)
-
-
-def _compared(tensor: Tensor, array: Array) -> Array:
-    """As the graph's quantized values are compared."""
-    steps = _steps(tensor)
-    return array if steps is None else steps.saturated(array)
 
 
 def _steps(tensor: Tensor) -> Steps | None:

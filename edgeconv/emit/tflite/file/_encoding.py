@@ -11,7 +11,7 @@ from edgeconv.emit.tflite.simplify._shared_memory import copy_shared
 from edgeconv.errors import EmitError
 
 _WEIGHTS = ("float32", "float16")
-_IO = ("float32", "int8", "int16")
+_IO = ("float32", "int8", "uint8", "int16")
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,12 @@ class Encoding:
 
     Attributes:
         halves: float constants are stored as float16.
-        integer_io: inputs and outputs that have quantization parameters are integers.
+        io: of inputs and outputs that have quantization parameters: ``"float32"``, ``"uint8"``, or the integers that
+            the graph has there.
     """
 
     halves: bool = False
-    integer_io: bool = False
+    io: str = "float32"
 
 
 def encoding_of(weights: str, io: str) -> Encoding:
@@ -36,12 +37,12 @@ def encoding_of(weights: str, io: str) -> Encoding:
     for option, choices, what in ((weights, _WEIGHTS, "weights"), (io, _IO, "io")):
         if option not in choices:
             raise EmitError(f"unknown {what} {option!r}", where="tflite", hint=f"use {', '.join(choices)}")
-    return Encoding(weights == "float16", io != "float32")
+    return Encoding(weights == "float16", io)
 
 
 def encode(graph: Graph, encoding: Encoding, *, integer: bool) -> tuple[str, ...]:
     """Turns a float graph into what is to be written; returns notes for the user."""
-    notes = make_integer(graph, integer_io=encoding.integer_io) if integer else ()
+    notes = make_integer(graph, io=encoding.io) if integer else ()
     store_int8(graph)
     if encoding.halves:
         graph.all_halves = store_halves(graph)

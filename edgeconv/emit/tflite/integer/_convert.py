@@ -33,12 +33,12 @@ _FLOAT = np.dtype(np.float32)
 _BIAS = {"int8": "int32", "int16": "int64"}
 
 
-def make_integer(graph: Graph, *, integer_io: bool) -> tuple[str, ...]:
+def make_integer(graph: Graph, *, io: str) -> tuple[str, ...]:
     """Makes a graph integer in place.
 
     Args:
         graph: lowered and simplified, its tensors still float; those that the plan knows have their quantization.
-        integer_io: whether inputs and outputs are integers too, where they have parameters.
+        io: of inputs and outputs that have parameters: ``"float32"``, ``"uint8"``, or else the integers of the graph.
 
     Returns:
         What stays float and why, one line per operator.
@@ -47,8 +47,8 @@ def make_integer(graph: Graph, *, integer_io: bool) -> tuple[str, ...]:
     settle(graph)
     drop_clamps(graph)
     notes = _Rewrite(graph).run()
-    if not integer_io:
-        _float_borders(graph)
+    if io in ("float32", "uint8"):
+        _other_borders(graph, io)
     return notes
 
 
@@ -139,22 +139,31 @@ class _Rewrite:
         return self.graph.constant(quantization.quantized(tensor.data), tensor.name, quantization)
 
 
-def _float_borders(graph: Graph) -> None:
-    """Floats at the inputs and outputs: QUANTIZE after the ones, DEQUANTIZE before the others."""
+def _other_borders(graph: Graph, io: str) -> None:
+    """Floats, or uint8, at the inputs and outputs: QUANTIZE after the ones, DEQUANTIZE or QUANTIZE before the others.
+
+    uint8 is what the converters of TFLite give for ``inference_input_type = tf.uint8``: the integers of int8, 128
+    higher. Of int16 there is no such form, and they stay.
+    """
     first, last = [], []
     for index, tensor in enumerate(graph.inputs):
-        if tensor.quantization is not None:
-            graph.inputs[index] = _border(tensor)
-            first.append(Operator("QUANTIZE", [graph.inputs[index]], [tensor]))
+        if (border := _border(tensor, io)) is not None:
+            graph.inputs[index] = border
+            first.append(Operator("QUANTIZE", [border], [tensor]))
     for index, tensor in enumerate(graph.outputs):
-        if tensor.quantization is not None:
-            graph.outputs[index] = _border(tensor)
-            last.append(Operator("DEQUANTIZE", [tensor], [graph.outputs[index]]))
+        if (border := _border(tensor, io)) is not None:
+            graph.outputs[index] = border
+            last.append(Operator("DEQUANTIZE" if io == "float32" else "QUANTIZE", [tensor], [border]))
     graph.operators = [*first, *graph.operators, *last]
 
 
-def _border(tensor: Tensor) -> Tensor:
-    """A float tensor that takes the name of a quantized one."""
-    border = Tensor(tensor.name, tensor.shape, _FLOAT, owner=tensor.owner)
+def _border(tensor: Tensor, io: str) -> Tensor | None:
+    """A tensor of another type that takes the name of a quantized one; None where that stays as it is."""
+    own = tensor.quantization
+    if own is None or (io == "uint8" and own.dtype != "int8"):
+        return None
+    border = Tensor(tensor.name, tensor.shape, np.dtype(io), owner=tensor.owner)
+    if io == "uint8":
+        border.quantization = Quantization(io, own.scale, tuple(zero + 128 for zero in own.zero_point))
     tensor.name, tensor.owner = f"{tensor.name}/quantized", ""
     return border
