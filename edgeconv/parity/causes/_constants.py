@@ -20,6 +20,7 @@ _ORDERS = {
 }
 """How files order the axes of a constant: as torch, channels last, as depthwise and transposed convolutions do."""
 _MOST_PARTS = 8
+_MOST_ROWS = 16  # of a kernel
 _MOST = 24  # combinations of constants that are tried
 
 
@@ -69,21 +70,32 @@ def _candidates(name: str, due: Array, stored: Mapping[str, Array]) -> Iterator[
 
 
 def _parts(name: str, due: Array, stored: Mapping[str, Array]) -> Iterator[_Candidate]:
-    """A constant that the file holds in parts, one of which is another."""
-    for other, axis in itertools.product(sorted(stored), range(min(due.ndim, 2))):
-        array = stored[other]
-        count = due.size // max(array.size, 1)
-        if due.ndim < 2 or due.size % max(array.size, 1) or not 1 < count <= _MOST_PARTS or due.shape[axis] % count:
+    """A constant that the file holds in parts along an axis (channels, rows of a kernel), one of which is another."""
+    for other, axis in itertools.product(sorted(stored), range(min(due.ndim, 3))):
+        array, size = stored[other], due.shape[axis]
+        length = array.size * size // max(due.size, 1)
+        if due.ndim < 2 or not 0 < length < size or array.size * size != length * due.size:
             continue
-        for at, part in enumerate(np.split(due, count, axis)):
+        for rows in _slices(size, length, spread=axis == 2):
+            place = (slice(None),) * axis + (rows,)
+            part = due[place]
             for order in _ORDERS.get(due.ndim, ()):
                 moved_back = _moved_back(array, part, order)
                 if moved_back is None or np.array_equal(moved_back, part):
                     continue
-                parts = np.split(due.astype(np.float64), count, axis)
-                parts[at] = moved_back.astype(np.float64)
+                whole = due.astype(np.float64)
+                whole[place] = moved_back
                 words = change_of(_in_precision(part, array), moved_back) or "has other numbers"
-                yield _Candidate(name, np.concatenate(parts, axis), f"{words}, in part {at + 1} of {count}")
+                yield _Candidate(name, whole, f"{words}, in the part {list(range(size))[rows]} along axis {axis}")
+
+
+def _slices(size: int, length: int, *, spread: bool) -> Iterator[slice]:
+    """The parts of an axis, one behind the other; of a kernel's rows any evenly spread ones, as dilation has them."""
+    if not spread:
+        yield from (slice(at, at + length) for at in range(0, min(size, _MOST_PARTS * length), length))
+        return
+    for step in range(1, size if size <= _MOST_ROWS else 1):
+        yield from (slice(at, at + (length - 1) * step + 1, step) for at in range(size - (length - 1) * step))
 
 
 def _moved_back(array: Array, due: Array, order: tuple[int, ...]) -> Array | None:
