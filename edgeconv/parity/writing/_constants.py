@@ -62,11 +62,11 @@ class _Match:
         by_size: dict[int, list[str]] = {}
         for name, array in graph.items():
             by_size.setdefault(array.size, []).append(name)
-        sorted_numbers: dict[tuple[str, ...], Array] = {}
+        known = _Known()
         for name, array in file.items():
             alike = by_size.get(array.size, [])
             for candidate in sorted(alike, key=lambda other: other != name):
-                if _is_same(array, graph[candidate], (name, candidate), sorted_numbers):
+                if _is_same(array, graph[candidate], (name, candidate), known):
                     self.partners[name] = candidate
                     if array.dtype.itemsize < graph[candidate].dtype.itemsize:
                         self.rounded[candidate] = in_precision(graph[candidate], array.dtype).astype(np.float64)
@@ -170,22 +170,41 @@ def half_steps(array: Array) -> Array:
     return np.abs(np.spacing(array)).astype(np.float64) / 2
 
 
-def _is_same(array: Array, other: Array, names: tuple[str, str], known: dict[tuple[str, ...], Array]) -> bool:
+def _is_same(array: Array, other: Array, names: tuple[str, str], known: _Known) -> bool:
     """Whether two constants of one size have the same numbers, bit for bit but for the sign of zero."""
     other = in_precision(other, array.dtype)
+    keys = [("file", names[0], array.dtype.str), ("graph", names[1], array.dtype.str)]
+    sums = [known.sums(key, numbers) for key, numbers in zip(keys, (array, other), strict=True)]
+    if abs(sums[0][0] - sums[1][0]) > 1e-9 * sums[1][1]:  # most pairs are told apart so; of NaN nothing is told
+        return False
     flat = array.reshape(-1)
     for order in _ORDERS.get(other.ndim, ((*range(other.ndim),),)):
         if np.array_equal(other.transpose(order).reshape(-1), flat, equal_nan=True):
             return True
-    apart = abs(float(array.sum(dtype=np.float64)) - float(other.sum(dtype=np.float64)))
-    if not apart <= 1e-9 * float(np.abs(other).sum(dtype=np.float64)):
-        return False
-    keys = [("file", names[0], array.dtype.str), ("graph", names[1], array.dtype.str)]
-    first, second = (
-        known[key] if key in known else known.setdefault(key, np.sort(numbers, axis=None))
-        for key, numbers in zip(keys, (array, other), strict=True)
-    )
+    first, second = (known.ordered(key, numbers) for key, numbers in zip(keys, (array, other), strict=True))
     return np.array_equal(first, second, equal_nan=True)
+
+
+class _Known:
+    """What is asked of constants more than once, by a key."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, ...], tuple[float, float]] = {}
+        self._ordered: dict[tuple[str, ...], Array] = {}
+
+    def sums(self, key: tuple[str, ...], array: Array) -> tuple[float, float]:
+        """Of the numbers, and of their magnitudes."""
+        if key not in self._sums:
+            with np.errstate(invalid="ignore"):
+                total, size = (float(numbers.sum(dtype=np.float64)) for numbers in (array, np.abs(array)))
+            self._sums[key] = total, size
+        return self._sums[key]
+
+    def ordered(self, key: tuple[str, ...], array: Array) -> Array:
+        """The numbers from the smallest."""
+        if key not in self._ordered:
+            self._ordered[key] = np.sort(array, axis=None)
+        return self._ordered[key]
 
 
 def _moved_back(array: Array, due: Array, half: Array) -> Array | None:
@@ -213,7 +232,7 @@ def _chance(numbers: Array, absent: Array) -> float:
 
     A number x lies within d of one of n that are spread over [x/2, 2x] with a probability of about 2dn / 1.5x.
     """
-    ordered = np.sort(absent.astype(np.float64))
+    ordered = absent.astype(np.float64)  # ascending, as `_missing` gives them
     altered = numbers.astype(np.float64)
     places = np.searchsorted(ordered, altered)
     sides = [ordered[np.clip(places + step, 0, len(ordered) - 1)] for step in (-1, 0)]
