@@ -27,7 +27,8 @@ _NAMESPACES = (builtins, hashlib, io, json, os, shutil)
 
 def saved_state() -> Callable[[], None]:
     """Saves the state; returns the function that restores it."""
-    undo = [_functions(), _folder(), _streams(), _signals(), _torch(), _modules(), _rest()]
+    # Modules first: what puts the rest back imports.
+    undo = [_modules(), _functions(), _folder(), _streams(), _signals(), _torch(), _rest()]
 
     def put_back() -> None:
         for put_back_part in undo:
@@ -126,13 +127,16 @@ def _torch() -> Callable[[], None]:
 
 
 def _modules() -> Callable[[], None]:
-    """Of the imported modules, those that were there are there again; what foreign code imported stays."""
+    """Of the imported modules, those that were there are there again; what else foreign code imported stays.
+
+    A second copy of one that was there goes: `sys` itself is imported anew, half empty, where it was taken away.
+    """
     before = dict(sys.modules)
 
     def put_back() -> None:
         for name in [name for name, module in sys.modules.items() if module is None and name not in before]:
             del sys.modules[name]  # a None says that it must not be imported
-        sys.modules.update({name: module for name, module in before.items() if sys.modules.get(name) is None})
+        sys.modules.update(before)
 
     return put_back
 

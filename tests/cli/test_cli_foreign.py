@@ -85,6 +85,7 @@ ENDS = {
     "raise KeyboardInterrupt": "KeyboardInterrupt",
     "raise GeneratorExit": "GeneratorExit",
     "sys.exit(0)": "sys.exit",
+    "sys.modules.clear()": "raised AttributeError",
 }
 
 
