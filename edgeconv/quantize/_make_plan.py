@@ -21,7 +21,7 @@ from edgeconv.quantize._operators import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG
 from edgeconv.quantize._pairs import partners, safe_growth
 from edgeconv.quantize._patterns import overrides_of
 from edgeconv.quantize._plan import RANGES, REQUESTED, SCHEMES, Plan, TensorParameters, WeightParameters
-from edgeconv.quantize._steep import steep_operands
+from edgeconv.quantize._steep import spread_results, steep_operands
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
 from edgeconv.values import one_of
 
@@ -67,7 +67,9 @@ def make_plan(
     structure = structure_of(model, asked)
     dtype = "int16" if scheme == "int16x8" else "int8"
     kept = dict(_without_kernels(model, structure, calibration, scheme))
-    kept |= steep_operands(model.graph, structure, calibration, _tensors(structure, calibration, dtype), dtype)
+    tensors = _tensors(structure, calibration, dtype)
+    for rule in (steep_operands, spread_results):
+        kept |= rule(model.graph, structure, calibration, tensors, dtype)
     if scheme == "int8":  # 16 bits hold parts of different ranges side by side
         kept |= uneven_channels(model, structure, calibration)
         kept |= joins_of_uneven_parts(model, structure, calibration)

@@ -19,16 +19,18 @@ from edgeconv.affine import decibels, dequantized, quantized
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import Calibration
+from edgeconv.quantize._channels import tail_of
 from edgeconv.quantize._divisors import GUARDS, NORMS, SUMS
 from edgeconv.quantize._graph import is_activation, name_of, named, scalar
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._plan import TensorParameters
-from edgeconv.quantize._structure import Structure
+from edgeconv.quantize._structure import Structure, layer_of
 
 _Floats = npt.NDArray[np.float64]
 _Function = Callable[[_Floats], _Floats]
 
 _LEAST_DB = {"int8": 25.0, "int16": 35.0}  # of the function's results, less their mean: 5 above what files are held to
+_SMALLER_HALF_DB = 15.0  # sizes of boxes: below it the smaller half of the boxes would have no size of its own
 _SEGMENTS, _TABLES = 512, {"Exp", "Log"}
 """LiteRT computes these of int16 by straight lines between the entries of a table over all integers."""
 _SHARES = (0.5, 0.9, 0.99, 1.0)  # of the numbers, from the largest on
@@ -89,6 +91,27 @@ def steep_operands(
     for node, reason in reasons.items():
         if name_of(node) not in structure.kept_float:
             yield name_of(node), reason
+
+
+def spread_results(
+    graph: ir.Graph, structure: Structure, calibration: Calibration, tensors: Mapping[str, TensorParameters], dtype: str
+) -> Iterator[tuple[str, str]]:
+    """Exponentials that the graph ends in, and what is behind them, that stay float: their names, and why.
+
+    Sizes of boxes are exp(x) times an anchor: a few are large, and one scale for all of them rounds the others to
+    nothing or cuts the large ones off. Behind them is no layer that would be slower in float. The parameters are as of
+    `steep_operands`.
+    """
+    tail, behind = tail_of(graph), set[ir.Node]()
+    for node in graph:
+        name = name_of(node)
+        if node not in tail or layer_of(node) is not None or name in structure.kept_float:
+            continue
+        is_lost = node.op_type == "Exp" and name in calibration.histograms and name in tensors
+        is_lost = is_lost and _smaller_half_decibels(calibration.histograms[name], tensors[name]) < _SMALLER_HALF_DB
+        if is_lost or any(value is not None and value.producer() in behind for value in node.inputs):
+            behind.add(node)
+            yield name, f"what Exp makes is further spread than {8 if dtype == 'int8' else 16} bits hold"
 
 
 def leads_to_steep(node: ir.Node, index: int) -> bool:
@@ -159,6 +182,17 @@ def _function(node: ir.Node) -> _Function | None:
         return None
     function = _BINARY[node.op_type]
     return lambda numbers: function(numbers, number)
+
+
+def _smaller_half_decibels(seen: Histogram, parameters: TensorParameters) -> float:
+    """Signal (about its mean) over error of the smaller half of quantized numbers, by how often each was seen."""
+    numbers = seen.centres()
+    order = np.argsort(np.abs(numbers), kind="stable")
+    cumulated = np.cumsum(seen.counts[order])
+    half = order[: 1 + int(np.searchsorted(cumulated, cumulated[-1] / 2))]
+    grid = parameters.scale, parameters.zero_point
+    rounded = dequantized(quantized(numbers[half], *grid, parameters.dtype), *grid)
+    return _ratio_db(numbers[half], rounded, seen.counts[half] / max(1, seen.counts[half].sum()))
 
 
 def _decibels(function: _Function, seen: Histogram, parameters: TensorParameters, *, table: bool = False) -> float:

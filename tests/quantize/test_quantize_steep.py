@@ -23,7 +23,7 @@ from torch.nn import functional
 
 import edgeconv
 from edgeconv.quantization_options import QuantizationOptions
-from edgeconv.quantize import calibrate, make_plan
+from edgeconv.quantize import Plan, calibrate, make_plan
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._make_plan import parameters_of
 from edgeconv.quantize._steep import _decibels
@@ -185,3 +185,34 @@ def test_a_logarithm_of_small_int16_numbers_is_computed_in_float(tmp_path: Path)
     (comparison,) = result.report.comparisons
     assert comparison.metrics is not None
     assert comparison.metrics.sqnr_db > 35
+
+
+class _Boxes(nn.Module):
+    """Sizes of boxes beside scores, as one convolution makes them: exp(x) times an anchor, and a sigmoid."""
+
+    def __init__(self, spread: float) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 8, 8, 8)
+        self.spread = spread
+        self.register_buffer("anchors", torch.tensor([10.0, 13.0, 33.0, 23.0]).reshape(1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(x)
+        return torch.cat([(y[:, :4] * self.spread).exp() * self.anchors, y[:, 4:].sigmoid()], 1)
+
+
+@pytest.mark.parametrize(("spread", "kept"), [(0.5, set()), (2.5, {"exp", "mul_1"})])
+def test_sizes_of_boxes_that_are_far_apart_stay_float(spread: float, kept: set[str], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = _Boxes(spread).eval()
+    images = [np.random.default_rng(seed).normal(size=(1, 3, 64, 64)).astype(np.float32) for seed in range(44)]
+    result = edgeconv.export(
+        module, (torch.from_numpy(images[0]),), tmp_path, name="m", variants="int8", input_names=["x"],
+        devices=("onnxruntime", "litert"),
+        samples=[edgeconv.Sample(f"s{i}", {"x": x}) for i, x in enumerate(images[:4])],
+        quantization=edgeconv.Quantization(batches=lambda: [{"x": x} for x in images[4:]]),
+    )  # fmt: skip
+    assert result.report is not None
+    in_float = Plan.from_json((tmp_path / "m.int8.plan.json").read_text()).kept_float
+    assert {name for name, why in in_float.items() if why.startswith("what Exp makes")} == kept
+    assert min(row.metrics.sqnr_db for row in result.report.comparisons if row.metrics is not None) > 27
