@@ -334,7 +334,7 @@ def _edited(field: str) -> str:
         ({"batches": None}, {}, r"there is no calibration data; pass Quantization\(batches=\.\.\.\)"),
         ({"observer": "minmax"}, {}, "observer: 'minmax' is not known; choose of min-max, "),
         ({"rounding": "adaround"}, {}, "rounding: 'adaround' is not known; choose of nearest, "),
-        ({"io": "uint8"}, {}, "io: 'uint8' is not known; choose of float32, int8"),
+        ({"io": "int4"}, {}, "io: 'int4' is not known; choose of float32, int8, uint8"),
         ({"keep_float": ("conv.99",)}, {}, "keep_float: no operator makes 'conv.99'"),
         ({"keep_float": "conv"}, {}, r"keep_float: it is one string; write \('conv',\)"),
         ({"plan": _edited("tensors")}, {}, "plan, tensors: .*conv.99"),
