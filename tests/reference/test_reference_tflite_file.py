@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import random
 import subprocess
@@ -94,6 +96,21 @@ def test_values_behind_the_table() -> None:
     np.testing.assert_array_equal(tflite.read(stored).tensors[0].data, [1, 2, 3])
     with pytest.raises(EmitError, match="outside of the file"):
         tflite.read(stored[:-1])
+
+
+def test_no_offset_leads_outside_of_the_file() -> None:
+    """The place of a tensor's sparsity was followed unseen."""
+
+    def sparse(model: Any) -> None:
+        for tensor in model.subgraphs[0].tensors:
+            tensor.sparsity = schema.SparsityParametersT()
+
+    data = _changed(_conv(), sparse)
+    with pytest.raises(EmitError, match="sparse"):
+        tflite.read(data)
+    for at, width in itertools.product(range(8, len(data) - 3), (2, 4)):
+        with contextlib.suppress(EmitError):
+            tflite.read(data[:at] + (60_000).to_bytes(width, "little") + data[at + width :])
 
 
 def test_names_that_the_file_uses_twice_get_their_index() -> None:
