@@ -18,6 +18,7 @@ from edgeconv.flow.environment import environment
 from edgeconv.flow.file_names import JSON, golden_name
 from edgeconv.flow.job import job_of
 from edgeconv.flow.judge import Proof, judge
+from edgeconv.flow.links import not_judged
 from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.prove import JUDGED_BY, check_devices, reference_of
 from edgeconv.flow.record import read_report, write_report
@@ -154,8 +155,7 @@ def _writing(
     from edgeconv.parity.writing import outputs_link, rounding_bound, told_constants
 
     if file.unknown:
-        reason = f"not judged: the reference does not compute {', '.join(file.unknown)}"
-        return LinkResult(Link.WRITING, Verdict.SKIPPED, reason=reason)
+        return not_judged(Link.WRITING, f"the reference does not compute {', '.join(file.unknown)}")
     bound = proof.bounds.get(artifact.variant)
     try:
         if bound is not None:
@@ -165,7 +165,7 @@ def _writing(
         remark = told_constants(captured, rewritten, file.constants)
         return outputs_link(expected, computed, rounding_bound(captured, sample.inputs), remark)
     except EdgeconvError as error:
-        return LinkResult(Link.WRITING, Verdict.SKIPPED, reason=f"not judged: {error}")
+        return not_judged(Link.WRITING, error)
 
 
 def _by_threshold(artifact: Artifact, file: ReadBack, golden: Golden, bound: Fidelity) -> LinkResult:

@@ -70,7 +70,7 @@ def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
     try:
         link = judged(rewriting.rewritten)
     except RewriteError as error:
-        return LinkResult(Link.REWRITES, Verdict.SKIPPED, reason=f"not judged: {error}")
+        return not_judged(Link.REWRITES, error)
     name = _broken_by(rewriting, judged) if link.verdict is Verdict.FAIL else ""
     return replace(link, reason=f"{link.reason}; without the rewrite {name} it is not") if name else link
 
@@ -132,7 +132,7 @@ def _rounding(graph: Graph, rounded: Mapping[str, Array], golden: Golden, varian
     try:
         values = graph.values(golden.samples[index].inputs, rounded, graph.outputs)
     except RewriteError as error:
-        return LinkResult(Link.ROUNDING, Verdict.SKIPPED, reason=f"not judged: {error}")
+        return not_judged(Link.ROUNDING, error)
     return rounding([values], [golden.reference.outputs[index]])
 
 
@@ -147,12 +147,16 @@ def _writing(graph: Graph, file: File, sample: Sample) -> LinkResult:
     from edgeconv.parity.writing import writing
 
     if file.unknown:
-        reason = f"not judged: the reference does not compute {', '.join(file.unknown)}"
-        return LinkResult(Link.WRITING, Verdict.SKIPPED, reason=reason)
+        return not_judged(Link.WRITING, f"the reference does not compute {', '.join(file.unknown)}")
     try:
         return writing(graph, file, one_row(graph, sample.inputs), sample.name)
     except RewriteError as error:
-        return LinkResult(Link.WRITING, Verdict.SKIPPED, reason=f"not judged: {error}")
+        return not_judged(Link.WRITING, error)
+
+
+def not_judged(link: Link, why: object) -> LinkResult:
+    """A link that is skipped, and the reason."""
+    return LinkResult(link, Verdict.SKIPPED, reason=f"not judged: {why}")
 
 
 def opened(artifact: Artifact, graph: Graph) -> File:

@@ -95,32 +95,32 @@ class _Probe:
         Raises:
             DeviceError: no value can be had without changing what is computed.
         """
-        kept: list[Collection[str]] = []
+        unchanged: list[Collection[str]] = []
         tell = partial(self._of, sample, expected)
-        told = self._widest(self._groups, kept, tell) if self._groups else tell(())
+        told = self._widest(self._groups, unchanged, tell) if self._groups else tell(())
         if told is None:
             raise DeviceError(self._why)
-        self._groups = kept
+        self._groups = unchanged
         return told
 
     def _widest(
         self,
         groups: Sequence[Collection[str]],
-        kept: list[Collection[str]],
+        unchanged: list[Collection[str]],
         tell: Callable[[Sequence[Collection[str]]], _Told | None],
     ) -> _Told | None:
-        """Adds those groups to the kept ones that change nothing: all, or what is left of either half."""
+        """Adds to the unchanged groups those that change nothing: all, or what is left of either half."""
         if not self._left or not groups:
             return None
         self._left -= 1
-        told = tell([*kept, *groups])
+        told = tell([*unchanged, *groups])
         if told is not None:
-            kept += groups
+            unchanged += groups
             return told
         if len(groups) == 1:
             return None
-        first = self._widest(groups[: len(groups) // 2], kept, tell)
-        return self._widest(groups[len(groups) // 2 :], kept, tell) or first
+        first = self._widest(groups[: len(groups) // 2], unchanged, tell)
+        return self._widest(groups[len(groups) // 2 :], unchanged, tell) or first
 
     def _of(self, sample: Sample, expected: Mapping[str, Array], groups: Sequence[Collection[str]]) -> _Told | None:
         """What the runtime tells of these values; None where its outputs are not the file's to the last bit."""
