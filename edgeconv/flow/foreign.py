@@ -14,13 +14,12 @@ from edgeconv.capture import whatever_it_brings
 from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Array, Artifact, Fidelity, Run, Sample, Verdict
 from edgeconv.errors import DEVICES, EdgeconvError, ParityError
 from edgeconv.flow.borders import matched_specs, told_matches
-from edgeconv.flow.environment import environment
 from edgeconv.flow.file_names import JSON, golden_name
 from edgeconv.flow.job import job_of
 from edgeconv.flow.judge import Proof, judge
 from edgeconv.flow.links import not_judged
 from edgeconv.flow.output import Staging, staged
-from edgeconv.flow.prove import JUDGED_BY, check_devices, reference_of
+from edgeconv.flow.prove import check_devices, proof_environment, reference_of
 from edgeconv.flow.record import read_report, write_report
 from edgeconv.flow.source import OnnxSource, Source, TorchSource
 from edgeconv.graph.joints import joints_of
@@ -28,7 +27,7 @@ from edgeconv.graph.summary import summarize
 from edgeconv.named_files import read_named
 from edgeconv.parity import Golden, compare, golden_bytes
 from edgeconv.progress import Progress
-from edgeconv.report import GOLDEN_SHA256, TIMEOUT, Report
+from edgeconv.report import Report
 from edgeconv.rewrite import optimize
 from edgeconv.verdicts import Link, LinkResult
 
@@ -136,14 +135,7 @@ def _judged(
         model=artifact.path.stem,
         artifacts=(artifact,),
         comparisons=comparisons,
-        environment={
-            **environment(),
-            **proof.facts,
-            TIMEOUT: f"{proof.timeout_s:g}",
-            JUDGED_BY: f"the recipe's bounds, and what {source.title} computes",
-            GOLDEN_SHA256: hashlib.sha256(data).hexdigest(),
-            **told,
-        },
+        environment=proof_environment(proof, "the recipe's bounds", source, data, told),
         golden=name,
     )
 

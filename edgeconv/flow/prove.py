@@ -135,20 +135,35 @@ def prove(
         artifacts=tuple(artifacts),
         comparisons=comparisons,
         graphs=graphs,
-        environment={
-            **environment(),
-            **proof.facts,
-            TIMEOUT: f"{proof.timeout_s:g}",
-            JUDGED_BY: f"the export's own bounds, and what {source.title} computes",
-            GOLDEN_SHA256: hashlib.sha256(data).hexdigest(),
-            **devices,
-        },
+        environment=proof_environment(proof, "the export's own bounds", source, data, devices),
         golden=golden_file,
         notes=notes,
         target_search=target_search,
     )
     write_report(staging, report)
     return report
+
+
+def proof_environment(
+    proof: Proof, bounds: str, source: Source, golden: bytes, devices: Mapping[str, Mapping[str, str]]
+) -> dict[str, str | Mapping[str, str]]:
+    """What a report says of where and by what its artifacts were judged.
+
+    Args:
+        proof: its facts and its time limit.
+        bounds: whose they are.
+        source: what artifacts are compared with.
+        golden: the bytes of the file of golden values.
+        devices: what each device said of itself, by ``"device <name>"``.
+    """
+    return {
+        **environment(),
+        **proof.facts,
+        TIMEOUT: f"{proof.timeout_s:g}",
+        JUDGED_BY: f"{bounds}, and what {source.title} computes",
+        GOLDEN_SHA256: hashlib.sha256(golden).hexdigest(),
+        **devices,
+    }
 
 
 def reference_of(
