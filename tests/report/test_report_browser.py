@@ -36,9 +36,8 @@ MEASURE = """
 addEventListener("load", async () => {
   // On a busy machine fonts may come after the event; widths before that are another font's.
   await Promise.all([...document.querySelectorAll("iframe")].map(frame => frame.contentDocument.fonts.ready));
-  const found = [...document.querySelectorAll("iframe")].map(frame => {
+  const measured = () => [...document.querySelectorAll("iframe")].map(frame => {
     const page = frame.contentDocument, width = frame.clientWidth;
-    page.querySelectorAll("details").forEach(element => { element.open = true; });
     const inScroll = element => element.closest(".scroll");
     const outside = [...page.body.querySelectorAll("*")].filter(element => !inScroll(element) &&
       element.getBoundingClientRect().width && element.getBoundingClientRect().right > width + 1);
@@ -51,7 +50,8 @@ addEventListener("load", async () => {
         .filter(text => text.getBoundingClientRect().height < 8).length,
       broken: [...page.images].filter(image => !image.naturalWidth).length,
       hidden: [...page.querySelectorAll(".results, .counts")].map(table => table.parentElement)
-        .filter(area => area.scrollWidth > area.clientWidth).length,
+        .filter(area => area.scrollWidth > area.clientWidth + 1)
+        .map(area => [area.firstElementChild.className, area.scrollWidth, area.clientWidth]),
       overlaps: [...page.querySelectorAll(".chain")].flatMap(chain => {
         const boxes = [...chain.querySelectorAll(".stop, .linktitle, .linktext, .linkwhere")]
           .map(element => element.getBoundingClientRect()).filter(box => box.width);
@@ -63,7 +63,15 @@ addEventListener("load", async () => {
       charts: page.querySelectorAll("svg.chart").length,
     };
   });
-  document.title = JSON.stringify(found);
+  document.querySelectorAll("iframe").forEach(frame =>
+    frame.contentDocument.querySelectorAll("details").forEach(element => { element.open = true; }));
+  // Opened parts and late fonts move things for some frames yet: what counts is where they come to rest.
+  let before = "", now = JSON.stringify(measured());
+  for (let tries = 0; before !== now && tries < 20; tries++) {
+    await new Promise(resolve => setTimeout(resolve, 100));
+    [before, now] = [now, JSON.stringify(measured())];
+  }
+  document.title = now;
 });
 """
 
@@ -104,7 +112,7 @@ def test_the_page_never_scrolls_sideways(seen: tuple[list[dict[str, Any]], str])
     for page in seen[0]:
         assert page["scroll"] <= page["width"], page
         assert page["outside"] == [], page
-        assert page["hidden"] == 0 or page["name"] == "hostile", page
+        assert page["hidden"] == [] or page["name"] == "hostile", page
 
 
 def test_pictures_are_drawn_and_their_labels_legible(seen: tuple[list[dict[str, Any]], str]) -> None:
