@@ -112,7 +112,7 @@ _Judge = Callable[[], "Report"]
 
 def _told(judged: Sequence[tuple[Path, _Judge]], *, as_json: bool, silent: bool) -> int:
     """Judges one after another, and tells of each."""
-    from edgeconv.flow.prove import JUDGED_BY
+    from edgeconv.flow.environment import JUDGED_BY
     from edgeconv.report import to_json
 
     reports = []

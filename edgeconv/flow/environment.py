@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 
 from edgeconv.devices.agent import machine_environment
 from edgeconv.package import VERSION
+from edgeconv.report import TIMEOUT
+
+JUDGED_BY = "judged by"
 
 _PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime", "ai-edge-litert", "numpy")
 
@@ -23,6 +27,23 @@ def environment() -> dict[str, str]:
         "cpu": machine["cpu"],
         "cpu instructions": machine["instructions"],
     }
+
+
+def proof_environment(
+    timeout_s: float,
+    judged_by: str,
+    devices: Mapping[str, Mapping[str, str]],
+    facts: Mapping[str, str] | None = None,
+) -> dict[str, str | Mapping[str, str]]:
+    """What a report says of where and by what its artifacts were judged.
+
+    Args:
+        timeout_s: for one artifact on one device, seconds.
+        judged_by: whose the bounds and the reference are.
+        devices: what each device said of itself, by ``"device <name>"``.
+        facts: what else there is to say, e.g. seeds.
+    """
+    return {**environment(), **(facts or {}), TIMEOUT: f"{timeout_s:g}", JUDGED_BY: judged_by, **devices}
 
 
 def _version(package: str) -> str:

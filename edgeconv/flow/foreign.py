@@ -19,7 +19,7 @@ from edgeconv.flow.job import job_of
 from edgeconv.flow.judge import Proof, judge
 from edgeconv.flow.links import not_judged
 from edgeconv.flow.output import Staging, staged
-from edgeconv.flow.prove import check_devices, proof_environment, reference_of
+from edgeconv.flow.prove import check_devices, first_environment, reference_of
 from edgeconv.flow.record import read_report, write_report
 from edgeconv.flow.source import OnnxSource, Source, TorchSource
 from edgeconv.graph.joints import joints_of
@@ -135,7 +135,7 @@ def _judged(
         model=artifact.path.stem,
         artifacts=(artifact,),
         comparisons=comparisons,
-        environment=proof_environment(proof, "the recipe's bounds", source, data, told),
+        environment=first_environment(proof, "the recipe's bounds", source, data, told),
         golden=name,
     )
 

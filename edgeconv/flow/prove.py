@@ -27,7 +27,7 @@ from edgeconv.devices import Device, find
 from edgeconv.errors import DEVICES, DeviceError, ParityError, Wording
 from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import with_coverage
-from edgeconv.flow.environment import environment
+from edgeconv.flow.environment import proof_environment
 from edgeconv.flow.file_names import golden_name
 from edgeconv.flow.judge import Proof, judge
 from edgeconv.flow.layers import carried_over, judged_by_layer
@@ -48,7 +48,6 @@ from edgeconv.parity.coverage import Reach
 from edgeconv.progress import Progress
 from edgeconv.report import GOLDEN_SHA256, TIMEOUT, Report, TargetSearch, seconds_of
 
-JUDGED_BY = "judged by"
 _ALTERED = "were judged by several bounds: it was altered"
 _NAME_IT = "name the recipe, whose own bounds decide, or export again"
 _OTHER_RECIPE = "give the recipe that the folder was exported from, and what --set said of it"
@@ -135,7 +134,7 @@ def prove(
         artifacts=tuple(artifacts),
         comparisons=comparisons,
         graphs=graphs,
-        environment=proof_environment(proof, "the export's own bounds", source, data, devices),
+        environment=first_environment(proof, "the export's own bounds", source, data, devices),
         golden=golden_file,
         notes=notes,
         target_search=target_search,
@@ -144,26 +143,13 @@ def prove(
     return report
 
 
-def proof_environment(
+def first_environment(
     proof: Proof, bounds: str, source: Source, golden: bytes, devices: Mapping[str, Mapping[str, str]]
 ) -> dict[str, str | Mapping[str, str]]:
-    """What a report says of where and by what its artifacts were judged.
-
-    Args:
-        proof: its facts and its time limit.
-        bounds: whose they are.
-        source: what artifacts are compared with.
-        golden: the bytes of the file of golden values.
-        devices: what each device said of itself, by ``"device <name>"``.
-    """
-    return {
-        **environment(),
-        **proof.facts,
-        TIMEOUT: f"{proof.timeout_s:g}",
-        JUDGED_BY: f"{bounds}, and what {source.title} computes",
-        GOLDEN_SHA256: hashlib.sha256(golden).hexdigest(),
-        **devices,
-    }
+    """The environment of a report of golden values that the source just computed; `bounds` says whose bounds."""
+    judged_by = f"{bounds}, and what {source.title} computes"
+    facts = {**proof.facts, GOLDEN_SHA256: hashlib.sha256(golden).hexdigest()}
+    return proof_environment(proof.timeout_s, judged_by, devices, facts)
 
 
 def reference_of(
@@ -180,7 +166,7 @@ def reference_of(
         raise ParityError(
             f"{source.title} cannot run the parity inputs: {reference.reason}",
             where=name,
-            hint="mend the inputs or the model",
+            hint="fix the inputs or the model",
         )
     _require_numbers(reference, name, source.title)
     return reference
@@ -248,10 +234,7 @@ def repeat(
         comparisons=(*stored_rows, *comparisons),
         environment={
             **old.environment,
-            **environment(),
-            TIMEOUT: f"{proof.timeout_s:g}",
-            JUDGED_BY: _judged_by(source, make_proof is not None),
-            **devices_now,
+            **proof_environment(proof.timeout_s, _judged_by(source, make_proof is not None), devices_now),
         },
     )
     with staged(out or folder) as staging:
@@ -356,7 +339,7 @@ def _require_numbers(reference: Run, name: str, title: str) -> None:
                 raise ParityError(
                     f"{title}'s own output {output!r} is all NaN or infinite for input {index}",
                     where=name,
-                    hint="mend the model, its weights or that input",
+                    hint="fix the model, its weights or that input",
                 )
 
 
