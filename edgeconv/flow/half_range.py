@@ -37,11 +37,14 @@ def beyond_half(
         if variant.weights != "float16" or not judged:
             continue
         sample = max(judged, key=_magnitude)
-        for artifact in artifacts:
-            if artifact.variant == variant.name:
-                values = _in_halves(variant.model.graph, tflite=artifact.format == "tflite")
-                beyond = _first_beyond(variant.model, values, sample)
-                notes += [f"{artifact.path.name}: {_told(*beyond, sample)}"] if beyond is not None else []
+        own = [artifact for artifact in artifacts if artifact.variant == variant.name]
+        beyond = {}
+        for format_ in {artifact.format: None for artifact in own}:  # both layouts of a format hold the same values
+            values = _in_halves(variant.model.graph, tflite=format_ == "tflite")
+            beyond[format_] = _first_beyond(variant.model, values, sample)
+        for artifact in own:
+            first = beyond[artifact.format]
+            notes += [f"{artifact.path.name}: {_told(*first, sample)}"] if first is not None else []
     return tuple(notes)
 
 

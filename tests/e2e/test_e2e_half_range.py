@@ -36,14 +36,22 @@ class _Logarithm(nn.Module):
 def _notes(module: nn.Module, folder: Path, *samples: Sample, size: float = 1.0) -> list[str]:
     example = torch.full((1, 3, 4, 4), size)
     exported = edgeconv.export(
-        module.eval(), (example,), folder, name="net", variants="fp16", devices=["onnxruntime"], samples=samples
+        module.eval(),
+        (example,),
+        folder,
+        name="net",
+        variants="fp16",
+        tflite_layout=("nhwc", "nchw"),
+        devices=["onnxruntime"],
+        samples=samples,
     )
     return [note for note in exported.notes if "float16 ends" in note]
 
 
-def test_a_value_beyond_float16_is_told_for_each_format_with_its_size(tmp_path: Path) -> None:
+def test_a_value_beyond_float16_is_told_for_each_file_with_its_size(tmp_path: Path) -> None:
     notes = _notes(_Scaled(300.0), tmp_path)
-    assert [note.partition(":")[0] for note in notes] == ["net.fp16.onnx", "net.fp16.tflite"]
+    names = ["net.fp16.onnx", "net.fp16.tflite", "net.fp16.nchw.tflite"]
+    assert sorted(note.partition(":")[0] for note in notes) == sorted(names)
     assert all("reaches 9.9e+05 on the parity input" in note for note in notes)
 
 
@@ -62,4 +70,4 @@ def test_only_samples_that_the_variant_is_judged_on_count(tmp_path: Path) -> Non
     small, large = (np.full((1, 3, 4, 4), size, np.float32) for size in (1.0, 1e6))
     other = Sample("large", {"x": large}, variants=("fp32",))
     assert _notes(_Scaled(1.0), tmp_path, Sample("small", {"x": small}), other) == []
-    assert len(_notes(_Scaled(1.0), tmp_path, Sample("small", {"x": small}), Sample("large", {"x": large}))) == 2
+    assert len(_notes(_Scaled(1.0), tmp_path, Sample("small", {"x": small}), Sample("large", {"x": large}))) == 3
