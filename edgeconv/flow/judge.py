@@ -24,6 +24,25 @@ _JudgeRunning = Callable[[Sequence[Sample], Run, Sequence[Comparison]], LinkResu
 
 
 @dataclass(frozen=True)
+class _Planned:
+    """A run that is to be made and judged.
+
+    Attributes:
+        title: of its stage.
+        variant: what its rows are judged as.
+        make: runs samples.
+        unfused: the same with graph optimization off, which may tell why a file fails; None where there is no such.
+        judge_running: judges the runtime by what it tells of its layers; None for what is no file.
+    """
+
+    title: str
+    variant: str
+    make: _MakeRun
+    unfused: _MakeRun | None = None
+    judge_running: _JudgeRunning | None = None
+
+
+@dataclass(frozen=True)
 class Proof:
     """How artifacts are proven: samples, devices, bounds, time limit.
 
@@ -79,21 +98,23 @@ def judge(
     comparisons: list[Comparison] = []
     environments: dict[str, Mapping[str, str]] = {}
     with Sessions() as sessions:
-        for title, variant, make_run, unfused, judge_running in _runs(artifacts, proof, source, outputs, sessions):
-            variant_golden = golden.of(variant)
-            if not variant_golden.samples:
-                raise ParityError(f"no parity input is for the variant {variant}", hint=NO_SAMPLE)
-            rows_of = partial(_rows, golden=variant_golden, variant=variant, proof=proof, outputs=outputs)
-            with progress.stage(title):
-                run = make_run(variant_golden.samples)
+        for planned in _runs(artifacts, proof, source, outputs, sessions):
+            of_variant = golden.of(planned.variant)
+            if not of_variant.samples:
+                raise ParityError(f"no parity input is for the variant {planned.variant}", hint=NO_SAMPLE)
+            rows_of = partial(_rows, golden=of_variant, variant=planned.variant, proof=proof, outputs=outputs)
+            with progress.stage(planned.title):
+                run = planned.make(of_variant.samples)
                 rows = rows_of(run)
-            if unfused is not None and any(map(asks_of_all, rows)):
-                with progress.stage(f"{title}, nothing fused"):
+            if planned.unfused is not None and any(map(asks_of_all, rows)):
+                with progress.stage(f"{planned.title}, nothing fused"):
                     saturating = run.environment.get(INTEGER_KERNELS) == SATURATING
-                    rows = explained_by_fusion(rows, rows_of(unfused(variant_golden.samples)), saturating=saturating)
-            if running and judge_running is not None and run.verdict is Verdict.PASS:
-                with progress.stage(f"{title}, layer by layer on its own operands"):
-                    link = judge_running(variant_golden.samples, run, rows)
+                    rows = explained_by_fusion(
+                        rows, rows_of(planned.unfused(of_variant.samples)), saturating=saturating
+                    )
+            if running and planned.judge_running is not None and run.verdict is Verdict.PASS:
+                with progress.stage(f"{planned.title}, layer by layer on its own operands"):
+                    link = planned.judge_running(of_variant.samples, run, rows)
                 rows = (replace(rows[0], links=(link,)), *rows[1:])
             comparisons += rows
             if run.environment:
@@ -130,15 +151,11 @@ def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tupl
 
 def _runs(
     artifacts: Sequence[Artifact], proof: Proof, source: Source | None, outputs: tuple[str, ...], sessions: Sessions
-) -> Iterator[tuple[str, str, _MakeRun, _MakeRun | None, _JudgeRunning | None]]:
-    """Yields title, variant and function of each run, one at a time, since outputs may be large.
-
-    Two items more of files: the same run with graph optimization off, which may tell why an artifact fails; and what
-    judges the runtime by what it tells of its layers. Else None.
-    """
+) -> Iterator[_Planned]:
+    """Yields the runs, one at a time, since outputs may be large."""
     if source is not None and source.device in proof.device_names:
         run = partial(source.run, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)
-        yield f"{source.title} float32", source.variant, run, None, None
+        yield _Planned(f"{source.title} float32", source.variant, run)
     for artifact in artifacts:
         for device in map(find, proof.device_names):
             if artifact.format in device.formats:
@@ -146,4 +163,4 @@ def _runs(
                 make_run = partial(sessions.run, device, artifact, timeout_s=proof.timeout_s)
                 unfused = partial(make_run, optimized=False) if artifact.format == "onnx" else None
                 judge_running = partial(judged_running, sessions, device, artifact, timeout_s=proof.timeout_s)
-                yield title, artifact.variant, make_run, unfused, judge_running
+                yield _Planned(title, artifact.variant, make_run, unfused, judge_running)
