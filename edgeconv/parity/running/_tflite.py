@@ -58,12 +58,7 @@ class TfliteFile:
     def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]) -> Judged:
         """See `ProbedFile`."""
         graph = self._graph
-        held: dict[Hashable, Operand] = {}
-        for at, tensor in enumerate(graph.tensors):
-            if tensor.data is not None:
-                held[at] = np.asarray(tensor.data, tensor.held_as)
-            elif tensor.variable:
-                held[at] = np.zeros(tensor.shape, tensor.held_as)
+        held: dict[Hashable, Operand] = dict(graph.stored.items())
         held |= {at: self._held(at, array) for at, array in zip(graph.inputs, inputs, strict=True)}
         results: dict[Hashable, Array] = {self._places[name]: array for name, array in told.items()}
         results |= dict(zip(graph.outputs, outputs, strict=True))

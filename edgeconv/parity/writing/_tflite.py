@@ -140,11 +140,7 @@ class TfliteFile:
             expected: what it computes, before rounding, by name.
         """
         self._cut = set()
-        self._values = {
-            index: np.asarray(tensor.data, tensor.held_as) if tensor.data is not None else np.zeros(tensor.shape)
-            for index, tensor in enumerate(self._real.tensors)
-            if tensor.data is not None or tensor.variable
-        }
+        self._values = self._real.stored
         for index, spec in zip(self._stated.inputs, self._inputs, strict=True):
             holder = self._holders.get(index)
             array = values.get(holder.name, inputs[spec.name]) if holder is not None else inputs[spec.name]

@@ -40,12 +40,7 @@ def evaluate(graph: TfliteGraph, inputs: Mapping[str, Array]) -> dict[str, Array
     """
     names = [graph.tensors[index].name for index in graph.inputs]
     _check_names(names, inputs)
-    values: dict[int, Array] = {}
-    for index, tensor in enumerate(graph.tensors):
-        if tensor.data is not None:
-            values[index] = np.asarray(tensor.data, tensor.held_as)
-        elif tensor.variable:
-            values[index] = np.zeros(tensor.shape, tensor.held_as)
+    values = graph.stored
     for index in graph.inputs:
         values[index] = _input(graph.tensors[index], inputs[graph.tensors[index].name])
     held = sum(value.size for value in values.values())

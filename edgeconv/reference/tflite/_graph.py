@@ -63,6 +63,13 @@ class Tensor:
         """The numpy dtype that an evaluation holds its values in."""
         return np.dtype("float64" if self.floating else {"int4": "int8"}.get(self.dtype, self.dtype))
 
+    @property
+    def stored(self) -> Array | None:
+        """What an evaluation reads of it before any operator: a constant, or the zeros of a variable; else None."""
+        if self.data is not None:
+            return np.asarray(self.data, self.held_as)
+        return np.zeros(self.shape, self.held_as) if self.variable else None
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -100,3 +107,9 @@ class TfliteGraph:
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+    @property
+    def stored(self) -> dict[int, Array]:
+        """The values that are there before any operator, by the index of the tensor: constants, zeros of variables."""
+        values = ((index, tensor.stored) for index, tensor in enumerate(self.tensors))
+        return {index: value for index, value in values if value is not None}
