@@ -20,6 +20,9 @@ BATCH = "batch"
 MOST_JOINED = 4
 """Tensors that XNNPACK of TensorFlow Lite 2.14 joins, or splits one into; more leave its delegate."""
 
+LARGEST_FILE_BYTES = 2**31 - 2**20
+"""Offsets of protobuf and of flatbuffers end at 2 GiB; a megabyte is left for everything but the weights."""
+
 TOLERANCE = 1e-5
 """Bound of float32 against float64, absolute and relative: some 170 units of float32's last place.
 

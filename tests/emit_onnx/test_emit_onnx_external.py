@@ -55,7 +55,7 @@ X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 @pytest.fixture(autouse=True)
 def lowered(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (_external, tflite):
-        monkeypatch.setattr(module, "LARGEST_BYTES", 16 * 2**10)  # the matrix takes 20 KiB, and 10 in float16
+        monkeypatch.setattr(module, "LARGEST_FILE_BYTES", 16 * 2**10)  # the matrix takes 20 KiB, and 10 in float16
 
 
 @pytest.mark.parametrize("opset", [18, 13, 21])
@@ -121,7 +121,7 @@ def test_the_report_knows_the_weights(net: nn.Module, tmp_path: Path, capsys: py
 
 def test_weights_of_an_earlier_export_go(net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edgeconv.export(net, (X,), tmp_path, name="net", formats="onnx", devices="onnxruntime")
-    monkeypatch.setattr(_external, "LARGEST_BYTES", 2**31)
+    monkeypatch.setattr(_external, "LARGEST_FILE_BYTES", 2**31)
     result = edgeconv.export(net, (X,), tmp_path, name="net", formats="onnx", devices="onnxruntime")
     assert not (tmp_path / DATA).exists()
     assert any(note.startswith(f"{DATA} of the earlier export is removed") for note in result.notes)

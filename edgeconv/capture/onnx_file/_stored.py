@@ -15,10 +15,9 @@ import onnx
 import onnx_ir as ir
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
+from edgeconv.defaults import LARGEST_FILE_BYTES
 from edgeconv.errors import CaptureError
 
-LARGEST_BYTES = 2**31 - 2**20
-"""protobuf ends at 2 GiB, and so do onnx's checker and converter."""
 _SHOWN = 60
 _WHOLE = "the file is damaged; export it again"
 
@@ -75,7 +74,7 @@ def check_total(size_bytes: int, where: str) -> None:
     Raises:
         CaptureError: it is.
     """
-    if size_bytes > LARGEST_BYTES:
+    if size_bytes > LARGEST_FILE_BYTES:  # onnx's checker and converter take no more either
         raise CaptureError(
             f"takes {size_bytes / 2**30:.2f} GiB with its weights, and less than 2 GiB can be converted",
             where=where,

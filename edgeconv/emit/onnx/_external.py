@@ -14,9 +14,8 @@ import onnx
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.defaults import LARGEST_FILE_BYTES
 
-LARGEST_BYTES = 2**31 - 2**20
-"""protobuf ends at 2 GiB; a megabyte is left for everything but the weights."""
 _SMALL = 2**10  # bytes of a constant that stays in the file: shapes, axes, bounds
 _ALIGNED = 2**12  # where a tensor begins, so that runtimes can map the file into memory
 
@@ -28,7 +27,7 @@ def weight_bytes(model: ir.Model) -> int:
 
 def is_too_large(model: ir.Model) -> bool:
     """Whether the constants of a graph exceed what one file holds (protobuf: 2 GiB)."""
-    return weight_bytes(model) > LARGEST_BYTES
+    return weight_bytes(model) > LARGEST_FILE_BYTES
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgeconv.core import NCHW, NHWC, Emitted
+from edgeconv.defaults import LARGEST_FILE_BYTES
 from edgeconv.errors import EmitError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["check_size", "to_tflite"]
-
-LARGEST_BYTES = 2**31 - 2**20
-"""flatbuffers' offsets end at 2 GiB; a megabyte is left for everything but the weights."""
 
 
 def check_size(model: ir.Model, weights: str = "float32") -> None:
@@ -41,7 +39,7 @@ def check_size(model: ir.Model, weights: str = "float32") -> None:
     size = sum(
         constant.nbytes // (2 if halved and constant.dtype == ir.DataType.FLOAT else 1) for constant in constants
     )
-    if size > LARGEST_BYTES:
+    if size > LARGEST_FILE_BYTES:
         raise EmitError(
             f"the weights take {size / 2**30:.2f} GiB, and a .tflite file holds less than 2 GiB",
             where="tflite",

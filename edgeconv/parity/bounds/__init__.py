@@ -4,7 +4,7 @@ Public names
     `of_node`: of an ONNX node on operand arrays: one `Bound` per result, an array of the result's shape.
     `of_tflite`: of an operator of a `.tflite` file, likewise.
     `Bound`: the exact values, the worst and the likely error, and the share of it that a runtime's result uses.
-    `Arithmetic`: formats, runtime, fast convolution; `FLOAT32`, `FLOAT16` (sums in float16), `FLOAT16_IN_FLOAT32`.
+    `Arithmetic`: formats, runtime, fast convolution; `FLOAT32`, `FLOAT16` (sums in float16).
     `NODES`, `TFLITE`: the operators that have a rule; those that only move, compare or count elements need none.
 
 Rules. A sum of n products, in any order, with or without fused multiply-add, is off by at most
@@ -31,7 +31,7 @@ what was measured.
 
 from __future__ import annotations
 
-from edgeconv.parity.bounds._arithmetic import FLOAT16, FLOAT16_IN_FLOAT32, FLOAT32, Arithmetic
+from edgeconv.parity.bounds._arithmetic import FLOAT16, FLOAT32, Arithmetic
 from edgeconv.parity.bounds._bound import Bound
 from edgeconv.parity.bounds._node import of_node
 from edgeconv.parity.bounds._node_rules import RULES as NODES
@@ -49,5 +49,4 @@ __all__ = [
     "Arithmetic",
     "FLOAT32",
     "FLOAT16",
-    "FLOAT16_IN_FLOAT32",
 ]

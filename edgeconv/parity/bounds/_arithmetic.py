@@ -180,4 +180,3 @@ class Arithmetic:
 
 FLOAT32 = Arithmetic()
 FLOAT16 = Arithmetic("float16", "float16")
-FLOAT16_IN_FLOAT32 = Arithmetic("float16", "float32")
