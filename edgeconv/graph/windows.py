@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+
+
+def window_counts(
+    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, ...]:
+    """The windows along each axis that end within the elements and equal padding on both sides of them.
+
+    Specification: MaxPool, the output's shape without ``ceil_mode``.
+    """
+    axes = zip(sizes, kernel, stride, pads, dilation, strict=True)
+    return tuple((size + 2 * pad - step * (taps - 1) - 1) // every + 1 for size, taps, every, pad, step in axes)
 
 
 def counted_elements(

@@ -12,6 +12,7 @@ from edgeconv.capture.normalize._affine_grid import coordinates
 from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, sizes_of
 from edgeconv.graph.edit import MEETING, constant
 from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.windows import window_counts
 
 Ints = Sequence[int]
 
@@ -27,8 +28,7 @@ def unfold(b: Builder, x: ir.Value, kernel_size: Ints, dilation: Ints, padding: 
     count = math.prod(kernel_size)
     identity = np.eye(count, dtype=b.dtype.numpy()).reshape(1, count, 1, *kernel_size)
     weight = b.constant(np.tile(identity, (channels, 1, 1, 1, 1)).reshape(channels * count, 1, *kernel_size))
-    sizes = zip(sizes_of(x)[2:], kernel_size, dilation, padding, stride, strict=True)
-    places = [(size + 2 * pad - d * (k - 1) - 1) // s + 1 for size, k, d, pad, s in sizes]
+    places = window_counts(sizes_of(x)[2:], kernel_size, stride, padding, dilation)
     if _may_be_infinite(x):
         return b.reshape(_gathered_windows(b, x, kernel_size, dilation, padding, stride, places), b.shape)
     y = b.add(
@@ -85,7 +85,7 @@ def fold(
     count = math.prod(kernel_size)
     batch, channels = sizes_of(x)[0], sizes_of(x)[1] // count
     sizes = list(zip(output_size, kernel_size, dilation, padding, stride, strict=True))
-    places = [(size + 2 * pad - d * (k - 1) - 1) // s + 1 for size, k, d, pad, s in sizes]
+    places = window_counts(output_size, kernel_size, stride, padding, dilation)
     image = b.reshape(x, (batch, channels * count, *places))
     height, width = kernel_size
     tiles = all(k == s and pad == 0 and places[i] * k == size for i, (size, k, _, pad, s) in enumerate(sizes))

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgeconv.capture.torch._aten.patches import max_pool_places, places_apart
 from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, sizes_of
+from edgeconv.graph.windows import window_counts
 
 Ints = Sequence[int]
 
@@ -19,7 +20,7 @@ def max_pool(
 ) -> ir.Value:
     """x (N, C, *sizes): MaxPool; ``ceil_mode`` is stated only where it changes a size. No batch axis is refused."""
     kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, dilation)
-    ceil = ceil_mode and b.shape[2:] != _floor_sizes(x, kernel, strides, pads, dilations)
+    ceil = ceil_mode and b.shape[2:] != window_counts(sizes_of(x)[2:], kernel, strides, pads, dilations)
     return b.add(
         "MaxPool", x, shape=b.shape, kernel_shape=kernel, strides=strides, pads=[*pads, *pads], dilations=dilations,
         ceil_mode=int(ceil), storage_order=0,
@@ -68,7 +69,7 @@ def avg_pool(
     kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, (1,))
     if divisor_override is not None:
         return _sum_pool(b, x, kernel, strides, pads, divisor_override)
-    ceil = ceil_mode and b.shape[2:] != _floor_sizes(x, kernel, strides, pads, dilations)
+    ceil = ceil_mode and b.shape[2:] != window_counts(sizes_of(x)[2:], kernel, strides, pads, dilations)
     return b.add(
         "AveragePool", x, shape=b.shape, kernel_shape=kernel, strides=strides, pads=[*pads, *pads],
         ceil_mode=int(ceil), count_include_pad=int(count_include_pad),
@@ -174,12 +175,6 @@ def _windows(
         list(numbers) * rank if len(numbers) == 1 else list(numbers) for numbers in (kernel, stride or kernel, padding)
     ]
     return spread[0], spread[1], spread[2], list(dilation) * rank if len(dilation) == 1 else list(dilation)
-
-
-def _floor_sizes(x: ir.Value, kernel: Ints, stride: Ints, pads: Ints, dilation: Ints) -> tuple[int, ...]:
-    """The output sizes without ``ceil_mode``; where they are the same, the mode changes nothing."""
-    sizes = zip(sizes_of(x)[2:], kernel, stride, pads, dilation, strict=True)
-    return tuple((size + 2 * pad - d * (k - 1) - 1) // s + 1 for size, k, s, pad, d in sizes)
 
 
 def _check_no_indices(b: Builder) -> None:
