@@ -183,6 +183,26 @@ def causes_of(error: BaseException, *, suppressed: bool = False) -> Iterator[Bas
         cause = cause.__cause__ or (None if hidden else cause.__context__)
 
 
+# What a sound program does not raise, whatever it reads. What a file lacks or has too much of is often a LookupError, a
+# ValueError or an ArithmeticError first.
+_OF_UNSOUND_CODE = (AssertionError, AttributeError, NameError, NotImplementedError, TypeError)
+
+
+def is_own_fault(error: Exception) -> bool:
+    """Whether an exception is a bug of edgeconv's, which no border may tell as a fault of the file that was read.
+
+    Such is one that sound code never raises, in a function of edgeconv's; what libraries raise, they may raise of bad
+    data. Not for borders to code of the user's: what calls that may fail by its kind. (The networks of `edgeconv.nn`
+    count as the user's.)
+    """
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    module = "" if place is None else str(place.tb_frame.f_globals.get("__name__", ""))
+    ours = module.partition(".")[0] == "edgeconv" and not module.startswith("edgeconv.nn")
+    return ours and isinstance(error, _OF_UNSOUND_CODE)
+
+
 def _one_line(text: str) -> str:
     """One printable line a person can read: names come from untrusted files, with line ends, escapes, or megabytes."""
     line = _shortened(" ".join(_shortened(word, _LONGEST_WORD) for word in text.split()), _LONGEST_TEXT)

@@ -71,7 +71,7 @@ def open_regular(path: Path) -> BufferedReader:
         if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):  # /dev/null does not wait, and /dev/zero is cut off
             raise OSError(errno.EINVAL, "it is a pipe or a socket", str(path))
         return os.fdopen(descriptor, "rb")
-    except BaseException:
+    except BaseException:  # a signal, too: nobody else knows the descriptor, and it goes on
         os.close(descriptor)
         raise
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeconv.core import DATA_SUFFIX, NCHW, Artifact, Sample, TensorSpec
 from edgeconv.devices.agent import DTYPES
-from edgeconv.errors import EmitError
+from edgeconv.errors import EmitError, is_own_fault
 from edgeconv.named_files import read_named, sha256_of, subfolders
 from edgeconv.reference.tflite import open_tflite, text_of
 
@@ -97,6 +97,8 @@ def read_file(path: Path, *, name: str | None = None) -> BenchFile:
     except EmitError as error:
         raise EmitError(error.what, where=str(path), hint=error.hint) from error
     except Exception as error:  # the border: each kind of damage raises another kind of error
+        if is_own_fault(error):
+            raise
         raise EmitError("the file is damaged", where=str(path), hint="export it again") from error
     size_bytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
     unknown = [f"{spec.name!r} ({spec.dtype})" for spec in (*inputs, *outputs) if spec.dtype not in DTYPES]

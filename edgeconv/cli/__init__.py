@@ -114,7 +114,7 @@ def _signals_first() -> Iterator[None]:
     """Reports the signal where libraries fail because a signal is ending the program."""
     try:
         yield
-    except Exception:
+    except Exception:  # whatever the library made of the interruption
         end = asked_to_end()
         if end is None:
             raise
@@ -159,9 +159,9 @@ def _answer_to(end: BaseException) -> int:
     if isinstance(end, SystemExit):
         if isinstance(end.__context__, BrokenPipeError):  # rich's answer to a pipe that its reader closed
             return CLOSED_PIPE
-        return _refuse(f"the module's code called sys.exit({end.code!r}); mend it, it must not end the process")
+        return _refuse(f"the module's code called sys.exit({end.code!r}); fix it, it must not end the process")
     said = f": {end}" if str(end) else ""
-    return _refuse(f"the module's code raised {type(end).__name__}{said}; mend it, it must not end the process")
+    return _refuse(f"the module's code raised {type(end).__name__}{said}; fix it, it must not end the process")
 
 
 def _ended(how: str, code: int) -> int:

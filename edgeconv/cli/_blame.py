@@ -20,7 +20,7 @@ def blame(error: BaseException) -> str:
     if not place:
         return ""
     said = " ".join(text_of(error).split())[:300]
-    return f"the module's code raised {type(error).__name__}{f': {said}' if said else ''} ({place}); mend that code"
+    return f"the module's code raised {type(error).__name__}{f': {said}' if said else ''} ({place}); fix that code"
 
 
 def _foreign_place(error: BaseException) -> str:

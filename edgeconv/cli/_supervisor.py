@@ -32,7 +32,7 @@ _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 _SAME_S = 0.5  # a terminal signals parent and child alike: within this, it is one signal
 _GRACE_S = 5.0  # that the child gets to end by itself, once it has told its exit code or its limit is over
 _PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG
-LATE = "not done within the {:g} s of --timeout; give it longer, or mend the module"
+LATE = "not done within the {:g} s of --timeout; give it longer, or fix the module"
 _to_parent: int | None = None
 _asked: BaseException | None = None
 
@@ -223,7 +223,7 @@ class _Watch:
         if os.WIFSIGNALED(status):
             return self._killed(os.WTERMSIG(status))
         how = f"ended the process (exit status {os.WEXITSTATUS(status)}), or closed files of the command's"
-        return self._refuse(f"the module's code {how}; mend it, it must not do that")
+        return self._refuse(f"the module's code {how}; fix it, it must not do that")
 
     def _reaped(self) -> int:
         while True:
@@ -267,7 +267,7 @@ class _Watch:
         if name in _FORWARDED:
             return SIGNALLED + number
         why = "out of memory, or the module's code ended it" if number == signal.SIGKILL else "a crash of native code"
-        return self._refuse(f"the process was ended by {name} ({why}); mend or simplify the model")
+        return self._refuse(f"the process was ended by {name} ({why}); fix or simplify the model")
 
     def _refuse(self, message: str) -> int:
         tell(printable(f"edgeconv: error: {message}"))

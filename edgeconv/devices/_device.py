@@ -10,7 +10,7 @@ from edgeconv.defaults import PROBE_TIMEOUT_S
 from edgeconv.devices._process import NotInstalledError, printable
 from edgeconv.devices._session import Session
 from edgeconv.devices.agent import machine_environment
-from edgeconv.errors import DeviceError
+from edgeconv.errors import DeviceError, is_own_fault
 
 _LONGEST_NAME = 200  # that reports hold
 
@@ -85,12 +85,14 @@ def _command(device: Device) -> Sequence[str]:
         command = device.command() if device.command is not None else None
     except DeviceError as error:
         raise NotInstalledError(error.what, where=error.where, hint=error.hint) from error
-    except Exception as error:
+    except Exception as error:  # an entry point may be anybody's, and raise anything
+        if is_own_fault(error):
+            raise
         what = f"its command cannot be made ({type(error).__name__}: {printable(error)})"
-        raise DeviceError(what, where=where, hint="mend or uninstall its package") from error
+        raise DeviceError(what, where=where, hint="fix or uninstall its package") from error
     if not isinstance(command, list | tuple) or not command or not all(isinstance(word, str) for word in command):
         what = f"its command is {printable(repr(command)):.80}, and no list of words"
-        raise DeviceError(what, where=where, hint="mend or uninstall its package")
+        raise DeviceError(what, where=where, hint="fix or uninstall its package")
     return command
 
 

@@ -178,7 +178,8 @@ class AgentProcess:
             self._frames.put(DeviceError("out of memory while its answer was read"))
         except (OSError, ValueError):  # the pipe was closed under us
             self._frames.put(None)
-        except Exception as error:  # noqa: BLE001 - else the caller would wait for a thread that is gone
+        # The bytes are another process's; and whatever they bring about, the caller waits for this thread's word.
+        except Exception as error:  # noqa: BLE001
             self._frames.put(DeviceError(f"its output cannot be read ({type(error).__name__})"))
 
     def _unasked(self) -> DeviceError:

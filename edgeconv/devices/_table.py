@@ -92,10 +92,10 @@ def find(name: str) -> Device:
 def _load(point: metadata.EntryPoint) -> Device:
     try:
         device = point.load()
-    except Exception as error:
+    except Exception as error:  # importing a package runs its code, which may be anybody's
         what = f"cannot be loaded ({type(error).__name__}: {error})"
-        raise DeviceError(what, where=f"entry point {point.value}", hint="mend or uninstall its package") from error
+        raise DeviceError(what, where=f"entry point {point.value}", hint="fix or uninstall its package") from error
     if not isinstance(device, Device):
         what = f"names a value of type {type(device).__name__}, not a Device"
-        raise DeviceError(what, where=f"entry point {point.value}", hint="mend or uninstall its package")
+        raise DeviceError(what, where=f"entry point {point.value}", hint="fix or uninstall its package")
     return device

@@ -83,7 +83,7 @@ def _held(prefix: str, parent: Path) -> tuple[Path, int]:
                 lock(descriptor, fcntl.LOCK_SH)
                 if os.path.samestat(os.fstat(descriptor), folder.stat()):
                     return folder, descriptor
-            except BaseException:
+            except BaseException:  # a signal, too: nobody else knows the descriptor, and it goes on
                 os.close(descriptor)
                 raise
             os.close(descriptor)

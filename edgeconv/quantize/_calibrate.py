@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.errors import QuantizeError
+from edgeconv.errors import QuantizeError, is_own_fault
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant
 from edgeconv.quantization_options import Override, QuantizationOptions
@@ -273,6 +273,8 @@ def mapped(where: str) -> Iterator[None]:
         yield
     # onnxruntime's exceptions have no common base but Exception, and its Python layer raises ValueError.
     except Exception as error:
+        if is_own_fault(error):
+            raise
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise QuantizeError(
             f"onnxruntime refuses it: {message}", where=where, hint="give the graph's own shapes"

@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.errors import RecipeError
+from edgeconv.errors import RecipeError, is_own_fault
 from edgeconv.recipe.foreign import printable
 
 MAX_FILE_BYTES = 2**31
@@ -27,7 +27,6 @@ def read_arrays(path: Path, *, where: str = "") -> Mapping[str, Array]:
     Raises:
         RecipeError: the file is damaged, of another kind, too large, or holds Python objects, which are not read.
     """
-    # NumPy and zipfile raise nearly anything on a damaged file (ValueError, BadZipFile, TokenError, zlib.error, …).
     try:
         with path.open("rb") as file:
             head = file.read(6)
@@ -40,7 +39,9 @@ def read_arrays(path: Path, *, where: str = "") -> Mapping[str, Array]:
         raise
     except OSError as error:
         raise _refused(path, f"cannot be read: {error.strerror or printable(str(error))}", where) from error
-    except Exception as error:
+    except Exception as error:  # of a damaged file: ValueError, BadZipFile, TokenError, zlib.error, …
+        if is_own_fault(error):
+            raise
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise _refused(path, "holds Python objects, which are not read", where) from error
         raise _refused(path, f"is no readable NumPy file: {printable(str(error))}", where) from error

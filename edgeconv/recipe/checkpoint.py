@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from edgeconv.errors import RecipeError
+from edgeconv.errors import RecipeError, is_own_fault
 from edgeconv.recipe.foreign import printable
 
 # Of the unpickler's refusals; its other messages are about damaged files.
@@ -31,7 +31,6 @@ def read_checkpoint(path: Path, *, where: str = "") -> Any:
         RecipeError: the file holds more than tensors and plain containers, is damaged, or is something else.
         OSError: it cannot be opened.
     """
-    # torch.load raises nearly anything on a damaged file (RuntimeError, KeyError, EOFError, AttributeError, …).
     try:
         _check_stored(path)
         with warnings.catch_warnings():
@@ -49,7 +48,11 @@ def read_checkpoint(path: Path, *, where: str = "") -> Any:
             where=where,
             hint=_SAVE,
         ) from error
-    except Exception as error:
+    except (
+        Exception
+    ) as error:  # of a damaged file torch.load raises RuntimeError, KeyError, EOFError, …
+        if is_own_fault(error):
+            raise
         raise _unreadable(path, where) from error
 
 

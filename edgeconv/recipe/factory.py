@@ -40,7 +40,7 @@ def imported(factory: str, where: str) -> Callable[..., Any]:
     except BaseException as error:  # a module may raise anything while it is imported
         raise_if_ending(error)
         raise RecipeError(
-            f"cannot import {name!r}: it {clause_of(error)}", where=where, hint="mend that module"
+            f"cannot import {name!r}: it {clause_of(error)}", where=where, hint="fix that module"
         ) from error
     try:
         value = reduce(getattr, attribute.split("."), module)
@@ -48,7 +48,7 @@ def imported(factory: str, where: str) -> Callable[..., Any]:
         raise RecipeError(printable(text_of(error)), where=where, hint="write package.module:callable") from error
     except BaseException as error:  # a module may have a __getattr__, and a class properties
         raise_if_ending(error)
-        raise RecipeError(f"{factory} {clause_of(error)}", where=where, hint="mend that module") from error
+        raise RecipeError(f"{factory} {clause_of(error)}", where=where, hint="fix that module") from error
     if not callable(value):
         raise RecipeError(f"{factory} is no callable", where=where, hint="name a class or a function")
     return cast("Callable[..., Any]", value)

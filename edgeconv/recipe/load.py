@@ -135,7 +135,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"is not TOML: {error}", where=str(path), hint="mend that line") from error
+        raise RecipeError(f"is not TOML: {error}", where=str(path), hint="fix that line") from error
     except ValueError as error:  # Python refuses to parse it, and tells of a switch of its own
         what = "holds a value out of range: an integer of more than 4,300 digits"
         raise RecipeError(what, where=str(path), hint="correct it") from error

@@ -49,9 +49,9 @@ def _in_eval(module: nn.Module, where: str) -> nn.Module:
     """The module in eval mode; its class may override `eval`, which may then raise or return anything."""
     try:
         switched = module.eval()
-    except BaseException as error:
+    except BaseException as error:  # the user's own code may raise anything
         raise_if_ending(error)
-        raise RecipeError(f"the module's eval() {clause_of(error)}", where=where, hint="mend that module") from error
+        raise RecipeError(f"the module's eval() {clause_of(error)}", where=where, hint="fix that module") from error
     return switched if isinstance(switched, nn.Module) else module
 
 
@@ -62,10 +62,9 @@ def _from_factory(recipe: Recipe) -> nn.Module:
         raise RecipeError("there is no module, but an .onnx file", where=where, hint="name a factory")
     with _seeded(model.seed):
         factory = imported(model.factory, where)
-        # Foreign code: whatever it raises is the recipe's trouble, and the message keeps its type and text.
         try:
             module = factory(**model.args)
-        except BaseException as error:
+        except BaseException as error:  # foreign code: the message keeps its type and text
             raise_if_ending(error)
             raise RecipeError(
                 f"{model.factory} {clause_of(error)}", where=where, hint=_hint_for(error, bool(model.args))
@@ -82,7 +81,7 @@ def _hint_for(error: BaseException, has_args: bool) -> str:
         return "name a factory that returns a module and does not end the program"
     if has_args:
         return "correct model.args, or that code"
-    return "give what it needs in model.args" if isinstance(error, TypeError) else "mend that code"
+    return "give what it needs in model.args" if isinstance(error, TypeError) else "fix that code"
 
 
 @contextmanager

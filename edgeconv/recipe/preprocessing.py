@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgeconv.core import Array
-from edgeconv.errors import RecipeError
+from edgeconv.errors import RecipeError, is_own_fault
 from edgeconv.recipe.foreign import printable
 from edgeconv.recipe.inputs import Preprocessing
 
@@ -124,7 +124,6 @@ def _normalized(pixels: Array, preprocessing: Preprocessing) -> Array:
 
 
 def _open(path: Path, where: str) -> Image.Image:
-    # Pillow raises nearly anything on a damaged file (OSError, SyntaxError, ValueError, struct.error, …).
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the size, which is judged here, and of damaged metadata
@@ -142,7 +141,9 @@ def _open(path: Path, where: str) -> Image.Image:
         raise RecipeError(
             f"{path.name} is no readable image", where=where, hint=f"use one of {', '.join(_FORMATS)}"
         ) from error
-    except Exception as error:
+    except Exception as error:  # of a damaged file Pillow raises OSError, SyntaxError, ValueError, struct.error, …
+        if is_own_fault(error):
+            raise
         raise RecipeError(
             f"{path.name} is no readable image: {printable(str(error))}", where=where, hint="save it again"
         ) from error

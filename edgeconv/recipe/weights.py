@@ -185,7 +185,7 @@ def _module_state(module: nn.Module, where: str) -> dict[str, Tensor]:
     except BaseException as error:  # modules may have saving code of their own
         raise_if_ending(error)
         raise RecipeError(
-            f"the module's state_dict() {clause_of(error)}", where=where, hint="mend that module"
+            f"the module's state_dict() {clause_of(error)}", where=where, hint="fix that module"
         ) from error
     lazy = [name for name, tensor in own.items() if is_lazy(tensor)]
     if lazy:

@@ -1,4 +1,4 @@
-"""What cannot be captured gets one line: what, where, and how to mend it."""
+"""What cannot be captured gets one line: what, where, and how to fix it."""
 
 from __future__ import annotations
 

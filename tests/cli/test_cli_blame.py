@@ -27,7 +27,7 @@ shape = [1, 3, 8, 8]
 RAISES = "raise ValueError('x')"
 CODES = {
     f"class Net(nn.Conv2d):\n    def __init__(self): super().__init__(3, 4, 3)\n    def modules(self): {RAISES}": (
-        "the module's code raised ValueError: x (blamed_net.py, line 5, in modules); mend that code"
+        "the module's code raised ValueError: x (blamed_net.py, line 5, in modules); fix that code"
     ),
     f"class Net(nn.Module):\n    @property\n    def forward(self): {RAISES}": "ValueError: x",
     "class Net(nn.Module):\n    def forward(self, x): return (torch.zeros(1).expand(10**6, 10**6) + x.sum()).sum()": (

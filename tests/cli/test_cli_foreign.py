@@ -185,7 +185,7 @@ def test_a_command_whose_files_are_closed_says_so(tmp_path: Path) -> None:
     done = _export(tmp_path, "os.closerange(3, 4096)", "factory", "--json")
     assert done.returncode == 2, done
     (told,) = done.stderr.splitlines()
-    assert "or closed files of the command's; mend it" in told
+    assert "or closed files of the command's; fix it" in told
     assert done.stdout == ""
 
 

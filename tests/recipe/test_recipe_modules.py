@@ -326,7 +326,7 @@ def test_what_a_factory_prints_goes_to_stderr(recipe_of, factories) -> None:
 def test_the_hint_of_a_factory_that_raises_is_about_what_the_recipe_says(recipe_of, factories) -> None:
     name = factories("def needs(x): pass\ndef breaks(x=0): raise RuntimeError(f'{x}' + '\x1b[1mbold\x1b[0m' * 999)\n")
     refused(recipe_of(factory=f"{name}:needs", args=""), "give what it needs in model.args")
-    refused(recipe_of(factory=f"{name}:breaks", args=""), "mend that code", "boldbold", without=("[1m", "model.args"))
+    refused(recipe_of(factory=f"{name}:breaks", args=""), "fix that code", "boldbold", without=("[1m", "model.args"))
     refused(recipe_of(factory=f"{name}:breaks", args="x = 1"), "correct model.args, or that code")
 
 

@@ -121,9 +121,9 @@ def test_many_dots_that_are_no_key_are_read(tmp_path: Path) -> None:
     [
         (
             "class E(Exception):\n    def __str__(self): raise ValueError\ndef make(): raise E",
-            "raised E; mend that code",
+            "raised E; fix that code",
         ),
-        ("class E(Exception):\n    def __str__(self): raise ValueError\nraise E", "it raised E; mend that module"),
+        ("class E(Exception):\n    def __str__(self): raise ValueError\nraise E", "it raised E; fix that module"),
         (
             "class Net(nn.ReLU):\n    def eval(self): raise KeyError('no')\nmake = Net",
             r"the module's eval\(\) raised KeyError: 'no'",

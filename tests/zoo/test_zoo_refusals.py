@@ -1,4 +1,4 @@
-"""What cannot be exported is refused in one line that says what, where and how to mend it."""
+"""What cannot be exported is refused in one line that says what, where and how to fix it."""
 
 from __future__ import annotations
 

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import inliner
 from onnx.checker import ValidationError
 
 from edgeconv.capture.normalize._runtime_places import BEFORE_11
 from edgeconv.capture.onnx_file._soundness import check_sound, every_node, open_sizes
 from edgeconv.capture.onnx_file._stored import check_sizes, check_total, load_external
-from edgeconv.errors import CaptureError
+from edgeconv.errors import CaptureError, is_own_fault
 from edgeconv.graph.names import take_name
 from edgeconv.named_files import read_named
 
@@ -46,7 +47,7 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
     data = _bytes_of(path)
     try:
         proto = onnx.ModelProto.FromString(data)
-    except Exception as error:  # the border: protobuf raises a kind of error for each kind of damage
+    except DecodeError as error:
         raise CaptureError("is no ONNX file, or damaged", where=where, hint="export it again") from error
     if not proto.ir_version or not proto.HasField("graph"):
         raise CaptureError("is no ONNX file, or damaged", where=where, hint="export it again")
@@ -258,12 +259,13 @@ def static_errors(where: str) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _mapped(what: str, where: str, hint: str) -> Iterator[None]:
-    # The border: onnx raises its own classes, protobuf's, and plain RuntimeError from C++.
     try:
         yield
     except CaptureError:
         raise
-    except Exception as error:
+    except Exception as error:  # the border: onnx raises classes of its own, protobuf's, and RuntimeError from C++
+        if is_own_fault(error):
+            raise
         message = _said(error)
         fitting_hint = next((hint for words, hint in _HINTS.items() if words in message), hint)
         raise CaptureError(f"{what}: {message}", where=where, hint=fitting_hint) from error

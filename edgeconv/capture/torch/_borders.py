@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.utils.rnn import PackedSequence
 
-from edgeconv.errors import DECLARED, CaptureError, Wording, causes_of
+from edgeconv.errors import DECLARED, CaptureError, Wording, causes_of, is_own_fault
 
 _WANTED = 240
 _NO_ONNX_FORM = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<op>[^']+)'")
@@ -82,6 +82,9 @@ def export_errors(module: torch.nn.Module) -> Iterator[None]:
     except CaptureError:
         raise
     except Exception as error:  # the border: the forward is the user's code and may raise anything
+        # TypeError is the user's: arguments that a forward does not take fail where it is called.
+        if is_own_fault(error) and not isinstance(error, TypeError):
+            raise
         what, hint = _explain(error)
         raise CaptureError(what, where=_where(error, module), hint=hint) from error
 

@@ -10,7 +10,7 @@ import torch
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from edgeconv.errors import CaptureError
+from edgeconv.errors import CaptureError, is_own_fault
 
 
 def argument_at(path: tuple[Any, ...]) -> str:
@@ -104,7 +104,9 @@ def converted(
         with quiet(), torch.no_grad(), _in_eval_mode(script):
             program = TS2EPConverter(script, tuple(stated), {}).convert()
             ours, expected = opened(program)(*stated), script(*stated)
-    except Exception as error:  # the border: the converter keeps its errors to itself
+    except Exception as error:  # the border: the converter raises whatever it meets, of any class
+        if is_own_fault(error):
+            raise
         line = " ".join(str(error).split())[:200]
         what = f"torch cannot convert this ScriptModule: {line or type(error).__name__}"
         raise CaptureError(what, where=where, hint="pass the nn.Module that it was made of") from error

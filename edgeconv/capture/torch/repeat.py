@@ -48,7 +48,8 @@ def changing(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Capture
             calls = _Calls(worker, in_module_precision(worker, args), holdings)
             if calls.agree():
                 return None
-    except Exception:  # noqa: BLE001 - foreign code, which the trace runs again
+    # The user's code and a copy of its objects may fail in any way here; the trace runs it again, and tells how.
+    except Exception:  # noqa: BLE001
         return None
     cause, hint = calls.cause()
     where = type(module).__name__
