@@ -131,3 +131,14 @@ def rename_values(graph: ir.Graph, chosen: Mapping[ir.Value, str]) -> None:
 def _unmet_prefix(names: Iterable[str]) -> str:
     """What no name begins with."""
     return free_name("temporary", {name.partition(".")[0] for name in names}) + "."
+
+
+def input_name(op_type: str, domain: str, index: int, opset: int) -> str:
+    """An operator's own name of its input, in lower case: what a constant that has no name is called after."""
+    import onnx
+
+    try:
+        inputs = onnx.defs.get_schema(op_type, opset, domain).inputs
+    except onnx.defs.SchemaError:
+        return f"input_{index}"
+    return str(inputs[min(index, len(inputs) - 1)].name).lower()

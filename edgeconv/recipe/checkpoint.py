@@ -48,9 +48,7 @@ def read_checkpoint(path: Path, *, where: str = "") -> Any:
             where=where,
             hint=_SAVE,
         ) from error
-    except (
-        Exception
-    ) as error:  # of a damaged file torch.load raises RuntimeError, KeyError, EOFError, …
+    except Exception as error:  # of a damaged file torch.load raises RuntimeError, KeyError, EOFError, …
         if is_own_fault(error):
             raise
         raise _unreadable(path, where) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -14,12 +15,13 @@ from edgeconv.graph.edit import dims, graph_of, only_reader, remove_unread, tens
 from edgeconv.graph.names import unique_name
 from edgeconv.reference import evaluate_node
 from edgeconv.rewrite.algebra._graph import insert_like, take_over
+from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _TOLERANCE = 1e-12  # of each element that is summed: the rounding of float64, and no more
 _PROBES = 8  # random planes, on which the product and the nodes are compared
 
 
-class AverageByMatricesPass(ir.passes.InPlacePass):
+class AverageByMatricesPass(EachNodePass):
     """Replaces an average over windows of different sizes, gathered element by element, by ``R x C``.
 
     1. Requires: a Transpose and a GatherND with constant indices, of a value [N, C, H, W] of static shape, and behind
@@ -32,16 +34,11 @@ class AverageByMatricesPass(ir.passes.InPlacePass):
        is not zero is zero on a random plane with probability zero.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Replaces them in the graph's order."""
-        modified = False
-        for node in tuple(model.graph):
-            region = _region(node) if node.op_type == "GatherND" and node.domain == "" else None
-            matrices = None if region is None else _matrices(region)
-            if region is not None and matrices is not None:
-                _replace(region, *matrices)
-                modified = True
-        return ir.passes.PassResult(model, modified)
+    def change_at(self, node: ir.Node) -> Change | None:
+        """Two products in place of the region that a GatherND begins."""
+        region = _region(node) if node.op_type == "GatherND" and node.domain == "" else None
+        matrices = None if region is None else _matrices(region)
+        return None if region is None or matrices is None else partial(_replace, region, *matrices)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import onnx_ir as ir
 from edgeconv.graph.constants import Float64, exact
 from edgeconv.graph.edit import dims, graph_of, only_reader
 from edgeconv.rewrite.algebra._graph import disown, replace_constant, take_over
+from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _MOST_INPUTS = 16  # of the pointwise Conv that makes its channels twice; with 24 and 40 nothing more is gained
 
 
-class CarryThroughPass(ir.passes.InPlacePass):
+class CarryThroughPass(EachNodePass):
     """Turns ``Concat(y, depthwise(y))`` with ``y`` from a Conv into one depthwise Conv of ``(y, y)`` (Ghost modules).
 
     1. Requires: y, perhaps behind a Relu, comes from a Conv of one group and at most 16 input channels, and nobody
@@ -28,15 +29,10 @@ class CarryThroughPass(ir.passes.InPlacePass):
     the time on LiteRT 2.3, 0.94 on onnxruntime 1.32, whose blocked layout a Concat of 8 channels had broken.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Changes every module for which (1) holds."""
-        modified = False
-        for node in tuple(model.graph):
-            ghost = _ghost(node) if node.op_type == "Concat" and node.domain == "" else None
-            if ghost is not None:
-                ghost.carry()
-                modified = True
-        return ir.passes.PassResult(model, modified)
+    def change_at(self, node: ir.Node) -> Change | None:
+        """The change of a module that ends in this Concat."""
+        ghost = _ghost(node) if node.op_type == "Concat" and node.domain == "" else None
+        return None if ghost is None else ghost.carry
 
 
 @dataclass

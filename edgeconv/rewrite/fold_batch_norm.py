@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeconv.rewrite.algebra._behind import fold_behind
-from edgeconv.rewrite.algebra._graph import where
+from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
-class FoldBatchNormPass(ir.passes.InPlacePass):
+class FoldBatchNormPass(EachNodePass):
     """Folds BatchNormalization into the Conv, ConvTranspose, Gemm or MatMul whose result it normalizes.
 
     1. Requires: inference mode, constant statistics, constant weights and bias, and an intermediate value that nobody
@@ -21,18 +21,9 @@ class FoldBatchNormPass(ir.passes.InPlacePass):
        both act on the same element of the output.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Folds every one that can be folded."""
-        modified = False
-        for node in tuple(model.graph):
-            fold = fold_behind(node) if node.op_type == "BatchNormalization" else None
-            if fold is not None:
-                fold.apply()
-                modified = True
-        return ir.passes.PassResult(model, modified)
+    ensured = True
 
-    def ensures(self, model: ir.Model) -> None:
-        """Checks (2)."""
-        for node in model.graph:
-            if node.op_type == "BatchNormalization" and fold_behind(node) is not None:
-                raise ir.passes.PostconditionError(f"the BatchNormalization of {where(node)} could be folded")
+    def change_at(self, node: ir.Node) -> Change | None:
+        """The fold of a BatchNormalization."""
+        fold = fold_behind(node) if node.op_type == "BatchNormalization" else None
+        return None if fold is None else fold.apply

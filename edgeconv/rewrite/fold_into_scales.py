@@ -13,12 +13,13 @@ from edgeconv.graph.constants import Float64, exact, holds
 from edgeconv.graph.edit import dims, only_reader, tensor_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._affine import affine
-from edgeconv.rewrite.algebra._graph import replace_constant, take_over, where
+from edgeconv.rewrite.algebra._graph import replace_constant, take_over
+from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _KINDS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16})
 
 
-class FoldIntoScalesPass(ir.passes.InPlacePass):
+class FoldIntoScalesPass(EachNodePass):
     """Folds affine maps into the scales and the bias of the linear operator before them, whose weight is of integers.
 
     A Transpose of such a weight is done once, on the integers.
@@ -32,21 +33,12 @@ class FoldIntoScalesPass(ir.passes.InPlacePass):
        is left alone. Scales are rounded once, to float32.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Folds in the graph's order, so that chains collapse in one go."""
-        modified = False
-        for node in tuple(model.graph):
-            fold = _turned(node) or _folded(node)
-            if fold is not None:
-                fold.apply()
-                modified = True
-        return ir.passes.PassResult(model, modified)
+    ensured = True
 
-    def ensures(self, model: ir.Model) -> None:
-        """Checks (2)."""
-        for node in model.graph:
-            if _turned(node) is not None or _folded(node) is not None:
-                raise ir.passes.PostconditionError(f"{where(node)} could be folded into scales")
+    def change_at(self, node: ir.Node) -> Change | None:
+        """The turn or the fold."""
+        fold = _turned(node) or _folded(node)
+        return None if fold is None else fold.apply
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import onnx_ir as ir
 
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._behind import fold_behind
+from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
-class FoldScaleShiftPass(ir.passes.InPlacePass):
+class FoldScaleShiftPass(EachNodePass):
     """Folds ``c * y``, ``y / c``, ``y + c``, ``y - c`` and ``c - y`` into the operator that makes y.
 
     1. Requires: c is constant, one number or one per output channel; y comes from a Conv, ConvTranspose, Gemm or
@@ -18,12 +19,7 @@ class FoldScaleShiftPass(ir.passes.InPlacePass):
     3. Exact: ``s * (W x + b) + t`` is ``(s W) x + (s b + t)`` per output channel.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Folds in the graph's order, so that chains of arithmetic collapse in one go."""
-        modified = False
-        for node in tuple(model.graph):
-            fold = fold_behind(node) if node.op_type in having(Trait.AFFINE) else None
-            if fold is not None:
-                fold.apply()
-                modified = True
-        return ir.passes.PassResult(model, modified)
+    def change_at(self, node: ir.Node) -> Change | None:
+        """The fold of arithmetic with a constant."""
+        fold = fold_behind(node) if node.op_type in having(Trait.AFFINE) else None
+        return None if fold is None else fold.apply

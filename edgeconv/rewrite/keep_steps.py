@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import onnx_ir as ir
 
 from edgeconv.graph.constants import exact
 from edgeconv.graph.edit import constant, graph_of, hand_on, is_taken
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite.algebra._graph import where
+from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _PICKS = frozenset({"GlobalMaxPool", "MaxPool", "Pad", "Relu"})  # and zeros, which are on the steps of every scale
 
 
-class KeepStepsPass(ir.passes.InPlacePass):
+class KeepStepsPass(EachNodePass):
     """Puts the QuantizeLinear and DequantizeLinear of an operand behind operators that only move or pick its elements.
 
     torch.ao rounds no result of a max pool, a reshape or a ReLU by itself; runtimes compute what follows in integers
@@ -26,21 +28,12 @@ class KeepStepsPass(ir.passes.InPlacePass):
        again changes nothing.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Goes in the graph's order, so that one operator hands the steps to the next."""
-        modified = False
-        for node in tuple(model.graph):
-            pair = _pair_before(node)
-            if pair is not None:
-                _repeat(node, *pair)
-                modified = True
-        return ir.passes.PassResult(model, modified)
+    ensured = True
 
-    def ensures(self, model: ir.Model) -> None:
-        """Checks (2)."""
-        for node in model.graph:
-            if _pair_before(node) is not None:
-                raise ir.passes.PostconditionError(f"the result of {where(node)} is on steps, and does not say so")
+    def change_at(self, node: ir.Node) -> Change | None:
+        """The pair of the operand, repeated behind an operator."""
+        pair = _pair_before(node)
+        return None if pair is None else partial(_repeat, node, *pair)
 
 
 def _pair_before(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:

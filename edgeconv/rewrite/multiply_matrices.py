@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -11,9 +12,10 @@ from edgeconv.graph.constants import add_constant, exact
 from edgeconv.graph.edit import graph_of, hand_on, rank, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.rewrite.algebra._graph import take_over
+from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
-class MultiplyMatricesPass(ir.passes.InPlacePass):
+class MultiplyMatricesPass(EachNodePass):
     """Makes a matrix of a vector that MatMul multiplies, and takes the dimension off the result again.
 
     onnxruntime 1.32 fuses a Transpose before the product of a matrix and a vector and then computes it as if there
@@ -25,12 +27,10 @@ class MultiplyMatricesPass(ir.passes.InPlacePass):
        that of one on the right, and taken off the product.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Replaces them in the graph's order."""
-        products = [node for node in model.graph if node.op_type == "MatMul" and node.domain == "" and _fits(node)]
-        for node in products:
-            _replace(node)
-        return ir.passes.PassResult(model, bool(products))
+    def change_at(self, node: ir.Node) -> Change | None:
+        """The replacement of a MatMul."""
+        fits = node.op_type == "MatMul" and node.domain == "" and _fits(node)
+        return partial(_replace, node) if fits else None
 
 
 def _fits(node: ir.Node) -> bool:

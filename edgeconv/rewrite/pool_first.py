@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import onnx_ir as ir
 
@@ -11,9 +12,10 @@ from edgeconv.graph.edit import dims, graph_of, only_reader
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._branch import Branch, window
 from edgeconv.rewrite.algebra._graph import disown, take_over
+from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
-class PoolFirstPass(ir.passes.InPlacePass):
+class PoolFirstPass(EachNodePass):
     """Swaps a pointwise Conv and the average pool, global or not, that alone reads it, where that saves work.
 
     1. Requires: a 1x1 Conv without padding, with stride 1 and constant weights; an AveragePool, GlobalAveragePool or
@@ -24,15 +26,10 @@ class PoolFirstPass(ir.passes.InPlacePass):
        one, so that a bias passes through; those of one that counts its padding do not at the border.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Swaps them in the graph's order."""
-        modified = False
-        for node in tuple(model.graph):
-            pool = _pool(node) if node.op_type == "Conv" and node.graph is not None else None
-            if pool is not None:
-                _swap(node, pool)
-                modified = True
-        return ir.passes.PassResult(model, modified)
+    def change_at(self, node: ir.Node) -> Change | None:
+        """The swap of a Conv and the pool behind it."""
+        pool = _pool(node) if node.op_type == "Conv" else None
+        return None if pool is None else partial(_swap, node, pool)
 
 
 def _pool(node: ir.Node) -> ir.Node | None:

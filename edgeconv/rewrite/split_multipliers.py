@@ -14,11 +14,12 @@ from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._graph import disown, insert_like, replace_constant, take_over
 from edgeconv.rewrite.algebra._linear import Linear, linear
+from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _FEWEST_CHANNELS = 8  # below that no runtime's vectors are full, whatever the form
 
 
-class SplitMultipliersPass(ir.passes.InPlacePass):
+class SplitMultipliersPass(EachNodePass):
     """Writes a depthwise Conv of m outputs per channel as m depthwise Convs and a Concat.
 
     1. Requires: constant weights, m of 2 to 4, at least 8 channels; from the result on only elementwise operators, by
@@ -33,15 +34,10 @@ class SplitMultipliersPass(ir.passes.InPlacePass):
     time on LiteRT 2.3 and 0.93 on onnxruntime 1.32, one thread.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Splits every one that can be split."""
-        modified = False
-        for node in tuple(model.graph):
-            split = _found(node) if node.op_type == "Conv" and node.domain == "" else None
-            if split is not None:
-                split.split()
-                modified = True
-        return ir.passes.PassResult(model, modified)
+    def change_at(self, node: ir.Node) -> Change | None:
+        """The split of a Conv."""
+        split = _found(node) if node.op_type == "Conv" and node.domain == "" else None
+        return None if split is None else split.split
 
 
 @dataclass

@@ -22,12 +22,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-import onnx
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._origin import Origin, origin_of
 from edgeconv.graph.edit import MODULE
-from edgeconv.graph.names import is_named_later, rename_values, reserve_names, take_name
+from edgeconv.graph.names import input_name, is_named_later, rename_values, reserve_names, take_name
 
 
 def name_values(
@@ -140,13 +139,6 @@ def _name_constants(
                 continue
             if value.name in parameters and not is_named_later(value):
                 continue
-            chosen[value] = take_name(f"{chosen[node.outputs[0]]}.{_parameter(node, index, opset)}", taken)
-
-
-def _parameter(node: ir.Node, index: int, opset: int) -> str:
-    """The operator's own name of its input, in lower case."""
-    try:
-        inputs = onnx.defs.get_schema(node.op_type, opset, node.domain).inputs
-    except onnx.defs.SchemaError:
-        return f"input_{index}"
-    return str(inputs[min(index, len(inputs) - 1)].name).lower()
+            chosen[value] = take_name(
+                f"{chosen[node.outputs[0]]}.{input_name(node.op_type, node.domain, index, opset)}", taken
+            )

@@ -18,9 +18,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import onnx
-from onnx.defs import SchemaError, get_schema
 
-from edgeconv.graph.names import take_name
+from edgeconv.graph.names import input_name, take_name
 
 _Part = tuple[str, tuple[range, ...]]
 
@@ -120,16 +119,8 @@ def _name_constants(model: onnx.ModelProto, invented: set[str], chosen: dict[str
         first = next(name for name in node.output if name)
         for index, name in enumerate(node.input):
             if name in invented and name not in chosen:
-                chosen[name] = take_name(f"{chosen.get(first, first)}.{_input_name(node, index, opset)}", taken)
-
-
-def _input_name(node: onnx.NodeProto, index: int, opset: int) -> str:
-    """The operator's own name of its input, in lower case."""
-    try:
-        inputs = get_schema(node.op_type, opset, node.domain).inputs
-    except SchemaError:
-        return f"input_{index}"
-    return str(inputs[min(index, len(inputs) - 1)].name).lower()
+                own = input_name(node.op_type, node.domain, index, opset)
+                chosen[name] = take_name(f"{chosen.get(first, first)}.{own}", taken)
 
 
 def _rename(graph: onnx.GraphProto, chosen: Mapping[str, str]) -> None:
