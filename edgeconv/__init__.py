@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeconv.core.package import VERSION, on_first_use
 from edgeconv.errors import (
     BundleError,
     CaptureError,
@@ -15,14 +16,13 @@ from edgeconv.errors import (
     RecipeError,
     RewriteError,
 )
-from edgeconv.package import VERSION, on_first_use
 
 if TYPE_CHECKING:
     from edgeconv.core import Artifact, Fidelity, Sample, TensorSpec, Tolerance, Verdict
     from edgeconv.flow.pipeline import ExportResult, export, export_onnx, export_recipe
     from edgeconv.flow.variants import Quantization
-    from edgeconv.quantization_options import Override
     from edgeconv.recipe import Recipe, load_recipe
+    from edgeconv.recipe.quantization_options import Override
 
 __version__ = VERSION
 
@@ -65,7 +65,7 @@ _LAZY = {
     "export_onnx": "edgeconv.flow.pipeline",
     "export_recipe": "edgeconv.flow.pipeline",
     "Quantization": "edgeconv.flow.variants",
-    "Override": "edgeconv.quantization_options",
+    "Override": "edgeconv.recipe.quantization_options",
     "Recipe": "edgeconv.recipe",
     "load_recipe": "edgeconv.recipe",
 }

@@ -131,6 +131,15 @@ class Ending(BaseException):
     """A signal or a time limit asks the process to end; handlers around foreign code must let it pass."""
 
 
+def raise_if_ending(error: BaseException) -> None:
+    """Raises interrupts and requests to end the process again; every other exception is the user's code's own.
+
+    The foreign border catches every ``BaseException``, as a module may make classes of its own.
+    """
+    if isinstance(error, Ending | KeyboardInterrupt):
+        raise error
+
+
 class RecipeError(EdgeconvError):
     """A recipe, its weights or its parity inputs cannot be used."""
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from edgeconv.core import DATA_SUFFIX, NCHW, Artifact, Sample, TensorSpec
+from edgeconv.core.named_files import read_named, sha256_of, subfolders
 from edgeconv.devices.agent import DTYPES
 from edgeconv.errors import EmitError, is_own_fault
-from edgeconv.named_files import read_named, sha256_of, subfolders
 from edgeconv.reference.tflite import open_tflite, text_of
 
 _OPEN_DIMENSION = 1

@@ -15,7 +15,7 @@ from edgeconv.bench._files import BenchFile
 from edgeconv.bench._latency import Latency, summary_of
 from edgeconv.bench._memory import peak_memory_bytes
 from edgeconv.core import Verdict
-from edgeconv.defaults import DEVICE_TIMEOUT_S
+from edgeconv.core.defaults import DEVICE_TIMEOUT_S
 from edgeconv.devices import Device, Session, start
 from edgeconv.errors import DeviceError
 from edgeconv.progress import Progress, Silent

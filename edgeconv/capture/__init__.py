@@ -67,9 +67,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgeconv import values
+from edgeconv.core import values
+from edgeconv.core.package import on_first_use
 from edgeconv.errors import CaptureError
-from edgeconv.package import on_first_use
 
 if TYPE_CHECKING:
     import onnx_ir as ir

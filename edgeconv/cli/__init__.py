@@ -36,8 +36,8 @@ from edgeconv.cli._supervisor import (
     unlimited,
 )
 from edgeconv.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, OK, SIGNALLED, USER_ERROR
+from edgeconv.core.package import VERSION, switch_off_telemetry
 from edgeconv.errors import Caller, EdgeconvError, telling
-from edgeconv.package import VERSION, switch_off_telemetry
 
 _TYPERS_WORDS = (
     (r"Input should be (a valid )?(number|integer|boolean)", r"should be a \2"),

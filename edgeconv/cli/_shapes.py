@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeconv.core.named_files import is_onnx
 from edgeconv.errors import RecipeError
-from edgeconv.named_files import is_onnx
 
 if TYPE_CHECKING:
     from edgeconv.recipe import Recipe

@@ -15,7 +15,7 @@ from edgeconv.cli._limits import seconds
 from edgeconv.cli._streams import say
 from edgeconv.cli._tables import print_table
 from edgeconv.cli.exit_codes import FAILED, OK
-from edgeconv.defaults import DEVICE_TIMEOUT_S
+from edgeconv.core.defaults import DEVICE_TIMEOUT_S
 from edgeconv.errors import DeviceError
 from edgeconv.flow.output import settle
 

@@ -13,9 +13,9 @@ from edgeconv.cli._shapes import recipe_of
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli.exit_codes import OK
+from edgeconv.core.named_files import subfolder
 from edgeconv.errors import EmitError
 from edgeconv.flow.output import settle
-from edgeconv.named_files import subfolder
 
 if TYPE_CHECKING:
     from edgeconv.flow.bisect import Rebuild

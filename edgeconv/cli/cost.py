@@ -14,8 +14,8 @@ from edgeconv.cli._streams import results_only, say
 from edgeconv.cli._supervisor import limit
 from edgeconv.cli._tables import print_table
 from edgeconv.cli.exit_codes import OK
+from edgeconv.core.named_files import is_onnx
 from edgeconv.errors import RecipeError
-from edgeconv.named_files import is_onnx
 
 if TYPE_CHECKING:
     from edgeconv.nn.cost import Amounts, Cost

@@ -15,9 +15,9 @@ from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
 from edgeconv.cli.exit_codes import FAILED, OK
+from edgeconv.core.named_files import is_onnx, subfolder
 from edgeconv.errors import EmitError, RecipeError
 from edgeconv.flow.output import settle
-from edgeconv.named_files import is_onnx, subfolder
 
 if TYPE_CHECKING:
     from edgeconv.recipe import Recipe

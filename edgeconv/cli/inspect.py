@@ -18,9 +18,9 @@ from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import writes_to
 from edgeconv.cli.exit_codes import FAILED, OK
+from edgeconv.core.named_files import is_onnx, read_named
 from edgeconv.errors import EdgeconvError, EmitError
 from edgeconv.flow.output import settle
-from edgeconv.named_files import is_onnx, read_named
 
 _T = TypeVar("_T")
 _READERS: Mapping[str, Callable[[bytes], dict[str, Any]]] = {".onnx": read_onnx, ".tflite": read_tflite}

@@ -84,7 +84,7 @@ def _chosen(table: Sequence[Row], names: Sequence[str]) -> list[Row]:
     by_name = {row.operator.lower(): row for row in table}
     for name in names:
         if name.lower() not in by_name:
-            from edgeconv.values import close_to  # numpy, which the table does without
+            from edgeconv.core.values import close_to  # numpy, which the table does without
 
             near = close_to(name, [row.operator for row in table], most=3, likeness=0.6)
             hint = f"the nearest are {', '.join(near)}" if near else "`edgeconv operators` lists all"

@@ -15,8 +15,8 @@ from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._tables import print_table
 from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
 from edgeconv.cli.exit_codes import FAILED, OK
+from edgeconv.core.named_files import subfolder
 from edgeconv.errors import EmitError, QuantizeError, TargetError
-from edgeconv.named_files import subfolder
 
 if TYPE_CHECKING:
     from edgeconv.flow.pipeline import ExportResult

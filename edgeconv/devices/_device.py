@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
-from edgeconv.defaults import PROBE_TIMEOUT_S
+from edgeconv.core.defaults import PROBE_TIMEOUT_S
 from edgeconv.devices._process import NotInstalledError, printable
 from edgeconv.devices._session import Session
 from edgeconv.devices.agent import machine_environment

@@ -12,8 +12,8 @@ from functools import cache
 
 import numpy as np
 
-from edgeconv.affine import quantized
 from edgeconv.core import Array
+from edgeconv.core.affine import quantized
 
 INTEGER_KERNELS = "integer kernels"
 """Key of a device's environment for the result of the probe."""

@@ -12,7 +12,7 @@ import numpy as np
 from edgeconv.core import Array, Run, Sample, Verdict
 from edgeconv.devices._device import torch_environment
 from edgeconv.devices.agent import matched, one_line
-from edgeconv.recipe.foreign import raise_if_ending
+from edgeconv.errors import raise_if_ending
 
 if TYPE_CHECKING:
     import torch

@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any, BinaryIO, cast
 
 from edgeconv.core import Array
+from edgeconv.core.package import environment_without_telemetry
 from edgeconv.devices.agent import Frame, ProtocolError, frame_parts, read_frame
 from edgeconv.errors import DeviceError
-from edgeconv.package import environment_without_telemetry
 
 _OF_THE_HOST = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 _POLL_S = 0.25  # between two looks whether it still lives

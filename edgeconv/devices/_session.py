@@ -200,7 +200,7 @@ class Session:
         return {INTEGER_KERNELS: read_probe([array for _, array in frame.arrays])}
 
     def _load(self, artifact: Artifact, limit: Deadline, **fields: Any) -> Frame:
-        from edgeconv.named_files import open_regular  # which takes longer than to list devices
+        from edgeconv.core.named_files import open_regular  # which takes longer than to list devices
 
         try:
             with open_regular(artifact.path) as file:  # a pipe would be waited for

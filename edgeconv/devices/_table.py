@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from edgeconv import values
+from edgeconv.core import values
 from edgeconv.devices import agent
 from edgeconv.devices._device import Device
 from edgeconv.devices._environments import ENVIRONMENTS, TFLITE_RUNTIME, python_of

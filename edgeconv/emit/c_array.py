@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from edgeconv.core import Array, TensorSpec
+from edgeconv.core.seal import is_sealed, sealed
 from edgeconv.errors import NO_C, EmitError
-from edgeconv.seal import is_sealed, sealed
 
 C_SUFFIXES = (".h", ".cc")
 _SIGNATURE = "/* Made by edgeconv from "

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from edgeconv import errors, values
-from edgeconv.core import Array, Sample
-from edgeconv.defaults import BATCH
+from edgeconv import errors
+from edgeconv.core import Array, Sample, values
+from edgeconv.core.defaults import BATCH
 from edgeconv.errors import CaptureError, DeviceError, EmitError, ParityError, RecipeError, RewriteError
 from edgeconv.progress import Progress, Silent
 from edgeconv.recipe import FORMATS, VARIANTS, Recipe

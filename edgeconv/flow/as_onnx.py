@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import NCHW, Array, Artifact, Comparison, Fidelity, Run, Sample, TensorSpec, Verdict
-from edgeconv.defaults import DEVICE_TIMEOUT_S
+from edgeconv.core.defaults import DEVICE_TIMEOUT_S
+from edgeconv.core.named_files import is_onnx, read_named
 from edgeconv.devices import find, run_artifact
 from edgeconv.errors import EmitError
 from edgeconv.flow.output import staged
-from edgeconv.named_files import is_onnx, read_named
 from edgeconv.parity import compare
 from edgeconv.recipe import DEFAULT_FIDELITY
 from edgeconv.reference import tflite

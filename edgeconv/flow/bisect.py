@@ -11,17 +11,17 @@ import numpy as np
 
 from edgeconv.capture import whatever_it_brings
 from edgeconv.core import Array, Artifact, Sample
+from edgeconv.core.named_files import read_named
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.devices import file_inputs
 from edgeconv.errors import ParityError
 from edgeconv.flow.cut import Layers, open_layers
 from edgeconv.flow.output import staged
 from edgeconv.flow.record import read_report
 from edgeconv.flow.variants import Variant
-from edgeconv.named_files import read_named
 from edgeconv.parity import load_golden
 from edgeconv.parity.chain import diagnosis
 from edgeconv.report import Report
-from edgeconv.verdicts import Link, LinkResult, Verdict
 
 Rebuild = Callable[[Sequence[Artifact], Report], Sequence[Variant]]
 """The variants that files of an earlier report were written from."""

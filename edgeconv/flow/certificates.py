@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgeconv.core import Artifact
+from edgeconv.core.named_files import read_named
+from edgeconv.core.verdicts import FlipCertificate
 from edgeconv.devices import file_inputs
 from edgeconv.errors import DeviceError, EdgeconvError
-from edgeconv.named_files import read_named
 from edgeconv.parity import Golden
 from edgeconv.parity.certificate import certificate, open_carried
 from edgeconv.progress import Progress
-from edgeconv.verdicts import FlipCertificate
 
 
 def with_certificates(artifacts: Sequence[Artifact], golden: Golden, progress: Progress) -> tuple[Artifact, ...]:

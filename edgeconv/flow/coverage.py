@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgeconv.core import Artifact, Sample
+from edgeconv.core.verdicts import Coverage
 from edgeconv.errors import RewriteError
 from edgeconv.flow.variants import Variant
 from edgeconv.parity import Golden
 from edgeconv.parity.coverage import Reach
 from edgeconv.progress import Progress
-from edgeconv.verdicts import Coverage
 
 
 def with_coverage(

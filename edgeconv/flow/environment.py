@@ -6,8 +6,8 @@ import platform
 from collections.abc import Mapping
 from importlib import metadata
 
+from edgeconv.core.package import VERSION
 from edgeconv.devices.agent import machine_environment
-from edgeconv.package import VERSION
 from edgeconv.report import TIMEOUT
 
 JUDGED_BY = "judged by"

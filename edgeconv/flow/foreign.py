@@ -12,6 +12,8 @@ import numpy as np
 
 from edgeconv.capture import whatever_it_brings
 from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Array, Artifact, Fidelity, Run, Sample, Verdict
+from edgeconv.core.named_files import read_named
+from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.errors import DEVICES, EdgeconvError, ParityError
 from edgeconv.flow.borders import matched_specs, told_matches
 from edgeconv.flow.file_names import JSON, golden_name
@@ -24,12 +26,10 @@ from edgeconv.flow.record import read_report, write_report
 from edgeconv.flow.source import OnnxSource, Source, TorchSource
 from edgeconv.graph.joints import joints_of
 from edgeconv.graph.summary import summarize
-from edgeconv.named_files import read_named
 from edgeconv.parity import Golden, compare, golden_bytes
 from edgeconv.progress import Progress
 from edgeconv.report import Report
 from edgeconv.rewrite import optimize
-from edgeconv.verdicts import Link, LinkResult
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -7,17 +7,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from edgeconv import errors, values
+from edgeconv import errors
 from edgeconv.capture import open_onnx, settled_shapes
-from edgeconv.core import NCHW, NHWC, Sample
-from edgeconv.defaults import BATCH
+from edgeconv.core import NCHW, NHWC, Sample, values
+from edgeconv.core.defaults import BATCH
 from edgeconv.errors import NO_TORCH, DeviceError, EmitError, QuantizeError, RecipeError, RewriteError
 from edgeconv.flow.arguments import Expected, checked_samples
 from edgeconv.flow.judge import Proof
 from edgeconv.flow.prove import check_devices
 from edgeconv.flow.source import OnnxSource, Source, TorchSource, with_other_batch
 from edgeconv.flow.variants import Quantization, Variant
-from edgeconv.quantization_options import Override
 from edgeconv.recipe import (
     FORMATS,
     LAYOUTS,
@@ -36,6 +35,7 @@ from edgeconv.recipe import (
     seeds_of,
     with_inputs,
 )
+from edgeconv.recipe.quantization_options import Override
 from edgeconv.report import TargetSearch
 
 _QUANTIZATION = "pass an edgeconv.Quantization: Quantization(batches=…)"

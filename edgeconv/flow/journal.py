@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
+from edgeconv.core.named_files import MOST_HASHED
 from edgeconv.flow.owner import lock
-from edgeconv.named_files import MOST_HASHED
 
 JOURNAL = ".edgeconv-commit"
 STAGING_PREFIX = ".edgeconv-"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from edgeconv.core import Artifact, Comparison, Fidelity, Run, Sample, Tolerance, Verdict
-from edgeconv.defaults import DEVICE_TIMEOUT_S
+from edgeconv.core.defaults import DEVICE_TIMEOUT_S
+from edgeconv.core.verdicts import LinkResult
 from edgeconv.devices import INTEGER_KERNELS, SATURATING, Sessions, all_devices, find
 from edgeconv.errors import NO_SAMPLE, ParityError
 from edgeconv.flow.running import judged_running
@@ -17,7 +18,6 @@ from edgeconv.parity.chain import held_to_links
 from edgeconv.parity.running import told_as_precision, told_as_runtimes_own
 from edgeconv.progress import Progress
 from edgeconv.recipe import DEFAULT_FIDELITY
-from edgeconv.verdicts import LinkResult
 
 _MakeRun = Callable[[tuple[Sample, ...]], Run]
 _JudgeRunning = Callable[[Sequence[Sample], Run, Sequence[Comparison]], LinkResult]

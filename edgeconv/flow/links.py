@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeconv.core import Array, Artifact, Sample
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EmitError, RewriteError
 from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.variants import Variant
@@ -14,7 +15,6 @@ from edgeconv.parity import Golden
 from edgeconv.progress import Progress
 from edgeconv.reference import tflite
 from edgeconv.rewrite import REWRITES, optimize
-from edgeconv.verdicts import Link, LinkResult, Verdict
 
 if TYPE_CHECKING:
     import onnx_ir as ir

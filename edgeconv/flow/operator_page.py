@@ -21,7 +21,7 @@ from edgeconv.capture.torch._builder import Builder
 from edgeconv.emit.tflite.lower import _operators as lowerings
 from edgeconv.emit.tflite.lower._recurrent import GATES
 from edgeconv.flow.operators import BY_SCALES, opsets_of, short
-from edgeconv.quantize import _operators as integers
+from edgeconv.graph import integer_rules as integers
 from edgeconv.reference import OPERATORS
 from edgeconv.reference import _operators as reference
 from edgeconv.rewrite.open_batch._rules import RULES, WITHOUT_RULE

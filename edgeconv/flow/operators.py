@@ -6,7 +6,7 @@ An operator has an entry in each of these tables, or a reason near it why it has
   what they write out in `_sums` beside it;
 - `edgeconv.reference._operators`, what the ONNX operator computes;
 - `edgeconv.emit.tflite.lower._operators`, ONNX to TFLite (an ``.onnx`` file takes the operator as it is);
-- `edgeconv.quantize._operators`, what integers make of it;
+- `edgeconv.graph.integer_rules`, what integers make of it;
 - `edgeconv.rewrite.open_batch._rules`, how it carries an open batch.
 """
 
@@ -27,7 +27,7 @@ from edgeconv.capture.onnx_file._sums import WRITTEN_OUT
 from edgeconv.capture.torch import _aten
 from edgeconv.emit.tflite.lower._operators import LOWERINGS
 from edgeconv.emit.tflite.lower._recurrent import GATES
-from edgeconv.quantize._operators import LAYERS, WITH_INTEGERS, WITHOUT_INT16
+from edgeconv.graph.integer_rules import LAYERS, WITH_INTEGERS, WITHOUT_INT16
 from edgeconv.reference import OPERATORS
 from edgeconv.rewrite.open_batch._rules import RULES
 

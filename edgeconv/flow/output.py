@@ -20,11 +20,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeconv.core.named_files import subfolders
 from edgeconv.errors import OUT, EmitError
 from edgeconv.flow import journal
 from edgeconv.flow.journal import STAGING_PREFIX
 from edgeconv.flow.owner import owned, remove_abandoned
-from edgeconv.named_files import subfolders
 
 if TYPE_CHECKING:
     from edgeconv.core import Array

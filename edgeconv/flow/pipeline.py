@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from edgeconv import errors, values
+from edgeconv import errors
 from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
-from edgeconv.core import NHWC, Artifact, Emitted, GraphSummary, IntegerTensor, Sample
+from edgeconv.core import NHWC, Artifact, Emitted, GraphSummary, IntegerTensor, Sample, values
+from edgeconv.core.package import VERSION
 from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
@@ -46,7 +47,6 @@ from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
 from edgeconv.flow.target import measured, with_confirmation, with_target, with_thresholds
 from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.graph.joints import joints_of
-from edgeconv.package import VERSION
 from edgeconv.progress import Progress
 from edgeconv.quantize import Target
 from edgeconv.recipe import FORMATS, MIXED, Recipe, place_of

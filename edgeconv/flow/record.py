@@ -2,8 +2,8 @@
 
 The report is untrusted, since whoever can write the folder can write it: it names files by plain names, each with its
 checksum, and nothing else of the folder is read or removed. Only a file with the stated checksum is removed, under a
-name that an export of that model gives, or a generated text with a valid seal (`edgeconv.seal.is_sealed`); links are
-never followed, be it the report's own.
+name that an export of that model gives, or a generated text with a valid seal (`edgeconv.core.seal.is_sealed`); links
+are never followed, be it the report's own.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeconv.core import Artifact
+from edgeconv.core.named_files import read_named, sha256_of
+from edgeconv.core.seal import is_sealed
 from edgeconv.emit.c_array import c_files_of
 from edgeconv.errors import ParityError
 from edgeconv.flow.file_names import HTML, JSON, JUNIT, artifact_name, golden_name
 from edgeconv.flow.output import Staging, settle
-from edgeconv.named_files import read_named, sha256_of
 from edgeconv.report import GOLDEN_SHA256, Report
-from edgeconv.seal import is_sealed
 
 _NOT_MADE = "it is not made any more"
 _MOST_BYTES = 2**26  # the report of a network of 600 operators on every device has 2 MB; a sample in a row takes 400

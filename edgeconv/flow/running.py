@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 
 from edgeconv.core import Array, Artifact, Comparison, Run, Sample, Verdict
+from edgeconv.core.named_files import read_named
+from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.devices import Device, Sessions, file_inputs
 from edgeconv.errors import DeviceError, EdgeconvError
 from edgeconv.flow.layer_causes import cause_on_runtime
-from edgeconv.named_files import read_named
 from edgeconv.parity.running import Judged, ProbedFile, arithmetic_of, open_probed, running_link
-from edgeconv.verdicts import Link, LinkResult
 
 _MOST_PROBES = 12  # copies of one file that are run until one computes as the file itself does
 _ENOUGH = 1 << 20  # values: no second sample tells what these do not

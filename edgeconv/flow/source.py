@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeconv.capture import capture, whatever_it_brings
 from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
-from edgeconv.defaults import BATCH, DEVICE_TIMEOUT_S
+from edgeconv.core.defaults import BATCH, DEVICE_TIMEOUT_S
 from edgeconv.devices import find, run_artifact, run_module
 from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
 from edgeconv.flow.output import temporary

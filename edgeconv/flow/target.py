@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgeconv.bench import BenchRow, Effort, bench, read_file
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
-from edgeconv.defaults import INT8_SQNR_DB
+from edgeconv.core.defaults import INT8_SQNR_DB
 from edgeconv.devices import Device, find
 from edgeconv.errors import CALIBRATE, QuantizeError, RecipeError
 from edgeconv.flow.job import Job

@@ -11,16 +11,16 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv import quantize, values
-from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample, TensorSpec
+from edgeconv import quantize
+from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample, TensorSpec, values
 from edgeconv.emit.c_array import Golden, to_c
 from edgeconv.emit.tflite import check_size
 from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, NO_SAMPLE, PAIR_SAFE, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.parity.coverage import Observe
 from edgeconv.progress import Progress
-from edgeconv.quantization_options import Override, QuantizationOptions
 from edgeconv.recipe import FORMATS, MIXED, checked_batches
+from edgeconv.recipe.quantization_options import Override, QuantizationOptions
 from edgeconv.rewrite.relu6 import relu6_as_relu
 from edgeconv.rewrite.scale_as_conv import scale_as_conv
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeconv import values
+from edgeconv.core import values
 from edgeconv.errors import EdgeconvError, EmitError
 
 _READ = "give onnx_ir.from_proto of it"

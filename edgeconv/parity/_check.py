@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeconv import values
-from edgeconv.core import Array
+from edgeconv.core import Array, values
 from edgeconv.errors import ParityError
 
 _STANDS_FOR = {"float64": "float32"}

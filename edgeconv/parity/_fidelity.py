@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from edgeconv.affine import decibels
 from edgeconv.core import Array, Comparison, Fidelity, Metrics, Parts, Run, Sample, SampleResult, Tolerance, Verdict
+from edgeconv.core.affine import decibels
 from edgeconv.parity._check import check
 from edgeconv.parity._metrics import Measured, measure, worst_of
 from edgeconv.parity._picture import picture

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgeconv.emit.tflite.lower._resize_kernels import MOST_STEPS, integer_steps, linear_weights
+from edgeconv.graph.resize_kernels import MOST_STEPS, integer_steps, linear_weights
 from edgeconv.graph.windows import counted_elements
 
 _EXACT = 0, ""

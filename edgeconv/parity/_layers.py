@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.affine import dequantized, limits_of, saturated
 from edgeconv.core import Array, Comparison, Fidelity, IntegerTensor, LayerSteps
+from edgeconv.core.affine import dequantized, limits_of, saturated
 from edgeconv.errors import ParityError
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgeconv import values
-from edgeconv.affine import decibels
-from edgeconv.core import Array, Metrics, Tolerance
+from edgeconv.core import Array, Metrics, Tolerance, values
+from edgeconv.core.affine import decibels
 from edgeconv.errors import ParityError
 
 REL_FLOOR_OF_RMS = 1e-3

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeconv.core import Array
+from edgeconv.core.verdicts import FlipCertificate
 from edgeconv.errors import EdgeconvError
 from edgeconv.parity.bounds import Arithmetic, Bound
-from edgeconv.verdicts import FlipCertificate
 
 _MOST = 100  # samples: each is an evaluation with bounds
 

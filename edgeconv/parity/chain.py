@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgeconv.core import Artifact, Comparison
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.parity._fidelity import failed
-from edgeconv.verdicts import Link, LinkResult, Verdict
 
 
 def first_broken(links: Sequence[LinkResult]) -> LinkResult | None:

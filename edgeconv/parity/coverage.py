@@ -18,9 +18,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.core.values import counted
+from edgeconv.core.verdicts import Coverage, PartKind, UnreachedPart
 from edgeconv.graph.edit import constant, dims, input_of
-from edgeconv.values import counted
-from edgeconv.verdicts import Coverage, PartKind, UnreachedPart
 
 Observe = Callable[[int, str, Array], None]
 """Hears of a value: the sample's index, the value's name, and its array in torch's layout."""

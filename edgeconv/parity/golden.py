@@ -18,8 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from edgeconv import values
-from edgeconv.core import Array, Parts, Run, Sample, Verdict
+from edgeconv.core import Array, Parts, Run, Sample, Verdict, values
 from edgeconv.errors import ParityError
 from edgeconv.parity._fidelity import Integers
 from edgeconv.recipe.wording import complaint

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.affine import WEIGHT_LIMITS
 from edgeconv.core import Array
+from edgeconv.core.affine import WEIGHT_LIMITS
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, pairs_of, within_pairs
 from edgeconv.quantize._plan import Plan

@@ -25,10 +25,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.edit import constant
+from edgeconv.graph.integer_rules import FIXED, MOVING, SHARED
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._channels import Channels, tail_of
 from edgeconv.quantize._graph import name_of, named
-from edgeconv.quantize._operators import FIXED, MOVING, SHARED
 from edgeconv.quantize._structure import Structure
 
 _MOST_LOST = 20.0  # decibels that a part may lose by the scale of another; a tenth of its steps is left

@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.affine import bias_scales, quantized, spread
+from edgeconv.core.affine import bias_scales, quantized, spread
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import KEEP_FLOAT, MODULE, constant, remove_unread_constants
+from edgeconv.graph.integer_rules import CONSTANT_OPERANDS, SHARED
 from edgeconv.quantize._columns import taps, untaps
 from edgeconv.quantize._graph import (
     LAYER,
@@ -36,7 +37,6 @@ from edgeconv.quantize._graph import (
     unique_name,
 )
 from edgeconv.quantize._make_plan import check_names
-from edgeconv.quantize._operators import CONSTANT_OPERANDS, SHARED
 from edgeconv.quantize._pairs import nearest_safe, partners
 from edgeconv.quantize._plan import Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of, unquantizable

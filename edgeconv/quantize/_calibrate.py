@@ -16,7 +16,6 @@ from edgeconv.core import Array
 from edgeconv.errors import QuantizeError, is_own_fault
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant
-from edgeconv.quantization_options import Override, QuantizationOptions
 from edgeconv.quantize._channels import ChannelCounts, Channels
 from edgeconv.quantize._graph import named
 from edgeconv.quantize._histogram import Histogram
@@ -26,6 +25,7 @@ from edgeconv.quantize._patterns import overrides_by_value
 from edgeconv.quantize._plan import REQUESTED
 from edgeconv.quantize._read_elements import ReadElements
 from edgeconv.quantize._structure import structure_of
+from edgeconv.recipe.quantization_options import Override, QuantizationOptions
 
 if TYPE_CHECKING:
     import onnxruntime

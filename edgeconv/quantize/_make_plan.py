@@ -9,21 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.affine import WEIGHT_LIMITS, asymmetric, normal, symmetric
+from edgeconv.core.affine import WEIGHT_LIMITS, asymmetric, normal, symmetric
+from edgeconv.core.values import one_of
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant, input_of
-from edgeconv.quantization_options import Override, QuantizationOptions
+from edgeconv.graph.integer_rules import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
 from edgeconv.quantize._apart import joins_of_uneven_parts, uneven_channels
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._graph import name_of, named
-from edgeconv.quantize._operators import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
 from edgeconv.quantize._pairs import partners, safe_growth
 from edgeconv.quantize._patterns import overrides_of
 from edgeconv.quantize._plan import RANGES, REQUESTED, SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._steep import spread_results, steep_operands
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
-from edgeconv.values import one_of
+from edgeconv.recipe.quantization_options import Override, QuantizationOptions
 
 _Floats = npt.NDArray[np.float64]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeconv.package import switch_off_telemetry
+from edgeconv.core.package import switch_off_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime

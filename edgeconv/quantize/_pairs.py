@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.affine import WEIGHT_LIMITS, saturated
+from edgeconv.core.affine import WEIGHT_LIMITS, saturated
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.quantize._graph import layer_name, name_of, static_shape
 from edgeconv.quantize._structure import Layer, weight_axis

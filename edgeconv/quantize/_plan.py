@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from reprlib import repr as brief
 from typing import Any, TypeVar
 
-from edgeconv import values
-from edgeconv.affine import SCALE_LIMITS, interval_of, limits_of
+from edgeconv.core import values
+from edgeconv.core.affine import SCALE_LIMITS, interval_of, limits_of
 from edgeconv.errors import QuantizeError
 
 SCHEMA = 1

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.affine import WEIGHT_LIMITS
+from edgeconv.core.affine import WEIGHT_LIMITS
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.edit import constant, is_taken, only_reader
 from edgeconv.graph.names import unique_name

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.affine import WEIGHT_LIMITS, saturated
 from edgeconv.core import Array
+from edgeconv.core.affine import WEIGHT_LIMITS, saturated
 from edgeconv.quantize._pairs import LARGEST_SUM
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._tune import Given, Rounding, tune, unit_of

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv import values
-from edgeconv.affine import decibels
-from edgeconv.core import Array
+from edgeconv.core import Array, values
+from edgeconv.core.affine import decibels
 from edgeconv.errors import JUDGED, QuantizeError, TargetError, Wording
 from edgeconv.graph.edit import constant
 from edgeconv.quantize._apply import apply

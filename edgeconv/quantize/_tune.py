@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.affine import spread
 from edgeconv.core import Array
+from edgeconv.core.affine import spread
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.edit import constant, only_reader
 from edgeconv.quantize._apply import apply

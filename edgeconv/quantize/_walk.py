@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.affine import dequantized
 from edgeconv.core import Array
+from edgeconv.core.affine import dequantized
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.quantize._calibrate import mapped

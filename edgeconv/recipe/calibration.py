@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.errors import EdgeconvError, QuantizeError, RecipeError
+from edgeconv.errors import EdgeconvError, QuantizeError, RecipeError, raise_if_ending
 from edgeconv.recipe.factory import resolved
 from edgeconv.recipe.files import locate
-from edgeconv.recipe.foreign import clause_of, prints_to_stderr, raise_if_ending
+from edgeconv.recipe.foreign import clause_of, prints_to_stderr
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.inputs import ImageInputs, RandomInputs
 from edgeconv.recipe.quantization import CalibrationImages

@@ -8,9 +8,9 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, cast
 
-from edgeconv.errors import RecipeError
+from edgeconv.errors import RecipeError, raise_if_ending
 from edgeconv.recipe.files import missing_package
-from edgeconv.recipe.foreign import clause_of, printable, prints_to_stderr, raise_if_ending, text_of
+from edgeconv.recipe.foreign import clause_of, printable, prints_to_stderr, text_of
 from edgeconv.recipe.imports import importing_from
 
 

@@ -13,11 +13,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from edgeconv.defaults import LONGEST_TIMEOUT_S
-from edgeconv.values import close_to
+from edgeconv.core.defaults import LONGEST_TIMEOUT_S, MAX_DIMENSION
+from edgeconv.core.values import close_to
 
 MAX_NAME = 128
-MAX_DIMENSION = 2**31 - 1  # both file formats hold dimensions as int32 somewhere
 MAX_RANK = 8  # of the TFLite runtime's kernels
 MAX_SIDE_PIXELS = 16384
 MAX_CLASS_INDEX = 2**31 - 1

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
+from edgeconv.core.named_files import read_named
 from edgeconv.errors import RecipeError
-from edgeconv.named_files import read_named
 from edgeconv.recipe.files import locate
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.schema import Recipe

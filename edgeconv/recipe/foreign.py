@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
-from edgeconv.errors import Ending
-
 _LIMIT = 400
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -19,15 +17,6 @@ def prints_to_stderr() -> Iterator[None]:
     """Sends what foreign code prints to stderr: stdout belongs to the command's own result (``--json``)."""
     with state_restored(), redirect_stdout(sys.stderr):
         yield
-
-
-def raise_if_ending(error: BaseException) -> None:
-    """Raises interrupts and requests to end the process again; every other exception is the user's code's own.
-
-    The foreign border catches every ``BaseException``, as a module may make classes of its own.
-    """
-    if isinstance(error, Ending | KeyboardInterrupt):
-        raise error
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgeconv import values
+from edgeconv.core import values
+from edgeconv.core.named_files import is_onnx, read_named
 from edgeconv.errors import RecipeError
-from edgeconv.named_files import is_onnx, read_named
 from edgeconv.recipe.fields import MAX_NAME
 from edgeconv.recipe.schema import Recipe
 from edgeconv.recipe.wording import dotted, first_error

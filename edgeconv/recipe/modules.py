@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeconv.errors import RecipeError
+from edgeconv.errors import RecipeError, raise_if_ending
 from edgeconv.recipe.factory import imported
 from edgeconv.recipe.files import locate
-from edgeconv.recipe.foreign import clause_of, prints_to_stderr, raise_if_ending
+from edgeconv.recipe.foreign import clause_of, prints_to_stderr
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.schema import Recipe
 from edgeconv.recipe.warmup import warm_up

@@ -10,7 +10,9 @@ from pydantic_core import PydanticCustomError
 
 from edgeconv.core import Fidelity
 from edgeconv.errors import QuantizeError
-from edgeconv.quantization_options import (
+from edgeconv.recipe.fields import CallableName, FileName, Finite, NotNegative, Seed, one_of, unique
+from edgeconv.recipe.inputs import ArrayInputs, RandomInputs
+from edgeconv.recipe.quantization_options import (
     CHOICES,
     LEAST,
     LEAST_PERCENTILE,
@@ -19,8 +21,6 @@ from edgeconv.quantization_options import (
     Override,
     QuantizationOptions,
 )
-from edgeconv.recipe.fields import CallableName, FileName, Finite, NotNegative, Seed, one_of, unique
-from edgeconv.recipe.inputs import ArrayInputs, RandomInputs
 from edgeconv.recipe.section import Section
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -75,7 +75,7 @@ else:
 
 
 class OverrideSection(Section):
-    """What is chosen otherwise for some operators, as `edgeconv.quantization_options.Override`."""
+    """What is chosen otherwise for some operators, as `edgeconv.recipe.quantization_options.Override`."""
 
     operators: Annotated[tuple[str, ...], AfterValidator(unique), Field(min_length=1)]
     observer: Annotated[str, one_of(OBSERVERS, "observer")] | None = None

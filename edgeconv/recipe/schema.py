@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgeconv.core import FORMATS, NCHW, NHWC, Fidelity, Tolerance
-from edgeconv.defaults import DEVICE_TIMEOUT_S, TOLERANCE
+from edgeconv.core.defaults import DEVICE_TIMEOUT_S, TOLERANCE
 from edgeconv.recipe.fields import (
     MAX_NAME,
     MAX_RANK,

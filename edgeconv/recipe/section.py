@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from edgeconv.core.values import kind_of
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.fields import nearest, shown
 from edgeconv.recipe.wording import first_error
-from edgeconv.values import kind_of
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from edgeconv.core import Fidelity
-from edgeconv.defaults import INT8_SQNR_DB
+from edgeconv.core.defaults import INT8_SQNR_DB
 from edgeconv.recipe.fields import one_of, unique
 
 MIXED = "int8-mixed"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgeconv.errors import RecipeError
-from edgeconv.recipe.foreign import clause_of, raise_if_ending
+from edgeconv.errors import RecipeError, raise_if_ending
+from edgeconv.recipe.foreign import clause_of
 from edgeconv.recipe.schema import Input, Warmup
 
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from edgeconv.errors import RecipeError
+from edgeconv.errors import RecipeError, raise_if_ending
 from edgeconv.recipe.checkpoint import read_checkpoint
-from edgeconv.recipe.foreign import clause_of, printable, raise_if_ending
+from edgeconv.recipe.foreign import clause_of, printable
 
 _CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 

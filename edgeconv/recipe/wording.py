@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from edgeconv.core.named_files import is_onnx
 from edgeconv.errors import RecipeError
-from edgeconv.named_files import is_onnx
 
 _WORDS: Mapping[str, str] = {
     "missing": "is required",

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import InlinePass
 
+from edgeconv.core.values import close_to
 from edgeconv.errors import RewriteError
 from edgeconv.graph.argument import checked_model
 from edgeconv.reference._call import Call, Value
@@ -21,7 +22,6 @@ from edgeconv.reference._exact import in_type
 from edgeconv.reference._extent import MOST_ELEMENTS, MOST_FOLDED, largest, result_elements, shown
 from edgeconv.reference._operands import ImpossibleError, place_of
 from edgeconv.reference._operators import OPERATORS
-from edgeconv.values import close_to
 
 Array = npt.NDArray[Any]
 _DEFAULT_DOMAINS = ("", "ai.onnx")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeconv.package import on_first_use
+from edgeconv.core.package import on_first_use
 from edgeconv.report._fields import GOLDEN_SHA256, LEFT_OUT, TIMEOUT, seconds_of
 from edgeconv.report._report import Report, excess_of
 from edgeconv.report._target_search import TargetPoint, TargetSearch

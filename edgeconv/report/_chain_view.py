@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgeconv.core import Artifact, Comparison, Verdict
+from edgeconv.core.values import counted
+from edgeconv.core.verdicts import FlipCertificate, Link, LinkResult
 from edgeconv.parity.chain import diagnosis, states
 from edgeconv.report import _format as fmt
 from edgeconv.report._coverage_view import CoverageView, coverage_view
 from edgeconv.report._profile_view import ProfileView, log_height, profile_view
-from edgeconv.values import counted
-from edgeconv.verdicts import FlipCertificate, Link, LinkResult
 
 _TITLES = {
     Link.REWRITES: "Rewrites",

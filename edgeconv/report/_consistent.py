@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from edgeconv.core import Comparison, Fidelity, SampleResult, Tolerance, Verdict
+from edgeconv.core.verdicts import LinkResult
 from edgeconv.parity import judge_layers, used_share
 from edgeconv.parity.chain import held_to_links
 from edgeconv.recipe import DEFAULT_FIDELITY
 from edgeconv.report._report import Report
-from edgeconv.verdicts import LinkResult
 
 
 def contradictions(report: Report) -> Iterator[str]:

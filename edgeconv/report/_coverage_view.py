@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeconv.verdicts import Coverage, PartKind, UnreachedPart
+from edgeconv.core.verdicts import Coverage, PartKind, UnreachedPart
 
 _WORDS = {
     PartKind.CLAMP: "pieces of clamps",

@@ -23,7 +23,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from edgeconv.defaults import LONGEST_TIMEOUT_S
+from edgeconv.core.defaults import LONGEST_TIMEOUT_S
 from edgeconv.devices.agent import DTYPES
 
 TIMEOUT = "timeout, s"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeconv.core import GraphSummary, NodeSummary
-from edgeconv.values import counted
+from edgeconv.core.values import counted
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import re
 
 import jinja2
 
+from edgeconv.core.seal import sealed
 from edgeconv.report._report import Report, checked
 from edgeconv.report._view import page_view
-from edgeconv.seal import sealed
 
 _CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f]")  # no HTML document may hold them
 

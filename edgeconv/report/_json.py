@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from edgeconv import values
+from edgeconv.core import values
 from edgeconv.errors import ParityError
 from edgeconv.recipe.wording import complaint
 from edgeconv.report._consistent import contradictions

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from xml.etree import ElementTree as ET
 
 from edgeconv.core import Comparison, Verdict
+from edgeconv.core.seal import sealed
+from edgeconv.core.verdicts import LinkResult
 from edgeconv.parity.chain import diagnosis, told
 from edgeconv.report._report import Report, checked
-from edgeconv.seal import sealed
-from edgeconv.verdicts import LinkResult
 
 # Characters that XML 1.0 (section 2.2) cannot hold, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

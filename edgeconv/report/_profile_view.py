@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeconv.core import Verdict
+from edgeconv.core.values import counted
+from edgeconv.core.verdicts import LayerUse, LinkResult
 from edgeconv.report import _format as fmt
-from edgeconv.values import counted
-from edgeconv.verdicts import LayerUse, LinkResult
 
 DECADES = 4  # below the bound, that bars and columns show
 _MOST_ABOVE = 6  # decades above it

@@ -7,7 +7,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from edgeconv import core, verdicts
+from edgeconv import core
+from edgeconv.core import verdicts
 from edgeconv.report._fields import MOST_LAYERS, Count, Drawn, Node, Number, Several
 
 

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edgeconv import values
-from edgeconv.core import Artifact, Comparison, GraphSummary, Verdict
+from edgeconv.core import Artifact, Comparison, GraphSummary, Verdict, values
 from edgeconv.errors import ParityError
 from edgeconv.report._target_search import TargetSearch
 

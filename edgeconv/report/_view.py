@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from edgeconv.core import Artifact, Comparison, Verdict
+from edgeconv.core.values import counted
 from edgeconv.report import _format as fmt
 from edgeconv.report._chain_view import ChainView, chain_view
 from edgeconv.report._graph_view import GraphsView, graphs_view
@@ -15,7 +16,6 @@ from edgeconv.report._report import Report, excess_of
 from edgeconv.report._row_view import RowView, row_view
 from edgeconv.report._steps_view import StepsView, steps_view
 from edgeconv.report._target_search_view import TargetSearchView, target_search_view
-from edgeconv.values import counted
 
 
 @dataclass(frozen=True)

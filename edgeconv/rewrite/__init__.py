@@ -15,10 +15,10 @@ from functools import partial
 
 import onnx_ir as ir
 
-from edgeconv import values
 from edgeconv.capture.normalize.fold_constants import FoldConstantsPass
 from edgeconv.capture.normalize.remove_no_ops import RemoveNoOpsPass
 from edgeconv.capture.normalize.split_sequences import SplitSequencesPass
+from edgeconv.core import values
 from edgeconv.errors import RewriteError, Wording
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.constants import take_exact

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.defaults import MOST_JOINED
+from edgeconv.core.defaults import MOST_JOINED
 from edgeconv.graph.constants import add_constant, exact, integers
 from edgeconv.graph.edit import graph_of, hand_on, rank, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.affine import are_scales, limits_of
+from edgeconv.core.affine import are_scales, limits_of
 from edgeconv.graph.constants import Float64, exact, holds
 from edgeconv.graph.edit import dims, only_reader, tensor_of
 from edgeconv.graph.traits import Trait, having

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.defaults import MOST_JOINED
+from edgeconv.core.defaults import MOST_JOINED
 from edgeconv.graph.constants import Float64, exact
 from edgeconv.graph.edit import dims, graph_of
 from edgeconv.graph.names import unique_name

@@ -15,8 +15,8 @@ from edgeconv.capture import capture
 from edgeconv.cli import run
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import apply, calibrate, make_plan
+from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.rewrite import optimize
 
 

@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
 from edgeconv.core import NCHW, NHWC, Artifact, Sample, TensorSpec
-from edgeconv.named_files import sha256_of
+from edgeconv.core.named_files import sha256_of
 
 SHAPE = (1, 3, 4, 5)  # NCHW, every dimension another
 NHWC_SHAPE = (1, 4, 5, 3)

@@ -39,7 +39,7 @@ from edgeconv.emit.tflite.lower._convert import convert
 from edgeconv.emit.tflite.lower._operators import WITHOUT_LOWERING
 from edgeconv.flow.operator_page import Details, Support, aten_operators, details, incomplete, to_page
 from edgeconv.flow.operators import operators
-from edgeconv.quantize._operators import FLOAT, WITHOUT_KERNEL
+from edgeconv.graph.integer_rules import FLOAT, WITHOUT_KERNEL
 from edgeconv.reference import OPERATORS, evaluate
 from edgeconv.reference.tflite._operators import OPERATORS as READ_BACK
 from edgeconv.rewrite.open_batch._rules import WITHOUT_RULE

@@ -19,16 +19,16 @@ from torch import nn
 import edgeconv
 from edgeconv.cli import run
 from edgeconv.core import Artifact, Sample
+from edgeconv.core.named_files import sha256_of
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.devices import file_inputs
 from edgeconv.flow.cut import open_layers
 from edgeconv.flow.output import staged
 from edgeconv.flow.record import read_report, write_report
-from edgeconv.named_files import sha256_of
 from edgeconv.parity import load_golden
 from edgeconv.parity.chain import held_to_links
 from edgeconv.reference import tflite
 from edgeconv.report import Report, from_json
-from edgeconv.verdicts import Link, LinkResult, Verdict
 
 RECIPE = """
 name = "block"

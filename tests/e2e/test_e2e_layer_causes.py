@@ -13,13 +13,13 @@ from torch import nn
 
 import edgeconv
 from edgeconv.core import Array, Artifact, Comparison, Metrics, Sample, SampleResult, Tolerance
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.devices import file_inputs
 from edgeconv.flow.cut import open_layers
 from edgeconv.flow.layer_causes import cause_on_runtime
 from edgeconv.parity.bounds import FLOAT32
 from edgeconv.parity.chain import held_to_links
 from edgeconv.parity.running import Judged, open_probed, running_link, told_as_precision, told_as_runtimes_own
-from edgeconv.verdicts import Link, LinkResult, Verdict
 
 Export = tuple[tuple[Artifact, ...], dict[str, Array]]
 

@@ -13,11 +13,11 @@ from torch import nn
 
 import edgeconv
 from edgeconv.core import Array, Sample
+from edgeconv.core.verdicts import LinkResult, PartKind
 from edgeconv.flow.prove import repeat
 from edgeconv.flow.variants import Quantization
 from edgeconv.progress import Silent
 from edgeconv.report import Report, from_json
-from edgeconv.verdicts import LinkResult, PartKind
 
 
 def _sample(name: str, image: Array, *variants: str) -> Sample:

@@ -17,12 +17,12 @@ from onnx import numpy_helper
 
 import edgeconv
 from edgeconv.core import Array, Artifact, Comparison, Run, Sample, Tolerance, Verdict
+from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.devices import Device, Sessions, find
 from edgeconv.flow import judge
 from edgeconv.flow.running import judged_running
 from edgeconv.nn import MobileNetDSC
 from edgeconv.reference.tflite import read
-from edgeconv.verdicts import Link, LinkResult
 
 # A runtime whose kernels read other weights than the file has: bytes are exchanged as it loads one.
 _FAULTY = """

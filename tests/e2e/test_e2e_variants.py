@@ -16,11 +16,11 @@ from ai_edge_litert import schema_py_generated as schema
 import edgeconv
 from edgeconv.cli import run
 from edgeconv.core import Comparison, Fidelity, Verdict
+from edgeconv.core.named_files import sha256_of
 from edgeconv.devices import ENVIRONMENTS
 from edgeconv.devices._environments import python_of
 from edgeconv.errors import DeviceError, EdgeconvError
 from edgeconv.flow.pipeline import ExportResult
-from edgeconv.named_files import sha256_of
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "models" / "digits_dsc.toml"

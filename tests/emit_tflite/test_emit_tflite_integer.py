@@ -21,8 +21,8 @@ from edgeconv.core import Emitted
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.errors import EmitError
 from edgeconv.nn import DepthwiseSeparableConv
-from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import apply, calibrate, make_plan
+from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 _IMAGE = (1, 8, 6, 6)

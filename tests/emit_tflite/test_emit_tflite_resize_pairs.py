@@ -22,7 +22,7 @@ from edgeconv.emit.tflite._quantization import of_type
 from edgeconv.emit.tflite.file._encoding import encoding_of
 from edgeconv.emit.tflite.file._flatbuffer import write
 from edgeconv.emit.tflite.lower._convert import convert
-from edgeconv.emit.tflite.lower._resize_kernels import (
+from edgeconv.graph.resize_kernels import (
     MOST_STEPS,
     integer_error,
     linear_places,

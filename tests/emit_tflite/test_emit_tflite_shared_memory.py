@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import apply, calibrate, make_plan
+from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 from edgeconv.rewrite.open_batch import free_batch
 

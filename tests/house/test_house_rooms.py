@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import edgeconv
-from edgeconv import defaults
 from edgeconv.cli import exit_codes
+from edgeconv.core import defaults
 from edgeconv.devices import DEVICES, ENVIRONMENTS
 from edgeconv.recipe.variants import DEFAULT_FIDELITY
 from edgeconv.rewrite import REWRITES

@@ -10,7 +10,7 @@ from typing import Any
 from kinds import SINGLE_ULP
 from rivals import RULES
 
-from edgeconv.verdicts import Link
+from edgeconv.core.verdicts import Link
 
 GATE = "edgeconv"
 _LINKS = [link.value for link in Link]

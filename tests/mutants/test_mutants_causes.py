@@ -14,10 +14,10 @@ from kinds import plant
 from liveness import LEAST, Clean, function_of
 from mutant_networks import BENIGN, NETWORKS
 
+from edgeconv.core.verdicts import Link
 from edgeconv.errors import EdgeconvError
 from edgeconv.flow.links import with_links
 from edgeconv.progress import Silent
-from edgeconv.verdicts import Link
 
 CAUSES = {
     "activation-dropped": r"left out",

@@ -17,7 +17,7 @@ from rivals import RULES, rejected_by
 from trials import Plan, tried
 
 from edgeconv.core import Run
-from edgeconv.verdicts import Link
+from edgeconv.core.verdicts import Link
 
 _PLAN = Plan(seed=0, faults=1, graph_faults=1, kinds=KINDS, variants=(("fp32", "tflite"), ("int8", "tflite")))
 

@@ -13,10 +13,10 @@ from torch import nn
 
 import edgeconv
 from edgeconv.core import Array
+from edgeconv.core.verdicts import FlipCertificate
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds import Bound
 from edgeconv.parity.certificate import certificate, open_carried
-from edgeconv.verdicts import FlipCertificate
 
 
 class _File:

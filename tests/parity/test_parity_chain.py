@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeconv.core import Artifact, Comparison, Tolerance
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.parity.chain import diagnosis, first_broken, held_to_links, states
-from edgeconv.verdicts import Link, LinkResult, Verdict
 
 SOUND = tuple(LinkResult(link, Verdict.PASS, 1e-14, 1e-12, 0.01) for link in (Link.REWRITES, Link.WRITING))
 BROKEN = LinkResult(Link.WRITING, Verdict.FAIL, 1e-8, 1e-13, 1e5, None, "conv.weight", "conv.weight[3] is 1 ulp off")

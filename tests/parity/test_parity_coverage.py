@@ -9,9 +9,9 @@ import onnx_ir as ir
 import pytest
 
 from edgeconv.core import Array
+from edgeconv.core.verdicts import Coverage, PartKind
 from edgeconv.parity.coverage import Reach
 from edgeconv.reference import evaluate_each
-from edgeconv.verdicts import Coverage, PartKind
 
 
 def _model(text: str) -> ir.Model:

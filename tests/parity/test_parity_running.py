@@ -12,12 +12,12 @@ import onnx
 import pytest
 
 from edgeconv.core import Array
+from edgeconv.core.verdicts import LayerUse, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds import Arithmetic, Bound
 from edgeconv.parity.running import Judged, Layer, running_link
 from edgeconv.parity.running._layers import Operand, Step, judged_layers
 from edgeconv.parity.running._onnx import OnnxFile
-from edgeconv.verdicts import LayerUse, Verdict
 
 _X = np.array([1.0, 2.0])
 

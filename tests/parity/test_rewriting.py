@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeconv.core import Array, Artifact, Sample
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.flow.links import with_links
 from edgeconv.flow.rewriting import Rewriting
@@ -27,7 +28,6 @@ from edgeconv.parity.rewriting import rewriting, rounding
 from edgeconv.parity.rewriting._beside import Beside
 from edgeconv.progress import Silent
 from edgeconv.rewrite import fold_batch_norm, optimize
-from edgeconv.verdicts import Link, LinkResult, Verdict
 
 
 class Net(nn.Module):

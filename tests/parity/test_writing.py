@@ -14,6 +14,7 @@ from writing_faults import planted_in_onnx, planted_in_tflite
 
 from edgeconv.capture import capture
 from edgeconv.core import Artifact, Emitted, Run, Sample
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.flow.links import with_links
@@ -22,7 +23,6 @@ from edgeconv.parity import Golden
 from edgeconv.parity.writing._constants import half_steps, match
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
-from edgeconv.verdicts import Link, LinkResult, Verdict
 
 
 class Residual(nn.Module):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from edgeconv import affine
+from edgeconv.core import affine
 
 DTYPES = ["int8", "uint8", "int16", "uint16", "int32"]
 _SCALES = st.floats(2.0**-20, 2.0**20, width=32)

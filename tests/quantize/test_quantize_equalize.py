@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
 from edgeconv.errors import QuantizeError
-from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import (
     absorb_biases,
     apply,
@@ -24,6 +23,7 @@ from edgeconv.quantize import (
     make_plan,
     round_weights,
 )
+from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 _ACTS = ("Relu", "LeakyRelu", "PRelu")

@@ -11,7 +11,6 @@ import pytest
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
 from edgeconv.errors import QuantizeError
-from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import (
     OBSERVERS,
     Plan,
@@ -25,6 +24,7 @@ from edgeconv.quantize import (
     round_weights,
     sensitivity,
 )
+from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 

@@ -10,8 +10,8 @@ import pytest
 from quantize_graphs import Graph, data, outputs, sqnr_db
 
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import Plan, apply, calibrate, keep_in_float, make_plan
+from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 

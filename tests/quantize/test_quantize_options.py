@@ -11,9 +11,9 @@ import pytest
 import edgeconv
 from edgeconv.errors import QuantizeError, RecipeError
 from edgeconv.flow.job import _quantization
-from edgeconv.quantization_options import CHOICES, LEAST, MOST, QuantizationOptions
 from edgeconv.quantize import OBSERVERS
 from edgeconv.recipe.quantization import Quantize
+from edgeconv.recipe.quantization_options import CHOICES, LEAST, MOST, QuantizationOptions
 
 _OPTIONS = dataclasses.fields(QuantizationOptions)
 _OTHERS: dict[str, Any] = {

@@ -11,7 +11,6 @@ import pytest
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
 from edgeconv.errors import QuantizeError, TargetError
-from edgeconv.quantization_options import QuantizationOptions
 from edgeconv.quantize import (
     Plan,
     Search,
@@ -24,6 +23,7 @@ from edgeconv.quantize import (
     round_weights,
     search,
 )
+from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 

@@ -23,9 +23,9 @@ from edgeconv.core import (
     Tolerance,
     Verdict,
 )
+from edgeconv.core.verdicts import Coverage, FlipCertificate, LayerUse, Link, LinkResult, PartKind, UnreachedPart
 from edgeconv.parity.chain import held_to_links
 from edgeconv.report import Report
-from edgeconv.verdicts import Coverage, FlipCertificate, LayerUse, Link, LinkResult, PartKind, UnreachedPart
 
 ROWS = (
     ("", "torch", 0.21),

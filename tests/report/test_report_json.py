@@ -17,10 +17,10 @@ from report_samples import REPORTS, artifact, comparison, failing_report, passin
 
 import edgeconv.report
 from edgeconv.core import Comparison, Verdict
+from edgeconv.core.verdicts import LayerUse, Link, LinkResult
 from edgeconv.errors import ParityError
 from edgeconv.report import Report, from_json, to_json
 from edgeconv.report._schema import schema_text
-from edgeconv.verdicts import LayerUse, Link, LinkResult
 
 LINKS = (
     LinkResult(Link.REWRITES, Verdict.PASS, 1e-14, 1e-12, 0.01, 290.0, "output"),

@@ -20,9 +20,9 @@ from onnx.checker import ValidationError
 from edgeconv.capture.normalize._runtime_places import BEFORE_11
 from edgeconv.capture.onnx_file._soundness import check_sound, every_node, open_sizes
 from edgeconv.capture.onnx_file._stored import check_sizes, check_total, load_external
+from edgeconv.core.named_files import read_named
 from edgeconv.errors import CaptureError, is_own_fault
 from edgeconv.graph.names import take_name
-from edgeconv.named_files import read_named
 
 OLDEST_OPSET = 7
 """Older operators broadcast by other rules."""

@@ -11,8 +11,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.affine import are_scales
 from edgeconv.capture.normalize._origin import place_of
+from edgeconv.core.affine import are_scales
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having

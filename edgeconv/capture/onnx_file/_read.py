@@ -41,11 +41,11 @@ from edgeconv.capture.onnx_file._soundness import check_extents, every_graph, ev
 from edgeconv.capture.onnx_file._sums import settle_sums
 from edgeconv.capture.onnx_file._transposed import settle_transposed, state_same_pads
 from edgeconv.capture.onnx_file._wide_pads import settle_wide_pads
+from edgeconv.core.values import number
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import NODE, remove_unread_constants
 from edgeconv.graph.names import free_name, is_named_later, preferred_name, rename_values, reserve_names, take_name
 from edgeconv.reference import MOST_ELEMENTS
-from edgeconv.values import number
 
 _INTEGERS = ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "INT4", "UINT4")
 _DTYPES = frozenset(("FLOAT", "BOOL", *_INTEGERS))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 
-from edgeconv import values
 from edgeconv.capture.onnx_file._read import OnnxFile, OnnxTensor
-from edgeconv.defaults import BATCH
+from edgeconv.core import values
+from edgeconv.core.defaults import BATCH, MAX_DIMENSION
 from edgeconv.errors import CaptureError, Wording
-from edgeconv.recipe.fields import MAX_DIMENSION
 
 Shape = tuple[int | str, ...]
 

@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from edgeconv.defaults import LARGEST_FILE_BYTES
+from edgeconv.core.defaults import LARGEST_FILE_BYTES
 from edgeconv.errors import CaptureError
 
 _SHOWN = 60

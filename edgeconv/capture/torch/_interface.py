@@ -12,9 +12,9 @@ from torch._ops import HigherOrderOperator
 from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
 
 from edgeconv.capture.torch._provenance import origin_in
+from edgeconv.core.values import close_to, counted
 from edgeconv.errors import CaptureError, Wording
 from edgeconv.graph.names import take_name
-from edgeconv.values import close_to, counted
 
 _ONE_EACH = Wording(
     "",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from edgeconv import values
+from edgeconv.core import values
 from edgeconv.errors import CaptureError
 
 _THE_MODULE = "pass the module itself"

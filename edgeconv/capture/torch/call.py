@@ -28,8 +28,8 @@ from edgeconv.capture.torch._programs import (
     input_names,
     opened,
 )
+from edgeconv.core.values import kind_of
 from edgeconv.errors import CaptureError
-from edgeconv.values import kind_of
 
 _DTYPES = frozenset(
     {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}

@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.defaults import LARGEST_FILE_BYTES
+from edgeconv.core.defaults import LARGEST_FILE_BYTES
 
 _SMALL = 2**10  # bytes of a constant that stays in the file: shapes, axes, bounds
 _ALIGNED = 2**12  # where a tensor begins, so that runtimes can map the file into memory

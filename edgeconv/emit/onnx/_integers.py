@@ -28,9 +28,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgeconv.affine import limits_of, quantized
 from edgeconv.capture.normalize.same_pads import same_pads
 from edgeconv.core import Array
+from edgeconv.core.affine import limits_of, quantized
 from edgeconv.graph.edit import add_initializer, constant
 from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having

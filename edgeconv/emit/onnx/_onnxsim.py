@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from edgeconv.package import switch_off_telemetry
+from edgeconv.core.package import switch_off_telemetry
 
 
 def onnxsim() -> ModuleType:

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgeconv import values
-from edgeconv.core import Array, Emitted, TensorSpec
+from edgeconv.core import Array, Emitted, TensorSpec, values
+from edgeconv.core.package import VERSION
 from edgeconv.emit.onnx._external import apart, is_too_large, weight_bytes
 from edgeconv.emit.onnx._forms import in_fast_forms
 from edgeconv.emit.onnx._halves import in_halves, mark, marks_of
@@ -23,7 +23,6 @@ from edgeconv.emit.onnx._onnxsim import onnxsim
 from edgeconv.emit.onnx._opset import OPSETS, to_opset
 from edgeconv.errors import TFLITE_ONLY, EmitError, is_own_fault
 from edgeconv.graph.argument import checked_metadata, checked_model
-from edgeconv.package import VERSION
 
 _ROUNDS = 8  # of onnxsim; a graph that still changes then may do so for ever
 _SKIPPED = (

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgeconv.core import NCHW, NHWC, Emitted
-from edgeconv.defaults import LARGEST_FILE_BYTES
+from edgeconv.core.defaults import LARGEST_FILE_BYTES
 from edgeconv.errors import EmitError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What the integers of a tensor stand for, along an axis too; the arithmetic is that of `edgeconv.affine`."""
+"""What the integers of a tensor stand for, along an axis too; the arithmetic is that of `edgeconv.core.affine`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from edgeconv.affine import WEIGHT_LIMITS, asymmetric, dequantized, interval_of, limits_of, quantized, spread, symmetric
 from edgeconv.core import Array
+from edgeconv.core.affine import (
+    WEIGHT_LIMITS,
+    asymmetric,
+    dequantized,
+    interval_of,
+    limits_of,
+    quantized,
+    spread,
+    symmetric,
+)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeconv.core.values import one_of
 from edgeconv.errors import ParityError
-from edgeconv.values import one_of
 
 Array = npt.NDArray[Any]
 RUNTIMES = ("any", "onnxruntime", "xnnpack", "tflite")

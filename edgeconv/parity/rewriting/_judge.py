@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.affine import decibels
 from edgeconv.core import Array
+from edgeconv.core.affine import decibels
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import RewriteError
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.rewriting._beside import Beside
 from edgeconv.parity.rewriting._signs import Signs
 from edgeconv.parity.writing import GAMMA, Graph, errors, magnitude, raised
-from edgeconv.verdicts import Link, LinkResult, Verdict
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
 _SAFETY = 4.0  # times the largest of these, element by element

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from edgeconv.affine import decibels
 from edgeconv.core import Array
+from edgeconv.core.affine import decibels
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.parity.writing import File, Graph, errors, magnitude, match
-from edgeconv.verdicts import Link, LinkResult, Verdict
 
 
 def rounded_constants(graph: Graph, file: File) -> Mapping[str, Array]:

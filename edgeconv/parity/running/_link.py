@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from edgeconv.affine import decibels
 from edgeconv.core import Artifact, Comparison, Tolerance, Verdict
+from edgeconv.core.affine import decibels
+from edgeconv.core.values import counted
+from edgeconv.core.verdicts import LayerUse, Link, LinkResult
 from edgeconv.parity._fidelity import failed
 from edgeconv.parity.running._layers import Judged, Layer
-from edgeconv.values import counted
-from edgeconv.verdicts import LayerUse, Link, LinkResult
 
 
 def running_link(judged: Mapping[str, Judged], cause: str = "") -> LinkResult:

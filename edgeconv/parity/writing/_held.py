@@ -16,8 +16,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from edgeconv.affine import limits_of
 from edgeconv.core import Array
+from edgeconv.core.affine import limits_of
 from edgeconv.errors import RewriteError
 from edgeconv.graph.constants import unrounded_copy
 from edgeconv.graph.edit import tensor_of

@@ -18,13 +18,13 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.affine import decibels
 from edgeconv.core import Array
+from edgeconv.core.affine import decibels
+from edgeconv.core.values import counted
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.parity.writing._ends import errors, magnitude
 from edgeconv.parity.writing._held import Graph
 from edgeconv.reference import evaluate, one_thread
-from edgeconv.values import counted
-from edgeconv.verdicts import Link, LinkResult, Verdict
 
 _UNIT = 2.0**-24  # the largest relative error of one rounding to float32
 _PATTERNS = 16

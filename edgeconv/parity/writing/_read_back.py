@@ -12,8 +12,8 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgeconv.core import Array, TensorSpec
+from edgeconv.core.named_files import is_onnx, read_named
 from edgeconv.errors import ParityError
-from edgeconv.named_files import is_onnx, read_named
 from edgeconv.parity.writing._held import Graph
 from edgeconv.reference import OPERATORS, evaluate, one_thread, tflite
 

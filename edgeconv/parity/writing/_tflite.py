@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeconv.affine import limits_of
 from edgeconv.core import Array, IntegerTensor, TensorSpec
+from edgeconv.core.affine import limits_of
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import End, errors, is_equal, magnitude
 from edgeconv.parity.writing._held import Graph, Steps, steps_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import torch
 
-from edgeconv.affine import saturated, scaled
+from edgeconv.core.affine import saturated, scaled
 from edgeconv.reference._call import Call, Operator, Result, Tensor
 from edgeconv.reference._dtypes import held_as, integer_range
 from edgeconv.reference._operators.convolution import convolve

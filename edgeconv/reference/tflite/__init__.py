@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeconv.package import on_first_use
+from edgeconv.core.package import on_first_use
 
 if TYPE_CHECKING:
     from edgeconv.reference.tflite._evaluate import evaluate, evaluate_operator

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edgeconv.core.values import close_to
 from edgeconv.errors import EmitError
 from edgeconv.reference._extent import MOST_ELEMENTS
 from edgeconv.reference.tflite._call import Call
 from edgeconv.reference.tflite._graph import Array, Operator, Tensor, TfliteGraph
 from edgeconv.reference.tflite._operators import OPERATORS
-from edgeconv.values import close_to
 
 # What numpy says of operands that do not fit.
 _FOREIGN = (ArithmeticError, IndexError, MemoryError, TypeError, ValueError)

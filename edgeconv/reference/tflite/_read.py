@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeconv import values
+from edgeconv.core import values
+from edgeconv.core.named_files import read_named
 from edgeconv.errors import EmitError
-from edgeconv.named_files import read_named
 from edgeconv.reference._extent import MOST_ELEMENTS
 from edgeconv.reference.tflite._graph import Array, Operator, Quantization, Tensor, TfliteGraph
 from edgeconv.reference.tflite._options import options_of

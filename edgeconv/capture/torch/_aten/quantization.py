@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from edgeconv.affine import limits_of, saturated, spread
 from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_of
+from edgeconv.core.affine import limits_of, saturated, spread
 
 _TYPES = {"int8": 10, "uint8": 10, "int16": 21, "uint16": 21}  # and the first opset in which QuantizeLinear has them
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeconv.affine import bias_scales
+from edgeconv.core.affine import bias_scales
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization, of_type, of_weights
 from edgeconv.emit.tflite.integer._forms import integer_form

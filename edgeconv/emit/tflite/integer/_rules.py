@@ -18,7 +18,7 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_interval, of_type
-from edgeconv.quantize._operators import FIXED, Fixed
+from edgeconv.graph.integer_rules import FIXED, Fixed
 
 Interval = tuple[float, float]
 TABLE = "TABLE"  # no operator of TFLite

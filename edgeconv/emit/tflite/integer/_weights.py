@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeconv.affine import limits_of
 from edgeconv.core import Array
+from edgeconv.core.affine import limits_of
 from edgeconv.emit.tflite._quantization import Quantization, of_type, of_weights
 
 

@@ -22,7 +22,7 @@ from edgeconv.emit.tflite.lower._qdq import REQUANTIZE, strip
 from edgeconv.emit.tflite.lower._recurrent import unrolled
 from edgeconv.emit.tflite.simplify._simplify import simplify
 from edgeconv.errors import ONNX_ONLY, EmitError
-from edgeconv.quantize._operators import LOOKED_UP
+from edgeconv.graph.integer_rules import LOOKED_UP
 from edgeconv.reference import evaluate_node
 from edgeconv.rewrite.algebra.gelus import Gelu, gelus
 from edgeconv.rewrite.algebra.near_zero import NearZero, near_zero

@@ -13,7 +13,7 @@ from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import last, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.convolution import as_image
-from edgeconv.emit.tflite.lower._resize_kernels import (
+from edgeconv.graph.resize_kernels import (
     MODES,
     MOST_STEPS,
     agrees_with_linear,

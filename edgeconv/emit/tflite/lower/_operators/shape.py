@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.defaults import MOST_JOINED
+from edgeconv.core.defaults import MOST_JOINED
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import (
     Form,

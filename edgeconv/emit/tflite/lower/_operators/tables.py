@@ -1,6 +1,6 @@
 """Functions of one number that have no int8 kernel: in a quantized graph they are looked up.
 
-Which ones says `edgeconv.quantize._operators.LOOKED_UP`, by which the plan is made, too.
+Which ones says `edgeconv.graph.integer_rules.LOOKED_UP`, by which the plan is made, too.
 """
 
 from __future__ import annotations

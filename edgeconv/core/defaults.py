@@ -23,6 +23,9 @@ MOST_JOINED = 4
 LARGEST_FILE_BYTES = 2**31 - 2**20
 """Offsets of protobuf and of flatbuffers end at 2 GiB; a megabyte is left for everything but the weights."""
 
+MAX_DIMENSION = 2**31 - 1
+"""Both file formats hold dimensions as int32 somewhere."""
+
 TOLERANCE = 1e-5
 """Bound of float32 against float64, absolute and relative: some 170 units of float32's last place.
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-from edgeconv import values
+from edgeconv.core import values
 from edgeconv.errors import QuantizeError
 
 CHOICES, LEAST, MOST = "choices", "least", "most"

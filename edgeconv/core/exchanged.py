@@ -16,12 +16,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from edgeconv import values
-from edgeconv.affine import dequantized, quantized
-from edgeconv.defaults import INT8_SQNR_DB, TOLERANCE
+from edgeconv.core import values
+from edgeconv.core.affine import dequantized, quantized
+from edgeconv.core.defaults import INT8_SQNR_DB, TOLERANCE
+from edgeconv.core.verdicts import Coverage, FlipCertificate, LinkResult, Verdict
 from edgeconv.errors import ParityError
-from edgeconv.verdicts import Coverage, FlipCertificate, LinkResult
-from edgeconv.verdicts import Verdict as Verdict
 
 Array = npt.NDArray[Any]
 
