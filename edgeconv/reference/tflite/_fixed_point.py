@@ -44,8 +44,10 @@ def _pair(real: float) -> tuple[int, int]:
         return 0, 0
     fraction, shift = math.frexp(real)
     multiplier = int(rounded(fraction * 2**31))
+    # 31 bits and a sign hold no 2^31; a fraction next to 1 rounds up to it.
     if abs(multiplier) == 2**31:
         multiplier, shift = multiplier // 2, shift + 1
+    # QuantizeMultiplier: a number that shifts out all bits of a sum is 0.
     return (0, 0) if shift < -31 else (multiplier, shift)
 
 
@@ -64,12 +66,16 @@ def wrapped(values: Array) -> Array:
 def high_product(a: Array, b: Array | int) -> Array:
     """The rounded upper half of ``2 * a * b``, for operands of 32 bits."""
     product = a * b
+    # SaturatingRoundingDoublingHighMul of gemmlowp (fixedpoint/fixedpoint.h): halves away from zero, by a division of
+    # C.
     nudged = (product + np.where(product >= 0, 2**30, 1 - 2**30)).astype(np.int64)
+    # The one product that leaves 32 bits is that of the two lowest numbers.
     return np.minimum(np.where(nudged >= 0, nudged >> 31, -(-nudged >> 31)), _HIGHEST)
 
 
 def divided(values: Array, exponent: Array | int) -> Array:
     """Divides by a power of two, ties away from zero."""
+    # RoundingDivideByPOT of gemmlowp.
     mask = (np.int64(1) << np.asarray(exponent, np.int64)) - 1
     threshold = (mask >> 1) + (values < 0)
     return np.asarray((values >> exponent) + ((values & mask) > threshold))
@@ -88,6 +94,7 @@ def multiplied(values: Array, by: Factor) -> Array:
 
 def multiplied_wide(values: Array, by: Factor) -> Array:
     """Values of up to 48 bits times a factor of which 15 bits are used, rounded once."""
+    # MultiplyByQuantizedMultiplier of an int64 (kernels/internal/common.cc): 48 bits and 15 are 63.
     reduced = np.where(by.multiplier < 0x7FFF0000, (by.multiplier + (1 << 15)) >> 16, 0x7FFF)
     total = 15 - by.shift
     return wrapped((values * reduced + (np.int64(1) << (total - 1))) >> total)

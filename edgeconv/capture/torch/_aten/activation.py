@@ -22,6 +22,7 @@ def clip(b: Builder, x: ir.Value, low: Operand | None = None, high: Operand | No
         floor = None if low is None else b.scalar(low)
         ceiling = None if high is None else b.scalar(high)
         return b.add("Clip", x, floor, *([] if ceiling is None else [ceiling]), shape=sizes_of(x))
+    # torch.clamp: where min is above max, every element becomes max, so that Min comes last (as in ONNX's Clip).
     if low is not None:
         x = b.add("Max", x, b.tensor(low))
     return x if high is None else b.add("Min", x, b.tensor(high))
@@ -121,12 +122,14 @@ def glu(b: Builder, x: ir.Value, dim: int) -> ir.Value:
 
 def threshold(b: Builder, x: ir.Value, threshold: float, value: float) -> ir.Value:
     """x above the threshold, the value elsewhere: Where."""
+    # Asked this way round, as ATen does (threshold_kernel), not a number stays what it is.
     below = b.add("LessOrEqual", x, b.scalar(threshold), dtype=ir.DataType.BOOL)
     return b.add("Where", below, b.scalar(value), x, dtype=b.dtype)
 
 
 def hardshrink(b: Builder, x: ir.Value, lambd: float) -> ir.Value:
     """Zero within [-lambd, lambd], x elsewhere: Where."""
+    # Asked this way round, not a number stays what it is, as in ATen.
     inside = b.add("LessOrEqual", b.add("Abs", x), b.scalar(lambd), dtype=ir.DataType.BOOL)
     return b.add("Where", inside, b.scalar(0.0), x, dtype=b.dtype)
 

@@ -78,6 +78,7 @@ def _floored(b: Builder, quotient: ir.Value, dividend: ir.Value, divisor: ir.Val
 
     No step leaves the element type, as the dividend less its remainder does near the type's lower end.
     """
+    # Without a sign, cut and rounded down are the same.
     if divisor.dtype is ir.DataType.UINT8:
         return quotient
     rest = b.add("Sub", dividend, b.add("Mul", quotient, divisor))
@@ -92,6 +93,7 @@ def shift_left(b: Builder, x: Operand, other: Operand) -> ir.Value:
     By a negative n, or by all bits, nothing is left, as in torch.
     """
     bits = int(8 * b.dtype.itemsize)
+    # The last number is for all other exponents: a product with 0 leaves nothing.
     powers = np.array([1 << place for place in range(bits)] + [0], np.uint64).astype(np.int64)
     return b.cast(b.add("Mul", b.tensor(x, _INT64), _power_of_2(b, other, powers, bits)), b.dtype)
 
@@ -131,6 +133,7 @@ def remainder(b: Builder, x: Operand, other: Operand) -> ir.Value:
     ONNX's Mod of floats has the sign of the dividend (``fmod=1``) only.
     """
     if not b.dtype.is_floating_point():
+        # ONNX, Mod: with fmod=0, which is for integers alone, the sign is the divisor's.
         return b.add("Mod", b.tensor(x), b.tensor(other), fmod=0)
     divisor, dividend = b.tensor(other), b.tensor(x)
     whole = b.add("Floor", b.add("Div", dividend, divisor))
@@ -201,6 +204,7 @@ def lerp(b: Builder, x: ir.Value, end: ir.Value, weight: Operand) -> ir.Value:
     return b.add("Add", x, b.add("Mul", b.tensor(weight), b.add("Sub", end, x)))
 
 
+# torch's sum of booleans is whether any is true, and their product whether all are; ONNX's arithmetic takes none.
 _LOGIC = {"Add": "Or", "Max": "Or", "Min": "And", "Mul": "And"}
 _INT64 = ir.DataType.INT64
 _LARGEST_POWER = 62  # of 2, in int64

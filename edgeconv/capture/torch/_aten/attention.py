@@ -30,6 +30,7 @@ def scaled_dot_product_attention(
     scores = b.matmul(b.add("Mul", query, b.scalar(factor)), keys)
     if is_causal:
         rows, columns = sizes_of(scores)[-2:]
+        # The first row sees the first column alone, whatever the numbers of rows and columns are, as in torch's own.
         mask = np.triu(np.full((rows, columns), -np.inf), k=1).astype(b.dtype.numpy())
         scores = b.add("Add", scores, b.constant(mask))
     elif attn_mask is not None:

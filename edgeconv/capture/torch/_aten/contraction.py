@@ -105,6 +105,7 @@ def cosine_similarity(b: Builder, x1: ir.Value, x2: ir.Value, dim: int, eps: flo
         raise Unsupported("tensors of different ranks")
     dots = b.reduce("ReduceSum", b.add("Mul", x1, x2), [dim], keepdims=False)
     lengths = [b.add("Max", b.reduce("ReduceL2", x, [dim], keepdims=False), b.scalar(eps)) for x in (x1, x2)]
+    # Each length is at least eps by itself, and not their product.
     return b.add("Div", dots, b.add("Mul", *lengths))
 
 

@@ -78,6 +78,7 @@ def index(b: Builder, x: ir.Value, indices: Sequence[ir.Value | None]) -> ir.Val
     front = b.transpose(x, [*axes, *others])
     shape = (*grid.shape[:-1], *(sizes[axis] for axis in others))
     taken = b.add("GatherND", front, b.exactly(grid, ir.DataType.INT64), shape=shape, batch_dims=0)
+    # GatherND has the axes of the indices in front.
     lead, before = grid.ndim - 1, axes[0]  # torch puts the indexed axes back where they were
     return b.transpose(taken, [*range(lead, lead + before), *range(lead), *range(lead + before, len(shape))])
 
@@ -181,6 +182,7 @@ def scatter(b: Builder, x: ir.Value, dim: int, index: ir.Value, src: Operand) ->
     if not sizes_of(x):
         raise Unsupported("a scalar")
     updates = src if isinstance(src, ir.Value) else b.filled(src, *sizes_of(index))
+    # torch then takes the corner of the source that the indices reach; ONNX asks for equal shapes.
     if sizes_of(updates) != sizes_of(index):
         raise Unsupported("a source that is larger than the indices")
     return b.add("ScatterElements", x, index, updates, shape=b.shape, axis=dim)

@@ -24,6 +24,7 @@ def batch_norm(
     scale = b.filled(1, channels) if weight is None else weight
     shift = b.filled(0, channels) if bias is None else bias
     return b.add(
+        # ONNX's momentum is the share that the old statistics keep, torch's what the new ones get.
         "BatchNormalization", x, scale, shift, running_mean, running_var, shape=b.shape, epsilon=eps,
         momentum=1 - momentum,
     )  # fmt: skip

@@ -125,10 +125,13 @@ def _layer(
             parameters[index].reshape(len(settings.order), hidden, *parameters[index].shape[1:])
             for parameters in tensors
         ]
+        # torch's gates are input, forget, cell, output, and ONNX's input, output, forget, cell; of a GRU reset,
+        # update and update, reset.
         return torch.stack([gate[list(settings.order)].flatten(0, 1) for gate in gates])
 
     bias = None
     if settings.has_biases:
+        # ONNX has the biases of the input and of the state in one tensor, one behind the other (Wb, Rb).
         bias = b.exactly(torch.cat([stacked(2), stacked(3)], 1), b.dtype)
     length, batch, _ = sizes_of(x)
     whole, last = (length, len(tensors), batch, hidden), (len(tensors), batch, hidden)

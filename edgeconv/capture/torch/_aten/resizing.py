@@ -66,10 +66,13 @@ def antialiased(kernel: Callable[[Array], Array], support: float) -> Entry:
     ) -> ir.Value:
         matrices = []
         for size, out, factor in zip(sizes_of(x)[2:], b.shape[2:], scale_factors or (None, None), strict=True):
+            # A stated factor counts, and not the quotient of the sizes that were rounded from it:
+            # area_pixel_compute_scale (ATen/native/UpSample.h).
             scale = (size - 1) / max(out - 1, 1) if align_corners else 1 / factor if factor else size / out
             width = support * max(scale, 1.0)
             centre = scale * (np.arange(out) + 0.5)[:, None]
             places = np.arange(size)[None]
+            # Elements whose middles lie within reach, as precompute_coeffs of Pillow's Resample.c counts them.
             first = np.maximum(np.trunc(centre - width + 0.5), 0)
             last = np.minimum(np.trunc(centre + width + 0.5), size)
             weights = kernel((places - centre + 0.5) / max(scale, 1.0)) * ((places >= first) & (places < last))
@@ -93,6 +96,8 @@ def _interpolations(
         indices = np.arange(out)
         scale = (size - 1) / max(out - 1, 1) if align_corners else 1 / factor if factor else size / out
         places = indices * scale if align_corners else (indices + 0.5) * scale - 0.5
+        # area_pixel_compute_source_index (ATen/native/UpSample.h) cuts places before the image off, but for cubic
+        # kernels.
         places = places if support > 1 else np.maximum(places, 0)
         first = np.minimum(np.floor(places), size - 1)
         fraction = np.clip(places - first, 0, 1)
@@ -144,6 +149,7 @@ def _resize(b: Builder, x: ir.Value, scale_factors: Sequence[float] | None, **at
     """By scales where torch was given scales: its coordinates then follow them and not the sizes."""
     if scale_factors is None:
         return b.add("Resize", x, None, None, b.ints(*b.shape), shape=b.shape, **attributes)
+    # ONNX, Resize: one scale for each axis, batch and channels too.
     scales = b.constant(np.array([1.0, 1.0, *scale_factors], dtype=np.float32))
     return b.add("Resize", x, None, scales, shape=b.shape, **attributes)
 

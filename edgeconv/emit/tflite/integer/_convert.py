@@ -30,7 +30,7 @@ from edgeconv.emit.tflite.integer._settle import drop_clamps, settle
 from edgeconv.emit.tflite.lower._recurrent import WHOLE_LAYER
 
 _FLOAT = np.dtype(np.float32)
-# # kernels/conv.cc, Prepare: a bias of int32 beside 8 bits; beside 16 bits int64 holds every sum.
+# kernels/conv.cc, Prepare: a bias of int32 beside 8 bits; beside 16 bits int64 holds every sum.
 _BIAS = {"int8": "int32", "int16": "int64"}
 
 

@@ -45,11 +45,11 @@ def _table(graph: Graph, operator: Operator) -> list[Operator]:
     lowest, highest = limits_of(parameters.dtype)
     numbers = parameters.dequantized(np.arange(lowest, highest + 1)).astype(np.float32)
     images = operator.options["function"](numbers)
-    # # An integer has no infinity: the ends of its range are as far as it goes.
+    # An integer has no infinity: the ends of its range are as far as it goes.
     images = np.nan_to_num(images, nan=0.0, posinf=result_parameters.interval[1], neginf=result_parameters.interval[0])
     table = graph.constant(result_parameters.quantized(images), f"{result.name}/table", result_parameters)
     wide, index = (Tensor(f"{result.name}/{name}", source.shape, np.dtype(np.int32)) for name in ("wide", "index"))
-    # # A table counts from 0, and int8 from -128. Places of 8 bits are none (kernels/gather.cc).
+    # A table counts from 0, and int8 from -128. Places of 8 bits are none (kernels/gather.cc).
     shift = graph.constant(np.full(_single(source), -lowest, np.int32), "integers")
     return [
         Operator("CAST", [source], [wide]),
@@ -85,7 +85,7 @@ def _hard_swish(graph: Graph, operator: Operator) -> list[Operator]:
     gate = _like(source, f"{result.name}/gate", source.shape, of_interval(0.0, 6.0, "int16"))
     part = _like(source, f"{result.name}/part", source.shape, of_type("int16", _of(source).scale[0] / 6, 0))
     return [
-        # # potScaleInt16 is true by default, for scales that are powers of 2 (AddOptions of the schema;
+        # potScaleInt16 is true by default, for scales that are powers of 2 (AddOptions of the schema;
         # kernels/add.cc).
         Operator("ADD", [source, three], [gate], {"fusedActivationFunction": _RELU6, "potScaleInt16": False}),
         Operator("MUL", [source, sixth], [part]),

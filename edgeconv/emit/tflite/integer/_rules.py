@@ -227,7 +227,7 @@ def operand_parameters(operator: Operator, tensor: Tensor, dtype: str) -> Quanti
 
 
 _SUMS = ("ADD", "SUB")
-# # 2 to the minus left_shift of kernels/add.cc and kernels/sub.cc.
+# 2 to the minus left_shift of kernels/add.cc and kernels/sub.cc.
 _FINEST = {"int8": 2.0**-20, "int16": 2.0**-15}
 _HIGH_RESOLUTION = 128  # HARD_SWISH of int8 shifts its operand up by seven bits, and rescales by a factor below one
 _BELOW_ONE = 1 - 2.0**-20  # a factor nearer to one is rounded up to it
@@ -250,7 +250,7 @@ def _fits(operator: Operator) -> bool:
             for tensor in data_of(operator)
         ]
         coarsest = max(operand.scale[0] for operand in operands if operand is not None)
-        # # real_output_multiplier in add.cc: twice the larger scale over the result's, shifted;
+        # real_output_multiplier in add.cc: twice the larger scale over the result's, shifted;
         # QuantizeMultiplierSmallerThanOneExp aborts where it is not below 1.
         return 2 * coarsest * _FINEST[dtype] < scale
     operand = operator.inputs[0].quantization
@@ -258,7 +258,7 @@ def _fits(operator: Operator) -> bool:
     if dtype == "int16":
         scale = scale if operator.code == "PRELU" else of_interval(0.0, 6.0, dtype).scale[0]  # of ReLU6(x + 3)
         return 2 * operand.scale[0] * _FINEST[dtype] < scale
-    # # HardSwishPrepare in kernels/activations.cc: output_multiplier_exponent has to be at most 0.
+    # HardSwishPrepare in kernels/activations.cc: output_multiplier_exponent has to be at most 0.
     return operator.code == "PRELU" or operand.scale[0] / _HIGH_RESOLUTION < scale * _BELOW_ONE
 
 
@@ -295,7 +295,7 @@ def picks(operator: Operator) -> bool:
     return rule is not None and rule.kind is Kind.SAME and operator.code not in _MEANS
 
 
-# # By ActivationFunctionType of the schema: NONE, RELU, RELU_N1_TO_1, RELU6.
+# By ActivationFunctionType of the schema: NONE, RELU, RELU_N1_TO_1, RELU6.
 _CLAMPS: Mapping[int, Interval] = {0: (-math.inf, math.inf), 1: (0.0, math.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 
 

@@ -100,10 +100,12 @@ def _in_q12(call: Call, *, lowest_shift: int) -> Array:
     """
     if call.zero_point(0) or call.zero_point(call.result):
         raise call.refuse("has 16 bits and a zero point")
+    # SigmoidPrepare and TanhPrepare of kernels/activations.cc, which take as many bits of the factor as 16 hold.
     fraction, exponent = math.frexp(float(call.scale(0)))
     shift = 12 + exponent - 1
     if fraction == 0.5 and 0 <= shift <= lowest_shift:
         return call[0].astype(np.int64) * (3 << shift)
+    # 3 · 4096 is 2^9 · 24: the upper bits count entries of the table, which lie 1/24 apart.
     real, shift = float(call.scale(0)) * 4096.0 * 3.0, 0
     while real <= 32767.0 / 2.0 and shift <= 30:
         real, shift = real * 2, shift + 1
@@ -120,6 +122,7 @@ def _sigmoids() -> Array:
     at = _logistic_of(np.arange(256) / 24)
     lacking = at * (1 - at) * (2 * at - 1) / 24**2 / 8
     table = rounded((at + lacking / 2) * 2**16).astype(np.int64)
+    # sigmoid_table_uint16 (kernels/internal/common.h) ends with the largest number of 16 bits.
     table[-1] = 2**16 - 1
     table.flags.writeable = False
     return table
@@ -145,14 +148,18 @@ def _hard_swish(call: Call) -> Array:
     gate, gate_shift = _factor_16(float(fine / np.float32(np.float32(3) / np.float32(32768))))
     if output_shift > 0:
         raise call.refuse("has an output scale that no kernel takes")
+    # As far up as 16 bits let it, so that what follows loses little (HardSwish in
+    # kernels/internal/reference/hard_swish.h).
     values = call.integers(0) * 128
     scaled = _high_product_16(values, output)
+    # The last bit of the shift comes behind the product, so that what saturates here saturates there as well.
     relu = _saturated_16(values << max(gate_shift - 1, 0)) if gate_shift > 0 else values
     relu = _high_product_16(relu, gate)
     if gate_shift > 0:
         relu = _saturated_16(relu << 1)
     elif gate_shift < 0:
         relu = divided(relu, -gate_shift)
+    # From -1 to 1 to 0 to 1, by the mean with 1.
     relu = (relu + (1 << 15)) >> 1
     product = relu * scaled
     whole = np.sign(product) * (np.abs(product) >> 15)

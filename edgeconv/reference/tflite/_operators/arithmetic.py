@@ -27,6 +27,7 @@ def _sum(merge: _Pair) -> Kernel:
         if not call.quantized:
             return call.activated(merge(call[0], call[1]))
         scales = [call.scale(0), call.scale(1), call.scale(call.result)]
+        # kernels/add.cc, Prepare: integers of 16 bits whose scales are powers of two are added by shifts alone.
         if call.result.dtype == "int16" and call.flag("pot_scale_int16") and all(map(_is_power_of_two, scales)):
             shifts = [_exponent(scales[2]) - _exponent(scale) for scale in scales[:2]]
             if min(shifts) != 0:
@@ -34,6 +35,8 @@ def _sum(merge: _Pair) -> Kernel:
             terms = [divided(call.integers(at), shift) for at, shift in enumerate(shifts)]
             return call.saturated(merge(*terms), activation=True)
         bits = 15 if call.result.dtype == "int16" else 20
+        # At twice the larger scale the sum of both fits as each of them does (twice_max_input_scale of
+        # kernels/add.cc).
         a, b, twice = _at_twice_the_larger(call, bits)
         by = factor(twice / float(np.float32(2.0**bits) * scales[2]))
         return call.saturated(multiplied(merge(a, b), by) + call.zero_point(call.result), activation=True)
@@ -116,6 +119,7 @@ def _squared_difference(call: Call) -> Array:
     call.together(call[0], call[1])
     if not call.quantized:
         return (call[0] - call[1]) ** 2
+    # left_shift of kernels/squared_difference.cc.
     a, b, twice = _at_twice_the_larger(call, 7)
     by = factor(twice * twice / float(np.float32(2.0**14) * call.scale(call.result)))
     return call.saturated(multiplied(wrapped((a - b) ** 2), by) + call.zero_point(call.result))

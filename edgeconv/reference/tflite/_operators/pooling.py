@@ -27,6 +27,7 @@ def _average(call: Call) -> Array:
 
 def rounded_quotient(total: Array, count: Array | int) -> Array:
     """Integers divided by a positive count, to the nearest, ties away from zero."""
+    # AveragePool in kernels/internal/reference/integer_ops/pooling.h.
     half = np.where(total > 0, count // 2, -(count // 2))
     return np.asarray(np.sign(total + half) * (np.abs(total + half) // count))
 

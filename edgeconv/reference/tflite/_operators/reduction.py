@@ -52,6 +52,7 @@ def _scaled_sum(call: Call, count: int) -> Array:
     total = call.integers(0).sum(axis=_axes(call), keepdims=call.flag("keep_dims"))
     by = factor(float(call.scale(0)) / float(call.scale(call.result)))
     if count > 1:
+        # QuantizedMeanOrSum (kernels/internal/reference/reduce.h): the shift is what the division by the count loses.
         shift = min(count.bit_length() - 1, 32, 31 + int(by.shift))
         by = Factor(np.int64((int(by.multiplier) << shift) // count), by.shift - shift)  # type: ignore[arg-type]
     return call.saturated(multiplied(wrapped(np.asarray(total)), by) + call.zero_point(call.result))

@@ -63,6 +63,7 @@ def _bilinear_in_integers(call: Call) -> Array:
     for axis, size in enumerate(_sizes(call), start=1):
         whole = result.shape[axis]
         span, steps = (whole - 1, size - 1) if call.flag("align_corners") and size > 1 else (whole, size)
+        # ResizeBilinearInteger and ComputeInterpolationValuesInteger (reference/resize_bilinear.h).
         scale = ((span << _BITS) + steps // 2) // steps
         position = np.arange(size) * scale + (scale // 2 - (1 << (_BITS - 1)) if halves else 0)
         low = np.maximum(position >> _BITS, 0)

@@ -38,10 +38,13 @@ def _softmax(call: Call) -> Array:
 
 def _softmax_8(call: Call, beta: float) -> Array:
     low, high = call.range_of(call.result)
+    # PreprocessSoftmaxScaling (kernels/internal/quantization_util.cc); QuantizeMultiplierGreaterThanOne aborts on
+    # less than 1.
     real = min(beta * float(call.scale(0)) * 2.0 ** (31 - _DIFFERENCE_BITS), 2.0**31 - 1)
     if real <= 1:
         raise call.refuse(f"has the beta {beta} and the scale {call.scale(0)}, which no kernel takes")
     by = factor(real)
+    # CalculateInputRadius (the same file): what lies further below the largest would overflow, and counts as 0.
     least = -math.floor((2**_DIFFERENCE_BITS - 1) * 2.0 ** (31 - _DIFFERENCE_BITS) / 2.0 ** int(by.shift))
     x = call[0].astype(np.int64)
     difference = x - x.max(axis=-1, keepdims=True)
@@ -49,6 +52,7 @@ def _softmax_8(call: Call, beta: float) -> Array:
     powers = _exponential(multiplied(np.where(near, difference, 0), by))
     total = np.where(near, divided(powers, _SUM_BITS), 0).sum(axis=-1, keepdims=True)
     headroom = 32 - np.frexp(total.astype(np.float64))[1]  # leading zeros of 32 bits
+    # GetReciprocal (kernels/internal/common.h): of a sum shifted to [1, 2).
     reciprocal = _reciprocal((total << headroom) - 2**31)
     exponent = _SUM_BITS - headroom + 31 - (16 if call.result.dtype == "int16" else 8)
     share = divided(high_product(reciprocal, powers), exponent.astype(np.int64)) + low
@@ -58,6 +62,7 @@ def _softmax_8(call: Call, beta: float) -> Array:
 def _exponential(x: Array) -> Array:
     """exp(x) in 31 bits after the point, of x <= 0 with `_DIFFERENCE_BITS` before it."""
     fraction = 31 - _DIFFERENCE_BITS
+    # exp_on_negative_values of gemmlowp: a quarter by a series, and each bit above it by a constant.
     quarter = 1 << (fraction - 2)
     within = (x & (quarter - 1)) - quarter  # of [-1/4, 0)
     remainder = within - x
@@ -69,6 +74,8 @@ def _exponential(x: Array) -> Array:
 
 def _near_zero(x: Array) -> Array:
     """exp(x) of [-1/4, 0), by its series around -1/8."""
+    # exp_on_interval_between_negative_one_quarter_and_0_excl of gemmlowp: exp(-1/8) (1 + x + x²/2 + x³/6 + x⁴/24),
+    # where 715827883 is 1/3 and 1895147668 exp(-1/8) in 31 bits.
     x = x + (1 << 28)
     square = high_product(x, x)
     cube, fourth = high_product(square, x), high_product(square, square)
@@ -78,6 +85,7 @@ def _near_zero(x: Array) -> Array:
 
 def _reciprocal(x: Array) -> Array:
     """1 / (1 + x) in 31 bits after the point, of x in [0, 1), by three steps of Newton's method."""
+    # one_over_one_plus_x_for_x_in_0_1 of gemmlowp: begins with 48/17 - 32/17 · (1 + x) / 2.
     total = x + _HIGHEST
     half = (total + np.where(total >= 0, 1, -1)) // 2
     guess = 1515870810 + high_product(half, -1010580540)
@@ -122,6 +130,7 @@ def _unit_length(call: Call) -> Array:
     if call.quantized:
         raise call.refuse("of quantized integers is not computed")
     length = np.sqrt((call[0] ** 2).sum(axis=-1, keepdims=True))
+    # epsilon of L2Normalization (kernels/internal/reference/l2normalization.h).
     return call.activated(call[0] / np.maximum(length, 1e-6))
 
 

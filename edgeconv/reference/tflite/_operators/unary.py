@@ -55,6 +55,7 @@ def _root(call: Call) -> Array:
     values = call.scale(0) * call.integers(0).astype(np.float32)
     if (values < 0).any():
         raise call.refuse("has a negative operand")
+    # SqrtEvalQuantized of kernels/elementwise.cc casts, and does not round.
     whole = np.trunc(np.sqrt(values) / call.scale(call.result)).astype(np.int64)
     return call.saturated(whole + call.zero_point(call.result))
 

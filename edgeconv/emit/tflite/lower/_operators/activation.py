@@ -56,7 +56,7 @@ def clip(low: Lowering, node: ir.Node) -> None:
     ):
         x = clipped(low, x, *(_finite(low, array, sign) for array, sign in zip(arrays, (-1, 1), strict=True)))
     else:
-        # # ONNX, Clip: where min is above max, every element becomes max.
+        # ONNX, Clip: where min is above max, every element becomes max.
         x = _bounded(low, _bounded(low, x, "MAXIMUM", lower), "MINIMUM", upper)
     low.bind(node.outputs[0], form, x)
 
@@ -89,7 +89,7 @@ def clipped(low: Lowering, x: Tensor, lowest: float, highest: float) -> Tensor:
     """min(max(x, lowest), highest); infinite bounds cost nothing."""
     if (lowest, highest) in _CLIPS and x.dtype == np.float32:
         return low.emit(_CLIPS[lowest, highest], [x], x.shape)
-    # # RELU can become the activation of the layer before (ActivationFunctionType of the schema), and MAXIMUM cannot.
+    # RELU can become the activation of the layer before (ActivationFunctionType of the schema), and MAXIMUM cannot.
     if lowest == 0.0 and x.dtype == np.float32:
         x, lowest = low.emit("RELU", [x], x.shape), -math.inf
     for code, bound in (("MAXIMUM", lowest), ("MINIMUM", highest)):
@@ -104,11 +104,11 @@ def hard_sigmoid(low: Lowering, node: ir.Node) -> None:
     x, form = read(low, node)
     alpha = node.attributes.get_float("alpha", 0.2)
     beta = node.attributes.get_float("beta", 0.5)
-    # # The attribute holds torch's 1/6 in float32: six times that is 1 but for 3e-8.
+    # The attribute holds torch's 1/6 in float32: six times that is 1 but for 3e-8.
     if abs(6 * alpha - 1) > 1e-6:
         x = times(low, x, 6 * alpha)
     shifted = low.emit("ADD", [x, low.floats(6 * beta)], x.shape)
-    # # RELU6 becomes the activation of this ADD; a clamp to 0 and 1 could not (ActivationFunctionType of the schema).
+    # RELU6 becomes the activation of this ADD; a clamp to 0 and 1 could not (ActivationFunctionType of the schema).
     six = low.emit("RELU6", [shifted], x.shape)
     low.bind(node.outputs[0], form, low.emit("MUL", [six, low.floats(1 / 6)], x.shape))
 
@@ -167,7 +167,7 @@ def softmax(code: str) -> Lower:
         rank = len(low.shape(value))
         axis = node.attributes.get_int("axis", -1) % rank
         form = low.form(value)
-        # # Both kernels run over the last axis: trailing_dim in kernels/internal/reference/softmax.h and log_softmax.h.
+        # Both kernels run over the last axis: trailing_dim in kernels/internal/reference/softmax.h and log_softmax.h.
         if form[-1] != axis:
             existing = [candidate for candidate in low.forms.get(value, {}) if candidate[-1] == axis]
             form = existing[0] if existing else (*(other for other in form if other != axis), axis)

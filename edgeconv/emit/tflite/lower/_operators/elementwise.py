@@ -49,7 +49,7 @@ def common_form(low: Lowering, values: Sequence[ir.Value | None], rank: int) -> 
     """The form of the result that costs the fewest transposes."""
     computed = [value for value in values if value is not None and low.array(value) is None]
     full = [value for value in computed if len(low.shape(value)) == rank]
-    # # Channels last where the costs are equal: the kernels of images want that.
+    # Channels last where the costs are equal: the kernels of images want that.
     candidates = list(dict.fromkeys([last(4)] * (rank == 4) + [form for value in full for form in low.forms[value]]))
     existing = [form for form in candidates if any(form in low.forms[value] for value in full)]
     if not existing:

@@ -48,7 +48,7 @@ def _exponentials(low: Lowering, x: Tensor) -> list[Tensor]:
 
 
 def _tan(low: Lowering, x: Tensor) -> Tensor:
-    # # The schema has SIN and COS, and no TAN.
+    # The schema has SIN and COS, and no TAN.
     return low.emit("DIV", [low.emit(code, [x], x.shape) for code in ("SIN", "COS")], x.shape)
 
 
@@ -73,7 +73,7 @@ def _log1p_series(low: Lowering, x: Tensor) -> Tensor:
 
 def _expm1(low: Lowering, x: Tensor) -> Tensor:
     """exp(x) - 1 as tanh(x / 2) · (exp(x) + 1), where nothing of a small x is lost."""
-    # # tanh(x / 2) is (exp(x) - 1) / (exp(x) + 1); of a small number it keeps all digits, and the other factor is near
+    # tanh(x / 2) is (exp(x) - 1) / (exp(x) + 1); of a small number it keeps all digits, and the other factor is near
     # 2.
     tangent = low.emit("TANH", [times(low, x, 0.5)], x.shape)
     above = low.emit("ADD", [low.emit("EXP", [x], x.shape), low.floats(1.0)], x.shape)
@@ -90,7 +90,7 @@ def near_zero_of(low: Lowering, value: ir.Value, result: ir.Value, *, is_logarit
 def softplus(low: Lowering, node: ir.Node) -> None:
     """Softplus ln(1 + eˣ) as relu(x) + ln(1 + exp(-|x|))."""
     x, form = read(low, node)
-    # # exp(-|x|) lies in (0, 1], so that it cannot overflow, and the series holds.
+    # exp(-|x|) lies in (0, 1], so that it cannot overflow, and the series holds.
     opposite = low.emit("NEG", [low.emit("ABS", [x], x.shape)], x.shape)
     rest = _log1p_series(low, low.emit("EXP", [opposite], x.shape))
     low.bind(node.outputs[0], form, low.emit("ADD", [low.emit("RELU", [x], x.shape), rest], x.shape))
@@ -105,7 +105,7 @@ def elu(low: Lowering, node: ir.Node) -> None:
     default_alpha, scale = (1.6732632423543772, 1.0507009873554805) if node.op_type == "Selu" else (1.0, 1.0)
     alpha = node.attributes.get_float("alpha", default_alpha)
     scale = node.attributes.get_float("gamma", scale)
-    # # The two terms are added, so that of each element one has to be zero.
+    # The two terms are added, so that of each element one has to be zero.
     below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
     below = _expm1(low, times(low, below, 1 / alpha) if node.op_type == "Celu" else below)
     parts = [times(low, low.emit("RELU", [x], x.shape), scale), times(low, below, alpha * scale)]
@@ -126,7 +126,7 @@ def _asinh(low: Lowering, x: Tensor) -> Tensor:
 def _acosh(low: Lowering, x: Tensor) -> Tensor:
     """ln(1 + t + root(t)·root(t + 2)) of t = x - 1: below 1 no number."""
     t = low.emit("SUB", [x, low.floats(1.0)], x.shape)
-    # # Not the root of x² - 1: next to 1 that is what rounding left of t, and from 1.8e19 on it is infinite.
+    # Not the root of x² - 1: next to 1 that is what rounding left of t, and from 1.8e19 on it is infinite.
     factors = [t, low.emit("ADD", [t, low.floats(2.0)], x.shape)]
     root = low.emit("MUL", [low.emit("SQRT", [factor], x.shape) for factor in factors], x.shape)
     return _log1p(low, low.emit("ADD", [t, root], x.shape))
@@ -150,7 +150,7 @@ _ARC = (
 def _atan(low: Lowering, x: Tensor) -> Tensor:
     """A polynomial up to 1; beyond, what is left to a right angle by the reciprocal."""
     size = low.emit("ABS", [x], x.shape)
-    # # SELECT_V2 computes nothing by itself: quotients of all elements are made, and none may divide by zero.
+    # SELECT_V2 computes nothing by itself: quotients of all elements are made, and none may divide by zero.
     inverse = low.emit("DIV", [low.floats(1.0), low.emit("MAXIMUM", [size, low.floats(1.0)], x.shape)], x.shape)
     small = _where(low, "GREATER", size, 1.0, inverse, size)
     arc = low.emit("MUL", [small, _polynomial(low, low.emit("SQUARE", [small], x.shape), _ARC)], x.shape)
@@ -161,7 +161,7 @@ def _atan(low: Lowering, x: Tensor) -> Tensor:
 def _asin(low: Lowering, x: Tensor) -> Tensor:
     """The arc whose tangent is x / root(1 - x²)."""
     unit = low.floats(1.0)
-    # # (1 - x)(1 + x), and not 1 - x², whose rounding is all that is left of it next to ±1.
+    # (1 - x)(1 + x), and not 1 - x², whose rounding is all that is left of it next to ±1.
     factors = [low.emit(code, [unit, x], x.shape) for code in ("SUB", "ADD")]
     root = low.emit("SQRT", [low.emit("MUL", factors, x.shape)], x.shape)
     return _atan(low, low.emit("DIV", [x, root], x.shape))
@@ -186,7 +186,7 @@ def _erf(low: Lowering, x: Tensor) -> Tensor:
     z = clipped(low, x, -_SATURATED, _SATURATED)
     square = low.emit("SQUARE", [z], x.shape)
     quotient = low.emit("DIV", [_polynomial(low, square, part) for part in _ERROR], x.shape)
-    # # Rounded, the product may be the float behind 1, which no error function reaches.
+    # Rounded, the product may be the float behind 1, which no error function reaches.
     return clipped(low, low.emit("MUL", [z, quotient], x.shape), -1.0, 1.0)
 
 

@@ -52,7 +52,7 @@ def scatter_elements(low: Lowering, node: ir.Node) -> None:
 
     def scattered(flat: Tensor) -> Tensor:
         column = low.reshape(places, (*places.shape, 1))
-        # # ScatterNd (kernels/internal/reference/reference_ops.h) fills zeros and adds: two updates of one place add
+        # ScatterNd (kernels/internal/reference/reference_ops.h) fills zeros and adds: two updates of one place add
         # up.
         sums = low.emit("SCATTER_ND", [column, flat, low.integers([total])], (total,), dtype=flat.dtype)
         return low.reshape(sums, shape)
@@ -140,7 +140,7 @@ def _computed_rows(low: Lowering, index: ir.Value, shape: tuple[int, ...]) -> Te
     places = low.reshape(low.tensor(index, first(len(low.shape(index)))), (number, count))
     if places.dtype != np.int32:
         places = low.emit("CAST", [places], places.shape, dtype=np.dtype(np.int32))
-    # # ONNX counts negative places from the end, TFLite's kernels refuse them.
+    # ONNX counts negative places from the end, TFLite's kernels refuse them.
     places = low.emit("FLOOR_MOD", [places, low.integers(shape[:count])], places.shape)
     strides = [int(np.prod(shape[axis + 1 : count])) for axis in range(count)]
     places = low.emit("MUL", [places, low.integers(strides)], places.shape)
@@ -172,7 +172,7 @@ def _places(low: Lowering, index: ir.Value, size: int) -> Tensor:
     producer = index.producer()
     if producer is not None and producer.op_type in having(Trait.RANKS):
         return tensor
-    # # ONNX counts negative places from the end, TFLite's kernels refuse them. (What ranks elements gives no negative
+    # ONNX counts negative places from the end, TFLite's kernels refuse them. (What ranks elements gives no negative
     # ones.)
     return low.emit("FLOOR_MOD", [tensor, low.integers([size])], tensor.shape)
 
@@ -199,7 +199,7 @@ def top_k(low: Lowering, node: ir.Node) -> None:
     if smallest:
         x = _mirrored(low, x)
     shape = (*x.shape[:-1], count)
-    # # kernels/topk_v2.cc asks for a single number, not for a list of one; int32 is what every version takes.
+    # kernels/topk_v2.cc asks for a single number, not for a list of one; int32 is what every version takes.
     number = low.graph.constant(np.array(count, np.int32), f"{low.base}/count")
     values, indices = low.graph.add("TOPK_V2", [x, number], [shape, shape], f"{low.base}/topk_v2")
     indices.dtype = np.dtype(np.int32)

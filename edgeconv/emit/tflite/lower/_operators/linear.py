@@ -23,7 +23,7 @@ def gemm(low: Lowering, node: ir.Node) -> None:
     scales = low.scales_of(node.inputs[1], axis=0 if transposed else 1)
     if alpha != 1:
         weight = weight.astype(np.float64) * alpha
-        # # Scales are positive; the sign of alpha is in the weights, of which the integers are made anew.
+        # Scales are positive; the sign of alpha is in the weights, of which the integers are made anew.
         scales = scales and of_type(scales.dtype, np.array(scales.scale) * abs(alpha), 0, scales.axis)
     weight = weight if transposed else weight.T
     bias = np.zeros(weight.shape[0])

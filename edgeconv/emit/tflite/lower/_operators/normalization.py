@@ -22,7 +22,7 @@ def batch_normalization(low: Lowering, node: ir.Node) -> None:
     """BatchNormalization as x·scale + shift, both computed in float64 and rounded once."""
     x = low.input(node)
     gamma, beta, mean, variance = (low.constant(value, "statistic").astype(np.float64) for value in node.inputs[1:5])
-    # # One factor and one term per channel, in float64: a kernel would round four numbers and their differences.
+    # One factor and one term per channel, in float64: a kernel would round four numbers and their differences.
     scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
     form = low.form(x)
     scaled = _scaled(low, low.tensor(x, form), form, _per_channel(scale, form), _per_channel(beta - mean * scale, form))
@@ -63,7 +63,7 @@ def lp_normalization(low: Lowering, node: ir.Node) -> None:
     axis = node.attributes.get_int("axis", -1) % len(form)
     tensor = low.tensor(x, form)
     norm = norm_of(low, tensor, [form.index(axis)], node.attributes.get_int("p", 2))
-    # # 0 / 0 is not a number, and ONNX (LpNormalization) says that zeros stay zeros.
+    # 0 / 0 is not a number, and ONNX (LpNormalization) says that zeros stay zeros.
     zero = low.emit("EQUAL", [norm, low.floats(0.0)], norm.shape, dtype=np.dtype(np.bool_))
     norm = low.emit("SELECT_V2", [zero, low.floats(1.0), norm], norm.shape, dtype=norm.dtype)
     low.bind(node.outputs[0], form, low.emit("DIV", [tensor, norm], tensor.shape))

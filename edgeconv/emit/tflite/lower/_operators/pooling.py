@@ -146,7 +146,7 @@ def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_pad
     """
     if count_padding and all(window.begin == window.end == 0 for window in windows):
         count_padding = False
-    # # The kernel divides by filter_count, the elements of the window that lie in the tensor that it reads (AveragePool
+    # The kernel divides by filter_count, the elements of the window that lie in the tensor that it reads (AveragePool
     # in kernels/internal/reference/pooling.h). Of a plane that was padded before, the padding lies in it.
     counts = _counts(windows[0], count_padding)[:, None] * _counts(windows[1], count_padding)[None, :]
     full = windows[0].size * windows[1].size
@@ -188,7 +188,7 @@ def lp_pool(low: Lowering, node: ir.Node) -> None:
     p = node.attributes.get_int("p", 2)
 
     def powers(image: Tensor) -> Tensor:
-        # # SQUARE and SQRT are rounded once; POW is libm's pow for each element.
+        # SQUARE and SQRT are rounded once; POW is libm's pow for each element.
         if p == _SQUARES:
             return low.emit("SQUARE", [image], image.shape)
         absolute = low.emit("ABS", [image], image.shape)

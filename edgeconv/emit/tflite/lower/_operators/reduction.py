@@ -41,7 +41,7 @@ def log_sum_exp(low: Lowering, node: ir.Node) -> None:
     value = low.input(node)
     form, axes = low.form(value), axes_of(low, node, len(low.shape(value)))
     x, places = low.tensor(value, form), [form.index(axis) for axis in axes]
-    # # exp is infinite in float32 from 88.8 on.
+    # exp is infinite in float32 from 88.8 on.
     largest = reduced(low, "REDUCE_MAX", x, places)
     total = reduced(low, "SUM", low.emit("EXP", [low.emit("SUB", [x, largest], x.shape)], x.shape), places)
     result = low.emit("ADD", [low.emit("LOG", [total], total.shape), largest], total.shape)
@@ -78,7 +78,7 @@ def axes_of(low: Lowering, node: ir.Node, rank: int) -> list[int]:
     constant = low.constant(node.inputs[1], "axes") if len(node.inputs) > 1 and node.inputs[1] is not None else None
     axes = node.attributes.get_ints("axes", ()) if constant is None else [int(axis) for axis in constant.reshape(-1)]
     if not axes:
-        # # ONNX, Reduce operators: no axes are all axes, unless the attribute says none.
+        # ONNX, Reduce operators: no axes are all axes, unless the attribute says none.
         return [] if node.attributes.get_int("noop_with_empty_axes", 0) else list(range(rank))
     return sorted({axis % rank for axis in axes})
 

@@ -80,7 +80,7 @@ def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
         low.refuse(f"the matrix that resizes {size} elements to {count} is too large")
     if axis not in axes:
         return np.eye(size)
-    # # The sizes that the policy makes are not those that the node states: the scale is one for all of its axes.
+    # The sizes that the policy makes are not those that the node states: the scale is one for all of its axes.
     ratio = _kept_ratio(node, optional, [low.shape(low.input(node))[at] for at in axes])
     if ratio is not None:
         return _in_ratio(node, size, ratio)
@@ -196,7 +196,7 @@ def depth_to_space(low: Lowering, node: ir.Node) -> None:
     image = low.tensor(x, last(4))
     if node.attributes.get_string("mode", "DCR") == "CRD":
         batch, height, width, channels = image.shape
-        # # ONNX, DepthToSpace: CRD counts the block fastest, DCR slowest.
+        # ONNX, DepthToSpace: CRD counts the block fastest, DCR slowest.
         order = np.arange(channels).reshape(-1, block * block).T.reshape(-1)
         if not _reorder_producer(low, x, image, order):
             split = low.reshape(image, (batch * height * width, channels // block**2, block**2))

@@ -111,7 +111,7 @@ def split(low: Lowering, node: ir.Node) -> None:
     x, form = read(low, node)
     axis = form.index(node.attributes.get_int("axis", 0) % len(form))
     shapes = [permuted(low.shape(y), form) for y in node.outputs]
-    # # kernels/split.cc asks for parts of one size.
+    # kernels/split.cc asks for parts of one size.
     is_equal = len({shape[axis] for shape in shapes}) == 1 and 1 < len(shapes) <= MOST_JOINED
     if is_equal and x.dtype not in (np.int64, np.bool_):
         parts = low.graph.add(

@@ -73,7 +73,7 @@ def conv_transpose(low: Lowering, node: ir.Node) -> None:
 def _transposed(low: Lowering, layer: _Transposed) -> Tensor:
     """The result (N, H, W, O), in the first of the forms above that serves."""
     windows, groups = layer.windows, layer.groups
-    # # TRANSPOSE_CONV knows no groups, and its shape, batch and all, is a constant: none for an open batch (`sizes`).
+    # TRANSPOSE_CONV knows no groups, and its shape, batch and all, is a constant: none for an open batch (`sizes`).
     if groups > 1 or all(window.stride == 1 for window in windows) or (low.sizes and not _squares(windows)):
         return _by_ordinary_convolution(low, replace(layer, scales=layer.scales and layer.scales.repeated(groups)))
     return _by_subpixels(low, layer) if _squares(windows) else _by_transpose_conv(low, layer)
@@ -145,11 +145,11 @@ def _by_transpose_conv(low: Lowering, layer: _Transposed) -> Tensor:
     """TRANSPOSE_CONV: SAME where the padding it implies is torch's (``ComputePaddingHeightWidth``), else VALID, cut."""
     image, weight, windows = layer.image, layer.weight, layer.windows
     batch = image.shape[0]
-    # # The schema's TransposeConvOptions have strides and no dilation.
+    # The schema's TransposeConvOptions have strides and no dilation.
     kernel = np.zeros((*weight.shape[:2], *(window.extent for window in windows)), np.float32)
     kernel[:, :, :: windows[0].dilation, :: windows[1].dilation] = weight
     full = [(window.length - 1) * window.stride + window.extent for window in windows]
-    # # ComputePaddingHeightWidth (kernels/padding.h) of the convolution that this one runs backwards: half of what the
+    # ComputePaddingHeightWidth (kernels/padding.h) of the convolution that this one runs backwards: half of what the
     # windows need beyond the output lies before it, the smaller half.
     same = all(
         -(-window.count // window.stride) == window.length
@@ -167,7 +167,7 @@ def _by_transpose_conv(low: Lowering, layer: _Transposed) -> Tensor:
         low.refuse("its output_padding is not below its stride")
     shape = (batch, *sizes, weight.shape[1])
     constants = [
-        # # OHWI is the order of the kernel's weights; torch's is IOHW.
+        # OHWI is the order of the kernel's weights; torch's is IOHW.
         low.floats(kernel.transpose(1, 2, 3, 0), f"{low.base}/weight"),
         low.floats(layer.bias, f"{low.base}/bias"),
     ]
