@@ -82,6 +82,21 @@ CASES: dict[str, tuple[Callable[..., object], tuple[int, ...]]] = {
     "pad": (lambda x: F.pad(x, (1, 2, 0, 1), value=0.5), (4, 5)),
     "matrices": (lambda x: x @ x.transpose(1, 2), (3, 4)),
     "cumulate": (lambda x: x.cumsum(1), (3, 4)),
+    "scatter into zeros": (lambda x: torch.zeros_like(x).scatter(1, x.argmax(1, keepdim=True), 1.0), (3, 4)),
+    "scatter a constant": (lambda x: x.scatter(2, x.argmin(2, keepdim=True), 0.5), (3, 4)),
+    "scatter at fixed places": (
+        lambda x: x.scatter_add(1, torch.tensor([[2, 0]]).expand(len(x), -1), x[:, 1:3] * 2),
+        (4,),
+    ),
+    "scatter beside the batch": (
+        lambda x: x.permute(1, 0, 2).scatter(2, x.argmax(2, keepdim=True).transpose(0, 1), 3.0).transpose(0, 1),
+        (3, 4),
+    ),
+    "gather from a table": (
+        lambda x: torch.arange(12.0, dtype=x.dtype).view(1, 3, 4).expand(len(x), -1, -1).gather(1, x.argsort(1)),
+        (3, 4),
+    ),
+    "gather at fixed places": (lambda x: x.gather(1, torch.tensor([[2, 0]]).expand(len(x), -1)), (4,)),
     "where": (lambda x: torch.where(x > 0, x, torch.zeros_like(x)), (3, 4)),
     "ones": (lambda x: torch.cat([torch.ones_like(x[:, :1]), x, x.new_full((x.shape[0], 2, 4), 0.25)], 1), (3, 4)),
 }
@@ -122,6 +137,57 @@ def test_what_is_expanded_to_the_batch(heads: int, tokens: int, width: int, kind
         "bias": lambda x, p: x.unsqueeze(1) + p.expand(x.shape[0], -1, -1)[:, :, None],
     }
     check(functions[kind], (tokens, width), parameters=((1, heads, width),))
+
+
+class Begun(nn.Module):
+    """A recurrent layer that begins with states of its own."""
+
+    def __init__(self, layer: nn.RNNBase, *, learned: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        count = layer.num_layers * (2 if layer.bidirectional else 1)
+        self.state = nn.Parameter(torch.randn(count, 1, layer.hidden_size)) if learned else None
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.state is None:
+            y, end = self.layer(x)
+        else:
+            images = x.shape[0] if self.layer.batch_first else x.shape[1]
+            begin = self.state.expand(-1, images, -1)
+            y, end = self.layer(x, (begin, begin * 2) if isinstance(self.layer, nn.LSTM) else begin)
+        last = end[0] if isinstance(end, tuple) else end
+        return y if self.layer.batch_first else y.transpose(0, 1), last.transpose(0, 1)
+
+
+@pytest.mark.parametrize("learned", [False, True], ids=["zeros", "learned"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_at_every_batch(kind: type[nn.RNNBase], learned: bool) -> None:
+    torch.manual_seed(0)
+    module = Begun(kind(4, 5, num_layers=2, bidirectional=True, batch_first=True), learned=learned)
+    model = freed(module, (6, 4))
+    double = module.double()
+    for batch in BATCHES:
+        x = torch.randn(batch, 6, 4, dtype=torch.float64)
+        with torch.no_grad():
+            wanted = double(x)
+        found = evaluate(model, {"x0": x.numpy()})
+        for value, one in zip(model.graph.outputs, wanted, strict=True):
+            np.testing.assert_allclose(found[value.name], one.numpy(), rtol=1e-10, atol=1e-10)
+
+
+def test_states_that_differ_from_image_to_image_are_refused() -> None:
+    module = Begun(nn.RNN(4, 5, batch_first=True), learned=True)
+    module.state = nn.Parameter(torch.randn(1, 2, 5))
+    with pytest.raises(RewriteError, match="meets a constant that differs from image to image"):
+        freed(module, (6, 4))
+
+
+def test_rows_for_each_image_hold_whatever_the_image_holds() -> None:
+    """They are made of the image, and yet NaN and infinities in it do not reach them."""
+    model = freed(Function(lambda x: torch.ones_like(x).scatter(1, x.argmax(1, keepdim=True), 0.0)), (3,))
+    x = np.array([[np.nan, 1, 2], [np.inf, -np.inf, 0], [1, 2, 3]])
+    (found,) = (evaluate(model, {"x0": x})[value.name] for value in model.graph.outputs)
+    np.testing.assert_array_equal(found, [[0, 1, 1], [0, 1, 1], [1, 1, 0]])
 
 
 def test_several_inputs_carry_the_same_batch() -> None:
@@ -167,6 +233,7 @@ REFUSED: dict[str, tuple[Callable[..., object], tuple[int, ...], str]] = {
     "constants per image": (lambda x: x * torch.arange(2.0)[:, None, None], (3, 4), "differs from image to image"),
     "images as channels": (lambda x: x.transpose(0, 1), (3, 4), "does not have the batch by itself at dimension 0"),
     "a constant batch": (lambda x: (x, torch.arange(2.0)[:, None] + 1), (3, 4), "does not depend on the input"),
+    "scatter over the batch": (lambda x: x.scatter(0, x.argmax(0, keepdim=True), 1.0), (4,), "works along the batch"),
     "rows of all images": (lambda x: x.flatten(0, 1), (3, 4), "does not have the batch by itself at dimension 0"),
 }
 

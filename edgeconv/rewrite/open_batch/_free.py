@@ -96,7 +96,8 @@ def _follow(batch: Batch, node: ir.Node) -> None:
         batch.refuse(node, "has no rule for an open batch")
     results = [value for value in node.outputs if value.name]
     place = rule(batch, node)
-    batch.places.update(dict.fromkeys(results, place))
+    for value in results:  # a rule whose results carry it in different places has said so by itself
+        batch.places.setdefault(value, place)
 
 
 def _check_outputs(batch: Batch, graph: ir.Graph) -> None:

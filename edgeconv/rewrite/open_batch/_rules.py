@@ -7,7 +7,7 @@ from the batch size looks like any other to it: that none is there, `edgeconv.re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +16,8 @@ from edgeconv.graph.constants import integers
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.open_batch._axis import Batch, Place
 from edgeconv.rewrite.open_batch._concat import concat
+from edgeconv.rewrite.open_batch._recurrent import recurrent
+from edgeconv.rewrite.open_batch._spread import spread
 
 Rule = Callable[[Batch, ir.Node], Place]
 
@@ -264,13 +266,28 @@ def reverse_sequence(batch: Batch, node: ir.Node) -> Place:
 
 
 def gather_elements(batch: Batch, node: ir.Node) -> Place:
-    """GatherElements along another axis, where both inputs carry the batch."""
-    places = [batch.place(node, index) for index in (0, 1)]
-    if places[0] != places[1] or places[0].axis == node.attributes.get_int("axis", 0) % batch.rank(
-        node, node.inputs[0]
-    ):
-        batch.refuse(node, "gathers along the batch")
-    return places[0]
+    """GatherElements along another axis; an input that is the same for every image gets a row for each."""
+    return _alike(batch, node, (0, 1))
+
+
+def scatter_elements(batch: Batch, node: ir.Node) -> Place:
+    """ScatterElements along another axis; inputs that are the same for every image get a row for each."""
+    return _alike(batch, node, (0, 1, 2))
+
+
+def _alike(batch: Batch, node: ir.Node, indices: Sequence[int]) -> Place:
+    """Inputs of one rank, none of which broadcasts: each is to carry the batch in the same place."""
+    carrying = [value for value in (node.inputs[index] for index in indices) if value in batch.places and value]
+    places = {batch.places[value] for value in carrying}
+    place = places.pop()
+    if places:
+        batch.refuse(node, "meets the batch in two places")
+    if place.axis == node.attributes.get_int("axis", 0) % batch.rank(node, node.inputs[0]):
+        batch.refuse(node, "works along the batch")
+    for index in indices:
+        if node.inputs[index] not in batch.places:
+            spread(batch, node, index, place.axis, carrying[0])
+    return place
 
 
 def first_input(batch: Batch, node: ir.Node) -> Place:
@@ -309,19 +326,16 @@ RULES: dict[str, Rule] = {
     "Gather": gather,
     "GatherND": gather_nd,
     "GatherElements": gather_elements,
+    "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
+    **_each(("GRU", "LSTM", "RNN"), recurrent),
 }
 
-_STATES = "its initial states have the batch's size, and TFLite's form is written out for a fixed one"
 WITHOUT_RULE: Mapping[str, str] = {
     "DynamicQuantizeLinear": "the whole batch has one scale, so that images depend on one another",
-    "GRU": _STATES,
     "GridSample": "its TFLite form counts through the rows of the whole batch",
-    "LSTM": _STATES,
     "MatMulInteger": "not written yet",
     "MaxUnpool": "its indices count through the whole batch",
     "QLinearMatMul": "not written yet",
-    "RNN": _STATES,
-    "ScatterElements": "not written yet: its indices would have to carry the batch as the data do",
 }
 """Operators of the reference that meet this table and have no rule, and why."""

@@ -1,0 +1,63 @@
+"""What is the same for every image, as long as the batch: for operators that do not broadcast."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.graph.constants import add_constant, is_float
+from edgeconv.graph.edit import graph_of, hand_on
+from edgeconv.graph.names import unique_name
+from edgeconv.rewrite.open_batch._axis import Batch
+
+
+def spread(batch: Batch, node: ir.Node, index: int, axis: int, like: ir.Value) -> None:
+    """Makes input ``index`` as long as the batch on ``axis``: its one row, and zeros that are made of ``like``.
+
+    The zeros are ``like > inf``, which nothing is, not even NaN; ``like - like`` would be NaN where ``like`` is not
+    finite. An Expand to a size that is read at run time would say the same, but its result has no shape before the
+    model runs, and delegates leave all that follows to the slow kernels.
+
+    Args:
+        batch: the walk.
+        node: its input ``index`` is a constant whose rows are all the same.
+        index: of that input.
+        axis: of that input which is to carry the batch.
+        like: a value of the same rank that carries the batch on that axis and stands before the node.
+
+    Raises:
+        RewriteError: the input is computed without the batch, or its rows differ.
+    """
+    value, place = node.inputs[index], batch.places[like]
+    shape, dtype = batch.shape(node, value), value.dtype if value is not None else None
+    if value is None or dtype is None or like.dtype is None:
+        batch.refuse(node, "has a value without a type")
+    row = batch.row(node, value, axis, place)
+    graph, base = graph_of(node), f"{value.name}.rows"
+
+    def number(array: object, name: str, kind: ir.DataType) -> ir.Value:
+        return add_constant(graph, unique_name(graph, f"{base}.{name}"), np.array(array), kind)
+
+    def made(op_type: str, inputs: list[ir.Value], sizes: tuple[int, ...], kind: ir.DataType, **more: int) -> ir.Value:
+        name = unique_name(graph, base)
+        result = ir.Value(name=name, type=ir.TensorType(kind), shape=ir.Shape(sizes))
+        new = ir.Node("", op_type, inputs, ir.convenience.convert_attributes(more), outputs=[result], name=name)
+        hand_on(node, new)
+        graph.insert_before(node, new)
+        batch.places[result] = place.on(axis)
+        return result
+
+    thin = tuple(length if at == axis else 1 for at, length in enumerate(batch.shape(node, like)))
+    others = [at for at in range(len(thin)) if at != axis]
+    first = like
+    if others:
+        bounds = [number(bound, name, ir.DataType.INT64) for bound, name in (([0] * len(others), "start"),
+                  ([1] * len(others), "end"), (others, "axes"))]  # fmt: skip
+        first = made("Slice", [like, *bounds], thin, like.dtype)
+    highest = np.inf if is_float(like.dtype) else np.iinfo(like.dtype.numpy()).max
+    zeros = made("Greater", [first, number(highest, "most", like.dtype)], thin, ir.DataType.BOOL)
+    if dtype is not ir.DataType.BOOL:
+        zeros = made("Cast", [zeros], thin, dtype, to=int(dtype))
+    joined = "Or" if dtype is ir.DataType.BOOL else "Add"
+    rows = made(joined, [zeros, add_constant(graph, unique_name(graph, f"{base}.row"), row, dtype)], shape, dtype)
+    node.replace_input_with(index, rows)
