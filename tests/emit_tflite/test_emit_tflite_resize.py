@@ -122,3 +122,35 @@ def test_a_matrix_beyond_the_memory_is_refused(scales: tuple[float, ...], tmp_pa
     path.write_bytes(model.SerializeToString())
     with pytest.raises(EdgeconvError, match=r"Resize.*the matrix that resizes 32768 elements to \d+ is too large"):
         edgeconv.export_onnx(path, tmp_path / "out", name="net", formats="tflite")
+
+
+VOLUMES: dict[str, dict[str, Any]] = {
+    "doubled": {"scale_factor": 2},
+    "to a size, corners on corners": {"size": (5, 7, 4), "align_corners": True},
+    "two axes of three": {"scale_factor": (1, 2, 1.5)},
+    "smaller": {"size": (2, 3, 3)},
+    "down to one element": {"size": (1, 5, 6)},
+}
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_volumes_are_weighed_axis_by_axis(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+
+    class Volume(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv3d(2, 3, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            resized = functional.interpolate(self.conv(x), mode="trilinear", **VOLUMES[name])
+            return functional.relu(resized)
+
+    x = torch.randn(1, 2, 4, 5, 6)
+    result = edgeconv.export(
+        Volume().eval(), (x,), tmp_path, name="volume", formats=("tflite",), devices=("litert", "litert-reference"),
+        variants=("fp32", "int8"), quantization=edgeconv.Quantization(batches=lambda: [{"x": x.numpy()}]),
+        input_names=["x"], dynamic_batch=False,
+    )  # fmt: skip
+    assert result.report is not None
+    assert result.report.verdict is edgeconv.Verdict.PASS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -22,11 +23,12 @@ from edgeconv.graph.resize_kernels import (
 )
 
 _MOST_WEIGHTS = 2**26  # of a matrix, 0.5 GiB in float64; three of them are held at a time
+_WEIGHS, _CAST = "it weighs integers", "cast them to float32 before, and back"
 _OPSET = 18  # the first with axes and keep_aspect_ratio_policy
 
 
 def resize(low: Lowering, node: ir.Node) -> None:
-    """Resize of the spatial axes of a value of rank 3 or 4, by any of ONNX's modes; of any axes where it only picks.
+    """Resize by any of ONNX's modes: of the spatial axes of a value of rank 3 or 4, of any others axis by axis.
 
     TFLite's own operators serve where their kernels sample at the same places (the places are compared, not the names
     of the modes); nearest by whole factors is a broadcast, which delegates take; whatever else is separable is two
@@ -35,7 +37,7 @@ def resize(low: Lowering, node: ir.Node) -> None:
     x, y = low.input(node), node.outputs[0]
     before, after = low.shape(x), low.shape(y)
     if before[:2] != after[:2] or len(before) not in (3, 4):
-        _picked_anywhere(low, node)
+        _axis_by_axis(low, node)
         return
     image = as_image(low, x)
     weights = [_weights(low, node, axis) for axis in range(2, len(before))]
@@ -45,23 +47,36 @@ def resize(low: Lowering, node: ir.Node) -> None:
     low.bind(y, last(len(after)), low.reshape(resized, permuted(after, last(len(after)))))
 
 
-def _picked_anywhere(low: Lowering, node: ir.Node) -> None:
-    """A gather for each axis that changes."""
+def _axis_by_axis(low: Lowering, node: ir.Node) -> None:
+    """A gather for each axis that changes, or a product with its matrix (volumes, channels): resizes are separable."""
     value = low.input(node)
     form = low.form(value)
-    picked = low.tensor(value, form)
+    resized = low.tensor(value, form)
     for axis in range(len(form)):
-        weights = _weights(low, node, axis)
-        if not _picks(weights):
-            low.refuse("it resizes the batch or the channels, or more than two axes, and not by their nearest elements")
-        elements, place = np.argmax(weights, axis=1), form.index(axis)
-        if not np.array_equal(elements, np.arange(picked.shape[place])):
-            shape = [*picked.shape[:place], len(elements), *picked.shape[place + 1 :]]
-            picked = low.emit("GATHER", [picked, low.integers(elements)], shape, axis=place, batchDims=0)
-    if picked is low.tensor(value, form):
+        weights, place = _weights(low, node, axis), form.index(axis)
+        if np.array_equal(weights, np.eye(*weights.shape)):
+            continue
+        if _picks(weights):
+            elements = np.argmax(weights, axis=1)
+            shape = [*resized.shape[:place], len(elements), *resized.shape[place + 1 :]]
+            resized = low.emit("GATHER", [resized, low.integers(elements)], shape, axis=place, batchDims=0)
+        else:
+            resized = _weighed(low, resized, weights, place)
+    if resized is low.tensor(value, form):
         low.alias(node.outputs[0], value)
     else:
-        low.bind(node.outputs[0], form, picked)
+        low.bind(node.outputs[0], form, resized)
+
+
+def _weighed(low: Lowering, value: Tensor, weights: Array, axis: int) -> Tensor:
+    """The product of the (output, input) matrix with one axis of a value of any rank."""
+    if value.dtype != np.float32:
+        low.refuse(_WEIGHS, hint=_CAST)
+    ahead, behind = math.prod(value.shape[:axis]), math.prod(value.shape[axis + 1 :])
+    count, size = weights.shape
+    flat = low.reshape(value, (ahead, size, behind))
+    product = low.emit("BATCH_MATMUL", [_stacked(low, weights), flat], (ahead, count, behind))
+    return low.reshape(product, (*value.shape[:axis], count, *value.shape[axis + 1 :]))
 
 
 def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
@@ -121,26 +136,21 @@ def _in_ratio(node: ir.Node, size: int, ratio: Fraction) -> Array:
 
 
 def _resized(low: Lowering, image: Tensor, weights: list[Array]) -> Tensor:
-    batch, height, width, channels = image.shape
     rows, columns = weights
-    shape = (batch, rows.shape[0], columns.shape[0], channels)
+    shape = (image.shape[0], rows.shape[0], columns.shape[0], image.shape[3])
     if shape == image.shape and all(np.array_equal(matrix, np.eye(len(matrix))) for matrix in weights):
         return image
     if all(_picks(matrix) for matrix in weights):
         return _picked(low, image, [np.argmax(matrix, axis=1) for matrix in weights])
     if image.dtype != np.float32:
-        low.refuse("it weighs integers", hint="cast them to float32 before, and back")
+        low.refuse(_WEIGHS, hint=_CAST)
     kind = "" if not low.integer else "int16" if low.is_int16 else "int8"
     for align, half in MODES:
         agrees = all(agrees_with_linear(matrix, align, half) for matrix in weights)
         if agrees and (not kind or integer_steps(weights, align, half, kind) <= MOST_STEPS[kind]):
             size = low.integers(shape[1:3])
             return low.emit("RESIZE_BILINEAR", [image, size], shape, alignCorners=align, halfPixelCenters=half)
-    flat = low.reshape(image, (batch, height, width * channels))
-    tall = low.emit("BATCH_MATMUL", [_stacked(low, rows), flat], (batch, shape[1], width * channels))
-    lines = low.reshape(tall, (batch * shape[1], width, channels))
-    wide = low.emit("BATCH_MATMUL", [_stacked(low, columns), lines], (batch * shape[1], *shape[2:]))
-    return low.reshape(wide, shape)
+    return _weighed(low, _weighed(low, image, rows, 1), columns, 2)
 
 
 def _stacked(low: Lowering, matrix: Array) -> Tensor:
