@@ -2,7 +2,8 @@
 
 Members thought of: one to four rows, batches and single matrices, by every name that torch has for them; solutions for
 matrices, vectors and from the right; signs and logarithms; elements whose products leave float16, and float32, in
-rows of one size and of several; a row of zeros; the same in files of halves.
+rows of one size and of several; a row of zeros; the same in files of halves; cross products along any axis, of one
+vector with many.
 """
 
 from __future__ import annotations
@@ -73,3 +74,14 @@ class _Large(nn.Module):
 def test_an_inverse_of_more_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(edgeconv.CaptureError, match="linalg_inv of 5 rows has no ONNX form, up to 4 rows have"):
         edgeconv.export(_Large(), (torch.eye(5),), tmp_path, name="n")
+
+
+def _crossed(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    single = y[:1, :, :1]
+    return torch.cross(x, y, dim=1), torch.linalg.cross(x.transpose(1, 2), y.transpose(1, 2)), torch.linalg.cross(
+        x, single, dim=-2
+    )  # fmt: skip
+
+
+def test_cross_products_are_right_in_both_formats(tmp_path: Path) -> None:
+    assert_right_in_both(Of(_crossed), (torch.randn(2, 3, 4), torch.randn(2, 3, 4)), tmp_path)

@@ -114,9 +114,10 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
 
 def _as_traced(name: str, program: torch.export.ExportedProgram) -> str:
     """The operator of the module that was decomposed to one of torch's inner ones: that is what a user knows."""
-    inner = name.removeprefix("prims.")
+    inner = name.removeprefix("prims.").replace("_", "")  # erf_inv of erfinv
     traced = [str(node.target).rpartition(".")[0] for node in program.graph.nodes if node.op == "call_function"]
-    return next((operator for operator in traced if inner != name and operator.endswith(inner)), name)
+    is_inner = name.startswith("prims.")
+    return next((known for known in traced if is_inner and known.replace("_", "").endswith(inner)), name)
 
 
 def _without_form(program: torch.export.ExportedProgram) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -189,6 +190,52 @@ def exp2(b: Builder, x: ir.Value) -> ir.Value:
     return b.add("Pow", b.scalar(2), b.cast(x, b.dtype))
 
 
+def hypot(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    """sqrt(x² + other²) as the larger times sqrt(1 + (smaller / larger)²): neither overflows nor vanishes on the way.
+
+    Where the larger is zero or infinite it is the result, whatever the other (IEEE 754, hypot).
+    """
+    sizes = [b.add("Abs", b.tensor(x)), b.add("Abs", b.tensor(other))]
+    larger, smaller = b.add("Max", *sizes), b.add("Min", *sizes)
+    is_zero = b.add("Equal", larger, b.scalar(0.0), dtype=ir.DataType.BOOL)
+    is_infinite = b.add("Or", *(_is_infinite(b, size) for size in sizes), dtype=ir.DataType.BOOL)
+    is_end = b.add("Or", is_zero, is_infinite, dtype=ir.DataType.BOOL)
+    ratio = b.add("Div", smaller, b.add("Where", is_end, b.scalar(1.0), larger, dtype=b.dtype))
+    length = b.add("Sqrt", b.add("Add", b.add("Mul", ratio, ratio), b.scalar(1.0)))
+    inner = b.add("Mul", larger, length)
+    return b.add("Where", is_infinite, b.scalar(math.inf), inner, dtype=b.dtype)
+
+
+def _is_infinite(b: Builder, size: ir.Value) -> ir.Value:
+    return b.add("Equal", size, b.scalar(math.inf), dtype=ir.DataType.BOOL)
+
+
+def finite_of(op_type: str) -> Entry:
+    """The larger or smaller of two, and the other where one is NaN: Max or Min of operands without NaN."""
+
+    def entry(b: Builder, x: Operand, other: Operand) -> ir.Value:
+        if not b.dtype.is_floating_point():
+            return b.add(op_type, b.tensor(x), b.tensor(other))
+        values = []
+        pair = b.tensor(x), b.tensor(other)
+        for value, instead in (pair, pair[::-1]):
+            missing = b.add("IsNaN", value, dtype=ir.DataType.BOOL)
+            values.append(b.add("Where", missing, instead, value, dtype=b.dtype))
+        return b.add(op_type, *values)
+
+    return entry
+
+
+def copysign(b: Builder, x: Operand, other: Operand) -> ir.Value:
+    """|x| with the sign of the other, of a zero too: a zero's sign is its reciprocal's."""
+    sign = b.tensor(other)
+    is_zero = b.add("Equal", sign, b.scalar(0.0), dtype=ir.DataType.BOOL)
+    told = b.add("Where", is_zero, b.add("Reciprocal", sign), sign, dtype=b.dtype)
+    is_negative = b.add("Less", told, b.scalar(0.0), dtype=ir.DataType.BOOL)
+    size = b.add("Abs", b.tensor(x))
+    return b.add("Where", is_negative, b.add("Neg", size), size, dtype=b.dtype)
+
+
 def addcmul(b: Builder, x: ir.Value, tensor1: ir.Value, tensor2: ir.Value, value: float) -> ir.Value:
     """x + value · tensor1 · tensor2: Mul and Add."""
     return _sum(b, "Add", x, b.add("Mul", b.tensor(tensor1), b.tensor(tensor2)), value)
@@ -259,6 +306,11 @@ TABLE: Mapping[str, Entry] = {
     "aten.log2.default": logarithm(0.6931471805599453),
     "aten.log10.default": logarithm(2.302585092994046),
     "aten.exp2.default": exp2,
+    "aten.hypot.default": hypot,
+    "aten.fmax.default": finite_of("Max"),
+    "aten.fmin.default": finite_of("Min"),
+    "aten.copysign.Tensor": copysign,
+    "aten.copysign.Scalar": copysign,
     "aten.addcmul.default": addcmul,
     "aten.addcdiv.default": addcdiv,
     "aten.lerp.Scalar": lerp,

@@ -1,4 +1,4 @@
-"""Determinants, inverses and linear systems of small matrices, by their minors.
+"""Determinants, inverses and linear systems of small matrices, by their minors; cross products.
 
 ONNX has a determinant and no inverse, TFLite neither. Up to four rows the minors are exact forms of few operators
 (Laplace's expansion: Golub and Van Loan, Matrix Computations, 2.1); larger matrices need pivots that depend on values.
@@ -170,7 +170,21 @@ def _taken(b: Builder, value: ir.Value, places: range | list[int]) -> ir.Value:
     return b.add("Gather", value, b.ints(*order), shape=(*sizes[:-1], len(order)), axis=len(sizes) - 1)
 
 
+def cross(b: Builder, x: ir.Value, other: ir.Value, dim: int) -> ir.Value:
+    """The cross product along an axis of three: its places turned once each way, Mul and Sub."""
+    values = [b.tensor(value) for value in (x, other)]
+
+    def turned(value: ir.Value, *places: int) -> ir.Value:
+        sizes = sizes_of(value)
+        return b.add("Gather", value, b.ints(*places), shape=sizes, axis=dim % len(sizes))
+
+    forth, back = ([turned(value, *places) for value in values] for places in ((1, 2, 0), (2, 0, 1)))
+    return b.add("Sub", b.add("Mul", forth[0], back[1]), b.add("Mul", back[0], forth[1]))
+
+
 TABLE: Mapping[str, Entry] = {
+    "aten.linalg_cross.default": cross,
+    "aten.cross.default": cross,
     "aten.linalg_inv.default": inverse,
     "aten.linalg_inv_ex.default": inverse_with_info,
     "aten.inverse.default": renamed(inverse, x="A"),
