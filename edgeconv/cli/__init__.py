@@ -21,7 +21,6 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-import edgeconv
 from edgeconv.cli import bench, bisect, completion, cost, devices, export, init, inspect, operators, parity, quantize
 from edgeconv.cli._blame import blame
 from edgeconv.cli._machine import lacking
@@ -36,7 +35,7 @@ from edgeconv.cli._supervisor import (
     unlimited,
 )
 from edgeconv.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, OK, SIGNALLED, USER_ERROR
-from edgeconv.core.package import VERSION, switch_off_telemetry
+from edgeconv.core.package import SUMMARY, VERSION, switch_off_telemetry
 from edgeconv.errors import Caller, EdgeconvError, telling
 
 _TYPERS_WORDS = (
@@ -50,7 +49,7 @@ _TYPERS_WORDS = (
 _LONGEST = 3_000  # characters of an error: a shape or a name of a damaged file may be endless
 
 app = typer.Typer(
-    help=edgeconv.__doc__,
+    help=SUMMARY,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import Any
 
 VERSION = "0.1.0"
+SUMMARY = "edgeconv: PyTorch CNNs (and .onnx files) to verified .onnx and .tflite files for mobile and edge devices."
+"""What the package says of itself, in one line."""
 _TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import edgeconv
+from edgeconv.core.package import SUMMARY
 from edgeconv.devices import ENVIRONMENTS
 
 ROOT = Path(edgeconv.__file__).parents[1]
@@ -32,6 +33,10 @@ def _modules() -> list[str]:
 @pytest.mark.parametrize("name", _modules())
 def test_every_submodule_imports(name: str) -> None:
     importlib.import_module(name)
+
+
+def test_the_package_and_its_command_say_the_same_of_themselves() -> None:
+    assert edgeconv.__doc__ == SUMMARY
 
 
 def test_importing_edgeconv_is_light() -> None:
@@ -78,6 +83,27 @@ def test_data_moves_left_to_right_only(path: Path) -> None:
         assert _imports(path) <= {room, *GROUND[: GROUND.index(room)]}
     else:
         assert not _imports(path) & KNOW_ALL - {"__init__"}
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_the_house_has_few_rooms_floors_and_arrows_and_no_circle() -> None:
+    """A newcomer keeps twenty rooms in mind; a room stands on the floor above the highest that it imports."""
+    below: dict[str, set[str]] = {}
+    for path in SOURCES:
+        below.setdefault(_room(path), set()).update(_imports(path) - {_room(path)})
+    rooms = below.keys()
+    arrows = {(room, other) for room, others in below.items() for other in others & rooms}
+    floors: dict[str, int] = {}
+    while len(floors) < len(rooms):
+        ready = [room for room in rooms - floors.keys() if all(other in floors for at, other in arrows if at == room)]
+        assert ready, f"these import one another in a circle: {sorted(rooms - floors.keys())}"
+        floors |= {room: 1 + max((floors[other] for at, other in arrows if at == room), default=0) for room in ready}
+    assert len(rooms) <= 20
+    assert max(floors.values()) <= 9  # the scripts stand on the tenth
+    assert len(arrows) <= 80
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
