@@ -38,4 +38,4 @@ class EachNodePass(ir.passes.InPlacePass):
         """Checks that no node fits any more."""
         for node in model.graph if self.ensured else ():
             if self.change_at(node) is not None:
-                raise ir.passes.PostconditionError(f"{type(self).__name__} has left {node.op_type} of {where(node)}")
+                raise ir.passes.PostconditionError(f"the {node.op_type} of {where(node)} could be rewritten")
