@@ -145,12 +145,14 @@ def capture(
     from edgeconv.capture.normalize._pooling import settle_ceil_mode
     from edgeconv.capture.normalize._resizing import settle_resizes
     from edgeconv.capture.torch import _interface
+    from edgeconv.capture.torch._converted import as_floats
     from edgeconv.capture.torch._eval_mode import eval_mode
     from edgeconv.capture.torch._masked import settle_masks
     from edgeconv.capture.torch._precision import in_module_precision, settle_precision
     from edgeconv.capture.torch._refused import check_deterministic, check_windows
     from edgeconv.capture.torch._trace import export_program
-    from edgeconv.capture.torch._unfit import check_fit, frozen_quantization
+    from edgeconv.capture.torch._trained import frozen_quantization
+    from edgeconv.capture.torch._unfit import check_fit
     from edgeconv.capture.torch.argument import checked_module
     from edgeconv.capture.torch.call import Called, tensors_of
     from edgeconv.graph.edit import remove_unread_constants
@@ -169,6 +171,7 @@ def capture(
     opset = values.integer(opset, "opset", CaptureError, least=OPSETS[0], most=OPSETS[-1])
     if path not in ("auto", "fast", "official"):
         raise CaptureError(f"there is no path {path!r}", where=where, hint="choose auto, fast or official")
+    module = as_floats(module)
     check_fit(module)
     parameters = _interface.weight_names(module)
     modules = [path for path, _ in module.named_modules()]

@@ -239,8 +239,9 @@ class _Quantizer:
 
     def variant(self, name: str) -> Variant:
         if is_quantized(self._model):
-            saturating = self._saturating(name, self._model, "quantize the float model, or turn")
-            return Variant(name, self._model, io=self._settings.io, notes=saturating)
+            model, notes = quantize.round_between(self._model)
+            saturating = self._saturating(name, model, "quantize the float model, or turn")
+            return Variant(name, model, io=self._settings.io, notes=(*notes, *saturating))
         prepared, notes = self._prepared
         plan = self._plan(name)
         search = None

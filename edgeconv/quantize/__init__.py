@@ -14,6 +14,7 @@ The plan
     What is joined of parts with ranges of their own stays float (`edgeconv.quantize._apart`).
     `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float;
     `matching`, `with_names`: which ones patterns mean.
+    `round_between`: what a graph that is quantized already leaves unrounded in front of its layers.
 After the plan, in the order of what they cost; each gives a float model that the same plan fits
     `correct_biases`: no layer's mean is shifted any more.
     `round_weights`: that, and weights rounded so that later ones make up for earlier ones.
@@ -44,6 +45,7 @@ from edgeconv.quantize._reorder import orders_of, reorder
 from edgeconv.quantize._rounding import round_weights
 from edgeconv.quantize._search import TARGET, Measured, Search, Step, Target, search
 from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
+from edgeconv.quantize._unrounded import round_between
 
 __all__ = [
     # Calibration
@@ -65,6 +67,7 @@ __all__ = [
     "keep_operators",
     "matching",
     "with_names",
+    "round_between",
     "Plan",
     "SCHEMES",
     "TensorParameters",

@@ -51,6 +51,8 @@ def _in_eval(module: nn.Module, where: str) -> nn.Module:
         switched = module.eval()
     except BaseException as error:  # the user's own code may raise anything
         raise_if_ending(error)
+        if isinstance(module, torch.fx.GraphModule) and isinstance(error, NotImplementedError):
+            return module  # of an exported program, which keeps the mode that it was exported in
         raise RecipeError(f"the module's eval() {clause_of(error)}", where=where, hint="fix that module") from error
     return switched if isinstance(switched, nn.Module) else module
 

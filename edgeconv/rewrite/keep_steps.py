@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import partial
 
 import onnx_ir as ir
@@ -12,7 +13,8 @@ from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.each_node import Change, EachNodePass
 
-_PICKS = frozenset({"GlobalMaxPool", "MaxPool", "Pad", "Relu"})  # and zeros, which are on the steps of every scale
+PICKS = frozenset({"GlobalMaxPool", "MaxPool", "Pad", "Relu"})
+"""What moves or picks elements, or zeros, which are on the steps of every scale."""
 
 
 class KeepStepsPass(EachNodePass):
@@ -32,19 +34,25 @@ class KeepStepsPass(EachNodePass):
 
     def change_at(self, node: ir.Node) -> Change | None:
         """The pair of the operand, repeated behind an operator."""
-        pair = _pair_before(node)
-        return None if pair is None else partial(_repeat, node, *pair)
+        pair = pair_before(node)
+        return None if pair is None else partial(repeat, node, *pair)
 
 
-def _pair_before(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
-    """The pair that rounds what such an operator reads; None where its result needs none."""
-    if node.domain != "" or node.op_type not in _PICKS | having(Trait.MOVES) or not node.inputs:
+def pair_before(node: ir.Node, kinds: Set[str] = PICKS | having(Trait.MOVES)) -> tuple[ir.Node, ir.Node] | None:
+    """The QuantizeLinear and DequantizeLinear that round what an operator reads; None where its result needs none.
+
+    Args:
+        node: any.
+        kinds: operators whose result may be rounded by these.
+    """
+    if node.domain != "" or node.op_type not in kinds or not node.inputs:
         return None
     result, others = node.outputs[0], [value for value in node.inputs[1:] if value is not None]
     is_tensor = isinstance(result.type, ir.TensorType) and result.dtype == ir.DataType.FLOAT  # and no sequence of them
     if any(map(is_taken, node.outputs[1:])) or not is_taken(result) or not is_tensor:
         return None
-    if any(value.dtype is None or (value.dtype.is_floating_point() and not _is_zero(value)) for value in others):
+    keeps = node.op_type in PICKS | having(Trait.MOVES)  # and what is padded with is on the steps, too
+    if keeps and any(v.dtype is None or (v.dtype.is_floating_point() and not _is_zero(v)) for v in others):
         return None
     if any(use.node.op_type == "QuantizeLinear" for use in result.uses()):
         return None
@@ -71,7 +79,7 @@ def _is_zero(value: ir.Value) -> bool:
     return number is not None and not number.any()
 
 
-def _repeat(node: ir.Node, quantize: ir.Node, dequantize: ir.Node) -> None:
+def repeat(node: ir.Node, quantize: ir.Node, dequantize: ir.Node) -> None:
     """The pair again, behind a node; what it gives takes the name."""
     graph, result = graph_of(node), node.outputs[0]
     name = result.name or "value"

@@ -7,42 +7,21 @@ linear layers of two and three axes; rounding that is written out; weights alone
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from ai_edge_litert.interpreter import Interpreter
 from torch import Tensor, nn
 from torch.ao import quantization as tq
 from torch.ao.nn.quantized import FloatFunctional
+from trained import CONFIGS, PER_CHANNEL, computed, trained
 
 import edgeconv
-from edgeconv.core import Artifact
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def _rounding(observer: Any, low: int, high: int, dtype: torch.dtype, **options: Any) -> Any:
-    return tq.FakeQuantize.with_args(observer=observer, quant_min=low, quant_max=high, dtype=dtype, **options)
-
-
-_WEIGHT = _rounding(
-    tq.MovingAveragePerChannelMinMaxObserver, -127, 127, torch.qint8, qscheme=torch.per_channel_symmetric, ch_axis=0
-)
-_AVERAGE = tq.MovingAverageMinMaxObserver
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    CONFIGS: dict[str, Any] = {
-        **{name: tq.get_default_qat_qconfig(name) for name in ("qnnpack", "fbgemm", "x86")},
-        "uint8": tq.QConfig(activation=_rounding(_AVERAGE, 0, 255, torch.quint8), weight=_WEIGHT),
-        "int8": tq.QConfig(activation=_rounding(_AVERAGE, -128, 127, torch.qint8), weight=_WEIGHT),
-        "four bits": tq.QConfig(activation=_rounding(_AVERAGE, 0, 15, torch.quint8), weight=_WEIGHT),
-    }
 
 
 class _Net(nn.Module):
@@ -62,31 +41,6 @@ class _Net(nn.Module):
         return result
 
 
-def _trained(net: nn.Module, config: Any, shape: tuple[int, ...]) -> Any:
-    torch.manual_seed(0)
-    net.train()
-    net.qconfig = config  # type: ignore[assignment]
-    prepared: Any = tq.prepare_qat(net)
-    for _ in range(6):
-        prepared(torch.randn(4, *shape))
-    return prepared.eval().apply(tq.disable_observer)
-
-
-def _computed(artifact: Artifact, x: Tensor, *, by_graph: bool = False) -> np.ndarray:
-    """On LiteRT, or onnxruntime: by its kernels of integers, or operator by operator as the graph says."""
-    stored = artifact.inputs[0].to_file(x.numpy())
-    if artifact.format == "onnx":
-        options = onnxruntime.SessionOptions()
-        if by_graph:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = onnxruntime.InferenceSession(artifact.path, options)
-        (result,) = session.run(None, {artifact.inputs[0].name: stored})
-    else:
-        runner = Interpreter(str(artifact.path)).get_signature_runner()
-        (result,) = runner(**{artifact.inputs[0].name: stored}).values()
-    return artifact.outputs[0].from_file(np.asarray(result))
-
-
 def _assert_the_modules_own(
     module: Any, x: Tensor, step: float, folder: Path, least_db: float = 30.0
 ) -> edgeconv.ExportResult:
@@ -94,10 +48,10 @@ def _assert_the_modules_own(
     result = edgeconv.export(module, (x,), folder, name="net", variants="int8")
     expected = module(x).detach().numpy()
     assert len(result.artifacts) == 2
-    distance = np.abs(_computed(result.artifacts[0], x, by_graph=True) - expected) / step
+    distance = np.abs(computed(result.artifacts[0], x, by_graph=True) - expected) / step
     assert (distance > 0.01).mean() < 0.01
     for artifact in result.artifacts:
-        error = _computed(artifact, x) - expected
+        error = computed(artifact, x) - expected
         decibels = 10 * np.log10((expected**2).sum() / max(float((error**2).sum()), 1e-12))
         assert decibels > least_db, artifact.path
     return result
@@ -109,7 +63,7 @@ def test_trained_integers_are_those_of_both_files(name: str, fused: bool, tmp_pa
     net: nn.Module = _Net().train()
     if fused:
         net = tq.fuse_modules_qat(net, [["a.0", "a.1", "a.2"], ["b.0", "b.1"]])
-    module = _trained(net, CONFIGS[name], (3, 12, 12))
+    module = trained(net, CONFIGS[name], (3, 12, 12))
     x = torch.randn(1, 3, 12, 12)
     result = _assert_the_modules_own(
         module, x, float(module.c[1].activation_post_process.scale), tmp_path, 12.0 if name == "four bits" else 30.0
@@ -120,7 +74,7 @@ def test_trained_integers_are_those_of_both_files(name: str, fused: bool, tmp_pa
 @pytest.mark.parametrize("shape", [(6,), (5, 6)])
 @pytest.mark.parametrize("name", ["qnnpack", "uint8"])
 def test_trained_linear_layers(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
-    module = _trained(nn.Sequential(tq.QuantStub(), nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3)), CONFIGS[name], shape)
+    module = trained(nn.Sequential(tq.QuantStub(), nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3)), CONFIGS[name], shape)
     x = torch.randn(1, *shape)
     result = _assert_the_modules_own(module, x, float(module[3].activation_post_process.scale), tmp_path)
     assert not [note for note in result.notes if "stays float" in note]
@@ -142,10 +96,12 @@ def test_ranges_of_any_integers_are_kept(low: int, high: int, tmp_path: Path) ->
 
 def test_weights_alone_that_are_rounded_are_weights(tmp_path: Path) -> None:
     """No activation is rounded: a network of floats, which every variant can be made of."""
-    module = _trained(nn.Sequential(nn.Conv2d(3, 4, 3)), tq.QConfig(activation=nn.Identity, weight=_WEIGHT), (3, 6, 6))
+    module = trained(
+        nn.Sequential(nn.Conv2d(3, 4, 3)), tq.QConfig(activation=nn.Identity, weight=PER_CHANNEL), (3, 6, 6)
+    )
     x = torch.randn(1, 3, 6, 6)
     for artifact in edgeconv.export(module, (x,), tmp_path, name="net").artifacts:
-        np.testing.assert_allclose(_computed(artifact, x), module(x).detach().numpy(), atol=1e-5)
+        np.testing.assert_allclose(computed(artifact, x), module(x).detach().numpy(), atol=1e-5)
 
 
 def test_pools_and_reshapes_keep_the_steps(tmp_path: Path) -> None:
@@ -153,7 +109,7 @@ def test_pools_and_reshapes_keep_the_steps(tmp_path: Path) -> None:
     net = nn.Sequential(
         tq.QuantStub(), nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 5)
     )
-    module = _trained(net, CONFIGS["qnnpack"], (3, 6, 6))
+    module = trained(net, CONFIGS["qnnpack"], (3, 6, 6))
     x = torch.randn(1, 3, 6, 6)
     result = _assert_the_modules_own(module, x, float(module[5].activation_post_process.scale), tmp_path)
     assert not [note for note in result.notes if "stays float" in note]

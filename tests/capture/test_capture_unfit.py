@@ -1,6 +1,6 @@
 """Modules of every make are exported, or named for what they are with what to do about it.
 
-Refused by name: fake quantization that still observes, observers, modules of packed integers (static, dynamic, of FX),
+Refused by name: fake quantization that still observes, observers, modules of packed integers (tables, dynamic),
 scripted submodules, lazy modules without weights, the meta device, sparse weights, sparse and nested tensors inside,
 two devices, complex inputs and outputs, packed sequences inside and as inputs, torch.cond, sizes that depend on values
 (masks as indices, nonzero, unique), arguments by keyword only, float8, objects, operators without a form (all at once,
@@ -87,6 +87,12 @@ def _of_fx(*, converted: bool) -> nn.Module:
     return convert_fx(prepared) if converted else prepared
 
 
+def _of_tables() -> nn.Module:
+    net: Any = nn.Sequential(nn.EmbeddingBag(5, 4)).eval()
+    net.qconfig = quantization.float_qparams_weight_only_qconfig
+    return quantization.convert(quantization.prepare(net))  # type: ignore[no-any-return,no-untyped-call]
+
+
 def _on_meta() -> nn.Module:
     with torch.device("meta"):
         return _net()
@@ -125,13 +131,12 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"^0.weight_fake_quant: .*still observes.*disable_observer",
     ),
     "observers": (lambda: _observed(converted=False), "activation_post_process: .*Observer, which torch.ao put there"),
-    "converted": (lambda: _observed(converted=True), r"^0: .*nn.quantized.Quantize\), of packed weights; export the"),
+    "converted": (_of_tables, r"^0: .*EmbeddingBag\), and what that computes on floats is not known; export the"),
     "dynamic": (
         lambda: quantization.quantize_dynamic(_net(), {nn.Linear}, dtype=torch.qint8),
-        r"^3: .*nn.quantized.dynamic.Linear\), of packed weights",
+        r"^3: .*nn.quantized.dynamic.Linear\), which rounds each input by .* own range",
     ),
     "observers of FX": (lambda: _of_fx(converted=False), "activation_post_process_0: .*put there to calibrate"),
-    "converted by FX": (lambda: _of_fx(converted=True), r"^0: .*ConvReLU2d\), of packed weights"),
     "script": (
         lambda: Net(lambda self, x: self.part(x), part=torch.jit.script(_conv())),
         "^part: it is a scripted module",

@@ -46,7 +46,7 @@ def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, fakes: list[t
             with torch.no_grad():
                 outcome = target(*arguments, **options)
             break
-        except (RuntimeError, TypeError, ValueError) as error:
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
             if not wide:
                 raise Unsupported(f"constants that torch cannot evaluate: {error}") from error
     tensors = list(outcome) if isinstance(outcome, list | tuple) else [outcome]

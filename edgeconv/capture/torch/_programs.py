@@ -10,6 +10,7 @@ import torch
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from edgeconv.capture.torch._trained import freeze_recorded
 from edgeconv.errors import CaptureError, is_own_fault
 
 
@@ -20,6 +21,7 @@ def argument_at(path: tuple[Any, ...]) -> str:
 
 def opened(program: torch.export.ExportedProgram) -> torch.nn.Module:
     module = program.module(check_guards=False)
+    freeze_recorded(module)
     module._forward_pre_hooks.clear()  # which check the form of the call, and we have one of our own
     module._forward_pre_hooks_with_kwargs.clear()
     return module

@@ -87,10 +87,22 @@ def check_official(program: torch.export.ExportedProgram, reason: str) -> None:
         if schema is None:
             continue
         operation = str(schema.name).rpartition("::")[2]
-        for refusal in (_projections(node, operation, reason), _without_form(node, operation)):
+        refusals = _quantized(node, reason), _projections(node, operation, reason), _without_form(node, operation)
+        for refusal in refusals:
             if refusal is not None:
                 what, hint = refusal
                 raise CaptureError(what, where=origin_in(node).module or "the module", hint=hint)
+
+
+def _quantized(node: FxNode, reason: str) -> tuple[str, str] | None:
+    """What is wrong with a program of export quantization, whose operators the exporter knows in part; what to do."""
+    if not str(node.target).startswith(("quantized_decomposed.", "torchao.")):
+        return None
+    float_module = "export the float module, and have edgeconv quantize it: int8 is one of its variants"
+    if "scales that are computed" in reason or "choose_qparams" in reason:
+        what = "it is quantized by scales that are computed anew for each input, and files have fixed ones"
+        return what, f"prepare it with static scales (is_dynamic=False), or {float_module}"
+    return f"a program that is quantized holds what edgeconv cannot translate: {reason}", float_module
 
 
 def _projections(node: FxNode, operation: str, reason: str) -> tuple[str, str] | None:

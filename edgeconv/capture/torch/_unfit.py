@@ -7,7 +7,6 @@ with words that do not lead back to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,41 +14,10 @@ from torch._subclasses import FakeTensor
 from torch.jit._trace import TopLevelTracedModule
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from edgeconv.capture.torch._trained import kinds
 from edgeconv.errors import CaptureError
 
-_CONVERTED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.quantizable.dynamic")
-_FLOAT_ALL_THE_SAME = ("FloatFunctional", "FXFloatFunctional")  # sums and joins that a float module has rounded
 _FLOAT = "export the float module that it was made of, and have edgeconv quantize it: int8 is one of its variants"
-
-
-@contextmanager
-def frozen_quantization(module: torch.nn.Module) -> Iterator[None]:
-    """Inside of the block, fake quantizations whose observers are off only compute: no branch looks at their switches.
-
-    Torch's own forward asks buffers whether it is to observe, which no traced graph can.
-    """
-    from torch.ao.quantization import FakeQuantizeBase
-
-    parts = [part for part in module.modules() if isinstance(part, FakeQuantizeBase)]
-    for part in parts:
-        vars(part)["forward"] = _rounding(part)
-    try:
-        yield
-    finally:
-        for part in parts:
-            del vars(part)["forward"]
-
-
-def _rounding(part: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What a fake quantization computes; its switches, and the scale of a whole tensor, are read here and now."""
-    limits = part.activation_post_process.quant_min, part.activation_post_process.quant_max
-    if not bool(part.fake_quant_enabled[0]):
-        return lambda x: x
-    if part.is_per_channel:
-        zero_point = part.zero_point.to(torch.int32)
-        return lambda x: torch.fake_quantize_per_channel_affine(x, part.scale, zero_point, part.ch_axis, *limits)
-    scale, zero = float(part.scale), int(part.zero_point)
-    return lambda x: torch.fake_quantize_per_tensor_affine(x, scale, zero, *limits)
 
 
 def check_fit(module: torch.nn.Module) -> None:
@@ -67,32 +35,26 @@ def check_fit(module: torch.nn.Module) -> None:
 
 def _outermost(module: torch.nn.Module, path: str = "") -> Iterator[tuple[str, torch.nn.Module]]:
     """All parts by their paths, but not those inside of a script or of a fake quantization, which owns an observer."""
-    from torch.ao.quantization import FakeQuantizeBase
-
     yield path, module
-    if not isinstance(module, torch.jit.ScriptModule | FakeQuantizeBase):
+    if not isinstance(module, (torch.jit.ScriptModule, *kinds("FakeQuantizeBase"))):
         for name, part in module.named_children():
             yield from _outermost(part, f"{path}.{name}" if path else name)
 
 
-def _check_converted(part: torch.nn.Module, where: str) -> None:
-    if type(part).__module__.startswith(_CONVERTED) and type(part).__name__ not in _FLOAT_ALL_THE_SAME:
-        kind = f"{type(part).__module__.removeprefix('torch.ao.').rpartition('.modules')[0]}.{type(part).__name__}"
-        what = f"it is a module that torch.ao has converted to integers ({kind}), of packed weights"
-        raise CaptureError(what, where=where, hint=_FLOAT)
-
-
-def _check_observer(part: torch.nn.Module, where: str) -> None:
-    from torch.ao.quantization import FakeQuantizeBase, ObserverBase
-
-    if isinstance(part, FakeQuantizeBase):
+def _check_observer(part: Any, where: str) -> None:
+    package = "torchao.quantization.pt2e" if type(part).__module__.startswith("torchao.") else "torch.ao.quantization"
+    if isinstance(part, kinds("FakeQuantizeBase")):
+        if not hasattr(part, "is_per_channel"):  # of blocks
+            what = f"it is a {type(part).__name__}, whose scales are neither one for all nor one per channel"
+            raise CaptureError(what, where=where, hint="prepare the module with FakeQuantize, or " + _FLOAT)
         if bool(part.observer_enabled[0]):
             what = f"it is a {type(part).__name__} that still observes: every call moves its scale"
-            hint = "freeze it: module.apply(torch.ao.quantization.disable_observer); or " + _FLOAT
+            hint = f"freeze it: module.apply({package}.disable_observer); or " + _FLOAT
             raise CaptureError(what, where=where, hint=hint)
-    elif isinstance(part, ObserverBase):
-        what = f"it is a {type(part).__name__}, which torch.ao put there to calibrate"
-        raise CaptureError(what, where=where, hint=_FLOAT)
+    elif isinstance(part, kinds("ObserverBase")):
+        what = f"it is a {type(part).__name__}, which {package.rpartition('.quantization')[0]} put there to calibrate"
+        hint = "pass what convert_pt2e makes of it, or " + _FLOAT if package.startswith("torchao") else _FLOAT
+        raise CaptureError(what, where=where, hint=hint)
 
 
 def _check_script(part: torch.nn.Module, where: str) -> None:
@@ -108,7 +70,6 @@ def _check_lazy(part: torch.nn.Module, where: str) -> None:
 
 
 _CHECKS: tuple[Callable[[torch.nn.Module, str], None], ...] = (
-    _check_converted,
     _check_observer,
     _check_script,
     _check_lazy,

@@ -18,6 +18,7 @@ from torch._subclasses import FakeTensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
+from edgeconv.capture.torch._converted import as_floats
 from edgeconv.capture.torch._interface import check_binding
 from edgeconv.capture.torch._programs import (
     argument_at,
@@ -150,7 +151,7 @@ def called(
         program, args = converted(module, args, kwargs)
         module, kwargs = opened(program), {}
     else:
-        names = ()
+        module, names = as_floats(module), ()
     for path, leaf in pytree.tree_flatten_with_path((tuple(args), dict(kwargs)), is_leaf=_is_packed)[0]:
         _check_leaf(leaf, argument_at(path))
     if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
@@ -230,11 +231,12 @@ def _check_leaf(leaf: Any, where: str) -> None:
 def with_fixed_arguments(
     module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], fixed: Mapping[str, float], where: str
 ) -> torch.nn.Module:
-    """The module with some arguments of its forward fixed; the tensors go to the others, in order.
+    """The module, as one of floats, with some arguments of its forward fixed; the tensors go to the others, in order.
 
     Raises:
         CaptureError: forward has no argument of a name.
     """
+    module = as_floats(module)
     if not fixed:
         return module
     parameters = inspect.signature(module.forward).parameters

@@ -2,41 +2,170 @@
 
 torch rounds to ``clamp(round(x / scale) + zero_point, quant_min, quant_max)``, half to even; ONNX clamps to the bounds
 of the integers' type. Where these are wider, what lies beyond is cut off first, which gives the same integers.
+
+Fake quantization is both nodes in one operator. The programs of torch's export quantization (pt2e) have one operator
+for each, in the namespaces ``quantized_decomposed`` (torch's own) and ``torchao``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_of
-from edgeconv.core.affine import limits_of, saturated, spread
+from edgeconv.capture.torch._builder import DTYPES, Builder, Entry, Operand, Unsupported, renamed, sizes_of
+from edgeconv.core.affine import limits_of, saturated, scaled, spread
 
 _TYPES = {"int8": 10, "uint8": 10, "int16": 21, "uint16": 21}  # and the first opset in which QuantizeLinear has them
 
 
-def by_tensor(
-    b: Builder, x: ir.Value, scale: float | ir.Value, zero_point: int | ir.Value, quant_min: int, quant_max: int
-) -> ir.Value:
-    """One scale for all elements."""
-    scales, zeros = (_numbers(b, operand).reshape(-1) for operand in (scale, zero_point))
-    if scales.size != 1 or zeros.size != 1:
-        raise Unsupported("scales of several elements")
-    return _rounded(b, x, scales, zeros, None, (quant_min, quant_max))
+@dataclass(frozen=True)
+class _Steps:
+    """How real numbers are rounded.
+
+    Attributes:
+        scales: one, or one per element of `axis`.
+        zeros: as many integers.
+        axis: along which they differ; None for one scale.
+        limits: the least and the greatest integer.
+        kind: numpy's name of the integers' type.
+    """
+
+    scales: npt.NDArray[np.float64]
+    zeros: npt.NDArray[np.float64]
+    axis: int | None
+    limits: tuple[int, int]
+    kind: str
+
+    def check(self, opset: int) -> None:
+        """These can be the parameters of QuantizeLinear.
+
+        Raises:
+            Unsupported: they cannot; says why.
+        """
+        if (self.zeros != self.zeros.round()).any():
+            raise Unsupported("zero points that are no integers")
+        if _TYPES.get(self.kind, opset + 1) > opset:
+            raise Unsupported(f"integers of {self.kind} in opset {opset}")
+        least, greatest = limits_of(self.kind)
+        if self.zeros.min() < least or self.zeros.max() > greatest:
+            raise Unsupported(f"zero points beyond {self.kind}")
+
+    def parameters(self, b: Builder) -> list[ir.Value]:
+        """Scale and zero point as operands."""
+        shape = () if self.axis is None else (self.scales.size,)
+        arrays = (self.scales.astype(np.float32), self.zeros.astype(self.kind))
+        return [b.constant(array.reshape(shape)) for array in arrays]
+
+
+def by_tensor(b: Builder, x: ir.Value, scale: Operand, zero_point: Operand, quant_min: int, quant_max: int) -> ir.Value:
+    """Fake quantization with one scale for all elements."""
+    return _rounded(b, x, _fake(b, scale, zero_point, None, (quant_min, quant_max)))
 
 
 def by_channel(
     b: Builder, x: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int, quant_min: int, quant_max: int
 ) -> ir.Value:
-    """A scale per element of one axis."""
-    scales, zeros = _numbers(b, scale), _numbers(b, zero_point)
-    return _rounded(b, x, scales, zeros, axis % len(sizes_of(x)), (quant_min, quant_max))
+    """Fake quantization with a scale per element of one axis."""
+    return _rounded(b, x, _fake(b, scale, zero_point, axis % len(sizes_of(x)), (quant_min, quant_max)))
 
 
-def _numbers(b: Builder, operand: float | ir.Value) -> np.ndarray:
+def quantize(
+    b: Builder,
+    x: ir.Value,
+    scale: Operand,
+    zero_point: Operand | None,
+    quant_min: Operand,
+    quant_max: Operand,
+    dtype: torch.dtype,
+    axis: int | None = None,
+) -> ir.Value:
+    """Real numbers to integers of a type that is stated."""
+    steps = _steps(b, scale, zero_point, axis, (quant_min, quant_max), dtype, len(sizes_of(x)))
+    constant = b.constant_of(x)
+    if constant is not None:  # in float32 and by the inverse, as torch does: at ties that is another integer
+        rank, inverse = constant.ndim, np.float32(1) / steps.scales.astype(np.float32)
+        multiples = constant.detach().float().numpy() * spread(inverse, steps.axis, rank).astype(np.float32)
+        integers = saturated(multiples, steps.limits, spread(steps.zeros, steps.axis, rank))
+        return b.exactly(torch.from_numpy(integers.astype(steps.kind)), DTYPES[dtype])
+    steps.check(b.opset)
+    return _quantized(b, x, steps)
+
+
+def dequantize(
+    b: Builder,
+    x: ir.Value,
+    scale: Operand,
+    zero_point: Operand | None,
+    quant_min: Operand,
+    quant_max: Operand,
+    dtype: torch.dtype,
+    out_dtype: torch.dtype | None = None,
+    axis: int | None = None,
+) -> ir.Value:
+    """The real numbers that integers stand for; a constant of 32 bits, as a bias is, becomes these numbers."""
+    steps = _steps(b, scale, zero_point, axis, (quant_min, quant_max), dtype, len(sizes_of(x)))
+    constant = b.constant_of(x)
+    if constant is not None and steps.kind not in _TYPES:
+        parameters = (spread(numbers, steps.axis, constant.ndim) for numbers in (steps.scales, steps.zeros))
+        return b.exactly(torch.from_numpy(scaled(constant.numpy().astype(np.float64), *parameters)), ir.DataType.FLOAT)
+    steps.check(b.opset)
+    return _dequantized(b, x, steps)
+
+
+def quantize_blocks(
+    b: Builder,
+    x: ir.Value,
+    block_size: Sequence[int],
+    scale: Operand,
+    zero_point: Operand | None,
+    output_dtype: torch.dtype,
+    quant_min: int | None = None,
+    quant_max: int | None = None,
+) -> ir.Value:
+    """torchao's `quantize`: a scale per block."""
+    axis = _axis_of(block_size, sizes_of(x))
+    limits = _stated(quant_min, quant_max, output_dtype)
+    return quantize(b, x, scale, zero_point, *limits, output_dtype, axis)
+
+
+def dequantize_blocks(
+    b: Builder,
+    x: ir.Value,
+    block_size: Sequence[int],
+    scale: Operand,
+    zero_point: Operand | None,
+    input_dtype: torch.dtype,
+    quant_min: int | None = None,
+    quant_max: int | None = None,
+    output_dtype: torch.dtype | None = None,
+) -> ir.Value:
+    """torchao's `dequantize`: a scale per block."""
+    axis = _axis_of(block_size, sizes_of(x))
+    limits = _stated(quant_min, quant_max, input_dtype)
+    return dequantize(b, x, scale, zero_point, *limits, input_dtype, output_dtype, axis)
+
+
+def _axis_of(block_size: Sequence[int], sizes: Sequence[int]) -> int | None:
+    """The one axis along which blocks differ; None where one block holds all."""
+    parted = [axis for axis, (block, size) in enumerate(zip(block_size, sizes, strict=True)) if block not in (-1, size)]
+    if not parted:
+        return None
+    if len(parted) > 1 or block_size[parted[0]] != 1:
+        raise Unsupported("scales of blocks, which are neither one for all nor one per channel")
+    return parted[0]
+
+
+def _stated(low: int | None, high: int | None, dtype: torch.dtype) -> tuple[int, int]:
+    info = torch.iinfo(dtype)
+    return info.min if low is None else int(low), info.max if high is None else int(high)
+
+
+def _numbers(b: Builder, operand: Operand) -> npt.NDArray[np.float64]:
     if not isinstance(operand, ir.Value):
         return np.array(operand, np.float64)
     constant = b.constant_of(operand)
@@ -45,51 +174,96 @@ def _numbers(b: Builder, operand: float | ir.Value) -> np.ndarray:
     return np.asarray(constant.detach().double().numpy(), np.float64)
 
 
-def _rounded(
-    b: Builder, x: ir.Value, scales: np.ndarray, zeros: np.ndarray, axis: int | None, limits: tuple[int, int]
-) -> ir.Value:
+def _fake(b: Builder, scale: Operand, zero_point: Operand, axis: int | None, limits: tuple[int, int]) -> _Steps:
+    """Steps whose integers are of the narrowest type that has them all."""
     low, high = limits
-    if (zeros != zeros.round()).any():
-        raise Unsupported("zero points that are no integers")
     types = [name for name, opset in _TYPES.items() if opset <= b.opset]
     kind = next((name for name in types if limits_of(name)[0] <= low and high <= limits_of(name)[1]), None)
     if kind is None:
         raise Unsupported(f"integers from {low} to {high}")
-    shape = () if axis is None else (scales.size,)
-    parameters = [b.constant(scales.astype(np.float32).reshape(shape)), b.constant(zeros.astype(kind).reshape(shape))]
-    sizes, along = sizes_of(x), {"axis": axis}
-    weight = b.constant_of(x)
-    if weight is not None:
-        scale, zero = (spread(numbers, axis, len(sizes)) for numbers in (scales.astype(np.float32), zeros))
-        steps = saturated(weight.detach().double().numpy() / scale, limits, zero)
-        integers = b.exactly(torch.from_numpy(steps.astype(kind)), ir.DataType.from_numpy(np.dtype(kind)))
-    else:
-        cut = _cut_off(b, x, scales, zeros, axis, limits, limits_of(kind))
-        integers = b.add("QuantizeLinear", cut, *parameters, shape=sizes, dtype=parameters[1].dtype, **along)
-    return b.add("DequantizeLinear", integers, *parameters, shape=sizes, dtype=ir.DataType.FLOAT, **along)
+    steps = _of_numbers(b, scale, zero_point, axis, limits, kind)
+    steps.check(b.opset)
+    return steps
 
 
-def _cut_off(
+def _steps(
     b: Builder,
-    x: ir.Value,
-    scales: np.ndarray,
-    zeros: np.ndarray,
+    scale: Operand,
+    zero_point: Operand | None,
     axis: int | None,
-    limits: Sequence[int],
-    own: Sequence[int],
-) -> ir.Value:
+    limits: tuple[Operand, Operand],
+    dtype: torch.dtype,
+    rank: int,
+) -> _Steps:
+    low, high = (int(_numbers(b, limit)) for limit in limits)
+    along = None if axis is None else axis % rank
+    zero = 0 if zero_point is None else zero_point
+    return _of_numbers(b, scale, zero, along, (low, high), str(dtype).removeprefix("torch."))
+
+
+def _of_numbers(
+    b: Builder, scale: Operand, zero_point: Operand, axis: int | None, limits: tuple[int, int], kind: str
+) -> _Steps:
+    scales, zeros = (_numbers(b, operand).reshape(-1) for operand in (scale, zero_point))
+    if axis is None and (scales.size != 1 or zeros.size != 1):
+        raise Unsupported("scales of several elements")
+    return _Steps(scales, np.broadcast_to(zeros, scales.shape), axis, limits, kind)
+
+
+def _rounded(b: Builder, x: ir.Value, steps: _Steps) -> ir.Value:
+    """Both nodes, or integers as a constant and the second."""
+    weight = b.constant_of(x)
+    if weight is None:
+        return _dequantized(b, _quantized(b, x, steps), steps)
+    scale, zero = (
+        spread(numbers, steps.axis, weight.ndim) for numbers in (steps.scales.astype(np.float32), steps.zeros)
+    )
+    integers = saturated(weight.detach().double().numpy() / scale, steps.limits, zero).astype(steps.kind)
+    return _dequantized(b, b.exactly(torch.from_numpy(integers), ir.DataType.from_numpy(integers.dtype)), steps)
+
+
+def _quantized(b: Builder, x: ir.Value, steps: _Steps) -> ir.Value:
+    parameters, sizes = steps.parameters(b), sizes_of(x)
+    cut = _cut_off(b, x, steps)
+    return b.add("QuantizeLinear", cut, *parameters, shape=sizes, dtype=parameters[1].dtype, axis=steps.axis)
+
+
+def _dequantized(b: Builder, integers: ir.Value, steps: _Steps) -> ir.Value:
+    sizes = sizes_of(integers)
+    parameters = steps.parameters(b)
+    return b.add("DequantizeLinear", integers, *parameters, shape=sizes, dtype=ir.DataType.FLOAT, axis=steps.axis)
+
+
+def _cut_off(b: Builder, x: ir.Value, steps: _Steps) -> ir.Value:
     """x within what the least and the greatest integer stand for, where their type has others beyond them."""
-    if list(limits) == list(own):
+    own = limits_of(steps.kind)
+    if steps.limits == own:
         return x
-    if axis is not None:
+    if steps.axis is not None:
         raise Unsupported("activations with a scale per channel and few integers")
-    ends = [float((limit - zeros[0]) * scales[0]) for limit in limits]
-    bounds = [None if limit == end else b.scalar(number) for limit, end, number in zip(limits, own, ends, strict=True)]
-    return b.add("Clip", x, *bounds) if bounds[1] is not None else b.add("Clip", x, bounds[0])
+    ends = [float((limit - steps.zeros[0]) * steps.scales[0]) for limit in steps.limits]
+    float32 = ir.DataType.FLOAT
+    bounds = [
+        None if limit == end else b.scalar(number, float32)
+        for limit, end, number in zip(steps.limits, own, ends, strict=True)
+    ]
+    taken = bounds if bounds[1] is not None else bounds[:1]
+    return b.add("Clip", x, *taken, shape=sizes_of(x))
 
 
+_BY_CHANNEL = {"scales": "scale", "zero_points": "zero_point"}
 TABLE: Mapping[str, Entry] = {
     "aten.fake_quantize_per_tensor_affine.default": by_tensor,
     "aten.fake_quantize_per_tensor_affine.tensor_qparams": by_tensor,
     "aten.fake_quantize_per_channel_affine.default": by_channel,
+    "quantized_decomposed.fake_quant_per_channel.default": renamed(by_channel, **_BY_CHANNEL),
+    **{
+        f"quantized_decomposed.{name}_per_tensor.{overload}": entry
+        for name, entry in (("quantize", quantize), ("dequantize", dequantize))
+        for overload in ("default", "tensor", "tensor2")
+    },
+    "quantized_decomposed.quantize_per_channel.default": renamed(quantize, **_BY_CHANNEL),
+    "quantized_decomposed.dequantize_per_channel.default": renamed(dequantize, **_BY_CHANNEL),
+    "torchao.quantize_affine.default": quantize_blocks,
+    "torchao.dequantize_affine.default": dequantize_blocks,
 }

@@ -1,0 +1,312 @@
+"""Modules that torch.ao has converted to integers, as modules of floats that round where these do.
+
+``convert`` and ``convert_fx`` put layers of packed weights in the place of layers of floats. Each of them states its
+integers, scales and zero points, so that the layer of floats before it can be made of it again: the weight that the
+integers stand for, and a fake quantization at the scale of its result.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeconv.capture.torch._trained import Rounding, rounding
+from edgeconv.errors import CaptureError
+
+_PLACES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torch.ao.nn.quantizable.dynamic.")
+_KNOWN = ("torch.ao.nn.quantized.modules.", "torch.ao.nn.intrinsic.quantized.modules.")
+_FLOAT = "export the float module that it was made of, and have edgeconv quantize it: int8 is one of its variants"
+_TYPES = {torch.quint8: torch.uint8, torch.qint8: torch.int8}
+
+
+def is_converted(part: nn.Module) -> bool:
+    """Whether it computes on torch's quantized tensors; sums and joins of a float module do not."""
+    kind = type(part)
+    return f"{kind.__module__}.".startswith(_PLACES) and kind.__name__ not in ("FloatFunctional", "FXFloatFunctional")
+
+
+def as_floats(module: nn.Module) -> nn.Module:
+    """A module of floats that rounds as a converted one does, with the same parts by the same names.
+
+    Args:
+        module: any; it is not changed, and returned itself where nothing in it is converted.
+
+    Raises:
+        CaptureError: a part, or an operator of a traced graph, has no such form (recurrent, dynamic, of 32 bits).
+    """
+    if not any(map(is_converted, module.modules())) and not _is_traced(module):
+        return module
+    return _copied(module, "", {})
+
+
+def _is_traced(module: nn.Module) -> bool:
+    """Whether it is a traced graph that makes quantized tensors by itself."""
+    graphs = [part.graph for part in module.modules() if isinstance(part, torch.fx.GraphModule)]
+    return any(node.target in (torch.quantize_per_tensor, *_FUNCTIONS) for graph in graphs for node in graph.nodes)
+
+
+def _copied(part: nn.Module, path: str, known: dict[int, nn.Module]) -> nn.Module:
+    """A part with other parts in the places of those that are converted; tensors are shared."""
+    if id(part) in known:
+        return known[id(part)]
+    if is_converted(part):
+        make = _PARTS.get(type(part).__name__) if f"{type(part).__module__}.".startswith(_KNOWN) else None
+        if make is None:
+            raise CaptureError(_said(part), where=path or type(part).__name__, hint=_FLOAT)
+        fresh: nn.Module = make(part)
+        fresh.training = part.training
+    else:
+        fresh = nn.Module() if isinstance(part, torch.fx.GraphModule) else copy.copy(part)
+        vars(fresh).update({name: dict(vars(part)[name]) for name in ("_parameters", "_buffers", "_modules")})
+        for name, child in part.named_children():
+            fresh._modules[name] = _copied(child, f"{path}.{name}" if path else name, known)
+        if isinstance(part, torch.fx.GraphModule):
+            graph = _without_quantized_tensors(part.graph, path or "module")
+            fresh = torch.fx.GraphModule(fresh, graph, type(part).__name__)
+            fresh.training = part.training
+    known[id(part)] = fresh
+    return fresh
+
+
+def _said(part: nn.Module) -> str:
+    """What a converted part is, and why it has no form of floats."""
+    place = type(part).__module__.removeprefix("torch.ao.").rpartition(".modules")[0]
+    what = f"it is a module that torch.ao has converted to integers ({place}.{type(part).__name__})"
+    if ".dynamic" in place:
+        return f"{what}, which rounds each input by that input's own range, and files have fixed scales"
+    return f"{what}, and what that computes on floats is not known"
+
+
+class _Rounded(nn.Module):
+    """A function of floats, and the rounding of its result.
+
+    Args:
+        function: takes what `forward` takes, and `tensors` behind it.
+        by: scale, zero point, and torch's type of quantized tensors.
+        tensors: constants, by the names that weights are exported under; None for one that there is not.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], by: Rounding, tensors: Mapping[str, Tensor | None]) -> None:
+        super().__init__()
+        self._function, self._by, self._names = function, by, tuple(tensors)
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Computes, and rounds."""
+        return self._by(self._function(*inputs, *(getattr(self, name) for name in self._names)))
+
+
+class _Sums(nn.Module):
+    """QFunctional: its methods, on floats."""
+
+    def __init__(self, part: Any) -> None:
+        super().__init__()
+        self._by = _by(part.scale, part.zero_point)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Rounds the sum."""
+        return self._by(x + y)
+
+    def add_relu(self, x: Tensor, y: Tensor) -> Tensor:
+        """Rounds the rectified sum."""
+        return self._by(functional.relu(x + y))
+
+    def mul(self, x: Tensor, y: Tensor) -> Tensor:
+        """Rounds the product."""
+        return self._by(x * y)
+
+    def cat(self, x: list[Tensor], dim: int = 0) -> Tensor:
+        """Rounds what is joined."""
+        return self._by(torch.cat(x, dim))
+
+    def add_scalar(self, x: Tensor, y: float) -> Tensor:
+        """Moves the scale's zero, and rounds nothing."""
+        return x + y
+
+    def mul_scalar(self, x: Tensor, y: float) -> Tensor:
+        """Multiplies the scale, and rounds nothing."""
+        return x * y
+
+
+def _by(scale: Any, zero_point: Any, dtype: torch.dtype = torch.quint8) -> Rounding:
+    """Rounding of activations; torch's integer kernels have 0 to 255, or -128 to 127."""
+    if dtype not in _TYPES:
+        what = f"it rounds to {str(dtype).removeprefix('torch.')}, and files have integers of 8 bits there"
+        raise CaptureError(what, where="module", hint=_FLOAT)
+    limits = torch.iinfo(_TYPES[dtype])
+    return rounding(torch.as_tensor(scale), torch.as_tensor(zero_point), None, (limits.min, limits.max))
+
+
+def _weight(packed: Tensor) -> tuple[Tensor, Rounding]:
+    """What a quantized weight stands for, and its rounding, which changes nothing: so its integers are told."""
+    limits = (-128, 127)
+    if packed.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric):
+        scales, zeros = packed.q_per_channel_scales().float(), packed.q_per_channel_zero_points()
+        return packed.dequantize(), rounding(scales, zeros, packed.q_per_channel_axis(), limits)
+    scale, zero = torch.tensor(packed.q_scale()), torch.tensor(packed.q_zero_point())
+    return packed.dequantize(), rounding(scale, zero, None, limits)
+
+
+def _layer(part: Any, compute: Callable[..., Tensor], behind: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A layer of packed weights."""
+    weight, by_weight = _weight(part.weight())
+    bias = part.bias()
+
+    def function(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return behind(compute(x, by_weight(weight), bias))
+
+    tensors = {"weight": weight, "bias": None if bias is None else bias.detach()}
+    return _Rounded(function, _by(part.scale, part.zero_point), tensors)
+
+
+def _conv(convolve: Callable[..., Tensor], behind: Callable[[Tensor], Tensor] = lambda x: x) -> Callable[[Any], Any]:
+    def make(part: Any) -> nn.Module:
+        pads = [pad for pad in reversed(part.padding) for _ in range(2)]
+        is_zeros = part.padding_mode == "zeros"
+
+        def compute(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            padded = x if is_zeros else functional.pad(x, pads, mode=part.padding_mode)
+            padding = part.padding if is_zeros else 0
+            return convolve(padded, weight, bias, part.stride, padding, part.dilation, part.groups)
+
+        return _layer(part, compute, behind)
+
+    return make
+
+
+def _transposed(convolve: Callable[..., Tensor]) -> Callable[[Any], Any]:
+    def make(part: Any) -> nn.Module:
+        options = (part.stride, part.padding, part.output_padding, part.groups, part.dilation)
+        return _layer(part, lambda x, weight, bias: convolve(x, weight, bias, *options), lambda x: x)
+
+    return make
+
+
+def _linear(behind: Callable[[Any], Callable[[Tensor], Tensor]]) -> Callable[[Any], Any]:
+    return lambda part: _layer(part, functional.linear, behind(part))
+
+
+def _function(compute: Callable[[Any], Callable[..., Tensor]], *names: str) -> Callable[[Any], Any]:
+    """An operator with a scale of its own, and tensors that are no weights of integers."""
+
+    def make(part: Any) -> nn.Module:
+        tensors = {name: None if (held := getattr(part, name)) is None else held.detach() for name in names}
+        scale = getattr(part, "output_scale", None)
+        by = _by(part.scale, part.zero_point) if scale is None else _by(scale, part.output_zero_point)
+        return _Rounded(compute(part), by, tensors)
+
+    return make
+
+
+def _normed(behind: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
+    def compute(part: Any) -> Callable[..., Tensor]:
+        return lambda x, weight, bias, mean, var: behind(
+            functional.batch_norm(x, mean, var, weight, bias, eps=part.eps)
+        )
+
+    return _function(compute, "weight", "bias", "running_mean", "running_var")
+
+
+def _instances(part: Any) -> Callable[..., Tensor]:
+    return lambda x, weight, bias: functional.instance_norm(x, weight=weight, bias=bias, eps=part.eps)
+
+
+_PARTS: Mapping[str, Callable[[Any], nn.Module]] = {
+    "Quantize": lambda part: _Rounded(lambda x: x, _by(part.scale, part.zero_point, part.dtype), {}),
+    "DeQuantize": lambda _: nn.Identity(),
+    "Dropout": lambda _: nn.Identity(),
+    "QFunctional": _Sums,
+    **{
+        f"Conv{n}d": _conv(convolve)
+        for n, convolve in enumerate((functional.conv1d, functional.conv2d, functional.conv3d), 1)
+    },
+    **{
+        f"ConvReLU{n}d": _conv(convolve, functional.relu)
+        for n, convolve in enumerate((functional.conv1d, functional.conv2d, functional.conv3d), 1)
+    },
+    "ConvTranspose1d": _transposed(functional.conv_transpose1d),
+    "ConvTranspose2d": _transposed(functional.conv_transpose2d),
+    "ConvTranspose3d": _transposed(functional.conv_transpose3d),
+    "Linear": _linear(lambda _: lambda x: x),
+    "LinearReLU": _linear(lambda _: functional.relu),
+    "LinearLeakyReLU": _linear(lambda part: lambda x: functional.leaky_relu(x, part.negative_slope)),
+    "LinearTanh": _linear(lambda _: torch.tanh),
+    **{f"BatchNorm{n}d": _normed(lambda x: x) for n in (2, 3)},
+    **{f"BNReLU{n}d": _normed(functional.relu) for n in (2, 3)},
+    **{f"InstanceNorm{n}d": _function(_instances, "weight", "bias") for n in (1, 2, 3)},
+    "LayerNorm": _function(
+        lambda part: lambda x, weight, bias: functional.layer_norm(x, part.normalized_shape, weight, bias, part.eps),
+        "weight",
+        "bias",
+    ),
+    "GroupNorm": _function(
+        lambda part: lambda x, weight, bias: functional.group_norm(x, part.num_groups, weight, bias, part.eps),
+        "weight",
+        "bias",
+    ),
+    "ReLU6": lambda _: nn.ReLU6(),
+    "LeakyReLU": _function(lambda part: lambda x: functional.leaky_relu(x, part.negative_slope)),
+    "Hardswish": _function(lambda _: functional.hardswish),
+    "ELU": _function(lambda part: lambda x: functional.elu(x, part.alpha)),
+    "Sigmoid": _function(lambda _: torch.sigmoid),
+    "Softmax": _function(lambda part: lambda x: functional.softmax(x, part.dim)),
+}
+
+
+def _rounding_function(compute: Callable[..., Tensor], taken: int) -> Callable[..., Tensor]:
+    """An operator of a traced graph: its first arguments are what it computes of, scale and zero point follow."""
+
+    def function(*args: Any, scale: Any = None, zero_point: Any = None) -> Tensor:
+        of = (*args[taken:], scale, zero_point) if scale is not None else args[taken:]
+        by, zero = of[0], of[1]
+        return _at(compute(*args[:taken]), by, zero, torch.quint8)
+
+    return function
+
+
+def _at(x: Tensor, scale: Any, zero_point: Any, dtype: torch.dtype) -> Tensor:
+    if dtype not in _TYPES:
+        _by(1.0, 0, dtype)  # which says so
+    limits = torch.iinfo(_TYPES[dtype])
+    if isinstance(scale, Tensor):
+        zero = torch.as_tensor(zero_point).to(torch.int32)
+        return torch.fake_quantize_per_tensor_affine(x, scale.float(), zero, limits.min, limits.max)
+    return torch.fake_quantize_per_tensor_affine(x, float(scale), int(zero_point), limits.min, limits.max)
+
+
+_QUANTIZED = torch.ops.quantized
+_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
+    _QUANTIZED.add: _rounding_function(operator.add, 2),
+    _QUANTIZED.add_relu: _rounding_function(lambda x, y: functional.relu(x + y), 2),
+    _QUANTIZED.mul: _rounding_function(operator.mul, 2),
+    _QUANTIZED.mul_relu: _rounding_function(lambda x, y: functional.relu(x * y), 2),
+    _QUANTIZED.cat: _rounding_function(torch.cat, 2),
+    _QUANTIZED.hardswish: _rounding_function(functional.hardswish, 1),
+    _QUANTIZED.sigmoid: _rounding_function(torch.sigmoid, 1),
+    _QUANTIZED.leaky_relu: _rounding_function(lambda x, slope, _: functional.leaky_relu(x, slope), 3),
+    _QUANTIZED.matmul: _rounding_function(torch.matmul, 2),
+}
+
+
+def _without_quantized_tensors(graph: torch.fx.Graph, where: str) -> torch.fx.Graph:
+    """A traced graph whose operators on quantized tensors are those on floats."""
+    graph = copy.deepcopy(graph)
+    for node in list(graph.nodes):
+        if node.op == "call_method" and node.target == "dequantize":
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif node.op == "call_function" and node.target is torch.quantize_per_tensor:
+            node.target = _at
+        elif node.op == "call_function" and node.target in _FUNCTIONS:
+            node.target = _FUNCTIONS[node.target]
+        elif node.op == "call_function" and str(node.target).startswith("quantized."):
+            what = f"it calls {node.target}, and what that computes on floats is not known"
+            raise CaptureError(what, where=where, hint=_FLOAT)
+    return graph

@@ -1,0 +1,98 @@
+"""Fake quantizations that a training has left: of torch.ao, of torchao, and recorded in exported programs.
+
+Torch's own forward asks buffers whether it is to observe, which no traced graph can; with observers off it only
+computes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from edgeconv.errors import CaptureError
+
+Rounding = Callable[[torch.Tensor], torch.Tensor]
+_RECORDED = torch.ops.aten.fused_moving_avg_obs_fake_quant.default
+
+
+def kinds(name: str) -> tuple[Any, ...]:
+    """torch.ao's class of a name, and torchao's, which is another of the same attributes, where that is imported."""
+    from torch.ao import quantization
+
+    file = "observer" if name == "ObserverBase" else "fake_quantize"
+    theirs = sys.modules.get(f"torchao.quantization.pt2e.{file}")
+    return tuple(kind for room in (quantization, theirs) if isinstance(kind := getattr(room, name, None), type))
+
+
+@contextmanager
+def frozen_quantization(module: torch.nn.Module) -> Iterator[None]:
+    """Inside of the block, fake quantizations whose observers are off only compute: nothing looks at their switches."""
+    parts = [part for part in module.modules() if isinstance(part, kinds("FakeQuantizeBase"))]
+    for part in parts:
+        vars(part)["forward"] = _rounding_of(part)
+    try:
+        yield
+    finally:
+        for part in parts:
+            del vars(part)["forward"]
+
+
+def _rounding_of(part: Any) -> Rounding:
+    """What a fake quantization computes; its switches, and the scale of a whole tensor, are read here and now."""
+    limits = part.activation_post_process.quant_min, part.activation_post_process.quant_max
+    if not bool(part.fake_quant_enabled[0]):
+        return lambda x: x
+    return rounding(part.scale, part.zero_point, part.ch_axis if part.is_per_channel else None, limits)
+
+
+def rounding(scale: torch.Tensor, zero_point: torch.Tensor, axis: int | None, limits: tuple[int, int]) -> Rounding:
+    """Fake quantization with parameters that are read here and now; `axis` None for one scale."""
+    if axis is not None:
+        zeros = zero_point.to(torch.int32)
+        return lambda x: torch.fake_quantize_per_channel_affine(x, scale, zeros, axis, *limits)
+    one, zero = float(scale), int(zero_point)
+    return lambda x: torch.fake_quantize_per_tensor_affine(x, one, zero, *limits)
+
+
+def freeze_recorded(graph_module: torch.fx.GraphModule) -> None:
+    """Puts plain fake quantizations where a program has recorded those of a training, if their observers are off.
+
+    Raises:
+        CaptureError: one still observes.
+    """
+    nodes = [node for node in graph_module.graph.nodes if node.target is _RECORDED]
+    for node in nodes:
+        x, observes, rounds, _, _, scale, zero, _, low, high, axis, *by_channel = node.args
+        observing, rounding_on, scales, zeros = (_held(graph_module, each) for each in (observes, rounds, scale, zero))
+        if bool(observing.any()):
+            raise CaptureError(
+                "it records a fake quantization that still observes: every call moves its scale",
+                where="module",
+                hint="call module.apply(torchao.quantization.pt2e.disable_observer) before torch.export.export",
+            )
+        with graph_module.graph.inserting_before(node):
+            if not bool(rounding_on.any()):
+                plain = x
+            elif by_channel and by_channel[0]:
+                target = torch.ops.aten.fake_quantize_per_channel_affine.default
+                plain = graph_module.graph.call_function(target, (x, scale, zero, axis, low, high))
+            else:
+                target = torch.ops.aten.fake_quantize_per_tensor_affine.default
+                plain = graph_module.graph.call_function(target, (x, float(scales), int(zeros), low, high))
+        node.replace_all_uses_with(plain)
+        graph_module.graph.erase_node(node)
+    if nodes:
+        graph_module.graph.eliminate_dead_code()
+        graph_module.recompile()
+
+
+def _held(graph_module: torch.fx.GraphModule, node: torch.fx.Node) -> torch.Tensor:
+    """The buffer that a node of a program's module reads."""
+    held: Any = graph_module
+    for name in str(node.target).split("."):
+        held = getattr(held, name)
+    return held  # type: ignore[no-any-return]

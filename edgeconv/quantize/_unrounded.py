@@ -1,0 +1,70 @@
+"""Results that a model trained for integers leaves unrounded in front of its next layer, at their operands' scales."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeconv.graph.traits import Trait, having
+from edgeconv.quantize._graph import name_of
+from edgeconv.rewrite.keep_steps import PICKS, pair_before, repeat
+
+_WITHIN = having(Trait.AVERAGES) | {
+    "Clip",
+    "LeakyRelu",
+    "Resize",
+}  # no number beyond those of their operand, or by less
+_NAMED = 3
+
+
+def round_between(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
+    """Rounds averages, resizes and clamps of rounded values that nobody rounds, to the steps of what they read.
+
+    torch.ao observes modules with weights alone: a pool in front of a Linear stays of real numbers in the module that
+    was trained, so that the Linear could not be of integers. torch's own ``convert`` computes such operators on
+    integers of one scale (the quantized kernels of ``adaptive_avg_pool2d``, ``leaky_relu``, ``interpolate``), as
+    TFLite's AVERAGE_POOL_2D and RESIZE_BILINEAR ask for; here they are rounded alike. What no such
+    layer reads, an output for one, stays as it is.
+
+    Args:
+        model: quantized already; not changed.
+
+    Returns:
+        A new model, or the same one where there is none, and a note that names the places.
+    """
+    if not any(_is_meant(node) for node in model.graph):
+        return model, ()
+    model, names = model.clone(), list[str]()
+    for node in tuple(model.graph):
+        if _is_meant(node):
+            names.append(name_of(node))
+        elif node.op_type not in PICKS | having(Trait.MOVES):
+            continue
+        pair = pair_before(node, PICKS | _WITHIN | having(Trait.MOVES))
+        if pair is not None:
+            repeat(node, *pair)
+    listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return model, (
+        f"int8: {listed}: rounded to the scale of what it reads, as torch's convert does; a module of fake "
+        "quantizations rounds it nowhere and differs by up to half a step there",
+    )
+
+
+def _is_meant(node: ir.Node) -> bool:
+    """Whether a result is to be rounded: integers read it, and it can have its operand's scale."""
+    return node.op_type in _WITHIN and pair_before(node, _WITHIN) is not None and _is_for_integers(node.outputs[0])
+
+
+def _is_for_integers(value: ir.Value) -> bool:
+    """Whether layers, or operators whose own result is rounded, read a value, or what others move of it."""
+    onward = PICKS | _WITHIN | having(Trait.MOVES)
+    readers = [use.node for use in value.uses()]
+    return (
+        bool(readers)
+        and not value.is_graph_output()
+        and all(
+            reader.op_type in having(Trait.LAYER)
+            or any(use.node.op_type == "QuantizeLinear" for use in reader.outputs[0].uses())
+            or (reader.op_type in onward and _is_for_integers(reader.outputs[0]))
+            for reader in readers
+        )
+    )
