@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edgeconv.core import values
 from edgeconv.core.affine import dequantized, quantized
 from edgeconv.core.defaults import INT8_SQNR_DB, TOLERANCE
-from edgeconv.core.verdicts import Coverage, FlipCertificate, LinkResult, Verdict
+from edgeconv.core.verdicts import Coverage, FlipCertificate, GroupUse, LinkResult, Verdict
 from edgeconv.errors import ParityError
 
 Array = npt.NDArray[Any]
@@ -207,7 +207,8 @@ class Run:
 class Tolerance:
     """The bound of a comparison: ``|a - b| <= scale * atol + rtol * |b|`` element by element, b in float64.
 
-    ``scale`` is the sample's (never below 1): rounding errors are proportional to the magnitude of what is summed.
+    ``scale`` is the sample's (never below 1): rounding errors are proportional to the magnitude of what is summed. The
+    default stands for "none was stated": it gives way where the source's own float32 is that far off.
 
     Attributes:
         atol: absolute part, for inputs of scale 1.
@@ -377,7 +378,8 @@ class Comparison:
     how many steps of the output's scale they are from what the graph's integers say (quantized variants).
     ``arena_bytes`` is the memory that a microcontroller's runtime needs for the artifact. ``layers`` are those of the
     whole artifact, in the row of its first output, where the device tells what is inside; ``links`` are the links of
-    the proof that the device takes part in (running), there too.
+    the proof that the device takes part in (running), there too. ``groups`` are those of the output's channels, under a
+    `Tolerance`.
     """
 
     artifact: str
@@ -397,6 +399,7 @@ class Comparison:
     layers: tuple[LayerSteps, ...] = ()
     parts: Mapping[str, int] = field(default_factory=dict)
     links: tuple[LinkResult, ...] = ()
+    groups: tuple[GroupUse, ...] = ()
 
     @property
     def layer_lsb(self) -> Mapping[int, int]:

@@ -93,6 +93,33 @@ class FlipCertificate:
 
 
 @dataclass(frozen=True)
+class GroupUse:
+    """How a group of channels, whose numbers are of one magnitude, keeps to its own scale: the worst of all samples.
+
+    Attributes:
+        axis: along which the channels lie, in torch's layout; None where the output has none.
+        first: the first of the channels.
+        channels: how many there are in the group.
+        largest: the largest |b| in them, over all samples, at input scale 1.
+        float32_error: the largest error that the source's own float32 makes in them, likewise; None: not known.
+        error: the largest |a - b| of the sample that uses most of the bound, in the output's unit.
+        bound: what it may be, for that sample.
+        used: error / bound; above 1, some link of the proof has to say why, or the row fails.
+        sample: its name.
+    """
+
+    axis: int | None
+    first: int
+    channels: int
+    largest: float
+    float32_error: float | None
+    error: float
+    bound: float
+    used: float
+    sample: str
+
+
+@dataclass(frozen=True)
 class LayerUse:
     """How much of its bound a layer uses on a device, given the runtime's own operands: the worst of all samples.
 

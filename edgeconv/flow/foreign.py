@@ -18,7 +18,7 @@ from edgeconv.errors import DEVICES, EdgeconvError, ParityError
 from edgeconv.flow.borders import matched_specs, told_matches
 from edgeconv.flow.file_names import JSON, golden_name
 from edgeconv.flow.job import job_of
-from edgeconv.flow.judge import Proof, judge
+from edgeconv.flow.judge import Proof, judge, with_float32
 from edgeconv.flow.links import not_judged
 from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.prove import check_devices, first_environment, reference_of
@@ -125,12 +125,13 @@ def _judged(
     reference = reference_of(source, proof.samples, outputs, artifact.path.name, progress)
     rewritten = optimize(model.clone())
     golden = Golden(proof.samples, reference, joints=joints_of(rewritten.graph))
+    golden, own_run = with_float32(golden, source, proof, progress)
     name, data = golden_name(artifact.path.stem), golden_bytes(golden)
     staging.write(name, data)
     with progress.stage(f"{artifact.path.name} read back"):
         link = _writing(artifact, file, model, rewritten, golden, proof)
     artifact = replace(artifact, links=(link,))
-    comparisons, told = judge([artifact], golden, proof, source, progress)
+    comparisons, told = judge([artifact], golden, proof, source, progress, own_run=own_run)
     return Report(
         model=artifact.path.stem,
         artifacts=(artifact,),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
+
 from edgeconv.core import Artifact, Comparison, Fidelity, Run, Sample, Tolerance, Verdict
 from edgeconv.core.defaults import DEVICE_TIMEOUT_S
 from edgeconv.core.verdicts import LinkResult
@@ -13,8 +15,17 @@ from edgeconv.devices import INTEGER_KERNELS, SATURATING, Sessions, all_devices,
 from edgeconv.errors import NO_SAMPLE, ParityError
 from edgeconv.flow.running import judged_running
 from edgeconv.flow.source import Source
-from edgeconv.parity import Golden, asks_of_all, compare, explained_by_fusion, held_to_all
-from edgeconv.parity.chain import held_to_links
+from edgeconv.parity import (
+    Golden,
+    OwnScale,
+    asks_of_all,
+    compare,
+    explained_by_fusion,
+    float32_errors,
+    held_to_all,
+    shaken,
+)
+from edgeconv.parity.chain import held_to_links, relieved
 from edgeconv.parity.running import told_as_precision, told_as_runtimes_own
 from edgeconv.progress import Progress
 from edgeconv.recipe import DEFAULT_FIDELITY
@@ -78,6 +89,7 @@ def judge(
     *,
     running: bool = True,
     own: Sequence[Comparison] = (),
+    own_run: Run | None = None,
 ) -> tuple[tuple[Comparison, ...], dict[str, Mapping[str, str]]]:
     """Runs every artifact on every device that takes its format, and compares with the float64 reference.
 
@@ -88,6 +100,7 @@ def judge(
         source: its own float32 is a row; None where it is not at hand.
         progress: hears of each run.
         own: rows of the source's own float32 from before; else it is run where a row beyond its bound asks for them.
+        own_run: what it made of the samples for it, where it ran already.
         running: whether each runtime's layers are judged, too; a search for a target asks for the outputs alone.
 
     Returns:
@@ -97,12 +110,18 @@ def judge(
     outputs = tuple(golden.reference.outputs[0])
     comparisons: list[Comparison] = []
     environments: dict[str, Mapping[str, str]] = {}
+    scales: dict[str, Mapping[str, OwnScale]] = {}
     with Sessions() as sessions:
-        for planned in _runs(artifacts, proof, source, outputs, sessions):
+        for planned in _runs(artifacts, proof, source, outputs, sessions, own_run):
             of_variant = golden.of(planned.variant)
             if not of_variant.samples:
                 raise ParityError(f"no parity input is for the variant {planned.variant}", hint=NO_SAMPLE)
-            rows_of = partial(_rows, golden=of_variant, variant=planned.variant, proof=proof, outputs=outputs)
+            if planned.variant not in scales:
+                scales[planned.variant] = of_variant.scales()
+            own_scales = scales[planned.variant]
+            rows_of = partial(
+                _rows, golden=of_variant, variant=planned.variant, proof=proof, outputs=outputs, scales=own_scales
+            )
             with progress.stage(planned.title):
                 run = planned.make(of_variant.samples)
                 rows = rows_of(run)
@@ -130,13 +149,43 @@ def judge(
         if own or source is None:
             return own
         golden_of = golden.of(source.variant)
-        run = source.run(golden_of.samples, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)
-        return _rows(run, golden=golden_of, variant=source.variant, proof=proof, outputs=outputs)
+        run = own_run or source_float32(source, golden, proof)
+        scales = golden_of.scales()
+        return _rows(run, golden=golden_of, variant=source.variant, proof=proof, outputs=outputs, scales=scales)
 
-    return told_as_precision(held, artifacts, run_source), environments
+    return told_as_precision(relieved(held, artifacts), artifacts, run_source), environments
 
 
-def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tuple[str, ...]) -> tuple[Comparison, ...]:
+def source_float32(source: Source, golden: Golden, proof: Proof) -> Run:
+    """What the source's own float32 makes of the samples for it."""
+    outputs = tuple(golden.reference.outputs[0])
+    return source.run(golden.of(source.variant).samples, outputs, "float32", timeout_s=proof.timeout_s)
+
+
+def with_float32(golden: Golden, source: Source, proof: Proof, progress: Progress) -> tuple[Golden, Run]:
+    """The golden values with how far the source's own float32 is off, and that run."""
+    with progress.stage(f"{source.title} float32"):
+        run = source_float32(source, golden, proof)
+        own = golden.of(source.variant)
+        errors = float32_errors(run, own.reference, own.samples, golden.joints)
+        samples, reference = shaken(own.samples, own.reference)
+        if samples and errors:
+            outputs = tuple(golden.reference.outputs[0])
+            again = source.run(samples, outputs, "float32", timeout_s=proof.timeout_s)
+            more = float32_errors(again, reference, samples, golden.joints)
+            errors = {name: np.maximum(array, more.get(name, array)) for name, array in errors.items()}
+    return replace(golden, float32=errors), run
+
+
+def _rows(
+    run: Run,
+    *,
+    golden: Golden,
+    variant: str,
+    proof: Proof,
+    outputs: tuple[str, ...],
+    scales: Mapping[str, OwnScale],
+) -> tuple[Comparison, ...]:
     return compare(
         run,
         golden.reference,
@@ -146,16 +195,24 @@ def _rows(run: Run, *, golden: Golden, variant: str, proof: Proof, outputs: tupl
         output_names=outputs,
         integers=golden.integers.get(variant),
         joints=golden.joints,
+        scales=scales,
     )
 
 
 def _runs(
-    artifacts: Sequence[Artifact], proof: Proof, source: Source | None, outputs: tuple[str, ...], sessions: Sessions
+    artifacts: Sequence[Artifact],
+    proof: Proof,
+    source: Source | None,
+    outputs: tuple[str, ...],
+    sessions: Sessions,
+    own_run: Run | None,
 ) -> Iterator[_Planned]:
     """Yields the runs, one at a time, since outputs may be large."""
     if source is not None and source.device in proof.device_names:
-        run = partial(source.run, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)
-        yield _Planned(f"{source.title} float32", source.variant, run)
+        run: _MakeRun = partial(source.run, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)
+        if own_run is not None:
+            run = partial(_again, own_run)
+        yield _Planned(f"{source.title} float32 beside float64", source.variant, run)
     for artifact in artifacts:
         for device in map(find, proof.device_names):
             if artifact.format in device.formats:
@@ -164,3 +221,8 @@ def _runs(
                 unfused = partial(make_run, optimized=False) if artifact.format == "onnx" else None
                 judge_running = partial(judged_running, sessions, device, artifact, timeout_s=proof.timeout_s)
                 yield _Planned(title, artifact.variant, make_run, unfused, judge_running)
+
+
+def _again(run: Run, samples: Sequence[Sample]) -> Run:
+    """A run that was made before, of these samples."""
+    return run

@@ -29,7 +29,7 @@ from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import with_coverage
 from edgeconv.flow.environment import proof_environment
 from edgeconv.flow.file_names import golden_name
-from edgeconv.flow.judge import Proof, judge
+from edgeconv.flow.judge import Proof, judge, with_float32
 from edgeconv.flow.layers import carried_over, judged_by_layer
 from edgeconv.flow.links import with_links
 from edgeconv.flow.output import Staging, staged
@@ -120,12 +120,13 @@ def prove(
     reference = reference_of(source, proof.samples, outputs, name, progress)
     reached: dict[str, Reach] = {}
     golden = Golden(proof.samples, reference, _integers(variants, proof.samples, reached, progress), joints)
+    golden, own_run = with_float32(golden, source, proof, progress)
     golden_file, data = golden_name(name), golden_bytes(golden)
     staging.write(golden_file, data)
     artifacts = with_links(artifacts, variants, golden, progress, rewriting)
     artifacts = with_coverage(artifacts, variants, golden, reached, progress)
     artifacts = with_certificates(artifacts, golden, progress)
-    comparisons, devices = judge(artifacts, golden, proof, source, progress)
+    comparisons, devices = judge(artifacts, golden, proof, source, progress, own_run=own_run)
     comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
     report = Report(
         model=name,
@@ -207,9 +208,11 @@ def repeat(
     names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_selecting_device, old.comparisons)))
     proof = _proof_again(make_proof, old, golden, names)
     artifacts = tuple(replace(item, path=folder / item.path.name) for item in old.artifacts)
+    own_run: Run | None = None
     if source is not None:
         with progress.stage(f"{source.title} float64 beside the golden values"):
             golden = _own_values(source, proof.samples, golden, folder / old.golden)
+        golden, own_run = with_float32(golden, source, proof, progress)
     variants = rebuild(artifacts, old) if rebuild is not None else ()
     if variants:
         joints = joints_of(variants[0].model.graph)
@@ -223,7 +226,7 @@ def repeat(
     _require_bound(stored_rows, artifacts, proof, folder)
     artifacts = with_certificates(artifacts, golden, progress)
     own = [row for row in stored_rows if not row.artifact]
-    comparisons, devices_now = judge(artifacts, golden, proof, source, progress, own=own)
+    comparisons, devices_now = judge(artifacts, golden, proof, source, progress, own=own, own_run=own_run)
     if rebuild is None:
         comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)
     else:
@@ -277,7 +280,7 @@ def _own_values(source: Source, samples: tuple[Sample, ...], golden: Golden, pat
             raise ParityError(what, where=str(path), hint=_OTHER_RECIPE)
     run = source.run(samples, tuple(golden.reference.outputs[0]), "float64")
     _require_same(run, golden.reference, samples, path)
-    return Golden(samples, replace(golden.reference, outputs=run.outputs), golden.integers, golden.joints)
+    return replace(golden, samples=samples, reference=replace(golden.reference, outputs=run.outputs))
 
 
 def _is_same_sample(sample: Sample | None, stored: Sample | None) -> bool:

@@ -14,6 +14,7 @@ from edgeconv.core import Array, Comparison, Fidelity, Parts, Run, Sample, Sampl
 from edgeconv.errors import ParityError
 from edgeconv.parity._check import check
 from edgeconv.parity._fidelity import Integers, judge_together, steps_apart
+from edgeconv.parity._groups import FLOAT32_TIMES, OwnScale, own_scales, told_group
 from edgeconv.parity._metrics import measure, worst_of
 from edgeconv.parity._picture import picture
 
@@ -30,6 +31,7 @@ def compare(
     output_names: Sequence[str],
     integers: Integers | None = None,
     joints: Mapping[str, Sequence[Parts]] = MappingProxyType({}),
+    scales: Mapping[str, OwnScale] | None = None,
 ) -> tuple[Comparison, ...]:
     """Compares a run with the float64 reference.
 
@@ -43,6 +45,7 @@ def compare(
         output_names: the outputs to compare; each becomes a row.
         integers: what the quantized graph computes exactly on the same samples; None where none is quantized.
         joints: of what parts outputs are joined, by name.
+        scales: the groups of channels of each output, by name; by default what the reference alone tells of them.
 
     Returns:
         One Comparison per output name.
@@ -52,6 +55,8 @@ def compare(
             reference, an output without elements.
     """
     _require_sound(reference, samples, output_names)
+    if scales is None and isinstance(tolerance, Tolerance) and run.verdict is Verdict.PASS:
+        scales = own_scales(reference, samples, output_names, joints, {})
     rows = []
     for name in output_names:
         row = Comparison(
@@ -70,7 +75,9 @@ def compare(
         elif (reason := _incomplete(run, samples, name)) != "":
             rows.append(replace(row, verdict=Verdict.FAIL, reason=reason))
         else:
-            rows.append(_compared(_with_steps(row, run, integers), run, reference, samples, joints.get(name, ())))
+            row = _with_steps(row, run, integers)
+            scale = (scales or {}).get(name)
+            rows.append(_compared(row, run, reference, samples, joints.get(name, ()), scale))
     return tuple(rows)
 
 
@@ -124,25 +131,83 @@ def _with_steps(row: Comparison, run: Run, integers: Integers | None) -> Compari
 
 
 def _compared(
-    row: Comparison, run: Run, reference: Run, samples: Sequence[Sample], joints: Sequence[Parts]
+    row: Comparison,
+    run: Run,
+    reference: Run,
+    samples: Sequence[Sample],
+    joints: Sequence[Parts],
+    scale: OwnScale | None,
 ) -> Comparison:
     pairs = [(a[row.output], b[row.output]) for a, b in zip(run.outputs, reference.outputs, strict=True)]
     if isinstance(row.tolerance, Fidelity):
         return judge_together(row, row.tolerance, samples, pairs, _top1(samples, pairs, of_reference=True), joints)
     bound = row.tolerance
     results = [_result(sample, a, b, bound) for sample, (a, b) in zip(samples, pairs, strict=True)]
+    remark = ""
+    if scale is not None and bound == Tolerance() and any(_is_beyond(result) for result in results):
+        results, remark = _given_way(results, samples, pairs, bound, scale)
     worst = max(range(len(results)), key=lambda index: results[index].excess)
     failed = [result for result in results if result.verdict is Verdict.FAIL]
     a, b = pairs[worst]
-    return replace(
+    row = replace(
         row,
         metrics=worst_of([result.metrics for result in results if result.metrics is not None]),
         verdict=Verdict.FAIL if failed else Verdict.PASS,
-        reason=_summary(results[worst], len(failed), len(results)) if failed else "",
+        reason=_summary(results[worst], len(failed), len(results)) if failed else remark,
         samples=tuple(results),
         picture=picture(results[worst].sample, a, b) if a.shape == b.shape else None,
         top1=_top1(samples, pairs),
     )
+    return row if scale is None else _with_groups(row, samples, pairs, scale)
+
+
+def _is_beyond(result: SampleResult) -> bool:
+    """Whether a sample fails by its numbers alone."""
+    return result.verdict is Verdict.FAIL and result.excess < float("inf")
+
+
+def _given_way(
+    results: Sequence[SampleResult],
+    samples: Sequence[Sample],
+    pairs: Sequence[tuple[Array, Array]],
+    bound: Tolerance,
+    scale: OwnScale,
+) -> tuple[list[SampleResult], str]:
+    """The results where nobody stated a tolerance: the default gives way to what float32 itself is off.
+
+    Returns:
+        The results, and what to know where the default alone would fail one.
+    """
+    judged = []
+    for result, sample, (a, b) in zip(results, samples, pairs, strict=True):
+        if not _is_beyond(result):
+            judged.append(result)
+            continue
+        allowed = np.maximum(bound.atol * max(1.0, sample.scale) + bound.rtol * np.abs(b), scale.float32(b, sample))
+        with np.errstate(invalid="ignore"):
+            shares = np.nan_to_num(np.abs(a - b) / allowed, nan=0.0, posinf=0.0)
+        at = int(np.argmax(shares))
+        judged.append(_by_share(result, a, b, at, float(shares.ravel()[at])))
+    beyond = max(result.excess for result in results)
+    remark = (
+        f"up to {beyond:.3g} times the default tolerance, and within {FLOAT32_TIMES:g} times what the source's own "
+        "float32 is off: float32 itself is this far off for this network"
+    )
+    return judged, remark
+
+
+def _with_groups(
+    row: Comparison, samples: Sequence[Sample], pairs: Sequence[tuple[Array, Array]], scale: OwnScale
+) -> Comparison:
+    """The row with how its groups of channels keep to their own scale; one that does not fails it."""
+    largest = [result.metrics.max_abs for result in row.samples if result.metrics is not None]
+    if len(largest) < len(samples) or not isinstance(row.tolerance, Tolerance):
+        return row
+    row = replace(row, groups=scale.uses(samples, pairs, largest, row.tolerance))
+    worst = max(row.groups, key=lambda group: group.used)
+    if row.verdict is Verdict.FAIL or worst.used <= 1.0:
+        return row
+    return replace(row, verdict=Verdict.FAIL, reason=told_group(worst))
 
 
 def _result(sample: Sample, a: Array, b: Array, tolerance: Tolerance) -> SampleResult:
@@ -153,12 +218,17 @@ def _result(sample: Sample, a: Array, b: Array, tolerance: Tolerance) -> SampleR
     measured = measure(a, b, tolerance, sample.scale)
     if difference:
         return result(measured.metrics, float("inf"), Verdict.FAIL, difference)
-    if measured.excess <= 1.0:
-        return result(measured.metrics, measured.excess, Verdict.PASS)
-    at = tuple(int(index) for index in np.unravel_index(measured.at, a.shape))
+    return _by_share(result(measured.metrics, measured.excess, Verdict.PASS), a, b, measured.at, measured.excess)
+
+
+def _by_share(result: SampleResult, a: Array, b: Array, flat: int, share: float) -> SampleResult:
+    """The result, where the element at a flat index uses this share of its bound, which is the most of all."""
+    if share <= 1.0 or result.metrics is None:
+        return replace(result, excess=share, verdict=Verdict.PASS, reason="")
+    at = tuple(int(index) for index in np.unravel_index(flat, a.shape))
     mismatch = f"{a[at]:.9g} instead of {b[at]:.9g}" if a.dtype.kind == "f" else f"{a[at]} instead of {b[at]}"
-    reason = f"{mismatch} at {at}: {measured.excess:.3g} times the bound (largest error {measured.metrics.max_abs:.3g})"
-    return result(measured.metrics, measured.excess, Verdict.FAIL, reason)
+    reason = f"{mismatch} at {at}: {share:.3g} times the bound (largest error {result.metrics.max_abs:.3g})"
+    return replace(result, excess=share, verdict=Verdict.FAIL, reason=reason)
 
 
 def _summary(worst: SampleResult, failed: int, total: int) -> str:

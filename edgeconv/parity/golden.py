@@ -4,7 +4,8 @@ One safetensors file: no pickle, the same bytes for the same values. Tensors are
 ``<sample index>/out/<name>``, and ``<sample index>/<variant>/<name>`` for what a quantized graph says; the metadata key
 ``edgeconv.golden`` holds a JSON object with ``schema``, ``samples`` (name, scale, label and variants, in order),
 ``inputs`` and ``outputs`` (names, in order), ``integers`` (variant to the scales of its outputs) and ``joints`` (output
-to the axes that it is joined along, each with the sizes of its parts).
+to the axes that it is joined along, each with the sizes of its parts). ``float32/<name>`` is the largest error of each
+channel of an output in the source's own float32.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from pydantic import BaseModel, Field, ValidationError
 from edgeconv.core import Array, Parts, Run, Sample, Verdict, values
 from edgeconv.errors import ParityError
 from edgeconv.parity._fidelity import Integers
+from edgeconv.parity._groups import OwnScale, own_scales
 from edgeconv.recipe.wording import complaint
 
 SCHEMA = 1
 _KEY = "edgeconv.golden"
 _REFERENCE = "torch-float64"
+_FLOAT32 = "float32/"
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ class Golden:
         reference: what the source makes of them in float64.
         integers: what the quantized graphs make of them, by variant.
         joints: of what parts outputs are joined, by name.
+        float32: how far the source's own float32 is off, by output: see `edgeconv.parity.float32_errors`.
     """
 
     samples: tuple[Sample, ...]
     reference: Run
     integers: Mapping[str, Integers] = field(default_factory=dict)
     joints: Mapping[str, tuple[Parts, ...]] = field(default_factory=dict)
+    float32: Mapping[str, Array] = field(default_factory=dict)
 
     def of(self, variant: str) -> Golden:
         """The samples for one variant (all, for the empty name), with their reference values and integers."""
@@ -57,7 +62,12 @@ class Golden:
                 if name == variant
             },
             self.joints,
+            self.float32,
         )
+
+    def scales(self) -> dict[str, OwnScale]:
+        """The groups of channels of each output, by name."""
+        return own_scales(self.reference, self.samples, list(self.reference.outputs[0]), self.joints, self.float32)
 
 
 def _selected(run: Run, indices: Sequence[int]) -> Run:
@@ -83,6 +93,7 @@ def golden_bytes(golden: Golden) -> bytes:
         for side, arrays in (("in", sample.inputs), ("out", outputs), *integers):
             for name, array in arrays.items():
                 tensors[f"{index}/{side}/{name}"] = np.asarray(array, order="C")  # keeps scalars scalar
+    tensors |= {f"{_FLOAT32}{name}": errors for name, errors in golden.float32.items()}
     described = {
         "schema": SCHEMA,
         "samples": [
@@ -179,7 +190,11 @@ def _golden_from(described: _Described, tensors: dict[str, Array]) -> Golden:
         for variant, scales in described.integers.items()
     }
     joints = {name: tuple(Parts(*joint) for joint in of_output) for name, of_output in described.joints.items()}
-    return Golden(tuple(samples), Run(_REFERENCE, "", tuple(sides["out"])), integers, joints)
+    float32 = {name: take(_FLOAT32 + name) for name in described.outputs if _FLOAT32 + name in tensors}
+    for name, errors in float32.items():
+        if errors.dtype != np.float64 or errors.ndim != 1 or not errors.size or not (errors >= 0).all():
+            raise ValueError(f"the tensor {_FLOAT32 + name!r} holds no errors")
+    return Golden(tuple(samples), Run(_REFERENCE, "", tuple(sides["out"])), integers, joints, float32)
 
 
 def _printable(text: str) -> str:

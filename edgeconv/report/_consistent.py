@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from edgeconv.core import Comparison, Fidelity, SampleResult, Tolerance, Verdict
 from edgeconv.core.verdicts import LinkResult
 from edgeconv.parity import judge_layers, used_share
-from edgeconv.parity.chain import held_to_links
+from edgeconv.parity.chain import held_to_links, is_beyond_own_scale, proven_right
 from edgeconv.recipe import DEFAULT_FIDELITY
 from edgeconv.report._report import Report
 
@@ -37,6 +37,9 @@ def contradictions(report: Report) -> Iterator[str]:
     for row, held in zip(rows, held_to_links(rows, report.artifacts), strict=True):
         if row.verdict is Verdict.PASS and held.verdict is not Verdict.PASS:
             yield f"{_place(row)}: it passes though {held.reason}"
+    for row, proven in zip(rows, proven_right(rows, report.artifacts), strict=True):
+        if row.verdict is Verdict.PASS and is_beyond_own_scale(row) and not proven:
+            yield f"{_place(row)}: it passes though its channels are beyond their own scale, and not every link holds"
     yield from (f"it has two rows of {place}" for place in _twice([_place(row) for row in rows]))
     for row in rows:
         yield from (f"{_place(row)}: {what}" for what in _of_row(row, variants))

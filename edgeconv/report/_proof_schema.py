@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from edgeconv import core
 from edgeconv.core import verdicts
-from edgeconv.report._fields import MOST_LAYERS, Count, Drawn, Node, Number, Several
+from edgeconv.report._fields import MOST_LAYERS, Count, Drawn, Node, NotNegative, Number, Several
 
 
 class LayerUseNode(Node):
@@ -105,3 +105,22 @@ class CoverageNode(Node):
 
     def to_core(self) -> verdicts.Coverage:
         return verdicts.Coverage(self.counts, tuple(part.to_core() for part in self.unreached))
+
+
+class GroupNode(Node):
+    """How a group of channels of an output, whose numbers are of one magnitude, keeps to its own scale."""
+
+    axis: Count | None = Field(description="Along which the channels lie, as torch has them; null: the whole output.")
+    first: Count = Field(description="The first of the channels.")
+    channels: Count = Field(description="How many channels the group has.")
+    largest: NotNegative = Field(description="The largest |b| in them over all inputs, at input scale 1.")
+    float32_error: NotNegative | None = Field(
+        description="The largest error of the source's own float32 in them, likewise; null: not known."
+    )
+    error: Number = Field(description="The largest |a - b| of the input that uses most of the bound.")
+    bound: NotNegative = Field(description="What it may be, for that input.")
+    used: Number = Field(description="error / bound: above 1, the row fails unless every link of the proof holds.")
+    sample: str = Field(description="The input's name.")
+
+    def to_core(self) -> verdicts.GroupUse:
+        return verdicts.GroupUse(**dict(self))

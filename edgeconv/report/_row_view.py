@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 
-from edgeconv.core import Comparison, ErrorPicture, Fidelity, LayerSteps, Metrics, SampleResult, Tolerance, Verdict
+from edgeconv.core import (
+    Comparison,
+    ErrorPicture,
+    Fidelity,
+    LayerSteps,
+    Metrics,
+    SampleResult,
+    Tolerance,
+    Verdict,
+)
+from edgeconv.core.verdicts import GroupUse
 from edgeconv.report import _format as fmt
 from edgeconv.report._palette import png_uri
 from edgeconv.report._report import excess_of
@@ -99,6 +109,7 @@ class RowView:
     latency: str
     arena: str
     tolerance: str
+    own_scale: str
     by_element: bool
     steps: tuple[tuple[str, str], ...]
     layers: tuple[LayerView, ...]
@@ -130,6 +141,7 @@ def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
         latency=fmt.milliseconds(row.latency_ms),
         arena=fmt.NOTHING if row.arena_bytes is None else fmt.size(row.arena_bytes),
         tolerance=_tolerance(row.tolerance),
+        own_scale=_own_scale(row.groups),
         by_element=isinstance(row.tolerance, Tolerance),
         steps=_steps(row.lsb),
         layers=_layers(row),
@@ -195,6 +207,19 @@ def _tolerance(tolerance: Tolerance | Fidelity) -> str:
     if tolerance.max_abs is None or (tolerance.max_abs == tolerance.atol and not relative):
         return text
     return f"{text}, and at most {fmt.number(tolerance.max_abs)}"
+
+
+def _own_scale(groups: Sequence[GroupUse]) -> str:
+    """How the groups of channels keep to their own scale; nothing where they were not judged."""
+    if not groups:
+        return ""
+    worst = max(groups, key=lambda group: group.used)
+    which = "the output" if len(groups) == 1 else f"each of {len(groups)} groups of channels"
+    text = f"In its own scale {which} uses at most {fmt.share(worst.used)} of its bound, {fmt.number(worst.bound)}"
+    text += f", where its largest number is {fmt.number(worst.largest)}"
+    if worst.float32_error is not None:
+        text += f" and float32 itself is {fmt.number(worst.float32_error)} off"
+    return f"{text}."
 
 
 def _thresholds(bound: Fidelity) -> Iterator[str]:

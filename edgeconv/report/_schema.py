@@ -39,7 +39,7 @@ from edgeconv.report._fields import (
     checked_picture,
     checked_tensor,
 )
-from edgeconv.report._proof_schema import CoverageNode, FlipCertificateNode, LinkNode
+from edgeconv.report._proof_schema import CoverageNode, FlipCertificateNode, GroupNode, LinkNode
 from edgeconv.report._target_search import TargetPoint, TargetSearch
 
 SCHEMA_VERSION = 1
@@ -268,6 +268,10 @@ class ComparisonNode(Node):
         description="The links of the proof that the device takes part in (running), of the whole artifact, in the row "
         "of its first output; []: not judged.",
     )
+    groups: Several[GroupNode] = Field(
+        default=(),
+        description="How each group of channels keeps to its own scale, beside the tolerance; []: not judged.",
+    )
     samples: Several[SampleNode] = Field(description="One entry per parity input, in their order.")
     picture: PictureNode | None = Field(description="null when there was nothing to draw.")
 
@@ -279,6 +283,7 @@ class ComparisonNode(Node):
             "picture": self.picture.to_core() if self.picture else None,
             "layers": tuple(layer.to_core() for layer in self.layers),
             "links": tuple(link.to_core() for link in self.links),
+            "groups": tuple(group.to_core() for group in self.groups),
         }
         del values["layer_lsb"]  # it follows from the layers
         return core.Comparison(**values)

@@ -20,8 +20,13 @@ from edgeconv.core import Array, Artifact, Comparison, Run, Sample, Tolerance, V
 from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.devices import Device, Sessions, find
 from edgeconv.flow import judge
+from edgeconv.flow.judge import Proof
+from edgeconv.flow.prove import repeat
+from edgeconv.flow.record import read_report
 from edgeconv.flow.running import judged_running
 from edgeconv.nn import MobileNetDSC
+from edgeconv.parity import load_golden
+from edgeconv.progress import Silent
 from edgeconv.reference.tflite import read
 
 # A runtime whose kernels read other weights than the file has: bytes are exchanged as it loads one.
@@ -197,23 +202,61 @@ def test_a_convolution_that_begins_with_what_is_added_is_right(tmp_path: Path) -
     assert link.verdict is Verdict.PASS, link.reason
 
 
-def test_a_row_beyond_its_bound_whose_links_hold_is_told_as_the_precision_of_float32(tmp_path: Path) -> None:
+def _beyond(folder: Path) -> Path:
+    """A report of a network that loses 80 dB of float32 by cancellation."""
     sample = Sample("large", {"x": 1e4 * torch.randn(1, 16, 40, 40).numpy()})
-    result = edgeconv.export(
-        _OntoLarge().eval(),
-        (torch.randn(1, 16, 40, 40),),
-        tmp_path,
-        name="sum",
-        devices=("torch", "onnxruntime", "litert"),
-        samples=[sample],
-    )
-    assert result.report is not None
-    rows = [row for row in result.report.comparisons if row.artifact]
+    devices = ("torch", "onnxruntime", "litert")
+    module, arguments = _OntoLarge().eval(), (torch.randn(1, 16, 40, 40),)
+    edgeconv.export(module, arguments, folder, name="sum", devices=devices, samples=[sample])
+    return folder
+
+
+def test_where_nobody_states_a_tolerance_the_default_gives_way_to_what_float32_is_off(tmp_path: Path) -> None:
+    rows = read_report(_beyond(tmp_path)).comparisons
+    assert {row.device for row in rows} == {"torch", "onnxruntime", "litert"}
+    for row in rows:
+        assert row.verdict is Verdict.PASS, row.reason
+        assert re.match(r"up to [\d.e+]+ times the default tolerance.*float32 itself is this far off", row.reason)
+        assert max(sample.excess for sample in row.samples) <= 1
+
+
+def test_a_row_beyond_a_stated_tolerance_whose_links_hold_is_told_as_the_precision_of_float32(tmp_path: Path) -> None:
+    proof = Proof(load_golden(_beyond(tmp_path) / "sum.golden.safetensors").samples, tolerance=Tolerance(1e-6, 1e-5))
+    report = repeat(tmp_path, devices=None, progress=Silent(), make_proof=lambda _: proof)
+    own, *rows = report.comparisons
+    assert own.device == "torch"
     assert len(rows) == 2
     for row in rows:
         assert row.verdict is Verdict.FAIL
         assert [link.verdict for link in row.links] == [Verdict.PASS]
-        assert re.search(r"float32 itself is this far off .*\(torch in float32 uses [\d.e+]+ of this bound", row.reason)
+        assert "the file is right; float32 itself is this far off for this network" in row.reason
+
+
+class _SmallScores(torch.nn.Module):
+    """Scores of 1e-5: onnxruntime's sigmoid adds a rational function to 0.5, and is 1e-7 off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+        torch.nn.init.constant_(self.conv.bias, -13.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.conv(x))
+
+
+def test_a_runtime_that_is_beyond_the_outputs_own_scale_while_every_link_holds_is_told_and_passes(
+    tmp_path: Path,
+) -> None:
+    module, x = _SmallScores().eval(), torch.randn(1, 3, 16, 16)
+    edgeconv.export(module, (x,), tmp_path, name="scores", devices=("onnxruntime", "litert"))
+    for report in (read_report(tmp_path), repeat(tmp_path, devices=None, progress=Silent())):
+        onnxruntime, litert = report.comparisons
+        assert (onnxruntime.verdict, litert.verdict) == (Verdict.PASS, Verdict.PASS)
+        assert "times what its own scale allows" in onnxruntime.reason
+        assert onnxruntime.reason.endswith("every link holds: the file is right")
+        assert litert.reason == ""
+        assert all(group.used < 1 for group in litert.groups)
 
 
 class _Interpolated(torch.nn.Module):

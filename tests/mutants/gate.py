@@ -7,7 +7,7 @@ this process and with runtimes that stay started.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,7 @@ from edgeconv.flow.links import with_links
 from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.running import judged_running
 from edgeconv.parity import Golden, Integers, compare, judge_layers, layer_steps, unjudged_layers
+from edgeconv.parity.chain import relieved
 from edgeconv.progress import Silent
 from edgeconv.recipe import DEFAULT_FIDELITY
 
@@ -91,16 +92,17 @@ class Gate:
     def judge(self, export: Export, data: bytes, reference: Reference) -> Judged:
         """Judges bytes that are said to be the export's file."""
         artifact = export.renewed(data, self._folder)
-        runs, broken_on = [], {}
+        runs, rows_on = [], {}
         for device in self._devices:
             if artifact.format in device.formats:
                 run = self._sessions.run(device, artifact, reference.samples, timeout_s=_TIMEOUT_S)
                 rows = self._rows(export, artifact, run, reference)
                 runs.append(run)
-                broken_on[device.name] = self._broken(artifact, run, rows, reference)
+                rows_on[device.name] = self._with_running(artifact, run, rows, reference)
         rewriting = Rewriting(export.model.captured, export.model.graph)
         (linked,) = with_links([artifact], [export.variant], reference.golden, Silent(), rewriting)
         broken = {link.link: link.reason for link in linked.links if link.verdict is Verdict.FAIL}
+        broken_on = {name: _broken(relieved(rows, [linked])) for name, rows in rows_on.items()}
         for links in broken_on.values():
             broken = {**links, **broken}
         artifact.path.unlink()
@@ -117,6 +119,7 @@ class Gate:
             output_names=export.model.outputs,
             integers=reference.integers,
             joints=reference.golden.joints,
+            scales=reference.golden.scales(),
         )
         rows = list(outputs)
         judged = artifact.intermediates and find(run.device).tells_intermediates
@@ -124,17 +127,15 @@ class Gate:
             rows.append(self._layers(export, artifact, run, reference, outputs[0]))
         return rows
 
-    def _broken(
+    def _with_running(
         self, artifact: Artifact, run: Run, rows: Sequence[Comparison], reference: Reference
-    ) -> dict[Link, str]:
-        """The links that a device takes part in, and that do not hold."""
-        reasons = [row.reason for row in rows if row.verdict is Verdict.FAIL]
-        broken = {Link.END_TO_END: reasons[0]} if reasons else {}
-        if run.outputs:
-            device, samples = find(run.device), reference.samples
-            link = judged_running(self._sessions, device, artifact, samples, run, rows, timeout_s=_TIMEOUT_S)
-            broken |= {link.link: link.reason} if link.verdict is Verdict.FAIL else {}
-        return broken
+    ) -> list[Comparison]:
+        """The rows of a device, the first with link 4."""
+        if not run.outputs:
+            return list(rows)
+        device, samples = find(run.device), reference.samples
+        link = judged_running(self._sessions, device, artifact, samples, run, rows, timeout_s=_TIMEOUT_S)
+        return [replace(rows[0], links=(link,)), *rows[1:]]
 
     def _layers(
         self, export: Export, artifact: Artifact, run: Run, reference: Reference, row: Comparison
@@ -151,3 +152,10 @@ class Gate:
             return unjudged_layers(blank, str(error))
         except EdgeconvError as error:
             return unjudged_layers(blank, f"{type(error).__name__}: {error}")
+
+
+def _broken(rows: Sequence[Comparison]) -> dict[Link, str]:
+    """The links that a device takes part in, and that do not hold."""
+    reasons = [row.reason for row in rows if row.verdict is Verdict.FAIL]
+    broken = {Link.END_TO_END: reasons[0]} if reasons else {}
+    return broken | {link.link: link.reason for row in rows for link in row.links if link.verdict is Verdict.FAIL}

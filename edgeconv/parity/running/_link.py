@@ -128,9 +128,11 @@ def told_as_precision(
         at: is_read_back for at, is_read_back in enumerate(_of_precision(rows, artifacts)) if is_read_back is not None
     }
     own = [row for row in rows if not row.artifact] or (list(run_source()) if precise else [])
-    by_output = {row.output: row for row in own}
+    by_bound = {(row.output, row.tolerance): row for row in own}  # one from before may be of another bound
     return tuple(
-        failed(row, _precision(by_output.get(row.output), is_read_back=precise[at])) if at in precise else row
+        failed(row, _precision(by_bound.get((row.output, row.tolerance)), is_read_back=precise[at]))
+        if at in precise
+        else row
         for at, row in enumerate(rows)
     )
 
