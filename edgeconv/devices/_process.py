@@ -27,7 +27,7 @@ from edgeconv.errors import DeviceError
 _OF_THE_HOST = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 _POLL_S = 0.25  # between two looks whether it still lives
 _GRACE_S = 1.0  # that it gets to end, and its last words to arrive
-_SHOWN = 300
+_SHOWN = 300  # characters of a foreign message
 _MOST_UNASKED = 8  # frames; a device that sends more talks without being asked
 _KEPT_BYTES = 1 << 14  # of stderr
 

@@ -53,6 +53,7 @@ import numpy as np
 
 PROTOCOL, MAGIC = 1, b"ECA1"
 PREFIX = struct.Struct("<4sI")
+# Of a frame, in bytes, and of the axes of an array (numpy's own limit was 32): what is more is no answer of an agent's.
 HEADER_LIMIT = 1 << 20
 PAYLOAD_LIMIT, RANK_LIMIT = 1 << 33, 32
 DTYPES = (

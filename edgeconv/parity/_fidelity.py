@@ -15,7 +15,7 @@ from edgeconv.parity._check import check
 from edgeconv.parity._metrics import Measured, measure, worst_of
 from edgeconv.parity._picture import picture
 
-_MOST_STEPS = 255
+_MOST_STEPS = 255  # of 8 bits, from end to end
 _LEAST_ELEMENTS = 16
 _WIDER = 10.0  # the range of channels beside which others are parts of their own
 _LEAST_SHARE = 1 / 20  # of the channels: one of a hundred is a feature that no input shows, and no part

@@ -20,7 +20,7 @@ Without a floor ``max_rel`` is that of whichever element happens to lie nearest 
 
 _CHUNK = 1 << 15  # elements: a chunk and its temporaries stay in the second-level cache
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-_SMALLEST_FLOAT32 = 2.0**-149
+_SMALLEST_FLOAT32 = 2.0**-149  # subnormal
 _FLOAT32_END = 2.0**128  # from here on float32 has only infinity
 
 Floats = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ import numpy as np
 from edgeconv.core import Array, ErrorPicture
 
 _LOWEST, _HIGHEST, _PER_DECADE = -12, 4, 2  # powers of ten, and bins in each
-_MAP_SIDE = 64
+_MAP_SIDE = 64  # cells along each side of the picture
 _CHUNK = 1 << 16  # elements at a time: a whole output in float64 would take twice its memory
 
 

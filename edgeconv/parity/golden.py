@@ -25,7 +25,7 @@ from edgeconv.parity._fidelity import Integers
 from edgeconv.parity._groups import OwnScale, own_scales
 from edgeconv.recipe.wording import complaint
 
-SCHEMA = 1
+SCHEMA = 1  # of the file's metadata; another one is refused
 _KEY = "edgeconv.golden"
 _REFERENCE = "torch-float64"
 _FLOAT32 = "float32/"

@@ -12,8 +12,8 @@ from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._search import ORDERED_BY, Batches, Meter, Target
 from edgeconv.quantize._sensitivity import sensitivity
 
-_NAMED = 4
-_LEAST_GAIN_DB = 0.1
+_NAMED = 4  # layers in a note
+_LEAST_GAIN_DB = 0.1  # less is no advice
 _MOST_JUDGED = 16  # inputs, evenly taken: the devices judge all
 
 

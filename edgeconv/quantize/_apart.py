@@ -35,7 +35,7 @@ _MOST_LOST = 20.0  # decibels that a part may lose by the scale of another; a te
 _LEAST_DB = 20.0  # of a channel's variation over the error of its scale
 _LEAST_SHARE = 1 / 20  # of the channels: one of a hundred is a feature that no input shows, and no part
 _LEAST_NUMBERS = 32  # of a channel, before what it varies says anything
-_LEVELS = 256
+_LEVELS = 256  # of 8 bits
 
 
 def joins_of_uneven_parts(model: ir.Model, structure: Structure, calibration: Calibration) -> Iterator[tuple[str, str]]:

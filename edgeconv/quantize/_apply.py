@@ -100,7 +100,7 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
     return model
 
 
-_RENAMED_SINCE = 20
+_RENAMED_SINCE = 20  # ONNX opset, GridSample
 _RENAMED = {"bilinear": "linear", "bicubic": "cubic"}  # modes of GridSample, all that changed its meaning up to 21
 
 

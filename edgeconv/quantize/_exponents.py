@@ -28,7 +28,7 @@ _Floats = npt.NDArray[np.float64]
 _MOST = 24  # exponent of the largest factor
 _DEVIATIONS = 5.0  # a few images hold no channel's largest number; evened by what they hold, all channels clip others
 _WORTH = 0.95  # of the noise without: what gains less than this is left as it is
-_ACTIVATION_STEPS, _WEIGHT_STEPS = 255, 127
+_ACTIVATION_STEPS, _WEIGHT_STEPS = 255, 127  # of a range: 8 bits from end to end; symmetric, from zero
 
 
 @dataclass

@@ -45,7 +45,7 @@ _Real = TypeVar("_Real", np.float32, np.float64)
 LARGEST_SUM = 128
 """Of two weights of one sign: 255 · 128 = 32640 is within int16, 255 · 129 is not."""
 _HIGHEST = WEIGHT_LIMITS[1]
-_ALONE = -1
+_ALONE = -1  # no place: the partner of a tap that has none
 
 
 def partners(layer: Layer) -> _Indices | None:

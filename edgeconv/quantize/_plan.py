@@ -13,7 +13,7 @@ from edgeconv.core import values
 from edgeconv.core.affine import SCALE_LIMITS, interval_of, limits_of
 from edgeconv.errors import QuantizeError
 
-SCHEMA = 1
+SCHEMA = 1  # of the file; another one is refused
 SCHEMES = ("int8", "int8-weights", "int16x8")
 REQUESTED = "it was asked for"
 """Why an operator stays float that the caller named."""

@@ -30,7 +30,7 @@ Batches = Sequence[Mapping[str, Array]]
 Tell = Callable[[str], None]
 MOST_DB = 100.0  # float32 itself ends between 120 and 140
 ORDERED_BY = 8  # batches that give the order of the layers
-_SCORES_RANK = 2
+_SCORES_RANK = 2  # (rows, classes)
 _FLAGS = {"sqnr_db": "--target-sqnr", "agreement": "--target-agreement"}
 TARGET = "the target asks for it"
 """Why a plan has a layer in float."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-_FORGOTTEN = np.empty(0, np.float32)
+_FORGOTTEN = np.empty(0, np.float32)  # in the place of an array that nothing reads any more
 _MOST_BYTES = 1 << 28  # of one value over all samples: three or four are alive at a time
 
 Values: TypeAlias = "list[Array] | _Dequantized"

@@ -20,7 +20,7 @@ from edgeconv.recipe.samples import from_arrays, from_images, from_noise
 from edgeconv.recipe.schema import Input, Recipe
 
 _IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_NOISE = RandomInputs(seed=0, count=16)
+_NOISE = RandomInputs(seed=0, count=16)  # where a recipe names no data
 _END = object()
 
 

@@ -20,7 +20,7 @@ from edgeconv.recipe.foreign import printable
 
 # Of the unpickler's refusals; its other messages are about damaged files.
 _REFUSED = re.compile(r"GLOBAL (?P<name>[A-Za-z_][\w.]*)|Trying to call|Can only (?:create|build)")
-_PICKLE_PROTOCOLS = range(2, 6)
+_PICKLE_PROTOCOLS = range(2, 6)  # all that begin with an opcode of their own (PROTO, 0x80)
 _SAVE = "save only the state dict: torch.save(module.state_dict(), path), or use safetensors"
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
-_LIMIT = 400
+_LIMIT = 400  # characters of a foreign message
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 

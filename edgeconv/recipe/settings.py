@@ -21,7 +21,7 @@ import torch
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name))
 
-_OUTPUTS = (1, 2)
+_OUTPUTS = (1, 2)  # descriptors of stdout and stderr
 _NAMESPACES = (builtins, hashlib, io, json, os, shutil)
 
 

@@ -26,7 +26,7 @@ from edgeconv.report._report import excess_of
 from edgeconv.report._svg import Mark, histogram
 
 MAX_SAMPLES = 40  # the worst ones; the page says how many more there are
-MAX_LAYERS = 12
+MAX_LAYERS = 12  # rows of a table that is read at a glance
 
 
 @dataclass(frozen=True)

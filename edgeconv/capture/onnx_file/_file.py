@@ -27,7 +27,7 @@ from edgeconv.graph.names import take_name
 OLDEST_OPSET = 7
 """Older operators broadcast by other rules."""
 STANDARD = ("", "ai.onnx")
-_WANTED = 240
+_WANTED = 240  # characters of a foreign message
 _MASKS_SINCE = 12  # since which Dropout's specification says what its mask is out of training
 _ALONG_ONE_AXIS = 13  # since which Hardmax works so; of Softmax and LogSoftmax, onnx's converter knows it
 _PLAIN_IR_VERSION = 8  # from 4 on initializers need not stand among the inputs, which onnx's converter relies on

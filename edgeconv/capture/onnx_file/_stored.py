@@ -18,7 +18,7 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 from edgeconv.core.defaults import LARGEST_FILE_BYTES
 from edgeconv.errors import CaptureError
 
-_SHOWN = 60
+_SHOWN = 60  # characters of a name in a message
 _WHOLE = "the file is damaged; export it again"
 
 

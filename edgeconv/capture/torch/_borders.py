@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from edgeconv.errors import DECLARED, CaptureError, Wording, causes_of, is_own_fault
 
-_WANTED = 240
+_WANTED = 240  # characters of a foreign message
 _NO_ONNX_FORM = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<op>[^']+)'")
 _TRANSLATED = re.compile(r"Error when translating node %?(?P<node>\w+)")
 _MORE = re.compile(r"\s*(From user code:|Caused by:|For more information|consider using|While executing|\n\n).*", re.S)

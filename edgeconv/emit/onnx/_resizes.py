@@ -20,7 +20,7 @@ from edgeconv.core import Array
 from edgeconv.graph.edit import add_initializer, constant
 from edgeconv.graph.names import unique_name
 
-_ROI, _SCALES, _SIZES = 1, 2, 3
+_ROI, _SCALES, _SIZES = 1, 2, 3  # inputs of Resize
 _RANK = 4  # batch, channels and an image
 
 

@@ -42,6 +42,7 @@ def _modulo(site: Site) -> Bounded:
     return exact(site.x(), site.results[0])
 
 
+# By the name of a Cast's target: the format, and half of its relative spacing, which is what rounding once may cost.
 _FORMATS = {"FLOAT": ("float32", 2.0**-24), "FLOAT16": ("float16", 2.0**-11), "DOUBLE": ("float64", 0.0)}
 
 

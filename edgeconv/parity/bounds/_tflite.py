@@ -51,6 +51,7 @@ _ONE_STEP = frozenset(
         *("BATCH_MATMUL", "CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"),
     }
 )
+# By ActivationFunctionType of the schema: NONE, RELU, RELU_N1_TO_1, RELU6.
 _CLAMPS = {0: (-math.inf, math.inf), 1: (0.0, math.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 
 

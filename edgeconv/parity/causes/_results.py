@@ -10,7 +10,7 @@ from edgeconv.core import Array
 from edgeconv.parity.causes._piece import Evidence, Hypothesis, Piece
 from edgeconv.parity.causes._weights import exchanges, matched
 
-_MOST_CHANNELS = 4096
+_MOST_CHANNELS = 4096  # whose pairs are compared
 
 
 def permuted_channels(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:

@@ -26,7 +26,7 @@ _AFFINE = having(Trait.AFFINE)
 _FUSED_BEHIND = having_any([Trait.CLAMPS, Trait.FUNCTION, Trait.AFFINE]) | {"LeakyRelu", "PRelu"}
 _UNTOLD_HALVES = having_any([Trait.CLAMPS, Trait.REARRANGES])
 _PROBE = "/probe"
-_HALF_UNIT, _HALF_LEAST = 2.0**-11, 2.0**-25
+_HALF_UNIT, _HALF_LEAST = 2.0**-11, 2.0**-25  # of float16: half a relative spacing, and half of the smallest number
 
 
 class OnnxFile:

@@ -16,7 +16,7 @@ Numerical Algorithms, section 3.1), and both sides round: 2^13 covers any order 
 of n, which independent roundings grow with (Higham and Mary 2019), of millions.
 """
 
-_FEW = 256
+_FEW = 256  # elements, looked at first: two arrays that differ do so there already
 _LARGER = 1024.0  # what operands are raised to, by powers of two, so that nothing is rounded
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeconv.reference.tflite._graph import Array
 
-_LOWEST, _HIGHEST = -(2**31), 2**31 - 1
+_LOWEST, _HIGHEST = -(2**31), 2**31 - 1  # int32
 
 
 class Factor(NamedTuple):

@@ -14,6 +14,7 @@ from edgeconv.graph.edit import constant, only_reader
 _CLOSE = 1e-6  # constants are rounded: to float32, or by whoever wrote them
 
 
+# Hendrycks and Gimpel 2016 (arXiv 1606.08415), section 2: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))).
 _TANH_SLOPE = math.sqrt(2 / math.pi)
 _TANH_POLYNOMIAL = {1: _TANH_SLOPE, 3: 0.044715 * _TANH_SLOPE}
 _DEEP = 6  # nodes between x and the tanh, in any spelling

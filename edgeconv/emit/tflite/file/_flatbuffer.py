@@ -125,6 +125,7 @@ class _Writer:
         model.operatorCodes = [_operator_code(code, version) for code, version in self.codes]
         model.metadata = self.entries
         model.signatureDefs = [self._signature()]
+        # A builder that has to grow copies all that it holds.
         total = sum(array.nbytes + 64 for array in self.buffers if array is not None)
         builder = flatbuffers.Builder(total + 4096 + 512 * (len(self.tensors) + len(self.graph.operators)))
         model.buffers = [_Buffer(array) for array in self.buffers]

@@ -91,7 +91,7 @@ _OF_INT16 = {
     "LOG": 2,
 }
 _OF_FLOATS_BY_INT8 = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 4, "FULLY_CONNECTED": 3}  # hybrid kernels
-_PER_CHANNEL_BY_INT8 = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6}
+_PER_CHANNEL_BY_INT8 = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6}  # FULLY_CONNECTED has one since version 12
 _DATA = {"SPLIT": 1, "TRANSPOSE_CONV": 2}  # which input is the data, where it is not the first
 
 

@@ -21,16 +21,19 @@ def _dilated(operator: Operator) -> int:
 
 
 def _grouped(operator: Operator) -> int:
+    # A group reads fewer channels than the input has (is_grouped_convolution).
     return 6 if operator.inputs[0].shape[-1] != operator.inputs[1].shape[-1] else 1
 
 
 def _fully_connected(operator: Operator) -> int:
+    # Without a bias since version 6; keep_num_dims since 5.
     if len(operator.inputs) == 2:
         return 6
     return 5 if operator.options.get("keepNumDims") else 1
 
 
 def _transpose(operator: Operator) -> int:
+    # More axes first, as GetBuiltinOperatorVersion asks: the first that holds decides.
     rank = len(operator.inputs[0].shape)
     return 6 if rank > 5 else 4 if rank > 4 else _typed(np.bool_, 3)(operator)
 
@@ -76,6 +79,7 @@ _VERSION: dict[str, Callable[[Operator], int]] = {
     "DEPTHWISE_CONV_2D": _dilated,
     "FULLY_CONNECTED": _fully_connected,
     "TRANSPOSE": _transpose,
+    # With a bias.
     "TRANSPOSE_CONV": lambda operator: 3 if len(operator.inputs) == 4 else 1,
     "RESIZE_BILINEAR": _pixel_centers,
     "RESIZE_NEAREST_NEIGHBOR": _nearest,
@@ -90,6 +94,7 @@ _VERSION: dict[str, Callable[[Operator], int]] = {
     "ADD": _typed(np.int64, 4),
     "MUL": _typed(np.int64, 5),
     "GATHER": _typed(np.bool_, 3),
+    # Its data are input 1; input 0 is the axis.
     "SPLIT": _typed(np.int32, 3, index=1),
     "CAST": _cast,
 }
@@ -176,11 +181,13 @@ _OLDEST = "1.5.0"  # of a file without operators
 def version_of(operator: Operator) -> int:
     """The lowest version that expresses this operator as it stands."""
     rule = _VERSION.get(operator.code)
+    # Each version takes all that the ones before it take.
     return max(rule(operator) if rule else 1, version_of_integers(operator))
 
 
 def minimum_runtime(codes: Iterable[tuple[str, int]]) -> str:
     """The oldest runtime that knows all these (operator, version) pairs, as ``"2.9.0"``."""
+    # As numbers: as texts, 2.10 would come before 2.9.
     return max((_since(code, version) for code, version in codes), key=_ordered, default=_OLDEST)
 
 

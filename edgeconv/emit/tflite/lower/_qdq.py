@@ -22,6 +22,8 @@ from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having
 
 REQUANTIZE = "Requantize"
+# TFLite's quantization specification has signed integers alone; shifted with their zero point, they stand for the same
+# numbers.
 _SIGNED = {"uint8": ("int8", 128), "uint16": ("int16", 32768)}
 _ACTIVATIONS = ("int8", "int16")
 

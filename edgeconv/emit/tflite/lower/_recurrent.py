@@ -24,7 +24,7 @@ LONGEST = 256
 WHOLE_LAYER = "the recurrent layer"
 """What a reason to stay float begins with that many operators share."""
 _DEFAULTS = {"GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh"), "RNN": ("Tanh",)}
-GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
+GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}  # ONNX: zrh, iofc, i
 # Activations by the specification's names: the operator, and the defaults of alpha and beta.
 _ACTIVATIONS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "elu": ("Elu", (1.0,)),

@@ -28,6 +28,7 @@ AS_INT32: dict[str, frozenset[str]] = {
 }
 """The element types, by operator, that it is computed in int32 for."""
 
+# The operands that are numbers; the others are sizes and places.
 _POSITIONS = {"PAD": (0,), "PADV2": (0, 2), "SCATTER_ND": (1,)}
 _UNARY = frozenset(("ARG_MAX", "ARG_MIN", "CUMSUM", "NEG", "SUM", "DEPTH_TO_SPACE", "REVERSE_SEQUENCE"))
 

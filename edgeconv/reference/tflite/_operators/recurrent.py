@@ -13,6 +13,7 @@ import numpy as np
 from edgeconv.reference.tflite._call import Call, Kernel
 from edgeconv.reference.tflite._graph import Array
 
+# The order of the weights among the operator's inputs (kernels/lstm_shared.h).
 _INPUT, _FORGET, _CELL, _OUTPUT = range(4)
 _TANH = 4  # schema.fbs: ActivationFunctionType
 _NORM_EPSILON = 1e-8  # kNormalizationConstant of MeanStddevNormalization, portable_tensor_utils.cc

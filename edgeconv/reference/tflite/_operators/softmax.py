@@ -17,7 +17,7 @@ from edgeconv.reference.tflite._fixed_point import divided, factor, high_product
 from edgeconv.reference.tflite._graph import Array
 from edgeconv.reference.tflite._operators._tables import interpolated, table_16
 
-_LOWEST, _HIGHEST = -(2**31), 2**31 - 1
+_LOWEST, _HIGHEST = -(2**31), 2**31 - 1  # int32
 _DIFFERENCE_BITS = 5  # integer bits of x - max
 _SUM_BITS = 12  # integer bits of the sum of exponentials
 # exp(-2^k) for k = -2 to 4, in 31 bits after the point.

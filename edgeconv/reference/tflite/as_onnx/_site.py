@@ -13,7 +13,7 @@ from edgeconv.reference.tflite._graph import Array, Operator, Quantization, Tens
 
 # 20 has GELU, 21 has integers of 16 bits; onnxruntime 1.32 moves transpositions past int8 in the former alone.
 _OPSET, _OPSET_INT16 = 20, 21
-_FIRST, _LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+_FIRST, _LAST = (0, 3, 1, 2), (0, 2, 3, 1)  # channels first of channels last, and back
 _CLAMPS: Mapping[int, tuple[float, ...]] = {1: (0.0,), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 Attribute = int | float | str | Sequence[int]
 

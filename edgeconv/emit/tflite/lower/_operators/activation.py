@@ -82,6 +82,7 @@ def _bounded(low: Lowering, x: Tensor, code: str, value: ir.Value | None) -> Ten
     return low.emit(code, [x, low.graph.constant(array.reshape(-1)[:1].astype(x.dtype), f"{low.base}/bound")], x.shape)
 
 
+# The clamps that are fused activations, too (ActivationFunctionType of the schema).
 _CLIPS = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, math.inf): "RELU"}
 
 

@@ -157,6 +157,7 @@ def converted(low: Lowering, tensor: Tensor, kind: np.dtype[Any]) -> Tensor:
 
 
 _THREE_QUARTERS = 0.75  # LocalResponseNorm's exponent
+# XNNPACK's delegate takes these, and no POW (VisitNode in delegates/xnnpack/xnnpack_delegate.cc).
 _POWERS: dict[float | None, tuple[str, ...]] = {
     0.5: ("SQRT",),
     -0.5: ("RSQRT",),

@@ -20,7 +20,7 @@ from edgeconv.graph.traits import Trait, having
 
 _FLOAT, _INT32, _INT64, _BOOL = (np.dtype(kind) for kind in (np.float32, np.int32, np.int64, np.bool_))
 _STEPS = 3  # of 22 bits and more, in which a quotient of 63 bits is found
-_BITS = 64
+_BITS = 64  # of an int64, the sign among them
 _EXPONENT_BITS = 6  # of the largest power of 2 in 63 bits
 _INDICES = having(Trait.RANKS | Trait.REDUCES) | {"Shape", "Size"}
 

@@ -42,6 +42,7 @@ def _pad_constant(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tup
     value = low.constant(node.inputs[2], "value") if len(node.inputs) > 2 and node.inputs[2] is not None else None
     shape = [size + before + after for size, (before, after) in zip(x.shape, amounts, strict=True)]
     table = low.integers(np.array(amounts))
+    # XNNPACK's delegate takes PAD, and no PADV2 (VisitNode in delegates/xnnpack/xnnpack_delegate.cc).
     if value is None or not np.any(value):
         return low.emit("PAD", [x, table], shape)
     constant = low.graph.constant(value.reshape(1), f"{low.base}/value")

@@ -207,7 +207,7 @@ def lp_pool(low: Lowering, node: ir.Node) -> None:
     _windowed(low, node, powers, summed, root)
 
 
-_SQUARES = 2
+_SQUARES = 2  # the order of the Euclidean norm
 
 
 def _across_channels(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> None:

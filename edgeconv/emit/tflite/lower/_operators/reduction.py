@@ -102,7 +102,7 @@ def norm_of(low: Lowering, x: Tensor, axes: Sequence[int], p: int) -> Tensor:
     return total if p == 1 else low.emit("POW", [total, low.floats(1 / p)], total.shape)
 
 
-_SQUARES = 2
+_SQUARES = 2  # the order of the Euclidean norm
 
 
 def global_pool(code: str) -> Lower:

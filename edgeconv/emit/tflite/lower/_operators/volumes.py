@@ -13,7 +13,7 @@ from edgeconv.emit.tflite.lower._layout import last, permuted
 from edgeconv.emit.tflite.lower._lowering import Lowering
 from edgeconv.emit.tflite.lower._windows import Window
 
-THREE = 3
+THREE = 3  # axes of a volume, beside batch and channels
 
 
 def images_of(low: Lowering, value: ir.Value) -> Tensor:
