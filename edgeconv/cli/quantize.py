@@ -102,17 +102,13 @@ def _print_target_search(search: TargetSearch) -> None:
     classes = any(point.agreement is not None for point in search.points)
     sizes, times = [f".{name} bytes" for name in formats], [f"{name} ms" for name in devices]
     titles = ["in float", "SQNR dB", *(["agreement"] if classes else []), *sizes, *times, ""]
-    rows = [
-        [
-            f"{point.kept} of {search.layers}",
-            f"{point.sqnr_db:.2f}",
-            *([f"{point.agreement:.2%}" if point.agreement is not None else "-"] if classes else []),
-            *(f"{point.size_bytes[name]:,}" if name in point.size_bytes else "-" for name in formats),
-            *(f"{point.latency_ms[name]:.3f}" if name in point.latency_ms else "-" for name in devices),
-            "chosen" if point.chosen else "",
-        ]
-        for point in search.points
-    ]
+    rows = []
+    for point in search.points:
+        agreement = "-" if point.agreement is None else f"{point.agreement:.2%}"
+        row = [f"{point.kept} of {search.layers}", f"{point.sqnr_db:.2f}", *([agreement] if classes else [])]
+        row += [f"{point.size_bytes[name]:,}" if name in point.size_bytes else "-" for name in formats]
+        row += [f"{point.latency_ms[name]:.3f}" if name in point.latency_ms else "-" for name in devices]
+        rows.append([*row, "chosen" if point.chosen else ""])
     styles = ["bold green" if point.chosen else "" for point in search.points]
     print_table(titles, rows, right=titles[:-1], styles=styles)
     chosen = next((point for point in search.points if point.chosen), None)

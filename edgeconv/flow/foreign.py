@@ -261,20 +261,20 @@ def _fitting(samples: Sequence[Sample], artifact: Artifact) -> tuple[Sample, ...
     Raises:
         ParityError: there are none.
     """
-    fitting = tuple(
-        sample
-        for sample in samples
-        if sample.is_for(artifact.variant)
-        and all(
-            isinstance(size, str) or size == actual
-            for spec in artifact.inputs
-            for size, actual in zip(spec.shape, spec.to_file(sample.inputs[spec.name]).shape, strict=True)
-        )
-    )
+    fitting = tuple(sample for sample in samples if sample.is_for(artifact.variant) and _takes(artifact, sample))
     if not fitting:
         what = f"no parity input of the recipe has the shapes that it takes, or is for {artifact.variant}"
         raise ParityError(what, where=str(artifact.path), hint="state one in the recipe")
     return fitting
+
+
+def _takes(artifact: Artifact, sample: Sample) -> bool:
+    """Whether the file states these sizes; one that it leaves open may be any."""
+    for spec in artifact.inputs:
+        sizes = spec.to_file(sample.inputs[spec.name]).shape
+        if any(isinstance(stated, int) and stated != size for stated, size in zip(spec.shape, sizes, strict=True)):
+            return False
+    return True
 
 
 def _require_free(out: Path, name: str) -> None:

@@ -251,6 +251,7 @@ class _Work:
         quantized, result = self._pair(value, name, parameters)
         real = result.outputs[0]
         for use in uses:
+            # Between two operators that stay float nothing is rounded.
             if producer not in self.floats or use.node not in self.floats:
                 use.node.replace_input_with(use.idx, real)
         if is_input:

@@ -77,6 +77,7 @@ def _one_ratio(node: ir.Node, sizes: Sequence[int], scales: Array | None) -> Arr
     policy, after = node.attributes.get_string("keep_aspect_ratio_policy", "stretch"), operand(node, 3)
     if policy == "stretch" or after is None:
         return scales
+    # ParseScalesDataAndAdjustOutputSize: quotients in float32, of which the policy takes one.
     ratios = np.asarray(after, np.float32) / np.asarray(sizes, np.float32)
     return np.full(len(sizes), ratios.min() if policy == "not_larger" else ratios.max(), np.float32)
 
@@ -85,6 +86,7 @@ def size_of(size: int, scale: np.float32) -> int | None:
     """What an axis of this size becomes; None where float32 has no such number."""
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.float32(size) * scale
+    # UpsampleBase::ComputeOutputShape casts the product of floats.
     return int(scaled) if np.isfinite(scaled) else None
 
 
@@ -106,6 +108,7 @@ def rounding(node: ir.Node, axis: Axis) -> Callable[[Array], Array]:
     """The rule by which a nearest Resize takes an element for a coordinate."""
     mode = node.attributes.get_string("nearest_mode", "round_prefer_floor")
     if mode == BEFORE_11:
+        # ResizeNearestMode::SIMPLE.
         mode = "ceil" if axis.scale(np.float32) < 1 else "floor"
     return _ROUNDINGS[mode]
 
@@ -146,6 +149,7 @@ def _crop(x: Array, axis: Axis, kind: type[np.floating[Any]]) -> Array:
     start, end = (kind(edge) for edge in axis.region)
     last = kind(axis.size - 1)
     if axis.out <= 1:
+        # A 0.5 without suffix is a double in C++, and so is what it is multiplied by.
         return np.full_like(x, 0.5 * np.float64(start + end) * np.float64(last))
     return np.asarray(start * last + x * (end - start) * last / kind(axis.out - 1))
 

@@ -257,4 +257,9 @@ def _name(path: tuple[Any, ...], parameters: list[str]) -> str:
     """The name of a tensor: the parameter that it belongs to and the keys that lead to it."""
     keys: list[Any] = [getattr(key, "key", getattr(key, "name", getattr(key, "idx", None))) for key in path]
     first = parameters[keys[1]] if keys[0] == 0 and keys[1] < len(parameters) else str(keys[1])
-    return "_".join("".join(c if c.isalnum() or c in "_.-" else "_" for c in str(key)) for key in [first, *keys[2:]])
+    return "_".join(_plain(str(key)) for key in [first, *keys[2:]])
+
+
+def _plain(text: str) -> str:
+    """A text as a part of a name: letters, digits and ``_.-``; an underscore for all else."""
+    return "".join(char if char.isalnum() or char in "_.-" else "_" for char in text)

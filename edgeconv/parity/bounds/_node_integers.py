@@ -66,6 +66,7 @@ def _sums_of_integers(site: Site) -> Array:
     data, weight = site[0].astype(np.float64), site[3].astype(np.float64)
     if site[2].size > 1:
         raise site.unknown("with a zero point for each row")
+    # Less the zero point, the zeros that a Conv pads with stand for what integers are padded with.
     data = data - float(site[2].reshape(-1)[0])
     point = site[5].astype(np.float64)
     if site.node.op_type == "QLinearMatMul":

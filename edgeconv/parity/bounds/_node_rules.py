@@ -113,6 +113,7 @@ def _product(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
     # A partial product may leave the range of numbers where the factors are of very different sizes.
     reach = np.log2(np.maximum(sizes, 1)).sum(), -np.log2(np.minimum(sizes, 1)).sum()
     unsure = flushed | (max(reach) > math.log2(x.arithmetic.largest) - 2)
+    # gamma_n (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., lemma 3.1).
     error = np.where(unsure, np.inf, count * u / (1 - count * u) * np.abs(value) + x.arithmetic.least)
     return x.within(value, error, error)
 

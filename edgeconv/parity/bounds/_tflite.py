@@ -85,6 +85,8 @@ class Site:
         stated = [index for index in indices if self.call.optional(index) is not None]
         operands = [self.x(index) for index in stated]
         if self._is_hybrid(stated):
+            # PortableSymmetricQuantizeFloats (kernels/internal/reference/portable_tensor_utils.cc): 127 steps for the
+            # largest number, by a rounded factor.
             operands[0] = operands[0].widened(np.abs(operands[0].value).max(initial=0.0) / 127 * (1 + 2.0**-10))
         plain = self._plain(stated)
         total = plain([operand.value for operand in operands])

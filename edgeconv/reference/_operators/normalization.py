@@ -20,6 +20,7 @@ def _batch(call: Call) -> Result:
     if not call.attribute("training_mode", 0):
         return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
     axes = [axis for axis in range(x.ndim) if axis != 1]
+    # ONNX, BatchNormalization: the variance of the population, for the result and for the running one.
     now, spread = x.mean(axes), x.var(axes, correction=0)
     y = F.batch_norm(x, now, spread, scale, bias, False, 0.0, epsilon)
     return y, mean * momentum + now * (1 - momentum), variance * momentum + spread * (1 - momentum)

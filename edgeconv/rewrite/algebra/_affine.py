@@ -75,6 +75,7 @@ def _arithmetic(node: ir.Node) -> Affine | None:
     """
     left, right = node.inputs
     constants = exact(left), exact(right)
+    # Two constants are folded elsewhere, and two variables are no map of one.
     if (constants[0] is None) == (constants[1] is None):
         return None
     constant_first = constants[0] is not None
@@ -93,6 +94,7 @@ def _arithmetic(node: ir.Node) -> Affine | None:
 
 def _channels(constant: Float64, shape: ir.Shape) -> tuple[int | None, Float64] | None:
     """The one axis of x along which a broadcast constant varies, and its numbers; None when it also enlarges x."""
+    # It would add axes to x, and the result would be no map of each element.
     if constant.ndim > len(shape):
         return None
     wide = [axis for axis, size in enumerate(constant.shape) if size != 1]

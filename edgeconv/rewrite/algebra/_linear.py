@@ -141,6 +141,7 @@ def _read_convolution(node: ir.Node, weight: Float64) -> Linear:
 def _read_transposed_convolution(node: ir.Node, weight: Float64) -> Linear:
     groups = node.attributes.get_int("group", 1)
     channels_in, per_group = weight.shape[:2]
+    # ONNX, ConvTranspose: the weight has the input channels first, and the outputs of one group behind them.
     grouped = weight.reshape(groups, channels_in // groups, per_group, -1).swapaxes(1, 2)
     form = grouped.reshape(groups * per_group, channels_in // groups, -1)
     # With more taps or a stride, outputs near each other see different taps: then a shift is no constant behind it.
@@ -156,6 +157,7 @@ def _read_gemm(node: ir.Node, weight: Float64) -> Linear | None:
     if addend is not None and (addend.size not in (1, len(form)) or addend.shape[-1:] not in ((), (addend.size,))):
         return None  # differs from row to row
     axis_in = 0 if node.attributes.get_int("transA", 0) else 1
+    # alpha and beta go into the numbers; `_write_gemm` takes them off the node.
     return Linear(node, alpha * form[:, :, None], beta * _bias(node, len(form)), axis_in=axis_in)
 
 
@@ -163,6 +165,7 @@ def _read_matmul(node: ir.Node, weight: Float64) -> Linear | None:
     dimensions = rank(node.inputs[0])
     if weight.ndim != 2 or dimensions is None:
         return None
+    # Only a product of two matrices has a form with a bias, Gemm.
     form, axis = weight.T[:, :, None], dimensions - 1
     return Linear(node, form, np.zeros(len(form)), axis_in=axis, axis_out=axis, takes_bias=dimensions == 2)
 

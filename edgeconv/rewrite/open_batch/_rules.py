@@ -21,7 +21,7 @@ from edgeconv.rewrite.open_batch._spread import spread
 
 Rule = Callable[[Batch, ir.Node], Place]
 
-_TO_THE_END = int(np.iinfo(np.int64).max)
+_TO_THE_END = int(np.iinfo(np.int64).max)  # ONNX, Slice: an end beyond the size is the size
 
 
 def elementwise(batch: Batch, node: ir.Node) -> Place:
@@ -134,8 +134,10 @@ def reshape(batch: Batch, node: ir.Node) -> Place:
     """Reshape: the axis that holds the batch takes what is left."""
     place = batch.through_reshape(node)
     target = list(batch.shape(node, node.outputs[0]))
+    # ONNX, Reshape: a 0 says "as in the input", and of no elements -1 cannot be told.
     if 0 in target:
         batch.refuse(node, "has no elements")
+    # ONNX, Reshape: -1 is what is left.
     target[place.axis] = -1
     batch.rewrite(node, 1, target)
     return place
