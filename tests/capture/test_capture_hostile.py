@@ -159,7 +159,19 @@ def _sized(*sizes: int) -> Bytes:
     return change
 
 
+def _declared(place: str) -> Bytes:
+    """The constant, which is of float32, declared as of int64 in that list of the graph."""
+
+    def change(model: onnx.ModelProto) -> bytes:
+        name = model.graph.initializer[0].name
+        getattr(model.graph, place).append(helper.make_tensor_value_info(name, TensorProto.INT64, [1, 1, 8, 8]))
+        return model.SerializeToString()
+
+    return change
+
+
 CHANGED: dict[str, Bytes] = {
+    **{f"declared of another type as {place}": _declared(place) for place in ("input", "output", "value_info")},
     **{f"element type {number}": _typed(number) for number in (999, 0, -1)},
     **{f"sizes {sizes}": _sized(*sizes) for sizes in ((-3,), (-1, -3), (2**62, 4))},
     "a name": lambda model: model.SerializeToString().replace(b"NAME", b"\xff\xfe\x80\x81"),

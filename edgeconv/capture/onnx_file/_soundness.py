@@ -77,8 +77,8 @@ def check_sound(proto: onnx.ModelProto, where: str) -> None:
     for graph, depth in _graphs(proto):
         if depth > MOST_NESTED:
             raise CaptureError(f"it nests subgraphs more than {MOST_NESTED} deep", where=where, hint="flatten them")
-        for tensor in graph.initializer if isinstance(graph, onnx.GraphProto) else ():
-            _check_tensor(tensor, where)
+        if isinstance(graph, onnx.GraphProto):
+            _check_constants(graph, where)
         if depth and isinstance(graph, onnx.GraphProto):
             _check_values(graph, where)
         if isinstance(graph, onnx.FunctionProto):
@@ -152,6 +152,22 @@ def _check_values(graph: onnx.GraphProto, where: str) -> None:
         has_type = kind is None or value.type.tensor_type.elem_type in onnx.TensorProto.DataType.values()
         if kind not in (None, "tensor_type") or not has_type:
             raise CaptureError(f"{value.name!r} of a subgraph is no tensor", where=where, hint=_HINT)
+
+
+def _check_constants(graph: onnx.GraphProto, where: str) -> None:
+    """Of element types that there are, and that are theirs where they are declared, too: as an output, or an input."""
+    stated = {
+        value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)
+    }
+    for tensor in graph.initializer:
+        _check_tensor(tensor, where)
+        declared = stated.get(tensor.name, 0)
+        if declared not in (0, tensor.data_type):
+            is_known = declared in onnx.TensorProto.DataType.values()
+            types = [onnx.TensorProto.DataType.Name(tensor.data_type).lower()]
+            types.append(onnx.TensorProto.DataType.Name(declared).lower() if is_known else str(declared))
+            what = f"the tensor {tensor.name!r} is of {types[0]}, and is declared as of {types[1]}"
+            raise CaptureError(what, where=where, hint=_HINT)
 
 
 def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
