@@ -87,11 +87,25 @@ TOLD_BY_THE_RESULT = {
 """Faults that are found, and told under the name of the layer's quantized result."""
 
 
+class Priors(nn.Module):
+    """A layer, and what does not depend on the input: the boxes of a detector, their numbers, what is made of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 6, 5)
+        self.register_buffer("boxes", torch.rand(5, 4))
+        self.register_buffer("numbers", torch.arange(5))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.layer(x), self.boxes, self.boxes * 2, self.numbers, self.boxes
+
+
 def made(name: str, variant: str) -> tuple[Variant, dict[str, np.ndarray]]:
     torch.manual_seed(0)
-    module = NETWORKS[name]().eval()
+    module = (Priors if name == "priors" else NETWORKS[name])().eval()
     inputs = {"x": torch.randn(1, 3, 16, 16).numpy()}
-    model = optimize(capture(module, (torch.from_numpy(inputs["x"]),), input_names=["x"], output_names=["y"]))
+    args, outputs = (torch.from_numpy(inputs["x"]),), [] if name == "priors" else ["y"]
+    model = optimize(capture(module, args, input_names=["x"], output_names=outputs))
     quantization = Quantization(batches=lambda: [inputs])
     (made_variant,) = variants_of(model, (variant,), quantization, Silent())
     return made_variant, inputs
@@ -138,6 +152,23 @@ def missed_faults(name: str, variant: str, folder: Path) -> list[tuple[str, str,
 @pytest.mark.parametrize("case", ["relu6 fp32", "leaky fp16", "swish int8", "relu int16x8"])
 def test_planted_faults_are_found_and_named(case: str, tmp_path: Path) -> None:
     assert not missed_faults(*case.split(), tmp_path)
+
+
+@pytest.mark.parametrize("variant", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("format_", ["onnx", "tflite"])
+def test_outputs_that_are_constants_are_held_at_them(format_: str, variant: str, tmp_path: Path) -> None:
+    graph, inputs = made("priors", variant)
+    contents = emitted(graph, format_)
+    right = judged(graph, inputs, contents, contents.data, tmp_path / f"net.{format_}")
+    assert right.verdict is Verdict.PASS, right.reason
+    torch.manual_seed(0)
+    boxes = Priors().boxes.numpy()
+    stored = next(boxes.astype(dtype) for dtype in ("f4", "f2") if boxes.astype(dtype).tobytes() in contents.data)
+    altered = stored.copy()
+    altered[2, 1] = np.nextafter(altered[2, 1], stored.dtype.type(2))
+    wrong = contents.data.replace(stored.tobytes(), altered.tobytes())
+    told = judged(graph, inputs, contents, wrong, tmp_path / f"net.{format_}")
+    assert told.verdict is Verdict.FAIL, told.reason
 
 
 def test_numbers_of_the_writer_s_own_are_not_called_those_of_a_large_constant_altered() -> None:

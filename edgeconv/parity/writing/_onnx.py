@@ -73,11 +73,14 @@ class OnnxFile:
 
     def constants_before(self, tensor: str) -> frozenset[str]:
         """The constants between a value and the held ones that it is computed from."""
-        return self._file.constants_before(tensor, self._fed[1]) & self._file.constants.keys()
+        return self._file.constants_before(tensor, self._fed[1]) & self.constants.keys()
 
     def _in_order(self) -> list[str]:
-        made = [value.name or "" for node in self._file.model.graph for value in node.outputs]
-        return [name for name in made if name in self.names]
+        """The values of both sides as they are computed, and outputs that are constants."""
+        graph = self._file.model.graph
+        stored = [value for value in graph.outputs if value.is_initializer()]
+        made = [*(value for node in graph for value in node.outputs), *stored]
+        return [name for name in dict.fromkeys(value.name or "" for value in made) if name in self.names]
 
 
 def _with_real_borders(graph: ir.Graph, beside: Graph) -> None:
