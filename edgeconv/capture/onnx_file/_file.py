@@ -77,6 +77,7 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
     if proto.functions:
         with _mapped("its functions cannot be inlined", where, hint="export it without functions"):
             proto = inliner.inline_local_functions(proto, True)
+            _check(proto)  # what a function reads, and what it is to give, its nodes may not make
     _check_operators(proto.graph, where)
     _check_masks(proto.graph, opset_of(proto), where)
     _check_statistics(proto.graph, where)
