@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +10,17 @@ from pathlib import Path
 import pytest
 from exports import Export, Model, exports_of
 from gate import Gate, Reference
-from kinds import KINDS, SINGLE_ULP
-from mutant_networks import BENIGN, NETWORKS
+from kinds import KINDS, SINGLE_ULP, plant
+from mutant_networks import BENIGN, NETWORKS, RANDOM
 from mutant_plot import svg
 from mutant_rows import CleanRow, FaultRow, document, markdown
 from rivals import RULES, rejected_by
 from trials import Plan, tried
 
 from edgeconv.core import Run
-from edgeconv.core.verdicts import Link
+from edgeconv.core.verdicts import Link, Verdict
+from edgeconv.flow.links import with_links
+from edgeconv.progress import Silent
 
 _PLAN = Plan(seed=0, faults=1, graph_faults=1, kinds=KINDS, variants=(("fp32", "tflite"), ("int8", "tflite")))
 
@@ -55,6 +58,22 @@ def test_a_file_that_no_runtime_takes_is_rejected_by_all(gate: Gate) -> None:
     judged = gate.judge(export, export.data[:-100], reference)
     assert judged.broken
     assert rejected_by(judged.runs[0], model.float32(model.samples)) == list(RULES)
+
+
+@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+@pytest.mark.parametrize("kind", ["relu-to-relu6", "input-channels-exchanged", "weight-zero", "small-weights-zeroed"])
+def test_faults_of_integers_that_no_input_shows_are_told(kind: str, variant: str, tmp_path: Path) -> None:
+    """A clamp that is not reached, channels that are zero, a number that the file has elsewhere, too."""
+    model = Model.of(NETWORKS["repvgg"], RANDOM, 2113)
+    (export,) = exports_of(model, [(variant, "tflite")])
+    golden = model.golden(model.samples)
+    for seed in range(3):
+        planted = plant(export.data, "tflite", kind, random.Random(seed))
+        assert planted is not None
+        artifact = export.renewed(planted.data, tmp_path)
+        (linked,) = with_links([artifact], [export.variant], golden, Silent())
+        link = next(link for link in linked.links if link.link is Link.WRITING)
+        assert link.verdict is Verdict.FAIL, planted.where
 
 
 def test_clean_rows_pass_and_live_faults_are_found(rows: tuple[list[CleanRow], list[FaultRow]]) -> None:

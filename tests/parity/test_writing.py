@@ -187,6 +187,31 @@ def test_a_part_of_a_constant_that_is_one_ulp_off_is_told_though_the_constant_ha
     assert "16 of 16 numbers are not those of the graph's bias" in fault
 
 
+def test_a_number_that_occurs_elsewhere_is_as_wrong_in_its_place() -> None:
+    weight = np.random.default_rng(0).integers(-127, 128, (8, 4, 3, 3)) * 0.25  # of integers: float64
+    held = weight.transpose(0, 2, 3, 1).copy()
+    held[3, 1, 2, 0], held[5, 0, 0, 1] = 0, 2 * held[5, 0, 0, 1]
+    (fault,) = match({"weight": weight, "zeros": np.zeros(9)}, {"filter": held}, half_steps_of(held)).faults.values()
+    count = int(np.count_nonzero(held != weight.transpose(0, 2, 3, 1)))
+    assert f"{count} of 288 numbers" in fault
+    assert "not those of the graph's weight in the same place" in fault
+
+
+def test_a_constant_in_other_places_is_told_by_its_name_though_all_of_it_differs() -> None:
+    weight = np.random.default_rng(0).standard_normal(3).astype(np.float32)
+    held = np.array([0, 1, 0], np.float32)
+    assert "weight" in match({"weight": weight}, {"weight": held}, half_steps_of(held)).faults
+    assert not match({"weight": weight}, {"other": held}, half_steps_of(held)).faults
+
+
+def test_what_the_writer_makes_of_zeros_and_ones_is_its_own() -> None:
+    interpolation = np.eye(8)
+    interpolation[0, :3] = 0.3, 0.3, 0.4
+    matching = match({"mask": np.eye(8)}, {"matrix": interpolation}, half_steps_of(interpolation))
+    assert matching.own == {"matrix"}
+    assert not matching.faults
+
+
 def half_steps_of(array: np.ndarray) -> Callable[[str], np.ndarray]:
     return lambda name: half_steps(array)
 

@@ -41,7 +41,20 @@ def exchanged(array: np.ndarray) -> bool:
     return True
 
 
-CONSTANT_FAULTS: dict[str, Callable[[np.ndarray], bool]] = {"ulp": next_number, "permuted": exchanged}
+def zeroed(array: np.ndarray) -> bool:
+    """The smallest number that is not zero becomes zero, as a weight may be elsewhere."""
+    others = np.flatnonzero(array)
+    if len(others) < 4:
+        return False
+    array[others[np.argmin(np.abs(array[others].astype(np.float64)))]] = 0
+    return True
+
+
+CONSTANT_FAULTS: dict[str, Callable[[np.ndarray], bool]] = {
+    "ulp": next_number,
+    "permuted": exchanged,
+    "zeroed": zeroed,
+}
 
 
 def planted_in_onnx(data: bytes) -> Iterator[Planted]:

@@ -1,7 +1,8 @@
 """Constants of a file beside those of the graph: every number of the one is a number of the other.
 
-The order of the elements is not looked at, since a file may hold them in another layout: whether they stand in the
-right places is for the comparison of values to say, and which numbers there are needs no tolerance.
+A file may hold them in another layout, or several constants as one: which numbers there are needs no tolerance, and
+whether they stand in the right places is for the comparison of values to say. A constant that agrees with one of the
+graph's in most places is held to it place by place.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ _ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)), 4: ((0, 1,
 _NEAR = 2.0**-8  # relative: the most that numbers which are taken for others, altered, differ from these
 _CHANCE = 1e-9  # numbers that are as near by chance are the writer's own: a file has up to a million pairs of constants
 _CHANCE_OF_SAME_SIZE = 1e-6
+_TRIVIAL = (0, 1, -1)  # that any constant may have
+_FEW = 3  # numbers that may agree by chance
 _HALF_LIMIT = float(np.finfo(np.float16).max)
 
 
@@ -29,12 +32,15 @@ class Matching:
         own: constants of the file that the writer rounded: with numbers that the graph does not have.
         without: constants of the graph with numbers that the file does not have.
         rounded: constants of the graph that the file holds in fewer bits or as integers, as it does.
+        rearranged: constants of the file whose numbers are those of several constants of the graph, or, where these
+            have as many as half precision or integers have in all, by chance.
     """
 
     faults: Mapping[str, str] = field(default_factory=dict)
     own: frozenset[str] = frozenset()
     without: frozenset[str] = frozenset()
     rounded: Mapping[str, Array] = field(default_factory=dict)
+    rearranged: frozenset[str] = frozenset()
 
 
 def match(graph: Mapping[str, Array], file: Mapping[str, Array], steps: Callable[[str], Array]) -> Matching:
@@ -48,10 +54,16 @@ def match(graph: Mapping[str, Array], file: Mapping[str, Array], steps: Callable
     work = _Match(graph, file)
     work.find_quantized(steps)
     foreign, lost = dict(work.foreign()), dict(work.lost())
-    faults = {name: text for name, numbers in foreign.items() if (text := work.fault(name, numbers, lost))}
+    faults = dict(work.altered_in_place(steps))
+    faults |= {
+        name: text
+        for name, numbers in foreign.items()
+        if name not in faults and (text := work.fault(name, numbers, lost))
+    }
     own, without = foreign.keys() | work.by_chance, lost.keys() | {work.partners[name] for name in work.by_chance}
-    integers = {name for name in file.keys() - work.partners.keys() if file[name].dtype == np.float64}
-    return Matching(faults, frozenset(own | integers), frozenset(without), work.rounded)
+    own -= {name for name in foreign if work.is_mostly_the_graphs(name, foreign[name])}
+    rest = file.keys() - work.partners.keys() - foreign.keys()
+    return Matching(faults, frozenset(own), frozenset(without), work.rounded, frozenset(rest))
 
 
 class _Match:
@@ -121,6 +133,41 @@ class _Match:
             elif numbers.size:
                 yield name, numbers
 
+    def altered_in_place(self, steps: Callable[[str], Array]) -> Iterator[tuple[str, str]]:
+        """The constants of the file without a partner that are one of the graph's without one, but for some numbers.
+
+        A number that another constant has, or zero, is as wrong in the place of this one as any other.
+        """
+        free = self.graph.keys() - set(self.partners.values()) - self.rounded.keys()
+        for name in self.file.keys() - self.partners.keys():
+            alike = [other for other in free if self.graph[other].size == self.file[name].size]
+            for other in sorted(alike, key=lambda candidate: (candidate != name, candidate)):
+                text = self._differing(name, other, steps)
+                if text:
+                    yield name, text
+                    break
+
+    def _differing(self, name: str, other: str, steps: Callable[[str], Array]) -> str:
+        """One line on the places where two constants differ that agree in most; empty of others."""
+        array, due = self.file[name], in_precision(self.graph[other], self.file[name].dtype)
+        slack = steps(name) * (1 + 2.0**-20) if self.graph[other].dtype != due.dtype == np.float64 else 0.0
+        for order in _ORDERS.get(due.ndim, ((*range(due.ndim),),)):
+            moved = due.transpose(order).reshape(array.shape)
+            with np.errstate(invalid="ignore"):
+                agree = (np.abs(moved - array) <= slack) | (moved == array) | (np.isnan(moved) & np.isnan(array))
+            telling = ~np.isin(array, _TRIVIAL) & (np.abs(moved) > slack)  # zeros and ones agree by chance
+            equal, differing = int(np.count_nonzero(agree & telling)), int(np.count_nonzero(~agree))
+            if (name == other and differing) or (array.size > _FEW and equal > differing):
+                return _told_in_place(name, other, array, moved, ~agree)
+        return ""
+
+    def is_mostly_the_graphs(self, name: str, numbers: Array) -> bool:
+        """Whether most numbers of a constant of integers are the graph's: the others are not the writer's own."""
+        array = self.file[name]
+        telling = np.count_nonzero(~np.isin(array, _TRIVIAL))
+        foreign = int(np.count_nonzero(np.isin(array, numbers)))
+        return bool(array.dtype == np.float64 and 2 * foreign < telling)
+
     def fault(self, name: str, numbers: Array, lost: Mapping[str, Array]) -> str:
         """One line on a constant of the file that is one of the graph's, altered; empty where it is none of them."""
         array = self.file[name]
@@ -152,6 +199,24 @@ class _Match:
             f"constant {name}: {several} not those of the graph's {other}; {place} is {float(held):.9g}, "
             f"and the nearest that the file lacks is {float(nearest):.9g}{_units(held, nearest)}"
         )
+
+
+def _told_in_place(name: str, other: str, array: Array, due: Array, differing: Array) -> str:
+    at = int(np.flatnonzero(differing)[0])
+    place = [int(index) for index in np.unravel_index(at, array.shape)]
+    held, stated = array.reshape(-1)[at], due.reshape(-1)[at]
+    count = int(np.count_nonzero(differing))
+    several = f"{count} of {array.size} numbers {'is' if count == 1 else 'are'}"
+    return (
+        f"constant {name}: {several} not those of the graph's {other} in the same place; {place} is {float(held):.9g}, "
+        f"and the graph's is {float(stated):.9g}{_units(held, stated)}"
+    )
+
+
+def all_among(array: Array, constants: Collection[Array]) -> bool:
+    """Whether every number is one of some constants', in their precision, or a trivial one."""
+    pool = _pool([in_precision(other, array.dtype) for other in constants], array.dtype)
+    return not _missing(array, pool).size
 
 
 def halved(array: Array) -> Array:
@@ -217,7 +282,7 @@ def _moved_back(array: Array, due: Array, half: Array) -> Array | None:
 
 
 def _pool(arrays: Collection[Array], dtype: np.dtype[np.generic]) -> Array:
-    trivial = np.array([0, 1, -1], dtype)
+    trivial = np.array(_TRIVIAL, dtype)
     return np.unique(np.concatenate([trivial, *(array.reshape(-1).astype(dtype) for array in arrays)]))
 
 

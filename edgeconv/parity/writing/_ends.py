@@ -89,3 +89,11 @@ def raised(array: Array) -> Array:
     if array.dtype.kind != "f":
         return array
     return np.asarray(array * max(1.0, 2.0 ** np.ceil(np.log2(_LARGER / (magnitude(array) or _LARGER)))))
+
+
+def mixed(array: Array) -> Array:
+    """Real numbers in another order, the same for all arrays of a size: no channel is all zero, no two are alike."""
+    if array.dtype.kind != "f":
+        return array
+    order = np.random.default_rng(array.size).permutation(array.size)
+    return np.asarray(array.reshape(-1)[order].reshape(array.shape))

@@ -7,9 +7,9 @@ compared. All other roundings are left out, as a file may fuse operators and rou
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
@@ -23,7 +23,9 @@ from edgeconv.graph.constants import unrounded_copy
 from edgeconv.graph.edit import tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having_any
-from edgeconv.parity.causes import HELD, Piece
+from edgeconv.parity.causes import Piece
+from edgeconv.parity.writing._cut import Cut, redirect
+from edgeconv.parity.writing._steps import Steps, steps_of
 from edgeconv.reference import evaluate, one_thread
 
 _STORED = "/stored"
@@ -32,31 +34,6 @@ _MOST_LEFT_OUT = 3  # nodes behind each other
 _MOVING = (Trait.MOVES, Trait.PICKS)
 _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 Altered = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Steps:
-    """What the integers of a quantized value stand for: ``real = scale * (stored - zero_point)``, and which there are.
-
-    Attributes:
-        scale: positive.
-        least: the real number that the smallest integer stands for.
-        greatest: that of the largest.
-    """
-
-    scale: float
-    least: float
-    greatest: float
-
-    def saturated(self, array: Array) -> Array:
-        """Numbers that become the smallest or the largest integer are all alike; the others stay as they are."""
-        return np.clip(array, self.least + self.scale / 2, self.greatest - self.scale / 2)
-
-
-def steps_of(scale: float, zero_point: int, dtype: str) -> Steps:
-    """Of an integer tensor."""
-    low, high = limits_of(dtype)
-    return Steps(scale, scale * (low - zero_point), scale * (high - zero_point))
 
 
 class Graph:
@@ -73,7 +50,14 @@ class Graph:
     def __init__(self, model: ir.Model, *, unrounded: bool = False) -> None:
         self.model = unrounded_copy(model) if unrounded else _rounded_attributes(model)
         _store_real_numbers(self.model)
-        self._cuts: dict[frozenset[str], _Cut] = {}
+        self._cuts: dict[frozenset[str], Cut] = {}
+        self._saturating: frozenset[str] = frozenset()
+
+    def saturating(self, names: Collection[str]) -> Graph:
+        """The same graph, in which quantized values of these names saturate where they are not held, too."""
+        other = copy.copy(self)
+        other._cuts, other._saturating = {}, frozenset(names) & self.quantizers.keys()
+        return other
 
     @cached_property
     def quantizers(self) -> dict[str, ir.Node]:
@@ -102,7 +86,9 @@ class Graph:
     def moved(self) -> frozenset[str]:
         """The values that are elements of others: whoever reads them may read those."""
         moving = [node for node in self.model.graph if node.op_type in having_any(_MOVING)]
-        return frozenset(value.name or "" for node in moving for value in node.outputs)
+        moved = {value.name or "" for node in moving for value in node.outputs}
+        sources = {name: node.inputs[0] for name, node in self.quantizers.items()}
+        return frozenset(moved | {name for name, value in sources.items() if value is not None and value.name in moved})
 
     @cached_property
     def floats(self) -> frozenset[str]:
@@ -131,8 +117,8 @@ class Graph:
 
     @cached_property
     def constants(self) -> dict[str, Array]:
-        """The numbers of floating-point initializers that are no scales, and what integers stand for (float64)."""
-        initializers = self.model.graph.initializers.values()
+        """The numbers of float initializers that are read and no scales, and what integers stand for (float64)."""
+        initializers = [value for value in self.model.graph.initializers.values() if _is_read(value)]
         tensors = {value.name or "": value.const_value for value in initializers if not _is_parameter(value)}
         floats = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         return {name: tensor.numpy() for name, tensor in floats.items() if tensor.dtype.is_floating_point()}
@@ -269,78 +255,19 @@ class Graph:
     def _read_as(self, name: str) -> str:
         return next(iter(self.quantizers[name].outputs[0].uses())).node.outputs[0].name or ""
 
-    def _cut(self, names: frozenset[str]) -> _Cut:
+    @cached_property
+    def _limits(self) -> dict[str, Steps]:
+        return {name: self.steps(name) for name in self._saturating}
+
+    def _cut(self, names: frozenset[str]) -> Cut:
         if names not in self._cuts:
-            self._cuts = {names: _Cut(self.model, names, frozenset(self.quantizers))}  # one, as they weigh
+            cut = Cut(self.model, names, frozenset(self.quantizers), self._limits)
+            self._cuts = {names: cut}  # one, as they weigh
         return self._cuts[names]
-
-
-class _Cut:
-    """A copy of a graph, held.
-
-    Attributes:
-        model: the copy.
-        inputs: by the name of a held value, that of the input which is read in its place.
-        ends: by the name of a value, that of the value in the copy which is compared.
-    """
-
-    def __init__(self, model: ir.Model, names: frozenset[str], quantizers: frozenset[str]) -> None:
-        self.model = model.clone()
-        graph = self.model.graph
-        self.inputs: dict[str, str] = {}
-        self.ends: dict[str, str] = {}
-        for node in list(graph):
-            for value in node.outputs:
-                name = value.name or ""
-                if name in quantizers:
-                    source = node.inputs[0]
-                    assert source is not None  # QuantizeLinear has an operand
-                    self.ends[name] = source.name or ""
-                    results = [use.node.outputs[0] for use in value.uses()]
-                    given = self._input(name, source) if name in names else source
-                    for result in results:
-                        _redirect(result, given, outputs=True)
-                else:
-                    self.ends[name] = name
-                    if name in names and value.uses():
-                        _redirect(value, self._input(name, value))
-        self.ends |= {value.name or "": value.name or "" for value in graph.inputs}
-        self._parts: dict[frozenset[str], ir.Model] = {}
-        for value, name in zip(graph.outputs, [value.name or "" for value in model.graph.outputs], strict=True):
-            self.ends[name] = value.name or ""
-
-    def _input(self, name: str, like: ir.Value) -> ir.Value:
-        given = ir.Value(name=unique_name(self.model.graph, name + HELD), shape=like.shape, type=like.type)
-        self.model.graph.inputs.append(given)
-        self.inputs[name] = given.name or ""
-        return given
-
-    def part(self, names: frozenset[str]) -> ir.Model:
-        """What some values are computed from, alone: most values have few operators behind the held ones."""
-        if names not in self._parts:
-            graph = self.model.graph
-            part = ir.convenience.extract(graph, graph.inputs, sorted({self.ends[name] for name in names}))
-            for value in [value for value in part.inputs if not value.uses() and not value.is_graph_output()]:
-                part.inputs.remove(value)
-            functions = list(self.model.functions.values())
-            model = ir.Model(part, ir_version=self.model.ir_version, functions=functions)
-            self._parts = {names: model}  # one, as all evaluations of a value follow each other
-        return self._parts[names]
 
 
 def _elements(shape: ir.Shape | None) -> int:
     return math.prod(size for size in shape or () if isinstance(size, int))
-
-
-def _redirect(value: ir.Value, given: ir.Value, *, outputs: bool = False) -> None:
-    """Makes the readers of a value read another; the graph's outputs too where asked for."""
-    for use in list(value.uses()):
-        use.node.replace_input_with(use.idx, given)
-    graph = value.graph
-    if outputs and isinstance(graph, ir.Graph):
-        for index, output in enumerate(list(graph.outputs)):
-            if output is value:
-                graph.outputs[index] = given
 
 
 def _constant(value: ir.Value | None) -> Array:
@@ -361,7 +288,7 @@ def _store_real_numbers(model: ir.Model) -> None:
         stored = ir.Value(name=name, shape=result.shape, type=ir.TensorType(ir.DataType.DOUBLE))
         stored.const_value = ir.tensor(arrays[name], name=name)
         graph.register_initializer(stored)
-        _redirect(result, stored)
+        redirect(result, stored)
         graph.remove(node, safe=True)
 
 
@@ -376,6 +303,11 @@ def _is_constant(value: ir.Value | None) -> bool:
 def _is_quantized(value: ir.Value) -> bool:
     uses = list(value.uses())
     return bool(uses) and all(use.node.op_type == "QuantizeLinear" for use in uses)
+
+
+def _is_read(value: ir.Value) -> bool:
+    """Whether anything needs it: scales of what is stored as real numbers are left over."""
+    return bool(value.uses()) or value.is_graph_output()
 
 
 def _is_parameter(value: ir.Value) -> bool:

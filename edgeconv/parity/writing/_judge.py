@@ -14,14 +14,14 @@ from edgeconv.core.affine import decibels
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.parity.causes import Evidence, cause_of
-from edgeconv.parity.writing._constants import Matching, half_steps, match
-from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude, raised
+from edgeconv.parity.writing._constants import Matching, all_among, half_steps, match
+from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude, mixed, raised
 from edgeconv.parity.writing._held import Graph
 from edgeconv.reference import one_thread
 
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
-_PATTERNS = 4  # of signs, that several numbers of a constant are moved by
-_MANY = 4.0  # where a result depends on several numbers of a constant: more than one pattern shows
+_PATTERNS = 15  # of signs, that several numbers of a constant are moved by: in one of them, most do not cancel
+_MANY = 3.0  # where a result depends on several numbers of a constant: more than one pattern shows
 
 
 class File(Protocol):
@@ -168,24 +168,35 @@ def _single(array: Array) -> Array:
 
 class _Writing:
     def __init__(self, graph: Graph, file: File) -> None:
-        self.graph, self.file = graph, file
+        self.graph, self.file = graph.saturating(file.names), file
         self.matching: Matching = match(graph.real_constants, file.constants, file.half_steps)
         self.energies = (0.0, 0.0)
         self.compared: set[str] = set()
 
     def operands(self, inputs: Mapping[str, Array]) -> Iterator[_Operands]:
-        """The sample's; of a float graph then larger ones of the same signs, which reach what clamps hold back."""
+        """The sample's; then others, which leave no channel all zero, no two alike, and no clamp unreached.
+
+        Those of a float graph are the same numbers in another order, and larger. Those of a quantized one, which
+        saturate, are in another order, and then spread over all that their integers stand for.
+        """
+        rounded = self.matching.rounded
         names = self.graph.chosen(self.file.names & self.graph.named)
-        values = self.graph.values(inputs, self.matching.rounded, names)
-        if self.graph.quantizers:
-            yield _Operands(inputs, values, self.graph.held(inputs, values, self.matching.rounded, names))
-            return
-        yield _Operands(inputs, values, values)
-        free = values.keys() & self.file.read - self.graph.moved  # nothing else has the same elements
-        larger = {name: raised(values[name]) for name in free}
-        larger_inputs = {name: raised(array) for name, array in inputs.items()}
-        expected = self.graph.held(larger_inputs, larger, self.matching.rounded, names)
-        yield _Operands(larger_inputs, larger, expected, all_finite=False)
+        values = self.graph.values(inputs, rounded, names)
+        is_float = not self.graph.quantizers
+        yield _Operands(inputs, values, values if is_float else self.graph.held(inputs, values, rounded, names))
+        free = sorted(values.keys() & self.file.read - self.graph.moved)  # nothing else has the same elements
+        others = {name: mixed(array) for name, array in inputs.items()}
+        changes = [{name: mixed(values[name]) for name in free}]
+        if is_float:
+            others = {name: raised(array) for name, array in others.items()}
+            changes = [{name: raised(array) for name, array in changes[0].items()}]
+        else:
+            quantizers = self.graph.quantizers
+            steps = {name: self.graph.steps(name) for name in free if name in quantizers}
+            changes.append({**changes[0], **{name: of.spread(values[name].shape) for name, of in steps.items()}})
+        for changed in changes:
+            expected = self.graph.held(others, changed, rounded, names)
+            yield _Operands(others, changed, expected, all_finite=False)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Tensor and one line, of what needs no evaluation."""
@@ -254,11 +265,14 @@ class _Writing:
     def _of_constants(self, end: End, operands: _Operands) -> Array:
         """How far constants that one side alone has may have moved the result by being rounded, element by element."""
         total = np.zeros(end.expected.shape)
-        for name in sorted(self.matching.own & self.file.constants_before(end.tensor)):
+        before = self.graph.constants_before(end.value, self._held(operands))
+        sources = [self.graph.constants[name] for name in before & self.graph.constants.keys()]
+        read = self.file.constants_before(end.tensor)
+        loose = {name for name in self.matching.rearranged & read if not all_among(self.file.constants[name], sources)}
+        for name in sorted(self.matching.own & read | loose):
             compute = partial(self._again, end, name)
             array = self.file.constants[name].astype(np.float64)
             total += _shift(compute, end.actual, array, self.file.half_steps(name))
-        before = self.graph.constants_before(end.value, self._held(operands))
         for name in sorted(self.matching.without & before & self.graph.constants.keys()):
             array = self.graph.constants[name]
             compute = partial(self._graph_again, end, operands, name)

@@ -17,7 +17,8 @@ from edgeconv.core import Array, IntegerTensor, TensorSpec
 from edgeconv.core.affine import limits_of
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import End, errors, is_equal, magnitude
-from edgeconv.parity.writing._held import Graph, Steps, steps_of
+from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._steps import Steps, steps_of
 from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, evaluate_operator
 
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none

@@ -1,0 +1,41 @@
+"""What the integers of a quantized tensor stand for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeconv.affine import limits_of
+from edgeconv.core import Array
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What the integers of a quantized value stand for: ``real = scale * (stored - zero_point)``, and which there are.
+
+    Attributes:
+        scale: positive.
+        least: the real number that the smallest integer stands for.
+        greatest: that of the largest.
+    """
+
+    scale: float
+    least: float
+    greatest: float
+
+    def saturated(self, array: Array) -> Array:
+        """Numbers that become the smallest or the largest integer are all alike; the others stay as they are."""
+        return np.clip(array, self.least + self.scale / 2, self.greatest - self.scale / 2)
+
+    def spread(self, shape: Sequence[int]) -> Array:
+        """Numbers drawn from all that the integers stand for, each as likely."""
+        return np.random.default_rng(math.prod(shape)).uniform(self.least, self.greatest, shape)
+
+
+def steps_of(scale: float, zero_point: int, dtype: str) -> Steps:
+    """Of an integer tensor."""
+    low, high = limits_of(dtype)
+    return Steps(scale, scale * (low - zero_point), scale * (high - zero_point))
