@@ -72,7 +72,7 @@ def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
     except RewriteError as error:
         return not_judged(Link.REWRITES, error)
     name = _broken_by(rewriting, judged) if link.verdict is Verdict.FAIL else ""
-    return replace(link, reason=f"{link.reason}; without the rewrite {name} it is not") if name else link
+    return replace(link, reason=f"{link.reason}; without the rewrite {name} the link holds") if name else link
 
 
 def _broken_by(rewriting: Rewriting, judged: Callable[[ir.Model], LinkResult]) -> str:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from exports import Export, Model, exports_of
+from graph_faults import GRAPH_KINDS, wrong_graphs
 from kinds import plant
-from liveness import LEAST, Clean, function_of
+from liveness import LEAST, Clean, function_of, graph_outputs
 from mutant_networks import BENIGN, NETWORKS
 
 from edgeconv.core.verdicts import Link
 from edgeconv.errors import EdgeconvError
 from edgeconv.flow.links import with_links
+from edgeconv.parity.rewriting import rewriting
 from edgeconv.progress import Silent
 
 CAUSES = {
@@ -75,6 +78,17 @@ CAUSES = {
     "weights-misread": r"another layout|transposed",
 }
 """What is told of each kind."""
+REWRITE_CAUSES = {
+    **CAUSES,
+    "batch-norm-eps": r"the eps of",
+    "batch-norm-missing": r"left out",
+    "batch-norm-twice": r"applied twice",
+    "batch-norm-without-mean": r"the mean of",
+    "bias-missing": r"missing|left out|has another bias",
+    "filter-scaled": r"(is|by) 1\.02",
+    "output-channels-exchanged": r"permuted",
+}
+"""The same of rewrites: what is folded is told as what became of the result."""
 DEEP = ("mobilenet-dsc", "resnet20", "repghost", "fastvit", "prelu", "yolo-c2f", "mobilevit")
 """Networks of more than 20 layers."""
 FILES = (("fp32", "onnx"), ("fp32", "tflite"))
@@ -109,6 +123,30 @@ def told_of(export: Export, kinds: list[str], count: int, folder: Path) -> Itera
         )
 
 
+def of_rewrites(name: str, count: int) -> list[Told]:
+    """Plants faults of the rewrites of a network that change its function, and judges link 1."""
+    torch.set_num_threads(1)
+    model = Model.of(NETWORKS[name], BENIGN, 7)
+    golden, clean = model.golden(model.samples), Clean.graph(model)
+    rng, rows = random.Random(f"causes of rewrites {name}"), list[Told]()
+    kinds = [kind for kind in rng.sample(GRAPH_KINDS, len(GRAPH_KINDS)) if kind in REWRITE_CAUSES]
+    for wrong in wrong_graphs(model, "onnx", kinds, rng):
+        if len(rows) == count:
+            break
+        graph = wrong.export.model.graph
+        try:
+            if clean.change(partial(graph_outputs, graph, model.outputs)) < LEAST:
+                continue
+        except EdgeconvError:
+            continue
+        link = rewriting(model.captured, graph, model.samples[0].inputs, golden.reference.outputs[0])
+        cause = link.reason.partition("cause: ")[2]
+        is_told = re.search(REWRITE_CAUSES[wrong.kind], cause) is not None
+        row = f"{name} {wrong.kind} {wrong.where}"
+        rows.append((row, _names(wrong.where, link.where, link.reason), is_told, link.reason))
+    return rows
+
+
 def _names(where: str, told_where: str, reason: str) -> bool:
     """Whether a line names the layer: its result, or, of a tensor that the writer added, the module's."""
     value, _, inner = where.removesuffix(".flat").removesuffix(".gemm").partition("/")
@@ -129,6 +167,22 @@ def test_faults_are_told_with_layer_and_cause(tmp_path: Path) -> None:
     assert len(rows) == 24
     assert [row for row in rows if not row[1]] == []
     assert sum(row[2] for row in rows) >= 22, [row for row in rows if not row[2]]
+
+
+def test_faults_of_rewrites_are_told_with_layer_and_cause() -> None:
+    rows = of_rewrites("mobilenet-dsc", 12)
+    assert len(rows) == 12
+    assert [row for row in rows if not row[1]] == []
+    assert sum(row[2] for row in rows) >= 11, [row for row in rows if not row[2]]
+
+
+@pytest.mark.slow
+def test_faults_of_rewrites_of_deep_networks_are_told() -> None:
+    rows = [row for name in DEEP for row in of_rewrites(name, 12)]
+    assert len({row[0].split()[1] for row in rows}) >= 15
+    layers, causes = (sum(row[at] for row in rows) / len(rows) for at in (1, 2))
+    assert layers >= 0.95, [row for row in rows if not row[1]]
+    assert causes >= 0.85, [row for row in rows if not row[2]]
 
 
 @pytest.mark.slow

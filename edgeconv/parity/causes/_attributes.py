@@ -32,7 +32,7 @@ _DEFAULTS: Mapping[str, Mapping[str, float]] = {
 _CALLED = {"epsilon": "eps", "alpha": "slope"}
 _AXES = ("Softmax", "LogSoftmax", "LayerNormalization", "Concat", "CumSum", "Hardmax", "Gather", "Split")
 _SLOPES = ("LeakyRelu", "HardSigmoid")
-_FACTORS = (10.0, 0.1, 100.0, 0.01)  # that an epsilon is mistaken by
+_FACTORS = (0.0, 10.0, 0.1, 100.0, 0.01)  # that an epsilon is mistaken by
 
 
 def choices(piece: Piece) -> Iterator[Hypothesis]:
@@ -117,8 +117,8 @@ def numbers(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
 
 
 def _others(called: str, number: float, compute: Any, evidence: Evidence) -> Iterator[Hypothesis]:
-    for factor in _FACTORS:
-        other = float(np.float32(number * factor))
+    exact = [number * factor for factor in _FACTORS]
+    for other in dict.fromkeys((*(float(np.float32(item)) for item in exact), *exact)):
         yield Hypothesis(f"{called} is {other:.6g} instead of {number:.6g}", partial(compute, other))
     for other in fitted(compute, number, evidence.actual):
         yield Hypothesis(f"{called} is {other:.9g} instead of {number:.9g}", partial(compute, other), fitted=1)

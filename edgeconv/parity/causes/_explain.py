@@ -17,7 +17,7 @@ from edgeconv.parity.causes._operands import (
     shifted_places,
 )
 from edgeconv.parity.causes._piece import Evidence, Hypothesis, Piece, confirmed
-from edgeconv.parity.causes._results import exchanged_values, permuted_channels
+from edgeconv.parity.causes._results import exchanged_values, permuted_channels, scaled_channels
 from edgeconv.parity.causes._rounding import coarser_numbers, integers
 from edgeconv.parity.causes._weights import misread_weights
 from edgeconv.parity.causes._windows import windows
@@ -71,4 +71,5 @@ def _hypotheses(
     yield from integers(piece, evidence)
     yield from numbers(piece, evidence)
     yield from factors(piece, evidence)
+    yield from scaled_channels(piece, evidence)
     yield from coarser_numbers(piece, evidence)

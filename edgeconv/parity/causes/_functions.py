@@ -119,12 +119,10 @@ def _left_out(piece: Piece, at: int, layer: Layer) -> Iterator[Hypothesis]:
         words = f"{layer.name} is applied twice"
         yield Hypothesis(words, lambda: piece.after(at, layer.again({0: layer.result})))
     if layer.operator == "BatchNormalization":
-        for index, what in ((3, "mean"), (2, "shift")):
-            array = layer.operands[index]
-            if array is not None:
-                changed = {index: np.zeros_like(array)}
-                words = f"the {what} of {layer.name} is left out"
-                yield Hypothesis(words, lambda changed=changed: piece.after(at, layer.again(changed)))  # type: ignore[misc]
+        for places, what in (((3,), "the mean"), ((2,), "the shift"), ((2, 3), "the bias, both mean and shift,")):
+            changed = {index: np.zeros_like(array) for index in places if (array := layer.operands[index]) is not None}
+            words = f"{what} of {layer.name} is left out"
+            yield Hypothesis(words, lambda changed=changed: piece.after(at, layer.again(changed)))  # type: ignore[misc]
 
 
 def _clamped(piece: Piece, at: int, layer: Layer, evidence: Evidence) -> Iterator[Hypothesis]:

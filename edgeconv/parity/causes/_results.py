@@ -1,4 +1,4 @@
-"""Whole results: channels in another order, another value of the graph in its place."""
+"""Whole results: channels in another order, scaled or shifted; another value of the graph in its place."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from edgeconv.parity.causes._piece import Evidence, Hypothesis, Piece
 from edgeconv.parity.causes._weights import exchanges, matched
 
 _MOST_CHANNELS = 4096  # whose pairs are compared
+_ENOUGH = 4  # numbers of a channel, two of which tell a factor and a summand
+_SAME_FACTOR = 1e-9
 
 
 def permuted_channels(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -33,3 +35,41 @@ def exchanged_values(evidence: Evidence, others: Mapping[str, Array]) -> Iterato
     for name, array in others.items():
         if array.shape == evidence.actual.shape:
             yield Hypothesis(f"{name} stands in its place", lambda array=array: array)  # type: ignore[misc]
+
+
+def scaled_channels(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Another factor and another summand in some channels of the result: a bias, a filter, a normalization."""
+    expected, actual = piece.expected, evidence.actual
+    if expected.shape != actual.shape or expected.ndim < 2 or expected.dtype.kind != "f":
+        return
+    for axis in dict.fromkeys((1, expected.ndim - 1)):
+        due, held = (np.moveaxis(array, axis, 0) for array in (expected, actual))
+        count = len(due)
+        wrong = [at for at in range(count) if np.abs(held[at] - due[at]).max() > evidence.tolerance(due[at])]
+        if not wrong or due[0].size < _ENOUGH or count > _MOST_CHANNELS:
+            continue
+        pairs = {at: _line(due[at].reshape(-1), held[at].reshape(-1)) for at in wrong}
+        result = due.astype(np.float64)
+        for at, (factor, term) in pairs.items():
+            result[at] = factor * due[at] + term
+        words = _told_lines(pairs, count, evidence.tolerance(expected))
+        moved = np.moveaxis(result, 0, axis)
+        yield Hypothesis(words, lambda moved=moved: moved, fitted=2 * len(wrong))  # type: ignore[misc]
+
+
+def _line(due: Array, held: Array) -> tuple[float, float]:
+    """Factor and summand by which two of a channel's numbers, the farthest apart, became what they are."""
+    low, high = int(np.argmin(due)), int(np.argmax(due))
+    width = float(due[high] - due[low])
+    factor = float(held[high] - held[low]) / width if width else 1.0
+    return factor, float(held[low]) - factor * float(due[low])
+
+
+def _told_lines(pairs: Mapping[int, tuple[float, float]], count: int, tolerance: float) -> str:
+    """In words: which channels, and how the first of them changed."""
+    at, (factor, term) = next(iter(pairs.items()))
+    which = f"channel {at}" if len(pairs) == 1 else f"{len(pairs)} of {count} channels, the first of which is {at},"
+    if all(abs(item[0] - 1) < _SAME_FACTOR for item in pairs.values()):
+        return f"the result has another bias in {which}: {term:.6g} more" + (" there" if len(pairs) > 1 else "")
+    summand = f" and shifted by {term:.6g}" if abs(term) > tolerance else ""
+    return f"the result is scaled by {factor:.6g}{summand} in {which}".rstrip(",")

@@ -12,15 +12,18 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.core.affine import decibels
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
-from edgeconv.errors import RewriteError
+from edgeconv.errors import EdgeconvError, RewriteError
 from edgeconv.graph.traits import Trait, having_any
+from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.rewriting._beside import Beside
 from edgeconv.parity.rewriting._signs import Signs
 from edgeconv.parity.writing import GAMMA, Graph, errors, magnitude, raised
+from edgeconv.reference import one_thread
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
 _SAFETY = 4.0  # times the largest of these, element by element
 _HALF_ULP = 2.0**-24  # of float32, relative
+_MOST_EXPLAINED = 2.0**12  # an error that is as many times what a cause may leave unexplained has that cause
 # Products and sums: what they make of some operands tells them apart, and larger operands tell no more.
 _POLYNOMIAL = having_any((Trait.AFFINE, Trait.SIGNED_SUM, Trait.LAYER, Trait.MOVES, Trait.AVERAGES)) | {
     "BatchNormalization",
@@ -80,6 +83,21 @@ class _Operands:
     all_finite: bool = True
 
 
+@dataclass(frozen=True)
+class _Broken:
+    """A value that the rewritten graph computes otherwise: of which operands, and what it gives."""
+
+    after: Graph
+    operands: _Operands
+    place: _Place
+    actual: Array
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it has the shape that it should have."""
+        return bool(np.isfinite(self.place.error))
+
+
 def rewriting(
     captured: ir.Model | None, rewritten: ir.Model, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
 ) -> LinkResult:
@@ -99,6 +117,7 @@ def rewriting(
     if captured is not None:
         places += work.of_rewrites(Graph(rewritten, unrounded=True))
     broken = next((place for place in places if place.used > 1), None)
+    why = work.cause() if broken else ""
     shown = broken or max(places, key=lambda place: place.used, default=None)
     return LinkResult(
         Link.REWRITES,
@@ -108,7 +127,7 @@ def rewriting(
         used=None if shown is None else shown.used,
         sqnr_db=decibels(*work.energies) if places else None,
         where="" if shown is None else shown.value,
-        reason=broken.reason if broken else work.note,
+        reason=f"{broken.reason}{f'; cause: {why}' if why else ''}" if broken else work.note,
     )
 
 
@@ -117,6 +136,7 @@ class _Rewriting:
         self.before, self.inputs = before, inputs
         self.energies = (0.0, 0.0)
         self.note = ""
+        self._broken: _Broken | None = None
         self.values = before.values(inputs, {}, before.chosen(before.named))
 
     def of_module(self, outputs: Mapping[str, Array]) -> Iterator[_Place]:
@@ -145,7 +165,34 @@ class _Rewriting:
                 )
                 yield place
                 if place.used > 1:
+                    self._broken = _Broken(after, operands, place, actual[name])
                     return
+
+    def cause(self) -> str:
+        """What the rewrites did to the value that is another one, in words, where a hypothesis explains it."""
+        if self._broken is None or not self._broken.is_told:
+            return ""
+        broken = self._broken
+        name, operands = broken.place.value, broken.operands
+        try:
+            piece = self.before.piece(name, operands.inputs, operands.held, {})
+        except EdgeconvError:  # it has subgraphs
+            return ""
+        stored = {
+            of: broken.after.constants[of]
+            for of in broken.after.constants_before(name, operands.held) & broken.after.constants.keys()
+        }
+        others = {of: array for of, array in self.values.items() if of != name}
+        size = magnitude(piece.expected)
+        bounds = [broken.place.bound]
+        if broken.place.error > _MOST_EXPLAINED * _HALF_ULP * size:  # a weight that was rounded besides hides no cause
+            bounds.append(4 * _HALF_ULP * size)
+        with one_thread():
+            told = (
+                cause_of(piece, Evidence(broken.actual, bound, bound / (size or 1.0)), stored=stored, others=others)
+                for bound in bounds
+            )
+            return next(filter(None, told), "")
 
     def _operands(self, after: Graph, beside: Beside, held: Mapping[str, Array]) -> Iterator[_Operands]:
         """The sample's; of a float graph then larger ones of the same signs, for what clamps or saturates."""

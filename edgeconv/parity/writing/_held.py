@@ -17,7 +17,6 @@ import onnx_ir as ir
 import torch
 
 from edgeconv.core import Array
-from edgeconv.core.affine import limits_of
 from edgeconv.errors import RewriteError
 from edgeconv.graph.constants import unrounded_copy
 from edgeconv.graph.edit import tensor_of

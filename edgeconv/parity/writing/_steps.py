@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeconv.affine import limits_of
 from edgeconv.core import Array
+from edgeconv.core.affine import limits_of
 
 
 @dataclass(frozen=True)
