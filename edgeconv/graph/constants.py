@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.edit import tensor_of
+from edgeconv.graph.edit import input_of, tensor_of
 
 Float64 = npt.NDArray[np.float64]
 
@@ -50,6 +50,15 @@ def integers(value: ir.Value | None) -> list[int] | None:
     if tensor is None or not tensor.dtype.is_integer():
         return None
     return [int(item) for item in tensor.numpy().reshape(-1)]
+
+
+def stated_axes(node: ir.Node) -> list[int] | None:
+    """The axes of a reduction, from its input (opset 18) or its attribute; none where it states none.
+
+    None where they are computed.
+    """
+    axes = input_of(node, 1)
+    return list(node.attributes.get_ints("axes", ())) if axes is None else integers(axes)
 
 
 def is_float(dtype: ir.DataType | None) -> bool:

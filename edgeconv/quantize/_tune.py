@@ -16,7 +16,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.core.affine import spread
 from edgeconv.errors import QuantizeError
-from edgeconv.graph.edit import constant, only_reader
+from edgeconv.graph.edit import constant, input_of, only_reader
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._calibrate import read_in
 from edgeconv.quantize._columns import Columns, taps, untaps
@@ -144,7 +144,7 @@ def channel_axis(layer: Layer) -> int:
 
 def add_to_bias(graph: ir.Graph, layer: Layer, shift: _Floats) -> None:
     """Adds to a layer's bias, which is made if there is none; other readers of the constant keep what it was."""
-    value = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
+    value = input_of(layer.node, 2)
     old = constant(value)
     bias = (0.0 if old is None else old.astype(np.float64).reshape(-1)) + shift
     if value is not None and old is not None and value.is_initializer() and len(tuple(value.uses())) == 1:

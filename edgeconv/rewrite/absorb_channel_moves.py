@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core.defaults import MOST_JOINED
-from edgeconv.graph.constants import add_constant, exact, integers
+from edgeconv.graph.constants import add_constant, exact
 from edgeconv.graph.edit import graph_of, hand_on, rank, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._affine import affine
-from edgeconv.rewrite.algebra._graph import disown, has_constants, replace_constant
+from edgeconv.rewrite.algebra._graph import disown, has_constants, is_over_space, replace_constant
 from edgeconv.rewrite.algebra._linear import linear
 from edgeconv.rewrite.algebra._planes import Numbers, Planes, fresh, moved, moves, sizes
 
@@ -241,9 +241,7 @@ def _carries(node: ir.Node, absorbed: set[ir.Value]) -> bool:
     if node.op_type in ("Flatten", "Reshape", "Squeeze"):
         return _flattens(node)
     if node.op_type in having(Trait.REDUCES):
-        axes = integers(node.inputs[1]) if len(node.inputs) > 1 else list(node.attributes.get_ints("axes", ()))
-        dimensions = rank(node.inputs[0]) or 0
-        return bool(axes) and all(axis % dimensions > 1 for axis in axes or ())
+        return is_over_space(node)
     return node.op_type in _PER_CHANNEL
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.constants import integers
-from edgeconv.graph.edit import graph_of, only_reader, rank
+from edgeconv.graph.edit import graph_of, only_reader
 from edgeconv.rewrite.algebra._affine import Affine, affine
-from edgeconv.rewrite.algebra._graph import disown
+from edgeconv.rewrite.algebra._graph import disown, is_over_space
 from edgeconv.rewrite.algebra._linear import Linear, linear
 
 
@@ -104,9 +103,7 @@ def _is_spatial_average(node: ir.Node) -> bool:
     if node.op_type == "GlobalAveragePool":
         return True
     if node.op_type == "ReduceMean":
-        dimensions = rank(node.inputs[0])
-        axes = integers(node.inputs[1]) if len(node.inputs) > 1 else list(node.attributes.get_ints("axes", ()))
-        return dimensions is not None and bool(axes) and all(axis % dimensions > 1 for axis in axes or ())
+        return is_over_space(node)
     # A window that reaches into the padding must not count it: else its weights do not sum to one.
     padded = any(node.attributes.get_ints("pads", ())) or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
     uncounted = node.attributes.get_int("count_include_pad", 0) == 0

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgeconv.core.affine import are_scales, limits_of
 from edgeconv.graph.constants import Float64, exact, holds
-from edgeconv.graph.edit import dims, only_reader, tensor_of
+from edgeconv.graph.edit import dims, input_of, only_reader, tensor_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._affine import affine
 from edgeconv.rewrite.algebra._graph import replace_constant, take_over
@@ -97,10 +97,10 @@ def _weight(value: ir.Value | None) -> _Weight | None:
     if node is None or node.op_type != "DequantizeLinear" or only_reader(node.outputs[0]) is None:
         return None
     tensor, scales = tensor_of(node.inputs[0]), exact(node.inputs[1])
-    zero = tensor_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    zero = tensor_of(input_of(node, 2))
     if tensor is None or scales is None or scales.ndim > 1 or node.attributes.get_int("block_size", 0) != 0:
         return None
-    if len(node.inputs) > 2 and node.inputs[2] is not None and zero is None:
+    if input_of(node, 2) is not None and zero is None:
         return None
     if tensor.dtype not in _KINDS:
         return None
@@ -135,8 +135,8 @@ def _folded(node: ir.Node) -> _Fold | None:
     axes = _axes(operator, weight, len(result)) if weight is not None and result is not None else None
     if weight is None or result is None or axes is None:
         return None
-    bias = exact(operator.inputs[2]) if len(operator.inputs) > 2 else None
-    if bias is None and len(operator.inputs) > 2 and operator.inputs[2] is not None:
+    bias = exact(input_of(operator, 2))
+    if bias is None and input_of(operator, 2) is not None:
         return None
     channels = result[axes[1]]
     coefficients = outer.along(axes[1], channels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeconv.graph.constants import exact, integers
-from edgeconv.graph.edit import rank, stand_in
+from edgeconv.graph.edit import input_of, rank, stand_in
 
 
 class FoldPaddingPass(ir.passes.InPlacePass):
@@ -43,13 +43,13 @@ class FoldPaddingPass(ir.passes.InPlacePass):
 def _spatial_pads(node: ir.Node) -> list[int] | None:
     """The amounts as a Conv writes them (all begins, then all ends); None when rule (1) does not hold."""
     dimensions = rank(node.inputs[0])
-    amounts = integers(node.inputs[1]) if len(node.inputs) > 1 else None
-    value = exact(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else 0.0
+    amounts = integers(input_of(node, 1))
+    value = 0.0 if input_of(node, 2) is None else exact(input_of(node, 2))
     if dimensions is None or amounts is None or value is None or value != 0.0:
         return None
     if node.attributes.get_string("mode", "constant") != "constant":
         return None
-    axes = integers(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else list(range(dimensions))
+    axes = list(range(dimensions)) if input_of(node, 3) is None else integers(input_of(node, 3))
     if axes is None or len(amounts) != 2 * len(axes) or min(amounts) < 0:
         return None
     full = [0] * (2 * dimensions)

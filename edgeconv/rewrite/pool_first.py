@@ -7,7 +7,7 @@ from functools import partial
 
 import onnx_ir as ir
 
-from edgeconv.graph.constants import integers
+from edgeconv.graph.constants import stated_axes
 from edgeconv.graph.edit import dims, graph_of, only_reader
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._branch import Branch, window
@@ -52,9 +52,8 @@ def _pool(node: ir.Node) -> ir.Node | None:
 def _averages_space(pool: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     if pool.op_type != "ReduceMean":
         return True
-    axes = integers(pool.inputs[1]) if len(pool.inputs) > 1 else list(pool.attributes.get_ints("axes", ()))
     spatial = set(range(2, len(before)))
-    return {axis % len(before) for axis in axes or ()} == spatial and len(after) == len(before)
+    return {axis % len(before) for axis in stated_axes(pool) or ()} == spatial and len(after) == len(before)
 
 
 def _counts_padding(pool: ir.Node) -> bool:

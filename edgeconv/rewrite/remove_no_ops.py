@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edgeconv.capture.normalize.remove_no_ops import FORMS, Rule, first_input, same_shape
 from edgeconv.graph.constants import exact, integers
+from edgeconv.graph.edit import input_of
 from edgeconv.rewrite.algebra._affine import affine
 
 
@@ -22,7 +23,7 @@ def _pads_nothing(node: ir.Node) -> bool:
 
 def _takes_everything(node: ir.Node) -> bool:
     """A Slice forwards that leaves the shape alone."""
-    steps = integers(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else []
+    steps = [] if input_of(node, 4) is None else integers(input_of(node, 4))
     return steps is not None and all(step == 1 for step in steps) and same_shape(node)
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgeconv.core.defaults import MOST_JOINED
 from edgeconv.graph.constants import Float64, exact
-from edgeconv.graph.edit import dims, graph_of
+from edgeconv.graph.edit import dims, graph_of, input_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._graph import disown, insert_like, replace_constant, take_over
@@ -73,7 +73,7 @@ class _Split:
         dtype = value.dtype or ir.DataType.FLOAT
         if part is not None:
             replace_constant(part, 1, self.weight[index :: self.count], dtype, f"{name}.weight")
-            bias = exact(node.inputs[2]) if len(node.inputs) > 2 else None
+            bias = exact(input_of(node, 2))
             if bias is not None:
                 replace_constant(part, 2, bias[index :: self.count], dtype, f"{name}.bias")
         return value
@@ -82,7 +82,7 @@ class _Split:
 def _found(node: ir.Node) -> _Split | None:
     weight, groups = exact(node.inputs[1]), node.attributes.get_int("group", 1)
     result, shape = node.outputs[0], dims(node.outputs[0])
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = input_of(node, 2)
     if weight is None or shape is None or groups < _FEWEST_CHANNELS or (bias is not None and exact(bias) is None):
         return None
     count = len(weight) // groups

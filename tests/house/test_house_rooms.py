@@ -94,3 +94,11 @@ def test_constants_are_read_in_one_place() -> None:
     """`edgeconv.graph.edit.tensor_of`: an initializer that is an input, too, is only a default, and no constant."""
     readers = [path for path in PACKAGE.rglob("*.py") if "get_const_tensor" in path.read_text()]
     assert readers == [PACKAGE / "graph" / "edit.py"]
+
+
+def test_inputs_that_a_node_may_leave_out_are_looked_up_in_one_place() -> None:
+    """`edgeconv.graph.edit.input_of`: whether the list is short or holds a None makes no difference."""
+    pattern = re.compile(
+        r"inputs\[(\d)\]\)? if len\(\w+\.inputs\) > \1|len\(\w+\.inputs\) > (\d) and \w+\.inputs\[\2\]"
+    )
+    assert [path.name for path in PACKAGE.rglob("*.py") if pattern.search(path.read_text())] == []

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
-from edgeconv.graph.edit import constant, is_taken
+from edgeconv.graph.edit import constant, input_of, is_taken
 
 _RAW, _CAPPED, _WEIGHTS = 0, 1, 3  # what ``qk_matmul_output`` is; scores under a mask (2) have no form
 _FLOAT = ir.DataType.FLOAT
@@ -62,7 +62,7 @@ def state_shapes(graph: ir.Graph) -> None:
         if any(shape is None or not shape.is_static() for shape in shapes):
             continue
         query, key, value = (_as_heads(node, index) for index in range(3))
-        past = node.inputs[4] if len(node.inputs) > 4 else None
+        past = input_of(node, 4)
         keys = key[2] + (0 if past is None or past.shape is None else int(str(past.shape[2])))
         state_sizes = [(*key[:2], keys, key[3]), (*value[:2], keys, value[3]), (*query[:3], keys)]
         for result, sizes in zip(node.outputs[1:], state_sizes, strict=False):
@@ -78,7 +78,7 @@ def _as_heads(node: ir.Node, index: int) -> list[int]:
 
 def _check(node: ir.Node) -> None:
     why = ""
-    if len(node.inputs) > 6 and node.inputs[6] is not None:
+    if input_of(node, 6) is not None:
         why = "takes nonpad_kv_seqlen"
     mode = node.attributes.get_int("qk_matmul_output_mode", 0)
     if len(node.outputs) > 3 and is_taken(node.outputs[3]) and mode not in (_RAW, _CAPPED, _WEIGHTS):
@@ -155,12 +155,12 @@ def _weights(steps: Steps, node: ir.Node, scores: ir.Value) -> ir.Value:
 def _mask(node: ir.Node, shape: list[int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], ir.Value | None]:
     """Where a query may look, what is added to its scores, and a mask that is computed."""
     rows, columns = shape[-2:]
-    past = node.inputs[4] if len(node.inputs) > 4 else None
+    past = input_of(node, 4)
     before = 0 if past is None else sizes_of(past)[2]
     allowed = np.ones((rows, columns), np.bool_)
     if node.attributes.get_int("is_causal", 0):
         allowed = np.tril(allowed, before)
-    bias, stated = np.zeros(1, np.float32), node.inputs[3] if len(node.inputs) > 3 else None
+    bias, stated = np.zeros(1, np.float32), input_of(node, 3)
     array = constant(stated)
     if stated is None or array is None:
         if stated is not None and sizes_of(stated)[-1] != columns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._steps import Steps, sizes_of
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, input_of
 
 
 def settle_circular_pads(graph: ir.Graph) -> None:
@@ -14,7 +14,7 @@ def settle_circular_pads(graph: ir.Graph) -> None:
         if node.op_type != "Pad" or node.attributes.get_string("mode", "constant") != "wrap":
             continue
         steps, pads = Steps(graph, node), constant(node.inputs[1])
-        value, given_axes = node.inputs[0], constant(node.inputs[3]) if len(node.inputs) > 3 else None
+        value, given_axes = node.inputs[0], constant(input_of(node, 3))
         if pads is None or value is None or value.shape is None:
             continue
         axes = range(len(value.shape)) if given_axes is None else [int(axis) % len(value.shape) for axis in given_axes]

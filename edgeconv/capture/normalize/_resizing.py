@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._steps import Steps, sizes_of
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, input_of
 
 # torch's two nearest modes, as coordinates and rounding of Resize: where in an output element they look.
 _OFFSETS = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}
@@ -139,7 +139,7 @@ def _scale(node: ir.Node, axis: int) -> Fraction | None:
 
 
 def _scales(node: ir.Node) -> npt.NDArray[np.float32] | None:
-    scales = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    scales = constant(input_of(node, 2))
     return None if scales is None or not scales.size else np.asarray(scales, np.float32)
 
 

@@ -20,7 +20,7 @@ from edgeconv.capture.onnx_file._center_crop_pad import center_crop_pad
 from edgeconv.capture.onnx_file._einsum import einsum
 from edgeconv.capture.onnx_file._one_hot import hardmax, one_hot
 from edgeconv.errors import CaptureError
-from edgeconv.graph.edit import constant, stated_input
+from edgeconv.graph.edit import constant, input_of, stated_input
 
 
 def settle_sums(graph: ir.Graph) -> None:
@@ -115,7 +115,7 @@ def _rotary(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
 def _angles(node: ir.Node, index: int) -> np.ndarray:
     """The cosines or sines, [batch, length, half of a head]."""
     cache = constant(node.inputs[index])
-    position = node.inputs[3] if len(node.inputs) > 3 else None
+    position = input_of(node, 3)
     places = constant(position)
     if cache is None or (position is not None and places is None):
         raise CaptureError(

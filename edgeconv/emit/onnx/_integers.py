@@ -31,7 +31,7 @@ import onnx_ir as ir
 from edgeconv.capture.normalize.same_pads import same_pads
 from edgeconv.core import Array
 from edgeconv.core.affine import limits_of, quantized
-from edgeconv.graph.edit import add_initializer, constant
+from edgeconv.graph.edit import add_initializer, constant, input_of
 from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having
 
@@ -279,7 +279,7 @@ def _numbers(node: ir.Node) -> tuple[float, int]:
 
 def _saturates(node: ir.Node, low: float, high: float) -> bool:
     """Whether the bounds have the least and the greatest integer, so that what is beyond them has too."""
-    scale, zero = (constant(value) for value in node.inputs[1:3]) if len(node.inputs) > 2 else (None, None)
+    scale, zero = (constant(input_of(node, index)) for index in (1, 2))
     if scale is None or zero is None or scale.size != 1:
         return False
     ends = quantized(np.array([low, high]), scale.reshape(()), zero.reshape(()), zero.dtype)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.constants import Float64, add_constant, exact
-from edgeconv.graph.edit import dims, graph_of, only_reader, tensor_of
+from edgeconv.graph.edit import dims, graph_of, input_of, only_reader, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.rewrite.algebra._affine import Affine, affine
 from edgeconv.rewrite.algebra._graph import insert_like
@@ -189,7 +189,7 @@ def _identity(value: ir.Value) -> Branch | None:
 
 def _convolution(node: ir.Node) -> Branch | None:
     source, tensor = node.inputs[0], tensor_of(node.inputs[1])
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = input_of(node, 2)
     if source is None or tensor is None or (bias is not None and exact(bias) is None):
         return None
     channels_out, per_group, *kernel = tensor.shape.numpy()

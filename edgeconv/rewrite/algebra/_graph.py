@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.constants import add_constant, exact
-from edgeconv.graph.edit import MODULE, graph_of, hand_on
+from edgeconv.graph.constants import add_constant, exact, stated_axes
+from edgeconv.graph.edit import MODULE, graph_of, hand_on, rank
 from edgeconv.graph.names import unique_name
 
 
@@ -46,6 +46,12 @@ def insert_like(node: ir.Node, op_type: str, inputs: list[ir.Value], attributes:
 def has_constants(node: ir.Node) -> bool:
     """Whether all operands behind the first are float constants, or left out."""
     return all(value is None or exact(value) is not None for value in node.inputs[1:])
+
+
+def is_over_space(node: ir.Node) -> bool:
+    """Whether a reduction states its axes, and they are all behind batch and channels."""
+    dimensions, axes = rank(node.inputs[0]), stated_axes(node)
+    return dimensions is not None and bool(axes) and all(axis % dimensions > 1 for axis in axes or ())
 
 
 def where(node: ir.Node) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.constants import Float64, exact, holds
-from edgeconv.graph.edit import graph_of, only_reader, rank, tensor_of
+from edgeconv.graph.edit import graph_of, input_of, only_reader, rank, tensor_of
 from edgeconv.rewrite.algebra._affine import affine
 from edgeconv.rewrite.algebra._graph import disown, replace_constant
 
@@ -95,7 +95,7 @@ def linear(node: ir.Node | None) -> Linear | None:
     if node is None or node.domain != "" or node.op_type not in _READERS:
         return None
     weight = exact(node.inputs[1])
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = input_of(node, 2)
     if weight is None or (bias is not None and exact(bias) is None):
         return None
     return _READERS[node.op_type](node, weight)
@@ -122,7 +122,7 @@ def _dtype(node: ir.Node) -> ir.DataType:
 
 
 def _bias(node: ir.Node, channels: int) -> Float64:
-    bias = exact(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    bias = exact(input_of(node, 2))
     return np.zeros(channels) if bias is None else np.broadcast_to(bias.reshape(-1), (channels,))
 
 
@@ -153,7 +153,7 @@ def _read_transposed_convolution(node: ir.Node, weight: Float64) -> Linear:
 def _read_gemm(node: ir.Node, weight: Float64) -> Linear | None:
     alpha, beta = node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)
     form = weight if node.attributes.get_int("transB", 0) else weight.T
-    addend = exact(node.inputs[2]) if len(node.inputs) > 2 else None
+    addend = exact(input_of(node, 2))
     if addend is not None and (addend.size not in (1, len(form)) or addend.shape[-1:] not in ((), (addend.size,))):
         return None  # differs from row to row
     axis_in = 0 if node.attributes.get_int("transA", 0) else 1

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.graph.constants import integers
-from edgeconv.graph.edit import rank
+from edgeconv.graph.edit import input_of, rank
 
 Numbers = npt.NDArray[np.int64]
 
@@ -101,11 +101,11 @@ def _split(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
 
 
 def _slice(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
-    parameters = [integers(value) if value is not None else None for value in (*node.inputs[1:], None, None)]
-    starts, ends, axes, steps = parameters[:4]
-    if starts is None or ends is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
+    stated = [input_of(node, index) for index in range(1, 5)]
+    starts, ends, axes, steps = map(integers, stated)
+    if starts is None or ends is None:
         return None
-    if steps is None and len(node.inputs) > 4 and node.inputs[4] is not None:
+    if (axes is None and stated[2] is not None) or (steps is None and stated[3] is not None):
         return None
     numbers = operands[0].numbers
     for index, (start, end) in enumerate(zip(starts, ends, strict=True)):

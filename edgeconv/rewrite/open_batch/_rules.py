@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.constants import integers
+from edgeconv.graph.edit import input_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.open_batch._axis import Batch, Place
 from edgeconv.rewrite.open_batch._concat import concat
@@ -74,9 +75,7 @@ def along_input(batch: Batch, node: ir.Node) -> Place:
 def reduce(batch: Batch, node: ir.Node) -> Place:
     """Reductions; axes as an input or an attribute."""
     rank = batch.rank(node, node.inputs[0])
-    axes = node.attributes.get_ints("axes", ())
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
-        axes = tuple(batch.constant(node, 1))
+    axes = node.attributes.get_ints("axes", ()) if input_of(node, 1) is None else batch.constant(node, 1)
     if not axes and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
         return batch.only(node)
     return _without(batch, node, {axis % rank for axis in axes} or set(range(rank)))
@@ -100,8 +99,8 @@ def gemm(batch: Batch, node: ir.Node) -> Place:
     place = batch.place(node)
     if place.axis != node.attributes.get_int("transA", 0) or node.inputs[1] in batch.places:
         batch.refuse(node, "sums over the batch or takes it as its weights")
-    if len(node.inputs) > 2 and node.inputs[2] is not None and node.inputs[2] not in batch.places:
-        batch.free(node, 2, batch.rank(node, node.inputs[2]) - 2, place)
+    if (term := input_of(node, 2)) is not None and term not in batch.places:
+        batch.free(node, 2, batch.rank(node, term) - 2, place)
     return place.on(0)
 
 
@@ -167,12 +166,12 @@ def slice_(batch: Batch, node: ir.Node) -> Place:
     """Slice: along the batch only the whole of it."""
     place, rank = batch.only(node), batch.rank(node, node.inputs[0])
     starts, ends = batch.constant(node, 1), batch.constant(node, 2)
-    optional = [integers(value) if value is not None else None for value in (*node.inputs[3:], None, None)]
-    axes = [axis % rank for axis in optional[0] or range(len(starts))]
+    stated, steps = (integers(input_of(node, index)) for index in (3, 4))
+    axes = [axis % rank for axis in stated or range(len(starts))]
     if place.axis not in axes:
         return place
     at, size = axes.index(place.axis), batch.shape(node, node.inputs[0])[place.axis]
-    if range(*slice(starts[at], ends[at], (optional[1] or [1] * len(axes))[at]).indices(size)) != range(size):
+    if range(*slice(starts[at], ends[at], (steps or [1] * len(axes))[at]).indices(size)) != range(size):
         batch.refuse(node, "takes a part of the batch")
     starts[at], ends[at] = 0, _TO_THE_END
     batch.rewrite(node, 1, starts)
@@ -188,7 +187,7 @@ def pad(batch: Batch, node: ir.Node) -> Place:
     place, rank = batch.only(node), batch.rank(node, node.inputs[0])
     amounts = batch.constant(node, 1)
     axes = list(range(rank))
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
+    if input_of(node, 3) is not None:
         axes = [axis % rank for axis in batch.constant(node, 3)]
     if any(axis == place.axis and (amounts[at] or amounts[len(axes) + at]) for at, axis in enumerate(axes)):
         batch.refuse(node, "pads the batch")
@@ -216,7 +215,7 @@ def tile(batch: Batch, node: ir.Node) -> Place:
 def resize(batch: Batch, node: ir.Node) -> Place:
     """Resize: sizes are stated for the axes that change, not for the batch."""
     place = image(batch, node)
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
+    if input_of(node, 3) is not None:
         sizes, before = batch.constant(node, 3), batch.shape(node, node.inputs[0])
         axes = [axis % len(before) for axis in node.attributes.get_ints("axes", tuple(range(len(before))))]
         if 0 in axes:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.emit.tflite._quantization import Quantization, of_type
 from edgeconv.errors import EmitError
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 
 REQUANTIZE = "Requantize"
@@ -175,7 +175,7 @@ def _is_whole(value: ir.Value) -> bool:
 def _parameters(node: ir.Node, rank: int) -> Quantization:
     """Scale and zero point of a node of either kind."""
     scale = constant(node.inputs[1])
-    zero_input = node.inputs[2] if len(node.inputs) > 2 else None
+    zero_input = input_of(node, 2)
     zero = constant(zero_input)
     if scale is None or (zero is None and zero_input is not None):
         raise _refused(node, "its scale or zero point is no constant", "quantize with constants")

@@ -16,6 +16,7 @@ from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.volumes import bind_images, depth_as_channels, images_of
 from edgeconv.emit.tflite.lower._parts import parts_of
 from edgeconv.emit.tflite.lower._windows import VALID, Window, padding_of, windows_of
+from edgeconv.graph.edit import input_of
 
 
 def conv(low: Lowering, node: ir.Node) -> None:
@@ -97,13 +98,13 @@ def as_image(low: Lowering, value: ir.Value) -> Tensor:
 
 def bias_of(low: Lowering, node: ir.Node, channels: int) -> Array:
     """The bias, zeros when there is none: the delegates want one."""
-    value = node.inputs[2] if len(node.inputs) > 2 else None
+    value = input_of(node, 2)
     return np.zeros(channels, np.float32) if value is None else low.constant(value, "bias")
 
 
 def _computed_bias(low: Lowering, node: ir.Node) -> Tensor | None:
     """A bias that is computed, to be added to the result; integers have no scale for what is before the sum."""
-    value = node.inputs[2] if len(node.inputs) > 2 else None
+    value = input_of(node, 2)
     return None if value is None or low.integer or low.array(value) is not None else low.tensor(value, (0,))
 
 

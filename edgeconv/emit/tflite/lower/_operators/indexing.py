@@ -11,7 +11,7 @@ from edgeconv.emit.tflite.lower._layout import first, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.activation import read
 from edgeconv.emit.tflite.lower._operators.elementwise import aligned
-from edgeconv.graph.edit import MEETING
+from edgeconv.graph.edit import MEETING, input_of
 from edgeconv.graph.traits import Trait, having
 
 
@@ -233,8 +233,8 @@ def reverse_sequence(low: Lowering, node: ir.Node) -> None:
 def triangle(low: Lowering, node: ir.Node) -> None:
     """Trilu: a choice between the input and zero by a constant mask."""
     x, form = read(low, node)
-    offset = low.array(node.inputs[1]) if len(node.inputs) > 1 else None
-    if len(node.inputs) > 1 and node.inputs[1] is not None and offset is None:
+    offset = low.array(input_of(node, 1))
+    if input_of(node, 1) is not None and offset is None:
         low.refuse("its diagonal is not a constant")
     cut: Array = np.ones(low.shape(low.input(node))[-2:], np.bool_)
     diagonal = 0 if offset is None else int(offset.reshape(-1)[0])

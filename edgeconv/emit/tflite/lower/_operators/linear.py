@@ -11,6 +11,7 @@ from edgeconv.emit.tflite._quantization import Quantization, of_type
 from edgeconv.emit.tflite.lower._layout import first, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._windows import VALID
+from edgeconv.graph.edit import input_of
 
 
 def gemm(low: Lowering, node: ir.Node) -> None:
@@ -27,8 +28,8 @@ def gemm(low: Lowering, node: ir.Node) -> None:
         scales = scales and of_type(scales.dtype, np.array(scales.scale) * abs(alpha), 0, scales.axis)
     weight = weight if transposed else weight.T
     bias = np.zeros(weight.shape[0])
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        stated = low.constant(node.inputs[2], "bias")
+    if (term := input_of(node, 2)) is not None:
+        stated = low.constant(term, "bias")
         if stated.ndim > 1 and stated.shape[0] != 1:
             low.refuse("its bias differs from row to row")
         bias = np.broadcast_to(stated.reshape(-1), bias.shape) * node.attributes.get_float("beta", 1.0)
@@ -39,7 +40,7 @@ def gemm(low: Lowering, node: ir.Node) -> None:
         weight = weight[:, order]
     else:
         tensor = low.tensor(x, first(2))
-    names = (node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None)
+    names = (node.inputs[1], input_of(node, 2))
     low.bind(y, first(2), connected(low, tensor, weight, bias, low.shape(y), names, scales))
 
 

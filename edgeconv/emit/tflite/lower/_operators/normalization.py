@@ -15,6 +15,7 @@ from edgeconv.emit.tflite.lower._operators.convolution import convolved
 from edgeconv.emit.tflite.lower._operators.elementwise import aligned
 from edgeconv.emit.tflite.lower._operators.reduction import norm_of, reduced
 from edgeconv.emit.tflite.lower._windows import Window
+from edgeconv.graph.edit import input_of
 from edgeconv.graph.windows import neighbours
 
 
@@ -52,7 +53,7 @@ def layer_normalization(low: Lowering, node: ir.Node) -> None:
         if value.uses() or value.is_graph_output():
             low.bind(value, form, tensor)
     gamma = low.constant(node.inputs[1], "scale")
-    beta = low.constant(node.inputs[2], "bias") if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(1)
+    beta = np.zeros(1) if input_of(node, 2) is None else low.constant(node.inputs[2], "bias")
     low.bind(node.outputs[0], form, _scaled(low, normal, form, gamma, beta))
 
 

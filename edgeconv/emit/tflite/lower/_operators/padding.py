@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.activation import read
+from edgeconv.graph.edit import input_of
 
 
 def pad(low: Lowering, node: ir.Node) -> None:
@@ -18,8 +19,8 @@ def pad(low: Lowering, node: ir.Node) -> None:
     rank = len(form)
     stated = low.constant(node.inputs[1], "amounts").reshape(-1)
     axes = list(range(rank))
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
-        axes = [int(axis) % rank for axis in low.constant(node.inputs[3], "axes").reshape(-1)]
+    if (named := input_of(node, 3)) is not None:
+        axes = [int(axis) % rank for axis in low.constant(named, "axes").reshape(-1)]
     amounts = {axis: (int(stated[i]), int(stated[len(axes) + i])) for i, axis in enumerate(axes)}
     placed = [amounts.get(axis, (0, 0)) for axis in form]
     crops = [(max(0, -before), max(0, -after)) for before, after in placed]
@@ -39,7 +40,7 @@ def pad(low: Lowering, node: ir.Node) -> None:
 def _pad_constant(low: Lowering, node: ir.Node, x: Tensor, amounts: Sequence[tuple[int, int]]) -> Tensor:
     if not any(map(any, amounts)):
         return x
-    value = low.constant(node.inputs[2], "value") if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    value = None if input_of(node, 2) is None else low.constant(node.inputs[2], "value")
     shape = [size + before + after for size, (before, after) in zip(x.shape, amounts, strict=True)]
     table = low.integers(np.array(amounts))
     # XNNPACK's delegate takes PAD, and no PADV2 (VisitNode in delegates/xnnpack/xnnpack_delegate.cc).

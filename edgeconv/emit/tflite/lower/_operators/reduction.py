@@ -12,6 +12,7 @@ from edgeconv.emit.tflite.lower._layout import Form, complete, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.elementwise import converted
 from edgeconv.emit.tflite.lower._windows import VALID
+from edgeconv.graph.edit import input_of
 
 
 def reduce(code: str, before: str = "", after: str = "") -> Lower:
@@ -75,8 +76,8 @@ def bind_reduced(low: Lowering, node: ir.Node, tensor: Tensor, form: Form, axes:
 
 def axes_of(low: Lowering, node: ir.Node, rank: int) -> list[int]:
     """The reduced axes, from the input (opset 18) or the attribute (before)."""
-    constant = low.constant(node.inputs[1], "axes") if len(node.inputs) > 1 and node.inputs[1] is not None else None
-    axes = node.attributes.get_ints("axes", ()) if constant is None else [int(axis) for axis in constant.reshape(-1)]
+    stated = input_of(node, 1)
+    axes = low.constant(stated, "axes").reshape(-1).tolist() if stated else node.attributes.get_ints("axes", ())
     if not axes:
         # ONNX, Reduce operators: no axes are all axes, unless the attribute says none.
         return [] if node.attributes.get_int("noop_with_empty_axes", 0) else list(range(rank))
