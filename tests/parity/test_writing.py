@@ -204,6 +204,16 @@ def test_a_constant_in_other_places_is_told_by_its_name_though_all_of_it_differs
     assert not match({"weight": weight}, {"other": held}, half_steps_of(held)).faults
 
 
+def test_one_ulp_in_a_part_of_a_constant_is_told_though_its_number_is_in_another_part() -> None:
+    weight = np.random.default_rng(0).standard_normal((8, 1, 7, 7)).astype(np.float32)
+    upper, lower = weight[:, :, :4], weight[:, :, 3:].copy()  # both have the fourth row
+    assert not match({"weight": weight}, {"upper": upper, "lower": lower}, half_steps_of(lower)).faults
+    lower[2, 0, 0, 5] = np.nextafter(lower[2, 0, 0, 5], np.float32(9))
+    faults = match({"weight": weight}, {"upper": upper, "lower": lower}, half_steps_of(lower)).faults
+    assert "1 of 224 numbers is in no constant of the graph" in faults["lower"]
+    assert "(1 ulp)" in faults["lower"]
+
+
 def test_what_the_writer_makes_of_zeros_and_ones_is_its_own() -> None:
     interpolation = np.eye(8)
     interpolation[0, :3] = 0.3, 0.3, 0.4

@@ -150,23 +150,26 @@ class _Match:
     def _differing(self, name: str, other: str, steps: Callable[[str], Array]) -> str:
         """One line on the places where two constants differ that agree in most; empty of others."""
         array, due = self.file[name], in_precision(self.graph[other], self.file[name].dtype)
-        slack = steps(name) * (1 + 2.0**-20) if self.graph[other].dtype != due.dtype == np.float64 else 0.0
-        for order in _ORDERS.get(due.ndim, ((*range(due.ndim),),)):
-            moved = due.transpose(order).reshape(array.shape)
-            with np.errstate(invalid="ignore"):
-                agree = (np.abs(moved - array) <= slack) | (moved == array) | (np.isnan(moved) & np.isnan(array))
-            telling = ~np.isin(array, _TRIVIAL) & (np.abs(moved) > slack)  # zeros and ones agree by chance
-            equal, differing = int(np.count_nonzero(agree & telling)), int(np.count_nonzero(~agree))
-            if (name == other and differing) or (array.size > _FEW and equal > differing):
-                return _told_in_place(name, other, array, moved, ~agree)
+        slack = steps(name) * (1 + 2.0**-20) if self.graph[other].dtype != due.dtype == np.float64 else np.zeros(())
+        orders = _ORDERS.get(due.ndim, ((*range(due.ndim),),))
+        layouts = [due.transpose(order).reshape(array.shape) for order in orders]
+        agreements = [_agreement(array, moved, slack) for moved in layouts]
+        agree, telling = max(agreements, key=lambda pair: int(np.count_nonzero(pair[0])))
+        moved = next(item for item, pair in zip(layouts, agreements, strict=True) if pair[0] is agree)
+        equal, differing = int(np.count_nonzero(agree & telling)), int(np.count_nonzero(~agree))
+        if differing and (name == other or (array.size > _FEW and equal > differing)):
+            return _told_in_place(name, other, array, moved, ~agree)
         return ""
 
     def is_mostly_the_graphs(self, name: str, numbers: Array) -> bool:
-        """Whether most numbers of a constant of integers are the graph's: the others are not the writer's own."""
+        """Whether most numbers of a constant are the graph's: the others are not the writer's own.
+
+        Of float16 there are so few numbers that a graph has most of them by chance.
+        """
         array = self.file[name]
         telling = np.count_nonzero(~np.isin(array, _TRIVIAL))
         foreign = int(np.count_nonzero(np.isin(array, numbers)))
-        return bool(array.dtype == np.float64 and 2 * foreign < telling)
+        return bool(array.dtype != np.float16 and telling > _FEW and 2 * foreign < telling)
 
     def fault(self, name: str, numbers: Array, lost: Mapping[str, Array]) -> str:
         """One line on a constant of the file that is one of the graph's, altered; empty where it is none of them."""
@@ -177,6 +180,8 @@ class _Match:
         for other in sorted(lost, key=lambda candidate: candidate != name):
             if self.graph[other].size == array.size and self._is_altered(name, numbers, other, lost[other]):
                 return self._told(name, numbers, other, lost[other])
+        if array.dtype == np.float32 and self.is_mostly_the_graphs(name, numbers):
+            return self._told_of_none(name, numbers)
         if array.size == 1 or array.dtype == np.float64:
             return ""  # a product or a reciprocal of the writer's may be near to anything
         near = [(other, absent) for other, absent in lost.items() if _chance(numbers, absent) < _CHANCE]
@@ -199,6 +204,28 @@ class _Match:
             f"constant {name}: {several} not those of the graph's {other}; {place} is {float(held):.9g}, "
             f"and the nearest that the file lacks is {float(nearest):.9g}{_units(held, nearest)}"
         )
+
+    def _told_of_none(self, name: str, numbers: Array) -> str:
+        """One line on a constant that is parts of the graph's, but for some numbers."""
+        array = self.file[name]
+        pool = _pool([in_precision(other, array.dtype) for other in self.graph.values()], array.dtype)
+        at = int(np.flatnonzero(np.isin(array, numbers))[0])
+        place = [int(index) for index in np.unravel_index(at, array.shape)]
+        held = array.reshape(-1)[at]
+        nearest = pool[np.nanargmin(np.abs(pool.astype(np.float64) - float(held)))]
+        count = int(np.count_nonzero(np.isin(array, numbers)))
+        several = f"{count} of {array.size} numbers {'is' if count == 1 else 'are'}"
+        return (
+            f"constant {name}: {several} in no constant of the graph; {place} is {float(held):.9g}, "
+            f"and the nearest there is {float(nearest):.9g}{_units(held, nearest)}"
+        )
+
+
+def _agreement(array: Array, due: Array, slack: Array) -> tuple[Array, Array]:
+    """Where two constants agree, within a slack, and where that says something: zeros and ones agree by chance."""
+    with np.errstate(invalid="ignore"):
+        agree = (np.abs(due - array) <= slack) | (due == array) | (np.isnan(due) & np.isnan(array))
+    return agree, ~np.isin(array, _TRIVIAL) & (np.abs(due) > slack)
 
 
 def _told_in_place(name: str, other: str, array: Array, due: Array, differing: Array) -> str:

@@ -33,6 +33,7 @@ class OnnxFile:
         self.unknown = tuple(sorted(types - OPERATORS.keys()))
         self._operators = {value.name: node.op_type for node in self._file.model.graph for value in node.outputs}
         self.names = frozenset(self._file.named & graph.named)
+        self._file = self._file.saturating(self.names)
         self.constants = self._file.real_constants
         self._fed: tuple[Mapping[str, Array], Mapping[str, Array]] = ({}, {})
 
