@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from edgeconv.errors import ParityError
+from edgeconv.graph.resize_kernels import integer_steps, linear_weights
 from edgeconv.parity.bounds import _formulas as formulas
 from edgeconv.parity.bounds import _recurrent as recurrent
 from edgeconv.parity.bounds import _resize as resize
@@ -186,7 +187,16 @@ def _steps(call: Call, arithmetic: Arithmetic) -> Bounded | None:
     if not call.quantized or exactly:
         return None
     step = np.ones(())
+    if call.operator.name == "RESIZE_BILINEAR":
+        step = step + math.floor(_places_off(call))
     return Bounded(step, step, step, arithmetic)
+
+
+def _places_off(call: Call) -> float:
+    """The steps between TFLite's own kernels, whose places are in 1024ths of an element, and XNNPACK's exact ones."""
+    modes = call.flag("align_corners"), call.flag("half_pixel_centers")
+    sizes = zip(call.source(0).shape[1:3], call.result.shape[1:3], strict=True)
+    return integer_steps([linear_weights(*pair, *modes) for pair in sizes], *modes, call.result.dtype)
 
 
 def _function(name: str) -> Rule:
