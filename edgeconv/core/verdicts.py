@@ -69,10 +69,12 @@ class Coverage:
     Attributes:
         counts: the parts that there are, by kind.
         unreached: those that no input reached, in the graph's order.
+        derived: those of them that inputs derived from the graph reach, on which link 4 judges runtimes, too.
     """
 
     counts: Mapping[PartKind, int]
     unreached: tuple[UnreachedPart, ...] = ()
+    derived: tuple[UnreachedPart, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -114,12 +114,13 @@ def bisect(
     if not places:
         what = "no layer of its files is broken, by links 3 and 4 of its report"
         raise ParityError(what, where=str(folder), hint="name one with --layer")
-    samples = load_golden(folder / report.golden).samples
+    golden = load_golden(folder / report.golden)
     graphs = {variant.name: variant for variant in rebuild(artifacts, report)} if rebuild is not None else {}
     written = []
     with staged(out) as staging:
         for place in places:
             with whatever_it_brings(place.artifact.path):
+                samples = (*golden.samples, *golden.probes(place.artifact.variant))
                 cut = _cut(place, samples, graphs.get(place.artifact.variant))
             if cut is None:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from edgeconv.core import Artifact, Sample
@@ -11,6 +11,7 @@ from edgeconv.errors import RewriteError
 from edgeconv.flow.variants import Variant
 from edgeconv.parity import Golden
 from edgeconv.parity.coverage import Reach
+from edgeconv.parity.derived import chosen_kinds
 from edgeconv.progress import Progress
 
 
@@ -20,7 +21,7 @@ def with_coverage(
     golden: Golden,
     reached: Mapping[str, Reach],
     progress: Progress,
-) -> tuple[Artifact, ...]:
+) -> tuple[tuple[Artifact, ...], dict[str, tuple[str, ...]]]:
     """The artifacts with what of their graphs was reached; one whose variant is not among these keeps what it has.
 
     Args:
@@ -29,23 +30,45 @@ def with_coverage(
         golden: the samples of the proof.
         reached: what the exact integers of quantized graphs told already, by variant.
         progress: hears of each graph that is evaluated for it, in float64.
+
+    Returns:
+        The artifacts, and the kinds of derived inputs that each variant is probed with, by its name.
     """
-    by_variant: dict[str, Coverage | None] = {name: reach.coverage() for name, reach in reached.items()}
-    evaluated: dict[tuple[int, tuple[str, ...]], Coverage | None] = {}
+    told: dict[str, _Told] = {}
+    by_graph: dict[Hashable, _Told] = {}
     for variant in variants:
-        samples = golden.of(variant.name).samples
-        if variant.name not in by_variant and samples:
-            key = id(variant.model), tuple(sample.name for sample in samples)
-            if key not in evaluated:
+        own = golden.of(variant.name)
+        if own.samples:
+            names = tuple(sample.name for sample in own.samples)
+            key = variant.name if variant.name in reached else (id(variant.model), names, variant.name == "fp16")
+            if key not in by_graph:
                 with progress.stage(f"{variant.name} graph, what the inputs reach of it"):
-                    evaluated[key] = _evaluated(variant, samples)
-            by_variant[variant.name] = evaluated[key]
-    return tuple(
-        replace(artifact, coverage=by_variant.get(artifact.variant, artifact.coverage)) for artifact in artifacts
+                    by_graph[key] = _probed(variant, own, reached.get(variant.name) or _evaluated(variant, own.samples))
+            told[variant.name] = by_graph[key]
+    covered = tuple(
+        replace(artifact, coverage=told[artifact.variant][0]) if artifact.variant in told else artifact
+        for artifact in artifacts
     )
+    return covered, {name: kinds for name, (_, kinds) in told.items() if kinds}
 
 
-def _evaluated(variant: Variant, samples: Sequence[Sample]) -> Coverage | None:
+_Told = tuple[Coverage | None, tuple[str, ...]]
+"""What was reached, and the kinds of derived inputs."""
+
+
+def _probed(variant: Variant, golden: Golden, reach: Reach | None) -> _Told:
+    """What the proof's own inputs reach, with what derived ones leave, and the kinds of these."""
+    if reach is None:
+        return None, ()
+    own = reach.coverage()
+    try:
+        kinds = chosen_kinds(variant.model, golden.smallest, reach, variant.name)
+    except RewriteError:
+        return own, ()
+    return reach.with_derived(own), kinds
+
+
+def _evaluated(variant: Variant, samples: Sequence[Sample]) -> Reach | None:
     """What samples reach, until nothing is left; None where the reference lacks an operator."""
     from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
 
@@ -59,4 +82,4 @@ def _evaluated(variant: Variant, samples: Sequence[Sample]) -> Coverage | None:
                     break
     except RewriteError:
         return None
-    return reach.coverage()
+    return reach

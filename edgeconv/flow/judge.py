@@ -31,7 +31,7 @@ from edgeconv.progress import Progress
 from edgeconv.recipe import DEFAULT_FIDELITY
 
 _MakeRun = Callable[[tuple[Sample, ...]], Run]
-_JudgeRunning = Callable[[Sequence[Sample], Run, Sequence[Comparison]], LinkResult]
+_JudgeRunning = Callable[[Sequence[Sample], Run, Sequence[Comparison], Sequence[Sample], Run | None], LinkResult]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,9 @@ def judge(
                     )
             if running and planned.judge_running is not None and run.verdict is Verdict.PASS:
                 with progress.stage(f"{planned.title}, layer by layer on its own operands"):
-                    link = planned.judge_running(of_variant.samples, run, rows)
+                    probes = golden.probes(planned.variant)
+                    probed = planned.make(probes) if probes else None
+                    link = planned.judge_running(of_variant.samples, run, rows, probes, probed)
                 rows = (replace(rows[0], links=(link,)), *rows[1:])
             comparisons += rows
             if run.environment:

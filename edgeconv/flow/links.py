@@ -59,7 +59,7 @@ def with_links(
 
 def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
     """Link 1; one that breaks names the rewrite without which it holds, if there is one."""
-    index = _smallest(golden)
+    index = golden.samples.index(golden.smallest)
     inputs, outputs = golden.samples[index].inputs, golden.reference.outputs[index]
 
     def judged(rewritten: ir.Model) -> LinkResult:
@@ -92,12 +92,6 @@ def _broken_by(rewriting: Rewriting, judged: Callable[[ir.Model], LinkResult]) -
     return "" if holds() else next(filter(holds, names), "")
 
 
-def _smallest(golden: Golden) -> int:
-    """The first of the samples with the fewest elements: batches may differ."""
-    sizes = [sum(array.size for array in sample.inputs.values()) for sample in golden.samples]
-    return sizes.index(min(sizes))
-
-
 def _of_variant(
     variant: Variant, artifacts: Sequence[Artifact], golden: Golden, progress: Progress
 ) -> Iterator[tuple[str, list[LinkResult]]]:
@@ -128,7 +122,7 @@ def _rounding(graph: Graph, rounded: Mapping[str, Array], golden: Golden, varian
 
     if variant in golden.integers:
         return rounding(golden.integers[variant].run.outputs, golden.reference.outputs)
-    index = _smallest(golden)
+    index = golden.samples.index(golden.smallest)
     try:
         values = graph.values(golden.samples[index].inputs, rounded, graph.outputs)
     except RewriteError as error:

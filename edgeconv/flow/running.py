@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -26,13 +27,16 @@ def judged_running(
     samples: Sequence[Sample],
     run: Run,
     rows: Sequence[Comparison],
+    derived: Sequence[Sample] = (),
+    derived_run: Run | None = None,
     *,
     timeout_s: float,
 ) -> LinkResult:
     """How the link `RUNNING` of an artifact on a device holds.
 
     A kernel does the same for every sample, and computes many elements of each: the sample that uses most of its row's
-    bound, and a second one where it has few elements, tell what all would.
+    bound, and a second one where it has few elements, tell what all would. What none of them reaches, derived inputs
+    look for.
 
     Args:
         sessions: where the device may be running already.
@@ -41,28 +45,53 @@ def judged_running(
         samples: of the run.
         run: of the file itself, which passed; the probes must compute the same, to the last bit.
         rows: what the run was judged to be.
+        derived: inputs that look for trouble, see `edgeconv.parity.derived`.
+        derived_run: of these; one that failed leaves them out, and is told.
         timeout_s: of each probe, seconds.
     """
     try:
         data = read_named(artifact.path, kind=artifact.path.suffix, error=DeviceError)
         file = open_probed(artifact.path, data, arithmetic_of(run.environment))
         probe = _Probe(partial(sessions.run_probe, device, artifact, timeout_s=timeout_s), artifact, file)
-        judged: dict[str, Judged] = {}
-        cause = ""
-        elements = 0
+        walks = _Walks(artifact, data, file, probe)
         for at in _telling(rows, len(samples)):
-            outputs, told = probe.told(samples[at], run.outputs[at])
-            inputs = [array for _, array in file_inputs(artifact, samples[at])]
-            walk = judged[samples[at].name] = file.judge(inputs, outputs, told)
-            beyond = next((layer for layer in walk.layers if not layer.used <= 1), None)
-            if beyond is not None and not cause:
-                cause = cause_on_runtime(artifact.path, data, beyond, inputs, outputs, told)
-            elements += sum(array.size for array in told.values())
-            if elements > _ENOUGH:
+            walks.add(samples[at], run.outputs[at])
+            if walks.elements > _ENOUGH:
                 break
     except EdgeconvError as error:
         return LinkResult(Link.RUNNING, Verdict.SKIPPED, reason=str(error))
-    return running_link(judged, cause)
+    why = "" if derived_run is None else derived_run.reason
+    for sample, expected in zip(derived, () if derived_run is None else derived_run.outputs, strict=False):
+        try:
+            walks.add(sample, expected)
+        except EdgeconvError as error:
+            why = str(error)
+    link = running_link(walks.judged, walks.cause)
+    return replace(link, reason=f"{link.reason}; not all derived inputs were judged: {why}") if why else link
+
+
+class _Walks:
+    """The walks over samples, by their name, and the cause of the first layer that is beyond its bound."""
+
+    def __init__(self, artifact: Artifact, data: bytes, file: ProbedFile, probe: _Probe) -> None:
+        self._artifact, self._data, self._file, self._probe = artifact, data, file, probe
+        self.judged: dict[str, Judged] = {}
+        self.cause = ""
+        self.elements = 0
+
+    def add(self, sample: Sample, expected: Mapping[str, Array]) -> None:
+        """Judges a sample; the outputs of the file itself are expected of its probes.
+
+        Raises:
+            EdgeconvError: the runtime tells nothing of it.
+        """
+        outputs, told = self._probe.told(sample, expected)
+        inputs = [array for _, array in file_inputs(self._artifact, sample)]
+        walk = self.judged[sample.name] = self._file.judge(inputs, outputs, told)
+        beyond = next((layer for layer in walk.layers if not layer.used <= 1), None)
+        if beyond is not None and not self.cause:
+            self.cause = cause_on_runtime(self._artifact.path, self._data, beyond, inputs, outputs, told)
+        self.elements += sum(array.size for array in told.values())
 
 
 def _telling(rows: Sequence[Comparison], count: int) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +26,7 @@ Observe = Callable[[int, str, Array], None]
 """Hears of a value: the sample's index, the value's name, and its array in torch's layout."""
 _Test = Callable[[Array], npt.NDArray[np.bool_]]
 _SIDES = {1: (("start", "end"),), 2: (("top", "bottom"), ("left", "right"))}
+_IN = ", in "  # so many channels
 _POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 
 
@@ -41,8 +42,17 @@ class _Part:
 
     def told(self) -> UnreachedPart:
         count = self.reached.size
-        of = f", in {int(np.sum(~self.reached))} of {counted(count, 'channel')}" if count > 1 else ""
+        of = f"{_IN}{int(np.sum(~self.reached))} of {counted(count, 'channel')}" if count > 1 else ""
         return UnreachedPart(self.kind, self.node.outputs[0].name or "", self.node.op_type, self.text + of)
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What a value reaches of a part: by channel where each has constants of its own."""
+
+    name: str
+    part: _Part
+    reached: npt.NDArray[np.bool_]
 
 
 class Reach:
@@ -75,13 +85,30 @@ class Reach:
         """
 
         def observe(sample: int, name: str, array: Array) -> None:
-            parts = self._open.get(name)
-            if parts and (counting is None or counting[sample]):
-                for part in parts:
-                    part.reached = part.reached | part.test(array)
-                self._open[name] = [part for part in parts if not part.reached.all()]
+            if counting is None or counting[sample]:
+                self.take(self.heard(name, array))
 
         return observe
+
+    def heard(self, name: str, array: Array) -> list[Heard]:
+        """What a value reaches of what is left, which does not count yet."""
+        return [Heard(name, part, part.test(array)) for part in self._open.get(name, ())]
+
+    def take(self, heard: Sequence[Heard]) -> bool:
+        """Counts what was heard as reached; tells whether any of it was not before."""
+        is_more = False
+        for item in heard:
+            is_more |= bool((item.reached & ~item.part.reached).any())
+            item.part.reached = item.part.reached | item.reached
+        for name in {item.name for item in heard}:
+            self._open[name] = [part for part in self._open[name] if not part.reached.all()]
+        return is_more
+
+    def with_derived(self, own: Coverage) -> Coverage:
+        """What the proof's own inputs reached, with what was reached of the rest since."""
+        left = {(part.kind, part.name, part.part.split(_IN)[0]) for part in self.coverage().unreached}
+        derived = [part for part in own.unreached if (part.kind, part.name, part.part.split(_IN)[0]) not in left]
+        return replace(own, derived=tuple(derived))
 
     def coverage(self) -> Coverage:
         """What was reached so far."""

@@ -1,11 +1,11 @@
 """Golden values: samples and their float64 reference in one file, so that another machine need not compute them.
 
 One safetensors file: no pickle, the same bytes for the same values. Tensors are named ``<sample index>/in/<name>``,
-``<sample index>/out/<name>``, and ``<sample index>/<variant>/<name>`` for what a quantized graph says; the metadata key
+``<sample index>/out/<name>``, and ``<sample index>/<variant>/<name>`` for what a quantized graph says;
+``float32/<name>`` is the largest error of each channel of an output in the source's own float32. The metadata key
 ``edgeconv.golden`` holds a JSON object with ``schema``, ``samples`` (name, scale, label and variants, in order),
-``inputs`` and ``outputs`` (names, in order), ``integers`` (variant to the scales of its outputs) and ``joints`` (output
-to the axes that it is joined along, each with the sizes of its parts). ``float32/<name>`` is the largest error of each
-channel of an output in the source's own float32.
+``inputs`` and ``outputs`` (names, in order), ``integers`` (variant to the scales of its outputs), ``joints`` (output to
+the axes that it is joined along, each with the sizes of its parts) and ``derived`` (variant to kinds of inputs).
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from edgeconv.core import Array, Parts, Run, Sample, Verdict, values
 from edgeconv.errors import ParityError
 from edgeconv.parity._fidelity import Integers
 from edgeconv.parity._groups import OwnScale, own_scales
+from edgeconv.parity.derived import derived_sample, is_kind
 from edgeconv.recipe.wording import complaint
 
 SCHEMA = 1  # of the file's metadata; another one is refused
@@ -41,6 +42,7 @@ class Golden:
         integers: what the quantized graphs make of them, by variant.
         joints: of what parts outputs are joined, by name.
         float32: how far the source's own float32 is off, by output: see `edgeconv.parity.float32_errors`.
+        derived: the kinds of derived inputs that each variant is probed with: see `edgeconv.parity.derived`.
     """
 
     samples: tuple[Sample, ...]
@@ -48,6 +50,7 @@ class Golden:
     integers: Mapping[str, Integers] = field(default_factory=dict)
     joints: Mapping[str, tuple[Parts, ...]] = field(default_factory=dict)
     float32: Mapping[str, Array] = field(default_factory=dict)
+    derived: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def of(self, variant: str) -> Golden:
         """The samples for one variant (all, for the empty name), with their reference values and integers."""
@@ -63,7 +66,18 @@ class Golden:
             },
             self.joints,
             self.float32,
+            self.derived,
         )
+
+    @property
+    def smallest(self) -> Sample:
+        """The first of the samples with the fewest elements: batches may differ."""
+        return min(self.samples, key=lambda sample: sum(array.size for array in sample.inputs.values()))
+
+    def probes(self, variant: str) -> tuple[Sample, ...]:
+        """The derived inputs of a variant."""
+        base = self.of(variant).smallest
+        return tuple(derived_sample(kind, base) for kind in self.derived.get(variant, ()))
 
     def scales(self) -> dict[str, OwnScale]:
         """The groups of channels of each output, by name."""
@@ -106,6 +120,7 @@ def golden_bytes(golden: Golden) -> bytes:
         "joints": {
             name: [[joint.axis, list(joint.sizes)] for joint in joints] for name, joints in golden.joints.items()
         },
+        "derived": {variant: list(kinds) for variant, kinds in golden.derived.items()},
     }
     # One key only: the library writes several in no fixed order.
     return bytes(save(tensors, metadata={_KEY: json.dumps(described, sort_keys=True)}))
@@ -152,6 +167,15 @@ _Size = Annotated[int, Field(gt=0, lt=2**31)]
 _Joint = tuple[Annotated[int, Field(ge=0, lt=8)], Annotated[tuple[_Size, ...], Field(min_length=1)]]
 
 
+def _known(kind: str) -> str:
+    if not is_kind(kind):
+        raise ValueError("it is no kind of derived input")
+    return kind
+
+
+_Kind = Annotated[str, AfterValidator(_known)]
+
+
 class _Described(BaseModel):
     """The metadata of a golden file."""
 
@@ -161,6 +185,7 @@ class _Described(BaseModel):
     outputs: tuple[str, ...] = Field(min_length=1)
     integers: dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = {}
     joints: dict[str, tuple[_Joint, ...]] = {}
+    derived: dict[str, Annotated[tuple[_Kind, ...], Field(max_length=8)]] = {}
 
 
 def _golden_from(described: _Described, tensors: dict[str, Array]) -> Golden:
@@ -194,7 +219,9 @@ def _golden_from(described: _Described, tensors: dict[str, Array]) -> Golden:
     for name, errors in float32.items():
         if errors.dtype != np.float64 or errors.ndim != 1 or not errors.size or not (errors >= 0).all():
             raise ValueError(f"the tensor {_FLOAT32 + name!r} holds no errors")
-    return Golden(tuple(samples), Run(_REFERENCE, "", tuple(sides["out"])), integers, joints, float32)
+    return Golden(
+        tuple(samples), Run(_REFERENCE, "", tuple(sides["out"])), integers, joints, float32, described.derived
+    )
 
 
 def _printable(text: str) -> str:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeconv.core.values import counted
 from edgeconv.core.verdicts import Coverage, PartKind, UnreachedPart
 
 _WORDS = {
@@ -28,10 +29,14 @@ class PartView:
 
 @dataclass(frozen=True)
 class CoverageView:
-    """What was not reached; ``summary`` says how much of what, or what there is where all was reached."""
+    """What was not reached; ``summary`` says how much of what, or what there is where all was reached.
+
+    ``derived`` says what the derived inputs reach of it; empty where that is nothing.
+    """
 
     complete: bool
     summary: str
+    derived: str
     kinds: tuple[tuple[str, tuple[PartView, ...], int], ...]
 
 
@@ -46,8 +51,16 @@ def coverage_view(coverage: Coverage | None) -> CoverageView | None:
     return CoverageView(
         complete=not missed,
         summary=", ".join(counts),
+        derived=_derived(coverage),
         kinds=tuple((_WORDS[kind].capitalize(), parts[:_MOST], max(0, len(parts) - _MOST)) for kind, parts in by_kind),
     )
+
+
+def _derived(coverage: Coverage) -> str:
+    if not coverage.derived:
+        return ""
+    reached, count = len(coverage.derived), counted(len(coverage.unreached), "part")
+    return f"Inputs derived from the graph reach {reached:,} of these {count}: link 4 judges each layer on them, too."
 
 
 def _parts(unreached: Sequence[UnreachedPart]) -> tuple[PartView, ...]:

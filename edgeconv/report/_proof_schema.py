@@ -95,16 +95,24 @@ class CoverageNode(Node):
     unreached: Several[UnreachedPartNode] = Field(
         description="Those that no input reached, in the graph's order.", max_length=MOST_LAYERS
     )
+    derived: Several[UnreachedPartNode] = Field(
+        default=(),
+        description="Those of them that inputs derived from the graph reach, on which link 4 judges runtimes, too.",
+        max_length=MOST_LAYERS,
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if len(self.derived) > len(self.unreached):
+            raise ValueError(f"derived inputs reach {len(self.derived)} parts, of {len(self.unreached)} unreached")
         for kind, count in Counter(part.kind for part in self.unreached).items():
             if count > self.counts.get(kind, 0):
                 raise ValueError(f"{count} parts of the kind {kind.value} are unreached, of {self.counts.get(kind, 0)}")
         return self
 
     def to_core(self) -> verdicts.Coverage:
-        return verdicts.Coverage(self.counts, tuple(part.to_core() for part in self.unreached))
+        unreached, derived = (tuple(part.to_core() for part in parts) for parts in (self.unreached, self.derived))
+        return verdicts.Coverage(self.counts, unreached, derived)
 
 
 class GroupNode(Node):

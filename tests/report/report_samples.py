@@ -277,7 +277,7 @@ def chained_report() -> Report:
     counts = {PartKind.CLAMP: 60, PartKind.BRANCH: 8, PartKind.PADDING: 24}
     parts = [UnreachedPart(PartKind.CLAMP, f"features.{at}.conv.2", "Clip", "above 6") for at in range(20)]
     parts += [UnreachedPart(PartKind.BRANCH, "act", "PRelu", "below 0, in 3 of 64 channels")]
-    coverages = (Coverage(counts), Coverage(counts, tuple(parts)), None)
+    coverages = (Coverage(counts), Coverage(counts, tuple(parts), tuple(parts[:1])), None)
     certificates = (FlipCertificate(100, 98, 0.25, 0.5), FlipCertificate(3, 0, 0.0113, 107.6), None)
     artifacts = tuple(
         replace(item, links=own, coverage=coverage, certificate=certificate)
