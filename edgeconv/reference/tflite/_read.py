@@ -111,6 +111,9 @@ def _tensor(data: bytes, model: Any, tensor: Any, name: str) -> Tensor:
     require(all(size >= 0 for size in shape), f"{where} has the shape {list(shape)}")
     require(math.prod(shape) <= MOST_ELEMENTS, f"{where} has more than {MOST_ELEMENTS:,} elements")
     stored = _stored(data, model.Buffers(tensor.Buffer()), where) if tensor.Buffer() < model.BuffersLength() else None
+    # Buffer 0 is that of what operators compute. Of another one without bytes a tensor without elements is a constant:
+    # the shape of a scalar.
+    is_constant = stored or (stored is not None and tensor.Buffer() and 0 in shape)
     if stored and tensor.Sparsity() is not None:
         raise EmitError("the constant is sparse, which is not read", where=where, hint="convert it dense")
     return Tensor(
@@ -118,7 +121,7 @@ def _tensor(data: bytes, model: Any, tensor: Any, name: str) -> Tensor:
         shape,
         dtype,
         _quantization(tensor.Quantization(), shape, where),
-        _constant(stored, shape, dtype, where) if stored else None,
+        _constant(stored, shape, dtype, where) if stored is not None and is_constant else None,
         bool(tensor.IsVariable()),
     )
 
