@@ -1,9 +1,10 @@
 """What steep functions read stays float: a logarithm, a reciprocal or a power of what 8 bits round to zero.
 
 ``log(softmax(x))``, ``log(exp(x).sum())`` and ``1 / sqrt(x² + 1e-4)`` tell numbers apart that one scale for the largest
-of them rounds to the same integer, or to zero. How much that costs is measured, on the histogram of the operand. Where
-it is too much, the function stays float, and so does what makes its operand: back to a function that spreads small
-numbers out itself (softmax, sigmoid, exp: integers are fit for its operand), to a sum of many, or through a layer.
+of them rounds to the same integer, or to zero; ``acosh(1 + |x|)`` is NaN of a one that is rounded down. How much that
+costs is measured, on the histogram of the operand. Where it is too much, the function stays float, and so does what
+makes its operand: back to a function that spreads small numbers out itself (softmax, sigmoid, exp: integers are fit for
+its operand), to a sum of many, or through a layer.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ _ENDS = frozenset({"Exp", "LogSoftmax", "Sigmoid", "Softmax", "Softplus"})
 """Whose logarithm is as good as their own operand."""
 _CLAMPS = having(Trait.CLAMPS)  # a layer before one is one operator with it
 _PASSED = GUARDS | NORMS | having(Trait.MOVES) | _CLAMPS | {"LeakyRelu", "Log", "Neg", "Reciprocal", "Sub"}
-_STEEP: dict[str, _Function] = {
+_STEEP: dict[str, _Function] = {  # those whose domain ends are not defined of what is rounded across that end
+    "Acos": np.arccos,
+    "Acosh": np.arccosh,
+    "Asin": np.arcsin,
+    "Atanh": np.arctanh,
     "Exp": np.exp,
     "Log": np.log,
     "Reciprocal": np.reciprocal,

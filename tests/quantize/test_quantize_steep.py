@@ -2,7 +2,8 @@
 
 Members: log of a softmax, a sigmoid, sums of exponentials (spelt out and as ReduceLogSum), with a guard by sum and by
 clamp; log2; an entropy; softplus spelt out; 1 / root, 1 / (1 + exp), negative powers; divisors that a sigmoid or an
-exponential makes; a layer between them; zeros whose reciprocals are large beside a sample without any. And what
+exponential makes; a layer between them; functions whose
+domains end (acosh, acos, asin, atanh); zeros whose reciprocals are large beside a sample without any. And what
 stays integers: log1p, roots, a logarithm of numbers far from zero.
 """
 
@@ -41,6 +42,10 @@ STEEP: dict[str, _Function] = {
     "log of averages": lambda y: functional.avg_pool2d(y.unsqueeze(0).abs() ** 4, (1, 2)).add(1e-5).log(),
     "power": lambda y: y.square().add(1e-5).pow(-0.5),
     "divisor": lambda y: y / (y * 3).sigmoid(),
+    "acosh": lambda y: (1 + y.abs()).acosh(),
+    "acos": lambda y: y.clamp(-1, 1).acos(),
+    "asin": lambda y: (y * 2).clamp(-1, 1).asin(),
+    "atanh": lambda y: y.clamp(-0.999, 0.999).atanh(),
 }
 FLAT: dict[str, _Function] = {
     "log1p": lambda y: y.abs().log1p(),

@@ -23,8 +23,8 @@ from edgeconv.reference import ImpossibleError, evaluate_node, shape_result
 # an Expand or a Tile would otherwise write its copies into the file.
 _LARGE = 65_536
 
-# Quantized weights stay DequantizeLinear(constant): that node is what tells a runtime to compute in integers. Those that
-# a file still rounds, as torch.onnx writes fake quantization, become these integers.
+# Quantized weights stay DequantizeLinear(constant): that node is what tells a runtime to compute in integers. Weights
+# that a file still rounds, as torch.onnx writes fake quantization, become these integers.
 # The random operators are not functions of their inputs.
 _NEVER = (having(Trait.QUANTIZES) | having(Trait.RANDOM)) - {"QuantizeLinear"}
 
@@ -33,8 +33,8 @@ class FoldConstantsPass(ir.passes.InPlacePass):
     """Evaluates nodes whose inputs are all constant, and turns Constant nodes into initializers.
 
     1. Requires: a node of the standard domain whose results are tensors and no graph outputs, no subgraph, no
-       randomness, no DequantizeLinear, and constant inputs (``Shape``, ``Size`` and ``EyeLike`` need only a static shape).
-       ``CastLike`` looks at its second input for the dtype alone, and becomes a ``Cast`` where that is known.
+       randomness, no DequantizeLinear, and constant inputs (``Shape``, ``Size`` and ``EyeLike`` need only a static
+       shape). ``CastLike`` looks at its second input for the dtype alone, and becomes a ``Cast`` where that is known.
     2. Ensures: the results are initializers under the names that they had.
     3. Exact: chains of floating-point nodes are evaluated by `edgeconv.reference` in float64 from the original
        constants; only what is left in the graph is rounded, once. A cast between floating types is the identity in
