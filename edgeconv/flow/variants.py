@@ -281,6 +281,8 @@ class _Quantizer:
     def _variant_of(self, name: str, model: ir.Model, plan: quantize.Plan) -> Variant:
         formats = ("tflite",) if name == "int16x8" else FORMATS
         io = "int16" if name == "int16x8" and self._settings.io != "float32" else self._settings.io
+        if io != "float32":
+            model = quantize.round_masks(model, "int16" if name == "int16x8" else "int8")
         return Variant(name, model, io=io, formats=formats, plan=plan)
 
     def _search(self, name: str, prepared: ir.Model, plan: quantize.Plan, target: quantize.Target) -> quantize.Search:

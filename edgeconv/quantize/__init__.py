@@ -15,6 +15,7 @@ The plan
     `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float;
     `matching`, `with_names`: which ones patterns mean.
     `round_between`: what a graph that is quantized already leaves unrounded in front of its layers.
+    `round_masks`: outputs of zeros and ones, among outputs of integers.
 After the plan, in the order of what they cost; each gives a float model that the same plan fits
     `correct_biases`: no layer's mean is shifted any more.
     `round_weights`: that, and weights rounded so that later ones make up for earlier ones.
@@ -37,6 +38,7 @@ from edgeconv.quantize._calibrate import Calibration, calibrate
 from edgeconv.quantize._equalize import equalize
 from edgeconv.quantize._exponents import exponents_of
 from edgeconv.quantize._make_plan import keep_operators, make_plan
+from edgeconv.quantize._mask_outputs import round_masks
 from edgeconv.quantize._observers import OBSERVERS
 from edgeconv.quantize._pairs import overflowing
 from edgeconv.quantize._patterns import matching, with_names
@@ -68,6 +70,7 @@ __all__ = [
     "matching",
     "with_names",
     "round_between",
+    "round_masks",
     "Plan",
     "SCHEMES",
     "TensorParameters",

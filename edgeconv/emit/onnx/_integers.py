@@ -245,13 +245,16 @@ def integer_borders(graph: ir.Graph) -> None:
             graph.remove(node, safe=True)
     for index, value in enumerate(list(graph.outputs)):
         maker = value.producer()
-        if maker is None or maker.op_type != "DequantizeLinear" or maker.inputs[0] is None or value.uses():
+        if maker is None or maker.op_type != "DequantizeLinear" or maker.inputs[0] is None:
             continue
         integer, name = maker.inputs[0], value.name
         if integer.is_graph_input() or integer.is_graph_output() or integer.producer() is None:
             continue
         graph.outputs[index] = integer
-        graph.remove(maker, safe=True)
+        if value.uses():  # what else reads it, a comparison for one, does so as before
+            value.name = unique_name(graph, f"{name}.real")
+        else:
+            graph.remove(maker, safe=True)
         integer.name = name
         integer.shape = value.shape
 

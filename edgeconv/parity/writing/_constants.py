@@ -43,16 +43,26 @@ class Matching:
     rearranged: frozenset[str] = frozenset()
 
 
-def match(graph: Mapping[str, Array], file: Mapping[str, Array], steps: Callable[[str], Array]) -> Matching:
+def _unbounded(_: str) -> tuple[float, float]:
+    return -np.inf, np.inf
+
+
+def match(
+    graph: Mapping[str, Array],
+    file: Mapping[str, Array],
+    steps: Callable[[str], Array],
+    ends: Callable[[str], tuple[float, float]] = _unbounded,
+) -> Matching:
     """Finds each constant of a file among the graph's, and each of these in the file.
 
     Args:
         graph: the graph's constants by name: float32, and float64 for the real numbers that integers stand for.
         file: the file's, likewise, float16 among them.
         steps: half a step of each number of one of the file's.
+        ends: the least and the greatest number that one of the file's can have; what is beyond saturates.
     """
     work = _Match(graph, file)
-    work.find_quantized(steps)
+    work.find_quantized(steps, ends)
     foreign, lost = dict(work.foreign()), dict(work.lost())
     faults = dict(work.altered_in_place(steps))
     faults |= {
@@ -89,7 +99,7 @@ class _Match:
         """Single numbers of the file with a partner of another name, which may be theirs by chance."""
         return {name for name, other in self.partners.items() if self.file[name].size == 1 and name != other}
 
-    def find_quantized(self, steps: Callable[[str], Array]) -> None:
+    def find_quantized(self, steps: Callable[[str], Array], ends: Callable[[str], tuple[float, float]]) -> None:
         """Partners of constants that the graph has in float and the file as integers: each is the nearest integer's."""
         integers = [name for name, array in self.file.items() if array.dtype == np.float64]
         found = set(self.partners.values())
@@ -97,10 +107,11 @@ class _Match:
             if due.dtype == np.float64 or other in found:
                 continue
             alike = [name for name in integers if self.file[name].size == due.size]
-            moved = {name: _moved_back(self.file[name], due, steps(name) * (1 + 2.0**-20)) for name in alike}
+            held = {name: due.astype(np.float64).clip(*ends(name)) for name in alike}  # a mask's -inf saturates
+            moved = {name: _moved_back(self.file[name], held[name], steps(name) * (1 + 2.0**-20)) for name in alike}
             near = {name: array for name, array in moved.items() if array is not None}
             if near:
-                nearest = min(near, key=lambda name: float(np.abs(near[name] - due).max(initial=0.0)))
+                nearest = min(near, key=lambda name: float(np.abs(near[name] - held[name]).max(initial=0.0)))
                 self.partners.setdefault(nearest, other)
                 self.rounded[other] = near[nearest]
 

@@ -44,6 +44,7 @@ class File(Protocol):
     ) -> Iterator[End]: ...
     def again(self, tensor: str, changed: Mapping[str, Array]) -> Array: ...
     def half_steps(self, constant: str) -> Array: ...
+    def ends(self, constant: str) -> tuple[float, float]: ...
     def constants_before(self, tensor: str) -> frozenset[str]: ...
 
 
@@ -169,7 +170,7 @@ def _single(array: Array) -> Array:
 class _Writing:
     def __init__(self, graph: Graph, file: File) -> None:
         self.graph, self.file = graph.saturating(file.names), file
-        self.matching: Matching = match(graph.real_constants, file.constants, file.half_steps)
+        self.matching: Matching = match(graph.real_constants, file.constants, file.half_steps, file.ends)
         self.energies = (0.0, 0.0)
         self.compared: set[str] = set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
@@ -71,6 +72,10 @@ class OnnxFile:
     def half_steps(self, constant: str) -> Array:
         """What rounding once may have moved the numbers of a constant by."""
         return half_steps(self.constants[constant])
+
+    def ends(self, constant: str) -> tuple[float, float]:
+        """The least and the greatest number that a constant can have: it is of floats, or the graph's own integers."""
+        return -np.inf, np.inf
 
     def constants_before(self, tensor: str) -> frozenset[str]:
         """The constants between a value and the held ones that it is computed from."""

@@ -193,6 +193,11 @@ class TfliteFile:
         steps = _real(tensor, np.ones(tensor.shape)) - _real(tensor, np.zeros(tensor.shape))
         return np.asarray(steps / 2)
 
+    def ends(self, constant: str) -> tuple[float, float]:
+        """The least and the greatest number that a constant can have: of integers with one scale, what these reach."""
+        steps = _steps(self._stated.tensors[self._index[constant]])
+        return (-np.inf, np.inf) if steps is None else (steps.least, steps.greatest)
+
     def constants_before(self, tensor: str) -> frozenset[str]:
         """The constants between a tensor and the held ones that it is computed from."""
         read = {index for operator in self._before(self._index[tensor]) for index in operator.inputs if index >= 0}
