@@ -231,3 +231,35 @@ def half_steps_of(array: np.ndarray) -> Callable[[str], np.ndarray]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_planted_faults_are_found_in_all_variants(name: str, variant: str, tmp_path: Path) -> None:
     assert not missed_faults(name, variant, tmp_path)
+
+
+class OneSided(nn.Module):
+    """What the activation reads is positive, and below 6, whatever noise comes in."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.activation = activation
+        with torch.no_grad():
+            self.first.weight *= 0.3
+            self.first.bias.fill_(3.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.second(self.activation(self.first(x)))
+        return y
+
+
+@pytest.mark.parametrize("format_", ["onnx", "tflite"])
+@pytest.mark.parametrize("slope", [0.2421875, 3.5])
+def test_a_slope_that_no_number_of_the_sample_reaches_is_told(slope: float, format_: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, inputs = OneSided(nn.LeakyReLU(slope)).eval(), {"x": torch.randn(1, 3, 16, 16).numpy()}
+    model = optimize(capture(module, (torch.from_numpy(inputs["x"]),), input_names=["x"], output_names=["y"]))
+    (variant,) = variants_of(model, ("fp32",), Quantization(), Silent())
+    contents, path = emitted(variant, format_), tmp_path / f"net.{format_}"
+    assert judged(variant, inputs, contents, contents.data, path).verdict is Verdict.PASS
+    right, wrong = (np.float32(number).tobytes() for number in (slope, slope * (1 + 2.0**-20)))
+    assert contents.data.count(right) == 1
+    told = judged(variant, inputs, contents, contents.data.replace(right, wrong), path)
+    assert told.verdict is Verdict.FAIL
+    assert "activation" in told.reason

@@ -84,6 +84,11 @@ def is_equal(actual: Array, expected: Array, largest: float) -> bool:
     return bool(np.max(errors(actual, expected), initial=0.0) <= most)
 
 
+def negated(array: Array) -> Array:
+    """Real numbers of the other sign; others as they are."""
+    return np.asarray(-array) if array.dtype.kind == "f" else array
+
+
 def raised(array: Array) -> Array:
     """Real numbers times the power of two that brings the largest to the size that clamps are passed at."""
     if array.dtype.kind != "f":

@@ -15,7 +15,7 @@ from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.writing._constants import Matching, all_among, half_steps, match
-from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude, mixed, raised
+from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude, mixed, negated, raised
 from edgeconv.parity.writing._held import Graph
 from edgeconv.reference import one_thread
 
@@ -177,8 +177,9 @@ class _Writing:
     def operands(self, inputs: Mapping[str, Array]) -> Iterator[_Operands]:
         """The sample's; then others, which leave no channel all zero, no two alike, and no clamp unreached.
 
-        Those of a float graph are the same numbers in another order, and larger. Those of a quantized one, which
-        saturate, are in another order, and then spread over all that their integers stand for.
+        Those of a float graph are the same numbers in another order, and larger; then of the other sign, as a slope or
+        a clamp is on one side of a kink alone. Those of a quantized one, which saturate, are in another order, and then
+        spread over all that their integers stand for.
         """
         rounded = self.matching.rounded
         names = self.graph.chosen(self.file.names & self.graph.named)
@@ -191,6 +192,7 @@ class _Writing:
         if is_float:
             others = {name: raised(array) for name, array in others.items()}
             changes = [{name: raised(array) for name, array in changes[0].items()}]
+            changes.append({name: negated(array) for name, array in changes[0].items()})
         else:
             quantizers = self.graph.quantizers
             steps = {name: self.graph.steps(name) for name in free if name in quantizers}
