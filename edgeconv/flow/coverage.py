@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
+import onnx_ir as ir
+
 from edgeconv.core import Artifact, Sample
 from edgeconv.core.verdicts import Coverage
 from edgeconv.errors import RewriteError
@@ -34,8 +36,8 @@ def with_coverage(
     Returns:
         The artifacts, and the kinds of derived inputs that each variant is probed with, by its name.
     """
-    told: dict[str, _Told] = {}
-    by_graph: dict[Hashable, _Told] = {}
+    told: dict[str, Told] = {}
+    by_graph: dict[Hashable, Told] = {}
     for variant in variants:
         own = golden.of(variant.name)
         if own.samples:
@@ -43,7 +45,7 @@ def with_coverage(
             key = variant.name if variant.name in reached else (id(variant.model), names, variant.name == "fp16")
             if key not in by_graph:
                 with progress.stage(f"{variant.name} graph, what the inputs reach of it"):
-                    by_graph[key] = _probed(variant, own, reached.get(variant.name) or _evaluated(variant, own.samples))
+                    by_graph[key] = coverage_of(variant.model, own, variant.name, reached.get(variant.name))
             told[variant.name] = by_graph[key]
     covered = tuple(
         replace(artifact, coverage=told[artifact.variant][0]) if artifact.variant in told else artifact
@@ -52,32 +54,40 @@ def with_coverage(
     return covered, {name: kinds for name, (_, kinds) in told.items() if kinds}
 
 
-_Told = tuple[Coverage | None, tuple[str, ...]]
+Told = tuple[Coverage | None, tuple[str, ...]]
 """What was reached, and the kinds of derived inputs."""
 
 
-def _probed(variant: Variant, golden: Golden, reach: Reach | None) -> _Told:
-    """What the proof's own inputs reach, with what derived ones leave, and the kinds of these."""
+def coverage_of(model: ir.Model, golden: Golden, variant: str, reach: Reach | None = None) -> Told:
+    """What the proof's own inputs reach of a graph, with what derived ones reach besides, and the kinds of these.
+
+    Args:
+        model: the graph.
+        golden: the samples for it.
+        variant: whose it is.
+        reach: what the samples reached, where that is known already.
+    """
+    reach = reach or _evaluated(model, golden.samples)
     if reach is None:
         return None, ()
     own = reach.coverage()
     try:
-        kinds = chosen_kinds(variant.model, golden.smallest, reach, variant.name)
+        kinds = chosen_kinds(model, golden.smallest, reach, variant)
     except RewriteError:
         return own, ()
     return reach.with_derived(own), kinds
 
 
-def _evaluated(variant: Variant, samples: Sequence[Sample]) -> Reach | None:
+def _evaluated(model: ir.Model, samples: Sequence[Sample]) -> Reach | None:
     """What samples reach, until nothing is left; None where the reference lacks an operator."""
     from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
 
-    reach = Reach(variant.model)
-    outputs = [value.name or "" for value in variant.model.graph.outputs]
+    reach = Reach(model)
+    outputs = [value.name or "" for value in model.graph.outputs]
     feeds = (sample.inputs for sample in samples)
     try:
         with one_thread():
-            for _ in evaluate_each(variant.model, feeds, keep=outputs, observe=reach.observer()):
+            for _ in evaluate_each(model, feeds, keep=outputs, observe=reach.observer()):
                 if reach.is_complete:
                     break
     except RewriteError:

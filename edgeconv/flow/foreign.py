@@ -16,6 +16,7 @@ from edgeconv.core.named_files import read_named
 from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.errors import DEVICES, EdgeconvError, ParityError
 from edgeconv.flow.borders import matched_specs, told_matches
+from edgeconv.flow.coverage import coverage_of
 from edgeconv.flow.file_names import JSON, golden_name
 from edgeconv.flow.job import job_of
 from edgeconv.flow.judge import Proof, judge, with_float32
@@ -126,11 +127,14 @@ def _judged(
     rewritten = optimize(model.clone())
     golden = Golden(proof.samples, reference, joints=joints_of(rewritten.graph))
     golden, own_run = with_float32(golden, source, proof, progress)
-    name, data = golden_name(artifact.path.stem), golden_bytes(golden)
-    staging.write(name, data)
     with progress.stage(f"{artifact.path.name} read back"):
         link = _writing(artifact, file, model, rewritten, golden, proof)
-    artifact = replace(artifact, links=(link,))
+    with progress.stage("the module's graph, what the inputs reach of it"):
+        coverage, kinds = coverage_of(model, golden.of(artifact.variant), artifact.variant)
+    artifact = replace(artifact, links=(link,), coverage=coverage)
+    golden = replace(golden, derived={artifact.variant: kinds} if kinds else {})
+    name, data = golden_name(artifact.path.stem), golden_bytes(golden)
+    staging.write(name, data)
     comparisons, told = judge([artifact], golden, proof, source, progress, own_run=own_run)
     return Report(
         model=artifact.path.stem,

@@ -18,6 +18,7 @@ from edgeconv.cli import run
 from edgeconv.core import TensorSpec
 from edgeconv.errors import ParityError
 from edgeconv.flow.borders import matched_specs
+from edgeconv.parity import load_golden
 from edgeconv.parity.bounds import Arithmetic
 from edgeconv.parity.running._tflite import TfliteFile
 
@@ -130,6 +131,8 @@ def test_a_right_file_of_another_converter_passes_all_links(
     assert "constants" in _link_3(report)["reason"]
     running = [link for row in report["comparisons"] for link in row["links"]]
     assert [link["verdict"] for link in running if link["link"] == "running"] == ["pass"] * devices
+    assert report["artifacts"][0]["coverage"]["counts"], "what the inputs reach of the module's graph"
+    assert "trouble" in load_golden(tmp_path / report["golden"]).derived["fp32"]
     assert run(["parity", str(tmp_path), "--quiet"]) == 0  # the folder can be proven again
 
 
