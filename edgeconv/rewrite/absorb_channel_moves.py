@@ -10,11 +10,11 @@ import onnx_ir as ir
 
 from edgeconv.core.defaults import MOST_JOINED
 from edgeconv.graph.constants import add_constant, exact
-from edgeconv.graph.edit import graph_of, hand_on, rank, remove_unread, tensor_of
+from edgeconv.graph.edit import graph_of, rank, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._affine import affine
-from edgeconv.rewrite.algebra._graph import disown, has_constants, is_over_space, replace_constant
+from edgeconv.rewrite.algebra._graph import disown, has_constants, insert_like, is_over_space, replace_constant
 from edgeconv.rewrite.algebra._linear import linear
 from edgeconv.rewrite.algebra._planes import Numbers, Planes, fresh, moved, moves, sizes
 
@@ -157,11 +157,7 @@ def _insert(
     """A node before ``node`` whose result is like its own first input, with so many channels."""
     like = inputs[0]
     shape = None if like.shape is None else [like.shape[0], channels, *like.shape[2:]]
-    result = ir.Value(name=name, type=like.type, shape=None if shape is None else ir.Shape(shape))
-    new = ir.Node("", op_type, inputs, attributes, outputs=[result], name=name)
-    hand_on(node, new)
-    graph_of(node).insert_before(node, new)
-    return result
+    return insert_like(node, op_type, inputs, attributes, name, like=like, shape=shape)
 
 
 def _operands(node: ir.Node) -> tuple[ir.Value | None, ...]:

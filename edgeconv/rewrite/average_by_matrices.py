@@ -142,8 +142,8 @@ def _replace(region: _Region, over_rows: Float64, over_columns: Float64) -> None
     graph, dtype, name = graph_of(last), result.dtype or ir.DataType.FLOAT, result.name
     shape = dims(region.source) or ()
     right = add_constant(graph, unique_name(graph, f"{name}.columns"), over_columns, dtype)
-    half = insert_like(last, "MatMul", [region.source, right], [], unique_name(graph, f"{name}.averaged"))
-    half.shape = ir.Shape([*shape[:3], over_columns.shape[1]])
+    narrow = [*shape[:3], over_columns.shape[1]]
+    half = insert_like(last, "MatMul", [region.source, right], [], unique_name(graph, f"{name}.averaged"), shape=narrow)
     left = add_constant(graph, unique_name(graph, f"{name}.rows"), over_rows, dtype)
     whole = insert_like(last, "MatMul", [left, half], [], unique_name(graph, f"{name}.whole"))
     former = last.inputs

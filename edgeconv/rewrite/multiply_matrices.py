@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.constants import add_constant, exact
-from edgeconv.graph.edit import graph_of, hand_on, rank, tensor_of
+from edgeconv.graph.edit import graph_of, rank, tensor_of
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite.algebra._graph import take_over
+from edgeconv.rewrite.algebra._graph import insert_like, take_over
 from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
@@ -72,9 +72,4 @@ def _target(graph: ir.Graph, name: str, sizes: Sequence[int]) -> ir.Value:
 
 
 def _insert(node: ir.Node, op_type: str, inputs: Sequence[ir.Value], sizes: Sequence[int], name: str) -> ir.Value:
-    graph = graph_of(node)
-    result = ir.Value(name=unique_name(graph, name), type=node.outputs[0].type, shape=ir.Shape(sizes))
-    new = ir.Node("", op_type, inputs, outputs=[result], name=result.name)
-    hand_on(node, new)
-    graph.insert_before(node, new)
-    return result
+    return insert_like(node, op_type, inputs, [], unique_name(graph_of(node), name), shape=sizes)

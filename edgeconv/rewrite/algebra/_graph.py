@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from edgeconv.core import Array
@@ -33,10 +35,19 @@ def drop(value: ir.Value) -> bool:
     return True
 
 
-def insert_like(node: ir.Node, op_type: str, inputs: list[ir.Value], attributes: list[ir.Attr], name: str) -> ir.Value:
-    """Puts a node before ``node`` whose result, under that free name, is of the same type and shape as that node's."""
-    result = node.outputs[0]
-    value = ir.Value(name=name, type=result.type, shape=result.shape)
+def insert_like(
+    node: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value],
+    attributes: Sequence[ir.Attr],
+    name: str,
+    *,
+    like: ir.Value | None = None,
+    shape: Sequence[int | ir.SymbolicDim] | None = None,
+) -> ir.Value:
+    """Puts a node before ``node``; its result, under that free name, is like that node's, but for what is stated."""
+    model = node.outputs[0] if like is None else like
+    value = ir.Value(name=name, type=model.type, shape=model.shape if shape is None else ir.Shape(shape))
     new = ir.Node("", op_type, inputs, attributes, outputs=[value], name=name)
     hand_on(node, new)
     graph_of(node).insert_before(node, new)

@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.constants import add_constant, is_float
-from edgeconv.graph.edit import graph_of, hand_on
+from edgeconv.graph.edit import graph_of
 from edgeconv.graph.names import unique_name
+from edgeconv.rewrite.algebra._graph import insert_like
 from edgeconv.rewrite.open_batch._axis import Batch
 
 
@@ -40,10 +41,8 @@ def spread(batch: Batch, node: ir.Node, index: int, axis: int, like: ir.Value) -
 
     def made(op_type: str, inputs: list[ir.Value], sizes: tuple[int, ...], kind: ir.DataType, **more: int) -> ir.Value:
         name = unique_name(graph, base)
-        result = ir.Value(name=name, type=ir.TensorType(kind), shape=ir.Shape(sizes))
-        new = ir.Node("", op_type, inputs, ir.convenience.convert_attributes(more), outputs=[result], name=name)
-        hand_on(node, new)
-        graph.insert_before(node, new)
+        result = insert_like(node, op_type, inputs, ir.convenience.convert_attributes(more), name, shape=sizes)
+        result.type = ir.TensorType(kind)
         batch.places[result] = place.on(axis)
         return result
 
