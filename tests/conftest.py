@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 import edgeconv
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(edgeconv.__file__).parents[1]
+# A busy machine is slow for reasons that no test is about: how long an example takes fails none of them.
+settings.register_profile("edgeconv", settings(), deadline=None)
+settings.load_profile("edgeconv")
 WORKER = "PYTEST_XDIST_WORKER"  # pytest-xdist sets it, in workers only
 # Folders that take longest, in the order in which they begin.
 _DEAREST = ("e2e", "cli", "zoo", "contract", "house", "devices", "bench")
