@@ -13,6 +13,7 @@ _WITHIN = having(Trait.AVERAGES) | {
     "LeakyRelu",
     "Resize",
 }  # no number beyond those of their operand, or by less
+_CLAMPS = frozenset({"Clip", "Relu"})
 _NAMED = 3
 
 
@@ -51,7 +52,18 @@ def round_between(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
 
 def _is_meant(node: ir.Node) -> bool:
     """Whether a result is to be rounded: integers read it, and it can have its operand's scale."""
-    return node.op_type in _WITHIN and pair_before(node, _WITHIN) is not None and _is_for_integers(node.outputs[0])
+    if node.op_type not in _WITHIN or _is_rounded(node.outputs[0]):
+        return False
+    return pair_before(node, _WITHIN) is not None and _is_for_integers(node.outputs[0])
+
+
+def _is_rounded(value: ir.Value) -> bool:
+    """Whether a value is rounded where it is read, behind a clamp that leaves fewer integers for one."""
+    readers = [use.node for use in value.uses()]
+    return bool(readers) and all(
+        reader.op_type == "QuantizeLinear" or (reader.op_type in _CLAMPS and _is_rounded(reader.outputs[0]))
+        for reader in readers
+    )
 
 
 def _is_for_integers(value: ir.Value) -> bool:
@@ -63,7 +75,7 @@ def _is_for_integers(value: ir.Value) -> bool:
         and not value.is_graph_output()
         and all(
             reader.op_type in having(Trait.LAYER)
-            or any(use.node.op_type == "QuantizeLinear" for use in reader.outputs[0].uses())
+            or _is_rounded(reader.outputs[0])
             or (reader.op_type in onward and _is_for_integers(reader.outputs[0]))
             for reader in readers
         )
