@@ -14,6 +14,7 @@ from reference.tflite_files import Spec, file_of
 
 from edgeconv.parity.bounds import Arithmetic
 from edgeconv.parity.bounds._arithmetic import ACCURACY
+from edgeconv.parity.bounds._bound import bound_of
 from edgeconv.parity.bounds._bounded import Bounded
 
 Array = npt.NDArray[Any]
@@ -85,3 +86,11 @@ def test_functions_of_onnxruntime(name: str, stride: int) -> None:
 def test_functions_of_litert(name: str, kernels: str, stride: int) -> None:
     runtime = "tflite" if kernels == "reference" else kernels
     _hold(name, _litert(name, kernels), Arithmetic(runtime=runtime), stride)
+
+
+def test_what_rounds_nothing_may_flush_denormals_and_nothing_else() -> None:
+    exact = np.array([1e-40, -(2.0**-149), 2.0**-126, 1.0])
+    bound = bound_of(exact, None)
+    assert bound.used(np.array([0.0, 0.0, 2.0**-126, 1.0])).max() <= 1
+    assert bound.used(np.array([1e-40, 0.0, 0.0, 1.0])).max() > 1
+    assert not bound_of(np.array([1, 0, -5]), None).worst.any()

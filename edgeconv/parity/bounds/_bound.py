@@ -10,6 +10,8 @@ from edgeconv.errors import ParityError
 from edgeconv.parity.bounds._arithmetic import Array
 from edgeconv.parity.bounds._bounded import Bounded
 
+_SMALLEST_NORMAL = float(np.finfo(np.float32).smallest_normal)
+
 
 @dataclass(frozen=True, eq=False)
 class Bound:
@@ -56,10 +58,14 @@ def bound_of(exact: Array, bounded: Bounded | None) -> Bound:
 
     Args:
         exact: of the reference.
-        bounded: by a rule; None where nothing is rounded.
+        bounded: by a rule; None where nothing is rounded, and only what is below the smallest normal float32 may become
+            0: a runtime that flushes does so in a ReLU, too.
     """
     if bounded is None:
         nothing = np.zeros(exact.shape)
+        if exact.dtype.kind == "f":
+            size = np.abs(exact).astype(np.float64)
+            nothing = np.where(size < _SMALLEST_NORMAL, size, 0.0)
         return Bound(exact, nothing, nothing)
     # Float64's own rounding, of both sides: 2^-29 of a step's.
     slack = 1 + 2.0**-20 if exact.dtype.kind == "f" else 1.0
