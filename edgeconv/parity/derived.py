@@ -26,7 +26,7 @@ from edgeconv.core import Array, Sample
 from edgeconv.parity.coverage import Heard, Reach
 
 TROUBLE = "trouble"
-CANDIDATES = ("times 8", "times -8", "times 64", "times -64", "level 8", "level -8")
+CANDIDATES = ("times 64", "times -64", "level 64", "level -64", "times 8")
 _MOST_CHOSEN = 2  # beside TROUBLE: each costs a run of every layer on every device
 _KIND = re.compile(r"trouble|(times|level) (-?[1-9][0-9]{0,2})")
 _LOUD = 16.0
