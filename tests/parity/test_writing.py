@@ -263,3 +263,14 @@ def test_a_slope_that_no_number_of_the_sample_reaches_is_told(slope: float, form
     told = judged(variant, inputs, contents, contents.data.replace(right, wrong), path)
     assert told.verdict is Verdict.FAIL
     assert "activation" in told.reason
+
+
+def test_a_mask_of_minus_infinity_is_the_least_integer_and_no_other_number_is_cut_off() -> None:
+    """Cut off, a number was taken for any end of integers, and the graph was computed with that."""
+    graph = {"mask": np.array(-np.inf, np.float32), "root": np.array(2**0.5, np.float32)}
+    file = {"mask.x": np.array(-4.0), "one": np.array(1.0)}
+    steps = lambda name: np.array(1 / 64)  # noqa: E731
+    ends = {"mask.x": (-4.0, 3.9), "one": (-1.0, 1.0)}
+    matching = match(graph, file, steps, ends.__getitem__)
+    assert not matching.faults
+    assert {name: float(array) for name, array in matching.rounded.items()} == {"mask": -4.0}

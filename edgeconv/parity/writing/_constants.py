@@ -107,7 +107,7 @@ class _Match:
             if due.dtype == np.float64 or other in found:
                 continue
             alike = [name for name in integers if self.file[name].size == due.size]
-            held = {name: due.astype(np.float64).clip(*ends(name)) for name in alike}  # a mask's -inf saturates
+            held = {name: _saturated(due, ends(name), named_alike=name == other) for name in alike}
             moved = {name: _moved_back(self.file[name], held[name], steps(name) * (1 + 2.0**-20)) for name in alike}
             near = {name: array for name, array in moved.items() if array is not None}
             if near:
@@ -317,6 +317,15 @@ def _moved_back(array: Array, due: Array, half: Array) -> Array | None:
         if (np.abs(moved.reshape(array.shape) - array) <= half).all():
             return array.reshape(moved.shape).transpose(np.argsort(order))
     return None
+
+
+def _saturated(due: Array, ends: tuple[float, float], *, named_alike: bool) -> Array:
+    """A constant as integers hold it: minus infinity of a mask is their least number.
+
+    Finite numbers that are cut off are told of constants of one name alone: cut off, any number is the same as another.
+    """
+    cut = due.astype(np.float64).clip(*ends)
+    return cut if named_alike else np.where(np.isinf(due), cut, due)
 
 
 def _pool(arrays: Collection[Array], dtype: np.dtype[np.generic]) -> Array:
