@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.parity.causes._piece import Hypothesis, Piece
-from edgeconv.parity.causes._weights import change_of
+from edgeconv.parity.causes._weights import change_of, change_of_integers
 
 _ORDERS = {
     2: ((0, 1), (1, 0)),
@@ -33,17 +34,24 @@ class _Candidate:
     words: str
 
 
-def stored_otherwise(piece: Piece, stored: Mapping[str, Array]) -> Iterator[Hypothesis]:
+def stored_otherwise(piece: Piece, stored: Mapping[str, Array], steps: Mapping[str, Array]) -> Iterator[Hypothesis]:
     """The constants of the piece as the file has them, one by one, and two together.
 
     Args:
         piece: of the graph.
         stored: the file's constants that the same value is computed from, in the file's layout and precision.
+        steps: of the graph's that stand for integers, what one more is worth.
     """
     candidates = {
-        name: [*_candidates(name, due, stored), *_parts(name, due, stored)] for name, due in piece.names.items()
+        name: [*_candidates(name, due, stored, steps.get(name)), *_parts(name, due, stored)]
+        for name, due in piece.names.items()
     }
-    singles = [item for items in candidates.values() for item in items]
+    transposed = _read_by_columns(piece)
+    singles = [
+        replace(item, words=_exchanged_sides(item.words)) if item.name in transposed else item
+        for items in candidates.values()
+        for item in items
+    ]
     for item in singles:
         words = f"the constant {item.name} {item.words}"
         yield Hypothesis(words, partial(piece.with_constants, {item.name: item.array}))
@@ -56,7 +64,25 @@ def stored_otherwise(piece: Piece, stored: Mapping[str, Array]) -> Iterator[Hypo
         yield Hypothesis(words, partial(piece.with_constants, changed))
 
 
-def _candidates(name: str, due: Array, stored: Mapping[str, Array]) -> Iterator[_Candidate]:
+def _read_by_columns(piece: Piece) -> set[str]:
+    """The constants whose first axis is that of inputs: matrices behind a product, and filters of transposed layers."""
+    names = set()
+    for layer in piece.layers:
+        by_columns = layer.operator in ("MatMul", "ConvTranspose")
+        by_columns |= layer.operator == "Gemm" and not layer.attribute("transB", 0)
+        second = layer.node.inputs[1] if by_columns and layer.is_constant(1) else None
+        if second is not None:
+            names.add(second.name or "")
+    return names
+
+
+def _exchanged_sides(words: str) -> str:
+    """Words on a matrix, where outputs and inputs are the other axes."""
+    sides = {"output": "input", "input": "output"}
+    return re.sub(r"\b(output|input) channels", lambda side: f"{sides[side[1]]} channels", words)
+
+
+def _candidates(name: str, due: Array, stored: Mapping[str, Array], step: Array | None = None) -> Iterator[_Candidate]:
     """What the file may hold in a constant's place, the one of the same name first."""
     alike = [other for other, array in stored.items() if array.size == due.size]
     for other in sorted(alike, key=lambda item: (item != name, item)):
@@ -66,6 +92,8 @@ def _candidates(name: str, due: Array, stored: Mapping[str, Array]) -> Iterator[
             if moved_back is None or np.array_equal(moved_back, due):
                 continue
             words = change_of(_in_precision(due, array), moved_back)
+            if not words and step is not None:
+                words = change_of_integers(np.rint(due / step), np.rint(moved_back / step))
             yield _Candidate(name, moved_back.astype(np.float64), words or "has other numbers")
 
 

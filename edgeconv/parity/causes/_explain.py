@@ -30,6 +30,7 @@ def cause_of(
     evidence: Evidence,
     *,
     stored: Mapping[str, Array] = _NOTHING,
+    steps: Mapping[str, Array] = _NOTHING,
     others: Mapping[str, Array] = _NOTHING,
 ) -> str:
     """Why a result is not what a piece of a graph gives, in words; empty where no hypothesis explains it.
@@ -41,21 +42,25 @@ def cause_of(
         piece: what should have been computed.
         evidence: what was.
         stored: the constants that the file has for it, in its own layout and precision, by name.
+        steps: of the piece's constants that stand for integers, what one integer more is worth, by name.
         others: further values of the graph, which may stand in its place.
     """
     differing = evidence.beyond(piece.expected)
     if not differing:
         return ""
-    for hypothesis in _hypotheses(piece, evidence, stored, others):
+    for hypothesis in _hypotheses(piece, evidence, (stored, steps), others):
         if confirmed(hypothesis, evidence, differing):
             return hypothesis.words
     return ""
 
 
 def _hypotheses(
-    piece: Piece, evidence: Evidence, stored: Mapping[str, Array], others: Mapping[str, Array]
+    piece: Piece,
+    evidence: Evidence,
+    constants: tuple[Mapping[str, Array], Mapping[str, Array]],
+    others: Mapping[str, Array],
 ) -> Iterator[Hypothesis]:
-    yield from stored_otherwise(piece, stored)
+    yield from stored_otherwise(piece, *constants)
     yield from windows(piece, evidence)
     yield from clamped_operands(piece)
     yield from functions(piece, evidence)

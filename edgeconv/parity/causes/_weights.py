@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -11,8 +12,11 @@ from edgeconv.core import Array
 from edgeconv.parity.causes._piece import Hypothesis, Layer, Piece
 
 Move = tuple[str, Callable[[Array], Array]]
+Near = Callable[[Array, Array], Array]
 _AXES = "OIHW"
 _TOLD = 3  # places or pairs that are told one by one
+_UNIT, _HALF_UNIT = 2.0**-22, 2.0**-10  # relative: two roundings of float32, and of float16
+_ROUNDED = 0.5 + 2.0**-8  # of an integer that a product was rounded to
 _FEW = 8  # numbers that differ, and are told as such
 _KERNELS = ("Conv", "ConvTranspose")
 _MATRICES = ("Gemm", "MatMul")
@@ -90,8 +94,20 @@ def change_of(due: Array, actual: Array) -> str:
         for name, rounded in (("float16", _halved(due)), ("bfloat16", _truncated(due)), ("bfloat16", _brain(due))):
             if np.array_equal(rounded, actual):
                 return f"is rounded to {name}"
-    for rule in (_moved, _scaled, _permuted, _few, _clipped, _zeroed):
+    unit = _HALF_UNIT if due.dtype == np.float16 else _UNIT
+    scaled = partial(_scaled, near=lambda due, actual: np.abs(actual - due) <= unit * np.abs(due))
+    for rule in (_moved, scaled, _permuted, _clipped, _few, _zeroed):
         if words := rule(due.astype(np.float64), actual.astype(np.float64)):
+            return words
+    return ""
+
+
+def change_of_integers(due: Array, actual: Array) -> str:
+    """The same of the integers that a constant is stored as: scales of channels hide there what moved or was scaled."""
+    largest = np.abs(actual).max(initial=0.0)
+    scaled = partial(_scaled, near=lambda due, actual: (np.abs(actual - due) <= _ROUNDED) | (np.abs(actual) == largest))
+    for rule in (_moved, _permuted, _clipped, scaled, _zeroed):
+        if words := rule(due, actual):
             return words
     return ""
 
@@ -187,16 +203,16 @@ def exchanges(places: Sequence[int]) -> str:
     return f"{told}, and {len(moved) - _TOLD} more" if len(moved) > _TOLD else told
 
 
-def _scaled(due: Array, actual: Array) -> str:
+def _scaled(due: Array, actual: Array, *, near: Near) -> str:
     """All numbers, or all of some output channels, by a factor."""
-    factor = _factor(due, actual)
+    factor = _factor(due, actual, near)
     if factor is not None:
         return f"is {factor:.6g} times what it should be"
     if due.ndim < 2:
         return ""
     for axis in dict.fromkeys((0, due.ndim - 1, 1)):
         pairs = zip(np.moveaxis(due, axis, 0), np.moveaxis(actual, axis, 0), strict=True)
-        factors = [_factor(first, second) for first, second in pairs]
+        factors = [_factor(first, second, near) for first, second in pairs]
         changed = [at for at, item in enumerate(factors) if item != 1.0]
         if None in factors or not changed or due.size == due.shape[axis]:
             continue
@@ -206,16 +222,16 @@ def _scaled(due: Array, actual: Array) -> str:
     return ""
 
 
-def _factor(due: Array, actual: Array) -> float | None:
-    """What all numbers are multiplied by, to the precision that they are stored in."""
+def _factor(due: Array, actual: Array, near: Near) -> float | None:
+    """What all numbers are multiplied by, as near as what they are stored in holds them."""
     if np.array_equal(due, actual):
         return 1.0
     at = np.unravel_index(int(np.argmax(np.abs(due))), due.shape)
     if not due[at] or not np.isfinite(due).all() or not np.count_nonzero(due) > 2:
         return None
     factor = float(actual[at] / due[at])
-    near = np.abs(actual - factor * due) <= 2.0**-22 * np.abs(factor * due)
-    return factor if factor and near.all() else None
+    fitted = float(np.vdot(due, actual) / np.vdot(due, due))
+    return next((item for item in (factor, fitted) if item and near(item * due, actual).all()), None)
 
 
 def _few(due: Array, actual: Array) -> str:
@@ -235,6 +251,8 @@ def _few(due: Array, actual: Array) -> str:
 
 def _clipped(due: Array, actual: Array) -> str:
     low, high = float(actual.min()), float(actual.max())
+    if np.count_nonzero(actual != due) < 2:
+        return ""
     return f"is clipped to {low:.6g} and {high:.6g}" if np.array_equal(np.clip(due, low, high), actual) else ""
 
 

@@ -44,11 +44,12 @@ class Graph:
 
     Attributes:
         model: a copy, if not unrounded with the float32 attributes that files hold; the caller does not change it.
+        constant_steps: by the constants that stand for integers, what one integer more is worth, as it broadcasts.
     """
 
     def __init__(self, model: ir.Model, *, unrounded: bool = False) -> None:
         self.model = unrounded_copy(model) if unrounded else _rounded_attributes(model)
-        _store_real_numbers(self.model)
+        self.constant_steps = _store_real_numbers(self.model)
         self._cuts: dict[frozenset[str], Cut] = {}
         self._saturating: frozenset[str] = frozenset()
 
@@ -274,14 +275,19 @@ def _constant(value: ir.Value | None) -> Array:
     return np.zeros(1, np.uint8) if tensor is None else tensor.numpy()
 
 
-def _store_real_numbers(model: ir.Model) -> None:
-    """Puts the real numbers that constant integers stand for in place of the integers, as constants of float64."""
+def _store_real_numbers(model: ir.Model) -> dict[str, Array]:
+    """Puts the real numbers that constant integers stand for in place of the integers, as constants of float64.
+
+    Returns their steps, by the constants' names, as these broadcast.
+    """
     graph = model.graph
     nodes = [node for node in graph if node.op_type == "DequantizeLinear" and _is_constant(node.inputs[0])]
     nodes = [node for node in nodes if not node.outputs[0].is_graph_output()]
     names = [node.outputs[0].name or "" for node in nodes]
     arrays = evaluate(model, {}, keep=names) if names else {}
+    steps: dict[str, Array] = {}
     for node, name in zip(nodes, names, strict=True):
+        steps[name] = _along(_constant(node.inputs[1]), node.attributes.get_int("axis", 1), arrays[name].ndim)
         result = node.outputs[0]
         result.name = unique_name(graph, name + _STORED)
         stored = ir.Value(name=name, shape=result.shape, type=ir.TensorType(ir.DataType.DOUBLE))
@@ -289,6 +295,13 @@ def _store_real_numbers(model: ir.Model) -> None:
         graph.register_initializer(stored)
         redirect(result, stored)
         graph.remove(node, safe=True)
+    return steps
+
+
+def _along(scales: Array, axis: int, rank: int) -> Array:
+    """Scales of slices along an axis, or one of all, as they broadcast to an array; float64."""
+    shape = [-1 if place == axis % max(rank, 1) else 1 for place in range(rank)] if scales.size > 1 else []
+    return scales.astype(np.float64).reshape(shape)
 
 
 def _is_constant(value: ir.Value | None) -> bool:

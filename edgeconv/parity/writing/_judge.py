@@ -299,7 +299,8 @@ class _Writing:
         stored = {name: self.file.constants[name] for name in self.file.constants_before(end.tensor)}
         others = {name: array for name, array in operands.expected.items() if name != end.value}
         with one_thread():
-            return cause_of(piece, Evidence(actual, bound, relative), stored=stored, others=others)
+            steps = self.graph.constant_steps
+            return cause_of(piece, Evidence(actual, bound, relative), stored=stored, steps=steps, others=others)
 
     def _again(self, end: End, name: str, array: Array) -> Array:
         return self.file.again(end.tensor, {name: array})
