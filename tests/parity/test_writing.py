@@ -197,6 +197,17 @@ def test_a_number_that_occurs_elsewhere_is_as_wrong_in_its_place() -> None:
     assert "not those of the graph's weight in the same place" in fault
 
 
+def test_one_ulp_of_a_half_is_told_though_the_file_has_the_right_number_elsewhere() -> None:
+    weight = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32)
+    held = weight.astype(np.float16)
+    elsewhere = held.reshape(-1)[:8].copy()
+    held[0, 0] = np.nextafter(held[0, 0], np.float16(9))
+    bias = elsewhere.astype(np.float32)
+    faults = match({"weight": weight, "bias": bias}, {"weight": held, "bias": elsewhere}, half_steps_of(held)).faults
+    assert "1 of 64 numbers is not those of the graph's weight in the same place" in faults["weight"]
+    assert "(1 ulp)" in faults["weight"]
+
+
 def test_a_constant_in_other_places_is_told_by_its_name_though_all_of_it_differs() -> None:
     weight = np.random.default_rng(0).standard_normal(3).astype(np.float32)
     held = np.array([0, 1, 0], np.float32)

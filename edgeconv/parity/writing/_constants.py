@@ -63,8 +63,8 @@ def match(
     """
     work = _Match(graph, file)
     work.find_quantized(steps, ends)
+    faults = dict(work.altered_in_place(steps))  # before a half that occurs elsewhere, too, is taken for the graph's
     foreign, lost = dict(work.foreign()), dict(work.lost())
-    faults = dict(work.altered_in_place(steps))
     faults |= {
         name: text
         for name, numbers in foreign.items()
