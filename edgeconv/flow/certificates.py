@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgeconv.core import Artifact
+from edgeconv.core import Artifact, Sample
 from edgeconv.core.named_files import read_named
 from edgeconv.core.verdicts import FlipCertificate
 from edgeconv.devices import file_inputs
@@ -16,7 +16,7 @@ from edgeconv.progress import Progress
 
 
 def with_certificates(artifacts: Sequence[Artifact], golden: Golden, progress: Progress) -> tuple[Artifact, ...]:
-    """The artifacts; float32 ``.onnx`` files of classifiers with the certificate of their samples' classes.
+    """The artifacts; float32 files of classifiers with the certificate of their samples' classes.
 
     Args:
         artifacts: their files exist.
@@ -24,14 +24,14 @@ def with_certificates(artifacts: Sequence[Artifact], golden: Golden, progress: P
         progress: hears of each file.
     """
     outputs = golden.reference.outputs[0]
-    at = next((at for at, scores in enumerate(outputs.values()) if _tells_classes(scores.shape)), None)
-    if at is None:
+    name = next((name for name, scores in outputs.items() if _tells_classes(scores.shape)), None)
+    if name is None:
         return tuple(artifacts)
     certified = []
     for artifact in artifacts:
-        if artifact.format == "onnx" and artifact.variant == "fp32":
+        if artifact.variant == "fp32":
             with progress.stage(f"{artifact.path.name}, classes that rounding cannot change"):
-                artifact = replace(artifact, certificate=_certified(artifact, golden.of(artifact.variant), at))
+                artifact = replace(artifact, certificate=_certified(artifact, golden.of(artifact.variant), name))
         certified.append(artifact)
     return tuple(certified)
 
@@ -40,12 +40,28 @@ def _tells_classes(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 and shape[0] > 0 and shape[1] > 1
 
 
-def _certified(artifact: Artifact, golden: Golden, at: int) -> FlipCertificate | None:
+def _certified(artifact: Artifact, golden: Golden, name: str) -> FlipCertificate | None:
+    """Of the output of that name; None where the file cannot be read, or has it not."""
     try:
         data = read_named(artifact.path, kind=artifact.path.suffix, error=DeviceError)
         file = open_carried(artifact.path, data)
-    except EdgeconvError:
+        at = [spec.name for spec in artifact.outputs].index(name)
+    except (EdgeconvError, ValueError):
         return None
-    inputs = [[array for _, array in file_inputs(artifact, sample)] for sample in golden.samples]
-    scores = [list(outputs.values())[at] for outputs in golden.reference.outputs]
-    return certificate(file, inputs, scores, output=at)
+    pairs = [
+        (sample, outputs[name])
+        for sample, outputs in zip(golden.samples, golden.reference.outputs, strict=True)
+        if _fits(artifact, sample)
+    ]
+    inputs = [[array for _, array in file_inputs(artifact, sample)] for sample, _ in pairs]
+    return certificate(file, inputs, [scores for _, scores in pairs], output=at)
+
+
+def _fits(artifact: Artifact, sample: Sample) -> bool:
+    """Whether the file takes the sample's shapes as they are."""
+    pairs = [(spec.shape, spec.to_file(sample.inputs[spec.name]).shape) for spec in artifact.inputs]
+    return all(
+        len(stated) == len(actual)
+        and all(isinstance(size, str) or size == own for size, own in zip(stated, actual, strict=True))
+        for stated, actual in pairs
+    )

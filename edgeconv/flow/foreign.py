@@ -16,6 +16,7 @@ from edgeconv.core.named_files import read_named
 from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.errors import DEVICES, EdgeconvError, ParityError
 from edgeconv.flow.borders import matched_specs, told_matches
+from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import coverage_of
 from edgeconv.flow.file_names import JSON, golden_name
 from edgeconv.flow.job import job_of
@@ -131,7 +132,7 @@ def _judged(
         link = _writing(artifact, file, model, rewritten, golden, proof)
     with progress.stage("the module's graph, what the inputs reach of it"):
         coverage, kinds = coverage_of(model, golden.of(artifact.variant), artifact.variant)
-    artifact = replace(artifact, links=(link,), coverage=coverage)
+    (artifact,) = with_certificates([replace(artifact, links=(link,), coverage=coverage)], golden, progress)
     golden = replace(golden, derived={artifact.variant: kinds} if kinds else {})
     name, data = golden_name(artifact.path.stem), golden_bytes(golden)
     staging.write(name, data)

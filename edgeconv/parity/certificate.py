@@ -3,7 +3,11 @@
 The bounds of all operators are carried from the inputs to the outputs. Where the first class is further above every
 other than both may be off, no order of summation, no fused multiplication and no kernel that rounds as its operator may
 makes another class the first. The bounds are the worst ones, and grow from layer to layer: what they do not certify may
-be as safe. Running error analysis: Higham, Accuracy and Stability of Numerical Algorithms, section 3.3.
+be as safe. Running error analysis: Higham, Accuracy and Stability of Numerical Algorithms, section 3.3. The
+likely bounds of sums (Higham and Mary 2019), carried in the same way, are no sharper: what grows is what is carried.
+
+Float32 alone. A runtime may compute a file of halves in halves, and each operator of integers may be one step off where
+its specification allows that: both are far more than float32's rounding, so that carried on they certify nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ class CarriedFile(Protocol):
 
 
 def open_carried(path: Path, data: bytes) -> CarriedFile:
-    """An ``.onnx`` file, for whatever runtime computes in float32.
+    """A file, for whatever runtime computes in float32.
 
     Args:
         path: where it lies, with what belongs to it.
@@ -41,9 +45,14 @@ def open_carried(path: Path, data: bytes) -> CarriedFile:
     Raises:
         ParityError: it is none any more.
     """
-    from edgeconv.parity.running._onnx import OnnxFile
+    arithmetic = Arithmetic("float32", "float32", "any")
+    if path.suffix == ".onnx":
+        from edgeconv.parity.running._onnx import OnnxFile
 
-    return OnnxFile(path, data, Arithmetic("float32", "float32", "any"))
+        return OnnxFile(path, data, arithmetic)
+    from edgeconv.parity.running._tflite import TfliteFile
+
+    return TfliteFile(data, arithmetic)
 
 
 def certificate(

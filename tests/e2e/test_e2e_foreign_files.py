@@ -133,6 +133,9 @@ def test_a_right_file_of_another_converter_passes_all_links(
     assert [link["verdict"] for link in running if link["link"] == "running"] == ["pass"] * devices
     assert report["artifacts"][0]["coverage"]["counts"], "what the inputs reach of the module's graph"
     assert "trouble" in load_golden(tmp_path / report["golden"]).derived["fp32"]
+    certificate = report["artifacts"][0]["certificate"]
+    assert certificate["certain"] == certificate["samples"] == 2, "no correct runtime gives another class"
+    assert 0 < certificate["error"] < certificate["margin"]
     assert run(["parity", str(tmp_path), "--quiet"]) == 0  # the folder can be proven again
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 import edgeconv
@@ -67,34 +68,57 @@ def test_without_bounds_there_is_no_certificate() -> None:
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three layers and a residual sum, whose values in between no runtime tells."""
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Three layers, a residual sum, a pool and a resize, whose values in between no runtime tells; by format."""
 
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.stem = nn.Conv2d(3, 16, 3, 2, 1)
             self.block = nn.Sequential(nn.Conv2d(16, 16, 3, 1, 1), nn.Hardswish())
-            self.head = nn.Linear(16, 10)
+            self.pool = nn.Sequential(nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear"))
+            self.head = nn.Linear(32, 10)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = self.stem(x).relu()
-            return self.head((x + self.block(x)).mean((2, 3)))
+            return self.head(torch.cat([x + self.block(x), self.pool(x)], 1).mean((2, 3)))
 
     torch.manual_seed(0)
     out = tmp_path_factory.mktemp("certificate")
-    edgeconv.export(Network().eval(), (torch.zeros(1, 3, 16, 16),), out, name="net", formats="onnx", input_names="x")
-    return out / "net.fp32.onnx"
+    edgeconv.export(Network().eval(), (torch.zeros(1, 3, 16, 16),), out, name="net", input_names="x")
+    return {format_: out / f"net.fp32.{format_}" for format_ in ("onnx", "tflite")}
 
 
-def test_what_runtimes_compute_lies_within_what_is_carried(classifier: Path) -> None:
-    file = open_carried(classifier, classifier.read_bytes())
-    session = onnxruntime.InferenceSession(str(classifier))
+def _computed(path: Path, x: Array) -> Array:
+    """By a runtime of the format."""
+    if path.suffix == ".onnx":
+        return np.asarray(onnxruntime.InferenceSession(str(path)).run(None, {"x": x})[0])
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    return np.asarray(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+
+
+@pytest.mark.parametrize("format_", ["onnx", "tflite"])
+def test_what_runtimes_compute_lies_within_what_is_carried(format_: str, classifier: Mapping[str, Path]) -> None:
+    path = classifier[format_]
+    file = open_carried(path, path.read_bytes())
     rng = np.random.default_rng(0)
     for scale in (1.0, 100.0):
         x = scale * rng.standard_normal((1, 3, 16, 16)).astype(np.float32)
+        x = x if format_ == "onnx" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
         (bound,) = file.carried([x])
-        (result,) = session.run(None, {"x": x})
+        result = _computed(path, x)
         assert bound.worst.shape == result.shape
         assert float(bound.used(result).max()) <= 1
         assert 0 < float(bound.worst.max()) < 1e-3 * float(np.abs(bound.exact).max())
+
+
+def test_both_formats_of_a_network_are_bounded_alike(classifier: Mapping[str, Path]) -> None:
+    x = np.random.default_rng(1).standard_normal((1, 3, 16, 16)).astype(np.float32)
+    widest = {}
+    for format_, path in classifier.items():
+        arrays = [x if format_ == "onnx" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))]
+        widest[format_] = float(open_carried(path, path.read_bytes()).carried(arrays)[0].worst.max())
+    assert 0.5 < widest["tflite"] / widest["onnx"] < 2

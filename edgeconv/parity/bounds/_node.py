@@ -38,9 +38,9 @@ _CARRIED = (
 ) - having_any([Trait.RANKS])
 """Those that round nothing, and whose results lie between what they make of both ends of their operands' errors."""
 _TOLD = frozenset({"CumSum", "DequantizeLinear", "DynamicQuantizeLinear", "LpPool", "Mod", "QLinearConv"}) | {
-    *("QLinearMatMul", "Resize", "Shrink", "Upsample"),
+    *("QLinearMatMul", "Shrink"),
 }
-"""Those whose rules take their operands as a runtime told them, without an error (but see `_reads_told`)."""
+"""Those whose rules take their operands as a runtime told them, without an error."""
 
 
 def of_node(
@@ -68,7 +68,7 @@ def of_node(
     results = evaluate_node(node, values, opset=opset)
     integral = all(result.dtype.kind != "f" for result in results)
     exact = _is_exact(node, values, integral=integral)
-    if carried and (node.op_type not in _CARRIED if exact else _reads_told(node)):
+    if carried and (node.op_type not in _CARRIED if exact else node.op_type in _TOLD):
         what = f"{node.op_type} is bounded for operands that a runtime told, and not for computed ones"
         raise ParityError(what, where=place_of(node), hint="have the runtime tell its operands")
     if exact:
@@ -86,12 +86,6 @@ def of_node(
             bound_of(result, row.stored() if row is not None and result.dtype.kind == "f" else row)
             for result, row in zip(results, rows, strict=False)
         )
-
-
-def _reads_told(node: ir.Node) -> bool:
-    """Whether a rule takes its operands without an error; those of resizes that weigh neighbours do not."""
-    mode = node.attributes.get_string("mode", "nearest") if node.op_type in ("Resize", "Upsample") else ""
-    return node.op_type in _TOLD and mode not in ("linear", "cubic")
 
 
 def _moved(

@@ -121,7 +121,8 @@ def nearest(x: Bounded, axes: Sequence[ResizedAxis], mode: str, picked: Array) -
         mode: ``floor``, ``ceil``, or one that rounds.
         picked: the reference's result.
     """
-    options = [x.value]
+    own = [np.broadcast_to(part, x.value.shape) for part in (x.worst, x.likely)]
+    options = [(x.value, *own)]
     for axis in axes:
         error = axis.error(x)
         ends = axis.places - error, axis.places + error
@@ -131,8 +132,13 @@ def nearest(x: Bounded, axes: Sequence[ResizedAxis], mode: str, picked: Array) -
             places = [np.ceil(ends[0] - 0.5), np.floor(ends[1] + 0.5)]
         held = [np.clip(place, 0, axis.size - 1).astype(np.int64) for place in places]
         same = bool((held[0] == held[1]).all())
-        options = [np.take(option, index, axis.axis) for option in options for index in held[: 1 if same else 2]]
-    error = np.zeros(picked.shape)
-    for option in options:
-        error = np.maximum(error, np.abs(option - picked))
-    return Bounded(picked, error, error, x.arithmetic)
+        options = [
+            (np.take(value, index, axis.axis), np.take(worst, index, axis.axis), np.take(likely, index, axis.axis))
+            for value, worst, likely in options
+            for index in held[: 1 if same else 2]
+        ]
+    errors = [np.zeros(picked.shape), np.zeros(picked.shape)]
+    for value, *parts in options:
+        distance = np.abs(value - picked)
+        errors = [np.maximum(error, distance + part) for error, part in zip(errors, parts, strict=True)]
+    return Bounded(picked, errors[0], errors[1], x.arithmetic)

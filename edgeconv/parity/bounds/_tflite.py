@@ -44,6 +44,16 @@ _NOTHING_ROUNDED = frozenset(
         *("TOPK_V2", "TRANSPOSE", "UNPACK", "WHERE", "ZEROS_LIKE"),
     }
 )
+_CARRIED = frozenset(
+    {
+        *("ABS", "BATCH_TO_SPACE_ND", "BROADCAST_TO", "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER"),
+        *("GATHER_ND", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "MIRROR_PAD", "NEG", "PACK", "PAD", "PADV2", "REDUCE_MAX"),
+        *("REDUCE_MIN", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "RESHAPE", "REVERSE_V2", "SLICE"),
+        *("SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE", "STRIDED_SLICE", "TILE", "TRANSPOSE"),
+        "UNPACK",
+    }
+)
+"""Those that round nothing, and whose results lie between what they make of both ends of their operands' errors."""
 # Quantized, one step from the reference on TFLite's own kernels too: tables and formulas in float32, and products of
 # matrices, whose optimized kernels (ruy) round once where the reference kernels round twice.
 _ONE_STEP = frozenset(
@@ -73,13 +83,17 @@ class Site:
     call: Call
     arithmetic: Arithmetic
     results: tuple[Array, ...]
-    errors: Mapping[int, Array]
+    errors: Mapping[int, Bound]
 
     def x(self, index: int = 0) -> Bounded:
         """An operand, in real numbers."""
         operand = Bounded.of(self.call.real(index), self.arithmetic)
         error = self.errors.get(self.call.operator.inputs[index])
-        return operand if error is None else operand.widened(error)
+        return (
+            operand
+            if error is None
+            else operand.within(operand.value, operand.worst + error.worst, operand.likely + error.likely)
+        )
 
     def linear(self, indices: Sequence[int], count: Array | float) -> Bounded:
         """A sum of products of these operands, the last of which may be a bias that is left out."""
@@ -134,7 +148,7 @@ def of_tflite(
     values: Mapping[int, Array],
     *,
     arithmetic: Arithmetic = FLOAT32,
-    errors: Mapping[int, Array] = MappingProxyType({}),
+    errors: Mapping[int, Bound] = MappingProxyType({}),
 ) -> tuple[Bound, ...]:
     """How far any correct evaluation of an operator may lie from the exact one, given its own operands.
 
@@ -144,7 +158,8 @@ def of_tflite(
         values: of its inputs, by the index of the tensor, in the file's layout, as the runtime had them.
         arithmetic: what the runtime computes in. ``xnnpack`` and ``any`` round quantized results once, in float32: at
             most one step from the reference kernels, which ``tflite`` is held to where these are specified exactly.
-        errors: how far the runtime may have had other real numbers, by the index of the tensor.
+        errors: of real numbers that the runtime did not tell, how far it may have had others, by the index of the
+            tensor: they are carried on.
 
     Returns:
         One `Bound` per result; of quantized ones in steps.
@@ -160,6 +175,9 @@ def of_tflite(
         tuple(graph.tensors[index] for index in operator.outputs),
         tuple(None if index < 0 else values.get(index) for index in operator.inputs),
     )
+    carried = {at: error for at, error in errors.items() if error.worst.any()}
+    if carried and operator.name in _CARRIED and all(result.dtype.kind == "f" for result in results):
+        return _moved(graph, operator, values, carried, results)
     if errors and (operator.name in _NOTHING_ROUNDED or results[0].dtype.kind != "f"):
         raise ParityError(f"no error is carried through {operator.name}", where=call.result.name)
     if operator.name in _NOTHING_ROUNDED and not (call.quantized and _rescales(call)):
@@ -173,6 +191,31 @@ def of_tflite(
     site = Site(graph, values, call, arithmetic, results, errors)
     with np.errstate(all="ignore"):
         return (bound_of(results[0], site.activated(RULES[operator.name](site)).stored()),)
+
+
+def _moved(
+    graph: TfliteGraph,
+    operator: Operator,
+    values: Mapping[int, Array],
+    carried: Mapping[int, Bound],
+    results: Sequence[Array],
+) -> tuple[Bound, ...]:
+    """The results of an operator that rounds nothing: between what it makes of both ends of its operands' errors."""
+    errors: list[list[Array]] = []
+    for name in ("worst", "likely"):
+        ends = [
+            evaluate_operator(
+                graph, operator, {**values, **{at: values[at] + sign * getattr(of, name) for at, of in carried.items()}}
+            )
+            for sign in (-1, 1)
+        ]
+        with np.errstate(invalid="ignore"):
+            distances = [
+                np.maximum(np.abs(low - result), np.abs(high - result))
+                for low, high, result in zip(*ends, results, strict=True)
+            ]
+        errors.append([np.where(np.isnan(distance), np.inf, distance) for distance in distances])
+    return tuple(Bound(result, *pair) for result, *pair in zip(results, *errors, strict=True))
 
 
 def _rescales(call: Call) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -105,6 +106,40 @@ def judged_layers(
             break
     order = {key: at for at, step in enumerate(steps) for key in step.outputs}
     return Judged(tuple(layers[key] for key in sorted(layers, key=order.__getitem__)), unjudged)
+
+
+def carried_through(
+    steps: Sequence[Step], held: Mapping[Hashable, Operand], outputs: Sequence[Hashable]
+) -> list[Bound]:
+    """The outputs of a file, with the errors that correct evaluations may add up from the inputs on.
+
+    Args:
+        steps: its operators, in the order of execution.
+        held: inputs and constants.
+        outputs: the keys of its outputs.
+
+    Raises:
+        ParityError: an operator has no bound of operands that have errors.
+    """
+    values = dict(held)
+    left = Counter([*outputs, *(key for step in steps for key in step.inputs)])
+    for step in steps:
+        bounds = step.bounds([None if key is None else values[key] for key in step.inputs])
+        for key, bound in zip(step.outputs, bounds, strict=False):
+            values[key] = bound if bound.worst.any() else bound.exact
+        left.subtract(step.inputs)
+        for key in {*step.inputs, *step.outputs}:
+            if key is not None and left[key] <= 0:
+                values.pop(key, None)
+    return [_as_bound(values[key]) for key in outputs]
+
+
+def _as_bound(value: Operand) -> Bound:
+    """A value; an exact one as a bound of nothing."""
+    if isinstance(value, Bound):
+        return value
+    exact = np.asarray(value)
+    return Bound(exact, np.zeros(exact.shape), np.zeros(exact.shape))
 
 
 def _needed(steps: Sequence[Step], told: Collection[Hashable], wanted: Collection[Hashable]) -> list[Step]:

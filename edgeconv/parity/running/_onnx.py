@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from edgeconv.core import Array
 from edgeconv.errors import ParityError
 from edgeconv.graph.traits import Trait, having, having_any
 from edgeconv.parity.bounds import Arithmetic, Bound, of_node
-from edgeconv.parity.running._layers import Judged, Operand, Step, judged_layers
+from edgeconv.parity.running._layers import Judged, Operand, Step, carried_through, judged_layers
 
 _SUMS = having(Trait.LAYER) | {"AveragePool", "BatchNormalization"}
 _AFFINE = having(Trait.AFFINE)
@@ -114,19 +114,9 @@ class OnnxFile:
         """
         from edgeconv.reference import one_thread  # torch, which files of the other language do without
 
-        values, steps = self._held(inputs), [self._step(node, {}) for node in self._graph]
-        outputs = [value.name for value in self._graph.outputs]
-        left = Counter([*outputs, *(key for step in steps for key in step.inputs)])
+        steps = [self._step(node, {}) for node in self._graph]
         with one_thread():
-            for step in steps:
-                bounds = step.bounds([None if key is None else values[key] for key in step.inputs])
-                for key, bound in zip(step.outputs, bounds, strict=False):
-                    values[key] = bound if bound.worst.any() else bound.exact
-                left.subtract(step.inputs)
-                for key in {*step.inputs, *step.outputs}:
-                    if key is not None and left[key] <= 0:
-                        values.pop(key, None)
-        return [_as_bound(values[name]) for name in outputs]
+            return carried_through(steps, self._held(inputs), [value.name for value in self._graph.outputs])
 
     def _held(self, inputs: Sequence[Array]) -> dict[Hashable, Operand]:
         """Constants and inputs, by name."""
@@ -155,14 +145,6 @@ class OnnxFile:
         exact = told.astype(np.float64)
         error = _HALF_UNIT * np.abs(exact) + _HALF_LEAST
         return Bound(exact, error, error)
-
-
-def _as_bound(value: Operand) -> Bound:
-    """A value; an exact one as a bound of nothing."""
-    if isinstance(value, Bound):
-        return value
-    exact = np.asarray(value)
-    return Bound(exact, np.zeros(exact.shape), np.zeros(exact.shape))
 
 
 def _as_told(key: Hashable, told: Array) -> Operand:

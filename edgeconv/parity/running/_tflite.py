@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.parity.bounds import Arithmetic, Bound, of_tflite
-from edgeconv.parity.running._layers import Judged, Operand, Step, judged_layers
+from edgeconv.parity.running._layers import Judged, Operand, Step, carried_through, judged_layers
 from edgeconv.reference.tflite import Operator, TfliteGraph, open_tflite, read
 
 _OUTPUTS = 8  # of a SubGraph: the place of its third field in its table of offsets
@@ -58,22 +58,38 @@ class TfliteFile:
     def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]) -> Judged:
         """See `ProbedFile`."""
         graph = self._graph
-        held: dict[Hashable, Operand] = dict(graph.stored.items())
-        held |= {at: self._held(at, array) for at, array in zip(graph.inputs, inputs, strict=True)}
+        held = self._given(inputs)
         results: dict[Hashable, Array] = {self._places[name]: array for name, array in told.items()}
         results |= dict(zip(graph.outputs, outputs, strict=True))
-        steps = [
+        steps = self._steps()
+        halves = any(graph.tensors[at].dtype == "float16" for at in results if isinstance(at, int))
+        readings = [self._held, self._unrounded] if halves else [self._held]
+        return judged_layers(steps, held, results, readings, self._name)
+
+    def carried(self, inputs: Sequence[Array]) -> Sequence[Bound]:
+        """See `OnnxFile.carried`."""
+        return carried_through(self._steps(), self._given(inputs), self._graph.outputs)
+
+    def _given(self, inputs: Sequence[Array]) -> dict[Hashable, Operand]:
+        """Constants, variables at their beginning, and inputs, by tensor."""
+        held: dict[Hashable, Operand] = {}
+        for at, tensor in enumerate(self._graph.tensors):
+            if tensor.data is not None:
+                held[at] = np.asarray(tensor.data, tensor.held_as)
+            elif tensor.variable:
+                held[at] = np.zeros(tensor.shape, tensor.held_as)
+        return held | {at: self._held(at, array) for at, array in zip(self._graph.inputs, inputs, strict=True)}
+
+    def _steps(self) -> list[Step]:
+        return [
             Step(
                 operator.name,
                 tuple(None if at < 0 else at for at in operator.inputs),
                 operator.outputs,
-                partial(_bounds, graph, operator, self._arithmetic),
+                partial(_bounds, self._graph, operator, self._arithmetic),
             )
-            for operator in graph.operators
+            for operator in self._graph.operators
         ]
-        halves = any(graph.tensors[at].dtype == "float16" for at in results if isinstance(at, int))
-        readings = [self._held, self._unrounded] if halves else [self._held]
-        return judged_layers(steps, held, results, readings, self._name)
 
     def _held(self, key: Hashable, array: Array) -> Operand:
         """A told value in the type that operators read it in."""
@@ -98,7 +114,7 @@ def _bounds(
     graph: TfliteGraph, operator: Operator, arithmetic: Arithmetic, operands: Sequence[Operand]
 ) -> Sequence[Bound]:
     values = {at: value for at, value in zip(operator.inputs, operands, strict=True) if value is not None}
-    errors = {at: value.worst for at, value in values.items() if isinstance(value, Bound)}
+    errors = {at: value for at, value in values.items() if isinstance(value, Bound)}
     arrays = {at: value.exact if isinstance(value, Bound) else value for at, value in values.items()}
     if any(graph.tensors[at].dtype == "float16" for at in operator.outputs):
         # A file that computes in halves, and not only stores its weights so: XNNPACK adds up in them.
