@@ -1,0 +1,86 @@
+"""int8 HARD_SWISH and PRELU as operators that delegates take: on all 256 integers, against real arithmetic.
+
+Members thought of: one slope, slopes up to 1, negative ones, slopes from 1 on, and slopes on both sides of 1, of which
+there is no such form; HardSwish of wide and of narrow operands, and of one that never reaches -3, where it is zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgeconv.emit.tflite.integer import _forms
+from edgeconv.quantize import apply, calibrate, make_plan
+
+_CHANNELS = 4
+_SHAPE = (1, _CHANNELS, 16, 16)
+_SLOPES = {
+    "one slope": ([0.25] * 4, {"MUL", "MAXIMUM"}),
+    "slopes up to one": ([0.0, 0.1, 0.4, 1.0], {"MUL", "MAXIMUM"}),
+    "negative slopes": ([-0.5, -0.1, 0.3, 0.9], {"MUL", "MAXIMUM"}),
+    "slopes from one on": ([1.0, 1.2, 2.0, 3.0], {"MUL", "MINIMUM"}),
+    "slopes on both sides of one": ([0.2, 0.8, 1.5, 2.0], {"PRELU"}),
+}
+_RANGES = {"wide": (-6.0, 9.0), "wide above": (-1.0, 20.0), "narrow": (-1.0, 1.5), "never zero": (-2.5, 4.0)}
+
+
+def _quantized(tflite: Any, module: nn.Module, low: float, high: float) -> ir.Model:
+    graph = tflite.graph_of(module, torch.zeros(_SHAPE))
+    sample = np.linspace(low, high, 256, dtype=np.float32).repeat(_CHANNELS).reshape(16, 16, _CHANNELS)
+    samples = [{"input0": np.ascontiguousarray(sample.transpose(2, 0, 1))[None]}]
+    return apply(graph, make_plan(graph, calibrate(graph, samples)))
+
+
+def _images(tflite: Any, graph: ir.Model, resolver: str) -> tuple[np.ndarray, np.ndarray, float, float, set[str]]:
+    """All 256 integers as numbers, what each channel makes of them, the result's step and range, and the operators."""
+    emitted = tflite.to_tflite(graph, metadata={}, io="int8")
+    source, result = emitted.inputs[0], emitted.outputs[0]
+    integers = np.arange(-128, 128).reshape(1, 1, 16, 16).repeat(_CHANNELS, 1)
+    x = ((integers - source.zero_point) * np.float64(source.scale)).astype(np.float32)
+    ran = tflite.run(emitted, [x], resolver)
+    rows = x[0, 0].reshape(-1).astype(np.float64), ran.outputs[0][0].reshape(_CHANNELS, -1).astype(np.float64)
+    return *rows, result.scale, (127 - result.zero_point) * result.scale, set(ran.operators)
+
+
+@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
+@pytest.mark.parametrize("name", _SLOPES)
+def test_prelu_is_within_a_step_of_real_arithmetic(tflite: Any, name: str, resolver: str) -> None:
+    slopes, operators = _SLOPES[name]
+    module = nn.PReLU(_CHANNELS)
+    module.weight.data = torch.tensor(slopes)
+    graph = _quantized(tflite, module, -3.0, 2.0)
+    x, actual, step, highest, found = _images(tflite, graph, resolver)
+    assert operators <= found
+    assert ("PRELU" in found) == ("PRELU" in operators)
+    of_slopes = (max([*slopes, 0.0]) - min([*slopes, 0.0])) / 255 / 2 * 1.01  # half a step of theirs
+    real = np.where(x >= 0, x, x * np.array(slopes)[:, None])
+    inside = (real < highest) & (real > highest - 255 * step)
+    off = np.abs(actual - real) - of_slopes * np.maximum(-x, 0)
+    assert off[inside].max() <= 0.76 * step  # kernels round products of few bits to quarters or halves first
+
+
+@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
+@pytest.mark.parametrize("name", _RANGES)
+def test_hard_swish_is_within_a_step_of_its_rounding(tflite: Any, name: str, resolver: str) -> None:
+    graph = _quantized(tflite, nn.Hardswish(), *_RANGES[name])
+    x, actual, step, _, found = _images(tflite, graph, resolver)
+    assert "HARD_SWISH" not in found
+    rounded = np.rint(functional.hardswish(torch.from_numpy(x)).numpy() / step)
+    assert np.abs(np.rint(actual / step) - rounded).max() <= 1
+
+
+def test_hard_swish_stays_where_the_gate_is_coarser_than_the_result(tflite: Any) -> None:
+    graph = _quantized(tflite, nn.Hardswish(), -4.5, 0.05)
+    _, _, _, _, found = _images(tflite, graph, "reference")
+    assert "HARD_SWISH" in found
+
+
+def test_the_gate_is_off_by_half_of_its_step_times_a_sixth_of_the_operand_at_most() -> None:
+    parameters, gates = _forms.of_interval(-4.0, 8.0, "int8"), _forms.of_interval(0.0, 6.0, "int8")
+    assert 0 < _forms._off_by(gates, parameters) <= gates.scale[0] / 2 * 4 / 6 * 1.01
