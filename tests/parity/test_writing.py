@@ -75,7 +75,10 @@ NOT_SEEN = (
         for kind in ("scale", "zero point")
         for name in ("above", "below", "sloped")
     }
+    | {("pool", "tflite", "scale", "1/level")}
     | {("pool", "tflite", "scale", "y/conv_2d")}
+    # A step of integers that the writer rounds itself: a 127th of a weight, less than its own bound.
+    | {("pool", "tflite", "ulp", "2/share")}
 )
 TOLD_BY_THE_RESULT = {
     ("leaky", "onnx", "slope", "stem.2.float"),
@@ -83,6 +86,10 @@ TOLD_BY_THE_RESULT = {
     ("norm", "onnx", "eps", "norm.float"),
     ("norm", "tflite", "ulp", "norm/constant_1"),
     ("pool", "tflite", "zero point", "y/conv_2d"),
+    ("pool", "tflite", "zero point", "1/level"),
+    ("pool", "tflite", "zeroed", "2/share"),
+    ("pool", "onnx", "ulp", "2.float.share.quantized"),
+    ("pool", "onnx", "zeroed", "2.float.share.quantized"),
 }
 """Faults that are found, and told under the name of the layer's quantized result."""
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from edgeconv.emit.onnx._averages import averages_as_convolutions
 from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windows, unsigned_activations
 from edgeconv.emit.onnx._narrow import wide_integers
 from edgeconv.emit.onnx._resizes import plain_resizes
@@ -131,6 +132,7 @@ FORMS: tuple[Callable[[ir.Graph], object], ...] = (
     apart_scales,
     pad_channels,
     stated_windows,
+    averages_as_convolutions,
     plain_resizes,
     wide_integers,
     unsigned_activations,

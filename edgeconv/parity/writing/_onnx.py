@@ -14,6 +14,8 @@ from edgeconv.parity.writing._ends import End
 from edgeconv.parity.writing._held import Graph
 from edgeconv.reference import OPERATORS
 
+_HALF_UNIT = 2.0**-24  # relative: the most that rounding a number to float32 moves it by
+
 
 class OnnxFile:
     """A file, beside the graph that it should be.
@@ -70,8 +72,9 @@ class OnnxFile:
         return self._file.held(*self._fed, changed, [tensor])[tensor]
 
     def half_steps(self, constant: str) -> Array:
-        """What rounding once may have moved the numbers of a constant by."""
-        return half_steps(self.constants[constant])
+        """What rounding once may have moved the numbers of a constant by: of integers, rounding their scale."""
+        array = self.constants[constant]
+        return np.abs(array) * _HALF_UNIT if array.dtype == np.float64 else half_steps(array)
 
     def ends(self, constant: str) -> tuple[float, float]:
         """The least and the greatest number that a constant can have: it is of floats, or the graph's own integers."""

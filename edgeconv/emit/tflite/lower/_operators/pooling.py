@@ -150,6 +150,8 @@ def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_pad
     # in kernels/internal/reference/pooling.h). Of a plane that was padded before, the padding lies in it.
     counts = _counts(windows[0], count_padding)[:, None] * _counts(windows[1], count_padding)[None, :]
     full = windows[0].size * windows[1].size
+    if low.integer and count_padding and full <= _MOST_TAPS and (counts == full).all():
+        return _by_weights(low, image, windows), np.ones(counts.shape)
     exact = [window for window in windows if window.is_same]
     if not count_padding and len(exact) == len(windows):
         return _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0), np.ones(counts.shape)
@@ -158,6 +160,16 @@ def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_pad
     if not scheme_counts_all:
         counts = counts / (_counts(windows[0], False)[:, None] * _counts(windows[1], False)[None, :]) * full
     return average, full / counts
+
+
+_MOST_TAPS = 25  # of XNNPACK's largest depthwise kernel
+
+
+def _by_weights(low: Lowering, image: Tensor, windows: Sequence[Window]) -> Tensor:
+    """A convolution by equal weights, which pads with zeros that count: integers are rounded once."""
+    channels, size = image.shape[3], (windows[0].size, windows[1].size)
+    weights = np.full((channels, 1, *size), 1 / (size[0] * size[1]))
+    return convolved(low, image, weights, np.zeros(channels), channels, windows, named=False)
 
 
 def _corrected(low: Lowering, factors: Sequence[Array], averages: Tensor) -> Tensor:
