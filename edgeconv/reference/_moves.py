@@ -23,6 +23,8 @@ def _reshape(call: Operands[_Tensor]) -> _Tensor:
     """0 keeps the dimension, unless ``allowzero``."""
     shape = call.ints(1, "shape") or []
     if not call.attribute("allowzero", 0):
+        if 0 in shape[len(call[0].shape) :]:
+            raise call.refuse(f"keeps a dimension of {tuple(call[0].shape)} that there is not, by {list(shape)}")
         shape = [call[0].shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
     return call[0].reshape(shape)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -94,7 +95,10 @@ class Operands(Generic[_Tensor]):
         """Integers that newer opsets pass as input ``index`` and older ones as attribute ``name``; None for neither."""
         value = self.optional(index)
         if value is not None:
-            return [int(item) for item in value.reshape([-1]).tolist()]
+            items = value.reshape([-1]).tolist()
+            if not all(map(math.isfinite, items)):
+                raise self.refuse(f"takes integers as input {index}, and has {items[:8]}")
+            return [int(item) for item in items]
         stated: Sequence[int] | None = self.attribute(name, None)
         return None if stated is None else [int(item) for item in stated]
 
