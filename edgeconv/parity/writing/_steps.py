@@ -32,7 +32,10 @@ class Steps:
 
     def spread(self, shape: Sequence[int]) -> Array:
         """Numbers drawn from all that the integers stand for, each as likely."""
-        return np.random.default_rng(math.prod(shape)).uniform(self.least, self.greatest, shape)
+        # On the integers: a kernel that looks results up has none between them.
+        count = round((self.greatest - self.least) / self.scale)
+        drawn = np.random.default_rng(math.prod(shape)).integers(0, count, shape, endpoint=True)
+        return np.asarray(self.least + self.scale * drawn)
 
 
 def steps_of(scale: float, zero_point: int, dtype: str) -> Steps:

@@ -24,6 +24,7 @@ from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, 
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
 _MOVING = frozenset({"TRANSPOSE", "RESHAPE", "DEQUANTIZE"})
 _HANDING_ON = _MOVING - {"DEQUANTIZE"} | {"SQUEEZE", "EXPAND_DIMS", "PAD", "MAX_POOL_2D", "SLICE", "STRIDED_SLICE"}
+_PLACES = 64
 _MOST_TRIED = 6  # axes whose every order is tried
 
 
@@ -70,6 +71,7 @@ class TfliteFile:
         self._holders = self._held_values(graph, intermediates)
         self._values: dict[int, Array] = {}
         self._cut: set[int] = set()
+        self._in_any_order: set[int] = set()
         read = {index for operator in file.operators for index in operator.inputs} | set(file.outputs)
         constants = {index: tensor for index, tensor in enumerate(self._real.tensors) if tensor.data is not None}
         self.constants = {tensor.name: np.asarray(tensor.data) for tensor in constants.values() if tensor.floating}
@@ -103,8 +105,12 @@ class TfliteFile:
 
     @property
     def read(self) -> frozenset[str]:
-        """Those whose tensors operators read, and not the tensor that they were moved from."""
-        indices = {index for operator in self._stated.operators for index in operator.inputs}
+        """Those whose tensors operators read, and not the tensor that they were moved from.
+
+        Without those that were compared and are the same in several orders of their axes, such as products of a matrix
+        with itself: other numbers in their place would not be.
+        """
+        indices = {index for operator in self._stated.operators for index in operator.inputs} - self._in_any_order
         indices -= {index for index, operator in self._makers.items() if operator.name in _MOVING}
         return frozenset(holder.name for index, holder in self._holders.items() if index in indices)
 
@@ -164,6 +170,8 @@ class TfliteFile:
                 axes = holder.axes if holder.axes is not None else _axes(array, expected[holder.name])
                 if axes is None:
                     continue
+                if holder.axes is None and _is_in_another_order(array, expected[holder.name], axes):
+                    self._in_any_order.add(index)
                 tensor = self._stated.tensors[index]
                 due = _moved(expected[holder.name], axes, array)
                 yield End(holder.name, tensor.name, operator.name, self._compared(index, array), due, axes)
@@ -292,6 +300,23 @@ def _axes(array: Array, expected: Array) -> tuple[int, ...] | None:
     if same_numbers or not fitting:
         return None
     return min(fitting, key=lambda axes: float(np.median(errors(array, _moved(expected, axes, array)))))
+
+
+def _is_in_another_order(array: Array, expected: Array, axes: Sequence[int]) -> bool:
+    """Whether a value that has numbers of several sizes is the array in another order of its axes, too."""
+    rank, largest = expected.ndim, magnitude(expected)
+    if rank > _MOST_TRIED or array.size < 2 or is_equal(array, array.reshape(-1)[:1], largest):
+        return False
+    places = np.arange(array.size).reshape(expected.shape)
+    chosen, flat = _moved(places, axes, array).reshape(-1), array.reshape(-1)
+    for other in itertools.permutations(range(rank)):
+        order = _moved(places, other, array).reshape(-1)
+        differing = np.flatnonzero(order != chosen)[:_PLACES]
+        few = expected.reshape(-1)[order[differing]]
+        if differing.size and is_equal(flat[differing], few, largest):  # few places tell nearly all that differ
+            if is_equal(array, _moved(expected, other, array), largest):
+                return True
+    return False
 
 
 def _moved(value: Array, axes: Sequence[int], like: Array) -> Array:
