@@ -176,3 +176,15 @@ def test_an_operator_without_a_rule_is_named() -> None:
     case = NodeCase("GridSample", [normal(1, 1, 4, 4), normal(1, 2, 2, 2)])
     with pytest.raises(ParityError, match="no error bound is known for GridSample"):
         of_node(node_of(case)[1], case.operands, opset=22)
+
+
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"Celu"}))  # Celu is of float32 alone
+def test_functions_of_every_half(name: str) -> None:
+    """Kernels of float32 between two roundings, and function bodies, in which every value is rounded."""
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    operand = every[np.isfinite(every)].reshape(1, -1)
+    arithmetic = Arithmetic(runtime="onnxruntime", storage="float16")
+    ((bound, result),) = judged(NodeCase(name, [operand]), arithmetic)
+    error = np.abs(result.astype(np.float64) - bound.exact)
+    is_finite = np.isfinite(result) & np.isfinite(bound.exact)
+    assert (error <= bound.worst)[is_finite].all()

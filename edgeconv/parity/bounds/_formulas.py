@@ -37,6 +37,7 @@ def hard_swish(x: Bounded) -> Bounded:
     gate = (x + 3.0).clip(0.0, 6.0)
     return widest(
         x * (x * (1 / 6) + 0.5).clip(0.0, 1.0),
+        x * (x * (1 / 6) + 0.5).clip(0.0, 1.0).stored(),  # by its function body, whose values are results
         x * gate * (1 / 6),
         x * gate / 6.0,
         x * (gate * (1 / 6)),
@@ -84,8 +85,9 @@ def swish(x: Bounded, alpha: float) -> Bounded:
 
 
 def mish(x: Bounded) -> Bounded:
-    """x tanh(softplus(x))."""
-    return x * x.function("softplus").function("tanh")
+    """x tanh(softplus(x)); by its function body, values on the way are results that are stored."""
+    body = x * x.function("softplus").stored().function("tanh").stored()
+    return widest(x * x.function("softplus").function("tanh"), body)
 
 
 def softsign(x: Bounded) -> Bounded:

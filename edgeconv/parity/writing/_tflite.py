@@ -313,9 +313,9 @@ def _is_in_another_order(array: Array, expected: Array, axes: Sequence[int]) -> 
         order = _moved(places, other, array).reshape(-1)
         differing = np.flatnonzero(order != chosen)[:_PLACES]
         few = expected.reshape(-1)[order[differing]]
-        if differing.size and is_equal(flat[differing], few, largest):  # few places tell nearly all that differ
-            if is_equal(array, _moved(expected, other, array), largest):
-                return True
+        is_like = bool(differing.size) and is_equal(flat[differing], few, largest)  # few places tell most that differ
+        if is_like and is_equal(array, _moved(expected, other, array), largest):
+            return True
     return False
 
 
