@@ -1,12 +1,12 @@
 """What `make fuzz` found stays refused in one line, by a check that was meant for it.
 
-Members: reshapes that keep dimensions that there are not; offsets, lengths and vtables of `.tflite` files that lead out
-of them, operators without outputs; `.onnx` files whose reshapes do not fit, whose indices or axes are out of range,
-with element types that there are not, or that a constant is not of and is declared as, with values in subgraphs that
-are no tensors, with configurations of devices, with attributes of functions outside of any, with functions that read or
-give what they do not make, with scales and sizes beyond float32 and beyond any line, with sizes below zero, with
-attributes that are no text; golden files that lack tensors; journals of other types, and with numbers of thousands of
-digits; plans with keys of as many.
+Members: biases that are no numbers of channels; reshapes that keep dimensions that there are not; offsets, lengths and
+vtables of `.tflite` files that lead out of them, operators without outputs; `.onnx` files whose reshapes do not fit,
+whose indices or axes are out of range, with element types that there are not, or that a constant is not of and is
+declared as, with values in subgraphs that are no tensors, with configurations of devices, with attributes of functions
+outside of any, with functions that read or give what they do not make, with scales and sizes beyond float32 and beyond
+any line, with sizes below zero, with attributes that are no text; golden files that lack tensors; journals of other
+types, and with numbers of thousands of digits; plans with keys of as many.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Channels, weights and groups of a convolution must fit: onnx's inference does not look at them."""
+"""Channels and what belongs to them (weights, groups, biases, statistics) must fit: onnx's inference does not look."""
 
 from __future__ import annotations
 
@@ -8,16 +8,26 @@ from edgeconv.capture.normalize._origin import place_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.traits import Trait, having
 
+_PER_CHANNEL = {
+    "Conv": (2,),
+    "ConvTranspose": (2,),
+    "BatchNormalization": (1, 2, 3, 4),
+    "InstanceNormalization": (1, 2),
+}
+"""Inputs of one number for each channel of the result."""
+
 
 def check_groups(graph: ir.Graph) -> None:
-    """Sees that every convolution's weights are for the channels that it has.
+    """Sees that every convolution's weights are for the channels that it has, and biases and statistics likewise.
 
-    ONNX: Conv's W is (M, C / group, ...) with M a multiple of group; ConvTranspose's is (C, M / group, ...).
+    ONNX: Conv's W is (M, C / group, ...) with M a multiple of group; ConvTranspose's is (C, M / group, ...); B is (M,),
+    and so are the parameters of normalizations, M being C there.
 
     Raises:
         CaptureError: one's are not.
     """
     for node in graph:
+        _check_per_channel(node)
         if node.op_type not in having(Trait.LAYER | Trait.WINDOWS) or len(node.inputs) < 2:
             continue
         x, weight = (value.shape if value is not None else None for value in node.inputs[:2])
@@ -28,4 +38,15 @@ def check_groups(graph: ir.Graph) -> None:
         if not fits or first % group or channels % group:
             shape = list(weight.numpy())
             what = f"{node.op_type} of {channels} channels in {group} groups has a weight of the shape {shape}"
+            raise CaptureError(what, where=place_of(node), hint="correct the model")
+
+
+def _check_per_channel(node: ir.Node) -> None:
+    places = _PER_CHANNEL.get(node.op_type, ())
+    made = next((value.shape for value in node.outputs), None)
+    if made is None or len(made) < 2 or not isinstance(made[1], int):
+        return
+    for value in (node.inputs[at] for at in places if at < len(node.inputs)):
+        if value is not None and value.shape is not None and value.shape.is_static() and value.shape != (made[1],):
+            what = f"{node.op_type} of {made[1]} channels takes {value.name!r} of the shape {list(value.shape.numpy())}"
             raise CaptureError(what, where=place_of(node), hint="correct the model")
