@@ -44,6 +44,7 @@ class _Planned:
         make: runs samples.
         unfused: the same with graph optimization off, which may tell why a file fails; None where there is no such.
         judge_running: judges the runtime by what it tells of its layers; None for what is no file.
+        is_witness: whether it shows that a file was read rightly: its own error excuses nothing.
     """
 
     title: str
@@ -51,6 +52,7 @@ class _Planned:
     make: _MakeRun
     unfused: _MakeRun | None = None
     judge_running: _JudgeRunning | None = None
+    is_witness: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def judge(
                 raise ParityError(f"no parity input is for the variant {planned.variant}", hint=NO_SAMPLE)
             if planned.variant not in scales:
                 scales[planned.variant] = of_variant.scales()
-            own_scales = scales[planned.variant]
+            own_scales = {} if planned.is_witness else scales[planned.variant]
             rows_of = partial(
                 _rows, golden=of_variant, variant=planned.variant, proof=proof, outputs=outputs, scales=own_scales
             )
@@ -152,7 +154,7 @@ def judge(
             return own
         golden_of = golden.of(source.variant)
         run = own_run or source_float32(source, golden, proof)
-        scales = golden_of.scales()
+        scales = {} if source.is_read else golden_of.scales()
         return _rows(run, golden=golden_of, variant=source.variant, proof=proof, outputs=outputs, scales=scales)
 
     return told_as_precision(relieved(held, artifacts), artifacts, run_source), environments
@@ -214,7 +216,7 @@ def _runs(
         run: _MakeRun = partial(source.run, outputs=outputs, precision="float32", timeout_s=proof.timeout_s)
         if own_run is not None:
             run = partial(_again, own_run)
-        yield _Planned(f"{source.title} float32 beside float64", source.variant, run)
+        yield _Planned(f"{source.title} float32 beside float64", source.variant, run, is_witness=source.is_read)
     for artifact in artifacts:
         for device in map(find, proof.device_names):
             if artifact.format in device.formats:

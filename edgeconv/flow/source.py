@@ -50,8 +50,12 @@ class Source(Protocol):
         batched: the inputs whose first dimension stays open in the files; ``graph`` has `CAPTURED_BATCH` there.
         symbol: the name of that dimension.
         variant: ``"int8"`` where it is quantized already: it is exported and judged as that; empty for float sources.
+        is_read: whether its graph is what we read in a file. Its own row then shows whether we read it rightly, and how
+            far it is off must not excuse it.
     """
 
+    @property
+    def is_read(self) -> bool: ...
     @property
     def row(self) -> str: ...
     @property
@@ -120,6 +124,7 @@ class TorchSource:
     within: Callable[[], AbstractContextManager[object]] = nullcontext
     row = device = title = "torch"
     variant = ""
+    is_read = False
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -172,6 +177,7 @@ class OnnxSource:
     shapes: Mapping[str, tuple[int | str, ...]]
     row = "source (onnxruntime)"
     device = "onnxruntime"
+    is_read = True
 
     @property
     def title(self) -> str:
