@@ -170,9 +170,9 @@ def _targets(node: FxNode) -> list[FxNode]:
 
 def _tensors_of(node: FxNode) -> list[torch.Tensor]:
     value = node.meta.get("val")
-    return [
-        tensor for tensor in (value if isinstance(value, list | tuple) else [value]) if isinstance(tensor, torch.Tensor)
-    ]
+    tensors = value if isinstance(value, list | tuple) else [value]
+    # Sparse tensors have no storage of their own; that they have no form is told later, by the operator.
+    return [item for item in tensors if isinstance(item, torch.Tensor) and item.layout is torch.strided]
 
 
 def _storage(tensor: torch.Tensor) -> int:
