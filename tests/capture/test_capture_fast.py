@@ -273,7 +273,8 @@ def test_what_the_table_does_not_know_is_said_and_goes_to_the_official_path() ->
         _captured(module, x, "fast")
 
 
-@pytest.mark.parametrize("name", TABLE)
+# torchao registers its operators when it is imported, and is none of ours.
+@pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("torchao.")])
 def test_an_entry_takes_the_arguments_of_its_schema(name: str) -> None:
     namespace, operator, overload = name.split(".")
     schema = getattr(getattr(getattr(torch.ops, namespace), operator), overload)._schema
