@@ -1,10 +1,10 @@
 """Programs and modules of integers: of torch's export quantization (pt2e), of FX, and converted; both files agree.
 
-Members: programs that torchao 0.18 wrote (`trained_programs`: quantizers of XNNPACK, int8 per channel from -127 to
-127, and of x86, uint8), read without torchao; graphs of torch's own operators with scales as numbers and as tensors,
-integers as constants and weights that are still rounded, int32 biases, shared rounded values, torchao's operators by
-block; recorded fake quantization; modules that ``convert`` and ``convert_fx`` made, by part and by operator; pools,
-resizes and clamps that nobody rounds. Refused: scales that are computed, per token, by blocks, observing ones.
+Members: programs that torchao 0.18 wrote (`trained_programs`: quantizers of XNNPACK, int8 per channel from -127 to 127,
+and of x86, uint8), read without torchao; graphs of torch's own operators with scales as numbers and as tensors,
+integers as constants and weights that are still rounded, int32 biases, shared rounded values; recorded fake
+quantization; modules that ``convert`` and ``convert_fx`` made, by part and by operator; pools, resizes and clamps that
+nobody rounds. Refused: scales that are computed, per token, by blocks, observing ones.
 """
 
 from __future__ import annotations
