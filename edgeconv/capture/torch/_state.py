@@ -18,6 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
 from edgeconv.capture.torch._holdings import Change, Holdings
+from edgeconv.capture.torch._provenance import origin_in
 from edgeconv.capture.torch._two_calls import STATE, TwoCalls, program_inputs
 from edgeconv.errors import CaptureError
 
@@ -171,8 +172,11 @@ def _targets(node: FxNode) -> list[FxNode]:
 def _tensors_of(node: FxNode) -> list[torch.Tensor]:
     value = node.meta.get("val")
     tensors = value if isinstance(value, list | tuple) else [value]
-    # Sparse tensors have no storage of their own; that they have no form is told later, by the operator.
-    return [item for item in tensors if isinstance(item, torch.Tensor) and item.layout is torch.strided]
+    found = [item for item in tensors if isinstance(item, torch.Tensor)]
+    if any(item.layout is not torch.strided for item in found):  # which have no storage to compare
+        what = "the forward computes with sparse tensors, and files have none"
+        raise CaptureError(what, where=origin_in(node).module or "the module", hint="make them dense: .to_dense()")
+    return found
 
 
 def _storage(tensor: torch.Tensor) -> int:

@@ -85,11 +85,8 @@ def is_equal(actual: Array, expected: Array, largest: float) -> bool:
 
 
 def negated(array: Array) -> Array:
-    """Real numbers of the other sign; others, and those of which none is negative, as they are.
-
-    What a ReLU made is never negative, and a file may rely on that: zeros are no padding of a maximum otherwise.
-    """
-    return np.asarray(-array) if array.dtype.kind == "f" and np.any(array < 0) else array
+    """Real numbers of the other sign; others as they are."""
+    return np.asarray(-array) if array.dtype.kind == "f" else array
 
 
 def raised(array: Array) -> Array:

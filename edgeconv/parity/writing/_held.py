@@ -35,6 +35,14 @@ _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 Altered = Callable[[torch.Tensor], torch.Tensor]
 
 
+_NEVER_NEGATIVE = frozenset({"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt"})
+_KEEP_SIGNS = having_any(_MOVING) | {
+    *("AveragePool", "Cast", "GlobalAveragePool", "GlobalMaxPool", "Identity", "MaxPool"),
+    *("Pad", "ReduceMax", "ReduceMean", "ReduceSum", "Reshape", "Transpose"),
+}
+"""Those whose results are not negative where their first operand is not; Pad's value is zero in what is exported."""
+
+
 class Graph:
     """A graph whose values can be compared with those of another.
 
@@ -89,6 +97,20 @@ class Graph:
         moved = {value.name or "" for node in moving for value in node.outputs}
         sources = {name: node.inputs[0] for name, node in self.quantizers.items()}
         return frozenset(moved | {name for name, value in sources.items() if value is not None and value.name in moved})
+
+    @cached_property
+    def never_negative(self) -> frozenset[str]:
+        """The values that no input makes negative; a file may rely on that, and pad a maximum of them with zeros."""
+        names: set[str] = set()
+        for node in self.model.graph:
+            sources = [value.name for value in node.inputs if value is not None]
+            is_handed_on = node.op_type in _KEEP_SIGNS and set(sources[:1]) <= names
+            is_joined = node.op_type in ("Concat", "Add", "Mul", "Max") and set(sources) <= names
+            least = tensor_of(node.inputs[1]) if node.op_type == "Clip" and len(node.inputs) > 1 else None
+            is_clipped = least is not None and bool((least.numpy() >= 0).all())
+            if node.op_type in _NEVER_NEGATIVE or is_handed_on or is_joined or is_clipped:
+                names |= {value.name or "" for value in node.outputs}
+        return frozenset(names)
 
     @cached_property
     def floats(self) -> frozenset[str]:

@@ -192,7 +192,8 @@ class _Writing:
         if is_float:
             others = {name: raised(array) for name, array in others.items()}
             changes = [{name: raised(array) for name, array in changes[0].items()}]
-            changes.append({name: negated(array) for name, array in changes[0].items()})
+            kept = self.graph.never_negative
+            changes.append({name: array if name in kept else negated(array) for name, array in changes[0].items()})
         else:
             quantizers = self.graph.quantizers
             steps = {name: self.graph.steps(name) for name in free if name in quantizers}
