@@ -29,13 +29,12 @@ _NOT_TRACEABLE = (".numpy() is not supported", "Cannot access data pointer", "do
 
 
 _ON_CPU = "make new tensors on the device of the input (device=x.device), and export on the CPU"
+SPARSE = ("the forward computes with sparse tensors, and files have none", "make them dense: .to_dense()")
+"""What is said of them, and how to mend it."""
+
 # What torch says of tensors of another kind than the dense ones of one device.
 _KINDS = (
-    (
-        "SparseTensorImpl",
-        "the forward computes with sparse tensors, and files have none",
-        "make them dense: .to_dense()",
-    ),
+    ("SparseTensorImpl", *SPARSE),
     (
         "which is not a known type",
         "forward returns an object of a class that torch cannot take apart",

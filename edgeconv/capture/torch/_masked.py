@@ -25,8 +25,8 @@ import torch
 from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
-from edgeconv.capture.torch._memory import storage_of
 from edgeconv.capture.torch._operation import name_of, writes
+from edgeconv.capture.torch._storage import storage_of
 
 _ALIKE = frozenset(
     {"clone", "contiguous", "detach", "alias", "to", "_to_copy", "dropout", "lift_fresh_copy"}

@@ -14,10 +14,10 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from torch.fx import Node as FxNode
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from edgeconv.capture.torch._assignments import replaced, with_diagonal
 from edgeconv.capture.torch._builder import DTYPES, Builder, Result, Unsupported, sizes_of, torch_dtype
+from edgeconv.capture.torch._storage import storage_of
 
 
 class Memory:
@@ -200,10 +200,3 @@ def is_same_view(node: FxNode, other: FxNode) -> bool:
     a, b = node.meta["val"], other.meta["val"]
     same_place = a.storage_offset() == b.storage_offset() and a.stride() == b.stride()
     return bool(same_place and a.shape == b.shape and a.dtype == b.dtype)
-
-
-def storage_of(node: FxNode) -> int:
-    """What tells one memory from another; torch's tensors without data have one too."""
-    value = node.meta["val"]
-    first = value[0] if isinstance(value, list | tuple) else value  # the pieces of a list share one memory
-    return int(StorageWeakRef(first.untyped_storage()).cdata)  # type: ignore[no-untyped-call]

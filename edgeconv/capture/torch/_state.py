@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from torch.fx import Node as FxNode
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
 from edgeconv.capture.torch._holdings import Change, Holdings
-from edgeconv.capture.torch._provenance import origin_in
+from edgeconv.capture.torch._storage import storage_of_tensor, tensors_of
 from edgeconv.capture.torch._two_calls import STATE, TwoCalls, program_inputs
 from edgeconv.errors import CaptureError
 
@@ -90,13 +89,13 @@ def drop_void_writes(program: torch.export.ExportedProgram, *, running: bool) ->
     owners, read = _owners(program).keys(), set[int]()
     for node in reversed(list(program.graph.nodes)):
         is_copy = str(node.target) == "aten.copy_.default"
-        if is_copy and not node.users and _storage(node.args[0].meta["val"]) in owners - read:
+        if is_copy and not node.users and storage_of_tensor(node.args[0].meta["val"]) in owners - read:
             program.graph.erase_node(node)
             continue
         statistics = _statistics(node) if running else []
-        if statistics and not read & {_storage(source.meta["val"]) for source in statistics}:
+        if statistics and not read & {storage_of_tensor(source.meta["val"]) for source in statistics}:
             node.args = (*node.args[:3], None, None, *node.args[5:])
-        read |= {_storage(tensor) for source in node.all_input_nodes for tensor in _tensors_of(source)}
+        read |= {storage_of_tensor(tensor) for source in node.all_input_nodes for tensor in tensors_of(source)}
     program.graph_module.recompile()
 
 
@@ -134,7 +133,7 @@ def _written(program: torch.export.ExportedProgram) -> frozenset[str]:
     owners = _owners(program)
     names: set[str] = set()
     for node in program.graph.nodes:
-        memory = {_storage(tensor) for target in _targets(node) for tensor in _tensors_of(target)}
+        memory = {storage_of_tensor(tensor) for target in _targets(node) for tensor in tensors_of(target)}
         names |= {owners[storage] for storage in memory & owners.keys()}
     return frozenset(names)
 
@@ -145,7 +144,7 @@ def _owners(program: torch.export.ExportedProgram) -> dict[int, str]:
     for node, spec in program_inputs(program):
         afresh = node.users and all(str(user.target) == "aten.lift_fresh_copy.default" for user in node.users)
         if spec.kind in STATE and spec.target is not None and not afresh:
-            owners |= {_storage(tensor): spec.target for tensor in _tensors_of(node)}
+            owners |= {storage_of_tensor(tensor): spec.target for tensor in tensors_of(node)}
     return owners
 
 
@@ -167,17 +166,3 @@ def _targets(node: FxNode) -> list[FxNode]:
         if argument.alias_info is not None and argument.alias_info.is_write:
             targets.append(node.args[index] if index < len(node.args) else node.kwargs.get(argument.name))
     return [target for target in pytree.tree_leaves(targets) if isinstance(target, FxNode)]
-
-
-def _tensors_of(node: FxNode) -> list[torch.Tensor]:
-    value = node.meta.get("val")
-    tensors = value if isinstance(value, list | tuple) else [value]
-    found = [item for item in tensors if isinstance(item, torch.Tensor)]
-    if any(item.layout is not torch.strided for item in found):  # which have no storage to compare
-        what = "the forward computes with sparse tensors, and files have none"
-        raise CaptureError(what, where=origin_in(node).module or "the module", hint="make them dense: .to_dense()")
-    return found
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return int(StorageWeakRef(tensor.untyped_storage()).cdata)  # type: ignore[no-untyped-call]
