@@ -19,10 +19,10 @@ from edgeconv.errors import (
 
 if TYPE_CHECKING:
     from edgeconv.core import Artifact, Fidelity, Sample, TensorSpec, Tolerance, Verdict
+    from edgeconv.core.quantization_options import Override
     from edgeconv.flow.pipeline import ExportResult, export, export_onnx, export_recipe
     from edgeconv.flow.variants import Quantization
     from edgeconv.recipe import Recipe, load_recipe
-    from edgeconv.recipe.quantization_options import Override
 
 __version__ = VERSION
 
@@ -65,7 +65,7 @@ _LAZY = {
     "export_onnx": "edgeconv.flow.pipeline",
     "export_recipe": "edgeconv.flow.pipeline",
     "Quantization": "edgeconv.flow.variants",
-    "Override": "edgeconv.recipe.quantization_options",
+    "Override": "edgeconv.core.quantization_options",
     "Recipe": "edgeconv.recipe",
     "load_recipe": "edgeconv.recipe",
 }

@@ -11,9 +11,10 @@ import numpy as np
 from edgeconv import errors
 from edgeconv.core import Array, Sample, values
 from edgeconv.core.defaults import BATCH
+from edgeconv.core.variants import VARIANTS
 from edgeconv.errors import CaptureError, DeviceError, EmitError, ParityError, RecipeError, RewriteError
 from edgeconv.progress import Progress, Silent
-from edgeconv.recipe import FORMATS, VARIANTS, Recipe
+from edgeconv.recipe import FORMATS, Recipe
 
 if TYPE_CHECKING:
     import torch

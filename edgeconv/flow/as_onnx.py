@@ -11,11 +11,11 @@ import onnx_ir as ir
 from edgeconv.core import NCHW, Array, Artifact, Comparison, Fidelity, Run, Sample, TensorSpec, Verdict
 from edgeconv.core.defaults import DEVICE_TIMEOUT_S
 from edgeconv.core.named_files import is_onnx, read_named
+from edgeconv.core.variants import DEFAULT_FIDELITY
 from edgeconv.devices import find, run_artifact
 from edgeconv.errors import EmitError
 from edgeconv.flow.output import staged
 from edgeconv.parity import compare
-from edgeconv.recipe import DEFAULT_FIDELITY
 from edgeconv.reference import tflite
 
 _FLOAT = Fidelity(sqnr_db=80.0)  # float32 alone is 90 dB and more off; another meaning is far below

@@ -11,6 +11,8 @@ from edgeconv import errors
 from edgeconv.capture import open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Sample, values
 from edgeconv.core.defaults import BATCH
+from edgeconv.core.quantization_options import Override
+from edgeconv.core.variants import VARIANTS
 from edgeconv.errors import NO_TORCH, DeviceError, EmitError, QuantizeError, RecipeError, RewriteError
 from edgeconv.flow.arguments import Expected, checked_samples
 from edgeconv.flow.judge import Proof
@@ -22,7 +24,6 @@ from edgeconv.recipe import (
     LAYOUTS,
     MAX_OPSET,
     MIN_OPSET,
-    VARIANTS,
     Recipe,
     calibration_batches,
     in_float32,
@@ -35,7 +36,6 @@ from edgeconv.recipe import (
     seeds_of,
     with_inputs,
 )
-from edgeconv.recipe.quantization_options import Override
 from edgeconv.report import TargetSearch
 
 _QUANTIZATION = "pass an edgeconv.Quantization: Quantization(batches=…)"

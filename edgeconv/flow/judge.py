@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeconv.core import Artifact, Comparison, Fidelity, Run, Sample, Tolerance, Verdict
 from edgeconv.core.defaults import DEVICE_TIMEOUT_S
+from edgeconv.core.variants import DEFAULT_FIDELITY
 from edgeconv.core.verdicts import LinkResult
 from edgeconv.devices import INTEGER_KERNELS, SATURATING, Sessions, all_devices, find
 from edgeconv.errors import NO_SAMPLE, ParityError
@@ -28,7 +29,6 @@ from edgeconv.parity import (
 from edgeconv.parity.chain import held_to_links, relieved
 from edgeconv.parity.running import told_as_precision, told_as_runtimes_own
 from edgeconv.progress import Progress
-from edgeconv.recipe import DEFAULT_FIDELITY
 
 _MakeRun = Callable[[tuple[Sample, ...]], Run]
 _JudgeRunning = Callable[[Sequence[Sample], Run, Sequence[Comparison], Sequence[Sample], Run | None], LinkResult]

@@ -19,6 +19,7 @@ from edgeconv import errors
 from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
 from edgeconv.core import NHWC, Artifact, Emitted, GraphSummary, IntegerTensor, Sample, values
 from edgeconv.core.package import VERSION
+from edgeconv.core.variants import MIXED
 from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
@@ -49,7 +50,7 @@ from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.graph.joints import joints_of
 from edgeconv.progress import Progress
 from edgeconv.quantize import Target
-from edgeconv.recipe import FORMATS, MIXED, Recipe, place_of
+from edgeconv.recipe import FORMATS, Recipe, place_of
 from edgeconv.report import LEFT_OUT, Report, TargetSearch
 from edgeconv.rewrite import selected
 

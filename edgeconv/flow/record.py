@@ -144,7 +144,7 @@ def _stale(out: Path, written: Collection[str]) -> list[str]:
 
 def _own_names(report: Report) -> set[str]:
     """The names that an export of the report's model gives; a user's file that a report names does not become ours."""
-    from edgeconv.recipe import VARIANTS
+    from edgeconv.core.variants import VARIANTS
 
     exported = {
         name

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from edgeconv.bench import BenchRow, Effort, bench, read_file
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
 from edgeconv.core.defaults import INT8_SQNR_DB
+from edgeconv.core.variants import DEFAULT_FIDELITY, MIXED
 from edgeconv.devices import Device, find
 from edgeconv.errors import CALIBRATE, QuantizeError, RecipeError
 from edgeconv.flow.job import Job
@@ -22,7 +23,7 @@ from edgeconv.graph.joints import joints_of
 from edgeconv.parity import Golden
 from edgeconv.progress import Progress, Silent
 from edgeconv.quantize import Search, Step, Target
-from edgeconv.recipe import DEFAULT_FIDELITY, MIXED, Recipe, names_data
+from edgeconv.recipe import Recipe, names_data
 from edgeconv.report import TargetPoint, TargetSearch
 
 TARGETED = ("int8", "int16x8")

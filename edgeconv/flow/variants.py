@@ -13,14 +13,15 @@ import onnx_ir as ir
 
 from edgeconv import quantize
 from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample, TensorSpec, values
+from edgeconv.core.quantization_options import Override, QuantizationOptions
+from edgeconv.core.variants import MIXED
 from edgeconv.emit.c_array import Golden, to_c
 from edgeconv.emit.tflite import check_size
 from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, NO_SAMPLE, PAIR_SAFE, ParityError, QuantizeError
 from edgeconv.parity import Integers, metrics
 from edgeconv.parity.coverage import Observe
 from edgeconv.progress import Progress
-from edgeconv.recipe import FORMATS, MIXED, checked_batches
-from edgeconv.recipe.quantization_options import Override, QuantizationOptions
+from edgeconv.recipe import FORMATS, checked_batches
 from edgeconv.rewrite.relu6 import relu6_as_relu
 from edgeconv.rewrite.scale_as_conv import scale_as_conv
 
@@ -148,7 +149,7 @@ def variants_of(
 
     Args:
         model: the folded graph, which stays as it is.
-        names: of `edgeconv.recipe.variants.VARIANTS`.
+        names: of `edgeconv.core.variants.VARIANTS`.
         quantization: how those of integers are made.
         progress: hears of the stages.
         formats: that are written of them.

@@ -1,4 +1,4 @@
-"""What windows count: the elements that an average pool divides by, the channels that a local response adds up."""
+"""What windows count and how they are padded: the elements that an average pool divides by, ``auto_pad`` in numbers."""
 
 from __future__ import annotations
 
@@ -57,3 +57,13 @@ def neighbours(channels: int, size: int) -> npt.NDArray[np.bool_]:
     places = np.arange(channels)
     offsets = places[None, :] - places[:, None]
     return np.asarray((offsets >= -((size - 1) // 2)) & (offsets <= size // 2))
+
+
+def same_pads(totals: Sequence[int], automatic: str) -> list[int]:
+    """The attribute ``pads``, all in front, then all behind, of so much padding in all for each axis.
+
+    Specification: of an odd number the larger half lies behind under ``SAME_UPPER``, and in front otherwise.
+    """
+    halves = [(total // 2, total - total // 2) for total in totals]
+    ordered = halves if automatic == "SAME_UPPER" else [half[::-1] for half in halves]
+    return [half[at] for at in (0, 1) for half in ordered]

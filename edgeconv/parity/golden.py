@@ -20,11 +20,11 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from edgeconv.core import Array, Parts, Run, Sample, Verdict, values
+from edgeconv.core.wording import complaint
 from edgeconv.errors import ParityError
 from edgeconv.parity._fidelity import Integers
 from edgeconv.parity._groups import OwnScale, own_scales
 from edgeconv.parity.derived import derived_sample, is_kind
-from edgeconv.recipe.wording import complaint
 
 SCHEMA = 1  # of the file's metadata; another one is refused
 _KEY = "edgeconv.golden"

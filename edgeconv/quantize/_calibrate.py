@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.core.quantization_options import Override, QuantizationOptions
 from edgeconv.errors import QuantizeError, is_own_fault
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant
@@ -25,7 +26,6 @@ from edgeconv.quantize._patterns import overrides_by_value
 from edgeconv.quantize._plan import REQUESTED
 from edgeconv.quantize._read_elements import ReadElements
 from edgeconv.quantize._structure import structure_of
-from edgeconv.recipe.quantization_options import Override, QuantizationOptions
 
 if TYPE_CHECKING:
     import onnxruntime

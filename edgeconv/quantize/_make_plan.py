@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core.affine import WEIGHT_LIMITS, asymmetric, normal, symmetric
+from edgeconv.core.quantization_options import Override, QuantizationOptions
 from edgeconv.core.values import one_of
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
@@ -23,7 +24,6 @@ from edgeconv.quantize._patterns import overrides_of
 from edgeconv.quantize._plan import RANGES, REQUESTED, SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._steep import spread_results, steep_operands
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
-from edgeconv.recipe.quantization_options import Override, QuantizationOptions
 
 _Floats = npt.NDArray[np.float64]
 

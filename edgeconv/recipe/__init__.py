@@ -3,7 +3,7 @@
 To read: ``load_recipe`` reads and checks the file without importing torch, ``onnx_recipe`` makes one for an ``.onnx``
 file that has none; ``with_inputs`` and ``with_fixed`` state more of it.
 What it names, as finished values: ``build_module`` or ``onnx_path``, ``parity_samples``, ``calibration_batches``,
-``plan_text``. What may stand in it: ``FORMATS``, ``VARIANTS``, ``LAYOUTS``, opsets, ``DEFAULT_FIDELITY``.
+``plan_text``. What may stand in it: ``FORMATS``, ``LAYOUTS``, opsets.
 Every mistake in the file, or in a file that it names, is a ``RecipeError``.
 """
 
@@ -21,17 +21,13 @@ if TYPE_CHECKING:
     from edgeconv.recipe.modules import build_module
     from edgeconv.recipe.samples import parity_samples
     from edgeconv.recipe.schema import LAYOUTS, MAX_OPSET, MIN_OPSET, Recipe
-    from edgeconv.recipe.variants import DEFAULT_FIDELITY, VARIANTS
     from edgeconv.recipe.wording import place_of
 
 __all__ = [
-    "DEFAULT_FIDELITY",
     "FORMATS",
     "LAYOUTS",
     "MAX_OPSET",
     "MIN_OPSET",
-    "MIXED",
-    "VARIANTS",
     "Recipe",
     "build_module",
     "calibration_batches",
@@ -58,7 +54,6 @@ _PLACES = {
     "modules": ("build_module",),
     "samples": ("parity_samples",),
     "schema": ("FORMATS", "LAYOUTS", "MAX_OPSET", "MIN_OPSET", "Recipe"),
-    "variants": ("DEFAULT_FIDELITY", "MIXED", "VARIANTS"),
     "wording": ("place_of",),
 }
 __getattr__ = on_first_use(

@@ -9,10 +9,7 @@ from pydantic import AfterValidator, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgeconv.core import Fidelity
-from edgeconv.errors import QuantizeError
-from edgeconv.recipe.fields import CallableName, FileName, Finite, NotNegative, Seed, one_of, unique
-from edgeconv.recipe.inputs import ArrayInputs, RandomInputs
-from edgeconv.recipe.quantization_options import (
+from edgeconv.core.quantization_options import (
     CHOICES,
     LEAST,
     LEAST_PERCENTILE,
@@ -21,6 +18,9 @@ from edgeconv.recipe.quantization_options import (
     Override,
     QuantizationOptions,
 )
+from edgeconv.errors import QuantizeError
+from edgeconv.recipe.fields import CallableName, FileName, Finite, NotNegative, Seed, one_of, unique
+from edgeconv.recipe.inputs import ArrayInputs, RandomInputs
 from edgeconv.recipe.section import Section
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -75,7 +75,7 @@ else:
 
 
 class OverrideSection(Section):
-    """What is chosen otherwise for some operators, as `edgeconv.recipe.quantization_options.Override`."""
+    """What is chosen otherwise for some operators, as `edgeconv.core.quantization_options.Override`."""
 
     operators: Annotated[tuple[str, ...], AfterValidator(unique), Field(min_length=1)]
     observer: Annotated[str, one_of(OBSERVERS, "observer")] | None = None

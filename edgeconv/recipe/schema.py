@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeconv.core import FORMATS, NCHW, NHWC, Fidelity, Tolerance
 from edgeconv.core.defaults import DEVICE_TIMEOUT_S, TOLERANCE
+from edgeconv.core.variants import DEFAULT_FIDELITY, MIXED
 from edgeconv.recipe.fields import (
     MAX_NAME,
     MAX_RANK,
@@ -32,7 +33,7 @@ from edgeconv.recipe.fields import (
 from edgeconv.recipe.inputs import ArrayInputs, ImageInputs, Preprocessing, RandomInputs
 from edgeconv.recipe.quantization import FidelitySection, Quantize
 from edgeconv.recipe.section import Section
-from edgeconv.recipe.variants import DEFAULT_FIDELITY, MIXED, VariantNames
+from edgeconv.recipe.variants import VariantNames
 
 LAYOUTS = (NHWC, NCHW)
 DTYPES = {

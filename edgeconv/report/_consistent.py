@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from edgeconv.core import Comparison, Fidelity, SampleResult, Tolerance, Verdict
+from edgeconv.core.variants import DEFAULT_FIDELITY
 from edgeconv.core.verdicts import LinkResult
 from edgeconv.parity import judge_layers, used_share
 from edgeconv.parity.chain import held_to_links, is_beyond_own_scale, proven_right
-from edgeconv.recipe import DEFAULT_FIDELITY
 from edgeconv.report._report import Report
 
 

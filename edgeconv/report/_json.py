@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from edgeconv.core import values
+from edgeconv.core.wording import complaint
 from edgeconv.errors import ParityError
-from edgeconv.recipe.wording import complaint
 from edgeconv.report._consistent import contradictions
 from edgeconv.report._report import Report, checked
 from edgeconv.report._schema import SCHEMA_VERSION, ArtifactNode, ComparisonNode, FrontierNode, GraphNode, ReportNode

@@ -13,10 +13,10 @@ from torch import nn
 
 from edgeconv.capture import capture
 from edgeconv.cli import run
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.quantize import apply, calibrate, make_plan
-from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.rewrite import optimize
 
 

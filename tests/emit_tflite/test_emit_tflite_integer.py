@@ -18,11 +18,11 @@ from torch.nn import functional
 
 from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.core import Emitted
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.errors import EmitError
 from edgeconv.nn import DepthwiseSeparableConv
 from edgeconv.quantize import apply, calibrate, make_plan
-from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 _IMAGE = (1, 8, 6, 6)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.graph.integer_rules import LOOKED_UP
 from edgeconv.quantize import apply, calibrate, make_plan
-from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 _IMAGE = (1, 8, 12, 12)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.quantize import apply, calibrate, make_plan
-from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 from edgeconv.rewrite.open_batch import free_batch
 

@@ -11,8 +11,8 @@ import pytest
 import edgeconv
 from edgeconv.cli import exit_codes
 from edgeconv.core import defaults
+from edgeconv.core.variants import DEFAULT_FIDELITY
 from edgeconv.devices import DEVICES, ENVIRONMENTS
-from edgeconv.recipe.variants import DEFAULT_FIDELITY
 from edgeconv.rewrite import REWRITES
 
 ROOT = Path(edgeconv.__file__).parents[1]

@@ -15,6 +15,7 @@ from typing import Self
 from exports import Export
 
 from edgeconv.core import Artifact, Comparison, Run, Sample, Tolerance
+from edgeconv.core.variants import DEFAULT_FIDELITY
 from edgeconv.core.verdicts import Link, Verdict
 from edgeconv.devices import Session, Sessions, find, start
 from edgeconv.errors import DeviceError, EdgeconvError
@@ -24,7 +25,6 @@ from edgeconv.flow.running import judged_running
 from edgeconv.parity import Golden, Integers, compare, judge_layers, layer_steps, unjudged_layers
 from edgeconv.parity.chain import relieved
 from edgeconv.progress import Silent
-from edgeconv.recipe import DEFAULT_FIDELITY
 
 DEVICES = ("onnxruntime", "litert", "litert-reference")
 _TIMEOUT_S = 60.0

@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 from quantize_graphs import Graph, outputs, sqnr_db
 
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.quantize import Plan, adaround, apply, calibrate, correct_biases, make_plan
-from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 

@@ -21,8 +21,8 @@ from quantize_graphs import Graph, data
 from torch import Tensor, nn
 
 import edgeconv
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.quantize import calibrate, make_plan
-from edgeconv.recipe.quantization_options import QuantizationOptions
 
 _Joined = Callable[[Tensor, Tensor], Tensor]
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize import (
     absorb_biases,
@@ -23,7 +24,6 @@ from edgeconv.quantize import (
     make_plan,
     round_weights,
 )
-from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 _ACTS = ("Relu", "LeakyRelu", "PRelu")

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize import (
     OBSERVERS,
@@ -24,7 +25,6 @@ from edgeconv.quantize import (
     round_weights,
     sensitivity,
 )
-from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 

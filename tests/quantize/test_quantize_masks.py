@@ -25,11 +25,11 @@ from test_quantize_idioms import Of, worst_db
 from torch import nn
 from torch.nn import functional
 
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.errors import QuantizeError
 from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.progress import Silent
 from edgeconv.quantize import bounds_of, calibrate
-from edgeconv.recipe.quantization_options import QuantizationOptions
 
 _INF, _LOWEST = float("-inf"), float(torch.finfo(torch.float32).min)
 _CAUSAL = torch.triu(torch.ones(6, 6, dtype=torch.bool), 1)

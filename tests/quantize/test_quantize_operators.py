@@ -9,9 +9,9 @@ import onnx_ir as ir
 import pytest
 from quantize_graphs import Graph, data, outputs, sqnr_db
 
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.quantize import Plan, apply, calibrate, keep_in_float, make_plan
-from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 

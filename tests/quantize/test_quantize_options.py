@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import edgeconv
+from edgeconv.core.quantization_options import CHOICES, LEAST, MOST, QuantizationOptions
 from edgeconv.errors import QuantizeError, RecipeError
 from edgeconv.flow.job import _quantization
 from edgeconv.quantize import OBSERVERS
 from edgeconv.recipe.quantization import Quantize
-from edgeconv.recipe.quantization_options import CHOICES, LEAST, MOST, QuantizationOptions
 
 _OPTIONS = dataclasses.fields(QuantizationOptions)
 _OTHERS: dict[str, Any] = {

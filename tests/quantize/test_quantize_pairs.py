@@ -20,6 +20,7 @@ from hypothesis.extra import numpy as hnp
 from quantize_graphs import Graph, data
 
 from edgeconv.core import Array
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.progress import Silent
@@ -27,7 +28,6 @@ from edgeconv.quantize import Plan, apply, calibrate, make_plan, overflowing
 from edgeconv.quantize._columns import taps
 from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, partners, safe_growth, unsafe_pairs, within_pairs
 from edgeconv.quantize._structure import layer_of
-from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 ROUNDINGS = ("nearest", "corrected", "feedback", "learned")

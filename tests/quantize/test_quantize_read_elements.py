@@ -22,8 +22,8 @@ from torch import Tensor, nn
 import edgeconv
 from edgeconv.capture import capture
 from edgeconv.core import Artifact
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.quantize import calibrate
-from edgeconv.recipe.quantization_options import QuantizationOptions
 
 _X = torch.linspace(-3, 3, 2 * 4 * 6).reshape(2, 4, 6)
 _FAR = torch.cat([_X, torch.full((2, 4, 2), 6.0)], 2)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.errors import QuantizeError, TargetError
 from edgeconv.quantize import (
     Plan,
@@ -23,7 +24,6 @@ from edgeconv.quantize import (
     round_weights,
     search,
 )
-from edgeconv.recipe.quantization_options import QuantizationOptions
 from edgeconv.reference import evaluate
 
 

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import edgeconv
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.quantize import Plan, calibrate, make_plan
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._make_plan import parameters_of
 from edgeconv.quantize._steep import _decibels
-from edgeconv.recipe.quantization_options import QuantizationOptions
 
 _Function = Callable[[Tensor], Tensor]
 STEEP: dict[str, _Function] = {

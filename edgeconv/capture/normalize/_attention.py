@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import place_of
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant, input_of, is_taken
+from edgeconv.graph.origin import place_of
+from edgeconv.graph.steps import Steps, sizes_of
 
 _RAW, _CAPPED, _WEIGHTS = 0, 1, 3  # what ``qk_matmul_output`` is; scores under a mask (2) have no form
 _FLOAT = ir.DataType.FLOAT

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of
-from edgeconv.capture.normalize._steps import sizes_of
-from edgeconv.capture.normalize.same_pads import same_pads
+from edgeconv.graph.origin import origin_of
+from edgeconv.graph.steps import sizes_of
 from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.windows import same_pads
 
 _WINDOWED = having(Trait.WINDOWS | Trait.BY_CHANNEL) | {"Conv"}
 _CROPPING = ("AveragePool", "LpPool")

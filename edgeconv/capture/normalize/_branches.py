@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of, place_of, set_origin
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant, is_taken
 from edgeconv.graph.names import names_of, take_name
+from edgeconv.graph.origin import origin_of, place_of, set_origin
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 

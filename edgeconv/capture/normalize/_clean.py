@@ -13,7 +13,6 @@ from edgeconv.capture.normalize._automatic_pads import drop_rounding
 from edgeconv.capture.normalize._branches import has_subgraph, take_branches
 from edgeconv.capture.normalize._compress import settle_compress
 from edgeconv.capture.normalize._group_norm import inferable
-from edgeconv.capture.normalize._origin import origin_of, set_origin
 from edgeconv.capture.normalize._pooling import may_be_short, settle_first_short
 from edgeconv.capture.normalize._runtime_places import STATED
 from edgeconv.capture.normalize._stated_resizes import may_round, settle_first_size
@@ -25,6 +24,7 @@ from edgeconv.errors import CaptureError
 from edgeconv.graph.constants import take_exact
 from edgeconv.graph.edit import constant, remove_unread_constants
 from edgeconv.graph.names import forget_all_but_name, unique_name
+from edgeconv.graph.origin import origin_of, set_origin
 from edgeconv.graph.traits import TRAITS, Trait, having
 from edgeconv.reference import ImpossibleError
 

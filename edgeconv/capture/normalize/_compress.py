@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._steps import Steps
 from edgeconv.graph.edit import constant
+from edgeconv.graph.steps import Steps
 
 
 def settle_compress(graph: ir.Graph) -> None:

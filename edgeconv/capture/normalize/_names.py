@@ -24,9 +24,9 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import Origin, origin_of
 from edgeconv.graph.edit import MODULE
 from edgeconv.graph.names import input_name, is_named_later, rename_values, reserve_names, take_name
+from edgeconv.graph.origin import Origin, origin_of
 
 
 def name_values(

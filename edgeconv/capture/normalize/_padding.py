@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.graph.edit import constant, input_of
+from edgeconv.graph.steps import Steps, sizes_of
 
 
 def settle_circular_pads(graph: ir.Graph) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.graph.edit import constant, input_of
+from edgeconv.graph.steps import Steps, sizes_of
 
 # torch's two nearest modes, as coordinates and rounding of Resize: where in an output element they look.
 _OFFSETS = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}

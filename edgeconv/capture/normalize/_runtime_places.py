@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._steps import sizes_of
 from edgeconv.graph.edit import constant
+from edgeconv.graph.steps import sizes_of
 
 Array = npt.NDArray[Any]
 STATED = "edgeconv.stated_scales"  # in a node's `meta`: its scales, before they were made to say its size

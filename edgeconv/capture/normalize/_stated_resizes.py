@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import place_of
 from edgeconv.capture.normalize._resizing import MARGIN, gather_elements, take_elements
 from edgeconv.capture.normalize._runtime_places import (
     BEFORE_11,
@@ -36,9 +35,10 @@ from edgeconv.capture.normalize._runtime_places import (
     rounding,
     size_of,
 )
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant, input_of
+from edgeconv.graph.origin import place_of
+from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.reference import evaluate_node
 
 _FOR_NN, _CROP = "tf_half_pixel_for_nn", "tf_crop_and_resize"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of, set_origin
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.graph.constants import integers
 from edgeconv.graph.edit import add_initializer, constant, graph_of, hand_on, input_of
 from edgeconv.graph.names import move_name, unique_name
+from edgeconv.graph.origin import origin_of, set_origin
+from edgeconv.graph.steps import Steps, sizes_of
 
 
 class SplitSequencesPass(ir.passes.InPlacePass):

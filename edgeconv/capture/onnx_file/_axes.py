@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import place_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant
+from edgeconv.graph.origin import place_of
 
 # Their axes are of another value than the first input, one behind its last is meant, or it does not count.
 _OTHERWISE = frozenset(

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.graph.edit import stated_input
+from edgeconv.graph.steps import Steps, sizes_of
 
 
 def center_crop_pad(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:

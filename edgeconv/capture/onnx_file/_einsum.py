@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import place_of
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.origin import place_of
+from edgeconv.graph.steps import Steps, sizes_of
 
 _DOTS = "..."
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import place_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.origin import place_of
 
 # Attributes of the standard operators that the specification calls a boolean, or gives these two values.
 _FLAGS = frozenset(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import place_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.origin import place_of
 from edgeconv.graph.traits import Trait, having
 
 _PER_CHANNEL = {

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._steps import Steps, sizes_of
+from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.graph.windows import neighbours
 
 _SPATIAL = (1, 2, 3)  # axes that a Conv of every runtime has

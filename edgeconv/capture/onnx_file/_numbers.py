@@ -11,10 +11,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import place_of
 from edgeconv.core.affine import are_scales
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant
+from edgeconv.graph.origin import place_of
 from edgeconv.graph.traits import Trait, having
 
 _ARITHMETIC = having(Trait.AFFINE)  # an infinite operand may be meant: a mask is added, a bound is divided by

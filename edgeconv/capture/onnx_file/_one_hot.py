@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.graph.edit import constant, stated_input
+from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.graph.traits import Trait, having
 
 _INDICES = (ir.DataType.INT32, ir.DataType.INT64)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._steps import Steps
 from edgeconv.graph.constants import integers
+from edgeconv.graph.steps import Steps
 
 _AXES = 3  # which operand of Pad they are
 

@@ -22,7 +22,6 @@ from edgeconv.capture import NOTE
 from edgeconv.capture.normalize._automatic_pads import settle_automatic_pads
 from edgeconv.capture.normalize._clean import UnknownShapeError, clean, infer_shapes
 from edgeconv.capture.normalize._group_norm import settle_group_norms
-from edgeconv.capture.normalize._origin import Origin, origin_of, set_origin
 from edgeconv.capture.normalize._silent import silent
 from edgeconv.capture.normalize._stated_resizes import check_resize, settle_stated_resizes
 from edgeconv.capture.normalize._training import settle_training
@@ -45,6 +44,7 @@ from edgeconv.core.values import number
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import NODE, remove_unread_constants
 from edgeconv.graph.names import free_name, is_named_later, preferred_name, rename_values, reserve_names, take_name
+from edgeconv.graph.origin import Origin, origin_of, set_origin
 from edgeconv.reference import MOST_ELEMENTS
 
 _INTEGERS = ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "INT4", "UINT4")

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import place_of
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import is_taken
+from edgeconv.graph.origin import place_of
+from edgeconv.graph.steps import Steps, sizes_of
 
 _STATES = (5, 6)  # inputs
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}

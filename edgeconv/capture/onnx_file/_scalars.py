@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import place_of
 from edgeconv.errors import CaptureError
+from edgeconv.graph.origin import place_of
 
 _SCALARS: Mapping[str, Mapping[int, str]] = {
     "Clip": {1: "min", 2: "max"},

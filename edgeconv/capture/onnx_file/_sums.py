@@ -14,13 +14,13 @@ import onnx_ir as ir
 
 from edgeconv.capture.normalize._affine_grid import coordinates
 from edgeconv.capture.normalize._attention import attention
-from edgeconv.capture.normalize._origin import place_of
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.capture.onnx_file._center_crop_pad import center_crop_pad
 from edgeconv.capture.onnx_file._einsum import einsum
 from edgeconv.capture.onnx_file._one_hot import hardmax, one_hot
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant, input_of, stated_input
+from edgeconv.graph.origin import place_of
+from edgeconv.graph.steps import Steps, sizes_of
 
 
 def settle_sums(graph: ir.Graph) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import place_of
-from edgeconv.capture.normalize._steps import sizes_of
-from edgeconv.capture.normalize.same_pads import same_pads
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant
+from edgeconv.graph.origin import place_of
+from edgeconv.graph.steps import sizes_of
+from edgeconv.graph.windows import same_pads
 
 
 def state_same_pads(graph: ir.Graph) -> None:

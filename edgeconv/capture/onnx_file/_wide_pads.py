@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import place_of
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import is_taken
+from edgeconv.graph.origin import place_of
+from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.graph.traits import Trait, having
 
 _POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)

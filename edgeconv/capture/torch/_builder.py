@@ -11,10 +11,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from edgeconv.capture.normalize._origin import Origin, set_origin
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import WRITTEN_OUT
 from edgeconv.graph.names import begin_temporary_names, temporary_name
+from edgeconv.graph.origin import Origin, set_origin
 from edgeconv.reference import MOST_ELEMENTS
 
 Operand = ir.Value | float

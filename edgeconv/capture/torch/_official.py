@@ -8,10 +8,10 @@ import io
 import onnx_ir as ir
 import torch
 
-from edgeconv.capture.normalize._origin import origin_of, set_origin
 from edgeconv.capture.torch._borders import onnx_errors
 from edgeconv.capture.torch._provenance import set_origins
 from edgeconv.capture.torch._trace import quiet
+from edgeconv.graph.origin import origin_of, set_origin
 
 
 def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:

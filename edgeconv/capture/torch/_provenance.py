@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from torch.fx import Node as FxNode
 
-from edgeconv.capture.normalize._origin import Origin, origin_of, set_origin
+from edgeconv.graph.origin import Origin, origin_of, set_origin
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CALL_NUMBER = re.compile(r"@\d+$")

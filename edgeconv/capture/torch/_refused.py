@@ -9,10 +9,10 @@ import onnx_ir as ir
 import torch
 from torch.fx import Node as FxNode
 
-from edgeconv.capture.normalize._origin import origin_of
 from edgeconv.capture.torch._aten.matrices import LARGEST
 from edgeconv.capture.torch._provenance import origin_in
 from edgeconv.errors import CaptureError
+from edgeconv.graph.origin import origin_of
 
 _DROPPED = {"avg_pool2d": "divisor_override", "avg_pool3d": "divisor_override"}
 """Operations, and the argument of theirs that the exporter drops without a word."""

@@ -28,12 +28,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgeconv.capture.normalize.same_pads import same_pads
 from edgeconv.core import Array
 from edgeconv.core.affine import limits_of, quantized
 from edgeconv.graph.edit import add_initializer, constant, input_of
 from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.windows import same_pads
 
 _SHIFT = 128  # from int8 to uint8, whose operators onnxruntime fuses best
 _MADE = "edgeconv.emit.made"

@@ -12,11 +12,11 @@ from itertools import product
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.emit.tflite.lower._lowering import refusal
 from edgeconv.emit.tflite.lower._windows import Window, windows_of
 from edgeconv.errors import ONNX_ONLY
 from edgeconv.graph.edit import KEEP_FLOAT, is_taken
+from edgeconv.graph.steps import Steps, sizes_of
 
 _REASON = "the places of maxima"
 

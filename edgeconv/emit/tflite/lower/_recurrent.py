@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._steps import Steps, sizes_of
 from edgeconv.emit.tflite.lower._lowering import refusal
 from edgeconv.graph.edit import KEEP_FLOAT, constant, input_of, is_taken
+from edgeconv.graph.steps import Steps, sizes_of
 
 LONGEST = 256
 """Steps in both directions together: an LSTM of 256 is some 4,000 operators."""

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.capture.normalize._origin import origin_of, set_origin
 from edgeconv.graph.edit import constant
 from edgeconv.graph.names import move_name, name_later, preferred_name
+from edgeconv.graph.origin import origin_of, set_origin
 
 
 class Steps:
