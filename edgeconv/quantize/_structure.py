@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.edit import constant, input_of, only_reader
+from edgeconv.graph.gelus import gelus
 from edgeconv.graph.integer_rules import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, SHARED, WITH_INTEGERS
 from edgeconv.quantize._divisors import WHY, divisors
 from edgeconv.quantize._graph import is_activation, name_of, named, scalar
-from edgeconv.rewrite.algebra.gelus import gelus
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeconv.graph.pairs import PICKS, pair_before, repeat
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import name_of
-from edgeconv.rewrite.keep_steps import PICKS, pair_before, repeat
 
 _WITHIN = having(Trait.AVERAGES) | {
     "Clip",

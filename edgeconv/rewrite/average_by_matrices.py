@@ -13,8 +13,8 @@ from edgeconv.errors import RewriteError
 from edgeconv.graph.constants import Float64, add_constant, exact, unrounded
 from edgeconv.graph.edit import dims, graph_of, only_reader, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
+from edgeconv.graph.replace import insert_like, take_over
 from edgeconv.reference import evaluate_node
-from edgeconv.rewrite.algebra._graph import insert_like, take_over
 from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _TOLERANCE = 1e-12  # of each element that is summed: the rounding of float64, and no more

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.constants import Float64, exact
 from edgeconv.graph.edit import dims, graph_of, only_reader
-from edgeconv.rewrite.algebra._graph import disown, replace_constant, take_over
+from edgeconv.graph.replace import disown, replace_constant, take_over
 from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _MOST_INPUTS = 16  # of the pointwise Conv that makes its channels twice; with 24 and 40 nothing more is gained

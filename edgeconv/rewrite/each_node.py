@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from edgeconv.rewrite.algebra._graph import where
+from edgeconv.graph.replace import where
 
 Change = Callable[[], object]
 

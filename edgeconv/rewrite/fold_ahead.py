@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.affine_maps import Affine, affine
 from edgeconv.graph.edit import graph_of, only_reader
-from edgeconv.rewrite.algebra._affine import Affine, affine
-from edgeconv.rewrite.algebra._graph import disown, is_over_space
+from edgeconv.graph.replace import disown, is_over_space
 from edgeconv.rewrite.algebra._linear import Linear, linear
 
 

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core.affine import are_scales, limits_of
+from edgeconv.graph.affine_maps import affine
 from edgeconv.graph.constants import Float64, exact, holds
 from edgeconv.graph.edit import dims, input_of, only_reader, tensor_of
+from edgeconv.graph.replace import replace_constant, take_over
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite.algebra._affine import affine
-from edgeconv.rewrite.algebra._graph import replace_constant, take_over
 from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _KINDS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16})

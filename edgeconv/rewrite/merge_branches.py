@@ -9,9 +9,9 @@ import onnx_ir as ir
 from edgeconv.graph.constants import Float64, holds, is_float
 from edgeconv.graph.edit import dims, graph_of, only_reader, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
+from edgeconv.graph.replace import insert_like, take_over
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._branch import Branch, branch, convolution
-from edgeconv.rewrite.algebra._graph import insert_like, take_over
 
 _SUMS = having(Trait.SIGNED_SUM)
 

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from edgeconv.graph.constants import Float64, holds
 from edgeconv.graph.edit import dims, only_reader, remove_unread
+from edgeconv.graph.replace import take_over
 from edgeconv.rewrite.algebra._branch import Branch, Taps, convolution, window
-from edgeconv.rewrite.algebra._graph import take_over
 
 
 class MergeChainsPass(ir.passes.InPlacePass):

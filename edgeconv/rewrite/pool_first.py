@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from edgeconv.graph.constants import stated_axes
 from edgeconv.graph.edit import dims, graph_of, only_reader
+from edgeconv.graph.replace import disown, take_over
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._branch import Branch, window
-from edgeconv.rewrite.algebra._graph import disown, take_over
 from edgeconv.rewrite.each_node import Change, EachNodePass
 
 

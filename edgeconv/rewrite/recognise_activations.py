@@ -7,12 +7,12 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.affine_maps import affine
 from edgeconv.graph.constants import add_constant, exact
 from edgeconv.graph.edit import graph_of, hand_on, only_reader, remove_unread
 from edgeconv.graph.names import unique_name
+from edgeconv.graph.replace import take_over
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite.algebra._affine import affine
-from edgeconv.rewrite.algebra._graph import take_over
 
 _HARD_SWISH_OPSET = 14  # the first with HardSwish
 _CLOSE = 1e-6  # a constant 1/6 is a rounded one

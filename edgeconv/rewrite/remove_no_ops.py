@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture.normalize.remove_no_ops import FORMS, Rule, first_input, same_shape
+from edgeconv.graph.affine_maps import affine
 from edgeconv.graph.constants import exact, integers
 from edgeconv.graph.edit import input_of
-from edgeconv.rewrite.algebra._affine import affine
 
 
 def _always(node: ir.Node) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.affine_maps import Affine, batch_normalization
 from edgeconv.graph.constants import add_constant
 from edgeconv.graph.edit import rank
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite.algebra._affine import Affine, batch_normalization
-from edgeconv.rewrite.algebra._graph import drop
+from edgeconv.graph.replace import drop
 
 _RANKS = (3, 4)  # of signals and images: TFLite has no convolution of volumes
 

@@ -11,8 +11,8 @@ from edgeconv.core.defaults import MOST_JOINED
 from edgeconv.graph.constants import Float64, exact
 from edgeconv.graph.edit import dims, graph_of, input_of
 from edgeconv.graph.names import unique_name
+from edgeconv.graph.replace import disown, insert_like, replace_constant, take_over
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite.algebra._graph import disown, insert_like, replace_constant, take_over
 from edgeconv.rewrite.algebra._linear import Linear, linear
 from edgeconv.rewrite.each_node import Change, EachNodePass
 

@@ -16,14 +16,14 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from edgeconv.emit.onnx._averages import averages_as_convolutions
 from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windows, unsigned_activations
 from edgeconv.emit.onnx._narrow import wide_integers
+from edgeconv.emit.onnx._pad_channels import pad_channels
 from edgeconv.emit.onnx._resizes import plain_resizes
+from edgeconv.graph.affine_maps import affine
 from edgeconv.graph.constants import holds
 from edgeconv.graph.edit import LOG1P, WRITTEN_OUT, add_initializer, graph_of, hand_on, only_reader
+from edgeconv.graph.gelus import Gelu, gelus
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite.algebra._affine import affine
-from edgeconv.rewrite.algebra.gelus import Gelu, gelus
-from edgeconv.rewrite.algebra.near_zero import NearZero, near_zero
-from edgeconv.rewrite.pad_channels import pad_channels
+from edgeconv.graph.near_zero import NearZero, near_zero
 
 
 def in_fast_forms(model: ir.Model) -> ir.Model:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from edgeconv.graph.affine_maps import Affine, affine
 from edgeconv.graph.edit import dims, graph_of, only_reader
-from edgeconv.rewrite.algebra._affine import Affine, affine
-from edgeconv.rewrite.algebra._graph import disown, take_over
+from edgeconv.graph.replace import disown, take_over
 from edgeconv.rewrite.algebra._linear import Linear, linear_behind
 
 

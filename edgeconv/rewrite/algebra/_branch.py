@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.affine_maps import Affine, affine
 from edgeconv.graph.constants import Float64, add_constant, exact
 from edgeconv.graph.edit import dims, graph_of, input_of, only_reader, tensor_of
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite.algebra._affine import Affine, affine
-from edgeconv.rewrite.algebra._graph import insert_like
+from edgeconv.graph.replace import insert_like
 
 
 @dataclass(frozen=True)

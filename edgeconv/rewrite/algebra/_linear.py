@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.affine_maps import affine
 from edgeconv.graph.constants import Float64, exact, holds
 from edgeconv.graph.edit import graph_of, input_of, only_reader, rank, tensor_of
-from edgeconv.rewrite.algebra._affine import affine
-from edgeconv.rewrite.algebra._graph import disown, replace_constant
+from edgeconv.graph.replace import disown, replace_constant
 
 
 @dataclass(frozen=True)

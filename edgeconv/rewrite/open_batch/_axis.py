@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgeconv.errors import FIXED_BATCH, RewriteError
 from edgeconv.graph.constants import exact, integers
 from edgeconv.graph.edit import tensor_of
-from edgeconv.rewrite.algebra._graph import replace_constant, where
+from edgeconv.graph.replace import replace_constant, where
 
 _Array = npt.NDArray[np.generic]
 

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from edgeconv.errors import FIXED_BATCH, RewriteError
 from edgeconv.graph.edit import constant
-from edgeconv.rewrite.algebra._graph import where
+from edgeconv.graph.replace import where
 
 _CLOSE = 2.0**-22
 """Of float constants, relative: four steps of float32.

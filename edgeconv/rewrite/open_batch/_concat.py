@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgeconv.graph.constants import add_constant, is_float
 from edgeconv.graph.edit import graph_of, hand_on
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite.algebra._graph import take_over
+from edgeconv.graph.replace import take_over
 from edgeconv.rewrite.open_batch._axis import Batch, Place
 
 

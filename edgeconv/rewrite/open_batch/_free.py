@@ -9,7 +9,7 @@ import onnx_ir as ir
 from edgeconv.errors import FIXED_BATCH, RewriteError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import dims, remove_unread, remove_unread_constants
-from edgeconv.rewrite.algebra._graph import where
+from edgeconv.graph.replace import where
 from edgeconv.rewrite.open_batch._axis import Batch, Place
 from edgeconv.rewrite.open_batch._compare import Freed, require_same
 from edgeconv.rewrite.open_batch._rules import RULES

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from edgeconv.graph.constants import add_constant, is_float
 from edgeconv.graph.edit import graph_of
 from edgeconv.graph.names import unique_name
-from edgeconv.rewrite.algebra._graph import insert_like
+from edgeconv.graph.replace import insert_like
 from edgeconv.rewrite.open_batch._axis import Batch
 
 

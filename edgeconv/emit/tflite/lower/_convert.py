@@ -22,10 +22,10 @@ from edgeconv.emit.tflite.lower._qdq import REQUANTIZE, strip
 from edgeconv.emit.tflite.lower._recurrent import unrolled
 from edgeconv.emit.tflite.simplify._simplify import simplify
 from edgeconv.errors import ONNX_ONLY, EmitError
+from edgeconv.graph.gelus import Gelu, gelus
 from edgeconv.graph.integer_rules import LOOKED_UP
+from edgeconv.graph.near_zero import NearZero, near_zero
 from edgeconv.reference import evaluate_node
-from edgeconv.rewrite.algebra.gelus import Gelu, gelus
-from edgeconv.rewrite.algebra.near_zero import NearZero, near_zero
 
 _ELSEWHERE = ("Constant", "Shape", REQUANTIZE)  # what reads them lowers them, or the integers do
 _NAMED = 8  # operators that an error lists before it says "and more"

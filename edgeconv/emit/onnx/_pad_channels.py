@@ -1,7 +1,4 @@
-"""Depthwise convolutions over a number of channels that fills vectors, by channels that are zero.
-
-Not in the table: it serves the ``.onnx`` file only, whose emitter has it among its forms.
-"""
+"""Depthwise convolutions over a number of channels that fills vectors, by channels that are zero."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ import onnx_ir as ir
 
 from edgeconv.graph.constants import exact
 from edgeconv.graph.edit import dims, graph_of, is_taken, only_reader
+from edgeconv.graph.replace import disown, has_constants, replace_constant
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite.algebra._graph import disown, has_constants, replace_constant
 
 _WIDEST_VECTOR = 16  # floats; the block of onnxruntime's blocked layout on AVX-512
 _FULL = 8  # channels of a multiple of this are left alone: no vector of any runtime's is half empty

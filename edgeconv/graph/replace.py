@@ -1,4 +1,4 @@
-"""The few ways in which a rewrite may change a graph."""
+"""The few ways in which a stage may change a graph."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.constants import Float64, exact
 from edgeconv.graph.edit import is_taken
-from edgeconv.rewrite.algebra.near_zero import holds_one
+from edgeconv.graph.near_zero import holds_one
 
 
 @dataclass(frozen=True)

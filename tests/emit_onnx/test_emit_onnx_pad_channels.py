@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rewrite_graphs import evaluate, graph, node
 
-from edgeconv.rewrite.pad_channels import pad_channels
+from edgeconv.emit.onnx._pad_channels import pad_channels
 
 
 def row(channels, stride=1, bias=True, activation="Relu", groups=1, outputs=("output",)):
