@@ -106,6 +106,32 @@ def test_zero_points_are_as_many_as_scales(tmp_path: Path) -> None:
         captured(quantized(tmp_path / "m.onnx", 0.1, np.zeros(4, np.int8)))
 
 
+@pytest.mark.parametrize(
+    ("scales", "zeros", "fits"),
+    [
+        ((4,), (4, 1), False),
+        ((4,), (2, 2), False),
+        ((), (1, 1), False),
+        ((1,), (1, 1, 1), False),
+        ((), (1,), True),
+        ((1,), (), True),
+        ((4,), (4,), True),
+    ],
+)
+def test_zero_points_have_the_shape_of_the_scales(
+    tmp_path: Path, scales: tuple[int, ...], zeros: tuple[int, ...], fits: bool
+) -> None:
+    """Four of four, in a column: the .tflite writer met numpy's own error."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wf"], name="dequant", axis=0),
+        helper.make_node("MatMul", ["x", "wf"], ["y"]),
+    ]
+    constants = {"w": np.ones((4, 4), np.int8), "s": np.full(scales, 0.1, np.float32), "z": np.zeros(zeros, np.int8)}
+    path = written(tmp_path / "m.onnx", nodes, 18, **constants)
+    with nullcontext() if fits else pytest.raises(CaptureError, match="node dequant: its scales have the shape"):
+        captured(path)
+
+
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
 def test_weights_of_a_diverged_training(tmp_path: Path, capsys: pytest.CaptureFixture[str], variant: str) -> None:
     weights = np.ones((4, 4), np.float32)

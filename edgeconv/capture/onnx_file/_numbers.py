@@ -108,9 +108,14 @@ def _check_shapes(node: ir.Node) -> None:
             what = f"it has {said} for the axis {axis} of a tensor of shape {list(source)}"
             raise CaptureError(what, where=where, hint="give one scale, or one per element of that axis")
     for zero in zeros:
-        if zero is not None and zero.is_static() and math.prod(zero.numpy()) != count:
+        if zero is None or not zero.is_static():
+            continue
+        if math.prod(zero.numpy()) != count:
             what = f"it has {count} scales and {math.prod(zero.numpy())} zero points"
             raise CaptureError(what, where=where, hint="give as many of each")
+        if list(zero.numpy()) != list(scales.numpy()) and max(len(zero), len(scales)) > 1:
+            what = f"its scales have the shape {list(scales.numpy())} and its zero points {list(zero.numpy())}"
+            raise CaptureError(what, where=where, hint="give them the same shape")
 
 
 def _check_weights(node: ir.Node) -> None:
