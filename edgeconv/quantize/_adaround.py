@@ -73,8 +73,11 @@ def adaround(
     if iterations < 0:
         raise QuantizeError(f"{iterations} is negative", where="iterations", hint="give the steps per layer")
 
+    from edgeconv.reference import one_thread  # torch, which other roundings do without
+
     rounding = Rounding(lambda problem: learned(problem, iterations), _POSITIONS, np.asarray)
-    return tune(model, plan, batches, title="adaptive rounding", rounding=rounding, progress=progress)
+    with one_thread():
+        return tune(model, plan, batches, title="adaptive rounding", rounding=rounding, progress=progress)
 
 
 def learned(problem: Given, iterations: int) -> _Floats:

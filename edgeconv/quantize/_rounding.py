@@ -54,8 +54,11 @@ def round_weights(
     Raises:
         QuantizeError: the plan does not fit the model, or the batches do not.
     """
-    title = "rounding with feedback"
-    return tune(model, plan, batches, title=title, rounding=Rounding(_round, _POSITIONS, moments), progress=progress)
+    from edgeconv.reference import one_thread  # torch, which other roundings do without
+
+    rounding = Rounding(_round, _POSITIONS, moments)
+    with one_thread():
+        return tune(model, plan, batches, title="rounding with feedback", rounding=rounding, progress=progress)
 
 
 def _round(problem: Given) -> _Floats:

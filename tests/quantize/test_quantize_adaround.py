@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 from quantize_graphs import Graph, outputs, sqnr_db
 
 from edgeconv.core.quantization_options import QuantizationOptions
-from edgeconv.quantize import Plan, adaround, apply, calibrate, correct_biases, make_plan
+from edgeconv.quantize import Plan, adaround, apply, calibrate, correct_biases, make_plan, round_weights
 from edgeconv.reference import evaluate
 
 
@@ -59,6 +61,19 @@ def test_the_same_data_give_the_same_bytes() -> None:
     plan = _coarse(model)
     made = [ir.to_proto(adaround(model, plan, _images(8, 0), iterations=50)) for _ in range(2)]
     assert made[0].SerializeToString(deterministic=True) == made[1].SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("tune", [adaround, round_weights])
+def test_rounding_leaves_other_processors_alone(tune: Callable[..., ir.Model]) -> None:
+    """On a busy machine two threads of torch wait for each other at every step, at thirty times the processor time."""
+    model, threads, before = _layer("plain"), list[int](), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        few = {"iterations": 2} if tune is adaround else {}
+        tune(model, _coarse(model), _images(2, 0), progress=lambda _: threads.append(torch.get_num_threads()), **few)
+        assert (threads, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_no_iterations_are_rounding_to_nearest() -> None:
