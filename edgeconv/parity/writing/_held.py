@@ -21,6 +21,7 @@ from edgeconv.errors import RewriteError
 from edgeconv.graph.constants import unrounded_copy
 from edgeconv.graph.edit import tensor_of
 from edgeconv.graph.names import unique_name
+from edgeconv.graph.signs import never_negative
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Piece
 from edgeconv.parity.writing._cut import Cut, redirect
@@ -33,14 +34,6 @@ _MOST_LEFT_OUT = 3  # nodes behind each other
 _MOVING = (Trait.MOVES, Trait.PICKS)
 _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 Altered = Callable[[torch.Tensor], torch.Tensor]
-
-
-_NEVER_NEGATIVE = frozenset({"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt"})
-_KEEP_SIGNS = having_any(_MOVING) | {
-    *("AveragePool", "Cast", "GlobalAveragePool", "GlobalMaxPool", "Identity", "MaxPool"),
-    *("Pad", "ReduceMax", "ReduceMean", "ReduceSum", "Reshape", "Transpose"),
-}
-"""Those whose results are not negative where their first operand is not; Pad's value is zero in what is exported."""
 
 
 class Graph:
@@ -101,16 +94,9 @@ class Graph:
     @cached_property
     def never_negative(self) -> frozenset[str]:
         """The values that no input makes negative; a file may rely on that, and pad a maximum of them with zeros."""
-        names: set[str] = set()
-        for node in self.model.graph:
-            sources = [value.name for value in node.inputs if value is not None]
-            is_handed_on = node.op_type in _KEEP_SIGNS and set(sources[:1]) <= names
-            is_joined = node.op_type in ("Concat", "Add", "Mul", "Max") and set(sources) <= names
-            least = tensor_of(node.inputs[1]) if node.op_type == "Clip" and len(node.inputs) > 1 else None
-            is_clipped = least is not None and bool((least.numpy() >= 0).all())
-            if node.op_type in _NEVER_NEGATIVE or is_handed_on or is_joined or is_clipped:
-                names |= {value.name or "" for value in node.outputs}
-        return frozenset(names)
+        known: dict[ir.Value, bool] = {}
+        values = [value for node in self.model.graph for value in node.outputs]
+        return frozenset(value.name or "" for value in values if never_negative(value, known))
 
     @cached_property
     def floats(self) -> frozenset[str]:
@@ -222,6 +208,11 @@ class Graph:
     def constants_before(self, name: str, held: Collection[str]) -> frozenset[str]:
         """The constants that a value is computed from, behind the held values before it."""
         return frozenset(self._cut(frozenset(held)).part(frozenset([name])).graph.initializers)
+
+    def results_between(self, name: str, held: Collection[str], kinds: Collection[str]) -> frozenset[str]:
+        """The results of operators of these kinds that a value is computed from, behind the held values before it."""
+        nodes = self._cut(frozenset(held)).part(frozenset([name])).graph
+        return frozenset(value.name or "" for node in nodes if node.op_type in kinds for value in node.outputs)
 
     def piece(
         self, name: str, inputs: Mapping[str, Array], values: Mapping[str, Array], changed: Mapping[str, Array]

@@ -18,8 +18,7 @@ from edgeconv.emit.tflite.lower._operators.convolution import as_image, convolve
 from edgeconv.emit.tflite.lower._operators.padding import joined, line
 from edgeconv.emit.tflite.lower._operators.volumes import THREE, along_depth, images_of
 from edgeconv.emit.tflite.lower._windows import SAME, Window, padding_of, windows_of
-from edgeconv.graph.edit import constant, input_of
-from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.signs import never_negative
 from edgeconv.graph.windows import counted_elements
 
 _LOWEST = float(np.finfo(np.float32).min)
@@ -241,25 +240,6 @@ def _across_channels(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> Non
     point = [Window(1, 1, 1, 0, 0, size, size) for size in (height, width)]
     average = convolved(low, image, weight[:, :, None, None], np.zeros(depth.count), 1, point, named=False)
     low.bind(y, form, low.reshape(average, permuted(low.shape(y), form)))
-
-
-def never_negative(value: ir.Value | None, depth: int = 64) -> bool:
-    """Whether it can be seen from the graph that no element of the value is below zero."""
-    producer = value.producer() if value is not None else None
-    if producer is None or depth == 0:
-        return False
-    if producer.op_type in having(Trait.NEVER_NEGATIVE):
-        return True
-    if producer.op_type == "Clip":
-        bound = constant(input_of(producer, 1))
-        return bound is not None and float(bound) >= 0
-    if producer.op_type == "Cast" and producer.outputs[0].dtype == ir.DataType.FLOAT:  # integers may wrap
-        return never_negative(producer.inputs[0], depth - 1)
-    several = producer.op_type in having(Trait.BROADCASTS) | {"Concat"}
-    operands = producer.inputs if several else producer.inputs[:1]
-    return producer.op_type in having(Trait.KEEPS_SIGN) and all(
-        never_negative(operand, depth - 1) for operand in operands
-    )
 
 
 LOWERINGS: dict[str, Lower] = {
