@@ -168,6 +168,27 @@ def test_places_in_1024ths_of_an_element_are_within_their_steps(size: int, count
     assert bound.used(actual).max() <= 1
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", ["ADD", "DIV", "MUL"])
+def test_kernels_without_a_clamp_may_clamp_infinity_to_the_largest_number(name: str, kernels: str) -> None:
+    """All but XNNPACK's do."""
+    data = file_of(name, [X, ROW], [X])
+    interpreter = Interpreter(model_content=data, experimental_op_resolver_type=KERNELS[kernels], num_threads=1)
+    interpreter.allocate_tensors()
+    operands = [np.full((3, 40), -3e38, np.float32), np.full(40, 0.0 if name == "DIV" else 3e38, np.float32)]
+    operands[1] = -operands[1] if name == "ADD" else operands[1]
+    for detail, array in zip(interpreter.get_input_details(), operands, strict=True):
+        interpreter.set_tensor(detail["index"], array)
+    interpreter.invoke()
+    graph = tflite.read(data)
+    values = dict(zip(graph.inputs, operands, strict=True))
+    (bound,) = of_tflite(graph, graph.operators[0], values, arithmetic=Arithmetic(runtime="tflite"))
+    result = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    assert bound.used(result).max() == 0
+    assert np.isinf(bound.used(np.nextafter(np.where(np.isinf(result), np.float32(-3.4e38), result), 0))).all()
+    assert np.isinf(bound.used(-result)).all()
+
+
 def test_every_rule_is_tried() -> None:
     # LiteRT's CONV_3D is only among its optimized kernels.
     assert set(TFLITE) - {case[0] for case in CASES} == {"CONV_3D"}

@@ -23,11 +23,13 @@ class Bound:
             quantized integers in steps. 0 where there is one correct result; infinite where any value is correct,
             infinities and NaN among them (an overflow that a step may have, an operand beyond a kernel's domain).
         likely: the same, at most `worst`: left with the probability that `Arithmetic.deviations` tells.
+        saturates: whether a kernel may give the largest number of its sign in place of infinity.
     """
 
     exact: Array
     worst: Array
     likely: Array
+    saturates: bool = False
 
     def used(self, result: Array, *, likely: bool = False) -> Array:
         """The share of the bound that a runtime's result uses: float64, of the result's shape; correct up to 1.
@@ -49,6 +51,8 @@ class Bound:
             if np.isfinite(shares).all():
                 return shares
             same = (actual == exact) | (np.isnan(actual) & np.isnan(exact)) | np.isposinf(bound)
+            if self.saturates and result.dtype.kind == "f":
+                same |= np.isinf(exact) & (actual == np.sign(exact) * np.finfo(result.dtype).max)
             error = np.where(same, 0.0, np.abs(actual - exact))
             return np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error) / bound)
 

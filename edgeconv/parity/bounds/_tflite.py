@@ -168,6 +168,19 @@ def of_tflite(
         ParityError: the operator, or a form of it, has no bound.
         EmitError: `evaluate_operator` refuses it.
     """
+    bounds = _bounds_of(graph, operator, values, arithmetic, errors)
+    # CalculateActivationRange (kernels/kernel_util.h): without a clamp, kernels clamp to the range of finite numbers.
+    saturates = "fused_activation_function" in operator.options
+    return tuple(replace(bound, saturates=True) for bound in bounds) if saturates else bounds
+
+
+def _bounds_of(
+    graph: TfliteGraph,
+    operator: Operator,
+    values: Mapping[int, Array],
+    arithmetic: Arithmetic,
+    errors: Mapping[int, Bound],
+) -> tuple[Bound, ...]:
     results = evaluate_operator(graph, operator, values)
     call = Call(
         operator,
