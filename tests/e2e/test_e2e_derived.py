@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from planted_stages import OneSided, reading_other_numbers
 
 import edgeconv
 from edgeconv.core import Comparison, Verdict
@@ -19,36 +18,6 @@ from edgeconv.flow.prove import repeat
 from edgeconv.flow.record import read_report
 from edgeconv.parity import Golden, load_golden
 from edgeconv.progress import Silent
-
-# A runtime that reads another number than the file has.
-_FAULTY = """
-import sys
-from edgeconv.devices import agent
-runtime, right, wrong = sys.argv[1], bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
-class Faulty(agent.RUNTIMES[runtime]):
-    def load(self, model, **fields):
-        assert model.count(right) == 1, model.count(right)
-        return super().load(model.replace(right, wrong), **fields)
-agent.RUNTIMES[runtime] = Faulty
-sys.exit(agent.main([runtime]))
-"""
-
-
-class _Bent(torch.nn.Module):
-    """An activation between two convolutions; the numbers before it are positive, and below 6, for noise."""
-
-    def __init__(self, activation: torch.nn.Module) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.second = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 4, 1)
-        self.activation = activation
-        with torch.no_grad():
-            self.first.weight *= 0.3
-            self.first.bias.fill_(3.0)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.second(self.activation(self.first(x)))
-        return y
 
 
 def _ceiling() -> torch.nn.Module:
@@ -77,13 +46,12 @@ def test_a_kernel_that_is_wrong_beyond_the_users_inputs_is_found_by_derived_ones
     file_format: str,
     device: str,
 ) -> None:
-    numbers = [np.float32(number).tobytes().hex() for number in (right, wrong)]
-    faulty = replace(find(device), command=lambda: [sys.executable, "-c", _FAULTY, device, *numbers])
+    faulty = reading_other_numbers(find(device), np.float32(right), np.float32(wrong), tmp_path)
     monkeypatch.setattr(judge, "find", lambda name: faulty)
     x = torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(1))
 
     def row() -> Comparison:
-        module = _Bent(activation()).eval()
+        module = OneSided(activation()).eval()
         result = edgeconv.export(module, (x,), tmp_path / "net", name="net", formats=file_format, devices=device)
         assert result.report is not None
         return next(row for row in result.report.comparisons if row.artifact)
@@ -98,7 +66,7 @@ def test_a_kernel_that_is_wrong_beyond_the_users_inputs_is_found_by_derived_ones
 
 
 def test_the_report_tells_what_derived_inputs_reach_and_proving_again_uses_them(tmp_path: Path) -> None:
-    module, x = _Bent(_ceiling()).eval(), torch.randn(1, 3, 24, 24)
+    module, x = OneSided(_ceiling()).eval(), torch.randn(1, 3, 24, 24)
     edgeconv.export(module, (x,), tmp_path, name="net", variants=("fp32", "fp16"), devices=("onnxruntime", "litert"))
     report = read_report(tmp_path)
     for artifact in report.artifacts:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
+from planted_stages import fold_without_eps, reading_other_numbers, with_other_numbers
 
 import edgeconv.rewrite
 from edgeconv import core
@@ -25,7 +25,7 @@ from edgeconv.cli import run
 from edgeconv.devices import find
 from edgeconv.emit.tflite.lower._lowering import Lowering
 from edgeconv.flow import judge, pipeline
-from edgeconv.rewrite import Rewrite, fold_batch_norm
+from edgeconv.rewrite import Rewrite
 
 RECIPE = """
 name = "net"
@@ -41,16 +41,6 @@ shape = [1, 3, 32, 32]
 formats = ["FORMAT"]
 [parity]
 devices = ["DEVICE"]
-"""
-_FAULTY = """
-import pathlib, sys
-from edgeconv.devices import agent
-right, wrong = (pathlib.Path(path).read_bytes() for path in sys.argv[1:])
-class Faulty(agent.RUNTIMES["onnxruntime"]):
-    def load(self, model, **fields):
-        return super().load(model.replace(right, wrong), **fields)
-agent.RUNTIMES["onnxruntime"] = Faulty
-sys.exit(agent.main(["onnxruntime"]))
 """
 
 
@@ -80,20 +70,6 @@ class _Proof:
         return str(row["reason"])
 
 
-def _without_eps(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = fold_batch_norm.fold_behind
-
-    def fold(node: ir.Node) -> Any:
-        stated = node.attributes["epsilon"]
-        node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 0.0)
-        folded = right(node)
-        if folded is None:
-            node.attributes["epsilon"] = stated
-        return folded
-
-    monkeypatch.setattr(fold_batch_norm, "fold_behind", fold)
-
-
 def _another_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last pass of the table changes an attribute of a layer in the middle, by a thousandth."""
     right = edgeconv.rewrite._run
@@ -111,7 +87,7 @@ def _another_slope(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("plant", "rewrite", "layer", "cause"),
     [
-        (_without_eps, "fold-batch-norm", "stem.1", "the eps of BatchNormalization stem.1 is 0 instead of 1e-05"),
+        (fold_without_eps, "fold-batch-norm", "stem.1", "the eps of BatchNormalization stem.1 is 0 instead of 1e-05"),
         (_another_slope, "remove-unused", "features.0.depthwise.2", "(slope|alpha).* is 0.1001.* instead of 0.1"),
     ],
 )
@@ -139,12 +115,10 @@ def _writer_of_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def wrong(*arguments: Any, **options: Any) -> core.Emitted:
         emitted = right(*arguments, **options)
-        model = onnx.load_model_from_string(emitted.data)
-        (weight,) = [item for item in model.graph.initializer if list(item.dims) == [10, 16]]
-        array = numpy_helper.to_array(weight).copy()
+        return replace(emitted, data=with_other_numbers(emitted.data, [10, 16], moved))
+
+    def moved(array: core.Array) -> None:
         array[3, 5] = np.nextafter(array[3, 5], np.float32(np.inf))
-        weight.CopyFrom(numpy_helper.from_array(array, weight.name))
-        return replace(emitted, data=model.SerializeToString())
 
     monkeypatch.setattr(pipeline, "to_onnx", wrong)
 
@@ -195,11 +169,7 @@ def test_a_wrong_runtime_breaks_link_4(
     assert not right.broken()
     graph = onnx.load(tmp_path / "right/out/net/net.fp32.onnx").graph
     weight = next(numpy_helper.to_array(item) for item in graph.initializer if list(item.dims) == [16, 8, 1, 1])
-    paths = [tmp_path / "as-written", tmp_path / "as-read"]
-    for path, array in zip(paths, (weight, weight[::-1]), strict=True):
-        path.write_bytes(array.tobytes())
-    device = find("onnxruntime")
-    faulty = replace(device, command=lambda: [sys.executable, "-c", _FAULTY, *map(str, paths)])
+    faulty = reading_other_numbers(find("onnxruntime"), weight, weight[::-1], tmp_path)
     monkeypatch.setattr(judge, "find", lambda name: faulty)
     proof = _Proof(tmp_path, "onnx", capsys)
     reason = proof.reason()

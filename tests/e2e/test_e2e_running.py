@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from planted_stages import reading_other_numbers
 
 import edgeconv
 from edgeconv.core import Array, Artifact, Comparison, Run, Sample, Tolerance, Verdict
@@ -29,19 +28,6 @@ from edgeconv.parity import load_golden
 from edgeconv.progress import Silent
 from edgeconv.reference.tflite import read
 
-# A runtime whose kernels read other weights than the file has: bytes are exchanged as it loads one.
-_FAULTY = """
-import pathlib, sys
-from edgeconv.devices import agent
-runtime, *paths = sys.argv[1:]
-right, wrong = (pathlib.Path(path).read_bytes() for path in paths)
-class Faulty(agent.RUNTIMES[runtime]):
-    def load(self, model, **fields):
-        assert model.count(right) == 1
-        return super().load(model.replace(right, wrong), **fields)
-agent.RUNTIMES[runtime] = Faulty
-sys.exit(agent.main([runtime]))
-"""
 _PLACES = [
     ("mobilenet.fp32.onnx", "onnxruntime"),
     ("mobilenet.fp16.onnx", "onnxruntime"),
@@ -100,13 +86,6 @@ def _weights(path: Path) -> dict[str, Array]:
     return weights
 
 
-def _faulty(device: Device, right: Array, wrong: Array, folder: Path) -> Device:
-    paths = [folder / "right", folder / "wrong"]
-    for path, weight in zip(paths, (right, wrong), strict=True):
-        path.write_bytes(weight.tobytes())
-    return replace(device, command=lambda: [sys.executable, "-c", _FAULTY, device.name, *map(str, paths)])
-
-
 @pytest.mark.parametrize(("name", "device"), _PLACES)
 def test_a_right_runtime_is_within_its_bounds_and_uses_them(
     artifacts: Mapping[str, Artifact], name: str, device: str
@@ -127,7 +106,7 @@ def test_a_fault_of_a_runtime_is_found_in_its_layer(
     layer, right = list(_weights(artifacts[name].path).items())[depth]
     wrong = right.copy()
     wrong[0] = np.roll(wrong[0], 1, -1) if wrong.shape[-1] > 1 else -wrong[0]
-    link = _link(_faulty(find(device), right, wrong, tmp_path), artifacts[name])
+    link = _link(reading_other_numbers(find(device), right, wrong, tmp_path), artifacts[name])
     assert link.verdict is Verdict.FAIL
     assert link.used is not None
     assert link.used > 1
@@ -142,7 +121,7 @@ def test_a_broken_link_fails_the_row_in_one_line(
 ) -> None:
     artifact = artifacts["mobilenet.fp32.onnx"]
     layer, right = list(_weights(artifact.path).items())[12]
-    device = _faulty(find("onnxruntime"), right, -right, tmp_path)
+    device = reading_other_numbers(find("onnxruntime"), right, -right, tmp_path)
     monkeypatch.setattr(judge, "find", lambda name: device)
     torch.manual_seed(0)
     result = edgeconv.export(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted_stages import fold_without_eps
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,7 +27,7 @@ from edgeconv.parity import Golden
 from edgeconv.parity.rewriting import rewriting, rounding
 from edgeconv.parity.rewriting._beside import Beside
 from edgeconv.progress import Silent
-from edgeconv.rewrite import fold_batch_norm, optimize
+from edgeconv.rewrite import optimize
 
 
 class Net(nn.Module):
@@ -247,17 +247,7 @@ def test_operands_that_depend_on_each_other_are_not_exchanged_for_anything() -> 
 
 
 def test_a_rewrite_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    right = fold_batch_norm.fold_behind
-
-    def without_eps(node: ir.Node) -> Any:
-        stated = node.attributes["epsilon"]
-        node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 0.0)
-        fold = right(node)
-        if fold is None:
-            node.attributes["epsilon"] = stated
-        return fold
-
-    monkeypatch.setattr(fold_batch_norm, "fold_behind", without_eps)
+    fold_without_eps(monkeypatch)
     wrong = Case(trained(Net))
     path = tmp_path / "net.onnx"
     path.write_bytes(to_onnx(wrong.rewritten, metadata={}).data)

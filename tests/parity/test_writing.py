@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from planted_stages import OneSided
 from torch import nn
 from writing_faults import planted_in_onnx, planted_in_tflite
 
@@ -249,22 +250,6 @@ def half_steps_of(array: np.ndarray) -> Callable[[str], np.ndarray]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_planted_faults_are_found_in_all_variants(name: str, variant: str, tmp_path: Path) -> None:
     assert not missed_faults(name, variant, tmp_path)
-
-
-class OneSided(nn.Module):
-    """What the activation reads is positive, and below 6, whatever noise comes in."""
-
-    def __init__(self, activation: nn.Module) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
-        self.activation = activation
-        with torch.no_grad():
-            self.first.weight *= 0.3
-            self.first.bias.fill_(3.0)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.second(self.activation(self.first(x)))
-        return y
 
 
 @pytest.mark.parametrize("format_", ["onnx", "tflite"])
