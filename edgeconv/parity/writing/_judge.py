@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from edgeconv.reference import one_thread
 
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
 _PATTERNS = 15  # of signs, that several numbers of a constant are moved by: in one of them, most do not cancel
+_HALF_UNIT = 2.0**-24  # relative: the most that rounding a number to float32 moves it by
 _MANY = 3.0  # where a result depends on several numbers of a constant: more than one pattern shows
 
 
@@ -37,6 +38,8 @@ class File(Protocol):
     def names(self) -> frozenset[str]: ...
     @property
     def read(self) -> frozenset[str]: ...
+    @property
+    def approximated(self) -> frozenset[str]: ...
     def quantized(self) -> Iterator[tuple[str, str, float, int]]: ...
     def requantized(self) -> Iterator[tuple[str, str]]: ...
     def compare(
@@ -45,14 +48,33 @@ class File(Protocol):
     def again(self, tensor: str, changed: Mapping[str, Array]) -> Array: ...
     def half_steps(self, constant: str) -> Array: ...
     def ends(self, constant: str) -> tuple[float, float]: ...
+    def operands(self, tensor: str) -> frozenset[str]: ...
     def constants_before(self, tensor: str) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True)
+class _Operands:
+    """What both sides compute from.
+
+    Attributes:
+        inputs: of the graph, by name.
+        values: what the readers of a held value read, by name.
+        expected: what the graph computes of these, before rounding, by name.
+        all_finite: whether what is not finite on one side alone is a fault: these are operands of a user's.
+    """
+
+    inputs: Mapping[str, Array]
+    values: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    all_finite: bool = True
+
+
+@dataclass(frozen=True)
 class _Judged:
-    """An end with its numbers: the largest error, its bound, and the used share."""
+    """An end on operands, with its numbers: the largest error, its bound, and the used share."""
 
     end: End
+    operands: _Operands
     error: float
     bound: float
 
@@ -71,23 +93,6 @@ class _Judged:
         if not end.fits:
             return f"{place} has the shape {list(end.actual.shape)}, and the graph's is {list(end.expected.shape)}"
         return f"{place} is {self.error:.3g} from what the graph computes of the same, {self.used:.3g} times its bound"
-
-
-@dataclass(frozen=True)
-class _Operands:
-    """What both sides compute from.
-
-    Attributes:
-        inputs: of the graph, by name.
-        values: what the readers of a held value read, by name.
-        expected: what the graph computes of these, before rounding, by name.
-        all_finite: whether what is not finite on one side alone is a fault: these are operands of a user's.
-    """
-
-    inputs: Mapping[str, Array]
-    values: Mapping[str, Array]
-    expected: Mapping[str, Array]
-    all_finite: bool = True
 
 
 def writing(graph: Graph, file: File, inputs: Mapping[str, Array], sample: str = "") -> LinkResult:
@@ -117,7 +122,7 @@ def writing(graph: Graph, file: File, inputs: Mapping[str, Array], sample: str =
             faults.append(
                 (wrong.end.tensor, wrong.told(sample if operands.all_finite or not sample else f"{sample} (enlarged)"))
             )
-            cause = work.cause(wrong, operands)
+            cause = work.cause(wrong)
             break
     # A file of integers at its border ends in the integers.
     missing = [name for name in graph.outputs if not {name, graph.dequantized.get(name)} & work.compared]
@@ -185,7 +190,7 @@ class _Writing:
         names = self.graph.chosen(self.file.names & self.graph.named)
         values = self.graph.values(inputs, rounded, names)
         is_float = not self.graph.quantizers
-        yield _Operands(inputs, values, values if is_float else self.graph.held(inputs, values, rounded, names))
+        yield self._computed(inputs, values)
         free = sorted(values.keys() & self.file.read - self.graph.moved)  # nothing else has the same elements
         others = {name: mixed(array) for name, array in inputs.items()}
         changes = [{name: mixed(values[name]) for name in free}]
@@ -201,6 +206,12 @@ class _Writing:
         for changed in changes:
             expected = self.graph.held(others, changed, rounded, names)
             yield _Operands(others, changed, expected, all_finite=False)
+
+    def _computed(self, inputs: Mapping[str, Array], values: Mapping[str, Array]) -> _Operands:
+        """The values that the graph makes of inputs."""
+        if not self.graph.quantizers:
+            return _Operands(inputs, values, values)
+        return _Operands(inputs, values, self.graph.held(inputs, values, self.matching.rounded, list(values)))
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Tensor and one line, of what needs no evaluation."""
@@ -218,26 +229,48 @@ class _Writing:
             yield name, f"constant {name} is read by no operator"
 
     def judged(self, operands: _Operands) -> list[_Judged]:
-        """Every end with its numbers, in the file's order."""
+        """Every end with its numbers, in the file's order.
+
+        Operands that were changed do not follow from each other. Where a part of the file reads others of them than the
+        graph does (x, where the graph reads the 1 + x that is computed of it), it is judged on what does follow.
+        """
+        judged = self._judged(operands)
+        apart = set()
+        if not operands.all_finite:
+            apart = {item.end.tensor for item in judged if item.used > 1 and self._reads_others(item.end, operands)}
+        if not apart:
+            return judged
+        values = self.graph.values(operands.inputs, self.matching.rounded, list(operands.expected))
+        following = self._judged(replace(self._computed(operands.inputs, values), all_finite=False))
+        by_tensor = {item.end.tensor: item for item in following}
+        return [by_tensor.get(item.end.tensor, item) if item.end.tensor in apart else item for item in judged]
+
+    def _reads_others(self, end: End, operands: _Operands) -> bool:
+        held = self._held(operands)
+        known = held.keys() | operands.inputs.keys()
+        return bool(self.file.operands(end.tensor) ^ (self.graph.operands(end.value, held) & known))
+
+    def _judged(self, operands: _Operands) -> list[_Judged]:
         judged = []
         signal, noise = self.energies
         for end in self.file.compare(operands.inputs, operands.values, operands.expected):
             self.compared.add(end.value)
             if not end.fits:
-                judged.append(_Judged(end, float("inf"), 0.0))
+                judged.append(_Judged(end, operands, float("inf"), 0.0))
                 continue
             distance = _distance(end.actual, end.expected, operands)
             if operands.all_finite:
                 finite = np.isfinite(distance) & np.isfinite(end.expected)
                 noise += float(np.square(distance[finite], dtype=np.float64).sum())
                 signal += float(np.square(end.expected[finite], dtype=np.float64).sum())
-            judged.append(_Judged(end, float(distance.max(initial=0.0)), GAMMA * magnitude(end.expected)))
+            most, least = float(distance.max(initial=0.0)), GAMMA * magnitude(end.expected)
+            judged.append(_Judged(end, operands, most, least))
         self.energies = (signal, noise)
-        return [self._closer(item, operands) if item.used > 1 else item for item in judged]
+        return [self._closer(item) if item.used > 1 else item for item in judged]
 
-    def _closer(self, item: _Judged, operands: _Operands) -> _Judged:
+    def _closer(self, item: _Judged) -> _Judged:
         """With the bound that needs more evaluations."""
-        end = item.end
+        end, operands = item.end, item.operands
         if end.expected.dtype.kind != "f" or not np.isfinite(item.error):
             return item
         bound = self._bound(end, operands)
@@ -247,7 +280,22 @@ class _Writing:
     def _bound(self, end: End, operands: _Operands) -> Array:
         """With the response to its operands, and to the constants that one side alone has: element by element."""
         least = GAMMA * (magnitude(end.expected) + self._response(end, operands))
-        return least + self._of_constants(end, operands)
+        return least + self._of_constants(end, operands) + self._of_approximations(end, operands)
+
+    def _of_approximations(self, end: End, operands: _Operands) -> Array:
+        """How far functions that the format has no operator for may be off, element by element.
+
+        A file has a polynomial in their place, which is as near to the function as the nearest float32 number.
+        """
+        total, held = np.zeros(end.expected.shape), self._held(operands)
+        compute = partial(self.graph.held, operands.inputs, changed=self.matching.rounded)
+        for name in sorted(self.graph.results_between(end.value, held, self.file.approximated)):
+            if name == end.value:
+                total += _HALF_UNIT * np.abs(end.expected)
+                continue
+            value = compute(held, names=[name])[name] * (1 + _HALF_UNIT)
+            total += errors(end.arranged(compute({**held, name: value}, names=[end.value])[end.value]), end.expected)
+        return total
 
     def _readings(self, end: End, operands: _Operands) -> Iterator[Array]:
         """What the graph computes; then with constants unrounded that other parts of the file read rounded."""
@@ -284,9 +332,9 @@ class _Writing:
             total += _shift(compute, end.expected, used, half_steps(array))
         return total
 
-    def cause(self, item: _Judged, operands: _Operands) -> str:
+    def cause(self, item: _Judged) -> str:
         """Why a part of the file computes something else, in words, where a hypothesis explains it."""
-        end = item.end
+        end, operands = item.end, item.operands
         if not end.fits:
             return ""
         actual = end.moved_back(operands.expected[end.value])
@@ -332,7 +380,7 @@ def _judged(end: End, expected: Array, bound: Array, operands: _Operands) -> _Ju
     distance = _distance(end.actual, expected, operands)
     shares = np.where(distance == 0, 0.0, distance / np.maximum(bound, 5e-324))
     at = np.unravel_index(int(np.argmax(shares)), shares.shape)
-    return _Judged(end, float(distance[at]), float(bound[at]))
+    return _Judged(end, operands, float(distance[at]), float(bound[at]))
 
 
 def _changed(array: Array, generator: np.random.Generator) -> Array:

@@ -24,7 +24,10 @@ class OnnxFile:
         constants: its floating-point constants, by name.
         unused: its constants that no operator reads.
         unknown: its operators that the reference does not compute.
+        approximated: none: a graph's operators are a file's.
     """
+
+    approximated: frozenset[str] = frozenset()
 
     def __init__(self, path: Path, graph: Graph) -> None:
         model = ir.load(path)
@@ -70,6 +73,11 @@ class OnnxFile:
     def again(self, tensor: str, changed: Mapping[str, Array]) -> Array:
         """Evaluates one value that was compared once more, with other numbers in constants."""
         return self._file.held(*self._fed, changed, [tensor])[tensor]
+
+    def operands(self, tensor: str) -> frozenset[str]:
+        """The held values, and the graph's inputs, that a value which was compared is computed from."""
+        inputs, values = self._fed
+        return self._file.operands(tensor, values) & (inputs.keys() | values.keys())
 
     def half_steps(self, constant: str) -> Array:
         """What rounding once may have moved the numbers of a constant by: of integers, rounding their scale."""

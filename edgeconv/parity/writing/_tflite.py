@@ -43,7 +43,10 @@ class TfliteFile:
         constants: the real numbers of its floating-point and quantized constants, by tensor.
         unused: its constants that no operator reads.
         unknown: its operators that the reference does not compute.
+        approximated: the graph's operators that TFLite has none for, nor a formula in its own ones.
     """
+
+    approximated = frozenset({"Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Erf", "Sinh", "Softplus"})
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class TfliteFile:
         self._values: dict[int, Array] = {}
         self._cut: set[int] = set()
         self._in_any_order: set[int] = set()
+        self._known_axes: dict[int, tuple[int, ...]] = {}
         read = {index for operator in file.operators for index in operator.inputs} | set(file.outputs)
         constants = {index: tensor for index, tensor in enumerate(self._real.tensors) if tensor.data is not None}
         self.constants = {tensor.name: np.asarray(tensor.data) for tensor in constants.values() if tensor.floating}
@@ -167,17 +171,28 @@ class TfliteFile:
                     tensor, due = self._stated.tensors[index], expected[holder.name]
                     yield End(holder.name, tensor.name, operator.name, array, due, (*range(due.ndim),))
                     return
-                axes = holder.axes if holder.axes is not None else _axes(array, expected[holder.name])
+                axes = holder.axes if holder.axes is not None else self._axes_told(index, array, expected[holder.name])
                 if axes is None:
                     continue
-                if holder.axes is None and _is_in_another_order(array, expected[holder.name], axes):
-                    self._in_any_order.add(index)
                 tensor = self._stated.tensors[index]
                 due = _moved(expected[holder.name], axes, array)
                 yield End(holder.name, tensor.name, operator.name, self._compared(index, array), due, axes)
                 if holder.name in values:
                     self._values[index] = _moved(values[holder.name], axes, array).astype(array.dtype)
                     self._cut.add(index)
+
+    def _axes_told(self, index: int, array: Array, expected: Array) -> tuple[int, ...] | None:
+        """The order of a tensor's axes as the first numbers tell it that are not all the same."""
+        if index in self._known_axes:
+            return self._known_axes[index]
+        axes, largest = _axes(array, expected), magnitude(expected)
+        if axes is None or array.size < 2 or is_equal(array, array.reshape(-1)[:1], largest):
+            return axes
+        if is_equal(array, _moved(expected, axes, array), largest):
+            self._known_axes[index] = axes
+            if _is_in_another_order(array, expected, axes):
+                self._in_any_order.add(index)
+        return axes
 
     def again(self, tensor: str, changed: Mapping[str, Array]) -> Array:
         """Evaluates one tensor that was compared once more, with other numbers in constants."""
@@ -191,6 +206,15 @@ class TfliteFile:
         """As the graph's quantized values are compared; what is rounded already is not saturated again."""
         steps = None if index in self._written_again else _steps(self._stated.tensors[index])
         return array if steps is None else steps.saturated(array)
+
+    def operands(self, tensor: str) -> frozenset[str]:
+        """The held values, and the graph's inputs, that a tensor which was compared is computed from."""
+        wanted = self._index[tensor]
+        read = {index for operator in self._before(wanted) for index in operator.inputs}
+        inputs = {index: spec.name for index, spec in zip(self._stated.inputs, self._inputs, strict=True)}
+        held = {index: self._holders[index].name for index in self._cut - {wanted}}
+        names = {**inputs, **{index: self._holders[index].name for index in inputs if index in self._holders}, **held}
+        return frozenset(names[index] for index in read if index in names)
 
     def half_steps(self, constant: str) -> Array:
         """What rounding once may have moved the numbers of a constant by."""
@@ -305,7 +329,7 @@ def _axes(array: Array, expected: Array) -> tuple[int, ...] | None:
 def _is_in_another_order(array: Array, expected: Array, axes: Sequence[int]) -> bool:
     """Whether a value that has numbers of several sizes is the array in another order of its axes, too."""
     rank, largest = expected.ndim, magnitude(expected)
-    if rank > _MOST_TRIED or array.size < 2 or is_equal(array, array.reshape(-1)[:1], largest):
+    if rank > _MOST_TRIED:
         return False
     places = np.arange(array.size).reshape(expected.shape)
     chosen, flat = _moved(places, axes, array).reshape(-1), array.reshape(-1)
