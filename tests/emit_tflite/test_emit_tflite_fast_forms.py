@@ -1,11 +1,13 @@
-"""int8 HARD_SWISH and PRELU as operators that delegates take: on all 256 integers, against real arithmetic.
+"""int8 HARD_SWISH, PRELU and clamps as operators that delegates take: on all 256 integers, against real arithmetic.
 
 Members thought of: one slope, slopes up to 1, negative ones, slopes from 1 on, and slopes on both sides of 1, of which
-there is no such form; HardSwish of wide and of narrow operands, and of one that never reaches -3, where it is zero.
+there is no such form; HardSwish of wide and of narrow operands, and of one that never reaches -3, where it is zero;
+clamps whose result's steps end at their bounds or do not, of the operand's steps or of others.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeconv.emit.tflite.integer import _forms
-from edgeconv.quantize import apply, calibrate, make_plan
+from edgeconv.quantize import TensorParameters, apply, calibrate, make_plan
 
 _CHANNELS = 4
 _SHAPE = (1, _CHANNELS, 16, 16)
@@ -27,6 +29,14 @@ _SLOPES = {
     "slopes from one on": ([1.0, 1.2, 2.0, 3.0], {"MUL", "MINIMUM"}),
     "slopes on both sides of one": ([0.2, 0.8, 1.5, 2.0], {"PRELU"}),
 }
+_CLAMPS: dict[str, tuple[nn.Module, tuple[float, float], set[str]]] = {
+    "ReLU": (nn.ReLU(), (-3.0, 2.0), {"QUANTIZE"}),
+    "ReLU6": (nn.ReLU6(), (-3.0, 9.0), {"QUANTIZE"}),
+    "ReLU6 below 6": (nn.ReLU6(), (-3.0, 2.0), {"QUANTIZE"}),
+    "clamp to one": (nn.Hardtanh(), (-3.0, 2.0), {"QUANTIZE", "MINIMUM"}),  # 255 steps have no middle
+    "ReLU of what is never negative": (nn.ReLU(), (0.0, 2.0), {"QUANTIZE"}),
+}
+_MOST = 0.63  # of a step: half of one, and an eighth, to which XNNPACK's QUANTIZE rounds before
 _RANGES = {"wide": (-6.0, 9.0), "wide above": (-1.0, 20.0), "narrow": (-1.0, 1.5), "never zero": (-2.5, 4.0)}
 
 
@@ -84,3 +94,35 @@ def test_hard_swish_stays_where_the_gate_is_coarser_than_the_result(tflite: Any)
 def test_the_gate_is_off_by_half_of_its_step_times_a_sixth_of_the_operand_at_most() -> None:
     parameters, gates = _forms.of_interval(-4.0, 8.0, "int8"), _forms.of_interval(0.0, 6.0, "int8")
     assert 0 < _forms._off_by(gates, parameters) <= gates.scale[0] / 2 * 4 / 6 * 1.01
+
+
+@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
+@pytest.mark.parametrize("name", _CLAMPS)
+def test_clamps_are_within_half_a_step_of_real_arithmetic(tflite: Any, name: str, resolver: str) -> None:
+    module, (low, high), operators = _CLAMPS[name]
+    graph = _quantized(tflite, module, low, high)
+    x, actual, step, highest, found = _images(tflite, graph, resolver)
+    assert found == operators
+    real = module(torch.from_numpy(x)).numpy().clip(highest - 255 * step, highest)
+    assert np.abs(actual - real).max() <= _MOST * step
+
+
+@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
+@pytest.mark.parametrize("name", ["ReLU", "ReLU6", "clamp to one"])
+@pytest.mark.parametrize("steps", [(0.07, -10), (0.05, 3)])
+def test_bounds_inside_of_the_steps_are_kept(tflite: Any, name: str, steps: tuple[float, int], resolver: str) -> None:
+    module, (low, high), _ = _CLAMPS[name]
+    graph = tflite.graph_of(module, torch.zeros(_SHAPE))
+    calibration = calibrate(graph, [{"input0": np.full(_SHAPE, end, np.float32)} for end in (low, high)])
+    plan = make_plan(graph, calibration)
+    wide = {graph.graph.inputs[0].name: TensorParameters("int8", 0.07, -10)}
+    wide[graph.graph.outputs[0].name] = TensorParameters("int8", *steps)
+    graph = apply(graph, replace(plan, tensors={**plan.tensors, **wide}))
+    x, actual, step, highest, found = _images(tflite, graph, resolver)
+    assert found <= {"QUANTIZE", "MAXIMUM", "MINIMUM"}
+    assert ("QUANTIZE" in found) == (step != np.float32(0.07))
+    real = module(torch.from_numpy(x)).numpy().clip(highest - 255 * step, highest)
+    assert np.abs(actual - real).max() <= _MOST * step
+    bounds = module(torch.tensor([-100.0, 100.0])).numpy()
+    assert actual.min() >= bounds[0] - step / 2
+    assert actual.max() <= bounds[1] + step / 2
