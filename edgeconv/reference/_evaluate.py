@@ -214,14 +214,11 @@ class _Walk:
             result = operator(Call(node, arguments, self._opset, self._body))
         # The border to torch: these are what it raises for operands that do not fit.
         except (ZeroDivisionError, IndexError, OverflowError, MemoryError) as cause:
-            message = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-            raise ImpossibleError(f"{node.op_type} has no result: {message}", where=place_of(node)) from cause
+            what = f"{node.op_type} has no result on shapes {_said(arguments, cause)}"
+            raise ImpossibleError(what, where=place_of(node)) from cause
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as cause:
-            shapes = ", ".join(str(tuple(item.shape)) for item in arguments if isinstance(item, torch.Tensor))
-            message = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-            raise RewriteError(
-                f"{node.op_type} cannot be evaluated on shapes {shapes}: {message}", where=place_of(node)
-            ) from cause
+            what = f"{node.op_type} cannot be evaluated on shapes {_said(arguments, cause)}"
+            raise RewriteError(what, where=place_of(node)) from cause
         results = result if isinstance(result, tuple) else (result,)
         return tuple(
             wrapped(computed, value.dtype) if isinstance(computed, torch.Tensor) else computed
@@ -262,6 +259,12 @@ class _Walk:
         for node in nodes:
             self.step(node)
         return tuple(self.read(value) for value in graph.outputs)
+
+
+def _said(arguments: Iterable[Value | None], cause: Exception) -> str:
+    """The shapes of the operands, and the first line of what torch or numpy says of them."""
+    shapes = ", ".join(str(tuple(item.shape)) for item in arguments if isinstance(item, torch.Tensor))
+    return f"{shapes}: {str(cause).splitlines()[0] if str(cause) else type(cause).__name__}"
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -9,6 +9,7 @@ auto_pad beside dilations (Conv, MaxPool), even and odd paddings, with strides.
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,31 @@ def test_recurrent_layers_whose_parts_do_not_fit(tmp_path: Path, case: str) -> N
     path = _file(tmp_path, [node], X, {"y": 1}, 18, **constants)
     with pytest.raises(CaptureError, match=said):
         open_onnx(path).graph({"x": X.shape})
+
+
+ATTENTIONS: dict[str, dict[str, Any]] = {
+    "keys of another length": {"k": f(1, 2, 7, 4)},
+    "keys of another size": {"k": f(1, 2, 6, 3)},
+    "keys of another batch": {"k": f(2, 2, 6, 4), "v": f(2, 2, 6, 4)},
+    "heads that do not divide": {"k": f(1, 3, 6, 4), "v": f(1, 3, 6, 4)},
+    "keys of three axes": {"k": f(1, 6, 8)},
+    "a mask of other rows": {"m": f(4, 6)},
+    "a mask of more keys": {"m": f(5, 8)},
+    "a mask of five axes": {"m": f(1, 1, 1, 5, 6)},
+    "a mask of truths of other rows": {"m": np.ones((3, 6), np.bool_)},
+    "earlier keys of other heads": {"pk": f(1, 1, 2, 4), "pv": f(1, 1, 2, 4), "m": f(5, 8)},
+    "earlier keys and values of two lengths": {"pk": f(1, 2, 2, 4), "pv": f(1, 2, 3, 4), "m": f(5, 8)},
+}
+
+
+@pytest.mark.parametrize("case", [*ATTENTIONS, ""])
+def test_attention_of_operands_that_do_not_fit(tmp_path: Path, case: str) -> None:
+    constants = {"k": f(1, 2, 6, 4), "v": f(1, 2, 6, 4), "m": f(5, 6), **ATTENTIONS.get(case, {})}
+    past = ["pk", "pv"] if "pk" in constants else []
+    node = helper.make_node("Attention", ["x", "k", "v", "m", *past], ["y"])
+    path = _file(tmp_path, [node], f(1, 2, 5, 4), {"y": 1}, 23, **constants)
+    with pytest.raises(CaptureError, match="operands of the shapes") if case else nullcontext():
+        open_onnx(path).graph({"x": (1, 2, 5, 4)})
 
 
 @pytest.mark.parametrize("operator", ["ReduceMax", "ReduceMin"])

@@ -59,7 +59,8 @@ CALLS_OF_LIBRARIES = {
 
 # What torch and numpy say of operands that do not fit, where operators call them; anything else is ours.
 _OPERANDS: dict[str, tuple[type[BaseException], ...]] = {
-    "reference/_operators/": (RuntimeError,),
+    "reference/_operators/": (ArithmeticError, IndexError, MemoryError, RuntimeError, ValueError),
+    "reference/_moves.py": (IndexError, ValueError),
     "reference/tflite/_operators/": (ArithmeticError, IndexError, MemoryError, TypeError, ValueError),
 }
 

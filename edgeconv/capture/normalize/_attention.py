@@ -86,6 +86,40 @@ def _check(node: ir.Node) -> None:
     if why:
         where = place_of(node)
         raise CaptureError(f"Attention {why}, which has no form", where=where, hint="leave that out of the model")
+    if not _fit(node):
+        operands = [sizes_of(value) for value in node.inputs[:6] if value is not None]
+        what = f"Attention cannot compute with operands of the shapes {', '.join(map(str, operands))}"
+        raise CaptureError(what, where=place_of(node), hint="correct the shapes, or the numbers of heads")
+
+
+def _fit(node: ir.Node) -> bool:
+    """Whether queries, keys, values, those of earlier calls, and the mask have shapes of one attention."""
+    ranks = {len(sizes_of(value)) for value in node.inputs[:3]}
+    if len(ranks) != 1 or not ranks <= {3, 4}:
+        return False
+    counts = [node.attributes.get_int(name, 0) for name in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
+    flat = [(sizes_of(value)[2], count) for value, count in zip(node.inputs[:3], counts, strict=True)]
+    if ranks == {3} and any(count < 1 or size % count for size, count in flat):
+        return False
+    query, key, value = (_as_heads(node, index) for index in range(3))
+    pasts = [sizes_of(past) if (past := input_of(node, index)) is not None else [*new[:2], 0, new[3]]
+             for index, new in ((4, key), (5, value))]  # fmt: skip
+    is_one = (
+        query[0] == key[0] == value[0]
+        and key[1:3] == value[1:3]
+        and key[1] > 0
+        and query[1] % key[1] == 0
+        and query[3] == key[3]
+        and all(len(past) == 4 for past in pasts)
+        and [past[:2] + past[3:] for past in pasts] == [new[:2] + new[3:] for new in (key, value)]
+        and pasts[0][2] == pasts[1][2]
+    )
+    mask = input_of(node, 3)
+    if not is_one or mask is None:
+        return is_one
+    *outer, columns = [1] * (4 - len(sizes_of(mask))) + sizes_of(mask)
+    around = all(size in (1, whole) for size, whole in zip(outer, query[:3], strict=False))
+    return len(outer) == 3 and around and columns <= pasts[0][2] + key[2]
 
 
 def _heads(steps: Steps, value: ir.Value | None, count: int, name: str) -> ir.Value:
