@@ -135,10 +135,14 @@ class Arithmetic:
         return float(np.finfo(self.compute).max)
 
     def flushed(self, values: Array) -> Array:
-        """What becomes of numbers that are read as 0: their magnitude, where they are below the smallest normal one."""
+        """What becomes of numbers that are read as 0: their magnitude, where they are below the smallest normal one.
+
+        A single 0 where there are none of these: weights of a gigabyte would have two more of zeros.
+        """
         magnitude = np.abs(values)
         limit = self.smallest_normal if self.flushes else 0.0
-        return np.where(magnitude < limit, magnitude, 0.0)
+        is_read_as_0 = magnitude < limit
+        return np.where(is_read_as_0, magnitude, 0.0) if is_read_as_0.any() else np.zeros(())
 
     def accuracy(self, function: str) -> Accuracy:
         """How accurate a function is on the runtime."""

@@ -74,7 +74,7 @@ class Call:
         """Input ``index`` in float64: the numbers that a quantized tensor stands for."""
         tensor, value = self.source(index), self[index]
         if tensor.floating or tensor.quantization is None:
-            return value.astype(np.float64)
+            return np.asarray(value, np.float64)
         scales = np.array(tensor.quantization.scales)
         by = scales[0] if len(scales) == 1 else scales.reshape(self._along_axis(tensor))
         return np.asarray(self.centred(index) * by)
