@@ -183,6 +183,19 @@ def test_recurrent_layers_whose_parts_do_not_fit(tmp_path: Path, case: str) -> N
         open_onnx(path).graph({"x": X.shape})
 
 
+@pytest.mark.skipif(onnx.defs.onnx_opset_version() < 26, reason="this onnx has no operator of opset 26")
+def test_operators_of_newer_opsets_are_all_told_at_once(tmp_path: Path) -> None:
+    """onnx's converter said `Assertion false failed`, of the first of them."""
+    nodes = [
+        helper.make_node("CumProd", ["x", "axis"], ["p"]),
+        helper.make_node("BitCast", ["p"], ["y"], to=TensorProto.INT32),
+    ]
+    path = _file(tmp_path, nodes, f(2, 3), {"y": TensorProto.INT32}, 26, axis=np.array(0))
+    with pytest.raises(CaptureError, match="BitCast, CumProd are operators that opsets up to 24 do not have") as caught:
+        open_onnx(path).graph({"x": (2, 3)})
+    assert "with operators of opset 24" in str(caught.value)
+
+
 ATTENTIONS: dict[str, dict[str, Any]] = {
     "keys of another length": {"k": f(1, 2, 7, 4)},
     "keys of another size": {"k": f(1, 2, 6, 3)},

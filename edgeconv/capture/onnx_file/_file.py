@@ -82,6 +82,8 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
     _check_masks(proto.graph, opset_of(proto), where)
     _check_statistics(proto.graph, where)
     own, target = opset_of(proto), min(max(opset_of(proto), opsets[0]), opsets[-1])
+    if own > target:
+        _check_known(proto.graph, target, where)
     if own != target:
         hint = f"export it again, with opset {opsets[0]} to {opsets[-1]}"
         with _mapped(f"cannot be converted from opset {own} to {target}", where, hint=hint):
@@ -159,6 +161,27 @@ def _check_operators(graph: onnx.GraphProto, where: str) -> None:
             where=f"{where}: node {node.name or ', '.join(node.output)}",
             hint="export the model without fusions for one runtime",
         )
+
+
+def _check_known(graph: onnx.GraphProto, target: int, where: str) -> None:
+    """Operators that no opset up to this one has: onnx's converter ends at the first, with an assertion of its own."""
+    new = [node for node in every_node(graph) if not _is_known(node.op_type, target)]
+    if new:
+        kinds = sorted({node.op_type for node in new})
+        are = "are operators that opsets" if len(kinds) > 1 else "is an operator that opsets"
+        raise CaptureError(
+            f"{', '.join(kinds)} {are} up to {target} do not have, which is not supported",
+            where=f"{where}: node {new[0].name or ', '.join(new[0].output)}",
+            hint=f"write that part of the model with operators of opset {target}",
+        )
+
+
+def _is_known(operator: str, opset: int) -> bool:
+    try:
+        onnx.defs.get_schema(operator, opset)
+    except onnx.defs.SchemaError:
+        return False
+    return True
 
 
 def _check_masks(graph: onnx.GraphProto, opset: int, where: str) -> None:
