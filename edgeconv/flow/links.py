@@ -19,7 +19,7 @@ from edgeconv.rewrite import REWRITES, optimize
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgeconv.parity.writing import File, Graph
+    from edgeconv.parity.writing import File, Graph, Matching
 
 
 def with_links(
@@ -96,8 +96,7 @@ def _of_variant(
     variant: Variant, artifacts: Sequence[Artifact], golden: Golden, progress: Progress
 ) -> Iterator[tuple[str, list[LinkResult]]]:
     """Links 2 and 3 of a variant's files, by their name."""
-    from edgeconv.parity.rewriting import rounded_constants
-    from edgeconv.parity.writing import Graph  # torch, which proving again does not need
+    from edgeconv.parity.writing import Graph, matched  # torch, which proving again does not need
 
     graph = Graph(variant.model)
     costs: dict[frozenset[str], LinkResult] = {}
@@ -109,11 +108,11 @@ def _of_variant(
                 name, reason = artifact.path.name, f"it cannot be read: {error}"
                 yield name, [LinkResult(Link.WRITING, Verdict.FAIL, where=name, reason=reason)]
                 continue
-            rounded = rounded_constants(graph, file)
-            key = frozenset(rounded)
+            matching = matched(graph, file)
+            key = frozenset(matching.rounded)
             if key not in costs:
-                costs[key] = _rounding(graph, rounded, golden, variant.name)
-            yield artifact.path.name, [costs[key], _writing(graph, file, golden.samples[0])]
+                costs[key] = _rounding(graph, matching.rounded, golden, variant.name)
+            yield artifact.path.name, [costs[key], _writing(graph, file, golden.samples[0], matching)]
 
 
 def _rounding(graph: Graph, rounded: Mapping[str, Array], golden: Golden, variant: str) -> LinkResult:
@@ -136,14 +135,14 @@ def _put(links: Sequence[LinkResult], judged: Sequence[LinkResult]) -> tuple[Lin
     return tuple(sorted(by_link.values(), key=lambda item: item.link.number))
 
 
-def _writing(graph: Graph, file: File, sample: Sample) -> LinkResult:
+def _writing(graph: Graph, file: File, sample: Sample, matching: Matching) -> LinkResult:
     """Link 3; skipped where the reference lacks an operator of the file."""
     from edgeconv.parity.writing import writing
 
     if file.unknown:
         return not_judged(Link.WRITING, f"the reference does not compute {', '.join(file.unknown)}")
     try:
-        return writing(graph, file, one_row(graph, sample.inputs), sample.name)
+        return writing(graph, file, one_row(graph, sample.inputs), sample.name, matching)
     except RewriteError as error:
         return not_judged(Link.WRITING, error)
 

@@ -16,6 +16,6 @@ Link 2 has no bound: what rounding the constants costs is stated, and of a graph
 from __future__ import annotations
 
 from edgeconv.parity.rewriting._judge import rewriting
-from edgeconv.parity.rewriting._rounding import rounded_constants, rounding
+from edgeconv.parity.rewriting._rounding import rounding
 
-__all__ = ["rewriting", "rounded_constants", "rounding"]
+__all__ = ["rewriting", "rounding"]

@@ -9,12 +9,7 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.core.affine import decibels
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
-from edgeconv.parity.writing import File, Graph, errors, magnitude, match
-
-
-def rounded_constants(graph: Graph, file: File) -> Mapping[str, Array]:
-    """The constants of a graph that a file holds in fewer bits or as integers, as it holds them, by name."""
-    return match(graph.real_constants, file.constants, file.half_steps).rounded
+from edgeconv.parity.writing import errors, magnitude
 
 
 def rounding(rounded: Sequence[Mapping[str, Array]], unrounded: Sequence[Mapping[str, Array]]) -> LinkResult:

@@ -15,10 +15,10 @@ that makes of the result is measured by moving them.
 
 from __future__ import annotations
 
-from edgeconv.parity.writing._constants import match
+from edgeconv.parity.writing._constants import Matching
 from edgeconv.parity.writing._ends import GAMMA, errors, magnitude, raised
 from edgeconv.parity.writing._held import Graph
-from edgeconv.parity.writing._judge import File, both_sides, writing
+from edgeconv.parity.writing._judge import File, both_sides, matched, writing
 from edgeconv.parity.writing._onnx import OnnxFile
 from edgeconv.parity.writing._outputs import outputs_link, rounding_bound, told_constants
 from edgeconv.parity.writing._read_back import ReadBack, read_back
@@ -28,13 +28,14 @@ __all__ = [
     "GAMMA",
     "File",
     "Graph",
+    "Matching",
     "OnnxFile",
     "ReadBack",
     "TfliteFile",
     "both_sides",
     "errors",
     "magnitude",
-    "match",
+    "matched",
     "outputs_link",
     "raised",
     "read_back",

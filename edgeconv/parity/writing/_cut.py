@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.names import unique_name
+from edgeconv.graph.names import names_of, reserved_names, take_name
 from edgeconv.parity.causes import HELD
 from edgeconv.parity.writing._steps import Steps
 
@@ -26,6 +26,7 @@ class Cut:
     ) -> None:
         self.model = model.clone()
         graph = self.model.graph
+        self._taken = {*names_of(graph), *reserved_names(graph)}
         self.inputs: dict[str, str] = {}
         self.ends: dict[str, str] = {}
         for node in list(graph):
@@ -51,7 +52,7 @@ class Cut:
             self.ends[name] = value.name or ""
 
     def _input(self, name: str, like: ir.Value) -> ir.Value:
-        given = ir.Value(name=unique_name(self.model.graph, name + HELD), shape=like.shape, type=like.type)
+        given = ir.Value(name=take_name(name + HELD, self._taken), shape=like.shape, type=like.type)
         self.model.graph.inputs.append(given)
         self.inputs[name] = given.name or ""
         return given
@@ -61,13 +62,15 @@ class Cut:
         graph, maker = self.model.graph, source.producer()
         bounds = []
         for bound in (limits.least, limits.greatest):
-            value = ir.Value(name=unique_name(graph, f"{source.name}/limit"), type=ir.TensorType(ir.DataType.DOUBLE))
+            name = take_name(f"{source.name}/limit", self._taken)
+            value = ir.Value(name=name, type=ir.TensorType(ir.DataType.DOUBLE))
             value.const_value = ir.tensor(np.float64(bound), name=value.name)
             graph.register_initializer(value)
             bounds.append(value)
         clip = ir.Node("", "Clip", [source, *bounds], num_outputs=1)
         result = clip.outputs[0]
-        result.name, result.shape, result.type = unique_name(graph, f"{source.name}/clipped"), source.shape, source.type
+        result.name = take_name(f"{source.name}/clipped", self._taken)
+        result.shape, result.type = source.shape, source.type
         graph.insert_before(graph[0], clip) if maker is None else graph.insert_after(maker, clip)
         return result
 

@@ -17,6 +17,7 @@ of n, which independent roundings grow with (Higham and Mary 2019), of millions.
 """
 
 _FEW = 256  # elements, looked at first: two arrays that differ do so there already
+_MOST_KEPT = 1 << 23  # elements of orders: 64 MB
 _LARGER = 1024.0  # what operands are raised to, by powers of two, so that nothing is rounded
 
 
@@ -59,9 +60,10 @@ def errors(actual: Array, expected: Array) -> Array:
     if expected.dtype.kind not in "f":
         return np.abs(actual.astype(np.float64) - expected.astype(np.float64))
     with np.errstate(invalid="ignore"):
-        distance = np.abs(actual - expected)
-        if np.isfinite(distance).all():
-            return np.asarray(distance)
+        distance = np.asarray(actual - expected)
+        np.abs(distance, out=distance)
+        if np.isfinite(distance.max(initial=0.0)):  # the largest is NaN where any is
+            return distance
         same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
         distance = np.where(same, 0.0, distance)
     return np.where(np.isnan(distance), np.inf, distance)
@@ -100,5 +102,25 @@ def mixed(array: Array) -> Array:
     """Real numbers in another order, the same for all arrays of a size: no channel is all zero, no two are alike."""
     if array.dtype.kind != "f":
         return array
-    order = np.random.default_rng(array.size).permutation(array.size)
-    return np.asarray(array.reshape(-1)[order].reshape(array.shape))
+    return np.asarray(array.reshape(-1)[_ORDERS.of(array.size)].reshape(array.shape))
+
+
+class _Orders:
+    """Random orders by how many elements they are of; the last ones are kept, as a network has many of few sizes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Array] = {}
+
+    def of(self, size: int) -> Array:
+        """The order of so many elements: always the same."""
+        order = self._kept.pop(size, None)
+        if order is None:
+            order = np.random.default_rng(size).permutation(size)
+            while self._kept and sum(self._kept) + size > _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+        if size <= _MOST_KEPT:
+            self._kept[size] = order
+        return order
+
+
+_ORDERS = _Orders()

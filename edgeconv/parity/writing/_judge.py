@@ -95,7 +95,14 @@ class _Judged:
         return f"{place} is {self.error:.3g} from what the graph computes of the same, {self.used:.3g} times its bound"
 
 
-def writing(graph: Graph, file: File, inputs: Mapping[str, Array], sample: str = "") -> LinkResult:
+def matched(graph: Graph, file: File) -> Matching:
+    """What became of the graph's constants in the file."""
+    return match(graph.real_constants, file.constants, file.half_steps, file.ends)
+
+
+def writing(
+    graph: Graph, file: File, inputs: Mapping[str, Array], sample: str = "", matching: Matching | None = None
+) -> LinkResult:
     """Judges link 3 on one sample, and on operands that are larger than the sample's.
 
     Args:
@@ -103,11 +110,12 @@ def writing(graph: Graph, file: File, inputs: Mapping[str, Array], sample: str =
         file: the file, read back.
         inputs: of the graph, by name, in torch's layout.
         sample: how they are called.
+        matching: of the same graph and file, as `matched` gives it, where it is known already.
 
     Raises:
         RewriteError: the graph cannot be evaluated.
     """
-    work = _Writing(graph, file)
+    work = _Writing(graph, file, matching)
     faults = [*work.faults()]
     judged: list[_Judged] = []
     cause = ""
@@ -173,9 +181,9 @@ def _single(array: Array) -> Array:
 
 
 class _Writing:
-    def __init__(self, graph: Graph, file: File) -> None:
+    def __init__(self, graph: Graph, file: File, matching: Matching | None = None) -> None:
         self.graph, self.file = graph.saturating(file.names), file
-        self.matching: Matching = match(graph.real_constants, file.constants, file.half_steps, file.ends)
+        self.matching = matched(graph, file) if matching is None else matching
         self.energies = (0.0, 0.0)
         self.compared: set[str] = set()
 
@@ -370,8 +378,8 @@ class _Writing:
 def _distance(actual: Array, expected: Array, operands: _Operands) -> Array:
     """|a - b|; of operands that no user has, only where both sides are finite."""
     distance = errors(actual, expected)
-    if operands.all_finite or expected.dtype.kind != "f":
-        return distance
+    if operands.all_finite or expected.dtype.kind != "f" or np.isfinite(distance.max(initial=0.0)):
+        return distance  # what is finite on neither side has no distance
     return np.where(np.isfinite(actual) & np.isfinite(expected), distance, 0.0)
 
 

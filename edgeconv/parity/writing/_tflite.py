@@ -24,7 +24,7 @@ from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, 
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
 _MOVING = frozenset({"TRANSPOSE", "RESHAPE", "DEQUANTIZE"})
 _HANDING_ON = _MOVING - {"DEQUANTIZE"} | {"SQUEEZE", "EXPAND_DIMS", "PAD", "MAX_POOL_2D", "SLICE", "STRIDED_SLICE"}
-_PLACES = 64
+_PLACES = 256
 _MOST_TRIED = 6  # axes whose every order is tried
 
 
@@ -328,19 +328,25 @@ def _axes(array: Array, expected: Array) -> tuple[int, ...] | None:
 
 def _is_in_another_order(array: Array, expected: Array, axes: Sequence[int]) -> bool:
     """Whether a value that has numbers of several sizes is the array in another order of its axes, too."""
-    rank, largest = expected.ndim, magnitude(expected)
-    if rank > _MOST_TRIED:
+    if expected.ndim > _MOST_TRIED:
         return False
-    places = np.arange(array.size).reshape(expected.shape)
-    chosen, flat = _moved(places, axes, array).reshape(-1), array.reshape(-1)
-    for other in itertools.permutations(range(rank)):
-        order = _moved(places, other, array).reshape(-1)
-        differing = np.flatnonzero(order != chosen)[:_PLACES]
-        few = expected.reshape(-1)[order[differing]]
-        is_like = bool(differing.size) and is_equal(flat[differing], few, largest)  # few places tell most that differ
-        if is_like and is_equal(array, _moved(expected, other, array), largest):
+    largest = magnitude(expected)
+    few = np.arange(0, array.size, max(1, array.size // _PLACES))
+    first = array.reshape(-1)[few]
+    for other in _other_orders(expected.shape, axes):
+        places = np.unravel_index(few, [expected.shape[axis] for axis in other])
+        same_places = expected[tuple(places[other.index(axis)] for axis in range(expected.ndim))]
+        # Few places tell most that differ, and need no array to be moved.
+        if is_equal(first, same_places, largest) and is_equal(array, _moved(expected, other, array), largest):
             return True
     return False
+
+
+def _other_orders(shape: Sequence[int], axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """The orders of axes that put some element elsewhere than the given one does, each placement once."""
+    long = [axis for axis in axes if shape[axis] != 1]
+    rest = tuple(axis for axis in axes if shape[axis] == 1)
+    return (rest + order for order in itertools.permutations(long) if order != tuple(long))
 
 
 def _moved(value: Array, axes: Sequence[int], like: Array) -> Array:
