@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds._arithmetic import Array
+from edgeconv.parity.bounds._blocks import BLOCK, by_blocks
 from edgeconv.parity.bounds._bounded import Bounded
 
 _SMALLEST_NORMAL = float(np.finfo(np.float32).smallest_normal)
+
+
+@dataclass(frozen=True)
+class Use:
+    """How much of a bound a result uses.
+
+    Attributes:
+        used: the largest share of the bound that an element uses; correct up to 1.
+        error: of that element.
+        bound: of that element.
+        likely: the largest share of the likely bound.
+        widest: the largest bound of an element.
+        signal: sum of the squares of the exact values, where both are finite.
+        noise: sum of the squares of the errors, likewise.
+    """
+
+    used: float = 0.0
+    error: float = 0.0
+    bound: float = 0.0
+    likely: float = 0.0
+    widest: float = 0.0
+    signal: float = 0.0
+    noise: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +66,68 @@ class Bound:
         Raises:
             ParityError: it has another shape.
         """
+        self._require_shape(result)
+        bound = self.likely if likely else self.worst
+        with np.errstate(all="ignore"):
+            ceiling = self._ceiling(result)
+            return _shares(result.astype(np.float64), self.exact.astype(np.float64), bound, ceiling)
+
+    def use(self, result: Array) -> Use:
+        """What a runtime's result uses of the bound, at most and in all.
+
+        Raises:
+            ParityError: it has another shape.
+        """
+        self._require_shape(result)
+        arrays = [array.reshape(-1) for array in (result, self.exact, self.worst, self.likely)]
+        use, ceiling = Use(), self._ceiling(result)
+        with np.errstate(all="ignore"):
+            for start in range(0, result.size, BLOCK):
+                block = _use(*(array[start : start + BLOCK] for array in arrays), ceiling=ceiling)
+                most = use if start and block.used <= use.used else block  # the first of equal ones
+                use = Use(
+                    *(most.used, most.error, most.bound),
+                    *(max(use.likely, block.likely), max(use.widest, block.widest)),
+                    *(use.signal + block.signal, use.noise + block.noise),
+                )
+        return use
+
+    def _ceiling(self, result: Array) -> float:
+        """What may stand for infinity in a result; NaN where nothing may."""
+        return float(np.finfo(result.dtype).max) if self.saturates and result.dtype.kind == "f" else np.nan
+
+    def _require_shape(self, result: Array) -> None:
         if result.shape != self.exact.shape:
             raise ParityError(f"the result has shape {result.shape}, and its bound {self.exact.shape}")
-        bound = self.likely if likely else self.worst
-        actual, exact = result.astype(np.float64), self.exact.astype(np.float64)
-        with np.errstate(all="ignore"):
-            error = np.abs(actual - exact)
-            shares = np.divide(error, bound, out=np.zeros(error.shape), where=error != 0)
-            if np.isfinite(shares).all():
-                return shares
-            same = (actual == exact) | (np.isnan(actual) & np.isnan(exact)) | np.isposinf(bound)
-            if self.saturates and result.dtype.kind == "f":
-                same |= np.isinf(exact) & (actual == np.sign(exact) * np.finfo(result.dtype).max)
-            error = np.where(same, 0.0, np.abs(actual - exact))
-            return np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error) / bound)
+
+
+def _use(result: Array, exact: Array, worst: Array, likely: Array, *, ceiling: float) -> Use:
+    """Of a block that is not empty."""
+    actual, exact = result.astype(np.float64), exact.astype(np.float64)
+    error = actual - exact
+    signal, noise = float(np.dot(exact, exact)), float(np.dot(error, error))
+    if not (np.isfinite(signal) and np.isfinite(noise)):
+        finite = np.isfinite(exact) & np.isfinite(actual)
+        signal, noise = (float(np.sum(np.square(array[finite]))) for array in (exact, error))
+    widest = float(worst.max())
+    if not noise and not np.abs(error).max():  # nor is any of them NaN
+        return Use(bound=float(worst[0]), widest=widest, signal=signal)
+    shares = _shares(actual, exact, worst, ceiling)
+    at = int(np.argmax(shares))
+    most = float(_shares(actual, exact, likely, ceiling).max())
+    difference = abs(float(actual[at]) - float(exact[at]))
+    return Use(float(shares[at]), difference, float(worst[at]), most, widest, signal, noise)
+
+
+def _shares(actual: Array, exact: Array, bound: Array, ceiling: float) -> Array:
+    error = np.abs(actual - exact)
+    shares = np.divide(error, bound, out=np.zeros(error.shape), where=error != 0)
+    if np.isfinite(shares).all():
+        return shares
+    same = (actual == exact) | (np.isnan(actual) & np.isnan(exact)) | np.isposinf(bound)
+    same |= np.isinf(exact) & (actual == np.sign(exact) * ceiling)
+    error = np.where(same, 0.0, error)
+    return np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error) / bound)
 
 
 def bound_of(exact: Array, bounded: Bounded | None) -> Bound:
@@ -68,16 +141,24 @@ def bound_of(exact: Array, bounded: Bounded | None) -> Bound:
     if bounded is None:
         nothing = np.zeros(exact.shape)
         if exact.dtype.kind == "f":
-            size = np.abs(exact).astype(np.float64)
-            nothing = np.where(size < _SMALLEST_NORMAL, size, 0.0)
+            (nothing,) = by_blocks(_flushed, exact)
         return Bound(exact, nothing, nothing)
     # Float64's own rounding, of both sides: 2^-29 of a step's.
     slack = 1 + 2.0**-20 if exact.dtype.kind == "f" else 1.0
-    worst, likely = (
-        np.broadcast_to(np.where(np.isnan(error), np.inf, error) * slack, exact.shape)
-        for error in (bounded.worst, bounded.likely)
-    )
-    if exact.dtype.kind == "f":
+    operands = (exact, bounded.worst, bounded.likely)
+    worst, likely = by_blocks(partial(_bound_of, slack), *map(np.asarray, operands))
+    worst, likely = (np.broadcast_to(error, exact.shape) for error in (worst, likely))
+    return Bound(exact, worst, likely)
+
+
+def _flushed(exact: Array) -> tuple[Array]:
+    size = np.abs(exact).astype(np.float64)
+    return (np.where(size < _SMALLEST_NORMAL, size, 0.0),)
+
+
+def _bound_of(slack: float, exact: Array, worst: Array, likely: Array) -> tuple[Array, Array]:
+    worst, likely = (np.where(np.isnan(error), np.inf, error) * slack for error in (worst, likely))
+    if exact.dtype.kind == "f" and not np.isfinite(exact).all():
         infinite = np.isinf(exact)
         worst, likely = (np.where(infinite, 0.0, np.where(np.isnan(exact), np.inf, error)) for error in (worst, likely))
-    return Bound(exact, worst, np.minimum(likely, worst))
+    return worst, np.minimum(likely, worst)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 
 from edgeconv.parity.bounds._arithmetic import Arithmetic, Array
+from edgeconv.parity.bounds._blocks import by_blocks
 from edgeconv.parity.bounds._functions import FUNCTIONS
 
 _Pair = tuple[Array, Array]
+_Three = tuple[Array, Array, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,8 @@ class Bounded:
     def of(cls, values: Array | float, arithmetic: Arithmetic) -> Bounded:
         """An operand: exact, but for numbers that the runtime reads as 0."""
         values = np.asarray(values, np.float64)
-        error = arithmetic.flushed(values)
+        (error,) = by_blocks(lambda block: (arithmetic.flushed(block),), values)
+        error = error if error.any() else np.zeros(())
         return cls(values, error, error, arithmetic)
 
     def constant(self, number: float) -> Bounded:
@@ -60,15 +63,24 @@ class Bounded:
 
     def rounded(self, value: Array, errors: _Pair, units: float | Array = 1.0) -> Bounded:
         """A step's result: the carried errors, and so many roundings of what the runtime may have."""
+        operands = (value, *errors, np.asarray(units))
+        worst, likely = by_blocks(self._rounded, *map(np.asarray, operands))
+        return replace(self, value=value, worst=worst, likely=likely)
+
+    def _rounded(self, value: Array, worst: Array, likely: Array, units: Array) -> _Pair:
         u, least = self.arithmetic.unit, self.arithmetic.least
-        worst, likely = (error + units * u * (np.abs(value) + error) + least for error in errors)
-        return self.within(value, worst, likely)
+        worst, likely = (error + units * u * (np.abs(value) + error) + least for error in (worst, likely))
+        return self._within(value, worst, likely)
 
     def within(self, value: Array, worst: Array, likely: Array) -> Bounded:
         """With infinite errors where the interval reaches the largest number, or nothing is known."""
+        worst, likely = by_blocks(self._within, *map(np.asarray, (value, worst, likely)))
+        return replace(self, value=value, worst=worst, likely=likely)
+
+    def _within(self, value: Array, worst: Array, likely: Array) -> _Pair:
         reaches = ~(np.abs(value) + worst < self.arithmetic.largest)
         worst, likely = (np.where(reaches, np.inf, error) for error in (worst, likely))
-        return replace(self, value=value, worst=worst, likely=likely)
+        return worst, likely
 
     def __add__(self, other: Bounded | float) -> Bounded:
         b = self._other(other)
@@ -80,11 +92,16 @@ class Bounded:
 
     def __mul__(self, other: Bounded | float) -> Bounded:
         b = self._other(other)
-        errors = [
-            np.abs(self.value) * of_b + np.abs(b.value) * of_a + of_a * of_b
-            for of_a, of_b in ((self.worst, b.worst), (self.likely, b.likely))
-        ]
-        return self.rounded(self.value * b.value, (errors[0], errors[1]))
+        operands = (self.value, self.worst, self.likely, b.value, b.worst, b.likely)
+        value, worst, likely = by_blocks(self._product, *map(np.asarray, operands))
+        return replace(self, value=value, worst=worst, likely=likely)
+
+    def _product(self, a: Array, a_worst: Array, a_likely: Array, b: Array, b_worst: Array, b_likely: Array) -> _Three:
+        value, size_a, size_b = np.asarray(a * b), np.abs(a), np.abs(b)
+        worst, likely = (
+            size_a * of_b + size_b * of_a + of_a * of_b for of_a, of_b in ((a_worst, b_worst), (a_likely, b_likely))
+        )
+        return value, *self._rounded(value, worst, likely, np.ones(()))
 
     def __truediv__(self, other: Bounded | float) -> Bounded:
         b = self._other(other)
@@ -134,19 +151,21 @@ class Bounded:
             spreads: the same of the operands' errors, worst and likely.
             terms: further terms that are no products: a bias.
         """
+        operands = (total, magnitude, count, *spreads)
+        worst, likely = by_blocks(partial(self._summed, terms), *map(np.asarray, operands))
+        return replace(self, value=total, worst=worst, likely=likely)
+
+    def _summed(self, terms: int, total: Array, magnitude: Array, count: Array, worst: Array, likely: Array) -> _Pair:
+        """The errors of sums of so many products and further terms, of the errors of what is summed."""
         u, least = self.arithmetic.unit, self.arithmetic.least
         errors = []
-        plain = (
-            None
-            if any(np.any(spread) for spread in spreads)
-            else self.arithmetic.summed(total, magnitude, count + terms, 0.0)
-        )
-        for index, spread in enumerate(spreads):
+        plain = None if worst.any() or likely.any() else self.arithmetic.summed(total, magnitude, count + terms, 0.0)
+        for index, spread in enumerate((worst, likely)):
             whole = magnitude + spread
             rounding = (plain or self.arithmetic.summed(total, whole, count + terms, spread))[index]
-            errors.append(spread + rounding + u * (1 + 2 * np.asarray(count) * u) * whole + np.asarray(count) * least)
-        largest = np.where(magnitude + spreads[0] < self.arithmetic.largest, 0.0, np.inf)  # partial sums
-        return self.within(total, errors[0] + largest, errors[1] + largest)
+            errors.append(spread + rounding + u * (1 + 2 * count * u) * whole + count * least)
+        largest = np.where(magnitude + worst < self.arithmetic.largest, 0.0, np.inf)  # partial sums
+        return self._within(total, errors[0] + largest, errors[1] + largest)
 
     def sum(self, axes: Sequence[int] | int, *, keepdims: bool = True) -> Bounded:
         """Sums in any order."""
@@ -207,7 +226,13 @@ class Bounded:
 
     def clip(self, low: float, high: float) -> Bounded:
         """Held between two numbers."""
-        return self.monotone(lambda values: np.clip(values, low, high))
+
+        def clipped(value: Array, worst: Array, likely: Array) -> _Three:
+            block = replace(self, value=value, worst=worst, likely=likely).monotone(lambda x: np.clip(x, low, high))
+            return block.value, block.worst, block.likely
+
+        value, worst, likely = by_blocks(clipped, self.value, self.worst, self.likely)
+        return replace(self, value=value, worst=worst, likely=likely)
 
     def absolute(self) -> Bounded:
         """The absolute value."""
@@ -260,17 +285,19 @@ def widest(*formulas: Bounded) -> Bounded:
 
 def chosen(condition: Array, a: Bounded, b: Bounded) -> Bounded:
     """Of ``a`` where a condition on exact numbers holds, of ``b`` elsewhere."""
-    return replace(
-        a,
-        value=np.where(condition, a.value, b.value),
-        worst=np.where(condition, a.worst, b.worst),
-        likely=np.where(condition, a.likely, b.likely),
-    )
+    operands = (condition, a.value, b.value, a.worst, b.worst, a.likely, b.likely)
+    value, worst, likely = by_blocks(_chosen, *map(np.asarray, operands))
+    return replace(a, value=value, worst=worst, likely=likely)
+
+
+def _chosen(condition: Array, *pairs: Array) -> list[Array]:
+    return [np.where(condition, *pair) for pair in zip(pairs[::2], pairs[1::2], strict=True)]
 
 
 def by_sign(x: Bounded, above: Bounded, below: Bounded) -> Bounded:
     """``above`` where a number is not negative, ``below`` elsewhere; of functions that meet at 0."""
-    result, near = chosen(x.value >= 0, above, below), np.abs(x.value) < x.worst
+    result = chosen(x.value >= 0, above, below)
+    near = np.abs(x.value) < x.worst if x.worst.any() else np.zeros((), np.bool_)
     if not near.any():
         return result
     either = widest(above, below)

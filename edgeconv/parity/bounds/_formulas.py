@@ -24,6 +24,8 @@ def leaky(x: Bounded, slope: Bounded | float) -> Bounded:
 
 
 def _spread(x: Bounded, like: Bounded) -> Bounded:
+    if x.value.shape == like.value.shape:
+        return x
     return x.move(lambda array: np.broadcast_to(array, like.value.shape))
 
 

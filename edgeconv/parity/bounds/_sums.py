@@ -51,11 +51,13 @@ def linear(
     """
     magnitudes = [np.abs(operand.value) for operand in operands]
     magnitude = evaluate(magnitudes)
-    spreads = []
+    spreads: list[Array] = []
     for name in ("worst", "likely"):
         errors = [getattr(operand, name) for operand in operands]
         if not any(error.any() for error in errors):
             spreads.append(np.zeros(()))
+        elif spreads and all(operand.worst is operand.likely for operand in operands):
+            spreads.append(spreads[0])
         else:
             wider = [size + error for size, error in zip(magnitudes, errors, strict=True)]
             spreads.append(np.maximum(evaluate(wider) - magnitude, 0.0))

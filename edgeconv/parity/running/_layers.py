@@ -202,14 +202,5 @@ class _Walk:
 def _layer(name: str, operators: tuple[str, ...], bound: Bound, told: Array) -> Layer:
     if not told.size:
         return Layer(name, operators, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    used = bound.used(told)
-    at = np.unravel_index(int(np.argmax(used)), used.shape)
-    exact = np.asarray(bound.exact, np.float64)
-    finite = np.isfinite(exact) & np.isfinite(told)
-    pair = exact[finite], told[finite].astype(np.float64)
-    with np.errstate(all="ignore"):
-        signal, noise = (float(np.sum(np.square(part))) for part in (pair[0], pair[1] - pair[0]))
-        error = abs(float(told[at]) - float(exact[at]))
-    likely = float(bound.used(told, likely=True).max())
-    widest = float(np.max(bound.worst))
-    return Layer(name, operators, float(used[at]), error, float(bound.worst[at]), likely, signal, noise, widest)
+    use = bound.use(told)
+    return Layer(name, operators, use.used, use.error, use.bound, use.likely, use.signal, use.noise, use.widest)

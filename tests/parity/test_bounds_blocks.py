@@ -1,0 +1,89 @@
+"""Bounds are computed block by block: as one block they would be the same numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgeconv.parity.bounds import Arithmetic, Bound, _blocks, _bound, of_node
+
+GENERATOR = np.random.default_rng(3)
+ODD = np.array([0.0, -0.0, 1e-40, -1e-45, 3e38, -3e38, np.inf, -np.inf, np.nan], np.float32)
+
+
+def operand(*shape: int) -> np.ndarray:
+    """Numbers of all sizes; of many, a few are denormal, infinite or none."""
+    array = (GENERATOR.normal(size=shape) * 10.0 ** GENERATOR.integers(-3, 4, shape)).astype(np.float32)
+    if array.size < 200:
+        return array
+    array.reshape(-1)[GENERATOR.choice(array.size, ODD.size, replace=False)] = ODD
+    return array
+
+
+def bound_of(op_type: str, *operands: np.ndarray, storage: str = "float32", **attributes: object) -> Bound:
+    values = [
+        ir.Value(name=f"x{at}", shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
+        for at, array in enumerate(operands)
+    ]
+    node = ir.node(op_type, values, attributes)
+    (bound, *_) = of_node(node, operands, opset=18, arithmetic=Arithmetic(storage=storage))
+    return bound
+
+
+CASES = {
+    "Conv": (operand(1, 3, 19, 11), operand(4, 3, 3, 3), operand(4)),
+    "LeakyRelu": (operand(2, 3, 40),),
+    "HardSwish": (operand(2, 3, 40),),
+    "Relu": (operand(2, 3, 40),),
+    "Mul": (operand(2, 3, 40), operand(3, 1)),
+    "PRelu": (operand(2, 3, 40), operand(3, 1)),
+    "Sigmoid": (operand(2, 3, 40),),
+}
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+@pytest.mark.parametrize("op_type", CASES)
+def test_blocks_change_no_bound_and_no_share_of_it(op_type: str, storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operands = CASES[op_type]
+    whole = bound_of(op_type, *operands, storage=storage)
+    with np.errstate(all="ignore"):
+        result = (whole.exact * (1 + 1e-7 * GENERATOR.normal(size=whole.exact.shape))).astype(np.float32)
+    used = whole.use(result)
+    for module in (_blocks, _bound):
+        monkeypatch.setattr(module, "BLOCK", 7)
+    parts = bound_of(op_type, *operands, storage=storage)
+    for name in ("exact", "worst", "likely"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name), err_msg=name)
+    again = parts.use(result)
+    assert (again.used, again.error, again.bound) == (used.used, used.error, used.bound)
+    assert (again.likely, again.widest) == (used.likely, used.widest)
+    assert again.noise == pytest.approx(used.noise, rel=1e-12)
+    assert again.signal == pytest.approx(used.signal, rel=1e-12)
+
+
+@pytest.mark.parametrize("op_type", CASES)
+def test_the_most_used_element_is_that_of_all_shares(op_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = bound_of(op_type, *CASES[op_type])
+    with np.errstate(all="ignore"):
+        result = bound.exact.astype(np.float32)
+    place = np.unravel_index(result.size // 2, result.shape)
+    result[place] = 17.25  # a fault in the middle
+    monkeypatch.setattr(_bound, "BLOCK", 7)
+    shares, use = bound.used(result), bound.use(result)
+    at = np.unravel_index(int(np.argmax(shares)), shares.shape)
+    assert use.used == shares[at]
+    assert use.bound == bound.worst[at]
+    assert use.likely == bound.used(result, likely=True).max()
+    assert use.widest == bound.worst.max()
+
+
+def test_a_single_altered_element_of_many_equal_ones_is_found() -> None:
+    exact = np.ones(3 * _blocks.BLOCK)
+    bound = Bound(exact, np.full(exact.shape, 1e-7), np.full(exact.shape, 1e-8))
+    result = exact.copy()
+    assert bound.use(result).used == 0
+    result[-1] += 3e-7
+    assert bound.use(result).used == pytest.approx(3, rel=1e-6)
+    result[-1] = np.nan
+    assert bound.use(result).used == np.inf
