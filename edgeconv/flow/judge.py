@@ -27,7 +27,7 @@ from edgeconv.parity import (
     shaken,
 )
 from edgeconv.parity.chain import held_to_links, relieved
-from edgeconv.parity.running import told_as_precision, told_as_runtimes_own
+from edgeconv.parity.running import Known, told_as_precision, told_as_runtimes_own
 from edgeconv.progress import Progress
 
 _MakeRun = Callable[[tuple[Sample, ...]], Run]
@@ -217,13 +217,19 @@ def _runs(
         if own_run is not None:
             run = partial(_again, own_run)
         yield _Planned(f"{source.title} float32 beside float64", source.variant, run, is_witness=source.is_read)
+    devices = [find(name) for name in proof.device_names]
+    takers = [device for device in devices if "tflite" in device.formats]
+    runs = len(takers) * sum(artifact.format == "tflite" for artifact in artifacts)
+    known = Known() if runs > 1 else None  # of one run, no layer is met again
     for artifact in artifacts:
-        for device in map(find, proof.device_names):
+        for device in devices:
             if artifact.format in device.formats:
                 title = f"{artifact.path.name} on {device.name}"
                 make_run = partial(sessions.run, device, artifact, timeout_s=proof.timeout_s)
                 unfused = partial(make_run, optimized=False) if artifact.format == "onnx" else None
-                judge_running = partial(judged_running, sessions, device, artifact, timeout_s=proof.timeout_s)
+                judge_running = partial(
+                    judged_running, sessions, device, artifact, known=known, timeout_s=proof.timeout_s
+                )
                 yield _Planned(title, artifact.variant, make_run, unfused, judge_running)
 
 

@@ -123,11 +123,11 @@ def _shares(actual: Array, exact: Array, bound: Array, ceiling: float) -> Array:
     error = np.abs(actual - exact)
     shares = np.divide(error, bound, out=np.zeros(error.shape), where=error != 0)
     if np.isfinite(shares).all():
-        return shares
+        return np.asarray(shares)
     same = (actual == exact) | (np.isnan(actual) & np.isnan(exact)) | np.isposinf(bound)
     same |= np.isinf(exact) & (actual == np.sign(exact) * ceiling)
     error = np.where(same, 0.0, error)
-    return np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error) / bound)
+    return np.asarray(np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error) / bound))
 
 
 def bound_of(exact: Array, bounded: Bounded | None) -> Bound:

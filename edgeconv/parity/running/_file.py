@@ -8,6 +8,7 @@ from typing import Protocol
 
 from edgeconv.core import Array
 from edgeconv.parity.bounds import Arithmetic
+from edgeconv.parity.running._known import Known
 from edgeconv.parity.running._layers import Judged
 
 
@@ -34,13 +35,14 @@ class ProbedFile(Protocol):
         ...
 
 
-def open_probed(path: Path, data: bytes, arithmetic: Arithmetic) -> ProbedFile:
+def open_probed(path: Path, data: bytes, arithmetic: Arithmetic, known: Known | None = None) -> ProbedFile:
     """The file as a `ProbedFile`.
 
     Args:
         path: where it lies, with what belongs to it; its suffix tells the language.
         data: its bytes.
         arithmetic: of the runtime that it is judged for.
+        known: layers of ``.tflite`` files that were judged already; one for all files and devices.
     """
     if path.suffix == ".onnx":
         from edgeconv.parity.running._onnx import OnnxFile
@@ -48,7 +50,7 @@ def open_probed(path: Path, data: bytes, arithmetic: Arithmetic) -> ProbedFile:
         return OnnxFile(path, data, arithmetic)
     from edgeconv.parity.running._tflite import TfliteFile
 
-    return TfliteFile(data, arithmetic)
+    return TfliteFile(data, arithmetic, known)
 
 
 _RUNTIMES = {"onnxruntime": "onnxruntime", "litert": "any", "litert-reference": "tflite", "tflite-runtime": "any"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.errors import EdgeconvError
 from edgeconv.parity.bounds import Bound
+from edgeconv.parity.running._known import Known
 
 Operand = Array | Bound | None
 Reading = Callable[[Hashable, Array], Operand]
@@ -28,12 +29,14 @@ class Step:
         inputs: keys of its operands; None where one is left out.
         outputs: keys of its results.
         bounds: gives a `Bound` per result, of operands that a runtime told or of carried ones.
+        identity: all that its bounds depend on but for the operands; empty where nobody asks for it.
     """
 
     operator: str
     inputs: tuple[Hashable | None, ...]
     outputs: tuple[Hashable, ...]
     bounds: Callable[[Sequence[Operand]], Sequence[Bound]]
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def judged_layers(
     told: Mapping[Hashable, Array],
     readings: Sequence[Reading],
     name_of: Callable[[Hashable], str],
+    known: Known | None = None,
 ) -> Judged:
     """Judges each told value by the operators that lead to it from told ones.
 
@@ -89,15 +93,22 @@ def judged_layers(
         told: results, as the runtime has them.
         readings: how the operators behind a told value may have read it; a value that is right by one of them is right.
         name_of: the name of a told value.
+        known: layers that were judged already; hears of these.
     """
     layers: dict[Hashable, Layer] = {}
     unjudged: dict[str, str] = {}
     left = frozenset(told)
-    for reading in readings:
+    for at, reading in enumerate(readings):
+        keys = {} if known is None else known.keys(steps, held, told, at)
+        same = {key for key in keys.keys() & left if known is not None and keys[key] in known.layers}
         walk = _Walk(held, told, reading)
-        for step in _needed(steps, told, left):
+        for step in _needed(steps, told, left - same):
             walk.step(step)
-        layers |= {key: _layer(name_of(key), *walk.results[key], told[key]) for key in walk.results.keys() & left}
+        judged = walk.results.keys() & left - same
+        layers |= {key: _layer(name_of(key), *walk.results[key], told[key]) for key in judged}
+        if known is not None:
+            layers |= {key: replace(known.layers[keys[key]], name=name_of(key)) for key in same}
+            known.layers |= {keys[key]: layers[key] for key in judged & keys.keys()}
         for key in walk.unjudged.keys() & layers.keys() & left:
             del layers[key]  # it is not right by a narrower reading, and may be by this one
         unjudged |= {name_of(key): why for key, why in walk.unjudged.items() if key in left}

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.parity.bounds import Arithmetic, Bound, of_tflite
+from edgeconv.parity.running._known import Known
 from edgeconv.parity.running._layers import Judged, Operand, Step, carried_through, judged_layers
 from edgeconv.reference.tflite import Operator, TfliteGraph, open_tflite, read
 
@@ -24,12 +25,13 @@ class TfliteFile:
     Args:
         data: its bytes.
         arithmetic: of the runtime; halves are dequantized, and all is computed in float32.
+        known: layers that were judged already.
     """
 
-    def __init__(self, data: bytes, arithmetic: Arithmetic) -> None:
+    def __init__(self, data: bytes, arithmetic: Arithmetic, known: Known | None = None) -> None:
         self._data = data
         self._graph = read(data)
-        self._arithmetic = arithmetic
+        self._arithmetic, self._known = arithmetic, known
         self._places = {tensor.name: at for at, tensor in enumerate(self._graph.tensors)}
 
     @property
@@ -64,7 +66,7 @@ class TfliteFile:
         steps = self._steps()
         halves = any(graph.tensors[at].dtype == "float16" for at in results if isinstance(at, int))
         readings = [self._held, self._unrounded] if halves else [self._held]
-        return judged_layers(steps, held, results, readings, self._name)
+        return judged_layers(steps, held, results, readings, self._name, self._known)
 
     def carried(self, inputs: Sequence[Array]) -> Sequence[Bound]:
         """See `OnnxFile.carried`."""
@@ -87,6 +89,7 @@ class TfliteFile:
                 tuple(None if at < 0 else at for at in operator.inputs),
                 operator.outputs,
                 partial(_bounds, self._graph, operator, self._arithmetic),
+                "" if self._known is None else _identity(self._graph, operator, self._arithmetic),
             )
             for operator in self._graph.operators
         ]
@@ -108,6 +111,18 @@ class TfliteFile:
     def _name(self, key: Hashable) -> str:
         assert isinstance(key, int)  # tensors have indices
         return self._graph.tensors[key].name
+
+
+def _identity(graph: TfliteGraph, operator: Operator, arithmetic: Arithmetic) -> str:
+    """All that the bounds of an operator depend on, but for the numbers of its operands."""
+    tensors = [None if at < 0 else graph.tensors[at] for at in (*operator.inputs, *operator.outputs)]
+    facts = [
+        tensor and (tensor.dtype, tensor.shape, tensor.quantization, tensor.variable, tensor.data is None)
+        for tensor in tensors
+    ]
+    which = [operator.inputs.index(at) for at in operator.inputs]  # an operand may be there twice
+    kind = (operator.name, operator.version, operator.custom, sorted(operator.options.items()), len(operator.outputs))
+    return repr((kind, which, facts, arithmetic))
 
 
 def _bounds(
