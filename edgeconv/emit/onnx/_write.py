@@ -21,6 +21,7 @@ from edgeconv.emit.onnx._mute import mute
 from edgeconv.emit.onnx._names import name_invented
 from edgeconv.emit.onnx._onnxsim import onnxsim
 from edgeconv.emit.onnx._opset import OPSETS, to_opset
+from edgeconv.emit.onnx._small_layers import small_layers_in_float
 from edgeconv.errors import TFLITE_ONLY, EmitError, is_own_fault
 from edgeconv.graph.argument import checked_metadata, checked_model
 
@@ -40,6 +41,7 @@ def to_onnx(
     weights: str = "float32",
     io: str = "float32",
     data_name: str = "",
+    keep_roundings: bool = False,
 ) -> Emitted:
     """Writes a graph as a single ``.onnx`` file, weights inside; those above 2 GiB lie in a file beside it.
 
@@ -58,10 +60,11 @@ def to_onnx(
             the specs.
         data_name: of the file that takes weights above 2 GiB; without it, such a graph is refused. onnxsim, which
             compares whole files, simplifies no such graph.
+        keep_roundings: whether small layers of a quantized graph are rounded, too, where that takes longer.
 
     Returns:
         The bytes (and those of the file of weights), with the inputs and outputs as the file declares them (NCHW), and
-        notes on what stays float32.
+        notes on what stays float32, or is computed in float for speed.
 
     Raises:
         EmitError: an operator has no form in the opset, the weights take more than 2 GiB and there is no name for
@@ -73,6 +76,7 @@ def to_onnx(
     _check_names(weights, io)
     model = in_fast_forms(model)
     written_out = marks_of(model.graph)
+    small = () if keep_roundings else small_layers_in_float(model.graph, whole_outputs=io != "float32")
     borders = border_parameters(model.graph) if io != "float32" else {}
     if io != "float32":
         integer_borders(model.graph)
@@ -91,7 +95,7 @@ def to_onnx(
         data=proto.SerializeToString(deterministic=True),
         inputs=tuple(_spec(value, borders) for value in graph.input),
         outputs=tuple(_spec(value, borders) for value in graph.output),
-        notes=notes,
+        notes=(*small, *notes),
         external=external,
     )
 
