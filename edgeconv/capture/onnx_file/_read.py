@@ -32,6 +32,7 @@ from edgeconv.capture.onnx_file._flags import check_flags
 from edgeconv.capture.onnx_file._groups import check_groups
 from edgeconv.capture.onnx_file._local_responses import settle_local_responses
 from edgeconv.capture.onnx_file._numbers import check_numbers
+from edgeconv.capture.onnx_file._operands import check_operands
 from edgeconv.capture.onnx_file._padded_axes import settle_padded_axes
 from edgeconv.capture.onnx_file._recurrent import check_modes, settle_recurrent
 from edgeconv.capture.onnx_file._scalars import check_scalars
@@ -182,12 +183,15 @@ class OnnxFile:
         try:
             check_flags(graph)
             check_modes(graph)
+            check_operands(graph)
             state_same_pads(graph)
             with silent():
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
+                check_operands(graph)
                 _check_extents(graph)
                 check_scalars(graph)
                 clean(model)
+                check_operands(graph)
                 _check_extents(graph)
                 check_groups(graph)
                 check_axes(graph)

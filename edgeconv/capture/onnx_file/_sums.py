@@ -94,7 +94,7 @@ def _rotary(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
         heads = steps.transpose(heads, (0, 2, 1, 3), "heads")
     batch, count, length, width = sizes_of(heads)
     turned = node.attributes.get_int("rotary_embedding_dim", 0) or width
-    angles = [_angles(node, index)[..., : turned // 2] for index in (1, 2)]
+    angles = [_angles(node, index, (batch, length, turned // 2)) for index in (1, 2)]
     interleaved = bool(node.attributes.get_int("interleaved", 0))
     wide = [np.repeat(angle, 2, -1) if interleaved else np.concatenate([angle, angle], -1) for angle in angles]
     cosine, sine = (steps.constant(np.ascontiguousarray(angle[:, None]), f"angle_{i}") for i, angle in enumerate(wide))
@@ -112,8 +112,8 @@ def _rotary(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     return {node.outputs[0]: y}
 
 
-def _angles(node: ir.Node, index: int) -> np.ndarray:
-    """The cosines or sines, [batch, length, half of a head]."""
+def _angles(node: ir.Node, index: int, due: tuple[int, int, int]) -> np.ndarray:
+    """The cosines or sines, [batch, length, half of what is turned of a head]: as stored, or at the positions."""
     cache = constant(node.inputs[index])
     position = input_of(node, 3)
     places = constant(position)
@@ -123,6 +123,15 @@ def _angles(node: ir.Node, index: int) -> np.ndarray:
             where=place_of(node),
             hint="store its cos_cache, sin_cache and position_ids in the file",
         )
+    if places is not None and cache.ndim and places.size and (places.min() < 0 or places.max() >= len(cache)):
+        what = f"RotaryEmbedding takes the positions {places.min()} to {places.max()} of {len(cache)}"
+        raise CaptureError(what, where=place_of(node), hint="correct position_ids")
+    stated = cache.shape if places is None or not cache.ndim else (*places.shape, *cache.shape[1:])
+    if stated != due:
+        shapes = f"angles of the shape {list(cache.shape)}"
+        shapes += f" and positions of the shape {list(places.shape)}" if places is not None else ""
+        what = f"RotaryEmbedding takes {shapes}, where angles for {list(due)} are due"
+        raise CaptureError(what, where=place_of(node), hint="correct the caches, or rotary_embedding_dim")
     return np.asarray(cache if places is None else cache[places], np.float32)
 
 

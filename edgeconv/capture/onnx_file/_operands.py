@@ -1,0 +1,129 @@
+"""Operands whose shapes belong together: onnx infers nothing of most, and stages would fail in words of numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import onnx_ir as ir
+
+from edgeconv.errors import CaptureError
+from edgeconv.graph.origin import place_of
+
+Sizes = Sequence[int]
+Rule = Callable[[ir.Node, Sequence[Sizes | None]], bool]
+
+
+def check_operands(graph: ir.Graph) -> None:
+    """Sees that operands have shapes of one operation, as far as they are known.
+
+    Raises:
+        CaptureError: a node's have not; names the node and the shapes.
+    """
+    for node in graph:
+        rule = RULES.get(node.op_type) if node.domain == "" else None
+        if rule is None:
+            continue
+        sizes = [_sizes(value) for value in node.inputs]
+        if not rule(node, sizes):
+            said = ", ".join("?" if shape is None else str(list(shape)) for shape in sizes)
+            what = f"{node.op_type} cannot compute with operands of the shapes {said}"
+            raise CaptureError(what, where=place_of(node), hint="correct the model")
+
+
+def _sizes(value: ir.Value | None) -> Sizes | None:
+    shape = value.shape if value is not None else None
+    return list(shape.numpy()) if shape is not None and shape.is_static() else None
+
+
+def _at(sizes: Sequence[Sizes | None], index: int) -> Sizes | None:
+    return sizes[index] if index < len(sizes) else None
+
+
+def _spreads(part: Sizes | None, whole: Sizes | None) -> bool:
+    """Whether a tensor broadcasts to another one, which keeps its shape."""
+    if part is None or whole is None:
+        return True
+    pairs = zip(reversed(part), reversed(whole), strict=False)
+    return len(part) <= len(whole) and all(size in (1, due) for size, due in pairs)
+
+
+def _convolution(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    """A kernel of as many axes as strides, as ``kernel_shape`` says, which onnx's inference holds to the image."""
+    weight = sizes[1]
+    if weight is None:
+        return True
+    kernel = list(weight[2:])
+    counts = {"strides": 1, "dilations": 1, "output_padding": 1, "output_shape": 1, "pads": 2}
+    stated = [(len(node.attributes.get_ints(name, ())), times) for name, times in counts.items()]
+    return (
+        bool(kernel)
+        and list(node.attributes.get_ints("kernel_shape", kernel)) == kernel
+        and all(count in (0, times * len(kernel)) for count, times in stated)
+    )
+
+
+def _gemm(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    """(M, K), (K, N), and what broadcasts to (M, N)."""
+    a, b = sizes[:2]
+    if a is None or b is None:
+        return True
+    if len(a) != 2 or len(b) != 2:
+        return False
+    a = a[::-1] if node.attributes.get_int("transA", 0) else a
+    b = b[::-1] if node.attributes.get_int("transB", 0) else b
+    return a[1] == b[0] and _spreads(_at(sizes, 2), [a[0], b[1]])
+
+
+def _parameters(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    """Slopes, scales and shifts that broadcast to what they are applied to."""
+    return all(_spreads(part, sizes[0]) for part in sizes[1:])
+
+
+def _by_channel(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    x, *parts = sizes
+    return x is None or (len(x) > 1 and all(part is None or list(part) == [x[1]] for part in parts))
+
+
+def _elements(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    """Indices of as many axes as the data, no longer than it but along the axis; updates of the indices' shape."""
+    x, indices, updates = sizes[0], sizes[1], _at(sizes, 2)
+    if indices is None:
+        return True
+    if updates is not None and list(updates) != list(indices):
+        return False
+    if x is None:
+        return True
+    axis = node.attributes.get_int("axis", 0)
+    beside = [pair for i, pair in enumerate(zip(indices, x, strict=False)) if i != axis % max(len(x), 1)]
+    return len(indices) == len(x) and all(count <= size for count, size in beside)
+
+
+def _resize(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    """A vector each; a scale or size per axis, or none. Where the region counts, it is looked at there."""
+    axes = node.attributes.get_ints("axes", ())
+    count = len(axes) or (len(sizes[0]) if sizes[0] is not None else None)
+    if any(part is not None and len(part) != 1 for part in sizes[1:4]):
+        return False
+    return count is None or all(part is None or part[0] in (0, count) for part in sizes[2:4])
+
+
+def _recurrent(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    """X, W and R are of three axes; how long these are is looked at where directions and gates are counted."""
+    return all(part is None or len(part) == 3 for part in sizes[:3])
+
+
+RULES: Mapping[str, Rule] = {
+    "Conv": _convolution,
+    "ConvTranspose": _convolution,
+    "GRU": _recurrent,
+    "GatherElements": _elements,
+    "Gemm": _gemm,
+    "GroupNormalization": _by_channel,
+    "LSTM": _recurrent,
+    "LayerNormalization": _parameters,
+    "PRelu": _parameters,
+    "RMSNormalization": _parameters,
+    "RNN": _recurrent,
+    "Resize": _resize,
+    "ScatterElements": _elements,
+}
