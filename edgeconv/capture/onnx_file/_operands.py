@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from edgeconv.errors import CaptureError
 from edgeconv.graph.origin import place_of
+from edgeconv.graph.traits import Trait, having
 
 Sizes = Sequence[int]
 Rule = Callable[[ir.Node, Sequence[Sizes | None]], bool]
@@ -98,6 +99,30 @@ def _elements(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
     return len(indices) == len(x) and all(count <= size for count, size in beside)
 
 
+def _scattered(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    """Each row of the indices names a part of the data, whose update has its shape."""
+    x, indices, updates = sizes[:3]
+    if x is None or indices is None or updates is None:
+        return True
+    depth = indices[-1] if indices else len(x) + 1
+    return depth <= len(x) and list(updates) == [*indices[:-1], *x[depth:]]
+
+
+def _vectors(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    """Axes, shapes, counts: a list of numbers, or one."""
+    return all(part is None or len(part) <= 1 for part in sizes[1:])
+
+
+def _slice(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    """Lists of as many starts as ends, axes and steps."""
+    lists = [part for part in sizes[1:] if part is not None]
+    return all(list(part) == list(lists[0]) and len(part) == 1 for part in lists)
+
+
+def _pad(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    return _vectors(node, [None, _at(sizes, 1), _at(sizes, 3)])
+
+
 def _resize(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
     """A vector each; a scale or size per axis, or none. Where the region counts, it is looked at there."""
     axes = node.attributes.get_ints("axes", ())
@@ -113,8 +138,10 @@ def _recurrent(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
 
 
 RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(having(Trait.REDUCES), _vectors),
     "Conv": _convolution,
     "ConvTranspose": _convolution,
+    "Expand": _vectors,
     "GRU": _recurrent,
     "GatherElements": _elements,
     "Gemm": _gemm,
@@ -122,8 +149,16 @@ RULES: Mapping[str, Rule] = {
     "LSTM": _recurrent,
     "LayerNormalization": _parameters,
     "PRelu": _parameters,
+    "Pad": _pad,
     "RMSNormalization": _parameters,
     "RNN": _recurrent,
+    "Reshape": _vectors,
     "Resize": _resize,
     "ScatterElements": _elements,
+    "ScatterND": _scattered,
+    "Slice": _slice,
+    "Split": _vectors,
+    "Squeeze": _vectors,
+    "Tile": _vectors,
+    "Unsqueeze": _vectors,
 }
