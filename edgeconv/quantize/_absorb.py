@@ -22,7 +22,8 @@ from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._equalize import Pair, between, by_input, pairs_of, weight_of
 from edgeconv.quantize._graph import forget_names, unique_name
-from edgeconv.quantize._tune import add_to_bias, channel_axis
+from edgeconv.quantize._targets import channel_axis
+from edgeconv.quantize._tune import add_to_bias
 
 _Floats = npt.NDArray[np.float64]
 

@@ -28,7 +28,8 @@ from edgeconv.core.affine import WEIGHT_LIMITS
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, pairs_of, within_pairs
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._tune import Given, Rounding, tune, unit_of
+from edgeconv.quantize._targets import unit_of
+from edgeconv.quantize._tune import Given, Rounding, tune
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _Floats = npt.NDArray[np.float64]
 
 _POSITIONS = 10000
+_PART_BYTES = 1 << 26  # of a layer's inputs: each part takes all iterations
 _STRETCH_LOW, _STRETCH_HIGH = -0.1, 1.1  # the paper's zeta and gamma
 _WARM_UP = 0.2  # of the iterations, without the regularizer
 _BETA_FIRST, _BETA_LAST = 20.0, 2.0  # its exponent, annealed
@@ -75,7 +77,7 @@ def adaround(
 
     from edgeconv.reference import one_thread  # torch, which other roundings do without
 
-    rounding = Rounding(lambda problem: learned(problem, iterations), _POSITIONS, np.asarray)
+    rounding = Rounding(lambda problem: learned(problem, iterations), _POSITIONS, _PART_BYTES)
     with one_thread():
         return tune(model, plan, batches, title="adaptive rounding", rounding=rounding, progress=progress)
 

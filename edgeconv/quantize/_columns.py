@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +10,10 @@ import numpy.typing as npt
 from edgeconv.core import Array
 from edgeconv.quantize._graph import static_shape
 from edgeconv.quantize._structure import Layer
-from edgeconv.quantize._walk import Values
+from edgeconv.quantize._walk import Dequantized, Held
 
 _Floats = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.int64]
 
 
 def groups_of(layer: Layer) -> int:
@@ -36,42 +37,63 @@ def untaps(layer: Layer, form: _Floats) -> _Floats:
     return np.ascontiguousarray(np.moveaxis(form[0], 0, layer.axis))
 
 
-class Columns:
-    """At which of a layer's output positions its inputs are looked at, evenly drawn from all samples.
+class Positions:
+    """At which of a layer's output positions it is looked at, evenly drawn from all samples.
 
     Args:
-        layer: whose inputs they are.
-        arrays: its inputs, one per sample.
+        samples: how many there are.
         most: about so many positions, drawn from a generator of a fixed seed.
     """
 
-    def __init__(self, layer: Layer, arrays: Values, most: int) -> None:
-        rng = np.random.default_rng(0)
-        per_array = max(1, -(-most // len(arrays)))
-        self._is_conv, self._groups = layer.node.op_type == "Conv", groups_of(layer)
-        self._windows = _Windows(layer) if self._is_conv else None
-        counts = [self._windows.count(array) if self._windows else array.size // array.shape[-1] for array in arrays]
-        self._positions = [_some(count, per_array, rng) for count in counts]
-        self.taps = int(np.prod(static_shape(layer.weight)[1:])) if self._windows else arrays[0].shape[-1]
+    def __init__(self, samples: int, most: int) -> None:
+        self._each, self._rng = max(1, -(-most // samples)), np.random.default_rng(0)
 
-    def of(self, arrays: Values, part: slice = slice(None)) -> Array:
+    def drawn(self, count: int) -> _Indices:
+        """Some of the positions of the next sample, in order."""
+        if count <= self._each:
+            return np.arange(count)
+        return np.sort(self._rng.choice(count, self._each, replace=False))
+
+
+class Columns:
+    """What a layer multiplies its weight with at some of its output positions.
+
+    Args:
+        layer: whose inputs they are.
+        inputs: what it reads, one per sample.
+        positions: of each sample, in order.
+    """
+
+    def __init__(self, layer: Layer, inputs: Sequence[Held], positions: Sequence[_Indices]) -> None:
+        self._groups, self._inputs, self._positions = groups_of(layer), inputs, positions
+        self._windows = _Windows(layer) if layer.node.op_type == "Conv" else None
+        self._taps = int(np.prod(static_shape(layer.weight)[1:])) if self._windows else inputs[0].shape[-1]
+        self._count = sum(map(len, positions))
+
+    def parts(self, most_bytes: int) -> list[slice]:
+        """The groups, so many at a time that their columns take no more memory; one at least."""
+        count = max(1, most_bytes // (4 * max(1, self._count * self._taps)))
+        return [slice(start, min(start + count, self._groups)) for start in range(0, self._groups, count)]
+
+    def of(self, part: slice = slice(None)) -> Array:
         """What some groups of the layer read: float32 (groups, positions, taps)."""
-        groups = len(range(*part.indices(self._groups)))
-        gathered = np.empty((groups, sum(map(len, self._positions)), self.taps), np.float32)
+        gathered = np.empty((len(range(*part.indices(self._groups))), self._count, self._taps), np.float32)
         start = 0
-        for array, positions in zip(arrays, self._positions, strict=True):
+        for held, positions in zip(self._inputs, self._positions, strict=True):
             rows = gathered[:, start : start + len(positions)]
             start += len(positions)
+            array = held.integers if isinstance(held, Dequantized) else held
+            real = held.real if isinstance(held, Dequantized) else _same
             if self._windows is None:
-                rows[0] = array.reshape(-1, self.taps)[positions]
+                rows[0] = real(array.reshape(-1, self._taps)[positions])
             else:
                 grouped = array.reshape(array.shape[0], self._groups, -1, *array.shape[2:])
-                self._windows.gather(grouped[:, part], positions, rows)
+                self._windows.gather(grouped[:, part], positions, real, rows)
         return gathered
 
 
-def _some(count: int, most: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    return np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
+def _same(array: Array) -> Array:
+    return array
 
 
 class _Windows:
@@ -85,34 +107,27 @@ class _Windows:
         pads = attributes.get_ints("pads", (0,) * 2 * axes)
         self._before, self._around = pads[:axes], [pads[axis] + pads[axes + axis] for axis in range(axes)]
 
-    def count(self, array: Array) -> int:
-        """Output positions of all samples."""
-        return int(array.shape[0] * np.prod(self._counts(array.shape[2:])))
-
     def _counts(self, sizes: Sequence[int]) -> list[int]:
         reaches = [(size - 1) * dilation + 1 for size, dilation in zip(self._kernel, self._dilations, strict=True)]
         lengths = [size + around - reach for size, around, reach in zip(sizes, self._around, reaches, strict=True)]
         return [length // stride + 1 for length, stride in zip(lengths, self._strides, strict=True)]
 
-    def gather(self, grouped: Array, positions: npt.NDArray[np.int64], result: Array) -> None:
+    def gather(self, grouped: Array, positions: _Indices, real: Callable[[Array], Array], result: Array) -> None:
         """Writes (groups, positions, taps) of (batch, groups, channels, ...); the positions are in order."""
-        sizes = [size + around for size, around in zip(grouped.shape[3:], self._around, strict=True)]
-        sample, *places = np.unravel_index(positions, (len(grouped), *self._counts(grouped.shape[3:])))
-        first = [place * stride for place, stride in zip(places, self._strides, strict=True)]
-        inside = np.indices(self._kernel).reshape(len(sizes), -1) * np.array(self._dilations)[:, None]
-        indices = np.ravel_multi_index(first, sizes)[:, None] + np.ravel_multi_index(tuple(inside), sizes)
-        for index in np.unique(sample):
-            rows = np.flatnonzero(sample == index)
-            taken = self._flat(grouped[index], sizes).take(indices[rows].reshape(-1), axis=1)
-            form = taken.reshape(*grouped.shape[1:3], len(rows), -1).transpose(0, 2, 1, 3)
-            result[:, rows[0] : rows[-1] + 1] = form.reshape(len(form), len(rows), -1)
-
-    def _flat(self, grouped: Array, sizes: Sequence[int]) -> Array:
-        """One sample as (channels, positions), with its padding."""
-        channels = grouped.shape[0] * grouped.shape[1]
-        if not any(self._around):
-            return grouped.reshape(channels, -1)
-        padded = np.zeros((*grouped.shape[:2], *sizes), np.float32)
-        inside = [slice(start, start + size) for start, size in zip(self._before, grouped.shape[2:], strict=True)]
-        padded[(slice(None), slice(None), *inside)] = grouped
-        return padded.reshape(channels, -1)
+        sizes = grouped.shape[3:]
+        sample, *places = np.unravel_index(positions, (len(grouped), *self._counts(sizes)))
+        inside = np.indices(self._kernel).reshape(len(sizes), -1)
+        indices, padded = np.zeros((), np.int64), np.zeros((), np.bool_)
+        for axis, (size, place) in enumerate(zip(sizes, places, strict=True)):
+            first = place * self._strides[axis] - self._before[axis]
+            at = first[:, None] + inside[axis] * self._dilations[axis]
+            padded = padded | (at < 0) | (at >= size)
+            indices = indices * size + np.clip(at, 0, size - 1)
+        for index in range(len(grouped)):
+            start, stop = np.searchsorted(sample, (index, index + 1))
+            rows, outside = indices[start:stop], padded[start:stop]
+            taken = real(grouped[index].reshape(*grouped.shape[1:3], -1).take(rows.reshape(-1), axis=2))
+            form = taken.reshape(*grouped.shape[1:3], *rows.shape)
+            if outside.any():
+                form = np.where(outside, np.float32(0), form)
+            result[:, start:stop] = form.transpose(0, 2, 1, 3).reshape(len(form), len(rows), -1)

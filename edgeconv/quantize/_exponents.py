@@ -21,7 +21,7 @@ from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._equalize import Pair, between, by_input, groups_of, in_ranges, out_ranges, pairs_of, weight_of
 from edgeconv.quantize._graph import named
 from edgeconv.quantize._structure import Layer
-from edgeconv.quantize._tune import channel_axis
+from edgeconv.quantize._targets import channel_axis
 
 _Floats = npt.NDArray[np.float64]
 

@@ -18,7 +18,8 @@ from edgeconv.core import Array
 from edgeconv.core.affine import WEIGHT_LIMITS, saturated
 from edgeconv.quantize._pairs import LARGEST_SUM
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._tune import Given, Rounding, tune, unit_of
+from edgeconv.quantize._targets import unit_of
+from edgeconv.quantize._tune import Given, Rounding, tune
 
 if TYPE_CHECKING:
     import torch
@@ -56,13 +57,13 @@ def round_weights(
     """
     from edgeconv.reference import one_thread  # torch, which other roundings do without
 
-    rounding = Rounding(_round, _POSITIONS, moments)
+    rounding = Rounding(_round, _POSITIONS)
     with one_thread():
         return tune(model, plan, batches, title="rounding with feedback", rounding=rounding, progress=progress)
 
 
 def _round(problem: Given) -> _Floats:
-    return rounded_with_feedback(problem.weight, problem.scales, problem.seen, _HIGHEST, problem.partner)
+    return rounded_with_feedback(problem.weight, problem.scales, moments(problem.seen), _HIGHEST, problem.partner)
 
 
 def moments(columns: Array) -> _Floats:

@@ -5,7 +5,6 @@ Each layer is tuned on what the quantized layers before it give, tuned already, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,6 @@ from edgeconv.quantize._apply import apply
 from edgeconv.quantize._calibrate import read_in
 from edgeconv.quantize._columns import Columns, taps, untaps
 from edgeconv.quantize._graph import (
-    LAYER,
     add_initializer,
     forget_names,
     layer_name,
@@ -32,7 +30,8 @@ from edgeconv.quantize._graph import (
 from edgeconv.quantize._pairs import partners
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._structure import Layer, clip_bounds, layer_of
-from edgeconv.quantize._walk import Values, Walk, chosen
+from edgeconv.quantize._targets import Means, Target, channel_axis, targets_of, unit_of
+from edgeconv.quantize._walk import Held, Walk, chosen
 
 _Floats = npt.NDArray[np.float64]
 
@@ -44,14 +43,13 @@ _MOST_GAIN = 1.25
 
 @dataclass(frozen=True)
 class Given:
-    """A weight that is to be rounded.
+    """A weight that is to be rounded, or some groups of it.
 
     Attributes:
         weight: (groups, channels, taps).
         scales: alike, the steps of its grid.
-        seen: what the rounding keeps of the inputs, float32 (groups, positions, taps), as the quantized layers before
-            give them; along the first axis the groups.
-        mean: float64 (groups, 1, channels), of what the float layer makes at the same positions.
+        seen: the inputs as the quantized layers before give them, float32 (groups, positions, taps).
+        mean: float64 (groups, 1, channels), of what the float layer makes.
         bounds: of the clamp that alone reads the layer; infinite where none does.
         shifted: whether the layer's bias will take back what rounding does to its mean.
         partner: which taps may not overflow together, of `edgeconv.quantize._pairs.partners`; None where all may.
@@ -66,24 +64,19 @@ class Given:
     partner: npt.NDArray[np.int64] | None = None
 
 
-_PART_BYTES = 1 << 25
-"""Of a layer's inputs that are looked at together: those of a depthwise layer are its taps times its channels."""
-
-
 @dataclass(frozen=True)
 class Rounding:
     """How weights are rounded.
 
     Attributes:
-        round: gives multiples of the scales, (groups, channels, taps).
+        round: gives multiples of the scales, (groups, channels, taps); one group does not depend on another.
         positions: how many output positions of each layer it sees.
-        kept: what it keeps of the inputs of some groups, (groups, positions, taps) in float32; along the first axis
-            the groups.
+        part_bytes: of inputs that it sees together: those of a depthwise layer are its taps times its channels.
     """
 
     round: Callable[[Given], _Floats]
     positions: int
-    kept: Callable[[Array], Array]
+    part_bytes: int = 1 << 25
 
 
 def tune(
@@ -110,36 +103,36 @@ def tune(
     Returns:
         A new float model. Weights that were rounded lie on the plan's grid, so the plan stays the same.
     """
-    original, model = model.clone(), model.clone()
+    original, model = model, model.clone()
     forget_names(model.graph)
     layers = {layer.name: layer for layer in _tunable(model, plan)}
-    for layer in _tunable(original, plan):
-        layer.node.meta[LAYER] = layer.name
-    samples = chosen(model, list(batches))
+    samples = chosen(model, batches)
     if not all(np.isfinite(array).all() for sample in samples for array in sample.values()):
         raise QuantizeError("it holds NaN or Inf", where="calibration data", hint="give finite numbers")
-    walk, floats = Walk(apply(model, plan), samples), Walk(original, samples)
     reads = read_in(original, samples, layers)
-    for number, (node, twin) in enumerate(zip(walk.layers(layers), floats.layers(layers), strict=True), start=1):
+    positions = {name: rounding.positions for name, layer in layers.items() if rounding and _is_rounded(layer)}
+    positions = {name: most for name, most in positions.items() if name not in reads}
+    targets = targets_of(original, samples, layers.values(), positions, reads)
+    walk = Walk(apply(model, plan), samples)
+    for number, node in enumerate(walk.layers(layers), start=1):
         layer = layers[layer_name(node) or ""]
+        target = targets.pop(layer.name)
         if progress is not None:
             progress(f"{title}, layer {number} of {len(layers)}")
-        if rounding is not None and _is_rounded(layer) and layer.name not in reads:
-            seen = _Seen(layer, rounding)
-            seen.add(walk.read(node.inputs[0]), floats.read(twin.inputs[0]))
-            weight = untaps(layer, rounding.round(_given(layer, plan, seen)))
+        if rounding is not None and layer.name in positions:
+            weight = _rounded(layer, plan, rounding, walk.read(node.inputs[0]), target)
             replace_weight(layer.weight, weight)
-            walk.write(node.inputs[1], [weight.astype(np.float32)] * len(samples))
-        walk.compute(node)
-        floats.compute(twin)
-        shift = _shift(layer, walk.read(node.outputs[0]), floats.read(twin.outputs[0]), reads.get(layer.name))
-        _correct(model.graph, layer, walk, node.outputs[0], shift)
+            walk.write(node.inputs[1], weight.astype(np.float32))
+        if _is_corrected(layer):
+            means = Means(channel_axis(layer), reads.get(layer.name))
+            for array in walk.outputs(node):
+                means.add(array)
+            with np.errstate(invalid="ignore"):
+                shift = target.means.value - means.value
+            shift = np.where(np.isfinite(shift), shift, 0.0)  # a clamp may follow sums that float32 does not hold
+            add_to_bias(model.graph, layer, shift)
+            walk.move(shift.astype(np.float32).reshape(means.along))
     return model
-
-
-def channel_axis(layer: Layer) -> int:
-    """The axis of a layer's output along which its channels lie."""
-    return -1 if layer.node.op_type in ("Gemm", "MatMul") else 1
 
 
 def add_to_bias(graph: ir.Graph, layer: Layer, shift: _Floats) -> None:
@@ -164,115 +157,70 @@ def _is_rounded(layer: Layer) -> bool:
     return bool(form.shape[2] <= _MOST_TAPS)
 
 
-def _given(layer: Layer, plan: Plan, seen: _Seen) -> Given:
-    """The layer's weight with its gain, and what is known of it."""
-    bias, grid, rank = constant(layer.bias), plan.weights[layer.name], len(static_shape(layer.weight))
+def _rounded(layer: Layer, plan: Plan, rounding: Rounding, inputs: Sequence[Held], target: Target) -> _Floats:
+    """The layer's weight with its gain, on its grid."""
+    stored, grid, rank = constant(layer.weight), plan.weights[layer.name], len(static_shape(layer.weight))
+    assert stored is not None  # it is a layer
+    weight = taps(layer, stored.astype(np.float64))
     scales = np.broadcast_to(spread(grid.scales, grid.axis, rank), static_shape(layer.weight))
-    mean = np.concatenate(seen.means)
-    if bias is not None:
-        mean += bias.reshape(mean.shape)
+    scales = np.ascontiguousarray(taps(layer, scales))
+    gain, mean = _gain_and_mean(layer, weight, Columns(layer, inputs, target.compared).of(), target)
     after = only_reader(layer.node.outputs[0])
-    return Given(
-        seen.weight * seen.gain(),
-        np.ascontiguousarray(taps(layer, scales)),
-        seen.kept[0] if len(seen.kept) == 1 else np.concatenate(seen.kept),
-        mean,
-        (None if after is None else clip_bounds(after)) or (-np.inf, np.inf),
-        _is_corrected(layer),
-        partners(layer) if plan.pair_safe else None,
-    )
+    bounds = (None if after is None else clip_bounds(after)) or (-np.inf, np.inf)
+    columns, result = Columns(layer, inputs, target.positions), np.empty_like(weight)
+    for part in columns.parts(rounding.part_bytes):
+        result[part] = rounding.round(
+            Given(
+                weight[part] * gain,
+                scales[part],
+                columns.of(part),
+                mean[part],
+                bounds,
+                _is_corrected(layer),
+                partners(layer) if plan.pair_safe else None,
+            )
+        )
+    return untaps(layer, result)
 
 
-class _Seen:
-    """What a layer reads and makes in the quantized and in the float graph, some of its groups at a time."""
+def _gain_and_mean(layer: Layer, weight: _Floats, seen: Array, target: Target) -> tuple[float, _Floats]:
+    """`_gain`, and the mean of what the float layer makes: (groups, 1, channels).
 
-    def __init__(self, layer: Layer, rounding: Rounding) -> None:
-        stored = constant(layer.weight)
-        assert stored is not None  # it is a layer
-        self.weight = taps(layer, stored.astype(np.float64))
-        self.kept: list[Array] = []
-        self.means: list[_Floats] = []
-        self._layer, self._rounding = layer, rounding
-        self._across = np.swapaxes(self.weight, 1, 2).astype(np.float32)
-        self._power = self._along = 0.0
-
-    def add(self, quantized: Values, floats: Values) -> None:
-        """Looks at what the layer reads in the two graphs."""
-        columns, groups = Columns(self._layer, quantized, self._rounding.positions), len(self._across)
-        count = max(1, _PART_BYTES // (4 * self._rounding.positions * columns.taps))
-        for start in range(0, groups, count):
-            part = slice(start, start + count)
-            inputs, float_inputs = (columns.of(arrays, part) for arrays in (quantized, floats))
-            self.kept.append(self._rounding.kept(inputs))
-            unit = unit_of(inputs, float_inputs)  # float32 does not hold the square of 1e20
-            with np.errstate(over="ignore", invalid="ignore"):  # by weights near the end of float32, which stay
-                made, right = (np.matmul(array * unit, self._across[part]) for array in (inputs, float_inputs))
-                self.means.append(right.mean(axis=1, keepdims=True).astype(np.float64) / unit)
-            self._count(made, right, float(unit))
-
-    def _count(self, made: Array, right: Array, unit: float) -> None:
-        """Adds to the products that the gain is of."""
-        if not (np.isfinite(made).all() and np.isfinite(right).all()):
-            self._power = math.nan
-            return
-        scale = unit_of(made, right) / np.float32(2**16)  # so that neither squares nor sums of them leave float32
-        made, right = (array * scale - (array * scale).mean(axis=1, keepdims=True) for array in (made, right))
-        unit *= float(scale)
-        self._power += float(np.sum(made * made, dtype=np.float64)) / unit**2
-        self._along += float(np.sum(made * right, dtype=np.float64)) / unit**2
-
-    def gain(self) -> float:
-        """Least-squares gain from the quantized to the float output, without the means; within 1 and `_MOST_GAIN`.
-
-        Clipping weakens signals a little in every layer, and the logits of a deep network by 3 to 5 %. One number per
-        layer is found from few data; one per channel, or a whole linear map, fits the calibration data rather than
-        others. EfficientNet-Lite0, 300 other photographs, three sets of 100 calibration images: 22.0, 23.4 and 24.2 dB
-        without it, 25.7, 25.0 and 25.2 dB with it; 24.4 dB with one per channel, 20.0 dB with a linear map. A gain
-        below 1 answers to noise, not to clipping: MobileNetV2 with random weights went from 10.8 to 10.6 dB by such.
-        """
-        return float(np.clip(self._along / self._power, 1.0, _MOST_GAIN)) if self._power > 0 else 1.0
+    Where float32 does not hold that mean, it is the one of quantized inputs.
+    """
+    unit, groups = unit_of(seen), len(weight)  # float32 does not hold the square of 1e20
+    with np.errstate(over="ignore", invalid="ignore"):  # by weights near the end of float32, which stay
+        made = np.matmul(seen * unit, np.swapaxes(weight, 1, 2).astype(np.float32))
+        right = target.outputs(groups) * unit
+        stand_in = made.mean(axis=1, keepdims=True).astype(np.float64) / unit
+    if (bias := constant(layer.bias)) is not None:
+        stand_in += bias.reshape(stand_in.shape)
+    mean = target.means.value.reshape(stand_in.shape)
+    return _gain(made, right), np.where(np.isfinite(mean), mean, stand_in)
 
 
-def unit_of(*arrays: Array) -> np.float32:
-    """The power of two with which the largest number of the arrays is between 1/2 and 1, as far as float32 has it."""
-    largest = max(max(-float(array.min(initial=0.0)), float(array.max(initial=0.0))) for array in arrays)
-    return np.float32(2.0 ** -min(max(math.frexp(largest)[1], -126), 126))
+def _gain(made: Array, right: Array) -> float:
+    """Least-squares gain from the quantized to the float output, without the means; within 1 and `_MOST_GAIN`.
+
+    Clipping weakens signals a little in every layer, and the logits of a deep network by 3 to 5 %. One number per
+    layer is found from few data; one per channel, or a whole linear map, fits the calibration data rather than
+    others. EfficientNet-Lite0, 300 other photographs, three sets of 100 calibration images: 22.0, 23.4 and 24.2 dB
+    without it, 25.7, 25.0 and 25.2 dB with it; 24.4 dB with one per channel, 20.0 dB with a linear map. A gain
+    below 1 answers to noise, not to clipping: MobileNetV2 with random weights went from 10.8 to 10.6 dB by such.
+    """
+    if not (np.isfinite(made).all() and np.isfinite(right).all()):
+        return 1.0
+    scale = unit_of(made, right) / np.float32(2**16)  # so that neither squares nor sums of them leave float32
+    made, right = made * scale, right * scale
+    made, right = (array - array.mean(axis=1, keepdims=True) for array in (made, right))
+    power = float(np.sum(made * made, dtype=np.float64))
+    along = float(np.sum(made * right, dtype=np.float64))
+    return float(np.clip(along / power, 1.0, _MOST_GAIN)) if power > 0 else 1.0
 
 
 def _is_corrected(layer: Layer) -> bool:
     """Whether its bias moves; a MatMul has none."""
     return layer.node.op_type != "MatMul"
-
-
-def _shift(layer: Layer, outputs: Values, targets: Values, read: Sequence[Array] | None) -> _Floats:
-    """By how much a layer's output falls short of what it should be, per channel, on average of what is read of it."""
-    axis = channel_axis(layer) % outputs[0].ndim
-    with np.errstate(invalid="ignore"):
-        shift = _mean(targets, axis, read) - _mean(outputs, axis, read)
-    return np.where(np.isfinite(shift), shift, 0.0)  # a clamp may follow sums that float32 does not hold
-
-
-def _correct(graph: ir.Graph, layer: Layer, walk: Walk, output: ir.Value, shift: _Floats) -> None:
-    """Bias correction of one layer that was just computed."""
-    if not _is_corrected(layer):
-        return
-    arrays = walk.read(output)
-    axis = channel_axis(layer) % arrays[0].ndim
-    add_to_bias(graph, layer, shift)
-    along = [-1 if index == axis else 1 for index in range(arrays[0].ndim)]
-    moved = shift.astype(np.float32).reshape(along)
-    for array in {id(array): array for array in arrays}.values():  # in place: all take a quarter of a gigabyte
-        array += moved
-
-
-def _mean(arrays: Values, axis: int, read: Sequence[Array] | None) -> _Floats:
-    """Over samples and all axes but one, of the elements that are read; NaN where none is."""
-    rows = [np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in arrays]
-    if read is None:
-        return np.asarray(np.mean([row.mean(axis=1, dtype=np.float64) for row in rows], axis=0))
-    flags = [np.moveaxis(flag, axis, 0).reshape(flag.shape[axis], -1) for flag in read]
-    sums = sum(np.where(flag, row, 0).sum(axis=1, dtype=np.float64) for row, flag in zip(rows, flags, strict=True))
-    return np.asarray(sums / sum(flag.sum(axis=1) for flag in flags))
 
 
 def _tunable(model: ir.Model, plan: Plan) -> Iterable[Layer]:

@@ -1,13 +1,16 @@
-"""A graph computed node by node on many samples at once, in float32 by onnxruntime.
+"""A graph computed node by node on many samples, in float32 by onnxruntime.
 
 Nothing is fused, so a QDQ graph computes what the plan says, and a caller may look at what enters a layer, change the
-layer, and go on with what it then makes.
+layer, and go on with what it then makes. From one layer to the next the samples go one by one: of all of them there is
+only what later layers read, and of what is quantized only the integers.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -26,116 +29,206 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _FORGOTTEN = np.empty(0, np.float32)  # in the place of an array that nothing reads any more
-_MOST_BYTES = 1 << 28  # of one value over all samples: three or four are alive at a time
+_MOST_BYTES = 1 << 28  # of one value over all samples, in float32
+_KEPT_BYTES = 1 << 26  # of what a layer makes of all samples; more is computed a second time
 
-Values: TypeAlias = "list[Array] | _Dequantized"
-"""One array per sample."""
+
+@dataclass(frozen=True)
+class Dequantized:
+    """Real numbers that are held as the integers that stand for them: in a quarter of the memory."""
+
+    integers: Array
+    scale: Array
+    zero_point: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.integers.shape
+
+    def real(self, integers: Array) -> Array:
+        """What some of the integers stand for, float32."""
+        return dequantized(integers, self.scale, self.zero_point, np.float32)
+
+
+Held: TypeAlias = "Array | Dequantized"
+
+
+def real(held: Held) -> Array:
+    """The numbers of one sample."""
+    return held.real(held.integers) if isinstance(held, Dequantized) else held
 
 
 class Walk:
     """The values of a graph so far, one array per sample.
 
     Args:
-        model: float32 or QDQ; not changed, but constants that its owner changes meanwhile are seen.
+        model: float32 or QDQ; not changed.
         samples: graph inputs by name, for each sample.
     """
 
     def __init__(self, model: ir.Model, samples: Sequence[Mapping[str, Array]]) -> None:
         self._opset = model.graph.opset_imports.get("", 1)
-        self._values: dict[ir.Value, Values] = {
+        self._values: dict[ir.Value, list[Held]] = {
             value: [sample[value.name or ""] for sample in samples]
             for value in model.graph.inputs
             if not value.is_initializer()
         }
+        self._constants: dict[ir.Value, Array] = {}  # what is the same for every sample
         self._count = len(samples)
-        self._computed: set[ir.Node] = set()
         self._nodes = list(model.graph)
         self._reads = Counter(value for node in self._nodes for value in node.inputs if value is not None)
-        self._reads.update(model.graph.outputs)
+        self._reached: _Reached | None = None
 
     def layers(self, names: Collection[str]) -> Iterator[ir.Node]:
-        """Computes the nodes in order; stops before each of these layers. `compute` may compute it ahead of time."""
+        """Stops before each of these layers, and computes what it reads; nothing behind the last one is computed."""
+        waiting: list[ir.Node] = []
         for node in self._nodes:
             if layer_name(node) in names:
+                self._compute(waiting)
+                waiting, self._reached = [], None
                 yield node
-            if node not in self._computed:
-                self.compute(node)
+            waiting.append(node)
 
-    def read(self, value: ir.Value | None) -> Values:
+    def read(self, value: ir.Value | None) -> Sequence[Held]:
         """A value that is still alive: of a graph input, or of a node that was computed and is yet to be read."""
-        if value is None or value not in self._values:
-            array = constant(value)
-            if value is None or array is None:
-                raise QuantizeError(f"the value {value.name if value else ''!r} was not computed", where="quantize")
-            return [array] * self._count
-        return self._values[value]
+        if value is not None and value in self._values:
+            return self._values[value]
+        array = self._constants.get(value, constant(value)) if value is not None else None
+        if array is None:
+            raise QuantizeError(f"the value {value.name if value else ''!r} was not computed", where="quantize")
+        return [array] * self._count
 
-    def write(self, value: ir.Value | None, arrays: list[Array]) -> None:
-        """Replaces a value for all nodes to come."""
+    def write(self, value: ir.Value | None, array: Array) -> None:
+        """Replaces a value that is the same for every sample, for all nodes to come."""
         if value is None:
             raise QuantizeError("an input that is left out cannot be replaced", where="quantize")
-        self._values[value] = arrays
+        self._constants[value] = array
 
-    def compute(self, node: ir.Node) -> None:
-        """Computes one node, and forgets what nobody reads any more, sample by sample."""
-        self._computed.add(node)
-        self._reads.subtract(value for value in node.inputs if value is not None)
+    def outputs(self, node: ir.Node) -> Iterator[Array]:
+        """What the layer that the walk has stopped before makes, sample by sample."""
+        reached = self._reached = _Reached(_Step(node, self._opset, self._values, self._constants))
+        return (reached.first(partial(self._of, index)) for index in range(self._count))
+
+    def move(self, shift: Array) -> None:
+        """Adds to what the layer whose `outputs` were looked at makes, float32 that broadcasts to it."""
+        assert self._reached is not None  # `outputs` came before
+        self._reached.shift = shift
+
+    def _of(self, index: int, value: ir.Value) -> Held:
+        return self._values[value][index]
+
+    def _compute(self, nodes: Sequence[ir.Node]) -> None:
+        """Computes nodes in order, and forgets what nobody reads any more."""
+        self._reads.subtract(value for node in nodes for value in node.inputs if value is not None)
+        varying, steps = set(self._values), list[_Step | _Reached]()
+        for node in nodes:
+            if self._reached is not None and self._reached.node is node:
+                steps.append(self._reached)
+            elif not varying.isdisjoint(node.inputs):
+                steps.append(_Step(node, self._opset, varying, self._constants))
+            else:
+                made = _Step(node, self._opset, (), self._constants).run(partial(self._of, 0))
+                self._constants.update(zip(_results(node), map(real, made), strict=True))
+                continue
+            varying.update(_results(node))
+        dead = [value for value in self._values if self._reads[value] <= 0]
+        kept = [value for step in steps for value in _results(step.node) if self._reads[value] > 0]
+        self._values.update({value: [] for value in kept})
+        for index in range(self._count if steps else 0):
+            found: dict[ir.Value, Held] = {}
+            for step in steps:
+                found.update(zip(_results(step.node), step.run(partial(self._among, found, index)), strict=True))
+            for value in kept:
+                self._values[value].append(found[value])
+            for value in dead:
+                self._values[value][index] = _FORGOTTEN
+        for values in (self._values, self._constants):
+            for value in [value for value in values if self._reads[value] <= 0]:
+                del values[value]
+
+    def _among(self, found: Mapping[ir.Value, Held], index: int, value: ir.Value) -> Held:
+        return found[value] if value in found else self._of(index, value)
+
+
+def _results(node: ir.Node) -> list[ir.Value]:
+    return [value for value in node.outputs if value.name]
+
+
+class _Step:
+    """One node, to be computed for sample after sample.
+
+    Args:
+        node: that it is.
+        opset: of its graph.
+        varying: the values that each sample has its own of.
+        constants: the numbers of others that are no constants of the graph.
+    """
+
+    def __init__(
+        self, node: ir.Node, opset: int, varying: Collection[ir.Value], constants: Mapping[ir.Value, Array]
+    ) -> None:
+        self.node = node
+        self._fed = [value for value in dict.fromkeys(node.inputs) if value is not None and value in varying]
         integers, scale, zero_point = (input_of(node, index) for index in range(3))
-        steps = constant(scale) if node.op_type == "DequantizeLinear" and integers in self._values else None
-        if integers is not None and steps is not None and steps.size == 1:
-            self._values[node.outputs[0]] = _Dequantized(self._values[integers], steps, constant(zero_point))
+        steps = constant(scale) if node.op_type == "DequantizeLinear" and integers in self._fed else None
+        self._grid: tuple[Array, Array] | None = None
+        if steps is not None and steps.size == 1:
+            offset = constant(zero_point)
+            self._grid = steps.reshape(()), np.zeros(()) if offset is None else offset.reshape(())
         else:
-            self._run(node)
-        for value in [*node.inputs, *node.outputs]:
-            if value is not None and self._reads[value] <= 0:
-                self._values.pop(value, None)
+            self._session = _session(node, opset, self._fed, constants)
 
-    def _run(self, node: ir.Node) -> None:
-        operands = [value for value in dict.fromkeys(node.inputs) if value is not None]
-        fed = [value for value in operands if value in self._values]
-        session = _session(node, self._opset, fed)
-        feeds = [self._values[value] for value in fed]
-        once = all(arrays[0] is arrays[-1] for arrays in feeds)  # a constant: the same array for every sample
-        last_read = [] if once else [self._values.pop(value) for value in fed if self._reads[value] <= 0]
-        runs: list[list[Array]] = []
-        with mapped(f"operator {name_of(node)}"):
-            for index in range(1 if once else self._count):
-                runs.append(session.run(None, {f"x{i}": arrays[index] for i, arrays in enumerate(feeds)}))
-                for arrays in last_read:
-                    arrays[index] = _FORGOTTEN
-        runs = runs * self._count if once else runs
-        for position, value in enumerate(output for output in node.outputs if output.name):
-            self._values[value] = [results[position] for results in runs]
+    def run(self, held: Callable[[ir.Value], Held]) -> list[Held]:
+        """What it makes of the values of one sample, in the order of the outputs that are taken."""
+        operands = [real(held(value)) for value in self._fed]
+        if self._grid is not None:
+            return [Dequantized(operands[0], *self._grid)]
+        with mapped(f"operator {name_of(self.node)}"):
+            return list(self._session.run(None, {f"x{index}": array for index, array in enumerate(operands)}))
 
 
-class _Dequantized:
-    """Real numbers, sample by sample, that are held as the integers that stand for them: in a quarter of the memory."""
+class _Reached:
+    """The layer that a walk has stopped before: what it makes, as far as it is kept, and what is added to that."""
 
-    def __init__(self, integers: Iterable[Array], scale: Array, zero_point: Array | None) -> None:
-        self._integers, self._scale = list(integers), scale.reshape(())
-        self._zero_point = np.zeros(()) if zero_point is None else zero_point.reshape(())
+    def __init__(self, step: _Step) -> None:
+        self.step, self.node, self.shift = step, step.node, np.zeros((), np.float32)
+        self._kept: deque[Array] = deque()
+        self._size = 0
 
-    def __len__(self) -> int:
-        return len(self._integers)
+    def first(self, held: Callable[[ir.Value], Held]) -> Array:
+        """What the layer makes of one sample by itself; `run` may be asked for it later, in the same order."""
+        array = real(self.step.run(held)[0])
+        self._size += array.nbytes
+        if self._size <= _KEPT_BYTES:
+            self._kept.append(array)
+        return array
 
-    def __getitem__(self, index: int) -> Array:
-        return dequantized(self._integers[index], self._scale, self._zero_point, np.float32)
-
-    def __iter__(self) -> Iterator[Array]:
-        return (self[index] for index in range(len(self)))
-
-    def __setitem__(self, index: int, array: Array) -> None:
-        self._integers[index] = array
+    def run(self, held: Callable[[ir.Value], Held]) -> list[Held]:
+        array = self._kept.popleft() if self._kept else real(self.step.run(held)[0])
+        array += self.shift  # in place: it is nobody else's
+        return [array]
 
 
-def chosen(model: ir.Model, batches: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
-    """As many of the batches as a walk holds in memory, evenly taken."""
-    if not batches:
+def chosen(model: ir.Model, batches: Iterable[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
+    """As many of the batches as a walk holds in memory, evenly taken; no more than twice as many are held at a time."""
+    held, stride, most = [], 1, 1
+    for number, batch in enumerate(batches):
+        if number % stride:
+            continue
+        held.append(batch)
+        most = max(1, _MOST_BYTES // max(1, _largest(model, held)))
+        if len(held) > 2 * most:
+            held, stride = held[::2], 2 * stride
+    if not held:
         raise QuantizeError("there is no calibration data", where="quantize", hint="give at least one batch")
+    count = min(len(held), most)
+    return [held[index * len(held) // count] for index in range(count)]
+
+
+def _largest(model: ir.Model, batches: Sequence[Mapping[str, Array]]) -> int:
+    """Bytes of the largest value of the graph for the largest of the batches."""
     rows = max((array.shape[0] for batch in batches for array in batch.values() if array.ndim), default=1)
-    largest = max((_bytes(value, rows) for node in model.graph for value in node.outputs), default=1)
-    count = max(1, min(len(batches), _MOST_BYTES // max(1, largest)))
-    return [batches[index * len(batches) // count] for index in range(count)]
+    return max((_bytes(value, rows) for node in model.graph for value in node.outputs), default=1)
 
 
 def _bytes(value: ir.Value, rows: int) -> int:
@@ -146,7 +239,9 @@ def _bytes(value: ir.Value, rows: int) -> int:
     return size
 
 
-def _session(node: ir.Node, opset: int, fed: Sequence[ir.Value]) -> onnxruntime.InferenceSession:
+def _session(
+    node: ir.Node, opset: int, fed: Sequence[ir.Value], known: Mapping[ir.Value, Array]
+) -> onnxruntime.InferenceSession:
     """The node by itself, under names of its own; what is not fed is a constant of it."""
     import onnx
 
@@ -155,7 +250,7 @@ def _session(node: ir.Node, opset: int, fed: Sequence[ir.Value]) -> onnxruntime.
     for value in node.inputs:
         if value is not None and value not in names:
             names[value] = f"c{len(names)}"
-            array = constant(value)
+            array = known[value] if value in known else constant(value)
             if array is None:
                 raise QuantizeError(f"nothing gives the value {value.name!r}", where=f"operator {name_of(node)}")
             constants.append(onnx.numpy_helper.from_array(array, names[value]))
