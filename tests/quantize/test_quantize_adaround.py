@@ -13,6 +13,9 @@ from quantize_graphs import Graph, outputs, sqnr_db
 
 from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.quantize import Plan, adaround, apply, calibrate, correct_biases, make_plan, round_weights
+from edgeconv.quantize._adaround import learned
+from edgeconv.quantize._rounding import moments, rounded_with_feedback
+from edgeconv.quantize._tune import Given
 from edgeconv.reference import evaluate
 
 
@@ -54,6 +57,27 @@ def test_a_layer_loses_less_than_by_rounding_to_nearest(kind: str) -> None:
         wanted = outputs(evaluate, model, batches)
         found = [sqnr_db(wanted, outputs(evaluate, apply(one, plan), batches)) for one in (nearest, learned)]
         assert found[1] > found[0] + 2
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 12), (5, 1, 9)])
+@pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (0.0, 1.0)])
+def test_no_channel_loses_more_than_by_feedback_or_nearest(shape: tuple[int, int, int], bounds) -> None:
+    """Of two iterations nothing can be learned yet."""
+    rng = np.random.default_rng(0)
+    weight, inputs = rng.normal(size=shape), rng.normal(size=(shape[0], 256, shape[2])) @ (np.eye(shape[2]) + 0.3)
+    scales = np.full(shape, 0.4)
+    inputs = inputs.astype(np.float32)
+    given = Given(weight, scales, inputs.copy(), np.zeros((shape[0], 1, shape[1])), bounds, shifted=False)
+
+    def error(rounded: np.ndarray) -> np.ndarray:
+        made, wanted = (np.clip(inputs @ form.swapaxes(1, 2), *bounds) for form in (rounded, weight))
+        return np.square(made - wanted).mean(axis=1)
+
+    found = error(learned(given, 2))
+    others = np.rint(weight / scales) * scales, rounded_with_feedback(weight, scales, moments(inputs), 127)
+    for other in map(error, others):
+        assert (found <= other * 1.0001).all()
+    assert (found < error(others[0]) * 0.99).any()
 
 
 def test_the_same_data_give_the_same_bytes() -> None:
