@@ -150,14 +150,15 @@ def _writing(
     artifact: Artifact, file: ReadBack, captured: ir.Model, rewritten: ir.Model, golden: Golden, proof: Proof
 ) -> LinkResult:
     """Link 3 of the file; skipped where the reference lacks an operator of it."""
-    from edgeconv.parity.writing import outputs_link, rounding_bound, told_constants
+    from edgeconv.parity.writing import outputs_link, rounding_bound, told_constants, with_faults
 
     if file.unknown:
         return not_judged(Link.WRITING, f"the reference does not compute {', '.join(file.unknown)}")
     bound = proof.bounds.get(artifact.variant)
     try:
         if bound is not None:
-            return _by_threshold(artifact, file, golden.of(artifact.variant), bound)
+            link = _by_threshold(artifact, file, golden.of(artifact.variant), bound)
+            return with_faults(link, file, rewritten)
         sample, expected = golden.samples[0], golden.reference.outputs[0]
         computed = _computed(artifact, file, sample)
         remark = told_constants(captured, rewritten, file.constants)

@@ -17,6 +17,7 @@ from onnx_ir.passes.common import InlinePass
 
 from edgeconv.core import Array
 from edgeconv.errors import ParityError
+from edgeconv.graph.quantized_operators import spell_out
 from edgeconv.graph.traits import Trait, having, having_any
 from edgeconv.parity.bounds import Arithmetic, Bound, of_node
 from edgeconv.parity.running._layers import Judged, Operand, Step, carried_through, judged_layers
@@ -25,6 +26,7 @@ _SUMS = having(Trait.LAYER) | {"AveragePool", "BatchNormalization"}
 _AFFINE = having(Trait.AFFINE)
 _FUSED_BEHIND = having_any([Trait.CLAMPS, Trait.FUNCTION, Trait.AFFINE]) | {"LeakyRelu", "PRelu"}
 _UNTOLD_HALVES = having_any([Trait.CLAMPS, Trait.REARRANGES])
+_QUANTIZING = ("QuantizeLinear", "QLinearConv", "QLinearMatMul")
 _PROBE = "/probe"
 _HALF_UNIT, _HALF_LEAST = 2.0**-11, 2.0**-25  # of float16: half a relative spacing, and half of the smallest number
 
@@ -54,11 +56,12 @@ class OnnxFile:
         ir.external_data.set_base_dir(model.graph, path.parent)
         if model.functions:
             InlinePass()(model)
+        self._spelled = spell_out(model)
         self._graph = model.graph
         self._opset = model.graph.opset_imports.get("", 1)
         self._arithmetic = arithmetic
         self._constants = _constants(model.graph)
-        self._quantized = any(node.op_type == "QuantizeLinear" for node in model.graph)
+        self._quantized = any(node.op_type in _QUANTIZING for node in model.graph)
         self._casts = {value.name for node in model.graph if node.op_type == "Cast" for value in node.outputs}
         self._halves = {value.name or "" for value in _values(self._graph) if value.dtype == ir.DataType.FLOAT16}
 
@@ -68,7 +71,12 @@ class OnnxFile:
         groups: dict[Hashable, list[str]] = defaultdict(list)
         for node in self._graph:
             for value in node.outputs:
-                if value.name and value not in outputs and not self._is_fused(node, value):
+                if (
+                    value.name
+                    and value.name not in self._spelled
+                    and value not in outputs
+                    and not self._is_fused(node, value)
+                ):
                     groups[node.op_type, tuple(sorted({use.node.op_type for use in value.uses()}))].append(value.name)
         return list(groups.values())
 
@@ -76,7 +84,7 @@ class OnnxFile:
         if not value.uses() or value in self._constants:
             return True
         if self._quantized:
-            return node.op_type != "QuantizeLinear"
+            return node.op_type not in _QUANTIZING
         readers = [use.node.op_type for use in value.uses()]
         alone = len(readers) == 1
         if value.name in self._halves:

@@ -20,7 +20,7 @@ from edgeconv.parity.writing._ends import GAMMA, errors, magnitude, raised
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._judge import File, both_sides, matched, writing
 from edgeconv.parity.writing._onnx import OnnxFile
-from edgeconv.parity.writing._outputs import outputs_link, rounding_bound, told_constants
+from edgeconv.parity.writing._outputs import outputs_link, rounding_bound, told_constants, with_faults
 from edgeconv.parity.writing._read_back import ReadBack, read_back
 from edgeconv.parity.writing._tflite import TfliteFile
 
@@ -41,5 +41,6 @@ __all__ = [
     "read_back",
     "rounding_bound",
     "told_constants",
+    "with_faults",
     "writing",
 ]

@@ -14,6 +14,7 @@ alone has (a sixth, in a hard swish) are rounded, too.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +25,8 @@ from edgeconv.core.values import counted
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.parity.writing._ends import errors, magnitude
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._read_back import ReadBack
+from edgeconv.parity.writing._weights import wrong_integers
 from edgeconv.reference import evaluate, one_thread
 
 _UNIT = 2.0**-24  # the largest relative error of one rounding to float32
@@ -102,6 +105,24 @@ def outputs_link(
         where=where,
         reason="; ".join(filter(None, [fault if not worst <= 1 else "", remark])),
     )
+
+
+def with_faults(link: LinkResult, file: ReadBack, rewritten: ir.Model) -> LinkResult:
+    """The link of a file of integers, failed where it reads them wrongly, or some are not the module's, rounded.
+
+    Args:
+        link: of its outputs.
+        file: read back.
+        rewritten: the module's graph, with normalizations folded in float64.
+
+    Raises:
+        RewriteError: its constants cannot be evaluated.
+    """
+    faults = [*file.misread, *wrong_integers(file.integers, Graph(rewritten).real_constants)]
+    if not faults:
+        return link
+    told = [text for _, text in faults[:3]] + [link.reason] * bool(link.reason)
+    return replace(link, verdict=Verdict.FAIL, where=faults[0][0], reason="; ".join(told))
 
 
 def told_constants(captured: ir.Model, rewritten: ir.Model, constants: Mapping[str, Array]) -> str:

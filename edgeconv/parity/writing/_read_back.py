@@ -14,7 +14,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from edgeconv.core import Array, TensorSpec
 from edgeconv.core.named_files import is_onnx, read_named
 from edgeconv.errors import ParityError
+from edgeconv.graph.quantized_operators import misread, spell_out
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._tflite import tflite_integers, tflite_misread
 from edgeconv.reference import OPERATORS, evaluate, one_thread, tflite
 
 
@@ -27,6 +29,8 @@ class ReadBack(Protocol):
         outputs: likewise.
         titles: what else its inputs and outputs are called, by name: a signature's names.
         constants: the numbers of its floating-point constants, by name.
+        integers: of its quantized constants, by name: the real numbers that they stand for, and a step that broadcasts.
+        misread: tensors whose integers are read as other numbers than they were written as, with one line each.
         unknown: its operators that the reference does not compute.
     """
 
@@ -40,6 +44,10 @@ class ReadBack(Protocol):
     def titles(self) -> Mapping[str, str]: ...
     @property
     def constants(self) -> Mapping[str, Array]: ...
+    @property
+    def integers(self) -> Mapping[str, tuple[Array, Array]]: ...
+    @property
+    def misread(self) -> tuple[tuple[str, str], ...]: ...
     @property
     def unknown(self) -> tuple[str, ...]: ...
 
@@ -78,20 +86,32 @@ class _Onnx:
         except DecodeError as error:
             raise ParityError("is no ONNX file", where=str(path), hint="give one that a converter wrote") from error
         ir.external_data.set_base_dir(model.graph, path.parent)
+        kinds = {node.op_type for node in model.graph.all_nodes()}
+        spell_out(model, all_of_them=True)
         self._model = model
         graph = model.graph
         self.inputs = tuple(_spec(value) for value in graph.inputs if not value.is_initializer())
         self.outputs = tuple(map(_spec, graph.outputs))
         self.titles: Mapping[str, str] = {}
-        kinds = {node.op_type for node in graph.all_nodes()}
+        known = {node.op_type for node in graph.all_nodes()}
         inside = {kind for function in model.functions.values() for kind in (n.op_type for n in function.all_nodes())}
         functions = {name for _, name, _ in model.functions}
-        self.unknown = tuple(sorted((kinds | inside) - functions - OPERATORS.keys()))
+        self.unknown = tuple(sorted((known | inside) - functions - OPERATORS.keys()))
         self.variant = _variant_of(kinds, graph.initializers.values())
 
     @property
     def constants(self) -> Mapping[str, Array]:
         return Graph(self._model).real_constants
+
+    @property
+    def integers(self) -> Mapping[str, tuple[Array, Array]]:
+        graph = Graph(self._model)
+        constants = graph.constants
+        return {name: (constants[name], step) for name, step in graph.constant_steps.items() if name in constants}
+
+    @property
+    def misread(self) -> tuple[tuple[str, str], ...]:
+        return tuple(misread(self._model))
 
     def computed(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         names = [spec.name for spec in self.outputs]
@@ -130,6 +150,14 @@ class _Tflite:
         names = {operator.name for operator in graph.operators}
         self.unknown = tuple(sorted(name for name in names if name not in tflite.OPERATORS))
         self.variant = _tflite_variant(graph)
+
+    @property
+    def integers(self) -> Mapping[str, tuple[Array, Array]]:
+        return dict(tflite_integers(self._graph))
+
+    @property
+    def misread(self) -> tuple[tuple[str, str], ...]:
+        return tuple(tflite_misread(self._graph))
 
     def computed(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         fed = {spec.name: array for spec, array in zip(self.inputs, inputs, strict=True)}

@@ -25,6 +25,8 @@ _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other 
 _MOVING = frozenset({"TRANSPOSE", "RESHAPE", "DEQUANTIZE"})
 _HANDING_ON = _MOVING - {"DEQUANTIZE"} | {"SQUEEZE", "EXPAND_DIMS", "PAD", "MAX_POOL_2D", "SLICE", "STRIDED_SLICE"}
 _PLACES = 256
+_WITH_BIAS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+_APART = 1e-3  # relative; scales are float32 numbers
 _MOST_TRIED = 6  # axes whose every order is tried
 
 
@@ -133,12 +135,7 @@ class TfliteFile:
 
     def requantized(self) -> Iterator[tuple[str, str]]:
         """Result and operand of operators that hand integers on as they are, where these stand for other numbers."""
-        tensors = self._stated.tensors
-        for operator in self._stated.operators:
-            if operator.name in _HANDING_ON:
-                source, result = tensors[operator.inputs[0]], tensors[operator.outputs[0]]
-                if not source.floating and source.quantization != result.quantization:
-                    yield result.name, source.name
+        return _requantized(self._stated)
 
     def compare(
         self, inputs: Mapping[str, Array], values: Mapping[str, Array], expected: Mapping[str, Array]
@@ -259,6 +256,43 @@ class TfliteFile:
             (index, _saturated(self._stated.tensors[index], array))
             for index, array in zip(operator.outputs, results, strict=False)
         ]
+
+
+def _requantized(graph: TfliteGraph) -> Iterator[tuple[str, str]]:
+    for operator in graph.operators:
+        if operator.name in _HANDING_ON:
+            source, result = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
+            if not source.floating and source.quantization != result.quantization:
+                yield result.name, source.name
+
+
+def tflite_misread(graph: TfliteGraph) -> Iterator[tuple[str, str]]:
+    """Tensor and one line, of integers that an operator reads as other numbers than they were written as.
+
+    A bias is read with the product of the scales of data and weight, whatever its own says (quantization specification
+    of TFLite: "scale = input_scale * weight_scale").
+    """
+    for name, source in _requantized(graph):
+        yield name, f"tensor {name} has the integers of {source}, and another scale or zero point"
+    for operator in graph.operators:
+        tensors = [graph.tensors[index] if index >= 0 else None for index in operator.inputs]
+        if operator.name not in _WITH_BIAS or len(tensors) < 3 or any(item is None for item in tensors[:3]):
+            continue
+        parameters = [item.quantization for item in tensors[:3] if item is not None and not item.floating]
+        if len(parameters) == 3 and all(item is not None for item in parameters):
+            data, weight, bias = (np.array(item.scales, np.float64) for item in parameters if item is not None)
+            apart = np.abs(bias / (data * weight) - 1).max() if bias.size in (1, weight.size) else 0.0
+            if apart > _APART:
+                name = tensors[2].name if tensors[2] is not None else ""
+                yield name, f"the scale of the bias {name} is {apart:.3g} off the product of those of data and weight"
+
+
+def tflite_integers(graph: TfliteGraph) -> Iterator[tuple[str, tuple[Array, Array]]]:
+    """Of each quantized constant, the real numbers that it stands for, and a step as it broadcasts."""
+    for tensor in graph.tensors:
+        if tensor.data is not None and tensor.quantization is not None and not tensor.floating:
+            real = _real(tensor, np.asarray(tensor.data))
+            yield tensor.name, (real, _real(tensor, np.asarray(tensor.data) + 1.0) - real)
 
 
 def _in_real_numbers(tensor: Tensor) -> Tensor:
