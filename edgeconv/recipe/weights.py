@@ -45,7 +45,7 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
     Raises:
         RecipeError: the file cannot be read without running code, holds NaN or Inf, or its keys or shapes are not
             the module's, or a dtype is not and would be rounded: half precision widens to float32, float64 is
-            refused. (``num_batches_tracked`` may be missing or of any dtype: inference does not use it.)
+            refused. (``num_batches_tracked`` may be missing or of any real dtype: inference does not use it.)
     """
     state = _state_dict(_read(path, where), path, key, where)
     if prefix:
@@ -216,7 +216,7 @@ def _check_dtypes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: 
     wrong = [
         (name, tensor.dtype, own[name].dtype)
         for name, tensor in state.items()
-        if name in own and not name.endswith("num_batches_tracked") and not _widens(tensor.dtype, own[name].dtype)
+        if name in own and not _is_counter(name, tensor) and not _widens(tensor.dtype, own[name].dtype)
     ]
     if wrong:
         texts = [f"{name} is {_name(held)} in the file and {_name(taken)} in the module" for name, held, taken in wrong]
@@ -226,6 +226,11 @@ def _check_dtypes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: 
             where=where,
             hint=f"save it as {taken} (tensor.to(torch.{taken})), so that what is exported is what you tested",
         )
+
+
+def _is_counter(name: str, tensor: Tensor) -> bool:
+    """Of batches: of no use in eval mode. Of a complex number torch would keep one half, and say so on stderr."""
+    return name.endswith("num_batches_tracked") and not tensor.is_complex()
 
 
 def _widens(held: torch.dtype, taken: torch.dtype) -> bool:

@@ -349,6 +349,13 @@ def test_weights_are_never_rounded_or_reinterpreted(recipe_of, tmp_path: Path) -
     build_module(recipe_of('weights = "w.safetensors"'))
 
 
+def test_a_counter_that_is_complex_is_refused(recipe_of, tmp_path: Path, factories) -> None:
+    """torch would take its real part, and warn of that on stderr; found by mutation."""
+    counter = {**state(), "pointwise.1.num_batches_tracked": torch.tensor(3.0 + 1.0j)}
+    torch.save(counter, tmp_path / "w.pt")
+    refused(recipe_of('weights = "w.pt"'), "model.weights", "num_batches_tracked is complex64 in the file")
+
+
 @pytest.mark.filterwarnings("ignore:.*quantize_per_tensor")
 def test_tensors_that_are_no_plain_ones_are_refused(recipe_of, tmp_path: Path, factories) -> None:
     weights = state()
