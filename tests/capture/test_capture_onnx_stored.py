@@ -189,3 +189,10 @@ def test_a_stated_length_is_not_read_where_the_shape_says_another(tmp_path: Path
     nothing.dims[:] = [0]
     assert open_onnx(save(tmp_path / "m.onnx", [ADD], [nothing])).proto.graph.initializer[0].raw_data == b""
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18, "kilobytes"
+
+
+def test_a_tensor_of_more_axes_than_arrays_have(tmp_path: Path) -> None:
+    """numpy said so, in words of its own; found by mutation."""
+    weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1] * 100, float_data=[1.0])
+    with pytest.raises(CaptureError, match="the tensor 'w' has 100 axes, and at most 32 are read"):
+        open_onnx(save(tmp_path / "m.onnx", [ADD], [weights]))

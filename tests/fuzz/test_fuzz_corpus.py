@@ -5,8 +5,8 @@ vtables of `.tflite` files that lead out of them, operators without outputs; `.o
 whose indices or axes are out of range, with element types that there are not, or that a constant is not of and is
 declared as, with values in subgraphs that are no tensors, with configurations of devices, with attributes of functions
 outside of any, with functions that read or give what they do not make, with scales and sizes beyond float32 and beyond
-any line, with sizes below zero, with attributes that are no text; golden files that lack tensors; journals of other
-types, and with numbers of thousands of digits; plans with keys of as many.
+any line, of a hundred axes, with sizes below zero, with attributes that are no text; golden files that lack tensors;
+journals of other types, and with numbers of thousands of digits; plans with keys of as many.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from edgeconv.core.defaults import LARGEST_FILE_BYTES
 from edgeconv.errors import CaptureError
 
 _SHOWN = 60  # characters of a name in a message
+_MOST_AXES = 32  # of an array of any numpy (64 since 2.0), which holds each constant on the way
 _WHOLE = "the file is damaged; export it again"
 
 
@@ -176,6 +177,9 @@ def _check_dims(tensor: onnx.TensorProto, where: str) -> None:
     if any(dim < 0 for dim in tensor.dims):
         what = f"the tensor {tensor.name!r} has the shape {list(tensor.dims)}"
         raise CaptureError(what, where=where, hint=_WHOLE)
+    if len(tensor.dims) > _MOST_AXES:
+        what = f"the tensor {tensor.name!r} has {len(tensor.dims)} axes, and at most {_MOST_AXES} are read"
+        raise CaptureError(what, where=where, hint="merge some of them, or export it again")
 
 
 def _unlike(tensor: onnx.TensorProto, held: object, needed: int, unit: str, where: str) -> CaptureError:
