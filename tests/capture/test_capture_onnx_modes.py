@@ -204,6 +204,7 @@ ATTENTIONS: dict[str, dict[str, Any]] = {
     "keys of three axes": {"k": f(1, 6, 8)},
     "a mask of other rows": {"m": f(4, 6)},
     "a mask of more keys": {"m": f(5, 8)},
+    "a mask of one number": {"m": f()},
     "a mask of five axes": {"m": f(1, 1, 1, 5, 6)},
     "a mask of truths of other rows": {"m": np.ones((3, 6), np.bool_)},
     "earlier keys of other heads": {"pk": f(1, 1, 2, 4), "pv": f(1, 1, 2, 4), "m": f(5, 8)},

@@ -119,7 +119,7 @@ def _fit(node: ir.Node) -> bool:
         return is_one
     *outer, columns = [1] * (4 - len(sizes_of(mask))) + sizes_of(mask)
     around = all(size in (1, whole) for size, whole in zip(outer, query[:3], strict=False))
-    return len(outer) == 3 and around and columns <= pasts[0][2] + key[2]
+    return len(outer) == 3 and around and bool(sizes_of(mask)) and columns <= pasts[0][2] + key[2]
 
 
 def _heads(steps: Steps, value: ir.Value | None, count: int, name: str) -> ir.Value:
