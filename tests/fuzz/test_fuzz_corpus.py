@@ -36,21 +36,6 @@ def _of_kind(suffix: str) -> list[Path]:
     return sorted((HERE / "corpus").glob(f"*{suffix}"))
 
 
-@pytest.fixture
-def refusals(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is behind each refusal of the command line, in order."""
-    behind: list[str] = []
-    refuse = edgeconv.cli._refuse
-
-    def looked_at(message: str) -> int:
-        error = sys.exception()
-        behind.append(unforeseen(error) if error is not None else "")
-        return refuse(message)
-
-    monkeypatch.setattr(edgeconv.cli, "_refuse", looked_at)
-    return behind
-
-
 @pytest.mark.parametrize("path", _of_kind(".onnx"), ids=lambda path: path.stem)
 @pytest.mark.parametrize("command", ["export", "inspect", "integer-only"])
 def test_onnx_mutants_end_with_a_foreseen_refusal_or_none(
