@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.names import unique_name
+from edgeconv.graph.replace import take_over
 from edgeconv.graph.traits import Trait, having_any
 
 DOMAIN = "com.microsoft"
@@ -194,17 +195,10 @@ def _quantize(graph: ir.Graph, node: ir.Node, real: ir.Value, parameters: _Param
     result = node.outputs[0]
     scale, zero = (input_of(node, at) for at in parameters)
     if scale is None:  # QGemm whose result stays real
-        last = real.producer()
-        assert last is not None  # it was just added
-        ir.convenience.replace_all_uses_with(result, real, replace_graph_outputs=True)
-        name, result.name = result.name, None
-        graph.remove(node, safe=True)
-        real.name = name
+        result.type = real.type
+        take_over(result, real)
         return
     quantize = ir.Node("", "QuantizeLinear", [real, scale, zero], num_outputs=1)
-    new, name = quantize.outputs[0], result.name
-    new.shape, new.type = result.shape, zero.type if zero is not None else None
     graph.insert_before(node, quantize)
-    ir.convenience.replace_all_uses_with(result, new, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    result.name, new.name = None, name
+    result.type = zero.type if zero is not None else None
+    take_over(result, quantize.outputs[0])
