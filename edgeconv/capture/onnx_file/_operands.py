@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx_ir as ir
 
 from edgeconv.errors import CaptureError
+from edgeconv.graph.edit import constant
 from edgeconv.graph.origin import place_of
 from edgeconv.graph.traits import Trait, having
 
@@ -32,8 +33,13 @@ def check_operands(graph: ir.Graph) -> None:
 
 
 def _sizes(value: ir.Value | None) -> Sizes | None:
-    shape = value.shape if value is not None else None
-    return list(shape.numpy()) if shape is not None and shape.is_static() else None
+    """A shape that is stated or inferred, or a constant's own."""
+    if value is None:
+        return None
+    if value.shape is None:
+        array = constant(value)
+        return None if array is None else array.shape
+    return list(value.shape.numpy()) if value.shape.is_static() else None
 
 
 def _at(sizes: Sequence[Sizes | None], index: int) -> Sizes | None:

@@ -187,7 +187,6 @@ class OnnxFile:
             state_same_pads(graph)
             with silent():
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
-                check_operands(graph)
                 _check_extents(graph)
                 check_scalars(graph)
                 clean(model)
