@@ -18,7 +18,7 @@ from edgeconv.core.named_files import is_onnx
 from edgeconv.errors import RecipeError
 
 if TYPE_CHECKING:
-    from edgeconv.nn.cost import Amounts, Cost
+    from edgeconv.flow.cost import Amounts, Cost
 
 _COLUMNS = ("layer", "kind", "output", "parameters", "MACs", "out KiB")
 _ORDINARY = ("parameters", "MACs", "out KiB")
@@ -38,9 +38,9 @@ def command(
         raise RecipeError(what, where=str(recipe), hint="give the recipe of a module")
     loaded = load_recipe(recipe)
 
+    from edgeconv.flow.cost import cost
     from edgeconv.flow.job import job_of
     from edgeconv.flow.source import TorchSource
-    from edgeconv.nn.cost import cost
 
     with results_only(when=as_json):
         source = job_of(loaded, prove=False).source

@@ -11,15 +11,15 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from edgeconv.cli._inspect_onnx import read_onnx
-from edgeconv.cli._inspect_tflite import read_tflite
-from edgeconv.cli._integer_onnx import float_parts_of_onnx
-from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.cli._streams import printable, results_only, say
 from edgeconv.cli._supervisor import writes_to
 from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.core.named_files import is_onnx, read_named
 from edgeconv.errors import EdgeconvError, EmitError
+from edgeconv.flow.inspection.integers_onnx import float_parts_of_onnx
+from edgeconv.flow.inspection.integers_tflite import float_parts_of_tflite
+from edgeconv.flow.inspection.onnx import read_onnx
+from edgeconv.flow.inspection.tflite import read_tflite
 from edgeconv.flow.output import settle
 
 _T = TypeVar("_T")
@@ -66,7 +66,7 @@ def command(
 
 def _as_onnx(file: Path, out: Path, as_json: bool) -> int:
     """Writes a .tflite file as ONNX, and tells how near LiteRT's outputs are; returns `FAILED` where they are not."""
-    from edgeconv.flow.as_onnx import write_as_onnx
+    from edgeconv.flow.inspection.as_onnx import write_as_onnx
 
     writes_to(out.parent)
     with results_only(when=as_json):

@@ -50,8 +50,8 @@ def command(
     if (target_sqnr is None) == (target_agreement is None):
         many = "both targets are" if target_sqnr is not None else "no target is"
         raise QuantizeError(f"{many} given", hint="give --target-sqnr or --target-agreement")
+    from edgeconv.core.search_target import Target
     from edgeconv.flow.target import TARGETED
-    from edgeconv.quantize import Target
     from edgeconv.recipe import load_recipe
 
     target = Target(sqnr_db=target_sqnr, agreement=target_agreement)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgeconv.core import Array, Run, Sample, Verdict
+from edgeconv.core.threads import one_thread
 from edgeconv.devices._device import torch_environment
 from edgeconv.devices.agent import matched, one_line
 from edgeconv.errors import raise_if_ending
@@ -52,7 +53,6 @@ def run_module(
     import torch
 
     from edgeconv.devices._precision import computing_in
-    from edgeconv.reference import one_thread
 
     kind = {"float64": torch.float64, "float32": torch.float32}[dtype]
     outputs: list[Mapping[str, Array]] = []

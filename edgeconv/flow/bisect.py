@@ -18,7 +18,7 @@ from edgeconv.errors import ParityError
 from edgeconv.flow.cut import Layers, open_layers
 from edgeconv.flow.output import staged
 from edgeconv.flow.record import read_report
-from edgeconv.flow.variants import Variant
+from edgeconv.flow.variant import Variant
 from edgeconv.parity import load_golden
 from edgeconv.parity.chain import diagnosis
 from edgeconv.report import Report

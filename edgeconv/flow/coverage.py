@@ -8,9 +8,10 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from edgeconv.core import Artifact, Sample
+from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Coverage
 from edgeconv.errors import RewriteError
-from edgeconv.flow.variants import Variant
+from edgeconv.flow.variant import Variant
 from edgeconv.parity import Golden
 from edgeconv.parity.coverage import Reach
 from edgeconv.parity.derived import chosen_kinds
@@ -80,7 +81,7 @@ def coverage_of(model: ir.Model, golden: Golden, variant: str, reach: Reach | No
 
 def _evaluated(model: ir.Model, samples: Sequence[Sample]) -> Reach | None:
     """What samples reach, until nothing is left; None where the reference lacks an operator."""
-    from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
+    from edgeconv.reference import evaluate_each  # torch, which proving again does not need
 
     reach = Reach(model)
     outputs = [value.name or "" for value in model.graph.outputs]

@@ -12,8 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Artifact, Sample
+from edgeconv.core.threads import one_thread
 from edgeconv.emit.half_precision import LARGEST, float32_region
-from edgeconv.flow.variants import Variant
+from edgeconv.flow.variant import Variant
 from edgeconv.graph.edit import add_initializer
 from edgeconv.graph.names import unique_name
 
@@ -85,7 +86,7 @@ def _first_beyond(model: ir.Model, values: Sequence[ir.Value], sample: Sample) -
     names = {_add_magnitude(copy.graph, by_name[value.name]): value.name or "" for value in values}
     if not names:
         return None
-    from edgeconv.reference import evaluate, one_thread  # torch, which an export of a file without proof does not need
+    from edgeconv.reference import evaluate  # torch, which an export of a file without proof does not need
 
     with one_thread():
         sizes = evaluate(copy, sample.inputs, keep=list(names))

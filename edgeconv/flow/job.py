@@ -18,7 +18,8 @@ from edgeconv.flow.arguments import Expected, checked_samples
 from edgeconv.flow.judge import Proof
 from edgeconv.flow.prove import check_devices
 from edgeconv.flow.source import OnnxSource, Source, TorchSource, with_other_batch
-from edgeconv.flow.variants import Quantization, Variant
+from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import Quantization
 from edgeconv.recipe import (
     FORMATS,
     LAYOUTS,

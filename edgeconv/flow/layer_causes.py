@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeconv.capture import whatever_it_brings
 from edgeconv.core import Array
+from edgeconv.core.threads import one_thread
 from edgeconv.errors import EdgeconvError
 from edgeconv.flow.cut import open_layers
 from edgeconv.parity.running import Layer
@@ -40,7 +41,6 @@ def _cause(
     path: Path, data: bytes, layer: Layer, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]
 ) -> str:
     from edgeconv.parity.causes import Evidence, Piece, cause_of  # onnx_ir, which the caller may do without
-    from edgeconv.reference import one_thread
 
     file = open_layers(path, data)
     held = {**dict(zip(file.inputs, inputs, strict=True)), **told, **dict(zip(file.outputs, outputs, strict=True))}

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from edgeconv.core import Artifact, Comparison, LayerSteps, Sample
 from edgeconv.devices import Device, find, run_intermediates
 from edgeconv.errors import DeviceError
-from edgeconv.flow.variants import Variant
+from edgeconv.flow.variant import Variant
 from edgeconv.parity import Golden, judge_layers, layer_steps, unjudged_layers
 from edgeconv.progress import Progress
 

@@ -10,7 +10,7 @@ from edgeconv.core import Array, Artifact, Sample
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EmitError, RewriteError
 from edgeconv.flow.rewriting import Rewriting
-from edgeconv.flow.variants import Variant
+from edgeconv.flow.variant import Variant
 from edgeconv.parity import Golden
 from edgeconv.progress import Progress
 from edgeconv.reference import tflite

@@ -19,6 +19,7 @@ from edgeconv import errors
 from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
 from edgeconv.core import NHWC, Artifact, Emitted, GraphSummary, IntegerTensor, Sample, values
 from edgeconv.core.package import VERSION
+from edgeconv.core.search_target import Target
 from edgeconv.core.variants import MIXED
 from edgeconv.emit.c_array import C_SUFFIXES
 from edgeconv.emit.onnx import to_onnx
@@ -46,10 +47,10 @@ from edgeconv.flow.record import discard_outdated
 from edgeconv.flow.rewriting import rewritten
 from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
 from edgeconv.flow.target import measured, with_confirmation, with_target, with_thresholds
-from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.graph.joints import joints_of
 from edgeconv.progress import Progress
-from edgeconv.quantize import Target
 from edgeconv.recipe import FORMATS, Recipe, place_of
 from edgeconv.report import LEFT_OUT, Report, TargetSearch
 from edgeconv.rewrite import selected

@@ -36,7 +36,8 @@ from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.record import read_report, require_unchanged, write_report
 from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.source import OnnxSource, Source
-from edgeconv.flow.variants import Variant, is_quantized
+from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import is_quantized
 from edgeconv.graph.joints import joints_of
 from edgeconv.parity import (
     Golden,

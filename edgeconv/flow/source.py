@@ -16,6 +16,7 @@ import numpy as np
 from edgeconv.capture import capture, whatever_it_brings
 from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
 from edgeconv.core.defaults import BATCH, DEVICE_TIMEOUT_S
+from edgeconv.core.threads import one_thread
 from edgeconv.devices import find, run_artifact, run_module
 from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
 from edgeconv.flow.output import temporary
@@ -240,7 +241,6 @@ class OnnxSource:
         """See `Source`: float64 is the graph before any rewrite, float32 the file itself on onnxruntime."""
         if precision == "float32":
             return self._run_file(samples, outputs, timeout_s)
-        from edgeconv.reference import one_thread
 
         reference = Run("onnx-float64", "", ())
         try:

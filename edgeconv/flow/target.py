@@ -12,17 +12,19 @@ import onnx_ir as ir
 from edgeconv.bench import BenchRow, Effort, bench, read_file
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
 from edgeconv.core.defaults import INT8_SQNR_DB
+from edgeconv.core.search_target import Target
 from edgeconv.core.variants import DEFAULT_FIDELITY, MIXED
 from edgeconv.devices import Device, find
 from edgeconv.errors import CALIBRATE, QuantizeError, RecipeError
 from edgeconv.flow.job import Job
 from edgeconv.flow.judge import Proof, judge
 from edgeconv.flow.output import temporary
-from edgeconv.flow.variants import Batches, Variant, is_quantized
+from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import Batches, is_quantized
 from edgeconv.graph.joints import joints_of
 from edgeconv.parity import Golden
 from edgeconv.progress import Progress, Silent
-from edgeconv.quantize import Search, Step, Target
+from edgeconv.quantize import Search, Step
 from edgeconv.recipe import Recipe, names_data
 from edgeconv.report import TargetPoint, TargetSearch
 

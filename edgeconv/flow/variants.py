@@ -12,14 +12,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv import quantize
-from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample, TensorSpec, values
+from edgeconv.core import Array, values
 from edgeconv.core.quantization_options import Override, QuantizationOptions
+from edgeconv.core.search_target import Target
 from edgeconv.core.variants import MIXED
-from edgeconv.emit.c_array import Golden, to_c
 from edgeconv.emit.tflite import check_size
-from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, NO_SAMPLE, PAIR_SAFE, ParityError, QuantizeError
-from edgeconv.parity import Integers, metrics
-from edgeconv.parity.coverage import Observe
+from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, PAIR_SAFE, QuantizeError
+from edgeconv.flow.variant import Variant
+from edgeconv.parity import metrics
 from edgeconv.progress import Progress
 from edgeconv.recipe import FORMATS, checked_batches
 from edgeconv.rewrite.relu6 import relu6_as_relu
@@ -55,7 +55,7 @@ class Quantization(QuantizationOptions):
     batches: Callable[[], Batches] | None = None
     _: KW_ONLY
     plan: str = ""
-    target: quantize.Target | None = None
+    target: Target | None = None
     judged: Callable[[], Batches] | None = None
     least_db: float | None = None
     confirmed: Callable[[Variant], bool] | None = None
@@ -75,66 +75,11 @@ class Quantization(QuantizationOptions):
                 raise QuantizeError(f"it is {values.kind_of(function)}", where=what, hint="give a function")
         if self.target is not None:
             hint = "give quantize.Target(sqnr_db=…)"
-            values.instance(self.target, quantize.Target, "target", QuantizeError, hint=hint)
+            values.instance(self.target, Target, "target", QuantizeError, hint=hint)
         values.mapping(self.places, "places", QuantizeError, hint="leave it out")
         if not isinstance(self.plan, str):
             hint = "give its text: Path(...).read_text(), or plan.to_json()"
             raise QuantizeError(f"it is {values.kind_of(self.plan)}", where="plan", hint=hint)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What the files of a variant are written from.
-
-    Attributes:
-        name: ``"fp32"``, ``"int8"``, …
-        model: its graph; shared with others, and not to be changed.
-        weights: how the emitters store float weights.
-        io: element type of the files' inputs and outputs.
-        formats: that can hold it.
-        plan: of a quantized one.
-        notes: what the reader should know.
-        search: what was tried for a target.
-        intermediates: by the name of each file written from it, the tensors whose integers a runtime can return.
-    """
-
-    name: str
-    model: ir.Model
-    weights: str = "float32"
-    io: str = "float32"
-    formats: tuple[str, ...] = FORMATS
-    plan: quantize.Plan | None = None
-    notes: tuple[str, ...] = ()
-    search: quantize.Search | None = None
-    intermediates: Mapping[str, tuple[IntegerTensor, ...]] = field(default_factory=dict)
-
-    def integers(self, samples: Sequence[Sample], observe: Observe | None = None) -> Integers | None:
-        """What the quantized graph computes exactly on samples; None for one without quantized outputs."""
-        scales = {value.name or "": scale for value in self.model.graph.outputs if (scale := _scale_of(value))}
-        return Integers(Run(f"graph-{self.name}", "", self.computed(samples, observe)), scales) if scales else None
-
-    def computed(self, samples: Sequence[Sample], observe: Observe | None = None) -> tuple[Mapping[str, Array], ...]:
-        """The outputs of the variant's graph in float64, by name: of a quantized one, what its integers say."""
-        from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
-
-        names = [value.name or "" for value in self.model.graph.outputs]
-        with one_thread():
-            return tuple(evaluate_each(self.model, (item.inputs for item in samples), keep=names, observe=observe))
-
-    def as_c(self, file_name: str, emitted: Emitted, samples: Sequence[Sample]) -> tuple[str, str]:
-        """A TFLite file of this variant as C, with the first sample that is for it and what `computed` says to that.
-
-        Raises:
-            ParityError: none is for it.
-            EmitError: see `edgeconv.emit.c_array.to_c`.
-        """
-        sample = next((candidate for candidate in samples if candidate.is_for(self.name)), None)
-        if sample is None:
-            raise ParityError(f"no parity input is for the variant {self.name}", hint=NO_SAMPLE)
-        (computed,) = self.computed([sample])
-        inputs = [Golden(spec, _as_stored(spec, sample.inputs[spec.name])) for spec in emitted.inputs]
-        outputs = [Golden(spec, _as_stored(spec, computed[spec.name])) for spec in emitted.outputs]
-        return to_c(file_name, emitted.data, inputs, outputs)
 
 
 def variants_of(
@@ -286,7 +231,7 @@ class _Quantizer:
             model = quantize.round_masks(model, "int16" if name == "int16x8" else "int8")
         return Variant(name, model, io=io, formats=formats, plan=plan)
 
-    def _search(self, name: str, prepared: ir.Model, plan: quantize.Plan, target: quantize.Target) -> quantize.Search:
+    def _search(self, name: str, prepared: ir.Model, plan: quantize.Plan, target: Target) -> quantize.Search:
         """Searches for the fewest layers in float that reach the target.
 
         Raises:
@@ -434,17 +379,3 @@ class _Quantizer:
             before, after = (evaluate(graph, batch, keep=names) for graph in (model, changed))
             worst = min(worst, *(metrics(np.asarray(after[name]), before[name]).sqnr_db for name in names))
         return f"{written}: that alone leaves {worst:.1f} dB on the calibration data"
-
-
-def _as_stored(spec: TensorSpec, array: Array) -> Array:
-    """An array in the layout and element type that the file declares."""
-    return spec.to_file(array).astype(spec.dtype)
-
-
-def _scale_of(value: ir.Value) -> float | None:
-    """The scale of a graph output that DequantizeLinear makes; None for other outputs."""
-    node = value.producer()
-    if node is None or node.op_type != "DequantizeLinear" or node.inputs[1] is None:
-        return None
-    scale = node.inputs[1].const_value
-    return float(scale.numpy().reshape(-1)[0]) if scale is not None and scale.size == 1 else None

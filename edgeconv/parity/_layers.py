@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array, Comparison, Fidelity, IntegerTensor, LayerSteps
 from edgeconv.core.affine import dequantized, limits_of, saturated
+from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
@@ -48,7 +49,7 @@ def layer_steps(
         ParityError: the graph does not quantize what a tensor is said to hold.
         RewriteError: the graph cannot be evaluated.
     """
-    from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
+    from edgeconv.reference import evaluate_each  # torch, which proving again does not need
 
     cut = _Cut(model, tensors)
     counts_by_end: list[Counter[int]] = [Counter() for _ in cut.ends]

@@ -23,6 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array, Sample
+from edgeconv.core.threads import one_thread
 from edgeconv.parity.coverage import Heard, Reach
 
 TROUBLE = "trouble"
@@ -104,7 +105,7 @@ def chosen_kinds(model: ir.Model, base: Sample, reach: Reach, variant: str) -> t
     Raises:
         RewriteError: the reference lacks an operator.
     """
-    from edgeconv.reference import evaluate_each, one_thread  # torch, which proving again does not need
+    from edgeconv.reference import evaluate_each  # torch, which proving again does not need
 
     outputs = [value.name or "" for value in model.graph.outputs]
     most = _MOST.get(variant, _MOST_OF_FLOAT32)

@@ -28,6 +28,7 @@ Mixed precision
 
 from __future__ import annotations
 
+from edgeconv.core.search_target import Measured, Target
 from edgeconv.quantize._absorb import absorb_biases
 from edgeconv.quantize._adaround import adaround
 from edgeconv.quantize._advice import advice
@@ -45,7 +46,7 @@ from edgeconv.quantize._patterns import matching, with_names
 from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._reorder import orders_of, reorder
 from edgeconv.quantize._rounding import round_weights
-from edgeconv.quantize._search import TARGET, Measured, Search, Step, Target, search
+from edgeconv.quantize._search import TARGET, Search, Step, search
 from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
 from edgeconv.quantize._unrounded import round_between
 

@@ -25,6 +25,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.core.affine import WEIGHT_LIMITS
+from edgeconv.core.threads import one_thread
 from edgeconv.errors import QuantizeError
 from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, pairs_of, within_pairs
 from edgeconv.quantize._plan import Plan
@@ -75,8 +76,6 @@ def adaround(
     """
     if iterations < 0:
         raise QuantizeError(f"{iterations} is negative", where="iterations", hint="give the steps per layer")
-
-    from edgeconv.reference import one_thread  # torch, which other roundings do without
 
     rounding = Rounding(lambda problem: learned(problem, iterations), _POSITIONS, _PART_BYTES)
     with one_thread():

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from edgeconv.core.search_target import Target
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._search import ORDERED_BY, Batches, Meter, Target
+from edgeconv.quantize._search import ORDERED_BY, Batches, Meter
 from edgeconv.quantize._sensitivity import sensitivity
 
 _NAMED = 4  # layers in a note

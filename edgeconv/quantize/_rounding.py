@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.core.affine import WEIGHT_LIMITS, saturated
+from edgeconv.core.threads import one_thread
 from edgeconv.quantize._pairs import LARGEST_SUM
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._targets import unit_of
@@ -55,7 +56,6 @@ def round_weights(
     Raises:
         QuantizeError: the plan does not fit the model, or the batches do not.
     """
-    from edgeconv.reference import one_thread  # torch, which other roundings do without
 
     rounding = Rounding(_round, _POSITIONS)
     with one_thread():

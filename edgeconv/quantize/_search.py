@@ -8,16 +8,16 @@ input stays as coarse as the layer before it writes it. Another order, or choice
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.core import Array, values
+from edgeconv.core import Array
 from edgeconv.core.affine import decibels
-from edgeconv.errors import JUDGED, QuantizeError, TargetError, Wording
+from edgeconv.core.search_target import Measured, Target
+from edgeconv.errors import JUDGED, QuantizeError, TargetError
 from edgeconv.graph.edit import constant
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._calibrate import mapped, session_of
@@ -28,60 +28,10 @@ from edgeconv.quantize._structure import layer_of
 
 Batches = Sequence[Mapping[str, Array]]
 Tell = Callable[[str], None]
-MOST_DB = 100.0  # float32 itself ends between 120 and 140
 ORDERED_BY = 8  # batches that give the order of the layers
 _SCORES_RANK = 2  # (rows, classes)
-_FLAGS = {"sqnr_db": "--target-sqnr", "agreement": "--target-agreement"}
 TARGET = "the target asks for it"
 """Why a plan has a layer in float."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is asked of a quantized graph against the float graph; one of both.
-
-    Attributes:
-        sqnr_db: least signal to quantization noise ratio of every output over all data, above 0 up to 100.
-        agreement: least share of the data whose largest score is where the float graph has it, above 0 up to 1.
-
-    Raises:
-        QuantizeError: none or both are given, or one is out of range.
-    """
-
-    sqnr_db: float | None = None
-    agreement: float | None = None
-
-    def __post_init__(self) -> None:
-        given = {"sqnr_db": (self.sqnr_db, MOST_DB), "agreement": (self.agreement, 1.0)}
-        asked = {name: pair for name, pair in given.items() if pair[0] is not None}
-        if len(asked) != 1:
-            raise QuantizeError(f"there are {len(asked)} targets", where="target", hint="give an SQNR or an agreement")
-        for name, (value, most) in asked.items():
-            where = Wording(_FLAGS[name], name, f"target, {name}")
-            number = values.number(value, where, QuantizeError, least=-math.inf)
-            if not 0.0 < number <= most:
-                raise QuantizeError(f"it is {number:g}", where=where, hint=f"give one above 0 and at most {most:g}")
-            values.settle(self, **{name: number})
-
-    def holds(self, measured: Measured) -> bool:
-        """Whether what was measured is enough."""
-        if self.sqnr_db is not None:
-            return measured.sqnr_db >= self.sqnr_db
-        return measured.agreement is not None and self.agreement is not None and measured.agreement >= self.agreement
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a quantized graph loses.
-
-    Attributes:
-        sqnr_db: of the output that lost most, over all data.
-        agreement: share of the data whose largest score is where the float graph has it, of the output that agrees
-            least; None where no output is scores of classes.
-    """
-
-    sqnr_db: float
-    agreement: float | None
 
 
 @dataclass(frozen=True)

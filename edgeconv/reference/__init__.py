@@ -5,7 +5,6 @@ Public names
     `evaluate_each`: the same for many samples, with what is constant computed once.
     `evaluate_node`: one node on arrays; how constants are folded, at capture and in rewrites.
     `shape_result`: what Shape and Size tell of a shape.
-    `one_thread`: around evaluations of small graphs.
     `OPERATORS`: the table of what it evaluates, ONNX operator -> function.
 
 The package `tflite` reads `.tflite` files back and evaluates them, in float64 and in exact integers.
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from edgeconv.reference._node import evaluate_node
     from edgeconv.reference._operands import ImpossibleError
     from edgeconv.reference._operators import OPERATORS
-    from edgeconv.reference._threads import one_thread
 
 __all__ = [
     "MOST_ELEMENTS",
@@ -37,7 +35,6 @@ __all__ = [
     "evaluate",
     "evaluate_each",
     "evaluate_node",
-    "one_thread",
     "shape_result",
 ]
 
@@ -52,6 +49,5 @@ __getattr__ = on_first_use(
         "evaluate_each": "edgeconv.reference._evaluate",
         "evaluate_node": "edgeconv.reference._node",
         "shape_result": "edgeconv.reference._moves",
-        "one_thread": "edgeconv.reference._threads",
     },
 )

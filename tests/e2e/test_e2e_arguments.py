@@ -21,9 +21,9 @@ from torch import nn
 
 import edgeconv
 from edgeconv.core import Fidelity, Sample, Tolerance
+from edgeconv.core.search_target import Target
 from edgeconv.errors import CaptureError, EdgeconvError
 from edgeconv.flow.variants import Quantization
-from edgeconv.quantize import Target
 
 X = torch.zeros(1, 3, 8, 8)
 NAN = float("nan")

@@ -27,7 +27,8 @@ from edgeconv.core import (
 )
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.flow.layers import carried_over, judged_by_layer
-from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.parity import Golden
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize

@@ -17,7 +17,7 @@ from torch import nn
 
 import edgeconv
 from edgeconv.cli import run
-from edgeconv.cli._integer_tflite import float_parts_of_tflite
+from edgeconv.flow.inspection.integers_tflite import float_parts_of_tflite
 
 BOTH = ("onnxruntime", "litert")
 NAMED = ("--device", "onnxruntime", "--device", "litert")

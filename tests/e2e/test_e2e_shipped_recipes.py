@@ -9,8 +9,8 @@ import pytest
 
 import edgeconv
 from edgeconv.cli import run
-from edgeconv.cli._inspect_tflite import read_tflite
 from edgeconv.core import Verdict
+from edgeconv.flow.inspection.tflite import read_tflite
 from edgeconv.flow.pipeline import ExportResult
 
 MODELS = Path(__file__).parents[2] / "models"

@@ -8,9 +8,9 @@ import pytest
 
 import edgeconv
 from edgeconv.core import Comparison, Fidelity, Metrics, Verdict
+from edgeconv.core.search_target import Target
 from edgeconv.flow.job import job_of
 from edgeconv.flow.target import reached
-from edgeconv.quantize import Target
 
 GOOD = Metrics(max_abs=0.0, max_rel=0.0, rel_floor=1.0, max_ulp=0.0, mean_abs=0.0, cosine=1.0, sqnr_db=30.0)
 SQNR, AGREEMENT = Target(sqnr_db=25.0), Target(agreement=0.9)

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from edgeconv.capture import capture
-from edgeconv.cli._integer_onnx import float_parts_of_onnx
 from edgeconv.core import Array, Emitted
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.errors import EmitError
+from edgeconv.flow.inspection.integers_onnx import float_parts_of_onnx
 from edgeconv.quantize import apply, calibrate, keep_in_float, make_plan
 from edgeconv.reference import evaluate
 from edgeconv.rewrite import optimize

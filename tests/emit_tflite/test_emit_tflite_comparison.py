@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.core import Emitted
+from edgeconv.flow.inspection.integers_tflite import float_parts_of_tflite
 from edgeconv.quantize import apply, calibrate, make_plan
 from edgeconv.reference import evaluate
 

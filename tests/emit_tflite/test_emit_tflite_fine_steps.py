@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from edgeconv.cli._integer_tflite import float_parts_of_tflite
+from edgeconv.flow.inspection.integers_tflite import float_parts_of_tflite
 from edgeconv.quantize import apply, calibrate, make_plan
 from edgeconv.reference import evaluate
 

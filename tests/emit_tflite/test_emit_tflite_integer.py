@@ -16,11 +16,11 @@ from onnx_ir.passes.common import ShapeInferencePass
 from torch import nn
 from torch.nn import functional
 
-from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.core import Emitted
 from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.errors import EmitError
+from edgeconv.flow.inspection.integers_tflite import float_parts_of_tflite
 from edgeconv.nn import DepthwiseSeparableConv
 from edgeconv.quantize import apply, calibrate, make_plan
 from edgeconv.reference import evaluate

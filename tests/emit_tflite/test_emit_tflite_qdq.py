@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 from onnx import parser, shape_inference
 
-from edgeconv.cli._integer_tflite import float_parts_of_tflite
 from edgeconv.errors import EmitError
+from edgeconv.flow.inspection.integers_tflite import float_parts_of_tflite
 from edgeconv.reference import evaluate
 
 _IMAGE = (1, 8, 8, 8)

@@ -38,7 +38,7 @@ CALLS_OF_LIBRARIES = {
         "capture/onnx_file/_file.py",
         "lifted",
     ): "onnx's inliner and converter tell of functions and opsets in C++'s words",
-    ("cli/_integer_onnx.py", "float_parts_of_onnx"): "onnx itself inlines functions and infers types",
+    ("flow/inspection/integers_onnx.py", "float_parts_of_onnx"): "onnx itself inlines functions and infers types",
     ("capture/onnx_file/_stored.py", "load_external"): "onnx itself reads external data",
     ("recipe/arrays.py", "_check_dtype"): "numpy raises nearly anything of a damaged header",
     ("recipe/arrays.py", "_npy_array"): "numpy raises nearly anything of a damaged array",

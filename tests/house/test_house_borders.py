@@ -17,8 +17,8 @@ import pytest
 import edgeconv
 from edgeconv.capture import whatever_it_brings
 from edgeconv.capture.onnx_file._file import static_errors
-from edgeconv.cli._damaged import damaged
 from edgeconv.errors import EdgeconvError, is_own_fault
+from edgeconv.flow.inspection.damaged import damaged
 from edgeconv.quantize._calibrate import mapped
 
 PACKAGE = Path(edgeconv.__file__).parent

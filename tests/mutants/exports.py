@@ -20,7 +20,8 @@ from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import EdgeconvError
 from edgeconv.flow.arguments import checked_call, named_inputs
 from edgeconv.flow.source import TorchSource
-from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.graph.joints import joints_of
 from edgeconv.parity import Golden, float32_errors, shaken
 from edgeconv.progress import Silent

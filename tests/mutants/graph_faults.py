@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeconv.errors import EdgeconvError
-from edgeconv.flow.variants import Variant
+from edgeconv.flow.variant import Variant
 from edgeconv.graph.constants import exact, remember_exact
 
 ModuleFault = Callable[[nn.Module, str], None]

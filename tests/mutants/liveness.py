@@ -11,7 +11,8 @@ import onnx_ir as ir
 from exports import Export, Model
 
 from edgeconv.core import Array, Sample
-from edgeconv.reference import evaluate, one_thread, tflite
+from edgeconv.core.threads import one_thread
+from edgeconv.reference import evaluate, tflite
 
 LEAST = 1e-7
 """A fault is live where an output moves by this part of the output's largest magnitude."""

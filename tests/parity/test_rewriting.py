@@ -21,7 +21,7 @@ from edgeconv.emit.onnx import to_onnx
 from edgeconv.flow.links import with_links
 from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.source import TorchSource
-from edgeconv.flow.variants import Variant
+from edgeconv.flow.variant import Variant
 from edgeconv.graph.constants import exact, remember_exact, unrounded_copy
 from edgeconv.parity import Golden
 from edgeconv.parity.rewriting import rewriting, rounding

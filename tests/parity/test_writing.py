@@ -19,7 +19,8 @@ from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.flow.links import with_links
-from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.parity import Golden
 from edgeconv.parity.writing._constants import half_steps, match
 from edgeconv.progress import Silent

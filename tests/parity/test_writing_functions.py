@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from edgeconv.capture import capture
 from edgeconv.core.verdicts import Verdict
-from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
 

@@ -22,7 +22,8 @@ from quantize_graphs import Graph, data
 from edgeconv.core import Array
 from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.emit.onnx import to_onnx
-from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.progress import Silent
 from edgeconv.quantize import Plan, apply, calibrate, make_plan, overflowing
 from edgeconv.quantize._columns import taps

@@ -15,7 +15,8 @@ import pytest
 from quantize_graphs import Graph, data, mobile
 
 from edgeconv.errors import QuantizeError
-from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.progress import Silent
 from edgeconv.quantize import Plan, orders_of, overflowing, reorder
 from edgeconv.quantize._pairs import partners, safe_growth

@@ -11,12 +11,12 @@ import pytest
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
 from edgeconv.core.quantization_options import QuantizationOptions
+from edgeconv.core.search_target import Target
 from edgeconv.errors import QuantizeError, TargetError
 from edgeconv.quantize import (
     Plan,
     Search,
     Step,
-    Target,
     apply,
     calibrate,
     keep_in_float,

@@ -11,10 +11,11 @@ import onnx_ir as ir
 import pytest
 from quantize_graphs import Graph, data
 
+from edgeconv.core.search_target import Target
 from edgeconv.errors import QuantizeError
-from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.progress import Silent
-from edgeconv.quantize import Target
 
 
 def _made(model: ir.Model, name: str, **asked: object) -> Variant:

@@ -20,8 +20,8 @@ from edgeconv.capture.torch._holdings import Change, Holdings, held
 from edgeconv.capture.torch._operation import copied
 from edgeconv.capture.torch._precision import in_module_precision
 from edgeconv.capture.torch._trace import quiet
+from edgeconv.core.threads import one_thread
 from edgeconv.errors import CaptureError
-from edgeconv.reference import one_thread
 
 _MORE = 16
 """Further calls of a module that draws random numbers and gave the same results so far: the draws may have led into

@@ -10,10 +10,11 @@ import onnx_ir as ir
 from onnx import external_data_helper, helper, inliner, shape_inference
 
 from edgeconv.core import DATA_SUFFIX, Array
+from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.flow.cut.integers import as_integers
 from edgeconv.parity.bounds import FLOAT32
-from edgeconv.reference import evaluate, one_thread
+from edgeconv.reference import evaluate
 
 
 class OnnxLayers:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.core.affine import decibels
+from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, RewriteError
 from edgeconv.graph.traits import Trait, having_any
@@ -18,7 +19,6 @@ from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.rewriting._beside import Beside
 from edgeconv.parity.rewriting._signs import Signs
 from edgeconv.parity.writing import GAMMA, Graph, errors, magnitude, raised
-from edgeconv.reference import one_thread
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
 _SAFETY = 4.0  # times the largest of these, element by element

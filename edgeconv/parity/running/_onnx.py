@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes.common import InlinePass
 
 from edgeconv.core import Array
+from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.quantized_operators import spell_out
 from edgeconv.graph.traits import Trait, having, having_any
@@ -109,7 +110,6 @@ class OnnxFile:
         results |= {value.name: array for value, array in zip(self._graph.outputs, outputs, strict=True)}
         steps = [self._step(node, results) for node in self._graph]
         readings = [_as_told, self._rounded, self._either] if self._halves else [_as_told]
-        from edgeconv.reference import one_thread  # torch, which files of the other language do without
 
         with one_thread():
             return judged_layers(steps, self._held(inputs), results, readings, str)
@@ -120,7 +120,6 @@ class OnnxFile:
         Raises:
             ParityError: an operator has no bound of operands that have errors.
         """
-        from edgeconv.reference import one_thread  # torch, which files of the other language do without
 
         steps = [self._step(node, {}) for node in self._graph]
         with one_thread():

@@ -17,6 +17,7 @@ import onnx_ir as ir
 import torch
 
 from edgeconv.core import Array
+from edgeconv.core.threads import one_thread
 from edgeconv.errors import RewriteError
 from edgeconv.graph.constants import unrounded_copy
 from edgeconv.graph.edit import tensor_of
@@ -26,7 +27,7 @@ from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Piece
 from edgeconv.parity.writing._cut import Cut, redirect
 from edgeconv.parity.writing._steps import Steps, steps_of
-from edgeconv.reference import evaluate, one_thread
+from edgeconv.reference import evaluate
 
 _STORED = "/stored"
 _MOST_ELEMENTS = 40_000_000  # of float64, on both sides

@@ -11,13 +11,13 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.core.affine import decibels
+from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.writing._constants import Matching, all_among, half_steps, match
 from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude, mixed, negated, raised
 from edgeconv.parity.writing._held import Graph
-from edgeconv.reference import one_thread
 
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
 _PATTERNS = 15  # of signs, that several numbers of a constant are moved by: in one of them, most do not cancel

@@ -21,13 +21,14 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.core.affine import decibels
+from edgeconv.core.threads import one_thread
 from edgeconv.core.values import counted
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.parity.writing._ends import errors, magnitude
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._read_back import ReadBack
 from edgeconv.parity.writing._weights import wrong_integers
-from edgeconv.reference import evaluate, one_thread
+from edgeconv.reference import evaluate
 
 _UNIT = 2.0**-24  # the largest relative error of one rounding to float32
 _PATTERNS = 16

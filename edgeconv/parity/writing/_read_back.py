@@ -13,11 +13,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgeconv.core import Array, TensorSpec
 from edgeconv.core.named_files import is_onnx, read_named
+from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.quantized_operators import misread, spell_out
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._tflite import tflite_integers, tflite_misread
-from edgeconv.reference import OPERATORS, evaluate, one_thread, tflite
+from edgeconv.reference import OPERATORS, evaluate, tflite
 
 
 class ReadBack(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from edgeconv.cli._damaged import NO_ONNX, damaged
 from edgeconv.errors import EmitError
+from edgeconv.flow.inspection.damaged import NO_ONNX, damaged
 
 if TYPE_CHECKING:
     import onnx

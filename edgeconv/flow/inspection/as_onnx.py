@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgeconv.core import NCHW, Array, Artifact, Comparison, Fidelity, Run, Sample, TensorSpec, Verdict
 from edgeconv.core.defaults import DEVICE_TIMEOUT_S
 from edgeconv.core.named_files import is_onnx, read_named
+from edgeconv.core.threads import one_thread
 from edgeconv.core.variants import DEFAULT_FIDELITY
 from edgeconv.devices import find, run_artifact
 from edgeconv.errors import EmitError
@@ -36,7 +37,7 @@ def write_as_onnx(path: Path, out: Path) -> tuple[Comparison, ...]:
         RewriteError: the graph cannot be evaluated.
     """
     from edgeconv.parity.writing import read_back
-    from edgeconv.reference import evaluate, one_thread
+    from edgeconv.reference import evaluate
     from edgeconv.reference.tflite.as_onnx import to_onnx
 
     if path.suffix.lower() != ".tflite" or not is_onnx(out):

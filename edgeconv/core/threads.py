@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import torch
-
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
@@ -15,6 +13,8 @@ def one_thread() -> Iterator[None]:
     Two threads gain little on batches of one, and wait for each other on a busy machine: the 362 small samples of the
     digits took 46 s there, and 0.4 s with one thread.
     """
+    import torch  # on first use: what evaluates a graph is imported by many that rarely do
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

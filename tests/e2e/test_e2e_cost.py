@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgeconv.errors import CaptureError
+from edgeconv.flow.cost import Amounts, cost
 from edgeconv.nn import DepthwiseSeparableConv, MobileNetDSC
-from edgeconv.nn.cost import Amounts, cost
 
 
 @settings(deadline=None, max_examples=20)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgeconv.cli._damaged import NO_ONNX, damaged
+from edgeconv.flow.inspection.damaged import NO_ONNX, damaged
 from edgeconv.graph.traits import Trait, having
 
 if TYPE_CHECKING:

@@ -1,0 +1,60 @@
+"""What a caller asks of a quantized graph, whose worst layers then stay in float."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgeconv.core import values
+from edgeconv.errors import QuantizeError, Wording
+
+MOST_DB = 100.0  # float32 itself ends between 120 and 140
+_FLAGS = {"sqnr_db": "--target-sqnr", "agreement": "--target-agreement"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked of a quantized graph against the float graph; one of both.
+
+    Attributes:
+        sqnr_db: least signal to quantization noise ratio of every output over all data, above 0 up to 100.
+        agreement: least share of the data whose largest score is where the float graph has it, above 0 up to 1.
+
+    Raises:
+        QuantizeError: none or both are given, or one is out of range.
+    """
+
+    sqnr_db: float | None = None
+    agreement: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {"sqnr_db": (self.sqnr_db, MOST_DB), "agreement": (self.agreement, 1.0)}
+        asked = {name: pair for name, pair in given.items() if pair[0] is not None}
+        if len(asked) != 1:
+            raise QuantizeError(f"there are {len(asked)} targets", where="target", hint="give an SQNR or an agreement")
+        for name, (value, most) in asked.items():
+            where = Wording(_FLAGS[name], name, f"target, {name}")
+            number = values.number(value, where, QuantizeError, least=-math.inf)
+            if not 0.0 < number <= most:
+                raise QuantizeError(f"it is {number:g}", where=where, hint=f"give one above 0 and at most {most:g}")
+            values.settle(self, **{name: number})
+
+    def holds(self, measured: Measured) -> bool:
+        """Whether what was measured is enough."""
+        if self.sqnr_db is not None:
+            return measured.sqnr_db >= self.sqnr_db
+        return measured.agreement is not None and self.agreement is not None and measured.agreement >= self.agreement
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a quantized graph loses.
+
+    Attributes:
+        sqnr_db: of the output that lost most, over all data.
+        agreement: share of the data whose largest score is where the float graph has it, of the output that agrees
+            least; None where no output is scores of classes.
+    """
+
+    sqnr_db: float
+    agreement: float | None

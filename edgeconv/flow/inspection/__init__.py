@@ -1,0 +1,5 @@
+"""What a file of anybody says of itself: inputs, outputs, operators, metadata; what in it computes in float.
+
+One file per language: `onnx` and `tflite` describe, `integers_onnx` and `integers_tflite` list what is not integer.
+`as_onnx` writes the graph that a ``.tflite`` file was read as. `damaged` maps what the languages' own readers raise.
+"""
