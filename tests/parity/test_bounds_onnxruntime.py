@@ -188,3 +188,20 @@ def test_functions_of_every_half(name: str) -> None:
     error = np.abs(result.astype(np.float64) - bound.exact)
     is_finite = np.isfinite(result) & np.isfinite(bound.exact)
     assert (error <= bound.worst)[is_finite].all()
+
+
+@pytest.mark.parametrize("name", ["HardSwish", "Mish"])
+def test_a_function_body_rounds_inside_where_its_result_is_handed_on_unrounded(name: str) -> None:
+    """onnxruntime casts the body's inner values to halves and back, and leaves the last cast to whoever reads it."""
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    operand = every[np.isfinite(every)].reshape(1, -1)
+    told = Arithmetic(runtime="onnxruntime", inner_storage="float16")
+    stored = Arithmetic(runtime="onnxruntime", storage="float16")
+    node, opset = node_of(NodeCase(name, [operand]))[1], 22
+    (inner,), (both,), (neither,) = (
+        of_node(node, [operand], opset=opset, arithmetic=arithmetic)
+        for arithmetic in (told, stored, Arithmetic(runtime="onnxruntime"))
+    )
+    assert (inner.worst <= both.worst).all()
+    assert (inner.worst < both.worst)[np.abs(inner.exact) > 1].any()
+    assert (inner.worst > 100 * neither.worst)[np.abs(inner.exact) > 1].any()

@@ -86,6 +86,8 @@ class Arithmetic:
 
     Attributes:
         storage: of results: ``float32`` or ``float16``.
+        inner_storage: of the results inside of an operator that a runtime computes by its function body; those of
+            `storage` where it is empty. A runtime may hand a result on before it is rounded, and round the inner ones.
         compute: of every step inside of an operator, sums among them: of float16 files ``float32`` where the runtime
             computes in float32 and rounds the result once, ``float16`` where it adds up in float16.
         runtime: whose functions and integer kernels: ``onnxruntime``, ``xnnpack`` (LiteRT by default), ``tflite``
@@ -106,10 +108,12 @@ class Arithmetic:
     winograd: int = 0
     flushes: bool = True
     deviations: float = 6.0
+    inner_storage: str = ""
 
     def __post_init__(self) -> None:
         one_of(self.storage, "storage", FORMATS, ParityError)
         one_of(self.compute, "compute", FORMATS, ParityError)
+        one_of(self.inner_storage, "inner_storage", ("", *FORMATS), ParityError)
         one_of(self.runtime, "runtime", RUNTIMES, ParityError)
         if self.winograd not in (0, 2, 4):
             raise ParityError(f"it is {self.winograd}", where="winograd", hint="choose of 0, 2, 4")

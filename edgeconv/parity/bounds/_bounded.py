@@ -267,11 +267,19 @@ class Bounded:
 
     def stored(self) -> Bounded:
         """Rounded once more, where results are stored in a narrower format than they are computed in."""
-        if self.arithmetic.storage == self.arithmetic.compute:
+        return self._stored_as(self.arithmetic.storage)
+
+    def stored_inside(self) -> Bounded:
+        """The same of a result inside of a function body."""
+        return self._stored_as(self.arithmetic.inner_storage or self.arithmetic.storage)
+
+    def _stored_as(self, storage: str) -> Bounded:
+        if storage == self.arithmetic.compute:
             return self
         # A conversion rounds the smallest numbers as it does all others, whatever arithmetic does with them.
-        narrow = replace(self, arithmetic=replace(self.arithmetic, compute=self.arithmetic.storage, flushes=False))
-        return narrow.rounded(self.value, (self.worst, self.likely))
+        narrow = replace(self, arithmetic=replace(self.arithmetic, compute=storage, flushes=False))
+        rounded = narrow.rounded(self.value, (self.worst, self.likely))
+        return replace(rounded, arithmetic=self.arithmetic)
 
 
 def widest(*formulas: Bounded) -> Bounded:

@@ -39,7 +39,7 @@ def hard_swish(x: Bounded) -> Bounded:
     gate = (x + 3.0).clip(0.0, 6.0)
     return widest(
         x * (x * (1 / 6) + 0.5).clip(0.0, 1.0),
-        x * (x * (1 / 6) + 0.5).clip(0.0, 1.0).stored(),  # by its function body, whose values are results
+        x * (x * (1 / 6) + 0.5).clip(0.0, 1.0).stored_inside(),  # by its function body, whose values are results
         x * gate * (1 / 6),
         x * gate / 6.0,
         x * (gate * (1 / 6)),
@@ -88,7 +88,7 @@ def swish(x: Bounded, alpha: float) -> Bounded:
 
 def mish(x: Bounded) -> Bounded:
     """x tanh(softplus(x)); by its function body, values on the way are results that are stored."""
-    body = x * x.function("softplus").stored().function("tanh").stored()
+    body = x * x.function("softplus").stored_inside().function("tanh").stored_inside()
     return widest(x * x.function("softplus").function("tanh"), body)
 
 

@@ -135,8 +135,10 @@ class OnnxFile:
         return held | {value.name: array for value, array in zip(fed, inputs, strict=True)}
 
     def _step(self, node: ir.Node, told: Mapping[Hashable, Array]) -> Step:
-        halves = any(value.name in self._halves and not _is_wider(told.get(value.name)) for value in node.outputs)
-        arithmetic = replace(self._arithmetic, storage="float16") if halves else self._arithmetic
+        halves = [value.name for value in node.outputs if value.name in self._halves]
+        arithmetic = replace(self._arithmetic, inner_storage="float16") if halves else self._arithmetic
+        if any(not _is_wider(told.get(name)) for name in halves):
+            arithmetic = replace(arithmetic, storage="float16")
         inputs = tuple(None if value is None else value.name for value in node.inputs)
         bounds = partial(_bounds, node, self._opset, arithmetic, [_terms(value, told) for value in node.inputs])
         return Step(node.op_type, inputs, tuple(value.name for value in node.outputs), bounds)
