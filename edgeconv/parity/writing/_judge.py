@@ -22,6 +22,7 @@ from edgeconv.parity.writing._held import Graph
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
 _PATTERNS = 15  # of signs, that several numbers of a constant are moved by: in one of them, most do not cancel
 _HALF_UNIT = 2.0**-24  # relative: the most that rounding a number to float32 moves it by
+_SECOND_ORDER = 1e-6  # relative: what a change of a half unit makes of a result, beyond its slope
 _MANY = 3.0  # where a result depends on several numbers of a constant: more than one pattern shows
 
 
@@ -45,8 +46,10 @@ class File(Protocol):
     def compare(
         self, inputs: Mapping[str, Array], values: Mapping[str, Array], expected: Mapping[str, Array]
     ) -> Iterator[End]: ...
-    def again(self, tensor: str, changed: Mapping[str, Array]) -> Array: ...
+    def again(self, tensor: str, changed: Mapping[str, Array], ranges: Mapping[str, float] | None = None) -> Array: ...
+    def own_ranges(self, tensor: str) -> frozenset[str]: ...
     def half_steps(self, constant: str) -> Array: ...
+    def own_half_steps(self, constant: str) -> Array: ...
     def ends(self, constant: str) -> tuple[float, float]: ...
     def operands(self, tensor: str) -> frozenset[str]: ...
     def constants_before(self, tensor: str) -> frozenset[str]: ...
@@ -288,7 +291,7 @@ class _Writing:
     def _bound(self, end: End, operands: _Operands) -> Array:
         """With the response to its operands, and to the constants that one side alone has: element by element."""
         least = GAMMA * (magnitude(end.expected) + self._response(end, operands))
-        return least + self._of_constants(end, operands) + self._of_approximations(end, operands)
+        return least + self._of_constants(end, operands) + self._of_approximations(end, operands) + self._of_ranges(end)
 
     def _of_approximations(self, end: End, operands: _Operands) -> Array:
         """How far functions that the format has no operator for may be off, element by element.
@@ -303,6 +306,17 @@ class _Writing:
                 continue
             value = compute(held, names=[name])[name] * (1 + _HALF_UNIT)
             total += errors(end.arranged(compute({**held, name: value}, names=[end.value])[end.value]), end.expected)
+        return total
+
+    def _of_ranges(self, end: End) -> Array:
+        """How far integers of the writer's own may move the result where they saturate, element by element.
+
+        Their scale was rounded to a float32 once, and the ends of their range with it.
+        """
+        total = np.zeros(end.expected.shape)
+        for name in sorted(self.file.own_ranges(end.tensor)):
+            moved = [self.file.again(end.tensor, {}, {name: 1 + sign * _HALF_UNIT}) for sign in (-1, 1)]
+            total += np.maximum(*(errors(array, end.actual) for array in moved)) * (1 + _SECOND_ORDER)
         return total
 
     def _readings(self, end: End, operands: _Operands) -> Iterator[Array]:
@@ -332,7 +346,7 @@ class _Writing:
         for name in sorted(self.matching.own & read | loose):
             compute = partial(self._again, end, name)
             array = self.file.constants[name].astype(np.float64)
-            total += _shift(compute, end.actual, array, self.file.half_steps(name))
+            total += _shift(compute, end.actual, array, self.file.own_half_steps(name))
         for name in sorted(self.matching.without & before & self.graph.constants.keys()):
             array = self.graph.constants[name]
             compute = partial(self._graph_again, end, operands, name)
@@ -407,12 +421,14 @@ def _shift(compute: Callable[[Array], Array], before: Array, array: Array, steps
         array: those that the constant has, float64.
         steps: what each is moved by.
 
-    Where a result depends on one number, all patterns of signs move it alike, and it is told exactly.
+    Where a result depends on one number, all patterns of signs move it alike, and it is told exactly; of a constant
+    that is one number the larger of both ways counts, as beyond a clamp it moves nothing.
     """
     generator = np.random.default_rng(0)
-    patterns = [np.ones(array.shape)]
+    patterns = [np.ones(array.shape), -np.ones(array.shape)][: 2 if array.size == 1 else 1]
     if array.size > 1:
         patterns += [generator.choice([-1.0, 1.0], array.shape) for _ in range(_PATTERNS)]
     moved = [errors(compute(array + steps * pattern), before) for pattern in patterns]
     least, greatest = np.minimum.reduce(moved), np.maximum.reduce(moved)
-    return np.asarray(np.where(greatest <= least * (1 + 1e-6), greatest * (1 + 1e-6), _MANY * greatest))
+    exact = greatest <= least * (1 + _SECOND_ORDER) if array.size > 1 else True
+    return np.asarray(np.where(exact, greatest * (1 + _SECOND_ORDER), _MANY * greatest))

@@ -70,9 +70,13 @@ class OnnxFile:
                 name, name, self._operators.get(name, ""), results[name], expected[name], (*range(expected[name].ndim),)
             )
 
-    def again(self, tensor: str, changed: Mapping[str, Array]) -> Array:
-        """Evaluates one value that was compared once more, with other numbers in constants."""
+    def again(self, tensor: str, changed: Mapping[str, Array], ranges: Mapping[str, float] | None = None) -> Array:
+        """Evaluates one value that was compared once more, with other numbers in constants; there are no own ranges."""
         return self._file.held(*self._fed, changed, [tensor])[tensor]
+
+    def own_ranges(self, tensor: str) -> frozenset[str]:
+        """None: all integers are the graph's."""
+        return frozenset()
 
     def operands(self, tensor: str) -> frozenset[str]:
         """The held values, and the graph's inputs, that a value which was compared is computed from."""
@@ -83,6 +87,10 @@ class OnnxFile:
         """What rounding once may have moved the numbers of a constant by: of integers, rounding their scale."""
         array = self.constants[constant]
         return np.abs(array) * _HALF_UNIT if array.dtype == np.float64 else half_steps(array)
+
+    def own_half_steps(self, constant: str) -> Array:
+        """The same of numbers that the writer computed itself."""
+        return self.half_steps(constant)
 
     def ends(self, constant: str) -> tuple[float, float]:
         """The least and the greatest number that a constant can have: it is of floats, or the graph's own integers."""

@@ -26,6 +26,7 @@ _MOVING = frozenset({"TRANSPOSE", "RESHAPE", "DEQUANTIZE"})
 _HANDING_ON = _MOVING - {"DEQUANTIZE"} | {"SQUEEZE", "EXPAND_DIMS", "PAD", "MAX_POOL_2D", "SLICE", "STRIDED_SLICE"}
 _PLACES = 256
 _WITH_BIAS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+_HALF_UNIT = 2.0**-24  # relative: the most that rounding a number to float32 moves it by
 _APART = 1e-3  # relative; scales are float32 numbers
 _MOST_TRIED = 6  # axes whose every order is tried
 
@@ -191,13 +192,27 @@ class TfliteFile:
                 self._in_any_order.add(index)
         return axes
 
-    def again(self, tensor: str, changed: Mapping[str, Array]) -> Array:
-        """Evaluates one tensor that was compared once more, with other numbers in constants."""
+    def again(self, tensor: str, changed: Mapping[str, Array], ranges: Mapping[str, float] | None = None) -> Array:
+        """Evaluates one tensor that was compared once more.
+
+        Args:
+            tensor: its name.
+            changed: other numbers in constants, by name.
+            ranges: what the range of integers on the way is multiplied by, by name.
+        """
         wanted = self._index[tensor]
         values = self._values | {self._index[name]: array for name, array in changed.items()}
+        factors = {self._index[name]: factor for name, factor in (ranges or {}).items()}
         for operator in self._before(wanted):
-            values.update(self._computed(operator, values))
+            values.update(self._computed(operator, values, factors))
         return self._compared(wanted, values[wanted])
+
+    def own_ranges(self, tensor: str) -> frozenset[str]:
+        """The integers between a tensor and the held ones before it whose scale the graph does not have."""
+        wanted = self._index[tensor]
+        inner = {index for operator in self._before(wanted) for index in operator.outputs}
+        inner -= self._holders.keys() | {wanted}
+        return frozenset(tensor.name for tensor in map(self._stated.tensors.__getitem__, inner) if _steps(tensor))
 
     def _compared(self, index: int, array: Array) -> Array:
         """As the graph's quantized values are compared; what is rounded already is not saturated again."""
@@ -222,6 +237,22 @@ class TfliteFile:
         steps = _real(tensor, np.ones(tensor.shape)) - _real(tensor, np.zeros(tensor.shape))
         return np.asarray(steps / 2)
 
+    def own_half_steps(self, constant: str) -> Array:
+        """The same of numbers that the writer computed itself.
+
+        Integers of a single magnitude, the greatest that there is, stand for it exactly, but for the float32 that they
+        were rounded from and that their scale is.
+        """
+        tensor, real = self._stated.tensors[self._index[constant]], self.constants[constant].astype(np.float64)
+        magnitudes = np.unique(np.abs(real[real != 0]))
+        if (
+            tensor.floating
+            or len(magnitudes) != 1
+            or np.max(np.asarray(tensor.data)) != limits_of(str(tensor.held_as))[1]
+        ):
+            return self.half_steps(constant)
+        return np.abs(real) * 2 * _HALF_UNIT
+
     def ends(self, constant: str) -> tuple[float, float]:
         """The least and the greatest number that a constant can have: of integers with one scale, what these reach."""
         steps = _steps(self._stated.tensors[self._index[constant]])
@@ -242,7 +273,9 @@ class TfliteFile:
                 waiting += self._makers[index].inputs
         return [operator for operator in self._stated.operators if needed.intersection(operator.outputs)]
 
-    def _computed(self, operator: Operator, values: Mapping[int, Array]) -> list[tuple[int, Array]]:
+    def _computed(
+        self, operator: Operator, values: Mapping[int, Array], ranges: Mapping[int, float] | None = None
+    ) -> list[tuple[int, Array]]:
         """The results of an operator on real numbers, saturated where they are quantized."""
         source = self._stated.tensors[operator.inputs[0]] if operator.inputs else None
         if operator.name in _SAME:
@@ -253,7 +286,7 @@ class TfliteFile:
         else:
             results = evaluate_operator(self._real, operator, values)
         return [
-            (index, _saturated(self._stated.tensors[index], array))
+            (index, _saturated(self._stated.tensors[index], array, (ranges or {}).get(index, 1.0)))
             for index, array in zip(operator.outputs, results, strict=False)
         ]
 
@@ -324,10 +357,10 @@ def _stored(tensor: Tensor, real: Array) -> Array:
     return np.asarray(np.clip(np.rint(real / scale) + point, *limits_of(str(tensor.held_as))), tensor.held_as)
 
 
-def _saturated(tensor: Tensor, array: Array) -> Array:
-    """Within the range of a quantized tensor."""
+def _saturated(tensor: Tensor, array: Array, factor: float = 1.0) -> Array:
+    """Within the range of a quantized tensor, times a factor."""
     steps = _steps(tensor)
-    return array if steps is None else np.clip(array, steps.least, steps.greatest)
+    return array if steps is None else np.clip(array, steps.least * factor, steps.greatest * factor)
 
 
 def _steps(tensor: Tensor) -> Steps | None:

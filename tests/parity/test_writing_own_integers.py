@@ -1,0 +1,102 @@
+"""Link 3 of integers that the writer alone has: HardSwish as two products and a sum, each with a range of its own."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import Builder
+from test_writing import emitted, judged
+from torch import Tensor, nn
+
+from edgeconv.capture import capture
+from edgeconv.core.verdicts import Verdict
+from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.parity.writing._judge import _shift
+from edgeconv.progress import Silent
+from edgeconv.rewrite import optimize
+
+
+class Swished(nn.Module):
+    """HardSwish of a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.hardswish(self.conv(x))
+
+
+def _made(factor: float, variant: str) -> tuple[Variant, dict[str, np.ndarray]]:
+    torch.manual_seed(0)
+    module, data = Swished().eval(), torch.randn(1, 3, 12, 12)
+    inputs = {"x": data.numpy()}
+    model = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
+    batches = Quantization(batches=lambda: [{"x": factor * inputs["x"]}])
+    (made,) = variants_of(model, (variant,), batches, Silent())
+    return made, inputs
+
+
+@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+@pytest.mark.parametrize("factor", [0.3, 0.6, 1.0, 2.0])
+def test_the_end_of_a_range_of_the_writer_s_own_is_rounded_as_its_scale_is(
+    factor: float, variant: str, tmp_path: Path
+) -> None:
+    """Calibrated on smaller numbers than the sample's, the integers saturate: x / 6 at the rounded end of its own."""
+    made, inputs = _made(factor, variant)
+    scale = made.model.graph.initializers["y.scale"]
+    assert scale.const_value is not None
+    # Wide enough for the result, which saturates no more.
+    scale.const_value = ir.tensor(scale.const_value.numpy() * np.float32(2.7), name="y.scale")
+    contents = emitted(made, "tflite")
+    right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
+    assert right.verdict is Verdict.PASS, right.reason
+
+
+def test_a_number_of_the_writer_s_own_is_moved_both_ways_as_a_clamp_hides_one() -> None:
+    number, step = np.array([0.5]), np.array([0.25])
+    for clamped in (np.minimum, np.maximum):
+        moved = _shift(partial(clamped, 0.5), number, number, step)
+        assert moved == pytest.approx(0.25, rel=1e-5)
+
+
+def _scaled(data: bytes, ending: str, factor: float) -> bytes:
+    """The file with another scale of one tensor."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(data), 0))
+    (tensor,) = [item for item in model.subgraphs[0].tensors if item.name.decode().endswith(ending)]
+    tensor.quantization.scale = [np.float32(tensor.quantization.scale[0] * factor)]
+    builder = Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+@pytest.mark.parametrize("ending", ["/sixth", "/three"])
+@pytest.mark.parametrize("factor", [1 - 1e-6, 1 + 1e-6, 1.002])
+def test_a_factor_of_the_writer_s_own_that_is_a_millionth_off_is_told(
+    factor: float, ending: str, variant: str, tmp_path: Path
+) -> None:
+    made, inputs = _made(0.6, variant)
+    contents = emitted(made, "tflite")
+    told = judged(made, inputs, contents, _scaled(contents.data, ending, factor), tmp_path / "net.tflite")
+    assert told.verdict is Verdict.FAIL
+    assert "y" in told.reason
+
+
+@pytest.mark.parametrize(
+    ("variant", "ending", "factor"),
+    [("int8", "/gate", 0.99), ("int8", "/part", 0.99), ("int16x8", "/gate", 0.5), ("int16x8", "/part", 0.99)],
+)
+def test_a_range_of_the_writer_s_own_that_ends_too_early_is_told(
+    variant: str, ending: str, factor: float, tmp_path: Path
+) -> None:
+    made, inputs = _made(1.0, variant)
+    contents = emitted(made, "tflite")
+    told = judged(made, inputs, contents, _scaled(contents.data, ending, factor), tmp_path / "net.tflite")
+    assert told.verdict is Verdict.FAIL
