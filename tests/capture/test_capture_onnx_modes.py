@@ -285,3 +285,20 @@ def test_statistics_of_each_element_are_refused_by_name(tmp_path: Path, opset: i
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(CaptureError, match="node y: BatchNormalization with spatial = 0"):
         open_onnx(tmp_path / "m.onnx")
+
+
+# Operators of one input whose defaults are no short decimals, with what they need to be valid.
+_DEFAULTS = {"LeakyRelu": {}, "HardSigmoid": {}, "Selu": {}, "LRN": {"size": 3}}
+
+
+@pytest.mark.parametrize("operator", _DEFAULTS)
+def test_defaults_are_the_float32_numbers_that_files_state(tmp_path: Path, operator: str) -> None:
+    """Left out or stated is the same graph: what is written holds float32 numbers, and was called 2e-8 off."""
+    schema = onnx.defs.get_schema(operator, 20)
+    defaults = {name: item.default_value.f for name, item in schema.attributes.items() if item.default_value.type == 1}
+    results = []
+    for attributes in (_DEFAULTS[operator] | defaults, _DEFAULTS[operator]):
+        node = helper.make_node(operator, ["x"], ["y"], **attributes)
+        path = _file(tmp_path, [node], IMAGE, {"y": TensorProto.FLOAT}, 20)
+        results.append(evaluate(open_onnx(path).graph({"x": IMAGE.shape}), {"x": IMAGE})["y"])
+    np.testing.assert_array_equal(*results)

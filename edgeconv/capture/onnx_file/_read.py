@@ -26,6 +26,7 @@ from edgeconv.capture.normalize._silent import silent
 from edgeconv.capture.normalize._stated_resizes import check_resize, settle_stated_resizes
 from edgeconv.capture.normalize._training import settle_training
 from edgeconv.capture.onnx_file._axes import check_axes
+from edgeconv.capture.onnx_file._defaults import state_defaults
 from edgeconv.capture.onnx_file._dilated_averages import settle_dilated_averages
 from edgeconv.capture.onnx_file._file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture.onnx_file._flags import check_flags
@@ -180,6 +181,7 @@ class OnnxFile:
             if value.dtype == ir.DataType.STRING:  # inference fails on it as a whole
                 _check_dtype(value.name or "", value.dtype, where)
         _set_origins(graph)
+        state_defaults(graph)
         try:
             check_flags(graph)
             check_modes(graph)
