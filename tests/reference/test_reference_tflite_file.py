@@ -342,7 +342,32 @@ def test_an_operator_before_what_it_reads() -> None:
         model.subgraphs[0].inputs = []
 
     with pytest.raises(EmitError, match="reads 'x0', which nothing has computed yet"):
-        tflite.evaluate(tflite.read(_changed(_conv(), change)), {})
+        tflite.read(_changed(_conv(), change))
+
+
+def test_a_vector_has_scales_along_its_one_axis_whatever_is_stated() -> None:
+    """Converters of 2019 write the axis of a depthwise weight, 3, to its biases, too."""
+    quantization = tflite.read(_changed(_conv(), _quantization(2, quantizedDimension=3))).tensors[2].quantization
+    assert quantization is not None
+    assert quantization.axis == 0
+
+
+def _details(index: int, details: Any) -> Callable[[Any], None]:
+    kind = getattr(schema.QuantizationDetails, type(details).__name__.removesuffix("T"))
+    return _quantization(index, detailsType=kind, details=details)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_tensor(1, externalBuffer=1), "its values are in another file"),
+        (_details(1, schema.BlockwiseQuantizationT()), "quantized by blocks"),
+        (_details(0, schema.CustomQuantizationT()), "by a rule of its own"),
+    ],
+)
+def test_numbers_that_are_elsewhere_or_mean_something_else(change: Callable[[Any], None], message: str) -> None:
+    with pytest.raises(EmitError, match=message):
+        tflite.read(_changed(_conv(), change))
 
 
 def test_mutants_are_refused_in_one_line() -> None:

@@ -35,11 +35,13 @@ def read(source: Path | str | bytes) -> TfliteGraph:
     Returns:
         The graph of the first subgraph. Every index in it is one of what there is, every constant has the size that its
         shape and type ask for, and every quantization parameter is a sound number. Operators write no tensor twice, and
-        no constant or input; every output is an input, a constant or written by one of them.
+        no constant or input; what they read and every output is an input, a constant, a variable or written by one
+        before.
 
     Raises:
         EmitError: the file cannot be read, is damaged or no TFLite file, or holds what is not read here: sparse
-            tensors, strings, more than `MOST_ELEMENTS` elements in one tensor or in all constants. Says where.
+            tensors, strings, constants in other files, quantization by blocks, more than `MOST_ELEMENTS` elements in
+            one tensor or in all constants. Says where.
     """
     if isinstance(source, bytes):
         data = source
@@ -54,7 +56,7 @@ def read(source: Path | str | bytes) -> TfliteGraph:
         indices_of(graph, "Inputs"),
         indices_of(graph, "Outputs"),
     )
-    _check_writes(read_graph)
+    _check_order(read_graph)
     return read_graph
 
 
@@ -63,13 +65,17 @@ def _has_value(tensor: Tensor) -> bool:
     return tensor.data is not None or tensor.variable
 
 
-def _check_writes(graph: TfliteGraph) -> None:
-    """Requires that operators write each tensor once and no constant or input, and that each output is computed."""
+def _check_order(graph: TfliteGraph) -> None:
+    """Requires that operators write each tensor once and no constant or input, and only read what has a value then."""
     valued = {*graph.inputs, *(index for index, tensor in enumerate(graph.tensors) if _has_value(tensor))}
     for at, operator in enumerate(graph.operators):
+        where = f"operator {at} ({operator.name})"
+        for index in operator.inputs:
+            known = index < 0 or index in valued
+            require(known, f"{where} reads {graph.tensors[max(index, 0)].name!r}, which nothing has computed yet")
         for index in operator.outputs:
-            where = f"operator {at} ({operator.name}) writes {graph.tensors[index].name!r}"
-            require(index not in valued, f"{where}, which has a value already")
+            what = f"{where} writes {graph.tensors[index].name!r}, which has a value already"
+            require(index not in valued, what)
             valued.add(index)
     for index in graph.outputs:
         require(index in valued, f"nothing computes the output {graph.tensors[index].name!r}")
@@ -78,8 +84,10 @@ def _check_writes(graph: TfliteGraph) -> None:
 def _tensors(data: bytes, model: Any, graph: Any) -> tuple[Tensor, ...]:
     """All tensors; constants are counted as they come, since many may share a buffer."""
     tensors, elements = [], 0
+    operators = [graph.Operators(at) for at in range(graph.OperatorsLength())]
+    computed = {*indices_of(graph, "Inputs"), *(index for item in operators for index in indices_of(item, "Outputs"))}
     for at, name in enumerate(_names([text_of(graph.Tensors(at).Name()) for at in range(graph.TensorsLength())])):
-        tensors.append(_tensor(data, model, graph.Tensors(at), name))
+        tensors.append(_tensor(data, model, graph.Tensors(at), name, computed=at in computed))
         elements += math.prod(tensors[-1].shape) if _has_value(tensors[-1]) else 0
         require(elements <= MOST_ELEMENTS, f"its constants have more than {MOST_ELEMENTS:,} elements together")
     return tuple(tensors)
@@ -101,7 +109,7 @@ def _names(stored: list[str]) -> list[str]:
     return names
 
 
-def _tensor(data: bytes, model: Any, tensor: Any, name: str) -> Tensor:
+def _tensor(data: bytes, model: Any, tensor: Any, name: str, *, computed: bool) -> Tensor:
     where = f"tensor {name!r}"
     dtype = _type_name(tensor.Type())
     if dtype not in _STORED:
@@ -111,11 +119,13 @@ def _tensor(data: bytes, model: Any, tensor: Any, name: str) -> Tensor:
     require(all(size >= 0 for size in shape), f"{where} has the shape {list(shape)}")
     require(math.prod(shape) <= MOST_ELEMENTS, f"{where} has more than {MOST_ELEMENTS:,} elements")
     stored = _stored(data, model.Buffers(tensor.Buffer()), where) if tensor.Buffer() < model.BuffersLength() else None
-    # Buffer 0 is that of what operators compute. Of another one without bytes a tensor without elements is a constant:
-    # the shape of a scalar.
-    is_constant = stored or (stored is not None and tensor.Buffer() and 0 in shape)
+    # Buffer 0 is that of what operators compute; a tensor without elements that none computes is a constant without
+    # bytes: the shape of a scalar.
+    is_constant = stored or (stored is not None and 0 in shape and not computed)
     if stored and tensor.Sparsity() is not None:
         raise EmitError("the constant is sparse, which is not read", where=where, hint="convert it dense")
+    if tensor.ExternalBuffer():
+        raise EmitError("its values are in another file, which is not read", where=where, hint="give a whole file")
     return Tensor(
         name,
         shape,
@@ -162,10 +172,16 @@ def _constant(stored: memoryview, shape: tuple[int, ...], dtype: str, where: str
 
 
 def _quantization(table: Any, shape: tuple[int, ...], where: str) -> Quantization | None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    if table is not None and table.DetailsType() != schema.QuantizationDetails.NONE:
+        what = "it is quantized by blocks or by a rule of its own, which is not read"
+        raise EmitError(what, where=where, hint="quantize per tensor or per channel")
     count = table.ScaleLength() if table is not None else 0
     if not count:
         return None
-    axis = int(table.QuantizedDimension())
+    # A vector has one axis, whatever is stated: converters write the weights' axis to the biases, too.
+    axis = int(table.QuantizedDimension()) if len(shape) != 1 else 0
     if count > 1:
         sound = 0 <= axis < len(shape) and count == shape[axis]
         require(sound, f"{where} of shape {list(shape)} has {count} scales along axis {axis}")
