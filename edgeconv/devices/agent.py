@@ -299,7 +299,7 @@ class TfliteMicro:
         for index, array in enumerate(matched(self._inputs, arrays)):
             self._interpreter.set_input(array, index)
         start = time.perf_counter_ns()
-        self._interpreter.invoke()
+        _printed(self._interpreter.invoke)
         latency_ms = (time.perf_counter_ns() - start) / 1e6
         return latency_ms, [(name, self._interpreter.get_output(int(name))) for name in self._outputs]
 

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgeconv.emit.tflite import to_tflite
+from edgeconv.errors import EmitError
 
 _draw = np.random.default_rng(0)
 
@@ -143,3 +144,35 @@ def test_pad_round_about() -> None:
 )
 def test_places_by_batch(batch: int, index: list[Any]) -> None:
     _check("GatherND", _normal(2, 3, 4), np.array(index), batch_dims=batch)
+
+
+@pytest.mark.parametrize("index", [np.array(-1, np.int32), np.array([2, -3], np.int32), np.array([[0, 1]])])
+def test_an_index_that_is_an_input_keeps_its_axes(index: np.ndarray) -> None:
+    """A number has none: beside a list of one number FLOOR_MOD would give it one."""
+    data = _normal(2, 3, 4)
+    kind = helper.np_dtype_to_tensor_dtype(index.dtype)
+    node = helper.make_node("Gather", ["data", "x"], ["y"], axis=1)
+    stored = [numpy_helper.from_array(data, "data")]
+    expected = np.take(data, index, axis=1)
+    model = _model([node], kind, index.shape, TensorProto.FLOAT, 18, stored, expected.shape)
+    np.testing.assert_array_equal(_on_litert(ir.from_proto(model), index), expected)
+
+
+@pytest.mark.parametrize(("operator", "expected"), [("ReduceL1", [6, 15]), ("ReduceSumSquare", [14, 77])])
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_sums_of_integers(operator: str, expected: list[int], kind: type) -> None:
+    x = np.array([[1, -2, 3], [-4, 5, -6]], kind)
+    stored = [numpy_helper.from_array(np.array([1], np.int64), "axes")]
+    node = helper.make_node(operator, ["x", "axes"], ["y"], keepdims=0)
+    onnx_kind = helper.np_dtype_to_tensor_dtype(x.dtype)
+    model = _model([node], onnx_kind, x.shape, onnx_kind, 18, stored, (2,))
+    np.testing.assert_array_equal(_on_litert(ir.from_proto(model), x), expected)
+
+
+@pytest.mark.parametrize("operator", ["ReduceL2", "ReduceLogSum", "ReduceLogSumExp"])
+@pytest.mark.parametrize("kind", [TensorProto.INT32, TensorProto.INT64])
+def test_roots_and_logarithms_of_integers_are_refused(operator: str, kind: int) -> None:
+    """LiteRT refuses to load such a file."""
+    model = _model([helper.make_node(operator, ["x"], ["y"])], kind, (2, 3), kind, 18, [], (1, 1))
+    with pytest.raises(EmitError, match="TFLite computes that of real numbers only"):
+        to_tflite(ir.from_proto(model), layout="nchw", metadata={})

@@ -25,7 +25,10 @@ _TRANSPOSED_AS_IS = 5  # axes; of more, those that stay neighbours are merged fi
 _MOST_AXES = 8  # kMaxDims of the kernel of RESHAPE
 _MOST_ELEMENTS = 2**31 - 1  # TFLite counts them in 32 bits
 _BROADCASTING = {"ADD", "SUB", "MUL", "DIV", "POW", "MAXIMUM", "MINIMUM", "SELECT_V2", "LOGICAL_AND", "LOGICAL_OR"}
-_BROADCASTING |= {"GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL", "NOT_EQUAL"}
+_BROADCASTING |= {"GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL", "NOT_EQUAL", "FLOOR_MOD"}
+_REAL = {"ABS", "CEIL", "COS", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC"}
+_REAL |= {"PRELU", "RELU", "RELU6", "ROUND", "RSQRT", "SIN", "SOFTMAX", "SQRT", "SQUARE", "TANH"}
+"""Operators whose kernels refuse integers that stand for no real numbers (`Prepare` of each in tflite/kernels)."""
 _WHY = "channels: TFLite's are symmetric, with scales along the output channels"
 _FLOAT_WEIGHTS = "its weights are float"
 _MOVES = ("RESHAPE", "TRANSPOSE")
@@ -195,6 +198,8 @@ class Lowering:
     def emit(self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], **options: Any) -> Tensor:
         """Appends an operator with one output of the first input's dtype (option ``dtype``: another)."""
         dtype = options.pop("dtype", None)
+        if code in _REAL and inputs[0].dtype.kind in "biu":
+            self.refuse(f"it computes {code} of {inputs[0].dtype}, and TFLite computes that of real numbers only")
         if code in _BROADCASTING:
             inputs = self._of_rank(inputs, shape)
         return self.graph.add(code, inputs, [shape], f"{self.base}/{code.lower()}", dtype, **options)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -10,13 +10,13 @@ import onnx_ir as ir
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import Form, complete, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
-from edgeconv.emit.tflite.lower._operators.elementwise import converted
+from edgeconv.emit.tflite.lower._operators.elementwise import converted, magnitude
 from edgeconv.emit.tflite.lower._windows import VALID
 from edgeconv.graph.edit import input_of
 
 
-def reduce(code: str, before: str = "", after: str = "") -> Lower:
-    """A reduction, with an elementwise operator before and after it where ONNX has them in one."""
+def reduce(code: str, before: Callable[[Lowering, Tensor], Tensor] | None = None, after: str = "") -> Lower:
+    """A reduction, with what is done to each element before and to each result after it where ONNX has them in one."""
 
     def lower(low: Lowering, node: ir.Node) -> None:
         value = low.input(node)
@@ -28,13 +28,18 @@ def reduce(code: str, before: str = "", after: str = "") -> Lower:
         x = low.tensor(value, form)
         kind = x.dtype
         x = converted(low, x, np.dtype(np.int32)) if kind == np.bool_ else x  # the kernels order no booleans
-        x = low.emit(before, [x], x.shape) if before else x
+        x = before(low, x) if before else x
         result = reduced(low, code, x, [form.index(axis) for axis in axes]) if axes else x
         result = low.emit(after, [result], result.shape) if after else result
         result = converted(low, result, kind) if kind == np.bool_ else result
         bind_reduced(low, node, result, form, axes, bool(node.attributes.get_int("keepdims", 1)))
 
     return lower
+
+
+def _square(low: Lowering, x: Tensor) -> Tensor:
+    """x²; SQUARE takes no integers."""
+    return low.emit("SQUARE", [x], x.shape) if x.dtype.kind == "f" else low.emit("MUL", [x, x], x.shape)
 
 
 def log_sum_exp(low: Lowering, node: ir.Node) -> None:
@@ -160,9 +165,9 @@ LOWERINGS: dict[str, Lower] = {
     "ReduceProd": reduce("REDUCE_PROD"),
     "ReduceLogSum": reduce("SUM", after="LOG"),
     "ReduceLogSumExp": log_sum_exp,
-    "ReduceL1": reduce("SUM", before="ABS"),
-    "ReduceL2": reduce("SUM", before="SQUARE", after="SQRT"),
-    "ReduceSumSquare": reduce("SUM", before="SQUARE"),
+    "ReduceL1": reduce("SUM", before=magnitude),
+    "ReduceL2": reduce("SUM", before=_square, after="SQRT"),
+    "ReduceSumSquare": reduce("SUM", before=_square),
     "GlobalAveragePool": global_pool("MEAN"),
     "GlobalLpPool": global_lp_pool,
     "GlobalMaxPool": global_pool("REDUCE_MAX"),
