@@ -302,3 +302,35 @@ def test_defaults_are_the_float32_numbers_that_files_state(tmp_path: Path, opera
         path = _file(tmp_path, [node], IMAGE, {"y": TensorProto.FLOAT}, 20)
         results.append(evaluate(open_onnx(path).graph({"x": IMAGE.shape}), {"x": IMAGE})["y"])
     np.testing.assert_array_equal(*results)
+
+
+def test_nodes_before_what_they_read(tmp_path: Path) -> None:
+    """Editors that add constants at the end write such files, and onnxruntime loads them."""
+    pads = numpy_helper.from_array(np.array([0, 0, 1, 0, 0, 0, 1, 0]), "pads")
+    nodes = [
+        helper.make_node("Relu", ["padded"], ["y"]),
+        helper.make_node("Pad", ["x", "pads"], ["padded"], mode="edge"),
+        helper.make_node("Constant", [], ["pads"], value=pads),
+    ]
+    _assert_both(_file(tmp_path, nodes, IMAGE, {"y": TensorProto.FLOAT}, 18), IMAGE)
+
+
+def test_branches_before_what_they_read_around_them(tmp_path: Path) -> None:
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Neg", ["late"], [f"{kind}.in"]), helper.make_node(kind, [f"{kind}.in"], [kind])],
+            kind, [], [helper.make_tensor_value_info(kind, TensorProto.FLOAT, None)],
+        )
+        for kind in ("Relu", "Tanh")
+    ]  # fmt: skip
+    nodes = [
+        helper.make_node("If", ["yes"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("Sin", ["x"], ["late"]),
+    ]
+    _assert_both(_file(tmp_path, nodes, IMAGE, {"y": TensorProto.FLOAT}, 18, yes=np.array(True)), IMAGE)
+
+
+def test_nodes_that_read_one_another_in_a_circle(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["x", "b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
+    with pytest.raises(CaptureError, match="ahead of the nodes that read it"):
+        open_onnx(_file(tmp_path, nodes, IMAGE, {"b": TensorProto.FLOAT}, 18))

@@ -18,6 +18,7 @@ from onnx import inliner
 from onnx.checker import ValidationError
 
 from edgeconv.capture.normalize._runtime_places import BEFORE_11
+from edgeconv.capture.onnx_file._order import order_nodes
 from edgeconv.capture.onnx_file._soundness import check_sound, every_node, open_sizes
 from edgeconv.capture.onnx_file._stored import check_sizes, check_total, load_external
 from edgeconv.core.named_files import read_named
@@ -56,6 +57,7 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
     check_total(len(data), where)
     check_sound(proto, where)
     check_sizes(proto, where)
+    order_nodes(proto.graph)
     open_sizes(proto)
     _check_versions(proto, where)
     with _mapped("onnx's checker refuses it", where, hint="correct the model, or export it again"):
