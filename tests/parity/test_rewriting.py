@@ -25,7 +25,7 @@ from edgeconv.flow.variant import Variant
 from edgeconv.graph.constants import exact, remember_exact, unrounded_copy
 from edgeconv.parity import Golden
 from edgeconv.parity.rewriting import rewriting, rounding
-from edgeconv.parity.rewriting._beside import Beside
+from edgeconv.parity.writing._beside import Beside
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
 

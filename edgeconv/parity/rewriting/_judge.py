@@ -16,9 +16,8 @@ from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, RewriteError
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Evidence, cause_of
-from edgeconv.parity.rewriting._beside import Beside
 from edgeconv.parity.rewriting._signs import Signs
-from edgeconv.parity.writing import GAMMA, Graph, errors, magnitude, raised
+from edgeconv.parity.writing import GAMMA, Beside, Graph, errors, magnitude, raised
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
 _SAFETY = 4.0  # times the largest of these, element by element

@@ -15,6 +15,7 @@ that makes of the result is measured by moving them.
 
 from __future__ import annotations
 
+from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import Matching
 from edgeconv.parity.writing._ends import GAMMA, errors, magnitude, raised
 from edgeconv.parity.writing._held import Graph
@@ -26,6 +27,7 @@ from edgeconv.parity.writing._tflite import TfliteFile
 
 __all__ = [
     "GAMMA",
+    "Beside",
     "File",
     "Graph",
     "Matching",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -16,8 +16,9 @@ from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.writing._constants import Matching, all_among, half_steps, match
-from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude, mixed, negated, raised
+from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._operands import Operands, Source
 
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
 _PATTERNS = 15  # of signs, that several numbers of a constant are moved by: in one of them, most do not cancel
@@ -43,8 +44,13 @@ class File(Protocol):
     def approximated(self) -> frozenset[str]: ...
     def quantized(self) -> Iterator[tuple[str, str, float, int]]: ...
     def requantized(self) -> Iterator[tuple[str, str]]: ...
+    def alike(self, held: Collection[str]) -> frozenset[str]: ...
     def compare(
-        self, inputs: Mapping[str, Array], values: Mapping[str, Array], expected: Mapping[str, Array]
+        self,
+        inputs: Mapping[str, Array],
+        values: Mapping[str, Array],
+        expected: Mapping[str, Array],
+        known: Collection[str] = ...,
     ) -> Iterator[End]: ...
     def again(self, tensor: str, changed: Mapping[str, Array], ranges: Mapping[str, float] | None = None) -> Array: ...
     def own_ranges(self, tensor: str) -> frozenset[str]: ...
@@ -56,28 +62,11 @@ class File(Protocol):
 
 
 @dataclass(frozen=True)
-class _Operands:
-    """What both sides compute from.
-
-    Attributes:
-        inputs: of the graph, by name.
-        values: what the readers of a held value read, by name.
-        expected: what the graph computes of these, before rounding, by name.
-        all_finite: whether what is not finite on one side alone is a fault: these are operands of a user's.
-    """
-
-    inputs: Mapping[str, Array]
-    values: Mapping[str, Array]
-    expected: Mapping[str, Array]
-    all_finite: bool = True
-
-
-@dataclass(frozen=True)
 class _Judged:
     """An end on operands, with its numbers: the largest error, its bound, and the used share."""
 
     end: End
-    operands: _Operands
+    operands: Operands
     error: float
     bound: float
 
@@ -122,7 +111,7 @@ def writing(
     faults = [*work.faults()]
     judged: list[_Judged] = []
     cause = ""
-    for operands in work.operands(inputs):
+    for operands in work.source.operands(inputs):
         try:
             judged += work.judged(operands)
         except (RewriteError, EmitError) as error:
@@ -171,7 +160,7 @@ def both_sides(graph: Graph, file: File, inputs: Mapping[str, Array]) -> dict[st
         EmitError: the file cannot be.
     """
     work = _Writing(graph, file)
-    first = next(work.operands(inputs))
+    first = next(work.source.operands(inputs))
     values = {name: _single(array) for name, array in first.values.items()}
     expected = graph.held(inputs, values, work.matching.rounded, list(first.expected))
     ends = [end for end in file.compare(inputs, values, expected) if end.fits]
@@ -187,42 +176,9 @@ class _Writing:
     def __init__(self, graph: Graph, file: File, matching: Matching | None = None) -> None:
         self.graph, self.file = graph.saturating(file.names), file
         self.matching = matched(graph, file) if matching is None else matching
+        self.source = Source(self.graph, file, self.matching.rounded)
         self.energies = (0.0, 0.0)
         self.compared: set[str] = set()
-
-    def operands(self, inputs: Mapping[str, Array]) -> Iterator[_Operands]:
-        """The sample's; then others, which leave no channel all zero, no two alike, and no clamp unreached.
-
-        Those of a float graph are the same numbers in another order, and larger; then of the other sign, as a slope or
-        a clamp is on one side of a kink alone. Those of a quantized one, which saturate, are in another order, and then
-        spread over all that their integers stand for.
-        """
-        rounded = self.matching.rounded
-        names = self.graph.chosen(self.file.names & self.graph.named)
-        values = self.graph.values(inputs, rounded, names)
-        is_float = not self.graph.quantizers
-        yield self._computed(inputs, values)
-        free = sorted(values.keys() & self.file.read - self.graph.moved)  # nothing else has the same elements
-        others = {name: mixed(array) for name, array in inputs.items()}
-        changes = [{name: mixed(values[name]) for name in free}]
-        if is_float:
-            others = {name: raised(array) for name, array in others.items()}
-            changes = [{name: raised(array) for name, array in changes[0].items()}]
-            kept = self.graph.never_negative
-            changes.append({name: array if name in kept else negated(array) for name, array in changes[0].items()})
-        else:
-            quantizers = self.graph.quantizers
-            steps = {name: self.graph.steps(name) for name in free if name in quantizers}
-            changes.append({**changes[0], **{name: of.spread(values[name].shape) for name, of in steps.items()}})
-        for changed in changes:
-            expected = self.graph.held(others, changed, rounded, names)
-            yield _Operands(others, changed, expected, all_finite=False)
-
-    def _computed(self, inputs: Mapping[str, Array], values: Mapping[str, Array]) -> _Operands:
-        """The values that the graph makes of inputs."""
-        if not self.graph.quantizers:
-            return _Operands(inputs, values, values)
-        return _Operands(inputs, values, self.graph.held(inputs, values, self.matching.rounded, list(values)))
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Tensor and one line, of what needs no evaluation."""
@@ -239,7 +195,7 @@ class _Writing:
         for name in self.file.unused:
             yield name, f"constant {name} is read by no operator"
 
-    def judged(self, operands: _Operands) -> list[_Judged]:
+    def judged(self, operands: Operands) -> list[_Judged]:
         """Every end with its numbers, in the file's order.
 
         Operands that were changed do not follow from each other. Where a part of the file reads others of them than the
@@ -251,30 +207,30 @@ class _Writing:
             apart = {item.end.tensor for item in judged if item.used > 1 and self._reads_others(item.end, operands)}
         if not apart:
             return judged
-        values = self.graph.values(operands.inputs, self.matching.rounded, list(operands.expected))
-        following = self._judged(replace(self._computed(operands.inputs, values), all_finite=False))
+        following = self._judged(replace(self.source.following(operands.inputs), all_finite=False))
         by_tensor = {item.end.tensor: item for item in following}
         return [by_tensor.get(item.end.tensor, item) if item.end.tensor in apart else item for item in judged]
 
-    def _reads_others(self, end: End, operands: _Operands) -> bool:
+    def _reads_others(self, end: End, operands: Operands) -> bool:
         held = self._held(operands)
         known = held.keys() | operands.inputs.keys()
         return bool(self.file.operands(end.tensor) ^ (self.graph.operands(end.value, held) & known))
 
-    def _judged(self, operands: _Operands) -> list[_Judged]:
+    def _judged(self, operands: Operands) -> list[_Judged]:
         judged = []
         signal, noise = self.energies
-        for end in self.file.compare(operands.inputs, operands.values, operands.expected):
+        for end in self.file.compare(operands.inputs, operands.values, operands.expected, operands.known):
             self.compared.add(end.value)
             if not end.fits:
                 judged.append(_Judged(end, operands, float("inf"), 0.0))
                 continue
-            distance = _distance(end.actual, end.expected, operands)
+            most, least = 0.0, GAMMA * magnitude(end.expected)
             if operands.all_finite:
-                finite = np.isfinite(distance) & np.isfinite(end.expected)
-                noise += float(np.square(distance[finite], dtype=np.float64).sum())
-                signal += float(np.square(end.expected[finite], dtype=np.float64).sum())
-            most, least = float(distance.max(initial=0.0)), GAMMA * magnitude(end.expected)
+                signal += _energy(end.expected)
+            if end.value not in operands.known:
+                distance = _distance(end.actual, end.expected, operands)
+                most = float(distance.max(initial=0.0))
+                noise += _energy(distance) if operands.all_finite else 0.0
             judged.append(_Judged(end, operands, most, least))
         self.energies = (signal, noise)
         return [self._closer(item) if item.used > 1 else item for item in judged]
@@ -288,12 +244,12 @@ class _Writing:
         readings = (_judged(end, due, bound, operands) for due in self._readings(end, operands))
         return min(readings, key=lambda judged: judged.used)
 
-    def _bound(self, end: End, operands: _Operands) -> Array:
+    def _bound(self, end: End, operands: Operands) -> Array:
         """With the response to its operands, and to the constants that one side alone has: element by element."""
         least = GAMMA * (magnitude(end.expected) + self._response(end, operands))
         return least + self._of_constants(end, operands) + self._of_approximations(end, operands) + self._of_ranges(end)
 
-    def _of_approximations(self, end: End, operands: _Operands) -> Array:
+    def _of_approximations(self, end: End, operands: Operands) -> Array:
         """How far functions that the format has no operator for may be off, element by element.
 
         A file has a polynomial in their place, which is as near to the function as the nearest float32 number.
@@ -319,14 +275,14 @@ class _Writing:
             total += np.maximum(*(errors(array, end.actual) for array in moved)) * (1 + _SECOND_ORDER)
         return total
 
-    def _readings(self, end: End, operands: _Operands) -> Iterator[Array]:
+    def _readings(self, end: End, operands: Operands) -> Iterator[Array]:
         """What the graph computes; then with constants unrounded that other parts of the file read rounded."""
         yield end.expected
         before = self.graph.constants_before(end.value, self._held(operands))
         for name in sorted(self.matching.rounded.keys() & before):
             yield self._graph_again(end, operands, name, self.graph.constants[name].astype(np.float64))
 
-    def _response(self, end: End, operands: _Operands) -> float:
+    def _response(self, end: End, operands: Operands) -> float:
         """What a relative change of 1 in each operand would make of a value, by its slope: the largest."""
         generator = np.random.default_rng(0)
         held = self._held(operands)
@@ -336,7 +292,7 @@ class _Writing:
         (result,) = self.graph.held(inputs, held, self.matching.rounded, [end.value]).values()
         return magnitude(errors(result, operands.expected[end.value])) / _CHANGE
 
-    def _of_constants(self, end: End, operands: _Operands) -> Array:
+    def _of_constants(self, end: End, operands: Operands) -> Array:
         """How far constants that one side alone has may have moved the result by being rounded, element by element."""
         total = np.zeros(end.expected.shape)
         before = self.graph.constants_before(end.value, self._held(operands))
@@ -376,7 +332,7 @@ class _Writing:
     def _again(self, end: End, name: str, array: Array) -> Array:
         return self.file.again(end.tensor, {name: array})
 
-    def _graph_again(self, end: End, operands: _Operands, name: str, array: Array) -> Array:
+    def _graph_again(self, end: End, operands: Operands, name: str, array: Array) -> Array:
         changed = {**self.matching.rounded, name: array}
         try:
             result = self.graph.held(operands.inputs, self._held(operands), changed, [end.value])[end.value]
@@ -384,12 +340,19 @@ class _Writing:
             return end.expected
         return end.arranged(result) if result.size == end.expected.size else end.expected
 
-    def _held(self, operands: _Operands) -> dict[str, Array]:
+    def _held(self, operands: Operands) -> dict[str, Array]:
         """The values that both sides read in place of what they compute."""
         return {name: array for name, array in operands.values.items() if name in self.compared}
 
 
-def _distance(actual: Array, expected: Array, operands: _Operands) -> Array:
+def _energy(array: Array) -> float:
+    """The sum of the squares of what is finite."""
+    numbers = np.asarray(array, np.float64).reshape(-1)
+    total = float(np.dot(numbers, numbers))
+    return total if np.isfinite(total) else float(np.square(numbers[np.isfinite(numbers)]).sum())
+
+
+def _distance(actual: Array, expected: Array, operands: Operands) -> Array:
     """|a - b|; of operands that no user has, only where both sides are finite."""
     distance = errors(actual, expected)
     if operands.all_finite or expected.dtype.kind != "f" or np.isfinite(distance.max(initial=0.0)):
@@ -397,7 +360,7 @@ def _distance(actual: Array, expected: Array, operands: _Operands) -> Array:
     return np.where(np.isfinite(actual) & np.isfinite(expected), distance, 0.0)
 
 
-def _judged(end: End, expected: Array, bound: Array, operands: _Operands) -> _Judged:
+def _judged(end: End, expected: Array, bound: Array, operands: Operands) -> _Judged:
     """The element that uses most of its bound."""
     distance = _distance(end.actual, expected, operands)
     shares = np.where(distance == 0, 0.0, distance / np.maximum(bound, 5e-324))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import End
 from edgeconv.parity.writing._held import Graph
@@ -42,6 +43,7 @@ class OnnxFile:
         self._file = self._file.saturating(self.names)
         self.constants = self._file.real_constants
         self._fed: tuple[Mapping[str, Array], Mapping[str, Array]] = ({}, {})
+        self._graph = graph
 
     @property
     def read(self) -> frozenset[str]:
@@ -58,17 +60,34 @@ class OnnxFile:
         """None: operators compute with real numbers."""
         return iter(())
 
+    def alike(self, held: Collection[str]) -> frozenset[str]:
+        """The values of both sides that the file computes by the graph's own nodes, from the same of the held ones.
+
+        The same evaluator makes the same numbers of the same nodes and operands: nothing is left to compare.
+        """
+        graph, file = self._graph, self._file
+        models = graph.model, file.model
+        if any(model.functions for model in models) or graph.quantizers.keys() != file.quantizers.keys():
+            return frozenset()
+        if len({model.graph.opset_imports.get("", 1) for model in models}) > 1:
+            return frozenset()
+        beside = Beside(*models, held)
+        return frozenset(name for name in self.names if beside.is_alike(name))
+
     def compare(
-        self, inputs: Mapping[str, Array], values: Mapping[str, Array], expected: Mapping[str, Array]
+        self,
+        inputs: Mapping[str, Array],
+        values: Mapping[str, Array],
+        expected: Mapping[str, Array],
+        known: Collection[str] = (),
     ) -> Iterator[End]:
         """Evaluates the file; what reads a held value reads the graph's. Parameters as of `TfliteFile.compare`."""
         names = [name for name in self._in_order() if name in expected]
-        self._fed = (inputs, {name: values[name] for name in names if name in values})
-        results = self._file.held(*self._fed, {}, names)
+        self._fed = (inputs, {name: values[name] for name in self._in_order() if name in values})
+        results = self._file.held(*self._fed, {}, [name for name in names if name not in known])
         for name in names:
-            yield End(
-                name, name, self._operators.get(name, ""), results[name], expected[name], (*range(expected[name].ndim),)
-            )
+            due = expected[name]
+            yield End(name, name, self._operators.get(name, ""), results.get(name, due), due, (*range(due.ndim),))
 
     def again(self, tensor: str, changed: Mapping[str, Array], ranges: Mapping[str, float] | None = None) -> Array:
         """Evaluates one value that was compared once more, with other numbers in constants; there are no own ranges."""

@@ -8,7 +8,7 @@ operator reads them as such, for a look-up.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -138,8 +138,16 @@ class TfliteFile:
         """Result and operand of operators that hand integers on as they are, where these stand for other numbers."""
         return _requantized(self._stated)
 
+    def alike(self, held: Collection[str]) -> frozenset[str]:
+        """None: its operators are others, and another reader evaluates them."""
+        return frozenset()
+
     def compare(
-        self, inputs: Mapping[str, Array], values: Mapping[str, Array], expected: Mapping[str, Array]
+        self,
+        inputs: Mapping[str, Array],
+        values: Mapping[str, Array],
+        expected: Mapping[str, Array],
+        known: Collection[str] = (),
     ) -> Iterator[End]:
         """Evaluates the file operator by operator; each held tensor is compared, then read as the graph's value.
 
@@ -147,6 +155,7 @@ class TfliteFile:
             inputs: of the graph, by name, in torch's layout.
             values: what the graph's readers read, by name.
             expected: what it computes, before rounding, by name.
+            known: values that are the expected ones, of `alike`.
         """
         self._cut = set()
         self._values = self._real.stored

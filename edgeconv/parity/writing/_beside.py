@@ -28,7 +28,11 @@ class Beside:
 
     def changed(self) -> list[str]:
         """The held values that the graphs do not compute by the same nodes from others, in the second graph's order."""
-        return [name for name in self._makers[1] if name in self._held and not self._same(name)]
+        return [name for name in self._makers[1] if name in self._held and not self.is_alike(name)]
+
+    def is_alike(self, name: str) -> bool:
+        """Whether both graphs compute a value by the same nodes, with the same constants, from the same held values."""
+        return self._same(name)
 
     def operators(self, name: str) -> frozenset[str]:
         """The operators, of both graphs, between a value and the held values before it."""
@@ -118,9 +122,14 @@ def _is_alike(one: ir.Node, other: ir.Node, name: str) -> bool:
         return False
     return all(
         attribute is other.attributes[key]
-        or (attribute.type == other.attributes[key].type and attribute.value == other.attributes[key].value)
+        or (attribute.type == other.attributes[key].type and _stated(attribute) == _stated(other.attributes[key]))
         for key, attribute in one.attributes.items()
     )
+
+
+def _stated(attribute: ir.Attr) -> object:
+    """What an attribute says: one of several numbers may be held as a list or as a tuple."""
+    return tuple(attribute.value) if isinstance(attribute.value, list) else attribute.value
 
 
 def _is_equal(one: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:

@@ -1,0 +1,95 @@
+"""What both sides of link 3 compute from: a sample's values, and others that reach what these do not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgeconv.core import Array
+from edgeconv.parity.writing._ends import mixed, negated, raised
+from edgeconv.parity.writing._held import Graph
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What both sides compute from.
+
+    Attributes:
+        inputs: of the graph, by name.
+        values: what the readers of a held value read, by name.
+        expected: what the graph computes of these, before rounding, by name.
+        all_finite: whether what is not finite on one side alone is a fault: these are operands of a user's.
+        known: the values that the file computes as the graph does, whatever the operands are.
+    """
+
+    inputs: Mapping[str, Array]
+    values: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    all_finite: bool = True
+    known: Collection[str] = frozenset()
+
+
+class _File(Protocol):
+    @property
+    def names(self) -> frozenset[str]: ...
+    @property
+    def read(self) -> frozenset[str]: ...
+    def alike(self, held: Collection[str]) -> frozenset[str]: ...
+
+
+class Source:
+    """Where the operands come from.
+
+    Args:
+        graph: that the file was written from, saturated as the file is.
+        file: the file, read back.
+        rounded: the graph's constants as the file has them, by name.
+    """
+
+    def __init__(self, graph: Graph, file: _File, rounded: Mapping[str, Array]) -> None:
+        self._graph, self._file, self._rounded = graph, file, rounded
+        self._names = graph.chosen(file.names & graph.named)
+
+    def operands(self, inputs: Mapping[str, Array]) -> Iterator[Operands]:
+        """The sample's; then others, which leave no channel all zero, no two alike, and no clamp unreached.
+
+        Those of a float graph are the same numbers in another order, and larger; then of the other sign, as a slope or
+        a clamp is on one side of a kink alone. Those of a quantized one, which saturate, are in another order, and then
+        spread over all that their integers stand for. There are none where the file computes all as the graph does.
+        """
+        graph, rounded = self._graph, self._rounded
+        values = graph.values(inputs, rounded, self._names)
+        yield self._computed(inputs, values, self._alike(values))
+        free = sorted(values.keys() & self._file.read - graph.moved)  # nothing else has the same elements
+        names = self._names - self._alike(free)
+        if not names:
+            return
+        others = {name: mixed(array) for name, array in inputs.items()}
+        changes = [{name: mixed(values[name]) for name in free}]
+        if not graph.quantizers:
+            others = {name: raised(array) for name, array in others.items()}
+            changes = [{name: raised(array) for name, array in changes[0].items()}]
+            kept = graph.never_negative
+            changes.append({name: array if name in kept else negated(array) for name, array in changes[0].items()})
+        else:
+            steps = {name: graph.steps(name) for name in free if name in graph.quantizers}
+            changes.append({**changes[0], **{name: of.spread(values[name].shape) for name, of in steps.items()}})
+        for changed in changes:
+            yield Operands(others, changed, graph.held(others, changed, rounded, names), all_finite=False)
+
+    def following(self, inputs: Mapping[str, Array]) -> Operands:
+        """Those that follow from inputs, each from the ones before it."""
+        return self._computed(inputs, self._graph.values(inputs, self._rounded, self._names))
+
+    def _computed(
+        self, inputs: Mapping[str, Array], values: Mapping[str, Array], known: Collection[str] = frozenset()
+    ) -> Operands:
+        """The values that the graph makes of inputs."""
+        if not self._graph.quantizers:
+            return Operands(inputs, values, values, known=known)
+        return Operands(inputs, values, self._graph.held(inputs, values, self._rounded, list(values)), known=known)
+
+    def _alike(self, held: Collection[str]) -> frozenset[str]:
+        """What both sides compute alike of held values; of constants that the file has rounded, nothing is."""
+        return self._names & self._file.alike(held) if not self._rounded else frozenset()
