@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.parity.writing._numbers import Pool, of_these
 
 _ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)), 4: ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0))}
 _NEAR = 2.0**-8  # relative: the most that numbers which are taken for others, altered, differ from these
@@ -118,13 +120,14 @@ class _Match:
     def foreign(self) -> Iterator[tuple[str, Array]]:
         """The constants of the file without a partner, with their numbers that no constant of the graph has."""
         rest = [name for name in self.file if name not in self.partners]
-        pools: dict[str, Array] = {}
+        absent: dict[str, Array] = {}
         for name in rest:
             array = self.file[name]
             kind = array.dtype.str
-            if kind not in pools:
-                pools[kind] = _pool([in_precision(other, array.dtype) for other in self.graph.values()], array.dtype)
-            numbers = _missing(array, pools[kind])
+            if kind not in absent:
+                alike = [self.file[other] for other in rest if self.file[other].dtype == array.dtype]
+                absent[kind] = _pool(self.graph.values(), array.dtype).missing(alike)
+            numbers = of_these(array, absent[kind])
             if numbers.size:
                 yield name, numbers
 
@@ -132,14 +135,12 @@ class _Match:
         """The constants of the graph without a partner, with their numbers that no constant of the file has."""
         found = set(self.partners.values()) | self.rounded.keys()
         halves = [array for array in self.file.values() if array.dtype == np.float16]
-        pool: Array | None = None
-        for name, array in self.graph.items():
-            if name in found:
-                continue
-            if pool is None:
-                pool = _pool([other.astype(np.float64) for other in self.file.values()], np.dtype(np.float64))
-            numbers = _missing(array.astype(np.float64), pool)
-            if numbers.size and halves and np.isin(halved(array).astype(np.float64), pool).all():
+        rest = {name: array.astype(np.float64) for name, array in self.graph.items() if name not in found}
+        pool = _pool(self.file.values(), np.dtype(np.float64))
+        absent = pool.missing(list(rest.values()))
+        for name, array in rest.items():
+            numbers = of_these(array, absent)
+            if numbers.size and halves and _are_all_in(halved(array).astype(np.float64), pool):
                 self.rounded[name] = halved(array).astype(np.float64)
             elif numbers.size:
                 yield name, numbers
@@ -219,7 +220,7 @@ class _Match:
     def _told_of_none(self, name: str, numbers: Array) -> str:
         """One line on a constant that is parts of the graph's, but for some numbers."""
         array = self.file[name]
-        pool = _pool([in_precision(other, array.dtype) for other in self.graph.values()], array.dtype)
+        pool = _ordered([in_precision(other, array.dtype) for other in self.graph.values()], array.dtype)
         at = int(np.flatnonzero(np.isin(array, numbers))[0])
         place = [int(index) for index in np.unravel_index(at, array.shape)]
         held = array.reshape(-1)[at]
@@ -253,8 +254,7 @@ def _told_in_place(name: str, other: str, array: Array, due: Array, differing: A
 
 def all_among(array: Array, constants: Collection[Array]) -> bool:
     """Whether every number is one of some constants', in their precision, or a trivial one."""
-    pool = _pool([in_precision(other, array.dtype) for other in constants], array.dtype)
-    return not _missing(array, pool).size
+    return not _pool(constants, array.dtype).missing([array]).size
 
 
 def halved(array: Array) -> Array:
@@ -265,7 +265,7 @@ def halved(array: Array) -> Array:
 
 def in_precision(array: Array, dtype: np.dtype[np.generic]) -> Array:
     """The graph's constant in the precision of one of the file's."""
-    return halved(array) if dtype == np.float16 else array.astype(dtype)
+    return halved(array) if dtype == np.float16 else array.astype(dtype, copy=False)
 
 
 def half_steps(array: Array) -> Array:
@@ -328,15 +328,18 @@ def _saturated(due: Array, ends: tuple[float, float], *, named_alike: bool) -> A
     return cut if named_alike else np.where(np.isinf(due), cut, due)
 
 
-def _pool(arrays: Collection[Array], dtype: np.dtype[np.generic]) -> Array:
+def _pool(arrays: Collection[Array], dtype: np.dtype[np.generic]) -> Pool:
+    """The numbers of constants, in the precision of what is looked for."""
+    return Pool(list(arrays), partial(in_precision, dtype=dtype))
+
+
+def _are_all_in(array: Array, pool: Pool) -> bool:
+    return not np.isnan(array).any() and not pool.missing([array]).size
+
+
+def _ordered(arrays: Collection[Array], dtype: np.dtype[np.generic]) -> Array:
     trivial = np.array(_TRIVIAL, dtype)
     return np.unique(np.concatenate([trivial, *(array.reshape(-1).astype(dtype) for array in arrays)]))
-
-
-def _missing(array: Array, pool: Array) -> Array:
-    numbers = np.unique(array.reshape(-1))
-    places = np.minimum(np.searchsorted(pool, numbers), len(pool) - 1)
-    return np.asarray(numbers[(pool[places] != numbers) & ~np.isnan(numbers)])
 
 
 def _chance(numbers: Array, absent: Array) -> float:
@@ -344,7 +347,7 @@ def _chance(numbers: Array, absent: Array) -> float:
 
     A number x lies within d of one of n that are spread over [x/2, 2x] with a probability of about 2dn / 1.5x.
     """
-    ordered = absent.astype(np.float64)  # ascending, as `_missing` gives them
+    ordered = absent.astype(np.float64)  # ascending
     altered = numbers.astype(np.float64)
     places = np.searchsorted(ordered, altered)
     sides = [ordered[np.clip(places + step, 0, len(ordered) - 1)] for step in (-1, 0)]
