@@ -87,3 +87,15 @@ def test_a_single_altered_element_of_many_equal_ones_is_found() -> None:
     assert bound.use(result).used == pytest.approx(3, rel=1e-6)
     result[-1] = np.nan
     assert bound.use(result).used == np.inf
+
+
+def test_results_that_are_one_array_in_some_blocks_alone_keep_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def split(block: np.ndarray) -> list[np.ndarray]:
+        return [block, block, block if block[0] < 9 else -block]
+
+    numbers = np.arange(20.0)
+    monkeypatch.setattr(_blocks, "BLOCK", 3)
+    first, second, third = _blocks.by_blocks(split, numbers)
+    assert first is second
+    assert first.tolist() == numbers.tolist()
+    assert third.tolist() == np.where(numbers < 9, numbers, -numbers).tolist()

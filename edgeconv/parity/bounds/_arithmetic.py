@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgeconv.core.values import one_of
 from edgeconv.errors import ParityError
+from edgeconv.parity.bounds._blocks import by_blocks, is_any
 
 Array = npt.NDArray[Any]
 RUNTIMES = ("any", "onnxruntime", "xnnpack", "tflite")
@@ -143,10 +144,15 @@ class Arithmetic:
 
         A single 0 where there are none of these: weights of a gigabyte would have two more of zeros.
         """
+        if not is_any(self._is_flushed, values):
+            return np.zeros(())
+        (errors,) = by_blocks(lambda block: (np.where(self._is_flushed(block), np.abs(block), 0.0),), values)
+        return errors
+
+    def _is_flushed(self, values: Array) -> Array:
+        """Where numbers other than 0 are read as 0."""
         magnitude = np.abs(values)
-        limit = self.smallest_normal if self.flushes else 0.0
-        is_read_as_0 = magnitude < limit
-        return np.where(is_read_as_0, magnitude, 0.0) if is_read_as_0.any() else np.zeros(())
+        return np.asarray((magnitude < (self.smallest_normal if self.flushes else 0.0)) & (magnitude > 0))
 
     def accuracy(self, function: str) -> Accuracy:
         """How accurate a function is on the runtime."""

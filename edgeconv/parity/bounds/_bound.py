@@ -79,11 +79,13 @@ class Bound:
             ParityError: it has another shape.
         """
         self._require_shape(result)
-        arrays = [array.reshape(-1) for array in (result, self.exact, self.worst, self.likely)]
+        arrays = [array.reshape(-1) for array in (result, self.exact, self.worst)]
+        arrays.append(arrays[2] if self.likely is self.worst else self.likely.reshape(-1))
         use, ceiling = Use(), self._ceiling(result)
         with np.errstate(all="ignore"):
             for start in range(0, result.size, BLOCK):
-                block = _use(*(array[start : start + BLOCK] for array in arrays), ceiling=ceiling)
+                actual, exact, worst, likely = (array[start : start + BLOCK] for array in arrays)
+                block = _use(actual, exact, worst, worst if arrays[3] is arrays[2] else likely, ceiling=ceiling)
                 most = use if start and block.used <= use.used else block  # the first of equal ones
                 use = Use(
                     *(most.used, most.error, most.bound),
@@ -114,7 +116,7 @@ def _use(result: Array, exact: Array, worst: Array, likely: Array, *, ceiling: f
         return Use(bound=float(worst[0]), widest=widest, signal=signal)
     shares = _shares(actual, exact, worst, ceiling)
     at = int(np.argmax(shares))
-    most = float(_shares(actual, exact, likely, ceiling).max())
+    most = float((shares if likely is worst else _shares(actual, exact, likely, ceiling)).max())
     difference = abs(float(actual[at]) - float(exact[at]))
     return Use(float(shares[at]), difference, float(worst[at]), most, widest, signal, noise)
 
@@ -147,8 +149,8 @@ def bound_of(exact: Array, bounded: Bounded | None) -> Bound:
     slack = 1 + 2.0**-20 if exact.dtype.kind == "f" else 1.0
     operands = (exact, bounded.worst, bounded.likely)
     worst, likely = by_blocks(partial(_bound_of, slack), *map(np.asarray, operands))
-    worst, likely = (np.broadcast_to(error, exact.shape) for error in (worst, likely))
-    return Bound(exact, worst, likely)
+    first = np.broadcast_to(worst, exact.shape)
+    return Bound(exact, first, first if likely is worst else np.broadcast_to(likely, exact.shape))
 
 
 def _flushed(exact: Array) -> tuple[Array]:
@@ -157,8 +159,11 @@ def _flushed(exact: Array) -> tuple[Array]:
 
 
 def _bound_of(slack: float, exact: Array, worst: Array, likely: Array) -> tuple[Array, Array]:
-    worst, likely = (np.where(np.isnan(error), np.inf, error) * slack for error in (worst, likely))
-    if exact.dtype.kind == "f" and not np.isfinite(exact).all():
-        infinite = np.isinf(exact)
-        worst, likely = (np.where(infinite, 0.0, np.where(np.isnan(exact), np.inf, error)) for error in (worst, likely))
-    return worst, np.minimum(likely, worst)
+    has_all = exact.dtype.kind != "f" or bool(np.isfinite(exact).all())
+
+    def told(error: Array) -> Array:
+        error = np.where(np.isnan(error), np.inf, error) * slack
+        return error if has_all else np.where(np.isinf(exact), 0.0, np.where(np.isnan(exact), np.inf, error))
+
+    first = told(worst)
+    return first, first if likely is worst else np.minimum(told(likely), first)

@@ -43,9 +43,14 @@ class Bounded:
     def of(cls, values: Array | float, arithmetic: Arithmetic) -> Bounded:
         """An operand: exact, but for numbers that the runtime reads as 0."""
         values = np.asarray(values, np.float64)
-        (error,) = by_blocks(lambda block: (arithmetic.flushed(block),), values)
-        error = error if error.any() else np.zeros(())
+        error = arithmetic.flushed(values)
         return cls(values, error, error, arithmetic)
+
+    def carrying(self, worst: Array, likely: Array) -> Bounded:
+        """With errors that it has from before."""
+        first = self.worst + worst
+        is_one = self.worst is self.likely and worst is likely
+        return replace(self, worst=first, likely=first if is_one else self.likely + likely)
 
     def constant(self, number: float) -> Bounded:
         """A constant of a formula, as the kernel's format holds it."""
@@ -59,18 +64,26 @@ class Bounded:
     # Steps
 
     def _errors(self, rule: Callable[[Array], Array]) -> _Pair:
-        return rule(self.worst), rule(self.likely)
+        return _of_both(rule, self.worst, self.likely)
+
+    def by_blocks(self, formula: Callable[[Bounded], Bounded]) -> Bounded:
+        """A formula of each element, whose steps read a cache."""
+
+        def block(value: Array, worst: Array, likely: Array) -> _Three:
+            result = formula(replace(self, value=value, worst=worst, likely=likely))
+            return result.value, result.worst, result.likely
+
+        value, worst, likely = by_blocks(block, self.value, self.worst, self.likely)
+        return replace(self, value=value, worst=worst, likely=likely)
 
     def rounded(self, value: Array, errors: _Pair, units: float | Array = 1.0) -> Bounded:
         """A step's result: the carried errors, and so many roundings of what the runtime may have."""
-        operands = (value, *errors, np.asarray(units))
-        worst, likely = by_blocks(self._rounded, *map(np.asarray, operands))
+        worst, likely = by_blocks(self._rounded, *map(np.asarray, (value, *errors, units)))
         return replace(self, value=value, worst=worst, likely=likely)
 
     def _rounded(self, value: Array, worst: Array, likely: Array, units: Array) -> _Pair:
-        u, least = self.arithmetic.unit, self.arithmetic.least
-        worst, likely = (error + units * u * (np.abs(value) + error) + least for error in (worst, likely))
-        return self._within(value, worst, likely)
+        u, least, size = self.arithmetic.unit, self.arithmetic.least, np.abs(value)
+        return self._within(value, *_of_both(lambda error: error + units * u * (size + error) + least, worst, likely))
 
     def within(self, value: Array, worst: Array, likely: Array) -> Bounded:
         """With infinite errors where the interval reaches the largest number, or nothing is known."""
@@ -79,16 +92,15 @@ class Bounded:
 
     def _within(self, value: Array, worst: Array, likely: Array) -> _Pair:
         reaches = ~(np.abs(value) + worst < self.arithmetic.largest)
-        worst, likely = (np.where(reaches, np.inf, error) for error in (worst, likely))
-        return worst, likely
+        return _of_both(lambda error: np.where(reaches, np.inf, error), worst, likely)
 
     def __add__(self, other: Bounded | float) -> Bounded:
         b = self._other(other)
-        return self.rounded(self.value + b.value, (self.worst + b.worst, self.likely + b.likely))
+        return self.rounded(self.value + b.value, _of_pairs(np.add, self, b))
 
     def __sub__(self, other: Bounded | float) -> Bounded:
         b = self._other(other)
-        return self.rounded(self.value - b.value, (self.worst + b.worst, self.likely + b.likely))
+        return self.rounded(self.value - b.value, _of_pairs(np.add, self, b))
 
     def __mul__(self, other: Bounded | float) -> Bounded:
         b = self._other(other)
@@ -98,9 +110,9 @@ class Bounded:
 
     def _product(self, a: Array, a_worst: Array, a_likely: Array, b: Array, b_worst: Array, b_likely: Array) -> _Three:
         value, size_a, size_b = np.asarray(a * b), np.abs(a), np.abs(b)
-        worst, likely = (
-            size_a * of_b + size_b * of_a + of_a * of_b for of_a, of_b in ((a_worst, b_worst), (a_likely, b_likely))
-        )
+        worst = likely = size_a * b_worst + size_b * a_worst + a_worst * b_worst
+        if a_likely is not a_worst or b_likely is not b_worst:
+            likely = size_a * b_likely + size_b * a_likely + a_likely * b_likely
         return value, *self._rounded(value, worst, likely, np.ones(()))
 
     def __truediv__(self, other: Bounded | float) -> Bounded:
@@ -192,10 +204,13 @@ class Bounded:
 
     def function(self, name: str) -> Bounded:
         """One of `ACCURACY`, of each element."""
+        return self.by_blocks(lambda block: block._function(name))
+
+    def _function(self, name: str) -> Bounded:
         function, accuracy = FUNCTIONS[name], self.arithmetic.accuracy(name)
-        u, magnitude = self.arithmetic.unit, np.abs(self.value)
-        value, errors = function.value(self.value), []
-        for error in (self.worst, self.likely):
+        u, magnitude, value = self.arithmetic.unit, np.abs(self.value), function.value(self.value)
+
+        def own_error(error: Array) -> Array:
             error = error + accuracy.argument * u * magnitude
             carried = self._carried(function.value, error, monotone=function.monotone)
             own = (
@@ -205,10 +220,12 @@ class Bounded:
             )
             small = (accuracy.lowest > 0) & (magnitude - error < accuracy.lowest)
             beyond = small | (magnitude + error > accuracy.highest)
-            errors.append(np.where(beyond, np.inf, carried + own))
-        if function.grows:  # kernels scale by powers of two, and overflow within the last one
-            errors = [np.where(np.abs(value) + error > self.arithmetic.largest / 2, np.inf, error) for error in errors]
-        return self.within(value, errors[0], errors[1])
+            error = np.where(beyond, np.inf, carried + own)
+            if function.grows:  # kernels scale by powers of two, and overflow within the last one
+                error = np.where(np.abs(value) + error > self.arithmetic.largest / 2, np.inf, error)
+            return error
+
+        return self.within(value, *self._errors(own_error))
 
     def _carried(self, function: Callable[[Array], Array], error: Array, *, monotone: bool) -> Array:
         """What a function makes of its operand's error; the largest slope of those that are not monotone is 1."""
@@ -227,12 +244,7 @@ class Bounded:
     def clip(self, low: float, high: float) -> Bounded:
         """Held between two numbers."""
 
-        def clipped(value: Array, worst: Array, likely: Array) -> _Three:
-            block = replace(self, value=value, worst=worst, likely=likely).monotone(lambda x: np.clip(x, low, high))
-            return block.value, block.worst, block.likely
-
-        value, worst, likely = by_blocks(clipped, self.value, self.worst, self.likely)
-        return replace(self, value=value, worst=worst, likely=likely)
+        return self.by_blocks(lambda block: block.monotone(lambda x: np.clip(x, low, high)))
 
     def absolute(self) -> Bounded:
         """The absolute value."""
@@ -282,12 +294,25 @@ class Bounded:
         return replace(rounded, arithmetic=self.arithmetic)
 
 
+def _of_both(rule: Callable[[Array], Array], worst: Array, likely: Array) -> _Pair:
+    """What a rule makes of both errors, once where they are one array."""
+    first = rule(worst)
+    return first, first if likely is worst else rule(likely)
+
+
+def _of_pairs(rule: Callable[[Array, Array], Array], a: Bounded, b: Bounded) -> _Pair:
+    """The same of the errors of two operands."""
+    first = rule(a.worst, b.worst)
+    is_one = a.worst is a.likely and b.worst is b.likely
+    return first, first if is_one else rule(a.likely, b.likely)
+
+
 def widest(*formulas: Bounded) -> Bounded:
     """Of several ways to compute one value, the largest errors."""
     first = formulas[0]
-    worst, likely = (
-        reduce(np.maximum, (getattr(formula, name) for formula in formulas)) for name in ("worst", "likely")
-    )
+    worst = likely = reduce(np.maximum, (formula.worst for formula in formulas))
+    if any(formula.worst is not formula.likely for formula in formulas):
+        likely = reduce(np.maximum, (formula.likely for formula in formulas))
     return replace(first, worst=worst, likely=likely)
 
 
@@ -299,7 +324,10 @@ def chosen(condition: Array, a: Bounded, b: Bounded) -> Bounded:
 
 
 def _chosen(condition: Array, *pairs: Array) -> list[Array]:
-    return [np.where(condition, *pair) for pair in zip(pairs[::2], pairs[1::2], strict=True)]
+    value, worst, likely = zip(pairs[::2], pairs[1::2], strict=True)
+    first = np.where(condition, *worst)
+    is_one = worst[0] is likely[0] and worst[1] is likely[1]
+    return [np.where(condition, *value), first, first if is_one else np.where(condition, *likely)]
 
 
 def by_sign(x: Bounded, above: Bounded, below: Bounded) -> Bounded:

@@ -18,6 +18,10 @@ from edgeconv.parity.bounds._bounded import Bounded, by_sign, chosen, exact, wid
 
 def leaky(x: Bounded, slope: Bounded | float) -> Bounded:
     """The identity above 0, a product below."""
+    return x.by_blocks(lambda block: _leaky(block, slope)) if isinstance(slope, float) else _leaky(x, slope)
+
+
+def _leaky(x: Bounded, slope: Bounded | float) -> Bounded:
     below = x * slope
     above = _spread(x, below)
     return by_sign(above, above, below)

@@ -98,8 +98,9 @@ def _moved(
     """The results of a node that rounds nothing: between what it makes of both ends of its operands' errors."""
     if not carried:
         return tuple(bound_of(result, None) for result in results)
-    errors = []
-    for name in ("worst", "likely"):
+    errors: list[list[Array]] = []
+    is_one = all(bound.worst is bound.likely for bound in carried.values())
+    for name in ("worst",) if is_one else ("worst", "likely"):
         ends = []
         for sign in (-1, 1):
             shifted = list(values)
@@ -107,16 +108,12 @@ def _moved(
                 shifted[at] = bound.exact + sign * getattr(bound, name)
             ends.append(evaluate_node(node, shifted, opset=opset))
         with np.errstate(invalid="ignore"):
-            errors.append(
-                [
-                    np.maximum(np.abs(low - result), np.abs(high - result))
-                    for low, high, result in zip(*ends, results, strict=True)
-                ]
-            )
-    return tuple(
-        Bound(result, np.where(np.isnan(worst), np.inf, worst), np.where(np.isnan(likely), np.inf, likely))
-        for result, worst, likely in zip(results, *errors, strict=True)
-    )
+            distances = [
+                np.maximum(np.abs(low - result), np.abs(high - result))
+                for low, high, result in zip(*ends, results, strict=True)
+            ]
+        errors.append([np.where(np.isnan(distance), np.inf, distance) for distance in distances])
+    return tuple(Bound(*ends) for ends in zip(results, errors[0], errors[-1], strict=True))
 
 
 def _is_exact(node: ir.Node, operands: Sequence[Array | None], *, integral: bool) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds._arithmetic import Arithmetic, Array
@@ -33,7 +33,7 @@ class Site(Operands[Array]):
         bound = self.carried.get(index)
         if bound is None:
             return own
-        return replace(own, worst=own.worst + bound.worst, likely=own.likely + bound.likely)
+        return own.carrying(bound.worst, bound.likely)
 
     def maybe(self, index: int) -> Bounded | None:
         """An operand that may be left out."""

@@ -89,11 +89,10 @@ class Site:
         """An operand, in real numbers."""
         operand = Bounded.of(self.call.real(index), self.arithmetic)
         error = self.errors.get(self.call.operator.inputs[index])
-        return (
-            operand
-            if error is None
-            else operand.within(operand.value, operand.worst + error.worst, operand.likely + error.likely)
-        )
+        if error is None:
+            return operand
+        whole = operand.carrying(error.worst, error.likely)
+        return whole.within(whole.value, whole.worst, whole.likely)
 
     def linear(self, indices: Sequence[int], count: Array | float) -> Bounded:
         """A sum of products of these operands, the last of which may be a bias that is left out."""
@@ -215,7 +214,8 @@ def _moved(
 ) -> tuple[Bound, ...]:
     """The results of an operator that rounds nothing: between what it makes of both ends of its operands' errors."""
     errors: list[list[Array]] = []
-    for name in ("worst", "likely"):
+    is_one = all(of.worst is of.likely for of in carried.values())
+    for name in ("worst",) if is_one else ("worst", "likely"):
         ends = [
             evaluate_operator(
                 graph, operator, {**values, **{at: values[at] + sign * getattr(of, name) for at, of in carried.items()}}
@@ -228,7 +228,7 @@ def _moved(
                 for low, high, result in zip(*ends, results, strict=True)
             ]
         errors.append([np.where(np.isnan(distance), np.inf, distance) for distance in distances])
-    return tuple(Bound(result, *pair) for result, *pair in zip(results, *errors, strict=True))
+    return tuple(Bound(*ends) for ends in zip(results, errors[0], errors[-1], strict=True))
 
 
 def _rescales(call: Call) -> bool:

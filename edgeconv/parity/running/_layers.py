@@ -122,7 +122,9 @@ def judged_layers(
 def carried_through(
     steps: Sequence[Step], held: Mapping[Hashable, Operand], outputs: Sequence[Hashable]
 ) -> list[Bound]:
-    """The outputs of a file, with the errors that correct evaluations may add up from the inputs on.
+    """The outputs of a file, with the worst errors that correct evaluations may add up from the inputs on.
+
+    Errors that are likely are not carried: what grows from layer to layer is what is carried, whatever each adds.
 
     Args:
         steps: its operators, in the order of execution.
@@ -137,7 +139,7 @@ def carried_through(
     for step in steps:
         bounds = step.bounds([None if key is None else values[key] for key in step.inputs])
         for key, bound in zip(step.outputs, bounds, strict=False):
-            values[key] = bound if bound.worst.any() else bound.exact
+            values[key] = replace(bound, likely=bound.worst) if bound.worst.any() else bound.exact
         left.subtract(step.inputs)
         for key in {*step.inputs, *step.outputs}:
             if key is not None and left[key] <= 0:
