@@ -4,30 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgeconv.errors import EmitError
-from edgeconv.reference.tflite._graph import TfliteGraph
-from edgeconv.reference.tflite.as_onnx import _elementwise, _shape, _sums
+from edgeconv.reference.tflite._evaluate import evaluate_operator
+from edgeconv.reference.tflite._graph import Operator, TfliteGraph
+from edgeconv.reference.tflite.as_onnx import _elementwise, _indexing, _recurrent, _shape, _sums
 from edgeconv.reference.tflite.as_onnx._site import Builder, Rule, Site
 
-RULES: Mapping[str, Rule] = {**_elementwise.RULES, **_shape.RULES, **_sums.RULES}
+RULES: Mapping[str, Rule] = {
+    **_elementwise.RULES,
+    **_shape.RULES,
+    **_indexing.RULES,
+    **_sums.RULES,
+    **_recurrent.RULES,
+}
+_WHY: Mapping[str, str] = {
+    "BITCAST": "nothing in ONNX reads bits as another type",
+    "STABLEHLO_COMPOSITE": "what it stands for is another graph of the file, and the first alone is read",
+    "WHERE": "how many elements it finds is known when it runs, and all shapes are stated",
+}
+"""What is to be said of operators that have no rule."""
 
 
 def to_onnx(file: TfliteGraph) -> ir.Model:
-    """A file's graph in ONNX, opset 21: its names, its layout, its integers between Quantize- and DequantizeLinear.
+    """A file's graph in ONNX, opset 20 or 21: its names, its layout, integers between Quantize- and DequantizeLinear.
+
+    Integers that depend on constants and shapes alone are constants. States begin at 0, and do not leave the graph: it
+    is the first run that it computes.
 
     Args:
         file: of `edgeconv.reference.tflite.read`.
 
     Raises:
-        EmitError: operators have no form here, and are named; or one has options or operands that ONNX has not.
+        EmitError: operators have no form here, and are named; or one has options or operands that ONNX has not, or
+            reads what nothing computes.
     """
-    unknown = sorted({operator.name for operator in file.operators if operator.name not in RULES})
+    unknown = {operator.name: operator for operator in file.operators if operator.name not in RULES}
     if unknown:
+        reasons = dict.fromkeys(filter(None, (_why(operator) for _, operator in sorted(unknown.items()))))
+        told = f": {'; '.join(reasons)}" if reasons else ""
         hint = "nothing else shows what such a file computes than running it"
-        raise EmitError(f"{', '.join(unknown)} cannot be written in ONNX", hint=hint)
+        raise EmitError(f"{', '.join(sorted(unknown))} cannot be written in ONNX{told}", hint=hint)
     halves = [
         tensor.name
         for operator in file.operators
@@ -38,7 +58,25 @@ def to_onnx(file: TfliteGraph) -> ir.Model:
         raise EmitError("it computes in half precision", where=halves[0], hint="give the float32 file")
     builder = Builder(file)
     for operator in file.operators:
-        RULES[operator.name](Site.of(builder, operator))
+        if not _settled(builder, operator):
+            RULES[operator.name](Site.of(builder, operator))
     model = builder.model()
     RemoveUnusedNodesPass()(model)
     return model
+
+
+def _why(operator: Operator) -> str:
+    return "TFLite itself has no operator of that name" if operator.custom else _WHY.get(operator.name, "")
+
+
+def _settled(builder: Builder, operator: Operator) -> bool:
+    """Whether its results are plain integers that constants tell: they are computed here, as shapes and axes are."""
+    tensors, constants = builder.file.tensors, builder.constants
+    sources = [index for index in operator.inputs if index >= 0]
+    results = [tensors[index] for index in operator.outputs]
+    plain = all(tensor.quantization is None and not tensor.floating for tensor in results)
+    if not plain or any(index not in constants or tensors[index].variable for index in sources):
+        return False
+    values = {index: np.asarray(constants[index], tensors[index].held_as) for index in sources}
+    constants.update(zip(operator.outputs, evaluate_operator(builder.file, operator, values), strict=True))
+    return True

@@ -73,6 +73,44 @@ def _clipped(least: float, most: float) -> Rule:
     return _of_one(lambda site, x: site.clipped(x, least, most))
 
 
+def _floor_div(site: Site) -> None:
+    """Division of integers truncates in ONNX; less the floored remainder, there is nothing to truncate."""
+    _plain(site)
+    operands, first = _operands(site)
+    if site.call.result.floating:
+        value = site.node("Floor", [site.node("Div", operands)])
+    else:
+        rest = site.node("Mod", operands)
+        value = site.node("Div", [site.node("Sub", [operands[0], rest]), operands[1]])
+    site.give(value, first=first)
+
+
+def _floor_mod(site: Site) -> None:
+    """Of integers as ONNX has it; of real numbers ONNX has the remainder of the dividend's sign alone."""
+    _plain(site)
+    operands, first = _operands(site)
+    if not site.call.result.floating:
+        site.give(site.node("Mod", operands), first=first)
+        return
+    rest, zero = site.node("Mod", operands, fmod=1), site.number(0.0)
+    signs = [site.node("Less", [value, zero]) for value in (rest, operands[1])]
+    other = site.node("And", [site.node("Xor", signs), site.node("Not", [site.node("Equal", [rest, zero])])])
+    site.give(site.node("Where", [other, site.node("Add", [rest, operands[1]]), rest]), first=first)
+
+
+def _plain(site: Site) -> None:
+    if site.call.quantized:
+        raise site.call.refuse("divides quantized integers without their scales, which is not written in ONNX")
+
+
+def _select(site: Site) -> None:
+    """A vector of conditions has one for each slice along the first axis."""
+    condition, rank = site[0], len(site.shape(1))
+    if len(site.shape(0)) == 1 and rank > 1:
+        condition = site.node("Reshape", [condition, site.sizes([-1, *[1] * (rank - 1)])])
+    site.give(site.node("Where", [condition, site[1], site[2]]))
+
+
 def _cast(site: Site, x: ir.Value) -> ir.Value:
     to = ir.DataType.FLOAT if site.call.result.floating else ir.DataType.from_numpy(np.dtype(site.call.result.dtype))
     return site.node("Cast", [x], to=int(to))
@@ -110,6 +148,7 @@ RULES: Mapping[str, Rule] = {
             "LOGISTIC": "Sigmoid",
             "NEG": "Neg",
             "RELU": "Relu",
+            "ROUND": "Round",  # ties to even, in both languages
             "SIGN": "Sign",
             "SIN": "Sin",
             "SQRT": "Sqrt",
@@ -140,6 +179,8 @@ RULES: Mapping[str, Rule] = {
     },
     "CAST": _of_one(_cast),
     "DEQUANTIZE": _dequantize,
+    "FLOOR_DIV": _floor_div,
+    "FLOOR_MOD": _floor_mod,
     "GELU": _of_one(_gelu),
     "LEAKY_RELU": _of_one(_leaky),
     "LOG_SOFTMAX": lambda site: site.give(site.node("LogSoftmax", [site[0]], axis=-1)),
@@ -149,6 +190,7 @@ RULES: Mapping[str, Rule] = {
     "RELU_0_TO_1": _clipped(0.0, 1.0),
     "RELU_N1_TO_1": _clipped(-1.0, 1.0),
     "RSQRT": _of_one(_rsqrt),
+    "SELECT": _select,
     "SOFTMAX": _softmax,
     "SQUARE": _of_one(lambda site, x: site.node("Mul", [x, x])),
     "SQUARED_DIFFERENCE": _squared_difference,

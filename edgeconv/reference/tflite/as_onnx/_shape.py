@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -58,35 +58,43 @@ def _split_v(site: Site) -> None:
     _parted(site, 0, site.call.axis(site.ints(2)[0], len(site.shape(0))))
 
 
-def _sliced(site: Site, begin: list[int], end: list[int], steps: list[int]) -> ir.Value:
-    axes = list(range(len(begin)))
+def _sliced(site: Site, begin: list[int], end: list[int], axes: list[int], steps: list[int]) -> ir.Value:
     return site.node("Slice", [site[0], *(site.sizes(numbers) for numbers in (begin, end, axes, steps))])
 
 
 def _slice(site: Site) -> None:
     begin, sizes = site.ints(1), site.ints(2)
     end = [start + size if size >= 0 else _WHOLE for start, size in zip(begin, sizes, strict=True)]
-    site.give(_sliced(site, begin, end, [1] * len(begin)))
+    site.give(_sliced(site, begin, end, list(range(len(begin))), [1] * len(begin)))
 
 
 def _strided_slice(site: Site) -> None:
-    if site.call.integer("ellipsis_mask") or site.call.integer("new_axis_mask"):
-        raise site.call.refuse("leaves out axes or adds some, which is not written in ONNX")
+    """Entries that add an axis, or skip some by an ellipsis, are none of the slice's: the shape is stated behind it."""
     begin, end, steps = (site.ints(at) for at in (1, 2, 3))
     masks = {name: site.call.integer(f"{name}_mask") for name in ("begin", "end", "shrink_axis")}
+    skipped, added = site.call.integer("ellipsis_mask"), site.call.integer("new_axis_mask")
     if site.call.flag("offset"):
         end = [start + size for start, size in zip(begin, end, strict=True)]
-    for axis, step in enumerate(steps):
-        bit = 1 << axis
+    axes: list[int] = []
+    entries: list[int] = []
+    for at, step in enumerate(steps):
+        bit = 1 << at
+        if bit & (skipped | added):
+            continue
+        behind = sum(not (skipped | added) >> later & 1 for later in range(at, len(steps)))
+        axes.append(len(site.shape(0)) - behind if skipped & (bit - 1) else len(axes))
+        entries.append(at)
         if masks["shrink_axis"] & bit:
-            end[axis] = begin[axis] + 1 if begin[axis] != -1 else _WHOLE
+            end[at] = begin[at] + 1 if begin[at] != -1 else _WHOLE
             continue
         if masks["begin"] & bit:
-            begin[axis] = 0 if step > 0 else _WHOLE
+            begin[at] = 0 if step > 0 else _WHOLE
         if masks["end"] & bit:
-            end[axis] = _WHOLE if step > 0 else -_WHOLE
-    value = _sliced(site, begin, end, steps)
-    site.give(site.node("Reshape", [value, site.sizes(site.result)]) if masks["shrink_axis"] else value)
+            end[at] = _WHOLE if step > 0 else -_WHOLE
+    first, last, stride = ([column[at] for at in entries] for column in (begin, end, steps))
+    value = _sliced(site, first, last, axes, stride)
+    changed = masks["shrink_axis"] or added
+    site.give(site.node("Reshape", [value, site.sizes(site.result)]) if changed else value)
 
 
 def _padded(site: Site, mode: str, *filling: ir.Value) -> None:
@@ -102,16 +110,16 @@ def _pad(site: Site) -> None:
 
 
 def _mirror_pad(site: Site) -> None:
-    if site.call.integer("mode") != _REFLECT:
-        raise site.call.refuse("repeats the edge (SYMMETRIC), which ONNX has not")
-    _padded(site, "reflect")
-
-
-def _gather(site: Site) -> None:
-    if site.call.integer("batch_dims"):
-        raise site.call.refuse("has batch_dims, which is not written in ONNX")
-    axis = site.call.axis(site.call.integer("axis"), len(site.shape(0)))
-    site.give(site.node("Gather", [site[0], site[1]], axis=axis))
+    """SYMMETRIC repeats the edge itself, which no mode of ONNX's Pad does: each axis is read at such indices."""
+    if site.call.integer("mode") == _REFLECT:
+        _padded(site, "reflect")
+        return
+    value = site[0]
+    for axis, pair in enumerate(np.array(site.ints(1)).reshape(-1, 2)):
+        if pair.any():
+            indices = np.pad(np.arange(site.shape(0)[axis]), pair, mode="symmetric")
+            value = site.node("Gather", [value, site.sizes(indices.tolist())], axis=axis)
+    site.give(value)
 
 
 def _reduced(kind: str) -> Rule:
@@ -127,12 +135,14 @@ def _reduced(kind: str) -> Rule:
     return rule
 
 
-def _arg(kind: str) -> Rule:
+def _all_or_any(kind: str) -> Rule:
+    """Of truths as the integers 0 and 1."""
+
     def rule(site: Site) -> None:
-        axis = site.call.axis(site.ints(1)[0], len(site.shape(0)))
-        found = site.node(kind, [site[0]], axis=axis, keepdims=0)
-        to = ir.DataType.from_numpy(np.dtype(site.call.result.dtype))
-        site.give(site.node("Cast", [found], to=int(to)))
+        axes = sorted({site.call.axis(axis, len(site.shape(0))) for axis in site.ints(1)})
+        whole = site.node("Cast", [site[0]], to=int(ir.DataType.INT32))
+        found = site.node(kind, [whole, site.sizes(axes)], keepdims=int(site.call.flag("keep_dims")))
+        site.give(site.node("Cast", [found], to=int(ir.DataType.BOOL)))
 
     return rule
 
@@ -165,34 +175,90 @@ def _to_depth(kind: str) -> Rule:
     return rule
 
 
-def _reversed(site: Site) -> None:
-    axes = site.ints(1)
-    numbers = ([-1] * len(axes), [-_WHOLE] * len(axes), axes, [-1] * len(axes))
-    site.give(site.node("Slice", [site[0], *map(site.sizes, numbers)]))
+def _space_to_batch(site: Site) -> None:
+    """The blocks' places become batches, after the spatial axes are padded with the number 0."""
+    blocks, pads = site.ints(1), np.array(site.ints(2)).reshape(-1, 2)
+    shape, spatial = site.shape(0), len(blocks)
+    rest = [[0, 0]] * (len(shape) - 1 - spatial)
+    whole = np.array([[0, 0], *pads.tolist(), *rest])
+    x = site.node("Pad", [site[0], site.sizes(whole.T.reshape(-1).tolist())]) if pads.any() else site[0]
+    parts = [shape[0]]
+    for size, pair, block in zip(shape[1:], pads, blocks, strict=False):
+        parts += [(size + int(pair.sum())) // block, block]
+    tiles = site.node("Reshape", [x, site.sizes([*parts, *shape[1 + spatial :]])])
+    inner, outer = range(2, 2 + 2 * spatial, 2), range(1, 1 + 2 * spatial, 2)
+    moved = site.turned(tiles, [*inner, 0, *outer, *range(1 + 2 * spatial, spatial + len(shape))])
+    site.give(site.node("Reshape", [moved, site.sizes(site.result)]))
+
+
+def _batch_to_space(site: Site) -> None:
+    """Runs `_space_to_batch` backwards, and crops where that pads."""
+    blocks, crops = site.ints(1), np.array(site.ints(2)).reshape(-1, 2)
+    shape, spatial = site.shape(0), len(blocks)
+    x = site.node("Reshape", [site[0], site.sizes([*blocks, -1, *shape[1:]])])
+    order = [spatial]
+    for at in range(spatial):
+        order += [spatial + 1 + at, at]
+    moved = site.turned(x, [*order, *range(2 * spatial + 1, spatial + len(shape))])
+    sizes = [size * block for size, block in zip(shape[1:], blocks, strict=False)]
+    value = site.node("Reshape", [moved, site.sizes([-1, *sizes, *shape[1 + spatial :]])])
+    if crops.any():
+        end = [size - int(pair[1]) for size, pair in zip(sizes, crops, strict=True)]
+        numbers = (crops[:, 0].tolist(), end, list(range(1, 1 + spatial)), [1] * spatial)
+        value = site.node("Slice", [value, *map(site.sizes, numbers)])
+    site.give(value)
+
+
+def _range(site: Site) -> None:
+    ends = [site.node("Reshape", [site[at], site.sizes([])]) for at in range(3)]
+    site.give(site.node("Range", ends))
+
+
+def _fill(site: Site) -> None:
+    site.give(site.node("Expand", [site[1], site.sizes(site.ints(0))]))
+
+
+def _stated(numbers: Callable[[tuple[int, ...]], Sequence[int] | int]) -> Rule:
+    """Integers that the shape of the operand tells: a constant, as all shapes are."""
+
+    def rule(site: Site) -> None:
+        site.settle(np.array(numbers(site.shape(0)), site.call.result.held_as))
+
+    return rule
+
+
+def _zeros(site: Site) -> None:
+    if site.call.quantized:
+        raise site.call.refuse("of quantized integers has no kernel")
+    site.settle(np.zeros(site.shape(0), site.call.result.held_as))
 
 
 _NEAREST = {"asymmetric": "floor", "align_corners": "round_prefer_ceil", "half_pixel": "round_prefer_ceil"}
 RULES: Mapping[str, Rule] = {
-    "ARG_MAX": _arg("ArgMax"),
-    "ARG_MIN": _arg("ArgMin"),
+    "BATCH_TO_SPACE_ND": _batch_to_space,
     "BROADCAST_TO": lambda site: site.give(site.node("Expand", [site[0], site.sizes(site.ints(1))])),
     "CONCATENATION": _concatenate,
     "DEPTH_TO_SPACE": _to_depth("DepthToSpace"),
     "EXPAND_DIMS": _reshaped,
-    "GATHER": _gather,
+    "FILL": _fill,
     "MEAN": _reduced("ReduceMean"),
     "MIRROR_PAD": _mirror_pad,
     "PACK": _pack,
     "PAD": _pad,
     "PADV2": _pad,
+    "RANGE": _range,
+    "RANK": _stated(len),
+    "REDUCE_ALL": _all_or_any("ReduceMin"),
+    "REDUCE_ANY": _all_or_any("ReduceMax"),
     "REDUCE_MAX": _reduced("ReduceMax"),
     "REDUCE_MIN": _reduced("ReduceMin"),
     "REDUCE_PROD": _reduced("ReduceProd"),
     "RESHAPE": _reshaped,
     "RESIZE_BILINEAR": _resized("linear", {}),
     "RESIZE_NEAREST_NEIGHBOR": _resized("nearest", _NEAREST),
-    "REVERSE_V2": _reversed,
+    "SHAPE": _stated(list),
     "SLICE": _slice,
+    "SPACE_TO_BATCH_ND": _space_to_batch,
     "SPACE_TO_DEPTH": _to_depth("SpaceToDepth"),
     "SPLIT": _split,
     "SPLIT_V": _split_v,
@@ -202,4 +268,5 @@ RULES: Mapping[str, Rule] = {
     "TILE": lambda site: site.give(site.node("Tile", [site[0], site.sizes(site.ints(1))])),
     "TRANSPOSE": _transpose,
     "UNPACK": _unpack,
+    "ZEROS_LIKE": _zeros,
 }

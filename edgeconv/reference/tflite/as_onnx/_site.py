@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.errors import EmitError
 from edgeconv.reference.tflite._call import Call
 from edgeconv.reference.tflite._graph import Array, Operator, Quantization, Tensor, TfliteGraph
 
@@ -15,7 +17,7 @@ from edgeconv.reference.tflite._graph import Array, Operator, Quantization, Tens
 _OPSET, _OPSET_INT16 = 20, 21
 _FIRST, _LAST = (0, 3, 1, 2), (0, 2, 3, 1)  # channels first of channels last, and back
 _CLAMPS: Mapping[int, tuple[float, ...]] = {1: (0.0,), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
-Attribute = int | float | str | Sequence[int]
+Attribute = int | float | str | Sequence[int] | Sequence[str]
 
 
 class Builder:
@@ -23,13 +25,15 @@ class Builder:
 
     Attributes:
         file: the graph that was read.
-        constants: arrays of tensors that never change, by index.
+        constants: arrays of tensors that never change, by index; of variables, the zeros that they begin with.
     """
 
     def __init__(self, file: TfliteGraph) -> None:
         self.file = file
         self.constants: dict[int, Array] = {
-            index: np.asarray(tensor.data) for index, tensor in enumerate(file.tensors) if tensor.data is not None
+            index: tensor.stored if tensor.data is None else np.asarray(tensor.data)
+            for index, tensor in enumerate(file.tensors)
+            if tensor.stored is not None
         }
         self._values: dict[int, ir.Value] = {}
         self._first: dict[int, ir.Value] = {}  # of rank 4, channels first
@@ -98,7 +102,11 @@ class Builder:
             elif index in self.constants:
                 self._values[index] = self.real_constant(index)
             else:
-                raise KeyError(index)
+                raise EmitError(
+                    "nothing computes this tensor before an operator reads it, or it is an output",
+                    where=self.file.tensors[index].name,
+                    hint="export the file again",
+                )
         return self._values[index]
 
     def first(self, index: int) -> ir.Value:
@@ -137,7 +145,7 @@ class Builder:
 
     def _input(self, index: int) -> ir.Value:
         tensor = self.file.tensors[index]
-        value = ir.Value(name=tensor.name, shape=ir.Shape(tensor.shape), type=_type(_dtype(tensor)))
+        value = ir.Value(name=tensor.name, shape=ir.Shape(tensor.shape), type=_type(element_type(tensor)))
         self._values[index] = value
         if tensor.quantization is not None and not tensor.floating:
             scale, zero = self._parameters(tensor.quantization, tensor)
@@ -149,7 +157,7 @@ class Builder:
         value = self._ends.get(index) or self.last(index)
         if value.name != tensor.name:
             value = self.node("Identity", [value], tensor.name)
-        value.shape, value.type = ir.Shape(tensor.shape), _type(_dtype(tensor))
+        value.shape, value.type = ir.Shape(tensor.shape), _type(element_type(tensor))
         return value
 
     def _unique(self, name: str) -> str:
@@ -229,13 +237,23 @@ class Site:
         """A constant of the operator's own, float32."""
         return self.builder.constant(np.array(number, np.float32), f"{self.call.result.name}/number")
 
-    def sizes(self, numbers: Sequence[int] | int) -> ir.Value:
+    def sizes(self, numbers: Sequence[Any] | int) -> ir.Value:
         """Integers that say what an operator does: int64."""
         return self.builder.constant(np.array(numbers, np.int64), f"{self.call.result.name}/sizes")
 
     def node(self, kind: str, inputs: Sequence[ir.Value | None], **attributes: Attribute) -> ir.Value:
         """Adds an operator, named after the first result."""
         return self.builder.node(kind, inputs, f"{self.call.result.name}/{kind}", **attributes)
+
+    def zeros(self, shape: Sequence[int], tensor: Tensor | None = None) -> ir.Value:
+        """Zeros as a constant of the operator's own: float32, or as an operator computes this tensor."""
+        real = tensor is None or tensor.floating or tensor.quantization is not None
+        dtype = np.dtype(np.float32) if tensor is None or real else tensor.held_as
+        return self.builder.constant(np.zeros(shape, dtype), f"{self.call.result.name}/zeros")
+
+    def turned(self, value: ir.Value, order: Sequence[int]) -> ir.Value:
+        """With its axes in this order."""
+        return value if list(order) == sorted(order) else self.node("Transpose", [value], perm=list(order))
 
     def activated(self, value: ir.Value) -> ir.Value:
         """After the fused activation."""
@@ -252,6 +270,10 @@ class Site:
         """Between two numbers."""
         return self.node("Clip", [value, *(self.number(number) for number in (least, most))])
 
+    def settle(self, array: Array) -> None:
+        """States that the result never changes."""
+        self.builder.constants[self.call.operator.outputs[0]] = array
+
     def give(self, value: ir.Value, at: int = 0, *, first: bool = False) -> None:
         """States a result."""
         self.builder.bind(self.call.operator.outputs[at], value, first=first)
@@ -264,5 +286,6 @@ def _type(dtype: ir.DataType) -> ir.TensorType:
     return ir.TensorType(dtype)
 
 
-def _dtype(tensor: Tensor) -> ir.DataType:
+def element_type(tensor: Tensor) -> ir.DataType:
+    """What ONNX holds a tensor in."""
     return ir.DataType.FLOAT if tensor.floating else ir.DataType.from_numpy(np.dtype(tensor.held_as))

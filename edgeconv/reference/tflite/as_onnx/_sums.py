@@ -1,13 +1,15 @@
-"""Convolutions, products of matrices, poolings: channels first in ONNX."""
+"""Convolutions, products of matrices, poolings, norms over channels: channels first in ONNX."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from edgeconv.reference.tflite._operators._windows import Axis, axis_of
 from edgeconv.reference.tflite.as_onnx._site import Rule, Site
+
+_LEAST_NORM = 1e-6  # epsilon of kernels/l2norm.cc
 
 
 def _windows(site: Site, kernel: tuple[int, int], *, dilated: bool) -> tuple[Axis, Axis]:
@@ -19,8 +21,8 @@ def _windows(site: Site, kernel: tuple[int, int], *, dilated: bool) -> tuple[Axi
     return height, width
 
 
-def _pads(axes: tuple[Axis, Axis]) -> list[int]:
-    """Before both axes, then behind both."""
+def _pads(axes: Sequence[Axis]) -> list[int]:
+    """Before all axes, then behind all."""
     behind = [
         max(0, (axis.count - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1 - axis.size - axis.begin)
         for axis in axes
@@ -57,6 +59,30 @@ def _conv_2d(site: Site) -> None:
 
 def _depthwise(site: Site) -> None:
     _convolution(site, (3, 0, 1, 2), site.shape(0)[3])
+
+
+def _conv_3d(site: Site) -> None:
+    """Data are NDHWC and weights DHWIO."""
+    letters = ("d", "h", "w")
+    axes = [
+        axis_of(
+            site.call,
+            site.shape(0)[1 + at],
+            site.shape(1)[at],
+            site.call.integer(f"stride_{letter}"),
+            site.call.integer(f"dilation_{letter}_factor"),
+        )
+        for at, letter in enumerate(letters)
+    ]
+    operands = [site.turned(site[0], [0, 4, 1, 2, 3]), site.weights(1, (4, 3, 0, 1, 2)), *_bias(site, 2)]
+    result = site.node(
+        "Conv",
+        operands,
+        pads=_pads(axes),
+        strides=[axis.stride for axis in axes],
+        dilations=[axis.dilation for axis in axes],
+    )
+    site.give(site.activated(site.turned(result, [0, 2, 3, 4, 1])))
 
 
 def _transpose_conv(site: Site) -> None:
@@ -98,21 +124,49 @@ def _batch_matmul(site: Site) -> None:
 
 def _pool(kind: str) -> Rule:
     def pool(site: Site) -> None:
-        kernel = (site.call.integer("filter_height"), site.call.integer("filter_width"))
-        windows = _windows(site, kernel, dilated=False)
-        strides = [axis.stride for axis in windows]
-        value = site.node(kind, [site.first(0)], kernel_shape=kernel, strides=strides, pads=_pads(windows))
+        value = _pooled(site, kind, site.first(0))
         site.give(site.activated(value), first=True)
 
     return pool
+
+
+def _root_mean_square(site: Site) -> None:
+    x = site.first(0)
+    mean = _pooled(site, "AveragePool", site.node("Mul", [x, x]))
+    site.give(site.activated(site.node("Sqrt", [mean])), first=True)
+
+
+def _pooled(site: Site, kind: str, x: ir.Value) -> ir.Value:
+    """Channels first. A mean is over what lies within the input, which is ONNX's default."""
+    kernel = (site.call.integer("filter_height"), site.call.integer("filter_width"))
+    windows = _windows(site, kernel, dilated=False)
+    strides = [axis.stride for axis in windows]
+    return site.node(kind, [x], kernel_shape=kernel, strides=strides, pads=_pads(windows))
+
+
+def _l2_normalization(site: Site) -> None:
+    norm = site.node("ReduceL2", [site[0], site.sizes([-1])], keepdims=1)
+    site.give(site.activated(site.node("Div", [site[0], site.node("Max", [norm, site.number(_LEAST_NORM)])])))
+
+
+def _local_response(site: Site) -> None:
+    """TFLite's alpha is of each square, ONNX's of their mean."""
+    size = 2 * site.call.integer("radius") + 1
+    names = ("alpha", "beta", "bias")
+    alpha, beta, bias = (site.call.number(name) for name in names)
+    site.give(site.node("LRN", [site.first(0)], size=size, alpha=alpha * size, beta=beta, bias=bias), first=True)
 
 
 RULES: Mapping[str, Rule] = {
     "AVERAGE_POOL_2D": _pool("AveragePool"),
     "BATCH_MATMUL": _batch_matmul,
     "CONV_2D": _conv_2d,
+    "CONV_3D": _conv_3d,
     "DEPTHWISE_CONV_2D": _depthwise,
     "FULLY_CONNECTED": _fully_connected,
+    "L2_NORMALIZATION": _l2_normalization,
+    "L2_POOL_2D": _root_mean_square,
+    "LOCAL_RESPONSE_NORMALIZATION": _local_response,
     "MAX_POOL_2D": _pool("MaxPool"),
     "TRANSPOSE_CONV": _transpose_conv,
 }

@@ -1,0 +1,85 @@
+"""Recurrent layers: the first run of a file, whose states begin at 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from edgeconv.reference.tflite.as_onnx._site import Rule, Site
+
+_ACTIVATIONS = {1: "Relu", 4: "Tanh"}  # schema.fbs: ActivationFunctionType
+_TANH = 4
+# TFLite has the gates as input, forget, cell, output; ONNX asks for input, output, forget, cell, and peepholes without.
+_GATES, _PEEPHOLES = (0, 3, 1, 2), (0, 2, 1)
+_FORGET = 1
+
+
+def _lstm(site: Site) -> None:
+    """Inputs as `edgeconv.reference.tflite._operators.recurrent` lists them. Where there is no input gate, it lets in
+    what the forget gate leaves: 1 - sigmoid(x) = sigmoid(-x), so that it has the weights of that gate, negated.
+    """
+    _check(site)
+    data, recurrent, biases = (_rows(site, [_gate(site, begin, gate) for gate in _GATES]) for begin in (1, 5, 12))
+    nothing = site.zeros([1, 4 * site.shape(6)[1]])
+    whole = site.node("Concat", [biases, nothing], axis=1)
+    peepholes = None
+    if site.has(10):
+        peepholes = _rows(site, [_gate(site, 9, gate) for gate in _PEEPHOLES])
+    states = [_state(site, at) for at in (18, 19)]
+    operands = [_time_first(site), data, recurrent, whole, None, *states, peepholes]
+    site.give(_result(site, "LSTM", operands, hidden_size=site.shape(6)[1]))
+
+
+def _check(site: Site) -> None:
+    call = site.call
+    if call.quantized or call.flag("diagonal_recurrent_tensors"):
+        raise call.refuse("of quantized integers, or with diagonal weights, is not written in ONNX")
+    if call.integer("fused_activation_function") != _TANH:
+        raise call.refuse("has another activation than tanh, which ONNX asks for by other names")
+    if site.has(16) or any(site.has(at) for at in range(20, 24)) or call.number("cell_clip") > 0:
+        raise call.refuse("projects its output, clips its cell or has a layer norm, which ONNX's LSTM has not")
+
+
+def _gate(site: Site, begin: int, gate: int) -> ir.Value:
+    """A gate's share of the weights, of the biases or of the peepholes."""
+    if site.has(1):
+        return site[begin + gate]
+    return site.node("Neg", [site[begin + _FORGET]]) if gate == 0 else site[begin + gate]
+
+
+def _rows(site: Site, parts: Sequence[ir.Value]) -> ir.Value:
+    """One below the other, for the only direction."""
+    return site.node("Unsqueeze", [site.node("Concat", parts, axis=0), site.sizes([0])])
+
+
+def _state(site: Site, at: int) -> ir.Value | None:
+    """A state; a variable one is 0, which is what ONNX begins with."""
+    return None if site.call.source(at).variable else site.node("Unsqueeze", [site[at], site.sizes([0])])
+
+
+def _time_first(site: Site) -> ir.Value:
+    return site[0] if site.call.flag("time_major") else site.node("Transpose", [site[0]], perm=[1, 0, 2])
+
+
+def _result(site: Site, kind: str, operands: Sequence[ir.Value | None], **attributes: int | Sequence[str]) -> ir.Value:
+    (value,) = site.builder.nodes(kind, operands, [f"{site.call.result.name}/{kind}"], **attributes)
+    value = site.node("Squeeze", [value, site.sizes([1])])
+    return value if site.call.flag("time_major") else site.node("Transpose", [value], perm=[1, 0, 2])
+
+
+def _rnn(site: Site) -> None:
+    number = site.call.integer("fused_activation_function")
+    if number not in _ACTIVATIONS:
+        raise site.call.refuse(f"has the fused activation {number}, which ONNX has no word for here")
+    data, recurrent, bias = (_rows(site, [site[at]]) for at in (1, 2, 3))
+    size = site.shape(2)[0]
+    whole = site.node("Concat", [bias, site.zeros([1, size])], axis=1)
+    operands = [_time_first(site), data, recurrent, whole, None, _state(site, 4)]
+    site.give(_result(site, "RNN", operands, hidden_size=size, activations=[_ACTIVATIONS[number]]))
+
+
+RULES: Mapping[str, Rule] = {
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
+    "UNIDIRECTIONAL_SEQUENCE_RNN": _rnn,
+}
