@@ -103,3 +103,13 @@ def test_an_order_of_axes_that_the_sample_told_stays_where_other_operands_are_al
     contents = emitted(variant, "tflite")
     right = judged(variant, inputs, contents, contents.data, tmp_path / "net.tflite")
     assert right.verdict is Verdict.PASS, right.reason
+
+
+@pytest.mark.parametrize("format_", ["onnx", "tflite"])
+def test_numbers_below_the_smallest_normal_one_are_no_fault(format_: str, tmp_path: Path) -> None:
+    """A sigmoid of -730 is 1e-317 in float64, of which two ways to compute it leave different digits."""
+    FUNCTIONS["saturated"] = lambda x: torch.sigmoid(0.1 * x - 730)
+    variant, inputs = _made(Function("saturated"), _SHAPE)
+    contents, path = emitted(variant, format_), tmp_path / f"net.{format_}"
+    right = judged(variant, inputs, contents, contents.data, path)
+    assert right.verdict is Verdict.PASS, right.reason

@@ -17,7 +17,7 @@ from edgeconv.errors import EdgeconvError, RewriteError
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.rewriting._signs import Signs
-from edgeconv.parity.writing import GAMMA, Beside, Graph, errors, magnitude, raised
+from edgeconv.parity.writing import GAMMA, UNDERFLOW, Beside, Graph, errors, magnitude, raised
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
 _SAFETY = 4.0  # times the largest of these, element by element
@@ -291,8 +291,8 @@ def _largest(compute: Callable[[Signs], Array], unmoved: Array, change: float) -
 
 def _worst(told: tuple[str, str], distance: Array, bound: Array) -> _Place:
     """The element that uses most of its bound; where that is infinite, nothing is told."""
-    with np.errstate(over="ignore"):
-        shares = np.where((distance == 0) | np.isinf(bound), 0.0, distance / np.maximum(bound, 5e-324))
+    bound = np.maximum(bound, UNDERFLOW)
+    shares = np.where((distance == 0) | np.isinf(bound), 0.0, distance / bound)
     name, beside = told
     if not shares.size:
         return _Place(name, 0.0, 0.0, beside)

@@ -15,6 +15,10 @@ A sum of n products is off by gamma_n |W| |x| at most, gamma_n = n u / (1 - n u)
 Numerical Algorithms, section 3.1), and both sides round: 2^13 covers any order of 4096 terms, and with the square root
 of n, which independent roundings grow with (Higham and Mary 2019), of millions.
 """
+UNDERFLOW = 2.0**-1009
+"""The least bound there is: as many roundings of numbers below the smallest normal float64, 2^-1022, which are lost
+whole (Higham, section 2.3). A saturated sigmoid or softmax is there, and no float32 constant moves a result so little.
+"""
 
 _FEW = 256  # elements, looked at first: two arrays that differ do so there already
 _MOST_KEPT = 1 << 23  # elements of orders: 64 MB
@@ -79,7 +83,7 @@ def magnitude(array: Array) -> float:
 
 def is_equal(actual: Array, expected: Array, largest: float) -> bool:
     """Whether two arrays agree by the rounding of the largest number of theirs, as `magnitude` gives it."""
-    most = GAMMA * largest
+    most = max(GAMMA * largest, UNDERFLOW)
     few = slice(None, None, max(1, actual.size // _FEW))
     if not (errors(actual.reshape(-1)[few], expected.reshape(-1)[few]) <= most).all():
         return False  # most that are not equal are told by a few elements

@@ -16,7 +16,7 @@ from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.writing._constants import Matching, all_among, half_steps, match
-from edgeconv.parity.writing._ends import GAMMA, End, errors, magnitude
+from edgeconv.parity.writing._ends import GAMMA, UNDERFLOW, End, errors, magnitude
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._operands import Operands, Source
 
@@ -224,7 +224,8 @@ class _Writing:
             if not end.fits:
                 judged.append(_Judged(end, operands, float("inf"), 0.0))
                 continue
-            most, least = 0.0, GAMMA * magnitude(end.expected)
+            most = 0.0
+            least = max(GAMMA * magnitude(end.expected), UNDERFLOW) if end.expected.dtype.kind == "f" else 0.0
             if operands.all_finite:
                 signal += _energy(end.expected)
             if end.value not in operands.known:
@@ -362,8 +363,8 @@ def _distance(actual: Array, expected: Array, operands: Operands) -> Array:
 
 def _judged(end: End, expected: Array, bound: Array, operands: Operands) -> _Judged:
     """The element that uses most of its bound."""
-    distance = _distance(end.actual, expected, operands)
-    shares = np.where(distance == 0, 0.0, distance / np.maximum(bound, 5e-324))
+    distance, bound = _distance(end.actual, expected, operands), np.maximum(bound, UNDERFLOW)
+    shares = np.where(distance == 0, 0.0, distance / bound)
     at = np.unravel_index(int(np.argmax(shares)), shares.shape)
     return _Judged(end, operands, float(distance[at]), float(bound[at]))
 

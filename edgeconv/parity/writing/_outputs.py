@@ -24,7 +24,7 @@ from edgeconv.core.affine import decibels
 from edgeconv.core.threads import one_thread
 from edgeconv.core.values import counted
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
-from edgeconv.parity.writing._ends import errors, magnitude
+from edgeconv.parity.writing._ends import UNDERFLOW, errors, magnitude
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._read_back import ReadBack
 from edgeconv.parity.writing._weights import wrong_integers
@@ -85,7 +85,7 @@ def outputs_link(
             reason = f"the output {name} has the shape {list(actual.shape)}, and the module's is {list(due.shape)}"
             return LinkResult(Link.WRITING, Verdict.FAIL, where=name, reason=reason)
         distance = errors(actual, due)
-        shares = np.where(distance == 0, 0.0, distance / np.maximum(bounds[name], 5e-324))
+        shares = np.where(distance == 0, 0.0, distance / np.maximum(bounds[name], UNDERFLOW))
         at = np.unravel_index(int(np.argmax(shares)), shares.shape)
         if shares[at] > worst:
             worst, shown = float(shares[at]), (name, float(distance[at]), float(bounds[name][at]))
