@@ -126,8 +126,9 @@ class _Windows:
         for index in range(len(grouped)):
             start, stop = np.searchsorted(sample, (index, index + 1))
             rows, outside = indices[start:stop], padded[start:stop]
-            taken = real(grouped[index].reshape(*grouped.shape[1:3], -1).take(rows.reshape(-1), axis=2))
-            form = taken.reshape(*grouped.shape[1:3], *rows.shape)
+            taken = grouped[index].reshape(*grouped.shape[1:3], -1).take(rows.reshape(-1), axis=2)
+            taken = taken.reshape(*grouped.shape[1:3], *rows.shape).transpose(0, 2, 1, 3)
+            form = real(np.ascontiguousarray(taken))  # what is moved are integers, where these are held
             if outside.any():
-                form = np.where(outside, np.float32(0), form)
-            result[:, start:stop] = form.transpose(0, 2, 1, 3).reshape(len(form), len(rows), -1)
+                form = np.where(outside[:, None], np.float32(0), form)
+            result[:, start:stop] = form.reshape(len(form), len(rows), -1)

@@ -52,7 +52,7 @@ class Histogram:
             raise QuantizeError("a value is NaN or infinite", where=where, hint="look at the calibration data")
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._widen()
-        zeros = flat.size - int(np.count_nonzero(flat))
+        zeros = flat.size - int(np.count_nonzero(flat != 0))  # of floats themselves it takes four times as long
         self.zeros += zeros
         if zeros == flat.size:
             return

@@ -186,7 +186,8 @@ def _cost(layer: Layer, per_channel: bool) -> _Floats:
     cost = np.zeros((len(steps), len(steps)))
     for row in rows:
         large = np.flatnonzero(np.abs(row) > 0.5)
-        excess = np.square(np.maximum(np.abs(row[large, None] + row) - 1, 0)) * (row[large, None] * row > 0)
+        excess = row[large, None] + row  # above 1 only where both have one sign, as each is below 1
+        np.square(np.maximum(np.subtract(np.abs(excess, out=excess), 1, out=excess), 0, out=excess), out=excess)
         among = excess[:, large]
         excess[:, large] = 0
         cost[large] += excess

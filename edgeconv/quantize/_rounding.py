@@ -104,22 +104,22 @@ def rounded_with_feedback(
     h = h.gather(1, order[:, :, None].expand(-1, -1, taps)).gather(2, order[:, None, :].expand(-1, taps, -1))
     h = h + torch.eye(taps, dtype=h.dtype) * (_DAMPING * diagonal.mean(dim=1).clamp(min=1e-30))[:, None, None]
     factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
-    pairs = None if partner is None else _Pairs(partner, order, factor)
-    rounded = torch.empty_like(w)
+    pairs = None if partner is None else _Pairs(partner, order, factor, channels)
     for start in range(0, taps, _BLOCK):
         stop = min(start + _BLOCK, taps)
         errors = torch.empty(groups, channels, stop - start, dtype=w.dtype)
         for tap in range(start, stop):
-            real = w[:, :, tap]
-            steps = real / s[:, :, tap]
+            real, scale = w[:, :, tap], s[:, :, tap]
+            steps = real / scale
             if pairs is not None:
-                steps = pairs.limited(tap, steps, w, s, rounded)
-            rounded[:, :, tap] = saturated(steps, (-highest, highest)) * s[:, :, tap]
-            error = (real - rounded[:, :, tap]) / factor[:, tap, tap, None]
+                steps = pairs.limited(tap, steps, w, scale)
+            rounded = saturated(steps, (-highest, highest)) * scale
+            error = (real - rounded) / factor[:, tap, tap, None]
             w[:, :, tap:stop] -= error[:, :, None] * factor[:, None, tap, tap:stop]
+            w[:, :, tap] = rounded
             errors[:, :, tap - start] = error
         w[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
-    return np.asarray(torch.empty_like(rounded).scatter_(2, rows, rounded).numpy())
+    return np.asarray(torch.empty_like(w).scatter_(2, rows, w).numpy())
 
 
 class _Pairs:
@@ -130,30 +130,33 @@ class _Pairs:
     diagonal are the inverse of what a unit of error costs once all later taps have made up for it).
     """
 
-    def __init__(self, partner: npt.NDArray[np.int64], order: torch.Tensor, factor: torch.Tensor) -> None:
+    def __init__(
+        self, partner: npt.NDArray[np.int64], order: torch.Tensor, factor: torch.Tensor, channels: int
+    ) -> None:
         import torch
 
         groups, taps = order.shape
         place = torch.empty_like(order).scatter_(1, order, torch.arange(taps).expand(groups, -1))
         mates = torch.from_numpy(partner)[order]
-        self._alone = mates < 0
-        self._mates = place.gather(1, mates.clamp(min=0))
+        alone, mates = mates < 0, place.gather(1, mates.clamp(min=0))
         ease = torch.diagonal(factor, dim1=1, dim2=2).square()
-        self._share = ease / (ease + ease.gather(1, self._mates))
+        share = torch.where(mates < torch.arange(taps), 1.0, ease / (ease + ease.gather(1, mates)))
+        self._shares = torch.where(alone, 0.0, share)[:, None].unbind(2)
+        self._mates = mates[:, None, None].expand(-1, channels, -1, -1).unbind(3)
 
-    def limited(
-        self, tap: int, steps: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, rounded: torch.Tensor
-    ) -> torch.Tensor:
-        """The steps (groups, channels) of a tap within what its partner leaves it."""
+    def limited(self, tap: int, steps: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """The steps (groups, channels) of a tap within what its partner leaves it.
+
+        Args:
+            tap: that is next.
+            steps: its multiples of the scale.
+            weight: (groups, channels, taps); taps before this one are rounded.
+            scale: (groups, channels).
+        """
         import torch
 
-        mate = self._mates[:, tap, None, None].expand(-1, steps.shape[1], 1)
-        scale = scales[:, :, tap]
-        is_second = (self._mates[:, tap] < tap)[:, None]
-        other = torch.where(is_second, rounded.gather(2, mate)[:, :, 0], weight.gather(2, mate)[:, :, 0]) / scale
-        size = steps.abs().clamp(max=_HIGHEST)
-        excess = (size + other.abs().clamp(max=_HIGHEST) - LARGEST_SUM).clamp(min=0)
-        share = torch.where(is_second, 1.0, self._share[:, tap, None])
-        smaller = steps.sign() * (size - excess * share)
-        same = (steps * other > 0) & ~self._alone[:, tap, None]
-        return torch.where(same, smaller, steps)
+        other = weight.gather(2, self._mates[tap])[:, :, 0] / scale
+        size = steps.abs().clamp_(max=_HIGHEST)
+        excess = other.abs().clamp_(max=_HIGHEST).add_(size).sub_(LARGEST_SUM).clamp_(min=0)
+        smaller = steps.sign() * (size - excess * self._shares[tap])
+        return torch.where(steps * other > 0, smaller, steps)

@@ -254,7 +254,7 @@ def _session(
             if array is None:
                 raise QuantizeError(f"nothing gives the value {value.name!r}", where=f"operator {name_of(node)}")
             constants.append(onnx.numpy_helper.from_array(array, names[value]))
-    proto = ir.to_proto(node)
+    proto = ir.serde.serialize_node(node)
     proto.input[:] = ["" if value is None else names[value] for value in node.inputs]
     results = {f"y{index}": value for index, value in enumerate(node.outputs) if value.name}
     proto.output[:] = [f"y{index}" if value.name else "" for index, value in enumerate(node.outputs)]
