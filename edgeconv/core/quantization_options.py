@@ -98,6 +98,8 @@ class QuantizationOptions:
         iterations: of learned rounding, per layer.
         pair_safe: of int8 that an ``.onnx`` file is made of: no two products of neighbouring weights overflow 16 bits,
             in which onnxruntime adds them on x86 processors without VNNI. Both formats carry the same weights.
+        keep_roundings: of int8 in an ``.onnx`` file: rounds all that the plan rounds, also where onnxruntime computes a
+            small layer faster in float. Models that are quantized already keep their roundings in any case.
         relu6_as_relu: writes ReLU6 as ReLU, which equalization can cross; changes what the float network computes, and
             the report says how much.
         io: element type of the files' inputs and outputs.
@@ -117,6 +119,7 @@ class QuantizationOptions:
     rounding: str = field(default="feedback", metadata={CHOICES: ("nearest", "corrected", "feedback", "learned")})
     iterations: int = field(default=1000, metadata={LEAST: 1, MOST: 100_000})
     pair_safe: bool = True
+    keep_roundings: bool = False
     relu6_as_relu: bool = False
     io: str = field(default="float32", metadata={CHOICES: ("float32", "int8", "uint8")})
     keep_float: tuple[str, ...] = ()

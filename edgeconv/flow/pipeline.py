@@ -434,6 +434,6 @@ def _emit(job: Job, metadata: Mapping[str, str], variant: Variant, format_: str,
     model, encoding = variant.model, {"weights": variant.weights, "io": variant.io}
     if format_ == "onnx":
         beside = data_name(artifact_name(job.name, variant.name, format_, layout))
-        trained = variant.plan is None  # quantized as it came: its integers are its own
-        return to_onnx(model, metadata=metadata, opset=job.opset, data_name=beside, keep_roundings=trained, **encoding)
+        keep = variant.keep_roundings
+        return to_onnx(model, metadata=metadata, opset=job.opset, data_name=beside, keep_roundings=keep, **encoding)
     return to_tflite(model, layout=layout, metadata=metadata, **encoding)

@@ -26,6 +26,7 @@ class Variant:
         model: its graph; shared with others, and not to be changed.
         weights: how the emitters store float weights.
         io: element type of the files' inputs and outputs.
+        keep_roundings: whether an ``.onnx`` file rounds also what onnxruntime computes faster in float.
         formats: that can hold it.
         plan: of a quantized one.
         notes: what the reader should know.
@@ -37,6 +38,7 @@ class Variant:
     model: ir.Model
     weights: str = "float32"
     io: str = "float32"
+    keep_roundings: bool = False
     formats: tuple[str, ...] = FORMATS
     plan: quantize.Plan | None = None
     notes: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ from edgeconv.rewrite.scale_as_conv import scale_as_conv
 
 Batches = Iterable[Mapping[str, Array]]
 _OF_INT8 = frozenset({"int8", MIXED})
-_HONOURED = ("batches", "io", "places", "pixels")  # or not refused, of a graph that is quantized already
+_HONOURED = ("batches", "io", "keep_roundings", "places", "pixels")  # of a graph that is quantized already
 _NAMED = 3  # layers, in a note about many
 _SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
 
@@ -186,8 +186,8 @@ class _Quantizer:
     def variant(self, name: str) -> Variant:
         if is_quantized(self._model):
             model, notes = quantize.round_between(self._model)
-            saturating = self._saturating(name, model, "quantize the float model, or turn")
-            return Variant(name, model, io=self._settings.io, notes=(*notes, *saturating))
+            notes = (*notes, *self._saturating(name, model, "quantize the float model, or turn"))
+            return Variant(name, model, io=self._settings.io, keep_roundings=True, notes=notes)  # its own integers
         prepared, notes = self._prepared
         plan = self._plan(name)
         search = None
@@ -199,8 +199,8 @@ class _Quantizer:
             with self._progress.stage(f"{name}: {self._rounding} rounding") as tell:
                 model = quantize.apply(self._rounded(prepared, plan, tell), plan)
         if self._rounding != self._settings.rounding:
-            missed = f"{name}: weights are rounded to nearest: rounding with {self._settings.rounding} needs data"
-            notes = (*notes, missed)
+            missed = f"weights are rounded to nearest: rounding with {self._settings.rounding} needs data"
+            notes = (*notes, f"{name}: {missed}")
         float_notes = tuple(
             f"{name}: {operator} stays float: {why or 'the plan says so'}"
             for operator, why in plan.kept_float.items()
@@ -229,7 +229,7 @@ class _Quantizer:
         io = "int16" if name == "int16x8" and self._settings.io != "float32" else self._settings.io
         if io != "float32":
             model = quantize.round_masks(model, "int16" if name == "int16x8" else "int8")
-        return Variant(name, model, io=io, formats=formats, plan=plan)
+        return Variant(name, model, io=io, keep_roundings=self._settings.keep_roundings, formats=formats, plan=plan)
 
     def _search(self, name: str, prepared: ir.Model, plan: quantize.Plan, target: Target) -> quantize.Search:
         """Searches for the fewest layers in float that reach the target.
@@ -238,20 +238,17 @@ class _Quantizer:
             TargetError: it is not reached.
         """
 
-        def confirmed(step: quantize.Step) -> bool:
-            ask = self._settings.confirmed
-            return ask is None or ask(self._variant_of(name, step.model, step.plan))
-
+        ask = self._settings.confirmed
         with self._progress.stage(f"{name}: layers in float for the target") as tell:
             return quantize.search(
                 prepared,
                 plan,
                 target,
                 tuned=lambda trial: self._rounded(prepared, trial, tell),
-                batches=list(self._batches()),
-                judged=list(self._settings.judged() if self._settings.judged is not None else ()),
+                batches=self._batches,
+                judged=self._settings.judged or tuple,
                 reference=self._model,
-                confirmed=confirmed,
+                confirmed=ask and (lambda step: ask(self._variant_of(name, step.model, step.plan))),
                 by_cost=name == MIXED,
                 progress=tell,
             )
@@ -267,8 +264,8 @@ class _Quantizer:
                 prepared,
                 plan,
                 model,
-                batches=lambda: list(self._batches()),
-                judged=list(judged()),
+                batches=self._batches,
+                judged=judged,
                 least_db=least_db,
                 reference=self._model,
                 of_16_bits=sixteen,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import islice
 
 import onnx_ir as ir
 
 from edgeconv.core.search_target import Target
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._search import ORDERED_BY, Batches, Meter
-from edgeconv.quantize._sensitivity import sensitivity
+from edgeconv.quantize._search import ORDERED_BY, Meter, first
+from edgeconv.quantize._sensitivity import Batches, sensitivity
 
 _NAMED = 4  # layers in a note
 _LEAST_GAIN_DB = 0.1  # less is no advice
@@ -23,7 +24,7 @@ def advice(
     plan: Plan,
     quantized: ir.Model,
     *,
-    batches: Callable[[], Batches],
+    batches: Batches,
     judged: Batches,
     least_db: float,
     reference: ir.Model,
@@ -36,24 +37,25 @@ def advice(
         plan: of int8.
         quantized: the graph with the plan in it, its weights rounded.
         batches: calibration data; the first few tell the layers apart.
-        judged: data that the threshold is about; some of them are looked at.
+        judged: data that the threshold is about; some of them are looked at, one by one.
         least_db: the threshold, decibels.
         reference: the float graph that the threshold is about.
         of_16_bits: makes the plan of int16x8; None where no file can hold that.
     """
-    if not judged:
+    count = sum(1 for _ in judged())
+    if not count:
         return ""
-    judged = judged[:: max(1, len(judged) // _MOST_JUDGED)]
-    meter = Meter(reference, judged, Target(sqnr_db=max(least_db, 1e-3)))
+    stride = max(1, count // _MOST_JUDGED)
+    meter = Meter(reference, lambda: islice(judged(), 0, None, stride), Target(sqnr_db=max(least_db, 1e-3)))
     reached = meter.measure(quantized).sqnr_db
     if reached >= least_db:
         return ""
     gains = [
         (item.layer, -10 * math.log10(max(1.0 - item.share, 1e-10)))
-        for item in sensitivity(model, plan, batches()[:ORDERED_BY])[:_NAMED]
+        for item in sensitivity(model, plan, first(batches, ORDERED_BY))[:_NAMED]
     ]
     layers = ", ".join(f"{layer} {gain:.1f} dB" for layer, gain in gains if gain >= _LEAST_GAIN_DB)
-    words = [f"{reached:.1f} dB on {len(judged)} of the parity inputs, and {least_db:g} are asked for"]
+    words = [f"{reached:.1f} dB on {-(-count // stride)} of the parity inputs, and {least_db:g} are asked for"]
     if layers:
         words.append(f"in float these layers would give back: {layers}")
     words.append("`edgeconv export … --variant int8-mixed` keeps as few layers in float as it takes")

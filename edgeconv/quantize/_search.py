@@ -8,8 +8,10 @@ input stays as coarse as the layer before it writes it. Another order, or choice
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -23,10 +25,12 @@ from edgeconv.quantize._apply import apply
 from edgeconv.quantize._calibrate import mapped, session_of
 from edgeconv.quantize._graph import add_initializer, forget_names, name_of
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._sensitivity import Sensitivity, float_costs, keep_in_float, sensitivity
+from edgeconv.quantize._sensitivity import Batches, Sensitivity, float_costs, keep_in_float, sensitivity
 from edgeconv.quantize._structure import layer_of
 
-Batches = Sequence[Mapping[str, Array]]
+if TYPE_CHECKING:
+    import onnxruntime
+
 Tell = Callable[[str], None]
 ORDERED_BY = 8  # batches that give the order of the layers
 _SCORES_RANK = 2  # (rows, classes)
@@ -87,7 +91,8 @@ def search(
         target: what is asked for.
         tuned: gives the float model with the weights that a plan rounds to.
         batches: calibration data; the first few give the order of the layers.
-        judged: data that neither ranges nor rounding nor the order were chosen by: the target is about these.
+        judged: data that neither ranges nor rounding nor the order were chosen by: the target is about these. They are
+            read anew for each step and never held.
         reference: the float graph that the target compares with; `model` by default.
         confirmed: has the last word on a step that reaches the target: what kernels make of it. Not asked about the
             step with everything in float, beyond which there is none.
@@ -100,12 +105,10 @@ def search(
         QuantizeError: there is no data, or no output has classes to agree on.
     """
     tell = progress or (lambda _: None)
-    if not judged:
-        raise QuantizeError("there is no data to judge by", where="target", hint=JUDGED)
     meter = Meter(reference or model, judged, target)
     rounded = tuned(plan)
     # not of the rounded model, whose weights lie on the grid already: quantizing them again loses nothing
-    layers = sensitivity(model, plan, batches[:ORDERED_BY], progress=tell)
+    layers = sensitivity(model, plan, first(batches, ORDERED_BY), progress=tell)
     if by_cost:
         costs = float_costs(model, [item.layer for item in layers])
         layers = tuple(sorted(layers, key=lambda item: -item.share / costs[item.layer]))
@@ -170,9 +173,11 @@ class Meter:
     """Compares graphs with the float one on the judged data."""
 
     def __init__(self, reference: ir.Model, judged: Batches, target: Target) -> None:
-        self._judged, self._target = judged, target
-        self._targets = self._outputs(reference)
-        self._scores = [array.ndim == _SCORES_RANK and array.shape[1] > 1 for array in self._targets[0]]
+        self._judged, self._reference = judged, session_of(reference, (), optimized=False)
+        sample = next(iter(judged()), None)
+        if sample is None:
+            raise QuantizeError("there is no data to judge by", where="target", hint=JUDGED)
+        self._scores = [array.ndim == _SCORES_RANK and array.shape[1] > 1 for array in _run(self._reference, sample)]
         if target.agreement is not None and not any(self._scores):
             raise QuantizeError(
                 "no output is scores of classes (N, classes)", where="target", hint="ask for an SQNR instead"
@@ -180,23 +185,32 @@ class Meter:
 
     def measure(self, model: ir.Model) -> Measured:
         """Runs the quantized graph on the judged data, as it says."""
-        outputs = self._outputs(model)
-        ratios, agreements = [], []
-        for index, scores in enumerate(self._scores):
-            pairs = [(a[index].astype(np.float64), b[index]) for a, b in zip(self._targets, outputs, strict=True)]
-            signal, noise = (
-                sum(float(np.sum(a**2)) for a, _ in pairs),
-                sum(float(np.sum((a - b) ** 2)) for a, b in pairs),
-            )
-            ratios.append(decibels(max(signal, 1e-300), noise))  # finite: charts draw it
-            if scores:
-                agreements.append(float(np.mean(np.concatenate([a.argmax(1) == b.argmax(1) for a, b in pairs]))))
+        session = session_of(model, (), optimized=False)
+        signal, noise = (np.zeros(len(self._scores)) for _ in range(2))
+        agreeing, rows = (np.zeros(len(self._scores), np.int64) for _ in range(2))
+        for batch in self._judged():
+            pairs = zip(self._scores, _run(self._reference, batch), _run(session, batch), strict=True)
+            for index, (is_scores, expected, actual) in enumerate(pairs):
+                exact = expected.astype(np.float64)
+                signal[index] += np.sum(exact**2)
+                noise[index] += np.sum((exact - actual) ** 2)
+                if is_scores:
+                    agreeing[index] += np.count_nonzero(exact.argmax(1) == actual.argmax(1))
+                    rows[index] += len(exact)
+        # finite: charts draw it
+        ratios = [decibels(max(float(power), 1e-300), float(lost)) for power, lost in zip(signal, noise, strict=True)]
+        agreements = [int(agree) / int(count) for agree, count in zip(agreeing, rows, strict=True) if count]
         return Measured(min(ratios), min(agreements, default=None))
 
-    def _outputs(self, model: ir.Model) -> list[list[Array]]:
-        session = session_of(model, (), optimized=False)
-        with mapped("target"):
-            return [list(session.run(None, dict(batch))) for batch in self._judged]
+
+def first(batches: Batches, count: int) -> Batches:
+    """So many of them at most."""
+    return lambda: islice(batches(), count)
+
+
+def _run(session: onnxruntime.InferenceSession, batch: Mapping[str, Array]) -> list[Array]:
+    with mapped("target"):
+        return list(session.run(None, dict(batch)))
 
 
 class _Ladder:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +19,11 @@ from edgeconv.quantize._graph import is_activation, name_of, static_shape
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._structure import layer_of, structure_of
 
+if TYPE_CHECKING:
+    import onnxruntime
+
+Batches: TypeAlias = Callable[[], Iterable[Mapping[str, Array]]]
+"""Data, read anew at every call: graph inputs by name, for each inference."""
 _MS_PER_PRODUCT, _MS_PER_NUMBER = 1e-8, 1e-7
 
 
@@ -37,7 +43,7 @@ class Sensitivity:
 def sensitivity(
     model: ir.Model,
     plan: Plan,
-    batches: Iterable[Mapping[str, Array]],
+    batches: Batches,
     *,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Sensitivity, ...]:
@@ -49,7 +55,7 @@ def sensitivity(
     Args:
         model: the float graph, with the weights that will be quantized.
         plan: for all of its layers.
-        batches: data; a handful is enough for an order.
+        batches: data, read anew for each layer and never held; a handful is enough for an order.
         progress: is told how far it is, in one line, before every layer.
 
     Returns:
@@ -58,16 +64,13 @@ def sensitivity(
     Raises:
         QuantizeError: the plan does not fit the model, or the batches do not.
     """
-    samples = list(batches)
-    if not samples:
-        raise QuantizeError("there is no data", where="sensitivity", hint="give at least one batch")
-    float_outputs = _outputs(model, samples)
+    float_session = session_of(model, (), optimized=False)
     names = list(structure_of(model, plan.kept_float).layers)
     noises = {}
     for number, name in enumerate(names, start=1):
         if progress is not None:
             progress(f"sensitivity, layer {number} of {len(names)}")
-        noises[name] = noise_of(float_outputs, _outputs(_only(model, plan, name), samples))
+        noises[name] = _noise(float_session, session_of(_only(model, plan, name), (), optimized=False), batches())
     total = sum(noises.values()) or 1.0
     layers = [Sensitivity(name, noise / total) for name, noise in noises.items()]
     return tuple(sorted(layers, key=lambda item: -item.share))
@@ -120,19 +123,21 @@ def _name(node: ir.Node | None) -> str:
     return "" if node is None else name_of(node)
 
 
-def noise_of(expected: list[Array], got: list[Array]) -> float:
-    """The energy of the difference."""
-    pairs = zip(expected, got, strict=True)
-    return sum(float(np.sum((a.astype(np.float64) - b.astype(np.float64)) ** 2)) for a, b in pairs)
+def _noise(
+    exact: onnxruntime.InferenceSession, coarse: onnxruntime.InferenceSession, batches: Iterable[Mapping[str, Array]]
+) -> float:
+    """The energy of the difference that two graphs make on data."""
+    noises = []
+    for batch in batches:
+        with mapped("sensitivity"):
+            pairs = zip(exact.run(None, dict(batch)), coarse.run(None, dict(batch)), strict=True)
+        noises.append(sum(float(np.sum((a.astype(np.float64) - b.astype(np.float64)) ** 2)) for a, b in pairs))
+    if not noises:
+        raise QuantizeError("there is no data", where="sensitivity", hint="give at least one batch")
+    return sum(noises)
 
 
 def _only(model: ir.Model, plan: Plan, name: str) -> ir.Model:
     """The graph with one layer's weight and output quantized; what it reads is quantized with whoever makes it."""
     structure = structure_of(model, plan.kept_float)
     return apply_only(model, plan, {name, structure.layers[name].output.name or name})
-
-
-def _outputs(model: ir.Model, samples: list[Mapping[str, Array]]) -> list[Array]:
-    session = session_of(model, (), optimized=False)
-    with mapped("sensitivity"):
-        return [array for sample in samples for array in session.run(None, dict(sample))]

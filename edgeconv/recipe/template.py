@@ -63,7 +63,13 @@ seed = 0
 # mean = [0.485, 0.456, 0.406]
 # std = [0.229, 0.224, 0.225]
 
-# What variants of integers are calibrated on: some hundred typical inputs.
+# How variants of integers are made.
+# [quantize]
+# io = "float32"  # or int8, uint8: of the files' inputs and outputs
+# keep_float = ["head.*"]
+# keep_roundings = true  # in the int8 .onnx also where onnxruntime computes a small layer faster in float
+
+# What they are calibrated on: some hundred typical inputs.
 # [[quantize.images]]
 # folder = "calibration"
 """

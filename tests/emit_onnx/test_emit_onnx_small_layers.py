@@ -92,6 +92,19 @@ def test_outputs_that_are_integers_stay_rounded(name: str) -> None:
     assert emitted.outputs[0].dtype == "uint8"
 
 
+@pytest.mark.parametrize(("line", "roundings"), [("", 2), ("[quantize]\nkeep_roundings = true\n", 5)])
+def test_a_recipe_may_keep_all_roundings(line: str, roundings: int, tmp_path: Path) -> None:
+    recipe = tmp_path / "block.toml"
+    factory = 'factory = "edgeconv.nn:DepthwiseSeparableConv"\nargs = { in_channels = 4, out_channels = 8 }'
+    inputs = '[[inputs]]\nname = "x"\nshape = [1, 4, 96, 90]\n[export]\nvariants = ["int8"]\nformats = ["onnx"]'
+    recipe.write_text(f'name = "block"\n[model]\n{factory}\n{inputs}\n{line}[[quantize.random]]\nseed = 0\n')
+    result = edgeconv.export_recipe(edgeconv.load_recipe(recipe), tmp_path / "out", prove=False)
+    (artifact,) = result.artifacts
+    operators = Counter(node.op_type for node in onnx.load(artifact.path).graph.node)
+    assert operators["QuantizeLinear"] == roundings
+    assert any("computed in float" in note for note in result.notes) == (roundings == 2)
+
+
 def test_small_images_stay_all_integers() -> None:
     graph = optimize(capture(DepthwiseSeparableConv(4, 8).eval(), (_SMALL,), input_names=["x"], output_names=["y"]))
     graph = apply(graph, make_plan(graph, calibrate(graph, [{"x": _SMALL.numpy()}])))

@@ -1,4 +1,4 @@
-"""What rounding holds in memory: what it sees of the data is bounded, and does not change what comes out."""
+"""What is held of the data in memory: rounding a bounded part, which does not change what comes out, others nothing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,23 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 import pytest
-from quantize_graphs import Graph, data
+from quantize_graphs import Graph, data, mobile
 
 from edgeconv.core import Array
-from edgeconv.quantize import Plan, _adaround, _walk, adaround, apply, calibrate, make_plan, round_weights
+from edgeconv.quantize import (
+    Plan,
+    Target,
+    _adaround,
+    _walk,
+    adaround,
+    advice,
+    apply,
+    calibrate,
+    make_plan,
+    round_weights,
+    search,
+    sensitivity,
+)
 
 _VALUE_BYTES = 4 * 8 * 6 * 6  # of the network's largest value, one sample
 
@@ -75,3 +88,36 @@ def test_the_walk_holds_integers_of_what_is_quantized_and_forgets_the_rest() -> 
         assert held[0].integers.dtype == np.int8
     with pytest.raises(Exception, match="the value 'input' was not computed"):
         walk.read(next(iter(model.graph.inputs)))
+
+
+_COUNT = 20
+
+
+def _read(what: str, model: ir.Model, plan: Plan, batches: Callable[[], Iterator[Mapping[str, Array]]]) -> None:
+    quantized = apply(model, plan)
+    if what == "sensitivity":
+        sensitivity(model, plan, batches)
+    elif what == "search":
+        search(model, plan, Target(sqnr_db=60.0), tuned=lambda _: model, batches=batches, judged=batches)
+    else:
+        words = advice(model, plan, quantized, batches=batches, judged=batches, least_db=90.0, reference=model)
+        assert f"dB on {_COUNT} of the parity inputs" in words
+
+
+@pytest.mark.parametrize("what", ["sensitivity", "search", "advice"])
+def test_what_looks_for_layers_to_keep_in_float_reads_data_one_by_one(what: str) -> None:
+    model = mobile(seed=2, blocks=1)
+    plan = make_plan(model, calibrate(model, data(model, 4)))
+    shape = tuple(model.graph.inputs[0].shape or ())
+    seen: list[weakref.ref[Array]] = []
+    alive = []
+
+    def batches() -> Iterator[Mapping[str, Array]]:
+        for number in range(_COUNT):
+            array = np.random.default_rng(number).standard_normal(shape).astype(np.float32)
+            seen.append(weakref.ref(array))
+            alive.append(sum(reference() is not None for reference in seen))
+            yield {"input": array}
+
+    _read(what, model, plan, batches)
+    assert max(alive) <= 3  # the one in hand, the one before, and the first, of which the outputs are looked at

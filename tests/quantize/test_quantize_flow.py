@@ -122,7 +122,7 @@ def test_the_model_that_is_quantized_stays_as_it_is() -> None:
     correct_biases(model, plan, data(model, 2))
     round_weights(model, plan, data(model, 2))
     equalize(model)
-    sensitivity(model, plan, data(model, 1))
+    sensitivity(model, plan, lambda: data(model, 1))
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
 
 
@@ -175,7 +175,7 @@ def test_a_layer_kept_in_float_takes_its_share_of_the_error_away() -> None:
     model = mobile(seed=2)
     plan = _planned(model)
     batches, unseen = data(model, 4), data(model, 8, seed=1)
-    found = sensitivity(model, plan, batches)
+    found = sensitivity(model, plan, lambda: batches)
     assert sum(item.share for item in found) == pytest.approx(1)
     assert [item.share for item in found] == sorted((item.share for item in found), reverse=True)
     mixed = keep_in_float(model, plan, [item.layer for item in found[:2]], "the worst")

@@ -41,8 +41,8 @@ def _searched(model, target: Target, coarse: tuple[str, ...] = (), **options: ob
         model,
         plan,
         target,
-        batches=batches,
-        judged=data(model, 12),  # a range that calibration did not see is no layer's doing
+        batches=lambda: batches,
+        judged=lambda: data(model, 12),  # a range that calibration did not see is no layer's doing
         **{"tuned": lambda one: round_weights(model, one, batches), **options},
     )
 
@@ -92,7 +92,7 @@ def test_a_step_that_is_reached_when_rounded_for_itself_is_found_from_above() ->
         return round_weights(model, one, batches) if len(made) > 1 else _shifted(model)
 
     target = Target(sqnr_db=20.0)
-    found = search(model, plan, target, tuned=tuned, batches=batches, judged=data(model, 12))
+    found = search(model, plan, target, tuned=tuned, batches=lambda: batches, judged=lambda: data(model, 12))
     assert [item.layer for item in found.layers].index("stem") > 0
     assert found.best.kept == (found.layers[0].layer,)  # and not all down to the stem
 
