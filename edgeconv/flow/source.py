@@ -251,6 +251,24 @@ class OnnxSource:
             return dataclasses.replace(reference, verdict=Verdict.FAIL, reason=str(error))
         return dataclasses.replace(reference, outputs=tuple(results))
 
+    def moved(self, samples: Sequence[Sample]) -> Run:
+        """What the graph makes of float32's rounding, by itself: the float64 run with every number on the way moved.
+
+        It bounds what onnxruntime may be off by what it does not compute itself, and a graph that was read wrongly is
+        further off than that.
+        """
+        from edgeconv.parity.rewriting import moved  # torch, as below
+
+        told = Run("onnx-moved", "", ())
+        try:
+            graphs = {batch: self._graph(batch) for batch in {self._batch_of(sample) for sample in samples}}
+            outputs = tuple(
+                moved(graphs[self._batch_of(sample)], sample.inputs, seed=at) for at, sample in enumerate(samples)
+            )
+        except EdgeconvError as error:
+            return dataclasses.replace(told, verdict=Verdict.FAIL, reason=str(error))
+        return dataclasses.replace(told, outputs=outputs)
+
     def _batch_of(self, sample: Sample) -> int:
         return len(sample.inputs[self.batched[0]]) if self.batched else CAPTURED_BATCH
 

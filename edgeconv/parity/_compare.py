@@ -190,8 +190,8 @@ def _given_way(
         judged.append(_by_share(result, a, b, at, float(shares.ravel()[at])))
     beyond = max(result.excess for result in results)
     remark = (
-        f"up to {beyond:.3g} times the default tolerance, and within {FLOAT32_TIMES:g} times what the source's own "
-        "float32 is off: float32 itself is this far off for this network"
+        f"up to {beyond:.3g} times the default tolerance, and within {FLOAT32_TIMES:g} times what rounding to "
+        "float32 makes of the source: float32 itself is this far off for this network"
     )
     return judged, remark
 

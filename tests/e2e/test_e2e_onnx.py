@@ -83,19 +83,36 @@ def test_what_torch_wrote(files: Path, tmp_path: Path, name: str) -> None:
     assert samples == ["random-0-scale-1", *(["batch of 3"] if name.startswith("open") else [])]
 
 
-def test_a_wrong_reading_is_found_out(tmp_path: Path) -> None:
-    """The file itself is run: were its graph read wrongly, its own row would fail. Here the runtime is the odd one."""
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy")
-    pieces = [helper.make_node("Mul", ["x", "big"], ["t"]), helper.make_node("Add", ["t", "big"], ["u"])]
-    pieces += [helper.make_node("Sub", ["u", "big"], ["v"]), helper.make_node("Relu", ["v"], ["y"])]
-    big = helper.make_tensor("big", TensorProto.FLOAT, [1], [3e6])  # float32 has no digits left for x
-    graph = helper.make_graph(pieces, "g", [x], [y], [big])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "g.onnx")
-    tight = (edgeconv.Sample("one", {"x": np.full((1, 4), 1e-7, np.float32)}),)
-    result = edgeconv.export_onnx(tmp_path / "g.onnx", tmp_path / "out", name="g", devices="onnxruntime", samples=tight)
+_SIZES = (("x", 256), ("y", 8))
+
+
+def _large_sums(path: Path, factor: float = 1.0) -> Path:
+    """A file of a convolution of random weights, whose sums of 2,304 float32 leave the default tolerance."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size, 12, 12]) for name, size in _SIZES)
+    weight = np.random.default_rng(0).standard_normal((8, 256, 3, 3)) * factor
+    stored = onnx.numpy_helper.from_array(weight.astype(np.float32), "w")
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"], pads=[1] * 4)], "g", [x], [y], [stored])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_file_whose_float32_is_beyond_the_default_tolerance_is_right(tmp_path: Path) -> None:
+    result = edgeconv.export_onnx(_large_sums(tmp_path / "g.onnx"), tmp_path / "out", name="g", devices=BOTH)
     assert result.report is not None
+    own = result.report.comparisons[0]
+    assert own.artifact == ""
+    assert "times the default tolerance, and within" in own.reason
+    assert [row.verdict.value for row in result.report.comparisons] == ["pass"] * 3
+
+
+def test_a_wrong_reading_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file itself is run: were its graph read wrongly, its own row would fail. Here a weight is 2e-4 too large."""
+    path, other = _large_sums(tmp_path / "g.onnx"), _large_sums(tmp_path / "other.onnx", 1 + 2e-4).read_bytes()
+    monkeypatch.setattr("edgeconv.capture.onnx_file._read.OnnxFile.comparable", other)
+    result = edgeconv.export_onnx(path, tmp_path / "out", name="g", devices="onnxruntime")
+    assert result.report is not None
+    assert [row.verdict.value for row in result.report.comparisons] == ["fail", "pass"]
     assert result.report.comparisons[0].artifact == ""
-    assert result.report.comparisons[0].verdict is edgeconv.Verdict.FAIL
     assert result.report.verdict is edgeconv.Verdict.FAIL
 
 

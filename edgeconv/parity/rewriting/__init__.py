@@ -11,11 +11,14 @@ such a relative change of every number on the way would make of the value is mea
 any two evaluations differ (a mean is subtracted from numbers near to it, a difference is divided by a small one).
 
 Link 2 has no bound: what rounding the constants costs is stated, and of a graph of integers what quantization costs.
+
+`moved` tells what rounding every number on the way to float32 may make of a graph.
 """
 
 from __future__ import annotations
 
 from edgeconv.parity.rewriting._judge import rewriting
 from edgeconv.parity.rewriting._rounding import rounding
+from edgeconv.parity.rewriting._signs import moved
 
-__all__ = ["rewriting", "rounding"]
+__all__ = ["moved", "rewriting", "rounding"]

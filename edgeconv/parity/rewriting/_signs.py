@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
 from edgeconv.core import Array
+from edgeconv.core.threads import one_thread
 from edgeconv.parity.writing import magnitude
+from edgeconv.reference import evaluate
+
+_HALF_ULP = 2.0**-24  # relative: the most that rounding to float32 moves a number by
 
 
 class Signs:
@@ -49,3 +54,27 @@ class Signs:
         if array.dtype.kind != "f":
             return array
         return self.on_tensor(torch.from_numpy(array.astype(np.float64))).numpy()
+
+
+def moved(model: ir.Model, inputs: Mapping[str, Array], *, seed: int) -> dict[str, Array]:
+    """A graph's outputs in float64, with each number on the way moved by half a unit of float32, up or down.
+
+    Its inputs, its constants and every result are: as much as one rounding of each moves them. It is what float32 makes
+    of the network, told by no runtime.
+
+    Args:
+        model: a float graph.
+        inputs: by name.
+        seed: which signs are drawn.
+
+    Raises:
+        RewriteError: it cannot be evaluated, since a size is decided by these numbers, say.
+    """
+    signs = Signs(_HALF_ULP, seed)
+    stored = {name: value.const_value for name, value in model.graph.initializers.items()}
+    constants = {name: tensor.numpy() for name, tensor in stored.items() if tensor is not None}
+    names = [value.name or "" for value in model.graph.outputs]
+    with one_thread():
+        return evaluate(
+            model, {**signs.on_arrays(inputs), **signs.on_arrays(constants)}, keep=names, altered=signs.on_tensor
+        )
