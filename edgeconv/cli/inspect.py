@@ -44,7 +44,8 @@ def command(
     operator must stand between the two.
 
     With --as-onnx, write a .tflite file as ONNX: its names and its layout, quantized tensors between QuantizeLinear and
-    DequantizeLinear, checked against LiteRT on noise.
+    DequantizeLinear, checked against LiteRT on noise: a file of integers layer by layer. What LiteRT cannot run is
+    written, and the line says that it was not checked.
     """
     if as_onnx is not None:
         return _as_onnx(file, as_onnx, as_json)
@@ -65,25 +66,24 @@ def command(
 
 
 def _as_onnx(file: Path, out: Path, as_json: bool) -> int:
-    """Writes a .tflite file as ONNX, and tells how near LiteRT's outputs are; returns `FAILED` where they are not."""
+    """Writes a .tflite file as ONNX, and tells how it was checked; returns `FAILED` where it was not written."""
     from edgeconv.flow.inspection.as_onnx import write_as_onnx
 
     writes_to(out.parent)
     with results_only(when=as_json):
-        rows = write_as_onnx(file, out)
-    least = min((row.metrics.sqnr_db for row in rows if row.metrics is not None), default=None)
-    failed = [row for row in rows if row.verdict.value == "fail"]
-    reason = next((row.reason for row in failed or rows if row.reason), "")
+        outcome = write_as_onnx(file, out)
     if as_json:
-        shown = None if least is None else min(least, sys.float_info.max)
-        say(json.dumps({"file": file.name, "onnx": None if failed else str(out), "sqnr_db": shown, "reason": reason}))
-    elif failed:
-        say(printable(f"{file.name}: not written: LiteRT computes something else: {reason}"))
-    elif least is None:
-        say(printable(f"{out}: written, and not checked: {reason}"))
+        shown = None if outcome.sqnr_db is None else min(outcome.sqnr_db, sys.float_info.max)
+        facts = {"file": file.name, "onnx": str(out) if outcome.written else None, "checked": outcome.checked}
+        say(json.dumps({**facts, "sqnr_db": shown, "reason": outcome.reason}))
+    elif not outcome.written:
+        say(printable(f"{file.name}: not written: {outcome.reason}"))
+    elif not outcome.checked:
+        say(printable(f"{out}: written, and not checked: {outcome.reason}"))
     else:
-        say(printable(f"{out}: written; LiteRT computes the same on noise, {least:.0f} dB"))
-    return FAILED if failed else OK
+        decibels = "" if outcome.sqnr_db is None else f", {outcome.sqnr_db:.0f} dB"
+        say(printable(f"{out}: written; {outcome.reason}{decibels}"))
+    return OK if outcome.written else FAILED
 
 
 def _integer_only(file: Path, as_json: bool) -> int:

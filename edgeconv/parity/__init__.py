@@ -6,7 +6,8 @@ To measure: `metrics` (distance), `check` (dtype, shape, NaN and infinities), `R
 To keep: `Golden` with `golden_bytes` and `load_golden`, samples with their float64 reference as one file.
 To know of the source: `float32_errors`, also on `shaken` samples; `OwnScale` is what outputs are held to besides.
 `Integers`: the exact outputs of a quantized graph, a second reference. `layer_steps`: each layer's distance from it in
-steps, given the runtime's own operands; `judge_layers`, `unjudged_layers`: a row's verdict with its layers.
+steps, given the runtime's own operands; `allowance` of a `KernelSite`: the steps that a kernel is specified to be off;
+`judge_layers`, `unjudged_layers`: a row's verdict with its layers.
 To explain: `explained_by_fusion`, for rows of which `asks_of_all` is true.
 """
 
@@ -17,6 +18,8 @@ from edgeconv.parity._compare import compare, verdict
 from edgeconv.parity._fidelity import Integers, held_to_all, used_share
 from edgeconv.parity._fused import asks_of_all, explained_by_fusion
 from edgeconv.parity._groups import OwnScale, float32_errors, shaken
+from edgeconv.parity._kernels import Site as KernelSite
+from edgeconv.parity._kernels import allowance
 from edgeconv.parity._layers import judge_layers, layer_steps, unjudged_layers
 from edgeconv.parity._metrics import REL_FLOOR_OF_RMS, metrics
 from edgeconv.parity.golden import Golden, golden_bytes, load_golden
@@ -25,7 +28,9 @@ __all__ = [
     "REL_FLOOR_OF_RMS",
     "Golden",
     "Integers",
+    "KernelSite",
     "OwnScale",
+    "allowance",
     "asks_of_all",
     "check",
     "compare",

@@ -50,6 +50,9 @@ def _batched(call: Call) -> Array:
     total: Array = np.matmul(a, b)
     if not call.quantized:
         return total
+    if any(held is not None and held.per_channel for held in (call.source(at).quantization for at in (0, 1))):
+        # Its kernel takes `params.scale` (kernels/batch_matmul.cc, Prepare), which is 0 where there are several.
+        raise call.refuse("has a scale for each channel, of which LiteRT's kernel reads none: it gives zeros")
     by = factor(float(call.scale(0) * call.scale(1)) / float(call.scale(call.result)))
     values = total.astype(np.int64)
     scaled = multiplied_wide(values, by) if call.source(0).dtype == "int16" else multiplied(values, by)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +15,7 @@ from edgeconv.reference.tflite._graph import Operator, TfliteGraph
 from edgeconv.reference.tflite.as_onnx import _elementwise, _indexing, _recurrent, _shape, _sums
 from edgeconv.reference.tflite.as_onnx._site import Builder, Rule, Site
 
-RULES: Mapping[str, Rule] = {
+RULES: dict[str, Rule] = {
     **_elementwise.RULES,
     **_shape.RULES,
     **_indexing.RULES,
@@ -56,13 +57,37 @@ def to_onnx(file: TfliteGraph) -> ir.Model:
     ]
     if halves:
         raise EmitError("it computes in half precision", where=halves[0], hint="give the float32 file")
+    model = _built(file).model()
+    RemoveUnusedNodesPass()(model)
+    return model
+
+
+def operators_alone(file: TfliteGraph) -> Iterator[tuple[Operator, ir.Model]]:
+    """Each operator as a graph of its own, as `to_onnx` writes it: its inputs are the file's tensors, by their names.
+
+    Operators whose results are constants in ONNX are left out.
+
+    Raises:
+        EmitError: as `to_onnx`.
+    """
+    constants = _built(file).constants
+    tensors = tuple(
+        replace(tensor, data=constants[index]) if index in constants and not tensor.variable else tensor
+        for index, tensor in enumerate(file.tensors)
+    )
+    for operator in file.operators:
+        if not any(index in constants for index in operator.outputs):
+            inputs = (index for index in operator.inputs if index >= 0 and index not in constants)
+            alone = TfliteGraph(tensors, (operator,), tuple(dict.fromkeys(inputs)), operator.outputs)
+            yield operator, _built(alone).model()
+
+
+def _built(file: TfliteGraph) -> Builder:
     builder = Builder(file)
     for operator in file.operators:
         if not _settled(builder, operator):
             RULES[operator.name](Site.of(builder, operator))
-    model = builder.model()
-    RemoveUnusedNodesPass()(model)
-    return model
+    return builder
 
 
 def _why(operator: Operator) -> str:

@@ -61,6 +61,15 @@ def _rsqrt(site: Site, x: ir.Value) -> ir.Value:
     return site.node("Reciprocal", [site.node("Sqrt", [x])])
 
 
+def _logarithm(site: Site, x: ir.Value) -> ir.Value:
+    """Of integers that stand for no positive number, kernels give the least that the result holds."""
+    call, value = site.call, site.node("Log", [x])
+    if not call.quantized:
+        return value
+    least = (call.range_of(call.result)[0] - call.zero_point(call.result)) * float(call.scale(call.result))
+    return site.node("Where", [site.node("Greater", [x, site.number(0.0)]), value, site.number(least)])
+
+
 def _leaky(site: Site, x: ir.Value) -> ir.Value:
     return site.node("LeakyRelu", [x], alpha=site.call.number("alpha"))
 
@@ -143,7 +152,6 @@ RULES: Mapping[str, Rule] = {
             "EXP": "Exp",
             "FLOOR": "Floor",
             "HARD_SWISH": "HardSwish",
-            "LOG": "Log",
             "LOGICAL_NOT": "Not",
             "LOGISTIC": "Sigmoid",
             "NEG": "Neg",
@@ -183,6 +191,7 @@ RULES: Mapping[str, Rule] = {
     "FLOOR_MOD": _floor_mod,
     "GELU": _of_one(_gelu),
     "LEAKY_RELU": _of_one(_leaky),
+    "LOG": _of_one(_logarithm),
     "LOG_SOFTMAX": lambda site: site.give(site.node("LogSoftmax", [site[0]], axis=-1)),
     "NOT_EQUAL": _together("Equal", inverted=True),
     "QUANTIZE": _dequantize,
