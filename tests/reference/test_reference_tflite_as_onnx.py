@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,10 @@ import pytest
 from test_reference_tflite_shapes import MOVES
 from tflite_files import Spec, constant, file_of, ints, noise, quantized
 
-from edgeconv.cli import run
 from edgeconv.errors import EmitError
-from edgeconv.flow.inspection.as_onnx_operators import difference
 from edgeconv.reference import evaluate, tflite
-from edgeconv.reference.tflite import Operator, Quantization, Tensor, TfliteGraph
+from edgeconv.reference.tflite import Operator, Tensor, TfliteGraph
 from edgeconv.reference.tflite.as_onnx import to_onnx
-from edgeconv.reference.tflite.as_onnx._convert import RULES
 
 Case = tuple[str, Sequence[Spec | None], int, dict[str, Any]]
 X = Spec((2, 9, 7, 4))
@@ -35,6 +31,8 @@ _WEIGHTS = constant(RNG.standard_normal((6, 3, 2, 4)))
 _BIAS = constant(RNG.standard_normal(6))
 _WEIGHTS_3D = constant(OTHER.standard_normal((2, 3, 2, 2, 6)))
 _WHOLE = Spec((5, 3), "int32")
+_FILTERS = {"table": "SVDFOptions", "rank": 2, "fusedActivationFunction": 1}
+_MEMORY = Spec((3, 32), variable=True, name="memory")
 _DEPTHWISE = constant(RNG.standard_normal((1, 3, 2, 8)))
 
 
@@ -129,6 +127,10 @@ COMPUTED: list[Case] = [
     ("MIRROR_PAD", [Spec((1, 3, 5, 4)), constant([[0, 0], [3, 1], [0, 5], [2, 2]], "int32")], 1, {"mode": 1}),
     ("GATHER", [Spec((2, 3, 5, 4)), constant([[[1, 0, 2]], [[4, 2, 3]]], "int32")], 1, {"axis": 2, "batchDims": 1}),
     ("DYNAMIC_UPDATE_SLICE", [X, Spec((1, 2, 3, 4)), Spec((4,), "int32")], 1, {}),
+    ("ATAN2", [X, X], 1, {}),
+    ("ATAN2", [constant([0.0, 1.0, -1.0, 0.0, 0.0]), constant([0.0, 0.0, 0.0, 2.0, -2.0])], 1, {}),
+    ("SVDF", [Spec((3, 5)), _drawn(8, 5), _drawn(8, 4), _drawn(4), _MEMORY], 1, _FILTERS),
+    ("SVDF", [Spec((3, 5)), _drawn(8, 5), _drawn(8, 4), None, _MEMORY], 1, _FILTERS | {"fusedActivationFunction": 0}),
     *_recurrent(time_major=True),
     *_recurrent(time_major=False),
 ]  # fmt: skip
@@ -196,7 +198,7 @@ def test_what_has_no_form_is_refused_with_the_reason() -> None:
     whole = Spec((3,), "int8", 0.1, 5)
     for (name, sources, _, options), result, told in (
         (("BITCAST", [X], 1, {}), Spec((1,), "int32"), "BITCAST cannot be written in ONNX: nothing in ONNX reads bits"),
-        (("ATAN2", [X, X], 1, {}), X, "ATAN2 cannot be written in ONNX"),
+        (("RFFT2D", [X, ints(2, 2)], 1, {}), X, "RFFT2D cannot be written in ONNX"),
         (("SCATTER_ND", [ints(1), whole, ints(4)], 1, {}), replace(whole, shape=(4,)), "not the number 0"),
         (("FLOOR_DIV", [whole, whole], 1, {}), whole, "divides quantized integers without their scales"),
         ((lstm[0], lstm[1], 1, lstm[3] | {"cellClip": 1.0}), ANY, "clips its cell"),
@@ -264,115 +266,3 @@ def _graph_of_integers(data: bytes) -> TfliteGraph:
         shape = tflite.evaluate(graph, _inputs(graph))[tensors[index].name].shape
         tensors[index] = replace(tensors[index], shape=shape)
     return replace(graph, tensors=tuple(tensors))
-
-
-def _file(folder: Path, name: str, sources: Sequence[Spec], result: Spec, **options: Any) -> str:
-    path = folder / f"{name}.tflite"
-    path.write_bytes(file_of(name, sources, [result], **options))
-    return str(path)
-
-
-def test_the_command_checks_against_litert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights, out = constant(RNG.standard_normal((6, 3, 2, 4))), tmp_path / "made" / "x.onnx"
-    file = _file(
-        tmp_path, "CONV_2D", [X, weights, _BIAS], Spec((2, 9, 7, 6)), strideH=1, strideW=1, table="Conv2DOptions"
-    )
-    assert run(["inspect", file, "--as-onnx", str(out)]) == 0
-    assert "LiteRT computes the same on noise" in capsys.readouterr().out
-    assert [node.op_type for node in onnx.load(out).graph.node] == ["Transpose", "Conv", "Transpose"]
-
-
-def test_the_command_writes_nothing_that_litert_computes_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = to_onnx(_graph(("CEIL", [X], 1, {})))
-    monkeypatch.setattr("edgeconv.reference.tflite.as_onnx.to_onnx", lambda graph: other)
-    file = _file(tmp_path, "FLOOR", [replace(X, name="x0")], replace(X, name="y0"))
-    assert run(["inspect", file, "--as-onnx", str(tmp_path / "x.onnx")]) == 1
-    assert "not written: LiteRT computes something else: SQNR" in capsys.readouterr().out
-    assert not (tmp_path / "x.onnx").exists()
-
-
-def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = _file(tmp_path, "WHERE", [Spec((3, 4), "bool")], Spec((1, 2), "int64"))
-    for name, told in (
-        (file, "WHERE cannot be written in ONNX: how many"),
-        (str(tmp_path / "x.onnx"), "a .tflite file"),
-    ):
-        assert run(["inspect", name, "--as-onnx", str(tmp_path / "out.onnx")]) == 2
-        said = capsys.readouterr().err
-        assert told in said
-        assert len(said.splitlines()) == 1
-
-
-def test_an_operator_that_differs_in_onnx_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(RULES, "LOGISTIC", RULES["TANH"])
-    for name, source in (("float", X), ("whole", quantized(X, "int8", 0.03, 5))):
-        x = replace(source, name="x0")
-        file = tmp_path / f"{name}.tflite"
-        y = replace(source, name="y0", scale=None if name == "float" else 1 / 256, zero=0 if name == "float" else -128)
-        file.write_bytes(file_of("LOGISTIC", [x], [y]))
-        assert run(["inspect", str(file), "--as-onnx", str(tmp_path / "x.onnx")]) == 1
-        assert "not written: the ONNX graph computes something else: LOGISTIC of 'y0'" in capsys.readouterr().out
-        assert not (tmp_path / "x.onnx").exists()
-
-
-def test_a_file_that_litert_cannot_run_is_written_unchecked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = Spec((3, 4), "int32")
-    file = _file(tmp_path, "FLOOR_DIV", [whole, constant(np.zeros((1, 4)), "int32")], whole)
-    assert run(["inspect", file, "--as-onnx", str(tmp_path / "x.onnx")]) == 0
-    assert "written, and not checked: LiteRT: cannot run sample" in capsys.readouterr().out
-    assert (tmp_path / "x.onnx").exists()
-
-
-def test_what_refuses_negative_numbers_is_checked_on_positive_ones(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """And its int16 kernel draws lines between entries of a table, far from a root of small numbers."""
-    x, y = Spec((1, 50), "int16", 0.0002), Spec((1, 50), "int16", 0.002)
-    assert run(["inspect", _file(tmp_path, "RSQRT", [x], y), "--as-onnx", str(tmp_path / "x.onnx")]) == 0
-    assert "LiteRT computes its integers layer by layer" in capsys.readouterr().out
-
-
-def test_a_scale_per_channel_that_the_kernel_does_not_read_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    x, y = Spec((4, 3), "int16", 0.001), Spec((4, 2), "int16", 0.001)
-    weights = constant(RNG.integers(-99, 99, (3, 2)), "int8", scale=[0.01, 0.02], zero=[0, 0], axis=1)
-    file = _file(tmp_path, "BATCH_MATMUL", [x, weights], y, table="BatchMatMulOptions")
-    assert run(["inspect", file, "--as-onnx", str(tmp_path / "x.onnx")]) == 0
-    said = capsys.readouterr().out
-    assert "written, and not checked" in said
-    assert "of which LiteRT's kernel reads none: it gives zeros" in said
-
-
-@pytest.mark.parametrize("kind", ["int8", "int16"])
-@pytest.mark.parametrize(
-    "name", ["TANH", "LOGISTIC", "EXP", "LOG", "SOFTMAX", "HARD_SWISH", "ELU", "GELU", "LEAKY_RELU"]
-)
-def test_functions_of_integers_are_the_kernels_within_what_these_may_be_off(name: str, kind: str) -> None:
-    if kind == "int16" and name in ("HARD_SWISH", "ELU", "GELU"):
-        pytest.skip("TFLite has no kernel of 16 bits")
-    options = {"SOFTMAX": {"beta": 1.0}, "LEAKY_RELU": {"alpha": 0.3}, "GELU": {"approximate": False}}.get(name, {})
-    x = Spec((4, 9), kind, 0.03 if kind == "int8" else 0.0002)
-    fixed = {"LOGISTIC": 1 / 256, "TANH": 1 / 128, "SOFTMAX": 1 / 256}.get(name, 0.2)
-    scale = fixed if kind == "int8" else 1 / 32768 if name in ("LOGISTIC", "TANH", "SOFTMAX") else 0.02
-    zero = -128 if kind == "int8" and name in ("LOGISTIC", "SOFTMAX") else 0
-    graph = tflite.read(file_of(name, [x], [Spec((4, 9), kind, scale, zero)], **options))
-    assert difference(graph, tflite.evaluate(graph, _inputs(graph))) == ""
-
-
-def test_what_wraps_in_32_bits_before_it_saturates_is_no_difference() -> None:
-    """A file of somebody's has such a scale: what its kernel gives depends on bits that no result was meant to have."""
-    x = Spec((4, 300), "int16", 0.01)
-    weights = constant(np.full((300, 2), 30000), "int16", scale=0.01)
-    data = file_of("BATCH_MATMUL", [x, weights], [Spec((4, 2), "int16", 3e-9)], table="BatchMatMulOptions")
-    graph = tflite.read(data)
-    values = tflite.evaluate(graph, _inputs(graph))
-    (name,) = [graph.tensors[index].name for index in graph.outputs]
-    assert difference(graph, values) == ""
-    narrow = replace(graph.tensors[graph.outputs[0]], quantization=Quantization((0.5,), (0,), 0))
-    tensors = tuple(narrow if tensor.name == name else tensor for tensor in graph.tensors)
-    assert difference(replace(graph, tensors=tensors), values) != ""

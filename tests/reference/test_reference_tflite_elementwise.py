@@ -258,3 +258,10 @@ def test_casts_are_the_kernels_between_all_types(source: str, target: str) -> No
 def test_casts_to_integers_saturate_as_the_kernels_do() -> None:
     value = np.array([1e20, -1e20, 2.9, -2.9, 3e9], np.float32)
     equal(both(file_of("CAST", [Spec((5,))], [Spec((5,), "int32")]), RNG, x0=value))
+
+
+def test_angles_are_the_kernels_in_every_quadrant() -> None:
+    x = Spec((4, 50))
+    within_ulps(both(file_of("ATAN2", [x, x], [x]), RNG))
+    ends = constant([0.0, 1.0, -1.0, 0.0, 0.0]), constant([0.0, 0.0, 0.0, 2.0, -2.0])
+    within_ulps(both(file_of("ATAN2", ends, [Spec((5,))]), RNG), 1)

@@ -209,3 +209,26 @@ def test_an_rnn_is_the_kernels() -> None:
     options = {"table": "SequenceRNNOptions", "fusedActivationFunction": 4}
     for theirs, ours in both(file_of("UNIDIRECTIONAL_SEQUENCE_RNN", sources, [Spec((1, 1, 1))], **options), RNG):
         np.testing.assert_allclose(theirs, ours, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("activation", [0, 1])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_filters_of_rank_one_are_the_kernels(activation: int, has_bias: bool) -> None:
+    weights = [constant(RNG.standard_normal(shape) * 0.5) for shape in ((8, 5), (8, 4))]
+    bias = constant(RNG.standard_normal(4)) if has_bias else None
+    sources = [Spec((3, 5)), *weights, bias, Spec((3, 32), variable=True, name="memory")]
+    options = {"table": "SVDFOptions", "rank": 2, "fusedActivationFunction": activation}
+    for theirs, ours in both(file_of("SVDF", sources, [Spec((1, 1))], **options), RNG):
+        np.testing.assert_allclose(theirs, ours, rtol=0, atol=2e-6)
+
+
+def test_filters_of_integers_are_the_kernels() -> None:
+    x, y = Spec((3, 5), "int8", 0.1, 7), Spec((3, 4), "int8", 0.05, -3)
+    weights = constant(RNG.integers(-127, 128, (8, 5)), "int8", scale=0.01)
+    time = constant(RNG.integers(-9999, 9999, (8, 4)), "int16", scale=1e-4)
+    bias = constant(RNG.integers(-99999, 99999, 4), "int32", scale=1e-4 * 2e-4)
+    state = Spec((3, 32), "int16", 2e-4, variable=True, name="memory")
+    for scale in (2e-4, 1e-5):  # the latter saturates
+        sources = [x, weights, time, bias, replace(state, scale=scale)]
+        options = {"table": "SVDFOptions", "rank": 2, "fusedActivationFunction": 1}  # which the kernel asks for
+        equal(both(file_of("SVDF", sources, [y], **options), RNG))

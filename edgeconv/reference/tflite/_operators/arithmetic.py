@@ -1,6 +1,6 @@
 """Arithmetic of two tensors that broadcast, in real numbers and in integers.
 
-Specification: ADD, SUB, MUL, DIV, MAXIMUM, MINIMUM, SQUARED_DIFFERENCE, POW, FLOOR_DIV, FLOOR_MOD, ADD_N;
+Specification: ADD, SUB, MUL, DIV, MAXIMUM, MINIMUM, SQUARED_DIFFERENCE, POW, FLOOR_DIV, FLOOR_MOD, ADD_N, ATAN2;
 tensorflow/lite/kernels/add.cc and the like. Sums of quantized integers are formed at twice the larger input scale, with
 20 further bits (15 for int16, 7 for squared differences), and rounded once more into the output's scale.
 """
@@ -132,6 +132,13 @@ def _power(call: Call) -> Array:
     return np.asarray(np.power(call[0], call[1]))
 
 
+def _angle(call: Call) -> Array:
+    """The angle of (x, y), of which y is input 0; both have one shape."""
+    if call.quantized or call[0].shape != call[1].shape:
+        raise call.refuse("has operands that are quantized, or of different shapes")
+    return np.arctan2(call[0], call[1])
+
+
 def _sum_of_many(call: Call) -> Array:
     values = [call[index] for index in range(len(call.values))]
     if call.quantized or any(value.shape != values[0].shape for value in values):
@@ -142,6 +149,7 @@ def _sum_of_many(call: Call) -> Array:
 OPERATORS: Mapping[str, Kernel] = {
     "ADD": _sum(np.add),
     "ADD_N": _sum_of_many,
+    "ATAN2": _angle,
     "DIV": _quotient,
     "FLOOR_DIV": _floored(np.floor_divide),
     "FLOOR_MOD": _floored(np.mod),

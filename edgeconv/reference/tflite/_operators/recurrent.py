@@ -1,7 +1,7 @@
-"""Recurrent layers, in real numbers.
+"""Recurrent layers, in real numbers, and SVDF in integers, too.
 
-Specification: UNIDIRECTIONAL_SEQUENCE_LSTM, UNIDIRECTIONAL_SEQUENCE_RNN; tensorflow/lite/kernels/lstm_eval.cc. States
-are variable tensors, and begin at 0.
+Specification: UNIDIRECTIONAL_SEQUENCE_LSTM, UNIDIRECTIONAL_SEQUENCE_RNN, SVDF; tensorflow/lite/kernels/lstm_eval.cc,
+svdf.cc. States are variable tensors, and begin at 0.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgeconv.reference.tflite._call import Call, Kernel
+from edgeconv.reference.tflite._fixed_point import factor, multiplied, wrapped
 from edgeconv.reference.tflite._graph import Array
 
 # The order of the weights among the operator's inputs (kernels/lstm_shared.h).
@@ -79,7 +80,36 @@ def _rnn(call: Call) -> Array:
     return joined if call.flag("time_major") else np.swapaxes(joined, 0, 1)
 
 
+def _svdf(call: Call) -> Array:
+    """Filters of rank 1: each weighs the data, remembers that, and weighs what it remembers; a unit adds up some.
+
+    Inputs: data (batch, size), weights of the data (filters, size) and of time (filters, memory), a bias (units,), the
+    memory as a state (batch, filters * memory). Of integers the memory is rounded to its own steps.
+    """
+    rank, x, time = call.integer("rank"), call[0], call[2]
+    if x.ndim != 2 or time.ndim != 2 or rank < 1 or time.shape[0] % rank:
+        raise call.refuse(f"has data {list(x.shape)}, weights of time {list(time.shape)} and the rank {rank}")
+    operand = call.integers if call.quantized else call.real
+    newest = operand(0) @ operand(1).T
+    if call.quantized:
+        real = call.scale(0) * call.scale(1) / call.scale(4)
+        low, high = call.range_of(call.source(4))
+        point = call.zero_point(4)
+        newest = np.clip(multiplied(newest, factor(float(real))) + point, low, high) - point
+    memory = operand(4).reshape(*newest.shape, time.shape[1])
+    memory = np.concatenate([memory[..., 1:], newest[..., None]], axis=-1)
+    filters = (memory * operand(2)).sum(axis=-1)
+    units = filters.reshape(x.shape[0], -1, rank).sum(axis=-1)
+    if not call.quantized:
+        return call.activated(units if call.optional(3) is None else units + call.real(3))
+    # EvalIntegerSVDF (kernels/internal/reference/svdf.h) has no activation but for the range of its integers.
+    total = wrapped(units if call.optional(3) is None else units + call[3].astype(np.int64))
+    by = factor(float(call.scale(4) * call.scale(2) / call.scale(call.result)))
+    return call.saturated(multiplied(total, by) + call.zero_point(call.result))
+
+
 OPERATORS: Mapping[str, Kernel] = {
+    "SVDF": _svdf,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
     "UNIDIRECTIONAL_SEQUENCE_RNN": _rnn,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -112,6 +113,20 @@ def _plain(site: Site) -> None:
         raise site.call.refuse("divides quantized integers without their scales, which is not written in ONNX")
 
 
+def _angle(site: Site) -> None:
+    """The arc tangent of y / x, turned by half a circle where x is negative; where x is 0, what y's sign tells.
+
+    A zero counts as positive: ONNX compares numbers, and has no word for the sign of a zero.
+    """
+    (y, x), first = _operands(site)
+    zero, half, quarter = (site.number(part * math.pi) for part in (0.0, 1.0, 0.5))
+    turn = site.node("Where", [site.node("Less", [y, zero]), site.node("Neg", [half]), half])
+    angle = site.node("Atan", [site.node("Div", [y, x])])
+    turned = site.node("Where", [site.node("Less", [x, zero]), site.node("Add", [angle, turn]), angle])
+    upright = site.node("Mul", [site.node("Sign", [y]), quarter])
+    site.give(site.node("Where", [site.node("Equal", [x, zero]), upright, turned]), first=first)
+
+
 def _select(site: Site) -> None:
     """A vector of conditions has one for each slice along the first axis."""
     condition, rank = site[0], len(site.shape(1))
@@ -185,6 +200,7 @@ RULES: Mapping[str, Rule] = {
             "SELECT_V2": "Where",
         }.items()
     },
+    "ATAN2": _angle,
     "CAST": _of_one(_cast),
     "DEQUANTIZE": _dequantize,
     "FLOOR_DIV": _floor_div,

@@ -79,7 +79,22 @@ def _rnn(site: Site) -> None:
     site.give(_result(site, "RNN", operands, hidden_size=size, activations=[_ACTIVATIONS[number]]))
 
 
+def _svdf(site: Site) -> None:
+    """See `edgeconv.reference.tflite._operators.recurrent`; of integers no activation is applied."""
+    batch, (filters, memory), rank = site.shape(0)[0], site.shape(2), site.call.integer("rank")
+    newest = site.as_stored(site.node("MatMul", [site[0], site.weights(1, (1, 0))]), 4)
+    before = site.node("Reshape", [site[4], site.sizes([batch, filters, memory])])
+    kept = site.node("Slice", [before, *map(site.sizes, ([1], [memory], [2]))])
+    whole = site.node("Concat", [kept, site.node("Unsqueeze", [newest, site.sizes([2])])], axis=2)
+    weighed = site.node("ReduceSum", [site.node("Mul", [whole, site[2]]), site.sizes([2])], keepdims=0)
+    parts = site.node("Reshape", [weighed, site.sizes([batch, filters // rank, rank])])
+    units = site.node("ReduceSum", [parts, site.sizes([2])], keepdims=0)
+    units = site.node("Add", [units, site[3]]) if site.has(3) else units
+    site.give(units if site.call.quantized else site.activated(units))
+
+
 RULES: Mapping[str, Rule] = {
+    "SVDF": _svdf,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
     "UNIDIRECTIONAL_SEQUENCE_RNN": _rnn,
 }

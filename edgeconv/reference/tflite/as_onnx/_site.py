@@ -136,6 +136,12 @@ class Builder:
             self._ends[index] = end if first else self.node("Identity", [stored], tensor.name)
         return self.node("DequantizeLinear", [stored, scale, zero], f"{tensor.name}/real")
 
+    def stepped(self, value: ir.Value, tensor: Tensor, quantization: Quantization) -> ir.Value:
+        """A value in the steps of a tensor, as a real number."""
+        ends = self._parameters(quantization, tensor)
+        stored = self.node("QuantizeLinear", [value, *ends], f"{tensor.name}/stored")
+        return self.node("DequantizeLinear", [stored, *ends], f"{tensor.name}/real")
+
     def _parameters(self, quantization: Quantization, tensor: Tensor) -> tuple[ir.Value, ir.Value]:
         held = np.dtype(tensor.held_as)
         scales, zeros = np.array(quantization.scales, np.float32), np.array(quantization.zero_points, held)
@@ -269,6 +275,11 @@ class Site:
     def clipped(self, value: ir.Value, least: float, most: float) -> ir.Value:
         """Between two numbers."""
         return self.node("Clip", [value, *(self.number(number) for number in (least, most))])
+
+    def as_stored(self, value: ir.Value, at: int) -> ir.Value:
+        """A value in the steps of an operand, where that is quantized: what a state keeps of it."""
+        tensor = self.call.source(at)
+        return value if tensor.quantization is None else self.builder.stepped(value, tensor, tensor.quantization)
 
     def settle(self, array: Array) -> None:
         """States that the result never changes."""
