@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from edgeconv.core.quantization_options import QuantizationOptions
@@ -167,3 +168,27 @@ def test_a_function_that_stays_float_between_integers_is_computed(tflite: Any, o
     loss_db, operators, _ = _against_graph(tflite, graph, "reference")
     assert "GATHER" not in operators
     assert loss_db > 45
+
+
+def test_a_value_that_the_graph_does_not_round_keeps_its_name_as_floats(tflite: Any) -> None:
+    """What is rounded behind a move is rounded before it: these integers are no value of the graph."""
+
+    class Moved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(16, 64), nn.Conv2d(1, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.last(torch.tanh(self.first(x)).reshape(1, 1, 8, 8))
+            return y
+
+    torch.manual_seed(0)
+    graph = tflite.graph_of(Moved(), torch.zeros(1, 16))
+    samples = [{"input0": np.random.default_rng(0).standard_normal((1, 16)).astype(np.float32)}]
+    options = QuantizationOptions(keep_float=("first", "tanh", "reshape"))
+    graph = apply(graph, make_plan(graph, calibrate(graph, samples, options=options), options=options))
+    rounded = {node.inputs[0].name for node in graph.graph if node.op_type == "QuantizeLinear"}
+    assert "tanh" not in rounded
+    interpreter = Interpreter(model_content=tflite.to_tflite(graph, metadata={}).data)
+    dtypes = {tensor["name"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+    assert (dtypes["tanh"], dtypes["tanh/quantized"], dtypes["reshape"]) == (np.float32, np.int8, np.int8)

@@ -25,6 +25,7 @@ class Tensor:
         owner: the ONNX value that it is named after; ``""`` while it is only an intermediate.
         digest: of a constant's bytes.
         quantization: what its integers stand for, or shall stand for once the graph is made integer; None: floats.
+        planned: whether the quantized graph rounds this very value, and not only what is picked of it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Tensor:
     owner: str = ""
     digest: bytes = b""
     quantization: Quantization | None = None
+    planned: bool = True
 
 
 @dataclass(eq=False)

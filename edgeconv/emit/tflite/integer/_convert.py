@@ -90,14 +90,21 @@ class _Rewrite:
         self.converted.append(operator)
         for index, tensor in enumerate(operator.outputs):
             if tensor in self.held:
-                inner = Tensor(f"{tensor.name}/float", tensor.shape, _FLOAT)
-                operator.outputs[index] = inner
+                operator.outputs[index] = inner = self._before_rounding(tensor)
                 self.converted.append(Operator("QUANTIZE", [inner], [tensor]))
         if any(tensor.dtype == _FLOAT for tensor in (*operator.inputs, *operator.outputs)):
             note = f"{operator.code} {operator.outputs[0].name!r} stays float: {why}"
             whole = why if why.startswith(WHOLE_LAYER) else ""  # one line for all operators of it
             if whole not in self.notes:
                 self.notes.append(whole or note)
+
+    def _before_rounding(self, tensor: Tensor) -> Tensor:
+        """The floats that are rounded to a tensor, under the name of the graph's value where that is not rounded."""
+        if tensor.planned or not tensor.owner:
+            return Tensor(f"{tensor.name}/float", tensor.shape, _FLOAT)
+        inner = Tensor(tensor.name, tensor.shape, _FLOAT, owner=tensor.owner)
+        tensor.name, tensor.owner = f"{tensor.name}/quantized", ""
+        return inner
 
     def _as_float(self, tensor: Tensor) -> Tensor:
         if tensor not in self.held:

@@ -46,7 +46,7 @@ def _backwards(graph: Graph) -> None:
         for tensor in computed(operator):
             alike = parameters is not None and all(_written(reader) == parameters for reader in consumers[tensor])
             if alike and tensor.quantization is None and tensor not in graph.outputs:
-                tensor.quantization = parameters
+                tensor.quantization, tensor.planned = parameters, False
 
 
 def _written(operator: Operator) -> Quantization | None:

@@ -45,7 +45,7 @@ def share_scales(graph: Graph) -> None:
     """Gives a RESHAPE's operand the scale of its result: what is merged later may leave only one of the two."""
     for operator in reversed(graph.operators):
         if operator.code == "RESHAPE" and operator.inputs[0].quantization is None:
-            operator.inputs[0].quantization = operator.outputs[0].quantization
+            operator.inputs[0].quantization, operator.inputs[0].planned = operator.outputs[0].quantization, False
 
 
 def merge_reshapes(graph: Graph) -> None:
