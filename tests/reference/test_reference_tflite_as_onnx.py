@@ -193,6 +193,30 @@ def test_a_transposed_convolution(padding: int, bias: tuple[int, ...]) -> None:
     _check(_graph(("TRANSPOSE_CONV", sources, 1, options)))
 
 
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("gates", [3, 4])
+def test_an_lstm_that_clips_projects_and_normalizes_is_written_step_by_step(time_major: bool, gates: int) -> None:
+    x = Spec((5, 2, 3) if time_major else (2, 5, 3))
+    data, recurrent, biases, norms = (
+        [*[None] * (4 - gates), *(_drawn(*shape) for _ in range(gates))] for shape in ((6, 3), (6, 4), (6,), (6,))
+    )
+    peepholes = [_drawn(6) if gates == 4 else None, _drawn(6), _drawn(6)]
+    states = [Spec((2, size), variable=True, name=name) for name, size in (("h", 4), ("c", 6))]
+    sources = [x, *data, *recurrent, *peepholes, *biases, _drawn(4, 6), _drawn(4), *states]
+    options = {"table": "UnidirectionalSequenceLSTMOptions", "fusedActivationFunction": 4, "timeMajor": time_major}
+    for clips, scales in (({"cellClip": 0.25, "projClip": 0.4}, []), ({}, norms), ({"cellClip": 0.5}, norms)):
+        _check(_graph(("UNIDIRECTIONAL_SEQUENCE_LSTM", [*sources, *scales], 1, options | clips)))
+
+
+def test_a_cell_that_stays_below_its_clip_is_onnx_s_own_layer() -> None:
+    """Keras writes 10 everywhere; a cell grows by 1 with each step at most."""
+    case = next(case for case in _recurrent(time_major=True) if case[0] == "UNIDIRECTIONAL_SEQUENCE_LSTM")
+    for clip, kind in ((5.0, "LSTM"), (4.9, "Clip")):
+        graph = _graph((case[0], case[1], 1, case[3] | {"cellClip": clip}))
+        assert kind in {node.op_type for node in to_onnx(graph).graph}
+        _check(graph)
+
+
 def test_what_has_no_form_is_refused_with_the_reason() -> None:
     lstm = next(case for case in _recurrent(time_major=True) if case[0] == "UNIDIRECTIONAL_SEQUENCE_LSTM")
     whole = Spec((3,), "int8", 0.1, 5)
@@ -201,7 +225,7 @@ def test_what_has_no_form_is_refused_with_the_reason() -> None:
         (("RFFT2D", [X, ints(2, 2)], 1, {}), X, "RFFT2D cannot be written in ONNX"),
         (("SCATTER_ND", [ints(1), whole, ints(4)], 1, {}), replace(whole, shape=(4,)), "not the number 0"),
         (("FLOOR_DIV", [whole, whole], 1, {}), whole, "divides quantized integers without their scales"),
-        ((lstm[0], lstm[1], 1, lstm[3] | {"cellClip": 1.0}), ANY, "clips its cell"),
+        ((lstm[0], lstm[1], 1, lstm[3] | {"fusedActivationFunction": 1}), ANY, "another activation than tanh"),
         (("TOPK_V2", [X, Spec((), "int32")], 1, {}), X, "computes its input 1, which has to be a constant"),
     ):
         with pytest.raises(EmitError, match=told):

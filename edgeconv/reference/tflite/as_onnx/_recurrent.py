@@ -13,6 +13,9 @@ _TANH = 4
 # TFLite has the gates as input, forget, cell, output; ONNX asks for input, output, forget, cell, and peepholes without.
 _GATES, _PEEPHOLES = (0, 3, 1, 2), (0, 2, 1)
 _FORGET = 1
+_PEEPHOLE = {0: 9, 1: 10, 3: 11}
+_NORM_EPSILON = 1e-8  # kNormalizationConstant of MeanStddevNormalization, portable_tensor_utils.cc
+_MOST_STEPS = 512  # of some twenty operators each
 
 
 def _lstm(site: Site) -> None:
@@ -20,6 +23,13 @@ def _lstm(site: Site) -> None:
     what the forget gate leaves: 1 - sigmoid(x) = sigmoid(-x), so that it has the weights of that gate, negated.
     """
     _check(site)
+    steps = site.shape(0)[0 if site.call.flag("time_major") else 1]
+    # A cell grows by 1 with each step at most, and begins at 0: it may be too short for what it is clipped to.
+    clip, is_zero = site.call.number("cell_clip"), site.call.source(19).variable
+    clips = 0 < clip < steps or (clip > 0 and not is_zero)
+    if clips or site.has(16) or any(site.has(at) for at in range(20, 24)):
+        _unrolled(site, steps)
+        return
     data, recurrent, biases = (_rows(site, [_gate(site, begin, gate) for gate in _GATES]) for begin in (1, 5, 12))
     nothing = site.zeros([1, 4 * site.shape(6)[1]])
     whole = site.node("Concat", [biases, nothing], axis=1)
@@ -37,8 +47,73 @@ def _check(site: Site) -> None:
         raise call.refuse("of quantized integers, or with diagonal weights, is not written in ONNX")
     if call.integer("fused_activation_function") != _TANH:
         raise call.refuse("has another activation than tanh, which ONNX asks for by other names")
-    if site.has(16) or any(site.has(at) for at in range(20, 24)) or call.number("cell_clip") > 0:
-        raise call.refuse("projects its output, clips its cell or has a layer norm, which ONNX's LSTM has not")
+
+
+def _unrolled(site: Site, steps: int) -> None:
+    """Step by step, in operators that ONNX has: what its LSTM cannot do is clip a cell, project and normalize."""
+    if steps > _MOST_STEPS:
+        what = f"projects its output, clips its cell or has a layer norm, and takes {steps} steps"
+        raise site.call.refuse(f"{what}: at most {_MOST_STEPS} are written out one by one")
+    weights = _Weights(site)
+    x = _time_first(site)
+    output, cell, results = site[18], site[19], []
+    for step in range(steps):
+        now = site.node("Gather", [x, site.sizes(step)], axis=0)
+        forget = site.node("Sigmoid", [weights.total(1, now, output, cell)])
+        if site.has(1):
+            entering = site.node("Sigmoid", [weights.total(0, now, output, cell)])
+        else:
+            entering = site.node("Sub", [weights.one, forget])
+        new = site.node("Tanh", [weights.total(2, now, output, None)])
+        parts = [site.node("Mul", [forget, cell]), site.node("Mul", [entering, new])]
+        cell = weights.clipped(site.node("Add", parts), site.call.number("cell_clip"))
+        leaving = site.node("Sigmoid", [weights.total(3, now, output, cell)])
+        output = weights.projected(site.node("Mul", [leaving, site.node("Tanh", [cell])]))
+        results.append(site.node("Unsqueeze", [output, weights.first]))
+    joined = site.node("Concat", results, axis=0)
+    site.give(joined if site.call.flag("time_major") else site.node("Transpose", [joined], perm=[1, 0, 2]))
+
+
+class _Weights:
+    """What every step of an unrolled layer reads, as the columns that a product of matrices takes."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.one, self.first = site.number(1.0), site.sizes([0])
+        self._epsilon = site.number(_NORM_EPSILON)
+        self._columns = {at: site.weights(at, (1, 0)) for at in (*range(1, 9), 16) if site.has(at)}
+
+    def total(self, gate: int, x: ir.Value, output: ir.Value, cell: ir.Value | None) -> ir.Value:
+        """What goes into the function of a gate: input, forget, cell, output."""
+        site = self._site
+        products = [
+            site.node("MatMul", pair) for pair in ((x, self._columns[1 + gate]), (output, self._columns[5 + gate]))
+        ]
+        total = site.node("Add", products)
+        peephole = _PEEPHOLE.get(gate)
+        if peephole is not None and cell is not None and site.has(peephole):
+            total = site.node("Add", [total, site.node("Mul", [cell, site[peephole]])])
+        if site.has(20 + gate):
+            centred = site.node("Sub", [total, self._mean(total)])
+            squares = site.node("Add", [self._mean(site.node("Mul", [centred, centred])), self._epsilon])
+            total = site.node("Mul", [site.node("Div", [centred, site.node("Sqrt", [squares])]), site[20 + gate]])
+        return site.node("Add", [total, site[12 + gate]])
+
+    def projected(self, output: ir.Value) -> ir.Value:
+        """After the projection, where there is one."""
+        site = self._site
+        if not site.has(16):
+            return output
+        value = site.node("MatMul", [output, self._columns[16]])
+        value = site.node("Add", [value, site[17]]) if site.has(17) else value
+        return self.clipped(value, site.call.number("proj_clip"))
+
+    def clipped(self, value: ir.Value, most: float) -> ir.Value:
+        """Between a number and its negative; a number of 0 clips nothing."""
+        return self._site.clipped(value, -most, most) if most > 0 else value
+
+    def _mean(self, value: ir.Value) -> ir.Value:
+        return self._site.node("ReduceMean", [value, self._site.sizes([-1])], keepdims=1)
 
 
 def _gate(site: Site, begin: int, gate: int) -> ir.Value:
