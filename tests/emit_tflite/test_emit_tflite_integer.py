@@ -209,6 +209,13 @@ def test_what_has_no_sixteen_bit_kernel_is_a_float_island(tflite: Any, name: str
     assert _steps(tflite, graph, emitted, _IMAGE, resolver) <= 1
 
 
+def test_a_logarithm_of_sixteen_bits_stays_float_as_its_table_is_off_where_the_operand_is_small(tflite: Any) -> None:
+    """Straight lines between its 513 entries are up to 255 steps off a share of 1e-3."""
+    module = _function(tflite, lambda x: torch.sigmoid(x).clamp(1e-3).log())
+    emitted = tflite.to_tflite(_quantized(tflite, module, _IMAGE, "int16x8"), metadata={})
+    assert [part for part in float_parts_of_tflite(emitted.data) if part.startswith("LOG ")]
+
+
 @pytest.mark.parametrize("scheme", ["int8", "int16x8"])
 @pytest.mark.parametrize(("name", "code"), [("sigmoid", "LOGISTIC"), ("tanh", "TANH"), ("softmax", "SOFTMAX")])
 def test_prescribed_scales_are_the_plans(tflite: Any, name: str, code: str, scheme: str) -> None:

@@ -39,7 +39,7 @@ class Rule:
 
     Attributes:
         kind: of its output's parameters.
-        int16: whether there is a kernel for int16 activations too.
+        int16: whether there is a kernel for int16 activations too, which is as near as theirs.
         fixed: the output's parameters, where the kind is FIXED.
         axis: of the weights, along which scales may differ; None where they may not.
         data: which input is the activation, where the kind is WEIGHTS.
@@ -133,7 +133,7 @@ RULES: Mapping[str, Rule] = {
     "SUM": Rule(Kind.FREE),
     "BATCH_MATMUL": Rule(Kind.FREE, interval=_matrix),
     "EXP": Rule(Kind.FREE, interval=_each(math.exp)),
-    "LOG": Rule(Kind.FREE),
+    "LOG": Rule(Kind.FREE, int16=False),  # its table of int16 has straight lines, which near 0 are far off
     "RSQRT": Rule(Kind.FREE, int16=False),
     # Activations.
     "RELU": Rule(Kind.FREE, interval=_each(lambda x: max(x, 0.0))),
