@@ -15,7 +15,7 @@ from edgeconv.graph.replace import take_over
 from edgeconv.graph.traits import Trait, having
 
 _HARD_SWISH_OPSET = 14  # the first with HardSwish
-_CLOSE = 1e-6  # a constant 1/6 is a rounded one
+_CLOSE = 2.0**-24  # a constant 1/6 is a rounded one, and its neighbours are others
 
 
 class RecogniseActivationsPass(ir.passes.InPlacePass):

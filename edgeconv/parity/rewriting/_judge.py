@@ -16,8 +16,8 @@ from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, RewriteError
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Evidence, cause_of
-from edgeconv.parity.rewriting._signs import Signs
-from edgeconv.parity.writing import GAMMA, UNDERFLOW, Beside, Graph, errors, magnitude, raised
+from edgeconv.parity.rewriting._signs import Signs, is_short
+from edgeconv.parity.writing import GAMMA, UNDERFLOW, Beside, Graph, errors, half_steps, magnitude, raised
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
 _SAFETY = 4.0  # times the largest of these, element by element
@@ -157,10 +157,13 @@ class _Rewriting:
             for name in operands.names:
                 few = _FEW if beside.operators(name) <= _ELEMENTWISE else 1.0
                 size = np.abs(expected[name]) if few < 1 else magnitude(expected[name])
-                carried = partial(_carried_by_part, (self.before, after), operands, name, few)
+                allowances = (
+                    partial(_carried_by_part, (self.before, after), operands, name, few),
+                    partial(_of_lost_numbers, self.before, after, operands, name),
+                )
                 sides = actual[name], expected[name]
                 place = self._place(
-                    (name, _OF_REWRITES), *sides, few * GAMMA * size, [carried], all_finite=operands.all_finite
+                    (name, _OF_REWRITES), *sides, few * GAMMA * size, allowances, all_finite=operands.all_finite
                 )
                 yield place
                 if place.used > 1:
@@ -235,7 +238,7 @@ class _Rewriting:
         place = _worst(told, distance, bound)
         for allowance in allowances:
             if place.used > 1:
-                bound = bound + _SAFETY * allowance()
+                bound = bound + allowance()
                 place = _worst(told, distance, bound)
         return place
 
@@ -276,8 +279,28 @@ def _carried_by_part(graphs: Sequence[Graph], operands: _Operands, name: str, fe
     return few * total
 
 
+def _of_lost_numbers(before: Graph, after: Graph, operands: _Operands, name: str) -> Array:
+    """What half a unit of float32 makes of numbers that the rewrites took for others: 0.16666667 is a sixth.
+
+    Each is one number, which the captured graph has before a value and the rewritten one has not.
+    """
+    read, left = (graph.constants_before(name, operands.held) for graph in (before, after))
+    total = np.zeros(())
+    (unmoved,) = before.held(operands.inputs, operands.held, {}, [name]).values()
+    for lost in sorted((read - left) & before.constants.keys()):
+        number = before.constants[lost].astype(np.float64)
+        if number.size == 1 and not is_short(number).all():
+            half = half_steps(number.astype(np.float32))
+            ends = [
+                before.held(operands.inputs, operands.held, {lost: number + sign * half}, [name])[name]
+                for sign in (-1, 1)
+            ]
+            total = total + np.maximum(*(errors(end, unmoved) for end in ends)) * (1 + _HALF_ULP)
+    return total
+
+
 def _largest(compute: Callable[[Signs], Array], unmoved: Array, change: float) -> Array:
-    """How far a value moves at most, element by element, over several draws of signs."""
+    """How far a value may move, element by element: the most over several draws of signs, times a safety factor."""
     total = np.zeros(unmoved.shape)
     for seed in range(_DRAWS):
         try:
@@ -286,7 +309,7 @@ def _largest(compute: Callable[[Signs], Array], unmoved: Array, change: float) -
             continue
         if moved.shape == unmoved.shape:
             total = np.maximum(total, errors(moved, unmoved))
-    return total
+    return _SAFETY * total
 
 
 def _worst(told: tuple[str, str], distance: Array, bound: Array) -> _Place:

@@ -1,4 +1,4 @@
-"""Small relative changes of random signs: what a graph makes of them is how well it is conditioned."""
+"""Small relative changes of random signs and sizes: what a graph makes of them is how well it is conditioned."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ _HALF_ULP = 2.0**-24  # relative: the most that rounding to float32 moves a numb
 
 
 class Signs:
-    """Changes real numbers by a relative amount, each up or down.
+    """Changes real numbers by a relative amount, each up or down, by half of it or more.
+
+    Of one size, changes behind each other would cancel: with eight draws, for one element of 256 in all of them.
 
     Args:
-        change: relative.
-        seed: which signs are drawn.
+        change: relative, the largest.
+        seed: which signs and sizes are drawn.
     """
 
     def __init__(self, change: float, seed: int) -> None:
@@ -30,8 +32,8 @@ class Signs:
 
     def on_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         """A float64 tensor, changed; zeros and infinities stay."""
-        signs = torch.randint(0, 2, tensor.shape, generator=self._generator, dtype=torch.float64)
-        return tensor * (1 + self._change * (2 * signs - 1))
+        drawn = torch.rand(tensor.shape, generator=self._generator, dtype=torch.float64) - 0.5
+        return tensor * (1 + self._change * (drawn + torch.sign(drawn) / 2))
 
     def on_arrays(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Arrays, changed where they are of floats."""
@@ -44,10 +46,8 @@ class Signs:
         """
         changed = {}
         for name, array in arrays.items():
-            with np.errstate(over="ignore"):
-                is_short = array.astype(np.float16) == array
             moved = array + (self._on_array(np.full(array.shape, magnitude(array))) - magnitude(array))
-            changed[name] = np.where(is_short, array, moved)
+            changed[name] = np.where(is_short(array), array, moved)
         return changed
 
     def _on_array(self, array: Array) -> Array:
@@ -57,7 +57,7 @@ class Signs:
 
 
 def moved(model: ir.Model, inputs: Mapping[str, Array], *, seed: int) -> dict[str, Array]:
-    """A graph's outputs in float64, with each number on the way moved by half a unit of float32, up or down.
+    """A graph's outputs in float64, with each number on the way moved by up to half a unit of float32.
 
     Its inputs, its constants and every result are: as much as one rounding of each moves them. It is what float32 makes
     of the network, told by no runtime.
@@ -78,3 +78,9 @@ def moved(model: ir.Model, inputs: Mapping[str, Array], *, seed: int) -> dict[st
         return evaluate(
             model, {**signs.on_arrays(inputs), **signs.on_arrays(constants)}, keep=names, altered=signs.on_tensor
         )
+
+
+def is_short(array: Array) -> Array:
+    """Whether numbers are some of float16, as those that people write down often are."""
+    with np.errstate(over="ignore"):
+        return np.asarray(array.astype(np.float16) == array)

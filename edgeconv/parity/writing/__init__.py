@@ -16,7 +16,7 @@ that makes of the result is measured by moving them.
 from __future__ import annotations
 
 from edgeconv.parity.writing._beside import Beside
-from edgeconv.parity.writing._constants import Matching
+from edgeconv.parity.writing._constants import Matching, half_steps
 from edgeconv.parity.writing._ends import GAMMA, UNDERFLOW, errors, magnitude, raised
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._judge import File, both_sides, matched, writing
@@ -37,6 +37,7 @@ __all__ = [
     "TfliteFile",
     "both_sides",
     "errors",
+    "half_steps",
     "magnitude",
     "matched",
     "outputs_link",
