@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgeconv.capture import capture
 from edgeconv.core.verdicts import Verdict
 from edgeconv.flow.variants import Quantization, Variant, variants_of
-from edgeconv.parity.writing._judge import _shift
+from edgeconv.parity.writing._ends import shift
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
 
@@ -62,7 +62,7 @@ def test_the_end_of_a_range_of_the_writer_s_own_is_rounded_as_its_scale_is(
 def test_a_number_of_the_writer_s_own_is_moved_both_ways_as_a_clamp_hides_one() -> None:
     number, step = np.array([0.5]), np.array([0.25])
     for clamped in (np.minimum, np.maximum):
-        moved = _shift(partial(clamped, 0.5), number, number, step)
+        moved = shift(partial(clamped, 0.5), number, number, step)
         assert moved == pytest.approx(0.25, rel=1e-5)
 
 

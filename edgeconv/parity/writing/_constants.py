@@ -110,7 +110,7 @@ class _Match:
                 continue
             alike = [name for name in integers if self.file[name].size == due.size]
             held = {name: _saturated(due, ends(name), named_alike=name == other) for name in alike}
-            moved = {name: _moved_back(self.file[name], held[name], steps(name) * (1 + 2.0**-20)) for name in alike}
+            moved = {name: _moved_back(self.file[name], held[name], steps(name)) for name in alike}
             near = {name: array for name, array in moved.items() if array is not None}
             if near:
                 nearest = min(near, key=lambda name: float(np.abs(near[name] - held[name]).max(initial=0.0)))
@@ -310,8 +310,23 @@ class _Known:
         return self._ordered[key]
 
 
+def as_integers(array: Array, due: Array, half: Array, ends: tuple[float, float]) -> Array | None:
+    """What the graph's float constant becomes, in its order of axes, where the file's integers are the nearest to it.
+
+    Args:
+        array: the file's, the real numbers that its integers stand for.
+        due: the graph's.
+        half: half a step of each number of the file's.
+        ends: the least and the greatest number that the file's can have.
+    """
+    if array.dtype != np.float64 or due.dtype == np.float64 or array.size != due.size:
+        return None
+    return _moved_back(array, _saturated(due, ends, named_alike=False), half)
+
+
 def _moved_back(array: Array, due: Array, half: Array) -> Array | None:
     """A file's constant in the graph's order of axes, where all numbers are within half a step of the graph's."""
+    half = half * (1 + 2.0**-20)
     for order in _ORDERS.get(due.ndim, ((*range(due.ndim),),)):
         moved = due.transpose(order)
         if (np.abs(moved.reshape(array.shape) - array) <= half).all():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeconv.core import Array
 
+SECOND_ORDER = 1e-6  # relative: what a change of a half unit makes of a result, beyond its slope
 GAMMA = 2.0**-40
 """Of what is summed: 2^13 roundings of float64 (u = 2^-53), about 1e-12.
 
@@ -23,6 +25,8 @@ whole (Higham, section 2.3). A saturated sigmoid or softmax is there, and no flo
 _FEW = 256  # elements, looked at first: two arrays that differ do so there already
 _MOST_KEPT = 1 << 23  # elements of orders: 64 MB
 _LARGER = 1024.0  # what operands are raised to, by powers of two, so that nothing is rounded
+_PATTERNS = 15  # of signs, that several numbers of a constant are moved by: in one of them, most do not cancel
+_MANY = 3.0  # where a result depends on several numbers of a constant: more than one pattern shows
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,3 +132,25 @@ class _Orders:
 
 
 _ORDERS = _Orders()
+
+
+def shift(compute: Callable[[Array], Array], before: Array, array: Array, steps: Array) -> Array:
+    """How far a result moves with the numbers of a constant, each moved by up to a step: float64.
+
+    Args:
+        compute: the result with other numbers.
+        before: the result with those that the constant has.
+        array: those that the constant has, float64.
+        steps: what each is moved by.
+
+    Where a result depends on one number, all patterns of signs move it alike, and it is told exactly; of a constant
+    that is one number the larger of both ways counts, as beyond a clamp it moves nothing.
+    """
+    generator = np.random.default_rng(0)
+    patterns = [np.ones(array.shape), -np.ones(array.shape)][: 2 if array.size == 1 else 1]
+    if array.size > 1:
+        patterns += [generator.choice([-1.0, 1.0], array.shape) for _ in range(_PATTERNS)]
+    moved = [errors(compute(array + steps * pattern), before) for pattern in patterns]
+    least, greatest = np.minimum.reduce(moved), np.maximum.reduce(moved)
+    exact = greatest <= least * (1 + SECOND_ORDER) if array.size > 1 else True
+    return np.asarray(np.where(exact, greatest * (1 + SECOND_ORDER), _MANY * greatest))

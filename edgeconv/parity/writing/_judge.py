@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -15,16 +15,13 @@ from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.parity.causes import Evidence, cause_of
-from edgeconv.parity.writing._constants import Matching, all_among, half_steps, match
-from edgeconv.parity.writing._ends import GAMMA, UNDERFLOW, End, errors, magnitude
+from edgeconv.parity.writing._constants import Matching, all_among, as_integers, half_steps, match
+from edgeconv.parity.writing._ends import GAMMA, SECOND_ORDER, UNDERFLOW, End, errors, magnitude, shift
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._operands import Operands, Source
 
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
-_PATTERNS = 15  # of signs, that several numbers of a constant are moved by: in one of them, most do not cancel
 _HALF_UNIT = 2.0**-24  # relative: the most that rounding a number to float32 moves it by
-_SECOND_ORDER = 1e-6  # relative: what a change of a half unit makes of a result, beyond its slope
-_MANY = 3.0  # where a result depends on several numbers of a constant: more than one pattern shows
 
 
 class File(Protocol):
@@ -273,15 +270,30 @@ class _Writing:
         total = np.zeros(end.expected.shape)
         for name in sorted(self.file.own_ranges(end.tensor)):
             moved = [self.file.again(end.tensor, {}, {name: 1 + sign * _HALF_UNIT}) for sign in (-1, 1)]
-            total += np.maximum(*(errors(array, end.actual) for array in moved)) * (1 + _SECOND_ORDER)
+            total += np.maximum(*(errors(array, end.actual) for array in moved)) * (1 + SECOND_ORDER)
         return total
 
     def _readings(self, end: End, operands: Operands) -> Iterator[Array]:
-        """What the graph computes; then with constants unrounded that other parts of the file read rounded."""
+        """What the graph computes; then with constants rounded otherwise than other parts of the file read them.
+
+        A constant of several readers may be in the file as it is, and as integers of several scales.
+        """
         yield end.expected
-        before = self.graph.constants_before(end.value, self._held(operands))
+        before = self.graph.constants_before(end.value, self._held(operands)) & self.graph.constants.keys()
         for name in sorted(self.matching.rounded.keys() & before):
-            yield self._graph_again(end, operands, name, self.graph.constants[name].astype(np.float64))
+            yield self._graph_again(end, operands, {name: self.graph.constants[name].astype(np.float64)})
+        integers = {name: self._as_integers(end, name) for name in sorted(before)}
+        others = {name: array for name, array in integers.items() if array is not None}
+        if others:
+            yield self._graph_again(end, operands, others)
+
+    def _as_integers(self, end: End, name: str) -> Array | None:
+        """A constant of the graph as the nearest integers that this part of the file reads, if there are any."""
+        due = self.graph.constants[name]
+        read = sorted(self.file.constants_before(end.tensor))
+        near = [as_integers(self.file.constants[of], due, self.file.half_steps(of), self.file.ends(of)) for of in read]
+        arrays = [array for array in near if array is not None]
+        return min(arrays, key=lambda array: float(np.abs(array - due).max(initial=0.0)), default=None)
 
     def _response(self, end: End, operands: Operands) -> float:
         """What a relative change of 1 in each operand would make of a value, by its slope: the largest."""
@@ -303,12 +315,12 @@ class _Writing:
         for name in sorted(self.matching.own & read | loose):
             compute = partial(self._again, end, name)
             array = self.file.constants[name].astype(np.float64)
-            total += _shift(compute, end.actual, array, self.file.own_half_steps(name))
+            total += shift(compute, end.actual, array, self.file.own_half_steps(name))
         for name in sorted(self.matching.without & before & self.graph.constants.keys()):
             array = self.graph.constants[name]
-            compute = partial(self._graph_again, end, operands, name)
+            compute = partial(self._with_constant, end, operands, name)
             used = self.matching.rounded.get(name, array).astype(np.float64)
-            total += _shift(compute, end.expected, used, half_steps(array))
+            total += shift(compute, end.expected, used, half_steps(array))
         return total
 
     def cause(self, item: _Judged) -> str:
@@ -333,8 +345,11 @@ class _Writing:
     def _again(self, end: End, name: str, array: Array) -> Array:
         return self.file.again(end.tensor, {name: array})
 
-    def _graph_again(self, end: End, operands: Operands, name: str, array: Array) -> Array:
-        changed = {**self.matching.rounded, name: array}
+    def _with_constant(self, end: End, operands: Operands, name: str, array: Array) -> Array:
+        return self._graph_again(end, operands, {name: array})
+
+    def _graph_again(self, end: End, operands: Operands, constants: Mapping[str, Array]) -> Array:
+        changed = {**self.matching.rounded, **constants}
         try:
             result = self.graph.held(operands.inputs, self._held(operands), changed, [end.value])[end.value]
         except RewriteError:  # it decides on a size
@@ -374,25 +389,3 @@ def _changed(array: Array, generator: np.random.Generator) -> Array:
     if array.dtype.kind != "f":
         return array
     return np.asarray(array * (1 + _CHANGE * generator.choice([-1.0, 1.0], array.shape)))
-
-
-def _shift(compute: Callable[[Array], Array], before: Array, array: Array, steps: Array) -> Array:
-    """How far a result moves with the numbers of a constant, each moved by up to a step: float64.
-
-    Args:
-        compute: the result with other numbers.
-        before: the result with those that the constant has.
-        array: those that the constant has, float64.
-        steps: what each is moved by.
-
-    Where a result depends on one number, all patterns of signs move it alike, and it is told exactly; of a constant
-    that is one number the larger of both ways counts, as beyond a clamp it moves nothing.
-    """
-    generator = np.random.default_rng(0)
-    patterns = [np.ones(array.shape), -np.ones(array.shape)][: 2 if array.size == 1 else 1]
-    if array.size > 1:
-        patterns += [generator.choice([-1.0, 1.0], array.shape) for _ in range(_PATTERNS)]
-    moved = [errors(compute(array + steps * pattern), before) for pattern in patterns]
-    least, greatest = np.minimum.reduce(moved), np.maximum.reduce(moved)
-    exact = greatest <= least * (1 + _SECOND_ORDER) if array.size > 1 else True
-    return np.asarray(np.where(exact, greatest * (1 + _SECOND_ORDER), _MANY * greatest))
