@@ -90,6 +90,16 @@ def test_a_file_that_litert_cannot_run_is_written_unchecked(tmp_path: Path, caps
     assert (tmp_path / "x.onnx").exists()
 
 
+def test_an_input_that_is_a_shape_is_the_one_that_the_file_states(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = [Spec((4,), "int32"), constant(RNG.standard_normal((6, 3, 3, 4))), Spec((1, 4, 5, 4))]
+    options = {"table": "TransposeConvOptions", "strideH": 2, "strideW": 2}
+    file = _file(tmp_path, "TRANSPOSE_CONV", sources, Spec((1, 8, 10, 6)), **options)
+    assert run(["inspect", file, "--as-onnx", str(tmp_path / "x.onnx")]) == 0
+    assert "LiteRT computes the same on noise" in capsys.readouterr().out
+
+
 def test_what_refuses_negative_numbers_is_checked_on_positive_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
