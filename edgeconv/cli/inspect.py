@@ -81,7 +81,7 @@ def _as_onnx(file: Path, out: Path, as_json: bool) -> int:
     elif not outcome.checked:
         say(printable(f"{out}: written, and not checked: {outcome.reason}"))
     else:
-        decibels = "" if outcome.sqnr_db is None else f", {outcome.sqnr_db:.0f} dB"
+        decibels = "" if outcome.sqnr_db is None else f", {outcome.sqnr_db:.0f} dB at the outputs"
         say(printable(f"{out}: written; {outcome.reason}{decibels}"))
     return OK if outcome.written else FAILED
 

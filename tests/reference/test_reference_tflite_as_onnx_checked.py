@@ -106,7 +106,7 @@ def test_what_refuses_negative_numbers_is_checked_on_positive_ones(
     """And its int16 kernel draws lines between entries of a table, far from a root of small numbers."""
     x, y = Spec((1, 50), "int16", 0.0002), Spec((1, 50), "int16", 0.002)
     assert run(["inspect", _file(tmp_path, "RSQRT", [x], y), "--as-onnx", str(tmp_path / "x.onnx")]) == 0
-    assert "LiteRT computes its integers layer by layer" in capsys.readouterr().out
+    assert "LiteRT computes the same on noise, layer by layer" in capsys.readouterr().out
 
 
 def test_a_scale_per_channel_that_the_kernel_does_not_read_is_told(

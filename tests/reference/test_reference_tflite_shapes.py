@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from tflite_files import Spec, both, constant, equal, file_of, ints, quantized, within_steps, within_ulps
 
+from edgeconv.errors import EmitError
+
 RNG = np.random.default_rng()
 X = Spec((2, 4, 6, 8))
 ANY = Spec((2, 3, 3, 5))  # LiteRT resizes results as it needs, but for that of SLICE, which this is
@@ -232,3 +234,6 @@ def test_filters_of_integers_are_the_kernels() -> None:
         sources = [x, weights, time, bias, replace(state, scale=scale)]
         options = {"table": "SVDFOptions", "rank": 2, "fusedActivationFunction": 1}  # which the kernel asks for
         equal(both(file_of("SVDF", sources, [y], **options), RNG))
+    sources[3] = constant([2**31 - 1] * 4, "int32", scale=1e-4 * 1e-5)
+    with pytest.raises(EmitError, match="a sum of more than 32 bits"):
+        both(file_of("SVDF", sources, [y], **options), RNG)

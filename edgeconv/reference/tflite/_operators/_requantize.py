@@ -43,11 +43,16 @@ def requantized(call: Call, total: Array, *, x: int, weight: int, bias: int, den
     elif dtype == "int16" and call.operator.options.get("quantized_bias_type") != _INT32:
         scaled = multiplied_wide(values, factor(reals))
     else:
-        scaled = multiplied(_fitting(call, values), factor(reals))
+        scaled = multiplied(fitting(call, values), factor(reals))
     return call.saturated(scaled + call.zero_point(call.result), activation=True)
 
 
-def _fitting(call: Call, values: Array) -> Array:
+def fitting(call: Call, values: Array) -> Array:
+    """Sums of integers that 32 bits hold.
+
+    Raises:
+        EmitError: one does not fit; what wraps is a matter of the kernel.
+    """
     if values.size and max(int(values.max()), -int(values.min())) >= 2**31:
         raise call.refuse("has a sum of more than 32 bits, which no kernel defines")
     return values

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgeconv.reference.tflite._call import Call, Kernel
-from edgeconv.reference.tflite._fixed_point import factor, multiplied, wrapped
+from edgeconv.reference.tflite._fixed_point import factor, multiplied
 from edgeconv.reference.tflite._graph import Array
+from edgeconv.reference.tflite._operators._requantize import fitting
 
 # The order of the weights among the operator's inputs (kernels/lstm_shared.h).
 _INPUT, _FORGET, _CELL, _OUTPUT = range(4)
@@ -103,7 +104,7 @@ def _svdf(call: Call) -> Array:
     if not call.quantized:
         return call.activated(units if call.optional(3) is None else units + call.real(3))
     # EvalIntegerSVDF (kernels/internal/reference/svdf.h) has no activation but for the range of its integers.
-    total = wrapped(units if call.optional(3) is None else units + call[3].astype(np.int64))
+    total = fitting(call, units if call.optional(3) is None else units + call[3].astype(np.int64))
     by = factor(float(call.scale(4) * call.scale(2) / call.scale(call.result)))
     return call.saturated(multiplied(total, by) + call.zero_point(call.result))
 
