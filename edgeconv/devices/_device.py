@@ -27,6 +27,8 @@ class Device:
             where the device is not installed. None for torch, which runs in this process.
         variants: those that its runtime has kernels for; empty for all.
         open_batch: whether it runs files whose batch is left open at every batch size.
+        lacks_operators: whether its runtime has no kernels of some operators that people deploy: it is there to judge
+            files, and one that has such an operator is skipped.
         tells_intermediates: whether it tells the tensors inside a file; its kernels are then those that layers are
             judged on.
     """
@@ -37,6 +39,7 @@ class Device:
     command: Callable[[], Sequence[str]] | None = None
     variants: tuple[str, ...] = ()
     open_batch: bool = True
+    lacks_operators: bool = False
     tells_intermediates: bool = False
 
     def __post_init__(self) -> None:

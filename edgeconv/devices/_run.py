@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +13,9 @@ from edgeconv.devices._device import Device, start
 from edgeconv.devices._process import NotInstalledError
 from edgeconv.devices._session import Session
 from edgeconv.errors import DeviceError
+
+# What TFLite's resolver says of an operator that it does not know (core/api/op_resolver.cc).
+_NO_KERNEL = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
 
 
 def run_artifact(
@@ -35,19 +40,19 @@ def run_artifact(
 
     Returns:
         PASS with outputs in torch's layout; FAIL where the runtime refuses the file, crashes, hangs or returns what
-        the file does not declare; SKIPPED where the device is not installed or does not take the format, the variant or
-        an open batch.
+        the file does not declare; SKIPPED where the device is not installed or does not take the format, the variant,
+        an open batch or an operator of the file.
     """
     refused = _refused(device, artifact)
     if refused is not None:
         return refused
     if session is not None and session.alive:
-        return session.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
+        return _lacking(device, session.run(artifact, samples, timeout_s=timeout_s, optimized=optimized))
     fresh = _started(device, artifact)
     if isinstance(fresh, Run):
         return fresh
     with fresh:
-        return fresh.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
+        return _lacking(device, fresh.run(artifact, samples, timeout_s=timeout_s, optimized=optimized))
 
 
 class Sessions:
@@ -80,7 +85,7 @@ class Sessions:
         run = session.run(artifact, samples, timeout_s=timeout_s, optimized=optimized)
         if run.verdict is not Verdict.PASS:
             self._open.pop(device.name).close()
-        return run
+        return _lacking(device, run)
 
     def run_probe(
         self, device: Device, artifact: Artifact, probe: bytes, sample: Sample, *, outputs: int, timeout_s: float
@@ -122,6 +127,14 @@ def _refused(device: Device, artifact: Artifact) -> Run | None:
         reason = f"{device.title} runs files of a fixed batch only, and the batch of this one is open"
         return Run(device.name, name, (), Verdict.SKIPPED, reason)
     return None
+
+
+def _lacking(device: Device, run: Run) -> Run:
+    """The run; SKIPPED where it failed for an operator that the device is known to have no kernel of."""
+    lacked = _NO_KERNEL.search(run.reason) if device.lacks_operators and run.verdict is Verdict.FAIL else None
+    if lacked is None:
+        return run
+    return replace(run, verdict=Verdict.SKIPPED, reason=f"{device.title} have no kernel of {lacked[1]}")
 
 
 def _started(device: Device, artifact: Artifact) -> Session | Run:

@@ -41,6 +41,7 @@ DEVICES: Mapping[str, Device] = {
             "LiteRT with reference kernels",
             ("tflite",),
             _here("litert-reference"),
+            lacks_operators=True,  # CEIL, ELU, ROUND, … (tflite/kernels/register_ref.cc)
             tells_intermediates=True,
         ),
         Device("tflite-runtime", f"tflite-runtime {TFLITE_RUNTIME}", ("tflite",), _isolated("tflite-runtime")),

@@ -140,6 +140,18 @@ def test_a_runtime_of_one_batch_skips_a_file_of_any(artifact: Artifact) -> None:
     assert run_artifact(device, fixed, SAMPLES, timeout_s=30).verdict is Verdict.PASS
 
 
+@pytest.mark.parametrize("lacks", [True, False])
+def test_a_file_whose_operator_a_witness_has_no_kernel_of_is_skipped_there(artifact: Artifact, lacks: bool) -> None:
+    """LiteRT's reference kernels lack CEIL, ROUND and ELU, and are no place where people deploy."""
+    device = runtime("""
+        def load(self, model):
+            raise ValueError("Didn't find op for builtin opcode 'CEIL' version '1'. An older version of this builtin")
+    """)
+    run = run_artifact(dataclasses.replace(device, lacks_operators=lacks), artifact, SAMPLES, timeout_s=30)
+    assert run.verdict is (Verdict.SKIPPED if lacks else Verdict.FAIL)
+    assert ("no kernel of CEIL" in run.reason) == lacks
+
+
 def test_a_runtime_that_cannot_be_imported_is_skipped(artifact: Artifact) -> None:
     device = runtime("""
         def __init__(self, threads):
