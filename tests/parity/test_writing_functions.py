@@ -113,3 +113,15 @@ def test_numbers_below_the_smallest_normal_one_are_no_fault(format_: str, tmp_pa
     contents, path = emitted(variant, format_), tmp_path / f"net.{format_}"
     right = judged(variant, inputs, contents, contents.data, path)
     assert right.verdict is Verdict.PASS, right.reason
+
+
+@pytest.mark.parametrize("corners", [True, False])
+def test_the_nearest_element_of_a_grid_is_the_same_in_float64(corners: bool, tmp_path: Path) -> None:
+    """Rounding by 1.5 * 2^23, added and taken away, is none in float64: the right file was called wrong."""
+    FUNCTIONS["nearest"] = lambda x: nn.functional.grid_sample(
+        x, torch.tanh(x[:, :2]).permute(0, 2, 3, 1), mode="nearest", align_corners=corners
+    )
+    variant, inputs = _made(Function("nearest"), _SHAPE)
+    contents = emitted(variant, "tflite")
+    right = judged(variant, inputs, contents, contents.data, tmp_path / "net.tflite")
+    assert right.verdict is Verdict.PASS, right.reason
