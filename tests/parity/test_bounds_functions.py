@@ -12,10 +12,11 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from bounds_models import NodeCase, node_of, on_onnxruntime
 from reference.tflite_files import Spec, file_of
 
-from edgeconv.parity.bounds import Arithmetic
+from edgeconv.parity.bounds import Arithmetic, of_node, of_tflite
 from edgeconv.parity.bounds._arithmetic import ACCURACY
 from edgeconv.parity.bounds._bound import bound_of
 from edgeconv.parity.bounds._bounded import Bounded
+from edgeconv.reference import tflite
 
 Array = npt.NDArray[Any]
 TFLITE = {
@@ -94,3 +95,22 @@ def test_what_rounds_nothing_may_flush_denormals_and_nothing_else() -> None:
     assert bound.used(np.array([0.0, 0.0, 2.0**-126, 1.0])).max() <= 1
     assert bound.used(np.array([1e-40, 0.0, 0.0, 1.0])).max() > 1
     assert not bound_of(np.array([1, 0, -5]), None).worst.any()
+
+
+@pytest.mark.parametrize(("operator", "second"), [("Ceil", False), ("Floor", False), ("Sign", False), ("Less", True)])
+def test_a_jump_at_zero_may_read_denormals_as_zero(operator: str, second: bool) -> None:
+    """XNNPACK's CEIL of 1e-40 is 0: by how much the operand is below the smallest normal number makes no difference."""
+    x = np.array([1e-40, -1e-40, 0.5, -0.5, 2.0**-126], np.float32)
+    operands = [x, np.zeros(5, np.float32)] if second else [x]
+    case = NodeCase(operator, operands)
+    _, node = node_of(case)
+    (bound,) = of_node(node, operands, opset=case.opset, arithmetic=Arithmetic(runtime="xnnpack"))
+    assert bound.worst[:2].max() == 1  # one of the two is a jump
+    assert not bound.worst[2:].any()
+    (held,) = of_node(node, operands, opset=case.opset, arithmetic=Arithmetic(runtime="xnnpack", flushes=False))
+    assert not held.worst[bound.worst == 1].any()
+    result = Spec((5,), "bool" if second else "float32")
+    graph = tflite.read(file_of(operator.upper(), [Spec((5,))] * len(operands), [result]))
+    values = dict(enumerate(operands))
+    (same,) = of_tflite(graph, graph.operators[0], values, arithmetic=Arithmetic(runtime="xnnpack"))
+    np.testing.assert_array_equal(same.worst, bound.worst)

@@ -149,6 +149,12 @@ class Arithmetic:
         (errors,) = by_blocks(lambda block: (np.where(self._is_flushed(block), np.abs(block), 0.0),), values)
         return errors
 
+    def read(self, values: Array) -> Array:
+        """Real numbers as a step reads them that takes some for 0, as `flushed` tells; the same array without any."""
+        if values.dtype.kind != "f" or not is_any(self._is_flushed, values):
+            return values
+        return np.where(self._is_flushed(values), np.zeros((), values.dtype), values)
+
     def _is_flushed(self, values: Array) -> Array:
         """Where numbers other than 0 are read as 0."""
         magnitude = np.abs(values)

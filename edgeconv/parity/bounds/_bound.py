@@ -132,6 +132,14 @@ def _shares(actual: Array, exact: Array, bound: Array, ceiling: float) -> Array:
     return np.asarray(np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error) / bound))
 
 
+def either(exact: Array, other: Array) -> Bound:
+    """The bound of a result of which another one is as correct: their distance; of booleans, that of 0 and 1."""
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(exact.astype(np.float64) - other.astype(np.float64))
+    distance = np.where(np.isnan(distance), 0.0, distance)
+    return Bound(exact, distance, distance)
+
+
 def bound_of(exact: Array, bounded: Bounded | None) -> Bound:
     """A result's bound.
 

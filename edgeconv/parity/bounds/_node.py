@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgeconv.errors import ParityError
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
-from edgeconv.parity.bounds._bound import Bound, bound_of
+from edgeconv.parity.bounds._bound import Bound, bound_of, either
 from edgeconv.parity.bounds._node_rules import RULES
 from edgeconv.parity.bounds._site import Site
 from edgeconv.reference import evaluate_node
@@ -31,7 +31,8 @@ _NOTHING_ROUNDED = having_any(
     *("Scatter", "ThresholdedRelu", "Trilu", "Where", "Xor"),
 }
 
-
+_JUMPS = having_any([Trait.COMPARES, Trait.PIECEWISE_CONSTANT])
+"""Those of which a number that is read as 0 makes something else, however small it is."""
 _CARRIED = (
     having_any([Trait.MOVES, Trait.REARRANGES, Trait.CLAMPS, Trait.LARGEST, Trait.SMALLEST])
     | {"Abs", "CenterCropPad", "Dropout", "GatherND", "Neg", "Pad", "Trilu", "Where"}
@@ -71,6 +72,11 @@ def of_node(
     if carried and (node.op_type not in _CARRIED if exact else node.op_type in _TOLD):
         what = f"{node.op_type} is bounded for operands that a runtime told, and not for computed ones"
         raise ParityError(what, where=place_of(node), hint="have the runtime tell its operands")
+    if exact and not carried and node.op_type in _JUMPS:
+        read = tuple(None if item is None else arithmetic.read(np.asarray(item)) for item in values)
+        if any(item is not given for item, given in zip(read, values, strict=True)):
+            again = evaluate_node(node, read, opset=opset)
+            return tuple(either(*pair) for pair in zip(results, again, strict=True))
     if exact:
         return _moved(node, values, carried, opset, results)
     rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None

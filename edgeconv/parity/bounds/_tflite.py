@@ -15,7 +15,7 @@ from edgeconv.parity.bounds import _formulas as formulas
 from edgeconv.parity.bounds import _recurrent as recurrent
 from edgeconv.parity.bounds import _resize as resize
 from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
-from edgeconv.parity.bounds._bound import Bound, bound_of
+from edgeconv.parity.bounds._bound import Bound, bound_of, either
 from edgeconv.parity.bounds._bounded import Bounded, exact, stacked
 from edgeconv.parity.bounds._sums import linear
 from edgeconv.reference.tflite import Operator, TfliteGraph, evaluate_operator
@@ -44,6 +44,8 @@ _NOTHING_ROUNDED = frozenset(
         *("TOPK_V2", "TRANSPOSE", "UNPACK", "WHERE", "ZEROS_LIKE"),
     }
 )
+_JUMPS = frozenset(("CEIL", "EQUAL", "FLOOR", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL", "SIGN"))
+"""Those of which a number that is read as 0 makes something else, however small it is."""
 _CARRIED = frozenset(
     {
         *("ABS", "BATCH_TO_SPACE_ND", "BROADCAST_TO", "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER"),
@@ -192,6 +194,11 @@ def _bounds_of(
         return _moved(graph, operator, values, carried, results)
     if errors and (operator.name in _NOTHING_ROUNDED or results[0].dtype.kind != "f"):
         raise ParityError(f"no error is carried through {operator.name}", where=call.result.name)
+    if operator.name in _JUMPS and not call.quantized:
+        read = {index: arithmetic.read(values[index]) for index in operator.inputs if index in values}
+        if any(read[index] is not values[index] for index in read):
+            again = evaluate_operator(graph, operator, {**values, **read})
+            return tuple(either(*pair) for pair in zip(results, again, strict=True))
     if operator.name in _NOTHING_ROUNDED and not (call.quantized and _rescales(call)):
         return tuple(bound_of(result, None) for result in results)
     if all(result.dtype.kind != "f" for result in results):
