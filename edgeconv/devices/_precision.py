@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 _NARROW = (torch.float16, torch.bfloat16)
 _WIDENED: Mapping[torch.dtype, frozenset[torch.dtype]] = {
@@ -40,7 +40,11 @@ def computing_in(kind: torch.dtype) -> Iterator[None]:
 
 
 class _DtypeMask(TorchFunctionMode):
-    """Makes ``tensor.dtype`` of a float64 tensor read float32, so that a module branches as usual."""
+    """Makes ``tensor.dtype`` of a float64 tensor read float32, so that a module branches as usual.
+
+    Operators that are written in Python see what the tensors are (`torchao.quantize_affine` refuses float64): they get
+    float32, and what they compute of it is wide again.
+    """
 
     def __init__(self, kind: torch.dtype) -> None:
         super().__init__()
@@ -49,8 +53,16 @@ class _DtypeMask(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        try:
+            result = func(*args, **(kwargs or {}))
+        except AssertionError:
+            with _disable_current_modes():  # else narrow tensors are widened at once
+                narrow = pytree.tree_map(_narrowed, (tuple(args), dict(kwargs or {})))
+                result = pytree.tree_map(self._wide, func(*narrow[0], **narrow[1]))
         return torch.float32 if func == _DTYPE and result is self._kind else result
+
+    def _wide(self, leaf: Any) -> Any:
+        return leaf.to(self._kind) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
 
 
 class _Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -87,6 +99,8 @@ class _Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _narrowed(leaf: Any) -> Any:
+    if leaf is torch.float64:
+        return torch.float32
     return leaf.to(torch.float32) if isinstance(leaf, torch.Tensor) and leaf.dtype is torch.float64 else leaf
 
 

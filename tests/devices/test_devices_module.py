@@ -104,6 +104,25 @@ def test_constants_made_in_forward_and_plain_attributes_get_the_precision() -> N
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_an_operator_in_python_that_refuses_float64_gets_float32() -> None:
+    """As torchao's `quantize_affine` does, which is no kernel of torch and asserts what it is given."""
+
+    def rounded(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        assert x.dtype == torch.float32, f"Unsupported input dtype: {x.dtype}"
+        return torch.round(x / scale) * scale
+
+    library = torch.library.Library("edgeconv_narrow", "DEF")
+    library.define("rounded(Tensor x, Tensor scale) -> Tensor")
+    library.impl("rounded", rounded, "CompositeImplicitAutograd")
+    call = torch.ops.edgeconv_narrow.rounded.default
+    module = Returning(lambda self, x: call(x, self.scale) / 3 + x * 1e-9)
+    run = run_module(module, SAMPLES[:1], input_names=["x"], output_names=["y"])
+    assert run.verdict is not Verdict.FAIL, run.reason
+    x = SAMPLES[0].inputs["x"].astype(np.float64)
+    np.testing.assert_allclose(run.outputs[0]["y"], np.round(x / 3) + x * 1e-9, rtol=1e-12, atol=1e-15)
+    library._destroy()
+
+
 def test_a_module_with_weight_norm_runs() -> None:
     module = nn.utils.weight_norm(nn.Conv2d(3, 4, 3))
     module(torch.randn(1, 3, 6, 6))
