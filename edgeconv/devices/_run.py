@@ -88,7 +88,7 @@ class Sessions:
         return _lacking(device, run)
 
     def run_probe(
-        self, device: Device, artifact: Artifact, probe: bytes, sample: Sample, *, outputs: int, timeout_s: float
+        self, device: Device, artifact: Artifact, probe: bytes | None, sample: Sample, *, outputs: int, timeout_s: float
     ) -> tuple[Array, ...]:
         """As `Session.run_probe`.
 

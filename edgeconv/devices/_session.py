@@ -106,13 +106,13 @@ class Session:
         return tuple(told)
 
     def run_probe(
-        self, artifact: Artifact, probe: bytes, sample: Sample, *, outputs: int, timeout_s: float
+        self, artifact: Artifact, probe: bytes | None, sample: Sample, *, outputs: int, timeout_s: float
     ) -> tuple[Array, ...]:
         """All outputs of a copy of an artifact that has more of them: in its order and layout.
 
         Args:
             artifact: whose inputs the copy has.
-            probe: the copy's bytes.
+            probe: the copy's bytes; None for that of the last call, which the device still holds.
             sample: as for `run`.
             outputs: how many the copy has.
             timeout_s: as for `run`.
@@ -122,7 +122,8 @@ class Session:
         """
         limit = Deadline(timeout_s)
         self._hello(limit)
-        self._load_bytes(artifact, np.frombuffer(probe, np.uint8), limit, outputs)
+        if probe is not None:
+            self._load_bytes(artifact, np.frombuffer(probe, np.uint8), limit, outputs)
         failure = f"cannot run sample {sample.name!r}"
         frame = self._ask("run", "outputs", file_inputs(artifact, sample), limit, failure, _UNKNOWN_BYTES)
         if len(frame.arrays) != outputs:

@@ -114,6 +114,7 @@ class _Probe:
         self._run, self._artifact, self._file = run, artifact, file
         self._groups = list(file.groups)
         self._left = _MOST_PROBES
+        self._loaded: list[str] | None = None  # the values of the copy that the device holds
         self._why = "whatever value it tells, it computes otherwise than without"
 
     def told(self, sample: Sample, expected: Mapping[str, Array]) -> _Told:
@@ -156,11 +157,15 @@ class _Probe:
     def _of(self, sample: Sample, expected: Mapping[str, Array], groups: Sequence[Collection[str]]) -> _Told | None:
         """What the runtime tells of these values; None where its outputs are not the file's to the last bit."""
         specs, names = self._artifact.outputs, [name for group in groups for name in group]
+        is_held = names == self._loaded and not self._file.remembers
+        self._loaded = None
         try:
-            arrays = self._run(self._file.probe(names), sample, outputs=len(specs) + len(names))
+            probe = None if is_held else self._file.probe(names)
+            arrays = self._run(probe, sample, outputs=len(specs) + len(names))
         except DeviceError as error:
             self._why = str(error)
             return None
+        self._loaded = names
         own = arrays[: len(specs)]
         for spec, array in zip(specs, own, strict=True):
             if not np.array_equal(spec.from_file(array), expected[spec.name], equal_nan=array.dtype.kind == "f"):

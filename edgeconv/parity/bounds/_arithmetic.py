@@ -192,9 +192,9 @@ class Arithmetic:
         partial = (magnitude + np.abs(total) + spread) / 2
         ratio = additions * u
         growth = np.where(ratio < 1, 1 + 2 * ratio / (1 - np.minimum(ratio, 0.999)), np.inf)
-        worst = np.where(ratio < 1, ratio, np.inf) * partial * growth + additions * self.least
+        worst = partial * (np.where(ratio < 1, ratio, np.inf) * growth) + additions * self.least
         exponent = self.deviations * np.sqrt(additions) * u + additions * u * u / (1 - u)
-        likely = np.expm1(exponent) * partial * (1 + 2 * exponent) + additions * self.least
+        likely = partial * (np.expm1(exponent) * (1 + 2 * exponent)) + additions * self.least
         return worst, np.minimum(likely, worst)
 
 

@@ -170,14 +170,17 @@ class Bounded:
     def _summed(self, terms: int, total: Array, magnitude: Array, count: Array, worst: Array, likely: Array) -> _Pair:
         """The errors of sums of so many products and further terms, of the errors of what is summed."""
         u, least = self.arithmetic.unit, self.arithmetic.least
+        largest = np.where(magnitude + worst < self.arithmetic.largest, 0.0, np.inf)  # partial sums
+        if not (worst.any() or likely.any()):
+            own = u * (1 + 2 * count * u) * magnitude + (count * least + largest)
+            roundings = self.arithmetic.summed(total, magnitude, count + terms, 0.0)
+            return self._within(total, roundings[0] + own, roundings[1] + own)
         errors = []
-        plain = None if worst.any() or likely.any() else self.arithmetic.summed(total, magnitude, count + terms, 0.0)
         for index, spread in enumerate((worst, likely)):
             whole = magnitude + spread
-            rounding = (plain or self.arithmetic.summed(total, whole, count + terms, spread))[index]
-            errors.append(spread + rounding + u * (1 + 2 * count * u) * whole + count * least)
-        largest = np.where(magnitude + worst < self.arithmetic.largest, 0.0, np.inf)  # partial sums
-        return self._within(total, errors[0] + largest, errors[1] + largest)
+            rounding = self.arithmetic.summed(total, whole, count + terms, spread)[index]
+            errors.append(spread + rounding + u * (1 + 2 * count * u) * whole + (count * least + largest))
+        return self._within(total, errors[0], errors[1])
 
     def sum(self, axes: Sequence[int] | int, *, keepdims: bool = True) -> Bounded:
         """Sums in any order."""

@@ -20,6 +20,11 @@ class ProbedFile(Protocol):
         """Values to be told, by what a runtime may fuse them with: all of a group change its kernels, or none does."""
         ...
 
+    @property
+    def remembers(self) -> bool:
+        """Whether a run begins where the one before ended, so that a device has to load the file for each."""
+        ...
+
     def probe(self, names: Sequence[str]) -> bytes:
         """A copy of the file that gives these values behind its own outputs, in this order."""
         ...

@@ -92,6 +92,11 @@ class OnnxFile:
             return node.op_type in _UNTOLD_HALVES or (node.op_type in _SUMS and alone and readers[0] in _AFFINE)
         return node.op_type in _SUMS and alone and readers[0] in _FUSED_BEHIND
 
+    @property
+    def remembers(self) -> bool:
+        """See `ProbedFile`: no file of ONNX does."""
+        return False
+
     def probe(self, names: Sequence[str]) -> bytes:
         """See `ProbedFile`. Messages of one kind behind each other are one (Protocol Buffers, merging)."""
         extra = onnx.GraphProto()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -47,15 +47,25 @@ class TfliteFile:
             names += [tensor.name for _, tensor in tensors if tensor.dtype not in _UNTOLD]
         return [names]
 
+    @property
+    def remembers(self) -> bool:
+        """See `ProbedFile`: it has variables."""
+        return any(tensor.variable for tensor in self._graph.tensors)
+
     def probe(self, names: Sequence[str]) -> bytes:
         """See `ProbedFile`. A new list of outputs lies behind the file, and its graph points there."""
         places = [*self._graph.outputs, *(self._places[name] for name in names)]
         data = bytearray(self._data)
         data += bytes(-len(data) % 4)
+        struct.pack_into("<I", data, self._field, len(data) - self._field)
+        data += struct.pack(f"<I{len(places)}i", len(places), *places)
+        return bytes(data)
+
+    @cached_property
+    def _field(self) -> int:
+        """Where the file says where its list of outputs is."""
         table = open_tflite(self._data).Subgraphs(0)._tab
-        field = table.Pos + table.Offset(_OUTPUTS)
-        struct.pack_into("<I", data, field, len(data) - field)
-        return bytes(data + struct.pack(f"<I{len(places)}i", len(places), *places))
+        return int(table.Pos + table.Offset(_OUTPUTS))
 
     def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]) -> Judged:
         """See `ProbedFile`."""
