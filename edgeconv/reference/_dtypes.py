@@ -55,6 +55,12 @@ def from_numpy(array: npt.NDArray[Any], dtype: ir.DataType) -> torch.Tensor:
     return torch.from_numpy(np.array(array, dtype=str(held_as(dtype)).removeprefix("torch."), order="C"))
 
 
+def shared(array: npt.NDArray[Any], dtype: ir.DataType) -> torch.Tensor:
+    """As `from_numpy`, of an array that nobody changes as long as the tensor is there: copied where it has to be."""
+    held = np.asarray(array, dtype=str(held_as(dtype)).removeprefix("torch."), order="C")
+    return torch.from_numpy(held if held.flags.writeable else held.copy())
+
+
 def wrapped(tensor: torch.Tensor, dtype: ir.DataType | None) -> torch.Tensor:
     """A result of element type ``dtype``, where that is an integer held in a wider one: modulo its own range."""
     if dtype not in _WIDENED or tensor.is_floating_point():

@@ -17,7 +17,7 @@ from edgeconv.core.values import close_to
 from edgeconv.errors import RewriteError
 from edgeconv.graph.argument import checked_model
 from edgeconv.reference._call import Call, Value
-from edgeconv.reference._dtypes import from_ir, from_numpy, held_as, wrapped
+from edgeconv.reference._dtypes import from_ir, from_numpy, held_as, shared, wrapped
 from edgeconv.reference._exact import in_type
 from edgeconv.reference._extent import MOST_ELEMENTS, MOST_FOLDED, largest, result_elements, shown
 from edgeconv.reference._operands import ImpossibleError, place_of
@@ -145,7 +145,7 @@ def evaluate_alone(node: ir.Node, arrays: Sequence[Array | None], *, opset: int)
     for value, array in zip(node.inputs, arrays, strict=True):
         stated = None if value is None else value.dtype
         dtype = None if array is None else stated or ir.DataType.from_numpy(array.dtype)
-        operands.append(None if array is None or dtype is None else from_numpy(array, dtype))
+        operands.append(None if array is None or dtype is None else shared(array, dtype))
     with torch.no_grad():
         results = walk.compute(node, tuple(operands))
     if not all(isinstance(result, torch.Tensor) for result in results):

@@ -59,7 +59,8 @@ def linear(
         elif spreads and all(operand.worst is operand.likely for operand in operands):
             spreads.append(spreads[0])
         else:
-            wider = [size + error for size, error in zip(magnitudes, errors, strict=True)]
+            pairs = zip(magnitudes, errors, strict=True)
+            wider = [size + error if error.any() else size for size, error in pairs]
             spreads.append(np.maximum(evaluate(wider) - magnitude, 0.0))
     return operands[0].sum_of_products(total, magnitude, count, (spreads[0], spreads[1]), terms=terms)
 

@@ -85,11 +85,8 @@ class TfliteFile:
     def _given(self, inputs: Sequence[Array]) -> dict[Hashable, Operand]:
         """Constants, variables at their beginning, and inputs, by tensor."""
         held: dict[Hashable, Operand] = {}
-        for at, tensor in enumerate(self._graph.tensors):
-            if tensor.data is not None:
-                held[at] = np.asarray(tensor.data, tensor.held_as)
-            elif tensor.variable:
-                held[at] = np.zeros(tensor.shape, tensor.held_as)
+        for at, array in self._graph.kept.items():
+            held[at] = array
         return held | {at: self._held(at, array) for at, array in zip(self._graph.inputs, inputs, strict=True)}
 
     def _steps(self) -> list[Step]:
@@ -140,7 +137,8 @@ def _bounds(
 ) -> Sequence[Bound]:
     values = {at: value for at, value in zip(operator.inputs, operands, strict=True) if value is not None}
     errors = {at: value for at, value in values.items() if isinstance(value, Bound)}
-    arrays = {at: value.exact if isinstance(value, Bound) else value for at, value in values.items()}
+    exact = {at: value.exact if isinstance(value, Bound) else value for at, value in values.items()}
+    arrays = graph.operands(operator, exact)
     if any(graph.tensors[at].dtype == "float16" for at in operator.outputs):
         # A file that computes in halves, and not only stores its weights so: XNNPACK adds up in them.
         arithmetic = replace(arithmetic, storage="float16", compute="float16")

@@ -163,7 +163,7 @@ class TfliteFile:
             known: values that are the expected ones, of `alike`.
         """
         self._cut = set()
-        self._values = self._real.stored
+        self._values = self._real.kept
         for index, spec in zip(self._stated.inputs, self._inputs, strict=True):
             holder = self._holders.get(index)
             array = values.get(holder.name, inputs[spec.name]) if holder is not None else inputs[spec.name]
@@ -292,6 +292,7 @@ class TfliteFile:
     ) -> list[tuple[int, Array]]:
         """The results of an operator on real numbers, saturated where they are quantized."""
         source = self._stated.tensors[operator.inputs[0]] if operator.inputs else None
+        values = self._real.operands(operator, values)
         if operator.name in _SAME:
             results: tuple[Array, ...] = (values[operator.inputs[0]],)
         elif operator.name == "CAST" and source is not None and source.quantization is not None:

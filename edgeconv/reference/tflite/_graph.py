@@ -113,3 +113,15 @@ class TfliteGraph:
         """The values that are there before any operator, by the index of the tensor: constants, zeros of variables."""
         values = ((index, tensor.stored) for index, tensor in enumerate(self.tensors))
         return {index: value for index, value in values if value is not None}
+
+    @property
+    def kept(self) -> dict[int, Array]:
+        """The same in the types of the file, whose weights are half as large; `operands` makes of them what is read."""
+        constants = {index: tensor.data for index, tensor in enumerate(self.tensors) if tensor.data is not None}
+        variables = {index: tensor.stored for index, tensor in enumerate(self.tensors) if tensor.variable}
+        return {index: value for index, value in {**variables, **constants}.items() if value is not None}
+
+    def operands(self, operator: Operator, values: Mapping[int, Array]) -> dict[int, Array]:
+        """What an operator reads of values, by the index of the tensor, in the types that evaluations hold them in."""
+        read = {index: values[index] for index in operator.inputs if index in values}
+        return {index: np.asarray(value, self.tensors[index].held_as) for index, value in read.items()}
