@@ -383,7 +383,9 @@ def _write(
         beside = staging.write_parts(data_name(file_name), emitted.external) if emitted.external else None
     sha256 = hashlib.sha256(emitted.data).hexdigest()
     size, intermediates = len(emitted.data) + sum(map(len, emitted.external)), emitted.intermediates
-    emitted = dataclasses.replace(emitted, external=())  # gigabytes, which are on disk now
+    # What is on disk now may be gigabytes; a .tflite file may yet be written as C.
+    is_to_be_c = job.c_samples is not None and format_ == "tflite"
+    emitted = dataclasses.replace(emitted, external=(), data=emitted.data if is_to_be_c else b"")
     specs = (emitted.inputs, emitted.outputs)
     artifact = Artifact(path, format_, variant.name, layout, sha256, *specs, size, beside, intermediates)
     return artifact, emitted

@@ -62,7 +62,10 @@ def _gemm(site: Site) -> Bounded:
 def _product_and_term(a: Bounded, b: Bounded, c: Bounded) -> Bounded:
     """A product of matrices, of whose sums the term may be any."""
     total = a.value @ b.value + c.value
-    return linear([a, b, c], total, lambda parts: parts[0] @ parts[1] + parts[2], a.value.shape[-1], terms=1)
+    outputs = (None, -1, -1)
+    return linear(
+        [a, b, c], total, lambda parts: parts[0] @ parts[1] + parts[2], a.value.shape[-1], terms=1, outputs=outputs
+    )
 
 
 def _einsum(site: Site) -> Bounded:

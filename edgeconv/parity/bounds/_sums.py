@@ -7,6 +7,7 @@ layout, windows and groups are: no rule knows these.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -15,6 +16,7 @@ from edgeconv.parity.bounds._arithmetic import Array
 from edgeconv.parity.bounds._bounded import Bounded
 
 Evaluate = Callable[[Sequence[Array]], Array]
+_MOST_AT_ONCE = 1 << 23  # weights, of float64: 64 MB
 
 # F(m x m, 3 x 3): data, weights and result transformed (Lavin and Gray 2015, section 4).
 _TRANSFORMS: dict[int, tuple[Array, Array, Array]] = {
@@ -38,7 +40,13 @@ _TRANSFORMS: dict[int, tuple[Array, Array, Array]] = {
 
 
 def linear(
-    operands: Sequence[Bounded], total: Array, evaluate: Evaluate, count: Array | float, *, terms: int = 0
+    operands: Sequence[Bounded],
+    total: Array,
+    evaluate: Evaluate,
+    count: Array | float,
+    *,
+    terms: int = 0,
+    outputs: Sequence[int | None] = (),
 ) -> Bounded:
     """A result that is linear in each of its operands, with factors that are not negative.
 
@@ -48,9 +56,11 @@ def linear(
         evaluate: the same operator, on other operands.
         count: the number of products in each element.
         terms: of further terms: the bias.
+        outputs: of each operand, the axis that is the last of the result; None where it has none. Large weights then
+            go in parts.
     """
-    magnitudes = [np.abs(operand.value) for operand in operands]
-    magnitude = evaluate(magnitudes)
+    evaluated = partial(_in_parts, operands, evaluate, outputs)
+    magnitude = evaluated(lambda operand, part: np.abs(operand.value[part]))
     spreads: list[Array] = []
     for name in ("worst", "likely"):
         errors = [getattr(operand, name) for operand in operands]
@@ -59,10 +69,44 @@ def linear(
         elif spreads and all(operand.worst is operand.likely for operand in operands):
             spreads.append(spreads[0])
         else:
-            pairs = zip(magnitudes, errors, strict=True)
-            wider = [size + error if error.any() else size for size, error in pairs]
-            spreads.append(np.maximum(evaluate(wider) - magnitude, 0.0))
+            wider = evaluated(partial(_wider, name))
+            spreads.append(np.maximum(wider - magnitude, 0.0))
     return operands[0].sum_of_products(total, magnitude, count, (spreads[0], spreads[1]), terms=terms)
+
+
+_Part = tuple[slice, ...]
+
+
+def _wider(name: str, operand: Bounded, part: _Part) -> Array:
+    """A part of an operand's magnitudes with its errors of that name."""
+    size, error = np.abs(operand.value[part]), getattr(operand, name)
+    if not error.any():
+        return size
+    return np.asarray(size + (error[part] if error.shape == operand.value.shape else error))
+
+
+def _in_parts(
+    operands: Sequence[Bounded],
+    evaluate: Evaluate,
+    outputs: Sequence[int | None],
+    read: Callable[[Bounded, _Part], Array],
+) -> Array:
+    """A result on what is read of the operands; a part of it at a time where the weights are large."""
+    weight = max(operands, key=lambda operand: operand.value.size).value
+    along = outputs[[operand.value is weight for operand in operands].index(True)] if outputs else None
+    if along is None or weight.size <= _MOST_AT_ONCE:
+        return evaluate([read(operand, ()) for operand in operands])
+    count, step = weight.shape[along], max(1, weight.shape[along] * _MOST_AT_ONCE // weight.size)
+    results = []
+    for start in range(0, count, step):
+        arrays = []
+        for operand, axis in zip(operands, outputs, strict=True):
+            part: _Part = ()
+            if axis is not None and operand.value.ndim and operand.value.shape[axis] == count:
+                part = (*[slice(None)] * (axis % operand.value.ndim), slice(start, start + step))
+            arrays.append(read(operand, part))
+        results.append(evaluate(arrays))
+    return np.concatenate(results, -1)
 
 
 def winograd(direct: Bounded, x: Array, weight: Array, bias: Array | None) -> Bounded:

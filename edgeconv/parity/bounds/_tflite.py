@@ -64,6 +64,7 @@ _ONE_STEP = frozenset(
         *("BATCH_MATMUL", "CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"),
     }
 )
+_CLAMPED_SUMS = frozenset({"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 # By ActivationFunctionType of the schema: NONE, RELU, RELU_N1_TO_1, RELU6.
 _CLAMPS = {0: (-math.inf, math.inf), 1: (0.0, math.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 
@@ -78,6 +79,8 @@ class Site:
         call: its options and tensors.
         arithmetic: of the runtime.
         results: the exact ones.
+        errors: of operands, see `of_tflite`.
+        unclamped: the first result before the fused activation, where that is known.
     """
 
     graph: TfliteGraph
@@ -86,6 +89,7 @@ class Site:
     arithmetic: Arithmetic
     results: tuple[Array, ...]
     errors: Mapping[int, Bound]
+    unclamped: Array | None = None
 
     def x(self, index: int = 0) -> Bounded:
         """An operand, in real numbers."""
@@ -105,8 +109,9 @@ class Site:
             # largest number, by a rounded factor.
             operands[0] = operands[0].widened(np.abs(operands[0].value).max(initial=0.0) / 127 * (1 + 2.0**-10))
         plain = self._plain(stated)
-        total = plain([operand.value for operand in operands])
-        return linear(operands, total, plain, count, terms=max(len(stated) - 2, 0))
+        total = self.unclamped if self.unclamped is not None else plain([operand.value for operand in operands])
+        outputs = (None, 0, -1)[: len(stated)] if self.call.operator.name == "FULLY_CONNECTED" else ()
+        return linear(operands, total, plain, count, terms=max(len(stated) - 2, 0), outputs=outputs)
 
     def _is_hybrid(self, indices: Sequence[int]) -> bool:
         """Data in float, weights in integers: kernels quantize the data to 8 bits, by at most one step of its range."""
@@ -182,7 +187,7 @@ def _bounds_of(
     arithmetic: Arithmetic,
     errors: Mapping[int, Bound],
 ) -> tuple[Bound, ...]:
-    results = evaluate_operator(graph, operator, values)
+    results, unclamped = _evaluated(graph, operator, values)
     call = Call(
         operator,
         tuple(None if index < 0 else graph.tensors[index] for index in operator.inputs),
@@ -207,9 +212,24 @@ def _bounds_of(
     if operator.name not in RULES:
         what = f"no error bound is known for {operator.name}"
         raise ParityError(what, where=call.result.name, hint="judge its outputs")
-    site = Site(graph, values, call, arithmetic, results, errors)
+    site = Site(graph, values, call, arithmetic, results, errors, unclamped)
     with np.errstate(all="ignore"):
         return (bound_of(results[0], site.activated(RULES[operator.name](site)).stored()),)
+
+
+def _evaluated(
+    graph: TfliteGraph, operator: Operator, values: Mapping[int, Array]
+) -> tuple[tuple[Array, ...], Array | None]:
+    """The results, and of sums of products in real numbers what they clamp."""
+    result = graph.tensors[operator.outputs[0]]
+    if operator.name not in _CLAMPED_SUMS or not result.floating:
+        return evaluate_operator(graph, operator, values), None
+    number = operator.options.get("fused_activation_function", 0)
+    if not isinstance(number, int) or number not in _CLAMPS:
+        return evaluate_operator(graph, operator, values), None
+    bare = replace(operator, options={**operator.options, "fused_activation_function": 0})
+    (total,) = evaluate_operator(graph, bare, values)
+    return (total if not number else np.clip(total, *_CLAMPS[number]),), total
 
 
 def _moved(
