@@ -79,7 +79,7 @@ RULES: dict[str, Rule] = {
     "HardSwish": _OWN,
     "Identity": _SHARED,
     "LeakyRelu": _OWN,
-    "Log": _OWN | _TABLE,
+    "Log": _OWN | _TABLE | _INT8_ONLY,
     "LogSoftmax": _INT8_ONLY,
     "MatMul": _OWN | _FUSES,
     "Max": _SHARED | _CONSTANTS,

@@ -25,6 +25,7 @@ _OTHERS: dict[str, Any] = {
     "rounding": "learned",
     "iterations": 7,
     "pair_safe": False,
+    "keep_roundings": True,
     "relu6_as_relu": True,
     "io": "int8",
     "keep_float": ("a", "b"),
