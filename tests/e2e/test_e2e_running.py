@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,6 +26,8 @@ from edgeconv.flow.record import read_report
 from edgeconv.flow.running import judged_running
 from edgeconv.nn import MobileNetDSC
 from edgeconv.parity import load_golden
+from edgeconv.parity.running._onnx import OnnxFile
+from edgeconv.parity.running._tflite import TfliteFile
 from edgeconv.progress import Silent
 from edgeconv.reference.tflite import read
 
@@ -154,6 +157,27 @@ def test_what_a_runtime_cannot_tell_is_no_verdict(artifacts: Mapping[str, Artifa
         link = judged(Run(run.device, run.artifact, outputs, environment=run.environment), [row])
     assert link.verdict is Verdict.SKIPPED
     assert "computes otherwise" in link.reason
+
+
+@pytest.mark.parametrize(("name", "device"), _PLACES[:1] + _PLACES[2:3])
+@pytest.mark.parametrize("remembers", [False, True])
+def test_a_device_loads_a_probe_once_unless_its_runs_follow_from_each_other(
+    name: str, device: str, remembers: bool, artifacts: Mapping[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes: list[bool] = []
+    run_probe = Sessions.run_probe
+
+    def counted(
+        self: Sessions, device: Device, artifact: Artifact, probe: bytes | None, *args: Any, **rest: Any
+    ) -> Any:
+        probes.append(probe is not None)
+        return run_probe(self, device, artifact, probe, *args, **rest)
+
+    monkeypatch.setattr(Sessions, "run_probe", counted)
+    for file in (TfliteFile, OnnxFile):
+        monkeypatch.setattr(file, "remembers", remembers)
+    assert _link(find(device), artifacts[name]).verdict is Verdict.PASS
+    assert probes == [True, remembers]
 
 
 class _OntoLarge(torch.nn.Module):
