@@ -17,6 +17,7 @@ from edgeconv.reference.tflite import Operator, TfliteGraph, open_tflite, read
 
 _OUTPUTS = 8  # of a SubGraph: the place of its third field in its table of offsets
 _UNTOLD = ("int4", "bfloat16")  # what frames and numpy do not carry
+_ADDING_UP = ("MEAN", "SUM")
 
 
 class TfliteFile:
@@ -90,16 +91,26 @@ class TfliteFile:
         return held | {at: self._held(at, array) for at, array in zip(self._graph.inputs, inputs, strict=True)}
 
     def _steps(self) -> list[Step]:
+        squares = self._squares
         return [
             Step(
                 operator.name,
                 tuple(None if at < 0 else at for at in operator.inputs),
                 operator.outputs,
-                partial(_bounds, self._graph, operator, self._arithmetic),
-                "" if self._known is None else _identity(self._graph, operator, self._arithmetic),
+                partial(_bounds, self._graph, operator, self._arithmetic, squares),
+                "" if self._known is None else _identity(self._graph, operator, self._arithmetic, squares),
             )
             for operator in self._graph.operators
         ]
+
+    @cached_property
+    def _squares(self) -> frozenset[int]:
+        """Tensors that XNNPACK may add up unrounded: it makes one operator of a square and the sum or mean behind it
+        (``reduce_sum_squared``, src/subgraph.c), whoever else reads the square."""
+        if self._arithmetic.runtime == "tflite":
+            return frozenset()
+        squaring = (item for item in self._graph.operators if item.name == "SQUARE" or _multiplies_itself(item))
+        return frozenset(item.outputs[0] for item in squaring)
 
     def _held(self, key: Hashable, array: Array) -> Operand:
         """A told value in the type that operators read it in."""
@@ -120,7 +131,11 @@ class TfliteFile:
         return self._graph.tensors[key].name
 
 
-def _identity(graph: TfliteGraph, operator: Operator, arithmetic: Arithmetic) -> str:
+def _multiplies_itself(operator: Operator) -> bool:
+    return operator.name == "MUL" and operator.inputs[0] == operator.inputs[1]
+
+
+def _identity(graph: TfliteGraph, operator: Operator, arithmetic: Arithmetic, squares: Collection[int]) -> str:
     """All that the bounds of an operator depend on, but for the numbers of its operands."""
     tensors = [None if at < 0 else graph.tensors[at] for at in (*operator.inputs, *operator.outputs)]
     facts = [
@@ -129,11 +144,15 @@ def _identity(graph: TfliteGraph, operator: Operator, arithmetic: Arithmetic) ->
     ]
     which = [operator.inputs.index(at) for at in operator.inputs]  # an operand may be there twice
     kind = (operator.name, operator.version, operator.custom, sorted(operator.options.items()), len(operator.outputs))
-    return repr((kind, which, facts, arithmetic))
+    return repr((kind, which, facts, arithmetic, operator.name in _ADDING_UP and operator.inputs[0] in squares))
 
 
 def _bounds(
-    graph: TfliteGraph, operator: Operator, arithmetic: Arithmetic, operands: Sequence[Operand]
+    graph: TfliteGraph,
+    operator: Operator,
+    arithmetic: Arithmetic,
+    squares: Collection[int],
+    operands: Sequence[Operand],
 ) -> Sequence[Bound]:
     values = {at: value for at, value in zip(operator.inputs, operands, strict=True) if value is not None}
     errors = {at: value for at, value in values.items() if isinstance(value, Bound)}
@@ -142,4 +161,8 @@ def _bounds(
     if any(graph.tensors[at].dtype == "float16" for at in operator.outputs):
         # A file that computes in halves, and not only stores its weights so: XNNPACK adds up in them.
         arithmetic = replace(arithmetic, storage="float16", compute="float16")
+    first = operator.inputs[0] if operator.inputs else -1
+    if operator.name in _ADDING_UP and first in squares and first not in errors and exact[first].dtype.kind == "f":
+        size = np.abs(exact[first].astype(np.float64)) * arithmetic.unit + arithmetic.least
+        errors[first] = Bound(exact[first], size, size)
     return of_tflite(graph, operator, arrays, arithmetic=arithmetic, errors=errors)
