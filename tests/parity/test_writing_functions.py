@@ -125,3 +125,22 @@ def test_the_nearest_element_of_a_grid_is_the_same_in_float64(corners: bool, tmp
     contents = emitted(variant, "tflite")
     right = judged(variant, inputs, contents, contents.data, tmp_path / "net.tflite")
     assert right.verdict is Verdict.PASS, right.reason
+
+
+class Covariance(nn.Module):
+    """Of channels, divided by its trace: symmetric, whatever the input is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.relu().flatten(2)
+        size = flat.shape[2]
+        covariance = flat @ (torch.eye(size) / size - 1 / size**2) @ flat.transpose(1, 2)
+        scaled = covariance / (covariance * torch.eye(x.shape[1])).sum((1, 2), keepdim=True)
+        return scaled @ (1.5 * torch.eye(x.shape[1]) - 0.5 * scaled)
+
+
+def test_the_order_of_a_symmetric_value_is_told_by_operands_that_are_not(tmp_path: Path) -> None:
+    """On the sample its axes may be exchanged; on enlarged operands they may not, and the first guess was kept."""
+    variant, inputs = _made(Covariance(), _SHAPE)
+    contents = emitted(variant, "tflite")
+    right = judged(variant, inputs, contents, contents.data, tmp_path / "net.tflite")
+    assert right.verdict is Verdict.PASS, right.reason

@@ -194,10 +194,18 @@ class TfliteFile:
                     self._cut.add(index)
 
     def _axes_told(self, index: int, array: Array, expected: Array) -> tuple[int, ...] | None:
-        """The order of a tensor's axes as the first numbers tell it that are not all the same."""
-        if index in self._known_axes:
+        """The order of a tensor's axes as the first numbers tell it that are not all the same.
+
+        Of numbers that several orders fit (a covariance is symmetric) the next that one does not fit tell more.
+        """
+        largest, known = magnitude(expected), self._known_axes.get(index)
+        if known is not None:
+            if index in self._in_any_order:
+                orders = itertools.chain([known], _other_orders(expected.shape, known))
+                fits = (axes for axes in orders if is_equal(array, _moved(expected, axes, array), largest))
+                self._known_axes[index] = next(fits, known)
             return self._known_axes[index]
-        axes, largest = _axes(array, expected), magnitude(expected)
+        axes = _axes(array, expected)
         if axes is None or array.size < 2 or is_equal(array, array.reshape(-1)[:1], largest):
             return axes
         if is_equal(array, _moved(expected, axes, array), largest):
