@@ -20,6 +20,7 @@ from edgeconv.parity.rewriting._signs import Signs, is_short
 from edgeconv.parity.writing import GAMMA, UNDERFLOW, Beside, Graph, errors, half_steps, magnitude, raised
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
+_MOST_DRAWS = 128  # as long as more of them explain more: where many elements lie on a jump, some are missed by a few
 _SAFETY = 4.0  # times the largest of these, element by element
 _HALF_ULP = 2.0**-24  # of float32, relative
 _MOST_EXPLAINED = 2.0**12  # an error that is as many times what a cause may leave unexplained has that cause
@@ -258,8 +259,9 @@ class _Rewriting:
                 name
             ]
 
-        self.note = _AT_CAPTURE.format(name, magnitude(errors(actual, self.values[name])))
-        return _largest(compute, self.values[name], _HALF_ULP)
+        distance = errors(actual, self.values[name])
+        self.note = _AT_CAPTURE.format(name, magnitude(distance))
+        return _largest(compute, self.values[name], _HALF_ULP, distance)
 
 
 def _carried_by_part(graphs: Sequence[Graph], operands: _Operands, name: str, few: float) -> Array:
@@ -299,10 +301,21 @@ def _of_lost_numbers(before: Graph, after: Graph, operands: _Operands, name: str
     return total
 
 
-def _largest(compute: Callable[[Signs], Array], unmoved: Array, change: float) -> Array:
-    """How far a value may move, element by element: the most over several draws of signs, times a safety factor."""
-    total = np.zeros(unmoved.shape)
-    for seed in range(_DRAWS):
+def _largest(compute: Callable[[Signs], Array], unmoved: Array, change: float, distance: Array | None = None) -> Array:
+    """How far a value may move, element by element: the most over several draws of signs, times a safety factor.
+
+    Args:
+        compute: the value with the changes of a draw.
+        unmoved: the value.
+        change: relative.
+        distance: what is to be explained, of the same shape: draws go on as long as they explain more of its elements.
+    """
+    total, left = np.zeros(unmoved.shape), unmoved.size + 1
+    for seed in range(_DRAWS if distance is None else _MOST_DRAWS):
+        if distance is not None and seed and seed % _DRAWS == 0:
+            before, left = left, int(np.count_nonzero(distance > _SAFETY * total))
+            if left in (0, before):
+                break
         try:
             moved = compute(Signs(change, seed))
         except RewriteError:  # a size is decided by these numbers
