@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from edgeconv.capture.onnx_file._soundness import every_graph, graphs_of
+
 
 def order_nodes(graph: onnx.GraphProto) -> None:
     """Sorts the nodes of a graph so that each stands behind what it, or a graph inside of it, reads.
@@ -50,17 +52,10 @@ def _sorted(waits: list[set[int]]) -> list[int]:
     return order
 
 
-def _inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     """What a node reads, and what the graphs inside of it do, which may be made around them."""
     yield from node.input
-    for graph in _inside(node):
-        for inner in graph.node:
-            yield from _reads(inner)
-        yield from (output.name for output in graph.output)
+    for inside in graphs_of(node):
+        for graph in every_graph(inside):
+            yield from (name for inner in graph.node for name in inner.input)
+            yield from (output.name for output in graph.output)

@@ -118,10 +118,15 @@ def _inside(
     while waiting:
         graph, depth = waiting.pop()
         yield graph, depth
-        for node in graph.node:
-            for attribute in node.attribute:
-                inner = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-                waiting += [(subgraph, depth + 1) for subgraph in inner]
+        waiting += [(inner, depth + 1) for node in graph.node for inner in graphs_of(node)]
+
+
+def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that a node runs, not those in them."""
+    for attribute in node.attribute:
+        yield from attribute.graphs
+        if attribute.HasField("g"):
+            yield attribute.g
 
 
 def every_graph(
