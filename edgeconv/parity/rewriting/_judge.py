@@ -17,12 +17,11 @@ from edgeconv.errors import EdgeconvError, RewriteError
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.rewriting._signs import Signs, is_short
-from edgeconv.parity.writing import GAMMA, UNDERFLOW, Beside, Graph, errors, half_steps, magnitude, raised
+from edgeconv.parity.writing import GAMMA, HALF_UNIT, UNDERFLOW, Beside, Graph, errors, half_steps, magnitude, raised
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
 _MOST_DRAWS = 128  # as long as more of them explain more: where many elements lie on a jump, some are missed by a few
 _SAFETY = 4.0  # times the largest of these, element by element
-_HALF_ULP = 2.0**-24  # of float32, relative
 _MOST_EXPLAINED = 2.0**12  # an error that is as many times what a cause may leave unexplained has that cause
 # Products and sums: what they make of some operands tells them apart, and larger operands tell no more.
 _POLYNOMIAL = having_any((Trait.AFFINE, Trait.SIGNED_SUM, Trait.LAYER, Trait.MOVES, Trait.AVERAGES)) | {
@@ -188,8 +187,8 @@ class _Rewriting:
         others = {of: array for of, array in self.values.items() if of != name}
         size = magnitude(piece.expected)
         bounds = [broken.place.bound]
-        if broken.place.error > _MOST_EXPLAINED * _HALF_ULP * size:  # a weight that was rounded besides hides no cause
-            bounds.append(4 * _HALF_ULP * size)
+        if broken.place.error > _MOST_EXPLAINED * HALF_UNIT * size:  # a weight that was rounded besides hides no cause
+            bounds.append(4 * HALF_UNIT * size)
         with one_thread():
             told = (
                 cause_of(piece, Evidence(broken.actual, bound, bound / (size or 1.0)), stored=stored, others=others)
@@ -261,7 +260,7 @@ class _Rewriting:
 
         distance = errors(actual, self.values[name])
         self.note = _AT_CAPTURE.format(name, magnitude(distance))
-        return _largest(compute, self.values[name], _HALF_ULP, distance)
+        return _largest(compute, self.values[name], HALF_UNIT, distance)
 
 
 def _carried_by_part(graphs: Sequence[Graph], operands: _Operands, name: str, few: float) -> Array:
@@ -297,7 +296,7 @@ def _of_lost_numbers(before: Graph, after: Graph, operands: _Operands, name: str
                 before.held(operands.inputs, operands.held, {lost: number + sign * half}, [name])[name]
                 for sign in (-1, 1)
             ]
-            total = total + np.maximum(*(errors(end, unmoved) for end in ends)) * (1 + _HALF_ULP)
+            total = total + np.maximum(*(errors(end, unmoved) for end in ends)) * (1 + HALF_UNIT)
     return total
 
 

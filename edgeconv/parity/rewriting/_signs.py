@@ -10,10 +10,8 @@ import torch
 
 from edgeconv.core import Array
 from edgeconv.core.threads import one_thread
-from edgeconv.parity.writing import magnitude
+from edgeconv.parity.writing import HALF_UNIT, magnitude
 from edgeconv.reference import evaluate
-
-_HALF_ULP = 2.0**-24  # relative: the most that rounding to float32 moves a number by
 
 
 class Signs:
@@ -70,7 +68,7 @@ def moved(model: ir.Model, inputs: Mapping[str, Array], *, seed: int) -> dict[st
     Raises:
         RewriteError: it cannot be evaluated, since a size is decided by these numbers, say.
     """
-    signs = Signs(_HALF_ULP, seed)
+    signs = Signs(HALF_UNIT, seed)
     stored = {name: value.const_value for name, value in model.graph.initializers.items()}
     constants = {name: tensor.numpy() for name, tensor in stored.items() if tensor is not None}
     names = [value.name or "" for value in model.graph.outputs]

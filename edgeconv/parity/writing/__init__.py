@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import Matching, half_steps
-from edgeconv.parity.writing._ends import GAMMA, UNDERFLOW, errors, magnitude, raised
+from edgeconv.parity.writing._ends import GAMMA, HALF_UNIT, UNDERFLOW, errors, magnitude, raised
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._judge import File, both_sides, matched, writing
 from edgeconv.parity.writing._onnx import OnnxFile
@@ -27,6 +27,7 @@ from edgeconv.parity.writing._tflite import TfliteFile
 
 __all__ = [
     "GAMMA",
+    "HALF_UNIT",
     "UNDERFLOW",
     "Beside",
     "File",

@@ -17,6 +17,7 @@ A sum of n products is off by gamma_n |W| |x| at most, gamma_n = n u / (1 - n u)
 Numerical Algorithms, section 3.1), and both sides round: 2^13 covers any order of 4096 terms, and with the square root
 of n, which independent roundings grow with (Higham and Mary 2019), of millions.
 """
+HALF_UNIT = 2.0**-24  # of float32, relative: the most that rounding a number to it moves it by
 UNDERFLOW = 2.0**-1009
 """The least bound there is: as many roundings of numbers below the smallest normal float64, 2^-1022, which are lost
 whole (Higham, section 2.3). A saturated sigmoid or softmax is there, and no float32 constant moves a result so little.

@@ -16,12 +16,11 @@ from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.writing._constants import Matching, all_among, as_integers, half_steps, match
-from edgeconv.parity.writing._ends import GAMMA, SECOND_ORDER, UNDERFLOW, End, errors, magnitude, shift
+from edgeconv.parity.writing._ends import GAMMA, HALF_UNIT, SECOND_ORDER, UNDERFLOW, End, errors, magnitude, shift
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._operands import Operands, Source
 
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
-_HALF_UNIT = 2.0**-24  # relative: the most that rounding a number to float32 moves it by
 
 
 class File(Protocol):
@@ -256,9 +255,9 @@ class _Writing:
         compute = partial(self.graph.held, operands.inputs, changed=self.matching.rounded)
         for name in sorted(self.graph.results_between(end.value, held, self.file.approximated)):
             if name == end.value:
-                total += _HALF_UNIT * np.abs(end.expected)
+                total += HALF_UNIT * np.abs(end.expected)
                 continue
-            value = compute(held, names=[name])[name] * (1 + _HALF_UNIT)
+            value = compute(held, names=[name])[name] * (1 + HALF_UNIT)
             total += errors(end.arranged(compute({**held, name: value}, names=[end.value])[end.value]), end.expected)
         return total
 
@@ -269,7 +268,7 @@ class _Writing:
         """
         total = np.zeros(end.expected.shape)
         for name in sorted(self.file.own_ranges(end.tensor)):
-            moved = [self.file.again(end.tensor, {}, {name: 1 + sign * _HALF_UNIT}) for sign in (-1, 1)]
+            moved = [self.file.again(end.tensor, {}, {name: 1 + sign * HALF_UNIT}) for sign in (-1, 1)]
             total += np.maximum(*(errors(array, end.actual) for array in moved)) * (1 + SECOND_ORDER)
         return total
 

@@ -11,11 +11,9 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import half_steps
-from edgeconv.parity.writing._ends import End
+from edgeconv.parity.writing._ends import HALF_UNIT, End
 from edgeconv.parity.writing._held import Graph
 from edgeconv.reference import OPERATORS
-
-_HALF_UNIT = 2.0**-24  # relative: the most that rounding a number to float32 moves it by
 
 
 class OnnxFile:
@@ -105,7 +103,7 @@ class OnnxFile:
     def half_steps(self, constant: str) -> Array:
         """What rounding once may have moved the numbers of a constant by: of integers, rounding their scale."""
         array = self.constants[constant]
-        return np.abs(array) * _HALF_UNIT if array.dtype == np.float64 else half_steps(array)
+        return np.abs(array) * HALF_UNIT if array.dtype == np.float64 else half_steps(array)
 
     def own_half_steps(self, constant: str) -> Array:
         """The same of numbers that the writer computed itself."""

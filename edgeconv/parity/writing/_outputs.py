@@ -24,13 +24,12 @@ from edgeconv.core.affine import decibels
 from edgeconv.core.threads import one_thread
 from edgeconv.core.values import counted
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
-from edgeconv.parity.writing._ends import UNDERFLOW, errors, magnitude
+from edgeconv.parity.writing._ends import HALF_UNIT, UNDERFLOW, errors, magnitude
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._read_back import ReadBack
 from edgeconv.parity.writing._weights import wrong_integers
 from edgeconv.reference import evaluate
 
-_UNIT = 2.0**-24  # the largest relative error of one rounding to float32
 _PATTERNS = 16
 _DEVIATIONS = 8.0
 _NEAR = 1e-6  # relative to a constant's largest number: it was folded in float32, and not in float64
@@ -159,7 +158,7 @@ def _apart(numbers: Array, others: Array) -> float:
 
 def _changed(array: Array, generator: np.random.Generator) -> Array:
     signs = 2 * generator.integers(0, 2, array.shape, np.int8) + 2 * generator.integers(0, 2, dtype=np.int8) - 2
-    return np.asarray(array.astype(np.float64) * (1 + _UNIT * signs))
+    return np.asarray(array.astype(np.float64) * (1 + HALF_UNIT * signs))
 
 
 def _allowed(variance: Array, exact: Array) -> Array:
@@ -170,4 +169,4 @@ def _allowed(variance: Array, exact: Array) -> Array:
         axes = (0, *range(2, exact.ndim))
         variance = np.maximum(variance, variance.mean(axes, keepdims=True))
         square = np.maximum(square, square.mean(axes, keepdims=True))
-    return np.asarray(_DEVIATIONS * np.sqrt(variance) + _UNIT * np.sqrt(square))
+    return np.asarray(_DEVIATIONS * np.sqrt(variance) + HALF_UNIT * np.sqrt(square))

@@ -16,7 +16,7 @@ import numpy as np
 from edgeconv.core import Array, IntegerTensor, TensorSpec
 from edgeconv.core.affine import limits_of
 from edgeconv.parity.writing._constants import half_steps
-from edgeconv.parity.writing._ends import End, errors, is_equal, magnitude
+from edgeconv.parity.writing._ends import HALF_UNIT, End, errors, is_equal, magnitude
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._steps import Steps, steps_of
 from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, evaluate_operator
@@ -26,7 +26,6 @@ _MOVING = frozenset({"TRANSPOSE", "RESHAPE", "DEQUANTIZE"})
 _HANDING_ON = _MOVING - {"DEQUANTIZE"} | {"SQUEEZE", "EXPAND_DIMS", "PAD", "MAX_POOL_2D", "SLICE", "STRIDED_SLICE"}
 _PLACES = 256
 _WITH_BIAS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-_HALF_UNIT = 2.0**-24  # relative: the most that rounding a number to float32 moves it by
 _APART = 1e-3  # relative; scales are float32 numbers
 _MOST_TRIED = 6  # axes whose every order is tried
 
@@ -273,7 +272,7 @@ class TfliteFile:
             or np.max(np.asarray(tensor.data)) != limits_of(str(tensor.held_as))[1]
         ):
             return self.half_steps(constant)
-        return np.abs(real) * 2 * _HALF_UNIT
+        return np.abs(real) * 2 * HALF_UNIT
 
     def ends(self, constant: str) -> tuple[float, float]:
         """The least and the greatest number that a constant can have: of integers with one scale, what these reach."""
