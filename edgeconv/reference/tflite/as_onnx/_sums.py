@@ -38,19 +38,17 @@ def _bias(site: Site, at: int) -> list[ir.Value]:
     return [site[at] if flat else site.node("Reshape", [site[at], site.sizes([-1])])]
 
 
+def _conv(site: Site, operands: Sequence[ir.Value | None], axes: Sequence[Axis], group: int) -> ir.Value:
+    """Operands channels first."""
+    strides, dilations = [axis.stride for axis in axes], [axis.dilation for axis in axes]
+    return site.node("Conv", operands, pads=_pads(axes), strides=strides, dilations=dilations, group=group)
+
+
 def _convolution(site: Site, axes: tuple[int, ...], group: int) -> None:
     height, width = site.shape(1)[1:3]
     windows = _windows(site, (height, width), dilated=True)
     operands = [site.first(0), site.weights(1, axes), *_bias(site, 2)]
-    result = site.node(
-        "Conv",
-        operands,
-        pads=_pads(windows),
-        strides=[axis.stride for axis in windows],
-        dilations=[axis.dilation for axis in windows],
-        group=group,
-    )
-    site.give(site.activated(result), first=True)
+    site.give(site.activated(_conv(site, operands, windows, group)), first=True)
 
 
 def _conv_2d(site: Site) -> None:
@@ -75,13 +73,7 @@ def _conv_3d(site: Site) -> None:
         for at, letter in enumerate(letters)
     ]
     operands = [site.turned(site[0], [0, 4, 1, 2, 3]), site.weights(1, (4, 3, 0, 1, 2)), *_bias(site, 2)]
-    result = site.node(
-        "Conv",
-        operands,
-        pads=_pads(axes),
-        strides=[axis.stride for axis in axes],
-        dilations=[axis.dilation for axis in axes],
-    )
+    result = _conv(site, operands, axes, 1)
     site.give(site.activated(site.turned(result, [0, 2, 3, 4, 1])))
 
 
