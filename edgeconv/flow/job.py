@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 
 from edgeconv import errors
 from edgeconv.capture import open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Sample, values
 from edgeconv.core.defaults import BATCH
+from edgeconv.core.domain import Domain
 from edgeconv.core.quantization_options import Override
 from edgeconv.core.variants import VARIANTS
 from edgeconv.errors import NO_TORCH, DeviceError, EmitError, QuantizeError, RecipeError, RewriteError
@@ -198,7 +199,8 @@ def job_of(
     recipe, source = _source_of(recipe)
     variants = variants or _stated_variants(recipe, source)
     c_array = recipe.export.c_array if c_array is None else c_array
-    samples = parity_samples(recipe, variants) if prove or c_array else ()
+    domains = cache(source.domains)
+    samples = parity_samples(recipe, variants, domains) if prove or c_array else ()
     proof = _proof_on(samples, recipe, source, variants, devices) if prove else None
     return Job(
         name=recipe.name,
@@ -210,7 +212,7 @@ def job_of(
         skip_rewrites=skip_rewrites,
         preprocessing=recipe.preprocessing.to_json() if recipe.preprocessing else "",
         description=recipe.description,
-        quantization=_quantization(recipe),
+        quantization=_quantization(recipe, domains),
         proof=proof,
         c_samples=samples if c_array else None,
     )
@@ -223,7 +225,7 @@ def proof_of(recipe: Recipe, source: Source, variants: tuple[str, ...]) -> Proof
         RecipeError: its inputs cannot be used.
     """
     recipe = _with_inputs(recipe, source) if isinstance(source, OnnxSource) else recipe
-    return _proof_on(parity_samples(recipe, variants), recipe, source, variants, None)
+    return _proof_on(parity_samples(recipe, variants, source.domains), recipe, source, variants, None)
 
 
 def _proof_on(
@@ -260,7 +262,7 @@ def _stated_variants(recipe: Recipe, source: Source) -> tuple[str, ...]:
     return (source.variant,) if source.variant and not stated else recipe.export.variants
 
 
-def _quantization(recipe: Recipe) -> Quantization:
+def _quantization(recipe: Recipe, domains: Callable[[], Mapping[str, Domain]]) -> Quantization:
     """The recipe's options for integer variants."""
     plan, path = plan_text(recipe)
     places = {name: f"{recipe.path}: quantize.{name}" for name in ("keep_float", "override")}
@@ -268,7 +270,7 @@ def _quantization(recipe: Recipe) -> Quantization:
         places["plan"] = str(path)
     return Quantization(
         # Rounding on noise would fit the weights to what the plan's network never sees.
-        batches=partial(calibration_batches, recipe) if names_data(recipe) or not plan else None,
+        batches=partial(calibration_batches, recipe, domains) if names_data(recipe) or not plan else None,
         plan=plan,
         places=places,
         pixels=_pixels(recipe) if recipe.quantize.options.io == "uint8" else None,

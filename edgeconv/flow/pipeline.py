@@ -199,7 +199,8 @@ def export_onnx(
         c_array: as in `export`.
         skip_rewrites: as in `export`.
         devices: as in `export`.
-        samples: inputs of the proof; one of standard normal noise (zeros and ones for integers) by default.
+        samples: inputs of the proof; one of noise by default: standard normal floats, and integers that
+            their readers take (see `edgeconv.graph.domains`).
         progress: hears of the stages.
 
     Returns:

@@ -16,10 +16,12 @@ import numpy as np
 from edgeconv.capture import capture, whatever_it_brings
 from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
 from edgeconv.core.defaults import BATCH, DEVICE_TIMEOUT_S
+from edgeconv.core.domain import Domain, draw
 from edgeconv.core.threads import one_thread
 from edgeconv.devices import find, run_artifact, run_module
 from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
 from edgeconv.flow.output import temporary
+from edgeconv.graph.domains import INDICES, domains_of
 from edgeconv.recipe.foreign import state_restored
 from edgeconv.rewrite import optimize
 from edgeconv.rewrite.open_batch import free_batch
@@ -37,6 +39,7 @@ A capture takes as long with 11 as with 2 (MobileNetV2, ShuffleNetV2: 1.2 to 2.2
 """
 OTHER_BATCH = 2
 """Of the second capture, which must give the same graph: small and even, where a forward may well branch otherwise."""
+_NEGATIVE_IN_TORCH = frozenset({"GatherND"})  # as x[index] is captured; gather, embeddings and scatter refuse -1
 Precision = Literal["float64", "float32"]
 
 
@@ -78,6 +81,14 @@ class Source(Protocol):
         Raises:
             CaptureError: there is none.
             RewriteError: it depends on the batch size, or an operator cannot carry the batch.
+        """
+        ...
+
+    def domains(self) -> Mapping[str, Domain]:
+        """What the inputs of integers may hold, as those say that read them; open batches are 1.
+
+        Raises:
+            CaptureError: there is no graph.
         """
         ...
 
@@ -143,6 +154,12 @@ class TorchSource:
         if difference is not None:  # tracing may name the culprit, and comes first
             raise difference
         return model
+
+    def domains(self) -> Mapping[str, Domain]:
+        """See `Source`; of operators that torch calls by other names, the captured one's."""
+        if all(value.dtype.is_floating_point or str(value.dtype) == "torch.bool" for value in self.args):
+            return {}
+        return domains_of(self._graph(1), negative=_NEGATIVE_IN_TORCH)
 
     def _graph(self, batch: int) -> ir.Model:
         args = tuple(
@@ -211,14 +228,28 @@ class OnnxSource:
         return {tensor.name: (self.shapes[tensor.name], np.dtype(tensor.dtype)) for tensor in self.file.inputs}
 
     def noise(self) -> Sample:
-        """A seeded sample: standard normal floats, zeros and ones for integers and booleans."""
-        generator = np.random.default_rng(0)
+        """A seeded sample: standard normal floats, zeros and ones for booleans, integers that their readers take.
+
+        Raises:
+            CaptureError: there is no graph.
+        """
+        generator, domains = np.random.default_rng(0), self.domains()
         inputs: dict[str, Array] = {}
-        for name, (shape, dtype) in self.expected.items():
+        for at, (name, (shape, dtype)) in enumerate(self.expected.items()):
             static = tuple(1 if isinstance(dim, str) else dim for dim in shape)
+            if dtype.kind in "iu":
+                inputs[name] = draw(domains.get(name, Domain()), static, dtype, [0, at])
+                continue
             drawn = generator.standard_normal(static) if dtype.kind == "f" else generator.integers(0, 2, static)
             inputs[name] = np.asarray(drawn, dtype)
         return Sample("random-0-scale-1", inputs)
+
+    def domains(self) -> Mapping[str, Domain]:
+        """See `Source`."""
+        if all(dtype.kind not in "iu" for _, dtype in self.expected.values()):
+            return {}
+        with failing_as_a_file(self):
+            return domains_of(self._graph(1), negative=INDICES)
 
     def graph(self) -> ir.Model:
         """See `Source`."""

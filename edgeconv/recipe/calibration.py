@@ -16,7 +16,7 @@ from edgeconv.recipe.foreign import clause_of, prints_to_stderr
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.inputs import ImageInputs, RandomInputs
 from edgeconv.recipe.quantization import CalibrationImages
-from edgeconv.recipe.samples import from_arrays, from_images, from_noise
+from edgeconv.recipe.samples import Domains, from_arrays, from_images, from_noise, nothing_known
 from edgeconv.recipe.schema import Input, Recipe
 
 _IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -24,12 +24,12 @@ _NOISE = RandomInputs(seed=0, count=16)  # where a recipe names no data
 _END = object()
 
 
-def calibration_batches(recipe: Recipe) -> Iterator[Mapping[str, Array]]:
+def calibration_batches(recipe: Recipe, domains: Domains = nothing_known) -> Iterator[Mapping[str, Array]]:
     """Yields calibration data one inference at a time; only one batch is in memory.
 
     Args:
-        recipe: whose ``[quantize]`` names the data; without any, 16 batches of standard normal noise. States every
-            input.
+        recipe: whose ``[quantize]`` names the data; without any, 16 batches of noise. States every input.
+        domains: what those of integers may hold, where they are noise.
 
     Yields:
         An array per input, by name, of the input's shape (1 for an open batch) and dtype.
@@ -47,7 +47,7 @@ def calibration_batches(recipe: Recipe) -> Iterator[Mapping[str, Array]]:
         yield from _generated(recipe, data.generator, f"{where}.generator")
     some = data.images or data.arrays or data.generator
     for index, noise in enumerate(data.random or (() if some else (_NOISE,))):
-        for sample in from_noise(recipe.inputs, noise, f"{where}.random[{index}]"):
+        for sample in from_noise(recipe.inputs, noise, f"{where}.random[{index}]", domains):
             yield sample.inputs
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 
 from edgeconv.core import Array, Sample
+from edgeconv.core.domain import Domain, draw
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.arrays import names_of, read_arrays
 from edgeconv.recipe.fields import MAX_CLASS_INDEX
@@ -19,12 +21,28 @@ from edgeconv.recipe.schema import Input, Recipe
 from edgeconv.recipe.wording import place_of
 
 _Inputs = TypeVar("_Inputs", ImageInputs, ArrayInputs, RandomInputs)
+_USUAL_SCALE = 2  # up to here, a scale says nothing of integers
+
+Domains = Callable[[], Mapping[str, Domain]]
+"""Tells what inputs of integers may hold, by name; called only where noise is drawn for one."""
 
 
-def parity_samples(recipe: Recipe, variants: Collection[str] = ()) -> tuple[Sample, ...]:
+def nothing_known() -> Mapping[str, Domain]:
+    """No domain, of any input."""
+    return MappingProxyType({})
+
+
+def parity_samples(
+    recipe: Recipe, variants: Collection[str] = (), domains: Domains = nothing_known
+) -> tuple[Sample, ...]:
     """Makes every parity input that the recipe declares for one of `variants` (empty: all); names are unique.
 
-    Symbolic dimensions become 1. A recipe that declares none gets one sample of standard normal noise, seed 0.
+    Symbolic dimensions become 1. A recipe that declares none gets one sample of noise, seed 0; see `from_noise`.
+
+    Args:
+        recipe: with its inputs stated.
+        variants: that the inputs are for.
+        domains: what those of integers may hold.
 
     Raises:
         RecipeError: a file is missing or damaged, or does not fit the inputs; values would be NaN, Inf or altered.
@@ -37,7 +55,7 @@ def parity_samples(recipe: Recipe, variants: Collection[str] = ()) -> tuple[Samp
         samples += from_arrays(recipe, arrays, place_of(recipe.path, f"parity.arrays[{index}]"))
     stated = parity.images or parity.arrays or parity.random
     for index, item in _declared_for(parity.random if stated else (RandomInputs(),), variants):
-        samples += from_noise(recipe.inputs, item, f"{recipe.path}: parity.random[{index}]")
+        samples += from_noise(recipe.inputs, item, f"{recipe.path}: parity.random[{index}]", domains)
     return tuple(_uniquely_named(samples))
 
 
@@ -48,14 +66,34 @@ def _declared_for(items: Iterable[_Inputs], variants: Collection[str]) -> Iterat
             yield index, item
 
 
-def from_noise(inputs: tuple[Input, ...], noise: RandomInputs, where: str) -> Iterator[Sample]:
-    """Samples of seeded noise; here and below, errors name `where`."""
+def from_noise(
+    inputs: tuple[Input, ...], noise: RandomInputs, where: str, domains: Domains = nothing_known
+) -> Iterator[Sample]:
+    """Samples of seeded noise: standard normal floats times the scale, and integers that their readers take.
+
+    A scale beyond 2 says, too, that integers which nothing else bounds are from 0 to below it.
+
+    Args:
+        inputs: of the model.
+        noise: what the recipe says of it.
+        where: it says so, for errors.
+        domains: what inputs of integers may hold.
+    """
     generator = np.random.default_rng(noise.seed)
     name = f"random-{noise.seed}-scale-{noise.scale:g}"
+    held = domains() if any(np.dtype(item.dtype).kind in "iu" for item in inputs) else {}
+    below = int(min(noise.scale, 2**53)) if noise.scale > _USUAL_SCALE else None
     for index in range(noise.count):
+        drawn: dict[str, Array] = {}
+        for at, item in enumerate(inputs):
+            if np.dtype(item.dtype).kind in "iu":
+                domain, seed = held.get(item.name, Domain()), [noise.seed, index, at]
+                drawn[item.name] = draw(domain, item.static_shape, item.dtype, seed, below=below)
+            else:
+                drawn[item.name] = _draw(item, noise.scale, generator, where)
         yield Sample(
             name=f"{name}[{index}]" if noise.count > 1 else name,
-            inputs={item.name: _draw(item, noise.scale, generator, where) for item in inputs},
+            inputs=drawn,
             scale=noise.scale,
             variants=noise.variants,
         )
@@ -63,16 +101,13 @@ def from_noise(inputs: tuple[Input, ...], noise: RandomInputs, where: str) -> It
 
 def _draw(item: Input, scale: float, generator: np.random.Generator, where: str) -> Array:
     shape, dtype = item.static_shape, np.dtype(item.dtype)
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what it leaves is refused
-            values = np.asarray(generator.standard_normal(shape) * scale, dtype=dtype)
-        if not np.isfinite(values).all():
-            raise RecipeError(f"scale {scale:g} gives Inf in {item.dtype}", where=where, hint="lower scale")
-        return values
     if dtype.kind == "b":
         return generator.integers(0, 2, shape).astype(dtype)
-    limit = min(max(2, int(scale)), int(np.iinfo(dtype).max))
-    return generator.integers(0, limit, shape).astype(dtype)
+    with np.errstate(over="ignore"):  # what it leaves is refused
+        values = np.asarray(generator.standard_normal(shape) * scale, dtype=dtype)
+    if not np.isfinite(values).all():
+        raise RecipeError(f"scale {scale:g} gives Inf in {item.dtype}", where=where, hint="lower scale")
+    return values
 
 
 def from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sample]:
