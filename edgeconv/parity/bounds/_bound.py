@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -138,6 +139,29 @@ def either(exact: Array, other: Array) -> Bound:
         distance = np.abs(exact.astype(np.float64) - other.astype(np.float64))
     distance = np.where(np.isnan(distance), 0.0, distance)
     return Bound(exact, distance, distance)
+
+
+def carried_over(
+    results: Sequence[Array], carried: Mapping[int, Bound], evaluate: Callable[[Mapping[int, Array]], Sequence[Array]]
+) -> tuple[Bound, ...]:
+    """The bounds of results that nothing rounds: between what an operator makes of both ends of its operands' errors.
+
+    Args:
+        results: of the exact operands.
+        carried: the operands that have an error, under the keys that `evaluate` knows them by.
+        evaluate: the results with this added to each of them.
+    """
+    errors: list[list[Array]] = []
+    is_one = all(bound.worst is bound.likely for bound in carried.values())
+    for name in ("worst",) if is_one else ("worst", "likely"):
+        ends = [evaluate({key: sign * getattr(bound, name) for key, bound in carried.items()}) for sign in (-1, 1)]
+        with np.errstate(invalid="ignore"):
+            distances = [
+                np.maximum(np.abs(low - result), np.abs(high - result))
+                for low, high, result in zip(*ends, results, strict=True)
+            ]
+        errors.append([np.where(np.isnan(distance), np.inf, distance) for distance in distances])
+    return tuple(Bound(*ends) for ends in zip(results, errors[0], errors[-1], strict=True))
 
 
 def bound_of(exact: Array, bounded: Bounded | None) -> Bound:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgeconv.errors import ParityError
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
-from edgeconv.parity.bounds._bound import Bound, bound_of, either
+from edgeconv.parity.bounds._bound import Bound, bound_of, carried_over, either
 from edgeconv.parity.bounds._node_rules import RULES
 from edgeconv.parity.bounds._site import Site
 from edgeconv.reference import evaluate_node
@@ -104,22 +104,14 @@ def _moved(
     """The results of a node that rounds nothing: between what it makes of both ends of its operands' errors."""
     if not carried:
         return tuple(bound_of(result, None) for result in results)
-    errors: list[list[Array]] = []
-    is_one = all(bound.worst is bound.likely for bound in carried.values())
-    for name in ("worst",) if is_one else ("worst", "likely"):
-        ends = []
-        for sign in (-1, 1):
-            shifted = list(values)
-            for at, bound in carried.items():
-                shifted[at] = bound.exact + sign * getattr(bound, name)
-            ends.append(evaluate_node(node, shifted, opset=opset))
-        with np.errstate(invalid="ignore"):
-            distances = [
-                np.maximum(np.abs(low - result), np.abs(high - result))
-                for low, high, result in zip(*ends, results, strict=True)
-            ]
-        errors.append([np.where(np.isnan(distance), np.inf, distance) for distance in distances])
-    return tuple(Bound(*ends) for ends in zip(results, errors[0], errors[-1], strict=True))
+
+    def evaluate(offsets: Mapping[int, Array]) -> Sequence[Array]:
+        shifted = list(values)
+        for at, offset in offsets.items():
+            shifted[at] = carried[at].exact + offset
+        return evaluate_node(node, shifted, opset=opset)
+
+    return carried_over(results, carried, evaluate)
 
 
 def _is_exact(node: ir.Node, operands: Sequence[Array | None], *, integral: bool) -> bool:

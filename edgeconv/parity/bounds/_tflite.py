@@ -15,7 +15,7 @@ from edgeconv.parity.bounds import _formulas as formulas
 from edgeconv.parity.bounds import _recurrent as recurrent
 from edgeconv.parity.bounds import _resize as resize
 from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
-from edgeconv.parity.bounds._bound import Bound, bound_of, either
+from edgeconv.parity.bounds._bound import Bound, bound_of, carried_over, either
 from edgeconv.parity.bounds._bounded import Bounded, exact, stacked
 from edgeconv.parity.bounds._sums import linear
 from edgeconv.reference.tflite import Operator, TfliteGraph, evaluate_operator
@@ -196,7 +196,12 @@ def _bounds_of(
     )
     carried = {at: error for at, error in errors.items() if error.worst.any()}
     if carried and operator.name in _CARRIED and all(result.dtype.kind == "f" for result in results):
-        return _moved(graph, operator, values, carried, results)
+
+        def evaluate(offsets: Mapping[int, Array]) -> Sequence[Array]:
+            shifted = {at: values[at] + offset for at, offset in offsets.items()}
+            return evaluate_operator(graph, operator, {**values, **shifted})
+
+        return carried_over(results, carried, evaluate)
     if errors and (operator.name in _NOTHING_ROUNDED or results[0].dtype.kind != "f"):
         raise ParityError(f"no error is carried through {operator.name}", where=call.result.name)
     if operator.name in _JUMPS and not call.quantized:
@@ -230,32 +235,6 @@ def _evaluated(
     bare = replace(operator, options={**operator.options, "fused_activation_function": 0})
     (total,) = evaluate_operator(graph, bare, values)
     return (total if not number else np.clip(total, *_CLAMPS[number]),), total
-
-
-def _moved(
-    graph: TfliteGraph,
-    operator: Operator,
-    values: Mapping[int, Array],
-    carried: Mapping[int, Bound],
-    results: Sequence[Array],
-) -> tuple[Bound, ...]:
-    """The results of an operator that rounds nothing: between what it makes of both ends of its operands' errors."""
-    errors: list[list[Array]] = []
-    is_one = all(of.worst is of.likely for of in carried.values())
-    for name in ("worst",) if is_one else ("worst", "likely"):
-        ends = [
-            evaluate_operator(
-                graph, operator, {**values, **{at: values[at] + sign * getattr(of, name) for at, of in carried.items()}}
-            )
-            for sign in (-1, 1)
-        ]
-        with np.errstate(invalid="ignore"):
-            distances = [
-                np.maximum(np.abs(low - result), np.abs(high - result))
-                for low, high, result in zip(*ends, results, strict=True)
-            ]
-        errors.append([np.where(np.isnan(distance), np.inf, distance) for distance in distances])
-    return tuple(Bound(*ends) for ends in zip(results, errors[0], errors[-1], strict=True))
 
 
 def _rescales(call: Call) -> bool:
