@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
@@ -211,3 +212,12 @@ def test_refusals_speak_of_the_files_nodes(tmp_path: Path) -> None:
     with pytest.raises(EmitError, match=r"Det \(node 'first'\), Col2Im \(node 'second'\)") as caught:
         edgeconv.export_onnx(path, tmp_path / "out", name="net")
     assert "module" not in str(caught.value)
+
+
+def test_a_slope_of_a_sixth_that_the_file_holds_rounded_makes_a_hard_swish(tmp_path: Path) -> None:
+    gate = _node("HardSigmoid", ["x"], ["gate"], alpha=1 / 6, beta=0.5)
+    path = file_of(tmp_path, [gate, _node("Mul", ["x", "gate"], ["y"])], (2, 6), 18)
+    result = edgeconv.export_onnx(path, tmp_path / "out", name="m", devices=("onnxruntime", "litert"))
+    assert result.report is not None
+    assert result.report.verdict.value == "pass"
+    assert [node.op_type for node in onnx.load(tmp_path / "out" / "m.fp32.onnx").graph.node] == ["HardSwish"]
