@@ -6,10 +6,12 @@ import dataclasses
 from pathlib import Path
 
 import flatbuffers
+import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from device_models import make_samples, tflite_bytes, write_artifact
 
+import edgeconv
 from edgeconv.core import Verdict
 from edgeconv.devices import DEVICES, install, run_artifact
 
@@ -51,3 +53,31 @@ def test_an_operator_that_it_lacks_fails_with_the_interpreters_own_words(tmp_pat
     assert run.verdict is Verdict.FAIL
     assert "LSTM" in run.reason
     assert "\n" not in run.reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Gather(x, i)",
+        "y = Gather<axis = 1>(x, j)",
+        "y = Mod(i, j)",
+        "y = Mod<fmod = 1>(i, j)",
+        "y = Mod(i, five)",
+        "y = Neg(i)",
+        "y = Abs(i)",
+        "a = ArgMax<axis = 1>(x) y = Cast<to = 6>(a)",
+        "a = ArgMin<axis = 1>(x) b = Cast<to = 1>(a) c = Cast<to = 6>(a) d = Cast<to = 1>(c) y = Add(b, d)",
+        "a = ArgMax<axis = 1, keepdims = 0>(x) y = Gather(x, a)",
+    ],
+)
+def test_whole_numbers_are_written_in_operators_that_it_has(body: str, tmp_path: Path) -> None:
+    """Its FLOOR_MOD and NEG take floats only, and its ARG_MAX gives no int64."""
+    text = '<ir_version: 10, opset_import: ["": 20]> g (int32[2, 6] i, int32[2, 6] j, float[6, 6] x) => ({} y)'
+    kind = "float" if "(x, " in body or "Add" in body else "int32"
+    model = onnx.parser.parse_model(f"{text.format(kind)} <int32 five = {{5}}> {{ {body} }}")
+    onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "m.onnx")
+    devices = ("onnxruntime", "litert", "tflite-micro")
+    report = edgeconv.export_onnx(tmp_path / "m.onnx", tmp_path / "out", name="m", devices=devices).report
+    assert report is not None
+    failed = {row.device: row.reason for row in report.comparisons if row.verdict is not Verdict.PASS}
+    assert not failed

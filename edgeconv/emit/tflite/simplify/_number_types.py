@@ -33,6 +33,33 @@ _POSITIONS = {"PAD": (0,), "PADV2": (0, 2), "SCATTER_ND": (1,)}
 _UNARY = frozenset(("ARG_MAX", "ARG_MIN", "CUMSUM", "NEG", "SUM", "DEPTH_TO_SPACE", "REVERSE_SEQUENCE"))
 
 
+_INT32 = 2  # schema.TensorType.INT32
+
+
+def narrow_places(graph: Graph) -> None:
+    """ARG_MAX and ARG_MIN that only casts read give int32 themselves: the microcontrollers' kernels know no int64."""
+    consumers, producers = graph.consumers(), graph.producers()
+    for operator in list(graph.operators):
+        if operator.code not in {"ARG_MAX", "ARG_MIN"} or operator.outputs[0].dtype != np.int64:
+            continue
+        shapes = [operator.outputs[0]]  # the places, as they are and reshaped
+        while [reader.code for reader in consumers.get(shapes[-1], ())] == ["RESHAPE"]:
+            shapes.append(consumers[shapes[-1]][0].outputs[0])
+        casts = consumers.get(shapes[-1], [])
+        if any(shape in graph.outputs for shape in shapes) or {reader.code for reader in casts} != {"CAST"}:
+            continue
+        for shape in shapes:
+            shape.dtype = _WIDE
+        operator.options["outputType"] = _INT32
+        for cast in [cast for cast in casts if cast.outputs[0].dtype == _WIDE]:
+            if cast.outputs[0] not in graph.outputs:
+                graph.replace(cast.outputs[0], shapes[-1])
+                graph.operators.remove(cast)
+            elif len(casts) == 1:
+                producers[shapes[-1]].outputs = cast.outputs
+                graph.operators.remove(cast)
+
+
 def widen_integers(graph: Graph) -> None:
     """Puts casts around the operators of `AS_INT32`."""
     operators: list[Operator] = []

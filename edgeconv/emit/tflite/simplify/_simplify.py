@@ -12,7 +12,7 @@ import numpy as np
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite.lower._windows import VALID
 from edgeconv.emit.tflite.simplify._finite import maybe_infinite
-from edgeconv.emit.tflite.simplify._number_types import widen_integers
+from edgeconv.emit.tflite.simplify._number_types import narrow_places, widen_integers
 from edgeconv.emit.tflite.simplify._ranks import IN_COMPANY, lower_ranks
 
 _ACTIVATIONS = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}  # schema.ActivationFunctionType
@@ -311,6 +311,7 @@ def _per_channel(x: Tensor, *constants: Tensor) -> bool:
 
 SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (
     drop_dead,
+    narrow_places,
     widen_integers,
     lower_ranks,
     share_scales,

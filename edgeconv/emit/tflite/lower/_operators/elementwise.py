@@ -187,7 +187,14 @@ def magnitude(low: Lowering, x: Tensor) -> Tensor:
         return low.emit("ABS", [x], x.shape)
     if x.dtype.kind == "u":
         return x
-    return low.emit("MAXIMUM", [x, low.emit("NEG", [x], x.shape)], x.shape)
+    return low.emit("MAXIMUM", [x, opposite(low, x)], x.shape)
+
+
+def opposite(low: Lowering, x: Tensor) -> Tensor:
+    """-x; of int32 0 - x, since the microcontrollers' NEG takes floats only."""
+    if x.dtype != np.int32:
+        return low.emit("NEG", [x], x.shape)
+    return low.emit("SUB", [low.graph.constant(np.zeros(1, x.dtype), f"{low.base}/zero"), x], x.shape)
 
 
 def quotient(low: Lowering, node: ir.Node) -> None:
@@ -206,7 +213,7 @@ def negative(low: Lowering, node: ir.Node) -> None:
     """Neg; in integers 0 - x, since NEG has no int8 kernel."""
     x, form = read(low, node)
     is_quantized = low.integer and x.dtype == np.float32
-    result = low.emit("SUB", [low.floats(0.0), x], x.shape) if is_quantized else low.emit("NEG", [x], x.shape)
+    result = low.emit("SUB", [low.floats(0.0), x], x.shape) if is_quantized else opposite(low, x)
     low.bind(node.outputs[0], form, result)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -140,8 +142,7 @@ def _computed_rows(low: Lowering, index: ir.Value, shape: tuple[int, ...]) -> Te
     places = low.reshape(low.tensor(index, first(len(low.shape(index)))), (number, count))
     if places.dtype != np.int32:
         places = low.emit("CAST", [places], places.shape, dtype=np.dtype(np.int32))
-    # ONNX counts negative places from the end, TFLite's kernels refuse them.
-    places = low.emit("FLOOR_MOD", [places, low.integers(shape[:count])], places.shape)
+    places = _from_start(low, places, shape[:count])
     strides = [int(np.prod(shape[axis + 1 : count])) for axis in range(count)]
     places = low.emit("MUL", [places, low.integers(strides)], places.shape)
     return low.emit("SUM", [places, low.integers([1])], (number,), keepDims=False)
@@ -172,9 +173,18 @@ def _places(low: Lowering, index: ir.Value, size: int) -> Tensor:
     producer = index.producer()
     if producer is not None and producer.op_type in having(Trait.RANKS):
         return tensor
-    # ONNX counts negative places from the end, TFLite's kernels refuse them. (What ranks elements gives no negative
-    # ones.)
-    return low.emit("FLOOR_MOD", [tensor, low.integers([size])], tensor.shape)
+    return _from_start(low, tensor, [size])  # what ranks elements gives no negative ones
+
+
+def _from_start(low: Lowering, places: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Places counted from the start: ONNX counts negative ones from the end, TFLite's kernels refuse them.
+
+    FLOOR_MOD would be one operator, but the microcontrollers' kernel of it takes no integers.
+    """
+    below = low.emit("MINIMUM", [places, low.integers([0])], places.shape)
+    times = low.emit("MAXIMUM", [below, low.integers([-1])], places.shape)
+    back = low.emit("MUL", [times, low.integers(sizes)], places.shape)
+    return low.emit("SUB", [places, back], places.shape)
 
 
 def _mirrored(low: Lowering, x: Tensor) -> Tensor:

@@ -30,10 +30,16 @@ def _sign(low: Lowering, x: Tensor) -> Tensor:
 
 
 def modulo(low: Lowering, node: ir.Node) -> None:
-    """Mod: with the sign of the divisor FLOOR_MOD, with that of the dividend (``fmod``) made of it."""
+    """Mod: with the sign of the divisor FLOOR_MOD, with that of the dividend (``fmod``) made of it.
+
+    Of int32 what a quotient leaves: the microcontrollers' FLOOR_MOD takes floats only.
+    """
     form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
     x, divisor = (operand(low, value, form) for value in node.inputs)
     shape = permuted(low.shape(node.outputs[0]), form)
+    if x.dtype == np.int32:
+        low.bind(node.outputs[0], form, _left(low, x, divisor, shape, floored=not node.attributes.get_int("fmod", 0)))
+        return
     remainder = low.emit("FLOOR_MOD", [x, divisor], shape)
     if node.attributes.get_int("fmod", 0) and x.dtype.kind == "i":
         remainder = integer_remainder(low, x, divisor, remainder)
@@ -41,6 +47,26 @@ def modulo(low: Lowering, node: ir.Node) -> None:
         sizes = [magnitude(low, number) for number in (x, divisor)]
         remainder = low.emit("MUL", [_sign(low, x), low.emit("FLOOR_MOD", sizes, shape)], shape)
     low.bind(node.outputs[0], form, remainder)
+
+
+def _left(low: Lowering, x: Tensor, divisor: Tensor, shape: tuple[int, ...], *, floored: bool) -> Tensor:
+    """What DIV, which rounds towards zero, leaves of int32; `floored`: one divisor more, where the signs differ."""
+    product = low.emit("MUL", [low.emit("DIV", [x, divisor], shape), divisor], shape)
+    rest = low.emit("SUB", [x, product], shape)
+    if not floored:
+        return rest
+    zero = low.graph.constant(np.zeros(1, x.dtype), f"{low.base}/zero")
+    below = low.emit("LESS", [rest, zero], shape, dtype=_BOOL)
+    if divisor.data is None or not np.all(divisor.data > 0):
+        negative = low.emit("LESS", [divisor, zero], divisor.shape, dtype=_BOOL)
+        above = low.emit("GREATER", [rest, zero], shape, dtype=_BOOL)
+        opposite = low.emit("LOGICAL_AND", [above, negative], shape, dtype=_BOOL)
+        positive = low.emit("LOGICAL_NOT", [negative], divisor.shape, dtype=_BOOL)
+        below = low.emit(
+            "LOGICAL_OR", [opposite, low.emit("LOGICAL_AND", [below, positive], shape, dtype=_BOOL)], shape, dtype=_BOOL
+        )
+    more = low.emit("MUL", [low.emit("CAST", [below], shape, dtype=x.dtype), divisor], shape)
+    return low.emit("ADD", [rest, more], shape)
 
 
 def integer_remainder(low: Lowering, x: Tensor, divisor: Tensor, floored: Tensor) -> Tensor:
