@@ -27,6 +27,21 @@ def gather_computed(low: Lowering, node: ir.Node) -> None:
     low.bind(y, first(len(low.shape(y))), gathered)
 
 
+def gather_nd_computed(low: Lowering, node: ir.Node) -> None:
+    """GatherND by an index that is computed: a gather of rows, in torch's order; see `scatter_nd`."""
+    value, index, y = low.input(node), low.input(node, 1), node.outputs[0]
+    shape, shared = low.shape(value), node.attributes.get_int("batch_dims", 0)
+    depth = shared + low.shape(index)[-1]
+    rows = _computed_rows(low, index, shape[shared:])
+    batches = int(np.prod(shape[:shared]))
+    if batches > 1:
+        starts = np.arange(batches) * int(np.prod(shape[shared:depth]))
+        rows = low.emit("ADD", [rows, low.integers(np.repeat(starts, rows.shape[0] // batches))], rows.shape)
+    flat = low.reshape(low.tensor(value, first(len(shape))), (int(np.prod(shape[:depth])), *shape[depth:]))
+    gathered = low.emit("GATHER", [flat, rows], (*rows.shape, *shape[depth:]), axis=0, batchDims=0)
+    low.bind(y, first(len(low.shape(y))), low.reshape(gathered, low.shape(y)))
+
+
 def gather_elements(low: Lowering, node: ir.Node) -> None:
     """GatherElements as a gather of the flat tensor."""
     value, y = low.input(node), node.outputs[0]
@@ -143,6 +158,8 @@ def _computed_rows(low: Lowering, index: ir.Value, shape: tuple[int, ...]) -> Te
     if places.dtype != np.int32:
         places = low.emit("CAST", [places], places.shape, dtype=np.dtype(np.int32))
     places = _from_start(low, places, shape[:count])
+    if count == 1:
+        return low.reshape(places, (number,))
     strides = [int(np.prod(shape[axis + 1 : count])) for axis in range(count)]
     places = low.emit("MUL", [places, low.integers(strides)], places.shape)
     return low.emit("SUM", [places, low.integers([1])], (number,), keepDims=False)

@@ -23,7 +23,7 @@ from edgeconv.emit.tflite.lower._layout import (
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.activation import read
 from edgeconv.emit.tflite.lower._operators.elementwise import common_form, operand
-from edgeconv.emit.tflite.lower._operators.indexing import gather_computed
+from edgeconv.emit.tflite.lower._operators.indexing import gather_computed, gather_nd_computed
 from edgeconv.emit.tflite.lower._operators.padding import joined
 
 
@@ -244,11 +244,14 @@ def tile(low: Lowering, node: ir.Node) -> None:
 
 
 def gather_nd(low: Lowering, node: ir.Node) -> None:
-    """GatherND by a constant index: the leading axes that it indexes are merged to one, which is gathered.
+    """GatherND: the leading axes that the index addresses are merged to one, which is gathered.
 
     One axis, which is how torch writes ``x[:, [2, 0]]``, is gathered where it lies.
     """
     value, y = low.input(node), node.outputs[0]
+    if low.array(low.input(node, 1)) is None:
+        gather_nd_computed(low, node)
+        return
     index, before = _with_batch(low.constant(node.inputs[1], "index"), node), low.shape(value)
     depth = index.shape[-1]
     rows = np.ravel_multi_index(tuple(np.moveaxis(index % before[:depth], -1, 0)), before[:depth])
