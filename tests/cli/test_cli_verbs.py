@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -213,6 +215,14 @@ def test_bench_prints_a_row_per_file_and_device(exported: Path, capsys: pytest.C
 def test_version_prints_the_version_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"edgeconv {edgeconv.__version__}\n"
+
+
+def test_the_package_runs_as_a_module_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgeconv", "inspect", str(tmp_path / "none.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("edgeconv: error: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_no_verb_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
