@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -14,6 +15,7 @@ from flatbuffers import Builder
 from test_writing import emitted, judged
 from torch import Tensor, nn
 
+from edgeconv import export_onnx
 from edgeconv.capture import capture
 from edgeconv.core.verdicts import Verdict
 from edgeconv.flow.variants import Quantization, Variant, variants_of
@@ -100,3 +102,11 @@ def test_a_range_of_the_writer_s_own_that_ends_too_early_is_told(
     contents = emitted(made, "tflite")
     told = judged(made, inputs, contents, _scaled(contents.data, ending, factor), tmp_path / "net.tflite")
     assert told.verdict is Verdict.FAIL
+
+
+def test_integers_that_are_outputs_by_a_computed_scale_are_not_made_real(tmp_path: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["": 13]> g (float[2, 6] x, float s, uint8 z) => (uint8[2, 6] y)'
+    onnx.save(onnx.parser.parse_model(f"{text} {{ y = QuantizeLinear(x, s, z) }}"), tmp_path / "m.onnx")
+    result = export_onnx(tmp_path / "m.onnx", tmp_path / "out", name="m", formats="onnx", devices="onnxruntime")
+    assert result.report is not None
+    assert not [row.reason for row in result.report.comparisons if row.verdict is Verdict.FAIL]

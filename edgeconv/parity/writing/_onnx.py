@@ -139,12 +139,18 @@ def _with_real_borders(graph: ir.Graph, beside: Graph) -> None:
         graph.insert_before(graph[0], quantizer)
         for node in readers:
             node.replace_input_with(0, quantizer.outputs[0])
+    own = {value.name for value in beside.model.graph.outputs if _is_made_by("QuantizeLinear", value)}
     for index, value in enumerate(list(graph.outputs)):
         maker = value.producer()
-        if maker is None or maker.op_type != "QuantizeLinear":
+        if maker is None or maker.op_type != "QuantizeLinear" or value.name in own:
             continue
         name = value.name
         real = ir.Value(name=name, shape=value.shape, type=maker.inputs[0].type if maker.inputs[0] else None)
         value.name = beside.dequantized.get(name or "", f"{name}.quantized")
         graph.outputs[index] = real
         graph.append(ir.Node("", "DequantizeLinear", [value, *maker.inputs[1:]], outputs=[real]))
+
+
+def _is_made_by(operator: str, value: ir.Value) -> bool:
+    maker = value.producer()
+    return maker is not None and maker.op_type == operator
