@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Callable
@@ -95,6 +96,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "movedim": lambda x: x.movedim(1, -1).swapaxes(0, 1),
     "select and negative slices": lambda x: x[:, -1, 1:-1] * x[-1, 0, -6:-1],
     "einsum": lambda x: torch.einsum("nchw,ncdw->nhd", x, x),
+    "einsum of three": lambda x: torch.einsum("nchw,ncdw,nw->hnd", x, x, x[:, 0, 0]),
     "matrix products": lambda x: torch.baddbmm(x[:, 0, :, :7], x[:, 0], x[:, 1].mT, beta=0.5, alpha=2),
     "vector": lambda x: x @ x[0, 0, 0],
     "variance": lambda x: x.var((2, 3), unbiased=False, keepdim=True) + x.std(1, keepdim=True),
@@ -276,6 +278,7 @@ def test_what_the_table_does_not_know_is_said_and_goes_to_the_official_path() ->
 # torchao registers its operators when it is imported, and is none of ours.
 @pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("torchao.")])
 def test_an_entry_takes_the_arguments_of_its_schema(name: str) -> None:
+    importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers quantized_decomposed
     namespace, operator, overload = name.split(".")
     schema = getattr(getattr(getattr(torch.ops, namespace), operator), overload)._schema
     functional = getattr(getattr(torch.ops, namespace), operator.removesuffix("_"), None)

@@ -11,19 +11,23 @@ from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_o
 
 
 def einsum(b: Builder, equation: str, tensors: Sequence[ir.Value], path: Sequence[int] | None) -> ir.Value:
-    """One or two tensors as sums, transposes and one MatMul, which both formats have; more as ONNX's Einsum.
+    """Sums, transposes and MatMuls, which both formats have: the tensors are multiplied from left to right.
 
     The order of contraction (`path`) changes no value. Labels that are repeated within a tensor (diagonals) stay
     ONNX's.
     """
     terms, result = _labels(equation, [len(sizes_of(tensor)) for tensor in tensors])
-    if len(tensors) > 2 or any(len(set(term)) < len(term) for term in (*terms, result)):
+    if any(len(set(term)) < len(term) for term in (*terms, result)):
         return b.add("Einsum", *tensors, shape=b.shape, equation=equation)
     summed = [
         _sum_out(b, value, term, keep=set(result).union(*(other for other in terms if other is not term)))
         for value, term in zip(tensors, terms, strict=True)
     ]
-    value, labels = summed[0] if len(summed) == 1 else _product(b, summed[0], summed[1], result)
+    value, labels = summed[0]
+    for place, term in enumerate(summed[1:], 1):
+        later = "".join(terms[place + 1 :])  # what they name is not summed yet
+        inner = "".join(label for label in dict.fromkeys(labels + term[1]) if label in later and label not in result)
+        value, labels = _product(b, (value, labels), term, result + inner)
     return b.transpose(value, [labels.index(label) for label in result])
 
 
