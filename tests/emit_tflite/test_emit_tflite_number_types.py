@@ -16,9 +16,10 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
+from edgeconv import export_onnx
 from edgeconv.capture import open_onnx
 from edgeconv.emit.tflite import to_tflite
-from edgeconv.errors import EdgeconvError
+from edgeconv.errors import EdgeconvError, EmitError
 from edgeconv.rewrite import optimize
 
 _BINARY = ("Add", "Sub", "Mul", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Mod", "Max", "Min")
@@ -149,3 +150,12 @@ def test_weighted_integers_are_refused(tmp_path: Path) -> None:
     path = _written(tmp_path / "m.onnx", [make], inputs, {"scales": np.array([1, 1, 2, 1.7], np.float32)})
     with pytest.raises(EdgeconvError, match="it weighs integers"):
         to_tflite(open_onnx(path).graph({"a": (2, 3, 4, 5)}), layout="nchw", metadata={})
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32", "uint8"])
+def test_integers_that_are_shrunk_are_refused_by_name(kind: str, tmp_path: Path) -> None:
+    """Its bounds and bias are floats, which no kernel compares with integers."""
+    text = f'<ir_version: 8, opset_import: ["": 18]> g ({kind}[2, 6] x) => ({kind}[2, 6] y) {{ y = Shrink(x) }}'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    with pytest.raises(EmitError, match="it shrinks integers; cast them to float32"):
+        export_onnx(tmp_path / "m.onnx", tmp_path / "out", name="m")

@@ -102,6 +102,8 @@ def is_inf(low: Lowering, node: ir.Node) -> None:
 def shrink(low: Lowering, node: ir.Node) -> None:
     """Shrink: x - bias above lambd, x + bias below -lambd, zero between."""
     x, form = read(low, node)
+    if x.dtype.kind != "f":
+        low.refuse("it shrinks integers", hint="cast them to float32")
     reach, bias = node.attributes.get_float("lambd", 0.5), node.attributes.get_float("bias", 0.0)
     zero = low.floats(0.0)
     above = low.emit("GREATER", [x, low.floats(reach)], x.shape, dtype=_BOOL)
