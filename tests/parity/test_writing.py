@@ -69,18 +69,10 @@ LAYERS_TOLD = ("permuted", "stride", "padding")
 """Kinds that are told by the layer whose result differs."""
 
 NOT_SEEN = (
-    # An epsilon that the writer alone knows: a unit of it moves the result by less than its own bound.
-    {("norm", "tflite", "ulp", "norm/constant")}
     # Inner tensors of the writer's: real numbers stay what they are, but for the rounding.
-    | {
-        ("pool", "tflite", kind, f"1/{name}")
-        for kind in ("scale", "zero point")
-        for name in ("above", "below", "sloped")
-    }
+    {("pool", "tflite", kind, f"1/{name}") for kind in ("scale", "zero point") for name in ("above", "below", "sloped")}
     | {("pool", "tflite", "scale", "1/level")}
     | {("pool", "tflite", "scale", "y/conv_2d")}
-    # A step of integers that the writer rounds itself: a 127th of a weight, less than its own bound.
-    | {("pool", "tflite", "ulp", "2/share")}
 )
 TOLD_BY_THE_RESULT = {
     ("leaky", "onnx", "slope", "stem.2.float"),

@@ -26,6 +26,7 @@ whole (Higham, section 2.3). A saturated sigmoid or softmax is there, and no flo
 _FEW = 256  # elements, looked at first: two arrays that differ do so there already
 _MOST_KEPT = 1 << 23  # elements of orders: 64 MB
 _LARGER = 1024.0  # what operands are raised to, by powers of two, so that nothing is rounded
+_SMALLER = 2.0**-8  # what operands are lowered to: their variance is then about the eps of normalizations
 _PATTERNS = 15  # of signs, that several numbers of a constant are moved by: in one of them, most do not cancel
 _MANY = 3.0  # where a result depends on several numbers of a constant: more than one pattern shows
 
@@ -105,6 +106,13 @@ def raised(array: Array) -> Array:
     if array.dtype.kind != "f":
         return array
     return np.asarray(array * max(1.0, 2.0 ** np.ceil(np.log2(_LARGER / (magnitude(array) or _LARGER)))))
+
+
+def lowered(array: Array) -> Array:
+    """Real numbers times the power of two that brings the largest to a small size; others as they are."""
+    if array.dtype.kind != "f":
+        return array
+    return np.asarray(array * min(1.0, 2.0 ** np.floor(np.log2(_SMALLER / (magnitude(array) or _SMALLER)))))
 
 
 def mixed(array: Array) -> Array:

@@ -19,7 +19,9 @@ from edgeconv.parity.writing._constants import Matching, all_among, as_integers,
 from edgeconv.parity.writing._ends import GAMMA, HALF_UNIT, SECOND_ORDER, UNDERFLOW, End, errors, magnitude, shift
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._operands import Operands, Source
+from edgeconv.parity.writing._solved import Solved, solve
 
+_DOUBT = 0.25  # of half a unit, within which a number of the writer's own is told
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
 
 
@@ -39,7 +41,7 @@ class File(Protocol):
     @property
     def approximated(self) -> frozenset[str]: ...
     def quantized(self) -> Iterator[tuple[str, str, float, int]]: ...
-    def requantized(self) -> Iterator[tuple[str, str]]: ...
+    def misread(self) -> Iterator[tuple[str, str]]: ...
     def alike(self, held: Collection[str]) -> frozenset[str]: ...
     def compare(
         self,
@@ -52,6 +54,7 @@ class File(Protocol):
     def own_ranges(self, tensor: str) -> frozenset[str]: ...
     def half_steps(self, constant: str) -> Array: ...
     def own_half_steps(self, constant: str) -> Array: ...
+    def is_stored(self, constant: str, exact: Array, doubt: Array) -> Array: ...
     def ends(self, constant: str) -> tuple[float, float]: ...
     def operands(self, tensor: str) -> frozenset[str]: ...
     def constants_before(self, tensor: str) -> frozenset[str]: ...
@@ -59,12 +62,17 @@ class File(Protocol):
 
 @dataclass(frozen=True)
 class _Judged:
-    """An end on operands, with its numbers: the largest error, its bound, and the used share."""
+    """An end on operands, with its numbers: the largest error, its bound, and the used share.
+
+    Attributes:
+        wrong_number: a constant of the writer's own that is not what the graph demands, and one line.
+    """
 
     end: End
     operands: Operands
     error: float
     bound: float
+    wrong_number: tuple[str, str] | None = None
 
     @property
     def used(self) -> float:
@@ -107,18 +115,20 @@ def writing(
     faults = [*work.faults()]
     judged: list[_Judged] = []
     cause = ""
-    for operands in work.source.operands(inputs):
+    for operands in work.operands(inputs):
         try:
             judged += work.judged(operands)
         except (RewriteError, EmitError) as error:
             faults.append((str(error.where), f"the file cannot be evaluated: {error}"))
             break
+        faults += dict(item.wrong_number for item in judged if item.wrong_number is not None).items()
         wrong = next((item for item in judged if item.used > 1), None)
         if wrong is not None:
             faults.append(
                 (wrong.end.tensor, wrong.told(sample if operands.all_finite or not sample else f"{sample} (enlarged)"))
             )
             cause = work.cause(wrong)
+        if faults:
             break
     # A file of integers at its border ends in the integers.
     missing = [name for name in graph.outputs if not {name, graph.dequantized.get(name)} & work.compared]
@@ -175,6 +185,8 @@ class _Writing:
         self.source = Source(self.graph, file, self.matching.rounded)
         self.energies = (0.0, 0.0)
         self.compared: set[str] = set()
+        self.settled: set[str] = set()  # tensors whose numbers of the writer's own are told
+        self.told: set[str] = set()  # these numbers' constants
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Tensor and one line, of what needs no evaluation."""
@@ -186,10 +198,15 @@ class _Writing:
                 for what, held, stated in pairs:
                     if held != stated:
                         yield tensor, f"tensor {tensor}: its {what} is {held:.9g}, the graph's {name} has {stated:.9g}"
-        for result, source in self.file.requantized():
-            yield result, f"tensor {result} has the integers of {source}, and another scale or zero point"
+        yield from self.file.misread()
         for name in self.file.unused:
             yield name, f"constant {name} is read by no operator"
+
+    def operands(self, inputs: Mapping[str, Array]) -> Iterator[Operands]:
+        """What both sides compute from; of small numbers, where others do not tell a number of the writer's own."""
+        yield from self.source.operands(inputs)
+        if self.matching.own - self.told:
+            yield self.source.small(inputs)
 
     def judged(self, operands: Operands) -> list[_Judged]:
         """Every end with its numbers, in the file's order.
@@ -239,12 +256,38 @@ class _Writing:
             return item
         bound = self._bound(end, operands)
         readings = (_judged(end, due, bound, operands) for due in self._readings(end, operands))
-        return min(readings, key=lambda judged: judged.used)
+        best = min(readings, key=lambda judged: judged.used)
+        return replace(best, wrong_number=self._wrong_number(end, operands)) if best.used <= 1 else best
 
     def _bound(self, end: End, operands: Operands) -> Array:
         """With the response to its operands, and to the constants that one side alone has: element by element."""
         least = GAMMA * (magnitude(end.expected) + self._response(end, operands))
         return least + self._of_constants(end, operands) + self._of_approximations(end, operands) + self._of_ranges(end)
+
+    def _wrong_number(self, end: End, operands: Operands) -> tuple[str, str] | None:
+        """A constant of the writer's own that is not the nearest to what the graph demands, and one line."""
+        own = self._own(end, operands)
+        if end.tensor in self.settled or not own:
+            return None
+        constants = {name: self.file.constants[name].astype(np.float64) for name in own}
+        noise = GAMMA * (magnitude(end.expected) + self._response(end, operands))
+        if magnitude(self._of_ranges(end)) > noise:  # what saturates is no equation
+            return None
+        solved = solve(partial(self.file.again, end.tensor), constants, end.expected, noise)
+        for number in solved:
+            places = number.places
+            exact, doubt = np.zeros(constants[number.name].shape), np.zeros(constants[number.name].shape)
+            exact.reshape(-1)[places], doubt.reshape(-1)[places] = number.exact, number.doubt
+            if not self.file.is_stored(number.name, exact, doubt).reshape(-1)[places].all():
+                return number.name, _told_of_number(number, constants[number.name].shape)
+        told = all(number.doubt <= _DOUBT * self._least_rounding(number) for number in solved)
+        if solved and told:
+            self.settled.add(end.tensor)
+            self.told.update(own)
+        return None
+
+    def _least_rounding(self, number: Solved) -> float:
+        return float(self.file.own_half_steps(number.name).reshape(-1)[number.places].min())
 
     def _of_approximations(self, end: End, operands: Operands) -> Array:
         """How far functions that the format has no operator for may be off, element by element.
@@ -308,10 +351,7 @@ class _Writing:
         """How far constants that one side alone has may have moved the result by being rounded, element by element."""
         total = np.zeros(end.expected.shape)
         before = self.graph.constants_before(end.value, self._held(operands))
-        sources = [self.graph.constants[name] for name in before & self.graph.constants.keys()]
-        read = self.file.constants_before(end.tensor)
-        loose = {name for name in self.matching.rearranged & read if not all_among(self.file.constants[name], sources)}
-        for name in sorted(self.matching.own & read | loose):
+        for name in self._own(end, operands):
             compute = partial(self._again, end, name)
             array = self.file.constants[name].astype(np.float64)
             total += shift(compute, end.actual, array, self.file.own_half_steps(name))
@@ -321,6 +361,14 @@ class _Writing:
             used = self.matching.rounded.get(name, array).astype(np.float64)
             total += shift(compute, end.expected, used, half_steps(array))
         return total
+
+    def _own(self, end: End, operands: Operands) -> list[str]:
+        """The file's constants that a value is computed from whose numbers are not those that the graph has for it."""
+        before = self.graph.constants_before(end.value, self._held(operands))
+        sources = [self.graph.constants[name] for name in before & self.graph.constants.keys()]
+        read = self.file.constants_before(end.tensor)
+        loose = {name for name in self.matching.rearranged & read if not all_among(self.file.constants[name], sources)}
+        return sorted(self.matching.own & read | loose)
 
     def cause(self, item: _Judged) -> str:
         """Why a part of the file computes something else, in words, where a hypothesis explains it."""
@@ -358,6 +406,14 @@ class _Writing:
     def _held(self, operands: Operands) -> dict[str, Array]:
         """The values that both sides read in place of what they compute."""
         return {name: array for name, array in operands.values.items() if name in self.compared}
+
+
+def _told_of_number(number: Solved, shape: tuple[int, ...]) -> str:
+    place = [int(index) for index in np.unravel_index(int(number.places[0]), shape)]
+    return (
+        f"constant {number.name}: the graph does not have its numbers, and demands {number.exact:.9g} at {place}, "
+        f"where it has {number.stored:.9g}, which is not the nearest"
+    )
 
 
 def _energy(array: Array) -> float:

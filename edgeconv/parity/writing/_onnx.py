@@ -13,7 +13,10 @@ from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.reference import OPERATORS
+
+_GREATEST = 127  # of int8, which weights are
 
 
 class OnnxFile:
@@ -54,7 +57,7 @@ class OnnxFile:
         for name in self.names & self._file.quantizers.keys():
             yield (name, name, *self._file.parameters(name))
 
-    def requantized(self) -> Iterator[tuple[str, str]]:
+    def misread(self) -> Iterator[tuple[str, str]]:
         """None: operators compute with real numbers."""
         return iter(())
 
@@ -108,6 +111,13 @@ class OnnxFile:
     def own_half_steps(self, constant: str) -> Array:
         """The same of numbers that the writer computed itself."""
         return self.half_steps(constant)
+
+    def is_stored(self, constant: str, exact: Array, doubt: Array) -> Array:
+        """Whether the numbers of a constant are those that exact ones, known but for a doubt, become in its type."""
+        held, steps = self.constants[constant], self._file.constant_steps.get(constant)
+        if steps is None:
+            return is_rounded(held, exact, doubt)
+        return is_quantized(held, np.broadcast_to(steps, held.shape), exact, doubt, _GREATEST)
 
     def ends(self, constant: str) -> tuple[float, float]:
         """The least and the greatest number that a constant can have: it is of floats, or the graph's own integers."""

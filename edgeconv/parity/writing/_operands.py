@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edgeconv.core import Array
-from edgeconv.parity.writing._ends import mixed, negated, raised
+from edgeconv.parity.writing._ends import lowered, mixed, negated, raised
 from edgeconv.parity.writing._held import Graph
 
 
@@ -77,6 +77,16 @@ class Source:
             changes.append({**changes[0], **{name: of.spread(values[name].shape) for name, of in steps.items()}})
         for changed in changes:
             yield Operands(others, changed, graph.held(others, changed, rounded, names), all_finite=False)
+
+    def small(self, inputs: Mapping[str, Array]) -> Operands:
+        """The sample's numbers in another order, and so small that what is added to a variance counts."""
+        graph, rounded = self._graph, self._rounded
+        values = graph.values(inputs, rounded, self._names)
+        free = sorted(values.keys() & self._file.read - graph.moved)
+        changed = {name: lowered(mixed(values[name])) for name in free}
+        others = {name: lowered(mixed(array)) for name, array in inputs.items()}
+        names = self._names - self._alike(free)
+        return Operands(others, changed, graph.held(others, changed, rounded, names), all_finite=False)
 
     def following(self, inputs: Mapping[str, Array]) -> Operands:
         """Those that follow from inputs, each from the ones before it."""

@@ -17,7 +17,7 @@ from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.quantized_operators import misread, spell_out
 from edgeconv.parity.writing._held import Graph
-from edgeconv.parity.writing._tflite import tflite_integers, tflite_misread
+from edgeconv.parity.writing._tflite_integers import tflite_integers, tflite_misread
 from edgeconv.reference import OPERATORS, evaluate, tflite
 
 

@@ -18,15 +18,14 @@ from edgeconv.core.affine import limits_of
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End, errors, is_equal, magnitude
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.parity.writing._steps import Steps, steps_of
+from edgeconv.parity.writing._tflite_integers import parameters_of, real_numbers, tflite_misread
 from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, evaluate_operator
 
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
 _MOVING = frozenset({"TRANSPOSE", "RESHAPE", "DEQUANTIZE"})
-_HANDING_ON = _MOVING - {"DEQUANTIZE"} | {"SQUEEZE", "EXPAND_DIMS", "PAD", "MAX_POOL_2D", "SLICE", "STRIDED_SLICE"}
 _PLACES = 256
-_WITH_BIAS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-_APART = 1e-3  # relative; scales are float32 numbers
 _MOST_TRIED = 6  # axes whose every order is tried
 
 
@@ -98,14 +97,14 @@ class TfliteFile:
             ):
                 holders[index] = _Holder(graph.dequantized[tensor.name])
             # Integers under the name of a float are the writer's own: they saturate where the graph does not.
-            elif self._is_real(index) and not tensor.variable and tensor.name in graph.floats:
+            elif self._isreal_numbers(index) and not tensor.variable and tensor.name in graph.floats:
                 holders[index] = _Holder(tensor.name)
         for index, spec in zip(self._stated.outputs, self._outputs, strict=True):
             name = holders[index].name if index in holders else spec.name
             holders[index] = _Holder(name, _axes_of(spec))
         return holders
 
-    def _is_real(self, index: int) -> bool:
+    def _isreal_numbers(self, index: int) -> bool:
         tensor = self._stated.tensors[index]
         return tensor.data is None and (tensor.floating or tensor.quantization is None)
 
@@ -138,9 +137,9 @@ class TfliteFile:
                     tensor.quantization.zero_points[0] - least,
                 )
 
-    def requantized(self) -> Iterator[tuple[str, str]]:
-        """Result and operand of operators that hand integers on as they are, where these stand for other numbers."""
-        return _requantized(self._stated)
+    def misread(self) -> Iterator[tuple[str, str]]:
+        """Tensor and one line, of integers that an operator reads as other numbers than they were written as."""
+        return tflite_misread(self._stated, 0.0)
 
     def alike(self, held: Collection[str]) -> frozenset[str]:
         """None: its operators are others, and another reader evaluates them."""
@@ -255,7 +254,7 @@ class TfliteFile:
         assert tensor.data is not None  # it is a constant
         if tensor.floating:
             return half_steps(tensor.data)
-        steps = _real(tensor, np.ones(tensor.shape)) - _real(tensor, np.zeros(tensor.shape))
+        steps = real_numbers(tensor, np.ones(tensor.shape)) - real_numbers(tensor, np.zeros(tensor.shape))
         return np.asarray(steps / 2)
 
     def own_half_steps(self, constant: str) -> Array:
@@ -273,6 +272,16 @@ class TfliteFile:
         ):
             return self.half_steps(constant)
         return np.abs(real) * 2 * HALF_UNIT
+
+    def is_stored(self, constant: str, exact: Array, doubt: Array) -> Array:
+        """Whether the numbers of a constant are those that exact ones, known but for a doubt, become in its type."""
+        tensor, held = self._stated.tensors[self._index[constant]], self.constants[constant]
+        if tensor.floating:
+            return is_rounded(held, exact, doubt)
+        assert tensor.data is not None  # it is a constant
+        half = self.half_steps(constant)
+        greatest = limits_of(str(tensor.held_as))[1]
+        return is_quantized(held, 2 * half, exact, doubt, greatest)
 
     def ends(self, constant: str) -> tuple[float, float]:
         """The least and the greatest number that a constant can have: of integers with one scale, what these reach."""
@@ -313,69 +322,17 @@ class TfliteFile:
         ]
 
 
-def _requantized(graph: TfliteGraph) -> Iterator[tuple[str, str]]:
-    for operator in graph.operators:
-        if operator.name in _HANDING_ON:
-            source, result = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
-            if not source.floating and source.quantization != result.quantization:
-                yield result.name, source.name
-
-
-def tflite_misread(graph: TfliteGraph) -> Iterator[tuple[str, str]]:
-    """Tensor and one line, of integers that an operator reads as other numbers than they were written as.
-
-    A bias is read with the product of the scales of data and weight, whatever its own says (quantization specification
-    of TFLite: "scale = input_scale * weight_scale").
-    """
-    for name, source in _requantized(graph):
-        yield name, f"tensor {name} has the integers of {source}, and another scale or zero point"
-    for operator in graph.operators:
-        tensors = [graph.tensors[index] if index >= 0 else None for index in operator.inputs]
-        if operator.name not in _WITH_BIAS or len(tensors) < 3 or any(item is None for item in tensors[:3]):
-            continue
-        parameters = [item.quantization for item in tensors[:3] if item is not None and not item.floating]
-        if len(parameters) == 3 and all(item is not None for item in parameters):
-            data, weight, bias = (np.array(item.scales, np.float64) for item in parameters if item is not None)
-            apart = np.abs(bias / (data * weight) - 1).max() if bias.size in (1, weight.size) else 0.0
-            if apart > _APART:
-                name = tensors[2].name if tensors[2] is not None else ""
-                yield name, f"the scale of the bias {name} is {apart:.3g} off the product of those of data and weight"
-
-
-def tflite_integers(graph: TfliteGraph) -> Iterator[tuple[str, tuple[Array, Array]]]:
-    """Of each quantized constant, the real numbers that it stands for, and a step as it broadcasts."""
-    for tensor in graph.tensors:
-        if tensor.data is not None and tensor.quantization is not None and not tensor.floating:
-            real = _real(tensor, np.asarray(tensor.data))
-            yield tensor.name, (real, _real(tensor, np.asarray(tensor.data) + 1.0) - real)
-
-
 def _in_real_numbers(tensor: Tensor) -> Tensor:
     """A quantized tensor as one of real numbers, float16 constants as they are."""
     if tensor.quantization is None or tensor.floating:
         return tensor
-    data = None if tensor.data is None else _real(tensor, tensor.data)
+    data = None if tensor.data is None else real_numbers(tensor, tensor.data)
     return replace(tensor, dtype="float32", quantization=None, data=data)
-
-
-def _real(tensor: Tensor, stored: Array) -> Array:
-    """The real numbers that integers of a tensor stand for, float64."""
-    assert tensor.quantization is not None  # the caller looked
-    scales, points = (np.array(numbers, np.float64) for numbers in _parameters(tensor))
-    if len(scales) > 1:
-        along = [-1 if axis == tensor.quantization.axis else 1 for axis in range(stored.ndim)]
-        scales, points = scales.reshape(along), points.reshape(along)
-    return np.asarray((stored.astype(np.float64) - points) * scales)
-
-
-def _parameters(tensor: Tensor) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    assert tensor.quantization is not None  # the caller looked
-    return tensor.quantization.scales, tensor.quantization.zero_points
 
 
 def _stored(tensor: Tensor, real: Array) -> Array:
     """The integers that stand for real numbers."""
-    (scale, *_), (point, *_) = _parameters(tensor)
+    (scale, *_), (point, *_) = parameters_of(tensor)
     return np.asarray(np.clip(np.rint(real / scale) + point, *limits_of(str(tensor.held_as))), tensor.held_as)
 
 
@@ -388,7 +345,7 @@ def _saturated(tensor: Tensor, array: Array, factor: float = 1.0) -> Array:
 def _steps(tensor: Tensor) -> Steps | None:
     if tensor.quantization is None or tensor.floating or tensor.quantization.per_channel:
         return None
-    (scale, *_), (point, *_) = _parameters(tensor)
+    (scale, *_), (point, *_) = parameters_of(tensor)
     return steps_of(scale, point, str(tensor.held_as))
 
 

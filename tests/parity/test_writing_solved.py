@@ -1,0 +1,140 @@
+"""Link 3: numbers that the writer alone has are what the graph demands of them, to the last unit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import Builder
+from test_writing import emitted, judged
+from torch import nn
+
+from edgeconv.capture import capture
+from edgeconv.core.verdicts import Verdict
+from edgeconv.flow.variants import Quantization, variants_of
+from edgeconv.parity.writing._solved import is_quantized, is_rounded, solve
+from edgeconv.progress import Silent
+from edgeconv.rewrite import optimize
+
+NUMBERS = np.array([0.3, -0.7, 0.3, 0.0])
+
+
+def test_numbers_are_solved_from_what_they_compute() -> None:
+    data = np.random.default_rng(0).standard_normal((20, 4))
+    held = NUMBERS.astype(np.float16).astype(np.float64)
+    solved = solve(lambda changed: np.tanh(data @ changed["c"]), {"c": held}, np.tanh(data @ NUMBERS), 1e-12)
+    assert [list(number.places) for number in solved] == [[1], [0, 2]]
+    assert [number.exact for number in solved] == pytest.approx([-0.7, 0.3], abs=1e-12)
+    assert all(number.doubt < 1e-10 for number in solved)
+
+
+def test_equal_numbers_that_should_differ_are_solved_one_by_one() -> None:
+    data = np.random.default_rng(0).standard_normal((20, 2))
+    right = np.array([0.3, 0.30001])
+    solved = solve(lambda changed: data @ changed["c"], {"c": np.full(2, 0.3)}, data @ right, 1e-12)
+    assert [number.exact for number in solved] == pytest.approx(right, abs=1e-12)
+
+
+def test_factors_of_which_the_product_alone_counts_are_left_open() -> None:
+    data = np.arange(1.0, 9.0)
+    held = {"a": np.array([2.001]), "b": np.array([3.0])}
+    solved = solve(lambda changed: data * changed["a"] * changed["b"], held, 6 * data, 1e-12)
+    assert [number.doubt for number in solved] == [np.inf, np.inf]
+
+
+def test_nothing_is_solved_where_no_numbers_compute_it() -> None:
+    data = np.arange(1.0, 9.0)
+    assert not solve(lambda changed: data * changed["a"], {"a": np.array([2.0])}, data * data, 1e-12)
+
+
+def test_a_float_is_the_nearest_one_to_what_is_known() -> None:
+    exact, none = np.array([1 / 3]), np.zeros(1)
+    for dtype in (np.float16, np.float32):
+        nearest = exact.astype(dtype)
+        other = np.nextafter(nearest, dtype(1))
+        assert is_rounded(nearest, exact, none).all()
+        assert not is_rounded(other, exact, none).any()
+        assert is_rounded(other, exact, np.spacing(nearest).astype(np.float64)).all()
+        assert is_rounded(other, exact, np.array([np.inf])).all()
+
+
+def test_a_scale_is_the_largest_number_s_share_and_a_smaller_one_is_near() -> None:
+    exact, none = np.array([1 / 3, 0.1]), np.zeros(2)
+    scale = np.float32(exact[0] / 127)
+    for of, holds in ((scale, True), (np.nextafter(scale, np.float32(1)), False)):
+        steps = np.full(2, np.float64(of))
+        assert list(is_quantized(np.array([127, 38]) * steps, steps, exact, none, 127)) == [holds, True]
+    steps = np.full(2, np.float64(scale))
+    assert list(is_quantized(np.array([127, 39]) * steps, steps, exact, none, 127)) == [True, False]
+
+
+class Bicubic(nn.Module):
+    """Doubles an image by a matrix whose numbers the writer alone knows."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.interpolate(x, scale_factor=2, mode="bicubic")
+
+
+MODULES = {
+    "matrix": (Bicubic, (1, 2, 6, 6)),
+    "norm": (lambda: nn.Sequential(nn.Conv2d(3, 12, 1), nn.Flatten(2), nn.LayerNorm(16, eps=1e-6)), (1, 3, 4, 4)),
+    "mean": (lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.AvgPool2d(2)), (1, 3, 12, 12)),
+    "pool": (lambda: nn.Sequential(nn.ReLU(), nn.AvgPool2d(7, 1)), (1, 3, 12, 12)),
+}
+
+
+def _shifted(model: schema.ModelT, at: int, *, scale: bool) -> bytes | None:
+    """The file with one number of a tensor, or its scale, a unit in the last place larger."""
+    tensor = model.subgraphs[0].tensors[at]
+    parameters = tensor.quantization
+    if scale:
+        if parameters is None or parameters.scale is None or not len(parameters.scale):
+            return None
+        parameters.scale = np.array(parameters.scale, np.float32)
+        parameters.scale[-1] = np.nextafter(parameters.scale[-1], np.float32(np.inf))
+    else:
+        buffer = model.buffers[tensor.buffer]
+        dtype = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT16: np.float16}.get(tensor.type)
+        if buffer.data is None or dtype is None:
+            return None
+        array = np.array(buffer.data, np.uint8).view(dtype).copy()
+        place = int(np.argmax(np.abs(array)))
+        array[place] = np.nextafter(array[place], dtype(np.inf))
+        buffer.data = array.view(np.uint8)
+    builder = Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "scale"),
+    [
+        *(("matrix", "fp16", False), ("norm", "fp16", False), ("norm", "fp32", False), ("norm", "int8", False)),
+        *(("mean", "int8", True), ("mean", "int16x8", True), ("pool", "int8", True), ("pool", "int16x8", True)),
+    ],
+)
+def test_one_unit_of_any_number_of_a_file_is_told(name: str, variant: str, scale: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    build, shape = MODULES[name]
+    module, data = build().eval(), torch.randn(shape)
+    inputs = {"x": data.numpy()}
+    graph = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
+    (made,) = variants_of(graph, (variant,), Quantization(batches=lambda: [inputs]), Silent())
+    contents = emitted(made, "tflite")
+    right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
+    assert right.verdict is Verdict.PASS, right.reason
+    missed, count = [], 0
+    for at in range(
+        len(schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(contents.data), 0)).subgraphs[0].tensors)
+    ):
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(contents.data), 0))
+        wrong = _shifted(model, at, scale=scale)
+        if wrong is not None:
+            count += 1
+            told = judged(made, inputs, contents, wrong, tmp_path / "net.tflite")
+            missed += [model.subgraphs[0].tensors[at].name] * (told.verdict is Verdict.PASS)
+    assert count
+    assert not missed
