@@ -4,7 +4,8 @@
 2. Where an operator reads or writes other parameters, the integers are requantized (`_settle`).
 3. An operator with an integer kernel whose operands and results all have parameters becomes integer; any other stays
    float between DEQUANTIZE and QUANTIZE, and is reported.
-4. Weights, biases and constants become integers; the inputs and outputs are what the caller asks for.
+4. Weights, biases and constants become integers; pixels become channels where there are few (`_pixels`); the inputs
+   and outputs are what the caller asks for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from edgeconv.core.affine import bias_scales
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization, of_type, of_weights
 from edgeconv.emit.tflite.integer._forms import integer_form
+from edgeconv.emit.tflite.integer._pixels import pack_pixels
 from edgeconv.emit.tflite.integer._rules import (
     RULES,
     Kind,
@@ -48,6 +50,7 @@ def make_integer(graph: Graph, *, io: str) -> tuple[str, ...]:
     settle(graph)
     drop_clamps(graph)
     notes = _Rewrite(graph).run()
+    pack_pixels(graph)
     if io in ("float32", "uint8"):
         _other_borders(graph, io)
     return notes
