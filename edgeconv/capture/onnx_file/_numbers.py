@@ -1,5 +1,5 @@
 """Stored numbers that nothing sound can be computed with: scales that are not positive and finite, weights of NaN,
-indices of what is not there, shapes of another count of elements.
+indices of what is not there, shapes of another count of elements, a remainder that floats do not have.
 
 What a runtime makes of them is its own affair: with a scale of 0 one loads no file, one crashes, one gives zeros.
 """
@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from edgeconv.core.affine import are_scales
 from edgeconv.errors import CaptureError
+from edgeconv.graph.constants import is_float
 from edgeconv.graph.edit import constant
 from edgeconv.graph.origin import place_of
 from edgeconv.graph.traits import Trait, having
@@ -27,17 +28,28 @@ def check_numbers(graph: ir.Graph) -> None:
 
     Raises:
         CaptureError: a scale is not positive and normal, or they are too many or too few; a weight is NaN or infinite;
-            an index is out of range; a reshape would have to make or lose elements. Names the node and the constant.
+            an index is out of range; a reshape would have to make or lose elements; Mod of floats does not state
+            ``fmod``. Names the node and the constant.
     """
     for node in graph:
         if node.op_type in _ALONG_AN_AXIS | _ALONG_SEVERAL:
             _check_indices(node)
         elif node.op_type in having(Trait.REARRANGES):
             _check_count(node)
+        elif node.op_type == "Mod":
+            _check_remainder(node)
         if node.op_type in having(Trait.SCALED):
             _check_scale(node)
         elif node.op_type in having(Trait.WEIGHTED) | _ARITHMETIC:
             _check_weights(node)
+
+
+def _check_remainder(node: ir.Node) -> None:
+    """Of floats ONNX defines C's fmod alone, and has it stated: onnxruntime runs nothing else."""
+    operand = node.inputs[0]
+    if operand is not None and is_float(operand.dtype) and not node.attributes.get_int("fmod", 0):
+        what = "Mod of floats is defined with fmod=1 only, and it states none"
+        raise CaptureError(what, where=place_of(node), hint="set fmod to 1, or compute x - y * Floor(x / y)")
 
 
 def _check_indices(node: ir.Node) -> None:
