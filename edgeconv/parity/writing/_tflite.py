@@ -97,14 +97,14 @@ class TfliteFile:
             ):
                 holders[index] = _Holder(graph.dequantized[tensor.name])
             # Integers under the name of a float are the writer's own: they saturate where the graph does not.
-            elif self._isreal_numbers(index) and not tensor.variable and tensor.name in graph.floats:
+            elif self._is_real(index) and not tensor.variable and tensor.name in graph.floats:
                 holders[index] = _Holder(tensor.name)
         for index, spec in zip(self._stated.outputs, self._outputs, strict=True):
             name = holders[index].name if index in holders else spec.name
             holders[index] = _Holder(name, _axes_of(spec))
         return holders
 
-    def _isreal_numbers(self, index: int) -> bool:
+    def _is_real(self, index: int) -> bool:
         tensor = self._stated.tensors[index]
         return tensor.data is None and (tensor.floating or tensor.quantization is None)
 
