@@ -361,3 +361,14 @@ def test_unknown_choices_are_refused(tflite: Any) -> None:
         tflite.to_tflite(graph, metadata={}, io="int4")
     with pytest.raises(EmitError, match="unknown weights 'bf16'"):
         tflite.to_tflite(graph, metadata={}, weights="bf16")
+
+
+@pytest.mark.parametrize(("shape", "copies"), [((1, 6, 5, 16), 0), ((1, 30, 16), 2)])
+def test_a_linear_of_an_images_last_axis_copies_nothing(tflite: Any, shape: tuple[int, ...], copies: int) -> None:
+    torch.manual_seed(0)
+    graph = _quantized(tflite, nn.Linear(16, 24), shape)
+    emitted = tflite.to_tflite(graph, metadata={}, io="int8", layout="nchw")
+    ran = tflite.run(emitted, [np.zeros(shape, np.float32)])
+    assert ran.operators.count("CONV_2D") == 1
+    assert ran.operators.count("RESHAPE") == copies
+    assert _steps(tflite, graph, emitted, shape, "reference") <= 1

@@ -65,11 +65,12 @@ def connected(
     if scales is None or len(set(scales.scale)) == 1:
         scales = scales and of_type(scales.dtype, scales.scale[0], 0)
         return low.weighted("FULLY_CONNECTED", [tensor, *constants], shape, scales, keepNumDims=len(shape) > 2)
-    rows = int(np.prod(shape[1:-1]))
-    pixels = low.reshape(tensor, (shape[0], 1, rows, weight.shape[1]), f"{low.base}/pixels")
+    # An image stays one: each RESHAPE of int8 copies it (2 % of ConvNeXt's time on LiteRT 2.3, AVX-512 VNNI).
+    image = shape[:-1] if len(shape) == len(tensor.shape) == 4 else (shape[0], 1, int(np.prod(shape[1:-1])))
+    pixels = low.reshape(tensor, (*image, weight.shape[1]), f"{low.base}/pixels")
     kernel = low.reshape(constants[0], (weight.shape[0], 1, 1, weight.shape[1]))
     options = {"padding": VALID, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
-    wide = (shape[0], 1, rows, weight.shape[0])
+    wide = (*image, weight.shape[0])
     return low.reshape(low.weighted("CONV_2D", [pixels, kernel, constants[1]], wide, scales, **options), shape)
 
 
