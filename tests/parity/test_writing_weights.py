@@ -49,3 +49,34 @@ def test_learnt_rounding_evened_channels_and_clipped_weights_are_no_faults() -> 
     assert not told(learnt)
     assert not told(HELD, STEP * factors)
     assert not told(np.clip(np.rint(DUE / cut), -127, 127), cut)
+
+
+def _evened(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Integers and their steps of a weight that was evened out and rounded as it was learnt."""
+    due = DUE * np.exp(rng.uniform(-1, 1, (16, 1, 1, 1))) * np.exp(rng.uniform(-1, 1, (1, 8, 1, 1)))
+    step = np.abs(due).max((1, 2, 3), keepdims=True) / 127
+    away = np.where(rng.random(due.shape) < 0.1, rng.choice([-1, 1], due.shape), 0)
+    return np.clip(np.rint(due / step) + away, -127, 127), step
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_evened_channels_exchanged_numbers_are_told_and_learnt_roundings_are_not(seed: int) -> None:
+    held, step = _evened(np.random.default_rng(seed))
+    assert not told(held, step)
+    wrong = held.copy()
+    flat = wrong.reshape(-1)
+    flat[[100, 500]] = flat[[500, 100]] if abs(flat[500] - flat[100]) > 12 else (flat[100] + 30, flat[500])
+    (text,) = told(wrong, step)
+    assert "further from the module's than all others" in text
+    exchanged = held.copy()
+    exchanged[[2, 5]] = held[[5, 2]]
+    (text,) = told(exchanged, step)
+    assert "further from the module's than all others" in text
+
+
+def test_other_weights_of_the_same_size_are_no_fault() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        other = rng.standard_normal(DUE.shape)
+        step = np.abs(other).max((1, 2, 3), keepdims=True) / 127
+        assert not told(np.rint(other / step), step)

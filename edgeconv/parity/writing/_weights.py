@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.parity.writing._evened import outlying
 
 _ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)), 4: ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0))}
 _LEAST = 4  # numbers, of which a share says something
@@ -41,7 +42,7 @@ def wrong_integers(
     rounded: dict[str, _Rounded] = {}
     for name, (held, step) in integers.items():
         steps = np.broadcast_to(step, held.shape)
-        alike = by_size.get(held.size, []) if held.size >= _LEAST and (steps > 0).all() else []
+        alike = by_size.get(held.size, []) if _is_telling(held) and (steps > 0).all() else []
         layouts = [moved for due in alike for moved in _layouts(due, held)]
         if not layouts:
             continue
@@ -50,13 +51,22 @@ def wrong_integers(
             rounded[name] = best
             continue
         text = next(filter(None, (_shifted(held, due, steps) for due in layouts)), "")
+        text = text or next(filter(None, (_wrong_beside_others(held, due, steps) for due in alike)), "")
         if text:
             yield name, f"constant {name}: {text}"
-    is_one = sum(item.wrong for item in rounded.values()) == 1
     for name, item in rounded.items():
-        few = 0 < item.wrong <= max(1, _FEW * item.held.size)
-        if few and (is_one or item.furthest > 1 + _NEAR):
+        if 0 < item.wrong <= max(1, _FEW * item.held.size) and item.furthest > 1 + _NEAR:
             yield name, f"constant {name}: {item.told()}"
+        elif item.wrong:
+            alike = by_size[item.held.size]
+            text = next(filter(None, (_wrong_beside_others(item.held, due, item.steps) for due in alike)), "")
+            if text:
+                yield name, f"constant {name}: {text}"
+
+
+def _is_telling(held: Array) -> bool:
+    """Whether numbers of one magnitude, which are near to anything that is larger, are few."""
+    return held.size >= _LEAST and bool(np.mean(np.abs(held) == np.abs(held).max()) < 1 - _MOST_AGREE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +101,25 @@ class _Rounded:
             f"{several} not the nearest to the module's; {[int(place) for place in at]} stands for "
             f"{self.held[at]:.6g}, and the module has {self.due[at]:.6g}, {self.furthest:.2g} steps away"
         )
+
+
+def _wrong_beside_others(held: Array, due: Array, steps: Array) -> str:
+    """Of a constant that is the module's times factors of its rows and columns, but for a few numbers."""
+    for order in _ORDERS.get(due.ndim, ()):
+        shape = due.transpose(order).shape
+        back = np.argsort(order)
+        stored, stored_steps = (array.reshape(shape).transpose(back) for array in (held, steps))
+        found = outlying(stored, due, stored_steps)
+        if found is not None:
+            wrong, fitted = found
+            count = int(np.count_nonzero(wrong))
+            at = np.unravel_index(int(np.argmax(np.where(wrong, np.abs(stored - fitted), 0.0))), due.shape)
+            return (
+                f"{count} of {held.size} numbers {'is' if count == 1 else 'are'} further from the module's than all "
+                f"others, but for a factor of each channel; {[int(place) for place in at]} stands for "
+                f"{stored[at]:.6g} where {fitted[at]:.6g} is expected"
+            )
+    return ""
 
 
 def _layouts(due: Array, held: Array) -> Iterator[Array]:
