@@ -17,8 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgeconv.emit.tflite._quantization import of_interval
-from edgeconv.emit.tflite.integer import _hard_swish
+from edgeconv.emit.tflite.integer import _forms
 from edgeconv.quantize import TensorParameters, apply, calibrate, make_plan
 
 _CHANNELS = 4
@@ -38,11 +37,6 @@ _CLAMPS: dict[str, tuple[nn.Module, tuple[float, float], set[str]]] = {
     "ReLU of what is never negative": (nn.ReLU(), (0.0, 2.0), {"QUANTIZE"}),
 }
 _MOST = 0.63  # of a step: half of one, and an eighth, to which XNNPACK's QUANTIZE rounds before
-_LAYERS = [
-    nn.Conv2d(4, 16, 1),
-    nn.Conv2d(4, 4, 3, groups=4),
-    nn.Sequential(nn.Flatten(), nn.Linear(_CHANNELS * 256, 512)),
-]
 _RANGES = {"wide": (-6.0, 9.0), "wide above": (-1.0, 20.0), "narrow": (-1.0, 1.5), "never zero": (-2.5, 4.0)}
 
 
@@ -91,40 +85,6 @@ def test_hard_swish_is_within_a_step_of_its_rounding(tflite: Any, name: str, res
     assert np.abs(np.rint(actual / step) - rounded).max() <= 1
 
 
-@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
-@pytest.mark.parametrize("layer", _LAYERS, ids=str)
-def test_hard_swish_of_a_layer_is_one_product_of_the_same_integers(
-    tflite: Any, monkeypatch: pytest.MonkeyPatch, layer: nn.Module, resolver: str
-) -> None:
-    graph = _quantized(tflite, nn.Sequential(layer, nn.Hardswish()), -8.0, 8.0)
-    x = np.random.default_rng(0).uniform(-8, 8, _SHAPE).astype(np.float32)
-    emitted = tflite.to_tflite(graph, metadata={}, io="int8")
-    ran = tflite.run(emitted, [x], resolver)
-    with monkeypatch.context() as context:
-        context.setattr(_hard_swish, "_only_maker", lambda *_: None)
-        apart = tflite.run(tflite.to_tflite(graph, metadata={}, io="int8"), [x], resolver)
-    assert (ran.operators.count("MUL"), apart.operators.count("MUL")) == (1, 2)
-    steps = np.abs(ran.outputs[0] - apart.outputs[0]) / emitted.outputs[0].scale
-    assert len(np.unique(apart.outputs[0])) > 50
-    assert steps.max() < 1.01
-    assert (steps > 0.5).mean() < 0.001  # sums that lie between two integers
-
-
-def test_hard_swish_of_what_others_read_keeps_its_operand(tflite: Any) -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(_CHANNELS, 8, 1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.conv(x)
-            return torch.cat([functional.hardswish(y), y], 1)
-
-    graph = _quantized(tflite, Twice(), -8.0, 8.0)
-    x = np.random.default_rng(0).uniform(-8, 8, _SHAPE).astype(np.float32)
-    assert tflite.run(tflite.to_tflite(graph, metadata={}, io="int8"), [x], "reference").operators.count("MUL") == 2
-
-
 def test_hard_swish_stays_where_the_gate_is_coarser_than_the_result(tflite: Any) -> None:
     graph = _quantized(tflite, nn.Hardswish(), -4.5, 0.05)
     _, _, _, _, found = _images(tflite, graph, "reference")
@@ -132,8 +92,8 @@ def test_hard_swish_stays_where_the_gate_is_coarser_than_the_result(tflite: Any)
 
 
 def test_the_gate_is_off_by_half_of_its_step_times_a_sixth_of_the_operand_at_most() -> None:
-    parameters, gates = of_interval(-4.0, 8.0, "int8"), of_interval(0.0, 6.0, "int8")
-    assert 0 < _hard_swish._off_by(gates, parameters) <= gates.scale[0] / 2 * 4 / 6 * 1.01
+    parameters, gates = _forms.of_interval(-4.0, 8.0, "int8"), _forms.of_interval(0.0, 6.0, "int8")
+    assert 0 < _forms._off_by(gates, parameters) <= gates.scale[0] / 2 * 4 / 6 * 1.01
 
 
 @pytest.mark.parametrize("resolver", ["reference", "xnnpack"])

@@ -16,7 +16,6 @@ from edgeconv.core.affine import bias_scales
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization, of_type, of_weights
 from edgeconv.emit.tflite.integer._forms import integer_form
-from edgeconv.emit.tflite.integer._hard_swish import write_hard_swish
 from edgeconv.emit.tflite.integer._pixels import pack_pixels
 from edgeconv.emit.tflite.integer._rules import (
     RULES,
@@ -51,7 +50,6 @@ def make_integer(graph: Graph, *, io: str) -> tuple[str, ...]:
     settle(graph)
     drop_clamps(graph)
     notes = _Rewrite(graph).run()
-    write_hard_swish(graph)
     pack_pixels(graph)
     if io in ("float32", "uint8"):
         _other_borders(graph, io)
