@@ -13,6 +13,8 @@ from reference.tflite_files import Spec, constant, file_of, ints, noise, quantiz
 
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds import TFLITE, Arithmetic, Bound, of_tflite
+from edgeconv.parity.bounds._bounded import Bounded
+from edgeconv.parity.bounds._formulas import angle
 from edgeconv.reference import tflite
 
 Array = npt.NDArray[Any]
@@ -39,6 +41,7 @@ CASES: list[tuple[str, list[Any], Spec, dict[str, Any], bool]] = [
     *((name, [X], X, {}, True) for name in ("LOG", "RSQRT", "SQRT")),
     *((name, [X, ROW], X, {"fusedActivationFunction": 3}, False) for name in ("ADD", "DIV", "MUL", "SUB")),
     ("ADD_N", [X, X, X], X, {}, False),
+    ("ATAN2", [X, X], X, {}, False),
     ("SQUARED_DIFFERENCE", [X, X], X, {}, False),
     ("POW", [X, ROW], X, {}, True),
     ("CAST", [Spec((3, 40), "int32")], X, {}, False),
@@ -80,6 +83,16 @@ CASES: list[tuple[str, list[Any], Spec, dict[str, Any], bool]] = [
         Spec((2, 5, 6)),
         {"fusedActivationFunction": 4, "table": "UnidirectionalSequenceLSTMOptions"},
         False,
+    ),
+    *(
+        (
+            "SVDF",
+            [Spec((3, 20)), _weights(8, 20), _weights(8, 4), bias, Spec((3, 32), variable=True, name="memory")],
+            Spec((3, 4)),
+            {"table": "SVDFOptions", "rank": 2, "fusedActivationFunction": activation},
+            False,
+        )
+        for bias, activation in ((None, 0), (_weights(4), 1))
     ),
     ("L2_NORMALIZATION", [X], X, {"table": "L2NormOptions"}, False),
     *(
@@ -187,6 +200,20 @@ def test_kernels_without_a_clamp_may_clamp_infinity_to_the_largest_number(name: 
     assert bound.used(result).max() == 0
     assert np.isinf(bound.used(np.nextafter(np.where(np.isinf(result), np.float32(-3.4e38), result), 0))).all()
     assert np.isinf(bound.used(-result)).all()
+
+
+def test_an_angle_carries_the_errors_of_its_point() -> None:
+    """Near the origin and at the cut of the angle they may turn it by a whole turn."""
+    arithmetic = Arithmetic(runtime="tflite")
+    rng, error = np.random.default_rng(3), 1e-3
+    points = [Bounded.of(rng.standard_normal(2000), arithmetic).widened(error) for _ in range(2)]
+    bound = angle(points[0], points[1])
+    for _ in range(20):
+        moved = [point.value + error * rng.uniform(-1, 1, 2000) for point in points]
+        assert (np.abs(np.arctan2(*moved) - bound.value) <= bound.worst).all()
+    cut, apart = (Bounded.of(np.array([number]), arithmetic).widened(error) for number in (5e-4, -1.0))
+    assert angle(cut, apart).worst > 2 * np.pi - 1e-9
+    assert np.median(bound.worst) < 5 * error
 
 
 def test_every_rule_is_tried() -> None:

@@ -69,6 +69,7 @@ ACCURACY: Mapping[str, Mapping[str, Accuracy]] = {
     },
     "softplus": {"onnxruntime": Accuracy(10)},
     "pow": {"onnxruntime": Accuracy(4), "tflite": Accuracy(4)},
+    "atan2": {"tflite": Accuracy(4)},
     "tan": {"onnxruntime": Accuracy(4)},
     "asin": {"onnxruntime": Accuracy(13)},
     "acos": {"onnxruntime": Accuracy(9)},

@@ -112,6 +112,22 @@ def power(base: Bounded, exponent: Bounded) -> Bounded:
     return base.within(value, error + lost, error + lost)
 
 
+def angle(y: Bounded, x: Bounded) -> Bounded:
+    """Of the point (x, y), which an error of length e turns by asin(e / r) at most; by a whole turn at the cut."""
+    value, accuracy = np.arctan2(y.value, x.value), y.arithmetic.accuracy("atan2")
+    distance, unit = np.hypot(y.value, x.value), y.arithmetic.unit
+
+    def error(of_y: Array, of_x: Array) -> Array:
+        reach = np.hypot(of_y, of_x) * np.ones(value.shape)
+        share = np.divide(reach, distance, out=np.full(value.shape, np.inf), where=distance > 0)
+        turned = np.where(share < 1, np.arcsin(np.minimum(share, 1.0)), 2 * math.pi)
+        crosses = (of_y > 0) & (np.abs(y.value) <= of_y) & (x.value - of_x < 0)
+        carried = np.where(reach == 0, 0.0, np.where(crosses, 2 * math.pi, turned))
+        return np.asarray(carried + accuracy.relative * unit * np.abs(value) + y.arithmetic.smallest_normal)
+
+    return y.within(value, error(y.worst, x.worst), error(y.likely, x.likely))
+
+
 # Along axes
 
 

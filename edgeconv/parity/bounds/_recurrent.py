@@ -85,3 +85,23 @@ def gru(cell: Cell, x: Bounded, state: tuple[Bounded, ...]) -> tuple[Bounded, ..
 def held(alive: Array, now: Bounded, before: Bounded) -> Bounded:
     """The new state while a sequence lasts."""
     return chosen(np.broadcast_to(alive, now.value.shape), now, before)
+
+
+def filtered(x: Bounded, weights: Bounded, time: Bounded, memory: Bounded, rank: int) -> Bounded:
+    """Filters of rank 1 (SVDF): products of the data, behind what was remembered, weighed along time and added up.
+
+    Args:
+        x: (batch, size).
+        weights: (filters, size).
+        time: (filters, steps).
+        memory: (batch, filters * steps), of which the oldest step is forgotten.
+        rank: filters of a unit.
+
+    Returns:
+        (batch, filters / rank).
+    """
+    newest = (x @ weights.move(np.transpose)).move(lambda array: array[..., None])
+    filters, steps = time.value.shape
+    before = memory.reshape(-1, filters, steps).move(lambda array: array[..., 1:])
+    products = joined([before, newest], -1) * time
+    return products.reshape(-1, filters // rank, rank * steps).sum(-1, keepdims=False)

@@ -359,6 +359,13 @@ def _lstm(site: Site) -> Bounded:
     return stacked(outputs, 0 if call.flag("time_major") else 1)
 
 
+def _filters(site: Site) -> Bounded:
+    if not all(site.call.source(index).floating for index in (0, 1, 2, 4)):
+        raise ParityError("no error bound is known for this SVDF", where=site.call.result.name, hint="compare outputs")
+    units = recurrent.filtered(site.x(), site.x(1), site.x(2), site.x(4), site.call.integer("rank"))
+    return site.activated(units if site.call.optional(3) is None else units + site.x(3))
+
+
 def _sum_of_many(site: Site) -> Bounded:
     return stacked([site.x(index) for index in range(len(site.call.values))], 0).sum(0, keepdims=False)
 
@@ -390,6 +397,7 @@ RULES: Mapping[str, Rule] = {
     # Arithmetic
     "ADD": lambda site: site.x() + site.x(1),
     "ADD_N": _sum_of_many,
+    "ATAN2": lambda site: formulas.angle(site.x(), site.x(1)),
     "CAST": _cast,
     "DEQUANTIZE": _dequantize,
     "DIV": lambda site: site.x() / site.x(1),
@@ -422,6 +430,7 @@ RULES: Mapping[str, Rule] = {
     "RESIZE_BILINEAR": _resize,
     "RESIZE_NEAREST_NEIGHBOR": _nearest,
     # Recurrent layers
+    "SVDF": _filters,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
 }
 """Of float results; quantized ones are counted in steps, and those of which nothing is rounded have no row."""
