@@ -271,8 +271,8 @@ class _Writing:
             return None
         constants = {name: self.file.constants[name].astype(np.float64) for name in own}
         noise = GAMMA * (magnitude(end.expected) + self._response(end, operands))
-        if magnitude(self._of_ranges(end)) > noise:  # what saturates is no equation
-            return None
+        if max(magnitude(self._of_ranges(end)), magnitude(self._of_approximations(end, operands))) > noise:
+            return None  # what saturates is no equation, and a polynomial in place of a function is none
         solved = solve(partial(self.file.again, end.tensor), constants, end.expected, noise)
         for number in solved:
             places = number.places
