@@ -304,14 +304,13 @@ def test_what_onnxruntime_quantized_is_accepted(
     assert _steps(tflite, quantized, emitted, (1, 3, 16, 16), "reference") <= 2  # of 27 operators, ending in 1/256
 
 
-def test_the_depthwise_separable_block_is_integer_operators_alone(tflite: Any) -> None:
+def test_the_depthwise_separable_block_is_four_integer_operators(tflite: Any) -> None:
     torch.manual_seed(0)
     shape = (1, 3, 32, 32)
     graph = _quantized(tflite, DepthwiseSeparableConv(3, 64), shape)
     emitted = tflite.to_tflite(graph, metadata={}, io="int8")
     ran = tflite.run(emitted, [np.zeros(shape, np.float32)])
-    pixels_as_channels = ["RESHAPE", "CONV_2D", "RESHAPE"]  # of 3 channels; XNNPACK has no fast depthwise kernel
-    assert ran.operators == [*pixels_as_channels, "LEAKY_RELU", "CONV_2D", "LEAKY_RELU"]
+    assert ran.operators == ["DEPTHWISE_CONV_2D", "LEAKY_RELU", "CONV_2D", "LEAKY_RELU"]
     assert ran.partitions == 1
     assert float_parts_of_tflite(emitted.data) == []
     assert _steps(tflite, graph, emitted, shape, "reference") <= 4

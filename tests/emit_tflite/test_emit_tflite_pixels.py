@@ -47,6 +47,15 @@ _STAYING: dict[str, tuple[nn.Module, tuple[int, int]]] = {
 }
 
 
+_SAVED_NS = _pixels._LEAST_SAVED_NS
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are small here, so that tests are fast: whatever saves a twentieth is done."""
+    monkeypatch.setattr(_pixels, "_LEAST_SAVED_NS", 0.0)
+
+
 def _quantized(
     tflite: Any, module: nn.Module, size: tuple[int, int], scheme: str = "int8"
 ) -> tuple[ir.Model, np.ndarray]:
@@ -95,6 +104,15 @@ def test_pixels_as_channels_give_the_same_integers(tflite: Any, plain: Any, name
 def test_what_gains_nothing_or_does_not_come_out_even_stays(tflite: Any, plain: Any, name: str) -> None:
     graph, _ = _quantized(tflite, *_STAYING[name])
     assert _emitted(tflite, graph).data == plain(graph).data
+
+
+@pytest.mark.parametrize(("size", "packed"), [((32, 32), False), ((224, 224), True)])
+def test_small_images_as_of_microcontrollers_stay(
+    tflite: Any, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], packed: bool
+) -> None:
+    monkeypatch.setattr(_pixels, "_LEAST_SAVED_NS", _SAVED_NS)
+    graph, x = _quantized(tflite, _LAYERS["depthwise of 3 channels"][0], size)
+    assert ("RESHAPE" in tflite.run(_emitted(tflite, graph), [x], "reference").operators) is packed
 
 
 def test_layers_of_16_bits_keep_their_pixels(tflite: Any) -> None:

@@ -29,7 +29,9 @@ from edgeconv.emit.tflite.lower._windows import SAME, VALID
 _DEPTH, _WIDTH = 8, 16  # of a tile of XNNPACK's products of matrices: channels that are read, results
 _MOST_PIXELS = 8
 _MOST_WEIGHTS = 32_768  # bytes: no more than a core's first cache
-_LEAST_GAIN = 0.05
+_LEAST_GAIN = 0.05  # nearer to the time before, the times below say nothing
+_LEAST_SAVED_NS = 15_000.0
+"""Kernels without such tiles, as microcontrollers' are, multiply the zeros, too: small images stay, which fit them."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class _Shape:
 
 
 def pack_pixels(graph: Graph) -> None:
-    """Makes pixels channels wherever that saves a twentieth of a convolution's time, by the times above."""
+    """Makes pixels channels where that saves a twentieth of a convolution's time, and so much that it matters."""
     producers, consumers = graph.producers(), graph.consumers()
     operators: list[Operator] = []
     dropped: set[Operator] = set()
@@ -191,7 +193,7 @@ def _padding(operator: Operator, pad: Operator | None) -> tuple[int, int]:
 def _fastest(shape: _Shape, depthwise: bool, source: Tensor) -> tuple[int, int, _Shape] | None:
     """The pixels that are read and made as one, and the shape that this gives; None where too little is gained."""
     best, now_ns = None, shape.depthwise_time_ns if depthwise else shape.time_ns
-    limit_ns = now_ns * (1 - _LEAST_GAIN)
+    limit_ns = min(now_ns * (1 - _LEAST_GAIN), now_ns - _LEAST_SAVED_NS)
     for read, made, columns in _choices(shape):
         moved = [int(np.prod(source.shape))] * (read > 1)
         moved += [shape.rows * shape.count * shape.results] * (made > 1)
