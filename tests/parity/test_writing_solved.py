@@ -138,3 +138,22 @@ def test_one_unit_of_any_number_of_a_file_is_told(name: str, variant: str, scale
             missed += [model.subgraphs[0].tensors[at].name] * (told.verdict is Verdict.PASS)
     assert count
     assert not missed
+
+
+class Looked(nn.Module):
+    """x / sqrt(mean(x^2) + eps) and a Mish, by hand: their integers are looked up in tables."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        normalized = x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-6)
+        return normalized * torch.tanh(nn.functional.softplus(normalized))
+
+
+def test_small_operands_lie_on_the_integers_that_tables_know(tmp_path: Path) -> None:
+    """Between them there is no entry: right files were called wrong."""
+    torch.manual_seed(0)
+    module, data = nn.Sequential(nn.Conv2d(3, 8, 1), Looked()).eval(), torch.randn(1, 3, 8, 8)
+    graph = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
+    (made,) = variants_of(graph, ("int8",), Quantization(batches=lambda: [{"x": data.numpy()}]), Silent())
+    contents = emitted(made, "tflite")
+    result = judged(made, {"x": data.numpy()}, contents, contents.data, tmp_path / "net.tflite")
+    assert result.verdict is Verdict.PASS, result.reason

@@ -20,6 +20,7 @@ from edgeconv.parity.writing._ends import GAMMA, HALF_UNIT, SECOND_ORDER, UNDERF
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._operands import Operands, Source
 from edgeconv.parity.writing._solved import Solved, solve
+from edgeconv.parity.writing._steps import Steps
 
 _DOUBT = 0.25  # of half a unit, within which a number of the writer's own is told
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
@@ -38,6 +39,8 @@ class File(Protocol):
     def names(self) -> frozenset[str]: ...
     @property
     def read(self) -> frozenset[str]: ...
+    @property
+    def looked_up(self) -> Mapping[str, Steps]: ...
     @property
     def approximated(self) -> frozenset[str]: ...
     def quantized(self) -> Iterator[tuple[str, str, float, int]]: ...

@@ -14,6 +14,7 @@ from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
+from edgeconv.parity.writing._steps import Steps
 from edgeconv.reference import OPERATORS
 
 _GREATEST = 127  # of int8, which weights are
@@ -51,6 +52,11 @@ class OnnxFile:
         """Those that operators read, and not the value of another precision that they were cast from."""
         values = [value for node in self._file.model.graph if node.op_type != "Cast" for value in node.outputs]
         return frozenset(value.name or "" for value in values if value.uses())
+
+    @property
+    def looked_up(self) -> dict[str, Steps]:
+        """None: operators compute with real numbers."""
+        return {}
 
     def quantized(self) -> Iterator[tuple[str, str, float, int]]:
         """Name, again, scale, and the zero point counted from the smallest integer, of each quantized value."""

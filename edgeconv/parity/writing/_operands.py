@@ -9,6 +9,7 @@ from typing import Protocol
 from edgeconv.core import Array
 from edgeconv.parity.writing._ends import lowered, mixed, negated, raised
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._steps import Steps
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class _File(Protocol):
     def names(self) -> frozenset[str]: ...
     @property
     def read(self) -> frozenset[str]: ...
+    @property
+    def looked_up(self) -> Mapping[str, Steps]: ...
     def alike(self, held: Collection[str]) -> frozenset[str]: ...
 
 
@@ -84,6 +87,7 @@ class Source:
         values = graph.values(inputs, rounded, self._names)
         free = sorted(values.keys() & self._file.read - graph.moved)
         changed = {name: lowered(mixed(values[name])) for name in free}
+        changed |= {name: of.nearest(changed[name]) for name, of in self._file.looked_up.items() if name in changed}
         others = {name: lowered(mixed(array)) for name, array in inputs.items()}
         names = self._names - self._alike(free)
         return Operands(others, changed, graph.held(others, changed, rounded, names), all_finite=False)

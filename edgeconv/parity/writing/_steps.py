@@ -30,6 +30,11 @@ class Steps:
         """Numbers that become the smallest or the largest integer are all alike; the others stay as they are."""
         return np.clip(array, self.least + self.scale / 2, self.greatest - self.scale / 2)
 
+    def nearest(self, array: Array) -> Array:
+        """The numbers that integers stand for which are the nearest: a kernel that looks results up has no others."""
+        count = round((self.greatest - self.least) / self.scale)
+        return np.asarray(self.least + self.scale * np.clip(np.rint((array - self.least) / self.scale), 0, count))
+
     def spread(self, shape: Sequence[int]) -> Array:
         """Numbers drawn from all that the integers stand for, each as likely."""
         # On the integers: a kernel that looks results up has none between them.

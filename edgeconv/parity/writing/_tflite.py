@@ -124,6 +124,17 @@ class TfliteFile:
         indices -= {index for index, operator in self._makers.items() if operator.name in _MOVING}
         return frozenset(holder.name for index, holder in self._holders.items() if index in indices)
 
+    @property
+    def looked_up(self) -> dict[str, Steps]:
+        """Those whose integers operators read as numbers of a place in a table, which has none between them."""
+        operators = self._stated.operators
+        indices = {operator.inputs[0] for operator in operators if operator.name == "CAST"}
+        for operator in reversed(operators):
+            if operator.name in _MOVING and indices.intersection(operator.outputs):
+                indices.add(operator.inputs[0])
+        steps = {self._holders[at].name: _steps(self._stated.tensors[at]) for at in indices & self._holders.keys()}
+        return {name: of for name, of in steps.items() if of is not None}
+
     def quantized(self) -> Iterator[tuple[str, str, float, int]]:
         """Tensor, value, scale, and the zero point counted from the smallest integer, of each quantized holder."""
         for index, holder in self._holders.items():
