@@ -14,7 +14,7 @@ from edgeconv.core.defaults import BATCH
 from edgeconv.core.domain import Domain
 from edgeconv.core.quantization_options import Override
 from edgeconv.core.variants import VARIANTS
-from edgeconv.errors import NO_TORCH, DeviceError, EmitError, QuantizeError, RecipeError, RewriteError
+from edgeconv.errors import NO_TORCH, CaptureError, DeviceError, EmitError, QuantizeError, RecipeError, RewriteError
 from edgeconv.flow.arguments import Expected, checked_samples
 from edgeconv.flow.judge import Proof
 from edgeconv.flow.prove import check_devices
@@ -199,7 +199,7 @@ def job_of(
     recipe, source = _source_of(recipe)
     variants = variants or _stated_variants(recipe, source)
     c_array = recipe.export.c_array if c_array is None else c_array
-    domains = cache(source.domains)
+    domains = _domains_of(source)
     samples = parity_samples(recipe, variants, domains) if prove or c_array else ()
     proof = _proof_on(samples, recipe, source, variants, devices) if prove else None
     return Job(
@@ -225,7 +225,20 @@ def proof_of(recipe: Recipe, source: Source, variants: tuple[str, ...]) -> Proof
         RecipeError: its inputs cannot be used.
     """
     recipe = _with_inputs(recipe, source) if isinstance(source, OnnxSource) else recipe
-    return _proof_on(parity_samples(recipe, variants, source.domains), recipe, source, variants, None)
+    return _proof_on(parity_samples(recipe, variants, _domains_of(source)), recipe, source, variants, None)
+
+
+def _domains_of(source: Source) -> Callable[[], Mapping[str, Domain]]:
+    """What its integers may hold, asked once; nothing of a source without a graph: an export tells why it has none."""
+
+    @cache
+    def domains() -> Mapping[str, Domain]:
+        try:
+            return source.domains()
+        except CaptureError:
+            return {}
+
+    return domains
 
 
 def _proof_on(

@@ -76,7 +76,7 @@ def test_a_recipe_that_states_nothing_has_the_defaults() -> None:
 def test_what_a_recipe_states_arrives(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path, "".join(f"{name} = {_toml(value)}\n" for name, value in _OTHERS.items()))
     assert vars(recipe.quantize.options) == _OTHERS
-    made = _quantization(recipe)
+    made = _quantization(recipe, dict)
     assert {option.name: getattr(made, option.name) for option in _OPTIONS} == _OTHERS
 
 
