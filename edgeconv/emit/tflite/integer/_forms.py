@@ -68,13 +68,14 @@ def _depth_to_space(graph: Graph, operator: Operator) -> list[Operator]:
     moved = _like(source, f"{result.name}/moved", (batch * height, block, width, channels // block))
     order = graph.constant(np.array([0, 2, 1, 3], np.int32), f"{result.name}/order")
     return [
-        _reshape(graph, source, split),
+        reshape(graph, source, split),
         Operator("TRANSPOSE", [split, order], [moved]),
-        _reshape(graph, moved, result),
+        reshape(graph, moved, result),
     ]
 
 
-def _reshape(graph: Graph, source: Tensor, result: Tensor) -> Operator:
+def reshape(graph: Graph, source: Tensor, result: Tensor) -> Operator:
+    """The same elements in the shape of the result."""
     shape = graph.constant(np.array(result.shape, np.int32), f"{result.name}/shape")
     return Operator("RESHAPE", [source, shape], [result], {"newShape": list(result.shape)})
 

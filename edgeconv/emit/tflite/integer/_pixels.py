@@ -24,6 +24,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.emit.tflite.integer._forms import reshape
 from edgeconv.emit.tflite.lower._windows import SAME, VALID
 
 _DEPTH, _WIDTH = 8, 16  # of a tile of XNNPACK's products of matrices: channels that are read, results
@@ -166,7 +167,7 @@ def _packed(graph: Graph, operator: Operator, pad: Operator | None) -> list[Oper
     inner = result if made == 1 else _like(result, (*result.shape[:2], columns.count, columns.results), "packed")
     rows.operators.append(Operator("CONV_2D", [x, weight, bias], [inner], options))
     if made > 1:
-        rows.operators.append(_reshape(graph, inner, result))
+        rows.operators.append(reshape(graph, inner, result))
     return rows.operators
 
 
@@ -256,7 +257,7 @@ class _Rows:
         if source.shape == shape:
             return source
         result = Tensor(name, shape, source.dtype, quantization=source.quantization)
-        self.operators.append(_reshape(self.graph, source, result))
+        self.operators.append(reshape(self.graph, source, result))
         return result
 
     def padded(self, source: Tensor, rows: tuple[int, int], columns: tuple[int, int], name: str) -> Tensor:
@@ -266,11 +267,6 @@ class _Rows:
         sizes = self.graph.constant(np.array([(0, 0), rows, columns, (0, 0)], np.int32), "integers")
         self.operators.append(Operator("PAD", [source, sizes], [result]))
         return result
-
-
-def _reshape(graph: Graph, source: Tensor, result: Tensor) -> Operator:
-    shape = graph.constant(np.array(result.shape, np.int32), "integers")
-    return Operator("RESHAPE", [source, shape], [result], {"newShape": list(result.shape)})
 
 
 def _like(tensor: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
