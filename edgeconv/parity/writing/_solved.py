@@ -129,10 +129,7 @@ class _System:
         """What is left of the equations."""
         with np.errstate(invalid="ignore"):
             rest = self._expected - self._changed(relative)
-        return np.where(self._changed_alike(rest), 0.0, rest)
-
-    def _changed_alike(self, rest: Array) -> Array:
-        return np.isnan(rest) & ~np.isfinite(self._expected)
+        return np.where(np.isnan(rest) & ~np.isfinite(self._expected), 0.0, rest)  # infinite on both sides
 
     def _slopes(self) -> Array:
         """By element and unknown: the slope by a relative change."""
