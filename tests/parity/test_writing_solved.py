@@ -148,10 +148,19 @@ class Looked(nn.Module):
         return normalized * torch.tanh(nn.functional.softplus(normalized))
 
 
-def test_small_operands_lie_on_the_integers_that_tables_know(tmp_path: Path) -> None:
+class LookedUpPart(nn.Module):
+    """The sizes of boxes: a table of some channels of a tensor, and of its largest values."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sizes = nn.functional.softplus(x.flatten(2)[:, 2:4])
+        return torch.cat([x.flatten(2)[:, :2], sizes, nn.functional.max_pool2d(x, 2).flatten(2).repeat(1, 1, 4).sin()], 1)
+
+
+@pytest.mark.parametrize("head", [Looked(), LookedUpPart()])
+def test_small_operands_lie_on_the_integers_that_tables_know(head: nn.Module, tmp_path: Path) -> None:
     """Between them there is no entry: right files were called wrong."""
     torch.manual_seed(0)
-    module, data = nn.Sequential(nn.Conv2d(3, 8, 1), Looked()).eval(), torch.randn(1, 3, 8, 8)
+    module, data = nn.Sequential(nn.Conv2d(3, 8, 1), head).eval(), torch.randn(1, 3, 8, 8)
     graph = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
     (made,) = variants_of(graph, ("int8",), Quantization(batches=lambda: [{"x": data.numpy()}]), Silent())
     contents = emitted(made, "tflite")

@@ -127,12 +127,16 @@ class TfliteFile:
     @property
     def looked_up(self) -> dict[str, Steps]:
         """Those whose integers operators read as numbers of a place in a table, which has none between them."""
-        operators = self._stated.operators
+        operators, tensors = self._stated.operators, self._stated.tensors
         indices = {operator.inputs[0] for operator in operators if operator.name == "CAST"}
         for operator in reversed(operators):
-            if operator.name in _MOVING and indices.intersection(operator.outputs):
-                indices.add(operator.inputs[0])
-        steps = {self._holders[at].name: _steps(self._stated.tensors[at]) for at in indices & self._holders.keys()}
+            for result in indices.intersection(operator.outputs):
+                if operator.name in _MOVING:
+                    indices.add(operator.inputs[0])
+                # What only picks (SLICE, CONCATENATION, MAX_POOL_2D) hands integers on: the result has their scale.
+                due = tensors[result].quantization
+                indices.update(at for at in operator.inputs if due and at >= 0 and tensors[at].quantization == due)
+        steps = {self._holders[at].name: _steps(tensors[at]) for at in indices & self._holders.keys()}
         return {name: of for name, of in steps.items() if of is not None}
 
     def quantized(self) -> Iterator[tuple[str, str, float, int]]:
