@@ -46,12 +46,14 @@ def absorb_biases(model: ir.Model, batches: Iterable[Mapping[str, Array]]) -> ir
     model = model.clone()
     forget_names(model.graph)
     pairs = {pair.first.name: pair for pair in pairs_of(model) if _absorbs(pair)}
+    # 1. The smallest number of every channel of the value that the second layer reads, over all batches.
     lowest: dict[str, _Floats] = {}
     for values in run_float(model, batches, pairs):
         for name, array in values.items():
             axis = channel_axis(pairs[name].first)
             least = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1).min(axis=1).astype(np.float64)
             lowest[name] = np.minimum(lowest[name], least) if name in lowest else least
+    # 2. What is above zero always is the constant part c of the module docstring.
     for name, pair in pairs.items():
         shift = np.maximum(lowest.get(name, np.zeros(1)), 0.0)
         if np.any(shift > 0):
@@ -61,9 +63,10 @@ def absorb_biases(model: ir.Model, batches: Iterable[Mapping[str, Array]]) -> ir
 
 def _absorb(graph: ir.Graph, pair: Pair, shift: _Floats) -> None:
     second = pair.second
-    groups = second.node.attributes.get_int("group", 1) if second.node.op_type == "Conv" else 1
+    # b₂ + W₂ c: each input channel's c times the sum of its taps, added up over the input channels of the group.
     sums = by_input(second, weight_of(second)).sum(axis=2)  # (input channels, their output channels)
-    moved = (sums * shift[:, None]).reshape(groups, -1, sums.shape[1]).sum(axis=1).reshape(-1)
+    moved = (sums * shift[:, None]).reshape(second.groups, -1, sums.shape[1]).sum(axis=1).reshape(-1)
+    # The values between are another function now, so their torch names would claim too much.
     names = [node.outputs[0].name for node in between(pair)]
     add_to_bias(graph, pair.first, -shift)
     add_to_bias(graph, second, moved)
@@ -73,9 +76,11 @@ def _absorb(graph: ir.Graph, pair: Pair, shift: _Floats) -> None:
 
 def _absorbs(pair: Pair) -> bool:
     """Whether a constant passes through, and the second layer takes it whole at every position."""
+    # The first of `between` is the layer itself.
     inner = between(pair)[1:]
     slopes = all(node.op_type in having(Trait.RECTIFIES) and _is_gentle(node) for node in inner)
     unpadded = not any(any(node.attributes.get_ints("pads", ())) for node in [*inner, pair.second.node])
+    # SAME_UPPER and SAME_LOWER pad as well, and state no pads.
     automatic = pair.second.node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     kind = pair.second.node.op_type in ("Conv", "Gemm")
     return slopes and unpadded and not automatic and kind and constant(pair.first.weight) is not None
@@ -84,6 +89,7 @@ def _absorbs(pair: Pair) -> bool:
 def _is_gentle(node: ir.Node) -> bool:
     """Whether the slopes below zero are of 0 to 1."""
     attributes = node.attributes
+    # Defaults of ONNX's operator specification; rectifiers that are not named have slope 0 below zero.
     slopes = {
         "Elu": np.asarray(attributes.get_float("alpha", 1.0)),
         "LeakyRelu": np.asarray(attributes.get_float("alpha", 0.01)),

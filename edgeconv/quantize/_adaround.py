@@ -33,14 +33,14 @@ from edgeconv.quantize._pairs import LARGEST_SUM, nearest_safe, pairs_of, within
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._rounding import rounded_with_feedback
 from edgeconv.quantize._targets import unit_of
-from edgeconv.quantize._tune import Given, Rounding, tune
+from edgeconv.quantize._tune import Rounding, RoundingProblem, tune
 
 if TYPE_CHECKING:
     import torch
 
 _Floats = npt.NDArray[np.float64]
 
-_POSITIONS = 10000
+_POSITIONS = 10000  # of a layer's output, drawn from all samples
 _PART_BYTES = 1 << 26  # of a layer's inputs: each part takes all iterations
 _STRETCH_LOW, _STRETCH_HIGH = -0.1, 1.1  # the paper's zeta and gamma
 _WARM_UP = 0.2  # of the iterations, without the regularizer
@@ -84,7 +84,7 @@ def adaround(
         return tune(model, plan, batches, title="adaptive rounding", rounding=rounding, progress=progress)
 
 
-def learned(problem: Given, iterations: int) -> _Floats:
+def learned(problem: RoundingProblem, iterations: int) -> _Floats:
     """Rounds by AdaRound.
 
     Args:
@@ -98,19 +98,22 @@ def learned(problem: Given, iterations: int) -> _Floats:
     import torch
 
     task = _Task(problem)
+    # Three candidates per channel; the best of them is taken, so learning never makes a channel worse.
     near = task.rounded(torch.from_numpy(nearest_safe((task.weight / task.scales).numpy(), problem.partner)))
     fed_back = torch.from_numpy(_with_feedback(task, problem).astype(np.float32))
     best, least = near, task.error(near)
+    # The learned one's error is measured in units of nearest's, so that one weight of the regularizer fits all layers.
     unit = least.clamp(min=1e-30)
     for rounded in (fed_back, task.rounded(task.settled(_learned(task, unit, iterations)))) if iterations else ():
         error = task.error(rounded)
         best = torch.where((error < least)[:, :, None], rounded, best)
         least = torch.minimum(error, least)
+    # Back from float32 to exact multiples: plans and files are rounded from these.
     steps = torch.round(best / task.scales)
     return np.asarray(steps.double().numpy() * problem.scales)
 
 
-def _with_feedback(task: _Task, problem: Given) -> _Floats:
+def _with_feedback(task: _Task, problem: RoundingProblem) -> _Floats:
     """Rounded with feedback, by the moments of what the task sees."""
     seconds = (block.transpose(1, 2).bmm(block).double().numpy() for block in task.inputs)
     moments: _Floats = sum(seconds, np.zeros(()))
@@ -125,9 +128,10 @@ class _Task:
         target: (blocks, groups, positions, channels), what the float weights make of them.
     """
 
-    def __init__(self, problem: Given) -> None:
+    def __init__(self, problem: RoundingProblem) -> None:
         import torch
 
+        # Inputs near 1: float32 holds the square of neither 1e20 nor 1e-25.
         unit = float(unit_of(problem.seen))
         self.inputs = torch.from_numpy(_blocks(problem.seen)).mul_(unit)
         self.weight, self.scales = (
@@ -139,12 +143,14 @@ class _Task:
         self.low, self.high = (bound * unit for bound in problem.bounds)
         mean = problem.mean * unit if problem.shifted else np.zeros_like(problem.mean)
         self.mean = torch.from_numpy(mean.astype(np.float32))
+        # An input's constant part only moves the mean of the output, which the corrected bias takes back.
         if problem.shifted:
             self.inputs -= self.inputs.mean(dim=(0, 2), keepdim=True)
         blocks, _, positions, taps = self.inputs.shape
         self.target = torch.stack(
             [self._output(self.weight, block).clamp_(self.low, self.high) for block in self.inputs]
         )
+        # Damping as in feedback: where few positions speak for a tap, its weight is drawn to its own value.
         powers = torch.stack([block.square().mean(dim=(1, 2)) for block in self.inputs]).mean(dim=0)
         self.damping = (powers * (_DAMPING * taps / (blocks * positions)))[:, None, None]
 
@@ -159,13 +165,16 @@ class _Task:
         """
         import torch
 
+        # h(V) of one half and more means up.
         chosen = self.floor + (up >= 0.5)
         if self.partner is None:
             return chosen
         ends = tuple(torch.from_numpy(taps) for taps in pairs_of(self.partner))
+        # Twice, as either tap may have been rounded away from zero.
         for _ in ends:
             first, other = (chosen[:, :, end] for end in ends)
             over = (first * other > 0) & ((first + other).abs() > LARGEST_SUM)
+            # Only a tap that was rounded away from zero can give a step back and still be a rounding of its weight.
             outward = (chosen.abs() > self.steps.abs()) & (chosen.abs() > 0)
             doubt = torch.where(outward, (up - 0.5).abs(), torch.inf)
             first_yields = doubt[:, :, ends[0]] <= doubt[:, :, ends[1]]
@@ -186,6 +195,7 @@ class _Task:
         import torch
 
         inputs = self.inputs[block]
+        # Where the clamp has cut the output off, no change of the weight changes it: no gradient.
         output = self._output(weight, inputs)
         inside = (output > self.low) & (output < self.high)
         lost = output.clamp_(self.low, self.high).sub_(self.target[block]).mul_(inside)
@@ -203,19 +213,24 @@ def _learned(task: _Task, unit: torch.Tensor, iterations: int) -> torch.Tensor:
     import torch
 
     width = _STRETCH_HIGH - _STRETCH_LOW
+    # V begins where h(V) is the weight's own fraction.
     v = torch.logit(((task.steps - task.floor).clamp_(1e-4, 1 - 1e-4) - _STRETCH_LOW) / width)
     first, second = torch.zeros_like(v), torch.zeros_like(v)
     steepness, weight = 2 * task.scales / unit[:, :, None], _WEIGHT / v.shape[2]
     for step in range(iterations):
+        # d error / d V by the chain rule: error by weight, weight by h (a scale), h by V.
         sigmoid = v.sigmoid()
         up = _soft(sigmoid)
         slope = task.slope(task.rounded(task.floor + up), step % len(task.inputs)).mul_(steepness)
         at = step / iterations
+        # The paper's regularizer 1 - |2h - 1|^beta, whose beta falls from 20 to 2: first it leaves the middle free.
         if at >= _WARM_UP:
             beta = _BETA_LAST + (_BETA_FIRST - _BETA_LAST) * (1 - (at - _WARM_UP) / (1 - _WARM_UP))
             far = 2 * up - 1
             slope -= far.abs().pow_(beta - 1).mul_(far.sign_()).mul_(2 * beta * weight)
+        # The rectified sigmoid is flat at its ends.
         slope.mul_((up > 0) & (up < 1)).mul_(sigmoid.mul_(1 - sigmoid))
+        # Adam, with its corrections of the first steps' bias (Kingma and Ba, arXiv 1412.6980, algorithm 1).
         first.lerp_(slope, 1 - _MOMENTUM)
         second.mul_(_SQUARES).addcmul_(slope, slope, value=1 - _SQUARES)
         spread = second.sqrt().div_((1 - _SQUARES ** (step + 1)) ** 0.5).add_(1e-8)

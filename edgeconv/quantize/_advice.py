@@ -50,6 +50,7 @@ def advice(
     reached = meter.measure(quantized).sqnr_db
     if reached >= least_db:
         return ""
+    # Without a layer's share of the squared error the ratio rises by -10·log10(1 - share) decibels.
     gains = [
         (item.layer, -10 * math.log10(max(1.0 - item.share, 1e-10)))
         for item in sensitivity(model, plan, first(batches, ORDERED_BY))[:_NAMED]

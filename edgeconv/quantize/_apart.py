@@ -46,6 +46,7 @@ def joins_of_uneven_parts(model: ir.Model, structure: Structure, calibration: Ca
         structure: of the model.
         calibration: of the model.
     """
+    # In graph order, so that a node behind a join in float finds the join's reason and stays float with it.
     reasons: dict[ir.Node, str] = {}
     for node in model.graph:
         if node.op_type not in MOVING or not _ends_in_an_output(node):
@@ -69,6 +70,7 @@ def uneven_channels(model: ir.Model, structure: Structure, calibration: Calibrat
         structure: of the model.
         calibration: of the model.
     """
+    # A node that moves integers can only stay float with all of its group; one that makes them, for itself.
     groups: dict[str, list[Channels]] = {}
     makers: dict[str, str] = {}
     for name, channels in calibration.channels.items():
@@ -92,6 +94,8 @@ def _lost_channels(parts: Sequence[Channels]) -> str | None:
     parts = [part for part in parts if part.count >= _LEAST_NUMBERS]
     if not parts:
         return None
+    # Narrow is a channel that would lose _MOST_LOST by the widest one's scale, varies that much less, too, and whose
+    # variation is less than _LEAST_DB above the error of a step (a uniform error has variance step² / 12).
     widths, variances = (np.concatenate([getattr(part, of) for part in parts]) for of in ("widths", "variances"))
     widest = float(widths.max(initial=0.0))
     narrow = (variances > 0) & (widths < widest * 10 ** (-_MOST_LOST / 20))

@@ -7,8 +7,9 @@ The convention:
   ``x.dequantized``.
 - A weight is an int8 initializer ``w.quantized`` and a DequantizeLinear along its output channels, named ``w``.
 - A bias is an int32 initializer whose scale is that of the input times those of the weight.
-- What enters an operator of shared parameters with others than its result's has another pair before it.
-- Operators in float hand one another what they compute: of two readers of ``x``, one in float takes ``x.float``.
+- An operator whose operands and result share parameters (Concat, MaxPool, …) gets another QuantizeLinear and
+  DequantizeLinear before an operand that has others.
+- Between two operators that stay float nothing is rounded: of two readers of ``x``, one in float reads ``x.float``.
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
     check_plan(model, structure, plan)
     for node in model.graph:
         reason = structure.kept_float.get(name_of(structure.spelt.get(node, node)))
+        # Emitters quantize what they can; this keeps them from an operator that could be, but must stay float.
         if reason is not None and (node in structure.spelt or unquantizable(node) is None):
-            node.metadata_props[KEEP_FLOAT] = reason or "the plan says so"  # which need not say why
+            node.metadata_props[KEEP_FLOAT] = reason or "the plan says so"  # an edited plan need not say why
     floats = {node for node in model.graph if name_of(structure.spelt.get(node, node)) in structure.kept_float}
     work = _Work(model.graph, plan, floats)
     layers = structure.layers
@@ -95,6 +97,7 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
             if only is None or value.name in only:
                 work.activation(value, plan.tensors[named(value)])
     remove_unread_constants(model.graph)
+    # QuantizeLinear has int16 from opset 21 on (onnx/docs/Operators.md).
     if plan.scheme == "int16x8":
         _raise_opset(model.graph)
     return model
@@ -142,6 +145,7 @@ def check_plan(model: ir.Model, structure: Structure, plan: Plan) -> None:
             raise QuantizeError(f"the graph has no tensor {name!r}", where="plan, tensors", hint="remove it")
     check_names(model, plan.kept_float, "plan, kept_float")
     check_names(model, plan.weights, "plan, weights")
+    # A layer that stays float may still have an entry: plans are edited by adding names to kept_float alone.
     every = {name_of(node) for node in model.graph if layer_of(node) is not None}
     for name in plan.weights:
         if name not in every:
@@ -215,6 +219,7 @@ class _Work:
         array = constant(layer.bias)
         if array is None or layer.bias is None:
             return
+        # A ConvTranspose with groups has one scale for the same channel of every group: they repeat along the bias.
         scales = np.resize(bias_scales(source.scale, weights.scales), array.size)  # which groups of channels share
         integers = quantized(array.reshape(-1), scales, 0, "int32")
         name = layer.bias.name or f"{layer.name}.bias"
@@ -228,6 +233,7 @@ class _Work:
         array = constant(value)
         if value is None or array is None:
             return
+        # One constant may be read with different parameters: by two Concats, say.
         key = (value.name, parameters)
         if key not in self.made:
             integers = quantized(array, parameters.scale, parameters.zero_point, parameters.dtype)
@@ -254,11 +260,13 @@ class _Work:
             # Between two operators that stay float nothing is rounded.
             if producer not in self.floats or use.node not in self.floats:
                 use.node.replace_input_with(use.idx, real)
+        # A graph's input keeps its name, which callers feed it by.
         if is_input:
             real.name = unique_name(self.graph, f"{name}.dequantized")
         else:
             real.name, value.name = name, unique_name(self.graph, f"{name}.float")
             real.metadata_props.update(value.metadata_props)
+        # Outputs of the graph are rounded as well, so that both formats give the same numbers.
         for index, output in enumerate(self.graph.outputs):
             if output is value:
                 self.graph.outputs[index] = real
@@ -314,6 +322,7 @@ class _Work:
             ir.Node("", "DequantizeLinear", [integer, scale, zero], outputs=[real], name=f"{name}.dequantize"),
         )
         producer = value.producer()
+        # Reports name the torch module of every node.
         if producer is not None and MODULE in producer.metadata_props:
             for node in nodes:
                 node.metadata_props[MODULE] = producer.metadata_props[MODULE]

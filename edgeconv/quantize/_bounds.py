@@ -2,11 +2,10 @@
 
 A mask of -inf or -1e9 that is added to the scores of an attention is no activation: exp(-30) is nothing beside exp(0),
 as exp(-1e9) is. So a softmax needs its scores only as far down as the least of its rows' largest, less the logarithm of
-what counts. So does a maximum (of a window, of axes, of operands) need nothing below its least result, and a clamp
-nothing beyond its ends. Where a maximum is, is told by its distance to the runner-up: that takes all numbers but the
-masked ones, which only have to come last. A bound goes backwards through what merely adds, picks, moves, pads and
-scales, to the mask itself, whether it is a constant, is computed, or is an input. Saturation there is then what
-quantization does anyway.
+what counts. Likewise a maximum (of a window, of axes, of operands) needs nothing below its least result, and a clamp
+nothing beyond its ends. An ArgMax or TopK needs its numbers apart from each other, but of masked ones only that they
+come last. A bound is carried backwards through operators that merely add, pick, move, pad and scale, to the mask
+itself, whether it is a constant, is computed, or is an input. Beyond the bound the integers saturate.
 
 The ranges of the other operands, and how large the rows' largest are, come from the calibration data.
 """
@@ -35,16 +34,16 @@ ALL: Bounds = (-math.inf, math.inf)
 
 _COUNTS = 2.0**-12  # of a softmax's or sigmoid's result: a sixteenth of a step of int8
 _MASKED = -5e3  # a row whose largest is below it is masked whole; softmax makes it uniform, as it is of equal numbers
-_EVIDENT = 3.0  # what was seen must reach that many times as far as what counts: no other range is touched
+_EVIDENT = 3.0  # a range is cut only where it reaches this many times as far as what counts: ordinary ones stay
 
 _MOVES = having(Trait.MOVES) | {"Dropout"}
 _LARGEST, _SMALLEST, _PICKS, _RANKING = map(having, (Trait.LARGEST, Trait.SMALLEST, Trait.PICKS, Trait.RANKS))
 _CLAMPING, _COMPARING, _ADDING = map(having, (Trait.CLAMPS, Trait.COMPARES, Trait.SIGNED_SUM))
 _SUMS_OF_POWERS = frozenset({"Exp", "LogSoftmax", "ReduceLogSumExp", "Softmax"})
-"""Whose rows are looked at in what they read; those of the others are their results."""
+"""Whose rows are taken from their operand; a maximum's rows are its own results."""
 _SUMS = having(Trait.ADDS_UP | Trait.REDUCES) - _SUMS_OF_POWERS
 _SELECTS = _MOVES - {"Concat"}
-_GATED = math.log(_COUNTS)  # x·sigmoid(x) and x·tanh(softplus(x)) are -0.002 there, a GELU is less from -3.3 on
+_GATED = math.log(_COUNTS)  # x·sigmoid(x) and x·tanh(softplus(x)) are -0.002 there, a GELU is nearer to 0 below -3.3
 _LIMITS: Mapping[str, Bounds] = {
     "Celu": (math.log(_COUNTS), math.inf),
     "Elu": (math.log(_COUNTS), math.inf),
@@ -63,13 +62,13 @@ _LIMITS: Mapping[str, Bounds] = {
 
 _ENDS = _PICKS | _RANKING | _SUMS_OF_POWERS | _COMPARING | set(_LIMITS) | {"Clip", "HardSigmoid"}
 _MONOTONE = _PICKS | _CLAMPING
-"""Whose results are numbers that they read, and so have bounds to hand on."""
+"""Whose results are numbers of their operands, so that a bound on the result is one on the operands."""
 
 _BETWEEN = _MOVES | _ADDING | {"Cast", "Div", "LeakyRelu", "Mul", "Neg", "Pad", "Where"}
 _FILLING = frozenset({"Concat", "Pad", "Where"})
 _MASKING = _FILLING | _ADDING
 _CLAMPS = (_ENDS - _PICKS - _RANKING - _SUMS_OF_POWERS - {"Sigmoid"}) | {"Exp", "Mul"}
-"""Before which a sum is no mask but what layers end with."""
+"""Before these an Add is an ordinary bias or residual sum, and no mask; only Concat, Pad and Where count as one."""
 
 
 @dataclass
@@ -119,10 +118,12 @@ def bounds_of(model: ir.Model, batches: Callable[[], Iterable[Mapping[str, Array
         model: float32, NCHW.
         batches: calibration data, read once where the graph masks anything.
     """
+    # 1. Which values matter at all: those between a mask and an operator that ignores what is far away.
     gated = _gated(model.graph)
     inner, ends = _region(model.graph, gated)
     if not ends:
         return {}
+    # 2. Their extremes, and the least maximum of any row, on the calibration data.
     seen, rows = {value: _Seen() for value in inner}, dict[ir.Node, Bounds]()
     shown = {end: _shown(end) for end in ends}
     looked_at = [*inner, *(value for values in shown.values() for value in values)]
@@ -145,6 +146,7 @@ def _gated(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Value, float]]:
     for node in graph:
         for x, gate in permutations(node.inputs) if node.op_type == "Mul" else ():
             maker = gate.producer() if gate is not None else None
+            # Mish is x·tanh(softplus(x)): the gate opens where the softplus inside does.
             if maker is not None and maker.op_type == "Tanh" and (soft := _maker(maker)) is not None:
                 maker = soft if soft.op_type == "Softplus" else None
             if x is None or maker is None or maker.inputs[0] is not x:
@@ -153,6 +155,7 @@ def _gated(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Value, float]]:
                 gates[node] = x, _GATED
             elif maker.op_type == "HardSigmoid":
                 gates[node] = x, _limits(maker)[0]
+    # The last Mul of a GELU that is spelled out with Erf or Tanh.
     spelt = gelus(graph)[0]
     for node, last in spelt_out(graph).items():
         if (x := spelt[last].x) in node.inputs:
@@ -182,6 +185,7 @@ def _axes(node: ir.Node) -> tuple[int, ...] | None:
         return (node.attributes.get_int("axis", -1),)
     summing = _sum_of(node) if node.op_type == "Exp" else node
     stored = constant(input_of(summing, 1)) if summing is not None else None
+    # An attribute up to opset 17, an input from 18 on.
     axes = summing.attributes.get_ints("axes", None) if summing is not None and stored is None else None
     axes = stored.astype(int).tolist() if stored is not None else axes
     return tuple(axes) if axes else None
@@ -228,6 +232,7 @@ def _region(graph: ir.Graph, gated: Mapping[ir.Node, tuple[ir.Value, float]]) ->
     for node in graph:
         if node not in gated and (node.op_type not in _ENDS or not any(map(is_activation, node.inputs))):
             continue
+        # Max, Min and comparisons mask either operand; a softmax or a pool only its first.
         several = node.op_type in having(Trait.BROADCASTS)
         todo: list[ir.Value | None] = list(node.inputs if several else node.inputs[:1])
         todo = [gated[node][0]] if node in gated else todo
@@ -277,6 +282,7 @@ class _Backwards:
 
     def run(self) -> dict[str, Bounds]:
         for value in self._ordered():
+            # What any reader can tell apart has to stay: the union of what all of them need.
             needs = [self._need(use.node, use.idx, value) for use in value.uses()]
             if not needs or value.is_graph_output():
                 continue
@@ -298,6 +304,8 @@ class _Backwards:
         seen, (low, high) = self.seen[value], bounds
         if bounds == ALL:
             return False
+        # Ranges hold zero always (see `Calibration.range_of`), so a range is as wide as what it has on both sides of
+        # it.
         reach = max(min(seen.high, high), 0.0) - min(max(seen.low, low), 0.0)
         return seen.infinite or seen.high - seen.low > _EVIDENT * reach
 
@@ -338,6 +346,8 @@ class _Backwards:
             return self._of_comparison(node, index, value)
         if node.op_type in _RANKING:
             return self._of_ranks(node, value) if index == 0 else ALL
+        # An Exp that a sum or a division follows is a softmax that is spelled out; any other has one scale for all
+        # results.
         steep = _steep_readers(node) if node.op_type == "Exp" else []
         if node.op_type == "Exp" and not steep:  # its results have one scale
             return self.seen[value].high + 2 * math.log(_COUNTS), math.inf

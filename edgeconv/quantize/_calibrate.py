@@ -1,4 +1,4 @@
-"""The float graph on the user's data: what range every activation has."""
+"""Calibration: runs the float graph on the user's data and records the range of every activation."""
 
 from __future__ import annotations
 
@@ -117,6 +117,7 @@ def calibrate(
     names = [named(value) for value in structure.activations]
     counts, elements = _Counts(names, bounds, infinities), ReadElements(model.graph)
     channels = ChannelCounts(model.graph, structure, infinities)
+    # Tables count whole: an embedding's rows that no calibration input picked may be picked later.
     for value in structure.activations:
         for table in tables_of(value):
             counts.add(named(value), table, f"the table of {named(value)}")
@@ -157,6 +158,7 @@ class _Counts:
 
     def add(self, name: str, array: Array, where: str, read: npt.NDArray[np.bool_] | None = None) -> None:
         """Counts the elements of a value that are read, by default all; finite ones that are not until any is."""
+        # Beyond its bounds a number is as good as the bound (`edgeconv.quantize._bounds`).
         array = np.clip(array, *self.bounds[name]) if name in self.bounds else array
         if read is not None and not read.any() and name not in self._seen:
             self._unread.setdefault(name, Histogram()).add(array[np.isfinite(array)], where)
@@ -187,6 +189,7 @@ def read_in(
 
 
 _PICKING = {"Gather": (0,), "GatherElements": (0,), "GatherND": (0,), "Where": (1, 2)}
+"""Operators that choose elements of operands, and the places of those operands."""
 
 
 def tables_of(value: ir.Value) -> list[Array]:
@@ -216,6 +219,7 @@ def run_float(
 ) -> Iterator[dict[str, Array]]:
     """The named values of the graph in float32, batch by batch."""
     names = list(names)
+    # onnxruntime gives no graph input back as an output; those are taken from the batch.
     computed = [name for name in names if name not in {value.name for value in model.graph.inputs}]
     session = session_of(model, computed)
     inputs = {item.name for item in session.get_inputs()}

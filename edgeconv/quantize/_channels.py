@@ -122,6 +122,7 @@ def axes_of(graph: ir.Graph, structure: Structure) -> dict[ir.Value, int]:
             continue
         if (layer := layer_of(node)) is not None:
             rank = len(node.outputs[0].shape or ())
+            # The value before a fused clamp has no parameters of its own and is not counted; nor have vectors channels.
             fused = structure.layers[layer.name].output if layer.name in structure.layers else node.outputs[0]
             if fused is node.outputs[0] and rank > 1:
                 axes[fused] = rank - 1 if node.op_type == "MatMul" else 1
@@ -140,6 +141,7 @@ def _axis_behind(node: ir.Node, axes: Mapping[ir.Value, int]) -> int | None:
     axis = before.pop() if len(before) == 1 else None
     if axis is None:
         return None
+    # Transposes and reshapes move the axis; what keeps the rank keeps it; where dimensions merge nothing is known.
     shape, result = sizes_of(sources[0]), sizes_of(node.outputs[0])
     if node.op_type in having(Trait.REARRANGES):
         return place_after(node, axis, shape, result)

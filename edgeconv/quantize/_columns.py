@@ -16,16 +16,10 @@ _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.int64]
 
 
-def groups_of(layer: Layer) -> int:
-    """The groups of a convolution; 1 for products."""
-    return layer.node.attributes.get_int("group", 1) if layer.node.op_type == "Conv" else 1
-
-
 def taps(layer: Layer, weight: _Floats) -> _Floats:
     """A weight as (groups, output channels of a group, taps)."""
     if layer.node.op_type == "Conv":
-        groups = groups_of(layer)
-        return weight.reshape(groups, weight.shape[0] // groups, -1)
+        return weight.reshape(layer.groups, weight.shape[0] // layer.groups, -1)
     return np.ascontiguousarray(np.moveaxis(weight, layer.axis, 0))[None]
 
 
@@ -65,7 +59,7 @@ class Columns:
     """
 
     def __init__(self, layer: Layer, inputs: Sequence[Held], positions: Sequence[_Indices]) -> None:
-        self._groups, self._inputs, self._positions = groups_of(layer), inputs, positions
+        self._groups, self._inputs, self._positions = layer.groups, inputs, positions
         self._windows = _Windows(layer) if layer.node.op_type == "Conv" else None
         self._taps = int(np.prod(static_shape(layer.weight)[1:])) if self._windows else inputs[0].shape[-1]
         self._count = sum(map(len, positions))
@@ -84,6 +78,7 @@ class Columns:
             start += len(positions)
             array = held.integers if isinstance(held, Dequantized) else held
             real = held.real if isinstance(held, Dequantized) else _same
+            # Gemm and MatMul: the last axis is what the weight is multiplied with, all others are positions.
             if self._windows is None:
                 rows[0] = real(array.reshape(-1, self._taps)[positions])
             else:
@@ -115,8 +110,10 @@ class _Windows:
     def gather(self, grouped: Array, positions: _Indices, real: Callable[[Array], Array], result: Array) -> None:
         """Writes (groups, positions, taps) of (batch, groups, channels, ...); the positions are in order."""
         sizes = grouped.shape[3:]
+        # Flat positions of the output as (sample, row, column, …).
         sample, *places = np.unravel_index(positions, (len(grouped), *self._counts(sizes)))
         inside = np.indices(self._kernel).reshape(len(sizes), -1)
+        # Flat places in the input of every tap of every position, and which of them lie in the padding.
         indices, padded = np.zeros((), np.int64), np.zeros((), np.bool_)
         for axis, (size, place) in enumerate(zip(sizes, places, strict=True)):
             first = place * self._strides[axis] - self._before[axis]

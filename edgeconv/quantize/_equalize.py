@@ -61,6 +61,7 @@ def equalize(model: ir.Model, exponents: Mapping[str, Sequence[int]] | None = No
     model = model.clone()
     pairs = pairs_of(model)
     if exponents is not None:
+        # Powers of two that were chosen by data, or read from a saved plan.
         _scale({pair.first.name: pair for pair in pairs}, exponents)
         return model
     for _ in range(_ROUNDS):
@@ -93,6 +94,7 @@ def pairs_of(model: ir.Model) -> list[Pair]:
     pairs = []
     for node in model.graph:
         first = layer_of(node)
+        # A MatMul has no bias of its own; the Add behind it is no homogeneous operator.
         if first is None or not is_own(first) or node.op_type == "MatMul":
             continue
         second = _reader(first)
@@ -113,8 +115,9 @@ def out_ranges(layer: Layer) -> _Floats:
     """The largest weight of each output channel."""
     weight = weight_of(layer)
     ranges = np.abs(np.moveaxis(weight, layer.axis, 0)).reshape(weight.shape[layer.axis], -1).max(axis=1)
-    groups = groups_of(layer)
+    groups = layer.groups
     if layer.node.op_type == "ConvTranspose" and groups > 1:
+        # A ConvTranspose's output channels are (groups, weight axis 1): one range for each of both.
         split = np.abs(weight).reshape(groups, -1, *weight.shape[1:]).max(axis=(1, *range(3, weight.ndim + 1)))
         return np.asarray(split.reshape(-1))
     return np.asarray(ranges)
@@ -127,8 +130,9 @@ def in_ranges(layer: Layer) -> _Floats:
 
 def scale_outputs(layer: Layer, factors: _Floats) -> None:
     """Multiplies the weights and the bias of each output channel."""
-    weight, groups = weight_of(layer), groups_of(layer)
+    weight, groups = weight_of(layer), layer.groups
     if layer.node.op_type == "ConvTranspose":
+        # (groups, input channels of a group, output channels of a group, taps …)
         per_group = factors.reshape(groups, 1, -1, *([1] * (weight.ndim - 2)))
         scaled = (weight.reshape(groups, -1, *weight.shape[1:]) * per_group).reshape(weight.shape)
     else:
@@ -143,7 +147,8 @@ def scale_inputs(layer: Layer, factors: _Floats) -> None:
     """Multiplies the weights that each input channel meets."""
     weight = weight_of(layer)
     if layer.node.op_type == "Conv":
-        groups, per_group = groups_of(layer), weight.shape[1]
+        groups, per_group = layer.groups, weight.shape[1]
+        # A Conv's input channels are (groups, weight axis 1), read by the output channels of their group alone.
         spread = factors.reshape(groups, 1, per_group, *([1] * (weight.ndim - 2)))
         scaled = (weight.reshape(groups, -1, *weight.shape[1:]) * spread).reshape(weight.shape)
     else:
@@ -157,6 +162,7 @@ def _equalize(pair: Pair) -> bool:
     first, second = out_ranges(pair.first), in_ranges(pair.second)
     used = (first > 0) & (second > 0)  # a channel that is dead on either side has nothing to give
     ratio = np.where(used, second / np.where(used, first, 1.0), 1.0)
+    # √(r₂ / r₁), rounded to a power of two: the module docstring's s.
     factors = 2.0 ** np.rint(np.log2(np.clip(ratio, 1 / _WIDEST, _WIDEST)) / 2)
     if np.all(factors == 1.0):
         return False
@@ -180,8 +186,10 @@ def _reader(layer: Layer) -> Layer | None:
     while (node := only_reader(value)) is not None:
         if node.op_type not in having(Trait.HOMOGENEOUS):
             return layer_of(node) if node.inputs[0] is value else None
+        # The value is a slope, or MaxPool's indices are read, too: neither can be scaled along.
         if node.inputs[0] is not value or any(map(is_taken, node.outputs[1:])):
             return None
+        # A slope of either sign is homogeneous, but one that is computed may depend on the value itself.
         if node.op_type == "PRelu" and constant(node.inputs[1]) is None:
             return None
         value = node.outputs[0]
@@ -190,6 +198,7 @@ def _reader(layer: Layer) -> Layer | None:
 
 def _fit(first: Layer, second: Layer) -> bool:
     """Whether the output channels of one are the input channels of the other, on the same axis."""
+    # A convolution's channels lie on axis 1, a product's on the last: with a Flatten between them they would not match.
     convolutions = having(Trait.LAYER | Trait.WINDOWS)
     if (first.node.op_type in convolutions) != (second.node.op_type in convolutions):
         return False
@@ -206,24 +215,19 @@ def is_own(layer: Layer) -> bool:
             return False
     bias = constant(layer.bias)
     weight = static_shape(layer.weight)
-    channels = weight[layer.axis] * (groups_of(layer) if layer.node.op_type == "ConvTranspose" else 1)
+    channels = weight[layer.axis] * (layer.groups if layer.node.op_type == "ConvTranspose" else 1)
     return bias is None or bias.size == channels
 
 
 def by_input(layer: Layer, weight: _Floats) -> _Floats:
     """A weight as (input channels, their output channels, taps)."""
     if layer.node.op_type == "Conv":
-        groups, per_group = groups_of(layer), weight.shape[1]
+        groups, per_group = layer.groups, weight.shape[1]
         form = weight.reshape(groups, weight.shape[0] // groups, per_group, -1).swapaxes(1, 2)
         return np.asarray(form.reshape(groups * per_group, weight.shape[0] // groups, -1))
     if layer.node.op_type == "ConvTranspose":
         return weight.reshape(weight.shape[0], weight.shape[1], -1)
     return np.moveaxis(weight, 1 - layer.axis, 0)[:, :, None]
-
-
-def groups_of(layer: Layer) -> int:
-    """The groups of a convolution; 1 for products."""
-    return layer.node.attributes.get_int("group", 1)
 
 
 def weight_of(layer: Layer) -> _Floats:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.quantize._calibrate import run_float
-from edgeconv.quantize._equalize import Pair, between, by_input, groups_of, in_ranges, out_ranges, pairs_of, weight_of
+from edgeconv.quantize._equalize import Pair, between, by_input, in_ranges, out_ranges, pairs_of, weight_of
 from edgeconv.quantize._graph import named
 from edgeconv.quantize._structure import Layer
 from edgeconv.quantize._targets import channel_axis
@@ -44,6 +44,7 @@ class _Channels:
     def add(self, array: Array, axis: int) -> None:
         rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1).astype(np.float64)
         self.low, self.high = np.minimum(self.low, rows.min(axis=1)), np.maximum(self.high, rows.max(axis=1))
+        # Running means: sums of squares over many images would lose digits.
         share = rows.shape[1] / max(1, self.count + rows.shape[1])
         self.mean = self.mean + share * (rows.mean(axis=1) - self.mean)
         self.power = self.power + share * (np.square(rows).mean(axis=1) - self.power)
@@ -83,6 +84,7 @@ def exponents_of(
             seen.setdefault(name, _Channels(zeros, zeros, zeros, zeros)).add(array, channel_axis(pair.second))
     chosen = {}
     for pair in pairs:
+        # Values that float32 does not hold say nothing; such pairs stay as they are.
         channels = [seen[name] for name in _quantized(pair) if name in seen and np.isfinite(seen[name].power).all()]
         if len(channels) == len(_quantized(pair)):
             exponents = _Choice(pair, readers.get(pair.second.node), channels, per_channel).best()
@@ -107,8 +109,9 @@ class _Choice:
     """Of the factors for one pair."""
 
     def __init__(self, pair: Pair, reader: Layer | None, channels: Sequence[_Channels], per_channel: bool) -> None:
-        groups = groups_of(pair.second)
+        groups = pair.second.groups
         weight = by_input(pair.second, weight_of(pair.second))
+        # Weights as (groups, input channels of a group, their output channels), taps added up or their largest taken.
         shape = (groups, weight.shape[0] // groups, weight.shape[1])
         self.squares = np.square(weight).sum(axis=2).reshape(shape)
         self.largest = np.abs(weight).max(axis=2).reshape(shape)
@@ -130,16 +133,23 @@ class _Choice:
         return exponents if noise < _WORTH * self.noise(none) else none
 
     def noise(self, exponents: npt.NDArray[np.int64]) -> float:
-        """Over signal, in what reads the second layer, or in its outputs alike, as if rounding were noise."""
+        """Noise power over signal power in the second layer's outputs, with rounding taken for white noise.
+
+        An error of a uniform distribution has the power step² / 12; the signal is multiplied by 12 in its place.
+        Each output counts by the weights that the next layer reads it with, or all alike where that is not known.
+        """
+        # 1. The value between: one step for all channels, which the first layer's factors widen or narrow.
         factors = np.asarray(2.0**exponents, np.float64)
         ranges = [float(np.max(high * factors) - np.min(low * factors)) for low, high in self.reaches]
         spread, power = self._grouped(factors), self._grouped(self.power)
         steps = (self.largest / spread).max(axis=1) / _WEIGHT_STEPS  # of each output's weights
         noise = sum((span / _ACTIVATION_STEPS) ** 2 for span in ranges)
         noise = noise * ((self.squares / spread**2) * (power > 0)).sum(axis=1)
+        # 3. With one scale for all of the first layer's weights their rounding changes, too.
         if not self.per_channel:
             steps = np.full_like(steps, steps.max())
             noise = noise + self._of_first(factors) * (self.squares / spread**2).sum(axis=1)
+        # 2. The second layer's weights: each output's step follows the largest of its weights over all inputs.
         noise = noise + steps**2 * self.taps * (power * spread**2).sum(axis=1)
         signal = float((self.matters * 12 * (self.squares * power).sum(axis=1)).sum())
         return float((self.matters * noise).sum()) / signal if signal > 0 else 0.0
@@ -149,6 +159,7 @@ class _Choice:
         alive = (self.first > 0) & (self.power > 0)
         if not alive.any():
             return 0.0
+        # How strong a channel is per size of its weights, in the middle: a channel of a large bias would say too much.
         gain = float(np.median(self.power[alive] / self.first[alive] ** 2))
         return gain * float(np.max(self.first * factors) / _WEIGHT_STEPS) ** 2
 
@@ -160,6 +171,7 @@ class _Choice:
         alive = (self.range > 0) & (self.second > 0)
         if not alive.any():
             return
+        # Each input's largest weight, relative to the largest of the output channel that it sets the step of.
         relative = (self.largest / np.maximum(self.largest.max(axis=1, keepdims=True), 1e-300)).max(axis=2).reshape(-1)
         for share in (0.25, 0.5, 0.75, 1.0):
             for weights in (np.ones_like(relative), relative, self.second):
@@ -174,8 +186,10 @@ class _Choice:
         """(weights / ranges) to the power of the share, such that the whole range stays about what it is."""
         logarithms = np.zeros(len(ranges))
         logarithms[alive] = share * np.log2(weights[alive] / ranges[alive])
+        # Only ratios between channels matter for the steps; the size stays, so that float16 and float32 hold it.
         whole = np.max(self.range[alive] * 2.0 ** logarithms[alive])
         logarithms[alive] -= np.log2(whole / np.max(self.range))
+        # Channels that nothing reads must not widen the range either.
         unread = (self.range > 0) & (self.second == 0)
         logarithms[unread] = np.log2(np.max(self.range[alive]) / self.range[unread]).clip(max=0)
         return np.rint(np.clip(logarithms, -_MOST, _MOST)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What this stage reads of a graph, and how it names things in errors and plans."""
+"""Reading and changing a graph while it is quantized; names of nodes and values in errors and plans."""
 
 from __future__ import annotations
 

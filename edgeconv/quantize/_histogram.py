@@ -60,6 +60,7 @@ class Histogram:
         index = (np.floor(scaled, out=scaled) if low < 0 else scaled).astype(np.int32)
         index -= self.first
         counts = np.bincount(index, minlength=len(self.counts))
+        # Bin 0 got the zeros as well, since 0 is in [0, width).
         counts[-self.first] -= zeros
         self.counts += counts
 
@@ -77,6 +78,7 @@ class Histogram:
         first, last = _index(self.low, exponent), _index(self.high, exponent)
         if (exponent, first, last - first + 1) == (self.exponent, self.first, len(self.counts)):
             return
+        # Each doubling of the width halves indices towards minus infinity, which is what an arithmetic shift does.
         moved = (self.first + np.arange(len(self.counts))) >> (exponent - self.exponent)
         counts = np.zeros(last - first + 1, np.int64)
         filled = self.counts != 0

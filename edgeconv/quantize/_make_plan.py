@@ -1,4 +1,8 @@
-"""calibration -> plan."""
+"""Makes the plan: scale and zero point of every tensor, scales of every weight, and which operators stay float.
+
+In this order: operators that no kernel computes in integers, those that 8 or 16 bits would spoil on the calibration
+data, and then the numbers for all that is left.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,10 @@ _SCORES_RANK = 2  # (N, classes); what has more axes is an image or a sequence, 
 _DEFAULT = QuantizationOptions()
 _FEWEST = 1024  # elements of a weight below which storing it in 8 bits saves nothing
 
+# A weight's scale is at least this share of the layer's largest: the multipliers of kernels are int32 with a shift, and
+# one for a channel 2**40 times weaker would be zero.
+_WEAKEST = 2.0**-40
+
 
 def make_plan(
     model: ir.Model,
@@ -56,24 +64,26 @@ def make_plan(
     """
     checked_model(model, QuantizeError)
     one_of(scheme, "scheme", SCHEMES, QuantizeError)
-    asked = dict.fromkeys(options.keep_float, REQUESTED)
-    check_names(model, asked, "keep_float")
+    requested = dict.fromkeys(options.keep_float, REQUESTED)
+    check_names(model, requested, "keep_float")
     options = replace(options, pair_safe=options.pair_safe and scheme == "int8")
     overrides = overrides_of(model.graph, options.override)
     if scheme == "int8-weights":
-        return _weights_only(model, options, overrides, asked)
+        return _weights_only(model, options, overrides, requested)
     if calibration is None:
         raise QuantizeError(f"{scheme} needs calibration", where="plan", hint="calibrate the graph first")
-    structure = structure_of(model, asked)
+    # 1. As if all were integers but what was asked for: how much would be lost, and where?
+    structure = structure_of(model, requested)
     dtype = "int16" if scheme == "int16x8" else "int8"
-    kept = dict(_without_kernels(model, structure, calibration, scheme))
+    float_reasons = dict(_without_kernels(model, structure, calibration, scheme))
     tensors = _tensors(structure, calibration, dtype)
     for rule in (steep_operands, spread_results):
-        kept |= rule(model.graph, structure, calibration, tensors, dtype)
+        float_reasons |= rule(model.graph, structure, calibration, tensors, dtype)
     if scheme == "int8":  # 16 bits hold parts of different ranges side by side
-        kept |= uneven_channels(model, structure, calibration)
-        kept |= joins_of_uneven_parts(model, structure, calibration)
-    structure = structure_of(model, {**kept, **asked}) if kept else structure
+        float_reasons |= uneven_channels(model, structure, calibration)
+        float_reasons |= joins_of_uneven_parts(model, structure, calibration)
+    # 2. Once more with these in float: groups of values that share parameters have changed with them.
+    structure = structure_of(model, {**float_reasons, **requested}) if float_reasons else structure
     tensors = _tensors(structure, calibration, dtype)
     weights = {
         name: weight_parameters(
@@ -92,6 +102,7 @@ def keep_operators(model: ir.Model, plan: Plan, names: Collection[str], reason: 
     """
     check_names(model, dict.fromkeys(names), "keep_float")
     layers = structure_of(model, plan.kept_float).layers if plan.tensors else {}  # activations of which nothing is said
+    # A clamp that was fused into the layer has no operator to be fused into any more, and stays float with it.
     clamped = [layers[name].output.name or name for name in names if name in layers]
     return replace(plan, kept_float={**dict.fromkeys([*names, *clamped], reason), **plan.kept_float})
 
@@ -111,7 +122,8 @@ def _without_kernels(
 
     Infinities that end in the graph (a mask before a maximum) saturate; those that an output shows do not.
     """
-    infinite = calibration.infinite if any(one.name in calibration.infinite for one in model.graph.outputs) else ()
+    shown = any(output.name in calibration.infinite for output in model.graph.outputs)
+    infinite = calibration.infinite if shown else ()
     for node in model.graph:
         operator, name = structure.operator(node), name_of(node)
         seen = calibration.histograms.get(name)
@@ -154,10 +166,12 @@ def weight_parameters(
     channels = np.moveaxis(weight, layer.axis, 0).reshape(weight.shape[layer.axis], -1)
     if not options.per_channel:
         channels = channels.reshape(1, -1)
+    # 1. The largest weight of a channel becomes 127, or less where a pair of weights would overflow 16 bits.
     scales = np.abs(channels).max(axis=1, initial=0.0) / WEIGHT_LIMITS[1]
     if options.pair_safe and (partner := partners(layer)) is not None:
         scales = scales * safe_growth(channels, scales, partner)
-    floor = np.full(len(scales), np.max(scales, initial=0.0) * 2.0**-40 or 1.0)
+    # 2. Not so fine that a runtime's multiplier is too small, or the bias leaves int32.
+    floor = np.full(len(scales), np.max(scales, initial=0.0) * _WEAKEST or 1.0)
     if source is not None and result is not None:
         floor = np.maximum(floor, _FINEST * result.scale / source.scale)
         bias = _bias_by_scale(layer, len(scales))
@@ -179,8 +193,10 @@ def _bias_by_scale(layer: Layer, count: int) -> _Floats:
 
 
 def _tensors(structure: Structure, calibration: Calibration, dtype: str) -> dict[str, TensorParameters]:
+    # 1. The range of every value for itself.
     levels = RANGES[dtype][1] - RANGES[dtype][0] + 1
     ranges = {named(value): _range(value, calibration, levels) for value in structure.activations}
+    # 2. What shares parameters takes the union, or what an operator prescribes (a Softmax: 1/256 from -128 on).
     by_group = {}
     for group, names in structure.members().items():
         if group in structure.fixed:
@@ -190,6 +206,7 @@ def _tensors(structure: Structure, calibration: Calibration, dtype: str) -> dict
         else:
             low, high = min(ranges[name][0] for name in names), max(ranges[name][1] for name in names)
             by_group[group] = parameters_of(low, high, dtype)
+    # 3. Constant operands take their own range.
     tensors = {name: by_group[group] for name, group in structure.groups.items()}
     for name, value in structure.operands.items():
         array = np.clip(_numbers(value), *calibration.bounds.get(name, (-np.inf, np.inf)))
@@ -209,22 +226,23 @@ def _range(value: ir.Value, calibration: Calibration, levels: int) -> tuple[floa
 
 
 def _weights_only(
-    model: ir.Model, options: QuantizationOptions, overrides: Mapping[str, Override], asked: Mapping[str, str]
+    model: ir.Model, options: QuantizationOptions, overrides: Mapping[str, Override], requested: Mapping[str, str]
 ) -> Plan:
-    weights, kept = {}, dict(asked)
-    unfit = structure_of(model, asked).kept_float
+    """The plan of ``"int8-weights"``: no activations, so no calibration either."""
+    weights, kept_float = {}, dict(requested)
+    unfit = structure_of(model, requested).kept_float
     for node in model.graph:
         layer = layer_of(node)
         if node.op_type in LAYERS and constant(input_of(node, 1)) is not None and name_of(node) in unfit:
-            kept[name_of(node)] = unfit[name_of(node)]
+            kept_float[name_of(node)] = unfit[name_of(node)]
             continue
         if layer is None:
             continue
         if layer.weight.const_value is not None and layer.weight.const_value.size < _FEWEST:
-            kept[layer.name] = f"its weight has fewer than {_FEWEST} elements"
+            kept_float[layer.name] = f"its weight has fewer than {_FEWEST} elements"
             continue
         weights[layer.name] = weight_parameters(layer, _of_layer(layer.name, options, overrides))
-    return Plan("int8-weights", {}, weights, kept)
+    return Plan("int8-weights", {}, weights, kept_float)
 
 
 def _numbers(value: ir.Value) -> npt.NDArray[np.generic]:

@@ -58,6 +58,7 @@ def round_masks(model: ir.Model, dtype: str) -> ir.Model:
 def _is_mask(value: ir.Value) -> bool:
     """Whether a value of floats is booleans, cast and moved."""
     node = value.producer()
+    # A mask may be reshaped or sliced behind its Cast; the numbers stay 0 and 1.
     while node is not None and node.op_type in having(Trait.MOVES) and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     if node is None or node.op_type != "Cast" or value.dtype != ir.DataType.FLOAT or node.inputs[0] is None:

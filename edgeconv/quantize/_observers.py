@@ -32,6 +32,7 @@ def percentile(seen: Histogram, levels: int, percent: float) -> Range:
     widened to hold zero.
     """
     counts = _with_zeros(seen)
+    # Bins are left-closed, so an element in bin i is below (i + 1)·w: the upper end takes the next bin's edge.
     cumulated = np.cumsum(counts) / max(1, counts.sum())
     tail = (1 - percent / 100) / 2
     width = 2.0**seen.exponent
@@ -86,9 +87,11 @@ def _divergence(values: _Floats, counts: _Floats, low: float, high: float, level
     if not inside.any():
         return float("inf")
     true = counts[inside].copy()
+    # Clipping puts what is outside into the first and the last bin of the range.
     true[0] += counts[values < low].sum()
     true[-1] += counts[values > high].sum()
     level = np.minimum(((values[inside] - low) / (high - low) * levels).astype(np.int64), levels - 1)
+    # Each level's mass is spread evenly over those of its bins that hold anything, as in Migacz's reference code.
     mass = np.bincount(level, weights=counts[inside], minlength=levels)
     filled = np.bincount(level, weights=counts[inside] > 0, minlength=levels)
     spread = np.where(counts[inside] > 0, (mass / np.maximum(filled, 1))[level], 0.0)
@@ -104,6 +107,7 @@ def _candidates(end: float) -> _Floats:
 def _clipped(values: _Floats, counts: _Floats, ends: _Floats) -> _Floats:
     """The square error of cutting ascending values at each end."""
     order = np.searchsorted(values, ends, side="right")
+    # Σ c·(v - end)² over v > end, for all ends at once: Σcv² - 2·end·Σcv + end²·Σc, by sums from the right.
     tails = [np.append(np.cumsum((counts * values**power)[::-1])[::-1], 0.0)[order] for power in (0, 1, 2)]
     error: _Floats = tails[2] - 2 * ends * tails[1] + ends**2 * tails[0]
     return np.maximum(error, 0.0)

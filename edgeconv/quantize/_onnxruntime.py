@@ -19,6 +19,7 @@ def session(data: bytes, *, optimized: bool = True) -> onnxruntime.InferenceSess
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    # 0 verbose to 4 fatal
     options.log_severity_level = 3
     # Threads that wait by spinning took 8 of the 40 seconds that EfficientNet-Lite0 takes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

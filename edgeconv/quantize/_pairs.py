@@ -43,7 +43,7 @@ _Indices = npt.NDArray[np.int64]
 _Real = TypeVar("_Real", np.float32, np.float64)
 
 LARGEST_SUM = 128
-"""Of two weights of one sign: 255 · 128 = 32640 is within int16, 255 · 129 is not."""
+"""Of the sizes of two weights of one sign: 255 · 128 = 32640 is within int16, 255 · 129 is not."""
 _HIGHEST = WEIGHT_LIMITS[1]
 _ALONE = -1  # no place: the partner of a tap that has none
 
@@ -66,6 +66,8 @@ def _partners(node: ir.Node, shape: tuple[int, ...], axis: int) -> _Indices | No
         groups = node.attributes.get_int("group", 1)
         if shape[1] == 1 and shape[0] == groups:
             return None
+        # Taps are numbered (channel, position); kernels take them (position, channel), so partners are neighbouring
+        # channels.
         order = np.arange(int(np.prod(shape[1:]))).reshape(shape[1], -1).T.reshape(-1)
     elif operator in ("Gemm", "MatMul"):
         order = np.arange(int(np.prod(shape)) // shape[axis])

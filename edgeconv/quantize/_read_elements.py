@@ -42,6 +42,7 @@ class ReadElements:
     def __init__(self, graph: ir.Graph) -> None:
         self._partial: dict[str, ir.Value] = {}
         conditions: dict[str, None] = {}
+        # From the outputs backwards: whether a value is read in part depends on what is read of its readers' results.
         for node in reversed(list(graph)):
             for value in {value: None for value in node.inputs if value is not None}:
                 if not self._may_be_partial(value):
@@ -123,6 +124,7 @@ def _is_matrix(value: ir.Value | None) -> bool:
 def _summed(read: _Read, sizes: _Sizes) -> _Read:
     """An element is read where any result is that it was broadcast to."""
     added = read.ndim - len(sizes)
+    # Axes of the operand that are 1 and were broadcast.
     wide = tuple(axis for axis in range(added, read.ndim) if sizes[axis - added] == 1 != read.shape[axis])
     return np.asarray(read.any(axis=(*range(added), *wide), keepdims=True).reshape(sizes))
 

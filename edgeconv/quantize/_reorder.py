@@ -24,7 +24,7 @@ from edgeconv.errors import QuantizeError
 from edgeconv.graph.edit import constant, is_taken, only_reader
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.quantize._equalize import DISOWNED, by_input, groups_of, is_own, weight_of
+from edgeconv.quantize._equalize import DISOWNED, by_input, is_own, weight_of
 from edgeconv.quantize._graph import is_activation, replace_weight
 from edgeconv.quantize._pairs import LARGEST_SUM, partners
 from edgeconv.quantize._structure import Layer, layer_of
@@ -115,7 +115,8 @@ def _chains(model: ir.Model) -> Iterator[_Chain]:
     """In graph order of the layers that read them."""
     for node in model.graph:
         second = layer_of(node)
-        if second is None or groups_of(second) != 1 or not is_own(second) or partners(second) is None:
+        # A grouped layer's channels may only change places within their group, which is not done.
+        if second is None or second.groups != 1 or not is_own(second) or partners(second) is None:
             continue
         chain = _chain(second)
         pointwise = node.op_type != "Conv" or int(np.prod(weight_of(second).shape[2:])) == 1
@@ -132,10 +133,12 @@ def _chain(second: Layer) -> _Chain | None:
     while (node := value.producer()) is not None and only_reader(value) is reader:
         values.append(value)
         layer = layer_of(node)
-        if layer is not None and is_own(layer) and groups_of(layer) == 1:
+        # It mixes all channels, so the order begins here.
+        if layer is not None and is_own(layer) and layer.groups == 1:
             fits = layer.node.op_type != "ConvTranspose" and (node.op_type == "Conv") == (second.node.op_type == "Conv")
             whole = weight_of(layer).shape[layer.axis] == _inputs_of(second)
             return _Chain(layer, second, depthwise, values) if fits and whole else None
+        # One filter per channel goes along with its channel.
         if layer is not None and is_own(layer) and _is_depthwise(layer):
             depthwise.append(layer)
         elif not _is_by_channel(node, pools=second.node.op_type == "Conv"):
@@ -157,7 +160,7 @@ def _is_by_channel(node: ir.Node, *, pools: bool) -> bool:
 
 def _is_depthwise(layer: Layer) -> bool:
     weight = weight_of(layer)
-    return layer.node.op_type == "Conv" and weight.shape[1] == 1 and weight.shape[0] == groups_of(layer)
+    return layer.node.op_type == "Conv" and weight.shape[1] == 1 and weight.shape[0] == layer.groups
 
 
 def _input_axis(layer: Layer) -> int:
@@ -182,12 +185,14 @@ def _cost(layer: Layer, per_channel: bool) -> _Floats:
     weight = by_input(layer, weight_of(layer))  # (inputs, outputs, positions)
     largest = np.abs(weight).max(axis=(0, 2) if per_channel else None, keepdims=True)
     steps = weight / np.where(largest > 0, largest, 1.0) * (_HIGHEST / LARGEST_SUM)
+    # One row per output channel and position: pairs are formed of the input channels within one.
     rows = steps.transpose(1, 2, 0).reshape(-1, len(steps))
     cost = np.zeros((len(steps), len(steps)))
     for row in rows:
         large = np.flatnonzero(np.abs(row) > 0.5)
         excess = row[large, None] + row  # above 1 only where both have one sign, as each is below 1
         np.square(np.maximum(np.subtract(np.abs(excess, out=excess), 1, out=excess), 0, out=excess), out=excess)
+        # cost is symmetric; what two large channels cost each other is added once, all else on both sides.
         among = excess[:, large]
         excess[:, large] = 0
         cost[large] += excess
@@ -239,6 +244,7 @@ def _exchanged(cost: _Floats, mate: _Indices) -> _Indices:
             other = mate[channel]
             if cost[channel, other] == 0:
                 continue
+            # (channel, other) and (best, third) become (channel, best) and (other, third).
             gain = cost[channel, other] + cost[every, mate] - cost[channel] - cost[other, mate]
             gain[[channel, other]] = 0
             best = int(np.argmax(gain))

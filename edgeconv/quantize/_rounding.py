@@ -20,7 +20,7 @@ from edgeconv.core.threads import one_thread
 from edgeconv.quantize._pairs import LARGEST_SUM
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._targets import unit_of
-from edgeconv.quantize._tune import Given, Rounding, tune
+from edgeconv.quantize._tune import Rounding, RoundingProblem, tune
 
 if TYPE_CHECKING:
     import torch
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 _Floats = npt.NDArray[np.float64]
 
 _DAMPING = 0.01  # of the mean second moment: taps that were never seen apart from others stay near their own value
-_BLOCK = 64
-_POSITIONS = (
-    8000  # per layer: on EfficientNet-Lite0 4000 gave 0.5 dB, 8000 0.8 dB and 20000 1.0 dB over bias correction
-)
+_BLOCK = 64  # taps whose errors reach the later ones in one product (section 3.3, "lazy batch-updates")
+# Per layer: on EfficientNet-Lite0 4000 gave 0.5 dB, 8000 0.8 dB and 20000 1.0 dB over bias correction.
+_POSITIONS = 8000
 _HIGHEST = WEIGHT_LIMITS[1]
 
 
@@ -56,13 +55,12 @@ def round_weights(
     Raises:
         QuantizeError: the plan does not fit the model, or the batches do not.
     """
-
     rounding = Rounding(_round, _POSITIONS)
     with one_thread():
         return tune(model, plan, batches, title="rounding with feedback", rounding=rounding, progress=progress)
 
 
-def _round(problem: Given) -> _Floats:
+def _round(problem: RoundingProblem) -> _Floats:
     return rounded_with_feedback(problem.weight, problem.scales, moments(problem.seen), _HIGHEST, problem.partner)
 
 
@@ -95,6 +93,7 @@ def rounded_with_feedback(
     """
     import torch
 
+    # 1. Taps in the order in which they are rounded.
     w, h, s = (torch.from_numpy(np.array(array)) for array in (weight, moments, np.broadcast_to(scales, weight.shape)))
     groups, channels, taps = w.shape
     diagonal = torch.diagonal(h, dim1=1, dim2=2)
@@ -102,9 +101,12 @@ def rounded_with_feedback(
     rows = order[:, None, :].expand(-1, channels, -1)
     w, s = w.gather(2, rows), s.gather(2, rows)
     h = h.gather(1, order[:, :, None].expand(-1, -1, taps)).gather(2, order[:, None, :].expand(-1, taps, -1))
+    # 2. The upper Cholesky factor of H⁻¹: row t says how an error of tap t is best made up for by all later taps
+    # (section 3.3, step 3: the same as updating H⁻¹ after each tap, and stable).
     h = h + torch.eye(taps, dtype=h.dtype) * (_DAMPING * diagonal.mean(dim=1).clamp(min=1e-30))[:, None, None]
     factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
     pairs = None if partner is None else _Pairs(partner, order, factor, channels)
+    # 3. Tap by tap: round, and subtract what that costs from the taps still to be rounded.
     for start in range(0, taps, _BLOCK):
         stop = min(start + _BLOCK, taps)
         errors = torch.empty(groups, channels, stop - start, dtype=w.dtype)
@@ -136,10 +138,12 @@ class _Pairs:
         import torch
 
         groups, taps = order.shape
+        # Where each tap stands in the order of rounding.
         place = torch.empty_like(order).scatter_(1, order, torch.arange(taps).expand(groups, -1))
         mates = torch.from_numpy(partner)[order]
         alone, mates = mates < 0, place.gather(1, mates.clamp(min=0))
         ease = torch.diagonal(factor, dim1=1, dim2=2).square()
+        # A tap whose partner is rounded already takes the whole excess on itself.
         share = torch.where(mates < torch.arange(taps), 1.0, ease / (ease + ease.gather(1, mates)))
         self._shares = torch.where(alone, 0.0, share)[:, None].unbind(2)
         self._mates = mates[:, None, None].expand(-1, channels, -1, -1).unbind(3)

@@ -88,7 +88,7 @@ def search(
     Args:
         model: the float graph that the plan was made for.
         plan: with all its layers in integers.
-        target: what is asked for.
+        target: the SQNR or agreement to reach.
         tuned: gives the float model with the weights that a plan rounds to.
         batches: calibration data; the first few give the order of the layers.
         judged: data that neither ranges nor rounding nor the order were chosen by: the target is about these. They are
@@ -129,6 +129,7 @@ def search(
         step = ladder.rounded_for_itself(count, tuned)
         return count == ladder.top or (target.holds(step.measured) and (confirmed is None or confirmed(step)))
 
+    # First by weights that were rounded once (cheap), then near that count by weights rounded for each plan (dear).
     start = 0 if holds_as_rounded(0) else _between(0, ladder.top, holds_as_rounded)
     best = _least(start, ladder.top, reaches)
     return Search(ladder.steps(), ladder.step(best), layers)  # the steps that `_least` made, too
@@ -185,6 +186,7 @@ class Meter:
 
     def measure(self, model: ir.Model) -> Measured:
         """Runs the quantized graph on the judged data, as it says."""
+        # Without onnxruntime's optimizer, which would fuse what the plan rounds (see `session_of`).
         session = session_of(model, (), optimized=False)
         signal, noise = (np.zeros(len(self._scores)) for _ in range(2))
         agreeing, rows = (np.zeros(len(self._scores), np.int64) for _ in range(2))
@@ -214,7 +216,10 @@ def _run(session: onnxruntime.InferenceSession, batch: Mapping[str, Array]) -> l
 
 
 class _Ladder:
-    """The steps, each made and measured once: none to all of the layers in float, and with the last one all else."""
+    """The steps from no layer in float to all of them, each made and measured once.
+
+    At the top everything is float, operators without weights as well: what such a graph misses, none reaches.
+    """
 
     def __init__(
         self, model: ir.Model, plan: Plan, rounded: ir.Model, order: tuple[str, ...], measure: Callable[..., Measured]
@@ -256,20 +261,20 @@ class _Ladder:
 
 def with_own_weights(rounded: ir.Model, model: ir.Model, kept: Mapping[str, str]) -> ir.Model:
     """The rounded model, but for the weights and biases of what stays in float: these as they were."""
-    made = rounded.clone()
-    forget_names(made.graph)
+    restored = rounded.clone()
+    forget_names(restored.graph)
     original = {name_of(node): node for node in model.graph}
-    for node in made.graph:
+    for node in restored.graph:
         own = layer_of(original[name_of(node)]) if name_of(node) in kept else None
         if own is None:
             continue
         for index, value in ((1, own.weight), (2, own.bias)):
             array = constant(value)
             if array is not None and value is not None:
-                node.replace_input_with(index, add_initializer(made.graph, f"{value.name}.own", array))
-            elif index < len(node.inputs):
+                node.replace_input_with(index, add_initializer(restored.graph, f"{value.name}.own", array))
+            elif index < len(node.inputs):  # a bias that correction has added
                 node.replace_input_with(index, None)
-    return made
+    return restored
 
 
 def _all_float(model: ir.Model) -> Plan:

@@ -1,4 +1,4 @@
-"""How much of the output's error is each layer's doing: what to keep in float, and in which order."""
+"""Each layer's share of the error of the outputs: the order in which layers are worth keeping in float."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Batches: TypeAlias = Callable[[], Iterable[Mapping[str, Array]]]
 """Data, read anew at every call: graph inputs by name, for each inference."""
-_MS_PER_PRODUCT, _MS_PER_NUMBER = 1e-8, 1e-7
+_MS_PER_PRODUCT, _MS_PER_NUMBER = 1e-8, 1e-7  # see `float_costs`
 
 
 @dataclass(frozen=True)

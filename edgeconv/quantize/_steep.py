@@ -36,7 +36,7 @@ _SEGMENTS, _TABLES = 512, {"Exp", "Log"}
 """LiteRT computes these of int16 by straight lines between the entries of a table over all integers."""
 _SHARES = (0.5, 0.9, 0.99, 1.0)  # of the numbers, from the largest on
 _ENDS = frozenset({"Exp", "LogSoftmax", "Sigmoid", "Softmax", "Softplus"})
-"""Whose logarithm is as good as their own operand."""
+"""Their results span many orders of magnitude (their logarithms are what counts), so their operands fit integers."""
 _CLAMPS = having(Trait.CLAMPS)  # a layer before one is one operator with it
 _PASSED = GUARDS | NORMS | having(Trait.MOVES) | _CLAMPS | {"LeakyRelu", "Log", "Neg", "Reciprocal", "Sub"}
 _STEEP: dict[str, _Function] = {  # those whose domain ends are not defined of what is rounded across that end
@@ -216,13 +216,16 @@ def _decibels(function: _Function, seen: Histogram, parameters: TensorParameters
     if not defined.any():
         return np.inf
     if table:
+        # 512 segments of 128 integers each from -32768 to 32768 (kernels/internal/common.h, `LUTPopulate` of int16).
         ends = _SEGMENTS * 64 * parameters.scale
         entries = np.linspace(-ends, ends, _SEGMENTS + 1)
         with np.errstate(all="ignore"):
             results = function(entries)
+        # Where the function is not defined, the table holds its lowest result.
         lowest = exact[defined].min()
         rounded = np.interp(represented, entries, np.where(np.isfinite(results), results, lowest))
     exact, rounded, weights = exact[defined], rounded[defined], counts[defined] / counts[defined].sum()
+    # A number that the function is defined for is rounded to one that it is not: log(0), acosh(0.99).
     if not np.isfinite(rounded).all():
         return -np.inf
     order = np.argsort(-np.abs(numbers[defined]), kind="stable")
@@ -251,6 +254,7 @@ def _makers(operand: ir.Value) -> set[ir.Node]:
     while waiting:
         value, summed = waiting.pop()
         node = value.producer()
+        # Behind a sum of many numbers errors average out, so what makes its terms may be integers.
         passed = _PASSED - _CLAMPS if summed else _PASSED | having(Trait.LAYER)
         if node is None or node in makers or not is_activation(value) or node.op_type not in passed | _ENDS:
             continue

@@ -42,6 +42,11 @@ class Layer:
         return name_of(self.node)
 
     @property
+    def groups(self) -> int:
+        """The groups of a convolution; 1 for products."""
+        return self.node.attributes.get_int("group", 1)
+
+    @property
     def input(self) -> ir.Value:
         """The activation."""
         value = self.node.inputs[0]
@@ -92,13 +97,18 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
             integer kernel computes.
     """
     spelt, by_choice, dividing = spelt_out(model.graph), kept_float or {}, divisors(model.graph)
+    # 1. What stays float: by choice, without an integer kernel, or as a divisor. Of several nodes that spell out one
+    # operator (a GELU) each alone may have no kernel, while the operator has; one in float keeps all in float.
     reasons = {}
     for node in model.graph:
-        name = name_of(node)
-        reason = by_choice[name] if name in by_choice else None if node in spelt else unquantizable(node)
-        reason = WHY if reason is None and node in dividing else reason
+        reason = by_choice.get(name_of(node))
+        if reason is None and node not in spelt:
+            reason = unquantizable(node)
+        if reason is None and node in dividing:
+            reason = WHY
         if reason is not None and any(is_activation(value) for value in (*node.inputs, *node.outputs)):
             reasons[name_of(spelt.get(node, node))] = reason
+    # 2. All else is quantized: the layers by their weights, others by their operands.
     quantized = [n for n in model.graph if spelt.get(n, n) is n and name_of(n) not in reasons]
     fused = dict(_fusions(quantized))
     layers: dict[str, Layer] = {}
@@ -109,6 +119,7 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
             layers[layer.name] = layer
         elif node.op_type in CONSTANT_OPERANDS and node not in spelt:
             operands |= {named(value): value for value in node.inputs if value is not None and _is_operand(node, value)}
+    # 3. Which values get parameters, and which of these have to share them.
     activations = tuple(_activations(model.graph, set(quantized), spelt, fused))
     groups, fixed = _groups(quantized, activations)
     return Structure(activations, groups, fixed, layers, operands, reasons, spelt)
@@ -130,6 +141,7 @@ def weight_axis(node: ir.Node, rank: int) -> int | None:
     """The axis of a layer's weight along which its output channels lie; None for operators that are no layers."""
     if node.op_type == "Gemm":
         return 0 if node.attributes.get_int("transB", 0) else 1
+    # Weights are (out, in/groups, …) in Conv and (in, out/groups, …) in ConvTranspose (onnx/docs/Operators.md).
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": rank - 1}.get(node.op_type)
 
 
@@ -151,6 +163,7 @@ def unquantizable(node: ir.Node) -> str | None:
         return _unfit_layer(node)
     if node.op_type == "Clip" and clip_bounds(node) is None:
         return "the bounds of Clip are no constants"
+    # TFLite has no int8 DIV; a constant divisor becomes a MUL by its reciprocal.
     if node.op_type == "Div" and ((divisor := constant(input_of(node, 1))) is None or not divisor.all()):
         return "Div by zero or by what is computed has no integer form"
     return None
@@ -161,6 +174,7 @@ def _unfit_layer(node: ir.Node) -> str | None:
     if constant(input_of(node, 0)) is not None:
         return f"the left side of {node.op_type} is a constant"
     if weight is None:
+        # Two computed matrices are BATCH_MATMUL of integers; convolutions of computed weights have no kernel.
         return None if node.op_type == "MatMul" else f"the weight of {node.op_type} is no constant"
     if node.op_type == "MatMul" and weight.ndim != 2:
         return "MatMul by a constant that is no matrix"
@@ -168,6 +182,7 @@ def _unfit_layer(node: ir.Node) -> str | None:
         scaled = any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta"))
         bias = constant(input_of(node, 2))
         columns = weight.shape[0 if node.attributes.get_int("transB", 0) else 1]
+        # FULLY_CONNECTED adds one number per output channel.
         per_row = bias is not None and (bias.size != columns or bias.shape[-1:] not in ((), (columns,)))
         if scaled or per_row or node.attributes.get_int("transA", 0):
             return "Gemm with alpha, beta, transA or a bias that is no vector"
@@ -182,6 +197,7 @@ def spelt_out(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
     for last, gelu in gelus(graph)[0].items():
         nodes, todo = {last}, [last]
         while todo:
+            # Backwards from the last node to the GELU's argument x; constants belong to it.
             operands = [value for value in todo.pop().inputs if value is not None and value is not gelu.x]
             operands = [value for value in operands if constant(value) is None]
             new = [node for operand in operands if (node := operand.producer()) is not None and node not in nodes]
@@ -202,6 +218,7 @@ def _fusions(quantized: Collection[ir.Node]) -> Iterator[tuple[ir.Value, ir.Valu
         producer = before.producer() if before is not None else None
         if bounds is None or before is None or producer is None or only_reader(before) is not node:
             continue
+        # A range always holds zero, so one that is clamped to [1, 2] would not be the clamp's range.
         if producer.op_type in FUSING and producer in producers and bounds[0] <= 0 <= bounds[1]:
             yield before, node.outputs[0]
 
@@ -240,10 +257,12 @@ def _groups(quantized: Collection[ir.Node], activations: Collection[ir.Value]) -
             fixed[groups[result]] = node.op_type
         if node.op_type not in SHARED:
             continue
+        # A constant among the operands takes the group's parameters as well (`_quantize_operands`).
         read = {groups[value.name] for value in node.inputs if value is not None and value.name in groups}
         alike = len(read) == 1 or len({FIXED.get(fixed.get(group, "")) for group in read}) == 1
         joined = {group for group in read if alike or group not in fixed}
         joined |= {groups[value.name] for value in node.outputs if value.name in groups}
+        # Names of groups are those of their first values in graph order: merging does not depend on the order of nodes.
         first = min(joined, key=list(groups).index, default="")
         groups = {name: first if group in joined else group for name, group in groups.items()}
         if (prescribed := next((fixed[group] for group in joined if group in fixed), None)) is not None:

@@ -17,7 +17,7 @@ from edgeconv.quantize._structure import Layer
 _Floats = npt.NDArray[np.float64]
 _Flags = npt.NDArray[np.bool_]
 
-_COMPARED = 1 << 18  # outputs of a layer, of which one number is found; 50 layers take 50 MB
+_COMPARED = 1 << 18  # outputs per layer that the gain is computed of (one number); 50 layers take 50 MB
 
 
 class Means:
@@ -87,6 +87,7 @@ class Target:
         rows = np.atleast_2d(np.moveaxis(array, self._axis, -1))  # a view, the channels last
         positions = self._drawn.drawn(math.prod(rows.shape[:-1]))
         most = max(1, _COMPARED // (self._samples * max(1, rows.shape[-1])))
+        # Every so many of the positions, as many as make up _COMPARED numbers.
         compared = positions[:: -(-len(positions) // most)] if len(positions) else positions
         self.positions.append(positions)
         self.compared.append(compared)

@@ -38,12 +38,12 @@ _Floats = npt.NDArray[np.float64]
 _MOST_TAPS = 3072
 """Weights with more taps per channel are rounded to nearest: moments of so many need more positions than there are."""
 _MOST_GAIN = 1.25
-"""What moves a layer further than this is no weakened signal; the largest weights could not follow."""
+"""A larger gain than this is no answer to clipping, and would push the largest weights off their grid."""
 
 
 @dataclass(frozen=True)
-class Given:
-    """A weight that is to be rounded, or some groups of it.
+class RoundingProblem:
+    """A weight that is to be rounded, or some groups of it, and what its layer reads and should give.
 
     Attributes:
         weight: (groups, channels, taps).
@@ -74,7 +74,7 @@ class Rounding:
         part_bytes: of inputs that it sees together: those of a depthwise layer are its taps times its channels.
     """
 
-    round: Callable[[Given], _Floats]
+    round: Callable[[RoundingProblem], _Floats]
     positions: int
     part_bytes: int = 1 << 25
 
@@ -103,6 +103,7 @@ def tune(
     Returns:
         A new float model. Weights that were rounded lie on the plan's grid, so the plan stays the same.
     """
+    # 1. What the float graph makes of the samples, at the places that will be compared.
     original, model = model, model.clone()
     forget_names(model.graph)
     layers = {layer.name: layer for layer in _tunable(model, plan)}
@@ -111,8 +112,10 @@ def tune(
         raise QuantizeError("it holds NaN or Inf", where="calibration data", hint="give finite numbers")
     reads = read_in(original, samples, layers)
     positions = {name: rounding.positions for name, layer in layers.items() if rounding and _is_rounded(layer)}
+    # Positions are drawn without regard to what a Where drops; such layers are rounded to nearest.
     positions = {name: most for name, most in positions.items() if name not in reads}
     targets = targets_of(original, samples, layers.values(), positions, reads)
+    # 2. The quantized graph, layer by layer; each change reaches all layers behind it.
     walk = Walk(apply(model, plan), samples)
     for number, node in enumerate(walk.layers(layers), start=1):
         layer = layers[layer_name(node) or ""]
@@ -151,6 +154,7 @@ def add_to_bias(graph: ir.Graph, layer: Layer, shift: _Floats) -> None:
 def _is_rounded(layer: Layer) -> bool:
     """Whether the weight is not left to be rounded to nearest."""
     stored = constant(layer.weight)
+    # Its taps are not the columns of `Columns`; and a weight of two layers has two sets of inputs.
     if layer.node.op_type == "ConvTranspose" or stored is None or len(tuple(layer.weight.uses())) > 1:
         return False
     form = taps(layer, stored.astype(np.float64))
@@ -165,12 +169,13 @@ def _rounded(layer: Layer, plan: Plan, rounding: Rounding, inputs: Sequence[Held
     scales = np.broadcast_to(spread(grid.scales, grid.axis, rank), static_shape(layer.weight))
     scales = np.ascontiguousarray(taps(layer, scales))
     gain, mean = _gain_and_mean(layer, weight, Columns(layer, inputs, target.compared).of(), target)
+    # A clamp that alone reads the layer is fused into it: what it cuts off needs no precision.
     after = only_reader(layer.node.outputs[0])
     bounds = (None if after is None else clip_bounds(after)) or (-np.inf, np.inf)
     columns, result = Columns(layer, inputs, target.positions), np.empty_like(weight)
     for part in columns.parts(rounding.part_bytes):
         result[part] = rounding.round(
-            Given(
+            RoundingProblem(
                 weight[part] * gain,
                 scales[part],
                 columns.of(part),

@@ -8,13 +8,10 @@ from edgeconv.graph.pairs import PICKS, pair_before, repeat
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import name_of
 
-_WITHIN = having(Trait.AVERAGES) | {
-    "Clip",
-    "LeakyRelu",
-    "Resize",
-}  # no number beyond those of their operand, or by less
+_WITHIN = having(Trait.AVERAGES) | {"Clip", "LeakyRelu", "Resize"}
+"""Operators whose results lie within the range of their operand, or nearly so: the operand's scale holds them."""
 _CLAMPS = frozenset({"Clip", "Relu"})
-_NAMED = 3
+_NAMED = 3  # places in the note
 
 
 def round_between(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:

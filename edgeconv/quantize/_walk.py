@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-_FORGOTTEN = np.empty(0, np.float32)  # in the place of an array that nothing reads any more
+_FORGOTTEN = np.empty(0, np.float32)  # in place of an array that nothing reads any more
 _MOST_BYTES = 1 << 28  # of one value over all samples, in float32
 _KEPT_BYTES = 1 << 26  # of what a layer makes of all samples; more is computed a second time
 
@@ -119,6 +119,7 @@ class Walk:
 
     def _compute(self, nodes: Sequence[ir.Node]) -> None:
         """Computes nodes in order, and forgets what nobody reads any more."""
+        # 1. What depends on samples becomes steps; what is the same for all is computed once and becomes a constant.
         self._reads.subtract(value for node in nodes for value in node.inputs if value is not None)
         varying, steps = set(self._values), list[_Step | _Reached]()
         for node in nodes:
@@ -131,6 +132,7 @@ class Walk:
                 self._constants.update(zip(_results(node), map(real, made), strict=True))
                 continue
             varying.update(_results(node))
+        # 2. Sample by sample through all steps, so that inner values exist for one sample at a time.
         dead = [value for value in self._values if self._reads[value] <= 0]
         kept = [value for step in steps for value in _results(step.node) if self._reads[value] > 0]
         self._values.update({value: [] for value in kept})
@@ -142,6 +144,7 @@ class Walk:
                 self._values[value].append(found[value])
             for value in dead:
                 self._values[value][index] = _FORGOTTEN
+        # 3. What no later node reads is let go.
         for values in (self._values, self._constants):
             for value in [value for value in values if self._reads[value] <= 0]:
                 del values[value]
@@ -170,6 +173,7 @@ class _Step:
         self.node = node
         self._fed = [value for value in dict.fromkeys(node.inputs) if value is not None and value in varying]
         integers, scale, zero_point = (input_of(node, index) for index in range(3))
+        # A DequantizeLinear of one scale is not computed: its integers are kept, and become floats where they are read.
         steps = constant(scale) if node.op_type == "DequantizeLinear" and integers in self._fed else None
         self._grid: tuple[Array, Array] | None = None
         if steps is not None and steps.size == 1:
@@ -217,6 +221,7 @@ def chosen(model: ir.Model, batches: Iterable[Mapping[str, Array]]) -> list[Mapp
             continue
         held.append(batch)
         most = max(1, _MOST_BYTES // max(1, _largest(model, held)))
+        # More than fit: every second one goes, and from now on only every second is taken.
         if len(held) > 2 * most:
             held, stride = held[::2], 2 * stride
     if not held:

@@ -15,7 +15,7 @@ from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.quantize import Plan, adaround, apply, calibrate, correct_biases, make_plan, round_weights
 from edgeconv.quantize._adaround import learned
 from edgeconv.quantize._rounding import moments, rounded_with_feedback
-from edgeconv.quantize._tune import Given
+from edgeconv.quantize._tune import RoundingProblem
 from edgeconv.reference import evaluate
 
 
@@ -67,7 +67,7 @@ def test_no_channel_loses_more_than_by_feedback_or_nearest(shape: tuple[int, int
     weight, inputs = rng.normal(size=shape), rng.normal(size=(shape[0], 256, shape[2])) @ (np.eye(shape[2]) + 0.3)
     scales = np.full(shape, 0.4)
     inputs = inputs.astype(np.float32)
-    given = Given(weight, scales, inputs.copy(), np.zeros((shape[0], 1, shape[1])), bounds, shifted=False)
+    given = RoundingProblem(weight, scales, inputs.copy(), np.zeros((shape[0], 1, shape[1])), bounds, shifted=False)
 
     def error(rounded: np.ndarray) -> np.ndarray:
         made, wanted = (np.clip(inputs @ form.swapaxes(1, 2), *bounds) for form in (rounded, weight))
