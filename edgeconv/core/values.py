@@ -10,7 +10,7 @@ import difflib
 import math
 import operator
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +42,12 @@ def kind_of(value: object) -> str:
 def counted(count: int, noun: str) -> str:
     """``counted(2, "row") == "2 rows"``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first few names, and how many more there are: ``listed("abc", 2) == "a, b and 1 more"``."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def close_to(name: str, candidates: Iterable[str], *, most: int = 1, likeness: float = 0.5) -> list[str]:

@@ -21,6 +21,7 @@ from edgeconv.errors import NO_C, EmitError
 C_SUFFIXES = (".h", ".cc")
 _SIGNATURE = "/* Made by edgeconv from "
 _TYPES = {
+    # One byte in a .tflite file; C11 has the word bool only by another header.
     "bool": "uint8_t",
     "int8": "int8_t",
     "uint8": "uint8_t",
@@ -125,6 +126,7 @@ def c_files_of(path: Path) -> list[str]:
 
 def identifier(name: str) -> str:
     """A name as the beginning of C identifiers, none of which is reserved."""
+    # Runs of underscores and a leading one are reserved in C++ ([lex.name]).
     text = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
     return text if text[:1].isalpha() else f"model_{text}".rstrip("_")
 
@@ -176,6 +178,7 @@ def _literal(value: Any) -> str:
     number = float(value)
     if not np.isfinite(number):
         return "NAN" if number != number else f"{'-' if number < 0 else ''}INFINITY"
+    # The shortest decimal that reads back to the same float; C needs an `f`, or it would be a double.
     text = str(np.format_float_scientific(value, unique=True, trim="0"))
     return f"{text}f" if value.dtype == np.float32 else text
 

@@ -29,14 +29,15 @@ _ON_THE_WAY = frozenset(
     {"GroupNormalization", "InstanceNormalization", "LpNormalization", "MeanVarianceNormalization"}
     | {"Mish", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "Softplus"}
 )
-"""Whose squares, sums or exponentials leave float16 where their results do not."""
+"""Operators whose squares, sums or exponentials leave float16 where their results do not."""
 
 _SEEDS = having(Trait.BEYOND_FLOAT16) | _ON_THE_WAY | {"Log"}  # float16 makes zero of the 1e-12 that a logarithm is of
-"""Whose results, or what they compute on the way to them, leave float16 for ordinary operands."""
+"""Operators whose results, or what they compute on the way, leave float16 for ordinary operands: a region starts here.
+"""
 
 _NO_HALVES = frozenset({"Celu", "DynamicQuantizeLinear", "IsInf", "Range", "ScatterElements"})
-"""Which ONNX (in some versions of it) or onnxruntime's CPU kernels (scatters that combine) have for float32 alone;
-ScatterND is of them where it combines."""
+"""Operators that ONNX (in some versions of it) or onnxruntime's CPU kernels (scatters that combine) have for float32
+alone; ScatterND is one of them where it has a reduction."""
 
 _STASHED = frozenset({"LayerNormalization", "RMSNormalization"})
 """Norms that compute in float32 by themselves, after the specification (``stash_type``)."""
@@ -50,31 +51,27 @@ _POSITIONS = {"GridSample": 1}
 """Operands that are positions: float16 is half a pixel off beyond 1024 of them."""
 
 _ORDINARY = having_any([Trait.BOUNDED, Trait.SCALE_INVARIANT]) | {"BatchNormalization"}
-"""Whose results are of an ordinary size, whatever they read. (Batch norms were trained to give such.)"""
+"""Operators whose results are of an ordinary size, whatever they read: a region ends here. (Batch norms were trained
+to give such.)"""
 
 _CHEAP = (
     having_any([Trait.FUNCTION, Trait.BROADCASTS, Trait.MOVES, Trait.PICKS, Trait.AVERAGES]) | {"Pad", "Trilu"}
 ) - (_SEEDS | _ORDINARY)
-"""What costs little in float32, and hands on the size of what it reads."""
+"""Operators that cost little in float32, and whose results may be as large or small as their operands."""
 
 _FOLLOWING = _MEANS | _NO_HALVES | {"ScatterND"} | (having(Trait.NO_LARGER) - _CHEAP)
-"""Whose results are of an ordinary size where their operands are."""
+"""Operators whose results are of an ordinary size where their operands are."""
 
-_CHOOSING = having_any([Trait.MOVES, Trait.PICKS, Trait.IDENTITY_ABOVE_ZERO]) | {
-    "Clip",
-    "Neg",
-    "Pad",
-    "ScatterND",
-    "Trilu",
-    "Where",
-}
-"""Whose results are elements of what they read, or constants; or near enough to be compared with them."""
+_CHOOSING = having_any([Trait.MOVES, Trait.PICKS, Trait.IDENTITY_ABOVE_ZERO])
+_CHOOSING |= {"Clip", "Neg", "Pad", "ScatterND", "Trilu", "Where"}
+"""Operators whose results are elements of their operands, or constants; or near enough to be compared with them."""
 
 _TELLING = having_any([Trait.COMPARES, Trait.PIECEWISE_CONSTANT])
+"""Operators whose results jump where their operands differ by a rounding error."""
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
 _BOUNDS = {"Clip": (1, 2), "Max": None, "Min": None}
-"""Operands beyond float16's range that bound nothing in it."""
+"""Operands (by index; None: all) that are bounds: one beyond float16's range bounds nothing in it, and may be."""
 
 
 def halved(array: Array) -> Array:
@@ -102,19 +99,22 @@ def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, st
         graph: float32.
         tflite: as XNNPACK computes it: norms are spelt out, and means are added up in float32.
     """
-    reasons = {node: why for node in graph if (why := _why(node, tflite))}
-    region = dict(reasons)
+    region = {node: why for node in graph if (why := _why(node, tflite))}
     reciprocals: set[ir.Value] = set()
-    for node in graph:  # forwards: the graph's order is the data's
+    # 1. Forwards, in the graph's order: what reads a number of any size belongs to the region, until a division, a
+    # logarithm or a norm brings the numbers back to an ordinary size.
+    for node in graph:
         opens = any(value is not None and _is_open(value, region) for value in node.inputs)
         if opens and node.op_type not in ("Shape", "Size"):
             region.setdefault(node, "")
         if node in region:
             _note_size(node, reciprocals, region)
+    # 2. Comparisons that onnxruntime would give one rounded and one unrounded operand.
     if not tflite:
         for node in _self_comparisons(graph):
             region.setdefault(node, "numbers are compared with themselves" if _tells(node) else "")
-    for node in reversed(list(graph)):  # backwards
+    # 3. Backwards: cheap operators that only the region reads join it, so that it reads unrounded numbers.
+    for node in reversed(list(graph)):
         if node in region or node.op_type not in _CHEAP | _ORDINARY:
             continue
         floats = [value for value in node.outputs if value.dtype == ir.DataType.FLOAT and value.uses()]
@@ -219,6 +219,7 @@ def _is_open(value: ir.Value, region: dict[ir.Node, str]) -> bool:
 
 def _note_size(node: ir.Node, reciprocals: set[ir.Value], region: dict[ir.Node, str]) -> None:
     """Says of an operator of the region whether its results are of an ordinary size."""
+    # 1 / x, 2 / x and x^-2 of a number of any size are of any size, too; x times such is a division.
     inverse = node.op_type == "Reciprocal" or (node.op_type == "Div" and constant(node.inputs[0]) is not None)
     inverse |= node.op_type == "Pow" and ((power := constant(node.inputs[1])) is not None and bool((power < 0).all()))
     handed_on = node.op_type in _CHEAP - having(Trait.AFFINE) and node.inputs[0] in reciprocals
@@ -260,6 +261,7 @@ def _why(node: ir.Node, tflite: bool) -> str:
         array = constant(value)
         if array is None or array.dtype != np.float32:
             continue
+        # A bound of 1e9 is as good as float16's end; a factor of 1e9 is not.
         if not is_held(array, bound=places is None or index in places):
             largest = float(np.max(np.abs(array[np.isfinite(array)]), initial=0.0))
             return f"float16 does not hold its constant {value.name if value else ''!r} of {largest:.3g}"

@@ -1,4 +1,4 @@
-"""Checks what callers pass to `edgeconv.export` before any work: example inputs, samples, names, choices."""
+"""Checks the arguments of `edgeconv.export` before any work: example inputs, samples, names, choices."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def listener(progress: object) -> Progress:
     """
     if progress is None:
         return Silent()
-    deaf = [name for name in ("stage", "note") if isinstance(progress, type) or not hasattr(progress, name)]
-    if deaf:
+    # A class in place of an object has the methods, too, but nobody to call them on.
+    if isinstance(progress, type) or not all(hasattr(progress, name) for name in ("stage", "note")):
         hint = "give an object with the methods of edgeconv.progress.Progress, or leave it out"
         raise EmitError(f"it is {values.kind_of(progress)}", where="progress", hint=hint)
     return cast(Progress, progress)
@@ -110,7 +110,7 @@ def instead_of_recipe(
     c_array: object,
     skip_rewrites: object,
 ) -> dict[str, Any]:
-    """The choices that a caller makes in place of the recipe's, as keyword arguments of `edgeconv.flow.job.job_of`.
+    """Checks the choices that a caller makes in place of the recipe's; as keyword arguments of `job_of`.
 
     Raises:
         EdgeconvError: one of them is no choice.
@@ -139,6 +139,7 @@ def stated_samples(samples: object) -> tuple[Sample, ...]:
     hint = 'give a list of edgeconv.Sample("name", {input name: array})'
     if samples is None:
         return ()
+    # Each of these is iterable, and none of samples.
     if isinstance(samples, str | bytes | Mapping | np.ndarray) or not isinstance(samples, Iterable):
         raise ParityError(f"it is {values.kind_of(samples)}", where="samples", hint=hint)
     checked = tuple(
@@ -231,4 +232,4 @@ def _array(value: torch.Tensor) -> Array:
     """The tensor as files take it: floating inputs of any type become float32."""
     plain = value.detach().cpu()
     plain = plain.float() if plain.is_floating_point() else plain
-    return np.ascontiguousarray(plain.numpy()).reshape(value.shape)
+    return np.ascontiguousarray(plain.numpy()).reshape(value.shape)  # a scalar would become rank 1

@@ -1,4 +1,4 @@
-"""The first broken layer of an export, as files that need nothing but a runtime to show it."""
+"""Cuts the first broken layer out of an export: a model, its arrays and a script that needs nothing but a runtime."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from edgeconv.report import Report
 
 Rebuild = Callable[[Sequence[Artifact], Report], Sequence[Variant]]
 """The variants that files of an earlier report were written from."""
-_FOLLOWED = (Link.WRITING, Link.RUNNING)
-_QUANTIZED = ".quantized"
+_FOLLOWED = (Link.WRITING, Link.RUNNING)  # links that name a layer of a file; those before are about the graph
+_QUANTIZED = ".quantized"  # how `edgeconv.quantize.apply` names the integers of a value
 _TAIL = """\
 expected = arrays["expected"]
 error = np.abs(actual.astype(float) - expected.astype(float))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from edgeconv.core import NCHW, NHWC, TensorSpec
+from edgeconv.core import NCHW, NHWC, Artifact, Sample, TensorSpec
 from edgeconv.errors import ParityError
 
 _DECORATED = re.compile(r"^serving_default_|:\d+$")
@@ -43,6 +43,7 @@ def matched_specs(
     if len(theirs) != len(ours):
         what = f"it has {len(theirs)} {side}s ({_shown(theirs)}), and the module {len(ours)} ({', '.join(ours)})"
         raise ParityError(what, where=where, hint="give the file and the recipe of one network")
+    # 1. By name, as long as the shape allows it; a match that the caller states is not questioned.
     partners: dict[str, str] = {}
     names = {
         spec.name: [stated.get(spec.name, ""), spec.name, _DECORATED.sub("", spec.name), titles.get(spec.name, "")]
@@ -54,6 +55,7 @@ def matched_specs(
                 partners[spec.name] = name
                 break
     for spec in theirs:
+        # 2. What has no such name is matched by shape, in the file's order.
         if spec.name not in partners:
             left = [name for name, shape in ours.items() if name not in partners.values() and _layouts(spec, shape)]
             if not left:
@@ -94,12 +96,18 @@ def _layout(spec: TensorSpec, shape: Shape, stated: str, side: str, where: str) 
     if not layouts:
         what = f"its {side} {spec.name!r:.80} has the shape {_sizes(spec.shape)}, the module's is {_sizes(shape)}"
         raise ParityError(what, where=where, hint="match it with another")
+    # With one element behind the batch both layouts are the same bytes.
     if len(layouts) == 1 or shape[1:] == (1, 1, 1):
         return layouts[0]
     if not stated:
         what = f"the shape {_sizes(spec.shape)} of its {side} {spec.name!r:.80} fits NCHW and NHWC"
         raise ParityError(what, where=where, hint="say which it is with --layout nhwc or --layout nchw")
     return stated
+
+
+def takes(artifact: Artifact, sample: Sample) -> bool:
+    """Whether a file takes a sample's shapes as they are; sizes that it leaves open may be any."""
+    return all(_fits(spec.shape, spec.to_file(sample.inputs[spec.name]).shape) for spec in artifact.inputs)
 
 
 def _shown(specs: Sequence[TensorSpec]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgeconv.core import Artifact, Sample
+from edgeconv.core import Artifact
 from edgeconv.core.named_files import read_named
 from edgeconv.core.verdicts import FlipCertificate
 from edgeconv.devices import file_inputs
 from edgeconv.errors import DeviceError, EdgeconvError
+from edgeconv.flow.borders import takes
 from edgeconv.parity import Golden
 from edgeconv.parity.certificate import certificate, open_carried
 from edgeconv.progress import Progress
@@ -41,7 +42,7 @@ def _tells_classes(shape: tuple[int, ...]) -> bool:
 
 
 def _certified(artifact: Artifact, golden: Golden, name: str) -> FlipCertificate | None:
-    """Of the output of that name; None where the file cannot be read, or has it not."""
+    """The certificate of the output of that name; None where the file cannot be read, or lacks that output."""
     try:
         data = read_named(artifact.path, kind=artifact.path.suffix, error=DeviceError)
         file = open_carried(artifact.path, data)
@@ -51,17 +52,7 @@ def _certified(artifact: Artifact, golden: Golden, name: str) -> FlipCertificate
     pairs = [
         (sample, outputs[name])
         for sample, outputs in zip(golden.samples, golden.reference.outputs, strict=True)
-        if _fits(artifact, sample)
+        if takes(artifact, sample)
     ]
     inputs = [[array for _, array in file_inputs(artifact, sample)] for sample, _ in pairs]
     return certificate(file, inputs, [scores for _, scores in pairs], output=at)
-
-
-def _fits(artifact: Artifact, sample: Sample) -> bool:
-    """Whether the file takes the sample's shapes as they are."""
-    pairs = [(spec.shape, spec.to_file(sample.inputs[spec.name]).shape) for spec in artifact.inputs]
-    return all(
-        len(stated) == len(actual)
-        and all(isinstance(size, str) or size == own for size, own in zip(stated, actual, strict=True))
-        for stated, actual in pairs
-    )

@@ -132,6 +132,7 @@ def _calls(module: nn.Module, args: tuple[Tensor, ...]) -> list[_Call]:
 
     def record(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            # The same memory: nothing is allocated for the output.
             view = _storage(output) is not None and _storage(inputs) == _storage(output)
             calls.append(_Call(name, layer, _shape(inputs), _shape(output), new_parameters(layer), view))
 
@@ -155,6 +156,7 @@ def _calls(module: nn.Module, args: tuple[Tensor, ...]) -> list[_Call]:
             handle.remove()
         for layer, training in modes.items():
             layer.training = training
+    # Parameters of layers that forward never reached still take space in the files.
     uncalled = [(name, layer, new_parameters(layer)) for name, layer in layers]
     return calls + [_Call(name, layer, (), (), count) for name, layer, count in uncalled if count]
 
@@ -207,6 +209,7 @@ def _pairs(calls: Sequence[_Call]) -> Mapping[int, int]:
     depthwise: int | None = None
     for index, call in enumerate(calls):
         layer = call.module
+        # Called in a row is not connected in a row; equal shapes are what a hook can see of that.
         if depthwise is not None and _is_pointwise(layer) and call.inputs == calls[index - 1].outputs:
             pairs[depthwise] = index
         if isinstance(layer, _ConvNd):

@@ -1,4 +1,4 @@
-"""What of each variant's graph the inputs of the proof reach."""
+"""Measures how much of each variant's graph the inputs of the proof exercise: branches, bounds, ends of ranges."""
 
 from __future__ import annotations
 
@@ -31,35 +31,36 @@ def with_coverage(
         artifacts: of the variants.
         variants: the graphs that they were written from.
         golden: the samples of the proof.
-        reached: what the exact integers of quantized graphs told already, by variant.
+        reached: what the evaluation of a quantized graph's exact integers has reached already, by variant.
         progress: hears of each graph that is evaluated for it, in float64.
 
     Returns:
         The artifacts, and the kinds of derived inputs that each variant is probed with, by its name.
     """
-    told: dict[str, Told] = {}
-    by_graph: dict[Hashable, Told] = {}
+    by_variant: dict[str, Reached] = {}
+    by_graph: dict[Hashable, Reached] = {}
     for variant in variants:
         own = golden.of(variant.name)
         if own.samples:
             names = tuple(sample.name for sample in own.samples)
+            # fp32 and fp16 share a graph, and are evaluated once; fp16's derived inputs stay within its range.
             key = variant.name if variant.name in reached else (id(variant.model), names, variant.name == "fp16")
             if key not in by_graph:
                 with progress.stage(f"{variant.name} graph, what the inputs reach of it"):
                     by_graph[key] = coverage_of(variant.model, own, variant.name, reached.get(variant.name))
-            told[variant.name] = by_graph[key]
+            by_variant[variant.name] = by_graph[key]
     covered = tuple(
-        replace(artifact, coverage=told[artifact.variant][0]) if artifact.variant in told else artifact
+        replace(artifact, coverage=by_variant[artifact.variant][0]) if artifact.variant in by_variant else artifact
         for artifact in artifacts
     )
-    return covered, {name: kinds for name, (_, kinds) in told.items() if kinds}
+    return covered, {name: kinds for name, (_, kinds) in by_variant.items() if kinds}
 
 
-Told = tuple[Coverage | None, tuple[str, ...]]
+Reached = tuple[Coverage | None, tuple[str, ...]]
 """What was reached, and the kinds of derived inputs."""
 
 
-def coverage_of(model: ir.Model, golden: Golden, variant: str, reach: Reach | None = None) -> Told:
+def coverage_of(model: ir.Model, golden: Golden, variant: str, reach: Reach | None = None) -> Reached:
     """What the proof's own inputs reach of a graph, with what derived ones reach besides, and the kinds of these.
 
     Args:

@@ -15,7 +15,7 @@ from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Array, Artifact, Fidelity, Ru
 from edgeconv.core.named_files import read_named
 from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.errors import DEVICES, EdgeconvError, ParityError
-from edgeconv.flow.borders import matched_specs, told_matches
+from edgeconv.flow.borders import matched_specs, takes, told_matches
 from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import coverage_of
 from edgeconv.flow.file_names import JSON, golden_name
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from edgeconv.parity.writing import ReadBack
     from edgeconv.recipe import Recipe
 
-_MOST_READ_BACK = 32  # samples that a file of integers is read back on
+_MOST_READ_BACK = 32  # samples that the reference evaluates a file of integers on
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ def _judged(
     """All links; golden values are written."""
     outputs = tuple(value.name or "" for value in model.graph.outputs)
     reference = reference_of(source, proof.samples, outputs, artifact.path.name, progress)
+    # Causes are named by layers of the optimized graph, which other converters fuse alike.
     rewritten = optimize(model.clone())
     golden = Golden(proof.samples, reference, joints=joints_of(rewritten.graph))
     golden, own_run = with_float32(golden, source, proof, progress)
@@ -201,7 +202,7 @@ def _computed(artifact: Artifact, file: ReadBack, sample: Sample) -> dict[str, A
 
 
 def _stored(array: Array, dtype: str) -> Array:
-    """Integers in the file's type; real numbers as they are."""
+    """Integers in the file's type; real numbers as they are (the reference rounds them as the file says)."""
     return array if array.dtype.kind == "f" else array.astype(dtype)
 
 
@@ -267,20 +268,11 @@ def _fitting(samples: Sequence[Sample], artifact: Artifact) -> tuple[Sample, ...
     Raises:
         ParityError: there are none.
     """
-    fitting = tuple(sample for sample in samples if sample.is_for(artifact.variant) and _takes(artifact, sample))
+    fitting = tuple(sample for sample in samples if sample.is_for(artifact.variant) and takes(artifact, sample))
     if not fitting:
         what = f"no parity input of the recipe has the shapes that it takes, or is for {artifact.variant}"
         raise ParityError(what, where=str(artifact.path), hint="state one in the recipe")
     return fitting
-
-
-def _takes(artifact: Artifact, sample: Sample) -> bool:
-    """Whether the file states these sizes; one that it leaves open may be any."""
-    for spec in artifact.inputs:
-        sizes = spec.to_file(sample.inputs[spec.name]).shape
-        if any(isinstance(stated, int) and stated != size for stated, size in zip(spec.shape, sizes, strict=True)):
-            return False
-    return True
 
 
 def _require_free(out: Path, name: str) -> None:

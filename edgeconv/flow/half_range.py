@@ -1,4 +1,4 @@
-"""Whether a file of half precision leaves float16's range on the parity inputs, which no CPU row can tell.
+"""Finds values of a float16 file that leave float16's range on the parity inputs, which no CPU device would show.
 
 onnxruntime on a CPU and XNNPACK on x86 compute a float16 file in float32, and agree there with torch. A GPU, an NPU
 or an ARM processor that computes in float16 gives infinity instead (IEEE 754-2019, section 7.4).
@@ -15,7 +15,7 @@ from edgeconv.core import Artifact, Sample
 from edgeconv.core.threads import one_thread
 from edgeconv.emit.half_precision import LARGEST, float32_region
 from edgeconv.flow.variant import Variant
-from edgeconv.graph.edit import add_initializer
+from edgeconv.graph.constants import new_constant
 from edgeconv.graph.names import unique_name
 
 
@@ -45,11 +45,11 @@ def beyond_half(
             beyond[format_] = _first_beyond(variant.model, values, sample)
         for artifact in own:
             first = beyond[artifact.format]
-            notes += [f"{artifact.path.name}: {_told(*first, sample)}"] if first is not None else []
+            notes += [f"{artifact.path.name}: {_note(*first, sample)}"] if first is not None else []
     return tuple(notes)
 
 
-def _told(size: float, name: str, sample: Sample) -> str:
+def _note(size: float, name: str, sample: Sample) -> str:
     return (
         f"{name!r} reaches {size:.3g} on the parity input {sample.name!r}, and float16 ends at {LARGEST:g}: processors "
         "that compute in float16 give infinity there; scale the inputs, or deploy fp32"
@@ -103,7 +103,7 @@ def _add_magnitude(graph: ir.Graph, value: ir.Value) -> str:
 
 
 def _number(graph: ir.Graph, number: float) -> ir.Value:
-    return add_initializer(graph, unique_name(graph, "half_range"), np.array(number))
+    return new_constant(graph, "half_range", np.array(number))
 
 
 def _added(

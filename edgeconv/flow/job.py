@@ -1,4 +1,4 @@
-"""`Job`: everything an export has to do, checked before any work; made from Python arguments or a recipe."""
+"""`Job`: everything that an export has to do, checked before any work; made of Python arguments or of a recipe."""
 
 from __future__ import annotations
 
@@ -131,11 +131,11 @@ def stated_job(
     skip_rewrites: Collection[str],
     devices: str | Sequence[str],
 ) -> Job:
-    """The job that a Python caller asks for; a choice may be one str or several.
+    """The job of a call of `edgeconv.export`; a choice may be one str or several.
 
     Args:
         source: what is exported.
-        samples: of the proof and the C source, or what makes the only one; not looked at where neither is wanted.
+        samples: of the proof and the C source, or a function that makes the only one; unused where there is neither.
         expected: shape and dtype of each input.
         name: as in `Job`, like what follows but for `c_array` and `devices`.
         formats: see `name`.
@@ -187,7 +187,7 @@ def job_of(
     c_array: bool | None = None,
     skip_rewrites: tuple[str, ...] = (),
 ) -> Job:
-    """The job that a recipe asks for: builds the module or reads the file, and reads the parity inputs.
+    """The job of a recipe: builds the module or reads the file, and reads the parity inputs.
 
     `devices`, `formats`, `variants` and `c_array` stand in place of the recipe's; inputs that are for none of the
     variants are not read.
@@ -219,7 +219,7 @@ def job_of(
 
 
 def proof_of(recipe: Recipe, source: Source, variants: tuple[str, ...]) -> Proof:
-    """The proof that a recipe asks for, without building its module again.
+    """The proof that a recipe states, without building its module again.
 
     Raises:
         RecipeError: its inputs cannot be used.
@@ -229,7 +229,10 @@ def proof_of(recipe: Recipe, source: Source, variants: tuple[str, ...]) -> Proof
 
 
 def _domains_of(source: Source) -> Callable[[], Mapping[str, Domain]]:
-    """What its integers may hold, asked once; nothing of a source without a graph: an export tells why it has none."""
+    """What its integer inputs may hold, found once, when first needed.
+
+    Nothing where the source cannot be captured: the export itself will say why.
+    """
 
     @cache
     def domains() -> Mapping[str, Domain]:

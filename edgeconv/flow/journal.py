@@ -57,6 +57,7 @@ def begin(target: Path, staging: Path, files: Mapping[str, str], discarded: Coll
     Raises:
         OSError: it cannot be written; nothing has changed.
     """
+    # With their checksums: a later export may have put other files under these names before the journal is completed.
     gone = {name: _sha256_of(target / name) for name in discarded if _is_regular(target / name)}
     commit = Commit(staging.name, files, gone)
     draft = staging / "journal"  # not its name yet: half a journal must not be taken for one
@@ -88,6 +89,7 @@ def complete(target: Path, commit: Commit) -> None:
     if lost:
         raise JournalError(f"{lost[0]} is gone")
     for name, sha256 in commit.discarded.items():
+        # Repeated after a crash, the rename may have happened already: what lies there is the new file, and is kept.
         pending = name not in commit.files or name in waiting  # else the new one lies there already
         if pending and _EXPORTED.fullmatch(name) and _has_checksum(target / name, sha256):
             (target / name).unlink()

@@ -36,7 +36,7 @@ _JudgeRunning = Callable[[Sequence[Sample], Run, Sequence[Comparison], Sequence[
 
 @dataclass(frozen=True)
 class _Planned:
-    """A run that is to be made and judged.
+    """A run on one device, and how it is judged.
 
     Attributes:
         title: of its stage.
@@ -44,8 +44,8 @@ class _Planned:
         make: runs samples.
         unfused: the same with graph optimization off, which may tell why a file fails; None where there is no such.
         judge_running: judges the runtime by what it tells of its layers; None for what is no file.
-        moved: of what shows that a file was read rightly, whose own error excuses nothing: what rounding makes of the
-            graph that was read; None for all others.
+        moved: runs the graph of an ``.onnx`` source with rounded values: how far float32's rounding moves it. Its own
+            float32 shows whether the file was read rightly, so that error may not widen its own bound; None for files.
     """
 
     title: str
@@ -100,11 +100,11 @@ def judge(
         artifacts: their files exist.
         golden: the source in float64, and what quantized graphs say exactly.
         proof: samples, devices and bounds.
-        source: its own float32 is a row; None where it is not at hand.
+        source: its own float32 is a row of the report; None where the source is not at hand.
         progress: hears of each run.
-        own: rows of the source's own float32 from before; else it is run where a row beyond its bound asks for them.
-        own_run: what it made of the samples for it, where it ran already.
-        running: whether each runtime's layers are judged, too; a search for a target asks for the outputs alone.
+        own: rows of the source's own float32 from an earlier run; else it is run where a failing row needs them.
+        own_run: its run on these samples, where there was one already.
+        running: whether each runtime's layers are judged, too (link 4); a search for a target needs the outputs alone.
 
     Returns:
         One comparison per output of every artifact and device, the source first; and what each device said of itself,
@@ -116,6 +116,7 @@ def judge(
     scales: dict[str, Mapping[str, OwnScale]] = {}
     with Sessions() as sessions:
         for planned in _runs(artifacts, proof, source, outputs, sessions, own_run):
+            # 1. The outputs, against the source in float64.
             of_variant = golden.of(planned.variant)
             if not of_variant.samples:
                 raise ParityError(f"no parity input is for the variant {planned.variant}", hint=NO_SAMPLE)
@@ -130,12 +131,14 @@ def judge(
                 rows = rows_of(run)
                 if planned.moved and any(_is_beyond_default(row) for row in rows):
                     rows = rows_of(run, scales=_scales_of_rounding(of_variant, planned.moved(of_variant.samples)))
+            # 2. Where they fail, the same file without onnxruntime's fusions: is it the file or the fusion?
             if planned.unfused is not None and any(map(asks_of_all, rows)):
                 with progress.stage(f"{planned.title}, nothing fused"):
                     saturating = run.environment.get(INTEGER_KERNELS) == SATURATING
                     rows = explained_by_fusion(
                         rows, rows_of(planned.unfused(of_variant.samples)), saturating=saturating
                     )
+            # 3. Layer by layer, on what the runtime itself computed before each.
             if running and planned.judge_running is not None and run.verdict is Verdict.PASS:
                 with progress.stage(f"{planned.title}, layer by layer on its own operands"):
                     probes = golden.probes(planned.variant)
@@ -146,13 +149,14 @@ def judge(
             if run.environment:
                 key = f"device {run.device}"
                 environments[key] = {**environments.get(key, {}), **run.environment}
+    # 4. Over all rows: thresholds of a whole variant, and what one link's verdict means for another.
     for variant, bound in proof.bounds.items():
         of = {artifact.path.name for artifact in artifacts if artifact.variant == variant}
         comparisons = held_to_all(comparisons, bound, of=of)
     held = held_to_links(told_as_runtimes_own(comparisons, artifacts), artifacts)
 
     def run_source() -> Sequence[Comparison]:
-        """The source's own float32, for a figure alone: it is no device that was asked for."""
+        """The source's own float32, for a figure beside failing rows; it is no row of its own."""
         if own or source is None:
             return own
         golden_of = golden.of(source.variant)

@@ -1,4 +1,6 @@
-"""Why a runtime's layer is beyond its bound: the layer, cut from the file, under one assumption after another."""
+"""Finds why a runtime's layer is beyond its bound: the layer is cut from the file and tried under one hypothesis after
+another (`edgeconv.parity.causes`).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from edgeconv.errors import EdgeconvError
 from edgeconv.flow.cut import open_layers
 from edgeconv.parity.running import Layer
 
-_COARSEST = 2.0**-6  # of the result: a bound beyond this tells hypotheses not apart
+_COARSEST = 2.0**-6  # of the result: under a wider bound several hypotheses would fit
 
 
 def cause_on_runtime(

@@ -1,4 +1,4 @@
-"""Judges the links of the proof that no device takes part in: rewrites, rounding, writing."""
+"""Judges the links of the proof that need no device: rewrites (1), rounding (2), writing (3)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def with_links(
         variants: the graphs that they were written from.
         golden: the samples of the proof, and what the module makes of them in float64.
         progress: hears of each step.
-        rewriting: what link 1 is about; without it, the artifacts keep what was said of it.
+        rewriting: the captured and the rewritten graph, for link 1; without it, the artifacts keep the link they have.
     """
     if not variants:
         return tuple(artifacts)
@@ -109,6 +109,7 @@ def _of_variant(
                 yield name, [LinkResult(Link.WRITING, Verdict.FAIL, where=name, reason=reason)]
                 continue
             matching = matched(graph, file)
+            # Files of a variant usually round the same constants, and then link 2 is the same for all of them.
             key = frozenset(matching.rounded)
             if key not in costs:
                 costs[key] = _rounding(graph, matching.rounded, golden, variant.name)

@@ -1,4 +1,4 @@
-"""A page on every operator: where each table has its entry, or why it has none.
+"""The page of ``edgeconv operators --details``: for every operator, which tables have it, or why not.
 
 To add an operator is to enter it in the tables that `edgeconv.flow.operators` names; the page, and a test, say which of
 them lack it.
@@ -18,6 +18,7 @@ from edgeconv.capture.onnx_file._dissolved import DISSOLVED
 from edgeconv.capture.onnx_file._sums import WRITTEN_OUT
 from edgeconv.capture.torch import _aten
 from edgeconv.capture.torch._builder import Builder
+from edgeconv.core.values import listed
 from edgeconv.emit.tflite.lower import _operators as lowerings
 from edgeconv.emit.tflite.lower._recurrent import GATES
 from edgeconv.flow.operators import BY_SCALES, opsets_of, short
@@ -116,8 +117,7 @@ def aten_operators() -> Mapping[str, set[str]]:
 def _capture(name: str, aten: Collection[str]) -> Support:
     if not opsets_of(name):
         return Support(reason=_UNREAD)
-    more = f" and {len(aten) - _SHOWN} more" if len(aten) > _SHOWN else ""
-    torch = [f"torch's {', '.join(sorted(aten)[:_SHOWN])}{more}"] if aten else []
+    torch = [f"torch's {listed(sorted(aten), _SHOWN)}"] if aten else []
     files = "files"
     if name in DISSOLVED:
         files = f"files, where it becomes {DISSOLVED[name]}"
@@ -134,7 +134,7 @@ def _texts(part: Any, seen: set[int]) -> Iterator[str]:
     match part:
         case str():
             yield part
-        case tuple() | list() | CodeType():  # a frozenset is what something is looked for in
+        case tuple() | list() | CodeType():  # not sets: code compares with their members, and emits none of them
             for item in part.co_consts if isinstance(part, CodeType) else part:
                 yield from _texts(item, seen)
         case partial():

@@ -81,6 +81,7 @@ def short(aten: str) -> str:
 def opsets_of(operator: str) -> range:
     """The opsets of files that are read and in which the standard domain has the operator."""
     history = [schema for schema in get_all_schemas_with_history() if (schema.name, schema.domain) == (operator, "")]
+    # An operator is there from its first version on, until one that is marked as deprecated.
     starts = {schema.since_version: not schema.deprecated for schema in history}
     read = range(OLDEST_OPSET, FILE_OPSETS.stop)
     there = [opset for opset in read if starts.get(max((start for start in starts if start <= opset), default=0))]

@@ -84,9 +84,12 @@ class Staging:
     def before_commit(self, hook: Callable[[], None], *, reads: Path | None = None) -> None:
         """Registers a hook that runs at the commit, under the folder's lock and before anything changes.
 
-        Only then is it known what lies in the folder: another export may have written there meanwhile. The hook may
-        discard files, or raise an `EdgeconvError`, which leaves the folder as it was. The folder that it `reads` is
-        locked, too, until the commit is done.
+        Another export may have written into the folder meanwhile, so only then is it known what lies there. The hook
+        may discard files, or raise an `EdgeconvError`, which leaves the folder as it was.
+
+        Args:
+            hook: called once.
+            reads: a folder that it reads; it is locked, too, until the commit is done.
         """
         self._hooks.append(hook)
         self._judged += [] if reads is None else [reads]

@@ -81,6 +81,7 @@ def _held(prefix: str, parent: Path) -> tuple[Path, int]:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 lock(descriptor, fcntl.LOCK_SH)
+                # Between mkdtemp and the lock another process may have taken the folder for abandoned and removed it.
                 if os.path.samestat(os.fstat(descriptor), folder.stat()):
                     return folder, descriptor
             except BaseException:  # a signal, too: nobody else knows the descriptor, and it goes on

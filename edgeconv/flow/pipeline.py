@@ -285,11 +285,13 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     Raises:
         EdgeconvError: as `export`.
     """
-    selected(job.skip_rewrites, errors.SKIPPED)  # a misspelt name is told before the work
-    # The folder first of all: one that cannot be written is told before the work.
+    # What could fail at the end is tried first: a misspelt rewrite, a folder that cannot be written.
+    selected(job.skip_rewrites, errors.SKIPPED)
     with failing_as_a_file(job.source), staged(out) as staging:
+        # 1. One graph, captured and rewritten; of it a graph per variant.
         model, rewriting, graphs = rewritten(job.source, job.skip_rewrites, progress, is_proved=job.proof is not None)
         job, variants = _variants(job, model, progress)
+        # 2. A file per variant, format and layout; plans and C source beside them.
         written = [
             _write(staging, variant, job, format_, layout, progress)
             for variant in variants
@@ -298,12 +300,14 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
         artifacts = tuple(artifact for artifact, _ in written)
         _write_plans(staging, job, variants)
         _write_c(staging, job, variants, written)
+        # 3. Notes for the user; the report has them, too.
         removal = discard_outdated(staging, out, artifacts)
         notes = _notes(model, variants, written) + removal.notes
         if job.proof is not None:
             notes += beyond_half(artifacts, variants, job.proof.samples)
         for note in notes:
             progress.note(note)
+        # 4. Devices, comparisons, report. All files appear when the block ends.
         report = None
         if job.proof is not None:
             left_out = {LEFT_OUT: ", ".join(sorted(job.skip_rewrites))} if job.skip_rewrites else {}

@@ -57,7 +57,7 @@ _OTHER_RECIPE = "give the recipe that the folder was exported from, and what --s
 MakeProof = Callable[[tuple[str, ...]], Proof]
 """Makes the proof for variants, by their names."""
 Rebuild = Callable[[Sequence[Artifact], Report], tuple[Variant, ...]]
-"""The variants of integers that files of an earlier report were written from, with what the files hold inside."""
+"""Makes anew the variants of integers that files of an earlier report were written from, with their intermediates."""
 
 
 def check_devices(names: Sequence[str] | None, where: str | Wording = "") -> None:
@@ -85,6 +85,7 @@ def _named(name: str, where: str | Wording) -> Device:
 
 
 _ANSWERED: set[tuple[str, ...]] = set()
+"""Commands of devices that have answered their probe in this process."""
 
 
 def _command_of(device: Device) -> tuple[str, ...] | None:
@@ -118,16 +119,19 @@ def prove(
     Raises:
         ParityError: the source itself cannot run the samples.
     """
+    # 1. What the source computes in float64, and quantized graphs in exact integers.
     reference = reference_of(source, proof.samples, outputs, name, progress)
     reached: dict[str, Reach] = {}
     golden = Golden(proof.samples, reference, _integers(variants, proof.samples, reached, progress), joints)
     golden, own_run = with_float32(golden, source, proof, progress)
+    # 2. Links 1 to 3, and what the inputs reach; derived inputs look for what they do not.
     artifacts = with_links(artifacts, variants, golden, progress, rewriting)
     artifacts, derived = with_coverage(artifacts, variants, golden, reached, progress)
     golden = replace(golden, derived=derived)
     golden_file, data = golden_name(name), golden_bytes(golden)
     staging.write(golden_file, data)
     artifacts = with_certificates(artifacts, golden, progress)
+    # 3. Devices: link 4 and the outputs.
     comparisons, devices = judge(artifacts, golden, proof, source, progress, own_run=own_run)
     comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
     report = Report(
@@ -204,17 +208,20 @@ def repeat(
             source is another one.
         DeviceError: a device of `devices` cannot be had.
     """
+    # 1. The old report, whose files are checked against their checksums; what is judged by now.
     old = read_report(folder)
     check_devices(devices, DEVICES)
     golden = load_golden(folder / old.golden)
     names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_selecting_device, old.comparisons)))
     proof = _proof_again(make_proof, old, golden, names)
     artifacts = tuple(replace(item, path=folder / item.path.name) for item in old.artifacts)
+    # 2. Golden values: from the source, where it is at hand, else as stored.
     own_run: Run | None = None
     if source is not None:
         with progress.stage(f"{source.title} float64 beside the golden values"):
             golden = _own_values(source, proof.samples, golden, folder / old.golden)
         golden, own_run = with_float32(golden, source, proof, progress)
+    # 3. Graphs made anew give their integers and links 1 to 3 anew.
     variants = rebuild(artifacts, old) if rebuild is not None else ()
     if variants:
         joints = joints_of(variants[0].model.graph)
@@ -225,6 +232,7 @@ def repeat(
         artifacts = with_links(artifacts, variants, golden, progress)
         artifacts, derived = with_coverage(artifacts, variants, golden, reached, progress)
         golden = replace(golden, derived={**golden.derived, **derived})
+    # 4. Rows of devices that are not run again stay, if the same bounds judged them.
     stored_rows = tuple(row for row in old.comparisons if not _is_run_again(row, names, source))
     _require_bound(stored_rows, artifacts, proof, folder)
     artifacts = with_certificates(artifacts, golden, progress)

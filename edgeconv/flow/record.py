@@ -92,10 +92,15 @@ class Removal:
 
 
 def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact]) -> Removal:
-    """Has the earlier report of a folder removed, and the files that it alone speaks of: they would mislead.
+    """Has the earlier report of a folder removed, and the files that it alone names: left there, they would mislead.
 
-    Which those are is decided at the commit: another export may write the folder before. Files that changed since their
-    report was written are somebody else's by now, and stay.
+    Which those are is decided at the commit, as another export may write the folder before. Files that changed since
+    their report was written are not ours any more, and stay.
+
+    Args:
+        staging: of the new export.
+        out: the folder.
+        artifacts: of the new export.
     """
     written = {name for artifact in artifacts for name in artifact.checksums}
 

@@ -1,4 +1,4 @@
-"""The captured graph -> the rewritten one, with what link 1 of the proof is about."""
+"""The captured graph -> the rewritten one, and both of them for link 1 of the proof."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgeconv.rewrite.open_batch import free_batch
 
 @dataclass(frozen=True)
 class Rewriting:
-    """What the rewrites were given, and what they made of it.
+    """The graph before the rewrites and after them.
 
     Attributes:
         captured: the graph before; None where its batch cannot be left open, and outputs alone can be compared.
@@ -35,7 +35,7 @@ class Rewriting:
 def rewritten(
     source: Source, skip: Collection[str], progress: Progress, *, is_proved: bool
 ) -> tuple[ir.Model, Rewriting | None, tuple[GraphSummary, GraphSummary]]:
-    """The rewritten graph, of which variants are made, what link 1 is about, and summaries before and after.
+    """Captures and rewrites; returns the graph that variants are made of, both graphs for link 1, and their summaries.
 
     Args:
         source: what is exported.
@@ -49,7 +49,8 @@ def rewritten(
     with progress.stage("rewrite"):
         captured = model.clone() if is_proved else None
         model = optimize(model, skip=skip, keep_exact=is_proved)
-        faces = take_exact(model)  # what is made of the graph is the same, proved or not
+        # Variants must not depend on whether the export is proved, so they see no float64 faces of constants.
+        faces = take_exact(model)
         if source.batched:
             model = free_batch(model, inputs=source.batched, symbol=source.symbol)
             captured = None if captured is None else _freed(source, captured)

@@ -1,4 +1,8 @@
-"""Runs probes of an artifact on a device, and judges what the runtime tells layer by layer."""
+"""Link 4: runs copies of an artifact that return intermediate values (probes), and judges a runtime layer by layer.
+
+A probe must compute the same outputs as the file itself, to the last bit: with more outputs a runtime may fuse less.
+Values that change the outputs are left out, by bisection.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +37,11 @@ def judged_running(
     known: Known | None = None,
     timeout_s: float,
 ) -> LinkResult:
-    """How the link `RUNNING` of an artifact on a device holds.
+    """Judges link `RUNNING` of an artifact on a device.
 
-    A kernel does the same for every sample, and computes many elements of each: the sample that uses most of its row's
-    bound, and a second one where it has few elements, tell what all would. What none of them reaches, derived inputs
-    look for.
+    A kernel does the same for every sample, and computes many elements of each. So one sample is looked at, the one
+    that uses most of its row's bound, and a second one where it has few elements; derived inputs look for what these do
+    not reach.
 
     Args:
         sessions: where the device may be running already.
@@ -47,7 +51,7 @@ def judged_running(
         run: of the file itself, which passed; the probes must compute the same, to the last bit.
         rows: what the run was judged to be.
         derived: inputs that look for trouble, see `edgeconv.parity.derived`.
-        derived_run: of these; one that failed leaves them out, and is told.
+        derived_run: of these; where it failed they are left out, and the link's reason says so.
         known: layers that were judged on other devices already.
         timeout_s: of each probe, seconds.
     """
@@ -73,7 +77,7 @@ def judged_running(
 
 
 class _Walks:
-    """The walks over samples, by their name, and the cause of the first layer that is beyond its bound."""
+    """What was judged of each sample, by its name, and the cause of the first layer that is beyond its bound."""
 
     def __init__(self, artifact: Artifact, data: bytes, file: ProbedFile, probe: _Probe) -> None:
         self._artifact, self._data, self._file, self._probe = artifact, data, file, probe
@@ -103,12 +107,12 @@ def _telling(rows: Sequence[Comparison], count: int) -> list[int]:
     return list(dict.fromkeys([worst, 0 if worst else count - 1]))
 
 
-_Told = tuple[tuple[Array, ...], dict[str, Array]]
-"""The file's own outputs, and values by name, in the file's layout."""
+_Values = tuple[tuple[Array, ...], dict[str, Array]]
+"""The file's own outputs, and intermediate values by name, in the file's layout."""
 
 
 class _Probe:
-    """Finds the values that a runtime tells without computing otherwise than it does of the file itself."""
+    """Finds the intermediate values that a runtime can return without computing other outputs than for the file."""
 
     def __init__(self, run: Callable[..., tuple[Array, ...]], artifact: Artifact, file: ProbedFile) -> None:
         self._run, self._artifact, self._file = run, artifact, file
@@ -117,8 +121,8 @@ class _Probe:
         self._loaded: list[str] | None = None  # the values of the copy that the device holds
         self._why = "whatever value it tells, it computes otherwise than without"
 
-    def told(self, sample: Sample, expected: Mapping[str, Array]) -> _Told:
-        """What the runtime tells of a sample.
+    def told(self, sample: Sample, expected: Mapping[str, Array]) -> _Values:
+        """The intermediate values of a sample, of as many as change nothing.
 
         Args:
             sample: the input.
@@ -139,8 +143,8 @@ class _Probe:
         self,
         groups: Sequence[Collection[str]],
         unchanged: list[Collection[str]],
-        tell: Callable[[Sequence[Collection[str]]], _Told | None],
-    ) -> _Told | None:
+        tell: Callable[[Sequence[Collection[str]]], _Values | None],
+    ) -> _Values | None:
         """Adds to the unchanged groups those that change nothing: all, or what is left of either half."""
         if not self._left or not groups:
             return None
@@ -154,8 +158,8 @@ class _Probe:
         first = self._widest(groups[: len(groups) // 2], unchanged, tell)
         return self._widest(groups[len(groups) // 2 :], unchanged, tell) or first
 
-    def _of(self, sample: Sample, expected: Mapping[str, Array], groups: Sequence[Collection[str]]) -> _Told | None:
-        """What the runtime tells of these values; None where its outputs are not the file's to the last bit."""
+    def _of(self, sample: Sample, expected: Mapping[str, Array], groups: Sequence[Collection[str]]) -> _Values | None:
+        """The values of these groups; None where the outputs beside them are not the file's to the last bit."""
         specs, names = self._artifact.outputs, [name for group in groups for name in group]
         is_held = names == self._loaded and not self._file.remembers
         self._loaded = None

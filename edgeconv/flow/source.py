@@ -44,7 +44,7 @@ Precision = Literal["float64", "float32"]
 
 
 class Source(Protocol):
-    """What is exported: it gives its graph, and runs itself without any of our rewrites and formats.
+    """A module or file to export: gives its graph, and runs itself without any of our rewrites and formats.
 
     Attributes:
         row: what its own float32 row is called in the report.
@@ -85,7 +85,7 @@ class Source(Protocol):
         ...
 
     def domains(self) -> Mapping[str, Domain]:
-        """What the inputs of integers may hold, as those say that read them; open batches are 1.
+        """What inputs of integers may hold, by the operators that read them; open batches are 1.
 
         Raises:
             CaptureError: there is no graph.
@@ -148,6 +148,7 @@ class TorchSource:
         from edgeconv.capture.torch.repeat import changing
 
         with state_restored(), self.within():
+            # Before the capture: tracing may change a module's state once more.
             difference = changing(self.module, self.args)
         sizes = [len(value) for name, value in zip(self.input_names, self.args, strict=True) if name in self.batched]
         model = _captured(self._graph, self.batched, example=min(sizes, default=1))
@@ -283,22 +284,22 @@ class OnnxSource:
         return dataclasses.replace(reference, outputs=tuple(results))
 
     def moved(self, samples: Sequence[Sample]) -> Run:
-        """What the graph makes of float32's rounding, by itself: the float64 run with every number on the way moved.
+        """How far float32's rounding moves the graph's outputs: a float64 run in which every value is moved by that.
 
-        It bounds what onnxruntime may be off by what it does not compute itself, and a graph that was read wrongly is
-        further off than that.
+        A bound for onnxruntime that does not depend on onnxruntime's own results; a graph that was read wrongly is
+        further off.
         """
         from edgeconv.parity.rewriting import moved  # torch, as below
 
-        told = Run("onnx-moved", "", ())
+        run = Run("onnx-moved", "", ())
         try:
             graphs = {batch: self._graph(batch) for batch in {self._batch_of(sample) for sample in samples}}
             outputs = tuple(
                 moved(graphs[self._batch_of(sample)], sample.inputs, seed=at) for at, sample in enumerate(samples)
             )
         except EdgeconvError as error:
-            return dataclasses.replace(told, verdict=Verdict.FAIL, reason=str(error))
-        return dataclasses.replace(told, outputs=outputs)
+            return dataclasses.replace(run, verdict=Verdict.FAIL, reason=str(error))
+        return dataclasses.replace(run, outputs=outputs)
 
     def _batch_of(self, sample: Sample) -> int:
         return len(sample.inputs[self.batched[0]]) if self.batched else CAPTURED_BATCH

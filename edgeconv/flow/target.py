@@ -70,10 +70,8 @@ def with_target(job: Job, recipe: Recipe, target: Target) -> Job:
         judged: Callable[[], Batches] = partial(_inputs, samples)
         words, proof = f"the {len(samples)} parity inputs", _with_threshold(job, variant, target)
     else:
-        judged, batches = (
-            partial(_every_fourth, batches, held_out=True),
-            partial(_every_fourth, batches, held_out=False),
-        )
+        judged = partial(_every_fourth, batches, held_out=True)
+        batches = partial(_every_fourth, batches, held_out=False)
         words, proof = f"every {_HELD_OUT}th calibration batch, held out", job.proof
     quantization = dataclasses.replace(job.quantization, target=target, judged=judged, batches=batches)
     target_search = TargetSearch(variant, target.sqnr_db, target.agreement, words, 0)
@@ -112,7 +110,7 @@ def with_thresholds(job: Job, model: ir.Model) -> Job:
 
 
 def _targets_of(bound: Fidelity) -> tuple[Target, ...]:
-    """What the thresholds ask of a quantized graph; one at least."""
+    """The thresholds as targets of a search; one at least."""
     targets = [Target(sqnr_db=bound.sqnr_db)] if bound.sqnr_db is not None and bound.sqnr_db > 0 else []
     targets += [Target(agreement=bound.agreement)] if bound.agreement else []
     return tuple(targets) or (Target(sqnr_db=INT8_SQNR_DB),)
@@ -258,6 +256,7 @@ def _with_threshold(job: Job, variant: str, target: Target) -> Proof | None:
     if target.sqnr_db is not None:
         bound = dataclasses.replace(bound, sqnr_db=target.sqnr_db)
     else:
+        # The default SQNR is dropped beside a target of agreement; one that the recipe states stays.
         least = None if bound.sqnr_db == DEFAULT_FIDELITY[variant].sqnr_db else bound.sqnr_db
         bound = dataclasses.replace(bound, agreement=target.agreement, sqnr_db=least)
     return dataclasses.replace(job.proof, bounds={**job.proof.bounds, variant: bound})

@@ -167,8 +167,9 @@ class _Quantizer:
         self._formats = formats
         self._settings = quantization
         self._progress = progress
-        self._exponents: Mapping[str, tuple[int, ...]] | None = None  # of a plan: {} where nothing is equalized
+        self._exponents: Mapping[str, tuple[int, ...]] | None = None  # goes into plans: {} where nothing is equalized
         self._names = names
+        # Pairs of products matter to onnxruntime alone; without an .onnx file no channel changes place.
         self._reorders = quantization.pair_safe and "onnx" in formats and not _OF_INT8.isdisjoint(names)
         self._orders: Mapping[str, tuple[int, ...]] = {}
 
@@ -190,6 +191,7 @@ class _Quantizer:
             return Variant(name, model, io=self._settings.io, keep_roundings=True, notes=notes)  # its own integers
         prepared, notes = self._prepared
         plan = self._plan(name)
+        # With a target, the search makes plan and weights; else both are made once, as the options say.
         search = None
         target = self._settings.target if name == MIXED or MIXED not in self._names else None
         if target is not None:
@@ -218,10 +220,9 @@ class _Quantizer:
         layers = quantize.overflowing(model) if name in _OF_INT8 and "onnx" in self._formats else ()
         if not layers:
             return ()
-        named = ", ".join(layers[:_NAMED]) + (f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else "")
         return (
-            f"{name}: on x86 processors without VNNI onnxruntime's sums of two products saturate in {named}: {hint} "
-            "session.x64quantprecision on there, at several times the latency",
+            f"{name}: on x86 processors without VNNI onnxruntime's sums of two products saturate in "
+            f"{values.listed(layers, _NAMED)}: {hint} session.x64quantprecision on there, at several times the latency",
         )
 
     def _variant_of(self, name: str, model: ir.Model, plan: quantize.Plan) -> Variant:
@@ -237,8 +238,7 @@ class _Quantizer:
         Raises:
             TargetError: it is not reached.
         """
-
-        ask = self._settings.confirmed
+        confirmed = self._settings.confirmed
         with self._progress.stage(f"{name}: layers in float for the target") as tell:
             return quantize.search(
                 prepared,
@@ -248,7 +248,7 @@ class _Quantizer:
                 batches=self._batches,
                 judged=self._settings.judged or tuple,
                 reference=self._model,
-                confirmed=ask and (lambda step: ask(self._variant_of(name, step.model, step.plan))),
+                confirmed=confirmed and (lambda step: confirmed(self._variant_of(name, step.model, step.plan))),
                 by_cost=name == MIXED,
                 progress=tell,
             )
@@ -276,6 +276,7 @@ class _Quantizer:
     @cached_property
     def _prepared(self) -> tuple[ir.Model, tuple[str, ...]]:
         """The float graph that is calibrated, equalized and reordered as the options say, and notes on it."""
+        # There is no BatchNormalization in integers; one that could not be folded becomes a depthwise convolution.
         model, _ = scale_as_conv(self._model)
         notes: tuple[str, ...] = ()
         if self._settings.relu6_as_relu:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.edit import input_of, tensor_of
+from edgeconv.graph.edit import add_initializer, constant, input_of, tensor_of
+from edgeconv.graph.names import unique_name
 
 Float64 = npt.NDArray[np.float64]
 
@@ -42,6 +43,24 @@ def unrounded(value: ir.Value | None) -> Array | None:
     if tensor is None or tensor.dtype == ir.DataType.STRING:
         return None
     return exact(value) if is_float(tensor.dtype) else tensor.numpy()
+
+
+def scalar(value: ir.Value | None, default: float) -> float | None:
+    """A constant of one element; ``default`` where the input is left out, None where it is not such a constant."""
+    if value is None:
+        return default
+    array = constant(value)
+    return None if array is None or array.size != 1 else float(array.reshape(()))
+
+
+def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
+    """The bounds of a Relu or Clip; None for other operators and for bounds that are no constants."""
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type != "Clip":
+        return None
+    low, high = scalar(input_of(node, 1), -np.inf), scalar(input_of(node, 2), np.inf)
+    return None if low is None or high is None else (low, high)
 
 
 def integers(value: ir.Value | None) -> list[int] | None:
@@ -84,6 +103,11 @@ def add_constant(graph: ir.Graph, name: str, array: Array, dtype: ir.DataType) -
         remember_exact(value, array)
     graph.register_initializer(value)
     return value
+
+
+def new_constant(graph: ir.Graph, preferred: str, array: Array) -> ir.Value:
+    """Registers an initializer of the array's element type, under that name or one with a number behind it."""
+    return add_initializer(graph, unique_name(graph, preferred), array)
 
 
 def remember_exact(value: ir.Value, array: Float64) -> None:

@@ -37,14 +37,6 @@ def named(value: ir.Value) -> str:
     return value.name
 
 
-def scalar(value: ir.Value | None, default: float) -> float | None:
-    """A constant of one element; ``default`` where the input is left out, None where it is not constant."""
-    if value is None:
-        return default
-    array = edit.constant(value)
-    return None if array is None or array.size != 1 else float(array.reshape(()))
-
-
 def static_shape(value: ir.Value) -> tuple[int, ...]:
     """The dimensions, all known numbers."""
     if value.shape is None or not value.shape.is_static():

@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core.affine import asymmetric, symmetric
-from edgeconv.graph.edit import add_initializer, hand_on
+from edgeconv.graph.constants import new_constant
+from edgeconv.graph.edit import hand_on
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._plan import RANGES
@@ -36,7 +37,7 @@ def round_masks(model: ir.Model, dtype: str) -> ir.Model:
             continue
         name = value.name or "mask"
         parameters = [
-            add_initializer(graph, unique_name(graph, f"{name}.{what}"), array)
+            new_constant(graph, f"{name}.{what}", array)
             for what, array in (("scale", np.array(span[0], np.float32)), ("zero_point", np.array(span[1], dtype)))
         ]
         kind = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from edgeconv.core.quantization_options import Override, QuantizationOptions
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.constants import clip_bounds
 from edgeconv.graph.edit import MODULE, only_reader
 from edgeconv.quantize._graph import is_activation, name_of, named
-from edgeconv.quantize._structure import clip_bounds
 
 T = TypeVar("T", bound=QuantizationOptions)
 _WILD = frozenset("*?[")

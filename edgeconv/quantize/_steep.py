@@ -17,12 +17,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core.affine import decibels, dequantized, quantized
+from edgeconv.graph.constants import scalar
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._channels import tail_of
 from edgeconv.quantize._divisors import GUARDS, NORMS, SUMS
-from edgeconv.quantize._graph import is_activation, name_of, named, scalar
+from edgeconv.quantize._graph import is_activation, name_of, named
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._plan import TensorParameters
 from edgeconv.quantize._structure import Structure, layer_of

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.graph.constants import clip_bounds
 from edgeconv.graph.edit import constant, input_of, only_reader
 from edgeconv.graph.gelus import gelus
 from edgeconv.graph.integer_rules import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, SHARED, WITH_INTEGERS
 from edgeconv.quantize._divisors import WHY, divisors
-from edgeconv.quantize._graph import is_activation, name_of, named, scalar
+from edgeconv.quantize._graph import is_activation, name_of, named
 
 
 @dataclass(frozen=True)
@@ -143,16 +144,6 @@ def weight_axis(node: ir.Node, rank: int) -> int | None:
         return 0 if node.attributes.get_int("transB", 0) else 1
     # Weights are (out, in/groups, …) in Conv and (in, out/groups, …) in ConvTranspose (onnx/docs/Operators.md).
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": rank - 1}.get(node.op_type)
-
-
-def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
-    """The bounds of a Relu or Clip; None for other operators and for bounds that are no constants."""
-    if node.op_type == "Relu":
-        return 0.0, np.inf
-    if node.op_type != "Clip":
-        return None
-    low, high = scalar(input_of(node, 1), -np.inf), scalar(input_of(node, 2), np.inf)
-    return None if low is None or high is None else (low, high)
 
 
 def unquantizable(node: ir.Node) -> str | None:

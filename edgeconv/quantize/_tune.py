@@ -15,6 +15,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.core.affine import spread
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.constants import clip_bounds
 from edgeconv.graph.edit import constant, input_of, only_reader
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._calibrate import read_in
@@ -29,7 +30,7 @@ from edgeconv.quantize._graph import (
 )
 from edgeconv.quantize._pairs import partners
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._structure import Layer, clip_bounds, layer_of
+from edgeconv.quantize._structure import Layer, layer_of
 from edgeconv.quantize._targets import Means, Target, channel_axis, targets_of, unit_of
 from edgeconv.quantize._walk import Held, Walk, chosen
 

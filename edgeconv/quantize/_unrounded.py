@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeconv.core.values import listed
 from edgeconv.graph.pairs import PICKS, pair_before, repeat
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import name_of
@@ -40,10 +41,9 @@ def round_between(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
         pair = pair_before(node, PICKS | _WITHIN | having(Trait.MOVES))
         if pair is not None:
             repeat(node, *pair)
-    listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     return model, (
-        f"int8: {listed}: rounded to the scale of what it reads, as torch's convert does; a module of fake "
-        "quantizations rounds it nowhere and differs by up to half a step there",
+        f"int8: {listed(names, _NAMED)}: rounded to the scale of what it reads, as torch's convert does; a module of "
+        "fake quantizations rounds it nowhere and differs by up to half a step there",
     )
 
 

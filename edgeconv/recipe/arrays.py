@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.core.values import listed
 from edgeconv.errors import RecipeError, is_own_fault
 from edgeconv.recipe.foreign import printable
 
@@ -29,6 +30,7 @@ def read_arrays(path: Path, *, where: str = "") -> Mapping[str, Array]:
     """
     try:
         with path.open("rb") as file:
+            # np.load would take a file that begins otherwise for a pickle.
             head = file.read(6)
         if not head.startswith(_MAGIC[path.suffix]):
             raise _refused(path, f"is no readable NumPy file: it does not begin like a {path.suffix}", where)
@@ -49,8 +51,7 @@ def read_arrays(path: Path, *, where: str = "") -> Mapping[str, Array]:
 
 def names_of(arrays: Mapping[str, Array]) -> str:
     """The first eight keys, as an error lists them."""
-    names = [printable(key) for key in arrays]
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return listed([printable(key) for key in arrays], 8)
 
 
 def _npy_array(path: Path, where: str) -> Mapping[str, Array]:

@@ -21,7 +21,7 @@ from edgeconv.recipe.schema import Input, Recipe
 
 _IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _NOISE = RandomInputs(seed=0, count=16)  # where a recipe names no data
-_END = object()
+_END = object()  # what `next` gives behind the last batch; a batch itself may be None
 
 
 def calibration_batches(recipe: Recipe, domains: Domains = nothing_known) -> Iterator[Mapping[str, Array]]:
@@ -68,8 +68,8 @@ def checked_batches(batches: Callable[[], Iterable[Mapping[str, Array]]]) -> Ite
         for index, batch in enumerate(batches(), 1):
             for value in batch.values():
                 if not isinstance(value, np.ndarray) or not value.dtype.isnative:  # onnxruntime never swaps bytes
-                    held = f"{value.dtype.str} array" if isinstance(value, np.ndarray) else type(value).__name__
-                    what = f"batch {index} holds a {held}"
+                    kind = f"{value.dtype.str} array" if isinstance(value, np.ndarray) else type(value).__name__
+                    what = f"batch {index} holds a {kind}"
                     raise QuantizeError(what, where="calibration data", hint="give arrays of numpy of native bytes")
             yield batch
     except (EdgeconvError, GeneratorExit):  # the latter where the reader stops before the data end
@@ -126,6 +126,7 @@ def _in_folder(recipe: Recipe, images: CalibrationImages, where: str) -> list[st
 def _generated(recipe: Recipe, name: str, where: str) -> Iterator[Mapping[str, Array]]:
     """The batches that the user's generator yields, checked against names, shapes and dtypes of the inputs."""
     make = resolved(name, recipe.directory, where=where)
+    # Both making the iterator and each step run the user's code.
     iterator = _guarded(lambda: iter(make()), recipe, where)
     index = 0
     while True:

@@ -21,7 +21,9 @@ from types import ModuleType
 
 OURS = ("edgeconv", "torch", "numpy")  # however they are installed
 _modules: dict[Path, dict[str, ModuleType]] = {}
+"""By recipe folder, the modules that were imported from it, by name."""
 _stamps: dict[Path, dict[str, tuple[int, int]]] = {}
+"""Likewise the time of change (ns) and size of each module's file."""
 
 
 @contextmanager
@@ -33,6 +35,7 @@ def importing_from(directory: Path) -> Iterator[None]:
     folder, before, bytecode = directory.resolve(), list(sys.path), sys.dont_write_bytecode
     importlib.invalidate_caches()
     finder = _Finder(folder)
+    # Modules of the same names from elsewhere make room, and come back at the end.
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if finder.has(name)}
     sys.modules.update(_unchanged(folder))
     sys.path.append(str(Path.cwd()))

@@ -22,6 +22,7 @@ MAX_DEPTH = 16
 
 _MOST_TABLES = 1000  # in one list; the schema tells what each of them lacks
 _LONGEST_KEY = 1000  # parts of a dotted key, which the parser reads in the square of their number
+# Strings, bare words, blanks, or any other character; possessive quantifiers, as nothing is ever matched differently.
 _PARTS = re.compile(r""""(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?|[A-Za-z0-9_-]++|[ \t]++|.""", re.DOTALL)
 _INTEGERS = range(-(2**63), 2**63)  # TOML 1.0: 64 bits
 

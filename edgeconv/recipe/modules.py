@@ -24,10 +24,8 @@ def build_module(recipe: Recipe) -> nn.Module:
     """Makes the recipe's module, with its weights, in eval mode, on the CPU.
 
     The factory's module may be beside the recipe, installed, or in the working folder, and is looked for in this
-    order. The generators of torch, numpy
-    and ``random`` are seeded for it and left as they were.
-
-    Whatever that code prints goes to stderr.
+    order. The generators of torch, numpy and ``random`` are seeded for it and left as they were. Whatever that code
+    prints goes to stderr.
 
     Raises:
         RecipeError: the factory cannot be imported or called, or returns no module; weights cannot be read safely,
@@ -91,6 +89,7 @@ def _seeded(seed: int) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        # numpy's global generator takes seeds of 32 bits.
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:

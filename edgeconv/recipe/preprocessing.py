@@ -82,6 +82,7 @@ def random_crops(
     image = _in_colour(_open(path, where), preprocessing)
     for _ in range(count):
         area = generator.uniform(0.2, 1.0) * image.width * image.height
+        # Uniform in the logarithm, so that 3:4 is as likely as 4:3.
         aspect = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
         width = max(1, min(image.width, round(float(np.sqrt(area * aspect)))))
         height = max(1, min(image.height, round(float(np.sqrt(area / aspect)))))

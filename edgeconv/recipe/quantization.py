@@ -49,7 +49,7 @@ class CalibrationImages(Section):
 
 
 _OPTIONS = [option for option in dataclasses.fields(QuantizationOptions) if option.name != "override"]
-"""Those of one key each."""
+"""The options that are one key each; `override` is a list of tables."""
 
 
 def _key(option: dataclasses.Field[Any]) -> tuple[Any, Any]:
@@ -64,6 +64,7 @@ def _key(option: dataclasses.Field[Any]) -> tuple[Any, Any]:
     return (bool if isinstance(default, bool) else Annotated[tuple[str, ...], AfterValidator(unique)]), default
 
 
+# A pydantic model with a field per option, so that keys and defaults are stated once, in `QuantizationOptions`.
 if TYPE_CHECKING:
     _Options = Section
 else:

@@ -21,7 +21,7 @@ from edgeconv.recipe.schema import Input, Recipe
 from edgeconv.recipe.wording import place_of
 
 _Inputs = TypeVar("_Inputs", ImageInputs, ArrayInputs, RandomInputs)
-_USUAL_SCALE = 2  # up to here, a scale says nothing of integers
+_USUAL_SCALE = 2  # a scale up to this is about floats; a larger one also bounds integers
 
 Domains = Callable[[], Mapping[str, Domain]]
 """Tells what inputs of integers may hold, by name; called only where noise is drawn for one."""

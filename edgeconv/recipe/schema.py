@@ -51,7 +51,6 @@ DTYPES = {
 MIN_OPSET = 13
 MAX_OPSET = 24
 
-
 MAX_INPUT_BYTES = 2**30  # of one set of inputs
 MAX_NOISE_BYTES = 2**31  # of all seeded inputs together, which are held at once
 
@@ -105,6 +104,7 @@ class Model(Section):
             raise PydanticCustomError(
                 "nothing", "neither factory nor onnx is given", {"hint": "add factory, or name an .onnx file"}
             )
+        # All other keys are about a module.
         others = self.model_fields_set - {"onnx", "fixed"}
         if self.onnx is not None and others:
             raise PydanticCustomError(

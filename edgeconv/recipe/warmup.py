@@ -31,6 +31,7 @@ def warm_up(module: nn.Module, inputs: Sequence[Input], warmup: Warmup, *, where
     norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     if not norms:
         raise RecipeError("the module has no BatchNorm layer", where=where, hint="remove [model.warmup]")
+    # A generator of its own: the draws do not depend on what ran before.
     generator = torch.Generator().manual_seed(warmup.seed)
     _randomize(norms, generator)
     dtypes = {name: tensor.dtype for name, tensor in _tensors(module)}

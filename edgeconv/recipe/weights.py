@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from edgeconv.core.values import listed
 from edgeconv.errors import RecipeError, raise_if_ending
 from edgeconv.recipe.checkpoint import read_checkpoint
 from edgeconv.recipe.foreign import clause_of, printable
@@ -47,6 +48,7 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
             the module's, or a dtype is not and would be rounded: half precision widens to float32, float64 is
             refused. (``num_batches_tracked`` may be missing or of any real dtype: inference does not use it.)
     """
+    # Everything that load_state_dict would change or leave out silently is refused before.
     state = _state_dict(_read(path, where), path, key, where)
     if prefix:
         state = _without_prefix(state, prefix, path, where)
@@ -251,6 +253,5 @@ def _hint_for(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     return "use the weights of this network, or correct model.args"
 
 
-def _first_few(names: Sequence[Any], limit: int = 4) -> str:
-    shown = ", ".join(printable(str(name)) for name in names[:limit])
-    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+def _first_few(names: Sequence[Any]) -> str:
+    return listed([printable(str(name)) for name in names], 4)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from edgeconv.core.named_files import is_onnx
+from edgeconv.core.values import listed
 from edgeconv.core.wording import complaint
 from edgeconv.errors import RecipeError
 
@@ -56,7 +57,7 @@ def first_error(error: ValidationError, path: Path, places: Mapping[str, str] | 
         others = [other.removeprefix(f"{beginning}.") for other in others]
     else:
         where = place_of(path, field) if field else str(path)
-    what = _complaint_of(detail) + (f" (also wrong: {_first_few(others)})" if others else "")
+    what = _complaint_of(detail) + (f" (also wrong: {listed(others, 4)})" if others else "")
     hint = str(detail.get("ctx", {}).get("hint", _HINTS.get(detail["type"], "correct it")))
     return RecipeError(what, where=where, hint=hint)
 
@@ -72,10 +73,6 @@ def _as_toml(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = "".join(char if char.isprintable() else "?" for char in text)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _first_few(fields: list[str]) -> str:
-    return ", ".join(fields[:4]) + (f" and {len(fields) - 4} more" if len(fields) > 4 else "")
 
 
 def dotted(loc: tuple[int | str, ...]) -> str:

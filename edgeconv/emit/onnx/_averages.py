@@ -7,11 +7,12 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.core.affine import WEIGHT_LIMITS
-from edgeconv.graph.edit import add_initializer, hand_on
+from edgeconv.graph.constants import new_constant
+from edgeconv.graph.edit import hand_on
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.windows import counted_elements
 
-_MOST_TAPS = 25
+_MOST_TAPS = 25  # elements of a window
 _IMAGE = 4  # axes
 _HIGHEST = WEIGHT_LIMITS[1]
 
@@ -67,12 +68,13 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     assert source.shape is not None  # alike
     name, channels = unique_name(graph, f"{old.name}.share"), source.shape[1]
     assert isinstance(channels, int)  # alike
+    # 127 · 1 / (127 · taps): each tap weighs exactly 1 / taps, but for the scale's rounding to float32.
     constants: dict[str, Array] = {
         ".quantized": np.full((channels, 1, *kernel), _HIGHEST, np.int8),
         ".scale": np.array(1 / (_HIGHEST * np.prod(kernel)), np.float32),
         ".zero_point": np.zeros((), np.int8),
     }
-    integers = [add_initializer(graph, unique_name(graph, f"{name}{end}"), array) for end, array in constants.items()]
+    integers = [new_constant(graph, f"{name}{end}", array) for end, array in constants.items()]
     share = ir.Value(name=name, type=source.type, shape=ir.Shape((channels, 1, *kernel)))
     attributes: dict[str, int | list[int]] = {"group": channels, "kernel_shape": kernel}
     for key in ("strides", "dilations", "pads"):

@@ -64,6 +64,7 @@ class Apart:
             entry.data_location = onnx.TensorProto.EXTERNAL
             for key, value in (("location", data_name), ("offset", offset), ("length", data.size)):
                 entry.external_data.add(key=key, value=str(value))
+            # Up to the next multiple of _ALIGNED.
             gap = -data.size % _ALIGNED
             parts += [data, np.zeros(gap, np.uint8)]
             offset += data.size + gap

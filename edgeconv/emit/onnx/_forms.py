@@ -1,7 +1,7 @@
 """The same function in the forms that onnxruntime runs fastest: a table, applied to the graph before it is written.
 
 A value that no longer equals its torch module's output loses its name. Measured with onnxruntime 1.32, one thread,
-AVX-512, the files in turns.
+AVX-512, the files in turns. `FORMS` is the table; forms of more than a few lines have files of their own.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from edgeconv.emit.onnx._narrow import wide_integers
 from edgeconv.emit.onnx._pad_channels import pad_channels
 from edgeconv.emit.onnx._resizes import plain_resizes
 from edgeconv.graph.affine_maps import affine
-from edgeconv.graph.constants import holds
-from edgeconv.graph.edit import LOG1P, WRITTEN_OUT, add_initializer, graph_of, hand_on, only_reader
+from edgeconv.graph.constants import holds, new_constant
+from edgeconv.graph.edit import LOG1P, WRITTEN_OUT, graph_of, hand_on, only_reader
 from edgeconv.graph.gelus import Gelu, gelus
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.near_zero import NearZero, near_zero
@@ -48,6 +48,7 @@ def _respell(graph: ir.Graph, last: ir.Node, gelu: Gelu) -> None:
     result, gate = last.outputs[0], gelu.gate
     ((add, _),) = gate.outputs[0].uses()
     name, x = unique_name(graph, f"{result.name}.gelu"), gelu.x
+    # onnxruntime's GeluFusion looks for x / √2 itself, and not for a product with 1 / √2.
     if gate.op_type == "Erf":
         argument = _insert(gate, "Div", [x, _scalar(graph, f"{name}.root", math.sqrt(2), x)], f"{name}.argument")
         gate.replace_input_with(0, argument)
@@ -55,6 +56,7 @@ def _respell(graph: ir.Graph, last: ir.Node, gelu: Gelu) -> None:
     product = _insert(last, "Mul", [half, add.outputs[0]], name)
     product.metadata_props.update(result.metadata_props)
     ir.convenience.replace_all_uses_with(result, product, replace_graph_outputs=True)
+    # The old nodes are read by nothing now; in_fast_forms removes them at its end.
     unused = unique_name(graph, f"{name}.unused")
     product.name, result.name = result.name, unused
 
@@ -81,6 +83,8 @@ def _write_expm1(graph: ir.Graph, last: ir.Node, function: NearZero, name: str) 
 
 def _write_log1p(graph: ir.Graph, last: ir.Node, function: NearZero, name: str) -> None:
     x, rounded = function.x, function.inner.outputs[0]
+    # Whatever is added from here on, and the sum 1 + x itself, is marked: in float16 all of it would be rounded to 1 +
+    # x.
     before = set(graph)
     back = _insert(last, "Sub", [rounded, _scalar(graph, f"{name}.one", 1.0, x)], f"{name}.back")
     is_exact = _insert(last, "Equal", [back, x], f"{name}.is_exact", ir.DataType.BOOL)
@@ -116,6 +120,7 @@ def apart_scales(graph: ir.Graph) -> None:
         inner = affine(maker) if outer is not None and (maker := outer.source.producer()) is not None else None
         if outer is None or inner is None or only_reader(inner.result) is not None:
             continue
+        # Only numbers that are the same for all elements, and no sums.
         if any(factor_map.axis is not None or factor_map.shift.any() for factor_map in (outer, inner)):
             continue
         factor = float(outer.scale[0] * inner.scale[0])
@@ -155,4 +160,4 @@ def _insert(
 def _scalar(graph: ir.Graph, name: str, number: float, like: ir.Value) -> ir.Value:
     """A constant of another value's element type."""
     dtype = like.dtype or ir.DataType.FLOAT
-    return add_initializer(graph, unique_name(graph, name), np.array(number, dtype.numpy()))
+    return new_constant(graph, name, np.array(number, dtype.numpy()))

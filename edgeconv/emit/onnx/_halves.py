@@ -57,12 +57,14 @@ class _Halves:
     def run(self) -> None:
         """Gives float16 to every float outside of the region, and casts where the two types meet."""
         nodes = list(self.graph)
+        # 1. Each value's type: float16, unless an operator of the region makes it or a caller feeds it.
         self._halve_constants()
         for node in nodes:
             if node not in self.region:
                 self._halve_attributes(node)
                 for result in self.floats.intersection(node.outputs):
                     result.type = ir.TensorType(_HALF)  # a new one: clones share theirs
+        # 2. A cast wherever a reader needs the other type.
         for node in nodes:
             float32_operands = _FLOAT32_OPERANDS.get(node.op_type, ())
             for index, value in enumerate(node.inputs):
@@ -89,6 +91,7 @@ class _Halves:
             if value.dtype != _HALF or producer is None:
                 continue
             result = ir.Value(name=value.name, type=ir.TensorType(_FLOAT), shape=value.shape)
+            # The float32 result of the cast is what callers know under the name.
             value.name = unique_name(self.graph, f"{value.name}.half")
             result.metadata_props.update(value.metadata_props)
             self.graph.insert_after(producer, _cast(value, result, _FLOAT))
@@ -122,6 +125,7 @@ class _Halves:
         return self.casts[key]
 
     def _halve_attributes(self, node: ir.Node) -> None:
+        # A Cast to float32 becomes one to float16; other targets (integers, booleans) stay.
         if node.op_type == "Cast" and node.attributes.get_int("to", 0) == _FLOAT:
             node.attributes["to"] = ir.AttrInt64("to", _HALF)
         stored = node.attributes.get("value")

@@ -21,7 +21,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -30,13 +29,15 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.core.affine import limits_of, quantized
-from edgeconv.graph.edit import add_initializer, constant, input_of
+from edgeconv.graph.constants import clip_bounds, new_constant
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.graph.windows import same_pads
 
 _SHIFT = 128  # from int8 to uint8, whose operators onnxruntime fuses best
 _MADE = "edgeconv.emit.made"
+"""Graph.meta key: the constants that `_initializer` has added, by name."""
 _PER_AXIS_RANK = 2  # there has to be an axis of channels, and its size known
 
 
@@ -64,7 +65,7 @@ def unsigned_activations(graph: ir.Graph) -> None:
 def drop_clamps(graph: ir.Graph) -> None:
     """Takes out each Relu or Clip that only QuantizeLinear reads and that changes none of its integers."""
     for node in list(graph):
-        bounds = _bounds(node)
+        bounds = clip_bounds(node)
         uses = list(node.outputs[0].uses())
         if bounds is None or not uses or node.outputs[0].is_graph_output() or node.inputs[0] is None:
             continue
@@ -84,6 +85,7 @@ def float_layers(graph: ir.Graph) -> None:
         if source is None or source.op_type != "DequantizeLinear" or weight is None or weight.dtype != np.float32:
             continue
         readers = [use.node for use in node.outputs[0].uses()]
+        # onnxruntime's pass looks past an activation for the QuantizeLinear.
         readers += [use.node for reader in readers for value in reader.outputs for use in value.uses()]
         if not any(reader.op_type == "QuantizeLinear" for reader in readers):
             continue  # onnxruntime leaves it alone
@@ -131,6 +133,7 @@ def stated_windows(graph: ir.Graph) -> None:
         padded = [size + before + after for size, before, after in zip(sizes, pads, pads[len(kernel) :], strict=False)]
         if any(pads):
             source = _padded(graph, node, pair, pads, padded)
+        # What the last windows of each axis lack, which does not count in an average.
         lacking = [
             max(0, (count - 1) * stride + window - size)
             for count, stride, window, size in zip(counts, strides, kernel, padded, strict=True)
@@ -274,10 +277,12 @@ def border_parameters(graph: ir.Graph) -> dict[str, tuple[float, int]]:
 
 
 def _numbers(node: ir.Node) -> tuple[float, int]:
+    """Scale and zero point of a QuantizeLinear or DequantizeLinear of one scale."""
     scale, zero = (constant(value) for value in (*node.inputs[1:3], *[None] * (3 - len(node.inputs))))
-    return float(scale.reshape(-1)[0]) if scale is not None else 1.0, int(
-        zero.reshape(-1)[0]
-    ) if zero is not None else 0
+    return (
+        1.0 if scale is None else float(scale.reshape(-1)[0]),
+        0 if zero is None else int(zero.reshape(-1)[0]),
+    )
 
 
 def _saturates(node: ir.Node, low: float, high: float) -> bool:
@@ -289,25 +294,10 @@ def _saturates(node: ir.Node, low: float, high: float) -> bool:
     return tuple(ends.tolist()) == limits_of(zero.dtype)
 
 
-def _bounds(node: ir.Node) -> tuple[float, float] | None:
-    if node.op_type == "Relu":
-        return 0.0, math.inf
-    if node.op_type != "Clip":
-        return None
-    bounds = []
-    for index, default in ((1, -math.inf), (2, math.inf)):
-        value = node.inputs[index] if index < len(node.inputs) else None
-        array = constant(value)
-        if value is not None and array is None:
-            return None
-        bounds.append(default if array is None else float(array.reshape(())))
-    return bounds[0], bounds[1]
-
-
 def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """A constant; the one that was made under that name before, which is always of the same numbers."""
     by_name: dict[str, ir.Value] = graph.meta.setdefault(_MADE, {})
     if name in by_name and by_name[name].graph is graph:
         return by_name[name]
-    by_name[name] = add_initializer(graph, unique_name(graph, name), array)
+    by_name[name] = new_constant(graph, name, array)
     return by_name[name]

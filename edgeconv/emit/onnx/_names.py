@@ -104,6 +104,7 @@ def _name_values(graph: onnx.GraphProto, invented: set[str], chosen: dict[str, s
     made_for: dict[str, str] = {}
     for node in reversed(graph.node):
         first = next(name for name in node.output if name)
+        # A node of an invented result passes on the name that its own result is made for.
         goal = chosen.get(first, made_for.get(first, first) if first in invented else first)
         made_for |= dict.fromkeys(node.input, goal)  # an earlier consumer comes later and stays
     for node in graph.node:

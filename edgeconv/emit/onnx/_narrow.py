@@ -23,6 +23,7 @@ _WIDENED: dict[ir.DataType, frozenset[str]] = {
     ir.DataType.INT16: frozenset(_16_BITS | {"Relu", "Trilu"}),
     ir.DataType.UINT16: frozenset(_16_BITS | _UNSIGNED | {"TopK", "Trilu"}),
 }
+"""Operators without a kernel, by the type of their operands."""
 _MULTIPLIED = {*_WIDENED, ir.DataType.INT32, ir.DataType.INT64}
 _MOST_POWER = 64  # of a number but 0, 1 and -1 no type of at most 64 bits holds more
 
@@ -34,6 +35,7 @@ def wide_integers(graph: ir.Graph) -> None:
         dtype = _data_type(node)
         if dtype is None or node.domain not in ("", "ai.onnx") or node.op_type not in _WIDENED.get(dtype, ()):
             continue
+        # A Pow that stays one saturates in onnxruntime: in int64 the fewest results reach the end.
         wide = ir.DataType.INT64 if node.op_type == "Pow" and node not in powers else ir.DataType.INT32
         for index, value in enumerate(node.inputs):
             if value is not None and value.dtype == dtype:

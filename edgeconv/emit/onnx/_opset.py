@@ -37,6 +37,7 @@ def to_opset(proto: onnx.ModelProto, opset: int) -> None:
     taken |= {name for node in proto.graph.node for name in node.output}
     nodes: list[onnx.NodeProto] = []
     for node in proto.graph.node:
+        # Only where the two versions lie on either side of the change.
         moved = _MOVED.get(node.op_type)
         if node.domain == "" and moved is not None and opset < moved.since <= domain.version:
             nodes.extend(moved.adapt(node, constants, taken))
@@ -45,6 +46,7 @@ def to_opset(proto: onnx.ModelProto, opset: int) -> None:
     for node in nodes:
         if node.domain == "":
             _fit(node, domain.version, opset)
+    # Copies: deleting the list below ends the life of messages that it owns.
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
@@ -59,6 +61,7 @@ def _fit(node: onnx.NodeProto, from_opset: int, opset: int) -> None:
     source = _schema(node, from_opset) or schema
     if schema.since_version == source.since_version:
         return
+    # Optional inputs at the end that are left out count as inputs of an older version otherwise.
     while node.input and not node.input[-1]:
         del node.input[-1]
     if len(node.input) > schema.max_input:

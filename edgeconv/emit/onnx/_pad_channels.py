@@ -56,9 +56,11 @@ class _Row:
             shape = dims(value) or ()
             value.shape = ir.Shape([shape[0], shape[1] + self.more, *shape[2:]])
             disown(value, graph)
+        # Output channels of the first two, input channels of the last.
         for node, axis in ((self.first, 0), (self.depthwise, 0), (self.last, 1)):
             for index, weight in enumerate(node.inputs[1:], start=1):
                 array = exact(weight)
+                # The last Conv's bias has one number per output channel, and no new ones.
                 if weight is None or array is None or (index == 2 and axis == 1):
                     continue
                 wider = np.pad(array, [(0, self.more if dimension == axis else 0) for dimension in range(array.ndim)])

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.core import Array
-from edgeconv.graph.edit import add_initializer, constant
+from edgeconv.graph.constants import new_constant
+from edgeconv.graph.edit import constant
 from edgeconv.graph.names import unique_name
 
 _ROI, _SCALES, _SIZES = 1, 2, 3  # inputs of Resize
@@ -44,13 +44,14 @@ def _state_all_axes(graph: ir.Graph, node: ir.Node) -> None:
     rank = len(before)
     axes = [axis % rank for axis in node.attributes.get_ints("axes", ())]
     inputs = [*node.inputs, *[None] * (4 - len(node.inputs))]
+    # Axes that are not resized: scale 1, and all of the axis as region of interest (0 to 1).
     for index, others in ((_SCALES, np.ones(rank)), (_ROI, np.repeat([0.0, 1.0], rank))):
         stated = constant(inputs[index])
         if stated is not None and stated.size:
             places = axes if index == _SCALES else [*axes, *(rank + axis for axis in axes)]
             full = others.astype(stated.dtype)
             full[places] = stated
-            inputs[index] = _initializer(graph, f"{node.outputs[0].name}.all_axes", full)
+            inputs[index] = new_constant(graph, f"{node.outputs[0].name}.all_axes", full)
     if inputs[_SIZES] is not None:
         inputs[_SIZES] = _sizes(graph, node, before, after)
         if inputs[_SIZES] is None:
@@ -65,7 +66,8 @@ def _sizes(graph: ir.Graph, node: ir.Node, before: list[int | str], after: list[
     name = f"{node.outputs[0].name}.all_sizes"
     sizes = [size for size in after if isinstance(size, int)]
     if len(sizes) == len(after):
-        return _initializer(graph, name, np.array(sizes, np.int64))
+        return new_constant(graph, name, np.array(sizes, np.int64))
+    # Any input whose batch is the same symbol; Shape reads it when the file runs.
     source = next((value for value in graph.inputs if (_shape(value) or [0])[0] == before[0]), None)
     if source is None or len(sizes) != len(after) - 1 or isinstance(after[0], int):
         return None
@@ -77,11 +79,11 @@ def _sizes(graph: ir.Graph, node: ir.Node, before: list[int | str], after: list[
         graph.insert_before(node, ir.Node("", op_type, inputs, attributes, outputs=[result]))
         return result
 
-    bounds = [_initializer(graph, f"{name}.{bound}", np.array([bound], np.int64)) for bound in (0, 1)]
+    bounds = [new_constant(graph, f"{name}.{bound}", np.array([bound], np.int64)) for bound in (0, 1)]
     shape = insert("Shape", [source], len(_shape(source) or ()), "shape")
     batch = insert("Slice", [shape, *bounds], 1, "batch")
     return insert(
-        "Concat", [batch, _initializer(graph, f"{name}.rest", np.array(sizes, np.int64))], len(after), "joined", 0
+        "Concat", [batch, new_constant(graph, f"{name}.rest", np.array(sizes, np.int64))], len(after), "joined", 0
     )
 
 
@@ -104,12 +106,12 @@ def _by_plane(graph: ir.Graph, node: ir.Node) -> None:
     if has_sizes:  # of an open batch, for the image's axes alone: no layout moves between two Reshapes
         attributes += [] if count else [ir.AttrInt64s("axes", [2, 3])]
         stated = output_shape if count else output_shape[2:]
-        inputs[_SIZES] = _initializer(graph, f"{name}.sizes", np.array(stated, np.int64))
+        inputs[_SIZES] = new_constant(graph, f"{name}.sizes", np.array(stated, np.int64))
     elif not planes_of:
         scales = constant(node.inputs[_SCALES])
         if scales is None:
             return
-        inputs[_SCALES] = _initializer(graph, f"{name}.scales", scales[2:])
+        inputs[_SCALES] = new_constant(graph, f"{name}.scales", scales[2:])
     inputs[0] = _reshaped(graph, node, source, f"{name}.planes", [*planes_of, *map(int, before[2:])])
     resized = ir.Value(name=unique_name(graph, f"{name}.resized"), type=result.type)
     resized.shape = ir.Shape([size if size > 0 else None for size in output_shape])
@@ -144,10 +146,6 @@ def _reshaped(graph: ir.Graph, before: ir.Node, value: ir.Value, name: str, shap
     """The value in another shape; -1 is the size that follows from the others."""
     result = ir.Value(name=unique_name(graph, name), type=value.type)
     result.shape = ir.Shape([size if size > 0 else None for size in shape])
-    target = _initializer(graph, f"{name}.shape", np.array(shape, np.int64))
+    target = new_constant(graph, f"{name}.shape", np.array(shape, np.int64))
     graph.insert_before(before, ir.Node("", "Reshape", [value, target], outputs=[result]))
     return result
-
-
-def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    return add_initializer(graph, unique_name(graph, name), array)

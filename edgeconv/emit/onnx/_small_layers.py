@@ -21,7 +21,7 @@ import math
 
 import onnx_ir as ir
 
-from edgeconv.graph.edit import constant, dims
+from edgeconv.graph.edit import constant, dims, only_reader
 
 _MOST_CHANNELS = 8  # of a depthwise convolution
 _MOST_TERMS, _MOST_TERMS_OF_OUTPUT = 4, 16  # of any other
@@ -39,6 +39,7 @@ def small_layers_in_float(graph: ir.Graph, *, whole_outputs: bool) -> tuple[str,
     Returns:
         What is computed in float, one line per layer.
     """
+    # All that is small and rounded now; what is not rounded any more at the end goes into the notes.
     before = [value for node in graph if _is_small(node, _MOST_TERMS_OF_OUTPUT) for value in node.outputs]
     before = [value for value in before if _pair_behind(value) is not None]
     if not whole_outputs:
@@ -46,7 +47,8 @@ def small_layers_in_float(graph: ir.Graph, *, whole_outputs: bool) -> tuple[str,
             _unround_output(graph, index)
     for node in list(graph):
         pair = _pair_behind(node.outputs[0]) if _is_small(node, _MOST_TERMS) else None
-        if pair is not None and _only_reader(pair[1].outputs[0], _APART) is not None:
+        reader = None if pair is None else only_reader(pair[1].outputs[0])
+        if pair is not None and reader is not None and reader.op_type in _APART:
             _leave_out(graph, pair, node.outputs[0])
     unrounded = [value.name for value in before if _pair_behind(value) is None]
     return tuple(f"Conv {name!r} is computed in float: it is small, and onnxruntime faster so" for name in unrounded)
@@ -102,9 +104,11 @@ _Pair = tuple[ir.Node, ir.Node]
 
 def _pair_behind(value: ir.Value) -> _Pair | None:
     """The two operators that round a value, where nothing else reads it or its integers."""
-    quantize = _only_reader(value, (_THERE,))
-    dequantize = _only_reader(quantize.outputs[0], (_BACK,)) if quantize is not None else None
-    return None if quantize is None or dequantize is None else (quantize, dequantize)
+    quantize = only_reader(value)
+    if quantize is None or quantize.op_type != _THERE:
+        return None
+    dequantize = only_reader(quantize.outputs[0])
+    return (quantize, dequantize) if dequantize is not None and dequantize.op_type == _BACK else None
 
 
 def _pair_before(value: ir.Value) -> _Pair | None:
@@ -115,12 +119,6 @@ def _pair_before(value: ir.Value) -> _Pair | None:
     if dequantize is None or integer is None or quantize is None or quantize.op_type != _THERE:
         return None
     return (quantize, dequantize) if len(integer.uses()) == 1 and not integer.is_graph_output() else None
-
-
-def _only_reader(value: ir.Value, op_types: tuple[str, ...]) -> ir.Node | None:
-    uses = list(value.uses())
-    alone = len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in op_types
-    return uses[0].node if alone else None
 
 
 def _leave_out(graph: ir.Graph, pair: _Pair, value: ir.Value) -> None:

@@ -1,5 +1,7 @@
-"""Writes the file: the graph is simplified by onnxsim until nothing changes any more; each round is checked by
-onnxsim itself against the graph before it, on random inputs in onnxruntime.
+"""Writes the ``.onnx`` file, in this order: fast forms, opset, onnxsim, own integers, float16, onnx's checker.
+
+onnxsim simplifies the graph until nothing changes any more; each round is checked by onnxsim itself against the graph
+before it, on random inputs in onnxruntime.
 """
 
 from __future__ import annotations
@@ -74,12 +76,14 @@ def to_onnx(
     metadata = checked_metadata(metadata)
     opset = values.maybe_integer(opset, "opset", EmitError, least=OPSETS[0], most=OPSETS[-1])
     _check_names(weights, io)
+    # 1. Forms that onnxruntime is fast with; of a quantized graph, what is rounded and what crosses its borders.
     model = in_fast_forms(model)
     written_out = marks_of(model.graph)
     small = () if keep_roundings else small_layers_in_float(model.graph, whole_outputs=io != "float32")
     borders = border_parameters(model.graph) if io != "float32" else {}
     if io != "float32":
         integer_borders(model.graph)
+    # 2. The file; weights above 2 GiB are taken out first, since protobuf holds no such message.
     external: tuple[Array, ...] = ()
     notes: tuple[str, ...] = ()
     if is_too_large(model):
@@ -88,6 +92,7 @@ def to_onnx(
     else:
         proto = _written(model, opset)
         proto, notes = _halved(proto, written_out) if weights == "float16" else (proto, ())
+    # 3. What the file says of itself, last: onnxsim and the checker are not to see it change.
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, dict(metadata))
     graph = proto.graph
@@ -255,6 +260,7 @@ def _own_noise() -> Iterator[None]:
 def _finish(proto: onnx.ModelProto) -> None:
     """Names, order and versions that do not depend on the way the graph was made."""
     opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    # The lowest that the opset allows: old runtimes refuse a newer one.
     proto.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
     proto.producer_name = "edgeconv"
     proto.producer_version = VERSION
@@ -263,6 +269,7 @@ def _finish(proto: onnx.ModelProto) -> None:
     stated = [value for value in graph.value_info if value.name not in constants]  # as onnxsim leaves them
     del graph.value_info[:]
     graph.value_info.extend(stated)
+    # Initializers in the order of their first use, so that the order in which passes made them leaves no trace.
     used: dict[str, int] = {}
     for node in graph.node:
         node.name = node.output[0]

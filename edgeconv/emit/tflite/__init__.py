@@ -96,6 +96,7 @@ def to_tflite(
     if layout not in (NCHW, NHWC):
         raise EmitError(f"unknown TFLite layout {layout!r}", where="tflite", hint='use "nhwc" or "nchw"')
     check_size(model, weights)
+    # `converted` lowers, simplifies and encodes; `write` only packs what is there.
     low, inputs, outputs = converted(model, layout, encoding_of(weights, io))
     data, names = write(low.graph, metadata)
     return Emitted(data, inputs, outputs, low.notes, described(low.graph, low.held, names))

@@ -25,7 +25,8 @@ class Tensor:
         owner: the ONNX value that it is named after; ``""`` while it is only an intermediate.
         digest: of a constant's bytes.
         quantization: what its integers stand for, or shall stand for once the graph is made integer; None: floats.
-        planned: whether the quantized graph rounds this very value, and not only what is picked of it.
+        planned: whether the quantized graph rounds this very value; False where the scale was taken over from a
+            RESHAPE's result (`share_scales`).
     """
 
     name: str
@@ -43,7 +44,8 @@ class Operator:
     """An operator of the file.
 
     Attributes:
-        code: its name in the schema's ``BuiltinOperator`` (``"CONV_2D"``).
+        code: its name in the schema's ``BuiltinOperator`` (``"CONV_2D"``), or of a placeholder that becomes several
+            operators before the file is written (``"TABLE"``).
         inputs: in the schema's order.
         outputs: in the schema's order.
         options: fields of its builtin options table, by the schema module's names (``strideW``).
@@ -72,6 +74,7 @@ class Graph:
 
     def constant(self, array: Array, name: str, quantization: Quantization | None = None) -> Tensor:
         """A constant tensor of the array's shape and dtype; the first name of equal constants stays."""
+        # ascontiguousarray makes rank 1 of a scalar.
         array = np.ascontiguousarray(array) if array.ndim else array
         digest = blake2b(array.reshape(-1).view(np.uint8).data).digest()
         key = (array.dtype.str, array.shape, digest, quantization)

@@ -47,7 +47,7 @@ class Quantization:
         return interval_of(self.scale[0], self.zero_point[0], self.dtype)
 
     def along(self, axis: int) -> bool:
-        """Whether scales differ along no other axis than this."""
+        """Whether there is one scale, or one per element of this axis."""
         return not self.per_channel or self.axis == axis
 
     def moved(self, axis: int) -> Quantization:
@@ -95,6 +95,8 @@ def of_interval(lowest: float, highest: float, dtype: str) -> Quantization:
 
 def of_constant(array: Array, dtype: str) -> Quantization:
     """Parameters of a constant operand; a constant of a single magnitude is met exactly."""
+    # A factor of 0.1, or ±0.1, is ±127 steps of 0.1 / 127: asymmetric, its scale would be 0.1 / 255 and its integer
+    # 127.
     magnitudes = np.unique(np.abs(array[array != 0]))
     if dtype == "int16" or len(magnitudes) <= 1:
         return of_type(dtype, symmetric(np.max(magnitudes, initial=0.0), limits_of(dtype)[1]), 0)

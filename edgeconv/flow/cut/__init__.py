@@ -2,7 +2,7 @@
 
 Public names
     `open_layers`: a file whose layers can be cut.
-    `Layers`: what it is asked for, in either language.
+    `Layers`: its interface, the same for both formats.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Layers(Protocol):
         inputs: names of the file's inputs, in their order.
         outputs: of its outputs.
         results: the names of what its operators compute, in their order.
-        told: those of them that runtimes tell.
+        told: those of them that runtimes return as intermediates.
     """
 
     @property
@@ -68,7 +68,7 @@ def open_layers(path: Path, data: bytes) -> Layers:
     """The file as `Layers`.
 
     Args:
-        path: where it lies; its suffix tells the language, and what belongs to it lies beside it.
+        path: where it lies; its suffix says which format it is, and its external weights lie beside it.
         data: its bytes.
 
     Raises:

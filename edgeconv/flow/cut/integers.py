@@ -1,4 +1,4 @@
-"""Real numbers as the integers that stand for them."""
+"""Quantizes the operands of a layer that is cut out, so that it saturates where the whole file does."""
 
 from __future__ import annotations
 

@@ -57,6 +57,7 @@ class OnnxLayers:
             if node is None or node.output[0] in outputs:
                 continue
             outputs.add(node.output[0])
+            # A subgraph reads values of the graph around it by name, without listing them as inputs.
             if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
                 raise ParityError(
                     f"{node.op_type} has subgraphs, and is not cut", where=layer, hint="name another layer"
@@ -93,6 +94,7 @@ class OnnxLayers:
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
             for name, array in operands.items()
         ]
+        # Without a shape: the runtime infers it from the operands.
         output = onnx.ValueInfoProto(name=layer)
         output.type.tensor_type.elem_type = self._types.get(layer, onnx.TensorProto.FLOAT)
         constants = [tensor for name, tensor in self._constants.items() if name in names]

@@ -78,6 +78,7 @@ class TfliteLayers:
         numbers, _ = self._way_back(layer, inputs)
         graph.operators = [graph.operators[number] for number in numbers]
         used = [*inputs, *(int(at) for item in graph.operators for at in (*item.inputs, *item.outputs) if at >= 0)]
+        # Tensors are numbered anew; -1 stands for an operand that is left out.
         order = list(dict.fromkeys(used))
         places = {at: new for new, at in enumerate(order)} | {-1: -1}
         graph.tensors = [graph.tensors[at] for at in order]
@@ -85,6 +86,7 @@ class TfliteLayers:
             item.inputs, item.outputs = ([places[int(at)] for at in side] for side in (item.inputs, item.outputs))
         graph.inputs = [places[at] for at in inputs]
         graph.outputs = [places[self._places[layer]]]
+        # Signatures and metadata speak of the whole file.
         model.subgraphs, model.signatureDefs, model.metadata, model.metadataBuffer = [graph], None, None, None
         _without_unused(model)
         builder = flatbuffers.Builder(1024)

@@ -1,4 +1,8 @@
-"""Writes the graph that a `.tflite` file was read as in ONNX, once it is seen to compute the same."""
+"""Writes a `.tflite` file as ONNX, once it is seen to compute the same.
+
+Three checks, each stricter than the next can be: every operator in ONNX against the reference; the outputs of LiteRT
+against the ONNX graph; and, of integers, every layer of LiteRT against the reference on LiteRT's own operands.
+"""
 
 from __future__ import annotations
 
@@ -84,6 +88,7 @@ def write_as_onnx(path: Path, out: Path) -> AsOnnx:
 def _checked(path: Path, data: bytes, model: ir.Model) -> AsOnnx:
     from edgeconv.parity.writing import read_back
 
+    # 1. LiteRT on noise; on milder noise where it refuses the first (a root of a negative number, an index too large).
     file, graph = read_back(path), tflite.read(data)
     sha256 = hashlib.sha256(data).hexdigest()
     artifact = Artifact(path, "tflite", file.variant, NCHW, sha256, file.inputs, file.outputs, len(data))
@@ -93,11 +98,13 @@ def _checked(path: Path, data: bytes, model: ir.Model) -> AsOnnx:
             run = sessions.run(find("litert"), artifact, [sample], timeout_s=DEVICE_TIMEOUT_S)
             if run.verdict is not Verdict.FAIL:
                 break
+        # 2. Operator by operator, ONNX against the file's own reference.
         refused, differs = _of_operators(graph, stored)
         if differs:
             return AsOnnx(written=False, checked=True, reason=f"the ONNX graph computes something else: {differs}")
         if run.verdict is not Verdict.PASS:
             return AsOnnx(written=True, checked=False, reason=f"LiteRT: {run.reason}" if run.reason else "")
+        # 3. LiteRT's outputs; and of integers its layers, whose single steps would add up to any distance at the end.
         rows = _compared(run, sample, stored, model, file, artifact)
         sqnr_db = min((row.metrics.sqnr_db for row in rows if row.metrics is not None), default=math.inf)
         failed = [row.reason for row in rows if row.verdict is Verdict.FAIL]
@@ -118,9 +125,9 @@ def _checked(path: Path, data: bytes, model: ir.Model) -> AsOnnx:
 
 def _of_operators(graph: tflite.TfliteGraph, stored: Mapping[str, Array]) -> tuple[str, str]:
     """Why the file itself cannot be evaluated, where that is so; and the first operator that differs in ONNX."""
-    given = {tensor.name: tensor.held_as for tensor in (graph.tensors[index] for index in graph.inputs)}
+    dtypes = {tensor.name: tensor.held_as for tensor in (graph.tensors[index] for index in graph.inputs)}
     try:
-        values = tflite.evaluate(graph, {name: stored[name].astype(held) for name, held in given.items()})
+        values = tflite.evaluate(graph, {name: stored[name].astype(dtype) for name, dtype in dtypes.items()})
     except EmitError as error:
         return f"{error.where}: {error.what}" if error.where else error.what, ""
     return "", difference(graph, values)
@@ -145,7 +152,7 @@ def _samples(specs: Sequence[TensorSpec], shapes: Mapping[str, Array]) -> Iterat
 
     Args:
         specs: of the inputs.
-        shapes: those that are none, but shapes.
+        shapes: values of the inputs that state shapes, by name.
     """
     generator = np.random.default_rng(0)
     arrays = {**{spec.name: _drawn(spec, generator) for spec in specs}, **shapes}

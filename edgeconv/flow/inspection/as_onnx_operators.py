@@ -53,11 +53,12 @@ def difference(file: TfliteGraph, values: Mapping[str, Array]) -> str:
             real = unrounded[at]
             if real is not None and tensor.quantization is not None:
                 name, is_first = real
+                # The ONNX graph has channels on axis 1 there, the file has them last.
                 whole = np.moveaxis(computed[name], 1, -1) if is_first else computed[name]
                 steps = np.where(np.abs(whole) >= _WRAPS * tensor.quantization.scales[0], np.inf, steps)
-            told = _told(tensor, computed[tensor.name], values[tensor.name], steps)
-            if told:
-                return f"{operator.name} of {tensor.name!r} {told}"
+            fault = _fault(tensor, computed[tensor.name], values[tensor.name], steps)
+            if fault:
+                return f"{operator.name} of {tensor.name!r} {fault}"
     return ""
 
 
@@ -70,8 +71,8 @@ def _before_rounding(model: ir.Model, tensor: tflite.Tensor) -> tuple[str, bool]
     return None
 
 
-def _told(tensor: tflite.Tensor, value: Array, due: Array, steps: Array) -> str:
-    """What is wrong with a result."""
+def _fault(tensor: tflite.Tensor, value: Array, due: Array, steps: Array) -> str:
+    """What is wrong with a result; empty where nothing is."""
     if value.shape != due.shape:
         return f"has the shape {list(value.shape)}, not {list(due.shape)}"
     if not tensor.floating:

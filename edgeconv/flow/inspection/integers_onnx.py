@@ -69,6 +69,7 @@ def _parts(graph: onnx.GraphProto, around: _Enclosing) -> Iterator[str]:
             yield from _parts(branch, _Enclosing(integers, producers))
         for index, name in enumerate(node.input):
             if name in floats and index not in _SETTINGS.get(node.op_type, set()):
+                # An initializer without a producer is a weight that was left in floats.
                 producer = producers.get(name)
                 if producer is None or not (producer.op_type == "DequantizeLinear" or _is_fused(node, readers[name])):
                     yield f"{node.op_type} of {node.output[0]!r}: reads {name!r} as floats"
@@ -92,6 +93,7 @@ def _takes(reader: onnx.NodeProto, readers: list[onnx.NodeProto]) -> bool:
 
 
 def _is_fused(node: onnx.NodeProto, readers: list[onnx.NodeProto]) -> bool:
+    """Whether a clamp alone reads the value: runtimes fuse it into the operator before."""
     return node.op_type in having(Trait.CLAMPS) and len(readers) == 1
 
 

@@ -1,4 +1,4 @@
-"""In which numbers a file computes and stores: the last change of a lowered graph."""
+"""The element types that a file computes and stores in: the last change to a lowered graph."""
 
 from __future__ import annotations
 
@@ -41,10 +41,20 @@ def encoding_of(weights: str, io: str) -> Encoding:
 
 
 def encode(graph: Graph, encoding: Encoding, *, integer: bool) -> tuple[str, ...]:
-    """Turns a float graph into what is to be written; returns notes for the user."""
+    """Gives a simplified float graph the element types of the file, in place.
+
+    Args:
+        graph: as `simplify` leaves it; tensors carry the quantization that they will have.
+        encoding: what the caller chose.
+        integer: whether activations have scales; weights alone are stored as int8 in any case.
+
+    Returns:
+        Notes for the user.
+    """
     notes = make_integer(graph, io=encoding.io) if integer else ()
     store_int8(graph)
     if encoding.halves:
         graph.all_halves = store_halves(graph)
+    # Last: it looks at which operators follow one another in the file.
     copy_shared(graph)
     return notes

@@ -14,6 +14,7 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization
 from edgeconv.emit.tflite.file._versions import minimum_runtime, version_of
+from edgeconv.graph.names import take_name
 
 SIGNATURE = "serving_default"
 _IDENTIFIER = b"TFL3"
@@ -97,6 +98,7 @@ class _Writer:
         self.graph = graph
         self.codes: dict[tuple[str, int], int] = {}
         self.buffers: list[Array | None] = [None]  # buffer 0 is the empty one, by convention
+        # Buffers by the digest of their bytes: equal constants are stored once.
         self.shared: dict[bytes, int] = {}
         self.tensors: dict[Tensor, int] = {}
         self.names: dict[Tensor, str] = {}
@@ -105,6 +107,7 @@ class _Writer:
         self.model = schema.ModelT()
         subgraph = schema.SubGraphT()
         subgraph.name = "main"
+        # Tensors are numbered as they are met: inputs first, then operator by operator.
         subgraph.inputs = self._indices(graph.inputs)
         subgraph.operators = [self._operator(operator) for operator in graph.operators]
         subgraph.outputs = self._indices(graph.outputs)
@@ -150,8 +153,9 @@ class _Writer:
 
     def _tensors(self) -> list[Any]:
         names: set[str] = set()
+        # What is named after a value of the graph gets its name first; intermediates take what is left.
         named = sorted(self.tensors, key=lambda tensor: (not tensor.owner, self.tensors[tensor]))
-        self.names = {tensor: _unique(tensor.name, names) for tensor in named}
+        self.names = {tensor: take_name(tensor.name, names) for tensor in named}
         entries = []
         for tensor in self.tensors:
             entry = schema.TensorT()
@@ -159,6 +163,7 @@ class _Writer:
             entry.type, entry.hasRank = _TYPES[tensor.dtype.name], True
             entry.buffer = self._buffer(tensor.data, tensor.digest) if tensor.data is not None else 0
             if tensor in self.graph.open_axes:
+                # schema.fbs: -1 in shape_signature marks a size that may change; shape then holds 1.
                 entry.shapeSignature = entry.shape.copy()
                 entry.shapeSignature[self.graph.open_axes[tensor]] = -1
             if tensor.quantization is not None:
@@ -195,7 +200,9 @@ class _Buffer:
     def Pack(self, builder: Any) -> Any:  # noqa: N802 (the schema module calls it by this name)
         offset = None
         if self.data is not None and self.data.size:
+            # CreateNumpyVector would align to one byte.
             builder.StartVector(1, self.data.size, _ALIGNMENT)
+            # flatbuffers builds from the end of its buffer: what is written last lies first.
             builder.head -= self.data.size
             builder.Bytes[builder.head : builder.head + self.data.size] = self.data.data
             offset = builder.EndVector()
@@ -242,11 +249,3 @@ def _operator_code(code: str, version: int) -> Any:
 
 def _options_table(code: str) -> str:
     return _OPTIONS.get(code) or "".join(part.capitalize() for part in code.split("_")) + "Options"
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    candidate, number = name, 1
-    while candidate in taken:
-        candidate, number = f"{name}_{number}", number + 1
-    taken.add(candidate)
-    return candidate

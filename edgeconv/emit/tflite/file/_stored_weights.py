@@ -8,7 +8,7 @@ from edgeconv.emit.half_precision import halved, is_held
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 
 _FLOAT = np.dtype(np.float32)
-_HYBRID = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}  # they have kernels of floats by int8
+_HYBRID = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}  # have kernels of float activations by int8 weights
 
 
 def store_int8(graph: Graph) -> None:
@@ -21,6 +21,7 @@ def store_int8(graph: Graph) -> None:
     operators: list[Operator] = []
     for operator in graph.operators:
         for index, tensor in enumerate(operator.inputs):
+            # Weights of integer layers are integers already.
             if tensor.data is None or tensor.quantization is None or tensor.dtype != _FLOAT:
                 continue
             scales = tensor.quantization

@@ -15,9 +15,8 @@ from edgeconv.emit.tflite.file._integer_versions import SINCE_OF_INTEGERS, versi
 
 
 def _dilated(operator: Operator) -> int:
-    return (
-        2 if operator.options.get("dilationWFactor", 1) != 1 or operator.options.get("dilationHFactor", 1) != 1 else 1
-    )
+    factors = [operator.options.get(name, 1) for name in ("dilationWFactor", "dilationHFactor")]
+    return 1 if factors == [1, 1] else 2
 
 
 def _grouped(operator: Operator) -> int:
@@ -35,7 +34,9 @@ def _fully_connected(operator: Operator) -> int:
 def _transpose(operator: Operator) -> int:
     # More axes first, as GetBuiltinOperatorVersion asks: the first that holds decides.
     rank = len(operator.inputs[0].shape)
-    return 6 if rank > 5 else 4 if rank > 4 else _typed(np.bool_, 3)(operator)
+    if rank > 5:
+        return 6
+    return 4 if rank > 4 else _typed(np.bool_, 3)(operator)
 
 
 def _sub(operator: Operator) -> int:
@@ -94,7 +95,7 @@ _VERSION: dict[str, Callable[[Operator], int]] = {
     "ADD": _typed(np.int64, 4),
     "MUL": _typed(np.int64, 5),
     "GATHER": _typed(np.bool_, 3),
-    # Its data are input 1; input 0 is the axis.
+    # Input 0 is the axis, input 1 the tensor that is split.
     "SPLIT": _typed(np.int32, 3, index=1),
     "CAST": _cast,
 }

@@ -1,4 +1,4 @@
-"""The walk over the ONNX graph."""
+"""ONNX graph -> TFLite graph, node by node in the graph's order; then simplified and given its element types."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def convert(
     model: ir.Model, layout: str, encoding: Encoding, sizes: Mapping[str, int] | None = None
 ) -> tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Lowers the whole graph, at these sizes of its symbolic dimensions; with the specs of its inputs and outputs."""
+    # 1. ONNX to ONNX: what TFLite has no operator for is written out, and quantization becomes scales of values.
     quantized = strip(with_places(unrolled(model)))
     model = quantized.model
     low = Lowering(sizes, activations=quantized.activations)
@@ -45,6 +46,7 @@ def convert(
         low.arrays[value] = value.const_value.numpy()
         if name in quantized.constants:
             low.scales[value] = quantized.constants[name]
+    # 2. Inputs, operators and outputs, as TFLite tensors.
     inputs = [value for value in model.graph.inputs if value not in low.arrays]
     for value in inputs:
         form = border_form(low, value, layout)
@@ -56,11 +58,13 @@ def convert(
     for value in model.graph.outputs:
         low.node = value.producer()
         _finish_output(low, value, border_form(low, value, layout))
+    # 3. Every form of a value has the value's scale.
     for value, forms in low.forms.items():
         for tensor in forms.values():
             tensor.quantization = tensor.quantization or quantized.activations.get(value.name or "")
     for value, (tensor, _) in low.feature_orders.items():
         tensor.quantization = tensor.quantization or quantized.activations.get(value.name or "")
+    # 4. Fewer operators; integers where there are scales; notes, and where the plan's integers are in the file.
     reshaped = simplify(low.graph)
     low.notes = (*low.rounded, *encode(low.graph, encoding, integer=low.integer))
     low.notes += _computed_in_float32(low.graph, model.graph) if encoding.halves else ()
@@ -138,11 +142,9 @@ def spec(low: Lowering, value: ir.Value, tensor: Tensor, layout: str) -> TensorS
     kind = NHWC if form != first(len(shape)) else "nchw"
     declared = TensorSpec(value.name or "", permuted(shape, form), tensor.dtype.name, kind)
     quantization = tensor.quantization
-    return (
-        declared
-        if quantization is None
-        else replace(declared, scale=quantization.scale[0], zero_point=quantization.zero_point[0])
-    )
+    if quantization is None:
+        return declared
+    return replace(declared, scale=quantization.scale[0], zero_point=quantization.zero_point[0])
 
 
 def _lower(low: Lowering, node: ir.Node) -> None:
@@ -150,6 +152,7 @@ def _lower(low: Lowering, node: ir.Node) -> None:
     if node.op_type == "Constant" or _is_constant(low, node):
         _evaluate(low, node)
     elif node.op_type == REQUANTIZE:
+        # Between two scales; where both sides turn out to be floats or alike, the integers' stage takes it out.
         activation.unary("QUANTIZE")(low, node)
     elif low.integer and node.op_type in LOOKED_UP and tables.is_known(low, node):
         tables.look_up(low, node)
@@ -175,7 +178,10 @@ def _output_name(node: ir.Node, index: int) -> str:
 
 
 def _stand_in(low: Lowering, node: ir.Node) -> bool:
-    """Binds a refused node's results to tensors that nothing computes, so that the walk finds all other refusals."""
+    """Binds a refused node's results to tensors that nothing computes, so that the walk finds all other refusals.
+
+    False where a result has no static shape or type to bind: what reads it could only be refused for that.
+    """
     for value in node.outputs:
         static = value.shape is not None and value.shape.evaluate(low.sizes).is_static()
         if not static or value.dtype is None or not knows_dtype(value.dtype.numpy()):
@@ -222,6 +228,7 @@ def _finish_output(low: Lowering, value: ir.Value, form: Form) -> None:
     if tensor in graph.inputs or tensor in graph.outputs or tensor.data is not None:
         shape = low.integers(tensor.shape)
         tensor = graph.add("RESHAPE", [tensor, shape], [tensor.shape], name, newShape=list(tensor.shape))[0]
+    # Another form of the same value was named after it first.
     for other in low.forms.get(value, {}).values():
         if other is not tensor and other.name == name:
             other.name, other.owner = f"{name}/inner", ""

@@ -1,4 +1,4 @@
-"""Which integers of the quantized graph the tensors of a file hold."""
+"""Which tensors of a file hold which integers of the quantized graph: what reports and the proof compare."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def held(
     What only moves elements, or nothing, may leave several values in one tensor.
 
     Args:
-        graph: as it is written; what simplifying it took out is not told.
+        graph: as it is written; tensors that simplifying took out are left out.
         forms: of the float graph's values.
         integers: of these values, by the names of QuantizeLinear's results.
-        reshaped: what holds the elements of a tensor in another shape.
-        hidden: not to be told: their elements lie otherwise than their value's.
+        reshaped: by tensor, those that hold its elements in another shape.
+        hidden: tensors to leave out, since their elements lie in another order than their value's.
     """
     candidates = {*graph.inputs, *(tensor for operator in graph.operators for tensor in operator.outputs)}
     candidates = {tensor for tensor in candidates if tensor.dtype.kind == "i" and tensor.quantization is not None}

@@ -61,6 +61,7 @@ def reshape_groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[li
     while i < len(left) or j < len(right):
         a, b = [left[i]], [right[j]]
         i, j = i + 1, j + 1
+        # Takes axes on the side with fewer elements until both products meet: the smallest groups of equal size.
         while (p := math.prod(before[axis] for axis in a)) != (q := math.prod(after[axis] for axis in b)):
             if p < q:
                 a.append(left[i])
@@ -84,6 +85,7 @@ def through_reshape(before: Sequence[int], after: Sequence[int], form: Form) -> 
     position = 0
     while position < len(order):
         axes, targets = groups[group_of[order[position]]]
+        # A group of axes moves as a block; within it the order must be that of the reshape, which is row-major.
         if list(order[position : position + len(axes)]) != axes:
             return None
         result += targets
@@ -103,4 +105,5 @@ def complete(shape: Sequence[int], order: Iterable[int]) -> Form:
     for form in (last(rank), first(rank)) if rank == 4 else (first(rank), last(rank)):
         if significant(shape, form) == axes:
             return form
+    # Neither layout: axes of size 1 may lie anywhere, so they come first.
     return (*(axis for axis in range(rank) if shape[axis] == 1), *axes)

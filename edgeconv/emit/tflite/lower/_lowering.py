@@ -1,4 +1,8 @@
-"""The state of a conversion: which tensors hold which ONNX value, and in which form."""
+"""The state of a conversion: which tensors hold which ONNX value, and in which form.
+
+Lowerings (``_operators/``) read their operands by `Lowering.tensor`, append operators by `Lowering.emit` and state
+their results by `Lowering.bind`. A form that a reader wants and nobody has made yet is made then, once.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from edgeconv.graph.edit import KEEP_FLOAT, MODULE, NODE
 from edgeconv.graph.traits import Trait, having
 
 Lower = Callable[["Lowering", ir.Node], None]
-_TRANSPOSED_AS_IS = 5  # axes; of more, those that stay neighbours are merged first: TRANSPOSE of six needs a 2.12
+_TRANSPOSED_AS_IS = 5  # axes; TRANSPOSE of six needs runtime 2.12, so of more those that stay neighbours are merged
 _MOST_AXES = 8  # kMaxDims of the kernel of RESHAPE
 _MOST_ELEMENTS = 2**31 - 1  # TFLite counts them in 32 bits
 _BROADCASTING = {"ADD", "SUB", "MUL", "DIV", "POW", "MAXIMUM", "MINIMUM", "SELECT_V2", "LOGICAL_AND", "LOGICAL_OR"}
@@ -60,7 +64,7 @@ class Lowering:
         self.node: ir.Node | None = None
         self.scales: dict[ir.Value, Quantization] = {}  # of constants that were stored as integers, torch's order
 
-    # What is known of a value
+    # Facts of a value
 
     def shape(self, value: ir.Value) -> Shape:
         """The value's static shape, torch's order."""
@@ -177,6 +181,7 @@ class Lowering:
     def _transpose_merged(self, tensor: Tensor, perm: Form, name: str) -> Tensor:
         """Merges axes that stay neighbours, so that fewer are left to permute."""
         runs = _runs(tensor, perm)
+        # In the tensor, runs lie by their first axes; merged, each is one axis.
         order = sorted(range(len(runs)), key=lambda index: runs[index][0])
         merged = [int(np.prod([tensor.shape[axis] for axis in runs[index]])) for index in order]
         smaller = self.reshape(tensor, merged, f"{name}/merged")
@@ -206,6 +211,8 @@ class Lowering:
 
     def _of_rank(self, inputs: Sequence[Tensor], shape: Sequence[int]) -> Sequence[Tensor]:
         """Gives the constants the result's rank where the inputs would not broadcast to its shape as they are."""
+        # A constant loses leading axes of size 1 (`aligned`); two such operands may broadcast to a lower rank than the
+        # result.
         if np.broadcast_shapes(*(tensor.shape for tensor in inputs)) == tuple(shape):
             return inputs
         rank = len(shape)
@@ -234,9 +241,9 @@ class Lowering:
     def weighted(
         self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], scales: Quantization | None, **options: Any
     ) -> Tensor:
-        """As `emit`, of an operator whose second input is weights that stand for integers of these scales.
+        """As `emit`, for an operator whose second input is weights, with the scales of their integers.
 
-        Without scales, those of a quantized graph's weights were left float on purpose, and so the operator stays.
+        Without scales in a quantized graph, the plan left the weights float, and so the operator stays float, too.
         """
         data, weight, *rest = inputs
         if scales is not None and weight.data is not None:
@@ -251,6 +258,7 @@ class Lowering:
         Not those that only move elements, which may serve others too, and lose nothing.
         """
         why = node.metadata_props.get(KEEP_FLOAT, "")
+        # A float weight in a quantized graph: the plan did not name its layer.
         weight = node.inputs[1] if node.op_type in having(Trait.LAYER) else None
         if not why and weight in self.arrays and weight not in self.scales:
             why = _FLOAT_WEIGHTS

@@ -1,8 +1,8 @@
 """A file for every batch size.
 
-The operators' lowerings reckon with plain numbers. So a graph with an open batch is lowered at two sizes, which are
-then laid beside each other: what differs is what follows the batch, and must do so in proportion. The two must have
-the same operators; what holds at both and is written without either size holds at every size.
+Lowerings compute with plain numbers, so a graph with an open batch is lowered at two batch sizes, and the two results
+are compared: what differs follows the batch, and must do so in proportion. Both must have the same operators; what
+holds at both sizes and is written without either of them holds at every size.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def converted(model: ir.Model, layout: str, encoding: Encoding) -> Lowered:
     if len(symbols) > 1:
         what = f"the dimensions {', '.join(symbols)} are open, and TFLite files are written with one open dimension"
         raise EmitError(what, where="tflite", hint=f"fix all but the batch, or {ONNX_ONLY}")
+    # Twice the same graph; the first of the two is opened and written.
     (low, *specs), (other, *others) = (convert(model, layout, encoding, {symbols[0]: size}) for size in _SIZES)
     _Opening(low.graph).run(other.graph)
     inputs, outputs = (
@@ -79,6 +80,7 @@ class _Opening:
         open_ = [axis for axis, (a, b) in enumerate(zip(shape, other, strict=True)) if a != b]
         if not open_:
             return None
+        # The same multiple of the batch at both sizes, without a remainder.
         sizes = [divmod(lengths[open_[0]], size) for lengths, size in zip((shape, other), _SIZES, strict=True)]
         if len(open_) > 1 or sizes[0] != sizes[1] or sizes[0][1]:
             self._refuse(name, f"has shapes {shape} and {other} at batches of {_SIZES[0]} and {_SIZES[1]}")
@@ -96,9 +98,8 @@ class _Opening:
                 self._refuse(name, f"has the batch size in a constant of its {operator.code}")
             axis = self._axis(name, tuple(tensor.data.tolist()), tuple(twin.data.tolist()))
             if axis is not None:
-                {"RESHAPE": self._open_reshape, "SLICE": self._open_slice}.get(operator.code, self._open_end)(
-                    operator, axis
-                )
+                openings = {"RESHAPE": self._open_reshape, "SLICE": self._open_slice}
+                openings.get(operator.code, self._open_end)(operator, axis)
                 return
         options = [{**side.options, "newShape": None} for side in (operator, counterpart)]
         if options[0] != options[1]:

@@ -32,6 +32,7 @@ def parts_of(windows: Sequence[Window]) -> list[Part]:
     if rows.size * columns.size <= _MOST_TAPS:
         return []
     counts = itertools.product(range(1, rows.size + 1), range(1, columns.size + 1))
+    # Down times across parts, each of at most so many rows and columns.
     fitting = [(a, b) for a, b in counts if -(-rows.size // a) * -(-columns.size // b) <= _MOST_TAPS]
     down, across = min(fitting, key=lambda pair: (pair[0] * pair[1], pair[1]))  # rows lie apart: 0.95 of columns
     if down * across > _MOST_PARTS:

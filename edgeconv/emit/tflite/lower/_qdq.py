@@ -34,7 +34,7 @@ class Quantized:
 
     Attributes:
         model: without QuantizeLinear and DequantizeLinear.
-        activations: by value name.
+        activations: quantization of computed values and inputs, by the value's name in the float graph.
         constants: of initializers that were stored as integers, by name; the axis is torch's.
         integers: the results of QuantizeLinear, by name, whose place a value of the float graph has taken.
     """
@@ -73,6 +73,7 @@ class _Strip:
         self.constants: dict[str, Quantization] = {}
         self.integers: dict[ir.Value, Array] = {}
         self.held: dict[ir.Value, list[str]] = {}
+        # Float values that are read as one and the same integers by all readers.
         self.whole = {value for node in graph for value in node.inputs if value is not None and _is_whole(value)}
 
     def quantize(self, node: ir.Node) -> None:
@@ -109,6 +110,7 @@ class _Strip:
             raise _refused(node, why, "quantize symmetrically (onnxruntime: ActivationSymmetric), or to 8 bits")
         if _parameters(pair, 0) != _parameters(node, 0):
             raise _refused(node, "its QuantizeLinear has another scale or zero point", "give both the same")
+        # All that reads the float value reads its integers, so the value itself may have them (rule 2).
         if source in self.whole:
             self.activations.setdefault(_named(value), parameters)
         recorded = self.activations.get(_named(value))
@@ -154,6 +156,7 @@ class _Strip:
         result.name = f"{result.name}/dequantized"
         _take_over(result, real)
         self.graph.initializers[_named(real)] = real
+        # A bias (int32) takes the scale of its layer's input times that of its weights, whatever it was stored with.
         if moved.dtype not in ("int16", "int32") or (moved.dtype == "int16" and _is_operand(real, moved)):
             self.constants[_named(real)] = moved
 

@@ -22,7 +22,7 @@ from edgeconv.graph.steps import Steps, sizes_of
 LONGEST = 256
 """Steps in both directions together: an LSTM of 256 is some 4,000 operators."""
 WHOLE_LAYER = "the recurrent layer"
-"""What a reason to stay float begins with that many operators share."""
+"""The beginning of the one reason to stay float that all operators of a written-out layer share."""
 _DEFAULTS = {"GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh"), "RNN": ("Tanh",)}
 GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}  # ONNX: zrh, iofc, i
 # Activations by the specification's names: the operator, and the defaults of alpha and beta.
@@ -233,8 +233,10 @@ def _run(layer: _Direction, x: ir.Value, state: State, backwards: bool) -> tuple
     """What each step gives, in the order of the input, and the last states."""
     length, batch, inputs = sizes_of(x)
     bias = layer.bias[0].copy()
+    # The biases of input and state are one sum, added once for all steps.
     bias_size = bias.size if layer.op_type != "GRU" else 2 * layer.hidden
     bias[:bias_size] += layer.bias[1][:bias_size]  # but for the GRU's new gate, which resets its own
+    # One product with the inputs of all steps; each step slices its rows.
     flat = layer.steps.reshape(x, [length * batch, inputs], "inputs")
     sizes = [length * batch, bias.size]
     wide = layer.steps.add("entering", "MatMul", [flat, layer.row(layer.weight, "input.weight")], sizes)
@@ -318,6 +320,7 @@ def _functions(node: ir.Node, number: int) -> list[tuple[str, Mapping[str, float
         if name.lower() not in _ACTIVATIONS:
             _refuse(node, f"its activation {name!r} has no form")
         operator, numbers = _ACTIVATIONS[name.lower()]
+        # ONNX lists alphas and betas only for activations that take them, in order: each takes the next of the list.
         pairs = zip(("alpha", "beta"), numbers, stated, strict=False)
         functions.append((operator, {key: left.pop(0) if left else usual for key, usual, left in pairs}))
     return functions[number * len(default) : (number + 1) * len(default)]

@@ -68,6 +68,7 @@ def windows_of(node: ir.Node, kernel: Sequence[int], before: Sequence[int], afte
     for axis in range(rank):
         begin, end = pads[axis], pads[rank + axis]
         if automatic in ("SAME_UPPER", "SAME_LOWER"):
+            # ONNX, auto_pad: as much as the outputs need; the odd element lies behind (UPPER) or before (LOWER).
             span = (after[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
             total = max(0, span - before[axis])
             begin = total // 2 if automatic == "SAME_UPPER" else -(-total // 2)

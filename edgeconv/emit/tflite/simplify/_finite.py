@@ -1,4 +1,4 @@
-"""Which tensors of a finished TFLite graph may hold infinities that the network means to hold."""
+"""Which tensors of a finished TFLite graph may hold infinities on purpose, such as masks."""
 
 from __future__ import annotations
 

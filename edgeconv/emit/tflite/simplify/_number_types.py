@@ -26,7 +26,7 @@ AS_INT32: dict[str, frozenset[str]] = {
     "PAD": frozenset(("bool",)),
     "PADV2": frozenset(("bool",)),
 }
-"""The element types, by operator, that it is computed in int32 for."""
+"""By operator, the element types for which it is computed in int32 instead."""
 
 # The operands that are numbers; the others are sizes and places.
 _POSITIONS = {"PAD": (0,), "PADV2": (0, 2), "SCATTER_ND": (1,)}

@@ -69,7 +69,7 @@ def lower_ranks(graph: Graph) -> None:
 
 
 class _Steps:
-    """What takes an operator's place, up to the tensors that it makes."""
+    """The operators that take the place of one, up to its own result tensors, which stay."""
 
     def __init__(self, graph: Graph, operator: Operator) -> None:
         self.graph, self.operator = graph, operator
@@ -151,7 +151,7 @@ class _Steps:
         return result
 
     def finish(self, tensor: Tensor, result: Tensor | None = None) -> None:
-        """Says that a tensor holds the elements of the operator's result (its first)."""
+        """Reshapes a tensor to the operator's result (by default its first), whose elements it holds."""
         result = result or self.result
         sizes = list(result.shape)
         self.operators.append(Operator("RESHAPE", [tensor, self.integers(sizes)], [result], {"newShape": sizes}))
@@ -349,6 +349,7 @@ def _slice(steps: _Steps) -> None:
 
 def _blocks(shape: Sequence[int], amounts: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, tuple[int, int]]]:
     """Each axis that grows (or shrinks) before or after: by how much, of how many elements, in which two axes."""
+    # Two axes: what lies before, and the axis with all behind it, which grows in blocks of `behind` elements.
     sizes, blocks = list(shape), []
     for axis, (before, after) in enumerate(amounts):
         if before or after:

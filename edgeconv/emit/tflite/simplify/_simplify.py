@@ -16,17 +16,9 @@ from edgeconv.emit.tflite.simplify._number_types import narrow_places, widen_int
 from edgeconv.emit.tflite.simplify._ranks import IN_COMPANY, lower_ranks
 
 _ACTIVATIONS = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}  # schema.ActivationFunctionType
-_FUSE_INTO = {
-    "CONV_2D",
-    "DEPTHWISE_CONV_2D",
-    "FULLY_CONNECTED",
-    "ADD",
-    "SUB",
-    "MUL",
-    "DIV",
-    "AVERAGE_POOL_2D",
-    "MAX_POOL_2D",
-}
+_FUSE_INTO = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV"}
+_FUSE_INTO |= {"AVERAGE_POOL_2D", "MAX_POOL_2D"}
+"""Operators whose options table has a fused activation, and whose kernels apply it."""
 _MOVES = {"DEPTH_TO_SPACE", "RESHAPE", "SLICE"}
 
 
@@ -144,20 +136,8 @@ def add_bias(graph: Graph) -> None:
                 break
 
 
-_UNARY = {
-    "RELU",
-    "RELU6",
-    "RELU_N1_TO_1",
-    "LEAKY_RELU",
-    "LOGISTIC",
-    "TANH",
-    "HARD_SWISH",
-    "GELU",
-    "ABS",
-    "NEG",
-    "SQUARE",
-}
-_UNARY |= {"SQRT", "RSQRT", "EXP", "LOG", "FLOOR", "CEIL", "ROUND"}
+_UNARY = {"RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "GELU"}
+_UNARY |= {"ABS", "NEG", "SQUARE", "SQRT", "RSQRT", "EXP", "LOG", "FLOOR", "CEIL", "ROUND"}
 
 
 def sink_reshapes(graph: Graph) -> None:
@@ -221,6 +201,7 @@ def merge_slices(graph: Graph) -> None:
     """A SLICE or STRIDED_SLICE of a SLICE reads what that one reads."""
     producers = graph.producers()
     for operator in graph.operators:
+        # SLICE of a SLICE: ranges compose as Python's do.
         while operator.code in _SLICES and (before := producers.get(operator.inputs[0])) and before.code in _SLICES:
             inner, outer = _ranges(before), _ranges(operator)
             composed = [whole[part.start : part.stop : part.step] for whole, part in zip(inner, outer, strict=True)]
@@ -311,9 +292,11 @@ def _per_channel(x: Tensor, *constants: Tensor) -> bool:
 
 SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (
     drop_dead,
+    # To what every runtime computes.
     narrow_places,
     widen_integers,
     lower_ranks,
+    # To fewer operators. Reshapes meet only after unary operators have moved before them, hence twice.
     share_scales,
     merge_slices,
     subsample_by_convolution,
@@ -323,6 +306,7 @@ SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (
     flatten_in_fully_connected,
     keep_fewer_axes,
     add_bias,
+    # Activations last: what has one already takes no bias and is no part of a scale and shift.
     scale_and_shift,
     fuse_activations,
 )

@@ -59,6 +59,6 @@ WITHOUT_LOWERING: Mapping[str, str] = {
     "QLinearConv": "only QuantizeLinear and DequantizeLinear around floats' operators are read as integers",
     "QLinearMatMul": "only QuantizeLinear and DequantizeLinear around floats' operators are read as integers",
 }
-"""Operators of the reference that meet this table and have no lowering, and why."""
+"""Operators of the reference that may reach this table and have no lowering, and why."""
 
 __all__ = ["FAMILIES", "LOWERINGS", "WITHOUT_LOWERING"]

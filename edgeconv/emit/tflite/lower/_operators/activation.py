@@ -51,10 +51,9 @@ def clip(low: Lowering, node: ir.Node) -> None:
     x, form = read(low, node)
     lower, upper = (*node.inputs[1:], None, None)[:2]
     arrays = [None if value is None else low.array(value) for value in (lower, upper)]
-    if x.dtype == np.float32 and all(
-        (value is None) == (array is None) for value, array in zip((lower, upper), arrays, strict=True)
-    ):
-        x = clipped(low, x, *(_finite(low, array, sign) for array, sign in zip(arrays, (-1, 1), strict=True)))
+    is_computed = any((value is None) != (array is None) for value, array in zip((lower, upper), arrays, strict=True))
+    if x.dtype == np.float32 and not is_computed:
+        x = clipped(low, x, _finite(low, arrays[0], -1), _finite(low, arrays[1], 1))
     else:
         # ONNX, Clip: where min is above max, every element becomes max.
         x = _bounded(low, _bounded(low, x, "MAXIMUM", lower), "MINIMUM", upper)
@@ -170,6 +169,7 @@ def softmax(code: str) -> Lower:
         form = low.form(value)
         # Both kernels run over the last axis: trailing_dim in kernels/internal/reference/softmax.h and log_softmax.h.
         if form[-1] != axis:
+            # A form with that axis last that somebody has made already costs no TRANSPOSE.
             existing = [candidate for candidate in low.forms.get(value, {}) if candidate[-1] == axis]
             form = existing[0] if existing else (*(other for other in form if other != axis), axis)
         x = low.tensor(value, form)

@@ -40,6 +40,7 @@ def conv(low: Lowering, node: ir.Node) -> None:
     bias = bias_of(low, node, weight.shape[0]) if shift is None else np.zeros(weight.shape[0], np.float32)
     groups = node.attributes.get_int("group", 1)
     scales = low.scales_of(node.inputs[1], axis=0)
+    # Integers would be rounded once per part.
     if groups > 1 and weight.shape[1] == 1 and scales is None and parts_of(windows):
         result = _sum_of_parts(low, image, weight, bias, groups, windows)
     else:
@@ -81,10 +82,8 @@ def _by_computed_weight(low: Lowering, node: ir.Node) -> None:
     rows, columns = windows
     bias = low.floats(bias_of(low, node, low.shape(kernel)[0]), f"{low.base}/bias")
     operands = [image, low.tensor(kernel, (0, 2, 3, 1)), bias]
-    steps = {"strideH": rows.stride, "strideW": columns.stride}
-    steps |= {"dilationHFactor": rows.dilation, "dilationWFactor": columns.dilation}
     shape = (image.shape[0], rows.count, columns.count, low.shape(y)[1])
-    low.bind(y, last(4), low.emit("CONV_2D", operands, shape, padding=padding, **steps))
+    low.bind(y, last(4), low.emit("CONV_2D", operands, shape, **_options(windows, padding)))
 
 
 def as_image(low: Lowering, value: ir.Value) -> Tensor:
@@ -125,22 +124,17 @@ def convolved(
     """
     image, padding = padded(low, image, windows)
     rows, columns = windows
-    options = {
-        "padding": padding,
-        "strideH": rows.stride,
-        "strideW": columns.stride,
-        "dilationHFactor": rows.dilation,
-        "dilationWFactor": columns.dilation,
-    }
+    options = _options(windows, padding)
     out_channels, per_group = weight.shape[:2]
+    # TFLite's weights are (O, H, W, I / groups), and (1, H, W, O) of a depthwise convolution. CONV_2D reads the number
+    # of groups off the shapes: the input has that many times the channels of the weights.
     if groups > 1 and per_group == 1:
         code, kernel = "DEPTHWISE_CONV_2D", weight.transpose(1, 2, 3, 0)
         options["depthMultiplier"] = out_channels // groups
     else:
         code, kernel = "CONV_2D", weight.transpose(0, 2, 3, 1)
-    names = (
-        [value.name or "" if value is not None else "" for value in low.node.inputs[1:3]] if low.node and named else []
-    )
+    stored = low.node.inputs[1:3] if low.node and named else ()
+    names = [value.name or "" if value is not None else "" for value in stored]
     names += [""] * (2 - len(names))
     constants = [
         low.floats(kernel, names[0] or f"{low.base}/weight"),
@@ -151,6 +145,18 @@ def convolved(
         return low.emit(code, [image, *constants], shape, **options)
     placed = scales and scales.moved(3 if code == "DEPTHWISE_CONV_2D" else 0)
     return low.weighted(code, [image, *constants], shape, placed, **options)
+
+
+def _options(windows: Sequence[Window], padding: int) -> dict[str, int]:
+    """The options that CONV_2D and DEPTHWISE_CONV_2D share."""
+    rows, columns = windows
+    return {
+        "padding": padding,
+        "strideH": rows.stride,
+        "strideW": columns.stride,
+        "dilationHFactor": rows.dilation,
+        "dilationWFactor": columns.dilation,
+    }
 
 
 def padded(low: Lowering, image: Tensor, windows: Sequence[Window], value: float = 0.0) -> tuple[Tensor, int]:

@@ -72,6 +72,7 @@ def operand(low: Lowering, value: ir.Value | None, form: Form) -> Tensor:
         return low.tensor(value, form)
     if form == first(rank):
         return low.tensor(value, first(len(shape)))
+    # Of a lower rank and not in torch's order: given all axes first, it can be transposed like the result.
     padded = (1,) * (rank - len(shape)) + shape
     tensor = low.reshape(low.tensor(value, first(len(shape))), padded, f"{value.name}/padded")
     return low.transpose(tensor, form, f"{value.name}/aligned")
@@ -95,6 +96,7 @@ def prelu(low: Lowering, node: ir.Node) -> None:
         _sloped(low, node, x, form, operand(low, node.inputs[1], form))
         return
     slope = low.constant(node.inputs[1], "slope")
+    # ONNX lets a slope have leading axes of size 1 beyond the input's.
     slope = slope.reshape(slope.shape[slope.ndim - len(form) :] if slope.ndim > len(form) else slope.shape)
     full = slope.reshape((1,) * (len(form) - slope.ndim) + slope.shape).transpose(form)
     if full.ndim and full.shape[-1] == 1:

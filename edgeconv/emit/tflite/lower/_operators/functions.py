@@ -83,8 +83,7 @@ def _log1p_series(low: Lowering, x: Tensor) -> Tensor:
 
 def _expm1(low: Lowering, x: Tensor) -> Tensor:
     """exp(x) - 1 as tanh(x / 2) · (exp(x) + 1), where nothing of a small x is lost."""
-    # tanh(x / 2) is (exp(x) - 1) / (exp(x) + 1); of a small number it keeps all digits, and the other factor is near
-    # 2.
+    # tanh(x / 2) is (exp(x) - 1) / (exp(x) + 1): for a small x it keeps all digits, and the other factor is near 2.
     tangent = low.emit("TANH", [times(low, x, 0.5)], x.shape)
     above = low.emit("ADD", [low.emit("EXP", [x], x.shape), low.floats(1.0)], x.shape)
     return low.emit("MUL", [tangent, above], x.shape)
@@ -112,9 +111,10 @@ def elu(low: Lowering, node: ir.Node) -> None:
     Spelt out, because TFLite's ELU has no alpha and LiteRT's reference kernels do not have the operator.
     """
     x, form = read(low, node)
-    default_alpha, scale = (1.6732632423543772, 1.0507009873554805) if node.op_type == "Selu" else (1.0, 1.0)
+    # ONNX's defaults of Selu are those of its paper (arXiv 1706.02515, appendix).
+    default_alpha, default_scale = (1.6732632423543772, 1.0507009873554805) if node.op_type == "Selu" else (1.0, 1.0)
     alpha = node.attributes.get_float("alpha", default_alpha)
-    scale = node.attributes.get_float("gamma", scale)
+    scale = node.attributes.get_float("gamma", default_scale)
     # The two terms are added, so that of each element one has to be zero.
     below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
     below = _expm1(low, times(low, below, 1 / alpha) if node.op_type == "Celu" else below)

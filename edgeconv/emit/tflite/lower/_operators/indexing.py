@@ -35,6 +35,7 @@ def gather_nd_computed(low: Lowering, node: ir.Node) -> None:
     rows = _computed_rows(low, index, shape[shared:])
     batches = int(np.prod(shape[:shared]))
     if batches > 1:
+        # The images of shared axes lie one after another: each begins so many rows further on.
         starts = np.arange(batches) * int(np.prod(shape[shared:depth]))
         rows = low.emit("ADD", [rows, low.integers(np.repeat(starts, rows.shape[0] // batches))], rows.shape)
     flat = low.reshape(low.tensor(value, first(len(shape))), (int(np.prod(shape[:depth])), *shape[depth:]))
@@ -69,15 +70,16 @@ def scatter_elements(low: Lowering, node: ir.Node) -> None:
 
     def scattered(flat: Tensor) -> Tensor:
         column = low.reshape(places, (*places.shape, 1))
-        # ScatterNd (kernels/internal/reference/reference_ops.h) fills zeros and adds: two updates of one place add
-        # up.
+        # ScatterNd (kernels/internal/reference/reference_ops.h) fills zeros and adds: updates of one place add up.
         sums = low.emit("SCATTER_ND", [column, flat, low.integers([total])], (total,), dtype=flat.dtype)
         return low.reshape(sums, shape)
 
+    # 1. One number for all updates (a mask): wherever any lands, that number; places may meet.
     if constant is not None and constant.size and np.all(constant == constant.flat[0]) and reduction == "none":
         hit = low.emit("GREATER", [scattered(ones), low.floats(0.0)], shape, dtype=np.dtype(np.bool_))
         number = low.graph.constant(constant.reshape(-1)[:1], f"{low.base}/number")
         result = low.emit("SELECT_V2", [hit, number, low.tensor(value, torch_order)], shape, dtype=constant.dtype)
+    # 2. Else the updates are scattered into zeros, and added to the old data, or chosen where any landed.
     else:
         flat = low.reshape(low.tensor(updates, first(len(low.shape(updates)))), places.shape)
         if reduction in _COMBINED:
@@ -112,12 +114,14 @@ def scatter_nd(low: Lowering, node: ir.Node) -> None:
     if reduction in _COMBINED:
         rows = low.integers([] if constant is None else _flat_rows(constant, shape))
         new, reduction = _combined(low, reduction, old, rows, new), "none"
+    # 1. Constant places: old and new rows side by side, and a constant order that picks of both.
     if constant is not None and reduction == "none":
         order = np.arange(total)
         for item, place in enumerate(_flat_rows(constant, shape).tolist()):
             order[place] = total + item
         joined = low.emit("CONCATENATION", [old, new], (total + number, width), axis=0)
         rows_after = low.emit("GATHER", [joined, low.integers(order)], (total, width), axis=0, batchDims=0)
+    # 2. Computed places, or sums: SCATTER_ND of the rows, and of ones to know where any landed.
     else:
         rows = low.integers(_flat_rows(constant, shape)) if constant is not None else _computed_rows(low, index, shape)
         column, sizes = low.reshape(rows, (number, 1)), low.integers([total, width])
@@ -160,6 +164,7 @@ def _computed_rows(low: Lowering, index: ir.Value, shape: tuple[int, ...]) -> Te
     places = _from_start(low, places, shape[:count])
     if count == 1:
         return low.reshape(places, (number,))
+    # Row-major: a step along an axis is the product of the sizes behind it.
     strides = [int(np.prod(shape[axis + 1 : count])) for axis in range(count)]
     places = low.emit("MUL", [places, low.integers(strides)], places.shape)
     return low.emit("SUM", [places, low.integers([1])], (number,), keepDims=False)
@@ -198,6 +203,7 @@ def _from_start(low: Lowering, places: Tensor, sizes: Sequence[int]) -> Tensor:
 
     FLOOR_MOD would be one operator, but the microcontrollers' kernel of it takes no integers.
     """
+    # -1 of a negative place, else 0: min(max(min(p, 0), -1), …) · size is subtracted.
     below = low.emit("MINIMUM", [places, low.integers([0])], places.shape)
     times = low.emit("MAXIMUM", [below, low.integers([-1])], places.shape)
     back = low.emit("MUL", [times, low.integers(sizes)], places.shape)

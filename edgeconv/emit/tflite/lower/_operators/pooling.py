@@ -16,7 +16,8 @@ from edgeconv.emit.tflite.lower._layout import last, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.convolution import as_image, convolved, pad, padded
 from edgeconv.emit.tflite.lower._operators.padding import joined, line
-from edgeconv.emit.tflite.lower._operators.volumes import THREE, along_depth, images_of
+from edgeconv.emit.tflite.lower._operators.reduction import power_of, root_of
+from edgeconv.emit.tflite.lower._operators.volumes import THREE, along_depth, every, images_of
 from edgeconv.emit.tflite.lower._windows import SAME, Window, padding_of, windows_of
 from edgeconv.graph.signs import never_negative
 from edgeconv.graph.windows import counted_elements
@@ -49,6 +50,7 @@ def _windowed(
     windows = windows_of(node, kernel, low.shape(x)[2:], low.shape(y)[2:])
     image = images_of(low, x) if len(kernel) == THREE else as_image(low, x)
     image = before(image) if before else image
+    # Rank 3 gets a row window of one element; of a volume the first window is the depth's.
     *depth, rows, columns = [Window(1, 1, 1, 0, 0, 1, 1), *windows][-max(2, len(kernel)) :]
     pooled = slide(image, (rows, columns))
     if depth:
@@ -122,20 +124,9 @@ def _dilated_maximum(low: Lowering, image: Tensor, windows: Sequence[Window]) ->
     for axis, window in enumerate(windows, start=1):
         if window.size > 1 or window.stride > 1 or image.shape[axis] != window.count:
             places = [tap * window.dilation for tap in range(window.size)]
-            parts = [_every(low, image, axis, place, window) for place in places]
+            parts = [every(low, image, axis, place, window) for place in places]
             image = reduce(lambda most, part: low.emit("MAXIMUM", [most, part], part.shape), parts)
     return image
-
-
-def _every(low: Lowering, image: Tensor, axis: int, start: int, window: Window) -> Tensor:
-    """The elements of an axis from ``start`` on, as far apart as the windows are, one for each of them."""
-    begin, end, steps = [0] * len(image.shape), list(image.shape), [1] * len(image.shape)
-    begin[axis], end[axis] = start, start + (window.count - 1) * window.stride + 1
-    steps[axis] = window.stride
-    shape = [window.count if at == axis else size for at, size in enumerate(image.shape)]
-    if window.stride == 1 or window.count == 1:
-        return low.slice(image, begin, shape)
-    return low.emit("STRIDED_SLICE", [image, *map(low.integers, (begin, end, steps))], shape)
 
 
 def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_padding: bool) -> tuple[Tensor, Array]:
@@ -198,27 +189,12 @@ def lp_pool(low: Lowering, node: ir.Node) -> None:
     """LpPool of rank 3 to 5: the root of the sum of powers, which is a depthwise convolution by ones."""
     p = node.attributes.get_int("p", 2)
 
-    def powers(image: Tensor) -> Tensor:
-        # SQUARE and SQRT are rounded once; POW is libm's pow for each element.
-        if p == _SQUARES:
-            return low.emit("SQUARE", [image], image.shape)
-        absolute = low.emit("ABS", [image], image.shape)
-        return absolute if p == 1 else low.emit("POW", [absolute, low.floats(float(p))], image.shape)
-
     def summed(image: Tensor, windows: Sequence[Window]) -> Tensor:
         channels, rows, columns = image.shape[3], *windows
         ones = np.ones((channels, 1, rows.size, columns.size))
         return convolved(low, image, ones, np.zeros(channels), channels, windows, named=False)
 
-    def root(total: Tensor) -> Tensor:
-        if p == _SQUARES:
-            return low.emit("SQRT", [total], total.shape)
-        return total if p == 1 else low.emit("POW", [total, low.floats(1 / p)], total.shape)
-
-    _windowed(low, node, powers, summed, root)
-
-
-_SQUARES = 2  # the order of the Euclidean norm
+    _windowed(low, node, lambda image: power_of(low, image, p), summed, lambda total: root_of(low, total, p))
 
 
 def _across_channels(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> None:

@@ -99,12 +99,21 @@ def global_lp_pool(low: Lowering, node: ir.Node) -> None:
 
 def norm_of(low: Lowering, x: Tensor, axes: Sequence[int], p: int) -> Tensor:
     """The root of the sum of the powers over axes of the tensor, which stay with size 1."""
+    return root_of(low, reduced(low, "SUM", power_of(low, x, p), axes), p)
+
+
+def power_of(low: Lowering, x: Tensor, p: int) -> Tensor:
+    """|x| to the power of p. SQUARE is rounded once; POW is libm's pow for each element."""
     if p == _SQUARES:
-        total = reduced(low, "SUM", low.emit("SQUARE", [x], x.shape), axes)
+        return low.emit("SQUARE", [x], x.shape)
+    absolute = low.emit("ABS", [x], x.shape)
+    return absolute if p == 1 else low.emit("POW", [absolute, low.floats(float(p))], x.shape)
+
+
+def root_of(low: Lowering, total: Tensor, p: int) -> Tensor:
+    """The p-th root of a sum of powers."""
+    if p == _SQUARES:
         return low.emit("SQRT", [total], total.shape)
-    powers = low.emit("ABS", [x], x.shape)
-    powers = powers if p == 1 else low.emit("POW", [powers, low.floats(float(p))], x.shape)
-    total = reduced(low, "SUM", powers, axes)
     return total if p == 1 else low.emit("POW", [total, low.floats(1 / p)], total.shape)
 
 

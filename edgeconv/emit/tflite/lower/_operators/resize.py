@@ -99,13 +99,18 @@ def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
     ratio = _kept_ratio(node, optional, [low.shape(low.input(node))[at] for at in axes])
     if ratio is not None:
         return _in_ratio(node, size, ratio)
-    single = ir.node("Resize", [ir.val(name) for name in ("x", "roi", "scales", "sizes")], version=node.version)
-    single.attributes.update(node.attributes)
-    single.attributes["axes"] = ir.AttrInt64s("axes", [1])
     factor = None if scales is None else scales[axes.index(axis)].reshape(1)
     sizes = np.array([count], np.int64) if scales is None else None
-    (resized,) = evaluate_node(single, [np.eye(size), None, factor, sizes], opset=_OPSET)
+    (resized,) = evaluate_node(_of_axes(node, 1), [np.eye(size), None, factor, sizes], opset=_OPSET)
     return np.array(resized.T)
+
+
+def _of_axes(node: ir.Node, *axes: int) -> ir.Node:
+    """The Resize of these axes alone, in no graph: row i of an identity matrix becomes what output i weighs."""
+    single = ir.node("Resize", [ir.val(name) for name in ("x", "roi", "scales", "sizes")], version=node.version)
+    single.attributes.update(node.attributes)
+    single.attributes["axes"] = ir.AttrInt64s("axes", axes)
+    return single
 
 
 def _kept_ratio(node: ir.Node, optional: Sequence[Array | None], before: Sequence[int]) -> Fraction | None:
@@ -125,13 +130,12 @@ def _in_ratio(node: ir.Node, size: int, ratio: Fraction) -> Array:
     """The matrix of one axis in that scale, which another axis beside it prescribes; by the float64 reference."""
     from edgeconv.reference import evaluate_node  # torch is its engine, and is loaded when it is needed
 
-    single = ir.node("Resize", [ir.val(name) for name in ("x", "roi", "scales", "sizes")], version=node.version)
-    single.attributes.update(node.attributes)
-    single.attributes["axes"] = ir.AttrInt64s("axes", [1, 2])
+    # A second axis of `denominator` elements that becomes `numerator`, and a size for the first that does not bind:
+    # the policy then takes the ratio for both.
     image = np.broadcast_to(np.eye(size)[:, :, None], (size, size, ratio.denominator))
     free = size * (ratio.numerator + 1) if _policy(node) == "not_larger" else 1
     sizes = np.array([free, ratio.numerator], np.int64)
-    (resized,) = evaluate_node(single, [image, None, None, sizes], opset=_OPSET)
+    (resized,) = evaluate_node(_of_axes(node, 1, 2), [image, None, None, sizes], opset=_OPSET)
     return np.array(resized[:, :, 0].T)
 
 
@@ -166,16 +170,13 @@ def _picked(low: Lowering, image: Tensor, indices: list[Array]) -> Tensor:
     batch, height, width, channels = image.shape
     rows, columns = indices
     shape = (batch, len(rows), len(columns), channels)
-    factors = [len(index) // size for index, size in zip(indices, (height, width), strict=True)]
     floats = image.dtype == np.float32
-    if (
-        floats
-        and not low.integer
-        and all(
-            factor and np.array_equal(index, np.repeat(np.arange(size), factor))
-            for index, size, factor in zip(indices, (height, width), factors, strict=True)
-        )
-    ):
+    factors = [len(index) // size for index, size in zip(indices, (height, width), strict=True)]
+    is_whole = all(
+        factor and np.array_equal(index, np.repeat(np.arange(size), factor))
+        for index, size, factor in zip(indices, (height, width), factors, strict=True)
+    )
+    if floats and not low.integer and is_whole:
         return repeated(low, image, factors[0], factors[1])
     for align, half in MODES[::-1] if floats else ():  # integers of 32 bits the kernels do not all take
         if all(

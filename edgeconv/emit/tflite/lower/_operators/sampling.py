@@ -62,6 +62,8 @@ def grid_sample(low: Lowering, node: ir.Node) -> None:
 def _lines(low: Lowering, places: Tensor, size: int, mode: str, border: str, corners: bool) -> list[_Line]:
     """What one axis contributes: the elements on both sides of a place, or the nearest one."""
     shape = places.shape
+    # -1 to 1 becomes 0 to size - 1 (align_corners: the middles of the outer elements) or -1/2 to size - 1/2 (their
+    # edges).
     scaled = low.emit("MUL", [places, low.floats((size - 1) / 2 if corners else size / 2)], shape)
     at = low.emit("ADD", [scaled, low.floats((size - 1) / 2)], shape)
     at = _reflected(low, at, size, corners) if border == "reflection" else at
@@ -82,6 +84,7 @@ def _reflected(low: Lowering, at: Tensor, size: int, corners: bool) -> Tensor:
     first, span = (0.0, size - 1.0) if corners else (-0.5, float(size))
     if span == 0:
         return low.emit("MUL", [at, low.floats(0.0)], at.shape)
+    # How far from the first mirror, modulo there and back; the nearer of both ways round.
     way = low.emit("ABS", [low.emit("SUB", [at, low.floats(first)], at.shape)], at.shape)
     turns = low.emit("FLOOR", [low.emit("MUL", [way, low.floats(1 / (2 * span))], at.shape)], at.shape)
     there = low.emit("SUB", [way, low.emit("MUL", [turns, low.floats(2 * span)], at.shape)], at.shape)

@@ -31,20 +31,24 @@ def reshape(low: Lowering, node: ir.Node) -> None:
     """Reshape, Flatten, Squeeze, Unsqueeze: one RESHAPE in a form in which the bytes stay, else a transpose first."""
     x, y = low.input(node), node.outputs[0]
     before, after = low.shape(x), low.shape(y)
+    # 1. A form that exists and whose bytes the reshape leaves in order: no TRANSPOSE.
     forms = dict.fromkeys([low.form(x), *low.forms[x]])
     for form in forms:
         result = through_reshape(before, after, form)
         if result is not None:
             _bind_reshaped(low, x, y, form, result)
             return
+    # 2. A Flatten in front of a layer: the layer's weights take the features in the order in which they lie.
     if len(after) == 2 and _only_feeds_weights(y):
         _permute_features(low, x, y)
         return
+    # 3. An image that is wanted channels-last: transposed before, where that form has the right bytes afterwards.
     if len(after) == 4 and first(len(before)) not in low.forms[x]:
         earlier = before_reshape(before, after, last(4))
         if earlier is not None:
             _bind_reshaped(low, x, y, earlier, last(4))
             return
+    # 4. In torch's order, in which any reshape leaves the bytes.
     _bind_reshaped(low, x, y, first(len(before)), first(len(after)))
 
 
@@ -190,6 +194,7 @@ def gather(low: Lowering, node: ir.Node) -> None:
     if index.ndim == 1:
         low.bind(y, form, gathered)
         return
+    # The axes behind the gathered one are counted one lower where it vanishes.
     remaining = [at if at < axis else at - 1 for at in form if at != axis]
     result = tuple(remaining) if index.ndim == 0 else first(len(low.shape(y)))
     low.bind(y, result, low.reshape(gathered, permuted(low.shape(y), result)))

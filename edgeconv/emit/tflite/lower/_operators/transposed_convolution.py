@@ -85,6 +85,7 @@ def _as_images(low: Lowering, volume: _Transposed) -> _Transposed:
     depth, *plane = volume.windows
     stacked, height, width, channels = images.shape
     batch, area = stacked // depth.length, height * width * channels
+    # As in `_by_ordinary_convolution`: stride - 1 zero images behind each image of the volume.
     if depth.stride > 1:
         rows = low.reshape(images, (stacked, 1, area))
         images = pad(low, rows, [(0, 0), (0, depth.stride - 1), (0, 0)])
@@ -94,6 +95,8 @@ def _as_images(low: Lowering, volume: _Transposed) -> _Transposed:
     images = low.reshape(spread, (batch * plain.length, height, width, channels), f"{low.base}/spread")
     deep = depth_as_channels(low, images, plain, groups)
     inputs, per_group, taps, *sizes = weight.shape
+    # (groups, inputs of a group, outputs, taps, H, W), the taps turned round; then taps and inputs of a group are one
+    # axis.
     flipped = weight[:, :, ::-1].reshape(groups, inputs // groups, per_group, taps, *sizes)
     flat = flipped.transpose(0, 3, 1, 2, 4, 5).reshape(inputs * taps, per_group, *sizes)
     return replace(volume, image=deep, weight=flat, windows=plane)
@@ -200,6 +203,7 @@ def _by_subpixels(low: Lowering, layer: _Transposed) -> Tensor:
     weight, windows = layer.weight, layer.windows
     _check_padding(low, windows)
     batch, _, _, channels = layer.image.shape
+    # The kernel with its dilation's zeros, and one more zero that `_Phases.taps` points to where a phase has no tap.
     kernel = np.zeros((*weight.shape[:2], *(window.extent + 1 for window in windows)), weight.dtype)
     kernel[:, :, : -1 : windows[0].dilation, : -1 : windows[1].dilation] = weight
     (rows, tall), (columns, wide) = (_phases(window) for window in windows)

@@ -50,7 +50,7 @@ def depth_as_channels(low: Lowering, images: Tensor, window: Window, groups: int
         shape = (batch, window.begin + window.length + window.reach, area)
         table = low.integers(np.array([(0, 0), (window.begin, window.reach), (0, 0)]))
         volume = low.emit("PAD", [volume, table], shape)
-    parts = [_every(low, volume, tap * window.dilation, window) for tap in range(window.size)]
+    parts = [every(low, volume, 1, tap * window.dilation, window) for tap in range(window.size)]
     rows = (batch * window.count * height * width * groups, 1, channels // groups)
     parts = [low.reshape(part, rows) for part in parts]
     joined = parts[0]
@@ -59,11 +59,12 @@ def depth_as_channels(low: Lowering, images: Tensor, window: Window, groups: int
     return low.reshape(joined, (batch * window.count, height, width, channels * window.size), f"{low.base}/deep")
 
 
-def _every(low: Lowering, volume: Tensor, start: int, window: Window) -> Tensor:
-    """The images at ``start`` and each stride after it, one for each output."""
-    batch, _, area = volume.shape
+def every(low: Lowering, tensor: Tensor, axis: int, start: int, window: Window) -> Tensor:
+    """The elements of an axis from ``start`` on, as far apart as the windows are, one for each of them."""
+    begin, end, steps = [0] * len(tensor.shape), list(tensor.shape), [1] * len(tensor.shape)
+    begin[axis], end[axis] = start, start + (window.count - 1) * window.stride + 1
+    steps[axis] = window.stride
+    shape = [window.count if at == axis else size for at, size in enumerate(tensor.shape)]
     if window.stride == 1 or window.count == 1:
-        return low.slice(volume, (0, start, 0), (batch, window.count, area))
-    stop = start + (window.count - 1) * window.stride + 1
-    bounds = [(0, start, 0), (batch, stop, area), (1, window.stride, 1)]
-    return low.emit("STRIDED_SLICE", [volume, *map(low.integers, bounds)], (batch, window.count, area))
+        return low.slice(tensor, begin, shape)
+    return low.emit("STRIDED_SLICE", [tensor, *map(low.integers, (begin, end, steps))], shape)
