@@ -167,3 +167,21 @@ def test_small_operands_lie_on_the_integers_that_tables_know(head: nn.Module, tm
     contents = emitted(made, "tflite")
     result = judged(made, {"x": data.numpy()}, contents, contents.data, tmp_path / "net.tflite")
     assert result.verdict is Verdict.PASS, result.reason
+
+
+class ZeroBesideBound(nn.Module):
+    """A sign, which the writer compares with its own 0, and a bound that is 0 as float16."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(nn.functional.lp_pool2d(x, 2.0, 2).amax((2, 3)), dim=-1)
+
+
+def test_a_bound_that_is_zero_in_half_precision_is_no_other_zero_of_the_file(tmp_path: Path) -> None:
+    """It was demanded to be 0, as the file has a 0 elsewhere: a right file was called wrong."""
+    torch.manual_seed(0)
+    module, data = nn.Sequential(nn.Conv2d(3, 8, 1), ZeroBesideBound()).eval(), torch.randn(2, 3, 8, 8)
+    graph = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
+    (half,) = variants_of(graph, ("fp16",), Quantization(), Silent())
+    contents = emitted(half, "tflite")
+    result = judged(half, {"x": data.numpy()}, contents, contents.data, tmp_path / "net.tflite")
+    assert result.verdict is Verdict.PASS, result.reason

@@ -260,7 +260,7 @@ class _Writing:
         bound = self._bound(end, operands)
         readings = (_judged(end, due, bound, operands) for due in self._readings(end, operands))
         best = min(readings, key=lambda judged: judged.used)
-        return replace(best, wrong_number=self._wrong_number(end, operands)) if best.used <= 1 else best
+        return replace(best, wrong_number=self._wrong_number(best.end, operands)) if best.used <= 1 else best
 
     def _bound(self, end: End, operands: Operands) -> Array:
         """With the response to its operands, and to the constants that one side alone has: element by element."""
@@ -435,11 +435,11 @@ def _distance(actual: Array, expected: Array, operands: Operands) -> Array:
 
 
 def _judged(end: End, expected: Array, bound: Array, operands: Operands) -> _Judged:
-    """The element that uses most of its bound."""
+    """The element that uses most of its bound; the end has what was expected."""
     distance, bound = _distance(end.actual, expected, operands), np.maximum(bound, UNDERFLOW)
     shares = np.where(distance == 0, 0.0, distance / bound)
     at = np.unravel_index(int(np.argmax(shares)), shares.shape)
-    return _Judged(end, operands, float(distance[at]), float(bound[at]))
+    return _Judged(replace(end, expected=expected), operands, float(distance[at]), float(bound[at]))
 
 
 def _changed(array: Array, generator: np.random.Generator) -> Array:
