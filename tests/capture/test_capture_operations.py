@@ -95,6 +95,7 @@ FAMILIES: dict[str, dict[str, Callable[[], nn.Module]]] = {
         "amax": lambda: Function(lambda x: x.amax(dim=1, keepdim=True) - x.sum(1, keepdim=True)),
         "where": lambda: Function(lambda x: torch.where(x > 0, x, x.exp() - 1)),
         "clamp": lambda: Function(lambda x: x.clamp(min=-0.25).clamp(max=0.5)),
+        "clamp_int_and_float": lambda: Function(lambda x: x.clamp(-1, 0.5) + torch.clip(x, 0, max=1.5)),
         "scalars": lambda: Function(lambda x: (2.0 - x) / (x.abs() + 1) ** 2),
         "squeeze-flatten": lambda: Function(lambda x: x.mean(3, keepdim=True).squeeze(-1).unsqueeze(2).flatten(1)),
         "matmul": lambda: Function(lambda x: torch.softmax(x @ x.transpose(2, 3), -1) @ x),

@@ -7,6 +7,7 @@ import io
 
 import onnx_ir as ir
 import torch
+from torch.fx.node import Argument
 
 from edgeconv.capture.torch._borders import onnx_errors
 from edgeconv.capture.torch._provenance import set_origins
@@ -20,6 +21,7 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:
     Raises:
         CaptureError: an operator has no ONNX form.
     """
+    _make_bounds_alike(program.graph_module)
     with quiet(), contextlib.redirect_stdout(io.StringIO()), onnx_errors(program):
         onnx_program = torch.onnx.export(
             program, (), dynamo=True, optimize=False, opset_version=opset, verbose=False, verify=False
@@ -31,6 +33,24 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:
     set_origins(model, decomposed, program)
     _write_log_sigmoids(model.graph)
     return model
+
+
+def _make_bounds_alike(module: torch.fx.GraphModule) -> None:
+    """Both bounds of a clamp as floats where one is, clamp(x, 0, 1.5): the result has the type of the float either way.
+
+    Of an int and a float the exporter makes tensors, for which that overload of `clamp` has no place.
+    """
+    for node in module.graph.nodes:
+        if node.target not in (torch.ops.aten.clamp.default, torch.ops.aten.clip.default):
+            continue
+        x, *bounds = node.args
+        if {int, float} <= {type(bound) for bound in (*bounds, *node.kwargs.values())}:
+            node.args = (x, *map(_as_float, bounds))
+            node.kwargs = {name: _as_float(bound) for name, bound in node.kwargs.items()}
+
+
+def _as_float(bound: Argument) -> Argument:
+    return float(bound) if isinstance(bound, int) else bound
 
 
 def _write_log_sigmoids(graph: ir.Graph) -> None:
