@@ -27,36 +27,42 @@ _Parameters = tuple[int, int]  # the places of scale and zero point
 class _Spelled:
     """What a node becomes: the nodes before it, which read what it reads."""
 
-    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
-        self.node, self._graph = node, graph
+    def __init__(self, graph: ir.Graph, node: ir.Node, kind: ir.DataType) -> None:
+        self.node, self._graph, self._kind = node, graph, kind
 
     def real(self, place: int, parameters: _Parameters, axis: int | None = None) -> ir.Value:
         """An operand as the real numbers that it stands for."""
         scale, zero = (input_of(self.node, at) for at in parameters)
         return self.add("DequantizeLinear", [input_of(self.node, place), scale, zero], {} if axis is None else axis)
 
-    def bias(self, place: int, scales: Sequence[int], axis: int) -> ir.Value | None:
-        """A term of int32, whose scale is the product of two others'."""
+    def bias(self, place: int, scales: Sequence[int], axis: int, multiple: float = 1.0) -> ir.Value | None:
+        """A term of int32, whose scale is the product of two others', or a multiple of it."""
         value = input_of(self.node, place)
         if value is None:
             return None
         arrays = [constant(input_of(self.node, at)) for at in scales]
         factor = np.asarray(np.prod(np.broadcast_arrays(*(np.float64(item) for item in arrays if item is not None)), 0))
+        factor = (factor * multiple).astype(self._kind.numpy())
         name = unique_name(self._graph, f"{value.name}/scale")
-        scale = ir.Value(name=name, shape=ir.Shape(factor.shape), type=ir.TensorType(ir.DataType.DOUBLE))
+        scale = ir.Value(name=name, shape=ir.Shape(factor.shape), type=ir.TensorType(self._kind))
         scale.const_value = ir.tensor(factor, name=name)
         self._graph.register_initializer(scale)
         return self.add("DequantizeLinear", [value, scale], {} if factor.size == 1 else axis)
 
     def add(
-        self, operator: str, operands: Sequence[ir.Value | None], attributes: Mapping[str, ir.Attr] | int
+        self,
+        operator: str,
+        operands: Sequence[ir.Value | None],
+        attributes: Mapping[str, ir.Attr] | int,
+        kind: ir.DataType = ir.DataType.FLOAT,
     ) -> ir.Value:
         """The real result of a further node; a number is its axis."""
         stated = [ir.AttrInt64("axis", attributes)] if isinstance(attributes, int) else list(attributes.values())
-        node = ir.Node("", operator, operands, stated, num_outputs=1)
+        maker = f"{self.node.op_type} {self.node.name or self.node.outputs[0].name}"  # as messages are to name it
+        node = ir.Node("", operator, operands, stated, num_outputs=1, name=maker)
         result = node.outputs[0]
         result.name = unique_name(self._graph, f"{self.node.outputs[0].name}/{operator}")
-        result.type = ir.TensorType(ir.DataType.FLOAT)
+        result.type = ir.TensorType(kind)
         self._graph.insert_before(self.node, node)
         return result
 
@@ -88,7 +94,8 @@ def _gemm(to: _Spelled) -> tuple[ir.Value, _Parameters]:
     axis = _axis_of(to.node, 0 if to.node.attributes.get_int("transB", 0) else 1)
     term = input_of(to.node, 6)
     last = len(term.shape) - 1 if term is not None and term.shape is not None else 0
-    operands = [to.real(0, (1, 2)), to.real(3, (4, 5), axis), to.bias(6, (1, 4), last)]
+    alpha = to.node.attributes.get_float("alpha", 1.0)
+    operands = [to.real(0, (1, 2)), to.real(3, (4, 5), axis), to.bias(6, (1, 4), last, alpha)]
     return to.add("Gemm", operands, to.attributes()), (7, 8)
 
 
@@ -99,6 +106,16 @@ def _convolution(to: _Spelled) -> tuple[ir.Value, _Parameters]:
 
 def _product(to: _Spelled) -> tuple[ir.Value, _Parameters]:
     return to.add("MatMul", [to.real(0, (1, 2)), to.real(3, (4, 5), _axis_of(to.node, 1))], {}), (6, 7)
+
+
+def _softmax(to: _Spelled) -> tuple[ir.Value, _Parameters]:
+    """Before opset 13 over all axes from ``axis`` on together: over the rows of a matrix."""
+    value, attributes = to.real(0, (1, 2)), to.attributes("opset")
+    if to.node.attributes.get_int("opset", 1) >= _LEAST_OPSET:
+        return to.add("Softmax", [value], attributes), (3, 4)
+    rows = to.add("Flatten", [value], to.node.attributes.get_int("axis", 1))
+    shape = to.add("Shape", [value], {}, ir.DataType.INT64)
+    return to.add("Reshape", [to.add("Softmax", [rows], 1), shape], {}), (3, 4)
 
 
 def _axis_of(node: ir.Node, axis: int) -> int | None:
@@ -117,19 +134,26 @@ _SPELLED: Mapping[str, Callable[[_Spelled], tuple[ir.Value, _Parameters]]] = {
     "QLinearMul": _of_two("Mul"),
     "QLinearReduceMean": _of_one("ReduceMean"),
     "QLinearSigmoid": _of_one("Sigmoid"),
-    "QLinearSoftmax": _of_one("Softmax", "opset"),
+    "QLinearSoftmax": _softmax,
     "QLinearWhere": _where,
 }
 """By operator: the real result, and the places of the parameters that it is quantized with."""
-_OF_THE_SPECIFICATION = {"QLinearConv": _convolution, "QLinearMatMul": _product}
+OF_THE_SPECIFICATION = {"QLinearConv": _convolution, "QLinearMatMul": _product}
+_TWINS = ("QuantizeLinear", "DequantizeLinear")
+"""The specification's operators, which ONNX Runtime had of 16 and 4 bits before."""
+SPELLED = frozenset((*_SPELLED, *_TWINS))
+"""ONNX Runtime's operators that `spell_out` knows."""
 
 
-def spell_out(model: ir.Model, *, all_of_them: bool = False) -> frozenset[str]:
+def spell_out(
+    model: ir.Model, *, all_of_them: bool = False, products: ir.DataType = ir.DataType.DOUBLE
+) -> frozenset[str]:
     """Replaces ONNX Runtime's quantized operators, in place; values that the file has keep their names.
 
     Args:
         model: to change.
         all_of_them: those of the specification (QLinearConv, QLinearMatMul), too.
+        products: the type of scales that are products of two.
 
     Of those that are left (channels last, parameters that are computed) whoever reads the graph says that it does not
     know them.
@@ -141,10 +165,12 @@ def spell_out(model: ir.Model, *, all_of_them: bool = False) -> frozenset[str]:
     if graph.opset_imports.get("", 0) < _LEAST_OPSET:
         return frozenset()
     for node in list(graph):
-        table = _SPELLED if node.domain == DOMAIN else _OF_THE_SPECIFICATION if all_of_them else {}
+        if node.domain == DOMAIN and node.op_type in _TWINS:
+            node.domain = ""
+        table = _SPELLED if node.domain == DOMAIN else OF_THE_SPECIFICATION if all_of_them else {}
         spell = table.get(node.op_type)
         if spell is not None and _is_plain(node):
-            real, parameters = spell(_Spelled(graph, node))
+            real, parameters = spell(_Spelled(graph, node, products))
             _quantize(graph, node, real, parameters)
     return frozenset(value.name or "" for node in graph for value in node.outputs if value.name not in before)
 
@@ -182,9 +208,7 @@ def _number(value: ir.Value | None) -> float | None:
 
 
 def _is_plain(node: ir.Node) -> bool:
-    over_all = node.op_type == "QLinearSoftmax" and node.attributes.get_int("opset", 1) < _LEAST_OPSET
-    channels_last = node.attributes.get_int("channels_last", 0)
-    if over_all or channels_last or len(node.outputs) != 1:
+    if node.attributes.get_int("channels_last", 0) or len(node.outputs) != 1:
         return False
     varying = [value for value in node.inputs if value is None or constant(value) is None]
     most = {"QLinearConcat": (len(node.inputs) - 2) // 3, "QLinearWhere": 3}.get(node.op_type, 2)

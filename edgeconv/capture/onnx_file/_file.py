@@ -18,6 +18,7 @@ from onnx import inliner
 from onnx.checker import ValidationError
 
 from edgeconv.capture.normalize._runtime_places import BEFORE_11
+from edgeconv.capture.onnx_file._foreign_integers import is_spelled, least_opset, spelled
 from edgeconv.capture.onnx_file._order import order_nodes
 from edgeconv.capture.onnx_file._soundness import check_sound, every_node, open_sizes
 from edgeconv.capture.onnx_file._stored import check_sizes, check_total, load_external
@@ -80,10 +81,11 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
         with _mapped("its functions cannot be inlined", where, hint="export it without functions"):
             proto = inliner.inline_local_functions(proto, True)
             _check(proto)  # what a function reads, and what it is to give, its nodes may not make
-    _check_operators(proto.graph, where)
+    integers = [node for node in proto.graph.node if is_spelled(node)]
+    _check_operators(proto.graph, where, known=integers)
     _check_masks(proto.graph, opset_of(proto), where)
     _check_statistics(proto.graph, where)
-    own, target = opset_of(proto), min(max(opset_of(proto), opsets[0]), opsets[-1])
+    own, target = opset_of(proto), min(max(opset_of(proto), opsets[0], least_opset(proto, integers)), opsets[-1])
     if own > target:
         _check_known(proto.graph, target, where)
     if own != target:
@@ -97,6 +99,11 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
             _name_invented(proto.graph, before)
             if own < 11:
                 _spell_out_resizes(proto.graph)
+            _check(proto)
+    if integers:
+        with _mapped("its operators of integers cannot be read", where, hint="export it as QDQ"):
+            proto = spelled(proto)
+            _check_operators(proto.graph, where)
             _check(proto)
     return proto
 
@@ -152,8 +159,10 @@ def _check_stated_once(opsets: Iterable[onnx.OperatorSetIdProto], where: str) ->
             raise CaptureError(what, where=where, hint="export it again: which of them it means cannot be told")
 
 
-def _check_operators(graph: onnx.GraphProto, where: str) -> None:
-    strange = [node for node in every_node(graph) if node.domain not in STANDARD]
+def _check_operators(graph: onnx.GraphProto, where: str, known: Iterable[onnx.NodeProto] = ()) -> None:
+    """Refuses operators of other domains, but for nodes that are known."""
+    read = {id(node) for node in known}
+    strange = [node for node in every_node(graph) if node.domain not in STANDARD and id(node) not in read]
     if strange:
         node = strange[0]
         others = Counter(f"{other.domain}::{other.op_type}" for other in strange)

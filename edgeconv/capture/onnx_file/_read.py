@@ -32,6 +32,7 @@ from edgeconv.capture.onnx_file._file import lifted, opset_of, read_proto, sha25
 from edgeconv.capture.onnx_file._flags import check_flags
 from edgeconv.capture.onnx_file._groups import check_groups
 from edgeconv.capture.onnx_file._local_responses import settle_local_responses
+from edgeconv.capture.onnx_file._moved_integers import settle_moved_integers
 from edgeconv.capture.onnx_file._numbers import check_numbers
 from edgeconv.capture.onnx_file._operands import check_operands
 from edgeconv.capture.onnx_file._padded_axes import settle_padded_axes
@@ -207,6 +208,7 @@ class OnnxFile:
             settle_recurrent(graph)
             settle_training(graph)
             settle_transposed(graph)
+            settle_moved_integers(graph)
             check_numbers(graph)
         except CaptureError as error:
             if isinstance(error, UnknownShapeError):  # shapes that contradict each other say more

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.emit.tflite._quantization import Quantization, of_type
 from edgeconv.errors import EmitError
-from edgeconv.graph.edit import constant, input_of
+from edgeconv.graph.edit import NODE, constant, input_of
 from edgeconv.graph.traits import Trait, having
 
 REQUANTIZE = "Requantize"
@@ -223,5 +223,5 @@ def _named(value: ir.Value) -> str:
 
 
 def _refused(node: ir.Node, why: str, hint: str) -> EmitError:
-    name = node.outputs[0].name if node.outputs else node.name
+    name = node.metadata_props.get(NODE) or (node.outputs[0].name if node.outputs else node.name)
     return EmitError(f"{node.op_type} cannot be written as TFLite: {why}", where=f"tflite, {name}", hint=hint)

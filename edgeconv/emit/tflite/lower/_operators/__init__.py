@@ -56,8 +56,8 @@ WITHOUT_LOWERING: Mapping[str, str] = {
     "DynamicQuantizeLinear": "its scale is computed, and those of a TFLite file are constants",
     "MatMulInteger": "TFLite multiplies no integers without scales",
     "MaxUnpool": "not written yet: torch's becomes ScatterElements",
-    "QLinearConv": "only QuantizeLinear and DequantizeLinear around floats' operators are read as integers",
-    "QLinearMatMul": "only QuantizeLinear and DequantizeLinear around floats' operators are read as integers",
+    "QLinearConv": "with constant scales it is read as operators of floats between pairs; others TFLite cannot state",
+    "QLinearMatMul": "with constant scales it is read as operators of floats between pairs; others TFLite cannot state",
 }
 """Operators of the reference that may reach this table and have no lowering, and why."""
 

@@ -1,0 +1,89 @@
+"""Integers that are moved or picked between QuantizeLinear and DequantizeLinear: dequantized first, as QDQ has it.
+
+Quantizers that write integer operators (QOperator, and exports of other frameworks) reshape, pad, pool or join the
+integers themselves. Later stages know pairs around operators of real numbers. One scale for all is a factor above zero
+and moves nothing: ``scale * (op(q) - zero)`` is ``op(scale * (q - zero))``, number for number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.core.affine import dequantized
+from edgeconv.graph.edit import constant, input_of
+from edgeconv.graph.steps import Steps, sizes_of
+from edgeconv.graph.traits import Trait, having_any
+
+_MOVING = having_any([Trait.MOVES, Trait.LARGEST, Trait.SMALLEST])
+_OF_ALL = frozenset({"Concat", "Max", "Min"})
+"""Whose operands are all moved; of the others the first is, beside Pad's value."""
+_VALUE = 2  # which operand of Pad it is
+
+
+def settle_moved_integers(graph: ir.Graph) -> None:
+    """Puts each DequantizeLinear of one constant scale in front of what moves its integers; shapes must be known."""
+    for node in reversed(list(graph)):
+        if not _moves(node):
+            continue
+        for result in node.outputs:
+            for reader in [use.node for use in result.uses()]:
+                if _is_plain(reader, result):
+                    _exchange(graph, node, result, reader)
+        if not any(result.uses() or result.is_graph_output() for result in node.outputs):
+            graph.remove(node, safe=True)
+
+
+def _moves(node: ir.Node) -> bool:
+    """Whether it moves or picks integers, and nothing else."""
+    data = input_of(node, 0)
+    if node.domain != "" or data is None or data.dtype is None or not data.dtype.is_integer():
+        return False
+    attributes = node.attributes
+    if node.op_type == "Resize":
+        crops = attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize"
+        return attributes.get_string("mode", "nearest") == "nearest" and not crops
+    if node.op_type == "Pad":
+        value = input_of(node, _VALUE)
+        return value is None or constant(value) is not None
+    return node.op_type in _MOVING
+
+
+def _is_plain(node: ir.Node, integers: ir.Value) -> bool:
+    """Whether it dequantizes these integers by one number."""
+    if node.op_type != "DequantizeLinear" or node.domain != "" or node.inputs[0] is not integers:
+        return False
+    zero = input_of(node, 2)
+    scale, point = constant(node.inputs[1]), constant(zero)
+    return scale is not None and scale.size == 1 and (zero is None or (point is not None and point.size == 1))
+
+
+def _exchange(graph: ir.Graph, mover: ir.Node, moved: ir.Value, reader: ir.Node) -> None:
+    steps, parameters = Steps(graph, reader), list(reader.inputs[1:])
+    real = reader.outputs[0].type
+
+    def floats(value: ir.Value | None) -> ir.Value:
+        kind = real.dtype if isinstance(real, ir.TensorType) else None
+        return steps.add("real", "DequantizeLinear", [value, *parameters], sizes_of(value), dtype=kind)
+
+    operands = list(mover.inputs)
+    for at in range(len(operands)) if mover.op_type in _OF_ALL else (0,):
+        operands[at] = floats(operands[at])
+    if mover.op_type == "Pad" and mover.attributes.get_string("mode", "constant") == "constant":
+        operands += [None] * (_VALUE + 1 - len(operands))
+        operands[_VALUE] = steps.constant(_real_value(constant(operands[_VALUE]), reader), "value")
+    copied = ir.Node("", mover.op_type, operands, list(mover.attributes.values()), num_outputs=len(mover.outputs))
+    for old, new in zip(mover.outputs, copied.outputs, strict=True):
+        steps.name(new, "moved")
+        new.shape, new.type = old.shape, real if old.dtype == moved.dtype else old.type
+    steps.insert(copied)
+    steps.replace({reader.outputs[0]: copied.outputs[mover.outputs.index(moved)]})
+
+
+def _real_value(integer: Array | None, reader: ir.Node) -> Array:
+    """What an integer that is padded with stands for; one that is left out is 0, which is not the zero point."""
+    nothing = np.zeros((), np.int64)
+    numbers = [constant(input_of(reader, at)) for at in (1, 2)]
+    scale, zero = (nothing if number is None else number.reshape(()) for number in numbers)
+    return dequantized(nothing if integer is None else integer.reshape(()), scale, zero).astype(np.float32)
