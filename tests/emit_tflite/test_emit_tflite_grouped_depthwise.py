@@ -80,7 +80,7 @@ def test_groups_give_the_integers_of_the_depthwise_kernel(
     assert len(np.unique(expected)) > 100
     np.testing.assert_array_equal(actual, expected)
     multiplier = layer.get("out_channels", channels) // channels
-    assert _blocks._channels_of_a_group(channels, multiplier) == size
+    assert _blocks.channels_of_a_group(channels, multiplier) == size
 
 
 @pytest.mark.parametrize("name", _LAYERS)

@@ -37,7 +37,7 @@ def grouped(graph: Graph, operator: Operator) -> list[Operator]:
     multiplier = results // channels
     if height * width <= _MOST_TAPS and multiplier == 1:
         return [operator]
-    size = _channels_of_a_group(channels, multiplier)
+    size = channels_of_a_group(channels, multiplier)
     if size == 1:
         return [operator]
     blocks = graph.constant(_blocks(weight.data, multiplier, size), weight.name, weight.quantization.moved(0))
@@ -45,7 +45,7 @@ def grouped(graph: Graph, operator: Operator) -> list[Operator]:
     return [Operator("CONV_2D", [image, blocks, *bias], operator.outputs, options)]
 
 
-def _channels_of_a_group(channels: int, multiplier: int) -> int:
+def channels_of_a_group(channels: int, multiplier: int) -> int:
     """The size with the least work per channel; 1 where groups do not halve it."""
 
     def work(size: int) -> float:

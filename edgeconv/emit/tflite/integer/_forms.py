@@ -10,6 +10,8 @@ from edgeconv.core.affine import limits_of
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_interval, of_type
 from edgeconv.emit.tflite.integer._blocks import grouped
+from edgeconv.emit.tflite.integer._interleaved import interleaved
+from edgeconv.emit.tflite.integer._moves import reshape, transpose
 from edgeconv.emit.tflite.integer._rules import TABLE, bounds_of
 
 
@@ -103,8 +105,8 @@ def _hard_swish(graph: Graph, operator: Operator) -> list[Operator]:
     options = {"fusedActivationFunction": _RELU6, "potScaleInt16": False} if sixteen else {}
     return [
         Operator("ADD", [source, three], [gate], options),
-        Operator("MUL", [source, sixth], [part]),
-        Operator("MUL", [part, gate], [result]),
+        Operator("MUL", [gate, sixth], [part]),
+        Operator("MUL", [source, part], [result]),
     ]
 
 
@@ -211,7 +213,7 @@ _OF_BOTH = {"HARD_SWISH": _hard_swish, "PRELU": _prelu, "SUM": _sum}
 _FORMS: Mapping[str, Callable[[Graph, Operator], list[Operator]]] = {
     **_OF_BOTH,
     TABLE: _table,
-    "DEPTHWISE_CONV_2D": grouped,
+    "DEPTHWISE_CONV_2D": _depthwise,
     **dict.fromkeys(("RELU", "RELU6", "RELU_N1_TO_1"), _clamp),
 }
 _FORMS_OF_INT16 = {**_OF_BOTH, "DEPTH_TO_SPACE": _depth_to_space}

@@ -24,7 +24,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
-from edgeconv.emit.tflite.integer._forms import reshape
+from edgeconv.emit.tflite.integer._moves import reshape
 from edgeconv.emit.tflite.lower._windows import SAME, VALID
 
 _DEPTH, _WIDTH = 8, 16  # of a tile of XNNPACK's products of matrices: channels that are read, results
