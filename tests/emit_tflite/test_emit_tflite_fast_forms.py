@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from edgeconv.emit.tflite.integer import _forms
 from edgeconv.quantize import TensorParameters, apply, calibrate, make_plan
+from edgeconv.reference.tflite import read
 
 _CHANNELS = 4
 _SHAPE = (1, _CHANNELS, 16, 16)
@@ -83,6 +84,18 @@ def test_hard_swish_is_within_a_step_of_its_rounding(tflite: Any, name: str, res
     assert "HARD_SWISH" not in found
     rounded = np.rint(functional.hardswish(torch.from_numpy(x)).numpy() / step)
     assert np.abs(np.rint(actual / step) - rounded).max() <= 1
+
+
+def test_hard_swish_is_a_chain_of_which_xnnpack_makes_one_table(tflite: Any) -> None:
+    graph = _quantized(tflite, nn.Hardswish(), *_RANGES["wide"])
+    file = read(tflite.to_tflite(graph, metadata={}, io="int8").data)
+    (x,), before = file.inputs, None
+    for operator in file.operators:
+        varying = {index for index in operator.inputs if file.tensors[index].data is None}
+        assert before is None or before in varying
+        assert varying <= {x, before}
+        (before,) = operator.outputs
+    assert [operator.name for operator in file.operators] == ["ADD", "MUL", "MUL"]
 
 
 def test_hard_swish_stays_where_the_gate_is_coarser_than_the_result(tflite: Any) -> None:
