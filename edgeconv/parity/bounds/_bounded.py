@@ -219,7 +219,8 @@ class Bounded:
             own = (
                 accuracy.relative * u * (np.abs(value) + carried)
                 + accuracy.absolute * u
-                + self.arithmetic.smallest_normal
+                # XNNPACK's e^x = 2^n + p · (t · 2^n): t · 2^n flushed to zero takes p of it along, and p < 2.
+                + 2 * self.arithmetic.smallest_normal
             )
             small = (accuracy.lowest > 0) & (magnitude - error < accuracy.lowest)
             beyond = small | (magnitude + error > accuracy.highest)
