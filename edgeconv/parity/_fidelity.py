@@ -20,6 +20,7 @@ _LEAST_ELEMENTS = 16
 _WIDER = 10.0  # the range of channels beside which others are parts of their own
 _LEAST_SHARE = 1 / 20  # of the channels: one of a hundred is a feature that no input shows, and no part
 _LEAST_VARIATION = 1e-7  # relative to the channel's RMS: below it, float32 shows no variation
+_NOTHING_LEFT = 1e-12  # relative to the whole output: float64's rounding, such as the mean of what was normalized
 
 
 @dataclass(frozen=True)
@@ -150,17 +151,29 @@ def lost_channels(pairs: Sequence[Pair]) -> tuple[int, int]:
         np.concatenate([np.moveaxis(pair[at], 1, 0).reshape(pair[at].shape[1], -1) for pair in pairs], axis=1)
         for at in (0, 1)
     )
-    return int(np.count_nonzero(_lost_rows(computed, expected))), len(expected)
+    return int(np.count_nonzero(_lost_rows(computed, expected, _largest(pairs)))), len(expected)
 
 
-def _lost_rows(computed: Array, expected: Array) -> npt.NDArray[np.bool_]:
-    """Which rows have an error as large as all that they vary; none where they are short, or not all finite."""
+def _lost_rows(computed: Array, expected: Array, largest: float) -> npt.NDArray[np.bool_]:
+    """Which rows have an error as large as all that they vary; none where they are short, or not all finite.
+
+    Args:
+        computed: by the device, shape (rows, elements).
+        expected: by the reference, likewise.
+        largest: the largest magnitude of the whole output that they are of.
+    """
     if expected.shape[1] < _LEAST_ELEMENTS or not (np.isfinite(expected).all() and np.isfinite(computed).all()):
         return np.zeros(len(expected), np.bool_)
     variation = np.var(expected, axis=1, dtype=np.float64)
     error = np.mean(np.square(computed.astype(np.float64) - expected), axis=1)
-    varies = variation > np.square(_LEAST_VARIATION) * np.mean(np.square(expected, dtype=np.float64), axis=1)
+    energy = np.mean(np.square(expected, dtype=np.float64), axis=1)
+    varies = variation > np.maximum(np.square(_LEAST_VARIATION) * energy, np.square(_NOTHING_LEFT * largest))
     return np.asarray(varies & (error >= variation))
+
+
+def _largest(pairs: Sequence[Pair]) -> float:
+    """The largest magnitude that the reference computed."""
+    return max((float(np.abs(b).max(initial=0.0)) for _, b in pairs), default=0.0)
 
 
 def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int]:
@@ -189,7 +202,7 @@ def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int
                 computed, expected = (
                     np.concatenate([_part(pair[at], joint.axis, end, size).ravel() for pair in pairs]) for at in (0, 1)
                 )
-                lost += int(_lost_rows(computed[None], expected[None]).sum())
+                lost += int(_lost_rows(computed[None], expected[None], _largest(pairs)).sum())
     return lost, count
 
 
@@ -209,7 +222,7 @@ def _lost_narrow_channels(pairs: Sequence[Pair], joint: Parts) -> tuple[int, int
     narrow = (widths < widths.max() / _WIDER) & (deviations < deviations.max() / _WIDER)
     if narrow.sum() < _LEAST_SHARE * len(widths):
         return 0, 0
-    return int(_lost_rows(computed, expected)[narrow].sum()), int(narrow.sum())
+    return int(_lost_rows(computed, expected, _largest(pairs))[narrow].sum()), int(narrow.sum())
 
 
 def _part(array: Array, axis: int, end: int, size: int) -> Array:

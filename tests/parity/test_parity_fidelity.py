@@ -196,6 +196,17 @@ def test_a_class_that_no_input_shows_is_no_lost_part() -> None:
     assert lost_parts([(rounded, head)], [Parts(1, (4, 4))]) == (0, 0), "other parts than the output has"
 
 
+def test_a_part_that_is_rounding_of_float64_is_not_lost() -> None:
+    """The mean of what was normalized: 1e-17 where float32 computes 1e-8."""
+    head, _ = _head(last=False)
+    head[:, 4:] = 1e-17 * RANDOM.standard_normal(head[:, 4:].shape)
+    computed = head.copy()
+    computed[:, 4:] = 1e-4 * RANDOM.standard_normal(head[:, 4:].shape)
+    assert lost_parts([(computed, head)], [Parts(1, (4, 3))]) == (0, 2)
+    assert lost_channels([(computed, head)]) == (0, 7)
+    assert lost_parts([(computed, head * 1e9)], [Parts(1, (4, 3))]) == (1, 2), "the boxes are, beside nothing of them"
+
+
 def test_offsets_and_constants_lose_their_channels_or_none() -> None:
     boxes = RANDOM.uniform(0.0, 640.0, (1, 4, 100))
     offset = [(boxes + 1e6 + RANDOM.standard_normal(boxes.shape) * 500, boxes + 1e6)]
