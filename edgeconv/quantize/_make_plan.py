@@ -20,6 +20,7 @@ from edgeconv.errors import QuantizeError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.integer_rules import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
+from edgeconv.graph.traits import Trait, having_any
 from edgeconv.quantize._apart import joins_of_uneven_parts, uneven_channels
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._graph import name_of, named
@@ -33,9 +34,14 @@ _Floats = npt.NDArray[np.float64]
 
 _MOST_BIAS = 2.0**30  # steps: half of what int32 holds, so that a correction of the bias still fits
 _FINEST = 2.0**-31  # of input scale · weight scale / output scale: XNNPACK takes none below 2**-32
+_AVERAGES = having_any([Trait.AVERAGES])
 _SCORES_RANK = 2  # (N, classes); what has more axes is an image or a sequence, which a few clipped elements hurt less
 _DEFAULT = QuantizationOptions()
 _FEWEST = 1024  # elements of a weight below which storing it in 8 bits saves nothing
+
+# Of the range of what is averaged, in the range of the average. Where nothing but rounding is left (the mean of what
+# was normalized), XNNPACK's MEAN adds zero point · count · scale in float32, and is 22 steps off.
+_LEAST_LEFT = 2.0**-12
 
 # A weight's scale is at least this share of the layer's largest: the multipliers of kernels are int32 with a shift, and
 # one for a channel 2**40 times weaker would be zero.
@@ -222,7 +228,13 @@ def _range(value: ir.Value, calibration: Calibration, levels: int) -> tuple[floa
         return KNOWN_RANGES[producer.op_type]
     # EfficientNet-Lite0's logits alone: 33.8 dB by "mse", 36.1 dB whole. The block's 64 planes: 0.6 dB more by "mse".
     is_scores = value.is_graph_output() and len(value.shape or ()) <= _SCORES_RANK
-    return calibration.range_of(named(value), levels, observer="min-max" if is_scores else "")
+    low, high = calibration.range_of(named(value), levels, observer="min-max" if is_scores else "")
+    source = producer.inputs[0] if producer is not None and producer.op_type in _AVERAGES else None
+    averaged = calibration.histograms.get(named(source)) if source is not None else None
+    if averaged is not None:
+        margin = max(0.0, _LEAST_LEFT * (averaged.high - averaged.low) - (high - low)) / 2
+        low, high = low - margin, high + margin
+    return low, high
 
 
 def _weights_only(
