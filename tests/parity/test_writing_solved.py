@@ -157,7 +157,22 @@ class LookedUpPart(nn.Module):
         return torch.cat([x.flatten(2)[:, :2], sizes, largest.sin()], 1)
 
 
-@pytest.mark.parametrize("head", [Looked(), LookedUpPart()])
+class LookedUpRoot(nn.Module):
+    """Roots of magnitudes of a GroupNorm, which ONNX computes in another shape: a table behind a rescaling ABS."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.group_norm(x, 1).abs().sqrt()
+
+
+class Squares(nn.Module):
+    """Squares of negative numbers beside a factor of 2, which is 2.0000001 as integers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.clamp(-1, 0.7) * 2 - x
+        return nn.functional.gelu((x @ x.transpose(2, 3)).pow(2) - 1, approximate="tanh")
+
+
+@pytest.mark.parametrize("head", [Looked(), LookedUpPart(), LookedUpRoot(), Squares()])
 def test_small_operands_lie_on_the_integers_that_tables_know(head: nn.Module, tmp_path: Path) -> None:
     """Between them there is no entry: right files were called wrong."""
     torch.manual_seed(0)

@@ -255,8 +255,15 @@ class _Writing:
     def _closer(self, item: _Judged) -> _Judged:
         """With the bound that needs more evaluations."""
         end, operands = item.end, item.operands
-        if end.expected.dtype.kind != "f" or not np.isfinite(item.error):
+        if end.expected.dtype.kind != "f" or not end.fits:
             return item
+        if not np.isfinite(item.error):  # an exponent of 2 that is 2.0000001 as integers makes NaN of what is negative
+            readings = (replace(end, expected=due) for due in self._readings(end, operands))
+            finite = (other for other in readings if np.isfinite(_distance(end.actual, other.expected, operands)).all())
+            other = next(finite, None)
+            if other is None:
+                return item
+            end = other
         bound = self._bound(end, operands)
         readings = (_judged(end, due, bound, operands) for due in self._readings(end, operands))
         best = min(readings, key=lambda judged: judged.used)

@@ -115,14 +115,22 @@ class TfliteFile:
 
     @property
     def read(self) -> frozenset[str]:
-        """Those whose tensors operators read, and not the tensor that they were moved from.
+        """Those whose tensors operators read, and not another one that they were moved from.
 
         Without those that were compared and are the same in several orders of their axes, such as products of a matrix
         with itself: other numbers in their place would not be.
         """
         indices = {index for operator in self._stated.operators for index in operator.inputs} - self._in_any_order
-        indices -= {index for index, operator in self._makers.items() if operator.name in _MOVING}
+        indices -= {index for index in self._makers if self._is_moved(index)}
         return frozenset(holder.name for index, holder in self._holders.items() if index in indices)
+
+    def _is_moved(self, index: int) -> bool:
+        """Whether a tensor has the elements, in another order, of one before it that is read in its place."""
+        while index in self._makers and self._makers[index].name in _MOVING:
+            index = self._makers[index].inputs[0]
+            if index in self._holders:
+                return True
+        return False
 
     @property
     def looked_up(self) -> dict[str, Steps]:
