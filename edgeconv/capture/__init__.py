@@ -157,28 +157,32 @@ def capture(
     from edgeconv.capture.torch.call import Called, tensors_of
     from edgeconv.graph.edit import remove_unread_constants
 
+    # 1. The arguments of this function, in the caller's words.
     checked_module(module)
     args = tensors_of(args)
     input_names, output_names = (
         values.tensor_names(names, argument, CaptureError)
         for names, argument in ((input_names, "input_names"), (output_names, "output_names"))
     )
+    # `Called` would put "module." in front of every name of a weight and of a submodule.
     if isinstance(module, Called) and not module.wraps_graph:
         with module.unwrapped() as inner:
             return capture(inner, args, input_names=input_names, output_names=output_names, opset=opset, path=path)
     where = type(module).__name__
-    # the exporter would silently take another one
+    # torch.onnx.export takes another opset in place of one that it does not know, and raises nothing.
     opset = values.integer(opset, "opset", CaptureError, least=OPSETS[0], most=OPSETS[-1])
     if path not in ("auto", "fast", "official"):
         raise CaptureError(f"there is no path {path!r}", where=where, hint="choose auto, fast or official")
+    # 2. The module, before anything is traced: torch's own errors about these faults do not name the part.
     module = as_floats(module)
     check_fit(module)
     parameters = _interface.weight_names(module)
     modules = [path for path, _ in module.named_modules()]
     _interface.check_arguments(module, args, input_names)
+    # 3. The trace, which is changed in place until only what a file can hold is left in it.
     with eval_mode(module), frozen_quantization(module):
         program = export_program(module, in_module_precision(module, args), {})
-        others = settle_precision(program, where)
+        other_types = settle_precision(program, where)
         _interface.check_regions(program, where)
         settle_masks(program)
         _interface.check_sizes(program)
@@ -186,11 +190,13 @@ def capture(
         outputs = _interface.fit_output_names(output_names, program, input_names, {*parameters, *modules}, where)
         _interface.check_names(input_names, outputs)
         model, note = _to_ir(program, opset, path)
+    # 4. Forms that the ONNX specification has and some runtime does not compute become forms that all compute.
     check_windows(model.graph)
     settle_circular_pads(model.graph)
     settle_ceil_mode(model.graph)
     settle_resizes(model.graph)
     remove_unread_constants(model.graph)
+    # 5. Names: the caller's for inputs and outputs, the torch modules' for everything between.
     name_values(
         model,
         input_names=input_names,
@@ -200,8 +206,8 @@ def capture(
     )
     model.graph.name = where
     model.metadata_props[NOTE] = note
-    if others:
-        model.metadata_props[PRECISION] = ", ".join(others)
+    if other_types:
+        model.metadata_props[PRECISION] = ", ".join(other_types)
     return model
 
 
@@ -251,7 +257,7 @@ __getattr__ = on_first_use(
 
 
 def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tuple[ir.Model, str]:
-    """The clean graph, and the path that was taken and why."""
+    """The cleaned graph of a traced program, and the text of `NOTE`: which path made it, and why not the fast one."""
     from edgeconv.capture.normalize._clean import clean, clean_known
     from edgeconv.capture.torch._builder import Unsupported
 

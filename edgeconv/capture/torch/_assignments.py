@@ -1,7 +1,7 @@
-"""Assignments to places that are known: every other row, some channels, a diagonal.
+"""Assignments to constant places of a tensor: every other row, some channels, a diagonal.
 
-One number is a Where with a constant mask. Else old and new elements are joined along the axis and gathered in their
-order: by operators that both formats have fast, where ONNX's ScatterND needs transposes around it.
+A single number becomes Where with a constant mask. Otherwise old and new elements are concatenated along the axis and
+gathered in their final order. Both formats run these operators fast; ScatterND would need transposes around it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from edgeconv.capture.torch._builder import Builder, sizes_of
 
 
 def replaced(b: Builder, x: ir.Value, values: ir.Value, places: Sequence[int], axis: int) -> ir.Value:
-    """A tensor whose elements at some places of an axis are others.
+    """A tensor with other elements at some places of an axis.
 
     Args:
-        b: makes the nodes.
-        x: the tensor.
-        values: of its shape but for the axis, which has one element per place.
-        places: counted from the start; of equal ones the last counts, as torch writes one after the other.
-        axis: counted from the start.
+        b: appends the nodes.
+        x: the tensor before.
+        values: the new elements: of x's shape, except that the axis has one element per place.
+        places: indices from 0; where one stands twice, its last value counts, as torch writes in order.
+        axis: from 0.
     """
     size = sizes_of(x)[axis]
     number = _number(b, values)
@@ -31,10 +31,10 @@ def replaced(b: Builder, x: ir.Value, values: ir.Value, places: Sequence[int], a
         mask[list(places)] = True
         shape = [size if index == axis else 1 for index in range(len(sizes_of(x)))]
         return chosen(b, b.exactly(mask.view(shape), ir.DataType.BOOL), number, x, sizes_of(x))
-    order = list(range(size))
+    order = list(range(size))  # positions in the concatenation of x and the values
     for index, place in enumerate(places):
         order[place] = size + index
-    if min(order) >= size:  # nothing of the tensor is left
+    if min(order) >= size:  # every element is replaced
         x, order = values, [index - size for index in order]
     else:
         x = b.concat([x, values], axis)
@@ -43,9 +43,10 @@ def replaced(b: Builder, x: ir.Value, values: ir.Value, places: Sequence[int], a
 
 
 def chosen(b: Builder, condition: ir.Value, x: ir.Value, other: ir.Value, shape: Sequence[int]) -> ir.Value:
-    """Elements of the one tensor where a condition is true, of the other elsewhere.
+    """Where: elements of x where a condition is true, of `other` elsewhere.
 
-    onnxruntime has no Where of booleans or of the narrow integers: those are put together, or go through int32.
+    onnxruntime has no kernel of Where for bool, int8 and int16: of booleans it is written with And and Or, narrow
+    integers are cast to int32 and back.
     """
     if x.dtype is ir.DataType.BOOL:
         here, elsewhere = b.add("And", condition, x), b.add("And", b.add("Not", condition), other)
@@ -72,7 +73,11 @@ def with_diagonal(b: Builder, x: ir.Value, values: ir.Value, offset: int, dim1: 
 
 
 def _matrices(b: Builder, x: ir.Value, offset: int, dim1: int, dim2: int) -> tuple[ir.Value, list[int], list[int]]:
-    """The tensor with its two axes as one at the end; in which order its axes are then; the diagonal's places there."""
+    """A tensor with its two matrix axes flattened into one last axis.
+
+    Returns:
+        The tensor; the order of x's axes in it, before flattening; the places of the diagonal on the last axis.
+    """
     sizes = sizes_of(x)
     matrix_axes = [dim1 % len(sizes), dim2 % len(sizes)]
     perm = [*(axis for axis in range(len(sizes)) if axis not in matrix_axes), *matrix_axes]
@@ -82,18 +87,14 @@ def _matrices(b: Builder, x: ir.Value, offset: int, dim1: int, dim2: int) -> tup
 
 
 def _number(b: Builder, value: ir.Value) -> ir.Value | None:
-    """The one number that all elements of a tensor are, without axes; None where there is no such constant."""
+    """A scalar constant that every element of a value equals; None where there is none."""
     producer = value.producer()
     if producer is not None and producer.op_type == "Expand" and producer.inputs[0] is not None:
         value = producer.inputs[0]
     constant = b.constant_of(value)
     if constant is None and value.const_value is not None:
         constant = torch.from_numpy(value.const_value.numpy().copy())
-    if (
-        constant is None
-        or not constant.numel()
-        or value.dtype is None
-        or not bool((constant == constant.flatten()[0]).all())
-    ):
+    if constant is None or not constant.numel() or value.dtype is None:
         return None
-    return b.exactly(constant.flatten()[0], value.dtype)
+    first = constant.flatten()[0]
+    return b.exactly(first, value.dtype) if bool((constant == first).all()) else None

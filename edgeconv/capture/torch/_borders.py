@@ -1,4 +1,8 @@
-"""torch's exceptions become `CaptureError` here, with the torch module they came from."""
+"""Maps torch's exceptions to `CaptureError`, with the path of the torch module that was running.
+
+torch has few exception classes and no codes, so most causes are recognised by words of its message; a message that is
+not recognised is passed on, shortened.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 from edgeconv.errors import DECLARED, CaptureError, Wording, causes_of, is_own_fault
 
-_WANTED = 240  # characters of a foreign message
+_LONGEST_MESSAGE = 240  # characters of a foreign message
 _NO_ONNX_FORM = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<op>[^']+)'")
 _TRANSLATED = re.compile(r"Error when translating node %?(?P<node>\w+)")
+# Where torch's messages turn from the cause to stack traces and advice.
 _MORE = re.compile(r"\s*(From user code:|Caused by:|For more information|consider using|While executing|\n\n).*", re.S)
 
 _DATA_DEPENDENT = (
@@ -27,12 +32,11 @@ _DATA_DEPENDENT = (
 )
 _NOT_TRACEABLE = (".numpy() is not supported", "Cannot access data pointer", "doesn't have storage")
 
-
 _ON_CPU = "make new tensors on the device of the input (device=x.device), and export on the CPU"
 SPARSE = ("the forward computes with sparse tensors, and files have none", "make them dense: .to_dense()")
-"""What is said of them, and how to mend it."""
+"""What went wrong, and the hint."""
 
-# What torch says of tensors of another kind than the dense ones of one device.
+# Words in torch's messages, what went wrong, and the hint.
 _KINDS = (
     ("SparseTensorImpl", *SPARSE),
     (
@@ -81,7 +85,7 @@ def export_errors(module: torch.nn.Module) -> Iterator[None]:
     except CaptureError:
         raise
     except Exception as error:  # the border: the forward is the user's code and may raise anything
-        # TypeError is the user's: arguments that a forward does not take fail where it is called.
+        # Python raises TypeError in edgeconv's frame where the user's forward is called with wrong arguments.
         if is_own_fault(error) and not isinstance(error, TypeError):
             raise
         what, hint = _explain(error)
@@ -112,18 +116,18 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
 
 
 def _as_traced(name: str, program: torch.export.ExportedProgram) -> str:
-    """The operator of the module that was decomposed to one of torch's inner ones: that is what a user knows."""
+    """The traced operator for one of torch's inner ones (``prims.erf_inv``), which no user has called."""
     inner = name.removeprefix("prims.").replace("_", "")  # erf_inv of erfinv
     traced = [str(node.target).rpartition(".")[0] for node in program.graph.nodes if node.op == "call_function"]
     is_inner = name.startswith("prims.")
-    return next((known for known in traced if is_inner and known.replace("_", "").endswith(inner)), name)
+    return next((called for called in traced if is_inner and called.replace("_", "").endswith(inner)), name)
 
 
 def _without_form(program: torch.export.ExportedProgram) -> list[str]:
-    """All operators of the program that the exporter knows neither an ONNX function nor a decomposition for.
+    """All operators of the program for which torch.onnx has neither an ONNX function nor a decomposition.
 
-    It stops at the first by itself, and keeps its tables in modules that other versions of torch may not have: then
-    that first one is all that is told.
+    torch.onnx itself stops at the first one. Its tables are in private modules: where a version of torch has them
+    elsewhere, this list is empty, and the message names that first one only.
     """
     try:
         from torch.onnx._internal.exporter import _decomp, _registration
@@ -136,11 +140,11 @@ def _without_form(program: torch.export.ExportedProgram) -> list[str]:
         lacking = [_as_traced(name, program) for name in lacking]
     except Exception:  # noqa: BLE001 - private modules, and decompositions may raise what they like
         return []
-    return [name for name in lacking if name.startswith("aten.")]  # of torch's inner ones it translates more
+    return [name for name in lacking if name.startswith("aten.")]  # prims are translated elsewhere in torch.onnx
 
 
 def _explain(error: Exception) -> tuple[str, str | Wording]:
-    """What went wrong, and what to do about it."""
+    """What went wrong, and the hint."""
     text = str(error)
     if isinstance(error, GuardOnDataDependentSymNode) or any(sign in text for sign in _DATA_DEPENDENT):
         return (
@@ -183,8 +187,8 @@ def _holds_packed(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None:
         frame = trace.tb_frame
-        held = any(isinstance(value, PackedSequence) for value in frame.f_locals.values())
-        if held or frame.f_code.co_name == "pack_padded_sequence":
+        has_packed = any(isinstance(value, PackedSequence) for value in frame.f_locals.values())
+        if has_packed or frame.f_code.co_name == "pack_padded_sequence":
             return True
         trace = trace.tb_next
     return False
@@ -211,10 +215,10 @@ def _module_running(frame: FrameType) -> torch.nn.Module | None:
 
 
 def _module_of(error: BaseException, text: str, program: torch.export.ExportedProgram) -> str:
-    """The module path of the torch node that the exporter was at.
+    """The module path of the torch node that the exporter was translating.
 
-    Its frames hold that node. The name of it in the message is a second choice: the exporter decomposes the graph
-    first, and names its nodes anew.
+    The frames of the exporter hold that node. Its name in the message is the second choice: it is of the decomposed
+    graph, whose names may differ from those of the program.
     """
     for node in _translated_nodes(error):
         stack = node.meta.get("nn_module_stack") or {}
@@ -241,10 +245,11 @@ def _translated_nodes(error: BaseException) -> Iterator[torch.fx.Node]:
 
 
 def _described(path: str, class_name: str) -> str:
+    """The path of a module; the bare class name for the root, whose path is empty."""
     return path or class_name.rpartition(".")[2]
 
 
 def _first_line(error: BaseException) -> str:
     """The first sentence of a message that may go on for pages."""
     text = " ".join(_MORE.sub("", str(error).strip()).split()) or type(error).__name__
-    return text if len(text) <= _WANTED else text[: _WANTED - 1] + "…"
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"

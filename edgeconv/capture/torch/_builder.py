@@ -1,4 +1,9 @@
-"""Makes the ONNX nodes of one torch operation after the other, with shapes and dtypes that are known."""
+"""Appends the ONNX nodes of one torch operation after another, each with static shapes and dtypes.
+
+Entries of the table in `_aten` get a `Builder` as their first argument. Constants are lazy: a weight becomes an
+initializer only when a node takes it, and arithmetic on constants is done by torch in float64 and rounded once
+(`Builder.exact`), so that a folded batch norm, say, has no more than one rounding.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +23,11 @@ from edgeconv.graph.origin import Origin, set_origin
 from edgeconv.reference import MOST_ELEMENTS
 
 Operand = ir.Value | float
-"""A tensor, or a number that the forward holds."""
+"""A tensor, or a Python number among the arguments of a torch operation."""
 Result = ir.Value | Sequence[ir.Value | None]
+"""The value of an operation, or one per result of torch's; None for a result that nobody uses and no entry made."""
 Entry = Callable[..., Result]
-"""One line of the table: takes the builder and the operator's arguments by name (``self`` and ``input`` are ``x``)."""
+"""A translator of one ATen operator: takes the builder and the arguments by name (``self`` and ``input`` are ``x``)."""
 
 DTYPES: Mapping[torch.dtype, ir.DataType] = {
     torch.float16: ir.DataType.FLOAT16,
@@ -52,16 +58,16 @@ class Unsupported(Exception):  # noqa: N818 it never leaves the room: the offici
 
 
 class Builder:
-    """Appends nodes to a graph; what they are made for is told by `begin`.
+    """Appends nodes to a graph. `begin` states the torch operation that the next nodes belong to.
 
     Args:
         opset: version of the default ONNX domain.
-        weights: names that constants may come with.
+        weights: names of weights, which temporary names must not take.
 
     Attributes:
         opset: version of the default ONNX domain.
-        graph: the graph that grows.
-        exact: the constants that are not rounded yet (float64, or integers), by the values that stand for them.
+        graph: the graph that nodes are appended to.
+        exact: the unrounded tensor (float64, or integers) of each value that is a constant.
     """
 
     def __init__(self, opset: int, weights: Iterable[str]) -> None:
@@ -71,7 +77,7 @@ class Builder:
         self.exact: dict[ir.Value, torch.Tensor] = {}
         self._waiting: dict[ir.Value, Callable[[], npt.NDArray[Any]]] = {}
         self._origin = Origin()
-        self._made: list[torch.Tensor] = []
+        self._fakes: list[torch.Tensor] = []
         self._used: frozenset[int] = frozenset()
         self._is_written_out = False
 
@@ -80,36 +86,37 @@ class Builder:
 
         Args:
             origin: of the operation.
-            made: what torch makes of it: tensors with shape and dtype, without data.
-            used: which of them anybody takes.
+            fakes: torch's results: tensors with shape and dtype, without data.
+            used: positions of the results that other operations use.
         """
-        self._origin, self._made, self._used = origin, fakes, used
+        self._origin, self._fakes, self._used = origin, fakes, used
         self._is_written_out = False
 
     def write_out(self) -> None:
-        """Marks the further nodes of this operation as `WRITTEN_OUT`: their numbers may leave float16's range.
+        """Marks the further nodes of this operation as `WRITTEN_OUT`: their values may leave float16's range.
 
-        A file of half precision then computes them in float32, which the range of the result alone would not call for.
+        A float16 file then computes them in float32. Otherwise only the range of the operation's result would decide,
+        which may be small where intermediates are not (a norm squares).
         """
         self._is_written_out = True
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of torch's (first) result."""
-        return shape_of(self._made[0])
+        return shape_of(self._fakes[0])
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shapes of all of torch's results."""
-        return [shape_of(fake) for fake in self._made]
+        return [shape_of(fake) for fake in self._fakes]
 
     @property
     def dtype(self) -> ir.DataType:
         """The dtype of torch's (first) result."""
-        return dtype_of(self._made[0])
+        return dtype_of(self._fakes[0])
 
     def is_used(self, index: int) -> bool:
-        """Whether anybody takes this one of torch's results."""
+        """Whether another operation uses torch's result at this position."""
         return index in self._used
 
     def add(
@@ -144,13 +151,13 @@ class Builder:
         **attributes: Any,
     ) -> list[ir.Value]:
         """Appends a node with one output per shape, all of them of one dtype (that of the first input)."""
-        taken = list(inputs)
-        for value in taken:
+        operands = list(inputs)
+        for value in operands:
             if value in self._waiting:
                 self.keep(value)
         stated = {name: value for name, value in attributes.items() if value is not None}
-        node = ir.node(op_type, taken, stated, num_outputs=len(shapes))
-        of = dtype or (taken[0].dtype if taken and taken[0] is not None else None) or self.dtype
+        node = ir.node(op_type, operands, stated, num_outputs=len(shapes))
+        of = dtype or (operands[0].dtype if operands and operands[0] is not None else None) or self.dtype
         for output, shape in zip(node.outputs, shapes, strict=True):
             output.shape, output.dtype, output.name = ir.Shape(shape), of, temporary_name(self.graph)
         set_origin(node, self._origin)
@@ -169,7 +176,11 @@ class Builder:
         return self.constant(np.array(numbers, dtype=np.int64))
 
     def scalar(self, number: float, dtype: ir.DataType | None = None) -> ir.Value:
-        """A 0-d constant (of the dtype of torch's result); a negative number wraps among unsigned ones, as in torch."""
+        """A 0-d constant, by default of the dtype of torch's result; -1 as uint8 is 255, as in torch.
+
+        Raises:
+            Unsupported: a fraction in an integer dtype, which torch would compute in floats.
+        """
         of = dtype or self.dtype
         if not of.is_floating_point() and of is not ir.DataType.BOOL and number != int(number):
             raise Unsupported(f"the number {number} among {of.name.lower()} tensors")
@@ -186,12 +197,13 @@ class Builder:
         return self.waiting(temporary_name(self.graph), array.shape, ir.DataType.from_numpy(array.dtype), lambda: array)
 
     def exactly(self, tensor: torch.Tensor, dtype: ir.DataType) -> ir.Value:
-        """A constant that is rounded to ``dtype`` when a node takes it.
+        """A constant that is rounded to `dtype` only when a node takes it.
 
         Raises:
             CaptureError: it claims many more elements than the module holds.
         """
-        if tensor.numel() > max(MOST_ELEMENTS, tensor.untyped_storage().nbytes()):  # expanded by strides of 0
+        # A tensor that ``expand`` made shares one element by strides of 0; written out it may not fit into memory.
+        if tensor.numel() > max(MOST_ELEMENTS, tensor.untyped_storage().nbytes()):
             what = f"a constant of {tensor.numel():.2g} elements, expanded from a few"
             raise CaptureError(what, where=self.graph.name or "model", hint="let the operator that takes it broadcast")
         value = self.waiting(temporary_name(self.graph), tuple(tensor.shape), dtype, lambda: _rounded(tensor, dtype))
@@ -201,13 +213,13 @@ class Builder:
     def waiting(
         self, name: str, shape: Sequence[int], dtype: ir.DataType, make: Callable[[], npt.NDArray[Any]]
     ) -> ir.Value:
-        """A constant that is made, and becomes an initializer, once a node takes it: unused ones cost nothing."""
+        """A constant whose data `make` gives when a node first takes it; an unused one costs nothing."""
         value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
         self._waiting[value] = make
         return value
 
     def keep(self, value: ir.Value) -> ir.Value:
-        """Makes a constant an initializer of the graph; any other value is returned as it is."""
+        """Turns a waiting constant into an initializer of the graph; returns any value unchanged."""
         make = self._waiting.pop(value, None)
         if make is not None:
             value.const_value = ir.Tensor(make(), dtype=value.dtype, name=value.name)
@@ -270,7 +282,8 @@ class Builder:
     def matmul(self, left: ir.Value, right: ir.Value) -> ir.Value:
         """The matrix product over the last two axes, the others broadcast; both of rank 2 or more.
 
-        Of narrow integers by int32, whose lower bits are theirs: ONNX multiplies no narrower ones.
+        ONNX's MatMul takes no integers narrower than 32 bits. Those are multiplied as int32 and cast back, which keeps
+        the low bits: the wrapped result that torch has.
         """
         a, b = sizes_of(left), sizes_of(right)
         shape = (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
@@ -281,16 +294,16 @@ class Builder:
         return self.cast(self.add("MatMul", *wide, shape=shape), kind)
 
     def reduce(self, op_type: str, value: ir.Value, axes: Sequence[int], *, keepdims: bool) -> ir.Value:
-        """A ``Reduce…`` over the axes, as axes are given since opset 18."""
+        """A ``Reduce…`` with its axes as an input, the form since opset 18; the value itself where there are none."""
         sizes = list(sizes_of(value))
-        gone = {axis % len(sizes) for axis in axes} if sizes else set()
-        shape = [1 if axis in gone else size for axis, size in enumerate(sizes) if keepdims or axis not in gone]
-        if not gone:
+        reduced = {axis % len(sizes) for axis in axes} if sizes else set()
+        shape = [1 if axis in reduced else size for axis, size in enumerate(sizes) if keepdims or axis not in reduced]
+        if not reduced:
             return value
         return self.add(op_type, value, self.ints(*axes), shape=shape, keepdims=int(keepdims))
 
     def constant_of(self, value: ir.Value | None) -> torch.Tensor | None:
-        """The constant behind a value, unrounded; None when it is computed."""
+        """The unrounded constant that a value stands for; None where it is computed at run time."""
         return None if value is None else self.exact.get(value)
 
 
@@ -302,7 +315,11 @@ def sizes_of(value: ir.Value) -> tuple[int, ...]:
 
 
 def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The static shape that torch recorded."""
+    """The static shape that torch recorded.
+
+    Raises:
+        Unsupported: a size is symbolic.
+    """
     shape = tuple(tensor.shape)
     if not all(isinstance(size, int) for size in shape):
         raise Unsupported("a shape that is not known before it runs")
@@ -310,7 +327,11 @@ def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def dtype_of(tensor: torch.Tensor) -> ir.DataType:
-    """The dtype that torch recorded."""
+    """The ONNX dtype of what torch recorded.
+
+    Raises:
+        Unsupported: ONNX has none that this project handles (complex, quantized, float8).
+    """
     if tensor.dtype not in DTYPES:
         raise Unsupported(f"a tensor of {str(tensor.dtype).removeprefix('torch.')}")
     return DTYPES[tensor.dtype]

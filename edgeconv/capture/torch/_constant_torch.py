@@ -1,4 +1,4 @@
-"""What depends on constants only is computed by torch itself, in float64, and rounded once where a node takes it."""
+"""Constant folding while a module is translated: torch computes it in float64, and it is rounded once at its use."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.utils import _pytree as pytree
 from edgeconv.capture.torch._builder import Builder, Result, Unsupported, dtype_of, torch_dtype
 from edgeconv.capture.torch._operation import name_of
 
-# Operators that take nothing but a shape from their tensor, with what they fill it with; nobody may read what is in
-# an empty tensor before it is written, so that zeros are as good as anything.
+# Operators that take nothing but the shape from their tensor, with the number that they fill it with; None where that
+# is an argument. The content of an empty tensor is undefined before it is written: zeros do.
 _FILLED: Mapping[str, float | None] = {
     "zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1, "full_like": None, "new_full": None, "empty": 0,
     "empty_like": 0, "new_empty": 0, "empty_strided": 0, "new_empty_strided": 0, "empty_permuted": 0,
@@ -22,7 +22,7 @@ _FILLED: Mapping[str, float | None] = {
 
 
 def is_constant_operator(node: FxNode, arguments: Mapping[str, Any], b: Builder) -> bool:
-    """Whether nothing that is known only at run time goes into the operator: no tensor, and no random numbers."""
+    """Whether the results of an operator are known now: its tensors are constants, and it draws no random numbers."""
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return False
     if name_of(node) in _FILLED:
@@ -31,14 +31,25 @@ def is_constant_operator(node: FxNode, arguments: Mapping[str, Any], b: Builder)
 
 
 def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, fakes: list[torch.Tensor]) -> Result:
-    """The results of an operator on constants."""
+    """The results of an operator on constants.
+
+    Args:
+        node: the operator; `is_constant_operator` holds.
+        read: gives the present value of an argument.
+        b: keeps the results, unrounded.
+        fakes: the results as torch recorded them.
+
+    Raises:
+        Unsupported: torch raises.
+    """
     target = node.target
     if name_of(node) in _FILLED:
         return _filled(node, read, b, fakes[0])
     args, kwargs = read(list(node.args)), {key: read(item) for key, item in node.kwargs.items()}
     if not callable(target):
         raise Unsupported("not an operator")
-    # What makes a tensor out of numbers does so in its own dtype; so does an operator that has no float64.
+    # First in float64. An operator that makes a tensor of numbers keeps its own dtype, and so does one that torch does
+    # not run in float64 (an index of uint8, a fake quantization).
     for wide in (True, False) if _tensors({"args": args, **kwargs}) else (False,):
         arguments = [_argument(item, b, wide) for item in args]
         options = {key: _argument(item, b, wide) for key, item in kwargs.items()}
@@ -55,6 +66,7 @@ def evaluate(node: FxNode, read: Callable[[Any], Any], b: Builder, fakes: list[t
 
 
 def _filled(node: FxNode, read: Callable[[Any], Any], b: Builder, fake: torch.Tensor) -> ir.Value:
+    """The result of an operator in `_FILLED`."""
     number = _FILLED[name_of(node)]
     if number is None:
         position = {"full_like": 1, "new_full": 2}[name_of(node)]
@@ -63,7 +75,10 @@ def _filled(node: FxNode, read: Callable[[Any], Any], b: Builder, fake: torch.Te
 
 
 def _argument(item: Any, b: Builder, wide: bool) -> Any:
-    """Copies of constants on the CPU, as the operator may write to them: floats in float64 or, not wide, in float32."""
+    """An argument with copies of constants, as the operator may write to them: in float64 or, not wide, in their dtype.
+
+    A device among the arguments becomes the CPU, where the constants are.
+    """
     if isinstance(item, ir.Value):
         constant = b.exact[item].detach().cpu().clone()
         return _widened(constant) if wide else constant.to(torch_dtype(item.dtype))

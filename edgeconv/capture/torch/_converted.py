@@ -1,8 +1,8 @@
-"""Modules that torch.ao has converted to integers, as modules of floats that round where these do.
+"""Rebuilds modules that torch.ao has converted to integers as float modules with fake quantization.
 
-``convert`` and ``convert_fx`` put layers of packed weights in the place of layers of floats. Each of them states its
-integers, scales and zero points, so that the layer of floats before it can be made of it again: the weight that the
-integers stand for, and a fake quantization at the scale of its result.
+``convert`` and ``convert_fx`` replace float layers by layers with packed integer weights, whose kernels (FBGEMM,
+QNNPACK) cannot be traced. Each such layer states its integers, scales and zero points. A float layer is made of it
+again: with the dequantized weight, and a fake quantization at the scale of its result, so that it rounds the same.
 """
 
 from __future__ import annotations
@@ -19,23 +19,28 @@ from torch.nn import functional
 from edgeconv.capture.torch._trained import Rounding, rounding
 from edgeconv.errors import CaptureError
 
-_PLACES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torch.ao.nn.quantizable.dynamic.")
-_KNOWN = ("torch.ao.nn.quantized.modules.", "torch.ao.nn.intrinsic.quantized.modules.")
+_PACKAGES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torch.ao.nn.quantizable.dynamic.")
+"""Where torch has its converted modules."""
+_STATIC_PACKAGES = ("torch.ao.nn.quantized.modules.", "torch.ao.nn.intrinsic.quantized.modules.")
+"""Those with fixed scales: `_PARTS` rebuilds most of them. The others scale by each input, or are recurrent."""
 _FLOAT = "export the float module that it was made of, and have edgeconv quantize it: int8 is one of its variants"
 _TYPES = {torch.quint8: torch.uint8, torch.qint8: torch.int8}
 
 
 def is_converted(part: nn.Module) -> bool:
-    """Whether it computes on torch's quantized tensors; sums and joins of a float module do not."""
+    """Whether a module computes on torch's quantized tensors.
+
+    ``FloatFunctional`` is in the same package, but is the form before conversion.
+    """
     kind = type(part)
-    return f"{kind.__module__}.".startswith(_PLACES) and kind.__name__ not in ("FloatFunctional", "FXFloatFunctional")
+    return f"{kind.__module__}.".startswith(_PACKAGES) and kind.__name__ not in ("FloatFunctional", "FXFloatFunctional")
 
 
 def as_floats(module: nn.Module) -> nn.Module:
-    """A module of floats that rounds as a converted one does, with the same parts by the same names.
+    """A float module that rounds as a converted one does, with the same submodules under the same names.
 
     Args:
-        module: any; it is not changed, and returned itself where nothing in it is converted.
+        module: any module; it is not changed, and returned itself where nothing in it is converted.
 
     Raises:
         CaptureError: a part, or an operator of a traced graph, has no such form (recurrent, dynamic, of 32 bits).
@@ -46,36 +51,43 @@ def as_floats(module: nn.Module) -> nn.Module:
 
 
 def _is_traced(module: nn.Module) -> bool:
-    """Whether it is a traced graph that makes quantized tensors by itself."""
+    """Whether a module has a graph of ``convert_fx`` that makes quantized tensors by itself."""
     graphs = [part.graph for part in module.modules() if isinstance(part, torch.fx.GraphModule)]
     return any(node.target in (torch.quantize_per_tensor, *_FUNCTIONS) for graph in graphs for node in graph.nodes)
 
 
-def _copied(part: nn.Module, path: str, known: dict[int, nn.Module]) -> nn.Module:
-    """A part with other parts in the places of those that are converted; tensors are shared."""
-    if id(part) in known:
-        return known[id(part)]
+def _copied(part: nn.Module, path: str, copies: dict[int, nn.Module]) -> nn.Module:
+    """A copy of a module in which converted submodules are rebuilt; tensors are shared with the original.
+
+    Args:
+        part: the module.
+        path: of it, for messages.
+        copies: of the modules so far, by ``id``: a module that is used in two places stays one.
+    """
+    if id(part) in copies:
+        return copies[id(part)]
     if is_converted(part):
-        make = _PARTS.get(type(part).__name__) if f"{type(part).__module__}.".startswith(_KNOWN) else None
+        make = _PARTS.get(type(part).__name__) if f"{type(part).__module__}.".startswith(_STATIC_PACKAGES) else None
         if make is None:
-            raise CaptureError(_said(part), where=path or type(part).__name__, hint=_FLOAT)
+            raise CaptureError(_refusal(part), where=path or type(part).__name__, hint=_FLOAT)
         fresh: nn.Module = make(part)
         fresh.training = part.training
     else:
         fresh = nn.Module() if isinstance(part, torch.fx.GraphModule) else copy.copy(part)
+        # copy.copy shares these dicts with the original, where the children below must not appear.
         vars(fresh).update({name: dict(vars(part)[name]) for name in ("_parameters", "_buffers", "_modules")})
         for name, child in part.named_children():
-            fresh._modules[name] = _copied(child, f"{path}.{name}" if path else name, known)
+            fresh._modules[name] = _copied(child, f"{path}.{name}" if path else name, copies)
         if isinstance(part, torch.fx.GraphModule):
             graph = _without_quantized_tensors(part.graph, path or "module")
             fresh = torch.fx.GraphModule(fresh, graph, type(part).__name__)
             fresh.training = part.training
-    known[id(part)] = fresh
+    copies[id(part)] = fresh
     return fresh
 
 
-def _said(part: nn.Module) -> str:
-    """What a converted part is, and why it has no form of floats."""
+def _refusal(part: nn.Module) -> str:
+    """What a converted module is, and why it cannot be rebuilt."""
     place = type(part).__module__.removeprefix("torch.ao.").rpartition(".modules")[0]
     what = f"it is a module that torch.ao has converted to integers ({place}.{type(part).__name__})"
     if ".dynamic" in place:
@@ -84,12 +96,12 @@ def _said(part: nn.Module) -> str:
 
 
 class _Rounded(nn.Module):
-    """A function of floats, and the rounding of its result.
+    """A float function whose result is rounded.
 
     Args:
-        function: takes what `forward` takes, and `tensors` behind it.
-        by: scale, zero point, and torch's type of quantized tensors.
-        tensors: constants, by the names that weights are exported under; None for one that there is not.
+        function: takes the inputs, and then `tensors` in their order.
+        by: the rounding of the result.
+        tensors: constants, by the names that weights are exported under; None for one that is absent.
     """
 
     def __init__(self, function: Callable[..., Tensor], by: Rounding, tensors: Mapping[str, Tensor | None]) -> None:
@@ -99,12 +111,12 @@ class _Rounded(nn.Module):
             self.register_buffer(name, tensor)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Computes, and rounds."""
+        """The rounded result of the function."""
         return self._by(self._function(*inputs, *(getattr(self, name) for name in self._names)))
 
 
 class _Sums(nn.Module):
-    """QFunctional: its methods, on floats."""
+    """``QFunctional`` on floats: the operations that a module calls on it."""
 
     def __init__(self, part: Any) -> None:
         super().__init__()
@@ -123,20 +135,20 @@ class _Sums(nn.Module):
         return self._by(x * y)
 
     def cat(self, x: list[Tensor], dim: int = 0) -> Tensor:
-        """Rounds what is joined."""
+        """Rounds the concatenation."""
         return self._by(torch.cat(x, dim))
 
     def add_scalar(self, x: Tensor, y: float) -> Tensor:
-        """Moves the scale's zero, and rounds nothing."""
+        """The sum with a number, which torch computes by a change of the zero point: nothing is rounded."""
         return x + y
 
     def mul_scalar(self, x: Tensor, y: float) -> Tensor:
-        """Multiplies the scale, and rounds nothing."""
+        """The product with a number, which torch computes by a change of the scale: nothing is rounded."""
         return x * y
 
 
 def _by(scale: Any, zero_point: Any, dtype: torch.dtype = torch.quint8) -> Rounding:
-    """Rounding of activations; torch's integer kernels have 0 to 255, or -128 to 127."""
+    """Rounding of activations, to all integers of the type: quint8 has 0 to 255, qint8 -128 to 127."""
     if dtype not in _TYPES:
         what = f"it rounds to {str(dtype).removeprefix('torch.')}, and files have integers of 8 bits there"
         raise CaptureError(what, where="module", hint=_FLOAT)
@@ -145,7 +157,11 @@ def _by(scale: Any, zero_point: Any, dtype: torch.dtype = torch.quint8) -> Round
 
 
 def _weight(packed: Tensor) -> tuple[Tensor, Rounding]:
-    """What a quantized weight stands for, and its rounding, which changes nothing: so its integers are told."""
+    """The dequantized weight, and its rounding.
+
+    That rounding changes no value of it; it carries the scales into the graph, from which quantization takes the
+    integers back.
+    """
     limits = (-128, 127)
     if packed.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric):
         scales, zeros = packed.q_per_channel_scales().float(), packed.q_per_channel_zero_points()
@@ -155,7 +171,13 @@ def _weight(packed: Tensor) -> tuple[Tensor, Rounding]:
 
 
 def _layer(part: Any, compute: Callable[..., Tensor], behind: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A layer of packed weights."""
+    """A rebuilt layer with packed weights.
+
+    Args:
+        part: the converted layer.
+        compute: the result from input, weight and bias.
+        behind: the activation that the layer has fused.
+    """
     weight, by_weight = _weight(part.weight())
     bias = part.bias()
 
@@ -168,7 +190,7 @@ def _layer(part: Any, compute: Callable[..., Tensor], behind: Callable[[Tensor],
 
 def _conv(convolve: Callable[..., Tensor], behind: Callable[[Tensor], Tensor] = lambda x: x) -> Callable[[Any], Any]:
     def make(part: Any) -> nn.Module:
-        pads = [pad for pad in reversed(part.padding) for _ in range(2)]
+        pads = [pad for pad in reversed(part.padding) for _ in range(2)]  # F.pad's order: last axis first, both ends
         is_zeros = part.padding_mode == "zeros"
 
         def compute(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -194,11 +216,17 @@ def _linear(behind: Callable[[Any], Callable[[Tensor], Tensor]]) -> Callable[[An
 
 
 def _function(compute: Callable[[Any], Callable[..., Tensor]], *names: str) -> Callable[[Any], Any]:
-    """An operator with a scale of its own, and tensors that are no weights of integers."""
+    """The rebuilding of a module without packed weights.
+
+    Args:
+        compute: gives, of the module, the function of its input and of the tensors.
+        names: of its float tensors.
+    """
 
     def make(part: Any) -> nn.Module:
-        tensors = {name: None if (held := getattr(part, name)) is None else held.detach() for name in names}
-        scale = getattr(part, "output_scale", None)
+        attributes = {name: getattr(part, name) for name in names}
+        tensors = {name: None if tensor is None else tensor.detach() for name, tensor in attributes.items()}
+        scale = getattr(part, "output_scale", None)  # newer modules have scale and zero_point alone
         by = _by(part.scale, part.zero_point) if scale is None else _by(scale, part.output_zero_point)
         return _Rounded(compute(part), by, tensors)
 
@@ -260,20 +288,20 @@ _PARTS: Mapping[str, Callable[[Any], nn.Module]] = {
 }
 
 
-def _rounding_function(compute: Callable[..., Tensor], taken: int) -> Callable[..., Tensor]:
-    """An operator of a traced graph: its first arguments are what it computes of, scale and zero point follow."""
+def _rounding_function(compute: Callable[..., Tensor], operands: int) -> Callable[..., Tensor]:
+    """A float form of one of ``torch.ops.quantized``: so many operands, then scale and zero point of the result."""
 
     def function(*args: Any, scale: Any = None, zero_point: Any = None) -> Tensor:
-        of = (*args[taken:], scale, zero_point) if scale is not None else args[taken:]
-        by, zero = of[0], of[1]
-        return _at(compute(*args[:taken]), by, zero, torch.quint8)
+        by_position = (*args[operands:], scale, zero_point) if scale is not None else args[operands:]
+        return _at(compute(*args[:operands]), by_position[0], by_position[1], torch.quint8)
 
     return function
 
 
 def _at(x: Tensor, scale: Any, zero_point: Any, dtype: torch.dtype) -> Tensor:
+    """``torch.quantize_per_tensor`` on floats: quantized and dequantized; the scale is a number or a tensor."""
     if dtype not in _TYPES:
-        _by(1.0, 0, dtype)  # which says so
+        _by(1.0, 0, dtype)  # raises
     limits = torch.iinfo(_TYPES[dtype])
     if isinstance(scale, Tensor):
         zero = torch.as_tensor(zero_point).to(torch.int32)
@@ -296,7 +324,7 @@ _FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
 
 
 def _without_quantized_tensors(graph: torch.fx.Graph, where: str) -> torch.fx.Graph:
-    """A traced graph whose operators on quantized tensors are those on floats."""
+    """A copy of a graph of ``convert_fx`` with float forms of its operators on quantized tensors."""
     graph = copy.deepcopy(graph)
     for node in list(graph.nodes):
         if node.op == "call_method" and node.target == "dequantize":

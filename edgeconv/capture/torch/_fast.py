@@ -18,18 +18,21 @@ from edgeconv.capture.torch._aten.quantization import TABLE as ROUNDINGS
 from edgeconv.capture.torch._builder import DTYPES, Builder, Result, Unsupported, dtype_of, numpy_of, shape_of, sizes_of
 from edgeconv.capture.torch._constant_torch import evaluate, is_constant_operator
 from edgeconv.capture.torch._memory import Memory, is_same_view
-from edgeconv.capture.torch._operation import writes
+from edgeconv.capture.torch._operation import arguments_of, is_item, program_inputs, writes
 from edgeconv.capture.torch._provenance import origin_in
 from edgeconv.graph.names import temporary_name
 
 _IR_VERSION = 10  # which torch's exporter writes, so that both paths give the same
-_NOTHING = frozenset({"aten._assert_tensor_metadata.default", "aten._assert_async.msg", "aten._assert_scalar.default"})
-# Arguments that say nothing of what is computed here, where tensors lie where torch put them.
+_ASSERTIONS = frozenset(
+    {"aten._assert_tensor_metadata.default", "aten._assert_async.msg", "aten._assert_scalar.default"}
+)
+# Arguments about where and how torch stores and runs a tensor; they change no value.
 _MEANINGLESS = frozenset(
     {"pin_memory", "device", "layout", "memory_format", "non_blocking", "cudnn_enabled", "cudnn_enable", "implicit"}
 )
 
-# What numpy and onnx_ir raise of arguments that an entry did not expect.
+# What Python, numpy and onnx_ir raise where an entry gets a form of the arguments that it was not written for. The
+# official path translates it then.
 _FORMS = (TypeError, ValueError, IndexError)
 
 
@@ -55,8 +58,8 @@ class _Walk:
     Attributes:
         builder: makes the nodes.
         memory: what each torch node stands for by now.
-        rounds_activations: whether the module rounds what depends on its inputs; then its rounded weights are integers
-            of the graph, and no constants that are folded.
+        rounds_activations: whether fake quantization is applied to activations. Then the module was trained for int8,
+            and the QuantizeLinear of its weights stay in the graph: folded weights would not show their integers.
     """
 
     def __init__(self, program: torch.export.ExportedProgram, opset: int) -> None:
@@ -64,13 +67,12 @@ class _Walk:
         self.builder = Builder(opset, [*program.state_dict, *program.constants])
         self.memory = Memory(self.builder, self._translate, is_written=any(map(writes, program.graph.nodes)))
         self.rounds_activations = _rounds_activations(program)
-        placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-        for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
+        for node, spec in program_inputs(program):
             self.memory.bind(node, self._placeholder(node, spec))
 
     def visit(self, node: FxNode) -> None:
-        """Translates a node; one that writes to its first argument writes."""
-        if str(node.target) in _NOTHING or (_is_item(node) and not node.users):
+        """Translates a node, and carries what it writes in place to all views of the same memory."""
+        if str(node.target) in _ASSERTIONS or (is_item(node) and not node.users):
             return
         if writes(node):
             self._write(node)
@@ -117,6 +119,7 @@ class _Walk:
         if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR) or spec.target is None:
             raise Unsupported(f"an input {node.name} of kind {spec.kind.name.lower()}")
         name, program = spec.target, self.program
+        # Constants: tensors that the forward makes of numbers, and buffers that are not persistent.
         tensor = program.state_dict[name] if name in program.state_dict else program.constants[name]
         if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided or tensor.dtype not in DTYPES:
             raise Unsupported(f"the weight {name}")
@@ -126,7 +129,7 @@ class _Walk:
 
     def _translate(self, node: FxNode) -> Result:
         """The values of a node, from what its arguments stand for now."""
-        if _is_item(node):
+        if is_item(node):
             items, index = self.memory.read(node.args[0]), node.args[1]
             if isinstance(items, ir.Value) or not isinstance(index, int) or (item := items[index]) is None:
                 raise Unsupported(f"{_where(node)}: an item that was not made")
@@ -140,8 +143,8 @@ class _Walk:
         fakes = _results(node)
         arguments = {key: self._value(item) for key, item in _bound(node).items()}
         self.builder.begin(origin_in(node), fakes, _used(node, len(fakes)))
-        keeps = self.rounds_activations and str(node.target) in ROUNDINGS
-        if not keeps and is_constant_operator(node, arguments, self.builder):
+        is_kept_rounding = self.rounds_activations and str(node.target) in ROUNDINGS
+        if not is_kept_rounding and is_constant_operator(node, arguments, self.builder):
             return evaluate(node, self._value, self.builder, fakes)
         entry = TABLE.get(_functional(node)) or TABLE.get(str(node.target))  # some operators only work in place
         if entry is None:
@@ -165,7 +168,7 @@ class _Walk:
 
 
 def _rounds_activations(program: torch.export.ExportedProgram) -> bool:
-    """Whether a fake quantization takes what is not the same for all inputs."""
+    """Whether some fake quantization rounds a tensor that depends on an input."""
     roundings = [node for node in program.graph.nodes if str(node.target) in ROUNDINGS]
     if not roundings:
         return False
@@ -179,19 +182,17 @@ def _rounds_activations(program: torch.export.ExportedProgram) -> bool:
 
 def _bound(node: FxNode) -> dict[str, Any]:
     """The arguments by the names of the schema, with its defaults; ``self`` and ``input`` are ``x``."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
+    if getattr(node.target, "_schema", None) is None:  # a function of Python's, as SymInt arithmetic is
         raise Unsupported("not in the table")
-    bound: dict[str, Any] = {}
-    for index, argument in enumerate(schema.arguments):
-        name = "x" if argument.name in ("self", "input") else argument.name
-        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
-        bound[name] = value
-    return bound
+    return {"x" if name in ("self", "input") else name: value for name, value in arguments_of(node).items()}
 
 
 def _results(node: FxNode) -> list[torch.Tensor]:
-    """What torch recorded of the results."""
+    """The results as torch recorded them: fake tensors, with shape and dtype, without data.
+
+    Raises:
+        Unsupported: one is no tensor, or is used and has no elements.
+    """
     value = node.meta.get("val")
     recorded = list(value) if isinstance(value, list | tuple) else [value]
     fakes = [fake for fake in recorded if isinstance(fake, torch.Tensor)]
@@ -204,13 +205,19 @@ def _results(node: FxNode) -> list[torch.Tensor]:
 
 
 def _used(node: FxNode, count: int) -> frozenset[int]:
-    """Which results are taken; all of them when the node has but one."""
-    taken = [user.args[1] for user in node.users if _is_item(user) and user.users]
-    return frozenset(range(count)) if count == 1 else frozenset(i for i in taken if isinstance(i, int))
+    """The positions of the results that other nodes use; of a single result, its own."""
+    if count == 1:
+        return frozenset({0})
+    positions = [user.args[1] for user in node.users if is_item(user) and user.users]
+    return frozenset(position for position in positions if isinstance(position, int))
 
 
 def _check(result: Result, fakes: list[torch.Tensor]) -> None:
-    """What an entry made has the shapes and dtypes that torch recorded."""
+    """Checks that an entry's values have the shapes and dtypes that torch recorded.
+
+    Raises:
+        Unsupported: otherwise; a fault of the entry then costs speed, but gives no wrong file.
+    """
     values = [result] if isinstance(result, ir.Value) else list(result)
     if len(values) != len(fakes):
         raise Unsupported(f"{len(values)} results where torch has {len(fakes)}")
@@ -221,20 +228,19 @@ def _check(result: Result, fakes: list[torch.Tensor]) -> None:
             )
 
 
-def _is_item(node: FxNode) -> bool:
-    return getattr(node.target, "__name__", "") == "getitem"
-
-
 def _writes_its_first(node: FxNode) -> bool:
     """Whether an operator changes the elements of its first argument, and nothing else (no shape, no strides)."""
     parameters = node.target._schema.arguments  # type: ignore[union-attr]
     written = [parameter.alias_info is not None and parameter.alias_info.is_write for parameter in parameters]
-    views = torch.Tag.inplace_view in getattr(node.target, "tags", ()) and str(node.target) != "aten.detach_.default"
-    return written[0] and not any(written[1:]) and not views
+    # squeeze_, t_, … change the tensor's own shape; detach_ has the same tag, and changes nothing that is computed.
+    changes_shape = (
+        torch.Tag.inplace_view in getattr(node.target, "tags", ()) and str(node.target) != "aten.detach_.default"
+    )
+    return written[0] and not any(written[1:]) and not changes_shape
 
 
 def _functional(node: FxNode) -> str:
-    """The operator, and ``aten.relu.default`` for ``aten.relu_.default``, ``aten.__or__`` for ``aten.__ior__``."""
+    """The operator that computes the same without writing: ``aten.relu`` of ``relu_``, ``__or__`` of ``__ior__``."""
     name = str(node.target)
     if not writes(node):
         return name

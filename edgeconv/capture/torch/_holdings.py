@@ -1,9 +1,8 @@
-"""What modules hold in plain Python: attributes, lists, dicts, objects, and what their code keeps outside of them.
+"""Snapshots of the plain Python state of a module: attributes, lists, dicts, objects, and variables of its code.
 
-Read before and after a forward, and put back.
-
-torch.export puts attributes back as well, but as copies, leaves new ones and whatever was appended to a list, and keeps
-silent where a tensor in one of them changes: that is memory, which a file has not.
+A snapshot is taken before a forward, compared after it, and restored. torch.export restores attributes too, but as
+copies; it leaves new attributes and list elements, and does not report a tensor that was replaced in a list or dict:
+that is state between calls, which a file cannot have.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ import torch
 
 from edgeconv.capture.torch._outside import Variables, is_foreign, variables
 
-# torch.nn.Module's own; what happens to parameters and buffers stands in the traced graph.
+# Attributes that torch.nn.Module itself has; writes to parameters and buffers are seen in the traced graph.
 _STANDARD = frozenset(vars(torch.nn.Module()))
-_LARGEST = 100_000  # places that are watched; a data set in memory would take longer than the export
+_LARGEST = 100_000  # containers that are watched: a data set in memory would take longer than the export
 _OPAQUE = (torch.Tensor, str, bytes, int, float, complex, type, FunctionType, MethodType, ModuleType)
 _ABSENT = object()
 _ATTRIBUTE = "attribute"
@@ -29,10 +28,10 @@ _ATTRIBUTE = "attribute"
 
 @dataclass(frozen=True)
 class Change:
-    """A place that a forward leaves with something else than it found.
+    """An element of a container that a forward has changed.
 
     Attributes:
-        kind: of place: attribute, global variable, ….
+        kind: of container, for messages: attribute, global variable, ….
         path: as Python writes it, from the module: ``encoder.history[0]``.
         container: the dict, list, set, deque or group of variables that holds it.
         key: in `container`.
@@ -49,7 +48,7 @@ class Change:
 
 
 class Holdings:
-    """A snapshot of everything that a module and its submodules hold beside tensors' values."""
+    """A snapshot of everything that a module and its submodules hold, except the values of tensors."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self._places: list[_Place] = []
@@ -60,7 +59,7 @@ class Holdings:
             self._enter(_Place.of(group.owner, group, is_plain=True, kind=group.kind))
 
     def _enter(self, place: _Place) -> None:
-        """Remembers a container and what lies in it."""
+        """Records a container, and all containers inside it."""
         waiting = [place]
         while waiting and len(self._places) < _LARGEST:
             place = waiting.pop()
@@ -77,19 +76,19 @@ class Holdings:
                     waiting.append(_Place.of(place.path_to(key), inner, is_plain=is_plain, kind=place.kind))
 
     def changes(self) -> list[Change]:
-        """What is not as it was, but for parameters, buffers, submodules and hooks."""
+        """The differences to the snapshot, except of parameters, buffers, submodules and hooks."""
         changes = []
         for place in self._places:
             items = _items(place.container)
             for key in {**place.items, **items} if place.is_plain else ():
                 old, new = place.items.get(key, _ABSENT), items.get(key, _ABSENT)
                 if key not in _STANDARD and not _is_unchanged(old, new):
-                    olds, news = (None if item is _ABSENT else item for item in (old, new))
-                    changes.append(Change(place.kind, place.path_to(key), place.container, key, olds, news))
+                    before, after = (None if item is _ABSENT else item for item in (old, new))
+                    changes.append(Change(place.kind, place.path_to(key), place.container, key, before, after))
         return changes
 
     def restore(self, *, outside_only: bool = False) -> None:
-        """Puts everything back, into the very containers that held it; or only what lies outside of the module."""
+        """Restores the snapshot in the same container objects; with `outside_only`, only variables of the code."""
         for place in self._places:
             container, items = place.container, place.items
             if (outside_only and place.kind == _ATTRIBUTE) or _identities(_items(container)) == _identities(items):
@@ -106,7 +105,10 @@ class Holdings:
 
 @dataclass(frozen=True)
 class _Place:
-    """A container, and what lay in it: values by key, position, or (in sets) by themselves."""
+    """A container and its elements at the time of the snapshot: by key, by position, or (in sets) by themselves.
+
+    `is_plain` is false inside the attributes that torch.nn.Module manages: those are restored, but not reported.
+    """
 
     path: str
     container: Any
@@ -125,8 +127,8 @@ class _Place:
 
 
 @contextmanager
-def held(module: torch.nn.Module) -> Iterator[Holdings]:
-    """The holdings of a module before the block; afterwards they are what they were."""
+def restored_after(module: torch.nn.Module) -> Iterator[Holdings]:
+    """The snapshot of a module before the block, which is restored after it."""
     holdings = Holdings(module)
     try:
         yield holdings
@@ -135,7 +137,7 @@ def held(module: torch.nn.Module) -> Iterator[Holdings]:
 
 
 def _container(item: Any) -> Any:
-    """What can be changed in place: the item itself, or the attributes of an object; None for all else."""
+    """The mutable container of an item: itself, or the attributes of an object; None where there is none."""
     if isinstance(item, dict | list | set | deque):
         return item
     if item is None or isinstance(item, _OPAQUE):
@@ -157,7 +159,7 @@ def _identities(items: dict[Any, Any]) -> list[tuple[Any, int]]:
 
 
 def _is_unchanged(old: Any, new: Any) -> bool:
-    """Whether nothing can be told apart: one object, or equal plain values."""
+    """Whether two values cannot be told apart: the same object, or equal plain values. Tensors count by identity."""
     if old is new:
         return True
     if type(old) is not type(new):

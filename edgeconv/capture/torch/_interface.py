@@ -24,7 +24,7 @@ _ONE_EACH = Wording(
 
 
 def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], input_names: Sequence[str]) -> None:
-    """The forward takes so many arguments, and each has a name.
+    """Checks that the forward can be called with these arguments, and that each has a name.
 
     Raises:
         CaptureError: otherwise.
@@ -40,7 +40,7 @@ def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], inp
 
 
 def check_binding(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], where: str) -> None:
-    """The forward takes so many arguments, of these keywords.
+    """Checks that the signature of the forward accepts such a call.
 
     Raises:
         CaptureError: otherwise.
@@ -52,15 +52,16 @@ def check_binding(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mappin
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        takes = [name for name in signature.parameters if name != "self"]
+        parameters = [name for name in signature.parameters if name != "self"]
         raise CaptureError(
-            f"forward({', '.join(takes)}) cannot be called so: {error}",
+            f"forward({', '.join(parameters)}) cannot be called so: {error}",
             where=where,
             hint=_misspelt(kwargs, signature) or _hint_of(signature),
         ) from error
 
 
 def _misspelt(kwargs: Mapping[str, Any], signature: inspect.Signature) -> str:
+    """The question whether the first unknown keyword means a parameter of a similar name; empty where none is."""
     unknown = [name for name in kwargs if name not in signature.parameters]
     close = close_to(unknown[0], signature.parameters) if unknown else []
     return f"did you mean {close[0]!r}?" if close else ""
@@ -77,13 +78,13 @@ def _hint_of(signature: inspect.Signature) -> str | Wording:
 
 
 def weight_names(module: torch.nn.Module) -> frozenset[str]:
-    """Names of all parameters and buffers, each of a tied weight's names among them."""
+    """The names of all parameters and buffers; a tied weight is there under each of its names."""
     named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
     return frozenset(name for name, _ in named)
 
 
 def check_names(input_names: Sequence[str], output_names: Sequence[str]) -> None:
-    """Names of inputs and outputs are there, and differ from each other.
+    """Checks that no name of an input or output is empty or used twice.
 
     Raises:
         CaptureError: otherwise.
@@ -122,7 +123,7 @@ def check_outputs(program: torch.export.ExportedProgram, where: str) -> int:
 
 
 def check_regions(program: torch.export.ExportedProgram, where: str) -> None:
-    """The traced graph is flat: no branches, loops or gradient switches that stayed regions of their own.
+    """Checks that no subgraph is left in the traced graph: no branch, no loop.
 
     Raises:
         CaptureError: naming the first region and its module.
@@ -140,14 +141,14 @@ def check_regions(program: torch.export.ExportedProgram, where: str) -> None:
 
 
 def check_sizes(program: torch.export.ExportedProgram) -> None:
-    """The size of every tensor that somebody takes is known.
+    """Checks that every tensor that is used has a fixed size.
 
     Raises:
-        CaptureError: one depends on values; names the operator and its module.
+        CaptureError: a size depends on values of the inputs, as that of ``x[x > 0]``; names the operator and module.
     """
     inputs = set(program.graph_signature.user_inputs)
     depends = {node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs}
-    settled: set[object] = set()  # sizes that values of constants alone decide: they are computed once
+    settled: set[object] = set()  # symbols of sizes that constants alone decide: those operators are folded later
     for node in program.graph.nodes:
         if node.op != "call_function":
             continue
@@ -166,14 +167,14 @@ def check_sizes(program: torch.export.ExportedProgram) -> None:
 
 
 def _deciding(node: torch.fx.Node) -> list[torch.fx.Node]:
-    """The inputs whose values may decide the size: of an indexing, the masks alone."""
+    """The inputs whose values may decide the size of the result: of an indexing, only the masks."""
     if str(node.target) in ("aten.index.Tensor", "aten.masked_select.default"):
         return [leaf for leaf in pytree.tree_leaves(node.args[1]) if isinstance(leaf, torch.fx.Node)]
     return node.all_input_nodes
 
 
 def _open_sizes(node: torch.fx.Node) -> set[object]:
-    """The symbols that stand in the shapes of what a node gives."""
+    """torch's symbols for the unknown sizes of a node's results."""
     shapes = [getattr(leaf, "shape", ()) for leaf in pytree.tree_leaves(node.meta.get("val"))]
     return {
         symbol
@@ -198,13 +199,13 @@ def fit_output_names(
     taken: Collection[str],
     where: str,
 ) -> list[str]:
-    """The names of the outputs: those given, else the keys of a dict or fields of a named tuple, else ``output``, ….
+    """The names of the outputs: the caller's, else the keys of a dict or named tuple, else ``output``, ``output_1``, ….
 
     Args:
-        output_names: as the caller gave them; empty for none.
-        program: what was traced.
-        input_names: which ``output`` and the like make way for.
-        taken: further names that a key must not be: those of weights and modules.
+        output_names: the caller's; empty for none.
+        program: the traced module.
+        input_names: names that an output must not have.
+        taken: the names of weights and modules, which an output that is named by a key must not have either.
         where: the module, for the message.
 
     Raises:
@@ -225,7 +226,7 @@ def fit_output_names(
 
 
 def _keys(program: torch.export.ExportedProgram, taken: Collection[str]) -> list[str]:
-    """The keys that lead to each tensor that forward returns, joined; none where the outermost has no keys."""
+    """Names from the keys of dicts and named tuples that lead to each output; none where the outermost has no keys."""
     spec = program.call_spec.out_spec
     if spec is None:
         return []
@@ -234,9 +235,9 @@ def _keys(program: torch.export.ExportedProgram, taken: Collection[str]) -> list
     names = []
     for path, result in leaves:
         keys = [getattr(key, "key", getattr(key, "name", getattr(key, "idx", None))) for key in path]
-        if not keys or not isinstance(keys[0], str):
+        if not keys or not isinstance(keys[0], str):  # a bare tensor, a list or a tuple
             return []
         if isinstance(result, TensorArgument):
             name = "_".join(map(str, keys))
             names.append(f"output_{name}" if name in taken else name)
-    return names if len(set(names)) == len(names) else []
+    return names if len(set(names)) == len(names) else []  # {"a_b": …, "a": {"b": …}} would give one name twice

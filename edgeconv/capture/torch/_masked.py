@@ -1,16 +1,18 @@
-"""Assignments under a mask whose right side has as many rows as the mask has true elements: ``y[m] = f(y[m])``.
+"""Rewrites assignments under a mask, ``y[m] = f(y[m])``, as ``y = where(m, f(y), y)``.
 
-How many these are no file can say, but each of the new elements depends only on what lies at its own place. So the
-right side is computed of whole tensors, and where the mask is true it is taken: ``y = where(m, f(y), y)``. Nobody
-sees the elements that are computed beside the mask, be they infinite or not a number.
+The number of selected rows depends on values, and a file has fixed sizes. But where f treats every row by itself, it
+can be computed on the whole tensor, and its result be taken where the mask is true. What it gives elsewhere, infinite
+or NaN perhaps, is never read.
 
 Rules
-    1. A selection is ``z[..., m]`` of one boolean mask, or ``masked_select``; what was read is kept as it was then.
-    2. What is computed of selections treats every selected row by itself: elementwise operators, and those along axes
-       behind the mask (linear, layer norm, softmax). Tensors beside them must not have the axis of the selection.
-    3. Selections meet each other and the assignment under one mask: the same tensor with no write in between, or one
-       that the same operators make of the same tensors.
-    4. A selection that anybody takes otherwise stays as it is, with all that was selected by its mask.
+    1. A selection is ``z[..., m]`` with one boolean mask, or ``masked_select``. It reads the tensor as it is at that
+       point of the graph, so the whole tensor is cloned there.
+    2. Operators on selections must treat every selected row by itself: elementwise operators, and those along axes
+       behind the mask (linear, layer norm, softmax). Their other operands must not have the axis of the selection.
+    3. Selections that are combined, and the assignment, must have equal masks: the same tensor with no write in
+       between, or results of the same operators on the same tensors.
+    4. If a selection is used in any other way, everything that was selected by its mask stays as it is
+       (`_interface.check_sizes` then refuses it).
 """
 
 from __future__ import annotations
@@ -32,26 +34,26 @@ _ALIKE = frozenset(
     {"clone", "contiguous", "detach", "alias", "to", "_to_copy", "dropout", "lift_fresh_copy"}
     | {"__and__", "__or__", "__xor__", "__lshift__", "__rshift__"}
 )
-"""Operators that keep every element at its place, and that torch does not (all) call elementwise."""
+"""Operators that keep every element at its place, though torch does not tag (all of) them ``pointwise``."""
 _SHIFTS = frozenset({"__lshift__", "__rshift__", "bitwise_left_shift", "bitwise_right_shift"})
 _DIVISIONS = _SHIFTS | {"div", "divide", "floor_divide", "remainder", "fmod", "pow"}
-"""Elementwise operators that may fail on integers that nobody selected, as divisors, amounts or exponents."""
+"""Elementwise operators that may fail on integers: by a divisor 0, or a negative exponent, outside of the mask."""
 _SIZES = frozenset(
     {"sym_size", "_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size", "sym_constrain_range"}
 )
-"""What torch records of the number of selected rows."""
+"""Operators by which torch records the number of selected rows."""
 
 
 @dataclass(frozen=True)
 class _Selected:
-    """What stands for a tensor of selected rows.
+    """The whole tensor that stands for a tensor of selected rows.
 
     Attributes:
-        whole: the tensor before anything was selected.
+        whole: the tensor of which the rows are selected.
         mask: selects the rows.
-        read_at: the place in the graph where the mask was read.
-        lead: axes in front of the mask's.
-        behind: axes behind the mask's.
+        read_at: the position in the graph where the mask was read.
+        lead: number of axes in front of the mask's.
+        behind: number of axes behind the mask's.
     """
 
     whole: FxNode
@@ -62,7 +64,7 @@ class _Selected:
 
 
 def settle_masks(program: torch.export.ExportedProgram) -> None:
-    """Makes a choice between two tensors of every such assignment, in place."""
+    """Rewrites every such assignment of a traced graph, in place."""
     nodes = list(program.graph.nodes)
     if not any(_is_selection(node) for node in nodes):
         return
@@ -83,13 +85,14 @@ class _Walk:
         self.nodes = nodes
         self.places = {node: place for place, node in enumerate(nodes)}
         self.selected: dict[FxNode, _Selected] = {}
-        self.masks: dict[FxNode, FxNode] = {}  # by any node that follows from a selection: the first mask like its own
-        self.spoilt: set[FxNode] = set()
-        self.choices: dict[FxNode, tuple[FxNode, FxNode]] = {}  # by the assignment, with the mask
-        self.added: list[tuple[FxNode, FxNode]] = []  # with the mask that it was added for
+        # By each node that follows from a selection: the first mask that equals its own, which stands for all of them.
+        self.masks: dict[FxNode, FxNode] = {}
+        self.spoilt: set[FxNode] = set()  # masks under rule 4
+        self.choices: dict[FxNode, tuple[FxNode, FxNode]] = {}  # by the assignment: its Where, and the mask
+        self.added: list[tuple[FxNode, FxNode]] = []  # nodes that were added, with the mask that they were added for
 
     def visit(self, place: int, node: FxNode) -> None:
-        """Follows a node; all that it does not understand spoils the masks that its arguments follow from."""
+        """Follows a node; one that no rule covers spoils the masks of its arguments."""
         sources = [source for source in node.all_input_nodes if source in self.masks]
         masks = {self.masks[source] for source in sources}
         if not sources and _is_selection(node):
@@ -102,11 +105,12 @@ class _Walk:
                 self.masks[node] = self.masks[sources[0]]
 
     def finish(self) -> None:
-        """Puts the choices in the places of the assignments, and removes what follows from selections."""
+        """Replaces the assignments by the choices, and removes the nodes on selected rows."""
         for node, mask in reversed(self.added):
             if mask in self.spoilt and not node.users:
                 self.graph.erase_node(node)
-        renamed = self.program.graph_signature.get_replace_hook()  # it knows outputs by the names of their nodes
+        # The signature names outputs by their nodes; the hook renames them as nodes are replaced.
+        renamed = self.program.graph_signature.get_replace_hook()
         with self.program.graph_module._set_replace_hook(renamed):
             for node, (choice, mask) in self.choices.items():
                 if mask not in self.spoilt:
@@ -132,7 +136,7 @@ class _Walk:
         self.selected[node] = _Selected(whole, mask, place, lead, behind)
 
     def _follow(self, place: int, node: FxNode, sources: Sequence[FxNode]) -> bool:
-        """Whether a node that takes what follows from a selection is understood."""
+        """Translates a node that reads selected rows; returns whether a rule covers it."""
         if node.target in vars(operator).values() or name_of(node) in _SIZES:
             return not isinstance(node.meta.get("val"), torch.Tensor)
         rows = [self.selected[source] for source in sources if source in self.selected]
@@ -152,7 +156,7 @@ class _Walk:
         return self._compute(node, first)
 
     def _compute(self, node: FxNode, rows: _Selected) -> bool:
-        """Adds an operator on whole tensors beside one on selected rows."""
+        """Adds the same operator on whole tensors (rule 2); returns whether that is possible."""
         kwargs = _fit_arguments(node, rows)
         if kwargs is None or not self._fit_others(node, rows):
             return False
@@ -162,7 +166,7 @@ class _Walk:
         instead = {source: self.selected[source].whole for source in node.all_input_nodes if source in self.selected}
         args = pytree.tree_map_only(FxNode, lambda argument: instead.get(argument, argument), list(node.args))
         whole = self._add(node, target, tuple(args), {**node.kwargs, **kwargs})
-        if whole.meta["val"].dtype != node.meta["val"].dtype:  # what is written in place keeps its type
+        if whole.meta["val"].dtype != node.meta["val"].dtype:  # an in-place operator casts to the type of its target
             return False
         result = _Selected(whole, rows.mask, rows.read_at, rows.lead, rows.behind)
         if target is not node.target:  # every view of what was written to shows the same rows
@@ -173,7 +177,7 @@ class _Walk:
         return True
 
     def _fit_others(self, node: FxNode, rows: _Selected) -> bool:
-        """Whether the tensors beside the selected ones lie at the same axes when the mask's are there."""
+        """Whether the other operands broadcast in the same way with a whole tensor: only along axes behind the mask."""
         if name_of(node) in ("linear", "layer_norm"):
             return node.args[0] in self.selected and len([x for x in node.all_input_nodes if x in self.selected]) == 1
         for other in node.all_input_nodes:
@@ -183,18 +187,20 @@ class _Walk:
         return True
 
     def _choose(self, place: int, node: FxNode, rows: _Selected) -> bool:
-        """Adds the choice that an assignment is."""
+        """Adds the Where of an assignment; returns whether that is possible."""
+        # 1. Target, mask and values of the assignment.
         target, where, values = (node.args[0], *node.args[1:3]) if len(node.args) > 2 else (None, None, None)
         if name_of(node).startswith("index_put") and isinstance(where, list | tuple):
             mask, lead = _only_mask(where)
             if len(node.args) > 3 and node.args[3]:
                 return False
-        else:  # torch lays a mask of fewer axes over the last ones, and the rows lie along the first ones
+        else:  # masked_scatter: it broadcasts a smaller mask over the last axes, while rows are along the first ones
             mask, lead = where, 0
             if not isinstance(target, FxNode) or not isinstance(mask, FxNode) or _shape(mask) != _shape(target):
                 return False
         if not isinstance(target, FxNode) or not isinstance(mask, FxNode) or not isinstance(values, FxNode):
             return False
+        # 2. They have the same axes as the rows, and the same mask.
         sizes, mask_sizes = _shape(target), _shape(mask)
         fits = lead == rows.lead and sizes[lead : lead + len(mask_sizes)] == mask_sizes == _shape(rows.mask)
         if (
@@ -208,6 +214,7 @@ class _Walk:
             return False
         if np.broadcast_shapes(_shape(whole), sizes) != sizes:
             return False
+        # 3. The choice; written to the target where the assignment was in place.
         wide = self._add(node, torch.ops.aten.view.default, (mask, [*mask_sizes, *(1 for _ in range(rows.behind))]))
         choice = self._add(node, torch.ops.aten.where.self, (wide, whole, target))
         if name_of(node).endswith("_"):
@@ -216,10 +223,11 @@ class _Walk:
         return True
 
     def _are_equal(self, before: FxNode, mask: FxNode, place: int, rows: _Selected | None = None) -> bool:
-        """Whether two masks, the one read before and the other at a place, are equal (rule 3)."""
+        """Whether a mask that was read before and one at `place` are equal (rule 3)."""
         differing = _differing_nodes(before, mask)
         if differing is None:
             return False
+        # Between the first of their different nodes and `place`, nothing may be written that they are made of.
         start = min((self.places[node] for node in differing), default=rows.read_at if rows else self.places[before])
         written = [node.args[0] for node in self.nodes[start:place] if writes(node)]
         plain = [node for node in written if isinstance(node, FxNode)]
@@ -228,7 +236,7 @@ class _Walk:
         return len(plain) == len(written) and all(storage_of(node) != storage_of(mask) for node in plain)
 
     def _add(self, node: FxNode, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> FxNode:
-        """Adds a node in front of another, as a part of its module."""
+        """Inserts a node before another, as a part of the same module, with shape and dtype inferred."""
         with self.graph.inserting_before(node):
             added = self.graph.call_function(target, args, dict(kwargs or {}))
         added.meta = dict(node.meta)
@@ -245,7 +253,7 @@ class _Walk:
 
 
 def _is_selection(node: FxNode) -> bool:
-    """Whether a node selects rows by a mask, so many that nobody knows."""
+    """Whether a node selects rows by a boolean mask, so that their number depends on values."""
     if node.op != "call_function" or name_of(node) not in ("index", "masked_select"):
         return False
     mask = _selection(node)[1]
@@ -253,7 +261,7 @@ def _is_selection(node: FxNode) -> bool:
 
 
 def _selection(node: FxNode) -> tuple[Any, Any, int]:
-    """The tensor that is selected from, the mask, and how many axes lie in front of it."""
+    """The tensor that is selected from, the mask, and the number of axes in front of it."""
     if name_of(node) == "masked_select":
         return node.args[0], node.args[1], 0
     mask, lead = _only_mask(node.args[1])
@@ -261,13 +269,13 @@ def _selection(node: FxNode) -> tuple[Any, Any, int]:
 
 
 def _only_mask(indices: Any) -> tuple[Any, int]:
-    """The only index among those of all axes, with its position; None where there are more."""
+    """The single index of an indexing, and its position; None where several axes are indexed."""
     stated = [(index, position) for position, index in enumerate(indices) if index is not None]
     return stated[0] if len(stated) == 1 else (None, 0)
 
 
 def _fit_arguments(node: FxNode, rows: _Selected) -> Mapping[str, Any] | None:
-    """The keywords that an operator takes on whole tensors beside its own; None where it mixes rows."""
+    """Further keywords for an operator on whole tensors; None where it does not treat every row by itself."""
     name, value = _plain_name(node.target), node.meta.get("val")
     if not isinstance(value, torch.Tensor) or torch.Tag.nondeterministic_seeded in node.target.tags:  # type: ignore[union-attr]
         return None
@@ -288,7 +296,7 @@ def _fit_arguments(node: FxNode, rows: _Selected) -> Mapping[str, Any] | None:
 
 
 def _differing_nodes(node: FxNode, other: FxNode) -> list[FxNode] | None:
-    """The nodes that differ between what two nodes are made of, where the same operators make it; None otherwise."""
+    """The nodes of two expressions that are equal in form but not the same; None where they are not equal in form."""
     if node is other:
         return []
     if node.op != "call_function" or node.target is not other.target or other.op != "call_function":
@@ -311,23 +319,23 @@ def _differing_nodes(node: FxNode, other: FxNode) -> list[FxNode] | None:
 
 
 def _drops_ones(before: FxNode, after: FxNode) -> bool:
-    """Whether a view leaves out axes of one element at the front, and no others."""
+    """Whether a view removes leading axes of size 1, and does nothing else."""
     sizes, fewer = list(before.meta["val"].shape), list(after.meta["val"].shape)
     cut = len(sizes) - len(fewer)
-    return (
-        cut >= 0 and all(isinstance(size, int) and size == 1 for size in sizes[:cut]) and str(sizes[cut:]) == str(fewer)
-    )
+    are_ones = all(isinstance(size, int) and size == 1 for size in sizes[:cut])
+    # Compared as text: `==` of symbolic sizes would have torch guard on an unknown number.
+    return cut >= 0 and are_ones and str(sizes[cut:]) == str(fewer)
 
 
 def _functional(target: Any) -> Any:
-    """The operator that gives a new tensor where one writes to its first argument; None where torch has none."""
+    """The operator that returns a new tensor in place of one that writes in place; None where torch has none."""
     if not target._schema.is_mutable:
         return target
     return getattr(getattr(torch.ops.aten, _plain_name(target), None), target._overloadname, None)
 
 
 def _plain_name(target: Any) -> str:
-    """The name of an operator that gives a new tensor: ``add`` of ``add_``, ``__lshift__`` of ``__ilshift__``."""
+    """The name of that operator: ``add`` of ``add_``, ``__lshift__`` of ``__ilshift__``."""
     name = str(getattr(target, "_opname", ""))
     if not getattr(target, "_schema", None) or not target._schema.is_mutable:
         return name

@@ -1,8 +1,8 @@
-"""In-place operators and views: what each torch tensor holds after everything that was written so far.
+"""In-place operators and views: the ONNX value of each torch tensor after all writes so far.
 
-torch's tensors share memory; values of a graph do not. A write gives the written tensor a new value, carries it back
-through the views up to the tensor that owns the memory, and marks all other views of that memory: they are made anew
-when somebody reads them.
+Tensors of torch share memory; values of an ONNX graph do not. A write gives the written tensor a new value, carries it
+back through the views to the tensor that owns the memory, and marks all other views of that memory as stale: their
+values are computed anew when they are next read.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from edgeconv.capture.torch._storage import storage_of
 
 
 class Memory:
-    """The values of the torch nodes, kept true through writes.
+    """The present ONNX value of each torch node.
 
     Args:
-        builder: makes the nodes that carry a write back.
-        translate: makes the value of a node from the present values of its arguments.
-        is_written: whether the graph writes at all; who shares memory with whom is of no interest otherwise.
+        builder: appends the nodes that carry a write back.
+        translate: computes the value of a node from the present values of its arguments.
+        is_written: whether the graph has any write; without one, shared memory does not matter and is not tracked.
     """
 
     def __init__(self, builder: Builder, translate: Callable[[FxNode], Result], *, is_written: bool) -> None:
@@ -34,10 +34,10 @@ class Memory:
         self._translate = translate
         self._is_written = is_written
         self._values: dict[FxNode, Result] = {}
-        self._source: dict[FxNode, FxNode] = {}
-        self._sharing: dict[int, list[FxNode]] = defaultdict(list)
-        self._stale: set[FxNode] = set()
-        self._same: set[FxNode] = set()
+        self._source: dict[FxNode, FxNode] = {}  # by a view: the tensor that it is a view of
+        self._sharing: dict[int, list[FxNode]] = defaultdict(list)  # by storage: all tensors in it
+        self._stale: set[FxNode] = set()  # views whose value was computed before the last write to their memory
+        self._same: set[FxNode] = set()  # views with the very elements of their source
 
     def bind(self, node: FxNode, value: Result, *, source: FxNode | None = None) -> None:
         """Sets the value of a node for the first time; ``source`` is the tensor that a write returned."""
@@ -60,11 +60,8 @@ class Memory:
             self._values[node] = self.read(self._source[node]) if node in self._same else self._translate(node)
         return self._values[node]
 
-    def write(self, node: FxNode, value: ir.Value) -> list[FxNode]:
+    def write(self, node: FxNode, value: ir.Value) -> None:
         """Gives a tensor a new value; every tensor that shares its memory sees it from now on.
-
-        Returns:
-            The tensors that were written to, from this one up to the owner of the memory.
 
         Raises:
             Unsupported: the tensor is a view through which a write cannot be carried back.
@@ -81,10 +78,9 @@ class Memory:
         self._stale |= set(self._sharing[storage_of(written[0])]) - set(written)
         if any(view not in self._source for view in self._stale):
             raise Unsupported("a write to memory that is shared in an unknown way")
-        return written
 
     def _carried_back(self, view: FxNode, owner: FxNode, value: ir.Value) -> ir.Value:
-        """The owner after the elements that a view shows were replaced."""
+        """The new value of a tensor after the elements that a view of it shows were replaced by `value`."""
         before = self.read(owner)
         if not isinstance(before, ir.Value):
             raise Unsupported("a write through a view of several tensors")
@@ -94,12 +90,13 @@ class Memory:
         if name in _PERMUTED:
             order = _PERMUTED[name](view, len(sizes_of(before)))
             return self._builder.transpose(value, [order.index(axis) for axis in range(len(order))])
-        if before in exact and value in exact and name in _PARTS and callable(view.target):
+        if before in exact and value in exact and name in _PARTS and callable(view.target):  # a table that is filled
             after = exact[before].clone()
             view.target(after, *view.args[1:]).copy_(exact[value])
             return self._builder.exactly(after, DTYPES[torch_dtype(before.dtype)])
         if name == "aten.diagonal.default":
             return with_diagonal(self._builder, before, value, *_bound_diagonal(view))
+        # A part of one axis: what lies before it, the new part, what lies behind it.
         axis, places = _span(view, sizes_of(before))
         start, length = places.start, len(places)
         shape = (*sizes_of(before)[:axis], length, *sizes_of(before)[axis + 1 :])
@@ -120,7 +117,7 @@ _RESHAPED = frozenset(
         "aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.unflatten.int",
     }
 )  # fmt: skip
-
+"""Views whose write is carried back by a reshape: all elements, in the same order."""
 
 _PARTS = frozenset({"aten.slice.Tensor", "aten.select.int", "aten.narrow.default"})
 
@@ -136,6 +133,7 @@ def _transpose_order(view: FxNode, rank: int) -> list[int]:
     return order
 
 
+# By a view that only moves axes: the axis of the viewed tensor at each of its positions.
 _PERMUTED: dict[str, Callable[[FxNode, int], list[int]]] = {
     "aten.permute.default": _permute_order,
     "aten.transpose.int": _transpose_order,
@@ -144,9 +142,10 @@ _PERMUTED: dict[str, Callable[[FxNode, int], list[int]]] = {
 
 
 def _span(view: FxNode, sizes: tuple[int, ...]) -> tuple[int, range]:
-    """The axis along which a view shows a part of a tensor, and the places on it."""
+    """The axis along which a view shows a part of a tensor of these sizes, and the indices on it."""
     name = str(view.target)
     if name == "aten.slice.Tensor":
+        # dim, start, end, step, with the schema's defaults for those left out
         arguments: list[Any] = [*view.args[1:], *[0, None, None, 1][len(view.args) - 1 :]]
         axis, step = _ints([arguments[0], arguments[3]])
         return axis % len(sizes), range(*slice(arguments[1], arguments[2], step).indices(sizes[axis]))
@@ -160,7 +159,8 @@ def _span(view: FxNode, sizes: tuple[int, ...]) -> tuple[int, range]:
         position = _PIECES[str(pieces.target)]
         along = pieces.args[position] if len(pieces.args) > position else 0
         axis, item = _ints([along, view.args[1]])
-        lengths = [1 if str(pieces.target) == "aten.unbind.int" else piece.shape[axis] for piece in pieces.meta["val"]]
+        is_unbind = str(pieces.target) == "aten.unbind.int"
+        lengths = [1 if is_unbind else piece.shape[axis] for piece in pieces.meta["val"]]
         return axis % len(sizes), range(sum(lengths[:item]), sum(lengths[: item + 1]))
     raise Unsupported(f"a write through {name}")
 
@@ -184,7 +184,7 @@ def _ints(arguments: Any) -> list[int]:
 
 
 def _viewed(node: FxNode) -> FxNode | None:
-    """The tensor whose memory a node's result lies in, looking through lists of pieces."""
+    """The tensor that a node's result is a view of: its first argument, or the one that a list was split from."""
     first = node.args[0] if node.args else None
     while isinstance(first, FxNode) and not isinstance(first.meta.get("val"), torch.Tensor):
         first = first.args[0] if first.args else None

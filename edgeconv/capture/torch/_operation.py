@@ -1,4 +1,4 @@
-"""What the nodes of a traced program say of their operators."""
+"""Questions to the nodes of a traced program that several files here ask: operator, arguments, inputs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,32 @@ import torch
 from torch.fx import Node as FxNode
 
 
+def program_inputs(program: torch.export.ExportedProgram) -> list[tuple[FxNode, Any]]:
+    """The placeholders of a program, each with its specification: weights and constants first, then user inputs."""
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    return list(zip(placeholders, program.graph_signature.input_specs, strict=True))
+
+
 def name_of(node: FxNode) -> str:
-    """The name of an operator without namespace and overload; empty for what is none of torch's."""
+    """The name of an operator without namespace and overload: ``add_`` of ``aten.add_.Tensor``.
+
+    Empty for Python functions such as ``getitem``.
+    """
     return str(getattr(node.target, "_opname", ""))
+
+
+def is_item(node: FxNode) -> bool:
+    """Whether a node takes one element of a list of results (``getitem``), and so computes nothing."""
+    return node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem"
+
+
+def arguments_of(node: FxNode) -> dict[str, Any]:
+    """All arguments of an operator by the names of its schema, with the schema's defaults for those left out."""
+    arguments: dict[str, Any] = {}
+    for index, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        arguments[argument.name] = value
+    return arguments
 
 
 def writes(node: FxNode) -> bool:
@@ -20,5 +43,5 @@ def writes(node: FxNode) -> bool:
 
 
 def copied(leaf: Any) -> Any:
-    """A tensor of the same numbers, whatever is written to the first; other values as they are."""
+    """A copy of a tensor in memory of its own, outside of autograd; any other value as it is."""
     return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf

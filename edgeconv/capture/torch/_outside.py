@@ -1,7 +1,8 @@
-"""Where code keeps things outside of its module: globals, closures, classes, default arguments, functions' attributes.
+"""Variables outside of a module that its code may change: globals, closures, classes, default arguments, caches.
 
 `variables` follows a module's methods and hooks to the functions and classes that they name, but not into torch, numpy
-or Python's own library. What such code hides from Python (iterators, its own C modules) is not seen.
+or Python's own library. State that Python cannot read (iterators, C modules) is left to `repeat`, which compares
+results.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 import torch
 
 _FOREIGN = frozenset({"torch", "numpy", "edgeconv", *sys.stdlib_module_names})
-# Of Python's own library, classes whose objects programs keep things in.
+# Modules of Python's own library whose objects (lists, namespaces, deques) may hold the program's state.
 _CONTAINERS = frozenset({"builtins", "types", "collections"})
-_MOST = 5_000  # functions and classes: a library that names its whole registry is not followed to its end
+_MOST = 5_000  # functions and classes that are followed: a library may name a registry of all its models
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _UNSET = object()
 
@@ -26,9 +27,9 @@ class Variables:
     """A group of variables that a program can set.
 
     Attributes:
-        kind: of variables, for messages.
-        owner: of them, for messages: a function or a class; empty where the names speak for themselves.
-        identity: the same for the same variables, whichever function they were found by.
+        kind: of variables, for messages: "global variable", "class attribute", ….
+        owner: the function or class that has them, for messages; empty for globals of the forward's own module.
+        identity: equal for the same variables, whichever function led to them.
     """
 
     def __init__(
@@ -46,14 +47,14 @@ class Variables:
         self._put = put
 
     def items(self) -> dict[str, Any]:
-        """Their values now, by name."""
+        """The present values, by name."""
         return self._items()
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._put(name, value)
 
     def restore(self, items: Mapping[str, Any]) -> None:
-        """Makes them what they were; one that is new is taken away."""
+        """Sets the variables to earlier values, and deletes those that are new."""
         now = self.items()
         for name in {**now, **items}:
             before = items.get(name, _UNSET)
@@ -64,7 +65,8 @@ class Variables:
 def variables(module: torch.nn.Module) -> Iterator[Variables]:
     """The groups of variables that the forward of a module, or what it calls, may set.
 
-    The memory of a ``functools.cache`` can only be emptied: its one variable is how much it remembers.
+    A ``functools.cache`` can be read and set in one respect only: it is a group of one variable, its number of entries,
+    and is emptied where that has changed.
     """
     waiting: list[Any] = []
     for part in module.modules():
@@ -116,6 +118,7 @@ def _underlying(item: Any) -> Any:
 
 
 def _of_function(function: FunctionType) -> Iterator[Variables]:
+    """Globals, globals of other modules, closure, attributes and default arguments that a function can set."""
     name, code = function.__qualname__.replace("<locals>.", ""), function.__code__
     names = set(_names(code))
     yield _in_dict("global variable", "", function.__globals__, names)
@@ -135,9 +138,10 @@ def _of_function(function: FunctionType) -> Iterator[Variables]:
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """The names that a function's code uses, with the functions that are defined inside of it.
+    """The names that the code of a function and of the functions inside it uses.
 
-    Names that nobody can write are of what rewrote the code: pytest, whose asserts lead to all that it holds.
+    Only identifiers: pytest's rewritten asserts use names such as ``@pytest_ar``, which would lead through all of
+    pytest.
     """
     yield from filter(str.isidentifier, code.co_names)
     for constant in code.co_consts:
@@ -145,17 +149,21 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _in_dict(kind: str, owner: str, held: dict[str, Any], names: Collection[str] | None) -> Variables:
+def _in_dict(kind: str, owner: str, namespace: dict[str, Any], names: Collection[str] | None) -> Variables:
+    """The variables of these names in a namespace; all of them for None."""
+
     def items() -> dict[str, Any]:
-        return dict(held) if names is None else {name: held[name] for name in names if name in held}
+        if names is None:
+            return dict(namespace)
+        return {name: namespace[name] for name in names if name in namespace}
 
     def put(name: str, value: Any) -> None:
         if value is _UNSET:
-            held.pop(name, None)
+            namespace.pop(name, None)
         else:
-            held[name] = value
+            namespace[name] = value
 
-    return Variables(kind, owner, (id(held), None if names is None else frozenset(names)), items, put)
+    return Variables(kind, owner, (id(namespace), None if names is None else frozenset(names)), items, put)
 
 
 def _in_cells(owner: str, cells: Mapping[str, CellType]) -> Variables:
@@ -180,6 +188,7 @@ def _contents(cell: CellType) -> Any:
 
 def _of_class(owner: type) -> Variables:
     def items() -> dict[str, Any]:
+        # _abc_impl: the cache of isinstance checks against an abstract class
         return {key: value for key, value in vars(owner).items() if not key.startswith("__") and key != "_abc_impl"}
 
     def put(name: str, value: Any) -> None:

@@ -1,8 +1,7 @@
-"""Only float32 is captured: every later stage computes, compares and bounds its errors in it.
+"""Makes every floating tensor of a traced graph float32: all later stages compute and bound errors in that type.
 
-What a module computes in float16, bfloat16 or float64 (its parameters, its casts, regions of autocast) is traced as it
-stands and then made float32 in the traced graph, for both paths. In real arithmetic, which is what a file is measured
-against, that is the same function.
+A module in float16, bfloat16 or float64 (parameters, casts, regions of autocast) is traced as it is, and the traced
+graph is then retyped, for both paths. In real arithmetic, which the proof measures against, the function is the same.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from torch.utils import _pytree as pytree
 
 from edgeconv.errors import CaptureError
 
-_PACKED = frozenset({getattr(torch, "float4_e2m1fn_x2", None)})  # which torch has since 2.8
-_CHECKS = frozenset({"aten._assert_tensor_metadata.default"})
+_PACKED = frozenset({getattr(torch, "float4_e2m1fn_x2", None)})  # torch has it since 2.8
+_CHECKS = frozenset({"aten._assert_tensor_metadata.default"})  # which would find that a dtype has changed
 
 
 def settle_precision(program: torch.export.ExportedProgram, where: str) -> tuple[str, ...]:
@@ -32,8 +31,10 @@ def settle_precision(program: torch.export.ExportedProgram, where: str) -> tuple
     """
     graph = program.graph
     stored = [*program.state_dict.values(), *program.constants.values()]
+    # 1. Which other floating types there are.
     values = [leaf for node in graph.nodes for leaf in pytree.tree_leaves(node.meta.get("val"))]
     others = {leaf.dtype for leaf in (*stored, *values) if isinstance(leaf, torch.Tensor) and _is_other(leaf.dtype)}
+    # 2. Types that cannot be widened without a change of what is computed.
     if any(isinstance(tensor, torch.Tensor) and tensor.dtype in _PACKED for tensor in stored):
         what = "a weight is stored in float4_e2m1fn_x2, two numbers in one element, which torch does not convert"
         raise CaptureError(what, where=where, hint="store it in another type")
@@ -41,6 +42,7 @@ def settle_precision(program: torch.export.ExportedProgram, where: str) -> tuple
     if narrow:
         what = f"forward computes in {narrow[0]}, whose rounding a file of float32 would leave out"
         raise CaptureError(what, where=where, hint="leave the cast out, or export int8 among the variants")
+    # 3. Weights, and then the nodes in order: each works out its result from those before.
     if others:
         program._state_dict = {name: _single(value) for name, value in program.state_dict.items()}
         program._constants = {name: _single(value) for name, value in program.constants.items()}
@@ -54,7 +56,10 @@ def settle_precision(program: torch.export.ExportedProgram, where: str) -> tuple
 
 
 def _rounded_to(graph: torch.fx.Graph) -> set[torch.dtype]:
-    """The floating types of 8 bits that results are in: stored weights, and views of them, have been rounded before."""
+    """The floating types of 8 bits that operators round to.
+
+    A stored weight in float8, and views of it, do not count: its values are what they are, and float32 holds them.
+    """
     rounded: set[torch.dtype] = set()
     for node in graph.nodes:
         if node.op == "call_function":
@@ -70,19 +75,19 @@ def _dtypes_of(nodes: Iterable[FxNode]) -> set[torch.dtype]:
 
 
 def in_module_precision(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments in the floating type of the module, where all its parameters have one other than float32.
+    """Casts float32 arguments to the floating type of the parameters, where all have one and it is not float32.
 
-    A module in float16 refuses float32 inputs. With parameters of several types the arguments stay as they are.
+    torch refuses float32 inputs to a module in float16. With parameters of several types nothing is cast.
     """
     dtypes = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
     if len(dtypes) != 1 or torch.float32 in dtypes:
         return args
     (dtype,) = dtypes
 
-    def taken(leaf: Any) -> Any:
+    def cast(leaf: Any) -> Any:
         return leaf.to(dtype) if isinstance(leaf, torch.Tensor) and leaf.dtype is torch.float32 else leaf
 
-    converted: tuple[Any, ...] = pytree.tree_map(taken, args)
+    converted: tuple[Any, ...] = pytree.tree_map(cast, args)
     return converted
 
 
@@ -91,14 +96,14 @@ def _is_other(dtype: torch.dtype) -> bool:
 
 
 def _single(leaf: Any) -> Any:
-    """A tensor, a dtype or anything else with float32 for other floating types."""
+    """A tensor as float32, or float32 for a dtype, if it has another floating type; anything else unchanged."""
     if isinstance(leaf, torch.Tensor) and _is_other(leaf.dtype):
         return torch.nn.Parameter(leaf.float(), False) if isinstance(leaf, torch.nn.Parameter) else leaf.float()
     return torch.float32 if isinstance(leaf, torch.dtype) and _is_other(leaf) else leaf
 
 
 def _retype(node: FxNode) -> None:
-    """Works out anew, without data, what a node makes."""
+    """Casts the arguments of a node, and infers the shape and dtype of its results anew, without data."""
     if node.op == "placeholder":
         fake = node.meta.get("val")
         if isinstance(fake, torch.Tensor):

@@ -10,6 +10,7 @@ import torch
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from edgeconv.capture.torch._operation import program_inputs
 from edgeconv.capture.torch._trained import freeze_recorded
 from edgeconv.errors import CaptureError, is_own_fault
 
@@ -20,9 +21,10 @@ def argument_at(path: tuple[Any, ...]) -> str:
 
 
 def opened(program: torch.export.ExportedProgram) -> torch.nn.Module:
+    """A program as a module that takes tensors by position; its fake quantizations only compute."""
     module = program.module(check_guards=False)
     freeze_recorded(module)
-    module._forward_pre_hooks.clear()  # which check the form of the call, and we have one of our own
+    module._forward_pre_hooks.clear()  # torch's check of the call; `check_program` says the same in our words
     module._forward_pre_hooks_with_kwargs.clear()
     return module
 
@@ -30,34 +32,36 @@ def opened(program: torch.export.ExportedProgram) -> torch.nn.Module:
 def in_program_order(
     program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A call as a program's own: by position what it takes so, and its keywords in the order of its inputs."""
+    """The call rewritten to the form that the program was exported with, in which alone its module takes it.
+
+    Keywords that were positional at export become positional; the others take the order that they had at export.
+    """
     spec, signature = program.call_spec.in_spec, program.module_call_graph[0].signature
     if spec is None or signature is None or signature.forward_arg_names is None:
         return args, dict(kwargs)
-    (positional, keywords), left = spec.children(), dict(kwargs)
+    positional, keywords = spec.children()
+    unplaced = dict(kwargs)
     by_name = signature.forward_arg_names[len(args) : positional.num_children]
-    while by_name and by_name[0] in left:
-        args = (*args, left.pop(by_name.pop(0)))
-    ordered = {name: left.pop(name) for name in keywords.context if name in left}
-    return args, ordered | left
+    while by_name and by_name[0] in unplaced:
+        args = (*args, unplaced.pop(by_name.pop(0)))
+    ordered = {name: unplaced.pop(name) for name in keywords.context if name in unplaced}
+    return args, ordered | unplaced
 
 
 def check_program(program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """The tensors are of the sizes and types that a program was exported for: it has no other in it.
+    """Checks that the tensors have the shapes and dtypes that a program was exported for.
 
     Raises:
         CaptureError: naming the first that is not.
     """
-    specs = program.graph_signature.input_specs
-    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
-    own = [node.meta.get("val") for node, spec in zip(nodes, specs, strict=True) if spec.kind is InputKind.USER_INPUT]
+    exported = [node.meta.get("val") for node, spec in program_inputs(program) if spec.kind is InputKind.USER_INPUT]
     pairs = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))[0]
-    if len(own) != len(pairs):
-        return  # the binding of the call says so
-    for expected, (path, leaf) in zip(own, pairs, strict=True):
+    if len(exported) != len(pairs):
+        return  # `_interface.check_binding` reports it
+    for expected, (path, leaf) in zip(exported, pairs, strict=True):
         if not (isinstance(expected, torch.Tensor) and isinstance(leaf, torch.Tensor)):
             continue
-        sizes = [size if isinstance(size, int) else None for size in expected.shape]
+        sizes = [size if isinstance(size, int) else None for size in expected.shape]  # None: any, of dynamic_shapes
         fits = len(sizes) == leaf.ndim and all(
             size in (None, length) for size, length in zip(sizes, leaf.shape, strict=True)
         )
@@ -84,35 +88,42 @@ def input_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
 def converted(
     script: torch.jit.ScriptModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[torch.export.ExportedProgram, tuple[Any, ...]]:
-    """A script as a program that computes the same for these arguments, and all of them by position."""
+    """Converts a script with torch's own converter, and compares the two on the example call.
+
+    Returns:
+        The program, and all arguments by position, defaults included.
+
+    Raises:
+        CaptureError: the arguments do not fit, torch cannot convert the script, or converts it wrongly.
+    """
     from edgeconv.capture.torch._trace import quiet
 
     where = script.original_name
-    taken = [argument.name for argument in arguments_of(script)]
-    unknown = [name for name in kwargs if name not in taken[len(args) :]]
-    if unknown or len(args) > len(taken):
-        what = f"forward({', '.join(taken)}) cannot be called so: "
+    names = [argument.name for argument in arguments_of(script)]
+    unknown = [name for name in kwargs if name not in names[len(args) :]]
+    if unknown or len(args) > len(names):
+        what = f"forward({', '.join(names)}) cannot be called so: "
         what += f"no argument {unknown[0]!r} is left" if unknown else f"{len(args)} are too many"
         raise CaptureError(what, where="args and kwargs" if kwargs else "args", hint="pass one value per argument")
     _check_attributes(script)
     try:
         from torch._export.converter import TS2EPConverter
 
-        # Every argument by position, defaults too: the converter knows no others.
+        # The converter binds by position only, and does not fill in defaults.
         stated = [
             *args,
             *(kwargs.get(argument.name, argument.default_value) for argument in arguments_of(script)[len(args) :]),
         ]
         with quiet(), torch.no_grad(), _in_eval_mode(script):
             program = TS2EPConverter(script, tuple(stated), {}).convert()
-            ours, expected = opened(program)(*stated), script(*stated)
+            results, expected = opened(program)(*stated), script(*stated)
     except Exception as error:  # the border: the converter raises whatever it meets, of any class
         if is_own_fault(error):
             raise
         line = " ".join(str(error).split())[:200]
         what = f"torch cannot convert this ScriptModule: {line or type(error).__name__}"
         raise CaptureError(what, where=where, hint="pass the nn.Module that it was made of") from error
-    for result, expected_result in zip(pytree.tree_leaves(ours), pytree.tree_leaves(expected), strict=True):
+    for result, expected_result in zip(pytree.tree_leaves(results), pytree.tree_leaves(expected), strict=True):
         if isinstance(expected_result, torch.Tensor) and not torch.allclose(
             result, expected_result, rtol=1e-3, atol=1e-4, equal_nan=True
         ):
@@ -125,9 +136,10 @@ def converted(
 
 
 def _check_attributes(script: torch.jit.ScriptModule) -> None:
-    """No call reads a number among a script's attributes before it sets it: torch would convert it as a constant.
+    """Checks that a script carries no number from one call to the next in an attribute.
 
-    Tensors are left to the check of what was converted, which knows them as buffers.
+    torch's converter would make a constant of it. Tensors need no check here: they become buffers of the program, which
+    `_state.check_stateless` watches.
 
     Raises:
         CaptureError: naming the first attribute.
@@ -148,7 +160,7 @@ def _check_attributes(script: torch.jit.ScriptModule) -> None:
 
 
 def _steps(block: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:
-    """The operators of a script's block and of those inside, in order, and whether every call comes by each."""
+    """The operators of a TorchScript block and of the blocks inside it, in order; whether every call runs each."""
     for step in block.nodes():
         yield step, is_certain
         for inner in step.blocks():
@@ -156,7 +168,7 @@ def _steps(block: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:
 
 
 def _attribute(step: Any) -> str:
-    """The path of what an operator gets or sets: ``backbone.scale``."""
+    """The path of the attribute that an operator gets or sets: ``backbone.scale``."""
     names: list[str] = []
     while step.kind() in ("prim::GetAttr", "prim::SetAttr"):
         names.append(step.s("name"))
@@ -182,5 +194,6 @@ def _in_eval_mode(script: torch.jit.ScriptModule) -> Iterator[None]:
 
 
 def arguments_of(script: torch.jit.ScriptModule) -> list[Any]:
+    """The arguments of a script's forward, as its schema has them, without ``self``."""
     forward: Any = script.forward
     return list(forward.schema.arguments)[1:]

@@ -11,10 +11,13 @@ import onnx_ir as ir
 import torch
 from torch.fx import Node as FxNode
 
+from edgeconv.capture.torch._operation import is_item
 from edgeconv.graph.origin import Origin, origin_of, set_origin
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+"""torch.onnx's metadata property of a node: the list of module paths that leads to it, ending in its fx node's name."""
 _CALL_NUMBER = re.compile(r"@\d+$")
+"""torch.export's mark of the second and later calls of one module: ``L['self'].act@1``."""
 
 
 def set_origins(
@@ -27,9 +30,9 @@ def set_origins(
     the node before it on its data path.
 
     Args:
-        model: what the exporter made.
-        decomposed: the torch graph that it was made of.
-        program: the torch graph before the exporter's decompositions.
+        model: the exporter's.
+        decomposed: the torch graph after the exporter's decompositions, which its names refer to.
+        program: the torch graph before them.
     """
     origins = {node.name: _origin(node, source) for node, source in _sources(decomposed, program).items()}
     previous = Origin()
@@ -44,11 +47,11 @@ def set_origins(
 
 
 def _sources(decomposed: torch.export.ExportedProgram, program: torch.export.ExportedProgram) -> dict[FxNode, FxNode]:
-    """The traced node behind each decomposed one.
+    """The traced node that each decomposed one came from.
 
-    torch makes views of a tensor that was changed in place once more where they are used next, and ascribes them to
-    that user: the flatten behind an in-place ReLU looks like a part of the linear layer. They are given back by
-    walking both graphs backwards from the user for as long as there are views of the same shape on either side.
+    After an in-place change torch creates the views of the changed tensor anew where they are next used, and records
+    that user as their source: the flatten behind an in-place ReLU seems a part of the linear layer. To undo that, both
+    graphs are walked backwards from the user as long as they show views of the same shapes.
     """
     traced = {node.name: node for node in program.graph.nodes}
     parts: dict[FxNode, list[FxNode]] = defaultdict(list)
@@ -68,7 +71,8 @@ def _sources(decomposed: torch.export.ExportedProgram, program: torch.export.Exp
 
 
 def _recorded_source(node: FxNode, traced: dict[str, FxNode]) -> FxNode:
-    """The traced node that torch names; the node itself when it does not tell."""
+    """The traced node that torch recorded as the source; the node itself where it recorded none."""
+    # ``from_node`` nests: each decomposition wraps the record of the one before. The innermost is the trace.
     sources = list(node.meta.get("from_node") or ())
     while sources:
         deeper = list(sources[0].from_node or ())
@@ -79,28 +83,23 @@ def _recorded_source(node: FxNode, traced: dict[str, FxNode]) -> FxNode:
 
 
 def _viewed(node: FxNode) -> FxNode | None:
-    """The view that a node reads first, if it is one."""
+    """The first argument of a node, if that is a view."""
     first = node.args[0] if node.args else None
     return first if isinstance(first, FxNode) and _is_view(first) else None
 
 
 def _is_view(node: FxNode) -> bool:
-    """Whether its result may share memory with its input; an item of a split counts."""
-    if _is_item(node):
+    """Whether a node's result may share memory with its input; an item of a split counts."""
+    if is_item(node):
         return True
     schema = getattr(node.target, "_schema", None)
     return schema is not None and any(result.alias_info and not result.alias_info.is_write for result in schema.returns)
 
 
-def _is_item(node: FxNode) -> bool:
-    return node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem"
-
-
 def _shapes(node: FxNode) -> list[Any]:
     value = node.meta.get("val")
-    return [
-        list(tensor.shape) for tensor in (value if isinstance(value, (list, tuple)) else [value]) if tensor is not None
-    ]
+    tensors = value if isinstance(value, list | tuple) else [value]
+    return [list(tensor.shape) for tensor in tensors if tensor is not None]
 
 
 def origin_in(node: FxNode) -> Origin:
@@ -116,7 +115,7 @@ def _origin(node: FxNode, source: FxNode) -> Origin:
             number = _CALL_NUMBER.search(key)
             calls.append(path + (number.group() if number else ""))
             modules.append(path)
-    while _is_item(source) and isinstance(parent := source.args[0], FxNode):
+    while is_item(source) and isinstance(parent := source.args[0], FxNode):
         source = parent
     return Origin(tuple(calls), tuple(modules), _operation(source), source.name)
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch.fx import Node as FxNode
 
 from edgeconv.capture.torch._aten.matrices import LARGEST
+from edgeconv.capture.torch._operation import arguments_of
 from edgeconv.capture.torch._provenance import origin_in
 from edgeconv.errors import CaptureError
 from edgeconv.graph.origin import origin_of
 
 _DROPPED = {"avg_pool2d": "divisor_override", "avg_pool3d": "divisor_override"}
-"""Operations, and the argument of theirs that the exporter drops without a word."""
-
+"""Operations with an argument that torch.onnx ignores: its file would compute something else."""
 
 _BY_MINORS = ("linalg_inv", "linalg_inv_ex", "inverse", "linalg_solve")
+"""Operations that `_aten.matrices` writes out by minors, up to `LARGEST` rows; ONNX has no operator for them."""
 
 
 def check_deterministic(program: torch.export.ExportedProgram) -> None:
@@ -39,6 +39,7 @@ def check_deterministic(program: torch.export.ExportedProgram) -> None:
             )
 
 
+# The ONNX specification types AveragePool, Conv and ConvTranspose of floats; torch runs all four of int64, too.
 _OF_FLOATS = frozenset({"AveragePool", "Conv", "ConvTranspose", "MaxPool"})
 
 
@@ -62,12 +63,12 @@ def check_windows(graph: ir.Graph) -> None:
 
 def _draws(node: FxNode) -> bool:
     """Whether an operator, with these arguments, draws random numbers."""
-    arguments = _arguments(node)
-    if "dropout_p" in arguments:
+    arguments = arguments_of(node)
+    if "dropout_p" in arguments:  # attention
         return bool(arguments["dropout_p"])
     if "train" in arguments:  # dropout in its forms; recurrent layers have some between them
         return bool(arguments["train"] and arguments.get("p", arguments.get("dropout")))
-    if "training" in arguments and {"noise", "generator"} & arguments.keys():
+    if "training" in arguments and {"noise", "generator"} & arguments.keys():  # rrelu
         return bool(arguments["training"])
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
@@ -95,7 +96,7 @@ def check_official(program: torch.export.ExportedProgram, reason: str) -> None:
 
 
 def _quantized(node: FxNode, reason: str) -> tuple[str, str] | None:
-    """What is wrong with a program of export quantization, whose operators the exporter knows in part; what to do."""
+    """Refusal and hint for a program that was quantized by PT2E, whose operators torch.onnx translates only in part."""
     if not str(node.target).startswith(("quantized_decomposed.", "torchao.")):
         return None
     float_module = "export the float module, and have edgeconv quantize it: int8 is one of its variants"
@@ -106,7 +107,7 @@ def _quantized(node: FxNode, reason: str) -> tuple[str, str] | None:
 
 
 def _projections(node: FxNode, operation: str, reason: str) -> tuple[str, str] | None:
-    """What is wrong with an LSTM with ``proj_size``, which the exporter takes for one without, and what to do."""
+    """Refusal and hint for an LSTM with ``proj_size``: torch.onnx would write one without it."""
     if operation != "lstm" or not _is_projected(node):
         return None
     named = re.match(r"\w+\.(\w+)", reason)
@@ -116,7 +117,7 @@ def _projections(node: FxNode, operation: str, reason: str) -> tuple[str, str] |
 
 
 def _without_form(node: FxNode, operation: str) -> tuple[str, str] | None:
-    """What is wrong with an operation, or an argument of one, that has no ONNX form, and what to do."""
+    """Refusal and hint for an operation, or an argument of one, that has no ONNX form."""
     rows = node.args[0].meta["val"].shape[-1] if operation in _BY_MINORS else 0  # type: ignore[union-attr]
     if rows > LARGEST:
         what = f"{operation} of {rows} rows has no ONNX form, up to {LARGEST} rows have"
@@ -128,7 +129,7 @@ def _without_form(node: FxNode, operation: str) -> tuple[str, str] | None:
         what = "scatter_reduce of means, or without the tensor itself, has no ONNX form for these tensors"
         return what, "reduce floats, or divide a sum by its count"
     argument = _DROPPED.get(operation)
-    value = _arguments(node).get(argument) if argument is not None else None
+    value = arguments_of(node).get(argument) if argument is not None else None
     if value is None:
         return None
     what = f"{operation} with {argument}={value} has no ONNX form"
@@ -136,17 +137,8 @@ def _without_form(node: FxNode, operation: str) -> tuple[str, str] | None:
 
 
 def _is_projected(node: torch.fx.Node) -> bool:
-    """Whether the layers of an LSTM have a weight more than biases and the two products need."""
+    """Whether an LSTM has ``proj_size``: one weight more per layer than W, R and the two biases."""
     if str(node.target) != "aten.lstm.input":
         return False
     _, _, params, has_biases, layers, _, _, both, _ = node.args
     return len(params) != layers * (2 if both else 1) * (4 if has_biases else 2)  # type: ignore[arg-type,operator]
-
-
-def _arguments(node: FxNode) -> dict[str, Any]:
-    """All arguments of an operator by the names of its schema, with its defaults."""
-    arguments: dict[str, Any] = {}
-    for index, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
-        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
-        arguments[argument.name] = value
-    return arguments

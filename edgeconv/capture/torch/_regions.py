@@ -1,4 +1,7 @@
-"""Regions of a traced graph that switch something which has no meaning in a file: autocast, gradients."""
+"""Inlines subgraphs that torch.export makes of ``with torch.autocast`` and ``with torch.no_grad``.
+
+A file has neither switch. The dtypes that autocast chose are recorded at the operators inside.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ _REGIONS = frozenset({"wrap_with_autocast", "wrap_with_set_grad_enabled"})
 
 
 def dissolve_regions(program: torch.export.ExportedProgram) -> None:
-    """Puts the operators of each such region in its place."""
+    """Replaces each such region by the operators inside it."""
     dissolved = False
+    # Regions may stand in regions: each round lists the nodes anew.
     while any(map(_dissolved, list(program.graph.nodes))):
         dissolved = True
     if dissolved:
@@ -20,7 +24,11 @@ def dissolve_regions(program: torch.export.ExportedProgram) -> None:
 
 
 def _dissolved(node: FxNode) -> bool:
-    """Whether a node was a region, which its operators have replaced."""
+    """Inlines a node if it is a region.
+
+    Returns:
+        Whether it was one. Its arguments are switches, then the subgraph (``get_attr``), then the subgraph's inputs.
+    """
     if getattr(node.target, "__name__", "") not in _REGIONS or node.op != "call_function":
         return False
     args: list[Any] = list(node.args)
@@ -30,15 +38,13 @@ def _dissolved(node: FxNode) -> bool:
     )
     holder = args[position]
     body: torch.fx.Graph = owner.get_submodule(str(holder.target)).graph
-    inner = dict(
-        zip([argument for argument in body.nodes if argument.op == "placeholder"], args[position + 1 :], strict=True)
-    )
+    placeholders = [inner for inner in body.nodes if inner.op == "placeholder"]
     with node.graph.inserting_before(node):
-        results: Any = node.graph.graph_copy(body, inner)
+        results: Any = node.graph.graph_copy(body, dict(zip(placeholders, args[position + 1 :], strict=True)))
     for user in list(node.users):  # items of the region's tuple of results
         index: Any = user.args[1]
-        taken: Any = results[index] if isinstance(results, tuple | list) else results
-        user.replace_all_uses_with(taken)
+        item: Any = results[index] if isinstance(results, tuple | list) else results
+        user.replace_all_uses_with(item)
         node.graph.erase_node(user)
     node.graph.erase_node(node)
     if not holder.users:

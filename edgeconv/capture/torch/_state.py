@@ -17,14 +17,16 @@ from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
 from edgeconv.capture.torch._holdings import Change, Holdings
+from edgeconv.capture.torch._operation import program_inputs
 from edgeconv.capture.torch._storage import storage_of_tensor, tensors_of
-from edgeconv.capture.torch._two_calls import STATE, TwoCalls, program_inputs
+from edgeconv.capture.torch._two_calls import STATE, TwoCalls
 from edgeconv.errors import CaptureError
 
 _FAR = 10**6
-"""Calls after which a counter in plain Python is looked at again: a branch on it may wait for some number of them."""
+"""Calls by which a counter in plain Python is advanced for a second look: ``if self.calls > 1000:`` waits so long."""
 
-# Writes that their schema does not tell of: running statistics, where the argument of this position is true.
+# Operators that write to their running statistics (arguments 3 and 4) although their schema declares no write;
+# they do where the argument at this position (`training`, `use_input_stats`) is true.
 _STATISTICS: Mapping[str, int] = {"aten.batch_norm.default": 5, "aten.instance_norm.default": 5}
 
 Tracer = Callable[[torch.nn.Module, tuple[Any, ...]], torch.export.ExportedProgram]
@@ -50,6 +52,7 @@ def check_stateless(
         CaptureError: it does; names the buffer or the attribute.
     """
     written = _written(program)
+    # A tensor that is no buffer is a constant of the program, which torch.export writes back nowhere.
     for name in sorted(written & program.constants.keys() - dict(module.named_buffers()).keys()):
         what = f"the tensor {name}" if hasattr(module, name.split(".")[0]) else "a tensor that it holds"
         raise CaptureError(
@@ -59,8 +62,8 @@ def check_stateless(
         )
     if not written and not changes:
         return
-    numbers = any(isinstance(change.after, int | float) and not isinstance(change.after, bool) for change in changes)
-    for jump in (0, _FAR) if numbers else (0,):
+    counts = any(isinstance(change.after, int | float) and not isinstance(change.after, bool) for change in changes)
+    for jump in (0, _FAR) if counts else (0,):
         twice = trace(_Twice(module, written, jump), calls)
         drop_void_writes(twice, running=False)
         culprit = TwoCalls(twice.run_decompositions({}), written).culprit()
@@ -87,6 +90,7 @@ def drop_void_writes(program: torch.export.ExportedProgram, *, running: bool) ->
         running: whether such a batch norm is left without the running ones, too.
     """
     owners, read = _owners(program).keys(), set[int]()
+    # Backwards, so that `read` holds the memory that is read after the node.
     for node in reversed(list(program.graph.nodes)):
         is_copy = str(node.target) == "aten.copy_.default"
         if is_copy and not node.users and storage_of_tensor(node.args[0].meta["val"]) in owners - read:
@@ -94,13 +98,19 @@ def drop_void_writes(program: torch.export.ExportedProgram, *, running: bool) ->
             continue
         statistics = _statistics(node) if running else []
         if statistics and not read & {storage_of_tensor(source.meta["val"]) for source in statistics}:
-            node.args = (*node.args[:3], None, None, *node.args[5:])
+            node.args = (*node.args[:3], None, None, *node.args[5:])  # a batch norm without running statistics
         read |= {storage_of_tensor(tensor) for source in node.all_input_nodes for tensor in tensors_of(source)}
     program.graph_module.recompile()
 
 
 class _Twice(torch.nn.Module):
-    """Two calls of a module, and the state between them."""
+    """Two calls of a module, one after the other, as one forward.
+
+    Args:
+        module: that is called.
+        written: names of the buffers and parameters that a call writes to.
+        jump: further calls that counters in plain Python are advanced by between the two.
+    """
 
     def __init__(self, module: torch.nn.Module, written: Collection[str], jump: int) -> None:
         super().__init__()
@@ -109,6 +119,7 @@ class _Twice(torch.nn.Module):
         self._jump = jump
 
     def forward(self, first: Any, second: Any) -> Any:
+        """Returns the first call's results, the state after it, and the second call's results."""
         holdings = Holdings(self.module)
         before = self.module(*first[0], **first[1])
         for change in holdings.changes() if self._jump else ():

@@ -1,4 +1,4 @@
-"""Which tensors of a traced graph share memory: the storage behind each, which tells one from another."""
+"""Which tensors of a traced graph share memory: a number for the storage of each. Views have that of their owner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeconv.errors import CaptureError
 
 
 def tensors_of(node: FxNode) -> list[torch.Tensor]:
-    """The tensors that a node gives: one, those of its list, or none.
+    """The tensors among the results of a node.
 
     Raises:
         CaptureError: one is sparse; it has no storage to compare, and files have no such tensors.
@@ -27,11 +27,11 @@ def tensors_of(node: FxNode) -> list[torch.Tensor]:
 
 
 def storage_of(node: FxNode) -> int:
-    """The memory of what a node gives; the pieces of a list share one."""
+    """The storage of a node's result; the pieces of a split share one."""
     value = node.meta["val"]
     return storage_of_tensor(value[0] if isinstance(value, list | tuple) else value)
 
 
 def storage_of_tensor(tensor: torch.Tensor) -> int:
-    """What tells one memory from another; torch's tensors without data have one too."""
+    """A number that identifies the storage of a tensor; fake tensors have storages too."""
     return int(StorageWeakRef(tensor.untyped_storage()).cdata)  # type: ignore[no-untyped-call]

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 from edgeconv.capture.normalize._silent import silent
 from edgeconv.capture.torch._borders import export_errors
-from edgeconv.capture.torch._holdings import Change, Holdings, held
+from edgeconv.capture.torch._holdings import Change, Holdings, restored_after
 from edgeconv.capture.torch._operation import copied
 from edgeconv.capture.torch._regions import dissolve_regions
 from edgeconv.capture.torch._state import check_stateless, drop_void_writes
@@ -37,11 +37,12 @@ def export_program(
     Raises:
         CaptureError: torch cannot trace the module with these inputs, or what it returns depends on earlier calls.
     """
-    with held(module) as holdings, quiet(), export_errors(module):
+    with restored_after(module) as holdings, quiet(), export_errors(module):
         try:
             program, changes = _traced(module, args, kwargs, holdings)
-        except SpecViolationError:
+        except SpecViolationError:  # the forward stores an input itself as a buffer; see `_view`
             program, changes = _traced(module, args, kwargs, holdings, see=_view)
+        # Two calls with equal numbers in tensors of their own: shared ones would tie the calls together.
         calls = ((args, dict(kwargs)), pytree.tree_map(copied, (args, dict(kwargs))))
         check_stateless(module, program, changes, calls, _flat)
         drop_void_writes(program, running=True)
@@ -55,25 +56,28 @@ def _traced(
     holdings: Holdings,
     see: Callable[[Any], Any] | None = None,
 ) -> tuple[torch.export.ExportedProgram, list[Change]]:
-    """The program, and what the forward changed in plain Python; all of that is put back.
+    """Traces a module once, and restores what its forward changed in plain Python.
 
     Args:
         module: as in `export_program`, like `args` and `kwargs`.
         args: see `module`.
         kwargs: see `module`.
-        holdings: of the module before.
-        see: through which the forward is shown each of its inputs; None shows them as they are.
+        holdings: the snapshot of the module from before the call.
+        see: applied to each input before the forward gets it; None for nothing.
+
+    Returns:
+        The traced program, and the changes that the forward made to plain Python objects.
     """
     changes: list[Change] = []
 
-    def look(*_: Any) -> None:
+    def record_changes(*_: Any) -> None:
         changes.extend(holdings.changes())
         holdings.restore(outside_only=True)  # torch calls the forward more than once, and puts back attributes alone
 
-    hooks = [module.register_forward_hook(look)]
+    hooks = [module.register_forward_hook(record_changes)]
     if see is not None:
-        shown = partial(pytree.tree_map, see)
-        hooks.append(module.register_forward_pre_hook(lambda _, a, k: shown((a, k)), prepend=True, with_kwargs=True))
+        see_all = partial(pytree.tree_map, see)
+        hooks.append(module.register_forward_pre_hook(lambda _, a, k: see_all((a, k)), prepend=True, with_kwargs=True))
     try:
         return _flat(module, args, dict(kwargs)), changes
     finally:
@@ -83,10 +87,12 @@ def _traced(
 
 
 def _flat(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any = None) -> torch.export.ExportedProgram:
+    """``torch.export`` without regions of autocast and gradients, and without the wrappers of ``torch.vmap``."""
     program = torch.export.export(module, args, kwargs)
     dissolve_regions(program)
     if any(getattr(node.target, "__module__", "") == _TRANSFORMS for node in program.graph.nodes):
-        program = program.run_decompositions({})  # which makes plain operators of what torch.vmap has recorded
+        # Traces the program once more, which turns the wrappers that torch.vmap recorded into plain operators.
+        program = program.run_decompositions({})
     return program
 
 
@@ -97,14 +103,14 @@ def _view(leaf: Any) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Around what torch does: silent, and without writing down for each node the lines of Python that made it.
+    """Keeps torch from printing and from recording a Python stack trace for each node.
 
-    Nobody here reads these, and they are an eighth of a capture.
+    Nothing here reads the stack traces, and they take an eighth of the time of a capture.
     """
-    untraced_lines = torch.fx.config.do_not_emit_stack_traces
+    setting_before = torch.fx.config.do_not_emit_stack_traces
     try:
         torch.fx.config.do_not_emit_stack_traces = True
         with silent():
             yield
     finally:
-        torch.fx.config.do_not_emit_stack_traces = untraced_lines
+        torch.fx.config.do_not_emit_stack_traces = setting_before

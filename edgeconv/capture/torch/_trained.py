@@ -1,7 +1,7 @@
-"""Fake quantizations that a training has left: of torch.ao, of torchao, and recorded in exported programs.
+"""Fake quantizations of quantization-aware training: of torch.ao, of torchao, and recorded in exported programs.
 
-Torch's own forward asks buffers whether it is to observe, which no traced graph can; with observers off it only
-computes.
+torch's ``FakeQuantize.forward`` branches on the values of its buffers (``observer_enabled``), which cannot be traced.
+With the observer off it only rounds, so its forward is replaced by that rounding.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ import torch
 from edgeconv.errors import CaptureError
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]
+"""Quantizes and dequantizes a float tensor, with fixed parameters."""
 _RECORDED = torch.ops.aten.fused_moving_avg_obs_fake_quant.default
 
 
 def kinds(name: str) -> tuple[Any, ...]:
-    """torch.ao's class of a name, and torchao's, which is another of the same attributes, where that is imported."""
+    """torch.ao's class of a name, and torchao's where that is imported: a copy, which is no subclass of torch.ao's."""
     from torch.ao import quantization
 
     file = "observer" if name == "ObserverBase" else "fake_quantize"
-    theirs = sys.modules.get(f"torchao.quantization.pt2e.{file}")
-    return tuple(kind for room in (quantization, theirs) if isinstance(kind := getattr(room, name, None), type))
+    torchao = sys.modules.get(f"torchao.quantization.pt2e.{file}")
+    classes = (getattr(package, name, None) for package in (quantization, torchao))
+    return tuple(kind for kind in classes if isinstance(kind, type))
 
 
 @contextmanager
 def frozen_quantization(module: torch.nn.Module) -> Iterator[None]:
-    """Inside of the block, fake quantizations whose observers are off only compute: nothing looks at their switches."""
+    """Inside of the block, every fake quantization only rounds; `_unfit.check_fit` has refused those that observe."""
     parts = [part for part in module.modules() if isinstance(part, kinds("FakeQuantizeBase"))]
     for part in parts:
         vars(part)["forward"] = _rounding_of(part)
@@ -42,7 +44,7 @@ def frozen_quantization(module: torch.nn.Module) -> Iterator[None]:
 
 
 def _rounding_of(part: Any) -> Rounding:
-    """What a fake quantization computes; its switches, and the scale of a whole tensor, are read here and now."""
+    """The rounding of a fake quantization, with its present scale; none where it is switched off."""
     limits = part.activation_post_process.quant_min, part.activation_post_process.quant_max
     if not bool(part.fake_quant_enabled[0]):
         return lambda x: x
@@ -50,7 +52,14 @@ def _rounding_of(part: Any) -> Rounding:
 
 
 def rounding(scale: torch.Tensor, zero_point: torch.Tensor, axis: int | None, limits: tuple[int, int]) -> Rounding:
-    """Fake quantization with parameters that are read here and now; `axis` None for one scale."""
+    """Fake quantization with these parameters.
+
+    Args:
+        scale: of one element, or of one per element of `axis`.
+        zero_point: as many integers.
+        axis: None for one scale, which is then a number of the graph.
+        limits: the least and the greatest integer.
+    """
     if axis is not None:
         zeros = zero_point.to(torch.int32)
         return lambda x: torch.fake_quantize_per_channel_affine(x, scale, zeros, axis, *limits)
@@ -59,15 +68,17 @@ def rounding(scale: torch.Tensor, zero_point: torch.Tensor, axis: int | None, li
 
 
 def freeze_recorded(graph_module: torch.fx.GraphModule) -> None:
-    """Puts plain fake quantizations where a program has recorded those of a training, if their observers are off.
+    """Replaces fake quantizations that observe as well (``fused_moving_avg_obs_fake_quant``) by plain ones.
 
     Raises:
-        CaptureError: one still observes.
+        CaptureError: an observer is still on.
     """
     nodes = [node for node in graph_module.graph.nodes if node.target is _RECORDED]
     for node in nodes:
         x, observes, rounds, _, _, scale, zero, _, low, high, axis, *by_channel = node.args
-        observing, rounding_on, scales, zeros = (_held(graph_module, each) for each in (observes, rounds, scale, zero))
+        observing, rounding_on, scales, zeros = (
+            _buffer(graph_module, read) for read in (observes, rounds, scale, zero)
+        )
         if bool(observing.any()):
             raise CaptureError(
                 "it records a fake quantization that still observes: every call moves its scale",
@@ -90,9 +101,9 @@ def freeze_recorded(graph_module: torch.fx.GraphModule) -> None:
         graph_module.recompile()
 
 
-def _held(graph_module: torch.fx.GraphModule, node: torch.fx.Node) -> torch.Tensor:
+def _buffer(graph_module: torch.fx.GraphModule, node: torch.fx.Node) -> torch.Tensor:
     """The buffer that a node of a program's module reads."""
-    held: Any = graph_module
+    item: Any = graph_module
     for name in str(node.target).split("."):
-        held = getattr(held, name)
-    return held  # type: ignore[no-any-return]
+        item = getattr(item, name)
+    return item  # type: ignore[no-any-return]

@@ -1,7 +1,9 @@
-"""Two calls of a module as one functional graph: whether the second gives what the first gave.
+"""Two calls of a module as one functional graph: whether the second call returns what the first returned.
 
-Every node has a number, and equal expressions have the same. Nothing is computed but values that a call gives to state
-which has them already.
+This is value numbering, as compilers use it to find common subexpressions: every node gets a number, and nodes with
+the same operator and the same numbers of arguments get the same one. The outputs of both calls are numbered with "the
+inputs of this call" as the same symbols; equal numbers then mean equal results for all inputs. Values are computed only
+where a call assigns to a buffer what may be the value that it has (`_unchanged`).
 """
 
 from __future__ import annotations
@@ -15,23 +17,19 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
-from edgeconv.capture.torch._operation import name_of
+from edgeconv.capture.torch._operation import is_item, name_of, program_inputs
 
-# Functional writes to a part of a tensor, with the operators that read the same part: the arguments behind the tensor.
+# Functional writes to a part of a tensor, with the operator that reads that part. Both name the part by the same
+# arguments: those behind the written tensor and the values here, those behind the tensor there.
 _PARTS: Mapping[str, str] = {
     "aten.slice_scatter.default": "aten.slice.Tensor",
     "aten.select_scatter.default": "aten.select.int",
 }
+# Arguments: x, weight, bias, running mean, running variance, training, …; results: y, mean, rstd, the new running two.
 _BATCH_NORM = "aten._native_batch_norm_legit_functional.default"
 # Operators that take nothing but shape and dtype from their first tensor.
 _FILLED = frozenset({"fill", "zero", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones"})
 STATE = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-
-
-def program_inputs(program: torch.export.ExportedProgram) -> list[tuple[FxNode, Any]]:
-    """The placeholders of a program, each with its specification."""
-    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-    return list(zip(placeholders, program.graph_signature.input_specs, strict=True))
 
 
 class TwoCalls:
@@ -58,24 +56,35 @@ class TwoCalls:
 
     def culprit(self) -> str | None:
         """The buffer or parameter that the second call depends on; ``""`` for another state, None for none."""
-        if self._first[1] == self._second[1]:
+        if self._first[1] == self._second[1]:  # lists and dicts of the same form
+            if self._are_alike({}):
+                return None
             unchanged = self._unchanged()
-            for same in ({}, unchanged) if unchanged else ({},):
-                first, second = self._numbered(0, same), self._numbered(1, same)
-                if [_numbered_item(first, item) for item in self._first[0]] == [
-                    _numbered_item(second, item) for item in self._second[0]
-                ]:
-                    return None
+            if unchanged and self._are_alike(unchanged):
+                return None
         behind = _ancestors([item for item in self._second[0] if isinstance(item, FxNode)])
         changed = [name for name, node in self._state.items() if node in behind or _source(node) in behind]
         return changed[0] if changed else ""
 
+    def _are_alike(self, same: Mapping[FxNode, FxNode]) -> bool:
+        """Whether both calls return equal expressions of their own inputs; `same` as in `_numbered`."""
+        first, second = self._numbered(0, same), self._numbered(1, same)
+        before = [_numbered_item(first, item) for item in self._first[0]]
+        after = [_numbered_item(second, item) for item in self._second[0]]
+        return before == after
+
     def _numbered(self, call: int, same: Mapping[FxNode, FxNode]) -> dict[FxNode, int]:
-        """The numbers of all nodes, where the arguments of this call are the inputs, and those of the other are not."""
+        """The numbers of all nodes as one of the calls sees them.
+
+        Args:
+            call: 0 or 1. Its arguments are numbered by position ("input 0"); those of the other call by their names,
+                so that a result which depends on them equals nothing.
+            same: nodes with another node that has the same value; both get one number.
+        """
         numbers: dict[FxNode, int] = {}
         equal: dict[int, int] = {}
         user = [node for node, spec in program_inputs(self._program) if spec.kind is InputKind.USER_INPUT]
-        own = user[len(user) // 2 * call :][: len(user) // 2]
+        own = user[len(user) // 2 * call :][: len(user) // 2]  # both calls take equally many
         for node, spec in program_inputs(self._program):
             key: Hashable = ("state", self._content(spec) or spec.target)
             if spec.kind is InputKind.USER_INPUT:
@@ -93,23 +102,28 @@ class TwoCalls:
         return self._numbers.setdefault(key, len(self._numbers))
 
     def _number_of(self, node: FxNode, numbers: Mapping[FxNode, int]) -> int:
-        """The number of an expression; a part that is written twice holds what was written last, and gives it back."""
+        """The number of an expression, which is first reduced to what its value really depends on."""
         equal = self._equal(node)
         if equal is not node:
             return numbers[equal]
         name, args = str(node.target), list(node.args)
+        # A write to the same part right before is overwritten: a scratch buffer need not hold what it held.
         while name in _PARTS and (void := _void_write(node, self._equal(args[0]))) is not None:
             args[0] = void.args[0]
         if name_of(node) in _FILLED or name == "aten.copy.default":  # the first gives its shape and dtype, no value
             args[0] = _kind(node)
-        if name == _BATCH_NORM and args[5]:
+        if name == _BATCH_NORM and args[5]:  # in training mode y comes from the batch, not from the running statistics
             args[3:5] = ()
-        if _is_new_statistic(node):
+        if _is_new_statistic(node):  # which do go into the new running statistics
             name, args = f"{name} of a batch", [*node.args, *node.args[0].args[3:5]]
         return self._number((name, _frozen(args, numbers), _frozen(node.kwargs, numbers)))
 
     def _equal(self, node: Any) -> Any:
-        """The node whose value a node only passes on; itself where it computes."""
+        """The node whose value a node passes on; itself where it computes.
+
+        Reading a part that was just written gives what was written; a copy of a tensor of the same shape and dtype
+        gives that tensor.
+        """
         if not isinstance(node, FxNode) or not node.args:
             return node
         name, first = str(node.target), self._equal(node.args[0])
@@ -120,7 +134,10 @@ class TwoCalls:
         return node
 
     def _content(self, spec: Any) -> Hashable:
-        """A constant that a forward makes out of Python numbers is made anew in each call."""
+        """The value of a constant, so that ``torch.tensor([1.0])`` in both calls counts as one; None for other inputs.
+
+        Above 2**16 elements a constant counts by its name, which is safe: at worst the module is refused.
+        """
         if spec.kind is not InputKind.CONSTANT_TENSOR:
             return None
         tensor = self._program.constants.get(spec.target)
@@ -129,7 +146,7 @@ class TwoCalls:
         return (str(tensor.dtype), tuple(tensor.shape), tensor.detach().cpu().flatten().tolist().__repr__())
 
     def _unchanged(self) -> dict[FxNode, FxNode]:
-        """State that is given the value that it has: what it holds after the call, and what it held."""
+        """State that the call leaves as it was: its node after the call, with its node before."""
         named = {spec.target: node for node, spec in program_inputs(self._program) if spec.kind in STATE}
         unchanged = {}
         for name, node in self._state.items():
@@ -142,9 +159,10 @@ class TwoCalls:
         """Whether an expression of constants is bit for bit the value of a buffer."""
         values: dict[FxNode, Any] = {}
         for node, spec in program_inputs(self._program):
-            if spec.kind in STATE:
-                held_in = self._program.state_dict if spec.target in self._program.state_dict else None
-                values[node] = (held_in or self._program.constants)[spec.target]
+            if spec.kind in STATE:  # buffers that are not persistent are among the constants
+                stored = self._program.state_dict if spec.target in self._program.state_dict else None
+                values[node] = (stored or self._program.constants)[spec.target]
+        # Suppressed: what torch raises of arguments that do not fit, and KeyError of `_evaluated`.
         with contextlib.suppress(RuntimeError, TypeError, ValueError, KeyError), torch.no_grad():
             expected, value = values[before], _evaluated(after, values)
             return value.dtype == expected.dtype and value.shape == expected.shape and torch.equal(value, expected)
@@ -192,7 +210,7 @@ def _kind(node: FxNode) -> tuple[Any, ...]:
 
 def _is_new_statistic(node: FxNode) -> bool:
     """Whether a node is what a batch norm makes of its running statistics; its other results do not depend on them."""
-    source = node.args[0] if getattr(node.target, "__name__", "") == "getitem" else None
+    source = node.args[0] if is_item(node) else None
     return isinstance(source, FxNode) and str(source.target) == _BATCH_NORM and node.args[1] in (3, 4)
 
 

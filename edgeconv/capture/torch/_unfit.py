@@ -1,7 +1,7 @@
-"""Parts of a module that cannot be exported as they are, told by what they are before anything is traced.
+"""Refuses parts of a module that cannot be exported, before anything is traced.
 
-Quantized by torch, observing, scripted, without values, sparse: traced, each of them fails somewhere inside of torch,
-with words that do not lead back to it.
+Quantized by torch, observing, scripted, without values, sparse: in a trace each of them would fail somewhere inside of
+torch, with a message that names neither the part nor the cause.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _FLOAT = "export the float module that it was made of, and have edgeconv quantiz
 
 
 def check_fit(module: torch.nn.Module) -> None:
-    """Every part of a module is one that computes with dense tensors that have values.
+    """Checks that every part of a module computes with dense tensors that have values.
 
     Raises:
-        CaptureError: the first part that does not; says what it is.
+        CaptureError: one does not; says which, and what it is.
     """
     root = type(module).__name__
     for path, part in _outermost(module):
@@ -34,7 +34,7 @@ def check_fit(module: torch.nn.Module) -> None:
 
 
 def _outermost(module: torch.nn.Module, path: str = "") -> Iterator[tuple[str, torch.nn.Module]]:
-    """All parts by their paths, but not those inside of a script or of a fake quantization, which owns an observer."""
+    """All parts with their paths, except those inside of a script or a fake quantization, which is judged as one."""
     yield path, module
     if not isinstance(module, (torch.jit.ScriptModule, *kinds("FakeQuantizeBase"))):
         for name, part in module.named_children():
@@ -44,7 +44,7 @@ def _outermost(module: torch.nn.Module, path: str = "") -> Iterator[tuple[str, t
 def _check_observer(part: Any, where: str) -> None:
     package = "torchao.quantization.pt2e" if type(part).__module__.startswith("torchao.") else "torch.ao.quantization"
     if isinstance(part, kinds("FakeQuantizeBase")):
-        if not hasattr(part, "is_per_channel"):  # of blocks
+        if not hasattr(part, "is_per_channel"):  # torchao's of blocks
             what = f"it is a {type(part).__name__}, whose scales are neither one for all nor one per channel"
             raise CaptureError(what, where=where, hint="prepare the module with FakeQuantize, or " + _FLOAT)
         if bool(part.observer_enabled[0]):
@@ -58,6 +58,7 @@ def _check_observer(part: Any, where: str) -> None:
 
 
 def _check_script(part: torch.nn.Module, where: str) -> None:
+    # torch.export runs a traced script as it runs Python, but not one that was compiled.
     if isinstance(part, torch.jit.ScriptModule) and not isinstance(part, TopLevelTracedModule):
         what = "it is a scripted module (torch.jit.script) inside of a module that is none"
         raise CaptureError(what, where=where, hint="put the nn.Module there that it was made of, or script the whole")
@@ -77,17 +78,18 @@ _CHECKS: tuple[Callable[[torch.nn.Module, str], None], ...] = (
 
 
 def _check_tensors(module: torch.nn.Module, root: str) -> None:
-    held = [*module.named_parameters(), *module.named_buffers()]
+    """Checks parameters, buffers, and tensors among plain attributes."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
     for path, part in module.named_modules():
         plain = [(name, value) for name, value in vars(part).items() if isinstance(value, torch.Tensor)]
-        held += [(f"{path}.{name}" if path else name, value) for name, value in plain]
-    absent = [name for name, tensor in held if tensor.is_meta or isinstance(tensor, FakeTensor)]
+        tensors += [(f"{path}.{name}" if path else name, value) for name, value in plain]
+    absent = [name for name, tensor in tensors if tensor.is_meta or isinstance(tensor, FakeTensor)]
     if absent:
         listed = ", ".join(absent[:3]) + (", …" if len(absent) > 3 else "")
         what = f"weights on the meta device, or fake ones, have no values: {listed}"
         hint = 'call module.to_empty(device="cpu") outside of any FakeTensorMode, and load its weights'
         raise CaptureError(what, where=root, hint=hint)
-    for name, tensor in held:
+    for name, tensor in tensors:
         if tensor.layout is not torch.strided:
             kind = str(tensor.layout).removeprefix("torch.")
             raise CaptureError(f"{name} is a sparse tensor ({kind})", where=root, hint="make it dense: .to_dense()")

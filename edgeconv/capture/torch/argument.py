@@ -1,4 +1,4 @@
-"""The module as an argument: what is passed in place of one, and what to do about it."""
+"""Checks the argument ``module``, and says what to do with the things that are often passed in place of one."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _INSTEAD_OF_OBJECTS = {
 
 
 def checked_module(module: object, *, or_program: bool = False) -> torch.nn.Module | torch.export.ExportedProgram:
-    """The module, if it is one; an exported program, too, where that is taken.
+    """Returns the module unchanged.
 
     Raises:
-        CaptureError: it is something else.
+        CaptureError: it is no ``nn.Module`` and, with `or_program`, no ``ExportedProgram`` either.
     """
     if isinstance(module, torch.nn.Module) or (or_program and isinstance(module, torch.export.ExportedProgram)):
         return module
@@ -41,7 +41,7 @@ def checked_module(module: object, *, or_program: bool = False) -> torch.nn.Modu
 
 
 def instead_of(module: object) -> str:
-    """What to do with something that is no module, by what it is."""
+    """The hint for an object that is no module, by its type."""
     if isinstance(module, type) and issubclass(module, torch.nn.Module):
         return f"pass an instance: {module.__name__}(…)"
     if isinstance(module, str | os.PathLike):

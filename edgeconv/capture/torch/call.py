@@ -1,7 +1,7 @@
-"""Calls of any form as calls of tensors: keywords, None, numbers, lists and dicts; exported programs, scripts.
+"""Reduces calls of any form (keywords, None, numbers, lists, dicts; programs, scripts) to calls with tensors only.
 
-Files take tensors by name. `called` gives a module whose forward takes the tensors of an example call one after the
-other; whatever else the call holds stays what it is in the example.
+The inputs of a file are named tensors. `called` gives a module whose forward takes the tensors of an example call by
+position; every other argument keeps its value from the example.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DTYPES = frozenset(
     {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
     | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 )
-"""Types of inputs; a floating one is float32 in the files."""
+"""Types that an input may have; each floating type becomes float32 in the files."""
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -47,6 +47,8 @@ class Call:
     Attributes:
         tensors: in the order of ``torch.utils._pytree``, positional arguments before keywords.
         names: of the tensors: the parameters of forward, with the keys that lead to each (``features_0``).
+        _leaves: all arguments, tensors and others, flattened by ``torch.utils._pytree``.
+        _spec: puts `_leaves` back together as ``(args, kwargs)``.
     """
 
     tensors: tuple[torch.Tensor, ...]
@@ -65,6 +67,7 @@ class Call:
             if parameter.kind in _POSITIONAL
         ]
         names = [_name(path, parameters) for path, leaf in pairs if isinstance(leaf, torch.Tensor)]
+        # ``forward(*inputs)`` has no name for each; ``f(a, b)`` of {"a": {"b": x}, "a_b": y} would have one twice.
         if len(parameters) < len(args) or len(set(names)) < len(names):
             names = [f"input_{index}" for index in range(len(names))]
         tensors = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
@@ -78,14 +81,14 @@ class Call:
 
     def bound(self, tensors: tuple[torch.Tensor, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with other tensors in the places of the example's."""
-        waiting = iter(tensors)
-        leaves = [next(waiting) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves]
+        remaining = iter(tensors)
+        leaves = [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves]
         args, kwargs = pytree.tree_unflatten(leaves, self._spec)
         return args, kwargs
 
 
 class Called(torch.nn.Module):
-    """A module that is called in one way, with tensors by position."""
+    """A module with the form of its call fixed: its forward takes the tensors of that call by position."""
 
     def __init__(self, module: torch.nn.Module, call: Call) -> None:
         super().__init__()
@@ -99,31 +102,26 @@ class Called(torch.nn.Module):
 
     @property
     def wraps_graph(self) -> bool:
-        """Whether the module is a traced graph, which torch interprets whatever its forward is."""
+        """Whether the module is a ``GraphModule``: torch runs its graph, so that `unwrapped` would have no effect."""
         return isinstance(self.module, torch.fx.GraphModule)
 
     @contextmanager
     def unwrapped(self) -> Iterator[torch.nn.Module]:
-        """The module itself, which inside of the block takes the tensors by position, too."""
-        own, had = self.module.forward, "forward" in vars(self.module)
+        """The module itself; inside of the block its own forward takes the tensors by position."""
+        # A forward among the instance's attributes was patched in, and has to be there again afterwards.
+        own_forward, was_patched = self.module.forward, "forward" in vars(self.module)
 
         def forward(*tensors: torch.Tensor) -> Any:
             args, kwargs = self.call.bound(tensors)
-            return own(*args, **kwargs)
+            return own_forward(*args, **kwargs)
 
         vars(self.module)["forward"] = forward
         try:
             yield self.module
         finally:
             del vars(self.module)["forward"]
-            if had:
-                vars(self.module)["forward"] = own
-
-
-def _has_tensors(leaf: Any) -> bool:
-    """Whether an object keeps tensors in its attributes, as a dataclass does."""
-    names = {*getattr(leaf, "__dict__", ()), *getattr(leaf, "__slots__", ())}
-    return any(isinstance(getattr(leaf, name, None), torch.Tensor) for name in names)
+            if was_patched:
+                vars(self.module)["forward"] = own_forward
 
 
 def called(
@@ -182,10 +180,10 @@ def tensors_of(args: object) -> tuple[torch.Tensor, ...]:
 
 
 def _is_packed(leaf: Any) -> bool:
-    return isinstance(leaf, PackedSequence)  # which is a tuple, too
+    return isinstance(leaf, PackedSequence)  # a named tuple, which pytree would take apart
 
 
-_STRANGE: tuple[tuple[Callable[[torch.Tensor], bool], str, str], ...] = (
+_UNFIT: tuple[tuple[Callable[[torch.Tensor], bool], str, str], ...] = (
     (
         lambda x: isinstance(x, FakeTensor) or x.is_meta,
         "a tensor without data (meta, fake)",
@@ -199,14 +197,17 @@ _STRANGE: tuple[tuple[Callable[[torch.Tensor], bool], str, str], ...] = (
     (lambda x: x.dtype not in _DTYPES, "a tensor of {dtype}, which files have not", "pass x.float() or x.int()"),
     (lambda x: x.numel() == 0, "a tensor without elements, of shape {shape}", "give sizes of 1 or more"),
 )
-"""Tensors that no file takes: what tells them, what they are, and what to pass instead."""
+"""Kinds of tensors that no file takes: how one is recognised, what the error calls it, what to pass instead.
+
+In this order: a meta tensor has no layout to ask for, and a nested one has no shape.
+"""
 
 
 def _check_leaf(leaf: Any, where: str) -> None:
-    """One of the things in the arguments of an example call.
+    """Checks one leaf of the arguments of an example call.
 
     Raises:
-        CaptureError: it is neither a tensor that a file can take nor something to be fixed.
+        CaptureError: it is neither a tensor that a file can take nor a value that can be fixed.
     """
     if isinstance(leaf, np.ndarray | np.generic):
         what, hint = f"it is {kind_of(leaf)}, not a tensor", "pass torch.from_numpy(…) of it, or a plain number"
@@ -222,16 +223,25 @@ def _check_leaf(leaf: Any, where: str) -> None:
         hint = "pass tensors, or a tuple or dict of them, or register its class with torch.export.register_dataclass"
         raise CaptureError(what, where=where, hint=hint)
     if isinstance(leaf, torch.Tensor):
-        for is_so, what, hint in _STRANGE:
-            if is_so(leaf):
-                said = what.format(dtype=leaf.dtype, shape="" if leaf.is_nested else tuple(leaf.shape))
-                raise CaptureError(f"it is {said}", where=where, hint=hint)
+        for is_kind, kind, hint in _UNFIT:
+            if is_kind(leaf):
+                described = kind.format(dtype=leaf.dtype, shape="" if leaf.is_nested else tuple(leaf.shape))
+                raise CaptureError(f"it is {described}", where=where, hint=hint)
+
+
+def _has_tensors(leaf: Any) -> bool:
+    """Whether an object keeps tensors in its attributes, as a dataclass does."""
+    names = {*getattr(leaf, "__dict__", ()), *getattr(leaf, "__slots__", ())}
+    return any(isinstance(getattr(leaf, name, None), torch.Tensor) for name in names)
 
 
 def with_fixed_arguments(
     module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], fixed: Mapping[str, float], where: str
 ) -> torch.nn.Module:
-    """The module, as one of floats, with some arguments of its forward fixed; the tensors go to the others, in order.
+    """Fixes some arguments of a module's forward; the tensors become its other arguments, in order.
+
+    Returns:
+        The module, as `as_floats` makes it; a `Called` where something is fixed.
 
     Raises:
         CaptureError: forward has no argument of a name.
@@ -254,12 +264,15 @@ def with_fixed_arguments(
 
 
 def _name(path: tuple[Any, ...], parameters: list[str]) -> str:
-    """The name of a tensor: the parameter that it belongs to and the keys that lead to it."""
+    """The name of a tensor: the parameter that it belongs to and the keys that lead to it.
+
+    A path starts with 0 for ``args`` or 1 for ``kwargs``, then comes the position or keyword, then the keys inside.
+    """
     keys: list[Any] = [getattr(key, "key", getattr(key, "name", getattr(key, "idx", None))) for key in path]
     first = parameters[keys[1]] if keys[0] == 0 and keys[1] < len(parameters) else str(keys[1])
     return "_".join(_plain(str(key)) for key in [first, *keys[2:]])
 
 
 def _plain(text: str) -> str:
-    """A text as a part of a name: letters, digits and ``_.-``; an underscore for all else."""
+    """A text with an underscore for each character that is neither letter, digit nor one of ``_.-``."""
     return "".join(char if char.isalnum() or char in "_.-" else "_" for char in text)

@@ -1,7 +1,7 @@
-"""Whether a module gives the same results when it is called again: a file does, whatever its module depends on.
+"""Whether a module returns the same results when it is called again with the same inputs, as a file does.
 
-The traced graph shows what a forward writes to; this looks at what it computes, and so sees the clock, iterators,
-random numbers of Python and numpy, and libraries with a memory of their own.
+`_state` finds state in the traced graph. This check compares results instead, and so also finds what no trace shows:
+the clock, iterators, random numbers of Python and numpy, and libraries that keep state outside of Python.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edgeconv.capture.torch._eval_mode import eval_mode
-from edgeconv.capture.torch._holdings import Change, Holdings, held
+from edgeconv.capture.torch._holdings import Change, Holdings, restored_after
 from edgeconv.capture.torch._operation import copied
 from edgeconv.capture.torch._precision import in_module_precision
 from edgeconv.capture.torch._trace import quiet
@@ -24,10 +24,10 @@ from edgeconv.core.threads import one_thread
 from edgeconv.errors import CaptureError
 
 _MORE = 16
-"""Further calls of a module that draws random numbers and gave the same results so far: the draws may have led into
-the same branch by chance."""
+"""Further calls of a module that draws random numbers but gave equal results so far: the draws may have taken the same
+branch by chance."""
 _LONGEST_S = 10.0
-"""After so long no further call is made: the forward is seen to return the same by then, or it is slow."""
+"""Seconds after which no further call is made; results that were equal until then count as the same."""
 
 
 def changing(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> CaptureError | None:
@@ -38,17 +38,19 @@ def changing(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Capture
         args: tensors by position.
 
     Returns:
-        The error to raise where two results are not bit for bit the same on one thread; names what may be the cause.
-        None where all are, and where the module cannot be copied or called like this: tracing it tells why.
+        The error to raise where two results differ in a bit (on one thread: sums in parallel may differ by rounding);
+        names what may be the cause. None where all are equal, and where the module cannot be copied or called: tracing
+        it then says why.
     """
     try:
+        # deepcopy refuses tensors with a gradient history among plain attributes, so they are copied here.
         detached = [value for part in module.modules() for value in vars(part).values() if torch.is_tensor(value)]
         worker = copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in detached})
-        with held(worker) as holdings, eval_mode(worker), quiet(), one_thread():
+        with restored_after(worker) as holdings, eval_mode(worker), quiet(), one_thread():
             calls = _Calls(worker, in_module_precision(worker, args), holdings)
             if calls.agree():
                 return None
-    # The user's code and a copy of its objects may fail in any way here; the trace runs it again, and tells how.
+    # The user's code, and copying its objects, may fail in any way; the trace runs the code again, and reports it.
     except Exception:  # noqa: BLE001
         return None
     cause, hint = calls.cause()
@@ -57,7 +59,7 @@ def changing(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Capture
 
 
 class _Calls:
-    """Calls of a module, and what was seen at them."""
+    """Repeated calls of a module, with the random numbers drawn and the Python state changed in them."""
 
     def __init__(self, module: torch.nn.Module, args: tuple[Any, ...], holdings: Holdings) -> None:
         self._module = module
@@ -70,6 +72,7 @@ class _Calls:
     def agree(self) -> bool:
         """Whether the results of all calls with the same inputs are the same."""
         begin, expected = time.monotonic(), self._results(self._args)
+        # Other inputs in between, as a module may remember its last ones.
         for args in (self._args, tuple(map(_other_input, self._args)), self._args):
             if time.monotonic() - begin > _LONGEST_S:
                 return True
@@ -94,6 +97,7 @@ class _Calls:
         return "", f"{hint}, and make that an input"
 
     def _results(self, args: tuple[Any, ...]) -> list[Any]:
+        """Calls the module, with other seeds in each call, and notes what it draws and changes."""
         self._count += 1
         random.seed(self._count)
         np.random.seed(self._count)
@@ -112,11 +116,11 @@ def _state_of_numpy() -> tuple[Any, ...]:
 
 
 def _other_input(leaf: Any) -> Any:
-    """Another input of the same kind: the elements in another order, or half of what they are."""
+    """Another input of the same shape and dtype: the elements in reverse order, or halved where that is the same."""
     if not isinstance(leaf, torch.Tensor):
         return leaf
-    turned = leaf.flip(*range(leaf.ndim))
-    return leaf / 2 if leaf.is_floating_point() and torch.equal(turned, leaf) else turned
+    reversed_leaf = leaf.flip(*range(leaf.ndim))
+    return leaf / 2 if leaf.is_floating_point() and torch.equal(reversed_leaf, leaf) else reversed_leaf
 
 
 def _equal(results: list[Any], expected: list[Any]) -> bool:

@@ -1,8 +1,8 @@
 """ATen operators as ONNX: one file per family, one table for all.
 
 An entry takes the builder and the operator's arguments by the names of its schema (``self`` and ``input`` are called
-``x``), appends nodes, and returns the value, or the values, that torch's results are. Arguments that say nothing of
-what is computed (devices, memory formats) are left out. A form of the arguments that an entry does not handle raises
+``x``), appends nodes, and returns the value of torch's result, or one value per result. Arguments that do not change
+values (devices, memory formats) are left out. For a form of the arguments that an entry does not handle it raises
 `Unsupported`; the official exporter then captures the module. In-place operators use the entry of their functional
 form. To add an operator, write such a function in the file of its family and enter it in that file's table.
 """

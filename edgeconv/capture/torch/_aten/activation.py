@@ -14,7 +14,10 @@ from edgeconv.capture.torch._builder import Builder, Entry, Operand, Unsupported
 
 
 def clip(b: Builder, x: ir.Value, low: Operand | None = None, high: Operand | None = None) -> ir.Value:
-    """``clamp``, ``hardtanh``, ``relu6``: Clip where the bounds are numbers, Max and Min where one is a tensor."""
+    """``clamp``, ``hardtanh``, ``relu6``: Clip if the bounds are numbers, Max and Min if one is a tensor.
+
+    Clip takes scalar bounds only (ONNX specification).
+    """
     x = b.cast(x, b.dtype)
     if not isinstance(low, ir.Value) and not isinstance(high, ir.Value):
         if low is None and high is None:
@@ -60,7 +63,7 @@ def leaky_relu(b: Builder, x: ir.Value, negative_slope: float) -> ir.Value:
 
 
 def rrelu(b: Builder, x: ir.Value, lower: float, upper: float, **_ignored: object) -> ir.Value:
-    """Leaky ReLU with the mean slope, as in eval mode; `check_deterministic` has seen that no slopes are drawn."""
+    """Leaky ReLU with the mean slope, as in eval mode; `check_deterministic` has refused random slopes."""
     return leaky_relu(b, x, (lower + upper) / 2)
 
 
@@ -76,9 +79,10 @@ def prelu(b: Builder, x: ir.Value, weight: ir.Value) -> ir.Value:
 
 
 def elu(b: Builder, x: ir.Value, alpha: float, scale: float, input_scale: float) -> ir.Value:
-    """x where it is positive, alpha · (exp(x) - 1) elsewhere: Elu, which has no other scales than alpha.
+    """x where it is positive, alpha · (exp(x) - 1) elsewhere: Elu.
 
-    Others, of the schema that SELU and CELU share, are refused.
+    torch's schema serves SELU and CELU as well and has two more scales, which ONNX's Elu lacks; other values than 1
+    are refused.
     """
     if scale != 1 or input_scale != 1:
         raise Unsupported("scales")
@@ -122,14 +126,15 @@ def glu(b: Builder, x: ir.Value, dim: int) -> ir.Value:
 
 def threshold(b: Builder, x: ir.Value, threshold: float, value: float) -> ir.Value:
     """x above the threshold, the value elsewhere: Where."""
-    # Asked this way round, as ATen does (threshold_kernel), not a number stays what it is.
+    # Not Greater(x, threshold) with x first: a comparison with NaN is false, and NaN has to pass through, as in ATen's
+    # threshold_kernel.
     below = b.add("LessOrEqual", x, b.scalar(threshold), dtype=ir.DataType.BOOL)
     return b.add("Where", below, b.scalar(value), x, dtype=b.dtype)
 
 
 def hardshrink(b: Builder, x: ir.Value, lambd: float) -> ir.Value:
     """Zero within [-lambd, lambd], x elsewhere: Where."""
-    # Asked this way round, not a number stays what it is, as in ATen.
+    # LessOrEqual and not Greater, so that NaN passes through, as in ATen; see `threshold`.
     inside = b.add("LessOrEqual", b.add("Abs", x), b.scalar(lambd), dtype=ir.DataType.BOOL)
     return b.add("Where", inside, b.scalar(0.0), x, dtype=b.dtype)
 
@@ -162,7 +167,7 @@ def nan_to_num(b: Builder, x: ir.Value, nan: float | None, posinf: float | None,
 def log_add_exp(b: Builder, x: ir.Value, other: ir.Value) -> ir.Value:
     """ln(exp(x) + exp(other)) as the larger plus ln(1 + exp(-|x - other|)): nothing overflows.
 
-    Equal operands are not subtracted: of two infinities nothing would be left.
+    Equal operands count as a difference of 0, as inf - inf is NaN.
     """
     is_equal = b.add("Equal", x, other, dtype=ir.DataType.BOOL)
     difference = b.add("Where", is_equal, b.scalar(0.0), b.add("Sub", x, other), dtype=b.dtype)

@@ -59,9 +59,9 @@ def _sum(b: Builder, op_type: str, x: Operand, other: Operand, alpha: float) -> 
 
 
 def divide(b: Builder, x: Operand, other: Operand, rounding_mode: str | None = None) -> ir.Value:
-    """The quotient, as it is, cut (``trunc``) or rounded down (``floor``): Div, then Sign · Floor(Abs) or Floor.
+    """The quotient: exact, truncated (``trunc``) or rounded down (``floor``): Div, then Sign · Floor(Abs) or Floor.
 
-    ONNX's Div of integers cuts by itself; rounded down it is one less where the rest and the divisor differ in sign.
+    ONNX's Div of integers truncates (specification of Div), so that only ``floor`` needs a correction there.
     """
     dividend, divisor = b.tensor(x), b.tensor(other)
     quotient = b.add("Div", dividend, divisor)
@@ -75,47 +75,47 @@ def divide(b: Builder, x: Operand, other: Operand, rounding_mode: str | None = N
 
 
 def _floored(b: Builder, quotient: ir.Value, dividend: ir.Value, divisor: ir.Value) -> ir.Value:
-    """A quotient of integers, which ONNX rounds towards zero, rounded down: one less where the rest has another sign.
+    """Rounds a truncated quotient of integers down: one less where remainder and divisor differ in sign.
 
-    No step leaves the element type, as the dividend less its remainder does near the type's lower end.
+    The shorter (dividend - Mod) / divisor would overflow near the lower end of the type.
     """
-    # Without a sign, cut and rounded down are the same.
+    # For unsigned integers truncation rounds down.
     if divisor.dtype is ir.DataType.UINT8:
         return quotient
-    rest = b.add("Sub", dividend, b.add("Mul", quotient, divisor))
-    signs = b.add("Mul", b.add("Sign", rest), b.add("Sign", divisor))
+    remaining = b.add("Sub", dividend, b.add("Mul", quotient, divisor))
+    signs = b.add("Mul", b.add("Sign", remaining), b.add("Sign", divisor))
     is_above = b.add("Less", signs, b.scalar(0, quotient.dtype), dtype=ir.DataType.BOOL)
     return b.add("Sub", quotient, b.add("Cast", is_above, dtype=quotient.dtype, to=int(quotient.dtype or b.dtype)))
 
 
 def shift_left(b: Builder, x: Operand, other: Operand) -> ir.Value:
-    """x << n as a product with a power of 2, in int64: ONNX shifts unsigned integers alone.
+    """x << n as a product with a power of 2, in int64, as ONNX's BitShift takes unsigned integers only.
 
-    By a negative n, or by all bits, nothing is left, as in torch.
+    For a negative n, or n of all bits or more, the result is 0, as in torch.
     """
     bits = int(8 * b.dtype.itemsize)
-    # The last number is for all other exponents: a product with 0 leaves nothing.
+    # The last element is for all other exponents: their product is 0.
     powers = np.array([1 << place for place in range(bits)] + [0], np.uint64).astype(np.int64)
     return b.cast(b.add("Mul", b.tensor(x, _INT64), _power_of_2(b, other, powers, bits)), b.dtype)
 
 
 def shift_right(b: Builder, x: Operand, other: Operand) -> ir.Value:
-    """x >> n as a quotient by a power of 2, rounded down, in int64: ONNX shifts unsigned integers alone.
+    """x >> n as a quotient by a power of 2, rounded down, in int64, as ONNX's BitShift takes unsigned integers only.
 
-    By a negative n, or by all bits, the sign is left, as in torch.
+    For a negative n, or n of all bits or more, the result is 0 or -1 by the sign of x, as in torch.
     """
     bits, value = int(8 * b.dtype.itemsize), b.tensor(x, _INT64)
     powers = np.array([1 << min(place, _LARGEST_POWER) for place in range(bits + 1)], np.int64)
     power = _power_of_2(b, other, powers, bits)
     shifted = _floored(b, b.add("Div", value, power), value, power)
-    if bits > _LARGEST_POWER:  # 2⁶³ is no int64: by half of it, and then by 2
+    if bits > _LARGEST_POWER:  # int64 has no 2⁶³: divide by 2⁶², then by 2
         beyond = _power_of_2(b, other, np.array([1] * (_LARGEST_POWER + 1) + [2, 2], np.int64), bits)
         shifted = _floored(b, b.add("Div", shifted, beyond), shifted, beyond)
     return b.cast(shifted, b.dtype)
 
 
 def _power_of_2(b: Builder, exponent: Operand, powers: npt.NDArray[np.int64], beyond: int) -> ir.Value:
-    """The element of a table of powers; the one at ``beyond`` for exponents below 0 and from there on."""
+    """The element of a table of powers at an exponent; for exponents below 0 and from `beyond` on, the last one."""
     if not isinstance(exponent, ir.Value):
         within = 0 <= exponent < beyond
         return b.constant(np.array(powers[int(exponent) if within else beyond]))
@@ -191,9 +191,9 @@ def exp2(b: Builder, x: ir.Value) -> ir.Value:
 
 
 def hypot(b: Builder, x: Operand, other: Operand) -> ir.Value:
-    """sqrt(x² + other²) as the larger times sqrt(1 + (smaller / larger)²): neither overflows nor vanishes on the way.
+    """sqrt(x² + other²) as larger · sqrt(1 + (smaller / larger)²), whose squares neither overflow nor underflow.
 
-    Where the larger is zero or infinite it is the result, whatever the other (IEEE 754, hypot).
+    An infinite operand gives infinity, whatever the other is (IEEE 754-2019, 9.2.1); two zeros give 0, without 0 / 0.
     """
     sizes = [b.add("Abs", b.tensor(x)), b.add("Abs", b.tensor(other))]
     larger, smaller = b.add("Max", *sizes), b.add("Min", *sizes)
@@ -227,11 +227,11 @@ def finite_of(op_type: str) -> Entry:
 
 
 def copysign(b: Builder, x: Operand, other: Operand) -> ir.Value:
-    """|x| with the sign of the other, of a zero too: a zero's sign is its reciprocal's."""
+    """|x| with the sign of the other operand. A zero shows its sign in its reciprocal, which is -inf of -0."""
     sign = b.tensor(other)
     is_zero = b.add("Equal", sign, b.scalar(0.0), dtype=ir.DataType.BOOL)
-    told = b.add("Where", is_zero, b.add("Reciprocal", sign), sign, dtype=b.dtype)
-    is_negative = b.add("Less", told, b.scalar(0.0), dtype=ir.DataType.BOOL)
+    nonzero = b.add("Where", is_zero, b.add("Reciprocal", sign), sign, dtype=b.dtype)
+    is_negative = b.add("Less", nonzero, b.scalar(0.0), dtype=ir.DataType.BOOL)
     size = b.add("Abs", b.tensor(x))
     return b.add("Where", is_negative, b.add("Neg", size), size, dtype=b.dtype)
 
@@ -247,14 +247,18 @@ def addcdiv(b: Builder, x: ir.Value, tensor1: ir.Value, tensor2: ir.Value, value
 
 
 def lerp(b: Builder, x: ir.Value, end: ir.Value, weight: Operand) -> ir.Value:
-    """x + weight · (end - x): Sub, Mul and Add, whatever the weight (torch begins at the other end from 1/2 on)."""
+    """x + weight · (end - x): Sub, Mul and Add.
+
+    For weights from 1/2 on torch starts at the other end, which differs by rounding only.
+    """
     return b.add("Add", x, b.add("Mul", b.tensor(weight), b.add("Sub", end, x)))
 
 
-# torch's sum of booleans is whether any is true, and their product whether all are; ONNX's arithmetic takes none.
+# torch adds booleans by "or" and multiplies them by "and"; ONNX's arithmetic takes no booleans.
 _LOGIC = {"Add": "Or", "Max": "Or", "Min": "And", "Mul": "And"}
 _INT64 = ir.DataType.INT64
 _LARGEST_POWER = 62  # of 2, in int64
+# Overloads of both shifts: ``aten.__lshift__.Scalar``, ``aten.bitwise_left_shift.Tensor``, ….
 _SHIFTS = (
     *(f"aten.__{{0:.1}}shift__.{overload}" for overload in ("Scalar", "Tensor")),
     *(f"aten.bitwise_{{0}}_shift.{overload}" for overload in ("Tensor", "Tensor_Scalar", "Scalar_Tensor")),
@@ -303,8 +307,8 @@ TABLE: Mapping[str, Entry] = {
     "aten.rsqrt.default": rsqrt,
     "aten.expm1.default": expm1,
     "aten.log1p.default": log1p,
-    "aten.log2.default": logarithm(0.6931471805599453),
-    "aten.log10.default": logarithm(2.302585092994046),
+    "aten.log2.default": logarithm(0.6931471805599453),  # ln 2
+    "aten.log10.default": logarithm(2.302585092994046),  # ln 10
     "aten.exp2.default": exp2,
     "aten.hypot.default": hypot,
     "aten.fmax.default": finite_of("Max"),

@@ -30,7 +30,7 @@ def scaled_dot_product_attention(
     scores = b.matmul(b.add("Mul", query, b.scalar(factor)), keys)
     if is_causal:
         rows, columns = sizes_of(scores)[-2:]
-        # The first row sees the first column alone, whatever the numbers of rows and columns are, as in torch's own.
+        # The diagonal starts at the upper left corner even if the matrix is not square, as in torch (is_causal).
         mask = np.triu(np.full((rows, columns), -np.inf), k=1).astype(b.dtype.numpy())
         scores = b.add("Add", scores, b.constant(mask))
     elif attn_mask is not None:
@@ -39,7 +39,11 @@ def scaled_dot_product_attention(
 
 
 def _additive(b: Builder, mask: ir.Value) -> ir.Value:
-    """A mask of booleans says who takes part; a row in which nobody does would be not a number."""
+    """The mask as a term of the scores: 0 where a boolean one is true, -inf elsewhere.
+
+    Raises:
+        Unsupported: a boolean mask may exclude a whole row, whose softmax would be NaN.
+    """
     if mask.dtype is not ir.DataType.BOOL:
         return b.cast(mask, b.dtype)
     constant = b.constant_of(mask)

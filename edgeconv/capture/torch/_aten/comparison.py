@@ -15,7 +15,7 @@ _BOOL = ir.DataType.BOOL
 def comparison(op_type: str) -> Entry:
     """A comparison in the dtype that torch promotes both sides to; the result is bool.
 
-    Of booleans ONNX has Equal alone, and their order is refused.
+    Less and Greater of booleans are refused: ONNX types only Equal for them.
     """
 
     def entry(b: Builder, x: Operand, other: Operand) -> ir.Value:
@@ -76,7 +76,7 @@ def common_dtype(x: Operand, other: Operand) -> ir.DataType:
 
 
 def _stand_in(operand: Operand) -> torch.Tensor | float:
-    """What the rules look at: of a tensor its dtype and whether it has axes."""
+    """A number itself, or an empty tensor of the same dtype and rank: ``result_type`` reads only these."""
     if not isinstance(operand, ir.Value):
         return operand
     return torch.empty([0] * len(sizes_of(operand)), dtype=torch_dtype(operand.dtype))

@@ -11,11 +11,12 @@ from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_o
 
 
 def einsum(b: Builder, equation: str, tensors: Sequence[ir.Value], path: Sequence[int] | None) -> ir.Value:
-    """Sums, transposes and MatMuls, which both formats have: the tensors are multiplied from left to right.
+    """``torch.einsum`` as ReduceSum, Transpose and MatMul, contracting the tensors from left to right.
 
-    The order of contraction (`path`) changes no value. Labels that are repeated within a tensor (diagonals) stay
-    ONNX's.
+    `path`, the order of contraction, only changes the cost. A label that is repeated within a tensor (a diagonal) is
+    left to ONNX's Einsum.
     """
+    # 1. What a single tensor alone has is summed at once; what others share stays.
     terms, result = _labels(equation, [len(sizes_of(tensor)) for tensor in tensors])
     if any(len(set(term)) < len(term) for term in (*terms, result)):
         return b.add("Einsum", *tensors, shape=b.shape, equation=equation)
@@ -23,16 +24,20 @@ def einsum(b: Builder, equation: str, tensors: Sequence[ir.Value], path: Sequenc
         _sum_out(b, value, term, keep=set(result).union(*(other for other in terms if other is not term)))
         for value, term in zip(tensors, terms, strict=True)
     ]
+    # 2. Each product keeps the labels of the result and those that a later tensor still has.
     value, labels = summed[0]
     for place, term in enumerate(summed[1:], 1):
-        later = "".join(terms[place + 1 :])  # what they name is not summed yet
+        later = "".join(terms[place + 1 :])
         inner = "".join(label for label in dict.fromkeys(labels + term[1]) if label in later and label not in result)
         value, labels = _product(b, (value, labels), term, result + inner)
     return b.transpose(value, [labels.index(label) for label in result])
 
 
 def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """The labels of every tensor and of the result; the axes of an ellipsis get capital Greek letters."""
+    """The labels of every tensor and of the result, one letter per axis.
+
+    The axes of an ellipsis get capital Greek letters, which no equation of torch's can contain.
+    """
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(ranks):
@@ -51,20 +56,24 @@ def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
 
 
 def _sum_out(b: Builder, value: ir.Value, term: str, *, keep: set[str]) -> tuple[ir.Value, str]:
-    """Sums over the axes that nobody else has."""
-    gone = [axis for axis, label in enumerate(term) if label not in keep]
+    """Sums over the axes whose labels are not to be kept; returns the sum and its labels."""
+    axes = [axis for axis, label in enumerate(term) if label not in keep]
     labels = "".join(label for label in term if label in keep)
-    return (b.reduce("ReduceSum", value, gone, keepdims=False) if gone else value), labels
+    return (b.reduce("ReduceSum", value, axes, keepdims=False) if axes else value), labels
 
 
 def _product(
     b: Builder, first: tuple[ir.Value, str], second: tuple[ir.Value, str], result: str
 ) -> tuple[ir.Value, str]:
-    """The batched matrix product of (shared, left, summed) and (shared, summed, right)."""
+    """The product of two labelled tensors, of which labels in both but not in `result` are summed.
+
+    It is a batched matrix product of shapes (shared, rows, summed) and (shared, summed, columns), where each of the
+    four stands for several axes that are flattened into one.
+    """
     (x, left), (y, right) = first, second
-    size = {
-        label: extent for value, term in (first, second) for label, extent in zip(term, sizes_of(value), strict=True)
-    }
+    size: dict[str, int] = {}
+    for value, term in (first, second):
+        size.update(zip(term, sizes_of(value), strict=True))
     for value, term in (first, second):
         if any(size[label] != extent for label, extent in zip(term, sizes_of(value), strict=True)):
             raise Unsupported("a label of size 1 that is broadcast")
@@ -93,7 +102,10 @@ def _product(
 
 
 def cdist(b: Builder, x1: ir.Value, x2: ir.Value, p: float, compute_mode: object) -> ir.Value:
-    """Distances of all pairs of rows, of order 1 or 2, from their differences."""
+    """Distances of order 1 or 2 between all rows of x1 (…, P, M) and of x2 (…, R, M): (…, P, R), from differences.
+
+    torch's form for many rows, |a|² + |b|² - 2ab, loses digits where rows are near each other.
+    """
     if p not in (1, 2):
         raise Unsupported(f"order {p}")
     first, second = sizes_of(x1), sizes_of(x2)
@@ -103,13 +115,13 @@ def cdist(b: Builder, x1: ir.Value, x2: ir.Value, p: float, compute_mode: object
 
 
 def cosine_similarity(b: Builder, x1: ir.Value, x2: ir.Value, dim: int, eps: float) -> ir.Value:
-    """The products over the axis by the lengths, each of them at least ``eps``."""
+    """x1 · x2 / (max(|x1|, eps) · max(|x2|, eps)) over one axis."""
     x1, x2 = b.cast(x1, b.dtype), b.cast(x2, b.dtype)
     if len(sizes_of(x1)) != len(sizes_of(x2)):
         raise Unsupported("tensors of different ranks")
     dots = b.reduce("ReduceSum", b.add("Mul", x1, x2), [dim], keepdims=False)
     lengths = [b.add("Max", b.reduce("ReduceL2", x, [dim], keepdims=False), b.scalar(eps)) for x in (x1, x2)]
-    # Each length is at least eps by itself, and not their product.
+    # Each length is bounded by eps, not their product.
     return b.add("Div", dots, b.add("Mul", *lengths))
 
 

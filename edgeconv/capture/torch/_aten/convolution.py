@@ -27,7 +27,7 @@ def conv_padding(
     b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None, stride: Ints, padding: str, dilation: Ints,
     groups: int,
 ) -> ir.Value:  # fmt: skip
-    """``padding="same"`` or ``"valid"`` of `conv`; of an even kernel the odd element of padding is put behind."""
+    """`conv` with ``padding="same"`` or ``"valid"``; an odd amount of padding has its larger half at the end."""
     if padding not in ("same", "valid"):
         raise Unsupported(f"padding={padding!r}")
     spans = [d * (k - 1) for d, k in zip(spatial(dilation, weight), sizes_of(weight)[2:], strict=True)]
@@ -55,7 +55,7 @@ def convolution(
     b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None, stride: Ints, padding: Ints, dilation: Ints,
     transposed: bool, output_padding: Ints, groups: int, **_switches: object,
 ) -> ir.Value:  # fmt: skip
-    """Either of both, as ``torch.jit.trace`` records them; its switches for CUDA (``allow_tf32``) are left out."""
+    """`conv` or `conv_transpose`, as ``torch.jit.trace`` records both; switches of cuDNN are ignored."""
     if transposed:
         return conv_transpose(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
     return conv(b, x, weight, bias, stride, padding, dilation, groups)
@@ -79,6 +79,7 @@ def _conv(
 
 
 def _check_batched(x: ir.Value, weight: ir.Value) -> None:
+    """ONNX's convolutions require a batch axis, which torch's do not."""
     if len(sizes_of(x)) != len(sizes_of(weight)):
         raise Unsupported("an input without a batch axis")
 

@@ -23,14 +23,14 @@ def slice_axis(b: Builder, x: ir.Value, dim: int, start: int | None, end: int | 
 
 
 def narrow(b: Builder, x: ir.Value, dim: int, start: int, length: int) -> ir.Value:
-    """So many elements of an axis from a start, which may be counted from the end: Slice."""
+    """`length` elements of an axis from `start`, which may be negative: Slice."""
     axis = dim % len(sizes_of(x))
     begin = start % sizes_of(x)[axis]
     return x if b.shape == sizes_of(x) else b.slice(x, axis, begin, begin + length)
 
 
 def select(b: Builder, x: ir.Value, dim: int, index: int) -> ir.Value:
-    """One element of an axis, which goes: Gather by a scalar."""
+    """One element of an axis, which is removed: Gather by a scalar."""
     axis = dim % len(sizes_of(x))
     return b.add("Gather", x, b.scalar(index % sizes_of(x)[axis], ir.DataType.INT64), shape=b.shape, axis=axis)
 
@@ -77,10 +77,10 @@ def index(b: Builder, x: ir.Value, indices: Sequence[ir.Value | None]) -> ir.Val
     others = [axis for axis in range(len(sizes)) if axis not in axes]
     front = b.transpose(x, [*axes, *others])
     shape = (*grid.shape[:-1], *(sizes[axis] for axis in others))
-    taken = b.add("GatherND", front, b.exactly(grid, ir.DataType.INT64), shape=shape, batch_dims=0)
-    # GatherND has the axes of the indices in front.
-    lead, before = grid.ndim - 1, axes[0]  # torch puts the indexed axes back where they were
-    return b.transpose(taken, [*range(lead, lead + before), *range(lead), *range(lead + before, len(shape))])
+    gathered = b.add("GatherND", front, b.exactly(grid, ir.DataType.INT64), shape=shape, batch_dims=0)
+    # GatherND puts the axes of the indices in front; torch has them at the first indexed axis.
+    lead, before = grid.ndim - 1, axes[0]
+    return b.transpose(gathered, [*range(lead, lead + before), *range(lead), *range(lead + before, len(shape))])
 
 
 def where(b: Builder, condition: ir.Value, x: Operand, other: Operand) -> ir.Value:
@@ -130,7 +130,14 @@ def _constant_places(b: Builder, indices: Sequence[ir.Value | None]) -> dict[int
 
 
 def _put(b: Builder, x: ir.Value, places: Mapping[int, torch.Tensor], values: ir.Value) -> ir.Value:
-    """The indexed axes become one, and so do the axes of the indices, on whose place they lie in the values."""
+    """Assignment to constant places on adjacent axes: those are flattened into one axis, the indices with them.
+
+    Args:
+        b: appends the nodes.
+        x: the tensor before.
+        places: index tensors by axis, which broadcast.
+        values: the new elements; the axes of the indices stand there in place of the indexed ones.
+    """
     sizes, first, last = sizes_of(x), min(places), max(places)
     if list(places) != list(range(first, last + 1)):
         raise Unsupported("an assignment to places on axes apart")
@@ -182,7 +189,7 @@ def scatter(b: Builder, x: ir.Value, dim: int, index: ir.Value, src: Operand) ->
     if not sizes_of(x):
         raise Unsupported("a scalar")
     updates = src if isinstance(src, ir.Value) else b.filled(src, *sizes_of(index))
-    # torch then takes the corner of the source that the indices reach; ONNX asks for equal shapes.
+    # torch reads the part of a larger source that the indices cover; ONNX requires equal shapes.
     if sizes_of(updates) != sizes_of(index):
         raise Unsupported("a source that is larger than the indices")
     return b.add("ScatterElements", x, index, updates, shape=b.shape, axis=dim)
@@ -195,7 +202,7 @@ def one_hot(b: Builder, x: ir.Value, num_classes: int) -> ir.Value:
 
 
 def copy(b: Builder, x: ir.Value, src: ir.Value) -> ir.Value:
-    """What an assignment leaves in its target: the source in the target's dtype and shape."""
+    """``copy_``: the source in the target's dtype and shape."""
     value = b.cast(src, b.dtype)
     return value if sizes_of(value) == b.shape else b.add("Expand", value, b.ints(*b.shape), shape=b.shape)
 
@@ -225,7 +232,7 @@ def topk(b: Builder, x: ir.Value, k: int, dim: int, largest: bool, sorted: bool)
 
 
 def sort(b: Builder, x: ir.Value, dim: int, descending: bool) -> Result:
-    """TopK of all elements; ONNX does not say in which order equal ones come."""
+    """TopK of all elements. The indices are refused: ONNX leaves the order of equal elements open."""
     if b.is_used(1):
         raise Unsupported("indices of a sort")
     return _values_and_indices(b, "TopK", x, b.ints(sizes_of(x)[dim]), axis=dim, largest=int(descending), sorted=1)

@@ -1,4 +1,4 @@
-"""Matrix products: MatMul, or Gemm where the input has rank 2 and the weight lies as torch keeps it."""
+"""Matrix products: Gemm for a rank-2 input and torch's weight layout (O, I), MatMul otherwise."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def linear(b: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value | None) -> 
     """
     if len(sizes_of(weight)) != 2:
         raise Unsupported("a weight that is no matrix")
-    maker = weight.producer()
-    has_integers = maker is not None and maker.op_type == "DequantizeLinear"  # which stand beside a bias in Gemm alone
-    if has_integers or (len(sizes_of(x)) == 2 and b.dtype.is_floating_point()):
+    producer = weight.producer()
+    # The weight of a module that was trained for int8: integer weight and bias stay in one node, which is Gemm.
+    is_quantized = producer is not None and producer.op_type == "DequantizeLinear"
+    if is_quantized or (len(sizes_of(x)) == 2 and b.dtype.is_floating_point()):
         *rows, inputs = sizes_of(x)
         flat = b.reshape(x, (math.prod(rows), inputs))
         shape = (math.prod(rows), b.shape[-1])
         product = b.add("Gemm", flat, weight, bias, shape=shape, alpha=1.0, beta=1.0, transA=0, transB=1)
         return b.reshape(product, b.shape)
-    turned = b.transpose(weight, (1, 0))
-    y = matmul(b, x, turned)
+    y = matmul(b, x, b.transpose(weight, (1, 0)))
     return y if bias is None else b.add("Add", y, bias)
 
 

@@ -1,4 +1,4 @@
-"""Tables that are looked up: bags of rows, and places among boundaries."""
+"""Lookups in tables: bags of embeddings (``embedding_bag``), and positions among sorted boundaries."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def embedding_bag(
     include_last_offset: bool,
     padding_idx: int | None = None,
 ) -> Result:
-    """Rows of the table, bag by bag, and their sum, mean or maximum: Gathers and a reduction, (bags, width).
+    """The sum, mean or maximum of the rows of each bag, (bags, width): Gathers and a reduction.
 
-    All bags are made as long as the longest: what they lack is row 0, which does not count. An empty bag is 0.
-    Bags that begin at computed places are refused.
+    Every bag is padded with row 0 to the length of the longest; a mask keeps the padding out. An empty bag gives 0, as
+    in torch. Offsets that are computed are refused, as the lengths of the bags would depend on values.
     """
     if any(b.is_used(index) for index in range(1, 4)):
         raise Unsupported("what only its gradient needs")
@@ -52,7 +52,7 @@ def embedding_bag(
 
 
 def _bags(starts: list[int], count: int, include_last_offset: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The places of each bag's elements, int64 (bags, longest), and which of them are its own."""
+    """The positions of each bag's elements, int64 (bags, longest), and which of them are no padding."""
     ends = [*starts[1:], count]
     if include_last_offset:
         starts, ends = starts[:-1], starts[1:]
@@ -64,6 +64,7 @@ def _bags(starts: list[int], count: int, include_last_offset: bool) -> tuple[np.
 
 
 def _reduced(b: Builder, rows: ir.Value, is_row: ir.Value | None, mode: int) -> ir.Value:
+    """Reduces rows (bags, longest, width) over the second axis, where `is_row` (bags, longest) is true."""
     if is_row is None:
         return b.reduce({_SUM: "ReduceSum", _MEAN: "ReduceMean", _MAX: "ReduceMax"}[mode], rows, [1], keepdims=False)
     wide = b.reshape(is_row, (*sizes_of(is_row), 1))
@@ -78,7 +79,7 @@ def _reduced(b: Builder, rows: ir.Value, is_row: ir.Value | None, mode: int) -> 
 
 
 def _count_below(b: Builder, x: ir.Value, boundaries: ir.Value, *, right: bool) -> ir.Value:
-    """How many boundaries, along the last axis, are below a number (or equal to it, to its right)."""
+    """The number of boundaries, along the last axis, below each number; with `right` also those equal to it."""
     kind = common_dtype(x, boundaries)
     pair = b.cast(x, kind), b.cast(boundaries, kind)
     below = b.add("GreaterOrEqual" if right else "Greater", *pair, dtype=_BOOL)
@@ -87,9 +88,9 @@ def _count_below(b: Builder, x: ir.Value, boundaries: ir.Value, *, right: bool) 
 
 
 def bucketize(b: Builder, x: Operand, boundaries: ir.Value, out_int32: bool, right: bool) -> ir.Value:
-    """How many boundaries (a sorted vector) lie below each element, or at it with ``right``: comparisons, summed up.
+    """The number of boundaries (a sorted vector) below each element, with `right` at most it: a sum of comparisons.
 
-    A table of elements times boundaries is computed on the way: it suits short lists of boundaries.
+    Every element is compared with every boundary, which suits short lists; ONNX has no binary search.
     """
     value = x if isinstance(x, ir.Value) else b.tensor(x, boundaries.dtype)
     return _count_below(b, b.reshape(value, (*sizes_of(value), 1)), boundaries, right=right)

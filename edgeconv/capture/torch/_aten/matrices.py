@@ -1,7 +1,7 @@
 """Determinants, inverses and linear systems of small matrices, by their minors; cross products.
 
-ONNX has a determinant and no inverse, TFLite neither. Up to four rows the minors are exact forms of few operators
-(Laplace's expansion: Golub and Van Loan, Matrix Computations, 2.1); larger matrices need pivots that depend on values.
+ONNX has Det but no inverse, TFLite neither. Up to four rows, Laplace's expansion (Golub and Van Loan, Matrix
+Computations, 2.1) takes few operators. Larger matrices would need elimination with pivots, which depend on values.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import onnx_ir as ir
 from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, renamed, sizes_of
 
 LARGEST = 4
-"""Rows of a matrix whose minors are written."""
+"""The most rows of a matrix that is expanded by minors."""
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _Places = Mapping[tuple[tuple[int, ...], tuple[int, ...]], int]
+"""By (rows, columns) of a minor: its position on the last axis."""
 
 
 def inverse(b: Builder, A: ir.Value) -> ir.Value:  # noqa: N803 torch's name
-    """The transposed cofactors by the determinant, of matrices (…, n, n), n up to `LARGEST`.
+    """The adjugate (the transposed cofactors) divided by the determinant, of matrices (…, n, n), n up to `LARGEST`.
 
-    Of rows that are scaled to 1 (`_scaled`); the columns of the inverse are scaled back.
+    Computed of the matrix with scaled rows (`_scaled`); the columns of the inverse are divided by the same scales.
     """
     if _size(A) == 1:
         return b.add("Reciprocal", A)
@@ -33,7 +34,7 @@ def inverse(b: Builder, A: ir.Value) -> ir.Value:  # noqa: N803 torch's name
 
 
 def inverse_with_info(b: Builder, A: ir.Value, check_errors: bool) -> Result:  # noqa: N803 torch's name
-    """The inverse; whether there is one (``info``) is refused where anybody asks."""
+    """The inverse; a module that uses ``info``, whether there is one, is refused."""
     if b.is_used(1):
         raise Unsupported("whether a matrix has an inverse")
     return [inverse(b, A), None]
@@ -49,7 +50,7 @@ def determinant(b: Builder, A: ir.Value) -> ir.Value:  # noqa: N803 torch's name
 
 
 def log_determinant(b: Builder, A: ir.Value) -> Result:  # noqa: N803 torch's name
-    """``slogdet``: the sign, and the logarithm of the size: that of the scaled rows' determinant and of the scales."""
+    """``slogdet``: the sign of the determinant, and the logarithm of its absolute value."""
     sizes = sizes_of(A)[:-2]
     if _size(A) == 1:
         whole = b.reshape(A, sizes)
@@ -68,9 +69,10 @@ def logarithm(b: Builder, x: ir.Value) -> ir.Value:
 
 
 def solve(b: Builder, A: ir.Value, B: ir.Value, left: bool) -> ir.Value:  # noqa: N803 torch's names
-    """A⁻¹ · B, or B · A⁻¹, as the product with the adjugate by the determinant: in range where the inverse is not.
+    """A⁻¹ · B, or B · A⁻¹ (``left=False``): the product with the adjugate, then the division by the determinant.
 
-    A vector is one column; a row vector (``left=False``) is refused.
+    In this order the result may be in range where the inverse itself is not. A vector is one column; a row vector is
+    refused.
     """
     is_vector = len(sizes_of(B)) == 1 or sizes_of(B) == sizes_of(A)[:-1]
     if is_vector and not left:
@@ -88,14 +90,15 @@ def solve(b: Builder, A: ir.Value, B: ir.Value, left: bool) -> ir.Value:  # noqa
 
 
 def _scaled(b: Builder, matrix: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The matrix with rows whose largest element is 1, and what they were divided by, a column.
+    """The matrix with each row divided by its largest absolute element, and these divisors, (…, n, 1).
 
-    The minors are products of up to four elements: without scales those of a camera matrix leave float16, and those of
-    elements of 1e-12 leave float32, where torch's factors are in range. All of it stays float32 in a file of halves.
+    Minors are products of up to four elements. Without the scales those of elements of 1e-12 underflow in float32,
+    where torch's LU factors are in range, and those of a camera matrix overflow in float16; so all of these nodes stay
+    float32 in a float16 file.
     """
     b.write_out()
     largest = b.reduce("ReduceMax", b.add("Abs", matrix), [-1], keepdims=True)
-    scales = b.add("Max", largest, b.scalar(_SMALLEST))  # a row of zeros
+    scales = b.add("Max", largest, b.scalar(_SMALLEST))  # no division by 0 in a row of zeros
     return b.add("Div", matrix, scales), scales
 
 
@@ -105,6 +108,7 @@ def _as_row(b: Builder, scales: ir.Value) -> ir.Value:
 
 
 def _with_logarithms(b: Builder, whole: ir.Value, scales: ir.Value) -> ir.Value:
+    """The logarithm of a determinant (…): that of the scaled matrix's, plus those of the scales."""
     logarithms = b.reduce("ReduceSum", b.add("Log", scales), [-2, -1], keepdims=False)
     return b.add("Add", b.add("Log", whole), logarithms)
 
@@ -116,7 +120,7 @@ def _determinant(b: Builder, matrix: ir.Value) -> ir.Value:
 
 
 def _adjugate(b: Builder, matrix: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The transposed cofactors, and the determinant of shape (…, 1, 1)."""
+    """The adjugate of matrices (…, n, n), of the same shape, and the determinant, (…, 1, 1)."""
     *batch, size, _ = sizes_of(matrix)
     flat = b.reshape(matrix, (*batch, size * size))
     minors, places = _minors(b, flat, size, size - 1)
@@ -125,6 +129,7 @@ def _adjugate(b: Builder, matrix: ir.Value) -> tuple[ir.Value, ir.Value]:
     def without(index: int) -> tuple[int, ...]:
         return tuple(other for other in everything if other != index)
 
+    # Transposed: the element (row, column) is the minor without that column's row and that row's column.
     order = [places[without(column), without(row)] for row in everything for column in everything]
     signs = [(-1.0) ** (row + column) for row in everything for column in everything]
     adjugate = b.add("Mul", _taken(b, minors, order), b.constant(np.array(signs, b.dtype.numpy())))
@@ -142,9 +147,16 @@ def _size(matrix: ir.Value) -> int:
 
 
 def _minors(b: Builder, flat: ir.Value, size: int, order: int) -> tuple[ir.Value, _Places]:
-    """All determinants of that many rows and columns, along the last axis, and where each stands.
+    """All minors of `order` rows and columns, along the last axis, and the position of each.
 
-    Each is expanded along its first row: elements times minors of one row less, with alternating signs.
+    Args:
+        b: appends the nodes.
+        flat: matrices (…, size · size), row by row.
+        size: rows of the matrices.
+        order: rows of the minors.
+
+    A minor is expanded along its first row: elements times minors of one row less, with alternating signs. All minors
+    of one order are computed together, by two Gathers and a Mul per term.
     """
     places: _Places = {((row,), (column,)): row * size + column for row in range(size) for column in range(size)}
     minors = flat
@@ -171,15 +183,15 @@ def _taken(b: Builder, value: ir.Value, places: range | list[int]) -> ir.Value:
 
 
 def cross(b: Builder, x: ir.Value, other: ir.Value, dim: int) -> ir.Value:
-    """The cross product along an axis of three: its places turned once each way, Mul and Sub."""
+    """The cross product along an axis of three: (x₁y₂ - x₂y₁, x₂y₀ - x₀y₂, x₀y₁ - x₁y₀)."""
     values = [b.tensor(value) for value in (x, other)]
 
-    def turned(value: ir.Value, *places: int) -> ir.Value:
+    def rotated(value: ir.Value, *places: int) -> ir.Value:
         sizes = sizes_of(value)
         return b.add("Gather", value, b.ints(*places), shape=sizes, axis=dim % len(sizes))
 
-    forth, back = ([turned(value, *places) for value in values] for places in ((1, 2, 0), (2, 0, 1)))
-    return b.add("Sub", b.add("Mul", forth[0], back[1]), b.add("Mul", back[0], forth[1]))
+    next_ones, after_next = ([rotated(value, *places) for value in values] for places in ((1, 2, 0), (2, 0, 1)))
+    return b.add("Sub", b.add("Mul", next_ones[0], after_next[1]), b.add("Mul", after_next[0], next_ones[1]))
 
 
 TABLE: Mapping[str, Entry] = {

@@ -1,4 +1,4 @@
-"""Windows laid out as tensors, and put back; sampling at computed places."""
+"""Windows laid out as tensors (unfold) and put back (fold, unpooling); sampling at computed places."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ Ints = Sequence[int]
 
 
 def unfold(b: Builder, x: ir.Value, kernel_size: Ints, dilation: Ints, padding: Ints, stride: Ints) -> ir.Value:
-    """``F.unfold`` as a depthwise convolution by kernels with a single one: exact, and every runtime has it.
+    """``F.unfold`` as a depthwise convolution by kernels with a single 1: exact, and every runtime has it fast.
 
-    Where elements may be infinite, which zeros of a kernel make not a number, windows are gathered.
+    A kernel's zeros times an infinite element would be NaN. Where elements may be infinite, windows are gathered.
     """
     if len(sizes_of(x)) != 4:
         raise Unsupported("an input without a batch axis")
     batch, channels = sizes_of(x)[:2]
     count = math.prod(kernel_size)
-    identity = np.eye(count, dtype=b.dtype.numpy()).reshape(1, count, 1, *kernel_size)
-    weight = b.constant(np.tile(identity, (channels, 1, 1, 1, 1)).reshape(channels * count, 1, *kernel_size))
+    weight = _single_ones(b, channels, kernel_size)
     places = window_counts(sizes_of(x)[2:], kernel_size, stride, padding, dilation)
     if _may_be_infinite(x):
         return b.reshape(_gathered_windows(b, x, kernel_size, dilation, padding, stride, places), b.shape)
@@ -36,6 +35,16 @@ def unfold(b: Builder, x: ir.Value, kernel_size: Ints, dilation: Ints, padding: 
         strides=list(stride), pads=[*padding, *padding], dilations=list(dilation),
     )  # fmt: skip
     return b.reshape(y, b.shape)
+
+
+def _single_ones(b: Builder, channels: int, kernel_size: Ints) -> ir.Value:
+    """Depthwise kernels (channels · count, 1, *kernel_size), one for each of the `count` places of a window.
+
+    The kernel of a place is 1 there and 0 elsewhere.
+    """
+    count = math.prod(kernel_size)
+    identity = np.eye(count, dtype=b.dtype.numpy()).reshape(1, count, 1, *kernel_size)
+    return b.constant(np.tile(identity, (channels, 1, 1, 1, 1)).reshape(channels * count, 1, *kernel_size))
 
 
 def _gathered_windows(
@@ -56,18 +65,18 @@ def _gathered_windows(
     return b.transpose(x, (0, 1, 2, 4, 3, 5))
 
 
+# The search for infinities ends at these: the inputs of a layer are taken to be finite, the others bound their results.
 _FINITE = having(Trait.LAYER) | having(Trait.SATURATES) | {"Softmax"}
 
 
 def _may_be_infinite(value: ir.Value) -> bool:
-    """Whether an infinite constant (the -inf of a mask) or a logarithm is behind a value, and no layer in between."""
+    """Whether a value comes from an infinite constant (the -inf of a mask) or a logarithm, with no layer between."""
     waiting, seen = [value], {value}
     while waiting:
         behind = waiting.pop()
         array, node = constant(behind), behind.producer()
-        if (array is not None and array.dtype.kind == "f" and np.isinf(array).any()) or (
-            node and node.op_type == "Log"
-        ):
+        is_infinite = array is not None and array.dtype.kind == "f" and np.isinf(array).any()
+        if is_infinite or (node and node.op_type == "Log"):
             return True
         if node is not None and node.op_type not in _FINITE:
             sources = [source for source in node.inputs if source is not None and source not in seen]
@@ -84,38 +93,41 @@ def fold(
         raise Unsupported("an input without a batch axis")
     count = math.prod(kernel_size)
     batch, channels = sizes_of(x)[0], sizes_of(x)[1] // count
+    # 1. The columns as an image: channels · count channels, one pixel per window.
     sizes = list(zip(output_size, kernel_size, dilation, padding, stride, strict=True))
     places = window_counts(output_size, kernel_size, stride, padding, dilation)
     image = b.reshape(x, (batch, channels * count, *places))
     height, width = kernel_size
+    # 2. Windows that tile the image: each pixel becomes a block.
     tiles = all(k == s and pad == 0 and places[i] * k == size for i, (size, k, _, pad, s) in enumerate(sizes))
     if tiles and height == width and all(step == 1 for step in dilation):
         return b.add("DepthToSpace", image, shape=b.shape, blocksize=height, mode="CRD")
-    identity = np.eye(count, dtype=b.dtype.numpy()).reshape(1, count, 1, *kernel_size)
-    weight = b.constant(np.tile(identity, (channels, 1, 1, 1, 1)).reshape(channels * count, 1, *kernel_size))
-    rest = [
+    # 3. Others overlap, and their elements add up. A remainder that no window reaches is output_padding.
+    weight = _single_ones(b, channels, kernel_size)
+    remainder = [
         size - ((place - 1) * s - 2 * pad + d * (k - 1) + 1)
         for place, (size, k, d, pad, s) in zip(places, sizes, strict=True)
     ]
     return b.add(
         "ConvTranspose", image, weight, shape=b.shape, group=channels, kernel_shape=list(kernel_size),
-        strides=list(stride), pads=[*padding, *padding], output_padding=rest, dilations=list(dilation),
+        strides=list(stride), pads=[*padding, *padding], output_padding=remainder, dilations=list(dilation),
     )  # fmt: skip
 
 
 def unfold_axis(b: Builder, x: ir.Value, dimension: int, size: int, step: int) -> ir.Value:
-    """``Tensor.unfold``: the windows of one axis are gathered; their elements become the last axis."""
+    """``Tensor.unfold``: Gather of the windows of one axis; the elements of a window become the last axis."""
     sizes = sizes_of(x)
     axis = dimension % len(sizes)
     count = (sizes[axis] - size) // step + 1
     table = np.arange(count)[:, None] * step + np.arange(size)[None]
     flat = b.ints(*table.reshape(-1))
-    taken = b.add("Gather", x, flat, shape=(*sizes[:axis], count * size, *sizes[axis + 1 :]), axis=axis)
-    split = b.reshape(taken, (*sizes[:axis], count, size, *sizes[axis + 1 :]))
+    gathered = b.add("Gather", x, flat, shape=(*sizes[:axis], count * size, *sizes[axis + 1 :]), axis=axis)
+    split = b.reshape(gathered, (*sizes[:axis], count, size, *sizes[axis + 1 :]))
     order = [at for at in range(len(sizes) + 1) if at != axis + 1]
     return b.transpose(split, [*order, axis + 1])
 
 
+# ONNX's names by torch's numbers (GridSamplerInterpolation and GridSamplerPadding in ATen/native/GridSamplerUtils.h).
 _MODES = ("linear", "nearest", "cubic")
 _BORDERS = ("zeros", "border", "reflection")
 
@@ -123,7 +135,10 @@ _BORDERS = ("zeros", "border", "reflection")
 def grid_sample(
     b: Builder, x: ir.Value, grid: ir.Value, interpolation_mode: int, padding_mode: int, align_corners: bool
 ) -> ir.Value:
-    """x (N, C, H, W) at places of grid (N, H', W', 2): GridSample, whose modes were renamed in opset 20."""
+    """x (N, C, H, W) at the points of grid (N, H', W', 2): GridSample.
+
+    Its modes are called bilinear and bicubic up to opset 19, linear and cubic from opset 20 on.
+    """
     mode = _MODES[interpolation_mode]
     if b.opset < 20:
         mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
@@ -136,9 +151,10 @@ def grid_sample(
 
 
 def max_pool_places(b: Builder, x: ir.Value, kernel: Ints) -> Result:
-    """The maxima of windows that tile the input, and where they are: the first of equal ones, as torch finds it.
+    """The maxima of windows that tile the input, and their positions in the plane: of equal ones the first, as torch.
 
-    Only such windows: of others the place of a maximum is no number per window that both formats could compute.
+    The position is an ArgMax in each window, which both formats have. Other windows need MaxPool's second output, which
+    TFLite lacks.
     """
     batch, channels, height, width = sizes_of(x)
     rows, columns = kernel
@@ -155,16 +171,22 @@ def max_pool_places(b: Builder, x: ir.Value, kernel: Ints) -> Result:
     )  # fmt: skip
     inside = np.arange(rows)[:, None] * width + np.arange(columns)[None]
     corner = np.arange(high)[:, None] * rows * width + np.arange(wide)[None] * columns
-    # A Gather of a small table by a computed index: the place in the window as a place in the row-major image.
+    # By a small table the position in the window becomes a position in the row-major plane, relative to the corner.
     within = b.add("Gather", b.ints(*inside.reshape(-1)), taps, shape=sizes_of(taps), axis=0)
     return [values, places_apart(b.add("Add", within, b.constant(corner.astype(np.int64))))]
 
 
 def max_unpool(b: Builder, x: ir.Value, indices: ir.Value, output_size: Ints, **_windows: object) -> ir.Value:
-    """Every value at its place in an image of zeros, (N, C, *sizes): ScatterElements.
+    """Each value at its index in an image of zeros, (N, C, *sizes): ScatterElements.
 
-    ``indices`` count within a plane (batch, channel); ``output_size`` says all that is to be known of the windows.
-    Where two values may come to one place, which torch leaves open, the node is marked `MEETING`: TFLite refuses it.
+    Args:
+        b: appends the nodes.
+        x: (N, C, *sizes) of the pooled image.
+        indices: of the same shape, counted within a plane (batch, channel).
+        output_size: of the image; kernel and stride, which follow from it, are not needed.
+
+    Two values with one index would leave the result open. Where that may happen the node is marked `MEETING`, and the
+    TFLite writer refuses it: TFLite's SCATTER_ND adds such values, and ONNX leaves the result open.
     """
     batch, channels, *sizes = sizes_of(x)
     if len(sizes) != len(b.shape) - 2 or len(sizes) < 2:
@@ -180,21 +202,21 @@ def max_unpool(b: Builder, x: ir.Value, indices: ir.Value, output_size: Ints, **
     return b.reshape(scattered, b.shape)
 
 
-_APART = "edgeconv.apart"  # Node.meta key, while the graph is captured: its places in one plane are all different
+_APART = "edgeconv.apart"  # Node.meta key during capture: the node's indices within one plane are all different
 
 
 def places_apart(places: ir.Value) -> ir.Value:
-    """The places, of which no two in one plane (batch, channel) are the same."""
+    """Marks indices as all different within a plane (batch, channel); returns them."""
     if (node := places.producer()) is not None:
         node.meta[_APART] = True
     return places
 
 
 def _may_meet(places: ir.Value | None) -> bool:
-    """Whether two places in one plane may be the same: all but those of a pool whose windows share no element.
+    """Whether two indices in one plane may be equal.
 
-    Only where the trail ends in such pools, through what takes each place at most once and keeps to its plane. All
-    other places may have been chosen twice, or come from several planes, or be any numbers.
+    They are different only if they come from pools with disjoint windows (`places_apart`), through operators that use
+    each index at most once and keep it in its plane. Any others may be equal.
     """
     node = None if places is None else places.producer()
     if node is None:
@@ -207,7 +229,7 @@ def _may_meet(places: ir.Value | None) -> bool:
 
 
 def _keeps_planes(node: ir.Node) -> bool:
-    """Whether what an operator moves lies in planes as before, in none of them twice."""
+    """Whether an operator that moves elements keeps each in its plane, and repeats none."""
     sizes, sources = (sizes_of(value) for value in (node.outputs[0], node.inputs[0]) if value is not None)
     axis = node.attributes.get_int("axis", 0) % len(sources)
     match node.op_type:
@@ -223,7 +245,10 @@ def _keeps_planes(node: ir.Node) -> bool:
 
 
 def affine_grid(b: Builder, theta: ir.Value, size: Ints, align_corners: bool) -> ir.Value:
-    """``F.affine_grid``: the last column of each matrix, and the others times the coordinates of an axis."""
+    """``F.affine_grid``: theta (N, r, r + 1) times (x, y, …, 1) at every pixel: (N, *sizes, r).
+
+    Written as the last column of theta plus, per axis, a column times that axis's coordinates.
+    """
     batch, _, *sizes = size
     rank = len(sizes)
     parts = b.split(theta, 2, [1] * (rank + 1))

@@ -18,7 +18,7 @@ Ints = Sequence[int]
 def max_pool(
     b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
 ) -> ir.Value:
-    """x (N, C, *sizes): MaxPool; ``ceil_mode`` is stated only where it changes a size. No batch axis is refused."""
+    """x (N, C, *sizes): MaxPool; ``ceil_mode`` is set only where it changes a size. An input without N is refused."""
     kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, dilation)
     ceil = ceil_mode and b.shape[2:] != window_counts(sizes_of(x)[2:], kernel, strides, pads, dilations)
     return b.add(
@@ -30,9 +30,9 @@ def max_pool(
 def max_pool_with_indices(
     b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
 ) -> Result:
-    """The maxima, and their places within each plane where anybody takes them (int64, the first of equal ones).
+    """The maxima and, if they are used, their int64 positions within each plane; of equal maxima the first.
 
-    Of windows that tile the input by an ArgMax (`max_pool_places`), else by MaxPool's second output.
+    The positions are an ArgMax if the windows tile the input (`max_pool_places`), else MaxPool's second output.
     """
     if not b.is_used(1):
         return [max_pool(b, x, kernel_size, stride, padding, dilation, ceil_mode), None]
@@ -44,14 +44,15 @@ def max_pool_with_indices(
 
 
 def _with_places(b: Builder, pooled: ir.Value) -> Result:
-    """MaxPool's own second output, which counts over all planes; torch counts in each."""
+    """MaxPool's second output as torch counts: within each plane, where ONNX counts over the whole tensor."""
     node = pooled.producer()
     if node is None or node.inputs[0] is None:
         raise Unsupported("a pool without a node")
     node.resize_outputs(2)
     placed = b.completed(node.outputs[1], b.shape, ir.DataType.INT64)
-    plane = math.prod(sizes_of(node.inputs[0])[2:])  # the rest is the place in it, whatever the size of the batch
+    plane = math.prod(sizes_of(node.inputs[0])[2:])
     places = b.add("Mod", placed, b.scalar(plane, ir.DataType.INT64))
+    # Disjoint windows have disjoint positions, which `max_unpool` needs to know.
     sizes = [node.attributes.get_ints(name, ()) for name in ("kernel_shape", "strides", "dilations")]
     if all((size - 1) * dilation < stride for size, stride, dilation in zip(*sizes, strict=True)):
         places_apart(places)
@@ -62,9 +63,9 @@ def avg_pool(
     b: Builder, x: ir.Value, kernel_size: Ints, stride: Ints, padding: Ints, ceil_mode: bool,
     count_include_pad: bool, divisor_override: int | None = None,
 ) -> ir.Value:  # fmt: skip
-    """x (N, C, *sizes): AveragePool; ``ceil_mode`` is stated only where it changes a size.
+    """x (N, C, *sizes): AveragePool; ``ceil_mode`` is set only where it changes a size.
 
-    With one divisor for all windows (``divisor_override``) the sums are taken over an input that is padded before.
+    A ``divisor_override`` is written as a mean over whole windows of a padded input, times a factor.
     """
     kernel, strides, pads, dilations = _windows(b, x, kernel_size, stride, padding, (1,))
     if divisor_override is not None:
@@ -77,7 +78,11 @@ def avg_pool(
 
 
 def _sum_pool(b: Builder, x: ir.Value, kernel: Ints, strides: Ints, pads: Ints, divisor: int) -> ir.Value:
-    """The sums of the windows by one divisor: with padding of its own every window is whole, also behind the end."""
+    """The sum of each window, divided by one number.
+
+    Zeros are padded so far that every window is whole, those of ceil_mode beyond the end too: AveragePool then divides
+    all of them by the same count.
+    """
     sizes = zip(sizes_of(x)[2:], b.shape[2:], kernel, strides, pads, strict=True)
     after = [max(pad, (count - 1) * s + k - size - pad) for size, count, k, s, pad in sizes]
     if any(pads) or any(after):
@@ -89,9 +94,9 @@ def _sum_pool(b: Builder, x: ir.Value, kernel: Ints, strides: Ints, pads: Ints, 
 
 
 def adaptive_avg_pool(b: Builder, x: ir.Value, output_size: Ints) -> ir.Value:
-    """To so many windows per axis: ReduceMean for one, AveragePool where the size is a multiple.
+    """Means over a given number of windows per axis: ReduceMean for 1, AveragePool if the number divides the size.
 
-    Otherwise windows differ in size (Python's ``i * size // out``): two products with matrices of zeros and ones.
+    Otherwise windows differ in size and overlap (ATen's start_index and end_index): see `_uneven_average`.
     """
     rank = len(output_size)
     axes = list(range(-1, -1 - rank, -1))
@@ -105,9 +110,9 @@ def adaptive_avg_pool(b: Builder, x: ir.Value, output_size: Ints) -> ir.Value:
 
 
 def adaptive_max_pool(b: Builder, x: ir.Value, output_size: Ints) -> Result:
-    """To so many windows per axis: ReduceMax for one, MaxPool where the size is a multiple, else a Gather per axis.
+    """Maxima of a given number of windows per axis: ReduceMax for 1, MaxPool if the number divides the size.
 
-    The indices of the maxima are refused where anybody takes them.
+    Otherwise see `_uneven_maximum`. A module that uses the indices of the maxima is refused.
     """
     _check_no_indices(b)
     rank = len(output_size)
@@ -121,30 +126,35 @@ def adaptive_max_pool(b: Builder, x: ir.Value, output_size: Ints) -> Result:
 
 
 def _uneven_maximum(b: Builder, x: ir.Value, output_sizes: Ints) -> ir.Value:
-    """Axis by axis: of every window the same number of elements is gathered, the last one again where it has fewer."""
+    """Maxima of windows of different sizes: axis by axis, all windows are gathered at the size of the largest.
+
+    A smaller window repeats its last element, which changes no maximum.
+    """
     for axis, out in enumerate(output_sizes, len(sizes_of(x)) - len(output_sizes)):
         sizes = sizes_of(x)
         starts = [place * sizes[axis] // out for place in range(out)]
         ends = [-(-(place + 1) * sizes[axis] // out) for place in range(out)]
         width = max(end - start for start, end in zip(starts, ends, strict=True))
-        taken = [min(start + k, end - 1) for start, end in zip(starts, ends, strict=True) for k in range(width)]
-        lead, rest = sizes[:axis], sizes[axis + 1 :]
-        x = b.add("Gather", x, b.ints(*taken), shape=(*lead, out * width, *rest), axis=axis)
-        x = b.reduce("ReduceMax", b.reshape(x, (*lead, out, width, *rest)), [axis + 1], keepdims=False)
+        places = [min(start + k, end - 1) for start, end in zip(starts, ends, strict=True) for k in range(width)]
+        lead, behind = sizes[:axis], sizes[axis + 1 :]
+        x = b.add("Gather", x, b.ints(*places), shape=(*lead, out * width, *behind), axis=axis)
+        x = b.reduce("ReduceMax", b.reshape(x, (*lead, out, width, *behind)), [axis + 1], keepdims=False)
     return x
 
 
 def _uneven_average(b: Builder, x: ir.Value, output_sizes: Ints) -> ir.Value:
-    """Sums over windows of different sizes by matrices of zeros and ones, then one division by the counts: exact."""
+    """Means over windows of different sizes: products with matrices of zeros and ones, divided by the counts.
+
+    One product per axis sums its windows. Weights of 1/count in the matrices would be rounded; a sum of ones is not.
+    """
     members = [_members(size, out) for size, out in zip(sizes_of(x)[-len(output_sizes) :], output_sizes, strict=True)]
     dtype = b.dtype.numpy()
     counts = members[-1].sum(1)
     y = b.matmul(x, b.constant(members[-1].T.astype(dtype)))
-    for axis in range(len(output_sizes) - 2, -1, -1):  # an axis and all that lie behind it, those as columns
-        front, behind = (
-            sizes_of(x)[: len(sizes_of(x)) - len(output_sizes) + axis],
-            sizes_of(y)[axis - len(output_sizes) + 1 :],
-        )
+    for axis in range(len(output_sizes) - 2, -1, -1):
+        # A matrix product sums rows: the axis is made the rows, all axes behind it the columns.
+        front = sizes_of(x)[: len(sizes_of(x)) - len(output_sizes) + axis]
+        behind = sizes_of(y)[axis - len(output_sizes) + 1 :]
         rows = b.reshape(y, (*front, members[axis].shape[1], math.prod(behind)))
         sums = b.matmul(b.constant(members[axis].astype(dtype)), rows)
         y = b.reshape(sums, (*front, members[axis].shape[0], *behind))
@@ -153,7 +163,10 @@ def _uneven_average(b: Builder, x: ir.Value, output_sizes: Ints) -> ir.Value:
 
 
 def _members(size: int, out: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Which of ``size`` elements (columns) each of ``out`` windows (rows) holds, by torch's rule."""
+    """A matrix (out, size) that is 1 where a window (row) holds an element (column).
+
+    Window i holds floor(i · size / out) up to ceil((i + 1) · size / out), exclusively (ATen's AdaptivePooling.h).
+    """
     rows = np.arange(out)[:, None]
     columns = np.arange(size)[None]
     start, end = rows * size // out, -(-(rows + 1) * size // out)
@@ -171,10 +184,11 @@ def _windows(
     rank = len(sizes_of(x)) - 2
     if len(kernel) not in (1, rank) or rank < 1:
         raise Unsupported("an input without a batch axis")
-    spread = [
-        list(numbers) * rank if len(numbers) == 1 else list(numbers) for numbers in (kernel, stride or kernel, padding)
-    ]
-    return spread[0], spread[1], spread[2], list(dilation) * rank if len(dilation) == 1 else list(dilation)
+
+    def per_axis(numbers: Ints) -> list[int]:
+        return list(numbers) * rank if len(numbers) == 1 else list(numbers)
+
+    return per_axis(kernel), per_axis(stride or kernel), per_axis(padding), per_axis(dilation)
 
 
 def _check_no_indices(b: Builder) -> None:

@@ -1,10 +1,11 @@
-"""Rounding to integers that a module was trained with: QuantizeLinear and DequantizeLinear, at its own scales.
+"""Fake quantization of quantization-aware training: QuantizeLinear and DequantizeLinear, with the module's own scales.
 
-torch rounds to ``clamp(round(x / scale) + zero_point, quant_min, quant_max)``, half to even; ONNX clamps to the bounds
-of the integers' type. Where these are wider, what lies beyond is cut off first, which gives the same integers.
+torch computes ``clamp(round(x / scale) + zero_point, quant_min, quant_max)`` and rounds half to even. ONNX clamps to
+the range of the integer type; where that is wider than quant_min to quant_max, a Clip comes first, which gives the
+same integers.
 
-Fake quantization is both nodes in one operator. The programs of torch's export quantization (pt2e) have one operator
-for each, in the namespaces ``quantized_decomposed`` (torch's own) and ``torchao``.
+A fake quantization becomes both nodes. The programs of PT2E have one operator for each node, in the namespaces
+``quantized_decomposed`` (torch's own) and ``torchao``.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ import torch
 from edgeconv.capture.torch._builder import DTYPES, Builder, Entry, Operand, Unsupported, renamed, sizes_of
 from edgeconv.core.affine import limits_of, saturated, scaled, spread
 
-_TYPES = {"int8": 10, "uint8": 10, "int16": 21, "uint16": 21}  # and the first opset in which QuantizeLinear has them
+# Integer types of QuantizeLinear, with the opset that introduced them there.
+_TYPES = {"int8": 10, "uint8": 10, "int16": 21, "uint16": 21}
 
 
 @dataclass(frozen=True)
 class _Steps:
-    """How real numbers are rounded.
+    """The parameters of a quantization.
 
     Attributes:
         scales: one, or one per element of `axis`.
-        zeros: as many integers.
-        axis: along which they differ; None for one scale.
+        zeros: as many zero points.
+        axis: along which the scales differ; None for one scale.
         limits: the least and the greatest integer.
-        kind: numpy's name of the integers' type.
+        kind: numpy's name of the integer type.
     """
 
     scales: npt.NDArray[np.float64]
@@ -42,10 +44,10 @@ class _Steps:
     kind: str
 
     def check(self, opset: int) -> None:
-        """These can be the parameters of QuantizeLinear.
+        """Checks that QuantizeLinear takes these parameters.
 
         Raises:
-            Unsupported: they cannot; says why.
+            Unsupported: it does not; says why.
         """
         if (self.zeros != self.zeros.round()).any():
             raise Unsupported("zero points that are no integers")
@@ -56,7 +58,7 @@ class _Steps:
             raise Unsupported(f"zero points beyond {self.kind}")
 
     def parameters(self, b: Builder) -> list[ir.Value]:
-        """Scale and zero point as operands."""
+        """Scale and zero point as operands of QuantizeLinear."""
         shape = () if self.axis is None else (self.scales.size,)
         arrays = (self.scales.astype(np.float32), self.zeros.astype(self.kind))
         return [b.constant(array.reshape(shape)) for array in arrays]
@@ -84,10 +86,15 @@ def quantize(
     dtype: torch.dtype,
     axis: int | None = None,
 ) -> ir.Value:
-    """Real numbers to integers of a type that is stated."""
+    """``quantize_per_tensor``, ``quantize_per_channel``: floats to integers of `dtype`.
+
+    Raises:
+        Unsupported: the parameters are computed, or QuantizeLinear does not take them.
+    """
     steps = _steps(b, scale, zero_point, axis, (quant_min, quant_max), dtype, len(sizes_of(x)))
     constant = b.constant_of(x)
-    if constant is not None:  # in float32 and by the inverse, as torch does: at ties that is another integer
+    if constant is not None:
+        # x · (1 / scale) in float32, as torch's quantize_per_tensor computes: near ties x / scale rounds elsewhere.
         rank, inverse = constant.ndim, np.float32(1) / steps.scales.astype(np.float32)
         multiples = constant.detach().float().numpy() * spread(inverse, steps.axis, rank).astype(np.float32)
         integers = saturated(multiples, steps.limits, spread(steps.zeros, steps.axis, rank))
@@ -107,7 +114,7 @@ def dequantize(
     out_dtype: torch.dtype | None = None,
     axis: int | None = None,
 ) -> ir.Value:
-    """The real numbers that integers stand for; a constant of 32 bits, as a bias is, becomes these numbers."""
+    """Integers back to floats; a constant of int32, which a bias is, becomes a float constant."""
     steps = _steps(b, scale, zero_point, axis, (quant_min, quant_max), dtype, len(sizes_of(x)))
     constant = b.constant_of(x)
     if constant is not None and steps.kind not in _TYPES:
@@ -127,7 +134,7 @@ def quantize_blocks(
     quant_min: int | None = None,
     quant_max: int | None = None,
 ) -> ir.Value:
-    """torchao's `quantize`: a scale per block."""
+    """torchao's form of `quantize`, whose scales belong to blocks."""
     axis = _axis_of(block_size, sizes_of(x))
     limits = _stated(quant_min, quant_max, output_dtype)
     return quantize(b, x, scale, zero_point, *limits, output_dtype, axis)
@@ -144,28 +151,39 @@ def dequantize_blocks(
     quant_max: int | None = None,
     output_dtype: torch.dtype | None = None,
 ) -> ir.Value:
-    """torchao's `dequantize`: a scale per block."""
+    """torchao's form of `dequantize`, whose scales belong to blocks."""
     axis = _axis_of(block_size, sizes_of(x))
     limits = _stated(quant_min, quant_max, input_dtype)
     return dequantize(b, x, scale, zero_point, *limits, input_dtype, output_dtype, axis)
 
 
 def _axis_of(block_size: Sequence[int], sizes: Sequence[int]) -> int | None:
-    """The one axis along which blocks differ; None where one block holds all."""
-    parted = [axis for axis, (block, size) in enumerate(zip(block_size, sizes, strict=True)) if block not in (-1, size)]
-    if not parted:
+    """The axis that blocks of one element divide: one scale per channel; None where one block holds everything.
+
+    Raises:
+        Unsupported: any other blocks.
+    """
+    pairs = enumerate(zip(block_size, sizes, strict=True))
+    divided = [axis for axis, (block, size) in pairs if block not in (-1, size)]  # -1: the whole axis
+    if not divided:
         return None
-    if len(parted) > 1 or block_size[parted[0]] != 1:
+    if len(divided) > 1 or block_size[divided[0]] != 1:
         raise Unsupported("scales of blocks, which are neither one for all nor one per channel")
-    return parted[0]
+    return divided[0]
 
 
 def _stated(low: int | None, high: int | None, dtype: torch.dtype) -> tuple[int, int]:
+    """The limits of the integers, by default those of their type."""
     info = torch.iinfo(dtype)
     return info.min if low is None else int(low), info.max if high is None else int(high)
 
 
 def _numbers(b: Builder, operand: Operand) -> npt.NDArray[np.float64]:
+    """The values of a number or a constant.
+
+    Raises:
+        Unsupported: it is computed (dynamic quantization).
+    """
     if not isinstance(operand, ir.Value):
         return np.array(operand, np.float64)
     constant = b.constant_of(operand)
@@ -175,7 +193,7 @@ def _numbers(b: Builder, operand: Operand) -> npt.NDArray[np.float64]:
 
 
 def _fake(b: Builder, scale: Operand, zero_point: Operand, axis: int | None, limits: tuple[int, int]) -> _Steps:
-    """Steps whose integers are of the narrowest type that has them all."""
+    """The parameters of a fake quantization; its integers get the narrowest type that holds the limits."""
     low, high = limits
     types = [name for name, opset in _TYPES.items() if opset <= b.opset]
     kind = next((name for name in types if limits_of(name)[0] <= low and high <= limits_of(name)[1]), None)
@@ -211,7 +229,7 @@ def _of_numbers(
 
 
 def _rounded(b: Builder, x: ir.Value, steps: _Steps) -> ir.Value:
-    """Both nodes, or integers as a constant and the second."""
+    """QuantizeLinear and DequantizeLinear; of a constant (a weight) its integers and DequantizeLinear."""
     weight = b.constant_of(x)
     if weight is None:
         return _dequantized(b, _quantized(b, x, steps), steps)
@@ -235,20 +253,20 @@ def _dequantized(b: Builder, integers: ir.Value, steps: _Steps) -> ir.Value:
 
 
 def _cut_off(b: Builder, x: ir.Value, steps: _Steps) -> ir.Value:
-    """x within what the least and the greatest integer stand for, where their type has others beyond them."""
-    own = limits_of(steps.kind)
-    if steps.limits == own:
+    """x clipped to what the least and the greatest integer stand for, if the integer type has a wider range."""
+    type_limits = limits_of(steps.kind)
+    if steps.limits == type_limits:
         return x
     if steps.axis is not None:
         raise Unsupported("activations with a scale per channel and few integers")
     ends = [float((limit - steps.zeros[0]) * steps.scales[0]) for limit in steps.limits]
     float32 = ir.DataType.FLOAT
     bounds = [
-        None if limit == end else b.scalar(number, float32)
-        for limit, end, number in zip(steps.limits, own, ends, strict=True)
+        None if limit == type_limit else b.scalar(number, float32)
+        for limit, type_limit, number in zip(steps.limits, type_limits, ends, strict=True)
     ]
-    taken = bounds if bounds[1] is not None else bounds[:1]
-    return b.add("Clip", x, *taken, shape=sizes_of(x))
+    stated = bounds if bounds[1] is not None else bounds[:1]  # an absent last input is left out
+    return b.add("Clip", x, *stated, shape=sizes_of(x))
 
 
 _BY_CHANNEL = {"scales": "scale", "zero_points": "zero_point"}

@@ -1,8 +1,4 @@
-"""Recurrent layers: LSTM, GRU and RNN of ONNX, one node per layer; cells are written out.
-
-ONNX has other orders of gates than torch (input, output, forget, cell beside input, forget, cell, output; update, reset
-beside reset, update) and one node for both directions.
-"""
+"""Recurrent layers: ONNX's LSTM, GRU and RNN, one node per layer for both directions; cells are written out."""
 
 from __future__ import annotations
 
@@ -15,7 +11,11 @@ import torch
 from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_of
 
 _LSTM, _GRU, _RNN = (0, 3, 1, 2), (1, 0, 2), (0,)
-"""Which of torch's gates each of ONNX's is."""
+"""By position of a gate in ONNX: its position in torch.
+
+LSTM: input, output, forget, cell in ONNX; input, forget, cell, output in torch. GRU: update, reset, new in ONNX; reset,
+update, new in torch.
+"""
 
 
 def lstm(
@@ -37,7 +37,7 @@ def gru(
 ) -> Sequence[ir.Value | None]:  # fmt: skip
     """One GRU node per layer; arguments as of `lstm`.
 
-    torch resets what the state was multiplied to, which ONNX calls ``linear_before_reset``.
+    torch applies the reset gate after the product of the state with its weight: ONNX's ``linear_before_reset``.
     """
     more = {"linear_before_reset": 1}
     settings = _Settings("GRU", _GRU, has_biases, num_layers, bidirectional, batch_first, more)
@@ -59,7 +59,10 @@ def rnn(activation: str) -> Entry:
 
 
 class _Settings:
-    """What is the same for all layers."""
+    """What all layers of one module share.
+
+    `order` is of gates (`_LSTM`), `attributes` are those of the ONNX node.
+    """
 
     def __init__(
         self, op_type: str, order: tuple[int, ...], has_biases: bool, layers: int, both: bool, batch_first: bool,
@@ -76,13 +79,23 @@ class _Settings:
 
     @property
     def stride(self) -> int:
-        """Parameters of one direction of one layer."""
+        """Number of parameters of one direction of one layer: W, R, two biases, a projection."""
         return (4 if self.has_biases else 2) + self.is_projected
 
 
 def _layers(
     b: Builder, x: ir.Value, begin: list[ir.Value], params: Sequence[ir.Value], settings: _Settings, *, is_random: bool
 ) -> Sequence[ir.Value | None]:
+    """The output of the last layer and the final states of all, as torch orders them.
+
+    Args:
+        b: appends the nodes.
+        x: as torch's module takes it.
+        begin: initial states, each (layers · directions, N, size): hidden, and of an LSTM the cell.
+        params: `_Settings.stride` per direction, direction after direction, layer after layer.
+        settings: see there.
+        is_random: whether dropout between the layers draws random numbers.
+    """
     count = settings.directions
     if is_random:
         raise Unsupported("dropout between the layers, in training")
@@ -92,11 +105,11 @@ def _layers(
     ends: list[list[ir.Value]] = [[] for _ in begin]
     for layer in range(settings.layers):
         first = layer * count * settings.stride
-        own = [params[first + k * settings.stride : first + (k + 1) * settings.stride] for k in range(count)]
+        starts = [first + direction * settings.stride for direction in range(count)]
         states = [_state(b, value, layer * count, count) for value in begin]
-        weights = [[_constant_weight(b, value) for value in parameters] for parameters in own]
+        weights = [[_constant_weight(b, value) for value in params[at : at + settings.stride]] for at in starts]
         results = (_projected if settings.is_projected else _layer)(b, y, weights, states, settings)
-        length, _, batch, hidden = sizes_of(results[0])
+        length, _, batch, hidden = sizes_of(results[0])  # torch has the directions side by side in the last axis
         y = b.reshape(b.transpose(results[0], (0, 2, 1, 3)), (length, batch, count * hidden))
         for end, state in zip(ends, results[1:], strict=True):
             end.append(state)
@@ -105,7 +118,7 @@ def _layers(
 
 
 def _state(b: Builder, value: ir.Value, start: int, count: int) -> ir.Value | None:
-    """The initial states of a layer; None where they are zeros, which a node need not be told."""
+    """The initial states of a layer; None for zeros, which are ONNX's default."""
     constant = b.constant_of(value)
     if constant is not None:
         part = constant[start : start + count]
@@ -117,16 +130,15 @@ def _layer(
     b: Builder, x: ir.Value, tensors: Sequence[Sequence[torch.Tensor]], states: Sequence[ir.Value | None],
     settings: _Settings,
 ) -> list[ir.Value]:  # fmt: skip
-    """The results of one layer: of all steps, [length, directions, batch, hidden], and the last states."""
+    """One node: its output of all steps, (length, directions, batch, hidden), and the final states."""
     hidden = tensors[0][1].shape[1]
 
     def stacked(index: int) -> torch.Tensor:
+        """The parameter at this index, of all directions, with its gates in ONNX's order."""
         gates = [
             parameters[index].reshape(len(settings.order), hidden, *parameters[index].shape[1:])
             for parameters in tensors
         ]
-        # torch's gates are input, forget, cell, output, and ONNX's input, output, forget, cell; of a GRU reset,
-        # update and update, reset.
         return torch.stack([gate[list(settings.order)].flatten(0, 1) for gate in gates])
 
     bias = None
@@ -145,11 +157,12 @@ def _projected(
     b: Builder, x: ir.Value, tensors: Sequence[Sequence[torch.Tensor]], states: Sequence[ir.Value | None],
     settings: _Settings,
 ) -> list[ir.Value]:  # fmt: skip
-    """The results of an LSTM whose output is a projection of its state, which ONNX's LSTM cannot say.
+    """An LSTM with ``proj_size`` (Sak et al., 2014): its output is h = P s, a projection of the state s.
 
-    With the projection P the gates are W x + U P s of the unprojected state s: a plain LSTM whose recurrence is U P,
-    multiplied in float64 and rounded once, and then one product with P. An initial output h has no s that it is the
-    projection of; U h enters the first step as if h were a part of its input, which is zero in all other steps.
+    ONNX's LSTM has no projection. But the gates W x + U h are W x + (U P) s, those of a plain LSTM with the recurrence
+    U P, which is multiplied in float64 and rounded once; its outputs are then multiplied by P. An initial output h₀ is
+    the projection of no known s: U h₀ has to enter the first step only. So h₀ is appended to the input of the first
+    step, with zeros at all others, and U to W.
     """
     entering, cell = states
     projections = [parameters[-1].double() for parameters in tensors]
@@ -168,7 +181,10 @@ def _projected(
 
 
 def _at_first_steps(b: Builder, value: ir.Value, length: int) -> list[ir.Value]:
-    """States [directions, batch, size] as one sequence per direction: zeros but for the step that it begins with."""
+    """States (directions, batch, size) as one sequence per direction, with zeros at all steps but its first.
+
+    The first step of the reverse direction is the last of the sequence.
+    """
     sequences = []
     for direction in range(sizes_of(value)[0]):
         state = b.slice(value, 0, direction, direction + 1)
@@ -182,7 +198,7 @@ def _at_first_steps(b: Builder, value: ir.Value, length: int) -> list[ir.Value]:
 
 
 def _product_each(b: Builder, value: ir.Value, projections: Sequence[torch.Tensor], axis: int) -> ir.Value:
-    """The product with the projection of each direction, which lie along that axis."""
+    """Multiplies each direction, along `axis`, with its own projection."""
     parts = b.split(value, axis, [1] * len(projections)) if len(projections) > 1 else [value]
     products = [
         b.matmul(part, b.exactly(projection.T, b.dtype)) for part, projection in zip(parts, projections, strict=True)
@@ -215,7 +231,7 @@ def gru_cell(
     b: Builder, x: ir.Value, hx: ir.Value, w_ih: ir.Value, w_hh: ir.Value, b_ih: ir.Value | None = None,
     b_hh: ir.Value | None = None,
 ) -> ir.Value:  # fmt: skip
-    """One step of a GRU, written out: new + update · (state - new), which is torch's own form of the mean."""
+    """One step of a GRU, written out: new + update · (state - new), as torch computes (1 - z) · n + z · h."""
     sizes = [sizes_of(hx)[1]] * 3
     inputs = b.split(_product(b, x, w_ih, b_ih), 1, sizes)
     states = b.split(_product(b, hx, w_hh, b_hh), 1, sizes)

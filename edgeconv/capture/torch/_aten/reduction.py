@@ -53,7 +53,7 @@ def largest_with_index(op_type: str, index_type: str) -> Entry:
 
 
 def arg(op_type: str) -> Entry:
-    """``argmax``: int64 places along an axis, of all elements without one (as one row); the first of equal ones.
+    """``argmax``: int64 positions along an axis; without one, the position in the flattened tensor.
 
     ``keepdim`` without an axis is refused.
     """
@@ -74,9 +74,9 @@ def _arg(b: Builder, op_type: str, x: ir.Value, dim: int, keepdim: bool, shape: 
 
 
 def variance(b: Builder, x: ir.Value, dim: Axes, correction: float | None, keepdim: bool) -> ir.Value:
-    """The mean square of the deviations from the mean, times n / (n - correction): two passes, which do not cancel.
+    """The mean of (x - mean)², times n / (n - correction). In two passes: mean(x²) - mean² would lose digits.
 
-    Refused where no degrees of freedom are left (torch gives NaN or infinity).
+    Refused where n ≤ correction (torch gives NaN or infinity).
     """
     axes = axes_of(x, dim)
     count = math.prod(sizes_of(x)[axis] for axis in axes)
@@ -114,7 +114,7 @@ def with_mean(spread: Entry) -> Entry:
 
 
 def vector_norm(b: Builder, x: ir.Value, ord: float, dim: Axes, keepdim: bool, dtype: object) -> ir.Value:  # noqa: A002
-    """The norm over axes, of orders 1, 2 (ReduceL1, ReduceL2) and ±infinity (of Abs); other orders are refused."""
+    """The norm over axes: of order 1 and 2 ReduceL1 and ReduceL2, of ±infinity ReduceMax or ReduceMin of Abs."""
     x, axes = b.cast(x, b.dtype), axes_of(x, dim)
     if ord in (1, 2):
         return b.reduce(f"ReduceL{int(ord)}", x, axes, keepdims=keepdim) if axes else b.add("Abs", x)

@@ -18,14 +18,14 @@ Array = npt.NDArray[np.float64]
 
 
 def nearest(b: Builder, x: ir.Value, output_size: Ints | None, scale_factors: Sequence[float] | None) -> ir.Value:
-    """The element at floor(i · size / out), as torch and OpenCV take it: Resize, asymmetric, ``floor``."""
+    """torch's ``nearest``: the element at floor(i · size / out). Resize, asymmetric, ``floor``."""
     return _resize(
         b, x, scale_factors, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
     )
 
 
 def nearest_exact(b: Builder, x: ir.Value, output_size: Ints | None, scale_factors: Sequence[float] | None) -> ir.Value:
-    """The element whose middle is nearest, as Pillow takes it: Resize, half_pixel, ``round_prefer_ceil``."""
+    """torch's ``nearest-exact``, as Pillow: the element with the nearest centre. Half pixels, ``round_prefer_ceil``."""
     return _resize(
         b, x, scale_factors, mode="nearest", coordinate_transformation_mode="half_pixel",
         nearest_mode="round_prefer_ceil",
@@ -55,10 +55,14 @@ def cubic(
 
 
 def antialiased(kernel: Callable[[Array], Array], support: float) -> Entry:
-    """Resizing with antialiasing as what it is: a product with one constant matrix per axis.
+    """Resizing with antialiasing, as a product with one constant matrix per axis.
 
-    The rule is torch's (and Pillow's): the kernel is stretched by the factor of a reduction, and its weights over
-    the elements within reach are divided by their sum.
+    As torch and Pillow do: when an axis shrinks, the kernel is stretched by the same factor, and its weights are
+    divided by their sum.
+
+    Args:
+        kernel: the weight at a distance, in elements of the input (of the output, where that is smaller).
+        support: the distance at which the kernel becomes 0.
     """
 
     def entry(
@@ -66,13 +70,13 @@ def antialiased(kernel: Callable[[Array], Array], support: float) -> Entry:
     ) -> ir.Value:
         matrices = []
         for size, out, factor in zip(sizes_of(x)[2:], b.shape[2:], scale_factors or (None, None), strict=True):
-            # A stated factor counts, and not the quotient of the sizes that were rounded from it:
-            # area_pixel_compute_scale (ATen/native/UpSample.h).
+            # A factor that was passed counts, not the quotient of the sizes, which were rounded with it
+            # (area_pixel_compute_scale in ATen/native/UpSample.h).
             scale = (size - 1) / max(out - 1, 1) if align_corners else 1 / factor if factor else size / out
             width = support * max(scale, 1.0)
             centre = scale * (np.arange(out) + 0.5)[:, None]
             places = np.arange(size)[None]
-            # Elements whose middles lie within reach, as precompute_coeffs of Pillow's Resample.c counts them.
+            # Elements whose centres are within the support, rounded as in precompute_coeffs (Pillow, Resample.c).
             first = np.maximum(np.trunc(centre - width + 0.5), 0)
             last = np.minimum(np.trunc(centre + width + 0.5), size)
             weights = kernel((places - centre + 0.5) / max(scale, 1.0)) * ((places >= first) & (places < last))
@@ -90,14 +94,13 @@ def _interpolations(
     b: Builder, x: ir.Value, kernel: Callable[[Array], Array], support: int, align_corners: bool,
     scale_factors: Sequence[float] | None,
 ) -> list[Array]:  # fmt: skip
-    """Weights of interpolation without antialiasing along the two axes, (out, size) each; the edge goes on outside."""
+    """The matrices (out, size) of interpolation without antialiasing, for height and width; the edge is repeated."""
     matrices = []
     for size, out, factor in zip(sizes_of(x)[2:], b.shape[2:], scale_factors or (None, None), strict=True):
         indices = np.arange(out)
         scale = (size - 1) / max(out - 1, 1) if align_corners else 1 / factor if factor else size / out
         places = indices * scale if align_corners else (indices + 0.5) * scale - 0.5
-        # area_pixel_compute_source_index (ATen/native/UpSample.h) cuts places before the image off, but for cubic
-        # kernels.
+        # Negative places become 0, except for cubic kernels (area_pixel_compute_source_index, ATen/native/UpSample.h).
         places = places if support > 1 else np.maximum(places, 0)
         first = np.minimum(np.floor(places), size - 1)
         fraction = np.clip(places - first, 0, 1)
@@ -110,14 +113,15 @@ def _interpolations(
 
 
 def _bytes(b: Builder, x: ir.Value, matrices: Sequence[Array]) -> ir.Value:
-    """An image of uint8 by the weights of its height and its width, in the integers of torch (and Pillow).
+    """Resizes an image of uint8 by the matrices of height and width, with the integer arithmetic of torch and Pillow.
 
-    The width comes first, and each axis gives whole numbers from 0 to 255: sums of weights of 16 bits, rounded.
-    Specification: ``_compute_index_ranges_int16_weights`` in ATen's UpSampleKernel.cpp.
+    The width comes first. Each axis has weights of 16 bits (``_compute_index_ranges_int16_weights`` in ATen's
+    UpSampleKernel.cpp), which float32 holds exactly, and its result is rounded to 0 … 255 before the next.
     """
-    b.write_out()  # sums that float16 does not hold
+    b.write_out()  # float16 would round the sums
     y = b.cast(x, ir.DataType.FLOAT)
     for axis in (1, 0):
+        # ATen's precision: the largest power of 2 by which the largest weight still fits into int16.
         steps = 2.0 ** min(22, int(np.ceil(np.log2((2**15 - 0.5) / matrices[axis].max()))) - 1)
         weights = np.trunc(matrices[axis] * steps + np.copysign(0.5, matrices[axis])) / steps
         stored = b.constant((weights.T if axis else weights).astype(np.float32))
@@ -135,7 +139,7 @@ def _triangle(x: Array) -> Array:
 
 
 def _cubic(x: Array, a: float = -0.5) -> Array:
-    """Keys' kernel; torch takes a = -1/2 with antialiasing."""
+    """The cubic convolution kernel (Keys, 1981); torch has a = -1/2 with antialiasing, -3/4 without."""
     x = np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     return np.where(x < 1, near, np.where(x < 2, (((x - 5) * x + 8) * x - 4) * a, 0))
@@ -146,7 +150,7 @@ def _coordinates(align_corners: bool) -> str:
 
 
 def _resize(b: Builder, x: ir.Value, scale_factors: Sequence[float] | None, **attributes: Any) -> ir.Value:
-    """By scales where torch was given scales: its coordinates then follow them and not the sizes."""
+    """Resize by scales if torch was given scales, as its coordinates then follow them; by sizes otherwise."""
     if scale_factors is None:
         return b.add("Resize", x, None, None, b.ints(*b.shape), shape=b.shape, **attributes)
     # ONNX, Resize: one scale for each axis, batch and channels too.
@@ -158,9 +162,9 @@ _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "ci
 
 
 def pad(b: Builder, x: ir.Value, pad: Ints, mode: str = "constant", value: float | None = None) -> ir.Value:
-    """Pads of the last axes, pair by pair from behind, by a number, reflection, the edge or round about: Pad.
+    """Pad. torch states (before, after) of the last axis first; modes: a constant, reflection, the edge, circular.
 
-    Negative amounts crop; with other modes than a constant they are refused.
+    Negative amounts crop; in modes other than constant they are refused.
     """
     if mode not in _MODES:
         raise Unsupported(f"mode={mode!r}")

@@ -1,6 +1,7 @@
-"""What goes along an axis: cumulative products and extremes; the element of a rank among the sorted ones.
+"""Cumulative products and extremes along an axis; the k-th smallest element of an axis.
 
-A scan is written with as many steps as the length doubles: after each, an element stands for twice as many in front.
+A scan of n elements takes log2(n) steps (Hillis and Steele, Data Parallel Algorithms, 1986): in each, every element is
+combined with the one that is 1, 2, 4, … places before it, and then covers twice as many elements.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported,
 
 
 def cumprod(b: Builder, x: ir.Value, dim: int, dtype: object) -> ir.Value:
-    """Products of twice as many neighbours with each step.
+    """Cumulative products, as Concat and Mul.
 
-    They may leave the range where no product from the start does: float16's for ordinary numbers, so that they stay
-    float32 in a file of halves; float32's only where as many neighbours in a row multiply to more than 3e38 or to less
-    than 1e-38, behind others that make up for it. Then the result is infinite, not a number or 0.
+    A product of 2^k neighbours may leave the range of the type although no product from the start does. In float16
+    that happens for ordinary numbers, so these nodes stay float32 in a float16 file. In float32 it takes neighbours
+    whose product is above 3e38 or below 1e-38, after others that compensate; the result is then infinite, NaN or 0.
     """
     x = b.cast(x, b.dtype)
     if not sizes_of(x):
@@ -45,6 +46,7 @@ def cumulative(op_type: str) -> Entry:
         if not b.is_used(1):
             return [values, None]
         sizes = sizes_of(x)
+        # The index of an extreme is the last position up to here at which an element equals the extreme so far.
         places = np.arange(sizes[axis]).reshape([-1 if index == axis else 1 for index in range(len(sizes))])
         is_met = b.add("Equal", x, values, dtype=ir.DataType.BOOL)
         met = b.add("Where", is_met, b.constant(places), b.scalar(0, ir.DataType.INT64), dtype=ir.DataType.INT64)
@@ -54,8 +56,9 @@ def cumulative(op_type: str) -> Entry:
 
 
 def _extreme(b: Builder, op_type: str, x: ir.Value, axis: int) -> ir.Value:
+    """The cumulative Max or Min; elements with too few before them are combined with themselves."""
     size, reach = sizes_of(x)[axis], 1
-    while reach < size:  # the first elements meet themselves
+    while reach < size:
         before = b.concat([b.slice(x, axis, 0, reach), b.slice(x, axis, 0, size - reach)], axis)
         x = b.add(op_type, x, before)
         reach *= 2
@@ -63,12 +66,15 @@ def _extreme(b: Builder, op_type: str, x: ir.Value, axis: int) -> ir.Value:
 
 
 def kthvalue(b: Builder, x: ir.Value, k: int, dim: int, keepdim: bool) -> list[ir.Value]:
-    """The ``k``-th smallest of an axis, and its int64 place: the last of a TopK from the end that is nearer."""
+    """The k-th smallest element of an axis (k from 1), and its int64 position: the last element of a TopK.
+
+    TopK from the largest where that list is shorter.
+    """
     if not sizes_of(x):
         raise Unsupported("a scalar")
     axis = dim % len(sizes_of(x))
     sizes = list(sizes_of(x))
-    from_start = k <= (sizes[axis] + 1) // 2  # the shorter list of the two
+    from_start = k <= (sizes[axis] + 1) // 2
     count = k if from_start else sizes[axis] - k + 1
     sizes[axis] = count
     results = b.add_many(

@@ -16,7 +16,7 @@ _REDUCTIONS: Mapping[str, tuple[str, float]] = {
     "amax": ("max", -math.inf),
     "amin": ("min", math.inf),
 }
-"""ONNX's name of each, and the number that changes nothing."""
+"""By torch's name of a reduction: ONNX's, and its neutral element."""
 
 
 def scatter_reduce(
@@ -33,7 +33,7 @@ def scatter_reduce(
         raise Unsupported(f"the {reduce} of integers")
     for axis, size in enumerate(sizes_of(index)):
         if sizes_of(src)[axis] != size:
-            # torch reads the corner of the source that the indices reach; ONNX asks for equal shapes.
+            # torch reads the part of a larger source that the indices cover; ONNX requires equal shapes.
             src = b.slice(src, axis, 0, size)
     reduction, neutral = _REDUCTIONS[reduce]
     sizes = sizes_of(index)
@@ -41,13 +41,13 @@ def scatter_reduce(
     def scattered(base: ir.Value, updates: ir.Value, how: str) -> ir.Value:
         return b.add("ScatterElements", base, index, updates, shape=b.shape, axis=dim, reduction=how)
 
-    # ONNX reduces into what is there: without the tensor itself, its places begin with what changes nothing.
+    # ONNX always reduces into the tensor. With include_self=False its elements at the indices are neutral ones first.
     base = x if include_self else scattered(x, b.filled(neutral, *sizes), "none")
     result = scattered(base, src, reduction)
     if reduce != "mean":
         return result
     count = scattered(b.filled(int(include_self), *b.shape), b.filled(1, *sizes), "add")
-    # At places that nothing came to, the tensor stays as it is, and is divided by 1.
+    # An element that no index points to stays as it is: its count is 0, and it is divided by 1.
     return b.add("Div", result, count if include_self else b.add("Max", count, b.scalar(1)))
 
 

@@ -14,24 +14,24 @@ Ints = Sequence[int]
 
 
 def identity(b: Builder, x: ir.Value, **_ignored: object) -> ir.Value:
-    """Nothing happens, but for a change of the dtype: a Cast."""
+    """Returns x, with a Cast if the dtype changes."""
     return b.cast(x, b.dtype)
 
 
 def dropout(b: Builder, x: ir.Value, p: float, train: bool) -> ir.Value:
-    """Nothing in eval mode; refused where it drops, as it would draw random numbers."""
+    """Returns x: dropout does nothing in eval mode. In training mode it is refused, as it draws random numbers."""
     if train and p > 0:
         raise Unsupported("training")
     return x
 
 
 def reshaped(b: Builder, x: ir.Value, **_ignored: object) -> ir.Value:
-    """View, reshape, flatten and their kin: torch has worked out the shape."""
+    """``view``, ``reshape``, ``flatten``: Reshape to the shape that torch recorded."""
     return b.reshape(x, b.shape)
 
 
 def squeeze(b: Builder, x: ir.Value, dim: int | Ints | None = None) -> ir.Value:
-    """Axes of size 1 taken out, all or those that are named (others are ignored): Squeeze."""
+    """Removes axes of size 1: all, or those of `dim` that have that size. Squeeze."""
     sizes = sizes_of(x)
     named = range(len(sizes)) if dim is None else [dim] if isinstance(dim, int) else dim
     axes = [axis for axis in named if sizes and sizes[axis] == 1]
@@ -41,7 +41,7 @@ def squeeze(b: Builder, x: ir.Value, dim: int | Ints | None = None) -> ir.Value:
 
 
 def unsqueeze(b: Builder, x: ir.Value, dim: int) -> ir.Value:
-    """An axis of size 1 put in: Unsqueeze."""
+    """Inserts an axis of size 1: Unsqueeze."""
     return b.add("Unsqueeze", x, b.ints(dim), shape=b.shape)
 
 
@@ -79,7 +79,7 @@ def expand(b: Builder, x: ir.Value, **_ignored: object) -> ir.Value:
 
 
 def repeat(b: Builder, x: ir.Value, repeats: Ints) -> ir.Value:
-    """The tensor again and again along each axis: Tile; torch may put axes in front, which ONNX does not."""
+    """Repeats the tensor along each axis: Tile. torch adds leading axes where `repeats` is longer than the shape."""
     sizes = sizes_of(x)
     wide = b.reshape(x, (*(1 for _ in range(len(repeats) - len(sizes))), *sizes))
     if all(number == 1 for number in repeats):
@@ -88,7 +88,7 @@ def repeat(b: Builder, x: ir.Value, repeats: Ints) -> ir.Value:
 
 
 def tile(b: Builder, x: ir.Value, dims: Ints) -> ir.Value:
-    """`repeat`, with as many leading ones as there are axes more."""
+    """`repeat`, with leading ones where `dims` is shorter than the shape."""
     rank = len(sizes_of(x))
     return repeat(b, x, [*(1 for _ in range(rank - len(dims))), *dims])
 
@@ -111,13 +111,13 @@ def stack(b: Builder, tensors: Sequence[ir.Value], dim: int) -> ir.Value:
 
 
 def pieces(b: Builder, x: ir.Value, dim: int, **_ignored: object) -> list[ir.Value]:
-    """Split, chunk and their kin: torch has worked out the lengths."""
+    """``split``, ``chunk``: Split to the lengths that torch recorded."""
     axis = dim % len(sizes_of(x))
     return b.split(x, axis, [shape[axis] for shape in b.shapes]) if len(b.shapes) > 1 else [x]
 
 
 def unbind(b: Builder, x: ir.Value, dim: int) -> list[ir.Value | None]:
-    """A slice for each item that anybody takes."""
+    """A Slice and a Squeeze for each item that is used."""
     axis = dim % len(sizes_of(x))
     items: list[ir.Value | None] = []
     for index, shape in enumerate(b.shapes):
@@ -127,14 +127,15 @@ def unbind(b: Builder, x: ir.Value, dim: int) -> list[ir.Value | None]:
 
 
 def flip(b: Builder, x: ir.Value, dims: Ints) -> ir.Value:
-    """Axes turned round: a Slice with steps of -1."""
+    """Reverses axes: a Slice with steps of -1."""
     count = len(dims)
+    # Starts, ends, axes, steps. The end of a reversed slice lies before element 0; ONNX clamps the least int64 to that.
     bounds = [[-1] * count, [-(2**63)] * count, list(dims), [-1] * count]
     return b.add("Slice", x, *(b.ints(*bound) for bound in bounds), shape=b.shape) if count else x
 
 
 def roll(b: Builder, x: ir.Value, shifts: Ints, dims: Ints) -> ir.Value:
-    """The end of each axis goes to its front: two Slices and a Concat."""
+    """Moves the last `shift` elements of each axis to its front: two Slices and a Concat."""
     if not dims:
         flat = b.reshape(x, (math.prod(b.shape),))
         return b.reshape(roll(b, flat, shifts, (0,)), b.shape)
@@ -147,7 +148,7 @@ def roll(b: Builder, x: ir.Value, shifts: Ints, dims: Ints) -> ir.Value:
 
 
 def repeat_interleave(b: Builder, x: ir.Value, repeats: int, dim: int | None, output_size: int | None) -> ir.Value:
-    """Every element several times, one behind the other: a Gather; of all elements as one row without an axis."""
+    """Repeats every element of an axis in place: a Gather; without an axis, of the flattened tensor."""
     if dim is None:
         return b.reshape(repeat_interleave(b, b.reshape(x, (math.prod(sizes_of(x)),)), repeats, 0, None), b.shape)
     axis, sizes = dim % len(sizes_of(x)), list(sizes_of(x))
@@ -159,7 +160,7 @@ def repeat_interleave(b: Builder, x: ir.Value, repeats: int, dim: int | None, ou
 def difference(
     b: Builder, x: ir.Value, n: int, dim: int, prepend: ir.Value | None, append: ir.Value | None
 ) -> ir.Value:
-    """Each neighbour less the one before it, n times over: Slice and Sub; the axis is n shorter."""
+    """The n-th differences of neighbours along an axis, which gets n shorter: Slice and Sub, n times."""
     axis = dim % len(sizes_of(x))
     x = b.concat([part for part in (prepend, x, append) if part is not None], axis)
     for _ in range(n):
